@@ -1,0 +1,1 @@
+"""Pretraining and post-training runs of language models as one labeled, lazy xarray Dataset."""

@@ -1,0 +1,199 @@
+"""Names of pretraining runs and their checkpoints: labels, Hub repositories and revisions, checkpoint lists."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dde.errors import UnknownNameError
+from dde.names.recipes import Recipe, find_recipe, resolve_recipe
+from dde.names.seeds import SEEDS, Seed, find_seed, find_seed_by_raw, resolve_seed
+from dde.names.sizes import SIZES, ModelSize, find_size, resolve_size
+
+__all__ = [
+    "Base",
+    "Checkpoint",
+    "find_base_by_label",
+    "find_hub_model",
+    "parse_training_name",
+    "resolve_checkpoint",
+]
+
+_SIZE = "|".join(sorted((s.name for s in SIZES), key=len, reverse=True))
+_LABEL = re.compile(rf"(?P<recipe>.+)-(?P<params>{_SIZE})-(?P<seed>[a-z]+(?:-[a-z0-9]+)*)")
+_TRAINING_NAME = re.compile(rf"(?P<recipe>.+)-(?P<params>{_SIZE})(?:-5xC)?-(?P<raw>\d+)")
+_HUB_MODEL = re.compile(rf"(?:allenai(?:/|--))?DataDecide-(?P<recipe>[A-Za-z0-9_.\-]+?)-(?P<params>{_SIZE})")
+_REVISION = re.compile(r"step(?P<step>\d+)-seed-(?P<seed>[a-z0-9-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Identity of a pretraining run: recipe, size, seed."""
+
+    recipe: Recipe
+    size: ModelSize
+    seed: Seed
+
+    @property
+    def label(self) -> str:
+        """Label of the run and of its lineage, e.g. ``"dolma1_7-150M-default"``."""
+        return f"{self.recipe.slug}-{self.size.name}-{self.seed.dashed}"
+
+    @property
+    def hub_model(self) -> str:
+        """Hub repository of the model, e.g. ``"allenai/DataDecide-dolma1_7-150M"``."""
+        return f"allenai/DataDecide-{self.recipe.slug}-{self.size.name}"
+
+    @classmethod
+    def resolve(cls, params: str, data: str, seed: object) -> Base:
+        """Return the base that the names mean; raises UnknownNameError with the nearest known names."""
+        return cls(resolve_recipe(data), resolve_size(params), resolve_seed(seed))
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint of a pretraining run: the base and the training step."""
+
+    base: Base
+    step: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens seen at the checkpoint."""
+        return self.base.size.tokens_at(self.step)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is the checkpoint at the last scheduled step."""
+        return self.step == self.base.size.last_step
+
+    @property
+    def revision(self) -> str:
+        """Hub revision, e.g. ``"step69369-seed-default"``."""
+        return f"step{self.step}-seed-{self.base.seed.dashed}"
+
+
+def find_base_by_label(label: str) -> Base | None:
+    """Return the base that a lineage label names, or None.
+
+    Examples
+    --------
+    >>> find_base_by_label("c4-1B-large-aux-2").seed.index
+    3
+    """
+    match = _LABEL.fullmatch(label)
+    if match is None:
+        return None
+    recipe, size, seed = find_recipe(match["recipe"]), find_size(match["params"]), find_seed(match["seed"])
+    return Base(recipe, size, seed) if recipe and size and seed else None
+
+
+def find_hub_model(path: str) -> tuple[Recipe, ModelSize] | None:
+    """Return recipe and size of the Hub model that a model path names, or None.
+
+    Accepts a Hub id (``allenai/DataDecide-c4-1B``) and a cache path
+    (``.../models--allenai--DataDecide-c4-1B/snapshots/<hash>``), possibly cut short after the name.
+
+    Examples
+    --------
+    >>> recipe, size = find_hub_model("/x/hub/models--allenai--DataDecide-dclm-baseline-150M/snapshots/82")
+    >>> recipe.name, size.name
+    ('DCLM-Baseline', '150M')
+    """
+    parts = path.rstrip("/").split("/")
+    candidates = [part.removeprefix("models--") for part in parts if part.startswith("models--")]
+    if not candidates and len(parts) <= 2:
+        candidates = parts[-1:]
+    for candidate in candidates:
+        match = _HUB_MODEL.fullmatch(candidate)
+        if match is not None:
+            recipe, size = find_recipe(match["recipe"]), find_size(match["params"])
+            if recipe and size:
+                return recipe, size
+    return None
+
+
+def parse_training_name(name: str) -> Base:
+    """Return the base that an entry of a checkpoint list means.
+
+    Parameters
+    ----------
+    name : str
+        ``<training name>-<params>-<raw seed>``, e.g. ``"dolma17-150M-6198"``.
+
+    Raises
+    ------
+    UnknownNameError
+        When the name does not have that form, or one of its parts is unknown.
+
+    Examples
+    --------
+    >>> parse_training_name("baseline-1B-6198").label
+    'dolma1_7-1B-default'
+    """
+    match = _TRAINING_NAME.fullmatch(name)
+    if match is None:
+        raise UnknownNameError(
+            f"{name!r} does not have the form '<training name>-<params>-<raw seed>' of a checkpoint list, "
+            "so the run it means is unknown. Pass names such as 'dolma17-150M-6198'."
+        )
+    seed = find_seed_by_raw(int(match["raw"]))
+    if seed is None:
+        raise UnknownNameError(
+            f"{name!r} ends in the raw seed {match['raw']}, which the suite does not have. "
+            f"Raw seeds are {', '.join(str(s.raw) for s in SEEDS)}."
+        )
+    return Base(resolve_recipe(match["recipe"]), resolve_size(match["params"]), seed)
+
+
+def parse_revision(revision: str) -> tuple[int, Seed] | None:
+    """Return step and seed of a Hub revision (``step69369-seed-default``), or None."""
+    match = _REVISION.fullmatch(revision)
+    seed = find_seed(match["seed"]) if match else None
+    return (int(match["step"]), seed) if match and seed else None
+
+
+def resolve_checkpoint(name: str) -> Checkpoint:
+    """Return the checkpoint that `name` means.
+
+    Parameters
+    ----------
+    name : str
+        Hub model and revision, ``allenai/DataDecide-<slug>-<params>@step<N>-seed-<seed>``; ``@main`` or no
+        revision means the final checkpoint of the default seed. A lineage label with or without
+        ``@<step>`` is accepted too.
+
+    Raises
+    ------
+    UnknownNameError
+        When it has none of these forms.
+
+    Examples
+    --------
+    >>> resolve_checkpoint("allenai/DataDecide-c4-4M@step1250-seed-small-aux-2").tokens
+    81920000
+    """
+    model, _, revision = name.partition("@")
+    hub = find_hub_model(model)
+    if hub is not None:
+        recipe, size = hub
+        if revision in ("", "main"):
+            return Checkpoint(Base(recipe, size, SEEDS[0]), size.last_step)
+        parsed = parse_revision(revision)
+        if parsed is not None:
+            return Checkpoint(Base(recipe, size, parsed[1]), parsed[0])
+    base = find_base_by_label(model)
+    if base is not None:
+        if not revision:
+            return Checkpoint(base, base.size.last_step)
+        step = revision.removeprefix("step")
+        if step.isdecimal():
+            return Checkpoint(base, int(step))
+        parsed = parse_revision(revision)
+        if parsed is not None and parsed[1] == base.seed:
+            return Checkpoint(base, parsed[0])
+    raise UnknownNameError(
+        f"{name!r} does not name a checkpoint, so no run can be placed on it. Write a Hub revision such as "
+        "'allenai/DataDecide-dolma1_7-150M@step25000-seed-default', or a lineage label with a step such as "
+        "'dolma1_7-150M-default@25000'."
+    )

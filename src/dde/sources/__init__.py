@@ -1,0 +1,1 @@
+"""Backends: one module per kind of store, one internal model that every one of them produces."""
