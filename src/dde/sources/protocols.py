@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["History", "PosttrainingSource", "RunRecord"]
+__all__ = ["CONFIG_KEYS", "SUMMARY_KEYS", "History", "PosttrainingSource", "RunRecord"]
 
 
 @dataclass(frozen=True, slots=True)

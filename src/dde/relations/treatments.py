@@ -1,0 +1,121 @@
+"""Treatments: what was done to a base, as a label that is equal for equal treatments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dde.relations.evidence import Evidence
+from dde.relations.parents import Parentage
+
+__all__ = ["PRETRAINING", "Treatment", "number_replicates", "treatment_of"]
+
+#: Run type and run label of a base.
+PRETRAINING = "pretraining"
+
+_SHORT = {"supervised_ft": "sft"}
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What was done to a base: the label's own fields, for the last link of the chain.
+
+    Attributes
+    ----------
+    label : str
+        Whole chain, without replicate.
+    run_type : str
+    learning_rate, finetune_tokens, epochs, max_train_samples, dpo_beta : float
+        NaN where it does not apply or is unknown. `finetune_tokens` is nominal, of one epoch; infinite
+        budgets do not exist: NaN means the whole mixture.
+    branch_point : str
+        ``@<step>`` or ``@match_<params>_<metric>``; "" for the parent's final checkpoint.
+    parent_treatment : str
+        Label of the chain without its last link; "" for a run on a base.
+    """
+
+    label: str
+    run_type: str
+    learning_rate: float = math.nan
+    finetune_tokens: float = math.nan
+    epochs: float = math.nan
+    max_train_samples: float = math.nan
+    dpo_beta: float = math.nan
+    branch_point: str = ""
+    parent_treatment: str = ""
+
+
+def treatment_of(item: Evidence, found: Parentage, parent: Treatment | None) -> Treatment:
+    """Return the treatment of a run whose parent's treatment is `parent` (None: a pretraining checkpoint)."""
+    numbers = item.hyperparameters
+    rate, tokens, epochs, samples, beta = (
+        float(numbers.get(key, math.nan))
+        for key in ("learning_rate", "finetune_tokens", "epochs", "max_train_samples", "dpo_beta")
+    )
+    branch = ""
+    if found.checkpoint is not None:
+        if item.name.match:
+            branch = f"@{item.name.match}"
+        elif not found.checkpoint.is_final:
+            branch = f"@{found.checkpoint.step}"
+    if math.isfinite(tokens):
+        budget = _short_count(tokens)
+    elif math.isfinite(samples):
+        budget = f"{samples:g}seq"
+    else:
+        budget = "full"
+    parts = [
+        _SHORT.get(item.run_type, item.run_type),
+        f"lr={rate:g}" if math.isfinite(rate) else "lr=?",
+        f"{budget}x{epochs:g}" if math.isfinite(epochs) else budget,
+    ]
+    if math.isfinite(beta):
+        parts.append(f"beta={beta:g}")
+    link = "_".join(parts) + branch
+    before = "" if parent is None else parent.label
+    return Treatment(
+        label=f"{before}+{link}" if before else link,
+        run_type=item.run_type,
+        learning_rate=rate,
+        finetune_tokens=tokens,
+        epochs=epochs,
+        max_train_samples=samples,
+        dpo_beta=beta,
+        branch_point=branch,
+        parent_treatment=before,
+    )
+
+
+def _short_count(tokens: float) -> str:
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if tokens >= scale:
+            return f"{tokens / scale:g}{unit}"
+    return f"{tokens:g}"
+
+
+def number_replicates(
+    runs: Sequence[tuple[str, str, str, np.datetime64]],
+) -> Mapping[str, int]:
+    """Return the replicate number (from 1) of every run.
+
+    Parameters
+    ----------
+    runs : sequence of (run id, lineage, treatment label, created at)
+        Every run of the store, whatever its state, so that a number never depends on a selection.
+
+    Notes
+    -----
+    Runs of one lineage and treatment are numbered by (created_at, run_id); a run without a date comes last.
+    """
+    never = np.datetime64("9999-01-01", "us")
+    ordered = sorted(runs, key=lambda r: (r[1], r[2], never if np.isnat(r[3]) else r[3], r[0]))
+    numbers: dict[str, int] = {}
+    count, previous = 0, ("", "")
+    for run_id, lineage, label, _ in ordered:
+        count = count + 1 if (lineage, label) == previous else 1
+        previous = (lineage, label)
+        numbers[run_id] = count
+    return numbers

@@ -1,0 +1,311 @@
+"""The pretraining half: tables of the DataDecide suite, raw or parsed, in a folder or behind a URL."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dde.errors import SourceError, UnknownNameError, near_names
+from dde.names import Base, Metric, parse_metric, resolve_recipe, resolve_seed, resolve_size, training_flops
+from dde.sources.connection import redact
+from dde.sources.evaluation_tables import DictTable, EvaluationTable, OnError, WideTable
+from dde.sources.protocols import History
+from dde.sources.table_files import TableFile, find_table_files, missing_shards
+
+__all__ = ["Catalog", "DataDecide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Which checkpoints the tables hold, without their metrics.
+
+    Attributes
+    ----------
+    bases : tuple of Base
+        Pretraining runs, ordered by recipe, size, seed as the suite lists them.
+    base : (checkpoint,) int32 array
+        Index into `bases`; ascending.
+    step : (checkpoint,) int64 array
+        Training step; ascending within a run. Distinct.
+    """
+
+    bases: tuple[Base, ...]
+    base: npt.NDArray[np.int32]
+    step: npt.NDArray[np.int64]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per checkpoint: params, data, seed, step, tokens, overrun."""
+        per_step = np.array([b.size.tokens_per_step for b in self.bases], np.int64)
+        last = np.array([b.size.last_step for b in self.bases], np.int64)
+        pick = self.base
+        return pd.DataFrame(
+            {
+                "lineage": np.array([b.label for b in self.bases], object)[pick],
+                "params": np.array([b.size.name for b in self.bases], object)[pick],
+                "data": np.array([b.recipe.name for b in self.bases], object)[pick],
+                "seed": np.array([b.seed.index for b in self.bases], np.int64)[pick],
+                "step": self.step,
+                "tokens": self.step * per_step[pick],
+                "overrun": [self.bases[b].size.overruns(s) for b, s in zip(pick, self.step, strict=True)],
+                "past_schedule": self.step - last[pick],
+            }
+        )
+
+
+class DataDecide:
+    """Tables of the DataDecide suite.
+
+    Parameters
+    ----------
+    data_dir : str or path
+        Folder, file or fsspec URL with the Hub's raw tables (nested to any depth, or the Hub's own cache),
+        or with the tables of the package datadec.
+    layout : {"auto", "raw", "parsed"}
+        Which tables to read when both are there; "auto" prefers the parsed wide table.
+    on_error : {"raise", "skip"}
+        What a malformed row does: raise FormatError, or be counted in `left_out`.
+
+    Raises
+    ------
+    SourceError
+        When the folder does not exist or holds no table of the suite.
+
+    Examples
+    --------
+    >>> dd = DataDecide("data")  # doctest: +SKIP
+    >>> dd.select_subset(params="150M", data="C4", metrics=["mmlu_average"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str],
+        layout: Literal["auto", "raw", "parsed"] = "auto",
+        on_error: OnError = "raise",
+    ) -> None:
+        self.data_dir = os.fspath(data_dir)
+        files, aside = find_table_files(self.data_dir)
+        kinds = {f.kind for f in files}
+        has_raw = bool(kinds & {"raw", "macro", "perplexity"})
+        if layout == "auto":
+            layout = "parsed" if "wide" in kinds else "raw"
+        wanted = {"wide"} if layout == "parsed" else {"raw", "macro", "perplexity"}
+        if not kinds & wanted:
+            found = f" It holds tables of the other layout: pass layout={'raw' if has_raw else 'parsed'!r}." if kinds else ""
+            raise SourceError(
+                f"{redact(self.data_dir)!r} holds no {layout} table of the DataDecide suite, so there are no "
+                f"pretraining runs to open.{found} Expected are parquet files with the columns params, data, "
+                "seed, step and either task and metrics, or metric columns."
+            )
+        #: Tables that were found but are not read, each with the reason.
+        self.set_aside = aside + [
+            f"{f.path}: the {layout} tables are read instead" for f in files if f.kind not in wanted
+        ]
+        self.layout = layout
+        self.on_error = on_error
+        self._tables: list[EvaluationTable] = []
+        for kind in ("wide", "raw", "perplexity", "macro"):
+            of_kind = [f for f in files if f.kind == kind and kind in wanted]
+            if of_kind:
+                self.set_aside += [f"{name}: missing" for name in missing_shards(of_kind)]
+                table = DictTable if kind in ("raw", "macro") else WideTable
+                self._tables.append(table(of_kind, on_error))
+        self._catalog: Catalog | None = None
+        self._holders: dict[str, EvaluationTable] | None = None
+
+    def __repr__(self) -> str:
+        return f"DataDecide({self.description!r}, layout={self.layout!r})"
+
+    @property
+    def description(self) -> str:
+        """Folder or URL of the tables, without credentials."""
+        return redact(self.data_dir)
+
+    @property
+    def files(self) -> list[TableFile]:
+        """Files that are read."""
+        return [f for table in self._tables for f in table.files]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of names, sizes and times of the files; changes when any of them changes."""
+        facts = sorted(f"{f.path}|{f.version}" for f in self.files)
+        return hashlib.sha256("\n".join([self.layout, *facts]).encode()).hexdigest()[:16]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Rows left out so far, by reason; grows as metrics are read."""
+        self.catalog()
+        total: dict[str, int] = {}
+        for table in self._tables:
+            for reason, count in table.left_out.items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    @property
+    def reads(self) -> dict[str, int]:
+        """What has been read of metrics so far: rows, row groups, stored bytes."""
+        return {
+            name: sum(getattr(t.reads, name) for t in self._tables)
+            for name in ("rows", "row_groups", "stored_bytes")
+        }
+
+    def catalog(self) -> Catalog:
+        """Return which runs and checkpoints the tables hold; reads key columns alone, once."""
+        if self._catalog is None:
+            keys: list[npt.NDArray[np.int64]] = []
+            # A stable order that does not depend on which tables exist.
+            order = {base: None for table in self._tables for base in table.index.bases}
+            bases = tuple(sorted(order, key=_suite_order))
+            number = {base: i for i, base in enumerate(bases)}
+            for table in self._tables:
+                index = table.index
+                meaning = np.array([number[b] for b in index.bases] + [-1], np.int64)
+                usable = (index.base >= 0) & (index.step >= 0)
+                keys.append(np.unique((meaning[index.base[usable]] << 32) | index.step[usable]))
+            distinct = np.unique(np.concatenate(keys))
+            self._catalog = Catalog(bases, (distinct >> 32).astype(np.int32), distinct & 0xFFFFFFFF)
+        return self._catalog
+
+    def metrics(self) -> list[Metric]:
+        """Return every metric that the tables may hold."""
+        return list({m.name: m for table in self._tables for m in table.metrics()}.values())
+
+    def holds(self, metric: Metric) -> bool:
+        """Return whether some table may hold the metric."""
+        return metric.name in self._holder_of()
+
+    def _holder_of(self) -> dict[str, EvaluationTable]:
+        # The first table that holds a metric serves it: shards before the averages published beside them.
+        if self._holders is None:
+            holders: dict[str, EvaluationTable] = {}
+            for table in self._tables:
+                for metric in table.metrics():
+                    holders.setdefault(metric.name, table)
+            self._holders = holders
+        return self._holders
+
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
+        """Return the observations of `metrics` for `bases`: only the rows and columns asked for are read.
+
+        Returns
+        -------
+        History
+            `run` indexes `bases`; rows are ordered by run, then step, and hold at least one table row each.
+            `values` are keyed by the metrics' names.
+        """
+        holders = self._holder_of()
+        parts: list[tuple[npt.NDArray[np.int64], list[Metric], npt.NDArray[np.float64]]] = []
+        for table in self._tables:
+            held = [m for m in metrics if holders.get(m.name) is table]
+            if held:
+                base, step, values = table.evaluations(bases, held)
+                parts.append(((base << 32) | step, held, values))
+        keys = np.unique(np.concatenate([p[0] for p in parts])) if parts else np.empty(0, np.int64)
+        out = {m.name: np.full(len(keys), np.nan) for m in metrics}
+        for key, held, values in parts:
+            at = np.searchsorted(keys, key)
+            for column, metric in enumerate(held):
+                out[metric.name][at] = values[:, column]
+        return History((keys >> 32).astype(np.int32), keys & 0xFFFFFFFF, out)
+
+    def select_subset(
+        self,
+        params: str | Iterable[str] | None = None,
+        data: str | Iterable[str] | None = None,
+        seed: object = None,
+        steps: Iterable[int] | None = None,
+        metrics: str | Iterable[str] | None = None,
+    ) -> pd.DataFrame:
+        """Return checkpoints and metrics of the runs that match, read for them alone.
+
+        Parameters
+        ----------
+        params, data, seed : str, int or iterable, optional
+            Sizes, recipes (any of their names), seeds (index or name).
+        steps : iterable of int, optional
+            Training steps.
+        metrics : str or iterable of str, optional
+            Metric names; None for none.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per checkpoint: params, data, seed, step, tokens, compute, then the metrics.
+
+        Raises
+        ------
+        UnknownNameError
+            When a name is not of the suite, or no table holds a metric.
+        """
+        bases = self.find_bases(params, data, seed)
+        parsed = [parse_metric(m) for m in ([metrics] if isinstance(metrics, str) else metrics or [])]
+        for metric in parsed:
+            if not self.holds(metric):
+                raise UnknownNameError(
+                    f"no pretraining table holds {metric.name!r}, so there is nothing to select."
+                    f"{near_names(metric.name, self._holder_of())} dd.metrics() lists what there is."
+                )
+        catalog = self.catalog()
+        wanted = {b: i for i, b in enumerate(bases)}
+        meaning = np.array([wanted.get(b, -1) for b in catalog.bases], np.int64)
+        run = meaning[catalog.base]
+        mask = run >= 0
+        if steps is not None:
+            mask &= np.isin(catalog.step, np.fromiter(steps, np.int64))
+        run, step = run[mask], catalog.step[mask]
+        per_step = np.array([b.size.tokens_per_step for b in bases], np.int64)
+        n_params = [b.size.n_params for b in bases]
+        tokens = step * per_step[run] if len(bases) else step
+        frame = pd.DataFrame(
+            {
+                "params": [bases[r].size.name for r in run],
+                "data": [bases[r].recipe.name for r in run],
+                "seed": [bases[r].seed.index for r in run],
+                "step": step,
+                "tokens": tokens,
+                "compute": [float(training_flops(n_params[r], int(t))) for r, t in zip(run, tokens, strict=True)],
+            }
+        )
+        if parsed:
+            found = self.evaluations(bases, parsed)
+            key = (found.run.astype(np.int64) << 32) | found.step
+            asked = (run << 32) | step
+            at = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
+            hit = key[at] == asked if len(key) else np.zeros(len(asked), bool)
+            for metric in parsed:
+                values = np.full(len(asked), np.nan)
+                values[hit] = found.values[metric.name][at[hit]]
+                frame[metric.name] = values
+        return frame
+
+    def find_bases(self, params: object = None, data: object = None, seed: object = None) -> list[Base]:
+        """Return the runs of the tables that match; each filter is a name or an iterable of names."""
+        sizes = {resolve_size(str(p)) for p in _as_list(params)}
+        recipes = {resolve_recipe(str(d)) for d in _as_list(data)}
+        seeds = {resolve_seed(s) for s in _as_list(seed)}
+        return [
+            b
+            for b in self.catalog().bases
+            if (params is None or b.size in sizes)
+            and (data is None or b.recipe in recipes)
+            and (seed is None or b.seed in seeds)
+        ]
+
+
+def _as_list(value: object) -> list[object]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+
+
+def _suite_order(base: Base) -> tuple[int, int, int]:
+    from dde.names import RECIPES, SIZES
+
+    return RECIPES.index(base.recipe), SIZES.index(base.size), base.seed.index

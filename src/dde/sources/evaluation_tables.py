@@ -1,0 +1,330 @@
+"""Tables of pretraining evaluations: dict text per task, or one column per metric."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dde.errors import ConflictWarning, FormatError
+from dde.names import ENTRIES, MMLU_SUBJECTS, Base, Metric, task_metric, wide_column_metric
+from dde.sources.dict_text import parse_dict_row, parse_dicts
+from dde.sources.row_index import RowIndex, read_row_index
+from dde.sources.table_files import TableFile, open_parquet
+
+__all__ = ["DictTable", "EvaluationTable", "OnError", "ReadCount", "WideTable"]
+
+OnError = Literal["raise", "skip"]
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+# Text of a batch is held about three times over while it is parsed.
+_BATCH_BYTES = 48 << 20
+
+
+@dataclass(slots=True)
+class ReadCount:
+    """What has been read of metrics so far, in rows, row groups and bytes as stored."""
+
+    rows: int = 0
+    row_groups: int = 0
+    stored_bytes: int = 0
+
+
+@dataclass(eq=False)
+class EvaluationTable(ABC):
+    """One kind of table over its files.
+
+    Attributes
+    ----------
+    files : sequence of TableFile
+        Files of the table.
+    on_error : {"raise", "skip"}
+        What happens to a malformed row: an error, or a count in `left_out` and NaN.
+    reads : ReadCount
+        What has been read of the metrics.
+    left_out : Counter
+        Rows left out, by reason; grows as rows are read.
+    """
+
+    files: Sequence[TableFile]
+    on_error: OnError = "raise"
+    reads: ReadCount = field(default_factory=ReadCount)
+    left_out: Counter[str] = field(default_factory=Counter)
+    _index: RowIndex | None = None
+
+    @property
+    def index(self) -> RowIndex:
+        """Keys of every row; read once."""
+        if self._index is None:
+            self._index = read_row_index(self.files)
+            self.left_out.update(self._index.left_out)
+        return self._index
+
+    @abstractmethod
+    def metrics(self) -> list[Metric]:
+        """Return the metrics that the table may hold."""
+
+    @abstractmethod
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> tuple[Int64, Int64, Float64]:
+        """Return the observations of `metrics` for `bases`.
+
+        Returns
+        -------
+        base : (row,) int64 array
+            Index into `bases`.
+        step : (row,) int64 array
+        values : (row, metric) float64 array
+        """
+
+    def _rows_of(self, bases: Sequence[Base]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Return for each row the index into `bases` (-1: not asked for), and the rows that have one."""
+        index = self.index
+        number = {base: i for i, base in enumerate(bases)}
+        meaning = np.array([number.get(base, -1) for base in index.bases] + [-1], np.int32)
+        row_base = meaning[index.base]
+        return row_base, (row_base >= 0) & (index.step >= 0)
+
+    def _read_rows(self, rows: Int64, columns: Sequence[str]) -> Iterator[tuple[Int64, pa.Table]]:
+        """Yield batches of the rows (ascending) with their table; reads the row groups that hold them."""
+        index = self.index
+        group_of_row = np.searchsorted(index.group_starts, rows, side="right") - 1
+        groups = np.unique(group_of_row)
+        for number in np.unique(index.group_files[groups]).tolist():
+            file = index.files[number]
+            first_group = int(np.searchsorted(index.group_files, number))
+            with open_parquet(file, pre_buffer=True) as parquet:
+                wanted = [parquet.schema_arrow.get_field_index(c) for c in columns]
+                local = groups[index.group_files[groups] == number] - first_group
+                for batch in self._batches(parquet, local.tolist(), wanted):
+                    table = parquet.read_row_groups(batch, columns=list(columns))
+                    starts = index.group_starts[np.array(batch) + first_group]
+                    stops = index.group_starts[np.array(batch) + first_group + 1]
+                    # Row numbers of the batch, in the order in which its row groups were read.
+                    numbers = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)])
+                    inside = rows[np.searchsorted(rows, starts[0]) : np.searchsorted(rows, stops[-1])]
+                    position = np.searchsorted(numbers, inside)
+                    if len(inside) < len(numbers):
+                        table = table.take(pa.array(position))
+                    self.reads.rows += len(inside)
+                    yield inside, table
+
+    def _batches(self, parquet: pa.parquet.ParquetFile, groups: list[int], columns: list[int]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        size = 0
+        for group in groups:
+            chunks = [parquet.metadata.row_group(group).column(c) for c in columns]
+            self.reads.row_groups += 1
+            self.reads.stored_bytes += sum(c.total_compressed_size for c in chunks)
+            grown = sum(c.total_uncompressed_size for c in chunks)
+            if batch and size + grown > _BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+            batch.append(group)
+            size += grown
+        if batch:
+            yield batch
+
+    def _first_of_each(
+        self, key: Int64, rows: Int64, values: Float64, what: Sequence[str]
+    ) -> tuple[Int64, Float64]:
+        """Keep the first row of each key; count identical repetitions, report those that disagree.
+
+        Parameters
+        ----------
+        key, rows : (row,) arrays
+            What makes two rows the same observation, and where they stand in the table.
+        values : (row, value) array
+        what : sequence of str
+            Description of each row's key is made by :meth:`_name_row` when a conflict is found.
+        """
+        order = np.lexsort((rows, key))
+        key, values = key[order], values[order]
+        repeated = np.concatenate([[False], key[1:] == key[:-1]])
+        if repeated.any():
+            first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(key))))
+            same = ((values == values[first]) | (np.isnan(values) & np.isnan(values[first]))).all(axis=1)
+            conflicts = np.flatnonzero(repeated & ~same)
+            self.left_out["repeated rows, identical"] += int((repeated & same).sum())
+            if len(conflicts):
+                self.left_out["repeated rows that disagree, first kept"] += len(conflicts)
+                named = [self._name_row(int(rows[order[i]])) for i in conflicts[:3]]
+                warnings.warn(
+                    f"{len(conflicts)} repeated rows disagree with the first row of the same run and step "
+                    f"({'; '.join(named)}{'; ...' if len(conflicts) > 3 else ''}), so which value is right is "
+                    f"unknown; the first one is used for {', '.join(what[:3])}. Remove the wrong rows to silence this.",
+                    ConflictWarning,
+                    stacklevel=2,
+                )
+        return order[~repeated], values[~repeated]
+
+    def _name_row(self, row: int) -> str:
+        index = self.index
+        base = index.bases[index.base[row]].label if index.base[row] >= 0 else "?"
+        task = f", {index.tasks[index.task[row]]}" if index.task[row] >= 0 else ""
+        return f"{base} at step {index.step[row]}{task}"
+
+
+class DictTable(EvaluationTable):
+    """A table with one row per run, step and task, whose metrics are one text.
+
+    The train shards and the macro averages of ``allenai/DataDecide-eval-results``.
+    """
+
+    def metrics(self) -> list[Metric]:
+        """Return every entry of every task; `mmlu_average` when the table has all 57 subjects."""
+        tasks = [t for t in self.index.tasks if t]
+        found = [task_metric(task, entry) for task in tasks for entry in self._entries()]
+        if set(MMLU_SUBJECTS) <= set(tasks):
+            found += [task_metric("mmlu_average", entry) for entry in self._entries()]
+        return found
+
+    def _entries(self) -> list[str]:
+        """Return the entries that the first row of each task holds: key sets differ by size and task."""
+        index = self.index
+        if not len(index):
+            return []
+        # One row a (size, task) would be exact; the union over the sizes of one task is, too, for it is the
+        # sizes that differ. Reading stays small: one row for each size.
+        size = np.array([b.size.n_params for b in index.bases] + [-1])[index.base]
+        _, rows = np.unique(size, return_index=True)
+        present: set[str] = set()
+        for inside, table in self._read_rows(np.sort(rows).astype(np.int64), ["metrics"]):
+            for row, text in zip(inside.tolist(), table["metrics"].to_pylist(), strict=True):
+                try:
+                    present |= parse_dict_row(text or "").keys()
+                except ValueError as error:
+                    self._malformed(row, str(error))
+        return [e for e in ENTRIES if e in present] + sorted(present.difference(ENTRIES))
+
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> tuple[Int64, Int64, Float64]:
+        """Return the observations; reads only the row groups that hold the runs and tasks asked for."""
+        index = self.index
+        row_base, asked = self._rows_of(bases)
+        by_task: dict[str, list[tuple[int, str]]] = {}
+        averaged: list[tuple[int, str]] = []
+        for column, metric in enumerate(metrics):
+            if metric.task == "mmlu_average":
+                averaged.append((column, metric.entry))
+            else:
+                by_task.setdefault(metric.task, []).append((column, metric.entry))
+        task_number = {task: i for i, task in enumerate(index.tasks)}
+        subjects = [task_number[s] for s in MMLU_SUBJECTS if s in task_number] if averaged else []
+        wanted_tasks = sorted({task_number[t] for t in by_task if t in task_number} | set(subjects))
+        rows = np.flatnonzero(asked & np.isin(index.task, np.array(wanted_tasks, np.int16)))
+        entries = sorted({m.entry for m in metrics})
+        values = np.full((len(rows), len(entries)), np.nan)
+        for inside, table in self._read_rows(rows, ["metrics"]):
+            at = np.searchsorted(rows, inside)
+            column_text = table["metrics"].combine_chunks()
+            parsed = parse_dicts(column_text, entries)
+            for local, reason in parsed.malformed.items():
+                self._malformed(int(inside[local]), reason)
+            values[at] = parsed.values
+        task_key = index.task[rows].astype(np.int64)
+        observation = (row_base[rows].astype(np.int64) << 32) | index.step[rows]
+        kept, values = self._first_of_each((observation << 8) | task_key, rows, values, [m.name for m in metrics])
+        rows, observation, task_key = rows[kept], observation[kept], task_key[kept]
+        distinct, at = np.unique(observation, return_inverse=True)
+        out = np.full((len(distinct), len(metrics)), np.nan)
+        entry_column = {entry: i for i, entry in enumerate(entries)}
+        for task, columns in by_task.items():
+            of_task = task_key == task_number.get(task, -1)
+            for column, entry in columns:
+                out[at[of_task], column] = values[of_task, entry_column[entry]]
+        if averaged:
+            cube = np.full((len(distinct), len(MMLU_SUBJECTS), len(averaged)), np.nan)
+            for number, task_id in enumerate(subjects):
+                of_task = task_key == task_id
+                for k, (_, entry) in enumerate(averaged):
+                    cube[at[of_task], number, k] = values[of_task, entry_column[entry]]
+            for k, (column, _) in enumerate(averaged):
+                out[:, column] = exact_mean(cube[:, :, k])
+        return distinct >> 32, distinct & 0xFFFFFFFF, out
+
+    def _malformed(self, row: int, reason: str) -> None:
+        index = self.index
+        file_number = int(index.group_files[np.searchsorted(index.group_starts, row, side="right") - 1])
+        file = index.files[file_number]
+        first = index.group_starts[np.searchsorted(index.group_files, file_number)]
+        if self.on_error == "raise":
+            raise FormatError(
+                f"{file.path}, row {row - first} ({self._name_row(row)}): the metrics can't be read: {reason}. "
+                "Its evaluation is unknown. Repair the file, or pass on_error='skip' to leave such rows out "
+                "and have them counted."
+            )
+        self.left_out[f"{file.name}: malformed metrics"] += 1
+
+
+class WideTable(EvaluationTable):
+    """A table with one row per run and step and one column per metric.
+
+    The perplexity table of ``allenai/DataDecide-ppl-results``, and ``full_eval.parquet`` of the package
+    datadec, whose details of model and recipe are not metrics.
+    """
+
+    _columns: Mapping[str, str] | None = None
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Column of each metric, by the metric's name."""
+        if self._columns is None:
+            with open_parquet(self.files[0]) as parquet:
+                names = parquet.schema_arrow.names
+            found = {c: wide_column_metric(c) for c in names}
+            self._columns = {m.name: c for c, m in found.items() if m is not None}
+        return self._columns
+
+    def metrics(self) -> list[Metric]:
+        """Return a metric for each column that holds one."""
+        return [m for m in map(wide_column_metric, self.columns.values()) if m is not None]
+
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> tuple[Int64, Int64, Float64]:
+        """Return the observations; reads only the columns asked for."""
+        index = self.index
+        row_base, asked = self._rows_of(bases)
+        rows = np.flatnonzero(asked)
+        # A task that has no primary-metric column of its own stands under the bare name, which is the same metric.
+        columns = [self.columns.get(m.name) for m in metrics]
+        present = sorted({c for c in columns if c is not None})
+        values = np.full((len(rows), len(metrics)), np.nan)
+        if present:
+            for inside, table in self._read_rows(rows, present):
+                at = np.searchsorted(rows, inside)
+                for column, name in enumerate(columns):
+                    if name is not None:
+                        values[at, column] = _as_float64(table[name])
+        key = (row_base[rows].astype(np.int64) << 32) | index.step[rows]
+        kept, values = self._first_of_each(key, rows, values, [m.name for m in metrics])
+        key = key[kept]
+        return key >> 32, key & 0xFFFFFFFF, values
+
+
+def _as_float64(column: pa.ChunkedArray) -> Float64:
+    return np.asarray(pc.cast(column, pa.float64()).fill_null(np.nan).to_numpy(), np.float64)
+
+
+def exact_mean(values: Float64) -> Float64:
+    """Return the correctly rounded sum over the last axis, divided by its length; NaN where a value is missing.
+
+    Examples
+    --------
+    >>> exact_mean(np.array([[0.1, 0.2, 0.3], [0.1, np.nan, 0.3]])).tolist()
+    [0.19999999999999998, nan]
+    """
+    complete = np.isfinite(values).all(axis=-1)
+    out = np.where(np.isnan(values).any(axis=-1), np.nan, values.sum(axis=-1)) / values.shape[-1]
+    rows: Iterable[int] = np.flatnonzero(complete).tolist()
+    for row in rows:
+        out[row] = math.fsum(values[row].tolist()) / values.shape[-1]
+    return out

@@ -1,0 +1,183 @@
+"""Finding the parquet tables of a suite in a folder or behind a URL, and telling what each of them is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dde.errors import SourceError
+from dde.names import wide_column_metric
+
+__all__ = ["TableFile", "TableKind", "find_table_files", "open_parquet"]
+
+TableKind = Literal["raw", "macro", "perplexity", "wide"]
+
+_SHARD = re.compile(r"-(?P<shard>\d{5})-of-(?P<count>\d{5})$")
+_RUN_KEYS = {"params", "data", "seed", "step"}
+# Hub cache: <repository>/snapshots/<commit>/..., beside refs/main which names the commit in use.
+_SNAPSHOT = re.compile(r"(?P<repository>.*/datasets--[^/]+)/snapshots/(?P<commit>[^/]+)/")
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """One parquet file of a suite.
+
+    Attributes
+    ----------
+    path : str
+        Path within its file system.
+    root : str
+        Folder or URL that was searched; names the file system.
+    kind : {"raw", "macro", "perplexity", "wide"}
+        Dict text per task, macro averages, perplexities, or the parsed wide table.
+    version : str
+        Size and modification time or entity tag, as the file system says.
+    """
+
+    path: str
+    root: str
+    kind: TableKind
+    version: str
+
+    @property
+    def name(self) -> str:
+        """File name without its folder."""
+        return PurePosixPath(self.path).name
+
+
+@contextmanager
+def open_parquet(file: TableFile, *, pre_buffer: bool = False) -> Iterator[pq.ParquetFile]:
+    """Open a table for reading ranges of it; raises SourceError when it is not parquet."""
+    fs, _ = fsspec.core.url_to_fs(file.root)
+    with fs.open(file.path, "rb") as handle:
+        try:
+            parquet = pq.ParquetFile(handle, pre_buffer=pre_buffer)
+        except pa.ArrowInvalid as error:
+            raise SourceError(
+                f"{file.path} is not a readable parquet file ({error}), so its rows are unknown. "
+                "Download it again or remove it."
+            ) from error
+        yield parquet
+
+
+def find_table_files(root: str) -> tuple[list[TableFile], list[str]]:
+    """Return the tables to read under `root`, and a sentence for every table that is set aside.
+
+    Parameters
+    ----------
+    root : str
+        Folder, file or fsspec URL. Folders may be nested to any depth, or be the Hub's own cache.
+
+    Raises
+    ------
+    SourceError
+        When `root` does not exist or can't be listed.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(root)
+        listing: dict[str, dict[str, Any]] = fs.find(path, detail=True)
+    except (ImportError, ValueError, OSError) as error:
+        raise SourceError(
+            f"{root!r} can't be listed ({error}), so no table can be found there. "
+            "Pass a folder of parquet tables or a URL that fsspec can open."
+        ) from error
+    if not listing and not fs.exists(path):
+        raise SourceError(
+            f"{root!r} does not exist, so there are no pretraining tables to read. Pass the folder with the "
+            "DataDecide tables, or None to open post-training runs alone."
+        )
+    aside: list[str] = []
+    files: list[TableFile] = []
+    for name, info in sorted(listing.items()):
+        if not name.endswith(".parquet") or not _is_current_snapshot(fs, name, aside):
+            continue
+        # The Hub writes shards of half-finished downloads under other names; what ends in .parquet is whole.
+        probe = TableFile(name, root, "raw", _version_of(info))
+        with open_parquet(probe) as parquet:
+            kind = _kind_of(probe.name, parquet.schema_arrow)
+        if kind is not None:
+            files.append(TableFile(name, root, kind, probe.version))
+    kept: list[TableFile] = []
+    for kind in ("raw", "macro", "perplexity", "wide"):
+        kept += _one_copy([f for f in files if f.kind == kind], aside)
+    return kept, sorted(set(aside))
+
+
+def _kind_of(name: str, schema: pa.Schema) -> TableKind | None:
+    columns = set(schema.names)
+    # A table with run ids is somebody's export, perhaps our own: not a table of the suite.
+    if not columns >= _RUN_KEYS or "run_id" in columns:
+        return None
+    if {"task", "metrics"} <= columns:
+        # Shards and macro averages have the same columns; only the name tells them apart.
+        return "macro" if name.startswith("macro_avg") else "raw"
+    metric_columns = [c for c in columns - _RUN_KEYS if wide_column_metric(c) is not None]
+    if any(c.startswith("eval/") for c in metric_columns):
+        return "perplexity"
+    return "wide" if metric_columns else None
+
+
+def _is_current_snapshot(fs: Any, name: str, aside: list[str]) -> bool:
+    match = _SNAPSHOT.match(name)
+    if match is None:
+        return True
+    ref = f"{match['repository']}/refs/main"
+    if not fs.exists(ref):
+        return True
+    current = fs.cat_file(ref).decode().strip()
+    if match["commit"] == current:
+        return True
+    aside.append(f"{name}: of another snapshot than refs/main")
+    return False
+
+
+def _version_of(info: dict[str, Any]) -> str:
+    facts = [str(info.get(k)) for k in ("ETag", "etag", "md5", "mtime", "LastModified", "last_modified")]
+    return hashlib.sha256("|".join([str(info.get("size")), *facts]).encode()).hexdigest()[:16]
+
+
+def _one_copy(files: list[TableFile], aside: list[str]) -> list[TableFile]:
+    """Keep one complete copy of a kind of table: the Hub's shards before a joined file."""
+    if not files:
+        return []
+    groups: dict[tuple[str, str], list[TableFile]] = {}
+    for file in files:
+        stem = PurePosixPath(file.path).stem
+        groups.setdefault((str(PurePosixPath(file.path).parent), _SHARD.sub("", stem)), []).append(file)
+
+    def rank(item: tuple[tuple[str, str], list[TableFile]]) -> tuple[int, int, str]:
+        (folder, stem), members = item
+        # full_eval is the parsed table itself; datadec writes means and variants of it beside it.
+        preferred = stem in ("train", "full_eval")
+        return (0 if preferred else 1, -len(members), folder)
+
+    ordered = sorted(groups.items(), key=rank)
+    for (_, _), members in ordered[1:]:
+        aside += [f"{m.path}: another copy of the {m.kind} table is read instead" for m in members]
+    return ordered[0][1]
+
+
+def missing_shards(files: list[TableFile]) -> list[str]:
+    """Return the names of shards that the names of the others imply but that are not there."""
+    by_stem: dict[str, tuple[int, set[int]]] = {}
+    for file in files:
+        match = _SHARD.search(PurePosixPath(file.path).stem)
+        if match is not None:
+            stem = _SHARD.sub("", str(PurePosixPath(file.path).with_suffix("")))
+            count, seen = by_stem.setdefault(stem, (int(match["count"]), set()))
+            seen.add(int(match["shard"]))
+    return [
+        f"{PurePosixPath(stem).name}-{shard:05d}-of-{count:05d}.parquet"
+        for stem, (count, seen) in by_stem.items()
+        for shard in range(count)
+        if shard not in seen
+    ]
