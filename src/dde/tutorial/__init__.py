@@ -1,0 +1,196 @@
+"""Seeded tutorial data in the real raw formats, quirks and defects included, with the truth beside it.
+
+For demonstrations without a network, and for tests, one's own included: every reader of the real tables can
+be tried on a suite whose truth is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dde.errors import DdeError
+from dde.tutorial.checkpoints import checkpoints_of, stops_early
+from dde.tutorial.eval_tables import ROW_GROUP_ROWS, write_evaluation_tables, write_perplexity_table
+from dde.tutorial.posttraining_plan import plan_posttraining
+from dde.tutorial.suite import PRESETS, Suite, SuiteSpec, suite_spec
+from dde.tutorial.wandb_runs import truth_of_runs, write_wandb_export
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["PRESETS", "Suite", "SuiteSpec", "make_suite", "open_lineages", "suite_spec"]
+
+#: Raised whenever the same seed gives other values than before, so that caches of old values are left alone.
+GENERATION = 1
+
+
+def make_suite(
+    path: str | os.PathLike[str],
+    size: str | SuiteSpec = "small",
+    *,
+    seed: int = 0,
+    formats: Sequence[str] = ("raw",),
+    progress: Callable[[str, int, int], None] | None = None,
+    workers: int = 1,
+    row_group_rows: int = ROW_GROUP_ROWS,
+) -> Suite:
+    """Write a suite of pretraining tables and post-training runs, and return where it is and what is true.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder to write to; made where it does not exist.
+    size : str or SuiteSpec
+        ``"tiny"`` (a few runs, under a second), ``"small"`` (the demonstration), ``"full"`` (the whole
+        suite: 1,410,750 raw rows and 341 post-training runs), ``"scale:<K>"``, or a spec of one's own.
+    seed : int
+        The same seed gives the same values. A run's values do not depend on which others there are.
+    formats : sequence of {"raw", "parsed"}
+        ``"raw"`` writes the tables of the two Hub repositories, ``"parsed"`` the wide table that `datadec`
+        leaves. A folder should hold one of them, as real ones do.
+    progress : callable, optional
+        Called with what is being done, how much is done and how much there is.
+    workers : int
+        Processes for the raw evaluations. With more than one, a script needs the usual
+        ``if __name__ == "__main__":`` guard.
+    row_group_rows : int
+        Rows in a row group of the raw evaluations.
+
+    Returns
+    -------
+    Suite
+        Paths for ``dde.open_lineages(suite.data, suite.wandb)``, and two frames of truth, which are also
+        written to ``<path>/truth``.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no such size.
+    DdeError
+        When a format is unknown.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> suite = make_suite(tempfile.mkdtemp(), "tiny")
+    >>> suite.runs["run_type"].value_counts()["dpo"]
+    np.int64(2)
+    """
+    spec = suite_spec(size)
+    unknown = set(formats) - {"raw", "parsed"}
+    if unknown:
+        raise DdeError(
+            f"{', '.join(map(repr, sorted(unknown)))} is not a form of the pretraining tables, so nothing is "
+            "generated. Forms are 'raw' and 'parsed'."
+        )
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    bases = spec.bases()
+    if "raw" in formats:
+        write_evaluation_tables(
+            folder,
+            seed,
+            bases,
+            shards=spec.shards,
+            workers=workers,
+            row_group_rows=row_group_rows,
+            progress=progress,
+        )
+        write_perplexity_table(folder, seed, bases)
+    plans = plan_posttraining(spec, seed)
+    write_wandb_export(folder, seed, plans, progress=progress)
+    suite = Suite(
+        path=folder,
+        data=str(folder / "datadecide"),
+        wandb=str(folder / "wandb"),
+        bases=_truth_of_bases(seed, spec),
+        runs=truth_of_runs(seed, plans),
+    )
+    truth = folder / "truth"
+    truth.mkdir(exist_ok=True)
+    suite.bases.to_parquet(truth / "bases.parquet", index=False)
+    suite.runs.to_parquet(truth / "runs.parquet", index=False)
+    return suite
+
+
+def _truth_of_bases(seed: int, spec: SuiteSpec) -> pd.DataFrame:
+    rows = []
+    for base in spec.bases():
+        checkpoints = checkpoints_of(seed, base)
+        last = max(int(checkpoints.evaluated[-1]), int(checkpoints.perplexity.max()))
+        quirks = (*checkpoints.quirks, *(["stopped_early"] if stops_early(base) else []))
+        rows.append(
+            {
+                "lineage": base.label,
+                "params": base.size.name,
+                "data": base.recipe.name,
+                "seed": base.seed.index,
+                "evaluated_checkpoints": len(checkpoints.evaluated),
+                "perplexity_rows": len(checkpoints.perplexity),
+                "last_step": last,
+                "last_tokens": base.size.tokens_at(last),
+                "overruns": base.size.overruns(last),
+                "quirks": ",".join(quirks),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def open_lineages(
+    size: str | SuiteSpec = "small",
+    *,
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = "data_cache",
+    **kwargs: Any,
+) -> xr.Dataset:
+    """Open the tutorial's lineages as a Dataset, making the suite first where it is not there yet.
+
+    Parameters
+    ----------
+    size : str or SuiteSpec
+        See `make_suite`.
+    seed : int
+        See `make_suite`.
+    cache_dir : path-like or None
+        Folder that keeps the suite, under ``tutorial/``, and what is parsed from it. None keeps the suite in
+        the system's temporary folder and caches nothing.
+    **kwargs
+        For ``dde.open_lineages``: filters, metrics, grid and so on.
+
+    Returns
+    -------
+    xarray.Dataset
+        What ``dde.open_lineages`` gives.
+    """
+    # Imported here: the package of readers must not be needed to make test data for it.
+    import dde
+
+    spec = suite_spec(size)
+    root = Path(tempfile.gettempdir()) / "dde" if cache_dir is None else Path(cache_dir)
+    key = hashlib.sha256(f"{GENERATION}|{seed}|{spec!r}".encode()).hexdigest()[:12]
+    target = root / "tutorial" / f"{spec.name.replace(':', '-')}-{seed}-{key}"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A reader, or a second writer, sees all of the suite or nothing of it.
+        fresh = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+        try:
+            make_suite(fresh, spec, seed=seed)
+            try:
+                fresh.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    opened: xr.Dataset = dde.open_lineages(
+        str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs
+    )
+    return opened

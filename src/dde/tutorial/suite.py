@@ -1,0 +1,188 @@
+"""Which runs a tutorial suite has: its presets, and what is handed back when one has been written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from dde.errors import UnknownNameError, near_names
+from dde.names import RECIPES, SIZES, Base, find_base_by_label, resolve_recipe, resolve_size
+from dde.names.seeds import SEEDS
+from dde.tutorial.checkpoints import checkpoints_of, extra_recipes
+
+__all__ = ["PRESETS", "Suite", "SuiteSpec", "suite_spec"]
+
+
+@dataclass(frozen=True)
+class SuiteSpec:
+    """What a suite is made of.
+
+    Attributes
+    ----------
+    name : str
+        Name of the preset.
+    recipes, params : tuple of str
+        Display names and sizes of the complete grid of pretraining runs.
+    auxiliary_seeds : int
+        Seeds beside the default one, 0 to 2.
+    extra_bases : tuple of str
+        Labels of pretraining runs beside the grid.
+    early_stopped : bool
+        Whether the extra 1B runs exist that stop early.
+    sweep_recipes, sweep_params : tuple of str
+        Bases (default seed) that the learning-rate sweep is made on.
+    sweep_rates : tuple of float
+        Learning rates of the sweep.
+    sweep_budgets : tuple of str
+        Token budgets of the sweep: ``"100Mtx1"`` (tokens an epoch, epochs) or ``"Ft"``, the whole mixture.
+    replicates : int
+        Runs of most cells of the sweep.
+    special_runs : {"few", "all"}
+        How many of the irregular post-training runs there are.
+    posttraining_runs : int or None
+        Total of post-training runs; the sweep is thinned to meet it. None leaves every cell its replicates.
+    shards : int
+        Files of raw evaluations.
+    """
+
+    name: str
+    recipes: tuple[str, ...]
+    params: tuple[str, ...]
+    auxiliary_seeds: int = 2
+    extra_bases: tuple[str, ...] = ()
+    early_stopped: bool = False
+    sweep_recipes: tuple[str, ...] = ("Dolma1.7", "DCLM-Baseline")
+    sweep_params: tuple[str, ...] = ("150M",)
+    sweep_rates: tuple[float, ...] = (5e-7, 5e-6, 2e-5, 5e-5, 2e-4)
+    sweep_budgets: tuple[str, ...] = ("100Mtx1", "Ft")
+    replicates: int = 1
+    special_runs: str = "all"
+    posttraining_runs: int | None = None
+    shards: int = 4
+
+    def bases(self) -> list[Base]:
+        """Return the pretraining runs in table order: by size, recipe, seed."""
+        found = []
+        for size in map(resolve_size, self.params):
+            for recipe in map(resolve_recipe, self.recipes):
+                # The largest models were trained with auxiliary seeds of their own.
+                seeds = (SEEDS[0], *(SEEDS[3:5] if size.name == "1B" else SEEDS[1:3])[: self.auxiliary_seeds])
+                found += [Base(recipe, size, seed) for seed in seeds]
+        if self.early_stopped:
+            found += [
+                Base(resolve_recipe(name), SIZES[-1], seed)
+                for name in extra_recipes()
+                if name in self.recipes
+                for seed in SEEDS[1:3]
+            ]
+        found += [base for label in self.extra_bases if (base := find_base_by_label(label)) is not None]
+        order = {recipe.name: k for k, recipe in enumerate(RECIPES)}
+        return sorted(
+            dict.fromkeys(found), key=lambda b: (b.size.n_params, order[b.recipe.name], b.seed.index)
+        )
+
+    def evaluated_checkpoints(self, seed: int = 0) -> int:
+        """Return the number of (run, step) pairs with task evaluations; 66 raw rows each."""
+        return sum(len(checkpoints_of(seed, base).evaluated) for base in self.bases())
+
+    def perplexity_rows(self, seed: int = 0) -> int:
+        """Return the number of rows of the perplexity table."""
+        return sum(len(checkpoints_of(seed, base).perplexity) for base in self.bases())
+
+
+PRESETS: dict[str, SuiteSpec] = {
+    "tiny": SuiteSpec(
+        name="tiny",
+        recipes=("Dolma1.7", "DCLM-Baseline"),
+        params=("4M", "150M"),
+        auxiliary_seeds=0,
+        extra_bases=("dolma1_7-4M-small-aux-2", "dclm-baseline-150M-small-aux-2"),
+        sweep_rates=(5e-6, 5e-5),
+        sweep_budgets=("100Mtx1",),
+        special_runs="few",
+        shards=2,
+    ),
+    "small": SuiteSpec(
+        name="small",
+        recipes=("Dolma1.7", "C4", "DCLM-Baseline"),
+        params=("4M", "20M", "150M", "300M"),
+        extra_bases=("dolma1_7-750M-default", "dolma1_7-1B-default", "dolma1_7-1B-small-aux-2"),
+    ),
+    "full": SuiteSpec(
+        name="full",
+        recipes=tuple(recipe.name for recipe in RECIPES),
+        params=tuple(size.name for size in SIZES),
+        early_stopped=True,
+        sweep_recipes=("Dolma1.7", "C4", "DCLM-Baseline"),
+        sweep_params=("4M", "20M", "150M", "530M"),
+        sweep_rates=(5e-7, 5e-6, 5e-5, 5e-4),
+        sweep_budgets=("10Mtx1", "100Mtx1", "Ft"),
+        replicates=2,
+        posttraining_runs=341,
+    ),
+}
+
+
+def suite_spec(size: str | SuiteSpec) -> SuiteSpec:
+    """Return the spec of a preset.
+
+    Parameters
+    ----------
+    size : str or SuiteSpec
+        Name of a preset; ``"scale:<K>"`` is the full suite with K times the post-training runs; a spec is
+        returned as it is.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no such preset.
+
+    Examples
+    --------
+    >>> suite_spec("full").evaluated_checkpoints() * 66
+    1410750
+    """
+    if isinstance(size, SuiteSpec):
+        return size
+    scale = re.fullmatch(r"scale:([1-9]\d*)", size)
+    if scale is not None:
+        factor = int(scale[1])
+        full = PRESETS["full"]
+        return replace(
+            full, name=size, replicates=2 * factor, posttraining_runs=341 * factor if factor > 1 else 341
+        )
+    spec = PRESETS.get(size)
+    if spec is None:
+        raise UnknownNameError(
+            f"{size!r} is not a size of the tutorial suite, so nothing is generated."
+            f"{near_names(size, PRESETS)} Sizes are {', '.join(PRESETS)} and 'scale:<K>'."
+        )
+    return spec
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite on disk, and the truth about it.
+
+    Attributes
+    ----------
+    path : Path
+        Folder that holds all of it.
+    data : str
+        First argument for ``dde.open_lineages``: the pretraining tables.
+    wandb : str
+        Second argument: the post-training runs.
+    bases : pandas.DataFrame
+        A row per pretraining run.
+    runs : pandas.DataFrame
+        A row per post-training run: what a reader should find out about it.
+    """
+
+    path: Path
+    data: str
+    wandb: str
+    bases: pd.DataFrame
+    runs: pd.DataFrame
