@@ -19,6 +19,7 @@ import pandas as pd
 from dde.errors import DdeError
 from dde.tutorial.checkpoints import checkpoints_of, stops_early
 from dde.tutorial.eval_tables import ROW_GROUP_ROWS, write_evaluation_tables, write_perplexity_table
+from dde.tutorial.parsed_tables import write_parsed_tables
 from dde.tutorial.posttraining_plan import plan_posttraining
 from dde.tutorial.suite import PRESETS, Suite, SuiteSpec, suite_spec
 from dde.tutorial.wandb_runs import truth_of_runs, write_wandb_export
@@ -105,6 +106,8 @@ def make_suite(
             progress=progress,
         )
         write_perplexity_table(folder, seed, bases)
+    if "parsed" in formats:
+        write_parsed_tables(folder, seed, bases)
     plans = plan_posttraining(spec, seed)
     write_wandb_export(folder, seed, plans, progress=progress)
     suite = Suite(
