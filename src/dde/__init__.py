@@ -1,1 +1,76 @@
-"""Pretraining and post-training runs of language models as one labeled, lazy xarray Dataset."""
+"""Pretraining and post-training runs of language models as one labeled, lazy xarray Dataset.
+
+``dde.open_lineages(data, db)`` gives an :class:`xarray.Dataset` with the dimensions ``(lineage, run,
+cumulative_tokens)``; ``dde.tutorial.open_lineages()`` gives one of a generated suite.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dde import names as names
+    from dde import tutorial as tutorial
+    from dde.arrays.combine import concat as concat
+    from dde.curves.grids import TokenGrid as TokenGrid
+    from dde.entities import PosttrainingRun as PosttrainingRun
+    from dde.entities import PretrainingRun as PretrainingRun
+    from dde.entities import TrainingLineage as TrainingLineage
+    from dde.entities import TrainingRun as TrainingRun
+    from dde.opening import open_lineages as open_lineages
+    from dde.repository import DataDecideEvolved as DataDecideEvolved
+    from dde.repository import RunRepository as RunRepository
+    from dde.sources.datadecide import DataDecide as DataDecide
+    from dde.sources.ingest import ingest as ingest
+    from dde.sources.wandb_store import WandBStore as WandBStore
+
+# Where each public name lives. They are imported when first used: the drivers of the stores alone take longer to
+# import than xarray, and a worker that opens a saved Dataset needs none of them.
+_HOMES = {
+    "DataDecide": "dde.sources.datadecide",
+    "DataDecideEvolved": "dde.repository",
+    "PosttrainingRun": "dde.entities",
+    "PretrainingRun": "dde.entities",
+    "RunRepository": "dde.repository",
+    "TokenGrid": "dde.curves.grids",
+    "TrainingLineage": "dde.entities",
+    "TrainingRun": "dde.entities",
+    "WandBStore": "dde.sources.wandb_store",
+    "concat": "dde.arrays.combine",
+    "ingest": "dde.sources.ingest",
+    "open_lineages": "dde.opening",
+}
+_MODULES = ("names", "tutorial")
+
+__all__ = sorted([*_HOMES, *_MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"dde.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dde")
+    raise AttributeError(f"module 'dde' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+def _register_accessors() -> None:
+    import xarray as xr
+
+    from dde.accessor import DdeDataArrayAccessor, DdeDatasetAccessor
+
+    xr.register_dataset_accessor("dde")(DdeDatasetAccessor)  # type: ignore[no-untyped-call]
+    xr.register_dataarray_accessor("dde")(DdeDataArrayAccessor)  # type: ignore[no-untyped-call]
+
+
+_register_accessors()

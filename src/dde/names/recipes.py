@@ -78,12 +78,8 @@ RECIPES: tuple[Recipe, ...] = (
         "DCLM-Baseline / Dolma",
         ("dolma17-25p-DCLM-baseline-75p", "DCLM-baseline-75p"),
     ),
-    Recipe(
-        "DCLM-Baseline (QC 7%, FW2)", "dclm-baseline-qc-7p-fw2", "DCLM-Baseline", ("dclm_ft7percentile_fw2",)
-    ),
-    Recipe(
-        "DCLM-Baseline (QC 7%, FW3)", "dclm-baseline-qc-7p-fw3", "DCLM-Baseline", ("dclm_ft7percentile_fw3",)
-    ),
+    Recipe("DCLM-Baseline (QC 7%, FW2)", "dclm-baseline-qc-7p-fw2", "DCLM-Baseline", ("dclm_ft7percentile_fw2",)),
+    Recipe("DCLM-Baseline (QC 7%, FW3)", "dclm-baseline-qc-7p-fw3", "DCLM-Baseline", ("dclm_ft7percentile_fw3",)),
     Recipe("DCLM-Baseline (QC FW 10%)", "dclm-baseline-qc-fw-10p", "DCLM-Baseline", ("dclm_fw_top10",)),
     Recipe("DCLM-Baseline (QC FW 3%)", "dclm-baseline-qc-fw-3p", "DCLM-Baseline", ("dclm_fw_top3",)),
     Recipe(
@@ -107,9 +103,7 @@ def _fold(name: str) -> str:
 
 
 _BY_NAME: dict[str, Recipe] = {
-    _fold(alias): recipe
-    for recipe in RECIPES
-    for alias in (recipe.name, recipe.slug, *recipe.training_names)
+    _fold(alias): recipe for recipe in RECIPES for alias in (recipe.name, recipe.slug, *recipe.training_names)
 }
 
 

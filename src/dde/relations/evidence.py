@@ -100,9 +100,7 @@ def gather_evidence(record: RunRecord) -> Evidence:
     """Return what a record says: run type, hyperparameters and the contradictions between its parts."""
     name = parse_run_name(record.run_name or record.run_id)
     program = PurePosixPath(record.program).name
-    of_program = (
-        "dpo" if _DPO_PROGRAM.match(program) else "supervised_ft" if _SFT_PROGRAM.match(program) else ""
-    )
+    of_program = "dpo" if _DPO_PROGRAM.match(program) else "supervised_ft" if _SFT_PROGRAM.match(program) else ""
     # A run touched later by another program shows that one's command: no evidence of the training.
     command = parse_command(record.command) if of_program else {}
     extras = _key_values(record.config.get("wandb_config") or command.get("wandb_config"))
@@ -112,7 +110,11 @@ def gather_evidence(record: RunRecord) -> Evidence:
 
 
 def _run_type(record: RunRecord, name: NameFacts) -> str:
-    if record.program and not re.search(r"update|upload|sync|eval", record.program, re.IGNORECASE) and not name.run_type:
+    if (
+        record.program
+        and not re.search(r"update|upload|sync|eval", record.program, re.IGNORECASE)
+        and not name.run_type
+    ):
         # A program that is neither a training program nor a later visitor: another kind of job.
         return "other"
     if record.config.get("dpo_beta") is not None or record.config.get("dpo_loss_type") is not None:

@@ -116,9 +116,7 @@ def _plain_folder(path: str) -> str:
     return "/" + "/".join(parts)
 
 
-def resolve_parents(
-    evidence: Mapping[str, Evidence], parents: Mapping[str, str] | None = None
-) -> dict[str, Parentage]:
+def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str] | None = None) -> dict[str, Parentage]:
     """Return the parentage of every run.
 
     Trust, highest first: the user's word (`parents`), an explicit parent id, config, the launch command, the
@@ -259,7 +257,8 @@ def _parent_of_name(item: Evidence) -> Parentage:
         return Parentage(problem="neither config, launch command nor run name says where the run starts")
     if facts.starts_from_sft:
         return Parentage(
-            base=base, problem="run name describes the finetuning run it starts from, but nothing names that run"
+            base=base,
+            problem="run name describes the finetuning run it starts from, but nothing names that run",
         )
     if item.run_type not in ("supervised_ft", "dpo"):
         return Parentage(base=base, problem="run of an unknown type; its name alone is no evidence")
@@ -337,7 +336,9 @@ def _check_config(item: Evidence, found: Parentage) -> None:
         found.contradictions.append(f"pretrain_tokens: config {tokens:.0f}, checkpoint {checkpoint.tokens}")
     extra = as_int(item.extras.get("model_pretrain_steps"))
     if extra is not None and extra != checkpoint.step:
-        found.contradictions.append(f"model_pretrain_steps: wandb_config {extra}, {_step_source(item)} {checkpoint.step}")
+        found.contradictions.append(
+            f"model_pretrain_steps: wandb_config {extra}, {_step_source(item)} {checkpoint.step}"
+        )
     if item.name.seed is None and (raw := re.search(r"seed-[a-z0-9-]+", as_text(config.get("model_revision")))):
         label = f"{base.recipe.slug}-{base.size.name}-{raw.group().removeprefix('seed-')}"
         stated = find_base_by_label(label)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,13 +14,12 @@ from dde.names import Base, find_base_by_label
 from dde.relations.evidence import Evidence, gather_evidence
 from dde.relations.parents import Parentage, chain_order, resolve_parents
 from dde.relations.token_counts import (
-    LOGGED,
     TOKEN_SOURCES,
     Placement,
     measure_tokens_per_sequence,
     place_run,
 )
-from dde.relations.treatments import PRETRAINING, Treatment, number_replicates, treatment_of
+from dde.relations.treatments import Treatment, number_replicates, treatment_of
 from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import CONFIG_KEYS, PosttrainingSource
 
@@ -204,6 +202,16 @@ class Registry:
                 found[run.lineage].append(run.run_id)
         return found
 
+    def with_config_keys(self, keys: Iterable[str]) -> Registry:
+        """Return a registry that also knows these keys of the runs' config, where this one does not."""
+        known = {k for r in self.derived.values() for k in r.hyperparameters}
+        unknown = frozenset(keys).difference(known, CONFIG_KEYS, self.extra_config_keys)
+        if not unknown or self.store is None:
+            return self
+        wider = replace(self, extra_config_keys=self.extra_config_keys | unknown)
+        found = {k for r in wider.derived.values() for k in r.hyperparameters}
+        return wider if found & unknown else self
+
     def chain(self, run_id: str) -> list[str]:
         """Return the run's ancestors in the store, from the base on, then the run itself."""
         chain = [run_id]
@@ -227,9 +235,7 @@ class Registry:
             part = slice(bounds[i], bounds[i + 1])
             logged[run_id] = _distinct_steps(rows.step[part], rows.values["total_tokens"][part])
         measured = measure_tokens_per_sequence(
-            (derived[run_id].evidence, *logged[run_id])
-            for run_id in run_ids
-            if derived[run_id].state == "finished"
+            (derived[run_id].evidence, *logged[run_id]) for run_id in run_ids if derived[run_id].state == "finished"
         )
         placed: dict[str, PlacedRun] = {}
         for run_id, run in derived.items():
@@ -258,9 +264,7 @@ class Registry:
         return self.bases[label].size.tokens_at(int(steps[-1])) if len(steps) else None
 
 
-def _distinct_steps(
-    steps: Int64, counter: npt.NDArray[np.float64]
-) -> tuple[Int64, npt.NDArray[np.float64]]:
+def _distinct_steps(steps: Int64, counter: npt.NDArray[np.float64]) -> tuple[Int64, npt.NDArray[np.float64]]:
     """Keep one count per step: the first that is a number (rows are ordered by step, then by the store)."""
     if len(steps) < 2 or (np.diff(steps) > 0).all():
         return steps, counter
@@ -303,5 +307,3 @@ def tokens_of_steps(placement: Placement, steps: Int64) -> tuple[Int64, npt.NDAr
         return np.zeros(len(steps), np.int64), np.zeros(len(steps), bool)
     at = np.minimum(np.searchsorted(placement.steps, steps), len(placement.steps) - 1)
     return placement.tokens[at], placement.steps[at] == steps
-
-

@@ -205,9 +205,7 @@ def _place_by_batch(item: Evidence, steps: Int64, per_sequence: float, pair: int
     rate = per_step * pair * per_sequence
     rule = f"step x {per_step} sequences x {f'{pair} x ' if pair > 1 else ''}{per_sequence:g} tokens"
     tokens = np.rint(steps * rate).astype(np.int64)
-    return Placement(
-        steps, tokens, np.full(len(steps), ESTIMATED, np.int8), round(last * rate), ESTIMATED, rule
-    )
+    return Placement(steps, tokens, np.full(len(steps), ESTIMATED, np.int8), round(last * rate), ESTIMATED, rule)
 
 
 def _unplaced(steps: Int64) -> Placement:

@@ -97,7 +97,11 @@ class DataDecide:
             layout = "parsed" if "wide" in kinds else "raw"
         wanted = {"wide"} if layout == "parsed" else {"raw", "macro", "perplexity"}
         if not kinds & wanted:
-            found = f" It holds tables of the other layout: pass layout={'raw' if has_raw else 'parsed'!r}." if kinds else ""
+            found = (
+                f" It holds tables of the other layout: pass layout={'raw' if has_raw else 'parsed'!r}."
+                if kinds
+                else ""
+            )
             raise SourceError(
                 f"{redact(self.data_dir)!r} holds no {layout} table of the DataDecide suite, so there are no "
                 f"pretraining runs to open.{found} Expected are parquet files with the columns params, data, "
@@ -152,8 +156,7 @@ class DataDecide:
     def reads(self) -> dict[str, int]:
         """What has been read of metrics so far: rows, row groups, stored bytes."""
         return {
-            name: sum(getattr(t.reads, name) for t in self._tables)
-            for name in ("rows", "row_groups", "stored_bytes")
+            name: sum(getattr(t.reads, name) for t in self._tables) for name in ("rows", "row_groups", "stored_bytes")
         }
 
     def catalog(self) -> Catalog:

@@ -173,10 +173,10 @@ def _parse_kind(
     # That a key is absent is known only once every key of the row has been compared.
     absent = any(position is None for _, position in wanted)
     compared = range(len(keys)) if absent else [p for _, p in wanted if p is not None]
-    for position in compared:
-        start, stop = key_start[:, position], key_end[:, position]
+    for number in compared:
+        start, stop = key_start[:, number], key_end[:, number]
         good &= np.isin(data[start - 1], _QUOTES) & (data[stop] == data[start - 1])
-        good[good] = _same_bytes(data, start[good], keys[position])
+        good[good] = _same_bytes(data, start[good], keys[number])
     # The text before the first colon and between a value's end and the next key is fixed by the positions.
     good &= (data[end[:, :-1]] == _COMMA).all(axis=1) & (data[end[:, :-1] + 1] == _SPACE).all(axis=1)
     columns: list[tuple[int, npt.NDArray[np.float64]]] = []
@@ -192,9 +192,7 @@ def _parse_kind(
     slow[kept] = False
 
 
-def _same_bytes(
-    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], key: bytes
-) -> npt.NDArray[np.bool_]:
+def _same_bytes(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], key: bytes) -> npt.NDArray[np.bool_]:
     """Return for each start whether `key` stands there; compares eight bytes at a time."""
     same = np.ones(len(starts), bool)
     if len(key) < 8 or len(data) < 8:

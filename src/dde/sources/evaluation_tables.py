@@ -135,9 +135,7 @@ class EvaluationTable(ABC):
         if batch:
             yield batch
 
-    def _first_of_each(
-        self, key: Int64, rows: Int64, values: Float64, what: Sequence[str]
-    ) -> tuple[Int64, Float64]:
+    def _first_of_each(self, key: Int64, rows: Int64, values: Float64, what: Sequence[str]) -> tuple[Int64, Float64]:
         """Keep the first row of each key; count identical repetitions, report those that disagree.
 
         Parameters
@@ -162,7 +160,8 @@ class EvaluationTable(ABC):
                 warnings.warn(
                     f"{len(conflicts)} repeated rows disagree with the first row of the same run and step "
                     f"({'; '.join(named)}{'; ...' if len(conflicts) > 3 else ''}), so which value is right is "
-                    f"unknown; the first one is used for {', '.join(what[:3])}. Remove the wrong rows to silence this.",
+                    f"unknown; the first one is used for {', '.join(what[:3])}. "
+                    "Remove the wrong rows to silence this.",
                     ConflictWarning,
                     stacklevel=2,
                 )
@@ -294,7 +293,6 @@ class WideTable(EvaluationTable):
         index = self.index
         row_base, asked = self._rows_of(bases)
         rows = np.flatnonzero(asked)
-        # A task that has no primary-metric column of its own stands under the bare name, which is the same metric.
         columns = [self.columns.get(m.name) for m in metrics]
         present = sorted({c for c in columns if c is not None})
         values = np.full((len(rows), len(metrics)), np.nan)
@@ -323,7 +321,8 @@ def exact_mean(values: Float64) -> Float64:
     [0.19999999999999998, nan]
     """
     complete = np.isfinite(values).all(axis=-1)
-    out = np.where(np.isnan(values).any(axis=-1), np.nan, values.sum(axis=-1)) / values.shape[-1]
+    summed: Float64 = np.where(np.isnan(values).any(axis=-1), np.nan, values.sum(axis=-1))
+    out: Float64 = summed / values.shape[-1]
     rows: Iterable[int] = np.flatnonzero(complete).tolist()
     for row in rows:
         out[row] = math.fsum(values[row].tolist()) / values.shape[-1]

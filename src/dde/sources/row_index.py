@@ -80,7 +80,11 @@ def read_row_index(files: Sequence[TableFile]) -> RowIndex:
     base = np.full(len(table), -1, np.int32)
     base[known] = inverse
     bases = tuple(
-        Base(RECIPES[c // (len(SIZES) * len(SEEDS))], SIZES[c // len(SEEDS) % len(SIZES)], SEEDS[c % len(SEEDS)])
+        Base(
+            RECIPES[c // (len(SIZES) * len(SEEDS))],
+            SIZES[c // len(SEEDS) % len(SIZES)],
+            SEEDS[c % len(SEEDS)],
+        )
         for c in distinct.tolist()
     )
     step = _steps(table["step"], left_out)
@@ -124,7 +128,8 @@ def _codes(
             left_out[f"unknown {kind} {name!r}{near_names(name, names)}"] += int((indices == code).sum())
     if (indices < 0).any():
         left_out[f"rows without a {kind}"] += int((indices < 0).sum())
-    return meaning[indices]
+    codes: npt.NDArray[np.int64] = meaning[indices]
+    return codes
 
 
 def _steps(column: pa.ChunkedArray, left_out: Counter[str]) -> npt.NDArray[np.int64]:
@@ -132,4 +137,5 @@ def _steps(column: pa.ChunkedArray, left_out: Counter[str]) -> npt.NDArray[np.in
     whole = np.isfinite(values) & (values >= 0) & (np.floor(values) == values)
     if not whole.all():
         left_out["rows whose step is no whole number"] += int((~whole).sum())
-    return np.where(whole, values, -1).astype(np.int64)
+    whole_steps: npt.NDArray[np.int64] = np.where(whole, values, -1).astype(np.int64)
+    return whole_steps

@@ -173,7 +173,7 @@ def missing_shards(files: list[TableFile]) -> list[str]:
         match = _SHARD.search(PurePosixPath(file.path).stem)
         if match is not None:
             stem = _SHARD.sub("", str(PurePosixPath(file.path).with_suffix("")))
-            count, seen = by_stem.setdefault(stem, (int(match["count"]), set()))
+            _, seen = by_stem.setdefault(stem, (int(match["count"]), set()))
             seen.add(int(match["shard"]))
     return [
         f"{PurePosixPath(stem).name}-{shard:05d}-of-{count:05d}.parquet"

@@ -1,0 +1,74 @@
+"""``ds.dde``: what dde adds to xarray's own operations; every method calls a plain function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DdeDataArrayAccessor", "DdeDatasetAccessor"]
+
+
+class DdeDatasetAccessor:
+    """Operations on a Dataset of lineages."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._obj = dataset
+
+    def sel(self, **wanted: Any) -> xr.Dataset:
+        """Select over any coordinates at once; see :func:`dde.arrays.select.select`."""
+        from dde.arrays.select import select
+
+        return select(self._obj, **wanted)
+
+    def support(self, metric: str) -> xr.DataArray:
+        """Return how each cell of a metric is known; see :func:`dde.arrays.provenance.support`."""
+        from dde.arrays.provenance import support
+
+        return support(self._obj, metric)
+
+    def checkpoint_type(self) -> xr.DataArray:
+        """Return what was training at each cell; see :func:`dde.arrays.provenance.checkpoint_type`."""
+        from dde.arrays.provenance import checkpoint_type
+
+        return checkpoint_type(self._obj)
+
+    def revision(self) -> xr.Dataset:
+        """Return each cell's checkpoint on the Hub; see :func:`dde.arrays.provenance.revision`."""
+        from dde.arrays.provenance import revision
+
+        return revision(self._obj)
+
+    def to_frame(self, dropna: bool = True) -> pd.DataFrame:
+        """Return a long table with the seed's columns; see :func:`dde.arrays.long_table.to_frame`."""
+        from dde.arrays.long_table import to_frame
+
+        return to_frame(self._obj, dropna)
+
+
+class DdeDataArrayAccessor:
+    """Operations on one metric of a Dataset of lineages."""
+
+    def __init__(self, array: xr.DataArray) -> None:
+        self._obj = array
+
+    def sel(self, **wanted: Any) -> xr.DataArray:
+        """Select over any coordinates at once; see :func:`dde.arrays.select.select`."""
+        from dde.arrays.select import select
+
+        return select(self._obj, **wanted)
+
+    def support(self) -> xr.DataArray:
+        """Return how each cell is known; see :func:`dde.arrays.provenance.support`."""
+        from dde.arrays.provenance import support
+
+        return support(self._obj)
+
+    def checkpoint_type(self) -> xr.DataArray:
+        """Return what was training at each cell; see :func:`dde.arrays.provenance.checkpoint_type`."""
+        from dde.arrays.provenance import checkpoint_type
+
+        return checkpoint_type(self._obj)

@@ -1,0 +1,111 @@
+"""The cube: which runs, on which grid; makes any block of any metric when it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.curves.alignment import Chains, Interpolation, align
+from dde.curves.observations import read_observations
+from dde.errors import SourceError
+from dde.names import Metric
+from dde.relations.registry import Registry
+
+__all__ = ["Cube", "build_chains", "find_cube", "keep_cube"]
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Cube:
+    """Two stores and the way their values are made; holds no metric.
+
+    Attributes
+    ----------
+    registry : Registry
+    how : Interpolation
+    key : str
+        Digest of the sources and options: equal for equal content.
+    """
+
+    registry: Registry
+    how: Interpolation
+    key: str
+
+    def block(self, metric: Metric, run_ids: npt.NDArray[np.object_], grid: Int64) -> npt.NDArray[np.float64]:
+        """Return values of shape ``run_ids.shape + grid.shape``; reads the runs and the metric asked for."""
+        return self._fill(metric, run_ids, grid, support=False)
+
+    def support(self, metric: Metric, run_ids: npt.NDArray[np.object_], grid: Int64) -> npt.NDArray[np.int8]:
+        """Return the support codes of shape ``run_ids.shape + grid.shape``."""
+        return self._fill(metric, run_ids, grid, support=True).astype(np.int8)
+
+    def _fill(
+        self, metric: Metric, run_ids: npt.NDArray[np.object_], grid: Int64, support: bool
+    ) -> npt.NDArray[np.float64]:
+        present = np.asarray(run_ids != "", bool)
+        out = np.full((*run_ids.shape, len(grid)), 0.0 if support else np.nan)
+        if not present.any() or not len(grid):
+            return out
+        order = np.argsort(grid, kind="stable")
+        ascending = grid[order]
+        asked = [str(r) for r in run_ids[present]]
+        chains = build_chains(self.registry, asked)
+        own = read_observations(self.registry, chains.run_ids, [metric])[metric.name]
+        number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
+        values, codes = align(
+            chains, own, ascending, self.how, metric.joins_at_branch, support, [number[r] for r in asked]
+        )
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        made = values if codes is None else codes.astype(np.float64)
+        out[present] = made[:, back]
+        return out
+
+
+def build_chains(registry: Registry, run_ids: list[str]) -> Chains:
+    """Return the runs with all their ancestors, parents before children."""
+    number: dict[str, int] = {}
+    parents: list[int] = []
+    branches: list[int] = []
+    for run_id in run_ids:
+        above = -1
+        for member in registry.chain(run_id):
+            if member not in number:
+                number[member] = len(number)
+                parents.append(above)
+                placed = registry.placed.get(member)
+                branches.append(-1 if placed is None or placed.branch_tokens is None else placed.branch_tokens)
+            above = number[member]
+    return Chains(tuple(number), np.array(parents, np.int32), np.array(branches, np.int64))
+
+
+# Cubes of the Datasets opened in this process, newest last, so that ds.dde.support() finds what its values were
+# made from after the Dataset has been loaded, sliced or aligned anew.
+_CUBES: OrderedDict[str, Cube] = OrderedDict()
+_KEPT = 64
+
+
+def keep_cube(registry: Registry, how: Interpolation, facts: list[str]) -> Cube:
+    """Return a cube and remember it under a digest of `facts`."""
+    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+    cube = Cube(registry, how, key)
+    _CUBES[key] = cube
+    _CUBES.move_to_end(key)
+    while len(_CUBES) > _KEPT:
+        _CUBES.popitem(last=False)
+    return cube
+
+
+def find_cube(key: str) -> Cube:
+    """Return the cube with that key; raises SourceError when this process has not opened its sources."""
+    if key in _CUBES:
+        return _CUBES[key]
+    raise SourceError(
+        "the stores behind this Dataset are not open in this process, so what its values were made from can't be "
+        "looked up. Open them again with dde.open_lineages(...) and the same arguments, or compute this before saving."
+    )

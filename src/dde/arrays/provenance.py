@@ -1,0 +1,175 @@
+"""What a Dataset's cells are made of: support, the run that was training, the checkpoint on the Hub."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.arrays.cube import Cube, find_cube
+from dde.errors import SourceError, UnknownNameError, near_names
+from dde.names import Metric, log_metric, parse_metric
+from dde.relations.treatments import PRETRAINING
+
+__all__ = ["checkpoint_type", "cube_of", "metric_of", "revision", "support"]
+
+#: Flags of :func:`checkpoint_type`, by code.
+CHECKPOINT_TYPES = ("outside", PRETRAINING, "supervised_ft", "dpo", "other")
+SUPPORT = ("outside", "observed", "interpolated")
+
+
+def cube_of(obj: xr.Dataset | xr.DataArray) -> Cube:
+    """Return what the values of `obj` were made from.
+
+    Raises
+    ------
+    SourceError
+        When `obj` is none of dde's Datasets, or its stores are not open in this process.
+    """
+    if "run_id" not in obj.coords or "dde_cube" not in obj.coords["run_id"].attrs:
+        raise SourceError(
+            "this object has no coordinate run_id of a Dataset that dde opened, so what its values were made from "
+            "is unknown. Start from dde.open_lineages(...), and keep the coordinate."
+        )
+    return find_cube(str(obj.coords["run_id"].attrs["dde_cube"]))
+
+
+def metric_of(obj: xr.Dataset | xr.DataArray, name: str | None) -> Metric:
+    """Return the metric of a data variable, by its name or an alias; of a DataArray, its own."""
+    if isinstance(obj, xr.DataArray):
+        attrs, name = obj.attrs, str(name or obj.name)
+    else:
+        parsed = parse_metric(str(name))
+        if parsed.name not in obj.data_vars:
+            raise UnknownNameError(
+                f"{name!r} is no variable of this Dataset, so it has no support."
+                f"{near_names(name, map(str, obj.data_vars))} "
+                f"There are {', '.join(map(str, obj.data_vars))}."
+            )
+        attrs = obj[parsed.name].attrs
+    if attrs.get("metric") and not attrs.get("task"):
+        return log_metric(str(attrs["metric"]))
+    return parse_metric(name or "")
+
+
+def _cells(obj: xr.Dataset | xr.DataArray) -> tuple[xr.DataArray, npt.NDArray[np.int64]]:
+    if "cumulative_tokens" not in obj.coords:
+        raise SourceError(
+            "this object has no coordinate cumulative_tokens, so its cells have no place on the token axis. "
+            "Keep the coordinate, or compute this before dropping it."
+        )
+    tokens = np.atleast_1d(obj.coords["cumulative_tokens"].values).astype(np.int64)
+    return obj.coords["run_id"], tokens
+
+
+def support(obj: xr.Dataset | xr.DataArray, metric: str | None = None) -> xr.DataArray:
+    """Return how each cell of a metric is known.
+
+    Returns
+    -------
+    xarray.DataArray
+        int8 of the cells' shape: 0 outside of the run's observations, 1 observed, 2 interpolated.
+    """
+    cube = cube_of(obj)
+    run_ids, tokens = _cells(obj)
+    codes = cube.support(metric_of(obj, metric), np.atleast_1d(run_ids.values), tokens)
+    return _flags(obj, run_ids, codes, SUPPORT, "support")
+
+
+def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
+    """Return which kind of run was training at each cell: pretraining, supervised_ft, dpo, or outside.
+
+    Returns
+    -------
+    xarray.DataArray
+        int8 of the cells' shape; a cell behind the run's last token is outside.
+    """
+    registry = cube_of(obj).registry
+    run_ids, tokens = _cells(obj)
+    flat = np.atleast_1d(run_ids.values)
+    codes = np.zeros((*flat.shape, len(tokens)), np.int8)
+    for at in np.ndindex(flat.shape):
+        run_id = str(flat[at])
+        if not run_id:
+            continue
+        for member in registry.chain(run_id):
+            run = registry.derived.get(member)
+            if run is None:
+                start, end = -1, registry.base_end_tokens(member)
+                # A base goes on, evaluated or not, up to where the next run of the chain branches off.
+                chain = registry.chain(run_id)
+                if len(chain) > 1:
+                    end = max(end or 0, registry.placed[chain[1]].branch_tokens or 0)
+                code = 1
+            else:
+                placed = registry.placed[member]
+                start, end = placed.branch_tokens or 0, placed.end_tokens
+                code = CHECKPOINT_TYPES.index(run.run_type) if run.run_type in CHECKPOINT_TYPES else 4
+            inside = (tokens > start) & (tokens <= (-1 if end is None else end))
+            after = tokens > start
+            codes[at][after] = 0
+            codes[at][inside] = code
+    return _flags(obj, run_ids, codes, CHECKPOINT_TYPES, "checkpoint_type")
+
+
+def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """Return the Hub model, revision and step of each cell that is a pretraining checkpoint.
+
+    Returns
+    -------
+    xarray.Dataset
+        `hub_model`, `revision` (object text, "" where the cell is no whole training step of the base, or lies
+        behind the branch) and `step` (int64, -1 there), of the cells' shape.
+    """
+    registry = cube_of(obj).registry
+    run_ids, tokens = _cells(obj)
+    flat = np.atleast_1d(run_ids.values)
+    shape = (*flat.shape, len(tokens))
+    model, names = np.full(shape, "", object), np.full(shape, "", object)
+    step = np.full(shape, -1, np.int64)
+    for at in np.ndindex(flat.shape):
+        run_id = str(flat[at])
+        if not run_id:
+            continue
+        chain = registry.chain(run_id)
+        base = registry.bases[chain[0]]
+        end = registry.base_end_tokens(chain[0]) or 0
+        last = registry.placed[chain[1]].branch_tokens or 0 if len(chain) > 1 else end
+        whole = (tokens % base.size.tokens_per_step == 0) & (tokens <= last)
+        steps = tokens[whole] // base.size.tokens_per_step
+        step[at][whole] = steps
+        model[at][whole] = base.hub_model
+        names[at][whole] = [f"step{s}-seed-{base.seed.dashed}" for s in steps]
+    dims, coords = _dims_of(obj, run_ids)
+    scalar = obj.coords["cumulative_tokens"].ndim == 0
+
+    def shaped(values: npt.NDArray[np.object_] | npt.NDArray[np.int64]) -> xr.Variable:
+        values = values.reshape((*run_ids.shape, len(tokens)))
+        return xr.Variable(dims, values[..., 0] if scalar else values)
+
+    return xr.Dataset({"hub_model": shaped(model), "revision": shaped(names), "step": shaped(step)}, coords)
+
+
+def _dims_of(obj: xr.Dataset | xr.DataArray, run_ids: xr.DataArray) -> tuple[tuple[str, ...], dict[str, xr.DataArray]]:
+    dims = tuple(map(str, (*run_ids.dims, *obj.coords["cumulative_tokens"].dims)))
+    coords = {str(n): c for n, c in obj.coords.items() if set(map(str, c.dims)) <= set(dims)}
+    return dims, coords
+
+
+def _flags(
+    obj: xr.Dataset | xr.DataArray,
+    run_ids: xr.DataArray,
+    codes: npt.NDArray[np.int8],
+    meanings: tuple[str, ...],
+    name: str,
+) -> xr.DataArray:
+    dims, coords = _dims_of(obj, run_ids)
+    codes = codes.reshape((*run_ids.shape, codes.shape[-1]))
+    if obj.coords["cumulative_tokens"].ndim == 0:
+        codes = codes[..., 0]
+    attrs = {
+        "long_name": name.replace("_", " "),
+        "flag_values": np.arange(len(meanings), dtype=np.int8),
+        "flag_meanings": " ".join(meanings),
+    }
+    return xr.DataArray(codes, coords, dims, name=name, attrs=attrs)

@@ -1,0 +1,136 @@
+"""Selecting over any coordinates at once."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.errors import SelectionError, UnknownNameError, near_names
+from dde.names import resolve_recipe, resolve_seed, resolve_size
+from dde.relations.selection import as_values, matches
+
+__all__ = ["select"]
+
+T = TypeVar("T", xr.Dataset, xr.DataArray)
+
+_DIMS = ("lineage", "run", "cumulative_tokens")
+
+
+def select(obj: T, **wanted: Any) -> T:
+    """Return the part of `obj` where every coordinate matches.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset or DataArray
+        With some of the dimensions ``(lineage, run, cumulative_tokens)``.
+    **wanted
+        Coordinate to what it must be: a value, several, a ``slice`` with both ends included, or a function of
+        the value. Numbers compare by closeness. ``params``, ``data`` and ``seed`` take any of their names.
+        A single value for a dimension drops that dimension, as xarray's own ``sel`` does.
+
+    Returns
+    -------
+    xarray.Dataset or DataArray
+        Cells of a coordinate over ``(lineage, run)`` that do not match are NaN; lineages and runs without any
+        matching cell are dropped.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no such coordinate.
+    SelectionError
+        When nothing matches; says what exists.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", metrics=["train_loss"])
+    >>> dict(select(ds, params=["4M"], learning_rate=slice(1e-6, 1e-4)).sizes)["lineage"] > 0
+    True
+    """
+    cells: list[xr.DataArray] = []
+    for name, value in wanted.items():
+        if name not in obj.coords:
+            raise UnknownNameError(
+                f"{name!r} is no coordinate, so nothing can be selected by it.{near_names(name, map(str, obj.coords))} "
+                f"There are {', '.join(map(str, obj.coords))}."
+            )
+        coordinate = obj.coords[name]
+        mask = _mask(name, coordinate, value)
+        if not mask.any():
+            raise SelectionError(_miss(name, coordinate, value))
+        if coordinate.ndim == 0:
+            continue
+        if coordinate.ndim > 1:
+            cells.append(xr.DataArray(mask, dims=coordinate.dims))
+            continue
+        (dim,) = coordinate.dims
+        keep: Any = np.flatnonzero(mask)
+        if name in _DIMS and np.ndim(value) == 0 and not isinstance(value, slice) and not callable(value):
+            keep = int(keep[0])
+        obj = obj.isel({dim: keep})
+        cells = [c.isel({dim: keep}) if dim in c.dims else c for c in cells]
+    for cell in cells:
+        for dim in cell.dims:
+            some = cell.any([d for d in cell.dims if d != dim]).values
+            obj = obj.isel({dim: np.flatnonzero(some)})
+            cell = cell.isel({dim: np.flatnonzero(some)})
+        if not cell.values.any():
+            raise SelectionError(
+                f"each condition of {wanted!r} matches, but no cell matches them all, so nothing is selected. "
+                "Loosen one of them."
+            )
+        obj = obj.where(cell)
+    return obj
+
+
+def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bool_]:
+    wanted = _canonical(name, wanted)
+    values = coordinate.values
+    if values.dtype.kind in "iuf" and not callable(wanted):
+        if isinstance(wanted, slice):
+            low = -np.inf if wanted.start is None else float(wanted.start)
+            high = np.inf if wanted.stop is None else float(wanted.stop)
+            inside = (values >= low) & (values <= high)
+            return np.asarray(
+                inside | np.isclose(values, low, rtol=1e-6, atol=0) | np.isclose(values, high, rtol=1e-6, atol=0)
+            )
+        try:
+            numbers = np.array([float(str(v)) for v in as_values(wanted)])
+        except (TypeError, ValueError):
+            return np.zeros(values.shape, bool)
+        close = np.isclose(values[..., None], numbers, rtol=1e-6, atol=0, equal_nan=True)
+        return np.asarray(close.any(axis=-1))
+    flat = [matches(v, wanted) for v in values.ravel().tolist()]
+    return np.array(flat, bool).reshape(values.shape)
+
+
+def _canonical(name: str, wanted: Any) -> Any:
+    """Return recipes, sizes and seeds under the names that the coordinates hold."""
+    if callable(wanted) or isinstance(wanted, slice):
+        return wanted
+    if name == "data":
+        return [resolve_recipe(str(v)).name for v in as_values(wanted)]
+    if name == "params":
+        return [resolve_size(str(v)).name for v in as_values(wanted)]
+    if name == "seed":
+        return [resolve_seed(v).index for v in as_values(wanted)]
+    return wanted
+
+
+def _miss(name: str, coordinate: xr.DataArray, wanted: Any) -> str:
+    values = coordinate.values.ravel()
+    if coordinate.name == "cumulative_tokens":
+        held = f"{len(values)} tokens from {values.min()} to {values.max()}" if len(values) else "none"
+        return (
+            f"cumulative_tokens={wanted!r} is not on the grid, so nothing is selected. It holds {held}; "
+            ".interp() reads between them."
+        )
+    kept = [v for v in values.tolist() if v == v and v != ""]
+    held_values = sorted(set(kept), key=lambda v: (str(type(v)), v))
+    shown = ", ".join(map(repr, held_values[:12])) + (", ..." if len(held_values) > 12 else "")
+    near = near_names(wanted, map(str, held_values)) if isinstance(wanted, str) else ""
+    return f"{name}={wanted!r} matches nothing, so nothing is selected.{near} {name} holds {shown or 'nothing'}."

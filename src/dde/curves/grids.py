@@ -1,0 +1,161 @@
+"""Grids: which cumulative tokens a Dataset holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.errors import UnknownNameError, near_names
+
+__all__ = ["TokenGrid", "resolve_grid"]
+
+Int64 = npt.NDArray[np.int64]
+Kind = Literal["auto", "observed", "linear", "log", "quantile", "explicit"]
+
+DEFAULT_MAX_POINTS = 1024
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """A rule that makes a grid of cumulative tokens from the positions of the selected runs.
+
+    Attributes
+    ----------
+    kind : {"auto", "observed", "linear", "log", "quantile", "explicit"}
+    n : int
+        Points of a linear, log or quantile grid; largest number of points of an auto grid.
+    values : tuple of int
+        Tokens of an explicit grid.
+
+    Examples
+    --------
+    >>> TokenGrid.linear(3).build(np.array([0, 50, 100]), np.array([60])).tolist()
+    [0, 50, 100]
+    """
+
+    kind: Kind
+    n: int = 0
+    values: tuple[int, ...] = ()
+
+    @classmethod
+    def auto(cls, max_points: int = DEFAULT_MAX_POINTS) -> TokenGrid:
+        """Every evaluation, branch point and last token; dense logs thinned to about `max_points` in all."""
+        return cls("auto", _positive(max_points))
+
+    @classmethod
+    def observed(cls) -> TokenGrid:
+        """Every position of every selected run, dense logs included."""
+        return cls("observed")
+
+    @classmethod
+    def linear(cls, n: int) -> TokenGrid:
+        """`n` points at equal distances from the first to the last position."""
+        return cls("linear", _positive(n))
+
+    @classmethod
+    def log(cls, n: int) -> TokenGrid:
+        """`n` points at equal ratios from the first positive to the last position."""
+        return cls("log", _positive(n))
+
+    @classmethod
+    def quantile(cls, n: int) -> TokenGrid:
+        """`n` points with equal numbers of positions between them."""
+        return cls("quantile", _positive(n))
+
+    @classmethod
+    def explicit(cls, values: Iterable[float]) -> TokenGrid:
+        """The given tokens, each rounded to a whole one; sorted, without repetitions."""
+        tokens = np.asarray(list(values), np.float64)
+        if not np.isfinite(tokens).all() or (tokens < 0).any():
+            raise ValueError(
+                "a grid holds tokens that are negative or not finite, which no run can reach; pass tokens >= 0"
+            )
+        return cls("explicit", values=tuple(np.unique(np.rint(tokens)).astype(np.int64).tolist()))
+
+    def build(self, required: Int64, dense: Int64) -> Int64:
+        """Return the grid.
+
+        Parameters
+        ----------
+        required : (position,) int64 array
+            Evaluations, branch points and last tokens.
+        dense : (position,) int64 array
+            Positions of dense logs.
+
+        Returns
+        -------
+        (token,) int64 array
+            Ascending and distinct.
+        """
+        if self.kind == "explicit":
+            return np.array(self.values, np.int64)
+        required = np.unique(required)
+        every = np.union1d(required, dense)
+        if self.kind == "observed" or not len(every):
+            return every
+        if self.kind == "auto":
+            optional = np.setdiff1d(every, required, assume_unique=True)
+            room = max(self.n - len(required), 0)
+            if len(optional) > room:
+                # Even in rank, so that the grid is as fine as the logs are, everywhere.
+                pick = np.unique(np.rint(np.linspace(0, len(optional) - 1, room)).astype(np.int64))
+                optional = optional[pick] if room else optional[:0]
+            return np.union1d(required, optional)
+        first, last = int(every[0]), int(every[-1])
+        if self.kind == "linear":
+            points = np.linspace(first, last, self.n)
+        elif self.kind == "log":
+            positive = every[every > 0]
+            if not len(positive):
+                return every[:1]
+            points = np.geomspace(positive[0], last, self.n)
+        else:
+            points = np.quantile(every, np.linspace(0, 1, self.n))
+        return np.unique(np.rint(points)).astype(np.int64)
+
+    def __str__(self) -> str:
+        if self.kind == "explicit":
+            return f"explicit, {len(self.values)} points"
+        if self.kind == "auto":
+            return f"auto, at most {self.n} points where evaluations allow"
+        return self.kind if self.kind == "observed" else f"{self.kind}, {self.n} points"
+
+
+def resolve_grid(grid: object, max_points: int = DEFAULT_MAX_POINTS) -> TokenGrid:
+    """Return the grid that an argument means: "auto", "union", a number of points, tokens, or a TokenGrid.
+
+    Raises
+    ------
+    UnknownNameError
+        When a text names no grid.
+    """
+    if isinstance(grid, TokenGrid):
+        return grid
+    if isinstance(grid, str):
+        if grid == "auto":
+            return TokenGrid.auto(max_points)
+        if grid in ("union", "observed"):
+            return TokenGrid.observed()
+        raise UnknownNameError(
+            f"{grid!r} is not a grid, so the token axis is undefined.{near_names(grid, ('auto', 'union'))} "
+            "Pass 'auto', 'union', a number of points, an array of tokens, or a dde.TokenGrid."
+        )
+    if isinstance(grid, (int, np.integer)) and not isinstance(grid, bool):
+        return TokenGrid.linear(int(grid))
+    if isinstance(grid, Iterable):
+        return TokenGrid.explicit(grid)
+    raise UnknownNameError(
+        f"{grid!r} is not a grid, so the token axis is undefined. "
+        "Pass 'auto', 'union', a number of points, an array of tokens, or a dde.TokenGrid."
+    )
+
+
+def _positive(n: int) -> int:
+    if n < 1 or not math.isfinite(n):
+        raise ValueError(f"a grid of {n} points holds nothing; pass a whole number from 1 on")
+    return int(n)

@@ -1,0 +1,160 @@
+"""Reading metrics of runs as ragged arrays on the axis of cumulative tokens."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.errors import ConflictWarning
+from dde.names import Metric
+from dde.relations.registry import Registry, tokens_of_steps
+
+__all__ = ["Observations", "read_observations"]
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """Own observations of one metric, of several runs: ancestors' observations are not repeated.
+
+    Attributes
+    ----------
+    offsets : (run + 1,) int64 array
+        Observations of run `i` are ``offsets[i]`` to ``offsets[i + 1]``.
+    tokens : (observation,) int64 array
+        Cumulative tokens; ascending and distinct within a run.
+    step : (observation,) int64 array
+        Step of the run itself; for an evaluation of a derived run its last logged step, -1 without any.
+    values : (observation,) float64 array
+        Never NaN: a sample that is NaN is no observation.
+    """
+
+    offsets: Int64
+    tokens: Int64
+    step: Int64
+    values: Float64
+
+    def of(self, run: int) -> tuple[Int64, Float64]:
+        """Return tokens and values of one run."""
+        part = slice(int(self.offsets[run]), int(self.offsets[run + 1]))
+        return self.tokens[part], self.values[part]
+
+
+def read_observations(registry: Registry, run_ids: Sequence[str], metrics: Sequence[Metric]) -> dict[str, Observations]:
+    """Return the own observations of every metric, by the metric's name; reads what is asked for alone.
+
+    Parameters
+    ----------
+    registry : Registry
+    run_ids : sequence of str
+        Labels of pretraining runs and ids of derived ones.
+    metrics : sequence of Metric
+
+    Warns
+    -----
+    ConflictWarning
+        When rows of one run and step disagree; the first is kept.
+    """
+    parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]] = {m.name: [] for m in metrics}
+    _read_tables(registry, run_ids, metrics, parts)
+    _read_store(registry, run_ids, metrics, parts)
+    return {m.name: _assemble(m, parts[m.name], run_ids) for m in metrics}
+
+
+def _read_tables(
+    registry: Registry,
+    run_ids: Sequence[str],
+    metrics: Sequence[Metric],
+    parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]],
+) -> None:
+    tables = registry.tables
+    if tables is None:
+        return
+    number = [i for i, r in enumerate(run_ids) if r in registry.checkpoint_steps]
+    held = [m for m in metrics if m.kind != "log" and tables.holds(m)]
+    if not number or not held:
+        return
+    bases = [registry.bases[run_ids[i]] for i in number]
+    rows = tables.evaluations(bases, held)
+    run = np.array(number, np.int64)[rows.run]
+    tokens = rows.step * np.array([b.size.tokens_per_step for b in bases], np.int64)[rows.run]
+    for metric in held:
+        parts[metric.name].append((run, tokens, rows.step, rows.values[metric.name]))
+
+
+def _read_store(
+    registry: Registry,
+    run_ids: Sequence[str],
+    metrics: Sequence[Metric],
+    parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]],
+) -> None:
+    store = registry.store
+    number = [i for i, r in enumerate(run_ids) if r in registry.derived]
+    if store is None or not number:
+        return
+    ids = [run_ids[i] for i in number]
+    placed = [registry.placed[r] for r in ids]
+    logs = [m for m in metrics if m.kind == "log"]
+    if logs:
+        rows = store.history(ids, [m.entry for m in logs])
+        bounds = np.searchsorted(rows.run, np.arange(len(ids) + 1))
+        tokens = np.zeros(len(rows.run), np.int64)
+        known = np.zeros(len(rows.run), bool)
+        for i, run in enumerate(placed):
+            part = slice(bounds[i], bounds[i + 1])
+            if run.branch_tokens is not None and part.stop > part.start:
+                own, known[part] = tokens_of_steps(run.placement, rows.step[part])
+                tokens[part] = run.branch_tokens + own
+        run_number = np.array(number, np.int64)[rows.run]
+        for metric in logs:
+            parts[metric.name].append(
+                (run_number[known], tokens[known], rows.step[known], rows.values[metric.entry][known])
+            )
+    evaluations = [m for m in metrics if m.kind == "evaluation"]
+    ended = [i for i, run in enumerate(placed) if run.end_tokens is not None]
+    if evaluations and ended:
+        found = store.evaluations([ids[i] for i in ended], [(m.task, m.entry) for m in evaluations])
+        run_number = np.array([number[i] for i in ended], np.int64)
+        end = np.array([placed[i].end_tokens for i in ended], np.int64)
+        last = np.array(
+            [int(placed[i].placement.steps[-1]) if len(placed[i].placement.steps) else -1 for i in ended],
+            np.int64,
+        )
+        for metric in evaluations:
+            parts[metric.name].append((run_number, end, last, found[metric.task, metric.entry]))
+
+
+def _assemble(metric: Metric, parts: list[tuple[Int64, Int64, Int64, Float64]], run_ids: Sequence[str]) -> Observations:
+    """Order observations by run and tokens, and collapse repeated ones."""
+    n_runs = len(run_ids)
+    if not parts:
+        none = np.empty(0, np.int64)
+        return Observations(np.zeros(n_runs + 1, np.int64), none, none, np.empty(0))
+    run, tokens, step, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    some = ~np.isnan(values)
+    run, tokens, step, values = run[some], tokens[some], step[some], values[some]
+    order = np.lexsort((tokens, run))
+    run, tokens, step, values = run[order], tokens[order], step[order], values[order]
+    repeated = np.concatenate([[False], (np.diff(run) == 0) & (np.diff(tokens) == 0)]) if len(run) else some[:0]
+    if repeated.any():
+        first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(run))))
+        # Different steps that count the same tokens are no conflict: the count stood still between them.
+        conflicts = np.flatnonzero(repeated & (values != values[first]) & (step == step[first]))
+        if len(conflicts):
+            named = sorted({run_ids[run[i]] for i in conflicts})
+            warnings.warn(
+                f"{len(conflicts)} rows of {metric.name} disagree with the first row of the same run and step "
+                f"({', '.join(named[:3])}{', ...' if len(named) > 3 else ''}), so which value is right is "
+                "unknown; the first one is used. Remove the wrong rows from the store to silence this.",
+                ConflictWarning,
+                stacklevel=2,
+            )
+        keep = ~repeated
+        run, tokens, step, values = run[keep], tokens[keep], step[keep], values[keep]
+    return Observations(np.searchsorted(run, np.arange(n_runs + 1)), tokens, step, values)

@@ -1,0 +1,189 @@
+"""Opening: from two stores to the lazy Dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy.typing as npt
+import xarray as xr
+
+from dde.arrays.dataset import build_dataset
+from dde.curves.alignment import Interpolation, Method
+from dde.curves.grids import DEFAULT_MAX_POINTS, TokenGrid, resolve_grid
+from dde.errors import SourceError
+from dde.relations.metric_choice import choose_metrics
+from dde.relations.selection import Selection, select_runs
+from dde.repository import DataDecideEvolved, RunRepository
+from dde.sources.connection import Connection
+from dde.sources.datadecide import DataDecide
+from dde.sources.protocols import PosttrainingSource
+
+__all__ = ["open_lineages", "open_repository", "repository_of"]
+
+Tables = str | os.PathLike[str] | DataDecide | RunRepository | None
+Store = str | os.PathLike[str] | PosttrainingSource | None
+Grid = Literal["auto", "union"] | int | npt.ArrayLike | TokenGrid
+Chunks = int | Literal["auto"] | Mapping[Any, Any] | None
+
+
+def open_lineages(
+    source: Tables,
+    /,
+    db: Store = None,
+    *,
+    chunks: Chunks = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Open lineages of two stores as one lazy Dataset.
+
+    Parameters
+    ----------
+    source : str, path, DataDecide, RunRepository or None
+        Tables of the DataDecide suite, raw or parsed: a folder or an fsspec URL. A PostgreSQL DSN here means
+        that store alone.
+    db : str, path, PosttrainingSource or None
+        Post-training runs: a PostgreSQL DSN, or a folder of exported parquet or jsonl.
+    chunks : int, "auto", mapping or None
+        Dask chunks, as xarray takes them; None for lazy NumPy arrays.
+    **options
+        params, data, seed : name or several
+            Filters on the base: size, recipe (any of its names), seed (index or name).
+        method : str or several
+            Run types of derived runs: "supervised_ft", "dpo".
+        learning_rate : float, several, or slice
+            Compared by closeness; any other hyperparameter filters in the same way
+            (``finetune_tokens=``, ``epochs=``, ``dpo_beta=``, ``reduce_loss=``, ...).
+        state : str or several, default "finished"
+            States of W&B, or "all". Hidden ancestors of what is kept still feed its curve.
+        metrics : str, iterable of str, or None
+            Names, globs or "all"; None for training loss, the ten OLMES tasks and the eleven perplexities.
+        grid : "auto", "union", int, array of tokens, or TokenGrid
+            Token axis; see :class:`dde.TokenGrid`.
+        max_points : int, default 1024
+            Size of an auto grid, where its required points allow.
+        interp : {"linear", "log", "nearest", "previous", "pchip"}
+            Values between observations; see :class:`dde.curves.alignment.Interpolation`.
+        max_gap : int, optional
+            Longest distance in tokens between two observations that is filled.
+        bridge : bool, default False
+            Join evaluations across branches that the parent was not evaluated at.
+        parents : mapping of run id to str, optional
+            Settles where runs start: run id, lineage label or Hub revision.
+        tokens_per_sequence : float or mapping, optional
+            Overrides the estimate for runs without a counter; by run id or run type when a mapping.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dimensions ``(lineage, run, cumulative_tokens)``; a float64 variable per metric, NaN where a run has no
+        value. Nothing of a metric has been read.
+
+    Raises
+    ------
+    SourceError
+        When a store is absent or unreachable.
+    UnknownNameError
+        When a filter, metric, grid or method names nothing.
+    SelectionError
+        When no lineage matches.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["mmlu_average"])
+    >>> ds.mmlu_average.dims
+    ('lineage', 'run', 'cumulative_tokens')
+    """
+    from dde.backend import DdeBackendEntrypoint
+
+    repository = repository_of(source, db, options)
+    dataset = xr.open_dataset(repository, engine=DdeBackendEntrypoint, chunks=chunks, **options)  # type: ignore[arg-type]
+    # xarray takes every variable for lazy; coordinates are in memory, and printing should show them.
+    for name in dataset.coords:
+        dataset.variables[name].load()
+    return dataset
+
+
+def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepository:
+    """Return the repository of two stores; takes what concerns it out of `options`."""
+    parents, per_sequence = options.pop("parents", None), options.pop("tokens_per_sequence", None)
+    if isinstance(source, RunRepository):
+        if db is not None or parents is not None or per_sequence is not None:
+            raise SourceError(
+                "a RunRepository was given together with db=, parents= or tokens_per_sequence=, so which of them "
+                "counts is unclear. Give those to RunRepository or DataDecideEvolved instead."
+            )
+        return source
+    if isinstance(source, (str, os.PathLike)) and Connection(source).kind == "postgres":
+        if db is not None:
+            raise SourceError(
+                "both arguments name a store of post-training runs, so there are no pretraining tables. "
+                "Pass the tables first: dde.open_lineages('data', 'postgresql://...')."
+            )
+        source, db = None, source
+    if source is None and db is None:
+        raise SourceError(
+            "neither tables nor a store were given, so there is nothing to open. "
+            "dde.tutorial.open_lineages() opens a generated suite."
+        )
+    return DataDecideEvolved(source, db, parents=parents, tokens_per_sequence=per_sequence).repository
+
+
+def open_repository(
+    repository: RunRepository,
+    *,
+    params: object = None,
+    data: object = None,
+    seed: object = None,
+    method: object = None,
+    state: object = "finished",
+    metrics: str | Iterable[str] | None = None,
+    grid: Grid = "auto",
+    max_points: int = DEFAULT_MAX_POINTS,
+    interp: Method = "linear",
+    max_gap: int | None = None,
+    bridge: bool = False,
+    lineages: Iterable[str] | None = None,
+    run_ids: Iterable[str] | None = None,
+    **filters: Any,
+) -> xr.Dataset:
+    """Return lineages of a repository as a lazy Dataset; arguments as for :func:`open_lineages`.
+
+    Parameters
+    ----------
+    repository : RunRepository
+    lineages : iterable of str, optional
+        Labels of the lineages to choose from.
+    run_ids : iterable of str, optional
+        Derived runs to choose from, in any state; the base stays.
+    """
+    how = Interpolation(interp, max_gap, bridge)
+    token_grid = resolve_grid(grid, max_points)
+    registry = repository.registry.with_config_keys(filters)
+    selection: Selection
+    if run_ids is not None:
+        wanted = list(run_ids)
+        lineages = [repository.get_lineage(r).lineage_id for r in wanted]
+        derived = [r for r in wanted if r in registry.derived]
+        state, filters = "all", {**filters, "run_id": derived or [""]} if derived else filters
+    selection = select_runs(registry, params, data, seed, method, state, filters, lineages)
+    if run_ids is not None and not derived:
+        selection = selection.only_base()
+    chosen = choose_metrics(registry, metrics)
+    return build_dataset(registry, selection, chosen, token_grid, how, _source_attrs(repository))
+
+
+def _source_attrs(repository: RunRepository) -> dict[str, str]:
+    tables, store = repository.pretraining_source, repository.posttraining_source
+    versions = [f"{r.run_id}|{r.evidence.record.version}" for r in repository.registry.derived.values()]
+    return {
+        "pretraining_source": "" if tables is None else tables.description,
+        "pretraining_fingerprint": "" if tables is None else tables.fingerprint,
+        "posttraining_source": "" if store is None else store.description,
+        "posttraining_fingerprint": ""
+        if store is None
+        else hashlib.sha256("\n".join(sorted(versions)).encode()).hexdigest()[:16],
+    }

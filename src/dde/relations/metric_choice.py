@@ -1,0 +1,75 @@
+"""Which metrics a request means: names, aliases, globs, "all"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from dde.errors import UnknownNameError, near_names
+from dde.names import DEFAULT_METRICS, Metric, log_metric, parse_metric, task_metric
+from dde.relations.registry import Registry
+
+__all__ = ["available_metrics", "choose_metrics"]
+
+
+def available_metrics(registry: Registry) -> dict[str, Metric]:
+    """Return every metric of both stores by name, the default ones first; one pass over the store's keys."""
+    found = {m.name: m for m in DEFAULT_METRICS}
+    if registry.tables is not None:
+        found |= {m.name: m for m in registry.tables.metrics() if m.name not in found}
+    if registry.store is not None:
+        keys, evaluations = registry.store.metric_names()
+        for metric in (*map(log_metric, keys), *(task_metric(t, e) for t, e in evaluations)):
+            found.setdefault(metric.name, metric)
+    return found
+
+
+def choose_metrics(registry: Registry, metrics: str | Iterable[str] | None) -> list[Metric]:
+    """Return the metrics that a request means, in its order, each once.
+
+    Parameters
+    ----------
+    registry : Registry
+    metrics : str, iterable of str, or None
+        Names, aliases (``"pile-valppl"``), globs (``"*_valppl"``) or "all"; None for the default ones, which
+        always exist.
+
+    Raises
+    ------
+    UnknownNameError
+        When neither store holds a requested metric; lists near names.
+    """
+    if metrics is None:
+        return list(DEFAULT_METRICS)
+    wanted = [metrics] if isinstance(metrics, str) else list(metrics)
+    default = {m.name: m for m in DEFAULT_METRICS}
+    known: dict[str, Metric] | None = None
+    chosen: dict[str, Metric] = {}
+    for name in wanted:
+        parsed = parse_metric(name)
+        if parsed.name in default:
+            chosen.setdefault(parsed.name, parsed)
+            continue
+        if registry.tables is not None and parsed.kind != "log" and registry.tables.holds(parsed):
+            chosen.setdefault(parsed.name, parsed)
+            continue
+        known = available_metrics(registry) if known is None else known
+        if name == "all":
+            hits = list(known.values())
+        elif any(sign in name for sign in "*?["):
+            pattern = name.replace("-valppl", "_valppl")
+            hits = [m for m in known.values() if fnmatchcase(m.name, pattern) or fnmatchcase(_wide_name(m), name)]
+        else:
+            hits = [known[parsed.name]] if parsed.name in known else []
+        if not hits:
+            raise UnknownNameError(
+                f"no store holds a metric {name!r}, so there is nothing to read.{near_names(name, known)} "
+                "dde.open_lineages(..., metrics='all') opens every metric there is."
+            )
+        for metric in hits:
+            chosen.setdefault(metric.name, metric)
+    return list(chosen.values())
+
+
+def _wide_name(metric: Metric) -> str:
+    return f"{metric.task}-valppl" if metric.kind == "perplexity" else f"{metric.task}_{metric.entry}"

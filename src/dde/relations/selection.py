@@ -1,0 +1,312 @@
+"""Selecting runs: filters on bases, on derived runs, on states; everything hidden is counted."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.errors import SelectionError, UnknownNameError, near_names
+from dde.names import RECIPES, SIZES, Base, resolve_recipe, resolve_seed, resolve_size
+from dde.relations.registry import DerivedRun, Registry
+from dde.relations.treatments import PRETRAINING
+
+__all__ = ["METHODS", "Selection", "as_values", "matches", "select_runs", "suite_order"]
+
+#: Run types that ``method=`` may name; more may come.
+METHODS = ("supervised_ft", "dpo")
+
+# Filters that name a field of the run rather than a hyperparameter.
+_FIELDS = ("run_id", "run", "parent_run_id", "project", "entity", "treatment")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Lineages and runs of a Dataset, in order.
+
+    Attributes
+    ----------
+    lineages : tuple of str
+        Labels.
+    runs : tuple of str
+        Run labels; ``pretraining`` first.
+    run_ids : (lineage, run) object array of str
+        "" where a lineage has no such run.
+    left_out : mapping of str to int
+        Runs that the stores hold but the Dataset doesn't, by reason.
+    """
+
+    lineages: tuple[str, ...]
+    runs: tuple[str, ...]
+    run_ids: npt.NDArray[np.object_]
+    left_out: dict[str, int]
+
+    def only_base(self) -> Selection:
+        """Return the selection without its derived runs."""
+        return replace(self, runs=self.runs[:1], run_ids=self.run_ids[:, :1])
+
+
+def as_values(wanted: object) -> list[object]:
+    """Return a filter's alternatives: a value alone, or the items of a list, set, tuple or array."""
+    if isinstance(wanted, (list, tuple, set, frozenset, np.ndarray)):
+        return list(wanted)
+    return [wanted]
+
+
+def matches(value: object, wanted: object) -> bool:
+    """Return whether a run's value matches a filter.
+
+    A filter is a value, several of them, a ``slice`` (a range with both ends included), or a function of the
+    value. Numbers compare by closeness (1 part in a million), so that 5e-06 written in any way is one rate.
+
+    Examples
+    --------
+    >>> matches(5e-6, [5.0000000001e-06, 1e-4]), matches(5e-6, slice(1e-6, 1e-5)), matches("sum", "mean")
+    (True, True, False)
+    """
+    if callable(wanted):
+        return bool(wanted(value))
+    if isinstance(wanted, slice):
+        if not isinstance(value, (int, float)) or math.isnan(value):
+            return False
+        low = -math.inf if wanted.start is None else float(wanted.start)
+        high = math.inf if wanted.stop is None else float(wanted.stop)
+        return low <= value <= high or math.isclose(value, low, rel_tol=1e-6) or math.isclose(value, high, rel_tol=1e-6)
+    return any(_equal(value, one) for one in as_values(wanted))
+
+
+def _equal(value: object, wanted: object) -> bool:
+    if value is None or wanted is None:
+        return value is wanted
+    try:
+        a, b = float(str(value)), float(str(wanted))
+    except ValueError:
+        return str(value) == str(wanted)
+    return math.isclose(a, b, rel_tol=1e-6) or (math.isnan(a) and math.isnan(b))
+
+
+def suite_order(base: Base) -> tuple[int, int, int]:
+    """Return the sort key of a base: recipe, size, seed as the suite lists them."""
+    return RECIPES.index(base.recipe), SIZES.index(base.size), base.seed.index
+
+
+def select_bases(registry: Registry, params: object = None, data: object = None, seed: object = None) -> list[Base]:
+    """Return the bases that match, in the order of the suite; a filter is a name or several.
+
+    Raises
+    ------
+    UnknownNameError
+        When a name is not of the suite.
+    """
+    sizes = None if params is None else {resolve_size(str(p)) for p in as_values(params)}
+    recipes = None if data is None else {resolve_recipe(str(d)) for d in as_values(data)}
+    seeds = None if seed is None else {resolve_seed(s) for s in as_values(seed)}
+    found = [
+        b
+        for b in registry.bases.values()
+        if (sizes is None or b.size in sizes)
+        and (recipes is None or b.recipe in recipes)
+        and (seeds is None or b.seed in seeds)
+    ]
+    return sorted(found, key=suite_order)
+
+
+def select_runs(
+    registry: Registry,
+    params: object = None,
+    data: object = None,
+    seed: object = None,
+    method: object = None,
+    state: object = "finished",
+    filters: Mapping[str, object] | None = None,
+    lineages: Iterable[str] | None = None,
+) -> Selection:
+    """Return the lineages and runs that match.
+
+    Parameters
+    ----------
+    registry : Registry
+    params, data, seed
+        Filters on the base.
+    method : str or several, optional
+        Run types.
+    state : str or several
+        States of W&B, or "all". A base counts as finished.
+    filters : mapping of str to filter, optional
+        Filters on hyperparameters; see :func:`matches`.
+    lineages : iterable of str, optional
+        Labels that the bases are taken from.
+
+    Raises
+    ------
+    UnknownNameError
+        When a filter names something that no run has.
+    SelectionError
+        When no lineage is left.
+    """
+    filters = {k: v for k, v in (filters or {}).items() if v is not None}
+    _check_filters(registry, method, state, filters)
+    bases = select_bases(registry, params, data, seed)
+    if lineages is not None:
+        wanted = set(lineages)
+        bases = [b for b in bases if b.label in wanted]
+    states = None if state == "all" else {str(s) for s in as_values(state)}
+    left_out: Counter[str] = Counter()
+    chosen: dict[str, list[DerivedRun]] = {}
+    filtered = bool(filters) or method is not None
+    labels = {b.label for b in bases}
+    for run in registry.derived.values():
+        if run.lineage and run.lineage not in labels:
+            left_out["of another base"] += 1
+            continue
+        status = registry.placed[run.run_id].status
+        if status != "used":
+            left_out[status.split(":")[0]] += 1
+            continue
+        if states is not None and run.state not in states:
+            left_out[f"state {run.state or 'unknown'}"] += 1
+            continue
+        if (method is not None and not matches(run.run_type, method)) or not _passes(run, filters):
+            left_out["filtered"] += 1
+            continue
+        chosen.setdefault(run.lineage, []).append(run)
+    if filtered:
+        left_out_bases = sum(b.label not in chosen for b in bases)
+        if left_out_bases:
+            left_out["lineages without a matching run"] = left_out_bases
+        bases = [b for b in bases if b.label in chosen]
+    if not bases:
+        raise SelectionError(_nothing(registry, params, data, seed, method, filters, states))
+    by_label = {run.label: run for b in bases for run in chosen.get(b.label, [])}
+    order = [PRETRAINING, *sorted(by_label, key=lambda label: run_order(by_label[label]))]
+    column = {label: j for j, label in enumerate(order)}
+    run_ids = np.full((len(bases), len(order)), "", object)
+    for i, base in enumerate(bases):
+        run_ids[i, 0] = base.label
+        for run in chosen.get(base.label, []):
+            run_ids[i, column[run.label]] = run.run_id
+    return Selection(tuple(b.label for b in bases), tuple(order), run_ids, dict(left_out))
+
+
+def run_order(run: DerivedRun) -> tuple[object, ...]:
+    """Return the sort key of a run label: depth, type, then the label's numbers."""
+    treatment = run.treatment
+    if treatment is None:
+        return (0, run.run_type)
+
+    def last(number: float) -> float:
+        return math.inf if math.isnan(number) else number
+
+    return (
+        treatment.parent_treatment.count("+") + bool(treatment.parent_treatment),
+        METHODS.index(run.run_type) if run.run_type in METHODS else len(METHODS),
+        last(treatment.learning_rate),
+        last(treatment.finetune_tokens),
+        last(treatment.epochs),
+        last(treatment.max_train_samples),
+        last(treatment.dpo_beta),
+        treatment.branch_point,
+        treatment.label,
+        run.replicate,
+    )
+
+
+def _passes(run: DerivedRun, filters: Mapping[str, object]) -> bool:
+    return all(matches(_value(run, key), wanted) for key, wanted in filters.items())
+
+
+def _value(run: DerivedRun, key: str) -> Any:
+    if key in _FIELDS:
+        record, treatment = run.evidence.record, run.treatment
+        return {
+            "run_id": run.run_id,
+            "run": run.label,
+            "parent_run_id": run.parent_run_id,
+            "project": record.project,
+            "entity": record.entity,
+            "treatment": treatment.label if treatment else "",
+        }[key]
+    if key == "replicate":
+        return run.replicate
+    if key == "branch_point":
+        return run.treatment.branch_point if run.treatment else ""
+    value = run.hyperparameters.get(key)
+    return math.nan if value is None else value
+
+
+def _check_filters(registry: Registry, method: object, state: object, filters: Mapping[str, object]) -> None:
+    if method is not None and not callable(method):
+        known = sorted({r.run_type for r in registry.derived.values()} | set(METHODS))
+        for one in as_values(method):
+            if one not in known:
+                raise UnknownNameError(
+                    f"method={one!r} is no run type of this store, so no run can match it.{near_names(one, known)} "
+                    f"There are {', '.join(known)}."
+                )
+    if state != "all":
+        known = sorted({r.state for r in registry.derived.values()} | {"finished", "running", "crashed", "failed"})
+        for one in as_values(state):
+            if one not in known:
+                raise UnknownNameError(
+                    f"state={one!r} is no state of this store, so no run can match it.{near_names(one, known)} "
+                    f"There are {', '.join(s for s in known if s)}, and 'all'."
+                )
+    keys = (
+        {k for r in registry.derived.values() for k in r.hyperparameters} | set(_FIELDS) | {"replicate", "branch_point"}
+    )
+    for key in filters:
+        if key not in keys and registry.derived:
+            raise UnknownNameError(
+                f"no run of this store has the hyperparameter {key!r}, so it can't be filtered on."
+                f"{near_names(key, keys)} There are {', '.join(sorted(keys))}."
+            )
+
+
+def _nothing(
+    registry: Registry,
+    params: object,
+    data: object,
+    seed: object,
+    method: object,
+    filters: Mapping[str, object],
+    states: set[str] | None,
+) -> str:
+    asked = {"params": params, "data": data, "seed": seed, "method": method, **filters}
+    said = ", ".join(f"{k}={v!r}" for k, v in asked.items() if v is not None) or "no filter"
+    bases = select_bases(registry, params, data, seed)
+    if not registry.bases:
+        return (
+            "the stores hold no lineage at all, so there is nothing to open. "
+            "repository.coverage() says why runs are not used."
+        )
+    if not bases:
+        held = sorted(registry.bases.values(), key=suite_order)
+        sizes = list(dict.fromkeys(b.size.name for b in held))
+        recipes = list(dict.fromkeys(b.recipe.name for b in held))
+        return (
+            f"no lineage of these stores matches {said}, so there is nothing to open. "
+            f"They hold the sizes {', '.join(sizes)} and the recipes {', '.join(recipes[:8])}"
+            f"{', ...' if len(recipes) > 8 else ''}."
+        )
+    labels = {b.label for b in bases}
+    runs = [r for r in registry.derived.values() if r.lineage in labels]
+    present: list[str] = []
+    for key in ("learning_rate", *[k for k in filters if k != "learning_rate"]):
+        values = sorted({str(_value(r, key)) for r in runs})
+        present.append(f"{key} {', '.join(values[:10])}{', ...' if len(values) > 10 else ''}")
+    hidden = "" if states is None else f" in state {' or '.join(sorted(states))}"
+    return (
+        f"{len(bases)} lineages match the base, but no run{hidden} derived from them matches {said}, so there is "
+        f"nothing to open. Their {len(runs)} derived runs have {'; '.join(present)}. "
+        "Pass state='all' to see every state."
+    )
+
+
+def sequence_of(value: str | Sequence[str] | None) -> list[str] | None:
+    """Return names as a list; None stays None."""
+    return None if value is None else [value] if isinstance(value, str) else list(value)

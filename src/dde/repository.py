@@ -1,0 +1,287 @@
+"""The repository: finds runs and lineages of two stores, and opens them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import pandas as pd
+
+from dde.curves.frames import continuous_curves
+from dde.entities import LineageList, PosttrainingRun, PretrainingRun, TrainingLineage, TrainingRun
+from dde.errors import SelectionError, near_names
+from dde.names import Metric
+from dde.relations.metric_choice import available_metrics, choose_metrics
+from dde.relations.registry import Registry
+from dde.relations.selection import matches, select_bases, suite_order
+from dde.relations.treatments import PRETRAINING
+from dde.sources.datadecide import DataDecide
+from dde.sources.protocols import PosttrainingSource
+from dde.sources.wandb_store import WandBStore
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["DataDecideEvolved", "RunRepository"]
+
+
+class RunRepository:
+    """Runs of two stores and their relations.
+
+    Parameters
+    ----------
+    dd : DataDecide or None
+        Tables of the pretraining runs.
+    wandb_store : PosttrainingSource or None
+        Store of the post-training runs.
+    parents : mapping of run id to str, optional
+        Settles what evidence can't: run id, lineage label or Hub revision of where a run starts.
+    tokens_per_sequence : float or mapping of str to float, optional
+        Tokens of a training sequence, where a run has no counter; by run id or run type when a mapping.
+
+    Examples
+    --------
+    >>> import dde
+    >>> repository = dde.tutorial.open_repository("tiny")
+    >>> repository.find_lineages(base_params="4M", base_data="Dolma1.7")
+    [TrainingLineage('dolma1_7-4M-default', ... derived runs)...]
+    """
+
+    def __init__(
+        self,
+        dd: DataDecide | None,
+        wandb_store: PosttrainingSource | None = None,
+        *,
+        parents: Mapping[str, str] | None = None,
+        tokens_per_sequence: float | Mapping[str, float] | None = None,
+    ) -> None:
+        self.pretraining_source = dd
+        self.posttraining_source = wandb_store
+        self._parents = dict(parents or {})
+        self._tokens_per_sequence = tokens_per_sequence
+        # Entities hold the repository; were they held in turn, nothing of it would ever be freed at once.
+        self._runs: WeakValueDictionary[str, TrainingRun] = WeakValueDictionary()
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Identity, relations and positions of all runs; read when first asked for."""
+        return Registry(self.pretraining_source, self.posttraining_source, self._parents, self._tokens_per_sequence)
+
+    def __repr__(self) -> str:
+        return f"RunRepository({self.pretraining_source!r}, {self.posttraining_source!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_runs"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._runs = WeakValueDictionary()
+
+    def run_type(self, run_id: str) -> str:
+        """Return the type of a run; raises SelectionError when no store has it."""
+        if run_id in self.registry.derived:
+            return self.registry.derived[run_id].run_type
+        if run_id in self.registry.bases:
+            return PRETRAINING
+        known = [*self.registry.bases, *self.registry.derived]
+        raise SelectionError(
+            f"neither store has a run {run_id!r}, so it can't be opened.{near_names(run_id, known)} "
+            "repository.coverage() lists every run."
+        )
+
+    def get_run(self, run_id: str) -> TrainingRun:
+        """Return a run by its id, a pretraining run by its lineage's label.
+
+        Raises
+        ------
+        SelectionError
+            When neither store has it; names the nearest ones.
+        """
+        run = self._runs.get(run_id)
+        if run is None:
+            if self.run_type(run_id) == PRETRAINING:
+                run = PretrainingRun(run_id, self.pretraining_source, repository=self)
+            else:
+                run = PosttrainingRun(run_id, self.posttraining_source, repository=self)
+            self._runs[run_id] = run
+        return run
+
+    def get_lineage(self, run_id: str) -> TrainingLineage:
+        """Return the whole lineage that a run belongs to.
+
+        Raises
+        ------
+        SelectionError
+            When neither store has the run, or its base is unknown.
+        """
+        label = run_id if self.run_type(run_id) == PRETRAINING else self.registry.derived[run_id].lineage
+        if not label:
+            problem = self.registry.derived[run_id].parentage.problem
+            raise SelectionError(
+                f"the run {run_id!r} has no known base ({problem}), so it belongs to no lineage. "
+                "Pass parents={run id: parent} to settle where it starts."
+            )
+        base = self.get_run(label)
+        assert isinstance(base, PretrainingRun)
+        return TrainingLineage(base)
+
+    def find_lineages(
+        self,
+        base_params: object = None,
+        base_data: object = None,
+        base_seed: object = None,
+        posttraining_method: object = None,
+        learning_rates: object = None,
+        **hyperparameters: object,
+    ) -> LineageList:
+        """Return the lineages that match, in the order of the suite.
+
+        Parameters
+        ----------
+        base_params, base_data, base_seed : name or several, optional
+            Filters on the base.
+        posttraining_method, learning_rates, **hyperparameters
+            Filters on derived runs as in :meth:`TrainingLineage.filter_derived_runs`; a lineage without a
+            matching run is left out.
+        """
+        found = LineageList(
+            self.get_lineage(b.label) for b in select_bases(self.registry, base_params, base_data, base_seed)
+        )
+        wanted = {
+            "learning_rates": learning_rates,
+            "posttraining_method": posttraining_method,
+            **hyperparameters,
+        }
+        filters = {k: v for k, v in wanted.items() if v is not None}
+        if filters:
+            return LineageList(lineage for lineage in found if lineage.filter_derived_runs(**filters))
+        return found
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return every metric of both stores by name."""
+        return available_metrics(self.registry)
+
+    def coverage(self, state: object = "finished") -> pd.DataFrame:
+        """Return what became of every run that was seen.
+
+        Parameters
+        ----------
+        state : str or several
+            States that count as used, or "all".
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per run: run_id, run_type, lineage, parent_run_id, branch_tokens, end_tokens, token_source,
+            status, parent_evidence, contradictions, run, state, estimate. `status` is ``used`` or says why not.
+            Text is "" and numbers are NaN where there is nothing.
+        """
+        registry = self.registry
+        rows: list[dict[str, object]] = []
+        for base in sorted(registry.bases.values(), key=suite_order):
+            end = registry.base_end_tokens(base.label)
+            rows.append(
+                {
+                    "run_id": base.label,
+                    "run_type": PRETRAINING,
+                    "lineage": base.label,
+                    "parent_run_id": "",
+                    "branch_tokens": np.nan,
+                    "end_tokens": np.nan if end is None else end,
+                    "token_source": "" if end is None else "logged",
+                    "status": "no data: not in the tables" if end is None else "used",
+                    "parent_evidence": "",
+                    "contradictions": "",
+                    "run": PRETRAINING,
+                    "state": "finished",
+                    "estimate": "",
+                }
+            )
+        for run_id, run in registry.derived.items():
+            placed = registry.placed[run_id]
+            status = placed.status
+            if status == "used" and state != "all" and not matches(run.state, state):
+                status = f"state {run.state or 'unknown'}"
+            rows.append(
+                {
+                    "run_id": run_id,
+                    "run_type": run.run_type,
+                    "lineage": run.lineage,
+                    "parent_run_id": run.parent_run_id,
+                    "branch_tokens": np.nan if placed.branch_tokens is None else placed.branch_tokens,
+                    "end_tokens": np.nan if placed.end_tokens is None else placed.end_tokens,
+                    "token_source": placed.token_source,
+                    "status": status,
+                    "parent_evidence": run.parentage.evidence,
+                    "contradictions": "; ".join(run.parentage.contradictions + run.evidence.contradictions),
+                    "run": run.label,
+                    "state": run.state,
+                    "estimate": placed.placement.estimate,
+                }
+            )
+        frame = pd.DataFrame(rows)
+        return frame.astype({"branch_tokens": float, "end_tokens": float}) if len(frame) else frame
+
+    def to_dataset(self, **options: Any) -> xr.Dataset:
+        """Return lineages as a Dataset; `options` as in :func:`dde.open_lineages`, without the stores."""
+        from dde.opening import open_repository
+
+        return open_repository(self, **options)
+
+
+class DataDecideEvolved:
+    """Both stores, opened together.
+
+    Parameters
+    ----------
+    data_dir : str or path or None
+        Folder or URL of the DataDecide tables.
+    db_connection : str, path, PosttrainingSource or None
+        PostgreSQL, or a folder of exported files.
+    **options
+        As for :class:`RunRepository`.
+
+    Examples
+    --------
+    >>> dde_ = DataDecideEvolved("data", "postgresql://localhost/wandb")  # doctest: +SKIP
+    >>> dde_.repository.find_lineages(base_params="150M", base_data="Dolma1.7")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str] | DataDecide | None,
+        db_connection: str | os.PathLike[str] | PosttrainingSource | None = None,
+        **options: Any,
+    ) -> None:
+        dd = data_dir if data_dir is None or isinstance(data_dir, DataDecide) else DataDecide(data_dir)
+        store: PosttrainingSource | None
+        if db_connection is None or isinstance(db_connection, WandBStore):
+            store = db_connection
+        else:
+            store = WandBStore(db_connection)
+        self.repository = RunRepository(dd, store, **options)
+
+    def __repr__(self) -> str:
+        return f"DataDecideEvolved({self.repository!r})"
+
+    def get_scaling_analysis(
+        self, final_run_ids: Iterable[str], metrics: str | Iterable[str] | None = None
+    ) -> list[pd.DataFrame]:
+        """Return one frame per run: its continuous curve, from the start of pretraining on.
+
+        Parameters
+        ----------
+        final_run_ids : iterable of str
+        metrics : str or iterable of str, optional
+            The default metrics when None.
+        """
+        registry = self.repository.registry
+        chosen = choose_metrics(registry, metrics)
+        run_ids = list(final_run_ids)
+        for run_id in run_ids:
+            self.repository.run_type(run_id)
+        return [continuous_curves(registry, [run_id], chosen) for run_id in run_ids]
