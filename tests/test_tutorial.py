@@ -242,9 +242,7 @@ class TestPerplexityTable:
         assert any("evaluation_without_perplexity" in quirks for quirks in small.bases["quirks"])
 
     def test_rows_past_the_schedule(self, small: Suite, perplexity: pd.DataFrame) -> None:
-        past = perplexity[
-            [resolve_size(row.params).overruns(row.step) for row in perplexity.itertuples(index=False)]
-        ]
+        past = perplexity[[resolve_size(row.params).overruns(row.step) for row in perplexity.itertuples(index=False)]]
         assert set(past["params"]) == {"150M", "300M"}
         assert "default" not in set(past["seed"])
         assert small.bases["overruns"].sum() == past.drop_duplicates(["params", "data", "seed"]).shape[0]
@@ -282,9 +280,7 @@ class TestSpec:
             "crashed": 25,
             "failed": 7,
         }
-        grid = truth[
-            (truth["run_type"] == "supervised_ft") & truth["learning_rate"].isin([5e-7, 5e-6, 5e-5, 5e-4])
-        ]
+        grid = truth[(truth["run_type"] == "supervised_ft") & truth["learning_rate"].isin([5e-7, 5e-6, 5e-5, 5e-4])]
         cells = grid.groupby(["lineage", "learning_rate", grid["finetune_tokens"].fillna(0)]).size()
         assert (cells.head(144) >= 1).all()
         assert (cells >= 2).mean() > 0.8
@@ -334,9 +330,7 @@ class TestDeterminism:
     def test_golden_values(self) -> None:
         """Values stay what they are from release to release; a change must raise GENERATION."""
         values = base_values(0, base_of("C4", "150M"))
-        assert primary_of(values.tasks)[-1, RAW_TASKS.index("hellaswag")] == pytest.approx(
-            GOLDEN[0], abs=1e-12
-        )
+        assert primary_of(values.tasks)[-1, RAW_TASKS.index("hellaswag")] == pytest.approx(GOLDEN[0], abs=1e-12)
         assert values.perplexity[-1, 2] == pytest.approx(GOLDEN[1], rel=1e-6)
 
     def test_workers_write_the_same(self, tiny: Suite, tmp_path: Path) -> None:
@@ -373,9 +367,7 @@ class TestCurves:
 
     def test_seeds_scatter_less_than_sizes(self) -> None:
         column = RAW_TASKS.index("arc_easy")
-        finals = [
-            primary_of(base_values(0, base_of("C4", "150M", seed)).tasks)[-1, column] for seed in range(3)
-        ]
+        finals = [primary_of(base_values(0, base_of("C4", "150M", seed)).tasks)[-1, column] for seed in range(3)]
         assert 0 < np.std(finals) < 0.03
         other = primary_of(base_values(0, base_of("C4", "1B")).tasks)[-1, column]
         assert other - np.mean(finals) > 3 * np.std(finals)
@@ -388,8 +380,7 @@ class TestCurves:
             & (small.runs["replicate"] == 1)
         ].sort_values("learning_rate")
         scores = [
-            evaluation_value(metadata.loc[run_id, "summary"], "csqa", "primary_metric")
-            for run_id in runs["run_id"]
+            evaluation_value(metadata.loc[run_id, "summary"], "csqa", "primary_metric") for run_id in runs["run_id"]
         ]
         rates = runs["learning_rate"].to_numpy()
         assert len(rates) == 5
@@ -469,9 +460,7 @@ class TestPosttrainingFiles:
 
 
 class TestTruth:
-    def test_rows_agree_with_the_files(
-        self, small: Suite, metadata: pd.DataFrame, history: pd.DataFrame
-    ) -> None:
+    def test_rows_agree_with_the_files(self, small: Suite, metadata: pd.DataFrame, history: pd.DataFrame) -> None:
         assert list(metadata.index) == list(small.runs["run_id"])
         rows = history.groupby("run_id").size()
         for run in small.runs.itertuples():
@@ -484,9 +473,7 @@ class TestTruth:
         last = history.groupby("run_id")["total_tokens"].last()
         logged = small.runs[small.runs["token_source"] == "logged"].set_index("run_id")
         assert len(logged) > 20
-        pd.testing.assert_series_equal(
-            last[logged.index], logged["own_tokens"].astype(float), check_names=False
-        )
+        pd.testing.assert_series_equal(last[logged.index], logged["own_tokens"].astype(float), check_names=False)
         assert (logged["end_tokens"] == logged["branch_tokens"] + logged["own_tokens"])[
             logged["branch_tokens"].notna()
         ].all()
@@ -525,7 +512,7 @@ class TestTruth:
             "no data",
             "parent not in store",
             "no parent found",
-            "other type",
+            "unknown run type",
         }
         absent = small.runs[small.runs["expected_status"] == "parent not in store"].iloc[0]
         assert absent["parent_run_id"] not in set(small.runs["run_id"])
@@ -584,6 +571,16 @@ class TestQuirks:
         given = [b for a, b in pairwise(arguments) if a == "--learning_rate"]
         assert given == ["0.001", "2e-05"]
         assert run["learning_rate"] == 2e-5
+
+    def test_what_no_record_tells_is_unknown(self, small: Suite) -> None:
+        assert of_quirk(small, "name_only")["epochs"].isna().all()
+        assert of_quirk(small, "options_in_name")["finetune_tokens"].isna().all()
+        assert of_quirk(small, "options_in_name")["replicate"].tolist() == [1, 2]
+
+    def test_bases_that_the_tables_lack(self, small: Suite) -> None:
+        absent = set(of_quirk(small, "base_not_in_small_tables")["lineage"])
+        assert absent == {"dolma1_7-530M-default", "dclm-baseline-25p-dolma1.7-75p-150M-default"}
+        assert absent.isdisjoint(small.bases["lineage"])
 
     def test_touched_later(self, small: Suite, metadata: pd.DataFrame) -> None:
         for run_id in of_quirk(small, "touched_later")["run_id"]:

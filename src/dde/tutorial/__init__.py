@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -183,7 +184,7 @@ def open_lineages(
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         # A reader, or a second writer, sees all of the suite or nothing of it.
-        fresh = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+        fresh = target.with_name(f".making-{os.getpid()}-{secrets.token_hex(4)}")
         try:
             make_suite(fresh, spec, seed=seed)
             try:

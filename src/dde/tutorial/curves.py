@@ -6,7 +6,8 @@ its number of questions; every other entry is made to agree with accuracy and lo
 
 Every random stream is keyed by names (of the recipe, the base, ...), so that one base's values do not depend
 on which others are made. What comes out of exp and log is rounded to single precision, as perplexities of
-real tables are: mathematics libraries differ in the last bits of a double, and rounding hides it.
+real tables are: mathematics libraries differ in the last bits of a double, and rounding hides it all but
+surely, so that the same seed gives the same values on any machine.
 """
 
 from __future__ import annotations
@@ -174,9 +175,7 @@ def evaluations(loss: Floats, luck: Floats, stream: np.random.Generator) -> Floa
         put(entry, share(np.clip(accuracy + np.where(primary == entry, 0.0, offset), 0.02, 0.98), k, 0.9))
     per_char = out[..., ENTRY_INDEX["acc_per_char"]]
     put("acc_per_byte", np.clip(np.round(per_char * counts + noise[..., 5]), 0, counts) / counts)
-    put(
-        "primary_metric", np.take_along_axis(out, _primary_index()[np.newaxis, :, np.newaxis], axis=2)[..., 0]
-    )
+    put("primary_metric", np.take_along_axis(out, _primary_index()[np.newaxis, :, np.newaxis], axis=2)[..., 0])
 
     # Gold answers do not change with the model.
     put(

@@ -64,9 +64,7 @@ def _dict_texts(seed: int, values: BaseValues, at: npt.NDArray[np.intp]) -> list
     tasks = values.tasks[at]
     odd = _odd_values(seed, values, len(at))
     for k, task in enumerate(RAW_TASKS):
-        own = tuple(
-            entry for entry in entries if not (task in NO_UNCONDITIONED and entry in UNCONDITIONED_ENTRIES)
-        )
+        own = tuple(entry for entry in entries if not (task in NO_UNCONDITIONED and entry in UNCONDITIONED_ENTRIES))
         template = _dict_template(own)
         rows: list[list[float | None]] = tasks[:, k, [ENTRY_INDEX[entry] for entry in own]].tolist()
         for row, entry, value in odd.get(task, ()):
@@ -96,9 +94,7 @@ def _columns(values: BaseValues, tasks: Sequence[str], texts: list[str]) -> pa.T
     # FLOPs pass 2**63; exact integers first, rounded once.
     compute = [float(training_flops(base.size.n_params, int(t))) for t in tokens]
     constant = [
-        pa.DictionaryArray.from_arrays(pa.array(np.zeros(n * width, dtype=np.int32)), [text]).cast(
-            pa.string()
-        )
+        pa.DictionaryArray.from_arrays(pa.array(np.zeros(n * width, dtype=np.int32)), [text]).cast(pa.string())
         for text in (base.size.name, base.recipe.name, base.seed.name, "5xC")
     ]
     return pa.table(

@@ -20,9 +20,7 @@ __all__ = ["WIDE_ENTRIES", "write_parsed_tables"]
 
 #: Entries that the wide table has columns for.
 WIDE_ENTRIES: tuple[str, ...] = tuple(
-    entry
-    for entry in RAW_ENTRIES
-    if not entry.startswith("predicted_index") and entry != "logits_per_byte_corr"
+    entry for entry in RAW_ENTRIES if not entry.startswith("predicted_index") and entry != "logits_per_byte_corr"
 )
 _WIDE_TASKS = tuple(sorted((*RAW_TASKS, "mmlu_average")))
 _CELLS = tuple(
@@ -53,9 +51,7 @@ def _numbers(seed: int, base: Base) -> tuple[npt.NDArray[np.int64], npt.NDArray[
     tasks[..., lacking] = np.nan
     # Repeated perplexity rows collapse to the first, as the package does.
     shown = np.where(np.isin(steps, perplexity)[:, np.newaxis], values.perplexity[at], np.nan)
-    cells = tasks[
-        :, [_WIDE_TASKS.index(task) for task, _ in _CELLS], [ENTRY_INDEX[entry] for _, entry in _CELLS]
-    ]
+    cells = tasks[:, [_WIDE_TASKS.index(task) for task, _ in _CELLS], [ENTRY_INDEX[entry] for _, entry in _CELLS]]
     return steps, np.concatenate([shown, cells], axis=1)
 
 
@@ -93,9 +89,7 @@ def _wide_table(seed: int, bases: Sequence[Base]) -> pa.Table:
         return pa.array([value for value, count in zip(values, counts, strict=True) for _ in range(count)])
 
     steps = np.concatenate([steps for steps, _ in found])
-    tokens = [
-        base.size.tokens_at(int(step)) for base, (own, _) in zip(bases, found, strict=True) for step in own
-    ]
+    tokens = [base.size.tokens_at(int(step)) for base, (own, _) in zip(bases, found, strict=True) for step in own]
     flops = [
         training_flops(base.size.n_params, base.size.tokens_at(int(step)))
         for base, (own, _) in zip(bases, found, strict=True)

@@ -111,9 +111,7 @@ def own_tokens(seed: int, plan: RunPlan) -> int:
 def _token_counter(seed: int, plan: RunPlan) -> npt.NDArray[np.int64]:
     stream = random_stream(seed, "tokens", plan.run_id)
     per_row = plan.logging_interval * BATCH * TOKENS_PER_SEQUENCE
-    return np.cumsum(
-        np.round(per_row * (1 + 0.006 * stream.standard_normal(plan.logged_steps))).astype(np.int64)
-    )
+    return np.cumsum(np.round(per_row * (1 + 0.006 * stream.standard_normal(plan.logged_steps))).astype(np.int64))
 
 
 def _schedule(plan: RunPlan, step: npt.NDArray[np.int64], warmup: float) -> Floats:

@@ -8,7 +8,8 @@ import numpy as np
 
 from dde.names import Base
 from dde.tutorial.curves import random_stream
-from dde.tutorial.run_plans import PlanBook, RunPlan, base_of
+from dde.tutorial.plan_book import PlanBook
+from dde.tutorial.run_plans import RunPlan, base_of
 from dde.tutorial.special_runs import NAME_FORMS, add_few_special_runs, add_special_runs
 from dde.tutorial.suite import SuiteSpec
 
@@ -95,15 +96,9 @@ def _treatment(plan: RunPlan | None) -> tuple[object, ...]:
     if plan is None:
         return ()
     beta = "" if np.isnan(plan.beta) else plan.beta
-    own = (
-        plan.run_type,
-        plan.learning_rate,
-        plan.budget,
-        plan.epochs,
-        beta,
-        plan.matched,
-        plan.absent_parent,
-    )
+    # NaN never equals itself, so text stands for what is unknown.
+    size = str(plan.nominal_tokens) if plan.nominal_tokens > 0 else str(plan.sequences)
+    own = (plan.run_type, plan.learning_rate, size, str(plan.known_epochs), beta, plan.matched)
     if plan.base is None:
         return (plan.run_id, *own)
-    return (plan.base.label, plan.branch_step, *own, _treatment(plan.parent))
+    return (plan.base.label, plan.branch_step, *own, plan.absent_parent, *_treatment(plan.parent))

@@ -74,11 +74,7 @@ def _core_values(by_task: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def _nested(values: dict[str, float], task: str) -> dict[str, Any]:
     core = task == CORE
-    wanted = {
-        entry + end
-        for entry in (*_NESTED, "primary_score")
-        for end in (("_macro", "_micro") if core else ("",))
-    }
+    wanted = {entry + end for entry in (*_NESTED, "primary_score") for end in (("_macro", "_micro") if core else ("",))}
     nested: dict[str, Any] = {entry: value for entry, value in values.items() if entry in wanted}
     if core:
         nested["primary_score"] = values["primary_score_macro"]
@@ -90,9 +86,7 @@ def _nested(values: dict[str, float], task: str) -> dict[str, Any]:
     return dict(sorted(nested.items()))
 
 
-def run_summary(
-    plan: RunPlan, log: TrainingLog | None, evaluations: npt.NDArray[np.float64] | None
-) -> dict[str, Any]:
+def run_summary(plan: RunPlan, log: TrainingLog | None, evaluations: npt.NDArray[np.float64] | None) -> dict[str, Any]:
     """Return the summary of a run: the last row of its log and, where it was evaluated, the evaluations."""
     summary: dict[str, Any] = {}
     if log is not None and len(log.step):

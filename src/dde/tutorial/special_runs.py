@@ -7,7 +7,8 @@ import numpy as np
 from dde.names import Base
 from dde.names.metrics import PERPLEXITY_SETS
 from dde.tutorial.base_values import base_values, primary_of
-from dde.tutorial.run_plans import PlanBook, base_of
+from dde.tutorial.plan_book import PlanBook
+from dde.tutorial.run_plans import base_of
 from dde.tutorial.tasks import RAW_TASKS
 
 __all__ = ["NAME_FORMS", "add_few_special_runs", "add_special_runs", "matching_step"]
@@ -52,9 +53,7 @@ def add_few_special_runs(book: PlanBook) -> None:
         "2025_08_17-10_11_12_test_finetune_DD-dolma1_7-4M_main_100M_toks_--learning_rate=5e-07", dolma4, 2e-7,
         sequences=20_000, absent=(5e-7, "100Mt"), quirks=["parent_not_in_store"],
     )  # fmt: skip
-    book.sft(
-        dclm150, 5e-5, "Ft", NAME_FORMS["full"], quirks=["command_only", "pretrain_steps_of_another_size"]
-    )
+    book.sft(dclm150, 5e-5, "Ft", NAME_FORMS["full"], quirks=["command_only", "pretrain_steps_of_another_size"])
     book.other("{date}_eval_sweep")
     book.sft(None, 1e-5, "10Mtx1", "{date}_debug_local_model|_{budget}_lr={lr}", quirks=["orphan"])
 
@@ -85,6 +84,10 @@ def add_special_runs(book: PlanBook) -> None:
         quirks=["numbers_as_text", "base_not_in_small_tables"],
     )  # fmt: skip
     book.sft(dolma150, 1e-5, "100Mtx1", forms["checkpoint"], quirks=["integers_as_floats"])
+    book.sft(
+        base_of("DCLM-Baseline 25% / Dolma 75%", "150M"), 1e-5, "100Mtx1", forms["checkpoint"],
+        quirks=["dotted_recipe", "base_not_in_small_tables"],
+    )  # fmt: skip
     book.sft(dclm150, 1e-3, "100Mtx1", forms["tokens"], quirks=["special_floats_as_text"])
     book.sft(dclm150, 1e-5, "100Mtx1", forms["tokens"], quirks=["objects_as_text", "touched_later"])
 

@@ -80,9 +80,7 @@ class SuiteSpec:
             ]
         found += [base for label in self.extra_bases if (base := find_base_by_label(label)) is not None]
         order = {recipe.name: k for k, recipe in enumerate(RECIPES)}
-        return sorted(
-            dict.fromkeys(found), key=lambda b: (b.size.n_params, order[b.recipe.name], b.seed.index)
-        )
+        return sorted(dict.fromkeys(found), key=lambda b: (b.size.n_params, order[b.recipe.name], b.seed.index))
 
     def evaluated_checkpoints(self, seed: int = 0) -> int:
         """Return the number of (run, step) pairs with task evaluations; 66 raw rows each."""
@@ -151,9 +149,7 @@ def suite_spec(size: str | SuiteSpec) -> SuiteSpec:
     if scale is not None:
         factor = int(scale[1])
         full = PRESETS["full"]
-        return replace(
-            full, name=size, replicates=2 * factor, posttraining_runs=341 * factor if factor > 1 else 341
-        )
+        return replace(full, name=size, replicates=2 * factor, posttraining_runs=341 * factor if factor > 1 else 341)
     spec = PRESETS.get(size)
     if spec is None:
         raise UnknownNameError(

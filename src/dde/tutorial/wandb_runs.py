@@ -120,7 +120,7 @@ def write_wandb_export(
 
 def _expected_status(plan: RunPlan) -> str:
     if plan.run_type == "other":
-        return "other type"
+        return "unknown run type"
     if plan.absent_parent:
         return "parent not in store"
     if plan.base is None:
@@ -133,9 +133,7 @@ def _token_source(plan: RunPlan) -> str:
         return ""
     if plan.quirks & {"resumed_once", "resumed_twice"}:
         return "restored"
-    return (
-        "estimated" if plan.run_type == "dpo" or not plan.logged_steps or plan.has("no_counter") else "logged"
-    )
+    return "estimated" if plan.run_type == "dpo" or not plan.logged_steps or plan.has("no_counter") else "logged"
 
 
 def _branch_tokens(seed: int, plan: RunPlan) -> float:
@@ -161,8 +159,9 @@ def truth_of_runs(seed: int, plans: Sequence[RunPlan]) -> pd.DataFrame:
     pandas.DataFrame
         A row per run. `parent_run_id` is the label of a base, the id of a run, or "" where nobody can know;
         `branch_step` is a step of that parent; `branch_tokens` and `end_tokens` count from the start of
-        pretraining, NaN where unknown; `own_tokens` is true, whatever the log says; `expected_status`
-        holds where runs of all states are asked for.
+        pretraining, NaN where unknown; `own_tokens` is true, whatever the log says; `finetune_tokens` and
+        `epochs` are what the record states, NaN where it does not; `expected_status` holds where runs of
+        all states are asked for.
     """
     rows = []
     for plan, replicate in zip(plans, replicate_numbers(list(plans)), strict=True):
@@ -183,8 +182,8 @@ def truth_of_runs(seed: int, plans: Sequence[RunPlan]) -> pd.DataFrame:
                 "token_source": _token_source(plan),
                 "state": plan.state,
                 "learning_rate": plan.learning_rate,
-                "finetune_tokens": plan.nominal_tokens if plan.run_type == "supervised_ft" else float("nan"),
-                "epochs": plan.epochs,
+                "finetune_tokens": plan.nominal_tokens,
+                "epochs": plan.known_epochs,
                 "dpo_beta": plan.beta,
                 "reduce_loss": plan.reduce_loss if plan.run_type == "supervised_ft" else "",
                 "training_seed": plan.training_seed,
