@@ -691,6 +691,12 @@ class TestOpenLineages:
         assert calls[2][0] != calls[0][0]
         assert len(list((tmp_path / "tutorial").iterdir())) == 2
 
+    def test_default_cache_is_left_to_the_reader(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dde, "open_lineages", lambda *_, **options: options, raising=False)
+        monkeypatch.chdir(tmp_path)
+        assert open_lineages("tiny", metrics="csqa") == {"metrics": "csqa"}
+        assert len(list((tmp_path / "data_cache" / "tutorial").iterdir())) == 1
+
     def test_a_failure_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("dde.tutorial.write_perplexity_table", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):

@@ -33,6 +33,8 @@ __all__ = ["PRESETS", "Suite", "SuiteSpec", "make_suite", "open_lineages", "suit
 #: Raised whenever the same seed gives other values than before, so that caches of old values are left alone.
 GENERATION = 1
 
+DEFAULT_CACHE = "data_cache"
+
 
 def make_suite(
     path: str | os.PathLike[str],
@@ -152,7 +154,7 @@ def open_lineages(
     size: str | SuiteSpec = "small",
     *,
     seed: int = 0,
-    cache_dir: str | os.PathLike[str] | None = "data_cache",
+    cache_dir: str | os.PathLike[str] | None = DEFAULT_CACHE,
     **kwargs: Any,
 ) -> xr.Dataset:
     """Open the tutorial's lineages as a Dataset, making the suite first where it is not there yet.
@@ -194,7 +196,8 @@ def open_lineages(
                     raise
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-    opened: xr.Dataset = dde.open_lineages(
-        str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs
-    )
+    if cache_dir != DEFAULT_CACHE:
+        # The default is that of dde.open_lineages, too.
+        kwargs["cache_dir"] = cache_dir
+    opened: xr.Dataset = dde.open_lineages(str(target / "datadecide"), str(target / "wandb"), **kwargs)
     return opened
