@@ -74,6 +74,8 @@ def open_lineages(
             Settles where runs start: run id, lineage label or Hub revision.
         tokens_per_sequence : float or mapping, optional
             Overrides the estimate for runs without a counter; by run id or run type when a mapping.
+        cache_dir : str or path or None, default "data_cache"
+            Folder that keeps what was parsed; None for none.
 
     Returns
     -------
@@ -109,11 +111,11 @@ def open_lineages(
 
 def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepository:
     """Return the repository of two stores; takes what concerns it out of `options`."""
-    parents, per_sequence = options.pop("parents", None), options.pop("tokens_per_sequence", None)
+    told = {k: options.pop(k) for k in ("parents", "tokens_per_sequence", "cache_dir") if k in options}
     if isinstance(source, RunRepository):
-        if db is not None or parents is not None or per_sequence is not None:
+        if db is not None or told:
             raise SourceError(
-                "a RunRepository was given together with db=, parents= or tokens_per_sequence=, so which of them "
+                f"a RunRepository was given together with {', '.join(['db', *told][db is None :])}, so which of them "
                 "counts is unclear. Give those to RunRepository or DataDecideEvolved instead."
             )
         return source
@@ -129,7 +131,7 @@ def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepo
             "neither tables nor a store were given, so there is nothing to open. "
             "dde.tutorial.open_lineages() opens a generated suite."
         )
-    return DataDecideEvolved(source, db, parents=parents, tokens_per_sequence=per_sequence).repository
+    return DataDecideEvolved(source, db, **told).repository
 
 
 def open_repository(
@@ -179,9 +181,12 @@ def open_repository(
 def _source_attrs(repository: RunRepository) -> dict[str, str]:
     tables, store = repository.pretraining_source, repository.posttraining_source
     versions = [f"{r.run_id}|{r.evidence.record.version}" for r in repository.registry.derived.values()]
+    aside = [] if tables is None else tables.set_aside
+    rows = {} if tables is None else tables.left_out
     return {
         "pretraining_source": "" if tables is None else tables.description,
         "pretraining_fingerprint": "" if tables is None else tables.fingerprint,
+        "pretraining_left_out": "; ".join([*(f"{reason}: {n}" for reason, n in sorted(rows.items())), *aside]),
         "posttraining_source": "" if store is None else store.description,
         "posttraining_fingerprint": ""
         if store is None

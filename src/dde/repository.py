@@ -42,6 +42,8 @@ class RunRepository:
         Settles what evidence can't: run id, lineage label or Hub revision of where a run starts.
     tokens_per_sequence : float or mapping of str to float, optional
         Tokens of a training sequence, where a run has no counter; by run id or run type when a mapping.
+    cache_dir : str or path, optional
+        Folder that keeps what was parsed; None for none.
 
     Examples
     --------
@@ -58,7 +60,9 @@ class RunRepository:
         *,
         parents: Mapping[str, str] | None = None,
         tokens_per_sequence: float | Mapping[str, float] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
+        self.cache_dir = cache_dir
         self.pretraining_source = dd
         self.posttraining_source = wandb_store
         self._parents = dict(parents or {})
@@ -69,7 +73,13 @@ class RunRepository:
     @cached_property
     def registry(self) -> Registry:
         """Identity, relations and positions of all runs; read when first asked for."""
-        return Registry(self.pretraining_source, self.posttraining_source, self._parents, self._tokens_per_sequence)
+        return Registry(
+            self.pretraining_source,
+            self.posttraining_source,
+            self._parents,
+            self._tokens_per_sequence,
+            cache_dir=self.cache_dir,
+        )
 
     def __repr__(self) -> str:
         return f"RunRepository({self.pretraining_source!r}, {self.posttraining_source!r})"
@@ -242,6 +252,8 @@ class DataDecideEvolved:
         Folder or URL of the DataDecide tables.
     db_connection : str, path, PosttrainingSource or None
         PostgreSQL, or a folder of exported files.
+    cache_dir : str or path or None, default "data_cache"
+        Folder that keeps what was parsed.
     **options
         As for :class:`RunRepository`.
 
@@ -255,6 +267,7 @@ class DataDecideEvolved:
         self,
         data_dir: str | os.PathLike[str] | DataDecide | None,
         db_connection: str | os.PathLike[str] | PosttrainingSource | None = None,
+        cache_dir: str | os.PathLike[str] | None = "data_cache",
         **options: Any,
     ) -> None:
         dd = data_dir if data_dir is None or isinstance(data_dir, DataDecide) else DataDecide(data_dir)
@@ -263,7 +276,7 @@ class DataDecideEvolved:
             store = db_connection
         else:
             store = WandBStore(db_connection)
-        self.repository = RunRepository(dd, store, **options)
+        self.repository = RunRepository(dd, store, cache_dir=cache_dir, **options)
 
     def __repr__(self) -> str:
         return f"DataDecideEvolved({self.repository!r})"

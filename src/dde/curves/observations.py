@@ -81,7 +81,7 @@ def _read_tables(
     if not number or not held:
         return
     bases = [registry.bases[run_ids[i]] for i in number]
-    rows = tables.evaluations(bases, held)
+    rows = registry.readers.checkpoints(bases, held)
     run = np.array(number, np.int64)[rows.run]
     tokens = rows.step * np.array([b.size.tokens_per_step for b in bases], np.int64)[rows.run]
     for metric in held:
@@ -102,7 +102,7 @@ def _read_store(
     placed = [registry.placed[r] for r in ids]
     logs = [m for m in metrics if m.kind == "log"]
     if logs:
-        rows = store.history(ids, [m.entry for m in logs])
+        rows = registry.readers.logs(ids, registry.versions, [m.entry for m in logs])
         bounds = np.searchsorted(rows.run, np.arange(len(ids) + 1))
         tokens = np.zeros(len(rows.run), np.int64)
         known = np.zeros(len(rows.run), bool)
@@ -119,7 +119,7 @@ def _read_store(
     evaluations = [m for m in metrics if m.kind == "evaluation"]
     ended = [i for i, run in enumerate(placed) if run.end_tokens is not None]
     if evaluations and ended:
-        found = store.evaluations([ids[i] for i in ended], [(m.task, m.entry) for m in evaluations])
+        found = registry.readers.final_evaluations([ids[i] for i in ended], registry.versions, evaluations)
         run_number = np.array([number[i] for i in ended], np.int64)
         end = np.array([placed[i].end_tokens for i in ended], np.int64)
         last = np.array(
@@ -127,7 +127,7 @@ def _read_store(
             np.int64,
         )
         for metric in evaluations:
-            parts[metric.name].append((run_number, end, last, found[metric.task, metric.entry]))
+            parts[metric.name].append((run_number, end, last, found[metric.name]))
 
 
 def _assemble(metric: Metric, parts: list[tuple[Int64, Int64, Int64, Float64]], run_ids: Sequence[str]) -> Observations:

@@ -14,6 +14,7 @@ __all__ = [
     "OLMES_TASKS",
     "PERPLEXITY_SETS",
     "PLAIN_TASKS",
+    "SUMMARY_ONLY_ENTRIES",
     "Metric",
     "MetricKind",
     "log_metric",
@@ -118,6 +119,9 @@ ENTRIES: tuple[str, ...] = (
     "correct_logit_per_token",
     "correct_logit_per_char",
 )
+
+#: Entries that evaluations of post-training runs have and the tables do not.
+SUMMARY_ONLY_ENTRIES: tuple[str, ...] = ("correct_logit", "correct_logit_per_token", "correct_logit_per_char")
 
 _HIGHER = ("acc", "correct_prob", "uncond_correct_prob", "margin", "norm_correct_prob", "primary_metric")
 _NATS = ("sum_logits", "logits_per", "correct_logit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from dde.names import Base, find_base_by_label
 from dde.relations.evidence import Evidence, gather_evidence
 from dde.relations.parents import Parentage, chain_order, resolve_parents
+from dde.relations.readers import Readers
 from dde.relations.token_counts import (
     TOKEN_SOURCES,
     Placement,
@@ -125,6 +127,8 @@ class Registry:
         Overrides the estimate; by run id or run type when a mapping.
     extra_config_keys : set of str
         Config keys beyond the usual ones that filters ask for.
+    cache_dir : str or path or None
+        Folder of the cache; None for none.
     """
 
     tables: DataDecide | None
@@ -132,6 +136,17 @@ class Registry:
     parents: Mapping[str, str] = field(default_factory=dict)
     tokens_per_sequence: float | Mapping[str, float] | None = None
     extra_config_keys: frozenset[str] = frozenset()
+    cache_dir: str | os.PathLike[str] | None = None
+
+    @cached_property
+    def readers(self) -> Readers:
+        """Rows of both stores, through the cache."""
+        return Readers(self.tables, self.store, self.cache_dir)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """What the store says of each derived run's content."""
+        return {r.run_id: r.evidence.record.version for r in self.derived.values()}
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -228,7 +243,7 @@ class Registry:
         if self.store is None or not derived:
             return {}
         run_ids = list(derived)
-        rows = self.store.history(run_ids, ["total_tokens"])
+        rows = self.readers.logs(run_ids, self.versions, ["total_tokens"])
         bounds = np.searchsorted(rows.run, np.arange(len(run_ids) + 1))
         logged: dict[str, tuple[Int64, npt.NDArray[np.float64]]] = {}
         for i, run_id in enumerate(run_ids):

@@ -121,7 +121,6 @@ class DataDecide:
                 table = DictTable if kind in ("raw", "macro") else WideTable
                 self._tables.append(table(of_kind, on_error))
         self._catalog: Catalog | None = None
-        self._holders: dict[str, EvaluationTable] | None = None
 
     def __repr__(self) -> str:
         return f"DataDecide({self.description!r}, layout={self.layout!r})"
@@ -153,6 +152,11 @@ class DataDecide:
         return total
 
     @property
+    def conflicts(self) -> list[str]:
+        """Rows read so far that disagree with the first row of the same run and step, by name."""
+        return [table.name_row(row) for table in self._tables for row in sorted(table.conflicting)]
+
+    @property
     def reads(self) -> dict[str, int]:
         """What has been read of metrics so far: rows, row groups, stored bytes."""
         return {
@@ -182,17 +186,11 @@ class DataDecide:
 
     def holds(self, metric: Metric) -> bool:
         """Return whether some table may hold the metric."""
-        return metric.name in self._holder_of()
+        return self._holder(metric) is not None
 
-    def _holder_of(self) -> dict[str, EvaluationTable]:
+    def _holder(self, metric: Metric) -> EvaluationTable | None:
         # The first table that holds a metric serves it: shards before the averages published beside them.
-        if self._holders is None:
-            holders: dict[str, EvaluationTable] = {}
-            for table in self._tables:
-                for metric in table.metrics():
-                    holders.setdefault(metric.name, table)
-            self._holders = holders
-        return self._holders
+        return next((t for t in self._tables if t.holds(metric)), None)
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
         """Return the observations of `metrics` for `bases`: only the rows and columns asked for are read.
@@ -203,10 +201,9 @@ class DataDecide:
             `run` indexes `bases`; rows are ordered by run, then step, and hold at least one table row each.
             `values` are keyed by the metrics' names.
         """
-        holders = self._holder_of()
         parts: list[tuple[npt.NDArray[np.int64], list[Metric], npt.NDArray[np.float64]]] = []
         for table in self._tables:
-            held = [m for m in metrics if holders.get(m.name) is table]
+            held = [m for m in metrics if self._holder(m) is table]
             if held:
                 base, step, values = table.evaluations(bases, held)
                 parts.append(((base << 32) | step, held, values))
@@ -253,7 +250,7 @@ class DataDecide:
             if not self.holds(metric):
                 raise UnknownNameError(
                     f"no pretraining table holds {metric.name!r}, so there is nothing to select."
-                    f"{near_names(metric.name, self._holder_of())} dd.metrics() lists what there is."
+                    f"{near_names(metric.name, [m.name for m in self.metrics()])} dd.metrics() lists what there is."
                 )
         catalog = self.catalog()
         wanted = {b: i for i, b in enumerate(bases)}

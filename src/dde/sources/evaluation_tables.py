@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dde.errors import ConflictWarning, FormatError
-from dde.names import ENTRIES, MMLU_SUBJECTS, Base, Metric, task_metric, wide_column_metric
+from dde.names import ENTRIES, MMLU_SUBJECTS, SUMMARY_ONLY_ENTRIES, Base, Metric, task_metric, wide_column_metric
 from dde.sources.dict_text import parse_dict_row, parse_dicts
 from dde.sources.row_index import RowIndex, read_row_index
 from dde.sources.table_files import TableFile, open_parquet
@@ -53,14 +53,16 @@ class EvaluationTable(ABC):
         What happens to a malformed row: an error, or a count in `left_out` and NaN.
     reads : ReadCount
         What has been read of the metrics.
-    left_out : Counter
-        Rows left out, by reason; grows as rows are read.
+    repeated, conflicting, malformed : set of int
+        Rows read so far that repeat another one, disagree with it, or can't be read.
     """
 
     files: Sequence[TableFile]
     on_error: OnError = "raise"
     reads: ReadCount = field(default_factory=ReadCount)
-    left_out: Counter[str] = field(default_factory=Counter)
+    repeated: set[int] = field(default_factory=set)
+    conflicting: set[int] = field(default_factory=set)
+    malformed: set[int] = field(default_factory=set)
     _index: RowIndex | None = None
 
     @property
@@ -68,8 +70,20 @@ class EvaluationTable(ABC):
         """Keys of every row; read once."""
         if self._index is None:
             self._index = read_row_index(self.files)
-            self.left_out.update(self._index.left_out)
         return self._index
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Rows left out so far, by reason; grows as rows are read."""
+        counts = Counter(self.index.left_out)
+        counts["repeated rows, identical"] = len(self.repeated - self.conflicting)
+        counts["repeated rows that disagree, first kept"] = len(self.conflicting)
+        counts["rows whose metrics can't be read"] = len(self.malformed)
+        return +counts
+
+    @abstractmethod
+    def holds(self, metric: Metric) -> bool:
+        """Return whether the table may hold a metric; reads none."""
 
     @abstractmethod
     def metrics(self) -> list[Metric]:
@@ -144,7 +158,7 @@ class EvaluationTable(ABC):
             What makes two rows the same observation, and where they stand in the table.
         values : (row, value) array
         what : sequence of str
-            Description of each row's key is made by :meth:`_name_row` when a conflict is found.
+            Description of each row's key is made by :meth:`name_row` when a conflict is found.
         """
         order = np.lexsort((rows, key))
         key, values = key[order], values[order]
@@ -153,21 +167,24 @@ class EvaluationTable(ABC):
             first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(key))))
             same = ((values == values[first]) | (np.isnan(values) & np.isnan(values[first]))).all(axis=1)
             conflicts = np.flatnonzero(repeated & ~same)
-            self.left_out["repeated rows, identical"] += int((repeated & same).sum())
-            if len(conflicts):
-                self.left_out["repeated rows that disagree, first kept"] += len(conflicts)
-                named = [self._name_row(int(rows[order[i]])) for i in conflicts[:3]]
+            self.repeated.update(rows[order][repeated].tolist())
+            # Every metric of a row is read in its turn; the row is reported once.
+            found = [row for row in rows[order][conflicts].tolist() if row not in self.conflicting]
+            self.conflicting.update(found)
+            if found:
+                named = [self.name_row(row) for row in found[:3]]
                 warnings.warn(
-                    f"{len(conflicts)} repeated rows disagree with the first row of the same run and step "
-                    f"({'; '.join(named)}{'; ...' if len(conflicts) > 3 else ''}), so which value is right is "
-                    f"unknown; the first one is used for {', '.join(what[:3])}. "
+                    f"{len(found)} repeated rows disagree with the first row of the same run and step "
+                    f"({'; '.join(named)}{'; ...' if len(found) > 3 else ''}), so which value is right is "
+                    f"unknown; the first one is used, for {', '.join(what[:3])} and all other metrics. "
                     "Remove the wrong rows to silence this.",
                     ConflictWarning,
                     stacklevel=2,
                 )
         return order[~repeated], values[~repeated]
 
-    def _name_row(self, row: int) -> str:
+    def name_row(self, row: int) -> str:
+        """Return the run, step and task of a row, for people."""
         index = self.index
         base = index.bases[index.base[row]].label if index.base[row] >= 0 else "?"
         task = f", {index.tasks[index.task[row]]}" if index.task[row] >= 0 else ""
@@ -183,10 +200,17 @@ class DictTable(EvaluationTable):
     def metrics(self) -> list[Metric]:
         """Return every entry of every task; `mmlu_average` when the table has all 57 subjects."""
         tasks = [t for t in self.index.tasks if t]
-        found = [task_metric(task, entry) for task in tasks for entry in self._entries()]
         if set(MMLU_SUBJECTS) <= set(tasks):
-            found += [task_metric("mmlu_average", entry) for entry in self._entries()]
-        return found
+            tasks.append("mmlu_average")
+        entries = self._entries()
+        return [task_metric(task, entry) for task in tasks for entry in entries]
+
+    def holds(self, metric: Metric) -> bool:
+        """Return whether the table has the task; which entries a row has is known only by reading it."""
+        if metric.kind != "evaluation" or metric.entry in SUMMARY_ONLY_ENTRIES:
+            return False
+        tasks = set(self.index.tasks)
+        return set(MMLU_SUBJECTS) <= tasks if metric.task == "mmlu_average" else metric.task in tasks
 
     def _entries(self) -> list[str]:
         """Return the entries that the first row of each task holds: key sets differ by size and task."""
@@ -258,11 +282,11 @@ class DictTable(EvaluationTable):
         first = index.group_starts[np.searchsorted(index.group_files, file_number)]
         if self.on_error == "raise":
             raise FormatError(
-                f"{file.path}, row {row - first} ({self._name_row(row)}): the metrics can't be read: {reason}. "
+                f"{file.path}, row {row - first} ({self.name_row(row)}): the metrics can't be read: {reason}. "
                 "Its evaluation is unknown. Repair the file, or pass on_error='skip' to leave such rows out "
                 "and have them counted."
             )
-        self.left_out[f"{file.name}: malformed metrics"] += 1
+        self.malformed.add(row)
 
 
 class WideTable(EvaluationTable):
@@ -283,6 +307,10 @@ class WideTable(EvaluationTable):
             found = {c: wide_column_metric(c) for c in names}
             self._columns = {m.name: c for c, m in found.items() if m is not None}
         return self._columns
+
+    def holds(self, metric: Metric) -> bool:
+        """Return whether the table has the metric's column."""
+        return metric.name in self.columns
 
     def metrics(self) -> list[Metric]:
         """Return a metric for each column that holds one."""

@@ -1,0 +1,155 @@
+"""Reading rows of both stores, through the cache where there is one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.errors import ConflictWarning
+from dde.names import Base, Metric
+from dde.sources.datadecide import DataDecide
+from dde.sources.protocols import History, PosttrainingSource
+
+if TYPE_CHECKING:
+    from dde.cache.ragged import RaggedCache
+
+__all__ = ["Readers"]
+
+# Stands between the parts of a compound key; occurs in no task, entry or metric.
+_SEPARATOR = "|"
+
+
+@dataclass
+class Readers:
+    """Rows of tables and store.
+
+    Attributes
+    ----------
+    tables : DataDecide or None
+    store : PosttrainingSource or None
+    cache_dir : str or path or None
+        Folder of the cache; None for none.
+    """
+
+    tables: DataDecide | None
+    store: PosttrainingSource | None
+    cache_dir: str | os.PathLike[str] | None = None
+    _warned: set[str] = field(default_factory=set)
+
+    def checkpoints(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
+        """Return rows of pretraining runs, by run and step; values by the metrics' names."""
+        tables = self.tables
+        if tables is None or not bases:
+            return _no_rows([m.name for m in metrics])
+        if self._tables_cache is None:
+            return tables.evaluations(bases, metrics)
+        by_label, by_name = {b.label: b for b in bases}, {m.name: m for m in metrics}
+
+        def fetch(labels: Sequence[str], names: Sequence[str]) -> History:
+            found = tables.evaluations([by_label[x] for x in labels], [by_name[n] for n in names])
+            return _on_catalog(found, tables, [by_label[x] for x in labels])
+
+        version = f"{tables.fingerprint}-{tables.on_error}"
+        cache = self._tables_cache
+        rows = cache.read(list(by_label), [version] * len(by_label), list(by_name), fetch, lambda: tables.conflicts)
+        self._repeat_warning(set(cache.notes).difference(tables.conflicts))
+        return rows
+
+    def _repeat_warning(self, conflicts: set[str]) -> None:
+        """Warn of conflicts that were met when the cache was filled, once in a process."""
+        if new := sorted(conflicts - self._warned):
+            self._warned.update(new)
+            warnings.warn(
+                f"{len(new)} repeated rows disagreed with the first row of the same run and step when the cache was "
+                f"filled ({'; '.join(new[:3])}{'; ...' if len(new) > 3 else ''}); the first one is used. "
+                "Remove the wrong rows from the tables to silence this.",
+                ConflictWarning,
+                stacklevel=2,
+            )
+
+    def logs(self, run_ids: Sequence[str], versions: Mapping[str, str], keys: Sequence[str]) -> History:
+        """Return rows of training logs, by run and step; values by the log's keys."""
+        store = self.store
+        if store is None or not run_ids:
+            return _no_rows(keys)
+        if self._history_cache is None or not all(versions[r] for r in run_ids):
+            return store.history(run_ids, keys)
+        return self._history_cache.read(run_ids, [versions[r] for r in run_ids], keys, store.history)
+
+    def final_evaluations(
+        self, run_ids: Sequence[str], versions: Mapping[str, str], metrics: Sequence[Metric]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Return one value per run for every metric, by the metric's name."""
+        store = self.store
+        if store is None or not run_ids:
+            return {m.name: np.empty(0) for m in metrics}
+        names = {f"{m.task}{_SEPARATOR}{m.entry}": m for m in metrics}
+
+        def fetch(ids: Sequence[str], keys: Sequence[str]) -> History:
+            pairs = [(names[k].task, names[k].entry) for k in keys]
+            found = store.evaluations(ids, pairs)
+            rows = np.arange(len(ids))
+            values = {k: found[pair] for k, pair in zip(keys, pairs, strict=True)}
+            return History(rows.astype(np.int32), np.zeros(len(ids), np.int64), values)
+
+        if self._summary_cache is None or not all(versions[r] for r in run_ids):
+            rows = fetch(run_ids, list(names))
+        else:
+            rows = self._summary_cache.read(run_ids, [versions[r] for r in run_ids], list(names), fetch)
+        return {m.name: rows.values[key] for key, m in names.items()}
+
+    @cached_property
+    def _tables_cache(self) -> RaggedCache | None:
+        return self._cache("tables", self.tables.description if self.tables else "")
+
+    @cached_property
+    def _history_cache(self) -> RaggedCache | None:
+        return self._cache("history", self.store.description if self.store else "")
+
+    @cached_property
+    def _summary_cache(self) -> RaggedCache | None:
+        return self._cache("summaries", self.store.description if self.store else "")
+
+    def _cache(self, kind: str, description: str) -> RaggedCache | None:
+        if self.cache_dir is None or not description:
+            return None
+        from dde.cache import RaggedCache
+        from dde.cache.maintenance import KINDS
+
+        key = hashlib.sha256(_absolute(description).encode()).hexdigest()[:16]
+        return RaggedCache(Path(self.cache_dir) / kind / key, f"{KINDS[kind]} of {description}")
+
+
+def _absolute(description: str) -> str:
+    # The same folder under two names is one source.
+    return str(Path(description).resolve()) if Path(description).exists() else description
+
+
+def _no_rows(keys: Sequence[str]) -> History:
+    return History(np.empty(0, np.int32), np.empty(0, np.int64), {k: np.empty(0) for k in keys})
+
+
+def _on_catalog(rows: History, tables: DataDecide, bases: Sequence[Base]) -> History:
+    """Return rows for every checkpoint of the catalog: then all metrics of a run have the same rows."""
+    catalog = tables.catalog()
+    wanted = {base: i for i, base in enumerate(bases)}
+    meaning = np.array([wanted.get(b, -1) for b in catalog.bases], np.int64)
+    run = meaning[catalog.base]
+    order = np.argsort(run[run >= 0], kind="stable")
+    all_run, all_step = run[run >= 0][order], catalog.step[run >= 0][order]
+    every = (all_run << 32) | all_step
+    at = np.searchsorted(every, (rows.run.astype(np.int64) << 32) | rows.step)
+    values: dict[str, npt.NDArray[np.float64]] = {}
+    for name, column in rows.values.items():
+        values[name] = np.full(len(every), np.nan)
+        values[name][at] = column
+    return History(all_run.astype(np.int32), all_step, values)
