@@ -23,7 +23,10 @@ def as_float(value: object) -> float:
     if isinstance(value, bool):
         return float(value)
     if isinstance(value, (int, float)):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # a database keeps whole numbers of any length
+            return math.inf if value > 0 else -math.inf
     if isinstance(value, str):
         text = value.strip()
         special = _SPECIAL.get(text.casefold())

@@ -1,0 +1,98 @@
+"""Final evaluations of all runs of an export as one compact table, made while summaries are decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.sources.log_rows import first_positions
+from dde.sources.protocols import SUMMARY_KEYS
+from dde.sources.run_records import EVALUATION_PREFIX, has_evaluations, pick
+from dde.sources.values import as_object, evaluation_names, evaluation_value
+
+__all__ = ["SummaryTable"]
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryTable:
+    """What is kept of the summaries of an export, some 35 KB a run as text.
+
+    Attributes
+    ----------
+    run_ids : tuple of str
+        Runs, in the order of the export; of a run that stands twice, the first.
+    picked : tuple of mapping
+        Per run, those of ``SUMMARY_KEYS`` that it has.
+    evaluated : tuple of bool
+        Per run, whether it has any final evaluation.
+    names : tuple of (str, str)
+        (task, entry) of every evaluation of any run, sorted.
+    values : (name, run) array
+        Evaluations; NaN where a run lacks one.
+    """
+
+    run_ids: tuple[str, ...]
+    picked: tuple[Mapping[str, Any], ...]
+    evaluated: tuple[bool, ...]
+    names: tuple[tuple[str, str], ...]
+    values: npt.NDArray[np.float64]
+
+    @classmethod
+    def from_summaries(cls, summaries: Iterable[tuple[str, Mapping[str, Any]]]) -> SummaryTable:
+        """Return the table of (run id, summary) pairs, which may be decoded one after the other."""
+        run_ids: list[str] = []
+        picked: list[Mapping[str, Any]] = []
+        evaluated: list[bool] = []
+        rows: list[dict[tuple[str, str], float]] = []
+        for run_id, summary in summaries:
+            run_ids.append(run_id)
+            picked.append(pick(summary, SUMMARY_KEYS))
+            evaluated.append(has_evaluations(summary))
+            rows.append(_evaluations(summary))
+        names = sorted({name for row in rows for name in row})
+        values = np.full((len(names), len(rows)), np.nan)
+        index = {name: position for position, name in enumerate(names)}
+        for run, row in enumerate(rows):
+            for name, value in row.items():
+                values[index[name], run] = value
+        return cls(tuple(run_ids), tuple(picked), tuple(evaluated), tuple(names), values)
+
+    def select(
+        self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+        """Return per (task, entry) a (run,) array; NaN for runs and names that are unknown."""
+        known = first_positions(self.run_ids)
+        runs = np.array([known.get(run_id, -1) for run_id in run_ids], dtype=np.intp)
+        index = {name: position for position, name in enumerate(self.names)}
+        return {
+            name: np.where(runs < 0, np.nan, self.values[index[name], runs])
+            if name in index and len(self.run_ids)
+            else np.full(len(runs), np.nan)
+            for name in names
+        }
+
+    def public_names(self) -> list[tuple[str, str]]:
+        """Return the (task, entry) that are metrics, sorted."""
+        return [(task, entry) for task, entry in self.names if entry not in _NO_METRICS]
+
+
+# Entries that a caller may ask for by name, but that are no metrics of their own.
+_NO_METRICS = frozenset({"num_instances", "primary_score"})
+
+
+def _evaluations(summary: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    decoded: dict[str, Any] = {}
+    for key, value in summary.items():
+        if key.startswith(EVALUATION_PREFIX):
+            # JSON text of an older store is parsed once here rather than once per entry.
+            is_flat = "/" in key.removeprefix(EVALUATION_PREFIX)
+            decoded[key] = value if is_flat else as_object(value)
+    names = evaluation_names(decoded)
+    for task in {task for task, _ in names}:
+        names |= {(task, entry) for entry in _NO_METRICS}
+    values = {name: evaluation_value(decoded, *name) for name in names}
+    return {name: value for name, value in values.items() if name[1] not in _NO_METRICS or value == value}
