@@ -1,0 +1,295 @@
+"""The queries that a PostgreSQL store is asked, one per question, for both layouts of its tables.
+
+The server picks the keys: a run's config, summary and attributes are some 200 KB, of which a few hundred
+bytes are wanted. Keys travel as parameters, so any character may stand in them.
+
+A key per ``->`` would make the server decompress a large column once per key; ``jsonb_each`` does it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dde.errors import SourceError
+
+__all__ = ["CATALOG", "Layout", "evaluations_query", "history_query", "metric_names_query", "runs_query"]
+
+#: What tables there are, with their columns. The settings hold for the transaction alone, so that a pooled
+#: connection goes back as it was: a limit of time, and one form of timestamps on every server.
+CATALOG = """
+WITH session AS MATERIALIZED (
+    SELECT set_config('statement_timeout',
+                      coalesce(%(timeout)s::text, current_setting('statement_timeout')), true)
+        || set_config('TimeZone', 'UTC', true)
+        || set_config('DateStyle', 'ISO, MDY', true) AS settings
+)
+SELECT c.relname::text, c.relkind::text, array_agg(a.attname::text)
+FROM session
+CROSS JOIN pg_catalog.pg_class c
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.oid IN (to_regclass('wandb_runs'), to_regclass('wandb_history'))
+GROUP BY c.relname, c.relkind, session.settings
+"""
+
+# What starts the key of a final evaluation, and where the task's name begins in it.
+_EVALUATION = "'oe_eval_metrics/'"
+_TASK_START = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the catalog says of the tables.
+
+    Attributes
+    ----------
+    runs, history : frozenset of str
+        Names of the columns; of `history` none where the table is absent.
+    physical : bool
+        Whether both are tables, whose rows tell by which transaction they were written; a view's don't.
+    parses_safely : bool
+        Whether the server can tell beforehand if text is JSON (from PostgreSQL 16).
+    """
+
+    runs: frozenset[str]
+    history: frozenset[str]
+    physical: bool
+    parses_safely: bool
+
+    @classmethod
+    def from_catalog(cls, rows: Sequence[tuple[str, str, Sequence[str]]], server_version: int, store: str) -> Layout:
+        """Return the layout that the rows of `CATALOG` describe.
+
+        Raises
+        ------
+        SourceError
+            Where the tables are absent or have neither known layout.
+        """
+        columns = {name: frozenset(names) for name, _, names in rows}
+        runs, history = columns.get("wandb_runs", frozenset()), columns.get("wandb_history", frozenset())
+        if not runs:
+            raise SourceError(
+                f"{store} has no table wandb_runs on the search path of this user. "
+                "So it is no W&B store, or its schema is not searched. "
+                "Name the database that dr_wandb wrote to; for tables in a schema add "
+                "?options=-csearch_path%3D<schema> to the URL."
+            )
+        wanted_history = {"run_id", "step", "metrics"}
+        if "run_id" not in runs or not ({"config", "summary"} <= runs or "raw_data" in runs):
+            problem = f"wandb_runs has the columns {', '.join(sorted(runs))}"
+        elif history and not wanted_history <= history:
+            problem = f"wandb_history has the columns {', '.join(sorted(history))}"
+        else:
+            return cls(
+                runs=runs,
+                history=history,
+                physical=all(kind in "rpm" for _, kind, _ in rows),
+                parses_safely=server_version >= 160000,
+            )
+        raise SourceError(
+            f"In {store} the table {problem}. dr_wandb has no such layout (config and summary, or raw_data; "
+            "run_id, step and metrics), so runs can't be read from it. "
+            "Load an export into a fresh database with `dde ingest`."
+        )
+
+    @property
+    def flat(self) -> bool:
+        """Whether config and summary stand in one object, as before dr_wandb 0.1."""
+        return not {"config", "summary"} <= self.runs
+
+    @property
+    def config(self) -> str:
+        """SQL of the object that config keys are in."""
+        return _object("r.raw_data" if self.flat else "r.config")
+
+    @property
+    def summary(self) -> str:
+        """SQL of the object that summary keys are in."""
+        return _object("r.raw_data" if self.flat else "r.summary")
+
+
+def _object(column: str) -> str:
+    # jsonb_each refuses anything but an object.
+    return f"CASE WHEN jsonb_typeof({column}) = 'object' THEN {column} ELSE '{{}}' END"
+
+
+def _unwrapped(value: str, layout: Layout) -> str:
+    """Return SQL of a value that may be JSON text: the object in it, where the server can parse it safely."""
+    if not layout.parses_safely:
+        return value
+    text = f"({value} #>> '{{}}')"
+    return (
+        f"CASE WHEN jsonb_typeof({value}) = 'string' AND pg_input_is_valid({text}, 'jsonb') "
+        f"THEN {text}::jsonb ELSE {value} END"
+    )
+
+
+def runs_query(layout: Layout) -> str:
+    """Return the query of all runs: identifiers, the wanted keys, and what tells that content changed.
+
+    Parameters: ``config_keys``, ``summary_keys``. Columns: run_id, run_name, state, project, entity,
+    created_at, config, summary, evaluated, launch, tags, last logged learning rate, version.
+    """
+    row_version = (
+        "concat_ws('.', r.xmin::text, "
+        + ", ".join(
+            # The stored size is at hand without decompressing; it tells one restored copy from another.
+            f"pg_column_size(r.{column})"
+            for column in ("config", "summary", "raw_data")
+            if column in layout.runs
+        )
+        + ")"
+        if layout.physical
+        else "md5(r::text)"
+    )
+    log_version = (
+        "max(h.xmin::text::bigint), sum(h.xmin::text::bigint), sum(pg_column_size(h.metrics))"
+        if layout.physical
+        else "sum(hashtext(h::text))"
+    )
+    last_row = f"max(h.{'id' if 'id' in layout.history else 'step'})"
+    log = (
+        f"""
+        SELECT h.run_id, max(h.step) AS last_step,
+               concat_ws('.', count(*), {last_row}, max(h.step), {log_version}) AS version
+        FROM wandb_history h GROUP BY h.run_id
+        """
+        if layout.history
+        else "SELECT NULL::text AS run_id, NULL::int AS last_step, NULL::text AS version WHERE false"
+    )
+    if layout.flat:
+        # Keys of the summary overwrote those of config: what a run logged under the name of a
+        # hyperparameter is compared with its last logged value to tell which of them was kept.
+        launch = "coalesce(r.raw_data -> 'wandb_metadata', r.raw_data -> 'metadata')"
+        tags = "coalesce(r.raw_data -> 'tags', r.raw_data #> '{system_attrs,tags}')"
+        last = (
+            """
+            SELECT DISTINCT ON (h.run_id) h.run_id, h.metrics ->> 'learning_rate' AS rate
+            FROM wandb_history h JOIN log ON log.run_id = h.run_id AND log.last_step = h.step
+            ORDER BY h.run_id
+            """
+            if layout.history
+            else "SELECT NULL::text AS run_id, NULL::text AS rate WHERE false"
+        )
+        last_rate = "last.rate"
+    else:
+        launch = "r.wandb_metadata" if "wandb_metadata" in layout.runs else "NULL::jsonb"
+        tags = "r.system_attrs -> 'tags'" if "system_attrs" in layout.runs else "NULL::jsonb"
+        last = "SELECT NULL::text AS run_id WHERE false"
+        last_rate = "NULL::text"
+
+    def column(name: str) -> str:
+        return f"r.{name}::text" if name in layout.runs else "NULL::text"
+
+    picked = "jsonb_object_agg(e.key, e.value) FILTER (WHERE e.key = ANY(%({})s::text[]))::text"
+    return f"""
+    WITH log AS MATERIALIZED ({log}),
+         last AS ({last})
+    SELECT r.run_id::text, {column("run_name")}, {column("state")}, {column("project")}, {column("entity")},
+           {column("created_at")}, config.picked, summary.picked, summary.evaluated,
+           jsonb_build_object('args', launch.value -> 'args', 'program', launch.value -> 'program',
+                              'gpu_count', launch.value -> 'gpu_count')::text,
+           ({tags})::text, {last_rate}, concat_ws('-', {row_version}, log.version)
+    FROM wandb_runs r
+    LEFT JOIN log ON log.run_id = r.run_id
+    LEFT JOIN last ON last.run_id = r.run_id
+    CROSS JOIN LATERAL (
+        SELECT {picked.format("config_keys")} AS picked FROM jsonb_each({layout.config}) e
+    ) config
+    CROSS JOIN LATERAL (
+        SELECT {picked.format("summary_keys")} AS picked,
+               coalesce(bool_or(starts_with(e.key, {_EVALUATION})), false) AS evaluated
+        FROM jsonb_each({layout.summary}) e
+    ) summary
+    CROSS JOIN LATERAL (SELECT {_unwrapped(f"({launch})", layout)} AS value) launch
+    """
+
+
+def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return the query of logged rows, and the parameters that stand for its keys.
+
+    Parameters: ``run_ids`` and those returned. Columns: index of the run, step, id, one per key. Numbers go
+    as text, the very digits of the store: a cast on the server would fail the whole query at the first text
+    that is no number, and costs more there than here.
+    """
+    parameters = {f"key{position}": key for position, key in enumerate(keys)}
+    values = []
+    for name in parameters:
+        value = f"h.metrics -> %({name})s::text"
+        text = f"h.metrics ->> %({name})s::text"
+        values.append(
+            f"CASE jsonb_typeof({value}) WHEN 'number' THEN {text} "
+            # No number is that long; a text that is none need not travel whole.
+            f"WHEN 'string' THEN left({text}, 64) "
+            f"WHEN 'boolean' THEN CASE {text} WHEN 'true' THEN '1' ELSE '0' END END"
+        )
+    order = "h.id" if "id" in layout.history else "0"
+    return (
+        f"""
+        SELECT {", ".join(("asked.index", "h.step", order, *values))}
+        FROM wandb_history h
+        JOIN unnest(%(run_ids)s::text[], %(indices)s::int[]) AS asked(run_id, index)
+          ON asked.run_id = h.run_id
+        WHERE h.step IS NOT NULL
+        """,
+        parameters,
+    )
+
+
+def evaluations_query(layout: Layout) -> str:
+    """Return the query of final evaluations: of each run asked for, the wanted keys of its summary.
+
+    Parameters: ``run_ids``, ``indices``, ``keys`` (of the summary), ``entries`` (of the objects among
+    them). Columns: index of the run, JSON text of an object. An object's task configuration, most of its
+    size, stays behind.
+    """
+    value = _unwrapped("e.value", layout)
+    return f"""
+    SELECT asked.index, picked.summary::text
+    FROM wandb_runs r
+    JOIN unnest(%(run_ids)s::text[], %(indices)s::int[]) AS asked(run_id, index) ON asked.run_id = r.run_id
+    CROSS JOIN LATERAL (
+        SELECT jsonb_object_agg(e.key, CASE WHEN jsonb_typeof(v.value) = 'object' THEN (
+                   SELECT jsonb_object_agg(i.key, i.value) FROM jsonb_each(v.value) i
+                   WHERE i.key = ANY(%(entries)s::text[])
+               ) ELSE v.value END) AS summary
+        FROM jsonb_each({layout.summary}) e
+        CROSS JOIN LATERAL (SELECT {value} AS value) v
+        WHERE e.key = ANY(%(keys)s::text[])
+    ) picked
+    WHERE picked.summary IS NOT NULL
+    """
+
+
+def metric_names_query(layout: Layout) -> str:
+    """Return the query of all names: kind (``log``, ``flat``, ``entry``, ``text``), key, entry or text.
+
+    ``text`` is an evaluation as JSON text that the server could not parse safely.
+    """
+    logs = (
+        f"""
+        SELECT DISTINCT 'log' AS kind, k AS key, NULL::text AS entry
+        FROM wandb_history h CROSS JOIN LATERAL jsonb_object_keys({_object("h.metrics")}) k
+        UNION ALL
+        """
+        if layout.history
+        else ""
+    )
+    return f"""
+    {logs}
+    SELECT DISTINCT i.kind, e.key, i.entry
+    FROM wandb_runs r
+    CROSS JOIN LATERAL jsonb_each({layout.summary}) e
+    CROSS JOIN LATERAL (SELECT {_unwrapped("e.value", layout)} AS value) v
+    CROSS JOIN LATERAL (
+        SELECT 'flat' AS kind, NULL::text AS entry WHERE position('/' IN substr(e.key, {_TASK_START})) > 0
+        UNION ALL
+        SELECT 'entry', k FROM jsonb_object_keys({_object("v.value")}) k
+        UNION ALL
+        SELECT 'entry', k FROM jsonb_object_keys({_object("(v.value -> 'extra_metrics')")}) k
+        UNION ALL
+        SELECT 'text', v.value #>> '{{}}'
+        WHERE jsonb_typeof(v.value) = 'string' AND position('/' IN substr(e.key, {_TASK_START})) = 0
+    ) i
+    WHERE starts_with(e.key, {_EVALUATION})
+    """
