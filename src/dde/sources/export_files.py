@@ -1,0 +1,152 @@
+"""Where the files of an export are: in a folder, one level below it, or behind an fsspec URL."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal, cast
+
+import fsspec
+
+from dde.errors import SourceError
+from dde.sources.connection import Connection
+
+__all__ = ["Export", "ExportFile", "ExportForm", "find_export"]
+
+ExportForm = Literal["parquet", "jsonl"]
+
+# Per form: the file of runs, which makes it an export, and that of training logs, which may be absent.
+_FILES: dict[ExportForm, tuple[str, str]] = {
+    "parquet": ("runs_metadata.parquet", "runs_history.parquet"),
+    "jsonl": ("runs.jsonl", "history.jsonl"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFile:
+    """One file of an export; equal to another when path and content are.
+
+    Attributes
+    ----------
+    path : str
+        Path within its file system.
+    identity : str
+        Changes when the file does, as far as its file system tells.
+    file_system : fsspec.AbstractFileSystem
+        May hold credentials, so a store keeps no `ExportFile` between questions.
+    """
+
+    path: str
+    identity: str
+    file_system: Any = field(compare=False, repr=False)
+
+    def open(self) -> IO[bytes]:
+        """Return the file, open for reading."""
+        return cast("IO[bytes]", self.file_system.open(self.path, "rb"))
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The files of one export.
+
+    Attributes
+    ----------
+    form : {"parquet", "jsonl"}
+        Which program wrote it.
+    runs : ExportFile
+        Runs with config and summary.
+    history : ExportFile or None
+        Training logs; None where only runs were exported.
+    """
+
+    form: ExportForm
+    runs: ExportFile
+    history: ExportFile | None
+
+
+def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parquet", "jsonl")) -> Export:
+    """Return the export in a folder, or in the one folder within it that has one; other files are ignored.
+
+    Parameters
+    ----------
+    connection : Connection
+        Folder, one of the export's files, or an fsspec URL of either.
+    forms : tuple of str
+        Forms to look for.
+
+    Raises
+    ------
+    SourceError
+        Where there is no export, or more than one.
+    """
+    shown = connection.redacted
+    try:
+        file_system, root = fsspec.core.url_to_fs(connection.reveal())
+        file_system.invalidate_cache()
+        found = _candidates(file_system, root.rstrip("/") or "/", forms)
+        if not found:
+            raise SourceError(_nothing_found(file_system, root, shown, forms))
+    except (ValueError, ImportError, OSError) as error:
+        if isinstance(error, SourceError):
+            raise
+        problem = SourceError(
+            f"{shown!r} can't be read: {connection.scrub(error)} ({type(error).__name__}). "
+            "So there are no post-training runs. Check the path; a URL needs the fsspec package of its kind."
+        )
+    else:
+        if len(found) > 1:
+            names = ", ".join(sorted(f"{folder}/{_FILES[form][0]}" for form, folder in found))
+            raise SourceError(
+                f"{shown!r} holds {len(found)} exports: {names}. So which runs are meant is open. "
+                "Name the folder of one of them."
+            )
+        form, folder = found[0]
+        runs, history = (f"{folder.rstrip('/')}/{name}" for name in _FILES[form])
+        return Export(
+            form=form,
+            runs=_file(file_system, runs),
+            history=_file(file_system, history) if file_system.exists(history) else None,
+        )
+    # Outside of the handler, for the error of a remote file system may quote a signed address.
+    raise problem
+
+
+def _candidates(file_system: Any, root: str, forms: tuple[ExportForm, ...]) -> list[tuple[ExportForm, str]]:
+    for form in forms:
+        if os.path.basename(root) in _FILES[form] and file_system.isfile(root):
+            return [(form, os.path.dirname(root))]
+    # A folder that is itself an export is meant as such, whatever lies below it.
+    here = [(form, root) for form in forms if file_system.exists(f"{root.rstrip('/')}/{_FILES[form][0]}")]
+    if here:
+        return here
+    try:
+        entries = file_system.ls(root, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    folders = [str(entry["name"]).rstrip("/") for entry in entries if entry["type"] == "directory"]
+    return [(form, folder) for folder in folders for form in forms if file_system.exists(f"{folder}/{_FILES[form][0]}")]
+
+
+def _file(file_system: Any, path: str) -> ExportFile:
+    protocol = file_system.protocol
+    if "file" in ((protocol,) if isinstance(protocol, str) else protocol):
+        # Whole nanoseconds, where fsspec gives seconds as a float.
+        status = os.stat(path)
+        identity = f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
+    else:
+        identity = str(file_system.ukey(path))
+    return ExportFile(path=path, identity=identity, file_system=file_system)
+
+
+def _nothing_found(file_system: Any, root: str, shown: str, forms: tuple[ExportForm, ...]) -> str:
+    wanted = " nor ".join(_FILES[form][0] for form in forms)
+    if file_system.exists(root):
+        names = sorted(str(path).rstrip("/").rpartition("/")[2] for path in file_system.ls(root, detail=False))
+        holds = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") if names else "nothing"
+        cause = f"{shown!r} holds {'neither ' if len(forms) > 1 else 'no '}{wanted}, but {holds}"
+    else:
+        cause = f"{shown!r} does not exist"
+    return (
+        f"{cause}. So there are no post-training runs to read. "
+        "Name a folder that dr_wandb exported to, or a database as postgresql://user@host/database."
+    )

@@ -1,0 +1,174 @@
+"""Runs exported as JSON lines by dr_wandb 3: `runs.jsonl`, and training logs in `history.jsonl`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.sources import jsonl_files as files
+from dde.sources.connection import Connection
+from dde.sources.export_files import Export, ExportFile, find_export
+from dde.sources.json_text import dump_json, load_json
+from dde.sources.log_rows import LOG_COLUMNS, empty_history, first_positions, ordered_history
+from dde.sources.protocols import History, RunRecord
+from dde.sources.raw_runs import OBJECT_COLUMNS, RawRow, RawRun
+from dde.sources.run_records import run_record, utc_microseconds, wanted_config_keys
+from dde.sources.values import as_float, as_object, as_text
+
+__all__ = ["JsonlStore"]
+
+
+class JsonlStore:
+    """A JSON-lines export of dr_wandb.
+
+    Parameters
+    ----------
+    folder : str, path or Connection
+        Folder with the export, or with one folder that has it; an fsspec URL. Other files are ignored.
+
+    Raises
+    ------
+    SourceError
+        By any question, where the folder holds no export, or several.
+    FormatError
+        Where a line is no JSON object or has no run id.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | Connection) -> None:
+        self._connection = folder if isinstance(folder, Connection) else Connection(folder)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._connection.redacted!r})"
+
+    @property
+    def description(self) -> str:
+        """The folder, without credentials."""
+        return self._connection.redacted
+
+    def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
+        """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
+
+        The version of a run is a digest of its line, and of its logged lines.
+        """
+        export = self._export()
+        return list(_run_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
+
+    def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
+        """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
+
+        Rows without a step can't be placed and are left out.
+        """
+        file = self._export().history
+        keys = list(dict.fromkeys(keys))
+        if file is None:
+            return empty_history(keys)
+        log = files.read_log(file)
+        position = np.full(len(log.run_ids), -1, dtype=np.int32)
+        for run_id, asked in first_positions(run_ids).items():
+            if run_id in log.run_ids:
+                position[log.run_ids[run_id]] = asked
+        run = position[log.run]
+        rows = np.flatnonzero((run >= 0) & np.isfinite(log.step))
+        values: dict[str, npt.NDArray[np.float64]] = {}
+        for key in keys:
+            whole = np.full(len(log.run), np.nan)
+            if key in log.columns:
+                logged, numbers = log.columns[key]
+                whole[logged] = numbers
+            values[key] = whole[rows]
+        return ordered_history(run[rows], log.step[rows].astype(np.int64), values)
+
+    def evaluations(
+        self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+        """Return final evaluations from the summaries: per (task, entry), a (run,) array.
+
+        See `PosttrainingSource`.
+        """
+        return files.summary_table(self._export().runs).select(run_ids, names)
+
+    def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Return the keys of all histories and the (task, entry) of all evaluations, both sorted."""
+        export = self._export()
+        keys = () if export.history is None else files.read_log(export.history).columns
+        logs = sorted(key for key in keys if key not in LOG_COLUMNS and not key.startswith("_"))
+        return logs, files.summary_table(export.runs).public_names()
+
+    def is_flat(self) -> bool:
+        """Whether config and summary stand in one object: never; see `RawExport`."""
+        return False
+
+    def raw_run_count(self) -> int:
+        """Return how many runs there are; see `RawExport`."""
+        return len(files.run_digests(self._export().runs))
+
+    def raw_runs(self) -> Iterator[RawRun]:
+        """Yield every run with all that the export has of it; see `RawExport`."""
+        for run in files.run_lines(self._export().runs):
+            yield RawRun(
+                run_id=run["run_id"],
+                run_name=as_text(run["run_name"]),
+                state=as_text(run["state"]),
+                project=as_text(run["project"]),
+                entity=as_text(run["entity"]),
+                created_at=utc_microseconds(run["created_at"]),
+                objects=tuple(_object_text(run[name]) for name in OBJECT_COLUMNS),
+            )
+
+    def has_history(self) -> bool:
+        """Return whether training logs were exported at all; see `RawExport`."""
+        return self._export().history is not None
+
+    def raw_rows(self, run_ids: Sequence[str]) -> Iterator[RawRow]:
+        """Yield the logged rows of these runs; see `RawExport`."""
+        file = self._export().history
+        if file is None:
+            return
+        for row in files.log_lines(file, run_ids):
+            step = as_float(row.get("step", row.get("_step")))
+            yield RawRow(
+                run_id=row["run_id"],
+                step=int(step) if np.isfinite(step) else None,
+                timestamp=utc_microseconds(row.get("timestamp", row.get("_timestamp"))),
+                runtime=as_float(row.get("runtime", row.get("_runtime"))),
+                wandb_metadata=_object_text(row.get("wandb_metadata", row.get("_wandb"))),
+                metrics=dump_json(files.logged_metrics(row)),
+            )
+
+    def _export(self) -> Export:
+        return find_export(self._connection, ("jsonl",))
+
+
+def _object_text(value: object) -> str:
+    # JSON text goes on as it is, so that every number keeps its digits.
+    return value if isinstance(value, str) and as_object(load_json(value)) else dump_json(as_object(value))
+
+
+@functools.lru_cache(maxsize=4)
+def _run_records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
+    summaries = files.summary_table(runs)
+    digests = files.run_digests(runs)
+    logged = {} if history is None else files.read_log(history).digests
+    records = [
+        run_record(
+            run_id=run["run_id"],
+            run_name=run["run_name"],
+            state=run["state"],
+            project=run["project"],
+            entity=run["entity"],
+            created_at=run["created_at"],
+            config=as_object(run["config"]),
+            summary=summaries.picked[position],
+            metadata=run["wandb_metadata"],
+            tags=as_object(run["system_attrs"]).get("tags"),
+            config_keys=config_keys,
+            evaluated=summaries.evaluated[position],
+            version=f"{digests[run['run_id']]}-{logged.get(run['run_id'], '')}",
+        )
+        for position, run in enumerate(files.run_lines(runs))
+    ]
+    return tuple(sorted(records, key=lambda record: record.run_id))
