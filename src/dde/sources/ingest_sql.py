@@ -1,0 +1,192 @@
+"""Statements that load runs into PostgreSQL: the tables of both layouts, and what replaces changed runs.
+
+Whole runs arrive in temporary tables of one form. The server compares them with what it has, so that a run
+that is there already is not written again and keeps its row versions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = [
+    "CREATE_INCOMING",
+    "LOCK",
+    "TABLES",
+    "TableLayout",
+    "changed_logs",
+    "changed_runs",
+    "insert_logs",
+    "insert_runs",
+]
+
+TableLayout = Literal["0.1", "old"]
+
+#: One batch at a time, whoever ingests; released when the transaction ends.
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('dde ingest', 0))"
+
+_CREATE_RUNS: dict[TableLayout, str] = {
+    "0.1": """
+    CREATE TABLE wandb_runs (
+        run_id VARCHAR NOT NULL PRIMARY KEY,
+        run_name VARCHAR NOT NULL,
+        state VARCHAR NOT NULL,
+        project VARCHAR NOT NULL,
+        entity VARCHAR NOT NULL,
+        created_at TIMESTAMP WITHOUT TIME ZONE,
+        config JSONB NOT NULL,
+        summary JSONB NOT NULL,
+        wandb_metadata JSONB NOT NULL,
+        system_metrics JSONB NOT NULL,
+        system_attrs JSONB NOT NULL,
+        sweep_info JSONB NOT NULL
+    )
+    """,
+    "old": """
+    CREATE TABLE wandb_runs (
+        run_id VARCHAR NOT NULL PRIMARY KEY,
+        run_name VARCHAR NOT NULL,
+        state VARCHAR NOT NULL,
+        project VARCHAR NOT NULL,
+        entity VARCHAR NOT NULL,
+        created_at TIMESTAMP WITHOUT TIME ZONE,
+        runtime INTEGER,
+        raw_data JSONB NOT NULL
+    )
+    """,
+}
+_CREATE_HISTORY: dict[TableLayout, str] = {
+    "0.1": """
+    CREATE TABLE wandb_history (
+        id SERIAL NOT NULL PRIMARY KEY,
+        run_id VARCHAR NOT NULL,
+        step INTEGER,
+        timestamp TIMESTAMP WITHOUT TIME ZONE,
+        runtime INTEGER,
+        wandb_metadata JSONB NOT NULL,
+        metrics JSONB NOT NULL
+    )
+    """,
+    "old": """
+    CREATE TABLE wandb_history (
+        id SERIAL NOT NULL PRIMARY KEY,
+        run_id VARCHAR NOT NULL,
+        step INTEGER,
+        timestamp TIMESTAMP WITHOUT TIME ZONE,
+        metrics JSONB NOT NULL
+    )
+    """,
+}
+
+#: Per table and layout, the statement that makes it as dr_wandb does.
+TABLES = {"wandb_runs": _CREATE_RUNS, "wandb_history": _CREATE_HISTORY}
+
+#: Where a batch arrives; gone when the transaction ends.
+CREATE_INCOMING = """
+CREATE TEMPORARY TABLE dde_incoming_runs (
+    run_id text, run_name text, state text, project text, entity text, created_at timestamp,
+    config jsonb, summary jsonb, wandb_metadata jsonb, system_metrics jsonb, system_attrs jsonb, sweep_info jsonb
+) ON COMMIT DROP;
+CREATE TEMPORARY TABLE dde_incoming_history (
+    position bigint, run_id text, step integer, timestamp timestamp, runtime integer,
+    wandb_metadata jsonb, metrics jsonb
+) ON COMMIT DROP
+"""
+
+# Before 0.1 the keys of the summary were written over those of config, and the objects of final evaluations
+# stood in it as JSON text.
+_RAW_DATA = """
+i.config || coalesce((
+    SELECT jsonb_object_agg(e.key, CASE
+        WHEN starts_with(e.key, 'oe_eval_metrics/') AND jsonb_typeof(e.value) = 'object'
+        THEN to_jsonb(e.value::text) ELSE e.value END)
+    FROM jsonb_each(i.summary) e
+), '{}')
+"""
+_RUNTIME = """
+CASE WHEN jsonb_typeof(i.summary -> '_runtime') = 'number' THEN round((i.summary ->> '_runtime')::numeric)::int END
+"""
+
+# Per layout, each column and what it is made of.
+_RUN_COLUMNS: dict[TableLayout, dict[str, str]] = {
+    "0.1": {
+        name: f"i.{name}"
+        for name in (
+            "run_id",
+            "run_name",
+            "state",
+            "project",
+            "entity",
+            "created_at",
+            "config",
+            "summary",
+            "wandb_metadata",
+            "system_metrics",
+            "system_attrs",
+            "sweep_info",
+        )
+    },
+    "old": {
+        **{name: f"i.{name}" for name in ("run_id", "run_name", "state", "project", "entity", "created_at")},
+        "runtime": _RUNTIME,
+        "raw_data": _RAW_DATA,
+    },
+}
+_LOG_COLUMNS: dict[TableLayout, tuple[str, ...]] = {
+    "0.1": ("run_id", "step", "timestamp", "runtime", "wandb_metadata", "metrics"),
+    "old": ("run_id", "step", "timestamp", "metrics"),
+}
+
+
+def _incoming_runs(layout: TableLayout) -> str:
+    columns = ", ".join(f"{source} AS {name}" for name, source in _RUN_COLUMNS[layout].items())
+    return f"SELECT {columns} FROM dde_incoming_runs i"
+
+
+def _row(alias: str, columns: tuple[str, ...]) -> str:
+    return "(" + ", ".join(f"{alias}.{name}" for name in columns) + ")"
+
+
+def changed_runs(layout: TableLayout) -> str:
+    """Return the query of incoming runs whose row is absent or differs: run_id, whether it was there."""
+    columns = tuple(_RUN_COLUMNS[layout])
+    return f"""
+    SELECT g.run_id, r.run_id IS NOT NULL
+    FROM ({_incoming_runs(layout)}) g LEFT JOIN wandb_runs r ON r.run_id = g.run_id
+    WHERE {_row("g", columns)} IS DISTINCT FROM {_row("r", columns)}
+    """
+
+
+def changed_logs(layout: TableLayout) -> str:
+    """Return the query of incoming runs whose logged rows differ, compared in the order they were logged."""
+    columns = _LOG_COLUMNS[layout]
+    numbered = "row_number() OVER (PARTITION BY {0}.run_id ORDER BY {0}.{1}) AS number, {2}"
+    stored = numbered.format("h", "id", ", ".join(f"h.{name}" for name in columns))
+    given = numbered.format("i", "position", ", ".join(f"i.{name}" for name in columns))
+    return f"""
+    WITH stored AS (
+        SELECT {stored} FROM wandb_history h WHERE h.run_id IN (SELECT run_id FROM dde_incoming_runs)
+    ), given AS (
+        SELECT {given} FROM dde_incoming_history i
+    )
+    SELECT DISTINCT coalesce(s.run_id, g.run_id)
+    FROM stored s FULL JOIN given g ON s.run_id = g.run_id AND s.number = g.number
+    WHERE {_row("s", columns)} IS DISTINCT FROM {_row("g", columns)}
+    """
+
+
+def insert_runs(layout: TableLayout) -> str:
+    """Return the statement that writes the rows of the runs in ``run_ids``."""
+    columns = ", ".join(_RUN_COLUMNS[layout])
+    return f"""
+    INSERT INTO wandb_runs ({columns})
+    SELECT {columns} FROM ({_incoming_runs(layout)}) g WHERE g.run_id = ANY(%(run_ids)s::text[])
+    """
+
+
+def insert_logs(layout: TableLayout) -> str:
+    """Return the statement that writes the logged rows of the runs in ``run_ids``, in order."""
+    columns = ", ".join(_LOG_COLUMNS[layout])
+    return f"""
+    INSERT INTO wandb_history ({columns})
+    SELECT {columns} FROM dde_incoming_history WHERE run_id = ANY(%(run_ids)s::text[]) ORDER BY position
+    """
