@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from store_data import (
+    EVALUATION_NAMES,
+    EXPECTED,
+    EXPECTED_EVALUATIONS,
+    EXPECTED_STEP,
+    KEYS,
+    RUNS,
+    fill_tables,
+    write_jsonl,
+    write_parquet,
+)
+
+from dde.errors import SourceError
+from dde.sources import ingest as module
+from dde.sources.ingest import ingest
+from dde.sources.postgres import PostgresStore
+from postgres_server import PostgresServer
+
+_IDS = ["b_sft", "a_dpo", "c_no_log"]
+
+
+def _contents(dsn: str) -> tuple[list[Any], list[Any]]:
+    """All rows with the transactions that wrote them."""
+    with psycopg.connect(dsn) as connection:
+        runs = connection.execute("SELECT xmin::text, r::text FROM wandb_runs r ORDER BY run_id").fetchall()
+        logs = connection.execute("SELECT xmin::text, h::text FROM wandb_history h ORDER BY id").fetchall()
+    return runs, logs
+
+
+@pytest.fixture(params=["parquet", "jsonl", "plain jsonl"])
+def export(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param == "parquet":
+        return write_parquet(tmp_path)
+    return write_jsonl(tmp_path, plain="plain" in request.param)
+
+
+@pytest.mark.parametrize("layout", ["0.1", "old"])
+def test_what_is_loaded_is_what_was_exported(export: Path, database: str, layout: Any) -> None:
+    report = ingest(export, database, layout=layout)
+    assert sorted(report.added) == ["a_dpo", "b_sft", "c_no_log"]
+    assert (report.layout, report.replaced, report.unchanged, report.rows_written) == (layout, [], [], 7)
+    store = PostgresStore(database)
+    history = store.history(_IDS[:2], KEYS)
+    assert history.step.tolist() == EXPECTED_STEP
+    for key, values in EXPECTED.items():
+        np.testing.assert_array_equal(history.values[key], values, err_msg=key)
+    values = store.evaluations(["a_dpo", "b_sft", "c_no_log"], list(EXPECTED_EVALUATIONS))
+    for name, expected in EXPECTED_EVALUATIONS.items():
+        np.testing.assert_array_equal(values[name], expected, err_msg=str(name))
+    assert store.metric_names()[1] == EVALUATION_NAMES
+    assert [run.evaluated for run in store.runs()] == [False, True, True]
+
+
+def test_the_tables_are_those_of_dr_wandb(database: str, postgres: PostgresServer, tmp_path: Path) -> None:
+    def columns(dsn: str) -> list[Any]:
+        with psycopg.connect(dsn) as connection:
+            return connection.execute(
+                """SELECT table_name, column_name, data_type FROM information_schema.columns
+                WHERE table_schema = 'public' ORDER BY table_name, ordinal_position"""
+            ).fetchall()
+
+    for layout in ("0.1", "old"):
+        ours, theirs = postgres.new_database(), postgres.new_database()
+        ingest(write_parquet(tmp_path), ours, layout=layout)
+        fill_tables(theirs, layout)
+        assert columns(ours) == columns(theirs)
+        with psycopg.connect(ours) as connection:
+            indexes = connection.execute("SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'").fetchone()
+        assert indexes == (2,)  # the primary keys: none on the run ids of the log
+
+
+def test_whole_objects_arrive(database: str, tmp_path: Path) -> None:
+    ingest(write_parquet(tmp_path), database)
+    with psycopg.connect(database) as connection:
+        for run in RUNS:
+            row = connection.execute(
+                """SELECT config, summary, wandb_metadata, system_metrics, system_attrs, sweep_info
+                FROM wandb_runs WHERE run_id = %s""",
+                (run["run_id"],),
+            ).fetchone()
+            names = ("config", "summary", "wandb_metadata", "system_metrics", "system_attrs", "sweep_info")
+            assert row == tuple(run[name] for name in names)
+        kept = connection.execute("SELECT metrics FROM wandb_history WHERE run_id = 'b_sft' ORDER BY id").fetchall()
+    # Null in the wide table is a key that was not logged.
+    assert kept[0][0].keys() == {"train_loss", "learning_rate", "total_tokens", 'eval/50%s "it\'s", a\\b %(x)s'}
+
+
+@pytest.mark.parametrize("layout", ["0.1", "old"])
+def test_a_second_run_changes_nothing(export: Path, database: str, layout: Any) -> None:
+    ingest(export, database, layout=layout)
+    before, versions = _contents(database), [run.version for run in PostgresStore(database).runs()]
+    report = ingest(export, database)
+    assert (report.layout, report.added, report.replaced, len(report.unchanged)) == (layout, [], [], 3)
+    assert report.rows_written == 0
+    assert _contents(database) == before
+    assert [run.version for run in PostgresStore(database).runs()] == versions
+
+
+def test_changed_runs_are_replaced_and_others_stay(database: str, tmp_path: Path) -> None:
+    write_parquet(tmp_path)
+    ingest(tmp_path, database)
+    with psycopg.connect(database) as connection:
+        # A run of another project, a log that grew since, and a row that was lost.
+        connection.execute(
+            """INSERT INTO wandb_runs SELECT 'other', run_name, state, 'q', entity, created_at, config, summary,
+            wandb_metadata, system_metrics, system_attrs, sweep_info FROM wandb_runs WHERE run_id = 'a_dpo';
+            INSERT INTO wandb_history (run_id, step, wandb_metadata, metrics) VALUES ('other', 1, '{}', '{}');
+            UPDATE wandb_runs SET state = 'running' WHERE run_id = 'b_sft';
+            DELETE FROM wandb_history WHERE run_id = 'a_dpo' AND step = 2"""
+        )
+    before = {run.run_id: run.version for run in PostgresStore(database).runs()}
+    report = ingest(tmp_path, database)
+    assert (report.added, sorted(report.replaced), report.unchanged) == ([], ["a_dpo", "b_sft"], ["c_no_log"])
+    assert report.rows_written == 2  # of b_sft only the run's own row had changed
+    store = PostgresStore(database)
+    after = {run.run_id: run.version for run in store.runs()}
+    assert {run_id for run_id in after if after[run_id] == before[run_id]} == {"c_no_log", "other"}
+    assert [run.state for run in store.runs()] == ["running", "finished", "failed", "running"]
+    assert store.history(["a_dpo"], []).step.tolist() == [1, 2]
+    assert store.history(["other"], []).step.tolist() == [1]
+
+
+def test_an_export_without_logs_leaves_those_there_are(database: str, tmp_path: Path) -> None:
+    ingest(write_parquet(tmp_path / "all"), database)
+    report = ingest(write_parquet(tmp_path / "runs", history=False), database)
+    assert len(report.unchanged) == 3
+    assert len(PostgresStore(database).history(["b_sft"], []).step) == 4
+
+
+def test_characters_that_have_no_place(database: str, tmp_path: Path) -> None:
+    run = {"run_id": "a\0", "run_name": "a", "config": {"note": "x\0y", "kept": "\\u0000 \U0001f600"}, "summary": {}}
+    text = json.dumps(run).replace('"kept"', '"half": "\\ud83d", "kept"')
+    (tmp_path / "runs.jsonl").write_text(text + "\n")
+    report = ingest(tmp_path, database)
+    assert list(report.replaced_characters.values()) == [3]
+    assert "3 characters that PostgreSQL can't hold replaced in 1 runs" in str(report)
+    with psycopg.connect(database) as connection:
+        row = connection.execute("SELECT run_id, config FROM wandb_runs").fetchone()
+    assert row == ("a\ufffd", {"note": "x\ufffdy", "half": "\ufffd", "kept": "\\u0000 \U0001f600"})
+
+
+def test_numbers_keep_their_digits(database: str, tmp_path: Path) -> None:
+    config = (
+        '{"a": 0.1000000000000000055511151231257827, "b": 12345678901234567890, "c": 1e-05, "d": NaN, "e": -Infinity}'
+    )
+    table = pa.table({"run_id": ["a"], "config": [config], "summary": ["{}"]})
+    pq.write_table(table, tmp_path / "runs_metadata.parquet")
+    ingest(tmp_path, database)
+    with psycopg.connect(database) as connection:
+        row = connection.execute("SELECT config::text FROM wandb_runs").fetchone()
+    assert row is not None
+    expected = config.replace("1e-05", "0.00001").replace("NaN", '"NaN"').replace("-Infinity", '"-Infinity"')
+    assert row[0] == expected
+
+
+def test_batches_and_progress(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH", 2)
+    seen: list[tuple[int, int]] = []
+    ingest(write_parquet(tmp_path), database, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(2, 3), (3, 3)]
+    assert len(PostgresStore(database).runs()) == 3
+
+
+def test_a_batch_is_written_whole_or_not_at_all(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "insert_logs", lambda layout: "SELECT 1/0 + length(%(run_ids)s::text)")
+    with pytest.raises(SourceError, match="division by zero"):
+        ingest(write_parquet(tmp_path), database)
+    assert _contents(database) == ([], [])
+
+
+def test_two_ingests_at_once(export: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH", 1)
+    reports: list[Any] = []
+    errors: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            reports.append(ingest(export, database))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert sorted(run_id for report in reports for run_id in report.added) == ["a_dpo", "b_sft", "c_no_log"]
+    assert sum(report.rows_written for report in reports) == 7
+    assert len(_contents(database)[1]) == 7
+
+
+def test_layouts_that_do_not_fit(database: str, postgres: PostgresServer, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "new")
+    write_parquet(tmp_path / "flat", layout="raw_data")
+    ingest(tmp_path / "new", database)
+    with pytest.raises(SourceError, match=r"have the layout '0.1', not 'old'"):
+        ingest(tmp_path / "new", database, layout="old")
+    with pytest.raises(SourceError, match=r"can't be told apart.*layout='old'"):
+        ingest(tmp_path / "flat", database)
+    flat = postgres.new_database()
+    assert ingest(tmp_path / "flat", flat).layout == "old"
+    values = PostgresStore(flat).evaluations(["b_sft"], [("csqa", "primary_metric")])
+    assert values["csqa", "primary_metric"].tolist() == [0.4864864865]
+
+
+def test_ends_that_do_not_fit(database: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is no database"):
+        ingest(write_parquet(tmp_path), str(tmp_path))
+    with pytest.raises(SourceError, match="is a database, not an export"):
+        ingest(database, database)
+    with pytest.raises(SourceError, match="can't be reached") as raised:
+        ingest(tmp_path, "postgresql://u:hush@127.0.0.1:1/db")
+    assert "hush" not in str(raised.value)
+
+
+def test_no_password_in_the_report(postgres: PostgresServer, database: str, tmp_path: Path) -> None:
+    postgres.execute(f"GRANT ALL ON DATABASE {database.partition('@/')[2].partition('?')[0]} TO ada")
+    with psycopg.connect(database) as connection:
+        connection.execute("GRANT ALL ON SCHEMA public TO ada")
+    locked = postgres.locked(database)
+    report = ingest(write_parquet(tmp_path), locked)
+    assert len(report.added) == 3
+    assert "hush" not in str(report) + repr(report)
+
+
+def test_real_export(real_data: Path, database: str) -> None:
+    report = ingest(real_data, database)
+    assert (len(report.added), report.rows_written) == (4, 2393)
+    assert len(ingest(real_data, database).unchanged) == 4
+    with psycopg.connect(database) as connection:
+        rows = connection.execute("SELECT run_id, config, summary, system_attrs FROM wandb_runs").fetchall()
+    stored = {row[0]: row[1:] for row in rows}
+    for row in pq.read_table(real_data / "runs_metadata.parquet").to_pylist():
+        expected = tuple(json.loads(row[name]) for name in ("config", "summary", "system_attrs"))
+        assert stored[row["run_id"]] == expected
