@@ -24,6 +24,8 @@ _QUOTES = (ord("'"), ord('"'))
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|NaN|inf|Infinity)"
 _PAIR = re.compile(rf"""\s*(?P<q>['"])(?P<key>(?:(?!(?P=q)).)*)(?P=q)\s*:\s*(?P<value>{_NUMBER}|None|null)\s*""")
+# Key sets differ by size and task: a batch holds a handful of them, and more only where something is odd.
+_KINDS = 12
 _NULLS = pa.array(["None", "null"])
 
 
@@ -141,7 +143,13 @@ def _parse_alike(
         steps = np.arange(count)
         colon = colons[colon_at[rows][:, None] + steps]
         end = ends[end_at[rows][:, None] + steps]
-        _parse_kind(data, buffer, offsets, rows, colon, end, entries, out, slow)
+        for _ in range(_KINDS):
+            if not len(rows):
+                break
+            other = ~_parse_kind(data, buffer, offsets, rows, colon, end, entries, out, slow)
+            # The first row was the model: where it resembles nothing, not even itself, it is read singly.
+            other[0] = False
+            rows, colon, end = rows[other], colon[other], end[other]
 
 
 def _parse_kind(
@@ -154,8 +162,11 @@ def _parse_kind(
     entries: list[str],
     out: npt.NDArray[np.float64],
     slow: npt.NDArray[np.bool_],
-) -> None:
-    """Parse rows with one number of entries; `colon` and `end` are (row, position) offsets into `data`."""
+) -> npt.NDArray[np.bool_]:
+    """Parse the rows that have the keys of the first one, and return which they are.
+
+    All rows have one number of entries; `colon` and `end` are (row, position) offsets into `data`.
+    """
     # A key runs from behind its opening quote to before its closing one: {'key': value, 'key': value}.
     key_start = np.empty_like(colon)
     key_start[:, 0] = offsets[rows] + 2
@@ -163,17 +174,18 @@ def _parse_kind(
     key_end = colon - 1
     good = (key_end > key_start).all(axis=1) & (end > colon + 1).all(axis=1)
     good &= (data[colon + 1] == _SPACE).all(axis=1) & (end[:, -1] == offsets[rows + 1] - 1)
-    if not good.any():
-        return
-    model = int(np.flatnonzero(good)[0])
-    keys = [bytes(data[a:b]) for a, b in zip(key_start[model], key_end[model], strict=True)]
-    good &= ((key_end - key_start) == (key_end[model] - key_start[model])).all(axis=1)
+    if not good[0]:
+        return np.zeros(len(rows), bool)
+    keys = [bytes(data[a:b]) for a, b in zip(key_start[0], key_end[0], strict=True)]
+    good &= ((key_end - key_start) == (key_end[0] - key_start[0])).all(axis=1)
     position_of = {key: position for position, key in enumerate(keys)}
     wanted = [(column, position_of.get(entry.encode())) for column, entry in enumerate(entries)]
-    # That a key is absent is known only once every key of the row has been compared.
-    absent = any(position is None for _, position in wanted)
-    compared = range(len(keys)) if absent else [p for _, p in wanted if p is not None]
-    for number in compared:
+    if len(position_of) < len(keys):
+        # A key that stands twice is for the strict grammar to report.
+        return np.zeros(len(rows), bool)
+    # Every key is compared, also those nobody asked for: only then is an absent key known to be absent, and a
+    # repeated one to be malformed.
+    for number in range(len(keys)):
         start, stop = key_start[:, number], key_end[:, number]
         good &= np.isin(data[start - 1], _QUOTES) & (data[stop] == data[start - 1])
         good[good] = _same_bytes(data, start[good], keys[number])
@@ -190,6 +202,7 @@ def _parse_kind(
     for column, numbers in columns:
         out[kept, column] = numbers[readable]
     slow[kept] = False
+    return good
 
 
 def _same_bytes(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], key: bytes) -> npt.NDArray[np.bool_]:

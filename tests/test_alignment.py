@@ -1,0 +1,140 @@
+"""Alignment against the plain reference, under generated gaps, branches and grids."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import ReferenceRun, between
+
+from dde.curves.alignment import Chains, Interpolation, align, interpolate
+from dde.curves.grids import TokenGrid, resolve_grid
+from dde.curves.observations import Observations
+from dde.errors import UnknownNameError
+
+METHODS = ("linear", "log", "nearest", "previous")
+values = st.floats(-1e3, 1e3, allow_nan=False)
+tokens = st.integers(0, 400)
+knots = st.dictionaries(tokens, values, max_size=8)
+
+
+@st.composite
+def families(draw: st.DrawFn) -> list[ReferenceRun]:
+    """A base and runs that branch from it and from each other, at, between or past observations."""
+    runs = [ReferenceRun(draw(knots))]
+    for _ in range(draw(st.integers(0, 4))):
+        parent = draw(st.sampled_from(runs))
+        earliest = max(parent.branch, 0)
+        at_observation = [t for t in parent.own if t >= earliest]
+        branch = draw(st.sampled_from(at_observation)) if at_observation and draw(st.booleans()) else None
+        if branch is None:
+            branch = draw(st.integers(earliest, earliest + 150))
+        own = {branch + draw(st.integers(1, 100)): draw(values) for _ in range(draw(st.integers(0, 5)))}
+        runs.append(ReferenceRun(own, parent, branch))
+    return runs
+
+
+def as_arrays(runs: list[ReferenceRun]) -> tuple[Chains, Observations]:
+    parents = [-1 if r.parent is None else runs.index(r.parent) for r in runs]
+    x = [np.array(sorted(r.own), np.int64) for r in runs]
+    y = [np.array([r.own[t] for t in sorted(r.own)]) for r in runs]
+    offsets = np.concatenate([[0], np.cumsum([len(t) for t in x])]).astype(np.int64)
+    chains = Chains(
+        tuple(map(str, range(len(runs)))), np.array(parents, np.int32), np.array([r.branch for r in runs], np.int64)
+    )
+    flat = np.concatenate(x)
+    return chains, Observations(offsets, flat, flat, np.concatenate(y))
+
+
+@given(
+    families(),
+    st.lists(st.integers(0, 600), max_size=30, unique=True),
+    st.sampled_from(METHODS),
+    st.booleans(),
+    st.booleans(),
+    st.none() | st.integers(1, 200),
+)
+def test_curves_equal_the_plain_reference(
+    runs: list[ReferenceRun], points: list[int], method: str, joins: bool, bridge: bool, max_gap: int | None
+) -> None:
+    chains, own = as_arrays(runs)
+    grid = np.array(sorted({*points, *(t for r in runs for t in r.own), *(r.branch for r in runs if r.parent)}), np.int64)
+    how = Interpolation(method, max_gap, bridge)  # type: ignore[arg-type]
+    made, codes = align(chains, own, grid, how, joins, support=True)
+    assert codes is not None
+    for i, run in enumerate(runs):
+        expected = np.array([run.value(int(t), method, joins, bridge, max_gap) for t in grid])
+        np.testing.assert_allclose(made[i], expected, rtol=1e-12, atol=1e-12)
+        # At an observation the source's own number, bit for bit.
+        for j, t in enumerate(grid):
+            seen = run.observation(int(t))
+            if seen is not None:
+                assert made[i, j] == seen
+            assert codes[i, j] == run.support(int(t), float(expected[j]))
+        if run.parent is not None:
+            shared = grid <= run.branch
+            np.testing.assert_array_equal(made[i][shared], made[runs.index(run.parent)][shared])
+
+
+@given(knots, st.lists(tokens, min_size=1, max_size=20, unique=True), st.sampled_from(METHODS))
+def test_a_curve_is_never_extrapolated(known: dict[int, float], points: list[int], method: str) -> None:
+    x = np.array(sorted(known), np.int64)
+    at = np.array(sorted(points), np.int64)
+    made = interpolate(x, np.array([known[t] for t in sorted(known)]), at, method)  # type: ignore[arg-type]
+    outside = (at < x[0]) | (at > x[-1]) if len(x) else np.ones(len(at), bool)
+    assert np.isnan(made[outside]).all()
+    assert not np.isnan(made[~outside]).any()
+    expected = [between(sorted(known.items()), int(t), method, None) for t in at]
+    np.testing.assert_allclose(made, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_monotone_cubic_stays_between_its_neighbours() -> None:
+    x, y = np.array([0, 100, 200, 300]), np.array([0.0, 1.0, 1.0, 5.0])
+    made = interpolate(x, y, np.arange(301), "pchip")
+    assert (np.diff(made) >= -1e-12).all()
+    assert made[150] == pytest.approx(1.0)
+    np.testing.assert_array_equal(made[[0, 100, 200, 300]], y)
+
+
+def test_infinite_observations_stay_and_spoil_only_their_stretches() -> None:
+    for method in (*METHODS, "pchip"):
+        made = interpolate(np.array([0, 10, 20, 30]), np.array([1.0, np.inf, 3.0, 4.0]), np.arange(31), method)  # type: ignore[arg-type]
+        assert made[0] == 1.0
+        assert made[10] == np.inf
+        assert made[20] == 3.0
+        assert np.isfinite(made[20:]).all()
+
+
+def test_unknown_method_names_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean linear"):
+        Interpolation("linaer")  # type: ignore[arg-type]
+
+
+@given(st.lists(tokens, max_size=50), st.lists(tokens, max_size=300), st.integers(1, 64))
+def test_auto_grid_holds_what_is_required_and_keeps_its_size(required: list[int], dense: list[int], room: int) -> None:
+    grid = TokenGrid.auto(room).build(np.array(required, np.int64), np.array(dense, np.int64))
+    assert (np.diff(grid) > 0).all()
+    assert set(required) <= set(grid.tolist())
+    assert set(grid.tolist()) <= {*required, *dense}
+    assert len(grid) <= max(room, len(set(required)))
+
+
+@pytest.mark.parametrize("kind", ["linear", "log", "quantile"])
+def test_grids_of_n_points_span_the_positions(kind: str) -> None:
+    grid = getattr(TokenGrid, kind)(11).build(np.array([0, 1000]), np.arange(0, 1000, 7))
+    assert len(grid) == 11
+    assert grid[-1] == 1000
+    assert grid[0] == (7 if kind == "log" else 0)
+
+
+def test_grid_arguments() -> None:
+    assert resolve_grid("union") == TokenGrid.observed()
+    assert resolve_grid(5) == TokenGrid.linear(5)
+    assert resolve_grid([3, 1, 1.2]).values == (1, 3)
+    with pytest.raises(UnknownNameError, match="auto"):
+        resolve_grid("atuo")
+    with pytest.raises(ValueError, match="negative"):
+        resolve_grid([-1])
+    with pytest.raises(ValueError, match="holds nothing"):
+        resolve_grid(0)

@@ -1,0 +1,92 @@
+"""Dict text: the fast path agrees with Python's own reading, odd rows are named."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dde.names import ENTRIES
+from dde.sources.dict_text import parse_dict_row, parse_dicts
+
+numbers = st.floats() | st.none() | st.integers(-(10**6), 10**6)
+keys = st.sampled_from(ENTRIES)
+
+
+def plain(text: str) -> dict[str, float]:
+    """Read a dict text the slow and certain way."""
+    body = text.replace("nan", "None").replace("NaN", "null")
+    try:
+        read = ast.literal_eval(body.replace("-inf", "-1e999").replace("inf", "1e999"))
+    except (ValueError, SyntaxError):
+        read = json.loads(text)
+    return {k: math.nan if v is None else float(v) for k, v in read.items()}
+
+
+@given(st.lists(st.dictionaries(keys, numbers, max_size=6), min_size=1, max_size=8), st.lists(keys, unique=True, max_size=4))
+def test_any_rows_read_as_python_reads_them(rows: list[dict[str, float | None]], entries: list[str]) -> None:
+    texts = [json.dumps(r) if i % 3 == 2 else repr(r) for i, r in enumerate(rows)]
+    parsed = parse_dicts(pa.array(texts), entries)
+    assert not parsed.malformed
+    for i, text in enumerate(texts):
+        expected = plain(text)
+        for j, entry in enumerate(entries):
+            np.testing.assert_array_equal(parsed.values[i, j], expected.get(entry, math.nan))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_alike_rows_read_bit_for_bit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = rng.random((40, len(ENTRIES))) * 10.0 ** rng.integers(-300, 300, (40, len(ENTRIES)))
+    matrix[rng.random(matrix.shape) < 0.02] = np.nan
+    matrix[rng.random(matrix.shape) < 0.02] = -np.inf
+    texts = pa.array([repr(dict(zip(ENTRIES, row.tolist(), strict=True))) for row in matrix])
+    # A slice, so that offsets into the buffer do not begin at zero.
+    parsed = parse_dicts(texts[3:], ENTRIES)
+    np.testing.assert_array_equal(parsed.values, matrix[3:])
+
+
+def test_reordered_keys_of_one_length_are_not_confused() -> None:
+    rows = ["{'acc_per_char': 1.0, 'acc_per_byte': 2.0}", "{'acc_per_byte': 3.0, 'acc_per_char': 4.0}"]
+    parsed = parse_dicts(pa.array(rows * 50), ["acc_per_char"])
+    assert parsed.values[:2, 0].tolist() == [1.0, 4.0]
+
+
+def test_a_replaced_key_of_the_same_length_is_absent() -> None:
+    rows = ["{'acc_raw': 1.0, 'margina': 2.0}", "{'acc_raw': 1.0, 'marginb': 3.0}"]
+    parsed = parse_dicts(pa.array(rows), ["marginb"])
+    np.testing.assert_array_equal(parsed.values[:, 0], [np.nan, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{'a': 1.0", "braces"),
+        ("", "braces"),
+        ("{'a': x}", "no key with a number"),
+        ("{'a': 1_0}", "no comma"),
+        ("{'a': 1, 'a': 2}", "twice"),
+        ("{'a': __import__('os')}", "no key with a number"),
+        ("{'a': 1,}", "no key with a number"),
+        ("['a', 1]", "braces"),
+    ],
+)
+def test_malformed_rows_are_named_and_the_others_read(text: str, reason: str) -> None:
+    parsed = parse_dicts(pa.array(["{'a': 1.5}", text, "{'a': 2.5}"]), ["a"])
+    assert list(parsed.malformed) == [1]
+    assert reason in parsed.malformed[1]
+    np.testing.assert_array_equal(parsed.values[:, 0], [1.5, np.nan, 2.5])
+    with pytest.raises(ValueError, match=reason):
+        parse_dict_row(text)
+
+
+def test_null_rows_and_no_rows() -> None:
+    parsed = parse_dicts(pa.array(["{'a': None}", None]), ["a"])
+    assert parsed.malformed == {1: "it is null"}
+    assert parse_dicts(pa.array([], pa.string()), ["a"]).values.shape == (0, 1)

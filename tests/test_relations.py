@@ -1,0 +1,256 @@
+"""Run names, parents, tokens, treatments: each rule on the case that it is for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dde.errors import LineageError, SelectionError, UnknownNameError
+from dde.relations.evidence import gather_evidence, parse_command
+from dde.relations.registry import Registry
+from dde.relations.run_names import parse_run_name
+from dde.relations.selection import matches, select_runs
+from dde.relations.token_counts import restore_counter
+
+FINAL_4M = 5_725 * 32 * 2048
+
+
+def registry(*runs: FakeRun, **options: object) -> Registry:
+    tables = FakeTables({"dolma1_7-4M-default": {0: {"piqa": 0.5}, 5725: {"piqa": 0.6}}})
+    return Registry(tables, FakeStore(list(runs)), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("2025_08_18-22_30_05_allenai--DataDecide-dolma1_7-4M_main_default", {"recipe": "dolma1_7", "size": "4M", "step": None}),
+        (
+            "2025_08_21-08_24_43_test_finetune_DD-dolma1_7-4M_main_1Mtx1_--learning_rate=5e-07",
+            {"recipe": "dolma1_7", "budget_tokens": 1e6, "epochs": 1, "learning_rate": 5e-7, "run_type": "supervised_ft"},
+        ),
+        (
+            "2025_08_21-15_03_00_test_finetune_DD-dolma1_7-4M_main_100M_toks_--learning_rate=5e-06",
+            {"budget_tokens": 1e8, "epochs": None, "learning_rate": 5e-6},
+        ),
+        (
+            "2025_08_27-07_52_26_test_dpo_tune_cache_dd__dolma1_7-4M__main__100Mt_lr=5e-06_default_--learning_rate=2e-07",
+            {"recipe": "dolma1_7", "size": "4M", "run_type": "dpo", "learning_rate": 2e-7, "starts_from_sft": True},
+        ),
+        (
+            "250901-155734_test_finetune_DD-dclm-baseline-150M_Ft_learning_rate=5e-05",
+            {"recipe": "dclm-baseline", "size": "150M", "full": True, "learning_rate": 5e-5, "step": None},
+        ),
+        (
+            "250902-101010_exp_100Mtx2_DD-c4-1B-20000-3_lr=1e-05",
+            {"recipe": "c4", "size": "1B", "step": 20000, "seed": "large aux 2", "budget_tokens": 1e8, "epochs": 2},
+        ),
+        ("250902-101010_exp_Ft_DD-falcon-and-cc-qc-10p-60M-29042-1_lr=1e-05", {"recipe": "falcon-and-cc-qc-10p", "step": 29042, "seed": "small aux 2"}),
+        (
+            "250902-101010_match_150M_hellaswag_finetune_10Mtx1_DD-dclm-baseline-25p-dolma1.7-75p-300M-12500-0",
+            {"recipe": "dclm-baseline-25p-dolma1.7-75p", "size": "300M", "step": 12500, "match": "match_150M_hellaswag"},
+        ),
+        (
+            "2025_08_21-08_24_43_exp_DD-dolma1_7-4M_main_default_--max_train_samples=1400_--reduce_loss=mean",
+            {"options": {"max_train_samples": "1400", "reduce_loss": "mean"}, "size": "4M"},
+        ),
+    ],
+)
+def test_every_form_of_run_name(name: str, expected: dict[str, object]) -> None:
+    facts = parse_run_name(name)
+    found = {
+        "recipe": facts.recipe and facts.recipe.slug,
+        "size": facts.size and facts.size.name,
+        "seed": facts.seed and facts.seed.name,
+        **{k: getattr(facts, k) for k in expected if k not in ("recipe", "size", "seed")},
+    }
+    assert {k: found[k] for k in expected} == expected
+
+
+def test_the_last_of_a_repeated_option_counts() -> None:
+    assert parse_command(["--a", "1", "--b", "--a", "2", "--c-d", "x", "y"]) == {"a": "2", "b": "true", "c_d": ["x", "y"]}
+
+
+def test_a_later_visitors_command_is_no_evidence() -> None:
+    run = sft("r", program="update_wandb.py", command=["--learning_rate", "9"], learning_rate=None)
+    assert "learning_rate" not in gather_evidence(run.record).hyperparameters
+    run = sft("r", program="x/finetune.py", command=["--learning_rate", "9"], learning_rate=None)
+    assert gather_evidence(run.record).hyperparameters["learning_rate"] == 9
+
+
+def test_config_is_believed_before_command_and_name_and_the_rest_reported() -> None:
+    name = "250901-155734_test_finetune_DD-c4-4M_Ft_lr=3e-05"
+    run = sft(name, program="finetune.py", command=["--learning_rate", "2e-05", "--model_name_or_path", "allenai/DataDecide-c4-4M"])
+    found = registry(run).derived[name]
+    assert found.hyperparameters["learning_rate"] == 1e-5
+    assert found.lineage == "dolma1_7-4M-default"
+    said = " / ".join(found.evidence.contradictions + found.parentage.contradictions)
+    assert "launch command 2e-05" in said
+    assert "run name 3e-05" in said
+    assert "DataDecide-c4-4M" in said
+
+
+def test_the_step_of_the_name_beats_config() -> None:
+    name = "250901-155734_test_finetune_100Mtx1_DD-dolma1_7-4M-2500-2_lr=1e-05"
+    run = registry(sft(name, [100.0], pretrain_steps=69369, model_size=1_176_800_000)).derived[name]
+    assert run.parentage.checkpoint is not None
+    assert run.parentage.checkpoint.revision == "step2500-seed-small-aux-3"
+    assert run.lineage == "dolma1_7-4M-small-aux-3"
+    assert run.label.endswith("@2500")
+    said = " / ".join(run.parentage.contradictions)
+    assert "pretrain_steps: config 69369, run name 2500" in said
+    assert "model_size: config 1B, parent 4M" in said
+
+
+def test_rounded_model_size_and_copied_steps_agree_with_the_final_checkpoint() -> None:
+    run = registry(sft("a", [10.0], model_size="3700000", pretrain_steps=5725, pretrain_tokens=375193600.0)).derived["a"]
+    assert not run.parentage.contradictions
+
+
+@pytest.mark.parametrize(
+    ("path", "parent", "evidence"),
+    [
+        ("/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e-06/", "2025_08_21-15_03_00_g_lr=5e-06", "config.model_name_or_path"),
+        ("/m/2025_08_21-15_03_00_g/2025_08_21-15_03_00_g_lr=5e-06", "2025_08_21-15_03_00_g_lr=5e-06", "config.model_name_or_path"),
+        ("/other/2025_08_21-15_03_00_g_lr=5e-06", "2025_08_21-15_03_00_g_lr=5e-06", "config.model_name_or_path"),
+        ("/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e", "2025_08_21-15_03_00_g_lr=5e-06", "cut short"),
+    ],
+)
+def test_another_runs_output_folder_is_the_parent(path: str, parent: str, evidence: str) -> None:
+    first = sft("2025_08_21-15_03_00_g_lr=5e-06", [100.0, 200.0], output_dir="/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e-06")
+    dpo = sft("child", program="dpo_tune_cache.py", model_name_or_path=path, dpo_beta=5)
+    found = registry(first, dpo).derived["child"]
+    assert found.parent_run_id == parent
+    assert evidence in found.parentage.evidence
+    assert found.label == "sft_lr=1e-05_fullx1+dpo_lr=1e-05_fullx1_beta=5"
+
+
+def test_an_ambiguous_cut_path_is_reported_not_guessed() -> None:
+    runs = [sft(f"2025_08_21-15_03_00_g_lr={r}", [100.0], output_dir=f"/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr={r}") for r in ("5e-06", "5e-05")]
+    cut = sft("child", program="dpo.py", model_name_or_path="/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e")
+    group = sft("child2", program="dpo.py", model_name_or_path="/m/2025_08_21-15_03_00_g/")
+    held = registry(*runs, cut, group)
+    assert held.placed["child"].status.startswith("no parent found: model path cut short fits 2 runs")
+    assert held.placed["child2"].status != "used"
+    assert held.derived["child"].label == ""
+
+
+def test_a_parent_known_by_name_but_absent() -> None:
+    name = "2025_08_21-15_03_00_test_finetune_DD-dolma1_7-4M_main_100M_toks_--learning_rate=5e-06"
+    dpo = sft("d", [1.0], program="dpo.py", model_name_or_path=f"/m/g/model/{name}/")
+    held = registry(dpo)
+    assert held.derived["d"].parent_run_id == name
+    assert held.derived["d"].lineage == "dolma1_7-4M-default"
+    assert held.placed["d"].branch_tokens is None
+    assert held.placed["d"].status == "parent not in store"
+
+
+def test_circles_and_self_parents_are_errors_that_name_the_runs() -> None:
+    a, b = sft("a", parent_run_id="b"), sft("b", parent_run_id="a")
+    with pytest.raises(LineageError, match=r"'a', 'b'|'b', 'a'"):
+        _ = registry(a, b).derived
+    with pytest.raises(LineageError, match="'a' is its own parent"):
+        _ = registry(sft("a", parent_run_id="a")).derived
+    assert registry(a, b, parents={"a": HUB}).placed["b"].branch_tokens is None  # a has no tokens of its own
+
+
+def test_the_user_settles_what_evidence_cannot() -> None:
+    orphan = sft("o", [100.0, 200.0], model_name_or_path=None)
+    held = registry(orphan)
+    assert held.placed["o"].status.startswith("no parent found")
+    told = registry(orphan, parents={"o": f"{HUB}@step1250-seed-default"})
+    assert told.placed["o"].branch_tokens == 1250 * 32 * 2048
+    assert told.placed["o"].status == "used"
+    with pytest.raises(UnknownNameError, match="not in the store"):
+        _ = registry(orphan, parents={"x": HUB}).derived
+    with pytest.raises(UnknownNameError, match="Hub revision"):
+        _ = registry(orphan, parents={"o": "nonsense"}).derived
+
+
+def test_replicates_do_not_depend_on_state_or_selection() -> None:
+    runs = [
+        sft("late", [10.0], created="2025-08-03"),
+        sft("early", [10.0], created="2025-08-01", state="crashed"),
+        sft("middle", [10.0], created="2025-08-02"),
+    ]
+    held = registry(*runs)
+    assert {k: r.label for k, r in held.derived.items()} == {
+        "early": "sft_lr=1e-05_fullx1",
+        "middle": "sft_lr=1e-05_fullx1#2",
+        "late": "sft_lr=1e-05_fullx1#3",
+    }
+    assert select_runs(held).runs == ("pretraining", "sft_lr=1e-05_fullx1#2", "sft_lr=1e-05_fullx1#3")
+
+
+def test_tokens_are_logged_restored_or_estimated() -> None:
+    samples = {"dataset_mixer_list": ["mix", "1.0"], "per_device_train_batch_size": 4, "gradient_accumulation_steps": 16}
+    logged = sft("logged", [9_000_000.0, 18_000_000.0], **samples)
+    fell = sft("fell", [100.0, 200.0, 50.0, 150.0])
+    untracked = sft("untracked", max_train_samples=1400, evaluations={"piqa": 0.5}, dataset_mixer_list=["mix", "1.0"], gpu_count=None)
+    other_mix = sft("other_mix", max_train_samples=1400, evaluations={"piqa": 0.5}, dataset_mixer_list=["else"], gpu_count=None)
+    dpo = sft("dpo", program="dpo.py", **samples)
+    dpo.rows.extend([(1, {"train_loss": 0.7}), (2, {"train_loss": 0.6})])
+    held = registry(logged, fell, untracked, other_mix, dpo)
+    ends = {k: (p.end_tokens or 0) - FINAL_4M for k, p in held.placed.items()}
+    per_sequence = round(18_000_000 / (200 * 4 * 16 * 2))
+    assert ends == {
+        "logged": 18_000_000,
+        "fell": 400,
+        "untracked": 1400 * per_sequence,
+        "other_mix": 1400 * 712,
+        "dpo": 2 * 4 * 16 * 2 * 2 * per_sequence,
+    }
+    assert {k: p.token_source for k, p in held.placed.items()} == {
+        "logged": "logged", "fell": "restored", "untracked": "estimated", "other_mix": "estimated", "dpo": "estimated",
+    }
+    told = registry(dpo, tokens_per_sequence={"dpo": 100.0})
+    assert told.placed["dpo"].end_tokens == FINAL_4M + 2 * 4 * 16 * 2 * 2 * 100
+
+
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=30), st.sets(st.integers(1, 29), max_size=3))
+def test_restored_counts_never_fall_and_keep_increments(increments: list[int], resumes: set[int]) -> None:
+    raw, total = [], 0
+    for i, step in enumerate(increments):
+        # A resume starts the counter at zero; it shows only where the next count is below the one before.
+        total = step if i in resumes else total + step
+        raw.append(float(total))
+    counter = np.array(raw)
+    tokens, source = restore_counter(np.arange(1, len(raw) + 1) * 100, counter)
+    assert (np.diff(tokens) >= 0).all()
+    falls = np.flatnonzero(np.diff(counter) < 0)
+    first = falls[0] + 1 if len(falls) else len(raw)
+    np.testing.assert_array_equal(tokens[:first], counter[:first])
+    assert (source[:first] == 0).all()
+    assert (source[first:] == 1).all()
+    sound = np.diff(counter) >= 0
+    np.testing.assert_allclose(np.diff(tokens)[sound], np.diff(counter)[sound], atol=1)
+
+
+def test_filters_compare_numbers_as_numbers() -> None:
+    assert matches(5e-6, "5e-06")
+    assert matches(5e-6, [1e-5, 0.000005])
+    assert matches(5e-6, slice(5e-6, None))
+    assert not matches(math.nan, slice(None, None))
+    assert not matches(math.nan, [1.0])
+    assert matches(3.0, lambda v: v > 2)
+
+
+def test_a_filter_on_derived_runs_drops_lineages_without_a_match() -> None:
+    tables = FakeTables({"dolma1_7-4M-default": {0: {"piqa": 0.5}}, "c4-4M-default": {0: {"piqa": 0.5}}})
+    held = Registry(tables, FakeStore([sft("a", [10.0]), sft("b", [10.0], state="crashed", learning_rate=1e-4)]))  # type: ignore[arg-type]
+    assert select_runs(held).lineages == ("dolma1_7-4M-default", "c4-4M-default")
+    chosen = select_runs(held, filters={"learning_rate": 1e-5})
+    assert chosen.lineages == ("dolma1_7-4M-default",)
+    assert chosen.run_ids.tolist() == [["dolma1_7-4M-default", "a"]]
+    assert chosen.left_out == {"state crashed": 1, "lineages without a matching run": 1}
+    with pytest.raises(SelectionError, match="learning_rate") as caught:
+        select_runs(held, filters={"learning_rate": 7e-5})
+    assert "1e-05" in str(caught.value)
+    with pytest.raises(UnknownNameError, match="Did you mean weight_decay"):
+        select_runs(Registry(tables, FakeStore([sft("a", [10.0], weight_decay=0)])), filters={"weight_deacy": 0})  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match="supervised_ft"):
+        select_runs(held, method="sft_")
