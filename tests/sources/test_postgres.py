@@ -33,7 +33,7 @@ from dde.sources import postgres as module
 from dde.sources.connection import CONNECTION_VARIABLE
 from dde.sources.ingest import ingest
 from dde.sources.postgres import PostgresStore
-from dde.sources.postgres_sql import Layout
+from dde.sources.postgres_sql import CATALOG, Layout, history_query
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.values import as_float
 from dde.sources.wandb_export import ExportStore
@@ -160,6 +160,32 @@ def test_whole_objects_stay_on_the_server(database: str, monkeypatch: pytest.Mon
         store.evaluations(_IDS, list(EXPECTED_EVALUATIONS))
     # The object's task configuration alone is longer.
     assert traffic.received < 1500
+
+
+def test_the_log_is_read_once_and_never_sorted_or_hashed(database: str) -> None:
+    fill_tables(database, "0.1")
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            """INSERT INTO wandb_history (run_id, step, metrics)
+            SELECT 'run' || i / 100, i, '{"train_loss": 1}' FROM generate_series(1, 50000) i"""
+        )
+        connection.execute("ANALYZE wandb_history")
+        rows = connection.execute(CATALOG, {"timeout": None}).fetchall()
+        query, parameters = history_query(Layout.from_catalog(rows, 150000, ""), ["train_loss"])
+        ids = [f"run{i}" for i in range(500)]
+        answer = connection.execute(
+            f"EXPLAIN (FORMAT json) {query}", {**parameters, "run_ids": ids, "indices": list(range(500))}
+        ).fetchone()
+    assert answer is not None
+
+    def nodes(plan: dict[str, Any], parents: tuple[str, ...] = ()) -> Any:
+        yield plan, parents
+        for child in plan.get("Plans", ()):
+            yield from nodes(child, (*parents, plan["Node Type"]))
+
+    scans = [parents for plan, parents in nodes(answer[0][0]["Plan"]) if plan.get("Relation Name") == "wandb_history"]
+    assert len(scans) == 1
+    assert not {"Hash", "Sort", "Nested Loop"} & set(scans[0])
 
 
 def test_numbers_beyond_a_double(database: str) -> None:

@@ -36,6 +36,13 @@ GROUP BY c.relname, c.relkind, session.settings
 _EVALUATION = "'oe_eval_metrics/'"
 _TASK_START = 17
 
+# The runs that are asked for. Grouping tells the planner that each stands once; without it, it takes the log for
+# the smaller side of the join, and writes all of it to temporary files.
+_ASKED = """(
+    SELECT u.run_id, min(u.index) AS index
+    FROM unnest(%(run_ids)s::text[], %(indices)s::int[]) AS u(run_id, index) GROUP BY u.run_id
+) AS asked"""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -228,8 +235,7 @@ def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, s
         f"""
         SELECT {", ".join(("asked.index", "h.step", order, *values))}
         FROM wandb_history h
-        JOIN unnest(%(run_ids)s::text[], %(indices)s::int[]) AS asked(run_id, index)
-          ON asked.run_id = h.run_id
+        JOIN {_ASKED} ON asked.run_id = h.run_id
         WHERE h.step IS NOT NULL
         """,
         parameters,
@@ -247,7 +253,7 @@ def evaluations_query(layout: Layout) -> str:
     return f"""
     SELECT asked.index, picked.summary::text
     FROM wandb_runs r
-    JOIN unnest(%(run_ids)s::text[], %(indices)s::int[]) AS asked(run_id, index) ON asked.run_id = r.run_id
+    JOIN {_ASKED} ON asked.run_id = r.run_id
     CROSS JOIN LATERAL (
         SELECT jsonb_object_agg(e.key, CASE WHEN jsonb_typeof(v.value) = 'object' THEN (
                    SELECT jsonb_object_agg(i.key, i.value) FROM jsonb_each(v.value) i
