@@ -79,25 +79,25 @@ def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
 
 def _with_dimensions(dataset: xr.Dataset) -> xr.Dataset:
     """Return a Dataset with all three dimensions, also where one was selected away."""
-    for dim in ("lineage", "run", "cumulative_tokens"):
+    for dim in _DIMS:
         if dim in dataset.coords and dim not in dataset.dims:
             along = [
                 n
                 for n, c in dataset.coords.items()
-                if n != dim and _native_dims(str(n)).issuperset({dim}) and dim not in c.dims
+                if n not in _DIMS and _native_dims(str(n)).issuperset({dim}) and dim not in c.dims
             ]
             dataset = dataset.expand_dims(dim)
             for name in along:
                 dataset = dataset.assign_coords({name: dataset[name].expand_dims(dim)})
-    if missing := {"lineage", "run", "cumulative_tokens"} - set(map(str, dataset.dims)):
+    if missing := set(_DIMS) - set(map(str, dataset.dims)):
         raise SelectionError(
             f"a Dataset lacks {', '.join(sorted(missing))}, so its cells have no place in the joined one. "
             "Pass Datasets as dde.open_lineages() gives them."
         )
-    order = ("lineage", "run", "cumulative_tokens")
-    return dataset.transpose(*order)
+    return dataset.transpose(*_DIMS)
 
 
+_DIMS = ("lineage", "run", "cumulative_tokens")
 _LINEAGE = {"params", "data", "seed", "seed_name", "n_params", "recipe_family"}
 _RUN = {
     "run_type",

@@ -33,6 +33,10 @@ class _DamagedError(Exception):
     """A generation that was deleted or cut while it was read."""
 
 
+# What a missing or cut file makes of zarr and its codecs.
+_UNREADABLE = (_DamagedError, OSError, KeyError, ValueError, TypeError, RuntimeError)
+
+
 @dataclass
 class _Table:
     """A generation in memory; columns are read when they are asked for."""
@@ -137,7 +141,7 @@ class RaggedCache:
             for key in keys:
                 if key in self._table.array_of and key not in self._table.columns:
                     self._table.columns[key] = _read(group, self._table.array_of[key])
-        except (_DamagedError, OSError, KeyError, ValueError):
+        except _UNREADABLE:
             return _Table()
         return self._table
 
@@ -248,7 +252,7 @@ class RaggedCache:
                 if table.path is None:
                     raise _DamagedError
                 table.columns[key] = _read(zarr.open_group(table.path, mode="r"), table.array_of[key])
-            except (_DamagedError, OSError, KeyError, ValueError):
+            except _UNREADABLE:
                 table.columns[key] = np.full(len(table.step), np.nan)
                 table.filled[key] = np.zeros(len(table.versions), bool)
         return table.columns[key]

@@ -102,7 +102,7 @@ def ingest(
         DSN of the database. Its tables are made where they are absent.
     layout : {"0.1", "old"}, optional
         Layout of the tables; by default that of the tables there are, else that of the export. ``"old"``
-        is the one before dr_wandb 0.1, which keeps config and summary only.
+        is the one before dr_wandb 0.1, with config, summary and launch command in one object.
     progress : callable, optional
         Called after each batch with the number of runs done and of all runs.
 

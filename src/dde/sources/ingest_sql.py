@@ -92,15 +92,21 @@ CREATE TEMPORARY TABLE dde_incoming_history (
 ) ON COMMIT DROP
 """
 
-# Before 0.1 the keys of the summary were written over those of config, and the objects of final evaluations
-# stood in it as JSON text.
+# Before 0.1 the keys of config and summary stood in one object, and the objects of final evaluations in it as JSON
+# text. Where both have a key we keep config's, whose summary twin is the last logged row; command and tags, which
+# that layout had no place for, go in under their own names, so that no evidence of a run's parent is lost.
 _RAW_DATA = """
-i.config || coalesce((
+CASE WHEN jsonb_typeof(i.wandb_metadata) = 'object'
+     THEN jsonb_build_object('wandb_metadata', i.wandb_metadata) ELSE '{}' END
+|| CASE WHEN jsonb_typeof(i.system_attrs -> 'tags') = 'array'
+        THEN jsonb_build_object('tags', i.system_attrs -> 'tags') ELSE '{}' END
+|| coalesce((
     SELECT jsonb_object_agg(e.key, CASE
         WHEN starts_with(e.key, 'oe_eval_metrics/') AND jsonb_typeof(e.value) = 'object'
         THEN to_jsonb(e.value::text) ELSE e.value END)
     FROM jsonb_each(i.summary) e
 ), '{}')
+|| i.config
 """
 _RUNTIME = """
 CASE WHEN jsonb_typeof(i.summary -> '_runtime') = 'number' THEN round((i.summary ->> '_runtime')::numeric)::int END

@@ -1,0 +1,185 @@
+"""The cache: read once, refreshed run by run, whole at any moment, and safe to delete."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from fakes import FakeStore, FakeTables, sft
+
+from dde.cache import RaggedCache, cache_size, clear_cache
+from dde.errors import DdeWarning
+from dde.repository import RunRepository
+from dde.sources.protocols import History
+
+
+def make() -> tuple[FakeTables, FakeStore]:
+    rows = {0: {"piqa": 0.5, "boolq": 0.4}, 5725: {"piqa": 0.6, "boolq": 0.5}}
+    tables = FakeTables({"dolma1_7-4M-default": rows, "c4-4M-default": rows}, description="tables")
+    store = FakeStore([sft(n, [100.0, 200.0], evaluations={"piqa": 0.7}) for n in "abc"], description="store")
+    return tables, store
+
+
+def opened(tables: FakeTables, store: FakeStore, folder: Path) -> xr.Dataset:
+    return RunRepository(tables, store, cache_dir=folder).to_dataset(metrics=["piqa", "train_loss"])  # type: ignore[arg-type]
+
+
+def test_a_second_process_reads_nothing_from_the_sources(tmp_path: Path) -> None:
+    first = opened(*make(), tmp_path).load()
+    tables, store = make()
+    again = opened(tables, store, tmp_path).load()
+    xr.testing.assert_identical(again, first)
+    assert (tables.calls, store.history_calls, store.evaluation_calls) == ([], [], [])
+
+
+def test_a_new_or_changed_run_is_read_alone(tmp_path: Path) -> None:
+    opened(*make(), tmp_path).load()
+    tables, store = make()
+    store.held[1] = sft("b", [100.0, 300.0], version="2", evaluations={"piqa": 0.8})
+    store.held.append(sft("d", [50.0]))
+    fresh = opened(tables, store, tmp_path).load()
+    assert tables.calls == []
+    assert {ids for ids, _ in store.history_calls} == {("b", "d")}
+    assert {ids for ids, _ in store.evaluation_calls} == {("b", "d")}
+    expected = opened(*make_changed(), tmp_path / "none").load()
+    xr.testing.assert_equal(fresh, expected)
+
+
+def make_changed() -> tuple[FakeTables, FakeStore]:
+    tables, store = make()
+    store.held[1] = sft("b", [100.0, 300.0], version="2", evaluations={"piqa": 0.8})
+    store.held.append(sft("d", [50.0]))
+    return tables, store
+
+
+def test_only_what_is_asked_for_is_read_and_kept(tmp_path: Path) -> None:
+    tables, store = make()
+    ds = RunRepository(tables, store, cache_dir=tmp_path).to_dataset()  # type: ignore[arg-type]
+    _ = ds.piqa.sel(lineage="c4-4M-default").values
+    assert tables.calls == [(("c4-4M-default",), ("piqa",))]
+    _ = ds.piqa.values
+    # The run that is there already is not read again.
+    assert tables.calls[1:] == [(("dolma1_7-4M-default",), ("piqa",))]
+    _ = ds.boolq.values
+    assert [c[1] for c in tables.calls[2:]] == [("boolq",)]
+
+
+def test_changed_tables_are_read_anew(tmp_path: Path) -> None:
+    opened(*make(), tmp_path).load()
+    tables, store = make()
+    tables.fingerprint = "changed"
+    opened(tables, store, tmp_path).load()
+    assert len(tables.calls) == 1
+    assert store.history_calls == []
+
+
+def test_a_run_without_a_version_is_never_cached(tmp_path: Path) -> None:
+    for _ in range(2):
+        tables, store = make()
+        store.held = [sft("a", [100.0], version="")]
+        opened(tables, store, tmp_path).load()
+        assert store.history_calls
+
+
+@pytest.mark.parametrize("damage", ["everything", "pointer", "chunks", "cut", "current generation"])
+def test_deleting_or_damaging_anything_costs_time_only(tmp_path: Path, damage: str) -> None:
+    expected = opened(*make(), tmp_path).load()
+    tables, store = make()
+    ds = opened(tables, store, tmp_path)
+    for folder in (tmp_path / "tables", tmp_path / "history", tmp_path / "summaries"):
+        [cache] = folder.iterdir()
+        generation = cache / (cache / "current").read_text().strip()
+        if damage == "everything":
+            shutil.rmtree(tmp_path, ignore_errors=True)
+            break
+        if damage == "pointer":
+            (cache / "current").write_text("nowhere.zarr")
+        elif damage == "current generation":
+            shutil.rmtree(generation)
+        else:
+            for chunk in [f for f in generation.rglob("*") if f.is_file() and f.name != "zarr.json"]:
+                if damage == "chunks":
+                    chunk.unlink()
+                else:
+                    # A new file: the old one may be shared with another generation.
+                    content = chunk.read_bytes()
+                    chunk.unlink()
+                    chunk.write_bytes(content[: len(content) // 2])
+    xr.testing.assert_identical(ds.load(), expected)
+
+
+def test_anyone_reads_it_with_plain_xarray(tmp_path: Path) -> None:
+    opened(*make(), tmp_path).load()
+    [cache] = (tmp_path / "history").iterdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ds = xr.open_zarr(cache / (cache / "current").read_text().strip(), consolidated=False).load()
+    assert ds.run_id.values.tolist() == ["a", "b", "c"]
+    assert ds.train_loss.values.tolist() == [1.0, 0.5] * 3
+    assert ds.row_offset.values.tolist() == [0, 2, 4, 6]
+
+
+def _fill(folder: str, number: int) -> None:
+    def fetch(run_ids: object, keys: object) -> History:
+        return History(np.zeros(1000, np.int32), np.arange(1000), {f"k{number}": np.full(1000, float(number))})
+
+    cache = RaggedCache(Path(folder), "test")
+    for _ in range(5):
+        rows = cache.read(["r"], ["1"], [f"k{number}"], fetch)
+        assert (rows.values[f"k{number}"] == number).all()
+        assert len(rows.step) == 1000
+
+
+def test_many_writers_at_once_never_show_half_of_anything(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_fill, args=(str(tmp_path / "c"), n)) for n in range(4)]
+    for process in writers:
+        process.start()
+    for process in writers:
+        process.join(60)
+    assert [p.exitcode for p in writers] == [0] * 4
+
+
+def test_a_writer_that_dies_leaves_the_old_generation(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    _fill(str(folder), 1)
+    before = (folder / "current").read_text()
+    pid = os.fork()
+    if pid == 0:
+        import dde.cache.ragged as ragged
+
+        def die(*_: object, **__: object) -> None:
+            os._exit(9)
+
+        ragged._put = die  # type: ignore[assignment]
+        _fill(str(folder), 2)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert (folder / "current").read_text() == before
+    _fill(str(folder), 1)
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    tables, store = make()
+    with pytest.warns(DdeWarning, match="can't be written") as told:
+        ds = opened(tables, store, tmp_path / "file" / "cache").load()
+    assert len(told) <= 3  # one per kind of rows
+    xr.testing.assert_equal(ds, opened(*make(), tmp_path / "good").load())
+
+
+def test_size_and_clearing(tmp_path: Path) -> None:
+    assert cache_size(tmp_path / "absent") == []
+    opened(*make(), tmp_path).load()
+    (tmp_path / "mine.txt").write_text("not dde's")
+    entries = cache_size(tmp_path)
+    assert {e.kind for e in entries} == {"pretraining evaluations", "training logs", "final evaluations"}
+    assert all(e.bytes > 0 and e.files > 0 for e in entries)
+    assert clear_cache(tmp_path) == sum(e.bytes for e in entries)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]

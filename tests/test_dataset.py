@@ -1,0 +1,422 @@
+"""The Dataset: values against the plain reference, labels, attributes, laziness, round trips."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from fakes import FakeStore, FakeTables, sft
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import ReferenceRun
+
+import dde
+from dde.errors import SelectionError, SourceError, UnknownNameError
+from dde.repository import RunRepository
+
+PER_STEP = 32 * 2048
+FINAL = 5_725 * PER_STEP
+BASES = ("dolma1_7-4M-default", "c4-4M-default")
+
+scores = st.floats(0, 1, allow_nan=False)
+
+
+@st.composite
+def stores(draw: st.DrawFn) -> tuple[FakeTables, FakeStore, dict[str, ReferenceRun]]:
+    """Two bases with gaps, and finetuning runs that branch at observed, unobserved or missing checkpoints."""
+    tables: dict[str, dict[int, dict[str, float]]] = {}
+    truth: dict[str, ReferenceRun] = {}
+    for label in BASES:
+        steps = draw(st.lists(st.sampled_from([0, 1250, 2500, 3750, 5000, 5725, 5735]), unique=True, min_size=1))
+        tables[label] = {}
+        own = {}
+        for step in steps:
+            value = draw(st.none() | scores)
+            tables[label][step] = {"pile_valppl": 3.0} if value is None else {"piqa": value}
+            if value is not None:
+                own[step * PER_STEP] = value
+        truth[label] = ReferenceRun(own)
+    runs = []
+    for i in range(draw(st.integers(0, 4))):
+        label = draw(st.sampled_from(BASES))
+        step = draw(st.sampled_from([1250, 2500, 2600, 5725]))
+        counts = np.cumsum(draw(st.lists(st.integers(1, 10**8), min_size=1, max_size=4))).tolist()
+        final = draw(st.none() | scores)
+        slug = label.removesuffix("-4M-default")
+        name = f"250901-15573{i}_x_100Mtx1_DD-{slug}-4M-{step}-0_lr=1e-05"
+        runs.append(
+            sft(name, counts, model_name_or_path=None, learning_rate=10.0 ** -(i + 3), evaluations={} if final is None else {"piqa": final})
+        )
+        own = {} if final is None else {step * PER_STEP + counts[-1]: final}
+        truth[name] = ReferenceRun(own, truth[label], step * PER_STEP)
+    return FakeTables(tables), FakeStore(runs), truth
+
+
+@settings(max_examples=60, deadline=None)
+@given(stores(), st.sampled_from(["linear", "log", "nearest", "previous"]), st.booleans())
+def test_every_cell_equals_the_reference(
+    made: tuple[FakeTables, FakeStore, dict[str, ReferenceRun]], method: Any, bridge: bool
+) -> None:
+    tables, store, truth = made
+    ds = RunRepository(tables, store).to_dataset(interp=method, bridge=bridge, metrics=["piqa"])  # type: ignore[arg-type]
+    support = ds.dde.support("piqa")
+    assert support.dtype == np.int8
+    for i, j in np.ndindex(ds.run_id.shape):
+        run_id = str(ds.run_id.values[i, j])
+        cells = ds.piqa.values[i, j]
+        if not run_id:
+            assert np.isnan(cells).all()
+            continue
+        run = truth[run_id]
+        expected = np.array([run.value(int(t), method, True, bridge) for t in ds.cumulative_tokens.values])
+        np.testing.assert_allclose(cells, expected, rtol=1e-12, atol=1e-15)
+        for k, t in enumerate(ds.cumulative_tokens.values.tolist()):
+            observed = run.observation(t)
+            if observed is not None:
+                assert cells[k] == observed
+            assert support.values[i, j, k] == run.support(t, float(expected[k]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(stores(), st.integers(1, 40))
+def test_the_auto_grid_holds_evaluations_branches_and_ends(
+    made: tuple[FakeTables, FakeStore, dict[str, ReferenceRun]], room: int
+) -> None:
+    tables, store, truth = made
+    repository = RunRepository(tables, store)  # type: ignore[arg-type]
+    ds = repository.to_dataset(max_points=room)
+    held = set(ds.cumulative_tokens.values.tolist())
+    for label, steps in tables.rows.items():
+        if label in ds.lineage.values:
+            assert {s * PER_STEP for s in steps} <= held
+    for cells in (ds.branch_tokens, ds.end_tokens):
+        values = cells.values[np.isfinite(cells.values)]
+        assert set(values.astype(np.int64).tolist()) <= held
+    other = repository.to_dataset(max_points=room, metrics=["train_loss"])
+    np.testing.assert_array_equal(other.cumulative_tokens, ds.cumulative_tokens)
+
+
+def example() -> tuple[FakeTables, FakeStore]:
+    tables = FakeTables(
+        {
+            "dolma1_7-4M-default": {0: {"piqa": 0.5}, 2500: {"piqa": 0.52}, 5725: {"piqa": 0.6, "pile_valppl": 140.0}},
+            "c4-4M-default": {0: {"piqa": 0.5}, 5000: {"piqa": 0.55}},
+        }
+    )
+    out = "/m/2025_08_21-15_03_00_g"
+    store = FakeStore(
+        [
+            sft("a", [1e8, 2e8], reduce_loss="sum", evaluations={"piqa": 0.7}, output_dir=f"{out}/a"),
+            sft("b", [1e8, 2e8], model_name_or_path="allenai/DataDecide-c4-4M", evaluations={"piqa": 0.65}),
+            sft("dead", [1e8], state="crashed", learning_rate=3e-5),
+            sft(
+                "d",
+                program="dpo.py",
+                model_name_or_path=f"{out}/model/a/",
+                dpo_beta=5,
+                per_device_train_batch_size=2,
+                gradient_accumulation_steps=4,
+                evaluations={"piqa": 0.75},
+            ),
+        ]
+    )
+    store.held[-1].rows.extend([(1, {"train_loss": 0.69}), (2, {"train_loss": 0.6})])
+    return tables, store
+
+
+def opened(**options: Any) -> xr.Dataset:
+    return RunRepository(*example()).to_dataset(**options)  # type: ignore[arg-type]
+
+
+def test_dimensions_labels_and_coordinates() -> None:
+    ds = opened()
+    assert ds.piqa.dims == ("lineage", "run", "cumulative_tokens")
+    assert ds.run.values.tolist() == ["pretraining", "sft_lr=1e-05_fullx1", "sft_lr=1e-05_fullx1+dpo_lr=1e-05_fullx1_beta=5"]
+    # The same treatment of two bases has the same label.
+    assert ds.run_id.values.tolist() == [["dolma1_7-4M-default", "a", "d"], ["c4-4M-default", "b", ""]]
+    assert ds.lineage.values.tolist() == ["dolma1_7-4M-default", "c4-4M-default"]
+    assert ds.seed.dtype == np.int64
+    assert ds.n_params.values.tolist() == [3_744_832] * 2
+    assert ds.cumulative_tokens.dtype == np.int64
+    assert ds.run_type.values.tolist() == ["pretraining", "supervised_ft", "dpo"]
+    assert ds.posttraining_method.values.tolist() == ["", "supervised_ft", "dpo"]
+    np.testing.assert_array_equal(ds.dpo_beta, [np.nan, np.nan, 5])
+    assert ds.token_source.sel(lineage="dolma1_7-4M-default").values.tolist() == ["logged", "logged", "estimated"]
+    assert ds.reduce_loss.values[0].tolist() == ["", "sum", ""]
+    assert set(ds.indexes) == {"lineage", "run", "cumulative_tokens"}
+    for name, variable in ds.data_vars.items():
+        assert str(name).isidentifier()
+        assert variable.dtype == np.float64
+        assert {"long_name", "units", "task", "metric", "direction", "source_name"} <= set(variable.attrs)
+    assert ds.attrs["left_out"] == "state crashed: 1"
+    assert "712 tokens" in ds.attrs["estimates"]
+    n, t = ds.n_params.values[0], ds.cumulative_tokens.values[-1]
+    assert ds.cumulative_compute.values[0, -1] == float(6 * int(n) * int(t))
+    xr.testing.assert_identical(ds.sel(params="4M", learning_rate=1e-5).load(), ds.sel(learning_rate=1e-5).load())
+
+
+def test_values_along_a_chain_join_where_the_parent_was_evaluated() -> None:
+    ds = opened().load()
+    chain = ds.sel(lineage="dolma1_7-4M-default", run=str(ds.run.values[2]))
+    end_sft, end_dpo = FINAL + 2 * 10**8, FINAL + 2 * 10**8 + 2 * 2 * 4 * 2 * 2 * 712
+    assert chain.piqa.sel(cumulative_tokens=FINAL) == 0.6
+    assert chain.piqa.sel(cumulative_tokens=end_sft) == 0.7
+    assert chain.piqa.sel(cumulative_tokens=end_dpo) == 0.75
+    between = chain.piqa.sel(cumulative_tokens=slice(FINAL, end_sft)).values
+    np.testing.assert_allclose(between, np.interp([FINAL, FINAL + 10**8, end_sft], [FINAL, end_sft], [0.6, 0.7]))
+    # The parent of b was last evaluated before the branch: its evaluations are not joined, unless asked.
+    c4 = {"lineage": "c4-4M-default", "run": str(ds.run.values[1])}
+    assert np.isnan(ds.piqa.sel(c4, drop=True).sel(cumulative_tokens=FINAL))
+    bridged = opened(bridge=True)
+    assert np.isfinite(bridged.piqa.sel(c4).sel(cumulative_tokens=FINAL + 10**8))
+    # A training loss never joins, not even along a chain.
+    loss = chain.train_loss.sel(cumulative_tokens=slice(end_sft + 1, end_dpo - 1)).dropna("cumulative_tokens")
+    assert loss.values.tolist() == [0.69]
+
+
+def test_checkpoint_types_and_revisions() -> None:
+    ds = opened()
+    kinds = ds.dde.checkpoint_type()
+    meanings = kinds.attrs["flag_meanings"].split()
+    assert kinds.dtype == np.int8
+    chain = kinds.sel(lineage="dolma1_7-4M-default", run=str(ds.run.values[2]))
+    said = {int(t): meanings[int(k)] for t, k in zip(chain.cumulative_tokens, chain, strict=True)}
+    assert said[0] == said[FINAL] == "pretraining"
+    assert said[FINAL + 10**8] == said[FINAL + 2 * 10**8] == "supervised_ft"
+    assert said[max(said)] == "dpo"
+    base = kinds.sel(lineage="c4-4M-default", run="pretraining")
+    assert meanings[int(base.sel(cumulative_tokens=FINAL))] == "outside"
+    revisions = ds.dde.revision().sel(lineage="c4-4M-default", run="pretraining")
+    assert revisions.revision.sel(cumulative_tokens=5000 * PER_STEP) == "step5000-seed-default"
+    assert revisions.hub_model.sel(cumulative_tokens=5000 * PER_STEP) == "allenai/DataDecide-c4-4M"
+    assert revisions.step.sel(cumulative_tokens=FINAL + 10**8) == -1
+    one = ds.piqa.isel(lineage=0, run=1)
+    assert one.dde.support().dims == ("cumulative_tokens",)
+    assert one.dde.checkpoint_type().shape == one.shape
+
+
+def test_nothing_of_a_metric_is_read_before_it_is_asked_for() -> None:
+    tables, store = example()
+    ds = RunRepository(tables, store).to_dataset()  # type: ignore[arg-type]
+    text = repr(ds) + ds._repr_html_()
+    assert "piqa" in text
+    _ = ds.isel(run=0).sel(params="4M"), ds.chunk(), ds.piqa.dims, ds.nbytes
+    assert tables.calls == []
+    assert store.evaluation_calls == []
+    assert [keys for _, keys in store.history_calls] == [("total_tokens",)]
+    one = ds.piqa.sel(lineage="c4-4M-default", run="pretraining").load()
+    assert np.isfinite(one).any()
+    assert tables.calls == [(("c4-4M-default",), ("piqa",))]
+    assert store.evaluation_calls == []
+    _ = ds.piqa.sel(lineage="c4-4M-default", run="sft_lr=1e-05_fullx1").values
+    assert store.evaluation_calls == [(("b",), (("piqa", "primary_metric"),))]
+    assert [keys for _, keys in store.history_calls] == [("total_tokens",)]
+
+
+def test_chunks_give_few_tasks_and_the_same_values() -> None:
+    plain = opened().load()
+    lazy = dde.open_lineages(RunRepository(*example()), chunks={"lineage": 1})  # type: ignore[arg-type]
+    assert lazy.piqa.chunks is not None
+    graph = dict(lazy.piqa.__dask_graph__())
+    assert len(graph) <= 5 * 2
+    with dask.config.set(scheduler="synchronous"):
+        xr.testing.assert_equal(lazy.compute(), plain)
+    # A worker gets the array by pickle.
+    again = pickle.loads(pickle.dumps(lazy.piqa))
+    xr.testing.assert_equal(again.compute(scheduler="synchronous"), plain.piqa)
+
+
+def test_indexing_any_way_gives_the_same_block() -> None:
+    whole = opened().piqa.load()
+    for index in (
+        {"lineage": [1, 0], "run": slice(None, None, -1), "cumulative_tokens": [3, 0, 2]},
+        {"lineage": 0, "cumulative_tokens": -1},
+        {"run": [2, 0, 0], "lineage": slice(0, 0)},
+        {"cumulative_tokens": np.array([True, False, True] + [False] * (whole.sizes["cumulative_tokens"] - 3))},
+    ):
+        xr.testing.assert_identical(opened().piqa.isel(index).load(), whole.isel(index))
+
+
+def test_round_trips_keep_labels_values_and_attributes(tmp_path: Path) -> None:
+    ds = opened()
+    ds.to_zarr(tmp_path / "x.zarr", consolidated=False)
+    saved = xr.open_zarr(tmp_path / "x.zarr", consolidated=False)
+    xr.testing.assert_identical(saved.compute(), ds.compute())
+    ds.to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "x.nc", engine="h5netcdf") as netcdf:
+        xr.testing.assert_equal(netcdf.compute(), ds.compute())
+        assert netcdf.attrs["left_out"] == ds.attrs["left_out"]
+        assert netcdf.piqa.attrs == ds.piqa.attrs
+    assert saved.dde.sel(learning_rate=1e-5).sizes["run"] == 2
+
+
+def test_the_engine_gives_the_same_object(tmp_path: Path) -> None:
+    suite = dde.tutorial.make_suite(tmp_path, "tiny")
+    options = {"params": "4M", "metrics": ["piqa", "train_loss"], "cache_dir": None, "state": "all"}
+    ours = dde.open_lineages(suite.data, suite.wandb, **options)
+    theirs = xr.open_dataset(suite.data, engine="dde", db=suite.wandb, **options)
+    xr.testing.assert_identical(ours.compute(), theirs.compute())
+    assert theirs.encoding["source"] == suite.data
+    assert "dde" in xr.backends.list_engines()
+    assert list(xr.open_dataset(suite.data, engine="dde", drop_variables="piqa", **options).data_vars) == ["train_loss"]
+    recipe = dde.open_lineages(suite.data, suite.wandb, data="dolma17", cache_dir=None)
+    assert set(recipe.data.values) == {"Dolma1.7"}
+
+
+def test_requests_that_mean_nothing_say_what_there_is() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean piqa"):
+        opened(metrics=["piqqa"])
+    with pytest.raises(UnknownNameError, match="150M"):
+        opened(params="151M")
+    with pytest.raises(SelectionError, match="sizes 4M"):
+        opened(params="1B")
+    with pytest.raises(SourceError, match="nothing to open"):
+        dde.open_lineages(None)
+    with pytest.raises(SourceError, match="RunRepository"):
+        dde.open_lineages(RunRepository(*example()), cache_dir=None)  # type: ignore[arg-type]
+
+
+def test_metrics_by_name_alias_glob_and_all() -> None:
+    assert list(opened(metrics="*_valppl").data_vars) == [n for n in opened().data_vars if str(n).endswith("_valppl")]
+    assert list(opened(metrics=["pile-valppl", "pile_valppl"]).data_vars) == ["pile_valppl"]
+    every = opened(metrics="all")
+    assert {"lr_at_step", "total_tokens", "piqa", "train_loss"} <= set(every.data_vars)
+    assert np.isnan(opened(metrics="winogrande").winogrande).all()
+
+
+def test_frames_agree_with_the_dataset() -> None:
+    repository = RunRepository(*example())  # type: ignore[arg-type]
+    ds = repository.to_dataset(grid="union", metrics=["piqa", "train_loss"])
+    lineage = repository.get_lineage("d")
+    frame = lineage.get_continuous_curves(metrics=["piqa", "train_loss"])
+    assert list(frame.columns[:2]) == ["lineage_id", "run"]
+    curve = frame[frame["run"] == str(ds.run.values[2])].set_index("cumulative_tokens")
+    assert curve["checkpoint_type"].tolist() == ["pretraining"] * 3 + ["supervised_ft"] * 2 + ["dpo"] * 2
+    assert curve["run_id"].tolist() == ["dolma1_7-4M-default"] * 3 + ["a"] * 2 + ["d"] * 2
+    assert set(curve["learning_rate"]) == {1e-5}
+    cells = ds.sel(lineage="dolma1_7-4M-default", run=str(ds.run.values[2]))
+    observed = cells.piqa.where(cells.piqa.dde.support() == 1).dropna("cumulative_tokens")
+    pd.testing.assert_series_equal(
+        observed.to_series(), curve["piqa"].dropna(), check_names=False, check_index_type=False
+    )
+    long = ds.dde.to_frame()
+    key = ["lineage_id", "run", "cumulative_tokens"]
+    # The frame has runs in every state, the Dataset only finished ones.
+    shown = frame[frame["run"].isin(ds.run.values)]
+    both = shown.merge(long, on=key, suffixes=("", "_ds"), how="left")
+    for name in ("piqa", "train_loss"):
+        seen = both[both[name].notna()]
+        np.testing.assert_array_equal(seen[name], seen[f"{name}_ds"])
+    assert (both["checkpoint_type"] == both["checkpoint_type_ds"]).all()
+    [analysis] = dde.DataDecideEvolved(None, repository.posttraining_source, cache_dir=None).get_scaling_analysis(["d"])
+    assert analysis["run_id"].unique().tolist() == ["a", "d"]
+
+
+def test_selecting_over_any_coordinates() -> None:
+    ds = opened()
+    assert ds.dde.sel(params=["4M"], data="c4", learning_rate=slice(1e-6, 1e-4)).sizes == {
+        "lineage": 1, "run": 2, "cumulative_tokens": ds.sizes["cumulative_tokens"],
+    }
+    assert "run" not in ds.dde.sel(run="pretraining").dims
+    only_b = ds.dde.sel(run_id="b")
+    assert only_b.run_id.values.tolist() == [["b"]]
+    assert ds.dde.sel(run_type=lambda t: t != "dpo").sizes["run"] == 2
+    summed = ds.dde.sel(reduce_loss="sum").load()
+    assert summed.sizes["lineage"] == 1
+    with pytest.raises(SelectionError, match="1e-05"):
+        ds.dde.sel(learning_rate=2e-5)
+    with pytest.raises(UnknownNameError, match="learning_rate"):
+        ds.dde.sel(learning_rat=1)
+    with pytest.raises(SelectionError, match="not on the grid"):
+        ds.dde.sel(cumulative_tokens=17)
+    assert ds.piqa.dde.sel(data="C4").sizes["lineage"] == 1
+
+
+def test_joining_opened_and_saved_datasets(tmp_path: Path) -> None:
+    whole = opened()
+    a, b = opened(data="Dolma1.7", grid=whole.cumulative_tokens), opened(data="C4", grid=whole.cumulative_tokens)
+    b.to_zarr(tmp_path / "b.zarr", consolidated=False)
+    saved = xr.open_zarr(tmp_path / "b.zarr", consolidated=False)
+    for parts in ([a, b], [b, a], [a, saved], [a.isel(run=[0]), a, saved]):
+        joined = dde.concat(parts).compute()
+        assert joined.lineage.values.tolist() == whole.lineage.values.tolist()
+        assert joined.run_id.dtype == object
+        for name in ("piqa", "train_loss", "run_id", "params", "seed", "branch_tokens", "cumulative_compute", "learning_rate"):
+            xr.testing.assert_equal(joined[name], whole[name].reindex(run=joined.run).compute())
+    one = dde.concat([whole.sel(lineage="c4-4M-default"), whole.sel(lineage="dolma1_7-4M-default")]).compute()
+    xr.testing.assert_equal(one.piqa, whole.piqa.compute())
+    with pytest.raises(SelectionError, match="nothing to join"):
+        dde.concat([])
+    other = FakeStore([sft("z", [5.0])])
+    clash = RunRepository(example()[0], other).to_dataset()  # type: ignore[arg-type]
+    with pytest.raises(SelectionError, match=r"'a'.*'z'|'z'.*'a'"):
+        dde.concat([whole, clash])
+
+
+def test_joining_puts_different_grids_on_their_union() -> None:
+    whole = opened(grid="union")
+    a, b = opened(data="Dolma1.7"), opened(data="C4")
+    joined = dde.concat([a, b]).compute()
+    assert set(joined.cumulative_tokens.values) == set(a.cumulative_tokens.values) | set(b.cumulative_tokens.values)
+    xr.testing.assert_equal(
+        joined.piqa, whole.piqa.sel(cumulative_tokens=joined.cumulative_tokens, run=joined.run).compute()
+    )
+
+
+def test_support_needs_the_stores(tmp_path: Path) -> None:
+    opened().to_zarr(tmp_path / "x.zarr", consolidated=False)
+    saved = xr.open_zarr(tmp_path / "x.zarr", consolidated=False)
+    assert saved.dde.support("piqa").shape == saved.piqa.shape  # this process still has them open
+    saved.run_id.attrs["dde_cube"] = "of another process"
+    with pytest.raises(SourceError, match="Open them again"):
+        saved.dde.support("piqa")
+    with pytest.raises(SourceError, match="run_id"):
+        xr.Dataset({"piqa": ("x", [1.0])}).dde.support("piqa")
+
+
+def test_entities_hold_no_cycles_and_do_what_the_seed_says() -> None:
+    import gc
+    import weakref
+
+    repository = RunRepository(*example())  # type: ignore[arg-type]
+    lineage = repository.get_lineage("d")
+    assert repository.get_run("a") is repository.get_run("a")
+    run = repository.get_run("d")
+    assert (run.run_type, run.parent_run_id) == ("dpo", "a")
+    assert repository.get_run("a").child_run_ids == ["d"]
+    assert [r.run_id for r in lineage.derived_runs] == ["a", "d", "dead"]
+    assert [r.run_id for r in lineage.filter_derived_runs("supervised_ft", learning_rates=[1e-5])] == ["a"]
+    assert [r.run_id for r in lineage.filter_derived_runs(dpo_beta=slice(1, 9))] == ["d"]
+    assert repository.find_lineages(base_data="c4").to_dataset().lineage.values.tolist() == ["c4-4M-default"]
+    assert len(repository.find_lineages(posttraining_method="dpo")) == 1
+    assert run.to_dataset().run_type.values.tolist() == ["pretraining", "dpo"]
+    assert run.get_evaluations(["piqa"])["piqa"].tolist() == [0.75]
+    assert run.get_training_progression()["train_loss"].dropna().tolist() == [0.69, 0.6]
+    assert lineage.base_run.to_dataset().run.values.tolist() == ["pretraining"]
+    assert run.get_full_lineage().lineage_id == lineage.lineage_id
+    with pytest.raises(SelectionError, match="Did you mean"):
+        repository.get_run("dolma1_7-4M-defaul")
+    gc.disable()
+    try:
+        gone = weakref.ref(run)
+        del run, lineage
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_coverage_says_what_became_of_every_run() -> None:
+    coverage = RunRepository(*example()).coverage().set_index("run_id")  # type: ignore[arg-type]
+    assert coverage.loc["dead", "status"] == "state crashed"
+    assert coverage.loc["d", "branch_tokens"] == FINAL + 2 * 10**8
+    assert coverage.loc["c4-4M-default", "status"] == "used"
+    assert np.isnan(coverage.loc["c4-4M-default", "branch_tokens"])
+    for column in ("lineage", "parent_run_id", "token_source", "parent_evidence", "contradictions"):
+        assert all(isinstance(v, str) for v in coverage[column])
+    assert RunRepository(*example()).coverage(state="all").set_index("run_id").loc["dead", "status"] == "used"  # type: ignore[arg-type]
