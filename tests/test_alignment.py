@@ -59,7 +59,9 @@ def test_curves_equal_the_plain_reference(
     runs: list[ReferenceRun], points: list[int], method: str, joins: bool, bridge: bool, max_gap: int | None
 ) -> None:
     chains, own = as_arrays(runs)
-    grid = np.array(sorted({*points, *(t for r in runs for t in r.own), *(r.branch for r in runs if r.parent)}), np.int64)
+    grid = np.array(
+        sorted({*points, *(t for r in runs for t in r.own), *(r.branch for r in runs if r.parent)}), np.int64
+    )
     how = Interpolation(method, max_gap, bridge)  # type: ignore[arg-type]
     made, codes = align(chains, own, grid, how, joins, support=True)
     assert codes is not None

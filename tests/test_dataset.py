@@ -51,7 +51,13 @@ def stores(draw: st.DrawFn) -> tuple[FakeTables, FakeStore, dict[str, ReferenceR
         slug = label.removesuffix("-4M-default")
         name = f"250901-15573{i}_x_100Mtx1_DD-{slug}-4M-{step}-0_lr=1e-05"
         runs.append(
-            sft(name, counts, model_name_or_path=None, learning_rate=10.0 ** -(i + 3), evaluations={} if final is None else {"piqa": final})
+            sft(
+                name,
+                counts,
+                model_name_or_path=None,
+                learning_rate=10.0 ** -(i + 3),
+                evaluations={} if final is None else {"piqa": final},
+            )
         )
         own = {} if final is None else {step * PER_STEP + counts[-1]: final}
         truth[name] = ReferenceRun(own, truth[label], step * PER_STEP)
@@ -137,7 +143,11 @@ def opened(**options: Any) -> xr.Dataset:
 def test_dimensions_labels_and_coordinates() -> None:
     ds = opened()
     assert ds.piqa.dims == ("lineage", "run", "cumulative_tokens")
-    assert ds.run.values.tolist() == ["pretraining", "sft_lr=1e-05_fullx1", "sft_lr=1e-05_fullx1+dpo_lr=1e-05_fullx1_beta=5"]
+    assert ds.run.values.tolist() == [
+        "pretraining",
+        "sft_lr=1e-05_fullx1",
+        "sft_lr=1e-05_fullx1+dpo_lr=1e-05_fullx1_beta=5",
+    ]
     # The same treatment of two bases has the same label.
     assert ds.run_id.values.tolist() == [["dolma1_7-4M-default", "a", "d"], ["c4-4M-default", "b", ""]]
     assert ds.lineage.values.tolist() == ["dolma1_7-4M-default", "c4-4M-default"]
@@ -321,7 +331,9 @@ def test_frames_agree_with_the_dataset() -> None:
 def test_selecting_over_any_coordinates() -> None:
     ds = opened()
     assert ds.dde.sel(params=["4M"], data="c4", learning_rate=slice(1e-6, 1e-4)).sizes == {
-        "lineage": 1, "run": 2, "cumulative_tokens": ds.sizes["cumulative_tokens"],
+        "lineage": 1,
+        "run": 2,
+        "cumulative_tokens": ds.sizes["cumulative_tokens"],
     }
     assert "run" not in ds.dde.sel(run="pretraining").dims
     only_b = ds.dde.sel(run_id="b")
@@ -347,7 +359,16 @@ def test_joining_opened_and_saved_datasets(tmp_path: Path) -> None:
         joined = dde.concat(parts).compute()
         assert joined.lineage.values.tolist() == whole.lineage.values.tolist()
         assert joined.run_id.dtype == object
-        for name in ("piqa", "train_loss", "run_id", "params", "seed", "branch_tokens", "cumulative_compute", "learning_rate"):
+        for name in (
+            "piqa",
+            "train_loss",
+            "run_id",
+            "params",
+            "seed",
+            "branch_tokens",
+            "cumulative_compute",
+            "learning_rate",
+        ):
             xr.testing.assert_equal(joined[name], whole[name].reindex(run=joined.run).compute())
     one = dde.concat([whole.sel(lineage="c4-4M-default"), whole.sel(lineage="dolma1_7-4M-default")]).compute()
     xr.testing.assert_equal(one.piqa, whole.piqa.compute())

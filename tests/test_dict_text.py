@@ -29,7 +29,10 @@ def plain(text: str) -> dict[str, float]:
     return {k: math.nan if v is None else float(v) for k, v in read.items()}
 
 
-@given(st.lists(st.dictionaries(keys, numbers, max_size=6), min_size=1, max_size=8), st.lists(keys, unique=True, max_size=4))
+@given(
+    st.lists(st.dictionaries(keys, numbers, max_size=6), min_size=1, max_size=8),
+    st.lists(keys, unique=True, max_size=4),
+)
 def test_any_rows_read_as_python_reads_them(rows: list[dict[str, float | None]], entries: list[str]) -> None:
     texts = [json.dumps(r) if i % 3 == 2 else repr(r) for i, r in enumerate(rows)]
     parsed = parse_dicts(pa.array(texts), entries)

@@ -35,7 +35,15 @@ def test_unknown_recipe_lists_the_nearest(text: str, near: str) -> None:
 
 @pytest.mark.parametrize(
     ("count", "size"),
-    [(3_700_000, "4M"), (530_100_000, "530M"), (151_900_000, "150M"), (1e9, "1B"), (750e6, "750M"), (7e9, None), (0, None)],
+    [
+        (3_700_000, "4M"),
+        (530_100_000, "530M"),
+        (151_900_000, "150M"),
+        (1e9, "1B"),
+        (750e6, "750M"),
+        (7e9, None),
+        (0, None),
+    ],
 )
 def test_rounded_parameter_counts_find_the_nearest_size(count: float, size: str | None) -> None:
     found = names.find_size_by_params(count)
@@ -52,7 +60,9 @@ def test_tokens_and_compute_are_exact() -> None:
 
 def test_seeds_go_by_index_name_and_dashes() -> None:
     for seed in names.SEEDS:
-        assert names.resolve_seed(seed.index) is names.resolve_seed(seed.name) is names.resolve_seed(seed.dashed) is seed
+        assert (
+            names.resolve_seed(seed.index) is names.resolve_seed(seed.name) is names.resolve_seed(seed.dashed) is seed
+        )
     with pytest.raises(UnknownNameError, match="small aux 2"):
         names.resolve_seed("small aux 7")
 
@@ -66,7 +76,10 @@ def test_labels_and_revisions_round_trip(recipe: names.Recipe) -> None:
             checkpoint = names.Checkpoint(base, 1250)
             assert names.resolve_checkpoint(f"{base.hub_model}@{checkpoint.revision}") == checkpoint
             assert names.resolve_checkpoint(f"{base.label}@1250") == checkpoint
-            assert names.find_hub_model(f"/x/models--{base.hub_model.replace('/', '--')}/snapshots/ab12") == (recipe, size)
+            assert names.find_hub_model(f"/x/models--{base.hub_model.replace('/', '--')}/snapshots/ab12") == (
+                recipe,
+                size,
+            )
 
 
 def test_main_is_the_final_checkpoint_of_the_default_seed() -> None:
@@ -75,7 +88,9 @@ def test_main_is_the_final_checkpoint_of_the_default_seed() -> None:
         assert (checkpoint.step, checkpoint.base.seed.name) == (38_157, "default")
 
 
-@pytest.mark.parametrize("name", ["gpt2", "allenai/DataDecide-nope-150M", "allenai/DataDecide-c4-150M@stepX", "c4-150M-default@x"])
+@pytest.mark.parametrize(
+    "name", ["gpt2", "allenai/DataDecide-nope-150M", "allenai/DataDecide-c4-150M@stepX", "c4-150M-default@x"]
+)
 def test_what_names_no_checkpoint_is_an_error(name: str) -> None:
     with pytest.raises(UnknownNameError, match="Hub revision"):
         names.resolve_checkpoint(name)
@@ -118,9 +133,7 @@ def test_checkpoint_list_resolves_every_name(real_data: Path) -> None:
     assert catalog.checkpoints["lineage"].nunique() == 1100
     assert catalog.listed == 31_491
     assert sum(map(len, catalog.double_names.values())) == 6
-    assert set(catalog.double_names) == {
-        f"dclm-baseline-{n}p-dolma1.7-{100 - n}p-1B-default" for n in (25, 50, 75)
-    }
+    assert set(catalog.double_names) == {f"dclm-baseline-{n}p-dolma1.7-{100 - n}p-1B-default" for n in (25, 50, 75)}
     assert catalog.overruns == 6939
     assert not catalog.unknown
 

@@ -72,7 +72,11 @@ def test_the_tiny_run_without_history(coverage: pd.DataFrame, dataset: xr.Datase
 def test_the_resumed_run(store: str, coverage: pd.DataFrame, real_data: Path) -> None:
     run = coverage.loc[RESUMED_4M]
     assert (run.status, run.state, run.token_source) == ("used", "crashed", "restored")
-    rows = dde.DataDecideEvolved(real_data, store, cache_dir=None).repository.get_run(RESUMED_4M).get_training_progression()
+    rows = (
+        dde.DataDecideEvolved(real_data, store, cache_dir=None)
+        .repository.get_run(RESUMED_4M)
+        .get_training_progression()
+    )
     tokens = rows["cumulative_tokens"].to_numpy() - 375_193_600
     step = rows["step"].to_numpy()
     assert (np.diff(tokens) > 0).all()
@@ -130,7 +134,13 @@ def test_no_credential_is_shown_or_kept(postgres: object, real_data: Path, tmp_p
     ds = dde.open_lineages(real_data, f"{url}{separator}password={secret}", cache_dir=tmp_path / "cache", state="all")
     ds.load()
     ds.to_zarr(tmp_path / "saved.zarr", consolidated=False)
-    shown = repr(ds) + ds._repr_html_() + str(ds.attrs) + str(ds.encoding) + str({n: v.encoding for n, v in ds.variables.items()})
+    shown = (
+        repr(ds)
+        + ds._repr_html_()
+        + str(ds.attrs)
+        + str(ds.encoding)
+        + str({n: v.encoding for n, v in ds.variables.items()})
+    )
     assert secret not in shown
     lazy = dde.open_lineages(real_data, f"{url}{separator}password={secret}", cache_dir=None, state="all")
     assert secret.encode() not in pickle.dumps(lazy)

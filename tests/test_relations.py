@@ -28,10 +28,19 @@ def registry(*runs: FakeRun, **options: object) -> Registry:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("2025_08_18-22_30_05_allenai--DataDecide-dolma1_7-4M_main_default", {"recipe": "dolma1_7", "size": "4M", "step": None}),
+        (
+            "2025_08_18-22_30_05_allenai--DataDecide-dolma1_7-4M_main_default",
+            {"recipe": "dolma1_7", "size": "4M", "step": None},
+        ),
         (
             "2025_08_21-08_24_43_test_finetune_DD-dolma1_7-4M_main_1Mtx1_--learning_rate=5e-07",
-            {"recipe": "dolma1_7", "budget_tokens": 1e6, "epochs": 1, "learning_rate": 5e-7, "run_type": "supervised_ft"},
+            {
+                "recipe": "dolma1_7",
+                "budget_tokens": 1e6,
+                "epochs": 1,
+                "learning_rate": 5e-7,
+                "run_type": "supervised_ft",
+            },
         ),
         (
             "2025_08_21-15_03_00_test_finetune_DD-dolma1_7-4M_main_100M_toks_--learning_rate=5e-06",
@@ -49,10 +58,18 @@ def registry(*runs: FakeRun, **options: object) -> Registry:
             "250902-101010_exp_100Mtx2_DD-c4-1B-20000-3_lr=1e-05",
             {"recipe": "c4", "size": "1B", "step": 20000, "seed": "large aux 2", "budget_tokens": 1e8, "epochs": 2},
         ),
-        ("250902-101010_exp_Ft_DD-falcon-and-cc-qc-10p-60M-29042-1_lr=1e-05", {"recipe": "falcon-and-cc-qc-10p", "step": 29042, "seed": "small aux 2"}),
+        (
+            "250902-101010_exp_Ft_DD-falcon-and-cc-qc-10p-60M-29042-1_lr=1e-05",
+            {"recipe": "falcon-and-cc-qc-10p", "step": 29042, "seed": "small aux 2"},
+        ),
         (
             "250902-101010_match_150M_hellaswag_finetune_10Mtx1_DD-dclm-baseline-25p-dolma1.7-75p-300M-12500-0",
-            {"recipe": "dclm-baseline-25p-dolma1.7-75p", "size": "300M", "step": 12500, "match": "match_150M_hellaswag"},
+            {
+                "recipe": "dclm-baseline-25p-dolma1.7-75p",
+                "size": "300M",
+                "step": 12500,
+                "match": "match_150M_hellaswag",
+            },
         ),
         (
             "2025_08_21-08_24_43_exp_DD-dolma1_7-4M_main_default_--max_train_samples=1400_--reduce_loss=mean",
@@ -72,7 +89,11 @@ def test_every_form_of_run_name(name: str, expected: dict[str, object]) -> None:
 
 
 def test_the_last_of_a_repeated_option_counts() -> None:
-    assert parse_command(["--a", "1", "--b", "--a", "2", "--c-d", "x", "y"]) == {"a": "2", "b": "true", "c_d": ["x", "y"]}
+    assert parse_command(["--a", "1", "--b", "--a", "2", "--c-d", "x", "y"]) == {
+        "a": "2",
+        "b": "true",
+        "c_d": ["x", "y"],
+    }
 
 
 def test_a_later_visitors_command_is_no_evidence() -> None:
@@ -84,7 +105,11 @@ def test_a_later_visitors_command_is_no_evidence() -> None:
 
 def test_config_is_believed_before_command_and_name_and_the_rest_reported() -> None:
     name = "250901-155734_test_finetune_DD-c4-4M_Ft_lr=3e-05"
-    run = sft(name, program="finetune.py", command=["--learning_rate", "2e-05", "--model_name_or_path", "allenai/DataDecide-c4-4M"])
+    run = sft(
+        name,
+        program="finetune.py",
+        command=["--learning_rate", "2e-05", "--model_name_or_path", "allenai/DataDecide-c4-4M"],
+    )
     found = registry(run).derived[name]
     assert found.hyperparameters["learning_rate"] == 1e-5
     assert found.lineage == "dolma1_7-4M-default"
@@ -107,21 +132,35 @@ def test_the_step_of_the_name_beats_config() -> None:
 
 
 def test_rounded_model_size_and_copied_steps_agree_with_the_final_checkpoint() -> None:
-    run = registry(sft("a", [10.0], model_size="3700000", pretrain_steps=5725, pretrain_tokens=375193600.0)).derived["a"]
+    run = registry(sft("a", [10.0], model_size="3700000", pretrain_steps=5725, pretrain_tokens=375193600.0)).derived[
+        "a"
+    ]
     assert not run.parentage.contradictions
 
 
 @pytest.mark.parametrize(
     ("path", "parent", "evidence"),
     [
-        ("/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e-06/", "2025_08_21-15_03_00_g_lr=5e-06", "config.model_name_or_path"),
-        ("/m/2025_08_21-15_03_00_g/2025_08_21-15_03_00_g_lr=5e-06", "2025_08_21-15_03_00_g_lr=5e-06", "config.model_name_or_path"),
+        (
+            "/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e-06/",
+            "2025_08_21-15_03_00_g_lr=5e-06",
+            "config.model_name_or_path",
+        ),
+        (
+            "/m/2025_08_21-15_03_00_g/2025_08_21-15_03_00_g_lr=5e-06",
+            "2025_08_21-15_03_00_g_lr=5e-06",
+            "config.model_name_or_path",
+        ),
         ("/other/2025_08_21-15_03_00_g_lr=5e-06", "2025_08_21-15_03_00_g_lr=5e-06", "config.model_name_or_path"),
         ("/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e", "2025_08_21-15_03_00_g_lr=5e-06", "cut short"),
     ],
 )
 def test_another_runs_output_folder_is_the_parent(path: str, parent: str, evidence: str) -> None:
-    first = sft("2025_08_21-15_03_00_g_lr=5e-06", [100.0, 200.0], output_dir="/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e-06")
+    first = sft(
+        "2025_08_21-15_03_00_g_lr=5e-06",
+        [100.0, 200.0],
+        output_dir="/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e-06",
+    )
     dpo = sft("child", program="dpo_tune_cache.py", model_name_or_path=path, dpo_beta=5)
     found = registry(first, dpo).derived["child"]
     assert found.parent_run_id == parent
@@ -130,8 +169,17 @@ def test_another_runs_output_folder_is_the_parent(path: str, parent: str, eviden
 
 
 def test_an_ambiguous_cut_path_is_reported_not_guessed() -> None:
-    runs = [sft(f"2025_08_21-15_03_00_g_lr={r}", [100.0], output_dir=f"/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr={r}") for r in ("5e-06", "5e-05")]
-    cut = sft("child", program="dpo.py", model_name_or_path="/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e")
+    runs = [
+        sft(
+            f"2025_08_21-15_03_00_g_lr={r}",
+            [100.0],
+            output_dir=f"/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr={r}",
+        )
+        for r in ("5e-06", "5e-05")
+    ]
+    cut = sft(
+        "child", program="dpo.py", model_name_or_path="/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e"
+    )
     group = sft("child2", program="dpo.py", model_name_or_path="/m/2025_08_21-15_03_00_g/")
     held = registry(*runs, cut, group)
     assert held.placed["child"].status.startswith("no parent found: model path cut short fits 2 runs")
@@ -187,11 +235,23 @@ def test_replicates_do_not_depend_on_state_or_selection() -> None:
 
 
 def test_tokens_are_logged_restored_or_estimated() -> None:
-    samples = {"dataset_mixer_list": ["mix", "1.0"], "per_device_train_batch_size": 4, "gradient_accumulation_steps": 16}
+    samples = {
+        "dataset_mixer_list": ["mix", "1.0"],
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 16,
+    }
     logged = sft("logged", [9_000_000.0, 18_000_000.0], **samples)
     fell = sft("fell", [100.0, 200.0, 50.0, 150.0])
-    untracked = sft("untracked", max_train_samples=1400, evaluations={"piqa": 0.5}, dataset_mixer_list=["mix", "1.0"], gpu_count=None)
-    other_mix = sft("other_mix", max_train_samples=1400, evaluations={"piqa": 0.5}, dataset_mixer_list=["else"], gpu_count=None)
+    untracked = sft(
+        "untracked",
+        max_train_samples=1400,
+        evaluations={"piqa": 0.5},
+        dataset_mixer_list=["mix", "1.0"],
+        gpu_count=None,
+    )
+    other_mix = sft(
+        "other_mix", max_train_samples=1400, evaluations={"piqa": 0.5}, dataset_mixer_list=["else"], gpu_count=None
+    )
     dpo = sft("dpo", program="dpo.py", **samples)
     dpo.rows.extend([(1, {"train_loss": 0.7}), (2, {"train_loss": 0.6})])
     held = registry(logged, fell, untracked, other_mix, dpo)
@@ -205,7 +265,11 @@ def test_tokens_are_logged_restored_or_estimated() -> None:
         "dpo": 2 * 4 * 16 * 2 * 2 * per_sequence,
     }
     assert {k: p.token_source for k, p in held.placed.items()} == {
-        "logged": "logged", "fell": "restored", "untracked": "estimated", "other_mix": "estimated", "dpo": "estimated",
+        "logged": "logged",
+        "fell": "restored",
+        "untracked": "estimated",
+        "other_mix": "estimated",
+        "dpo": "estimated",
     }
     told = registry(dpo, tokens_per_sequence={"dpo": 100.0})
     assert told.placed["dpo"].end_tokens == FINAL_4M + 2 * 4 * 16 * 2 * 2 * 100

@@ -62,6 +62,8 @@ def near_names(name: object, known: Iterable[str], n: int = 3) -> str:
     >>> near_names("dolma17_", ["dolma17", "c4"])
     ' Did you mean dolma17?'
     """
-    by_fold = {entry.casefold(): entry for entry in known}
+    by_fold: dict[str, str] = {}
+    for entry in known:
+        by_fold.setdefault(entry.casefold(), entry)
     close = difflib.get_close_matches(str(name).casefold(), list(by_fold), n=n, cutoff=0.5)
     return f" Did you mean {' or '.join(by_fold[c] for c in close)}?" if close else ""

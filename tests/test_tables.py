@@ -1,0 +1,254 @@
+"""Pretraining tables: every layout and place, bit for bit, with only what is asked for read."""
+
+from __future__ import annotations
+
+import ast
+import math
+import shutil
+import warnings
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import dde
+from dde.errors import ConflictWarning, FormatError, SourceError, UnknownNameError
+from dde.names import ENTRIES, MMLU_SUBJECTS, OLMES_TASKS, task_metric
+from dde.sources.datadecide import DataDecide
+from dde.tutorial import Suite, make_suite
+
+METRICS = ["mmlu_average", "arc_challenge", "arc_challenge_acc_raw", "boolq_correct_prob", "pile_valppl"]
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    return make_suite(tmp_path_factory.mktemp("suite"), "tiny", formats=("raw",))
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    return make_suite(tmp_path_factory.mktemp("parsed"), "tiny", formats=("parsed",))
+
+
+def plain_rows(suite: Suite) -> dict[tuple[str, str, str, int, str], dict[str, float]]:
+    """Read the raw shards the slow and certain way."""
+    rows: dict[tuple[str, str, str, int, str], dict[str, float]] = {}
+    for path in sorted(Path(suite.data).rglob("DataDecide-eval-results/data/train-*.parquet")):
+        for row in pq.read_table(path).to_pylist():
+            text = row["metrics"].replace("nan", "None").replace("-inf", "-1e999").replace("inf", "1e999")
+            values = {k: math.nan if v is None else float(v) for k, v in ast.literal_eval(text).items()}
+            rows.setdefault((row["params"], row["data"], row["seed"], int(row["step"]), row["task"]), values)
+    return rows
+
+
+def test_raw_shards_read_bit_for_bit(suite: Suite) -> None:
+    rows = plain_rows(suite)
+    dd = DataDecide(suite.data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConflictWarning)
+        frame = dd.select_subset(metrics=METRICS)
+    assert dd.layout == "raw"
+    names = {0: "default", 1: "small aux 2", 2: "small aux 3", 3: "large aux 2", 4: "large aux 3"}
+    checked = 0
+    for row in frame.itertuples():
+        key = (row.params, row.data, names[row.seed], row.step)
+        challenge = rows.get((*key, "arc_challenge"))
+        if challenge is None:
+            assert math.isnan(row.arc_challenge)
+            continue
+        checked += 1
+        assert row.arc_challenge == challenge["primary_metric"]
+        assert row.arc_challenge_acc_raw == challenge["acc_raw"]
+        np.testing.assert_equal(row.boolq_correct_prob, rows[(*key, "boolq")]["correct_prob"])
+        mean = math.fsum(rows[(*key, s)]["primary_metric"] for s in MMLU_SUBJECTS) / 57
+        assert row.mmlu_average == mean
+    assert checked == len({k[:4] for k in rows})
+    assert (
+        frame["compute"]
+        == [
+            float(6 * dde.names.resolve_size(p).n_params * t)
+            for p, t in zip(frame["params"], frame["tokens"], strict=True)
+        ]
+    ).all()
+
+
+def test_both_layouts_hold_the_same_values(suite: Suite, parsed: Suite) -> None:
+    raw, wide = DataDecide(suite.data), DataDecide(parsed.data)
+    assert wide.layout == "parsed"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConflictWarning)
+        a = raw.select_subset(metrics=METRICS).set_index(["params", "data", "seed", "step"])
+        b = wide.select_subset(metrics=METRICS).set_index(["params", "data", "seed", "step"])
+    shared = a.index.intersection(b.index)
+    assert len(shared) == len(b)
+    np.testing.assert_array_equal(a.loc[shared, METRICS[1:]], b.loc[shared, METRICS[1:]])
+    # The wide table's own mean is taken as it stands; ours is correctly rounded.
+    np.testing.assert_allclose(a.loc[shared, "mmlu_average"], b.loc[shared, "mmlu_average"], rtol=1e-14)
+
+
+def test_only_the_rows_asked_for_are_read(suite: Suite) -> None:
+    dd = DataDecide(suite.data)
+    dd.catalog()
+    assert dd.reads == {"rows": 0, "row_groups": 0, "stored_bytes": 0}
+    frame = dd.select_subset(params="4M", data="Dolma1.7", seed=0, metrics="hellaswag")
+    assert dd.reads["rows"] == frame["hellaswag"].notna().sum()
+    assert dd.reads["row_groups"] <= 2
+    with pytest.raises(UnknownNameError, match="hellaswag"):
+        dd.select_subset(metrics="helaswag_acc_raw")
+    with pytest.raises(UnknownNameError, match="FineWeb-Edu"):
+        dd.select_subset(data="FineWeb-Ed")
+
+
+def test_the_catalog_lists_what_there_is(suite: Suite) -> None:
+    frame = DataDecide(suite.data).catalog().to_frame()
+    truth = suite.bases.set_index("lineage")
+    assert set(frame["lineage"]) == set(truth.index)
+    last = frame.groupby("lineage")["step"].max()
+    assert (last == truth["last_step"].loc[last.index]).all()
+    assert frame["overrun"].any() == truth["overruns"].any()
+    assert not frame.duplicated(["lineage", "step"]).any()
+
+
+def test_metrics_are_listed_and_macro_averages_stand_beside_the_shards(suite: Suite) -> None:
+    dd = DataDecide(suite.data)
+    names = {m.name for m in dd.metrics()}
+    assert {*OLMES_TASKS, "pile_valppl", "olmes_10_macro_avg", "mmlu", "arc_easy_margin_per_char"} <= names
+    frame = dd.select_subset(params="4M", metrics=["olmes_10_macro_avg", "mmlu", "mmlu_average"])
+    assert frame["olmes_10_macro_avg"].notna().any()
+    for entry in ENTRIES[-3:]:
+        assert not dd.holds(task_metric("boolq", entry))
+
+
+def test_repeated_rows_collapse_and_conflicts_are_named(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "params": ["4M"] * 4,
+            "data": ["C4"] * 4,
+            "seed": ["default"] * 4,
+            "step": [1250, 1250, 2500, 2500],
+            "eval/pile-validation/Perplexity": [10.0, 10.0, 8.0, 9.0],
+        }
+    )
+    pq.write_table(table, tmp_path / "train-00000-of-00001.parquet")
+    dd = DataDecide(tmp_path)
+    with pytest.warns(ConflictWarning, match=r"c4-4M-default at step 2500"):
+        frame = dd.select_subset(metrics="pile_valppl")
+    assert frame["pile_valppl"].tolist() == [10.0, 8.0]
+    assert dd.left_out == {"repeated rows, identical": 1, "repeated rows that disagree, first kept": 1}
+
+
+def broken_suite(suite: Suite, folder: Path) -> tuple[Path, int]:
+    """Copy the suite with one malformed row; returns its number within the file."""
+    shutil.copytree(suite.data, folder)
+    path = next(folder.rglob("train-00000-of-0000[2-9].parquet"), None) or next(
+        folder.rglob("DataDecide-eval-results/data/train-00000-*")
+    )
+    table = pq.read_table(path)
+    texts = table["metrics"].to_pylist()
+    number = table["task"].to_pylist().index("arc_easy")
+    texts[number] = texts[number].replace("'acc_raw': ", "'acc_raw': oops")
+    pq.write_table(table.set_column(table.schema.get_field_index("metrics"), "metrics", pa.array(texts)), path)
+    return path, number
+
+
+def test_a_malformed_row_is_named_or_counted(suite: Suite, tmp_path: Path) -> None:
+    path, number = broken_suite(suite, tmp_path / "data")
+    with pytest.raises(FormatError) as caught:
+        DataDecide(tmp_path / "data").select_subset(metrics="arc_easy_acc_raw")
+    message = str(caught.value)
+    assert path.name in message
+    assert f"row {number} " in message
+    assert "oops" in message
+    assert "on_error='skip'" in message
+    dd = DataDecide(tmp_path / "data", on_error="skip")
+    frame = dd.select_subset(metrics="arc_easy_acc_raw")
+    clean = DataDecide(suite.data).select_subset(metrics="arc_easy_acc_raw")
+    assert frame["arc_easy_acc_raw"].isna().sum() == clean["arc_easy_acc_raw"].isna().sum() + 1
+    assert dd.left_out["rows whose metrics can't be read"] == 1
+    # Other tasks are not touched by it.
+    assert DataDecide(tmp_path / "data").select_subset(metrics="piqa")["piqa"].notna().any()
+
+
+def test_unknown_names_and_missing_shards_are_counted(suite: Suite, tmp_path: Path) -> None:
+    shutil.copytree(suite.data, tmp_path / "data")
+    shards = sorted((tmp_path / "data").rglob("DataDecide-eval-results/data/train-*.parquet"))
+    table = pq.read_table(shards[0])
+    names = ["Dolma1.8" if i < 5 else v for i, v in enumerate(table["data"].to_pylist())]
+    pq.write_table(table.set_column(table.schema.get_field_index("data"), "data", pa.array(names)), shards[0])
+    if len(shards) > 1:
+        shards[-1].unlink()
+    dd = DataDecide(tmp_path / "data")
+    [reason] = [r for r in dd.left_out if "Dolma1.8" in r]
+    assert dd.left_out[reason] == 5
+    assert "Did you mean Dolma1.7" in reason
+    if len(shards) > 1:
+        assert any("missing" in s for s in dd.set_aside)
+
+
+def test_the_hubs_cache_and_nested_folders(suite: Suite, tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    for number, repository in enumerate(("DataDecide-eval-results", "DataDecide-ppl-results")):
+        root = hub / f"datasets--allenai--{repository}"
+        (root / "refs").mkdir(parents=True)
+        (root / "refs" / "main").write_text("newer")
+        for commit in ("older", "newer"):
+            blobs = root / "blobs"
+            blobs.mkdir(exist_ok=True)
+            for file in (Path(suite.data) / repository / "data").glob("*.parquet"):
+                blob = blobs / f"{number}{commit}{file.name[:12]}{abs(hash(file.name)) % 97}"
+                shutil.copy(file, blob)
+                link = root / "snapshots" / commit / "data" / file.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(blob)
+    dd = DataDecide(hub)
+    assert all("/newer/" in f.path for f in dd.files)
+    assert any("another snapshot" in s for s in dd.set_aside)
+    plain = DataDecide(suite.data).select_subset(params="4M", metrics=["piqa"])
+    np.testing.assert_array_equal(dd.select_subset(params="4M", metrics=["piqa"])["piqa"], plain["piqa"])
+
+
+def test_one_copy_of_a_table_is_read(suite: Suite, parsed: Suite, tmp_path: Path) -> None:
+    shutil.copytree(suite.data, tmp_path / "a")
+    joined = pa.concat_tables(
+        pq.read_table(p) for p in sorted((tmp_path / "a").rglob("*eval-results/data/train-*.parquet"))
+    )
+    pq.write_table(joined, tmp_path / "downstream_eval.parquet")
+    dd = DataDecide(tmp_path)
+    assert [s for s in dd.set_aside if "downstream_eval" in s]
+    assert not any("downstream_eval" in f.path for f in dd.files)
+    shutil.copytree(parsed.data, tmp_path / "b")
+    assert DataDecide(tmp_path).layout == "parsed"
+    assert DataDecide(tmp_path, layout="raw").layout == "raw"
+    assert any("parsed tables are read instead" in s for s in DataDecide(tmp_path).set_aside)
+
+
+def test_tables_behind_a_url(suite: Suite) -> None:
+    memory = fsspec.filesystem("memory")
+    for file in Path(suite.data).rglob("*.parquet"):
+        memory.pipe_file(f"/suite/{file.relative_to(suite.data)}", file.read_bytes())
+    try:
+        dd = DataDecide("memory://suite")
+        plain = DataDecide(suite.data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConflictWarning)
+            a, b = dd.select_subset(metrics=METRICS), plain.select_subset(metrics=METRICS)
+        np.testing.assert_array_equal(a[METRICS], b[METRICS])
+        ds = dde.open_lineages("memory://suite", suite.wandb, params="4M", metrics="piqa", cache_dir=None)
+        assert ds.piqa.notnull().any()
+    finally:
+        memory.rm("/suite", recursive=True)
+
+
+def test_what_is_no_suite_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        DataDecide(tmp_path / "absent")
+    with pytest.raises(SourceError, match="holds no raw table"):
+        DataDecide(tmp_path)
+    (tmp_path / "x.parquet").write_bytes(b"no parquet at all")
+    with pytest.raises(SourceError, match="not a readable parquet file"):
+        DataDecide(tmp_path)
+    with pytest.raises(SourceError, match="fsspec"):
+        DataDecide("nosuchprotocol://bucket/x")
