@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import ReferenceRun, between
 
 from dde.curves.alignment import Chains, Interpolation, align, interpolate
 from dde.curves.grids import TokenGrid, resolve_grid
 from dde.curves.observations import Observations
 from dde.errors import UnknownNameError
+from reference import ReferenceRun, between
 
 METHODS = ("linear", "log", "nearest", "previous")
 values = st.floats(-1e3, 1e3, allow_nan=False)

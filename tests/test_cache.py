@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from fakes import FakeStore, FakeTables, sft
 
 from dde.cache import RaggedCache, cache_size, clear_cache
 from dde.errors import DdeWarning
 from dde.repository import RunRepository
 from dde.sources.protocols import History
+from fakes import FakeStore, FakeTables, sft
 
 
 def make() -> tuple[FakeTables, FakeStore]:

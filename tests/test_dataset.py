@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from fakes import FakeStore, FakeTables, sft
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import ReferenceRun
 
 import dde
 from dde.errors import SelectionError, SourceError, UnknownNameError
 from dde.repository import RunRepository
+from fakes import FakeStore, FakeTables, sft
+from reference import ReferenceRun
 
 PER_STEP = 32 * 2048
 FINAL = 5_725 * PER_STEP
@@ -94,7 +94,7 @@ def test_every_cell_equals_the_reference(
 def test_the_auto_grid_holds_evaluations_branches_and_ends(
     made: tuple[FakeTables, FakeStore, dict[str, ReferenceRun]], room: int
 ) -> None:
-    tables, store, truth = made
+    tables, store, _ = made
     repository = RunRepository(tables, store)  # type: ignore[arg-type]
     ds = repository.to_dataset(max_points=room)
     held = set(ds.cumulative_tokens.values.tolist())

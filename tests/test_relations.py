@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from dde.relations.registry import Registry
 from dde.relations.run_names import parse_run_name
 from dde.relations.selection import matches, select_runs
 from dde.relations.token_counts import restore_counter
+from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048
 

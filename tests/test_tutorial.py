@@ -691,10 +691,10 @@ class TestOpenLineages:
         assert calls[2][0] != calls[0][0]
         assert len(list((tmp_path / "tutorial").iterdir())) == 2
 
-    def test_default_cache_is_left_to_the_reader(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_suite_and_its_cache_share_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(dde, "open_lineages", lambda *_, **options: options, raising=False)
         monkeypatch.chdir(tmp_path)
-        assert open_lineages("tiny", metrics="csqa") == {"metrics": "csqa"}
+        assert open_lineages("tiny", metrics="csqa") == {"cache_dir": "data_cache", "metrics": "csqa"}
         assert len(list((tmp_path / "data_cache" / "tutorial").iterdir())) == 1
 
     def test_a_failure_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

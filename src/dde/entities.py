@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from dde.curves.frames import continuous_curves, own_rows
 from dde.errors import SelectionError, near_names
 from dde.relations.metric_choice import choose_metrics
-from dde.relations.selection import matches
+from dde.relations.selection import filter_runs
 from dde.relations.treatments import PRETRAINING
 
 if TYPE_CHECKING:
@@ -206,17 +206,16 @@ class TrainingLineage:
         learning_rates : float, several, or slice, optional
             Compared as numbers.
         **hyperparameters
-            Any other; a value, several, a ``slice`` with both ends included, or a function.
+            Any other key of a run's config; a value, several, a ``slice`` with both ends included, or a function.
+
+        Raises
+        ------
+        UnknownNameError
+            When no run of the store has such a hyperparameter, or is of such a method.
         """
-        found = []
-        for run in self.derived_runs:
-            numbers = run.hyperparameters
-            wanted = {"learning_rate": learning_rates, **hyperparameters}
-            if (posttraining_method is None or matches(run.run_type, posttraining_method)) and all(
-                matches(numbers.get(key, float("nan")), value) for key, value in wanted.items() if value is not None
-            ):
-                found.append(run)
-        return found
+        wanted = {"learning_rate": learning_rates, **hyperparameters}
+        kept = filter_runs(self._repository.registry, self._member_ids, posttraining_method, wanted)
+        return [run for run in self.derived_runs if run.run_id in kept]
 
     def get_continuous_curves(
         self,
@@ -286,8 +285,3 @@ def _repository(
     from dde.repository import RunRepository
 
     return RunRepository(dd, store, parents=parents)
-
-
-def run_ids_of(runs: Sequence[TrainingRun | str]) -> list[str]:
-    """Return the ids of runs given as entities or ids."""
-    return [r.run_id if isinstance(r, TrainingRun) else r for r in runs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,16 @@ from dde.names import RECIPES, SIZES, Base, resolve_recipe, resolve_seed, resolv
 from dde.relations.registry import DerivedRun, Registry
 from dde.relations.treatments import PRETRAINING
 
-__all__ = ["METHODS", "Selection", "as_values", "matches", "select_runs", "suite_order"]
+__all__ = [
+    "METHODS",
+    "Selection",
+    "as_values",
+    "filter_runs",
+    "matches",
+    "select_bases",
+    "select_runs",
+    "suite_order",
+]
 
 #: Run types that ``method=`` may name; more may come.
 METHODS = ("supervised_ft", "dpo")
@@ -193,6 +202,21 @@ def select_runs(
     return Selection(tuple(b.label for b in bases), tuple(order), run_ids, dict(left_out))
 
 
+def filter_runs(registry: Registry, run_ids: Iterable[str], method: object, filters: Mapping[str, object]) -> set[str]:
+    """Return those of the derived runs that match, whatever their state.
+
+    Raises
+    ------
+    UnknownNameError
+        When a filter names something that no run has.
+    """
+    filters = {k: v for k, v in filters.items() if v is not None}
+    wider = registry.with_config_keys(filters)
+    _check_filters(wider, method, "all", filters)
+    runs = [wider.derived[run_id] for run_id in run_ids]
+    return {r.run_id for r in runs if (method is None or matches(r.run_type, method)) and _passes(r, filters)}
+
+
 def run_order(run: DerivedRun) -> tuple[object, ...]:
     """Return the sort key of a run label: depth, type, then the label's numbers."""
     treatment = run.treatment
@@ -305,8 +329,3 @@ def _nothing(
         f"nothing to open. Their {len(runs)} derived runs have {'; '.join(present)}. "
         "Pass state='all' to see every state."
     )
-
-
-def sequence_of(value: str | Sequence[str] | None) -> list[str] | None:
-    """Return names as a list; None stays None."""
-    return None if value is None else [value] if isinstance(value, str) else list(value)

@@ -72,8 +72,8 @@ def read_checkpoint_list(path: str | os.PathLike[str]) -> CheckpointList:
                 name, revisions = str(entry["model_name"]), list(entry["revisions"])
             except (ValueError, KeyError, TypeError) as error:
                 raise FormatError(
-                    f"{os.fspath(path)}, line {number}, is no entry of a checkpoint list ({error!r}), so its checkpoints "
-                    "are unknown. Expected is an object with model_name and revisions."
+                    f"{os.fspath(path)}, line {number}, is no entry of a checkpoint list ({error!r}), so its "
+                    "checkpoints are unknown. Expected is an object with model_name and revisions."
                 ) from error
             names += 1
             listed += len(revisions)

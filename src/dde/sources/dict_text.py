@@ -202,7 +202,8 @@ def _parse_kind(
     for column, numbers in columns:
         out[kept, column] = numbers[readable]
     slow[kept] = False
-    return good
+    alike: npt.NDArray[np.bool_] = good
+    return alike
 
 
 def _same_bytes(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], key: bytes) -> npt.NDArray[np.bool_]:

@@ -28,12 +28,12 @@ from dde.tutorial.wandb_runs import truth_of_runs, write_wandb_export
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["PRESETS", "Suite", "SuiteSpec", "make_suite", "open_lineages", "suite_spec"]
+    from dde.repository import RunRepository
+
+__all__ = ["PRESETS", "Suite", "SuiteSpec", "make_suite", "open_lineages", "open_repository", "suite_spec"]
 
 #: Raised whenever the same seed gives other values than before, so that caches of old values are left alone.
 GENERATION = 1
-
-DEFAULT_CACHE = "data_cache"
 
 
 def make_suite(
@@ -154,7 +154,7 @@ def open_lineages(
     size: str | SuiteSpec = "small",
     *,
     seed: int = 0,
-    cache_dir: str | os.PathLike[str] | None = DEFAULT_CACHE,
+    cache_dir: str | os.PathLike[str] | None = "data_cache",
     **kwargs: Any,
 ) -> xr.Dataset:
     """Open the tutorial's lineages as a Dataset, making the suite first where it is not there yet.
@@ -179,6 +179,36 @@ def open_lineages(
     # Imported here: the package of readers must not be needed to make test data for it.
     import dde
 
+    target = _kept_suite(size, seed, cache_dir)
+    opened: xr.Dataset = dde.open_lineages(
+        str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs
+    )
+    return opened
+
+
+def open_repository(
+    size: str | SuiteSpec = "small",
+    *,
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = "data_cache",
+    **kwargs: Any,
+) -> RunRepository:
+    """Open the tutorial's runs as a repository of entities; parameters as for :func:`open_lineages`.
+
+    Returns
+    -------
+    RunRepository
+        What ``dde.DataDecideEvolved(...).repository`` gives.
+    """
+    import dde
+
+    target = _kept_suite(size, seed, cache_dir)
+    suite = dde.DataDecideEvolved(str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs)
+    return suite.repository
+
+
+def _kept_suite(size: str | SuiteSpec, seed: int, cache_dir: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of a suite that is kept for later, made first where it is not there yet."""
     spec = suite_spec(size)
     root = Path(tempfile.gettempdir()) / "dde" if cache_dir is None else Path(cache_dir)
     key = hashlib.sha256(f"{GENERATION}|{seed}|{spec!r}".encode()).hexdigest()[:12]
@@ -196,8 +226,4 @@ def open_lineages(
                     raise
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-    if cache_dir != DEFAULT_CACHE:
-        # The default is that of dde.open_lineages, too.
-        kwargs["cache_dir"] = cache_dir
-    opened: xr.Dataset = dde.open_lineages(str(target / "datadecide"), str(target / "wandb"), **kwargs)
-    return opened
+    return target
