@@ -187,6 +187,31 @@ def test_an_ambiguous_cut_path_is_reported_not_guessed() -> None:
     assert held.derived["child"].label == ""
 
 
+def test_a_path_cut_to_the_group_is_settled_by_what_the_name_says_of_the_parent() -> None:
+    group = "2025_08_21-15_03_00_test_finetune_DD-dolma1_7-4M_main"
+    runs = [
+        sft(
+            f"{group}_100M_toks_--learning_rate={r}",
+            [100.0],
+            learning_rate=float(r),
+            output_dir=f"/m/{group}/model/{group}_100M_toks_--learning_rate={r}",
+        )
+        for r in ("5e-06", "5e-05")
+    ]
+    name = "2025_08_27-07_52_26_test_dpo_tune_cache_dd__dolma1_7-4M__main__100Mt_lr=5e-05_default_--learning_rate=2e-07"
+    dpo = sft(name, program="dpo_tune_cache.py", model_name_or_path=f"/m/{group}/model/", learning_rate=2e-7)
+    found = registry(*runs, dpo).derived[name]
+    assert found.parent_run_id == f"{group}_100M_toks_--learning_rate=5e-05"
+    assert found.parentage.evidence == "config.model_name_or_path, cut short, and the run name"
+
+
+def test_a_folder_of_the_models_name_may_hold_the_revision() -> None:
+    run = sft("x", [10.0], model_name_or_path="/data/DataDecide-c4-4M/step2500-seed-small-aux-2")
+    found = registry(run).derived["x"].parentage
+    assert found.checkpoint is not None
+    assert (found.base and found.base.label, found.checkpoint.step) == ("c4-4M-small-aux-2", 2500)
+
+
 def test_a_parent_known_by_name_but_absent() -> None:
     name = "2025_08_21-15_03_00_test_finetune_DD-dolma1_7-4M_main_100M_toks_--learning_rate=5e-06"
     dpo = sft("d", [1.0], program="dpo.py", model_name_or_path=f"/m/g/model/{name}/")

@@ -91,8 +91,9 @@ def find_base_by_label(label: str) -> Base | None:
 def find_hub_model(path: str) -> tuple[Recipe, ModelSize] | None:
     """Return recipe and size of the Hub model that a model path names, or None.
 
-    Accepts a Hub id (``allenai/DataDecide-c4-1B``) and a cache path
-    (``.../models--allenai--DataDecide-c4-1B/snapshots/<hash>``), possibly cut short after the name.
+    Accepts a Hub id (``allenai/DataDecide-c4-1B``), a cache path
+    (``.../models--allenai--DataDecide-c4-1B/snapshots/<hash>``) and a folder of the model's name, each possibly cut
+    short after the name.
 
     Examples
     --------
@@ -100,12 +101,8 @@ def find_hub_model(path: str) -> tuple[Recipe, ModelSize] | None:
     >>> recipe.name, size.name
     ('DCLM-Baseline', '150M')
     """
-    parts = path.rstrip("/").split("/")
-    candidates = [part.removeprefix("models--") for part in parts if part.startswith("models--")]
-    if not candidates and len(parts) <= 2:
-        candidates = parts[-1:]
-    for candidate in candidates:
-        match = _HUB_MODEL.fullmatch(candidate)
+    for part in path.split("/"):
+        match = _HUB_MODEL.fullmatch(part.removeprefix("models--"))
         if match is not None:
             recipe, size = find_recipe(match["recipe"]), find_size(match["params"])
             if recipe and size:

@@ -110,13 +110,7 @@ def gather_evidence(record: RunRecord) -> Evidence:
 
 
 def _run_type(record: RunRecord, name: NameFacts) -> str:
-    if (
-        record.program
-        and not re.search(r"update|upload|sync|eval", record.program, re.IGNORECASE)
-        and not name.run_type
-    ):
-        # A program that is neither a training program nor a later visitor: another kind of job.
-        return "other"
+    """Return the run type that config, tags and name tell, in that order, where the program tells none."""
     if record.config.get("dpo_beta") is not None or record.config.get("dpo_loss_type") is not None:
         return "dpo"
     tags = {t.strip() for t in (*record.tags, *as_text(record.config.get("wandb_tags")).split(","))}

@@ -62,58 +62,81 @@ class ParentIndex:
 
     def __init__(self, evidence: Iterable[Evidence]) -> None:
         self._by_key: dict[str, set[str]] = {}
-        self._folders: dict[str, str] = {}
+        self._folders: dict[str, set[str]] = {}
+        self._evidence: dict[str, Evidence] = {}
         for item in evidence:
             record = item.record
-            for key in {record.run_id, record.run_name}:
-                if key:
-                    self._by_key.setdefault(key, set()).add(record.run_id)
-            folder = as_text(record.config.get("output_dir") or item.command.get("output_dir"))
-            if folder:
-                folder = _plain_folder(folder)
-                # The launch command names the group's folder; the run's own has the run's name below it.
-                names = {record.run_name, record.run_id} - {""}
-                if PurePosixPath(folder).name in names:
-                    self._folders[folder] = record.run_id
+            self._evidence[record.run_id] = item
+            names = {record.run_id, record.run_name} - {""}
+            for name in names:
+                self._by_key.setdefault(name, set()).add(record.run_id)
+            own = _plain_folder(as_text(record.config.get("output_dir")))
+            launched = _plain_folder(as_text(item.command.get("output_dir")))
+            if own:
+                self._folders.setdefault(own, set()).add(record.run_id)
+            elif PurePosixPath(launched).name in names:
+                # Without the run's name at its end the command's folder is that of the whole group.
+                self._folders.setdefault(launched, set()).add(record.run_id)
 
     def find(self, key: str) -> str | None:
         """Return the run with that id or name, when there is exactly one."""
         found = self._by_key.get(key, set())
         return next(iter(found)) if len(found) == 1 else None
 
-    def find_by_folder(self, path: str) -> tuple[str | None, str, list[str]]:
-        """Return the run whose output a path is, how it was recognised, and the candidates of a cut path."""
+    def find_by_folder(self, path: str, child: NameFacts) -> tuple[str | None, str, list[str]]:
+        """Return the run whose output a path is, how it was recognised, and the candidates of a cut path.
+
+        Parameters
+        ----------
+        path : str
+            Model path; may be cut short anywhere behind the group's folder.
+        child : NameFacts
+            Name of the run that starts from it: that of a DPO run states rate and budget of its SFT run.
+        """
         folder = _plain_folder(path)
-        if folder in self._folders:
-            return self._folders[folder], "", []
+        exact = self._folders.get(folder, set())
+        if len(exact) == 1:
+            return next(iter(exact)), "", []
         tail = PurePosixPath(folder).name
-        if (exact := self.find(tail)) is not None:
-            return exact, "", []
-        # A path cut short: it must go past the name of the group, which all runs of a sweep share.
-        cut = sorted(
-            {
-                run_id
-                for known, run_id in self._folders.items()
-                if known.startswith(folder) and len(folder) > len(str(PurePosixPath(known).parent)) + 1
-            }
-            | {
-                run_id
-                for key, run_ids in self._by_key.items()
-                for run_id in run_ids
-                if is_run_name(tail) and key.startswith(tail) and "/model/" in path
-            }
-        )
-        if len(cut) == 1:
-            return cut[0], ", cut short", []
-        return None, "", cut
+        if not exact and (named := self.find(tail)) is not None:
+            return named, "", []
+        below = {r for known, runs in self._folders.items() if known.startswith(folder) for r in runs}
+        # Past the group's name, which all runs of a sweep share, a cut name that fits one run alone means it.
+        past_group = {
+            r
+            for known, runs in self._folders.items()
+            if known.startswith(folder) and len(folder) > len(str(PurePosixPath(known).parent)) + 1
+            for r in runs
+        }
+        if is_run_name(tail) and "/model/" in path:
+            past_group |= {r for name, runs in self._by_key.items() if name.startswith(tail) for r in runs}
+        if len(past_group) == 1:
+            return next(iter(past_group)), ", cut short", []
+        candidates = below | past_group | exact
+        told = [r for r in candidates if _fits(self._evidence[r], child)]
+        if len(told) == 1:
+            return told[0], ", cut short, and the run name", []
+        return None, "", sorted(candidates)
+
+
+def _fits(item: Evidence, child: NameFacts) -> bool:
+    """Return whether a run has the learning rate and budget that a DPO run's name gives for its SFT run."""
+    rate, tokens = child.parent_learning_rate, child.budget_tokens
+    if not child.starts_from_sft or rate is None:
+        return False
+    own = float(item.hyperparameters.get("learning_rate", math.nan))
+    budget = float(item.hyperparameters.get("finetune_tokens", math.nan))
+    return math.isclose(own, rate, rel_tol=1e-6) and (tokens is None or tokens == budget)
 
 
 def _plain_folder(path: str) -> str:
     """Return an output folder without trailing slashes and without the ``model`` level that some paths have."""
-    parts = [p for p in path.rstrip("/").split("/") if p]
+    parts = [p for p in path.split("/") if p]
     if len(parts) >= 2 and parts[-2] == "model":
         del parts[-2]
-    return "/" + "/".join(parts)
+    elif parts and parts[-1] == "model":
+        del parts[-1]
+    return "/" + "/".join(parts) if parts else ""
 
 
 def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str] | None = None) -> dict[str, Parentage]:
@@ -205,7 +228,7 @@ def _named_parent(name: str, index: ParentIndex, source: str) -> Parentage | Non
     try:
         checkpoint = resolve_checkpoint(name)
     except UnknownNameError:
-        return _absent_parent(name, source) if is_run_name(name) else None
+        return _absent_parent(name, source, NameFacts()) if is_run_name(name) else None
     return Parentage(checkpoint, checkpoint.base.label, checkpoint.base, evidence=source)
 
 
@@ -213,7 +236,8 @@ def _parent_of_path(item: Evidence, path: str, source: str, index: ParentIndex) 
     hub = find_hub_model(path)
     if hub is not None:
         revision = as_text(item.config_or_command("model_revision"))
-        stated = parse_revision(revision)
+        # A folder of checkpoints may have the revision below the model's name.
+        stated = next(filter(None, map(parse_revision, [revision, *path.split("/")])), None)
         # A step in the name and one in a revision: the name is what the launcher was told to run.
         step = item.name.step if item.name.step is not None or stated is None else stated[0]
         seed = item.name.seed or (stated[1] if stated else SEEDS[0])
@@ -223,7 +247,7 @@ def _parent_of_path(item: Evidence, path: str, source: str, index: ParentIndex) 
         if stated is not None and stated != (checkpoint.step, seed):
             found.contradictions.append(f"checkpoint: model_revision {revision}, run name {checkpoint.revision}")
         return found
-    run_id, how, candidates = index.find_by_folder(path)
+    run_id, how, candidates = index.find_by_folder(path, item.name)
     if run_id is not None:
         return Parentage(parent_run_id=run_id, evidence=source + how)
     if candidates:
@@ -234,14 +258,14 @@ def _parent_of_path(item: Evidence, path: str, source: str, index: ParentIndex) 
     parts = [p for p in path.rstrip("/").split("/") if p]
     names = [p for p in reversed(parts) if is_run_name(p)]
     if names:
-        return _absent_parent(names[0], source)
+        return _absent_parent(names[0], source, item.name)
     return Parentage(evidence=source, problem=f"model path names neither a Hub model nor a run: {path}")
 
 
-def _absent_parent(name: str, source: str) -> Parentage:
+def _absent_parent(name: str, source: str, child: NameFacts) -> Parentage:
     """Return the parentage of a run whose parent is known by name but is not in the store."""
-    facts = parse_run_name(name)
-    return Parentage(parent_run_id=name, base=_base_of_name(facts), in_store=False, evidence=source)
+    base = _base_of_name(parse_run_name(name)) or _base_of_name(child)
+    return Parentage(parent_run_id=name, base=base, in_store=False, evidence=source)
 
 
 def _base_of_name(facts: NameFacts) -> Base | None:

@@ -53,6 +53,8 @@ class NameFacts:
         "supervised_ft", "dpo" or "".
     starts_from_sft : bool
         Whether a DPO run's name describes the SFT run it starts from.
+    parent_learning_rate : float or None
+        Learning rate of that SFT run.
     options : mapping of str to str
         Options written as ``--key=value``.
     """
@@ -69,6 +71,7 @@ class NameFacts:
     full: bool = False
     run_type: str = ""
     starts_from_sft: bool = False
+    parent_learning_rate: float | None = None
     options: dict[str, str] = field(default_factory=dict)
 
 
@@ -104,6 +107,7 @@ def parse_run_name(name: str) -> NameFacts:
     own_rate = _number(options.get("learning_rate"))
     if own_rate is None:
         own_rate = rates.get("learning_rate", rates.get("lr"))
+    starts_from_sft = run_type == "dpo" and (budget is not None or ("lr" in rates and bool(options)))
     return NameFacts(
         recipe=find_recipe(model["recipe"]) if model else None,
         size=find_size(model["params"]) if model else None,
@@ -116,7 +120,8 @@ def parse_run_name(name: str) -> NameFacts:
         epochs=int(budget["epochs"]) if budget and budget["epochs"] else None,
         full=_FULL.search(plain) is not None,
         run_type=run_type,
-        starts_from_sft=run_type == "dpo" and (budget is not None or ("lr" in rates and bool(options))),
+        starts_from_sft=starts_from_sft,
+        parent_learning_rate=rates.get("lr") if starts_from_sft else None,
         options=options,
     )
 
