@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -47,6 +48,12 @@ class DdeDatasetAccessor:
         from dde.arrays.long_table import to_frame
 
         return to_frame(self._obj, dropna)
+
+    def plot(self, y: str | Sequence[str] | None = None, x: str = "cumulative_tokens", **options: Any) -> Any:
+        """Draw curves, pretraining and post-training joined; see :func:`dde.plots.curves.plot_curves`."""
+        from dde.plots.curves import plot_curves
+
+        return plot_curves(self._obj, y, x, **options)
 
 
 class DdeDataArrayAccessor:

@@ -1,0 +1,1 @@
+"""Pictures of a Dataset of lineages, on Bokeh (to explore) and on matplotlib (to print)."""
