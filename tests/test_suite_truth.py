@@ -1,0 +1,108 @@
+"""Generated suites, whose truth is known: every run resolves to it, and the full suite is read in small parts."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dde
+from dde.arrays.provenance import cube_of
+from dde.errors import ConflictWarning
+from dde.tutorial import Suite, make_suite
+
+
+@pytest.fixture(scope="module", params=[0, 1])
+def suite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    return make_suite(tmp_path_factory.mktemp("small"), "small", seed=request.param)
+
+
+@pytest.fixture(scope="module")
+def repository(suite: Suite) -> dde.RunRepository:
+    return dde.DataDecideEvolved(suite.data, suite.wandb, cache_dir=None).repository
+
+
+def test_every_run_is_resolved_to_the_truth(suite: Suite, repository: dde.RunRepository) -> None:
+    truth = suite.runs.set_index("run_id")
+    coverage = repository.coverage(state="all").set_index("run_id").loc[truth.index]
+    assert [s.split(":")[0] for s in coverage["status"]] == truth["expected_status"].tolist()
+    for column in ("run_type", "lineage", "parent_run_id"):
+        assert (coverage[column] == truth[column]).all()
+    used = coverage["status"] == "used"
+    assert (coverage.loc[used, "token_source"] == truth.loc[used, "token_source"]).all()
+    # A restored or estimated count is near the truth; what derives from such a run is as far off as it is.
+    off = (coverage["end_tokens"] - truth["end_tokens"]).abs()[used]
+    assert (off <= 0.01 * truth["own_tokens"][used].clip(lower=1e7)).all()
+    logged = used & (coverage["token_source"] == "logged")
+    assert (coverage.loc[logged, "end_tokens"] == truth.loc[logged, "end_tokens"]).all()
+    said = coverage["contradictions"] != ""
+    assert (said == truth["contradicts_config"]).all()
+
+
+def test_treatments_and_replicates_are_the_truths(suite: Suite, repository: dde.RunRepository) -> None:
+    truth = suite.runs.set_index("run_id")
+    for run_id, run in repository.registry.derived.items():
+        if run.treatment is None:
+            continue
+        row = truth.loc[run_id]
+        np.testing.assert_allclose(run.treatment.learning_rate, row["learning_rate"])
+        np.testing.assert_equal(run.treatment.dpo_beta, float(row["dpo_beta"]))
+        assert run.replicate == row["replicate"]
+        assert run.label.count("dpo_") == sum(
+            repository.registry.derived[m].run_type == "dpo" for m in repository.registry.chain(run_id)[1:]
+        )
+
+
+def test_the_dataset_agrees_with_the_frames_and_the_axis_with_the_truth(
+    suite: Suite, repository: dde.RunRepository
+) -> None:
+    ds = repository.to_dataset(params="150M", metrics=["hellaswag", "train_loss"], state="all", grid="union")
+    for label in ds.lineage.values:
+        frame = repository.get_lineage(str(label)).get_continuous_curves(metrics=["hellaswag", "train_loss"])
+        for run, rows in frame.groupby("run"):
+            cells = ds.sel(lineage=label, run=run).sel(cumulative_tokens=rows["cumulative_tokens"].to_numpy())
+            for name in ("hellaswag", "train_loss"):
+                seen = rows[name].notna().to_numpy()
+                np.testing.assert_array_equal(cells[name].values[seen], rows[name][seen])
+
+
+def test_the_full_suite_is_read_in_small_parts(tmp_path: Path) -> None:
+    suite = make_suite(tmp_path / "full", "full")
+    ds = dde.open_lineages(suite.data, suite.wandb, cache_dir=tmp_path / "cache")
+    tables = cube_of(ds).registry.tables
+    assert tables is not None
+    catalog = tables.catalog()
+    assert (len(catalog.bases), ds.sizes["lineage"]) == (1060, 1060)
+    index = [t for t in tables._tables if len(t.index) == 1_410_750]
+    assert len(index) == 1
+    groups = len(index[0].index.group_files)
+    # Opening read the key columns alone.
+    assert tables.reads == {"rows": 0, "row_groups": 0, "stored_bytes": 0}
+    one = ds.hellaswag.sel(lineage="c4-150M-default", run="pretraining").load()
+    checkpoints = int(one.dde.support().isin(1).sum())
+    assert tables.reads["rows"] == checkpoints > 20
+    assert tables.reads["row_groups"] <= 2 < groups // 100
+    stored = sum(f.stat().st_size for f in Path(suite.data).rglob("train-*.parquet"))
+    assert tables.reads["stored_bytes"] < stored / 100
+    # And nothing at all the second time, in another process or in this one.
+    again = dde.open_lineages(suite.data, suite.wandb, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(again.hellaswag.sel(lineage="c4-150M-default", run="pretraining"), one)
+    reopened = cube_of(again).registry.tables
+    assert reopened is not None
+    assert reopened.reads["rows"] == 0
+    mmlu = ds.mmlu_average.sel(lineage="c4-150M-default", run="pretraining").load()
+    assert tables.reads["rows"] == checkpoints + 57 * checkpoints
+    assert np.isfinite(mmlu).sum() >= checkpoints
+
+
+def test_conflicts_of_the_generated_tables_are_reported(suite: Suite) -> None:
+    ds = dde.open_lineages(suite.data, suite.wandb, cache_dir=None, metrics=["pile_valppl"])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ds.load()
+    conflicting = suite.bases["quirks"].str.contains("repeated").any()
+    assert any(issubclass(w.category, ConflictWarning) for w in told) == conflicting
+    assert isinstance(suite.runs, pd.DataFrame)
