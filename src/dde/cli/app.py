@@ -1,0 +1,99 @@
+"""All commands together, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dde.cli import cache, coverage, demo, ingest, ls
+from dde.cli import open as open_
+from dde.errors import DdeError
+from dde.sources.connection import redact
+
+__all__ = ["app"]
+
+#: Base of all mistakes in using a command line. Newer releases of typer carry their own copy of click.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class _Commands(TyperGroup):
+    """Commands whose errors are one line, and show no credential."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _told_in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _told_in_one_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except DdeError as error:
+        # Plain text: a message may hold brackets, which rich would take for markup.
+        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(" ".join(str(error).split()), err=True)
+        raise typer.Exit(1) from None
+    except _UsageError as error:
+        # It quotes what was typed, which may be a DSN in the wrong place.
+        for typed in sys.argv[1:]:
+            error.message = error.message.replace(typed, redact(typed))
+        raise
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    # A traceback of typer's own shows local variables, among them connections.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dde {version('dde')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _dde(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Pretraining and post-training runs of language models as one labeled Dataset.
+
+    \b
+    Start here:
+      dde demo                                       a generated suite, from nothing to a picture
+      dde ls data postgresql://localhost/wandb       which lineages and runs there are
+      dde coverage data postgresql://localhost/wandb what became of every run
+      dde open data ./wandb_export --to sweep.zarr   the Dataset, to a file
+
+    DATA is a folder or URL of DataDecide tables. DB is a PostgreSQL DSN, or a folder of exported parquet or
+    jsonl files; where it is not given, the environment variable DDE_DB_CONNECTION counts.
+    """
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.demo,
+    "ls": ls.ls,
+    "coverage": coverage.coverage,
+    "open": open_.open_dataset,
+    "ingest": ingest.ingest,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
+app.add_typer(cache.app, name="cache")

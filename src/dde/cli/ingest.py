@@ -1,0 +1,42 @@
+"""``dde ingest``: an export into PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, cast
+
+import typer
+
+from dde.cli.output import note, progress_bar
+from dde.sources.connection import CONNECTION_VARIABLE
+from dde.sources.ingest import ingest as load
+
+__all__ = ["ingest"]
+
+
+def ingest(
+    export: Annotated[str, typer.Argument(help="Folder of a parquet or jsonl export.", metavar="EXPORT")],
+    dsn: Annotated[str, typer.Argument(help="PostgreSQL DSN to load into.", envvar=CONNECTION_VARIABLE, metavar="DSN")],
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="Layout of the tables: 0.1 or old. By default that of the tables there are, or of the export."
+        ),
+    ] = None,
+) -> None:
+    """Load an export into PostgreSQL: new runs are added, changed ones replaced, all others left alone.
+
+    A second time, nothing changes. Let the DSN leave out the password and give it through PGPASSWORD or a
+    password file, so that no list of processes shows it.
+
+    \b
+    Examples:
+      dde ingest ./wandb_export postgresql://localhost/wandb
+      DDE_DB_CONNECTION=postgresql://localhost/wandb dde ingest ./wandb_export
+    """
+    if layout not in (None, "0.1", "old"):
+        raise typer.BadParameter(f"--layout {layout!r} is neither '0.1' nor 'old'.")
+    with progress_bar("loading runs") as advance:
+        report = load(export, dsn, layout=cast(Literal["0.1", "old"] | None, layout), progress=advance)
+    typer.echo(str(report))
+    for run_id, count in report.replaced_characters.items():
+        note(f"{run_id}: {count} characters that PostgreSQL can't hold were replaced")

@@ -1,0 +1,103 @@
+"""``dde open``: the Dataset, printed or written to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dde.cli.options import (
+    CacheDir,
+    Data,
+    Db,
+    LearningRates,
+    Methods,
+    NoCache,
+    Params,
+    Recipes,
+    Seeds,
+    States,
+    Where,
+    open_repository,
+    selection,
+)
+from dde.cli.output import busy, note, progress_bar
+from dde.cli.writing import DATASET_SUFFIXES, check_target, write_dataset
+
+__all__ = ["open_dataset"]
+
+
+def open_dataset(
+    ctx: typer.Context,
+    data: Data,
+    db: Db = None,
+    params: Params = None,
+    recipe: Recipes = None,
+    seed: Seeds = None,
+    method: Methods = None,
+    learning_rate: LearningRates = None,
+    state: States = None,
+    where: Where = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric, glob such as '*_valppl', or all. Repeatable. By default loss, OLMES, perplexities."),
+    ] = None,
+    grid: Annotated[
+        str, typer.Option(help="Token axis: auto, union, a number of points, or tokens with commas between them.")
+    ] = "auto",
+    max_points: Annotated[int, typer.Option(min=1, help="Size of an auto grid, where evaluations allow.")] = 1024,
+    interp: Annotated[
+        str, typer.Option(help="Between observations: linear, log, nearest, previous, pchip.")
+    ] = "linear",
+    max_gap: Annotated[int | None, typer.Option(min=0, help="Longest gap in tokens that is filled.")] = None,
+    bridge: Annotated[bool, typer.Option("--bridge", help="Join evaluations across branches.")] = False,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Write it to a .zarr or .nc, or its long table to a .parquet or .csv."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
+    cache_dir: CacheDir = Path("data_cache"),
+    no_cache: NoCache = False,
+) -> None:
+    """Open lineages as a Dataset, and print it or write it to a file.
+
+    Printing reads no metric. The options are those of dde.open_lineages in Python.
+
+    \b
+    Examples:
+      dde open data ./wandb_export --params 150M
+      dde open data postgresql://localhost/wandb --method supervised_ft --learning-rate 5e-6 --learning-rate 5e-5
+      dde open data ./wandb_export --metrics train_loss --metrics 'mmlu_*' --to sweep.zarr
+      dde open data ./wandb_export --params 4M --where epochs=2 --grid 500 --interp log --to curves.parquet
+    """
+    options: dict[str, Any] = selection(params, recipe, seed, method, learning_rate, state, where)
+    options |= {"grid": _grid(grid), "max_points": max_points, "interp": interp, "max_gap": max_gap, "bridge": bridge}
+    if metrics:
+        options["metrics"] = "all" if "all" in metrics else list(metrics)
+    if to is not None:
+        check_target(to, DATASET_SUFFIXES, overwrite)
+    with busy("reading the registry of runs"):
+        dataset = open_repository(ctx, data, db, cache_dir, no_cache).to_dataset(**options)
+    if to is None:
+        typer.echo(str(dataset))
+        return
+    with progress_bar(f"writing {to.name}") as advance:
+        write_dataset(dataset, to, advance)
+    sizes = ", ".join(f"{dim} {size}" for dim, size in dataset.sizes.items())
+    typer.echo(f"wrote {len(dataset.data_vars)} metrics ({sizes}) to {to}")
+    if dataset.attrs["left_out"]:
+        note(f"left out: {dataset.attrs['left_out']} (dde coverage says which)")
+
+
+def _grid(text: str) -> str | int | list[float]:
+    if text.isdigit():
+        if int(text) < 1:
+            raise typer.BadParameter("--grid 0 holds no point; give 1 or more.")
+        return int(text)
+    if not text[:1].isdigit():
+        return text
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--grid {text!r} holds something that is not a number of tokens.") from None

@@ -1,0 +1,132 @@
+"""Arguments and options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dde.repository import DataDecideEvolved, RunRepository
+from dde.sources.connection import CONNECTION_VARIABLE, Connection
+
+__all__ = [
+    "CacheDir",
+    "Data",
+    "Db",
+    "LearningRates",
+    "Methods",
+    "NoCache",
+    "Params",
+    "Recipes",
+    "Seeds",
+    "States",
+    "Where",
+    "open_repository",
+    "selection",
+]
+
+Data = Annotated[
+    str,
+    typer.Argument(help="Folder or URL of the DataDecide tables; '-' for none.", metavar="DATA"),
+]
+Db = Annotated[
+    str | None,
+    typer.Argument(
+        help="Post-training runs: a PostgreSQL DSN, or a folder of exported parquet or jsonl.",
+        envvar=CONNECTION_VARIABLE,
+        metavar="[DB]",
+    ),
+]
+Params = Annotated[list[str] | None, typer.Option(help="Model size, such as 150M. Repeat for several.")]
+Recipes = Annotated[list[str] | None, typer.Option("--data", help="Data recipe, by any of its names. Repeatable.")]
+Seeds = Annotated[list[str] | None, typer.Option(help="Pretraining seed, by name or number. Repeatable.")]
+Methods = Annotated[list[str] | None, typer.Option(help="supervised_ft or dpo. Repeatable.")]
+LearningRates = Annotated[
+    list[str] | None,
+    typer.Option(help="Learning rate, or a range such as 1e-6:1e-4, ends included. Repeatable."),
+]
+States = Annotated[
+    list[str] | None,
+    typer.Option(help="State of the run: finished (the default), running, crashed, failed, or all. Repeatable."),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Any other hyperparameter: epochs=2, finetune_tokens=1e8, dpo_beta=0.1:5, reduce_loss=sum. Repeatable.",
+        metavar="NAME=VALUE",
+    ),
+]
+CacheDir = Annotated[Path, typer.Option(help="Folder that keeps what was parsed.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep nothing.")]
+
+
+def open_repository(
+    ctx: typer.Context, data: str, db: str | None, cache_dir: Path | None = None, no_cache: bool = False
+) -> RunRepository:
+    """Return the repository that a command's arguments name."""
+    tables: str | None = None if data == "-" else data
+    if tables is not None and Connection(tables).kind == "postgres":
+        source = ctx.get_parameter_source("db")
+        if db and (source is None or source.name != "ENVIRONMENT"):
+            raise typer.BadParameter("both arguments name a store of post-training runs; DATA must be the tables.")
+        tables, db = None, tables
+    if tables is None and not db:
+        raise typer.BadParameter(
+            f"there is neither DATA nor DB, so nothing to open. Name a store, or set {CONNECTION_VARIABLE}."
+        )
+    return DataDecideEvolved(tables, db or None, cache_dir=None if no_cache else cache_dir).repository
+
+
+def selection(
+    params: Sequence[str] | None,
+    recipes: Sequence[str] | None,
+    seeds: Sequence[str] | None,
+    methods: Sequence[str] | None,
+    learning_rates: Sequence[str] | None,
+    states: Sequence[str] | None,
+    where: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return the filters of ``dde.open_lineages`` that a command's options mean."""
+    chosen: dict[str, Any] = {
+        "params": params,
+        "data": recipes,
+        "seed": [int(s) if s.isdigit() else s for s in seeds or []],
+        "method": methods,
+        "state": "all" if states and "all" in states else states,
+        "learning_rate": [_number(rate, "--learning-rate") for rate in learning_rates or []],
+    }
+    for condition in where or []:
+        name, equals, value = condition.partition("=")
+        if not (name and equals and value):
+            raise typer.BadParameter(f"--where {condition!r} is not NAME=VALUE, such as epochs=2.")
+        chosen.setdefault(name, []).append(_value(value))
+    return {name: _one_or_several(value) for name, value in chosen.items() if value}
+
+
+def _one_or_several(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or any(not isinstance(v, slice) for v in value):
+        if isinstance(value, (list, tuple)) and any(isinstance(v, slice) for v in value):
+            raise typer.BadParameter("a range can't be combined with other values of the same option.")
+        return list(value) if isinstance(value, (list, tuple)) else value
+    if len(value) > 1:
+        raise typer.BadParameter("a range can't be combined with other values of the same option.")
+    return value[0]
+
+
+def _number(text: str, option: str) -> float | slice:
+    value = _value(text)
+    if isinstance(value, str):
+        raise typer.BadParameter(f"{option} {text!r} is neither a number nor a range such as 1e-6:1e-4.")
+    return value
+
+
+def _value(text: str) -> float | str | slice:
+    low, colon, high = text.partition(":")
+    try:
+        if colon:
+            return slice(float(low) if low else None, float(high) if high else None)
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,84 @@
+"""What commands write: for people on a terminal, plain and complete everywhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dde.plots.axes import short_number
+
+__all__ = ["Advance", "busy", "note", "print_table", "progress_bar"]
+
+#: Told how much is done and how much there is.
+Advance = Callable[[int, int], None]
+
+
+def note(text: str) -> None:
+    """Write a remark to stderr, beside the output."""
+    typer.echo(text, err=True)
+
+
+def print_table(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> None:
+    """Print a frame.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+    columns : sequence of str, optional
+        What a terminal has room for. Elsewhere all columns come, with tabs between them, nothing cut or rounded.
+    """
+    if not sys.stdout.isatty():
+        typer.echo(frame.to_csv(sep="\t", index=False, lineterminator="\n"), nl=False)
+        return
+    shown = frame[list(columns)] if columns else frame
+    table = Table(header_style="bold", show_edge=False, pad_edge=False)
+    for name in shown.columns:
+        right = pd.api.types.is_numeric_dtype(shown[name])
+        # Ids are folded, never cut: they are what is copied from here.
+        table.add_column(str(name), justify="right" if right else "left", overflow="fold")
+    for row in shown.itertuples(index=False):
+        table.add_row(*map(_cell, row))
+    Console(markup=False, highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return ""
+    return short_number(float(value)) if abs(value) >= 1e6 else f"{value:g}"
+
+
+@contextmanager
+def busy(doing: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that something goes on whose end is not known; gives a function that says what."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda doing: None
+        return
+    with console.status(doing) as status:
+        yield lambda doing: status.update(doing)
+
+
+@contextmanager
+def progress_bar(doing: str) -> Iterator[Advance]:
+    """Show on a terminal how much is done; gives a function of what is done and what there is."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
