@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 
 from dde.cli import cache, coverage, demo, ingest, ls
 from dde.cli import open as open_
-from dde.errors import DdeError
+from dde.errors import DdeError, DdeWarning
 from dde.sources.connection import redact
 
 __all__ = ["app"]
@@ -23,14 +24,24 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 class _Commands(TyperGroup):
-    """Commands whose errors are one line, and show no credential."""
+    """Commands whose errors and warnings are one line each, and show no credential."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _told_in_one_line():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        with _told_in_one_line():
+        with _told_in_one_line(), warnings.catch_warnings():
+            warnings.simplefilter("always", DdeWarning)
+            others = warnings.showwarning
+
+            def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+                if issubclass(category, DdeWarning):
+                    _say("warning: ", "yellow", message)
+                else:
+                    others(message, category, *where, **more)
+
+            warnings.showwarning = show
             return super().invoke(ctx)
 
 
@@ -39,15 +50,19 @@ def _told_in_one_line() -> Iterator[None]:
     try:
         yield
     except DdeError as error:
-        # Plain text: a message may hold brackets, which rich would take for markup.
-        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        typer.echo(" ".join(str(error).split()), err=True)
+        _say("error: ", "red", error)
         raise typer.Exit(1) from None
     except _UsageError as error:
         # It quotes what was typed, which may be a DSN in the wrong place.
         for typed in sys.argv[1:]:
             error.message = error.message.replace(typed, redact(typed))
         raise
+
+
+def _say(head: str, colour: str, message: object) -> None:
+    # Without rich: a message may hold brackets, which it would take for markup.
+    typer.secho(head, fg=colour, bold=True, nl=False, err=True)
+    typer.echo(" ".join(str(message).split()), err=True)
 
 
 app = typer.Typer(
@@ -87,13 +102,13 @@ def _dde(
     """
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo.demo,
-    "ls": ls.ls,
-    "coverage": coverage.coverage,
-    "open": open_.open_dataset,
-    "ingest": ingest.ingest,
+_COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "demo": (demo.demo, "A generated suite, from nothing to a picture."),
+    "ls": (ls.ls, "Lineages and runs, as a table."),
+    "coverage": (coverage.coverage, "What became of every run, and why."),
+    "open": (open_.open_dataset, "The Dataset, printed or written to a file."),
+    "ingest": (ingest.ingest, "Load an export into PostgreSQL."),
 }
-for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+for _name, (_command, _summary) in _COMMANDS.items():
+    app.command(_name, short_help=_summary)(_command)
 app.add_typer(cache.app, name="cache")

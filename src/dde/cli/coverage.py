@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from dde.cli.options import CacheDir, Data, Db, NoCache, States, open_repository
+from dde.cli.options import CacheDir, Data, Db, NoCache, States, open_repository, state_filter
 from dde.cli.output import busy, note, print_table
 from dde.cli.writing import check_target, write_frame
 
 __all__ = ["coverage"]
 
-_COLUMNS = ("run_id", "run_type", "lineage", "branch_tokens", "end_tokens", "token_source", "status")
+_COLUMNS = ("run_id", "run_type", "lineage", "token_source", "status")
 
 
 def coverage(
@@ -45,8 +45,7 @@ def coverage(
         check_target(to, (".csv", ".parquet"), overwrite)
     with busy("reading the registry of runs"):
         repository = open_repository(ctx, data, db, cache_dir, no_cache)
-        states: object = "finished" if not state else "all" if "all" in state else list(state)
-        frame = repository.coverage(state=states)
+        frame = repository.coverage(**state_filter(state))
     # What follows a colon is of one run alone.
     counts = frame["status"].str.partition(":")[0].value_counts()
     if status:

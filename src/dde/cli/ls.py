@@ -29,7 +29,9 @@ from dde.cli.output import busy, note, print_table
 
 __all__ = ["lineage_table", "ls", "run_table"]
 
-_RUN_COLUMNS = ("lineage", "run", "run_id", "state", "learning_rate", "branch_tokens", "end_tokens", "token_source")
+# What a terminal has room for: ids are long.
+_LINEAGE_COLUMNS = ("lineage", "params", "data", "seed", "base_end_tokens", "runs")
+_RUN_COLUMNS = ("lineage", "run", "run_id", "state", "branch_tokens", "end_tokens")
 
 
 def ls(
@@ -61,7 +63,7 @@ def ls(
         repository = open_repository(ctx, data, db, cache_dir, no_cache)
         dataset = repository.to_dataset(metrics=["train_loss"], **filters)
         table = run_table(dataset) if runs else lineage_table(dataset)
-    print_table(table, _RUN_COLUMNS if runs else None)
+    print_table(table, _RUN_COLUMNS if runs else _LINEAGE_COLUMNS)
     if dataset.attrs["left_out"]:
         note(f"left out: {dataset.attrs['left_out']} (dde coverage says which)")
 
@@ -90,5 +92,5 @@ def run_table(dataset: xr.Dataset) -> pd.DataFrame:
     )
     whole = [name for name in ("branch_tokens", "end_tokens") if name in table]
     table[whole] = table[whole].astype("Int64")
-    leading = [*_RUN_COLUMNS, "parent_run_id"]
+    leading = [*_RUN_COLUMNS, "token_source", "parent_run_id", "run_type", "learning_rate"]
     return table[[*leading, *(name for name in coords if name not in leading)]]

@@ -24,6 +24,7 @@ from dde.cli.options import (
 )
 from dde.cli.output import busy, note, progress_bar
 from dde.cli.writing import DATASET_SUFFIXES, check_target, write_dataset
+from dde.curves.grids import TokenGrid
 
 __all__ = ["open_dataset"]
 
@@ -41,20 +42,30 @@ def open_dataset(
     where: Where = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option(help="Metric, glob such as '*_valppl', or all. Repeatable. By default loss, OLMES, perplexities."),
+        typer.Option(
+            metavar="METRIC",
+            help="Metric, glob such as '*_valppl', or all. Repeatable. By default loss, OLMES, perplexities.",
+        ),
     ] = None,
     grid: Annotated[
-        str, typer.Option(help="Token axis: auto, union, a number of points, or tokens with commas between them.")
+        str,
+        typer.Option(
+            metavar="GRID", help="Token axis: auto, union, a number of points, or tokens with commas between them."
+        ),
     ] = "auto",
-    max_points: Annotated[int, typer.Option(min=1, help="Size of an auto grid, where evaluations allow.")] = 1024,
+    max_points: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Size of an auto grid, where evaluations allow.")
+    ] = 1024,
     interp: Annotated[
-        str, typer.Option(help="Between observations: linear, log, nearest, previous, pchip.")
+        str, typer.Option(metavar="METHOD", help="Between observations: linear, log, nearest, previous, pchip.")
     ] = "linear",
-    max_gap: Annotated[int | None, typer.Option(min=0, help="Longest gap in tokens that is filled.")] = None,
+    max_gap: Annotated[
+        int | None, typer.Option(metavar="TOKENS", min=0, help="Longest gap in tokens that is filled.")
+    ] = None,
     bridge: Annotated[bool, typer.Option("--bridge", help="Join evaluations across branches.")] = False,
     to: Annotated[
         Path | None,
-        typer.Option(help="Write it to a .zarr or .nc, or its long table to a .parquet or .csv."),
+        typer.Option(metavar="FILE", help="Write it to a .zarr or .nc, or its long table to a .parquet or .csv."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
     cache_dir: CacheDir = Path("data_cache"),
@@ -90,14 +101,11 @@ def open_dataset(
         note(f"left out: {dataset.attrs['left_out']} (dde coverage says which)")
 
 
-def _grid(text: str) -> str | int | list[float]:
-    if text.isdigit():
-        if int(text) < 1:
-            raise typer.BadParameter("--grid 0 holds no point; give 1 or more.")
-        return int(text)
+def _grid(text: str) -> str | TokenGrid:
+    # A name is looked up later, and is an error there that lists the names.
     if not text[:1].isdigit():
         return text
     try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"--grid {text!r} holds something that is not a number of tokens.") from None
+        return TokenGrid.linear(int(text)) if text.isdigit() else TokenGrid.explicit(map(float, text.split(",")))
+    except ValueError as error:
+        raise typer.BadParameter(f"--grid {text!r}: {error}") from None

@@ -25,6 +25,7 @@ __all__ = [
     "Where",
     "open_repository",
     "selection",
+    "state_filter",
 ]
 
 Data = Annotated[
@@ -36,20 +37,26 @@ Db = Annotated[
     typer.Argument(
         help="Post-training runs: a PostgreSQL DSN, or a folder of exported parquet or jsonl.",
         envvar=CONNECTION_VARIABLE,
-        metavar="[DB]",
+        metavar="DB",
     ),
 ]
-Params = Annotated[list[str] | None, typer.Option(help="Model size, such as 150M. Repeat for several.")]
-Recipes = Annotated[list[str] | None, typer.Option("--data", help="Data recipe, by any of its names. Repeatable.")]
-Seeds = Annotated[list[str] | None, typer.Option(help="Pretraining seed, by name or number. Repeatable.")]
-Methods = Annotated[list[str] | None, typer.Option(help="supervised_ft or dpo. Repeatable.")]
+Params = Annotated[list[str] | None, typer.Option(metavar="SIZE", help="Model size, such as 150M. Repeat for several.")]
+Recipes = Annotated[
+    list[str] | None, typer.Option("--data", metavar="RECIPE", help="Data recipe, by any of its names. Repeatable.")
+]
+Seeds = Annotated[
+    list[str] | None, typer.Option(metavar="SEED", help="Pretraining seed, by name or number. Repeatable.")
+]
+Methods = Annotated[list[str] | None, typer.Option(metavar="METHOD", help="supervised_ft or dpo. Repeatable.")]
 LearningRates = Annotated[
     list[str] | None,
-    typer.Option(help="Learning rate, or a range such as 1e-6:1e-4, ends included. Repeatable."),
+    typer.Option(metavar="RATE", help="Learning rate, or a range such as 1e-6:1e-4, ends included. Repeatable."),
 ]
 States = Annotated[
     list[str] | None,
-    typer.Option(help="State of the run: finished (the default), running, crashed, failed, or all. Repeatable."),
+    typer.Option(
+        metavar="STATE", help="State of the run: finished (the default), running, crashed, failed, or all. Repeatable."
+    ),
 ]
 Where = Annotated[
     list[str] | None,
@@ -58,7 +65,7 @@ Where = Annotated[
         metavar="NAME=VALUE",
     ),
 ]
-CacheDir = Annotated[Path, typer.Option(help="Folder that keeps what was parsed.")]
+CacheDir = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder that keeps what was parsed.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep nothing.")]
 
 
@@ -89,30 +96,33 @@ def selection(
     where: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Return the filters of ``dde.open_lineages`` that a command's options mean."""
-    chosen: dict[str, Any] = {
-        "params": params,
-        "data": recipes,
+    chosen: dict[str, list[Any]] = {
+        "params": list(params or []),
+        "data": list(recipes or []),
         "seed": [int(s) if s.isdigit() else s for s in seeds or []],
-        "method": methods,
-        "state": "all" if states and "all" in states else states,
+        "method": list(methods or []),
         "learning_rate": [_number(rate, "--learning-rate") for rate in learning_rates or []],
     }
+    own = {*chosen, "state"}
     for condition in where or []:
         name, equals, value = condition.partition("=")
         if not (name and equals and value):
             raise typer.BadParameter(f"--where {condition!r} is not NAME=VALUE, such as epochs=2.")
+        if name in own:
+            raise typer.BadParameter(f"--where {condition!r}: use --{name.replace('_', '-')} {value}.")
         chosen.setdefault(name, []).append(_value(value))
-    return {name: _one_or_several(value) for name, value in chosen.items() if value}
+    filters: dict[str, Any] = {}
+    for name, values in chosen.items():
+        if len(values) > 1 and any(isinstance(v, slice) for v in values):
+            raise typer.BadParameter(f"{name}: a range can't be combined with other values.")
+        if values:
+            filters[name] = values[0] if isinstance(values[0], slice) else values
+    return filters | state_filter(states)
 
 
-def _one_or_several(value: Any) -> Any:
-    if not isinstance(value, (list, tuple)) or any(not isinstance(v, slice) for v in value):
-        if isinstance(value, (list, tuple)) and any(isinstance(v, slice) for v in value):
-            raise typer.BadParameter("a range can't be combined with other values of the same option.")
-        return list(value) if isinstance(value, (list, tuple)) else value
-    if len(value) > 1:
-        raise typer.BadParameter("a range can't be combined with other values of the same option.")
-    return value[0]
+def state_filter(states: Sequence[str] | None) -> dict[str, Any]:
+    """Return the filter on states that --state means."""
+    return {} if not states else {"state": "all" if "all" in states else list(states)}
 
 
 def _number(text: str, option: str) -> float | slice:

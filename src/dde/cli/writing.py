@@ -50,9 +50,11 @@ def check_target(path: Path, suffixes: Sequence[str], overwrite: bool) -> None:
         raise DdeError(f"{path} exists, so nothing was written. Pass --overwrite to replace it.")
     if path.is_dir() and not (path.suffix == ".zarr" and any((path / n).exists() for n in ("zarr.json", ".zgroup"))):
         raise DdeError(f"{path} is a folder with something else in it, so it is not replaced. Choose another name.")
-    if path.suffix == ".nc" and find_spec("h5netcdf") is None:
+    missing = [name for name in ("h5netcdf", "h5py") if find_spec(name) is None]
+    if path.suffix == ".nc" and missing:
         raise DdeError(
-            "h5netcdf is not installed, so no netCDF file can be written. Install it with: pip install 'dde[netcdf]'"
+            f"{' and '.join(missing)} is not installed, so no netCDF file can be written. "
+            "Install it with: pip install 'dde[netcdf]'"
         )
 
 
@@ -72,7 +74,9 @@ def write_dataset(dataset: xr.Dataset, path: Path, advance: Advance) -> None:
         write_frame(_frames(dataset, advance), path)
         return
     cells = max(dataset.sizes["run"] * dataset.sizes["cumulative_tokens"], 1)
-    blocks = dataset.chunk({"lineage": max(_BLOCK // (8 * cells), 1), "run": -1, "cumulative_tokens": -1})
+    size = {"lineage": max(_BLOCK // (8 * cells), 1), "run": -1, "cumulative_tokens": -1}
+    # Metrics alone: what type a text coordinate has is known only to one that is in memory.
+    blocks = dataset.assign({n: dataset.variables[n].chunk(size) for n in dataset.data_vars})
     # One block after the other: reading is what takes long, and memory stays small.
     with _whole(path) as part, dask.config.set(scheduler="synchronous"), _Progress(advance):
         if path.suffix == ".zarr":
