@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import shutil
 import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -152,17 +156,66 @@ def test_a_writer_that_dies_leaves_the_old_generation(tmp_path: Path) -> None:
     before = (folder / "current").read_text()
     pid = os.fork()
     if pid == 0:
-        import dde.cache.ragged as ragged
+        import dde.cache.row_sets as row_sets
 
         def die(*_: object, **__: object) -> None:
             os._exit(9)
 
-        ragged._put = die  # type: ignore[assignment]
+        row_sets._write_array = die  # type: ignore[assignment]
         _fill(str(folder), 2)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     assert (folder / "current").read_text() == before
     _fill(str(folder), 1)
+
+
+def _value(run_id: str, key: str) -> float:
+    return float(ord(run_id[-1]) * 1000 + ord(key[-1]))
+
+
+def _rows_of(run_ids: Sequence[str], keys: Sequence[str]) -> History:
+    # Runs of different lengths, so that rows of one in the place of another can't go unnoticed.
+    lengths = [1 + ord(r[-1]) % 5 for r in run_ids]
+    step = np.concatenate([np.arange(n) for n in lengths]).astype(np.int64)
+    values = {
+        k: np.concatenate([np.full(n, _value(r, k)) for r, n in zip(run_ids, lengths, strict=True)]) for k in keys
+    }
+    return History(np.repeat(np.arange(len(run_ids), dtype=np.int32), lengths), step, values)
+
+
+def _held(cache: RaggedCache, run_ids: Sequence[str], keys: Sequence[str]) -> bool:
+    rows, expected = cache.read(run_ids, ["1"] * len(run_ids), keys, _rows_of), _rows_of(run_ids, keys)
+    return all(np.array_equal(rows.values[k], expected.values[k]) for k in keys)
+
+
+def test_a_second_writer_right_after_the_first_does_not_lend_it_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dde.cache.ragged as ragged
+
+    first, second = RaggedCache(tmp_path, "t"), RaggedCache(tmp_path, "t")
+    genuine = ragged.create_row_set
+
+    def overtaken(*arguments: Any) -> RowSet:
+        made = genuine(*arguments)
+        monkeypatch.setattr(ragged, "create_row_set", genuine)
+        assert _held(second, ["y"], ["a"])
+        return made
+
+    monkeypatch.setattr(ragged, "create_row_set", overtaken)
+    assert _held(first, ["x"], ["a"])
+    assert _held(first, ["x"], ["b"])
+    assert _held(RaggedCache(tmp_path, "t"), ["x", "y"], ["a", "b"])
+
+
+def test_threads_that_share_a_cache_get_their_own_rows(tmp_path: Path) -> None:
+    cache = RaggedCache(tmp_path, "t")
+    blocks = [([r], [k]) for k in "abc" for r in "pqrstuvw"]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda block: _held(cache, *block), blocks))
+    again = RaggedCache(tmp_path, "t")
+    assert _held(again, list("pqrstuvw"), list("abc"))
+    assert _held(pickle.loads(pickle.dumps(again)), ["q"], ["b"])
 
 
 def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
