@@ -42,14 +42,14 @@ class Place:
         width, height = self._cell_inches()
         return self.columns * width, self.rows * height
 
-    def frame(self) -> tuple[float, float, float, float]:
-        """Return left, bottom, width and height of the frame, as shares of the figure."""
+    def frame_inches(self) -> tuple[float, float, float, float]:
+        """Return left, bottom, width and height of the frame, in inches from the figure's upper left corner."""
         width, height = self._cell_inches()
         return (
-            (self.column + self._beside / width) / self.columns,
-            (self.rows - 1 - self.row + self._below * 0.6 / height) / self.rows,
-            (1 - self._beside / width) / self.columns,
-            (1 - self._below / height) / self.rows,
+            self.column * width + self._beside,
+            -(self.row + 1) * height + 0.6 * self._below,
+            width - self._beside,
+            height - self._below,
         )
 
 
@@ -159,7 +159,12 @@ class _Matplotlib:
         return options | ({"legend_position": "right"} if legend else {})
 
     def layout(self, place: Place) -> Options:
-        return {"fig_inches": place.figure_inches(), "sublabel_format": "", "tight": False, "shared_axes": False}
+        return {
+            "fig_inches": place.figure_inches(),
+            "sublabel_format": "",
+            "tight": False,
+            "shared_axes": False,
+        }
 
 
 def backend_of(name: str) -> Backend:
@@ -212,12 +217,19 @@ def _style_bokeh(plot: Any, element: Any) -> None:
 
 def _style_matplotlib(place: Place, legend: str, log_x: bool) -> Callable[[Any, Any], None]:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.transforms import Bbox
+
+    def locate(axis: Any, renderer: Any) -> Bbox:
+        across, down = axis.figure.get_size_inches()
+        left, bottom, width, height = place.frame_inches()
+        return Bbox.from_bounds(left / across, 1 + bottom / down, width / across, height / down)
 
     def style(plot: Any, element: Any) -> None:
         axis = plot.handles["axis"]
-        # HoloViews' own layout gives frames whose shape depends on how many there are.
+        # HoloViews' own layout gives frames whose shape depends on how many there are, and changes the height of
+        # the figure after this.
         axis.set_aspect("auto")
-        axis.set_position(place.frame())
+        axis.set_axes_locator(locate)
         axis.xaxis.set_major_formatter(FuncFormatter(short_number))
         if not log_x:
             axis.xaxis.set_major_locator(MaxNLocator(5))
