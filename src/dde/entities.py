@@ -9,6 +9,7 @@ import pandas as pd
 
 from dde.curves.frames import continuous_curves, own_rows
 from dde.errors import SelectionError, near_names
+from dde.names import find_base_by_label
 from dde.relations.metric_choice import choose_metrics
 from dde.relations.selection import filter_runs
 from dde.relations.treatments import PRETRAINING
@@ -139,6 +140,12 @@ class PosttrainingRun(TrainingRun):
     ) -> None:
         if repository is None:
             repository = _repository(None, wandb_store, {run_id: parent_run_id} if parent_run_id else None)
+            if parent_run_id and find_base_by_label(parent_run_id) is not None:
+                # A label names no step: where the evidence finds the same lineage, it knows the checkpoint, too.
+                plain = _repository(None, wandb_store)
+                found = plain.registry.derived.get(run_id)
+                if found is None or found.parent_run_id == parent_run_id:
+                    repository = plain
         super().__init__(run_id, repository.run_type(run_id), repository=repository)
         self.data_source = wandb_store
 
