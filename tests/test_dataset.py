@@ -300,6 +300,13 @@ def test_metrics_by_name_alias_glob_and_all() -> None:
     assert np.isnan(opened(metrics="winogrande").winogrande).all()
 
 
+@pytest.mark.parametrize("name", ["piqa_*", "pi*a", "*piqa", "piqa-", "piqa"])
+def test_a_glob_or_misspelling_of_a_default_metric_is_never_a_key_of_the_log(name: str) -> None:
+    ds = opened(metrics=name)
+    assert ds.piqa.attrs["task"] == "piqa"
+    assert ds.piqa.notnull().any()
+
+
 def test_frames_agree_with_the_dataset() -> None:
     repository = RunRepository(*example())  # type: ignore[arg-type]
     ds = repository.to_dataset(grid="union", metrics=["piqa", "train_loss"])

@@ -47,7 +47,9 @@ def choose_metrics(registry: Registry, metrics: str | Iterable[str] | None) -> l
     chosen: dict[str, Metric] = {}
     for name in wanted:
         parsed = parse_metric(name)
-        if parsed.name in default:
+        # An unknown name is taken for a key of the log, and a glob's signs vanish from its identifier: "piqa_*"
+        # and "arc-easy" would pass for keys of that name, which no run has.
+        if default.get(parsed.name) == parsed:
             chosen.setdefault(parsed.name, parsed)
             continue
         if registry.tables is not None and parsed.kind != "log" and registry.tables.holds(parsed):
