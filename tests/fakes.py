@@ -22,6 +22,7 @@ class FakeTables:
     description: str = ""
     fingerprint: str = "f"
     on_error: str = "raise"
+    layout: str = "raw"
 
     def __post_init__(self) -> None:
         self.set_aside: list[str] = []
@@ -44,6 +45,9 @@ class FakeTables:
 
     def holds(self, metric: Metric) -> bool:
         return metric.name in {m.name for m in self.metrics()}
+
+    def read_together(self, metric: Metric, others: Iterable[Metric]) -> list[Metric]:
+        return [metric]
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
         self.calls.append((tuple(b.label for b in bases), tuple(m.name for m in metrics)))

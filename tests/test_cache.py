@@ -7,16 +7,17 @@ import os
 import pickle
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from dde.cache import RaggedCache, cache_size, clear_cache
+from dde.cache.row_sets import RowSet
 from dde.errors import DdeWarning
 from dde.repository import RunRepository
 from dde.sources.protocols import History

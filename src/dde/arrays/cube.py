@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dde.curves.alignment import Chains, Interpolation, align
-from dde.curves.observations import read_observations
+from dde.curves.observations import Observations, read_observations
 from dde.errors import SourceError
 from dde.names import Metric
 from dde.relations.registry import Registry
@@ -30,11 +32,33 @@ class Cube:
     how : Interpolation
     key : str
         Digest of the sources and options: equal for equal content.
+    metrics : tuple of Metric
+        Variables of the Dataset. In raw tables all entries of a task are one text: a text that is read for one
+        variable is parsed for all of them.
     """
 
     registry: Registry
     how: Interpolation
     key: str
+    metrics: tuple[Metric, ...] = ()
+    _read: OrderedDict[tuple[tuple[str, ...], str], Observations] = field(default_factory=OrderedDict, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_read": OrderedDict()}
+
+    def _observations(self, metric: Metric, run_ids: tuple[str, ...]) -> Observations:
+        """Return the observations of a metric; keeps those of its siblings that were read along with it."""
+        found = self._read.pop((run_ids, metric.name), None)
+        if found is not None:
+            return found
+        tables = self.registry.tables
+        together = [metric] if tables is None else tables.read_together(metric, self.metrics)
+        observed = read_observations(self.registry, run_ids, together)
+        for sibling in together[1:]:
+            self._read[run_ids, sibling.name] = observed[sibling.name]
+        while len(self._read) > _SIBLINGS:
+            self._read.popitem(last=False)
+        return observed[metric.name]
 
     def block(self, metric: Metric, run_ids: npt.NDArray[np.object_], grid: Int64) -> npt.NDArray[np.float64]:
         """Return values of shape ``run_ids.shape + grid.shape``; reads the runs and the metric asked for."""
@@ -55,7 +79,7 @@ class Cube:
         ascending = grid[order]
         asked = [str(r) for r in run_ids[present]]
         chains = build_chains(self.registry, asked)
-        own = read_observations(self.registry, chains.run_ids, [metric])[metric.name]
+        own = self._observations(metric, chains.run_ids)
         number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
         values, codes = align(
             chains, own, ascending, self.how, metric.joins_at_branch, support, [number[r] for r in asked]
@@ -89,11 +113,14 @@ def build_chains(registry: Registry, run_ids: list[str]) -> Chains:
 _CUBES: OrderedDict[str, Cube] = OrderedDict()
 _KEPT = 64
 
+# Siblings that were read along with a metric and not asked for yet: those of a few blocks.
+_SIBLINGS = 256
 
-def keep_cube(registry: Registry, how: Interpolation, facts: list[str]) -> Cube:
+
+def keep_cube(registry: Registry, how: Interpolation, metrics: Sequence[Metric], facts: list[str]) -> Cube:
     """Return a cube and remember it under a digest of `facts`."""
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-    cube = Cube(registry, how, key)
+    cube = Cube(registry, how, key, tuple(metrics))
     _CUBES[key] = cube
     _CUBES.move_to_end(key)
     while len(_CUBES) > _KEPT:

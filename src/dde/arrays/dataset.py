@@ -81,7 +81,9 @@ def build_dataset(
     """
     tokens = grid.build(*positions_of(registry, selection))
     facts = [str(attrs.get(k, "")) for k in sorted(attrs)]
-    cube = keep_cube(registry, how, [*facts, repr(how), repr(registry.parents), repr(registry.tokens_per_sequence)])
+    cube = keep_cube(
+        registry, how, metrics, [*facts, repr(how), repr(registry.parents), repr(registry.tokens_per_sequence)]
+    )
     variables: dict[str, xr.Variable] = {}
     for metric in metrics:
         lazy = indexing.LazilyIndexedArray(MetricArray(cube, metric, selection.run_ids, tokens))

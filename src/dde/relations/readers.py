@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from dde.errors import ConflictWarning
 from dde.names import Base, Metric
-from dde.sources.datadecide import DataDecide
+from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import History, PosttrainingSource
 
 if TYPE_CHECKING:
-    from dde.cache.ragged import RaggedCache
+    from dde.cache.ragged import RaggedCache, Skeleton
 
 __all__ = ["Readers"]
 
@@ -50,7 +50,8 @@ class Readers:
         tables = self.tables
         if tables is None or not bases:
             return _no_rows([m.name for m in metrics])
-        if self._tables_cache is None:
+        # A parsed table is columns already: there is nothing to keep.
+        if self._tables_cache is None or tables.layout == "parsed":
             return tables.evaluations(bases, metrics)
         by_label, by_name = {b.label: b for b in bases}, {m.name: m for m in metrics}
 
@@ -60,7 +61,14 @@ class Readers:
 
         version = f"{tables.fingerprint}-{tables.on_error}"
         cache = self._tables_cache
-        rows = cache.read(list(by_label), [version] * len(by_label), list(by_name), fetch, lambda: tables.conflicts)
+        rows = cache.read(
+            list(by_label),
+            [version] * len(by_label),
+            list(by_name),
+            fetch,
+            lambda: tables.conflicts,
+            lambda: _skeleton(tables.catalog(), version),
+        )
         self._repeat_warning(set(cache.notes).difference(tables.conflicts))
         return rows
 
@@ -136,6 +144,13 @@ def _absolute(description: str) -> str:
 
 def _no_rows(keys: Sequence[str]) -> History:
     return History(np.empty(0, np.int32), np.empty(0, np.int64), {k: np.empty(0) for k in keys})
+
+
+def _skeleton(catalog: Catalog, version: str) -> Skeleton:
+    from dde.cache.ragged import Skeleton
+
+    offsets = np.searchsorted(catalog.base, np.arange(len(catalog.bases) + 1)).astype(np.int64)
+    return Skeleton({b.label: version for b in catalog.bases}, offsets, catalog.step)
 
 
 def _on_catalog(rows: History, tables: DataDecide, bases: Sequence[Base]) -> History:

@@ -188,6 +188,13 @@ class DataDecide:
         """Return whether some table may hold the metric."""
         return self._holder(metric) is not None
 
+    def read_together(self, metric: Metric, others: Iterable[Metric]) -> list[Metric]:
+        """Return the metric with those of the others that are read along with it at no cost."""
+        holder = self._holder(metric)
+        if holder is None or not holder.reads_tasks_whole:
+            return [metric]
+        return [metric, *(m for m in others if m.task == metric.task and m != metric and self._holder(m) is holder)]
+
     def _holder(self, metric: Metric) -> EvaluationTable | None:
         # The first table that holds a metric serves it: shards before the averages published beside them.
         return next((t for t in self._tables if t.holds(metric)), None)

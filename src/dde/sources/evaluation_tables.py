@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dde.errors import ConflictWarning, FormatError
 from dde.names import ENTRIES, MMLU_SUBJECTS, SUMMARY_ONLY_ENTRIES, Base, Metric, task_metric, wide_column_metric
@@ -64,6 +65,13 @@ class EvaluationTable(ABC):
     conflicting: set[int] = field(default_factory=set)
     malformed: set[int] = field(default_factory=set)
     _index: RowIndex | None = None
+    _footers: dict[int, pq.FileMetaData] = field(default_factory=dict)
+
+    #: Whether reading one entry of a task reads the text of all its entries.
+    reads_tasks_whole: ClassVar[bool] = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_footers": {}}
 
     @property
     def index(self) -> RowIndex:
@@ -117,7 +125,8 @@ class EvaluationTable(ABC):
         for number in np.unique(index.group_files[groups]).tolist():
             file = index.files[number]
             first_group = int(np.searchsorted(index.group_files, number))
-            with open_parquet(file, pre_buffer=True) as parquet:
+            with open_parquet(file, pre_buffer=True, metadata=self._footers.get(number)) as parquet:
+                self._footers[number] = parquet.metadata
                 wanted = [parquet.schema_arrow.get_field_index(c) for c in columns]
                 local = groups[index.group_files[groups] == number] - first_group
                 for batch in self._batches(parquet, local.tolist(), wanted):
@@ -133,7 +142,7 @@ class EvaluationTable(ABC):
                     self.reads.rows += len(inside)
                     yield inside, table
 
-    def _batches(self, parquet: pa.parquet.ParquetFile, groups: list[int], columns: list[int]) -> Iterator[list[int]]:
+    def _batches(self, parquet: pq.ParquetFile, groups: list[int], columns: list[int]) -> Iterator[list[int]]:
         batch: list[int] = []
         size = 0
         for group in groups:
@@ -196,6 +205,8 @@ class DictTable(EvaluationTable):
 
     The train shards and the macro averages of ``allenai/DataDecide-eval-results``.
     """
+
+    reads_tasks_whole = True
 
     def metrics(self) -> list[Metric]:
         """Return every entry of every task; `mmlu_average` when the table has all 57 subjects."""

@@ -1,0 +1,236 @@
+"""Row sets on disk: Zarr groups of which every array is written once, whole, and never changed.
+
+A row set names runs, their versions and their rows; columns join it one by one. ``current`` names the newest set
+and is replaced in one step. An array is written beside its place and renamed into it: a reader or a second writer
+sees it whole or not at all. Of two writers at once the later one wins; what the other had added is read from the
+source again when it is next asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import time
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from dde.names import identifier
+
+__all__ = ["UNREADABLE", "DamagedError", "RowSet", "create_row_set", "current_row_set"]
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+#: Raised whenever what is stored, or how, changes its meaning.
+FORMAT = 2
+
+_POINTER = "current"
+_MAKING = ".making-"
+# Readers finish with an array in seconds; what is older than this and superseded is of no use to anybody.
+_KEEP_SECONDS = 600.0
+
+
+# Arrays that a row set has without any column.
+_FRAME = ("run_id", "version", "row_offset", "step")
+
+
+class DamagedError(Exception):
+    """Something that was deleted or cut while, or before, it was read."""
+
+
+#: What a missing or cut file makes of zarr and its codecs.
+UNREADABLE = (DamagedError, OSError, KeyError, ValueError, TypeError, RuntimeError)
+
+
+class RowSet:
+    """Runs, their versions and their rows, in memory; columns are read from disk when asked for.
+
+    Attributes
+    ----------
+    path : Path
+        Zarr group.
+    versions : dict of str to str
+        Version of each run, in the order of the rows.
+    number : dict of str to int
+        Position of each run.
+    offsets : (run + 1,) int64 array
+    step : (row,) int64 array
+    """
+
+    def __init__(self, path: Path, versions: Mapping[str, str], offsets: Int64, step: Int64) -> None:
+        self.path = path
+        self.versions = dict(versions)
+        self.number = {run_id: i for i, run_id in enumerate(self.versions)}
+        self.offsets = offsets
+        self.step = step
+
+    def span(self, run_id: str) -> slice:
+        """Return the rows of a run."""
+        at = self.number[run_id]
+        return slice(int(self.offsets[at]), int(self.offsets[at + 1]))
+
+    def keys(self) -> list[str]:
+        """Return the keys of all columns."""
+        found: dict[str, None] = {}
+        for path in sorted(self.path.iterdir()):
+            if path.name in _FRAME or path.name.startswith(".") or not path.is_dir():
+                continue
+            try:
+                found[str(zarr.open_array(path, mode="r").attrs["key"])] = None
+            except UNREADABLE:
+                continue
+        return list(found)
+
+    def column(self, key: str) -> tuple[Float64, Flags, list[str]] | None:
+        """Return a column, the runs it was read for, and what its source reported; None when there is none."""
+        for path in sorted(self._paths(key), key=_serial, reverse=True):
+            try:
+                array = zarr.open_array(path, mode="r")
+                if array.attrs.get("key") == key:
+                    values = _checked(array)
+                    bits = np.frombuffer(base64.b64decode(str(array.attrs["filled"])), np.uint8)
+                    filled = np.unpackbits(bits, count=len(self.versions)).astype(bool)
+                    notes: Any = array.attrs["notes"]
+                    return values, filled, [str(n) for n in notes]
+            except UNREADABLE:
+                continue
+        return None
+
+    def put_column(self, key: str, values: Float64, filled: Flags, notes: list[str]) -> None:
+        """Add a column, or replace it by one that was read for more runs; raises OSError when it can't be written."""
+        attrs = {
+            "key": key,
+            "filled": base64.b64encode(np.packbits(filled).tobytes()).decode(),
+            "notes": notes,
+        }
+        existing = list(self._paths(key))
+        serial = max(map(_serial, existing), default=0) + 1
+        while True:
+            target = self.path / (identifier(key) if serial == 1 else f"{identifier(key)}__{serial}")
+            with _made(self.path) as making:
+                _write_array(making, values, ("row",), attrs)
+                try:
+                    os.rename(making, target)
+                    break
+                except OSError:
+                    # Another writer has taken the name.
+                    if not target.exists():
+                        raise
+                    serial += 1
+        for path in existing:
+            _remove_if_old(path)
+
+    def _paths(self, key: str) -> Iterator[Path]:
+        stem = identifier(key)
+        first = self.path / stem
+        if first.exists():
+            yield first
+        yield from self.path.glob(f"{stem}__[0-9]*")
+
+
+def current_row_set(folder: Path) -> RowSet | None:
+    """Return the newest row set of a cache, or None when there is none that is whole."""
+    try:
+        name = (folder / _POINTER).read_text().strip()
+        if not name:
+            return None
+        group = zarr.open_group(folder / name, mode="r")
+        if group.attrs.get("dde_cache_format") != FORMAT:
+            return None
+        read = {n: _checked(group[n]) for n in _FRAME}
+    except UNREADABLE:
+        return None
+    versions = dict(zip(map(str, read["run_id"].tolist()), map(str, read["version"].tolist()), strict=True))
+    return RowSet(folder / name, versions, read["row_offset"], read["step"])
+
+
+def create_row_set(folder: Path, what: str, versions: Mapping[str, str], offsets: Int64, step: Int64) -> RowSet:
+    """Write a row set without columns and make it current; raises OSError when it can't be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{uuid.uuid4().hex[:16]}.zarr"
+    text = np.dtypes.StringDType()
+    with _made(folder) as making:
+        zarr.create_group(making, zarr_format=3, attributes={"dde_cache_format": FORMAT, "title": what})
+        _write_array(making / "run_id", np.array(list(versions), text), ("run",), {})
+        _write_array(making / "version", np.array(list(versions.values()), text), ("run",), {})
+        _write_array(making / "row_offset", offsets, ("run_bound",), {})
+        _write_array(making / "step", step, ("row",), {})
+        os.rename(making, folder / name)
+    pointer = folder / f"{_MAKING}{name}"
+    pointer.write_text(f"{name}\n")
+    os.replace(pointer, folder / _POINTER)
+    for entry in folder.iterdir():
+        if entry.name not in (name, _POINTER):
+            _remove_if_old(entry)
+    return RowSet(folder / name, versions, offsets, step)
+
+
+@contextmanager
+def _made(parent: Path) -> Iterator[Path]:
+    """Yield a path to write to, and remove what is left there: nothing, when it was renamed away."""
+    making = parent / f"{_MAKING}{uuid.uuid4().hex[:16]}"
+    try:
+        yield making
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _remove_if_old(path: Path) -> None:
+    try:
+        if time.time() - path.stat().st_mtime < _KEEP_SECONDS:
+            return
+        # The name goes first, so that nobody finds it while it is being emptied.
+        leaving = path.with_name(f"{_MAKING}{uuid.uuid4().hex[:16]}")
+        os.rename(path, leaving)
+    except OSError:
+        # Another process was faster.
+        return
+    if leaving.is_dir():
+        shutil.rmtree(leaving, ignore_errors=True)
+    else:
+        leaving.unlink(missing_ok=True)
+
+
+def _serial(path: Path) -> int:
+    _, _, serial = path.name.rpartition("__")
+    return int(serial) if serial.isdecimal() and "__" in path.name else 1
+
+
+def _write_array(path: Path, values: npt.NDArray[Any], dims: tuple[str, ...], attrs: dict[str, Any]) -> None:
+    array = zarr.create_array(
+        path,
+        shape=values.shape,
+        dtype=values.dtype,
+        # One chunk: an array is always read whole.
+        chunks=tuple(max(n, 1) for n in values.shape),
+        fill_value="" if values.dtype.kind == "T" else np.nan if values.dtype.kind == "f" else 0,
+        dimension_names=dims,
+        attributes={**attrs, "crc32": _checksum(values)},
+        zarr_format=3,
+    )
+    if values.size:
+        array[...] = values
+
+
+def _checked(array: Any) -> npt.NDArray[Any]:
+    values: npt.NDArray[Any] = np.asarray(array[...])
+    # A chunk that is gone reads as fill values, without an error.
+    if _checksum(values) != array.attrs.get("crc32"):
+        raise DamagedError
+    return values
+
+
+def _checksum(values: npt.NDArray[Any]) -> int:
+    if values.dtype.kind in "OTU":
+        return zlib.crc32("\n".join(map(str, values.tolist())).encode())
+    return zlib.crc32(np.ascontiguousarray(values).data)
