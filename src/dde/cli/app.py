@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from dde.cli import cache, coverage, demo, ingest, ls
 from dde.cli import open as open_
 from dde.errors import DdeError, DdeWarning
-from dde.sources.connection import redact
+from dde.sources.connection import Connection, redact
 
 __all__ = ["app"]
 
@@ -53,16 +53,22 @@ def _told_in_one_line() -> Iterator[None]:
         _say("error: ", "red", error)
         raise typer.Exit(1) from None
     except _UsageError as error:
-        # It quotes what was typed, which may be a DSN in the wrong place.
-        for typed in sys.argv[1:]:
-            error.message = error.message.replace(typed, redact(typed))
+        error.message = _without_secrets(error.message)
         raise
 
 
 def _say(head: str, colour: str, message: object) -> None:
     # Without rich: a message may hold brackets, which it would take for markup.
     typer.secho(head, fg=colour, bold=True, nl=False, err=True)
-    typer.echo(" ".join(str(message).split()), err=True)
+    typer.echo(_without_secrets(" ".join(str(message).split())), err=True)
+
+
+def _without_secrets(message: str) -> str:
+    """Return a message, which may quote what was typed, without the credentials in that: a DSN may stand anywhere."""
+    for typed in filter(None, sys.argv[1:]):
+        if redact(typed) != typed:
+            message = Connection(typed).scrub(message)
+    return message
 
 
 app = typer.Typer(
