@@ -154,8 +154,8 @@ class RaggedCache:
     def _current_rows(self) -> RowSet | None:
         if not self._writable:
             return self._rows
-        found = current_row_set(self.folder)
-        if found is None or self._rows is None or found.path != self._rows.path:
+        found = current_row_set(self.folder, self._rows)
+        if found is None or found is not self._rows:
             self._rows = found
             self._columns.clear()
         return self._rows

@@ -73,6 +73,7 @@ class RowSet:
         self.number = {run_id: i for i, run_id in enumerate(self.versions)}
         self.offsets = offsets
         self.step = step
+        self._listed: tuple[int, dict[str, list[Path]]] = (-1, {})
 
     def span(self, run_id: str) -> slice:
         """Return the rows of a run."""
@@ -82,18 +83,17 @@ class RowSet:
     def keys(self) -> list[str]:
         """Return the keys of all columns."""
         found: dict[str, None] = {}
-        for path in sorted(self.path.iterdir()):
-            if path.name in _FRAME or path.name.startswith(".") or not path.is_dir():
-                continue
-            try:
-                found[str(zarr.open_array(path, mode="r").attrs["key"])] = None
-            except UNREADABLE:
-                continue
+        for stem, paths in self._arrays().items():
+            for path in paths if stem not in _FRAME else ():
+                try:
+                    found[str(zarr.open_array(path, mode="r").attrs["key"])] = None
+                except UNREADABLE:
+                    continue
         return list(found)
 
     def column(self, key: str) -> tuple[Float64, Flags, list[str]] | None:
         """Return a column, the runs it was read for, and what its source reported; None when there is none."""
-        for path in sorted(self._paths(key), key=_serial, reverse=True):
+        for path in self._paths(key)[::-1]:
             try:
                 array = zarr.open_array(path, mode="r")
                 if array.attrs.get("key") == key:
@@ -113,7 +113,7 @@ class RowSet:
             "filled": base64.b64encode(np.packbits(filled).tobytes()).decode(),
             "notes": notes,
         }
-        existing = list(self._paths(key))
+        existing = self._paths(key)
         serial = max(map(_serial, existing), default=0) + 1
         while True:
             target = self.path / (identifier(key) if serial == 1 else f"{identifier(key)}__{serial}")
@@ -130,20 +130,40 @@ class RowSet:
         for path in existing:
             _remove_if_old(path)
 
-    def _paths(self, key: str) -> Iterator[Path]:
-        stem = identifier(key)
-        first = self.path / stem
-        if first.exists():
-            yield first
-        yield from self.path.glob(f"{stem}__[0-9]*")
+    def _paths(self, key: str) -> list[Path]:
+        """Return the arrays that may hold a column, the newest last."""
+        return sorted(self._arrays().get(identifier(key), ()), key=_serial)
+
+    def _arrays(self) -> dict[str, list[Path]]:
+        """Return all arrays by the name they share; the folder is listed anew only when it has changed."""
+        try:
+            changed = self.path.stat().st_mtime_ns
+            if changed != self._listed[0]:
+                found: dict[str, list[Path]] = {}
+                for entry in os.scandir(self.path):
+                    if entry.is_dir() and not entry.name.startswith("."):
+                        stem, _, serial = entry.name.rpartition("__")
+                        found.setdefault(stem if stem and serial.isdecimal() else entry.name, []).append(
+                            Path(entry.path)
+                        )
+                self._listed = (changed, found)
+        except OSError:
+            # Deleted: nothing is held any more.
+            return {}
+        return self._listed[1]
 
 
-def current_row_set(folder: Path) -> RowSet | None:
-    """Return the newest row set of a cache, or None when there is none that is whole."""
+def current_row_set(folder: Path, known: RowSet | None = None) -> RowSet | None:
+    """Return the newest row set of a cache, or None when there is none that is whole.
+
+    `known` is returned as it is when it is still the newest: a row set never changes but for its columns.
+    """
     try:
         name = (folder / _POINTER).read_text().strip()
         if not name:
             return None
+        if known is not None and known.path == folder / name and (known.path / "zarr.json").exists():
+            return known
         group = zarr.open_group(folder / name, mode="r")
         if group.attrs.get("dde_cache_format") != FORMAT:
             return None
