@@ -19,7 +19,7 @@ from dde.sources.connection import Connection, redact
 
 __all__ = ["app"]
 
-#: Base of all mistakes in using a command line. Newer releases of typer carry their own copy of click.
+#: Base of all mistakes in using a command line; typer carries its own copy of click and does not name it.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 

@@ -72,6 +72,9 @@ def busy(doing: str) -> Iterator[Callable[[str], None]]:
 def progress_bar(doing: str) -> Iterator[Advance]:
     """Show on a terminal how much is done; gives a function of what is done and what there is."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -79,6 +82,6 @@ def progress_bar(doing: str) -> Iterator[Advance]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
