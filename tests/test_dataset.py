@@ -448,3 +448,75 @@ def test_coverage_says_what_became_of_every_run() -> None:
     for column in ("lineage", "parent_run_id", "token_source", "parent_evidence", "contradictions"):
         assert all(isinstance(v, str) for v in coverage[column])
     assert RunRepository(*example()).coverage(state="all").set_index("run_id").loc["dead", "status"] == "used"  # type: ignore[arg-type]
+
+
+def test_joining_keeps_what_a_user_computed_and_reads_nothing() -> None:
+    tables, store = example()
+    repository = RunRepository(tables, store)  # type: ignore[arg-type]
+    a, b = repository.to_dataset(data="Dolma1.7", grid="union"), repository.to_dataset(data="C4", grid="union")
+    _ = dde.concat([a, a]).sizes
+    assert tables.calls == []
+    doubled = [d.assign(piqa=d.piqa * 2, above=d.piqa - 0.5) for d in (a, b)]
+    joined = dde.concat(doubled).compute()
+    assert set(joined.cumulative_tokens.values) == {*a.cumulative_tokens.values, *b.cumulative_tokens.values}
+    for part in doubled:
+        cells = joined.sel(lineage=part.lineage, run=part.run, cumulative_tokens=part.cumulative_tokens)
+        np.testing.assert_array_equal(cells.piqa, part.piqa)
+        np.testing.assert_array_equal(cells.above, part.above)
+
+
+def test_joining_what_can_not_be_joined_says_why() -> None:
+    with pytest.raises(SelectionError, match="n_params"):
+        dde.concat([opened().drop_vars("n_params")])
+    with pytest.raises(SelectionError, match="DataArray"):
+        dde.concat([opened().piqa])
+    listed = opened().assign_attrs(notes=["a", "b"])
+    assert dde.concat([listed, opened()]).attrs["notes"] == ["a", "b"]
+    partly = dde.concat([opened(data="C4").drop_vars("seed"), opened(data="Dolma1.7")])
+    assert "seed" not in partly.coords
+
+
+def test_cells_that_are_not_selected_hold_no_run() -> None:
+    tables, store = example()
+    ds = RunRepository(tables, store).to_dataset()  # type: ignore[arg-type]
+    only = ds.dde.sel(reduce_loss="sum")
+    assert tables.calls == []
+    assert only.run_id.values.tolist() == [["a"]]
+    masked = ds.dde.sel(run_id=["a", "c4-4M-default"])
+    assert masked.run_id.values.tolist() == [["", "a"], ["c4-4M-default", ""]]
+    assert np.isnan(masked.piqa.values[0, 0]).all()
+    assert np.isfinite(masked.piqa.values[0, 1]).any()
+    assert int(masked.dde.support("piqa").values[0, 0].sum()) == 0
+    assert np.isnan(masked.end_tokens.values[0, 0])
+
+
+def test_whole_numbers_are_selected_exactly() -> None:
+    ds = opened(grid=[10**11, 10**11 + 60_000])
+    assert int(ds.dde.sel(cumulative_tokens=10**11 + 60_000).cumulative_tokens) == 10**11 + 60_000
+    with pytest.raises(SelectionError, match="not on the grid"):
+        ds.dde.sel(cumulative_tokens=10**11 + 1)
+
+
+def test_scalar_selections_are_saved_without_a_warning(tmp_path: Path) -> None:
+    opened().dde.sel(lineage="c4-4M-default").to_zarr(tmp_path / "x.zarr", consolidated=False)
+
+
+@pytest.mark.parametrize("chunks", ["auto", 2, {}, {"lineage": 1, "cumulative_tokens": 3}])
+def test_any_chunks_leave_coordinates_in_memory(chunks: Any) -> None:
+    lazy = dde.open_lineages(RunRepository(*example()), chunks=chunks)  # type: ignore[arg-type]
+    assert all(c.chunks is None for c in lazy.coords.values())
+    assert all(v.chunks is not None for v in lazy.data_vars.values())
+    xr.testing.assert_identical(lazy.compute(scheduler="synchronous"), opened().compute())
+
+
+def test_an_unpickled_dataset_knows_what_it_is_made_of() -> None:
+    again = pickle.loads(pickle.dumps(opened()))
+    xr.testing.assert_equal(again.dde.support("piqa"), opened().dde.support("piqa"))
+
+
+def test_a_log_with_the_name_of_a_coordinate_is_told_apart() -> None:
+    tables, store = example()
+    store.held[0].rows[0][1]["epochs"] = 0.5
+    ds = RunRepository(tables, store).to_dataset(metrics="all")  # type: ignore[arg-type]
+    assert np.nanmax(ds.epochs_at_step.values) == 0.5
+    assert ds.epochs.dims == ("run",)

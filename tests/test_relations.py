@@ -15,6 +15,7 @@ from dde.relations.registry import Registry
 from dde.relations.run_names import parse_run_name
 from dde.relations.selection import matches, select_runs
 from dde.relations.token_counts import restore_counter
+from dde.repository import RunRepository
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048
@@ -343,3 +344,36 @@ def test_a_filter_on_derived_runs_drops_lineages_without_a_match() -> None:
         select_runs(Registry(tables, FakeStore([sft("a", [10.0], weight_decay=0)])), filters={"weight_deacy": 0})  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match="supervised_ft"):
         select_runs(held, method="sft_")
+
+
+def test_an_ambiguous_path_is_not_settled_by_weaker_evidence() -> None:
+    folder = "/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr"
+    runs = [sft(f"2025_08_21-15_03_00_g_lr={r}", [100.0], output_dir=f"{folder}={r}") for r in ("5e-06", "5e-05")]
+    name = "250901-155734_test_finetune_DD-dolma1_7-4M_Ft_lr=1e-05"
+    held = registry(*runs, sft(name, [10.0], model_name_or_path=f"{folder}=5e"))
+    assert held.placed[name].status.startswith("no parent found: model path cut short fits 2 runs")
+
+
+def test_an_explicit_parent_is_compared_with_the_rest() -> None:
+    name = "250901-155734_test_finetune_DD-dolma1_7-4M-2500-0_lr=1e-05"
+    found = registry(
+        sft(name, [10.0], parent_run_id="dolma1_7-4M-default", model_name_or_path="allenai/DataDecide-c4-4M")
+    ).derived[name]
+    assert found.parentage.checkpoint is not None
+    assert found.parentage.checkpoint.step == 2500
+    assert found.parentage.evidence == "config.parent_run_id"
+    assert any("DataDecide-c4-4M" in c for c in found.parentage.contradictions)
+
+
+def test_labels_tell_near_numbers_apart() -> None:
+    held = registry(sft("a", [10.0], learning_rate=1.2345678e-5), sft("b", [10.0], learning_rate=1.23457e-5))
+    assert held.derived["a"].label != held.derived["b"].label
+    assert {r.replicate for r in held.derived.values()} == {1}
+
+
+def test_finding_lineages_lists_the_store_once_more_at_most() -> None:
+    tables = FakeTables({f"{slug}-4M-default": {0: {"piqa": 0.5}} for slug in ("c4", "falcon", "dolma1_7")})
+    store = FakeStore([sft("a", [10.0], max_grad_norm=1.0)])
+    repository = RunRepository(tables, store)  # type: ignore[arg-type]
+    assert [x.lineage_id for x in repository.find_lineages(max_grad_norm=1.0)] == ["dolma1_7-4M-default"]
+    assert store.listed <= 2

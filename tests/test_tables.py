@@ -252,3 +252,22 @@ def test_what_is_no_suite_says_so(tmp_path: Path) -> None:
         DataDecide(tmp_path)
     with pytest.raises(SourceError, match="fsspec"):
         DataDecide("nosuchprotocol://bucket/x")
+
+
+def test_a_table_that_changes_under_an_open_dataset_is_an_error(suite: Suite, tmp_path: Path) -> None:
+    shutil.copytree(suite.data, tmp_path / "data")
+    dd = DataDecide(tmp_path / "data")
+    dd.select_subset(params="4M", metrics="piqa")
+    for path in (tmp_path / "data").rglob("DataDecide-eval-results/data/train-*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.slice(1), path)
+    with pytest.raises(SourceError, match="was changed since it was opened"):
+        dd.select_subset(params="4M", metrics="piqa")
+
+
+def test_entries_of_every_task_are_listed(suite: Suite) -> None:
+    names = {m.name for m in DataDecide(suite.data).metrics()}
+    assert {"arc_challenge_acc_uncond", "hellaswag_acc_uncond", "boolq_acc_raw"} <= names
+    assert "boolq_acc_uncond" not in names
+    with pytest.raises(UnknownNameError, match="boolq_acc_uncond"):
+        DataDecide(suite.data).select_subset(metrics="boolq_acc_uncond")

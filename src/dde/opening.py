@@ -102,11 +102,17 @@ def open_lineages(
     from dde.backend import DdeBackendEntrypoint
 
     repository = repository_of(source, db, options)
-    dataset = xr.open_dataset(repository, engine=DdeBackendEntrypoint, chunks=chunks, **options)  # type: ignore[arg-type]
+    dataset = xr.open_dataset(repository, engine=DdeBackendEntrypoint, **options)  # type: ignore[arg-type]
     # xarray takes every variable for lazy; coordinates are in memory, and printing should show them.
     for name in dataset.coords:
         dataset.variables[name].load()
-    return dataset
+    if chunks is None:
+        return dataset
+    # Metrics alone become dask arrays: text has no size that "auto" could go by, and coordinates are small.
+    wanted = chunks if isinstance(chunks, Mapping) else dict.fromkeys(dataset.dims, chunks)
+    return dataset.assign(
+        {n: v.variable.chunk({d: c for d, c in wanted.items() if d in v.dims}) for n, v in dataset.data_vars.items()}
+    )
 
 
 def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepository:

@@ -17,7 +17,7 @@ from dde.errors import SelectionError, near_names
 from dde.names import Metric
 from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
-from dde.relations.selection import matches, select_bases, suite_order
+from dde.relations.selection import filter_runs, matches, select_bases, suite_order
 from dde.relations.treatments import PRETRAINING
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
@@ -161,15 +161,12 @@ class RunRepository:
         found = LineageList(
             self.get_lineage(b.label) for b in select_bases(self.registry, base_params, base_data, base_seed)
         )
-        wanted = {
-            "learning_rates": learning_rates,
-            "posttraining_method": posttraining_method,
-            **hyperparameters,
-        }
-        filters = {k: v for k, v in wanted.items() if v is not None}
-        if filters:
-            return LineageList(lineage for lineage in found if lineage.filter_derived_runs(**filters))
-        return found
+        filters = {"learning_rate": learning_rates, **hyperparameters}
+        if posttraining_method is None and all(v is None for v in filters.values()):
+            return found
+        registry = self.registry
+        kept = filter_runs(registry, registry.derived, posttraining_method, filters)
+        return LineageList(lineage for lineage in found if not kept.isdisjoint(registry.members[lineage.lineage_id]))
 
     def metrics(self) -> dict[str, Metric]:
         """Return every metric of both stores by name."""
@@ -233,8 +230,11 @@ class RunRepository:
                     "estimate": placed.placement.estimate,
                 }
             )
-        frame = pd.DataFrame(rows)
-        return frame.astype({"branch_tokens": float, "end_tokens": float}) if len(frame) else frame
+        columns = (
+            "run_id run_type lineage parent_run_id branch_tokens end_tokens token_source status parent_evidence "
+            "contradictions run state estimate"
+        ).split()
+        return pd.DataFrame(rows, columns=columns).astype({"branch_tokens": float, "end_tokens": float})
 
     def to_dataset(self, **options: Any) -> xr.Dataset:
         """Return lineages as a Dataset; `options` as in :func:`dde.open_lineages`, without the stores."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.arrays.untouched import lazy_variable, source_of
 from dde.errors import SelectionError
 from dde.names import find_base_by_label
 from dde.relations.selection import suite_order
@@ -50,7 +51,8 @@ def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
     >>> dde.concat([a, b]).sizes["lineage"] == a.sizes["lineage"] + b.sizes["lineage"]
     True
     """
-    parts = [with_object_text(_with_dimensions(d)) for d in datasets]
+    given = [datasets] if isinstance(datasets, (xr.Dataset, xr.DataArray)) else datasets
+    parts = [with_object_text(_with_dimensions(_checked(d))) for d in given]
     if not parts:
         raise SelectionError("no Dataset was given, so there is nothing to join. Pass a list of Datasets.")
     parts = _on_one_grid(parts)
@@ -60,21 +62,43 @@ def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
     coords = _joined_coordinates(parts, lineages, runs)
     variables: dict[str, xr.Variable] = {}
     for name in dict.fromkeys(str(n) for p in parts for n in p.data_vars):
+        holders = [p[name] for p in parts if name in p]
+        sources = [source_of(h, compare=False) for h in holders]
+        first = sources[0]
+        if first is not None and len(holders) == len(parts) and all(s and s[0].key == first[0].key for s in sources):
+            # All of one opening: the joined variable reads from there in its turn.
+            tokens = coords["cumulative_tokens"].values
+            variables[name] = lazy_variable(*first, coords["run_id"].values, tokens, dict(holders[0].attrs))
+            continue
+        labels = {"lineage": lineages, "run": runs}
         joined: xr.DataArray | None = None
-        attrs: dict[str, Any] = {}
-        for part in parts:
-            if name not in part:
-                continue
-            bare = part[name].reset_coords(drop=True)
-            attrs = attrs or dict(bare.attrs)
-            wide = bare.reindex(lineage=lineages, run=runs)
+        for holder in holders:
+            bare = holder.reset_coords(drop=True)
+            wide = bare.reindex({d: labels[str(d)] for d in bare.dims if d in labels})
             joined = wide if joined is None else joined.fillna(wide)
         assert joined is not None
         variables[name] = joined.variable
-        variables[name].attrs = attrs
+        variables[name].attrs = dict(holders[0].attrs)
     result = xr.Dataset(variables, coords)
     result.attrs = _joined_attrs([p.attrs for p in parts])
     return result
+
+
+_NEEDED = ("lineage", "run", "cumulative_tokens", "run_id", "n_params")
+
+
+def _checked(dataset: object) -> xr.Dataset:
+    if not isinstance(dataset, xr.Dataset):
+        raise SelectionError(
+            f"a {type(dataset).__name__} was given where a Dataset is wanted, so it can't be joined. "
+            "Pass a list of Datasets; array.to_dataset() makes one of a DataArray."
+        )
+    if missing := [n for n in _NEEDED if n not in dataset.coords]:
+        raise SelectionError(
+            f"a Dataset lacks the coordinates {', '.join(missing)}, so its cells can't be told from others. "
+            "Keep the coordinates that dde.open_lineages() gives."
+        )
+    return dataset
 
 
 def _with_dimensions(dataset: xr.Dataset) -> xr.Dataset:
@@ -150,7 +174,10 @@ def _joined_coordinates(parts: Sequence[xr.Dataset], lineages: list[str], runs: 
     for name in names:
         holders = [p for p in parts if name in p.coords]
         dims = holders[0][name].dims
-        if "cumulative_tokens" in dims:
+        if "cumulative_tokens" in dims or not set(dims) <= {"lineage", "run"} or not dims:
+            continue
+        if len(holders) < len(parts) and holders[0][name].dtype.kind not in "Of":
+            # Whole numbers and flags have no sign for "nothing": what some Datasets lack is left out.
             continue
         coords[name] = _gather(name, holders, dims, {"lineage": lineages, "run": runs})
     if "n_params" in coords:
@@ -196,6 +223,8 @@ def _gather(name: str, holders: Sequence[xr.Dataset], dims: Sequence[Any], label
 def _joined_attrs(attrs: Sequence[dict[Any, Any]]) -> dict[str, Any]:
     joined: dict[str, Any] = {}
     for key in dict.fromkeys(str(k) for a in attrs for k in a):
-        values = list(dict.fromkeys(a[key] for a in attrs if key in a))
-        joined[key] = values[0] if len(values) == 1 else " | ".join(map(str, values))
+        held = [a[key] for a in attrs if key in a]
+        # Attributes may be arrays or lists, which have no hash.
+        distinct = list(dict.fromkeys(map(str, held)))
+        joined[key] = held[0] if len(distinct) == 1 else " | ".join(distinct)
     return joined

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,10 @@ class Cube:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_read": OrderedDict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _ALIVE[self.key] = self
 
     def _observations(self, metric: Metric, run_ids: tuple[str, ...]) -> Observations:
         """Return the observations of a metric; keeps those of its siblings that were read along with it."""
@@ -111,6 +116,8 @@ def build_chains(registry: Registry, run_ids: list[str]) -> Chains:
 # Cubes of the Datasets opened in this process, newest last, so that ds.dde.support() finds what its values were
 # made from after the Dataset has been loaded, sliced or aligned anew.
 _CUBES: OrderedDict[str, Cube] = OrderedDict()
+# Those and any that a lazy array, perhaps an unpickled one, still reads from.
+_ALIVE: WeakValueDictionary[str, Cube] = WeakValueDictionary()
 _KEPT = 64
 
 # Siblings that were read along with a metric and not asked for yet: those of a few blocks.
@@ -121,7 +128,7 @@ def keep_cube(registry: Registry, how: Interpolation, metrics: Sequence[Metric],
     """Return a cube and remember it under a digest of `facts`."""
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
     cube = Cube(registry, how, key, tuple(metrics))
-    _CUBES[key] = cube
+    _ALIVE[key] = _CUBES[key] = cube
     _CUBES.move_to_end(key)
     while len(_CUBES) > _KEPT:
         _CUBES.popitem(last=False)
@@ -130,8 +137,8 @@ def keep_cube(registry: Registry, how: Interpolation, metrics: Sequence[Metric],
 
 def find_cube(key: str) -> Cube:
     """Return the cube with that key; raises SourceError when this process has not opened its sources."""
-    if key in _CUBES:
-        return _CUBES[key]
+    if key in _ALIVE:
+        return _ALIVE[key]
     raise SourceError(
         "the stores behind this Dataset are not open in this process, so what its values were made from can't be "
         "looked up. Open them again with dde.open_lineages(...) and the same arguments, or compute this before saving."

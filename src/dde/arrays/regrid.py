@@ -6,11 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.cube import Cube
-from dde.arrays.lazy import MetricArray
-from dde.arrays.provenance import cube_of, metric_of
+from dde.arrays.untouched import lazy_variable, source_of
 from dde.curves.alignment import interpolate
-from dde.errors import SourceError
+from dde.errors import SelectionError
 
 __all__ = ["regrid"]
 
@@ -20,7 +18,8 @@ _DIMS = ("lineage", "run", "cumulative_tokens")
 def regrid(dataset: xr.Dataset, tokens: npt.NDArray[np.int64]) -> xr.Dataset:
     """Return the Dataset on the grid `tokens`, made anew from the observations where the stores are open.
 
-    Where they aren't (a Dataset that was saved and opened again), values at the saved grid's points are kept and
+    Where they aren't (a Dataset that was saved and opened again), and for variables that are not what the stores
+    gave (computed from others, or changed), values at the saved grid's points are kept and
     those between two neighbouring points that both have a value are linear in tokens; nothing is extrapolated.
 
     Parameters
@@ -30,19 +29,23 @@ def regrid(dataset: xr.Dataset, tokens: npt.NDArray[np.int64]) -> xr.Dataset:
     tokens : (token,) int64 array
         Ascending.
     """
-    try:
-        cube = cube_of(dataset)
-    except SourceError:
-        cube = None
     run_ids = dataset["run_id"].transpose("lineage", "run").values
     grid = xr.Variable("cumulative_tokens", tokens, dataset["cumulative_tokens"].attrs)
     variables: dict[str, xr.Variable] = {}
     for name, array in dataset.data_vars.items():
-        if cube is not None:
-            made = xr.Variable(_DIMS, _lazy(cube, dataset, str(name), run_ids, tokens), array.attrs)
+        if set(array.dims) != set(_DIMS):
+            if "cumulative_tokens" in array.dims:
+                raise SelectionError(
+                    f"the variable {str(name)!r} lies along {', '.join(map(str, array.dims))}, so it can't be put on "
+                    "another grid of tokens. Drop it, or join Datasets on one grid."
+                )
+            variables[str(name)] = array.variable
+            continue
+        source = source_of(array, compare=True)
+        if source is not None:
+            variables[str(name)] = lazy_variable(*source, run_ids, tokens, dict(array.attrs))
         else:
-            made = xr.Variable(_DIMS, _between(array.transpose(*_DIMS), tokens), array.attrs)
-        variables[str(name)] = made
+            variables[str(name)] = xr.Variable(_DIMS, _between(array.transpose(*_DIMS), tokens), array.attrs)
     coords = {str(n): c.variable for n, c in dataset.coords.items() if "cumulative_tokens" not in c.dims}
     compute = 6.0 * dataset["n_params"].values[:, None] * tokens[None, :]
     coords["cumulative_tokens"] = grid
@@ -50,19 +53,6 @@ def regrid(dataset: xr.Dataset, tokens: npt.NDArray[np.int64]) -> xr.Dataset:
         ("lineage", "cumulative_tokens"), compute, dataset["cumulative_compute"].attrs
     )
     return xr.Dataset(variables, coords, dataset.attrs)
-
-
-def _lazy(
-    cube: Cube,
-    dataset: xr.Dataset,
-    name: str,
-    run_ids: npt.NDArray[np.object_],
-    tokens: npt.NDArray[np.int64],
-) -> object:
-    from xarray.core import indexing
-
-    lazy = MetricArray(cube, metric_of(dataset, name), run_ids, tokens)
-    return indexing.LazilyIndexedArray(lazy)
 
 
 def _between(array: xr.DataArray, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.arrays.untouched import lazy_variable, source_of
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.names import resolve_recipe, resolve_seed, resolve_size
 from dde.relations.selection import as_values, matches
@@ -72,6 +73,8 @@ def select(obj: T, **wanted: Any) -> T:
         if name in _DIMS and np.ndim(value) == 0 and not isinstance(value, slice) and not callable(value):
             keep = int(keep[0])
         obj = obj.isel({dim: keep})
+        if isinstance(keep, int):
+            obj = _with_object_scalars(obj)
         cells = [c.isel({dim: keep}) if dim in c.dims else c for c in cells]
     for cell in cells:
         for dim in cell.dims:
@@ -83,8 +86,38 @@ def select(obj: T, **wanted: Any) -> T:
                 f"each condition of {wanted!r} matches, but no cell matches them all, so nothing is selected. "
                 "Loosen one of them."
             )
-        obj = obj.where(cell)
+        if not cell.values.all():
+            obj = _without_cells(obj, cell)
     return obj
+
+
+def _with_object_scalars(obj: T) -> T:
+    """Return `obj` with scalar labels as variable-length text, which goes to Zarr v3 without a warning."""
+    scalars = {n: c for n, c in obj.coords.items() if c.ndim == 0 and c.dtype.kind == "U"}
+    return obj.assign_coords({n: ((), np.array(c.item(), object), c.attrs) for n, c in scalars.items()})
+
+
+def _without_cells(obj: T, keep: xr.DataArray) -> T:
+    """Return `obj` with nothing in the cells of ``(lineage, run)`` that are not kept: no value, and no run."""
+    coords: dict[str, xr.DataArray] = {}
+    for name, coordinate in obj.coords.items():
+        if set(coordinate.dims) == set(keep.dims):
+            blank = "" if coordinate.dtype.kind in "OTU" else np.nan
+            coords[str(name)] = coordinate.where(keep, blank)
+    if isinstance(obj, xr.DataArray):
+        return _array_without_cells(obj.assign_coords(coords), keep)
+    arrays = {n: _array_without_cells(a.assign_coords(coords), keep) for n, a in obj.data_vars.items()}
+    return obj.assign_coords(coords).assign({n: a.variable for n, a in arrays.items()})
+
+
+def _array_without_cells(array: xr.DataArray, keep: xr.DataArray) -> xr.DataArray:
+    source = source_of(array, compare=False)
+    if source is None:
+        return array.where(keep).assign_attrs(array.attrs) if set(keep.dims) <= set(array.dims) else array
+    ordered = array.transpose(*_DIMS)
+    run_ids = ordered["run_id"].transpose("lineage", "run").values
+    variable = lazy_variable(*source, run_ids, ordered["cumulative_tokens"].values, dict(array.attrs))
+    return ordered.copy(data=variable._data).transpose(*array.dims)
 
 
 def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bool_]:
@@ -95,6 +128,8 @@ def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bo
             low = -np.inf if wanted.start is None else float(wanted.start)
             high = np.inf if wanted.stop is None else float(wanted.stop)
             inside = (values >= low) & (values <= high)
+            if values.dtype.kind in "iu":
+                return np.asarray(inside)
             return np.asarray(
                 inside | np.isclose(values, low, rtol=1e-6, atol=0) | np.isclose(values, high, rtol=1e-6, atol=0)
             )
@@ -102,6 +137,9 @@ def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bo
             numbers = np.array([float(str(v)) for v in as_values(wanted)])
         except (TypeError, ValueError):
             return np.zeros(values.shape, bool)
+        if values.dtype.kind in "iu":
+            # Tokens and seeds are whole numbers: one part in a million of them is another number.
+            return np.asarray(np.isin(values, numbers))
         close = np.isclose(values[..., None], numbers, rtol=1e-6, atol=0, equal_nan=True)
         return np.asarray(close.any(axis=-1))
     flat = [matches(v, wanted) for v in values.ravel().tolist()]

@@ -15,6 +15,7 @@ __all__ = [
     "PERPLEXITY_SETS",
     "PLAIN_TASKS",
     "SUMMARY_ONLY_ENTRIES",
+    "TASKS_WITHOUT_UNCONDITIONAL",
     "Metric",
     "MetricKind",
     "log_metric",
@@ -122,6 +123,9 @@ ENTRIES: tuple[str, ...] = (
 
 #: Entries that evaluations of post-training runs have and the tables do not.
 SUMMARY_ONLY_ENTRIES: tuple[str, ...] = ("correct_logit", "correct_logit_per_token", "correct_logit_per_char")
+
+#: Tasks whose answers are not normalised by an unconditional probability: the tables lack those entries.
+TASKS_WITHOUT_UNCONDITIONAL: tuple[str, ...] = ("boolq", "winogrande")
 
 _HIGHER = ("acc", "correct_prob", "uncond_correct_prob", "margin", "norm_correct_prob", "primary_metric")
 _NATS = ("sum_logits", "logits_per", "correct_logit")
@@ -241,6 +245,13 @@ def perplexity_metric(name: str) -> Metric:
 
 # Keys of the training log whose own name would mislead or collide with a hyperparameter.
 _LOG_NAMES = {"learning_rate": "lr_at_step"}
+# Coordinates of a Dataset: a log's key of the same name is what was logged at each step.
+_COORDINATES = frozenset(
+    "lineage run cumulative_tokens cumulative_compute params data seed seed_name n_params recipe_family run_type "
+    "posttraining_method finetune_tokens epochs max_train_samples dpo_beta branch_point parent_treatment replicate "
+    "run_id parent_run_id state token_source reduce_loss parent_evidence branch_tokens end_tokens training_seed "
+    "weight_decay warmup_ratio max_seq_length".split()
+)
 _LOG_FACTS: dict[str, tuple[str, str, str]] = {
     "train_loss": ("training loss", "nats", "lower"),
     "lr_at_step": ("learning rate at the step", "1", ""),
@@ -260,6 +271,8 @@ _LOG_FACTS: dict[str, tuple[str, str, str]] = {
 def log_metric(key: str) -> Metric:
     """Return the metric of a key of the training log (``"train_loss"``, ``"rewards/chosen"``)."""
     name = identifier(_LOG_NAMES.get(key, key))
+    if name in _COORDINATES:
+        name += "_at_step"
     long_name, units, direction = _LOG_FACTS.get(name, (key.replace("_", " ").replace("/", ", "), "1", ""))
     return Metric(name, "log", "", key, long_name, units, direction)
 

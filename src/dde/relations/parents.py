@@ -46,6 +46,8 @@ class Parentage:
         Evidence that disagrees.
     problem : str
         Why no parent was found.
+    ambiguous : bool
+        Whether the evidence fits several parents: then weaker evidence does not decide between them.
     """
 
     checkpoint: Checkpoint | None = None
@@ -55,6 +57,7 @@ class Parentage:
     evidence: str = ""
     contradictions: list[str] = field(default_factory=list)
     problem: str = ""
+    ambiguous: bool = False
 
 
 class ParentIndex:
@@ -187,19 +190,20 @@ def _told_parent(item: Evidence, parent: str, index: ParentIndex) -> Parentage:
 
 def _find_parent(item: Evidence, index: ParentIndex) -> Parentage:
     explicit = as_text(item.record.config.get("parent_run_id"))
-    if explicit:
-        found = _named_parent(explicit, index, "config.parent_run_id")
-        if found is not None:
-            return found
+    config_path = as_text(item.record.config.get("model_name_or_path"))
+    command_path = as_text(item.command.get("model_name_or_path"))
     readings = [
-        ("config.model_name_or_path", as_text(item.record.config.get("model_name_or_path"))),
-        ("launch command", as_text(item.command.get("model_name_or_path"))),
+        ("config.parent_run_id", _named_parent(item, explicit, index) if explicit else None),
+        (
+            "config.model_name_or_path",
+            _parent_of_path(item, config_path, "config.model_name_or_path", index) if config_path else None,
+        ),
+        ("launch command", _parent_of_path(item, command_path, "launch command", index) if command_path else None),
     ]
     found = None
-    for source, path in readings:
-        if not path:
+    for source, reading in readings:
+        if reading is None:
             continue
-        reading = _parent_of_path(item, path, source, index)
         if found is None or (found.problem and not reading.problem):
             found = reading
         elif not reading.problem and _identity(reading) != _identity(found):
@@ -209,7 +213,7 @@ def _find_parent(item: Evidence, index: ParentIndex) -> Parentage:
     of_name = _parent_of_name(item)
     if found is None:
         return of_name
-    if found.problem and not of_name.problem and item.run_type != "dpo":
+    if found.problem and not found.ambiguous and not of_name.problem and item.run_type != "dpo":
         return of_name
     if found.checkpoint is not None and item.name.recipe is not None and item.name.size is not None:
         named = (item.name.recipe.slug, item.name.size.name)
@@ -221,14 +225,18 @@ def _find_parent(item: Evidence, index: ParentIndex) -> Parentage:
     return found
 
 
-def _named_parent(name: str, index: ParentIndex, source: str) -> Parentage | None:
+def _named_parent(item: Evidence, name: str, index: ParentIndex) -> Parentage | None:
+    source = "config.parent_run_id"
     run_id = index.find(name)
     if run_id is not None:
         return Parentage(parent_run_id=run_id, evidence=source)
     try:
         checkpoint = resolve_checkpoint(name)
     except UnknownNameError:
-        return _absent_parent(name, source, NameFacts()) if is_run_name(name) else None
+        return _absent_parent(name, source, item.name) if is_run_name(name) else None
+    if "@" not in name and item.name.step is not None:
+        # An id without a step says which run; the step comes from the name.
+        checkpoint = Checkpoint(checkpoint.base, item.name.step)
     return Parentage(checkpoint, checkpoint.base.label, checkpoint.base, evidence=source)
 
 
@@ -254,6 +262,7 @@ def _parent_of_path(item: Evidence, path: str, source: str, index: ParentIndex) 
         return Parentage(
             evidence=source,
             problem=f"model path cut short fits {len(candidates)} runs: {', '.join(candidates[:4])}",
+            ambiguous=True,
         )
     parts = [p for p in path.rstrip("/").split("/") if p]
     names = [p for p in reversed(parts) if is_run_name(p)]

@@ -137,6 +137,7 @@ class Registry:
     tokens_per_sequence: float | Mapping[str, float] | None = None
     extra_config_keys: frozenset[str] = frozenset()
     cache_dir: str | os.PathLike[str] | None = None
+    _wider: dict[frozenset[str], Registry | None] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def readers(self) -> Readers:
@@ -223,9 +224,11 @@ class Registry:
         unknown = frozenset(keys).difference(known, CONFIG_KEYS, self.extra_config_keys)
         if not unknown or self.store is None:
             return self
-        wider = replace(self, extra_config_keys=self.extra_config_keys | unknown)
-        found = {k for r in wider.derived.values() for k in r.hyperparameters}
-        return wider if found & unknown else self
+        if unknown not in self._wider:
+            wider = replace(self, extra_config_keys=self.extra_config_keys | unknown)
+            found = {k for r in wider.derived.values() for k in r.hyperparameters}
+            self._wider[unknown] = wider if found & unknown else None
+        return self._wider[unknown] or self
 
     def chain(self, run_id: str) -> list[str]:
         """Return the run's ancestors in the store, from the base on, then the run itself."""

@@ -64,16 +64,16 @@ def treatment_of(item: Evidence, found: Parentage, parent: Treatment | None) -> 
     if math.isfinite(tokens):
         budget = _short_count(tokens)
     elif math.isfinite(samples):
-        budget = f"{samples:g}seq"
+        budget = f"{_exact(samples)}seq"
     else:
         budget = "full"
     parts = [
         _SHORT.get(item.run_type, item.run_type),
-        f"lr={rate:g}" if math.isfinite(rate) else "lr=?",
-        f"{budget}x{epochs:g}" if math.isfinite(epochs) else budget,
+        f"lr={_exact(rate)}" if math.isfinite(rate) else "lr=?",
+        f"{budget}x{_exact(epochs)}" if math.isfinite(epochs) else budget,
     ]
     if math.isfinite(beta):
-        parts.append(f"beta={beta:g}")
+        parts.append(f"beta={_exact(beta)}")
     link = "_".join(parts) + branch
     before = "" if parent is None else parent.label
     return Treatment(
@@ -92,8 +92,16 @@ def treatment_of(item: Evidence, found: Parentage, parent: Treatment | None) -> 
 def _short_count(tokens: float) -> str:
     for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if tokens >= scale:
-            return f"{tokens / scale:g}{unit}"
-    return f"{tokens:g}"
+            return f"{_exact(tokens / scale)}{unit}"
+    return _exact(tokens)
+
+
+def _exact(number: float) -> str:
+    """Return the shortest text that is this number and no other: different treatments have different labels."""
+    short = f"{number:g}"
+    if float(short) == number:
+        return short
+    return str(int(number)) if number.is_integer() else repr(number)
 
 
 def number_replicates(

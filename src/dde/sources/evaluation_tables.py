@@ -17,10 +17,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dde.errors import ConflictWarning, FormatError
-from dde.names import ENTRIES, MMLU_SUBJECTS, SUMMARY_ONLY_ENTRIES, Base, Metric, task_metric, wide_column_metric
+from dde.names import (
+    ENTRIES,
+    MMLU_SUBJECTS,
+    SUMMARY_ONLY_ENTRIES,
+    TASKS_WITHOUT_UNCONDITIONAL,
+    Base,
+    Metric,
+    task_metric,
+    wide_column_metric,
+)
 from dde.sources.dict_text import parse_dict_row, parse_dicts
 from dde.sources.row_index import RowIndex, read_row_index
-from dde.sources.table_files import TableFile, open_parquet
+from dde.sources.table_files import TableFile, check_unchanged, open_parquet
 
 __all__ = ["DictTable", "EvaluationTable", "OnError", "ReadCount", "WideTable"]
 
@@ -124,6 +133,7 @@ class EvaluationTable(ABC):
         groups = np.unique(group_of_row)
         for number in np.unique(index.group_files[groups]).tolist():
             file = index.files[number]
+            check_unchanged(file)
             first_group = int(np.searchsorted(index.group_files, number))
             with open_parquet(file, pre_buffer=True, metadata=self._footers.get(number)) as parquet:
                 self._footers[number] = parquet.metadata
@@ -214,24 +224,30 @@ class DictTable(EvaluationTable):
         if set(MMLU_SUBJECTS) <= set(tasks):
             tasks.append("mmlu_average")
         entries = self._entries()
-        return [task_metric(task, entry) for task in tasks for entry in entries]
+        found = [task_metric(task, entry) for task in tasks for entry in entries]
+        return [m for m in found if self.holds(m)]
 
     def holds(self, metric: Metric) -> bool:
         """Return whether the table has the task; which entries a row has is known only by reading it."""
         if metric.kind != "evaluation" or metric.entry in SUMMARY_ONLY_ENTRIES:
             return False
+        if "uncond" in metric.entry and metric.task in TASKS_WITHOUT_UNCONDITIONAL:
+            return False
         tasks = set(self.index.tasks)
         return set(MMLU_SUBJECTS) <= tasks if metric.task == "mmlu_average" else metric.task in tasks
 
     def _entries(self) -> list[str]:
-        """Return the entries that the first row of each task holds: key sets differ by size and task."""
+        """Return the entries that the rows of each size hold: key sets differ by size and task."""
         index = self.index
         if not len(index):
             return []
-        # One row a (size, task) would be exact; the union over the sizes of one task is, too, for it is the
-        # sizes that differ. Reading stays small: one row for each size.
+        # One row of each task in the row group where a size begins: that group is read for any one of them.
         size = np.array([b.size.n_params for b in index.bases] + [-1])[index.base]
-        _, rows = np.unique(size, return_index=True)
+        _, first = np.unique(size, return_index=True)
+        groups = np.unique(np.searchsorted(index.group_starts, first, side="right") - 1)
+        near = np.concatenate([np.arange(index.group_starts[g], index.group_starts[g + 1]) for g in groups])
+        _, at = np.unique(np.stack([size[near], index.task[near]]), axis=1, return_index=True)
+        rows = near[at]
         present: set[str] = set()
         for inside, table in self._read_rows(np.sort(rows).astype(np.int64), ["metrics"]):
             for row, text in zip(inside.tolist(), table["metrics"].to_pylist(), strict=True):

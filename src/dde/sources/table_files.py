@@ -60,7 +60,8 @@ def open_parquet(
 ) -> Iterator[pq.ParquetFile]:
     """Open a table for reading ranges of it; raises SourceError when it is not parquet.
 
-    `metadata` spares reading the footer again: a wide table's is over a megabyte.
+    `metadata` spares reading the footer again: a wide table's is over a megabyte. With it, the file must be the
+    one that it was read from.
     """
     fs, _ = fsspec.core.url_to_fs(file.root)
     with fs.open(file.path, "rb") as handle:
@@ -72,6 +73,21 @@ def open_parquet(
                 "Download it again or remove it."
             ) from error
         yield parquet
+
+
+def check_unchanged(file: TableFile) -> None:
+    """Raise SourceError when a table is not the one that was found: its rows would be taken for others."""
+    fs, _ = fsspec.core.url_to_fs(file.root)
+    try:
+        fs.invalidate_cache()
+        version = _version_of(fs.info(file.path))
+    except OSError:
+        version = ""
+    if version != file.version:
+        raise SourceError(
+            f"{file.path} {'was changed' if version else 'is gone'} since it was opened, so which rows it holds is "
+            "no longer known. Open the tables again."
+        )
 
 
 def find_table_files(root: str) -> tuple[list[TableFile], list[str]]:
@@ -89,7 +105,7 @@ def find_table_files(root: str) -> tuple[list[TableFile], list[str]]:
     """
     try:
         fs, path = fsspec.core.url_to_fs(root)
-        listing: dict[str, dict[str, Any]] = fs.find(path, detail=True)
+        listing: list[str] = fs.find(path)
     except (ImportError, ValueError, OSError) as error:
         raise SourceError(
             f"{root!r} can't be listed ({error}), so no table can be found there. "
@@ -102,11 +118,11 @@ def find_table_files(root: str) -> tuple[list[TableFile], list[str]]:
         )
     aside: list[str] = []
     files: list[TableFile] = []
-    for name, info in sorted(listing.items()):
+    for name in sorted(listing):
         if not name.endswith(".parquet") or not _is_current_snapshot(fs, name, aside):
             continue
         # The Hub writes shards of half-finished downloads under other names; what ends in .parquet is whole.
-        probe = TableFile(name, root, "raw", _version_of(info))
+        probe = TableFile(name, root, "raw", _version_of(fs.info(name)))
         with open_parquet(probe) as parquet:
             kind = _kind_of(probe.name, parquet.schema_arrow)
         if kind is not None:
