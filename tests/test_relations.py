@@ -377,3 +377,33 @@ def test_finding_lineages_lists_the_store_once_more_at_most() -> None:
     repository = RunRepository(tables, store)  # type: ignore[arg-type]
     assert [x.lineage_id for x in repository.find_lineages(max_grad_norm=1.0)] == ["dolma1_7-4M-default"]
     assert store.listed <= 2
+
+
+def test_any_key_of_config_or_command_can_be_filtered_on() -> None:
+    runs = [
+        sft("a", [10.0], use_lora=False, exp_name="x", command=["--clip", "3"]),
+        sft("b", [10.0], use_lora="true", exp_name="y", learning_rate=1e-4),
+    ]
+    held = registry(*runs)
+    for filters in (
+        {"use_lora": "false"},
+        {"use_lora": False},
+        {"exp_name": "x"},
+        {"clip": 3},
+        {"num_train_epochs": [1], "learning_rate": np.array([1e-5])},
+    ):
+        assert select_runs(held, filters=filters).run_ids.tolist() == [["dolma1_7-4M-default", "a"]]
+    assert select_runs(held, method="sft").run_ids.shape == (1, 3)
+    assert select_runs(held, seed=range(2)).lineages == ("dolma1_7-4M-default",)
+    with pytest.raises(UnknownNameError, match="Did you mean interp"):
+        select_runs(held, filters={"intrep": "log"})
+
+
+def test_a_run_that_cannot_be_placed_says_why() -> None:
+    tables = FakeTables({"dolma1_7-4M-default": {0: {"piqa": 0.5}}})
+    repository = RunRepository(tables, FakeStore([sft("empty")]))  # type: ignore[arg-type]
+    with pytest.raises(SelectionError, match="no data"):
+        repository.get_run("empty").to_dataset()
+    with pytest.raises(UnknownNameError, match="positive"):
+        RunRepository(tables, None, tokens_per_sequence=-5)  # type: ignore[arg-type]
+    assert list(RunRepository(None, FakeStore([])).coverage().columns[:2]) == ["run_id", "run_type"]  # type: ignore[arg-type]

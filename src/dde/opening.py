@@ -13,7 +13,7 @@ import xarray as xr
 from dde.arrays.dataset import build_dataset
 from dde.curves.alignment import Interpolation, Method
 from dde.curves.grids import DEFAULT_MAX_POINTS, TokenGrid, resolve_grid
-from dde.errors import SourceError
+from dde.errors import SelectionError, SourceError
 from dde.relations.metric_choice import choose_metrics
 from dde.relations.selection import Selection, select_runs
 from dde.repository import DataDecideEvolved, RunRepository
@@ -176,6 +176,13 @@ def open_repository(
         wanted = list(run_ids)
         lineages = [repository.get_lineage(r).lineage_id for r in wanted]
         derived = [r for r in wanted if r in registry.derived]
+        for run_id in derived:
+            status = registry.placed[run_id].status
+            if status != "used":
+                raise SelectionError(
+                    f"the run {run_id!r} can't be placed on its lineage ({status}), so it has no curve. "
+                    "Pass parents={run id: parent} or tokens_per_sequence= where that settles it."
+                )
         state, filters = "all", {**filters, "run_id": derived or [""]} if derived else filters
     selection = select_runs(registry, params, data, seed, method, state, filters, lineages)
     if run_ids is not None and not derived:

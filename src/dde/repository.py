@@ -13,7 +13,7 @@ import pandas as pd
 
 from dde.curves.frames import continuous_curves
 from dde.entities import LineageList, PosttrainingRun, PretrainingRun, TrainingLineage, TrainingRun
-from dde.errors import SelectionError, near_names
+from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.names import Metric
 from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
@@ -62,6 +62,13 @@ class RunRepository:
         tokens_per_sequence: float | Mapping[str, float] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
+        told = tokens_per_sequence
+        for value in told.values() if isinstance(told, Mapping) else [told]:
+            if value is not None and not (isinstance(value, (int, float)) and value > 0):
+                raise UnknownNameError(
+                    f"tokens_per_sequence={value!r} is no positive number, so no run can be placed by it. "
+                    "Pass a number such as 712, or a mapping of run id or run type to one."
+                )
         self.cache_dir = cache_dir
         self.pretraining_source = dd
         self.posttraining_source = wandb_store

@@ -46,6 +46,11 @@ class Interpolation:
     bridge: bool = False
 
     def __post_init__(self) -> None:
+        if self.max_gap is not None and not (isinstance(self.max_gap, (int, float, np.integer)) and self.max_gap >= 0):
+            raise UnknownNameError(
+                f"max_gap={self.max_gap!r} is no number of tokens, so which gaps to leave open is unclear. "
+                "Pass a number such as 1_000_000_000, or None."
+            )
         if self.method not in get_args(Method):
             raise UnknownNameError(
                 f"{self.method!r} is not a way to interpolate, so no value between observations can be made."

@@ -147,7 +147,7 @@ def resolve_grid(grid: object, max_points: int = DEFAULT_MAX_POINTS) -> TokenGri
         )
     if isinstance(grid, (int, np.integer)) and not isinstance(grid, bool):
         return TokenGrid.linear(int(grid))
-    if isinstance(grid, Iterable):
+    if isinstance(grid, Iterable) and getattr(grid, "ndim", 1) == 1:
         return TokenGrid.explicit(grid)
     raise UnknownNameError(
         f"{grid!r} is not a grid, so the token axis is undefined. "

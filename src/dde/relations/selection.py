@@ -30,6 +30,14 @@ __all__ = [
 #: Run types that ``method=`` may name; more may come.
 METHODS = ("supervised_ft", "dpo")
 
+# Options of open_lineages: a misspelt one arrives here as a filter.
+_OPTIONS = tuple(
+    "params data seed method learning_rate state metrics grid max_points interp max_gap bridge chunks parents "
+    "tokens_per_sequence cache_dir".split()
+)
+# Names that people use for run types.
+_METHOD_ALIASES = {"sft": "supervised_ft", "finetune": "supervised_ft"}
+
 # Filters that name a field of the run rather than a hyperparameter.
 _FIELDS = ("run_id", "run", "parent_run_id", "project", "entity", "treatment")
 
@@ -62,9 +70,10 @@ class Selection:
 
 def as_values(wanted: object) -> list[object]:
     """Return a filter's alternatives: a value alone, or the items of a list, set, tuple or array."""
-    if isinstance(wanted, (list, tuple, set, frozenset, np.ndarray)):
-        return list(wanted)
-    return [wanted]
+    if isinstance(wanted, (str, bytes)) or not isinstance(wanted, Iterable):
+        return [wanted]
+    array = getattr(wanted, "__array__", None)
+    return list(wanted) if array is None else list(np.atleast_1d(np.asarray(wanted)).tolist())
 
 
 def matches(value: object, wanted: object) -> bool:
@@ -92,6 +101,9 @@ def matches(value: object, wanted: object) -> bool:
 def _equal(value: object, wanted: object) -> bool:
     if value is None or wanted is None:
         return value is wanted
+    if isinstance(value, bool) or isinstance(wanted, bool):
+        # Configs write truth as true, True or "true".
+        return str(value).casefold() == str(wanted).casefold()
     try:
         a, b = float(str(value)), float(str(wanted))
     except ValueError:
@@ -159,6 +171,7 @@ def select_runs(
         When no lineage is left.
     """
     filters = {k: v for k, v in (filters or {}).items() if v is not None}
+    method = _run_types(method)
     _check_filters(registry, method, state, filters)
     bases = select_bases(registry, params, data, seed)
     if lineages is not None:
@@ -212,6 +225,7 @@ def filter_runs(registry: Registry, run_ids: Iterable[str], method: object, filt
     """
     filters = {k: v for k, v in filters.items() if v is not None}
     wider = registry.with_config_keys(filters)
+    method = _run_types(method)
     _check_filters(wider, method, "all", filters)
     runs = [wider.derived[run_id] for run_id in run_ids]
     return {r.run_id for r in runs if (method is None or matches(r.run_type, method)) and _passes(r, filters)}
@@ -240,6 +254,12 @@ def run_order(run: DerivedRun) -> tuple[object, ...]:
     )
 
 
+def _run_types(method: object) -> object:
+    if method is None or callable(method):
+        return method
+    return [_METHOD_ALIASES.get(str(m), m) for m in as_values(method)]
+
+
 def _passes(run: DerivedRun, filters: Mapping[str, object]) -> bool:
     return all(matches(_value(run, key), wanted) for key, wanted in filters.items())
 
@@ -259,8 +279,12 @@ def _value(run: DerivedRun, key: str) -> Any:
         return run.replicate
     if key == "branch_point":
         return run.treatment.branch_point if run.treatment else ""
-    value = run.hyperparameters.get(key)
-    return math.nan if value is None else value
+    # By the contract's name, else by the key of config or launch command.
+    for held in (run.hyperparameters, run.evidence.record.config, run.evidence.command):
+        value = held.get(key)
+        if value is not None:
+            return value
+    return math.nan
 
 
 def _check_filters(registry: Registry, method: object, state: object, filters: Mapping[str, object]) -> None:
@@ -280,14 +304,14 @@ def _check_filters(registry: Registry, method: object, state: object, filters: M
                     f"state={one!r} is no state of this store, so no run can match it.{near_names(one, known)} "
                     f"There are {', '.join(s for s in known if s)}, and 'all'."
                 )
-    keys = (
-        {k for r in registry.derived.values() for k in r.hyperparameters} | set(_FIELDS) | {"replicate", "branch_point"}
-    )
+    keys = {*_FIELDS, "replicate", "branch_point"}
+    for run in registry.derived.values():
+        keys.update(run.hyperparameters, run.evidence.record.config, run.evidence.command)
     for key in filters:
         if key not in keys and registry.derived:
             raise UnknownNameError(
-                f"no run of this store has the hyperparameter {key!r}, so it can't be filtered on."
-                f"{near_names(key, keys)} There are {', '.join(sorted(keys))}."
+                f"{key!r} is no option, and no run of this store has such a hyperparameter to filter on."
+                f"{near_names(key, [*_OPTIONS, *keys])} There are {', '.join(sorted(keys))}."
             )
 
 
@@ -304,8 +328,11 @@ def _nothing(
     said = ", ".join(f"{k}={v!r}" for k, v in asked.items() if v is not None) or "no filter"
     bases = select_bases(registry, params, data, seed)
     if not registry.bases:
+        rows = {} if registry.tables is None else registry.tables.left_out
+        why = "; ".join(f"{reason}: {count} rows" for reason, count in sorted(rows.items())[:3])
         return (
             "the stores hold no lineage at all, so there is nothing to open. "
+            f"{f'Of the tables: {why}. ' if why else ''}"
             "repository.coverage() says why runs are not used."
         )
     if not bases:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -97,14 +98,12 @@ class DataDecide:
             layout = "parsed" if "wide" in kinds else "raw"
         wanted = {"wide"} if layout == "parsed" else {"raw", "macro", "perplexity"}
         if not kinds & wanted:
-            found = (
-                f" It holds tables of the other layout: pass layout={'raw' if has_raw else 'parsed'!r}."
-                if kinds
-                else ""
-            )
+            other = "raw" if has_raw else "parsed"
+            found = f" It holds tables of the other layout: pass layout={other!r}." if kinds else ""
+            hint = _hint(self.data_dir)
             raise SourceError(
                 f"{redact(self.data_dir)!r} holds no {layout} table of the DataDecide suite, so there are no "
-                f"pretraining runs to open.{found} Expected are parquet files with the columns params, data, "
+                f"pretraining runs to open.{found}{hint} Expected are parquet files with the columns params, data, "
                 "seed, step and either task and metrics, or metric columns."
             )
         #: Tables that were found but are not read, each with the reason.
@@ -316,3 +315,12 @@ def _suite_order(base: Base) -> tuple[int, int, int]:
     from dde.names import RECIPES, SIZES
 
     return RECIPES.index(base.recipe), SIZES.index(base.size), base.seed.index
+
+
+def _hint(data_dir: str) -> str:
+    """Return what a folder without tables looks like."""
+    fs, path = fsspec.core.url_to_fs(data_dir)
+    names = {str(name).rpartition("/")[2] for name in fs.find(path)}
+    if names & {"runs_metadata.parquet", "runs_history.parquet", "runs.jsonl", "history.jsonl"}:
+        return " It looks like an export of W&B runs: pass it as the second argument, db."
+    return ""
