@@ -206,6 +206,8 @@ def test_checkpoint_types_and_revisions() -> None:
     assert revisions.revision.sel(cumulative_tokens=5000 * PER_STEP) == "step5000-seed-default"
     assert revisions.hub_model.sel(cumulative_tokens=5000 * PER_STEP) == "allenai/DataDecide-c4-4M"
     assert revisions.step.sel(cumulative_tokens=FINAL + 10**8) == -1
+    # A whole step that nobody kept a checkpoint of has no revision.
+    assert opened(grid=[PER_STEP, 2500 * PER_STEP]).dde.revision().step.values[0, 0].tolist() == [-1, 2500]
     one = ds.piqa.isel(lineage=0, run=1)
     assert one.dde.support().dims == ("cumulative_tokens",)
     assert one.dde.checkpoint_type().shape == one.shape

@@ -118,8 +118,8 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        `hub_model`, `revision` (object text, "" where the cell is no whole training step of the base, or lies
-        behind the branch) and `step` (int64, -1 there), of the cells' shape.
+        # The Hub has no revision for every step: those evaluated, the final one, and the one that was branched from.
+        from or final, or lies behind the branch) and `step` (int64, -1 there), of the cells' shape.
     """
     registry = cube_of(obj).registry
     run_ids, tokens = _cells(obj)
@@ -135,11 +135,13 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
         base = registry.bases[chain[0]]
         end = registry.base_end_tokens(chain[0]) or 0
         last = registry.placed[chain[1]].branch_tokens or 0 if len(chain) > 1 else end
-        whole = (tokens % base.size.tokens_per_step == 0) & (tokens <= last)
-        steps = tokens[whole] // base.size.tokens_per_step
-        step[at][whole] = steps
-        model[at][whole] = base.hub_model
-        names[at][whole] = [f"step{s}-seed-{base.seed.dashed}" for s in steps]
+        # The Hub has no revision for every step: those that were evaluated, the final one, the one branched from.
+        per_step = base.size.tokens_per_step
+        kept = np.union1d(registry.checkpoint_steps.get(chain[0], ()), [base.size.last_step, last // per_step])
+        held = (tokens % per_step == 0) & (tokens <= last) & np.isin(tokens // per_step, kept)
+        step[at][held] = tokens[held] // per_step
+        model[at][held] = base.hub_model
+        names[at][held] = [f"step{s}-seed-{base.seed.dashed}" for s in step[at][held].tolist()]
     dims, coords = _dims_of(obj, run_ids)
     scalar = obj.coords["cumulative_tokens"].ndim == 0
 
