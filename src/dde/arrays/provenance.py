@@ -118,8 +118,8 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        # The Hub has no revision for every step: those evaluated, the final one, and the one that was branched from.
-        from or final, or lies behind the branch) and `step` (int64, -1 there), of the cells' shape.
+        `hub_model`, `revision` (object text, "" where the cell is no checkpoint of the base that was evaluated,
+        branched from or final, or lies behind the branch) and `step` (int64, -1 there), of the cells' shape.
     """
     registry = cube_of(obj).registry
     run_ids, tokens = _cells(obj)
