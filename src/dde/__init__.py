@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dde.opening import open_lineages as open_lineages
     from dde.repository import DataDecideEvolved as DataDecideEvolved
     from dde.repository import RunRepository as RunRepository
+    from dde.sources.checkpoint_list import read_checkpoint_list as read_checkpoint_list
     from dde.sources.datadecide import DataDecide as DataDecide
     from dde.sources.ingest import ingest as ingest
     from dde.sources.wandb_store import WandBStore as WandBStore
@@ -40,6 +41,7 @@ _HOMES = {
     "concat": "dde.arrays.combine",
     "ingest": "dde.sources.ingest",
     "open_lineages": "dde.opening",
+    "read_checkpoint_list": "dde.sources.checkpoint_list",
 }
 _MODULES = ("names", "tutorial")
 

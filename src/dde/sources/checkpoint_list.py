@@ -58,6 +58,14 @@ def read_checkpoint_list(path: str | os.PathLike[str]) -> CheckpointList:
     ------
     FormatError
         When a line is no such entry.
+
+    Examples
+    --------
+    >>> import json, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "checkpoints.jsonl"
+    >>> _ = path.write_text(json.dumps({"model_name": "dolma17-4M-6198", "revisions": ["step5725-unsharded-hf"]}))
+    >>> read_checkpoint_list(path).checkpoints.loc[0, "revision"]
+    'step5725-seed-default'
     """
     rows: dict[tuple[str, int], dict[str, object]] = {}
     spellings: dict[str, list[str]] = {}
