@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import pickle
 import shutil
 import warnings
 from pathlib import Path
@@ -271,3 +272,17 @@ def test_entries_of_every_task_are_listed(suite: Suite) -> None:
     assert "boolq_acc_uncond" not in names
     with pytest.raises(UnknownNameError, match="boolq_acc_uncond"):
         DataDecide(suite.data).select_subset(metrics="boolq_acc_uncond")
+
+
+def test_pickles_are_small_and_read_the_same(suite: Suite) -> None:
+    dd = DataDecide(suite.data)
+    before = dd.select_subset(params="4M", metrics=["piqa", "mmlu_average"])
+    rows = sum(len(t.index) for t in dd._tables)
+    content = pickle.dumps(dd)
+    assert len(content) < rows * 4
+    again = pickle.loads(content)
+    assert again.catalog().bases == dd.catalog().bases
+    np.testing.assert_array_equal(
+        again.select_subset(params="4M", metrics=["piqa", "mmlu_average"])[["piqa", "mmlu_average"]],
+        before[["piqa", "mmlu_average"]],
+    )

@@ -74,13 +74,20 @@ class EvaluationTable(ABC):
     conflicting: set[int] = field(default_factory=set)
     malformed: set[int] = field(default_factory=set)
     _index: RowIndex | None = None
+    _tasks: tuple[str, ...] | None = None
     _footers: dict[int, pq.FileMetaData] = field(default_factory=dict)
 
     #: Whether reading one entry of a task reads the text of all its entries.
     reads_tasks_whole: ClassVar[bool] = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_footers": {}}
+        # A worker that finds its rows in the cache needs no index; one that doesn't reads the key columns again.
+        return {**self.__dict__, "_footers": {}, "_index": None, "_tasks": self.tasks}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks of the rows."""
+        return self.index.tasks if self._tasks is None else self._tasks
 
     @property
     def index(self) -> RowIndex:
@@ -233,7 +240,7 @@ class DictTable(EvaluationTable):
             return False
         if "uncond" in metric.entry and metric.task in TASKS_WITHOUT_UNCONDITIONAL:
             return False
-        tasks = set(self.index.tasks)
+        tasks = set(self.tasks)
         return set(MMLU_SUBJECTS) <= tasks if metric.task == "mmlu_average" else metric.task in tasks
 
     def _entries(self) -> list[str]:
