@@ -522,3 +522,21 @@ def test_a_log_with_the_name_of_a_coordinate_is_told_apart() -> None:
     ds = RunRepository(tables, store).to_dataset(metrics="all")  # type: ignore[arg-type]
     assert np.nanmax(ds.epochs_at_step.values) == 0.5
     assert ds.epochs.dims == ("run",)
+
+
+@pytest.mark.parametrize("method", ["linear", "log", "nearest", "previous", "pchip"])
+def test_aligning_equals_opening_on_that_grid(method: Any) -> None:
+    tables, store = example()
+    ds = RunRepository(tables, store).to_dataset(metrics=["piqa", "train_loss"])  # type: ignore[arg-type]
+    aligned = ds.dde.align(grid=29, interp=method, bridge=True)
+    assert tables.calls == []
+    expected = opened(metrics=["piqa", "train_loss"], grid=29, interp=method, bridge=True)
+    xr.testing.assert_equal(aligned.compute(), expected.compute())
+    assert aligned.attrs["interpolation"] == method
+    xr.testing.assert_equal(aligned.dde.support("piqa"), expected.dde.support("piqa"))
+    # The one it came from keeps its own way.
+    xr.testing.assert_equal(ds.dde.support("piqa"), opened().dde.support("piqa"))
+    part = ds.dde.sel(data="C4").dde.align(grid="union")
+    assert part.sizes["cumulative_tokens"] < opened(grid="union").sizes["cumulative_tokens"]
+    gaps = ds.dde.align(max_gap=1)
+    assert int((gaps.dde.support("piqa") == 2).sum()) == 0

@@ -10,6 +10,8 @@ import xarray as xr
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dde.curves.alignment import Method
+
 __all__ = ["DdeDataArrayAccessor", "DdeDatasetAccessor"]
 
 
@@ -24,6 +26,12 @@ class DdeDatasetAccessor:
         from dde.arrays.select import select
 
         return select(self._obj, **wanted)
+
+    def align(self, grid: object = "auto", interp: Method | None = None, **options: Any) -> xr.Dataset:
+        """Put the Dataset on another grid, or interpolate in another way; see :func:`dde.arrays.regrid.align`."""
+        from dde.arrays.regrid import align
+
+        return align(self._obj, grid, interp, **options)
 
     def support(self, metric: str) -> xr.DataArray:
         """Return how each cell of a metric is known; see :func:`dde.arrays.provenance.support`."""

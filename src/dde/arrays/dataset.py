@@ -20,7 +20,7 @@ from dde.relations.registry import Registry
 from dde.relations.selection import Selection
 from dde.relations.treatments import PRETRAINING
 
-__all__ = ["build_dataset", "positions_of"]
+__all__ = ["attrs_of", "build_dataset", "positions_of"]
 
 DIMS = ("lineage", "run", "cumulative_tokens")
 
@@ -94,16 +94,23 @@ def build_dataset(
     dataset.attrs.update(
         {
             **attrs,
-            "grid": str(grid),
-            "interpolation": how.method,
-            "max_gap": -1 if how.max_gap is None else how.max_gap,
-            "bridge": int(how.bridge),
+            **attrs_of(grid, how),
             "dde_version": version("dde"),
             "left_out": _counts(selection.left_out),
             "estimates": _estimates(registry, selection),
         }
     )
     return dataset
+
+
+def attrs_of(grid: TokenGrid, how: Interpolation) -> dict[str, Any]:
+    """Return the attributes that say how the values of a Dataset were made; -1 where gaps of any length are filled."""
+    return {
+        "grid": str(grid),
+        "interpolation": how.method,
+        "max_gap": -1 if how.max_gap is None else how.max_gap,
+        "bridge": int(how.bridge),
+    }
 
 
 def positions_of(registry: Registry, selection: Selection) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
