@@ -221,6 +221,15 @@ def test_compute_is_an_axis_too(sweep: xr.Dataset) -> None:
     assert enlarged.frame.x.label == "FLOP since the branch"
 
 
+def test_a_base_is_in_every_row_of_a_treatment(sweep: xr.Dataset) -> None:
+    rows = curve_panels(sweep, "arc_easy", facet_by="learning_rate")
+    assert [row[0].title for row in rows] == ["learning rate: 5e-6", "learning rate: 5e-5"]
+    for row in rows:
+        assert [s.kind for s in row[0].segments] == ["pretraining", "supervised_ft"] * 2
+    # Nothing to tell rows apart by: one row.
+    assert len(curve_panels(sweep.sel(run=["pretraining"]), "arc_easy", facet_by="learning_rate")) == 1
+
+
 def test_one_row_without_facets(sweep: xr.Dataset) -> None:
     ((whole, _),) = curve_panels(sweep, "arc_easy", facet_by=None, hue_by="data")
     assert whole.title == "2 lineages"
@@ -233,6 +242,9 @@ def test_one_row_without_facets(sweep: xr.Dataset) -> None:
         ({"y": "arc_eazy"}, UnknownNameError, "arc_eazy.*Did you mean arc_easy"),
         ({"y": "arc_easy", "hue_by": "learning_rat"}, UnknownNameError, "Did you mean learning_rate"),
         ({"y": "arc_easy", "x": "params"}, UnknownNameError, "does not run along cumulative_tokens"),
+        ({"y": "arc_easy", "x": "checkpoint_type"}, UnknownNameError, "does not run along cumulative_tokens"),
+        ({"y": "arc_easy", "facet_by": "checkpoint_type"}, UnknownNameError, "facet_by='checkpoint_type'"),
+        ({"y": "arc_easy", "hue_by": "cumulative_compute"}, UnknownNameError, "whole runs"),
         ({"y": "arc_easy", "backend": "plotly"}, UnknownNameError, "Pass 'bokeh' or 'matplotlib'"),
         ({"y": []}, SelectionError, "holds no metric"),
     ],

@@ -286,3 +286,16 @@ def test_pickles_are_small_and_read_the_same(suite: Suite) -> None:
         again.select_subset(params="4M", metrics=["piqa", "mmlu_average"])[["piqa", "mmlu_average"]],
         before[["piqa", "mmlu_average"]],
     )
+
+
+def test_shards_with_different_columns_and_text_that_is_no_number(tmp_path: Path) -> None:
+    keys = {"params": ["4M"], "data": ["C4"], "seed": ["default"]}
+    pile, ice = "eval/pile-validation/Perplexity", "eval/ice-validation/Perplexity"
+    pq.write_table(pa.table({**keys, "step": [1250], pile: [10.0]}), tmp_path / "train-00000-of-00002.parquet")
+    pq.write_table(pa.table({**keys, "step": [2500], ice: ["9.5"]}), tmp_path / "train-00001-of-00002.parquet")
+    frame = DataDecide(tmp_path).select_subset(metrics=["pile_valppl", "ice_valppl"])
+    np.testing.assert_array_equal(frame["pile_valppl"], [10.0, np.nan])
+    np.testing.assert_array_equal(frame["ice_valppl"], [np.nan, 9.5])
+    pq.write_table(pa.table({**keys, "step": [2500], ice: ["much"]}), tmp_path / "train-00001-of-00002.parquet")
+    with pytest.raises(FormatError, match=r"ice-validation.*no number"):
+        DataDecide(tmp_path).select_subset(metrics=["ice_valppl"])

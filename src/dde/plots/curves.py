@@ -14,8 +14,8 @@ from dde.errors import DdeWarning, SelectionError, UnknownNameError, near_names
 from dde.names import parse_metric
 from dde.plots.axes import axis_label, padded_range
 from dde.plots.backends import BackendName, Place, backend_of
-from dde.plots.colours import colours_of, markers_of, sorted_values
-from dde.plots.panels import Axis, Frame, Look, Panel, legend_of, value_of, x_values, y_values
+from dde.plots.colours import colours_of, label_of, markers_of, sorted_values
+from dde.plots.panels import OF_LINEAGE, Axis, Frame, Look, Panel, legend_of, value_of, x_values, y_values
 from dde.plots.segments import Segment, find_segments
 
 __all__ = ["curve_panels", "plot_curves"]
@@ -61,7 +61,7 @@ def plot_curves(
     facet_by : str or None
         Coordinate with a row of panels for each value; None for one row.
     backend : {"bokeh", "matplotlib"}
-        Bokeh to explore (point at a cell to see its run), matplotlib to print.
+        Bokeh to explore (point at a cell to see its run), matplotlib to print. It becomes HoloViews' current one.
     log_x : bool
         Logarithmic x, without the point at zero.
     zoom : bool, default True
@@ -123,13 +123,7 @@ def curve_panels(
 ) -> list[list[Panel]]:
     """Return the panels of :func:`plot_curves` before they are drawn: a row per facet, columns per metric."""
     metrics = [_metric(dataset, name) for name in _names(dataset, y)]
-    for name in (x, hue_by, style_by, facet_by):
-        _check_coordinate(dataset, name)
-    if "cumulative_tokens" not in dataset[x].dims and x != "cumulative_tokens":
-        raise UnknownNameError(
-            f"x={x!r} does not run along cumulative_tokens, so no curve can be drawn over it. "
-            "Pass 'cumulative_tokens' or 'cumulative_compute'."
-        )
+    _check_coordinates(dataset, x, {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by})
     segments = {m: find_segments(dataset, m, x, positive=log_x) for m in metrics}
     every = [s for found in segments.values() for s in found]
     if not every:
@@ -145,7 +139,9 @@ def curve_panels(
         markers=markers_of((value_of(s, style_by or "") for s in every), backend),
         hue_label=axis_label(dataset[hue_by]) if hue_by in dataset.coords else (hue_by or "").replace("_", " "),
     )
-    facets = sorted_values(s.facts[facet_by] for s in every) if facet_by else [None]
+    # Without a value to tell them apart by, all curves stand in one row.
+    facets = (sorted_values(value_of(s, facet_by) for s in every) if facet_by else []) or [None]
+    facet_by = None if facets == [None] else facet_by
     if len(facets) > _MOST_ROWS:
         raise SelectionError(
             f"facet_by={facet_by!r} has {len(facets)} values, more rows of panels than can be looked at. "
@@ -235,20 +231,28 @@ def _metric(dataset: xr.Dataset, name: str) -> str:
     return alias
 
 
-def _check_coordinate(dataset: xr.Dataset, name: str | None) -> None:
-    if name is None or name == "checkpoint_type" or name in dataset.coords:
-        return
-    raise UnknownNameError(
-        f"{name!r} is no coordinate of this Dataset, so curves can't be told apart by it."
-        f"{near_names(name, map(str, dataset.coords))} There are {', '.join(map(str, dataset.coords))}."
-    )
+def _check_coordinates(dataset: xr.Dataset, x: str, by: dict[str, str | None]) -> None:
+    along = [str(n) for n, c in dataset.coords.items() if "cumulative_tokens" in c.dims] or ["cumulative_tokens"]
+    if x not in along:
+        raise UnknownNameError(
+            f"x={x!r} does not run along cumulative_tokens, so no curve can be drawn over it.{near_names(x, along)} "
+            f"There are {' and '.join(along)}."
+        )
+    others = [str(name) for name in dataset.coords if name not in along]
+    for argument, name in by.items():
+        known = others if argument == "facet_by" else [*others, "checkpoint_type"]
+        if name is not None and name not in known:
+            raise UnknownNameError(
+                f"{argument}={name!r} is no coordinate that whole runs have, so curves can't be told apart by it."
+                f"{near_names(name, known)} There are {', '.join(known)}."
+            )
 
 
 def _title(segments: Sequence[Segment], facet_by: str | None, facet: object) -> str:
     here = [s for s in segments if _is_in(s, facet_by, facet)]
     lineages = list(dict.fromkeys(str(s.facts["lineage"]) for s in here))
     if facet_by not in (None, "lineage"):
-        return f"{facet_by}: {facet}".replace("_", " ")
+        return f"{facet_by}: {label_of(facet)}".replace("_", " ")
     if len(lineages) > 1:
         return f"{len(lineages)} lineages"
     facts = here[0].facts
@@ -271,4 +275,7 @@ def _warn_of_reductions(segments: dict[str, list[Segment]]) -> None:
 
 
 def _is_in(segment: Segment, facet_by: str | None, facet: object) -> bool:
-    return facet_by is None or segment.facts[facet_by] == facet
+    if facet_by is None:
+        return True
+    # A base has no treatment: it belongs to the runs of every treatment.
+    return bool(value_of(segment, facet_by) == facet) or (segment.is_base and facet_by not in OF_LINEAGE)

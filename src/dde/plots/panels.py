@@ -13,12 +13,26 @@ from dde.plots.backends import Backend, Place
 from dde.plots.colours import INK, NEUTRAL, is_given, label_of
 from dde.plots.segments import OBSERVED, Segment
 
-__all__ = ["Axis", "Frame", "LegendEntry", "Look", "Panel", "legend_of", "value_of", "x_values", "y_values"]
+__all__ = [
+    "OF_LINEAGE",
+    "Axis",
+    "Frame",
+    "LegendEntry",
+    "Look",
+    "Panel",
+    "legend_of",
+    "value_of",
+    "x_values",
+    "y_values",
+]
 
 # A stretch with more observations than this is a training log: its points are drawn small.
 _DENSE = 48
 # Interpolated cells of a stretch that answer to the pointer. All of them would make the page heavy.
 _ANSWERING = 48
+
+#: Coordinates that a base has as well. Its row may be shown by a derived run, in whose others it has no part.
+OF_LINEAGE = frozenset({"lineage", "params", "data", "seed", "seed_name", "n_params", "recipe_family"})
 
 _KINDS = {"supervised_ft": "supervised finetuning", "dpo": "DPO", "pretraining": "pretraining"}
 
@@ -247,13 +261,9 @@ def value_of(segment: Segment, coordinate: str) -> Any:
     """Return a segment's value of a coordinate; "" where it has none."""
     if coordinate == "checkpoint_type":
         return segment.kind
-    if not coordinate or (segment.is_base and coordinate not in _OF_LINEAGE):
+    if not coordinate or (segment.is_base and coordinate not in OF_LINEAGE):
         return ""
     return segment.facts[coordinate]
-
-
-# A base's row may be shown by a derived run, whose own coordinates it has no part in.
-_OF_LINEAGE = frozenset({"lineage", "params", "data", "seed", "seed_name", "n_params", "recipe_family"})
 
 
 def _is_dense(segment: Segment) -> bool:

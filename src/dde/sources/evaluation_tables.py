@@ -144,10 +144,12 @@ class EvaluationTable(ABC):
             first_group = int(np.searchsorted(index.group_files, number))
             with open_parquet(file, pre_buffer=True, metadata=self._footers.get(number)) as parquet:
                 self._footers[number] = parquet.metadata
-                wanted = [parquet.schema_arrow.get_field_index(c) for c in columns]
+                # A column that one file of a table lacks is not there for its rows.
+                held = [c for c in columns if c in parquet.schema_arrow.names]
+                wanted = [parquet.schema_arrow.get_field_index(c) for c in held]
                 local = groups[index.group_files[groups] == number] - first_group
                 for batch in self._batches(parquet, local.tolist(), wanted):
-                    table = parquet.read_row_groups(batch, columns=list(columns))
+                    table = parquet.read_row_groups(batch, columns=held)
                     starts = index.group_starts[np.array(batch) + first_group]
                     stops = index.group_starts[np.array(batch) + first_group + 1]
                     # Row numbers of the batch, in the order in which its row groups were read.
@@ -336,8 +338,10 @@ class WideTable(EvaluationTable):
     def columns(self) -> Mapping[str, str]:
         """Column of each metric, by the metric's name."""
         if self._columns is None:
-            with open_parquet(self.files[0]) as parquet:
-                names = parquet.schema_arrow.names
+            names: dict[str, None] = {}
+            for file in self.files:
+                with open_parquet(file) as parquet:
+                    names.update(dict.fromkeys(parquet.schema_arrow.names))
             found = {c: wide_column_metric(c) for c in names}
             self._columns = {m.name: c for c, m in found.items() if m is not None}
         return self._columns
@@ -362,16 +366,22 @@ class WideTable(EvaluationTable):
             for inside, table in self._read_rows(rows, present):
                 at = np.searchsorted(rows, inside)
                 for column, name in enumerate(columns):
-                    if name is not None:
-                        values[at, column] = _as_float64(table[name])
+                    if name is not None and name in table.column_names:
+                        values[at, column] = self._numbers(table, name)
         key = (row_base[rows].astype(np.int64) << 32) | index.step[rows]
         kept, values = self._first_of_each(key, rows, values, [m.name for m in metrics])
         key = key[kept]
         return key >> 32, key & 0xFFFFFFFF, values
 
-
-def _as_float64(column: pa.ChunkedArray) -> Float64:
-    return np.asarray(pc.cast(column, pa.float64()).fill_null(np.nan).to_numpy(), np.float64)
+    def _numbers(self, table: pa.Table, name: str) -> Float64:
+        try:
+            numbers = pc.cast(table[name], pa.float64())
+        except pa.ArrowInvalid as error:
+            raise FormatError(
+                f"the column {name!r} of {', '.join(f.name for f in self.files)} holds a value that is no number "
+                f"({error}), so its evaluations are unknown. Repair the file, or remove the column."
+            ) from error
+        return np.asarray(numbers.fill_null(np.nan).to_numpy(), np.float64)
 
 
 def exact_mean(values: Float64) -> Float64:
