@@ -205,6 +205,15 @@ def test_colours_are_ordered_and_bases_neutral(sweep: xr.Dataset) -> None:
     assert {by_size.look.colour(s) for s in by_size.segments} == set(by_size.look.colours.values())
 
 
+def test_markers_tell_apart_also_what_has_no_value(suite: Suite) -> None:
+    opened = open_suite(suite, params="150M", data="DCLM-Baseline", seed=0, metrics=["arc_easy"])
+    panel = curve_panels(opened, "arc_easy", style_by="finetune_tokens")[0][0]
+    budgets = {s.facts["finetune_tokens"]: panel.look.marker(s) for s in panel.segments}
+    assert len({b for b in budgets if b == b}) == 1
+    assert any(b != b for b in budgets), "the whole mixture has no nominal budget"
+    assert len(set(budgets.values())) == 2
+
+
 def test_a_logarithmic_axis_leaves_out_zero(sweep: xr.Dataset) -> None:
     panel = curve_panels(sweep, "arc_easy", log_x=True, zoom=False)[0][0]
     assert min(s.x.min() for s in panel.segments) > 0

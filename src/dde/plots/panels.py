@@ -84,8 +84,7 @@ class Look:
     def colour(self, segment: Segment) -> str:
         """Return the colour of a segment."""
         # What trained the base has no value of the sweep, also where another run's row shows it.
-        value = value_of(segment, self.hue_by)
-        return self.colours.get(value, NEUTRAL) if is_given(value) else NEUTRAL
+        return self.colours.get(value_of(segment, self.hue_by), NEUTRAL)
 
     def marker(self, segment: Segment) -> str:
         """Return the marker of a segment's observations."""
@@ -263,7 +262,8 @@ def value_of(segment: Segment, coordinate: str) -> Any:
         return segment.kind
     if not coordinate or (segment.is_base and coordinate not in OF_LINEAGE):
         return ""
-    return segment.facts[coordinate]
+    value = segment.facts[coordinate]
+    return value if is_given(value) else ""
 
 
 def _is_dense(segment: Segment) -> bool:
