@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dde
-from dde.errors import SelectionError, SourceError, UnknownNameError
+from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError
 from dde.repository import RunRepository
 from fakes import FakeStore, FakeTables, sft
 from reference import ReferenceRun
@@ -540,3 +540,12 @@ def test_aligning_equals_opening_on_that_grid(method: Any) -> None:
     assert part.sizes["cumulative_tokens"] < opened(grid="union").sizes["cumulative_tokens"]
     gaps = ds.dde.align(max_gap=1)
     assert int((gaps.dde.support("piqa") == 2).sum()) == 0
+
+
+def test_rows_that_the_axis_has_no_place_for_are_named() -> None:
+    tables, store = example()
+    store.held[0] = sft("a", [1e8, 1e8, 2e8], [1.0, 0.9, 0.8])
+    ds = RunRepository(tables, store).to_dataset(metrics="train_loss")  # type: ignore[arg-type]
+    with pytest.warns(DdeWarning, match=r"1 rows of train_loss count the same tokens.*\(a\)"):
+        values = ds.dde.sel(run_id="a").train_loss.values
+    assert sorted(values[np.isfinite(values)]) == [0.8, 1.0]

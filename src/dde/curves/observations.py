@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dde.errors import ConflictWarning
+from dde.errors import ConflictWarning, DdeWarning
 from dde.names import Metric
 from dde.relations.registry import Registry, tokens_of_steps
 
@@ -60,6 +60,8 @@ def read_observations(registry: Registry, run_ids: Sequence[str], metrics: Seque
     -----
     ConflictWarning
         When rows of one run and step disagree; the first is kept.
+    DdeWarning
+        When a run's counter stands still between steps: one row of each count is kept.
     """
     parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]] = {m.name: [] for m in metrics}
     _read_tables(registry, run_ids, metrics, parts)
@@ -144,7 +146,18 @@ def _assemble(metric: Metric, parts: list[tuple[Int64, Int64, Int64, Float64]], 
     repeated = np.concatenate([[False], (np.diff(run) == 0) & (np.diff(tokens) == 0)]) if len(run) else some[:0]
     if repeated.any():
         first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(run))))
-        # Different steps that count the same tokens are no conflict: the count stood still between them.
+        # Different steps that count the same tokens are no conflict: the count stood still between them. An axis of
+        # tokens has room for one of them.
+        stalled = repeated & (step != step[first])
+        if stalled.any():
+            named = sorted({run_ids[run[i]] for i in np.flatnonzero(stalled)})
+            warnings.warn(
+                f"{int(stalled.sum())} rows of {metric.name} count the same tokens as an earlier step of their run "
+                f"({', '.join(named[:3])}{', ...' if len(named) > 3 else ''}), so the axis has no place for them; "
+                "the first row stays. They are in the store's own history.",
+                DdeWarning,
+                stacklevel=2,
+            )
         conflicts = np.flatnonzero(repeated & (values != values[first]) & (step == step[first]))
         if len(conflicts):
             named = sorted({run_ids[run[i]] for i in conflicts})
