@@ -14,10 +14,10 @@ import pandas as pd
 from dde.curves.frames import continuous_curves
 from dde.entities import LineageList, PosttrainingRun, PretrainingRun, TrainingLineage, TrainingRun
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.names import Metric
+from dde.names import Metric, suite_order
 from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
-from dde.relations.selection import filter_runs, matches, select_bases, suite_order
+from dde.relations.selection import filter_runs, matches, select_bases
 from dde.relations.treatments import PRETRAINING
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.arrays.lazy import DIMS
 from dde.arrays.untouched import lazy_variable, source_of
 from dde.errors import SelectionError
-from dde.names import find_base_by_label
-from dde.relations.selection import suite_order
+from dde.names import find_base_by_label, suite_order
 from dde.relations.treatments import PRETRAINING
 
 __all__ = ["concat", "with_object_text"]
@@ -103,25 +103,24 @@ def _checked(dataset: object) -> xr.Dataset:
 
 def _with_dimensions(dataset: xr.Dataset) -> xr.Dataset:
     """Return a Dataset with all three dimensions, also where one was selected away."""
-    for dim in _DIMS:
+    for dim in DIMS:
         if dim in dataset.coords and dim not in dataset.dims:
             along = [
                 n
                 for n, c in dataset.coords.items()
-                if n not in _DIMS and _native_dims(str(n)).issuperset({dim}) and dim not in c.dims
+                if n not in DIMS and _native_dims(str(n)).issuperset({dim}) and dim not in c.dims
             ]
             dataset = dataset.expand_dims(dim)
             for name in along:
                 dataset = dataset.assign_coords({name: dataset[name].expand_dims(dim)})
-    if missing := set(_DIMS) - set(map(str, dataset.dims)):
+    if missing := set(DIMS) - set(map(str, dataset.dims)):
         raise SelectionError(
             f"a Dataset lacks {', '.join(sorted(missing))}, so its cells have no place in the joined one. "
             "Pass Datasets as dde.open_lineages() gives them."
         )
-    return dataset.transpose(*_DIMS)
+    return dataset.transpose(*DIMS)
 
 
-_DIMS = ("lineage", "run", "cumulative_tokens")
 _LINEAGE = {"params", "data", "seed", "seed_name", "n_params", "recipe_family"}
 _RUN = {
     "run_type",

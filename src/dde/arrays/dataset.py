@@ -12,7 +12,7 @@ import xarray as xr
 from xarray.core import indexing
 
 from dde.arrays.cube import keep_cube
-from dde.arrays.lazy import MetricArray
+from dde.arrays.lazy import DIMS, MetricArray
 from dde.curves.alignment import Interpolation
 from dde.curves.grids import TokenGrid
 from dde.names import Metric
@@ -22,7 +22,6 @@ from dde.relations.treatments import PRETRAINING
 
 __all__ = ["attrs_of", "build_dataset", "positions_of"]
 
-DIMS = ("lineage", "run", "cumulative_tokens")
 
 _RUN_ATTRS: dict[str, dict[str, str]] = {
     "run_type": {"long_name": "type of the run"},

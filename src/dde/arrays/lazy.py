@@ -12,7 +12,10 @@ from xarray.core import indexing
 from dde.arrays.cube import Cube
 from dde.names import Metric
 
-__all__ = ["MetricArray"]
+__all__ = ["DIMS", "MetricArray"]
+
+#: Dimensions of a Dataset, in order.
+DIMS = ("lineage", "run", "cumulative_tokens")
 
 
 class MetricArray(BackendArray):

@@ -9,12 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from dde.arrays.lazy import DIMS
 from dde.arrays.provenance import CHECKPOINT_TYPES, checkpoint_type
 from dde.curves.frames import LEADING_COLUMNS
 
 __all__ = ["to_frame"]
-
-_DIMS = ("lineage", "run", "cumulative_tokens")
 
 
 def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
@@ -33,12 +32,12 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
         The columns of :func:`dde.curves.frames.continuous_curves` but for `step`; `run_id` is the curve's own run
         and `checkpoint_type` the type of the run that was training there.
     """
-    missing = [d for d in _DIMS if d not in dataset.dims]
+    missing = [d for d in DIMS if d not in dataset.dims]
     wide = dataset.expand_dims(missing)
-    metrics = [str(n) for n, v in wide.data_vars.items() if set(v.dims) == set(_DIMS)]
-    values = {name: wide[name].transpose(*_DIMS).values for name in metrics}
+    metrics = [str(n) for n, v in wide.data_vars.items() if set(v.dims) == set(DIMS)]
+    values = {name: wide[name].transpose(*DIMS).values for name in metrics}
     run_ids = _along(wide, "run_id", ("lineage", "run"))
-    shape = tuple(wide.sizes[d] for d in _DIMS)
+    shape = tuple(wide.sizes[d] for d in DIMS)
     keep = np.broadcast_to((run_ids != "")[:, :, None], shape)
     if dropna:
         some = np.zeros(shape, bool)
@@ -46,16 +45,16 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
             some |= ~np.isnan(column)
         keep = keep & some
     # Rows are picked before columns are made: most cells of a Dataset hold nothing.
-    at = dict(zip(_DIMS, np.nonzero(keep), strict=True))
+    at = dict(zip(DIMS, np.nonzero(keep), strict=True))
     table: dict[str, object] = {}
     for name in LEADING_COLUMNS:
         source = "lineage" if name == "lineage_id" else name
         if source in dataset.coords:
-            dims = _NATIVE.get(source, (source,) if source in _DIMS else _LINEAGE)
+            dims = _NATIVE.get(source, (source,) if source in DIMS else _LINEAGE)
             table[name] = _along(wide, source, dims)[tuple(at[d] for d in dims)]
     for name in metrics:
         table[name] = values[name][keep]
-    kinds = checkpoint_type(dataset).expand_dims(missing).transpose(*_DIMS).values[keep]
+    kinds = checkpoint_type(dataset).expand_dims(missing).transpose(*DIMS).values[keep]
     table["checkpoint_type"] = np.array(CHECKPOINT_TYPES, object)[kinds]
     return pd.DataFrame(table)
 

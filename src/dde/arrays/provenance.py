@@ -92,12 +92,12 @@ def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
         run_id = str(flat[at])
         if not run_id:
             continue
-        for member in registry.chain(run_id):
+        chain = registry.chain(run_id)
+        for member in chain:
             run = registry.derived.get(member)
             if run is None:
                 start, end = -1, registry.base_end_tokens(member)
                 # A base goes on, evaluated or not, up to where the next run of the chain branches off.
-                chain = registry.chain(run_id)
                 if len(chain) > 1:
                     end = max(end or 0, registry.placed[chain[1]].branch_tokens or 0)
                 code = 1

@@ -8,6 +8,7 @@ import xarray as xr
 
 from dde.arrays.cube import Cube, keep_cube
 from dde.arrays.dataset import attrs_of, positions_of
+from dde.arrays.lazy import DIMS
 from dde.arrays.provenance import cube_of
 from dde.arrays.untouched import lazy_variable, source_of
 from dde.curves.alignment import Interpolation, Method, interpolate
@@ -16,8 +17,6 @@ from dde.errors import SelectionError
 from dde.relations.selection import Selection
 
 __all__ = ["align", "regrid"]
-
-_DIMS = ("lineage", "run", "cumulative_tokens")
 
 
 def align(
@@ -93,7 +92,7 @@ def regrid(dataset: xr.Dataset, tokens: npt.NDArray[np.int64], onto: Cube | None
     grid = xr.Variable("cumulative_tokens", tokens, dataset["cumulative_tokens"].attrs)
     variables: dict[str, xr.Variable] = {}
     for name, array in dataset.data_vars.items():
-        if set(array.dims) != set(_DIMS):
+        if set(array.dims) != set(DIMS):
             if "cumulative_tokens" in array.dims:
                 raise SelectionError(
                     f"the variable {str(name)!r} lies along {', '.join(map(str, array.dims))}, so it can't be put on "
@@ -105,7 +104,7 @@ def regrid(dataset: xr.Dataset, tokens: npt.NDArray[np.int64], onto: Cube | None
         if source is not None:
             variables[str(name)] = lazy_variable(onto or source[0], source[1], run_ids, tokens, dict(array.attrs))
         else:
-            variables[str(name)] = xr.Variable(_DIMS, _between(array.transpose(*_DIMS), tokens), array.attrs)
+            variables[str(name)] = xr.Variable(DIMS, _between(array.transpose(*DIMS), tokens), array.attrs)
     coords = {str(n): c.variable for n, c in dataset.coords.items() if "cumulative_tokens" not in c.dims}
     compute = 6.0 * dataset["n_params"].values[:, None] * tokens[None, :]
     coords["cumulative_tokens"] = grid

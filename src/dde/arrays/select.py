@@ -8,16 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.arrays.lazy import DIMS
 from dde.arrays.untouched import lazy_variable, source_of
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.names import resolve_recipe, resolve_seed, resolve_size
-from dde.relations.selection import as_values, matches
+from dde.names import as_values, resolve_recipe, resolve_seed, resolve_size
+from dde.relations.selection import matches
 
 __all__ = ["select"]
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
-
-_DIMS = ("lineage", "run", "cumulative_tokens")
 
 
 def select(obj: T, **wanted: Any) -> T:
@@ -70,7 +69,7 @@ def select(obj: T, **wanted: Any) -> T:
             continue
         (dim,) = coordinate.dims
         keep: Any = np.flatnonzero(mask)
-        if name in _DIMS and np.ndim(value) == 0 and not isinstance(value, slice) and not callable(value):
+        if name in DIMS and np.ndim(value) == 0 and not isinstance(value, slice) and not callable(value):
             keep = int(keep[0])
         obj = obj.isel({dim: keep})
         if isinstance(keep, int):
@@ -114,7 +113,7 @@ def _array_without_cells(array: xr.DataArray, keep: xr.DataArray) -> xr.DataArra
     source = source_of(array, compare=False)
     if source is None:
         return array.where(keep).assign_attrs(array.attrs) if set(keep.dims) <= set(array.dims) else array
-    ordered = array.transpose(*_DIMS)
+    ordered = array.transpose(*DIMS)
     run_ids = ordered["run_id"].transpose("lineage", "run").values
     variable = lazy_variable(*source, run_ids, ordered["cumulative_tokens"].values, dict(array.attrs))
     return ordered.copy(data=variable._data).transpose(*array.dims)

@@ -10,14 +10,12 @@ import xarray as xr
 from xarray.core import indexing
 
 from dde.arrays.cube import Cube
-from dde.arrays.lazy import MetricArray
+from dde.arrays.lazy import DIMS, MetricArray
 from dde.arrays.provenance import cube_of, metric_of
 from dde.errors import DdeError
 from dde.names import Metric
 
 __all__ = ["lazy_variable", "source_of"]
-
-DIMS = ("lineage", "run", "cumulative_tokens")
 
 
 def source_of(array: xr.DataArray, compare: bool) -> tuple[Cube, Metric] | None:

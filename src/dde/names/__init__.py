@@ -1,5 +1,6 @@
 """Names of recipes, sizes, seeds, checkpoints and metrics, with all their aliases, in one place."""
 
+from dde.names.base_filters import as_values, choose_bases, suite_order
 from dde.names.checkpoints import (
     Base,
     Checkpoint,
@@ -57,6 +58,8 @@ __all__ = [
     "ModelSize",
     "Recipe",
     "Seed",
+    "as_values",
+    "choose_bases",
     "find_base_by_label",
     "find_hub_model",
     "find_recipe",
@@ -74,6 +77,7 @@ __all__ = [
     "resolve_recipe",
     "resolve_seed",
     "resolve_size",
+    "suite_order",
     "task_metric",
     "training_flops",
     "wide_column_metric",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.names import Base, find_base_by_label
+from dde.names import Base
 from dde.relations.evidence import Evidence, gather_evidence
 from dde.relations.parents import Parentage, chain_order, resolve_parents
 from dde.relations.readers import Readers
@@ -234,7 +234,7 @@ class Registry:
         """Return the run's ancestors in the store, from the base on, then the run itself."""
         chain = [run_id]
         while (run := self.derived.get(chain[-1])) is not None and run.parent_run_id:
-            if run.parent_run_id not in self.derived and find_base_by_label(run.parent_run_id) is None:
+            if not run.parentage.in_store:
                 break
             chain.append(run.parent_run_id)
         return chain[::-1]

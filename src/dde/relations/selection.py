@@ -12,19 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.names import RECIPES, SIZES, Base, resolve_recipe, resolve_seed, resolve_size
+from dde.names import Base, as_values, choose_bases, suite_order
 from dde.relations.registry import DerivedRun, Registry
 from dde.relations.treatments import PRETRAINING
 
 __all__ = [
     "METHODS",
     "Selection",
-    "as_values",
     "filter_runs",
     "matches",
     "select_bases",
     "select_runs",
-    "suite_order",
 ]
 
 #: Run types that ``method=`` may name; more may come.
@@ -68,14 +66,6 @@ class Selection:
         return replace(self, runs=self.runs[:1], run_ids=self.run_ids[:, :1])
 
 
-def as_values(wanted: object) -> list[object]:
-    """Return a filter's alternatives: a value alone, or the items of a list, set, tuple or array."""
-    if isinstance(wanted, (str, bytes)) or not isinstance(wanted, Iterable):
-        return [wanted]
-    array = getattr(wanted, "__array__", None)
-    return list(wanted) if array is None else list(np.atleast_1d(np.asarray(wanted)).tolist())
-
-
 def matches(value: object, wanted: object) -> bool:
     """Return whether a run's value matches a filter.
 
@@ -111,11 +101,6 @@ def _equal(value: object, wanted: object) -> bool:
     return math.isclose(a, b, rel_tol=1e-6) or (math.isnan(a) and math.isnan(b))
 
 
-def suite_order(base: Base) -> tuple[int, int, int]:
-    """Return the sort key of a base: recipe, size, seed as the suite lists them."""
-    return RECIPES.index(base.recipe), SIZES.index(base.size), base.seed.index
-
-
 def select_bases(registry: Registry, params: object = None, data: object = None, seed: object = None) -> list[Base]:
     """Return the bases that match, in the order of the suite; a filter is a name or several.
 
@@ -124,17 +109,7 @@ def select_bases(registry: Registry, params: object = None, data: object = None,
     UnknownNameError
         When a name is not of the suite.
     """
-    sizes = None if params is None else {resolve_size(str(p)) for p in as_values(params)}
-    recipes = None if data is None else {resolve_recipe(str(d)) for d in as_values(data)}
-    seeds = None if seed is None else {resolve_seed(s) for s in as_values(seed)}
-    found = [
-        b
-        for b in registry.bases.values()
-        if (sizes is None or b.size in sizes)
-        and (recipes is None or b.recipe in recipes)
-        and (seeds is None or b.seed in seeds)
-    ]
-    return sorted(found, key=suite_order)
+    return sorted(choose_bases(registry.bases.values(), params, data, seed), key=suite_order)
 
 
 def select_runs(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dde.errors import SourceError, UnknownNameError, near_names
-from dde.names import Base, Metric, parse_metric, resolve_recipe, resolve_seed, resolve_size, training_flops
+from dde.names import Base, Metric, choose_bases, parse_metric, suite_order, training_flops
 from dde.sources.connection import redact
 from dde.sources.evaluation_tables import DictTable, EvaluationTable, OnError, WideTable
 from dde.sources.protocols import History
@@ -168,7 +168,7 @@ class DataDecide:
             keys: list[npt.NDArray[np.int64]] = []
             # A stable order that does not depend on which tables exist.
             order = {base: None for table in self._tables for base in table.index.bases}
-            bases = tuple(sorted(order, key=_suite_order))
+            bases = tuple(sorted(order, key=suite_order))
             number = {base: i for i, base in enumerate(bases)}
             for table in self._tables:
                 index = table.index
@@ -293,28 +293,7 @@ class DataDecide:
 
     def find_bases(self, params: object = None, data: object = None, seed: object = None) -> list[Base]:
         """Return the runs of the tables that match; each filter is a name or an iterable of names."""
-        sizes = {resolve_size(str(p)) for p in _as_list(params)}
-        recipes = {resolve_recipe(str(d)) for d in _as_list(data)}
-        seeds = {resolve_seed(s) for s in _as_list(seed)}
-        return [
-            b
-            for b in self.catalog().bases
-            if (params is None or b.size in sizes)
-            and (data is None or b.recipe in recipes)
-            and (seed is None or b.seed in seeds)
-        ]
-
-
-def _as_list(value: object) -> list[object]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-
-
-def _suite_order(base: Base) -> tuple[int, int, int]:
-    from dde.names import RECIPES, SIZES
-
-    return RECIPES.index(base.recipe), SIZES.index(base.size), base.seed.index
+        return choose_bases(self.catalog().bases, params, data, seed)
 
 
 def _hint(data_dir: str) -> str:

@@ -1,0 +1,47 @@
+"""Choosing pretraining runs by size, recipe and seed, each under any of its names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from dde.names.checkpoints import Base
+from dde.names.recipes import RECIPES, resolve_recipe
+from dde.names.seeds import resolve_seed
+from dde.names.sizes import SIZES, resolve_size
+
+__all__ = ["as_values", "choose_bases", "suite_order"]
+
+
+def as_values(wanted: object) -> list[object]:
+    """Return a filter's alternatives: a value alone, or the items of a list, set, tuple or array."""
+    if isinstance(wanted, (str, bytes)) or not isinstance(wanted, Iterable):
+        return [wanted]
+    array = getattr(wanted, "__array__", None)
+    return list(wanted) if array is None else list(np.atleast_1d(np.asarray(wanted)).tolist())
+
+
+def suite_order(base: Base) -> tuple[int, int, int]:
+    """Return the sort key of a base: recipe, size, seed as the suite lists them."""
+    return RECIPES.index(base.recipe), SIZES.index(base.size), base.seed.index
+
+
+def choose_bases(bases: Iterable[Base], params: object = None, data: object = None, seed: object = None) -> list[Base]:
+    """Return the bases that match, in their order; each filter is a name or several, None for all.
+
+    Raises
+    ------
+    UnknownNameError
+        When a name is not of the suite.
+    """
+    sizes = None if params is None else {resolve_size(str(p)) for p in as_values(params)}
+    recipes = None if data is None else {resolve_recipe(str(d)) for d in as_values(data)}
+    seeds = None if seed is None else {resolve_seed(s) for s in as_values(seed)}
+    return [
+        b
+        for b in bases
+        if (sizes is None or b.size in sizes)
+        and (recipes is None or b.recipe in recipes)
+        and (seeds is None or b.seed in seeds)
+    ]
