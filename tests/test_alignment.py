@@ -133,7 +133,9 @@ def test_grids_of_n_points_span_the_positions(kind: str) -> None:
 def test_grid_arguments() -> None:
     assert resolve_grid("union") == TokenGrid.observed()
     assert resolve_grid(5) == TokenGrid.linear(5)
-    assert resolve_grid([3, 1, 1.2]).values == (1, 3)
+    whole, shares = np.array([0, 3], np.int64), np.array([0.0, 1.0])
+    assert resolve_grid([3, 1, 1.2]).build(whole, whole).tolist() == [1, 3]
+    assert resolve_grid([0.5, 0.25, 0.5]).build(shares, shares).tolist() == [0.25, 0.5]
     with pytest.raises(UnknownNameError, match="auto"):
         resolve_grid("atuo")
     with pytest.raises(ValueError, match="negative"):

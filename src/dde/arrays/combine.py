@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.lazy import DIMS
-from dde.arrays.untouched import lazy_variable, source_of
+from dde.arrays.lazy import DIMS, lazy_variable
+from dde.arrays.untouched import source_of
 from dde.errors import SelectionError
 from dde.names import find_base_by_label, suite_order
 from dde.relations.treatments import PRETRAINING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -12,7 +12,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from dde.curves.alignment import Chains, Interpolation, align
+from dde.curves.alignment import OUTSIDE, Chains, Interpolation, align
+from dde.curves.axes import AXES, AxisRule, axis_lines, tokens_at
+from dde.curves.grids import Points
 from dde.curves.observations import Observations, read_observations
 from dde.errors import SourceError
 from dde.names import Metric
@@ -20,7 +22,9 @@ from dde.relations.registry import Registry
 
 __all__ = ["Cube", "build_chains", "find_cube", "keep_cube"]
 
-Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Texts = npt.NDArray[np.object_]
+TOKENS = AXES["cumulative_tokens"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,35 +69,74 @@ class Cube:
             self._read.popitem(last=False)
         return observed[metric.name]
 
-    def block(self, metric: Metric, run_ids: npt.NDArray[np.object_], grid: Int64) -> npt.NDArray[np.float64]:
-        """Return values of shape ``run_ids.shape + grid.shape``; reads the runs and the metric asked for."""
-        return self._fill(metric, run_ids, grid, support=False)
+    def block(self, metric: Metric, run_ids: Texts, points: Points, rule: AxisRule = TOKENS) -> Float64:
+        """Return values of shape ``run_ids.shape + points.shape``; reads the runs and the metric asked for.
 
-    def support(self, metric: Metric, run_ids: npt.NDArray[np.object_], grid: Int64) -> npt.NDArray[np.int8]:
-        """Return the support codes of shape ``run_ids.shape + grid.shape``."""
-        return self._fill(metric, run_ids, grid, support=True).astype(np.int8)
+        Parameters
+        ----------
+        metric : Metric
+        run_ids : object array of str, of any shape
+            "" where there is no run.
+        points : (point,) int64 or float64 array
+            Places on the axis, in any order.
+        rule : AxisRule
+        """
+        out = np.full((run_ids.size, len(points)), np.nan)
+        for at, values, _ in self._aligned(metric, run_ids.ravel(), points, rule, support=False):
+            out[at] = values
+        return out.reshape(*run_ids.shape, len(points))
 
-    def _fill(
-        self, metric: Metric, run_ids: npt.NDArray[np.object_], grid: Int64, support: bool
-    ) -> npt.NDArray[np.float64]:
-        present = np.asarray(run_ids != "", bool)
-        out = np.full((*run_ids.shape, len(grid)), 0.0 if support else np.nan)
-        if not present.any() or not len(grid):
-            return out
-        order = np.argsort(grid, kind="stable")
-        ascending = grid[order]
-        asked = [str(r) for r in run_ids[present]]
-        chains = build_chains(self.registry, asked)
-        own = self._observations(metric, chains.run_ids)
-        number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
-        values, codes = align(
-            chains, own, ascending, self.how, metric.joins_at_branch, support, [number[r] for r in asked]
-        )
+    def support(self, metric: Metric, run_ids: Texts, points: Points, rule: AxisRule = TOKENS) -> npt.NDArray[np.int8]:
+        """Return the support codes of shape ``run_ids.shape + points.shape``."""
+        out = np.full((run_ids.size, len(points)), OUTSIDE, np.int8)
+        for at, _, codes in self._aligned(metric, run_ids.ravel(), points, rule, support=True):
+            assert codes is not None
+            out[at] = codes
+        return out.reshape(*run_ids.shape, len(points))
+
+    def tokens(self, run_ids: Texts, points: Points, rule: AxisRule) -> Float64:
+        """Return the cumulative tokens of each run at each point; NaN where it has no place on the axis."""
+        offset, scale = axis_lines(self.registry, run_ids, rule)
+        out = np.full((*run_ids.shape, len(points)), np.nan)
+        for at in zip(*np.nonzero(np.isfinite(scale)), strict=True):
+            out[at] = tokens_at(points, offset[at], scale[at])
+        return out
+
+    def _aligned(
+        self, metric: Metric, run_ids: Texts, points: Points, rule: AxisRule, support: bool
+    ) -> Iterator[tuple[npt.NDArray[np.intp], Float64, npt.NDArray[np.int8] | None]]:
+        """Give groups of runs whose points are the same tokens: where they are, their values and support."""
+        present = np.flatnonzero(np.asarray(run_ids != "", bool))
+        if not len(points) or not len(present):
+            return
+        order = np.argsort(points, kind="stable")
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        made = values if codes is None else codes.astype(np.float64)
-        out[present] = made[:, back]
-        return out
+        ascending = points[order]
+        asked = run_ids[present]
+        chains = build_chains(self.registry, [str(r) for r in asked])
+        own = self._observations(metric, chains.run_ids)
+        number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
+        rows = np.array([number[str(r)] for r in asked])
+        lines = np.stack(axis_lines(self.registry, asked, rule))
+        distinct, which = np.unique(lines, axis=1, return_inverse=True)
+        for k, (offset, scale) in enumerate(distinct.T.tolist()):
+            here = np.flatnonzero(which == k)
+            if not np.isfinite(scale):
+                continue
+            chosen = chains.upward(rows[here].tolist())
+            place = {run: i for i, run in enumerate(chosen)}
+            whole = len(chosen) == len(chains.run_ids)
+            values, codes = align(
+                chains if whole else chains.take(chosen),
+                own if whole else own.take(chosen),
+                tokens_at(ascending, offset, scale),
+                self.how,
+                metric.joins_at_branch,
+                support,
+                [place[r] for r in rows[here].tolist()],
+            )
+            yield present[here], values[:, back], None if codes is None else codes[:, back]
 
 
 def build_chains(registry: Registry, run_ids: list[str]) -> Chains:

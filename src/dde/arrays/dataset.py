@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from xarray.core import indexing
 
-from dde.arrays.cube import keep_cube
-from dde.arrays.lazy import DIMS, MetricArray
+from dde.arrays.cube import TOKENS, keep_cube
+from dde.arrays.lazy import TOKENS_ATTRS, lazy_variable
 from dde.curves.alignment import Interpolation
-from dde.curves.grids import TokenGrid
+from dde.curves.axes import AXES, AxisRule, axis_lines, positions_on
+from dde.curves.grids import Points, TokenGrid
 from dde.names import Metric
 from dde.relations.registry import Registry
 from dde.relations.selection import Selection
 from dde.relations.treatments import PRETRAINING
 
-__all__ = ["attrs_of", "build_dataset", "positions_of"]
+__all__ = ["COMPUTE_ATTRS", "attrs_of", "build_dataset", "positions_of"]
 
+
+#: Attributes of the coordinate of compute.
+COMPUTE_ATTRS = {"long_name": AXES["cumulative_compute"].label, "units": AXES["cumulative_compute"].units}
 
 _RUN_ATTRS: dict[str, dict[str, str]] = {
     "run_type": {"long_name": "type of the run"},
@@ -78,15 +81,14 @@ def build_dataset(
     xarray.Dataset
         Dimensions ``(lineage, run, cumulative_tokens)``; no metric has been read.
     """
-    tokens = grid.build(*positions_of(registry, selection))
+    tokens = grid.build(*positions_of(registry, selection.run_ids)).astype(np.int64)
     facts = [str(attrs.get(k, "")) for k in sorted(attrs)]
     cube = keep_cube(
         registry, how, metrics, [*facts, repr(how), repr(registry.parents), repr(registry.tokens_per_sequence)]
     )
     variables: dict[str, xr.Variable] = {}
     for metric in metrics:
-        lazy = indexing.LazilyIndexedArray(MetricArray(cube, metric, selection.run_ids, tokens))
-        variables[metric.name] = xr.Variable(DIMS, lazy, _metric_attrs(metric))
+        variables[metric.name] = lazy_variable(cube, metric, selection.run_ids, tokens, _metric_attrs(metric))
     coords = _coordinates(registry, selection, tokens)
     coords["run_id"].attrs["dde_cube"] = cube.key
     dataset = xr.Dataset(variables, coords)
@@ -112,31 +114,52 @@ def attrs_of(grid: TokenGrid, how: Interpolation) -> dict[str, Any]:
     }
 
 
-def positions_of(registry: Registry, selection: Selection) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the required positions of the selected runs, and those of their dense logs.
+def positions_of(
+    registry: Registry, run_ids: npt.NDArray[np.object_], rule: AxisRule = TOKENS
+) -> tuple[Points, Points]:
+    """Return the required positions of runs on an axis, and those of their dense logs.
 
     Required are evaluations, branch points and last tokens, those of ancestors included.
     """
+    asked = np.array(list(dict.fromkeys(r for r in run_ids.ravel().tolist() if r)), object)
+    offset, scale = axis_lines(registry, asked, rule)
+    if rule.by != "run":
+        # Runs of one base share their positions, and their ancestors'.
+        parts = {
+            s: [registry.chain(r) for r, other in zip(asked, scale, strict=True) if other == s] for s in set(scale)
+        }
+        found = [
+            positions_on(_positions(registry, dict.fromkeys(m for c in chains for m in c)), 0.0, s, rule)
+            for s, chains in parts.items()
+        ]
+    else:
+        found = [
+            positions_on(_positions(registry, registry.chain(r)), offset[i], scale[i], rule)
+            for i, r in enumerate(asked)
+            if np.isfinite(scale[i])
+        ]
+    none: Points = np.empty(0, np.int64 if rule.is_whole else np.float64)
+    required, dense = ([f[k] for f in found] for k in (0, 1))
+    return np.unique(np.concatenate([none, *required])), np.unique(np.concatenate([none, *dense]))
+
+
+def _positions(registry: Registry, members: Iterable[str]) -> list[npt.NDArray[np.int64]]:
+    """Return the required positions of runs in cumulative tokens, and those of their dense logs."""
     required: list[npt.NDArray[np.int64]] = []
     dense: list[npt.NDArray[np.int64]] = []
     points: set[int] = set()
-    seen: set[str] = set()
-    for label in selection.lineages:
-        steps = registry.checkpoint_steps.get(label)
+    for member in members:
+        steps = registry.checkpoint_steps.get(member)
         if steps is not None:
-            required.append(steps * registry.bases[label].size.tokens_per_step)
-    for run_id in filter(None, selection.run_ids.ravel().tolist()):
-        for member in registry.chain(run_id):
-            placed = registry.placed.get(member)
-            if member in seen or placed is None:
-                continue
-            seen.add(member)
+            required.append(steps * registry.bases[member].size.tokens_per_step)
+        placed = registry.placed.get(member)
+        if placed is not None:
             points |= {p for p in (placed.branch_tokens, placed.end_tokens) if p is not None}
             if placed.branch_tokens is not None:
                 dense.append(placed.placement.tokens + placed.branch_tokens)
-    required.append(np.array(sorted(points), np.int64))
     none = np.empty(0, np.int64)
-    return np.unique(np.concatenate(required)), np.unique(np.concatenate(dense)) if dense else none
+    required.append(np.array(sorted(points), np.int64))
+    return [np.unique(np.concatenate(required)), np.unique(np.concatenate([none, *dense]))]
 
 
 def _metric_attrs(metric: Metric) -> dict[str, str]:
@@ -165,7 +188,7 @@ def _coordinates(registry: Registry, selection: Selection, tokens: npt.NDArray[n
         "cumulative_tokens": xr.Variable(
             "cumulative_tokens",
             tokens,
-            {"long_name": "tokens since the start of pretraining", "units": "tokens"},
+            TOKENS_ATTRS,
         ),
         "params": xr.Variable("lineage", _texts([b.size.name for b in bases]), {"long_name": "model size"}),
         "data": xr.Variable("lineage", _texts([b.recipe.name for b in bases]), {"long_name": "data recipe"}),
@@ -181,7 +204,7 @@ def _coordinates(registry: Registry, selection: Selection, tokens: npt.NDArray[n
         "cumulative_compute": xr.Variable(
             ("lineage", "cumulative_tokens"),
             6.0 * n_params[:, None] * tokens[None, :],
-            {"long_name": "training compute, 6 N tokens", "units": "FLOP"},
+            COMPUTE_ATTRS,
         ),
     }
     coords |= _run_coordinates(registry, selection)

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from dde.arrays.cube import Cube
+from dde.arrays.cube import TOKENS, Cube
+from dde.curves.axes import AxisRule
+from dde.curves.grids import Points
 from dde.names import Metric
 
-__all__ = ["DIMS", "MetricArray"]
+__all__ = ["DIMS", "MetricArray", "TokensArray", "lazy_tokens", "lazy_variable"]
 
-#: Dimensions of a Dataset, in order.
+#: Dimensions of a Dataset as it is opened, in order.
 DIMS = ("lineage", "run", "cumulative_tokens")
 
 
-class MetricArray(BackendArray):
-    """One metric over ``(lineage, run, cumulative_tokens)``; indexing reads the runs of the block asked for.
+class _CellsArray(BackendArray):
+    """Cells of runs along an axis; indexing makes the block asked for.
 
     Parameters
     ----------
     cube : Cube
-    metric : Metric
-    run_ids : (lineage, run) object array of str
-    grid : (cumulative_tokens,) int64 array
+    run_ids : object array of str, of any shape
+        "" where there is no run.
+    points : (point,) int64 or float64 array
+        Places on the axis, the array's last dimension.
+    rule : AxisRule
     """
 
-    def __init__(
-        self, cube: Cube, metric: Metric, run_ids: npt.NDArray[np.object_], grid: npt.NDArray[np.int64]
-    ) -> None:
-        self.cube, self.metric, self.run_ids, self.grid = cube, metric, run_ids, grid
-        self.shape = (*run_ids.shape, len(grid))
+    def __init__(self, cube: Cube, run_ids: npt.NDArray[np.object_], points: Points, rule: AxisRule) -> None:
+        self.cube, self.run_ids, self.points, self.rule = cube, run_ids, points, rule
+        self.shape = (*run_ids.shape, len(points))
         self.dtype = np.dtype(np.float64)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -41,10 +45,59 @@ class MetricArray(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> npt.NDArray[np.float64]:
-        lineage, run, token = (_positions(k, n) for k, n in zip(key, self.shape, strict=True))
-        block = self.cube.block(self.metric, self.run_ids[np.ix_(lineage, run)], self.grid[token])
+        *cells, last = (_positions(k, n) for k, n in zip(key, self.shape, strict=True))
+        block = self._make(self.run_ids[np.ix_(*cells)] if cells else self.run_ids, self.points[last])
         scalar = tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)
         return np.asarray(block[scalar])
+
+    def _make(self, run_ids: npt.NDArray[np.object_], points: Points) -> npt.NDArray[np.float64]:
+        raise NotImplementedError
+
+
+class MetricArray(_CellsArray):
+    """One metric of runs along an axis, such as ``(lineage, run, cumulative_tokens)``; reads what is indexed."""
+
+    def __init__(
+        self, cube: Cube, metric: Metric, run_ids: npt.NDArray[np.object_], points: Points, rule: AxisRule = TOKENS
+    ) -> None:
+        super().__init__(cube, run_ids, points, rule)
+        self.metric = metric
+
+    def _make(self, run_ids: npt.NDArray[np.object_], points: Points) -> npt.NDArray[np.float64]:
+        return self.cube.block(self.metric, run_ids, points, self.rule)
+
+
+class TokensArray(_CellsArray):
+    """Cumulative tokens of runs along an axis on which each has its own; NaN where a run is not on the axis."""
+
+    def _make(self, run_ids: npt.NDArray[np.object_], points: Points) -> npt.NDArray[np.float64]:
+        return self.cube.tokens(run_ids, points, self.rule)
+
+
+def lazy_variable(
+    cube: Cube,
+    metric: Metric,
+    run_ids: npt.NDArray[np.object_],
+    points: Points,
+    attrs: dict[Any, Any],
+    rule: AxisRule = TOKENS,
+    cells: Sequence[str] = DIMS[:2],
+) -> xr.Variable:
+    """Return a metric over the dimensions `cells` and the axis, which is read when it is asked for."""
+    array = MetricArray(cube, metric, run_ids, points, rule)
+    return xr.Variable((*cells, rule.name), indexing.LazilyIndexedArray(array), attrs)
+
+
+def lazy_tokens(
+    cube: Cube, run_ids: npt.NDArray[np.object_], points: Points, rule: AxisRule, cells: Sequence[str]
+) -> xr.Variable:
+    """Return the cumulative tokens of cells along an axis on which each run has its own."""
+    array = TokensArray(cube, run_ids, points, rule)
+    return xr.Variable((*cells, rule.name), indexing.LazilyIndexedArray(array), TOKENS_ATTRS)
+
+
+#: Attributes of the coordinate of cumulative tokens.
+TOKENS_ATTRS = {"long_name": TOKENS.label, "units": TOKENS.units}
 
 
 def _positions(key: Any, size: int) -> npt.NDArray[np.intp]:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.cube import Cube, find_cube
+from dde.arrays.layout import Places, places_of
 from dde.errors import SourceError, UnknownNameError, near_names
 from dde.names import Metric, log_metric, parse_metric
 from dde.relations.treatments import PRETRAINING
@@ -52,16 +53,6 @@ def metric_of(obj: xr.Dataset | xr.DataArray, name: str | None) -> Metric:
     return parse_metric(name or "")
 
 
-def _cells(obj: xr.Dataset | xr.DataArray) -> tuple[xr.DataArray, npt.NDArray[np.int64]]:
-    if "cumulative_tokens" not in obj.coords:
-        raise SourceError(
-            "this object has no coordinate cumulative_tokens, so its cells have no place on the token axis. "
-            "Keep the coordinate, or compute this before dropping it."
-        )
-    tokens = np.atleast_1d(obj.coords["cumulative_tokens"].values).astype(np.int64)
-    return obj.coords["run_id"], tokens
-
-
 def support(obj: xr.Dataset | xr.DataArray, metric: str | None = None) -> xr.DataArray:
     """Return how each cell of a metric is known.
 
@@ -70,10 +61,9 @@ def support(obj: xr.Dataset | xr.DataArray, metric: str | None = None) -> xr.Dat
     xarray.DataArray
         int8 of the cells' shape: 0 outside of the run's observations, 1 observed, 2 interpolated.
     """
-    cube = cube_of(obj)
-    run_ids, tokens = _cells(obj)
-    codes = cube.support(metric_of(obj, metric), np.atleast_1d(run_ids.values), tokens)
-    return _flags(obj, run_ids, codes, SUPPORT, "support")
+    cube, places = cube_of(obj), places_of(obj)
+    codes = cube.support(metric_of(obj, metric), places.run_ids.values, places.points, places.rule)
+    return _flags(obj, places, codes, SUPPORT, "support")
 
 
 def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
@@ -84,12 +74,12 @@ def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     xarray.DataArray
         int8 of the cells' shape; a cell behind the run's last token is outside.
     """
-    registry = cube_of(obj).registry
-    run_ids, tokens = _cells(obj)
-    flat = np.atleast_1d(run_ids.values)
-    codes = np.zeros((*flat.shape, len(tokens)), np.int8)
-    for at in np.ndindex(flat.shape):
-        run_id = str(flat[at])
+    cube, places = cube_of(obj), places_of(obj)
+    registry, run_ids = cube.registry, places.run_ids.values
+    every = places.tokens(cube)
+    codes = np.zeros(every.shape, np.int8)
+    for at in np.ndindex(run_ids.shape):
+        run_id, tokens = str(run_ids[at]), every[at]
         if not run_id:
             continue
         chain = registry.chain(run_id)
@@ -109,7 +99,7 @@ def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
             after = tokens > start
             codes[at][after] = 0
             codes[at][inside] = code
-    return _flags(obj, run_ids, codes, CHECKPOINT_TYPES, "checkpoint_type")
+    return _flags(obj, places, codes, CHECKPOINT_TYPES, "checkpoint_type")
 
 
 def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
@@ -121,14 +111,13 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
         `hub_model`, `revision` (object text, "" where the cell is no checkpoint of the base that was evaluated,
         branched from or final, or lies behind the branch) and `step` (int64, -1 there), of the cells' shape.
     """
-    registry = cube_of(obj).registry
-    run_ids, tokens = _cells(obj)
-    flat = np.atleast_1d(run_ids.values)
-    shape = (*flat.shape, len(tokens))
-    model, names = np.full(shape, "", object), np.full(shape, "", object)
-    step = np.full(shape, -1, np.int64)
-    for at in np.ndindex(flat.shape):
-        run_id = str(flat[at])
+    cube, places = cube_of(obj), places_of(obj)
+    registry, run_ids = cube.registry, places.run_ids.values
+    every = np.nan_to_num(places.tokens(cube), nan=-1.0).astype(np.int64)
+    model, names = np.full(every.shape, "", object), np.full(every.shape, "", object)
+    step = np.full(every.shape, -1, np.int64)
+    for at in np.ndindex(run_ids.shape):
+        run_id, tokens = str(run_ids[at]), every[at]
         if not run_id:
             continue
         chain = registry.chain(run_id)
@@ -138,40 +127,24 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
         # The Hub has no revision for every step: those that were evaluated, the final one, the one branched from.
         per_step = base.size.tokens_per_step
         kept = np.union1d(registry.checkpoint_steps.get(chain[0], ()), [base.size.last_step, last // per_step])
-        held = (tokens % per_step == 0) & (tokens <= last) & np.isin(tokens // per_step, kept)
+        held = (tokens >= 0) & (tokens % per_step == 0) & (tokens <= last) & np.isin(tokens // per_step, kept)
         step[at][held] = tokens[held] // per_step
         model[at][held] = base.hub_model
         names[at][held] = [f"step{s}-seed-{base.seed.dashed}" for s in step[at][held].tolist()]
-    dims, coords = _dims_of(obj, run_ids)
-    scalar = obj.coords["cumulative_tokens"].ndim == 0
-
-    def shaped(values: npt.NDArray[np.object_] | npt.NDArray[np.int64]) -> xr.Variable:
-        values = values.reshape((*run_ids.shape, len(tokens)))
-        return xr.Variable(dims, values[..., 0] if scalar else values)
-
-    return xr.Dataset({"hub_model": shaped(model), "revision": shaped(names), "step": shaped(step)}, coords)
-
-
-def _dims_of(obj: xr.Dataset | xr.DataArray, run_ids: xr.DataArray) -> tuple[tuple[str, ...], dict[str, xr.DataArray]]:
-    dims = tuple(map(str, (*run_ids.dims, *obj.coords["cumulative_tokens"].dims)))
-    coords = {str(n): c for n, c in obj.coords.items() if set(map(str, c.dims)) <= set(dims)}
-    return dims, coords
+    made = {"hub_model": places.variable(model), "revision": places.variable(names), "step": places.variable(step)}
+    return xr.Dataset(made, places.coords_of(obj))
 
 
 def _flags(
     obj: xr.Dataset | xr.DataArray,
-    run_ids: xr.DataArray,
+    places: Places,
     codes: npt.NDArray[np.int8],
     meanings: tuple[str, ...],
     name: str,
 ) -> xr.DataArray:
-    dims, coords = _dims_of(obj, run_ids)
-    codes = codes.reshape((*run_ids.shape, codes.shape[-1]))
-    if obj.coords["cumulative_tokens"].ndim == 0:
-        codes = codes[..., 0]
     attrs = {
         "long_name": name.replace("_", " "),
         "flag_values": np.arange(len(meanings), dtype=np.int8),
         "flag_meanings": " ".join(meanings),
     }
-    return xr.DataArray(codes, coords, dims, name=name, attrs=attrs)
+    return xr.DataArray(places.variable(codes), places.coords_of(obj), name=name, attrs=attrs)

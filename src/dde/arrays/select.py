@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.lazy import DIMS
-from dde.arrays.untouched import lazy_variable, source_of
+from dde.arrays.layout import axis_of, cell_dims, run_ids_along
+from dde.arrays.lazy import lazy_variable
+from dde.arrays.untouched import source_of
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.names import as_values, resolve_recipe, resolve_seed, resolve_size
 from dde.relations.selection import matches
@@ -25,7 +26,7 @@ def select(obj: T, **wanted: Any) -> T:
     Parameters
     ----------
     obj : xarray.Dataset or DataArray
-        With some of the dimensions ``(lineage, run, cumulative_tokens)``.
+        With any of the dimensions of an opened Dataset, or those of a sweep or another axis.
     **wanted
         Coordinate to what it must be: a value, several, a ``slice`` with both ends included, or a function of
         the value. Numbers compare by closeness. ``params``, ``data`` and ``seed`` take any of their names.
@@ -34,8 +35,8 @@ def select(obj: T, **wanted: Any) -> T:
     Returns
     -------
     xarray.Dataset or DataArray
-        Cells of a coordinate over ``(lineage, run)`` that do not match are NaN; lineages and runs without any
-        matching cell are dropped.
+        Cells of a coordinate over several dimensions, such as ``(lineage, run)``, that do not match are NaN;
+        lineages and runs without any matching cell are dropped.
 
     Raises
     ------
@@ -69,7 +70,7 @@ def select(obj: T, **wanted: Any) -> T:
             continue
         (dim,) = coordinate.dims
         keep: Any = np.flatnonzero(mask)
-        if name in DIMS and np.ndim(value) == 0 and not isinstance(value, slice) and not callable(value):
+        if name in obj.dims and np.ndim(value) == 0 and not isinstance(value, slice) and not callable(value):
             keep = int(keep[0])
         obj = obj.isel({dim: keep})
         if isinstance(keep, int):
@@ -97,10 +98,12 @@ def _with_object_scalars(obj: T) -> T:
 
 
 def _without_cells(obj: T, keep: xr.DataArray) -> T:
-    """Return `obj` with nothing in the cells of ``(lineage, run)`` that are not kept: no value, and no run."""
+    """Return `obj` with nothing in the cells that are not kept: no value, and no run."""
     coords: dict[str, xr.DataArray] = {}
+    # Cells along the axis are points of a run, which stays what it is.
+    of_runs = set(keep.dims) <= set(obj.coords["run_id"].dims) if "run_id" in obj.coords else True
     for name, coordinate in obj.coords.items():
-        if set(coordinate.dims) == set(keep.dims):
+        if of_runs and set(coordinate.dims) == set(keep.dims):
             blank = "" if coordinate.dtype.kind in "OTU" else np.nan
             coords[str(name)] = coordinate.where(keep, blank)
     if isinstance(obj, xr.DataArray):
@@ -110,13 +113,14 @@ def _without_cells(obj: T, keep: xr.DataArray) -> T:
 
 
 def _array_without_cells(array: xr.DataArray, keep: xr.DataArray) -> xr.DataArray:
-    source = source_of(array, compare=False)
-    if source is None:
+    source = source_of(array, compare=False) if set(keep.dims) <= set(array.coords["run_id"].dims) else None
+    rule = axis_of(array)
+    if source is None or rule is None:
         return array.where(keep).assign_attrs(array.attrs) if set(keep.dims) <= set(array.dims) else array
-    ordered = array.transpose(*DIMS)
-    run_ids = ordered["run_id"].transpose("lineage", "run").values
-    variable = lazy_variable(*source, run_ids, ordered["cumulative_tokens"].values, dict(array.attrs))
-    return ordered.copy(data=variable._data).transpose(*array.dims)
+    cells = cell_dims(array)
+    run_ids, points = run_ids_along(array, cells), array[rule.name].values
+    variable = lazy_variable(*source, run_ids, points, dict(array.attrs), rule, cells)
+    return array.transpose(*variable.dims).copy(data=variable._data).transpose(*array.dims)
 
 
 def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bool_]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
-from xarray.core import indexing
 
 from dde.arrays.cube import Cube
-from dde.arrays.lazy import DIMS, MetricArray
+from dde.arrays.layout import axis_of, cell_dims, run_ids_along
+from dde.arrays.lazy import MetricArray
 from dde.arrays.provenance import cube_of, metric_of
 from dde.errors import DdeError
 from dde.names import Metric
 
-__all__ = ["lazy_variable", "source_of"]
+__all__ = ["source_of"]
 
 
 def source_of(array: xr.DataArray, compare: bool) -> tuple[Cube, Metric] | None:
@@ -27,7 +26,8 @@ def source_of(array: xr.DataArray, compare: bool) -> tuple[Cube, Metric] | None:
     compare : bool
         Whether a variable in memory is compared with the stores, which reads them; else it counts as changed.
     """
-    if set(array.dims) != set(DIMS):
+    rule = axis_of(array)
+    if rule is None or rule.name not in array.dims:
         return None
     try:
         cube, metric = cube_of(array), metric_of(array, None)
@@ -40,17 +40,7 @@ def source_of(array: xr.DataArray, compare: bool) -> tuple[Cube, Metric] | None:
         return (data.cube, data.metric) if data.cube.key == cube.key else None
     if not compare or hasattr(data, "dask"):
         return None
-    ordered = array.transpose(*DIMS)
-    made = cube.block(metric, ordered["run_id"].transpose("lineage", "run").values, ordered[DIMS[2]].values)
+    cells = cell_dims(array)
+    made = cube.block(metric, run_ids_along(array, cells), array[rule.name].values, rule)
+    ordered = array.transpose(*cells, rule.name)
     return (cube, metric) if np.array_equal(made, ordered.values, equal_nan=True) else None
-
-
-def lazy_variable(
-    cube: Cube,
-    metric: Metric,
-    run_ids: npt.NDArray[np.object_],
-    tokens: npt.NDArray[np.int64],
-    attrs: dict[str, object],
-) -> xr.Variable:
-    """Return a metric over ``(lineage, run, cumulative_tokens)`` that is read when it is asked for."""
-    return xr.Variable(DIMS, indexing.LazilyIndexedArray(MetricArray(cube, metric, run_ids, tokens)), attrs)

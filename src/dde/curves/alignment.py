@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -74,6 +74,22 @@ class Chains:
     run_ids: tuple[str, ...]
     parent: npt.NDArray[np.int32]
     branch: Int64
+
+    def upward(self, rows: Iterable[int]) -> list[int]:
+        """Return runs with all their ancestors, parents before children."""
+        found: set[int] = set()
+        for row in rows:
+            while row >= 0 and row not in found:
+                found.add(row)
+                row = int(self.parent[row])
+        return sorted(found)
+
+    def take(self, runs: Sequence[int]) -> Chains:
+        """Return some runs, their ancestors among them, in that order."""
+        at = np.asarray(runs, np.int64)
+        number = np.full(len(self.run_ids) + 1, -1, np.int32)
+        number[at] = np.arange(len(at))
+        return Chains(tuple(self.run_ids[r] for r in runs), number[self.parent[at]], self.branch[at])
 
 
 def interpolate(x: Int64, y: Float64, at: Int64, method: Method = "linear", max_gap: int | None = None) -> Float64:

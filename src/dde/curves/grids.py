@@ -1,11 +1,11 @@
-"""Grids: which cumulative tokens a Dataset holds."""
+"""Grids: which points of its axis a Dataset holds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from dde.errors import UnknownNameError, near_names
 
 __all__ = ["TokenGrid", "resolve_grid"]
 
-Int64 = npt.NDArray[np.int64]
+#: Points of an axis: int64 where they are whole tokens, float64 elsewhere.
+Points = npt.NDArray[Any]
 Kind = Literal["auto", "observed", "linear", "log", "quantile", "explicit"]
 
 DEFAULT_MAX_POINTS = 1024
@@ -22,15 +23,15 @@ DEFAULT_MAX_POINTS = 1024
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """A rule that makes a grid of cumulative tokens from the positions of the selected runs.
+    """A rule that makes a grid from the positions of the selected runs, in tokens or along another axis.
 
     Attributes
     ----------
     kind : {"auto", "observed", "linear", "log", "quantile", "explicit"}
     n : int
         Points of a linear, log or quantile grid; largest number of points of an auto grid.
-    values : tuple of int
-        Tokens of an explicit grid.
+    values : tuple of float
+        Points of an explicit grid.
 
     Examples
     --------
@@ -40,7 +41,7 @@ class TokenGrid:
 
     kind: Kind
     n: int = 0
-    values: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
 
     @classmethod
     def auto(cls, max_points: int = DEFAULT_MAX_POINTS) -> TokenGrid:
@@ -69,32 +70,32 @@ class TokenGrid:
 
     @classmethod
     def explicit(cls, values: Iterable[float]) -> TokenGrid:
-        """The given tokens, each rounded to a whole one; sorted, without repetitions."""
-        tokens = np.asarray(list(values), np.float64)
-        if not np.isfinite(tokens).all() or (tokens < 0).any():
+        """The given points, sorted, without repetitions; tokens are rounded to whole ones."""
+        points = np.asarray(list(values), np.float64)
+        if not np.isfinite(points).all() or (points < 0).any():
             raise ValueError(
-                "a grid holds tokens that are negative or not finite, which no run can reach; pass tokens >= 0"
+                "a grid holds points that are negative or not finite, which no run can reach; pass points >= 0"
             )
-        return cls("explicit", values=tuple(np.unique(np.rint(tokens)).astype(np.int64).tolist()))
+        return cls("explicit", values=tuple(np.unique(points).tolist()))
 
-    def build(self, required: Int64, dense: Int64) -> Int64:
+    def build(self, required: Points, dense: Points) -> Points:
         """Return the grid.
 
         Parameters
         ----------
-        required : (position,) int64 array
-            Evaluations, branch points and last tokens.
-        dense : (position,) int64 array
+        required : (position,) int64 or float64 array
+            Evaluations, branch points and last tokens, in tokens or on another axis.
+        dense : (position,) array of the same type
             Positions of dense logs.
 
         Returns
         -------
-        (token,) int64 array
-            Ascending and distinct.
+        (point,) array of the same type
+            Ascending and distinct; whole tokens where the positions are.
         """
-        if self.kind == "explicit":
-            return np.array(self.values, np.int64)
         required = np.unique(required)
+        if self.kind == "explicit":
+            return _typed_as(required, np.array(self.values))
         every = np.union1d(required, dense)
         if self.kind == "observed" or not len(every):
             return every
@@ -106,7 +107,7 @@ class TokenGrid:
                 pick = np.unique(np.rint(np.linspace(0, len(optional) - 1, room)).astype(np.int64))
                 optional = optional[pick] if room else optional[:0]
             return np.union1d(required, optional)
-        first, last = int(every[0]), int(every[-1])
+        first, last = every[0], every[-1]
         if self.kind == "linear":
             points = np.linspace(first, last, self.n)
         elif self.kind == "log":
@@ -116,7 +117,7 @@ class TokenGrid:
             points = np.geomspace(positive[0], last, self.n)
         else:
             points = np.quantile(every, np.linspace(0, 1, self.n))
-        return np.unique(np.rint(points)).astype(np.int64)
+        return _typed_as(required, points)
 
     def __str__(self) -> str:
         if self.kind == "explicit":
@@ -153,6 +154,10 @@ def resolve_grid(grid: object, max_points: int = DEFAULT_MAX_POINTS) -> TokenGri
         f"{grid!r} is not a grid, so the token axis is undefined. "
         "Pass 'auto', 'union', a number of points, an array of tokens, or a dde.TokenGrid."
     )
+
+
+def _typed_as(positions: Points, points: npt.NDArray[np.float64]) -> Points:
+    return np.unique(np.rint(points).astype(np.int64) if positions.dtype.kind == "i" else points)
 
 
 def _positive(n: int) -> int:

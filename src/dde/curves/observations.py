@@ -45,6 +45,14 @@ class Observations:
         part = slice(int(self.offsets[run]), int(self.offsets[run + 1]))
         return self.tokens[part], self.values[part]
 
+    def take(self, runs: Sequence[int]) -> Observations:
+        """Return the observations of some runs, in that order."""
+        at = np.asarray(runs, np.int64)
+        counts = (self.offsets[1:] - self.offsets[:-1])[at]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        where = np.repeat(self.offsets[at] - offsets[:-1], counts) + np.arange(offsets[-1])
+        return Observations(offsets, self.tokens[where], self.step[where], self.values[where])
+
 
 def read_observations(registry: Registry, run_ids: Sequence[str], metrics: Sequence[Metric]) -> dict[str, Observations]:
     """Return the own observations of every metric, by the metric's name; reads what is asked for alone.
