@@ -63,6 +63,12 @@ class DdeDatasetAccessor:
 
         return plot_curves(self._obj, y, x, **options)
 
+    def explore(self, **initial: Any) -> Any:
+        """Return an application with widgets, picture and table; see :func:`dde.explore.page.explore`."""
+        from dde.explore.page import explore
+
+        return explore(self._obj, **initial)
+
 
 class DdeDataArrayAccessor:
     """Operations on one metric of a Dataset of lineages."""

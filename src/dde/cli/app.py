@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dde.cli import cache, coverage, demo, ingest, ls
+from dde.cli import cache, coverage, demo, explore, ingest, ls
 from dde.cli import open as open_
 from dde.errors import DdeError, DdeWarning
 from dde.sources.connection import Connection, redact
@@ -102,6 +102,7 @@ def _dde(
       dde ls data postgresql://localhost/wandb       which lineages and runs there are
       dde coverage data postgresql://localhost/wandb what became of every run
       dde open data ./wandb_export --to sweep.zarr   the Dataset, to a file
+      dde explore data ./wandb_export                choose and look at runs in the browser
 
     DATA is a folder or URL of DataDecide tables. DB is a PostgreSQL DSN, or a folder of exported parquet or
     jsonl files; where it is not given, the environment variable DDE_DB_CONNECTION counts.
@@ -113,6 +114,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "ls": (ls.ls, "Lineages and runs, as a table."),
     "coverage": (coverage.coverage, "What became of every run, and why."),
     "open": (open_.open_dataset, "The Dataset, printed or written to a file."),
+    "explore": (explore.explore, "Choose and look at runs in the browser."),
     "ingest": (ingest.ingest, "Load an export into PostgreSQL."),
 }
 for _name, (_command, _summary) in _COMMANDS.items():

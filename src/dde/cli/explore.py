@@ -1,0 +1,124 @@
+"""``dde explore``: the application in the browser."""
+
+from __future__ import annotations
+
+import json
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import dde.tutorial
+from dde.cli.options import (
+    CacheDir,
+    Db,
+    LearningRates,
+    Methods,
+    NoCache,
+    Params,
+    Recipes,
+    Seeds,
+    States,
+    Where,
+    open_repository,
+    selection,
+)
+from dde.cli.output import busy, note
+from dde.explore.listing import starting_lineages, starting_metric
+from dde.explore.selection import Opened, check_dataset
+from dde.explore.server import is_loopback, serve
+from dde.sources.connection import CONNECTION_VARIABLE, Connection
+
+__all__ = ["explore"]
+
+
+def explore(
+    ctx: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder or URL of the DataDecide tables; '-' for none. A generated suite where it is not given.",
+            metavar="[DATA]",
+        ),
+    ] = None,
+    db: Db = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Explore a generated suite.")] = False,
+    params: Params = None,
+    recipe: Recipes = None,
+    seed: Seeds = None,
+    method: Methods = None,
+    learning_rate: LearningRates = None,
+    state: States = None,
+    where: Where = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC", help="Metrics to choose from: name, or glob. Repeatable. By default all."),
+    ] = None,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any that is free.")] = 0,
+    address: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to serve on.")] = "127.0.0.1",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address of the page only.")] = False,
+    cache_dir: CacheDir = Path("data_cache"),
+    no_cache: NoCache = False,
+) -> None:
+    """Explore lineages in the browser: choose what is drawn, and take it away as code, picture or table.
+
+    Nothing of a metric is read before it is chosen. The page is served to this machine alone, until Ctrl-C.
+
+    \b
+    Examples:
+      dde explore
+      dde explore data ./wandb_export
+      dde explore data postgresql://localhost/wandb --params 150M --method supervised_ft --port 8123 --no-browser
+    """
+    if demo and data is not None:
+        raise typer.BadParameter("--demo explores a generated suite, so DATA is not read. Leave out one of them.")
+    options: dict[str, Any] = selection(params, recipe, seed, method, learning_rate, state, where)
+    opens: dict[str, Any] = {**options, "metrics": list(metrics) if metrics and "all" not in metrics else "all"}
+    with busy("reading the registry of runs") as say:
+        if data is None:
+            kept = None if no_cache else cache_dir / "demo"
+            say("generating the suite")
+            repository = dde.tutorial.open_repository("small", cache_dir=kept)
+            opened = Opened(
+                "dde.tutorial.open_lineages", ('"small"',), _options(options, None if kept is None else str(kept))
+            )
+        else:
+            repository = open_repository(ctx, data, db, cache_dir, no_cache)
+            opened = _opened(ctx, data, db, _options(options, None if no_cache else str(cache_dir)))
+        dataset = repository.to_dataset(**opens)
+        check_dataset(dataset)
+        say("reading the first metric")
+        first = starting_metric(dataset, starting_lineages(dataset))
+    if not is_loopback(address):
+        note(f"warning: whoever reaches {address} can see these runs; the page asks for no password.")
+    # Imported late: a wrong option should not have to wait for it.
+    from dde.explore.page import Explorer
+
+    def ready(url: str) -> None:
+        typer.echo(f"Exploring at {url} (Ctrl-C ends it)")
+        if not no_browser:
+            webbrowser.open(url)
+
+    serve(lambda: Explorer(dataset, opened, metrics=first), address, port, "dde explore", ready)
+
+
+def _options(filters: dict[str, Any], cache_dir: str | None) -> tuple[tuple[str, Any], ...]:
+    kept = {} if cache_dir == "data_cache" else {"cache_dir": cache_dir}
+    return tuple({**filters, **kept}.items())
+
+
+def _opened(ctx: typer.Context, data: str, db: str | None, options: tuple[tuple[str, Any], ...]) -> Opened:
+    """Return how the stores are opened in code, which holds no password."""
+    arguments = ["None" if data == "-" else _source(data)]
+    if db and (data == "-" or Connection(data).kind != "postgres"):
+        if getattr(ctx.get_parameter_source("db"), "name", "") == "ENVIRONMENT":
+            return Opened(
+                "dde.open_lineages", (*arguments, f'os.environ["{CONNECTION_VARIABLE}"]'), options, imports=("os",)
+            )
+        arguments.append(_source(db))
+    return Opened("dde.open_lineages", tuple(arguments), options)
+
+
+def _source(typed: str) -> str:
+    return json.dumps(Connection(typed).redacted, ensure_ascii=False)

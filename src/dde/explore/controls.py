@@ -1,0 +1,230 @@
+"""The widgets of the page, and the choices that they stand for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import panel as pn
+import xarray as xr
+
+from dde.curves.axes import AXES
+from dde.errors import UnknownNameError, near_names
+from dde.explore.listing import matching_lineages, matching_runs, runs_of, starting_lineages, starting_metric
+from dde.explore.selection import BANDS, GRIDS, INTERPOLATIONS, Choices, axes_of
+from dde.plots.colours import label_of, sorted_values
+from dde.plots.curves import plot_curves
+
+__all__ = ["INITIAL", "Controls"]
+
+# Entries of a long list that are in the page at once; typing finds the others.
+_LISTED = 60
+_NONE = "none"
+
+#: What :func:`dde.explore.page.explore` takes to start with: widget by name.
+INITIAL = (
+    "params", "data", "seed", "lineage", "method", "learning_rate", "budget", "run", "metrics", "x", "log_x", "grid",
+    "points", "interp", "hue_by", "style_by", "facet_by", "band", "zoom",
+)  # fmt: skip
+
+
+class Controls:
+    """Widgets over a Dataset.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    initial : mapping
+        What is chosen at first, by the names of `INITIAL`; a value, or several.
+    changed : callable
+        Called once whenever what is chosen has changed.
+    """
+
+    def __init__(self, dataset: xr.Dataset, initial: Mapping[str, Any], changed: Callable[[], None]) -> None:
+        self._dataset, self._runs, self._changed = dataset, runs_of(dataset), changed
+        self._quiet = True
+        self.widgets: dict[str, Any] = {
+            "params": _several("Size", _values(dataset, "params")),
+            "data": _several("Data recipe", _values(dataset, "data")),
+            "seed": _several("Seed", _values(dataset, "seed_name")),
+            "tuned": pn.widgets.Checkbox(name="only with matching post-training runs", margin=(0, 10, 6, 10)),
+            "lineage": _several("Lineages", [], placeholder="type to search"),
+            "method": _several("Method", _labelled(self._runs["method"])),
+            "learning_rate": _several("Learning rate", _labelled(self._runs["learning_rate"])),
+            "budget": _several("Tokens × epochs", list(dict.fromkeys(self._runs["budget"]))),
+            "run": _several("Runs", []),
+            "metrics": _several("Metrics", list(map(str, dataset.data_vars)), placeholder="type to search"),
+            "x": _one("Axis", {AXES[name].label: name for name in axes_of(dataset)}),
+            "log_x": pn.widgets.Checkbox(name="logarithmic axis", margin=(2, 10)),
+            "zoom": pn.widgets.Checkbox(name="enlarge what follows the branch", value=True, margin=(2, 10, 8, 10)),
+            "grid": _one("Grid", list(GRIDS)),
+            "points": pn.widgets.IntInput(name="Points", value=200, start=2, end=4096, step=50, **_WIDE),
+            "interp": _one("Between observations", list(INTERPOLATIONS)),
+            "hue_by": _one("Colour", _coordinates(dataset, types=True)),
+            "style_by": _one("Marker", _coordinates(dataset, types=True)),
+            "facet_by": _one("Rows", _coordinates(dataset, types=False)),
+            "band": _one("Band", list(BANDS)),
+        }
+        w = self.widgets
+        w["hue_by"].value, w["style_by"].value, w["facet_by"].value = "learning_rate", "checkpoint_type", "lineage"
+        w["band"].visible = "band" in inspect.signature(plot_curves).parameters
+        self._start(initial)
+        for name, widget in w.items():
+            # Text that is still being typed is no choice yet.
+            widget.param.watch(lambda event, name=name: self._on_change(name), "value")
+        self._quiet = False
+
+    @property
+    def choices(self) -> Choices:
+        """What is chosen."""
+        chosen = {name: widget.value for name, widget in self.widgets.items()}
+        found = self._found_runs()
+        picked = [run for run in chosen["run"] if run in found]
+        everything = not (chosen["method"] or chosen["learning_rate"] or chosen["budget"] or chosen["run"])
+        order = {str(label): i for i, label in enumerate(self._dataset["lineage"].values)}
+        return Choices(
+            lineages=tuple(sorted(chosen["lineage"], key=order.__getitem__)),
+            runs=None if everything else tuple(picked or found),
+            metrics=tuple(chosen["metrics"]),
+            x=chosen["x"],
+            log_x=chosen["log_x"],
+            grid=chosen["grid"],
+            points=chosen["points"] or 2,
+            interp=chosen["interp"],
+            band=chosen["band"],
+            zoom=chosen["zoom"],
+            **{name: chosen[name] or None for name in ("hue_by", "style_by", "facet_by")},
+        )
+
+    def panel(self) -> Any:
+        """Return the widgets, laid out one below the other under headings."""
+        w = self.widgets
+
+        def pair(left: str, right: str) -> Any:
+            return pn.Row(w[left], w[right], sizing_mode="stretch_width", margin=0)
+
+        return pn.Column(
+            _heading("Metrics"), w["metrics"],
+            _heading("Lineages"), pair("params", "seed"), w["data"], w["tuned"], w["lineage"],
+            _heading("Post-training runs"), pair("method", "learning_rate"), pair("budget", "run"),
+            _heading("Axis and grid"), w["x"], w["log_x"], w["zoom"], pair("grid", "points"), w["interp"],
+            _heading("Look"), pair("hue_by", "style_by"), pair("facet_by", "band"),
+            sizing_mode="stretch_width", margin=0,
+        )  # fmt: skip
+
+    # What depends on what
+
+    def _on_change(self, name: str) -> None:
+        if self._quiet:
+            return
+        with self._in_silence():
+            if name in ("method", "learning_rate", "budget", "tuned", "params", "data", "seed"):
+                self._list(keep=True)
+            self.widgets["points"].disabled = self.widgets["grid"].value not in GRIDS[-3:]
+        self._changed()
+
+    @contextmanager
+    def _in_silence(self) -> Iterator[None]:
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+    def _found_runs(self) -> list[str]:
+        w = self.widgets
+        return matching_runs(self._runs, w["method"].value, w["learning_rate"].value, w["budget"].value)
+
+    def _found_lineages(self) -> list[str]:
+        w = self.widgets
+        runs = None if not w["tuned"].value else self._found_runs()
+        return matching_lineages(self._dataset, w["params"].value, w["data"].value, w["seed"].value, runs)
+
+    def _list(self, keep: bool) -> None:
+        """List the lineages and runs that match; what is chosen stays where it still matches."""
+        runs, lineages = self._found_runs(), self._found_lineages()
+        for name, found in (("run", runs), ("lineage", lineages)):
+            widget = self.widgets[name]
+            kept = [value for value in widget.value if value in set(found)] if keep else []
+            if name == "lineage" and not kept and found:
+                kept = starting_lineages(self._dataset, found)
+            widget.param.update(options=found, value=kept)
+        total = self._dataset.sizes["lineage"]
+        of = f"{len(lineages)} of {total}" if len(lineages) < total else f"{total}"
+        self.widgets["lineage"].name = f"Lineages to show ({of} to choose from)"
+        self.widgets["run"].name = f"Treatments ({len(runs)})"
+
+    def _start(self, initial: Mapping[str, Any]) -> None:
+        for name in initial:
+            if name not in INITIAL:
+                raise UnknownNameError(
+                    f"{name!r} is nothing that can be chosen, so the application can't start with it."
+                    f"{near_names(name, INITIAL)} There are {', '.join(INITIAL)}."
+                )
+        filters = ("params", "data", "seed", "method", "learning_rate", "budget")
+        for name in filters:
+            if name in initial:
+                self._set(name, initial[name])
+        self._list(keep=False)
+        for name in INITIAL:
+            if name in initial and name not in filters:
+                self._set(name, initial[name])
+        w = self.widgets
+        if "metrics" not in initial:
+            w["metrics"].value = [starting_metric(self._dataset, w["lineage"].value)] if w["lineage"].value else []
+        w["points"].disabled = w["grid"].value not in GRIDS[-3:]
+
+    def _set(self, name: str, value: Any) -> None:
+        widget = self.widgets[name]
+        if not hasattr(widget, "options"):
+            widget.value = value
+            return
+        known = list(widget.options.values()) if isinstance(widget.options, dict) else list(widget.options)
+        several = isinstance(widget, pn.widgets.MultiChoice)
+        wanted = [value] if not several or isinstance(value, (str, float, int)) else list(value)
+        wanted = ["" if v is None else v for v in wanted]
+        for v in wanted:
+            if v not in known:
+                raise UnknownNameError(
+                    f"{name}={v!r} is not there to choose, so the application can't start with it."
+                    f"{near_names(str(v), map(str, known))}"
+                )
+        widget.value = wanted if several else wanted[0]
+
+
+_WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "min_width": 110}
+
+
+def _several(name: str, options: Any, placeholder: str = "all") -> Any:
+    return pn.widgets.MultiChoice(
+        name=name, options=options, placeholder=placeholder, option_limit=_LISTED, search_option_limit=_LISTED, **_WIDE
+    )
+
+
+def _one(name: str, options: Any) -> Any:
+    return pn.widgets.Select(name=name, options=options, **_WIDE)
+
+
+def _heading(text: str) -> Any:
+    return pn.pane.HTML(f"<h2>{text}</h2>", sizing_mode="stretch_width", margin=(8, 10, 0, 10), stylesheets=[_HEADING])
+
+
+_HEADING = (
+    "h2 { font-size: 13px; font-weight: 600; margin: 4px 0 0; color: #3b4252; border-bottom: 1px solid #e3e6ec; }"
+)
+
+
+def _values(dataset: xr.Dataset, name: str) -> list[str]:
+    return list(dict.fromkeys(map(str, dataset[name].values))) if name in dataset.coords else []
+
+
+def _labelled(values: Iterable[Any]) -> dict[str, Any]:
+    return {label_of(v): v for v in sorted_values(values)}
+
+
+def _coordinates(dataset: xr.Dataset, types: bool) -> dict[str, str]:
+    """Return the coordinates that runs can be told apart by, none first."""
+    names = [str(name) for name, c in dataset.coords.items() if "cumulative_tokens" not in c.dims]
+    return {_NONE: ""} | {n.replace("_", " "): n for n in [*names, *(["checkpoint_type"] if types else [])]}

@@ -1,0 +1,222 @@
+"""What the page shows of some choices: the picture, its runs, and both as files."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import tempfile
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from dde.errors import DdeWarning
+from dde.explore.listing import run_table
+from dde.explore.selection import Choices, apply, plot_options
+from dde.plots.curves import curve_panels
+from dde.plots.files import save_picture
+from dde.plots.segments import OBSERVED, Segment
+
+__all__ = ["Drawing", "Loaded", "draw", "highlight", "picture_bytes", "table_bytes"]
+
+# HoloViews has one current backend in a process, and its options belong to it: one picture is drawn after the other.
+_ONE_AT_A_TIME = threading.RLock()
+
+# Selections that are kept in memory, so that another colour or scale reads nothing.
+_KEPT = 4
+
+# Room for panels beside the controls, on a window of 1400 pixels; and what of it frames can't have.
+_ROOM, _LEGEND, _LABELS = 1040, 165, 78
+
+
+class Loaded:
+    """Selections of one Dataset with their values, the latest few of them.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self.dataset = dataset
+        self._kept: OrderedDict[tuple[object, ...], xr.Dataset] = OrderedDict()
+
+    def get(self, choices: Choices) -> xr.Dataset:
+        """Return what is chosen, in memory; reads what is not there yet and nothing else."""
+        key = choices.data_key
+        if key not in self._kept:
+            # Computed on a copy: what is chosen shares its lazy arrays with the Dataset.
+            self._kept[key] = apply(self.dataset, choices).compute()
+        self._kept.move_to_end(key)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+
+@dataclass
+class Drawing:
+    """A picture with what belongs to it.
+
+    Attributes
+    ----------
+    choices : Choices
+    shown : xarray.Dataset
+        In memory.
+    model : Bokeh model
+        Its panels.
+    table : pandas.DataFrame
+        A row for each run.
+    notes : list of str
+        What was warned of.
+    alphas : dict
+        Opacity of what was faded, to give it back.
+    """
+
+    choices: Choices
+    shown: xr.Dataset
+    model: Any
+    table: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+    alphas: dict[str, float] = field(default_factory=dict, repr=False)
+
+
+def draw(loaded: Loaded, choices: Choices) -> Drawing:
+    """Return the drawing of what is chosen.
+
+    Raises
+    ------
+    DdeError
+        When nothing is chosen, nothing matches, or there is nothing to draw.
+    """
+    import holoviews as hv
+
+    with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DdeWarning)
+        shown = loaded.get(choices)
+        with _same_backend_after():
+            picture = shown.dde.plot(**plot_options(choices), backend="bokeh")
+            model = hv.render(picture, backend="bokeh")
+        table = run_table(shown)
+    _fit(model)
+    notes = [str(w.message) for w in caught if issubclass(w.category, DdeWarning)]
+    return Drawing(choices, shown, model, table, list(dict.fromkeys(notes)))
+
+
+def picture_bytes(drawing: Drawing, suffix: str) -> bytes:
+    """Return the picture as matplotlib draws it for print: ``.png``, or ``.svg`` with its text as text."""
+    import matplotlib
+
+    with _ONE_AT_A_TIME, _same_backend_after(), tempfile.TemporaryDirectory() as folder:
+        picture = drawing.shown.dde.plot(**plot_options(drawing.choices), backend="matplotlib")
+        if suffix == ".png":
+            return save_picture(picture, Path(folder) / "picture.png").read_bytes()
+        import holoviews as hv
+        import matplotlib.pyplot as plt
+
+        # The salt, so that the same picture gives the same file.
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dde"}):
+            figure = hv.render(picture, backend="matplotlib")
+            written = io.BytesIO()
+            figure.savefig(
+                written, format="svg", bbox_inches="tight", pad_inches=0.15, facecolor="white", metadata={"Date": None}
+            )
+            plt.close(figure)
+        return written.getvalue()
+
+
+def table_bytes(drawing: Drawing) -> bytes:
+    """Return the long table of what is shown as parquet."""
+    written = io.BytesIO()
+    drawing.shown.dde.to_frame().to_parquet(written, index=False)
+    return written.getvalue()
+
+
+def highlight(drawing: Drawing, run_ids: Collection[str]) -> None:
+    """Make the curves of some runs stand out of the others; of none, show all alike.
+
+    Parameters
+    ----------
+    drawing : Drawing
+        Its model is changed.
+    run_ids : collection of str
+        As in the column of its table.
+    """
+    figures = _figures(drawing.model)
+    for figure in figures:
+        entries = {renderer for legend in figure.legend for item in legend.items for renderer in item.renderers}
+        figure.renderers = [r for r in figure.renderers if r.name != _MARK]
+        for renderer in figure.renderers:
+            if renderer not in entries and hasattr(renderer, "glyph"):
+                _fade(renderer.glyph, drawing.alphas, bool(run_ids))
+    if not run_ids:
+        return
+    known = inspect.signature(curve_panels).parameters
+    options = {n: v for n, v in plot_options(drawing.choices).items() if n in known}
+    panels = [panel for row in curve_panels(drawing.shown, **options) for panel in row]
+    for figure, panel in zip(figures, panels, strict=True):
+        for segment, since in panel.placed():
+            if segment.run_id in run_ids:
+                _trace(figure, segment, since, panel.look.colour(segment))
+
+
+_MARK = "highlighted run"
+_FADED = 0.15
+
+
+def _fade(glyph: Any, alphas: dict[str, float], faded: bool) -> None:
+    for name in ("line_alpha", "fill_alpha"):
+        if not hasattr(glyph, name):
+            continue
+        # What is there for the pointer alone stays unseen.
+        usual = alphas.setdefault(f"{glyph.id} {name}", getattr(glyph, name))
+        if isinstance(usual, (int, float)):
+            setattr(glyph, name, min(usual, _FADED) if faded else usual)
+
+
+def _trace(figure: Any, segment: Segment, since: float, colour: str) -> None:
+    lines = segment.lines(since)
+    if lines:
+        xs, ys = zip(*lines, strict=True)
+        figure.multi_line(list(xs), list(ys), color=colour, line_width=3.5, name=_MARK)
+    if segment.anchor:
+        xs, ys = (segment.anchor[0] - since, segment.x[0] - since), (segment.anchor[1], segment.values[0])
+        figure.line(xs, ys, color=colour, line_width=2.5, line_dash="dashed", name=_MARK)
+    seen = segment.support == OBSERVED
+    figure.scatter(
+        segment.x[seen] - since, segment.values[seen], color=colour, size=4 if segment.is_log else 9, name=_MARK
+    )
+
+
+def _figures(model: Any) -> list[Any]:
+    """Return the figures of a picture, row by row."""
+    return [figure for figure, *_ in sorted(model.children, key=lambda child: child[1:3])]
+
+
+def _fit(model: Any) -> None:
+    """Make the panels as large as there is room for beside the controls."""
+    columns = 1 + max(column for _, _, column, *_ in model.children)
+    rows = 1 + max(row for _, row, *_ in model.children)
+    width = int(min(max((_ROOM - _LEGEND) / columns - _LABELS, 240), 640))
+    height = 360 if rows == 1 else 250
+    for figure in _figures(model):
+        figure.frame_width, figure.frame_height = width, height
+
+
+@contextmanager
+def _same_backend_after() -> Iterator[None]:
+    """Leave HoloViews' backend as it was: pictures in other cells of a notebook go by it."""
+    import holoviews as hv
+
+    before = hv.Store.current_backend
+    try:
+        yield
+    finally:
+        if before in hv.Store.renderers:
+            hv.Store.set_current_backend(before)

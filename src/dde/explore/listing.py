@@ -1,0 +1,217 @@
+"""What there is to choose from: lineages and runs that match filters, and where to start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from dde.plots.colours import label_of
+from dde.relations.treatments import PRETRAINING
+
+__all__ = ["matching_lineages", "matching_runs", "run_table", "runs_of", "starting_lineages", "starting_metric"]
+
+# A start that is drawn at once and seen without scrolling.
+_FIRST_LINEAGES = 2
+# Metrics that are tried for values before the first one is taken as it is.
+_TRIED = 8
+
+
+def runs_of(dataset: xr.Dataset) -> pd.DataFrame:
+    """Return a row for each derived treatment: its label, method, learning rate and budget.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns run, method, learning_rate (NaN where unknown) and budget, such as ``100M × 2``.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> runs_of(ds).columns.tolist()
+    ['run', 'method', 'learning_rate', 'budget']
+    """
+    size = dataset.sizes["run"]
+    frame = pd.DataFrame(
+        {
+            "run": dataset["run"].values.astype(object),
+            "method": _along_run(dataset, "posttraining_method", "", size),
+            "learning_rate": _along_run(dataset, "learning_rate", np.nan, size),
+            "budget": [
+                _budget(*parts)
+                for parts in zip(
+                    *(
+                        _along_run(dataset, name, np.nan, size)
+                        for name in ("finetune_tokens", "max_train_samples", "epochs")
+                    ),
+                    strict=True,
+                )
+            ],
+        }
+    )
+    return frame[frame["run"] != PRETRAINING].reset_index(drop=True)
+
+
+def matching_runs(
+    runs: pd.DataFrame,
+    methods: Collection[str] = (),
+    learning_rates: Collection[float] = (),
+    budgets: Collection[str] = (),
+) -> list[str]:
+    """Return the labels of derived runs that match; an empty filter matches all.
+
+    Examples
+    --------
+    >>> import dde
+    >>> runs = runs_of(dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"]))
+    >>> matching_runs(runs, ["dpo"])
+    ['sft_lr=5e-06_100Mx1+dpo_lr=2e-07_full_beta=0.1']
+    """
+    keep = np.ones(len(runs), bool)
+    if methods:
+        keep &= runs["method"].isin(list(methods)).to_numpy()
+    if learning_rates:
+        rates = np.array(list(learning_rates), np.float64)
+        keep &= np.isclose(runs["learning_rate"].to_numpy()[:, None], rates, rtol=1e-6, atol=0).any(axis=1)
+    if budgets:
+        keep &= runs["budget"].isin(list(budgets)).to_numpy()
+    found: list[str] = runs["run"][keep].tolist()
+    return found
+
+
+def matching_lineages(
+    dataset: xr.Dataset,
+    params: Collection[str] = (),
+    data: Collection[str] = (),
+    seeds: Collection[str] = (),
+    with_runs: Collection[str] | None = None,
+) -> list[str]:
+    """Return the labels of lineages that match; an empty filter matches all.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    params, data, seeds : collection of str
+        Values of the coordinates ``params``, ``data`` and ``seed_name``.
+    with_runs : collection of str, optional
+        Only lineages that have one of these derived runs.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", metrics=["piqa"])
+    >>> matching_lineages(ds, params=["4M"], data=["Dolma1.7"])
+    ['dolma1_7-4M-default']
+    """
+    keep = np.ones(dataset.sizes["lineage"], bool)
+    for name, wanted in (("params", params), ("data", data), ("seed_name", seeds)):
+        if wanted:
+            keep &= np.isin(dataset[name].values.astype(object), list(wanted))
+    if with_runs is not None:
+        columns = np.isin(dataset["run"].values.astype(object), list(with_runs))
+        keep &= (_run_ids(dataset)[:, columns] != "").any(axis=1)
+    found: list[str] = dataset["lineage"].values[keep].tolist()
+    return found
+
+
+def starting_lineages(dataset: xr.Dataset, among: Collection[str] | None = None) -> list[str]:
+    """Return a few lineages to start with: those with the most derived runs."""
+    labels = dataset["lineage"].values.tolist()
+    derived = dataset["run"].values != PRETRAINING
+    counts = (_run_ids(dataset)[:, derived] != "").sum(axis=1)
+    allowed = range(len(labels)) if among is None else [i for i, label in enumerate(labels) if label in set(among)]
+    first = sorted(allowed, key=lambda i: (-counts[i], i))[:_FIRST_LINEAGES]
+    return [labels[i] for i in sorted(first)]
+
+
+def starting_metric(dataset: xr.Dataset, lineages: Collection[str]) -> str:
+    """Return a metric to start with: the first that both a base and its derived runs have values of.
+
+    A few are read for these lineages, evaluations before logs. Where none has both, it is the first with any value,
+    and where none has any, the first of all.
+    """
+    names = [str(name) for name, array in dataset.data_vars.items() if set(array.dims) == set(dataset["run_id"].dims)
+             | {"cumulative_tokens"}]  # fmt: skip
+    names = names or [str(name) for name in dataset.data_vars]
+    ordered = sorted(names, key=lambda name: not dataset[name].attrs.get("task"))
+    some = ""
+    for name in [*ordered[: _TRIED - 1], *ordered[-1:]]:
+        part = dataset[[name]].dde.sel(lineage=list(lineages))
+        own = _own_values(part, name)
+        if np.isfinite(own).any():
+            some = some or name
+            base = part["run"].values == PRETRAINING
+            if np.isfinite(own[:, base]).any() and np.isfinite(own[:, ~base]).any():
+                return name
+    return some or ordered[0]
+
+
+def run_table(shown: xr.Dataset) -> pd.DataFrame:
+    """Return a row for each run of a selection, with its last value of each metric.
+
+    Parameters
+    ----------
+    shown : xarray.Dataset
+        Dimensions ``(lineage, run, cumulative_tokens)``. Its metrics are read.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns lineage, run, run_id, learning_rate, budget, state, branch_tokens, end_tokens, and one for each
+        metric. What a derived run inherits from its parent is no value of its own: NaN where it has none.
+    """
+    run_ids = _run_ids(shown)
+    rows, columns = np.nonzero(run_ids != "")
+    treatments = runs_of(shown)
+    budgets: dict[str, str] = dict(zip(treatments["run"], treatments["budget"], strict=True))
+    runs = shown["run"].values[columns]
+    table: dict[str, object] = {
+        "lineage": shown["lineage"].values[rows],
+        "run": runs,
+        "run_id": run_ids[rows, columns],
+        "learning_rate": _along_run(shown, "learning_rate", np.nan, shown.sizes["run"])[columns],
+        "budget": [budgets.get(run, "") for run in runs],
+    }
+    for name in ("state", "branch_tokens", "end_tokens"):
+        if name in shown.coords:
+            table[name] = shown[name].transpose("lineage", "run").values[rows, columns]
+    for metric in map(str, shown.data_vars):
+        own = _own_values(shown, metric)[rows, columns]
+        table[metric] = [_last(values) for values in own]
+    return pd.DataFrame(table)
+
+
+def _own_values(shown: xr.Dataset, metric: str) -> npt.NDArray[np.float64]:
+    """Return values (lineage, run, cumulative_tokens), NaN up to a run's branch."""
+    dims = ("lineage", "run", "cumulative_tokens")
+    array = shown[metric].transpose(*dims)
+    branch = shown["branch_tokens"].transpose("lineage", "run").values if "branch_tokens" in shown.coords else np.nan
+    inherited = shown["cumulative_tokens"].values <= np.asarray(branch)[..., None]
+    return np.where(inherited, np.nan, array.values)
+
+
+def _last(values: npt.NDArray[np.float64]) -> float:
+    some = np.flatnonzero(np.isfinite(values))
+    return float(values[some[-1]]) if len(some) else np.nan
+
+
+def _run_ids(dataset: xr.Dataset) -> npt.NDArray[np.object_]:
+    return np.asarray(dataset["run_id"].transpose("lineage", "run").values, object)
+
+
+def _along_run(dataset: xr.Dataset, name: str, missing: object, size: int) -> npt.NDArray[np.object_]:
+    if name not in dataset.coords:
+        return np.full(size, missing)
+    return np.asarray(dataset[name].values)
+
+
+def _budget(tokens: float, samples: float, epochs: float) -> str:
+    if np.isfinite(tokens):
+        nominal = label_of(tokens)
+    else:
+        nominal = f"{label_of(samples)} sequences" if np.isfinite(samples) else "full"
+    return f"{nominal} × {label_of(epochs)}" if np.isfinite(epochs) else nominal

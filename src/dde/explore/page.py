@@ -1,0 +1,305 @@
+"""The page: controls, picture, table, and what can be taken away from it."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import io
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import panel as pn
+import xarray as xr
+
+from dde.errors import DdeError
+from dde.explore.controls import Controls
+from dde.explore.drawing import Drawing, Loaded, draw, highlight, picture_bytes, table_bytes
+from dde.explore.selection import Choices, Opened, apply, check_dataset, code_of
+
+__all__ = ["Explorer", "explore"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why nothing is shown."""
+
+    text: str
+
+
+class Explorer(pn.viewable.Viewer):
+    """The application over one Dataset; shows itself in a notebook, and ``.servable()`` serves it.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    opened : Opened, optional
+        How it was opened, for the code that opens it again.
+    initial : mapping
+        What is chosen at first.
+    """
+
+    def __init__(self, dataset: xr.Dataset, opened: Opened | None = None, **initial: Any) -> None:
+        check_dataset(dataset)
+        pn.extension("tabulator")
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._dataset, self._opened, self._loaded = dataset, opened, Loaded(dataset)
+        self._drawing: Drawing | None = None
+        self._asked = self._drawn = 0
+        self._task: asyncio.Task[None] | None = None
+        self.controls = Controls(dataset, initial, self._ask)
+        self._make_parts()
+        if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+            # The page is there at once, and the picture follows.
+            self._say_busy(True)
+            pn.state.onload(self._ask)
+        else:
+            self._ask(at_once=True)
+
+    @property
+    def choices(self) -> Choices:
+        """What is chosen now."""
+        return self.controls.choices
+
+    @property
+    def dataset(self) -> xr.Dataset:
+        """The selection that is chosen now; lazy."""
+        return apply(self._dataset, self.choices)
+
+    @property
+    def code(self) -> str:
+        """Code that gives the selection, and its picture."""
+        return code_of(self._dataset, self.choices, self._opened)
+
+    def __panel__(self) -> Any:
+        """Return the layout."""
+        return self._layout
+
+    # Parts
+
+    def _make_parts(self) -> None:
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
+        self._alert = pn.pane.Alert("", alert_type="warning", visible=False, **wide)
+        self._notes = pn.pane.Alert("", alert_type="info", visible=False, **wide)
+        self._summary = pn.pane.HTML("", stylesheets=[_SUMMARY], **wide)
+        self._picture = pn.pane.Bokeh(None)
+        self._table = pn.widgets.Tabulator(
+            pd.DataFrame(), show_index=False, selectable="checkbox", disabled=True, pagination=None, max_height=330,
+            layout="fit_data_stretch", stylesheets=[_TABLE], **wide,
+        )  # fmt: skip
+        self._table.param.watch(self._on_rows, "selection")
+        self._code = pn.pane.HTML("", stylesheets=[_CODE], **wide)
+        self._code_text = pn.widgets.TextAreaInput(value="", visible=False)
+        copy = pn.widgets.Button(name="Copy code", width=110)
+        copy.js_on_click(args={"source": self._code_text, "button": copy}, code=_COPY)
+        self._downloads = [
+            self._download("PNG", "png", lambda drawing: picture_bytes(drawing, ".png")),
+            self._download("SVG", "svg", lambda drawing: picture_bytes(drawing, ".svg")),
+            self._download("Parquet", "parquet", table_bytes),
+        ]
+        self._shown = pn.Column(
+            pn.Column(self._picture, stylesheets=[_SCROLLED], **wide),
+            _title("Runs shown", "Tick runs to make their curves stand out."),
+            self._table,
+            _title("Take it away", "The picture for print, the values as a long table, code that selects the same."),
+            pn.Row(*self._downloads, copy),
+            self._code,
+            **wide,
+        )  # fmt: skip
+        side = pn.Column(self.controls.panel(), width=330, stylesheets=[_SIDE])
+        main = pn.Column(self._summary, self._alert, self._notes, self._shown, min_width=520, **wide)
+        self._layout = pn.Row(side, main, self._code_text, stylesheets=[_PAGE], **wide)
+
+    def _download(self, label: str, suffix: str, made: Callable[[Drawing], bytes]) -> Any:
+        def file() -> io.BytesIO:
+            if self._drawing is None:
+                raise DdeError("nothing is shown, so there is nothing to take away")
+            return io.BytesIO(made(self._drawing))
+
+        return pn.widgets.FileDownload(callback=file, filename=f"dde-selection.{suffix}", label=label, width=110)
+
+    # From choices to the page
+
+    def _ask(self, at_once: bool = False) -> None:
+        """Have what is chosen now drawn: beside the event loop where one runs, else here."""
+        self._asked += 1
+        try:
+            loop = None if at_once else asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None:
+            self._show(self._made(self.choices))
+            self._drawn = self._asked
+        elif self._task is None or self._task.done():
+            self._say_busy(True)
+            self._task = loop.create_task(self._draw_newest())
+
+    async def _draw_newest(self) -> None:
+        """Draw until what is drawn is what was asked for last; what was overtaken is never shown."""
+        try:
+            while self._drawn != self._asked:
+                asked = self._asked
+                made = await asyncio.to_thread(self._made, self.choices)
+                if asked == self._asked:
+                    self._drawn = asked
+                    self._show(made)
+        finally:
+            self._say_busy(False)
+
+    def _made(self, choices: Choices) -> Drawing | _Failure:
+        try:
+            return draw(self._loaded, choices)
+        except DdeError as error:
+            return _Failure(str(error))
+        except Exception as error:
+            _log.exception("drawing %r failed", choices)
+            return _Failure(f"This can't be drawn ({type(error).__name__}: {error}). The log of the server says more.")
+
+    def _show(self, made: Drawing | _Failure) -> None:
+        if isinstance(made, _Failure):
+            self._drawing = None
+            # Nothing of what was there before stays: it belongs to other choices.
+            self._alert.param.update(object=html.escape(made.text), visible=True)
+            self._notes.visible = self._shown.visible = False
+            self._summary.object = self._code.object = self._code_text.value = ""
+            self._picture.object = None
+            return
+        self._drawing = made
+        self._alert.visible = False
+        self._shown.visible = True
+        self._notes.param.update(object="\n\n".join(map(html.escape, made.notes)), visible=bool(made.notes))
+        self._picture.object = made.model
+        self._table.param.update(value=made.table, selection=[], **_format_columns(made.choices.metrics))
+        code = code_of(self._dataset, made.choices, self._opened)
+        self._code.object = f"<pre>{html.escape(code)}</pre>"
+        self._code_text.value = code
+        self._summary.object = _summary_of(made)
+
+    def _say_busy(self, busy: bool) -> None:
+        self._shown.loading = busy
+
+    def _on_rows(self, event: Any) -> None:
+        if self._drawing is not None:
+            table = self._drawing.table
+            highlight(self._drawing, set(table["run_id"].iloc[event.new]))
+
+
+def explore(dataset: xr.Dataset, *, opened: Opened | None = None, **initial: Any) -> Explorer:
+    """Return the application: widgets to choose lineages, runs, metrics, axis, grid and looks; picture and table.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`dde.open_lineages` gives it, or a selection with all three dimensions. Metrics are read as they are
+        chosen, of the lineages and runs chosen alone.
+    opened : Opened, optional
+        How it was opened, for the code that opens it again.
+    **initial
+        What is chosen at first, a value or several: ``params``, ``data``, ``seed``, ``lineage``, ``method``,
+        ``learning_rate``, ``budget``, ``run``, ``metrics``, ``x``, ``log_x``, ``grid``, ``points``, ``interp``,
+        ``hue_by``, ``style_by``, ``facet_by``, ``band``, ``zoom``.
+
+    Returns
+    -------
+    Explorer
+        Shows itself in a notebook; ``.servable()`` serves it, ``.dataset`` is what is selected, ``.code`` code for it.
+
+    Raises
+    ------
+    SelectionError
+        When the Dataset lacks a dimension, or holds nothing.
+    UnknownNameError
+        When what is to be chosen at first does not exist.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", metrics=["arc_easy", "train_loss"])
+    >>> page = explore(ds, metrics="arc_easy", params="150M")
+    >>> page.choices.metrics
+    ('arc_easy',)
+    """
+    return Explorer(dataset, opened, **initial)
+
+
+def _summary_of(drawing: Drawing) -> str:
+    lineages, runs = drawing.table["lineage"].nunique(), len(drawing.table)
+    points = drawing.shown.sizes["cumulative_tokens"]
+    metrics = ", ".join(drawing.choices.metrics)
+    return (
+        f"<h1>{html.escape(metrics)}</h1><p>{_count(lineages, 'lineage')}, {_count(runs, 'run')}, "
+        f"a grid of {_count(points, 'point')}</p>"
+    )
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
+
+
+def _title(text: str, hint: str) -> Any:
+    return pn.pane.HTML(
+        f"<h2>{text}</h2><p>{hint}</p>", stylesheets=[_SUMMARY], sizing_mode="stretch_width", margin=(14, 10, 0, 10)
+    )
+
+
+_FONT = 'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; color: #3b4252;'
+_PAGE = ":host { flex-wrap: wrap; gap: 12px; }"
+_SIDE = ":host { background: #f7f8fa; border-radius: 6px; padding: 4px 0 12px; }"
+_TABLE = ":host .tabulator { font-size: 12.5px; }"
+_SCROLLED = ":host { overflow-x: auto; }"
+_SUMMARY = f"""
+:host {{ {_FONT} }}
+h1 {{ font-size: 20px; font-weight: 600; margin: 4px 0 2px; }}
+h2 {{ font-size: 15px; font-weight: 600; margin: 0 0 2px; }}
+p {{ font-size: 13px; margin: 0; color: #5b6474; }}
+"""
+_CODE = """
+pre {
+  font-size: 12.5px; line-height: 1.45; background: #f7f8fa; padding: 12px; border-radius: 6px; overflow-x: auto;
+  margin: 0;
+}
+"""
+_COPY = """
+const done = () => { button.label = "Copied"; setTimeout(() => { button.label = "Copy code" }, 1500) }
+if (navigator.clipboard) {
+  navigator.clipboard.writeText(source.value).then(done)
+} else {
+  const area = document.createElement("textarea")
+  area.value = source.value
+  document.body.appendChild(area)
+  area.select()
+  document.execCommand("copy")
+  area.remove()
+  done()
+}
+"""
+
+# Numbers as the picture has them; a cell without a number is empty.
+_NUMBER = """<%
+if (value === null || value === undefined || Number.isNaN(value)) { %><% } else {
+  const size = Math.abs(value)
+  const units = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]
+  const unit = units.find(([least]) => size >= least)
+  const text = size > 0 && size < 1e-2 ? value.toExponential(2).replace(/\\.?0+e/, "e")
+    : unit ? parseFloat((value / unit[0]).toPrecision(4)) + unit[1] : String(parseFloat(value.toPrecision(4)))
+%><%= text %><% } %>"""
+_WIDTHS = {"lineage": 165, "run": 215, "run_id": 150, "learning_rate": 85, "budget": 95, "state": 80}
+_TITLES = {"run_id": "run id", "learning_rate": "rate", "branch_tokens": "branch", "end_tokens": "end"}
+_NUMBERS = ("learning_rate", "branch_tokens", "end_tokens")
+
+
+def _format_columns(metrics: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a Tabulator for the columns of a run table."""
+    from bokeh.models.widgets.tables import HTMLTemplateFormatter
+
+    numbers = [*_NUMBERS, *metrics]
+    return {
+        "formatters": {name: HTMLTemplateFormatter(template=_NUMBER) for name in numbers},
+        "text_align": dict.fromkeys(numbers, "right"),
+        "titles": _TITLES | {name: f"last {name}" for name in metrics},
+        "widths": _WIDTHS | dict.fromkeys(("branch_tokens", "end_tokens"), 80),
+    }

@@ -1,0 +1,333 @@
+"""What is chosen in the application, the Dataset that it selects, and the code that selects the same."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import xarray as xr
+
+from dde.arrays.lazy import DIMS
+from dde.curves.alignment import Method
+from dde.curves.axes import AXES
+from dde.curves.grids import TokenGrid
+from dde.errors import SelectionError, UnknownNameError, near_names
+from dde.plots.curves import plot_curves
+from dde.relations.treatments import PRETRAINING
+
+__all__ = [
+    "BANDS",
+    "GRIDS",
+    "INTERPOLATIONS",
+    "Choices",
+    "Opened",
+    "apply",
+    "axes_of",
+    "check_dataset",
+    "code_of",
+    "plot_options",
+]
+
+#: Grids by what the application calls them. A number of points belongs to the last three.
+GRIDS = ("as opened", "auto", "observed", "linear", "log", "quantile")
+#: Ways between observations; the first is the one that the Dataset was opened with.
+INTERPOLATIONS = ("as opened", *get_args(Method))
+#: What a band around a mean may span.
+BANDS = ("none", "seed", "replicate")
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is chosen.
+
+    Attributes
+    ----------
+    lineages : tuple of str
+        Labels.
+    runs : tuple of str, or None
+        Labels of derived runs; None for all of them. The base always stays, as when a Dataset is opened.
+    metrics : tuple of str
+    x : str
+        Axis.
+    log_x : bool
+    grid : str
+        One of `GRIDS`.
+    points : int
+        Of a linear, log or quantile grid.
+    interp : str
+        One of `INTERPOLATIONS`.
+    hue_by, style_by, facet_by : str or None
+        Coordinates that tell runs apart.
+    band : str
+        One of `BANDS`.
+    zoom : bool
+        Enlarge what follows the branch.
+
+    Examples
+    --------
+    >>> Choices(("dolma1_7-4M-default",), None, ("piqa",)).x
+    'cumulative_tokens'
+    """
+
+    lineages: tuple[str, ...]
+    runs: tuple[str, ...] | None
+    metrics: tuple[str, ...]
+    x: str = "cumulative_tokens"
+    log_x: bool = False
+    grid: str = GRIDS[0]
+    points: int = 200
+    interp: str = INTERPOLATIONS[0]
+    hue_by: str | None = "learning_rate"
+    style_by: str | None = "checkpoint_type"
+    facet_by: str | None = "lineage"
+    band: str = BANDS[0]
+    zoom: bool = True
+
+    @property
+    def data_key(self) -> tuple[object, ...]:
+        """What decides which values are loaded; the rest is looks."""
+        return self.lineages, self.runs, self.metrics, self.grid, self.points, self.interp
+
+
+@dataclass(frozen=True)
+class Opened:
+    """How a Dataset was opened, so that code can open it again.
+
+    Attributes
+    ----------
+    function : str
+        ``dde.open_lineages`` or the like.
+    arguments : tuple of str
+        Source code of its first arguments, without credentials.
+    options : tuple of (str, object)
+        Its keywords but for ``metrics``: code opens those alone that are shown.
+    imports : tuple of str
+        Modules that the arguments need, besides dde.
+    """
+
+    function: str
+    arguments: tuple[str, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+    imports: tuple[str, ...] = ()
+
+    def code(self, metrics: Sequence[str]) -> str:
+        """Return the expression that opens the Dataset with these metrics."""
+        return _call(self.function, self.arguments, {**dict(self.options), "metrics": list(metrics)})
+
+
+@dataclass(frozen=True)
+class _Code:
+    """A value that is written in another way than its repr."""
+
+    text: str
+    value: Any
+
+
+def check_dataset(dataset: xr.Dataset) -> None:
+    """Raise where a Dataset can't be explored: it lacks a dimension, or holds nothing.
+
+    Raises
+    ------
+    SelectionError
+    """
+    missing = [dim for dim in DIMS if dim not in dataset.dims]
+    if missing:
+        raise SelectionError(
+            f"the Dataset has no dimension {' and '.join(missing)} any more, so there is nothing to choose from along "
+            "it. Select with a list, which keeps the dimension: ds.dde.sel(lineage=[...])."
+        )
+    empty = [dim for dim in DIMS if not dataset.sizes[dim]]
+    if empty or not dataset.data_vars:
+        raise SelectionError(
+            f"the Dataset holds no {' and no '.join(empty) or 'metric'}, so there is nothing to explore. "
+            "Open it with other filters, or with metrics=[...]."
+        )
+
+
+def axes_of(dataset: xr.Dataset) -> list[str]:
+    """Return the axes that curves of a Dataset can be drawn over: cumulative tokens first.
+
+    Examples
+    --------
+    >>> import dde
+    >>> axes_of(dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"]))[:2]
+    ['cumulative_tokens', 'cumulative_compute']
+    """
+    along = [str(name) for name, c in dataset.coords.items() if "cumulative_tokens" in c.dims]
+    return [name for name in AXES if name in along]
+
+
+def apply(dataset: xr.Dataset, choices: Choices) -> xr.Dataset:
+    """Return the part of a Dataset that is chosen, on the grid that is chosen; lazy where the Dataset is.
+
+    Raises
+    ------
+    SelectionError
+        When nothing is chosen, or nothing matches.
+    UnknownNameError
+        When a metric does not exist.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", metrics=["piqa", "train_loss"])
+    >>> shown = apply(ds, Choices(("dolma1_7-4M-default",), None, ("piqa",), grid="linear", points=8))
+    >>> list(shown.data_vars), shown.sizes["lineage"], shown.sizes["cumulative_tokens"]
+    (['piqa'], 1, 8)
+    """
+    shown = dataset[_known_metrics(dataset, choices)]
+    for method, arguments in _steps(dataset, choices):
+        values = {name: v.value if isinstance(v, _Code) else v for name, v in arguments.items()}
+        shown = getattr(shown.dde, method)(**values)
+    return shown
+
+
+def plot_options(choices: Choices) -> dict[str, Any]:
+    """Return the arguments of ``ds.dde.plot`` that are chosen, those that are its own defaults left out.
+
+    Examples
+    --------
+    >>> plot_options(Choices(("a",), None, ("piqa",), log_x=True, facet_by=None))
+    {'y': ['piqa'], 'log_x': True, 'facet_by': None}
+    """
+    known = inspect.signature(plot_curves).parameters
+    chosen = {
+        "x": choices.x,
+        "log_x": choices.log_x,
+        "hue_by": choices.hue_by,
+        "style_by": choices.style_by,
+        "facet_by": choices.facet_by,
+        "zoom": choices.zoom,
+    }
+    if "band" in known:
+        chosen["band"] = None if choices.band == BANDS[0] else choices.band
+    return {"y": list(choices.metrics)} | {n: v for n, v in chosen.items() if v != known[n].default}
+
+
+def code_of(dataset: xr.Dataset, choices: Choices, opened: Opened | None = None) -> str:
+    """Return code that gives the same selection as :func:`apply`, under the name ``shown``, and its picture.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    choices : Choices
+    opened : Opened, optional
+        How the Dataset was opened. Without it the code takes the Dataset for one named ``ds``.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", metrics=["piqa"])
+    >>> how = Opened("dde.tutorial.open_lineages", ('"tiny"',))
+    >>> print(code_of(ds, Choices(("dolma1_7-4M-default",), None, ("piqa",)), how))
+    import dde
+    <BLANKLINE>
+    ds = dde.tutorial.open_lineages("tiny", metrics=["piqa"])
+    shown = ds[["piqa"]].dde.sel(lineage=["dolma1_7-4M-default"])
+    picture = shown.dde.plot(y=["piqa"])
+    """
+    metrics = _known_metrics(dataset, choices)
+    if opened is None:
+        sources = [dataset.attrs.get(f"{kind}_source") for kind in ("pretraining", "posttraining")]
+        named = " and ".join(filter(None, sources)) or "memory"
+        lines = ["import dde", "", f"# ds is the Dataset that was explored, opened from {named}."]
+    else:
+        lines = [*(f"import {name}" for name in sorted({"dde", *opened.imports})), ""]
+        lines.append(f"ds = {opened.code(metrics)}")
+    target = f"ds[{_written(metrics)}]"
+    for method, arguments in _steps(dataset, choices):
+        lines.append(f"shown = {_call(f'{target}.dde.{method}', (), arguments)}")
+        target = "shown"
+    lines.append(f"picture = {_call('shown.dde.plot', (), plot_options(choices))}")
+    return "\n".join(lines)
+
+
+def _known_metrics(dataset: xr.Dataset, choices: Choices) -> list[str]:
+    if not choices.metrics:
+        raise SelectionError("no metric is chosen, so there is nothing to draw. Choose one.")
+    for name in choices.metrics:
+        if name not in dataset.data_vars:
+            raise UnknownNameError(
+                f"{name!r} is no metric of this Dataset, so it can't be shown."
+                f"{near_names(name, map(str, dataset.data_vars))} Choose another, or open the Dataset with it."
+            )
+    return list(choices.metrics)
+
+
+def _steps(dataset: xr.Dataset, choices: Choices) -> list[tuple[str, dict[str, Any]]]:
+    """Return the methods of ``.dde`` that make the selection, with their arguments."""
+    if not choices.lineages:
+        raise SelectionError("no lineage is chosen, so there is nothing to draw. Choose one, or loosen a filter.")
+    selected: dict[str, Any] = {"lineage": list(choices.lineages)}
+    if choices.runs is not None:
+        if not choices.runs:
+            raise SelectionError("no post-training run matches, so there is nothing to draw. Loosen a filter on runs.")
+        base = [PRETRAINING] if PRETRAINING in dataset["run"].values else []
+        selected["run"] = [*base, *choices.runs]
+    steps = [("sel", selected)]
+    if (choices.grid, choices.interp) != (GRIDS[0], INTERPOLATIONS[0]):
+        steps.append(("align", _alignment(dataset, choices)))
+    return steps
+
+
+def _alignment(dataset: xr.Dataset, choices: Choices) -> dict[str, Any]:
+    _check_name("grid", choices.grid, GRIDS)
+    _check_name("interp", choices.interp, INTERPOLATIONS)
+    grids: dict[str, Any] = {
+        "as opened": _Code('ds["cumulative_tokens"].values', dataset["cumulative_tokens"].values),
+        "auto": "auto",
+        "observed": "union",
+    }
+    if choices.grid in grids:
+        grid = grids[choices.grid]
+    else:
+        make = f"dde.TokenGrid.{choices.grid}({choices.points})"
+        grid = _Code(make, getattr(TokenGrid, choices.grid)(choices.points))
+    arguments: dict[str, Any] = {"grid": grid}
+    if choices.interp != INTERPOLATIONS[0]:
+        arguments["interp"] = choices.interp
+    # Otherwise gaps that were left open when the Dataset was opened would be filled.
+    max_gap = int(dataset.attrs.get("max_gap", -1))
+    return arguments if max_gap < 0 else {**arguments, "max_gap": max_gap}
+
+
+def _check_name(argument: str, name: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if name not in known:
+        raise UnknownNameError(
+            f"{argument}={name!r} is not known, so nothing is shown.{near_names(name, known)} "
+            f"There are {', '.join(known)}."
+        )
+
+
+def _call(function: str, arguments: Sequence[str], options: dict[str, Any]) -> str:
+    """Return the source code of a call, with a line for each argument where one line is too short."""
+    parts = [*arguments, *(f"{name}={_written(value)}" for name, value in options.items())]
+    line = f"{function}({', '.join(parts)})"
+    if len(line) <= _WIDTH:
+        return line
+    spread = [*arguments, *(f"{name}={_written(value, spread=True)}" for name, value in options.items())]
+    return "\n".join([f"{function}(", *(f"    {part}," for part in spread), ")"])
+
+
+def _written(value: Any, spread: bool = False) -> str:
+    """Return source code of a value, texts in double quotes."""
+    if isinstance(value, _Code):
+        return value.text
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, (list, tuple)):
+        items = [_written(item) for item in value]
+        line = f"[{', '.join(items)}]"
+        if not spread or len(line) <= _WIDTH - 24:
+            return line
+        return "\n".join(["[", *(f"        {item}," for item in items), "    ]"])
+    if isinstance(value, slice):
+        return f"slice({_written(value.start)}, {_written(value.stop)})"
+    return repr(value.item() if isinstance(value, np.generic) else value)

@@ -1,0 +1,93 @@
+"""Serving the application: on loopback unless told otherwise, with nothing fetched from elsewhere."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from dde.errors import DdeError
+
+__all__ = ["is_loopback", "origins_of", "serve"]
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine can reach an address.
+
+    Examples
+    --------
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    return address in ("localhost", "::1") or address.startswith("127.")
+
+
+def origins_of(address: str, port: int) -> list[str]:
+    """Return the origins whose pages may talk to a server: those that its own address has.
+
+    Examples
+    --------
+    >>> origins_of("127.0.0.1", 5006)
+    ['127.0.0.1:5006', 'localhost:5006']
+    """
+    if is_loopback(address):
+        names = [address, "localhost"]
+    elif address in ("0.0.0.0", "::"):
+        names = ["localhost", "127.0.0.1", socket.gethostname(), socket.getfqdn()]
+    else:
+        names = [address]
+    return [f"{name}:{port}" for name in dict.fromkeys(names)]
+
+
+def serve(make_page: Callable[[], Any], address: str, port: int, title: str, ready: Callable[[str], None]) -> None:
+    """Serve a page until interrupted; every session of a browser has its own.
+
+    Parameters
+    ----------
+    make_page : callable
+        Returns a new page.
+    address : str
+    port : int
+        0 for any that is free.
+    title : str
+    ready : callable
+        Told the address of the page once it can be opened.
+
+    Raises
+    ------
+    DdeError
+        When the address or the port can't be had.
+    """
+    from panel.io.server import get_server
+
+    port = port or _free_port(address)
+    try:
+        server = get_server(
+            make_page, port=port, address=address, websocket_origin=origins_of(address, port), title=title, start=False
+        )
+    except OSError as error:
+        raise DdeError(
+            f"{address}:{port} can't be served on ({error.strerror or error}), so there is no page. "
+            "Choose another --port, or an --address of this machine."
+        ) from error
+    server.start()
+    host = socket.gethostname() if address in ("0.0.0.0", "::") else address
+    try:
+        server.io_loop.add_callback(ready, f"http://{host}:{port}/")
+        server.io_loop.start()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.stop()
+
+
+def _free_port(address: str) -> int:
+    try:
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise DdeError(
+            f"{address} can't be served on ({error.strerror or error}), so there is no page. "
+            "Pass an --address of this machine, such as 127.0.0.1."
+        ) from error
