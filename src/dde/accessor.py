@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -28,7 +30,7 @@ class DdeDatasetAccessor:
         return select(self._obj, **wanted)
 
     def align(self, grid: object = "auto", interp: Method | None = None, **options: Any) -> xr.Dataset:
-        """Put the Dataset on another grid, or interpolate in another way; see :func:`dde.arrays.regrid.align`."""
+        """Put it on another grid or axis, or interpolate in another way; see :func:`dde.arrays.regrid.align`."""
         from dde.arrays.regrid import align
 
         return align(self._obj, grid, interp, **options)
@@ -56,6 +58,12 @@ class DdeDatasetAccessor:
         from dde.arrays.long_table import to_frame
 
         return to_frame(self._obj, dropna)
+
+    def to_parquet(self, path: str | os.PathLike[str], dropna: bool = True) -> Path:
+        """Write that table as parquet; see :func:`dde.arrays.long_table.to_parquet`."""
+        from dde.arrays.long_table import to_parquet
+
+        return to_parquet(self._obj, path, dropna)
 
     def plot(self, y: str | Sequence[str] | None = None, x: str = "cumulative_tokens", **options: Any) -> Any:
         """Draw curves, pretraining and post-training joined; see :func:`dde.plots.curves.plot_curves`."""

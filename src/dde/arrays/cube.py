@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+import itertools
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,11 @@ class Cube:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _ALIVE[self.key] = self
+        _remember(self)
+
+    def __deepcopy__(self, memo: object) -> Cube:
+        # It never changes, and its stores are not to be opened twice.
+        return self
 
     def _observations(self, metric: Metric, run_ids: tuple[str, ...]) -> Observations:
         """Return the observations of a metric; keeps those of its siblings that were read along with it."""
@@ -159,19 +164,25 @@ def build_chains(registry: Registry, run_ids: list[str]) -> Chains:
 # Cubes of the Datasets opened in this process, newest last, so that ds.dde.support() finds what its values were
 # made from after the Dataset has been loaded, sliced or aligned anew.
 _CUBES: OrderedDict[str, Cube] = OrderedDict()
-# Those and any that a lazy array, perhaps an unpickled one, still reads from.
-_ALIVE: WeakValueDictionary[str, Cube] = WeakValueDictionary()
+# Those and any that a lazy array, perhaps an unpickled one, still reads from, by age. Equal ones may come and go.
+_ALIVE: defaultdict[str, WeakValueDictionary[int, Cube]] = defaultdict(WeakValueDictionary)
+_AGES = itertools.count()
 _KEPT = 64
 
 # Siblings that were read along with a metric and not asked for yet: those of a few blocks.
 _SIBLINGS = 256
 
 
+def _remember(cube: Cube) -> None:
+    _ALIVE[cube.key][next(_AGES)] = cube
+
+
 def keep_cube(registry: Registry, how: Interpolation, metrics: Sequence[Metric], facts: list[str]) -> Cube:
     """Return a cube and remember it under a digest of `facts`."""
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
     cube = Cube(registry, how, key, tuple(metrics))
-    _ALIVE[key] = _CUBES[key] = cube
+    _remember(cube)
+    _CUBES[key] = cube
     _CUBES.move_to_end(key)
     while len(_CUBES) > _KEPT:
         _CUBES.popitem(last=False)
@@ -180,8 +191,9 @@ def keep_cube(registry: Registry, how: Interpolation, metrics: Sequence[Metric],
 
 def find_cube(key: str) -> Cube:
     """Return the cube with that key; raises SourceError when this process has not opened its sources."""
-    if key in _ALIVE:
-        return _ALIVE[key]
+    alive = dict(_ALIVE.get(key, {}))
+    if alive:
+        return alive[max(alive)]
     raise SourceError(
         "the stores behind this Dataset are not open in this process, so what its values were made from can't be "
         "looked up. Open them again with dde.open_lineages(...) and the same arguments, or compute this before saving."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +12,12 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from dde.arrays.lazy import DIMS
+from dde.arrays.layout import axis_of, cell_dims
 from dde.arrays.provenance import CHECKPOINT_TYPES, checkpoint_type
 from dde.curves.frames import LEADING_COLUMNS
+from dde.errors import SelectionError
 
-__all__ = ["to_frame"]
+__all__ = ["frames_of", "to_frame", "to_parquet"]
 
 
 def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
@@ -30,50 +34,99 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
     -------
     pandas.DataFrame
         The columns of :func:`dde.curves.frames.continuous_curves` but for `step`; `run_id` is the curve's own run
-        and `checkpoint_type` the type of the run that was training there.
+        and `checkpoint_type` the type of the run that was training there. The dimensions of a sweep, and another
+        axis, are columns, too.
+
+    Raises
+    ------
+    SelectionError
+        When it has no axis.
+    SourceError
+        When the stores behind the Dataset are not open in this process.
     """
-    missing = [d for d in DIMS if d not in dataset.dims]
-    wide = dataset.expand_dims(missing)
-    metrics = [str(n) for n, v in wide.data_vars.items() if set(v.dims) == set(DIMS)]
-    values = {name: wide[name].transpose(*DIMS).values for name in metrics}
-    run_ids = _along(wide, "run_id", ("lineage", "run"))
-    shape = tuple(wide.sizes[d] for d in DIMS)
-    keep = np.broadcast_to((run_ids != "")[:, :, None], shape)
+    rule = axis_of(dataset)
+    if rule is None:
+        raise SelectionError(
+            "the Dataset has no coordinate of tokens, so its rows have no place on an axis. "
+            "Keep cumulative_tokens, which dde.open_lineages() gives."
+        )
+    if rule.name not in dataset.dims:
+        dataset = dataset.expand_dims(rule.name)
+    # Lineages first, then runs or the dimensions of a sweep, the axis last.
+    dims = sorted(cell_dims(dataset), key=lambda d: d != "lineage")
+    dims.append(rule.name)
+    metrics = [str(n) for n, v in dataset.data_vars.items() if rule.name in v.dims and set(v.dims) <= set(dims)]
+    sizes = {d: dataset.sizes[d] for d in dims}
+    values = {name: _spread(dataset[name], sizes) for name in metrics}
+    keep = np.array(_spread(dataset["run_id"] != "", sizes))
     if dropna:
-        some = np.zeros(shape, bool)
+        some = np.zeros(keep.shape, bool)
         for column in values.values():
             some |= ~np.isnan(column)
-        keep = keep & some
+        keep &= some
     # Rows are picked before columns are made: most cells of a Dataset hold nothing.
-    at = dict(zip(DIMS, np.nonzero(keep), strict=True))
-    table: dict[str, object] = {}
-    for name in LEADING_COLUMNS:
+    at = dict(zip(dims, np.nonzero(keep), strict=True))
+    rows = len(at[rule.name])
+    table: dict[str, Any] = {}
+    # What a sweep or another axis is along is a column, too.
+    for name in dict.fromkeys([*LEADING_COLUMNS, *dims[1:]]):
         source = "lineage" if name == "lineage_id" else name
         if source in dataset.coords:
-            dims = _NATIVE.get(source, (source,) if source in DIMS else _LINEAGE)
-            table[name] = _along(wide, source, dims)[tuple(at[d] for d in dims)]
+            coordinate = dataset[source].variable
+            picked = tuple(at[str(d)] for d in coordinate.dims)
+            table[name] = coordinate.values[picked] if picked else np.full(rows, coordinate.values.item())
+    if "cumulative_compute" not in table and {"n_params", "cumulative_tokens"} <= set(dataset.coords):
+        table["cumulative_compute"] = _spread(6.0 * dataset["n_params"] * dataset["cumulative_tokens"], sizes)[keep]
     for name in metrics:
         table[name] = values[name][keep]
-    kinds = checkpoint_type(dataset).expand_dims(missing).transpose(*DIMS).values[keep]
-    table["checkpoint_type"] = np.array(CHECKPOINT_TYPES, object)[kinds]
+    table["checkpoint_type"] = np.array(CHECKPOINT_TYPES, object)[_spread(checkpoint_type(dataset), sizes)[keep]]
     return pd.DataFrame(table)
 
 
-_CELL, _LINEAGE, _RUN = ("lineage", "run"), ("lineage",), ("run",)
-# Dimensions of the columns, whatever a selection has dropped.
-_NATIVE: dict[str, tuple[str, ...]] = {
-    "run_id": _CELL,
-    "cumulative_compute": ("lineage", "cumulative_tokens"),
-    "run_type": _RUN,
-    "learning_rate": _RUN,
-    "posttraining_method": _RUN,
-    "finetune_tokens": _RUN,
-    "epochs": _RUN,
-    "dpo_beta": _RUN,
-}
+def _spread(array: xr.DataArray, sizes: dict[str, int]) -> npt.NDArray[Any]:
+    """Return values over dimensions, also those that a selection has dropped."""
+    wide = array.variable.set_dims(sizes)  # type: ignore[no-untyped-call]
+    return np.asarray(wide.transpose(*sizes).values)
 
 
-def _along(dataset: xr.Dataset, name: str, dims: tuple[str, ...]) -> npt.NDArray[Any]:
-    """Return a coordinate's values along `dims`, also those that a selection has dropped from it."""
-    coordinate = dataset[name].variable.set_dims({d: dataset.sizes[d] for d in dims})  # type: ignore[no-untyped-call]
-    return np.asarray(coordinate.transpose(*dims).values)
+def to_parquet(dataset: xr.Dataset, path: str | os.PathLike[str], dropna: bool = True) -> Path:
+    """Write the long table of :func:`to_frame` as parquet, a lineage at a time.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    path : path-like
+        File to write; replaced whole where it exists.
+    dropna : bool, default True
+        Leave out rows without any metric.
+
+    Returns
+    -------
+    Path
+        The file. Its schema's metadata holds the Dataset's attributes, which say what made it, as JSON under
+        ``dde``.
+
+    Raises
+    ------
+    SourceError
+        When the stores behind the Dataset are not open in this process.
+
+    Examples
+    --------
+    >>> import dde, pandas
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> len(pandas.read_parquet(to_parquet(ds, "piqa.parquet"))) == len(to_frame(ds))
+    True
+    """
+    from dde.arrays.frame_files import write_frames
+
+    return write_frames(frames_of(dataset, dropna), Path(path), dict(dataset.attrs))
+
+
+def frames_of(dataset: xr.Dataset, dropna: bool = True) -> Iterator[pd.DataFrame]:
+    """Give the long table of one lineage after the other, with the same columns."""
+    if "lineage" not in dataset.dims:
+        yield to_frame(dataset, dropna)
+        return
+    for k in range(dataset.sizes["lineage"]):
+        yield to_frame(dataset.isel(lineage=[k]), dropna)

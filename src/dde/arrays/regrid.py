@@ -15,7 +15,7 @@ from dde.arrays.lazy import TOKENS_ATTRS, lazy_tokens, lazy_variable
 from dde.arrays.provenance import cube_of
 from dde.arrays.untouched import source_of
 from dde.curves.alignment import Interpolation, Method, interpolate
-from dde.curves.axes import AxisRule, resolve_axis
+from dde.curves.axes import AxisRule, resolve_axis, tokens_at, tokens_per_unit
 from dde.curves.grids import DEFAULT_MAX_POINTS, Points, resolve_grid
 from dde.errors import SelectionError
 
@@ -159,9 +159,8 @@ def _coordinates(
         coords["cumulative_tokens"] = lazy_tokens(onto, run_ids, points, rule, cells)
     else:
         dims = (*n_params.dims, rule.name)
-        scale = n_params.values[..., None] * (6.0 if rule.name == "cumulative_compute" else 1.0)
         if rule.by == "lineage":
-            tokens = np.rint(scale * points).astype(np.int64)
+            tokens = tokens_at(points, 0.0, tokens_per_unit(rule, n_params.values[..., None]))
             coords["cumulative_tokens"] = xr.Variable(dims, tokens, TOKENS_ATTRS)
         else:
             tokens = np.broadcast_to(points.astype(np.int64), (*n_params.shape, len(points)))

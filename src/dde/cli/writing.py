@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -16,6 +14,8 @@ import typer
 import xarray as xr
 from dask.callbacks import Callback
 
+from dde.arrays.frame_files import whole_file, write_frames
+from dde.arrays.long_table import frames_of
 from dde.cli.output import Advance
 from dde.errors import DdeError, near_names
 
@@ -78,7 +78,7 @@ def write_dataset(dataset: xr.Dataset, path: Path, advance: Advance) -> None:
     # Metrics alone: what type a text coordinate has is known only to one that is in memory.
     blocks = dataset.assign({n: dataset.variables[n].chunk(size) for n in dataset.data_vars})
     # One block after the other: reading is what takes long, and memory stays small.
-    with _whole(path) as part, dask.config.set(scheduler="synchronous"), _Progress(advance):
+    with _told(path), whole_file(path) as part, dask.config.set(scheduler="synchronous"), _Progress(advance):
         if path.suffix == ".zarr":
             blocks.to_zarr(part, mode="w", zarr_format=3, consolidated=False)
         else:
@@ -87,65 +87,27 @@ def write_dataset(dataset: xr.Dataset, path: Path, advance: Advance) -> None:
 
 def write_frame(frames: Iterable[pd.DataFrame], path: Path) -> None:
     """Write frames with the same columns, one after the other, to a ``.csv`` or ``.parquet`` file."""
-    with _whole(path) as part:
-        if path.suffix == ".csv":
-            with part.open("w", newline="", encoding="utf-8") as file:
-                for k, frame in enumerate(frames):
-                    frame.to_csv(file, index=False, header=k == 0)
-            return
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        writer = None
-        try:
-            for frame in frames:
-                table = pa.Table.from_pandas(frame, preserve_index=False)
-                if writer is None:
-                    writer = pq.ParquetWriter(part, _typed(table.schema))
-                writer.write_table(table.cast(writer.schema))
-        finally:
-            if writer is not None:
-                writer.close()
-
-
-def _typed(schema: Any) -> Any:
-    """Return a schema whose columns without any value are text, which they are wherever they have one."""
-    import pyarrow as pa
-
-    for k, field in enumerate(schema):
-        if pa.types.is_null(field.type):
-            schema = schema.set(k, field.with_type(pa.string()))
-    return schema
+    with _told(path):
+        write_frames(frames, path)
 
 
 def _frames(dataset: xr.Dataset, advance: Advance) -> Iterator[pd.DataFrame]:
-    count = dataset.sizes["lineage"]
-    for k in range(count):
-        frame: pd.DataFrame = dataset.isel(lineage=[k]).dde.to_frame()
+    for k, frame in enumerate(frames_of(dataset)):
         yield frame
-        advance(k + 1, count)
+        advance(k + 1, dataset.sizes["lineage"])
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which takes the place of `path` once all is written."""
-    part = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+def _told(path: Path) -> Iterator[None]:
+    """Say in one line when a file can't be written."""
     try:
-        yield part
-        if path.is_dir():
-            shutil.rmtree(path)
-        part.replace(path)
+        yield
     except OSError as error:
         if isinstance(error, DdeError):
             raise
         raise DdeError(
             f"{path} can't be written ({error.strerror or error}). Free space, or choose another place."
         ) from error
-    finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
 
 
 class _Progress(Callback):

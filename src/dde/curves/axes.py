@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from dde.curves.grids import Points
 from dde.errors import UnknownNameError, near_names
 from dde.relations.registry import Registry
 
-__all__ = ["AXES", "AxisRule", "axis_lines", "positions_on", "resolve_axis", "tokens_at"]
+__all__ = ["AXES", "AxisRule", "axis_lines", "positions_on", "resolve_axis", "tokens_at", "tokens_per_unit"]
 
 Float64 = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
@@ -104,8 +104,7 @@ def axis_lines(registry: Registry, run_ids: Texts, rule: AxisRule) -> tuple[Floa
         if rule.by != "run":
             offset[at], scale[at] = 0.0, 1.0
             if rule.by == "lineage":
-                n_params = registry.bases[registry.chain(run_id)[0]].size.n_params
-                scale[at] = n_params * (6.0 if rule.name == "cumulative_compute" else 1.0)
+                scale[at] = tokens_per_unit(rule, registry.bases[registry.chain(run_id)[0]].size.n_params)
             continue
         placed = registry.placed.get(run_id)
         start = 0 if placed is None else placed.branch_tokens
@@ -119,7 +118,12 @@ def axis_lines(registry: Registry, run_ids: Texts, rule: AxisRule) -> tuple[Floa
     return offset, scale
 
 
-def tokens_at(values: Points, offset: float, scale: float) -> npt.NDArray[np.int64]:
+def tokens_per_unit(rule: AxisRule, n_params: Any) -> Any:
+    """Return the tokens that a unit of an axis by lineage stands for, by the base's exact parameters."""
+    return 1 / (6.0 * n_params) if rule.name == "cumulative_compute" else n_params * 1.0
+
+
+def tokens_at(values: Points, offset: float, scale: Any) -> npt.NDArray[np.int64]:
     """Return the whole tokens at points of an axis.
 
     Examples
@@ -127,9 +131,9 @@ def tokens_at(values: Points, offset: float, scale: float) -> npt.NDArray[np.int
     >>> tokens_at(np.array([0.0, 0.5, 1.0]), 100.0, 7.0).tolist()
     [100, 104, 107]
     """
-    if values.dtype.kind == "i" and scale == 1.0:
+    if values.dtype.kind == "i" and np.ndim(scale) == 0 and scale == 1.0:
         return np.asarray(values + int(offset), np.int64)
-    return np.rint(offset + scale * values).astype(np.int64)
+    return np.asarray(np.rint(offset + scale * values), np.int64)
 
 
 def positions_on(tokens: Sequence[npt.NDArray[np.int64]], offset: float, scale: float, rule: AxisRule) -> list[Points]:

@@ -1,0 +1,198 @@
+"""Other axes than cumulative tokens: values against the plain reference, labels, laziness, round trips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dde
+from dde.curves.axes import AXES, resolve_axis
+from dde.errors import SelectionError, UnknownNameError
+from dde.repository import RunRepository
+from fakes import FakeStore, FakeTables
+from reference import ReferenceRun
+from small_stores import FINAL, example, stores
+
+N_PARAMS = 3_744_832
+OTHERS = [name for name in AXES if name != "cumulative_tokens"]
+
+
+def opened(**options: Any) -> xr.Dataset:
+    return RunRepository(*example()).to_dataset(**options)  # type: ignore[arg-type]
+
+
+def tokens_of(axis: str, value: float, run: ReferenceRun, end: float, n_params: int) -> int | None:
+    """The tokens that a point of an axis means, said once more: plainly, and for one run."""
+    if axis == "cumulative_compute":
+        return round(value / (6 * n_params))
+    if axis == "tokens_per_parameter":
+        return round(value * n_params)
+    if axis == "post_tokens":
+        return None if run.parent is None else run.branch + round(value)
+    start = 0 if run.parent is None else run.branch
+    return None if np.isnan(end) or end <= start else start + round(value * (end - start))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    stores(),
+    st.sampled_from(OTHERS),
+    st.sampled_from(["auto", 7, "union"]),
+    st.sampled_from(["linear", "log", "nearest", "previous"]),
+    st.booleans(),
+)
+def test_every_cell_on_any_axis_equals_the_reference(
+    made: tuple[FakeTables, FakeStore, dict[str, ReferenceRun]], axis: str, grid: Any, method: Any, bridge: bool
+) -> None:
+    tables, store, truth = made
+    ds = RunRepository(tables, store).to_dataset(metrics=["piqa"])  # type: ignore[arg-type]
+    there = ds.dde.align(grid, method, axis=axis, bridge=bridge)
+    assert there.piqa.dims == ("lineage", "run", axis)
+    points = there[axis].values
+    assert (np.diff(points) > 0).all()
+    support = there.dde.support("piqa").values
+    tokens = xr.broadcast(there.cumulative_tokens, there.piqa)[0].transpose("lineage", "run", axis).values
+    for i, j in np.ndindex(there.run_id.shape):
+        run_id = str(there.run_id.values[i, j])
+        if not run_id:
+            assert np.isnan(there.piqa.values[i, j]).all()
+            continue
+        run, end, n = truth[run_id], float(there.end_tokens[i, j]), int(there.n_params[i])
+        for k, point in enumerate(points.tolist()):
+            at = tokens_of(axis, point, run, end, n)
+            cell = there.piqa.values[i, j, k]
+            if at is None:
+                assert np.isnan(cell)
+                assert np.isnan(tokens[i, j, k])
+                continue
+            # Halves may be rounded to either whole token; the value is that of the token said.
+            assert abs(at - tokens[i, j, k]) <= 1
+            at = int(tokens[i, j, k])
+            expected = run.value(at, method, True, bridge)
+            np.testing.assert_allclose(cell, expected, rtol=1e-12, atol=1e-15)
+            assert support[i, j, k] == run.support(at, expected)
+            observed = run.observation(at)
+            assert observed is None or cell == observed
+
+
+@pytest.mark.parametrize("axis", OTHERS)
+def test_an_auto_grid_holds_every_evaluation_exactly(axis: str) -> None:
+    ds = opened(metrics=["piqa"])
+    there = ds.dde.align(axis=axis)
+    own = ds.dde.support("piqa") == 1
+    if AXES[axis].by == "run":
+        # Only what a run has from its branch on is on such an axis.
+        after = (ds.cumulative_tokens >= ds.branch_tokens) | (ds.run == "pretraining")
+        own = own & after & ((ds.run != "pretraining") | (axis != "post_tokens"))
+    seen = sorted(ds.piqa.where(own).values[own.values].tolist())
+    assert len(seen) >= 5
+    kept = there.piqa.where(there.dde.support("piqa") == 1)
+    assert sorted(kept.values[np.isfinite(kept.values)].tolist()) == seen
+
+
+def test_sweeps_start_at_zero_since_the_branch() -> None:
+    there = opened(metrics=["piqa"]).dde.align(axis="post_tokens")
+    a = there.piqa.sel(lineage="dolma1_7-4M-default", run="sft_lr=1e-05_fullx1").dropna("post_tokens")
+    assert a.post_tokens.values.tolist()[0] == 0
+    assert float(a[0]) == 0.6  # the base's last evaluation, which is where the run starts from
+    assert float(a.sel(post_tokens=2e8)) == 0.7
+    assert there.piqa.sel(run="pretraining").isnull().all()
+    assert there.post_tokens.attrs["units"] == "tokens"
+    assert there.post_tokens.dtype == np.int64
+
+
+def test_compute_and_tokens_per_parameter_follow_from_exact_parameters() -> None:
+    ds = opened(metrics=["piqa"])
+    compute = ds.dde.align([6 * N_PARAMS * FINAL], axis="compute")
+    assert compute.cumulative_tokens.values.tolist() == [[FINAL], [FINAL]]
+    assert float(compute.piqa.sel(run="pretraining", lineage="dolma1_7-4M-default").squeeze()) == 0.6
+    chinchilla = ds.dde.align([20.0], axis="tokens_per_parameter")
+    assert chinchilla.cumulative_tokens.values[0, 0] == 20 * N_PARAMS
+    np.testing.assert_allclose(chinchilla.cumulative_compute.values[0, 0], 6 * N_PARAMS * 20 * N_PARAMS)
+
+
+def test_fractions_end_where_runs_end() -> None:
+    there = opened(metrics=["piqa"]).dde.align([0.0, 0.5, 1.0, 1.5], axis="fraction_of_training")
+    ends = there.cumulative_tokens.sel(fraction_of_training=1.0)
+    np.testing.assert_array_equal(ends.values, there.end_tokens.values)
+    starts = there.cumulative_tokens.sel(fraction_of_training=0.0)
+    np.testing.assert_array_equal(starts.values[:, 1:], there.branch_tokens.values[:, 1:])
+    assert there.piqa.sel(fraction_of_training=1.5).isnull().all()
+
+
+def test_another_axis_is_lazy_and_survives_files(tmp_path: Path) -> None:
+    tables, store = example()
+    ds = RunRepository(tables, store).to_dataset(metrics=["piqa", "train_loss"])  # type: ignore[arg-type]
+    there = ds.dde.align(axis="post_tokens")
+    assert not tables.calls
+    assert not store.evaluation_calls
+    repr(there)
+    assert not tables.calls
+    one = there.piqa.sel(run="sft_lr=1e-05_fullx1").isel(lineage=0)
+    one.load()
+    assert [runs for runs, _ in store.evaluation_calls] == [("a",)]
+    there.to_zarr(tmp_path / "post.zarr", consolidated=False)
+    again = xr.open_dataset(tmp_path / "post.zarr", engine="zarr", consolidated=False)
+    xr.testing.assert_identical(again.load(), there.load())
+
+
+def test_selections_of_another_axis_keep_working() -> None:
+    there = opened(metrics=["piqa"]).dde.align(axis="post_tokens")
+    a = there.dde.sel(lineage="dolma1_7-4M-default", run="sft_lr=1e-05_fullx1", post_tokens=int(2e8))
+    assert float(a.piqa) == 0.7
+    assert int(a.dde.support("piqa")) == 1
+    some = there.dde.sel(reduce_loss="sum")
+    assert set(some.run_id.values.ravel()) == {"a", ""} - ({""} if some.run_id.size == 1 else set())
+    kinds = there.dde.checkpoint_type()
+    sft = kinds.sel(lineage="dolma1_7-4M-default", run="sft_lr=1e-05_fullx1")
+    assert sft.sel(post_tokens=0) == 1
+    assert sft.sel(post_tokens=int(2e8)) == 2
+    revision = there.dde.revision().sel(lineage="dolma1_7-4M-default", run="sft_lr=1e-05_fullx1")
+    assert revision.revision.sel(post_tokens=0).item() == "step5725-seed-default"
+
+
+def test_back_and_forth_is_where_it_started() -> None:
+    ds = opened(metrics=["piqa"])
+    back = ds.dde.align(axis="tokens_per_parameter").dde.align(axis="cumulative_tokens")
+    xr.testing.assert_equal(back.piqa.drop_vars("run_id"), ds.piqa.drop_vars("run_id"))
+    same_axis = ds.dde.align(axis="post_tokens").dde.align(5)
+    assert same_axis.piqa.dims[-1] == "post_tokens"
+    assert same_axis.sizes["post_tokens"] == 5
+
+
+def test_computed_variables_move_along_between_their_points() -> None:
+    ds = opened(metrics=["piqa"])
+    ds["doubled"] = 2 * ds.piqa
+    there = ds.dde.align(axis="post_tokens")
+    np.testing.assert_allclose(there.doubled.values, 2 * there.piqa.values)
+
+
+def test_long_tables_hold_the_axis() -> None:
+    there = opened(metrics=["piqa"]).dde.align(axis="post_tokens")
+    frame = there.dde.to_frame()
+    assert {"post_tokens", "cumulative_tokens", "cumulative_compute", "piqa", "checkpoint_type"} <= set(frame)
+    a = frame[frame.run_id == "a"]
+    np.testing.assert_array_equal(a.cumulative_tokens - a.post_tokens, FINAL)
+    np.testing.assert_allclose(a.cumulative_compute, 6 * N_PARAMS * a.cumulative_tokens)
+
+
+def test_unknown_axes_name_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="fraction_of_training"):
+        opened().dde.align(axis="fraction")
+    assert resolve_axis("tokens").name == "cumulative_tokens"
+    with pytest.raises(SelectionError, match="dimension of tokens"):
+        opened().isel(cumulative_tokens=0).dde.align(4)
+
+
+def test_a_suite_on_every_axis() -> None:
+    ds = dde.tutorial.open_lineages("tiny", metrics=["arc_easy", "train_loss"])
+    for axis in OTHERS:
+        there = ds.dde.align(32, axis=axis)
+        assert there.arc_easy.notnull().any()
+        assert int((there.dde.support("arc_easy") > 0).sum()) == int(there.arc_easy.notnull().sum())
