@@ -35,6 +35,24 @@ class DdeDatasetAccessor:
 
         return align(self._obj, grid, interp, **options)
 
+    def final(self, metric: str) -> xr.DataArray:
+        """Return what each run ends at; see :func:`dde.arrays.outcomes.final`."""
+        from dde.arrays.outcomes import final
+
+        return final(self._obj, metric)
+
+    def base_curves(self) -> xr.Dataset:
+        """Return the curves of the bases alone; see :func:`dde.arrays.outcomes.base_curves`."""
+        from dde.arrays.outcomes import base_curves
+
+        return base_curves(self._obj)
+
+    def difference_to_base(self) -> xr.Dataset:
+        """Return what post-training changed; see :func:`dde.arrays.outcomes.difference_to_base`."""
+        from dde.arrays.outcomes import difference_to_base
+
+        return difference_to_base(self._obj)
+
     def support(self, metric: str) -> xr.DataArray:
         """Return how each cell of a metric is known; see :func:`dde.arrays.provenance.support`."""
         from dde.arrays.provenance import support

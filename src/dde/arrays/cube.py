@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -24,6 +24,7 @@ from dde.relations.registry import Registry
 __all__ = ["Cube", "build_chains", "find_cube", "keep_cube"]
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 Texts = npt.NDArray[np.object_]
 TOKENS = AXES["cumulative_tokens"]
 
@@ -98,6 +99,14 @@ class Cube:
             assert codes is not None
             out[at] = codes
         return out.reshape(*run_ids.shape, len(points))
+
+    def observations(self, metric: Metric, run_ids: Iterable[str]) -> dict[str, tuple[Int64, Float64]]:
+        """Return tokens and values of the own observations of each run, ascending."""
+        asked = tuple(dict.fromkeys(r for r in run_ids if r))
+        if not asked:
+            return {}
+        own = self._observations(metric, asked)
+        return {run_id: own.of(i) for i, run_id in enumerate(asked)}
 
     def tokens(self, run_ids: Texts, points: Points, rule: AxisRule) -> Float64:
         """Return the cumulative tokens of each run at each point; NaN where it has no place on the axis."""
