@@ -35,6 +35,20 @@ class DdeDatasetAccessor:
 
         return align(self._obj, grid, interp, **options)
 
+    def sweep(self, *names: str) -> xr.Dataset:
+        """Turn ``run`` into dimensions of hyperparameters; see :func:`dde.arrays.sweep.sweep`."""
+        from dde.arrays.sweep import sweep
+
+        return sweep(self._obj, *names)
+
+    def mean_over(
+        self, over: str | Sequence[str], min_count: int | None = None, interval: float | None = 0.95
+    ) -> xr.Dataset:
+        """Return means over seeds or replicates, and their spread; see :func:`dde.arrays.averages.mean_over`."""
+        from dde.arrays.averages import mean_over
+
+        return mean_over(self._obj, over, min_count, interval)
+
     def final(self, metric: str) -> xr.DataArray:
         """Return what each run ends at; see :func:`dde.arrays.outcomes.final`."""
         from dde.arrays.outcomes import final

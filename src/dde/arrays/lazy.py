@@ -16,14 +16,34 @@ from dde.curves.axes import AxisRule
 from dde.curves.grids import Points
 from dde.names import Metric
 
-__all__ = ["DIMS", "MetricArray", "TokensArray", "lazy_tokens", "lazy_variable"]
+__all__ = ["DIMS", "TOKENS_ATTRS", "BlockArray", "MetricArray", "TokensArray", "lazy_tokens", "lazy_variable"]
 
 #: Dimensions of a Dataset as it is opened, in order.
 DIMS = ("lineage", "run", "cumulative_tokens")
 
 
-class _CellsArray(BackendArray):
-    """Cells of runs along an axis; indexing makes the block asked for.
+class BlockArray(BackendArray):
+    """An array whose blocks are made when they are asked for; a subclass has `shape`, `dtype` and makes them."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        """Return the block as a NumPy array."""
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
+        block = self._block(tuple(_positions(k, n) for k, n in zip(key, self.shape, strict=True)))
+        scalar = tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)
+        return np.asarray(block[scalar])
+
+    def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
+        """Return the block at these positions along each dimension."""
+        raise NotImplementedError
+
+
+class _CellsArray(BlockArray):
+    """Cells of runs along an axis.
 
     Parameters
     ----------
@@ -40,17 +60,11 @@ class _CellsArray(BackendArray):
         self.shape = (*run_ids.shape, len(points))
         self.dtype = np.dtype(np.float64)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        """Return the block as a NumPy array."""
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+    def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
+        *cells, last = at
+        return self._make(self.run_ids[np.ix_(*cells)] if cells else self.run_ids, self.points[last])
 
-    def _read(self, key: tuple[Any, ...]) -> npt.NDArray[np.float64]:
-        *cells, last = (_positions(k, n) for k, n in zip(key, self.shape, strict=True))
-        block = self._make(self.run_ids[np.ix_(*cells)] if cells else self.run_ids, self.points[last])
-        scalar = tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)
-        return np.asarray(block[scalar])
-
-    def _make(self, run_ids: npt.NDArray[np.object_], points: Points) -> npt.NDArray[np.float64]:
+    def _make(self, run_ids: npt.NDArray[np.object_], points: Points) -> npt.NDArray[Any]:
         raise NotImplementedError
 
 
