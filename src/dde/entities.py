@@ -54,6 +54,11 @@ class TrainingRun:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.run_id!r}, {self.run_type!r})"
 
+    def _repr_html_(self) -> str:
+        from dde.html import run_html
+
+        return run_html(self)
+
     @property
     def parent_run_id(self) -> str | None:
         """Id of the run it starts from; None for a pretraining run, and where no parent was found."""
@@ -184,6 +189,11 @@ class TrainingLineage:
     def __repr__(self) -> str:
         return f"TrainingLineage({self.lineage_id!r}, {len(self._member_ids)} derived runs)"
 
+    def _repr_html_(self) -> str:
+        from dde.html import lineage_html
+
+        return lineage_html(self)
+
     @property
     def lineage_id(self) -> str:
         """Label of the lineage."""
@@ -271,6 +281,11 @@ class TrainingLineage:
 
 class LineageList(list[TrainingLineage]):
     """Lineages, with what can be done to all of them at once."""
+
+    def _repr_html_(self) -> str:
+        from dde.html import lineages_html
+
+        return lineages_html(self)
 
     def to_dataset(self, **options: Any) -> xr.Dataset:
         """Return the lineages as one Dataset; `options` as in :func:`dde.open_lineages`."""

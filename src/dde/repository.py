@@ -91,6 +91,11 @@ class RunRepository:
     def __repr__(self) -> str:
         return f"RunRepository({self.pretraining_source!r}, {self.posttraining_source!r})"
 
+    def _repr_html_(self) -> str:
+        from dde.html import repository_html
+
+        return repository_html(self)
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_runs"}
 
@@ -287,6 +292,11 @@ class DataDecideEvolved:
 
     def __repr__(self) -> str:
         return f"DataDecideEvolved({self.repository!r})"
+
+    def _repr_html_(self) -> str:
+        from dde.html import repository_html
+
+        return repository_html(self.repository, "DataDecideEvolved")
 
     def get_scaling_analysis(
         self, final_run_ids: Iterable[str], metrics: str | Iterable[str] | None = None
