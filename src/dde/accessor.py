@@ -111,16 +111,54 @@ class DdeDatasetAccessor:
 
 
 class DdeDataArrayAccessor:
-    """Operations on one metric of a Dataset of lineages."""
+    """Operations on one metric of a Dataset of lineages; each is that of a Dataset with this metric alone."""
 
     def __init__(self, array: xr.DataArray) -> None:
         self._obj = array
+
+    @property
+    def _dataset(self) -> xr.Dataset:
+        return self._obj.to_dataset(name=self._obj.name or "value")
+
+    def _array(self, dataset: xr.Dataset) -> xr.DataArray:
+        array = dataset[self._obj.name or "value"]
+        return array if self._obj.name else array.rename(None)
 
     def sel(self, **wanted: Any) -> xr.DataArray:
         """Select over any coordinates at once; see :func:`dde.arrays.select.select`."""
         from dde.arrays.select import select
 
         return select(self._obj, **wanted)
+
+    def align(self, grid: object = "auto", interp: Method | None = None, **options: Any) -> xr.DataArray:
+        """Put it on another grid or axis, or interpolate in another way; see :func:`dde.arrays.regrid.align`."""
+        return self._array(self._dataset.dde.align(grid, interp, **options))
+
+    def sweep(self, *names: str) -> xr.DataArray:
+        """Turn ``run`` into dimensions of hyperparameters; see :func:`dde.arrays.sweep.sweep`."""
+        return self._array(self._dataset.dde.sweep(*names))
+
+    def mean_over(
+        self, over: str | Sequence[str], min_count: int | None = None, interval: float | None = 0.95
+    ) -> xr.Dataset:
+        """Return means over seeds or replicates, and their spread; see :func:`dde.arrays.averages.mean_over`."""
+        from dde.arrays.averages import mean_over
+
+        return mean_over(self._dataset, over, min_count, interval)
+
+    def final(self) -> xr.DataArray:
+        """Return what each run ends at; see :func:`dde.arrays.outcomes.final`."""
+        from dde.arrays.outcomes import final
+
+        return final(self._dataset, str(self._obj.name or "value"))
+
+    def base_curves(self) -> xr.DataArray:
+        """Return the curves of the bases alone; see :func:`dde.arrays.outcomes.base_curves`."""
+        return self._array(self._dataset.dde.base_curves())
+
+    def difference_to_base(self) -> xr.DataArray:
+        """Return what post-training changed; see :func:`dde.arrays.outcomes.difference_to_base`."""
+        return self._array(self._dataset.dde.difference_to_base())
 
     def support(self) -> xr.DataArray:
         """Return how each cell is known; see :func:`dde.arrays.provenance.support`."""
@@ -133,3 +171,27 @@ class DdeDataArrayAccessor:
         from dde.arrays.provenance import checkpoint_type
 
         return checkpoint_type(self._obj)
+
+    def revision(self) -> xr.Dataset:
+        """Return each cell's checkpoint on the Hub; see :func:`dde.arrays.provenance.revision`."""
+        from dde.arrays.provenance import revision
+
+        return revision(self._obj)
+
+    def to_frame(self, dropna: bool = True) -> pd.DataFrame:
+        """Return a long table with the seed's columns; see :func:`dde.arrays.long_table.to_frame`."""
+        from dde.arrays.long_table import to_frame
+
+        return to_frame(self._dataset, dropna)
+
+    def to_parquet(self, path: str | os.PathLike[str], dropna: bool = True) -> Path:
+        """Write that table as parquet; see :func:`dde.arrays.long_table.to_parquet`."""
+        from dde.arrays.long_table import to_parquet
+
+        return to_parquet(self._dataset, path, dropna)
+
+    def plot(self, x: str = "cumulative_tokens", **options: Any) -> Any:
+        """Draw curves, pretraining and post-training joined; see :func:`dde.plots.curves.plot_curves`."""
+        from dde.plots.curves import plot_curves
+
+        return plot_curves(self._dataset, None, x, **options)

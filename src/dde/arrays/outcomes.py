@@ -90,12 +90,15 @@ def _last_cells(
         raise SelectionError(
             f"{str(array.name)!r} has no dimension of tokens, so no last value. Select several points, or none."
         )
-    made, tokens = xr.broadcast(array.reset_coords(drop=True), dataset["cumulative_tokens"].reset_coords(drop=True))
+    made, tokens = xr.broadcast(
+        array.reset_coords(drop=True).compute(), dataset["cumulative_tokens"].reset_coords(drop=True)
+    )
     own = made.notnull()
     if "branch_tokens" in dataset.coords:
         branch = dataset["branch_tokens"].reset_coords(drop=True)
         own = own & ((tokens > branch) | branch.isnull())
-    last = tokens.where(own, -1).argmax(rule.name)
+    own = own.compute()  # coordinates of a reopened Dataset may be chunked
+    last = tokens.compute().where(own, -1).argmax(rule.name)
     some = own.any(rule.name)
     chosen = (a.isel({rule.name: last}).where(some).transpose(*cells) for a in (made, tokens))
     values, at = (np.asarray(a.values, np.float64) for a in chosen)
