@@ -49,18 +49,20 @@ class Controls:
             "params": _several("Size", _values(dataset, "params")),
             "data": _several("Data recipe", _values(dataset, "data")),
             "seed": _several("Seed", _values(dataset, "seed_name")),
-            "tuned": pn.widgets.Checkbox(name="only with matching post-training runs", margin=(0, 10, 6, 10)),
+            "tuned": pn.widgets.Checkbox(label="only with matching post-training runs", margin=(0, 10, 6, 10)),
             "lineage": _several("Lineages", [], placeholder="type to search"),
             "method": _several("Method", _labelled(self._runs["method"])),
             "learning_rate": _several("Learning rate", _labelled(self._runs["learning_rate"])),
             "budget": _several("Tokens × epochs", list(dict.fromkeys(self._runs["budget"]))),
             "run": _several("Runs", []),
-            "metrics": _several("Metrics", list(map(str, dataset.data_vars)), placeholder="type to search"),
+            "metrics": _several(
+                "To draw, side by side", list(map(str, dataset.data_vars)), placeholder="type to search"
+            ),
             "x": _one("Axis", {AXES[name].label: name for name in axes_of(dataset)}),
-            "log_x": pn.widgets.Checkbox(name="logarithmic axis", margin=(2, 10)),
-            "zoom": pn.widgets.Checkbox(name="enlarge what follows the branch", value=True, margin=(2, 10, 8, 10)),
+            "log_x": pn.widgets.Checkbox(label="logarithmic axis", margin=(2, 10)),
+            "zoom": pn.widgets.Checkbox(label="enlarge what follows the branch", value=True, margin=(2, 10, 8, 10)),
             "grid": _one("Grid", list(GRIDS)),
-            "points": pn.widgets.IntInput(name="Points", value=200, start=2, end=4096, step=50, **_WIDE),
+            "points": pn.widgets.IntInput(label="Points", value=200, start=2, end=4096, step=50, **_WIDE),
             "interp": _one("Between observations", list(INTERPOLATIONS)),
             "hue_by": _one("Colour", _coordinates(dataset, types=True)),
             "style_by": _one("Marker", _coordinates(dataset, types=True)),
@@ -153,8 +155,8 @@ class Controls:
             widget.param.update(options=found, value=kept)
         total = self._dataset.sizes["lineage"]
         of = f"{len(lineages)} of {total}" if len(lineages) < total else f"{total}"
-        self.widgets["lineage"].name = f"Lineages to show ({of} to choose from)"
-        self.widgets["run"].name = f"Treatments ({len(runs)})"
+        self.widgets["lineage"].label = f"Lineages to show ({of} to choose from)"
+        self.widgets["run"].label = f"Treatments ({len(runs)})"
 
     def _start(self, initial: Mapping[str, Any]) -> None:
         for name in initial:
@@ -199,12 +201,12 @@ _WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "min_width": 110}
 
 def _several(name: str, options: Any, placeholder: str = "all") -> Any:
     return pn.widgets.MultiChoice(
-        name=name, options=options, placeholder=placeholder, option_limit=_LISTED, search_option_limit=_LISTED, **_WIDE
+        label=name, options=options, placeholder=placeholder, option_limit=_LISTED, search_option_limit=_LISTED, **_WIDE
     )
 
 
 def _one(name: str, options: Any) -> Any:
-    return pn.widgets.Select(name=name, options=options, **_WIDE)
+    return pn.widgets.Select(label=name, options=options, **_WIDE)
 
 
 def _heading(text: str) -> Any:

@@ -94,7 +94,7 @@ class Explorer(pn.viewable.Viewer):
         self._table.param.watch(self._on_rows, "selection")
         self._code = pn.pane.HTML("", stylesheets=[_CODE], **wide)
         self._code_text = pn.widgets.TextAreaInput(value="", visible=False)
-        copy = pn.widgets.Button(name="Copy code", width=110)
+        copy = pn.widgets.Button(label="Copy code", width=110)
         copy.js_on_click(args={"source": self._code_text, "button": copy}, code=_COPY)
         self._downloads = [
             self._download("PNG", "png", lambda drawing: picture_bytes(drawing, ".png")),
@@ -111,7 +111,9 @@ class Explorer(pn.viewable.Viewer):
             **wide,
         )  # fmt: skip
         side = pn.Column(self.controls.panel(), width=330, stylesheets=[_SIDE])
-        main = pn.Column(self._summary, self._alert, self._notes, self._shown, min_width=520, **wide)
+        main = pn.Column(
+            self._summary, self._alert, self._notes, self._shown, styles={"flex": "1 1 520px", "min-width": "0"}
+        )
         self._layout = pn.Row(side, main, self._code_text, stylesheets=[_PAGE], **wide)
 
     def _download(self, label: str, suffix: str, made: Callable[[Drawing], bytes]) -> Any:
@@ -249,7 +251,7 @@ def _title(text: str, hint: str) -> Any:
 _FONT = 'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; color: #3b4252;'
 _PAGE = ":host { flex-wrap: wrap; gap: 12px; }"
 _SIDE = ":host { background: #f7f8fa; border-radius: 6px; padding: 4px 0 12px; }"
-_TABLE = ":host .tabulator { font-size: 12.5px; }"
+_TABLE = ":host .tabulator { font-size: 12px; }"
 _SCROLLED = ":host { overflow-x: auto; }"
 _SUMMARY = f"""
 :host {{ {_FONT} }}
@@ -287,7 +289,7 @@ if (value === null || value === undefined || Number.isNaN(value)) { %><% } else 
   const text = size > 0 && size < 1e-2 ? value.toExponential(2).replace(/\\.?0+e/, "e")
     : unit ? parseFloat((value / unit[0]).toPrecision(4)) + unit[1] : String(parseFloat(value.toPrecision(4)))
 %><%= text %><% } %>"""
-_WIDTHS = {"lineage": 165, "run": 215, "run_id": 150, "learning_rate": 85, "budget": 95, "state": 80}
+_WIDTHS = {"lineage": 168, "run": 190, "run_id": 110, "learning_rate": 65, "budget": 105, "state": 72}
 _TITLES = {"run_id": "run id", "learning_rate": "rate", "branch_tokens": "branch", "end_tokens": "end"}
 _NUMBERS = ("learning_rate", "branch_tokens", "end_tokens")
 
@@ -301,5 +303,5 @@ def _format_columns(metrics: Sequence[str]) -> dict[str, Any]:
         "formatters": {name: HTMLTemplateFormatter(template=_NUMBER) for name in numbers},
         "text_align": dict.fromkeys(numbers, "right"),
         "titles": _TITLES | {name: f"last {name}" for name in metrics},
-        "widths": _WIDTHS | dict.fromkeys(("branch_tokens", "end_tokens"), 80),
+        "widths": _WIDTHS | dict.fromkeys(("branch_tokens", "end_tokens"), 76) | dict.fromkeys(metrics, 120),
     }

@@ -1,0 +1,347 @@
+"""The application without a browser: choices, the code for them, what is read, and widgets to picture."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import panel as pn
+import pytest
+import xarray as xr
+
+import dde
+from dde.arrays.cube import Cube
+from dde.errors import SelectionError, UnknownNameError
+from dde.explore import page as explore_page
+from dde.explore.drawing import Loaded, draw, highlight, picture_bytes, table_bytes
+from dde.explore.listing import matching_lineages, matching_runs, run_table, runs_of, starting_lineages, starting_metric
+from dde.explore.page import Explorer
+from dde.explore.selection import Choices, Opened, apply, code_of, plot_options
+from dde.explore.server import origins_of
+from dde.tutorial import Suite
+
+METRICS = ["arc_easy", "mmlu_average", "train_loss"]
+LINEAGES = ("dolma1_7-150M-default", "dclm-baseline-150M-default")
+SFT = "sft_lr=5e-06_100Mx1"
+CHOICES = Choices(LINEAGES, None, ("arc_easy",))
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    return dde.tutorial.make_suite(tmp_path_factory.mktemp("explore") / "suite", "tiny")
+
+
+@pytest.fixture(scope="module")
+def dataset(suite: Suite) -> xr.Dataset:
+    return dde.open_lineages(suite.data, suite.wandb, cache_dir=None, metrics=METRICS)
+
+
+@pytest.fixture(autouse=True)
+def _same_backend() -> Iterator[None]:
+    before = hv.Store.current_backend
+    yield
+    assert hv.Store.current_backend in (before, "bokeh")
+
+
+# Choices, selection, code
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"runs": (SFT,)},
+        {"metrics": ("train_loss", "arc_easy"), "facet_by": None, "log_x": True},
+        {"grid": "linear", "points": 7},
+        {"grid": "quantile", "points": 9, "interp": "pchip", "runs": (SFT,)},
+        {"grid": "auto"},
+        {"grid": "observed"},
+        {"interp": "log"},
+    ],
+    ids=str,
+)
+def test_the_code_gives_what_is_shown(suite: Suite, dataset: xr.Dataset, changes: dict[str, Any]) -> None:
+    choices = replace(CHOICES, **changes)
+    opened = Opened("dde.open_lineages", (repr(suite.data), repr(suite.wandb)), (("cache_dir", None),))
+    code = code_of(dataset, choices, opened)
+    names: dict[str, Any] = {}
+    exec(code.replace("picture = ", "picture = None and "), names)
+    xr.testing.assert_identical(names["shown"], apply(dataset, choices))
+    exec(code_of(dataset, choices), {"ds": dataset})
+
+
+def test_the_code_keeps_gaps_open_that_were_opened_so(suite: Suite) -> None:
+    dataset = dde.open_lineages(suite.data, suite.wandb, cache_dir=None, metrics=["arc_easy"], max_gap=10**8)
+    choices = replace(CHOICES, interp="log")
+    shown = apply(dataset, choices)
+    assert shown.attrs["max_gap"] == 10**8
+    assert "max_gap=100000000" in code_of(dataset, choices)
+    filled = dataset.dde.align(dataset.cumulative_tokens.values, "log").arc_easy
+    assert int(shown.arc_easy.notnull().sum()) < int(filled.sel(lineage=list(LINEAGES)).notnull().sum())
+
+
+def test_the_base_stays_when_runs_are_chosen(dataset: xr.Dataset) -> None:
+    assert apply(dataset, replace(CHOICES, runs=(SFT,))).run.values.tolist() == ["pretraining", SFT]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lineages": ()}, "no lineage is chosen"),
+        ({"metrics": ()}, "no metric is chosen"),
+        ({"runs": ()}, "no post-training run matches"),
+        ({"metrics": ("arc_eazy",)}, "Did you mean arc_easy"),
+        ({"grid": "lin"}, "grid='lin' is not known"),
+    ],
+)
+def test_what_selects_nothing_says_so(dataset: xr.Dataset, changes: dict[str, Any], words: str) -> None:
+    choices = replace(CHOICES, **changes)
+    with pytest.raises((SelectionError, UnknownNameError), match=words):
+        apply(dataset, choices)
+    with pytest.raises((SelectionError, UnknownNameError), match=words):
+        code_of(dataset, choices)
+
+
+def test_plot_options_leave_out_defaults() -> None:
+    assert plot_options(CHOICES) == {"y": ["arc_easy"]}
+    assert plot_options(replace(CHOICES, hue_by=None, zoom=False)) == {"y": ["arc_easy"], "hue_by": None, "zoom": False}
+
+
+def test_lists_of_what_matches(dataset: xr.Dataset) -> None:
+    runs = runs_of(dataset)
+    assert "pretraining" not in runs["run"].tolist()
+    rates = dict(zip(runs["run"], runs["learning_rate"], strict=True))
+    assert matching_runs(runs, learning_rates=[5e-6]) == [run for run, rate in rates.items() if np.isclose(rate, 5e-6)]
+    assert matching_runs(runs, methods=["supervised_ft"], budgets=["100M × 1"], learning_rates=[5e-6]) == [SFT]
+    assert matching_lineages(dataset, params=["150M"]) == dataset.dde.sel(params="150M").lineage.values.tolist()
+    with_sft = dataset.lineage.values[(dataset.run_id.sel(run=SFT) != "").values].tolist()
+    assert matching_lineages(dataset, with_runs=[SFT]) == with_sft
+    assert 0 < len(with_sft) < dataset.sizes["lineage"]
+
+
+def test_the_start_has_runs_and_values(dataset: xr.Dataset) -> None:
+    first = starting_lineages(dataset)
+    derived = (dataset.run_id != "").sum("run").to_series() - 1
+    assert derived[first].min() == sorted(derived)[-2]
+    # Finetuned models have no MMLU, and a training loss is no curve of a base.
+    assert starting_metric(dataset[["train_loss", "mmlu_average", "arc_easy"]], first) == "arc_easy"
+    assert starting_metric(dataset[["mmlu_average"]], first) == "mmlu_average"
+
+
+def test_the_table_holds_the_last_value_of_each_run_itself(dataset: xr.Dataset) -> None:
+    shown = apply(dataset, replace(CHOICES, metrics=("arc_easy", "mmlu_average"))).load()
+    table = run_table(shown).set_index(["lineage", "run"])
+    assert len(table) == int((shown.run_id != "").sum())
+    for (lineage, run), row in table.iterrows():
+        curve = shown.arc_easy.sel(lineage=lineage, run=run)
+        end = curve.dropna("cumulative_tokens")
+        if run != "pretraining":
+            end = end[end.cumulative_tokens > row["branch_tokens"]]
+            assert np.isnan(row["mmlu_average"]), "what it has of its parent is not its own"
+        np.testing.assert_equal(row["arc_easy"], float(end[-1]) if len(end) else np.nan)
+        assert row["run_id"] == shown.run_id.sel(lineage=lineage, run=run).item()
+
+
+# What is read
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, frozenset[str]]]:
+    """Metric and runs of each block that is made."""
+    found: list[tuple[str, frozenset[str]]] = []
+    usual = Cube.block
+
+    def block(self: Cube, metric: Any, run_ids: Any, *where: Any) -> Any:
+        found.append((metric.name, frozenset(map(str, np.unique(run_ids[run_ids != ""])))))
+        return usual(self, metric, run_ids, *where)
+
+    monkeypatch.setattr(Cube, "block", block)
+    return found
+
+
+def test_nothing_is_read_but_what_is_shown(dataset: xr.Dataset, read: list[tuple[str, frozenset[str]]]) -> None:
+    explorer = Explorer(dataset, metrics="arc_easy", lineage=LINEAGES[:1], run=SFT)
+    shown = dataset.dde.sel(lineage=list(LINEAGES[:1]), run=["pretraining", SFT])
+    runs = frozenset(shown.run_id.values.ravel().tolist()) - {""}
+    assert read == [("arc_easy", runs)]
+    explorer.controls.widgets["log_x"].value = True
+    explorer.controls.widgets["hue_by"].value = "finetune_tokens"
+    assert len(read) == 1, "looks read nothing"
+    explorer.controls.widgets["metrics"].value = ["train_loss"]
+    assert read[1:] == [("train_loss", runs)]
+
+
+def test_importing_dde_and_its_command_line_imports_no_panel() -> None:
+    code = "import sys, dde, dde.cli.app, dde.explore.selection; print('panel' in sys.modules, 'bokeh' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False"]
+
+
+# Widgets to picture
+
+
+@pytest.fixture
+def explorer(dataset: xr.Dataset) -> Explorer:
+    return Explorer(dataset, metrics="arc_easy", lineage=LINEAGES)
+
+
+def said(explorer: Explorer) -> list[str]:
+    return [alert.object for alert in explorer.__panel__().select(pn.pane.Alert) if alert.visible]
+
+
+def model(explorer: Explorer) -> Any:
+    return explorer.__panel__().select(pn.pane.Bokeh)[0].object
+
+
+def test_widgets_change_choices_picture_table_and_code(explorer: Explorer) -> None:
+    before, widgets = model(explorer), explorer.controls.widgets
+    assert said(explorer) == []
+    widgets["learning_rate"].value = [5e-6]
+    assert explorer.choices.runs == tuple(matching_runs(runs_of(explorer._dataset), learning_rates=[5e-6]))
+    assert widgets["run"].options == list(explorer.choices.runs)
+    (table,) = explorer.__panel__().select(pn.widgets.Tabulator)
+    assert set(table.value["run"]) <= {"pretraining", *explorer.choices.runs}
+    widgets["facet_by"].value = ""
+    assert len(model(explorer).children) == 2
+    assert model(explorer) is not before
+    widgets["x"].value = "cumulative_compute"
+    assert 'x="cumulative_compute", facet_by=None' in explorer.code
+    xr.testing.assert_identical(explorer.dataset, apply(explorer._dataset, explorer.choices))
+
+
+def test_filters_on_lineages_keep_what_matches_and_else_start_anew(explorer: Explorer) -> None:
+    widgets = explorer.controls.widgets
+    widgets["data"].value = ["Dolma1.7"]
+    assert explorer.choices.lineages == LINEAGES[:1]
+    assert all(label.startswith("dolma1_7") for label in widgets["lineage"].options)
+    widgets["params"].value = ["4M"]
+    assert explorer.choices.lineages == ("dolma1_7-4M-default", "dolma1_7-4M-small-aux-2")
+    widgets["method"].value, widgets["tuned"].value = ["dpo"], True
+    assert set(widgets["lineage"].options) <= set(matching_lineages(explorer._dataset, params=["4M"]))
+
+
+def test_what_cannot_be_shown_is_said_and_nothing_else_stays(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widgets = explorer.controls.widgets
+    widgets["lineage"].value = []
+    assert said(explorer)[0].startswith("no lineage is chosen")
+    assert model(explorer) is None
+    assert explorer._code_text.value == ""
+    widgets["lineage"].value = list(LINEAGES)
+    assert said(explorer) == []
+    assert model(explorer) is not None
+    monkeypatch.setattr("dde.plots.curves._MOST_ROWS", 1)
+    widgets["zoom"].value = False
+    assert "more rows of panels than can be looked at" in said(explorer)[0]
+    monkeypatch.setattr(explore_page, "draw", lambda *_: 1 / 0)
+    widgets["zoom"].value = True
+    assert "can&#x27;t be drawn (ZeroDivisionError" in said(explorer)[0]
+    assert model(explorer) is None
+
+
+def test_warnings_stand_beside_the_picture(dataset: xr.Dataset) -> None:
+    (line,) = said(Explorer(dataset, metrics="train_loss", lineage="dolma1_7-4M-default"))
+    assert "reduce train_loss in different ways" in line
+
+
+def test_the_newest_choice_wins(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[bool] = []
+    busy: list[bool] = []
+    go_on = threading.Event()
+
+    def slow(loaded: Loaded, choices: Choices) -> Any:
+        drawn.append(choices.log_x)
+        assert go_on.wait(30)
+        return draw(loaded, choices)
+
+    monkeypatch.setattr(explore_page, "draw", slow)
+    show = Explorer._show
+    shown: list[bool] = []
+    monkeypatch.setattr(Explorer, "_show", lambda self, made: (shown.append(made.choices.log_x), show(self, made))[1])
+
+    async def choose() -> None:
+        box = explorer.controls.widgets["log_x"]
+        for value in (True, False, True):
+            box.value = value
+            while not drawn:
+                await asyncio.sleep(0.01)
+            busy.append(explorer._shown.loading)
+        explorer.controls.widgets["zoom"].value = False
+        box.value = False
+        go_on.set()
+        await explorer._task
+
+    asyncio.run(choose())
+    assert drawn == [True, False], "what was overtaken before it began is not drawn at all"
+    assert shown == [False]
+    assert explorer._drawing.choices == explorer.choices
+    assert busy == [True] * 3
+    assert explorer._shown.loading is False
+
+
+def test_ticked_runs_stand_out(dataset: xr.Dataset) -> None:
+    drawing = draw(Loaded(dataset), CHOICES)
+    figures = [figure for figure, *_ in drawing.model.children]
+
+    def marks() -> list[Any]:
+        return [r for f in figures for r in f.renderers if r.name == "highlighted run"]
+
+    def alphas() -> list[Any]:
+        return [r.glyph.line_alpha for f in figures for r in f.renderers if hasattr(r, "glyph") and r not in marks()]
+
+    usual = alphas()
+    row = drawing.table[drawing.table["run"] == SFT].iloc[0]
+    highlight(drawing, {row["run_id"]})
+    curve = drawing.shown.arc_easy.sel(lineage=row["lineage"], run=SFT).dropna("cumulative_tokens")
+    own = curve[curve.cumulative_tokens > row["branch_tokens"]]
+    observed = [m for m in marks() if type(m.glyph).__name__ == "Scatter"]
+    # Once in the panel of all training, once in the one that enlarges what follows the branch.
+    assert [m.data_source.data["y"].tolist()[-1] for m in observed] == [float(own[-1])] * 2
+    assert max(a for a, b in zip(alphas(), usual, strict=True) if a != b) == 0.15
+    highlight(drawing, set())
+    assert marks() == []
+    assert alphas() == usual
+
+
+def test_files_hold_what_is_shown(dataset: xr.Dataset) -> None:
+    import io
+
+    import pandas as pd
+    from PIL import Image
+
+    drawing = draw(Loaded(dataset), replace(CHOICES, lineages=LINEAGES[:1]))
+    frame = pd.read_parquet(io.BytesIO(table_bytes(drawing)))
+    pd.testing.assert_frame_equal(frame, apply(dataset, drawing.choices).dde.to_frame())
+    with Image.open(io.BytesIO(picture_bytes(drawing, ".png"))) as image:
+        assert image.size[0] > 900
+    svg = picture_bytes(drawing, ".svg")
+    assert b">tokens since the start of pretraining</text>" in svg
+    assert svg == picture_bytes(drawing, ".svg")
+
+
+def test_the_accessor_takes_what_to_start_with(dataset: xr.Dataset) -> None:
+    explorer = dataset.dde.explore(params="150M", learning_rate=5e-6, metrics=["train_loss"], log_x=True, facet_by=None)
+    assert explorer.choices.metrics == ("train_loss",)
+    assert explorer.choices.log_x
+    assert explorer.choices.facet_by is None
+    assert set(dataset.params.sel(lineage=list(explorer.choices.lineages)).values) == {"150M"}
+    assert SFT in explorer.choices.runs
+    with pytest.raises(UnknownNameError, match="Did you mean metrics"):
+        dataset.dde.explore(metric="train_loss")
+    with pytest.raises(UnknownNameError, match="hue_by='learning_rat'"):
+        dataset.dde.explore(hue_by="learning_rat")
+    with pytest.raises(SelectionError, match="no dimension lineage"):
+        dataset.isel(lineage=0).dde.explore()
+
+
+def test_origins_are_those_of_the_address() -> None:
+    assert origins_of("10.1.2.3", 80) == ["10.1.2.3:80"]
+    assert all(origin.endswith(":5006") for origin in origins_of("0.0.0.0", 5006))
