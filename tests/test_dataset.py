@@ -479,3 +479,15 @@ def test_rows_that_the_axis_has_no_place_for_are_named() -> None:
     with pytest.warns(DdeWarning, match=r"1 rows of train_loss count the same tokens.*\(a\)"):
         values = ds.dde.sel(run_id="a").train_loss.values
     assert sorted(values[np.isfinite(values)]) == [0.8, 1.0]
+
+
+def test_points_along_the_axis_are_selected_by_other_coordinates() -> None:
+    ds = opened(metrics=["piqa"])
+    half = float(ds.cumulative_compute.max()) / 2
+    some = ds.dde.sel(cumulative_compute=slice(half, None))
+    assert some.cumulative_compute.values.max() == float(ds.cumulative_compute.max())
+    expected = ds.piqa.where(ds.cumulative_compute >= half)
+    kept = expected.sel(cumulative_tokens=some.cumulative_tokens)
+    np.testing.assert_array_equal(some.piqa.values, kept.values)
+    bare = ds.drop_vars("run_id").dde.sel(cumulative_compute=slice(half, None))
+    np.testing.assert_array_equal(bare.piqa.values, kept.values)

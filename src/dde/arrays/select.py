@@ -113,7 +113,8 @@ def _without_cells(obj: T, keep: xr.DataArray) -> T:
 
 
 def _array_without_cells(array: xr.DataArray, keep: xr.DataArray) -> xr.DataArray:
-    source = source_of(array, compare=False) if set(keep.dims) <= set(array.coords["run_id"].dims) else None
+    of_runs = "run_id" in array.coords and set(keep.dims) <= set(array.coords["run_id"].dims)
+    source = source_of(array, compare=False) if of_runs else None
     rule = axis_of(array)
     if source is None or rule is None:
         return array.where(keep).assign_attrs(array.attrs) if set(keep.dims) <= set(array.dims) else array
