@@ -117,8 +117,10 @@ def test_missing_cells_and_duplicates(points: list[tuple[str, float, int]], name
 
 
 def test_what_does_not_belong_is_counted_and_the_base_is_at_hand() -> None:
-    ds = opened([run_of("4M", 1e-5, BUDGETS[0], 1), run_of("4M", 5e-5, BUDGETS[0], 1), sft("whole", [1e8, 2e8])])
+    whole = sft("whole", [1e8, 2e8], learning_rate=3e-4)
+    ds = opened([run_of("4M", 1e-5, BUDGETS[0], 1), run_of("4M", 5e-5, BUDGETS[0], 1), whole])
     swept = ds.dde.sweep("finetune_tokens", "learning_rate")
+    assert swept.learning_rate.values.tolist() == [1e-5, 5e-5]  # none that only a run outside of the sweep has
     assert "whole" not in swept.run_id.values
     assert swept.attrs["left_out"].endswith("not in the sweep over finetune_tokens, learning_rate: 1")
     assert swept.sizes["lineage"] == ds.sizes["lineage"]  # bases without a run of the sweep are still there

@@ -78,7 +78,7 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
             f"no run of the Dataset has a value of each of {', '.join(names)}, so there is no sweep. "
             f"Those that any run has: {', '.join(_given(dataset, cells)) or 'none'}."
         )
-    plan = _plan(dataset, cells, belongs, columns, names)
+    plan = _plan(dataset, cells, belongs, [column.of(belongs) for column in columns], names)
     # Runs that were trained from scratch are what the others start from, not a part of any sweep.
     derived = held & (_along(dataset["run_type"], cells, dataset) != "pretraining") if "run_type" in dataset else held
     left_out = int((derived & ~belongs).sum())
@@ -95,6 +95,13 @@ class _Column:
 
     values: npt.NDArray[Any]
     code: npt.NDArray[np.intp]
+
+    def of(self, runs: npt.NDArray[np.bool_]) -> _Column:
+        """Return the column of some runs alone: with the values that these have."""
+        used, code = np.unique(self.code[runs], return_inverse=True)
+        kept = np.full(self.code.shape, -1, np.intp)
+        kept[runs] = code
+        return _Column(self.values[used], kept)
 
 
 @dataclass(frozen=True)
