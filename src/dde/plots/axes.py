@@ -1,14 +1,24 @@
-"""Axes that can be read: 10B instead of 1e10, names and units from attributes."""
+"""Axes that can be read: 10B instead of 1e10, names and units from attributes, ticks of logarithmic axes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-__all__ = ["BOKEH_TICKS", "axis_label", "padded_range", "short_number"]
+__all__ = [
+    "BOKEH_LOG_TICKS",
+    "BOKEH_MINOR_LOG_TICKS",
+    "BOKEH_TICKS",
+    "axis_label",
+    "log_ticks",
+    "minor_log_ticks",
+    "padded_range",
+    "short_number",
+]
 
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -19,6 +29,47 @@ if (size >= 1e15 || (size > 0 && size < 1e-3)) return tick.toExponential(1).repl
 for (const [unit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]])
   if (size >= unit) return parseFloat((tick / unit).toPrecision(4)) + letter
 return String(parseFloat(tick.toPrecision(4)))
+"""
+
+# Steps within a decade, the densest first, each with the most ticks that it may give.
+_STEPS: tuple[tuple[tuple[int, ...], int], ...] = (((1, 2, 5), 6), ((1, 3), 8), ((1,), 8))
+_FEWEST, _MOST = 3, 8
+
+#: The same as `log_ticks`, for a page, where ticks follow as one zooms.
+BOKEH_LOG_TICKS = """
+const low = Math.min(cb_data.start, cb_data.end), high = Math.max(cb_data.start, cb_data.end)
+if (!(low > 0 && high > low)) return []
+const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high))
+const inside = (ticks) => ticks.filter((t) => t >= low * (1 - 1e-9) && t <= high * (1 + 1e-9))
+const decades = Array.from({length: last - first + 1}, (_, k) => first + k)
+for (const [steps, most] of [[[1, 2, 5], 6], [[1, 3], 8], [[1], 8]]) {
+  const ticks = inside(decades.flatMap((d) => steps.map((s) => Number(s + "e" + d))))
+  if (ticks.length >= 3 && ticks.length <= most) return ticks
+  if (ticks.length < 3) break
+}
+if (inside(decades.map((d) => Number("1e" + d))).length > 8) {
+  const every = Math.ceil((last - first) / 8)
+  return inside(decades.filter((d) => d % every == 0).map((d) => Number("1e" + d)))
+}
+const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough))
+const step = power * [1, 2, 2.5, 5, 10].find((s) => s * power >= rough * (1 - 1e-9))
+const ticks = []
+for (let k = Math.ceil(low / step); k * step <= high * (1 + 1e-9); k++) if (k > 0) ticks.push(k * step)
+return ticks
+"""
+
+#: The same as `minor_log_ticks`, for a page.
+BOKEH_MINOR_LOG_TICKS = """
+const low = Math.min(cb_data.start, cb_data.end), high = Math.max(cb_data.start, cb_data.end)
+if (!(low > 0 && high > low)) return []
+const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high))
+const steps = last - first > 7 ? [1] : [1, 2, 3, 4, 5, 6, 7, 8, 9]
+const ticks = []
+for (let d = first; d <= last; d++) for (const s of steps) {
+  const tick = Number(s + "e" + d)
+  if (tick >= low && tick <= high && !cb_data.major_ticks.includes(tick)) ticks.push(tick)
+}
+return ticks
 """
 
 
@@ -37,6 +88,53 @@ def short_number(number: float, position: object = None) -> str:
         if size >= unit:
             return f"{number / unit:.4g}{letter}"
     return f"{number:.4g}"
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return ticks of a logarithmic axis: 1, 2, 5 or 1, 3 or whole decades, and even steps under a decade.
+
+    Examples
+    --------
+    >>> [short_number(t) for t in log_ticks(0.8e9, 2e10)]
+    ['1B', '2B', '5B', '10B', '20B']
+    >>> [short_number(t) for t in log_ticks(1e17, 5e20)]
+    ['1e17', '3e17', '1e18', '3e18', '1e19', '3e19', '1e20', '3e20']
+    >>> [short_number(t) for t in log_ticks(14e9, 17e9)]
+    ['14B', '15B', '16B', '17B']
+    """
+    if not 0 < low < high:
+        return []
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+
+    def inside(ticks: Iterable[float]) -> list[float]:
+        return [t for t in ticks if low * (1 - 1e-9) <= t <= high * (1 + 1e-9)]
+
+    for steps, most in _STEPS:
+        ticks = inside(float(f"{s}e{d}") for d in range(first, last + 1) for s in steps)
+        if _FEWEST <= len(ticks) <= most:
+            return ticks
+        if len(ticks) < _FEWEST:
+            break
+    if len(inside(float(f"1e{d}") for d in range(first, last + 1))) > _MOST:
+        every = math.ceil((last - first) / _MOST)
+        return inside(float(f"1e{d}") for d in range(first, last + 1) if d % every == 0)
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(s for s in (1, 2, 2.5, 5, 10) if s * power >= rough * (1 - 1e-9))
+    return inside(k * step for k in range(max(math.ceil(low / step), 1), math.floor(high / step + 1e-9) + 1))
+
+
+def minor_log_ticks(low: float, high: float) -> list[float]:
+    """Return minor ticks of a logarithmic axis: 1 to 9 of each decade, or decades where there are many.
+
+    Examples
+    --------
+    >>> minor_log_ticks(0.5, 3)
+    [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 2.0, 3.0]
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1,) if last - first > 7 else range(1, 10)
+    return [t for d in range(first, last + 1) for s in steps if low <= (t := float(f"{s}e{d}")) <= high]
 
 
 def axis_label(array: xr.DataArray) -> str:
@@ -60,7 +158,8 @@ def padded_range(values: Iterable[Any], share: float = 0.06, log: bool = False) 
     >>> padded_range([0.0, 1.0, float("nan")], 0.1)
     (-0.1, 1.1)
     """
-    finite = np.array([v for v in values if np.isfinite(v)])
+    numbers = np.asarray(values if isinstance(values, np.ndarray) else list(values), np.float64)
+    finite = numbers[np.isfinite(numbers)]
     if not len(finite):
         return None
     low, high = float(finite.min()), float(finite.max())

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.combine import with_object_text
-from dde.arrays.provenance import CHECKPOINT_TYPES, checkpoint_type, support
-from dde.errors import SourceError
+from dde.arrays.averages import AVERAGED_OVER
+from dde.arrays.axis_values import axis_values
+from dde.arrays.provenance import CHECKPOINT_TYPES
+from dde.curves.axes import AXES
+from dde.plots.cells import BASE, INTERPOLATED, OBSERVED, OUTSIDE, Cells, kinds_of, support_of
 from dde.relations.treatments import PRETRAINING
 
 __all__ = ["INTERPOLATED", "OBSERVED", "Segment", "find_segments"]
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-
-OBSERVED, INTERPOLATED = 1, 2
-_OUTSIDE, _BASE = 0, CHECKPOINT_TYPES.index(PRETRAINING)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Segment:
     kind : str
         What was training: pretraining, supervised_ft, dpo, other.
     tokens : (point,) float array
-        Cumulative tokens; only cells with a value.
+        Cumulative tokens, NaN where they are not known; only cells with a value.
     x : (point,) float array
         The same points on the axis of the picture.
     values : (point,) float array
@@ -51,6 +51,8 @@ class Segment:
         The parent's last point, from where a picture may draw a connection that the data does not claim.
     is_log : bool
         Whether the metric is one of a training log, not an evaluation.
+    low, high : (point,) float array, or None
+        Interval of a mean, NaN where it is of one run; None where it is no mean.
     facts : mapping
         Coordinates of the run, by name.
     """
@@ -67,23 +69,37 @@ class Segment:
     anchor: tuple[float, float] | None
     is_log: bool
     facts: Mapping[str, Any] = field(repr=False)
+    low: Floats | None = None
+    high: Floats | None = None
 
     @property
     def is_base(self) -> bool:
         """Whether it is a stretch of pretraining."""
         return self.kind == PRETRAINING
 
-    def until(self, x: float) -> Segment:
-        """Return the segment up to a place on the axis."""
-        n = int((self.x <= x).sum())
+    def pick(self, cells: npt.NDArray[np.intp] | slice) -> Segment:
+        """Return the segment with some of its points, in order."""
+        index = np.arange(len(self.x))[cells]
+        breaks = np.unique(np.searchsorted(index, self.breaks))
         return replace(
             self,
-            tokens=self.tokens[:n],
-            x=self.x[:n],
-            values=self.values[:n],
-            support=self.support[:n],
-            breaks=self.breaks[self.breaks < n],
+            tokens=self.tokens[index],
+            x=self.x[index],
+            values=self.values[index],
+            support=self.support[index],
+            breaks=breaks[(breaks > 0) & (breaks < len(index))],
+            low=None if self.low is None else self.low[index],
+            high=None if self.high is None else self.high[index],
         )
+
+    def until(self, x: float) -> Segment:
+        """Return the segment up to a place on the axis."""
+        return self.pick(slice(0, int((self.x <= x).sum())))
+
+    def pieces(self) -> list[Segment]:
+        """Return the uninterrupted parts, those of one point too."""
+        edges = [0, *self.breaks.tolist(), len(self.x)]
+        return [self.pick(slice(a, b)) for a, b in pairwise(edges) if b > a]
 
     def lines(self, since: float = 0.0) -> list[tuple[Floats, Floats]]:
         """Return the uninterrupted lines, x counted from `since`; a lone point is none."""
@@ -92,66 +108,87 @@ class Segment:
 
 
 def find_segments(
-    dataset: xr.Dataset, metric: str, x: str = "cumulative_tokens", positive: bool = False
+    dataset: xr.Dataset,
+    metric: str,
+    x: str = "cumulative_tokens",
+    positive: bool = False,
+    positive_values: bool = False,
 ) -> list[Segment]:
     """Return the segments of all runs for one metric, lineage by lineage.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        Dimensions ``(lineage, run, cumulative_tokens)``; scalar where one was selected away.
+        As :func:`dde.open_lineages` gives it, on any axis; swept, so that hyperparameters stand in place of runs;
+        or of means. Dimensions may be selected away.
     metric : str
         Name of a data variable.
     x : str
-        Coordinate along ``cumulative_tokens``, and possibly ``lineage``, that is the axis of the picture.
-    positive : bool
-        Leave out points at zero, which a logarithmic axis has no place for.
+        One of :data:`dde.curves.axes.AXES`, or another coordinate along the Dataset's axis: the axis of the picture.
+    positive, positive_values : bool
+        Leave out points at or below zero along x, or of the metric, which a logarithmic axis has no place for.
 
     Returns
     -------
     list of Segment
         A base is there once per lineage, first. Of a derived run there is its own stretch; those of its
-        ancestors as well, once, where they are not in the Dataset themselves.
+        ancestors as well, once, where they are not in the Dataset themselves. Cells that have no place on the
+        axis, such as a base on ``post_tokens``, are in none.
+
+    Raises
+    ------
+    SelectionError
+        When the metric has a dimension that is none of the runs', such as one that a user added.
     """
-    dataset = with_object_text(dataset)
-    if "cumulative_tokens" in dataset.dims:
-        dataset = dataset.sortby("cumulative_tokens")
-    tokens = np.atleast_1d(dataset["cumulative_tokens"].values).astype(np.float64)
-    sizes = {"lineage": dataset.sizes.get("lineage", 1), "run": dataset.sizes.get("run", 1)}
-    cells = {**sizes, "cumulative_tokens": len(tokens)}
-    points = {dim: cells[dim] for dim in ("lineage", "cumulative_tokens")}
-    axes = _spread(dataset[x], points).astype(np.float64)
-    values = _spread(dataset[metric], cells)
+    cells = Cells.of(dataset, metric)
+    dataset = cells.dataset
+    axis = cells.spread((axis_values(dataset, x) if x in AXES else dataset[x]).astype(np.float64))
+    values = cells.spread(dataset[metric].astype(np.float64))
     if positive:
-        values = np.where(axes[:, None, :] > 0, values, np.nan)
-    known, kinds = _support(dataset, metric, cells), _kinds(dataset, cells)
-    facts = {str(n): _spread(c, sizes) for n, c in dataset.coords.items() if "cumulative_tokens" not in c.dims}
+        axis = np.where(axis > 0, axis, np.nan)
+    if positive_values:
+        values = np.where(values > 0, values, np.nan)
+    is_mean = AVERAGED_OVER in dataset.attrs and {f"{metric}_low", f"{metric}_high"} <= set(dataset.data_vars)
+    bounds = [cells.spread(dataset[f"{metric}_{end}"]) for end in ("low", "high")] if is_mean else None
+    tokens, known, kinds = cells.tokens, support_of(cells, metric), kinds_of(cells)
+    facts = {
+        str(n): cells.spread_runs(c)
+        for n, c in dataset.coords.items()
+        if set(map(str, c.dims)) <= set(cells.sizes) and n not in AXES
+    }
     # Losses of two training jobs are different quantities: nothing joins them.
     joins = bool(dataset[metric].attrs.get("task"))
     found: list[Segment] = []
-    for i in range(sizes["lineage"]):
-        row = {name: all_facts[i] for name, all_facts in facts.items()}
-        found += _Curves(row, tokens, axes[i], values[i], known[i], kinds[i], joins).segments()
+    for i in range(cells.lineages):
+        found += _Curves(
+            facts={name: all_facts[i] for name, all_facts in facts.items()},
+            tokens=tokens[i],
+            axis=axis[i],
+            values=values[i],
+            bounds=None if bounds is None else (bounds[0][i], bounds[1][i]),
+            support=known[i],
+            kinds=kinds[i],
+            joins=joins,
+            is_linear=x in AXES,
+            is_own_axis=cells.is_own_axis,
+        ).segments()
     return found
-
-
-def _spread(array: xr.DataArray, sizes: Mapping[str, int]) -> npt.NDArray[Any]:
-    """Return values over the dimensions `sizes`, also where some were selected away or never there."""
-    broadcast: xr.Variable = array.variable.set_dims(dict(sizes))  # type: ignore[no-untyped-call]
-    return np.asarray(broadcast.transpose(*sizes).values)
 
 
 @dataclass(frozen=True)
 class _Curves:
-    """Curves of one lineage; facts are arrays (run,), the others (run, cumulative_tokens)."""
+    """Curves of one lineage; facts are arrays (run,), the others (run, point)."""
 
     facts: Mapping[str, npt.NDArray[Any]]
     tokens: Floats
     axis: Floats
     values: Floats
+    bounds: tuple[Floats, Floats] | None
     support: npt.NDArray[np.int8]
     kinds: npt.NDArray[np.int8]
     joins: bool
+    is_linear: bool
+    is_own_axis: bool
 
     def segments(self) -> Iterator[Segment]:
         run_ids, parents = self.facts["run_id"].tolist(), self.facts["parent_run_id"].tolist()
@@ -165,12 +202,12 @@ class _Curves:
         # Where the base was selected away, the run that left it last shows the most of it.
         shown = bases or [max(derived, key=origins.__getitem__)]
         for j in shown:
-            yield from self._stretch(j, _BASE, self.kinds[j] == _BASE, np.nan, np.nan)
+            yield from self._stretch(j, BASE, self.kinds[j] == BASE, np.nan, np.nan)
         drawn: set[tuple[str, int]] = set()
         for j in derived:
-            own = self.tokens > branches[j]
+            own = self.axis[j] > 0 if self.is_own_axis else self.tokens[j] > branches[j]
             for kind in dict.fromkeys(self.kinds[j].tolist()):
-                if kind in (_OUTSIDE, _BASE):
+                if kind in (OUTSIDE, BASE):
                     continue
                 where = self.kinds[j] == kind
                 if parents[j] not in number and (parents[j], kind) not in drawn:
@@ -182,68 +219,54 @@ class _Curves:
         """Return the tokens at which the chain of a run left its base."""
         while parents[j] in number and np.isfinite(branches[number[parents[j]]]):
             j = number[parents[j]]
-        before = self.tokens <= branches[j]
-        hidden = before & (self.kinds[j] > _BASE)
+        before = self.tokens[j] <= branches[j]
+        hidden = before & (self.kinds[j] > BASE)
         if not hidden.any():
             return float(branches[j])
         # An ancestor is not in the Dataset. Exact where the token axis holds its branch, as an automatic one does.
-        base = self.tokens[before & (self.kinds[j] == _BASE)]
+        base = self.tokens[j][before & (self.kinds[j] == BASE)]
         return float(base[-1]) if len(base) else 0.0
 
     def _stretch(self, j: int, kind: int, where: Mask, start: float, origin: float) -> Iterator[Segment]:
-        cells = np.flatnonzero(where & np.isfinite(self.values[j]))
+        cells = np.flatnonzero(where & np.isfinite(self.values[j]) & np.isfinite(self.axis[j]))
         if not len(cells):
             return
         support, anchor = self.support[j].copy(), None
-        if self.joins and kind != _BASE:
+        if self.joins and kind != BASE:
             before = np.flatnonzero(np.isfinite(self.values[j, : cells[0]]))
             if len(before) and before[-1] == cells[0] - 1 and support[cells[0]] == INTERPOLATED:
-                # The data itself joins the two. The point stays the parent's, which shows it.
-                cells = np.concatenate([before[-1:], cells])
-                support[before[-1]] = INTERPOLATED
+                if np.isfinite(self.axis[j, before[-1]]):
+                    # The data itself joins the two. The point stays the parent's, which shows it.
+                    cells = np.concatenate([before[-1:], cells])
+                    support[before[-1]] = INTERPOLATED
             elif len(before):
-                anchor = (float(self.axis[before[-1]]), float(self.values[j, before[-1]]))
+                at = self._on_axis(j, self.tokens[j, before[-1]])
+                anchor = (at, float(self.values[j, before[-1]])) if np.isfinite(at) else None
         yield Segment(
             run_id=str(self.facts["run_id"][j]),
             kind=CHECKPOINT_TYPES[kind],
-            tokens=self.tokens[cells],
-            x=self.axis[cells],
+            tokens=self.tokens[j, cells],
+            x=self.axis[j, cells],
             values=self.values[j, cells],
             support=support[cells],
             breaks=np.flatnonzero(np.diff(cells) > 1) + 1,
-            start=self._on_axis(start),
-            origin=self._on_axis(origin),
+            start=self._on_axis(j, start),
+            origin=self._on_axis(j, origin),
             anchor=anchor,
             is_log=not self.joins,
             facts={name: values[j] for name, values in self.facts.items()},
+            low=None if self.bounds is None else self.bounds[0][j, cells],
+            high=None if self.bounds is None else self.bounds[1][j, cells],
         )
 
-    def _on_axis(self, tokens: float) -> float:
-        return float(np.interp(tokens, self.tokens, self.axis)) if np.isfinite(tokens) else np.nan
-
-
-def _support(dataset: xr.Dataset, metric: str, cells: Mapping[str, int]) -> npt.NDArray[np.int8]:
-    try:
-        return _spread(support(dataset, metric), cells)
-    except SourceError:
-        # Saved and opened again, so which cells were observed is not known any more; one without neighbours was.
-        some = np.isfinite(_spread(dataset[metric], cells))
-        beside = np.zeros_like(some)
-        beside[..., 1:] |= some[..., :-1]
-        beside[..., :-1] |= some[..., 1:]
-        return np.where(some & ~beside, OBSERVED, INTERPOLATED).astype(np.int8)
-
-
-def _kinds(dataset: xr.Dataset, cells: Mapping[str, int]) -> npt.NDArray[np.int8]:
-    """Return codes into CHECKPOINT_TYPES."""
-    try:
-        return _spread(checkpoint_type(dataset), cells)
-    except SourceError:
-        types = dataset["run_type"]
-        codes = [
-            CHECKPOINT_TYPES.index(t) if t in CHECKPOINT_TYPES else len(CHECKPOINT_TYPES) - 1
-            for t in np.atleast_1d(types.values)
-        ]
-        own = types.copy(data=np.reshape(codes, types.shape))
-        after = dataset["cumulative_tokens"] > dataset["branch_tokens"]
-        return np.where(_spread(after, cells), _spread(own, cells), _BASE).astype(np.int8)
+    def _on_axis(self, j: int, tokens: float) -> float:
+        """Return where on the axis a number of tokens lies; before the axis begins, too, where it is linear."""
+        both = np.isfinite(self.tokens[j]) & np.isfinite(self.axis[j])
+        known, places = self.tokens[j][both], self.axis[j][both]
+        if not np.isfinite(tokens) or not len(known):
+            return np.nan
+        if tokens >= known[0] or not self.is_linear:
+            return float(np.interp(tokens, known, places))
+        if len(known) < 2:
+            return np.nan
+        return float(places[0] + (tokens - known[0]) * (places[-1] - places[0]) / (known[-1] - known[0]))
