@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import panel as pn
 import pytest
 import xarray as xr
+from PIL import Image
 
 import dde
 from dde.arrays.cube import Cube
+from dde.cli import explore as cli_explore
+from dde.cli import main
 from dde.errors import SelectionError, UnknownNameError
 from dde.explore import page as explore_page
 from dde.explore.drawing import Loaded, draw, highlight, picture_bytes, table_bytes
@@ -128,8 +134,9 @@ def test_lists_of_what_matches(dataset: xr.Dataset) -> None:
 
 def test_the_start_has_runs_and_values(dataset: xr.Dataset) -> None:
     first = starting_lineages(dataset)
+    assert set(dataset.params.sel(lineage=first).values) == {"150M"}
     derived = (dataset.run_id != "").sum("run").to_series() - 1
-    assert derived[first].min() == sorted(derived)[-2]
+    assert derived[first].sum() == derived[derived.index.str.contains("-150M-")].nlargest(2).sum()
     # Finetuned models have no MMLU, and a training loss is no curve of a base.
     assert starting_metric(dataset[["train_loss", "mmlu_average", "arc_easy"]], first) == "arc_easy"
     assert starting_metric(dataset[["mmlu_average"]], first) == "mmlu_average"
@@ -232,7 +239,7 @@ def test_what_cannot_be_shown_is_said_and_nothing_else_stays(
 ) -> None:
     widgets = explorer.controls.widgets
     widgets["lineage"].value = []
-    assert said(explorer)[0].startswith("no lineage is chosen")
+    assert said(explorer)[0].startswith("No lineage is chosen")
     assert model(explorer) is None
     assert explorer._code_text.value == ""
     widgets["lineage"].value = list(LINEAGES)
@@ -312,11 +319,6 @@ def test_ticked_runs_stand_out(dataset: xr.Dataset) -> None:
 
 
 def test_files_hold_what_is_shown(dataset: xr.Dataset) -> None:
-    import io
-
-    import pandas as pd
-    from PIL import Image
-
     drawing = draw(Loaded(dataset), replace(CHOICES, lineages=LINEAGES[:1]))
     frame = pd.read_parquet(io.BytesIO(table_bytes(drawing)))
     pd.testing.assert_frame_equal(frame, apply(dataset, drawing.choices).dde.to_frame())
@@ -345,3 +347,58 @@ def test_the_accessor_takes_what_to_start_with(dataset: xr.Dataset) -> None:
 def test_origins_are_those_of_the_address() -> None:
     assert origins_of("10.1.2.3", 80) == ["10.1.2.3:80"]
     assert all(origin.endswith(":5006") for origin in origins_of("0.0.0.0", 5006))
+
+
+# Command line
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[Any, ...]]:
+    """Run `dde explore` up to where it would serve, and return what it would."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DDE_DB_CONNECTION", raising=False)
+    found: list[Any] = []
+    monkeypatch.setattr(cli_explore, "serve", lambda *arguments: found.extend(arguments))
+
+    def run(*words: object) -> tuple[Any, ...]:
+        monkeypatch.setattr(sys, "argv", ["dde", "explore", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        return tuple(found)
+
+    return run
+
+
+def test_the_command_opens_what_its_options_say(
+    suite: Suite, served: Callable[..., tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_page, address, port, *_ = served(
+        suite.data, suite.wandb, "--params", "150M", "--metrics", "piqa", "--learning-rate", "1e-6:1e-4", "--no-cache"
+    )
+    assert (address, port) == ("127.0.0.1", 0)
+    page = make_page()
+    assert capsys.readouterr().err == ""
+    names: dict[str, Any] = {}
+    exec(page.code, names)
+    assert 'params=["150M"]' in page.code
+    assert "learning_rate=slice(1e-06, 0.0001)" in page.code
+    xr.testing.assert_identical(names["shown"], page.dataset)
+
+
+def test_without_data_it_explores_a_generated_suite(
+    served: Callable[..., tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_page, address, port, *_ = served(
+        "--demo", "--address", "0.0.0.0", "--port", 8123, "--params", "4M", "--metrics", "piqa"
+    )
+    assert (address, port) == ("0.0.0.0", 8123)
+    assert "whoever reaches 0.0.0.0 can see these runs" in capsys.readouterr().err
+    names: dict[str, Any] = {}
+    page = make_page()
+    exec(page.code, names)
+    xr.testing.assert_identical(names["shown"], page.dataset)
+
+
+def test_no_password_is_in_the_code() -> None:
+    assert cli_explore._source("postgresql://ada:hunter2@db/wandb") == '"postgresql://ada@db/wandb"'

@@ -45,7 +45,7 @@ def code(visit: Visit, *parts: str) -> str:
 
 
 def test_the_page_as_a_person_uses_it(suite: Suite, browser: Any, tmp_path: Path) -> None:
-    with exploring(suite.data, suite.wandb, "--no-cache", "--seed", 0, "--data", "Dolma1.7", folder=tmp_path) as (
+    with exploring(suite.data, suite.wandb, "--no-cache", "--seed", 0, folder=tmp_path) as (
         address,
         process,
     ):
@@ -106,7 +106,7 @@ def ticking_a_run_makes_its_curve_stand_out(visit: Visit, tmp_path: Path) -> Non
 
 
 def choosing_lineage_metric_axis_and_rows(visit: Visit) -> None:
-    visit.unpick("Lineages to show", "dolma1_7-4M-default")
+    visit.unpick("Lineages to show", "dclm-baseline-150M-default")
     code(visit, 'lineage=["dolma1_7-150M-default"]')
     visit.pick("Lineages to show", "dolma1_7-4M-default")
     code(visit, "dolma1_7-4M-default")
@@ -139,13 +139,13 @@ def what_is_taken_away_is_what_is_shown(visit: Visit) -> None:
 
 def what_cannot_be_drawn_is_said_in_words(visit: Visit, tmp_path: Path) -> None:
     visit.unpick("To draw", "train_loss")
-    visit.page.get_by_text("no metric is chosen").wait_for()
+    visit.page.get_by_text("No metric is chosen").wait_for()
     assert visit.page.locator("canvas:visible").count() == 0, "no old picture stays"
     visit.page.screenshot(path=tmp_path / "nothing.png")
     visit.pick("To draw", "piqa")
     code(visit, "piqa")
     visit.page.locator("canvas:visible").first.wait_for()
-    assert not visit.page.get_by_text("no metric is chosen").is_visible()
+    assert not visit.page.get_by_text("No metric is chosen").is_visible()
 
 
 def talks_to(address: str, origin: str) -> int:

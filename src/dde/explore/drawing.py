@@ -33,7 +33,7 @@ _ONE_AT_A_TIME = threading.RLock()
 _KEPT = 4
 
 # Room for panels beside the controls, on a window of 1400 pixels; and what of it frames can't have.
-_ROOM, _LEGEND, _LABELS = 1040, 165, 78
+_ROOM, _LEGEND, _LABELS = 1040, 170, 84
 
 
 class Loaded:
@@ -148,7 +148,7 @@ def highlight(drawing: Drawing, run_ids: Collection[str]) -> None:
     run_ids : collection of str
         As in the column of its table.
     """
-    figures = _figures(drawing.model)
+    figures = [figure for figure, _, _ in _cells(drawing.model)]
     for figure in figures:
         entries = {renderer for legend in figure.legend for item in legend.items for renderer in item.renderers}
         figure.renderers = [r for r in figure.renderers if r.name != _MARK]
@@ -194,19 +194,19 @@ def _trace(figure: Any, segment: Segment, since: float, colour: str) -> None:
     )
 
 
-def _figures(model: Any) -> list[Any]:
-    """Return the figures of a picture, row by row."""
-    return [figure for figure, *_ in sorted(model.children, key=lambda child: child[1:3])]
+def _cells(model: Any) -> list[tuple[Any, int, int]]:
+    """Return the figures of a picture with their row and column, row by row."""
+    cells = [tuple(child[:3]) for child in getattr(model, "children", [(model, 0, 0)])]
+    return sorted(cells, key=lambda cell: cell[1:])
 
 
 def _fit(model: Any) -> None:
     """Make the panels as large as there is room for beside the controls."""
-    columns = 1 + max(column for _, _, column, *_ in model.children)
-    rows = 1 + max(row for _, row, *_ in model.children)
+    cells = _cells(model)
+    rows, columns = (1 + max(cell[k] for cell in cells) for k in (1, 2))
     width = int(min(max((_ROOM - _LEGEND) / columns - _LABELS, 240), 640))
-    height = 360 if rows == 1 else 250
-    for figure in _figures(model):
-        figure.frame_width, figure.frame_height = width, height
+    for figure, _, _ in cells:
+        figure.frame_width, figure.frame_height = width, 360 if rows == 1 else 250
 
 
 @contextmanager

@@ -119,12 +119,16 @@ def matching_lineages(
 
 
 def starting_lineages(dataset: xr.Dataset, among: Collection[str] | None = None) -> list[str]:
-    """Return a few lineages to start with: those with the most derived runs."""
-    labels = dataset["lineage"].values.tolist()
+    """Return a few lineages to start with: of one size, which share an axis well, those with the most derived runs."""
+    labels, sizes = dataset["lineage"].values.tolist(), dataset["params"].values.tolist()
     derived = dataset["run"].values != PRETRAINING
     counts = (_run_ids(dataset)[:, derived] != "").sum(axis=1)
-    allowed = range(len(labels)) if among is None else [i for i, label in enumerate(labels) if label in set(among)]
-    first = sorted(allowed, key=lambda i: (-counts[i], i))[:_FIRST_LINEAGES]
+    allowed = None if among is None else set(among)
+    by_size: dict[str, list[int]] = {}
+    for i in sorted(range(len(labels)), key=lambda i: (-counts[i], i)):
+        if allowed is None or labels[i] in allowed:
+            by_size.setdefault(sizes[i], []).append(i)
+    first = max((found[:_FIRST_LINEAGES] for found in by_size.values()), key=lambda f: counts[f].sum(), default=[])
     return [labels[i] for i in sorted(first)]
 
 

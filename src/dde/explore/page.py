@@ -165,7 +165,7 @@ class Explorer(pn.viewable.Viewer):
         if isinstance(made, _Failure):
             self._drawing = None
             # Nothing of what was there before stays: it belongs to other choices.
-            self._alert.param.update(object=html.escape(made.text), visible=True)
+            self._alert.param.update(object=html.escape(made.text[:1].upper() + made.text[1:]), visible=True)
             self._notes.visible = self._shown.visible = False
             self._summary.object = self._code.object = self._code_text.value = ""
             self._picture.object = None
@@ -250,8 +250,12 @@ def _title(text: str, hint: str) -> Any:
 
 _FONT = 'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; color: #3b4252;'
 _PAGE = ":host { flex-wrap: wrap; gap: 12px; }"
-_SIDE = ":host { background: #f7f8fa; border-radius: 6px; padding: 4px 0 12px; }"
-_TABLE = ":host .tabulator { font-size: 12px; }"
+# Below that width there is no room beside the controls, so the picture goes below them.
+_SIDE = """
+:host { background: #f7f8fa; border-radius: 6px; padding: 4px 0 12px; }
+@media (max-width: 860px) { :host { width: 100% !important; } }
+"""
+_TABLE = ":host .tabulator { font-size: 12px; } .tabulator-cell { text-overflow: ellipsis !important; }"
 _SCROLLED = ":host { overflow-x: auto; }"
 _SUMMARY = f"""
 :host {{ {_FONT} }}
