@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
+import dde
 from dde.cache import RaggedCache, cache_size, clear_cache
 from dde.cache.row_sets import RowSet
 from dde.errors import DdeWarning
 from dde.repository import RunRepository
 from dde.sources.protocols import History
+from dde.sources.row_index import RowIndex
+from dde.sources.table_files import TableFile
 from fakes import FakeStore, FakeTables, sft
 
 
@@ -162,7 +166,7 @@ def test_a_writer_that_dies_leaves_the_old_generation(tmp_path: Path) -> None:
         def die(*_: object, **__: object) -> None:
             os._exit(9)
 
-        row_sets._write_array = die  # type: ignore[assignment]
+        row_sets.write_array = die  # type: ignore[assignment]
         _fill(str(folder), 2)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
@@ -237,3 +241,66 @@ def test_size_and_clearing(tmp_path: Path) -> None:
     assert all(e.bytes > 0 and e.files > 0 for e in entries)
     assert clear_cache(tmp_path) == sum(e.bytes for e in entries)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+# Row indexes of tables
+
+
+def _suite_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have every reading of key columns noted."""
+    from dde.sources import evaluation_tables
+
+    seen: list[str] = []
+    read = evaluation_tables.read_row_index
+
+    def noted(files: Sequence[TableFile]) -> RowIndex:
+        seen.extend(file.path for file in files)
+        return read(files)
+
+    monkeypatch.setattr(evaluation_tables, "read_row_index", noted)
+    return seen
+
+
+def test_opening_again_reads_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
+    cache = tmp_path / "cache"
+    seen = _suite_reads(monkeypatch)
+    first = dde.open_lineages(suite.data, suite.wandb, cache_dir=cache)
+    assert seen
+    seen.clear()
+    again = dde.open_lineages(suite.data, suite.wandb, cache_dir=cache)
+    assert first.attrs == again.attrs
+    assert not seen
+    # A metric that is not kept yet needs the rows, which are.
+    xr.testing.assert_identical(first.arc_easy.load(), again.arc_easy.load())
+    assert not seen
+    assert "index" in {e.name.split("/")[0] for e in cache_size(cache)}
+
+
+def test_changed_tables_are_indexed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
+    options: dict[str, Any] = {"cache_dir": tmp_path / "cache", "metrics": ["arc_easy"]}
+    dde.open_lineages(suite.data, None, **options)
+    seen = _suite_reads(monkeypatch)
+    path = next(p for p in sorted(Path(suite.data).rglob("*.parquet")) if "task" in pq.read_schema(p).names)
+    path.write_bytes(path.read_bytes())
+    os.utime(path, (1, 1))
+    dde.open_lineages(suite.data, None, **options)
+    assert str(path) in seen
+
+
+@pytest.mark.parametrize("damage", ["chunk", "group", "all"])
+def test_a_damaged_index_is_read_again(tmp_path: Path, damage: str) -> None:
+    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
+    options: dict[str, Any] = {"cache_dir": tmp_path / "cache", "metrics": ["arc_easy"]}
+    expected = dde.open_lineages(suite.data, None, **options).load()
+    (kept,) = (tmp_path / "cache" / "index").glob("*/*.zarr")
+    if damage == "chunk":
+        for chunk in [p for p in kept.rglob("c/*") if p.is_file()]:
+            chunk.unlink()
+    elif damage == "group":
+        (kept / "zarr.json").write_text("{")
+    else:
+        shutil.rmtree(kept)
+    shutil.rmtree(tmp_path / "cache" / "tables")
+    xr.testing.assert_identical(dde.open_lineages(suite.data, None, **options).load(), expected)

@@ -14,6 +14,7 @@ __all__ = ["KINDS", "CacheEntry", "cache_size", "clear_cache"]
 #: Folders of a cache directory, and what each holds.
 KINDS = {
     "tables": "pretraining evaluations",
+    "index": "rows of pretraining tables",
     "history": "training logs",
     "summaries": "final evaluations",
     "tutorial": "generated suites",

@@ -10,12 +10,8 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
-import time
 import uuid
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from dde.cache.whole_arrays import MAKING, UNREADABLE, checked, making, remove_if_old, write_array
 from dde.names import identifier
 
-__all__ = ["UNREADABLE", "DamagedError", "RowSet", "create_row_set", "current_row_set"]
+__all__ = ["RowSet", "create_row_set", "current_row_set"]
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -35,21 +32,9 @@ Flags = npt.NDArray[np.bool_]
 FORMAT = 2
 
 _POINTER = "current"
-_MAKING = ".making-"
-# Readers finish with an array in seconds; what is older than this and superseded is of no use to anybody.
-_KEEP_SECONDS = 600.0
-
 
 # Arrays that a row set has without any column.
 _FRAME = ("run_id", "version", "row_offset", "step")
-
-
-class DamagedError(Exception):
-    """Something that was deleted or cut while, or before, it was read."""
-
-
-#: What a missing or cut file makes of zarr and its codecs.
-UNREADABLE = (DamagedError, OSError, KeyError, ValueError, TypeError, RuntimeError)
 
 
 class RowSet:
@@ -97,7 +82,7 @@ class RowSet:
             try:
                 array = zarr.open_array(path, mode="r")
                 if array.attrs.get("key") == key:
-                    values = _checked(array)
+                    values = checked(array)
                     bits = np.frombuffer(base64.b64decode(str(array.attrs["filled"])), np.uint8)
                     filled = np.unpackbits(bits, count=len(self.versions)).astype(bool)
                     notes: Any = array.attrs["notes"]
@@ -117,10 +102,10 @@ class RowSet:
         serial = max(map(_serial, existing), default=0) + 1
         while True:
             target = self.path / (identifier(key) if serial == 1 else f"{identifier(key)}__{serial}")
-            with _made(self.path) as making:
-                _write_array(making, values, ("row",), attrs)
+            with making(self.path) as made:
+                write_array(made, values, ("row",), attrs)
                 try:
-                    os.rename(making, target)
+                    os.rename(made, target)
                     break
                 except OSError:
                     # Another writer has taken the name.
@@ -128,7 +113,7 @@ class RowSet:
                         raise
                     serial += 1
         for path in existing:
-            _remove_if_old(path)
+            remove_if_old(path)
 
     def _paths(self, key: str) -> list[Path]:
         """Return the arrays that may hold a column, the newest last."""
@@ -167,7 +152,7 @@ def current_row_set(folder: Path, known: RowSet | None = None) -> RowSet | None:
         group = zarr.open_group(folder / name, mode="r")
         if group.attrs.get("dde_cache_format") != FORMAT:
             return None
-        read = {n: _checked(group[n]) for n in _FRAME}
+        read = {n: checked(group[n]) for n in _FRAME}
     except UNREADABLE:
         return None
     versions = dict(zip(map(str, read["run_id"].tolist()), map(str, read["version"].tolist()), strict=True))
@@ -179,78 +164,22 @@ def create_row_set(folder: Path, what: str, versions: Mapping[str, str], offsets
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{uuid.uuid4().hex[:16]}.zarr"
     text = np.dtypes.StringDType()
-    with _made(folder) as making:
-        zarr.create_group(making, zarr_format=3, attributes={"dde_cache_format": FORMAT, "title": what})
-        _write_array(making / "run_id", np.array(list(versions), text), ("run",), {})
-        _write_array(making / "version", np.array(list(versions.values()), text), ("run",), {})
-        _write_array(making / "row_offset", offsets, ("run_bound",), {})
-        _write_array(making / "step", step, ("row",), {})
-        os.rename(making, folder / name)
-    pointer = folder / f"{_MAKING}{name}"
+    with making(folder) as made:
+        zarr.create_group(made, zarr_format=3, attributes={"dde_cache_format": FORMAT, "title": what})
+        write_array(made / "run_id", np.array(list(versions), text), ("run",), {})
+        write_array(made / "version", np.array(list(versions.values()), text), ("run",), {})
+        write_array(made / "row_offset", offsets, ("run_bound",), {})
+        write_array(made / "step", step, ("row",), {})
+        os.rename(made, folder / name)
+    pointer = folder / f"{MAKING}{name}"
     pointer.write_text(f"{name}\n")
     os.replace(pointer, folder / _POINTER)
     for entry in folder.iterdir():
         if entry.name not in (name, _POINTER):
-            _remove_if_old(entry)
+            remove_if_old(entry)
     return RowSet(folder / name, versions, offsets, step)
-
-
-@contextmanager
-def _made(parent: Path) -> Iterator[Path]:
-    """Yield a path to write to, and remove what is left there: nothing, when it was renamed away."""
-    making = parent / f"{_MAKING}{uuid.uuid4().hex[:16]}"
-    try:
-        yield making
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-
-
-def _remove_if_old(path: Path) -> None:
-    try:
-        if time.time() - path.stat().st_mtime < _KEEP_SECONDS:
-            return
-        # The name goes first, so that nobody finds it while it is being emptied.
-        leaving = path.with_name(f"{_MAKING}{uuid.uuid4().hex[:16]}")
-        os.rename(path, leaving)
-    except OSError:
-        # Another process was faster.
-        return
-    if leaving.is_dir():
-        shutil.rmtree(leaving, ignore_errors=True)
-    else:
-        leaving.unlink(missing_ok=True)
 
 
 def _serial(path: Path) -> int:
     _, _, serial = path.name.rpartition("__")
     return int(serial) if serial.isdecimal() and "__" in path.name else 1
-
-
-def _write_array(path: Path, values: npt.NDArray[Any], dims: tuple[str, ...], attrs: dict[str, Any]) -> None:
-    array = zarr.create_array(
-        path,
-        shape=values.shape,
-        dtype=values.dtype,
-        # One chunk: an array is always read whole.
-        chunks=tuple(max(n, 1) for n in values.shape),
-        fill_value="" if values.dtype.kind == "T" else np.nan if values.dtype.kind == "f" else 0,
-        dimension_names=dims,
-        attributes={**attrs, "crc32": _checksum(values)},
-        zarr_format=3,
-    )
-    if values.size:
-        array[...] = values
-
-
-def _checked(array: Any) -> npt.NDArray[Any]:
-    values: npt.NDArray[Any] = np.asarray(array[...])
-    # A chunk that is gone reads as fill values, without an error.
-    if _checksum(values) != array.attrs.get("crc32"):
-        raise DamagedError
-    return values
-
-
-def _checksum(values: npt.NDArray[Any]) -> int:
-    if values.dtype.kind in "OTU":
-        return zlib.crc32("\n".join(map(str, values.tolist())).encode())
-    return zlib.crc32(np.ascontiguousarray(values).data)

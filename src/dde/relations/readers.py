@@ -45,6 +45,18 @@ class Readers:
     cache_dir: str | os.PathLike[str] | None = None
     _warned: set[str] = field(default_factory=set)
 
+    def catalog(self) -> Catalog:
+        """Return the runs and checkpoints of the tables."""
+        tables = self.tables
+        if tables is None:
+            return Catalog((), np.empty(0, np.int32), np.empty(0, np.int64))
+        folder = self._folder("index", tables.description)
+        if folder is not None and isinstance(tables, DataDecide):
+            from dde.cache.table_index import TableIndexCache
+
+            tables.keep_index(TableIndexCache(folder))
+        return tables.catalog()
+
     def checkpoints(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
         """Return rows of pretraining runs, by run and step; values by the metrics' names."""
         tables = self.tables
@@ -128,13 +140,20 @@ class Readers:
         return self._cache("summaries", self.store.description if self.store else "")
 
     def _cache(self, kind: str, description: str) -> RaggedCache | None:
-        if self.cache_dir is None or not description:
+        folder = self._folder(kind, description)
+        if folder is None:
             return None
         from dde.cache import RaggedCache
         from dde.cache.maintenance import KINDS
 
+        return RaggedCache(folder, f"{KINDS[kind]} of {description}")
+
+    def _folder(self, kind: str, description: str) -> Path | None:
+        """Return the folder of the cache for a source; None where nothing is kept."""
+        if self.cache_dir is None or not description:
+            return None
         key = hashlib.sha256(_absolute(description).encode()).hexdigest()[:16]
-        return RaggedCache(Path(self.cache_dir) / kind / key, f"{KINDS[kind]} of {description}")
+        return Path(self.cache_dir) / kind / key
 
 
 def _absolute(description: str) -> str:

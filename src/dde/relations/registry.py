@@ -152,9 +152,7 @@ class Registry:
     @cached_property
     def catalog(self) -> Catalog:
         """Runs and checkpoints of the tables."""
-        if self.tables is None:
-            return Catalog((), np.empty(0, np.int32), _NO_STEPS)
-        return self.tables.catalog()
+        return self.readers.catalog()
 
     @cached_property
     def checkpoint_steps(self) -> dict[str, Int64]:

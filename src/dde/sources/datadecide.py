@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import fsspec
 import numpy as np
@@ -18,9 +20,10 @@ from dde.names import Base, Metric, choose_bases, parse_metric, suite_order, tra
 from dde.sources.connection import redact
 from dde.sources.evaluation_tables import DictTable, EvaluationTable, OnError, WideTable
 from dde.sources.protocols import History
+from dde.sources.row_index import IndexHead, RowIndex
 from dde.sources.table_files import TableFile, find_table_files, missing_shards
 
-__all__ = ["Catalog", "DataDecide"]
+__all__ = ["Catalog", "DataDecide", "IndexKeeper"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,22 @@ class Catalog:
                 "past_schedule": self.step - last[pick],
             }
         )
+
+
+class IndexKeeper(Protocol):
+    """Keeps the row indexes of tables from one opening to the next."""
+
+    def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
+        """Return the catalog and the head of each table's index; None where nothing is kept."""
+        ...
+
+    def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
+        """Return the arrays of a table's index; None where they are not kept."""
+        ...
+
+    def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
+        """Keep what was read."""
+        ...
 
 
 class DataDecide:
@@ -120,6 +139,7 @@ class DataDecide:
                 table = DictTable if kind in ("raw", "macro") else WideTable
                 self._tables.append(table(of_kind, on_error))
         self._catalog: Catalog | None = None
+        self._keeper: IndexKeeper | None = None
 
     def __repr__(self) -> str:
         return f"DataDecide({self.description!r}, layout={self.layout!r})"
@@ -162,8 +182,15 @@ class DataDecide:
             name: sum(getattr(t.reads, name) for t in self._tables) for name in ("rows", "row_groups", "stored_bytes")
         }
 
+    def keep_index(self, keeper: IndexKeeper) -> None:
+        """Take the row indexes from where they are kept, and keep them there once they were read."""
+        if self._catalog is None:
+            self._keeper = keeper
+
     def catalog(self) -> Catalog:
         """Return which runs and checkpoints the tables hold; reads key columns alone, once."""
+        if self._catalog is None and self._keeper is not None:
+            self._catalog = self._kept_catalog(self._keeper)
         if self._catalog is None:
             keys: list[npt.NDArray[np.int64]] = []
             # A stable order that does not depend on which tables exist.
@@ -177,7 +204,21 @@ class DataDecide:
                 keys.append(np.unique((meaning[index.base[usable]] << 32) | index.step[usable]))
             distinct = np.unique(np.concatenate(keys))
             self._catalog = Catalog(bases, (distinct >> 32).astype(np.int32), distinct & 0xFFFFFFFF)
+            if self._keeper is not None:
+                # Where it can't be written it is read again the next time: that the cache as a whole can't be
+                # written is said once, where metrics are kept.
+                with suppress(OSError):
+                    self._keeper.save(self.fingerprint, self._catalog, [table.index for table in self._tables])
         return self._catalog
+
+    def _kept_catalog(self, keeper: IndexKeeper) -> Catalog | None:
+        fingerprint = self.fingerprint
+        kept = keeper.load_catalog(fingerprint)
+        if kept is None or len(kept[1]) != len(self._tables):
+            return None
+        for number, (table, head) in enumerate(zip(self._tables, kept[1], strict=True)):
+            table.use_kept(head, partial(keeper.load_rows, fingerprint, number))
+        return kept[0]
 
     def metrics(self) -> list[Metric]:
         """Return every metric that the tables may hold."""

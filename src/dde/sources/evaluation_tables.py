@@ -6,7 +6,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -28,7 +28,7 @@ from dde.names import (
     wide_column_metric,
 )
 from dde.sources.dict_text import parse_dict_row, parse_dicts
-from dde.sources.row_index import RowIndex, read_row_index
+from dde.sources.row_index import IndexHead, RowIndex, read_row_index
 from dde.sources.table_files import TableFile, check_unchanged, open_parquet
 
 __all__ = ["DictTable", "EvaluationTable", "OnError", "ReadCount", "WideTable"]
@@ -74,7 +74,8 @@ class EvaluationTable(ABC):
     conflicting: set[int] = field(default_factory=set)
     malformed: set[int] = field(default_factory=set)
     _index: RowIndex | None = None
-    _tasks: tuple[str, ...] | None = None
+    _head: IndexHead | None = None
+    _kept_rows: Callable[[], dict[str, npt.NDArray[Any]] | None] | None = None
     _footers: dict[int, pq.FileMetaData] = field(default_factory=dict)
 
     #: Whether reading one entry of a task reads the text of all its entries.
@@ -82,24 +83,42 @@ class EvaluationTable(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker that finds its rows in the cache needs no index; one that doesn't reads the key columns again.
-        return {**self.__dict__, "_footers": {}, "_index": None, "_tasks": self.tasks}
+        return {**self.__dict__, "_footers": {}, "_index": None, "_head": self.head}
+
+    @property
+    def head(self) -> IndexHead:
+        """What the keys of the rows say of the table as a whole."""
+        if self._head is None:
+            self._head = self.index.head
+        return self._head
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Tasks of the rows."""
-        return self.index.tasks if self._tasks is None else self._tasks
+        return self.head.tasks
 
     @property
     def index(self) -> RowIndex:
         """Keys of every row; read once."""
         if self._index is None:
-            self._index = read_row_index(self.files)
+            kept = self._kept_rows() if self._kept_rows is not None and self._head is not None else None
+            if kept is None or self._head is None:
+                self._index = read_row_index(self.files)
+            else:
+                head = self._head
+                self._index = RowIndex(
+                    tuple(self.files), bases=head.bases, tasks=head.tasks, left_out=head.left_out, **kept
+                )
         return self._index
+
+    def use_kept(self, head: IndexHead, rows: Callable[[], dict[str, npt.NDArray[Any]] | None]) -> None:
+        """Take the index from where it is kept: its head now, its rows when they are needed."""
+        self._head, self._kept_rows = head, rows
 
     @property
     def left_out(self) -> Counter[str]:
         """Rows left out so far, by reason; grows as rows are read."""
-        counts = Counter(self.index.left_out)
+        counts = Counter(self.head.left_out)
         counts["repeated rows, identical"] = len(self.repeated - self.conflicting)
         counts["repeated rows that disagree, first kept"] = len(self.conflicting)
         counts["rows whose metrics can't be read"] = len(self.malformed)

@@ -15,7 +15,16 @@ from dde.errors import near_names
 from dde.names import RECIPES, SEEDS, SIZES, Base, find_recipe, find_seed, find_size
 from dde.sources.table_files import TableFile, open_parquet
 
-__all__ = ["RowIndex", "read_row_index"]
+__all__ = ["IndexHead", "RowIndex", "read_row_index"]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexHead:
+    """What a row index says of a table as a whole; attributes as those of :class:`RowIndex`."""
+
+    bases: tuple[Base, ...]
+    tasks: tuple[str, ...]
+    left_out: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,11 @@ class RowIndex:
 
     def __len__(self) -> int:
         return len(self.base)
+
+    @property
+    def head(self) -> IndexHead:
+        """What it says of the table as a whole."""
+        return IndexHead(self.bases, self.tasks, self.left_out)
 
 
 def read_row_index(files: Sequence[TableFile]) -> RowIndex:
