@@ -24,7 +24,8 @@ def source_of(array: xr.DataArray, compare: bool) -> tuple[Cube, Metric] | None:
     ----------
     array : xarray.DataArray
     compare : bool
-        Whether a variable in memory is compared with the stores, which reads them; else it counts as changed.
+        Whether a variable in memory or of dask is compared with the stores, which reads them; else it counts as
+        changed.
     """
     rule = axis_of(array)
     if rule is None or rule.name not in array.dims:
@@ -38,7 +39,7 @@ def source_of(array: xr.DataArray, compare: bool) -> tuple[Cube, Metric] | None:
         data = data.array
     if isinstance(data, MetricArray):
         return (data.cube, data.metric) if data.cube.key == cube.key else None
-    if not compare or hasattr(data, "dask"):
+    if not compare:
         return None
     cells = cell_dims(array)
     made = cube.block(metric, run_ids_along(array, cells), array[rule.name].values, rule)
