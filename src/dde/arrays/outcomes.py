@@ -251,7 +251,7 @@ def _warn_of_missing(
             f"{len(lost)} runs ({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}) left a base that has no "
             f"{name} before that, so what they changed is unknown and NaN. The metric itself is in the Dataset.",
             DdeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
