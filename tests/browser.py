@@ -156,5 +156,7 @@ def exploring(*words: object, folder: Path) -> Iterator[tuple[str, subprocess.Po
             process.kill()
             process.wait()
         reader.join()
+        # For whoever reads why a test failed.
+        print(said, *iter(lambda: lines.get() if lines.qsize() else None, None), sep="")
         assert process.stdout is not None
         process.stdout.close()
