@@ -198,7 +198,7 @@ def plot_options(choices: Choices) -> dict[str, Any]:
     """
     known = inspect.signature(plot_curves).parameters
     chosen = {
-        "x": choices.x,
+        "x": None if choices.x == "cumulative_tokens" else choices.x,
         "log_x": choices.log_x,
         "hue_by": choices.hue_by,
         "style_by": choices.style_by,

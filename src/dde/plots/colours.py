@@ -7,14 +7,35 @@ from typing import Any
 
 import numpy as np
 
+from dde.names.sizes import find_size, resolve_size
 from dde.plots.axes import short_number
 
-__all__ = ["INK", "NEUTRAL", "colours_of", "is_given", "is_number", "label_of", "markers_of", "sorted_values"]
+__all__ = [
+    "EDGE",
+    "GRID",
+    "INK",
+    "NEUTRAL",
+    "PRIMARY",
+    "WINDOW",
+    "colours_of",
+    "is_given",
+    "is_number",
+    "is_ordered",
+    "label_of",
+    "markers_of",
+    "shades",
+    "sorted_values",
+    "text_colour",
+]
 
 #: Colour of what has no value of the hue: a base in a sweep over learning rates.
 NEUTRAL = "#7d8491"
+#: Colour of curves where nothing has a value of the hue.
+PRIMARY = "#0072B2"
 #: Colour of marks and text.
 INK = "#3b4252"
+#: Colours of the lines of a grid, of axes, and of what another panel enlarges.
+GRID, EDGE, WINDOW = "#e8eaee", "#9aa1ae", "#eef1f6"
 
 # Lightness falls steadily along it, so that order is seen without hue; its ends, too pale on white or too close to
 # black, are cut off.
@@ -34,14 +55,31 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.number))
 
 
+def is_ordered(values: Iterable[Any]) -> bool:
+    """Return whether values have an order of their own: numbers, and names of model sizes.
+
+    Examples
+    --------
+    >>> is_ordered(["4M", "1B"]), is_ordered(["C4", "Dolma1.7"])
+    (True, False)
+    """
+    return all(is_number(v) or find_size(str(v)) is not None for v in values)
+
+
 def sorted_values(values: Iterable[Any]) -> list[Any]:
-    """Return distinct values in order: numbers by size, names as they come."""
+    """Return distinct values in order: numbers and model sizes by size, other names as they come.
+
+    Examples
+    --------
+    >>> sorted_values(["1B", "4M", "150M", "4M", ""])
+    ['4M', '150M', '1B']
+    """
     given = list(dict.fromkeys(v for v in values if is_given(v)))
-    return sorted(given) if all(map(is_number, given)) else given
+    return sorted(given, key=_size_of) if is_ordered(given) else given
 
 
 def colours_of(values: Iterable[Any]) -> dict[Any, str]:
-    """Return a colour for each value: along an ordered map for numbers, distinct ones for names.
+    """Return a colour for each value: along an ordered map for what has an order, distinct ones for other names.
 
     Examples
     --------
@@ -49,8 +87,8 @@ def colours_of(values: Iterable[Any]) -> dict[Any, str]:
     {1e-06: '#feb72d', 1e-05: '#260591'}
     """
     given = sorted_values(values)
-    if not all(map(is_number, given)):
-        return {v: _DISTINCT[k % len(_DISTINCT)] for k, v in enumerate(given)}
+    if not is_ordered(given):
+        return dict(zip(given, _distinct(len(given)), strict=True))
     import matplotlib
     from matplotlib.colors import to_hex
 
@@ -58,6 +96,46 @@ def colours_of(values: Iterable[Any]) -> dict[Any, str]:
     # By rank: hyperparameters are tried in uneven steps, and neighbours must be told apart.
     places = [low + (high - low) * (k / (len(given) - 1) if len(given) > 1 else 0.7) for k in range(len(given))]
     return {v: to_hex(matplotlib.colormaps[_ORDERED_MAP](p)) for v, p in zip(given, places, strict=True)}
+
+
+def shades(count: int = 256) -> list[str]:
+    """Return colours for values between a least and a largest one: lighter for larger, none close to white."""
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    return [to_hex(matplotlib.colormaps["viridis"](k / max(count - 1, 1))) for k in range(count)]
+
+
+def text_colour(background: str) -> str:
+    """Return the colour of text that can be read on a background: black or white, whichever contrasts more.
+
+    Examples
+    --------
+    >>> text_colour("#fde725"), text_colour("#440154")
+    ('#000000', '#ffffff')
+    """
+    parts = np.array([int(background[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ [0.2126, 0.7152, 0.0722])
+    # Where the contrast ratios of WCAG, (lighter + 0.05) / (darker + 0.05), are equal.
+    return "#000000" if luminance > 0.179 else "#ffffff"
+
+
+def _size_of(value: Any) -> float:
+    return float(value) if is_number(value) else float(resolve_size(str(value)).n_params)
+
+
+def _distinct(count: int) -> list[str]:
+    """Return distinct colours; the palette's own first, then darker and lighter ones, then all again."""
+    darker = [_mixed(c, "#000000", 0.42) for c in _DISTINCT[:-1]]
+    lighter = [_mixed(c, "#ffffff", 0.45) for c in _DISTINCT]
+    every = [*_DISTINCT, *darker, *lighter]
+    return [every[k % len(every)] for k in range(count)]
+
+
+def _mixed(colour: str, other: str, share: float) -> str:
+    parts = [(int(colour[k : k + 2], 16), int(other[k : k + 2], 16)) for k in (1, 3, 5)]
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in parts)
 
 
 def markers_of(values: Iterable[Any], backend: str) -> dict[Any, str]:

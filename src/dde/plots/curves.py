@@ -4,41 +4,57 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from dde.errors import DdeWarning, SelectionError, UnknownNameError, near_names
-from dde.names import parse_metric
+from dde.arrays.averages import AVERAGED_OVER, mean_over
+from dde.arrays.axis_values import axis_values
+from dde.arrays.layout import axis_of
+from dde.arrays.loss_reductions import warn_of_reductions
+from dde.arrays.outcomes import difference_to_base
+from dde.curves.axes import AXES
+from dde.errors import DdeWarning, SelectionError, UnknownNameError
 from dde.plots.axes import axis_label, padded_range
-from dde.plots.backends import BackendName, Place, backend_of
-from dde.plots.colours import colours_of, label_of, markers_of, sorted_values
-from dde.plots.panels import OF_LINEAGE, Axis, Frame, Look, Panel, legend_of, value_of, x_values, y_values
+from dde.plots.backends import BackendName, backend_of
+from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, markers_of, sorted_values
+from dde.plots.coordinates import check_names, facet_title, metric_named, task_of
+from dde.plots.curve_legend import curve_legend
+from dde.plots.panels import OF_LINEAGE, Axis, Frame, Look, Panel, value_of, x_values, y_values
+from dde.plots.places import arrange, places_of
 from dde.plots.segments import Segment, find_segments
 
 __all__ = ["curve_panels", "plot_curves"]
 
 # Part of the panel that enlarges the branch which is left to the base before it.
 _BEFORE = 0.26
-# A picture of more rows than this can't be looked at, and takes minutes to draw.
-_MOST_ROWS = 40
+# A picture of more facets or panels than this can't be looked at, and takes minutes to draw.
+_MOST_ROWS, _MOST_PANELS = 64, 128
+# With more facets or metrics, each has one panel, and panels are small.
+_MOST_PAIRS, _MOST_METRICS, _MOST_LARGE = 8, 3, 8
+_MOST_IN_ROW = 6
+_LARGE, _SMALL = (330, 230), (240, 165)
 
 
 def plot_curves(
     dataset: xr.Dataset,
     y: str | Sequence[str] | None = None,
-    x: str = "cumulative_tokens",
+    x: str | None = None,
     *,
     hue_by: str | None = "learning_rate",
     style_by: str | None = "checkpoint_type",
     facet_by: str | None = "lineage",
+    band: Literal["seed", "replicate"] | None = None,
+    relative_to: Literal["base"] | None = None,
     backend: BackendName = "bokeh",
     log_x: bool = False,
-    zoom: bool = True,
+    log_y: bool = False,
+    zoom: bool | None = None,
     mark_branches: bool = True,
-    frame_size: tuple[int, int] = (330, 230),
+    columns: int | None = None,
+    frame_size: tuple[int, int] | None = None,
 ) -> Any:
     """Draw curves of lineages, pretraining and post-training joined.
 
@@ -49,162 +65,294 @@ def plot_curves(
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection of it, or saved and opened again.
+        As :func:`dde.open_lineages` gives it, a selection of it, or saved and opened again; aligned on another
+        axis; swept; or of means (``ds.dde.mean_over``), which are drawn with their interval.
     y : str or several
         Metrics, a column of panels for each; the first one of the Dataset when None.
-    x : str
-        ``cumulative_tokens``, or another coordinate along it, such as ``cumulative_compute``.
+    x : str, optional
+        One of :data:`dde.curves.axes.AXES`, such as ``cumulative_compute`` or ``post_tokens``, or another
+        coordinate along the Dataset's own axis, which it is when None. On ``post_tokens`` and
+        ``fraction_of_training`` each run starts at its own branch.
     hue_by : str or None
-        Coordinate that gives runs their colour: an ordered map for numbers, distinct colours for names.
+        Coordinate that gives runs their colour: an ordered map for numbers and model sizes, distinct colours for
+        other names.
     style_by : str or None
         Coordinate that gives observations their marker; ``checkpoint_type`` is what was training.
     facet_by : str or None
-        Coordinate with a row of panels for each value; None for one row.
+        Coordinate with panels for each value; None for no such division.
+    band : {"seed", "replicate"}, optional
+        Draw means over seeds or replicates, with their 95 % bootstrap interval as a band.
+    relative_to : {"base"}, optional
+        Draw what post-training changed: the difference to the base where its runs left it.
     backend : {"bokeh", "matplotlib"}
         Bokeh to explore (point at a cell to see its run), matplotlib to print. It becomes HoloViews' current one.
-    log_x : bool
-        Logarithmic x, without the point at zero.
-    zoom : bool, default True
+    log_x, log_y : bool
+        Logarithmic axes; x without the point at zero, y without values that are not positive, which are counted.
+    zoom : bool, optional
         Beside each panel, one that enlarges what follows the branch. A metric that the bases don't have is shown
-        in that one alone.
+        in that one alone. When None, of up to three metrics and eight facets, over tokens or compute.
     mark_branches : bool, default True
         Mark where runs branch off.
-    frame_size : tuple of int
-        Width and height of a panel, in pixels.
+    columns : int, optional
+        Panels in a row, at most.
+    frame_size : tuple of int, optional
+        Width and height of a panel, in pixels; smaller where there are many panels.
 
     Returns
     -------
     holoviews.Layout
-        Shows itself in a notebook; ``hv.save`` and ``hv.render`` write it.
+        Shows itself in a notebook; ``hv.save`` and ``hv.render`` write it. Of many curves, points are thinned to
+        what can be seen, extremes kept, and the title says so.
 
     Raises
     ------
     UnknownNameError
-        When a metric, coordinate or backend does not exist.
+        When a metric, coordinate, axis or backend does not exist.
     SelectionError
         When no cell has a value.
+    SourceError
+        When a difference is asked for, and the stores behind the Dataset are not open in this process.
 
     Examples
     --------
     >>> import dde
-    >>> ds = dde.tutorial.open_lineages("tiny", params="150M", metrics=["arc_easy"])
-    >>> plot_curves(ds, "arc_easy", backend="matplotlib")  # doctest: +SKIP
+    >>> ds = dde.tutorial.open_lineages("tiny", params="150M", metrics=["arc_easy", "piqa"])
+    >>> picture = plot_curves(ds, "arc_easy", backend="matplotlib")
+    >>> gain = plot_curves(ds, "arc_easy", relative_to="base", x="post_tokens", facet_by="data")
+    >>> tasks = plot_curves(ds, ["arc_easy", "piqa"], zoom=False, facet_by=None, hue_by="data")
     """
+    if relative_to not in (None, "base"):
+        raise UnknownNameError(f"relative_to={relative_to!r} is nothing to draw differences to. Pass 'base', or None.")
     rows = curve_panels(
-        dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, log_x=log_x, zoom=zoom,
-        mark_branches=mark_branches, backend=backend,
+        dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, relative_to=relative_to,
+        log_x=log_x, log_y=log_y, zoom=zoom, mark_branches=mark_branches, columns=columns, backend=backend,
     )  # fmt: skip
     drawing = backend_of(backend)
     import holoviews as hv
 
     panels = [panel for row in rows for panel in row]
-    places = [Place(frame_size, i, j, len(rows), len(row)) for i, row in enumerate(rows) for j in range(len(row))]
-    legend = legend_of(panels, drawing)
+    size = frame_size or (_LARGE if len(panels) <= _MOST_LARGE else _SMALL)
+    legend = curve_legend(panels, drawing, _band_words(dataset, band))
+    places = places_of(rows, size, legend=legend.inches(size[1]) if legend else (0.0, 0.0))
     # One legend for all panels, outside of the last one of the first row, where it covers nothing.
     drawn = [
-        panel.draw(drawing, place, legend if (place.row, place.column) == (0, place.columns - 1) else ())
+        replace(panel, title=_with_thinning(panel, size[0])).draw(
+            drawing, place, *([legend] if (place.row, place.column) == (0, len(rows[0]) - 1) else [])
+        )
         for panel, place in zip(panels, places, strict=True)
     ]
-    return hv.Layout(drawn).cols(len(rows[0])).opts(hv.opts.Layout(**drawing.layout(places[0])))
+    filled = _filled(drawn, rows, hv.Empty)
+    return hv.Layout(filled).cols(places[0].columns).opts(hv.opts.Layout(**drawing.layout(places[0])))
 
 
 def curve_panels(
     dataset: xr.Dataset,
     y: str | Sequence[str] | None = None,
-    x: str = "cumulative_tokens",
+    x: str | None = None,
     *,
     hue_by: str | None = "learning_rate",
     style_by: str | None = "checkpoint_type",
     facet_by: str | None = "lineage",
+    band: Literal["seed", "replicate"] | None = None,
+    relative_to: Literal["base"] | None = None,
     log_x: bool = False,
-    zoom: bool = True,
+    log_y: bool = False,
+    zoom: bool | None = None,
     mark_branches: bool = True,
+    columns: int | None = None,
     backend: BackendName = "bokeh",
 ) -> list[list[Panel]]:
-    """Return the panels of :func:`plot_curves` before they are drawn: a row per facet, columns per metric."""
-    metrics = [_metric(dataset, name) for name in _names(dataset, y)]
-    _check_coordinates(dataset, x, {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by})
-    segments = {m: find_segments(dataset, m, x, positive=log_x) for m in metrics}
+    """Return the panels of :func:`plot_curves` before they are drawn, in rows."""
+    metrics = [metric_named(dataset, name) for name in _names(dataset, y)]
+    rule = axis_of(dataset)
+    own = rule.name if rule else "cumulative_tokens"
+    x = x or own
+    _check_coordinates(dataset, x, own, {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by})
+    dataset = _prepared(dataset, metrics, band, relative_to)
+    segments = {m: find_segments(dataset, m, x, positive=log_x, positive_values=log_y) for m in metrics}
+    if relative_to:
+        segments = {m: [s for s in found if not s.is_base] for m, found in segments.items()}
     every = [s for found in segments.values() for s in found]
     if not every:
         raise SelectionError(
-            f"no cell of {', '.join(metrics)} has a value, so there is nothing to draw. "
-            "Select other runs or metrics; repository.coverage() says what each run has."
+            f"no cell of {', '.join(metrics)} has a value, so there is "
+            "nothing to draw. Select other runs or metrics; repository.coverage() says what each run has."
         )
-    _warn_of_reductions(segments)
+    _warn(dataset, segments, log_y)
+    colours = colours_of(value_of(s, hue_by or "") for s in every)
     look = Look(
         hue_by=hue_by or "",
         style_by=style_by or "",
-        colours=colours_of(value_of(s, hue_by or "") for s in every),
+        colours=colours,
         markers=markers_of((value_of(s, style_by or "") for s in every), backend),
         hue_label=axis_label(dataset[hue_by]) if hue_by in dataset.coords else (hue_by or "").replace("_", " "),
+        plain=NEUTRAL if colours else PRIMARY,
     )
-    # Without a value to tell them apart by, all curves stand in one row.
+    # Without a value to tell them apart by, all curves stand together.
     facets = (sorted_values(value_of(s, facet_by) for s in every) if facet_by else []) or [None]
     facet_by = None if facets == [None] else facet_by
-    if len(facets) > _MOST_ROWS:
-        raise SelectionError(
-            f"facet_by={facet_by!r} has {len(facets)} values, more rows of panels than can be looked at. "
-            "Select fewer with ds.dde.sel(...), or pass facet_by=None or another coordinate."
-        )
-    titles = [_title(every, facet_by, facet) for facet in facets]
-    columns = [
-        column for m in metrics for column in _columns(dataset, m, x, segments[m], look, log_x, zoom, mark_branches)
-    ]
-    return [
-        [
-            replace(
-                panel,
-                segments=[s for s in panel.segments if _is_in(s, facet_by, facet)],
-                title=title if j == 0 else "",
-            )
-            for j, panel in enumerate(columns)
-        ]
-        for facet, title in zip(facets, titles, strict=True)
-    ]
+    many = len(facets) > _MOST_PAIRS or len(metrics) > _MOST_METRICS
+    zooms = (not many if zoom is None else zoom) and x in ("cumulative_tokens", "cumulative_compute")
+    scale = _Scale(x, log_x, log_y, zooms, bool(relative_to))
+    every_panel = [p for m in metrics for p in _panels(dataset, m, segments[m], look, scale, mark_branches)]
+    _check_count(facet_by, len(facets), len(every_panel))
+    titled = len(metrics) > _MOST_METRICS
+    blocks = []
+    for facet in facets:
+        here = [replace(p, segments=[s for s in p.segments if _is_in(s, facet_by, facet)]) for p in every_panel]
+        title = facet_title((s.facts for p in here for s in p.segments), facet_by, facet)
+        blocks.append(_titled(dataset, here, title, titled, len(facets) == 1))
+    rows = arrange(blocks, columns or _columns_for(len(facets), len(every_panel)))
+    return _labelled_below(rows) if titled or (len(rows) > 2 and len(every_panel) == 1) else rows
 
 
-def _columns(
-    dataset: xr.Dataset,
-    metric: str,
-    x: str,
-    segments: list[Segment],
-    look: Look,
-    log_x: bool,
-    zoom: bool,
-    mark_branches: bool,
+@dataclass(frozen=True)
+class _Scale:
+    """What the axes of a picture are."""
+
+    x: str
+    log_x: bool
+    log_y: bool
+    zooms: bool
+    is_difference: bool
+
+
+def _panels(
+    dataset: xr.Dataset, metric: str, segments: list[Segment], look: Look, scale: _Scale, mark_branches: bool
 ) -> list[Panel]:
     """Return the panels of one metric with the segments of all facets: all share their ranges."""
-    along, up = Axis(x, axis_label(dataset[x])), Axis(metric, axis_label(dataset[metric]))
-    columns: list[Panel] = []
+    x = axis_values(dataset, scale.x) if scale.x in AXES else dataset[scale.x]
+    along, up = Axis(scale.x, axis_label(x), scale.log_x), Axis(metric, axis_label(dataset[metric]), scale.log_y)
+    made: list[Panel] = []
     derived = [s for s in segments if not s.is_base]
     window = None
-    if zoom and derived:
-        units = str(dataset[x].attrs.get("units", ""))
+    if scale.zooms and derived:
+        units = str(x.attrs.get("units", ""))
         frame = Frame(
-            Axis(f"{x}_since_branch", f"{units or x} since the branch"), Axis(f"{metric}_since_branch", up.label), True
+            Axis(f"{scale.x}_since_branch", f"{units or scale.x} since the branch"),
+            replace(up, name=f"{metric}_since_branch"),
+            since_branch=True,
         )
-        panel = Panel(segments, look, frame, mark_branches=mark_branches)
+        panel = Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference)
         reach = max(x_values((s, s.origin) for s in derived))
         joined = any(s.is_base or s.anchor for s in segments)
-        left, right = -(_BEFORE if joined else 0.04) * reach, 1.05 * reach
-        y_range = padded_range(y_values(panel.placed(), left, right))
-        columns = [replace(panel, frame=replace(frame, x_range=(left, right), y_range=y_range))]
+        shown = -(_BEFORE if joined else 0.04) * reach, 1.05 * reach
+        y_range = _y_range(panel.placed(), *shown, scale)
+        made = [replace(panel, frame=frame.showing(shown, y_range))]
         origins = {s.origin for s in derived}
         if len(origins) == 1 and y_range is not None:
             (origin,) = origins
-            window = (
-                max(left + origin, min(x_values((s, 0.0) for s in segments))),
-                y_range[0],
-                right + origin,
-                y_range[1],
-            )
-    if not columns or any(s.is_base for s in segments):
+            left = max(shown[0] + origin, min(x_values((s, 0.0) for s in segments)))
+            window = (left, y_range[0], shown[1] + origin, y_range[1])
+    if not made or any(s.is_base for s in segments):
         placed = [(s, 0.0) for s in segments]
-        frame = Frame(along, up, log_x=log_x, window=window, y_range=padded_range(y_values(placed, -np.inf, np.inf)))
-        x_range = padded_range(x_values(placed), 0.04, log=log_x)
-        columns.insert(0, Panel(segments, look, replace(frame, x_range=x_range), mark_branches=mark_branches))
-    return columns
+        places = x_values(placed)
+        x_range = padded_range(places, 0.04, log=scale.log_x)
+        if scale.x in AXES and AXES[scale.x].by == "run" and not scale.log_x and any(s.anchor for s in segments):
+            # Room for the connections that come from before the branch.
+            x_range = (-_BEFORE / 2 * float(places.max()), x_range[1]) if x_range else None
+        y_range = _y_range(placed, *(x_range or (-np.inf, np.inf)), scale)
+        frame = Frame(along, up, window=window).showing(x_range, y_range)
+        made.insert(0, Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference))
+    return made
+
+
+def _y_range(
+    placed: Sequence[tuple[Segment, float]], left: float, right: float, scale: _Scale
+) -> tuple[float, float] | None:
+    values = y_values(placed, left, right)
+    if scale.is_difference:
+        values = np.append(values, 0.0)
+    return padded_range(values[values > 0] if scale.log_y else values, log=scale.log_y)
+
+
+def _columns_for(facets: int, width: int) -> int:
+    """Return how many panels stand in a row, where each facet has so many."""
+    if width > _MOST_IN_ROW:
+        return 5 if width % 5 == 0 else 4
+    if width == 1:
+        return facets if facets < 4 else 4 if facets <= 24 else 6
+    # A few facets stand one below the other, so that their axes can be compared.
+    return 4 if width == 2 and facets > 3 else width
+
+
+def _titled(dataset: xr.Dataset, panels: list[Panel], title: str, by_task: bool, alone: bool) -> list[Panel]:
+    if not by_task:
+        return [replace(p, title=title if k == 0 else "") for k, p in enumerate(panels)]
+    named = []
+    for panel in panels:
+        task, measure = task_of(dataset[panel.frame.y.name.removesuffix("_since_branch")])
+        whose = "" if alone and title.endswith(" lineages") else f", {title}"
+        frame = replace(panel.frame, y=replace(panel.frame.y, label=measure))
+        named.append(replace(panel, title=f"{task}{whose}", frame=frame))
+    return named
+
+
+def _labelled_below(rows: list[list[Panel]]) -> list[list[Panel]]:
+    """Return rows whose x has a label only where no panel stands below, and y only at the left."""
+    return [
+        [
+            replace(panel, frame=replace(panel.frame, x=replace(panel.frame.x, label="")))
+            if i + 1 < len(rows) and j < len(rows[i + 1])
+            else panel
+            for j, panel in enumerate(row)
+        ]
+        for i, row in enumerate(rows)
+    ]
+
+
+def _filled(drawn: Sequence[Any], rows: Sequence[Sequence[Any]], empty: Any) -> list[Any]:
+    """Return drawn panels with nothing where a row is shorter than others, but for the last one."""
+    columns, at = max(map(len, rows)), 0
+    filled: list[Any] = []
+    for i, row in enumerate(rows):
+        filled += drawn[at : at + len(row)]
+        at += len(row)
+        if i + 1 < len(rows):
+            filled += [empty() for _ in range(columns - len(row))]
+    return filled
+
+
+def _with_thinning(panel: Panel, width: int) -> str:
+    if not panel.is_thinned(width):
+        return panel.title
+    curves = f"{len(panel.placed())} curves"
+    return (
+        f"{panel.title}, points thinned"
+        if panel.title and "lineages" not in panel.title
+        else f"{curves}, points thinned"
+    )
+
+
+def _prepared(dataset: xr.Dataset, metrics: list[str], band: str | None, relative_to: str | None) -> xr.Dataset:
+    """Return what is drawn: the metrics, their difference to the base, or their means."""
+    averaged = str(dataset.attrs.get(AVERAGED_OVER, ""))
+    if averaged:
+        if band is not None and band not in averaged:
+            raise SelectionError(
+                f"the Dataset holds means over {averaged}, so there is no band={band!r} to draw. Leave band= out, or "
+                "pass the Dataset of the runs."
+            )
+        if relative_to:
+            raise SelectionError(
+                "the Dataset holds means, so what each of their runs changed is unknown. Take the means of the "
+                "differences: ds.dde.difference_to_base().dde.mean_over(...)."
+            )
+        return dataset
+    dataset = dataset[metrics]
+    if relative_to:
+        dataset = difference_to_base(dataset)
+    return mean_over(dataset, band) if band is not None else dataset
+
+
+def _band_words(dataset: xr.Dataset, band: str | None) -> str:
+    """Return what means are over and what their band spans, "" where there are none."""
+    over = str(dataset.attrs.get(AVERAGED_OVER, "")) or band or ""
+    if not over:
+        return ""
+    interval = dataset.attrs.get("interval", 0.95) if AVERAGED_OVER in dataset.attrs else 0.95
+    words = " and ".join(f"{name.strip()}s" for name in over.split(","))
+    return f"{words}|{float(interval):.0%} interval of the mean" if interval != "none" else f"{words}|"
 
 
 def _names(dataset: xr.Dataset, y: str | Sequence[str] | None) -> list[str]:
@@ -216,59 +364,36 @@ def _names(dataset: xr.Dataset, y: str | Sequence[str] | None) -> list[str]:
     return names
 
 
-def _metric(dataset: xr.Dataset, name: str) -> str:
-    if name in dataset.data_vars:
-        return name
-    try:
-        alias = parse_metric(name).name
-    except UnknownNameError:
-        alias = ""
-    if alias not in dataset.data_vars:
-        raise UnknownNameError(
-            f"{name!r} is no variable of this Dataset, so it can't be drawn."
-            f"{near_names(name, map(str, dataset.data_vars))} There are {', '.join(map(str, dataset.data_vars))}."
-        )
-    return alias
-
-
-def _check_coordinates(dataset: xr.Dataset, x: str, by: dict[str, str | None]) -> None:
-    along = [str(n) for n, c in dataset.coords.items() if "cumulative_tokens" in c.dims] or ["cumulative_tokens"]
-    if x not in along:
-        raise UnknownNameError(
-            f"x={x!r} does not run along cumulative_tokens, so no curve can be drawn over it.{near_names(x, along)} "
-            f"There are {' and '.join(along)}."
-        )
+def _check_coordinates(dataset: xr.Dataset, x: str, own: str, by: dict[str, str | None]) -> None:
+    along = [str(n) for n, c in dataset.coords.items() if own in c.dims and c.dtype.kind in "fiu"]
+    check_names({"x": x}, [*AXES, *along], f"no axis, and does not run along {own}, so no curve can be drawn over it")
     others = [str(name) for name in dataset.coords if name not in along]
-    for argument, name in by.items():
-        known = others if argument == "facet_by" else [*others, "checkpoint_type"]
-        if name is not None and name not in known:
-            raise UnknownNameError(
-                f"{argument}={name!r} is no coordinate that whole runs have, so curves can't be told apart by it."
-                f"{near_names(name, known)} There are {', '.join(known)}."
-            )
+    why = "no coordinate that whole runs have, so curves can't be told apart by it"
+    check_names({"facet_by": by.pop("facet_by")}, others, why)
+    check_names(by, [*others, "checkpoint_type"], why)
 
 
-def _title(segments: Sequence[Segment], facet_by: str | None, facet: object) -> str:
-    here = [s for s in segments if _is_in(s, facet_by, facet)]
-    lineages = list(dict.fromkeys(str(s.facts["lineage"]) for s in here))
-    if facet_by not in (None, "lineage"):
-        return f"{facet_by}: {label_of(facet)}".replace("_", " ")
-    if len(lineages) > 1:
-        return f"{len(lineages)} lineages"
-    facts = here[0].facts
-    if not {"data", "params", "seed_name"} <= set(facts):
-        return lineages[0]
-    seed = "" if facts["seed_name"] == "default" else f", seed {facts['seed_name']}"
-    return f"{facts['params']} on {facts['data']}{seed}"
+def _check_count(facet_by: str | None, facets: int, width: int) -> None:
+    if facets > _MOST_ROWS or facets * width > _MOST_PANELS:
+        what = f"facet_by={facet_by!r} has {facets} values" if facets > 1 else "the picture has one facet"
+        raise SelectionError(
+            f"{what}, with {width} panels each more than can be looked at. Select fewer with ds.dde.sel(...), draw "
+            "fewer metrics, or pass zoom=False, facet_by=None or another coordinate."
+        )
 
 
-def _warn_of_reductions(segments: dict[str, list[Segment]]) -> None:
-    for metric, found in segments.items():
-        ways = {str(s.facts.get("reduce_loss", "")) for s in found if not s.is_base} - {""}
-        if metric == "train_loss" and len(ways) > 1:
+def _warn(dataset: xr.Dataset, segments: dict[str, list[Segment]], log_y: bool) -> None:
+    if "train_loss" in segments:
+        reductions = (s.facts.get("reduce_loss", "") for s in segments["train_loss"] if not s.is_base)
+        warn_of_reductions(reductions, stacklevel=5)
+    if not log_y:
+        return
+    for metric in segments:
+        lost = int((dataset[metric] <= 0).sum())
+        if lost:
             warnings.warn(
-                f"the runs drawn reduce train_loss in different ways ({', '.join(sorted(ways))}), so their values "
-                "can't be compared. Select one: ds.dde.sel(reduce_loss=...).",
+                f"{lost} cells of {metric} are not positive, so a logarithmic axis has no place for them and they "
+                "are not drawn. Pass log_y=False to see them.",
                 DdeWarning,
                 stacklevel=4,
             )

@@ -1,64 +1,36 @@
-"""One panel of a picture: lines, points, connections and marks of some segments."""
+"""One panel of curves: lines, points, intervals, connections and marks of some segments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from dde.names.sizes import find_size
 from dde.plots.axes import short_number
-from dde.plots.backends import Backend, Place
-from dde.plots.colours import INK, NEUTRAL, is_given, label_of
+from dde.plots.backends import Backend
+from dde.plots.colours import NEUTRAL, is_given
+from dde.plots.legends import Legend
+from dde.plots.places import Axis, Frame, Place
 from dde.plots.segments import OBSERVED, Segment
+from dde.plots.thinning import MARKERS, columns_for, spread_picks, thinned
 
-__all__ = [
-    "OF_LINEAGE",
-    "Axis",
-    "Frame",
-    "LegendEntry",
-    "Look",
-    "Panel",
-    "legend_of",
-    "value_of",
-    "x_values",
-    "y_values",
-]
+__all__ = ["OF_LINEAGE", "Axis", "Frame", "Look", "Panel", "framed", "value_of", "x_values", "y_values"]
 
 # A stretch with more observations than this is a training log: its points are drawn small.
 _DENSE = 48
 # Interpolated cells of a stretch that answer to the pointer. All of them would make the page heavy.
 _ANSWERING = 48
+# Branch points that are marked from top to bottom; more of them would hide the curves.
+_MOST_BRANCHES = 24
 
 #: Coordinates that a base has as well. Its row may be shown by a derived run, in whose others it has no part.
 OF_LINEAGE = frozenset({"lineage", "params", "data", "seed", "seed_name", "n_params", "recipe_family"})
 
-_KINDS = {"supervised_ft": "supervised finetuning", "dpo": "DPO", "pretraining": "pretraining"}
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An axis: its name, equal for axes that move together, and its label."""
-
-    name: str
-    label: str
-
-
-@dataclass(frozen=True)
-class LegendEntry:
-    """An entry of the legend: a line, or a marker, with its options."""
-
-    label: str
-    options: Mapping[str, Any]
-    is_marker: bool = False
-
-    def draw(self, hv: Any, dims: list[Any]) -> Any:
-        """Return an element that shows nothing but its entry in the legend."""
-        element = (
-            hv.Points([(np.nan, np.nan)], dims, label=self.label) if self.is_marker else _nothing(hv, dims, self.label)
-        )
-        return element.opts(**self.options)
+Placed = list[tuple[Segment, float]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +45,8 @@ class Look:
         By value of the coordinate.
     hue_label : str
         Title of the legend.
+    plain : str
+        Colour of what has no value of the hue.
     """
 
     hue_by: str
@@ -80,38 +54,16 @@ class Look:
     colours: Mapping[Any, str]
     markers: Mapping[Any, str]
     hue_label: str
+    plain: str = NEUTRAL
 
     def colour(self, segment: Segment) -> str:
         """Return the colour of a segment."""
         # What trained the base has no value of the sweep, also where another run's row shows it.
-        return self.colours.get(value_of(segment, self.hue_by), NEUTRAL)
+        return self.colours.get(value_of(segment, self.hue_by), self.plain)
 
     def marker(self, segment: Segment) -> str:
         """Return the marker of a segment's observations."""
         return self.markers[value_of(segment, self.style_by)]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What a panel shows of its segments.
-
-    Attributes
-    ----------
-    x, y : Axis
-    since_branch : bool
-        Count x from where the chain of runs left its base.
-    x_range, y_range : tuple of float, or None
-    window : tuple of four floats, or None
-        Left, bottom, right, top of what another panel shows enlarged.
-    """
-
-    x: Axis
-    y: Axis
-    since_branch: bool = False
-    log_x: bool = False
-    x_range: tuple[float, float] | None = None
-    y_range: tuple[float, float] | None = None
-    window: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +76,9 @@ class Panel:
     look : Look
     frame : Frame
     title : str
+    mark_branches : bool
+    zero : bool
+        Draw a line at zero: values are differences.
     """
 
     segments: Sequence[Segment]
@@ -131,8 +86,9 @@ class Panel:
     frame: Frame
     title: str = ""
     mark_branches: bool = True
+    zero: bool = False
 
-    def placed(self) -> list[tuple[Segment, float]]:
+    def placed(self) -> Placed:
         """Return the segments with where x is counted from; a base up to each branch of its runs."""
         if not self.frame.since_branch:
             return [(s, 0.0) for s in self.segments]
@@ -147,43 +103,11 @@ class Panel:
         ]
         return bases + derived
 
-    def draw(self, backend: Backend, place: Place, legend: Sequence[LegendEntry] = ()) -> Any:
-        """Return the panel as an overlay of HoloViews elements."""
-        import holoviews as hv
-
-        dims = [hv.Dimension(axis.name) for axis in (self.frame.x, self.frame.y)]
-        # Names the axes, which the first element does, and the marks that follow don't.
-        elements: list[Any] = [_nothing(hv, dims), *(entry.draw(hv, dims) for entry in legend)]
-        if self.frame.window is not None:
-            elements.append(hv.Rectangles([self.frame.window]).opts(**backend.window()))
-        if self.mark_branches:
-            # One by one: HoloViews' element of many lines writes its labels on the first panel of a figure.
-            elements += [hv.VLine(at).opts(**backend.branch()) for at in self.branches()]
-        for (colour, _), group in _grouped(self.placed(), lambda s: (self.look.colour(s), s.is_base)):
-            lines = [line for s, since in group for line in s.lines(since)]
-            if lines:
-                elements.append(hv.Path(lines, dims).opts(**backend.line(colour)))
-            joints = [
-                ([s.anchor[0] - since, s.x[0] - since], [s.anchor[1], s.values[0]]) for s, since in group if s.anchor
-            ]
-            if joints:
-                elements.append(hv.Path(joints, dims).opts(**backend.line(colour, dashed=True)))
-        elements += self._points(hv, dims, backend)
-        frame = {
-            # Bokeh loses the x label of a figure without a title, beside one with a title.
-            "title": self.title or "\N{NO-BREAK SPACE}",
-            "xlabel": self.frame.x.label,
-            "ylabel": self.frame.y.label,
-            "logx": self.frame.log_x,
-            "show_legend": bool(legend),
-            # HoloViews drops a legend where elements, not entries, are many.
-            "legend_limit": 10_000,
-            "show_grid": True,
-            **({"xlim": self.frame.x_range} if self.frame.x_range else {}),
-            **({"ylim": self.frame.y_range} if self.frame.y_range else {}),
-        }
-        panel = backend.panel(place, self.look.hue_label if legend else "", self.frame.log_x)
-        return hv.Overlay(elements).opts(hv.opts.Overlay(**frame, **panel))
+    def is_thinned(self, width: int) -> bool:
+        """Return whether the panel, so many pixels wide, holds more points than are drawn of so many curves."""
+        placed = self.placed()
+        columns = columns_for(len(placed), width)
+        return columns < width and any(len(s.x) > 4 * columns for s, _ in placed)
 
     def branches(self) -> list[float]:
         """Return where on the axis runs branch off."""
@@ -191,69 +115,143 @@ class Panel:
             return [0.0] if any(not s.is_base for s in self.segments) else []
         return sorted({s.start for s in self.segments if np.isfinite(s.start)})
 
-    def _points(self, hv: Any, dims: list[Any], backend: Backend) -> list[Any]:
-        names = [dim.name for dim in dims]
-        fields = ["run", "run_id", "tokens", "support"]
+    def draw(self, backend: Backend, place: Place, legend: Legend = Legend()) -> Any:  # noqa: B008
+        """Return the panel as an overlay of HoloViews elements."""
+        import holoviews as hv
+
+        dims = [hv.Dimension(axis.name) for axis in (self.frame.x, self.frame.y)]
+        elements: list[Any] = []
+        if self.frame.window is not None:
+            elements.append(hv.Rectangles([self.frame.window]).opts(**backend.window()))
+        if self.zero:
+            elements.append(hv.HLine(0.0).opts(**backend.zero()))
+        if self.mark_branches:
+            elements += self._branch_marks(hv, dims, backend)
+        placed = self.placed()
+        crowd = len(placed)
+        columns = columns_for(crowd, place.size[0])
+        for (colour, _), group in _grouped(placed, lambda s: (self.look.colour(s), s.is_base)):
+            elements += self._bands(hv, dims, backend, colour, group)
+            lines = [line for s, since in group for line in self._lines(s, since, columns)]
+            if lines:
+                elements.append(hv.Path(lines, dims).opts(**backend.line(colour, crowd=crowd)))
+            joints = [
+                ([s.anchor[0] - since, s.x[0] - since], [s.anchor[1], s.values[0]]) for s, since in group if s.anchor
+            ]
+            if joints:
+                elements.append(hv.Path(joints, dims).opts(**backend.line(colour, dashed=True, crowd=crowd)))
+        elements += self._points(hv, dims, backend, placed)
+        return framed(elements, self.frame, backend, place, legend, self.title)
+
+    def _lines(self, segment: Segment, since: float, columns: int) -> list[tuple[Any, Any]]:
+        x = self.frame.x
+        lines = segment.lines(since)
+        if x.shown is None:
+            return lines
+        picked = [(a, b, thinned(a, b, *x.shown, columns, x.is_log)) for a, b in lines]
+        return [(a[at], b[at]) for a, b, at in picked if len(at) > 1]
+
+    def _branch_marks(self, hv: Any, dims: list[Any], backend: Backend) -> list[Any]:
+        at = self.branches()
+        if len(at) <= _MOST_BRANCHES or self.frame.y.shown is None:
+            # One by one: HoloViews' element of many lines writes its labels on the first panel of a figure.
+            return [hv.VLine(x).opts(**backend.branch()) for x in at]
+        low, high = self.frame.y.shown
+        top = low * (high / low) ** 0.05 if self.frame.y.is_log else low + 0.05 * (high - low)
+        return [hv.Path([([x, x], [low, top]) for x in at], dims).opts(**backend.branch())]
+
+    def _bands(self, hv: Any, dims: list[Any], backend: Backend, colour: str, group: Placed) -> list[Any]:
+        """Return intervals of means: an area along lines, a bar at a point that stands alone."""
+        areas, bars = [], []
+        for s, since in group:
+            if s.low is None:
+                continue
+            for piece in s.pieces():
+                assert piece.low is not None
+                assert piece.high is not None
+                known = np.isfinite(piece.low) & np.isfinite(piece.high)
+                x, low, high = piece.x[known] - since, piece.low[known], piece.high[known]
+                if len(x) > 1:
+                    area = hv.Area((x, low, high), dims[0], [dims[1], f"{dims[1].name}_end"])
+                    areas.append(area.opts(**backend.band(colour)))
+                bars += [([a, a], [b, c]) for a, b, c in zip(x, low, high, strict=True) if len(x) == 1]
+        return areas + ([hv.Path(bars, dims).opts(**backend.line(colour))] if bars else [])
+
+    def _points(self, hv: Any, dims: list[Any], backend: Backend, placed: Placed) -> list[Any]:
+        fields = ["run", "run_id", "tokens", "step", "support"]
         tooltips = [
             ("run", "@run"),
             ("run id", "@run_id"),
             ("tokens", "@tokens"),
-            (self.frame.y.label, f"@{{{names[1]}}}{{0.0000}}"),
+            ("step", "@step"),
+            (self.frame.y.label, f"@{{{dims[1].name}}}{{0.0000}}"),
             ("support", "@support"),
         ]
+        observed = [(s, since, np.flatnonzero(s.support == OBSERVED)) for s, since in placed]
+        crowd = len(placed)
+        # Of many curves, each keeps a few points: its last one, and some that answer to the pointer.
+        each = MARKERS // max(crowd, 1) or 1
+        if sum(len(at) for *_, at in observed) > MARKERS:
+            observed = [(s, since, at[spread_picks(len(at), each)]) for s, since, at in observed]
         elements = []
-        groups = _grouped(self.placed(), lambda s: (self.look.colour(s), self.look.marker(s), _is_dense(s)))
-        for (colour, marker, dense), group in groups:
-            rows = [row for s, since in group for row in _cells(s, since, s.support == OBSERVED)]
-            if rows:
-                points = hv.Points(rows, dims, fields)
-                elements.append(points.opts(**backend.points(colour, marker, dense, tooltips)))
+        shown = [(s, since, at) for s, since, at in observed if len(at)]
+        for (colour, marker, dense), group in _grouped_points(shown, self._look_of_points):
+            rows = [row for s, since, at in group for row in _cells(s, since, at)]
+            look = backend.points(colour, marker, dense, tooltips, crowd)
+            elements.append(hv.Points(rows, dims, fields).opts(**look))
         if backend.hovers:
-            rows = [row for s, since in self.placed() for row in _cells(s, since, _answering(s))]
+            answering = min(each, _ANSWERING)
+            rows = [row for s, since in placed for row in _cells(s, since, _between(s, answering))]
             if rows:
                 elements.append(hv.Points(rows, dims, fields).opts(**backend.unseen(tooltips)))
         return elements
 
-
-def legend_of(panels: Iterable[Panel], backend: Backend) -> list[LegendEntry]:
-    """Return the entries of the one legend that panels with a common look share."""
-    panels = list(panels)
-    look, segments = panels[0].look, [s for p in panels for s in p.segments]
-    entries = [LegendEntry(label_of(value), backend.line(colour)) for value, colour in look.colours.items()]
-    plain = dict.fromkeys(label_of(s.kind, _KINDS) for s in segments if look.colour(s) == NEUTRAL)
-    if plain:
-        entries.append(LegendEntry(", ".join(plain), backend.line(NEUTRAL)))
-    if len(set(look.markers.values())) > 1:
-        entries += [
-            LegendEntry(label_of(value, _KINDS), backend.points(INK, marker, False, ()), is_marker=True)
-            for value, marker in look.markers.items()
-            if is_given(value) and label_of(value, _KINDS) not in plain
-        ]
-    if any(s.anchor for s in segments):
-        entries.append(LegendEntry("no data between", backend.line(INK, dashed=True)))
-    if any(p.mark_branches and p.branches() for p in panels):
-        entries.append(LegendEntry("branch", backend.branch()))
-    return entries
+    def _look_of_points(self, segment: Segment) -> tuple[str, str, bool]:
+        dense = segment.is_log or int((segment.support == OBSERVED).sum()) > _DENSE
+        return self.look.colour(segment), self.look.marker(segment), dense
 
 
-def y_values(panel_segments: Iterable[tuple[Segment, float]], low: float, high: float) -> list[float]:
-    """Return the values that a panel from `low` to `high` shows."""
-    found: list[float] = []
-    for s, since in panel_segments:
+def framed(
+    elements: Sequence[Any], frame: Frame, backend: Backend, place: Place, legend: Legend, title: str = ""
+) -> Any:
+    """Return elements as a panel: an overlay with axes, title and legend."""
+    import holoviews as hv
+
+    dims = [hv.Dimension(axis.name) for axis in (frame.x, frame.y)]
+    # Names the axes, which the first element does, and the marks that follow don't.
+    first = [hv.Curve([(np.nan, np.nan)], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]
+    options = {
+        # Bokeh loses the x label of a figure without a title, beside one with a title.
+        "title": title or "\N{NO-BREAK SPACE}",
+        "xlabel": frame.x.label,
+        "ylabel": frame.y.label,
+        "logx": frame.x.is_log,
+        "logy": frame.y.is_log,
+        "show_legend": bool(legend.entries),
+        # HoloViews drops a legend where elements, not entries, are many.
+        "legend_limit": 10_000,
+        "show_grid": frame.grid,
+        **({"xlim": frame.x.shown} if frame.x.shown else {}),
+        **({"ylim": frame.y.shown} if frame.y.shown else {}),
+    }
+    return hv.Overlay([*first, *elements]).opts(hv.opts.Overlay(**options, **backend.panel(place, frame, legend)))
+
+
+def y_values(placed: Iterable[tuple[Segment, float]], low: float, high: float) -> npt.NDArray[np.float64]:
+    """Return the values that a panel from `low` to `high` shows, the ends of intervals among them."""
+    found: list[Any] = [np.empty(0)]
+    for s, since in placed:
         x = s.x - since
-        found += s.values[(x >= low) & (x <= high)].tolist()
+        inside = (x >= low) & (x <= high)
+        found += [values[inside] for values in (s.values, s.low, s.high) if values is not None]
         if s.anchor and low <= s.anchor[0] - since <= high:
-            found.append(s.anchor[1])
-    return found
+            found.append([s.anchor[1]])
+    return np.concatenate(found)
 
 
-def x_values(panel_segments: Iterable[tuple[Segment, float]]) -> list[float]:
+def x_values(placed: Iterable[tuple[Segment, float]]) -> npt.NDArray[np.float64]:
     """Return all places of segments along x."""
-    return [x for s, since in panel_segments for x in (s.x - since).tolist()]
-
-
-def _nothing(hv: Any, dims: list[Any], label: str = "") -> Any:
-    return hv.Curve([(np.nan, np.nan)], *dims, label=label)
+    return np.concatenate([np.empty(0), *(s.x - since for s, since in placed)])
 
 
 def value_of(segment: Segment, coordinate: str) -> Any:
@@ -266,31 +264,41 @@ def value_of(segment: Segment, coordinate: str) -> Any:
     return value if is_given(value) else ""
 
 
-def _is_dense(segment: Segment) -> bool:
-    return segment.is_log or int((segment.support == OBSERVED).sum()) > _DENSE
-
-
-def _answering(segment: Segment) -> Any:
+def _between(segment: Segment, most: int) -> npt.NDArray[np.intp]:
     between = np.flatnonzero(segment.support != OBSERVED)
-    mask = np.zeros(len(segment.x), bool)
-    if len(between):
-        mask[between[np.unique(np.linspace(0, len(between) - 1, min(len(between), _ANSWERING)).astype(int))]] = True
-    return mask
+    return between[spread_picks(len(between), most)]
 
 
-def _cells(segment: Segment, since: float, mask: Any) -> list[tuple[Any, ...]]:
+def _cells(segment: Segment, since: float, at: npt.NDArray[np.intp]) -> list[tuple[Any, ...]]:
     run = str(segment.facts.get("run", "")) if not segment.is_base else "pretraining"
     run_id = segment.run_id if not segment.is_base else str(segment.facts.get("lineage", segment.run_id))
+    size = find_size(str(segment.facts.get("params", ""))) if segment.is_base else None
     return [
-        (x - since, value, run, run_id, short_number(tokens), "observed" if support == OBSERVED else "interpolated")
+        (
+            x - since,
+            value,
+            run,
+            run_id,
+            short_number(tokens) if np.isfinite(tokens) else "",
+            # A checkpoint of the suite lies at a whole step; what is between two is none.
+            f"{tokens / size.tokens_per_step:.0f}" if size and not tokens % size.tokens_per_step else "",
+            "observed" if support == OBSERVED else "interpolated",
+        )
         for x, value, tokens, support in zip(
-            segment.x[mask], segment.values[mask], segment.tokens[mask], segment.support[mask], strict=True
+            segment.x[at], segment.values[at], segment.tokens[at], segment.support[at], strict=True
         )
     ]
 
 
-def _grouped(placed: Iterable[tuple[Segment, float]], key: Any) -> list[tuple[Any, list[tuple[Segment, float]]]]:
-    groups: dict[Any, list[tuple[Segment, float]]] = {}
+def _grouped(placed: Placed, key: Callable[[Segment], Any]) -> list[tuple[Any, Placed]]:
+    groups: dict[Any, Placed] = {}
     for segment, since in placed:
         groups.setdefault(key(segment), []).append((segment, since))
+    return list(groups.items())
+
+
+def _grouped_points(shown: list[tuple[Segment, float, Any]], key: Callable[[Segment], Any]) -> list[tuple[Any, Any]]:
+    groups: dict[Any, Any] = {}
+    for segment, since, at in shown:
+        groups.setdefault(key(segment), []).append((segment, since, at))
     return list(groups.items())

@@ -1,0 +1,93 @@
+"""What a picture may be of: metrics and coordinates of a Dataset by name, and what facets are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import xarray as xr
+
+from dde.errors import UnknownNameError, near_names
+from dde.names import find_base_by_label, parse_metric
+from dde.plots.colours import is_given, label_of
+
+__all__ = ["check_names", "facet_title", "lineage_title", "metric_named", "task_of"]
+
+
+def metric_named(dataset: xr.Dataset, name: str) -> str:
+    """Return the variable of a Dataset that a name or an alias means.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is none.
+    """
+    if name in dataset.data_vars:
+        return name
+    try:
+        alias = parse_metric(name).name
+    except UnknownNameError:
+        alias = ""
+    if alias not in dataset.data_vars:
+        raise UnknownNameError(
+            f"{name!r} is no variable of this Dataset, so it can't be drawn."
+            f"{near_names(name, map(str, dataset.data_vars))} There are {', '.join(map(str, dataset.data_vars))}."
+        )
+    return alias
+
+
+def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str) -> None:
+    """Raise where an argument, by its name, is none of the known coordinates; None always is.
+
+    Raises
+    ------
+    UnknownNameError
+    """
+    known = list(dict.fromkeys(known))
+    for argument, name in wanted.items():
+        if name is not None and name not in known:
+            raise UnknownNameError(
+                f"{argument}={name!r} is {why}.{near_names(name, known)} There are {', '.join(known)}."
+            )
+
+
+def lineage_title(facts: Mapping[str, Any]) -> str:
+    """Return what a lineage is called above a panel, from its coordinates.
+
+    Examples
+    --------
+    >>> lineage_title({"lineage": "c4-1B-large-aux-2", "params": "1B", "data": "C4", "seed_name": "large aux 2"})
+    '1B on C4, seed large aux 2'
+    >>> lineage_title({"lineage": "dolma1_7-150M", "params": "150M", "data": "Dolma1.7"})
+    '150M on Dolma1.7'
+    """
+    if not {"data", "params"} <= set(facts) or not (facts["data"] and facts["params"]):
+        return str(facts["lineage"])
+    seed = str(facts.get("seed_name", "default"))
+    # A lineage that is a mean over seeds has none.
+    if "seed_name" not in facts and find_base_by_label(str(facts["lineage"])) is not None:
+        return str(facts["lineage"])
+    return f"{facts['params']} on {facts['data']}" + (f", seed {seed}" if seed != "default" else "")
+
+
+def facet_title(facts: Iterable[Mapping[str, Any]], facet_by: str | None, facet: object) -> str:
+    """Return what stands above the panels of one value of a facet, by the coordinates of the runs in it."""
+    if facet_by not in (None, "lineage"):
+        return f"{str(facet_by).replace('_', ' ')}: {label_of(facet) if is_given(facet) else 'none'}"
+    lineages = {str(f["lineage"]): f for f in facts}
+    return lineage_title(next(iter(lineages.values()))) if len(lineages) == 1 else f"{len(lineages)} lineages"
+
+
+def task_of(array: xr.DataArray) -> tuple[str, str]:
+    """Return what a metric is of, for a title, and how it is measured, for an axis.
+
+    Examples
+    --------
+    >>> task_of(xr.DataArray(0, attrs={"long_name": "ARC-Easy, primary metric", "task": "arc_easy"}))
+    ('ARC-Easy', 'primary metric')
+    >>> task_of(xr.DataArray(0, attrs={"long_name": "training loss", "units": "nats"}))
+    ('training loss', 'nats')
+    """
+    name, units = str(array.attrs.get("long_name", array.name)), str(array.attrs.get("units", ""))
+    task, _, measure = name.partition(", ")
+    return task, measure or (units if units != "1" else "")

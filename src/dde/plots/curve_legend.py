@@ -1,0 +1,72 @@
+"""The one legend that all panels of curves share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from dde.plots.backends import Backend
+from dde.plots.colours import INK, is_given, is_ordered, label_of
+from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
+from dde.plots.panels import Panel
+from dde.plots.segments import Segment
+
+__all__ = ["curve_legend"]
+
+_KINDS = {"supervised_ft": "supervised finetuning", "dpo": "DPO", "pretraining": "pretraining"}
+
+
+def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> Legend:
+    """Return the legend of panels with a common look.
+
+    Parameters
+    ----------
+    panels : iterable of Panel
+    backend : Backend
+    band : str
+        What the band around a mean spans, where there is one.
+
+    Returns
+    -------
+    Legend
+        Nothing in it where one kind of curve alone is drawn, without a mark that needs words.
+    """
+    panels = list(panels)
+    look, segments = panels[0].look, [s for p in panels for s in p.segments]
+    bar = None
+    hues: list[LegendEntry] = []
+    if len(look.colours) > MOST_ENTRIES and is_ordered(look.colours):
+        bar = ColourBar.of_ranks(look.hue_label, look.colours, [label_of(v) for v in look.colours])
+    else:
+        hues = [LegendEntry(label_of(value), backend.line(colour)) for value, colour in look.colours.items()]
+    plain = dict.fromkeys(label_of(s.kind, _KINDS) for s in segments if look.colour(s) == look.plain)
+    kinds = [LegendEntry(", ".join(plain), backend.line(look.plain))] if plain else []
+    marks: list[LegendEntry] = []
+    if len(set(look.markers.values())) > 1:
+        marks = [
+            LegendEntry(label_of(value, _KINDS), backend.points(INK, marker), "marker")
+            for value, marker in look.markers.items()
+            if is_given(value) and label_of(value, _KINDS) not in plain
+        ]
+    if any(s.anchor for s in segments):
+        marks.append(LegendEntry("no data between", backend.line(INK, dashed=True)))
+    if any(p.mark_branches and p.branches() for p in panels):
+        marks.append(LegendEntry("branch", backend.branch()))
+    means = _of_means(segments, backend, band)
+    if bar is None and len(hues) + len(kinds) < 2 and not marks and not means:
+        return Legend()
+    return Legend("" if bar or not hues else look.hue_label, [*hues, *kinds, *marks, *means], bar)
+
+
+def _of_means(segments: list[Segment], backend: Backend, band: str) -> list[LegendEntry]:
+    """Return what lines and bands are, where they are of means."""
+    if not band:
+        return []
+    counts = {int(n) for s in segments if np.isfinite(n := float(s.facts.get("n_members", np.nan)))}
+    over, _, interval = band.partition("|")
+    several = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)}–{max(counts)}" if counts else "several"
+    entries = [LegendEntry(f"mean of {several} {over}", backend.line(INK))]
+    if any(s.low is not None and np.isfinite(s.low).any() for s in segments):
+        entries.append(LegendEntry(interval, backend.band(INK), "area"))
+    return entries

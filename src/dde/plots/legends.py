@@ -1,0 +1,128 @@
+"""What tells the colours and marks of a picture: entries beside it, or a bar of colours where they are many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+__all__ = ["MOST_ENTRIES", "ColourBar", "Legend", "LegendEntry"]
+
+#: Values of a hue that are listed; ordered ones that are more have a bar of colours.
+MOST_ENTRIES = 14
+
+_ENTRY_PIXELS, _TITLE_PIXELS = 19, 34
+# Points of text, and inches for the sample beside it and for the gap behind it.
+_TEXT_POINTS, _SAMPLE_INCHES = 8.5, 0.52
+_LINE_INCHES = 0.172
+_BAR_INCHES = 0.16
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """An entry of the legend: a line, a marker or an area, with its options."""
+
+    label: str
+    options: Mapping[str, Any] = field(repr=False)
+    kind: Literal["line", "marker", "area"] = "line"
+
+    def draw(self, hv: Any, dims: list[Any]) -> Any:
+        """Return an element that shows nothing but its entry in the legend."""
+        if self.kind == "marker":
+            element = hv.Points([(np.nan, np.nan)], dims, label=self.label)
+        elif self.kind == "area":
+            element = hv.Area([(np.nan, np.nan, np.nan)], dims[0], [dims[1], f"{dims[1].name}_end"], label=self.label)
+        else:
+            element = hv.Curve([(np.nan, np.nan)], *dims, label=self.label)
+        return element.opts(**self.options)
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """A bar of colours.
+
+    Attributes
+    ----------
+    title : str
+    colours : sequence of str
+        From the lowest value to the highest.
+    span : tuple of float
+        Values at its ends.
+    ticks : sequence of (float, str)
+        Values, and what is written there.
+    """
+
+    title: str
+    colours: Sequence[str]
+    span: tuple[float, float]
+    ticks: Sequence[tuple[float, str]]
+
+    @classmethod
+    def of_ranks(cls, title: str, colours: Mapping[Any, str], labels: Sequence[str]) -> ColourBar:
+        """Return the bar of values that have their colours by rank, as many written beside it as can be read."""
+        n = len(colours)
+        every = math.ceil((n - 1) / 8) or 1
+        shown = sorted({*range(0, n - every // 2 - 1, every), n - 1})
+        return cls(title, tuple(colours.values()), (-0.5, n - 0.5), [(float(k), labels[k]) for k in shown])
+
+    def width_inches(self) -> float:
+        """Return what the bar takes with its ticks and title."""
+        beside = max((_text_inches(label) for _, label in self.ticks), default=0.0)
+        return 0.2 + max(_BAR_INCHES + 0.12 + beside, _text_inches(self.title) + 0.05)
+
+
+@dataclass(frozen=True)
+class Legend:
+    """All that stands beside a picture.
+
+    Attributes
+    ----------
+    title : str
+    entries : sequence of LegendEntry
+    bar : ColourBar or None
+    """
+
+    title: str = ""
+    entries: Sequence[LegendEntry] = ()
+    bar: ColourBar | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.entries) or self.bar is not None
+
+    def columns(self, height: int) -> int:
+        """Return into how many columns the entries fall beside a frame of `height` pixels, so that none is cut off.
+
+        Examples
+        --------
+        >>> Legend(entries=[LegendEntry("a", {})] * 25).columns(230)
+        3
+        """
+        fitting = max((height - (_TITLE_PIXELS if self.title else 8)) // _ENTRY_PIXELS, 4)
+        return max(math.ceil(len(self.entries) / fitting), 1)
+
+    def inches(self, height: int) -> tuple[float, float]:
+        """Return the width and height that it takes in print, beside a frame of `height` pixels."""
+        columns = self.columns(height)
+        rows = math.ceil(len(self.entries) / columns)
+        # Entries fill one column after the other; each is as wide as its widest one.
+        widths = [
+            max(_text_inches(e.label) for e in self.entries[k * rows : (k + 1) * rows]) + _SAMPLE_INCHES
+            for k in range(columns)
+            if self.entries[k * rows : (k + 1) * rows]
+        ]
+        listed = max(sum(widths), _text_inches(self.title) + 0.1) + 0.15 if self.entries else 0.0
+        bar = self.bar.width_inches() if self.bar else 0.0
+        return listed + bar, rows * _LINE_INCHES + (0.35 if self.title else 0.1)
+
+
+@lru_cache(maxsize=1024)
+def _text_inches(text: str) -> float:
+    if not text.strip():
+        return 0.0
+    from matplotlib.textpath import TextPath
+
+    return float(TextPath((0, 0), text, size=_TEXT_POINTS).get_extents().width) / 72

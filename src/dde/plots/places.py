@@ -1,0 +1,151 @@
+"""Where the panels of a picture stand, in rows and columns, and what each shows of its axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+__all__ = ["Axis", "Frame", "Place", "arrange", "places_of"]
+
+# A frame of 330 pixels is 3.1 inches wide: three of them with their labels fill a page across.
+_PER_INCH = 106
+# Room beside and below a frame for what is written there, in inches.
+_BESIDE, _BELOW = 0.75, 0.92
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis: its name, equal for axes that move together, and its label.
+
+    Attributes
+    ----------
+    name, label : str
+    is_log : bool
+    shown : tuple of float, or None
+        Range.
+    ticks : tuple of (float, str), or None
+        Where it has ticks, and what is written there; where its scale has them when None.
+    """
+
+    name: str
+    label: str
+    is_log: bool = False
+    shown: tuple[float, float] | None = None
+    ticks: tuple[tuple[float, str], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a panel shows.
+
+    Attributes
+    ----------
+    x, y : Axis
+    since_branch : bool
+        Count x from where the chain of runs left its base.
+    window : tuple of four floats, or None
+        Left, bottom, right, top of what another panel shows enlarged.
+    grid : bool
+        Draw lines at ticks.
+    """
+
+    x: Axis
+    y: Axis
+    since_branch: bool = False
+    window: tuple[float, float, float, float] | None = None
+    grid: bool = True
+
+    @property
+    def x_range(self) -> tuple[float, float] | None:
+        """Range of x."""
+        return self.x.shown
+
+    @property
+    def y_range(self) -> tuple[float, float] | None:
+        """Range of y."""
+        return self.y.shown
+
+    def showing(self, x_range: tuple[float, float] | None = None, y_range: tuple[float, float] | None = None) -> Frame:
+        """Return the frame with other ranges, where given."""
+        x = self.x if x_range is None else replace(self.x, shown=x_range)
+        y = self.y if y_range is None else replace(self.y, shown=y_range)
+        return replace(self, x=x, y=y)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a panel stands among the others.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Width and height of every frame, in pixels.
+    row, column, rows, columns : int
+    beside, below : float
+        Inches left of a frame and below it, with its title, for what is written there.
+    legend : tuple of float
+        Inches that the legend takes, right of the first row.
+    """
+
+    size: tuple[int, int]
+    row: int
+    column: int
+    rows: int
+    columns: int
+    beside: float = _BESIDE
+    below: float = _BELOW
+    legend: tuple[float, float] = (0.0, 0.0)
+
+    def frame_size_inches(self) -> tuple[float, float]:
+        """Return width and height of the frame."""
+        return self.size[0] / _PER_INCH, self.size[1] / _PER_INCH
+
+    def figure_inches(self) -> tuple[float, float]:
+        """Return width and height of the figure of all panels with their legend."""
+        width, height = self._cell_inches()
+        across, down = self.columns * width + self.legend[0] + 0.1, self.rows * height
+        return across, max(down, self.legend[1] + self._above())
+
+    def frame_inches(self) -> tuple[float, float, float, float]:
+        """Return left, bottom, width and height of the frame, in inches from the figure's upper left corner."""
+        width, height = self._cell_inches()
+        across, down = self.frame_size_inches()
+        return self.column * width + self.beside, -(self.row * height + self._above() + down), across, down
+
+    def _above(self) -> float:
+        return 0.4 * _BELOW
+
+    def _cell_inches(self) -> tuple[float, float]:
+        across, down = self.frame_size_inches()
+        return across + self.beside, down + self.below
+
+
+def arrange(blocks: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]:
+    """Return panels in rows: blocks side by side where several fit a row, and one broken into rows where none does.
+
+    Parameters
+    ----------
+    blocks : sequence of sequences
+        Panels that belong together, such as those of one lineage.
+    columns : int
+        Panels in a row.
+
+    Examples
+    --------
+    >>> arrange(["ab", "cd", "ef"], 4)
+    [['a', 'b', 'c', 'd'], ['e', 'f']]
+    >>> arrange(["abc", "def"], 2)
+    [['a', 'b'], ['c'], ['d', 'e'], ['f']]
+    """
+    width = max(map(len, blocks))
+    if width > columns:
+        return [list(block[k : k + columns]) for block in blocks for k in range(0, len(block), columns)]
+    beside = max(columns // width, 1)
+    return [[panel for block in blocks[k : k + beside] for panel in block] for k in range(0, len(blocks), beside)]
+
+
+def places_of(rows: Sequence[Sequence[Any]], size: tuple[int, int], **room: Any) -> list[Place]:
+    """Return the places of panels in rows, row by row."""
+    columns = max(map(len, rows))
+    return [Place(size, i, j, len(rows), columns, **room) for i, row in enumerate(rows) for j in range(len(row))]
