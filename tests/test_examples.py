@@ -1,4 +1,4 @@
-"""The examples run as they are."""
+"""The examples run as they are, and one of them on files of the user's own."""
 
 from __future__ import annotations
 
@@ -7,21 +7,56 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+FOLDER = Path(__file__).parents[1] / "examples"
+#: First words of the headings of each example: the seed's phases are to open, to filter, and to plot or get the data.
+PHASES = {
+    "learning_rate_sweep": ["Open", "Filter", "Plot"],
+    "real_files": ["Open", "Filter", "Get"],
+    "runs_and_lineages": ["Open", "Filter", "Get"],
+    "slicing_and_aligning": ["Open", "Filter", "Group,", "Align", "Join", "Leave", "Plot"],
+}
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_example_runs(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder; the surroundings name no data."""
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(path), run_name="__main__")
+    for name in ("DDE_DATA", "DDE_DB", "DDE_DB_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_example_runs(name: str, own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
     assert capsys.readouterr().out
-    assert [p.name for p in tmp_path.iterdir()] == ["data_cache"]
+    assert [p.name for p in own_folder.iterdir()] == ["data_cache"]
 
 
-def test_there_are_examples_of_arrays_and_of_entities() -> None:
-    assert [p.stem for p in EXAMPLES] == ["learning_rate_sweep", "runs_and_lineages"]
-    for path in EXAMPLES:
-        headings = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ## ")]
-        assert [h.split()[2] for h in headings] in (["Open", "Filter", "Plot"], ["Open", "Filter", "Get"])
+@pytest.mark.parametrize("name", PHASES)
+def test_examples_follow_the_phases(name: str) -> None:
+    lines = (FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("# ## ")] == PHASES[name]
+
+
+def test_every_example_is_run() -> None:
+    assert sorted(p.stem for p in FOLDER.glob("*.py")) == sorted(PHASES)
+
+
+def test_the_example_runs_on_real_files(
+    own_folder: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DDE_DATA", str(real_data))
+    monkeypatch.setenv("DDE_DB", str(real_data))
+    made = runpy.run_path(str(FOLDER / "real_files.py"), run_name="__main__")
+    # The known values of these files: the finetuning run of 150M, where it branches and what it ends at.
+    sweep = made["sweep"]
+    assert sweep["lineage"].values.tolist() == ["dclm-baseline-150M-default"]
+    assert sweep["learning_rate"].values[1:].tolist() == [5e-5]
+    assert sweep["branch_tokens"].values[0, 1] == 15_003_942_912
+    assert sweep["hellaswag"].isel(lineage=0, run=1).sel(cumulative_tokens=16_334_197_780) == 0.3566022705
+    picture = own_folder / "data_cache" / "examples" / "real_files.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr().out
+    assert "parent not in store" in shown
+    assert "config 69369" in shown
