@@ -107,8 +107,8 @@ def _style(frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
             axis.minor_tick_line_color = None
             axis.axis_label_text_font_style = "normal"
             axis.axis_label_text_color = axis.major_label_text_color = INK
-        for drawn, axis in ((figure.xaxis, frame.x), (figure.yaxis, frame.y)):
-            _style_ticks(drawn, axis, figure.xaxis is drawn)
+        for drawn, axis, across in ((figure.xaxis, frame.x, True), (figure.yaxis, frame.y, False)):
+            _style_ticks(drawn, axis, across)
         figure.title.text_color = INK
         for shown in figure.legend:
             shown.title_text_font_style = "bold"
