@@ -19,7 +19,6 @@ import dde
 from browser import FIGURES, PATIENCE, Visit, exploring, running_chromium
 from dde.tutorial import Suite
 
-
 METRICS = [word for name in ("arc_challenge", "train_loss", "piqa") for word in ("--metrics", name)]
 
 
@@ -143,13 +142,13 @@ def what_is_taken_away_is_what_is_shown(visit: Visit) -> None:
 
 def what_cannot_be_drawn_is_said_in_words(visit: Visit, tmp_path: Path) -> None:
     visit.unpick("To draw", "train_loss")
-    visit.page.get_by_text("No metric is chosen").wait_for()
+    visit.page.get_by_text("no metric is chosen").wait_for()
     assert visit.page.locator("canvas:visible").count() == 0, "no old picture stays"
     visit.page.screenshot(path=tmp_path / "nothing.png")
     visit.pick("To draw", "piqa")
     code(visit, "piqa")
     visit.page.locator("canvas:visible").first.wait_for()
-    assert not visit.page.get_by_text("No metric is chosen").is_visible()
+    assert not visit.page.get_by_text("no metric is chosen").is_visible()
 
 
 def talks_to(address: str, origin: str) -> int:

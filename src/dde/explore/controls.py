@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +12,8 @@ import xarray as xr
 from dde.curves.axes import AXES
 from dde.errors import UnknownNameError, near_names
 from dde.explore.listing import matching_lineages, matching_runs, runs_of, starting_lineages, starting_metric
-from dde.explore.selection import BANDS, GRIDS, INTERPOLATIONS, Choices, axes_of
+from dde.explore.selection import BANDS, GRIDS, INTERPOLATIONS, Choices
 from dde.plots.colours import label_of, sorted_values
-from dde.plots.curves import plot_curves
 
 __all__ = ["INITIAL", "Controls"]
 
@@ -26,7 +24,7 @@ _NONE = "none"
 #: What :func:`dde.explore.page.explore` takes to start with: widget by name.
 INITIAL = (
     "params", "data", "seed", "lineage", "method", "learning_rate", "budget", "run", "metrics", "x", "log_x", "grid",
-    "points", "interp", "hue_by", "style_by", "facet_by", "band", "zoom",
+    "points", "interp", "hue_by", "style_by", "facet_by", "band", "zoom", "log_y", "relative_to",
 )  # fmt: skip
 
 
@@ -58,9 +56,11 @@ class Controls:
             "metrics": _several(
                 "To draw, side by side", list(map(str, dataset.data_vars)), placeholder="type to search"
             ),
-            "x": _one("Axis", {AXES[name].label: name for name in axes_of(dataset)}),
+            "x": _one("Axis", {rule.label: name for name, rule in AXES.items()}),
             "log_x": pn.widgets.Checkbox(label="logarithmic axis", margin=(2, 10)),
+            "log_y": pn.widgets.Checkbox(label="logarithmic values", margin=(2, 10)),
             "zoom": pn.widgets.Checkbox(label="enlarge what follows the branch", value=True, margin=(2, 10, 8, 10)),
+            "relative_to": _one("Values", {"as they are": "", "difference to the base": "base"}),
             "grid": _one("Grid", list(GRIDS)),
             "points": pn.widgets.IntInput(label="Points", value=200, start=2, end=4096, step=50, **_WIDE),
             "interp": _one("Between observations", list(INTERPOLATIONS)),
@@ -71,7 +71,6 @@ class Controls:
         }
         w = self.widgets
         w["hue_by"].value, w["style_by"].value, w["facet_by"].value = "learning_rate", "checkpoint_type", "lineage"
-        w["band"].visible = "band" in inspect.signature(plot_curves).parameters
         self._start(initial)
         for name, widget in w.items():
             # Text that is still being typed is no choice yet.
@@ -92,12 +91,13 @@ class Controls:
             metrics=tuple(chosen["metrics"]),
             x=chosen["x"],
             log_x=chosen["log_x"],
+            log_y=chosen["log_y"],
             grid=chosen["grid"],
             points=chosen["points"] or 2,
             interp=chosen["interp"],
             band=chosen["band"],
             zoom=chosen["zoom"],
-            **{name: chosen[name] or None for name in ("hue_by", "style_by", "facet_by")},
+            **{name: chosen[name] or None for name in ("hue_by", "style_by", "facet_by", "relative_to")},
         )
 
     def panel(self) -> Any:
@@ -111,7 +111,8 @@ class Controls:
             _heading("Metrics"), w["metrics"],
             _heading("Lineages"), pair("params", "seed"), w["data"], w["tuned"], w["lineage"],
             _heading("Post-training runs"), pair("method", "learning_rate"), pair("budget", "run"),
-            _heading("Axis and grid"), w["x"], w["log_x"], w["zoom"], pair("grid", "points"), w["interp"],
+            _heading("Axes and grid"), w["x"], w["relative_to"], w["log_x"], w["log_y"], w["zoom"],
+            pair("grid", "points"), w["interp"],
             _heading("Look"), pair("hue_by", "style_by"), pair("facet_by", "band"),
             sizing_mode="stretch_width", margin=0,
         )  # fmt: skip

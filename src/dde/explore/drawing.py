@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import tempfile
 import threading
@@ -149,21 +148,18 @@ def highlight(drawing: Drawing, run_ids: Collection[str]) -> None:
         As in the column of its table.
     """
     figures = [figure for figure, _, _ in _cells(drawing.model)]
+    panels = [panel for row in curve_panels(drawing.shown, **plot_options(drawing.choices)) for panel in row]
+    chosen = [[(s, since) for s, since in panel.placed() if s.run_id in run_ids] for panel in panels]
     for figure in figures:
         entries = {renderer for legend in figure.legend for item in legend.items for renderer in item.renderers}
         figure.renderers = [r for r in figure.renderers if r.name != _MARK]
         for renderer in figure.renderers:
             if renderer not in entries and hasattr(renderer, "glyph"):
-                _fade(renderer.glyph, drawing.alphas, bool(run_ids))
-    if not run_ids:
-        return
-    known = inspect.signature(curve_panels).parameters
-    options = {n: v for n, v in plot_options(drawing.choices).items() if n in known}
-    panels = [panel for row in curve_panels(drawing.shown, **options) for panel in row]
-    for figure, panel in zip(figures, panels, strict=True):
-        for segment, since in panel.placed():
-            if segment.run_id in run_ids:
-                _trace(figure, segment, since, panel.look.colour(segment))
+                # Means are of several runs: none of them stands out.
+                _fade(renderer.glyph, drawing.alphas, any(chosen))
+    for figure, panel, segments in zip(figures, panels, chosen, strict=True):
+        for segment, since in segments:
+            _trace(figure, segment, since, panel.look.colour(segment))
 
 
 _MARK = "highlighted run"
@@ -197,16 +193,16 @@ def _trace(figure: Any, segment: Segment, since: float, colour: str) -> None:
 def _cells(model: Any) -> list[tuple[Any, int, int]]:
     """Return the figures of a picture with their row and column, row by row."""
     cells = [tuple(child[:3]) for child in getattr(model, "children", [(model, 0, 0)])]
-    return sorted(cells, key=lambda cell: cell[1:])
+    return sorted((cell for cell in cells if hasattr(cell[0], "renderers")), key=lambda cell: cell[1:])
 
 
 def _fit(model: Any) -> None:
     """Make the panels as large as there is room for beside the controls."""
     cells = _cells(model)
     rows, columns = (1 + max(cell[k] for cell in cells) for k in (1, 2))
-    width = int(min(max((_ROOM - _LEGEND) / columns - _LABELS, 240), 640))
+    width = int(min(max((_ROOM - _LEGEND) / columns - _LABELS, 200), 640))
     for figure, _, _ in cells:
-        figure.frame_width, figure.frame_height = width, 360 if rows == 1 else 250
+        figure.frame_width, figure.frame_height = width, min(360 if rows == 1 else 250, width)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def matching_runs(
     >>> import dde
     >>> runs = runs_of(dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"]))
     >>> matching_runs(runs, ["dpo"])
-    ['sft_lr=5e-06_100Mx1+dpo_lr=2e-07_full_beta=0.1']
+    ['sft_lr=5e-06_100Mx1+dpo_lr=2e-07_40000seqx1_beta=5']
     """
     keep = np.ones(len(runs), bool)
     if methods:
@@ -105,7 +105,7 @@ def matching_lineages(
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("tiny", metrics=["piqa"])
     >>> matching_lineages(ds, params=["4M"], data=["Dolma1.7"])
-    ['dolma1_7-4M-default']
+    ['dolma1_7-4M-default', 'dolma1_7-4M-small-aux-2']
     """
     keep = np.ones(dataset.sizes["lineage"], bool)
     for name, wanted in (("params", params), ("data", data), ("seed_name", seeds)):

@@ -165,7 +165,7 @@ class Explorer(pn.viewable.Viewer):
         if isinstance(made, _Failure):
             self._drawing = None
             # Nothing of what was there before stays: it belongs to other choices.
-            self._alert.param.update(object=html.escape(made.text[:1].upper() + made.text[1:]), visible=True)
+            self._alert.param.update(object=html.escape(made.text), visible=True)
             self._notes.visible = self._shown.visible = False
             self._summary.object = self._code.object = self._code_text.value = ""
             self._picture.object = None
@@ -203,7 +203,7 @@ def explore(dataset: xr.Dataset, *, opened: Opened | None = None, **initial: Any
     **initial
         What is chosen at first, a value or several: ``params``, ``data``, ``seed``, ``lineage``, ``method``,
         ``learning_rate``, ``budget``, ``run``, ``metrics``, ``x``, ``log_x``, ``grid``, ``points``, ``interp``,
-        ``hue_by``, ``style_by``, ``facet_by``, ``band``, ``zoom``.
+        ``hue_by``, ``style_by``, ``facet_by``, ``band``, ``zoom``, ``log_y``, ``relative_to``.
 
     Returns
     -------

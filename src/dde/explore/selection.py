@@ -13,7 +13,6 @@ import xarray as xr
 
 from dde.arrays.lazy import DIMS
 from dde.curves.alignment import Method
-from dde.curves.axes import AXES
 from dde.curves.grids import TokenGrid
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.curves import plot_curves
@@ -26,7 +25,6 @@ __all__ = [
     "Choices",
     "Opened",
     "apply",
-    "axes_of",
     "check_dataset",
     "code_of",
     "plot_options",
@@ -54,7 +52,7 @@ class Choices:
         Labels of derived runs; None for all of them. The base always stays, as when a Dataset is opened.
     metrics : tuple of str
     x : str
-        Axis.
+        One of :data:`dde.curves.axes.AXES`.
     log_x : bool
     grid : str
         One of `GRIDS`.
@@ -67,7 +65,10 @@ class Choices:
     band : str
         One of `BANDS`.
     zoom : bool
-        Enlarge what follows the branch.
+        Enlarge what follows the branch, where that says more.
+    log_y : bool
+    relative_to : str or None
+        "base" for the difference to it.
 
     Examples
     --------
@@ -88,6 +89,8 @@ class Choices:
     facet_by: str | None = "lineage"
     band: str = BANDS[0]
     zoom: bool = True
+    log_y: bool = False
+    relative_to: str | None = None
 
     @property
     def data_key(self) -> tuple[object, ...]:
@@ -150,19 +153,6 @@ def check_dataset(dataset: xr.Dataset) -> None:
         )
 
 
-def axes_of(dataset: xr.Dataset) -> list[str]:
-    """Return the axes that curves of a Dataset can be drawn over: cumulative tokens first.
-
-    Examples
-    --------
-    >>> import dde
-    >>> axes_of(dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"]))[:2]
-    ['cumulative_tokens', 'cumulative_compute']
-    """
-    along = [str(name) for name, c in dataset.coords.items() if "cumulative_tokens" in c.dims]
-    return [name for name in AXES if name in along]
-
-
 def apply(dataset: xr.Dataset, choices: Choices) -> xr.Dataset:
     """Return the part of a Dataset that is chosen, on the grid that is chosen; lazy where the Dataset is.
 
@@ -198,15 +188,17 @@ def plot_options(choices: Choices) -> dict[str, Any]:
     """
     known = inspect.signature(plot_curves).parameters
     chosen = {
+        # A Dataset that was explored lies along tokens.
         "x": None if choices.x == "cumulative_tokens" else choices.x,
         "log_x": choices.log_x,
+        "log_y": choices.log_y,
         "hue_by": choices.hue_by,
         "style_by": choices.style_by,
         "facet_by": choices.facet_by,
-        "zoom": choices.zoom,
+        "band": None if choices.band == BANDS[0] else choices.band,
+        "relative_to": choices.relative_to,
+        "zoom": None if choices.zoom else False,
     }
-    if "band" in known:
-        chosen["band"] = None if choices.band == BANDS[0] else choices.band
     return {"y": list(choices.metrics)} | {n: v for n, v in chosen.items() if v != known[n].default}
 
 
