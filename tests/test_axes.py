@@ -196,3 +196,11 @@ def test_a_suite_on_every_axis() -> None:
         there = ds.dde.align(32, axis=axis)
         assert there.arc_easy.notnull().any()
         assert int((there.dde.support("arc_easy") > 0).sum()) == int(there.arc_easy.notnull().sum())
+
+
+def test_chunks_stay_chunks() -> None:
+    ds = opened(metrics=["piqa"])
+    chunked = ds.assign(piqa=ds.piqa.variable.chunk({"lineage": 1}))
+    there = chunked.dde.align(axis="post_tokens")
+    assert there.piqa.chunks == ((1, 1), (3,), (there.sizes["post_tokens"],))
+    xr.testing.assert_equal(there.piqa.compute(), ds.dde.align(axis="post_tokens").piqa)

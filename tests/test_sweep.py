@@ -131,7 +131,7 @@ def test_what_does_not_belong_is_counted_and_the_base_is_at_hand() -> None:
 
 def test_runs_that_differ_otherwise_are_told() -> None:
     ds = opened([run_of("4M", 1e-5, budget, 1) for budget in BUDGETS[:2]])
-    with pytest.warns(DdeWarning, match=r"1 cells of the sweep hold runs that differ in finetune_tokens"):
+    with pytest.warns(DdeWarning, match="1 cell of the sweep holds runs that differ in finetune_tokens"):
         swept = ds.dde.sweep("learning_rate")
     assert swept.sizes["replicate"] == 2
     assert swept.finetune_tokens.sel(learning_rate=1e-5).values.tolist() == list(BUDGETS[:2])

@@ -92,13 +92,14 @@ def build_dataset(
     coords = _coordinates(registry, selection, tokens)
     coords["run_id"].attrs["dde_cube"] = cube.key
     dataset = xr.Dataset(variables, coords)
+    # What a reader must know first stands first: printing cuts the middle out.
     dataset.attrs.update(
         {
-            **attrs,
-            **attrs_of(grid, how),
-            "dde_version": version("dde"),
             "left_out": _counts(selection.left_out),
             "estimates": _estimates(registry, selection),
+            **attrs_of(grid, how),
+            **attrs,
+            "dde_version": version("dde"),
         }
     )
     return dataset
@@ -281,4 +282,4 @@ def _estimates(registry: Registry, selection: Selection) -> str:
         placed = registry.placed.get(run_id) if run_id else None
         if placed is not None and placed.placement.estimate:
             rules[placed.placement.estimate] = rules.get(placed.placement.estimate, 0) + 1
-    return "; ".join(f"{count} runs by {rule}" for rule, count in sorted(rules.items()))
+    return "; ".join(f"{count} run{'s'[: count > 1]} by {rule}" for rule, count in sorted(rules.items()))

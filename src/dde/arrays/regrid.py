@@ -128,9 +128,12 @@ def regrid(dataset: xr.Dataset, points: Points, onto: Cube | None = None, rule: 
             )
         source = source_of(array, compare=True)
         if source is not None:
-            variables[str(name)] = lazy_variable(
-                onto or source[0], source[1], run_ids, points, dict(array.attrs), rule, cells
-            )
+            made = lazy_variable(onto or source[0], source[1], run_ids, points, dict(array.attrs), rule, cells)
+            if array.chunks is not None:
+                # As it was, but for the axis, which has other points now.
+                kept = dict(zip(array.dims, array.chunks, strict=True))
+                made = made.chunk({d: kept[d] if d in cells else -1 for d in made.dims})
+            variables[str(name)] = made
             continue
         saved = _tokens(dataset, old, cells)
         wanted = _spread(coords["cumulative_tokens"], {**{d: dataset.sizes[d] for d in cells}, rule.name: len(points)})

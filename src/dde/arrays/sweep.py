@@ -233,8 +233,9 @@ def _warn_of_mixtures(
     if differing:
         cell_count = len(np.unique(flat[order][1:][same_cell]))
         warnings.warn(
-            f"{cell_count} cells of the sweep hold runs that differ in {', '.join(differing)}, so along replicate "
-            "they are no repetitions. Sweep over those, too, or select one of each: ds.dde.sel(...).",
+            f"{cell_count} cell{'s' if cell_count > 1 else ''} of the sweep hold{'s' if cell_count == 1 else ''} runs "
+            f"that differ in {', '.join(differing)}, so along replicate they are no repetitions. "
+            "Sweep over those, too, or select one of each: ds.dde.sel(...).",
             DdeWarning,
             stacklevel=5,
         )
