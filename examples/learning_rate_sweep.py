@@ -28,11 +28,10 @@ sweep = ds.dde.sel(data=["dolma17", "DCLM-Baseline"], seed="default", run_type=k
 print(sweep["learning_rate"].to_series())
 
 # %% [markdown]
-# What each run gained over the base: its value at its last token, less the base's.
+# What each run gained: its last evaluation less the base's last one before the branch.
 
 # %%
-final = sweep["arc_easy"].where(sweep["cumulative_tokens"] == sweep["end_tokens"]).max("cumulative_tokens")
-gain = final - final.sel(run="pretraining")
+gain = sweep["arc_easy"].dde.difference_to_base().dde.final()
 print(gain.to_series().dropna().round(3))
 
 # %% [markdown]
