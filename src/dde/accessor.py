@@ -97,11 +97,23 @@ class DdeDatasetAccessor:
 
         return to_parquet(self._obj, path, dropna)
 
-    def plot(self, y: str | Sequence[str] | None = None, x: str = "cumulative_tokens", **options: Any) -> Any:
+    def plot(self, y: str | Sequence[str] | None = None, x: str | None = None, **options: Any) -> Any:
         """Draw curves, pretraining and post-training joined; see :func:`dde.plots.curves.plot_curves`."""
         from dde.plots.curves import plot_curves
 
         return plot_curves(self._obj, y, x, **options)
+
+    def plot_heatmap(self, metric: str, x: str = "learning_rate", y: str = "finetune_tokens", **options: Any) -> Any:
+        """Draw a sweep as a heat map of what runs end at; see :func:`dde.plots.heatmap.plot_heatmap`."""
+        from dde.plots.heatmap import plot_heatmap
+
+        return plot_heatmap(self._obj, metric, x, y, **options)
+
+    def plot_scaling(self, metric: str, x: Any = "cumulative_compute", **options: Any) -> Any:
+        """Draw what runs end at against what they cost; see :func:`dde.plots.scaling.plot_scaling`."""
+        from dde.plots.scaling import plot_scaling
+
+        return plot_scaling(self._obj, metric, x, **options)
 
     def explore(self, **initial: Any) -> Any:
         """Return an application with widgets, picture and table; see :func:`dde.explore.page.explore`."""

@@ -30,6 +30,14 @@ class Backend(Protocol):
         """Return options of the area between the ends of an interval."""
         ...
 
+    def sample(self, colour: str) -> Options:
+        """Return options of the point that stands for such an area in a legend."""
+        ...
+
+    def outline(self) -> Options:
+        """Return options of the point that stands for what stands out in a legend."""
+        ...
+
     def points(
         self, colour: str, marker: str, dense: bool = False, tooltips: Sequence[tuple[str, str]] = (), crowd: int = 1
     ) -> Options:
@@ -60,7 +68,7 @@ class Backend(Protocol):
         """Return options of text at points."""
         ...
 
-    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
+    def panel(self, place: Place, frame: Frame, legend: Legend, title: str = "") -> Options:
         """Return options of a panel."""
         ...
 

@@ -51,7 +51,7 @@ def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str
             )
 
 
-def lineage_title(facts: Mapping[str, Any]) -> str:
+def lineage_title(facts: Mapping[Any, Any]) -> str:
     """Return what a lineage is called above a panel, from its coordinates.
 
     Examples
@@ -70,7 +70,7 @@ def lineage_title(facts: Mapping[str, Any]) -> str:
     return f"{facts['params']} on {facts['data']}" + (f", seed {seed}" if seed != "default" else "")
 
 
-def facet_title(facts: Iterable[Mapping[str, Any]], facet_by: str | None, facet: object) -> str:
+def facet_title(facts: Iterable[Mapping[Any, Any]], facet_by: str | None, facet: object) -> str:
     """Return what stands above the panels of one value of a facet, by the coordinates of the runs in it."""
     if facet_by not in (None, "lineage"):
         return f"{str(facet_by).replace('_', ' ')}: {label_of(facet) if is_given(facet) else 'none'}"

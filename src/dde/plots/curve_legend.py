@@ -68,5 +68,5 @@ def _of_means(segments: list[Segment], backend: Backend, band: str) -> list[Lege
     several = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)}–{max(counts)}" if counts else "several"
     entries = [LegendEntry(f"mean of {several} {over}", backend.line(INK))]
     if any(s.low is not None and np.isfinite(s.low).any() for s in segments):
-        entries.append(LegendEntry(interval, backend.band(INK), "area"))
+        entries.append(LegendEntry(interval, backend.sample(INK), "marker"))
     return entries

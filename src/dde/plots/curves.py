@@ -33,7 +33,7 @@ _BEFORE = 0.26
 # A picture of more facets or panels than this can't be looked at, and takes minutes to draw.
 _MOST_ROWS, _MOST_PANELS = 64, 128
 # With more facets or metrics, each has one panel, and panels are small.
-_MOST_PAIRS, _MOST_METRICS, _MOST_LARGE = 8, 3, 8
+_MOST_PAIRS, _MOST_METRICS, _MOST_LARGE = 8, 3, 6
 _MOST_IN_ROW = 6
 _LARGE, _SMALL = (330, 230), (240, 165)
 
@@ -131,9 +131,10 @@ def plot_curves(
     import holoviews as hv
 
     panels = [panel for row in rows for panel in row]
-    size = frame_size or (_LARGE if len(panels) <= _MOST_LARGE else _SMALL)
+    is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
+    size = frame_size or (_LARGE if is_large else _SMALL)
     legend = curve_legend(panels, drawing, _band_words(dataset, band))
-    places = places_of(rows, size, legend=legend.inches(size[1]) if legend else (0.0, 0.0))
+    places = places_of(rows, size, legend, [p.frame for p in panels])
     # One legend for all panels, outside of the last one of the first row, where it covers nothing.
     drawn = [
         replace(panel, title=_with_thinning(panel, size[0])).draw(
@@ -222,7 +223,7 @@ def _panels(
 ) -> list[Panel]:
     """Return the panels of one metric with the segments of all facets: all share their ranges."""
     x = axis_values(dataset, scale.x) if scale.x in AXES else dataset[scale.x]
-    along, up = Axis(scale.x, axis_label(x), scale.log_x), Axis(metric, axis_label(dataset[metric]), scale.log_y)
+    along, up = Axis(scale.x, axis_label(x), scale.log_x), Axis(metric, _label(dataset[metric]), scale.log_y)
     made: list[Panel] = []
     derived = [s for s in segments if not s.is_base]
     window = None
@@ -257,6 +258,12 @@ def _panels(
     return made
 
 
+def _label(metric: xr.DataArray) -> str:
+    """Return the label of a metric; that it is a mean, the legend says."""
+    name = str(metric.attrs.get("long_name", metric.name)).partition(", mean over ")[0]
+    return axis_label(metric.assign_attrs(long_name=name))
+
+
 def _y_range(
     placed: Sequence[tuple[Segment, float]], left: float, right: float, scale: _Scale
 ) -> tuple[float, float] | None:
@@ -271,7 +278,7 @@ def _columns_for(facets: int, width: int) -> int:
     if width > _MOST_IN_ROW:
         return 5 if width % 5 == 0 else 4
     if width == 1:
-        return facets if facets < 4 else 4 if facets <= 24 else 6
+        return facets if facets < 4 else 2 if facets == 4 else 3 if facets <= 9 else 4 if facets <= 24 else 6
     # A few facets stand one below the other, so that their axes can be compared.
     return 4 if width == 2 and facets > 3 else width
 
@@ -377,8 +384,8 @@ def _check_count(facet_by: str | None, facets: int, width: int) -> None:
     if facets > _MOST_ROWS or facets * width > _MOST_PANELS:
         what = f"facet_by={facet_by!r} has {facets} values" if facets > 1 else "the picture has one facet"
         raise SelectionError(
-            f"{what}, with {width} panels each more than can be looked at. Select fewer with ds.dde.sel(...), draw "
-            "fewer metrics, or pass zoom=False, facet_by=None or another coordinate."
+            f"{what} of {width} panels, more rows of panels than can be looked at. Select fewer with ds.dde.sel(...), "
+            "draw fewer metrics, or pass zoom=False, facet_by=None or another coordinate."
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["MOST_ENTRIES", "ColourBar", "Legend", "LegendEntry"]
+__all__ = ["MOST_ENTRIES", "ColourBar", "Legend", "LegendEntry", "text_inches"]
 
 #: Values of a hue that are listed; ordered ones that are more have a bar of colours.
 MOST_ENTRIES = 14
@@ -24,18 +24,16 @@ _BAR_INCHES = 0.16
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """An entry of the legend: a line, a marker or an area, with its options."""
+    """An entry of the legend: a line or a marker, with its options."""
 
     label: str
     options: Mapping[str, Any] = field(repr=False)
-    kind: Literal["line", "marker", "area"] = "line"
+    kind: Literal["line", "marker"] = "line"
 
     def draw(self, hv: Any, dims: list[Any]) -> Any:
         """Return an element that shows nothing but its entry in the legend."""
         if self.kind == "marker":
             element = hv.Points([(np.nan, np.nan)], dims, label=self.label)
-        elif self.kind == "area":
-            element = hv.Area([(np.nan, np.nan, np.nan)], dims[0], [dims[1], f"{dims[1].name}_end"], label=self.label)
         else:
             element = hv.Curve([(np.nan, np.nan)], *dims, label=self.label)
         return element.opts(**self.options)
@@ -71,8 +69,8 @@ class ColourBar:
 
     def width_inches(self) -> float:
         """Return what the bar takes with its ticks and title."""
-        beside = max((_text_inches(label) for _, label in self.ticks), default=0.0)
-        return 0.2 + max(_BAR_INCHES + 0.12 + beside, _text_inches(self.title) + 0.05)
+        beside = max((text_inches(label) for _, label in self.ticks), default=0.0)
+        return 0.2 + max(_BAR_INCHES + 0.12 + beside, text_inches(self.title) + 0.05)
 
 
 @dataclass(frozen=True)
@@ -110,17 +108,18 @@ class Legend:
         rows = math.ceil(len(self.entries) / columns)
         # Entries fill one column after the other; each is as wide as its widest one.
         widths = [
-            max(_text_inches(e.label) for e in self.entries[k * rows : (k + 1) * rows]) + _SAMPLE_INCHES
+            max(text_inches(e.label) for e in self.entries[k * rows : (k + 1) * rows]) + _SAMPLE_INCHES
             for k in range(columns)
             if self.entries[k * rows : (k + 1) * rows]
         ]
-        listed = max(sum(widths), _text_inches(self.title) + 0.1) + 0.15 if self.entries else 0.0
+        listed = max(sum(widths), text_inches(self.title) + 0.1) + 0.15 if self.entries else 0.0
         bar = self.bar.width_inches() if self.bar else 0.0
         return listed + bar, rows * _LINE_INCHES + (0.35 if self.title else 0.1)
 
 
 @lru_cache(maxsize=1024)
-def _text_inches(text: str) -> float:
+def text_inches(text: str) -> float:
+    """Return how wide a text is in print, as written in a legend or at a tick."""
     if not text.strip():
         return 0.0
     from matplotlib.textpath import TextPath

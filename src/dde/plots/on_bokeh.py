@@ -9,7 +9,7 @@ from dde.plots.axes import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, BOKEH_TICKS
 from dde.plots.backends import BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
 from dde.plots.legends import ColourBar, Legend
-from dde.plots.places import Axis, Frame, Place
+from dde.plots.places import Axis, Frame, Place, title_points
 
 __all__ = ["OnBokeh"]
 
@@ -28,6 +28,14 @@ class OnBokeh:
     def band(self, colour: str) -> Options:
         """Return options of an interval."""
         return {"fill_color": colour, "fill_alpha": 0.2, "line_alpha": 0.0}
+
+    def sample(self, colour: str) -> Options:
+        """Return options of a sample of an interval."""
+        return {"fill_color": colour, "fill_alpha": 0.2, "line_alpha": 0.0, "marker": "square", "size": 13}
+
+    def outline(self) -> Options:
+        """Return options of a sample of what stands out."""
+        return {"fill_alpha": 0.0, "line_color": INK, "line_width": 3, "marker": "square", "size": 11}
 
     def points(
         self, colour: str, marker: str, dense: bool = False, tooltips: Sequence[tuple[str, str]] = (), crowd: int = 1
@@ -67,18 +75,27 @@ class OnBokeh:
         size = {"text_font_size": "11px", "text_baseline": "middle"}
         return {"text_color": colour, "text_align": align, **size, **style}
 
-    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
+    def panel(self, place: Place, frame: Frame, legend: Legend, title: str = "") -> Options:
         """Return options of a panel."""
+        from bokeh.models import CustomJSTickFormatter
+
         options: Options = {
             "frame_width": place.size[0],
             "frame_height": place.size[1],
             "toolbar": "above",
-            "hooks": [_style(frame, legend)],
-            "fontsize": {"title": "11pt", "labels": "10pt", "ticks": "9pt", "legend": "9pt"},
+            "hooks": [_style(place, frame, legend)],
+            "fontsize": {
+                "title": f"{title_points(title, place.size[0])}pt",
+                "labels": "10pt",
+                "ticks": "9pt",
+                "legend": "9pt",
+            },
         }
         for name, axis in (("x", frame.x), ("y", frame.y)):
             if axis.ticks is not None:
                 options[f"{name}ticks"] = list(axis.ticks)
+            elif axis.is_log or name == "x":
+                options[f"{name}formatter"] = CustomJSTickFormatter(code=BOKEH_TICKS)
         if legend.entries:
             look = {"title": legend.title, "border_line_color": None, "ncols": legend.columns(place.size[1])}
             options |= {"legend_position": "right", "legend_opts": look}
@@ -95,7 +112,7 @@ def _hover(tooltips: Sequence[tuple[str, str]]) -> Any:
     return HoverTool(tooltips=list(tooltips), name="cell")
 
 
-def _style(frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
+def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
     def style(plot: Any, element: Any) -> None:
         figure = plot.state
         # The frame's size is what is fixed; Bokeh warns of a fixed figure whose own size is not given.
@@ -115,6 +132,11 @@ def _style(frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
             shown.title_text_font_size = "9pt"
             shown.label_text_color = shown.title_text_color = INK
             shown.spacing, shown.padding, shown.margin = 1, 4, 12
+            shown.location = "top_left"
+            if legend.columns(place.size[1]) > 1:
+                # The gap between rows is that between columns, too.
+                for item in shown.items:
+                    item.label = {"value": f"{item.label.value}\N{EM SPACE}"}
         if legend.bar is not None:
             figure.add_layout(_bar(legend.bar), "right")
 
@@ -122,7 +144,7 @@ def _style(frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
 
 
 def _style_ticks(drawn: Any, axis: Axis, across: bool) -> None:
-    from bokeh.models import CustomJSTicker, CustomJSTickFormatter
+    from bokeh.models import CustomJSTicker
 
     if axis.ticks is not None:
         return
@@ -132,8 +154,6 @@ def _style_ticks(drawn: Any, axis: Axis, across: bool) -> None:
             one.minor_tick_line_color = EDGE
         elif across:
             one.ticker.desired_num_ticks = 5
-        if across or axis.is_log:
-            one.formatter = CustomJSTickFormatter(code=BOKEH_TICKS)
 
 
 def _bar(bar: ColourBar) -> Any:

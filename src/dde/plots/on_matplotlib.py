@@ -9,7 +9,7 @@ from dde.plots.axes import log_ticks, minor_log_ticks, short_number
 from dde.plots.backends import BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
 from dde.plots.legends import ColourBar, Legend
-from dde.plots.places import Axis, Frame, Place
+from dde.plots.places import Axis, Frame, Place, title_points
 
 __all__ = ["OnMatplotlib"]
 
@@ -28,6 +28,14 @@ class OnMatplotlib:
     def band(self, colour: str) -> Options:
         """Return options of an interval."""
         return {"facecolor": colour, "alpha": 0.2, "linewidth": 0}
+
+    def sample(self, colour: str) -> Options:
+        """Return options of a sample of an interval."""
+        return {"facecolors": colour, "alpha": 0.2, "edgecolors": "none", "marker": "s", "s": 110}
+
+    def outline(self) -> Options:
+        """Return options of a sample of what stands out."""
+        return {"facecolors": "none", "edgecolors": INK, "linewidth": 2.2, "marker": "s", "s": 70}
 
     def points(
         self, colour: str, marker: str, dense: bool = False, tooltips: Sequence[tuple[str, str]] = (), crowd: int = 1
@@ -66,12 +74,18 @@ class OnMatplotlib:
             {"weight": "bold"} if bold else {}
         )
 
-    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
+    def panel(self, place: Place, frame: Frame, legend: Legend, title: str = "") -> Options:
         """Return options of a panel."""
         options: Options = {
             "aspect": place.size[0] / place.size[1],
-            "hooks": [_style(place, frame, legend)],
-            "fontsize": {"title": 11, "labels": 9.5, "xticks": 8.5, "yticks": 8.5, "legend": 8.5},
+            "hooks": [_style(place, frame, legend, title)],
+            "fontsize": {
+                "title": title_points(title, place.size[0]),
+                "labels": 9.5,
+                "xticks": 8.5,
+                "yticks": 8.5,
+                "legend": 8.5,
+            },
         }
         for name, axis in (("x", frame.x), ("y", frame.y)):
             if axis.ticks is not None:
@@ -90,10 +104,10 @@ class OnMatplotlib:
         }
 
 
-def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
+def _style(place: Place, frame: Frame, legend: Legend, title: str) -> Callable[[Any, Any], None]:
     from matplotlib.transforms import Bbox
 
-    wanted = place.figure_inches()
+    wanted, size = place.figure_inches(), title_points(title, place.size[0])
 
     def locate(axis: Any, renderer: Any) -> Bbox:
         across, down = axis.figure.get_size_inches()
@@ -118,7 +132,7 @@ def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], N
         axis.set_axisbelow(True)
         for text in (axis.xaxis.label, axis.yaxis.label):
             text.set_color(INK)
-        axis.set_title(axis.get_title(), loc="left", fontsize=11, fontweight="bold", color=INK)
+        axis.set_title(axis.get_title(), loc="left", fontsize=size, fontweight="bold", color=INK)
         axis.set_title("")
         beside = 1.02
         if legend.bar is not None:

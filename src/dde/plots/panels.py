@@ -22,6 +22,8 @@ __all__ = ["OF_LINEAGE", "Axis", "Frame", "Look", "Panel", "framed", "value_of",
 
 # A stretch with more observations than this is a training log: its points are drawn small.
 _DENSE = 48
+# So are all points of a panel with more of them than this.
+_MANY = 400
 # Interpolated cells of a stretch that answer to the pointer. All of them would make the page heavy.
 _ANSWERING = 48
 # Branch points that are marked from top to bottom; more of them would hide the curves.
@@ -104,10 +106,15 @@ class Panel:
         return bases + derived
 
     def is_thinned(self, width: int) -> bool:
-        """Return whether the panel, so many pixels wide, holds more points than are drawn of so many curves."""
+        """Return whether the panel, so many pixels wide, holds more points than are drawn, and one could see it."""
         placed = self.placed()
         columns = columns_for(len(placed), width)
-        return columns < width and any(len(s.x) > 4 * columns for s, _ in placed)
+        return self._observed_count(placed) > MARKERS or (
+            columns < width // 3 and any(len(s.x) > 4 * columns for s, _ in placed)
+        )
+
+    def _observed_count(self, placed: Placed) -> int:
+        return sum(int((s.support == OBSERVED).sum()) for s, _ in placed)
 
     def branches(self) -> list[float]:
         """Return where on the axis runs branch off."""
@@ -188,14 +195,14 @@ class Panel:
             ("support", "@support"),
         ]
         observed = [(s, since, np.flatnonzero(s.support == OBSERVED)) for s, since in placed]
-        crowd = len(placed)
+        crowd, total = len(placed), self._observed_count(placed)
         # Of many curves, each keeps a few points: its last one, and some that answer to the pointer.
         each = MARKERS // max(crowd, 1) or 1
-        if sum(len(at) for *_, at in observed) > MARKERS:
+        if total > MARKERS:
             observed = [(s, since, at[spread_picks(len(at), each)]) for s, since, at in observed]
         elements = []
         shown = [(s, since, at) for s, since, at in observed if len(at)]
-        for (colour, marker, dense), group in _grouped_points(shown, self._look_of_points):
+        for (colour, marker, dense), group in _grouped_points(shown, lambda s: self._look_of_points(s, total)):
             rows = [row for s, since, at in group for row in _cells(s, since, at)]
             look = backend.points(colour, marker, dense, tooltips, crowd)
             elements.append(hv.Points(rows, dims, fields).opts(**look))
@@ -206,8 +213,8 @@ class Panel:
                 elements.append(hv.Points(rows, dims, fields).opts(**backend.unseen(tooltips)))
         return elements
 
-    def _look_of_points(self, segment: Segment) -> tuple[str, str, bool]:
-        dense = segment.is_log or int((segment.support == OBSERVED).sum()) > _DENSE
+    def _look_of_points(self, segment: Segment, total: int) -> tuple[str, str, bool]:
+        dense = segment.is_log or total > _MANY or int((segment.support == OBSERVED).sum()) > _DENSE
         return self.look.colour(segment), self.look.marker(segment), dense
 
 
@@ -223,8 +230,8 @@ def framed(
     options = {
         # Bokeh loses the x label of a figure without a title, beside one with a title.
         "title": title or "\N{NO-BREAK SPACE}",
-        "xlabel": frame.x.label,
-        "ylabel": frame.y.label,
+        "xlabel": "\n".join(filter(None, [frame.x.fitted_label(place.size[0]), frame.note])),
+        "ylabel": frame.y.fitted_label(place.size[1]),
         "logx": frame.x.is_log,
         "logy": frame.y.is_log,
         "show_legend": bool(legend.entries),
@@ -234,7 +241,9 @@ def framed(
         **({"xlim": frame.x.shown} if frame.x.shown else {}),
         **({"ylim": frame.y.shown} if frame.y.shown else {}),
     }
-    return hv.Overlay([*first, *elements]).opts(hv.opts.Overlay(**options, **backend.panel(place, frame, legend)))
+    return hv.Overlay([*first, *elements]).opts(
+        hv.opts.Overlay(**options, **backend.panel(place, frame, legend, title))
+    )
 
 
 def y_values(placed: Iterable[tuple[Segment, float]], low: float, high: float) -> npt.NDArray[np.float64]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Axis", "Frame", "Place", "arrange", "places_of"]
+from dde.plots.legends import Legend
+
+__all__ = ["Axis", "Frame", "Place", "arrange", "places_of", "title_points"]
 
 # A frame of 330 pixels is 3.1 inches wide: three of them with their labels fill a page across.
 _PER_INCH = 106
 # Room beside and below a frame for what is written there, in inches.
 _BESIDE, _BELOW = 0.75, 0.92
+# Of the text of a label: the height of a line in inches, and the width of a letter in pixels.
+_LINE, _LETTER_PIXELS = 0.16, 6.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,20 @@ class Axis:
     shown: tuple[float, float] | None = None
     ticks: tuple[tuple[float, str], ...] | None = None
 
+    def fitted_label(self, pixels: int) -> str:
+        """Return the label in lines that fit beside a frame of so many pixels.
+
+        Examples
+        --------
+        >>> Axis("piqa", "PIQA, primary metric, change from the base").fitted_label(150).splitlines()
+        ['PIQA, primary metric,', 'change from the base']
+        """
+        return "\n".join(textwrap.wrap(self.label, max(int(pixels / _LETTER_PIXELS), 12)))
+
+    def label_lines(self, pixels: int) -> int:
+        """Return how many lines that takes."""
+        return self.fitted_label(pixels).count("\n") + 1
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -48,6 +67,8 @@ class Frame:
         Left, bottom, right, top of what another panel shows enlarged.
     grid : bool
         Draw lines at ticks.
+    note : str
+        A line below the label of x: what is not shown.
     """
 
     x: Axis
@@ -55,6 +76,7 @@ class Frame:
     since_branch: bool = False
     window: tuple[float, float, float, float] | None = None
     grid: bool = True
+    note: str = ""
 
     @property
     def x_range(self) -> tuple[float, float] | None:
@@ -121,6 +143,19 @@ class Place:
         return across + self.beside, down + self.below
 
 
+def title_points(title: str, pixels: int) -> float:
+    """Return the size of type that a title has, so that it is no wider than its frame where that can be read.
+
+    Examples
+    --------
+    >>> title_points("4M on C4", 330), title_points("150M on DCLM-Baseline 25% / Dolma 75%", 240)
+    (11.0, 8.0)
+    """
+    # Bold letters are 0.6 as wide as they are high, a point being 4/3 of a pixel.
+    fitting = pixels / (0.8 * max(len(title), 1))
+    return max(min(11.0, fitting // 0.5 / 2), 8.0)
+
+
 def arrange(blocks: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]:
     """Return panels in rows: blocks side by side where several fit a row, and one broken into rows where none does.
 
@@ -145,7 +180,15 @@ def arrange(blocks: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]:
     return [[panel for block in blocks[k : k + beside] for panel in block] for k in range(0, len(blocks), beside)]
 
 
-def places_of(rows: Sequence[Sequence[Any]], size: tuple[int, int], **room: Any) -> list[Place]:
-    """Return the places of panels in rows, row by row."""
+def places_of(
+    rows: Sequence[Sequence[Any]], size: tuple[int, int], legend: Legend | None = None, frames: Sequence[Frame] = ()
+) -> list[Place]:
+    """Return the places of panels in rows, row by row, with room for a legend and for what is written at frames."""
+    beside = _BESIDE + max((f.y.label_lines(size[1]) - 1 for f in frames), default=0) * _LINE
+    taken = legend.inches(size[1]) if legend else (0.0, 0.0)
     columns = max(map(len, rows))
-    return [Place(size, i, j, len(rows), columns, **room) for i, row in enumerate(rows) for j in range(len(row))]
+    return [
+        Place(size, i, j, len(rows), columns, beside, _BELOW, taken)
+        for i, row in enumerate(rows)
+        for j in range(len(row))
+    ]

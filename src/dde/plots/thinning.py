@@ -8,9 +8,9 @@ import numpy.typing as npt
 __all__ = ["LINE_POINTS", "MARKERS", "columns_for", "spread_picks", "thinned"]
 
 #: Points of lines in a panel, before they are thinned further than to what its pixels can show.
-LINE_POINTS = 24_000
+LINE_POINTS = 30_000
 #: Markers in a panel, and cells that answer to the pointer.
-MARKERS = 2_400
+MARKERS = 3_600
 
 _FEWEST_COLUMNS = 12
 
@@ -23,7 +23,7 @@ def columns_for(curves: int, width: int) -> int:
     Examples
     --------
     >>> columns_for(1, 330), columns_for(500, 330)
-    (330, 12)
+    (330, 15)
     """
     return max(min(width, LINE_POINTS // (4 * max(curves, 1))), _FEWEST_COLUMNS)
 

@@ -1,0 +1,252 @@
+"""Sweeps as heat maps: what runs end at, by two of their hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dde.arrays.loss_reductions import warn_of_reductions
+from dde.arrays.outcomes import final
+from dde.errors import SelectionError
+from dde.plots.axes import axis_label, short_number
+from dde.plots.backends import Backend, BackendName, backend_of
+from dde.plots.colours import is_given, label_of, shades, sorted_values, text_colour
+from dde.plots.coordinates import check_names, facet_title, metric_named, task_of
+from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
+from dde.plots.panels import framed
+from dde.plots.places import Axis, Frame, Place, arrange
+from dde.plots.run_rows import Reduce, differing, run_rows
+
+__all__ = ["plot_heatmap"]
+
+# Pixels of a cell, and of the smallest frame.
+_CELL, _LEAST = (58, 34), (150, 90)
+_MOST_CELLS, _MOST_FACETS = 2_000, 64
+
+
+def plot_heatmap(
+    dataset: xr.Dataset,
+    metric: str,
+    x: str = "learning_rate",
+    y: str = "finetune_tokens",
+    *,
+    facet_by: str | None = "lineage",
+    reduce: Reduce = final,
+    average_over: str | Sequence[str] = (),
+    backend: BackendName = "bokeh",
+    columns: int | None = None,
+    frame_size: tuple[int, int] | None = None,
+) -> Any:
+    """Draw a sweep as a heat map: what each run ends at, by two hyperparameters.
+
+    Values are evenly spaced and in order; the value is written in its cell, the best one of each panel, by the
+    metric's direction, is outlined. A cell without a run is empty. Repetitions of a treatment are averaged; the
+    pointer says how many there are.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`dde.open_lineages` gives it, a selection or a sweep of it, or means.
+    metric : str
+        Name or alias of a data variable.
+    x, y : str
+        Coordinates of runs. How many runs lack a value of either stands below the panels.
+    facet_by : str or None
+        Coordinate with a panel for each value.
+    reduce : callable
+        Gives each run its value: :func:`dde.arrays.outcomes.final`, or another function of Dataset and metric,
+        such as ``lambda ds, m: ds[m].max("cumulative_tokens")``.
+    average_over : str or several
+        Coordinates that the runs of a cell may differ in, such as ``"seed"``; their values are averaged.
+    backend : {"bokeh", "matplotlib"}
+    columns : int, optional
+        Panels in a row, at most.
+    frame_size : tuple of int, optional
+        Width and height of a panel, in pixels; by the number of cells when None.
+
+    Returns
+    -------
+    holoviews.Layout
+
+    Raises
+    ------
+    UnknownNameError
+        When a metric, coordinate or backend does not exist.
+    SelectionError
+        When no run has a value, or runs of one cell differ in more than `average_over`: names what to select.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="150M", method="supervised_ft", metrics=["arc_easy"])
+    >>> picture = plot_heatmap(ds.dde.sel(branch_point="", epochs=1), "arc_easy", backend="matplotlib")
+    """
+    name = metric_named(dataset, metric)
+    known = [str(n) for n, c in dataset.coords.items() if set(c.dims) <= set(dataset["run_id"].dims)]
+    check_names({"x": x, "y": y, "facet_by": facet_by}, known, "no coordinate of runs, so they can't be laid out by it")
+    over = [average_over] if isinstance(average_over, str) else list(average_over)
+    for one in over:
+        check_names({"average_over": one}, known, "no coordinate of runs, so there is no mean over it")
+    rows = run_rows(reduce(dataset, name))
+    rows = rows[rows["value"].notna() & (rows["run_type"] != "pretraining")]
+    placed = rows[[is_given(a) and is_given(b) for a, b in zip(rows[x], rows[y], strict=True)]]
+    if placed.empty:
+        raise SelectionError(
+            f"no run has a value of {name}, {x} and {y}, so there is nothing to draw. "
+            "Choose other coordinates or a metric that the runs have."
+        )
+    if name == "train_loss":
+        warn_of_reductions(placed.get("reduce_loss", ()), stacklevel=4)
+    keys = [*([facet_by] if facet_by else []), y, x]
+    _check_mixtures(placed, keys, x, y, over)
+    grids = _grids(placed, x, y, facet_by, dataset[name])
+    return _drawn(dataset, name, grids, x, y, len(rows) - len(placed), backend_of(backend), columns, frame_size)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The cells of one panel.
+
+    Attributes
+    ----------
+    title : str
+    x, y : list
+        Values of the coordinates, in order.
+    cells : DataFrame
+        Columns ``x``, ``y`` (positions), ``value``, ``count``, ``run_id``.
+    best : int
+        Position of the best cell.
+    """
+
+    title: str
+    x: list[Any]
+    y: list[Any]
+    cells: pd.DataFrame
+    best: int
+
+
+def _check_mixtures(rows: pd.DataFrame, keys: list[str], x: str, y: str, over: list[str]) -> None:
+    mixed = differing((group for _, group in rows.groupby(keys, sort=False)), over)
+    if not mixed:
+        return
+    shown = "; ".join(f"{n}: {', '.join(map(_written, values[:5]))}" for n, values in mixed.items())
+    first = next(iter(mixed))
+    usual = _written(rows[first].mode(dropna=False)[0])
+    raise SelectionError(
+        f"cells of {x} and {y} hold runs that differ in {', '.join(mixed)} ({shown}), which one value can't stand for. "
+        f"Select one of each, such as ds.dde.sel({first}={usual}), draw them apart with x=, y= or facet_by=, or "
+        f"average them: average_over={list(mixed)}."
+    )
+
+
+def _written(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else label_of(value)
+
+
+def _grids(rows: pd.DataFrame, x: str, y: str, facet_by: str | None, metric: xr.DataArray) -> list[_Grid]:
+    across, up = sorted_values(rows[x]), sorted_values(rows[y])
+    facets = sorted_values(rows[facet_by]) if facet_by else [None]
+    if len(across) * len(up) > _MOST_CELLS or len(facets) > _MOST_FACETS:
+        raise SelectionError(
+            f"{len(facets)} panels of {len(across)} x {len(up)} cells are more than can be looked at. "
+            "Select fewer with ds.dde.sel(...), or choose coordinates with fewer values."
+        )
+    lower = str(metric.attrs.get("direction", "")).startswith("lower")
+    grids = []
+    for facet in facets:
+        here = rows if facet_by is None else rows[rows[facet_by] == facet]
+        cells = [
+            (across.index(a), up.index(b), group["value"].mean(), len(group), ", ".join(group["run_id"]))
+            for (a, b), group in here.groupby([x, y], sort=True)
+        ]
+        table = pd.DataFrame(cells, columns=["x", "y", "value", "count", "run_id"])
+        best = int(table["value"].argmin() if lower else table["value"].argmax())
+        grids.append(_Grid(facet_title(here.to_dict("records"), facet_by, facet), across, up, table, best))
+    return grids
+
+
+def _drawn(
+    dataset: xr.Dataset,
+    metric: str,
+    grids: list[_Grid],
+    x: str,
+    y: str,
+    left_out: int,
+    backend: Backend,
+    columns: int | None,
+    frame_size: tuple[int, int] | None,
+) -> Any:
+    import holoviews as hv
+
+    across, up = grids[0].x, grids[0].y
+    size = frame_size or (max(_CELL[0] * len(across), _LEAST[0]), max(_CELL[1] * len(up), _LEAST[1]))
+    bar = _bar(dataset[metric], pd.concat([g.cells["value"] for g in grids]))
+    lower = str(dataset[metric].attrs.get("direction", "")).startswith("lower")
+    best = LegendEntry(f"best ({'lowest' if lower else 'highest'})", backend.outline(), "marker")
+    legend = Legend("", [best] if max(len(g.cells) for g in grids) > 1 else [], bar)
+    axes = [
+        Axis(f"{name}_place", axis_label(dataset[name]), shown=(-0.5, len(values) - 0.5),
+             ticks=tuple((float(k), label_of(v)) for k, v in enumerate(values)))
+        for name, values in ((x, across), (y, up))
+    ]  # fmt: skip
+    missing = f"{left_out} runs without {' or '.join(n.replace('_', ' ') for n in (x, y))} are not shown"
+    frame = Frame(axes[0], axes[1], grid=False, note=missing if left_out else "")
+    beside = 0.45 + max(text_inches(label) for _, label in axes[1].ticks or ())
+    rows = arrange([[g] for g in grids], columns or max(min(3, 1100 // (size[0] + 110)), 1))
+    task, _ = task_of(dataset[metric])
+    drawn = []
+    places = [
+        Place(size, i, j, len(rows), max(map(len, rows)), beside, legend=legend.inches(size[1]))
+        for i, row in enumerate(rows)
+        for j in range(len(row))
+    ]
+    for grid, place in zip((g for row in rows for g in row), places, strict=True):
+        shown = legend if (place.row, place.column) == (0, len(rows[0]) - 1) else Legend()
+        title = grid.title if len(grids) > 1 or "lineages" not in grid.title else task
+        drawn.append(framed(_tiles(hv, grid, bar, axes, backend, (x, y)), frame, backend, place, shown, title))
+    return hv.Layout(drawn).cols(places[0].columns).opts(hv.opts.Layout(**backend.layout(places[0])))
+
+
+def _bar(metric: xr.DataArray, values: pd.Series) -> ColourBar:
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        low, high = low - (abs(low) * 0.05 or 0.5), high + (abs(high) * 0.05 or 0.5)
+    ticks = [t for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high]
+    return ColourBar(axis_label(metric), shades(), (low, high), [(float(t), short_number(t)) for t in ticks])
+
+
+def _tiles(hv: Any, grid: _Grid, bar: ColourBar, axes: Sequence[Axis], backend: Backend, names: tuple[str, str]) -> Any:
+    (low, high), colours = bar.span, bar.colours
+    digits = int(np.clip(np.ceil(-np.log10((high - low) / 100)), 0, 4)) if high - low < 1000 else 0
+    tooltips = [(axes[0].label, "@across"), (axes[1].label, "@up"), (bar.title, "@value{0.0000}"),
+                ("runs averaged", "@count"), ("run id", "@run_id")]  # fmt: skip
+    kinds: dict[bool, list[Any]] = {False: [], True: []}
+    written: dict[tuple[str, bool], list[Any]] = {}
+    for k, (i, j, value, count, run_id) in enumerate(grid.cells.itertuples(index=False)):
+        colour = colours[round((value - low) / (high - low) * (len(colours) - 1))]
+        best = k == grid.best and len(grid.cells) > 1
+        inset = 0.04 if best else 0.0
+        box = (i - 0.5 + inset, j - 0.5 + inset, i + 0.5 - inset, j + 0.5 - inset)
+        kinds[best].append((*box, colour, label_of(grid.x[i]), label_of(grid.y[j]), value, count, run_id))
+        text = f"{value:.{digits}f}" if abs(value) < 1e4 else short_number(value)
+        written.setdefault((text_colour(colour), best), []).append((i, j, text))
+    dims = [hv.Dimension(axis.name) for axis in axes]
+    corners = [*dims, f"{dims[0].name}_end", f"{dims[1].name}_end"]
+    fields = ["colour", "across", "up", "value", "count", "run_id"]
+    tiles = [
+        hv.Rectangles(boxes, corners, fields).opts(**backend.tiles(tooltips, best))
+        for best, boxes in kinds.items()
+        if boxes
+    ]
+    labels = [
+        hv.Labels(texts, dims, "text").opts(**backend.text(colour, bold=best))
+        for (colour, best), texts in written.items()
+    ]
+    return [*tiles, *labels]

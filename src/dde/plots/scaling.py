@@ -1,0 +1,317 @@
+"""Final metrics against what they cost, over all model sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dde.arrays.loss_reductions import warn_of_reductions
+from dde.arrays.outcomes import final
+from dde.curves.axes import AXES
+from dde.curves.statistics import summarize
+from dde.errors import SelectionError
+from dde.plots.axes import axis_label, padded_range, short_number
+from dde.plots.backends import Backend, BackendName, backend_of
+from dde.plots.colours import (
+    INK,
+    NEUTRAL,
+    PRIMARY,
+    colours_of,
+    is_given,
+    is_ordered,
+    label_of,
+    markers_of,
+    sorted_values,
+)
+from dde.plots.coordinates import check_names, facet_title, metric_named
+from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
+from dde.plots.panels import framed
+from dde.plots.places import Axis, Frame, arrange, places_of
+from dde.plots.run_rows import Reduce, run_rows, treatment_of
+
+__all__ = ["SCALES", "plot_scaling"]
+
+#: What a final value can be drawn against.
+SCALES = ("cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params")
+
+_LARGE = (420, 300)
+_MOST_FACETS = 36
+
+
+def plot_scaling(
+    dataset: xr.Dataset,
+    metric: str,
+    x: Literal["cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params"] = "cumulative_compute",
+    *,
+    hue_by: str | None = "data",
+    style_by: str | None = "run_type",
+    facet_by: str | None = None,
+    band: Literal["seed"] | None = "seed",
+    reduce: Reduce = final,
+    log_x: bool = True,
+    log_y: bool = False,
+    backend: BackendName = "bokeh",
+    columns: int | None = None,
+    frame_size: tuple[int, int] | None = None,
+) -> Any:
+    """Draw what runs end at against what they cost, one point per size, joined per recipe and treatment.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`dde.open_lineages` gives it, a selection or a sweep of it.
+    metric : str
+        Name or alias of a data variable.
+    x : str
+        ``cumulative_compute`` (6 N tokens, with what came before the run's own part), ``cumulative_tokens``,
+        ``tokens_per_parameter``, all of them where the value was measured, or ``n_params``.
+    hue_by, style_by, facet_by : str or None
+        Coordinates that give colour, marker and panel.
+    band : "seed" or None
+        Join means over seeds and replicates, with a bar for their 95 % bootstrap interval, and each run as a faint
+        point; None joins runs of one seed, each for itself.
+    reduce : callable
+        Gives each run its value; :func:`dde.arrays.outcomes.final`.
+    log_x, log_y : bool
+        Logarithmic axes.
+    backend : {"bokeh", "matplotlib"}
+    columns : int, optional
+        Panels in a row, at most.
+    frame_size : tuple of int, optional
+        Width and height of a panel, in pixels.
+
+    Returns
+    -------
+    holoviews.Layout
+
+    Raises
+    ------
+    UnknownNameError
+        When a metric, coordinate, axis or backend does not exist.
+    SelectionError
+        When no run has a value.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("small", data=["Dolma1.7", "C4"], metrics=["arc_easy"])
+    >>> picture = plot_scaling(ds.dde.sel(run="pretraining"), "arc_easy", backend="matplotlib")
+    """
+    name = metric_named(dataset, metric)
+    known = [str(n) for n, c in dataset.coords.items() if set(c.dims) <= set(dataset["run_id"].dims)]
+    check_names({"x": x}, SCALES, "nothing that a final value can be drawn against")
+    by = {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by}
+    check_names(by, known, "no coordinate of runs, so they can't be told apart by it")
+    values = reduce(dataset, name)
+    rows = run_rows(values)
+    rows["place"] = _places(rows, x)
+    rows = rows[np.isfinite(rows["value"]) & np.isfinite(rows["place"])]
+    rows = rows[(rows["place"] > 0) | (not log_x)]
+    rows = rows[(rows["value"] > 0) | (not log_y)]
+    if rows.empty:
+        raise SelectionError(
+            f"no run has a value of {name}, so there is nothing to draw. Select other runs or another metric; "
+            "repository.coverage() says what each run has."
+        )
+    if name == "train_loss" and "reduce_loss" in rows:
+        warn_of_reductions(rows["reduce_loss"], stacklevel=4)
+    look = _look(rows, dataset, hue_by, style_by, backend)
+    return _drawn(
+        rows, dataset, name, x, look, facet_by, band, (log_x, log_y), backend_of(backend), columns, frame_size
+    )
+
+
+def _places(rows: pd.DataFrame, x: str) -> pd.Series:
+    if x == "n_params":
+        return rows["n_params"].astype(np.float64)
+    tokens, n_params = rows["final_tokens"], rows["n_params"]
+    if x == "cumulative_tokens":
+        return tokens
+    return 6.0 * n_params * tokens if x == "cumulative_compute" else tokens / n_params
+
+
+@dataclass(frozen=True)
+class _Look:
+    hue_by: str | None
+    style_by: str | None
+    colours: dict[Any, str]
+    markers: dict[Any, str]
+    label: str
+
+    def colour(self, row: Any) -> str:
+        plain = NEUTRAL if self.colours else PRIMARY
+        return self.colours.get(row[self.hue_by], plain) if self.hue_by else plain
+
+    def marker(self, row: Any) -> str:
+        value = row[self.style_by] if self.style_by else ""
+        return self.markers[value if is_given(value) else ""]
+
+
+def _look(rows: pd.DataFrame, dataset: xr.Dataset, hue_by: str | None, style_by: str | None, backend: str) -> _Look:
+    styles = [v if is_given(v) else "" for v in rows[style_by]] if style_by else [""]
+    return _Look(
+        hue_by,
+        style_by,
+        colours_of(rows[hue_by]) if hue_by else {},
+        markers_of(styles, backend),
+        axis_label(dataset[hue_by]) if hue_by else "",
+    )
+
+
+def _drawn(
+    rows: pd.DataFrame,
+    dataset: xr.Dataset,
+    metric: str,
+    x: str,
+    look: _Look,
+    facet_by: str | None,
+    band: str | None,
+    logs: tuple[bool, bool],
+    backend: Backend,
+    columns: int | None,
+    frame_size: tuple[int, int] | None,
+) -> Any:
+    import holoviews as hv
+
+    facets = (sorted_values(rows[facet_by]) if facet_by else []) or [None]
+    if len(facets) > _MOST_FACETS:
+        raise SelectionError(
+            f"facet_by={facet_by!r} has {len(facets)} values, more panels than can be looked at. "
+            "Select fewer with ds.dde.sel(...), or pass facet_by=None or another coordinate."
+        )
+    parts = [rows if facet is None else rows[rows[facet_by] == facet] for facet in facets]
+    drawn_lines = [_lines(part, look, band) for part in parts]
+    bounds = np.concatenate([line.bounds() for lines in drawn_lines for line in lines])
+    frame = Frame(
+        Axis(x, _x_label(x), logs[0], padded_range(rows["place"].to_numpy(), log=logs[0])),
+        Axis(metric, axis_label(dataset[metric]), logs[1],
+             padded_range(np.concatenate([rows["value"].to_numpy(), bounds]), log=logs[1])),
+    )  # fmt: skip
+    legend = _legend([line for lines in drawn_lines for line in lines], rows, look, backend)
+    grid = arrange([[p] for p in drawn_lines], columns or min(len(facets), 3))
+    size = frame_size or (_LARGE if len(facets) == 1 else (300, 220))
+    places = places_of(grid, size, legend, [frame])
+    drawn = []
+    for part, lines, facet, place in zip(parts, drawn_lines, facets, places, strict=True):
+        shown = legend if (place.row, place.column) == (0, len(grid[0]) - 1) else Legend()
+        title = "" if facet is None else facet_title(part.to_dict("records"), facet_by, facet)
+        drawn.append(framed(_elements(hv, part, lines, frame, look, backend), frame, backend, place, shown, title))
+    return hv.Layout(drawn).cols(places[0].columns).opts(hv.opts.Layout(**backend.layout(places[0])))
+
+
+def _x_label(x: str) -> str:
+    if x == "n_params":
+        return "parameters"
+    rule = AXES[x]
+    return rule.label if rule.units in ("1", "tokens") else f"{rule.label} [{rule.units}]"
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Points of one recipe and treatment, in order of size; `statistics` as :func:`summarize` gives them."""
+
+    first: pd.Series
+    x: Any
+    statistics: Any
+    most: int
+
+    def bounds(self) -> Any:
+        ends = self.statistics[:, 4:].ravel()
+        return ends[np.isfinite(ends)]
+
+
+def _lines(rows: pd.DataFrame, look: _Look, band: str | None) -> list[_Line]:
+    # What makes a line: recipe and treatment, whatever the colour; and each seed where they are not averaged.
+    own = ["data", "seed"] if band is None else ["data"]
+    keys = [rows[n].to_numpy() for n in own if n in rows]
+    treatment = rows["run"].map(treatment_of if band else str).to_numpy()
+    lines = []
+    for _, line in rows.groupby([*keys, treatment], sort=False):
+        sizes = [size for _, size in line.groupby("n_params", sort=True)]
+        most = max(map(len, sizes))
+        members = np.full((len(sizes), most), np.nan)
+        for k, size in enumerate(sizes):
+            members[k, : len(size)] = size["value"]
+        statistics = summarize(members, np.ones(len(sizes), np.int64), 0.95)
+        lines.append(_Line(line.iloc[0], np.array([s["place"].mean() for s in sizes]), statistics, most))
+    return lines
+
+
+def _elements(
+    hv: Any, rows: pd.DataFrame, lines: Sequence[_Line], frame: Frame, look: _Look, backend: Backend
+) -> list[Any]:
+    dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
+    tooltips = [("run", "@run"), ("run id", "@run_id"), ("model", "@model"), ("tokens", "@tokens"),
+                (frame.y.label, f"@{{{frame.y.name}}}{{0.0000}}")]  # fmt: skip
+    fields = ["run", "run_id", "model", "tokens"]
+    elements: list[Any] = []
+    crowd = len(lines)
+    paths: dict[str, list[Any]] = {}
+    bars: dict[str, list[Any]] = {}
+    means: dict[tuple[str, str], list[Any]] = {}
+    for line in lines:
+        colour, mean = look.colour(line.first), line.statistics[:, 0]
+        if len(line.x) > 1:
+            paths.setdefault(colour, []).append((line.x, mean))
+        for at, low, high in zip(line.x, line.statistics[:, 4], line.statistics[:, 5], strict=True):
+            if np.isfinite(low):
+                bars.setdefault(colour, []).append(([at, at], [low, high]))
+        if line.most > 1:
+            means.setdefault((colour, look.marker(line.first)), []).extend(zip(line.x, mean, strict=True))
+    elements += [hv.Path(p, dims).opts(**backend.line(colour, crowd=crowd)) for colour, p in paths.items()]
+    elements += [hv.Path(b, dims).opts(**backend.line(colour)) for colour, b in bars.items()]
+    groups: dict[tuple[str, str, bool], list[Any]] = {}
+    averaged = {(line.first["lineage"], line.first["run"]): line.most > 1 for line in lines}
+    several = {
+        key for key, group in rows.groupby([rows["n_params"], rows.get("data"), rows["run"].map(treatment_of)])
+        if len(group) > 1
+    } if any(averaged.values()) else set()  # fmt: skip
+    for row in rows.to_dict("records"):
+        key = (row["n_params"], row.get("data"), treatment_of(row["run"]))
+        point = (
+            row["place"],
+            row["value"],
+            row["run"],
+            row["run_id"],
+            row["lineage"],
+            short_number(row["final_tokens"]),
+        )
+        groups.setdefault((look.colour(row), look.marker(row), key in several), []).append(point)
+    for (colour, marker, faint), points in groups.items():
+        look_of = backend.points(colour, marker, faint, tooltips, 200 if faint else 1)
+        elements.append(hv.Points(points, dims, fields).opts(**look_of))
+    elements += [
+        hv.Points(points, dims).opts(**backend.points(colour, marker)) for (colour, marker), points in means.items()
+    ]
+    return elements
+
+
+def _legend(lines: Sequence[_Line], rows: pd.DataFrame, look: _Look, backend: Backend) -> Legend:
+    bar, entries = None, []
+    if len(look.colours) > MOST_ENTRIES and is_ordered(look.colours):
+        bar = ColourBar.of_ranks(look.label, look.colours, [label_of(v) for v in look.colours])
+    elif len(look.colours) > 1:
+        entries = [LegendEntry(label_of(v), backend.line(colour)) for v, colour in look.colours.items()]
+    title = look.label if entries else ""
+    if look.hue_by and not all(is_given(v) for v in rows[look.hue_by]):
+        entries.append(LegendEntry("none", backend.line(NEUTRAL)))
+    if len(look.markers) > 1:
+        entries += [
+            LegendEntry(label_of(v), backend.points(INK, marker), "marker")
+            for v, marker in look.markers.items()
+            if is_given(v)
+        ]
+    most = max(line.most for line in lines)
+    if most > 1:
+        least = min(int(n) for line in lines for n in line.statistics[:, 1])
+        n = f"{least}–{most}" if least < most else str(most)
+        entries += [
+            LegendEntry(f"mean of {n} runs", backend.points(INK, next(iter(look.markers.values()))), "marker"),
+            LegendEntry("95% interval of the mean", backend.line(INK)),
+        ]
+    return Legend(title, entries, bar)
