@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, ClassVar, Literal, cast
 
 import fsspec
 
 from dde.errors import SourceError
 from dde.sources.connection import Connection
 
-__all__ = ["Export", "ExportFile", "ExportForm", "find_export"]
+__all__ = ["Export", "ExportFile", "ExportFolder", "ExportForm", "find_export"]
 
 ExportForm = Literal["parquet", "jsonl"]
 
@@ -62,6 +62,37 @@ class Export:
     form: ExportForm
     runs: ExportFile
     history: ExportFile | None
+
+
+class ExportFolder:
+    """What stores of exported files have in common.
+
+    Parameters
+    ----------
+    folder : str, path or Connection
+        Folder with the export, or with one folder that has it; an fsspec URL. Other files are ignored.
+    """
+
+    #: Which program's files it reads.
+    form: ClassVar[ExportForm]
+
+    def __init__(self, folder: str | os.PathLike[str] | Connection) -> None:
+        self._connection = folder if isinstance(folder, Connection) else Connection(folder)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._connection.redacted!r})"
+
+    @property
+    def description(self) -> str:
+        """The folder, without credentials."""
+        return self._connection.redacted
+
+    def has_history(self) -> bool:
+        """Return whether training logs were exported at all; see `RawExport`."""
+        return self._export().history is not None
+
+    def _export(self) -> Export:
+        return find_export(self._connection, (self.form,))
 
 
 def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parquet", "jsonl")) -> Export:

@@ -7,7 +7,6 @@ version of the file; of the attributes, half of the text, only the beginning is.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.sources import export_tables as tables
-from dde.sources.connection import Connection
-from dde.sources.export_files import Export, ExportFile, find_export
+from dde.sources.export_files import ExportFile, ExportFolder
 from dde.sources.json_text import dump_json, top_level_value
 from dde.sources.log_rows import (
     LOG_COLUMNS,
@@ -33,7 +31,7 @@ from dde.sources.values import as_float, as_object, as_text
 __all__ = ["ExportStore"]
 
 
-class ExportStore:
+class ExportStore(ExportFolder):
     """A parquet export of dr_wandb.
 
     Parameters
@@ -49,16 +47,7 @@ class ExportStore:
         Where a file is no parquet or lacks its columns.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | Connection) -> None:
-        self._connection = folder if isinstance(folder, Connection) else Connection(folder)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._connection.redacted!r})"
-
-    @property
-    def description(self) -> str:
-        """The folder, without credentials."""
-        return self._connection.redacted
+    form = "parquet"
 
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
         """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
@@ -136,10 +125,6 @@ class ExportStore:
                 objects=tuple(_object_text(value) for value in objects),
             )
 
-    def has_history(self) -> bool:
-        """Return whether training logs were exported at all; see `RawExport`."""
-        return self._export().history is not None
-
     def raw_rows(self, run_ids: Sequence[str]) -> Iterator[RawRow]:
         """Yield the logged rows of these runs; see `RawExport`. A null in the file is a key not logged."""
         file = self._export().history
@@ -158,9 +143,6 @@ class ExportStore:
                     wandb_metadata=_object_text(row.get("wandb_metadata")),
                     metrics=dump_json({k: v for k, v in row.items() if v is not None and k not in apart}),
                 )
-
-    def _export(self) -> Export:
-        return find_export(self._connection, ("parquet",))
 
 
 def _object_text(value: object) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from dde.sources import jsonl_files as files
-from dde.sources.connection import Connection
-from dde.sources.export_files import Export, ExportFile, find_export
+from dde.sources.export_files import ExportFile, ExportFolder
 from dde.sources.json_text import dump_json, load_json
 from dde.sources.log_rows import LOG_COLUMNS, empty_history, first_positions, ordered_history
 from dde.sources.protocols import History, RunRecord
@@ -22,7 +20,7 @@ from dde.sources.values import as_float, as_object, as_text
 __all__ = ["JsonlStore"]
 
 
-class JsonlStore:
+class JsonlStore(ExportFolder):
     """A JSON-lines export of dr_wandb.
 
     Parameters
@@ -38,16 +36,7 @@ class JsonlStore:
         Where a line is no JSON object or has no run id.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | Connection) -> None:
-        self._connection = folder if isinstance(folder, Connection) else Connection(folder)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._connection.redacted!r})"
-
-    @property
-    def description(self) -> str:
-        """The folder, without credentials."""
-        return self._connection.redacted
+    form = "jsonl"
 
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
         """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
@@ -119,10 +108,6 @@ class JsonlStore:
                 objects=tuple(_object_text(run[name]) for name in OBJECT_COLUMNS),
             )
 
-    def has_history(self) -> bool:
-        """Return whether training logs were exported at all; see `RawExport`."""
-        return self._export().history is not None
-
     def raw_rows(self, run_ids: Sequence[str]) -> Iterator[RawRow]:
         """Yield the logged rows of these runs; see `RawExport`."""
         file = self._export().history
@@ -138,9 +123,6 @@ class JsonlStore:
                 wandb_metadata=_object_text(row.get("wandb_metadata", row.get("_wandb"))),
                 metrics=dump_json(files.logged_metrics(row)),
             )
-
-    def _export(self) -> Export:
-        return find_export(self._connection, ("jsonl",))
 
 
 def _object_text(value: object) -> str:
