@@ -397,6 +397,10 @@ def test_a_picture_is_a_small_png_with_the_colours_of_the_sweep(sweep: xr.Datase
 
 
 def test_a_page_stands_alone(sweep: xr.Dataset, tmp_path: Path) -> None:
+    import panel
+
+    # What the application loads must not get into a page of its own.
+    panel.extension("tabulator")
     path = save_page(sweep.dde.plot(METRICS, backend="bokeh"), tmp_path / "sweep.html", "A <sweep>", "What it shows.")
     html = path.read_text(encoding="utf-8")
     assert not re.search(r"<(script|link)[^>]+(src|href)\s*=", html)

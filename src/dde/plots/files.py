@@ -20,6 +20,7 @@ _PAGE = """
   p { max-width: 78ch; line-height: 1.5; margin: 0 0 18px; }
 </style>
 {% endblock %}
+{% block css_resources %}{% endblock %}
 {% block js_resources %}{{ scripts }}{% endblock %}
 {% block contents %}
 <h1>{{ title }}</h1>
@@ -52,7 +53,7 @@ def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str 
     from bokeh.resources import INLINE, Resources
 
     model = hv.render(picture, backend="bokeh")
-    # Bokeh would also add the scripts of every extension that is imported, used or not, some as addresses.
+    # Bokeh would also add scripts and styles of every extension that is imported, used or not, some as addresses.
     used = Resources(mode="inline", components=["bokeh"])
     scripts = "".join(f"<script>{script}</script>" for script in used.js_raw)
     html = file_html(model, INLINE, title, template=_PAGE, template_variables={"text": text, "scripts": scripts})
