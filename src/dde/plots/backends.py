@@ -68,7 +68,7 @@ class Backend(Protocol):
         """Return options of text at points."""
         ...
 
-    def panel(self, place: Place, frame: Frame, legend: Legend, title: str = "") -> Options:
+    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
         """Return options of a panel."""
         ...
 

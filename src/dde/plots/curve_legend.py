@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from dde.plots.backends import Backend
-from dde.plots.colours import INK, is_given, is_ordered, label_of
+from dde.plots.colours import INK, is_given, is_number, is_ordered, label_of
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import Panel
 from dde.plots.segments import Segment
@@ -45,7 +46,7 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
     marks: list[LegendEntry] = []
     if len(set(look.markers.values())) > 1:
         marks = [
-            LegendEntry(label_of(value, _KINDS), backend.points(INK, marker), "marker")
+            LegendEntry(_style_label(look.style_by, value), backend.points(INK, marker), "marker")
             for value, marker in look.markers.items()
             if is_given(value) and label_of(value, _KINDS) not in plain
         ]
@@ -57,6 +58,11 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
     if bar is None and len(hues) + len(kinds) < 2 and not marks and not means:
         return Legend()
     return Legend("" if bar or not hues else look.hue_label, [*hues, *kinds, *marks, *means], bar)
+
+
+def _style_label(style_by: str, value: Any) -> str:
+    # A number alone does not say what it is, beside those of the hue.
+    return f"{style_by.replace('_', ' ')} {label_of(value)}" if is_number(value) else label_of(value, _KINDS)
 
 
 def _of_means(segments: list[Segment], backend: Backend, band: str) -> list[LegendEntry]:

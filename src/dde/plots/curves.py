@@ -134,12 +134,11 @@ def plot_curves(
     is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
     size = frame_size or (_LARGE if is_large else _SMALL)
     legend = curve_legend(panels, drawing, _band_words(dataset, band))
-    places = places_of(rows, size, legend, [p.frame for p in panels])
+    panels = [replace(p, title=_with_thinning(p, size[0])) for p in panels]
+    places = places_of(rows, size, legend, [p.frame for p in panels], [p.title for p in panels])
     # One legend for all panels, outside of the last one of the first row, where it covers nothing.
     drawn = [
-        replace(panel, title=_with_thinning(panel, size[0])).draw(
-            drawing, place, *([legend] if (place.row, place.column) == (0, len(rows[0]) - 1) else [])
-        )
+        panel.draw(drawing, place, *([legend] if (place.row, place.column) == (0, len(rows[0]) - 1) else []))
         for panel, place in zip(panels, places, strict=True)
     ]
     filled = _filled(drawn, rows, hv.Empty)
@@ -278,7 +277,7 @@ def _columns_for(facets: int, width: int) -> int:
     if width > _MOST_IN_ROW:
         return 5 if width % 5 == 0 else 4
     if width == 1:
-        return facets if facets < 4 else 2 if facets == 4 else 3 if facets <= 9 else 4 if facets <= 24 else 6
+        return facets if facets < 4 else 2 if facets == 4 else 3 if facets <= 9 else 4
     # A few facets stand one below the other, so that their axes can be compared.
     return 4 if width == 2 and facets > 3 else width
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,13 @@ from dde.plots.colours import is_given, label_of, shades, sorted_values, text_co
 from dde.plots.coordinates import check_names, facet_title, metric_named, task_of
 from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
 from dde.plots.panels import framed
-from dde.plots.places import Axis, Frame, Place, arrange
+from dde.plots.places import LINE_INCHES, Axis, Frame, Place, arrange, title_points
 from dde.plots.run_rows import Reduce, differing, run_rows
 
 __all__ = ["plot_heatmap"]
 
 # Pixels of a cell, and of the smallest frame.
-_CELL, _LEAST = (58, 34), (150, 90)
+_CELL, _LEAST = (58, 34), (150, 130)
 _MOST_CELLS, _MOST_FACETS = 2_000, 64
 
 
@@ -194,22 +194,32 @@ def _drawn(
              ticks=tuple((float(k), label_of(v)) for k, v in enumerate(values)))
         for name, values in ((x, across), (y, up))
     ]  # fmt: skip
-    missing = f"{left_out} runs without {' or '.join(n.replace('_', ' ') for n in (x, y))} are not shown"
-    frame = Frame(axes[0], axes[1], grid=False, note=missing if left_out else "")
-    beside = 0.45 + max(text_inches(label) for _, label in axes[1].ticks or ())
+    frame = Frame(axes[0], axes[1], grid=False)
+    beside = 0.3 + max(text_inches(label) for _, label in axes[1].ticks or ())
+    beside += LINE_INCHES * axes[1].label_lines(size[1])
     rows = arrange([[g] for g in grids], columns or max(min(3, 1100 // (size[0] + 110)), 1))
     task, _ = task_of(dataset[metric])
     drawn = []
+    points = title_points([g.title for g in grids], size[0])
     places = [
-        Place(size, i, j, len(rows), max(map(len, rows)), beside, legend=legend.inches(size[1]))
+        Place(size, i, j, len(rows), max(map(len, rows)), beside, 0.92 + LINE_INCHES, legend.inches(size[1]), points)
         for i, row in enumerate(rows)
         for j in range(len(row))
     ]
     for grid, place in zip((g for row in rows for g in row), places, strict=True):
         shown = legend if (place.row, place.column) == (0, len(rows[0]) - 1) else Legend()
+        is_last = (place.row, place.column) == (len(rows) - 1, 0)
+        below = replace(frame, note=_missing(left_out, x, y)) if is_last else frame
         title = grid.title if len(grids) > 1 or "lineages" not in grid.title else task
-        drawn.append(framed(_tiles(hv, grid, bar, axes, backend, (x, y)), frame, backend, place, shown, title))
+        drawn.append(framed(_tiles(hv, grid, bar, axes, backend), below, backend, place, shown, title))
     return hv.Layout(drawn).cols(places[0].columns).opts(hv.opts.Layout(**backend.layout(places[0])))
+
+
+def _missing(left_out: int, *names: str) -> str:
+    if not left_out:
+        return ""
+    lacking = " or ".join(name.replace("_", " ") for name in names)
+    return f"not shown: {left_out} {'run' if left_out == 1 else 'runs'} without {lacking}"
 
 
 def _bar(metric: xr.DataArray, values: pd.Series) -> ColourBar:
@@ -222,7 +232,7 @@ def _bar(metric: xr.DataArray, values: pd.Series) -> ColourBar:
     return ColourBar(axis_label(metric), shades(), (low, high), [(float(t), short_number(t)) for t in ticks])
 
 
-def _tiles(hv: Any, grid: _Grid, bar: ColourBar, axes: Sequence[Axis], backend: Backend, names: tuple[str, str]) -> Any:
+def _tiles(hv: Any, grid: _Grid, bar: ColourBar, axes: Sequence[Axis], backend: Backend) -> Any:
     (low, high), colours = bar.span, bar.colours
     digits = int(np.clip(np.ceil(-np.log10((high - low) / 100)), 0, 4)) if high - low < 1000 else 0
     tooltips = [(axes[0].label, "@across"), (axes[1].label, "@up"), (bar.title, "@value{0.0000}"),

@@ -9,7 +9,7 @@ from dde.plots.axes import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, BOKEH_TICKS
 from dde.plots.backends import BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
 from dde.plots.legends import ColourBar, Legend
-from dde.plots.places import Axis, Frame, Place, title_points
+from dde.plots.places import Axis, Frame, Place
 
 __all__ = ["OnBokeh"]
 
@@ -75,7 +75,7 @@ class OnBokeh:
         size = {"text_font_size": "11px", "text_baseline": "middle"}
         return {"text_color": colour, "text_align": align, **size, **style}
 
-    def panel(self, place: Place, frame: Frame, legend: Legend, title: str = "") -> Options:
+    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
         """Return options of a panel."""
         from bokeh.models import CustomJSTickFormatter
 
@@ -85,7 +85,7 @@ class OnBokeh:
             "toolbar": "above",
             "hooks": [_style(place, frame, legend)],
             "fontsize": {
-                "title": f"{title_points(title, place.size[0])}pt",
+                "title": f"{place.title_points}pt",
                 "labels": "10pt",
                 "ticks": "9pt",
                 "legend": "9pt",
@@ -138,7 +138,7 @@ def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], N
                 for item in shown.items:
                     item.label = {"value": f"{item.label.value}\N{EM SPACE}"}
         if legend.bar is not None:
-            figure.add_layout(_bar(legend.bar), "right")
+            figure.right = [_bar(legend.bar, place), *figure.right]
 
     return style
 
@@ -156,7 +156,7 @@ def _style_ticks(drawn: Any, axis: Axis, across: bool) -> None:
             one.ticker.desired_num_ticks = 5
 
 
-def _bar(bar: ColourBar) -> Any:
+def _bar(bar: ColourBar, place: Place) -> Any:
     from bokeh.models import FixedTicker, LinearColorMapper
     from bokeh.models.annotations.legends import ColorBar
 
@@ -165,10 +165,12 @@ def _bar(bar: ColourBar) -> Any:
         color_mapper=LinearColorMapper(palette=list(bar.colours), low=low, high=high),
         ticker=FixedTicker(ticks=[value for value, _ in bar.ticks]),
         major_label_overrides={value: label for value, label in bar.ticks},
-        title=bar.title,
+        # Along the bar, which is as long as the frame is high.
+        title=Axis("", bar.title).fitted_label(place.size[1]),
         title_text_font_style="bold",
         title_text_font_size="9pt",
         title_text_color=INK,
+        title_standoff=8,
         major_label_text_color=INK,
         major_tick_line_color=None,
         width=14,

@@ -9,7 +9,7 @@ from dde.plots.axes import log_ticks, minor_log_ticks, short_number
 from dde.plots.backends import BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
 from dde.plots.legends import ColourBar, Legend
-from dde.plots.places import Axis, Frame, Place, title_points
+from dde.plots.places import Axis, Frame, Place
 
 __all__ = ["OnMatplotlib"]
 
@@ -74,13 +74,13 @@ class OnMatplotlib:
             {"weight": "bold"} if bold else {}
         )
 
-    def panel(self, place: Place, frame: Frame, legend: Legend, title: str = "") -> Options:
+    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
         """Return options of a panel."""
         options: Options = {
             "aspect": place.size[0] / place.size[1],
-            "hooks": [_style(place, frame, legend, title)],
+            "hooks": [_style(place, frame, legend)],
             "fontsize": {
-                "title": title_points(title, place.size[0]),
+                "title": place.title_points,
                 "labels": 9.5,
                 "xticks": 8.5,
                 "yticks": 8.5,
@@ -104,10 +104,10 @@ class OnMatplotlib:
         }
 
 
-def _style(place: Place, frame: Frame, legend: Legend, title: str) -> Callable[[Any, Any], None]:
+def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
     from matplotlib.transforms import Bbox
 
-    wanted, size = place.figure_inches(), title_points(title, place.size[0])
+    wanted = place.figure_inches()
 
     def locate(axis: Any, renderer: Any) -> Bbox:
         across, down = axis.figure.get_size_inches()
@@ -128,11 +128,13 @@ def _style(place: Place, frame: Frame, legend: Legend, title: str) -> Callable[[
         axis.spines[["top", "right"]].set_visible(False)
         axis.spines[["left", "bottom"]].set_color(EDGE)
         axis.tick_params(which="both", color=EDGE, labelcolor=INK)
-        axis.grid(frame.grid, color=GRID, linewidth=0.8)
+        axis.grid(False)
+        if frame.grid:
+            axis.grid(True, color=GRID, linewidth=0.8)
         axis.set_axisbelow(True)
         for text in (axis.xaxis.label, axis.yaxis.label):
             text.set_color(INK)
-        axis.set_title(axis.get_title(), loc="left", fontsize=size, fontweight="bold", color=INK)
+        axis.set_title(axis.get_title(), loc="left", fontsize=place.title_points, fontweight="bold", color=INK)
         axis.set_title("")
         beside = 1.02
         if legend.bar is not None:

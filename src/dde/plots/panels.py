@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,22 @@ from dde.plots.axes import short_number
 from dde.plots.backends import Backend
 from dde.plots.colours import NEUTRAL, is_given
 from dde.plots.legends import Legend
-from dde.plots.places import Axis, Frame, Place
+from dde.plots.places import Axis, Frame, Place, shortened
 from dde.plots.segments import OBSERVED, Segment
 from dde.plots.thinning import MARKERS, columns_for, spread_picks, thinned
 
-__all__ = ["OF_LINEAGE", "Axis", "Frame", "Look", "Panel", "framed", "value_of", "x_values", "y_values"]
+__all__ = [
+    "OF_LINEAGE",
+    "Axis",
+    "Frame",
+    "Look",
+    "Panel",
+    "coloured_lines",
+    "framed",
+    "value_of",
+    "x_values",
+    "y_values",
+]
 
 # A stretch with more observations than this is a training log: its points are drawn small.
 _DENSE = 48
@@ -137,16 +148,15 @@ class Panel:
         placed = self.placed()
         crowd = len(placed)
         columns = columns_for(crowd, place.size[0])
-        for (colour, _), group in _grouped(placed, lambda s: (self.look.colour(s), s.is_base)):
-            elements += self._bands(hv, dims, backend, colour, group)
-            lines = [line for s, since in group for line in self._lines(s, since, columns)]
-            if lines:
-                elements.append(hv.Path(lines, dims).opts(**backend.line(colour, crowd=crowd)))
-            joints = [
-                ([s.anchor[0] - since, s.x[0] - since], [s.anchor[1], s.values[0]]) for s, since in group if s.anchor
-            ]
-            if joints:
-                elements.append(hv.Path(joints, dims).opts(**backend.line(colour, dashed=True, crowd=crowd)))
+        elements += self._bands(hv, dims, backend, placed)
+        lines = [(*line, self.look.colour(s)) for s, since in placed for line in self._lines(s, since, columns)]
+        joints = [
+            ([s.anchor[0] - since, s.x[0] - since], [s.anchor[1], s.values[0]], self.look.colour(s))
+            for s, since in placed
+            if s.anchor
+        ]
+        elements += coloured_lines(dims, lines, backend.line("colour", crowd=crowd))
+        elements += coloured_lines(dims, joints, backend.line("colour", dashed=True, crowd=crowd))
         elements += self._points(hv, dims, backend, placed)
         return framed(elements, self.frame, backend, place, legend, self.title)
 
@@ -167,10 +177,12 @@ class Panel:
         top = low * (high / low) ** 0.05 if self.frame.y.is_log else low + 0.05 * (high - low)
         return [hv.Path([([x, x], [low, top]) for x in at], dims).opts(**backend.branch())]
 
-    def _bands(self, hv: Any, dims: list[Any], backend: Backend, colour: str, group: Placed) -> list[Any]:
+    def _bands(self, hv: Any, dims: list[Any], backend: Backend, placed: Placed) -> list[Any]:
         """Return intervals of means: an area along lines, a bar at a point that stands alone."""
-        areas, bars = [], []
-        for s, since in group:
+        areas: list[Any] = []
+        bars: list[tuple[Any, Any, str]] = []
+        for s, since in placed:
+            colour = self.look.colour(s)
             if s.low is None:
                 continue
             for piece in s.pieces():
@@ -181,11 +193,11 @@ class Panel:
                 if len(x) > 1:
                     area = hv.Area((x, low, high), dims[0], [dims[1], f"{dims[1].name}_end"])
                     areas.append(area.opts(**backend.band(colour)))
-                bars += [([a, a], [b, c]) for a, b, c in zip(x, low, high, strict=True) if len(x) == 1]
-        return areas + ([hv.Path(bars, dims).opts(**backend.line(colour))] if bars else [])
+                bars += [([a, a], [b, c], colour) for a, b, c in zip(x, low, high, strict=True) if len(x) == 1]
+        return areas + coloured_lines(dims, bars, backend.line("colour"))
 
     def _points(self, hv: Any, dims: list[Any], backend: Backend, placed: Placed) -> list[Any]:
-        fields = ["run", "run_id", "tokens", "step", "support"]
+        fields = ["colour", "run", "run_id", "tokens", "step", "support"]
         tooltips = [
             ("run", "@run"),
             ("run id", "@run_id"),
@@ -200,22 +212,61 @@ class Panel:
         each = MARKERS // max(crowd, 1) or 1
         if total > MARKERS:
             observed = [(s, since, at[spread_picks(len(at), each)]) for s, since, at in observed]
-        elements = []
-        shown = [(s, since, at) for s, since, at in observed if len(at)]
-        for (colour, marker, dense), group in _grouped_points(shown, lambda s: self._look_of_points(s, total)):
-            rows = [row for s, since, at in group for row in _cells(s, since, at)]
-            look = backend.points(colour, marker, dense, tooltips, crowd)
-            elements.append(hv.Points(rows, dims, fields).opts(**look))
+        groups: dict[tuple[str, bool], list[Any]] = {}
+        for s, since, at in observed:
+            if len(at):
+                groups.setdefault(self._look_of_points(s, total), []).extend(self._cells(s, since, at))
+        elements = [
+            hv.Points(rows, dims, fields).opts(**backend.points("colour", marker, dense, tooltips, crowd))
+            for (marker, dense), rows in groups.items()
+        ]
         if backend.hovers:
             answering = min(each, _ANSWERING)
-            rows = [row for s, since in placed for row in _cells(s, since, _between(s, answering))]
+            rows = [row for s, since in placed for row in self._cells(s, since, _between(s, answering))]
             if rows:
                 elements.append(hv.Points(rows, dims, fields).opts(**backend.unseen(tooltips)))
         return elements
 
-    def _look_of_points(self, segment: Segment, total: int) -> tuple[str, str, bool]:
+    def _look_of_points(self, segment: Segment, total: int) -> tuple[str, bool]:
         dense = segment.is_log or total > _MANY or int((segment.support == OBSERVED).sum()) > _DENSE
-        return self.look.colour(segment), self.look.marker(segment), dense
+        return self.look.marker(segment), dense
+
+    def _cells(self, segment: Segment, since: float, at: npt.NDArray[np.intp]) -> list[tuple[Any, ...]]:
+        """Return points with what they answer to the pointer."""
+        run = str(segment.facts.get("run", "")) if not segment.is_base else "pretraining"
+        run_id = segment.run_id if not segment.is_base else str(segment.facts.get("lineage", segment.run_id))
+        size = find_size(str(segment.facts.get("params", ""))) if segment.is_base else None
+        colour = self.look.colour(segment)
+        return [
+            (
+                x - since,
+                value,
+                colour,
+                run,
+                run_id,
+                short_number(tokens) if np.isfinite(tokens) else "",
+                # A checkpoint of the suite lies at a whole step; what is between two is none.
+                f"{tokens / size.tokens_per_step:.0f}" if size and not tokens % size.tokens_per_step else "",
+                "observed" if support == OBSERVED else "interpolated",
+            )
+            for x, value, tokens, support in zip(
+                segment.x[at], segment.values[at], segment.tokens[at], segment.support[at], strict=True
+            )
+        ]
+
+
+def coloured_lines(dims: Sequence[Any], lines: Sequence[tuple[Any, Any, str]], options: Mapping[str, Any]) -> list[Any]:
+    """Return one element of lines, each x, y and colour, whose options name ``colour``; none of no lines.
+
+    HoloViews takes its time for each element, and for a path more than for a contour.
+    """
+    import holoviews as hv
+
+    if not lines:
+        return []
+    x, y = (dim.name for dim in dims)
+    paths = [{x: a, y: b, "colour": colour} for a, b, colour in lines]
+    return [hv.Contours(paths, list(dims), "colour").opts(**options)]
 
 
 def framed(
@@ -229,7 +280,7 @@ def framed(
     first = [hv.Curve([(np.nan, np.nan)], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]
     options = {
         # Bokeh loses the x label of a figure without a title, beside one with a title.
-        "title": title or "\N{NO-BREAK SPACE}",
+        "title": shortened(title, place.title_points, place.size[0]) or "\N{NO-BREAK SPACE}",
         "xlabel": "\n".join(filter(None, [frame.x.fitted_label(place.size[0]), frame.note])),
         "ylabel": frame.y.fitted_label(place.size[1]),
         "logx": frame.x.is_log,
@@ -241,9 +292,7 @@ def framed(
         **({"xlim": frame.x.shown} if frame.x.shown else {}),
         **({"ylim": frame.y.shown} if frame.y.shown else {}),
     }
-    return hv.Overlay([*first, *elements]).opts(
-        hv.opts.Overlay(**options, **backend.panel(place, frame, legend, title))
-    )
+    return hv.Overlay([*first, *elements]).opts(hv.opts.Overlay(**options, **backend.panel(place, frame, legend)))
 
 
 def y_values(placed: Iterable[tuple[Segment, float]], low: float, high: float) -> npt.NDArray[np.float64]:
@@ -276,38 +325,3 @@ def value_of(segment: Segment, coordinate: str) -> Any:
 def _between(segment: Segment, most: int) -> npt.NDArray[np.intp]:
     between = np.flatnonzero(segment.support != OBSERVED)
     return between[spread_picks(len(between), most)]
-
-
-def _cells(segment: Segment, since: float, at: npt.NDArray[np.intp]) -> list[tuple[Any, ...]]:
-    run = str(segment.facts.get("run", "")) if not segment.is_base else "pretraining"
-    run_id = segment.run_id if not segment.is_base else str(segment.facts.get("lineage", segment.run_id))
-    size = find_size(str(segment.facts.get("params", ""))) if segment.is_base else None
-    return [
-        (
-            x - since,
-            value,
-            run,
-            run_id,
-            short_number(tokens) if np.isfinite(tokens) else "",
-            # A checkpoint of the suite lies at a whole step; what is between two is none.
-            f"{tokens / size.tokens_per_step:.0f}" if size and not tokens % size.tokens_per_step else "",
-            "observed" if support == OBSERVED else "interpolated",
-        )
-        for x, value, tokens, support in zip(
-            segment.x[at], segment.values[at], segment.tokens[at], segment.support[at], strict=True
-        )
-    ]
-
-
-def _grouped(placed: Placed, key: Callable[[Segment], Any]) -> list[tuple[Any, Placed]]:
-    groups: dict[Any, Placed] = {}
-    for segment, since in placed:
-        groups.setdefault(key(segment), []).append((segment, since))
-    return list(groups.items())
-
-
-def _grouped_points(shown: list[tuple[Segment, float, Any]], key: Callable[[Segment], Any]) -> list[tuple[Any, Any]]:
-    groups: dict[Any, Any] = {}
-    for segment, since, at in shown:
-        groups.setdefault(key(segment), []).append((segment, since, at))
-    return list(groups.items())

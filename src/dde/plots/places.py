@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dde.plots.legends import Legend
 
-__all__ = ["Axis", "Frame", "Place", "arrange", "places_of", "title_points"]
+__all__ = ["LINE_INCHES", "Axis", "Frame", "Place", "arrange", "places_of", "shortened", "title_points"]
 
 # A frame of 330 pixels is 3.1 inches wide: three of them with their labels fill a page across.
 _PER_INCH = 106
 # Room beside and below a frame for what is written there, in inches.
 _BESIDE, _BELOW = 0.75, 0.92
 # Of the text of a label: the height of a line in inches, and the width of a letter in pixels.
-_LINE, _LETTER_PIXELS = 0.16, 6.1
+LINE_INCHES, _LETTER_PIXELS = 0.16, 6.1
+# A bold letter is 0.6 as wide as it is high, of a type of one point.
+_TITLE_PIXELS = 0.88
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Place:
         Inches left of a frame and below it, with its title, for what is written there.
     legend : tuple of float
         Inches that the legend takes, right of the first row.
+    title_points : float
+        Size of the titles' type.
     """
 
     size: tuple[int, int]
@@ -118,6 +122,7 @@ class Place:
     beside: float = _BESIDE
     below: float = _BELOW
     legend: tuple[float, float] = (0.0, 0.0)
+    title_points: float = 11.0
 
     def frame_size_inches(self) -> tuple[float, float]:
         """Return width and height of the frame."""
@@ -143,17 +148,28 @@ class Place:
         return across + self.beside, down + self.below
 
 
-def title_points(title: str, pixels: int) -> float:
-    """Return the size of type that a title has, so that it is no wider than its frame where that can be read.
+def title_points(titles: Iterable[str], pixels: int) -> float:
+    """Return the size of type that titles have, so that none is wider than its frame where that can be read.
 
     Examples
     --------
-    >>> title_points("4M on C4", 330), title_points("150M on DCLM-Baseline 25% / Dolma 75%", 240)
-    (11.0, 8.0)
+    >>> title_points(["4M on C4"], 330), title_points(["150M on DCLM-Baseline 25% / Dolma 75%"], 240)
+    (11.0, 7.0)
     """
-    # Bold letters are 0.6 as wide as they are high, a point being 4/3 of a pixel.
-    fitting = pixels / (0.8 * max(len(title), 1))
-    return max(min(11.0, fitting // 0.5 / 2), 8.0)
+    fitting = pixels / (_TITLE_PIXELS * max(map(len, titles), default=1) or 1)
+    return max(min(11.0, fitting // 0.5 / 2), 7.0)
+
+
+def shortened(title: str, points: float, pixels: int) -> str:
+    """Return a title that is no wider than its frame.
+
+    Examples
+    --------
+    >>> shortened("CommonsenseQA, 150M on DCLM-Baseline 25% / Dolma 75%", 7, 240)
+    'CommonsenseQA, 150M on DCLM-Baseline…'
+    """
+    most = int(pixels / (_TITLE_PIXELS * points))
+    return title if len(title) <= most else title[: most - 1].rstrip(" ,/%") + "…"
 
 
 def arrange(blocks: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]:
@@ -181,14 +197,18 @@ def arrange(blocks: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]:
 
 
 def places_of(
-    rows: Sequence[Sequence[Any]], size: tuple[int, int], legend: Legend | None = None, frames: Sequence[Frame] = ()
+    rows: Sequence[Sequence[Any]],
+    size: tuple[int, int],
+    legend: Legend | None = None,
+    frames: Sequence[Frame] = (),
+    titles: Sequence[str] = (),
 ) -> list[Place]:
     """Return the places of panels in rows, row by row, with room for a legend and for what is written at frames."""
-    beside = _BESIDE + max((f.y.label_lines(size[1]) - 1 for f in frames), default=0) * _LINE
+    beside = _BESIDE + max((f.y.label_lines(size[1]) - 1 for f in frames), default=0) * LINE_INCHES
     taken = legend.inches(size[1]) if legend else (0.0, 0.0)
     columns = max(map(len, rows))
     return [
-        Place(size, i, j, len(rows), columns, beside, _BELOW, taken)
+        Place(size, i, j, len(rows), columns, beside, _BELOW, taken, title_points(titles, size[0]))
         for i, row in enumerate(rows)
         for j in range(len(row))
     ]

@@ -30,7 +30,7 @@ from dde.plots.colours import (
 )
 from dde.plots.coordinates import check_names, facet_title, metric_named
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
-from dde.plots.panels import framed
+from dde.plots.panels import coloured_lines, framed
 from dde.plots.places import Axis, Frame, arrange, places_of
 from dde.plots.run_rows import Reduce, run_rows, treatment_of
 
@@ -41,6 +41,10 @@ SCALES = ("cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_
 
 _LARGE = (420, 300)
 _MOST_FACETS = 36
+# Ends that differ by less are of runs that were to end at one place.
+_SAME_PLACE = 1.05
+# A crowd in which a point is as faint as a run beside its mean.
+_FAINT = 200
 
 
 def plot_scaling(
@@ -195,11 +199,14 @@ def _drawn(
     legend = _legend([line for lines in drawn_lines for line in lines], rows, look, backend)
     grid = arrange([[p] for p in drawn_lines], columns or min(len(facets), 3))
     size = frame_size or (_LARGE if len(facets) == 1 else (300, 220))
-    places = places_of(grid, size, legend, [frame])
+    titles = [
+        "" if facet is None else facet_title(part.to_dict("records"), facet_by, facet)
+        for part, facet in zip(parts, facets, strict=True)
+    ]
+    places = places_of(grid, size, legend, [frame], titles)
     drawn = []
-    for part, lines, facet, place in zip(parts, drawn_lines, facets, places, strict=True):
+    for part, lines, title, place in zip(parts, drawn_lines, titles, places, strict=True):
         shown = legend if (place.row, place.column) == (0, len(grid[0]) - 1) else Legend()
-        title = "" if facet is None else facet_title(part.to_dict("records"), facet_by, facet)
         drawn.append(framed(_elements(hv, part, lines, frame, look, backend), frame, backend, place, shown, title))
     return hv.Layout(drawn).cols(places[0].columns).opts(hv.opts.Layout(**backend.layout(places[0])))
 
@@ -232,7 +239,7 @@ def _lines(rows: pd.DataFrame, look: _Look, band: str | None) -> list[_Line]:
     treatment = rows["run"].map(treatment_of if band else str).to_numpy()
     lines = []
     for _, line in rows.groupby([*keys, treatment], sort=False):
-        sizes = [size for _, size in line.groupby("n_params", sort=True)]
+        sizes = [part for _, size in line.groupby("n_params", sort=True) for part in _at_one_place(size)]
         most = max(map(len, sizes))
         members = np.full((len(sizes), most), np.nan)
         for k, size in enumerate(sizes):
@@ -242,30 +249,38 @@ def _lines(rows: pd.DataFrame, look: _Look, band: str | None) -> list[_Line]:
     return lines
 
 
+def _at_one_place(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return runs of one size, apart where they end at different places: no run is where their mean would be."""
+    rows = rows.sort_values("place")
+    apart = rows["place"].to_numpy()[1:] > _SAME_PLACE * rows["place"].to_numpy()[:-1]
+    return [rows.iloc[part] for part in np.split(np.arange(len(rows)), np.flatnonzero(apart) + 1)]
+
+
 def _elements(
     hv: Any, rows: pd.DataFrame, lines: Sequence[_Line], frame: Frame, look: _Look, backend: Backend
 ) -> list[Any]:
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
     tooltips = [("run", "@run"), ("run id", "@run_id"), ("model", "@model"), ("tokens", "@tokens"),
                 (frame.y.label, f"@{{{frame.y.name}}}{{0.0000}}")]  # fmt: skip
-    fields = ["run", "run_id", "model", "tokens"]
+    fields = ["colour", "run", "run_id", "model", "tokens"]
     elements: list[Any] = []
     crowd = len(lines)
-    paths: dict[str, list[Any]] = {}
-    bars: dict[str, list[Any]] = {}
-    means: dict[tuple[str, str], list[Any]] = {}
+    paths: list[tuple[Any, Any, str]] = []
+    bars: list[tuple[Any, Any, str]] = []
+    means: dict[str, list[Any]] = {}
     for line in lines:
         colour, mean = look.colour(line.first), line.statistics[:, 0]
         if len(line.x) > 1:
-            paths.setdefault(colour, []).append((line.x, mean))
+            paths.append((line.x, mean, colour))
         for at, low, high in zip(line.x, line.statistics[:, 4], line.statistics[:, 5], strict=True):
             if np.isfinite(low):
-                bars.setdefault(colour, []).append(([at, at], [low, high]))
+                bars.append(([at, at], [low, high], colour))
         if line.most > 1:
-            means.setdefault((colour, look.marker(line.first)), []).extend(zip(line.x, mean, strict=True))
-    elements += [hv.Path(p, dims).opts(**backend.line(colour, crowd=crowd)) for colour, p in paths.items()]
-    elements += [hv.Path(b, dims).opts(**backend.line(colour)) for colour, b in bars.items()]
-    groups: dict[tuple[str, str, bool], list[Any]] = {}
+            points = [(a, b, colour) for a, b in zip(line.x, mean, strict=True)]
+            means.setdefault(look.marker(line.first), []).extend(points)
+    elements += coloured_lines(dims, paths, backend.line("colour", crowd=crowd))
+    elements += coloured_lines(dims, bars, backend.line("colour"))
+    groups: dict[tuple[str, bool], list[Any]] = {}
     averaged = {(line.first["lineage"], line.first["run"]): line.most > 1 for line in lines}
     several = {
         key for key, group in rows.groupby([rows["n_params"], rows.get("data"), rows["run"].map(treatment_of)])
@@ -273,21 +288,13 @@ def _elements(
     } if any(averaged.values()) else set()  # fmt: skip
     for row in rows.to_dict("records"):
         key = (row["n_params"], row.get("data"), treatment_of(row["run"]))
-        point = (
-            row["place"],
-            row["value"],
-            row["run"],
-            row["run_id"],
-            row["lineage"],
-            short_number(row["final_tokens"]),
-        )
-        groups.setdefault((look.colour(row), look.marker(row), key in several), []).append(point)
-    for (colour, marker, faint), points in groups.items():
-        look_of = backend.points(colour, marker, faint, tooltips, 200 if faint else 1)
-        elements.append(hv.Points(points, dims, fields).opts(**look_of))
-    elements += [
-        hv.Points(points, dims).opts(**backend.points(colour, marker)) for (colour, marker), points in means.items()
-    ]
+        tokens = short_number(row["final_tokens"])
+        point = (row["place"], row["value"], look.colour(row), row["run"], row["run_id"], row["lineage"], tokens)
+        groups.setdefault((look.marker(row), key in several), []).append(point)
+    for (marker, faint), found in groups.items():
+        options = backend.points("colour", marker, False, tooltips, _FAINT if faint else 1)
+        elements.append(hv.Points(found, dims, fields).opts(**options))
+    elements += [hv.Points(p, dims, "colour").opts(**backend.points("colour", marker)) for marker, p in means.items()]
     return elements
 
 
