@@ -13,6 +13,7 @@ PHASES = {
     "learning_rate_sweep": ["Open", "Filter", "Plot"],
     "real_files": ["Open", "Filter", "Get"],
     "runs_and_lineages": ["Open", "Filter", "Get"],
+    "sweeps_and_seeds": ["Open", "Filter", "Plot", "Average", "Align"],
     "slicing_and_aligning": ["Open", "Filter", "Group,", "Align", "Join", "Leave", "Plot"],
 }
 

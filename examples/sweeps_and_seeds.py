@@ -1,0 +1,80 @@
+# %% [markdown]
+# # Sweeps, seeds, and axes to compare on
+#
+# From runs to a grid of hyperparameters, from three seeds to a mean with its interval, and from tokens to an axis that
+# models of different size share. On the generated suite; with your own data, open it with `dde.open_lineages`.
+
+# %%
+from pathlib import Path
+
+import dde
+from dde.plots.files import save_picture
+
+folder = Path("data_cache/examples")
+folder.mkdir(parents=True, exist_ok=True)
+
+# %% [markdown]
+# ## Open
+
+# %%
+metrics = ["arc_easy", "hellaswag", "train_loss"]
+ds = dde.tutorial.open_lineages("small", params=["4M", "150M"], data=["Dolma1.7", "DCLM-Baseline"], metrics=metrics)
+print(ds.sizes)
+
+# %% [markdown]
+# ## Filter down to a sweep
+# Finetuning on 100M tokens, from final checkpoints. Each hyperparameter named becomes a dimension; where cells hold
+# several runs, so does `replicate`. What does not belong is counted in `left_out`.
+
+# %%
+sft = ds.dde.sel(run_type=["pretraining", "supervised_ft"], branch_point="", seed="default")
+grid = sft.dde.sel(finetune_tokens=[1e8]).dde.sweep("learning_rate")
+print(grid.sizes)
+print(grid.attrs["left_out"])
+
+# %% [markdown]
+# The best learning rate of each lineage, by what runs end at; and what it gained over the base's last evaluation.
+
+# %%
+final = grid["arc_easy"].dde.final()
+print(final.idxmax("learning_rate").to_series())
+gain = sft["arc_easy"].dde.difference_to_base().dde.final()
+print(gain.max("run").to_series().round(3))
+
+# %% [markdown]
+# ## Plot
+# The sweep as a heat map, learning rate by size: the best cell of each recipe is framed, missing ones are empty.
+
+# %%
+picture = grid.dde.plot_heatmap("arc_easy", y="params", facet_by="data", backend="matplotlib")
+print(save_picture(picture, folder / "sweep_heatmap.png"))
+
+# %% [markdown]
+# ## Average over seeds
+# A mean is of all seeds that have the run; where one of them has no value, neither has the mean. `min_count=` loosens
+# that, and `_count` says how many there were. `plot(band="seed")` does the same and draws the interval.
+
+# %%
+bases = ds.dde.sel(run=["pretraining"])
+means = bases.dde.mean_over("seed")
+print(means["n_members"].to_series())
+spread = means[["arc_easy", "arc_easy_count", "arc_easy_std", "arc_easy_low", "arc_easy_high"]]
+print(
+    spread.sel(lineage="dclm-baseline-150M", run="pretraining").to_dataframe()[list(spread)].dropna().tail(3).round(4)
+)
+looks = {"hue_by": "data", "facet_by": "params", "backend": "matplotlib"}
+picture = bases.dde.plot("arc_easy", x="tokens_per_parameter", band="seed", **looks)
+print(save_picture(picture, folder / "seeds.png"))
+
+# %% [markdown]
+# ## Align on another axis
+# Tokens since the branch: all runs of a sweep start at zero. Tokens per parameter: sizes compare. Observations stay
+# exact, and where a run has no place on an axis it is NaN.
+
+# %%
+since = sft.dde.align(50, axis="post_tokens")
+print(since["train_loss"].sel(lineage="dolma1_7-150M-default").mean("run").dropna("post_tokens").to_series().tail(3))
+shared = ds.dde.align([5, 20, 80], axis="tokens_per_parameter")
+print(shared["arc_easy"].sel(run="pretraining").to_dataframe()["arc_easy"].unstack().round(3))
+picture = ds.dde.plot_scaling("arc_easy", backend="matplotlib")
+print(save_picture(picture, folder / "scaling.png"))
