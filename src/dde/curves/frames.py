@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +62,7 @@ def continuous_curves(
     members = list(dict.fromkeys(m for chain in chains.values() for m in chain))
     observed = read_observations(registry, members, metrics)
     tables = {m: _table(observed, i) for i, m in enumerate(members)}
-    pieces: list[pd.DataFrame] = []
+    pieces: list[_Piece] = []
     for run_id in run_ids:
         chain = chains[run_id]
         for position, member in enumerate(chain):
@@ -72,20 +74,12 @@ def continuous_curves(
             stop = None if child is None else _branch(registry, child)
             high = len(tokens) if stop is None else int(np.searchsorted(tokens, stop, side="right"))
             if high > low:
-                pieces.append(
-                    _rows(
-                        registry,
-                        run_id,
-                        member,
-                        tokens[low:high],
-                        step[low:high],
-                        [v[low:high] for v in values],
-                        metrics,
-                    )
-                )
+                part = slice(low, high)
+                facts = _facts(registry, run_id, member)
+                pieces.append(_Piece(facts, tokens[part], step[part], [v[part] for v in values]))
     if not pieces:
         return _empty(metrics)
-    return pd.concat(pieces, ignore_index=True)
+    return _joined(pieces, metrics)
 
 
 def own_rows(registry: Registry, run_id: str, metrics: Sequence[Metric] | None = None) -> pd.DataFrame:
@@ -117,20 +111,21 @@ def _table(
     return tokens, step, columns
 
 
-def _rows(
-    registry: Registry,
-    run_id: str,
-    member: str,
-    tokens: npt.NDArray[np.int64],
-    step: npt.NDArray[np.int64],
-    values: list[npt.NDArray[np.float64]],
-    metrics: Sequence[Metric],
-) -> pd.DataFrame:
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows that one member of a chain has logged, and what is the same in all of them."""
+
+    facts: dict[str, Any]
+    tokens: npt.NDArray[np.int64]
+    step: npt.NDArray[np.int64]
+    values: list[npt.NDArray[np.float64]]
+
+
+def _facts(registry: Registry, run_id: str, member: str) -> dict[str, Any]:
     run, logged_by = registry.derived.get(run_id), registry.derived.get(member)
     base = registry.bases[run.lineage if run else run_id]
     treatment = None if run is None else run.treatment
-    n = len(tokens)
-    text: dict[str, object] = {
+    return {
         "lineage_id": base.label,
         "run": PRETRAINING if run is None else run.label,
         "run_id": member,
@@ -143,13 +138,26 @@ def _rows(
         "finetune_tokens": np.nan if treatment is None else treatment.finetune_tokens,
         "epochs": np.nan if treatment is None else treatment.epochs,
         "dpo_beta": np.nan if treatment is None else treatment.dpo_beta,
+        "n_params": base.size.n_params,
+        "checkpoint_type": PRETRAINING if logged_by is None else logged_by.run_type,
     }
-    columns: dict[str, object] = {k: np.full(n, v, object if isinstance(v, str) else None) for k, v in text.items()}
-    columns["step"] = step
-    columns["cumulative_tokens"] = tokens
-    columns["cumulative_compute"] = 6.0 * base.size.n_params * tokens
-    columns |= {m.name: v for m, v in zip(metrics, values, strict=True)}
-    columns["checkpoint_type"] = np.full(n, PRETRAINING if logged_by is None else logged_by.run_type, object)
+
+
+def _joined(pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> pd.DataFrame:
+    # One frame of whole columns: a frame for each piece takes ten times as long.
+    counts = [len(piece.tokens) for piece in pieces]
+
+    def repeated(name: str) -> npt.NDArray[Any]:
+        values = [piece.facts[name] for piece in pieces]
+        return np.repeat(np.array(values, object if isinstance(values[0], str) else None), counts)
+
+    columns: dict[str, object] = {name: repeated(name) for name in LEADING_COLUMNS if name in pieces[0].facts}
+    columns["step"] = np.concatenate([piece.step for piece in pieces])
+    columns["cumulative_tokens"] = tokens = np.concatenate([piece.tokens for piece in pieces])
+    columns["cumulative_compute"] = 6.0 * repeated("n_params") * tokens
+    for k, metric in enumerate(metrics):
+        columns[metric.name] = np.concatenate([piece.values[k] for piece in pieces])
+    columns["checkpoint_type"] = repeated("checkpoint_type")
     return pd.DataFrame(columns)
 
 
