@@ -115,6 +115,12 @@ class DdeDatasetAccessor:
 
         return plot_scaling(self._obj, metric, x, **options)
 
+    def plot_tree(self, metric: str | None = None, **options: Any) -> Any:
+        """Draw the tree of each lineage's runs; see :func:`dde.plots.tree.plot_tree`."""
+        from dde.plots.tree import plot_tree
+
+        return plot_tree(self._obj, metric, **options)
+
     def explore(self, **initial: Any) -> Any:
         """Return an application with widgets, picture and table; see :func:`dde.explore.page.explore`."""
         from dde.explore.page import explore

@@ -38,6 +38,14 @@ class Backend(Protocol):
         """Return options of the point that stands for what stands out in a legend."""
         ...
 
+    def hollow(self) -> Options:
+        """Return options of a point that has no value."""
+        ...
+
+    def thick(self) -> Options:
+        """Return options of a line that stands for a run, not for its values."""
+        ...
+
     def points(
         self, colour: str, marker: str, dense: bool = False, tooltips: Sequence[tuple[str, str]] = (), crowd: int = 1
     ) -> Options:

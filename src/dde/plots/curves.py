@@ -35,7 +35,7 @@ _MOST_ROWS, _MOST_PANELS = 64, 128
 # With more facets or metrics, each has one panel, and panels are small.
 _MOST_PAIRS, _MOST_METRICS, _MOST_LARGE = 8, 3, 6
 _MOST_IN_ROW = 6
-_LARGE, _SMALL = (330, 230), (240, 165)
+_SINGLE, _LARGE, _SMALL = (480, 320), (330, 230), (240, 165)
 
 
 def plot_curves(
@@ -132,7 +132,7 @@ def plot_curves(
 
     panels = [panel for row in rows for panel in row]
     is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
-    size = frame_size or (_LARGE if is_large else _SMALL)
+    size = frame_size or (_SINGLE if len(panels) == 1 else _LARGE if is_large else _SMALL)
     legend = curve_legend(panels, drawing, _band_words(dataset, band))
     panels = [replace(p, title=_with_thinning(p, size[0])) for p in panels]
     places = places_of(rows, size, legend, [p.frame for p in panels], [p.title for p in panels])

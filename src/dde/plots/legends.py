@@ -20,6 +20,8 @@ _ENTRY_PIXELS, _TITLE_PIXELS = 19, 34
 _TEXT_POINTS, _SAMPLE_INCHES = 8.5, 0.52
 _LINE_INCHES = 0.172
 _BAR_INCHES = 0.16
+# Bold letters are wider.
+_BOLD = 1.18
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class ColourBar:
     def width_inches(self) -> float:
         """Return what the bar takes with its ticks and title."""
         beside = max((text_inches(label) for _, label in self.ticks), default=0.0)
-        return 0.2 + max(_BAR_INCHES + 0.12 + beside, text_inches(self.title) + 0.05)
+        return 0.2 + max(_BAR_INCHES + 0.12 + beside, _BOLD * text_inches(self.title) + 0.08)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Legend:
             for k in range(columns)
             if self.entries[k * rows : (k + 1) * rows]
         ]
-        listed = max(sum(widths), text_inches(self.title) + 0.1) + 0.15 if self.entries else 0.0
+        listed = max(sum(widths), _BOLD * text_inches(self.title) + 0.1) + 0.15 if self.entries else 0.0
         bar = self.bar.width_inches() if self.bar else 0.0
         return listed + bar, rows * _LINE_INCHES + (0.35 if self.title else 0.1)
 

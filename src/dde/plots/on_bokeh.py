@@ -37,6 +37,14 @@ class OnBokeh:
         """Return options of a sample of what stands out."""
         return {"fill_alpha": 0.0, "line_color": INK, "line_width": 3, "marker": "square", "size": 11}
 
+    def hollow(self) -> Options:
+        """Return options of a point without a value."""
+        return {"fill_color": "white", "line_color": EDGE, "line_width": 1.3, "marker": "circle", "size": 7}
+
+    def thick(self) -> Options:
+        """Return options of a line that stands for a run."""
+        return {"line_width": 3}
+
     def points(
         self, colour: str, marker: str, dense: bool = False, tooltips: Sequence[tuple[str, str]] = (), crowd: int = 1
     ) -> Options:

@@ -37,6 +37,14 @@ class OnMatplotlib:
         """Return options of a sample of what stands out."""
         return {"facecolors": "none", "edgecolors": INK, "linewidth": 2.2, "marker": "s", "s": 70}
 
+    def hollow(self) -> Options:
+        """Return options of a point without a value."""
+        return {"facecolors": "white", "edgecolors": EDGE, "linewidth": 1.1, "marker": "o", "s": 26}
+
+    def thick(self) -> Options:
+        """Return options of a line that stands for a run."""
+        return {"linewidth": 2.4}
+
     def points(
         self, colour: str, marker: str, dense: bool = False, tooltips: Sequence[tuple[str, str]] = (), crowd: int = 1
     ) -> Options:

@@ -166,10 +166,13 @@ def shortened(title: str, points: float, pixels: int) -> str:
     Examples
     --------
     >>> shortened("CommonsenseQA, 150M on DCLM-Baseline 25% / Dolma 75%", 7, 240)
-    'CommonsenseQA, 150M on DCLM-Baseline…'
+    'CommonsenseQA, 150M… e 25% / Dolma 75%'
     """
     most = int(pixels / (_TITLE_PIXELS * points))
-    return title if len(title) <= most else title[: most - 1].rstrip(" ,/%") + "…"
+    if len(title) <= most:
+        return title
+    # What tells facets apart often stands at the end, such as a seed.
+    return f"{title[: most // 2].rstrip(' ,/')}… {title[-(most - most // 2 - 2) :].lstrip(' ,/')}"
 
 
 def arrange(blocks: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]:

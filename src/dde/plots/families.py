@@ -1,0 +1,147 @@
+"""Families of runs as rows of a tree: each below the run that it branches off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dde.arrays.provenance import cube_of
+from dde.errors import SourceError
+from dde.plots.coordinates import lineage_title
+from dde.relations.registry import Registry
+from dde.relations.treatments import PRETRAINING
+
+__all__ = ["Member", "find_members"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run in its family.
+
+    Attributes
+    ----------
+    run_id, run_type, label : str
+        `label` is what is new in its treatment; for a base, what the lineage is called.
+    depth : int
+        Runs between it and its base.
+    row : int
+        Its row, from 0 at the top; its descendants follow.
+    parent : Member or None
+    branch, end : float
+        Cumulative tokens; the branch of a base is 0.
+    origin : float
+        Where its chain left the base; NaN for a base.
+    value : float
+        Of the metric; NaN where there is none.
+    is_listed : bool
+        Whether the Dataset holds it; an ancestor that it does not hold is there to connect the others.
+    facts : mapping
+        Coordinates of the run, by name.
+    """
+
+    run_id: str
+    run_type: str
+    label: str
+    depth: int
+    row: int
+    parent: Member | None
+    branch: float
+    end: float
+    origin: float
+    value: float = np.nan
+    is_listed: bool = True
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is a pretraining run."""
+        return self.parent is None
+
+
+def find_members(dataset: xr.Dataset, rows: pd.DataFrame) -> list[Member]:
+    """Return the runs of all families, each base followed by what derives from it, nearest branch first.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What the rows are of. Ancestors that it does not hold are looked up in its stores, where these are open.
+    rows : DataFrame
+        As :func:`dde.plots.run_rows.run_rows` gives them.
+    """
+    try:
+        registry = cube_of(dataset).registry
+    except SourceError:
+        registry = None
+    members: list[Member] = []
+    for lineage, family in rows.groupby("lineage", sort=False):
+        nodes = {str(row["run_id"]): row for row in family.to_dict("records")}
+        members += _family(str(lineage), nodes, registry, len(members))
+    return members
+
+
+def _family(lineage: str, nodes: dict[str, Any], registry: Registry | None, first: int) -> list[Member]:
+    base_id = next((i for i, row in nodes.items() if row["run_type"] == PRETRAINING), "")
+    listed = set(nodes)
+    some = next(iter(nodes.values()))
+    for run_id in list(nodes):
+        _add_ancestors(run_id, nodes, registry)
+    base = nodes.get(base_id, {})
+    # A base goes on, listed or not, up to where the last of its runs branches off.
+    direct = [
+        float(row["branch_tokens"])
+        for i, row in nodes.items()
+        if i != base_id and row["parent_run_id"] not in nodes.keys() - {base_id}
+    ]
+    known = [t for t in (float(base.get("end_tokens", np.nan)), *direct) if np.isfinite(t)]
+    end = max(known, default=np.nan)
+    root = Member(
+        base_id or lineage, PRETRAINING, lineage_title(some), 0, first, None, 0.0, end, np.nan,
+        base.get("value", np.nan), base_id in listed, base or {"lineage": lineage},
+    )  # fmt: skip
+    children: dict[str, list[str]] = {}
+    for run_id, row in nodes.items():
+        if run_id != base_id:
+            parent = str(row["parent_run_id"])
+            children.setdefault(parent if parent in nodes and parent != base_id else root.run_id, []).append(run_id)
+    return list(_descend(root, nodes, children, listed))
+
+
+def _descend(
+    member: Member, nodes: Mapping[str, Any], children: Mapping[str, list[str]], listed: set[str]
+) -> Iterator[Member]:
+    yield member
+    row = member.row + 1
+    # The order of the Dataset's runs is that of their hyperparameters.
+    for run_id in sorted(children.get(member.run_id, []), key=lambda r: float(nodes[r]["branch_tokens"])):
+        facts = nodes[run_id]
+        branch = float(facts["branch_tokens"])
+        child = Member(
+            run_id, str(facts["run_type"]), str(facts["run"]).rpartition("+")[2], member.depth + 1, row, member,
+            branch, float(facts["end_tokens"]), branch if member.is_base else member.origin, facts["value"],
+            run_id in listed, facts,
+        )  # fmt: skip
+        for found in _descend(child, nodes, children, listed):
+            yield found
+            row += 1
+
+
+def _add_ancestors(run_id: str, nodes: dict[str, Any], registry: Registry | None) -> None:
+    """Add what lies between a run and its base, where the stores still tell."""
+    if registry is None or run_id not in registry.placed:
+        return
+    label = str(nodes[run_id]["run"])
+    for ancestor in reversed(registry.chain(run_id)[1:-1]):
+        label = label.rpartition("+")[0]
+        if ancestor in nodes or ancestor not in registry.placed:
+            continue
+        chain, placed = registry.chain(ancestor), registry.placed[ancestor]
+        nodes[ancestor] = {
+            "run_id": ancestor, "run": label, "run_type": registry.derived[ancestor].run_type, "value": np.nan,
+            "lineage": nodes[run_id]["lineage"], "parent_run_id": chain[-2],
+            "branch_tokens": placed.branch_tokens, "end_tokens": placed.end_tokens,
+        }  # fmt: skip
