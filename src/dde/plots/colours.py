@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ GRID, EDGE, WINDOW = "#e8eaee", "#9aa1ae", "#eef1f6"
 _ORDERED_MAP, _ORDERED_RANGE = "plasma_r", (0.16, 0.96)
 # Okabe and Ito's palette without its yellow, which is lost on white.
 _DISTINCT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+_WORDS = re.compile(r"[a-z]+(_[a-z]+)*")
 _MARKERS = (("circle", "o"), ("square", "s"), ("triangle", "^"), ("diamond", "D"), ("inverted_triangle", "v"))
 
 
@@ -151,6 +153,8 @@ def label_of(value: object, names: Mapping[Any, str] | None = None) -> str:
     --------
     >>> label_of(5e-07), label_of(0.0002), label_of(2.0), label_of(1e8), label_of("supervised_ft")
     ('5e-7', '2e-4', '2', '100M', 'supervised ft')
+    >>> label_of("dolma1_7-4M-default")
+    'dolma1_7-4M-default'
     """
     if names and value in names:
         return names[value]
@@ -160,4 +164,5 @@ def label_of(value: object, names: Mapping[Any, str] | None = None) -> str:
             digits, _, power = f"{number:.2e}".partition("e")
             return f"{float(digits):g}e{int(power)}"
         return short_number(number)
-    return str(value).replace("_", " ")
+    # Words joined by underscores are read as words; labels of runs and lineages are keys, and stay.
+    return str(value).replace("_", " ") if _WORDS.fullmatch(str(value)) else str(value)

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import xarray as xr
 
 from dde.arrays.averages import AVERAGED_OVER, mean_over
-from dde.arrays.axis_values import axis_values
 from dde.arrays.layout import axis_of
 from dde.arrays.loss_reductions import warn_of_reductions
 from dde.arrays.outcomes import difference_to_base
 from dde.curves.axes import AXES
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
-from dde.plots.axes import axis_label, padded_range
+from dde.plots.axes import axis_label
 from dde.plots.backends import BackendName, backend_of
 from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, markers_of, sorted_values
-from dde.plots.coordinates import check_names, facet_title, metric_named, task_of
+from dde.plots.coordinates import check_names, facet_title, metric_named
 from dde.plots.curve_legend import curve_legend
-from dde.plots.panels import OF_LINEAGE, Axis, Frame, Look, Panel, value_of, x_values, y_values
+from dde.plots.curve_panels import Scale, columns_for_facets, labelled_below, metric_panels, titled
+from dde.plots.panels import OF_LINEAGE, Look, Panel, value_of
 from dde.plots.places import arrange, places_of
 from dde.plots.segments import Segment, find_segments
 
 __all__ = ["curve_panels", "plot_curves"]
 
-# Part of the panel that enlarges the branch which is left to the base before it.
-_BEFORE = 0.26
 # A picture of more facets or panels than this can't be looked at, and takes minutes to draw.
 _MOST_ROWS, _MOST_PANELS = 64, 128
 # With more facets or metrics, each has one panel, and panels are small.
 _MOST_PAIRS, _MOST_METRICS, _MOST_LARGE = 8, 3, 6
-_MOST_IN_ROW = 6
 _SINGLE, _LARGE, _SMALL = (480, 320), (330, 230), (240, 165)
 
 
@@ -174,11 +170,16 @@ def curve_panels(
         segments = {m: [s for s in found if not s.is_base] for m, found in segments.items()}
     every = [s for found in segments.values() for s in found]
     if not every:
+        without = " Bases alone have no change from the base." if relative_to else ""
+        if x in AXES and AXES[x].by == "run":
+            without = (
+                f" On {x} runs are counted from their own branch: bases alone have none, and cells before it no place."
+            )
         raise SelectionError(
-            f"no cell of {', '.join(metrics)} has a value, so there is "
-            "nothing to draw. Select other runs or metrics; repository.coverage() says what each run has."
+            f"no cell of {', '.join(metrics)} has a value, so there is nothing to draw.{without} "
+            "Select other runs or metrics; repository.coverage() says what each run has."
         )
-    _warn(dataset, segments, log_y)
+    _warn(dataset, segments, x, log_y)
     colours = colours_of(value_of(s, hue_by or "") for s in every)
     look = Look(
         hue_by=hue_by or "",
@@ -193,118 +194,17 @@ def curve_panels(
     facet_by = None if facets == [None] else facet_by
     many = len(facets) > _MOST_PAIRS or len(metrics) > _MOST_METRICS
     zooms = (not many if zoom is None else zoom) and x in ("cumulative_tokens", "cumulative_compute")
-    scale = _Scale(x, log_x, log_y, zooms, bool(relative_to))
-    every_panel = [p for m in metrics for p in _panels(dataset, m, segments[m], look, scale, mark_branches)]
+    scale = Scale(x, log_x, log_y, zooms, bool(relative_to))
+    every_panel = [p for m in metrics for p in metric_panels(dataset, m, segments[m], look, scale, mark_branches)]
     _check_count(facet_by, len(facets), len(every_panel))
-    titled = len(metrics) > _MOST_METRICS
+    by_task = len(metrics) > _MOST_METRICS
     blocks = []
     for facet in facets:
         here = [replace(p, segments=[s for s in p.segments if _is_in(s, facet_by, facet)]) for p in every_panel]
         title = facet_title((s.facts for p in here for s in p.segments), facet_by, facet)
-        blocks.append(_titled(dataset, here, title, titled, len(facets) == 1))
-    rows = arrange(blocks, columns or _columns_for(len(facets), len(every_panel)))
-    return _labelled_below(rows) if titled or (len(rows) > 2 and len(every_panel) == 1) else rows
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """What the axes of a picture are."""
-
-    x: str
-    log_x: bool
-    log_y: bool
-    zooms: bool
-    is_difference: bool
-
-
-def _panels(
-    dataset: xr.Dataset, metric: str, segments: list[Segment], look: Look, scale: _Scale, mark_branches: bool
-) -> list[Panel]:
-    """Return the panels of one metric with the segments of all facets: all share their ranges."""
-    x = axis_values(dataset, scale.x) if scale.x in AXES else dataset[scale.x]
-    along, up = Axis(scale.x, axis_label(x), scale.log_x), Axis(metric, _label(dataset[metric]), scale.log_y)
-    made: list[Panel] = []
-    derived = [s for s in segments if not s.is_base]
-    window = None
-    if scale.zooms and derived:
-        units = str(x.attrs.get("units", ""))
-        frame = Frame(
-            Axis(f"{scale.x}_since_branch", f"{units or scale.x} since the branch"),
-            replace(up, name=f"{metric}_since_branch"),
-            since_branch=True,
-        )
-        panel = Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference)
-        reach = max(x_values((s, s.origin) for s in derived))
-        joined = any(s.is_base or s.anchor for s in segments)
-        shown = -(_BEFORE if joined else 0.04) * reach, 1.05 * reach
-        y_range = _y_range(panel.placed(), *shown, scale)
-        made = [replace(panel, frame=frame.showing(shown, y_range))]
-        origins = {s.origin for s in derived}
-        if len(origins) == 1 and y_range is not None:
-            (origin,) = origins
-            left = max(shown[0] + origin, min(x_values((s, 0.0) for s in segments)))
-            window = (left, y_range[0], shown[1] + origin, y_range[1])
-    if not made or any(s.is_base for s in segments):
-        placed = [(s, 0.0) for s in segments]
-        places = x_values(placed)
-        x_range = padded_range(places, 0.04, log=scale.log_x)
-        if scale.x in AXES and AXES[scale.x].by == "run" and not scale.log_x and any(s.anchor for s in segments):
-            # Room for the connections that come from before the branch.
-            x_range = (-_BEFORE / 2 * float(places.max()), x_range[1]) if x_range else None
-        y_range = _y_range(placed, *(x_range or (-np.inf, np.inf)), scale)
-        frame = Frame(along, up, window=window).showing(x_range, y_range)
-        made.insert(0, Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference))
-    return made
-
-
-def _label(metric: xr.DataArray) -> str:
-    """Return the label of a metric; that it is a mean, the legend says."""
-    name = str(metric.attrs.get("long_name", metric.name)).partition(", mean over ")[0]
-    return axis_label(metric.assign_attrs(long_name=name))
-
-
-def _y_range(
-    placed: Sequence[tuple[Segment, float]], left: float, right: float, scale: _Scale
-) -> tuple[float, float] | None:
-    values = y_values(placed, left, right)
-    if scale.is_difference:
-        values = np.append(values, 0.0)
-    return padded_range(values[values > 0] if scale.log_y else values, log=scale.log_y)
-
-
-def _columns_for(facets: int, width: int) -> int:
-    """Return how many panels stand in a row, where each facet has so many."""
-    if width > _MOST_IN_ROW:
-        return 5 if width % 5 == 0 else 4
-    if width == 1:
-        return facets if facets < 4 else 2 if facets == 4 else 3 if facets <= 9 else 4
-    # A few facets stand one below the other, so that their axes can be compared.
-    return 4 if width == 2 and facets > 3 else width
-
-
-def _titled(dataset: xr.Dataset, panels: list[Panel], title: str, by_task: bool, alone: bool) -> list[Panel]:
-    if not by_task:
-        return [replace(p, title=title if k == 0 else "") for k, p in enumerate(panels)]
-    named = []
-    for panel in panels:
-        task, measure = task_of(dataset[panel.frame.y.name.removesuffix("_since_branch")])
-        whose = "" if alone and title.endswith(" lineages") else f", {title}"
-        frame = replace(panel.frame, y=replace(panel.frame.y, label=measure))
-        named.append(replace(panel, title=f"{task}{whose}", frame=frame))
-    return named
-
-
-def _labelled_below(rows: list[list[Panel]]) -> list[list[Panel]]:
-    """Return rows whose x has a label only where no panel stands below, and y only at the left."""
-    return [
-        [
-            replace(panel, frame=replace(panel.frame, x=replace(panel.frame.x, label="")))
-            if i + 1 < len(rows) and j < len(rows[i + 1])
-            else panel
-            for j, panel in enumerate(row)
-        ]
-        for i, row in enumerate(rows)
-    ]
+        blocks.append(titled(dataset, here, title, by_task, len(facets) == 1))
+    rows = arrange(blocks, columns or columns_for_facets(len(facets), len(every_panel)))
+    return labelled_below(rows) if by_task or (len(rows) > 2 and len(every_panel) == 1) else rows
 
 
 def _filled(drawn: Sequence[Any], rows: Sequence[Sequence[Any]], empty: Any) -> list[Any]:
@@ -388,14 +288,14 @@ def _check_count(facet_by: str | None, facets: int, width: int) -> None:
         )
 
 
-def _warn(dataset: xr.Dataset, segments: dict[str, list[Segment]], log_y: bool) -> None:
+def _warn(dataset: xr.Dataset, segments: dict[str, list[Segment]], x: str, log_y: bool) -> None:
     if "train_loss" in segments:
         reductions = (s.facts.get("reduce_loss", "") for s in segments["train_loss"] if not s.is_base)
         warn_of_reductions(reductions, stacklevel=5)
     if not log_y:
         return
     for metric in segments:
-        lost = int((dataset[metric] <= 0).sum())
+        lost = sum(int((s.values <= 0).sum()) for s in find_segments(dataset, metric, x))
         if lost:
             warnings.warn(
                 f"{lost} cells of {metric} are not positive, so a logarithmic axis has no place for them and they "

@@ -132,8 +132,8 @@ def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], N
             axis.minor_tick_line_color = None
             axis.axis_label_text_font_style = "normal"
             axis.axis_label_text_color = axis.major_label_text_color = INK
-        for drawn, axis, across in ((figure.xaxis, frame.x, True), (figure.yaxis, frame.y, False)):
-            _style_ticks(drawn, axis, across)
+        _style_ticks(figure.xaxis, figure.xgrid, frame.x, across=True)
+        _style_ticks(figure.yaxis, figure.ygrid, frame.y, across=False)
         figure.title.text_color = INK
         for shown in figure.legend:
             shown.title_text_font_style = "bold"
@@ -151,7 +151,7 @@ def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], N
     return style
 
 
-def _style_ticks(drawn: Any, axis: Axis, across: bool) -> None:
+def _style_ticks(drawn: Any, grid: Any, axis: Axis, across: bool) -> None:
     from bokeh.models import CustomJSTicker
 
     if axis.ticks is not None:
@@ -160,6 +160,9 @@ def _style_ticks(drawn: Any, axis: Axis, across: bool) -> None:
         if axis.is_log:
             one.ticker = CustomJSTicker(major_code=BOKEH_LOG_TICKS, minor_code=BOKEH_MINOR_LOG_TICKS)
             one.minor_tick_line_color = EDGE
+            # Lines of a grid go by a ticker of their own.
+            for lines in grid:
+                lines.ticker = one.ticker
         elif across:
             one.ticker.desired_num_ticks = 5
 
