@@ -15,7 +15,7 @@ import dde
 from dde.curves.axes import AXES, resolve_axis
 from dde.errors import SelectionError, UnknownNameError
 from dde.repository import RunRepository
-from fakes import FakeStore, FakeTables
+from fakes import FakeStore, FakeTables, sft
 from reference import ReferenceRun
 from small_stores import FINAL, example, stores
 
@@ -94,6 +94,17 @@ def test_an_auto_grid_holds_every_evaluation_exactly(axis: str) -> None:
     assert len(seen) >= 5
     kept = there.piqa.where(there.dde.support("piqa") == 1)
     assert sorted(kept.values[np.isfinite(kept.values)].tolist()) == seen
+
+
+@pytest.mark.parametrize("grid", ["auto", "union", 5, dde.TokenGrid.log(5), dde.TokenGrid.quantile(5)])
+def test_a_base_that_goes_on_does_not_stretch_the_axes_of_its_runs(grid: Any) -> None:
+    tables, store = example()
+    name = "250901-155731_x_100Mtx1_DD-dolma1_7-4M-2500-0_lr=1e-05"
+    store.held = [sft(name, [1e7, 2e7], model_name_or_path=None, evaluations={"piqa": 0.7})]
+    ds = RunRepository(tables, store).to_dataset(metrics=["piqa"])  # type: ignore[arg-type]
+    assert float(ds.branch_tokens.max()) == 2500 * 65_536
+    assert ds.dde.align(grid, axis="fraction_of_training").fraction_of_training.values[-1] == 1
+    assert ds.dde.align(grid, axis="post_tokens").post_tokens.values[-1] == 2e7
 
 
 def test_sweeps_start_at_zero_since_the_branch() -> None:

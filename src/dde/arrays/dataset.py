@@ -120,7 +120,8 @@ def positions_of(
 ) -> tuple[Points, Points]:
     """Return the required positions of runs on an axis, and those of their dense logs.
 
-    Required are evaluations, branch points and last tokens, those of ancestors included.
+    Required are evaluations, branch points and last tokens: those of ancestors, too, but on an axis that begins at
+    the branch, where ancestors may have gone on for much longer than the run itself.
     """
     asked = np.array(list(dict.fromkeys(r for r in run_ids.ravel().tolist() if r)), object)
     offset, scale = axis_lines(registry, asked, rule)
@@ -135,7 +136,7 @@ def positions_of(
         ]
     else:
         found = [
-            positions_on(_positions(registry, registry.chain(r)), offset[i], scale[i], rule)
+            positions_on(_positions(registry, [r]), offset[i], scale[i], rule)
             for i, r in enumerate(asked)
             if np.isfinite(scale[i])
         ]
