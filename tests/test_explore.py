@@ -247,7 +247,7 @@ def test_what_cannot_be_shown_is_said_and_nothing_else_stays(
     assert model(explorer) is not None
     monkeypatch.setattr("dde.plots.curves._MOST_ROWS", 1)
     widgets["zoom"].value = False
-    assert "more than can be looked at" in said(explorer)[0]
+    assert "than can be looked at" in said(explorer)[0]
     monkeypatch.setattr(explore_page, "draw", lambda *_: 1 / 0)
     widgets["zoom"].value = True
     assert "can&#x27;t be drawn (ZeroDivisionError" in said(explorer)[0]
