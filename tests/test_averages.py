@@ -121,7 +121,8 @@ def test_means_over_seeds() -> None:
         made.piqa.reset_coords(drop=True), three.mean("lineage").where(every).reset_coords(drop=True)
     )
     np.testing.assert_array_equal(made.piqa_count, three.notnull().sum("lineage"))
-    np.testing.assert_allclose(made.piqa_std, three.std("lineage", ddof=1).where(every))
+    squares = ((three - three.mean("lineage")) ** 2).sum("lineage")
+    np.testing.assert_allclose(made.piqa_std, np.sqrt(squares / 2).where(every))
     np.testing.assert_allclose(made.piqa_low, three.min("lineage").where(every))
     np.testing.assert_allclose(made.piqa_high, three.max("lineage").where(every))
     observed = (ds.dde.support("piqa") == 1).sel(lineage=three.lineage, run="pretraining").sum("lineage")
@@ -203,6 +204,7 @@ def test_dask_gives_the_same(over: str) -> None:
     expected = plain.dde.mean_over(over)
     for name in ("piqa", "piqa_count", "piqa_std", "piqa_low", "piqa_high"):
         np.testing.assert_allclose(means[name].values, expected[name].values)
+        assert means[name].dtype == means[name].compute().dtype == expected[name].dtype
 
 
 def test_loaded_and_computed_variables_have_means_too(tmp_path: Path) -> None:
@@ -229,17 +231,20 @@ def test_means_since_the_branch() -> None:
 
 
 def test_runs_that_branch_apart_are_told() -> None:
-    tables, store = stores()
-    name = "250901-155739_x_100Mtx1_DD-dolma1_7-4M-2500-{}_lr=3e-05"
-    for k, step in ((0, 2500), (1, 5000)):
-        store.held.append(
-            sft(name.format(k).replace("2500", str(step)), [1e8], model_name_or_path=None, learning_rate=3e-5)
-        )
-    ds = RunRepository(tables, store).to_dataset(metrics=["piqa"])  # type: ignore[arg-type]
-    branches = ds.branch_tokens.where(np.isclose(ds.learning_rate, 3e-5)).max(["lineage", "run"])
-    assert float(branches) == 5000 * 65_536
-    means = ds.dde.mean_over("seed")
-    assert int(means.n_members.where(np.isclose(means.learning_rate, 3e-5)).max()) == 1
+    later = xr.DataArray([0, 65_536, 0, 0], dims="lineage")
+    ds = opened(metrics=["piqa"]).load()
+    with pytest.warns(DdeWarning, match="1 mean is of runs that branch at different tokens") as told:
+        ds.assign_coords(branch_tokens=ds.branch_tokens + later).dde.mean_over("seed")
+    assert told[0].filename == __file__
+    there = ds.dde.align(axis="post_tokens").load()
+    there = there.assign_coords(
+        branch_tokens=there.branch_tokens + later, cumulative_tokens=there.cumulative_tokens + later
+    )
+    means = there.dde.mean_over("seed").sel(lineage="dolma1_7-4M", run=SEEDED)
+    # They have no tokens in common, and end where both do since their branches.
+    assert means.cumulative_tokens.isnull().all()
+    np.testing.assert_allclose(means.dde.final("piqa"), 0.65)
+    assert np.isnan(means.dde.final("piqa").final_tokens)
 
 
 def test_reductions_that_differ_are_told() -> None:
@@ -254,6 +259,34 @@ def test_reductions_that_differ_are_told() -> None:
         ds.dde.mean_over("replicate")
 
 
+def test_means_of_what_has_no_axis_of_runs_of_its_own() -> None:
+    ds = opened(metrics=["piqa"]).assign(cost=("lineage", [1.0, 3.0, 5.0, 7.0]))
+    means = ds.dde.mean_over(["seed", "replicate"])
+    assert means.cost.dims == ("lineage",)
+    assert means.cost.sel(lineage="dolma1_7-4M").item() == 3.0
+    assert means.cost_count.values.tolist() == [3, 1]
+
+
+def test_a_reopened_mean_keeps_its_tokens(tmp_path: Path) -> None:
+    there = opened(metrics=["piqa"]).dde.align(axis="post_tokens")
+    expected = there.dde.mean_over("seed")
+    there.to_zarr(tmp_path / "post.zarr", consolidated=False)
+    again = xr.open_zarr(tmp_path / "post.zarr", consolidated=False).dde.mean_over("seed")
+    xr.testing.assert_equal(again.cumulative_tokens.compute(), expected.cumulative_tokens.compute())
+    np.testing.assert_array_equal(again.dde.final("piqa"), expected.dde.final("piqa"))
+
+
+def test_threads_that_ask_for_other_blocks_meanwhile_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dde.arrays import averages
+
+    expected = opened(metrics=["piqa"]).dde.mean_over("seed").load()
+    means = opened(metrics=["piqa"]).dde.mean_over("seed")
+    # What is held is another thread's at any time.
+    other = property(lambda _: ((), np.full((1, 1, 1, 6), -1.0)), lambda _, held: None)
+    monkeypatch.setattr(averages._Summary, "_last", other, raising=False)
+    xr.testing.assert_identical(means.load(), expected)
+
+
 def test_requests_that_mean_nothing_say_what_there_is() -> None:
     ds = opened(metrics=["piqa"])
     with pytest.raises(UnknownNameError, match="'seed', 'replicate'"):
@@ -262,5 +295,11 @@ def test_requests_that_mean_nothing_say_what_there_is() -> None:
         ds.dde.mean_over("seed", interval=95)
     with pytest.raises(UnknownNameError, match="asks for no run"):
         ds.dde.mean_over("seed", min_count=0)
+    with pytest.raises(SelectionError, match="holds no lineage"):
+        ds.isel(lineage=[]).dde.mean_over("seed")
+    with pytest.raises(SelectionError, match="with its labels"):
+        ds.drop_vars("lineage").dde.mean_over("seed")
+    with pytest.raises(SelectionError, match="A sweep has replicate where"):
+        ds.dde.sel(run=[SEEDED]).dde.sweep("learning_rate").dde.mean_over("replicate")
     with pytest.raises(SelectionError, match="no dimension lineage"):
         mean_over(ds.isel(lineage=0), "seed")
