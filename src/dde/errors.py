@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "SourceError",
     "UnknownNameError",
     "near_names",
+    "warn_caller",
 ]
 
 
@@ -52,6 +55,14 @@ class DdeWarning(UserWarning):
 
 class ConflictWarning(DdeWarning):
     """Rows of one run and step that disagree; the first was kept."""
+
+
+def warn_caller(message: str) -> None:
+    """Give a DdeWarning at the line that called dde, however deep inside it the reason was found."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "dde":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, DdeWarning, stacklevel=level)
 
 
 def near_names(name: object, known: Iterable[str], n: int = 3) -> str:

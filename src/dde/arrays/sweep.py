@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from dde.arrays.layout import axis_of, run_ids_along
 from dde.arrays.lazy import lazy_tokens, lazy_variable
 from dde.arrays.provenance import cube_of
 from dde.arrays.untouched import source_of
-from dde.errors import DdeWarning, SelectionError, UnknownNameError, near_names
+from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 
 __all__ = ["sweep"]
 
@@ -232,12 +231,10 @@ def _warn_of_mixtures(
             differing.append(str(name))
     if differing:
         cell_count = len(np.unique(flat[order][1:][same_cell]))
-        warnings.warn(
+        warn_caller(
             f"{cell_count} cell{'s' if cell_count > 1 else ''} of the sweep hold{'s' if cell_count == 1 else ''} runs "
             f"that differ in {', '.join(differing)}, so along replicate they are no repetitions. "
-            "Sweep over those, too, or select one of each: ds.dde.sel(...).",
-            DdeWarning,
-            stacklevel=5,
+            "Sweep over those, too, or select one of each: ds.dde.sel(...)."
         )
 
 
