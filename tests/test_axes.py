@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dde
 from dde.curves.axes import AXES, resolve_axis
-from dde.errors import SelectionError, UnknownNameError
+from dde.errors import SelectionError, SourceError, UnknownNameError
 from dde.repository import RunRepository
 from fakes import FakeStore, FakeTables, sft
 from reference import ReferenceRun
@@ -215,3 +215,51 @@ def test_chunks_stay_chunks() -> None:
     there = chunked.dde.align(axis="post_tokens")
     assert there.piqa.chunks == ((1, 1), (3,), (there.sizes["post_tokens"],))
     xr.testing.assert_equal(there.piqa.compute(), ds.dde.align(axis="post_tokens").piqa)
+
+
+def test_an_axis_that_was_dropped_or_rescaled_is_said() -> None:
+    ds = opened(metrics=["piqa"])
+    billions = ds.assign_coords(cumulative_tokens=ds.cumulative_tokens / 1e9)
+    operations: list[Any] = [
+        lambda d: d.dde.align(5),
+        lambda d: d.dde.mean_over("seed"),
+        lambda d: d.dde.sweep("run_type"),
+        lambda d: d.dde.final("piqa"),
+        lambda d: d.dde.support("piqa"),
+        lambda d: d.dde.to_frame(),
+    ]
+    for operation in operations:
+        for held in (billions, billions.load()):
+            with pytest.raises(SelectionError, match="does not count tokens any more"):
+                operation(held)
+    # Without a coordinate, cells are averaged as they are.
+    bare = ds.drop_vars("cumulative_tokens").dde.mean_over("seed")
+    np.testing.assert_array_equal(bare.piqa.values, ds.dde.mean_over("seed").piqa.values)
+    with pytest.raises(SelectionError, match="no dimension of tokens with its coordinate"):
+        ds.drop_vars("cumulative_tokens").dde.align(5)
+    with pytest.raises(SelectionError, match="lacks the coordinates n_params"):
+        ds.drop_vars("n_params").dde.align(5)
+    for method in ("mean_over", "sweep"):
+        with pytest.raises((SourceError, SelectionError), match="coordinate run_id"):
+            getattr(ds.drop_vars("run_id").dde, method)("seed")
+    # Points between tokens, as interp makes them, are places all the same.
+    between = ds.interp(cumulative_tokens=np.linspace(1e8, 3e8, 7)).dde.support("piqa")
+    assert between.sizes["cumulative_tokens"] == 7
+
+
+def test_one_point_of_a_run_that_is_not_on_the_axis() -> None:
+    one = opened(metrics=["piqa"]).dde.align(axis="post_tokens").isel(lineage=0, run=0, post_tokens=1)
+    assert int(one.dde.support("piqa")) == 0
+    assert int(one.dde.checkpoint_type()) == 0
+
+
+def test_one_run_alone_is_on_every_axis() -> None:
+    ds = opened(metrics=["piqa"]).dde.align(axis="post_tokens")
+    one = ds.isel(lineage=0, run=1)
+    np.testing.assert_array_equal(one.dde.checkpoint_type(), ds.dde.checkpoint_type()[0, 1])
+    np.testing.assert_array_equal(one.dde.revision().step, ds.dde.revision().step[0, 1])
+    np.testing.assert_array_equal(one.dde.align(5).piqa, ds.dde.align(5).piqa[0, 1])
+    whole = ds.dde.to_frame()
+    columns = ["run_id", "post_tokens", "cumulative_tokens", "piqa", "checkpoint_type"]
+    of_run = whole.loc[whole.run_id == one.run_id.item(), columns]
+    assert one.dde.to_frame()[columns].values.tolist() == of_run.values.tolist()

@@ -112,7 +112,7 @@ class Cube:
         """Return the cumulative tokens of each run at each point; NaN where it has no place on the axis."""
         offset, scale = axis_lines(self.registry, run_ids, rule)
         out = np.full((*run_ids.shape, len(points)), np.nan)
-        for at in zip(*np.nonzero(np.isfinite(scale)), strict=True):
+        for at in map(tuple, np.argwhere(np.isfinite(scale))):
             out[at] = tokens_at(points, offset[at], scale[at])
         return out
 

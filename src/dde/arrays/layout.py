@@ -11,9 +11,9 @@ import xarray as xr
 from dde.arrays.cube import Cube
 from dde.curves.axes import AXES, AxisRule
 from dde.curves.grids import Points
-from dde.errors import SourceError
+from dde.errors import SelectionError, SourceError
 
-__all__ = ["Places", "axis_of", "cell_dims", "places_of", "run_ids_along"]
+__all__ = ["Places", "axis_of", "cell_dims", "places_of", "points_along", "run_ids_along"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,32 @@ class Places:
 
 def axis_of(obj: xr.Dataset | xr.DataArray) -> AxisRule | None:
     """Return the axis that the points of an object lie along; None where it has none."""
-    for name, rule in AXES.items():
+    known = {name: rule for name, rule in AXES.items() if name in obj.coords}
+    for name, rule in known.items():
         if name in obj.dims:
             return rule
     # One point was selected. Where more than one axis knows its place, each of them is right.
-    return next((rule for name, rule in AXES.items() if name in obj.coords and not obj.coords[name].dims), None)
+    return next((r for n, r in known.items() if not obj.coords[n].dims and obj.coords[n].notnull()), None)
+
+
+def points_along(obj: xr.Dataset | xr.DataArray, rule: AxisRule) -> Points:
+    """Return the points of an object's axis: whole tokens where it counts these.
+
+    Raises
+    ------
+    SelectionError
+        When they are no tokens any more, as after a division by a billion.
+    """
+    points: Points = np.atleast_1d(obj.coords[rule.name].values)
+    if not rule.is_whole or points.dtype.kind == "i":
+        return points
+    whole = np.rint(points).astype(np.int64)
+    if len(np.unique(whole)) < len(np.unique(points)):
+        raise SelectionError(
+            f"points of {rule.name} lie less than a token apart, such as {points[0]} and {points[1]}, so it does not "
+            "count tokens any more and cells have no place on the axis. Rescale it after the last operation of ds.dde."
+        )
+    return whole
 
 
 def cell_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
@@ -72,7 +93,18 @@ def cell_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
 
 
 def run_ids_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.object_]:
-    """Return the ids of the runs over `dims`, also where the coordinate lacks some of them."""
+    """Return the ids of the runs over `dims`, also where the coordinate lacks some of them.
+
+    Raises
+    ------
+    SourceError
+        When the object has no such coordinate.
+    """
+    if "run_id" not in obj.coords:
+        raise SourceError(
+            "this object has no coordinate run_id, so which run a cell is of is unknown. "
+            "Keep the coordinates that dde.open_lineages() gives."
+        )
     wide = obj.coords["run_id"].variable.set_dims({d: obj.sizes[d] for d in dims})
     return np.asarray(wide.transpose(*dims).values, object)
 
@@ -84,6 +116,8 @@ def places_of(obj: xr.Dataset | xr.DataArray) -> Places:
     ------
     SourceError
         When it has no coordinate of an axis.
+    SelectionError
+        When its axis was rescaled.
     """
     rule = axis_of(obj)
     if rule is None:
@@ -91,7 +125,4 @@ def places_of(obj: xr.Dataset | xr.DataArray) -> Places:
             "this object has no coordinate cumulative_tokens, so its cells have no place on the token axis. "
             "Keep the coordinate, or compute this before dropping it."
         )
-    points = np.atleast_1d(obj.coords[rule.name].values)
-    if rule.is_whole:
-        points = points.astype(np.int64)
-    return Places(obj.coords["run_id"], rule, points, rule.name not in obj.dims)
+    return Places(obj.coords["run_id"], rule, points_along(obj, rule), rule.name not in obj.dims)

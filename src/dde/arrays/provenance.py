@@ -29,8 +29,9 @@ def cube_of(obj: xr.Dataset | xr.DataArray) -> Cube:
     """
     if "run_id" not in obj.coords or "dde_cube" not in obj.coords["run_id"].attrs:
         raise SourceError(
-            "this object has no coordinate run_id of a Dataset that dde opened, so what its values were made from "
-            "is unknown. Start from dde.open_lineages(...), and keep the coordinate."
+            "this object has no coordinate run_id of one opening, so what its values were made from is unknown: the "
+            "coordinate was dropped, Datasets were joined, or runs averaged. Do it before that, and start from "
+            "dde.open_lineages(...)."
         )
     return find_cube(str(obj.coords["run_id"].attrs["dde_cube"]))
 

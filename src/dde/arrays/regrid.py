@@ -10,7 +10,7 @@ import xarray as xr
 
 from dde.arrays.cube import TOKENS, Cube, keep_cube
 from dde.arrays.dataset import COMPUTE_ATTRS, attrs_of, positions_of
-from dde.arrays.layout import axis_of, cell_dims, run_ids_along
+from dde.arrays.layout import axis_of, cell_dims, points_along, run_ids_along
 from dde.arrays.lazy import TOKENS_ATTRS, lazy_tokens, lazy_variable
 from dde.arrays.provenance import cube_of
 from dde.arrays.untouched import source_of
@@ -110,9 +110,15 @@ def regrid(dataset: xr.Dataset, points: Points, onto: Cube | None = None, rule: 
     old = axis_of(dataset)
     if old is None or old.name not in dataset.dims:
         raise SelectionError(
-            "the Dataset has no dimension of tokens, so there is nothing to put on a grid. "
-            "Select several points, or open it again."
+            "the Dataset has no dimension of tokens with its coordinate, so there is nothing to put on a grid. "
+            "Select several points, and keep the coordinate."
         )
+    if missing := [n for n in ("n_params", "cumulative_tokens") if n not in dataset.coords]:
+        raise SelectionError(
+            f"the Dataset lacks the coordinates {', '.join(missing)}, so where its cells lie on another axis is "
+            "unknown. Keep the coordinates that dde.open_lineages() gives."
+        )
+    points_along(dataset, old)
     cells = cell_dims(dataset)
     run_ids = run_ids_along(dataset, cells)
     coords = _coordinates(dataset, points, onto, rule, old, cells, run_ids)
