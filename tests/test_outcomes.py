@@ -66,6 +66,19 @@ def test_gains_are_over_the_base_s_last_observation() -> None:
         assert difference_to_base(opened(metrics=["train_loss"])).train_loss.isnull().all()
 
 
+def test_gains_are_of_what_was_observed() -> None:
+    ds = opened(metrics=["piqa"])
+    gain = final(difference_to_base(ds), "piqa")
+    with pytest.raises(SelectionError, match="Take the difference first"):
+        difference_to_base(100 * ds)
+    half = difference_to_base(ds.astype(np.float32))
+    np.testing.assert_allclose(final(half, "piqa"), gain, atol=1e-6)
+    some = difference_to_base(ds.where(ds.learning_rate > 0))
+    np.testing.assert_array_equal(final(some, "piqa")[:, 1:], gain[:, 1:])
+    more = ds.assign(twice=2 * ds.piqa, base=ds.piqa.sel(run="pretraining", drop=True))
+    xr.testing.assert_identical(difference_to_base(more)[["twice", "base"]].load(), more[["twice", "base"]].load())
+
+
 def test_bases_are_at_hand_whatever_was_selected() -> None:
     ds = opened(metrics=["piqa"])
     alone = ds.dde.sel(run_type=["supervised_ft"])
@@ -133,6 +146,9 @@ def test_parquet_says_what_made_it_and_is_written_whole(tmp_path: Path) -> None:
     assert '"interpolation": "linear"' in told
     # Where a lineage has none of a column that others have, it stays a number.
     assert str(pq.read_schema(path).field("train_loss").type) == "double"
+    none = pd.read_parquet(ds.isel(lineage=[]).dde.to_parquet(tmp_path / "curves.parquet"))
+    assert none.empty
+    assert list(none) == list(ds.dde.to_frame())
     with pytest.raises(FileNotFoundError):
         ds.dde.to_parquet(tmp_path / "absent" / "curves.parquet")
     assert [p.name for p in tmp_path.iterdir()] == ["curves.parquet"]

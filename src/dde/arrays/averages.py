@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from dde.curves.alignment import OBSERVED
 from dde.curves.axes import AxisRule
 from dde.curves.grids import Points
 from dde.curves.statistics import STATISTICS, summarize
-from dde.errors import DdeWarning, SelectionError, UnknownNameError, near_names
+from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.names import Metric, as_values, find_base_by_label
 
 __all__ = ["AVERAGED_OVER", "mean_over"]
@@ -34,6 +33,11 @@ _MEMBER = "member"
 _REPLICATE = re.compile(r"#\d+$")
 # Coordinates that tell the members of a mean apart, and say nothing of it.
 _OF_MEMBERS = {"seed": ("seed", "seed_name"), "replicate": ("replicate",)}
+# How to have the dimension that members lie along.
+_KEEPING = {
+    "seed": "Select with a list to keep it: ds.dde.sel(lineage=[...]).",
+    "replicate": "A sweep has replicate where cells hold several runs; else select with a list: ds.dde.sel(run=[...]).",
+}
 _LABELS = {"count": "number of runs", "std": "standard deviation", "sem": "standard error of the mean"}
 
 
@@ -130,17 +134,19 @@ def _group(dataset: xr.Dataset, over: str) -> _Group:
         everything = np.arange(dataset.sizes[over])[None, :]
         return _Group(over, over, everything, np.array([""], object), is_dropped=True)
     dim = "lineage" if over == "seed" else "run"
-    if dim not in dataset.dims:
+    if dim not in dataset.dims or dim not in dataset.coords:
         raise SelectionError(
-            f"the Dataset has no dimension {dim}, so there is nothing to average over {over}. "
-            f"Select with a list to keep a dimension: ds.dde.sel({dim}=[...])."
+            f"the Dataset has no dimension {dim} with its labels, so there is nothing to average over {over}. "
+            f"{_KEEPING[over]}"
         )
+    if not dataset.sizes[dim]:
+        raise SelectionError(f"the Dataset holds no {dim}, so there is nothing to average over {over}. Select some.")
     values = [str(v) for v in dataset[dim].values]
     names = [_without_seed(v) if over == "seed" else _REPLICATE.sub("", v) for v in values]
     members: dict[str, list[int]] = {}
     for position, name in enumerate(names):
         members.setdefault(name, []).append(position)
-    index = np.full((len(members), max(map(len, members.values()), default=0)), -1)
+    index = np.full((len(members), max(map(len, members.values()))), -1)
     for k, positions in enumerate(members.values()):
         index[k, : len(positions)] = positions
     labels = np.empty(len(members), object)
@@ -206,6 +212,11 @@ class _Means:
     ) -> dict[str, xr.Variable]:
         rule, cells = axis_of(array), self.cells
         over = " and ".join(f"{g.over}s" for g in self.groups)
+        along = [d for d in cells if d in array.dims]
+        if len(along) < len(cells):
+            # One value for all runs of a lineage, or of all lineages: its members are those labels.
+            every_label = xr.Variable(along, np.ones([array.sizes[d] for d in along], bool))
+            present = self._stacked(every_label, False)
         required: xr.Variable = present.sum(_MEMBER) if self.min_count is None else xr.Variable((), self.min_count)
         source = source_of(array, compare=False)
         ordered = [d for d in (*cells, rule.name if rule else "") if d in array.dims]
@@ -228,6 +239,7 @@ class _Means:
                 output_dtypes=[np.float64], dask_gufunc_kwargs={"output_sizes": {"statistic": len(STATISTICS)}},
             )  # fmt: skip
             parts = [every.isel(statistic=k) for k in range(len(STATISTICS))]
+            parts[STATISTICS.index("count")] = parts[STATISTICS.index("count")].astype(np.int64)
         else:
             dims = tuple(str(d) for d in ordered)
             sizes = {d: stack.sizes[d] for d in dims}
@@ -300,11 +312,10 @@ class _Means:
         same = low == high
         if name == "branch_tokens":
             if (differ := int((~same & some.any(axis=-1)).sum())) and not self._is_by_run():
-                warnings.warn(
-                    f"{differ} means are of runs that branch at different tokens, so between those they mix what was "
-                    "training. Align runs by their branch first: ds.dde.align(axis='post_tokens').",
-                    DdeWarning,
-                    stacklevel=6,
+                warn_caller(
+                    f"{differ} {'mean is' if differ == 1 else 'means are'} of runs that branch at different tokens, so "
+                    "between those other things were training, too. "
+                    "Align runs by their branch first: ds.dde.align(axis='post_tokens')."
                 )
             number = high
         else:
@@ -324,9 +335,13 @@ class _Means:
             stack = self._stacked(variable.astype(np.float64), np.nan)
             low, high = stack.min(_MEMBER), stack.max(_MEMBER)
             return low.astype(variable.dtype) if bool((low == high).all()) else None
-        array = next((source for a in self.dataset.data_vars.values() if (source := source_of(a, False))), None)
-        if array is None or rule.by != "run":
+        if rule.by != "run":
             return None
+        source = next((found for a in self.dataset.data_vars.values() if (found := source_of(a, False))), None)
+        if source is None:
+            stack = self._stacked(variable, np.nan)
+            low = stack.min(_MEMBER)
+            return low.where(low == stack.max(_MEMBER))  # type: ignore[no-untyped-call, no-any-return]
         # Where members lie at different tokens, the mean has none.
         agree = np.ones(run_ids.shape[:-1], bool)
         for end in [self.dataset.coords[n] for n in ("branch_tokens", "end_tokens") if n in self.dataset.coords]:
@@ -335,7 +350,7 @@ class _Means:
             agree &= ((low == high) | low.isnull()).transpose(*self.cells).values
         some = run_ids.values != ""
         first = np.take_along_axis(run_ids.values, some.argmax(axis=-1)[..., None], axis=-1)[..., 0]
-        return lazy_tokens(array[0], np.where(agree, first, ""), self.dataset[rule.name].values, rule, self.cells)
+        return lazy_tokens(source[0], np.where(agree, first, ""), self.dataset[rule.name].values, rule, self.cells)
 
 
 def _spread(variable: xr.Variable, sizes: dict[str, int]) -> npt.NDArray[Any]:
@@ -357,12 +372,14 @@ class _Summary:
     def block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[np.float64]:
         """Return the statistics, along the last dimension, of a block."""
         asked = tuple(a.tobytes() for a in at)
-        if self._last is None or self._last[0] != asked:
+        # Held here, since another thread may ask for another block meanwhile.
+        last = self._last
+        if last is None or last[0] != asked:
             dims = [d for d in self.stack.dims if d != _MEMBER]
             part = self.stack.isel(dict(zip(dims, at, strict=True))).values
             members = np.moveaxis(part, self.stack.dims.index(_MEMBER), -1)
-            self._last = asked, summarize(members, self.required[np.ix_(*at)], self.interval)
-        return self._last[1]
+            last = self._last = asked, summarize(members, self.required[np.ix_(*at)], self.interval)
+        return last[1]
 
 
 class _StatisticArray(BlockArray):

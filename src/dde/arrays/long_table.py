@@ -69,7 +69,7 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
     rows = len(at[rule.name])
     table: dict[str, Any] = {}
     # What a sweep or another axis is along is a column, too.
-    for name in dict.fromkeys([*LEADING_COLUMNS, *dims[1:]]):
+    for name in dict.fromkeys([*LEADING_COLUMNS, *(d for d in dims if d != "lineage")]):
         source = "lineage" if name == "lineage_id" else name
         if source in dataset.coords:
             coordinate = dataset[source].variable
@@ -128,5 +128,7 @@ def frames_of(dataset: xr.Dataset, dropna: bool = True) -> Iterator[pd.DataFrame
     if "lineage" not in dataset.dims:
         yield to_frame(dataset, dropna)
         return
+    if not dataset.sizes["lineage"]:
+        yield to_frame(dataset, dropna)
     for k in range(dataset.sizes["lineage"]):
         yield to_frame(dataset.isel(lineage=[k]), dropna)

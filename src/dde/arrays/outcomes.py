@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.cube import Cube
-from dde.arrays.layout import axis_of, cell_dims, places_of, run_ids_along
+from dde.arrays.layout import axis_of, cell_dims, places_of, points_along, run_ids_along
 from dde.arrays.lazy import lazy_variable
 from dde.arrays.provenance import cube_of, metric_of
 from dde.arrays.untouched import source_of
-from dde.curves.axes import AXES
-from dde.errors import DdeError, DdeWarning, SelectionError, UnknownNameError, near_names
+from dde.curves.alignment import OBSERVED
+from dde.curves.axes import AXES, AxisRule
+from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.names import Metric, parse_metric
 from dde.relations.treatments import PRETRAINING
 
@@ -73,13 +72,15 @@ def final(dataset: xr.Dataset, metric: str) -> xr.DataArray:
 def _last_observed(
     cube: Cube, metric: Metric, run_ids: npt.NDArray[np.object_]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    values, tokens = np.full(run_ids.shape, np.nan), np.full(run_ids.shape, np.nan)
-    for run_id, (x, y) in cube.observations(metric, [str(r) for r in run_ids.ravel()]).items():
+    cells: dict[str, list[int]] = {}
+    for cell, run_id in enumerate(run_ids.ravel().tolist()):
+        cells.setdefault(run_id, []).append(cell)
+    values, tokens = np.full(run_ids.size, np.nan), np.full(run_ids.size, np.nan)
+    for run_id, (x, y) in cube.observations(metric, cells).items():
         placed = cube.registry.placed.get(run_id)
         if len(x) and (placed is None or x[-1] > (placed.branch_tokens or 0)):
-            here = run_ids == run_id
-            values[here], tokens[here] = y[-1], x[-1]
-    return values, tokens
+            values[cells[run_id]], tokens[cells[run_id]] = y[-1], x[-1]
+    return values.reshape(run_ids.shape), tokens.reshape(run_ids.shape)
 
 
 def _last_cells(
@@ -90,17 +91,21 @@ def _last_cells(
         raise SelectionError(
             f"{str(array.name)!r} has no dimension of tokens, so no last value. Select several points, or none."
         )
-    made, tokens = xr.broadcast(
-        array.reset_coords(drop=True).compute(), dataset["cumulative_tokens"].reset_coords(drop=True)
-    )
+    points = xr.DataArray(points_along(array, rule), dims=rule.name)
+    if "cumulative_tokens" in dataset.coords:
+        tokens = dataset["cumulative_tokens"].reset_coords(drop=True)
+    else:
+        # Runs of a mean that branch at different tokens have none in common.
+        tokens = xr.full_like(points, np.nan, np.float64)
+    made, tokens, points = xr.broadcast(array.reset_coords(drop=True).compute(), tokens, points)
     own = made.notnull()
     if "branch_tokens" in dataset.coords:
         branch = dataset["branch_tokens"].reset_coords(drop=True)
-        own = own & ((tokens > branch) | branch.isnull())
+        own = own & ((points > 0 if rule.by == "run" else tokens > branch) | branch.isnull())
     own = own.compute()  # coordinates of a reopened Dataset may be chunked
-    last = tokens.compute().where(own, -1).argmax(rule.name)
+    last = points.where(own, -1).argmax(rule.name)
     some = own.any(rule.name)
-    chosen = (a.isel({rule.name: last}).where(some).transpose(*cells) for a in (made, tokens))
+    chosen = (a.compute().isel({rule.name: last}).where(some).transpose(*cells) for a in (made, tokens))
     values, at = (np.asarray(a.values, np.float64) for a in chosen)
     return values, at
 
@@ -164,14 +169,17 @@ def difference_to_base(dataset: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Of the same dimensions; metrics are read. 0 up to where the chain of runs left its base, and for the base
-        itself. Where the base was last observed stands in the attribute ``base_tokens_before_branch`` of each
-        variable: the largest distance in tokens between that and the branch.
+        Of the same dimensions; metrics are read. Variables that are no metric of the opened Dataset stay as they
+        are. 0 up to where the chain of runs left its base, and for the base itself. Where the base was last observed
+        stands in the attribute ``base_tokens_before_branch`` of each variable: the largest distance in tokens
+        between that and the branch.
 
     Raises
     ------
     SourceError
         When the stores behind the Dataset are not open in this process.
+    SelectionError
+        When a metric was changed, so that it can't be compared with what its base was observed at.
 
     Warns
     -----
@@ -196,15 +204,18 @@ def difference_to_base(dataset: xr.Dataset) -> xr.Dataset:
             bases[at] = chain[0]
             origins[at] = cube.registry.placed[chain[1]].branch_tokens or 0
     behind = dataset["cumulative_tokens"].reset_coords(drop=True) > xr.DataArray(origins, dims=cells)
+    opened = {m.name for m in cube.metrics}
     changed: dict[str, xr.Variable] = {}
     for name, array in dataset.data_vars.items():
         rule = axis_of(array)
-        if rule is None or rule.name not in array.dims:
+        if rule is None or set(array.dims) != {*cells, rule.name}:
             continue
-        try:
-            metric = metric_of(array, None)
-        except DdeError:
+        source = source_of(array, compare=False)
+        metric = metric_of(array, None) if source is None else source[1]
+        if metric.name not in opened:
             continue
+        if source is None:
+            _check_unscaled(array, cube, metric, rule)
         reference, distance = _last_before(cube, metric, bases, origins)
         values = array.reset_coords(drop=True)
         _warn_of_missing(str(name), values, behind, reference, run_ids, cells)
@@ -216,6 +227,21 @@ def difference_to_base(dataset: xr.Dataset) -> xr.Dataset:
             "base_tokens_before_branch": distance,
         }
     return dataset.assign(changed)
+
+
+def _check_unscaled(array: xr.DataArray, cube: Cube, metric: Metric, rule: AxisRule) -> None:
+    """Raise where cells that were observed hold something else: a percentage, a mean over neighbouring points."""
+    cells = cell_dims(array)
+    place = run_ids_along(array, cells), points_along(array, rule), rule
+    held = np.asarray(array.transpose(*cells, rule.name).values, np.float64)
+    observed = (cube.support(metric, *place) == OBSERVED) & ~np.isnan(held)
+    # Single precision is as good.
+    other = observed & ~np.isclose(held, cube.block(metric, *place), rtol=1e-5, atol=0)
+    if other.any():
+        raise SelectionError(
+            f"{str(array.name)!r} holds other values than were observed in {int(other.sum())} cells, so it can't be "
+            "compared with what its base was observed at. Take the difference first, then compute with it."
+        )
 
 
 def _last_before(
@@ -247,11 +273,9 @@ def _warn_of_missing(
     own = (values.notnull() & behind).any(along).transpose(*cells).values
     lost = sorted(map(str, run_ids[own & np.isnan(reference)]))
     if lost:
-        warnings.warn(
+        warn_caller(
             f"{len(lost)} runs ({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}) left a base that has no "
-            f"{name} before that, so what they changed is unknown and NaN. The metric itself is in the Dataset.",
-            DdeWarning,
-            stacklevel=4,
+            f"{name} before that, so what they changed is unknown and NaN. The metric itself is in the Dataset."
         )
 
 
