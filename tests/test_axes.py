@@ -263,3 +263,9 @@ def test_one_run_alone_is_on_every_axis() -> None:
     columns = ["run_id", "post_tokens", "cumulative_tokens", "piqa", "checkpoint_type"]
     of_run = whole.loc[whole.run_id == one.run_id.item(), columns]
     assert one.dde.to_frame()[columns].values.tolist() == of_run.values.tolist()
+
+
+def test_of_points_that_are_close_the_closest_is_selected() -> None:
+    there = opened(metrics=["piqa"]).dde.align([0.5, 1 - 5e-7, 1.0], axis="fraction_of_training")
+    assert there.dde.sel(fraction_of_training=1).fraction_of_training.item() == 1
+    assert there.dde.sel(fraction_of_training=1 - 5e-7).fraction_of_training.item() < 1

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dde
+from dde.arrays import cube
 from dde.arrays.sweep import sweep
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
 from dde.repository import RunRepository
@@ -189,6 +190,24 @@ def test_what_comes_out_can_be_used_like_any_dataset(factorial: xr.Dataset, tmp_
     assert {"learning_rate", "finetune_tokens", "replicate", "run"} <= set(frame)
 
 
+def test_a_reopened_axis_is_swept_without_its_stores(
+    factorial: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = factorial.dde.align(axis="post_tokens")
+    expected = there.dde.sweep("learning_rate", "finetune_tokens").load()
+    there.to_zarr(tmp_path / "post.zarr", consolidated=False)
+    monkeypatch.setattr(cube, "_ALIVE", {})
+    again = xr.open_zarr(tmp_path / "post.zarr", consolidated=False).dde.sweep("learning_rate", "finetune_tokens")
+    xr.testing.assert_equal(again.load(), expected)
+
+
+def test_means_over_replicates_are_swept(factorial: xr.Dataset) -> None:
+    means = factorial.dde.mean_over("replicate").dde.sweep("learning_rate", "finetune_tokens")
+    other = factorial.dde.sweep("learning_rate", "finetune_tokens").dde.mean_over("replicate")
+    for name in other.data_vars:
+        np.testing.assert_array_equal(means[name].values, other[name].values)
+
+
 def test_dask_and_loaded_variables_are_swept_too(factorial: xr.Dataset) -> None:
     expected = factorial.dde.sweep("learning_rate", "finetune_tokens")
     chunked = factorial.assign(piqa=factorial.piqa.variable.chunk({"lineage": 2}))
@@ -227,6 +246,12 @@ def test_requests_that_mean_nothing_say_what_there_is(factorial: xr.Dataset) -> 
         factorial.dde.sweep()
     with pytest.raises(SelectionError, match=r"Those that any run has: .*learning_rate"):
         factorial.dde.sweep("dpo_beta")
+    with pytest.raises(SelectionError, match="Join Datasets first"):
+        dde.concat([factorial.dde.sweep("learning_rate", "finetune_tokens")])
+    with pytest.raises(SelectionError, match="Join Datasets first"):
+        dde.concat([factorial.dde.align(axis="compute")])
+    with pytest.raises(SelectionError, match="matches nothing"):
+        factorial.dde.sel(learning_rate=slice("low", "high"))
     with pytest.raises(SelectionError, match="no dimension run"):
         sweep(factorial.isel(run=0), "learning_rate")
 

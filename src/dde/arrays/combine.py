@@ -41,7 +41,8 @@ def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
     Raises
     ------
     SelectionError
-        When there is nothing to join, or one cell of lineage and run holds different runs.
+        When there is nothing to join, one cell of lineage and run holds different runs, or a Dataset is a sweep or
+        on another axis.
 
     Examples
     --------
@@ -105,6 +106,11 @@ def _with_dimensions(dataset: xr.Dataset) -> xr.Dataset:
     """Return a Dataset with all three dimensions, also where one was selected away."""
     for dim in DIMS:
         if dim in dataset.coords and dim not in dataset.dims:
+            if dataset[dim].ndim:
+                raise SelectionError(
+                    f"a Dataset lies along {', '.join(map(str, dataset.dims))}, and no more along {dim}, so its cells "
+                    "have no place in the joined one. Join Datasets first, then sweep or align them."
+                )
             along = [
                 n
                 for n, c in dataset.coords.items()

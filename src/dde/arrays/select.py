@@ -71,7 +71,9 @@ def select(obj: T, **wanted: Any) -> T:
         (dim,) = coordinate.dims
         keep: Any = np.flatnonzero(mask)
         if name in obj.dims and np.ndim(value) == 0 and not isinstance(value, slice) and not callable(value):
-            keep = int(keep[0])
+            # Of several that are close, the closest.
+            far = np.abs(coordinate.values[keep] - float(str(value))) if coordinate.dtype.kind == "f" else keep
+            keep = int(keep[np.argmin(far)])
         obj = obj.isel({dim: keep})
         if isinstance(keep, int):
             obj = _with_object_scalars(obj)
@@ -129,8 +131,11 @@ def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bo
     values = coordinate.values
     if values.dtype.kind in "iuf" and not callable(wanted):
         if isinstance(wanted, slice):
-            low = -np.inf if wanted.start is None else float(wanted.start)
-            high = np.inf if wanted.stop is None else float(wanted.stop)
+            try:
+                low = -np.inf if wanted.start is None else float(wanted.start)
+                high = np.inf if wanted.stop is None else float(wanted.stop)
+            except (TypeError, ValueError):
+                return np.zeros(values.shape, bool)
             inside = (values >= low) & (values <= high)
             if values.dtype.kind in "iu":
                 return np.asarray(inside)

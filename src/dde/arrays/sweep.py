@@ -12,7 +12,6 @@ import xarray as xr
 
 from dde.arrays.layout import axis_of, run_ids_along
 from dde.arrays.lazy import lazy_tokens, lazy_variable
-from dde.arrays.provenance import cube_of
 from dde.arrays.untouched import source_of
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 
@@ -251,6 +250,9 @@ def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Da
     def pick(variable: xr.Variable) -> xr.Variable:
         """Return a variable with the cells of the sweep, missing where there is no run."""
         others = [str(d) for d in variable.dims if d not in cells]
+        if not hasattr(variable._data, "dask"):
+            # Cells picked one by one from what is read when it is indexed would be sorted first, which takes longer.
+            variable = xr.Variable(variable.dims, variable.values, variable.attrs)
         full: Any = variable.set_dims({d: dataset.sizes[d] for d in (*cells, *others)})  # type: ignore[no-untyped-call]
         at = {"run": xr.Variable(new_cells, np.maximum(plan.position, 0))}
         if lineage is not None:
@@ -264,8 +266,10 @@ def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Da
     run_ids = pick(dataset["run_id"].variable)
     rule = axis_of(dataset)
     variables: dict[str, xr.Variable] = {}
+    sources = {name: source_of(array, compare=False) for name, array in dataset.data_vars.items()}
+    cube = next((source[0] for source in sources.values() if source is not None), None)
     for name, array in dataset.data_vars.items():
-        source = source_of(array, compare=False)
+        source = sources[name]
         if "run" not in array.dims:
             variables[str(name)] = array.variable
         elif source is not None and rule is not None:
@@ -279,10 +283,8 @@ def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Da
             continue
         if "run" not in coordinate.dims:
             coords[str(name)] = coordinate.variable
-        elif rule is not None and rule.name in coordinate.dims and name == "cumulative_tokens":
-            coords[str(name)] = lazy_tokens(
-                cube_of(dataset), run_ids.values, dataset[rule.name].values, rule, new_cells
-            )
+        elif rule is not None and cube is not None and name == "cumulative_tokens":
+            coords[str(name)] = lazy_tokens(cube, run_ids.values, dataset[rule.name].values, rule, new_cells)
         elif name != REPLICATE:
             picked = pick(coordinate.variable)
             coords[str(name)] = _without_lineage(picked) if "lineage" not in coordinate.dims else picked
