@@ -51,11 +51,13 @@ if (inside(decades.map((d) => Number("1e" + d))).length > 8) {
   const every = Math.ceil((last - first) / 8)
   return inside(decades.filter((d) => d % every == 0).map((d) => Number("1e" + d)))
 }
-const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough))
-const step = power * [1, 2, 2.5, 5, 10].find((s) => s * power >= rough * (1 - 1e-9))
-const ticks = []
-for (let k = Math.ceil(low / step); k * step <= high * (1 + 1e-9); k++) if (k > 0) ticks.push(k * step)
-return ticks
+for (const parts of [5, 6]) {
+  const rough = (high - low) / parts, power = 10 ** Math.floor(Math.log10(rough))
+  const step = power * [1, 2, 2.5, 5, 10].find((s) => s * power >= rough * (1 - 1e-9))
+  const ticks = []
+  for (let k = Math.max(Math.ceil(low / step), 1); k * step <= high * (1 + 1e-9); k++) ticks.push(k * step)
+  if (ticks.length >= 3 || parts == 6) return ticks
+}
 """
 
 #: The same as `minor_log_ticks`, for a page.
@@ -118,10 +120,15 @@ def log_ticks(low: float, high: float) -> list[float]:
     if len(inside(float(f"1e{d}") for d in range(first, last + 1))) > _MOST:
         every = math.ceil((last - first) / _MOST)
         return inside(float(f"1e{d}") for d in range(first, last + 1) if d % every == 0)
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(s for s in (1, 2, 2.5, 5, 10) if s * power >= rough * (1 - 1e-9))
-    return inside(k * step for k in range(max(math.ceil(low / step), 1), math.floor(high / step + 1e-9) + 1))
+    ticks = []
+    for parts in (5, 6):
+        rough = (high - low) / parts
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = power * next(s for s in (1, 2, 2.5, 5, 10) if s * power >= rough * (1 - 1e-9))
+        ticks = inside(k * step for k in range(max(math.ceil(low / step), 1), math.floor(high / step + 1e-9) + 1))
+        if len(ticks) >= _FEWEST:
+            break
+    return ticks
 
 
 def minor_log_ticks(low: float, high: float) -> list[float]:

@@ -21,7 +21,7 @@ from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, markers_of, sorted_v
 from dde.plots.coordinates import check_names, facet_title, metric_named
 from dde.plots.curve_legend import curve_legend
 from dde.plots.curve_panels import Scale, columns_for_facets, labelled_below, metric_panels, titled
-from dde.plots.panels import OF_LINEAGE, Look, Panel, value_of
+from dde.plots.panels import Look, Panel, value_of
 from dde.plots.places import arrange, places_of
 from dde.plots.segments import Segment, find_segments
 
@@ -309,4 +309,4 @@ def _is_in(segment: Segment, facet_by: str | None, facet: object) -> bool:
     if facet_by is None:
         return True
     # A base has no treatment: it belongs to the runs of every treatment.
-    return bool(value_of(segment, facet_by) == facet) or (segment.is_base and facet_by not in OF_LINEAGE)
+    return bool(value_of(segment, facet_by) == facet) or (segment.is_base and facet_by not in segment.of_lineage)

@@ -82,7 +82,8 @@ def save_picture(picture: Any, path: str | os.PathLike[str], dpi: int = 150) -> 
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    figure = hv.render(picture, backend="matplotlib")
+    # hv.render draws it twice.
+    figure = hv.renderer("matplotlib").get_plot(picture).state
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=dpi, bbox_inches="tight", pad_inches=0.15, facecolor="white")
     plt.close(figure)

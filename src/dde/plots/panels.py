@@ -19,7 +19,6 @@ from dde.plots.segments import OBSERVED, Segment
 from dde.plots.thinning import MARKERS, columns_for, spread_picks, thinned
 
 __all__ = [
-    "OF_LINEAGE",
     "Axis",
     "Frame",
     "Look",
@@ -39,9 +38,6 @@ _MANY = 400
 _ANSWERING = 48
 # Branch points that are marked from top to bottom; more of them would hide the curves.
 _MOST_BRANCHES = 24
-
-#: Coordinates that a base has as well. Its row may be shown by a derived run, in whose others it has no part.
-OF_LINEAGE = frozenset({"lineage", "params", "data", "seed", "seed_name", "n_params", "recipe_family"})
 
 Placed = list[tuple[Segment, float]]
 
@@ -316,7 +312,7 @@ def value_of(segment: Segment, coordinate: str) -> Any:
     """Return a segment's value of a coordinate; "" where it has none."""
     if coordinate == "checkpoint_type":
         return segment.kind
-    if not coordinate or (segment.is_base and coordinate not in OF_LINEAGE):
+    if not coordinate or (segment.is_base and coordinate not in segment.of_lineage):
         return ""
     value = segment.facts[coordinate]
     return value if is_given(value) else ""

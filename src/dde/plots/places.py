@@ -17,8 +17,8 @@ _PER_INCH = 106
 _BESIDE, _BELOW = 0.75, 0.92
 # Of the text of a label: the height of a line in inches, and the width of a letter in pixels.
 LINE_INCHES, _LETTER_PIXELS = 0.16, 6.1
-# A bold letter is 0.6 as wide as it is high, of a type of one point.
-_TITLE_PIXELS = 0.88
+# A bold letter is two thirds as wide as it is high, of a type of one point.
+_TITLE_PIXELS = 0.98
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def shortened(title: str, points: float, pixels: int) -> str:
     Examples
     --------
     >>> shortened("CommonsenseQA, 150M on DCLM-Baseline 25% / Dolma 75%", 7, 240)
-    'CommonsenseQA, 150M… e 25% / Dolma 75%'
+    'CommonsenseQA, 15… 25% / Dolma 75%'
     """
     most = int(pixels / (_TITLE_PIXELS * points))
     if len(title) <= most:

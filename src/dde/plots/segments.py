@@ -18,7 +18,10 @@ from dde.curves.axes import AXES
 from dde.plots.cells import BASE, INTERPOLATED, OBSERVED, OUTSIDE, Cells, kinds_of, support_of
 from dde.relations.treatments import PRETRAINING
 
-__all__ = ["INTERPOLATED", "OBSERVED", "Segment", "find_segments"]
+__all__ = ["INTERPOLATED", "OBSERVED", "OF_LINEAGE", "Segment", "find_segments"]
+
+#: Coordinates that a base has as well. Its row may be shown by a derived run, in whose others it has no part.
+OF_LINEAGE = frozenset({"lineage", "params", "data", "seed", "seed_name", "n_params", "recipe_family"})
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -55,6 +58,8 @@ class Segment:
         Interval of a mean, NaN where it is of one run; None where it is no mean.
     facts : mapping
         Coordinates of the run, by name.
+    of_lineage : set of str
+        Those that are the lineage's, and so the base's as well.
     """
 
     run_id: str
@@ -71,6 +76,7 @@ class Segment:
     facts: Mapping[str, Any] = field(repr=False)
     low: Floats | None = None
     high: Floats | None = None
+    of_lineage: frozenset[str] = field(default=OF_LINEAGE, repr=False)
 
     @property
     def is_base(self) -> bool:
@@ -156,6 +162,8 @@ def find_segments(
         for n, c in dataset.coords.items()
         if set(map(str, c.dims)) <= set(cells.sizes) and n not in AXES
     }
+    # Those that a user added, too.
+    of_lineage = OF_LINEAGE.union(str(n) for n, c in dataset.coords.items() if c.dims == ("lineage",))
     # Losses of two training jobs are different quantities: nothing joins them.
     joins = bool(dataset[metric].attrs.get("task"))
     found: list[Segment] = []
@@ -169,6 +177,7 @@ def find_segments(
             support=known[i],
             kinds=kinds[i],
             joins=joins,
+            of_lineage=of_lineage,
             is_linear=x in AXES,
             is_own_axis=cells.is_own_axis,
         ).segments()
@@ -187,6 +196,7 @@ class _Curves:
     support: npt.NDArray[np.int8]
     kinds: npt.NDArray[np.int8]
     joins: bool
+    of_lineage: frozenset[str]
     is_linear: bool
     is_own_axis: bool
 
@@ -257,6 +267,7 @@ class _Curves:
             facts={name: values[j] for name, values in self.facts.items()},
             low=None if self.bounds is None else self.bounds[0][j, cells],
             high=None if self.bounds is None else self.bounds[1][j, cells],
+            of_lineage=self.of_lineage,
         )
 
     def _on_axis(self, j: int, tokens: float) -> float:

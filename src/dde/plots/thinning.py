@@ -60,7 +60,8 @@ def thinned(x: Floats, y: Floats, low: float, high: float, columns: int, log: bo
     if len(inside) <= 4 * columns:
         return inside
     place = (np.log(x[inside] / low) / np.log(high / low)) if log else (x[inside] - low) / (high - low)
-    column = np.clip((place * columns).astype(np.intp), -1, columns)
+    # What is outside has columns of its own; the right end belongs to the last one inside.
+    column = np.where(place > 1, columns, np.minimum(np.floor(place * columns), columns - 1)).astype(np.intp)
     picks = []
     for key in (y[inside], np.arange(len(inside))):
         order = np.lexsort((key, column))
