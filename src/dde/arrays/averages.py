@@ -13,7 +13,7 @@ import xarray as xr
 from xarray.core import indexing
 
 from dde.arrays.cube import Cube
-from dde.arrays.layout import axis_of, cell_dims, run_ids_along
+from dde.arrays.layout import axis_of, cell_dims, run_ids_along, spread
 from dde.arrays.lazy import BlockArray, lazy_tokens, lazy_variable
 from dde.arrays.loss_reductions import warn_of_reductions
 from dde.arrays.untouched import source_of
@@ -243,7 +243,7 @@ class _Means:
         else:
             dims = tuple(str(d) for d in ordered)
             sizes = {d: stack.sizes[d] for d in dims}
-            needed = np.broadcast_to(_spread(required, sizes), tuple(sizes.values()))
+            needed = np.broadcast_to(spread(required, sizes), tuple(sizes.values()))
             summary = _Summary(stack, needed, self.interval)
             parts = [
                 xr.Variable(dims, indexing.LazilyIndexedArray(_StatisticArray(summary, k)))
@@ -351,11 +351,6 @@ class _Means:
         some = run_ids.values != ""
         first = np.take_along_axis(run_ids.values, some.argmax(axis=-1)[..., None], axis=-1)[..., 0]
         return lazy_tokens(source[0], np.where(agree, first, ""), self.dataset[rule.name].values, rule, self.cells)
-
-
-def _spread(variable: xr.Variable, sizes: dict[str, int]) -> npt.NDArray[Any]:
-    wide: Any = variable.set_dims(sizes)  # type: ignore[no-untyped-call]
-    return np.asarray(wide.transpose(*sizes).values)
 
 
 class _Summary:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,7 @@ from dde.curves.axes import AXES, AxisRule
 from dde.curves.grids import Points
 from dde.errors import SelectionError, SourceError
 
-__all__ = ["Places", "axis_of", "cell_dims", "places_of", "points_along", "run_ids_along"]
+__all__ = ["Places", "axis_of", "cell_dims", "places_of", "points_along", "run_ids_along", "spread"]
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,13 @@ def run_ids_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.
             "this object has no coordinate run_id, so which run a cell is of is unknown. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
-    wide = obj.coords["run_id"].variable.set_dims({d: obj.sizes[d] for d in dims})
-    return np.asarray(wide.transpose(*dims).values, object)
+    return spread(obj.coords["run_id"].variable, {d: obj.sizes[d] for d in dims}).astype(object, copy=False)
+
+
+def spread(variable: xr.Variable, sizes: Mapping[str, int]) -> npt.NDArray[Any]:
+    """Return values over all of `sizes`, in their order, also over dimensions that the variable lacks."""
+    wide: Any = variable.set_dims(sizes)  # type: ignore[no-untyped-call]
+    return np.asarray(wide.transpose(*sizes).values)
 
 
 def places_of(obj: xr.Dataset | xr.DataArray) -> Places:

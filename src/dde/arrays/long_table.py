@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from dde.arrays.layout import axis_of, cell_dims
+from dde.arrays.layout import axis_of, cell_dims, spread
 from dde.arrays.provenance import CHECKPOINT_TYPES, checkpoint_type
 from dde.curves.frames import LEADING_COLUMNS
 from dde.errors import SelectionError
@@ -57,8 +56,8 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
     dims.append(rule.name)
     metrics = [str(n) for n, v in dataset.data_vars.items() if rule.name in v.dims and set(v.dims) <= set(dims)]
     sizes = {d: dataset.sizes[d] for d in dims}
-    values = {name: _spread(dataset[name], sizes) for name in metrics}
-    keep = np.array(_spread(dataset["run_id"] != "", sizes))
+    values = {name: spread(dataset[name].variable, sizes) for name in metrics}
+    keep = np.array(spread((dataset["run_id"] != "").variable, sizes))
     if dropna:
         some = np.zeros(keep.shape, bool)
         for column in values.values():
@@ -76,17 +75,15 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
             picked = tuple(at[str(d)] for d in coordinate.dims)
             table[name] = coordinate.values[picked] if picked else np.full(rows, coordinate.values.item())
     if "cumulative_compute" not in table and {"n_params", "cumulative_tokens"} <= set(dataset.coords):
-        table["cumulative_compute"] = _spread(6.0 * dataset["n_params"] * dataset["cumulative_tokens"], sizes)[keep]
+        table["cumulative_compute"] = spread(
+            (6.0 * dataset["n_params"] * dataset["cumulative_tokens"]).variable, sizes
+        )[keep]
     for name in metrics:
         table[name] = values[name][keep]
-    table["checkpoint_type"] = np.array(CHECKPOINT_TYPES, object)[_spread(checkpoint_type(dataset), sizes)[keep]]
+    table["checkpoint_type"] = np.array(CHECKPOINT_TYPES, object)[
+        spread(checkpoint_type(dataset).variable, sizes)[keep]
+    ]
     return pd.DataFrame(table)
-
-
-def _spread(array: xr.DataArray, sizes: dict[str, int]) -> npt.NDArray[Any]:
-    """Return values over dimensions, also those that a selection has dropped."""
-    wide = array.variable.set_dims(sizes)  # type: ignore[no-untyped-call]
-    return np.asarray(wide.transpose(*sizes).values)
 
 
 def to_parquet(dataset: xr.Dataset, path: str | os.PathLike[str], dropna: bool = True) -> Path:

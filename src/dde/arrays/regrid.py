@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.cube import TOKENS, Cube, keep_cube
 from dde.arrays.dataset import COMPUTE_ATTRS, attrs_of, positions_of
-from dde.arrays.layout import axis_of, cell_dims, points_along, run_ids_along
+from dde.arrays.layout import axis_of, cell_dims, points_along, run_ids_along, spread
 from dde.arrays.lazy import TOKENS_ATTRS, lazy_tokens, lazy_variable
 from dde.arrays.provenance import cube_of
 from dde.arrays.untouched import source_of
@@ -141,8 +139,9 @@ def regrid(dataset: xr.Dataset, points: Points, onto: Cube | None = None, rule: 
                 made = made.chunk({d: kept[d] if d in cells else -1 for d in made.dims})
             variables[str(name)] = made
             continue
-        saved = _tokens(dataset, old, cells)
-        wanted = _spread(coords["cumulative_tokens"], {**{d: dataset.sizes[d] for d in cells}, rule.name: len(points)})
+        sizes = {d: dataset.sizes[d] for d in cells}
+        saved = spread(dataset["cumulative_tokens"].variable, {**sizes, old.name: dataset.sizes[old.name]})
+        wanted = spread(coords["cumulative_tokens"], {**sizes, rule.name: len(points)})
         between = _between(saved, np.asarray(array.transpose(*cells, old.name).values, np.float64), wanted)
         variables[str(name)] = xr.Variable((*cells, rule.name), between, array.attrs)
     return xr.Dataset(variables, coords, dataset.attrs)
@@ -180,17 +179,6 @@ def _coordinates(
         coords["run_id"] = coords["run_id"].copy()
         coords["run_id"].attrs["dde_cube"] = onto.key
     return coords
-
-
-def _tokens(dataset: xr.Dataset, rule: AxisRule, cells: tuple[str, ...]) -> npt.NDArray[np.float64]:
-    """Return the cumulative tokens of every cell of a Dataset."""
-    sizes = {**{d: dataset.sizes[d] for d in cells}, rule.name: dataset.sizes[rule.name]}
-    return _spread(dataset["cumulative_tokens"].variable, sizes)
-
-
-def _spread(variable: xr.Variable, sizes: dict[str, int]) -> npt.NDArray[np.float64]:
-    wide: Any = variable.set_dims(sizes)  # type: ignore[no-untyped-call]
-    return np.asarray(wide.transpose(*sizes).values, np.float64)
 
 
 def _between(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.layout import axis_of, run_ids_along
+from dde.arrays.layout import axis_of, run_ids_along, spread
 from dde.arrays.lazy import lazy_tokens, lazy_variable
 from dde.arrays.untouched import source_of
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
@@ -143,8 +143,7 @@ def _check(dataset: xr.Dataset, names: Sequence[str]) -> None:
 
 
 def _along(coordinate: xr.DataArray, cells: tuple[str, ...], dataset: xr.Dataset) -> npt.NDArray[Any]:
-    wide: Any = coordinate.variable.set_dims({d: dataset.sizes[d] for d in cells})  # type: ignore[no-untyped-call]
-    return np.asarray(wide.transpose(*cells).values)
+    return spread(coordinate.variable, {d: dataset.sizes[d] for d in cells})
 
 
 def _clustered(values: npt.NDArray[Any]) -> _Column:
