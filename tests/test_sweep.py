@@ -208,12 +208,16 @@ def test_means_over_replicates_are_swept(factorial: xr.Dataset) -> None:
         np.testing.assert_array_equal(means[name].values, other[name].values)
 
 
-def test_dask_and_loaded_variables_are_swept_too(factorial: xr.Dataset) -> None:
+def test_dask_and_loaded_variables_are_swept_too(factorial: xr.Dataset, tmp_path: Path) -> None:
     expected = factorial.dde.sweep("learning_rate", "finetune_tokens")
     chunked = factorial.assign(piqa=factorial.piqa.variable.chunk({"lineage": 2}))
     lazy = chunked.dde.sweep("learning_rate", "finetune_tokens")
     assert lazy.piqa.chunks is not None
     np.testing.assert_array_equal(lazy.piqa.values, expected.piqa.values)
+    uneven = factorial.assign(piqa=factorial.piqa.variable.chunk({"run": 2, "lineage": 3}))
+    swept = uneven.dde.sweep("learning_rate", "finetune_tokens")
+    assert swept.piqa.chunks == ((3, 1), (4,), (3,), (2,), (swept.sizes["cumulative_tokens"],))
+    swept.dde.mean_over("replicate").to_zarr(tmp_path / "chunked.zarr", consolidated=False)
     doubled = factorial.load().assign(piqa=2 * factorial.piqa)
     np.testing.assert_array_equal(doubled.dde.sweep("learning_rate", "finetune_tokens").piqa, 2 * expected.piqa)
 

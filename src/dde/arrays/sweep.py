@@ -260,7 +260,12 @@ def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Da
         text = variable.dtype.kind in "OTU"
         if not text and variable.dtype.kind != "f" and not there.all():
             picked = picked.astype(np.float64)
-        return _with_attrs(picked.where(xr.Variable(new_cells, there), "" if text else np.nan), variable)
+        picked = picked.where(xr.Variable(new_cells, there), "" if text else np.nan)
+        if variable.chunks is not None:
+            # Picking leaves chunks of any size, which Zarr has no room for.
+            kept = {d: max(sizes) for d, sizes in zip(variable.dims, variable.chunks, strict=True) if d != "run"}
+            picked = picked.chunk({d: kept.get(d, -1) for d in picked.dims})
+        return _with_attrs(picked, variable)
 
     run_ids = pick(dataset["run_id"].variable)
     rule = axis_of(dataset)
