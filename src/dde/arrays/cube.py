@@ -200,9 +200,11 @@ def keep_cube(registry: Registry, how: Interpolation, metrics: Sequence[Metric],
 
 def find_cube(key: str) -> Cube:
     """Return the cube with that key; raises SourceError when this process has not opened its sources."""
-    alive = dict(_ALIVE.get(key, {}))
-    if alive:
-        return alive[max(alive)]
+    held = _ALIVE.get(key)
+    # The newest first; other threads may open and forget cubes meanwhile.
+    for reference in reversed([] if held is None else held.valuerefs()):
+        if (cube := reference()) is not None:
+            return cube
     raise SourceError(
         "the stores behind this Dataset are not open in this process, so what its values were made from can't be "
         "looked up. Open them again with dde.open_lineages(...) and the same arguments, or compute this before saving."
