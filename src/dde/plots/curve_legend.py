@@ -72,7 +72,8 @@ def _of_means(segments: list[Segment], backend: Backend, band: str) -> list[Lege
     counts = {int(n) for s in segments if np.isfinite(n := float(s.facts.get("n_members", np.nan)))}
     over, _, interval = band.partition("|")
     several = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)}–{max(counts)}" if counts else "several"
-    entries = [LegendEntry(f"mean of {several} {over}", backend.line(INK))]
+    label = f"one {over.removesuffix('s')} each" if counts == {1} else f"mean of {several} {over}"
+    entries = [LegendEntry(label, backend.line(INK))]
     if any(s.low is not None and np.isfinite(s.low).any() for s in segments):
         entries.append(LegendEntry(interval, backend.sample(INK), "marker"))
     return entries
