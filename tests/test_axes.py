@@ -210,11 +210,20 @@ def test_a_suite_on_every_axis() -> None:
 
 
 def test_chunks_stay_chunks() -> None:
-    ds = opened(metrics=["piqa"])
+    tables, store = example()
+    ds = RunRepository(tables, store).to_dataset(metrics=["piqa"])  # type: ignore[arg-type]
+    expected = opened(metrics=["piqa"]).dde.align(axis="post_tokens").piqa.load()
     chunked = ds.assign(piqa=ds.piqa.variable.chunk({"lineage": 1}))
     there = chunked.dde.align(axis="post_tokens")
     assert there.piqa.chunks == ((1, 1), (3,), (there.sizes["post_tokens"],))
-    xr.testing.assert_equal(there.piqa.compute(), ds.dde.align(axis="post_tokens").piqa)
+    some = chunked.transpose("run", ...).isel(run=[2, 0]).chunk({"lineage": 2}).dde.align(expected.post_tokens.values)
+    # Chunks of the stores are told from computed ones without reading any.
+    assert not tables.calls
+    assert not store.evaluation_calls
+    xr.testing.assert_equal(there.piqa.compute(), expected)
+    assert some.piqa.dims[-1] == "cumulative_tokens"
+    doubled = chunked.assign(piqa=2 * chunked.piqa).dde.align(ds.cumulative_tokens.values)
+    np.testing.assert_array_equal(doubled.piqa.values, 2 * ds.piqa.values)
 
 
 def test_an_axis_that_was_dropped_or_rescaled_is_said() -> None:
