@@ -9,12 +9,12 @@ import xarray as xr
 from dde.arrays.cube import Cube
 from dde.arrays.layout import axis_of, cell_dims, places_of, points_along, run_ids_along
 from dde.arrays.lazy import lazy_variable
-from dde.arrays.provenance import cube_of, metric_of
+from dde.arrays.provenance import cube_of, metric_named, metric_of
 from dde.arrays.untouched import source_of
 from dde.curves.alignment import OBSERVED
 from dde.curves.axes import AXES, AxisRule
-from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
-from dde.names import Metric, parse_metric
+from dde.errors import SelectionError, warn_caller
+from dde.names import Metric
 from dde.relations.treatments import PRETRAINING
 
 __all__ = ["base_curves", "difference_to_base", "final"]
@@ -50,7 +50,7 @@ def final(dataset: xr.Dataset, metric: str) -> xr.DataArray:
     >>> final(ds, "arc_easy").dims
     ('lineage', 'run')
     """
-    array = _variable(dataset, metric)
+    array = dataset[metric_named(dataset, metric)]
     cells = cell_dims(array)
     source = source_of(array, compare=True)
     if source is not None:
@@ -277,18 +277,3 @@ def _warn_of_missing(
             f"{len(lost)} runs ({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}) left a base that has no "
             f"{name} before that, so what they changed is unknown and NaN. The metric itself is in the Dataset."
         )
-
-
-def _variable(dataset: xr.Dataset, metric: str) -> xr.DataArray:
-    if metric in dataset.data_vars:
-        return dataset[metric]
-    try:
-        alias = parse_metric(metric).name
-    except UnknownNameError:
-        alias = ""
-    if alias not in dataset.data_vars:
-        raise UnknownNameError(
-            f"{metric!r} is no variable of this Dataset.{near_names(metric, map(str, dataset.data_vars))} "
-            f"There are {', '.join(map(str, dataset.data_vars))}."
-        )
-    return dataset[alias]

@@ -12,7 +12,7 @@ from dde.errors import SourceError, UnknownNameError, near_names
 from dde.names import Metric, log_metric, parse_metric
 from dde.relations.treatments import PRETRAINING
 
-__all__ = ["checkpoint_type", "cube_of", "metric_of", "revision", "support"]
+__all__ = ["checkpoint_type", "cube_of", "metric_named", "metric_of", "revision", "support"]
 
 #: Flags of :func:`checkpoint_type`, by code.
 CHECKPOINT_TYPES = ("outside", PRETRAINING, "supervised_ft", "dpo", "other")
@@ -36,19 +36,34 @@ def cube_of(obj: xr.Dataset | xr.DataArray) -> Cube:
     return find_cube(str(obj.coords["run_id"].attrs["dde_cube"]))
 
 
+def metric_named(dataset: xr.Dataset, name: str) -> str:
+    """Return the variable of a Dataset that a name or an alias means.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is none.
+    """
+    if name in dataset.data_vars:
+        return name
+    try:
+        alias = parse_metric(name).name
+    except UnknownNameError:
+        alias = ""
+    if alias not in dataset.data_vars:
+        raise UnknownNameError(
+            f"{name!r} is no variable of this Dataset, so there is nothing of it to show or compute."
+            f"{near_names(name, map(str, dataset.data_vars))} There are {', '.join(map(str, dataset.data_vars))}."
+        )
+    return alias
+
+
 def metric_of(obj: xr.Dataset | xr.DataArray, name: str | None) -> Metric:
     """Return the metric of a data variable, by its name or an alias; of a DataArray, its own."""
     if isinstance(obj, xr.DataArray):
         attrs, name = obj.attrs, str(name or obj.name)
     else:
-        parsed = parse_metric(str(name))
-        if parsed.name not in obj.data_vars:
-            raise UnknownNameError(
-                f"{name!r} is no variable of this Dataset, so it has no support."
-                f"{near_names(name, map(str, obj.data_vars))} "
-                f"There are {', '.join(map(str, obj.data_vars))}."
-            )
-        attrs = obj[parsed.name].attrs
+        attrs = obj[metric_named(obj, str(name))].attrs
     if attrs.get("metric") and not attrs.get("task"):
         return log_metric(str(attrs["metric"]))
     return parse_metric(name or "")

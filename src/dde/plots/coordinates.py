@@ -8,32 +8,10 @@ from typing import Any
 import xarray as xr
 
 from dde.errors import UnknownNameError, near_names
-from dde.names import find_base_by_label, parse_metric
+from dde.names import find_base_by_label
 from dde.plots.colours import is_given, label_of
 
-__all__ = ["check_names", "facet_title", "lineage_title", "metric_named", "task_of"]
-
-
-def metric_named(dataset: xr.Dataset, name: str) -> str:
-    """Return the variable of a Dataset that a name or an alias means.
-
-    Raises
-    ------
-    UnknownNameError
-        When there is none.
-    """
-    if name in dataset.data_vars:
-        return name
-    try:
-        alias = parse_metric(name).name
-    except UnknownNameError:
-        alias = ""
-    if alias not in dataset.data_vars:
-        raise UnknownNameError(
-            f"{name!r} is no variable of this Dataset, so it can't be drawn."
-            f"{near_names(name, map(str, dataset.data_vars))} There are {', '.join(map(str, dataset.data_vars))}."
-        )
-    return alias
+__all__ = ["check_names", "facet_title", "lineage_title", "task_of"]
 
 
 def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str) -> None:

@@ -13,12 +13,13 @@ from dde.arrays.averages import AVERAGED_OVER, mean_over
 from dde.arrays.layout import axis_of
 from dde.arrays.loss_reductions import warn_of_reductions
 from dde.arrays.outcomes import difference_to_base
+from dde.arrays.provenance import metric_named
 from dde.curves.axes import AXES
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
 from dde.plots.axes import axis_label
 from dde.plots.backends import BackendName, backend_of
 from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, markers_of, sorted_values
-from dde.plots.coordinates import check_names, facet_title, metric_named
+from dde.plots.coordinates import check_names, facet_title
 from dde.plots.curve_legend import curve_legend
 from dde.plots.curve_panels import Scale, columns_for_facets, labelled_below, metric_panels, titled
 from dde.plots.panels import Look, Panel, value_of

@@ -12,11 +12,12 @@ import xarray as xr
 
 from dde.arrays.loss_reductions import warn_of_reductions
 from dde.arrays.outcomes import final
+from dde.arrays.provenance import metric_named
 from dde.errors import SelectionError
 from dde.plots.axes import axis_label, short_number
 from dde.plots.backends import Backend, BackendName, backend_of
 from dde.plots.colours import is_given, label_of, shades, sorted_values, text_colour
-from dde.plots.coordinates import check_names, facet_title, metric_named, task_of
+from dde.plots.coordinates import check_names, facet_title, task_of
 from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
 from dde.plots.panels import framed
 from dde.plots.places import LINE_INCHES, Axis, Frame, Place, arrange, title_points

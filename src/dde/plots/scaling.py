@@ -12,6 +12,7 @@ import xarray as xr
 
 from dde.arrays.loss_reductions import warn_of_reductions
 from dde.arrays.outcomes import final
+from dde.arrays.provenance import metric_named
 from dde.curves.axes import AXES
 from dde.curves.statistics import summarize
 from dde.errors import SelectionError
@@ -28,7 +29,7 @@ from dde.plots.colours import (
     markers_of,
     sorted_values,
 )
-from dde.plots.coordinates import check_names, facet_title, metric_named
+from dde.plots.coordinates import check_names, facet_title
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, framed
 from dde.plots.places import Axis, Frame, arrange, places_of

@@ -11,11 +11,11 @@ import xarray as xr
 
 from dde.arrays.loss_reductions import warn_of_reductions
 from dde.arrays.outcomes import final
+from dde.arrays.provenance import metric_named
 from dde.errors import SelectionError
 from dde.plots.axes import axis_label, short_number
 from dde.plots.backends import Backend, BackendName, backend_of
 from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of, shades
-from dde.plots.coordinates import metric_named
 from dde.plots.families import Member, find_members
 from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
 from dde.plots.panels import coloured_lines, framed
