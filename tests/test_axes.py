@@ -278,3 +278,8 @@ def test_of_points_that_are_close_the_closest_is_selected() -> None:
     there = opened(metrics=["piqa"]).dde.align([0.5, 1 - 5e-7, 1.0], axis="fraction_of_training")
     assert there.dde.sel(fraction_of_training=1).fraction_of_training.item() == 1
     assert there.dde.sel(fraction_of_training=1 - 5e-7).fraction_of_training.item() < 1
+
+
+def test_an_axis_in_place_of_a_grid_says_where_it_belongs() -> None:
+    with pytest.raises(UnknownNameError, match="align\\(axis='post_tokens'\\)"):
+        opened(metrics=["piqa"]).dde.align("post_tokens")

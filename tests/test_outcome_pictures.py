@@ -343,3 +343,10 @@ def test_a_base_alone_is_a_tree(family: xr.Dataset) -> None:
         assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["150M on Dolma1.7"]
         assert legend_entries(figure) == []
         assert_nothing_is_cut_off(figure)
+
+
+def test_a_heat_map_of_a_sweep_is_laid_out_by_the_sweep(sweep: xr.Dataset) -> None:
+    one = sweep.dde.sel(finetune_tokens=[1e8]).isel(lineage=[0])
+    with printed(one.dde.sweep("epochs", "learning_rate").dde.plot_heatmap("arc_easy", backend="matplotlib")) as figure:
+        assert figure.axes[0].get_xlabel().startswith("epochs")
+        assert figure.axes[0].get_ylabel().startswith("peak learning rate")

@@ -161,3 +161,10 @@ def test_finals_of_what_is_not_there() -> None:
     assert final(ds, "piqa_primary_metric").name == "piqa"
     with pytest.raises(SelectionError, match="no dimension of tokens"):
         final(ds.isel(cumulative_tokens=0).load() + 0, "piqa")
+
+
+def test_the_only_metric_needs_no_name() -> None:
+    ds = opened(metrics=["piqa", "train_loss"])
+    xr.testing.assert_equal(ds[["piqa"]].dde.final(), ds.dde.final("piqa"))
+    with pytest.raises(UnknownNameError, match="has 2 metrics"):
+        ds.dde.final()

@@ -687,7 +687,7 @@ class TestOpenLineages:
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == made
         assert calls[0] == calls[1]
         assert calls[0][1] == {"cache_dir": tmp_path, "params": "4M"}
-        open_lineages("tiny", seed=1, cache_dir=tmp_path)
+        open_lineages("tiny", suite_seed=1, cache_dir=tmp_path)
         assert calls[2][0] != calls[0][0]
         assert len(list((tmp_path / "tutorial").iterdir())) == 2
 
@@ -719,3 +719,12 @@ def test_a_base_has_the_same_rows_in_every_suite() -> None:
     assert len(rows.evaluated) == 24
     assert rows.perplexity[-1] == 188_750
     assert not checkpoints_of(0, base_of("Dolma1.6++", "20M")).quirks
+
+
+def test_seed_filters_bases_as_it_does_elsewhere(tmp_path: Path) -> None:
+    ds = open_lineages("tiny", params="150M", seed="default", cache_dir=tmp_path, metrics=["piqa"])
+    assert set(ds["seed"].values) == {0}
+    again = open_lineages("tiny", params="150M", seed=0, cache_dir=tmp_path, metrics=["piqa"])
+    assert again["lineage"].values.tolist() == ds["lineage"].values.tolist()
+    other = open_lineages("tiny", params="150M", seed=0, suite_seed=1, cache_dir=tmp_path, metrics=["piqa"])
+    assert not np.array_equal(other["piqa"].isel(lineage=0, run=0), ds["piqa"].isel(lineage=0, run=0), equal_nan=True)

@@ -49,7 +49,7 @@ class DdeDatasetAccessor:
 
         return mean_over(self._obj, over, min_count, interval)
 
-    def final(self, metric: str) -> xr.DataArray:
+    def final(self, metric: str | None = None) -> xr.DataArray:
         """Return what each run ends at; see :func:`dde.arrays.outcomes.final`."""
         from dde.arrays.outcomes import final
 
@@ -103,7 +103,7 @@ class DdeDatasetAccessor:
 
         return plot_curves(self._obj, y, x, **options)
 
-    def plot_heatmap(self, metric: str, x: str = "learning_rate", y: str = "finetune_tokens", **options: Any) -> Any:
+    def plot_heatmap(self, metric: str, x: str | None = None, y: str | None = None, **options: Any) -> Any:
         """Draw a sweep as a heat map of what runs end at; see :func:`dde.plots.heatmap.plot_heatmap`."""
         from dde.plots.heatmap import plot_heatmap
 

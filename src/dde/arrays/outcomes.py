@@ -13,22 +13,22 @@ from dde.arrays.provenance import cube_of, metric_named, metric_of
 from dde.arrays.untouched import source_of
 from dde.curves.alignment import OBSERVED
 from dde.curves.axes import AXES, AxisRule
-from dde.errors import SelectionError, warn_caller
+from dde.errors import SelectionError, UnknownNameError, warn_caller
 from dde.names import Metric
 from dde.relations.treatments import PRETRAINING
 
 __all__ = ["base_curves", "difference_to_base", "final"]
 
 
-def final(dataset: xr.Dataset, metric: str) -> xr.DataArray:
+def final(dataset: xr.Dataset, metric: str | None = None) -> xr.DataArray:
     """Return the last value of a metric that each run has itself: what it ends at.
 
     Parameters
     ----------
     dataset : xarray.Dataset
         As :func:`dde.open_lineages` gives it, a selection or a sweep of it, or saved and opened again.
-    metric : str
-        Name or alias of a data variable.
+    metric : str, optional
+        Name or alias of a data variable; may be left out where there is one alone.
 
     Returns
     -------
@@ -50,6 +50,13 @@ def final(dataset: xr.Dataset, metric: str) -> xr.DataArray:
     >>> final(ds, "arc_easy").dims
     ('lineage', 'run')
     """
+    if metric is None:
+        if len(dataset.data_vars) != 1:
+            raise UnknownNameError(
+                f"the Dataset has {len(dataset.data_vars)} metrics, so which one's final value is meant is open. "
+                f"Name it: ds.dde.final('arc_easy'). There are {', '.join(map(str, dataset.data_vars))}."
+            )
+        (metric,) = map(str, dataset.data_vars)
     array = dataset[metric_named(dataset, metric)]
     cells = cell_dims(array)
     source = source_of(array, compare=True)

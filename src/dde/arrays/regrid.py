@@ -13,9 +13,9 @@ from dde.arrays.lazy import TOKENS_ATTRS, lazy_tokens, lazy_variable
 from dde.arrays.provenance import cube_of
 from dde.arrays.untouched import source_of
 from dde.curves.alignment import Interpolation, Method, interpolate
-from dde.curves.axes import AxisRule, resolve_axis, tokens_at, tokens_per_unit
+from dde.curves.axes import AXES, AxisRule, resolve_axis, tokens_at, tokens_per_unit
 from dde.curves.grids import DEFAULT_MAX_POINTS, Points, resolve_grid
-from dde.errors import SelectionError
+from dde.errors import SelectionError, UnknownNameError
 
 __all__ = ["align", "regrid"]
 
@@ -77,6 +77,11 @@ def align(
     how = Interpolation(
         cube.how.method if interp is None else interp, max_gap, cube.how.bridge if bridge is None else bridge
     )
+    if isinstance(grid, str) and grid in AXES:
+        raise UnknownNameError(
+            f"{grid!r} is an axis, not a grid on one, so the points are undefined. "
+            f"Pass it by name: ds.dde.align(axis={grid!r})."
+        )
     rule = resolve_axis(axis) if axis is not None else axis_of(dataset) or TOKENS
     made = resolve_grid(grid, max_points)
     run_ids = np.atleast_1d(dataset["run_id"].values)

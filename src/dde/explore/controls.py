@@ -13,6 +13,7 @@ from dde.curves.axes import AXES
 from dde.errors import UnknownNameError, near_names
 from dde.explore.listing import matching_lineages, matching_runs, runs_of, starting_lineages, starting_metric
 from dde.explore.selection import BANDS, GRIDS, INTERPOLATIONS, Choices
+from dde.names import resolve_recipe, resolve_seed, resolve_size
 from dde.plots.colours import label_of, sorted_values
 
 __all__ = ["INITIAL", "Controls"]
@@ -187,16 +188,28 @@ class Controls:
         known = list(widget.options.values()) if isinstance(widget.options, dict) else list(widget.options)
         several = isinstance(widget, pn.widgets.MultiChoice)
         wanted = [value] if not several or isinstance(value, (str, float, int)) else list(value)
-        wanted = ["" if v is None else v for v in wanted]
+        wanted = [_as_listed(name, "" if v is None else v) for v in wanted]
         for v in wanted:
             if v not in known:
+                few = ", ".join(map(str, known[:_TOLD])) + (", ..." if len(known) > _TOLD else "")
                 raise UnknownNameError(
                     f"{name}={v!r} is not there to choose, so the application can't start with it."
-                    f"{near_names(str(v), map(str, known))}"
+                    f"{near_names(str(v), map(str, known))} There are {few}."
                 )
         widget.value = wanted if several else wanted[0]
 
 
+def _as_listed(name: str, value: Any) -> Any:
+    """Return a size, recipe or seed, by any of its names, as the widgets list it."""
+    if name == "params":
+        return resolve_size(str(value)).name
+    if name == "data":
+        return resolve_recipe(str(value)).name
+    return resolve_seed(value).name if name == "seed" else value
+
+
+# Choices that an error lists.
+_TOLD = 12
 _WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "min_width": 110}
 
 

@@ -65,8 +65,11 @@ def metric_panels(
         places = x_values(placed)
         x_range = padded_range(places, 0.04, log=scale.log_x)
         if scale.x in AXES and AXES[scale.x].by == "run" and not scale.log_x and any(s.anchor for s in segments):
-            # Room for the connections that come from before the branch.
-            x_range = (-_BEFORE / 2 * float(places.max()), x_range[1]) if x_range else None
+            # Room for the connections that come from before the branch, where that is not far before it.
+            before = [s.anchor[0] for s in segments if s.anchor and s.anchor[0] < 0]
+            reach = float(places.max())
+            near = [1.04 * b for b in before if b >= -reach]
+            x_range = (min([-_BEFORE / 2 * reach, *near]), x_range[1]) if x_range else None
         y_range = _y_range(placed, *(x_range or (-np.inf, np.inf)), scale)
         frame = Frame(along, up, window=window).showing(x_range, y_range)
         made.insert(0, Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference))

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dde.plots.backends import backend_of
+from dde.errors import SelectionError
+from dde.plots.backends import BackendName, backend_of
 
 __all__ = ["save_page", "save_picture"]
 
@@ -48,6 +49,7 @@ def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str 
         The file.
     """
     backend_of("bokeh")
+    _check_backend(picture, "bokeh", "save_picture writes one that was drawn with matplotlib")
     import holoviews as hv
     from bokeh.embed import file_html
     from bokeh.resources import INLINE, Resources
@@ -78,6 +80,7 @@ def save_picture(picture: Any, path: str | os.PathLike[str], dpi: int = 150) -> 
         The file.
     """
     backend_of("matplotlib")
+    _check_backend(picture, "matplotlib", "save_page writes one that was drawn with Bokeh")
     import holoviews as hv
     import matplotlib.pyplot as plt
     from PIL import Image
@@ -92,6 +95,19 @@ def save_picture(picture: Any, path: str | os.PathLike[str], dpi: int = 150) -> 
         packed = io.BytesIO()
         image.convert("RGB").quantize(256).save(packed, "PNG", optimize=True)
     return _replace(Path(path), packed.getvalue())
+
+
+def _check_backend(picture: Any, wanted: BackendName, otherwise: str) -> None:
+    """Raise where a picture has the looks of the other backend alone: this one would draw it without any."""
+    import holoviews as hv
+
+    parts = {part.id for part in picture.traverse(lambda part: part) if part.id is not None}
+    drawn = [name for name in hv.Store.registry if parts & set(hv.Store.custom_options(backend=name))]
+    if drawn and wanted not in drawn:
+        raise SelectionError(
+            f"the picture was drawn with backend={drawn[0]!r}, so written here it would have none of its looks. "
+            f"Draw it with backend={wanted!r}; {otherwise}."
+        )
 
 
 def _replace(path: Path, content: bytes) -> Path:

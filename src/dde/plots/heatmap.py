@@ -33,8 +33,8 @@ _MOST_CELLS, _MOST_FACETS = 2_000, 64
 def plot_heatmap(
     dataset: xr.Dataset,
     metric: str,
-    x: str = "learning_rate",
-    y: str = "finetune_tokens",
+    x: str | None = None,
+    y: str | None = None,
     *,
     facet_by: str | None = "lineage",
     reduce: Reduce = final,
@@ -55,8 +55,9 @@ def plot_heatmap(
         As :func:`dde.open_lineages` gives it, a selection or a sweep of it, or means.
     metric : str
         Name or alias of a data variable.
-    x, y : str
-        Coordinates of runs. How many runs lack a value of either stands below the panels.
+    x, y : str, optional
+        Coordinates of runs; the dimensions of a sweep, else ``learning_rate`` and ``finetune_tokens``, when None.
+        How many runs lack a value of either stands below the panels.
     facet_by : str or None
         Coordinate with a panel for each value.
     reduce : callable
@@ -88,6 +89,7 @@ def plot_heatmap(
     >>> picture = plot_heatmap(ds.dde.sel(branch_point="", epochs=1), "arc_easy", backend="matplotlib")
     """
     name = metric_named(dataset, metric)
+    x, y = _places(dataset, x, y)
     known = [str(n) for n, c in dataset.coords.items() if set(c.dims) <= set(dataset["run_id"].dims)]
     check_names({"x": x, "y": y, "facet_by": facet_by}, known, "no coordinate of runs, so they can't be laid out by it")
     over = [average_over] if isinstance(average_over, str) else list(average_over)
@@ -107,6 +109,14 @@ def plot_heatmap(
     _check_mixtures(placed, keys, x, y, over)
     grids = _grids(placed, x, y, facet_by, dataset[name])
     return _drawn(dataset, name, grids, x, y, len(rows) - len(placed), backend_of(backend), columns, frame_size)
+
+
+def _places(dataset: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str]:
+    """Return the coordinates that a heat map is laid out by."""
+    swept = [str(d) for d in dataset["run_id"].dims if d not in ("lineage", "run", "replicate")]
+    usual = [*swept, "learning_rate", "finetune_tokens"]
+    across = x or next(name for name in usual if name != y)
+    return across, y or next(name for name in usual if name != across)
 
 
 @dataclass(frozen=True)

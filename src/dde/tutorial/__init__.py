@@ -153,7 +153,7 @@ def _truth_of_bases(seed: int, spec: SuiteSpec) -> pd.DataFrame:
 def open_lineages(
     size: str | SuiteSpec = "small",
     *,
-    seed: int = 0,
+    suite_seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = "data_cache",
     **kwargs: Any,
 ) -> xr.Dataset:
@@ -163,13 +163,13 @@ def open_lineages(
     ----------
     size : str or SuiteSpec
         See `make_suite`.
-    seed : int
-        See `make_suite`.
+    suite_seed : int
+        `seed` of `make_suite`: what the values of the suite are drawn with.
     cache_dir : path-like or None
         Folder that keeps the suite, under ``tutorial/``, and what is parsed from it. None keeps the suite in
         the system's temporary folder and caches nothing.
     **kwargs
-        For ``dde.open_lineages``: filters, metrics, grid and so on.
+        For ``dde.open_lineages``: filters (``seed=`` among them), metrics, grid and so on.
 
     Returns
     -------
@@ -179,7 +179,7 @@ def open_lineages(
     # Imported here: the package of readers must not be needed to make test data for it.
     import dde
 
-    target = _kept_suite(size, seed, cache_dir)
+    target = _kept_suite(size, suite_seed, cache_dir)
     opened: xr.Dataset = dde.open_lineages(
         str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs
     )
@@ -189,7 +189,7 @@ def open_lineages(
 def open_repository(
     size: str | SuiteSpec = "small",
     *,
-    seed: int = 0,
+    suite_seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = "data_cache",
     **kwargs: Any,
 ) -> RunRepository:
@@ -202,7 +202,7 @@ def open_repository(
     """
     import dde
 
-    target = _kept_suite(size, seed, cache_dir)
+    target = _kept_suite(size, suite_seed, cache_dir)
     suite = dde.DataDecideEvolved(str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs)
     return suite.repository
 
