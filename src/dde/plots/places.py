@@ -16,7 +16,7 @@ _PER_INCH = 106
 # Room beside and below a frame for what is written there, in inches.
 _BESIDE, _BELOW = 0.75, 0.92
 # Of the text of a label: the height of a line in inches, and the width of a letter in pixels.
-LINE_INCHES, _LETTER_PIXELS = 0.16, 6.1
+LINE_INCHES, _LETTER_PIXELS = 0.16, 6.3
 # A bold letter is two thirds as wide as it is high, of a type of one point.
 _TITLE_PIXELS = 0.98
 
@@ -46,7 +46,7 @@ class Axis:
 
         Examples
         --------
-        >>> Axis("piqa", "PIQA, primary metric, change from the base").fitted_label(150).splitlines()
+        >>> Axis("piqa", "PIQA, primary metric, change from the base").fitted_label(160).splitlines()
         ['PIQA, primary metric,', 'change from the base']
         """
         return "\n".join(textwrap.wrap(self.label, max(int(pixels / _LETTER_PIXELS), 12)))
