@@ -31,10 +31,15 @@ def sweep(suite: xr.Dataset) -> xr.Dataset:
 
 def tiles(figure: Any) -> list[dict[str, Any]]:
     """The cells of a heat map on a page."""
+    return shown(figure, "Quad", "count")
+
+
+def shown(figure: Any, glyph: str, column: str) -> list[dict[str, Any]]:
+    """What a page holds of glyphs of one kind, where it holds that column."""
     rows = []
-    for renderer in drawn(figure, "Quad"):
+    for renderer in drawn(figure, glyph):
         data = renderer.data_source.data
-        if "count" in data:
+        if column in data:
             rows += [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True)]
     return rows
 
@@ -171,12 +176,7 @@ def bases(suite: xr.Dataset) -> xr.Dataset:
 
 def points(figure: Any) -> list[dict[str, Any]]:
     """Points of a page that answer to the pointer."""
-    rows = []
-    for renderer in drawn(figure, "Scatter"):
-        data = renderer.data_source.data
-        if "run_id" in data:
-            rows += [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True)]
-    return rows
+    return shown(figure, "Scatter", "run_id")
 
 
 @pytest.mark.parametrize("x", ["cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params"])

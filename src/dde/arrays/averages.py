@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from dde.curves.grids import Points
 from dde.curves.statistics import STATISTICS, summarize
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.names import Metric, as_values, find_base_by_label
+from dde.relations.treatments import without_replicate
 
 __all__ = ["AVERAGED_OVER", "mean_over"]
 
@@ -30,7 +30,6 @@ __all__ = ["AVERAGED_OVER", "mean_over"]
 AVERAGED_OVER = "averaged_over"
 
 _MEMBER = "member"
-_REPLICATE = re.compile(r"#\d+$")
 # Coordinates that tell the members of a mean apart, and say nothing of it.
 _OF_MEMBERS = {"seed": ("seed", "seed_name"), "replicate": ("replicate",)}
 # How to have the dimension that members lie along.
@@ -117,9 +116,7 @@ class _Group:
         return f"{_MEMBER}_{self.dim}"
 
     def gather(self, variable: xr.Variable) -> xr.Variable:
-        """Return a variable with the members of each group along one more dimension."""
-        if self.dim not in variable.dims:
-            return variable
+        """Return a variable along the dimension with the members of each group along one more."""
         at = xr.Variable((self.dim, self.member), np.maximum(self.index, 0))
         return variable.isel({self.dim: at})
 
@@ -142,7 +139,7 @@ def _group(dataset: xr.Dataset, over: str) -> _Group:
     if not dataset.sizes[dim]:
         raise SelectionError(f"the Dataset holds no {dim}, so there is nothing to average over {over}. Select some.")
     values = [str(v) for v in dataset[dim].values]
-    names = [_without_seed(v) if over == "seed" else _REPLICATE.sub("", v) for v in values]
+    names = [_without_seed(v) if over == "seed" else without_replicate(v) for v in values]
     members: dict[str, list[int]] = {}
     for position, name in enumerate(names):
         members.setdefault(name, []).append(position)
@@ -197,7 +194,7 @@ class _Means:
 
     def _stacked(self, variable: xr.Variable, missing: Any) -> xr.Variable:
         """Return a variable with all members along one dimension, `missing` where a group has fewer."""
-        dims = [d for d in variable.dims if d != _MEMBER]
+        dims = variable.dims
         groups = [g for g in self.groups if g.dim in dims]
         there = xr.Variable((), True)
         for group in groups:

@@ -43,7 +43,6 @@ def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
     True
     """
     rule = resolve_axis(axis)
-    attrs = {"long_name": rule.label, "units": rule.units}
     if rule.name in dataset.coords:
         return dataset[rule.name]
     needed = {"": (), "lineage": ("n_params",), "run": ("branch_tokens", "end_tokens")}[rule.by]
@@ -64,4 +63,4 @@ def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
             start = branch.fillna(0.0)
             values = (tokens - start) / (end - start).where(end > start)
         values = values.where(values >= 0)
-    return values.rename(rule.name).assign_attrs(attrs)
+    return values.rename(rule.name).assign_attrs(rule.attrs)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.cube import TOKENS, keep_cube
-from dde.arrays.lazy import TOKENS_ATTRS, lazy_variable
+from dde.arrays.lazy import lazy_variable
 from dde.curves.alignment import Interpolation
 from dde.curves.axes import AXES, AxisRule, axis_lines, positions_on
 from dde.curves.grids import Points, TokenGrid
@@ -20,11 +20,8 @@ from dde.relations.registry import Registry
 from dde.relations.selection import Selection
 from dde.relations.treatments import PRETRAINING
 
-__all__ = ["COMPUTE_ATTRS", "attrs_of", "build_dataset", "positions_of"]
+__all__ = ["attrs_of", "build_dataset", "positions_of"]
 
-
-#: Attributes of the coordinate of compute.
-COMPUTE_ATTRS = {"long_name": AXES["cumulative_compute"].label, "units": AXES["cumulative_compute"].units}
 
 _RUN_ATTRS: dict[str, dict[str, str]] = {
     "run_type": {"long_name": "type of the run"},
@@ -190,7 +187,7 @@ def _coordinates(registry: Registry, selection: Selection, tokens: npt.NDArray[n
         "cumulative_tokens": xr.Variable(
             "cumulative_tokens",
             tokens,
-            TOKENS_ATTRS,
+            TOKENS.attrs,
         ),
         "params": xr.Variable("lineage", _texts([b.size.name for b in bases]), {"long_name": "model size"}),
         "data": xr.Variable("lineage", _texts([b.recipe.name for b in bases]), {"long_name": "data recipe"}),
@@ -206,7 +203,7 @@ def _coordinates(registry: Registry, selection: Selection, tokens: npt.NDArray[n
         "cumulative_compute": xr.Variable(
             ("lineage", "cumulative_tokens"),
             6.0 * n_params[:, None] * tokens[None, :],
-            COMPUTE_ATTRS,
+            AXES["cumulative_compute"].attrs,
         ),
     }
     coords |= _run_coordinates(registry, selection)

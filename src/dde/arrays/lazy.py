@@ -16,7 +16,7 @@ from dde.curves.axes import AxisRule
 from dde.curves.grids import Points
 from dde.names import Metric
 
-__all__ = ["DIMS", "TOKENS_ATTRS", "BlockArray", "MetricArray", "TokensArray", "lazy_tokens", "lazy_variable"]
+__all__ = ["DIMS", "BlockArray", "MetricArray", "TokensArray", "lazy_tokens", "lazy_variable"]
 
 #: Dimensions of a Dataset as it is opened, in order.
 DIMS = ("lineage", "run", "cumulative_tokens")
@@ -107,11 +107,7 @@ def lazy_tokens(
 ) -> xr.Variable:
     """Return the cumulative tokens of cells along an axis on which each run has its own."""
     array = TokensArray(cube, run_ids, points, rule)
-    return xr.Variable((*cells, rule.name), indexing.LazilyIndexedArray(array), TOKENS_ATTRS)
-
-
-#: Attributes of the coordinate of cumulative tokens.
-TOKENS_ATTRS = {"long_name": TOKENS.label, "units": TOKENS.units}
+    return xr.Variable((*cells, rule.name), indexing.LazilyIndexedArray(array), TOKENS.attrs)
 
 
 def _positions(key: Any, size: int) -> npt.NDArray[np.intp]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 
-from dde.errors import DdeWarning
+from dde.errors import warn_caller
 
 __all__ = ["warn_of_reductions"]
 
 
-def warn_of_reductions(reductions: Iterable[object], stacklevel: int = 5) -> None:
+def warn_of_reductions(reductions: Iterable[object]) -> None:
     """Warn when training losses of one view are reduced in different ways, such as ``sum`` and ``mean``.
 
     Parameters
@@ -18,8 +17,6 @@ def warn_of_reductions(reductions: Iterable[object], stacklevel: int = 5) -> Non
     reductions : iterable of str
         Values of the coordinate ``reduce_loss`` of the runs whose ``train_loss`` is shown or averaged; "" where
         there is no run, or nothing says.
-    stacklevel : int
-        As for :func:`warnings.warn`, from here on.
 
     Warns
     -----
@@ -28,9 +25,7 @@ def warn_of_reductions(reductions: Iterable[object], stacklevel: int = 5) -> Non
     """
     ways = sorted({str(r) for r in reductions} - {""})
     if len(ways) > 1:
-        warnings.warn(
+        warn_caller(
             f"the runs reduce train_loss in different ways ({', '.join(ways)}), so their values can't be compared. "
-            "Select one: ds.dde.sel(reduce_loss=...).",
-            DdeWarning,
-            stacklevel=stacklevel,
+            "Select one: ds.dde.sel(reduce_loss=...)."
         )

@@ -70,9 +70,8 @@ def final(dataset: xr.Dataset, metric: str | None = None) -> xr.DataArray:
     result = result.assign_coords(final_tokens=ends)
     if "n_params" in coords:
         compute = 6.0 * result["n_params"] * result["final_tokens"]
-        attrs = {"long_name": AXES["cumulative_compute"].label, "units": AXES["cumulative_compute"].units}
         result = result.assign_coords(final_compute=compute.transpose(*cells).variable.copy(deep=False))
-        result["final_compute"].attrs = attrs
+        result["final_compute"].attrs = AXES["cumulative_compute"].attrs
     return result
 
 

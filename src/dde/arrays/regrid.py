@@ -7,9 +7,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.cube import TOKENS, Cube, keep_cube
-from dde.arrays.dataset import COMPUTE_ATTRS, attrs_of, positions_of
+from dde.arrays.dataset import attrs_of, positions_of
 from dde.arrays.layout import axis_of, cell_dims, points_along, run_ids_along, spread
-from dde.arrays.lazy import TOKENS_ATTRS, lazy_tokens, lazy_variable
+from dde.arrays.lazy import lazy_tokens, lazy_variable
 from dde.arrays.provenance import cube_of
 from dde.arrays.untouched import source_of
 from dde.curves.alignment import Interpolation, Method, interpolate
@@ -165,7 +165,7 @@ def _coordinates(
     coords = {str(n): c.variable for n, c in dataset.coords.items() if old.name not in c.dims}
     coords.pop("cumulative_tokens", None)
     coords.pop("cumulative_compute", None)
-    coords[rule.name] = xr.Variable(rule.name, points, {"long_name": rule.label, "units": rule.units})
+    coords[rule.name] = xr.Variable(rule.name, points, rule.attrs)
     n_params = dataset["n_params"].variable
     if rule.by == "run":
         assert onto is not None
@@ -174,12 +174,12 @@ def _coordinates(
         dims = (*n_params.dims, rule.name)
         if rule.by == "lineage":
             tokens = tokens_at(points, 0.0, tokens_per_unit(rule, n_params.values[..., None]))
-            coords["cumulative_tokens"] = xr.Variable(dims, tokens, TOKENS_ATTRS)
+            coords["cumulative_tokens"] = xr.Variable(dims, tokens, TOKENS.attrs)
         else:
             tokens = np.broadcast_to(points.astype(np.int64), (*n_params.shape, len(points)))
         if rule.name != "cumulative_compute":
             compute = 6.0 * n_params.values[..., None] * tokens
-            coords["cumulative_compute"] = xr.Variable(dims, compute, COMPUTE_ATTRS)
+            coords["cumulative_compute"] = xr.Variable(dims, compute, AXES["cumulative_compute"].attrs)
     if onto is not None:
         coords["run_id"] = coords["run_id"].copy()
         coords["run_id"].attrs["dde_cube"] = onto.key

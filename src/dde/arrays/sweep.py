@@ -15,12 +15,12 @@ from dde.arrays.lazy import lazy_tokens, lazy_variable
 from dde.arrays.untouched import source_of
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 
-__all__ = ["sweep"]
+__all__ = ["IDENTITY", "sweep"]
 
 REPLICATE = "replicate"
-# Coordinates that say who had a treatment or how it is called, not what it was.
-_IDENTITY = {"run", REPLICATE, "run_id", "parent_run_id", "state", "branch_tokens", "end_tokens", "token_source"}
-_IDENTITY |= {"parent_evidence", "training_seed"}
+#: Coordinates that say who had a treatment or how it is called, not what it was.
+IDENTITY = {"run", REPLICATE, "run_id", "parent_run_id", "state", "branch_tokens", "end_tokens", "token_source"}
+IDENTITY |= {"parent_evidence", "training_seed"}
 
 
 def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
@@ -222,7 +222,7 @@ def _warn_of_mixtures(
     same_cell = np.diff(flat[order]) == 0
     differing = []
     for name, coordinate in dataset.coords.items():
-        if name in _IDENTITY or name in names or "run" not in coordinate.dims or not set(coordinate.dims) <= set(cells):
+        if name in IDENTITY or name in names or "run" not in coordinate.dims or not set(coordinate.dims) <= set(cells):
             continue
         code = _clustered(_along(coordinate, cells, dataset)).code[at][order]
         if (same_cell & (np.diff(code) != 0)).any():
@@ -238,7 +238,7 @@ def _warn_of_mixtures(
 
 def _given(dataset: xr.Dataset, cells: tuple[str, ...]) -> list[str]:
     names = [str(n) for n, c in dataset.coords.items() if "run" in c.dims and set(c.dims) <= set(cells)]
-    return [n for n in names if n not in _IDENTITY and (_clustered(_along(dataset[n], cells, dataset)).code >= 0).any()]
+    return [n for n in names if n not in IDENTITY and (_clustered(_along(dataset[n], cells, dataset)).code >= 0).any()]
 
 
 def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Dataset:
@@ -256,16 +256,17 @@ def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Da
         at = {"run": xr.Variable(new_cells, np.maximum(plan.position, 0))}
         if lineage is not None:
             at["lineage"] = xr.Variable(new_cells, np.broadcast_to(lineage, plan.position.shape))
-        picked = full.transpose(*cells, *others).isel(at)
+        picked: xr.Variable = full.transpose(*cells, *others).isel(at)
         text = variable.dtype.kind in "OTU"
         if not text and variable.dtype.kind != "f" and not there.all():
             picked = picked.astype(np.float64)
-        picked = picked.where(xr.Variable(new_cells, there), "" if text else np.nan)
+        picked = picked.where(xr.Variable(new_cells, there), "" if text else np.nan)  # type: ignore[no-untyped-call]
         if variable.chunks is not None:
             # Picking leaves chunks of any size, which Zarr has no room for.
             kept = {d: max(sizes) for d, sizes in zip(variable.dims, variable.chunks, strict=True) if d != "run"}
             picked = picked.chunk({d: kept.get(d, -1) for d in picked.dims})
-        return _with_attrs(picked, variable)
+        picked.attrs = dict(variable.attrs)
+        return picked
 
     run_ids = pick(dataset["run_id"].variable)
     rule = axis_of(dataset)
@@ -293,11 +294,6 @@ def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Da
             picked = pick(coordinate.variable)
             coords[str(name)] = _without_lineage(picked) if "lineage" not in coordinate.dims else picked
     return xr.Dataset(variables, coords, dict(dataset.attrs))
-
-
-def _with_attrs(picked: xr.Variable, variable: xr.Variable) -> xr.Variable:
-    picked.attrs = dict(variable.attrs)
-    return picked
 
 
 def _without_lineage(variable: xr.Variable) -> xr.Variable:

@@ -39,6 +39,11 @@ class AxisRule:
     by: Literal["", "lineage", "run"]
 
     @property
+    def attrs(self) -> dict[str, str]:
+        """Attributes of a coordinate of its points."""
+        return {"long_name": self.label, "units": self.units}
+
+    @property
     def is_whole(self) -> bool:
         """Whether its points are whole tokens."""
         return self.units == "tokens"
@@ -96,15 +101,17 @@ def axis_lines(registry: Registry, run_ids: Texts, rule: AxisRule) -> tuple[Floa
         Tokens, and tokens per unit of the axis. NaN where a run has no place on the axis: a pretraining run
         branches from nothing, and the share of a run whose end is unknown, or that is its branch, has no meaning.
     """
+    if not rule.by:
+        held = run_ids != ""
+        return np.where(held, 0.0, np.nan), np.where(held, 1.0, np.nan)
     offset, scale = np.full(run_ids.shape, np.nan), np.full(run_ids.shape, np.nan)
     for at in np.ndindex(run_ids.shape):
         run_id = str(run_ids[at])
         if not run_id:
             continue
-        if rule.by != "run":
-            offset[at], scale[at] = 0.0, 1.0
-            if rule.by == "lineage":
-                scale[at] = tokens_per_unit(rule, registry.bases[registry.chain(run_id)[0]].size.n_params)
+        if rule.by == "lineage":
+            offset[at] = 0.0
+            scale[at] = tokens_per_unit(rule, registry.bases[registry.chain(run_id)[0]].size.n_params)
             continue
         placed = registry.placed.get(run_id)
         start = 0 if placed is None else placed.branch_tokens

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import tempfile
 import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,7 +18,7 @@ from dde.errors import DdeWarning
 from dde.explore.listing import run_table
 from dde.explore.selection import Choices, apply, plot_options
 from dde.plots.curves import curve_panels
-from dde.plots.files import save_picture
+from dde.plots.files import png_bytes, svg_bytes
 from dde.plots.segments import OBSERVED, Segment
 
 __all__ = ["Drawing", "Loaded", "draw", "highlight", "picture_bytes", "table_bytes"]
@@ -110,24 +108,9 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
 
 def picture_bytes(drawing: Drawing, suffix: str) -> bytes:
     """Return the picture as matplotlib draws it for print: ``.png``, or ``.svg`` with its text as text."""
-    import matplotlib
-
-    with _ONE_AT_A_TIME, _same_backend_after(), tempfile.TemporaryDirectory() as folder:
+    with _ONE_AT_A_TIME, _same_backend_after():
         picture = drawing.shown.dde.plot(**plot_options(drawing.choices), backend="matplotlib")
-        if suffix == ".png":
-            return save_picture(picture, Path(folder) / "picture.png").read_bytes()
-        import holoviews as hv
-        import matplotlib.pyplot as plt
-
-        # The salt, so that the same picture gives the same file.
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dde"}):
-            figure = hv.render(picture, backend="matplotlib")
-            written = io.BytesIO()
-            figure.savefig(
-                written, format="svg", bbox_inches="tight", pad_inches=0.15, facecolor="white", metadata={"Date": None}
-            )
-            plt.close(figure)
-        return written.getvalue()
+        return png_bytes(picture) if suffix == ".png" else svg_bytes(picture)
 
 
 def table_bytes(drawing: Drawing) -> bytes:

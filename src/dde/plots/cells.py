@@ -12,8 +12,9 @@ import xarray as xr
 
 from dde.arrays.averages import AVERAGED_OVER
 from dde.arrays.combine import with_object_text
-from dde.arrays.layout import axis_of
+from dde.arrays.layout import axis_of, spread
 from dde.arrays.provenance import CHECKPOINT_TYPES, checkpoint_type, support
+from dde.curves.alignment import INTERPOLATED, OBSERVED
 from dde.curves.axes import AXES
 from dde.errors import SelectionError, SourceError
 from dde.relations.treatments import PRETRAINING
@@ -22,8 +23,6 @@ __all__ = ["BASE", "INTERPOLATED", "OBSERVED", "OUTSIDE", "Cells", "kinds_of", "
 
 Floats = npt.NDArray[np.float64]
 
-#: Codes of support.
-OBSERVED, INTERPOLATED = 1, 2
 #: Codes of what was training.
 OUTSIDE, BASE = 0, CHECKPOINT_TYPES.index(PRETRAINING)
 
@@ -96,18 +95,12 @@ class Cells:
 
     def spread(self, array: xr.DataArray) -> npt.NDArray[Any]:
         """Return values as (lineage, run, point)."""
-        wide = _spread(array, {**self.sizes, self.axis: self.points})
+        wide = spread(array.variable, {**self.sizes, self.axis: self.points})
         return wide.reshape(self.lineages, self._runs, self.points)
 
     def spread_runs(self, array: xr.DataArray) -> npt.NDArray[Any]:
         """Return values as (lineage, run)."""
-        return _spread(array, self.sizes).reshape(self.lineages, self._runs)
-
-
-def _spread(array: xr.DataArray, sizes: Mapping[str, int]) -> npt.NDArray[Any]:
-    """Return values over the dimensions `sizes`, also where some were selected away or never there."""
-    broadcast: xr.Variable = array.variable.set_dims(dict(sizes))  # type: ignore[no-untyped-call]
-    return np.asarray(broadcast.transpose(*sizes).values)
+        return spread(array.variable, self.sizes).reshape(self.lineages, self._runs)
 
 
 def support_of(cells: Cells, metric: str) -> npt.NDArray[np.int8]:

@@ -11,7 +11,7 @@ from dde.errors import UnknownNameError, near_names
 from dde.names import find_base_by_label
 from dde.plots.colours import is_given, label_of
 
-__all__ = ["check_names", "facet_title", "lineage_title", "task_of"]
+__all__ = ["check_names", "facet_title", "lineage_title", "run_coordinates", "task_of"]
 
 
 def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str) -> None:
@@ -27,6 +27,11 @@ def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str
             raise UnknownNameError(
                 f"{argument}={name!r} is {why}.{near_names(name, known)} There are {', '.join(known)}."
             )
+
+
+def run_coordinates(dataset: xr.Dataset) -> list[str]:
+    """Return the coordinates that whole runs have, by name."""
+    return [str(n) for n, c in dataset.coords.items() if set(c.dims) <= set(dataset["run_id"].dims)]
 
 
 def lineage_title(facts: Mapping[Any, Any]) -> str:

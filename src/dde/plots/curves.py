@@ -292,7 +292,7 @@ def _check_count(facet_by: str | None, facets: int, width: int) -> None:
 def _warn(dataset: xr.Dataset, segments: dict[str, list[Segment]], x: str, log_y: bool) -> None:
     if "train_loss" in segments:
         reductions = (s.facts.get("reduce_loss", "") for s in segments["train_loss"] if not s.is_base)
-        warn_of_reductions(reductions, stacklevel=5)
+        warn_of_reductions(reductions)
     if not log_y:
         return
     for metric in segments:

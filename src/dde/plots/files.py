@@ -10,7 +10,7 @@ from typing import Any
 from dde.errors import SelectionError
 from dde.plots.backends import BackendName, backend_of
 
-__all__ = ["save_page", "save_picture"]
+__all__ = ["png_bytes", "save_page", "save_picture", "svg_bytes"]
 
 _PAGE = """
 {% block postamble %}
@@ -79,22 +79,40 @@ def save_picture(picture: Any, path: str | os.PathLike[str], dpi: int = 150) -> 
     Path
         The file.
     """
+    return _replace(Path(path), png_bytes(picture, dpi))
+
+
+def png_bytes(picture: Any, dpi: int = 150) -> bytes:
+    """Return a picture drawn with matplotlib as a PNG, in a palette of 256 colours."""
+    from PIL import Image
+
+    # A third of the size, and nothing that can be seen is lost: pictures here are lines on white.
+    with Image.open(io.BytesIO(_printed(picture, format="png", dpi=dpi))) as image:
+        packed = io.BytesIO()
+        image.convert("RGB").quantize(256).save(packed, "PNG", optimize=True)
+    return packed.getvalue()
+
+
+def svg_bytes(picture: Any) -> bytes:
+    """Return a picture drawn with matplotlib as an SVG with its text as text; the same picture gives the same bytes."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dde"}):
+        return _printed(picture, format="svg", metadata={"Date": None})
+
+
+def _printed(picture: Any, **options: Any) -> bytes:
     backend_of("matplotlib")
     _check_backend(picture, "matplotlib", "save_page writes one that was drawn with Bokeh")
     import holoviews as hv
     import matplotlib.pyplot as plt
-    from PIL import Image
 
     # hv.render draws it twice.
     figure = hv.renderer("matplotlib").get_plot(picture).state
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=dpi, bbox_inches="tight", pad_inches=0.15, facecolor="white")
+    figure.savefig(drawn, bbox_inches="tight", pad_inches=0.15, facecolor="white", **options)
     plt.close(figure)
-    # A third of the size, and nothing that can be seen is lost: pictures here are lines on white.
-    with Image.open(drawn) as image:
-        packed = io.BytesIO()
-        image.convert("RGB").quantize(256).save(packed, "PNG", optimize=True)
-    return _replace(Path(path), packed.getvalue())
+    return drawn.getvalue()
 
 
 def _check_backend(picture: Any, wanted: BackendName, otherwise: str) -> None:

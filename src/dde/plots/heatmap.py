@@ -17,7 +17,7 @@ from dde.errors import SelectionError
 from dde.plots.axes import axis_label, short_number
 from dde.plots.backends import Backend, BackendName, backend_of
 from dde.plots.colours import is_given, label_of, shades, sorted_values, text_colour
-from dde.plots.coordinates import check_names, facet_title, task_of
+from dde.plots.coordinates import check_names, facet_title, run_coordinates, task_of
 from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
 from dde.plots.panels import framed
 from dde.plots.places import LINE_INCHES, Axis, Frame, Place, arrange, title_points
@@ -90,7 +90,7 @@ def plot_heatmap(
     """
     name = metric_named(dataset, metric)
     x, y = _places(dataset, x, y)
-    known = [str(n) for n, c in dataset.coords.items() if set(c.dims) <= set(dataset["run_id"].dims)]
+    known = run_coordinates(dataset)
     check_names({"x": x, "y": y, "facet_by": facet_by}, known, "no coordinate of runs, so they can't be laid out by it")
     over = [average_over] if isinstance(average_over, str) else list(average_over)
     for one in over:
@@ -104,7 +104,7 @@ def plot_heatmap(
             "Choose other coordinates or a metric that the runs have."
         )
     if name == "train_loss":
-        warn_of_reductions(placed.get("reduce_loss", ()), stacklevel=4)
+        warn_of_reductions(placed.get("reduce_loss", ()))
     keys = [*([facet_by] if facet_by else []), y, x]
     _check_mixtures(placed, keys, x, y, over)
     grids = _grids(placed, x, y, facet_by, dataset[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,19 +10,20 @@ import pandas as pd
 import xarray as xr
 
 from dde.arrays.combine import with_object_text
+from dde.arrays.layout import spread
+from dde.arrays.sweep import IDENTITY
 from dde.plots.colours import is_given
+from dde.relations.treatments import without_replicate
 
-__all__ = ["Reduce", "differing", "run_rows", "treatment_of", "varies"]
+__all__ = ["Reduce", "differing", "run_rows", "varies"]
 
 #: What gives each run one value: a Dataset and a metric in, an array over the runs out.
 Reduce = Callable[[xr.Dataset, str], xr.DataArray]
 
-_REPLICATE = re.compile(r"#\d+$")
 # Coordinates that say which run it is, not what was done; and those that follow from others.
-_IDENTITY = {
-    "run", "run_id", "parent_run_id", "replicate", "state", "branch_tokens", "end_tokens", "token_source",
-    "parent_evidence", "training_seed", "final_tokens", "final_compute", "n_params", "seed_name", "recipe_family",
-    "posttraining_method", "lineage", "value", "n_members",
+_IDENTITY = IDENTITY | {
+    "final_tokens", "final_compute", "n_params", "seed_name", "recipe_family", "posttraining_method", "lineage",
+    "value", "n_members",
 }  # fmt: skip
 
 
@@ -36,24 +36,12 @@ def run_rows(values: xr.DataArray) -> pd.DataFrame:
         One value per run; any dimensions of runs, such as ``(lineage, run)`` or those of a sweep.
     """
     values = with_object_text(values.to_dataset(name="value"))["value"]
-    sizes = dict(values.sizes)
+    sizes = {str(d): n for d, n in values.sizes.items()}
     columns: dict[str, Any] = {"value": np.asarray(values.values, np.float64).ravel()}
     for name, coordinate in values.coords.items():
-        wide: Any = coordinate.variable.set_dims(sizes)
-        columns[str(name)] = np.asarray(wide.transpose(*sizes).values).ravel()
+        columns[str(name)] = spread(coordinate.variable, sizes).ravel()
     rows = pd.DataFrame(columns)
     return rows[rows["run_id"] != ""].reset_index(drop=True)
-
-
-def treatment_of(run: object) -> str:
-    """Return the label of a run without the number that tells repetitions apart.
-
-    Examples
-    --------
-    >>> treatment_of("sft_lr=5e-05_fullx2#2")
-    'sft_lr=5e-05_fullx2'
-    """
-    return _REPLICATE.sub("", str(run))
 
 
 def varies(values: Iterable[Any]) -> bool:
@@ -78,11 +66,11 @@ def differing(groups: Iterable[pd.DataFrame], over: Sequence[str] = ()) -> dict[
     """
     found: dict[str, list[Any]] = {}
     for group in groups:
-        if len(group) < 2 or not varies(zip(group["lineage"], map(treatment_of, group["run"]), strict=True)):
+        if len(group) < 2 or not varies(zip(group["lineage"], map(without_replicate, group["run"]), strict=True)):
             continue
         names = [n for n in group.columns if n not in _IDENTITY and varies(group[n])]
         if not names:
-            names = ["run"] if varies(map(treatment_of, group["run"])) else []
+            names = ["run"] if varies(map(without_replicate, group["run"])) else []
         for name in names:
             if name not in over:
                 known = found.setdefault(name, [])

@@ -29,11 +29,12 @@ from dde.plots.colours import (
     markers_of,
     sorted_values,
 )
-from dde.plots.coordinates import check_names, facet_title
+from dde.plots.coordinates import check_names, facet_title, run_coordinates
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, framed
 from dde.plots.places import Axis, Frame, arrange, places_of
-from dde.plots.run_rows import Reduce, run_rows, treatment_of
+from dde.plots.run_rows import Reduce, run_rows
+from dde.relations.treatments import without_replicate
 
 __all__ = ["SCALES", "plot_scaling"]
 
@@ -108,7 +109,7 @@ def plot_scaling(
     >>> picture = plot_scaling(ds.dde.sel(run="pretraining"), "arc_easy", backend="matplotlib")
     """
     name = metric_named(dataset, metric)
-    known = [str(n) for n, c in dataset.coords.items() if set(c.dims) <= set(dataset["run_id"].dims)]
+    known = run_coordinates(dataset)
     check_names({"x": x}, SCALES, "nothing that a final value can be drawn against")
     by = {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by}
     check_names(by, known, "no coordinate of runs, so they can't be told apart by it")
@@ -124,7 +125,7 @@ def plot_scaling(
             "repository.coverage() says what each run has."
         )
     if name == "train_loss" and "reduce_loss" in rows:
-        warn_of_reductions(rows["reduce_loss"], stacklevel=4)
+        warn_of_reductions(rows["reduce_loss"])
     look = _look(rows, dataset, hue_by, style_by, backend)
     return _drawn(
         rows, dataset, name, x, look, facet_by, band, (log_x, log_y), backend_of(backend), columns, frame_size
@@ -237,7 +238,7 @@ def _lines(rows: pd.DataFrame, look: _Look, band: str | None) -> list[_Line]:
     # What makes a line: recipe and treatment, whatever the colour; and each seed where they are not averaged.
     own = ["data", "seed"] if band is None else ["data"]
     keys = [rows[n].to_numpy() for n in own if n in rows]
-    treatment = rows["run"].map(treatment_of if band else str).to_numpy()
+    treatment = rows["run"].map(without_replicate if band else str).to_numpy()
     lines = []
     for _, line in rows.groupby([*keys, treatment], sort=False):
         sizes = [part for _, size in line.groupby("n_params", sort=True) for part in _at_one_place(size)]
@@ -284,11 +285,11 @@ def _elements(
     groups: dict[tuple[str, bool], list[Any]] = {}
     averaged = {(line.first["lineage"], line.first["run"]): line.most > 1 for line in lines}
     several = {
-        key for key, group in rows.groupby([rows["n_params"], rows.get("data"), rows["run"].map(treatment_of)])
+        key for key, group in rows.groupby([rows["n_params"], rows.get("data"), rows["run"].map(without_replicate)])
         if len(group) > 1
     } if any(averaged.values()) else set()  # fmt: skip
     for row in rows.to_dict("records"):
-        key = (row["n_params"], row.get("data"), treatment_of(row["run"]))
+        key = (row["n_params"], row.get("data"), without_replicate(row["run"]))
         tokens = short_number(row["final_tokens"])
         point = (row["place"], row["value"], look.colour(row), row["run"], row["run_id"], row["lineage"], tokens)
         groups.setdefault((look.marker(row), key in several), []).append(point)

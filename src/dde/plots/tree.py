@@ -84,7 +84,7 @@ def plot_tree(
         values, label = reduce(dataset, name), axis_label(dataset[name])
     rows = run_rows(values)
     if metric is not None and name == "train_loss":
-        warn_of_reductions(rows.loc[rows["value"].notna()].get("reduce_loss", ()), stacklevel=4)
+        warn_of_reductions(rows.loc[rows["value"].notna()].get("reduce_loss", ()))
     members = find_members(dataset, rows)
     if not members or len(members) > _MOST_ROWS:
         raise SelectionError(

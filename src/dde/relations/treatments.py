@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,12 @@ import numpy as np
 from dde.relations.evidence import Evidence
 from dde.relations.parents import Parentage
 
-__all__ = ["PRETRAINING", "Treatment", "number_replicates", "treatment_of"]
+__all__ = ["PRETRAINING", "Treatment", "number_replicates", "treatment_of", "without_replicate"]
 
 #: Run type and run label of a base.
 PRETRAINING = "pretraining"
 
+_REPLICATE = re.compile(r"#\d+$")
 _SHORT = {"supervised_ft": "sft"}
 
 
@@ -102,6 +104,17 @@ def _exact(number: float) -> str:
     if float(short) == number:
         return short
     return str(int(number)) if number.is_integer() else repr(number)
+
+
+def without_replicate(label: object) -> str:
+    """Return the label of a run without the number that tells repetitions apart.
+
+    Examples
+    --------
+    >>> without_replicate("sft_lr=5e-05_fullx2#2")
+    'sft_lr=5e-05_fullx2'
+    """
+    return _REPLICATE.sub("", str(label))
 
 
 def number_replicates(
