@@ -1,0 +1,96 @@
+"""Kernels in C: parsing of dict texts, exact means, alignment. Without them NumPy does the same, more slowly.
+
+They are compiled when the package is installed, and called through ctypes, which lets other threads run meanwhile.
+Each caller keeps its NumPy form beside the call: it serves where nothing could be compiled, and tests hold the two
+against each other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Alignment", "address", "library"]
+
+_Pointer = ctypes.c_void_p
+_Count = ctypes.c_int64
+
+# The least and the largest power of ten that a double can be a multiple of; as in numbers.h.
+_POWERS = (-342, 308)
+
+
+class Alignment(ctypes.Structure):
+    """What ``dde_align`` is told; fields as in curves.c."""
+
+    _fields_ = (
+        ("n_runs", _Count),
+        ("parent", _Pointer),
+        ("branch", _Pointer),
+        ("offsets", _Pointer),
+        ("tokens", _Pointer),
+        ("log_tokens", _Pointer),
+        ("values", _Pointer),
+        ("n_points", _Count),
+        ("grid", _Pointer),
+        ("grid_as_double", _Pointer),
+        ("log_grid", _Pointer),
+        ("method", ctypes.c_int32),
+        ("joins", ctypes.c_int32),
+        ("bridges", ctypes.c_int32),
+        ("max_gap", _Count),
+        ("out", _Pointer),
+        ("codes", _Pointer),
+    )
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled kernels, or None where there are none; ``DDE_NATIVE=0`` does without them."""
+    if os.environ.get("DDE_NATIVE", "1") == "0":
+        return None
+    path = Path(__file__).with_name(f"kernels.{'dll' if os.name == 'nt' else 'so'}")
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError:
+        # Not compiled, or for another machine.
+        return None
+    loaded.dde_set_powers.argtypes = [_Pointer]
+    loaded.dde_set_powers.restype = None
+    loaded.dde_parse_dicts.argtypes = [
+        *[_Pointer, _Pointer, _Count, _Pointer, _Pointer, ctypes.c_int32],
+        *[_Pointer, _Pointer, _Count, _Pointer],
+    ]
+    loaded.dde_parse_dicts.restype = _Count
+    loaded.dde_exact_means.argtypes = [_Pointer, _Count, _Count, _Count, _Pointer]
+    loaded.dde_exact_means.restype = None
+    loaded.dde_transpose.argtypes = [_Pointer, _Count, _Count, _Count, _Pointer, _Count]
+    loaded.dde_transpose.restype = None
+    loaded.dde_align.argtypes = [ctypes.POINTER(Alignment), ctypes.c_int32, ctypes.c_int32, *[_Pointer] * 4]
+    loaded.dde_align.restype = None
+    loaded.dde_set_powers(address(_powers_of_five()))
+    return loaded
+
+
+def address(array: npt.NDArray[np.generic]) -> int:
+    """Return where the numbers of a contiguous array lie; the array must outlive the call that is given it."""
+    return int(array.ctypes.data)
+
+
+def _powers_of_five() -> npt.NDArray[np.uint64]:
+    """Return the 128 leading bits of 5^q, more significant half first, for every q that a double can need."""
+    least, largest = _POWERS
+    halves: list[tuple[int, int]] = []
+    for q in range(least, largest + 1):
+        power = 5 ** abs(q)
+        if q >= 0:
+            bits = power << 128 >> power.bit_length()
+        else:
+            # 2^(127 + b) / 5^-q has 128 bits, where 5^-q has b of them.
+            bits = (1 << (127 + power.bit_length())) // power
+        halves.append((bits >> 64, bits & (2**64 - 1)))
+    return np.array(halves, np.uint64)

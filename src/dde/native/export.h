@@ -1,0 +1,10 @@
+#ifndef DDE_EXPORT_H
+#define DDE_EXPORT_H
+
+#if defined(_WIN32)
+#define DDE_EXPORT __declspec(dllexport)
+#else
+#define DDE_EXPORT __attribute__((visibility("default")))
+#endif
+
+#endif

@@ -1,0 +1,68 @@
+"""Compiles the kernels when a wheel or an editable install is made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+_FOLDER = Path(__file__).parent
+_SOURCES = ("curves.c", "dict_text.c", "means.c")
+# Contracted multiplications and additions would round differently on machines that have them.
+_FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno")
+
+
+class KernelHook(BuildHookInterface[Any]):
+    """Adds the compiled kernels to a wheel; without them the same is done in NumPy.
+
+    ``DDE_NATIVE=0`` leaves them out.
+    """
+
+    PLUGIN_NAME = "custom"
+
+    def dependencies(self) -> list[str]:
+        """Return what compiles where the machine has no compiler: one that is installed as a package."""
+        return [] if _is_off() or _system_compiler() else ["ziglang>=0.13"]
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and mark the wheel as one of this platform."""
+        if self.target_name != "wheel" or _is_off():
+            return
+        compiler = _system_compiler() or [sys.executable, "-m", "ziglang", "cc"]
+        library = _FOLDER / f"kernels.{'dll' if os.name == 'nt' else 'so'}"
+        made = library.with_name(f"{library.name}.{os.getpid()}")
+        math = [] if os.name == "nt" else ["-lm"]
+        try:
+            command = [*compiler, *_FLAGS, *(str(_FOLDER / s) for s in _SOURCES), *math, "-o", str(made)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                # Everything works without them, a few times slower.
+                self.app.display_warning(f"the kernels were not compiled; NumPy does their work: {done.stderr}")
+                return
+            # A process that has the old library open keeps it.
+            os.replace(made, library)
+        finally:
+            made.unlink(missing_ok=True)
+        build_data["pure_python"] = False
+        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["tag"] = f"py3-none-{platform}"
+        build_data["artifacts"].append(f"/src/dde/native/{library.name}")
+
+
+def _is_off() -> bool:
+    return os.environ.get("DDE_NATIVE", "1") == "0"
+
+
+def _system_compiler() -> list[str]:
+    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+        # A compiler may be told with options of its own.
+        command = name.split()
+        if command and shutil.which(command[0]):
+            return command
+    return []
