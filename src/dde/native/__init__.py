@@ -82,7 +82,11 @@ def address(array: npt.NDArray[np.generic]) -> int:
 
 
 def _powers_of_five() -> npt.NDArray[np.uint64]:
-    """Return the 128 leading bits of 5^q, more significant half first, for every q that a double can need."""
+    """Return the 128 leading bits of 5^q, more significant half first, for every q that a double can need.
+
+    They are cut off, but rounded up from -27 to -1: there 5^-q has fewer than 64 bits and divides some numbers of 64
+    bits exactly, whose product must not come out below the exact result.
+    """
     least, largest = _POWERS
     halves: list[tuple[int, int]] = []
     for q in range(least, largest + 1):
@@ -91,6 +95,6 @@ def _powers_of_five() -> npt.NDArray[np.uint64]:
             bits = power << 128 >> power.bit_length()
         else:
             # 2^(127 + b) / 5^-q has 128 bits, where 5^-q has b of them.
-            bits = (1 << (127 + power.bit_length())) // power
+            bits = (1 << (127 + power.bit_length())) // power + (q >= -27)
         halves.append((bits >> 64, bits & (2**64 - 1)))
     return np.array(halves, np.uint64)

@@ -1,9 +1,9 @@
 /* Decimal text to the nearest double, without locale, allocation or a copy of the text.
 
    Up to 19 significant digits are read as a whole number w and a power of ten q. Where both are small one operation
-   rounds correctly (Clinger 1990); elsewhere w times a 128-bit power of five decides (Lemire 2021, "Number parsing at
-   a gigabyte per second"), except where the product lies so near the middle between two doubles that its error
-   matters: then, and beyond the range of normal doubles, the caller is told to read the text by other means. */
+   rounds correctly (Clinger 1990); elsewhere w times a 128-bit power of five does (Lemire 2021, "Number parsing at a
+   gigabyte per second"; that it always does: Mushtak and Lemire 2023, "Fast number parsing without fallback"). More
+   digits, and numbers beyond the range of normal doubles, are for the caller to read by other means. */
 
 #ifndef DDE_NUMBERS_H
 #define DDE_NUMBERS_H
@@ -18,7 +18,8 @@
 
 enum { DDE_POWER_MIN = -342, DDE_POWER_MAX = 308 };
 
-/* Most significant and less significant 64 bits of 5^q, cut off behind 128 bits; q from DDE_POWER_MIN on. */
+/* More and less significant half of the 128 leading bits of 5^q, q from DDE_POWER_MIN on; cut off, but rounded up from
+   -27 to -1, where products may be exact. */
 extern uint64_t dde_powers_of_five[DDE_POWER_MAX - DDE_POWER_MIN + 1][2];
 
 static inline bool dde_is_digit(uint8_t c) { return (uint8_t)(c - '0') < 10; }
@@ -54,11 +55,6 @@ static inline const uint8_t *dde_digits(const uint8_t *p, const uint8_t *end, ui
 static inline bool dde_scaled(uint64_t w, int64_t q, double *value) {
     static const double exact[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-    /* Whole numbers are written with a fraction, 5370398386766039.0: that zero alone would make them inexact. */
-    while (w > (1ull << 53) && q < 0 && w % 10 == 0) {
-        w /= 10;
-        q++;
-    }
     if (w <= (1ull << 53) && q >= -22 && q <= 22) {
         *value = q < 0 ? (double)w / exact[-q] : (double)w * exact[q];
         return true;
@@ -69,25 +65,25 @@ static inline bool dde_scaled(uint64_t w, int64_t q, double *value) {
     const uint64_t *power = dde_powers_of_five[q - DDE_POWER_MIN];
     const unsigned __int128 product = (unsigned __int128)w * power[0];
     uint64_t high = (uint64_t)(product >> 64), low = (uint64_t)product;
-    /* The true product is larger by less than w: does that carry into the bits that count? */
-    if ((high & 0x1FF) == 0x1FF && low + w < w) {
-        const unsigned __int128 rest = (unsigned __int128)w * power[1];
-        const uint64_t carried = low + (uint64_t)(rest >> 64);
-        if (carried < low) high++;
-        if ((high & 0x1FF) == 0x1FF && carried == UINT64_MAX && (uint64_t)rest + w < w) return false;
-        low = carried;
+    /* Where what was cut off could carry into the bits that count, the rest of the power is multiplied, too. */
+    if ((high & 0x1FF) == 0x1FF) {
+        const uint64_t rest = (uint64_t)(((unsigned __int128)w * power[1]) >> 64);
+        low += rest;
+        if (low < rest) high++;
     }
-    const unsigned top = (unsigned)(high >> 63);
-    uint64_t mantissa = high >> (top + 9);
+    const unsigned top = (unsigned)(high >> 63), dropped = top + 9;
+    uint64_t mantissa = high >> dropped;
     /* 217706 / 2^16 is log2(10), to the digits that these powers need. */
     int64_t exponent = ((217706 * q) >> 16) + 1023 + 64 - zeros - (int64_t)(1 - top);
-    if (low == 0 && (high & 0x1FF) == 0 && (mantissa & 3) == 1) return false;
+    if (exponent < 1) return false;
+    /* Only within these powers can a number of 64 bits lie in the very middle: then the even neighbour is nearest. */
+    if (low <= 1 && q >= -4 && q <= 23 && (mantissa & 3) == 1 && mantissa << dropped == high) mantissa &= ~1ull;
     mantissa = (mantissa + (mantissa & 1)) >> 1;
     if (mantissa >> 53) {
         mantissa >>= 1;
         exponent++;
     }
-    if (exponent < 1 || exponent > 2046) return false;
+    if (exponent > 2046) return false;
     const uint64_t bits = ((uint64_t)exponent << 52) | (mantissa & 0x000FFFFFFFFFFFFFull);
     memcpy(value, &bits, 8);
     return true;
