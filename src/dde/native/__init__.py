@@ -61,16 +61,26 @@ def library() -> ctypes.CDLL | None:
         return None
     loaded.dde_set_powers.argtypes = [_Pointer]
     loaded.dde_set_powers.restype = None
-    loaded.dde_parse_dicts.argtypes = [
-        *[_Pointer, _Pointer, _Count, _Pointer, _Pointer, ctypes.c_int32],
-        *[_Pointer, _Pointer, _Count, _Pointer],
-    ]
+    texts, keys, places = (
+        (_Pointer, _Pointer, _Count),
+        (_Pointer, _Pointer, ctypes.c_int32),
+        (_Pointer, _Pointer, _Count),
+    )
+    loaded.dde_parse_dicts.argtypes = (*texts, *keys, *places, _Pointer)
     loaded.dde_parse_dicts.restype = _Count
     loaded.dde_exact_means.argtypes = [_Pointer, _Count, _Count, _Count, _Pointer]
     loaded.dde_exact_means.restype = None
     loaded.dde_transpose.argtypes = [_Pointer, _Count, _Count, _Count, _Pointer, _Count]
     loaded.dde_transpose.restype = None
-    loaded.dde_align.argtypes = [ctypes.POINTER(Alignment), ctypes.c_int32, ctypes.c_int32, *[_Pointer] * 4]
+    loaded.dde_align.argtypes = [
+        ctypes.POINTER(Alignment),
+        ctypes.c_int32,
+        ctypes.c_int32,
+        _Pointer,
+        _Pointer,
+        _Pointer,
+        _Pointer,
+    ]
     loaded.dde_align.restype = None
     loaded.dde_set_powers(address(_powers_of_five()))
     return loaded
@@ -91,10 +101,8 @@ def _powers_of_five() -> npt.NDArray[np.uint64]:
     halves: list[tuple[int, int]] = []
     for q in range(least, largest + 1):
         power = 5 ** abs(q)
-        if q >= 0:
-            bits = power << 128 >> power.bit_length()
-        else:
-            # 2^(127 + b) / 5^-q has 128 bits, where 5^-q has b of them.
-            bits = (1 << (127 + power.bit_length())) // power + (q >= -27)
+        width = power.bit_length()
+        # 2^(127 + b) / 5^-q has 128 bits, where 5^-q has b of them.
+        bits = power << 128 >> width if q >= 0 else (1 << (127 + width)) // power + (q >= -27)
         halves.append((bits >> 64, bits & (2**64 - 1)))
     return np.array(halves, np.uint64)

@@ -18,7 +18,8 @@ import pandas as pd
 from dde.errors import SourceError, UnknownNameError, near_names
 from dde.names import Base, Metric, choose_bases, parse_metric, suite_order, training_flops
 from dde.sources.connection import redact
-from dde.sources.evaluation_tables import DictTable, EvaluationTable, OnError, WideTable
+from dde.sources.dict_tables import DictTable
+from dde.sources.evaluation_tables import EvaluationTable, OnError, WideTable
 from dde.sources.protocols import History
 from dde.sources.row_index import IndexHead, RowIndex
 from dde.sources.table_files import TableFile, find_table_files, missing_shards
@@ -248,19 +249,21 @@ class DataDecide:
             `run` indexes `bases`; rows are ordered by run, then step, and hold at least one table row each.
             `values` are keyed by the metrics' names.
         """
-        parts: list[tuple[npt.NDArray[np.int64], list[Metric], npt.NDArray[np.float64]]] = []
+        parts: list[tuple[npt.NDArray[np.int64], list[Metric], list[npt.NDArray[np.float64]]]] = []
         for table in self._tables:
             held = [m for m in metrics if self._holder(m) is table]
             if held:
                 base, step, values = table.evaluations(bases, held)
                 parts.append(((base << 32) | step, held, values))
         keys = np.unique(np.concatenate([p[0] for p in parts])) if parts else np.empty(0, np.int64)
-        out = {m.name: np.full(len(keys), np.nan) for m in metrics}
+        out: dict[str, npt.NDArray[np.float64]] = {}
         for key, held, values in parts:
+            whole = np.array_equal(key, keys)
             at = np.searchsorted(keys, key)
-            for column, metric in enumerate(held):
-                out[metric.name][at] = values[:, column]
-        return History((keys >> 32).astype(np.int32), keys & 0xFFFFFFFF, out)
+            for metric, own in zip(held, values, strict=True):
+                out[metric.name] = own if whole else scattered(own, at, len(keys))
+        found = {m.name: out[m.name] if m.name in out else np.full(len(keys), np.nan) for m in metrics}
+        return History((keys >> 32).astype(np.int32), keys & 0xFFFFFFFF, found)
 
     def select_subset(
         self,
@@ -344,3 +347,16 @@ def _hint(data_dir: str) -> str:
     if names & {"runs_metadata.parquet", "runs_history.parquet", "runs.jsonl", "history.jsonl"}:
         return " It looks like an export of W&B runs: pass it as the second argument, db."
     return ""
+
+
+def scattered(values: npt.NDArray[np.float64], at: npt.NDArray[np.intp], size: int) -> npt.NDArray[np.float64]:
+    """Return values put at their places among `size`, NaN elsewhere.
+
+    Examples
+    --------
+    >>> scattered(np.array([1.0, 2.0]), np.array([0, 2]), 3).tolist()
+    [1.0, nan, 2.0]
+    """
+    out = np.full(size, np.nan)
+    out[at] = values
+    return out

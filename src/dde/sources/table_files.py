@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from dde.errors import SourceError
 from dde.names import wide_column_metric
@@ -55,24 +56,25 @@ class TableFile:
 
 
 @contextmanager
-def open_parquet(
-    file: TableFile, *, pre_buffer: bool = False, metadata: pq.FileMetaData | None = None
-) -> Iterator[pq.ParquetFile]:
+def open_parquet(file: TableFile, *, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
     """Open a table for reading ranges of it; raises SourceError when it is not parquet.
 
     `metadata` spares reading the footer again: a wide table's is over a megabyte. With it, the file must be the
     one that it was read from.
     """
     fs, _ = fsspec.core.url_to_fs(file.root)
-    with fs.open(file.path, "rb") as handle:
+    is_local = isinstance(fs, LocalFileSystem)
+    # Arrow reads a local file without Python's lock. From elsewhere, ranges that lie near each other come in one.
+    with nullcontext(file.path) if is_local else fs.open(file.path, "rb") as source:
         try:
-            parquet = pq.ParquetFile(handle, pre_buffer=pre_buffer, metadata=metadata)
+            parquet = pq.ParquetFile(source, pre_buffer=not is_local, metadata=metadata)
         except pa.ArrowInvalid as error:
             raise SourceError(
                 f"{file.path} is not a readable parquet file ({error}), so its rows are unknown. "
                 "Download it again or remove it."
             ) from error
-        yield parquet
+        with parquet:
+            yield parquet
 
 
 def check_unchanged(file: TableFile) -> None:
