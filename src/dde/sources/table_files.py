@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -56,11 +56,13 @@ class TableFile:
 
 
 @contextmanager
-def open_parquet(file: TableFile, *, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+def open_parquet(
+    file: TableFile, *, metadata: pq.FileMetaData | None = None, read_dictionary: Sequence[str] = ()
+) -> Iterator[pq.ParquetFile]:
     """Open a table for reading ranges of it; raises SourceError when it is not parquet.
 
     `metadata` spares reading the footer again: a wide table's is over a megabyte. With it, the file must be the
-    one that it was read from.
+    one that it was read from. The columns of `read_dictionary` come dictionary-encoded.
     """
     fs, _ = fsspec.core.url_to_fs(file.root)
     is_local = isinstance(fs, LocalFileSystem)
@@ -68,6 +70,11 @@ def open_parquet(file: TableFile, *, metadata: pq.FileMetaData | None = None) ->
     with nullcontext(file.path) if is_local else fs.open(file.path, "rb") as source:
         try:
             parquet = pq.ParquetFile(source, pre_buffer=not is_local, metadata=metadata)
+            # Only columns that the file has can be told to be read so.
+            if encoded := [c for c in read_dictionary if c in parquet.schema_arrow.names]:
+                parquet = pq.ParquetFile(
+                    source, pre_buffer=not is_local, metadata=parquet.metadata, read_dictionary=encoded
+                )
         except pa.ArrowInvalid as error:
             raise SourceError(
                 f"{file.path} is not a readable parquet file ({error}), so its rows are unknown. "
