@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dde.curves.alignment import Chains, Interpolation, align, interpolate
+from dde.curves.fast_alignment import align_into
 from dde.curves.grids import TokenGrid, resolve_grid
 from dde.curves.observations import Observations
 from dde.errors import UnknownNameError
+from dde.native import library
 from reference import ReferenceRun, between
 
 METHODS = ("linear", "log", "nearest", "previous")
@@ -47,6 +49,26 @@ def as_arrays(runs: list[ReferenceRun]) -> tuple[Chains, Observations]:
     return chains, Observations(offsets, flat, flat, np.concatenate(y))
 
 
+def check_kernel(
+    chains: Chains,
+    own: Observations,
+    grid: np.ndarray,
+    how: Interpolation,
+    joins: bool,
+    made: np.ndarray,
+    codes: np.ndarray,
+) -> None:
+    """The kernel's numbers are NumPy's, for any choice of runs, wherever they go and as often as they are asked for."""
+    n = len(chains.run_ids)
+    for rows in (list(range(n)), [n - 1], [n - 1, 0, n - 1]):
+        at = np.arange(len(rows))[::-1]
+        out, support = np.full((len(rows) + 1, len(grid)), 7.0), np.full((len(rows) + 1, len(grid)), 7, np.int8)
+        align_into(chains, own, grid, how, joins, rows, at, out, support)
+        np.testing.assert_array_equal(out[at], made[rows])
+        np.testing.assert_array_equal(support[at], codes[rows])
+        assert (out[len(rows)] == 7.0).all()
+
+
 @given(
     families(),
     st.lists(st.integers(0, 600), max_size=30, unique=True),
@@ -65,6 +87,7 @@ def test_curves_equal_the_plain_reference(
     how = Interpolation(method, max_gap, bridge)  # type: ignore[arg-type]
     made, codes = align(chains, own, grid, how, joins, support=True)
     assert codes is not None
+    check_kernel(chains, own, grid, how, joins, made, codes)
     for i, run in enumerate(runs):
         expected = np.array([run.value(int(t), method, joins, bridge, max_gap) for t in grid])
         np.testing.assert_allclose(made[i], expected, rtol=1e-12, atol=1e-12)
@@ -106,6 +129,18 @@ def test_infinite_observations_stay_and_spoil_only_their_stretches() -> None:
         assert made[10] == np.inf
         assert made[20] == 3.0
         assert np.isfinite(made[20:]).all()
+        chains, own = as_arrays([ReferenceRun({0: 1.0, 10: np.inf, 20: 3.0, 30: 4.0})])
+        check_kernel(chains, own, np.arange(31), Interpolation(method), False, *support_of(chains, own, method))
+
+
+def support_of(chains: Chains, own: Observations, method: str) -> tuple[np.ndarray, np.ndarray]:
+    made, codes = align(chains, own, np.arange(31), Interpolation(method), False, support=True)  # type: ignore[arg-type]
+    assert codes is not None
+    return made, codes
+
+
+def test_kernels_are_compiled_where_the_tests_run() -> None:
+    assert library() is not None, "run `python -m pip install -e .` again: the kernels were not compiled"
 
 
 def test_unknown_method_names_the_known_ones() -> None:

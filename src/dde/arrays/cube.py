@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -13,8 +13,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from dde.curves.alignment import OUTSIDE, Chains, Interpolation, align
+from dde.curves.alignment import OUTSIDE, Chains, Interpolation
 from dde.curves.axes import AXES, AxisRule, axis_lines, tokens_at
+from dde.curves.fast_alignment import align_into
 from dde.curves.grids import Points
 from dde.curves.observations import Observations, read_observations
 from dde.errors import SourceError
@@ -87,18 +88,13 @@ class Cube:
             Places on the axis, in any order.
         rule : AxisRule
         """
-        out = np.full((run_ids.size, len(points)), np.nan)
-        for at, values, _ in self._aligned(metric, run_ids.ravel(), points, rule, support=False):
-            out[at] = values
-        return out.reshape(*run_ids.shape, len(points))
+        return self._aligned(metric, run_ids, points, rule, support=False)[0]
 
     def support(self, metric: Metric, run_ids: Texts, points: Points, rule: AxisRule = TOKENS) -> npt.NDArray[np.int8]:
         """Return the support codes of shape ``run_ids.shape + points.shape``."""
-        out = np.full((run_ids.size, len(points)), OUTSIDE, np.int8)
-        for at, _, codes in self._aligned(metric, run_ids.ravel(), points, rule, support=True):
-            assert codes is not None
-            out[at] = codes
-        return out.reshape(*run_ids.shape, len(points))
+        codes = self._aligned(metric, run_ids, points, rule, support=True)[1]
+        assert codes is not None
+        return codes
 
     def observations(self, metric: Metric, run_ids: Iterable[str]) -> dict[str, tuple[Int64, Float64]]:
         """Return tokens and values of the own observations of each run, ascending."""
@@ -118,39 +114,49 @@ class Cube:
 
     def _aligned(
         self, metric: Metric, run_ids: Texts, points: Points, rule: AxisRule, support: bool
-    ) -> Iterator[tuple[npt.NDArray[np.intp], Float64, npt.NDArray[np.int8] | None]]:
-        """Give groups of runs whose points are the same tokens: where they are, their values and support."""
+    ) -> tuple[Float64, npt.NDArray[np.int8] | None]:
+        """Return values and support of shape ``run_ids.shape + points.shape``, group by group of equal tokens."""
+        shape, run_ids = (*run_ids.shape, len(points)), run_ids.ravel()
+        out = np.empty((run_ids.size, len(points)))
+        codes = np.full(out.shape, OUTSIDE, np.int8) if support else None
         present = np.flatnonzero(np.asarray(run_ids != "", bool))
-        if not len(points) or not len(present):
-            return
-        order = np.argsort(points, kind="stable")
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        ascending = points[order]
-        asked = run_ids[present]
-        chains = build_chains(self.registry, [str(r) for r in asked])
-        own = self._observations(metric, chains.run_ids)
-        number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
-        rows = np.array([number[str(r)] for r in asked])
-        lines = np.stack(axis_lines(self.registry, asked, rule))
-        distinct, which = np.unique(lines, axis=1, return_inverse=True)
-        for k, (offset, scale) in enumerate(distinct.T.tolist()):
-            here = np.flatnonzero(which == k)
-            if not np.isfinite(scale):
-                continue
-            chosen = chains.upward(rows[here].tolist())
-            place = {run: i for i, run in enumerate(chosen)}
-            whole = len(chosen) == len(chains.run_ids)
-            values, codes = align(
-                chains if whole else chains.take(chosen),
-                own if whole else own.take(chosen),
-                tokens_at(ascending, offset, scale),
-                self.how,
-                metric.joins_at_branch,
-                support,
-                [place[r] for r in rows[here].tolist()],
-            )
-            yield present[here], values[:, back], None if codes is None else codes[:, back]
+        lacking = np.ones(len(run_ids), bool)
+        if len(points) and len(present):
+            order = np.argsort(points, kind="stable")
+            is_ordered = np.array_equal(order, np.arange(len(order)))
+            ascending = points[order]
+            asked = run_ids[present]
+            chains = build_chains(self.registry, [str(r) for r in asked])
+            own = self._observations(metric, chains.run_ids)
+            number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
+            rows = np.array([number[str(r)] for r in asked])
+            lines = np.stack(axis_lines(self.registry, asked, rule))
+            distinct, which = np.unique(lines, axis=1, return_inverse=True)
+            for k, (offset, scale) in enumerate(distinct.T.tolist()):
+                if not np.isfinite(scale):
+                    continue
+                here = np.flatnonzero(which == k)
+                chosen = chains.upward(rows[here].tolist())
+                place = {run: i for i, run in enumerate(chosen)}
+                whole = len(chosen) == len(chains.run_ids)
+                align_into(
+                    chains if whole else chains.take(chosen),
+                    own if whole else own.take(chosen),
+                    tokens_at(ascending, offset, scale),
+                    self.how,
+                    metric.joins_at_branch,
+                    [place[r] for r in rows[here].tolist()],
+                    present[here],
+                    out,
+                    codes,
+                )
+                lacking[present[here]] = False
+            if not is_ordered:
+                back = np.empty_like(order)
+                back[order] = np.arange(len(order))
+                out, codes = out[:, back], None if codes is None else codes[:, back]
+        out[lacking] = np.nan
+        return out.reshape(shape), None if codes is None else codes.reshape(shape)
 
 
 def build_chains(registry: Registry, run_ids: list[str]) -> Chains:

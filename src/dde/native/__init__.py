@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Alignment", "address", "library"]
+__all__ = ["Alignment", "address", "library", "processors"]
 
 _Pointer = ctypes.c_void_p
 _Count = ctypes.c_int64
@@ -89,6 +89,11 @@ def library() -> ctypes.CDLL | None:
 def address(array: npt.NDArray[np.generic]) -> int:
     """Return where the numbers of a contiguous array lie; the array must outlive the call that is given it."""
     return int(array.ctypes.data)
+
+
+def processors() -> int:
+    """Return how many processors this process may use: as many threads run kernels at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _powers_of_five() -> npt.NDArray[np.uint64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dde.native import processors
 from dde.sources.row_index import RowIndex
 from dde.sources.table_files import TableFile, check_unchanged, open_parquet
 
@@ -92,7 +92,7 @@ class RowGroupReader:
         if len(stretches) == 1:
             read(stretches[0])
         elif stretches:
-            with ThreadPoolExecutor(_processors()) as threads:
+            with ThreadPoolExecutor(processors()) as threads:
                 # Results are taken so that the first error of a thread is raised here.
                 for _ in threads.map(read, stretches):
                     pass
@@ -108,7 +108,7 @@ class RowGroupReader:
             first_group = int(np.searchsorted(index.group_files, number))
             local = (groups[index.group_files[groups] == number] - first_group).tolist()
             batches = list(self._batches(self._footer(number), local, columns))
-            share = -(-len(batches) // _processors())
+            share = -(-len(batches) // processors())
             found += [_Stretch(number, tuple(batches[k : k + share])) for k in range(0, len(batches), share)]
         return found
 
@@ -149,7 +149,3 @@ class RowGroupReader:
                 starts = index.group_starts[np.array(batch) + first_group]
                 stops = index.group_starts[np.array(batch) + first_group + 1]
                 yield np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)]), table
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
