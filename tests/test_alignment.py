@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dde.curves.alignment import Chains, Interpolation, align, interpolate
-from dde.curves.fast_alignment import align_into
+from dde.curves.fast_alignment import plan_alignment
 from dde.curves.grids import TokenGrid, resolve_grid
 from dde.curves.observations import Observations
 from dde.errors import UnknownNameError
@@ -63,7 +63,7 @@ def check_kernel(
     for rows in (list(range(n)), [n - 1], [n - 1, 0, n - 1]):
         at = np.arange(len(rows))[::-1]
         out, support = np.full((len(rows) + 1, len(grid)), 7.0), np.full((len(rows) + 1, len(grid)), 7, np.int8)
-        align_into(chains, own, grid, how, joins, rows, at, out, support)
+        plan_alignment(chains, own, grid, how, joins).fill(own, rows, at, out, support)
         np.testing.assert_array_equal(out[at], made[rows])
         np.testing.assert_array_equal(support[at], codes[rows])
         assert (out[len(rows)] == 7.0).all()

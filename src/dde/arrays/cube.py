@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dde.curves.alignment import OUTSIDE, Chains, Interpolation
 from dde.curves.axes import AXES, AxisRule, axis_lines, tokens_at
-from dde.curves.fast_alignment import align_into
+from dde.curves.fast_alignment import AlignmentPlan, plan_alignment
 from dde.curves.grids import Points
 from dde.curves.observations import Observations, read_observations
 from dde.errors import SourceError
@@ -50,9 +50,10 @@ class Cube:
     key: str
     metrics: tuple[Metric, ...] = ()
     _read: OrderedDict[tuple[tuple[str, ...], str], Observations] = field(default_factory=OrderedDict, repr=False)
+    _plans: deque[AlignmentPlan] = field(default_factory=lambda: deque(maxlen=_PLANS), repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_read": OrderedDict()}
+        return {**self.__dict__, "_read": OrderedDict(), "_plans": deque(maxlen=_PLANS)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -112,6 +113,17 @@ class Cube:
             out[at] = tokens_at(points, offset[at], scale[at])
         return out
 
+    def _plan(self, chains: Chains, own: Observations, grid: Int64, joins_at_branch: bool) -> AlignmentPlan:
+        """Return the plan for these observations; metrics of one source tend to be observed at the same tokens."""
+        for plan in list(self._plans):
+            if plan.serves(chains, own, grid, self.how, joins_at_branch):
+                return plan
+        plan = plan_alignment(chains, own, grid, self.how, joins_at_branch)
+        # Other threads may add theirs; each is as good.
+        if plan.piece.size <= _PLANNED_CELLS:
+            self._plans.append(plan)
+        return plan
+
     def _aligned(
         self, metric: Metric, run_ids: Texts, points: Points, rule: AxisRule, support: bool
     ) -> tuple[Float64, npt.NDArray[np.int8] | None]:
@@ -139,17 +151,13 @@ class Cube:
                 chosen = chains.upward(rows[here].tolist())
                 place = {run: i for i, run in enumerate(chosen)}
                 whole = len(chosen) == len(chains.run_ids)
-                align_into(
+                plan = self._plan(
                     chains if whole else chains.take(chosen),
-                    own if whole else own.take(chosen),
+                    own_chosen := own if whole else own.take(chosen),
                     tokens_at(ascending, offset, scale),
-                    self.how,
                     metric.joins_at_branch,
-                    [place[r] for r in rows[here].tolist()],
-                    present[here],
-                    out,
-                    codes,
                 )
+                plan.fill(own_chosen, [place[r] for r in rows[here].tolist()], present[here], out, codes)
                 lacking[present[here]] = False
             if not is_ordered:
                 back = np.empty_like(order)
@@ -183,6 +191,10 @@ _CUBES: OrderedDict[str, Cube] = OrderedDict()
 _ALIVE: defaultdict[str, WeakValueDictionary[int, Cube]] = defaultdict(WeakValueDictionary)
 _AGES = itertools.count()
 _KEPT = 64
+
+# Plans of the last alignments, 12 bytes a cell: one for evaluations and one for logs, in two blocks at a time.
+_PLANS = 4
+_PLANNED_CELLS = 1 << 22
 
 # Siblings that were read along with a metric and not asked for yet: those of a few blocks.
 _SIBLINGS = 256

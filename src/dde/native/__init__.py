@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Alignment", "address", "library", "processors"]
+__all__ = ["Plan", "address", "library", "processors"]
 
 _Pointer = ctypes.c_void_p
 _Count = ctypes.c_int64
@@ -24,8 +24,8 @@ _Count = ctypes.c_int64
 _POWERS = (-342, 308)
 
 
-class Alignment(ctypes.Structure):
-    """What ``dde_align`` is told; fields as in curves.c."""
+class Plan(ctypes.Structure):
+    """What ``dde_plan`` is told; fields as in curves.c."""
 
     _fields_ = (
         ("n_runs", _Count),
@@ -34,17 +34,17 @@ class Alignment(ctypes.Structure):
         ("offsets", _Pointer),
         ("tokens", _Pointer),
         ("log_tokens", _Pointer),
-        ("values", _Pointer),
         ("n_points", _Count),
         ("grid", _Pointer),
-        ("grid_as_double", _Pointer),
         ("log_grid", _Pointer),
         ("method", ctypes.c_int32),
         ("joins", ctypes.c_int32),
         ("bridges", ctypes.c_int32),
         ("max_gap", _Count),
-        ("out", _Pointer),
-        ("codes", _Pointer),
+        ("piece", _Pointer),
+        ("along", _Pointer),
+        ("before", _Pointer),
+        ("width", _Pointer),
     )
 
 
@@ -72,16 +72,12 @@ def library() -> ctypes.CDLL | None:
     loaded.dde_exact_means.restype = None
     loaded.dde_transpose.argtypes = [_Pointer, _Count, _Count, _Count, _Pointer, _Count]
     loaded.dde_transpose.restype = None
-    loaded.dde_align.argtypes = [
-        ctypes.POINTER(Alignment),
-        ctypes.c_int32,
-        ctypes.c_int32,
-        _Pointer,
-        _Pointer,
-        _Pointer,
-        _Pointer,
-    ]
-    loaded.dde_align.restype = None
+    loaded.dde_plan.argtypes = [ctypes.POINTER(Plan), ctypes.c_int32, ctypes.c_int32, _Pointer]
+    loaded.dde_plan.restype = None
+    loaded.dde_pieces.argtypes = [_Count, _Pointer, _Pointer, _Pointer, _Pointer]
+    loaded.dde_pieces.restype = ctypes.c_int32
+    loaded.dde_fill.argtypes = [_Pointer, _Pointer, _Pointer, _Count, _Count, _Pointer, _Pointer, _Pointer]
+    loaded.dde_fill.restype = None
     loaded.dde_set_powers(address(_powers_of_five()))
     return loaded
 
