@@ -11,7 +11,8 @@ import pytest
 
 import dde
 
-MODULES = sorted(m.name for m in pkgutil.walk_packages(dde.__path__, "dde."))
+# The hook runs where wheels are made, with what is installed there, and is in none of them.
+MODULES = sorted(m.name for m in pkgutil.walk_packages(dde.__path__, "dde.") if not m.name.endswith(".hatch_build"))
 
 
 @pytest.mark.parametrize("name", MODULES)
