@@ -36,6 +36,10 @@ GROUP BY c.relname, c.relkind, session.settings
 _EVALUATION = "'oe_eval_metrics/'"
 _TASK_START = 17
 
+# Bytes beyond which a text is no number, unless it holds nothing but what numbers are written with.
+_LONG = 64
+_NOT_OF_NUMBERS = "'[^-+.0-9eE[:space:]]'"
+
 # The runs that are asked for. Grouping tells the planner that each stands once; without it, it takes the log for
 # the smaller side of the join, and writes all of it to temporary files.
 _ASKED = """(
@@ -218,25 +222,35 @@ def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, s
     Parameters: ``run_ids`` and those returned. Columns: index of the run, step, id, one per key. Numbers go
     as text, the very digits of the store: a cast on the server would fail the whole query at the first text
     that is no number, and costs more there than here.
+
+    A value's type, which takes a second look into the row, is asked for where its text alone leaves a doubt:
+    ``true`` may be a boolean or a text, and what is long is as a rule no number and need not travel. All else
+    reads the same whatever its type.
     """
     parameters = {f"key{position}": key for position, key in enumerate(keys)}
-    values = []
-    for name in parameters:
-        value = f"h.metrics -> %({name})s::text"
-        text = f"h.metrics ->> %({name})s::text"
+    texts, values = [], []
+    for position, name in enumerate(parameters):
+        text = f"q.text{position}"
+        texts.append(f"h.metrics ->> %({name})s::text AS text{position}")
         values.append(
-            f"CASE jsonb_typeof({value}) WHEN 'number' THEN {text} "
-            # No number is that long; a text that is none need not travel whole.
-            f"WHEN 'string' THEN left({text}, 64) "
-            f"WHEN 'boolean' THEN CASE {text} WHEN 'true' THEN '1' ELSE '0' END END"
+            f"CASE WHEN octet_length({text}) BETWEEN 6 AND {_LONG} THEN {text} WHEN {text} IS NOT NULL THEN "
+            f"CASE jsonb_typeof(q.metrics -> %({name})s::text) WHEN 'number' THEN {text} "
+            f"WHEN 'string' THEN CASE WHEN octet_length({text}) <= {_LONG} OR {text} !~ {_NOT_OF_NUMBERS} "
+            f"THEN {text} END "
+            f"WHEN 'boolean' THEN CASE {text} WHEN 'true' THEN '1' ELSE '0' END END END"
         )
     order = "h.id" if "id" in layout.history else "0"
+    # OFFSET 0 keeps the server from writing the inner expressions into the outer ones, once per mention.
     return (
         f"""
-        SELECT {", ".join(("asked.index", "h.step", order, *values))}
-        FROM wandb_history h
-        JOIN {_ASKED} ON asked.run_id = h.run_id
-        WHERE h.step IS NOT NULL
+        SELECT {", ".join(("q.index", "q.step", "q.id", *values))}
+        FROM (
+            SELECT {", ".join(("asked.index", "h.step", f"{order} AS id", "h.metrics", *texts))}
+            FROM wandb_history h
+            JOIN {_ASKED} ON asked.run_id = h.run_id
+            WHERE h.step IS NOT NULL
+            OFFSET 0
+        ) q
         """,
         parameters,
     )
