@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -346,6 +347,92 @@ def test_versions_follow_the_content(database: str) -> None:
         after = versions()
         assert {key for key in after if after[key] != before[key]} == {run_id}
         before = after
+
+
+@pytest.mark.parametrize("hashes_transactions", [True, False])
+def test_versions_follow_every_kind_of_write(
+    database: str, monkeypatch: pytest.MonkeyPatch, hashes_transactions: bool
+) -> None:
+    found = Layout.from_catalog
+    monkeypatch.setattr(
+        Layout,
+        "from_catalog",
+        lambda *args: dataclasses.replace(found(*args), hashes_transactions=hashes_transactions),
+    )
+    fill_tables(database, "0.1")
+    store = PostgresStore(database)
+
+    def versions() -> dict[str, str]:
+        return {run.run_id: run.version for run in store.runs()}
+
+    change = "UPDATE wandb_history SET metrics = jsonb_set(metrics, '{{train_loss}}', '{}') WHERE run_id = 'b_sft'"
+    statements = [
+        # A value of the same size, what was there before, a row taken out and put back, a row moved in time, the
+        # whole log loaded anew, and two rows that change places.
+        f"{change.format('1.25')} AND step = 200",
+        f"{change.format('1.75')} AND step = 200",
+        f"{change.format('1.25')} AND step = 200",
+        """CREATE TEMPORARY TABLE kept AS SELECT * FROM wandb_history WHERE run_id = 'b_sft' AND step = 300;
+        DELETE FROM wandb_history WHERE run_id = 'b_sft' AND step = 300;
+        INSERT INTO wandb_history SELECT * FROM kept""",
+        "UPDATE wandb_history SET step = 301 WHERE run_id = 'b_sft' AND step = 300",
+        """CREATE TEMPORARY TABLE kept AS SELECT * FROM wandb_history WHERE run_id = 'b_sft';
+        DELETE FROM wandb_history WHERE run_id = 'b_sft';
+        INSERT INTO wandb_history SELECT * FROM kept""",
+        """UPDATE wandb_history h SET metrics = o.metrics FROM wandb_history o WHERE h.run_id = 'b_sft'
+        AND o.run_id = 'b_sft' AND (h.step, o.step) IN ((200, 301), (301, 200))""",
+    ]
+    seen = [versions()]
+    for statement in statements:
+        with psycopg.connect(database) as connection:
+            connection.execute(statement)
+        seen.append(versions())
+    assert len({found["b_sft"] for found in seen}) == len(statements) + 1
+    assert len({found["a_dpo"] for found in seen}) == 1
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("VACUUM (ANALYZE, FREEZE) wandb_history")
+    assert versions() == seen[-1]
+    # A change that began before another and was committed after it.
+    with psycopg.connect(database) as slow, psycopg.connect(database) as quick:
+        slow.execute(f"{change.format('3.25')} AND step = 200")
+        quick.execute(f"{change.format('3.75')} AND step = 301")
+        quick.commit()
+        between = versions()
+        slow.commit()
+    assert len({seen[-1]["b_sft"], between["b_sft"], versions()["b_sft"]}) == 3
+
+
+def test_versions_tell_servers_apart(database: str, postgres: PostgresServer) -> None:
+    fill_tables(database, "0.1")
+    with psycopg.connect(database) as connection:
+        identity = connection.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
+        # A user who may not ask for it is told apart by the rows alone.
+        connection.execute(
+            """REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC;
+            GRANT SELECT ON wandb_runs, wandb_history TO ada"""
+        )
+    assert identity is not None
+    assert all(str(identity[0]) in run.version for run in PostgresStore(database).runs())
+    assert all(str(identity[0]) not in run.version for run in PostgresStore(postgres.locked(database)).runs())
+
+
+def test_objects_that_are_none(database: str) -> None:
+    fill_tables(database, "0.1")
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            """UPDATE wandb_runs SET config = '[{"seed": 1}]', summary = '[{"oe_eval_metrics/x/y": 1, "_step": 3}]',
+                wandb_metadata = '7', system_attrs = '[]'
+                WHERE run_id = 'a_dpo';
+            UPDATE wandb_runs SET config = '"seed"', summary = '7', wandb_metadata = '[1]', system_attrs = '"tags"'
+                WHERE run_id = 'b_sft';
+            UPDATE wandb_runs SET config = NULL, summary = NULL, wandb_metadata = NULL, system_attrs = NULL
+                WHERE run_id = 'c_no_log'"""
+        )
+    runs = PostgresStore(database).runs()
+    assert [dict(run.config) for run in runs] == [dict(run.summary) for run in runs] == [{}, {}, {}]
+    assert [run.evaluated for run in runs] == [False, False, False]
+    assert [run.program for run in runs] == ["", "", ""]
+    assert [run.tags for run in runs] == [(), (), ()]
 
 
 def test_views_in_another_schema(database: str) -> None:

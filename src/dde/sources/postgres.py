@@ -84,8 +84,8 @@ class PostgresStore:
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
         """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
 
-        The version of a run is made of the transactions that wrote its row and its logged rows, how many
-        these are and how large, the last id and the last step.
+        The version of a run is made of the server, the transactions that wrote its row and its logged rows, and
+        how many these are and how large.
         """
         config_keys = wanted_config_keys(extra_config_keys)
 
@@ -185,7 +185,7 @@ class PostgresStore:
                 limit = self._statement_timeout
                 timeout = None if limit is None else str(max(1, round(limit * 1000)))
                 cursor.execute(CATALOG, {"timeout": timeout})
-                rows = cast("list[tuple[str, str, list[str]]]", cursor.fetchall())
+                rows = cast("list[tuple[str, str, list[str], bool, bool]]", cursor.fetchall())
                 layout = Layout.from_catalog(rows, session.info.server_version, self.description)
                 return question(cursor, layout)
         except psycopg.Error as error:
