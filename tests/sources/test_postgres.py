@@ -136,6 +136,29 @@ def test_metric_names(store: PostgresStore) -> None:
     assert evaluations == EVALUATION_NAMES
 
 
+@pytest.mark.parametrize("kind", ["tables", "views"])
+def test_names_that_stand_in_one_row_of_many(database: str, kind: str) -> None:
+    fill_tables(database, "0.1")
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            """INSERT INTO wandb_history (run_id, step, metrics)
+            SELECT 'long', i, CASE WHEN i % 7000 = 6999 THEN jsonb_build_object('rare' || i, 1, 'train_loss', 2)
+                WHEN i % 5 = 0 THEN '["no", "object"]' WHEN i % 7 = 0 THEN '"text"' ELSE '{"train_loss": 1}' END
+            FROM generate_series(1, 30000) i"""
+        )
+        if kind == "views":
+            connection.execute(
+                """CREATE SCHEMA shown;
+                CREATE VIEW shown.wandb_runs AS SELECT * FROM wandb_runs;
+                CREATE VIEW shown.wandb_history AS SELECT * FROM wandb_history"""
+            )
+    dsn = database if kind == "tables" else f"{database}&options=-csearch_path%3Dshown"
+    logs, evaluations = PostgresStore(dsn).metric_names()
+    rare = {f"rare{i}" for i in (6999, 13999, 20999, 27999)}
+    assert set(logs) == {key for _, _, metrics in ROWS for key in metrics} | rare
+    assert evaluations == EVALUATION_NAMES
+
+
 def test_is_a_source(store: PostgresStore) -> None:
     assert isinstance(store, PosttrainingSource)
     assert isinstance(WandBStore(store), PosttrainingSource)

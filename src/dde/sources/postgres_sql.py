@@ -318,30 +318,42 @@ def metric_names_query(layout: Layout) -> str:
 
     ``text`` is an evaluation as JSON text that the server could not parse safely.
     """
-    logs = (
-        f"""
-        SELECT DISTINCT 'log' AS kind, k AS key, NULL::text AS entry
-        FROM wandb_history h CROSS JOIN LATERAL jsonb_object_keys({_object("h.metrics")}) k
+    logs = ""
+    if layout.history:
+        # Rows differ little in their keys. Those of a sample are taken away from every row, and only what is left
+        # is spread out: some tenth of the work.
+        rows = "wandb_history h TABLESAMPLE SYSTEM (1) REPEATABLE (0)" if layout.physical else "wandb_history h"
+        row = _object("h.metrics")
+        logs = f"""
+        WITH common AS MATERIALIZED (
+            SELECT DISTINCT k FROM (SELECT {row} AS row FROM {rows} LIMIT 20000) s
+            CROSS JOIN LATERAL jsonb_object_keys(s.row) k
+        )
+        SELECT 'log' AS kind, k AS key, NULL::text AS entry FROM common
+        UNION ALL
+        SELECT DISTINCT 'log', k, NULL
+        FROM wandb_history h
+        CROSS JOIN LATERAL jsonb_object_keys({row} - ARRAY(SELECT k FROM common)) k
+        WHERE {row} - ARRAY(SELECT k FROM common) <> '{{}}'
         UNION ALL
         """
-        if layout.history
-        else ""
-    )
+    is_flat = f"position('/' IN substr(e.key, {_TASK_START})) > 0"
     return f"""
     {logs}
+    SELECT DISTINCT 'flat' AS kind, e.key, NULL::text AS entry
+    FROM wandb_runs r CROSS JOIN LATERAL jsonb_object_keys({layout.summary}) e(key)
+    WHERE starts_with(e.key, {_EVALUATION}) AND {is_flat}
+    UNION ALL
     SELECT DISTINCT i.kind, e.key, i.entry
     FROM wandb_runs r
     CROSS JOIN LATERAL jsonb_each({layout.summary}) e
-    CROSS JOIN LATERAL (SELECT {_unwrapped("e.value", layout)} AS value) v
+    CROSS JOIN LATERAL (SELECT {_unwrapped("e.value", layout)} AS value OFFSET 0) v
     CROSS JOIN LATERAL (
-        SELECT 'flat' AS kind, NULL::text AS entry WHERE position('/' IN substr(e.key, {_TASK_START})) > 0
-        UNION ALL
-        SELECT 'entry', k FROM jsonb_object_keys({_object("v.value")}) k
+        SELECT 'entry' AS kind, k AS entry FROM jsonb_object_keys({_object("v.value")}) k
         UNION ALL
         SELECT 'entry', k FROM jsonb_object_keys({_object("(v.value -> 'extra_metrics')")}) k
         UNION ALL
-        SELECT 'text', v.value #>> '{{}}'
-        WHERE jsonb_typeof(v.value) = 'string' AND position('/' IN substr(e.key, {_TASK_START})) = 0
+        SELECT 'text', v.value #>> '{{}}' WHERE jsonb_typeof(v.value) = 'string'
     ) i
-    WHERE starts_with(e.key, {_EVALUATION})
+    WHERE starts_with(e.key, {_EVALUATION}) AND NOT {is_flat}
     """
