@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from store_data import (
 from dde.errors import SourceError
 from dde.sources import ingest as module
 from dde.sources.ingest import ingest
+from dde.sources.ingest_sql import LOCK_RUNS
 from dde.sources.postgres import PostgresStore
 from postgres_server import PostgresServer
 
@@ -200,6 +205,92 @@ def test_two_ingests_at_once(export: Path, database: str, monkeypatch: pytest.Mo
     assert sorted(run_id for report in reports for run_id in report.added) == ["a_dpo", "b_sft", "c_no_log"]
     assert sum(report.rows_written for report in reports) == 7
     assert len(_contents(database)[1]) == 7
+
+
+_PROCESS = """
+import sys
+from dde.sources.ingest import ingest
+sys.stdin.readline()
+print(ingest(sys.argv[1], sys.argv[2]))
+"""
+
+
+def _ingest_in_processes(exports: list[Path], dsn: str) -> list[str]:
+    """Load exports, each in a process of its own, all at once; what each says of it."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PROCESS, str(export), dsn],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for export in exports
+    ]
+    # They wait for a line once they have started, so that none is done before another begins.
+    with ThreadPoolExecutor(len(processes)) as pool:
+        said = list(pool.map(lambda process: process.communicate("go\n", timeout=120)[0], processes))
+    assert [process.returncode for process in processes] == [0] * len(processes)
+    return said
+
+
+def _renamed(folder: Path, prefix: str, *, rows: int) -> Path:
+    """Write an export of two runs with names of their own and long logs."""
+    folder.mkdir()
+    runs = [{"run_id": f"{prefix}{k}", "config": {"seed": k}, "summary": {}} for k in range(2)]
+    (folder / "runs.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs))
+    lines = (
+        json.dumps({"run_id": f"{prefix}{k}", "_step": step, "train_loss": step / 7}) + "\n"
+        for k in range(2)
+        for step in range(rows)
+    )
+    (folder / "history.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_processes_that_load_different_runs(database: str, tmp_path: Path) -> None:
+    exports = [_renamed(tmp_path / prefix, prefix, rows=2000) for prefix in "pqr"]
+    said = _ingest_in_processes(exports, database)
+    assert all("2 runs added, 0 replaced, 0 unchanged; 4000 logged rows written" in text for text in said)
+    store = PostgresStore(database)
+    ids = [f"{prefix}{k}" for prefix in "pqr" for k in range(2)]
+    assert [run.run_id for run in store.runs()] == ids
+    history = store.history(ids, ["train_loss"])
+    assert history.step.tolist() == [*range(2000)] * 6
+    np.testing.assert_array_equal(history.values["train_loss"], history.step / 7)
+    with psycopg.connect(database) as connection:
+        # Each log stands in the order in which it was exported.
+        falling = connection.execute(
+            """SELECT count(*) FROM (
+                SELECT step - lag(step) OVER (PARTITION BY run_id ORDER BY id) AS rise FROM wandb_history
+            ) s WHERE rise <> 1"""
+        ).fetchone()
+    assert falling == (0,)
+
+
+def test_processes_that_load_the_same_runs(database: str, tmp_path: Path) -> None:
+    export = _renamed(tmp_path / "p", "p", rows=2000)
+    said = _ingest_in_processes([export] * 3, database)
+    assert sorted("2 runs added" in text for text in said) == [False, False, True]
+    assert sum("4000 logged rows written" in text for text in said) == 1
+    runs, logs = _contents(database)
+    assert (len(runs), len(logs)) == (2, 4000)
+
+
+def test_whoever_loads_a_run_holds_up_nobody_but_those_who_load_it(database: str, tmp_path: Path) -> None:
+    first, second = (_renamed(tmp_path / prefix, prefix, rows=10) for prefix in "pq")
+    hasty = f"{database}&options=-clock_timeout%3D300ms"
+    ingest(first, database)
+    with psycopg.connect(database) as other:
+        # Another one in the midst of loading the first export.
+        other.execute("CREATE TEMPORARY TABLE dde_incoming_runs AS SELECT run_id FROM wandb_runs")
+        other.execute(LOCK_RUNS)
+        assert len(ingest(second, hasty).added) == 2
+        with pytest.raises(SourceError, match="lock timeout"):
+            ingest(first, hasty)
+        other.commit()
+    assert len(ingest(first, hasty).unchanged) == 2
 
 
 def test_layouts_that_do_not_fit(database: str, postgres: PostgresServer, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from store_data import (
     EVALUATION_NAMES,
     EXPECTED,
@@ -30,8 +33,10 @@ from store_data import (
 
 from dde.errors import SourceError
 from dde.sources import postgres as module
+from dde.sources import postgres_rows as rows_module
 from dde.sources.connection import CONNECTION_VARIABLE
 from dde.sources.ingest import ingest
+from dde.sources.json_text import load_json
 from dde.sources.postgres import PostgresStore
 from dde.sources.postgres_sql import CATALOG, Layout, history_query
 from dde.sources.protocols import PosttrainingSource
@@ -131,6 +136,29 @@ def test_metric_names(store: PostgresStore) -> None:
     assert evaluations == EVALUATION_NAMES
 
 
+@pytest.mark.parametrize("kind", ["tables", "views"])
+def test_names_that_stand_in_one_row_of_many(database: str, kind: str) -> None:
+    fill_tables(database, "0.1")
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            """INSERT INTO wandb_history (run_id, step, metrics)
+            SELECT 'long', i, CASE WHEN i % 7000 = 6999 THEN jsonb_build_object('rare' || i, 1, 'train_loss', 2)
+                WHEN i % 5 = 0 THEN '["no", "object"]' WHEN i % 7 = 0 THEN '"text"' ELSE '{"train_loss": 1}' END
+            FROM generate_series(1, 30000) i"""
+        )
+        if kind == "views":
+            connection.execute(
+                """CREATE SCHEMA shown;
+                CREATE VIEW shown.wandb_runs AS SELECT * FROM wandb_runs;
+                CREATE VIEW shown.wandb_history AS SELECT * FROM wandb_history"""
+            )
+    dsn = database if kind == "tables" else f"{database}&options=-csearch_path%3Dshown"
+    logs, evaluations = PostgresStore(dsn).metric_names()
+    rare = {f"rare{i}" for i in (6999, 13999, 20999, 27999)}
+    assert set(logs) == {key for _, _, metrics in ROWS for key in metrics} | rare
+    assert evaluations == EVALUATION_NAMES
+
+
 def test_is_a_source(store: PostgresStore) -> None:
     assert isinstance(store, PosttrainingSource)
     assert isinstance(WandBStore(store), PosttrainingSource)
@@ -211,6 +239,112 @@ def test_numbers_beyond_a_double(database: str) -> None:
     assert as_float(config["seed"]) == np.inf
 
 
+def _log_of(dsn: str, values: list[str]) -> None:
+    """Make a log of one run whose rows hold these values, as JSON text, under the key ``x``."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("TRUNCATE wandb_history")
+        connection.cursor().executemany(
+            "INSERT INTO wandb_history (run_id, step, metrics) VALUES ('log', %s, %s)",
+            [(step, f'{{"x": {value}, "beside": {step}}}') for step, value in enumerate(values)],
+        )
+
+
+def _assert_reads_as_values(dsn: str, values: list[str]) -> None:
+    history = PostgresStore(dsn).history(["log"], ["beside", "x", "absent"])
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute("SELECT (metrics -> 'x')::text FROM wandb_history ORDER BY id").fetchall()
+    expected = np.array([as_float(load_json(text)) for (text,) in rows])
+    assert history.step.tolist() == list(range(len(values)))
+    np.testing.assert_array_equal(history.values["x"], expected)
+    zero = expected == 0
+    np.testing.assert_array_equal(np.signbit(history.values["x"][zero]), np.signbit(expected[zero]))
+    assert history.values["beside"].tolist() == list(range(len(values)))
+    assert np.isnan(history.values["absent"]).all()
+
+
+_HOSTILE = [
+    "0", "-0.0", "7", "12345678", "0.1", "1e-05", "1e400", "-1e400", "1e-400", "1e308",
+    "1.7976931348623159e308", "5e-324",
+    "2e-324", "9007199254740993", "123456789012345678901234567890",
+    "0.1000000000000000055511151231257827021181583",
+    "true", "false", "null", "{}", "[]", "[1]",
+    '{"a": 1}', '{"a": {"b": [1, 2, "true"]}}', '[true]', json.dumps("y" * 500),
+    json.dumps({"bins": list(range(100))}), json.dumps("9" * 400), json.dumps("0." + "0" * 80 + "1"),
+    json.dumps(" " * 80 + "7"),
+    json.dumps("9" * 80 + "x"), json.dumps("1e" + "0" * 80 + "5"), json.dumps("- " + "1" * 80),
+    json.dumps("\u00e9" * 40),
+    *(json.dumps(text) for text in (
+        "", " ", "0", "-0", "5", " 5", "5 ", "\t5\n", "+5", "1e3", "1E3", ".5", "5.", "1_000", "1,5",
+        "0x1F", "1e400", "1e-400",
+        "NaN", "nan", "-nan", "+nan", "nan(1)", "Infinity", "-Infinity", "+Infinity", "inf", "-inf", "INF",
+        "infinit", "true",
+        "false", "True", "null", "NULL", "N/A", "None", "\\N",
+        '"', '"5"', "5,6", "5\n6", "a\r\nb", "1e", "e5", "--5", "1d5",
+        "5f", "\u0661\u0662", "\u00a05", "1 2", "{}", "[5]", "530100000", "9007199254740993", "\\.",
+    )),
+]  # fmt: skip
+
+
+def test_values_that_are_hard_to_read(database: str) -> None:
+    fill_tables(database, "0.1")
+    _log_of(database, _HOSTILE)
+    _assert_reads_as_values(database, _HOSTILE)
+    # One by one: what stands beside a value must not decide how it is read.
+    with psycopg.connect(database) as connection:
+        connection.execute("UPDATE wandb_history SET run_id = 'log' || step")
+    history = PostgresStore(database).history([f"log{i}" for i in range(len(_HOSTILE))], ["x"])
+    assert history.run.tolist() == list(range(len(_HOSTILE)))
+    np.testing.assert_array_equal(history.values["x"], [as_float(load_json(text)) for text in _HOSTILE])
+
+
+@pytest.fixture(scope="module")
+def log_database(postgres: PostgresServer) -> str:
+    dsn = postgres.new_database()
+    fill_tables(dsn, "0.1")
+    return dsn
+
+
+_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=90)
+_NUMBER_TEXT = st.text("0123456789+-.eE \t_xNnaifty", max_size=90)
+_SCALAR = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), _TEXT, _NUMBER_TEXT,
+    st.sampled_from(["NaN", "Infinity", "-Infinity", "true", "false", ""]),
+)  # fmt: skip
+_VALUE = st.one_of(_SCALAR, st.lists(_SCALAR, max_size=3), st.dictionaries(_TEXT, _SCALAR, max_size=3))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(_VALUE, max_size=40))
+def test_any_value_reads_as_in_every_other_store(log_database: str, values: list[Any]) -> None:
+    texts = [json.dumps(value) for value in values]
+    _log_of(log_database, texts)
+    _assert_reads_as_values(log_database, texts)
+
+
+def test_a_log_of_many_portions(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_tables(database, "0.1")
+    with psycopg.connect(database) as connection:
+        # Runs that take turns, steps that fall back and stand twice, and values that are no numbers here and there.
+        connection.execute(
+            """INSERT INTO wandb_history (run_id, step, metrics)
+            SELECT 'run' || i % 7, CASE WHEN i % 11 > 0 THEN i / 3 % 400 END, jsonb_build_object('x', CASE
+                WHEN i % 500 = 3 THEN to_jsonb('NaN'::text) WHEN i % 700 = 4 THEN to_jsonb(i % 3 = 0)
+                WHEN i % 900 = 5 THEN to_jsonb(repeat('long', 500)) ELSE to_jsonb(i) END)
+            FROM generate_series(1, 5000) i"""
+        )
+        rows = connection.execute(
+            "SELECT run_id, step, metrics -> 'x' FROM wandb_history WHERE run_id LIKE 'run%' AND step >= 0 ORDER BY id"
+        ).fetchall()
+    ids = [f"run{i}" for i in (3, 1, 6, 5, 2)]
+    rows = sorted((row for row in rows if row[0] in ids), key=lambda row: (ids.index(row[0]), row[1]))
+    for portion in (1, 1000, 1 << 20):
+        monkeypatch.setattr(rows_module, "_PORTION", portion)
+        history = PostgresStore(database).history(ids, ["x"])
+        assert history.run.tolist() == [ids.index(row[0]) for row in rows]
+        assert history.step.tolist() == [row[1] for row in rows]
+        np.testing.assert_array_equal(history.values["x"], [as_float(row[2]) for row in rows])
+
+
 def test_versions_follow_the_content(database: str) -> None:
     fill_tables(database, "0.1")
     store = PostgresStore(database)
@@ -236,6 +370,92 @@ def test_versions_follow_the_content(database: str) -> None:
         after = versions()
         assert {key for key in after if after[key] != before[key]} == {run_id}
         before = after
+
+
+@pytest.mark.parametrize("hashes_transactions", [True, False])
+def test_versions_follow_every_kind_of_write(
+    database: str, monkeypatch: pytest.MonkeyPatch, hashes_transactions: bool
+) -> None:
+    found = Layout.from_catalog
+    monkeypatch.setattr(
+        Layout,
+        "from_catalog",
+        lambda *args: dataclasses.replace(found(*args), hashes_transactions=hashes_transactions),
+    )
+    fill_tables(database, "0.1")
+    store = PostgresStore(database)
+
+    def versions() -> dict[str, str]:
+        return {run.run_id: run.version for run in store.runs()}
+
+    change = "UPDATE wandb_history SET metrics = jsonb_set(metrics, '{{train_loss}}', '{}') WHERE run_id = 'b_sft'"
+    statements = [
+        # A value of the same size, what was there before, a row taken out and put back, a row moved in time, the
+        # whole log loaded anew, and two rows that change places.
+        f"{change.format('1.25')} AND step = 200",
+        f"{change.format('1.75')} AND step = 200",
+        f"{change.format('1.25')} AND step = 200",
+        """CREATE TEMPORARY TABLE kept AS SELECT * FROM wandb_history WHERE run_id = 'b_sft' AND step = 300;
+        DELETE FROM wandb_history WHERE run_id = 'b_sft' AND step = 300;
+        INSERT INTO wandb_history SELECT * FROM kept""",
+        "UPDATE wandb_history SET step = 301 WHERE run_id = 'b_sft' AND step = 300",
+        """CREATE TEMPORARY TABLE kept AS SELECT * FROM wandb_history WHERE run_id = 'b_sft';
+        DELETE FROM wandb_history WHERE run_id = 'b_sft';
+        INSERT INTO wandb_history SELECT * FROM kept""",
+        """UPDATE wandb_history h SET metrics = o.metrics FROM wandb_history o WHERE h.run_id = 'b_sft'
+        AND o.run_id = 'b_sft' AND (h.step, o.step) IN ((200, 301), (301, 200))""",
+    ]
+    seen = [versions()]
+    for statement in statements:
+        with psycopg.connect(database) as connection:
+            connection.execute(statement)
+        seen.append(versions())
+    assert len({found["b_sft"] for found in seen}) == len(statements) + 1
+    assert len({found["a_dpo"] for found in seen}) == 1
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("VACUUM (ANALYZE, FREEZE) wandb_history")
+    assert versions() == seen[-1]
+    # A change that began before another and was committed after it.
+    with psycopg.connect(database) as slow, psycopg.connect(database) as quick:
+        slow.execute(f"{change.format('3.25')} AND step = 200")
+        quick.execute(f"{change.format('3.75')} AND step = 301")
+        quick.commit()
+        between = versions()
+        slow.commit()
+    assert len({seen[-1]["b_sft"], between["b_sft"], versions()["b_sft"]}) == 3
+
+
+def test_versions_tell_servers_apart(database: str, postgres: PostgresServer) -> None:
+    fill_tables(database, "0.1")
+    with psycopg.connect(database) as connection:
+        identity = connection.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
+        # A user who may not ask for it is told apart by the rows alone.
+        connection.execute(
+            """REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC;
+            GRANT SELECT ON wandb_runs, wandb_history TO ada"""
+        )
+    assert identity is not None
+    assert all(str(identity[0]) in run.version for run in PostgresStore(database).runs())
+    assert all(str(identity[0]) not in run.version for run in PostgresStore(postgres.locked(database)).runs())
+
+
+def test_objects_that_are_none(database: str) -> None:
+    fill_tables(database, "0.1")
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            """UPDATE wandb_runs SET config = '[{"seed": 1}]', summary = '[{"oe_eval_metrics/x/y": 1, "_step": 3}]',
+                wandb_metadata = '7', system_attrs = '[]'
+                WHERE run_id = 'a_dpo';
+            UPDATE wandb_runs SET config = '"seed"', summary = '7', wandb_metadata = '[1]', system_attrs = '"tags"'
+                WHERE run_id = 'b_sft';
+            UPDATE wandb_runs SET config = NULL, summary = NULL, wandb_metadata = NULL, system_attrs = NULL
+                WHERE run_id = 'c_no_log'"""
+        )
+    runs = PostgresStore(database).runs()
+    assert [dict(run.config) for run in runs] == [dict(run.summary) for run in runs] == [{}, {}, {}]
+    assert [run.evaluated for run in runs] == [False, False, False]
+    assert [run.program for run in runs] == ["", "", ""]
+    assert [run.tags for run in runs] == [(), (), ()]
 
 
 def test_views_in_another_schema(database: str) -> None:

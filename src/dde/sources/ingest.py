@@ -16,7 +16,8 @@ from dde.sources.connection import Connection
 from dde.sources.export_files import find_export
 from dde.sources.ingest_sql import (
     CREATE_INCOMING,
-    LOCK,
+    LOCK_RUNS,
+    LOCK_TABLES,
     TABLES,
     TableLayout,
     changed_logs,
@@ -90,7 +91,8 @@ def ingest(
 
     Runs that are there as they are stay untouched, changed ones are replaced with their logs, new ones added,
     all others left alone: a second run changes nothing. Each batch of runs is one transaction, so that a
-    reader sees a run whole or not at all; two ingests at once wait for each other.
+    reader sees a run whole or not at all. Several ingests at once wait for each other where they write the
+    same run, and nowhere else.
 
     Numbers keep their digits, NaN and Infinity become text as W&B writes them. jsonb has no negative zero.
 
@@ -157,7 +159,7 @@ def _prepare(session: _Session, export: RawExport, target: str, layout: TableLay
     """Make the tables that are absent and return their layout."""
     flat = export.is_flat()
     with session.transaction():
-        session.execute(LOCK)
+        session.execute(LOCK_TABLES)
         rows: list[Any] = session.execute(CATALOG, {"timeout": None}).fetchall()
         present = {row[0] for row in rows}
         if "wandb_runs" in present:
@@ -189,7 +191,6 @@ def _batches(runs: Iterator[RawRun]) -> Iterator[list[RawRun]]:
 
 def _load(session: _Session, export: RawExport, batch: Sequence[RawRun], report: IngestReport) -> None:
     """Write what differs of one batch of runs, within the transaction that is open."""
-    session.execute(LOCK)
     session.execute("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, MDY', true)")
     session.execute(CREATE_INCOMING)
     run_ids = [run.run_id for run in batch]
@@ -204,14 +205,21 @@ def _load(session: _Session, export: RawExport, batch: Sequence[RawRun], report:
                     copy.write_row((position, *_log_row(row, report)))
         # The server knows nothing of a table just filled, and would compare row by row.
         cursor.execute("ANALYZE dde_incoming_runs, dde_incoming_history")
+        # Not before everything has arrived: until here nobody waits for anybody. What another one wrote of these runs
+        # in the meantime is seen by the statements that follow.
+        cursor.execute(LOCK_RUNS)
         there: dict[str, bool] = dict(cursor.execute(changed_runs(report.layout)).fetchall())
         # An export without logs says nothing of them.
-        logs = [row[0] for row in cursor.execute(changed_logs(report.layout))] if has_history else []
-        cursor.execute("DELETE FROM wandb_runs WHERE run_id = ANY(%s::text[])", (list(there),))
-        cursor.execute(insert_runs(report.layout), {"run_ids": list(there)})
-        cursor.execute("DELETE FROM wandb_history WHERE run_id = ANY(%s::text[])", (logs,))
-        cursor.execute(insert_logs(report.layout), {"run_ids": logs})
-        report.rows_written += cursor.rowcount
+        logs: dict[str, bool] = dict(cursor.execute(changed_logs(report.layout)).fetchall()) if has_history else {}
+        if there:
+            cursor.execute("DELETE FROM wandb_runs WHERE run_id = ANY(%s::text[])", (list(there),))
+            cursor.execute(insert_runs(report.layout), {"run_ids": list(there)})
+        # Without an index this looks at every row that is logged.
+        if old := [run_id for run_id, was_there in logs.items() if was_there]:
+            cursor.execute("DELETE FROM wandb_history WHERE run_id = ANY(%s::text[])", (old,))
+        if logs:
+            cursor.execute(insert_logs(report.layout), {"run_ids": list(logs)})
+            report.rows_written += cursor.rowcount
     changed = set(there) | set(logs)
     for run_id in map(_fit_name, run_ids):
         is_new = there.get(run_id) is False

@@ -10,7 +10,8 @@ from typing import Literal
 
 __all__ = [
     "CREATE_INCOMING",
-    "LOCK",
+    "LOCK_RUNS",
+    "LOCK_TABLES",
     "TABLES",
     "TableLayout",
     "changed_logs",
@@ -21,8 +22,16 @@ __all__ = [
 
 TableLayout = Literal["0.1", "old"]
 
-#: One batch at a time, whoever ingests; released when the transaction ends.
-LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('dde ingest', 0))"
+#: One at a time makes the tables, whoever ingests; released when the transaction ends.
+LOCK_TABLES = "SELECT pg_advisory_xact_lock(hashtextextended('dde ingest', 0))"
+
+#: One at a time writes a run, whoever ingests; released when the transaction ends. Others go on with other runs.
+#: Everybody takes the locks of a batch in the same order, so that no two can wait for each other.
+LOCK_RUNS = """
+SELECT pg_advisory_xact_lock(k.key) FROM (
+    SELECT DISTINCT hashtextextended('dde ingest ' || run_id, 0) AS key FROM dde_incoming_runs ORDER BY key
+) k
+"""
 
 _CREATE_RUNS: dict[TableLayout, str] = {
     "0.1": """
@@ -163,7 +172,10 @@ def changed_runs(layout: TableLayout) -> str:
 
 
 def changed_logs(layout: TableLayout) -> str:
-    """Return the query of incoming runs whose logged rows differ, compared in the order they were logged."""
+    """Return the query of incoming runs whose logged rows differ, compared in the order they were logged.
+
+    Columns: run_id, whether any of its rows were there.
+    """
     columns = _LOG_COLUMNS[layout]
     numbered = "row_number() OVER (PARTITION BY {0}.run_id ORDER BY {0}.{1}) AS number, {2}"
     stored = numbered.format("h", "id", ", ".join(f"h.{name}" for name in columns))
@@ -174,9 +186,10 @@ def changed_logs(layout: TableLayout) -> str:
     ), given AS (
         SELECT {given} FROM dde_incoming_history i
     )
-    SELECT DISTINCT coalesce(s.run_id, g.run_id)
+    SELECT coalesce(s.run_id, g.run_id), bool_or(s.run_id IS NOT NULL)
     FROM stored s FULL JOIN given g ON s.run_id = g.run_id AND s.number = g.number
-    WHERE {_row("s", columns)} IS DISTINCT FROM {_row("g", columns)}
+    GROUP BY 1
+    HAVING bool_or({_row("s", columns)} IS DISTINCT FROM {_row("g", columns)})
     """
 
 

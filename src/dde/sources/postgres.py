@@ -14,14 +14,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 import psycopg
-import pyarrow as pa
-import pyarrow.csv
 from psycopg.conninfo import conninfo_to_dict
 
 from dde.errors import SourceError
 from dde.sources.connection import CONNECTION_VARIABLE, Connection
 from dde.sources.json_text import load_json
-from dde.sources.log_rows import as_float_array, empty_history, first_positions, ordered_history
+from dde.sources.log_rows import empty_history, first_positions
+from dde.sources.postgres_rows import read_history
 from dde.sources.postgres_sql import (
     CATALOG,
     Layout,
@@ -85,8 +84,8 @@ class PostgresStore:
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
         """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
 
-        The version of a run is made of the transactions that wrote its row and its logged rows, how many
-        these are and how large, the last id and the last step.
+        The version of a run is made of the server, the transactions that wrote its row and its logged rows, and
+        how many these are and how large.
         """
         config_keys = wanted_config_keys(extra_config_keys)
 
@@ -116,11 +115,7 @@ class PostgresStore:
                 f"COPY ({query}) TO STDOUT (FORMAT csv)",
                 {**parameters, "run_ids": list(positions), "indices": list(positions.values())},
             ) as copy:
-                # One buffer from the start: a million small blocks take longer to keep than to append.
-                content = bytearray()
-                for block in copy:
-                    content += block
-            return _parsed_history(content, keys)
+                return read_history(copy, keys)
 
         return self._ask(question) if positions else empty_history(keys)
 
@@ -190,7 +185,7 @@ class PostgresStore:
                 limit = self._statement_timeout
                 timeout = None if limit is None else str(max(1, round(limit * 1000)))
                 cursor.execute(CATALOG, {"timeout": timeout})
-                rows = cast("list[tuple[str, str, list[str]]]", cursor.fetchall())
+                rows = cast("list[tuple[str, str, list[str], bool, bool]]", cursor.fetchall())
                 layout = Layout.from_catalog(rows, session.info.server_version, self.description)
                 return question(cursor, layout)
         except psycopg.Error as error:
@@ -272,33 +267,4 @@ def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) ->
         config_keys=config_keys,
         evaluated=evaluated,
         version=version,
-    )
-
-
-def _parsed_history(content: bytearray, keys: Sequence[str]) -> History:
-    if not content:
-        return empty_history(keys)
-    names = ["run", "step", "id", *(f"key{position}" for position in range(len(keys)))]
-    positions: dict[str, pa.DataType] = {"run": pa.int32(), "step": pa.int64(), "id": pa.int64()}
-
-    def read(value_type: pa.DataType) -> pa.Table:
-        return pyarrow.csv.read_csv(
-            pa.BufferReader(content),
-            read_options=pyarrow.csv.ReadOptions(column_names=names),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=positions | dict.fromkeys(names[3:], value_type), strings_can_be_null=True
-            ),
-        )
-
-    try:
-        table = read(pa.float64())
-    except pa.ArrowInvalid:
-        table = read(pa.string())  # some text is no number
-    # The server gives rows as it finds them; ids tell the order in which they were logged.
-    table = table.take(pa.array(np.argsort(table["id"].to_numpy(), kind="stable")))
-    return ordered_history(
-        table["run"].to_numpy(),
-        table["step"].to_numpy(),
-        {key: as_float_array(table[name]) for key, name in zip(keys, names[3:], strict=True)},
     )
