@@ -54,9 +54,7 @@ def rows(scale: float = 1.0) -> list[dict[str, Any]]:
             for r in range(runs):
                 part = slice(offsets[r], offsets[r + 1])
                 some = ~np.isnan(values[k, part])
-                out[k, r] = np.interp(
-                    grid, tokens[part][some], values[k, part][some], left=np.nan, right=np.nan
-                )
+                out[k, r] = np.interp(grid, tokens[part][some], values[k, part][some], left=np.nan, right=np.nan)
 
     def by_xarray() -> None:
         for r in range(runs):

@@ -53,7 +53,7 @@ def library() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None where there are none; ``DDE_NATIVE=0`` does without them."""
     if os.environ.get("DDE_NATIVE", "1") == "0":
         return None
-    path = Path(__file__).with_name(f"kernels.{'dll' if os.name == 'nt' else 'so'}")
+    path = Path(__file__).with_name("kernels.shared")
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError:

@@ -35,7 +35,8 @@ class KernelHook(BuildHookInterface[Any]):
         if self.target_name != "wheel" or _is_off():
             return
         compiler = _system_compiler() or [sys.executable, "-m", "ziglang", "cc"]
-        library = _FOLDER / f"kernels.{'dll' if os.name == 'nt' else 'so'}"
+        # No ending that Python takes for a module's.
+        library = _FOLDER / "kernels.shared"
         made = library.with_name(f"{library.name}.{os.getpid()}")
         math = [] if os.name == "nt" else ["-lm"]
         try:
