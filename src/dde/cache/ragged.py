@@ -276,44 +276,49 @@ class RaggedCache:
             return
 
     def _merge(self, heads: list[Head], chosen: list[Head]) -> None:
-        for rectangle in merged_rectangles(heads, chosen):
+        rectangles = merged_rectangles(heads, chosen)
+        # What these were merged from, while it lies there.
+        before = frozenset().union(*(h.replaces for h in chosen)).intersection(self.folder.names())
+        for i, rectangle in enumerate(rectangles):
             found = answer(chosen, rectangle.runs, rectangle.versions, rectangle.keys)
             if not found.whole:
-                continue
+                return
             rows = assemble(found, rectangle.keys, Columns(self.folder, Memory(0)), {})
-            notes = sorted({note for head in found.sources for note in head.notes})
             merged = describe(
                 rectangle.runs,
                 rectangle.versions,
                 fetched_lengths(rows.run, len(rectangle.runs)),
                 rows.step,
                 rectangle.keys,
-                notes,
+                sorted({note for head in found.sources for note in head.notes}),
                 after=self._newest(),
                 as_of=chosen[0].as_of,
+                # The last one stands for all of them.
+                replaces=before.union(h.name for h in chosen) if i == len(rectangles) - 1 else frozenset(),
             )
             write_part(self.folder, self.what, merged, rows.step, [rows.values[k] for k in rectangle.keys])
-            self._heads = newest_first([merged, *self._heads])
+            self._heads = newest_first([merged, *(h for h in self._heads if h.name not in merged.replaces)])
 
     def _sweep(self, now: float) -> None:
-        gone = superseded([head for head in self._heads if head.name not in self._unsaved])
-        for name, since in gone.items():
-            if now - since / 1e6 > KEEP_SECONDS:
-                (self.folder / name).remove()
-        self._heads = [head for head in self._heads if head.name not in gone]
-        known = {head.name for head in self._heads}
+        saved = [head for head in self._heads if head.name not in self._unsaved]
+        since = superseded(saved)
+        since.update({name: created_of(head.name) for head in saved for name in head.replaces})
+        known = {head.name for head in saved}
+        removed: set[str] = set()
         for name in self.folder.names():
-            if name in known or name in gone:
-                continue
             if not _is_part(name):
                 # What was not finished, and what earlier releases kept here.
                 if self.folder.path is not None:
                     (self.folder / name).remove_if_old()
-            elif now - created_of(name) / 1e6 > KEEP_SECONDS:
-                # Not whole, or merged into another since.
-                content = self.folder.read([f"{name}/zarr.json"])
-                if not content or parse_head(name, next(iter(content.values()))) is None:
-                    (self.folder / name).remove()
+            elif now - since.get(name, created_of(name)) / 1e6 > KEEP_SECONDS and (
+                name in since or (name not in known and not self._is_whole(name))
+            ):
+                (self.folder / name).remove()
+                removed.add(name)
+        self._heads = [head for head in self._heads if head.name not in removed]
+
+    def _is_whole(self, name: str) -> bool:
+        return any(parse_head(name, content) for content in self.folder.read([f"{name}/zarr.json"]).values())
 
 
 def _is_part(name: str) -> bool:
