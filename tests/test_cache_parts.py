@@ -1,4 +1,4 @@
-"""Parts of the cache: whatever is read, refreshed, deleted, merged or killed, what comes back is what the source has."""
+"""Parts of the cache: whatever is refreshed, deleted, merged or killed, what is read is what the source has."""
 
 from __future__ import annotations
 

@@ -18,8 +18,9 @@ import json
 import time
 import uuid
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -28,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import Crc32cCodec
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, StorePath
 
 from dde.cache.places import Place
 
@@ -79,6 +80,8 @@ class Head:
         What the source reported of these rows.
     replaces : frozenset of str
         Parts that this one was merged from.
+    arrays : mapping
+        Zarr's metadata of each array, where it is known.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Head:
     keys: tuple[str, ...]
     notes: tuple[str, ...] = ()
     replaces: frozenset[str] = frozenset()
+    arrays: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def number(self) -> dict[str, int]:
@@ -203,7 +207,8 @@ def _checksum(told: Mapping[str, Any]) -> int:
 def parse_head(name: str, content: bytes) -> Head | None:
     """Return the head in the metadata of a group; None where it is no part, or not a whole one."""
     try:
-        told = json.loads(content)["attributes"]["dde_part"]
+        group = json.loads(content)
+        told = group["attributes"]["dde_part"]
         if told.get("format") != FORMAT or told.pop("crc32") != _checksum(told):
             return None
         return Head(
@@ -216,6 +221,7 @@ def parse_head(name: str, content: bytes) -> Head | None:
             tuple(told["keys"]),
             tuple(told["notes"]),
             frozenset(told["replaces"]),
+            group["consolidated_metadata"]["metadata"],
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -352,15 +358,19 @@ class PartArrays:
 
     @cached_property
     def _values(self) -> Any:
-        array = zarr.open_array((self._place / "values").store(), mode="r")
-        if array.shape != (len(self._head.keys), self._head.rows):
-            raise DamagedError
-        return array
+        return self._opened("values", (len(self._head.keys), self._head.rows))
 
     @cached_property
     def _step(self) -> Any:
-        array = zarr.open_array((self._place / "step").store(), mode="r")
-        if array.shape != (self._head.rows,):
+        return self._opened("step", (self._head.rows,))
+
+    def _opened(self, name: str, shape: tuple[int, ...]) -> Any:
+        store = (self._place / name).store()
+        if name in self._head.arrays:
+            array = zarr.Array.from_dict(StorePath(store), self._head.arrays[name])
+        else:
+            array = zarr.open_array(store, mode="r", zarr_format=3)
+        if array.shape != shape:
             raise DamagedError
         return array
 
@@ -389,15 +399,15 @@ class PartArrays:
         return found
 
 
-class _damage:
+@contextmanager
+def _damage() -> Iterator[None]:
     """Turn whatever zarr, its codecs and file systems raise of something missing or cut into DamagedError."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, (MemoryError, DamagedError)):
-            raise DamagedError from None
+    try:
+        yield
+    except (DamagedError, MemoryError):
+        raise
+    except Exception:
+        raise DamagedError from None
 
 
 def _neighbours(keys: Sequence[int]) -> list[tuple[int, int]]:

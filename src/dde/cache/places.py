@@ -131,12 +131,9 @@ class Place:
             return {}
         fs, root = self._remote
         with self.scrubbed():
-            # Every key comes back as it went in but for what the file system makes of paths, so order is relied on.
-            full = [fs._strip_protocol(f"{root}/{path}") for path in paths]
-            contents = fs.cat(full, on_error="return")
-            if not isinstance(contents, dict):
-                contents = {full[0]: contents}
-        return {p: contents[f] for p, f in zip(paths, full, strict=True) if isinstance(contents.get(f), bytes)}
+            # As ranges: of a whole object some file systems ask for its size first.
+            contents = fs.cat_ranges([f"{root}/{p}" for p in paths], [0] * len(paths), None, on_error="return")
+        return {p: content for p, content in zip(paths, contents, strict=True) if isinstance(content, bytes)}
 
     def write(self, files: dict[str, bytes]) -> None:
         """Write files below; object stores take all at once, and show each of them whole or not at all."""
