@@ -13,6 +13,7 @@ from typing import Any, Literal
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from dde.errors import SourceError
 from dde.names import wide_column_metric
@@ -62,11 +63,15 @@ def open_parquet(
 
     `metadata` spares reading the footer again: a wide table's is over a megabyte. With it, the file must be the
     one that it was read from.
+
+    In an object store Arrow asks for the ranges that it needs, neighbours together. Reading ahead, which fsspec does
+    by default, fetches all else too: opening six tables of 31 MB, it reads 32 MB in 19 requests, Arrow 0.9 MB in 36.
     """
     fs, _ = fsspec.core.url_to_fs(file.root)
-    with fs.open(file.path, "rb") as handle:
+    away = not isinstance(fs, LocalFileSystem)
+    with fs.open(file.path, "rb", **({"cache_type": "none"} if away else {})) as handle:
         try:
-            parquet = pq.ParquetFile(handle, pre_buffer=pre_buffer, metadata=metadata)
+            parquet = pq.ParquetFile(handle, pre_buffer=pre_buffer or away, metadata=metadata)
         except pa.ArrowInvalid as error:
             raise SourceError(
                 f"{file.path} is not a readable parquet file ({error}), so its rows are unknown. "
