@@ -19,7 +19,6 @@ import xarray as xr
 
 import dde
 from dde.cache import RaggedCache, cache_size, clear_cache
-from dde.cache.row_sets import RowSet
 from dde.errors import DdeWarning
 from dde.repository import RunRepository
 from dde.sources.protocols import History
@@ -96,42 +95,53 @@ def test_a_run_without_a_version_is_never_cached(tmp_path: Path) -> None:
         assert store.history_calls
 
 
-@pytest.mark.parametrize("damage", ["everything", "pointer", "chunks", "cut", "current generation"])
+@pytest.mark.parametrize("damage", ["everything", "metadata", "chunks", "cut", "garbled", "parts"])
 def test_deleting_or_damaging_anything_costs_time_only(tmp_path: Path, damage: str) -> None:
     expected = opened(*make(), tmp_path).load()
     tables, store = make()
     ds = opened(tables, store, tmp_path)
     for folder in (tmp_path / "tables", tmp_path / "history", tmp_path / "summaries"):
         [cache] = folder.iterdir()
-        generation = cache / (cache / "current").read_text().strip()
+        parts = list(cache.glob("*.zarr"))
+        assert parts
         if damage == "everything":
             shutil.rmtree(tmp_path, ignore_errors=True)
             break
-        if damage == "pointer":
-            (cache / "current").write_text("nowhere.zarr")
-        elif damage == "current generation":
-            shutil.rmtree(generation)
-        else:
-            for chunk in [f for f in generation.rglob("*") if f.is_file() and f.name != "zarr.json"]:
-                if damage == "chunks":
-                    chunk.unlink()
-                else:
-                    # A new file: the old one may be shared with another generation.
+        for part in parts:
+            if damage == "parts":
+                shutil.rmtree(part)
+            elif damage == "metadata":
+                (part / "zarr.json").write_text((part / "zarr.json").read_text()[:-9])
+            else:
+                chunks = [f for f in part.rglob("*") if f.is_file() and f.name != "zarr.json"]
+                for chunk in chunks:
                     content = chunk.read_bytes()
-                    chunk.unlink()
-                    chunk.write_bytes(content[: len(content) // 2])
+                    if damage == "chunks":
+                        chunk.unlink()
+                    else:
+                        half = len(content) // 2
+                        chunk.write_bytes(content[:half] + (b"" if damage == "cut" else bytes(len(content) - half)))
     xr.testing.assert_identical(ds.load(), expected)
+    # Of the training log the dataset knows since it was opened where it is.
+    assert len(tables.calls) == 1
+    assert store.history_calls or damage == "metadata"
 
 
 def test_anyone_reads_it_with_plain_xarray(tmp_path: Path) -> None:
     opened(*make(), tmp_path).load()
     [cache] = (tmp_path / "history").iterdir()
+    part = max(cache.glob("*.zarr"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ds = xr.open_zarr(cache / (cache / "current").read_text().strip(), consolidated=False).load()
+        for consolidated in (None, True, False):
+            ds = xr.open_zarr(part, consolidated=consolidated).load()
+            xr.testing.assert_identical(xr.open_dataset(part, engine="zarr", consolidated=consolidated).load(), ds)
     assert ds.run_id.values.tolist() == ["a", "b", "c"]
-    assert ds.train_loss.values.tolist() == [1.0, 0.5] * 3
+    assert ds["values"].sel(key="train_loss").values.tolist() == [1.0, 0.5] * 3
+    assert ds["values"].dims == ("key", "row")
     assert ds.row_offset.values.tolist() == [0, 2, 4, 6]
+    assert ds.step.values.tolist() == [100, 200] * 3
+    assert set(ds.coords) == {"run_id", "version", "step", "key"}
 
 
 def _fill(folder: str, number: int) -> None:
@@ -155,25 +165,6 @@ def test_many_writers_at_once_never_show_half_of_anything(tmp_path: Path) -> Non
     assert [p.exitcode for p in writers] == [0] * 4
 
 
-def test_a_writer_that_dies_leaves_the_old_generation(tmp_path: Path) -> None:
-    folder = tmp_path / "c"
-    _fill(str(folder), 1)
-    before = (folder / "current").read_text()
-    pid = os.fork()
-    if pid == 0:
-        import dde.cache.row_sets as row_sets
-
-        def die(*_: object, **__: object) -> None:
-            os._exit(9)
-
-        row_sets.write_array = die  # type: ignore[assignment]
-        _fill(str(folder), 2)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-    assert (folder / "current").read_text() == before
-    _fill(str(folder), 1)
-
-
 def _value(run_id: str, key: str) -> float:
     return float(ord(run_id[-1]) * 1000 + ord(key[-1]))
 
@@ -191,26 +182,6 @@ def _rows_of(run_ids: Sequence[str], keys: Sequence[str]) -> History:
 def _held(cache: RaggedCache, run_ids: Sequence[str], keys: Sequence[str]) -> bool:
     rows, expected = cache.read(run_ids, ["1"] * len(run_ids), keys, _rows_of), _rows_of(run_ids, keys)
     return all(np.array_equal(rows.values[k], expected.values[k]) for k in keys)
-
-
-def test_a_second_writer_right_after_the_first_does_not_lend_it_its_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import dde.cache.ragged as ragged
-
-    first, second = RaggedCache(tmp_path, "t"), RaggedCache(tmp_path, "t")
-    genuine = ragged.create_row_set
-
-    def overtaken(*arguments: Any) -> RowSet:
-        made = genuine(*arguments)
-        monkeypatch.setattr(ragged, "create_row_set", genuine)
-        assert _held(second, ["y"], ["a"])
-        return made
-
-    monkeypatch.setattr(ragged, "create_row_set", overtaken)
-    assert _held(first, ["x"], ["a"])
-    assert _held(first, ["x"], ["b"])
-    assert _held(RaggedCache(tmp_path, "t"), ["x", "y"], ["a", "b"])
 
 
 def test_threads_that_share_a_cache_get_their_own_rows(tmp_path: Path) -> None:

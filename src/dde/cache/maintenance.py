@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+
+from dde.cache.places import Place, StoredFile
 
 __all__ = ["KINDS", "CacheEntry", "cache_size", "clear_cache"]
 
@@ -24,12 +24,12 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """One part of a cache directory.
+    """What a cache holds of one source.
 
     Attributes
     ----------
     name : str
-        Folder below the cache directory.
+        Folder below the cache's own.
     kind : str
         What it holds.
     bytes, files : int
@@ -45,27 +45,31 @@ class CacheEntry:
 
 
 def cache_size(cache_dir: str | os.PathLike[str] = "data_cache") -> list[CacheEntry]:
-    """Return what a cache directory holds, largest first; [] when there is none."""
-    root = Path(cache_dir)
+    """Return what a cache holds, largest first; [] when there is none.
+
+    Parameters
+    ----------
+    cache_dir : str or path
+        Folder or URL.
+    """
+    root = Place(cache_dir)
     entries: list[CacheEntry] = []
     for kind, meaning in KINDS.items():
-        folder = root / kind
-        parts = [p for p in folder.iterdir() if p.is_dir()] if kind != "demo" and folder.is_dir() else [folder]
-        for part in parts:
-            files = [f for f in part.rglob("*") if f.is_file()]
-            if files:
-                stats = [f.stat() for f in files]
-                newest = np.datetime64(int(max(s.st_mtime for s in stats)), "s")
-                # Generations share files by hard links: each is counted once.
-                size = sum({(s.st_dev, s.st_ino): s.st_size for s in stats}.values())
-                entries.append(CacheEntry(part.relative_to(root).as_posix(), meaning, size, len(files), newest))
+        by_name: dict[str, list[StoredFile]] = {}
+        for file in (root / kind).files():
+            inner, slash, _ = file.path.partition("/")
+            if slash or kind == "demo":
+                by_name.setdefault(kind if kind == "demo" else f"{kind}/{inner}", []).append(file)
+        for name, files in by_name.items():
+            newest = np.datetime64(int(max(f.written for f in files)), "s")
+            entries.append(CacheEntry(name, meaning, sum(f.bytes for f in files), len(files), newest))
     return sorted(entries, key=lambda e: -e.bytes)
 
 
 def clear_cache(cache_dir: str | os.PathLike[str] = "data_cache") -> int:
-    """Remove what dde keeps in a cache directory, and return the bytes freed; other files stay."""
-    root = Path(cache_dir)
-    freed = sum(e.bytes for e in cache_size(root))
+    """Remove what dde keeps in a cache, a folder or URL, and return the bytes freed; other files stay."""
+    root = Place(cache_dir)
+    freed = sum(e.bytes for e in cache_size(cache_dir))
     for kind in KINDS:
-        shutil.rmtree(root / kind, ignore_errors=True)
+        (root / kind).remove()
     return freed

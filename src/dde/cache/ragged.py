@@ -1,85 +1,83 @@
-"""A cache of ragged tables: rows of many runs, a column per key, filled run by run and key by key."""
+"""A cache of ragged tables: rows of many runs, by key, in parts that are added and never changed."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dde.cache.row_sets import RowSet, create_row_set, current_row_set
+from dde.cache.assembly import Columns, assemble
+from dde.cache.holdings import (
+    MERGE_PARTS,
+    Answer,
+    answer,
+    fetched_lengths,
+    merged_rectangles,
+    newest_first,
+    superseded,
+    worth_merging,
+)
+from dde.cache.memory import Memory
+from dde.cache.parts import DamagedError, Head, created_of, describe, parse_head, write_part
+from dde.cache.places import KEEP_SECONDS, MAKING, Place
 from dde.errors import DdeWarning
 from dde.sources.protocols import History
 
-__all__ = ["Fetch", "RaggedCache", "Skeleton"]
+__all__ = ["Fetch", "RaggedCache"]
 
 Fetch = Callable[[Sequence[str], Sequence[str]], History]
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-# Columns held in memory, so that a metric read twice in a row is read from disk once.
 _MEMORY_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """Rows that are known before any column is read.
-
-    Attributes
-    ----------
-    versions : mapping of str to str
-        Version of each run, in the order of the rows.
-    offsets : (run + 1,) int64 array
-    step : (row,) int64 array
-    """
-
-    versions: Mapping[str, str]
-    offsets: Int64
-    step: Int64
-
-
-@dataclass
-class _Column:
-    values: Float64
-    filled: npt.NDArray[np.bool_]
-    notes: list[str]
-    # Whether it could not be written: then memory is all there is.
-    unsaved: bool = False
+# Heads asked for at once: object stores answer so many together about as fast as one.
+_HEADS_AT_ONCE = 32
+# Looking for what can go compares all parts with each other: after some writes only.
+_TIDY_SECONDS = 60.0
 
 
 class RaggedCache:
-    """Rows of runs as a source gave them, kept on disk and refreshed run by run.
+    """Rows of runs as a source gave them, kept and refreshed run by run.
 
     Parameters
     ----------
-    folder : Path
-        Folder of this cache; safe to delete at any time.
+    folder : str or path or Place
+        Folder or URL of this cache; safe to delete at any time.
     what : str
         What the rows are, for people who look into the folder.
 
     Notes
     -----
-    A row set is a Zarr v3 group with the arrays ``run_id`` and ``version`` (run), ``row_offset`` (run + 1),
-    ``step`` (row), and a float64 array (row) per key that says which runs it was read for. Every array carries a
-    checksum: what was deleted or damaged is read from the source again.
+    The folder holds parts, each a Zarr v3 group with what one fetch gave: the arrays ``run_id`` and ``version``
+    (run), ``row_offset`` (run + 1), ``step`` (row), ``key`` (key) and ``values`` (key, row). A part appears in one
+    step and never changes, so any number of threads, processes and machines may read and add parts at once, without
+    a lock; of two that hold the same, either serves. What was deleted or damaged is read from the source again.
+    Whoever writes also merges small parts and removes those that newer ones have left nothing of for 10 minutes.
     """
 
-    def __init__(self, folder: Path, what: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | os.PathLike[str] | Place, what: str) -> None:
+        self.folder = folder if isinstance(folder, Place) else Place(folder)
         self.what = what
         #: What the source reported of the rows that were returned so far.
         self.notes: set[str] = set()
-        self._rows: RowSet | None = None
-        self._columns: OrderedDict[str, _Column] = OrderedDict()
+        self._heads: list[Head] = []
+        self._damaged: set[tuple[str, str | None]] = set()
+        # What could not be written: memory is all there is.
+        self._unsaved: dict[str, History] = {}
         self._writable = True
-        # Threads of one process share an instance; while one fills a column, the others wait for it.
+        self._memory = Memory(_MEMORY_BYTES)
+        self._columns = Columns(self.folder, self._memory)
+        self._asked: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._positions: dict[str, Int64] = {}
+        self._tidied = float("-inf")
+        # Threads of one process share an instance; while one asks the source, the others wait for what it brings.
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, object]:
@@ -96,7 +94,7 @@ class RaggedCache:
         keys: Sequence[str],
         fetch: Fetch,
         notes: Callable[[], Sequence[str]] = tuple,
-        skeleton: Callable[[], Skeleton] | None = None,
+        skeleton: object = None,
     ) -> History:
         """Return the rows of the runs; fetches from the source what is not here in that version.
 
@@ -106,203 +104,228 @@ class RaggedCache:
             Runs, and what their source says of their content.
         keys : sequence of str
         fetch : callable
-            Called with the runs and keys that are missing.
+            Called with the runs and keys that are missing. It may return more keys than it was asked for, which are
+            kept as well.
         notes : callable, optional
             Called after `fetch`; what the source has to report of those rows is kept with them.
-        skeleton : callable, optional
-            Gives the rows of all runs, where they are known beforehand: then columns fill in place.
-        """
-        with self._lock:
-            return self._read(run_ids, dict(zip(run_ids, versions, strict=True)), keys, fetch, notes, skeleton)
+        skeleton : object, optional
+            Not used any more.
 
-    def _read(
+        Returns
+        -------
+        History
+            Its arrays may be shared with other callers and can't be written to.
+        """
+        runs, told, wanted = tuple(run_ids), tuple(versions), tuple(dict.fromkeys(keys))
+        if len(runs) != len(told):
+            raise ValueError(f"{len(runs)} runs have {len(told)} versions; give one of each.")
+        while True:
+            with self._lock:
+                found, fetched = self._found(runs, told, wanted, fetch, notes)
+            try:
+                rows = assemble(found, wanted, self._columns, fetched)
+            except DamagedError as error:
+                # Each time round, something more is known not to be readable, so this ends at the source.
+                with self._lock:
+                    self._damaged.update(error.args)
+                    self._look()
+                continue
+            used = {int(i) for _, source in found.groups for i in np.unique(source)}
+            self.notes.update(note for i in used for note in found.sources[i].notes)
+            return rows
+
+    # Finding and fetching
+
+    def _found(
         self,
-        run_ids: Sequence[str],
-        told: Mapping[str, str],
+        runs: tuple[str, ...],
+        told: tuple[str, ...],
+        keys: tuple[str, ...],
+        fetch: Fetch,
+        notes: Callable[[], Sequence[str]],
+    ) -> tuple[Answer, Mapping[str, History]]:
+        """Return where everything is, and what is in memory: what was fetched on the way, and is not saved."""
+        found = self._answer(runs, told, keys)
+        if not found.whole:
+            # Others may have added what is missing.
+            self._look()
+            found = self._answer(runs, told, keys)
+        fetched: dict[str, History] = {}
+        every_key = False
+        while not found.whole:
+            nothing, lacking = found.missing_runs()
+            rectangles = [(nothing, keys)]
+            if every_key:
+                rectangles = [(lacking, keys)]
+            elif (some := lacking & ~nothing).any():
+                rectangles.append((some, tuple(found.missing_keys(some))))
+            for of_runs, of_keys in rectangles:
+                if of_runs.any():
+                    at = np.flatnonzero(of_runs)
+                    some_runs, some_told = [runs[i] for i in at], [told[i] for i in at]
+                    head, history = self._fetched(some_runs, some_told, of_keys, fetch, notes)
+                    fetched[head.name] = history
+            found = self._answer(runs, told, keys)
+            # Where something is missing still, the source has other rows than it had, though its version is the
+            # same. Its word counts: these runs are read with all keys at once, which have the same rows.
+            every_key = True
+        return found, {**self._unsaved, **fetched}
+
+    def _answer(self, runs: tuple[str, ...], told: tuple[str, ...], keys: tuple[str, ...]) -> Answer:
+        if self._asked != (runs, told):
+            self._asked, self._positions = (runs, told), {}
+        return answer(self._heads, runs, told, keys, lambda *key: key in self._damaged, self._positions)
+
+    def _fetched(
+        self,
+        runs: list[str],
+        told: list[str],
         keys: Sequence[str],
         fetch: Fetch,
         notes: Callable[[], Sequence[str]],
-        skeleton: Callable[[], Skeleton] | None,
-    ) -> History:
-        rows = self._current_rows()
-        if skeleton is not None and (rows is None or _stale(rows, told)):
-            rows = self._begin(skeleton())
-        missing = _stale(rows, told) if rows is not None else list(run_ids)
-        if missing:
-            # New and changed runs are read with every key asked for; unchanged ones keep what they have.
-            fetched = fetch(missing, list(keys))
-            rows = self._extend(rows, missing, told, keys, fetched, list(notes()))
-        assert rows is not None
-        columns = {key: self._column(rows, key) for key in keys}
-        positions = np.array([rows.number[r] for r in run_ids], np.int64)
-        lacking = [key for key, column in columns.items() if not column.filled[positions].all()]
-        if lacking:
-            runs = [
-                run_id
-                for run_id, at in zip(run_ids, positions, strict=True)
-                if not all(columns[key].filled[at] for key in lacking)
-            ]
-            fetched = fetch(runs, lacking)
-            if not self._fill(rows, runs, lacking, fetched, columns, list(notes())):
-                # The source has other rows than it had: what it says of itself did not tell. Its word counts.
-                rows = self._extend(rows, runs, told, lacking, fetched, list(notes()))
-                columns = {key: self._column(rows, key) for key in keys}
-                positions = np.array([rows.number[r] for r in run_ids], np.int64)
-        self.notes.update(note for column in columns.values() for note in column.notes)
-        return _pick(rows, columns, positions)
+    ) -> tuple[Head, History]:
+        rows = fetch(runs, list(keys))
+        lengths = fetched_lengths(rows.run, len(runs))
+        every = list(dict.fromkeys([*keys, *rows.values]))
+        values = {key: np.ascontiguousarray(rows.values[key], np.float64) for key in every}
+        step = np.ascontiguousarray(rows.step, np.int64)
+        head = describe(runs, told, lengths, step, every, sorted(set(notes())), after=self._newest())
+        history = History(rows.run, step, values)
+        self._add(head, history)
+        return head, history
 
-    def _current_rows(self) -> RowSet | None:
-        if not self._writable:
-            return self._rows
-        found = current_row_set(self.folder, self._rows)
-        if found is None or found is not self._rows:
-            self._rows = found
-            self._columns.clear()
-        return self._rows
+    def _newest(self) -> int:
+        return max((max(head.as_of, created_of(head.name)) for head in self._heads), default=0)
 
-    def _begin(self, skeleton: Skeleton) -> RowSet:
-        self._columns.clear()
-        self._rows = self._created(skeleton.versions, skeleton.offsets, skeleton.step)
-        return self._rows
+    def _add(self, head: Head, history: History) -> None:
+        self._heads = newest_first([head, *self._heads])
+        if not self._save(head, history):
+            self._unsaved[head.name] = history
+        elif self._writable:
+            self._columns.remember(head, history)
+            self._tidy()
 
-    def _created(self, versions: Mapping[str, str], offsets: Int64, step: Int64) -> RowSet:
-        if self._writable:
+    def _save(self, head: Head, history: History) -> bool:
+        for last in (False, True):
+            if not self._writable:
+                break
             try:
-                return create_row_set(self.folder, self.what, versions, offsets, step)
+                write_part(self.folder, self.what, head, history.step, [history.values[k] for k in head.keys])
+                return True
+            except FileNotFoundError as error:
+                # A cache that is deleted under a running process is made anew.
+                if last and self.folder.path is None:
+                    self._give_up(error)
             except OSError as error:
                 self._give_up(error)
-        return RowSet(self.folder, versions, offsets, step)
+        return False
 
     def _give_up(self, error: OSError) -> None:
         self._writable = False
         warnings.warn(
             f"the cache {self.folder} can't be written ({error}), so what was read is kept for this process "
-            "alone. Pass cache_dir= with a folder that can be written, or cache_dir=None.",
+            "alone. Pass cache_dir= with a folder or URL that can be written, or cache_dir=None.",
             DdeWarning,
             stacklevel=2,
         )
 
-    def _column(self, rows: RowSet, key: str) -> _Column:
-        column = self._columns.get(key)
-        if column is None:
-            found = rows.column(key) if self._writable else None
-            if found is None or len(found[0]) != len(rows.step):
-                column = _Column(np.full(len(rows.step), np.nan), np.zeros(len(rows.versions), bool), [])
-            else:
-                column = _Column(*found)
-            self._remember(key, column)
-        return column
+    # The folder
 
-    def _remember(self, key: str, column: _Column) -> None:
-        self._columns[key] = column
-        self._columns.move_to_end(key)
-        room = max(_MEMORY_BYTES // max(column.values.nbytes, 1), 1)
-        for old in [k for k, c in self._columns.items() if not c.unsaved][: max(len(self._columns) - room, 0)]:
-            if old != key:
-                del self._columns[old]
+    def _look(self) -> None:
+        """Learn of parts that were added and removed since."""
+        try:
+            names = [name for name in self.folder.names() if _is_part(name)]
+            known = {head.name: head for head in self._heads}
+            held = {name: known[name] for name in names if name in known}
+            new = sorted((name for name in names if name not in known), reverse=True)
+            replaced = {name for head in held.values() for name in head.replaces}
+            while new:
+                # The newest first: what one was merged from need not be looked at.
+                some, new = new[:_HEADS_AT_ONCE], new[_HEADS_AT_ONCE:]
+                contents = self.folder.read([f"{name}/zarr.json" for name in some if name not in replaced])
+                for path, content in contents.items():
+                    name = path.rpartition("/")[0]
+                    head = parse_head(name, content)
+                    if head is not None:
+                        held[name] = head
+                        replaced |= head.replaces
+        except OSError as error:
+            if self._writable:
+                self._give_up(error)
+            return
+        kept = [head for name, head in known.items() if name in self._unsaved]
+        self._heads = newest_first([*(h for n, h in held.items() if n not in replaced), *kept])
+        self._positions = {name: at for name, at in self._positions.items() if name in held or name in self._unsaved}
 
-    def _save(self, rows: RowSet, key: str, column: _Column) -> None:
-        column.unsaved = True
-        if self._writable:
-            try:
-                rows.put_column(key, column.values, column.filled, column.notes)
-                column.unsaved = False
-            except OSError as error:
-                # A cache that is deleted under a running process is made anew by the next read.
-                if self.folder.exists():
-                    self._give_up(error)
-        self._remember(key, column)
+    def _tidy(self) -> None:
+        """Merge small parts, and remove what no reader can be needing any more."""
+        now = time.time()
+        due = now - self._tidied > _TIDY_SECONDS
+        if not due and len(self._heads) < MERGE_PARTS:
+            return
+        try:
+            saved = [head for head in self._heads if head.name not in self._unsaved]
+            chosen = [h for h in worth_merging(saved) if not any(name == h.name for name, _ in self._damaged)]
+            if chosen:
+                self._merge(saved, chosen)
+            if due:
+                self._tidied = now
+                self._sweep(now)
+        except (OSError, DamagedError):
+            # Another process is at it, or the folder is being deleted.
+            return
 
-    def _fill(
-        self,
-        rows: RowSet,
-        runs: Sequence[str],
-        keys: Sequence[str],
-        fetched: History,
-        columns: dict[str, _Column],
-        notes: list[str],
-    ) -> bool:
-        """Put fetched rows into the columns; False when the source's rows are not those of the row set."""
-        bounds = np.searchsorted(fetched.run, np.arange(len(runs) + 1))
-        for i, run_id in enumerate(runs):
-            if not np.array_equal(rows.step[rows.span(run_id)], fetched.step[bounds[i] : bounds[i + 1]]):
-                return False
-        at = np.array([rows.number[r] for r in runs], np.int64)
-        target = _row_numbers(rows, at)
-        for key in keys:
-            old = columns[key]
-            values, filled = old.values.copy(), old.filled.copy()
-            values[target] = fetched.values[key]
-            filled[at] = True
-            columns[key] = _Column(values, filled, sorted({*old.notes, *notes}))
-            self._save(rows, key, columns[key])
-        return True
+    def _merge(self, heads: list[Head], chosen: list[Head]) -> None:
+        rectangles = merged_rectangles(heads, chosen)
+        # What these were merged from, while it lies there.
+        before = frozenset().union(*(h.replaces for h in chosen)).intersection(self.folder.names())
+        for i, rectangle in enumerate(rectangles):
+            found = answer(chosen, rectangle.runs, rectangle.versions, rectangle.keys)
+            if not found.whole:
+                return
+            rows = assemble(found, rectangle.keys, Columns(self.folder, Memory(0)), {})
+            merged = describe(
+                rectangle.runs,
+                rectangle.versions,
+                fetched_lengths(rows.run, len(rectangle.runs)),
+                rows.step,
+                rectangle.keys,
+                sorted({note for head in found.sources for note in head.notes}),
+                after=self._newest(),
+                as_of=chosen[0].as_of,
+                # The last one stands for all of them.
+                replaces=before.union(h.name for h in chosen) if i == len(rectangles) - 1 else frozenset(),
+            )
+            write_part(self.folder, self.what, merged, rows.step, [rows.values[k] for k in rectangle.keys])
+            self._heads = newest_first([merged, *(h for h in self._heads if h.name not in merged.replaces)])
 
-    def _extend(
-        self,
-        old: RowSet | None,
-        runs: Sequence[str],
-        told: Mapping[str, str],
-        keys: Sequence[str],
-        fetched: History,
-        notes: list[str],
-    ) -> RowSet:
-        """Return a row set with new and changed runs; the columns of all others are carried over."""
-        bounds = np.searchsorted(fetched.run, np.arange(len(runs) + 1))
-        fresh = {run_id: slice(int(bounds[i]), int(bounds[i + 1])) for i, run_id in enumerate(runs)}
-        before = {} if old is None else old.versions
-        order = sorted({*before, *runs})
-        carried = [r for r in order if r not in fresh]
-        pieces = [fetched.step[fresh[r]] if r in fresh else _steps(old, r) for r in order]
-        offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype(np.int64)
-        step = np.concatenate(pieces) if pieces else np.empty(0, np.int64)
-        held = {} if old is None else self._held_columns(old)
-        self._columns.clear()
-        rows = self._created({r: told.get(r, before.get(r, "")) for r in order}, offsets, step)
-        self._rows = rows
-        source = np.array([old.number[r] for r in carried], np.int64) if old is not None else np.empty(0, np.int64)
-        target = np.array([rows.number[r] for r in carried], np.int64)
-        fresh_at = np.array([rows.number[r] for r in runs], np.int64)
-        for key in dict.fromkeys([*held, *keys]):
-            column = _Column(np.full(len(step), np.nan), np.zeros(len(order), bool), list(notes) if key in keys else [])
-            if old is not None and key in held:
-                column.values[_row_numbers(rows, target)] = held[key].values[_row_numbers(old, source)]
-                column.filled[target] = held[key].filled[source]
-                column.notes = sorted({*column.notes, *held[key].notes})
-            if key in keys:
-                column.values[_row_numbers(rows, fresh_at)] = fetched.values[key]
-                column.filled[fresh_at] = True
-            self._save(rows, key, column)
-        return rows
+    def _sweep(self, now: float) -> None:
+        saved = [head for head in self._heads if head.name not in self._unsaved]
+        since = superseded(saved)
+        since.update({name: created_of(head.name) for head in saved for name in head.replaces})
+        known = {head.name for head in saved}
+        removed: set[str] = set()
+        for name in self.folder.names():
+            if not _is_part(name):
+                # What was not finished, and what earlier releases kept here.
+                if self.folder.path is not None:
+                    (self.folder / name).remove_if_old()
+            elif now - since.get(name, created_of(name)) / 1e6 > KEEP_SECONDS and (
+                name in since or (name not in known and not self._is_whole(name))
+            ):
+                (self.folder / name).remove()
+                removed.add(name)
+        self._heads = [head for head in self._heads if head.name not in removed]
 
-    def _held_columns(self, rows: RowSet) -> dict[str, _Column]:
-        held = dict(self._columns)
-        if self._writable:
-            for key in rows.keys():  # noqa: SIM118 - a row set is no mapping
-                if key not in held:
-                    held[key] = self._column(rows, key)
-        return held
+    def _is_whole(self, name: str) -> bool:
+        return any(parse_head(name, content) for content in self.folder.read([f"{name}/zarr.json"]).values())
 
 
-def _stale(rows: RowSet, told: Mapping[str, str]) -> list[str]:
-    return [run_id for run_id, version in told.items() if rows.versions.get(run_id) != version]
-
-
-def _steps(rows: RowSet | None, run_id: str) -> Int64:
-    return np.empty(0, np.int64) if rows is None else rows.step[rows.span(run_id)]
-
-
-def _row_numbers(rows: RowSet, positions: Int64) -> Int64:
-    """Return the rows of the runs at `positions`, in their order."""
-    starts = rows.offsets[positions]
-    lengths = rows.offsets[positions + 1] - starts
-    first = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64)
-    numbers: Int64 = np.arange(int(lengths.sum())) - np.repeat(first, lengths) + np.repeat(starts, lengths)
-    return numbers
-
-
-def _pick(rows: RowSet, columns: Mapping[str, _Column], positions: Int64) -> History:
-    numbers = _row_numbers(rows, positions)
-    lengths = rows.offsets[positions + 1] - rows.offsets[positions]
-    run = np.repeat(np.arange(len(positions), dtype=np.int32), lengths)
-    return History(run, rows.step[numbers], {key: column.values[numbers] for key, column in columns.items()})
+def _is_part(name: str) -> bool:
+    if name.startswith(MAKING):
+        return False
+    try:
+        created_of(name)
+    except ValueError:
+        return False
+    return True

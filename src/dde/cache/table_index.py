@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
-from dde.cache.whole_arrays import UNREADABLE, checked, making, remove_if_old, write_array
+from dde.cache.places import Place
+from dde.cache.whole_arrays import UNREADABLE, checked, write_array
 from dde.names import Base, find_base_by_label
 from dde.sources.datadecide import Catalog
 from dde.sources.row_index import IndexHead, RowIndex
@@ -29,19 +28,21 @@ class TableIndexCache:
 
     Parameters
     ----------
-    folder : Path
+    folder : Place
         Holds one Zarr group: a catalog of checkpoints, and the index of each table.
     """
 
-    folder: Path
+    folder: Place
 
-    def _path(self, fingerprint: str) -> Path:
-        return self.folder / f"{fingerprint}.zarr"
+    def _open(self, fingerprint: str) -> zarr.Group:
+        place = self.folder / f"{fingerprint}.zarr"
+        with place.scrubbed():
+            return zarr.open_group(place.store(), mode="r")
 
     def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
         """Return the catalog and what is known of each table without its rows; None where nothing whole is kept."""
         try:
-            group = zarr.open_group(self._path(fingerprint), mode="r")
+            group = self._open(fingerprint)
             told: Any = group.attrs.asdict()
             if told.get("dde_index_format") != _FORMAT:
                 return None
@@ -57,14 +58,13 @@ class TableIndexCache:
     def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
         """Return the arrays of a table's index, by name; None where they are not whole."""
         try:
-            group = zarr.open_group(self._path(fingerprint), mode="r")
+            group = self._open(fingerprint)
             return {name: checked(group[f"table_{table}/{name}"]) for name in _ROWS}
         except UNREADABLE:
             return None
 
     def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
         """Keep the indexes of all tables; raises OSError where they can't be written."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         told = {
             "dde_index_format": _FORMAT,
             "title": "rows of pretraining tables",
@@ -78,27 +78,26 @@ class TableIndexCache:
                 for index in indexes
             ],
         }
-        target = self._path(fingerprint)
-        with making(self.folder) as made:
-            zarr.create_group(made, zarr_format=3, attributes=told)
-            zarr.create_group(made / "catalog", zarr_format=3)
-            write_array(made / "catalog" / "base", catalog.base, ("checkpoint",), {})
-            write_array(made / "catalog" / "step", catalog.step, ("checkpoint",), {})
-            for k, index in enumerate(indexes):
-                zarr.create_group(made / f"table_{k}", zarr_format=3)
-                for name in _ROWS:
-                    values = np.asarray(getattr(index, name))
-                    write_array(made / f"table_{k}" / name, values, (_DIMS.get(name, "row"),), {})
-            try:
-                os.rename(made, target)
-            except OSError:
-                # Another process has kept the same, or what is there is damaged and gets out of the way in time.
-                if not target.exists():
-                    raise
-                remove_if_old(target)
-        for entry in self.folder.iterdir():
-            if entry != target:
-                remove_if_old(entry)
+        name = f"{fingerprint}.zarr"
+        try:
+            with self.folder.making(name) as made:
+                store = made.store(read_only=False)
+                write_array(store, "catalog/base", catalog.base, ("checkpoint",), {})
+                write_array(store, "catalog/step", catalog.step, ("checkpoint",), {})
+                for k, index in enumerate(indexes):
+                    for array in _ROWS:
+                        values = np.asarray(getattr(index, array))
+                        write_array(store, f"table_{k}/{array}", values, (_DIMS.get(array, "row"),), {})
+                # Last: in an object store this is what makes it whole.
+                zarr.open_group(store, mode="a", zarr_format=3).update_attributes(told)
+        except OSError:
+            # Another process has kept the same, or what is there is damaged and gets out of the way in time.
+            if name not in self.folder.names():
+                raise
+            (self.folder / name).remove_if_old()
+        for entry in self.folder.names():
+            if entry != name:
+                (self.folder / entry).remove_if_old()
 
 
 _DIMS = {"group_starts": "row_group_bound", "group_files": "row_group"}

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 import typer
 
 from dde.cache import cache_size, clear_cache
-from dde.cli.options import CacheDir
 from dde.cli.output import note, print_table
+from dde.sources.connection import redact
 
 __all__ = ["app"]
+
+_CacheDir = Annotated[str, typer.Option("--cache-dir", metavar="FOLDER", help="Folder or URL of what was parsed.")]
 
 app = typer.Typer(no_args_is_help=True, help="See what is kept in data_cache, or clear it.", rich_markup_mode=None)
 
 
 @app.command()
-def size(cache_dir: CacheDir = Path("data_cache")) -> None:
+def size(cache_dir: _CacheDir = "data_cache") -> None:
     """Show what the cache holds and how large it is.
 
     \b
     Examples:
       dde cache size
-      dde cache size --cache-dir /scratch/dde
+      dde cache size --cache-dir s3://bucket/dde
     """
     entries = cache_size(cache_dir)
     columns = ["name", "kind", "bytes", "files", "last_used"]
     rows = [(e.name, e.kind, e.bytes, e.files, str(e.last_used)) for e in entries]
     print_table(pd.DataFrame(rows, columns=columns))
-    note(f"{cache_dir} holds {_size(sum(e.bytes for e in entries))}")
+    note(f"{redact(cache_dir)} holds {_size(sum(e.bytes for e in entries))}")
 
 
 @app.command()
-def clear(cache_dir: CacheDir = Path("data_cache")) -> None:
+def clear(cache_dir: _CacheDir = "data_cache") -> None:
     """Remove what dde keeps; it is made again when needed. Files that dde has not made stay.
 
     \b
@@ -41,7 +43,7 @@ def clear(cache_dir: CacheDir = Path("data_cache")) -> None:
       dde cache clear
       dde cache clear --cache-dir /scratch/dde
     """
-    typer.echo(f"freed {_size(clear_cache(cache_dir))} in {cache_dir}")
+    typer.echo(f"freed {_size(clear_cache(cache_dir))} in {redact(cache_dir)}")
 
 
 def _size(count: float) -> str:

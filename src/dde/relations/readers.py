@@ -20,7 +20,8 @@ from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import History, PosttrainingSource
 
 if TYPE_CHECKING:
-    from dde.cache.ragged import RaggedCache, Skeleton
+    from dde.cache.places import Place
+    from dde.cache.ragged import RaggedCache
 
 __all__ = ["Readers"]
 
@@ -37,7 +38,7 @@ class Readers:
     tables : DataDecide or None
     store : PosttrainingSource or None
     cache_dir : str or path or None
-        Folder of the cache; None for none.
+        Folder or URL of the cache; None for none.
     """
 
     tables: DataDecide | None
@@ -79,7 +80,6 @@ class Readers:
             list(by_name),
             fetch,
             lambda: tables.conflicts,
-            lambda: _skeleton(tables.catalog(), version),
         )
         self._repeat_warning(set(cache.notes).difference(tables.conflicts))
         return rows
@@ -148,12 +148,14 @@ class Readers:
 
         return RaggedCache(folder, f"{KINDS[kind]} of {description}")
 
-    def _folder(self, kind: str, description: str) -> Path | None:
-        """Return the folder of the cache for a source; None where nothing is kept."""
+    def _folder(self, kind: str, description: str) -> Place | None:
+        """Return where the cache of a source is; None where nothing is kept."""
         if self.cache_dir is None or not description:
             return None
         key = hashlib.sha256(_absolute(description).encode()).hexdigest()[:16]
-        return Path(self.cache_dir) / kind / key
+        from dde.cache.places import Place
+
+        return Place(self.cache_dir) / kind / key
 
 
 def _absolute(description: str) -> str:
@@ -163,13 +165,6 @@ def _absolute(description: str) -> str:
 
 def _no_rows(keys: Sequence[str]) -> History:
     return History(np.empty(0, np.int32), np.empty(0, np.int64), {k: np.empty(0) for k in keys})
-
-
-def _skeleton(catalog: Catalog, version: str) -> Skeleton:
-    from dde.cache.ragged import Skeleton
-
-    offsets = np.searchsorted(catalog.base, np.arange(len(catalog.bases) + 1)).astype(np.int64)
-    return Skeleton({b.label: version for b in catalog.bases}, offsets, catalog.step)
 
 
 def _on_catalog(rows: History, tables: DataDecide, bases: Sequence[Base]) -> History:
