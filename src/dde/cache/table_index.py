@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
-from dde.cache.whole_arrays import UNREADABLE, checked, making, remove_if_old, write_array
-from dde.names import Base, find_base_by_label
+from dde.cache.kept_files import read_kept, write_kept
+from dde.names import find_base_by_label
 from dde.sources.datadecide import Catalog
 from dde.sources.row_index import IndexHead, RowIndex
+from dde.sources.table_files import TableKind
 
-__all__ = ["TableIndexCache"]
+__all__ = ["FileKindsCache", "TableIndexCache"]
 
-#: Raised whenever what is stored, or how, changes its meaning.
-_FORMAT = 1
+#: Raised whenever what is stored of the rows, or how, changes its meaning.
+_FORMAT = 2
 _ROWS = ("base", "step", "task", "group_starts", "group_files")
+_CATALOG = "catalog.npz"
+
+
+@dataclass(frozen=True)
+class FileKindsCache:
+    """What the files of one folder were found to be.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+
+    folder: Path
+
+    def load(self) -> Mapping[str, tuple[str, TableKind | None]]:
+        """Return version and kind of each file, by path."""
+        found = read_kept(self.folder / "files.npz")
+        try:
+            return {} if found is None else {path: (version, kind) for path, version, kind in found[0]["files"]}
+        except (KeyError, TypeError, ValueError):
+            return {}
+
+    def save(self, kinds: Mapping[str, tuple[str, TableKind | None]]) -> None:
+        """Keep it; where it can't be written, the files are opened again the next time."""
+        files = [[path, version, kind] for path, (version, kind) in kinds.items()]
+        with suppress(OSError):
+            write_kept(self.folder / "files.npz", {"title": "kinds of pretraining tables", "files": files}, {})
 
 
 @dataclass(frozen=True)
@@ -30,44 +59,61 @@ class TableIndexCache:
     Parameters
     ----------
     folder : Path
-        Holds one Zarr group: a catalog of checkpoints, and the index of each table.
+        Holds a small file with the catalog of checkpoints and what is known of each table as a whole, which every
+        opening reads, and a Zarr group with the rows of each table, which only reading metrics asks for.
     """
 
     folder: Path
 
     def _path(self, fingerprint: str) -> Path:
-        return self.folder / f"{fingerprint}.zarr"
+        return self.folder / f"rows-{fingerprint}.zarr"
 
     def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
         """Return the catalog and what is known of each table without its rows; None where nothing whole is kept."""
+        found = read_kept(self.folder / _CATALOG)
+        if found is None or found[0].get("fingerprint") != fingerprint:
+            return None
+        told, arrays = found
         try:
-            group = zarr.open_group(self._path(fingerprint), mode="r")
-            told: Any = group.attrs.asdict()
-            if told.get("dde_index_format") != _FORMAT:
-                return None
-            catalog = Catalog(_bases(told["bases"]), checked(group["catalog/base"]), checked(group["catalog/step"]))
+            known = {label: base for label in told["bases"] if (base := find_base_by_label(label)) is not None}
+            catalog = Catalog(tuple(known[label] for label in told["bases"]), arrays["base"], arrays["step"])
             heads = [
-                IndexHead(_bases(table["bases"]), tuple(table["tasks"]), {k: int(n) for k, n in table["left_out"]})
+                IndexHead(
+                    tuple(known[label] for label in table["bases"]),
+                    tuple(table["tasks"]),
+                    {reason: int(count) for reason, count in table["left_out"]},
+                )
                 for table in told["tables"]
             ]
-        except UNREADABLE:
+        except (KeyError, TypeError, ValueError):
+            # Written when the suite had other names, among others.
             return None
         return catalog, heads
 
     def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
         """Return the arrays of a table's index, by name; None where they are not whole."""
+        import zarr
+
+        from dde.cache.whole_arrays import UNREADABLE, checked
+
         try:
             group = zarr.open_group(self._path(fingerprint), mode="r")
+            if group.attrs.get("dde_index_format") != _FORMAT:
+                return None
             return {name: checked(group[f"table_{table}/{name}"]) for name in _ROWS}
         except UNREADABLE:
             return None
 
     def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
         """Keep the indexes of all tables; raises OSError where they can't be written."""
+        from dde.cache.whole_arrays import remove_if_old
+
         self.folder.mkdir(parents=True, exist_ok=True)
+        # The rows first: whoever finds the catalog finds them.
+        self._save_rows(fingerprint, indexes)
         told = {
-            "dde_index_format": _FORMAT,
-            "title": "rows of pretraining tables",
+            "title": "checkpoints of pretraining tables",
+            "fingerprint": fingerprint,
             "bases": [b.label for b in catalog.bases],
             "tables": [
                 {
@@ -78,12 +124,20 @@ class TableIndexCache:
                 for index in indexes
             ],
         }
+        write_kept(self.folder / _CATALOG, told, {"base": catalog.base, "step": catalog.step})
+        for entry in self.folder.iterdir():
+            if entry != self._path(fingerprint) and entry.suffix != ".npz":
+                remove_if_old(entry)
+
+    def _save_rows(self, fingerprint: str, indexes: list[RowIndex]) -> None:
+        import zarr
+
+        from dde.cache.whole_arrays import making, remove_if_old, write_array
+
         target = self._path(fingerprint)
+        told = {"dde_index_format": _FORMAT, "title": "rows of pretraining tables"}
         with making(self.folder) as made:
             zarr.create_group(made, zarr_format=3, attributes=told)
-            zarr.create_group(made / "catalog", zarr_format=3)
-            write_array(made / "catalog" / "base", catalog.base, ("checkpoint",), {})
-            write_array(made / "catalog" / "step", catalog.step, ("checkpoint",), {})
             for k, index in enumerate(indexes):
                 zarr.create_group(made / f"table_{k}", zarr_format=3)
                 for name in _ROWS:
@@ -96,17 +150,6 @@ class TableIndexCache:
                 if not target.exists():
                     raise
                 remove_if_old(target)
-        for entry in self.folder.iterdir():
-            if entry != target:
-                remove_if_old(entry)
 
 
 _DIMS = {"group_starts": "row_group_bound", "group_files": "row_group"}
-
-
-def _bases(labels: list[str]) -> tuple[Base, ...]:
-    found = tuple(b for b in map(find_base_by_label, labels) if b is not None)
-    if len(found) != len(labels):
-        # Written when the suite had other names.
-        raise KeyError("base")
-    return found

@@ -21,7 +21,7 @@ from dde.sources.connection import redact
 from dde.sources.evaluation_tables import DictTable, EvaluationTable, OnError, WideTable
 from dde.sources.protocols import History
 from dde.sources.row_index import IndexHead, RowIndex
-from dde.sources.table_files import TableFile, find_table_files, missing_shards
+from dde.sources.table_files import FileKinds, TableFile, find_table_files, missing_shards
 
 __all__ = ["Catalog", "DataDecide", "IndexKeeper"]
 
@@ -91,6 +91,8 @@ class DataDecide:
         Which tables to read when both are there; "auto" prefers the parsed wide table.
     on_error : {"raise", "skip"}
         What a malformed row does: raise FormatError, or be counted in `left_out`.
+    kept : FileKinds, optional
+        What the files were found to be before; see :func:`dde.sources.table_files.find_table_files`.
 
     Raises
     ------
@@ -108,9 +110,10 @@ class DataDecide:
         data_dir: str | os.PathLike[str],
         layout: Literal["auto", "raw", "parsed"] = "auto",
         on_error: OnError = "raise",
+        kept: FileKinds | None = None,
     ) -> None:
         self.data_dir = os.fspath(data_dir)
-        files, aside = find_table_files(self.data_dir)
+        files, aside = find_table_files(self.data_dir, kept)
         kinds = {f.kind for f in files}
         has_raw = bool(kinds & {"raw", "macro", "perplexity"})
         if layout == "auto":
