@@ -193,9 +193,9 @@ def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
         found["finetune_tokens"] = nominal
     if evidence.run_type != "dpo":
         found.pop("dpo_beta", None)
-    known = set(_NUMBERS.values()) | set(_TEXTS.values()) | set(found)
+    of_contract = set(found)
     for key, value in config.items():
-        if key not in known and isinstance(value, (int, float, str)) and key not in _NOT_HYPERPARAMETERS:
+        if key not in _APART and key not in of_contract and isinstance(value, (int, float, str)):
             number = as_float(value)
             found[key] = number if math.isfinite(number) and not isinstance(value, bool) else value
     return found
@@ -207,6 +207,7 @@ _NOT_HYPERPARAMETERS = frozenset(
     "pretrain_steps pretrain_tokens pretrain_compute total_compute_est model_size finetune_tokens "
     "finetune_sequences finetune_unique_sequences".split()
 )
+_APART = _NOT_HYPERPARAMETERS.union(_NUMBERS.values(), _TEXTS.values())
 
 
 def _name_number(name: NameFacts, field_name: str, is_dpo: bool) -> float:
@@ -221,6 +222,8 @@ def _name_number(name: NameFacts, field_name: str, is_dpo: bool) -> float:
 
 def _agree(evidence: Evidence, what: str, config: float, command: float, name: float) -> float:
     """Return the most trusted of three readings of one number; note a disagreement."""
+    if math.isnan(command) and math.isnan(name):
+        return config if math.isfinite(config) else math.nan
     readings = [("config", config), ("launch command", command), ("run name", name)]
     known = [(source, value) for source, value in readings if math.isfinite(value)]
     if not known:
