@@ -89,9 +89,9 @@ class Readers:
         # A store that changed meanwhile is kept under neither state of it.
         if index is not None and self._run_index == index:
             notes = list(getattr(store, "conflicts", ()))
-            index.save(records, notes)
             _TOLD.update(notes)
-            self._index_read = index
+            if index.save(records, notes):
+                self._index_read = index
         return records, True
 
     def counters(self, run_ids: Sequence[str], versions: Mapping[str, str]) -> History:
@@ -103,6 +103,11 @@ class Readers:
             if index is not None and self._run_index == index:
                 index.save_log(run_ids, COUNTER, rows)
         return rows
+
+    @property
+    def store_fingerprint(self) -> str:
+        """What the store said of its content when its records were read; "" where they are not kept."""
+        return "" if self._index_read is None else self._index_read.fingerprint
 
     @property
     def _run_index(self) -> RunIndex | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +17,7 @@ from dde.names import Base
 from dde.relations.evidence import Evidence, gather_evidence
 from dde.relations.parents import Parentage, chain_order, resolve_parents
 from dde.relations.readers import COUNTER, Readers
-from dde.relations.run_index import KEPT_KEYS
+from dde.relations.run_index import KEPT_KEYS, reduced
 from dde.relations.token_counts import (
     TOKEN_SOURCES,
     Placement,
@@ -24,7 +26,7 @@ from dde.relations.token_counts import (
 )
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
 from dde.sources.datadecide import Catalog, DataDecide
-from dde.sources.protocols import CONFIG_KEYS, PosttrainingSource
+from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunRecord
 
 __all__ = ["RUN_FIELDS", "DerivedRun", "PlacedRun", "Registry"]
 
@@ -145,7 +147,34 @@ class Registry:
     cache_dir: str | os.PathLike[str] | None = None
     whole: bool = False
     _is_whole: bool = field(default=True, init=False, repr=False)
+    # What an unpickled registry came with, so that it reads no store for it.
+    _records: list[RunRecord] | None = field(default=None, init=False, repr=False)
+    _counters: History | None = field(default=None, init=False, repr=False)
     _wider: dict[frozenset[str], Registry | None] = field(default_factory=dict, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What follows from the records is made again: it is many times their size. Another process needs no launch
+        # commands; where a filter asks for one, it reads the store.
+        fields = {name: self.__dict__[name] for name in self.__dataclass_fields__} | {"_wider": {}}
+        if self.store is not None:
+            self.derived  # noqa: B018 - reads the records
+            records = [reduced(record) or record for record in self._records or ()]
+            # The same keys and texts stand in all of them.
+            fields["_records"] = zlib.compress(pickle.dumps((records, self._counters)), 1)
+            fields["_is_whole"] = False
+        return fields
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.store is not None:
+            self._records, self._counters = pickle.loads(zlib.decompress(state["_records"]))
+
+    @property
+    def store_fingerprint(self) -> str:
+        """What the store said of its content when its runs were read; "" where what was read is not kept."""
+        if self.store is not None:
+            self.derived  # noqa: B018 - reads the records
+        return self.readers.store_fingerprint
 
     @cached_property
     def readers(self) -> Readers:
@@ -175,8 +204,9 @@ class Registry:
         if self.store is None:
             return {}
         extra = sorted(self.extra_config_keys.difference(CONFIG_KEYS))
-        records, self._is_whole = self.readers.records(extra, self.whole)
-        evidence = {r.run_id: gather_evidence(r) for r in records}
+        if self._records is None:
+            self._records, self._is_whole = self.readers.records(extra, self.whole)
+        evidence = {r.run_id: gather_evidence(r) for r in self._records}
         parents = resolve_parents(evidence, self.parents)
         treatments: dict[str, Treatment] = {}
         for run_id in chain_order(parents):
@@ -255,7 +285,9 @@ class Registry:
         if self.store is None or not derived:
             return {}
         run_ids = list(derived)
-        rows = self.readers.counters(run_ids, self.versions)
+        if self._counters is None:
+            self._counters = self.readers.counters(run_ids, self.versions)
+        rows = self._counters
         bounds = np.searchsorted(rows.run, np.arange(len(run_ids) + 1))
         logged: dict[str, tuple[Int64, npt.NDArray[np.float64]]] = {}
         for i, run_id in enumerate(run_ids):

@@ -111,11 +111,11 @@ class RunIndex:
         except (KeyError, TypeError, ValueError):
             return None
 
-    def save(self, records: Sequence[RunRecord], notes: Sequence[str]) -> None:
-        """Keep records; does nothing where they can't be written, or may hold a secret."""
+    def save(self, records: Sequence[RunRecord], notes: Sequence[str]) -> bool:
+        """Keep records, and return whether they are kept: not where they can't be written, or may hold a secret."""
         kept = [reduced(record) for record in records]
         if any(record is None for record in kept):
-            return
+            return False
         whole = [record for record in kept if record is not None]
         facts: dict[str, Any] = {"title": "post-training runs", "fingerprint": self.fingerprint, "notes": list(notes)}
         for name in (*_TEXTS, "summary", "program", "gpu_count"):
@@ -131,6 +131,8 @@ class RunIndex:
         with suppress(OSError, TypeError, ValueError):
             if not _SECRET.search(json.dumps(facts)):
                 write_kept(self.folder / "runs.npz", facts, arrays)
+                return True
+        return False
 
     def load_log(self, run_ids: Sequence[str], key: str) -> History | None:
         """Return the rows of one key of the runs' logs; None where they are not kept."""

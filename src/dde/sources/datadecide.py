@@ -113,6 +113,9 @@ class DataDecide:
         kept: FileKinds | None = None,
     ) -> None:
         self.data_dir = os.fspath(data_dir)
+        is_local = "://" not in self.data_dir and "::" not in self.data_dir
+        #: Where the tables are, also for a process with another working directory.
+        self.location = os.path.abspath(os.path.expanduser(self.data_dir)) if is_local else self.data_dir
         files, aside = find_table_files(self.data_dir, kept)
         kinds = {f.kind for f in files}
         has_raw = bool(kinds & {"raw", "macro", "perplexity"})
