@@ -7,6 +7,7 @@ that evidence is made from, of config the wanted keys alone; a store of which ev
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from dde.cache.kept_files import read_kept, write_kept
 from dde.relations.evidence import USED_EXTRAS, USED_OPTIONS, is_training_program, key_values, parse_command
 from dde.sources.protocols import CONFIG_KEYS, History, RunRecord
+from dde.sources.values import as_float
 
 __all__ = ["KEPT_KEYS", "RunIndex", "reduced"]
 
@@ -43,7 +45,7 @@ def reduced(record: RunRecord) -> RunRecord | None:
     if is_training_program(record.program):
         options = parse_command(record.command)
         kept = {key: value for key, value in options.items() if key in KEPT_KEYS}
-        if any(isinstance(value, list) and key not in _LISTS for key, value in kept.items()):
+        if any(isinstance(value, list) and not _takes(key, value) for key, value in kept.items()):
             return None
         command = tuple(part for key, value in kept.items() for part in _written(key, value))
         told = config.get("wandb_config") or options.get("wandb_config")
@@ -68,6 +70,11 @@ def reduced(record: RunRecord) -> RunRecord | None:
         evaluated=record.evaluated,
         version=record.version,
     )
+
+
+def _takes(key: str, values: list[str]) -> bool:
+    """Return whether several values are an option's own; behind one that takes one, numbers are at least no secret."""
+    return key in _LISTS or all(math.isfinite(as_float(value)) for value in values[1:])
 
 
 def _written(key: str, value: str | list[str]) -> list[str]:
