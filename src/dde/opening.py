@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
@@ -104,8 +105,12 @@ def open_lineages(
     repository = repository_of(source, db, options)
     dataset = xr.open_dataset(repository, engine=DdeBackendEntrypoint, **options)  # type: ignore[arg-type]
     # xarray takes every variable for lazy; coordinates are in memory, and printing should show them.
-    for name in dataset.coords:
-        dataset.variables[name].load()
+    for name in set(dataset.coords).difference(dataset.xindexes):
+        data: Any = dataset.variables[name]._data
+        while not isinstance(data, np.ndarray):
+            data = data.array
+        # As `data` it would be looked at by dask.array, whose import takes longer than opening.
+        dataset.variables[name]._data = data
     if chunks is None:
         return dataset
     # Metrics alone become dask arrays: text has no size that "auto" could go by, and coordinates are small.

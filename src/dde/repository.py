@@ -11,6 +11,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 import pandas as pd
 
+from dde.cache.kept_files import cache_place
+from dde.cache.table_index import FileKindsCache
 from dde.curves.frames import continuous_curves
 from dde.entities import LineageList, PosttrainingRun, PretrainingRun, TrainingLineage, TrainingRun
 from dde.errors import SelectionError, UnknownNameError, near_names
@@ -19,6 +21,7 @@ from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
 from dde.relations.selection import filter_runs, matches, select_bases
 from dde.relations.treatments import PRETRAINING
+from dde.sources.connection import redact
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb_store import WandBStore
@@ -282,7 +285,7 @@ class DataDecideEvolved:
         cache_dir: str | os.PathLike[str] | None = "data_cache",
         **options: Any,
     ) -> None:
-        dd = data_dir if data_dir is None or isinstance(data_dir, DataDecide) else DataDecide(data_dir)
+        dd = data_dir if data_dir is None or isinstance(data_dir, DataDecide) else _open_tables(data_dir, cache_dir)
         store: PosttrainingSource | None
         if db_connection is None or isinstance(db_connection, WandBStore):
             store = db_connection
@@ -315,3 +318,8 @@ class DataDecideEvolved:
         for run_id in run_ids:
             self.repository.run_type(run_id)
         return [continuous_curves(registry, [run_id], chosen) for run_id in run_ids]
+
+
+def _open_tables(data_dir: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None) -> DataDecide:
+    folder = cache_place(cache_dir, "index", redact(data_dir))
+    return DataDecide(data_dir, kept=None if folder is None else FileKindsCache(folder))

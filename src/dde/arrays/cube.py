@@ -21,6 +21,7 @@ from dde.curves.observations import Observations, read_observations
 from dde.errors import SourceError
 from dde.names import Metric
 from dde.relations.registry import Registry
+from dde.relations.reopening import Origin, origin_of, reopened
 
 __all__ = ["Cube", "build_chains", "find_cube", "keep_cube"]
 
@@ -36,7 +37,8 @@ class Cube:
 
     Attributes
     ----------
-    registry : Registry
+    source : Registry or Origin
+        The stores' runs; in another process than the one that opened them, how to open them again.
     how : Interpolation
     key : str
         Digest of the sources and options: equal for equal content.
@@ -45,18 +47,29 @@ class Cube:
         variable is parsed for all of them.
     """
 
-    registry: Registry
+    source: Registry | Origin
     how: Interpolation
     key: str
     metrics: tuple[Metric, ...] = ()
     _read: OrderedDict[tuple[tuple[str, ...], str], Observations] = field(default_factory=OrderedDict, repr=False)
     _plans: deque[AlignmentPlan] = field(default_factory=lambda: deque(maxlen=_PLANS), repr=False)
 
+    @property
+    def registry(self) -> Registry:
+        """The stores' runs; opened when first asked for in another process."""
+        return self.source if isinstance(self.source, Registry) else reopened(self.source)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_read": OrderedDict(), "_plans": deque(maxlen=_PLANS)}
+        source = self.source if isinstance(self.source, Origin) else origin_of(self.source) or self.source
+        return {**self.__dict__, "source": source, "_read": OrderedDict(), "_plans": deque(maxlen=_PLANS)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        if isinstance(self.source, Origin):
+            # The arrays of a Dataset arrive one by one: what one of them reads along for another is shared.
+            for other in list(_ALIVE[self.key].values()):
+                if isinstance(other.source, Origin) and other.source.key == self.source.key:
+                    self.__dict__["_read"] = other._read
         _remember(self)
 
     def __deepcopy__(self, memo: object) -> Cube:

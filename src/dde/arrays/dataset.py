@@ -12,6 +12,7 @@ import xarray as xr
 
 from dde.arrays.cube import TOKENS, keep_cube
 from dde.arrays.lazy import lazy_variable
+from dde.arrays.packed import packed, packed_product
 from dde.curves.alignment import Interpolation
 from dde.curves.axes import AXES, AxisRule, axis_lines, positions_on
 from dde.curves.grids import Points, TokenGrid
@@ -84,8 +85,9 @@ def build_dataset(
         registry, how, metrics, [*facts, repr(how), repr(registry.parents), repr(registry.tokens_per_sequence)]
     )
     variables: dict[str, xr.Variable] = {}
+    run_ids = packed(selection.run_ids)
     for metric in metrics:
-        variables[metric.name] = lazy_variable(cube, metric, selection.run_ids, tokens, _metric_attrs(metric))
+        variables[metric.name] = lazy_variable(cube, metric, run_ids, tokens, _metric_attrs(metric))
     coords = _coordinates(registry, selection, tokens)
     coords["run_id"].attrs["dde_cube"] = cube.key
     dataset = xr.Dataset(variables, coords)
@@ -182,28 +184,22 @@ def _coordinates(registry: Registry, selection: Selection, tokens: npt.NDArray[n
     bases = [registry.bases[label] for label in selection.lineages]
     n_params = np.array([b.size.n_params for b in bases], np.int64)
     coords: dict[str, xr.Variable] = {
-        "lineage": xr.Variable("lineage", _texts(selection.lineages), {"long_name": "lineage"}),
-        "run": xr.Variable("run", _texts(selection.runs), {"long_name": "treatment"}),
-        "cumulative_tokens": xr.Variable(
-            "cumulative_tokens",
-            tokens,
-            TOKENS.attrs,
-        ),
-        "params": xr.Variable("lineage", _texts([b.size.name for b in bases]), {"long_name": "model size"}),
-        "data": xr.Variable("lineage", _texts([b.recipe.name for b in bases]), {"long_name": "data recipe"}),
-        "seed": xr.Variable(
+        "lineage": _variable("lineage", _texts(selection.lineages), {"long_name": "lineage"}),
+        "run": _variable("run", _texts(selection.runs), {"long_name": "treatment"}),
+        "cumulative_tokens": _variable("cumulative_tokens", tokens, TOKENS.attrs),
+        "params": _variable("lineage", _texts([b.size.name for b in bases]), {"long_name": "model size"}),
+        "data": _variable("lineage", _texts([b.recipe.name for b in bases]), {"long_name": "data recipe"}),
+        "seed": _variable(
             "lineage", np.array([b.seed.index for b in bases], np.int64), {"long_name": "pretraining seed"}
         ),
-        "seed_name": xr.Variable("lineage", _texts([b.seed.name for b in bases]), {"long_name": "pretraining seed"}),
-        "n_params": xr.Variable("lineage", n_params, {"long_name": "non-embedding parameters", "units": "1"}),
-        "recipe_family": xr.Variable(
+        "seed_name": _variable("lineage", _texts([b.seed.name for b in bases]), {"long_name": "pretraining seed"}),
+        "n_params": _variable("lineage", n_params, {"long_name": "non-embedding parameters", "units": "1"}),
+        "recipe_family": _variable(
             "lineage", _texts([b.recipe.family for b in bases]), {"long_name": "family of the data recipe"}
         ),
         # 6 N tokens exceeds int64 for the larger sizes, so FLOPs are floats.
-        "cumulative_compute": xr.Variable(
-            ("lineage", "cumulative_tokens"),
-            6.0 * n_params[:, None] * tokens[None, :],
-            AXES["cumulative_compute"].attrs,
+        "cumulative_compute": _variable(
+            ("lineage", "cumulative_tokens"), packed_product(6.0 * n_params, tokens), AXES["cumulative_compute"].attrs
         ),
     }
     coords |= _run_coordinates(registry, selection)
@@ -211,11 +207,19 @@ def _coordinates(registry: Registry, selection: Selection, tokens: npt.NDArray[n
     return coords
 
 
+def _variable(dims: str | tuple[str, ...], values: npt.NDArray[Any], attrs: Mapping[str, str]) -> xr.Variable:
+    # Without the fast path xarray imports dask.array, which takes twice as long as opening, to see that a NumPy array
+    # is none of dask's.
+    return xr.Variable(dims, values, dict(attrs), fastpath=True)
+
+
 def _run_coordinates(registry: Registry, selection: Selection) -> dict[str, xr.Variable]:
     columns: dict[str, list[Any]] = {name: [] for name in _RUN_ATTRS}
+    # Any run of a label will do: the label's own fields are the same in all of them.
+    held = selection.run_ids != ""
+    first = held.argmax(axis=0)
     for j, label in enumerate(selection.runs):
-        run_id = next(r for r in selection.run_ids[:, j] if r)
-        run = registry.derived.get(run_id) if label != PRETRAINING else None
+        run = registry.derived.get(selection.run_ids[first[j], j]) if label != PRETRAINING else None
         treatment = None if run is None else run.treatment
         for name, values in columns.items():
             if run is None or treatment is None:
@@ -228,38 +232,38 @@ def _run_coordinates(registry: Registry, selection: Selection) -> dict[str, xr.V
             else:
                 values.append(getattr(treatment, "run_type" if name == "posttraining_method" else name))
     return {
-        name: xr.Variable("run", _texts(values) if isinstance(values[0], str) else np.array(values), _RUN_ATTRS[name])
+        name: _variable("run", _texts(values) if isinstance(values[0], str) else np.array(values), _RUN_ATTRS[name])
         for name, values in columns.items()
     }
 
 
 def _cell_coordinates(registry: Registry, selection: Selection) -> dict[str, xr.Variable]:
-    shape = selection.run_ids.shape
-    texts = {name: np.full(shape, "", object) for name in _CELL_TEXTS}
-    numbers = {name: np.full(shape, np.nan) for name in _CELL_NUMBERS}
-    texts["run_id"] = selection.run_ids.copy()
+    run_ids = selection.run_ids
+    texts = {name: np.full(run_ids.shape, "", object) for name in _CELL_TEXTS}
+    numbers = {name: np.full(run_ids.shape, np.nan) for name in _CELL_NUMBERS}
+    texts["run_id"] = run_ids.copy()
+    texts["state"][:, 0] = "finished"
     for i, label in enumerate(selection.lineages):
-        texts["state"][i, 0] = "finished"
         end = registry.base_end_tokens(label)
         if end is not None:
             numbers["end_tokens"][i, 0] = end
             texts["token_source"][i, 0] = "logged"
-    for i, j in np.argwhere(selection.run_ids[:, 1:] != ""):
-        cell = (i, j + 1)
-        run_id = selection.run_ids[cell]
-        run, placed = registry.derived[run_id], registry.placed[run_id]
-        texts["parent_run_id"][cell] = run.parent_run_id
-        texts["state"][cell] = run.state
-        texts["token_source"][cell] = placed.token_source
-        texts["reduce_loss"][cell] = str(run.hyperparameters.get("reduce_loss", ""))
-        texts["parent_evidence"][cell] = run.parentage.evidence
-        numbers["branch_tokens"][cell] = placed.branch_tokens
-        numbers["end_tokens"][cell] = placed.end_tokens
-        for name in ("training_seed", "weight_decay", "warmup_ratio", "max_seq_length"):
-            numbers[name][cell] = run.hyperparameters.get(name, np.nan)
+    at = np.nonzero(np.asarray(run_ids[:, 1:] != "", bool))
+    cells = (at[0], at[1] + 1)
+    runs = [registry.derived[run_id] for run_id in run_ids[cells].tolist()]
+    placed = [registry.placed[run.run_id] for run in runs]
+    texts["parent_run_id"][cells] = _texts([run.parent_run_id for run in runs])
+    texts["state"][cells] = _texts([run.state for run in runs])
+    texts["token_source"][cells] = _texts([place.token_source for place in placed])
+    texts["reduce_loss"][cells] = _texts([str(run.hyperparameters.get("reduce_loss", "")) for run in runs])
+    texts["parent_evidence"][cells] = _texts([run.parentage.evidence for run in runs])
+    numbers["branch_tokens"][cells] = np.array([place.branch_tokens for place in placed], np.float64)
+    numbers["end_tokens"][cells] = np.array([place.end_tokens for place in placed], np.float64)
+    for name in ("training_seed", "weight_decay", "warmup_ratio", "max_seq_length"):
+        numbers[name][cells] = [run.hyperparameters.get(name, np.nan) for run in runs]
     dims = ("lineage", "run")
-    coords = {n: xr.Variable(dims, v, {"long_name": _CELL_TEXTS[n]}) for n, v in texts.items()}
-    return coords | {n: xr.Variable(dims, v, _CELL_NUMBERS[n]) for n, v in numbers.items()}
+    coords = {n: _variable(dims, packed(v), {"long_name": _CELL_TEXTS[n]}) for n, v in texts.items()}
+    return coords | {n: _variable(dims, packed(v), _CELL_NUMBERS[n]) for n, v in numbers.items()}
 
 
 def _texts(values: Sequence[str]) -> npt.NDArray[np.object_]:

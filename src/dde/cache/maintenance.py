@@ -15,6 +15,7 @@ __all__ = ["KINDS", "CacheEntry", "cache_size", "clear_cache"]
 KINDS = {
     "tables": "pretraining evaluations",
     "index": "rows of pretraining tables",
+    "runs": "records of post-training runs",
     "history": "training logs",
     "summaries": "final evaluations",
     "tutorial": "generated suites",

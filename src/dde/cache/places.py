@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
-from zarr.abc.store import Store
-from zarr.storage import FsspecStore, LocalStore
 
 from dde.sources.connection import Connection
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 __all__ = ["KEEP_SECONDS", "MAKING", "Place", "StoredFile"]
 
@@ -96,6 +97,9 @@ class Place:
 
     def store(self, *, read_only: bool = True) -> Store:
         """Return this place as a Zarr store."""
+        # Opening a Dataset from what is kept needs no Zarr, which takes longer to import than that.
+        from zarr.storage import FsspecStore, LocalStore
+
         if self.path is not None:
             return LocalStore(self.path, read_only=read_only)
         with self.scrubbed():
@@ -146,6 +150,19 @@ class Place:
         fs, root = self._remote
         with self.scrubbed():
             fs.pipe({f"{root}/{name}": content for name, content in files.items()})
+
+    def replace(self, name: str, content: bytes | memoryview) -> None:
+        """Write a file here in one step, in the place of what had that name; raises OSError where that fails."""
+        if self.path is None:
+            self.write({name: bytes(content)})
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        made = self.path / f"{MAKING}{uuid.uuid4().hex[:16]}"
+        try:
+            made.write_bytes(content)
+            os.replace(made, self.path / name)
+        finally:
+            made.unlink(missing_ok=True)
 
     @contextmanager
     def making(self, name: str) -> Iterator[Place]:

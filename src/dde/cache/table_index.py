@@ -1,25 +1,54 @@
-"""Which rows tables hold, kept: opening them again reads neither their keys nor their footers."""
+"""Which rows tables hold, and what their files are, kept: opening them again reads neither keys nor footers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
+from dde.cache.kept_files import read_kept, write_kept
 from dde.cache.places import Place
-from dde.cache.whole_arrays import UNREADABLE, checked, write_array
-from dde.names import Base, find_base_by_label
+from dde.names import find_base_by_label
 from dde.sources.datadecide import Catalog
 from dde.sources.row_index import IndexHead, RowIndex
+from dde.sources.table_files import TableKind
 
-__all__ = ["TableIndexCache"]
+__all__ = ["FileKindsCache", "TableIndexCache"]
 
-#: Raised whenever what is stored, or how, changes its meaning.
-_FORMAT = 1
+#: Raised whenever what is stored of the rows, or how, changes its meaning.
+_FORMAT = 2
 _ROWS = ("base", "step", "task", "group_starts", "group_files")
+_FILES, _CATALOG = "files.npz", "catalog.npz"
+
+
+@dataclass(frozen=True)
+class FileKindsCache:
+    """What the files of one folder were found to be.
+
+    Parameters
+    ----------
+    folder : Place
+    """
+
+    folder: Place
+
+    def load(self) -> Mapping[str, tuple[str, TableKind | None]]:
+        """Return version and kind of each file, by path."""
+        found = read_kept(self.folder, _FILES)
+        try:
+            return {} if found is None else {path: (version, kind) for path, version, kind in found[0]["files"]}
+        except (KeyError, TypeError, ValueError):
+            return {}
+
+    def save(self, kinds: Mapping[str, tuple[str, TableKind | None]]) -> None:
+        """Keep it; where it can't be written, the files are opened again the next time."""
+        files = [[path, version, kind] for path, (version, kind) in kinds.items()]
+        with suppress(OSError):
+            write_kept(self.folder, _FILES, {"title": "kinds of pretraining tables", "files": files}, {})
 
 
 @dataclass(frozen=True)
@@ -29,45 +58,57 @@ class TableIndexCache:
     Parameters
     ----------
     folder : Place
-        Holds one Zarr group: a catalog of checkpoints, and the index of each table.
+        Holds a small file with the catalog of checkpoints and what is known of each table as a whole, which every
+        opening reads, and a Zarr group with the rows of each table, which only reading metrics asks for.
     """
 
     folder: Place
 
-    def _open(self, fingerprint: str) -> zarr.Group:
-        place = self.folder / f"{fingerprint}.zarr"
-        with place.scrubbed():
-            return zarr.open_group(place.store(), mode="r")
-
     def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
         """Return the catalog and what is known of each table without its rows; None where nothing whole is kept."""
+        found = read_kept(self.folder, _CATALOG)
+        if found is None or found[0].get("fingerprint") != fingerprint:
+            return None
+        told, arrays = found
         try:
-            group = self._open(fingerprint)
-            told: Any = group.attrs.asdict()
-            if told.get("dde_index_format") != _FORMAT:
-                return None
-            catalog = Catalog(_bases(told["bases"]), checked(group["catalog/base"]), checked(group["catalog/step"]))
+            known = {label: base for label in told["bases"] if (base := find_base_by_label(label)) is not None}
+            catalog = Catalog(tuple(known[label] for label in told["bases"]), arrays["base"], arrays["step"])
             heads = [
-                IndexHead(_bases(table["bases"]), tuple(table["tasks"]), {k: int(n) for k, n in table["left_out"]})
+                IndexHead(
+                    tuple(known[label] for label in table["bases"]),
+                    tuple(table["tasks"]),
+                    {reason: int(count) for reason, count in table["left_out"]},
+                )
                 for table in told["tables"]
             ]
-        except UNREADABLE:
+        except (KeyError, TypeError, ValueError):
+            # Written when the suite had other names, among others.
             return None
         return catalog, heads
 
     def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
         """Return the arrays of a table's index, by name; None where they are not whole."""
+        import zarr
+
+        from dde.cache.whole_arrays import UNREADABLE, checked
+
+        place = self.folder / _rows_name(fingerprint)
         try:
-            group = self._open(fingerprint)
-            return {name: checked(group[f"table_{table}/{name}"]) for name in _ROWS}
+            with place.scrubbed():
+                group = zarr.open_group(place.store(), mode="r")
+                if group.attrs.get("dde_index_format") != _FORMAT:
+                    return None
+                return {name: checked(group[f"table_{table}/{name}"]) for name in _ROWS}
         except UNREADABLE:
             return None
 
     def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
         """Keep the indexes of all tables; raises OSError where they can't be written."""
+        # The rows first: whoever finds the catalog finds them.
+        self._save_rows(fingerprint, indexes)
         told = {
-            "dde_index_format": _FORMAT,
-            "title": "rows of pretraining tables",
+            "title": "checkpoints of pretraining tables",
+            "fingerprint": fingerprint,
             "bases": [b.label for b in catalog.bases],
             "tables": [
                 {
@@ -78,12 +119,21 @@ class TableIndexCache:
                 for index in indexes
             ],
         }
-        name = f"{fingerprint}.zarr"
+        write_kept(self.folder, _CATALOG, told, {"base": catalog.base, "step": catalog.step})
+        for entry in self.folder.names():
+            if entry not in (_rows_name(fingerprint), _FILES, _CATALOG):
+                (self.folder / entry).remove_if_old()
+
+    def _save_rows(self, fingerprint: str, indexes: list[RowIndex]) -> None:
+        import zarr
+
+        from dde.cache.whole_arrays import write_array
+
+        name = _rows_name(fingerprint)
+        told = {"dde_index_format": _FORMAT, "title": "rows of pretraining tables"}
         try:
             with self.folder.making(name) as made:
                 store = made.store(read_only=False)
-                write_array(store, "catalog/base", catalog.base, ("checkpoint",), {})
-                write_array(store, "catalog/step", catalog.step, ("checkpoint",), {})
                 for k, index in enumerate(indexes):
                     for array in _ROWS:
                         values = np.asarray(getattr(index, array))
@@ -95,17 +145,10 @@ class TableIndexCache:
             if name not in self.folder.names():
                 raise
             (self.folder / name).remove_if_old()
-        for entry in self.folder.names():
-            if entry != name:
-                (self.folder / entry).remove_if_old()
 
 
 _DIMS = {"group_starts": "row_group_bound", "group_files": "row_group"}
 
 
-def _bases(labels: list[str]) -> tuple[Base, ...]:
-    found = tuple(b for b in map(find_base_by_label, labels) if b is not None)
-    if len(found) != len(labels):
-        # Written when the suite had other names.
-        raise KeyError("base")
-    return found
+def _rows_name(fingerprint: str) -> str:
+    return f"rows-{fingerprint}.zarr"

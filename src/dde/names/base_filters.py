@@ -24,7 +24,11 @@ def as_values(wanted: object) -> list[object]:
 
 def suite_order(base: Base) -> tuple[int, int, int]:
     """Return the sort key of a base: recipe, size, seed as the suite lists them."""
-    return RECIPES.index(base.recipe), SIZES.index(base.size), base.seed.index
+    return _RECIPE_ORDER[base.recipe.slug], _SIZE_ORDER[base.size.name], base.seed.index
+
+
+_RECIPE_ORDER = {recipe.slug: i for i, recipe in enumerate(RECIPES)}
+_SIZE_ORDER = {size.name: i for i, size in enumerate(SIZES)}
 
 
 def choose_bases(bases: Iterable[Base], params: object = None, data: object = None, seed: object = None) -> list[Base]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -73,6 +74,7 @@ class Checkpoint:
         return f"step{self.step}-seed-{self.base.seed.dashed}"
 
 
+@functools.lru_cache(maxsize=16384)
 def find_base_by_label(label: str) -> Base | None:
     """Return the base that a lineage label names, or None.
 
@@ -88,6 +90,7 @@ def find_base_by_label(label: str) -> Base | None:
     return Base(recipe, size, seed) if recipe and size and seed else None
 
 
+@functools.lru_cache(maxsize=16384)
 def find_hub_model(path: str) -> tuple[Recipe, ModelSize] | None:
     """Return recipe and size of the Hub model that a model path names, or None.
 
@@ -143,6 +146,7 @@ def parse_training_name(name: str) -> Base:
     return Base(resolve_recipe(match["recipe"]), resolve_size(match["params"]), seed)
 
 
+@functools.lru_cache(maxsize=16384)
 def parse_revision(revision: str) -> tuple[int, Seed] | None:
     """Return step and seed of a Hub revision (``step69369-seed-default``), or None."""
     match = _REVISION.fullmatch(revision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -107,6 +108,7 @@ _BY_NAME: dict[str, Recipe] = {
 }
 
 
+@functools.lru_cache(maxsize=4096)
 def find_recipe(name: str) -> Recipe | None:
     """Return the recipe that goes by `name` (display name, slug or training name), or None."""
     return _BY_NAME.get(_fold(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -124,6 +125,7 @@ def resolve_size(name: str) -> ModelSize:
     return size
 
 
+@functools.lru_cache(maxsize=4096)
 def find_size_by_params(n_params: float) -> ModelSize | None:
     """Return the size whose exact parameter count is nearest to `n_params`, or None when none is near.
 

@@ -14,7 +14,15 @@ from dde.relations.run_names import NameFacts, parse_run_name
 from dde.sources.protocols import RunRecord
 from dde.sources.values import as_float, as_int, as_text
 
-__all__ = ["Evidence", "gather_evidence", "parse_command"]
+__all__ = [
+    "USED_EXTRAS",
+    "USED_OPTIONS",
+    "Evidence",
+    "gather_evidence",
+    "is_training_program",
+    "key_values",
+    "parse_command",
+]
 
 _SFT_PROGRAM = re.compile(r"^(?:finetune|sft|supervised_?f)", re.IGNORECASE)
 _DPO_PROGRAM = re.compile(r"^dpo", re.IGNORECASE)
@@ -99,14 +107,23 @@ def parse_command(arguments: Sequence[str]) -> dict[str, str | list[str]]:
 def gather_evidence(record: RunRecord) -> Evidence:
     """Return what a record says: run type, hyperparameters and the contradictions between its parts."""
     name = parse_run_name(record.run_name or record.run_id)
-    program = PurePosixPath(record.program).name
-    of_program = "dpo" if _DPO_PROGRAM.match(program) else "supervised_ft" if _SFT_PROGRAM.match(program) else ""
+    of_program = _run_type_of_program(record.program)
     # A run touched later by another program shows that one's command: no evidence of the training.
     command = parse_command(record.command) if of_program else {}
-    extras = _key_values(record.config.get("wandb_config") or command.get("wandb_config"))
+    extras = key_values(record.config.get("wandb_config") or command.get("wandb_config"))
     evidence = Evidence(record, name, command, extras, of_program or _run_type(record, name))
     evidence.hyperparameters = _hyperparameters(evidence)
     return evidence
+
+
+def is_training_program(program: str) -> bool:
+    """Return whether the command of a launched program is evidence of the training."""
+    return bool(_run_type_of_program(program))
+
+
+def _run_type_of_program(program: str) -> str:
+    name = PurePosixPath(program).name
+    return "dpo" if _DPO_PROGRAM.match(name) else "supervised_ft" if _SFT_PROGRAM.match(name) else ""
 
 
 def _run_type(record: RunRecord, name: NameFacts) -> str:
@@ -121,7 +138,8 @@ def _run_type(record: RunRecord, name: NameFacts) -> str:
     return "supervised_ft" if tags & {"finetune", "sft"} else "other"
 
 
-def _key_values(value: object) -> dict[str, str]:
+def key_values(value: object) -> dict[str, str]:
+    """Return the pairs of a ``key=value,key=value`` text, or of a list of them."""
     text = ",".join(map(str, value)) if isinstance(value, list) else as_text(value)
     pairs = (piece.split("=", 1) for piece in text.split(",") if "=" in piece)
     return {key.strip(): content.strip() for key, content in pairs}
@@ -143,6 +161,15 @@ _TEXTS = {
     "lr_scheduler_type": "lr_scheduler_type",
     "dpo_loss_type": "dpo_loss_type",
 }
+
+#: Keys of the ``wandb_config`` text that are read.
+USED_EXTRAS = ("finetune_sequences", "model_pretrain_steps")
+
+#: Options of the launch command that are read, and those that a filter by the contract's names finds.
+USED_OPTIONS = frozenset(
+    "model_name_or_path model_revision output_dir dataset_mixer_list per_device_train_batch_size "
+    "gradient_accumulation_steps finetune_tokens wandb_config".split()
+).union(_NUMBERS, _NUMBERS.values(), _TEXTS, _TEXTS.values())
 
 
 def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
@@ -166,9 +193,9 @@ def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
         found["finetune_tokens"] = nominal
     if evidence.run_type != "dpo":
         found.pop("dpo_beta", None)
-    known = set(_NUMBERS.values()) | set(_TEXTS.values()) | set(found)
+    of_contract = set(found)
     for key, value in config.items():
-        if key not in known and isinstance(value, (int, float, str)) and key not in _NOT_HYPERPARAMETERS:
+        if key not in _APART and key not in of_contract and isinstance(value, (int, float, str)):
             number = as_float(value)
             found[key] = number if math.isfinite(number) and not isinstance(value, bool) else value
     return found
@@ -180,6 +207,7 @@ _NOT_HYPERPARAMETERS = frozenset(
     "pretrain_steps pretrain_tokens pretrain_compute total_compute_est model_size finetune_tokens "
     "finetune_sequences finetune_unique_sequences".split()
 )
+_APART = _NOT_HYPERPARAMETERS.union(_NUMBERS.values(), _TEXTS.values())
 
 
 def _name_number(name: NameFacts, field_name: str, is_dpo: bool) -> float:
@@ -194,6 +222,8 @@ def _name_number(name: NameFacts, field_name: str, is_dpo: bool) -> float:
 
 def _agree(evidence: Evidence, what: str, config: float, command: float, name: float) -> float:
     """Return the most trusted of three readings of one number; note a disagreement."""
+    if math.isnan(command) and math.isnan(name):
+        return config if math.isfinite(config) else math.nan
     readings = [("config", config), ("launch command", command), ("run name", name)]
     known = [(source, value) for source, value in readings if math.isfinite(value)]
     if not known:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from dde.errors import LineageError, UnknownNameError, near_names
 from dde.names import (
@@ -20,10 +19,11 @@ from dde.names import (
     resolve_checkpoint,
 )
 from dde.relations.evidence import Evidence
+from dde.relations.parent_index import ParentIndex
 from dde.relations.run_names import NameFacts, is_run_name, parse_run_name
 from dde.sources.values import as_float, as_int, as_text
 
-__all__ = ["ParentIndex", "Parentage", "chain_order", "resolve_parents"]
+__all__ = ["Parentage", "chain_order", "resolve_parents"]
 
 
 @dataclass(slots=True)
@@ -58,88 +58,6 @@ class Parentage:
     contradictions: list[str] = field(default_factory=list)
     problem: str = ""
     ambiguous: bool = False
-
-
-class ParentIndex:
-    """Looks runs up by id, name and output folder."""
-
-    def __init__(self, evidence: Iterable[Evidence]) -> None:
-        self._by_key: dict[str, set[str]] = {}
-        self._folders: dict[str, set[str]] = {}
-        self._evidence: dict[str, Evidence] = {}
-        for item in evidence:
-            record = item.record
-            self._evidence[record.run_id] = item
-            names = {record.run_id, record.run_name} - {""}
-            for name in names:
-                self._by_key.setdefault(name, set()).add(record.run_id)
-            own = _plain_folder(as_text(record.config.get("output_dir")))
-            launched = _plain_folder(as_text(item.command.get("output_dir")))
-            if own:
-                self._folders.setdefault(own, set()).add(record.run_id)
-            elif PurePosixPath(launched).name in names:
-                # Without the run's name at its end the command's folder is that of the whole group.
-                self._folders.setdefault(launched, set()).add(record.run_id)
-
-    def find(self, key: str) -> str | None:
-        """Return the run with that id or name, when there is exactly one."""
-        found = self._by_key.get(key, set())
-        return next(iter(found)) if len(found) == 1 else None
-
-    def find_by_folder(self, path: str, child: NameFacts) -> tuple[str | None, str, list[str]]:
-        """Return the run whose output a path is, how it was recognised, and the candidates of a cut path.
-
-        Parameters
-        ----------
-        path : str
-            Model path; may be cut short anywhere behind the group's folder.
-        child : NameFacts
-            Name of the run that starts from it: that of a DPO run states rate and budget of its SFT run.
-        """
-        folder = _plain_folder(path)
-        exact = self._folders.get(folder, set())
-        if len(exact) == 1:
-            return next(iter(exact)), "", []
-        tail = PurePosixPath(folder).name
-        if not exact and (named := self.find(tail)) is not None:
-            return named, "", []
-        below = {r for known, runs in self._folders.items() if known.startswith(folder) for r in runs}
-        # Past the group's name, which all runs of a sweep share, a cut name that fits one run alone means it.
-        past_group = {
-            r
-            for known, runs in self._folders.items()
-            if known.startswith(folder) and len(folder) > len(str(PurePosixPath(known).parent)) + 1
-            for r in runs
-        }
-        if is_run_name(tail) and "/model/" in path:
-            past_group |= {r for name, runs in self._by_key.items() if name.startswith(tail) for r in runs}
-        if len(past_group) == 1:
-            return next(iter(past_group)), ", cut short", []
-        candidates = below | past_group | exact
-        told = [r for r in candidates if _fits(self._evidence[r], child)]
-        if len(told) == 1:
-            return told[0], ", cut short, and the run name", []
-        return None, "", sorted(candidates)
-
-
-def _fits(item: Evidence, child: NameFacts) -> bool:
-    """Return whether a run has the learning rate and budget that a DPO run's name gives for its SFT run."""
-    rate, tokens = child.parent_learning_rate, child.budget_tokens
-    if not child.starts_from_sft or rate is None:
-        return False
-    own = float(item.hyperparameters.get("learning_rate", math.nan))
-    budget = float(item.hyperparameters.get("finetune_tokens", math.nan))
-    return math.isclose(own, rate, rel_tol=1e-6) and (tokens is None or tokens == budget)
-
-
-def _plain_folder(path: str) -> str:
-    """Return an output folder without trailing slashes and without the ``model`` level that some paths have."""
-    parts = [p for p in path.split("/") if p]
-    if len(parts) >= 2 and parts[-2] == "model":
-        del parts[-2]
-    elif parts and parts[-1] == "model":
-        del parts[-1]
-    return "/" + "/".join(parts) if parts else ""
 
 
 def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str] | None = None) -> dict[str, Parentage]:

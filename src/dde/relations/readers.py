@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from dde.cache.kept_files import cache_place
 from dde.errors import ConflictWarning
 from dde.names import Base, Metric
 from dde.sources.datadecide import Catalog, DataDecide
-from dde.sources.protocols import History, PosttrainingSource
+from dde.sources.protocols import History, PosttrainingSource, RunRecord
 
 if TYPE_CHECKING:
     from dde.cache.places import Place
     from dde.cache.ragged import RaggedCache
+    from dde.relations.run_index import RunIndex
 
-__all__ = ["Readers"]
+__all__ = ["COUNTER", "Readers"]
+
+#: Key of the log that counts a run's tokens.
+COUNTER = "total_tokens"
 
 # Stands between the parts of a compound key; occurs in no task, entry or metric.
 _SEPARATOR = "|"
@@ -45,6 +48,7 @@ class Readers:
     store: PosttrainingSource | None
     cache_dir: str | os.PathLike[str] | None = None
     _warned: set[str] = field(default_factory=set)
+    _index_read: RunIndex | None = None
 
     def catalog(self) -> Catalog:
         """Return the runs and checkpoints of the tables."""
@@ -57,6 +61,66 @@ class Readers:
 
             tables.keep_index(TableIndexCache(folder))
         return tables.catalog()
+
+    def records(self, extra_config_keys: Iterable[str] = (), whole: bool = False) -> tuple[list[RunRecord], bool]:
+        """Return a record of every run of the store, by run id, and whether they are whole.
+
+        Records that were kept hold what evidence is made from; see :mod:`dde.relations.run_index`.
+
+        Parameters
+        ----------
+        extra_config_keys : iterable of str
+            Keys of config to return beside the usual ones, which are never kept.
+        whole : bool
+            Whether all options of the launch commands are asked for.
+        """
+        store = self.store
+        if store is None:
+            return [], True
+        extra = list(extra_config_keys)
+        index = None if extra or whole else self._run_index
+        found = None if index is None else index.load()
+        if found is not None:
+            self._index_read = index
+            _tell_again(found[1])
+            return found[0], False
+        records = store.runs(extra)
+        # A store that changed meanwhile is kept under neither state of it.
+        if index is not None and self._run_index == index:
+            notes = list(getattr(store, "conflicts", ()))
+            _TOLD.update(notes)
+            if index.save(records, notes):
+                self._index_read = index
+        return records, True
+
+    def counters(self, run_ids: Sequence[str], versions: Mapping[str, str]) -> History:
+        """Return the token counters of runs: all rows of their training logs."""
+        index = self._index_read
+        rows = None if index is None else index.load_log(run_ids, COUNTER)
+        if rows is None:
+            rows = self.logs(run_ids, versions, [COUNTER])
+            if index is not None and self._run_index == index:
+                index.save_log(run_ids, COUNTER, rows)
+        return rows
+
+    @property
+    def store_fingerprint(self) -> str:
+        """What the store said of its content when its records were read; "" where they are not kept."""
+        return "" if self._index_read is None else self._index_read.fingerprint
+
+    @property
+    def _run_index(self) -> RunIndex | None:
+        """Where what the store says of its runs is kept; None where it doesn't tell when it changes."""
+        store = self.store
+        if store is None or self.cache_dir is None:
+            return None
+        fingerprint = getattr(store, "fingerprint", "")
+        folder = self._folder("runs", store.description) if fingerprint else None
+        if folder is None:
+            return None
+        from dde.relations.run_index import RunIndex
+
+        return RunIndex(folder, fingerprint)
 
     def checkpoints(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
         """Return rows of pretraining runs, by run and step; values by the metrics' names."""
@@ -150,17 +214,18 @@ class Readers:
 
     def _folder(self, kind: str, description: str) -> Place | None:
         """Return where the cache of a source is; None where nothing is kept."""
-        if self.cache_dir is None or not description:
-            return None
-        key = hashlib.sha256(_absolute(description).encode()).hexdigest()[:16]
-        from dde.cache.places import Place
-
-        return Place(self.cache_dir) / kind / key
+        return cache_place(self.cache_dir, kind, description)
 
 
-def _absolute(description: str) -> str:
-    # The same folder under two names is one source.
-    return str(Path(description).resolve()) if Path(description).exists() else description
+# What sources reported of their runs, once in a process, whether they were read or kept.
+_TOLD: set[str] = set()
+
+
+def _tell_again(notes: Sequence[str]) -> None:
+    for note in notes:
+        if note not in _TOLD:
+            _TOLD.add(note)
+            warnings.warn(note, ConflictWarning, stacklevel=3)
 
 
 def _no_rows(keys: Sequence[str]) -> History:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +16,8 @@ import numpy.typing as npt
 from dde.names import Base
 from dde.relations.evidence import Evidence, gather_evidence
 from dde.relations.parents import Parentage, chain_order, resolve_parents
-from dde.relations.readers import Readers
+from dde.relations.readers import COUNTER, Readers
+from dde.relations.run_index import KEPT_KEYS, reduced
 from dde.relations.token_counts import (
     TOKEN_SOURCES,
     Placement,
@@ -23,9 +26,12 @@ from dde.relations.token_counts import (
 )
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
 from dde.sources.datadecide import Catalog, DataDecide
-from dde.sources.protocols import CONFIG_KEYS, PosttrainingSource
+from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunRecord
 
-__all__ = ["DerivedRun", "PlacedRun", "Registry"]
+__all__ = ["RUN_FIELDS", "DerivedRun", "PlacedRun", "Registry"]
+
+#: Filters that name a field of the run rather than a hyperparameter.
+RUN_FIELDS = ("run_id", "run", "parent_run_id", "project", "entity", "treatment", "replicate", "branch_point")
 
 Int64 = npt.NDArray[np.int64]
 
@@ -129,6 +135,8 @@ class Registry:
         Config keys beyond the usual ones that filters ask for.
     cache_dir : str or path or None
         Folder of the cache; None for none.
+    whole : bool
+        Whether runs are known with all options of their launch commands, which are never kept.
     """
 
     tables: DataDecide | None
@@ -137,7 +145,36 @@ class Registry:
     tokens_per_sequence: float | Mapping[str, float] | None = None
     extra_config_keys: frozenset[str] = frozenset()
     cache_dir: str | os.PathLike[str] | None = None
+    whole: bool = False
+    _is_whole: bool = field(default=True, init=False, repr=False)
+    # What an unpickled registry came with, so that it reads no store for it.
+    _records: list[RunRecord] | None = field(default=None, init=False, repr=False)
+    _counters: History | None = field(default=None, init=False, repr=False)
     _wider: dict[frozenset[str], Registry | None] = field(default_factory=dict, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What follows from the records is made again: it is many times their size. Another process needs no launch
+        # commands; where a filter asks for one, it reads the store.
+        fields = {name: self.__dict__[name] for name in self.__dataclass_fields__} | {"_wider": {}}
+        if self.store is not None:
+            self.derived  # noqa: B018 - reads the records
+            records = [reduced(record) or record for record in self._records or ()]
+            # The same keys and texts stand in all of them.
+            fields["_records"] = zlib.compress(pickle.dumps((records, self._counters)), 1)
+            fields["_is_whole"] = False
+        return fields
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.store is not None:
+            self._records, self._counters = pickle.loads(zlib.decompress(state["_records"]))
+
+    @property
+    def store_fingerprint(self) -> str:
+        """What the store said of its content when its runs were read; "" where what was read is not kept."""
+        if self.store is not None:
+            self.derived  # noqa: B018 - reads the records
+        return self.readers.store_fingerprint
 
     @cached_property
     def readers(self) -> Readers:
@@ -167,7 +204,9 @@ class Registry:
         if self.store is None:
             return {}
         extra = sorted(self.extra_config_keys.difference(CONFIG_KEYS))
-        evidence = {r.run_id: gather_evidence(r) for r in self.store.runs(extra)}
+        if self._records is None:
+            self._records, self._is_whole = self.readers.records(extra, self.whole)
+        evidence = {r.run_id: gather_evidence(r) for r in self._records}
         parents = resolve_parents(evidence, self.parents)
         treatments: dict[str, Treatment] = {}
         for run_id in chain_order(parents):
@@ -219,13 +258,15 @@ class Registry:
     def with_config_keys(self, keys: Iterable[str]) -> Registry:
         """Return a registry that also knows these keys of the runs' config, where this one does not."""
         known = {k for r in self.derived.values() for k in r.hyperparameters}
-        unknown = frozenset(keys).difference(known, CONFIG_KEYS, self.extra_config_keys)
+        held = CONFIG_KEYS if self._is_whole else KEPT_KEYS.intersection(CONFIG_KEYS)
+        unknown = frozenset(keys).difference(known, held, self.extra_config_keys, RUN_FIELDS)
         if not unknown or self.store is None:
             return self
         if unknown not in self._wider:
-            wider = replace(self, extra_config_keys=self.extra_config_keys | unknown)
+            wider = replace(self, extra_config_keys=self.extra_config_keys | unknown, whole=True)
             found = {k for r in wider.derived.values() for k in r.hyperparameters}
-            self._wider[unknown] = wider if found & unknown else None
+            # Kept records have few options of the launch command; any other may be what is asked for.
+            self._wider[unknown] = wider if found & unknown or not self._is_whole else None
         return self._wider[unknown] or self
 
     def chain(self, run_id: str) -> list[str]:
@@ -244,12 +285,14 @@ class Registry:
         if self.store is None or not derived:
             return {}
         run_ids = list(derived)
-        rows = self.readers.logs(run_ids, self.versions, ["total_tokens"])
+        if self._counters is None:
+            self._counters = self.readers.counters(run_ids, self.versions)
+        rows = self._counters
         bounds = np.searchsorted(rows.run, np.arange(len(run_ids) + 1))
         logged: dict[str, tuple[Int64, npt.NDArray[np.float64]]] = {}
         for i, run_id in enumerate(run_ids):
             part = slice(bounds[i], bounds[i + 1])
-            logged[run_id] = _distinct_steps(rows.step[part], rows.values["total_tokens"][part])
+            logged[run_id] = _distinct_steps(rows.step[part], rows.values[COUNTER][part])
         measured = measure_tokens_per_sequence(
             (derived[run_id].evidence, *logged[run_id]) for run_id in run_ids if derived[run_id].state == "finished"
         )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.names import Base, as_values, choose_bases, suite_order
-from dde.relations.registry import DerivedRun, Registry
+from dde.relations.registry import RUN_FIELDS, DerivedRun, Registry
 from dde.relations.treatments import PRETRAINING
 
 __all__ = [
@@ -35,9 +35,6 @@ _OPTIONS = tuple(
 )
 # Names that people use for run types.
 _METHOD_ALIASES = {"sft": "supervised_ft", "finetune": "supervised_ft"}
-
-# Filters that name a field of the run rather than a hyperparameter.
-_FIELDS = ("run_id", "run", "parent_run_id", "project", "entity", "treatment")
 
 
 @dataclass(frozen=True)
@@ -240,7 +237,7 @@ def _passes(run: DerivedRun, filters: Mapping[str, object]) -> bool:
 
 
 def _value(run: DerivedRun, key: str) -> Any:
-    if key in _FIELDS:
+    if key in RUN_FIELDS:
         record, treatment = run.evidence.record, run.treatment
         return {
             "run_id": run.run_id,
@@ -249,11 +246,9 @@ def _value(run: DerivedRun, key: str) -> Any:
             "project": record.project,
             "entity": record.entity,
             "treatment": treatment.label if treatment else "",
+            "replicate": run.replicate,
+            "branch_point": treatment.branch_point if treatment else "",
         }[key]
-    if key == "replicate":
-        return run.replicate
-    if key == "branch_point":
-        return run.treatment.branch_point if run.treatment else ""
     # By the contract's name, else by the key of config or launch command.
     for held in (run.hyperparameters, run.evidence.record.config, run.evidence.command):
         value = held.get(key)
@@ -279,7 +274,7 @@ def _check_filters(registry: Registry, method: object, state: object, filters: M
                     f"state={one!r} is no state of this store, so no run can match it.{near_names(one, known)} "
                     f"There are {', '.join(s for s in known if s)}, and 'all'."
                 )
-    keys = {*_FIELDS, "replicate", "branch_point"}
+    keys = set(RUN_FIELDS)
     for run in registry.derived.values():
         keys.update(run.hyperparameters, run.evidence.record.config, run.evidence.command)
     for key in filters:

@@ -13,9 +13,6 @@ import re
 from typing import Literal
 from urllib.parse import unquote, unquote_plus
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
 from dde.errors import SourceError
 
 __all__ = ["CONNECTION_VARIABLE", "Connection", "redact"]
@@ -193,6 +190,10 @@ def _same_target(named: str, redacted: str) -> bool:
         return True
     if not (_is_postgres(named) and _is_postgres(redacted)):
         return False
+    # Imported where a password is looked for alone: the driver takes longer to import than a folder to open.
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
     try:
         ours, theirs = conninfo_to_dict(redacted), conninfo_to_dict(named_redacted)
     except psycopg.Error:

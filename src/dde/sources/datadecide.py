@@ -22,7 +22,7 @@ from dde.sources.dict_tables import DictTable
 from dde.sources.evaluation_tables import EvaluationTable, OnError, WideTable
 from dde.sources.protocols import History
 from dde.sources.row_index import IndexHead, RowIndex
-from dde.sources.table_files import TableFile, find_table_files, missing_shards
+from dde.sources.table_files import FileKinds, TableFile, find_table_files, missing_shards
 
 __all__ = ["Catalog", "DataDecide", "IndexKeeper"]
 
@@ -92,6 +92,8 @@ class DataDecide:
         Which tables to read when both are there; "auto" prefers the parsed wide table.
     on_error : {"raise", "skip"}
         What a malformed row does: raise FormatError, or be counted in `left_out`.
+    kept : FileKinds, optional
+        What the files were found to be before; see :func:`dde.sources.table_files.find_table_files`.
 
     Raises
     ------
@@ -109,9 +111,13 @@ class DataDecide:
         data_dir: str | os.PathLike[str],
         layout: Literal["auto", "raw", "parsed"] = "auto",
         on_error: OnError = "raise",
+        kept: FileKinds | None = None,
     ) -> None:
         self.data_dir = os.fspath(data_dir)
-        files, aside = find_table_files(self.data_dir)
+        is_local = "://" not in self.data_dir and "::" not in self.data_dir
+        #: Where the tables are, also for a process with another working directory.
+        self.location = os.path.abspath(os.path.expanduser(self.data_dir)) if is_local else self.data_dir
+        files, aside = find_table_files(self.data_dir, kept)
         kinds = {f.kind for f in files}
         has_raw = bool(kinds & {"raw", "macro", "perplexity"})
         if layout == "auto":

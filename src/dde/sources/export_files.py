@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from typing import IO, Any, ClassVar, Literal, cast
@@ -86,6 +87,14 @@ class ExportFolder:
     def description(self) -> str:
         """The folder, without credentials."""
         return self._connection.redacted
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what the file system says of the files; changes when any of them does."""
+        export = self._export()
+        files = (export.runs, export.history)
+        facts = [self.form, *("" if file is None else f"{file.path}|{file.identity}" for file in files)]
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
     def has_history(self) -> bool:
         """Return whether training logs were exported at all; see `RawExport`."""

@@ -37,6 +37,7 @@ __all__ = [
     "json_value",
     "last_rates",
     "row_count",
+    "run_conflicts",
     "run_digests",
     "run_rows",
     "step_column",
@@ -108,6 +109,19 @@ def run_digests(runs: ExportFile) -> Mapping[str, str]:
     ConflictWarning
         Where rows of one run differ.
     """
+    digests, conflicts = _digests(runs)
+    for conflict in conflicts:
+        warnings.warn(conflict, ConflictWarning, stacklevel=2)
+    return digests
+
+
+def run_conflicts(runs: ExportFile) -> list[str]:
+    """Return what `run_digests` warns of."""
+    return _digests(runs)[1]
+
+
+@functools.lru_cache(maxsize=4)
+def _digests(runs: ExportFile) -> tuple[Mapping[str, str], list[str]]:
     digests: dict[str, str] = {}
     conflicts: dict[str, None] = {}
     with runs.open() as stream:
@@ -122,15 +136,13 @@ def run_digests(runs: ExportFile) -> Mapping[str, str]:
                     digest.update(f"\0{name}\0{values[at]}".encode("utf-8", "surrogatepass"))
                 if digests.setdefault(run_id, digest.hexdigest()) != digest.hexdigest():
                     conflicts[run_id] = None
-    if conflicts:
-        warnings.warn(
-            f"{runs.path} has rows that disagree for {len(conflicts)} runs, such as "
-            f"{next(iter(conflicts))!r}. So which is right is open, and the first of each was kept. "
-            "Export the project again.",
-            ConflictWarning,
-            stacklevel=2,
-        )
-    return digests
+    if not conflicts:
+        return digests, []
+    return digests, [
+        f"{runs.path} has rows that disagree for {len(conflicts)} runs, such as "
+        f"{next(iter(conflicts))!r}. So which is right is open, and the first of each was kept. "
+        "Export the project again."
+    ]
 
 
 @functools.lru_cache(maxsize=4)

@@ -26,7 +26,16 @@ from dde.sources.run_records import pick
 from dde.sources.summary_table import SummaryTable
 from dde.sources.values import as_float, as_object
 
-__all__ = ["Log", "log_lines", "logged_metrics", "read_log", "run_digests", "run_lines", "summary_table"]
+__all__ = [
+    "Log",
+    "log_lines",
+    "logged_metrics",
+    "read_log",
+    "run_conflicts",
+    "run_digests",
+    "run_lines",
+    "summary_table",
+]
 
 # When a snapshot was taken says nothing of the run.
 _EXPORTED_AT = re.compile(rb'"exported_at"\s*:\s*"[^"]*"')
@@ -71,6 +80,19 @@ def run_digests(runs: ExportFile) -> Mapping[str, str]:
     ConflictWarning
         Where lines of one run differ.
     """
+    digests, conflicts = _digests(runs)
+    for conflict in conflicts:
+        warnings.warn(conflict, ConflictWarning, stacklevel=2)
+    return digests
+
+
+def run_conflicts(runs: ExportFile) -> list[str]:
+    """Return what `run_digests` warns of."""
+    return _digests(runs)[1]
+
+
+@functools.lru_cache(maxsize=4)
+def _digests(runs: ExportFile) -> tuple[Mapping[str, str], list[str]]:
     digests: dict[str, str] = {}
     conflicts: dict[str, None] = {}
     for _, line, record in _records(runs):
@@ -78,15 +100,13 @@ def run_digests(runs: ExportFile) -> Mapping[str, str]:
         digest = hashlib.blake2b(_EXPORTED_AT.sub(b"", line.strip()), digest_size=8).hexdigest()
         if digests.setdefault(run_id, digest) != digest:
             conflicts[run_id] = None
-    if conflicts:
-        warnings.warn(
-            f"{runs.path} has lines that disagree for {len(conflicts)} runs, such as "
-            f"{next(iter(conflicts))!r}. So which is right is open, and the first of each was kept. "
-            "Export the project again.",
-            ConflictWarning,
-            stacklevel=2,
-        )
-    return digests
+    if not conflicts:
+        return digests, []
+    return digests, [
+        f"{runs.path} has lines that disagree for {len(conflicts)} runs, such as "
+        f"{next(iter(conflicts))!r}. So which is right is open, and the first of each was kept. "
+        "Export the project again."
+    ]
 
 
 @functools.lru_cache(maxsize=4)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import fsspec
 import pyarrow as pa
@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dde.errors import SourceError
 from dde.names import wide_column_metric
 
-__all__ = ["TableFile", "TableKind", "find_table_files", "open_parquet"]
+__all__ = ["FileKinds", "TableFile", "TableKind", "find_table_files", "open_parquet"]
 
 TableKind = Literal["raw", "macro", "perplexity", "wide"]
 
@@ -53,6 +53,18 @@ class TableFile:
     def name(self) -> str:
         """File name without its folder."""
         return PurePosixPath(self.path).name
+
+
+class FileKinds(Protocol):
+    """Keeps what files were found to be, by path: version, and kind (None: no table of the suite)."""
+
+    def load(self) -> Mapping[str, tuple[str, TableKind | None]]:
+        """Return what is kept; nothing where nothing whole is."""
+        ...
+
+    def save(self, kinds: Mapping[str, tuple[str, TableKind | None]]) -> None:
+        """Keep it, where that can be done."""
+        ...
 
 
 @contextmanager
@@ -102,13 +114,15 @@ def check_unchanged(file: TableFile) -> None:
         )
 
 
-def find_table_files(root: str) -> tuple[list[TableFile], list[str]]:
+def find_table_files(root: str, known: FileKinds | None = None) -> tuple[list[TableFile], list[str]]:
     """Return the tables to read under `root`, and a sentence for every table that is set aside.
 
     Parameters
     ----------
     root : str
         Folder, file or fsspec URL. Folders may be nested to any depth, or be the Hub's own cache.
+    known : FileKinds, optional
+        What files were found to be before; those that are unchanged are not opened.
 
     Raises
     ------
@@ -130,15 +144,23 @@ def find_table_files(root: str) -> tuple[list[TableFile], list[str]]:
         )
     aside: list[str] = []
     files: list[TableFile] = []
+    before = {} if known is None else known.load()
+    kinds: dict[str, tuple[str, TableKind | None]] = {}
     for name in sorted(listing):
         if not name.endswith(".parquet") or not _is_current_snapshot(fs, name, aside):
             continue
         # The Hub writes shards of half-finished downloads under other names; what ends in .parquet is whole.
         probe = TableFile(name, root, "raw", _version_of(fs.info(name)))
-        with open_parquet(probe) as parquet:
-            kind = _kind_of(probe.name, parquet.schema_arrow)
+        if name in before and before[name][0] == probe.version:
+            kind = before[name][1]
+        else:
+            with open_parquet(probe) as parquet:
+                kind = _kind_of(probe.name, parquet.schema_arrow)
+        kinds[name] = (probe.version, kind)
         if kind is not None:
             files.append(TableFile(name, root, kind, probe.version))
+    if known is not None and kinds != before:
+        known.save(kinds)
     kept: list[TableFile] = []
     for kind in ("raw", "macro", "perplexity", "wide"):
         kept += _one_copy([f for f in files if f.kind == kind], aside)

@@ -20,9 +20,11 @@ def as_float(value: object) -> float:
     >>> as_float("530100000"), as_float("Infinity"), as_float(None)
     (530100000.0, inf, nan)
     """
-    if isinstance(value, bool):
+    if value is None:
+        return math.nan
+    if isinstance(value, float):
         return float(value)
-    if isinstance(value, (int, float)):
+    if isinstance(value, int):
         try:
             return float(value)
         except OverflowError:  # a database keeps whole numbers of any length

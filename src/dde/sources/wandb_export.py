@@ -57,6 +57,11 @@ class ExportStore(ExportFolder):
         export = self._export()
         return list(_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
 
+    @property
+    def conflicts(self) -> list[str]:
+        """What is contradictory about the runs, as sentences; the first of each is kept."""
+        return tables.run_conflicts(self._export().runs)
+
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
 

@@ -46,6 +46,11 @@ class JsonlStore(ExportFolder):
         export = self._export()
         return list(_run_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
 
+    @property
+    def conflicts(self) -> list[str]:
+        """What is contradictory about the runs, as sentences; the first of each is kept."""
+        return files.run_conflicts(self._export().runs)
+
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
 

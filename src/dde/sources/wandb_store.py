@@ -11,10 +11,7 @@ import numpy.typing as npt
 from dde.errors import SourceError
 from dde.sources.connection import Connection, redact
 from dde.sources.export_files import find_export
-from dde.sources.postgres import PostgresStore
 from dde.sources.protocols import History, PosttrainingSource, RunRecord
-from dde.sources.wandb_export import ExportStore
-from dde.sources.wandb_jsonl import JsonlStore
 
 __all__ = ["WandBStore"]
 
@@ -49,6 +46,16 @@ class WandBStore:
     def description(self) -> str:
         """What the store is, without credentials."""
         return redact(self._source.description)
+
+    @property
+    def fingerprint(self) -> str:
+        """What the store says of all its content, changing with it; "" where it can't tell without being read."""
+        return str(getattr(self._source, "fingerprint", ""))
+
+    @property
+    def conflicts(self) -> list[str]:
+        """What is contradictory about the runs, as sentences."""
+        return list(getattr(self._source, "conflicts", ()))
 
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
         """Return a record of every run, ordered by run_id. One pass over the store; no metrics.
@@ -103,7 +110,15 @@ def _source(db_connection: object) -> PosttrainingSource:
             "Give a postgresql:// URL, a folder of exported files, or an object with these methods."
         )
     connection = Connection(db_connection)
+    # Each kind of store is imported where it is meant: the driver of a database alone takes as long as opening.
     if connection.kind == "postgres":
+        from dde.sources.postgres import PostgresStore
+
         return PostgresStore(connection)
-    form = find_export(connection).form
-    return ExportStore(connection) if form == "parquet" else JsonlStore(connection)
+    if find_export(connection).form == "parquet":
+        from dde.sources.wandb_export import ExportStore
+
+        return ExportStore(connection)
+    from dde.sources.wandb_jsonl import JsonlStore
+
+    return JsonlStore(connection)

@@ -1,0 +1,152 @@
+"""Registries that other processes open again: what is sent is where the sources are, not what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from dde.cache.kept_files import cache_place
+from dde.cache.table_index import FileKindsCache
+from dde.errors import SourceError
+from dde.relations.registry import Registry
+from dde.sources.connection import redact
+from dde.sources.datadecide import DataDecide
+from dde.sources.protocols import PosttrainingSource
+from dde.sources.wandb_store import WandBStore
+
+__all__ = ["Origin", "origin_of", "reopened"]
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """How a registry is opened again; holds no credential and nothing that the sources hold.
+
+    Attributes
+    ----------
+    key : str
+        Digest of all below: equal for equal content.
+    tables : (str, str, str) or None
+        Place, layout and handling of malformed rows.
+    tables_fingerprint, store_fingerprint : str
+        What the sources said of themselves; another process must find the same.
+    store : PosttrainingSource or None
+        Knows where it is read from; opens nothing before it is asked.
+    parents, tokens_per_sequence, extra_config_keys, cache_dir, whole
+        As for :class:`dde.relations.registry.Registry`.
+    """
+
+    key: str
+    tables: tuple[str, str, str] | None
+    tables_fingerprint: str
+    store: PosttrainingSource | None
+    store_fingerprint: str
+    parents: Mapping[str, str]
+    tokens_per_sequence: float | Mapping[str, float] | None
+    extra_config_keys: frozenset[str]
+    cache_dir: str
+    whole: bool
+
+
+def origin_of(registry: Registry) -> Origin | None:
+    """Return how a registry can be opened again; None where another process could not, or not without effort.
+
+    That takes sources that dde opened itself, and a cache in which all that opening reads is kept.
+    """
+    tables, store = registry.tables, registry.store
+    if registry.cache_dir is None or (tables is not None and type(tables) is not DataDecide):
+        return None
+    if store is not None and (type(store) is not WandBStore or not registry.store_fingerprint):
+        return None
+    if tables is not None and redact(tables.location) != tables.location:
+        return None
+    place = None if tables is None else (tables.location, tables.layout, tables.on_error)
+    tables_fingerprint = "" if tables is None else tables.fingerprint
+    cache_dir = os.path.abspath(registry.cache_dir)
+    facts = (
+        place,
+        tables_fingerprint,
+        "" if store is None else store.description,
+        registry.store_fingerprint,
+        sorted(registry.parents.items()),
+        registry.tokens_per_sequence,
+        sorted(registry.extra_config_keys),
+        cache_dir,
+        registry.whole,
+    )
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+    _LIVE[key] = registry
+    return Origin(
+        key,
+        place,
+        tables_fingerprint,
+        store,
+        registry.store_fingerprint,
+        dict(registry.parents),
+        registry.tokens_per_sequence,
+        registry.extra_config_keys,
+        cache_dir,
+        registry.whole,
+    )
+
+
+def reopened(origin: Origin) -> Registry:
+    """Return the registry: the one that is open in this process, else opened again, once in a process.
+
+    Raises
+    ------
+    SourceError
+        When a source is gone, or is not what it was when the Dataset was opened.
+    """
+    with _LOCK:
+        registry = _LIVE.get(origin.key)
+        if registry is None:
+            registry = _LIVE[origin.key] = _open(origin)
+        _LATEST[origin.key] = registry
+        _LATEST.move_to_end(origin.key)
+        while len(_LATEST) > _KEPT:
+            _LATEST.popitem(last=False)
+        return registry
+
+
+def _open(origin: Origin) -> Registry:
+    tables = None
+    if origin.tables is not None:
+        location, layout, on_error = origin.tables
+        folder = cache_place(origin.cache_dir, "index", location)
+        kept = None if folder is None else FileKindsCache(folder)
+        tables = DataDecide(location, layout, on_error, kept)  # type: ignore[arg-type]
+        _check("tables", tables.description, tables.fingerprint, origin.tables_fingerprint)
+    registry = Registry(
+        tables,
+        origin.store,
+        origin.parents,
+        origin.tokens_per_sequence,
+        origin.extra_config_keys,
+        origin.cache_dir,
+        origin.whole,
+    )
+    if origin.store is not None:
+        now = getattr(origin.store, "fingerprint", "")
+        _check("store", origin.store.description, now, origin.store_fingerprint)
+    return registry
+
+
+def _check(what: str, place: str, now: str, then: str) -> None:
+    if now != then:
+        raise SourceError(
+            f"the {what} {place!r} changed since the Dataset was opened that this process was sent a part of, so its "
+            "values would be others than those it was opened with. Open the Dataset again and send that."
+        )
+
+
+# Registries that are open in this process, by key; and the latest that were sent to it, which nothing else may hold
+# from one task to the next.
+_LIVE: WeakValueDictionary[str, Registry] = WeakValueDictionary()
+_LATEST: OrderedDict[str, Registry] = OrderedDict()
+_KEPT = 8
+_LOCK = threading.RLock()

@@ -1,0 +1,171 @@
+"""Records of post-training runs, kept from one opening to the next: what evidence is made of, and nothing more.
+
+A launch command may hold secrets (``--hf_token=...``, ``WANDB_API_KEY=...``). Of a command only the options are kept
+that evidence is made from, of config the wanted keys alone; a store of which even these look like a secret is not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.cache.kept_files import read_kept, write_kept
+from dde.cache.places import Place
+from dde.relations.evidence import USED_EXTRAS, USED_OPTIONS, is_training_program, key_values, parse_command
+from dde.sources.protocols import CONFIG_KEYS, History, RunRecord
+from dde.sources.values import as_float
+
+__all__ = ["KEPT_KEYS", "RunIndex", "reduced"]
+
+#: Keys of config and command of which a kept record has what the store has.
+KEPT_KEYS = (USED_OPTIONS | frozenset(CONFIG_KEYS)) - {"wandb_config"}
+
+_TEXTS = ("run_id", "run_name", "state", "project", "entity", "version")
+# Options that take several values. With any other, what follows the first may be anything.
+_LISTS = frozenset({"dataset_mixer_list"})
+_SECRET = re.compile(
+    r"(?:pass(?:word|wd|phrase)?|secret|(?:api|access|private|auth)[_-]?key|(?<![A-Za-z])token|credentials?)\s*[\"']?[=:]"
+    r"|\bhf_[A-Za-z0-9]{16,}|\bAKIA[A-Z0-9]{12,}|\bbearer\s|://[^/\s\"]*@",
+    re.IGNORECASE,
+)
+
+
+def reduced(record: RunRecord) -> RunRecord | None:
+    """Return a record with nothing but what evidence is made from; None where that can't be told from the rest."""
+    config = dict(record.config)
+    command: tuple[str, ...] = ()
+    if is_training_program(record.program):
+        options = parse_command(record.command)
+        kept = {key: value for key, value in options.items() if key in KEPT_KEYS}
+        if any(isinstance(value, list) and not _takes(key, value) for key, value in kept.items()):
+            return None
+        command = tuple(part for key, value in kept.items() for part in _written(key, value))
+        told = config.get("wandb_config") or options.get("wandb_config")
+    else:
+        told = config.get("wandb_config")
+    if told:
+        extras = key_values(told)
+        config["wandb_config"] = ",".join(f"{key}={extras[key]}" for key in USED_EXTRAS if key in extras)
+    return RunRecord(
+        run_id=record.run_id,
+        run_name=record.run_name,
+        state=record.state,
+        project=record.project,
+        entity=record.entity,
+        created_at=record.created_at,
+        config=config,
+        summary=record.summary,
+        command=command,
+        program=PurePosixPath(record.program).name,
+        gpu_count=record.gpu_count,
+        tags=record.tags,
+        evaluated=record.evaluated,
+        version=record.version,
+    )
+
+
+def _takes(key: str, values: list[str]) -> bool:
+    """Return whether several values are an option's own; behind one that takes one, numbers are at least no secret."""
+    return key in _LISTS or all(math.isfinite(as_float(value)) for value in values[1:])
+
+
+def _written(key: str, value: str | list[str]) -> list[str]:
+    first, *rest = value if isinstance(value, list) else [value]
+    return [f"--{key}={first}", *rest]
+
+
+@dataclass(frozen=True)
+class RunIndex:
+    """What is kept of the runs of one store.
+
+    Parameters
+    ----------
+    folder : Place
+    fingerprint : str
+        What the store says of all its content; whatever was kept under another one is of no use.
+    """
+
+    folder: Place
+    fingerprint: str
+
+    def load(self) -> tuple[list[RunRecord], list[str]] | None:
+        """Return the kept records, by run id, and what their source reported of them; None where none are kept."""
+        found = read_kept(self.folder, "runs.npz")
+        if found is None or found[0].get("fingerprint") != self.fingerprint:
+            return None
+        facts, arrays = found
+        try:
+            texts = zip(*(facts[name] for name in _TEXTS), strict=True)
+            columns = (facts[name] for name in ("config", "summary", "command", "program", "gpu_count", "tags"))
+            records = [
+                RunRecord(
+                    run_id, run_name, state, project, entity, created_at, config, summary, tuple(command), program,
+                    gpu_count, tuple(tags), evaluated, version,
+                )
+                for (run_id, run_name, state, project, entity, version), config, summary, command, program, gpu_count,
+                tags, created_at, evaluated
+                in zip(texts, *columns, arrays["created_at"], arrays["evaluated"].tolist(), strict=True)
+            ]  # fmt: skip
+            return records, list(facts["notes"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def save(self, records: Sequence[RunRecord], notes: Sequence[str]) -> bool:
+        """Keep records, and return whether they are kept: not where they can't be written, or may hold a secret."""
+        kept = [reduced(record) for record in records]
+        if any(record is None for record in kept):
+            return False
+        whole = [record for record in kept if record is not None]
+        facts: dict[str, Any] = {"title": "post-training runs", "fingerprint": self.fingerprint, "notes": list(notes)}
+        for name in (*_TEXTS, "summary", "program", "gpu_count"):
+            facts[name] = [getattr(record, name) for record in whole]
+        facts["config"] = [dict(record.config) for record in whole]
+        facts["command"] = [list(record.command) for record in whole]
+        facts["tags"] = [list(record.tags) for record in whole]
+        arrays = {
+            "created_at": np.array([record.created_at for record in whole], "datetime64[us]"),
+            "evaluated": np.array([record.evaluated for record in whole], bool),
+        }
+        # Where it can't be written, or has no form in JSON, the store is read again the next time.
+        with suppress(OSError, TypeError, ValueError):
+            if not _SECRET.search(json.dumps(facts)):
+                write_kept(self.folder, "runs.npz", facts, arrays)
+                return True
+        return False
+
+    def load_log(self, run_ids: Sequence[str], key: str) -> History | None:
+        """Return the rows of one key of the runs' logs; None where they are not kept."""
+        found = read_kept(self.folder, "counters.npz")
+        if found is None or (found[0].get("fingerprint"), found[0].get("key")) != (self.fingerprint, key):
+            return None
+        try:
+            number = {run_id: i for i, run_id in enumerate(found[0]["run_id"])}
+            at = np.array([number[run_id] for run_id in run_ids], np.int64)
+            offsets, step, values = (found[1][name] for name in ("row_offset", "step", "values"))
+        except KeyError:
+            return None
+        lengths = offsets[at + 1] - offsets[at]
+        ends = np.cumsum(lengths)
+        rows = np.arange(int(lengths.sum())) + np.repeat(offsets[at] - ends + lengths, lengths)
+        run = np.repeat(np.arange(len(at), dtype=np.int32), lengths)
+        return History(run, step[rows], {key: values[rows]})
+
+    def save_log(self, run_ids: Sequence[str], key: str, rows: History) -> None:
+        """Keep the rows of one key of the logs of all runs; does nothing where they can't be written."""
+        facts = {"title": "token counters", "fingerprint": self.fingerprint, "key": key, "run_id": list(run_ids)}
+        arrays: Mapping[str, npt.NDArray[Any]] = {
+            "row_offset": np.searchsorted(rows.run, np.arange(len(run_ids) + 1)).astype(np.int64),
+            "step": rows.step,
+            "values": rows.values[key],
+        }
+        with suppress(OSError):
+            write_kept(self.folder, "counters.npz", facts, arrays)
