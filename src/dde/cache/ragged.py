@@ -216,11 +216,12 @@ class RaggedCache:
                 # A cache that is deleted under a running process is made anew.
                 if last and self.folder.path is None:
                     self._give_up(error)
-            except OSError as error:
+            except (OSError, ValueError) as error:
+                # Names that are no Unicode are a ValueError.
                 self._give_up(error)
         return False
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: Exception) -> None:
         self._writable = False
         warnings.warn(
             f"the cache {self.folder} can't be written ({error}), so what was read is kept for this process "
