@@ -263,7 +263,8 @@ def write_part(folder: Place, what: str, head: Head, step: Int64, values: Sequen
         "key": (np.array(head.keys, _STRINGS), ("key",)),
     }
     with folder.making(head.name) as made:
-        buffer = MemoryStore()
+        files: dict[str, Any] = {}
+        buffer = MemoryStore(files)
         for name, (array, dims) in small.items():
             _create(buffer, name, array.shape, array.dtype, dims, "" if array.dtype.kind == "T" else 0)[...] = array
         at_once = head.bytes + step.nbytes < _AT_ONCE_BYTES
@@ -287,7 +288,7 @@ def write_part(folder: Place, what: str, head: Head, step: Int64, values: Sequen
                 # A shard at a time: rows of one array are taken as they lie, several arrays are copied together.
                 piece = values[first : first + shard_keys]
                 stored[first : first + shard_keys] = piece if isinstance(piece, np.ndarray) else np.stack(piece)
-        written = {path: content.to_bytes() for path, content in buffer._store_dict.items() if path != "zarr.json"}
+        written = {path: content.to_bytes() for path, content in files.items() if path != "zarr.json"}
         metadata = {
             name: json.loads(written[f"{name}/zarr.json"]) if f"{name}/zarr.json" in written else _metadata(array)
             for name, array in (*((n, None) for n in small), ("step", steps), ("values", stored))
