@@ -201,7 +201,11 @@ def _head_json(head: Head) -> dict[str, Any]:
 
 
 def _checksum(told: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(told, sort_keys=True).encode())
+    # Of the content, not of its JSON: that would have to be made again, which takes longer than all else.
+    texts = ("runs", "versions", "keys", "notes", "replaces")
+    text = "\n".join([str(told["as_of"]), *(line for name in texts for line in told[name])])
+    numbers = np.array([told["lengths"], told["digests"]], np.int64)
+    return zlib.crc32(numbers.tobytes(), zlib.crc32(text.encode(errors="surrogatepass")))
 
 
 def parse_head(name: str, content: bytes) -> Head | None:
@@ -259,7 +263,8 @@ def write_part(folder: Place, what: str, head: Head, step: Int64, values: Sequen
         "key": (np.array(head.keys, _STRINGS), ("key",)),
     }
     with folder.making(head.name) as made:
-        buffer = MemoryStore()
+        files: dict[str, Any] = {}
+        buffer = MemoryStore(files)
         for name, (array, dims) in small.items():
             _create(buffer, name, array.shape, array.dtype, dims, "" if array.dtype.kind == "T" else 0)[...] = array
         at_once = head.bytes + step.nbytes < _AT_ONCE_BYTES
@@ -283,7 +288,7 @@ def write_part(folder: Place, what: str, head: Head, step: Int64, values: Sequen
                 # A shard at a time: rows of one array are taken as they lie, several arrays are copied together.
                 piece = values[first : first + shard_keys]
                 stored[first : first + shard_keys] = piece if isinstance(piece, np.ndarray) else np.stack(piece)
-        written = {path: content.to_bytes() for path, content in buffer._store_dict.items() if path != "zarr.json"}
+        written = {path: content.to_bytes() for path, content in files.items() if path != "zarr.json"}
         metadata = {
             name: json.loads(written[f"{name}/zarr.json"]) if f"{name}/zarr.json" in written else _metadata(array)
             for name, array in (*((n, None) for n in small), ("step", steps), ("values", stored))

@@ -217,7 +217,7 @@ class Place:
         else:
             leaving.unlink(missing_ok=True)
 
-    def remove_if_old(self) -> None:
+    def remove_if_old(self, seconds: float = KEEP_SECONDS) -> None:
         """Remove what lies here if it was written so long ago that nobody can be reading it any more."""
         if self.path is not None:
             try:
@@ -226,7 +226,7 @@ class Place:
                 return
         else:
             written = max((f.written for f in self.files()), default=time.time())
-        if time.time() - written > KEEP_SECONDS:
+        if time.time() - written > seconds:
             self.remove()
 
     def files(self) -> Iterable[StoredFile]:

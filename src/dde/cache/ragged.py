@@ -39,6 +39,8 @@ Int64 = npt.NDArray[np.int64]
 _MEMORY_BYTES = 64 << 20
 # Heads asked for at once: object stores answer so many together about as fast as one.
 _HEADS_AT_ONCE = 32
+# A slow writer of a large part is left alone for so long.
+_UNFINISHED_SECONDS = 86_400.0
 # Looking for what can go compares all parts with each other: after some writes only.
 _TIDY_SECONDS = 60.0
 
@@ -94,7 +96,6 @@ class RaggedCache:
         keys: Sequence[str],
         fetch: Fetch,
         notes: Callable[[], Sequence[str]] = tuple,
-        skeleton: object = None,
     ) -> History:
         """Return the rows of the runs; fetches from the source what is not here in that version.
 
@@ -108,8 +109,6 @@ class RaggedCache:
             kept as well.
         notes : callable, optional
             Called after `fetch`; what the source has to report of those rows is kept with them.
-        skeleton : object, optional
-            Not used any more.
 
         Returns
         -------
@@ -216,11 +215,12 @@ class RaggedCache:
                 # A cache that is deleted under a running process is made anew.
                 if last and self.folder.path is None:
                     self._give_up(error)
-            except OSError as error:
+            except (OSError, ValueError) as error:
+                # Names that are no Unicode are a ValueError.
                 self._give_up(error)
         return False
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: Exception) -> None:
         self._writable = False
         warnings.warn(
             f"the cache {self.folder} can't be written ({error}), so what was read is kept for this process "
@@ -309,10 +309,14 @@ class RaggedCache:
             if not _is_part(name):
                 # What was not finished, and what earlier releases kept here.
                 if self.folder.path is not None:
-                    (self.folder / name).remove_if_old()
-            elif now - since.get(name, created_of(name)) / 1e6 > KEEP_SECONDS and (
-                name in since or (name not in known and not self._is_whole(name))
-            ):
+                    (self.folder / name).remove_if_old(_UNFINISHED_SECONDS)
+                continue
+            if name in since:
+                gone = now - since[name] / 1e6 > KEEP_SECONDS
+            else:
+                late = now - created_of(name) / 1e6 > _UNFINISHED_SECONDS
+                gone = late and name not in known and not self._is_whole(name)
+            if gone:
                 (self.folder / name).remove()
                 removed.add(name)
         self._heads = [head for head in self._heads if head.name not in removed]
