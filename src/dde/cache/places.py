@@ -56,6 +56,14 @@ class Place:
     def __truediv__(self, name: str) -> Place:
         return Place(self._root, *self._below, *name.split("/"))
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Place):
+            return NotImplemented
+        return self._below == other._below and self._root.reveal() == other._root.reveal()
+
+    def __hash__(self) -> int:
+        return hash((self._root.redacted, self._below))
+
     def __str__(self) -> str:
         return "/".join([self._root.redacted.rstrip("/") or "/", *self._below])
 

@@ -55,7 +55,7 @@ class Origin:
 def origin_of(registry: Registry) -> Origin | None:
     """Return how a registry can be opened again; None where another process could not, or not without effort.
 
-    That takes sources that dde opened itself, and a cache in which all that opening reads is kept.
+    That takes sources that dde opened itself, a cache in which all that opening reads is kept, and no secrets in URLs.
     """
     tables, store = registry.tables, registry.store
     if registry.cache_dir is None or (tables is not None and type(tables) is not DataDecide):
@@ -66,7 +66,11 @@ def origin_of(registry: Registry) -> Origin | None:
         return None
     place = None if tables is None else (tables.location, tables.layout, tables.on_error)
     tables_fingerprint = "" if tables is None else tables.fingerprint
-    cache_dir = os.path.abspath(registry.cache_dir)
+    cache_dir = os.fspath(registry.cache_dir)
+    if redact(cache_dir) != cache_dir:
+        return None
+    if "://" not in cache_dir:
+        cache_dir = os.path.abspath(cache_dir)
     facts = (
         place,
         tables_fingerprint,
