@@ -19,7 +19,7 @@ from dde.curves.fast_alignment import plan_alignment
 from dde.curves.observations import Observations
 from dde.native import library
 from dde.sources.dict_text import parse_dicts
-from dde.sources.exact_means import exact_mean, transposed
+from dde.sources.exact_means import exact_mean, scatter
 
 
 def bits(value: float) -> bytes:
@@ -91,10 +91,18 @@ def test_means_of_what_is_not_finite() -> None:
     np.testing.assert_array_equal(exact_mean(table), [1.5, np.nan, np.inf, np.nan])
 
 
-@given(st.integers(0, 70), st.integers(0, 70))
-def test_tables_are_turned(rows: int, columns: int) -> None:
-    table = np.arange(rows * columns, dtype=float).reshape(rows, columns)
-    np.testing.assert_array_equal(transposed(table), table.T)
+@given(st.integers(0, 20), st.integers(1, 8), st.randoms())
+def test_rows_go_into_columns(rows: int, width: int, draw: random.Random) -> None:
+    table = np.arange(1.0, rows * width + 1).reshape(rows, width)
+    columns = draw.sample(range(rows + 3), rows)
+    base = np.array([c if draw.random() < 0.8 else -1 for c in columns], np.int64)
+    out = np.zeros((width, rows + 3))
+    scatter(table, base, rows + 3, out)
+    expected = np.zeros_like(out)
+    for row, column in zip(table, base, strict=True):
+        if column >= 0:
+            expected[:, column] = row
+    np.testing.assert_array_equal(out, expected)
 
 
 def test_without_kernels_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +117,9 @@ def test_without_kernels_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> 
         out, codes = np.zeros((2, 50)), np.zeros((2, 50), np.int8)
         plan = plan_alignment(chains, own, np.arange(50), Interpolation("log"), True)
         plan.fill(own, [1, 0], np.array([0, 1]), out, codes)
-        return [parse_dicts(texts, ["a", "b", "c"]).values, exact_mean(table), transposed(table), out, codes]
+        placed = np.zeros((40, 5))
+        scatter(table, np.array([4, -1, 2, 0, 1]), 5, placed)
+        return [parse_dicts(texts, ["a", "b", "c"]).values, exact_mean(table), placed, out, codes]
 
     fast = everything()
     for module in ("dde.sources.dict_text", "dde.sources.exact_means", "dde.curves.fast_alignment"):

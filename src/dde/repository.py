@@ -251,6 +251,34 @@ class RunRepository:
         ).split()
         return pd.DataFrame(rows, columns=columns).astype({"branch_tokens": float, "end_tokens": float})
 
+    def fill_cache(self, metrics: str | Iterable[str] | None = "all") -> int:
+        """Read metrics of all runs into the cache in one pass over each store, and return how many they are.
+
+        Parameters
+        ----------
+        metrics : str, iterable of str, or None
+            Names, globs or "all"; None for the default metrics.
+
+        Raises
+        ------
+        UnknownNameError
+            When there is no cache to fill.
+        """
+        registry = self.registry
+        if self.cache_dir is None:
+            raise UnknownNameError(
+                "this repository has cache_dir=None, so nothing that is read could be kept. Pass cache_dir= a folder."
+            )
+        chosen = choose_metrics(registry, metrics)
+        if registry.tables is not None and registry.readers.keeps_tables:
+            bases = [registry.bases[label] for label in registry.checkpoint_steps]
+            registry.readers.checkpoints(bases, [m for m in chosen if registry.tables.holds(m)])
+        derived = list(registry.derived)
+        registry.readers.logs(derived, registry.versions, [m.entry for m in chosen if m.kind == "log"])
+        evaluations = [m for m in chosen if m.kind == "evaluation"]
+        registry.readers.final_evaluations(derived, registry.versions, evaluations)
+        return len(chosen)
+
     def to_dataset(self, **options: Any) -> xr.Dataset:
         """Return lineages as a Dataset; `options` as in :func:`dde.open_lineages`, without the stores."""
         from dde.opening import open_repository

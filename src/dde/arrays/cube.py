@@ -77,12 +77,14 @@ class Cube:
         return self
 
     def _observations(self, metric: Metric, run_ids: tuple[str, ...]) -> Observations:
-        """Return the observations of a metric; keeps those of its siblings that were read along with it."""
+        """Return the observations of a metric; its siblings that are read along are kept, here or in the cache."""
         found = self._read.pop((run_ids, metric.name), None)
         if found is not None:
             return found
         tables = self.registry.tables
         together = [metric] if tables is None else tables.read_together(metric, self.metrics)
+        if self.registry.readers.keeps_tables:
+            return read_observations(self.registry, run_ids, [metric], together[1:])[metric.name]
         observed = read_observations(self.registry, run_ids, together)
         for sibling in together[1:]:
             self._read[run_ids, sibling.name] = observed[sibling.name]

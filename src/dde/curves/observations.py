@@ -54,7 +54,9 @@ class Observations:
         return Observations(offsets, self.tokens[where], self.step[where], self.values[where])
 
 
-def read_observations(registry: Registry, run_ids: Sequence[str], metrics: Sequence[Metric]) -> dict[str, Observations]:
+def read_observations(
+    registry: Registry, run_ids: Sequence[str], metrics: Sequence[Metric], along: Sequence[Metric] = ()
+) -> dict[str, Observations]:
     """Return the own observations of every metric, by the metric's name; reads what is asked for alone.
 
     Parameters
@@ -63,6 +65,8 @@ def read_observations(registry: Registry, run_ids: Sequence[str], metrics: Seque
     run_ids : sequence of str
         Labels of pretraining runs and ids of derived ones.
     metrics : sequence of Metric
+    along : sequence of Metric
+        Metrics to keep in the cache, too, where the tables have to be read anyway.
 
     Warns
     -----
@@ -72,7 +76,7 @@ def read_observations(registry: Registry, run_ids: Sequence[str], metrics: Seque
         When a run's counter stands still between steps: one row of each count is kept.
     """
     parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]] = {m.name: [] for m in metrics}
-    _read_tables(registry, run_ids, metrics, parts)
+    _read_tables(registry, run_ids, metrics, along, parts)
     _read_store(registry, run_ids, metrics, parts)
     return {m.name: _assemble(m, parts[m.name], run_ids) for m in metrics}
 
@@ -81,6 +85,7 @@ def _read_tables(
     registry: Registry,
     run_ids: Sequence[str],
     metrics: Sequence[Metric],
+    along: Sequence[Metric],
     parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]],
 ) -> None:
     tables = registry.tables
@@ -91,7 +96,7 @@ def _read_tables(
     if not number or not held:
         return
     bases = [registry.bases[run_ids[i]] for i in number]
-    rows = registry.readers.checkpoints(bases, held)
+    rows = registry.readers.checkpoints(bases, held, along)
     run = np.array(number, np.int64)[rows.run]
     tokens = rows.step * np.array([b.size.tokens_per_step for b in bases], np.int64)[rows.run]
     for metric in held:

@@ -70,8 +70,8 @@ def library() -> ctypes.CDLL | None:
     loaded.dde_parse_dicts.restype = _Count
     loaded.dde_exact_means.argtypes = [_Pointer, _Count, _Count, _Count, _Pointer]
     loaded.dde_exact_means.restype = None
-    loaded.dde_transpose.argtypes = [_Pointer, _Count, _Count, _Count, _Pointer, _Count]
-    loaded.dde_transpose.restype = None
+    loaded.dde_scatter.argtypes = [_Pointer, _Count, _Count, _Pointer, _Count, _Pointer]
+    loaded.dde_scatter.restype = None
     loaded.dde_plan.argtypes = [ctypes.POINTER(Plan), ctypes.c_int32, ctypes.c_int32, _Pointer]
     loaded.dde_plan.restype = None
     loaded.dde_pieces.argtypes = [_Count, _Pointer, _Pointer, _Pointer, _Pointer]

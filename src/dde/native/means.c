@@ -1,4 +1,4 @@
-/* Correctly rounded sums over many terms, and turning tables on their side. */
+/* Correctly rounded sums over many terms, and rows of tables put into columns. */
 
 #include "export.h"
 
@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { BLOCK = 256, MAX_PARTIALS = 64, TILE = 32 };
+enum { BLOCK = 256, MAX_PARTIALS = 64 };
 
 /* The sum of n finite terms, rounded once: partial sums that do not overlap (Shewchuk 1997), added from the largest
    down, with a half-way case decided by what is left. */
@@ -84,12 +84,11 @@ DDE_EXPORT void dde_exact_means(const double *terms, int64_t n_terms, int64_t st
     }
 }
 
-/* to[c * to_stride + r] = from[r * from_stride + c] for r below rows, c below columns. */
-DDE_EXPORT void dde_transpose(const double *from, int64_t from_stride, int64_t rows, int64_t columns, double *to,
-                              int64_t to_stride) {
-    for (int64_t r0 = 0; r0 < rows; r0 += TILE) {
-        const int64_t r1 = r0 + TILE < rows ? r0 + TILE : rows;
-        for (int64_t c = 0; c < columns; c++)
-            for (int64_t r = r0; r < r1; r++) to[c * to_stride + r] = from[r * from_stride + c];
-    }
+/* out[base[r] + e * step] = table[r * width + e], for rows r with a base that is not negative. Rows that follow each
+   other tend to go side by side, or to few places: entry by entry, what they write to stays in the cache. */
+DDE_EXPORT void dde_scatter(const double *table, int64_t n, int64_t width, const int64_t *base, int64_t step,
+                            double *out) {
+    for (int64_t e = 0; e < width; e++)
+        for (int64_t r = 0; r < n; r++)
+            if (base[r] >= 0) out[base[r] + e * step] = table[r * width + e];
 }

@@ -122,26 +122,39 @@ class Readers:
 
         return RunIndex(folder, fingerprint)
 
-    def checkpoints(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
-        """Return rows of pretraining runs, by run and step; values by the metrics' names."""
+    @property
+    def keeps_tables(self) -> bool:
+        """Whether what is read of the tables is kept; a parsed one is columns already, of which nothing is."""
+        return self._tables_cache is not None and self.tables is not None and self.tables.layout != "parsed"
+
+    def checkpoints(self, bases: Sequence[Base], metrics: Sequence[Metric], along: Sequence[Metric] = ()) -> History:
+        """Return rows of pretraining runs, by run and step; values by the metrics' names.
+
+        Parameters
+        ----------
+        bases : sequence of Base
+        metrics : sequence of Metric
+        along : sequence of Metric
+            Metrics that are worth keeping, too, where the tables have to be read anyway.
+        """
         tables = self.tables
         if tables is None or not bases:
             return _no_rows([m.name for m in metrics])
-        # A parsed table is columns already: there is nothing to keep.
-        if self._tables_cache is None or tables.layout == "parsed":
+        cache = self._tables_cache
+        if cache is None or not self.keeps_tables:
             return tables.evaluations(bases, metrics)
-        by_label, by_name = {b.label: b for b in bases}, {m.name: m for m in metrics}
+        by_label, by_name = {b.label: b for b in bases}, {m.name: m for m in (*metrics, *along)}
 
         def fetch(labels: Sequence[str], names: Sequence[str]) -> History:
-            found = tables.evaluations([by_label[x] for x in labels], [by_name[n] for n in names])
-            return _on_catalog(found, tables, [by_label[x] for x in labels])
+            # A text that is read is parsed whole, and kept whole: reading is what takes the time.
+            whole = tables.whole_tasks([by_name[n] for n in dict.fromkeys([*names, *by_name])])
+            return tables.evaluations([by_label[x] for x in labels], whole)
 
         version = f"{tables.fingerprint}-{tables.on_error}"
-        cache = self._tables_cache
         rows = cache.read(
             list(by_label),
             [version] * len(by_label),
-            list(by_name),
+            [m.name for m in metrics],
             fetch,
             lambda: tables.conflicts,
         )
@@ -230,20 +243,3 @@ def _tell_again(notes: Sequence[str]) -> None:
 
 def _no_rows(keys: Sequence[str]) -> History:
     return History(np.empty(0, np.int32), np.empty(0, np.int64), {k: np.empty(0) for k in keys})
-
-
-def _on_catalog(rows: History, tables: DataDecide, bases: Sequence[Base]) -> History:
-    """Return rows for every checkpoint of the catalog: then all metrics of a run have the same rows."""
-    catalog = tables.catalog()
-    wanted = {base: i for i, base in enumerate(bases)}
-    meaning = np.array([wanted.get(b, -1) for b in catalog.bases], np.int64)
-    run = meaning[catalog.base]
-    order = np.argsort(run[run >= 0], kind="stable")
-    all_run, all_step = run[run >= 0][order], catalog.step[run >= 0][order]
-    every = (all_run << 32) | all_step
-    at = np.searchsorted(every, (rows.run.astype(np.int64) << 32) | rows.step)
-    values: dict[str, npt.NDArray[np.float64]] = {}
-    for name, column in rows.values.items():
-        values[name] = np.full(len(every), np.nan)
-        values[name][at] = column
-    return History(all_run.astype(np.int32), all_step, values)

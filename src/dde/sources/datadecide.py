@@ -16,7 +16,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from dde.errors import SourceError, UnknownNameError, near_names
-from dde.names import Base, Metric, choose_bases, parse_metric, suite_order, training_flops
+from dde.names import (
+    ENTRIES,
+    Base,
+    Metric,
+    choose_bases,
+    parse_metric,
+    suite_order,
+    task_metric,
+    training_flops,
+)
 from dde.sources.connection import redact
 from dde.sources.dict_tables import DictTable
 from dde.sources.evaluation_tables import EvaluationTable, OnError, WideTable
@@ -236,11 +245,24 @@ class DataDecide:
         return self._holder(metric) is not None
 
     def read_together(self, metric: Metric, others: Iterable[Metric]) -> list[Metric]:
-        """Return the metric with those of the others that are read along with it at no cost."""
+        """Return the metric with those of the others that are read along with it at little cost.
+
+        Texts of all tasks of a run lie among each other: reading those of one task reads nearly all.
+        """
         holder = self._holder(metric)
         if holder is None or not holder.reads_tasks_whole:
             return [metric]
-        return [metric, *(m for m in others if m.task == metric.task and m != metric and self._holder(m) is holder)]
+        return [metric, *(m for m in others if m != metric and self._holder(m) is holder)]
+
+    def whole_tasks(self, metrics: Iterable[Metric]) -> list[Metric]:
+        """Return all metrics of the tasks of these that are parsed from the same texts, these first."""
+        asked = {m.name: m for m in metrics}
+        for metric in list(asked.values()):
+            holder = self._holder(metric)
+            if holder is not None and holder.reads_tasks_whole:
+                siblings = (task_metric(metric.task, entry) for entry in ENTRIES)
+                asked |= {m.name: m for m in siblings if m.name not in asked and self._holder(m) is holder}
+        return list(asked.values())
 
     def _holder(self, metric: Metric) -> EvaluationTable | None:
         # The first table that holds a metric serves it: shards before the averages published beside them.
@@ -252,22 +274,18 @@ class DataDecide:
         Returns
         -------
         History
-            `run` indexes `bases`; rows are ordered by run, then step, and hold at least one table row each.
-            `values` are keyed by the metrics' names.
+            `run` indexes `bases`; rows are ordered by run, then step: all that the catalog has for `bases`, whatever
+            the metrics. `values` are keyed by the metrics' names.
         """
-        parts: list[tuple[npt.NDArray[np.int64], list[Metric], list[npt.NDArray[np.float64]]]] = []
+        catalog = self.catalog()
+        wanted = {base: i for i, base in enumerate(bases)}
+        run = np.array([wanted.get(b, -1) for b in catalog.bases] + [-1], np.int64)[catalog.base]
+        keys = np.sort((run[run >= 0] << 32) | catalog.step[run >= 0])
+        out: dict[str, npt.NDArray[np.float64]] = {}
         for table in self._tables:
             held = [m for m in metrics if self._holder(m) is table]
             if held:
-                base, step, values = table.evaluations(bases, held)
-                parts.append(((base << 32) | step, held, values))
-        keys = np.unique(np.concatenate([p[0] for p in parts])) if parts else np.empty(0, np.int64)
-        out: dict[str, npt.NDArray[np.float64]] = {}
-        for key, held, values in parts:
-            whole = np.array_equal(key, keys)
-            at = np.searchsorted(keys, key)
-            for metric, own in zip(held, values, strict=True):
-                out[metric.name] = own if whole else scattered(own, at, len(keys))
+                out |= {m.name: v for m, v in zip(held, table.evaluations(bases, held, keys), strict=True)}
         found = {m.name: out[m.name] if m.name in out else np.full(len(keys), np.nan) for m in metrics}
         return History((keys >> 32).astype(np.int32), keys & 0xFFFFFFFF, found)
 
@@ -353,16 +371,3 @@ def _hint(data_dir: str) -> str:
     if names & {"runs_metadata.parquet", "runs_history.parquet", "runs.jsonl", "history.jsonl"}:
         return " It looks like an export of W&B runs: pass it as the second argument, db."
     return ""
-
-
-def scattered(values: npt.NDArray[np.float64], at: npt.NDArray[np.intp], size: int) -> npt.NDArray[np.float64]:
-    """Return values put at their places among `size`, NaN elsewhere.
-
-    Examples
-    --------
-    >>> scattered(np.array([1.0, 2.0]), np.array([0, 2]), 3).tolist()
-    [1.0, nan, 2.0]
-    """
-    out = np.full(size, np.nan)
-    out[at] = values
-    return out

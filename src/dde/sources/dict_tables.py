@@ -20,7 +20,7 @@ from dde.names import (
 )
 from dde.sources.dict_text import parse_dict_row, parse_dicts_into
 from dde.sources.evaluation_tables import EvaluationTable, first_of_each, others, same_values
-from dde.sources.exact_means import exact_mean, transposed
+from dde.sources.exact_means import exact_mean, scatter
 
 __all__ = ["DictTable"]
 
@@ -80,7 +80,7 @@ class DictTable(EvaluationTable):
         self._each_batch(rows.astype(np.int64), ["metrics"], use)
         return [e for e in ENTRIES if e in present] + sorted(present.difference(ENTRIES))
 
-    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> tuple[Int64, Int64, list[Float64]]:
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
         """Return the observations; reads only the row groups that hold the runs and tasks asked for."""
         index = self.index
         row_base, asked = self._rows_of(bases)
@@ -90,51 +90,68 @@ class DictTable(EvaluationTable):
         place = {task: k for k, task in enumerate(t for t in tasks if t in index.tasks)}
         place_of = np.array([place.get(t, -1) for t in index.tasks] + [-1], np.int64)
         rows = np.flatnonzero(asked & (place_of[index.task] >= 0))
-        distinct, at = np.unique((row_base[rows].astype(np.int64) << 32) | index.step[rows], return_inverse=True)
+        at = np.searchsorted(keys, (row_base[rows].astype(np.int64) << 32) | index.step[rows])
         entries = sorted({m.entry for m in metrics})
-        block = self._read_block(
-            rows, place_of[index.task[rows]] * len(distinct) + at, len(place) * len(distinct), entries
-        )
-        values = block.reshape(len(place), len(distinct), len(entries))
-        columns = {entry: k for k, entry in enumerate(entries)}
-        by_entry: dict[str, Float64] = {}
-        for task in dict.fromkeys(m.task for m in metrics):
-            if task == "mmlu_average":
-                of_task = exact_mean(values[: len(subjects)].reshape(len(subjects), -1)).reshape(values.shape[1:])
-            elif task in place:
-                of_task = values[place[task]]
+        values = self._read_block(rows, place_of[index.task[rows]], at, (len(place), len(entries), len(keys)), entries)
+        column = {entry: k for k, entry in enumerate(entries)}
+        if subjects:
+            terms = values[: len(subjects)].reshape(len(subjects), -1)
+            average = exact_mean(terms).reshape(values.shape[1:])
+        found: list[Float64] = []
+        for metric in metrics:
+            if metric.task == "mmlu_average":
+                found.append(average[column[metric.entry]])
+            elif metric.task in place:
+                found.append(values[place[metric.task], column[metric.entry]])
             else:
-                of_task = np.full(values.shape[1:], np.nan)
-            by_entry[task] = transposed(of_task)
-        found = [by_entry[m.task][columns[m.entry]] for m in metrics]
-        return distinct >> 32, distinct & 0xFFFFFFFF, found
+                found.append(np.full(len(keys), np.nan))
+        return found
 
-    def _read_block(self, rows: Int64, place: Int64, size: int, entries: Sequence[str]) -> Float64:
-        """Return the entries of every place, of shape (place, entry); the first row of a place counts."""
-        kept, first = first_of_each(place)
+    def _read_block(
+        self, rows: Int64, task: Int64, at: Int64, shape: tuple[int, int, int], entries: Sequence[str]
+    ) -> Float64:
+        """Return the values of texts, of shape (task, entry, key); the first row of a task and key counts.
+
+        Parameters
+        ----------
+        rows : (row,) int64 array
+            Rows to read.
+        task, at : (row,) int64 arrays
+            Where the values of each go.
+        """
+        n_tasks, width, n_keys = shape
+        kept, first = first_of_each(task * n_keys + at)
         again = others(kept, len(rows))
-        # Rows that repeat another one are read behind the others, to be compared with them.
-        place = place.copy()
-        place[again] = size + np.arange(len(again))
-        block = np.empty((size + len(again), len(entries)))
-        if len(kept) < size:
-            block[others(place[kept], size)] = np.nan
-        target = np.full(len(self.index), -1, np.int64)
-        target[rows] = place
+        block = np.empty(shape)
+        lacking = others((task * n_keys + at)[kept], n_tasks * n_keys)
+        block[lacking // n_keys, :, lacking % n_keys] = np.nan
+        base = np.full(len(self.index), -1, np.int64)
+        base[rows[kept]] = task[kept] * width * n_keys + at[kept]
+        # Rows that repeat another one are put aside, to be compared with it.
+        spare = np.empty((len(again), width))
+        spare_of = dict(zip(rows[again].tolist(), range(len(again)), strict=True))
+        wanted = base >= 0
+        wanted[rows[again]] = True
 
         def use(numbers: Int64, table: pa.Table) -> None:
             start = 0
             for texts in table["metrics"].chunks:
                 own = numbers[start : start + len(texts)]
                 start += len(texts)
-                for local, reason in parse_dicts_into(texts, entries, target[own], block).items():
+                tile = np.empty((len(texts), width))
+                target = np.where(wanted[own], np.arange(len(texts)), -1)
+                for local, reason in parse_dicts_into(texts, entries, target, tile).items():
                     self._malformed(int(own[local]), reason)
+                scatter(tile, base[own], n_keys, block)
+                for local in np.flatnonzero(wanted[own] & (base[own] < 0)).tolist():
+                    spare[spare_of[int(own[local])]] = tile[local]
 
         self._each_batch(rows, ["metrics"], use)
         if len(again):
-            same = same_values(block[size:], block[place[first[again]]], axis=1)
+            used = first[again]
+            same = same_values(spare, block[task[used], :, at[used]], axis=1)
             self._report_repeated(rows[again], same, entries)
-        return block[:size]
+        return block
 
     def _malformed(self, row: int, reason: str) -> None:
         index = self.index

@@ -110,16 +110,21 @@ class EvaluationTable(ABC):
         """Return the metrics that the table may hold."""
 
     @abstractmethod
-    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> tuple[Int64, Int64, list[Float64]]:
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
         """Return the observations of `metrics` for `bases`.
+
+        Parameters
+        ----------
+        bases : sequence of Base
+        metrics : sequence of Metric
+        keys : (row,) int64 array
+            Runs and steps to return, ascending: index into `bases` times 2**32, plus the step. Those of the rows that
+            the table has for `bases` are among them.
 
         Returns
         -------
-        base : (row,) int64 array
-            Index into `bases`.
-        step : (row,) int64 array
-        values : list of (row,) float64 array
-            One for each metric.
+        list of (row,) float64 array
+            One for each metric; NaN where the table has no row.
         """
 
     def _rows_of(self, bases: Sequence[Base]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
@@ -203,33 +208,33 @@ class WideTable(EvaluationTable):
         """Return a metric for each column that holds one."""
         return [m for m in map(wide_column_metric, self.columns.values()) if m is not None]
 
-    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> tuple[Int64, Int64, list[Float64]]:
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
         """Return the observations; reads only the columns asked for."""
         index = self.index
         row_base, asked = self._rows_of(bases)
         rows = np.flatnonzero(asked)
         columns = [self.columns.get(m.name) for m in metrics]
         present = sorted({c for c in columns if c is not None})
-        values = np.full((len(metrics), len(rows)), np.nan)
+        place = np.searchsorted(keys, (row_base[rows].astype(np.int64) << 32) | index.step[rows])
+        kept, first = first_of_each(place)
+        again = others(kept, len(rows))
+        # Rows that repeat another one are read behind the others, to be compared with them.
+        place[again] = len(keys) + np.arange(len(again))
+        values = np.full((len(metrics), len(keys) + len(again)), np.nan)
 
         def use(numbers: Int64, table: pa.Table) -> None:
             inside = asked[numbers]
-            at = np.searchsorted(rows, numbers[inside])
+            at = place[np.searchsorted(rows, numbers[inside])]
             for k, name in enumerate(columns):
                 if name is not None and name in table.column_names:
                     values[k, at] = self._numbers(table, name)[inside]
 
         if present:
             self._each_batch(rows, present, use)
-        key = (row_base[rows].astype(np.int64) << 32) | index.step[rows]
-        kept, first = first_of_each(key)
-        again = others(kept, len(rows))
         if len(again):
-            same = same_values(values[:, again], values[:, first[again]], axis=0)
+            same = same_values(values[:, len(keys) :], values[:, place[first[again]]], axis=0)
             self._report_repeated(rows[again], same, [m.name for m in metrics])
-        key = key[kept]
-        is_ordered = np.array_equal(kept, np.arange(len(rows)))
-        return key >> 32, key & 0xFFFFFFFF, list(values if is_ordered else values[:, kept])
+        return list(values[:, : len(keys)])
 
     def _numbers(self, table: pa.Table, name: str) -> Float64:
         try:

@@ -1,4 +1,4 @@
-"""Correctly rounded means, and tables turned on their side."""
+"""Correctly rounded means, and rows put into columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dde.native import address, library
 
-__all__ = ["exact_mean", "transposed"]
+__all__ = ["exact_mean", "scatter"]
 
 Float64 = npt.NDArray[np.float64]
 
@@ -46,19 +46,29 @@ def exact_mean(terms: Float64) -> Float64:
     return means
 
 
-def transposed(table: Float64) -> Float64:
-    """Return a contiguous (column, row) copy of a contiguous (row, column) table.
+def scatter(table: Float64, base: npt.NDArray[np.int64], step: int, out: Float64) -> None:
+    """Put rows of a table into columns: entry `e` of row `r` goes to ``base[r] + e * step`` of the flat `out`.
+
+    Parameters
+    ----------
+    table : (row, entry) float64 array
+    base : (row,) int64 array
+        Negative for a row that goes nowhere.
+    step : int
+    out : float64 array
+        Contiguous.
 
     Examples
     --------
-    >>> transposed(np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
-    [[1.0, 3.0], [2.0, 4.0]]
+    >>> out = np.zeros((2, 3))
+    >>> scatter(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([2, 0]), 3, out)
+    >>> out.tolist()
+    [[3.0, 0.0, 1.0], [4.0, 0.0, 2.0]]
     """
     kernels = library()
     if kernels is None:
-        return np.ascontiguousarray(table.T)
-    table = np.ascontiguousarray(table)
-    rows, columns = table.shape
-    out = np.empty((columns, rows))
-    kernels.dde_transpose(address(table), columns, rows, columns, address(out), rows)
-    return out
+        rows = np.flatnonzero(base >= 0)
+        out.reshape(-1)[base[rows, None] + np.arange(table.shape[1]) * step] = table[rows]
+        return
+    table, base = np.ascontiguousarray(table), np.ascontiguousarray(base, np.int64)
+    kernels.dde_scatter(address(table), *table.shape, address(base), step, address(out))
