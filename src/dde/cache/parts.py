@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,11 @@ class Head:
         """The first row of each run, and the end of the last."""
         return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
 
+    @cached_property
+    def same_rows(self) -> int:
+        """Equal for parts that have the same runs in the same versions with the same steps."""
+        return hash((self.runs, self.versions, self.lengths.tobytes(), self.digests.tobytes()))
+
     @property
     def rows(self) -> int:
         """Rows of all runs."""
@@ -158,6 +163,7 @@ def describe(
     )
 
 
+@lru_cache(4096)
 def created_of(name: str) -> int:
     """Return when a part was written, in microseconds since 1970; raises ValueError for any other name."""
     told, dash, rest = name.partition("-")
