@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dde.cache.parts import Head, created_of
+from dde.cache.heads import Head, created_of
 
 __all__ = [
     "Answer",

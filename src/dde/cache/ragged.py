@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.cache.assembly import Columns, assemble
+from dde.cache.heads import Head, created_of, describe, parse_head
 from dde.cache.holdings import (
     MERGE_PARTS,
     Answer,
@@ -24,7 +25,7 @@ from dde.cache.holdings import (
     worth_merging,
 )
 from dde.cache.memory import Memory
-from dde.cache.parts import DamagedError, Head, created_of, describe, parse_head, write_part
+from dde.cache.parts import DamagedError, write_part
 from dde.cache.places import KEEP_SECONDS, MAKING, Place
 from dde.errors import DdeWarning
 from dde.sources.protocols import History
