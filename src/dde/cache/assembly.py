@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.cache.heads import Head
 from dde.cache.holdings import Answer, row_numbers
 from dde.cache.memory import Memory
-from dde.cache.parts import CHUNK_ROWS, DamagedError, Head, PartArrays
+from dde.cache.parts import CHUNK_ROWS, DamagedError, PartArrays
 from dde.cache.places import Place
 from dde.sources.protocols import History
 

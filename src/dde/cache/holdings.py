@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dde.cache.parts import Head, created_of
+from dde.cache.heads import Head, created_of
 
 __all__ = [
     "Answer",
@@ -25,8 +25,8 @@ Flags = npt.NDArray[np.bool_]
 
 #: Parts of less than this are merged: larger ones are so few that their number costs nothing beside their size.
 SMALL_BYTES = 32 << 20
-#: As many small parts are merged. Opening reads a head of each: 0.1 to 0.3 ms in a folder, one request (all at once)
-#: in an object store, so that this many cost about as much as reading a key.
+#: As many small parts are merged. Opening reads a head of each, which for 1,060 runs takes 0.4 ms in a folder (10 ms
+#: for 24, 50 ms for 96, 0.6 ms when these have been merged); an object store is asked for 32 at a time.
 MERGE_PARTS = 24
 # What one merge holds in memory.
 _MERGE_BYTES = 256 << 20
@@ -170,6 +170,12 @@ def _live_cells(heads: Sequence[Head]) -> dict[str, tuple[_Cells, int]]:
 
 
 def _without(cells: _Cells, head: Head, newer: Head) -> _Cells:
+    keys = frozenset(newer.key_number)
+    if head.same_rows == newer.same_rows:
+        # Metrics that were read one after the other, of the same runs.
+        if not any(keys & held or not held for held, _ in cells):
+            return cells
+        return [(held - keys, runs) for held, runs in cells if held - keys]
     if head.number.keys().isdisjoint(newer.number):
         return cells
     at = np.array([newer.number.get(run_id, -1) for run_id in head.runs], np.int64)
@@ -177,7 +183,6 @@ def _without(cells: _Cells, head: Head, newer: Head) -> _Cells:
     same = there & (newer.lengths[at] == head.lengths) & (newer.digests[at] == head.digests)
     same &= np.array([i >= 0 and newer.versions[i] == v for i, v in zip(at, head.versions, strict=True)], bool)
     outdated = there & ~same
-    keys = frozenset(newer.keys)
     left: _Cells = []
     for held, runs in cells:
         # Without any key a part holds rows, which any other part of the same rows holds too.

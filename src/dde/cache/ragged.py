@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.cache.assembly import Columns, assemble
+from dde.cache.heads import Head, created_of, describe, parse_head
 from dde.cache.holdings import (
     MERGE_PARTS,
     Answer,
@@ -24,7 +25,7 @@ from dde.cache.holdings import (
     worth_merging,
 )
 from dde.cache.memory import Memory
-from dde.cache.parts import DamagedError, Head, created_of, describe, parse_head, write_part
+from dde.cache.parts import DamagedError, write_part
 from dde.cache.places import KEEP_SECONDS, MAKING, Place
 from dde.errors import DdeWarning
 from dde.sources.protocols import History
@@ -79,6 +80,8 @@ class RaggedCache:
         self._asked: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._positions: dict[str, Int64] = {}
         self._tidied = float("-inf")
+        # So many parts are worth a look at which can be merged.
+        self._many = MERGE_PARTS
         # Threads of one process share an instance; while one asks the source, the others wait for what it brings.
         self._lock = threading.Lock()
 
@@ -241,7 +244,8 @@ class RaggedCache:
             replaced = {name for head in held.values() for name in head.replaces}
             while new:
                 # The newest first: what one was merged from need not be looked at.
-                some, new = new[:_HEADS_AT_ONCE], new[_HEADS_AT_ONCE:]
+                together = _HEADS_AT_ONCE if self.folder.path is None else 1
+                some, new = new[:together], new[together:]
                 contents = self.folder.read([f"{name}/zarr.json" for name in some if name not in replaced])
                 for path, content in contents.items():
                     name = path.rpartition("/")[0]
@@ -261,13 +265,16 @@ class RaggedCache:
         """Merge small parts, and remove what no reader can be needing any more."""
         now = time.time()
         due = now - self._tidied > _TIDY_SECONDS
-        if not due and len(self._heads) < MERGE_PARTS:
+        if not due and len(self._heads) < self._many:
             return
         try:
             saved = [head for head in self._heads if head.name not in self._unsaved]
             chosen = [h for h in worth_merging(saved) if not any(name == h.name for name, _ in self._damaged)]
             if chosen:
                 self._merge(saved, chosen)
+                # Where little could be merged, the next few won't change that.
+                left = len(self._heads)
+                self._many = MERGE_PARTS if left < MERGE_PARTS else left + MERGE_PARTS
             if due:
                 self._tidied = now
                 self._sweep(now)
