@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.cache.kept_files import read_kept, write_kept
-from dde.names import find_base_by_label
+from dde.names import RECIPES, SEEDS, SIZES, Base
 from dde.sources.datadecide import Catalog
 from dde.sources.row_index import IndexHead, RowIndex
 from dde.sources.table_files import TableKind
@@ -75,17 +75,18 @@ class TableIndexCache:
             return None
         told, arrays = found
         try:
-            known = {label: base for label in told["bases"] if (base := find_base_by_label(label)) is not None}
-            catalog = Catalog(tuple(known[label] for label in told["bases"]), arrays["base"], arrays["step"])
+            recipes, sizes, seeds = _NAMES
+            bases = tuple(Base(recipes[r], sizes[p], seeds[s]) for r, p, s in told["bases"])
+            catalog = Catalog(bases, arrays["base"], arrays["step"])
             heads = [
                 IndexHead(
-                    tuple(known[label] for label in table["bases"]),
+                    tuple(bases[at] for at in table["bases"]),
                     tuple(table["tasks"]),
                     {reason: int(count) for reason, count in table["left_out"]},
                 )
                 for table in told["tables"]
             ]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError):
             # Written when the suite had other names, among others.
             return None
         return catalog, heads
@@ -111,13 +112,14 @@ class TableIndexCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         # The rows first: whoever finds the catalog finds them.
         self._save_rows(fingerprint, indexes)
+        number = {base: i for i, base in enumerate(catalog.bases)}
         told = {
             "title": "checkpoints of pretraining tables",
             "fingerprint": fingerprint,
-            "bases": [b.label for b in catalog.bases],
+            "bases": [[b.recipe.slug, b.size.name, b.seed.name] for b in catalog.bases],
             "tables": [
                 {
-                    "bases": [b.label for b in index.bases],
+                    "bases": [number[b] for b in index.bases],
                     "tasks": list(index.tasks),
                     "left_out": [[reason, count] for reason, count in index.left_out.items()],
                 }
@@ -152,4 +154,5 @@ class TableIndexCache:
                 remove_if_old(target)
 
 
+_NAMES = ({r.slug: r for r in RECIPES}, {p.name: p for p in SIZES}, {s.name: s for s in SEEDS})
 _DIMS = {"group_starts": "row_group_bound", "group_files": "row_group"}
