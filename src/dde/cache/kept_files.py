@@ -23,7 +23,7 @@ import numpy.typing as npt
 __all__ = ["cache_folder", "read_kept", "write_kept"]
 
 #: Raised whenever what is stored, or how, changes its meaning.
-_FORMAT = 1
+_FORMAT = 2
 _FACTS = "facts.json"
 _MAKING = ".making-"
 

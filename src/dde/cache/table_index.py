@@ -76,7 +76,9 @@ class TableIndexCache:
         told, arrays = found
         try:
             recipes, sizes, seeds = _NAMES
-            bases = tuple(Base(recipes[r], sizes[p], seeds[s]) for r, p, s in told["bases"])
+            # Columns of names: a list per run would be as many objects again for the collector of garbage.
+            columns = zip(told["recipe"], told["params"], told["seed"], strict=True)
+            bases = tuple(Base(recipes[r], sizes[p], seeds[s]) for r, p, s in columns)
             catalog = Catalog(bases, arrays["base"], arrays["step"])
             heads = [
                 IndexHead(
@@ -116,7 +118,9 @@ class TableIndexCache:
         told = {
             "title": "checkpoints of pretraining tables",
             "fingerprint": fingerprint,
-            "bases": [[b.recipe.slug, b.size.name, b.seed.name] for b in catalog.bases],
+            "recipe": [b.recipe.slug for b in catalog.bases],
+            "params": [b.size.name for b in catalog.bases],
+            "seed": [b.seed.name for b in catalog.bases],
             "tables": [
                 {
                     "bases": [number[b] for b in index.bases],
