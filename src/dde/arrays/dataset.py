@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import distribution
 from typing import Any
 
 import numpy as np
@@ -98,10 +100,18 @@ def build_dataset(
             "estimates": _estimates(registry, selection),
             **attrs_of(grid, how),
             **attrs,
-            "dde_version": version("dde"),
+            "dde_version": _version(),
         }
     )
     return dataset
+
+
+@cache
+def _version() -> str:
+    # `importlib.metadata.version` parses the whole description of the package, as an e-mail.
+    told = distribution("dde").read_text("METADATA") or ""
+    found = re.search(r"^Version: *(\S+)", told, re.MULTILINE)
+    return found[1] if found else distribution("dde").version
 
 
 def attrs_of(grid: TokenGrid, how: Interpolation) -> dict[str, Any]:
@@ -148,18 +158,18 @@ def _positions(registry: Registry, members: Iterable[str]) -> list[npt.NDArray[n
     """Return the required positions of runs in cumulative tokens, and those of their dense logs."""
     required: list[npt.NDArray[np.int64]] = []
     dense: list[npt.NDArray[np.int64]] = []
-    points: set[int] = set()
+    points: list[int] = []
     for member in members:
         steps = registry.checkpoint_steps.get(member)
         if steps is not None:
             required.append(steps * registry.bases[member].size.tokens_per_step)
         placed = registry.placed.get(member)
         if placed is not None:
-            points |= {p for p in (placed.branch_tokens, placed.end_tokens) if p is not None}
+            points += [p for p in (placed.branch_tokens, placed.end_tokens) if p is not None]
             if placed.branch_tokens is not None:
                 dense.append(placed.placement.tokens + placed.branch_tokens)
     none = np.empty(0, np.int64)
-    required.append(np.array(sorted(points), np.int64))
+    required.append(np.array(points, np.int64))
     return [np.unique(np.concatenate(required)), np.unique(np.concatenate([none, *dense]))]
 
 

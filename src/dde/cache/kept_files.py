@@ -24,7 +24,7 @@ from dde.cache.places import Place
 __all__ = ["cache_place", "read_kept", "write_kept"]
 
 #: Raised whenever what is stored, or how, changes its meaning.
-_FORMAT = 1
+_FORMAT = 2
 _FACTS = "facts.json"
 
 #: What a missing, cut or foreign file makes of zip, JSON and NumPy.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dde.cache.kept_files import read_kept, write_kept
 from dde.cache.places import Place
-from dde.names import find_base_by_label
+from dde.names import RECIPES, SEEDS, SIZES, Base
 from dde.sources.datadecide import Catalog
 from dde.sources.row_index import IndexHead, RowIndex
 from dde.sources.table_files import TableKind
@@ -71,17 +71,20 @@ class TableIndexCache:
             return None
         told, arrays = found
         try:
-            known = {label: base for label in told["bases"] if (base := find_base_by_label(label)) is not None}
-            catalog = Catalog(tuple(known[label] for label in told["bases"]), arrays["base"], arrays["step"])
+            recipes, sizes, seeds = _NAMES
+            # Columns of names: a list per run would be as many objects again for the collector of garbage.
+            columns = zip(told["recipe"], told["params"], told["seed"], strict=True)
+            bases = tuple(Base(recipes[r], sizes[p], seeds[s]) for r, p, s in columns)
+            catalog = Catalog(bases, arrays["base"], arrays["step"])
             heads = [
                 IndexHead(
-                    tuple(known[label] for label in table["bases"]),
+                    tuple(bases[at] for at in table["bases"]),
                     tuple(table["tasks"]),
                     {reason: int(count) for reason, count in table["left_out"]},
                 )
                 for table in told["tables"]
             ]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError):
             # Written when the suite had other names, among others.
             return None
         return catalog, heads
@@ -106,13 +109,16 @@ class TableIndexCache:
         """Keep the indexes of all tables; raises OSError where they can't be written."""
         # The rows first: whoever finds the catalog finds them.
         self._save_rows(fingerprint, indexes)
+        number = {base: i for i, base in enumerate(catalog.bases)}
         told = {
             "title": "checkpoints of pretraining tables",
             "fingerprint": fingerprint,
-            "bases": [b.label for b in catalog.bases],
+            "recipe": [b.recipe.slug for b in catalog.bases],
+            "params": [b.size.name for b in catalog.bases],
+            "seed": [b.seed.name for b in catalog.bases],
             "tables": [
                 {
-                    "bases": [b.label for b in index.bases],
+                    "bases": [number[b] for b in index.bases],
                     "tasks": list(index.tasks),
                     "left_out": [[reason, count] for reason, count in index.left_out.items()],
                 }
@@ -147,6 +153,7 @@ class TableIndexCache:
             (self.folder / name).remove_if_old()
 
 
+_NAMES = ({r.slug: r for r in RECIPES}, {p.name: p for p in SIZES}, {s.name: s for s in SEEDS})
 _DIMS = {"group_starts": "row_group_bound", "group_files": "row_group"}
 
 

@@ -29,6 +29,10 @@ __all__ = ["KEPT_KEYS", "RunIndex", "reduced"]
 #: Keys of config and command of which a kept record has what the store has.
 KEPT_KEYS = (USED_OPTIONS | frozenset(CONFIG_KEYS)) - {"wandb_config"}
 
+_KEYS = [*sorted(KEPT_KEYS), *USED_EXTRAS]
+
+# Stands between the parts of a command, and between tags.
+_SEPARATOR = "\n"
 _TEXTS = ("run_id", "run_name", "state", "project", "entity", "version")
 # Options that take several values. With any other, what follows the first may be anything.
 _LISTS = frozenset({"dataset_mixer_list"})
@@ -78,6 +82,10 @@ def _takes(key: str, values: list[str]) -> bool:
     return key in _LISTS or all(math.isfinite(as_float(value)) for value in values[1:])
 
 
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(text.split(_SEPARATOR)) if text else ()
+
+
 def _written(key: str, value: str | list[str]) -> list[str]:
     first, *rest = value if isinstance(value, list) else [value]
     return [f"--{key}={first}", *rest]
@@ -100,7 +108,8 @@ class RunIndex:
     def load(self) -> tuple[list[RunRecord], list[str]] | None:
         """Return the kept records, by run id, and what their source reported of them; None where none are kept."""
         found = read_kept(self.folder, "runs.npz")
-        if found is None or found[0].get("fingerprint") != self.fingerprint:
+        # Another release may make evidence of other keys.
+        if found is None or (found[0].get("fingerprint"), found[0].get("keys")) != (self.fingerprint, _KEYS):
             return None
         facts, arrays = found
         try:
@@ -108,15 +117,15 @@ class RunIndex:
             columns = (facts[name] for name in ("config", "summary", "command", "program", "gpu_count", "tags"))
             records = [
                 RunRecord(
-                    run_id, run_name, state, project, entity, created_at, config, summary, tuple(command), program,
-                    gpu_count, tuple(tags), evaluated, version,
+                    run_id, run_name, state, project, entity, created_at, config, summary, _parts(command), program,
+                    gpu_count, _parts(tags), evaluated, version,
                 )
                 for (run_id, run_name, state, project, entity, version), config, summary, command, program, gpu_count,
                 tags, created_at, evaluated
                 in zip(texts, *columns, arrays["created_at"], arrays["evaluated"].tolist(), strict=True)
             ]  # fmt: skip
             return records, list(facts["notes"])
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
     def save(self, records: Sequence[RunRecord], notes: Sequence[str]) -> bool:
@@ -125,19 +134,27 @@ class RunIndex:
         if any(record is None for record in kept):
             return False
         whole = [record for record in kept if record is not None]
-        facts: dict[str, Any] = {"title": "post-training runs", "fingerprint": self.fingerprint, "notes": list(notes)}
+        facts: dict[str, Any] = {
+            "title": "post-training runs",
+            "fingerprint": self.fingerprint,
+            "keys": _KEYS,
+            "notes": list(notes),
+        }
         for name in (*_TEXTS, "summary", "program", "gpu_count"):
             facts[name] = [getattr(record, name) for record in whole]
         facts["config"] = [dict(record.config) for record in whole]
-        facts["command"] = [list(record.command) for record in whole]
-        facts["tags"] = [list(record.tags) for record in whole]
+        facts["command"] = [_SEPARATOR.join(record.command) for record in whole]
+        facts["tags"] = [_SEPARATOR.join(record.tags) for record in whole]
+        if any(_SEPARATOR in part for record in whole for part in (*record.command, *record.tags)):
+            return False
         arrays = {
             "created_at": np.array([record.created_at for record in whole], "datetime64[us]"),
             "evaluated": np.array([record.evaluated for record in whole], bool),
         }
         # Where it can't be written, or has no form in JSON, the store is read again the next time.
         with suppress(OSError, TypeError, ValueError):
-            if not _SECRET.search(json.dumps(facts)):
+            # An escape ends in a letter, behind which a word would not be seen to begin.
+            if not _SECRET.search(json.dumps(facts).replace("\\n", " ")):
                 write_kept(self.folder, "runs.npz", facts, arrays)
                 return True
         return False

@@ -153,9 +153,10 @@ def select_runs(
     left_out: Counter[str] = Counter()
     chosen: dict[str, list[DerivedRun]] = {}
     filtered = bool(filters) or method is not None
-    labels = {b.label for b in bases}
+    labels = [b.label for b in bases]
+    asked = set(labels)
     for run in registry.derived.values():
-        if run.lineage and run.lineage not in labels:
+        if run.lineage and run.lineage not in asked:
             left_out["of another base"] += 1
             continue
         status = registry.placed[run.run_id].status
@@ -170,21 +171,21 @@ def select_runs(
             continue
         chosen.setdefault(run.lineage, []).append(run)
     if filtered:
-        left_out_bases = sum(b.label not in chosen for b in bases)
+        left_out_bases = sum(label not in chosen for label in labels)
         if left_out_bases:
             left_out["lineages without a matching run"] = left_out_bases
-        bases = [b for b in bases if b.label in chosen]
-    if not bases:
+        labels = [label for label in labels if label in chosen]
+    if not labels:
         raise SelectionError(_nothing(registry, params, data, seed, method, filters, states))
-    by_label = {run.label: run for b in bases for run in chosen.get(b.label, [])}
+    by_label = {run.label: run for label in labels for run in chosen.get(label, [])}
     order = [PRETRAINING, *sorted(by_label, key=lambda label: run_order(by_label[label]))]
     column = {label: j for j, label in enumerate(order)}
-    run_ids = np.full((len(bases), len(order)), "", object)
-    for i, base in enumerate(bases):
-        run_ids[i, 0] = base.label
-        for run in chosen.get(base.label, []):
+    run_ids = np.full((len(labels), len(order)), "", object)
+    for i, lineage in enumerate(labels):
+        run_ids[i, 0] = lineage
+        for run in chosen.get(lineage, []):
             run_ids[i, column[run.label]] = run.run_id
-    return Selection(tuple(b.label for b in bases), tuple(order), run_ids, dict(left_out))
+    return Selection(tuple(labels), tuple(order), run_ids, dict(left_out))
 
 
 def filter_runs(registry: Registry, run_ids: Iterable[str], method: object, filters: Mapping[str, object]) -> set[str]:
