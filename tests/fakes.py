@@ -49,6 +49,9 @@ class FakeTables:
     def read_together(self, metric: Metric, others: Iterable[Metric]) -> list[Metric]:
         return [metric]
 
+    def whole_tasks(self, metrics: Iterable[Metric]) -> list[Metric]:
+        return list(metrics)
+
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
         self.calls.append((tuple(b.label for b in bases), tuple(m.name for m in metrics)))
         pairs = [(i, step) for i, b in enumerate(bases) for step in sorted(self.rows[b.label])]

@@ -242,7 +242,7 @@ class RunRepository:
                     "contradictions": "; ".join(run.parentage.contradictions + run.evidence.contradictions),
                     "run": run.label,
                     "state": run.state,
-                    "estimate": placed.placement.estimate,
+                    "estimate": placed.end.estimate,
                 }
             )
         columns = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import distribution
 from typing import Any
@@ -24,6 +24,9 @@ from dde.relations.selection import Selection
 from dde.relations.treatments import PRETRAINING
 
 __all__ = ["attrs_of", "build_dataset", "positions_of"]
+
+# Rows of each run that a grid is made from where all of them would be too many.
+_LOGGED_POINTS = 64
 
 
 _RUN_ATTRS: dict[str, dict[str, str]] = {
@@ -81,7 +84,7 @@ def build_dataset(
     xarray.Dataset
         Dimensions ``(lineage, run, cumulative_tokens)``; no metric has been read.
     """
-    tokens = grid.build(*positions_of(registry, selection.run_ids)).astype(np.int64)
+    tokens = grid.build(*positions_of(registry, selection.run_ids, with_logs=grid.needs_logs)).astype(np.int64)
     facts = [str(attrs.get(k, "")) for k in sorted(attrs)]
     cube = keep_cube(
         registry, how, metrics, [*facts, repr(how), repr(registry.parents), repr(registry.tokens_per_sequence)]
@@ -125,12 +128,13 @@ def attrs_of(grid: TokenGrid, how: Interpolation) -> dict[str, Any]:
 
 
 def positions_of(
-    registry: Registry, run_ids: npt.NDArray[np.object_], rule: AxisRule = TOKENS
+    registry: Registry, run_ids: npt.NDArray[np.object_], rule: AxisRule = TOKENS, with_logs: bool = True
 ) -> tuple[Points, Points]:
     """Return the required positions of runs on an axis, and those of their dense logs.
 
     Required are evaluations, branch points and last tokens: those of ancestors, too, but on an axis that begins at
-    the branch, where ancestors may have gone on for much longer than the run itself.
+    the branch, where ancestors may have gone on for much longer than the run itself. Without `with_logs` there are
+    no others. Of the logs of a store that is too large to hold, some rows of each run are given.
     """
     asked = np.array(list(dict.fromkeys(r for r in run_ids.ravel().tolist() if r)), object)
     offset, scale = axis_lines(registry, asked, rule)
@@ -140,12 +144,14 @@ def positions_of(
             s: [registry.chain(r) for r, other in zip(asked, scale, strict=True) if other == s] for s in set(scale)
         }
         found = [
-            positions_on(_positions(registry, dict.fromkeys(m for c in chains for m in c)), 0.0, s, rule)
+            positions_on(
+                _positions(registry, list(dict.fromkeys(m for c in chains for m in c)), with_logs), 0.0, s, rule
+            )
             for s, chains in parts.items()
         ]
     else:
         found = [
-            positions_on(_positions(registry, [r]), offset[i], scale[i], rule)
+            positions_on(_positions(registry, [r], with_logs), offset[i], scale[i], rule)
             for i, r in enumerate(asked)
             if np.isfinite(scale[i])
         ]
@@ -154,11 +160,11 @@ def positions_of(
     return np.unique(np.concatenate([none, *required])), np.unique(np.concatenate([none, *dense]))
 
 
-def _positions(registry: Registry, members: Iterable[str]) -> list[npt.NDArray[np.int64]]:
+def _positions(registry: Registry, members: Sequence[str], with_logs: bool) -> list[npt.NDArray[np.int64]]:
     """Return the required positions of runs in cumulative tokens, and those of their dense logs."""
     required: list[npt.NDArray[np.int64]] = []
-    dense: list[npt.NDArray[np.int64]] = []
     points: list[int] = []
+    branches: dict[str, int] = {}
     for member in members:
         steps = registry.checkpoint_steps.get(member)
         if steps is not None:
@@ -167,7 +173,9 @@ def _positions(registry: Registry, members: Iterable[str]) -> list[npt.NDArray[n
         if placed is not None:
             points += [p for p in (placed.branch_tokens, placed.end_tokens) if p is not None]
             if placed.branch_tokens is not None:
-                dense.append(placed.placement.tokens + placed.branch_tokens)
+                branches[member] = placed.branch_tokens
+    logged = registry.placements.some_tokens(list(branches), _LOGGED_POINTS) if with_logs else []
+    dense = [tokens + branch for tokens, branch in zip(logged, branches.values(), strict=False)]
     none = np.empty(0, np.int64)
     required.append(np.array(points, np.int64))
     return [np.unique(np.concatenate(required)), np.unique(np.concatenate([none, *dense]))]
@@ -292,6 +300,6 @@ def _estimates(registry: Registry, selection: Selection) -> str:
     rules: dict[str, int] = {}
     for run_id in selection.run_ids[:, 1:].ravel().tolist():
         placed = registry.placed.get(run_id) if run_id else None
-        if placed is not None and placed.placement.estimate:
-            rules[placed.placement.estimate] = rules.get(placed.placement.estimate, 0) + 1
+        if placed is not None and placed.end.estimate:
+            rules[placed.end.estimate] = rules.get(placed.end.estimate, 0) + 1
     return "; ".join(f"{count} run{'s'[: count > 1]} by {rule}" for rule, count in sorted(rules.items()))

@@ -85,7 +85,7 @@ def align(
     rule = resolve_axis(axis) if axis is not None else axis_of(dataset) or TOKENS
     made = resolve_grid(grid, max_points)
     run_ids = np.atleast_1d(dataset["run_id"].values)
-    points = made.build(*positions_of(cube.registry, run_ids, rule))
+    points = made.build(*positions_of(cube.registry, run_ids, rule, made.needs_logs))
     onto = cube if how == cube.how else keep_cube(cube.registry, how, cube.metrics, [cube.key, repr(how)])
     aligned = regrid(dataset, points, onto, rule)
     return aligned.assign_attrs(attrs_of(made, how))

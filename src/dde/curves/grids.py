@@ -78,6 +78,11 @@ class TokenGrid:
             )
         return cls("explicit", values=tuple(np.unique(points).tolist()))
 
+    @property
+    def needs_logs(self) -> bool:
+        """Whether the points depend on where dense logs lie, beyond the branch points and last tokens of runs."""
+        return self.kind not in ("explicit", "linear")
+
     def build(self, required: Points, dense: Points) -> Points:
         """Return the grid.
 

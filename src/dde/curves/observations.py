@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from dde.errors import ConflictWarning, DdeWarning
 from dde.names import Metric
-from dde.relations.registry import Registry, tokens_of_steps
+from dde.relations.positions import tokens_of_steps
+from dde.relations.registry import Registry
 
 __all__ = ["Observations", "read_observations"]
 
@@ -121,10 +122,10 @@ def _read_store(
         bounds = np.searchsorted(rows.run, np.arange(len(ids) + 1))
         tokens = np.zeros(len(rows.run), np.int64)
         known = np.zeros(len(rows.run), bool)
-        for i, run in enumerate(placed):
+        for i, (run, placement) in enumerate(zip(placed, registry.placements.of(ids), strict=True)):
             part = slice(bounds[i], bounds[i + 1])
             if run.branch_tokens is not None and part.stop > part.start:
-                own, known[part] = tokens_of_steps(run.placement, rows.step[part])
+                own, known[part] = tokens_of_steps(placement, rows.step[part])
                 tokens[part] = run.branch_tokens + own
         run_number = np.array(number, np.int64)[rows.run]
         for metric in logs:
@@ -137,10 +138,7 @@ def _read_store(
         found = registry.readers.final_evaluations([ids[i] for i in ended], registry.versions, evaluations)
         run_number = np.array([number[i] for i in ended], np.int64)
         end = np.array([placed[i].end_tokens for i in ended], np.int64)
-        last = np.array(
-            [int(placed[i].placement.steps[-1]) if len(placed[i].placement.steps) else -1 for i in ended],
-            np.int64,
-        )
+        last = np.array([placed[i].end.last_step for i in ended], np.int64)
         for metric in evaluations:
             parts[metric.name].append((run_number, end, last, found[metric.name]))
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from dde.cache.kept_files import cache_place
 from dde.errors import ConflictWarning
 from dde.names import Base, Metric
+from dde.relations.positions import COUNTER, HELD_ROWS
 from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import History, PosttrainingSource, RunRecord
 
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
     from dde.cache.ragged import RaggedCache
     from dde.relations.run_index import RunIndex
 
-__all__ = ["COUNTER", "Readers"]
-
-#: Key of the log that counts a run's tokens.
-COUNTER = "total_tokens"
+__all__ = ["Readers"]
 
 # Stands between the parts of a compound key; occurs in no task, entry or metric.
 _SEPARATOR = "|"
@@ -93,13 +91,20 @@ class Readers:
                 self._index_read = index
         return records, True
 
-    def counters(self, run_ids: Sequence[str], versions: Mapping[str, str]) -> History:
-        """Return the token counters of runs: all rows of their training logs."""
-        index = self._index_read
+    def counters(self, run_ids: Sequence[str], versions: Mapping[str, str], keep: bool) -> History:
+        """Return the token counters of runs: all rows of their training logs.
+
+        Parameters
+        ----------
+        run_ids, versions
+        keep : bool
+            Whether these are all runs, whose counters every opening reads.
+        """
+        index = self._index_read if keep else None
         rows = None if index is None else index.load_log(run_ids, COUNTER)
         if rows is None:
             rows = self.logs(run_ids, versions, [COUNTER])
-            if index is not None and self._run_index == index:
+            if index is not None and self._run_index == index and len(rows.step) <= HELD_ROWS:
                 index.save_log(run_ids, COUNTER, rows)
         return rows
 

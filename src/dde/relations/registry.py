@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,19 +16,14 @@ import numpy.typing as npt
 from dde.names import Base
 from dde.relations.evidence import Evidence, gather_evidence
 from dde.relations.parents import Parentage, chain_order, resolve_parents
-from dde.relations.readers import COUNTER, Readers
+from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, status_of
+from dde.relations.readers import Readers
 from dde.relations.run_index import KEPT_KEYS, reduced
-from dde.relations.token_counts import (
-    TOKEN_SOURCES,
-    Placement,
-    measure_tokens_per_sequence,
-    place_run,
-)
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
 from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunRecord
 
-__all__ = ["RUN_FIELDS", "DerivedRun", "PlacedRun", "Registry"]
+__all__ = ["RUN_FIELDS", "DerivedRun", "Registry"]
 
 #: Filters that name a field of the run rather than a hyperparameter.
 RUN_FIELDS = ("run_id", "run", "parent_run_id", "project", "entity", "treatment", "replicate", "branch_point")
@@ -92,31 +87,6 @@ class DerivedRun:
     def hyperparameters(self) -> dict[str, Any]:
         """Hyperparameters by the contract's names, and any other config key that was asked for."""
         return self.evidence.hyperparameters
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedRun:
-    """Where a derived run lies on its lineage's axis of cumulative tokens.
-
-    Attributes
-    ----------
-    branch_tokens, end_tokens : int or None
-        None where unknown.
-    placement : Placement
-        Rows on the axis of the run's own tokens.
-    status : str
-        ``used``, or why the run can't be in a Dataset.
-    """
-
-    branch_tokens: int | None
-    end_tokens: int | None
-    placement: Placement
-    status: str
-
-    @property
-    def token_source(self) -> str:
-        """How the end is known; "" where it isn't."""
-        return "" if self.end_tokens is None else TOKEN_SOURCES[self.placement.end_source]
 
 
 @dataclass
@@ -279,36 +249,36 @@ class Registry:
         return chain[::-1]
 
     @cached_property
+    def placements(self) -> Placements:
+        """Rows of derived runs on the axes of their own tokens; one pass over the counters of the store's logs."""
+        evidence = {} if self.store is None else {run_id: run.evidence for run_id, run in self.derived.items()}
+        return Placements(evidence, self._read_counters, self._override)
+
+    @cached_property
     def placed(self) -> dict[str, PlacedRun]:
-        """Positions of every derived run; one pass over the counters of the store's histories."""
-        derived = self.derived
-        if self.store is None or not derived:
-            return {}
-        run_ids = list(derived)
-        if self._counters is None:
-            self._counters = self.readers.counters(run_ids, self.versions)
-        rows = self._counters
-        bounds = np.searchsorted(rows.run, np.arange(len(run_ids) + 1))
-        logged: dict[str, tuple[Int64, npt.NDArray[np.float64]]] = {}
-        for i, run_id in enumerate(run_ids):
-            part = slice(bounds[i], bounds[i + 1])
-            logged[run_id] = _distinct_steps(rows.step[part], rows.values[COUNTER][part])
-        measured = measure_tokens_per_sequence(
-            (derived[run_id].evidence, *logged[run_id]) for run_id in run_ids if derived[run_id].state == "finished"
-        )
+        """Positions of every derived run."""
+        ends = self.placements.ends
         placed: dict[str, PlacedRun] = {}
-        for run_id, run in derived.items():
-            placement = place_run(run.evidence, *logged[run_id], measured, self._override(run))
-            branch = self._branch_tokens(run, placed)
-            end = None if branch is None or placement.end is None else branch + placement.end
-            status = _status(run, branch, placement, len(logged[run_id][0]) > 0, placed)
-            placed[run_id] = PlacedRun(branch, end, placement, status)
+        for run_id, run in self.derived.items():
+            end, branch = ends[run_id], self._branch_tokens(run, placed)
+            status = status_of(run.parentage, run.evidence, branch, end, placed)
+            last = None if branch is None or end.tokens is None else branch + end.tokens
+            placed[run_id] = PlacedRun(branch, last, end, status)
         return placed
 
-    def _override(self, run: DerivedRun) -> float | None:
+    def _read_counters(self, run_ids: Sequence[str]) -> History:
+        whole = len(run_ids) == len(self.derived)
+        if self._counters is not None and whole:
+            return self._counters
+        rows = self.readers.counters(run_ids, self.versions, keep=whole)
+        if whole and len(rows.step) <= HELD_ROWS:
+            self._counters = rows
+        return rows
+
+    def _override(self, item: Evidence) -> float | None:
         told = self.tokens_per_sequence
         if isinstance(told, Mapping):
-            return told.get(run.run_id, told.get(run.run_type))
+            return told.get(item.record.run_id, told.get(item.run_type))
         return told
 
     def _branch_tokens(self, run: DerivedRun, placed: Mapping[str, PlacedRun]) -> int | None:
@@ -321,48 +291,3 @@ class Registry:
         """Return the tokens of the last evaluated checkpoint of a pretraining run; None without any."""
         steps = self.checkpoint_steps.get(label, _NO_STEPS)
         return self.bases[label].size.tokens_at(int(steps[-1])) if len(steps) else None
-
-
-def _distinct_steps(steps: Int64, counter: npt.NDArray[np.float64]) -> tuple[Int64, npt.NDArray[np.float64]]:
-    """Keep one count per step: the first that is a number (rows are ordered by step, then by the store)."""
-    if len(steps) < 2 or (np.diff(steps) > 0).all():
-        return steps, counter
-    order = np.lexsort((np.arange(len(steps)), ~np.isfinite(counter), steps))
-    first = np.concatenate([[True], np.diff(steps[order]) > 0])
-    return steps[order][first], counter[order][first]
-
-
-def _status(
-    run: DerivedRun,
-    branch: int | None,
-    placement: Placement,
-    has_history: bool,
-    placed: Mapping[str, PlacedRun],
-) -> str:
-    found = run.parentage
-    if run.run_type == "other":
-        return "unknown run type"
-    if found.parent_run_id and not found.in_store:
-        return "parent not in store"
-    if found.problem or not found.parent_run_id:
-        return f"no parent found: {found.problem}" if found.problem else "no parent found"
-    parent = placed.get(found.parent_run_id)
-    if parent is not None and parent.status != "used":
-        return f"parent not usable: {parent.status}"
-    if branch is None:
-        return "branch unknown: the parent's end is unknown"
-    if not has_history and not run.evidence.record.evaluated:
-        return "no data"
-    if placement.end is None:
-        return "tokens unknown: neither counter, sequences, batch nor budget"
-    if placement.end <= 0:
-        return "no tokens of its own"
-    return "used"
-
-
-def tokens_of_steps(placement: Placement, steps: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
-    """Return the run's own tokens at logged steps, and which of the steps are placed at all."""
-    if not len(placement.steps):
-        return np.zeros(len(steps), np.int64), np.zeros(len(steps), bool)
-    at = np.minimum(np.searchsorted(placement.steps, steps), len(placement.steps) - 1)
-    return placement.tokens[at], placement.steps[at] == steps

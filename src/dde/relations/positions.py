@@ -1,0 +1,199 @@
+"""Where derived runs lie on the axis of tokens: their ends, held for all, and their rows, as far as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.relations.evidence import Evidence
+from dde.relations.parents import Parentage
+from dde.relations.token_counts import TOKEN_SOURCES, Placement, measure_tokens_per_sequence, place_run
+from dde.sources.protocols import History
+
+__all__ = ["COUNTER", "HELD_ROWS", "PlacedRun", "Placements", "RunEnd", "status_of", "tokens_of_steps"]
+
+Int64 = npt.NDArray[np.int64]
+
+#: Key of the log that counts a run's tokens.
+COUNTER = "total_tokens"
+#: Rows whose places are held in memory, some 17 bytes each; those of larger stores are made again when asked for.
+HELD_ROWS = 4_000_000
+# Runs whose counters are read at once. A store without an index is scanned as often: most stores once.
+_BLOCK_RUNS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """Where a run ends on the axis of its own tokens; fields as of :class:`dde.relations.token_counts.Placement`.
+
+    Attributes
+    ----------
+    tokens : int or None
+    source : int
+    estimate : str
+    last_step : int
+        Last logged step that is placed; -1 without any.
+    has_log : bool
+    """
+
+    tokens: int | None
+    source: int
+    estimate: str
+    last_step: int
+    has_log: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRun:
+    """Where a derived run lies on its lineage's axis of cumulative tokens.
+
+    Attributes
+    ----------
+    branch_tokens, end_tokens : int or None
+        None where unknown.
+    end : RunEnd
+    status : str
+        ``used``, or why the run can't be in a Dataset.
+    """
+
+    branch_tokens: int | None
+    end_tokens: int | None
+    end: RunEnd
+    status: str
+
+    @property
+    def token_source(self) -> str:
+        """How the end is known; "" where it isn't."""
+        return "" if self.end_tokens is None else TOKEN_SOURCES[self.end.source]
+
+
+class Placements:
+    """Rows of derived runs on the axes of their own tokens; one pass over the counters of their logs.
+
+    Parameters
+    ----------
+    evidence : mapping of str to Evidence
+        By run id.
+    counters : callable
+        Returns the token counters of runs: all rows of their logs.
+    override : callable
+        Returns the user's word on the tokens of a run's sequences, or None.
+    """
+
+    def __init__(
+        self,
+        evidence: Mapping[str, Evidence],
+        counters: Callable[[Sequence[str]], History],
+        override: Callable[[Evidence], float | None],
+    ) -> None:
+        self._evidence, self._counters, self._override = evidence, counters, override
+        #: End of each run, by run id.
+        self.ends: dict[str, RunEnd] = {}
+        self._held: dict[str, Placement] = {}
+        self._rows = 0
+        uncounted: list[tuple[str, Int64]] = []
+
+        def counted() -> Iterator[tuple[Evidence, Int64, npt.NDArray[np.float64]]]:
+            run_ids = list(evidence)
+            for start in range(0, len(run_ids), _BLOCK_RUNS):
+                for run_id, steps, counter in self._logged(run_ids[start : start + _BLOCK_RUNS]):
+                    if np.isfinite(counter).any():
+                        self._note(run_id, self._place(run_id, steps, counter, {}), has_log=True)
+                    else:
+                        # What its sequences count is known when all other runs have been seen.
+                        uncounted.append((run_id, steps.copy()))
+                    if evidence[run_id].record.state == "finished":
+                        yield evidence[run_id], steps, counter
+
+        self._measured = measure_tokens_per_sequence(counted())
+        for run_id, steps in uncounted:
+            placement = self._place(run_id, steps, np.full(len(steps), np.nan), self._measured)
+            self._note(run_id, placement, has_log=len(steps) > 0)
+
+    def of(self, run_ids: Sequence[str]) -> list[Placement]:
+        """Return the rows of runs, in that order; reads counters again where they are not held."""
+        missing = [r for r in run_ids if r not in self._held]
+        found = {r: self._place(r, steps, counter, self._measured) for r, steps, counter in self._logged(missing)}
+        return [self._held[r] if r in self._held else found[r] for r in run_ids]
+
+    def some_tokens(self, run_ids: Sequence[str], at_most: int) -> list[Int64]:
+        """Return the own tokens of the rows of runs; of a store that is not held, of so many rows of each."""
+        found: list[Int64] = []
+        for start in range(0, len(run_ids), _BLOCK_RUNS):
+            for placement in self.of(run_ids[start : start + _BLOCK_RUNS]):
+                stride = 1 if self._rows <= HELD_ROWS else max(-(-len(placement.tokens) // at_most), 1)
+                found.append(placement.tokens[::stride])
+        return found
+
+    def _logged(self, run_ids: Sequence[str]) -> Iterator[tuple[str, Int64, npt.NDArray[np.float64]]]:
+        if not run_ids:
+            return
+        rows = self._counters(run_ids)
+        bounds = np.searchsorted(rows.run, np.arange(len(run_ids) + 1))
+        for i, run_id in enumerate(run_ids):
+            part = slice(bounds[i], bounds[i + 1])
+            yield run_id, *_distinct_steps(rows.step[part], rows.values[COUNTER][part])
+
+    def _place(
+        self, run_id: str, steps: Int64, counter: npt.NDArray[np.float64], measured: Mapping[str, int]
+    ) -> Placement:
+        item = self._evidence[run_id]
+        return place_run(item, steps, counter, measured, self._override(item))
+
+    def _note(self, run_id: str, placement: Placement, has_log: bool) -> None:
+        steps = placement.steps
+        last = int(steps[-1]) if len(steps) else -1
+        self.ends[run_id] = RunEnd(placement.end, placement.end_source, placement.estimate, last, has_log)
+        self._rows += len(steps)
+        if self._rows <= HELD_ROWS:
+            self._held[run_id] = placement
+        else:
+            self._held.clear()
+
+
+def _distinct_steps(steps: Int64, counter: npt.NDArray[np.float64]) -> tuple[Int64, npt.NDArray[np.float64]]:
+    """Keep one count per step: the first that is a number (rows are ordered by step, then by the store)."""
+    if len(steps) < 2 or (np.diff(steps) > 0).all():
+        return steps, counter
+    order = np.lexsort((np.arange(len(steps)), ~np.isfinite(counter), steps))
+    first = np.concatenate([[True], np.diff(steps[order]) > 0])
+    return steps[order][first], counter[order][first]
+
+
+def status_of(
+    found: Parentage,
+    evidence: Evidence,
+    branch: int | None,
+    end: RunEnd,
+    placed: Mapping[str, PlacedRun],
+) -> str:
+    """Return ``used``, or why a run can't be in a Dataset."""
+    if evidence.run_type == "other":
+        return "unknown run type"
+    if found.parent_run_id and not found.in_store:
+        return "parent not in store"
+    if found.problem or not found.parent_run_id:
+        return f"no parent found: {found.problem}" if found.problem else "no parent found"
+    parent = placed.get(found.parent_run_id)
+    if parent is not None and parent.status != "used":
+        return f"parent not usable: {parent.status}"
+    if branch is None:
+        return "branch unknown: the parent's end is unknown"
+    if not end.has_log and not evidence.record.evaluated:
+        return "no data"
+    if end.tokens is None:
+        return "tokens unknown: neither counter, sequences, batch nor budget"
+    if end.tokens <= 0:
+        return "no tokens of its own"
+    return "used"
+
+
+def tokens_of_steps(placement: Placement, steps: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """Return the run's own tokens at logged steps, and which of the steps are placed at all."""
+    if not len(placement.steps):
+        return np.zeros(len(steps), np.int64), np.zeros(len(steps), bool)
+    at = np.minimum(np.searchsorted(placement.steps, steps), len(placement.steps) - 1)
+    return placement.tokens[at], placement.steps[at] == steps
