@@ -196,7 +196,7 @@ def test_means_are_read_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize("over", ["seed", "replicate"])
-def test_dask_gives_the_same(over: str) -> None:
+def test_dask_gives_the_same(over: str, tmp_path: Path) -> None:
     plain, chunked = opened(metrics=["piqa"]), opened(metrics=["piqa"])
     chunked = chunked.assign(piqa=chunked.piqa.variable.chunk({"lineage": 2, "run": 2}))
     means = chunked.dde.mean_over(over)
@@ -205,6 +205,11 @@ def test_dask_gives_the_same(over: str) -> None:
     for name in ("piqa", "piqa_count", "piqa_std", "piqa_low", "piqa_high"):
         np.testing.assert_allclose(means[name].values, expected[name].values)
         assert means[name].dtype == means[name].compute().dtype == expected[name].dtype
+    # Whatever the chunks that members were in, what comes out has chunks that Zarr takes.
+    means.to_zarr(tmp_path / "means.zarr", consolidated=False)
+    uneven = {"lineage": (1, 2, 1, *[1] * (plain.sizes["lineage"] - 4))} if plain.sizes["lineage"] >= 4 else {}
+    odd = chunked.assign(piqa=chunked.piqa.variable.chunk(uneven)).dde.mean_over(over)
+    odd.to_zarr(tmp_path / "odd.zarr", consolidated=False)
 
 
 def test_loaded_and_computed_variables_have_means_too(tmp_path: Path) -> None:

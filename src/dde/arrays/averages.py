@@ -230,8 +230,11 @@ class _Means:
             ordered += [str(d) for d in others]
             stack = self._stacked(array.variable.transpose(*ordered).astype(np.float64), np.nan)
         if hasattr(stack._data, "dask"):
+            # Members lie in chunks of any size, of which Zarr takes but one.
+            sizes_of_chunks = dict(zip(stack.dims, stack.chunks or (), strict=True))
+            stack = stack.chunk({d: -1 if d == _MEMBER else max(sizes) for d, sizes in sizes_of_chunks.items()})
             every = xr.apply_ufunc(
-                summarize, stack.chunk({_MEMBER: -1}), required, kwargs={"interval": self.interval},
+                summarize, stack, required, kwargs={"interval": self.interval},
                 input_core_dims=[[_MEMBER], []], output_core_dims=[["statistic"]], dask="parallelized",
                 output_dtypes=[np.float64], dask_gufunc_kwargs={"output_sizes": {"statistic": len(STATISTICS)}},
             )  # fmt: skip

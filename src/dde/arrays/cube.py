@@ -21,7 +21,8 @@ from dde.curves.observations import Observations, read_observations
 from dde.errors import SourceError
 from dde.names import Metric
 from dde.relations.registry import Registry
-from dde.relations.reopening import Origin, origin_of, reopened
+from dde.relations.reopening import Origin, origin_of, reopened, runs_of
+from dde.relations.run_positions import RunPositions
 
 __all__ = ["Cube", "build_chains", "find_cube", "keep_cube"]
 
@@ -59,6 +60,11 @@ class Cube:
         """The stores' runs; opened when first asked for in another process."""
         return self.source if isinstance(self.source, Registry) else reopened(self.source)
 
+    @property
+    def runs(self) -> RunPositions:
+        """The runs as far as their values are concerned; sent along to other processes."""
+        return self.source if isinstance(self.source, Registry) else runs_of(self.source)
+
     def __getstate__(self) -> dict[str, Any]:
         source = self.source if isinstance(self.source, Origin) else origin_of(self.source) or self.source
         return {**self.__dict__, "source": source, "_read": OrderedDict(), "_plans": deque(maxlen=_PLANS)}
@@ -81,11 +87,11 @@ class Cube:
         found = self._read.pop((run_ids, metric.name), None)
         if found is not None:
             return found
-        tables = self.registry.tables
+        tables = self.runs.tables
         together = [metric] if tables is None else tables.read_together(metric, self.metrics)
-        if self.registry.readers.keeps_tables:
-            return read_observations(self.registry, run_ids, [metric], together[1:])[metric.name]
-        observed = read_observations(self.registry, run_ids, together)
+        if self.runs.readers.keeps_tables:
+            return read_observations(self.runs, run_ids, [metric], together[1:])[metric.name]
+        observed = read_observations(self.runs, run_ids, together)
         for sibling in together[1:]:
             self._read[run_ids, sibling.name] = observed[sibling.name]
         while len(self._read) > _SIBLINGS:
@@ -122,7 +128,7 @@ class Cube:
 
     def tokens(self, run_ids: Texts, points: Points, rule: AxisRule) -> Float64:
         """Return the cumulative tokens of each run at each point; NaN where it has no place on the axis."""
-        offset, scale = axis_lines(self.registry, run_ids, rule)
+        offset, scale = axis_lines(self.runs, run_ids, rule)
         out = np.full((*run_ids.shape, len(points)), np.nan)
         for at in map(tuple, np.argwhere(np.isfinite(scale))):
             out[at] = tokens_at(points, offset[at], scale[at])
@@ -151,29 +157,9 @@ class Cube:
         if len(points) and len(present):
             order = np.argsort(points, kind="stable")
             is_ordered = np.array_equal(order, np.arange(len(order)))
-            ascending = points[order]
-            asked = run_ids[present]
-            chains = build_chains(self.registry, [str(r) for r in asked])
-            own = self._observations(metric, chains.run_ids)
-            number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
-            rows = np.array([number[str(r)] for r in asked])
-            lines = np.stack(axis_lines(self.registry, asked, rule))
-            distinct, which = np.unique(lines, axis=1, return_inverse=True)
-            for k, (offset, scale) in enumerate(distinct.T.tolist()):
-                if not np.isfinite(scale):
-                    continue
-                here = np.flatnonzero(which == k)
-                chosen = chains.upward(rows[here].tolist())
-                place = {run: i for i, run in enumerate(chosen)}
-                whole = len(chosen) == len(chains.run_ids)
-                plan = self._plan(
-                    chains if whole else chains.take(chosen),
-                    own_chosen := own if whole else own.take(chosen),
-                    tokens_at(ascending, offset, scale),
-                    metric.joins_at_branch,
-                )
-                plan.fill(own_chosen, [place[r] for r in rows[here].tolist()], present[here], out, codes)
-                lacking[present[here]] = False
+            for start in range(0, len(present), _RUNS_AT_ONCE):
+                part = present[start : start + _RUNS_AT_ONCE]
+                lacking[self._align_part(metric, run_ids, part, points[order], rule, out, codes)] = False
             if not is_ordered:
                 back = np.empty_like(order)
                 back[order] = np.arange(len(order))
@@ -181,8 +167,45 @@ class Cube:
         out[lacking] = np.nan
         return out.reshape(shape), None if codes is None else codes.reshape(shape)
 
+    def _align_part(
+        self,
+        metric: Metric,
+        run_ids: Texts,
+        at: npt.NDArray[np.intp],
+        points: Points,
+        rule: AxisRule,
+        out: Float64,
+        codes: npt.NDArray[np.int8] | None,
+    ) -> npt.NDArray[np.intp]:
+        """Fill the rows `at`, group by group of runs whose points are the same tokens; return those that were filled.
 
-def build_chains(registry: Registry, run_ids: list[str]) -> Chains:
+        Points are ascending.
+        """
+        asked = run_ids[at]
+        chains = build_chains(self.runs, [str(r) for r in asked])
+        own = self._observations(metric, chains.run_ids)
+        number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
+        rows = np.array([number[str(r)] for r in asked])
+        lines = np.stack(axis_lines(self.runs, asked, rule))
+        distinct, which = np.unique(lines, axis=1, return_inverse=True)
+        for k, (offset, scale) in enumerate(distinct.T.tolist()):
+            if not np.isfinite(scale):
+                continue
+            here = np.flatnonzero(which == k)
+            chosen = chains.upward(rows[here].tolist())
+            place = {run: i for i, run in enumerate(chosen)}
+            whole = len(chosen) == len(chains.run_ids)
+            plan = self._plan(
+                chains if whole else chains.take(chosen),
+                own_chosen := own if whole else own.take(chosen),
+                tokens_at(points, offset, scale),
+                metric.joins_at_branch,
+            )
+            plan.fill(own_chosen, [place[r] for r in rows[here].tolist()], at[here], out, codes)
+        return at[np.isfinite(lines[1])]
+
+
+def build_chains(registry: RunPositions, run_ids: list[str]) -> Chains:
     """Return the runs with all their ancestors, parents before children."""
     number: dict[str, int] = {}
     parents: list[int] = []
@@ -210,6 +233,10 @@ _KEPT = 64
 # Plans of the last alignments, 12 bytes a cell: one for evaluations and one for logs, in two blocks at a time.
 _PLANS = 4
 _PLANNED_CELLS = 1 << 22
+
+# Runs whose observations are in memory at once, some 100 bytes a row while they are put in order. A store without an
+# index is scanned as often.
+_RUNS_AT_ONCE = 2_048
 
 # Siblings that were read along with a metric and not asked for yet: those of a few blocks.
 _SIBLINGS = 256

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dde.curves.grids import Points
 from dde.errors import UnknownNameError, near_names
-from dde.relations.registry import Registry
+from dde.relations.run_positions import RunPositions
 
 __all__ = ["AXES", "AxisRule", "axis_lines", "positions_on", "resolve_axis", "tokens_at", "tokens_per_unit"]
 
@@ -85,12 +85,12 @@ def resolve_axis(name: str) -> AxisRule:
     return rule
 
 
-def axis_lines(registry: Registry, run_ids: Texts, rule: AxisRule) -> tuple[Float64, Float64]:
+def axis_lines(registry: RunPositions, run_ids: Texts, rule: AxisRule) -> tuple[Float64, Float64]:
     """Return the line of each run: ``tokens = offset + scale * value``.
 
     Parameters
     ----------
-    registry : Registry
+    registry : RunPositions
     run_ids : object array of str
         "" where there is no run.
     rule : AxisRule

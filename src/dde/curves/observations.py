@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dde.errors import ConflictWarning, DdeWarning
 from dde.names import Metric
 from dde.relations.positions import tokens_of_steps
-from dde.relations.registry import Registry
+from dde.relations.run_positions import RunPositions
 
 __all__ = ["Observations", "read_observations"]
 
@@ -56,13 +56,13 @@ class Observations:
 
 
 def read_observations(
-    registry: Registry, run_ids: Sequence[str], metrics: Sequence[Metric], along: Sequence[Metric] = ()
+    registry: RunPositions, run_ids: Sequence[str], metrics: Sequence[Metric], along: Sequence[Metric] = ()
 ) -> dict[str, Observations]:
     """Return the own observations of every metric, by the metric's name; reads what is asked for alone.
 
     Parameters
     ----------
-    registry : Registry
+    registry : RunPositions
     run_ids : sequence of str
         Labels of pretraining runs and ids of derived ones.
     metrics : sequence of Metric
@@ -83,7 +83,7 @@ def read_observations(
 
 
 def _read_tables(
-    registry: Registry,
+    registry: RunPositions,
     run_ids: Sequence[str],
     metrics: Sequence[Metric],
     along: Sequence[Metric],
@@ -105,7 +105,7 @@ def _read_tables(
 
 
 def _read_store(
-    registry: Registry,
+    registry: RunPositions,
     run_ids: Sequence[str],
     metrics: Sequence[Metric],
     parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]],

@@ -13,7 +13,16 @@ from dde.relations.parents import Parentage
 from dde.relations.token_counts import TOKEN_SOURCES, Placement, measure_tokens_per_sequence, place_run
 from dde.sources.protocols import History
 
-__all__ = ["COUNTER", "HELD_ROWS", "PlacedRun", "Placements", "RunEnd", "status_of", "tokens_of_steps"]
+__all__ = [
+    "COUNTER",
+    "HELD_ROWS",
+    "PlacedRun",
+    "Placements",
+    "RunEnd",
+    "split_counters",
+    "status_of",
+    "tokens_of_steps",
+]
 
 Int64 = npt.NDArray[np.int64]
 
@@ -37,6 +46,8 @@ class RunEnd:
     last_step : int
         Last logged step that is placed; -1 without any.
     has_log : bool
+    is_counted : bool
+        Whether a token counter was logged, by which alone the rows are placed.
     """
 
     tokens: int | None
@@ -44,6 +55,7 @@ class RunEnd:
     estimate: str
     last_step: int
     has_log: bool
+    is_counted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,7 @@ class Placements:
             for start in range(0, len(run_ids), _BLOCK_RUNS):
                 for run_id, steps, counter in self._logged(run_ids[start : start + _BLOCK_RUNS]):
                     if np.isfinite(counter).any():
-                        self._note(run_id, self._place(run_id, steps, counter, {}), has_log=True)
+                        self._note(run_id, self._place(run_id, steps, counter, {}), True, True)
                     else:
                         # What its sequences count is known when all other runs have been seen.
                         uncounted.append((run_id, steps.copy()))
@@ -111,7 +123,7 @@ class Placements:
         self._measured = measure_tokens_per_sequence(counted())
         for run_id, steps in uncounted:
             placement = self._place(run_id, steps, np.full(len(steps), np.nan), self._measured)
-            self._note(run_id, placement, has_log=len(steps) > 0)
+            self._note(run_id, placement, len(steps) > 0, False)
 
     def of(self, run_ids: Sequence[str]) -> list[Placement]:
         """Return the rows of runs, in that order; reads counters again where they are not held."""
@@ -131,11 +143,7 @@ class Placements:
     def _logged(self, run_ids: Sequence[str]) -> Iterator[tuple[str, Int64, npt.NDArray[np.float64]]]:
         if not run_ids:
             return
-        rows = self._counters(run_ids)
-        bounds = np.searchsorted(rows.run, np.arange(len(run_ids) + 1))
-        for i, run_id in enumerate(run_ids):
-            part = slice(bounds[i], bounds[i + 1])
-            yield run_id, *_distinct_steps(rows.step[part], rows.values[COUNTER][part])
+        yield from split_counters(run_ids, self._counters(run_ids))
 
     def _place(
         self, run_id: str, steps: Int64, counter: npt.NDArray[np.float64], measured: Mapping[str, int]
@@ -143,15 +151,23 @@ class Placements:
         item = self._evidence[run_id]
         return place_run(item, steps, counter, measured, self._override(item))
 
-    def _note(self, run_id: str, placement: Placement, has_log: bool) -> None:
+    def _note(self, run_id: str, placement: Placement, has_log: bool, is_counted: bool) -> None:
         steps = placement.steps
         last = int(steps[-1]) if len(steps) else -1
-        self.ends[run_id] = RunEnd(placement.end, placement.end_source, placement.estimate, last, has_log)
+        self.ends[run_id] = RunEnd(placement.end, placement.end_source, placement.estimate, last, has_log, is_counted)
         self._rows += len(steps)
         if self._rows <= HELD_ROWS:
             self._held[run_id] = placement
         else:
             self._held.clear()
+
+
+def split_counters(run_ids: Sequence[str], rows: History) -> Iterator[tuple[str, Int64, npt.NDArray[np.float64]]]:
+    """Yield each run with its distinct logged steps, and the token count at each; NaN where there is none."""
+    bounds = np.searchsorted(rows.run, np.arange(len(run_ids) + 1))
+    for i, run_id in enumerate(run_ids):
+        part = slice(bounds[i], bounds[i + 1])
+        yield run_id, *_distinct_steps(rows.step[part], rows.values[COUNTER][part])
 
 
 def _distinct_steps(steps: Int64, counter: npt.NDArray[np.float64]) -> tuple[Int64, npt.NDArray[np.float64]]:

@@ -19,6 +19,7 @@ from dde.relations.parents import Parentage, chain_order, resolve_parents
 from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, status_of
 from dde.relations.readers import Readers
 from dde.relations.run_index import KEPT_KEYS, reduced
+from dde.relations.run_positions import steps_by_label
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
 from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunRecord
@@ -164,9 +165,7 @@ class Registry:
     @cached_property
     def checkpoint_steps(self) -> dict[str, Int64]:
         """Evaluated steps of each pretraining run of the tables, by label."""
-        catalog = self.catalog
-        bounds = np.searchsorted(catalog.base, np.arange(len(catalog.bases) + 1))
-        return {b.label: catalog.step[bounds[i] : bounds[i + 1]] for i, b in enumerate(catalog.bases)}
+        return steps_by_label(self.catalog)
 
     @cached_property
     def derived(self) -> dict[str, DerivedRun]:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakValueDictionary
 
 from dde.cache.kept_files import cache_place
 from dde.cache.table_index import FileKindsCache
 from dde.errors import SourceError
 from dde.relations.registry import Registry
+from dde.relations.sent_runs import RunArrays, SentRuns, run_arrays
 from dde.sources.connection import redact
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb_store import WandBStore
 
-__all__ = ["Origin", "origin_of", "reopened"]
+__all__ = ["Origin", "origin_of", "reopened", "runs_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,8 @@ class Origin:
     ----------
     key : str
         Digest of all below: equal for equal content.
+    runs : RunArrays
+        Positions of the runs: all that making values asks for, but the rows of runs without a counter.
     tables : (str, str, str) or None
         Place, layout and handling of malformed rows.
     tables_fingerprint, store_fingerprint : str
@@ -41,6 +46,7 @@ class Origin:
     """
 
     key: str
+    runs: RunArrays
     tables: tuple[str, str, str] | None
     tables_fingerprint: str
     store: PosttrainingSource | None
@@ -57,6 +63,9 @@ def origin_of(registry: Registry) -> Origin | None:
 
     That takes sources that dde opened itself, a cache in which all that opening reads is kept, and no secrets in URLs.
     """
+    known = _ORIGINS.get(id(registry))
+    if known is not None and _LIVE.get(known.key) is registry:
+        return known
     tables, store = registry.tables, registry.store
     if registry.cache_dir is None or (tables is not None and type(tables) is not DataDecide):
         return None
@@ -84,8 +93,9 @@ def origin_of(registry: Registry) -> Origin | None:
     )
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
     _LIVE[key] = registry
-    return Origin(
+    origin = Origin(
         key,
+        run_arrays(registry),
         place,
         tables_fingerprint,
         store,
@@ -96,6 +106,31 @@ def origin_of(registry: Registry) -> Origin | None:
         cache_dir,
         registry.whole,
     )
+    _ORIGINS[id(registry)] = origin
+    weakref.finalize(registry, _ORIGINS.pop, id(registry), None)
+    return origin
+
+
+def runs_of(origin: Origin) -> Registry | SentRuns:
+    """Return the runs as values are made of them: the registry that is open in this process, else their positions.
+
+    Raises
+    ------
+    SourceError
+        When a source is gone, or is not what it was when the Dataset was opened.
+    """
+    with _LOCK:
+        registry = _LIVE.get(origin.key)
+        if registry is not None:
+            return registry
+        sent = _SENT.get(origin.key)
+        if sent is None:
+            sent = SentRuns(origin.runs, *_sources(origin), origin.cache_dir, partial(reopened, origin))
+        _SENT[origin.key] = sent
+        _SENT.move_to_end(origin.key)
+        while len(_SENT) > _KEPT:
+            _SENT.popitem(last=False)
+        return sent
 
 
 def reopened(origin: Origin) -> Registry:
@@ -118,6 +153,19 @@ def reopened(origin: Origin) -> Registry:
 
 
 def _open(origin: Origin) -> Registry:
+    tables, store = _sources(origin)
+    return Registry(
+        tables,
+        store,
+        origin.parents,
+        origin.tokens_per_sequence,
+        origin.extra_config_keys,
+        origin.cache_dir,
+        origin.whole,
+    )
+
+
+def _sources(origin: Origin) -> tuple[DataDecide | None, PosttrainingSource | None]:
     tables = None
     if origin.tables is not None:
         location, layout, on_error = origin.tables
@@ -125,19 +173,10 @@ def _open(origin: Origin) -> Registry:
         kept = None if folder is None else FileKindsCache(folder)
         tables = DataDecide(location, layout, on_error, kept)  # type: ignore[arg-type]
         _check("tables", tables.description, tables.fingerprint, origin.tables_fingerprint)
-    registry = Registry(
-        tables,
-        origin.store,
-        origin.parents,
-        origin.tokens_per_sequence,
-        origin.extra_config_keys,
-        origin.cache_dir,
-        origin.whole,
-    )
     if origin.store is not None:
         now = getattr(origin.store, "fingerprint", "")
         _check("store", origin.store.description, now, origin.store_fingerprint)
-    return registry
+    return tables, origin.store
 
 
 def _check(what: str, place: str, now: str, then: str) -> None:
@@ -152,5 +191,8 @@ def _check(what: str, place: str, now: str, then: str) -> None:
 # from one task to the next.
 _LIVE: WeakValueDictionary[str, Registry] = WeakValueDictionary()
 _LATEST: OrderedDict[str, Registry] = OrderedDict()
+# Runs that were sent, by key; and what was sent of the registries that are open here.
+_SENT: OrderedDict[str, SentRuns] = OrderedDict()
+_ORIGINS: dict[int, Origin] = {}
 _KEPT = 8
 _LOCK = threading.RLock()

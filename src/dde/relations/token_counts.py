@@ -20,6 +20,7 @@ __all__ = [
     "TULU_TOKENS_PER_SEQUENCE",
     "Placement",
     "measure_tokens_per_sequence",
+    "place_counted",
     "place_run",
     "restore_counter",
 ]
@@ -157,7 +158,7 @@ def place_run(
     """
     known = np.isfinite(counter)
     if known.any():
-        return _place_counted(steps, counter, known)
+        return place_counted(steps, counter)
     per_sequence = tokens_per_sequence or measured.get(item.dataset, TULU_TOKENS_PER_SEQUENCE)
     none = np.empty(0, np.int64)
     summary_count = as_float(item.record.summary.get("total_tokens"))
@@ -178,7 +179,9 @@ def place_run(
     return Placement(steps, tokens, np.full(len(steps), ESTIMATED, np.int8), total, ESTIMATED, rule)
 
 
-def _place_counted(steps: Int64, counter: npt.NDArray[np.float64], known: npt.NDArray[np.bool_]) -> Placement:
+def place_counted(steps: Int64, counter: npt.NDArray[np.float64]) -> Placement:
+    """Return where the rows of a run with a token counter lie; arguments as of :func:`place_run`."""
+    known = np.isfinite(counter)
     tokens, source = restore_counter(steps[known], counter[known])
     if not known.all():
         # Rows without a count between rows that have one: their place follows from the step.
