@@ -202,7 +202,8 @@ class Cube:
                 metric.joins_at_branch,
             )
             plan.fill(own_chosen, [place[r] for r in rows[here].tolist()], at[here], out, codes)
-        return at[np.isfinite(lines[1])]
+        filled: npt.NDArray[np.intp] = at[np.isfinite(lines[1])]
+        return filled
 
 
 def build_chains(registry: RunPositions, run_ids: list[str]) -> Chains:
@@ -236,7 +237,7 @@ _PLANNED_CELLS = 1 << 22
 
 # Runs whose observations are in memory at once, some 100 bytes a row while they are put in order. A store without an
 # index is scanned as often.
-_RUNS_AT_ONCE = 2_048
+_RUNS_AT_ONCE = 1_024
 
 # Siblings that were read along with a metric and not asked for yet: those of a few blocks.
 _SIBLINGS = 256
