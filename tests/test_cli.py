@@ -459,6 +459,13 @@ def test_cache_is_shown_and_cleared(run: Run, suite: Suite, tmp_path: Path) -> N
     assert (tmp_path / "data_cache" / "mine.txt").exists()
 
 
+def test_cache_is_filled(run: Run, suite: Suite) -> None:
+    filled = run("cache", "fill", suite.data, suite.wandb, "--metric", "arc_easy", "--metric", "train_loss")
+    assert filled.stdout.startswith("2 metrics of ")
+    kinds = set(table(run("cache", "size"))["kind"])
+    assert {"pretraining evaluations", "training logs", "final evaluations"} <= kinds
+
+
 def test_no_cache_keeps_nothing(run: Run, suite: Suite, tmp_path: Path) -> None:
     assert run("open", suite.data, suite.wandb, "--metrics", "piqa", "--to", "x.csv", "--no-cache").code == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.csv"]

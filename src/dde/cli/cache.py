@@ -8,18 +8,19 @@ import pandas as pd
 import typer
 
 from dde.cache import cache_size, clear_cache
+from dde.cli.options import CacheDir, Data, Db, open_repository
 from dde.cli.output import note, print_table
 from dde.sources.connection import redact
 
 __all__ = ["app"]
 
-_CacheDir = Annotated[str, typer.Option("--cache-dir", metavar="FOLDER", help="Folder or URL of what was parsed.")]
-
-app = typer.Typer(no_args_is_help=True, help="See what is kept in data_cache, or clear it.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, help="See what is kept in data_cache, fill it or clear it.", rich_markup_mode=None
+)
 
 
 @app.command()
-def size(cache_dir: _CacheDir = "data_cache") -> None:
+def size(cache_dir: CacheDir = "data_cache") -> None:
     """Show what the cache holds and how large it is.
 
     \b
@@ -35,7 +36,29 @@ def size(cache_dir: _CacheDir = "data_cache") -> None:
 
 
 @app.command()
-def clear(cache_dir: _CacheDir = "data_cache") -> None:
+def fill(
+    ctx: typer.Context,
+    data: Data,
+    db: Db = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", metavar="NAME", help="Metric or glob; again for more.")
+    ] = None,
+    cache_dir: CacheDir = "data_cache",
+) -> None:
+    """Read all metrics of all runs into the cache, in one pass over each store: then nothing waits for them.
+
+    \b
+    Examples:
+      dde cache fill data wandb_export
+      dde cache fill data --metric "*_valppl" --metric mmlu_average
+    """
+    repository = open_repository(ctx, data, db, cache_dir)
+    count = repository.fill_cache(metrics or "all")
+    typer.echo(f"{count} metrics of {len(repository.registry.bases)} lineages are in {redact(cache_dir)}")
+
+
+@app.command()
+def clear(cache_dir: CacheDir = "data_cache") -> None:
     """Remove what dde keeps; it is made again when needed. Files that dde has not made stay.
 
     \b

@@ -30,7 +30,7 @@ def coverage(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Write the whole table to a .csv or .parquet file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
-    cache_dir: CacheDir = Path("data_cache"),
+    cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
 ) -> None:
     """Say of every run that was seen whether it is used, or why not, and where its parent stands written.

@@ -12,7 +12,7 @@ from dde.cli.output import busy, note
 __all__ = ["demo"]
 
 
-def demo(cache_dir: CacheDir = Path("data_cache")) -> None:
+def demo(cache_dir: CacheDir = "data_cache") -> None:
     """Generate a small suite, open it, print what was found, and draw a learning-rate sweep of it.
 
     All of it goes to data_cache/demo in the current folder. It takes less than half a minute, and a second time
@@ -33,7 +33,8 @@ def demo(cache_dir: CacheDir = Path("data_cache")) -> None:
     runs = frame[frame["run_type"] != "pretraining"]
     used = runs[runs["status"] == "used"]
     typer.echo(
-        f"A generated suite in {cache_dir / 'demo'}, its pretraining as tables and its post-training as parquet.\n"
+        f"A generated suite in {Path(cache_dir) / 'demo'}, its pretraining as tables and its post-training as "
+        "parquet.\n"
     )
     kinds = ", ".join(f"{n} {kind}" for kind, n in used["run_type"].value_counts().items())
     typer.echo(f"{len(bases)} lineages, and {len(used)} of {len(runs)} post-training runs placed on them ({kinds}).")

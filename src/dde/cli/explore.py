@@ -58,7 +58,7 @@ def explore(
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any that is free.")] = 0,
     address: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to serve on.")] = "127.0.0.1",
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address of the page only.")] = False,
-    cache_dir: CacheDir = Path("data_cache"),
+    cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
 ) -> None:
     """Explore lineages in the browser: choose what is drawn, and take it away as code, picture or table.
@@ -77,7 +77,7 @@ def explore(
     opens: dict[str, Any] = {**options, "metrics": list(metrics) if metrics and "all" not in metrics else "all"}
     with busy("reading the registry of runs") as say:
         if data is None:
-            kept = None if no_cache else cache_dir / "demo"
+            kept = None if no_cache else Path(cache_dir) / "demo"
             say("generating the suite")
             repository = dde.tutorial.open_repository("small", cache_dir=kept)
             opened = Opened(
@@ -85,7 +85,7 @@ def explore(
             )
         else:
             repository = open_repository(ctx, data, db, cache_dir, no_cache)
-            opened = _opened(ctx, data, db, _options(options, None if no_cache else str(cache_dir)))
+            opened = _opened(ctx, data, db, _options(options, None if no_cache else cache_dir))
         dataset = repository.to_dataset(**opens)
         check_dataset(dataset)
         say("reading the first metric")

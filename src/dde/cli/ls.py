@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -46,7 +45,7 @@ def ls(
     learning_rate: LearningRates = None,
     state: States = None,
     where: Where = None,
-    cache_dir: CacheDir = Path("data_cache"),
+    cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
 ) -> None:
     """List lineages, or with --runs the runs of each: what `dde open` with the same options would hold.

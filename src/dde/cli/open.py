@@ -68,7 +68,7 @@ def open_dataset(
         typer.Option(metavar="FILE", help="Write it to a .zarr or .nc, or its long table to a .parquet or .csv."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
-    cache_dir: CacheDir = Path("data_cache"),
+    cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
 ) -> None:
     """Open lineages as a Dataset, and print it or write it to a file.

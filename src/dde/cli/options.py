@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -65,12 +64,12 @@ Where = Annotated[
         metavar="NAME=VALUE",
     ),
 ]
-CacheDir = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder that keeps what was parsed.")]
+CacheDir = Annotated[str, typer.Option("--cache-dir", metavar="FOLDER", help="Folder or URL of what was parsed.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep nothing.")]
 
 
 def open_repository(
-    ctx: typer.Context, data: str, db: str | None, cache_dir: Path | None = None, no_cache: bool = False
+    ctx: typer.Context, data: str, db: str | None, cache_dir: str | None = None, no_cache: bool = False
 ) -> RunRepository:
     """Return the repository that a command's arguments name."""
     tables: str | None = None if data == "-" else data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -51,8 +52,13 @@ class DictTable(EvaluationTable):
             return False
         if "uncond" in metric.entry and metric.task in TASKS_WITHOUT_UNCONDITIONAL:
             return False
-        tasks = set(self.tasks)
-        return set(MMLU_SUBJECTS) <= tasks if metric.task == "mmlu_average" else metric.task in tasks
+        if metric.task == "mmlu_average":
+            return self._task_set.issuperset(MMLU_SUBJECTS)
+        return metric.task in self._task_set
+
+    @cached_property
+    def _task_set(self) -> frozenset[str]:
+        return frozenset(self.tasks)
 
     def _entries(self) -> list[str]:
         """Return the entries that the rows of each size hold: key sets differ by size and task."""
