@@ -461,7 +461,7 @@ def test_cache_is_shown_and_cleared(run: Run, suite: Suite, tmp_path: Path) -> N
 
 def test_cache_is_filled(run: Run, suite: Suite) -> None:
     filled = run("cache", "fill", suite.data, suite.wandb, "--metric", "arc_easy", "--metric", "train_loss")
-    assert filled.stdout.startswith("2 metrics of ")
+    assert filled.out.startswith("2 metrics of ")
     kinds = set(table(run("cache", "size"))["kind"])
     assert {"pretraining evaluations", "training logs", "final evaluations"} <= kinds
 

@@ -99,8 +99,9 @@ def _refresh(wandb: str) -> dict[str, Any]:
         def read() -> float:
             repository = RunRepository(None, Counting(copy), cache_dir=Path(folder) / "cache")
             registry = repository.registry
+            runs, versions = list(registry.derived), registry.versions
             start = time.perf_counter()
-            registry.readers.logs(list(registry.derived), registry.versions, ["train_loss", "learning_rate"])
+            registry.readers.logs(runs, versions, ["train_loss", "learning_rate"])
             return time.perf_counter() - start
 
         whole = read()
