@@ -87,12 +87,14 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in rows:
-        counts = ", ".join(f"{k} {_short(v)}" for k, v in r["counts"].items())
-        cells = [r["job"], *(_with_unit(r[k], r["unit"]) for k in ("ours", "floor"))]
-        cells += [_short(r["ratio_to_floor"]), _with_unit(r["peer"], r["unit"]), _short(r["times_faster_than_peer"])]
-        lines.append(f"| {' | '.join([*cells, counts])} |")
-        if r["note"]:
-            lines[-1] = lines[-1].replace(f"| {r['job']} |", f"| {r['job']} ({r['note']}) |", 1)
+        told = (r.get("counts") or {}).items()
+        counts = ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in told if isinstance(v, (int, float, str)))
+        unit, note = r.get("unit", "s"), r.get("note")
+        cells = [f"{r['job']} ({note})" if note else r["job"]]
+        cells += [_with_unit(r.get(k), unit) for k in ("ours", "floor")]
+        cells += [_short(r.get("ratio_to_floor")), _with_unit(r.get("peer"), unit)]
+        cells += [_short(r.get("times_faster_than_peer")), counts]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from dde.cache.kept_files import cache_place
@@ -23,6 +24,8 @@ from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb_store import WandBStore
 
 __all__ = ["Origin", "origin_of", "reopened", "runs_of"]
+
+_Runs = TypeVar("_Runs", Registry, SentRuns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +129,7 @@ def runs_of(origin: Origin) -> Registry | SentRuns:
         sent = _SENT.get(origin.key)
         if sent is None:
             sent = SentRuns(origin.runs, *_sources(origin), origin.cache_dir, partial(reopened, origin))
-        _SENT[origin.key] = sent
-        _SENT.move_to_end(origin.key)
-        while len(_SENT) > _KEPT:
-            _SENT.popitem(last=False)
+        _keep(_SENT, origin.key, sent)
         return sent
 
 
@@ -145,11 +145,16 @@ def reopened(origin: Origin) -> Registry:
         registry = _LIVE.get(origin.key)
         if registry is None:
             registry = _LIVE[origin.key] = _open(origin)
-        _LATEST[origin.key] = registry
-        _LATEST.move_to_end(origin.key)
-        while len(_LATEST) > _KEPT:
-            _LATEST.popitem(last=False)
+        _keep(_LATEST, origin.key, registry)
         return registry
+
+
+def _keep(latest: OrderedDict[str, _Runs], key: str, runs: _Runs) -> None:
+    """Put what was asked for last behind all others, and forget those that were not asked for in a while."""
+    latest[key] = runs
+    latest.move_to_end(key)
+    while len(latest) > _KEPT:
+        latest.popitem(last=False)
 
 
 def _open(origin: Origin) -> Registry:
