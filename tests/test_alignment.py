@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dde.curves.alignment import Chains, Interpolation, align, interpolate
+from dde.curves.alignment import OBSERVED, Chains, Interpolation, align, interpolate
 from dde.curves.fast_alignment import plan_alignment
 from dde.curves.grids import TokenGrid, resolve_grid
 from dde.curves.observations import Observations
@@ -37,10 +37,12 @@ def families(draw: st.DrawFn) -> list[ReferenceRun]:
     return runs
 
 
-def as_arrays(runs: list[ReferenceRun]) -> tuple[Chains, Observations]:
+def as_arrays(runs: list[ReferenceRun], lacking: list[int]) -> tuple[Chains, Observations]:
+    """Return the runs as arrays, with places among their observations that the metric has no sample at."""
     parents = [-1 if r.parent is None else runs.index(r.parent) for r in runs]
-    x = [np.array(sorted(r.own), np.int64) for r in runs]
-    y = [np.array([r.own[t] for t in sorted(r.own)]) for r in runs]
+    places = [sorted({*r.own, *(t for t in lacking if r.own)}) for r in runs]
+    x = [np.array(at, np.int64) for at in places]
+    y = [np.array([r.own.get(t, np.nan) for t in at]) for r, at in zip(runs, places, strict=True)]
     offsets = np.concatenate([[0], np.cumsum([len(t) for t in x])]).astype(np.int64)
     chains = Chains(
         tuple(map(str, range(len(runs)))), np.array(parents, np.int32), np.array([r.branch for r in runs], np.int64)
@@ -66,6 +68,8 @@ def check_kernel(
         plan_alignment(chains, own, grid, how, joins).fill(own, rows, at, out, support)
         np.testing.assert_array_equal(out[at], made[rows])
         np.testing.assert_array_equal(support[at], codes[rows])
+        seen = support[at] == OBSERVED
+        np.testing.assert_array_equal(np.signbit(out[at][seen]), np.signbit(made[rows][seen]))
         assert (out[len(rows)] == 7.0).all()
 
 
@@ -76,13 +80,20 @@ def check_kernel(
     st.booleans(),
     st.booleans(),
     st.none() | st.integers(1, 200),
+    st.lists(tokens, max_size=6),
 )
 def test_curves_equal_the_plain_reference(
-    runs: list[ReferenceRun], points: list[int], method: str, joins: bool, bridge: bool, max_gap: int | None
+    runs: list[ReferenceRun],
+    points: list[int],
+    method: str,
+    joins: bool,
+    bridge: bool,
+    max_gap: int | None,
+    lacking: list[int],
 ) -> None:
-    chains, own = as_arrays(runs)
+    chains, own = as_arrays(runs, lacking)
     grid = np.array(
-        sorted({*points, *(t for r in runs for t in r.own), *(r.branch for r in runs if r.parent)}), np.int64
+        sorted({*points, *lacking, *(t for r in runs for t in r.own), *(r.branch for r in runs if r.parent)}), np.int64
     )
     how = Interpolation(method, max_gap, bridge)  # type: ignore[arg-type]
     made, codes = align(chains, own, grid, how, joins, support=True)
@@ -129,7 +140,7 @@ def test_infinite_observations_stay_and_spoil_only_their_stretches() -> None:
         assert made[10] == np.inf
         assert made[20] == 3.0
         assert np.isfinite(made[20:]).all()
-        chains, own = as_arrays([ReferenceRun({0: 1.0, 10: np.inf, 20: 3.0, 30: 4.0})])
+        chains, own = as_arrays([ReferenceRun({0: 1.0, 10: np.inf, 20: 3.0, 30: 4.0})], [])
         check_kernel(chains, own, np.arange(31), Interpolation(method), False, *support_of(chains, own, method))
 
 

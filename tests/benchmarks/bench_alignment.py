@@ -30,21 +30,14 @@ def rows(scale: float = 1.0) -> list[dict[str, Any]]:
     chains = Chains(tuple(map(str, range(runs))), np.full(runs, -1, np.int32), np.full(runs, -1, np.int64))
     grid = np.linspace(0, 10**6, N_POINTS).astype(np.int64)
     out, source = np.zeros((metrics, runs, N_POINTS)), rng.random((metrics, runs, N_POINTS))
-    run = np.repeat(np.arange(runs), counts)
     every, how = np.arange(runs), Interpolation()
 
     def ours() -> None:
-        shared = plan_alignment(chains, Observations(offsets, tokens, tokens, values[1]), grid, how, True)
+        # Metrics of one source lie on the same places; a sample that is NaN is no observation.
+        plan = plan_alignment(chains, Observations(offsets, tokens, tokens, values[1]), grid, how, True)
 
         def one(k: int) -> None:
-            some = ~np.isnan(values[k])
-            if some.all():
-                shared.fill(Observations(offsets, tokens, tokens, values[k]), every, every, out[k])
-                return
-            # Its own samples: NaN is no observation.
-            kept = np.concatenate([[0], np.cumsum(np.bincount(run[some], minlength=runs))])
-            own = Observations(kept, tokens[some], tokens[some], values[k][some])
-            plan_alignment(chains, own, grid, how, True).fill(own, every, every, out[k])
+            plan.fill(Observations(offsets, tokens, tokens, values[k]), every, every, out[k])
 
         with ThreadPoolExecutor(processors()) as threads:
             list(threads.map(one, range(metrics)))

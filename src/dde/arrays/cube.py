@@ -141,7 +141,7 @@ class Cube:
                 return plan
         plan = plan_alignment(chains, own, grid, self.how, joins_at_branch)
         # Other threads may add theirs; each is as good.
-        if plan.piece.size <= _PLANNED_CELLS:
+        if plan.cell.size <= _PLANNED_CELLS:
             self._plans.append(plan)
         return plan
 
@@ -231,9 +231,9 @@ _ALIVE: defaultdict[str, WeakValueDictionary[int, Cube]] = defaultdict(WeakValue
 _AGES = itertools.count()
 _KEPT = 64
 
-# Plans of the last alignments, 12 bytes a cell: one for evaluations and one for logs, in two blocks at a time.
+# Plans of the last alignments, 4 bytes a cell: one for evaluations and one for logs, in two blocks at a time.
 _PLANS = 4
-_PLANNED_CELLS = 1 << 22
+_PLANNED_CELLS = 1 << 23
 
 # Runs whose observations are in memory at once, some 100 bytes a row while they are put in order. A store without an
 # index is scanned as often.

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,14 @@ __all__ = ["AlignmentPlan", "plan_alignment"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
+_Result = TypeVar("_Result")
 
 # Numbers in curves.c. A monotone cubic is SciPy's.
 _METHODS = {"linear": 0, "log": 1, "nearest": 2, "previous": 3}
 # Starting threads takes as long as filling some 100 KB.
 _THREADED_CELLS = 1 << 19
-# 16 bytes each.
-_SCRATCH_PIECES = 1 << 20
+# Observations whose lines, 36 bytes each, a thread keeps room for.
+_SCRATCH_LINES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +41,15 @@ class AlignmentPlan:
     offsets, tokens : arrays
         Of the observations; see :class:`dde.curves.observations.Observations`.
     grid : (token,) int64 array
+        Ascending.
     how : Interpolation
     joins_at_branch : bool
-    piece : (run, token) int32 array, along : (run, token) float64 array
-        What each cell is made of, and where along that it lies; see curves.c. Empty where NumPy does the work.
-    before : (observation,) int64 array, width : (observation,) float64 array
-        The lines between observations.
+    cell : (run, token) int32 array
+        Which observation, or line to one, each cell lies on; see curves.c. Empty where NumPy does the work.
+    task : Plan
+        All of that as the kernels take it.
+    held : tuple of arrays
+        What the task points to.
     """
 
     chains: Chains
@@ -54,10 +58,9 @@ class AlignmentPlan:
     grid: Int64
     how: Interpolation
     joins_at_branch: bool
-    piece: npt.NDArray[np.int32]
-    along: Float64
-    before: Int64
-    width: Float64
+    cell: npt.NDArray[np.int32]
+    task: Plan
+    held: tuple[npt.NDArray[Any], ...]
 
     def serves(self, chains: Chains, own: Observations, grid: Int64, how: Interpolation, joins_at_branch: bool) -> bool:
         """Return whether it is the plan for these."""
@@ -93,36 +96,46 @@ class AlignmentPlan:
         codes : (row, token) int8 array, optional
             Where their support goes.
         """
-        kernels = library()
-        count, points = len(own.values), len(self.grid)
-        pieces = _scratch(2 * count + 1)
+        runs, places = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(at, np.int64)
         values = np.ascontiguousarray(own.values, np.float64)
-        if not (
-            kernels is not None
-            and self.piece.size
-            and kernels.dde_pieces(count, address(self.before), address(self.width), address(values), address(pieces))
-        ):
+        if not self._filled(values, runs, places, out):
             # Lines from and to infinity are among them, or a method that has no kernel.
             made, support = align(
-                self.chains, own, self.grid, self.how, self.joins_at_branch, codes is not None, list(rows)
+                self.chains, own, self.grid, self.how, self.joins_at_branch, codes is not None, runs.tolist()
             )
             out[at] = made
             if codes is not None and support is not None:
                 codes[at] = support
             return
-        places, runs = np.ascontiguousarray(at, np.int64), np.ascontiguousarray(rows, np.int64)
+        if codes is not None:
+            cell = self.cell[runs]
+            is_lacking = np.append(np.isnan(values), np.ones(1 + len(self.chains.run_ids), bool))
+            is_seen = (cell % 2 == 0) & ~is_lacking[cell // 2]
+            codes[at] = np.where(is_seen, OBSERVED, np.where(np.isnan(out[at]), OUTSIDE, INTERPOLATED))
 
-        def fill_part(start: int, stop: int) -> None:
-            kernels.dde_fill(
-                *(address(pieces), address(self.piece), address(self.along), points),
-                *(stop - start, address(runs[start:stop]), address(places[start:stop]), address(out)),
+    def _filled(self, values: Float64, runs: Int64, places: Int64, out: Float64) -> bool:
+        """Fill by kernel; return whether that could be done."""
+        kernels = library()
+        if kernels is None or not self.cell.size:
+            return False
+        if (runs[1:] < runs[:-1]).any():
+            order = np.argsort(runs, kind="stable")
+            runs, places = runs[order], places[order]
+        lines, seen = _room(len(values) + 1 + len(self.chains.run_ids))
+        parts = processors() if len(runs) * len(self.grid) >= _THREADED_CELLS else 1
+
+        def fill_part(part: int, is_simple: bool) -> bool:
+            return bool(
+                kernels.dde_fill(
+                    *(ctypes.byref(self.task), is_simple, address(values), address(lines), address(seen)),
+                    *(part, parts, len(runs), address(runs), address(places), address(out)),
+                )
             )
 
-        _in_parts(fill_part, len(runs), points)
-        if codes is not None:
-            asked = self.piece[runs]
-            is_seen = (asked % 2 == 0) & (self.along[runs] == 1.0)
-            codes[at] = np.where(asked == 2 * count, OUTSIDE, np.where(is_seen, OBSERVED, INTERPOLATED))
+        # The simple form soon finds where it won't do.
+        simple = self.how.method == "linear" and self.how.max_gap is None
+        forms = [True, False] if simple else [False]
+        return any(all(_in_threads(partial(fill_part, is_simple=form), parts)) for form in forms)
 
 
 def plan_alignment(
@@ -137,73 +150,66 @@ def plan_alignment(
     """
     kernels = library()
     n_runs, count = len(chains.run_ids), len(own.tokens)
+    is_log = how.method == "log"
     shape = (n_runs, len(grid)) if kernels is not None and how.method in _METHODS else (0, 0)
     grid, tokens, offsets = (np.ascontiguousarray(x, np.int64) for x in (grid, own.tokens, own.offsets))
-    plan = AlignmentPlan(
-        *(chains, offsets, tokens, grid, how, joins_at_branch),
-        *(np.empty(shape, np.int32), np.empty(shape), np.empty(count, np.int64), np.empty(count)),
-    )
-    if kernels is None or not plan.piece.size:
-        return plan
+    cell, before = np.empty(shape, np.int32), np.empty(count, np.int32)
+    parent, branch = np.ascontiguousarray(chains.parent, np.int32), np.ascontiguousarray(chains.branch, np.int64)
     with np.errstate(divide="ignore"):
-        log_tokens, log_grid = (np.log(x) if how.method == "log" else None for x in (tokens, grid))
-    held: list[npt.NDArray[Any]] = [
-        np.ascontiguousarray(chains.parent, np.int32),
-        np.ascontiguousarray(chains.branch, np.int64),
-    ]
+        own_places, log_points = (np.log(x) if is_log else x.astype(np.float64) for x in (tokens, grid))
+    places = np.concatenate([own_places, np.full(n_runs + 1, np.nan)])
+    points, root = grid.astype(np.float64), _roots(parent)
     task = Plan(
         n_runs=n_runs,
-        parent=address(held[0]),
-        branch=address(held[1]),
+        parent=address(parent),
+        root=address(root),
+        branch=address(branch),
         offsets=address(offsets),
         tokens=address(tokens),
-        log_tokens=None if log_tokens is None else address(log_tokens),
+        places=address(places),
         n_points=len(grid),
         grid=address(grid),
-        log_grid=None if log_grid is None else address(log_grid),
-        method=_METHODS[how.method],
+        points=address(points),
+        log_points=address(log_points),
+        method=_METHODS.get(how.method, 0),
         joins=joins_at_branch,
         bridges=how.bridge,
         max_gap=-1 if how.max_gap is None else int(how.max_gap),
-        piece=address(plan.piece),
-        along=address(plan.along),
-        before=address(plan.before),
-        width=address(plan.width),
+        cell=address(cell),
+        before=address(before),
     )
-    parts = processors() if plan.piece.size >= _THREADED_CELLS else 1
-
-    def plan_part(part: int, _: int) -> None:
-        roots = np.empty(n_runs, np.int32)
-        kernels.dde_plan(ctypes.byref(task), part, parts, address(roots))
-
-    _in_threads(plan_part, [(part, part + 1) for part in range(parts)])
+    held = (parent, root, branch, places, points, log_points, before)
+    plan = AlignmentPlan(chains, offsets, tokens, grid, how, joins_at_branch, cell, task, held)
+    if kernels is not None and cell.size:
+        parts = processors() if cell.size >= _THREADED_CELLS else 1
+        _in_threads(lambda part: kernels.dde_plan(ctypes.byref(task), part, parts), parts)
     return plan
+
+
+def _roots(parent: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Return the run without a parent that each run derives from."""
+    root = np.where(parent < 0, np.arange(len(parent), dtype=np.int32), parent)
+    while not np.array_equal(root, above := root[root]):
+        root = above
+    return root
 
 
 _HELD = threading.local()
 
 
-def _scratch(pieces: int) -> Float64:
-    """Return room for pieces, which this thread keeps: memory used for the first time costs more than filling it."""
-    room: Float64 | None = getattr(_HELD, "room", None)
-    if room is None or len(room) < pieces:
-        room = np.empty((pieces, 2))
-        if pieces <= _SCRATCH_PIECES:
+def _room(lines: int) -> tuple[Float64, npt.NDArray[np.int32]]:
+    """Return room for lines, which this thread keeps: memory used for the first time costs more than filling it."""
+    room: tuple[Float64, npt.NDArray[np.int32]] | None = getattr(_HELD, "room", None)
+    if room is None or len(room[0]) < lines:
+        room = np.empty((lines, 4)), np.empty(lines, np.int32)
+        if lines <= _SCRATCH_LINES:
             _HELD.room = room
     return room
 
 
-def _in_parts(work: Callable[[int, int], None], rows: int, points: int) -> None:
-    """Do rows in as many parts as there are processors, where they are many."""
-    parts = processors() if rows * points >= _THREADED_CELLS else 1
-    bounds = [rows * k // parts for k in range(parts + 1)]
-    _in_threads(work, list(pairwise(bounds)))
-
-
-def _in_threads(work: Callable[[int, int], None], parts: list[tuple[int, int]]) -> None:
-    if len(parts) == 1:
-        work(*parts[0])
-        return
-    with ThreadPoolExecutor(len(parts)) as threads:
-        for _ in threads.map(work, *zip(*parts, strict=True)):
-            pass
+def _in_threads(work: Callable[[int], _Result], parts: int) -> list[_Result]:
+    """Do every part at once."""
+    if parts == 1:
+        return [work(0)]
+    with ThreadPoolExecutor(parts) as threads:
+        return list(threads.map(work, range(parts)))

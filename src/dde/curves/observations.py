@@ -33,7 +33,8 @@ class Observations:
     step : (observation,) int64 array
         Step of the run itself; for an evaluation of a derived run its last logged step, -1 without any.
     values : (observation,) float64 array
-        Never NaN: a sample that is NaN is no observation.
+        NaN where the metric has no sample, which is no observation. Such places are kept while they are few, so that
+        metrics of one source lie on the same ones.
     """
 
     offsets: Int64
@@ -42,9 +43,11 @@ class Observations:
     values: Float64
 
     def of(self, run: int) -> tuple[Int64, Float64]:
-        """Return tokens and values of one run."""
+        """Return tokens and values of one run, those alone that it has a sample at."""
         part = slice(int(self.offsets[run]), int(self.offsets[run + 1]))
-        return self.tokens[part], self.values[part]
+        tokens, values = self.tokens[part], self.values[part]
+        some = ~np.isnan(values)
+        return (tokens, values) if some.all() else (tokens[some], values[some])
 
     def take(self, runs: Sequence[int]) -> Observations:
         """Return the observations of some runs, in that order."""
@@ -150,11 +153,14 @@ def _assemble(metric: Metric, parts: list[tuple[Int64, Int64, Int64, Float64]], 
         none = np.empty(0, np.int64)
         return Observations(np.zeros(n_runs + 1, np.int64), none, none, np.empty(0))
     run, tokens, step, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if not _ascend(run, tokens):
+        order = np.lexsort((tokens, run))
+        run, tokens, step, values = run[order], tokens[order], step[order], values[order]
+    repeated = _repeated(run, tokens)
     some = ~np.isnan(values)
-    run, tokens, step, values = run[some], tokens[some], step[some], values[some]
-    order = np.lexsort((tokens, run))
-    run, tokens, step, values = run[order], tokens[order], step[order], values[order]
-    repeated = np.concatenate([[False], (np.diff(run) == 0) & (np.diff(tokens) == 0)]) if len(run) else some[:0]
+    if repeated.any() or np.count_nonzero(some) < _KEPT_SHARE * len(some):
+        run, tokens, step, values = run[some], tokens[some], step[some], values[some]
+        repeated = _repeated(run, tokens)
     if repeated.any():
         first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(run))))
         # Different steps that count the same tokens are no conflict: the count stood still between them. An axis of
@@ -182,3 +188,19 @@ def _assemble(metric: Metric, parts: list[tuple[Int64, Int64, Int64, Float64]], 
         keep = ~repeated
         run, tokens, step, values = run[keep], tokens[keep], step[keep], values[keep]
     return Observations(np.searchsorted(run, np.arange(n_runs + 1)), tokens, step, values)
+
+
+def _ascend(run: Int64, tokens: Int64) -> bool:
+    later = run[1:] > run[:-1]
+    return bool((later | ((run[1:] == run[:-1]) & (tokens[1:] >= tokens[:-1]))).all())
+
+
+def _repeated(run: Int64, tokens: Int64) -> npt.NDArray[np.bool_]:
+    """Return which observations are at the place of the one before them; ordered by run and tokens."""
+    again = np.zeros(len(run), bool)
+    again[1:] = (run[1:] == run[:-1]) & (tokens[1:] == tokens[:-1])
+    return again
+
+
+# A metric that has samples at fewer of its places is faster on its own.
+_KEPT_SHARE = 0.5

@@ -30,21 +30,21 @@ class Plan(ctypes.Structure):
     _fields_ = (
         ("n_runs", _Count),
         ("parent", _Pointer),
+        ("root", _Pointer),
         ("branch", _Pointer),
         ("offsets", _Pointer),
         ("tokens", _Pointer),
-        ("log_tokens", _Pointer),
+        ("places", _Pointer),
         ("n_points", _Count),
         ("grid", _Pointer),
-        ("log_grid", _Pointer),
+        ("points", _Pointer),
+        ("log_points", _Pointer),
         ("method", ctypes.c_int32),
         ("joins", ctypes.c_int32),
         ("bridges", ctypes.c_int32),
         ("max_gap", _Count),
-        ("piece", _Pointer),
-        ("along", _Pointer),
+        ("cell", _Pointer),
         ("before", _Pointer),
-        ("width", _Pointer),
     )
 
 
@@ -72,12 +72,22 @@ def library() -> ctypes.CDLL | None:
     loaded.dde_exact_means.restype = None
     loaded.dde_scatter.argtypes = [_Pointer, _Count, _Count, _Pointer, _Count, _Pointer]
     loaded.dde_scatter.restype = None
-    loaded.dde_plan.argtypes = [ctypes.POINTER(Plan), ctypes.c_int32, ctypes.c_int32, _Pointer]
+    plan, part = ctypes.POINTER(Plan), (ctypes.c_int32, ctypes.c_int32)
+    loaded.dde_plan.argtypes = [plan, *part]
     loaded.dde_plan.restype = None
-    loaded.dde_pieces.argtypes = [_Count, _Pointer, _Pointer, _Pointer, _Pointer]
-    loaded.dde_pieces.restype = ctypes.c_int32
-    loaded.dde_fill.argtypes = [_Pointer, _Pointer, _Pointer, _Count, _Count, _Pointer, _Pointer, _Pointer]
-    loaded.dde_fill.restype = None
+    loaded.dde_fill.argtypes = (
+        plan,
+        ctypes.c_int32,
+        _Pointer,
+        _Pointer,
+        _Pointer,
+        *part,
+        _Count,
+        _Pointer,
+        _Pointer,
+        _Pointer,
+    )
+    loaded.dde_fill.restype = ctypes.c_int32
     loaded.dde_set_powers(address(_powers_of_five()))
     return loaded
 

@@ -1,11 +1,10 @@
 /* Ragged observations of runs and their ancestors onto one ascending grid of tokens.
 
-   Where a point lies among the observations of its run is the same for every metric that was observed at the same
-   tokens: that is found once, as a plan. A metric's values then need two products and a sum per cell.
-
-   A plan numbers the pieces that curves are made of: piece 2 i is the value of observation i, piece 2 i + 1 the line
-   that leads to it from the observation before it, and the last piece is nothing. A cell names its piece, and how far
-   from the piece's beginning it lies. */
+   Where a point lies among the observations of its run is the same for every metric of one source: that is found once,
+   as a plan. Stretch j begins at observation j and ends before the next of its run; stretch n belongs to nothing, and
+   stretch n + 1 + r leads to the first observation of run r from the parent's at the branch. Cell 2 s of a plan lies at
+   the beginning of stretch s, cell 2 s + 1 within it. A metric that lacks a sample at j has other lines on its
+   stretches, not another plan: the line that passes j is that of both stretches that meet there. */
 
 #include "export.h"
 
@@ -19,27 +18,34 @@ enum { LINEAR = 0, LOGARITHMIC = 1, NEAREST = 2, PREVIOUS = 3 };
 typedef struct {
     int64_t n_runs;
     const int32_t *parent;    /* of each run; -1 for a pretraining run. Parents stand before their children. */
+    const int32_t *root;      /* the pretraining run, or whatever has no parent, that a run derives from */
     const int64_t *branch;    /* cumulative tokens at the branch; -1 for a pretraining run */
     const int64_t *offsets;   /* own observations of run r are offsets[r] to offsets[r + 1] */
     const int64_t *tokens;    /* of each observation; ascending and distinct within a run */
-    const double *log_tokens; /* their logarithms, or NULL where the method needs none */
+    double *places;           /* the same, or their logarithms; then of the beginnings of the other stretches */
     int64_t n_points;
-    const int64_t *grid;    /* ascending */
-    const double *log_grid; /* or NULL */
+    const int64_t *grid;      /* ascending */
+    const double *points;     /* the same */
+    const double *log_points; /* their logarithms, or NULL where the method needs none */
     int32_t method;
     int32_t joins;   /* whether a run's curve may begin with its parent's observation at the branch */
     int32_t bridges; /* whether an earlier observation of the parent will do */
     int64_t max_gap; /* longest distance that is filled; negative for any */
-    int32_t *piece;  /* (run, point) */
-    double *along;   /* (run, point): distance from the beginning of a line; of a value 1 at its own place, else 2 */
-    int64_t *before; /* (observation): the one that the line to it comes from, -1 where there is no line */
-    double *width;   /* (observation): length of that line */
+    int32_t *cell;   /* (run, point) */
+    int32_t *before; /* (observation): the one before it on its curve, perhaps a parent's; -1 where there is none */
 } Plan;
 
-/* value = slope * along + start */
+/* A value on a stretch is slope * (place - from) + start, from being where the stretch begins. */
 typedef struct {
     double slope, start;
-} Piece;
+} Line;
+
+/* The same where samples may be lacking or the method is another, for then lines begin elsewhere. `value` is that at
+   the beginning of the stretch, NaN where there is none. Of the nearer of two observations slope is the sum of their
+   places, start the value of the first and from that of the second. */
+typedef struct {
+    double slope, start, from, value;
+} Stretch;
 
 /* First index from low to high whose value is above `bound`. */
 static int64_t first_above(const int64_t *values, int64_t low, int64_t high, int64_t bound) {
@@ -65,109 +71,204 @@ static int64_t last_observation(const Plan *p, int32_t run, int64_t bound) {
     return -1;
 }
 
-/* Points from k up to `stop`, which lie between the observations i and next. */
-static void plan_between(const Plan *p, int64_t i, int64_t next, int64_t k, int64_t stop, int32_t *piece,
-                         double *along) {
-    const int64_t x0 = p->tokens[i], x1 = p->tokens[next];
-    const int32_t nothing = (int32_t)(2 * p->offsets[p->n_runs]);
-    if (p->max_gap >= 0 && x1 - x0 > p->max_gap) {
-        for (; k < stop; k++) piece[k] = nothing, along[k] = 1.0;
-    } else if (p->method == PREVIOUS) {
-        for (; k < stop; k++) piece[k] = (int32_t)(2 * i), along[k] = 2.0;
-    } else if (p->method == NEAREST) {
-        /* Halfway between two observations the earlier one counts. */
-        for (; k < stop; k++) {
-            piece[k] = (int32_t)(2 * (p->grid[k] - x0 <= x1 - p->grid[k] ? i : next));
-            along[k] = 2.0;
-        }
-    } else if (p->method == LOGARITHMIC && x0 > 0) {
-        p->before[next] = i;
-        p->width[next] = p->log_tokens[next] - p->log_tokens[i];
-        for (; k < stop; k++) piece[k] = (int32_t)(2 * next + 1), along[k] = p->log_grid[k] - p->log_tokens[i];
-    } else {
-        /* Also the stretch from token 0 to the first positive observation, which has no logarithm. */
-        p->before[next] = i;
-        p->width[next] = (double)(x1 - x0);
-        for (; k < stop; k++) piece[k] = (int32_t)(2 * next + 1), along[k] = (double)(p->grid[k] - x0);
-    }
+/* A run's own observations lie behind its branch; what is at the branch belongs to its parent. */
+static int64_t first_own(const Plan *p, int64_t run) {
+    return first_above(p->tokens, p->offsets[run], p->offsets[run + 1], p->branch[run]);
 }
 
-static void plan_run(const Plan *p, int32_t run) {
-    const int64_t n = p->n_points, last = p->offsets[run + 1];
-    const int32_t nothing = (int32_t)(2 * p->offsets[p->n_runs]), parent = p->parent[run];
-    int32_t *piece = p->piece + run * n;
-    double *along = p->along + run * n;
-    int64_t k = 0, next = p->offsets[run], i = -1; /* the observations behind and before the point */
-    for (int64_t j = next; j < last; j++) p->before[j] = -1, p->width[j] = 1.0;
+static void plan_run(const Plan *p, int64_t run) {
+    const int64_t n = p->n_points, count = p->offsets[p->n_runs], last = p->offsets[run + 1];
+    const int32_t parent = p->parent[run];
+    int32_t *cell = p->cell + run * n;
+    int64_t k = 0, next = first_own(p, run), stretch = count + 1 + run;
+    for (int64_t j = p->offsets[run]; j < last; j++) p->before[j] = j > next ? (int32_t)(j - 1) : -1;
+    p->places[stretch] = NAN;
     if (parent >= 0) {
-        const int64_t branch = p->branch[run];
-        /* A run's own observations lie behind its branch; what is at the branch belongs to its parent. */
-        next = first_above(p->tokens, next, last, branch);
-        k = first_above(p->grid, 0, n, branch);
-        memcpy(piece, p->piece + parent * n, (size_t)k * sizeof *piece);
-        memcpy(along, p->along + parent * n, (size_t)k * sizeof *along);
+        k = first_above(p->grid, 0, n, p->branch[run]);
+        memcpy(cell, p->cell + parent * n, (size_t)k * sizeof *cell);
         if (p->joins && next < last) {
-            i = last_observation(p, parent, branch);
-            if (i >= 0 && !p->bridges && p->tokens[i] != branch) i = -1;
+            const int64_t i = last_observation(p, parent, p->branch[run]);
+            if (i >= 0 && (p->bridges || p->tokens[i] == p->branch[run])) {
+                p->before[next] = (int32_t)i;
+                p->places[stretch] = p->places[i];
+            }
         }
     }
-    while (k < n) {
-        while (next < last && p->tokens[next] <= p->grid[k]) i = next++;
-        if (i >= 0 && p->tokens[i] == p->grid[k]) {
-            piece[k] = (int32_t)(2 * i);
-            along[k++] = 1.0;
-            continue;
-        }
-        int64_t stop = k + 1;
-        if (next < last) {
-            while (stop < n && p->grid[stop] < p->tokens[next]) stop++;
-        } else {
-            stop = n;
-        }
-        if (i >= 0 && next < last)
-            plan_between(p, i, next, k, stop, piece, along);
-        else
-            for (int64_t j = k; j < stop; j++) piece[j] = nothing, along[j] = 1.0;
-        k = stop;
+    for (; next < last && k < n; stretch = next++) {
+        const int64_t here = p->tokens[next];
+        for (; k < n && p->grid[k] < here; k++) cell[k] = (int32_t)(2 * stretch + 1);
+        for (; k < n && p->grid[k] == here; k++) cell[k] = (int32_t)(2 * next);
     }
+    for (; k < n; k++) cell[k] = (int32_t)(2 * count + 1);
+}
+
+static bool is_in_part(const Plan *p, int64_t run, int32_t part, int32_t parts) {
+    return (int64_t)p->root[run] * parts / p->n_runs == part;
 }
 
 /* Plan the runs of one part of the lineages, of which there are `parts`; runs with ancestors in common are in the same
-   part. `root` has room for a number per run. */
-DDE_EXPORT void dde_plan(const Plan *p, int32_t part, int32_t parts, int32_t *root) {
-    int32_t roots = 0;
-    for (int64_t r = 0; r < p->n_runs; r++) root[r] = p->parent[r] < 0 ? roots++ : root[p->parent[r]];
+   part. */
+DDE_EXPORT void dde_plan(const Plan *p, int32_t part, int32_t parts) {
     for (int64_t r = 0; r < p->n_runs; r++)
-        if ((int64_t)root[r] * parts / roots == part) plan_run(p, (int32_t)r);
+        if (is_in_part(p, r, part, parts)) plan_run(p, r);
 }
 
-/* Make the pieces of one metric, 2 n + 1 of them; false where one is not finite, which needs more care than this. */
-DDE_EXPORT int32_t dde_pieces(int64_t n, const int64_t *before, const double *width, const double *values,
-                              Piece *pieces) {
-    double odd = 0.0;
-    for (int64_t i = 0; i < n; i++) {
-        const double value = values[i];
-        /* A negative zero times 1 or 2, added, leaves every number as it is, the sign of a zero included. */
-        pieces[2 * i] = (Piece){-0.0, value};
-        const double start = before[i] < 0 ? value : values[before[i]];
-        const double slope = (value - start) / width[i];
-        pieces[2 * i + 1] = (Piece){slope, start};
-        odd += slope - slope;
+static inline uint64_t magnitude(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & UINT64_C(0x7fffffffffffffff);
+}
+
+/* Lines of a run none of whose ancestors lacks a sample; false where one is not finite, or a sample is a negative zero,
+   which a line that begins there would turn into a positive one. */
+static bool make_lines(const Plan *p, int64_t run, const double *values, Line *lines) {
+    const int64_t first = p->offsets[run], last = p->offsets[run + 1], own = first_own(p, run);
+    Line *joined = lines + p->offsets[p->n_runs] + 1 + run;
+    *joined = (Line){NAN, NAN};
+    if (own == last) return true;
+    /* Sums and differences that leave the magnitude's 63 bits: of what is infinite or NaN, and of zeros. */
+    uint64_t odd = 0, zeros = 0;
+    const uint64_t one_exponent = UINT64_C(1) << 52;
+    if (p->before[own] >= 0) {
+        const double start = values[p->before[own]];
+        *joined = (Line){(values[own] - start) / (p->places[own] - p->places[p->before[own]]), start};
+        odd = magnitude(joined->slope) + one_exponent;
     }
-    pieces[2 * n] = (Piece){NAN, NAN};
+    double slopes[128];
+    for (int64_t start = own; start < last; start += 128) {
+        /* Loops that a compiler turns into operations on several numbers at once. */
+        const int64_t n = last - start < 128 ? last - start : 128, lines_on = start + n < last ? n : n - 1;
+        const double *y = values + start, *x = p->places + start;
+        for (int64_t i = 0; i < lines_on; i++) slopes[i] = (y[i + 1] - y[i]) / (x[i + 1] - x[i]);
+        if (lines_on < n) slopes[n - 1] = 0.0;
+        for (int64_t i = 0; i < n; i++) odd |= magnitude(slopes[i]) + one_exponent;
+        for (int64_t i = 0; i < n; i++) zeros |= magnitude(y[i]) - 1;
+        for (int64_t i = 0; i < n; i++) lines[start + i] = (Line){slopes[i], y[i]};
+    }
+    odd |= magnitude(values[last - 1]) + one_exponent;
+    for (int64_t j = own; zeros >> 63 && j < last; j++)
+        if (values[j] == 0.0 && signbit(values[j])) return false;
+    return !(odd >> 63);
+}
+
+static const Stretch NOTHING = {NAN, NAN, NAN, NAN};
+
+/* The line from observation i, or from none, to j; `odd` becomes NaN where it is not finite. */
+static Stretch line_between(const Plan *p, const double *values, int64_t i, int64_t j, double *odd) {
+    if (i < 0 || (p->max_gap >= 0 && p->tokens[j] - p->tokens[i] > p->max_gap)) return NOTHING;
+    if (p->method == NEAREST) return (Stretch){(double)(p->tokens[i] + p->tokens[j]), values[i], values[j], NAN};
+    /* A negative zero times a positive number, added, leaves every number as it is, a zero's sign included. */
+    if (p->method == PREVIOUS) return (Stretch){-0.0, values[i], 0.0, NAN};
+    const double from = p->places[i];
+    /* Token 0 has no logarithm, and the stretch from there is linear in tokens. */
+    const double width = isinf(from) ? (double)p->tokens[j] : p->places[j] - from;
+    const double slope = (values[j] - values[i]) / width;
+    *odd += slope - slope;
+    return (Stretch){slope, values[i], from, NAN};
+}
+
+/* Stretches of a run. `seen` is the last sample at or before each observation on its curve. */
+static bool make_stretches(const Plan *p, int64_t run, const double *values, Stretch *stretches, int32_t *seen) {
+    const int64_t first = p->offsets[run], last = p->offsets[run + 1], own = first_own(p, run);
+    int64_t from = -1, open = own;
+    double odd = 0.0;
+    if (own < last && p->before[own] >= 0) {
+        const int32_t joined = p->before[own];
+        /* The parent's last sample will do where branches are bridged, else only one at the branch itself. */
+        from = p->bridges ? seen[joined] : isnan(values[joined]) ? -1 : joined;
+    }
+    Stretch *led = stretches + p->offsets[p->n_runs] + 1 + run;
+    *led = NOTHING;
+    for (int64_t j = first; j < own; j++) seen[j] = -1;
+    for (int64_t j = own; j < last; j++) {
+        stretches[j] = NOTHING;
+        if (!isnan(values[j])) {
+            const Stretch line = line_between(p, values, from, j, &odd);
+            if (led) *led = line, led = NULL;
+            for (; open < j; open++) {
+                const double value = stretches[open].value;
+                stretches[open] = line;
+                stretches[open].value = value;
+            }
+            stretches[j].value = values[j];
+            from = j;
+        }
+        seen[j] = (int32_t)from;
+    }
     return odd == 0.0;
 }
 
-/* Fill n rows: row rows[r] of the plan goes to row at[r] of `out`. */
-DDE_EXPORT void dde_fill(const Piece *pieces, const int32_t *piece, const double *along, int64_t n_points, int64_t n,
-                         const int64_t *rows, const int64_t *at, double *out) {
-    for (int64_t r = 0; r < n; r++) {
-        const int32_t *which = piece + rows[r] * n_points;
-        const double *x = along + rows[r] * n_points;
-        double *to = out + at[r] * n_points;
-        for (int64_t k = 0; k < n_points; k++) {
-            const Piece of = pieces[which[k]];
-            to[k] = of.slope * x[k] + of.start;
+/* The bits of a where `choice` is all ones, of b where it is 0: a branch would be guessed wrongly too often. */
+static inline double either(int64_t choice, double a, double b) {
+    int64_t of_a, of_b;
+    memcpy(&of_a, &a, sizeof a);
+    memcpy(&of_b, &b, sizeof b);
+    of_a = (of_a & choice) | (of_b & ~choice);
+    memcpy(&a, &of_a, sizeof a);
+    return a;
+}
+
+static inline double within(const Plan *p, const Stretch *s, int64_t k, int32_t method) {
+    if (method == NEAREST)
+        /* Halfway between two observations the earlier one counts. */
+        return 2.0 * p->points[k] <= s->slope ? s->start : s->from;
+    if (method == LOGARITHMIC) {
+        const double place = isinf(s->from) ? p->points[k] : p->log_points[k] - s->from;
+        return s->slope * place + s->start;
+    }
+    return s->slope * (p->points[k] - s->from) + s->start;
+}
+
+static inline void fill_stretches(const Plan *p, const Stretch *stretches, const int32_t *cell, double *to,
+                                  int32_t method) {
+    for (int64_t k = 0; k < p->n_points; k++) {
+        const Stretch *s = stretches + (cell[k] >> 1);
+        const int64_t is_within = -(int64_t)((cell[k] & 1) | (isnan(s->value) != 0));
+        to[k] = either(is_within, within(p, s, k, method), s->value);
+    }
+}
+
+static void fill_lines(const Plan *p, const Line *lines, const int32_t *cell, double *to) {
+    for (int64_t k = 0; k < p->n_points; k++) {
+        const int32_t s = cell[k] >> 1;
+        to[k] = lines[s].slope * (p->points[k] - p->places[s]) + lines[s].start;
+    }
+}
+
+/* Fill n rows with the curves of one metric: run rows[r], ascending, goes to row at[r] of `out`. Does one part of the
+   lineages, as dde_plan does. NaN among the values is a sample that is lacking.
+
+   `simple` is for a linear method without a longest gap and values none of which is lacking: faster, and false where
+   that turns out not to be so; parts may not differ in it. `room` holds a Stretch for each of observations + 1 + runs,
+   `seen` a number for each observation. Lines are made run by run, while they are at hand. False, too, where one is not
+   finite, which needs more care than this. */
+DDE_EXPORT int32_t dde_fill(const Plan *p, int32_t simple, const double *values, void *room, int32_t *seen,
+                            int32_t part, int32_t parts, int64_t n, const int64_t *rows, const int64_t *at,
+                            double *out) {
+    const int64_t count = p->offsets[p->n_runs];
+    int64_t row = 0;
+    if (simple)
+        ((Line *)room)[count] = (Line){NAN, NAN};
+    else
+        ((Stretch *)room)[count] = NOTHING;
+    for (int64_t r = 0; r < p->n_runs; r++) {
+        const bool is_here = is_in_part(p, r, part, parts);
+        if (is_here && simple && !make_lines(p, r, values, room)) return 0;
+        if (is_here && !simple && !make_stretches(p, r, values, room, seen)) return 0;
+        const int32_t *cell = p->cell + r * p->n_points;
+        for (; row < n && rows[row] == r; row++) {
+            double *to = out + at[row] * p->n_points;
+            if (!is_here)
+                continue;
+            else if (simple)
+                fill_lines(p, room, cell, to);
+            else if (p->method == NEAREST)
+                fill_stretches(p, room, cell, to, NEAREST);
+            else if (p->method == LOGARITHMIC)
+                fill_stretches(p, room, cell, to, LOGARITHMIC);
+            else
+                fill_stretches(p, room, cell, to, LINEAR);
         }
     }
+    return 1;
 }
