@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, ClassVar, Literal, cast
 
 import fsspec
 
-from dde.errors import SourceError
+from dde.errors import ConflictWarning, SourceError
 from dde.sources.connection import Connection
 
-__all__ = ["Export", "ExportFile", "ExportFolder", "ExportForm", "find_export"]
+__all__ = ["Export", "ExportFile", "ExportFolder", "ExportForm", "RunDigests", "find_export"]
 
 ExportForm = Literal["parquet", "jsonl"]
 
@@ -63,6 +65,43 @@ class Export:
     form: ExportForm
     runs: ExportFile
     history: ExportFile | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDigests:
+    """A digest of what an export says of each run.
+
+    Attributes
+    ----------
+    of_run : mapping of str to str
+        Digest by run id; of the first, where a run stands there more than once.
+    conflicts : tuple of str
+        What is contradictory, as sentences.
+    """
+
+    of_run: Mapping[str, str]
+    conflicts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, digests: Iterable[tuple[str, str]], runs: ExportFile, unit: str) -> RunDigests:
+        """Return them of pairs of run id and digest, one pair per unit ("rows" or "lines") of a file."""
+        first: dict[str, str] = {}
+        differing: dict[str, None] = {}
+        for run_id, digest in digests:
+            if first.setdefault(run_id, digest) != digest:
+                differing[run_id] = None
+        if not differing:
+            return cls(first, ())
+        conflict = (
+            f"{runs.path} has {unit} that disagree for {len(differing)} runs, such as {next(iter(differing))!r}. "
+            "So which is right is open, and the first of each was kept. Export the project again."
+        )
+        return cls(first, (conflict,))
+
+    def warn(self) -> None:
+        """Emit a ConflictWarning of each conflict."""
+        for conflict in self.conflicts:
+            warnings.warn(conflict, ConflictWarning, stacklevel=3)
 
 
 class ExportFolder:

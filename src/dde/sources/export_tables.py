@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
@@ -19,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dde.errors import ConflictWarning, FormatError
-from dde.sources.export_files import ExportFile
+from dde.errors import FormatError
+from dde.sources.export_files import ExportFile, RunDigests
 from dde.sources.json_text import load_json
 from dde.sources.log_rows import as_float_array
 from dde.sources.protocols import SUMMARY_KEYS
@@ -37,7 +36,6 @@ __all__ = [
     "json_value",
     "last_rates",
     "row_count",
-    "run_conflicts",
     "run_digests",
     "run_rows",
     "step_column",
@@ -83,7 +81,7 @@ def flat_object(row: Mapping[str, Any]) -> dict[str, Any]:
 def run_rows(runs: ExportFile, columns: Iterable[str] | None) -> Iterator[dict[str, Any]]:
     """Yield each run's row once, those columns of it that the file has; all of them where None.
 
-    Of rows with one run id the first counts; `run_digests` warns where they differ.
+    Of rows with one run id the first counts; `run_digests` tells where they differ.
     """
     seen: set[str] = set()
     with runs.open() as stream:
@@ -101,29 +99,12 @@ def run_rows(runs: ExportFile, columns: Iterable[str] | None) -> Iterator[dict[s
 
 
 @functools.lru_cache(maxsize=4)
-def run_digests(runs: ExportFile) -> Mapping[str, str]:
-    """Return a digest of the whole row of each run.
-
-    Warns
-    -----
-    ConflictWarning
-        Where rows of one run differ.
-    """
-    digests, conflicts = _digests(runs)
-    for conflict in conflicts:
-        warnings.warn(conflict, ConflictWarning, stacklevel=2)
-    return digests
+def run_digests(runs: ExportFile) -> RunDigests:
+    """Return a digest of the whole row of each run."""
+    return RunDigests.of(_row_digests(runs), runs, "rows")
 
 
-def run_conflicts(runs: ExportFile) -> list[str]:
-    """Return what `run_digests` warns of."""
-    return _digests(runs)[1]
-
-
-@functools.lru_cache(maxsize=4)
-def _digests(runs: ExportFile) -> tuple[Mapping[str, str], list[str]]:
-    digests: dict[str, str] = {}
-    conflicts: dict[str, None] = {}
+def _row_digests(runs: ExportFile) -> Iterator[tuple[str, str]]:
     with runs.open() as stream:
         for batch in _parquet(stream, runs).iter_batches(batch_size=_BATCH):
             ids = batch.column(batch.schema.get_field_index("run_id")).to_pylist()
@@ -134,15 +115,7 @@ def _digests(runs: ExportFile) -> tuple[Mapping[str, str], list[str]]:
                 digest = hashlib.blake2b(digest_size=8)
                 for name, values in columns:
                     digest.update(f"\0{name}\0{values[at]}".encode("utf-8", "surrogatepass"))
-                if digests.setdefault(run_id, digest.hexdigest()) != digest.hexdigest():
-                    conflicts[run_id] = None
-    if not conflicts:
-        return digests, []
-    return digests, [
-        f"{runs.path} has rows that disagree for {len(conflicts)} runs, such as "
-        f"{next(iter(conflicts))!r}. So which is right is open, and the first of each was kept. "
-        "Export the project again."
-    ]
+                yield run_id, digest.hexdigest()
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-import warnings
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.errors import ConflictWarning, FormatError
-from dde.sources.export_files import ExportFile
+from dde.errors import FormatError
+from dde.sources.export_files import ExportFile, RunDigests
 from dde.sources.json_text import dump_json, load_json
 from dde.sources.log_rows import LOG_COLUMNS
 from dde.sources.run_records import pick
@@ -31,7 +30,6 @@ __all__ = [
     "log_lines",
     "logged_metrics",
     "read_log",
-    "run_conflicts",
     "run_digests",
     "run_lines",
     "summary_table",
@@ -72,41 +70,15 @@ def run_lines(runs: ExportFile) -> Iterator[dict[str, Any]]:
 
 
 @functools.lru_cache(maxsize=4)
-def run_digests(runs: ExportFile) -> Mapping[str, str]:
-    """Return a digest of the line of each run, less the time it was exported.
-
-    Warns
-    -----
-    ConflictWarning
-        Where lines of one run differ.
-    """
-    digests, conflicts = _digests(runs)
-    for conflict in conflicts:
-        warnings.warn(conflict, ConflictWarning, stacklevel=2)
-    return digests
+def run_digests(runs: ExportFile) -> RunDigests:
+    """Return a digest of the line of each run, less the time it was exported."""
+    return RunDigests.of(_line_digests(runs), runs, "lines")
 
 
-def run_conflicts(runs: ExportFile) -> list[str]:
-    """Return what `run_digests` warns of."""
-    return _digests(runs)[1]
-
-
-@functools.lru_cache(maxsize=4)
-def _digests(runs: ExportFile) -> tuple[Mapping[str, str], list[str]]:
-    digests: dict[str, str] = {}
-    conflicts: dict[str, None] = {}
+def _line_digests(runs: ExportFile) -> Iterator[tuple[str, str]]:
     for _, line, record in _records(runs):
-        run_id = _columns(record)["run_id"]
-        digest = hashlib.blake2b(_EXPORTED_AT.sub(b"", line.strip()), digest_size=8).hexdigest()
-        if digests.setdefault(run_id, digest) != digest:
-            conflicts[run_id] = None
-    if not conflicts:
-        return digests, []
-    return digests, [
-        f"{runs.path} has lines that disagree for {len(conflicts)} runs, such as "
-        f"{next(iter(conflicts))!r}. So which is right is open, and the first of each was kept. "
-        "Export the project again."
-    ]
+        digest = hashlib.blake2b(_EXPORTED_AT.sub(b"", line.strip()), digest_size=8)
+        yield _columns(record)["run_id"], digest.hexdigest()
 
 
 @functools.lru_cache(maxsize=4)

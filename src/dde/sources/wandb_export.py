@@ -60,7 +60,7 @@ class ExportStore(ExportFolder):
     @property
     def conflicts(self) -> list[str]:
         """What is contradictory about the runs, as sentences; the first of each is kept."""
-        return tables.run_conflicts(self._export().runs)
+        return list(tables.run_digests(self._export().runs).conflicts)
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
@@ -161,6 +161,7 @@ def _object_text(value: object) -> str:
 def _records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
     summaries = tables.summary_table(runs)
     digests = tables.run_digests(runs)
+    digests.warn()
     logged = {} if history is None else tables.history_digests(history)
     flat = tables.is_flat(runs)
     rates = tables.last_rates(history) if flat and history is not None else {}
@@ -187,7 +188,7 @@ def _records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[st
                 tags=tags,
                 config_keys=config_keys,
                 evaluated=summaries.evaluated[position],
-                version=f"{digests[run_id]}-{logged.get(run_id, '')}",
+                version=f"{digests.of_run[run_id]}-{logged.get(run_id, '')}",
             )
         )
     return tuple(sorted(records, key=lambda record: record.run_id))

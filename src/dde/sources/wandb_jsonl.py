@@ -49,7 +49,7 @@ class JsonlStore(ExportFolder):
     @property
     def conflicts(self) -> list[str]:
         """What is contradictory about the runs, as sentences; the first of each is kept."""
-        return files.run_conflicts(self._export().runs)
+        return list(files.run_digests(self._export().runs).conflicts)
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
@@ -98,7 +98,7 @@ class JsonlStore(ExportFolder):
 
     def raw_run_count(self) -> int:
         """Return how many runs there are; see `RawExport`."""
-        return len(files.run_digests(self._export().runs))
+        return len(files.run_digests(self._export().runs).of_run)
 
     def raw_runs(self) -> Iterator[RawRun]:
         """Yield every run with all that the export has of it; see `RawExport`."""
@@ -139,6 +139,7 @@ def _object_text(value: object) -> str:
 def _run_records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
     summaries = files.summary_table(runs)
     digests = files.run_digests(runs)
+    digests.warn()
     logged = {} if history is None else files.read_log(history).digests
     records = [
         run_record(
@@ -154,7 +155,7 @@ def _run_records(runs: ExportFile, history: ExportFile | None, config_keys: tupl
             tags=as_object(run["system_attrs"]).get("tags"),
             config_keys=config_keys,
             evaluated=summaries.evaluated[position],
-            version=f"{digests[run['run_id']]}-{logged.get(run['run_id'], '')}",
+            version=f"{digests.of_run[run['run_id']]}-{logged.get(run['run_id'], '')}",
         )
         for position, run in enumerate(files.run_lines(runs))
     ]
