@@ -7,10 +7,10 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from dde.cache.kept_files import cache_place
@@ -126,11 +126,10 @@ def runs_of(origin: Origin) -> Registry | SentRuns:
         registry = _LIVE.get(origin.key)
         if registry is not None:
             return registry
-        sent = _SENT.get(origin.key)
-        if sent is None:
-            sent = SentRuns(origin.runs, *_sources(origin), origin.cache_dir, partial(reopened, origin))
-        _keep(_SENT, origin.key, sent)
-        return sent
+        return _SENT.get(
+            origin.key,
+            lambda: SentRuns(origin.runs, *_sources(origin), origin.cache_dir, partial(reopened, origin)),
+        )
 
 
 def reopened(origin: Origin) -> Registry:
@@ -142,19 +141,30 @@ def reopened(origin: Origin) -> Registry:
         When a source is gone, or is not what it was when the Dataset was opened.
     """
     with _LOCK:
-        registry = _LIVE.get(origin.key)
-        if registry is None:
-            registry = _LIVE[origin.key] = _open(origin)
-        _keep(_LATEST, origin.key, registry)
+        registry = _LATEST.get(origin.key, lambda: _LIVE.get(origin.key) or _open(origin))
+        _LIVE[origin.key] = registry
         return registry
 
 
-def _keep(latest: OrderedDict[str, _Runs], key: str, runs: _Runs) -> None:
-    """Put what was asked for last behind all others, and forget those that were not asked for in a while."""
-    latest[key] = runs
-    latest.move_to_end(key)
-    while len(latest) > _KEPT:
-        latest.popitem(last=False)
+class _Latest(Generic[_Runs]):
+    """What was asked for lately, by key; what was not asked for in a while is forgotten."""
+
+    _KEPT = 8
+
+    def __init__(self) -> None:
+        self._latest: OrderedDict[str, _Runs] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    def get(self, key: str, make: Callable[[], _Runs]) -> _Runs:
+        """Return what is kept under a key, made where nothing is."""
+        if key not in self._latest:
+            self._latest[key] = make()
+        self._latest.move_to_end(key)
+        while len(self._latest) > self._KEPT:
+            self._latest.popitem(last=False)
+        return self._latest[key]
 
 
 def _open(origin: Origin) -> Registry:
@@ -195,9 +205,8 @@ def _check(what: str, place: str, now: str, then: str) -> None:
 # Registries that are open in this process, by key; and the latest that were sent to it, which nothing else may hold
 # from one task to the next.
 _LIVE: WeakValueDictionary[str, Registry] = WeakValueDictionary()
-_LATEST: OrderedDict[str, Registry] = OrderedDict()
+_LATEST: _Latest[Registry] = _Latest()
 # Runs that were sent, by key; and what was sent of the registries that are open here.
-_SENT: OrderedDict[str, SentRuns] = OrderedDict()
+_SENT: _Latest[SentRuns] = _Latest()
 _ORIGINS: dict[int, Origin] = {}
-_KEPT = 8
 _LOCK = threading.RLock()

@@ -17,7 +17,7 @@ from dde.names import Base
 from dde.relations.positions import COUNTER, PlacedRun, RunEnd, split_counters
 from dde.relations.readers import Readers
 from dde.relations.run_positions import steps_by_label
-from dde.relations.token_counts import TOKEN_SOURCES, Placement, place_counted
+from dde.relations.token_counts import Placement, place_counted
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
 
@@ -46,6 +46,8 @@ class RunArrays:
         Tokens, and the last placed step; -1 where unknown.
     source : (run,) int8 array
         How the end is known.
+    estimate : tuple of str
+        The rule and the numbers of an estimated end; "" where nothing was estimated.
     is_counted, has_log : (run,) bool arrays
         Whether the run has a token counter, by which alone its rows are placed; whether it has a log.
     """
@@ -60,6 +62,7 @@ class RunArrays:
     own_end: Int64
     last_step: Int64
     source: npt.NDArray[np.int8]
+    estimate: tuple[str, ...]
     is_counted: npt.NDArray[np.bool_]
     has_log: npt.NDArray[np.bool_]
 
@@ -87,6 +90,7 @@ def run_arrays(registry: Registry) -> RunArrays:
         numbers(e.tokens for e in ends),
         numbers(e.last_step for e in ends),
         np.array([e.source for e in ends], np.int8),
+        tuple(e.estimate for e in ends),
         np.array([e.is_counted for e in ends], bool),
         np.array([e.has_log for e in ends], bool),
     )
@@ -192,7 +196,7 @@ class _Placed(Mapping[str, PlacedRun]):
         run_end = RunEnd(
             None if own < 0 else own,
             int(runs.source[at]),
-            "" if TOKEN_SOURCES[runs.source[at]] != "estimated" else "estimated",
+            runs.estimate[at],
             int(runs.last_step[at]),
             bool(runs.has_log[at]),
             bool(runs.is_counted[at]),
