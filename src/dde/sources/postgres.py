@@ -90,11 +90,12 @@ class PostgresStore:
         config_keys = wanted_config_keys(extra_config_keys)
 
         def question(cursor: _Cursor, layout: Layout) -> list[RunRecord]:
-            cursor.execute(
+            # Rows are made records of while the server is at the next ones.
+            rows = cursor.stream(
                 runs_query(layout),
                 {"config_keys": list(config_keys), "summary_keys": list(SUMMARY_KEYS)},
             )
-            return [_record(row, config_keys, layout) for row in cursor]
+            return [_record(row, config_keys, layout) for row in rows]
 
         # Sorted here, for servers sort text by rules of their own.
         return sorted(self._ask(question), key=lambda record: record.run_id)
