@@ -284,18 +284,26 @@ class Traffic:
 def watched_traffic(monkeypatch: Any) -> Iterator[Traffic]:
     """Watch every statement of psycopg and the bytes of its results."""
     traffic = Traffic()
-    execute, copy = psycopg.Cursor.execute, psycopg.Cursor.copy
+    execute, copy, stream = psycopg.Cursor.execute, psycopg.Cursor.copy, psycopg.Cursor.stream
 
-    def watched_execute(self: Any, query: Any, *args: Any, **options: Any) -> Any:
-        traffic.statements.append(str(query))
-        answer = execute(self, query, *args, **options)
-        result = self.pgresult
+    def count(result: Any) -> None:
         traffic.received += sum(
             len(result.get_value(row, column) or b"")
             for row in range(result.ntuples)
             for column in range(result.nfields)
         )
+
+    def watched_execute(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        traffic.statements.append(str(query))
+        answer = execute(self, query, *args, **options)
+        count(self.pgresult)
         return answer
+
+    def watched_stream(self: Any, query: Any, *args: Any, **options: Any) -> Iterator[Any]:
+        traffic.statements.append(str(query))
+        for row in stream(self, query, *args, **options):
+            count(self.pgresult)
+            yield row
 
     @contextmanager
     def watched_copy(self: Any, statement: Any, *args: Any, **options: Any) -> Any:
@@ -309,6 +317,7 @@ def watched_traffic(monkeypatch: Any) -> Iterator[Traffic]:
     with monkeypatch.context() as patch:
         patch.setattr(psycopg.Cursor, "execute", watched_execute)
         patch.setattr(psycopg.Cursor, "copy", watched_copy)
+        patch.setattr(psycopg.Cursor, "stream", watched_stream)
         yield traffic
 
 

@@ -138,8 +138,8 @@ class PostgresStore:
             keys |= {key, f"{key}/{entry}"}
             entries.add("primary_score" if entry == "primary_metric" else entry)
 
-        def question(cursor: _Cursor, layout: Layout) -> list[tuple[Any, ...]]:
-            cursor.execute(
+        def question(cursor: _Cursor, layout: Layout) -> None:
+            rows = cursor.stream(
                 evaluations_query(layout),
                 {
                     "run_ids": list(positions),
@@ -148,16 +148,16 @@ class PostgresStore:
                     "entries": sorted(entries),
                 },
             )
-            return cursor.fetchall()
+            for position, text in rows:
+                summary = load_json(text)
+                for key, value in summary.items():
+                    if isinstance(value, str) and key.count("/") == 1:
+                        # JSON text is parsed once here rather than once per entry.
+                        summary[key] = as_object(value)
+                for (task, entry), column in values.items():
+                    column[position] = evaluation_value(summary, task, entry)
 
-        for position, text in self._ask(question):
-            summary = load_json(text)
-            for key, value in summary.items():
-                if isinstance(value, str) and key.count("/") == 1:
-                    # JSON text is parsed once here rather than once per entry.
-                    summary[key] = as_object(value)
-            for task, entry in values:
-                values[task, entry][position] = evaluation_value(summary, task, entry)
+        self._ask(question)
         return values
 
     def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:

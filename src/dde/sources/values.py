@@ -88,12 +88,18 @@ def evaluation_value(summary: Mapping[str, Any], task: str, entry: str) -> float
         flat = summary.get(f"{key}/{entry}")
         if flat is not None:
             return as_float(flat)
-    nested = as_object(summary.get(key))
+    nested = _object_in(summary, key)
     if entry == "primary_metric":
         return as_float(nested.get("primary_score"))
     if entry in nested:
         return as_float(nested[entry])
-    return as_float(as_object(nested.get("extra_metrics")).get(entry))
+    return as_float(_object_in(nested, "extra_metrics").get(entry))
+
+
+def _object_in(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    # A copy per entry of each evaluation would cost more than all else.
+    inner = value.get(key)
+    return inner if isinstance(inner, dict) else as_object(inner)
 
 
 def evaluation_names(summary: Mapping[str, Any]) -> set[tuple[str, str]]:
