@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +27,7 @@ from dde.cache.places import Place
 from dde.errors import ConflictWarning, DdeError, SourceError
 from dde.relations.reopening import origin_of, reopened
 from dde.sources import table_files, wandb_export, wandb_jsonl
+from dde.sources.ingest import ingest
 from dde.tutorial.suite import Suite
 from fakes import FakeStore, sft
 from small_stores import example
@@ -249,7 +251,7 @@ def test_packed_arrays() -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(product[:2])), product[:2])
 
 
-def test_what_is_sent_is_opened_again_once(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_sent_opens_no_registry(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(suite.data).parent)
     # Sent from a process that reads by a relative path.
     ds = dde.open_lineages(Path(suite.data).name, suite.wandb, cache_dir=os.path.relpath(tmp_path))
@@ -269,7 +271,7 @@ def test_what_is_sent_is_opened_again_once(suite: Suite, tmp_path: Path, monkeyp
     ran = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "sent")], capture_output=True, text=True, check=True, cwd=other
     )
-    assert ran.stdout.split() == [repr(float(ds.arc_easy.sum())), repr(float(ds.train_loss.sum())), "1"]
+    assert ran.stdout.split() == [repr(float(ds.arc_easy.sum())), repr(float(ds.train_loss.sum())), "0"]
 
 
 def test_sent_to_where_the_sources_changed(suite: Suite, tmp_path: Path) -> None:
@@ -284,6 +286,39 @@ def test_sent_to_where_the_sources_changed(suite: Suite, tmp_path: Path) -> None
     assert "changed since the Dataset was opened" in ran.stderr
     # Where the sources are open, nothing changes.
     assert pickle.loads(pickle.dumps(ds)).sizes == ds.sizes
+
+
+def test_a_database_is_sent_as_a_place(suite: Suite, database: str, tmp_path: Path) -> None:
+    ingest(suite.wandb, database)
+    ds = dde.open_lineages(suite.data, database, cache_dir=tmp_path / "cache")
+    content = pickle.dumps(ds)
+    assert len(content) < 50_000
+    (tmp_path / "sent").write_bytes(content)
+    expected = repr(float(ds.train_loss.sum()))
+    code = (
+        "import pickle, sys\n"
+        "from dde.sources.postgres import PostgresStore\n"
+        "def refused(*args): raise AssertionError('the database is read')\n"
+        "if sys.argv[2] == 'refuse': PostgresStore._ask = refused\n"
+        "ds = pickle.loads(open(sys.argv[1], 'rb').read())\n"
+        "print(repr(float(ds.train_loss.sum())))\n"
+        "if sys.argv[2] != 'refuse': print(len(ds[['train_loss']].dde.to_frame()))"
+    )
+
+    def loaded(argument: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, str(tmp_path / "sent"), argument]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    # All that values are made of lies in the cache.
+    refused = loaded("refuse")
+    assert refused.stdout.split() == [expected], refused.stderr
+    assert loaded("read").stdout.split() == [expected, str(len(ds[["train_loss"]].dde.to_frame()))]
+    with psycopg.connect(database) as session:
+        session.execute("UPDATE wandb_runs SET state = 'failed'")
+    # Values are those of the runs that were sent; the runs themselves are others now.
+    changed = loaded("read")
+    assert changed.stdout.split() == [expected]
+    assert "changed since the Dataset was opened" in changed.stderr
 
 
 def test_sources_of_others_are_sent_whole() -> None:

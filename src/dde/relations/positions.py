@@ -43,6 +43,7 @@ class RunEnd:
     tokens : int or None
     source : int
     estimate : str
+    rate : (float, float) or None
     last_step : int
         Last logged step that is placed; -1 without any.
     has_log : bool
@@ -53,6 +54,7 @@ class RunEnd:
     tokens: int | None
     source: int
     estimate: str
+    rate: tuple[float, float] | None
     last_step: int
     has_log: bool
     is_counted: bool
@@ -154,7 +156,9 @@ class Placements:
     def _note(self, run_id: str, placement: Placement, has_log: bool, is_counted: bool) -> None:
         steps = placement.steps
         last = int(steps[-1]) if len(steps) else -1
-        self.ends[run_id] = RunEnd(placement.end, placement.end_source, placement.estimate, last, has_log, is_counted)
+        self.ends[run_id] = RunEnd(
+            *(placement.end, placement.end_source, placement.estimate, placement.rate), last, has_log, is_counted
+        )
         self._rows += len(steps)
         if self._rows <= HELD_ROWS:
             self._held[run_id] = placement

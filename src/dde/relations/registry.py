@@ -18,7 +18,7 @@ from dde.relations.evidence import Evidence, gather_evidence
 from dde.relations.parents import Parentage, chain_order, resolve_parents
 from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, status_of
 from dde.relations.readers import Readers
-from dde.relations.run_index import KEPT_KEYS, reduced
+from dde.relations.run_index import KEPT_KEYS, reduced, versions_digest
 from dde.relations.run_positions import steps_by_label
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
 from dde.sources.datadecide import Catalog, DataDecide
@@ -142,10 +142,14 @@ class Registry:
 
     @property
     def store_fingerprint(self) -> str:
-        """What the store said of its content when its runs were read; "" where what was read is not kept."""
-        if self.store is not None:
-            self.derived  # noqa: B018 - reads the records
-        return self.readers.store_fingerprint
+        """What the store said of its content when its runs were read; "" where it can't tell.
+
+        A store that has no word for all of it, as a database, has one for each run.
+        """
+        if self.store is None:
+            return ""
+        self.derived  # noqa: B018 - reads the records
+        return self.readers.store_fingerprint or versions_digest(self._records or ())
 
     @cached_property
     def readers(self) -> Readers:

@@ -9,7 +9,6 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -17,6 +16,7 @@ from dde.cache.kept_files import cache_place
 from dde.cache.table_index import FileKindsCache
 from dde.errors import SourceError
 from dde.relations.registry import Registry
+from dde.relations.run_index import is_versions_digest
 from dde.relations.sent_runs import RunArrays, SentRuns, run_arrays
 from dde.sources.connection import redact
 from dde.sources.datadecide import DataDecide
@@ -37,7 +37,7 @@ class Origin:
     key : str
         Digest of all below: equal for equal content.
     runs : RunArrays
-        Positions of the runs: all that making values asks for, but the rows of runs without a counter.
+        Positions of the runs: all that making values asks for.
     tables : (str, str, str) or None
         Place, layout and handling of malformed rows.
     tables_fingerprint, store_fingerprint : str
@@ -128,7 +128,7 @@ def runs_of(origin: Origin) -> Registry | SentRuns:
             return registry
         return _SENT.get(
             origin.key,
-            lambda: SentRuns(origin.runs, *_sources(origin), origin.cache_dir, partial(reopened, origin)),
+            lambda: SentRuns(origin.runs, *_sources(origin), origin.cache_dir),
         )
 
 
@@ -169,7 +169,7 @@ class _Latest(Generic[_Runs]):
 
 def _open(origin: Origin) -> Registry:
     tables, store = _sources(origin)
-    return Registry(
+    registry = Registry(
         tables,
         store,
         origin.parents,
@@ -178,6 +178,9 @@ def _open(origin: Origin) -> Registry:
         origin.cache_dir,
         origin.whole,
     )
+    if store is not None and is_versions_digest(origin.store_fingerprint):
+        _check("store", store.description, registry.store_fingerprint, origin.store_fingerprint)
+    return registry
 
 
 def _sources(origin: Origin) -> tuple[DataDecide | None, PosttrainingSource | None]:
@@ -188,7 +191,8 @@ def _sources(origin: Origin) -> tuple[DataDecide | None, PosttrainingSource | No
         kept = None if folder is None else FileKindsCache(folder)
         tables = DataDecide(location, layout, on_error, kept)  # type: ignore[arg-type]
         _check("tables", tables.description, tables.fingerprint, origin.tables_fingerprint)
-    if origin.store is not None:
+    # Of a store that tells it of each run alone, only whoever reads the runs can know.
+    if origin.store is not None and not is_versions_digest(origin.store_fingerprint):
         now = getattr(origin.store, "fingerprint", "")
         _check("store", origin.store.description, now, origin.store_fingerprint)
     return tables, origin.store

@@ -6,6 +6,7 @@ that evidence is made from, of config the wanted keys alone; a store of which ev
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -24,10 +25,12 @@ from dde.relations.evidence import USED_EXTRAS, USED_OPTIONS, is_training_progra
 from dde.sources.protocols import CONFIG_KEYS, History, RunRecord
 from dde.sources.values import as_float
 
-__all__ = ["KEPT_KEYS", "RunIndex", "reduced"]
+__all__ = ["KEPT_KEYS", "RunIndex", "is_versions_digest", "reduced", "versions_digest"]
 
 #: Keys of config and command of which a kept record has what the store has.
 KEPT_KEYS = (USED_OPTIONS | frozenset(CONFIG_KEYS)) - {"wandb_config"}
+
+_OF_VERSIONS = "runs:"
 
 _KEYS = [*sorted(KEPT_KEYS), *USED_EXTRAS]
 
@@ -75,6 +78,21 @@ def reduced(record: RunRecord) -> RunRecord | None:
         evaluated=record.evaluated,
         version=record.version,
     )
+
+
+def versions_digest(records: Sequence[RunRecord]) -> str:
+    """Return a digest of what a store says of each run, by which to know its content again; "" where it does not."""
+    if not all(record.version for record in records):
+        return ""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(f"{record.run_id}\0{record.version}\0".encode())
+    return _OF_VERSIONS + digest.hexdigest()[:16]
+
+
+def is_versions_digest(fingerprint: str) -> bool:
+    """Return whether a fingerprint was made of versions of runs, rather than told by their store."""
+    return fingerprint.startswith(_OF_VERSIONS)
 
 
 def _takes(key: str, values: list[str]) -> bool:

@@ -5,7 +5,7 @@ A registry of 100,000 runs takes some 430 MB and 15 s to make. What a worker nee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from dde.names import Base
 from dde.relations.positions import COUNTER, PlacedRun, RunEnd, split_counters
 from dde.relations.readers import Readers
 from dde.relations.run_positions import steps_by_label
-from dde.relations.token_counts import Placement, place_counted
+from dde.relations.token_counts import Placement, place_by_rate, place_counted
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
 
@@ -48,6 +48,8 @@ class RunArrays:
         How the end is known.
     estimate : tuple of str
         The rule and the numbers of an estimated end; "" where nothing was estimated.
+    rate : (run, 2) float64 array
+        Tokens, and the steps that count them, where rows are placed by their steps alone; else NaN.
     is_counted, has_log : (run,) bool arrays
         Whether the run has a token counter, by which alone its rows are placed; whether it has a log.
     """
@@ -63,6 +65,7 @@ class RunArrays:
     last_step: Int64
     source: npt.NDArray[np.int8]
     estimate: tuple[str, ...]
+    rate: npt.NDArray[np.float64]
     is_counted: npt.NDArray[np.bool_]
     has_log: npt.NDArray[np.bool_]
 
@@ -91,6 +94,7 @@ def run_arrays(registry: Registry) -> RunArrays:
         numbers(e.last_step for e in ends),
         np.array([e.source for e in ends], np.int8),
         tuple(e.estimate for e in ends),
+        np.array([e.rate or (np.nan, np.nan) for e in ends], np.float64).reshape(-1, 2),
         np.array([e.is_counted for e in ends], bool),
         np.array([e.has_log for e in ends], bool),
     )
@@ -104,8 +108,6 @@ class SentRuns:
     runs : RunArrays
     tables, store, cache_dir
         As for :class:`dde.relations.registry.Registry`.
-    whole : callable
-        Opens the registry itself: rows of runs without a counter are placed by evidence.
     """
 
     def __init__(
@@ -114,10 +116,9 @@ class SentRuns:
         tables: DataDecide | None,
         store: PosttrainingSource | None,
         cache_dir: str,
-        whole: Callable[[], Registry],
     ) -> None:
         self.tables, self.store = tables, store
-        self._runs, self._cache_dir, self._whole = runs, cache_dir, whole
+        self._runs, self._cache_dir = runs, cache_dir
 
     @cached_property
     def readers(self) -> Readers:
@@ -156,15 +157,19 @@ class SentRuns:
 
     def of(self, run_ids: Sequence[str]) -> list[Placement]:
         """Return the rows of runs on the axes of their own tokens, in that order."""
-        counted = [r for r in run_ids if self._runs.is_counted[self.derived[r]]]
-        found: dict[str, Placement] = {}
-        if counted:
-            rows = self.readers.logs(counted, self.versions, [COUNTER])
-            found |= {r: place_counted(steps, counter) for r, steps, counter in split_counters(counted, rows)}
-        rest = [r for r in run_ids if r not in found]
-        if rest:
-            found |= dict(zip(rest, self._whole().placements.of(rest), strict=True))
-        return [found[r] for r in run_ids]
+        if not run_ids:
+            return []
+        rows = self.readers.logs(run_ids, self.versions, [COUNTER])
+        return [self._place(run_id, steps, counter) for run_id, steps, counter in split_counters(run_ids, rows)]
+
+    def _place(self, run_id: str, steps: Int64, counter: npt.NDArray[np.float64]) -> Placement:
+        end = self.placed[run_id].end
+        if end.is_counted:
+            return place_counted(steps, counter)
+        if end.rate is not None:
+            return place_by_rate(steps, end.rate, end.tokens, end.estimate)
+        none = steps[:0]
+        return Placement(none, none, none.astype(np.int8), end.tokens, end.source, end.estimate)
 
     def chain(self, run_id: str) -> list[str]:
         """Return the run's ancestors in the store, from the base on, then the run itself."""
@@ -197,6 +202,7 @@ class _Placed(Mapping[str, PlacedRun]):
             None if own < 0 else own,
             int(runs.source[at]),
             runs.estimate[at],
+            None if np.isnan(runs.rate[at, 0]) else (float(runs.rate[at, 0]), float(runs.rate[at, 1])),
             int(runs.last_step[at]),
             bool(runs.has_log[at]),
             bool(runs.is_counted[at]),

@@ -53,6 +53,8 @@ class Placement:
         How the end is known.
     estimate : str
         The rule and the numbers of an estimate; "" where nothing was estimated.
+    rate : (float, float) or None
+        Tokens, and the steps that count them, where rows are placed by their steps alone.
     """
 
     steps: Int64
@@ -61,6 +63,7 @@ class Placement:
     end: int | None
     end_source: int
     estimate: str = ""
+    rate: tuple[float, float] | None = None
 
 
 def restore_counter(steps: Int64, counter: npt.NDArray[np.float64]) -> tuple[Int64, npt.NDArray[np.int8]]:
@@ -173,10 +176,9 @@ def place_run(
         if placed.end is not None:
             return placed
     if total is None or (len(steps) and not finished):
-        return _unplaced(steps)
+        return _unplaced()
     # A finished run has used its whole budget by its last step.
-    tokens = np.rint(steps / max(int(steps[-1]), 1) * total).astype(np.int64) if len(steps) else none
-    return Placement(steps, tokens, np.full(len(steps), ESTIMATED, np.int8), total, ESTIMATED, rule)
+    return place_by_rate(steps, (total, max(int(steps[-1]), 1) if len(steps) else 1), total, rule)
 
 
 def place_counted(steps: Int64, counter: npt.NDArray[np.float64]) -> Placement:
@@ -199,19 +201,33 @@ def place_counted(steps: Int64, counter: npt.NDArray[np.float64]) -> Placement:
     return Placement(steps, tokens, source, int(tokens[-1]), int(source[-1]))
 
 
+def place_by_rate(steps: Int64, rate: tuple[float, float], end: int | None, rule: str) -> Placement:
+    """Return where the rows of a run lie that nothing but their steps tells of.
+
+    Parameters
+    ----------
+    steps : (row,) int64 array
+    rate : (float, float)
+        Tokens, and the steps that count them.
+    end, rule
+        As the fields `end` and `estimate` of the placement.
+    """
+    tokens = np.rint(steps / rate[1] * rate[0]).astype(np.int64)
+    return Placement(steps, tokens, np.full(len(steps), ESTIMATED, np.int8), end, ESTIMATED, rule, rate)
+
+
 def _place_by_batch(item: Evidence, steps: Int64, per_sequence: float, pair: int) -> Placement:
     """Place rows by sequences per step; `pair` is 2 where a step reads a chosen and a rejected answer."""
     per_step = item.sequences_per_step
     last = int(steps[-1]) if len(steps) else as_int(item.record.summary.get("_step"))
     if per_step is None or not last:
-        return _unplaced(steps)
+        return _unplaced()
     rate = per_step * pair * per_sequence
     rule = f"step x {per_step} sequences x {f'{pair} x ' if pair > 1 else ''}{per_sequence:g} tokens"
-    tokens = np.rint(steps * rate).astype(np.int64)
-    return Placement(steps, tokens, np.full(len(steps), ESTIMATED, np.int8), round(last * rate), ESTIMATED, rule)
+    return place_by_rate(steps, (rate, 1), round(last * rate), rule)
 
 
-def _unplaced(steps: Int64) -> Placement:
+def _unplaced() -> Placement:
     none = np.empty(0, np.int64)
     return Placement(none, none, none.astype(np.int8), None, ESTIMATED)
 
