@@ -302,18 +302,20 @@ def test_what_earlier_releases_and_dead_writers_left_goes_in_time(tmp_path: Path
 # Processes
 
 
-def _fill_for_ever(folder: str, number: int) -> None:
+def fill_for_ever(folder: str, number: int) -> None:
+    """Read through a cache in a folder or at a URL, and remove parts of it, without an end."""
     source = Source(0, rows=2000)
     choice = random.Random(number)
     while True:
-        cache = RaggedCache(Path(folder), "t")
+        cache = RaggedCache(folder, "t")
         for _ in range(5):
             run_ids, keys = choice.sample(RUNS, choice.randint(1, 6)), choice.sample(KEYS, choice.randint(1, 6))
             source.check(cache, run_ids, keys)
             if choice.random() < 0.3:
-                for found in list(Path(folder).glob("*.zarr"))[:1]:
+                place = places.Place(folder)
+                for name in [n for n in place.names() if n.endswith(".zarr")][:1]:
                     # As the cache removes them; a deletion by hand that is killed leaves half a part.
-                    (places.Place(folder) / found.name).remove()
+                    (place / name).remove()
 
 
 def test_writers_that_are_killed_show_nothing_half(tmp_path: Path) -> None:
@@ -321,7 +323,7 @@ def test_writers_that_are_killed_show_nothing_half(tmp_path: Path) -> None:
     folder = tmp_path / "c"
     source = Source(0, rows=2000)
     for attempt in range(2):
-        writers = [context.Process(target=_fill_for_ever, args=(str(folder), 10 * attempt + n)) for n in range(2)]
+        writers = [context.Process(target=fill_for_ever, args=(str(folder), 10 * attempt + n)) for n in range(2)]
         for process in writers:
             process.start()
         end = time.monotonic() + 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +16,13 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import dde
-from dde.cache import RaggedCache, cache_size, clear_cache, ragged
+from dde.cache import RaggedCache, cache_size, clear_cache, holdings, ragged
 from dde.cache.places import Place
 from dde.cli.app import app
 from dde.errors import DdeWarning
 from s3_server import counted_requests, running_s3
 from test_cache import make, opened
-from test_cache_parts import KEYS, RUNS, Source
+from test_cache_parts import KEYS, RUNS, Source, fill_for_ever
 
 SECRET = "s3cr3t-of-a-test"
 
@@ -147,6 +148,48 @@ def test_two_processes_fill_at_once_and_a_reader_meanwhile(bucket: str) -> None:
     assert [p.exitcode for p in writers] == [0, 0]
     source.calls.clear()
     source.check(RaggedCache(f"{bucket}/c", "t"), RUNS, ["a"])
+
+
+def test_writers_that_are_killed_show_nothing_half(bucket: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    url, place = f"{bucket}/c", Place(f"{bucket}/c")
+    writers = [context.Process(target=fill_for_ever, args=(url, n)) for n in range(2)]
+    for process in writers:
+        process.start()
+    end = time.monotonic() + 60
+    while not place.names() and time.monotonic() < end:
+        time.sleep(0.05)
+    source = Source(0, rows=2000)
+    for n in range(6):
+        source.check(RaggedCache(url, "t"), RUNS[: 1 + n], KEYS[n:])
+    assert all(p.exitcode is None for p in writers)
+    for process in writers:
+        process.kill()
+        process.join(60)
+    source.check(RaggedCache(url, "t"), RUNS, KEYS)
+    source.calls.clear()
+    source.check(RaggedCache(url, "t"), RUNS, KEYS)
+    assert not source.calls
+
+
+def test_many_small_parts_become_few_and_the_old_ones_go(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source()
+    url, place = f"{store}/c", Place(f"{store}/c")
+    for key in KEYS:
+        for run_id in RUNS:
+            source.check(RaggedCache(url, "t"), [run_id], [key])
+    cache = RaggedCache(url, "t")
+    source.check(cache, RUNS, KEYS)
+    assert len(source.calls) == 36
+    # Those that were merged needn't be looked at, though they stay for who is reading them.
+    assert len(cache._heads) < len(place.names()) - holdings.MERGE_PARTS / 2
+    monkeypatch.setattr(ragged, "KEEP_SECONDS", -1.0)
+    source.change("run 0")
+    source.check(RaggedCache(url, "t"), RUNS, KEYS)
+    assert len(place.names()) < holdings.MERGE_PARTS
+    source.calls.clear()
+    source.check(RaggedCache(url, "t"), RUNS, KEYS)
+    assert not source.calls
 
 
 def test_what_is_not_whole_is_not_seen_and_goes_in_time(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,10 @@ def describe(
     )
 
 
+# 1 MB of steps.
+_DIGESTED_ROWS = 1 << 17
+
+
 @lru_cache(4096)
 def created_of(name: str) -> int:
     """Return when a part was written, in microseconds since 1970; raises ValueError for any other name."""
@@ -142,9 +146,19 @@ def created_of(name: str) -> int:
 
 def _digests(lengths: Int64, step: Int64) -> Int64:
     """Return 48 bits of the steps of each run; depends on their order."""
-    if len(step) == 0:
-        return np.zeros(len(lengths), np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    digests = np.zeros(len(lengths), np.int64)
+    first = 0
+    while first < len(lengths) and len(step):
+        # Some runs at a time: the steps of a part may be half of the memory that there is.
+        end = max(int(np.searchsorted(offsets, offsets[first] + _DIGESTED_ROWS, side="right")) - 1, first + 1)
+        rows = step[offsets[first] : offsets[end]]
+        digests[first:end] = _digests_of_some(lengths[first:end], offsets[first : end + 1] - offsets[first], rows)
+        first = end
+    return digests
+
+
+def _digests_of_some(lengths: Int64, offsets: Int64, step: Int64) -> Int64:
     place = np.arange(len(step), dtype=np.int64) - np.repeat(offsets[:-1], lengths)
     # The finalizer of splitmix64: every bit of step and place changes half of the bits.
     mixed = step.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + place.astype(np.uint64)

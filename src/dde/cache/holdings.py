@@ -28,8 +28,9 @@ SMALL_BYTES = 32 << 20
 #: As many small parts are merged. Opening reads a head of each, which for 1,060 runs takes 0.4 ms in a folder (10 ms
 #: for 24, 50 ms for 96, 0.6 ms when these have been merged); an object store is asked for 32 at a time.
 MERGE_PARTS = 24
-# What one merge holds in memory.
-_MERGE_BYTES = 256 << 20
+# Values of one merge; it holds two and a half times as much in memory, which with 256 MB was too much for a worker
+# of 1 GB.
+_MERGE_BYTES = 64 << 20
 
 
 def newest_first(heads: Iterable[Head]) -> list[Head]:

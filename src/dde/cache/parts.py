@@ -106,7 +106,9 @@ def write_part(folder: Place, what: str, head: Head, step: Int64, values: Sequen
             for first in range(0, len(head.keys), shard_keys):
                 # A shard at a time: rows of one array are taken as they lie, several arrays are copied together.
                 piece = values[first : first + shard_keys]
-                stored[first : first + shard_keys] = piece if isinstance(piece, np.ndarray) else np.stack(piece)
+                if not isinstance(piece, np.ndarray):
+                    piece = piece[0][np.newaxis] if len(piece) == 1 else np.stack(piece)
+                stored[first : first + shard_keys] = piece
         written = {path: content.to_bytes() for path, content in files.items() if path != "zarr.json"}
         metadata = {
             name: json.loads(written[f"{name}/zarr.json"]) if f"{name}/zarr.json" in written else _metadata(array)
