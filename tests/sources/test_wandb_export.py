@@ -28,6 +28,7 @@ from store_data import (
 
 from dde.errors import ConflictWarning, FormatError, SourceError
 from dde.sources import export_tables, json_text, summary_table
+from dde.sources.export_files import ExportFile
 from dde.sources.log_rows import as_float_array
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.run_records import utc_microseconds
@@ -164,6 +165,23 @@ def test_versions_follow_the_content(tmp_path: Path) -> None:
         after = versions()
         assert {key for key in after if after[key] != before[key]} == {run_id}
         before = after
+
+
+def test_digests_of_logs_are_of_each_run_alone(tmp_path: Path) -> None:
+    def digests(rows: list[tuple[str | None, int | None, str | None, list[int] | None]], group: int) -> dict[str, str]:
+        columns = dict(zip(("run_id", "step", "text", "list"), zip(*rows, strict=True), strict=True))
+        pq.write_table(pa.table({k: list(v) for k, v in columns.items()}), tmp_path / "x", row_group_size=group)
+        file = ExportFile(str(tmp_path / "x"), repr((rows, group)), fsspec.filesystem("file"))
+        return dict(export_tables.history_digests(file))
+
+    rows = [("b", 1, "x", [1]), ("a", 2, None, None), (None, 9, "y", [2]), ("b", None, "y", []), ("a", 7, "x", [3])]
+    found = digests(rows, 2)
+    assert {run_id: told.split(".")[:2] for run_id, told in found.items()} == {"b": ["2", "1"], "a": ["2", "7"]}
+    assert digests(rows[::-1], 5) == found == digests([row for row in rows if row[0]], 1)
+    for changed in (("a", 2, "", None), ("a", 3, None, None), ("a", 2, None, [])):
+        others = digests([changed if row == rows[1] else row for row in rows], 2)
+        assert others["b"] == found["b"]
+        assert others["a"] != found["a"]
 
 
 def test_subfolder_url_and_file(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ file is read anew.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -167,10 +168,12 @@ def asked_rows(
         wanted = {"run_id", step_column(names, history), *(names if keys is None else keys)}
         columns = [name for name in names if name in wanted]
         run_index = parquet.schema.names.index("run_id") if "run_id" in parquet.schema.names else None
+        # Compared as UTF-8, as the statistics of the file are made.
+        ids = sorted(run_id.encode() for run_id in positions)
         asked = pa.array(positions, type=pa.large_string())
         numbers = np.fromiter(positions.values(), dtype=np.int32, count=len(positions))
         for group in range(parquet.num_row_groups):
-            if run_index is not None and not _may_hold(parquet.metadata.row_group(group).column(run_index), positions):
+            if run_index is not None and not _may_hold(parquet.metadata.row_group(group).column(run_index), ids):
                 continue
             table = parquet.read_row_group(group, columns=columns)
             found = pc.index_in(table["run_id"].cast(pa.large_string()), value_set=asked)
@@ -179,17 +182,16 @@ def asked_rows(
             yield table, numbers[found.filter(is_asked).to_numpy()]
 
 
-def _may_hold(column: Any, positions: Mapping[str, int]) -> bool:
-    """Return whether a part of the file may hold any of the runs, by the least and the greatest id in it."""
+def _may_hold(column: Any, ids: Sequence[bytes]) -> bool:
+    """Return whether a part of the file may hold any of the ascending ids, by the least and the greatest in it."""
     statistics = column.statistics
     if statistics is None or not statistics.has_min_max:
         return True
     least, greatest = statistics.min, statistics.max
     if not (isinstance(least, str) and isinstance(greatest, str)):
         return True
-    # Compared as UTF-8, as the statistics are made.
-    low, high = least.encode(), greatest.encode()
-    return any(low <= run_id.encode() <= high for run_id in positions)
+    at = bisect.bisect_left(ids, least.encode())
+    return at < len(ids) and ids[at] <= greatest.encode()
 
 
 @functools.lru_cache(maxsize=4)
@@ -211,11 +213,19 @@ def history_digests(history: ExportFile) -> Mapping[str, str]:
                 rows = rows * np.uint64(0x9E3779B97F4A7C15) + _hashed(table[name])
             step = as_float_array(table[step_column(table.column_names, history)])
             codes, names = pd.factorize(table["run_id"].to_pandas())
-            for code, run_id in enumerate(names):
-                own = codes == code
-                counts[run_id] = counts.get(run_id, 0) + int(own.sum())
-                last[run_id] = float(np.fmax(last.get(run_id, np.nan), np.fmax.reduce(step[own])))
-                hashes[run_id] = (hashes.get(run_id, 0) + int(rows[own].sum(dtype=np.uint64))) % 2**64
+            order = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]
+            starts = np.searchsorted(codes[order], np.arange(len(names)))
+            of_runs = zip(
+                names,
+                np.diff(starts, append=len(order)).tolist(),
+                np.fmax.reduceat(step[order], starts).tolist() if len(names) else (),
+                np.add.reduceat(rows[order], starts).tolist() if len(names) else (),
+                strict=True,
+            )
+            for run_id, count, greatest, total in of_runs:
+                counts[run_id] = counts.get(run_id, 0) + count
+                last[run_id] = float(np.fmax(last.get(run_id, np.nan), greatest))
+                hashes[run_id] = (hashes.get(run_id, 0) + total) % 2**64
     return {run_id: f"{counts[run_id]}.{last[run_id]:.0f}.{hashes[run_id]:016x}" for run_id in counts}
 
 
@@ -223,8 +233,17 @@ def _hashed(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return np.asarray(pd.util.hash_array(as_float_array(column)), dtype=np.uint64)
-    texts = np.array([None if value is None else str(value) for value in column.to_pylist()], dtype=object)
-    return np.asarray(pd.util.hash_array(texts), dtype=np.uint64)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        # A run's id stands in all of its rows: each text is hashed once.
+        encoded = column.combine_chunks().dictionary_encode()
+        known = _hashed_objects([*encoded.dictionary.to_pylist(), None])
+        numbers: npt.NDArray[np.int32] = encoded.indices.fill_null(len(known) - 1).to_numpy()
+        return known[numbers]
+    return _hashed_objects([None if value is None else str(value) for value in column.to_pylist()])
+
+
+def _hashed_objects(values: list[str | None]) -> npt.NDArray[np.uint64]:
+    return np.asarray(pd.util.hash_array(np.array(values, dtype=object)), dtype=np.uint64)
 
 
 @functools.lru_cache(maxsize=4)
