@@ -31,6 +31,7 @@ class _Tables:
         # The suite has 25; these stand behind them.
         base_filters._RECIPE_ORDER.update({r.slug: len(RECIPES) + k for k, r in enumerate(recipes)})
         self.bases = tuple(Base(r, size, s) for r in recipes for s in SEEDS[:3])[:count]
+        self._number = {base.label: i for i, base in enumerate(self.bases)}
         self.set_aside: list[str] = []
         self.conflicts: list[str] = []
         self.left_out: dict[str, int] = {}
@@ -51,12 +52,11 @@ class _Tables:
         return [metric]
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
-        catalog = self.catalog()
-        number = {base: i for i, base in enumerate(bases)}
-        run = np.array([number.get(b, -1) for b in self.bases], np.int64)[catalog.base]
-        order = np.argsort(run[run >= 0], kind="stable")
-        run, step = run[run >= 0][order], catalog.step[run >= 0][order]
-        return History(run.astype(np.int32), step, {m.name: np.log1p(step) / 10 for m in metrics})
+        # What is asked for alone, so that the time of a source that looks at all of it is not taken for ours.
+        run = np.repeat(np.arange(len(bases), dtype=np.int32), _CHECKPOINTS)
+        number = np.array([self._number[base.label] for base in bases], np.int64)
+        step = (np.arange(_CHECKPOINTS) * 200 + number[:, np.newaxis] % 7).ravel()
+        return History(run, step, {m.name: np.log1p(step) / 10 for m in metrics})
 
 
 def open_many(count: int) -> xr.Dataset:
