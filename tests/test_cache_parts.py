@@ -255,7 +255,12 @@ def test_a_chunk_that_begins_with_the_fill_value_is_whole(tmp_path: Path) -> Non
 # Merging and removing
 
 
-def test_many_small_parts_become_few_and_the_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part_bytes", [64 << 20, 1])
+def test_many_small_parts_become_few_and_the_old_ones_go(
+    part_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At the least, each run is a part of its own, with all of its keys.
+    monkeypatch.setattr(holdings, "_PART_BYTES", part_bytes)
     source = Source()
     for key in KEYS:
         for run_id in RUNS:

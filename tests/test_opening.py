@@ -321,6 +321,22 @@ def test_a_database_is_sent_as_a_place(suite: Suite, database: str, tmp_path: Pa
     assert "changed since the Dataset was opened" in changed.stderr
 
 
+def test_a_repository_that_was_sent_is_sent_on(suite: Suite, tmp_path: Path) -> None:
+    code = (
+        "import dde, pickle, sys\n"
+        "repository = pickle.loads(sys.stdin.buffer.read())\n"
+        "ds = dde.open_lineages(repository, metrics=['train_loss'])\n"
+        "sys.stdout.buffer.write(pickle.dumps(ds))"
+    )
+    repository = dde.DataDecideEvolved(suite.data, suite.wandb, cache_dir=tmp_path).repository
+    ds = dde.open_lineages(repository, metrics=["train_loss"])
+    ran = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(repository), capture_output=True, check=True)
+    (tmp_path / "sent").write_bytes(ran.stdout)
+    code = "import pickle, sys; print(len(pickle.loads(open(sys.argv[1], 'rb').read()).dde.to_frame()))"
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path / "sent")], capture_output=True, check=True)
+    assert int(ran.stdout) == len(ds.dde.to_frame())
+
+
 def test_sources_of_others_are_sent_whole() -> None:
     tables, store = example()
     repository = dde.RunRepository(tables, store)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from store_data import (
     write_parquet,
 )
 
-from dde.errors import SourceError
+from dde.errors import ConflictWarning, SourceError
 from dde.sources import ingest as module
 from dde.sources.ingest import ingest
 from dde.sources.ingest_sql import LOCK_RUNS
@@ -142,6 +142,21 @@ def test_an_export_without_logs_leaves_those_there_are(database: str, tmp_path: 
     report = ingest(write_parquet(tmp_path / "runs", history=False), database)
     assert len(report.unchanged) == 3
     assert len(PostgresStore(database).history(["b_sft"], []).step) == 4
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_runs_that_contradict_themselves_are_told(form: str, database: str, tmp_path: Path) -> None:
+    if form == "parquet":
+        path = write_parquet(tmp_path) / "runs_metadata.parquet"
+        table = pq.read_table(path)
+        other = table.set_column(table.column_names.index("state"), "state", pa.array(["other"] * 3, pa.large_string()))
+        pq.write_table(pa.concat_tables([table, other]), path)
+    else:
+        path = write_jsonl(tmp_path) / "runs.jsonl"
+        path.write_text(path.read_text() + path.read_text().replace("running", "other"))
+    with pytest.warns(ConflictWarning, match="disagree for"):
+        ingest(tmp_path, database)
+    assert [run.state for run in PostgresStore(database).runs()] == ["running", "finished", "failed"]
 
 
 def test_characters_that_have_no_place(database: str, tmp_path: Path) -> None:

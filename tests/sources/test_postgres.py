@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -162,6 +163,35 @@ def test_names_that_stand_in_one_row_of_many(database: str, kind: str) -> None:
 def test_is_a_source(store: PostgresStore) -> None:
     assert isinstance(store, PosttrainingSource)
     assert isinstance(WandBStore(store), PosttrainingSource)
+
+
+@pytest.mark.parametrize(
+    ("question", "name"), [("runs", "_record"), ("evaluations", "evaluation_value"), ("history", "read_history")]
+)
+def test_an_error_while_rows_arrive_is_raised(
+    store: PostgresStore, question: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise ArithmeticError("of the test")
+
+    monkeypatch.setattr(module, name, fail)
+    arguments: dict[str, tuple[Any, ...]] = {
+        "history": (_IDS, KEYS),
+        "evaluations": (_IDS, list(EXPECTED_EVALUATIONS)),
+    }
+    raised: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            getattr(store, question)(*arguments.get(question, ()))
+        except ArithmeticError as error:
+            raised.append(error)
+
+    # A session whose rows are still open waits for itself.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert len(raised) == 1
 
 
 @pytest.mark.parametrize("question", ["runs", "history", "evaluations", "metric_names"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +28,10 @@ SMALL_BYTES = 32 << 20
 #: As many small parts are merged. Opening reads a head of each, which for 1,060 runs takes 0.4 ms in a folder (10 ms
 #: for 24, 50 ms for 96, 0.6 ms when these have been merged); an object store is asked for 32 at a time.
 MERGE_PARTS = 24
-# Values of one merge; it holds two and a half times as much in memory, which with 256 MB was too much for a worker
-# of 1 GB.
-_MERGE_BYTES = 64 << 20
+# Values that one merge takes, and those of the parts that it makes: it holds two to five times the latter in memory,
+# of which a worker may have 1 GB.
+_MERGE_BYTES = 256 << 20
+_PART_BYTES = 64 << 20
 
 
 def newest_first(heads: Iterable[Head]) -> list[Head]:
@@ -226,12 +227,14 @@ def merged_rectangles(heads: Sequence[Head], chosen: Sequence[Head]) -> list[Rec
     """Return what is current of the chosen ones of all parts; [] where it would be more than half as many parts."""
     live = _live_cells(heads)
     version: dict[str, str] = {}
+    rows: dict[str, int] = {}
     keys_of: dict[str, list[frozenset[str]]] = {}
     # The largest part first: runs keep its order, which is the order they will be asked for in.
     for head in sorted(chosen, key=lambda h: -h.rows):
         for keys, runs in live[head.name][0]:
             for i in np.flatnonzero(runs):
                 version[head.runs[i]] = head.versions[i]
+                rows[head.runs[i]] = int(head.lengths[i])
                 keys_of.setdefault(head.runs[i], []).append(keys)
     order: dict[str, None] = dict.fromkeys(key for head in chosen for key in head.keys)
     together: dict[tuple[frozenset[str], ...], frozenset[str]] = {}
@@ -241,12 +244,24 @@ def merged_rectangles(heads: Sequence[Head], chosen: Sequence[Head]) -> list[Rec
         if signature not in together:
             together[signature] = frozenset().union(*pieces)
         members.setdefault(together[signature], []).append(run_id)
-    if 2 * len(members) > len(chosen):
-        return []
-    return [
-        Rectangle(tuple(runs), tuple(version[r] for r in runs), tuple(k for k in order if k in keys))
+    found = [
+        Rectangle(tuple(some), tuple(version[r] for r in some), tuple(k for k in order if k in keys))
         for keys, runs in members.items()
+        for some in _pieces(runs, [8 * rows[r] * max(len(keys), 1) for r in runs])
     ]
+    return [] if 2 * len(found) > len(chosen) else found
+
+
+def _pieces(runs: Sequence[str], sizes: Sequence[int]) -> Iterator[Sequence[str]]:
+    """Yield runs that follow each other, as many at a time as make a part."""
+    first = size = 0
+    for at, own in enumerate(sizes):
+        if at > first and size + own > _PART_BYTES:
+            yield runs[first:at]
+            first, size = at, 0
+        size += own
+    if runs:
+        yield runs[first:]
 
 
 def fetched_lengths(run: npt.NDArray[np.int32], count: int) -> Int64:

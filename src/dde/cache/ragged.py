@@ -305,6 +305,8 @@ class RaggedCache:
             )
             write_part(self.folder, self.what, merged, rows.step, [rows.values[k] for k in rectangle.keys])
             self._heads = newest_first([merged, *(h for h in self._heads if h.name not in merged.replaces)])
+            # Before the next ones are put together.
+            del rows
 
     def _sweep(self, now: float) -> None:
         saved = [head for head in self._heads if head.name not in self._unsaved]

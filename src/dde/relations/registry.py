@@ -149,7 +149,9 @@ class Registry:
         if self.store is None:
             return ""
         self.derived  # noqa: B018 - reads the records
-        return self.readers.store_fingerprint or versions_digest(self._records or ())
+        if getattr(self.store, "fingerprint", ""):
+            return self.readers.store_fingerprint
+        return versions_digest(self._records or ())
 
     @cached_property
     def readers(self) -> Readers:

@@ -117,10 +117,12 @@ def origin_of(registry: Registry) -> Origin | None:
 def runs_of(origin: Origin) -> Registry | SentRuns:
     """Return the runs as values are made of them: the registry that is open in this process, else their positions.
 
+    A database is not asked whether it changed: values are kept by the versions of runs that were sent.
+
     Raises
     ------
     SourceError
-        When a source is gone, or is not what it was when the Dataset was opened.
+        When files are gone, or are not what they were when the Dataset was opened.
     """
     with _LOCK:
         registry = _LIVE.get(origin.key)

@@ -85,8 +85,8 @@ def versions_digest(records: Sequence[RunRecord]) -> str:
     if not all(record.version for record in records):
         return ""
     digest = hashlib.sha256()
-    for record in records:
-        digest.update(f"{record.run_id}\0{record.version}\0".encode())
+    for told in sorted(f"{record.run_id}\0{record.version}\0" for record in records):
+        digest.update(told.encode("utf-8", "surrogatepass"))
     return _OF_VERSIONS + digest.hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from dde.errors import SourceError
 from dde.names import Base
 from dde.relations.positions import COUNTER, PlacedRun, RunEnd, split_counters
 from dde.relations.readers import Readers
@@ -165,6 +166,11 @@ class SentRuns:
     def _place(self, run_id: str, steps: Int64, counter: npt.NDArray[np.float64]) -> Placement:
         end = self.placed[run_id].end
         if end.is_counted:
+            if not np.isfinite(counter).any():
+                raise SourceError(
+                    f"run {run_id!r} had a token counter when the Dataset was opened that this process was sent a "
+                    "part of, and has none now, so its rows have no place. Open the Dataset again and send that."
+                )
             return place_counted(steps, counter)
         if end.rate is not None:
             return place_by_rate(steps, end.rate, end.tokens, end.estimate)

@@ -36,7 +36,6 @@ __all__ = [
     "is_flat",
     "json_value",
     "last_rates",
-    "row_count",
     "run_digests",
     "run_rows",
     "step_column",
@@ -53,12 +52,6 @@ def column_names(file: ExportFile) -> list[str]:
     """Return the names of a file's columns."""
     with file.open() as stream:
         return list(_parquet(stream, file).schema_arrow.names)
-
-
-def row_count(file: ExportFile) -> int:
-    """Return how many rows a file has."""
-    with file.open() as stream:
-        return int(_parquet(stream, file).metadata.num_rows)
 
 
 def is_flat(runs: ExportFile) -> bool:
@@ -235,11 +228,15 @@ def _hashed(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
         return np.asarray(pd.util.hash_array(as_float_array(column)), dtype=np.uint64)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         # A run's id stands in all of its rows: each text is hashed once.
-        encoded = column.combine_chunks().dictionary_encode()
-        known = _hashed_objects([*encoded.dictionary.to_pylist(), None])
-        numbers: npt.NDArray[np.int32] = encoded.indices.fill_null(len(known) - 1).to_numpy()
-        return known[numbers]
+        return np.concatenate([np.empty(0, np.uint64), *map(_hashed_texts, column.chunks)])
     return _hashed_objects([None if value is None else str(value) for value in column.to_pylist()])
+
+
+def _hashed_texts(texts: pa.Array) -> npt.NDArray[np.uint64]:
+    encoded = texts.dictionary_encode()
+    known = _hashed_objects([*encoded.dictionary.to_pylist(), None])
+    numbers: npt.NDArray[np.int32] = encoded.indices.fill_null(len(known) - 1).to_numpy()
+    return known[numbers]
 
 
 def _hashed_objects(values: list[str | None]) -> npt.NDArray[np.uint64]:

@@ -8,7 +8,8 @@ or in a pool.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -90,12 +91,12 @@ class PostgresStore:
         config_keys = wanted_config_keys(extra_config_keys)
 
         def question(cursor: _Cursor, layout: Layout) -> list[RunRecord]:
-            # Rows are made records of while the server is at the next ones.
-            rows = cursor.stream(
+            with _rows(
+                cursor,
                 runs_query(layout),
                 {"config_keys": list(config_keys), "summary_keys": list(SUMMARY_KEYS)},
-            )
-            return [_record(row, config_keys, layout) for row in rows]
+            ) as rows:
+                return [_record(row, config_keys, layout) for row in rows]
 
         # Sorted here, for servers sort text by rules of their own.
         return sorted(self._ask(question), key=lambda record: record.run_id)
@@ -139,23 +140,21 @@ class PostgresStore:
             entries.add("primary_score" if entry == "primary_metric" else entry)
 
         def question(cursor: _Cursor, layout: Layout) -> None:
-            rows = cursor.stream(
-                evaluations_query(layout),
-                {
-                    "run_ids": list(positions),
-                    "indices": list(positions.values()),
-                    "keys": sorted(keys),
-                    "entries": sorted(entries),
-                },
-            )
-            for position, text in rows:
-                summary = load_json(text)
-                for key, value in summary.items():
-                    if isinstance(value, str) and key.count("/") == 1:
-                        # JSON text is parsed once here rather than once per entry.
-                        summary[key] = as_object(value)
-                for (task, entry), column in values.items():
-                    column[position] = evaluation_value(summary, task, entry)
+            wanted = {
+                "run_ids": list(positions),
+                "indices": list(positions.values()),
+                "keys": sorted(keys),
+                "entries": sorted(entries),
+            }
+            with _rows(cursor, evaluations_query(layout), wanted) as rows:
+                for position, text in rows:
+                    summary = load_json(text)
+                    for key, value in summary.items():
+                        if isinstance(value, str) and key.count("/") == 1:
+                            # JSON text is parsed once here rather than once per entry.
+                            summary[key] = as_object(value)
+                    for (task, entry), column in values.items():
+                        column[position] = evaluation_value(summary, task, entry)
 
         self._ask(question)
         return values
@@ -193,6 +192,15 @@ class PostgresStore:
             problem = explain(error, self._connection)
         # Raised outside of the handler: the driver's error may quote the DSN and must not ride along.
         raise problem
+
+
+def _rows(cursor: _Cursor, query: str, parameters: Mapping[str, Any]) -> closing[Generator[tuple[Any, ...]]]:
+    """Return the rows of an answer as they arrive, so that they are used while the server is at the next ones.
+
+    A block that is left before the last row, by an error, has to close them: the session stays locked while they are
+    open, and ending it would wait for ever.
+    """
+    return closing(cast("Generator[tuple[Any, ...]]", cursor.stream(query, parameters)))
 
 
 def connect(connection: Connection, timeout: int = 10) -> psycopg.Connection[tuple[Any, ...]]:

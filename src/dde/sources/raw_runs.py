@@ -84,7 +84,7 @@ class RawExport(Protocol):
         ...
 
     def raw_run_count(self) -> int:
-        """Return how many runs there are, about; for progress."""
+        """Return how many runs there are, for progress; warn of those that the export contradicts itself about."""
         ...
 
     def raw_runs(self) -> Iterator[RawRun]:

@@ -110,7 +110,9 @@ class ExportStore(ExportFolder):
 
     def raw_run_count(self) -> int:
         """Return how many runs there are; see `RawExport`."""
-        return tables.row_count(self._export().runs)
+        digests = tables.run_digests(self._export().runs)
+        digests.warn()
+        return len(digests.of_run)
 
     def raw_runs(self) -> Iterator[RawRun]:
         """Yield every run with all that the export has of it; see `RawExport`."""

@@ -98,7 +98,9 @@ class JsonlStore(ExportFolder):
 
     def raw_run_count(self) -> int:
         """Return how many runs there are; see `RawExport`."""
-        return len(files.run_digests(self._export().runs).of_run)
+        digests = files.run_digests(self._export().runs)
+        digests.warn()
+        return len(digests.of_run)
 
     def raw_runs(self) -> Iterator[RawRun]:
         """Yield every run with all that the export has of it; see `RawExport`."""
