@@ -255,28 +255,33 @@ def test_a_chunk_that_begins_with_the_fill_value_is_whole(tmp_path: Path) -> Non
 # Merging and removing
 
 
-@pytest.mark.parametrize("part_bytes", [64 << 20, 1])
+@pytest.mark.parametrize("part_bytes", [32 << 20, 1])
 def test_many_small_parts_become_few_and_the_old_ones_go(
     part_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # At the least, each run is a part of its own, with all of its keys.
     monkeypatch.setattr(holdings, "_PART_BYTES", part_bytes)
-    source = Source()
+    check_merging(tmp_path, monkeypatch)
+
+
+def check_merging(folder: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill a cache in a folder or at a URL by the smallest parts, and see what is left of them."""
+    source, place = Source(), places.Place(folder)
     for key in KEYS:
         for run_id in RUNS:
-            source.check(RaggedCache(tmp_path, "t"), [run_id], [key])
+            source.check(RaggedCache(folder, "t"), [run_id], [key])
     assert len(source.calls) == 36
-    cache = RaggedCache(tmp_path, "t")
+    cache = RaggedCache(folder, "t")
     source.check(cache, RUNS, KEYS)
     assert len(source.calls) == 36
     # Those that were merged needn't be looked at, though they stay for who is reading them.
-    assert len(cache._heads) < len(names(tmp_path)) - holdings.MERGE_PARTS / 2
+    assert len(cache._heads) < len(place.names()) - holdings.MERGE_PARTS / 2
     monkeypatch.setattr(ragged, "KEEP_SECONDS", -1.0)
     source.change("run 0")
-    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
-    assert len(names(tmp_path)) < holdings.MERGE_PARTS
+    source.check(RaggedCache(folder, "t"), RUNS, KEYS)
+    assert len(place.names()) < holdings.MERGE_PARTS
     source.calls.clear()
-    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    source.check(RaggedCache(folder, "t"), RUNS, KEYS)
     assert not source.calls
 
 

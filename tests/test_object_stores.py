@@ -16,13 +16,13 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import dde
-from dde.cache import RaggedCache, cache_size, clear_cache, holdings, ragged
+from dde.cache import RaggedCache, cache_size, clear_cache, ragged
 from dde.cache.places import Place
 from dde.cli.app import app
 from dde.errors import DdeWarning
 from s3_server import counted_requests, running_s3
 from test_cache import make, opened
-from test_cache_parts import KEYS, RUNS, Source, fill_for_ever
+from test_cache_parts import KEYS, RUNS, Source, check_merging, fill_for_ever
 
 SECRET = "s3cr3t-of-a-test"
 
@@ -173,23 +173,7 @@ def test_writers_that_are_killed_show_nothing_half(bucket: str) -> None:
 
 
 def test_many_small_parts_become_few_and_the_old_ones_go(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Source()
-    url, place = f"{store}/c", Place(f"{store}/c")
-    for key in KEYS:
-        for run_id in RUNS:
-            source.check(RaggedCache(url, "t"), [run_id], [key])
-    cache = RaggedCache(url, "t")
-    source.check(cache, RUNS, KEYS)
-    assert len(source.calls) == 36
-    # Those that were merged needn't be looked at, though they stay for who is reading them.
-    assert len(cache._heads) < len(place.names()) - holdings.MERGE_PARTS / 2
-    monkeypatch.setattr(ragged, "KEEP_SECONDS", -1.0)
-    source.change("run 0")
-    source.check(RaggedCache(url, "t"), RUNS, KEYS)
-    assert len(place.names()) < holdings.MERGE_PARTS
-    source.calls.clear()
-    source.check(RaggedCache(url, "t"), RUNS, KEYS)
-    assert not source.calls
+    check_merging(f"{store}/c", monkeypatch)
 
 
 def test_what_is_not_whole_is_not_seen_and_goes_in_time(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,9 @@ FORMAT = 3
 _ENDING = ".zarr"
 _TIME = "%Y%m%dT%H%M%S%f"
 
+# 1 MB of steps.
+_DIGESTED_ROWS = 1 << 17
+
 
 @dataclass(frozen=True, eq=False)
 class Head:
@@ -128,10 +131,6 @@ def describe(
         tuple(notes),
         replaces,
     )
-
-
-# 1 MB of steps.
-_DIGESTED_ROWS = 1 << 17
 
 
 @lru_cache(4096)

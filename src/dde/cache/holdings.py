@@ -30,7 +30,7 @@ SMALL_BYTES = 16 << 20
 MERGE_PARTS = 24
 # Values that one merge takes, the smallest parts first: what is merged is written twice, and lies there twice for a
 # while. Of 100,000 runs that were read a thousand at a time, 256 MB merged every part, and took 41 s where 128 MB
-# left them and took 26 s.
+# left them and took 23 s.
 _MERGE_BYTES = 128 << 20
 # Values of a part that is made, large enough not to be merged again. A merge holds up to five times as much in memory,
 # of which a worker may have 1 GB.

@@ -7,9 +7,9 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from dde.cache.kept_files import cache_place
@@ -128,10 +128,11 @@ def runs_of(origin: Origin) -> Registry | SentRuns:
         registry = _LIVE.get(origin.key)
         if registry is not None:
             return registry
-        return _SENT.get(
-            origin.key,
-            lambda: SentRuns(origin.runs, *_sources(origin), origin.cache_dir),
-        )
+        sent = _SENT.get(origin.key)
+        if sent is None:
+            sent = SentRuns(origin.runs, *_sources(origin), origin.cache_dir)
+        _keep(_SENT, origin.key, sent)
+        return sent
 
 
 def reopened(origin: Origin) -> Registry:
@@ -143,30 +144,19 @@ def reopened(origin: Origin) -> Registry:
         When a source is gone, or is not what it was when the Dataset was opened.
     """
     with _LOCK:
-        registry = _LATEST.get(origin.key, lambda: _LIVE.get(origin.key) or _open(origin))
-        _LIVE[origin.key] = registry
+        registry = _LIVE.get(origin.key)
+        if registry is None:
+            registry = _LIVE[origin.key] = _open(origin)
+        _keep(_LATEST, origin.key, registry)
         return registry
 
 
-class _Latest(Generic[_Runs]):
-    """What was asked for lately, by key; what was not asked for in a while is forgotten."""
-
-    _KEPT = 8
-
-    def __init__(self) -> None:
-        self._latest: OrderedDict[str, _Runs] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._latest)
-
-    def get(self, key: str, make: Callable[[], _Runs]) -> _Runs:
-        """Return what is kept under a key, made where nothing is."""
-        if key not in self._latest:
-            self._latest[key] = make()
-        self._latest.move_to_end(key)
-        while len(self._latest) > self._KEPT:
-            self._latest.popitem(last=False)
-        return self._latest[key]
+def _keep(latest: OrderedDict[str, _Runs], key: str, runs: _Runs) -> None:
+    """Put what was asked for last behind all others, and forget those that were not asked for in a while."""
+    latest[key] = runs
+    latest.move_to_end(key)
+    while len(latest) > _KEPT:
+        latest.popitem(last=False)
 
 
 def _open(origin: Origin) -> Registry:
@@ -211,8 +201,9 @@ def _check(what: str, place: str, now: str, then: str) -> None:
 # Registries that are open in this process, by key; and the latest that were sent to it, which nothing else may hold
 # from one task to the next.
 _LIVE: WeakValueDictionary[str, Registry] = WeakValueDictionary()
-_LATEST: _Latest[Registry] = _Latest()
+_LATEST: OrderedDict[str, Registry] = OrderedDict()
 # Runs that were sent, by key; and what was sent of the registries that are open here.
-_SENT: _Latest[SentRuns] = _Latest()
+_SENT: OrderedDict[str, SentRuns] = OrderedDict()
 _ORIGINS: dict[int, Origin] = {}
+_KEPT = 8
 _LOCK = threading.RLock()

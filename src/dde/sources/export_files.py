@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, ClassVar, Literal, cast
@@ -104,7 +105,7 @@ class RunDigests:
             warnings.warn(conflict, ConflictWarning, stacklevel=3)
 
 
-class ExportFolder:
+class ExportFolder(ABC):
     """What stores of exported files have in common.
 
     Parameters
@@ -135,9 +136,24 @@ class ExportFolder:
         facts = [self.form, *("" if file is None else f"{file.path}|{file.identity}" for file in files)]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
+    @property
+    def conflicts(self) -> list[str]:
+        """What is contradictory about the runs, as sentences; the first of each is kept."""
+        return list(self._run_digests().conflicts)
+
+    def raw_run_count(self) -> int:
+        """Return how many runs there are; see `RawExport`."""
+        digests = self._run_digests()
+        digests.warn()
+        return len(digests.of_run)
+
     def has_history(self) -> bool:
         """Return whether training logs were exported at all; see `RawExport`."""
         return self._export().history is not None
+
+    @abstractmethod
+    def _run_digests(self) -> RunDigests:
+        """Return a digest of each run; kept while the files are the same."""
 
     def _export(self) -> Export:
         return find_export(self._connection, (self.form,))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.sources import export_tables as tables
-from dde.sources.export_files import ExportFile, ExportFolder
+from dde.sources.export_files import ExportFile, ExportFolder, RunDigests
 from dde.sources.json_text import dump_json, top_level_value
 from dde.sources.log_rows import (
     LOG_COLUMNS,
@@ -57,10 +57,8 @@ class ExportStore(ExportFolder):
         export = self._export()
         return list(_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
 
-    @property
-    def conflicts(self) -> list[str]:
-        """What is contradictory about the runs, as sentences; the first of each is kept."""
-        return list(tables.run_digests(self._export().runs).conflicts)
+    def _run_digests(self) -> RunDigests:
+        return tables.run_digests(self._export().runs)
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
@@ -107,12 +105,6 @@ class ExportStore(ExportFolder):
     def is_flat(self) -> bool:
         """Whether config and summary stand in one object; see `RawExport`."""
         return tables.is_flat(self._export().runs)
-
-    def raw_run_count(self) -> int:
-        """Return how many runs there are; see `RawExport`."""
-        digests = tables.run_digests(self._export().runs)
-        digests.warn()
-        return len(digests.of_run)
 
     def raw_runs(self) -> Iterator[RawRun]:
         """Yield every run with all that the export has of it; see `RawExport`."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.sources import jsonl_files as files
-from dde.sources.export_files import ExportFile, ExportFolder
+from dde.sources.export_files import ExportFile, ExportFolder, RunDigests
 from dde.sources.json_text import dump_json, load_json
 from dde.sources.log_rows import LOG_COLUMNS, empty_history, first_positions, ordered_history
 from dde.sources.protocols import History, RunRecord
@@ -46,10 +46,8 @@ class JsonlStore(ExportFolder):
         export = self._export()
         return list(_run_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
 
-    @property
-    def conflicts(self) -> list[str]:
-        """What is contradictory about the runs, as sentences; the first of each is kept."""
-        return list(files.run_digests(self._export().runs).conflicts)
+    def _run_digests(self) -> RunDigests:
+        return files.run_digests(self._export().runs)
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
@@ -95,12 +93,6 @@ class JsonlStore(ExportFolder):
     def is_flat(self) -> bool:
         """Whether config and summary stand in one object: never; see `RawExport`."""
         return False
-
-    def raw_run_count(self) -> int:
-        """Return how many runs there are; see `RawExport`."""
-        digests = files.run_digests(self._export().runs)
-        digests.warn()
-        return len(digests.of_run)
 
     def raw_runs(self) -> Iterator[RawRun]:
         """Yield every run with all that the export has of it; see `RawExport`."""
