@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import struct
 import subprocess
@@ -137,3 +138,23 @@ def test_kernels_can_be_left_out() -> None:
     )
     assert done.stdout.strip() == "None"
     assert library() is not None
+
+
+def test_the_table_of_powers_outlives_the_call_that_copies_it() -> None:
+    # MALLOC_PERTURB_ overwrites memory as soon as it is freed, so that a table copied from freed memory is garbage.
+    code = (
+        "import pyarrow as pa; from dde.native import library; from dde.sources.dict_text import parse_dicts;"
+        "assert library() is not None;"
+        "texts = [f\"{{'a': {x!r}}}\" for x in (0.1, 1/3, 1e-300, 1.7e308, 123456789.123456789)];"
+        "print(parse_dicts(pa.array(texts), ['a']).values[:, 0].tolist())"
+    )
+    if library() is None:
+        pytest.skip("the kernels are not compiled here")
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MALLOC_PERTURB_": "1"},
+    )
+    assert out.stdout.strip() == str([0.1, 1 / 3, 1e-300, 1.7e308, 123456789.123456789])

@@ -88,7 +88,10 @@ def library() -> ctypes.CDLL | None:
         _Pointer,
     )
     loaded.dde_fill.restype = ctypes.c_int32
-    loaded.dde_set_powers(address(_powers_of_five()))
+    # The kernels copy the table. Only a name keeps the array alive until the call returns: the address of a temporary
+    # one points to memory that is already free.
+    powers = _powers_of_five()
+    loaded.dde_set_powers(address(powers))
     return loaded
 
 
