@@ -5,13 +5,32 @@ from __future__ import annotations
 import math
 from functools import cache
 from itertools import combinations_with_replacement
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["STATISTICS", "bootstrap_interval", "summarize"]
+from dde.errors import UnknownNameError, near_names
+
+__all__ = [
+    "BOOTSTRAP_FROM",
+    "INTERVAL_METHODS",
+    "STATISTICS",
+    "IntervalMethod",
+    "bootstrap_interval",
+    "summarize",
+    "t_interval",
+]
 
 Float64 = npt.NDArray[np.float64]
+
+#: How an interval of a mean is made; see :func:`summarize`.
+IntervalMethod = Literal["auto", "t", "bootstrap"]
+#: Values of :data:`IntervalMethod`.
+INTERVAL_METHODS: tuple[str, ...] = get_args(IntervalMethod)
+
+#: Members from which "auto" takes the bootstrap; below, it takes Student's t.
+BOOTSTRAP_FROM = 10
 
 #: Statistics of :func:`summarize`, in order.
 STATISTICS = ("mean", "count", "std", "sem", "low", "high")
@@ -22,7 +41,12 @@ _EXACT, _DRAWN = 6, 2_000
 _BLOCK = 4_000_000
 
 
-def summarize(values: Float64, required: npt.NDArray[np.int64], interval: float | None) -> Float64:
+def summarize(
+    values: Float64,
+    required: npt.NDArray[np.int64],
+    interval: float | None,
+    method: IntervalMethod = "auto",
+) -> Float64:
     """Return statistics over the last dimension.
 
     Parameters
@@ -32,19 +56,34 @@ def summarize(values: Float64, required: npt.NDArray[np.int64], interval: float 
     required : int64 array, broadcastable to ``values.shape[:-1]``
         Members that must have a value, for there to be any statistic.
     interval : float or None
-        Share of the bootstrap distribution of the mean between low and high; None leaves both NaN.
+        Confidence level of the interval of the mean, between 0 and 1; None leaves both bounds NaN.
+    method : {"auto", "t", "bootstrap"}, default "auto"
+        ``"t"`` is Student's t, see :func:`t_interval`; ``"bootstrap"`` is the percentile bootstrap, see
+        :func:`bootstrap_interval`. ``"auto"`` decides cell by cell, by the number of members that have a value
+        there: Student's t below 10 (:data:`BOOTSTRAP_FROM`), the bootstrap from 10 on.
 
     Returns
     -------
     (..., 6) float64 array
-        :data:`STATISTICS`. The count is there always; the others are NaN where it is less than required, and
-        those of spread where it is less than two.
+        :data:`STATISTICS`, in the units of `values` except for the count. The count is there always; the others are
+        NaN where it is less than required, and those of spread where it is less than two. The bounds are both the
+        mean where all members are equal.
+
+    Raises
+    ------
+    UnknownNameError
+        When `method` is none of the three.
 
     Examples
     --------
-    >>> summarize(np.array([[1.0, 2.0, 3.0]]), np.array([3]), None)[0, :4].round(3).tolist()
-    [2.0, 3.0, 1.0, 0.577]
+    >>> summarize(np.array([[1.0, 2.0, 3.0]]), np.array([3]), 0.95)[0].round(3).tolist()
+    [2.0, 3.0, 1.0, 0.577, -0.484, 4.484]
     """
+    if method not in INTERVAL_METHODS:
+        raise UnknownNameError(
+            f"method={method!r} names no interval of a mean, so there are no bounds to compute."
+            f"{near_names(str(method), INTERVAL_METHODS)} Pass {', '.join(map(repr, INTERVAL_METHODS))}."
+        )
     some = ~np.isnan(values)
     count = some.sum(axis=-1)
     out = np.full((*count.shape, len(STATISTICS)), np.nan)
@@ -58,20 +97,74 @@ def summarize(values: Float64, required: npt.NDArray[np.int64], interval: float 
     out[enough, 0] = mean
     several = n > 1
     squares = np.where(there, (kept - mean[:, None]) ** 2, 0.0).sum(axis=-1)
+    # The mean of equal numbers may differ from them in its last bit, which is no spread.
+    constant = np.where(there, kept, np.inf).min(axis=-1) == np.where(there, kept, -np.inf).max(axis=-1)
+    squares[constant] = 0.0
     std = np.full(len(mean), np.nan)
     std[several] = np.sqrt(squares[several] / (n[several] - 1))
+    sem = std / np.sqrt(n)
     out[enough, 2] = std
-    out[enough, 3] = std / np.sqrt(n)
+    out[enough, 3] = sem
     if interval is not None:
         bounds = np.full((len(mean), 2), np.nan)
+        by_t = several & (constant | (method == "t") | ((method == "auto") & (n < BOOTSTRAP_FROM)))
+        bounds[by_t] = t_interval(mean[by_t], sem[by_t], n[by_t], interval)
+        drawn = np.flatnonzero(several & ~by_t)
         # Cells differ in which members have a value, but in few ways.
-        patterns, which = np.unique(there, axis=0, return_inverse=True)
+        patterns, which = np.unique(there[drawn], axis=0, return_inverse=True)
         for k, pattern in enumerate(patterns):
-            if pattern.sum() > 1:
-                here = np.flatnonzero(which == k)
-                bounds[here] = bootstrap_interval(kept[np.ix_(here, np.flatnonzero(pattern))], interval)
+            here = drawn[which == k]
+            bounds[here] = bootstrap_interval(kept[np.ix_(here, np.flatnonzero(pattern))], interval)
         out[enough, 4:] = bounds
     return out
+
+
+def t_interval(mean: Float64, sem: Float64, n: npt.NDArray[np.int64], interval: float) -> Float64:
+    """Return the confidence interval of a mean by Student's t distribution.
+
+    Parameters
+    ----------
+    mean : (cell,) float64 array
+        Means of the samples.
+    sem : (cell,) float64 array
+        Standard errors of the means, in the same units: the standard deviation (of a sample: n - 1), divided by
+        the square root of n.
+    n : (cell,) int64 array
+        Sizes of the samples.
+    interval : float
+        Confidence level, between 0 and 1.
+
+    Returns
+    -------
+    (cell, 2) float64 array
+        Low and high, in the units of `mean`; NaN where a sample has one member.
+
+    Notes
+    -----
+    The bounds are ``mean ± t(n - 1) * sem``, where ``t(n - 1)`` is the quantile of Student's t distribution with
+    n - 1 degrees of freedom at ``(1 + interval) / 2``: 12.71, 4.30, 2.78 for two, three and five members at 95 %.
+    They cover the true mean of independent normal samples with that probability at any n [1]_.
+
+    References
+    ----------
+    .. [1] Student (1908), The probable error of a mean. Biometrika 6 (1), 1-25. doi:10.1093/biomet/6.1.1
+
+    Examples
+    --------
+    >>> t_interval(np.array([2.0]), np.array([0.5]), np.array([3]), 0.95).round(3).tolist()
+    [[-0.151, 4.151]]
+    """
+    if not len(mean):
+        return np.empty((0, 2))
+    # Imported where it is needed: opening needs none of it.
+    from scipy.special import stdtrit
+
+    sizes, which = np.unique(n, return_inverse=True)
+    quantile = np.full(len(sizes), np.nan)
+    several = sizes > 1
+    quantile[several] = stdtrit(sizes[several] - 1.0, (1.0 + interval) / 2.0)
+    half = quantile[which] * sem
+    return np.stack([mean - half, mean + half], axis=-1)
 
 
 def bootstrap_interval(values: Float64, interval: float) -> Float64:
@@ -87,8 +180,19 @@ def bootstrap_interval(values: Float64, interval: float) -> Float64:
     Returns
     -------
     (cell, 2) float64 array
-        Low and high. Of three members at 0.95 they are the least and the largest one, each of which alone makes
-        3.7 % of the resamples. Up to six members the distribution is exact; beyond, it is drawn with a fixed seed.
+        Low and high, in the units of `values`.
+
+    Notes
+    -----
+    Low and high are the ``(1 - interval) / 2`` and ``(1 + interval) / 2`` quantiles of the means of all resamples
+    with replacement [1]_. Up to six members the distribution is exact; beyond, 2,000 resamples are drawn with a
+    fixed seed. The interval is too narrow for few members: where 95 % is claimed, it covers the mean of a normal
+    distribution in about 50 % of samples of two, 75 % of three (of which it is the range), 84 % of five, 90 % of ten
+    and 93 % of thirty.
+
+    References
+    ----------
+    .. [1] Efron and Tibshirani (1993), An Introduction to the Bootstrap. Chapman & Hall, chapter 13.
 
     Examples
     --------
