@@ -18,6 +18,7 @@ __all__ = [
     "TASKS_WITHOUT_UNCONDITIONAL",
     "Metric",
     "MetricKind",
+    "lacks_entry",
     "log_metric",
     "parse_metric",
     "perplexity_metric",
@@ -126,6 +127,49 @@ SUMMARY_ONLY_ENTRIES: tuple[str, ...] = ("correct_logit", "correct_logit_per_tok
 
 #: Tasks whose answers are not normalised by an unconditional probability: the tables lack those entries.
 TASKS_WITHOUT_UNCONDITIONAL: tuple[str, ...] = ("boolq", "winogrande")
+
+# Entries that the tables lack, by size: three versions of the evaluation code ran.
+_LACKING: dict[str, frozenset[str]] = {
+    **dict.fromkeys("4M 6M 8M 10M 14M 16M 20M 60M 90M".split(), frozenset({"bits_per_byte_corr"})),
+    **dict.fromkeys(
+        "150M 300M 530M 750M".split(),
+        frozenset(
+            {
+                "acc_per_byte",
+                "no_answer",
+                "sum_logits_corr",
+                "logits_per_token_corr",
+                "logits_per_char_corr",
+                "logits_per_byte_corr",
+                "bits_per_byte_corr",
+                "predicted_index_per_byte",
+            }
+        ),
+    ),
+}
+
+
+def lacks_entry(params: str, task: str, entry: str) -> bool:
+    """Return whether the train shards of the suite lack an entry for a size and task.
+
+    Parameters
+    ----------
+    params : str
+        Nominal size (``"150M"``).
+    task : str
+        Task of the train shards (``"boolq"``, ``"mmlu_anatomy"``).
+    entry : str
+        Entry of the evaluation (``"acc_per_byte"``).
+
+    Examples
+    --------
+    >>> lacks_entry("150M", "piqa", "acc_per_byte"), lacks_entry("1B", "boolq", "acc_uncond")
+    (True, True)
+    >>> lacks_entry("4M", "piqa", "acc_per_byte")
+    False
+    """
+    return ("uncond" in entry and task in TASKS_WITHOUT_UNCONDITIONAL) or entry in _LACKING.get(params, ())
+
 
 _HIGHER = ("acc", "correct_prob", "uncond_correct_prob", "margin", "norm_correct_prob", "primary_metric")
 _NATS = ("sum_logits", "logits_per", "correct_logit")

@@ -29,6 +29,9 @@ __all__ = ["Readers"]
 # Stands between the parts of a compound key; occurs in no task, entry or metric.
 _SEPARATOR = "|"
 
+# Raised whenever the same rows of tables make other values.
+_VALUES = 2
+
 
 @dataclass
 class Readers:
@@ -155,7 +158,7 @@ class Readers:
             whole = tables.whole_tasks([by_name[n] for n in dict.fromkeys([*names, *by_name])])
             return tables.evaluations([by_label[x] for x in labels], whole)
 
-        version = f"{tables.fingerprint}-{tables.on_error}"
+        version = f"{tables.fingerprint}-{tables.on_error}-{_VALUES}"
         rows = cache.read(
             list(by_label),
             [version] * len(by_label),

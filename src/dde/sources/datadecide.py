@@ -29,9 +29,10 @@ from dde.names import (
 from dde.sources.connection import redact
 from dde.sources.dict_tables import DictTable
 from dde.sources.evaluation_tables import EvaluationTable, OnError, WideTable
+from dde.sources.macro_table import MacroTable
 from dde.sources.protocols import History
 from dde.sources.row_index import IndexHead, RowIndex
-from dde.sources.table_files import FileKinds, TableFile, find_table_files, missing_shards
+from dde.sources.table_files import FileKinds, TableFile, TableKind, find_table_files, missing_shards
 
 __all__ = ["Catalog", "DataDecide", "IndexKeeper"]
 
@@ -152,10 +153,18 @@ class DataDecide:
             of_kind = [f for f in files if f.kind == kind and kind in wanted]
             if of_kind:
                 self.set_aside += [f"{name}: missing" for name in missing_shards(of_kind)]
-                table = DictTable if kind in ("raw", "macro") else WideTable
-                self._tables.append(table(of_kind, on_error))
+                self._tables.append(self._table(kind, of_kind))
         self._catalog: Catalog | None = None
         self._keeper: IndexKeeper | None = None
+
+    def _table(self, kind: TableKind, files: list[TableFile]) -> EvaluationTable:
+        if kind == "raw":
+            return DictTable(files, self.on_error)
+        if kind == "macro":
+            # Shards come before the averages of them.
+            shards = next((t for t in self._tables if isinstance(t, DictTable)), None)
+            return MacroTable(files, self.on_error, shards)
+        return WideTable(files, self.on_error)
 
     def __repr__(self) -> str:
         return f"DataDecide({self.description!r}, layout={self.layout!r})"

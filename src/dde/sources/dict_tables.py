@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from dde.names import (
     TASKS_WITHOUT_UNCONDITIONAL,
     Base,
     Metric,
+    ModelSize,
     task_metric,
 )
 from dde.sources.dict_text import parse_dict_row, parse_dicts_into
@@ -36,6 +39,9 @@ class DictTable(EvaluationTable):
     """
 
     reads_tasks_whole = True
+
+    # Entries of the sizes that were looked at, by size and task; replaced, never changed.
+    _entries_at: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType({})
 
     def metrics(self) -> list[Metric]:
         """Return every entry of every task; `mmlu_average` when the table has all 57 subjects."""
@@ -71,20 +77,50 @@ class DictTable(EvaluationTable):
         groups = np.unique(np.searchsorted(index.group_starts, first, side="right") - 1)
         near = np.concatenate([np.arange(index.group_starts[g], index.group_starts[g + 1]) for g in groups])
         _, at = np.unique(np.stack([size[near], index.task[near]]), axis=1, return_index=True)
-        rows = np.sort(near[at])
         present: set[str] = set()
 
-        def use(numbers: Int64, table: pa.Table) -> None:
+        def use(row: int, text: str) -> None:
+            try:
+                present.update(parse_dict_row(text))
+            except ValueError as error:
+                self._malformed(row, str(error))
+
+        self._each_text(np.sort(near[at]), use)
+        return [e for e in ENTRIES if e in present] + sorted(present.difference(ENTRIES))
+
+    def entries_at(self, size: ModelSize) -> Mapping[str, frozenset[str]]:
+        """Return the entries that the rows of a size hold, by task, as the first row of each task has them.
+
+        Reads one row of each task, once. Tasks whose first row can't be read are not among them: the row is
+        reported when its values are asked for.
+        """
+        if size.name not in self._entries_at:
+            index = self.index
+            is_size = np.array([b.size == size for b in index.bases] + [False])[index.base]
+            rows = np.flatnonzero(is_size & (index.task >= 0))
+            _, first = np.unique(index.task[rows], return_index=True)
+            found: dict[str, frozenset[str]] = {}
+
+            def use(row: int, text: str) -> None:
+                with suppress(ValueError):
+                    if entries := frozenset(parse_dict_row(text)):
+                        # There are few sets of entries: equal ones are one object, also in a pickle.
+                        found[index.tasks[index.task[row]]] = next((e for e in found.values() if e == entries), entries)
+
+            self._each_text(np.sort(rows[first]), use)
+            self._entries_at = {**self._entries_at, size.name: found}
+        return self._entries_at[size.name]
+
+    def _each_text(self, rows: Int64, use: Callable[[int, str], None]) -> None:
+        """Read the texts of `rows`; `use` gets the number of each and its text, "" where there is none."""
+
+        def use_batch(numbers: Int64, table: pa.Table) -> None:
             inside = np.flatnonzero(np.isin(numbers, rows))
             texts = table["metrics"].take(pa.array(inside)).to_pylist()
             for row, text in zip(numbers[inside].tolist(), texts, strict=True):
-                try:
-                    present.update(parse_dict_row(text or ""))
-                except ValueError as error:
-                    self._malformed(row, str(error))
+                use(row, text or "")
 
-        self._each_batch(rows.astype(np.int64), ["metrics"], use)
-        return [e for e in ENTRIES if e in present] + sorted(present.difference(ENTRIES))
+        self._each_batch(rows.astype(np.int64), ["metrics"], use_batch)
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
         """Return the observations; reads only the row groups that hold the runs and tasks asked for."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dde.names import MMLU_SUBJECTS, PLAIN_TASKS, Base
+from dde.names import MMLU_SUBJECTS, PLAIN_TASKS, Base, lacks_entry
 from dde.tutorial.checkpoints import BaseCheckpoints, checkpoints_of, evaluation_grid
 from dde.tutorial.curves import base_loss, evaluations, perplexities, question_luck, random_stream, task_loss
 from dde.tutorial.tasks import ENTRY_INDEX, RAW_ENTRIES, RAW_TASKS
@@ -21,29 +21,11 @@ Floats = npt.NDArray[np.float64]
 MACRO_TASKS: tuple[str, ...] = (*PLAIN_TASKS[:5], "mmlu", "olmes_10_macro_avg", *PLAIN_TASKS[5:])
 
 _SUBJECT_ROWS = np.array([RAW_TASKS.index(name) for name in MMLU_SUBJECTS])
-_LACKING = {
-    "small": frozenset({"bits_per_byte_corr"}),
-    "middle": frozenset(
-        {
-            "acc_per_byte",
-            "no_answer",
-            "sum_logits_corr",
-            "logits_per_token_corr",
-            "logits_per_char_corr",
-            "logits_per_byte_corr",
-            "bits_per_byte_corr",
-            "predicted_index_per_byte",
-        }
-    ),
-    "large": frozenset[str](),
-}
 
 
 def entries_of(base: Base) -> tuple[str, ...]:
     """Return the entries that evaluations of this size have: three versions of the evaluation code ran."""
-    n = base.size.n_params
-    lacking = _LACKING["small" if n < 1e8 else "middle" if n < 1e9 else "large"]
-    return tuple(entry for entry in RAW_ENTRIES if entry not in lacking)
+    return tuple(entry for entry in RAW_ENTRIES if not lacks_entry(base.size.name, "", entry))
 
 
 @dataclass(frozen=True)
