@@ -96,7 +96,7 @@ def _read_tables(
     if tables is None:
         return
     number = [i for i, r in enumerate(run_ids) if r in registry.checkpoint_steps]
-    held = [m for m in metrics if m.kind != "log" and tables.holds(m)]
+    held = [m for m in metrics if tables.holds(m)]
     if not number or not held:
         return
     bases = [registry.bases[run_ids[i]] for i in number]

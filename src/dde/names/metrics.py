@@ -332,13 +332,21 @@ _ENTRY_SET = frozenset(ENTRIES)
 def wide_column_metric(column: str) -> Metric | None:
     """Return the metric that a column of the parsed wide table holds, or None for a detail of model or recipe.
 
+    The column `lr_at_step` is the learning rate at the row's step, as logs of post-training runs have it under
+    `learning_rate`: one metric. The columns `total_tokens`, `total_steps` and `true_model_size` repeat nominal figures
+    of the schedule in every row and are no metrics; the metric `total_tokens` is the counter of a training log.
+
     Examples
     --------
     >>> wide_column_metric("dolma_common-crawl-valppl").name
     'dolma_common_crawl_valppl'
-    >>> wide_column_metric("d_model") is None
+    >>> wide_column_metric("lr_at_step") == log_metric("learning_rate")
+    True
+    >>> wide_column_metric("d_model") is None and wide_column_metric("total_tokens") is None
     True
     """
+    if column == "lr_at_step":
+        return log_metric("learning_rate")
     match = _PPL_COLUMN.fullmatch(column)
     if match is not None:
         name = match["set"]
@@ -372,9 +380,6 @@ def parse_metric(name: str) -> Metric:
     metric = wide_column_metric(name)
     if metric is not None:
         return metric
-    for key, renamed in _LOG_NAMES.items():
-        if name == renamed:
-            return log_metric(key)
     return log_metric(name)
 
 
