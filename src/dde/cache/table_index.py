@@ -81,6 +81,7 @@ class TableIndexCache:
                     tuple(bases[at] for at in table["bases"]),
                     tuple(table["tasks"]),
                     {reason: int(count) for reason, count in table["left_out"]},
+                    tuple(table["lacking"]),
                 )
                 for table in told["tables"]
             ]
@@ -121,6 +122,7 @@ class TableIndexCache:
                     "bases": [number[b] for b in index.bases],
                     "tasks": list(index.tasks),
                     "left_out": [[reason, count] for reason, count in index.left_out.items()],
+                    "lacking": list(index.lacking),
                 }
                 for index in indexes
             ],

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from dde.errors import UnknownNameError, near_names
+from dde.errors import UnknownNameError, near_names, warn_caller
 from dde.names import DEFAULT_METRICS, Metric, log_metric, parse_metric, task_metric
 from dde.relations.registry import Registry
+from dde.sources.datadecide import DataDecide
 
-__all__ = ["available_metrics", "choose_metrics"]
+__all__ = ["available_metrics", "choose_metrics", "metrics_without_source"]
 
 
 def available_metrics(registry: Registry) -> dict[str, Metric]:
@@ -38,9 +39,51 @@ def choose_metrics(registry: Registry, metrics: str | Iterable[str] | None) -> l
     ------
     UnknownNameError
         When neither store holds a requested metric; lists near names.
+
+    Warns
+    -----
+    DdeWarning
+        When no pretraining table holds some of them, which are default metrics.
     """
-    if metrics is None:
-        return list(DEFAULT_METRICS)
+    chosen = list(DEFAULT_METRICS) if metrics is None else _named(registry, metrics)
+    absent = getattr(registry.tables, "absent_metrics", ())
+    names = [m.name for m in chosen if m in absent]
+    if registry.tables is not None and names:
+        missing = "".join(f"; {s}" for s in registry.tables.set_aside if s.endswith(": missing"))
+        warn_caller(
+            f"no pretraining table holds {len(names)} of the {len(chosen)} metrics ({', '.join(names[:3])}"
+            f"{', ...' if len(names) > 3 else ''}){missing}. All their cells of pretraining runs are NaN. "
+            "Add the tables that hold them, or choose other metrics with metrics=."
+        )
+    return chosen
+
+
+def metrics_without_source(registry: Registry, metrics: Iterable[Metric]) -> str:
+    """Return how many of the metrics no source holds and which, as an attribute has it; "" where each has a source.
+
+    Reads no metrics. The default metrics exist in every Dataset, so some may have no source: the training loss
+    without a store of post-training runs, perplexities without the table of them.
+
+    Parameters
+    ----------
+    registry : Registry
+    metrics : iterable of Metric
+    """
+    tables, store = registry.tables, registry.store
+    names = []
+    # Any other metric is chosen because a source holds it.
+    for metric in (m for m in metrics if m in DEFAULT_METRICS):
+        if store is not None and metric.kind != "perplexity":
+            continue
+        if tables is None or (
+            tables.lacks_default(metric) if isinstance(tables, DataDecide) else not tables.holds(metric)
+        ):
+            names.append(metric.name)
+    return f"metrics that no source holds, all NaN: {len(names)} ({', '.join(names)})" if names else ""
+
+
+def _named(registry: Registry, metrics: str | Iterable[str]) -> list[Metric]:
+    """Return the metrics that names, aliases and globs mean."""
     wanted = [metrics] if isinstance(metrics, str) else list(metrics)
     default = {m.name: m for m in DEFAULT_METRICS}
     known: dict[str, Metric] | None = None

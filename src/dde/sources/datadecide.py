@@ -17,6 +17,7 @@ import pandas as pd
 
 from dde.errors import SourceError, UnknownNameError, near_names
 from dde.names import (
+    DEFAULT_METRICS,
     ENTRIES,
     Base,
     Metric,
@@ -35,6 +36,13 @@ from dde.sources.row_index import IndexHead, RowIndex
 from dde.sources.table_files import FileKinds, TableFile, TableKind, find_table_files, missing_shards
 
 __all__ = ["Catalog", "DataDecide", "IndexKeeper"]
+
+# Tables of the raw layout, by the files of the published suite that hold them.
+_PUBLISHED: dict[TableKind, str] = {
+    "raw": "evaluation shards (DataDecide-eval-results/data/train-*.parquet)",
+    "macro": "macro averages (DataDecide-eval-results/data/macro_avg-*.parquet)",
+    "perplexity": "perplexity table (DataDecide-ppl-results/data/train-*.parquet)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +150,18 @@ class DataDecide:
                 f"pretraining runs to open.{found}{hint} Expected are parquet files with the columns params, data, "
                 "seed, step and either task and metrics, or metric columns."
             )
-        #: Tables that were found but are not read, each with the reason.
-        self.set_aside = aside + [
+        self._set_aside = aside + [
             f"{f.path}: the {layout} tables are read instead" for f in files if f.kind not in wanted
         ]
+        if layout == "raw":
+            self._set_aside += [f"{what}: missing" for kind, what in _PUBLISHED.items() if kind not in kinds]
         self.layout = layout
         self.on_error = on_error
         self._tables: list[EvaluationTable] = []
         for kind in ("wide", "raw", "perplexity", "macro"):
             of_kind = [f for f in files if f.kind == kind and kind in wanted]
             if of_kind:
-                self.set_aside += [f"{name}: missing" for name in missing_shards(of_kind)]
+                self._set_aside += [f"{name}: missing" for name in missing_shards(of_kind)]
                 self._tables.append(self._table(kind, of_kind))
         self._catalog: Catalog | None = None
         self._keeper: IndexKeeper | None = None
@@ -194,6 +203,23 @@ class DataDecide:
             for reason, count in table.left_out.items():
                 total[reason] = total.get(reason, 0) + count
         return total
+
+    @property
+    def set_aside(self) -> list[str]:
+        """Tables and shards that are not read, each with the reason, and how many default metrics no table holds."""
+        if not self.absent_metrics:
+            return list(self._set_aside)
+        names = ", ".join(m.name for m in self.absent_metrics)
+        return [
+            *self._set_aside,
+            f"default metrics that no pretraining table holds: {len(self.absent_metrics)} ({names})",
+        ]
+
+    @property
+    def absent_metrics(self) -> list[Metric]:
+        """Evaluations and perplexities among the default metrics that no table holds; reads no metrics."""
+        self.catalog()
+        return [m for m in DEFAULT_METRICS if m.kind != "log" and all(table.lacks_default(m) for table in self._tables)]
 
     @property
     def conflicts(self) -> list[str]:
@@ -252,6 +278,11 @@ class DataDecide:
     def holds(self, metric: Metric) -> bool:
         """Return whether some table may hold the metric."""
         return self._holder(metric) is not None
+
+    def lacks_default(self, metric: Metric) -> bool:
+        """Return whether no table holds one of the default metrics; opens no file once the catalog is there."""
+        self.catalog()
+        return all(table.lacks_default(metric) for table in self._tables)
 
     def read_together(self, metric: Metric, others: Iterable[Metric]) -> list[Metric]:
         """Return the metric with those of the others that are read along with it at little cost.

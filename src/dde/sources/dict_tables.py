@@ -62,6 +62,10 @@ class DictTable(EvaluationTable):
             return self._task_set.issuperset(MMLU_SUBJECTS)
         return metric.task in self._task_set
 
+    def lacks_default(self, metric: Metric) -> bool:
+        """Return whether the table does not have the task of one of the default metrics."""
+        return not self.holds(metric)
+
     @cached_property
     def _task_set(self) -> frozenset[str]:
         return frozenset(self.tasks)

@@ -84,7 +84,12 @@ class EvaluationTable(ABC):
             else:
                 head = self._head
                 self._index = RowIndex(
-                    tuple(self.files), bases=head.bases, tasks=head.tasks, left_out=head.left_out, **kept
+                    tuple(self.files),
+                    bases=head.bases,
+                    tasks=head.tasks,
+                    left_out=head.left_out,
+                    lacking=head.lacking,
+                    **kept,
                 )
         return self._index
 
@@ -104,6 +109,10 @@ class EvaluationTable(ABC):
     @abstractmethod
     def holds(self, metric: Metric) -> bool:
         """Return whether the table may hold a metric; reads none."""
+
+    @abstractmethod
+    def lacks_default(self, metric: Metric) -> bool:
+        """Return whether the table does not hold one of the default metrics; opens no file once the index is there."""
 
     @abstractmethod
     def metrics(self) -> list[Metric]:
@@ -202,7 +211,12 @@ class WideTable(EvaluationTable):
 
     def holds(self, metric: Metric) -> bool:
         """Return whether the table has the metric's column."""
-        return metric.name in self.columns
+        column = self.columns.get(metric.name)
+        return column is not None and wide_column_metric(column) == metric
+
+    def lacks_default(self, metric: Metric) -> bool:
+        """Return whether the table has no column of one of the default metrics."""
+        return metric.name in self.head.lacking
 
     def metrics(self) -> list[Metric]:
         """Return a metric for each column that holds one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dde.errors import near_names
-from dde.names import RECIPES, SEEDS, SIZES, Base, find_recipe, find_seed, find_size
+from dde.names import (
+    DEFAULT_METRICS,
+    RECIPES,
+    SEEDS,
+    SIZES,
+    Base,
+    find_recipe,
+    find_seed,
+    find_size,
+    wide_column_metric,
+)
 from dde.sources.table_files import TableFile, open_parquet
 
 __all__ = ["IndexHead", "RowIndex", "read_row_index"]
@@ -27,6 +37,7 @@ class IndexHead:
     bases: tuple[Base, ...]
     tasks: tuple[str, ...]
     left_out: dict[str, int]
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,9 @@ class RowIndex:
         File of each row group.
     left_out : mapping of str to int
         Rows that can't be used, by reason.
+    lacking : tuple of str
+        Names of the default metrics that the table has no column for. In a table with a column of texts they lie
+        in these.
     """
 
     files: tuple[TableFile, ...]
@@ -64,6 +78,7 @@ class RowIndex:
     group_starts: npt.NDArray[np.int64]
     group_files: npt.NDArray[np.int32]
     left_out: dict[str, int]
+    lacking: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.base)
@@ -71,7 +86,7 @@ class RowIndex:
     @property
     def head(self) -> IndexHead:
         """What it says of the table as a whole."""
-        return IndexHead(self.bases, self.tasks, self.left_out)
+        return IndexHead(self.bases, self.tasks, self.left_out, self.lacking)
 
 
 def read_row_index(files: Sequence[TableFile]) -> RowIndex:
@@ -79,11 +94,13 @@ def read_row_index(files: Sequence[TableFile]) -> RowIndex:
     left_out: Counter[str] = Counter()
     tables: list[pa.Table] = []
     starts, group_files = [0], []
+    columns: dict[str, None] = {}
     for number, file in enumerate(files):
         # Names are few and repeat: as codes they take a tenth of the time, and of the memory.
         with open_parquet(file, read_dictionary=_NAMES) as parquet:
             keys = [c for c in ("params", "data", "seed", "step", "task") if c in parquet.schema_arrow.names]
             tables.append(parquet.read(columns=keys))
+            columns.update(dict.fromkeys(parquet.schema_arrow.names))
             for group in range(parquet.num_row_groups):
                 starts.append(starts[-1] + parquet.metadata.row_group(group).num_rows)
                 group_files.append(number)
@@ -123,7 +140,13 @@ def read_row_index(files: Sequence[TableFile]) -> RowIndex:
         np.array(starts, np.int64),
         np.array(group_files, np.int32),
         dict(left_out),
+        _lacking(columns),
     )
+
+
+def _lacking(columns: Iterable[str]) -> tuple[str, ...]:
+    held = {m.name for m in map(wide_column_metric, columns) if m is not None}
+    return tuple(m.name for m in DEFAULT_METRICS if m.name not in held)
 
 
 def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
