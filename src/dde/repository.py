@@ -21,7 +21,7 @@ from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
 from dde.relations.selection import filter_runs, matches, select_bases
 from dde.relations.treatments import PRETRAINING
-from dde.sources.connection import redact
+from dde.sources.connection import absolute_path, redact
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb_store import WandBStore
@@ -72,7 +72,7 @@ class RunRepository:
                     f"tokens_per_sequence={value!r} is no positive number, so no run can be placed by it. "
                     "Pass a number such as 712, or a mapping of run id or run type to one."
                 )
-        self.cache_dir = cache_dir
+        self.cache_dir = None if cache_dir is None else absolute_path(cache_dir)
         self.pretraining_source = dd
         self.posttraining_source = wandb_store
         self._parents = dict(parents or {})

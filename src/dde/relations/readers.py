@@ -16,6 +16,7 @@ from dde.cache.kept_files import cache_place
 from dde.errors import ConflictWarning
 from dde.names import Base, Metric
 from dde.relations.positions import COUNTER, HELD_ROWS
+from dde.sources.connection import redact
 from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import History, PosttrainingSource, RunRecord
 
@@ -56,7 +57,7 @@ class Readers:
         tables = self.tables
         if tables is None:
             return Catalog((), np.empty(0, np.int32), np.empty(0, np.int64))
-        folder = self._folder("index", tables.description)
+        folder = self._folder("index", tables)
         if folder is not None and isinstance(tables, DataDecide):
             from dde.cache.table_index import TableIndexCache
 
@@ -123,7 +124,7 @@ class Readers:
         if store is None or self.cache_dir is None:
             return None
         fingerprint = getattr(store, "fingerprint", "")
-        folder = self._folder("runs", store.description) if fingerprint else None
+        folder = self._folder("runs", store) if fingerprint else None
         if folder is None:
             return None
         from dde.relations.run_index import RunIndex
@@ -214,28 +215,30 @@ class Readers:
 
     @cached_property
     def _tables_cache(self) -> RaggedCache | None:
-        return self._cache("tables", self.tables.description if self.tables else "")
+        return self._cache("tables", self.tables)
 
     @cached_property
     def _history_cache(self) -> RaggedCache | None:
-        return self._cache("history", self.store.description if self.store else "")
+        return self._cache("history", self.store)
 
     @cached_property
     def _summary_cache(self) -> RaggedCache | None:
-        return self._cache("summaries", self.store.description if self.store else "")
+        return self._cache("summaries", self.store)
 
-    def _cache(self, kind: str, description: str) -> RaggedCache | None:
-        folder = self._folder(kind, description)
-        if folder is None:
+    def _cache(self, kind: str, source: DataDecide | PosttrainingSource | None) -> RaggedCache | None:
+        folder = self._folder(kind, source)
+        if folder is None or source is None:
             return None
         from dde.cache import RaggedCache
         from dde.cache.maintenance import KINDS
 
-        return RaggedCache(folder, f"{KINDS[kind]} of {description}")
+        return RaggedCache(folder, f"{KINDS[kind]} of {source.description}")
 
-    def _folder(self, kind: str, description: str) -> Place | None:
+    def _folder(self, kind: str, source: DataDecide | PosttrainingSource | None) -> Place | None:
         """Return where the cache of a source is; None where nothing is kept."""
-        return cache_place(self.cache_dir, kind, description)
+        if source is None:
+            return None
+        return cache_place(self.cache_dir, kind, redact(getattr(source, "location", "") or source.description))
 
 
 # What sources reported of their runs, once in a process, whether they were read or kept.

@@ -15,7 +15,7 @@ from urllib.parse import unquote, unquote_plus
 
 from dde.errors import SourceError
 
-__all__ = ["CONNECTION_VARIABLE", "Connection", "redact"]
+__all__ = ["CONNECTION_VARIABLE", "Connection", "absolute_path", "redact"]
 
 #: Environment variable in which a worker finds a DSN with its password.
 CONNECTION_VARIABLE = "DDE_DB_CONNECTION"
@@ -83,9 +83,8 @@ class Connection:
         full = _POSTGRES_URL.sub(r"\g<scheme>://", text, count=1) if self.kind == "postgres" else text
         self.redacted, secrets = _split(full)
         self._has_secret = bool(secrets)
-        is_local = self.kind == "files" and not _URL.match(full) and "::" not in full
         # Shown as it was given, but read from where it was given: a worker has another working directory.
-        self._folder = os.path.abspath(os.path.expanduser(full)) if is_local else ""
+        self._folder = absolute_path(full) if self.kind == "files" and not _is_url(full) else ""
         if secrets:
             _FULL[self.redacted] = full
 
@@ -106,6 +105,11 @@ class Connection:
 
     def __setstate__(self, state: _State) -> None:
         self.kind, self.redacted, self._folder, self._has_secret = state
+
+    @property
+    def location(self) -> str:
+        """The connection without its credentials; a local path in full."""
+        return self._folder or self.redacted
 
     @property
     def lost_secret(self) -> bool:
@@ -137,6 +141,25 @@ class Connection:
         for secret in sorted((s for s in secrets if s), key=len, reverse=True):
             text = text.replace(secret, "***")
         return " ".join(text.split())
+
+
+def absolute_path(where: str | os.PathLike[str]) -> str:
+    """Return a local path in full, with the home folder in place of ``~``; a URL as it is.
+
+    The working directory may be another one when the path is used: later, or in a worker.
+
+    Parameters
+    ----------
+    where : str or path
+        Path, or a URL that fsspec opens.
+
+    Examples
+    --------
+    >>> absolute_path("s3://bucket/data"), absolute_path("data") == os.path.join(os.getcwd(), "data")
+    ('s3://bucket/data', True)
+    """
+    text = os.fspath(where)
+    return text if not text or _is_url(text) else os.path.abspath(os.path.expanduser(text))
 
 
 def redact(connection: object) -> str:
@@ -175,6 +198,10 @@ def _as_text(connection: str | os.PathLike[str]) -> str:
         "So there are no post-training runs to read. "
         "Give a postgresql:// URL, a libpq string ('host=... dbname=...') or a folder of exported files."
     )
+
+
+def _is_url(text: str) -> bool:
+    return _URL.match(text) is not None or "::" in text
 
 
 def _is_postgres(text: str) -> bool:

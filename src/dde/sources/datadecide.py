@@ -27,7 +27,7 @@ from dde.names import (
     task_metric,
     training_flops,
 )
-from dde.sources.connection import redact
+from dde.sources.connection import absolute_path, redact
 from dde.sources.dict_tables import DictTable
 from dde.sources.evaluation_tables import EvaluationTable, OnError, WideTable
 from dde.sources.macro_table import MacroTable
@@ -132,10 +132,9 @@ class DataDecide:
         kept: FileKinds | None = None,
     ) -> None:
         self.data_dir = os.fspath(data_dir)
-        is_local = "://" not in self.data_dir and "::" not in self.data_dir
         #: Where the tables are, also for a process with another working directory.
-        self.location = os.path.abspath(os.path.expanduser(self.data_dir)) if is_local else self.data_dir
-        files, aside = find_table_files(self.data_dir, kept)
+        self.location = absolute_path(self.data_dir)
+        files, aside = find_table_files(self.location, kept)
         kinds = {f.kind for f in files}
         has_raw = bool(kinds & {"raw", "macro", "perplexity"})
         if layout == "auto":
@@ -144,7 +143,7 @@ class DataDecide:
         if not kinds & wanted:
             other = "raw" if has_raw else "parsed"
             found = f" It holds tables of the other layout: pass layout={other!r}." if kinds else ""
-            hint = _hint(self.data_dir)
+            hint = _hint(self.location)
             raise SourceError(
                 f"{redact(self.data_dir)!r} holds no {layout} table of the DataDecide suite, so there are no "
                 f"pretraining runs to open.{found}{hint} Expected are parquet files with the columns params, data, "

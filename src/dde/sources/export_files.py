@@ -129,6 +129,11 @@ class ExportFolder(ABC):
         return self._connection.redacted
 
     @property
+    def location(self) -> str:
+        """The folder in full, without credentials, also for a process with another working directory."""
+        return self._connection.location
+
+    @property
     def fingerprint(self) -> str:
         """Digest of what the file system says of the files; changes when any of them does."""
         export = self._export()

@@ -48,6 +48,11 @@ class WandBStore:
         return redact(self._source.description)
 
     @property
+    def location(self) -> str:
+        """Where the store is, without credentials, also for a process with another working directory."""
+        return redact(getattr(self._source, "location", "") or self._source.description)
+
+    @property
     def fingerprint(self) -> str:
         """What the store says of all its content, changing with it; "" where it can't tell without being read."""
         return str(getattr(self._source, "fingerprint", ""))
