@@ -32,7 +32,8 @@ def families(draw: st.DrawFn) -> list[ReferenceRun]:
         branch = draw(st.sampled_from(at_observation)) if at_observation and draw(st.booleans()) else None
         if branch is None:
             branch = draw(st.integers(earliest, earliest + 150))
-        own = {branch + draw(st.integers(1, 100)): draw(values) for _ in range(draw(st.integers(0, 5)))}
+        # Some lie at the branch itself, where the parent's observation counts.
+        own = {branch + draw(st.integers(0, 100)): draw(values) for _ in range(draw(st.integers(0, 5)))}
         runs.append(ReferenceRun(own, parent, branch))
     return runs
 
@@ -111,6 +112,74 @@ def test_curves_equal_the_plain_reference(
         if run.parent is not None:
             shared = grid <= run.branch
             np.testing.assert_array_equal(made[i][shared], made[runs.index(run.parent)][shared])
+
+
+def both_ways(
+    runs: list[ReferenceRun], grid: list[int], how: Interpolation, joins: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return values and support by NumPy, after the kernel gave the same."""
+    chains, own = as_arrays(runs, [])
+    points = np.array(grid, np.int64)
+    made, codes = align(chains, own, points, how, joins, support=True)
+    assert codes is not None
+    check_kernel(chains, own, points, how, joins, made, codes)
+    return made, codes
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bridge", [False, True])
+@pytest.mark.parametrize("joins", [False, True])
+def test_an_observation_at_the_branch_is_the_parents(method: str, bridge: bool, joins: bool) -> None:
+    base = ReferenceRun({0: 1.0, 100: 2.0})
+    child = ReferenceRun({100: 9.0, 200: 3.0}, base, 100)
+    grid = [0, 99, 100, 101, 150, 200]
+    how = Interpolation(method, None, bridge)  # type: ignore[arg-type]
+    made, codes = both_ways([base, child], grid, how, joins)
+    # The child's own 9.0 shows neither at the branch nor in what is made of its neighbours.
+    np.testing.assert_array_equal(made[1, :3], made[0, :3])
+    assert made[1, 2] == 2.0
+    np.testing.assert_array_equal(codes[1, :3], codes[0, :3])
+    assert made[1, -1] == 3.0
+    if joins:
+        assert 2.0 <= made[1, 3] <= made[1, 4] <= 3.0
+    else:
+        assert np.isnan(made[1, 3:5]).all()
+
+
+def test_an_observation_at_the_branch_does_not_stand_in_for_a_missing_one_of_the_parent() -> None:
+    base = ReferenceRun({0: 1.0, 90: 2.0})
+    child = ReferenceRun({100: 9.0, 200: 3.0}, base, 100)
+    for bridge, expected in ((False, np.nan), (True, 2.0 + 60 / 110)):
+        made, codes = both_ways([base, child], [100, 150, 200], Interpolation("linear", None, bridge))
+        np.testing.assert_allclose(made[1], [np.nan, expected, 3.0])
+        assert codes[1].tolist() == [0, 2 if bridge else 0, 1]
+
+
+@pytest.mark.parametrize("method", [*METHODS, "pchip"])
+@pytest.mark.parametrize("gap", [1, 2, 100])
+def test_a_gap_of_exactly_the_longest_is_filled_and_one_token_more_is_not(method: str, gap: int) -> None:
+    # Distances of `gap`, `gap` + 1 and `gap` again, from 1 on: the logarithm of 0 has no place.
+    ends = np.cumsum([1, gap, gap + 1, gap])
+    run = ReferenceRun({int(t): float(i) for i, t in enumerate(ends)})
+    grid = list(range(1, int(ends[-1]) + 1))
+    made, codes = both_ways([run], grid, Interpolation(method, gap))  # type: ignore[arg-type]
+    inside = {t for t in grid if ends[1] < t < ends[2]}
+    assert inside
+    for t, value, code in zip(grid, made[0], codes[0], strict=True):
+        assert np.isnan(value) == (t in inside), t
+        assert code == (0 if t in inside else 1 if t in ends else 2)
+    filled = interpolate(ends, np.arange(4.0), np.array(grid), method, gap + 1)  # type: ignore[arg-type]
+    assert not np.isnan(filled).any()
+
+
+@pytest.mark.parametrize("bridge", [False, True])
+def test_the_longest_gap_counts_from_the_parents_observation(bridge: bool) -> None:
+    base = ReferenceRun({0: 1.0, 100: 2.0})
+    child = ReferenceRun({150: 3.0}, base, 120 if bridge else 100)
+    for max_gap, is_filled in ((50, True), (49, False)):
+        made, _ = both_ways([base, child], [149, 150], Interpolation("linear", max_gap, bridge))
+        assert np.isnan(made[1, 0]) != is_filled
+        assert made[1, 1] == 3.0
 
 
 @given(knots, st.lists(tokens, min_size=1, max_size=20, unique=True), st.sampled_from(METHODS))

@@ -275,3 +275,20 @@ def test_a_damaged_index_is_read_again(tmp_path: Path, damage: str) -> None:
         shutil.rmtree(kept)
     shutil.rmtree(tmp_path / "cache" / "tables")
     xr.testing.assert_identical(dde.open_lineages(suite.data, None, **options).load(), expected)
+
+
+def test_a_flipped_bit_of_an_index_is_read_again(tmp_path: Path) -> None:
+    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny", formats=("raw",))
+    options = {"params": "4M", "metrics": ["arc_easy"], "grid": "union"}
+    truth = dde.open_lineages(suite.data, None, cache_dir=None, **options).arc_easy.values
+    dde.open_lineages(suite.data, None, cache_dir=tmp_path / "whole", **options)
+    chunks = [p for p in (tmp_path / "whole").rglob("rows-*.zarr/*/*/c/*") if p.is_file()]
+    assert len(chunks) > 5
+    for number, chunk in enumerate(chunks):
+        folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", folder)
+        content = bytearray(chunk.read_bytes())
+        content[len(content) // 2] ^= 4
+        (folder / chunk.relative_to(tmp_path / "whole")).write_bytes(content)
+        found = dde.open_lineages(suite.data, None, cache_dir=folder, **options).arc_easy.values
+        np.testing.assert_array_equal(found, truth)

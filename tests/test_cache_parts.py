@@ -252,6 +252,33 @@ def test_a_chunk_that_begins_with_the_fill_value_is_whole(tmp_path: Path) -> Non
     assert (found.values["a"] == least).all()
 
 
+def flipped(content: bytes, at: int) -> bytes:
+    """Return `content` with one bit of one byte changed."""
+    return content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("array", ["values", "step"])
+def test_a_flipped_bit_of_a_chunk_is_never_a_value(tmp_path: Path, array: str) -> None:
+    source = Source(rows=9)
+    whole = tmp_path / "whole"
+    source.check(RaggedCache(whole, "t"), RUNS, KEYS)
+    chunks = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file() and f"/{array}/c/" in p.as_posix()]
+    assert chunks
+    refetched = 0
+    for chunk in chunks:
+        content = (whole / chunk).read_bytes()
+        for at in np.linspace(0, len(content) - 1, 60).astype(int).tolist():
+            folder = tmp_path / "damaged"
+            shutil.copytree(whole, folder)
+            (folder / chunk).write_bytes(flipped(content, at))
+            source.calls.clear()
+            # What comes out is what the source has: read from it again, or not damaged at all.
+            source.check(RaggedCache(folder, "t"), RUNS, KEYS)
+            refetched += bool(source.calls)
+            shutil.rmtree(folder)
+    assert refetched > 50 * len(chunks)
+
+
 # Merging and removing
 
 

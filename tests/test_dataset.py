@@ -491,3 +491,73 @@ def test_points_along_the_axis_are_selected_by_other_coordinates() -> None:
     np.testing.assert_array_equal(some.piqa.values, kept.values)
     bare = ds.drop_vars("run_id").dde.sel(cumulative_compute=slice(half, None))
     np.testing.assert_array_equal(bare.piqa.values, kept.values)
+
+
+RATES = (1e-5, 1.005e-5, 2e-5)
+
+
+def close_rates() -> RunRepository:
+    """Return three runs of one base, two of which have learning rates that are 0.5 % apart."""
+    tables = FakeTables({"dolma1_7-4M-default": {0: {"piqa": 0.5}, 5725: {"piqa": 0.6}}})
+    runs = [sft(f"run{k}", [1e8], learning_rate=rate, evaluations={"piqa": 0.7 + k}) for k, rate in enumerate(RATES)]
+    return RunRepository(tables, FakeStore(runs))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (1e-5, [0]),
+        (1.005e-5, [1]),
+        # Other ways to write the same number, and what arithmetic makes of it.
+        (1e-5 * (1 + 1e-9), [0]),
+        ([1e-5, 2e-5], [0, 2]),
+        (slice(1.005e-5, 2e-5), [1, 2]),
+        (slice(1e-6, 1e-5), [0]),
+        (slice(1.0051e-5, 3e-5), [2]),
+        (slice(1e-5 * (1 + 1e-9), 1e-5 * (1 + 1e-8)), [0]),
+    ],
+)
+def test_rates_that_are_half_a_percent_apart_are_different(wanted: Any, expected: list[int]) -> None:
+    repository = close_rates()
+    ids = {f"run{k}" for k in expected}
+    selected = repository.to_dataset(metrics=["piqa"]).dde.sel(learning_rate=wanted)
+    assert set(selected.run_id.values.ravel().tolist()) == ids
+    opened = repository.to_dataset(metrics=["piqa"], learning_rate=wanted)
+    assert set(opened.run_id.sel(run=opened.run != "pretraining").values.ravel().tolist()) == ids
+    lineage = repository.get_lineage("run0")
+    assert {r.run_id for r in lineage.filter_derived_runs(learning_rates=wanted)} == ids
+
+
+@pytest.mark.parametrize("wanted", [1.0025e-5, 0.995e-5, [1.01e-5], slice(1.0001e-5, 1.004e-5)])
+def test_a_rate_that_no_run_has_selects_nothing(wanted: Any) -> None:
+    repository = close_rates()
+    with pytest.raises(SelectionError, match=r"1\.005e-05"):
+        repository.to_dataset(metrics=["piqa"]).dde.sel(learning_rate=wanted)
+    with pytest.raises(SelectionError, match=r"1\.005e-05"):
+        repository.to_dataset(metrics=["piqa"], learning_rate=wanted)
+
+
+def test_a_sweep_keeps_rates_that_are_half_a_percent_apart() -> None:
+    swept = close_rates().to_dataset(metrics=["piqa"]).dde.sweep("learning_rate")
+    np.testing.assert_array_equal(swept.learning_rate, RATES)
+
+
+def test_the_longest_gap_is_the_last_that_is_filled() -> None:
+    tables = FakeTables({"dolma1_7-4M-default": {0: {"piqa": 0.5}, 1250: {"piqa": 0.6}, 3750: {"piqa": 0.7}}})
+    grid = [0, 625 * PER_STEP, 1250 * PER_STEP, 2500 * PER_STEP, 3750 * PER_STEP]
+    for max_gap, missing in ((1250 * PER_STEP - 1, [1, 3]), (1250 * PER_STEP, [3]), (2500 * PER_STEP, [])):
+        ds = RunRepository(tables).to_dataset(metrics=["piqa"], grid=grid, max_gap=max_gap)  # type: ignore[arg-type]
+        assert np.flatnonzero(np.isnan(ds.piqa.values.ravel())).tolist() == missing
+
+
+def test_a_row_at_the_branch_is_the_parents() -> None:
+    # The counter of a restored run begins at its branch.
+    tables = FakeTables({"dolma1_7-4M-default": {0: {"piqa": 0.5}, 5725: {"piqa": 0.6}}})
+    run = sft("a", [0, 1e8], [9.0, 2.0], evaluations={"piqa": 0.7})
+    ds = RunRepository(tables, FakeStore([run])).to_dataset(metrics=["piqa", "train_loss"])  # type: ignore[arg-type]
+    cells = ds.sel(run=ds.run != "pretraining").squeeze()
+    at_branch = cells.sel(cumulative_tokens=FINAL)
+    assert at_branch.piqa == 0.6
+    assert np.isnan(at_branch.train_loss)
+    assert 9.0 not in cells.train_loss.values
+    assert cells.train_loss.sel(cumulative_tokens=FINAL + 10**8) == 2.0
