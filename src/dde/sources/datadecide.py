@@ -134,7 +134,7 @@ class DataDecide:
         self.data_dir = os.fspath(data_dir)
         #: Where the tables are, also for a process with another working directory.
         self.location = absolute_path(self.data_dir)
-        files, aside = find_table_files(self.location, kept)
+        files, aside = find_table_files(self.data_dir, kept)
         kinds = {f.kind for f in files}
         has_raw = bool(kinds & {"raw", "macro", "perplexity"})
         if layout == "auto":

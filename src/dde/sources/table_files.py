@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dde.errors import SourceError
 from dde.names import wide_column_metric
+from dde.sources.connection import absolute_path
 
 __all__ = ["FileKinds", "TableFile", "TableKind", "find_table_files", "open_parquet"]
 
@@ -37,7 +38,7 @@ class TableFile:
     path : str
         Path within its file system.
     root : str
-        Folder or URL that was searched; names the file system.
+        Folder, in full, or URL that was searched; names the file system.
     kind : {"raw", "macro", "perplexity", "wide"}
         Dict text per task, macro averages, perplexities, or the parsed wide table.
     version : str
@@ -130,7 +131,8 @@ def find_table_files(root: str, known: FileKinds | None = None) -> tuple[list[Ta
         When `root` does not exist or can't be listed.
     """
     try:
-        fs, path = fsspec.core.url_to_fs(root)
+        place = absolute_path(root)
+        fs, path = fsspec.core.url_to_fs(place)
         listing: list[str] = fs.find(path)
     except (ImportError, ValueError, OSError) as error:
         raise SourceError(
@@ -150,7 +152,7 @@ def find_table_files(root: str, known: FileKinds | None = None) -> tuple[list[Ta
         if not name.endswith(".parquet") or not _is_current_snapshot(fs, name, aside):
             continue
         # The Hub writes shards of half-finished downloads under other names; what ends in .parquet is whole.
-        probe = TableFile(name, root, "raw", _version_of(fs.info(name)))
+        probe = TableFile(name, place, "raw", _version_of(fs.info(name)))
         if name in before and before[name][0] == probe.version:
             kind = before[name][1]
         else:
@@ -158,7 +160,7 @@ def find_table_files(root: str, known: FileKinds | None = None) -> tuple[list[Ta
                 kind = _kind_of(probe.name, parquet.schema_arrow)
         kinds[name] = (probe.version, kind)
         if kind is not None:
-            files.append(TableFile(name, root, kind, probe.version))
+            files.append(TableFile(name, place, kind, probe.version))
     if known is not None and kinds != before:
         known.save(kinds)
     kept: list[TableFile] = []
