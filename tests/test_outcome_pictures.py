@@ -213,10 +213,14 @@ def test_means_over_seeds_are_joined_in_order_of_size(bases: xr.Dataset) -> None
         means = recipe.groupby("n_params").value.mean()
         np.testing.assert_allclose(y, means)
         assert (np.diff(x) > 0).all()
-    # Of three seeds the interval is their range.
+    # Of two and three seeds the interval is Student's t, by its quantiles at 97.5 %.
     ends = {(round(float(y.min()), 9), round(float(y.max()), 9)) for _, y in bars}
-    groups = rows.groupby(["data", "n_params"]).value
-    assert ends == {(round(g.min(), 9), round(g.max(), 9)) for _, g in groups if len(g) > 1}
+    quantile = {2: 12.706204736174707, 3: 4.302652729911275}
+    groups = [g for _, g in rows.groupby(["data", "n_params"]).value if len(g) > 1]
+    assert ends == {
+        (round(g.mean() - quantile[len(g)] * g.sem(), 9), round(g.mean() + quantile[len(g)] * g.sem(), 9))
+        for g in groups
+    }
 
 
 def test_scaling_in_print(bases: xr.Dataset) -> None:
