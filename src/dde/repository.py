@@ -42,7 +42,9 @@ class RunRepository:
     wandb_store : PosttrainingSource or None
         Store of the post-training runs.
     parents : mapping of run id to str, optional
-        Settles what evidence can't: run id, lineage label or Hub revision of where a run starts.
+        Settles what evidence can't: run id, lineage label or Hub revision of where a run starts. A checkpoint inside a
+        post-training run follows its id: ``run@step_200``, ``run@200``, ``run@epoch_0`` (counted from 0) or
+        ``run/step_200``; the id alone means the final checkpoint.
     tokens_per_sequence : float or mapping of str to float, optional
         Tokens of a training sequence, where a run has no counter; by run id or run type when a mapping.
     cache_dir : str or path, optional
@@ -199,8 +201,9 @@ class RunRepository:
         -------
         pandas.DataFrame
             One row per run: run_id, run_type, lineage, parent_run_id, branch_tokens, end_tokens, token_source,
-            status, parent_evidence, contradictions, run, state, estimate. `status` is ``used`` or says why not.
-            Text is "" and numbers are NaN where there is nothing.
+            status, parent_evidence, contradictions, run, state, estimate. `status` is ``used`` or says why not;
+            `estimate` says how a branch was found that no logged row gives, and by what rule the end was estimated.
+            Text is "" and numbers are NaN where there is nothing: a run without data has no end.
         """
         registry = self.registry
         rows: list[dict[str, object]] = []
@@ -242,7 +245,7 @@ class RunRepository:
                     "contradictions": "; ".join(run.parentage.contradictions + run.evidence.contradictions),
                     "run": run.label,
                     "state": run.state,
-                    "estimate": placed.end.estimate,
+                    "estimate": "; ".join(filter(None, (placed.branch_estimate, placed.end_estimate))),
                 }
             )
         columns = (

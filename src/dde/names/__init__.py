@@ -4,9 +4,11 @@ from dde.names.base_filters import as_values, choose_bases, suite_order
 from dde.names.checkpoints import (
     Base,
     Checkpoint,
+    RunCheckpoint,
     find_base_by_label,
     find_hub_model,
     parse_revision,
+    parse_run_checkpoint,
     parse_training_name,
     resolve_checkpoint,
 )
@@ -58,6 +60,7 @@ __all__ = [
     "Metric",
     "ModelSize",
     "Recipe",
+    "RunCheckpoint",
     "Seed",
     "as_values",
     "choose_bases",
@@ -73,6 +76,7 @@ __all__ = [
     "log_metric",
     "parse_metric",
     "parse_revision",
+    "parse_run_checkpoint",
     "parse_training_name",
     "perplexity_metric",
     "resolve_checkpoint",

@@ -14,8 +14,10 @@ from dde.names.sizes import SIZES, ModelSize, find_size, resolve_size
 __all__ = [
     "Base",
     "Checkpoint",
+    "RunCheckpoint",
     "find_base_by_label",
     "find_hub_model",
+    "parse_run_checkpoint",
     "parse_training_name",
     "resolve_checkpoint",
 ]
@@ -25,6 +27,15 @@ _LABEL = re.compile(rf"(?P<recipe>.+)-(?P<params>{_SIZE})-(?P<seed>[a-z]+(?:-[a-
 _TRAINING_NAME = re.compile(rf"(?P<recipe>.+)-(?P<params>{_SIZE})(?:-5xC)?-(?P<raw>\d+)")
 _HUB_MODEL = re.compile(rf"(?:allenai(?:/|--))?DataDecide-(?P<recipe>[A-Za-z0-9_.\-]+?)-(?P<params>{_SIZE})")
 _REVISION = re.compile(r"step(?P<step>\d+)-seed-(?P<seed>[a-z0-9-]+)")
+# What trainers call the checkpoints of a run, with what converters add: step_200, step3256-hf, checkpoint-400, epoch_0.
+_RUN_STEP = re.compile(
+    r"(?:(?:global[_-]?)?step|checkpoint|ckpt)[_-]?(?P<step>[0-9]+)(?:[_-]tokens[0-9]+[KMBT]?)?(?:[_-](?:hf|unsharded))?",
+    re.IGNORECASE,
+)
+_RUN_EPOCH = re.compile(r"epoch[_-]?(?P<epoch>[0-9]+)(?:[_-]hf)?", re.IGNORECASE)
+_RUN_END = re.compile(r"final(?:[_-](?:model|checkpoint|ckpt))?(?:[_-]hf)?", re.IGNORECASE)
+# Folders within a checkpoint that say how it is stored.
+_STORED_AS = frozenset({"model", "hf", "unsharded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,66 @@ class Checkpoint:
     def revision(self) -> str:
         """Hub revision, e.g. ``"step69369-seed-default"``."""
         return f"step{self.step}-seed-{self.base.seed.dashed}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunCheckpoint:
+    """A checkpoint of a post-training run: at a step, at the end of an epoch, or the final one.
+
+    Attributes
+    ----------
+    step : int or None
+        Training step.
+    epoch : int or None
+        Epoch at whose end it was written, counted from 0.
+    """
+
+    step: int | None = None
+    epoch: int | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is the final checkpoint of its run."""
+        return self.step is None and self.epoch is None
+
+    @property
+    def name(self) -> str:
+        """Name as trainers write it: ``step_200``, ``epoch_0``, ``final``."""
+        if self.step is not None:
+            return f"step_{self.step}"
+        return "final" if self.epoch is None else f"epoch_{self.epoch}"
+
+    @property
+    def branch_point(self) -> str:
+        """What a treatment's label says of it: ``@200``, ``@epoch_0``; "" for the final one."""
+        if self.step is not None:
+            return f"@{self.step}"
+        return "" if self.epoch is None else f"@epoch_{self.epoch}"
+
+
+@functools.lru_cache(maxsize=16384)
+def parse_run_checkpoint(name: str) -> RunCheckpoint | None:
+    """Return the checkpoint that the last parts of a path below a run's output folder name, or None.
+
+    Examples
+    --------
+    >>> parse_run_checkpoint("step_200").step, parse_run_checkpoint("model/step3256-hf").step
+    (200, 3256)
+    >>> parse_run_checkpoint("epoch_0/").epoch, parse_run_checkpoint("final").is_final
+    (0, True)
+    >>> parse_run_checkpoint("best_model") is None
+    True
+    """
+    parts = [part for part in name.split("/") if part and part.casefold() not in _STORED_AS]
+    if not parts:
+        return RunCheckpoint()
+    if len(parts) > 1:
+        return None
+    if match := _RUN_STEP.fullmatch(parts[0]):
+        return RunCheckpoint(step=int(match["step"]))
+    if match := _RUN_EPOCH.fullmatch(parts[0]):
+        return RunCheckpoint(epoch=int(match["epoch"]))
+    return RunCheckpoint() if _RUN_END.fullmatch(parts[0]) else None
 
 
 @functools.lru_cache(maxsize=16384)

@@ -12,18 +12,26 @@ from dde.names import (
     SEEDS,
     Base,
     Checkpoint,
+    RunCheckpoint,
+    Seed,
     find_base_by_label,
     find_hub_model,
     find_size_by_params,
     parse_revision,
+    parse_run_checkpoint,
     resolve_checkpoint,
 )
 from dde.relations.evidence import Evidence
-from dde.relations.parent_index import ParentIndex
+from dde.relations.parent_index import FoundRun, ParentIndex, hub_depth, path_parts
 from dde.relations.run_names import NameFacts, is_run_name, parse_run_name
 from dde.sources.values import as_float, as_int, as_text
 
-__all__ = ["Parentage", "chain_order", "resolve_parents"]
+__all__ = ["GIVEN", "Parentage", "chain_order", "last_epoch", "resolve_parents"]
+
+#: Evidence of a parent that the user gave.
+GIVEN = "parents="
+_EXPLICIT = "config.parent_run_id"
+_FINAL = RunCheckpoint()
 
 
 @dataclass(slots=True)
@@ -38,6 +46,8 @@ class Parentage:
         Parent: a post-training run's id, or the lineage's label; "" where none was found.
     base : Base or None
         Pretraining run at the root of the chain, also where the parent run is absent from the store.
+    run_checkpoint : RunCheckpoint
+        Checkpoint of a parent run that the run starts from; the final one unless the evidence names another.
     in_store : bool
         Whether a parent run that is known by name is in the store.
     evidence : str
@@ -47,12 +57,13 @@ class Parentage:
     problem : str
         Why no parent was found.
     ambiguous : bool
-        Whether the evidence fits several parents: then weaker evidence does not decide between them.
+        Whether the evidence fits several parents or names no checkpoint of one: then weaker evidence does not decide.
     """
 
     checkpoint: Checkpoint | None = None
     parent_run_id: str = ""
     base: Base | None = None
+    run_checkpoint: RunCheckpoint = _FINAL
     in_store: bool = True
     evidence: str = ""
     contradictions: list[str] = field(default_factory=list)
@@ -71,12 +82,14 @@ def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str]
     ----------
     evidence : mapping of run id to Evidence
     parents : mapping of run id to str, optional
-        Run id, lineage label or Hub revision that settles what evidence can't.
+        Run id, lineage label or Hub revision that settles what evidence can't. A checkpoint inside a run follows its
+        id: ``run@step_200``, ``run@200``, ``run@epoch_0`` or ``run/step_200``; the id alone means the final one.
 
     Raises
     ------
     UnknownNameError
-        When `parents` names a run that is not in the store, or a parent that nothing is called.
+        When `parents` names a run that is not in the store, a parent that nothing is called, or a checkpoint that
+        the parent does not have.
     LineageError
         When a run is its own parent or runs derive from each other in a circle.
     """
@@ -89,49 +102,126 @@ def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str]
                 f"{near_names(run_id, evidence)}"
             )
     resolved = {
-        run_id: _told_parent(item, told[run_id], index) if run_id in told else _find_parent(item, index)
+        run_id: _told_parent(item, told[run_id], index, evidence) if run_id in told else _find_parent(item, index)
         for run_id, item in evidence.items()
     }
     _fill_bases(resolved)
     for run_id, item in evidence.items():
-        _check_config(item, resolved[run_id])
+        found = resolved[run_id]
+        parent = evidence.get(found.parent_run_id)
+        if parent is not None and _ends_with(parent, found.run_checkpoint):
+            found.run_checkpoint = _FINAL
+        _check_config(item, found)
     return resolved
 
 
-def _told_parent(item: Evidence, parent: str, index: ParentIndex) -> Parentage:
-    run_id = index.find(parent)
-    if run_id is not None:
-        return Parentage(parent_run_id=run_id, evidence="parents=")
-    checkpoint = resolve_checkpoint(parent)
-    return Parentage(checkpoint, checkpoint.base.label, checkpoint.base, evidence="parents=")
+def last_epoch(parent: Evidence) -> int | None:
+    """Return the last epoch of a run, counted from 0; None where nothing says how many it was planned to have."""
+    epochs = float(parent.hyperparameters.get("epochs", math.nan))
+    return math.ceil(epochs) - 1 if math.isfinite(epochs) and epochs > 0 else None
+
+
+def _ends_with(parent: Evidence, checkpoint: RunCheckpoint) -> bool:
+    """Return whether a checkpoint is the one that a finished run ended with."""
+    if checkpoint.is_final or parent.record.state != "finished":
+        return False
+    if checkpoint.epoch is not None:
+        return checkpoint.epoch == last_epoch(parent)
+    return checkpoint.step == as_int(parent.record.summary.get("_step"))
+
+
+def _told_parent(item: Evidence, parent: str, index: ParentIndex, evidence: Mapping[str, Evidence]) -> Parentage:
+    run_id = item.record.run_id
+    found = index.find(parent)
+    if found.candidates:
+        raise UnknownNameError(
+            f"parents= sets the parent of {run_id!r} to {parent!r}, which {len(found.candidates)} runs are called "
+            f"({', '.join(found.candidates[:4])}), so the parent is unknown. Pass the id of one of them."
+        )
+    if found.run_id is None:
+        return _told_base(run_id, parent, evidence)
+    known = evidence[found.run_id]
+    problem = f"{found.unknown_part!r} is no name of a checkpoint" if found.unknown_part else ""
+    last = last_epoch(known)
+    named = ["step_<N>", *(f"epoch_{k}" for k in range(100 if last is None else last + 1)), "final"]
+    if found.checkpoint.epoch is not None and last is not None and found.checkpoint.epoch > last:
+        problem = f"the run has no {found.checkpoint.name}: its epochs are 0 to {last}"
+    if problem:
+        number = re.search(r"[0-9]+", found.unknown_part)
+        near = near_names(
+            found.unknown_part or found.checkpoint.name, [f"step_{number[0]}", *named] if number else named
+        )
+        raise UnknownNameError(
+            f"parents= says that {run_id!r} starts from {parent!r}, but {problem}, so the branch is unknown.{near} "
+            f"Write {found.run_id}@step_<N>, @epoch_<k> counted from 0, or the id alone for the final checkpoint."
+        )
+    parentage = Parentage(parent_run_id=found.run_id, run_checkpoint=found.checkpoint, evidence=GIVEN)
+    _note_checkpoint(parentage, _find_parent(item, index))
+    return parentage
+
+
+def _told_base(run_id: str, parent: str, evidence: Mapping[str, Evidence]) -> Parentage:
+    try:
+        checkpoint = resolve_checkpoint(parent)
+    except UnknownNameError as error:
+        known = [*evidence, *(item.record.run_name for item in evidence.values())]
+        raise UnknownNameError(
+            f"parents= sets the parent of {run_id!r} to {parent!r}, which is neither a run of the store nor a "
+            f"pretraining checkpoint, so the run can't be placed.{near_names(parent.partition('@')[0], known)} "
+            "Write the id of a run, with @step_<N> or @epoch_<k> for a checkpoint inside it; a Hub revision such as "
+            "'allenai/DataDecide-dolma1_7-150M@step25000-seed-default'; or a lineage label with a step such as "
+            "'dolma1_7-150M-default@25000'."
+        ) from error
+    return Parentage(checkpoint, checkpoint.base.label, checkpoint.base, evidence=GIVEN)
+
+
+def _note_checkpoint(found: Parentage, other: Parentage) -> None:
+    """Note that weaker evidence names another checkpoint of the same parent run."""
+    if other.parent_run_id == found.parent_run_id and other.run_checkpoint != found.run_checkpoint:
+        found.contradictions.append(
+            f"checkpoint: {found.evidence} {found.run_checkpoint.name}, {other.evidence} {other.run_checkpoint.name}; "
+            f"{found.evidence} believed"
+        )
 
 
 def _find_parent(item: Evidence, index: ParentIndex) -> Parentage:
     explicit = as_text(item.record.config.get("parent_run_id"))
-    config_path = as_text(item.record.config.get("model_name_or_path"))
-    command_path = as_text(item.command.get("model_name_or_path"))
-    readings = [
-        ("config.parent_run_id", _named_parent(item, explicit, index) if explicit else None),
-        (
-            "config.model_name_or_path",
-            _parent_of_path(item, config_path, "config.model_name_or_path", index) if config_path else None,
-        ),
-        ("launch command", _parent_of_path(item, command_path, "launch command", index) if command_path else None),
-    ]
+    readings: list[Parentage] = []
+    if explicit:
+        readings.append(_named_parent(item, explicit, index))
+    for source, path in (
+        ("config.model_name_or_path", as_text(item.record.config.get("model_name_or_path"))),
+        ("launch command", as_text(item.command.get("model_name_or_path"))),
+    ):
+        if path:
+            readings.append(_parent_of_path(item, path, source, index))
     found = None
-    for source, reading in readings:
-        if reading is None:
-            continue
-        if found is None or (found.problem and not reading.problem):
+    for reading in readings:
+        if found is None:
+            found = reading
+        elif found.problem and not reading.problem:
+            if found.evidence == _EXPLICIT:
+                reading.contradictions.append(f"parent: {found.problem}; {reading.evidence} believed")
             found = reading
         elif not reading.problem and _identity(reading) != _identity(found):
+            if (
+                found.evidence == _EXPLICIT
+                and found.run_checkpoint.is_final
+                and reading.parent_run_id == found.parent_run_id
+            ):
+                # An id alone says which run; the checkpoint comes from the path.
+                found.run_checkpoint = reading.run_checkpoint
+                continue
             found.contradictions.append(
-                f"parent: {found.evidence} {_identity(found)}, {source} {_identity(reading)}; {found.evidence} believed"
+                f"parent: {found.evidence} {_identity(found)}, {reading.evidence} {_identity(reading)}; "
+                f"{found.evidence} believed"
             )
     of_name = _parent_of_name(item)
     if found is None:
         return of_name
     if found.problem and not found.ambiguous and not of_name.problem and item.run_type != "dpo":
+        if found.evidence == _EXPLICIT:
+            of_name.contradictions.append(f"parent: {found.problem}; run name believed")
         return of_name
     if found.checkpoint is not None and item.name.recipe is not None and item.name.size is not None:
         named = (item.name.recipe.slug, item.name.size.name)
@@ -143,50 +233,75 @@ def _find_parent(item: Evidence, index: ParentIndex) -> Parentage:
     return found
 
 
-def _named_parent(item: Evidence, name: str, index: ParentIndex) -> Parentage | None:
-    source = "config.parent_run_id"
-    run_id = index.find(name)
-    if run_id is not None:
-        return Parentage(parent_run_id=run_id, evidence=source)
+def _named_parent(item: Evidence, name: str, index: ParentIndex) -> Parentage:
+    found = index.find(name)
+    if found.is_known:
+        return _parent_in_store(found, f"{_EXPLICIT} {name}", _EXPLICIT)
     try:
         checkpoint = resolve_checkpoint(name)
     except UnknownNameError:
-        return _absent_parent(name, source, item.name) if is_run_name(name) else None
+        if is_run_name(name):
+            return _absent_parent(re.split("[@/]", name)[0], _EXPLICIT, item.name)
+        return Parentage(evidence=_EXPLICIT, problem=f"{_EXPLICIT} names neither a run nor a checkpoint: {name}")
     if "@" not in name and item.name.step is not None:
         # An id without a step says which run; the step comes from the name.
         checkpoint = Checkpoint(checkpoint.base, item.name.step)
-    return Parentage(checkpoint, checkpoint.base.label, checkpoint.base, evidence=source)
+    return Parentage(checkpoint, checkpoint.base.label, checkpoint.base, evidence=_EXPLICIT)
 
 
 def _parent_of_path(item: Evidence, path: str, source: str, index: ParentIndex) -> Parentage:
-    hub = find_hub_model(path)
-    if hub is not None:
-        revision = as_text(item.config_or_command("model_revision"))
-        # A folder of checkpoints may have the revision below the model's name.
-        stated = next(filter(None, map(parse_revision, [revision, *path.split("/")])), None)
-        # A step in the name and one in a revision: the name is what the launcher was told to run.
-        step = item.name.step if item.name.step is not None or stated is None else stated[0]
-        seed = item.name.seed or (stated[1] if stated else SEEDS[0])
-        base = Base(*hub, seed)
-        checkpoint = Checkpoint(base, base.size.last_step if step is None else step)
-        found = Parentage(checkpoint, base.label, base, evidence=source)
-        if stated is not None and stated != (checkpoint.step, seed):
-            found.contradictions.append(f"checkpoint: model_revision {revision}, run name {checkpoint.revision}")
-        return found
-    run_id, how, candidates = index.find_by_folder(path, item.name)
-    if run_id is not None:
-        return Parentage(parent_run_id=run_id, evidence=source + how)
-    if candidates:
+    found = index.find_by_folder(path, item)
+    if found.run_id == item.record.run_id:
         return Parentage(
-            evidence=source,
-            problem=f"model path cut short fits {len(candidates)} runs: {', '.join(candidates[:4])}",
-            ambiguous=True,
+            evidence=source, problem=f"model path is the output folder of the run itself: {path}", ambiguous=True
         )
-    parts = [p for p in path.rstrip("/").split("/") if p]
-    names = [p for p in reversed(parts) if is_run_name(p)]
+    if found.is_known:
+        return _parent_in_store(found, "model path", source)
+    parts = path_parts(path)
+    depth = hub_depth(parts)
+    names = [part for part in reversed(parts[depth:]) if is_run_name(part)]
     if names:
         return _absent_parent(names[0], source, item.name)
-    return Parentage(evidence=source, problem=f"model path names neither a Hub model nor a run: {path}")
+    if not depth:
+        return Parentage(evidence=source, problem=f"model path names neither a Hub model nor a run: {path}")
+    return _parent_on_hub(item, parts, source)
+
+
+def _parent_in_store(found: FoundRun, what: str, source: str) -> Parentage:
+    """Return the parentage of a run whose parent is in the store, or why it is not known which checkpoint of which."""
+    if found.run_id is None:
+        cut = " cut short" if found.how else ""
+        problem = f"{what}{cut} fits {len(found.candidates)} runs: {', '.join(found.candidates[:4])}"
+    elif found.unknown_part:
+        problem = f"{what} names no checkpoint of the run {found.run_id}: {found.unknown_part}"
+    else:
+        return Parentage(parent_run_id=found.run_id, run_checkpoint=found.checkpoint, evidence=source + found.how)
+    return Parentage(evidence=source, problem=problem, ambiguous=True)
+
+
+def _parent_on_hub(item: Evidence, parts: list[str], source: str) -> Parentage:
+    hub = next(filter(None, map(find_hub_model, parts)))
+    revision = as_text(item.config_or_command("model_revision"))
+    # A folder of checkpoints may have the revision below the model's name.
+    stated = next(filter(None, map(_step_and_seed, [revision, *parts])), None)
+    # A step in the name and one in a revision: the name is what the launcher was told to run.
+    step = item.name.step if item.name.step is not None or stated is None else stated[0]
+    seed = item.name.seed or (stated and stated[1]) or SEEDS[0]
+    base = Base(*hub, seed)
+    checkpoint = Checkpoint(base, base.size.last_step if step is None else step)
+    found = Parentage(checkpoint, base.label, base, evidence=source)
+    if stated is not None and (stated[0] != checkpoint.step or stated[1] not in (None, seed)):
+        found.contradictions.append(f"checkpoint: model_revision {revision}, run name {checkpoint.revision}")
+    return found
+
+
+def _step_and_seed(revision: str) -> tuple[int, Seed | None] | None:
+    """Return step and seed of a Hub revision, or the step of a checkpoint whose name states no seed."""
+    stated = parse_revision(revision)
+    if stated is not None:
+        return stated
+    checkpoint = parse_run_checkpoint(revision)
+    return None if checkpoint is None or checkpoint.step is None else (checkpoint.step, None)
 
 
 def _absent_parent(name: str, source: str, child: NameFacts) -> Parentage:
@@ -220,7 +335,8 @@ def _parent_of_name(item: Evidence) -> Parentage:
 def _identity(found: Parentage) -> str:
     if found.checkpoint is not None:
         return f"{found.checkpoint.base.hub_model}@{found.checkpoint.revision}"
-    return found.parent_run_id or "nothing"
+    inside = "" if found.run_checkpoint.is_final else f"@{found.run_checkpoint.name}"
+    return f"{found.parent_run_id}{inside}" or "nothing"
 
 
 def chain_order(parents: Mapping[str, Parentage]) -> list[str]:

@@ -16,9 +16,11 @@ from dde.sources.protocols import History
 __all__ = [
     "COUNTER",
     "HELD_ROWS",
+    "NO_DATA",
     "PlacedRun",
     "Placements",
     "RunEnd",
+    "has_data",
     "split_counters",
     "status_of",
     "tokens_of_steps",
@@ -26,6 +28,8 @@ __all__ = [
 
 Int64 = npt.NDArray[np.int64]
 
+#: Status of a run that logged and evaluated nothing.
+NO_DATA = "no data"
 #: Key of the log that counts a run's tokens.
 COUNTER = "total_tokens"
 #: Rows whose places are held in memory, some 17 bytes each; those of larger stores are made again when asked for.
@@ -67,21 +71,29 @@ class PlacedRun:
     Attributes
     ----------
     branch_tokens, end_tokens : int or None
-        None where unknown.
+        None where unknown; a run without any data has no end.
     end : RunEnd
     status : str
         ``used``, or why the run can't be in a Dataset.
+    branch_estimate : str
+        How the branch was found, where no logged row of the parent gives it.
     """
 
     branch_tokens: int | None
     end_tokens: int | None
     end: RunEnd
     status: str
+    branch_estimate: str = ""
 
     @property
     def token_source(self) -> str:
         """How the end is known; "" where it isn't."""
         return "" if self.end_tokens is None else TOKEN_SOURCES[self.end.source]
+
+    @property
+    def end_estimate(self) -> str:
+        """The rule and the numbers of an estimated end; "" where the end is logged or unknown."""
+        return "" if self.end_tokens is None else self.end.estimate
 
 
 class Placements:
@@ -183,14 +195,20 @@ def _distinct_steps(steps: Int64, counter: npt.NDArray[np.float64]) -> tuple[Int
     return steps[order][first], counter[order][first]
 
 
+def has_data(evidence: Evidence, end: RunEnd) -> bool:
+    """Return whether a run logged or evaluated anything."""
+    return end.has_log or evidence.record.evaluated
+
+
 def status_of(
     found: Parentage,
     evidence: Evidence,
     branch: int | None,
     end: RunEnd,
     placed: Mapping[str, PlacedRun],
+    problem: str = "",
 ) -> str:
-    """Return ``used``, or why a run can't be in a Dataset."""
+    """Return ``used``, or why a run can't be in a Dataset; `problem` says why its branch is unknown."""
     if evidence.run_type == "other":
         return "unknown run type"
     if found.parent_run_id and not found.in_store:
@@ -198,12 +216,13 @@ def status_of(
     if found.problem or not found.parent_run_id:
         return f"no parent found: {found.problem}" if found.problem else "no parent found"
     parent = placed.get(found.parent_run_id)
-    if parent is not None and parent.status != "used":
+    # A parent without data has no curve, but it may be known where it ended.
+    if parent is not None and parent.status not in ("used", NO_DATA):
         return f"parent not usable: {parent.status}"
     if branch is None:
-        return "branch unknown: the parent's end is unknown"
-    if not end.has_log and not evidence.record.evaluated:
-        return "no data"
+        return f"branch unknown: {problem}"
+    if not has_data(evidence, end):
+        return NO_DATA
     if end.tokens is None:
         return "tokens unknown: neither counter, sequences, batch nor budget"
     if end.tokens <= 0:

@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.errors import LineageError
 from dde.names import Base
+from dde.relations.branches import Branch, branch_in_run
 from dde.relations.evidence import Evidence, gather_evidence
-from dde.relations.parents import Parentage, chain_order, resolve_parents
-from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, status_of
+from dde.relations.parents import GIVEN, Parentage, chain_order, resolve_parents
+from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
 from dde.relations.readers import Readers
 from dde.relations.run_index import KEPT_KEYS, reduced, versions_digest
 from dde.relations.run_positions import steps_by_label
+from dde.relations.token_counts import Placement
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
 from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunRecord
@@ -263,13 +266,22 @@ class Registry:
     def placed(self) -> dict[str, PlacedRun]:
         """Positions of every derived run."""
         ends = self.placements.ends
+        rows = self._rows_with_branches()
         placed: dict[str, PlacedRun] = {}
         for run_id, run in self.derived.items():
-            end, branch = ends[run_id], self._branch_tokens(run, placed)
-            status = status_of(run.parentage, run.evidence, branch, end, placed)
-            last = None if branch is None or end.tokens is None else branch + end.tokens
-            placed[run_id] = PlacedRun(branch, last, end, status)
+            end, branch = ends[run_id], self._branch(run, placed, rows)
+            status = status_of(run.parentage, run.evidence, branch.tokens, end, placed, branch.problem)
+            last = None
+            if branch.tokens is not None and end.tokens is not None and has_data(run.evidence, end):
+                last = branch.tokens + end.tokens
+            placed[run_id] = PlacedRun(branch.tokens, last, end, status, branch.estimate)
         return placed
+
+    def _rows_with_branches(self) -> dict[str, Placement]:
+        """Return the rows of the runs that others branch from at a step."""
+        parents = [r.parent_run_id for r in self.derived.values() if r.parentage.run_checkpoint.step is not None]
+        run_ids = [run_id for run_id in dict.fromkeys(parents) if run_id in self.derived]
+        return dict(zip(run_ids, self.placements.of(run_ids), strict=True))
 
     def _read_counters(self, run_ids: Sequence[str]) -> History:
         whole = len(run_ids) == len(self.derived)
@@ -286,11 +298,25 @@ class Registry:
             return told.get(item.record.run_id, told.get(item.run_type))
         return told
 
-    def _branch_tokens(self, run: DerivedRun, placed: Mapping[str, PlacedRun]) -> int | None:
-        if run.parentage.checkpoint is not None:
-            return run.parentage.checkpoint.tokens
-        parent = placed.get(run.parent_run_id)
-        return None if parent is None else parent.end_tokens
+    def _branch(self, run: DerivedRun, placed: Mapping[str, PlacedRun], rows: Mapping[str, Placement]) -> Branch:
+        """Return where a run branches, in cumulative tokens."""
+        found = run.parentage
+        if found.checkpoint is not None:
+            return Branch(found.checkpoint.tokens)
+        parent = placed.get(found.parent_run_id)
+        if parent is None or parent.branch_tokens is None or not found.in_store:
+            return Branch(problem="the parent's own place is unknown")
+        evidence = self.derived[found.parent_run_id].evidence
+        inside = branch_in_run(evidence, parent.end, found.run_checkpoint, rows)
+        if inside.tokens is None:
+            if found.evidence == GIVEN and not found.run_checkpoint.is_final:
+                raise LineageError(
+                    f"parents= says that {run.run_id!r} starts from {found.run_checkpoint.name} of the run "
+                    f"{found.parent_run_id!r}, but {inside.problem}, so the branch is unknown. "
+                    "Name a step that its log holds, or the id alone for its end."
+                )
+            return inside
+        return replace(inside, tokens=parent.branch_tokens + inside.tokens)
 
     def base_end_tokens(self, label: str) -> int | None:
         """Return the tokens of the last evaluated checkpoint of a pretraining run; None without any."""

@@ -72,8 +72,11 @@ class RunArrays:
 
 
 def run_arrays(registry: Registry) -> RunArrays:
-    """Return the positions of all runs of a registry that values can be made of."""
-    placed = {r: p for r, p in registry.placed.items() if p.status == "used"}
+    """Return the positions of all runs of a registry that values can be made of, and of their ancestors."""
+    used = [r for r, p in registry.placed.items() if p.status == "used"]
+    # An ancestor without data of its own still says where its parent's curve was left.
+    needed = {member for run_id in used for member in registry.chain(run_id)}
+    placed = {r: p for r, p in registry.placed.items() if r in needed}
     number = {run_id: i for i, run_id in enumerate(placed)}
     runs = [registry.derived[r] for r in placed]
     labels = list(dict.fromkeys(run.lineage for run in runs))

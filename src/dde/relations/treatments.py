@@ -34,7 +34,8 @@ class Treatment:
         NaN where it does not apply or is unknown. `finetune_tokens` is nominal, of one epoch; infinite
         budgets do not exist: NaN means the whole mixture.
     branch_point : str
-        ``@<step>`` or ``@match_<params>_<metric>``; "" for the parent's final checkpoint.
+        ``@<step>`` or ``@match_<params>_<metric>``, of a checkpoint inside a post-training run ``@<step>`` or
+        ``@epoch_<k>``; "" for the parent's final checkpoint.
     parent_treatment : str
         Label of the chain without its last link; "" for a run on a base.
     """
@@ -63,6 +64,8 @@ def treatment_of(item: Evidence, found: Parentage, parent: Treatment | None) -> 
             branch = f"@{item.name.match}"
         elif not found.checkpoint.is_final:
             branch = f"@{found.checkpoint.step}"
+    else:
+        branch = found.run_checkpoint.branch_point
     if math.isfinite(tokens):
         budget = _short_count(tokens)
     elif math.isfinite(samples):
