@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dde.curves.loss_reductions import warn_of_reductions
 from dde.curves.observations import Observations, read_observations
+from dde.errors import warn_caller
 from dde.names import DEFAULT_METRICS, Metric
+from dde.relations.positions import NO_DATA
 from dde.relations.registry import Registry
 from dde.relations.treatments import PRETRAINING
 
-__all__ = ["LEADING_COLUMNS", "continuous_curves", "own_rows"]
+__all__ = ["LEADING_COLUMNS", "continuous_curves", "empty_curves", "own_rows"]
 
 #: Columns before the metrics: lineage and run, base, treatment, axis.
 LEADING_COLUMNS = (
@@ -31,10 +34,14 @@ LEADING_COLUMNS = (
     "finetune_tokens",
     "epochs",
     "dpo_beta",
+    "reduce_loss",
     "step",
     "cumulative_tokens",
     "cumulative_compute",
 )
+
+_NUMBERS = ("learning_rate", "finetune_tokens", "epochs", "dpo_beta")
+_AXES = ("step", "cumulative_tokens", "cumulative_compute")
 
 
 def continuous_curves(
@@ -53,12 +60,47 @@ def continuous_curves(
     Returns
     -------
     pandas.DataFrame
-        One row per run and observed position, ordered by run as asked, then tokens. Hyperparameters and
-        `run_type` are those of the curve's run; `run_id` is the run that logged the row and `checkpoint_type`
-        that run's type.
+        One row per run and observed position, ordered by run as asked, then tokens. Hyperparameters (`reduce_loss`,
+        "" where there is none, among them) and `run_type` are those of the curve's run; `run_id` is the run that
+        logged the row and `checkpoint_type` that run's type. Without rows, the columns have the types that they have
+        in a frame with rows.
+
+    Warns
+    -----
+    DdeWarning
+        When a run can't be placed on its lineage, so that it has no rows; and when runs of one method reduced the
+        `train_loss` of its rows in different ways, so that the values can't be compared.
+
+    Examples
+    --------
+    >>> import dde
+    >>> repository = dde.tutorial.open_repository("tiny")
+    >>> frame = continuous_curves(repository.registry, ["dolma1_7-4M-default"])
+    >>> frame["checkpoint_type"].unique().tolist()
+    ['pretraining']
     """
+    return _curves(registry, run_ids, metrics)
+
+
+def own_rows(registry: Registry, run_id: str, metrics: Sequence[Metric] | None = None) -> pd.DataFrame:
+    """Return a run's own observed rows, without its ancestors'; columns and warnings as of :func:`continuous_curves`.
+
+    Parameters
+    ----------
+    registry : Registry
+    run_id : str
+    metrics : sequence of Metric, optional
+        The default metrics when None.
+    """
+    return _curves(registry, [run_id], metrics, with_ancestors=False)
+
+
+def _curves(
+    registry: Registry, run_ids: Sequence[str], metrics: Sequence[Metric] | None, with_ancestors: bool = True
+) -> pd.DataFrame:
     metrics = list(DEFAULT_METRICS if metrics is None else metrics)
-    chains = {run_id: registry.chain(run_id) for run_id in run_ids}
+    run_ids = _placed(registry, run_ids)
+    chains = {run_id: registry.chain(run_id) if with_ancestors else [run_id] for run_id in run_ids}
     members = list(dict.fromkeys(m for chain in chains.values() for m in chain))
     observed = read_observations(registry, members, metrics)
     tables = {m: _table(observed, i) for i, m in enumerate(members)}
@@ -77,15 +119,59 @@ def continuous_curves(
                 part = slice(low, high)
                 facts = _facts(registry, run_id, member)
                 pieces.append(_Piece(facts, tokens[part], step[part], [v[part] for v in values]))
-    if not pieces:
-        return _empty(metrics)
-    return _joined(pieces, metrics)
+    _warn_of_reductions(registry, pieces, metrics)
+    return _joined(pieces, metrics) if pieces else empty_curves(metrics)
 
 
-def own_rows(registry: Registry, run_id: str, metrics: Sequence[Metric] | None = None) -> pd.DataFrame:
-    """Return a run's own observed rows, without its ancestors'; columns as in :func:`continuous_curves`."""
-    frame = continuous_curves(registry, [run_id], metrics)
-    return frame[frame["run_id"] == run_id].reset_index(drop=True)
+def empty_curves(metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Return a frame of :func:`continuous_curves` without rows: the same columns, of the same types."""
+    facts: dict[str, Any] = {name: "" for name in (*LEADING_COLUMNS, "checkpoint_type") if name not in _AXES}
+    facts |= {"n_params": 0, "seed": 0} | {name: np.nan for name in _NUMBERS}
+    row = _Piece(facts, np.zeros(1, np.int64), np.zeros(1, np.int64), [np.empty(1) for _ in metrics])
+    return _joined([row], metrics).iloc[:0]
+
+
+def _placed(registry: Registry, run_ids: Sequence[str]) -> list[str]:
+    """Return the runs that have a curve; warn of the others."""
+    kept: list[str] = []
+    for run_id in run_ids:
+        if run_id in registry.derived:
+            status = registry.placed[run_id].status
+        else:
+            status = "used" if run_id in registry.checkpoint_steps else f"{NO_DATA}: not in the tables"
+        if status == "used":
+            kept.append(run_id)
+        else:
+            warn_caller(
+                f"the run {run_id!r} can't be placed on its lineage ({status}), so it has no rows here. "
+                f"{_remedy(status)} repository.coverage() has the status of every run."
+            )
+    return kept
+
+
+def _remedy(status: str) -> str:
+    if status.startswith(NO_DATA):
+        return "The sources hold no rows of it: leave it out, or open those that do."
+    if status.startswith("tokens unknown"):
+        return "Pass tokens_per_sequence= to settle how many tokens a step has."
+    return "Pass parents={run id: parent} to settle where it starts."
+
+
+def _warn_of_reductions(registry: Registry, pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> None:
+    """Warn where rows of training loss were reduced in different ways by the runs of one method that logged them.
+
+    The losses of two methods are of different objectives, whatever their reductions.
+    """
+    at = next((k for k, metric in enumerate(metrics) if metric.name == "train_loss"), None)
+    if at is None:
+        return
+    reductions: dict[str, set[str]] = {}
+    for run_id in {p.facts["run_id"] for p in pieces if np.isfinite(p.values[at]).any()}:
+        run = registry.derived.get(run_id)
+        if run is not None:
+            reductions.setdefault(run.run_type, set()).add(str(run.hyperparameters.get("reduce_loss", "")))
+    for ways in reductions.values():
+        warn_of_reductions(ways)
 
 
 def _branch(registry: Registry, run_id: str) -> int | None:
@@ -138,6 +224,7 @@ def _facts(registry: Registry, run_id: str, member: str) -> dict[str, Any]:
         "finetune_tokens": np.nan if treatment is None else treatment.finetune_tokens,
         "epochs": np.nan if treatment is None else treatment.epochs,
         "dpo_beta": np.nan if treatment is None else treatment.dpo_beta,
+        "reduce_loss": "" if run is None else str(run.hyperparameters.get("reduce_loss", "")),
         "n_params": base.size.n_params,
         "checkpoint_type": PRETRAINING if logged_by is None else logged_by.run_type,
     }
@@ -159,7 +246,3 @@ def _joined(pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> pd.DataFrame
         columns[metric.name] = np.concatenate([piece.values[k] for piece in pieces])
     columns["checkpoint_type"] = repeated("checkpoint_type")
     return pd.DataFrame(columns)
-
-
-def _empty(metrics: Sequence[Metric]) -> pd.DataFrame:
-    return pd.DataFrame(columns=[*LEADING_COLUMNS, *(m.name for m in metrics), "checkpoint_type"])
