@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dde.curves.frames import continuous_curves, own_rows
-from dde.errors import SelectionError, near_names
-from dde.names import find_base_by_label
+from dde.entity_lists import LineageList, RunList
+from dde.errors import LineageError, SelectionError, near_names
 from dde.relations.metric_choice import choose_metrics
+from dde.relations.related import compare_lineages, same_base, same_treatment, siblings
 from dde.relations.selection import filter_runs
 from dde.relations.treatments import PRETRAINING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dde.sources.datadecide import DataDecide
     from dde.sources.protocols import PosttrainingSource
 
-__all__ = ["LineageList", "PosttrainingRun", "PretrainingRun", "TrainingLineage", "TrainingRun"]
+__all__ = ["LineageList", "PosttrainingRun", "PretrainingRun", "RunList", "TrainingLineage", "TrainingRun"]
 
 
 class TrainingRun:
@@ -34,25 +35,49 @@ class TrainingRun:
         W&B's id; the lineage's label for a pretraining run.
     run_type : str
         ``pretraining``, ``supervised_ft`` or ``dpo``.
-    repository : RunRepository
-        Resolves relations; a run holds ids, never other runs.
+    repository : RunRepository, optional
+        Resolves relations; a run holds ids, never other runs. Without one a run has its id and type alone.
+
+    Notes
+    -----
+    Runs are equal when they have the same id and type and come from the same sources, opened in the same way.
 
     Examples
     --------
     >>> import dde
     >>> repository = dde.tutorial.open_repository("tiny")
     >>> run = repository.get_run("dolma1_7-4M-default")
-    >>> run.run_type
-    'pretraining'
+    >>> run.run_type, run.state, run.branch_tokens
+    ('pretraining', 'finished', None)
     """
 
-    def __init__(self, run_id: str, run_type: str, *, repository: RunRepository) -> None:
+    def __init__(self, run_id: str, run_type: str, *, repository: RunRepository | None = None) -> None:
         self.run_id = run_id
         self.run_type = run_type
-        self._repository = repository
+        self._given_repository = repository
+
+    @property
+    def _repository(self) -> RunRepository:
+        if self._given_repository is None:
+            raise LineageError(
+                f"the run {self.run_id!r} was made without a repository, so its relations and its data are unknown. "
+                f"Use repository.get_run({self.run_id!r}), which gives a run that knows them."
+            )
+        return self._given_repository
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.run_id!r}, {self.run_type!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TrainingRun):
+            return NotImplemented
+        if (self.run_id, self.run_type) != (other.run_id, other.run_type):
+            return False
+        here, there = self._given_repository, other._given_repository
+        return here is there or (here is not None and there is not None and here.has_same_content(there))
+
+    def __hash__(self) -> int:
+        return hash(self.run_id)
 
     def _repr_html_(self) -> str:
         from dde.html import run_html
@@ -71,8 +96,73 @@ class TrainingRun:
         return list(self._repository.registry.children.get(self.run_id, []))
 
     @property
+    def lineage_id(self) -> str | None:
+        """Label of the lineage that the run belongs to; None where its base is unknown."""
+        derived = self._derived
+        return self.run_id if derived is None else (derived.lineage or None)
+
+    @property
+    def state(self) -> str:
+        """State as W&B has it; a pretraining run counts as ``finished``."""
+        derived = self._derived
+        return "finished" if derived is None else derived.state
+
+    @property
+    def branch_tokens(self) -> int | None:
+        """Cumulative tokens at which it leaves its parent; None for a pretraining run, and where unknown."""
+        return None if self._derived is None else self._repository.registry.placed[self.run_id].branch_tokens
+
+    @property
+    def end_tokens(self) -> int | None:
+        """Cumulative tokens of its last row; None where unknown, and for a run without data."""
+        registry = self._repository.registry
+        if self._derived is None:
+            return registry.base_end_tokens(self.run_id)
+        return registry.placed[self.run_id].end_tokens
+
+    @property
     def _derived(self) -> DerivedRun | None:
-        return self._repository.registry.derived.get(self.run_id)
+        """What is known of a derived run; None for a pretraining run."""
+        registry = self._repository.registry
+        if self.run_id not in registry.derived:
+            # An error where neither store has it.
+            self._repository.run_type(self.run_id)
+        return registry.derived.get(self.run_id)
+
+    def same_treatment(self) -> RunList:
+        """Return the runs with the same treatment on other bases, in the order of the suite.
+
+        Returns
+        -------
+        RunList
+            Runs of all states with the label of this one's treatment, repetitions included. Those whose
+            hyperparameters, or whose parents', differ from this one's where both are stated have another treatment;
+            the seed of the training makes no difference. For a pretraining run, all other pretraining runs.
+        """
+        return self._related(same_treatment(self._repository.registry, self.run_id))
+
+    def same_base(self) -> RunList:
+        """Return the runs of other treatments on the same base, parents before children.
+
+        Returns
+        -------
+        RunList
+            Derived runs of the lineage, of all states; repetitions of this run are left out.
+        """
+        return self._related(same_base(self._repository.registry, self.run_id))
+
+    def siblings(self) -> RunList:
+        """Return the other runs that start from the same parent, at any of its checkpoints.
+
+        Returns
+        -------
+        RunList
+            Runs of all states, repetitions of this run included; none for a pretraining run.
+        """
+        return self._related(siblings(self._repository.registry, self.run_id))
+
+    def _related(self, run_ids: Iterable[str]) -> RunList:
+        return RunList(self._repository.get_run(run_id) for run_id in run_ids)
 
     def get_training_progression(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
         """Return the run's own observed rows: one per position, with the metrics asked for.
@@ -86,12 +176,33 @@ class TrainingRun:
         -------
         pandas.DataFrame
             The seed's columns; see :func:`dde.curves.frames.continuous_curves`.
+
+        Warns
+        -----
+        DdeWarning
+            When the run can't be placed on its lineage, so that it has no rows; says why and what to do.
         """
         registry = self._repository.registry
         return own_rows(registry, self.run_id, choose_metrics(registry, metrics))
 
     def get_evaluations(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
-        """Return the run's own rows that hold an evaluation; training logs are left out."""
+        """Return the run's own rows that hold an evaluation; training logs are left out.
+
+        Parameters
+        ----------
+        metrics : str or iterable of str, optional
+            As in :meth:`get_training_progression`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As :meth:`get_training_progression` gives it.
+
+        Warns
+        -----
+        DdeWarning
+            When the run can't be placed on its lineage, so that it has no rows; says why and what to do.
+        """
         registry = self._repository.registry
         chosen = [m for m in choose_metrics(registry, metrics) if m.kind != "log"]
         frame = own_rows(registry, self.run_id, chosen)
@@ -145,8 +256,8 @@ class PosttrainingRun(TrainingRun):
     ) -> None:
         if repository is None:
             repository = _repository(None, wandb_store, {run_id: parent_run_id} if parent_run_id else None)
-            if parent_run_id and find_base_by_label(parent_run_id) is not None:
-                # A label names no step: where the evidence finds the same lineage, it knows the checkpoint, too.
+            if parent_run_id:
+                # An id names no checkpoint: where the evidence finds the same parent, it knows the checkpoint, too.
                 plain = _repository(None, wandb_store)
                 found = plain.registry.derived.get(run_id)
                 if found is None or found.parent_run_id == parent_run_id:
@@ -174,6 +285,10 @@ class TrainingLineage:
     ----------
     base_run : PretrainingRun
 
+    Notes
+    -----
+    Lineages are equal when their bases are: the same label, from the same sources, opened in the same way.
+
     Examples
     --------
     >>> import dde
@@ -188,6 +303,12 @@ class TrainingLineage:
 
     def __repr__(self) -> str:
         return f"TrainingLineage({self.lineage_id!r}, {len(self._member_ids)} derived runs)"
+
+    def __eq__(self, other: object) -> bool:
+        return self.base_run == other.base_run if isinstance(other, TrainingLineage) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.base_run)
 
     def _repr_html_(self) -> str:
         from dde.html import lineage_html
@@ -251,15 +372,33 @@ class TrainingLineage:
         Returns
         -------
         pandas.DataFrame
-            Observed rows only. A derived run's rows repeat the base prefix with its own hyperparameters.
+            Observed rows only. A derived run's rows repeat the base prefix with its own hyperparameters; see
+            :func:`dde.curves.frames.continuous_curves`.
+
+        Raises
+        ------
+        SelectionError
+            When one of `runs` is no run of the lineage.
+
+        Warns
+        -----
+        DdeWarning
+            When one of `runs` can't be placed, so that it has no rows; when runs of one method reduced `train_loss` in
+            different ways, so that the values can't be compared.
         """
         registry = self._repository.registry
         if runs is None:
-            usable = [r for r in self._member_ids if registry.placed[r].status == "used"]
-            run_ids = [self.lineage_id, *usable]
+            run_ids = self._curve_ids
         else:
             run_ids = [self._run_id(run) for run in ([runs] if isinstance(runs, (str, TrainingRun)) else runs)]
         return continuous_curves(registry, run_ids, choose_metrics(registry, metrics))
+
+    @property
+    def _curve_ids(self) -> list[str]:
+        """Ids of the runs that have a curve. A base that the tables do not hold is a lineage all the same."""
+        registry = self._repository.registry
+        base = [self.lineage_id] if self.lineage_id in registry.checkpoint_steps else []
+        return base + [run_id for run_id in self._member_ids if registry.placed[run_id].status == "used"]
 
     def _run_id(self, run: TrainingRun | str) -> str:
         wanted = run.run_id if isinstance(run, TrainingRun) else run
@@ -274,31 +413,48 @@ class TrainingLineage:
             )
         return names[wanted]
 
+    def compare(self, other: TrainingLineage) -> pd.DataFrame:
+        """Return the runs of this lineage beside those of another one, by treatment.
+
+        Parameters
+        ----------
+        other : TrainingLineage
+            May come from other sources.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per run label of either lineage: ``pretraining`` first, then as along the dimension ``run``. A
+            label is a treatment with ``#2``, ``#3`` for its repetitions, so that a row has one run of each lineage at
+            most. Runs of all states are in it.
+
+            - `run`: the label.
+            - `run_id`, `other_run_id`: ids of the runs; "" where the lineage has none.
+            - `end_tokens`, `other_end_tokens`: cumulative tokens of their last rows, float; NaN where the lineage has
+              no such run, or its end is unknown.
+            - `differs`: hyperparameters that both runs state and in which they differ, as ``name: here, there``,
+              joined by "; ". ``sequences_per_step`` is the batch over all GPUs, ``dataset`` the training mixture; the
+              seed of the training and the hyperparameters of parent runs are not compared. For the bases: params,
+              data and seed.
+
+            Derived runs without a label, because their parent is absent from the store, are not in it; their ids are
+            in ``frame.attrs["left_out"]``.
+
+        Examples
+        --------
+        >>> import dde
+        >>> repository = dde.tutorial.open_repository("tiny")
+        >>> one, other = (repository.get_lineage(f"{x}-150M-default") for x in ("dolma1_7", "dclm-baseline"))
+        >>> one.compare(other).loc[0, ["run", "differs"]].tolist()
+        ['pretraining', 'data: Dolma1.7, DCLM-Baseline']
+        """
+        return compare_lineages(
+            self._repository.registry, self.lineage_id, other._repository.registry, other.lineage_id
+        )
+
     def to_dataset(self, **options: Any) -> xr.Dataset:
         """Return the lineage as a Dataset; `options` as in :func:`dde.open_lineages`."""
         return self._repository.to_dataset(lineages=[self.lineage_id], **options)
-
-
-class LineageList(list[TrainingLineage]):
-    """Lineages, with what can be done to all of them at once."""
-
-    def _repr_html_(self) -> str:
-        from dde.html import lineages_html
-
-        return lineages_html(self)
-
-    def to_dataset(self, **options: Any) -> xr.Dataset:
-        """Return the lineages as one Dataset; `options` as in :func:`dde.open_lineages`."""
-        if not self:
-            raise SelectionError(
-                "the list holds no lineage, so there is nothing to open. Widen the filters of find_lineages()."
-            )
-        return self[0]._repository.to_dataset(lineages=[lineage.lineage_id for lineage in self], **options)
-
-    def get_continuous_curves(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
-        """Return the continuous curves of all lineages in one frame."""
-        frames = [lineage.get_continuous_curves(metrics=metrics) for lineage in self]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _repository(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dde.relations.registry import DerivedRun, Registry
     from dde.repository import RunRepository
 
-__all__ = ["lineage_html", "lineages_html", "repository_html", "run_html"]
+__all__ = ["lineage_html", "lineages_html", "repository_html", "run_html", "runs_html"]
 
 # Rows that a page shows of a long list; what is beyond is counted.
 _MOST_RUNS = 30
@@ -124,6 +124,40 @@ def lineages_html(lineages: Sequence[TrainingLineage]) -> str:
     return _page(parts)
 
 
+def runs_html(runs: Sequence[TrainingRun]) -> str:
+    """Return several runs for a notebook: a row for each, with its lineage, its place and its status.
+
+    Examples
+    --------
+    >>> import dde
+    >>> run = dde.tutorial.open_repository("tiny").get_run("dolma1_7-4M-default")
+    >>> "supervised_ft" in runs_html(run.same_base())
+    True
+    """
+    parts = [_title("RunList", _plural(len(runs), "run"))]
+    if not runs:
+        return _page([*parts, _note("No run is related in this way.")])
+    shown = runs[:_MOST_RUNS]
+    covered: dict[int, dict[str, dict[str, Any]]] = {}
+    rows = []
+    for run in shown:
+        repository = run._given_repository
+        if repository is None:
+            rows.append([_name(run.run_id), _text(run.run_type), *(_text("") for _ in range(6))])
+            continue
+        if id(repository) not in covered:
+            same = (other.run_id for other in shown if other._given_repository is repository)
+            covered[id(repository)] = _coverage_by_id(repository, dict.fromkeys(same))
+        row = covered[id(repository)][run.run_id]
+        texts = [_name(run.run_id), _text(row["run_type"]), _name(row["lineage"]), _name(row["run"])]
+        numbers = [_tokens(row["branch_tokens"]), _tokens(row["end_tokens"])]
+        rows.append([*texts, *numbers, _text(row["state"]), _text(row["status"])])
+    columns = "run id,method,lineage,run,>branches at,>ends at,state,status".split(",")
+    parts.append(_table(columns, rows))
+    parts.append(_not_shown(len(runs) - len(shown), "run", "[run.run_id for run in runs]"))
+    return _page([*parts, _note("Each is a TrainingRun; .to_dataset() opens all of them as one Dataset.")])
+
+
 def run_html(run: TrainingRun) -> str:
     """Return a run for a notebook: where it starts and ends, what was done, and how that is known.
 
@@ -133,6 +167,9 @@ def run_html(run: TrainingRun) -> str:
     >>> "evaluated checkpoints" in run_html(dde.tutorial.open_repository("tiny").get_run("dolma1_7-4M-default"))
     True
     """
+    if run._given_repository is None:
+        note = _note("Made without a repository: repository.get_run() gives a run that knows its relations and data.")
+        return _page([_title(type(run).__name__, run.run_id), _facts([("run type", run.run_type)]), note])
     repository, registry = run._repository, run._repository.registry
     children = run.child_run_ids
     facts: list[tuple[str, str]] = []
@@ -141,7 +178,9 @@ def run_html(run: TrainingRun) -> str:
     else:
         row = _coverage_by_id(repository, [run.run_id])[run.run_id]
         checkpoint = registry.derived[run.run_id].parentage.checkpoint
-        step = "" if checkpoint is None else f", step {checkpoint.step:,}"
+        inside = registry.derived[run.run_id].parentage.run_checkpoint
+        step = "" if inside.is_final else f", {inside.name}"
+        step = step if checkpoint is None else f", step {checkpoint.step:,}"
         known = {k: v for k, v in registry.derived[run.run_id].hyperparameters.items() if v not in ("", None)}
         facts += [
             ("treatment", row["run"]),

@@ -19,6 +19,7 @@ from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.names import Metric, suite_order
 from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
+from dde.relations.run_index import versions_digest
 from dde.relations.selection import filter_runs, matches, select_bases
 from dde.relations.treatments import PRETRAINING
 from dde.sources.connection import absolute_path, redact
@@ -100,6 +101,24 @@ class RunRepository:
         from dde.html import repository_html
 
         return repository_html(self)
+
+    def has_same_content(self, other: RunRepository) -> bool:
+        """Return whether another repository reads the same content from the same sources, opened in the same way.
+
+        Sources that do not tell when their content changes are the same only where they are one object.
+        """
+        if self is other:
+            return True
+        settings = (self._parents, self._tokens_per_sequence) == (other._parents, other._tokens_per_sequence)
+        here, there = self.pretraining_source, other.pretraining_source
+        if not settings or (here is None) != (there is None):
+            return False
+        if here is not None and there is not None and here is not there:
+            if not here.description or not here.fingerprint:
+                return False
+            if (here.description, here.fingerprint) != (there.description, there.fingerprint):
+                return False
+        return _have_same_runs(self.registry, other.registry)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_runs"}
@@ -342,6 +361,21 @@ class DataDecideEvolved:
         final_run_ids : iterable of str
         metrics : str or iterable of str, optional
             The default metrics when None.
+
+        Returns
+        -------
+        list of pandas.DataFrame
+            As :func:`dde.curves.frames.continuous_curves`; without rows where a run can't be placed.
+
+        Raises
+        ------
+        SelectionError
+            When neither store has one of the runs.
+
+        Warns
+        -----
+        DdeWarning
+            When a run can't be placed; when runs of one method in one frame reduced `train_loss` in different ways.
         """
         registry = self.repository.registry
         chosen = choose_metrics(registry, metrics)
@@ -349,6 +383,17 @@ class DataDecideEvolved:
         for run_id in run_ids:
             self.repository.run_type(run_id)
         return [continuous_curves(registry, [run_id], chosen) for run_id in run_ids]
+
+
+def _have_same_runs(registry: Registry, other: Registry) -> bool:
+    here, there = registry.store, other.store
+    if here is there or here is None or there is None:
+        return here is there
+    if not here.description or here.description != there.description:
+        return False
+    # By what the stores said when their runs were read, not by what they would say now.
+    digest, of_other = (versions_digest([r.evidence.record for r in x.derived.values()]) for x in (registry, other))
+    return bool(digest) and digest == of_other
 
 
 def _open_tables(data_dir: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None) -> DataDecide:
