@@ -407,3 +407,57 @@ def test_a_run_that_cannot_be_placed_says_why() -> None:
     with pytest.raises(UnknownNameError, match="positive"):
         RunRepository(tables, None, tokens_per_sequence=-5)  # type: ignore[arg-type]
     assert list(RunRepository(None, FakeStore([])).coverage().columns[:2]) == ["run_id", "run_type"]  # type: ignore[arg-type]
+
+
+def test_the_launch_command_is_believed_before_the_run_name() -> None:
+    name = "250901-155734_test_finetune_100Mtx2_DD-dolma1_7-4M_lr=3e-05_--reduce_loss=mean_--max_train_samples=7"
+    command = ["--learning_rate", "2e-05", "--model_name_or_path", "allenai/DataDecide-c4-4M", "--reduce_loss", "sum"]
+    command += ["--num_train_epochs", "3", "--max_train_samples", "9"]
+    run = sft(name, [10.0], command=command, model_name_or_path=None, learning_rate=None, num_train_epochs=None)
+    found = registry(run).derived[name]
+    assert found.lineage == "c4-4M-default"
+    assert found.parentage.evidence == "launch command"
+    expected = {"learning_rate": 2e-5, "epochs": 3.0, "reduce_loss": "sum", "max_train_samples": 9.0}
+    assert {key: found.hyperparameters[key] for key in expected} == expected
+    said = " / ".join(found.evidence.contradictions + found.parentage.contradictions)
+    assert "launch command 2e-05, run name 3e-05; launch command believed" in said
+    assert "launch command c4-4M, run name dolma1_7-4M; launch command believed" in said
+
+
+def test_a_state_hides_runs_but_not_what_derives_from_them() -> None:
+    crashed = sft("parent", [100.0, 200.0], state="crashed", output_dir="/m/parent")
+    child = sft("child", [50.0], model_name_or_path="/m/parent", learning_rate=2e-5)
+    below = sft("below", [30.0], model_name_or_path="/other/child", learning_rate=3e-5)
+    held = registry(crashed, child, below)
+    chosen = select_runs(held)
+    assert chosen.run_ids.tolist() == [["dolma1_7-4M-default", "child", "below"]]
+    assert chosen.left_out == {"state crashed": 1}
+    assert held.chain("below") == ["dolma1_7-4M-default", "parent", "child", "below"]
+    ds = RunRepository(held.tables, held.store).to_dataset(metrics=["train_loss"], grid="union")
+    row = ds.train_loss.sel(run=held.derived["below"].label)[0]
+    tokens = ds.cumulative_tokens.values - FINAL_4M
+    # The hidden parent's rows are in the curves of what derives from it.
+    assert tokens[row.notnull().values].tolist() == [100, 200, 250, 280]
+
+
+def test_of_a_repeated_step_the_first_count_is_kept() -> None:
+    run = sft("a", [900.0, 2000.0])
+    run.rows[:1] = [(100, {"train_loss": 1.0}), (100, {"total_tokens": 900.0}), (100, {"total_tokens": 9000.0})]
+    held = registry(run)
+    (placement,) = held.placements.of(["a"])
+    assert (placement.steps.tolist(), placement.tokens.tolist()) == ([100, 200], [900, 2000])
+    # The count did not fall back.
+    assert held.placed["a"].token_source == "logged"
+    assert held.placed["a"].end_tokens == FINAL_4M + 2000
+
+
+def test_rows_before_between_and_after_the_counts_are_placed_by_their_steps() -> None:
+    nan = math.nan
+    held = registry(sft("a", [nan, 2000.0, nan, 4400.0, nan, nan]))
+    (placement,) = held.placements.of(["a"])
+    assert placement.steps.tolist() == [100, 200, 300, 400, 500, 600]
+    # Behind the last count they go on at the run's rate: 4,400 tokens in 400 steps.
+    assert placement.tokens.tolist() == [1000, 2000, 3200, 4400, 5500, 6600]
+    assert placement.source.tolist() == [2, 0, 2, 0, 2, 2]
+    assert held.placed["a"].end_tokens == FINAL_4M + 6600
+    assert held.placed["a"].token_source == "estimated"
