@@ -393,3 +393,13 @@ def test_the_dataset_has_the_parent_up_to_the_branch_then_the_run(
     cells = run["train_loss"].sel(cumulative_tokens=mine["cumulative_tokens"].to_numpy())
     np.testing.assert_array_equal(cells.values, own["train_loss"].to_numpy())
     xr.testing.assert_identical(pickle.loads(pickle.dumps(ds)).load(), ds)
+
+
+def test_pages_and_coverage_say_where_a_run_branches() -> None:
+    tables = FakeTables({"dolma1_7-4M-default": {0: {"piqa": 0.5}}})
+    store = FakeStore([parent(), child(f"{FOLDER}/step_250")])
+    repository = dde.RunRepository(tables, store)  # type: ignore[arg-type]
+    assert f"{PARENT}, step_250" in repository.get_run("child")._repr_html_()
+    row = repository.coverage().set_index("run_id").loc["child"]
+    assert row["estimate"].startswith("branch at step 250: between the logged steps 200 and 300; step x 16 sequences")
+    assert row["branch_tokens"] == FINAL_4M + 2550

@@ -186,7 +186,7 @@ class ParentIndex:
         exact = self._folders.get(folder, set())
         if exact:
             return exact
-        return self._by_key.get("/".join(parts)) or self._by_key.get(PurePosixPath(folder).name, set())
+        return self._by_key.get("/".join(parts)) or self._by_key.get(folder.rpartition("/")[2], set())
 
     def _candidates(self, path: str) -> _Candidates:
         folder = _plain_folder(path)
@@ -207,7 +207,10 @@ class ParentIndex:
 
 def hub_depth(parts: Sequence[str]) -> int:
     """Return how many parts of a path lead to the name of a Hub model, itself included; 0 where none is named."""
-    return next((i + 1 for i, part in enumerate(parts) if find_hub_model(part) is not None), 0)
+    for depth, part in enumerate(parts, 1):
+        if find_hub_model(part) is not None:
+            return depth
+    return 0
 
 
 def path_parts(path: str) -> list[str]:
