@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
@@ -17,14 +16,12 @@ import xarray as xr
 from dde.errors import DdeWarning
 from dde.explore.listing import run_table
 from dde.explore.selection import Choices, apply, plot_options
+from dde.plots.backends import ONE_AT_A_TIME
 from dde.plots.curves import curve_panels
 from dde.plots.files import png_bytes, svg_bytes
 from dde.plots.segments import OBSERVED, Segment
 
 __all__ = ["Drawing", "Loaded", "draw", "highlight", "picture_bytes", "table_bytes"]
-
-# HoloViews has one current backend in a process, and its options belong to it: one picture is drawn after the other.
-_ONE_AT_A_TIME = threading.RLock()
 
 # Selections that are kept in memory, so that another colour or scale reads nothing.
 _KEPT = 4
@@ -94,7 +91,7 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
     """
     import holoviews as hv
 
-    with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught:
+    with ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DdeWarning)
         shown = loaded.get(choices)
         with _same_backend_after():
@@ -108,7 +105,7 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
 
 def picture_bytes(drawing: Drawing, suffix: str) -> bytes:
     """Return the picture as matplotlib draws it for print: ``.png``, or ``.svg`` with its text as text."""
-    with _ONE_AT_A_TIME, _same_backend_after():
+    with ONE_AT_A_TIME, _same_backend_after():
         picture = drawing.shown.dde.plot(**plot_options(drawing.choices), backend="matplotlib")
         return png_bytes(picture) if suffix == ".png" else svg_bytes(picture)
 

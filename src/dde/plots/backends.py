@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 from dde.errors import UnknownNameError, near_names
 from dde.plots.legends import Legend
 from dde.plots.places import Frame, Place
 
-__all__ = ["Backend", "BackendName", "backend_of", "crowd_look"]
+__all__ = ["ONE_AT_A_TIME", "Backend", "BackendName", "crowd_look", "drawing_with"]
 
 BackendName = Literal["bokeh", "matplotlib"]
 Options = dict[str, Any]
+
+#: HoloViews has one current backend in a process, which its options go by, and pyplot one list of figures. Whatever
+#: draws a picture or writes one takes this lock first.
+ONE_AT_A_TIME = threading.RLock()
+
+# Backends whose options HoloViews has made. An import of its plotting modules alone registers a backend without them.
+_LOADED: set[str] = set()
 
 
 class Backend(Protocol):
@@ -99,8 +108,19 @@ def crowd_look(crowd: int, width: float) -> tuple[float, float]:
     return round(max(0.9 * share**0.35, 0.2), 2), round(max(width * share**0.2, 0.5), 2)
 
 
-def backend_of(name: str) -> Backend:
-    """Return a backend by name, loaded and made HoloViews' current one.
+@contextmanager
+def drawing_with(name: str) -> Iterator[Backend]:
+    """Provide a backend by name, loaded and made HoloViews' current one, to one thread at a time.
+
+    The backend stays HoloViews' current one afterwards, so that a notebook shows what was drawn.
+
+    Parameters
+    ----------
+    name : {"bokeh", "matplotlib"}
+
+    Yields
+    ------
+    Backend
 
     Raises
     ------
@@ -116,8 +136,10 @@ def backend_of(name: str) -> Backend:
             f"backend={name!r} draws no pictures here, so there is none.{near_names(name, backends)} "
             "Pass 'bokeh' or 'matplotlib'."
         )
-    import holoviews as hv
+    with ONE_AT_A_TIME:
+        import holoviews as hv
 
-    if name not in hv.Store.registry or hv.Store.current_backend != name:
-        hv.extension(name)
-    return backends[name]
+        if name not in _LOADED or hv.Store.current_backend != name:
+            hv.extension(name)
+            _LOADED.add(name)
+        yield backends[name]

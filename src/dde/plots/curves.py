@@ -17,7 +17,7 @@ from dde.arrays.provenance import metric_named
 from dde.curves.axes import AXES
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
 from dde.plots.axes import axis_label
-from dde.plots.backends import BackendName, backend_of
+from dde.plots.backends import BackendName, drawing_with
 from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, markers_of, sorted_values
 from dde.plots.coordinates import check_names, facet_title
 from dde.plots.curve_legend import curve_legend
@@ -124,22 +124,22 @@ def plot_curves(
         dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, relative_to=relative_to,
         log_x=log_x, log_y=log_y, zoom=zoom, mark_branches=mark_branches, columns=columns, backend=backend,
     )  # fmt: skip
-    drawing = backend_of(backend)
-    import holoviews as hv
-
     panels = [panel for row in rows for panel in row]
     is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
     size = frame_size or (_SINGLE if len(panels) == 1 else _LARGE if is_large else _SMALL)
-    legend = curve_legend(panels, drawing, _band_words(dataset, band))
     panels = [replace(p, title=_with_thinning(p, size[0])) for p in panels]
-    places = places_of(rows, size, legend, [p.frame for p in panels], [p.title for p in panels])
-    # One legend for all panels, outside of the last one of the first row, where it covers nothing.
-    drawn = [
-        panel.draw(drawing, place, *([legend] if (place.row, place.column) == (0, len(rows[0]) - 1) else []))
-        for panel, place in zip(panels, places, strict=True)
-    ]
-    filled = _filled(drawn, rows, hv.Empty)
-    return hv.Layout(filled).cols(places[0].columns).opts(hv.opts.Layout(**drawing.layout(places[0])))
+    with drawing_with(backend) as drawing:
+        import holoviews as hv
+
+        legend = curve_legend(panels, drawing, _band_words(dataset, band))
+        places = places_of(rows, size, legend, [p.frame for p in panels], [p.title for p in panels])
+        # One legend for all panels, outside of the last one of the first row, where it covers nothing.
+        drawn = [
+            panel.draw(drawing, place, *([legend] if (place.row, place.column) == (0, len(rows[0]) - 1) else []))
+            for panel, place in zip(panels, places, strict=True)
+        ]
+        filled = _filled(drawn, rows, hv.Empty)
+        return hv.Layout(filled).cols(places[0].columns).opts(hv.opts.Layout(**drawing.layout(places[0])))
 
 
 def curve_panels(

@@ -1,16 +1,18 @@
-"""Pictures as files: a page to explore, which needs no network, and a PNG to print."""
+"""Pictures as files: a page to explore, which needs no network, and a PNG, SVG or PDF to print."""
 
 from __future__ import annotations
 
 import io
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dde.errors import SelectionError
-from dde.plots.backends import BackendName, backend_of
+from dde.errors import SelectionError, UnknownNameError, near_names
+from dde.plots.backends import BackendName, drawing_with
 
-__all__ = ["png_bytes", "save_page", "save_picture", "svg_bytes"]
+__all__ = ["pdf_bytes", "png_bytes", "save_page", "save_picture", "svg_bytes"]
 
 _PAGE = """
 {% block postamble %}
@@ -47,39 +49,66 @@ def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str 
     -------
     Path
         The file.
-    """
-    backend_of("bokeh")
-    _check_backend(picture, "bokeh", "save_picture writes one that was drawn with matplotlib")
-    import holoviews as hv
-    from bokeh.embed import file_html
-    from bokeh.resources import INLINE, Resources
 
-    model = hv.render(picture, backend="bokeh")
-    # Bokeh would also add scripts and styles of every extension that is imported, used or not, some as addresses.
-    used = Resources(mode="inline", components=["bokeh"])
-    scripts = "".join(f"<script>{script}</script>" for script in used.js_raw)
-    html = file_html(model, INLINE, title, template=_PAGE, template_variables={"text": text, "scripts": scripts})
+    Raises
+    ------
+    SelectionError
+        When the picture was drawn with matplotlib.
+    """
+    with drawing_with("bokeh"):
+        _check_backend(picture, "bokeh", "save_picture writes one that was drawn with matplotlib")
+        import holoviews as hv
+        from bokeh.embed import file_html
+        from bokeh.resources import INLINE, Resources
+
+        model = hv.render(picture, backend="bokeh")
+        # Bokeh would also add scripts and styles of every extension that is imported, used or not, some as addresses.
+        used = Resources(mode="inline", components=["bokeh"])
+        scripts = "".join(f"<script>{script}</script>" for script in used.js_raw)
+        html = file_html(model, INLINE, title, template=_PAGE, template_variables={"text": text, "scripts": scripts})
     return _replace(Path(path), html.encode("utf-8"))
 
 
 def save_picture(picture: Any, path: str | os.PathLike[str], dpi: int = 150) -> Path:
-    """Write a picture drawn with matplotlib as a PNG, in a palette of 256 colours.
+    """Write a picture drawn with matplotlib as a PNG, SVG or PDF, by the suffix of the file's name.
 
     Parameters
     ----------
     picture : HoloViews object
-        As :func:`dde.plots.curves.plot_curves` gives it.
+        As :func:`dde.plots.curves.plot_curves` gives it with ``backend="matplotlib"``.
     path : path-like
-        File to write; replaced whole where it exists.
+        File to write; replaced whole where it exists. ``.png`` is in a palette of 256 colours; ``.svg`` keeps text as
+        text, in the fonts of whoever opens it; ``.pdf`` embeds its fonts (TrueType). SVG and PDF are vectors.
     dpi : int
-        Pixels per inch.
+        Pixels per inch of a PNG; vectors have none.
 
     Returns
     -------
     Path
         The file.
+
+    Raises
+    ------
+    UnknownNameError
+        When the suffix is another one.
+    SelectionError
+        When the picture was drawn with Bokeh.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["arc_easy"])
+    >>> save_picture(ds.dde.plot("arc_easy", backend="matplotlib"), "curves.pdf").read_bytes()[:5]
+    b'%PDF-'
     """
-    return _replace(Path(path), png_bytes(picture, dpi))
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in _KINDS:
+        raise UnknownNameError(
+            f"{path.name!r} ends in no kind of picture that is written here, so there is no file."
+            f"{near_names(kind, _KINDS)} Let its name end in {', '.join(_KINDS)}."
+        )
+    return _replace(path, png_bytes(picture, dpi) if kind == ".png" else _KINDS[kind](picture))
 
 
 def png_bytes(picture: Any, dpi: int = 150) -> bytes:
@@ -95,23 +124,33 @@ def png_bytes(picture: Any, dpi: int = 150) -> bytes:
 
 def svg_bytes(picture: Any) -> bytes:
     """Return a picture drawn with matplotlib as an SVG with its text as text; the same picture gives the same bytes."""
-    import matplotlib
+    return _printed(picture, format="svg", metadata={"Date": None})
 
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dde"}):
-        return _printed(picture, format="svg", metadata={"Date": None})
+
+def pdf_bytes(picture: Any) -> bytes:
+    """Return a picture drawn with matplotlib as a PDF with its fonts in it; the same picture gives the same bytes."""
+    return _printed(picture, format="pdf", metadata={"CreationDate": None})
+
+
+_KINDS: dict[str, Callable[[Any], bytes]] = {".png": png_bytes, ".svg": svg_bytes, ".pdf": pdf_bytes}
 
 
 def _printed(picture: Any, **options: Any) -> bytes:
-    backend_of("matplotlib")
-    _check_backend(picture, "matplotlib", "save_page writes one that was drawn with Bokeh")
-    import holoviews as hv
-    import matplotlib.pyplot as plt
+    with drawing_with("matplotlib"):
+        _check_backend(picture, "matplotlib", "save_page writes one that was drawn with Bokeh")
+        import holoviews as hv
+        import matplotlib
+        import matplotlib.pyplot as plt
 
-    # hv.render draws it twice.
-    figure = hv.renderer("matplotlib").get_plot(picture).state
-    drawn = io.BytesIO()
-    figure.savefig(drawn, bbox_inches="tight", pad_inches=0.15, facecolor="white", **options)
-    plt.close(figure)
+        drawn = io.BytesIO()
+        # Journals refuse matplotlib's usual kind of font in a PDF, Type 3; 42 is TrueType.
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dde", "pdf.fonttype": 42}):
+            # hv.render draws it twice.
+            figure = hv.renderer("matplotlib").get_plot(picture).state
+            try:
+                figure.savefig(drawn, bbox_inches="tight", pad_inches=0.15, facecolor="white", **options)
+            finally:
+                plt.close(figure)
     return drawn.getvalue()
 
 
@@ -129,8 +168,8 @@ def _check_backend(picture: Any, wanted: BackendName, otherwise: str) -> None:
 
 
 def _replace(path: Path, content: bytes) -> Path:
-    # Whoever opens the file while it is made anew sees the old one or the new one.
-    part = path.with_name(f".{path.name}-{os.getpid()}")
+    # Whoever opens the file while it is made anew sees the old one or the new one, also when several threads make it.
+    part = path.with_name(f".{path.name}-{os.getpid()}-{threading.get_ident()}")
     part.write_bytes(content)
     part.replace(path)
     return path

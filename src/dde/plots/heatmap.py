@@ -15,7 +15,7 @@ from dde.arrays.outcomes import final
 from dde.arrays.provenance import metric_named
 from dde.errors import SelectionError
 from dde.plots.axes import axis_label, short_number
-from dde.plots.backends import Backend, BackendName, backend_of
+from dde.plots.backends import Backend, BackendName, drawing_with
 from dde.plots.colours import is_given, label_of, shades, sorted_values, text_colour
 from dde.plots.coordinates import check_names, facet_title, run_coordinates, task_of
 from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
@@ -108,7 +108,8 @@ def plot_heatmap(
     keys = [*([facet_by] if facet_by else []), y, x]
     _check_mixtures(placed, keys, x, y, over)
     grids = _grids(placed, x, y, facet_by, dataset[name])
-    return _drawn(dataset, name, grids, x, y, len(rows) - len(placed), backend_of(backend), columns, frame_size)
+    with drawing_with(backend) as drawing:
+        return _drawn(dataset, name, grids, x, y, len(rows) - len(placed), drawing, columns, frame_size)
 
 
 def _places(dataset: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str]:

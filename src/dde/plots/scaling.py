@@ -17,7 +17,7 @@ from dde.curves.axes import AXES
 from dde.curves.statistics import summarize
 from dde.errors import SelectionError
 from dde.plots.axes import axis_label, padded_range, short_number
-from dde.plots.backends import Backend, BackendName, backend_of
+from dde.plots.backends import Backend, BackendName, drawing_with
 from dde.plots.colours import (
     INK,
     NEUTRAL,
@@ -127,9 +127,8 @@ def plot_scaling(
     if name == "train_loss" and "reduce_loss" in rows:
         warn_of_reductions(rows["reduce_loss"])
     look = _look(rows, dataset, hue_by, style_by, backend)
-    return _drawn(
-        rows, dataset, name, x, look, facet_by, band, (log_x, log_y), backend_of(backend), columns, frame_size
-    )
+    with drawing_with(backend) as drawing:
+        return _drawn(rows, dataset, name, x, look, facet_by, band, (log_x, log_y), drawing, columns, frame_size)
 
 
 def _places(rows: pd.DataFrame, x: str) -> pd.Series:

@@ -14,7 +14,7 @@ from dde.arrays.outcomes import final
 from dde.arrays.provenance import metric_named
 from dde.errors import SelectionError
 from dde.plots.axes import axis_label, short_number
-from dde.plots.backends import Backend, BackendName, backend_of
+from dde.plots.backends import Backend, BackendName, drawing_with
 from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of, shades
 from dde.plots.families import Member, find_members
 from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
@@ -91,7 +91,8 @@ def plot_tree(
             f"the Dataset has {len(members)} runs, {'more than can be looked at' if members else 'so no tree'}. "
             "Select a few lineages: ds.dde.sel(params=..., data=..., seed=0)."
         )
-    return _drawn(members, _broken(members), label, backend_of(backend), frame_size)
+    with drawing_with(backend) as drawing:
+        return _drawn(members, _broken(members), label, drawing, frame_size)
 
 
 @dataclass(frozen=True)
