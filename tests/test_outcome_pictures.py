@@ -98,6 +98,29 @@ def test_the_best_cell_follows_the_direction_of_the_metric(sweep: xr.Dataset) ->
         assert value == best(cell["value"] for cell in tiles(figure))
 
 
+@pytest.mark.parametrize("direction", [None, "", "best"])
+def test_no_cell_is_called_best_where_the_direction_is_unknown(sweep: xr.Dataset, direction: str | None) -> None:
+    one = sweep.dde.sel(epochs=1).isel(lineage=[0])
+    one["train_loss"].attrs.pop("direction")
+    if direction is not None:
+        one["train_loss"].attrs["direction"] = direction
+    options: dict[str, Any] = {"y": "epochs", "average_over": ["finetune_tokens", "max_train_samples"]}
+    (figure,) = figures_of(one.dde.plot_heatmap("train_loss", backend="bokeh", **options))
+    assert len(tiles(figure)) > 1
+    assert not [r for r in drawn(figure, "Quad") if r.glyph.line_width == 3]
+    assert not figure.legend
+    with printed(one.dde.plot_heatmap("train_loss", backend="matplotlib", **options)) as print_:
+        assert legend_entries(print_) == []
+        assert not [t for axis in print_.axes for t in axis.texts if t.get_fontweight() == "bold"]
+
+
+@pytest.mark.parametrize("lost", [lambda ds: ds.drop_attrs(), lambda ds: ds.to_dataarray("m").to_dataset("m")])
+def test_attributes_that_an_operation_dropped_are_not_guessed(sweep: xr.Dataset, lost: Any) -> None:
+    one = lost(sweep.dde.sel(epochs=1).isel(lineage=[0])[["train_loss", "arc_easy"]])
+    (figure,) = figures_of(one.dde.plot_heatmap("train_loss", backend="bokeh"))
+    assert not figure.legend
+
+
 def test_missing_cells_are_empty(sweep: xr.Dataset) -> None:
     (figure, other) = figures_of(sweep.dde.sel(epochs=1).dde.plot_heatmap("arc_easy", backend="bokeh"))
     there = {cell["across"] for cell in tiles(figure)}

@@ -45,9 +45,9 @@ def plot_heatmap(
 ) -> Any:
     """Draw a sweep as a heat map: what each run ends at, by two hyperparameters.
 
-    Values are evenly spaced and in order; the value is written in its cell, the best one of each panel, by the
-    metric's direction, is outlined. A cell without a run is empty. Repetitions of a treatment are averaged; the
-    pointer says how many there are.
+    Values are evenly spaced and in order; the value is written in its cell. The best one of each panel is outlined
+    where the attribute ``direction`` of the metric says which is best: a text that starts with higher or lower. A
+    cell without a run is empty. Repetitions of a treatment are averaged; the pointer says how many there are.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class _Grid:
     cells : DataFrame
         Columns ``x``, ``y`` (positions), ``value``, ``count``, ``run_id``.
     best : int
-        Position of the best cell.
+        Position of the best cell; -1 where there is none, or none is known to be.
     """
 
     title: str
@@ -156,6 +156,12 @@ def _check_mixtures(rows: pd.DataFrame, keys: list[str], x: str, y: str, over: l
     )
 
 
+def _direction(metric: xr.DataArray) -> str:
+    """Return which value of a metric is best, "highest" or "lowest"; "" where its attributes do not say."""
+    given = str(metric.attrs.get("direction", ""))
+    return next((f"{word}est" for word in ("high", "low") if given.startswith(f"{word}er")), "")
+
+
 def _written(value: Any) -> str:
     return repr(value) if isinstance(value, str) else label_of(value)
 
@@ -168,7 +174,7 @@ def _grids(rows: pd.DataFrame, x: str, y: str, facet_by: str | None, metric: xr.
             f"{len(facets)} panels of {len(across)} x {len(up)} cells are more than can be looked at. "
             "Select fewer with ds.dde.sel(...), or choose coordinates with fewer values."
         )
-    lower = str(metric.attrs.get("direction", "")).startswith("lower")
+    direction = _direction(metric)
     grids = []
     for facet in facets:
         here = rows if facet_by is None else rows[rows[facet_by] == facet]
@@ -177,7 +183,9 @@ def _grids(rows: pd.DataFrame, x: str, y: str, facet_by: str | None, metric: xr.
             for (a, b), group in here.groupby([x, y], sort=True)
         ]
         table = pd.DataFrame(cells, columns=["x", "y", "value", "count", "run_id"])
-        best = int(table["value"].argmin() if lower else table["value"].argmax())
+        best = -1
+        if direction and len(table) > 1:
+            best = int(table["value"].argmin() if direction == "lowest" else table["value"].argmax())
         grids.append(_Grid(facet_title(here.to_dict("records"), facet_by, facet), across, up, table, best))
     return grids
 
@@ -198,9 +206,8 @@ def _drawn(
     across, up = grids[0].x, grids[0].y
     size = frame_size or (max(_CELL[0] * len(across), _LEAST[0]), max(_CELL[1] * len(up), _LEAST[1]))
     bar = _bar(dataset[metric], pd.concat([g.cells["value"] for g in grids]))
-    lower = str(dataset[metric].attrs.get("direction", "")).startswith("lower")
-    best = LegendEntry(f"best ({'lowest' if lower else 'highest'})", backend.outline(), "marker")
-    legend = Legend("", [best] if max(len(g.cells) for g in grids) > 1 else [], bar)
+    best = LegendEntry(f"best ({_direction(dataset[metric])})", backend.outline(), "marker")
+    legend = Legend("", [best] if any(g.best >= 0 for g in grids) else [], bar)
     axes = [
         Axis(f"{name}_place", axis_label(dataset[name]), shown=(-0.5, len(values) - 0.5),
              ticks=tuple((float(k), label_of(v)) for k, v in enumerate(values)))
@@ -253,7 +260,7 @@ def _tiles(hv: Any, grid: _Grid, bar: ColourBar, axes: Sequence[Axis], backend: 
     written: dict[tuple[str, bool], list[Any]] = {}
     for k, (i, j, value, count, run_id) in enumerate(grid.cells.itertuples(index=False)):
         colour = colours[round((value - low) / (high - low) * (len(colours) - 1))]
-        best = k == grid.best and len(grid.cells) > 1
+        best = k == grid.best
         inset = 0.04 if best else 0.0
         box = (i - 0.5 + inset, j - 0.5 + inset, i + 0.5 - inset, j + 0.5 - inset)
         kinds[best].append((*box, colour, label_of(grid.x[i]), label_of(grid.y[j]), value, count, run_id))
