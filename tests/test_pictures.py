@@ -176,6 +176,44 @@ def test_what_a_logarithmic_axis_has_no_place_for_is_counted(sweep: xr.Dataset) 
     assert all((s.values > 0).all() for s in panel.segments)
 
 
+def words(figure: Any) -> list[list[str]]:
+    """What is written in each panel of a picture on either backend."""
+    if hasattr(figure, "axes"):
+        return [[text.get_text() for text in axis.texts] for axis in figure.axes if axis.axison]
+    return [[str(t) for r in drawn(one, "Text") for t in r.data_source.data["text"]] for one in figure]
+
+
+@pytest.mark.parametrize("logs", [{}, {"log_y": True}, {"log_x": True}, {"log_x": True, "log_y": True}])
+def test_panels_without_values_say_so_on_any_scale(suite: xr.Dataset, logs: dict[str, bool]) -> None:
+    # The second lineage has no finetuning, so nothing of it is in the panels that enlarge the branch.
+    two = suite.dde.sel(lineage=["dolma1_7-150M-default", "c4-150M-default"], run_type=["pretraining", "supervised_ft"])
+    two = two.where((two.lineage == "dolma1_7-150M-default") | (two.run == "pretraining"))
+    expected = [[], [], [], [], ["no values"], ["no values"]]
+    metrics = ["arc_easy", "train_loss"]
+    with printed(two.dde.plot(metrics, backend="matplotlib", **logs)) as figure:
+        assert words(figure) == expected
+        assert_nothing_is_cut_off(figure)
+        panels = [p for row in curve_panels(two, metrics, **logs) for p in row]
+        for axis, panel in zip(figure.axes, panels, strict=True):
+            assert (axis.get_xlim(), axis.get_ylim()) == (panel.frame.x_range, panel.frame.y_range)
+            assert (axis.get_xscale(), axis.get_yscale()) == tuple(
+                "log" if a.is_log else "linear" for a in (panel.frame.x, panel.frame.y)
+            )
+    assert words(figures_of(two.dde.plot(metrics, backend="bokeh", **logs))) == expected
+
+
+def test_a_metric_that_one_lineage_lacks_has_an_empty_panel(seeds: xr.Dataset) -> None:
+    two = seeds.isel(lineage=[0, 5])
+    lacking = two.assign(arc_easy=two.arc_easy.where(two.lineage == two.lineage[0]), other=two.arc_easy)
+    for backend in ("matplotlib", "bokeh"):
+        picture = lacking.dde.plot(["arc_easy", "other"], log_x=True, log_y=True, zoom=False, backend=backend)
+        if backend == "bokeh":
+            assert words(figures_of(picture)) == [[], [], ["no values"], []]
+            continue
+        with printed(picture) as figure:
+            assert words(figure) == [[], [], ["no values"], []]
+
+
 # Means and differences
 
 

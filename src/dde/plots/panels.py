@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dde.names.sizes import find_size
 from dde.plots.axes import short_number
 from dde.plots.backends import Backend
-from dde.plots.colours import NEUTRAL, is_given
+from dde.plots.colours import INK, NEUTRAL, is_given
 from dde.plots.legends import Legend
 from dde.plots.places import Axis, Frame, Place, shortened
 from dde.plots.segments import OBSERVED, Segment
@@ -154,6 +154,8 @@ class Panel:
         elements += coloured_lines(dims, lines, backend.line("colour", crowd=crowd))
         elements += coloured_lines(dims, joints, backend.line("colour", dashed=True, crowd=crowd))
         elements += self._points(hv, dims, backend, placed)
+        if not len(y_values(placed, *(self.frame.x.shown or (-np.inf, np.inf)))):
+            elements.append(hv.Labels([(*self.frame.middle(), "no values")], dims, "text").opts(**backend.text(INK)))
         return framed(elements, self.frame, backend, place, legend, self.title)
 
     def _lines(self, segment: Segment, since: float, columns: int) -> list[tuple[Any, Any]]:
@@ -272,8 +274,9 @@ def framed(
     import holoviews as hv
 
     dims = [hv.Dimension(axis.name) for axis in (frame.x, frame.y)]
-    # Names the axes, which the first element does, and the marks that follow don't.
-    first = [hv.Curve([(np.nan, np.nan)], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]
+    # Names the axes, which the first element does, and the marks that follow don't. A line of one point is not seen;
+    # without any point, matplotlib finds no ticks for a logarithmic axis.
+    first = [hv.Curve([frame.middle()], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]
     options = {
         # Bokeh loses the x label of a figure without a title, beside one with a title.
         "title": shortened(title, place.title_points, place.size[0]) or "\N{NO-BREAK SPACE}",
@@ -285,8 +288,8 @@ def framed(
         # HoloViews drops a legend where elements, not entries, are many.
         "legend_limit": 10_000,
         "show_grid": frame.grid,
-        **({"xlim": frame.x.shown} if frame.x.shown else {}),
-        **({"ylim": frame.y.shown} if frame.y.shown else {}),
+        "xlim": frame.x.span(),
+        "ylim": frame.y.span(),
     }
     return hv.Overlay([*first, *elements]).opts(hv.opts.Overlay(**options, **backend.panel(place, frame, legend)))
 

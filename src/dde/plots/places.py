@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,21 @@ class Axis:
     is_log: bool = False
     shown: tuple[float, float] | None = None
     ticks: tuple[tuple[float, str], ...] | None = None
+
+    def span(self) -> tuple[float, float]:
+        """Return the range; any that the scale has room for where there is none.
+
+        Examples
+        --------
+        >>> Axis("loss", "loss", is_log=True).span(), Axis("loss", "loss", shown=(2.0, 4.0)).span()
+        ((1.0, 10.0), (2.0, 4.0))
+        """
+        return self.shown or ((1.0, 10.0) if self.is_log else (0.0, 1.0))
+
+    def middle(self) -> float:
+        """Return the value in the middle of the axis, as one sees it."""
+        low, high = self.span()
+        return float(math.sqrt(low * high)) if self.is_log else (low + high) / 2
 
     def fitted_label(self, pixels: int) -> str:
         """Return the label in lines that fit beside a frame of so many pixels.
@@ -89,6 +105,10 @@ class Frame:
     def y_range(self) -> tuple[float, float] | None:
         """Range of y."""
         return self.y.shown
+
+    def middle(self) -> tuple[float, float]:
+        """Return the point in the middle."""
+        return self.x.middle(), self.y.middle()
 
     def showing(self, x_range: tuple[float, float] | None = None, y_range: tuple[float, float] | None = None) -> Frame:
         """Return the frame with other ranges, where given."""
