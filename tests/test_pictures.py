@@ -257,6 +257,72 @@ def test_means_with_other_things_asked_of_them(seeds: xr.Dataset) -> None:
         plot_curves(means, "arc_easy", relative_to="base")
 
 
+@pytest.fixture(scope="module")
+def ragged(seeds: xr.Dataset) -> xr.Dataset:
+    """Two recipes at 150M with three seeds each, one of which ends early and another begins late."""
+    chosen = seeds.dde.sel(params="150M")
+    tokens = chosen.cumulative_tokens
+    return chosen.where((chosen.seed != 1) | (tokens < 9e9)).where((chosen.seed != 2) | (tokens > 3e9))
+
+
+def test_a_mean_of_fewer_runs_looks_different(ragged: xr.Dataset) -> None:
+    options: dict[str, Any] = {"facet_by": None, "hue_by": "data", "band": "seed", "min_count": 1}
+    ((panel,),) = curve_panels(ragged, "arc_easy", **options)
+    assert len(panel.segments) == 2
+    joined: dict[bool, set[tuple[float, float]]] = {False: set(), True: set()}
+    for s in panel.segments:
+        theirs = ragged.arc_easy.sel(cumulative_tokens=s.tokens.astype(np.int64))
+        theirs = theirs.isel(lineage=(ragged.data == s.facts["data"]).values)
+        np.testing.assert_array_equal(s.counts, theirs.notnull().sum("lineage"))
+        np.testing.assert_allclose(s.values, theirs.mean("lineage"))
+        for part, is_partial in s.whole_and_partial_lines():
+            joined[is_partial] |= set(zip(part.values[:-1].tolist(), part.values[1:].tolist(), strict=True))
+        whole = theirs.notnull().all("lineage").values
+        pairs = list(zip(s.values[:-1].tolist(), s.values[1:].tolist(), strict=True))
+        assert {p for p, a, b in zip(pairs, whole[:-1], whole[1:], strict=True) if a and b} <= joined[False]
+        assert {p for p, a, b in zip(pairs, whole[:-1], whole[1:], strict=True) if not (a and b)} <= joined[True]
+    assert not joined[False] & joined[True], "no stretch is drawn twice"
+    with printed(ragged.dde.plot("arc_easy", backend="matplotlib", **options)) as figure:
+        assert legend_entries(figure) == ["Dolma1.7", "C4", "mean of 3 seeds", "fewer than all 3 runs",
+                                          "95% interval of the mean"]  # fmt: skip
+        assert_nothing_is_cut_off(figure)
+    (page,) = figures_of(ragged.dde.plot("arc_easy", backend="bokeh", **options))
+    dashes = {bool(r.glyph.line_dash): len(r.data_source.data["xs"]) for r in drawn(page, "MultiLine")}
+    assert dashes == {False: 2, True: 4}
+    counts = {n for r in drawn(page, "Scatter") for n in r.data_source.data.get("count", [])}
+    assert counts == {"2", "3"}
+
+
+def test_a_mean_of_all_its_runs_has_no_such_line(ragged: xr.Dataset) -> None:
+    options: dict[str, Any] = {"facet_by": None, "hue_by": "data", "band": "seed"}
+    for min_count in (None, 3):
+        ((panel,),) = curve_panels(ragged, "arc_easy", min_count=min_count, **options)
+        assert all(s.x.min() > 3e9 and s.x.max() < 9e9 and not s.has_fewer.any() for s in panel.segments)
+        with printed(ragged.dde.plot("arc_easy", backend="matplotlib", min_count=min_count, **options)) as figure:
+            assert not [e for e in legend_entries(figure) if "fewer" in e]
+    # Means that were taken before are drawn alike; recipes whose means have other sizes share the words.
+    two = ragged.isel(lineage=slice(0, 5))
+    with printed(two.dde.mean_over("seed", min_count=1).dde.plot(backend="matplotlib", facet_by=None)) as figure:
+        assert {"mean of 2–3 seeds", "fewer than all runs of the mean"} <= set(legend_entries(figure))
+
+
+def test_what_min_count_has_no_mean_for_is_an_error(seeds: xr.Dataset) -> None:
+    with pytest.raises(SelectionError, match=r"without band= no mean is drawn\. Pass band='seed'"):
+        plot_curves(seeds, "arc_easy", min_count=2)
+    with pytest.raises(SelectionError, match=r"min_count=2 comes too late.*mean_over\('seed', min_count=2\)"):
+        plot_curves(seeds.dde.mean_over("seed"), "arc_easy", min_count=2)
+    with pytest.raises(UnknownNameError, match="min_count=0"):
+        plot_curves(seeds, "arc_easy", band="seed", min_count=0)
+
+
+def test_means_without_their_attributes_are_drawn_as_means(seeds: xr.Dataset) -> None:
+    means = seeds.dde.mean_over("seed", interval=0.5).drop_attrs()
+    with printed(means.dde.plot("arc_easy", backend="matplotlib", hue_by="params")) as figure:
+        assert legend_entries(figure)[-2:] == ["mean of 3 runs", "interval of the mean"]
+    with pytest.raises(SelectionError, match="holds means over runs, so there is no band='seed'"):
+        plot_curves(means, "arc_easy", band="seed")
+
+
 def test_differences_are_drawn_from_a_line_at_zero(sweep: xr.Dataset) -> None:
     sweep = sweep[["arc_easy"]]
     changes = sweep.dde.difference_to_base()

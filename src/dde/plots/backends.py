@@ -35,6 +35,10 @@ class Backend(Protocol):
         """Return options of a line among a crowd; a dashed one stands for what the data does not hold."""
         ...
 
+    def partial(self, colour: str, crowd: int = 1) -> Options:
+        """Return options of a line that stands for fewer runs than the rest of its curve."""
+        ...
+
     def band(self, colour: str) -> Options:
         """Return options of the area between the ends of an interval."""
         ...

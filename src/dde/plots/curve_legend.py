@@ -11,7 +11,7 @@ from dde.plots.backends import Backend
 from dde.plots.colours import INK, is_given, is_number, is_ordered, label_of
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import Panel
-from dde.plots.segments import Segment
+from dde.plots.segments import MEMBERS, Segment
 
 __all__ = ["curve_legend"]
 
@@ -69,11 +69,14 @@ def _of_means(segments: list[Segment], backend: Backend, band: str) -> list[Lege
     """Return what lines and bands are, where they are of means."""
     if not band:
         return []
-    counts = {int(n) for s in segments if np.isfinite(n := float(s.facts.get("n_members", np.nan)))}
+    counts = {int(n) for s in segments if np.isfinite(n := float(s.facts.get(MEMBERS, np.nan)))}
     over, _, interval = band.partition("|")
     several = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)}–{max(counts)}" if counts else "several"
     label = f"one {over.removesuffix('s')} each" if counts == {1} else f"mean of {several} {over}"
     entries = [LegendEntry(label, backend.line(INK))]
+    if some := {int(s.facts[MEMBERS]) for s in segments if s.has_fewer.any()}:
+        of = f"all {min(some)} runs" if len(some) == 1 else "all runs of the mean"
+        entries.append(LegendEntry(f"fewer than {of}", backend.partial(INK)))
     if any(s.low is not None and np.isfinite(s.low).any() for s in segments):
         entries.append(LegendEntry(interval, backend.sample(INK), "marker"))
     return entries

@@ -24,7 +24,7 @@ from dde.plots.curve_legend import curve_legend
 from dde.plots.curve_panels import Scale, columns_for_facets, labelled_below, metric_panels, titled
 from dde.plots.panels import Look, Panel, value_of
 from dde.plots.places import arrange, places_of
-from dde.plots.segments import Segment, find_segments
+from dde.plots.segments import MEMBERS, Segment, find_segments
 
 __all__ = ["curve_panels", "plot_curves"]
 
@@ -44,6 +44,7 @@ def plot_curves(
     style_by: str | None = "checkpoint_type",
     facet_by: str | None = "lineage",
     band: Literal["seed", "replicate"] | None = None,
+    min_count: int | None = None,
     relative_to: Literal["base"] | None = None,
     backend: BackendName = "bokeh",
     log_x: bool = False,
@@ -78,7 +79,11 @@ def plot_curves(
     facet_by : str or None
         Coordinate with panels for each value; None for no such division.
     band : {"seed", "replicate"}, optional
-        Draw means over seeds or replicates, with their 95 % bootstrap interval as a band.
+        Draw means over seeds or replicates, with their 95 % interval as a band.
+    min_count : int, optional
+        With `band`: runs that must have a value for the mean to be drawn. When None, every run of a mean must have
+        one, so that a mean ends where the first of its runs does. Where fewer than all runs have a value, the line
+        is dash-dotted, and the legend says so.
     relative_to : {"base"}, optional
         Draw what post-training changed: the difference to the base where its runs left it.
     backend : {"bokeh", "matplotlib"}
@@ -121,8 +126,9 @@ def plot_curves(
     if relative_to not in (None, "base"):
         raise UnknownNameError(f"relative_to={relative_to!r} is nothing to draw differences to. Pass 'base', or None.")
     rows = curve_panels(
-        dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, relative_to=relative_to,
-        log_x=log_x, log_y=log_y, zoom=zoom, mark_branches=mark_branches, columns=columns, backend=backend,
+        dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
+        relative_to=relative_to, log_x=log_x, log_y=log_y, zoom=zoom, mark_branches=mark_branches, columns=columns,
+        backend=backend,
     )  # fmt: skip
     panels = [panel for row in rows for panel in row]
     is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
@@ -151,6 +157,7 @@ def curve_panels(
     style_by: str | None = "checkpoint_type",
     facet_by: str | None = "lineage",
     band: Literal["seed", "replicate"] | None = None,
+    min_count: int | None = None,
     relative_to: Literal["base"] | None = None,
     log_x: bool = False,
     log_y: bool = False,
@@ -165,7 +172,7 @@ def curve_panels(
     own = rule.name if rule else "cumulative_tokens"
     x = x or own
     _check_coordinates(dataset, x, own, {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by})
-    dataset = _prepared(dataset, metrics, band, relative_to)
+    dataset = _prepared(dataset, metrics, band, min_count, relative_to)
     segments = {m: find_segments(dataset, m, x, positive=log_x, positive_values=log_y) for m in metrics}
     if relative_to:
         segments = {m: [s for s in found if not s.is_base] for m, found in segments.items()}
@@ -231,14 +238,21 @@ def _with_thinning(panel: Panel, width: int) -> str:
     )
 
 
-def _prepared(dataset: xr.Dataset, metrics: list[str], band: str | None, relative_to: str | None) -> xr.Dataset:
+def _prepared(
+    dataset: xr.Dataset, metrics: list[str], band: str | None, min_count: int | None, relative_to: str | None
+) -> xr.Dataset:
     """Return what is drawn: the metrics, their difference to the base, or their means."""
-    averaged = str(dataset.attrs.get(AVERAGED_OVER, ""))
-    if averaged:
-        if band is not None and band not in averaged:
+    if MEMBERS in dataset.coords:
+        over = str(dataset.attrs.get(AVERAGED_OVER, "runs"))
+        if band is not None and band not in over:
             raise SelectionError(
-                f"the Dataset holds means over {averaged}, so there is no band={band!r} to draw. Leave band= out, or "
+                f"the Dataset holds means over {over}, so there is no band={band!r} to draw. Leave band= out, or "
                 "pass the Dataset of the runs."
+            )
+        if min_count is not None:
+            raise SelectionError(
+                f"the Dataset holds means over {over}, so min_count={min_count} comes too late. Leave it out, or pass "
+                "it where the means are taken: ds.dde.mean_over('seed', min_count=2)."
             )
         if relative_to:
             raise SelectionError(
@@ -246,20 +260,30 @@ def _prepared(dataset: xr.Dataset, metrics: list[str], band: str | None, relativ
                 "differences: ds.dde.difference_to_base().dde.mean_over(...)."
             )
         return dataset
+    if min_count is not None and band is None:
+        raise SelectionError(
+            f"min_count={min_count} counts the runs of a mean, and without band= no mean is drawn. "
+            "Pass band='seed' or band='replicate' too, or leave min_count= out."
+        )
     dataset = dataset[metrics]
     if relative_to:
         dataset = difference_to_base(dataset)
-    return mean_over(dataset, band) if band is not None else dataset
+    return mean_over(dataset, band, min_count) if band is not None else dataset
 
 
 def _band_words(dataset: xr.Dataset, band: str | None) -> str:
     """Return what means are over and what their band spans, "" where there are none."""
-    over = str(dataset.attrs.get(AVERAGED_OVER, "")) or band or ""
-    if not over:
+    if MEMBERS in dataset.coords:
+        # Without their attributes, means do not say what they are over nor what their interval is.
+        over, interval = dataset.attrs.get(AVERAGED_OVER, "run"), dataset.attrs.get("interval", "")
+    elif band:
+        over, interval = band, 0.95
+    else:
         return ""
-    interval = dataset.attrs.get("interval", 0.95) if AVERAGED_OVER in dataset.attrs else 0.95
-    words = " and ".join(f"{name.strip()}s" for name in over.split(","))
-    return f"{words}|{float(interval):.0%} interval of the mean" if interval != "none" else f"{words}|"
+    words = " and ".join(f"{name.strip()}s" for name in str(over).split(","))
+    if interval == "none":
+        return f"{words}|"
+    return f"{words}|{f'{float(interval):.0%} ' if interval != '' else ''}interval of the mean"
 
 
 def _names(dataset: xr.Dataset, y: str | Sequence[str] | None) -> list[str]:

@@ -25,6 +25,11 @@ class OnBokeh:
         alpha, width = crowd_look(crowd, 1.2 if dashed else 1.5)
         return {"color": colour, "alpha": alpha, "line_width": width} | ({"line_dash": "dashed"} if dashed else {})
 
+    def partial(self, colour: str, crowd: int = 1) -> Options:
+        """Return options of a line of fewer runs."""
+        alpha, width = crowd_look(crowd, 1.3)
+        return {"color": colour, "alpha": alpha, "line_width": width, "line_dash": "6 2 2 2"}
+
     def band(self, colour: str) -> Options:
         """Return options of an interval."""
         return {"fill_color": colour, "fill_alpha": 0.2, "line_alpha": 0.0}

@@ -25,6 +25,11 @@ class OnMatplotlib:
         alpha, width = crowd_look(crowd, 1.0 if dashed else 1.2)
         return {"color": colour, "alpha": alpha, "linewidth": width} | ({"linestyle": (0, (4, 3))} if dashed else {})
 
+    def partial(self, colour: str, crowd: int = 1) -> Options:
+        """Return options of a line of fewer runs."""
+        alpha, width = crowd_look(crowd, 1.0)
+        return {"color": colour, "alpha": alpha, "linewidth": width, "linestyle": (0, (5, 1.5, 1.5, 1.5))}
+
     def band(self, colour: str) -> Options:
         """Return options of an interval."""
         return {"facecolor": colour, "alpha": 0.2, "linewidth": 0}

@@ -40,6 +40,7 @@ _ANSWERING = 48
 _MOST_BRANCHES = 24
 
 Placed = list[tuple[Segment, float]]
+Lines = list[tuple[Any, Any, str]]
 
 
 @dataclass(frozen=True)
@@ -145,26 +146,34 @@ class Panel:
         crowd = len(placed)
         columns = columns_for(crowd, place.size[0])
         elements += self._bands(hv, dims, backend, placed)
-        lines = [(*line, self.look.colour(s)) for s, since in placed for line in self._lines(s, since, columns)]
+        whole, partial = self._lines(placed, columns)
         joints = [
             ([s.anchor[0] - since, s.x[0] - since], [s.anchor[1], s.values[0]], self.look.colour(s))
             for s, since in placed
             if s.anchor
         ]
-        elements += coloured_lines(dims, lines, backend.line("colour", crowd=crowd))
+        elements += coloured_lines(dims, whole, backend.line("colour", crowd=crowd))
+        elements += coloured_lines(dims, partial, backend.partial("colour", crowd=crowd))
         elements += coloured_lines(dims, joints, backend.line("colour", dashed=True, crowd=crowd))
         elements += self._points(hv, dims, backend, placed)
         if not len(y_values(placed, *(self.frame.x.shown or (-np.inf, np.inf)))):
             elements.append(hv.Labels([(*self.frame.middle(), "no values")], dims, "text").opts(**backend.text(INK)))
         return framed(elements, self.frame, backend, place, legend, self.title)
 
-    def _lines(self, segment: Segment, since: float, columns: int) -> list[tuple[Any, Any]]:
+    def _lines(self, placed: Placed, columns: int) -> tuple[Lines, Lines]:
+        """Return lines of runs and of means of all their runs, and those of means of fewer."""
         x = self.frame.x
-        lines = segment.lines(since)
-        if x.shown is None:
-            return lines
-        picked = [(a, b, thinned(a, b, *x.shown, columns, x.is_log)) for a, b in lines]
-        return [(a[at], b[at]) for a, b, at in picked if len(at) > 1]
+        found: tuple[Lines, Lines] = [], []
+        for segment, since in placed:
+            colour = self.look.colour(segment)
+            for part, is_partial in segment.whole_and_partial_lines():
+                at, values = part.x - since, part.values
+                if x.shown is not None:
+                    picked = thinned(at, values, *x.shown, columns, x.is_log)
+                    at, values = at[picked], values[picked]
+                if len(at) > 1:
+                    found[is_partial].append((at, values, colour))
+        return found
 
     def _branch_marks(self, hv: Any, dims: list[Any], backend: Backend) -> list[Any]:
         at = self.branches()
@@ -195,7 +204,7 @@ class Panel:
         return areas + coloured_lines(dims, bars, backend.line("colour"))
 
     def _points(self, hv: Any, dims: list[Any], backend: Backend, placed: Placed) -> list[Any]:
-        fields = ["colour", "run", "run_id", "tokens", "step", "support"]
+        fields = ["colour", "run", "run_id", "tokens", "step", "support", "count"]
         tooltips = [
             ("run", "@run"),
             ("run id", "@run_id"),
@@ -203,6 +212,7 @@ class Panel:
             ("step", "@step"),
             (self.frame.y.label, f"@{{{dims[1].name}}}{{0.0000}}"),
             ("support", "@support"),
+            *([("runs averaged", "@count")] if any(s.counts is not None for s, _ in placed) else []),
         ]
         observed = [(s, since, np.flatnonzero(s.support == OBSERVED)) for s, since in placed]
         crowd, total = len(placed), self._observed_count(placed)
@@ -246,9 +256,15 @@ class Panel:
                 # A checkpoint of the suite lies at a whole step; what is between two is none.
                 f"{tokens / size.tokens_per_step:.0f}" if size and not tokens % size.tokens_per_step else "",
                 "observed" if support == OBSERVED else "interpolated",
+                "" if count is None else f"{count:.0f}",
             )
-            for x, value, tokens, support in zip(
-                segment.x[at], segment.values[at], segment.tokens[at], segment.support[at], strict=True
+            for x, value, tokens, support, count in zip(
+                segment.x[at],
+                segment.values[at],
+                segment.tokens[at],
+                segment.support[at],
+                [None] * len(at) if segment.counts is None else segment.counts[at],
+                strict=True,
             )
         ]
 

@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.averages import AVERAGED_OVER
 from dde.arrays.axis_values import axis_values
 from dde.arrays.provenance import CHECKPOINT_TYPES
 from dde.curves.axes import AXES
 from dde.plots.cells import BASE, INTERPOLATED, OBSERVED, OUTSIDE, Cells, kinds_of, support_of
 from dde.relations.treatments import PRETRAINING
 
-__all__ = ["INTERPOLATED", "OBSERVED", "OF_LINEAGE", "Segment", "find_segments"]
+__all__ = ["INTERPOLATED", "MEMBERS", "OBSERVED", "OF_LINEAGE", "Segment", "find_segments"]
+
+#: Coordinate that a Dataset of means has, and no other: how many runs each mean is of.
+MEMBERS = "n_members"
 
 #: Coordinates that a base has as well. Its row may be shown by a derived run, in whose others it has no part.
 OF_LINEAGE = frozenset({"lineage", "params", "data", "seed", "seed_name", "n_params", "recipe_family"})
@@ -56,6 +58,8 @@ class Segment:
         Whether the metric is one of a training log, not an evaluation.
     low, high : (point,) float array, or None
         Interval of a mean, NaN where it is of one run; None where it is no mean.
+    counts : (point,) float array, or None
+        Runs of a mean that have a value; None where it is no mean.
     facts : mapping
         Coordinates of the run, by name.
     of_lineage : set of str
@@ -76,6 +80,7 @@ class Segment:
     facts: Mapping[str, Any] = field(repr=False)
     low: Floats | None = None
     high: Floats | None = None
+    counts: Floats | None = None
     of_lineage: frozenset[str] = field(default=OF_LINEAGE, repr=False)
 
     @property
@@ -96,6 +101,7 @@ class Segment:
             breaks=breaks[(breaks > 0) & (breaks < len(index))],
             low=None if self.low is None else self.low[index],
             high=None if self.high is None else self.high[index],
+            counts=None if self.counts is None else self.counts[index],
         )
 
     def until(self, x: float) -> Segment:
@@ -111,6 +117,29 @@ class Segment:
         """Return the uninterrupted lines, x counted from `since`; a lone point is none."""
         parts = zip(np.split(self.x - since, self.breaks), np.split(self.values, self.breaks), strict=True)
         return [(x, values) for x, values in parts if len(x) > 1]
+
+    @property
+    def has_fewer(self) -> Mask:
+        """Which points of a mean are of fewer runs than it has; none of those of a run."""
+        if self.counts is None:
+            return np.zeros(len(self.x), bool)
+        return np.asarray(self.counts < float(self.facts[MEMBERS]))
+
+    def whole_and_partial_lines(self) -> list[tuple[Segment, bool]]:
+        """Return the uninterrupted lines, cut where the number of runs of a mean changes.
+
+        Returns
+        -------
+        list of (Segment, bool)
+            Parts of two points or more; True where one of each two neighbours is of fewer runs than the mean has.
+            Parts that touch share a point.
+        """
+        found: list[tuple[Segment, bool]] = []
+        for piece in self.pieces():
+            partial = piece.has_fewer[1:] | piece.has_fewer[:-1]
+            edges = [0, *(np.flatnonzero(np.diff(partial)) + 1).tolist(), len(partial)]
+            found += [(piece.pick(slice(a, b + 1)), bool(partial[a])) for a, b in pairwise(edges) if b > a]
+        return found
 
 
 def find_segments(
@@ -154,8 +183,10 @@ def find_segments(
         axis = np.where(axis > 0, axis, np.nan)
     if positive_values:
         values = np.where(values > 0, values, np.nan)
-    is_mean = AVERAGED_OVER in dataset.attrs and {f"{metric}_low", f"{metric}_high"} <= set(dataset.data_vars)
-    bounds = [cells.spread(dataset[f"{metric}_{end}"]) for end in ("low", "high")] if is_mean else None
+    parts = set(dataset.data_vars) if MEMBERS in dataset.coords else set()
+    has_bounds, has_counts = {f"{metric}_low", f"{metric}_high"} <= parts, f"{metric}_count" in parts
+    bounds = [cells.spread(dataset[f"{metric}_{end}"]) for end in ("low", "high")] if has_bounds else None
+    counts = cells.spread(dataset[f"{metric}_count"].astype(np.float64)) if has_counts else None
     tokens, known, kinds = cells.tokens, support_of(cells, metric), kinds_of(cells)
     facts = {
         str(n): cells.spread_runs(c)
@@ -174,6 +205,7 @@ def find_segments(
             axis=axis[i],
             values=values[i],
             bounds=None if bounds is None else (bounds[0][i], bounds[1][i]),
+            counts=None if counts is None else counts[i],
             support=known[i],
             kinds=kinds[i],
             joins=joins,
@@ -193,6 +225,7 @@ class _Curves:
     axis: Floats
     values: Floats
     bounds: tuple[Floats, Floats] | None
+    counts: Floats | None
     support: npt.NDArray[np.int8]
     kinds: npt.NDArray[np.int8]
     joins: bool
@@ -267,6 +300,7 @@ class _Curves:
             facts={name: values[j] for name, values in self.facts.items()},
             low=None if self.bounds is None else self.bounds[0][j, cells],
             high=None if self.bounds is None else self.bounds[1][j, cells],
+            counts=None if self.counts is None else self.counts[j, cells],
             of_lineage=self.of_lineage,
         )
 
