@@ -160,13 +160,17 @@ def axis_label(array: xr.DataArray) -> str:
 def padded_range(values: Iterable[Any], share: float = 0.06, log: bool = False) -> tuple[float, float] | None:
     """Return the range of an axis that holds all values with some room; None when there are none.
 
+    A logarithmic axis holds those that are positive.
+
     Examples
     --------
     >>> padded_range([0.0, 1.0, float("nan")], 0.1)
     (-0.1, 1.1)
+    >>> padded_range([-1.0, 1.0, 100.0], 0.5, log=True)
+    (0.1, 1000.0)
     """
     numbers = np.asarray(values if isinstance(values, np.ndarray) else list(values), np.float64)
-    finite = numbers[np.isfinite(numbers)]
+    finite = numbers[np.isfinite(numbers) & ((numbers > 0) | (not log))]
     if not len(finite):
         return None
     low, high = float(finite.min()), float(finite.max())

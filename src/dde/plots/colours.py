@@ -53,8 +53,14 @@ def is_given(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Return whether a coordinate's value is a number, of Python or of NumPy."""
-    return isinstance(value, (int, float, np.number))
+    """Return whether a coordinate's value is a number, of Python or of NumPy; a truth value is none.
+
+    Examples
+    --------
+    >>> is_number(np.float32(0.5)), is_number(True)
+    (True, False)
+    """
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def is_ordered(values: Iterable[Any]) -> bool:

@@ -88,7 +88,7 @@ def _y_range(
     values = y_values(placed, left, right)
     if scale.is_difference:
         values = np.append(values, 0.0)
-    return padded_range(values[values > 0] if scale.log_y else values, log=scale.log_y)
+    return padded_range(values, log=scale.log_y)
 
 
 def columns_for_facets(facets: int, width: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from dde.arrays.loss_reductions import warn_of_reductions
 from dde.arrays.outcomes import difference_to_base
 from dde.arrays.provenance import metric_named
 from dde.curves.axes import AXES
-from dde.errors import DdeWarning, SelectionError, UnknownNameError
+from dde.errors import SelectionError, UnknownNameError
 from dde.plots.axes import axis_label
 from dde.plots.backends import BackendName, drawing_with
 from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, markers_of, sorted_values
@@ -115,6 +114,11 @@ def plot_curves(
     SourceError
         When a difference is asked for, and the stores behind the Dataset are not open in this process.
 
+    Warns
+    -----
+    DdeWarning
+        When cells are infinite, or not positive on a logarithmic axis: they are counted, and not drawn.
+
     Examples
     --------
     >>> import dde
@@ -187,7 +191,8 @@ def curve_panels(
             f"no cell of {', '.join(metrics)} has a value, so there is nothing to draw.{without} "
             "Select other runs or metrics; repository.coverage() says what each run has."
         )
-    _warn(dataset, segments, x, log_y)
+    if "train_loss" in segments:
+        warn_of_reductions(s.facts.get("reduce_loss", "") for s in segments["train_loss"] if not s.is_base)
     colours = colours_of(value_of(s, hue_by or "") for s in every)
     look = Look(
         hue_by=hue_by or "",
@@ -311,23 +316,6 @@ def _check_count(facet_by: str | None, facets: int, width: int) -> None:
             f"{what} of {width} panels, more rows of panels than can be looked at. Select fewer with ds.dde.sel(...), "
             "draw fewer metrics, or pass zoom=False, facet_by=None or another coordinate."
         )
-
-
-def _warn(dataset: xr.Dataset, segments: dict[str, list[Segment]], x: str, log_y: bool) -> None:
-    if "train_loss" in segments:
-        reductions = (s.facts.get("reduce_loss", "") for s in segments["train_loss"] if not s.is_base)
-        warn_of_reductions(reductions)
-    if not log_y:
-        return
-    for metric in segments:
-        lost = sum(int((s.values <= 0).sum()) for s in find_segments(dataset, metric, x))
-        if lost:
-            warnings.warn(
-                f"{lost} cells of {metric} are not positive, so a logarithmic axis has no place for them and they "
-                "are not drawn. Pass log_y=False to see them.",
-                DdeWarning,
-                stacklevel=4,
-            )
 
 
 def _is_in(segment: Segment, facet_by: str | None, facet: object) -> bool:

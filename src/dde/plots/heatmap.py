@@ -244,7 +244,8 @@ def _missing(left_out: int, *names: str) -> str:
 def _bar(metric: xr.DataArray, values: pd.Series) -> ColourBar:
     from matplotlib.ticker import MaxNLocator
 
-    low, high = float(values.min()), float(values.max())
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     if low == high:
         low, high = low - (abs(low) * 0.05 or 0.5), high + (abs(high) * 0.05 or 0.5)
     ticks = [t for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high]
@@ -259,7 +260,8 @@ def _tiles(hv: Any, grid: _Grid, bar: ColourBar, axes: Sequence[Axis], backend: 
     kinds: dict[bool, list[Any]] = {False: [], True: []}
     written: dict[tuple[str, bool], list[Any]] = {}
     for k, (i, j, value, count, run_id) in enumerate(grid.cells.itertuples(index=False)):
-        colour = colours[round((value - low) / (high - low) * (len(colours) - 1))]
+        # What is infinite has the colour of the end of the bar that it lies behind.
+        colour = colours[round(float(np.clip((value - low) / (high - low), 0, 1)) * (len(colours) - 1))]
         best = k == grid.best
         inset = 0.04 if best else 0.0
         box = (i - 0.5 + inset, j - 0.5 + inset, i + 0.5 - inset, j + 0.5 - inset)

@@ -196,7 +196,8 @@ class Panel:
                 assert piece.low is not None
                 assert piece.high is not None
                 known = np.isfinite(piece.low) & np.isfinite(piece.high)
-                x, low, high = piece.x[known] - since, piece.low[known], piece.high[known]
+                x, high = piece.x[known] - since, piece.high[known]
+                low = self.frame.y.reached(piece.low[known])
                 if len(x) > 1:
                     area = hv.Area((x, low, high), dims[0], [dims[1], f"{dims[1].name}_end"])
                     areas.append(area.opts(**backend.band(colour)))

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from dde.plots.legends import Legend
 
 __all__ = ["LINE_INCHES", "Axis", "Frame", "Place", "arrange", "places_of", "shortened", "title_points"]
@@ -56,6 +59,16 @@ class Axis:
         """Return the value in the middle of the axis, as one sees it."""
         low, high = self.span()
         return float(math.sqrt(low * high)) if self.is_log else (low + high) / 2
+
+    def reached(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the lower ends of what is drawn, far below the range where a logarithmic axis has no place for them.
+
+        Examples
+        --------
+        >>> Axis("loss", "loss", is_log=True, shown=(2.0, 4.0)).reached(np.array([3.0, -1.0])).tolist()
+        [3.0, 0.002]
+        """
+        return np.where((values <= 0) & self.is_log, self.span()[0] / 1e3, values)
 
     def fitted_label(self, pixels: int) -> str:
         """Return the label in lines that fit beside a frame of so many pixels.

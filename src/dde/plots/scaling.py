@@ -15,7 +15,7 @@ from dde.arrays.outcomes import final
 from dde.arrays.provenance import metric_named
 from dde.curves.axes import AXES
 from dde.curves.statistics import summarize
-from dde.errors import SelectionError
+from dde.errors import SelectionError, warn_caller
 from dde.plots.axes import axis_label, padded_range, short_number
 from dde.plots.backends import Backend, BackendName, drawing_with
 from dde.plots.colours import (
@@ -102,6 +102,11 @@ def plot_scaling(
     SelectionError
         When no run has a value.
 
+    Warns
+    -----
+    DdeWarning
+        When the axes have no place for runs with a value: they are counted and named, and not drawn.
+
     Examples
     --------
     >>> import dde
@@ -116,9 +121,7 @@ def plot_scaling(
     values = reduce(dataset, name)
     rows = run_rows(values)
     rows["place"] = _places(rows, x)
-    rows = rows[np.isfinite(rows["value"]) & np.isfinite(rows["place"])]
-    rows = rows[(rows["place"] > 0) | (not log_x)]
-    rows = rows[(rows["value"] > 0) | (not log_y)]
+    rows = _with_place(rows[rows["value"].notna()], name, x, log_x, log_y)
     if rows.empty:
         raise SelectionError(
             f"no run has a value of {name}, so there is nothing to draw. Select other runs or another metric; "
@@ -129,6 +132,26 @@ def plot_scaling(
     look = _look(rows, dataset, hue_by, style_by, backend)
     with drawing_with(backend) as drawing:
         return _drawn(rows, dataset, name, x, look, facet_by, band, (log_x, log_y), drawing, columns, frame_size)
+
+
+def _with_place(rows: pd.DataFrame, metric: str, x: str, log_x: bool, log_y: bool) -> pd.DataFrame:
+    """Return the rows that the axes have a place for, and warn of the others by why they have none."""
+    known = rows["place"].notna()
+    why = {
+        f"have no known {x.replace('_', ' ')}": ~known,
+        f"end at infinite values of {metric}": known & ~np.isfinite(rows["value"]),
+        "lie at or below zero on a logarithmic axis": known
+        & np.isfinite(rows["value"])
+        & (((rows["place"] <= 0) & log_x) | ((rows["value"] <= 0) & log_y)),
+    }
+    for reason, lost in why.items():
+        if len(names := rows.loc[lost, "run_id"]):
+            warn_caller(
+                f"{len(names)} runs ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) {reason}, so they have "
+                "no place in the picture and are not drawn. Choose another x or linear axes, or select other runs."
+            )
+    kept: pd.DataFrame = rows[~np.logical_or.reduce(list(why.values()))]
+    return kept
 
 
 def _places(rows: pd.DataFrame, x: str) -> pd.Series:
@@ -273,7 +296,7 @@ def _elements(
         colour, mean = look.colour(line.first), line.statistics[:, 0]
         if len(line.x) > 1:
             paths.append((line.x, mean, colour))
-        for at, low, high in zip(line.x, line.statistics[:, 4], line.statistics[:, 5], strict=True):
+        for at, low, high in zip(line.x, frame.y.reached(line.statistics[:, 4]), line.statistics[:, 5], strict=True):
             if np.isfinite(low):
                 bars.append(([at, at], [low, high], colour))
         if line.most > 1:

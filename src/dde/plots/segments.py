@@ -14,6 +14,7 @@ import xarray as xr
 from dde.arrays.axis_values import axis_values
 from dde.arrays.provenance import CHECKPOINT_TYPES
 from dde.curves.axes import AXES
+from dde.errors import warn_caller
 from dde.plots.cells import BASE, INTERPOLATED, OBSERVED, OUTSIDE, Cells, kinds_of, support_of
 from dde.relations.treatments import PRETRAINING
 
@@ -174,6 +175,11 @@ def find_segments(
     ------
     SelectionError
         When the metric has a dimension that is none of the runs', such as one that a user added.
+
+    Warns
+    -----
+    DdeWarning
+        When cells are infinite, or not positive with `positive_values`: they are in no segment, and are counted.
     """
     cells = Cells.of(dataset, metric)
     dataset = cells.dataset
@@ -181,8 +187,11 @@ def find_segments(
     values = cells.spread(dataset[metric].astype(np.float64))
     if positive:
         axis = np.where(axis > 0, axis, np.nan)
-    if positive_values:
-        values = np.where(values > 0, values, np.nan)
+    lost = {
+        "infinite": np.isinf(values),
+        "not positive": (values <= 0) & np.isfinite(values) & positive_values,
+    }
+    values = np.where(np.logical_or(*lost.values()), np.nan, values)
     parts = set(dataset.data_vars) if MEMBERS in dataset.coords else set()
     has_bounds, has_counts = {f"{metric}_low", f"{metric}_high"} <= parts, f"{metric}_count" in parts
     bounds = [cells.spread(dataset[f"{metric}_{end}"]) for end in ("low", "high")] if has_bounds else None
@@ -195,11 +204,12 @@ def find_segments(
     }
     # Those that a user added, too.
     of_lineage = OF_LINEAGE.union(str(n) for n, c in dataset.coords.items() if c.dims == ("lineage",))
-    # Losses of two training jobs are different quantities: nothing joins them.
-    joins = bool(dataset[metric].attrs.get("task"))
+    # Losses of two training jobs are different quantities: nothing joins them, nor what is not known to be otherwise.
+    task = dataset[metric].attrs.get("task")
     found: list[Segment] = []
+    counted = dict.fromkeys(lost, 0)
     for i in range(cells.lineages):
-        found += _Curves(
+        curves = _Curves(
             facts={name: all_facts[i] for name, all_facts in facts.items()},
             tokens=tokens[i],
             axis=axis[i],
@@ -208,17 +218,35 @@ def find_segments(
             counts=None if counts is None else counts[i],
             support=known[i],
             kinds=kinds[i],
-            joins=joins,
+            lost={what: where[i] for what, where in lost.items()},
+            counted=counted,
+            joins=bool(task),
+            is_log=task == "",
             of_lineage=of_lineage,
             is_linear=x in AXES,
             is_own_axis=cells.is_own_axis,
-        ).segments()
+        )
+        found += curves.segments()
+    _warn_of_lost(metric, counted)
     return found
+
+
+def _warn_of_lost(metric: str, counted: Mapping[str, int]) -> None:
+    axes = {"infinite": ("an axis", ""), "not positive": ("a logarithmic axis", " Pass log_y=False to see them.")}
+    for what, (axis, remedy) in axes.items():
+        if counted[what]:
+            warn_caller(
+                f"{counted[what]} cells of {metric} are {what}, so {axis} has no place for them and they are not "
+                f"drawn.{remedy}"
+            )
 
 
 @dataclass(frozen=True)
 class _Curves:
-    """Curves of one lineage; facts are arrays (run,), the others (run, point)."""
+    """Curves of one lineage; facts are arrays (run,), the others (run, point).
+
+    `counted` is how many cells are not drawn, by why `lost`; it grows as segments are made.
+    """
 
     facts: Mapping[str, npt.NDArray[Any]]
     tokens: Floats
@@ -228,7 +256,10 @@ class _Curves:
     counts: Floats | None
     support: npt.NDArray[np.int8]
     kinds: npt.NDArray[np.int8]
+    lost: Mapping[str, Mask]
+    counted: dict[str, int]
     joins: bool
+    is_log: bool
     of_lineage: frozenset[str]
     is_linear: bool
     is_own_axis: bool
@@ -271,7 +302,10 @@ class _Curves:
         return float(base[-1]) if len(base) else 0.0
 
     def _stretch(self, j: int, kind: int, where: Mask, start: float, origin: float) -> Iterator[Segment]:
-        cells = np.flatnonzero(where & np.isfinite(self.values[j]) & np.isfinite(self.axis[j]))
+        where = where & np.isfinite(self.axis[j])
+        for what, lost in self.lost.items():
+            self.counted[what] += int((where & lost[j]).sum())
+        cells = np.flatnonzero(where & np.isfinite(self.values[j]))
         if not len(cells):
             return
         support, anchor = self.support[j].copy(), None
@@ -296,7 +330,7 @@ class _Curves:
             start=self._on_axis(j, start),
             origin=self._on_axis(j, origin),
             anchor=anchor,
-            is_log=not self.joins,
+            is_log=self.is_log,
             facts={name: values[j] for name, values in self.facts.items()},
             low=None if self.bounds is None else self.bounds[0][j, cells],
             high=None if self.bounds is None else self.bounds[1][j, cells],

@@ -181,7 +181,7 @@ def _legend(members: Sequence[Member], bar: ColourBar | None, backend: Backend) 
     colours = _type_colours(members)
     kinds = [LegendEntry(label_of(t, _NAMES), backend.line(c)) for t, c in colours.items()]
     entries = kinds if len(kinds) > 1 else []
-    if bar is not None and any(m.is_listed and not np.isfinite(m.value) for m in members):
+    if bar is not None and any(m.is_listed and np.isnan(m.value) for m in members):
         entries.append(LegendEntry("no value", backend.hollow(), "marker"))
     if not all(m.is_listed for m in members):
         entries.append(LegendEntry("not in the Dataset", backend.line(INK, dashed=True)))
@@ -221,7 +221,7 @@ def _elements(
             continue
         (lines if m.is_listed else missing).append(([start, end], [y, y], colours[m.run_type]))
         if m.is_listed:
-            known = bar is None or bool(np.isfinite(m.value))
+            known = bar is None or not np.isnan(m.value)
             dots[known].append((end, y, _dot_colour(m, bar, colours), *_told(m)))
     elements: list[Any] = []
     if broken.reach:
@@ -251,13 +251,14 @@ def _told(member: Member) -> tuple[str, ...]:
     """Return what a dot answers to the pointer."""
     told = [str(member.facts.get(name, "")) for name in ("run", "run_id", "state")]
     tokens = ["" if not np.isfinite(t) else short_number(t) for t in (member.branch, member.end)]
-    return (*told, *tokens, f"{member.value:.4f}" if np.isfinite(member.value) else "none")
+    return (*told, *tokens, "none" if np.isnan(member.value) else f"{member.value:.4f}")
 
 
 def _dot_colour(member: Member, bar: ColourBar | None, colours: dict[str, str]) -> str:
     if bar is None:
         return colours[member.run_type]
-    if not np.isfinite(member.value):
+    if np.isnan(member.value):
         return "#ffffff"
     low, high = bar.span
-    return bar.colours[round((member.value - low) / (high - low) * (len(bar.colours) - 1))]
+    # What is infinite has the colour of the end of the bar that it lies behind.
+    return bar.colours[round(float(np.clip((member.value - low) / (high - low), 0, 1)) * (len(bar.colours) - 1))]
