@@ -67,9 +67,9 @@ def plot_curves(
     y : str or several
         Metrics, a column of panels for each; the first one of the Dataset when None.
     x : str, optional
-        One of :data:`dde.curves.axes.AXES`, such as ``cumulative_compute`` or ``post_tokens``, or another
-        coordinate along the Dataset's own axis, which it is when None. On ``post_tokens`` and
-        ``fraction_of_training`` each run starts at its own branch.
+        ``cumulative_tokens``, ``cumulative_compute``, ``tokens_per_parameter``, ``fraction_of_training``,
+        ``post_tokens``, or another coordinate along the Dataset's own axis, which it is when None. On
+        ``post_tokens`` and ``fraction_of_training`` each run starts at its own branch.
     hue_by : str or None
         Coordinate that gives runs their colour: an ordered map for numbers and model sizes, distinct colours for
         other names.

@@ -37,7 +37,7 @@ def plot_heatmap(
     y: str | None = None,
     *,
     facet_by: str | None = "lineage",
-    reduce: Reduce = final,
+    reduce: Reduce | None = None,
     average_over: str | Sequence[str] = (),
     backend: BackendName = "bokeh",
     columns: int | None = None,
@@ -60,9 +60,9 @@ def plot_heatmap(
         How many runs lack a value of either stands below the panels.
     facet_by : str or None
         Coordinate with a panel for each value.
-    reduce : callable
-        Gives each run its value: :func:`dde.arrays.outcomes.final`, or another function of Dataset and metric,
-        such as ``lambda ds, m: ds[m].max("cumulative_tokens")``.
+    reduce : callable, optional
+        Gives each run its value: a function of Dataset and metric, such as
+        ``lambda ds, m: ds[m].max("cumulative_tokens")``; the last value, as by ``ds.dde.final``, when None.
     average_over : str or several
         Coordinates that the runs of a cell may differ in, such as ``"seed"``; their values are averaged.
     backend : {"bokeh", "matplotlib"}
@@ -95,7 +95,7 @@ def plot_heatmap(
     over = [average_over] if isinstance(average_over, str) else list(average_over)
     for one in over:
         check_names({"average_over": one}, known, "no coordinate of runs, so there is no mean over it")
-    rows = run_rows(reduce(dataset, name))
+    rows = run_rows((reduce or final)(dataset, name))
     rows = rows[rows["value"].notna() & (rows["run_type"] != "pretraining")]
     placed = rows[[is_given(a) and is_given(b) for a, b in zip(rows[x], rows[y], strict=True)]]
     if placed.empty:

@@ -36,7 +36,7 @@ def plot_tree(
     dataset: xr.Dataset,
     metric: str | None = None,
     *,
-    reduce: Reduce = final,
+    reduce: Reduce | None = None,
     backend: BackendName = "bokeh",
     frame_size: tuple[int, int] | None = None,
 ) -> Any:
@@ -52,8 +52,9 @@ def plot_tree(
         As :func:`dde.open_lineages` gives it, a selection or a sweep of it, or saved and opened again.
     metric : str, optional
         Colours runs by what they end at; by what trained them when None.
-    reduce : callable
-        Gives each run its value; :func:`dde.arrays.outcomes.final`.
+    reduce : callable, optional
+        Gives each run its value: a function of Dataset and metric, such as
+        ``lambda ds, m: ds[m].max("cumulative_tokens")``; the last value, as by ``ds.dde.final``, when None.
     backend : {"bokeh", "matplotlib"}
     frame_size : tuple of int, optional
         Width and height, in pixels; high enough for a row for each run when None.
@@ -81,7 +82,7 @@ def plot_tree(
         label = ""
     else:
         name = metric_named(dataset, metric)
-        values, label = reduce(dataset, name), axis_label(dataset[name])
+        values, label = (reduce or final)(dataset, name), axis_label(dataset[name])
     rows = run_rows(values)
     if metric is not None and name == "train_loss":
         warn_of_reductions(rows.loc[rows["value"].notna()].get("reduce_loss", ()))
