@@ -10,6 +10,7 @@ import xarray as xr
 
 import dde
 from dde.arrays import cube
+from dde.arrays.outcomes import final
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
 from dde.plots.colours import shades, text_colour
 from dde.plots.families import find_members
@@ -197,6 +198,13 @@ def bases(suite: xr.Dataset) -> xr.Dataset:
     return suite[["arc_easy"]].dde.sel(run=["pretraining"])
 
 
+@pytest.fixture(scope="module")
+def seeded() -> xr.Dataset:
+    """Bases of sizes whose other seeds overran their schedule or stopped early."""
+    chosen = {"params": ["150M", "1B"], "data": ["C4", "Dolma1.7"]}
+    return dde.tutorial.open_lineages("small", metrics=["pile_valppl"], **chosen).dde.sel(run=["pretraining"]).load()
+
+
 def points(figure: Any) -> list[dict[str, Any]]:
     """Points of a page that answer to the pointer."""
     return shown(figure, "Scatter", "run_id")
@@ -204,7 +212,7 @@ def points(figure: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("x", ["cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params"])
 def test_every_run_stands_at_what_it_cost(bases: xr.Dataset, x: str) -> None:
-    (figure,) = figures_of(bases.dde.plot_scaling("arc_easy", x, band=None, backend="bokeh"))
+    (figure,) = figures_of(bases.dde.plot_scaling("arc_easy", x, at="last", band=None, backend="bokeh"))
     rows = run_rows(bases.dde.final("arc_easy")).dropna(subset="value").set_index("run_id")
     found = {point["run_id"]: point for point in points(figure)}
     assert set(found) == set(rows.index)
@@ -221,7 +229,7 @@ def test_every_run_stands_at_what_it_cost(bases: xr.Dataset, x: str) -> None:
 
 def test_means_over_seeds_are_joined_in_order_of_size(bases: xr.Dataset) -> None:
     chosen = bases.dde.sel(params=["4M", "20M", "150M"])
-    (figure,) = figures_of(chosen.dde.plot_scaling("arc_easy", backend="bokeh"))
+    (figure,) = figures_of(chosen.dde.plot_scaling("arc_easy", at="last", backend="bokeh"))
     rows = run_rows(chosen.dde.final("arc_easy")).dropna(subset="value")
     lines = [
         (np.asarray(x), np.asarray(y))
@@ -249,13 +257,66 @@ def test_means_over_seeds_are_joined_in_order_of_size(bases: xr.Dataset) -> None
 def test_scaling_in_print(bases: xr.Dataset) -> None:
     with printed(bases.dde.plot_scaling("arc_easy", backend="matplotlib")) as figure:
         (axis,) = figure.axes
-        assert axis.get_xlabel() == "training compute, 6 N tokens [FLOP]"
+        label, *where = axis.get_xlabel().splitlines()
+        assert label == "training compute, 6 N tokens [FLOP]"
+        assert " ".join(where).startswith("at the end of the schedule")
         assert axis.get_ylabel() == "ARC-Easy, primary metric"
         assert axis.get_xscale() == "log"
         assert {"1e17", "1e18", "1e19", "1e20"} <= set(tick_labels(axis.xaxis))
         assert legend_entries(figure) == ["Dolma1.7", "C4", "DCLM-Baseline", "mean of 1–3 runs",
                                           "95% interval of the mean"]  # fmt: skip
         assert_nothing_is_cut_off(figure)
+
+
+STANDING = {
+    "schedule": "at the end of the schedule",
+    "last": "where each run was last observed",
+    "common": "at the last tokens that all runs reach",
+    1e10: "at 10B tokens",
+}
+
+
+@pytest.mark.parametrize("at", list(STANDING))
+def test_scaling_says_where_values_stand_and_what_is_left_out(bases: xr.Dataset, at: Any) -> None:
+    values = final(bases, "arc_easy", at=at)
+    rows = run_rows(values).dropna(subset="value").set_index("run_id")
+    (figure,) = figures_of(bases.dde.plot_scaling("arc_easy", "cumulative_tokens", at=at, backend="bokeh"))
+    found = {p["run_id"]: (p["cumulative_tokens"], p["arc_easy"]) for p in points(figure)}
+    assert found == {run_id: (row.final_tokens, row.value) for run_id, row in rows.iterrows()}
+    where = " ".join(figure.xaxis[0].axis_label.split())
+    left_out = values.attrs["left_out"]
+    assert where.endswith(f"{STANDING[at]}; left out: {left_out}" if left_out else STANDING[at])
+    assert bool(left_out) == (at in ("schedule", 1e10))
+
+
+def test_bases_are_compared_on_schedule(seeded: xr.Dataset) -> None:
+    def shares(at: str) -> dict[str, float]:
+        """The share of its schedule that each run's point stands at."""
+        picture = seeded.dde.plot_scaling("pile_valppl", "cumulative_tokens", at=at, band=None, backend="bokeh")
+        (figure,) = figures_of(picture)
+        sizes = {label: dde.names.find_base_by_label(label).size for label in seeded.lineage.values}
+        return {p["run_id"]: p["cumulative_tokens"] / sizes[p["run_id"]].scheduled_tokens for p in points(figure)}
+
+    last, on_schedule = shares("last"), shares("schedule")
+    assert max(on_schedule.values()) <= 1 < max(last.values())
+    assert "dolma1_7-1B-default" in on_schedule
+    # A seed of the largest size stopped at a quarter of its schedule.
+    assert last["dolma1_7-1B-small-aux-2"] < 0.3
+    assert "dolma1_7-1B-small-aux-2" not in on_schedule
+
+
+def test_where_values_stand_belongs_to_final(bases: xr.Dataset) -> None:
+    def highest(dataset: xr.Dataset, metric: str) -> xr.DataArray:
+        return dataset[metric].max("cumulative_tokens")
+
+    with printed(bases.dde.plot_scaling("arc_easy", "n_params", reduce=highest, backend="matplotlib")) as figure:
+        assert figure.axes[0].get_xlabel() == "parameters"
+    with pytest.raises(SelectionError, match=r"lacks the coordinate final_tokens.*or pass x='n_params'"):
+        bases.dde.plot_scaling("arc_easy", reduce=highest)
+    with pytest.raises(SelectionError, match="at='last' is where final takes values, and reduce= takes them"):
+        bases.dde.plot_scaling("arc_easy", "n_params", at="last", reduce=highest)
+    with pytest.raises(SelectionError, match=r"no run has a value of arc_easy at 900B tokens.*Pass at='last'"):
+        bases.dde.plot_scaling("arc_easy", at=9e11)
 
 
 def test_facets_and_treatments_of_scaling(suite: xr.Dataset) -> None:

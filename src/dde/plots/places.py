@@ -99,7 +99,7 @@ class Frame:
     grid : bool
         Draw lines at ticks.
     note : str
-        A line below the label of x: what is not shown.
+        Below the label of x: which values are shown, and what is not.
     """
 
     x: Axis
@@ -241,10 +241,11 @@ def places_of(
 ) -> list[Place]:
     """Return the places of panels in rows, row by row, with room for a legend and for what is written at frames."""
     beside = _BESIDE + max((f.y.label_lines(size[1]) - 1 for f in frames), default=0) * LINE_INCHES
+    below = _BELOW + max((len(f.note.splitlines()) for f in frames), default=0) * LINE_INCHES
     taken = legend.inches(size[1]) if legend else (0.0, 0.0)
     columns = max(map(len, rows))
     return [
-        Place(size, i, j, len(rows), columns, beside, _BELOW, taken, title_points(titles, size[0]))
+        Place(size, i, j, len(rows), columns, beside, below, taken, title_points(titles, size[0]))
         for i, row in enumerate(rows)
         for j in range(len(row))
     ]

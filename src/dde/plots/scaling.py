@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +45,12 @@ _LARGE = (420, 300)
 _MOST_FACETS = 36
 # Ends that differ by less are of runs that were to end at one place.
 _SAME_PLACE = 1.05
+# What `at` is called below a picture.
+_STANDING = {
+    "last": "where each run was last observed",
+    "schedule": "at the end of the schedule",
+    "common": "at the last tokens that all runs reach",
+}
 # A crowd in which a point is as faint as a run beside its mean.
 _FAINT = 200
 
@@ -54,11 +60,12 @@ def plot_scaling(
     metric: str,
     x: Literal["cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params"] = "cumulative_compute",
     *,
+    at: Literal["last", "schedule", "common"] | float = "schedule",
     hue_by: str | None = "data",
     style_by: str | None = "run_type",
     facet_by: str | None = None,
     band: Literal["seed"] | None = "seed",
-    reduce: Reduce = final,
+    reduce: Reduce | None = None,
     log_x: bool = True,
     log_y: bool = False,
     backend: BackendName = "bokeh",
@@ -76,13 +83,20 @@ def plot_scaling(
     x : str
         ``cumulative_compute`` (6 N tokens, with what came before the run's own part), ``cumulative_tokens``,
         ``tokens_per_parameter``, all of them where the value was measured, or ``n_params``.
+    at : {"schedule", "last", "common"} or float, default "schedule"
+        Where each run's value is taken, as by ``ds.dde.final``: at the end of its schedule; where it was last
+        observed, which mixes runs that stopped early or went on beyond their schedule with others; at the last
+        tokens that all runs reach; or at a number of cumulative tokens. Runs that do not reach it are left out. A
+        line below the first panel of the last row says where values stand, and how many runs are left out.
     hue_by, style_by, facet_by : str or None
         Coordinates that give colour, marker and panel.
     band : "seed" or None
-        Join means over seeds and replicates, with a bar for their 95 % bootstrap interval, and each run as a faint
-        point; None joins runs of one seed, each for itself.
-    reduce : callable
-        Gives each run its value; :func:`dde.arrays.outcomes.final`.
+        Join means over seeds and replicates, with a bar for their 95 % interval, and each run as a faint point; None
+        joins runs of one seed, each for itself.
+    reduce : callable, optional
+        Gives each run its value in place of ``ds.dde.final``: a function of Dataset and metric, such as
+        ``lambda ds, m: ds[m].max("cumulative_tokens")``, whose array has the coordinate ``final_tokens`` unless `x`
+        is ``n_params``. `at` does not apply to it.
     log_x, log_y : bool
         Logarithmic axes.
     backend : {"bokeh", "matplotlib"}
@@ -100,7 +114,7 @@ def plot_scaling(
     UnknownNameError
         When a metric, coordinate, axis or backend does not exist.
     SelectionError
-        When no run has a value.
+        When no run has a value there, or `at` is passed along with `reduce`.
 
     Warns
     -----
@@ -111,27 +125,47 @@ def plot_scaling(
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("small", data=["Dolma1.7", "C4"], metrics=["arc_easy"])
-    >>> picture = plot_scaling(ds.dde.sel(run="pretraining"), "arc_easy", backend="matplotlib")
+    >>> bases = ds.dde.sel(run="pretraining")
+    >>> picture = plot_scaling(bases, "arc_easy", backend="matplotlib")
+    >>> early = plot_scaling(bases, "arc_easy", "n_params", at=2e8, backend="matplotlib")
     """
     name = metric_named(dataset, metric)
     known = run_coordinates(dataset)
     check_names({"x": x}, SCALES, "nothing that a final value can be drawn against")
     by = {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by}
     check_names(by, known, "no coordinate of runs, so they can't be told apart by it")
-    values = reduce(dataset, name)
+    values, note = _values(dataset, name, at, reduce)
     rows = run_rows(values)
     rows["place"] = _places(rows, x)
     rows = _with_place(rows[rows["value"].notna()], name, x, log_x, log_y)
     if rows.empty:
+        last = "Pass at='last' to see what runs were last observed at, or select" if note and at != "last" else "Select"
         raise SelectionError(
-            f"no run has a value of {name}, so there is nothing to draw. Select other runs or another metric; "
-            "repository.coverage() says what each run has."
+            f"no run has a value of {name}{f' {note}' if note else ''}, so there is nothing to draw. {last} other "
+            "runs or another metric; repository.coverage() says what each run has."
         )
     if name == "train_loss" and "reduce_loss" in rows:
         warn_of_reductions(rows["reduce_loss"])
     look = _look(rows, dataset, hue_by, style_by, backend)
     with drawing_with(backend) as drawing:
-        return _drawn(rows, dataset, name, x, look, facet_by, band, (log_x, log_y), drawing, columns, frame_size)
+        return _drawn(rows, dataset, name, x, look, facet_by, band, (log_x, log_y), note, drawing, columns, frame_size)
+
+
+def _values(
+    dataset: xr.Dataset, metric: str, at: Literal["last", "schedule", "common"] | float, reduce: Reduce | None
+) -> tuple[xr.DataArray, str]:
+    """Return what each run has, and in words where that stands and what is left out; "" where nobody knows."""
+    if reduce is not None and reduce is not final:
+        if at != "schedule":
+            raise SelectionError(
+                f"at={at!r} is where final takes values, and reduce= takes them in its place, so at= would do nothing. "
+                "Leave one of the two out."
+            )
+        return reduce(dataset, metric), ""
+    values = final(dataset, metric, at=at)
+    words = _STANDING[at] if isinstance(at, str) else f"at {short_number(at)} tokens"
+    left_out = str(values.attrs.get("left_out", ""))
+    return values, f"{words}; left out: {left_out}" if left_out else words
 
 
 def _with_place(rows: pd.DataFrame, metric: str, x: str, log_x: bool, log_y: bool) -> pd.DataFrame:
@@ -157,6 +191,11 @@ def _with_place(rows: pd.DataFrame, metric: str, x: str, log_x: bool, log_y: boo
 def _places(rows: pd.DataFrame, x: str) -> pd.Series:
     if x == "n_params":
         return rows["n_params"].astype(np.float64)
+    if "final_tokens" not in rows:
+        raise SelectionError(
+            f"what reduce= gave lacks the coordinate final_tokens, so its values have no place on {x}. Give it one "
+            "with .assign_coords(final_tokens=...), or pass x='n_params'."
+        )
     tokens, n_params = rows["final_tokens"], rows["n_params"]
     if x == "cumulative_tokens":
         return tokens
@@ -200,6 +239,7 @@ def _drawn(
     facet_by: str | None,
     band: str | None,
     logs: tuple[bool, bool],
+    note: str,
     backend: Backend,
     columns: int | None,
     frame_size: tuple[int, int] | None,
@@ -227,11 +267,13 @@ def _drawn(
         "" if facet is None else facet_title(part.to_dict("records"), facet_by, facet)
         for part, facet in zip(parts, facets, strict=True)
     ]
-    places = places_of(grid, size, legend, [frame], titles)
+    noted = replace(frame, note=Axis("", note).fitted_label(size[0]))
+    places = places_of(grid, size, legend, [noted], titles)
     drawn = []
     for part, lines, title, place in zip(parts, drawn_lines, titles, places, strict=True):
         shown = legend if (place.row, place.column) == (0, len(grid[0]) - 1) else Legend()
-        drawn.append(framed(_elements(hv, part, lines, frame, look, backend), frame, backend, place, shown, title))
+        here = noted if (place.row, place.column) == (len(grid) - 1, 0) else frame
+        drawn.append(framed(_elements(hv, part, lines, frame, look, backend), here, backend, place, shown, title))
     return hv.Layout(drawn).cols(places[0].columns).opts(hv.opts.Layout(**backend.layout(places[0])))
 
 
@@ -312,7 +354,7 @@ def _elements(
     } if any(averaged.values()) else set()  # fmt: skip
     for row in rows.to_dict("records"):
         key = (row["n_params"], row.get("data"), without_replicate(row["run"]))
-        tokens = short_number(row["final_tokens"])
+        tokens = short_number(row["final_tokens"]) if np.isfinite(row.get("final_tokens", np.nan)) else ""
         point = (row["place"], row["value"], look.colour(row), row["run"], row["run_id"], row["lineage"], tokens)
         groups.setdefault((look.marker(row), key in several), []).append(point)
     for (marker, faint), found in groups.items():
@@ -329,7 +371,7 @@ def _legend(lines: Sequence[_Line], rows: pd.DataFrame, look: _Look, backend: Ba
     elif len(look.colours) > 1:
         entries = [LegendEntry(label_of(v), backend.line(colour)) for v, colour in look.colours.items()]
     title = look.label if entries else ""
-    if look.hue_by and not all(is_given(v) for v in rows[look.hue_by]):
+    if look.hue_by and look.colours and not all(is_given(v) for v in rows[look.hue_by]):
         entries.append(LegendEntry("none", backend.line(NEUTRAL)))
     if len(look.markers) > 1:
         entries += [
