@@ -14,6 +14,7 @@ from dde.cache.kept_files import read_kept, write_kept
 from dde.cache.places import Place
 from dde.names import RECIPES, SEEDS, SIZES, Base
 from dde.sources.datadecide import Catalog
+from dde.sources.evaluation_tables import EVALUATED, PERPLEXITY
 from dde.sources.row_index import IndexHead, RowIndex
 from dde.sources.table_files import TableKind
 
@@ -75,7 +76,7 @@ class TableIndexCache:
             # Columns of names: a list per run would be as many objects again for the collector of garbage.
             columns = zip(told["recipe"], told["params"], told["seed"], strict=True)
             bases = tuple(Base(recipes[r], sizes[p], seeds[s]) for r, p, s in columns)
-            catalog = Catalog(bases, arrays["base"], arrays["step"])
+            catalog = Catalog(bases, arrays["base"], arrays["step"], arrays["sampled"])
             heads = [
                 IndexHead(
                     tuple(bases[at] for at in table["bases"]),
@@ -127,7 +128,13 @@ class TableIndexCache:
                 for index in indexes
             ],
         }
-        write_kept(self.folder, _CATALOG, told, {"base": catalog.base, "step": catalog.step})
+        sampled = np.full(len(catalog.step), EVALUATED | PERPLEXITY, np.uint8)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "base": catalog.base,
+            "step": catalog.step,
+            "sampled": sampled if catalog.sampled is None else catalog.sampled,
+        }
+        write_kept(self.folder, _CATALOG, told, arrays)
         for entry in self.folder.names():
             if entry not in (_rows_name(fingerprint), _FILES, _CATALOG):
                 (self.folder / entry).remove_if_old()

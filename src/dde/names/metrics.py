@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from dde.schema import COORDINATES, DIMS, POSITION_CHECK, SAMPLED, TABLE_SAMPLINGS
+
 __all__ = [
     "DEFAULT_METRICS",
     "ENTRIES",
@@ -289,13 +291,8 @@ def perplexity_metric(name: str) -> Metric:
 
 # Keys of the training log whose own name would mislead or collide with a hyperparameter.
 _LOG_NAMES = {"learning_rate": "lr_at_step"}
-# Coordinates of a Dataset: a log's key of the same name is what was logged at each step.
-_COORDINATES = frozenset(
-    "lineage run cumulative_tokens cumulative_compute params data seed seed_name n_params recipe_family run_type "
-    "posttraining_method finetune_tokens epochs max_train_samples dpo_beta branch_point parent_treatment replicate "
-    "run_id parent_run_id state token_source reduce_loss parent_evidence branch_tokens end_tokens training_seed "
-    "weight_decay warmup_ratio max_seq_length".split()
-)
+# A log's key of the name of a coordinate, or of a sampling, is what was logged at each step.
+_RESERVED = frozenset((*DIMS, *COORDINATES, *TABLE_SAMPLINGS, POSITION_CHECK, "cumulative_compute"))
 _LOG_FACTS: dict[str, tuple[str, str, str]] = {
     "train_loss": ("training loss", "nats", "lower"),
     "lr_at_step": ("learning rate at the step", "1", ""),
@@ -315,7 +312,7 @@ _LOG_FACTS: dict[str, tuple[str, str, str]] = {
 def log_metric(key: str) -> Metric:
     """Return the metric of a key of the training log (``"train_loss"``, ``"rewards/chosen"``)."""
     name = identifier(_LOG_NAMES.get(key, key))
-    if name in _COORDINATES:
+    if name in _RESERVED or name.startswith(SAMPLED):
         name += "_at_step"
     long_name, units, direction = _LOG_FACTS.get(name, (key.replace("_", " ").replace("/", ", "), "1", ""))
     return Metric(name, "log", "", key, long_name, units, direction)

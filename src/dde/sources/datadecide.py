@@ -29,7 +29,7 @@ from dde.names import (
 )
 from dde.sources.connection import absolute_path, redact
 from dde.sources.dict_tables import DictTable
-from dde.sources.evaluation_tables import EvaluationTable, OnError, WideTable
+from dde.sources.evaluation_tables import EVALUATED, PERPLEXITY, EvaluationTable, OnError, WideTable
 from dde.sources.macro_table import MacroTable
 from dde.sources.protocols import History
 from dde.sources.row_index import IndexHead, RowIndex
@@ -57,11 +57,24 @@ class Catalog:
         Index into `bases`; ascending.
     step : (checkpoint,) int64 array
         Training step; ascending within a run. Distinct.
+    sampled : (checkpoint,) uint8 array or None
+        Which kinds of tables have a row of the checkpoint: the sum of `EVALUATED` and `PERPLEXITY`. None where both
+        have a row of all.
     """
 
     bases: tuple[Base, ...]
     base: npt.NDArray[np.int32]
     step: npt.NDArray[np.int64]
+    sampled: npt.NDArray[np.uint8] | None = None
+
+    def steps_by_label(self, kind: int = 0) -> dict[str, npt.NDArray[np.int64]]:
+        """Return the steps of each run, by label; of a kind, those that its tables have a row of."""
+        base, step = self.base, self.step
+        if kind and self.sampled is not None:
+            some = (self.sampled & kind) > 0
+            base, step = base[some], step[some]
+        bounds = np.searchsorted(base, np.arange(len(self.bases) + 1))
+        return {b.label: step[bounds[i] : bounds[i + 1]] for i, b in enumerate(self.bases)}
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per checkpoint: params, data, seed, step, tokens, overrun."""
@@ -243,6 +256,7 @@ class DataDecide:
             self._catalog = self._kept_catalog(self._keeper)
         if self._catalog is None:
             keys: list[npt.NDArray[np.int64]] = []
+            kinds: list[npt.NDArray[np.uint8]] = []
             # A stable order that does not depend on which tables exist.
             order = {base: None for table in self._tables for base in table.index.bases}
             bases = tuple(sorted(order, key=suite_order))
@@ -251,9 +265,20 @@ class DataDecide:
                 index = table.index
                 meaning = np.array([number[b] for b in index.bases] + [-1], np.int64)
                 usable = (index.base >= 0) & (index.step >= 0)
-                keys.append(np.unique((meaning[index.base[usable]] << 32) | index.step[usable]))
-            distinct = np.unique(np.concatenate(keys))
-            self._catalog = Catalog(bases, (distinct >> 32).astype(np.int32), distinct & 0xFFFFFFFF)
+                key, sampled = (meaning[index.base[usable]] << 32) | index.step[usable], table.sampled()
+                for kind in (EVALUATED, PERPLEXITY):
+                    of_kind = key if isinstance(sampled, int) else key[(sampled[usable] & kind) > 0]
+                    if not isinstance(sampled, int) or sampled & kind:
+                        keys.append(np.unique(of_kind))
+                        kinds.append(np.full(len(keys[-1]), kind, np.uint8))
+                if not isinstance(sampled, int):
+                    # Rows without any metric are checkpoints all the same.
+                    keys.append(np.unique(key[sampled[usable] == 0]))
+                    kinds.append(np.zeros(len(keys[-1]), np.uint8))
+            distinct, number_of = np.unique(np.concatenate(keys), return_inverse=True)
+            of_checkpoint = np.zeros(len(distinct), np.uint8)
+            np.bitwise_or.at(of_checkpoint, number_of, np.concatenate(kinds))
+            self._catalog = Catalog(bases, (distinct >> 32).astype(np.int32), distinct & 0xFFFFFFFF, of_checkpoint)
             if self._keeper is not None:
                 # Where it can't be written it is read again the next time: that the cache as a whole can't be
                 # written is said once, where metrics are kept.

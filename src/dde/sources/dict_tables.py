@@ -23,7 +23,7 @@ from dde.names import (
     task_metric,
 )
 from dde.sources.dict_text import parse_dict_row, parse_dicts_into
-from dde.sources.evaluation_tables import EvaluationTable, first_of_each, others, same_values
+from dde.sources.evaluation_tables import EVALUATED, EvaluationTable, first_of_each, others, same_values
 from dde.sources.exact_means import exact_mean, scatter
 
 __all__ = ["DictTable"]
@@ -61,6 +61,10 @@ class DictTable(EvaluationTable):
         if metric.task == "mmlu_average":
             return self._task_set.issuperset(MMLU_SUBJECTS)
         return metric.task in self._task_set
+
+    def sampled(self) -> int:
+        """Return that all rows hold evaluations."""
+        return EVALUATED
 
     def lacks_default(self, metric: Metric) -> bool:
         """Return whether the table does not have the task of one of the default metrics."""

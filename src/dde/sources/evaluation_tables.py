@@ -20,9 +20,21 @@ from dde.sources.row_groups import ReadCount, RowGroupReader
 from dde.sources.row_index import IndexHead, RowIndex, read_row_index
 from dde.sources.table_files import TableFile, open_parquet
 
-__all__ = ["EvaluationTable", "OnError", "WideTable", "first_of_each", "others", "same_values"]
+__all__ = [
+    "EVALUATED",
+    "PERPLEXITY",
+    "EvaluationTable",
+    "OnError",
+    "WideTable",
+    "first_of_each",
+    "others",
+    "same_values",
+]
 
 OnError = Literal["raise", "skip"]
+
+#: Kinds of tables that a checkpoint may have a row of, as bits.
+EVALUATED, PERPLEXITY = 1, 2
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -117,6 +129,10 @@ class EvaluationTable(ABC):
     @abstractmethod
     def metrics(self) -> list[Metric]:
         """Return the metrics that the table may hold."""
+
+    @abstractmethod
+    def sampled(self) -> int | npt.NDArray[np.uint8]:
+        """Return the kinds of metrics that each row holds, `EVALUATED` and `PERPLEXITY`; one number for all rows."""
 
     @abstractmethod
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
@@ -221,6 +237,36 @@ class WideTable(EvaluationTable):
     def metrics(self) -> list[Metric]:
         """Return a metric for each column that holds one."""
         return [m for m in map(wide_column_metric, self.columns.values()) if m is not None]
+
+    def sampled(self) -> int | npt.NDArray[np.uint8]:
+        """Return the kinds of metrics of each row; see :meth:`EvaluationTable.sampled`.
+
+        In a table of both kinds a row may have the metrics of one kind alone, which its columns tell: those of all
+        perplexities, and of each task its primary metric, where there are any.
+        """
+        columns: dict[int, list[str]] = {EVALUATED: [], PERPLEXITY: []}
+        primary: list[str] = []
+        for column in self.columns.values():
+            metric = wide_column_metric(column)
+            if metric is not None and metric.kind != "log":
+                columns[PERPLEXITY if metric.kind == "perplexity" else EVALUATED].append(column)
+                primary += [column] if metric.entry == "primary_metric" else []
+        columns[EVALUATED] = primary or columns[EVALUATED]
+        if not all(columns.values()):
+            return sum(kind for kind, names in columns.items() if names)
+        found = np.zeros(len(self.index), np.uint8)
+        start = 0
+        for file in self.files:
+            with open_parquet(file) as parquet:
+                stop = start + parquet.metadata.num_rows
+                for kind, names in columns.items():
+                    held = [n for n in names if n in parquet.schema_arrow.names]
+                    table = parquet.read(columns=held)
+                    for name in held:
+                        some = ~np.isnan(self._numbers(table, name))
+                        found[start:stop] |= np.where(some, np.uint8(kind), np.uint8(0))
+                start = stop
+        return found
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
         """Return the observations; reads only the columns asked for."""

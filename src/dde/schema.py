@@ -1,0 +1,216 @@
+"""Which coordinates and attributes a Dataset of lineages has: names, dimensions and meaning of each, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "AVERAGED_OVER",
+    "CELLS",
+    "CELL_NUMBERS",
+    "CELL_TEXTS",
+    "COORDINATES",
+    "DIMS",
+    "EVALUATIONS",
+    "IDENTITY",
+    "LINEAGE_COORDINATES",
+    "MEMBERS",
+    "PERPLEXITIES",
+    "POSITION_CHECK",
+    "RUN_COORDINATES",
+    "SAMPLED",
+    "SAMPLED_NUMBERS",
+    "TABLE_SAMPLINGS",
+    "TEXT_COORDINATES",
+    "TREATMENT",
+    "Coordinate",
+    "is_identity",
+    "log_sampling",
+    "sampled_names",
+    "sampling_of",
+]
+
+#: Dimensions of a Dataset as it is opened, in order.
+DIMS = ("lineage", "run", "cumulative_tokens")
+
+#: Dimensions of its runs.
+CELLS = ("lineage", "run")
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinate:
+    """One coordinate.
+
+    Attributes
+    ----------
+    name : str
+    dims : tuple of str
+        Dimensions in a Dataset as it is opened.
+    kind : {"text", "number"}
+        A cell without a run is "" in a text coordinate and NaN in one of numbers.
+    label : str
+        Its ``long_name``.
+    units : str
+        Its ``units``; "" for none.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    kind: Literal["text", "number"]
+    label: str
+    units: str = ""
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """Attributes of the coordinate."""
+        return {"long_name": self.label, **({"units": self.units} if self.units else {})}
+
+
+def _table(dims: tuple[str, ...], rows: list[tuple[str, Literal["text", "number"], str, str]]) -> dict[str, Coordinate]:
+    return {name: Coordinate(name, dims, kind, label, units) for name, kind, label, units in rows}
+
+
+#: Coordinates of a lineage: its base.
+LINEAGE_COORDINATES = _table(
+    ("lineage",),
+    [
+        ("params", "text", "model size", ""),
+        ("data", "text", "data recipe", ""),
+        ("seed", "number", "pretraining seed", ""),
+        ("seed_name", "text", "pretraining seed", ""),
+        ("n_params", "number", "non-embedding parameters", "1"),
+        ("recipe_family", "text", "family of the data recipe", ""),
+    ],
+)
+#: Coordinates of a treatment: the fields of its label.
+RUN_COORDINATES = _table(
+    ("run",),
+    [
+        ("run_type", "text", "type of the run", ""),
+        ("posttraining_method", "text", "post-training method", ""),
+        ("learning_rate", "number", "peak learning rate", "1"),
+        ("finetune_tokens", "number", "nominal token budget of an epoch", "tokens"),
+        ("epochs", "number", "epochs", "1"),
+        ("max_train_samples", "number", "limit on training sequences", "sequences"),
+        ("dpo_beta", "number", "DPO beta", "1"),
+        ("branch_point", "text", "starting checkpoint, where it is not the parent's final one", ""),
+        ("parent_treatment", "text", "treatment of the parent", ""),
+        ("variant", "text", "hyperparameters that act and tell treatments of one label apart", ""),
+        ("replicate", "number", "replicate of the treatment, by creation time", ""),
+    ],
+)
+#: Text coordinates of a run of a lineage.
+CELL_TEXTS = _table(
+    CELLS,
+    [
+        ("run_id", "text", "id of the run", ""),
+        ("parent_run_id", "text", "id of the parent run", ""),
+        ("state", "text", "state of the run", ""),
+        ("token_source", "text", "how the last token is known", ""),
+        ("reduce_loss", "text", "reduction of the training loss", ""),
+        ("parent_evidence", "text", "where the parent stands written", ""),
+        ("chain", "text", "runs of the curve, each with the token that it begins behind", ""),
+    ],
+)
+#: Coordinates of a run of a lineage that are numbers.
+CELL_NUMBERS = _table(
+    CELLS,
+    [
+        ("branch_tokens", "number", "cumulative tokens at the branch", "tokens"),
+        ("origin_tokens", "number", "cumulative tokens where the chain of runs left its base", "tokens"),
+        ("end_tokens", "number", "cumulative tokens at the end", "tokens"),
+        ("schedule_tokens", "number", "cumulative tokens at the planned end", "tokens"),
+        ("batch_size", "number", "training sequences of a step", "sequences"),
+        ("training_seed", "number", "random seed of the post-training run", "1"),
+        ("weight_decay", "number", "weight decay", "1"),
+        ("warmup_ratio", "number", "warmup ratio", "1"),
+        ("max_seq_length", "number", "longest training sequence", "tokens"),
+    ],
+)
+#: Check number of each position along the axis; see :mod:`dde.arrays.samples`.
+POSITION_CHECK = "position_check"
+#: Start of the names of the coordinates that say which cells are samples.
+SAMPLED = "sampled_"
+#: Samplings of the evaluation tables: every metric of a table is sampled where the table has a row.
+EVALUATIONS, PERPLEXITIES = "evaluations", "perplexities"
+TABLE_SAMPLINGS = (EVALUATIONS, PERPLEXITIES)
+#: Numbers of a sampling, along (lineage, run), and what they mean.
+SAMPLED_NUMBERS = {
+    "last": ("tokens of the run's own last sample", "tokens"),
+    "base": ("tokens of the base's last sample before the chain of runs left it", "tokens"),
+    "own": ("samples of the run itself", "1"),
+    "count": ("samples along the whole curve", "1"),
+}
+
+#: Every coordinate that a Dataset may have beside its samplings and axes, by name.
+COORDINATES: dict[str, Coordinate] = {**LINEAGE_COORDINATES, **RUN_COORDINATES, **CELL_TEXTS, **CELL_NUMBERS}
+#: Those that hold text, and "" where there is no run.
+TEXT_COORDINATES = frozenset(name for name, c in COORDINATES.items() if c.kind == "text") | {"lineage", "run"}
+
+#: Coordinate that a Dataset of means has, and no other: how many runs each mean is of.
+MEMBERS = "n_members"
+#: Attribute of a Dataset of means: what they are over.
+AVERAGED_OVER = "averaged_over"
+
+#: Coordinates that say who had a treatment, how it is called, or where it lies, not what it was.
+IDENTITY = frozenset(
+    {
+        "run", "replicate", "run_id", "parent_run_id", "state", "branch_tokens", "origin_tokens", "end_tokens",
+        "schedule_tokens", "token_source", "parent_evidence", "training_seed", "chain", "base_distance",
+        "last_end_tokens", "final_tokens", "final_compute", MEMBERS,
+    }
+)  # fmt: skip
+
+#: Coordinates that say what was done: runs that differ in one of them are no repetitions of each other.
+TREATMENT = frozenset(RUN_COORDINATES) - {"replicate"} | {
+    "reduce_loss", "batch_size", "weight_decay", "warmup_ratio", "max_seq_length",
+}  # fmt: skip
+
+
+def is_identity(name: str) -> bool:
+    """Return whether a coordinate says who had a treatment, how it is called, or where it lies; see `IDENTITY`.
+
+    Examples
+    --------
+    >>> is_identity("run_id"), is_identity("base_distance_piqa"), is_identity("learning_rate")
+    (True, True, False)
+    """
+    return name in IDENTITY or name.startswith("base_distance")
+
+
+def sampled_names(sampling: str) -> dict[str, str]:
+    """Return the names of the coordinates of a sampling: its flags under "", its numbers by their own names.
+
+    Examples
+    --------
+    >>> sampled_names("evaluations")["last"]
+    'sampled_evaluations_last'
+    """
+    return {"": SAMPLED + sampling, **{n: f"{SAMPLED}{sampling}_{n}" for n in SAMPLED_NUMBERS}}
+
+
+def log_sampling(metric: str) -> str:
+    """Return the sampling of a metric of a training log: its name, unless the coordinates of both would be confused.
+
+    Examples
+    --------
+    >>> log_sampling("train_loss"), log_sampling("token_count")
+    ('train_loss', 'token_count_log')
+    """
+    return f"{metric}_log" if metric.rpartition("_")[2] in SAMPLED_NUMBERS or metric in TABLE_SAMPLINGS else metric
+
+
+def sampling_of(name: str) -> str:
+    """Return the sampling that a coordinate belongs to, "" for none.
+
+    Examples
+    --------
+    >>> sampling_of("sampled_train_loss_last"), sampling_of("learning_rate")
+    ('train_loss', '')
+    """
+    if not name.startswith(SAMPLED):
+        return ""
+    stem = name.removeprefix(SAMPLED)
+    head, _, tail = stem.rpartition("_")
+    return head if head and tail in SAMPLED_NUMBERS else stem
