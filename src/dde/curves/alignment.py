@@ -12,14 +12,12 @@ import numpy.typing as npt
 from dde.curves.observations import Observations
 from dde.errors import UnknownNameError, near_names
 
-__all__ = ["INTERPOLATED", "OBSERVED", "OUTSIDE", "Chains", "Interpolation", "Method", "align", "interpolate"]
+__all__ = ["Chains", "Interpolation", "Method", "align", "interpolate"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 Method = Literal["linear", "log", "nearest", "previous", "pchip"]
-
-OUTSIDE, OBSERVED, INTERPOLATED = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Interpolation:
     Raises
     ------
     UnknownNameError
-        When there is no such method.
+        When there is no such method, or `max_gap` is no whole number of tokens.
     """
 
     method: Method = "linear"
@@ -46,11 +44,15 @@ class Interpolation:
     bridge: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_gap is not None and not (isinstance(self.max_gap, (int, float, np.integer)) and self.max_gap >= 0):
-            raise UnknownNameError(
-                f"max_gap={self.max_gap!r} is no number of tokens, so which gaps to leave open is unclear. "
-                "Pass a number such as 1_000_000_000, or None."
-            )
+        if self.max_gap is not None:
+            is_number = isinstance(self.max_gap, (int, float, np.integer, np.floating))
+            if not is_number or not 0 <= self.max_gap < np.inf or int(self.max_gap) != self.max_gap:
+                raise UnknownNameError(
+                    f"max_gap={self.max_gap!r} is no whole number of tokens, so which gaps to leave open is unclear. "
+                    "Pass a number such as 1_000_000_000, or None."
+                )
+            # Written as 1e9 it is a number, too.
+            object.__setattr__(self, "max_gap", int(self.max_gap))
         if self.method not in get_args(Method):
             raise UnknownNameError(
                 f"{self.method!r} is not a way to interpolate, so no value between observations can be made."
@@ -74,6 +76,14 @@ class Chains:
     run_ids: tuple[str, ...]
     parent: npt.NDArray[np.int32]
     branch: Int64
+
+    def origins(self) -> Int64:
+        """Return where the chain of each run left its base, in cumulative tokens; -1 for a pretraining run."""
+        origin = self.branch.copy()
+        for run, parent in enumerate(self.parent.tolist()):
+            if parent >= 0 and self.parent[parent] >= 0:
+                origin[run] = origin[parent]
+        return origin
 
     def upward(self, rows: Iterable[int]) -> list[int]:
         """Return runs with all their ancestors, parents before children."""
@@ -164,9 +174,8 @@ def align(
     grid: Int64,
     how: Interpolation,
     joins_at_branch: bool,
-    support: bool = False,
     rows: Sequence[int] | None = None,
-) -> tuple[Float64, npt.NDArray[np.int8] | None]:
+) -> Float64:
     """Return every run's continuous curve on the grid.
 
     Up to its branch a run's cells equal its parent's. Behind it, a metric that joins at the branch
@@ -183,20 +192,15 @@ def align(
     how : Interpolation
     joins_at_branch : bool
         False for training logs, which never join.
-    support : bool
-        Whether to return the support, too.
     rows : sequence of int, optional
         Runs to return; all by default.
 
     Returns
     -------
-    values : (run, token) float64 array
-    support : (run, token) int8 array or None
-        OUTSIDE, OBSERVED or INTERPOLATED.
+    (run, token) float64 array
     """
     n_runs, n_tokens = len(chains.run_ids), len(grid)
     values = np.full((n_runs, n_tokens), np.nan)
-    observed = np.zeros((n_runs, n_tokens), bool) if support else None
     for run in range(n_runs):
         x, y = own.of(run)
         parent, branch, start = int(chains.parent[run]), int(chains.branch[run]), 0
@@ -206,24 +210,13 @@ def align(
             x, y = x[later:], y[later:]
             start = int(np.searchsorted(grid, branch, side="right"))
             values[run, :start] = values[parent, :start]
-            if observed is not None:
-                observed[run, :start] = observed[parent, :start]
             if joins_at_branch and len(x):
                 anchor = _last_observation(chains, own, parent, branch)
                 if anchor is not None and (how.bridge or anchor[0] == branch):
                     x = np.concatenate([[anchor[0]], x])
                     y = np.concatenate([[anchor[1]], y])
         values[run, start:] = interpolate(x, y, grid[start:], how.method, how.max_gap)
-        if observed is not None and len(x):
-            points = grid[start:]
-            at = np.minimum(np.searchsorted(x, points), len(x) - 1)
-            observed[run, start:] = x[at] == points
-    codes = None
-    if observed is not None:
-        codes = np.where(observed, OBSERVED, np.where(np.isnan(values), OUTSIDE, INTERPOLATED)).astype(np.int8)
-    if rows is not None:
-        return values[list(rows)], None if codes is None else codes[list(rows)]
-    return values, codes
+    return values if rows is None else values[list(rows)]
 
 
 def _last_observation(chains: Chains, own: Observations, run: int, tokens: int) -> tuple[int, float] | None:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dde.curves.grids import Points
 from dde.errors import UnknownNameError, near_names
-from dde.relations.run_positions import RunPositions
 
-__all__ = ["AXES", "AxisRule", "axis_lines", "positions_on", "resolve_axis", "tokens_at", "tokens_per_unit"]
+__all__ = [
+    "AXES",
+    "TOKENS",
+    "AxisRule",
+    "Lines",
+    "axis_lines",
+    "positions_on",
+    "resolve_axis",
+    "tokens_at",
+]
 
 Float64 = npt.NDArray[np.float64]
-Texts = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +64,11 @@ AXES: dict[str, AxisRule] = {
         # 6 N tokens with exact N: the design's rule for training compute.
         AxisRule("cumulative_compute", "training compute, 6 N tokens", "FLOP", "lineage"),
         AxisRule("tokens_per_parameter", "tokens per parameter", "1", "lineage"),
-        AxisRule("fraction_of_training", "fraction of the run's own training", "1", "run"),
+        AxisRule("fraction_of_training", "fraction of the run's own schedule", "1", "run"),
         AxisRule("post_tokens", "tokens since the branch", "tokens", "run"),
     )
 }
+TOKENS = AXES["cumulative_tokens"]
 _ALIASES = {"tokens": "cumulative_tokens", "compute": "cumulative_compute"}
 
 
@@ -85,52 +93,78 @@ def resolve_axis(name: str) -> AxisRule:
     return rule
 
 
-def axis_lines(registry: RunPositions, run_ids: Texts, rule: AxisRule) -> tuple[Float64, Float64]:
-    """Return the line of each run: ``tokens = offset + scale * value``.
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """How cumulative tokens follow from points of an axis, run by run: ``tokens = offset + scale * point``.
+
+    Attributes
+    ----------
+    offset, scale : float64 arrays of the shape of the runs
+        Tokens, and tokens per unit of the axis; NaN where a run has no place on the axis.
+    """
+
+    offset: Float64
+    scale: Float64
+
+    def take(self, at: npt.NDArray[np.intp]) -> Lines:
+        """Return the lines of some runs, by their positions in the flattened arrays."""
+        return Lines(self.offset.ravel()[at], self.scale.ravel()[at])
+
+    def index(self, at: tuple[npt.NDArray[np.intp], ...]) -> Lines:
+        """Return the lines at an index along the dimensions of the runs."""
+        return Lines(self.offset[at], self.scale[at])
+
+    def groups(self, points: Points) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]]:
+        """Return positions of runs whose points are the same tokens, with these; a run without a place is in none."""
+        both = np.stack([self.offset.ravel(), self.scale.ravel()])
+        distinct, which = np.unique(both, axis=1, return_inverse=True)
+        return [
+            (np.flatnonzero(which == k), tokens_at(points, offset, scale))
+            for k, (offset, scale) in enumerate(distinct.T.tolist())
+            if np.isfinite(scale)
+        ]
+
+    def tokens(self, points: Points) -> Float64:
+        """Return the cumulative tokens of each run at each point; NaN where it has no place on the axis."""
+        offset, scale = self.offset[..., None], self.scale[..., None]
+        if points.dtype.kind == "i":
+            return np.asarray(offset + scale * points)
+        return np.asarray(np.rint(offset + scale * points))
+
+
+def axis_lines(rule: AxisRule, branch: Float64, schedule: Float64, n_params: Float64) -> Lines:
+    """Return how cumulative tokens follow from points of an axis.
 
     Parameters
     ----------
-    registry : RunPositions
-    run_ids : object array of str
-        "" where there is no run.
     rule : AxisRule
+        Of another axis than cumulative tokens.
+    branch, schedule, n_params : float64 arrays of one shape
+        Cumulative tokens at the branch, NaN for a pretraining run, and at the planned end, NaN where unknown; exact
+        parameters, NaN where there is no run.
 
     Returns
     -------
-    offset, scale : float64 arrays of the shape of `run_ids`
-        Tokens, and tokens per unit of the axis. NaN where a run has no place on the axis: a pretraining run
-        branches from nothing, and the share of a run whose end is unknown, or that is its branch, has no meaning.
+    Lines
+        NaN where a run has no place on the axis: a pretraining run branches from nothing, and the share of a schedule
+        that is unknown, or that ends at the branch, has no meaning.
     """
-    if not rule.by:
-        held = run_ids != ""
-        return np.where(held, 0.0, np.nan), np.where(held, 1.0, np.nan)
-    offset, scale = np.full(run_ids.shape, np.nan), np.full(run_ids.shape, np.nan)
-    for at in np.ndindex(run_ids.shape):
-        run_id = str(run_ids[at])
-        if not run_id:
-            continue
-        if rule.by == "lineage":
-            offset[at] = 0.0
-            scale[at] = tokens_per_unit(rule, registry.bases[registry.chain(run_id)[0]].size.n_params)
-            continue
-        placed = registry.placed.get(run_id)
-        start = 0 if placed is None else placed.branch_tokens
-        if rule.name == "post_tokens":
-            if placed is not None and start is not None:
-                offset[at], scale[at] = start, 1.0
-            continue
-        end = registry.base_end_tokens(run_id) if placed is None else placed.end_tokens
-        if start is not None and end is not None and end > start:
-            offset[at], scale[at] = start, end - start
-    return offset, scale
+    there = np.isfinite(n_params)
+    if rule.name == "post_tokens":
+        return Lines(np.where(there, branch, np.nan), np.where(there & np.isfinite(branch), 1.0, np.nan))
+    if rule.by == "run":
+        start = np.where(np.isfinite(branch), branch, 0.0)
+        scale = np.where(there & (schedule > start), schedule - start, np.nan)
+        return Lines(np.where(np.isfinite(scale), start, np.nan), scale)
+    return Lines(np.where(there, 0.0, np.nan), _tokens_per_unit(rule, n_params))
 
 
-def tokens_per_unit(rule: AxisRule, n_params: Any) -> Any:
+def _tokens_per_unit(rule: AxisRule, n_params: Float64) -> Float64:
     """Return the tokens that a unit of an axis by lineage stands for, by the base's exact parameters."""
     return 1 / (6.0 * n_params) if rule.name == "cumulative_compute" else n_params * 1.0
 
 
-def tokens_at(values: Points, offset: float, scale: Any) -> npt.NDArray[np.int64]:
+def tokens_at(values: Points, offset: float, scale: float) -> npt.NDArray[np.int64]:
     """Return the whole tokens at points of an axis.
 
     Examples
@@ -138,7 +172,7 @@ def tokens_at(values: Points, offset: float, scale: Any) -> npt.NDArray[np.int64
     >>> tokens_at(np.array([0.0, 0.5, 1.0]), 100.0, 7.0).tolist()
     [100, 104, 107]
     """
-    if values.dtype.kind == "i" and np.ndim(scale) == 0 and scale == 1.0:
+    if values.dtype.kind == "i" and scale == 1.0:
         return np.asarray(values + int(offset), np.int64)
     return np.asarray(np.rint(offset + scale * values), np.int64)
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dde.curves.alignment import INTERPOLATED, OBSERVED, OUTSIDE, Chains, Interpolation, align
+from dde.curves.alignment import Chains, Interpolation, align
 from dde.curves.observations import Observations
 from dde.native import Plan, address, library, processors
 
@@ -48,7 +48,7 @@ class AlignmentPlan:
         Which observation, or line to one, each cell lies on; see curves.c. Empty where NumPy does the work.
     task : Plan
         All of that as the kernels take it.
-    held : tuple of arrays
+    buffers : tuple of arrays
         What the task points to.
     """
 
@@ -60,7 +60,7 @@ class AlignmentPlan:
     joins_at_branch: bool
     cell: npt.NDArray[np.int32]
     task: Plan
-    held: tuple[npt.NDArray[Any], ...]
+    buffers: tuple[npt.NDArray[Any], ...]
 
     def serves(self, chains: Chains, own: Observations, grid: Int64, how: Interpolation, joins_at_branch: bool) -> bool:
         """Return whether it is the plan for these."""
@@ -79,7 +79,6 @@ class AlignmentPlan:
         rows: Sequence[int] | Int64,
         at: npt.NDArray[np.intp],
         out: Float64,
-        codes: npt.NDArray[np.int8] | None = None,
     ) -> None:
         """Put the curves of runs where they belong.
 
@@ -93,25 +92,12 @@ class AlignmentPlan:
             Row of `out` that each of them goes to.
         out : (row, token) float64 array
             Contiguous.
-        codes : (row, token) int8 array, optional
-            Where their support goes.
         """
         runs, places = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(at, np.int64)
         values = np.ascontiguousarray(own.values, np.float64)
         if not self._filled(values, runs, places, out):
             # Lines from and to infinity are among them, or a method that has no kernel.
-            made, support = align(
-                self.chains, own, self.grid, self.how, self.joins_at_branch, codes is not None, runs.tolist()
-            )
-            out[at] = made
-            if codes is not None and support is not None:
-                codes[at] = support
-            return
-        if codes is not None:
-            cell = self.cell[runs]
-            is_lacking = np.append(np.isnan(values), np.ones(1 + len(self.chains.run_ids), bool))
-            is_seen = (cell % 2 == 0) & ~is_lacking[cell // 2]
-            codes[at] = np.where(is_seen, OBSERVED, np.where(np.isnan(out[at]), OUTSIDE, INTERPOLATED))
+            out[at] = align(self.chains, own, self.grid, self.how, self.joins_at_branch, runs.tolist())
 
     def _filled(self, values: Float64, runs: Int64, places: Int64, out: Float64) -> bool:
         """Fill by kernel; return whether that could be done."""
@@ -174,12 +160,12 @@ def plan_alignment(
         method=_METHODS.get(how.method, 0),
         joins=joins_at_branch,
         bridges=how.bridge,
-        max_gap=-1 if how.max_gap is None else int(how.max_gap),
+        max_gap=-1 if how.max_gap is None else how.max_gap,
         cell=address(cell),
         before=address(before),
     )
-    held = (parent, root, branch, places, points, log_points, before)
-    plan = AlignmentPlan(chains, offsets, tokens, grid, how, joins_at_branch, cell, task, held)
+    buffers = (parent, root, branch, places, points, log_points, before)
+    plan = AlignmentPlan(chains, offsets, tokens, grid, how, joins_at_branch, cell, task, buffers)
     if kernels is not None and cell.size:
         parts = processors() if cell.size >= _THREADED_CELLS else 1
         _in_threads(lambda part: kernels.dde_plan(ctypes.byref(task), part, parts), parts)

@@ -20,6 +20,9 @@ Kind = Literal["auto", "observed", "linear", "log", "quantile", "explicit"]
 
 DEFAULT_MAX_POINTS = 1024
 
+# Tokens are whole numbers of 64 bits with a sign.
+_TOO_FAR = 2.0**63
+
 
 @dataclass(frozen=True)
 class TokenGrid:
@@ -55,17 +58,17 @@ class TokenGrid:
 
     @classmethod
     def linear(cls, n: int) -> TokenGrid:
-        """`n` points at equal distances from the first to the last position."""
+        """`n` points at equal distances from the first to the last position, and the runs' own anchors."""
         return cls("linear", _positive(n))
 
     @classmethod
     def log(cls, n: int) -> TokenGrid:
-        """`n` points at equal ratios from the first positive to the last position."""
+        """`n` points at equal ratios from the first positive to the last position, and the runs' own anchors."""
         return cls("log", _positive(n))
 
     @classmethod
     def quantile(cls, n: int) -> TokenGrid:
-        """`n` points with equal numbers of positions between them."""
+        """`n` points with equal numbers of positions between them, and the runs' own anchors."""
         return cls("quantile", _positive(n))
 
     @classmethod
@@ -73,8 +76,8 @@ class TokenGrid:
         """The given points, sorted, without repetitions; tokens are rounded to whole ones."""
         points = np.asarray(list(values), np.float64)
         if not np.isfinite(points).all() or (points < 0).any():
-            raise ValueError(
-                "a grid holds points that are negative or not finite, which no run can reach; pass points >= 0"
+            raise UnknownNameError(
+                "a grid holds points that are negative or not finite, which no run can reach. Pass points >= 0."
             )
         return cls("explicit", values=tuple(np.unique(points).tolist()))
 
@@ -83,7 +86,7 @@ class TokenGrid:
         """Whether the points depend on where dense logs lie, beyond the branch points and last tokens of runs."""
         return self.kind not in ("explicit", "linear")
 
-    def build(self, required: Points, dense: Points) -> Points:
+    def build(self, required: Points, dense: Points, anchors: Points | None = None) -> Points:
         """Return the grid.
 
         Parameters
@@ -92,6 +95,9 @@ class TokenGrid:
             Evaluations, branch points and last tokens, in tokens or on another axis.
         dense : (position,) array of the same type
             Positions of dense logs.
+        anchors : (position,) array of the same type, optional
+            Positions that a grid of a number of points holds beside these, so that answers about ends and branches do
+            not depend on how fine it is: last samples, branch points and last tokens.
 
         Returns
         -------
@@ -118,11 +124,12 @@ class TokenGrid:
         elif self.kind == "log":
             positive = every[every > 0]
             if not len(positive):
-                return every[:1]
+                return every[:1]  # all runs stand at token 0
             points = np.geomspace(positive[0], last, self.n)
         else:
             points = np.quantile(every, np.linspace(0, 1, self.n))
-        return _typed_as(required, points)
+        made = _typed_as(required, points)
+        return made if anchors is None else np.union1d(made, anchors)
 
     def __str__(self) -> str:
         if self.kind == "explicit":
@@ -162,10 +169,17 @@ def resolve_grid(grid: object, max_points: int = DEFAULT_MAX_POINTS) -> TokenGri
 
 
 def _typed_as(positions: Points, points: npt.NDArray[np.float64]) -> Points:
-    return np.unique(np.rint(points).astype(np.int64) if positions.dtype.kind == "i" else points)
+    if positions.dtype.kind != "i":
+        return np.unique(points)
+    if (points >= _TOO_FAR).any():
+        raise UnknownNameError(
+            f"a grid of tokens holds the point {points.max():g}, and tokens are counted up to {_TOO_FAR:g}. "
+            "Pass points below that."
+        )
+    return np.unique(np.rint(points).astype(np.int64))
 
 
 def _positive(n: int) -> int:
     if n < 1 or not math.isfinite(n):
-        raise ValueError(f"a grid of {n} points holds nothing; pass a whole number from 1 on")
+        raise UnknownNameError(f"a grid of {n} points holds nothing. Pass a whole number from 1 on.")
     return int(n)

@@ -44,7 +44,7 @@ class Evidence:
     run_type : str
         "supervised_ft", "dpo", or "other".
     hyperparameters : dict of str to object
-        Numbers and texts by the contract's names; a key is absent where nothing says it.
+        Numbers and texts by the names of the coordinates; a key is absent where nothing says it.
     contradictions : list of str
         Facts on which sources disagree, with the one that was believed.
     """
@@ -165,7 +165,7 @@ _TEXTS = {
 #: Keys of the ``wandb_config`` text that are read.
 USED_EXTRAS = ("finetune_sequences", "model_pretrain_steps")
 
-#: Options of the launch command that are read, and those that a filter by the contract's names finds.
+#: Options of the launch command that are read, and those that a filter by the name of a coordinate finds.
 USED_OPTIONS = frozenset(
     "model_name_or_path model_revision output_dir dataset_mixer_list per_device_train_batch_size "
     "gradient_accumulation_steps finetune_tokens wandb_config".split()

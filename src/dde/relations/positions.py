@@ -10,7 +10,13 @@ import numpy.typing as npt
 
 from dde.relations.evidence import Evidence
 from dde.relations.parents import Parentage
-from dde.relations.token_counts import TOKEN_SOURCES, Placement, measure_tokens_per_sequence, place_run
+from dde.relations.token_counts import (
+    TOKEN_SOURCES,
+    TULU_TOKENS_PER_SEQUENCE,
+    Placement,
+    measure_tokens_per_sequence,
+    place_run,
+)
 from dde.sources.protocols import History
 
 __all__ = [
@@ -144,6 +150,11 @@ class Placements:
         missing = [r for r in run_ids if r not in self._held]
         found = {r: self._place(r, steps, counter, self._measured) for r, steps, counter in self._logged(missing)}
         return [self._held[r] if r in self._held else found[r] for r in run_ids]
+
+    def tokens_per_sequence(self, run_id: str) -> float:
+        """Return the tokens of a training sequence of a run: the user's word, else as measured on its mixture."""
+        item = self._evidence[run_id]
+        return self._override(item) or self._measured.get(item.dataset, TULU_TOKENS_PER_SEQUENCE)
 
     def some_tokens(self, run_ids: Sequence[str], at_most: int) -> list[Int64]:
         """Return the own tokens of the rows of runs; of a store that is not held, of so many rows of each."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ from dde.sources.protocols import History, PosttrainingSource, RunRecord
 if TYPE_CHECKING:
     from dde.cache.places import Place
     from dde.cache.ragged import RaggedCache
+    from dde.curves.observations import Observations
     from dde.relations.run_index import RunIndex
 
 __all__ = ["Readers"]
@@ -51,6 +54,33 @@ class Readers:
     cache_dir: str | os.PathLike[str] | None = None
     _warned: set[str] = field(default_factory=set)
     _index_read: RunIndex | None = None
+    _siblings: OrderedDict[tuple[tuple[str, ...], str], Observations] = field(default_factory=OrderedDict, repr=False)
+    _logs: OrderedDict[tuple[tuple[str, ...], str], Observations] = field(default_factory=OrderedDict, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_siblings": OrderedDict(), "_logs": OrderedDict()}
+
+    def find_log(self, run_ids: tuple[str, ...], name: str) -> Observations | None:
+        """Return what was read last of a log; None where that was of other runs or metrics."""
+        return self._logs.get((run_ids, name))
+
+    def keep_log(self, run_ids: tuple[str, ...], name: str, observed: Observations) -> None:
+        """Keep what was read of a log: its values, and where it has samples, are asked for one after the other."""
+        self._logs[run_ids, name] = observed
+        while len(self._logs) > _LOGS:
+            with suppress(KeyError):  # another thread was faster
+                self._logs.popitem(last=False)
+
+    def take_sibling(self, run_ids: tuple[str, ...], name: str) -> Observations | None:
+        """Return what was read of a metric along with another one, and forget it; None where nothing was."""
+        return self._siblings.pop((run_ids, name), None)
+
+    def keep_sibling(self, run_ids: tuple[str, ...], name: str, observed: Observations) -> None:
+        """Keep what was read of a metric along with another one, which tends to be asked for next."""
+        self._siblings[run_ids, name] = observed
+        while len(self._siblings) > _SIBLINGS:
+            with suppress(KeyError):  # another thread was faster
+                self._siblings.popitem(last=False)
 
     def catalog(self) -> Catalog:
         """Return the runs and checkpoints of the tables."""
@@ -84,13 +114,13 @@ class Readers:
         found = None if index is None else index.load()
         if found is not None:
             self._index_read = index
-            _tell_again(found[1])
+            _report_once(found[1])
             return found[0], False
         records = store.runs(extra)
         # A store that changed meanwhile is kept under neither state of it.
         if index is not None and self._run_index == index:
             notes = list(getattr(store, "conflicts", ()))
-            _TOLD.update(notes)
+            _REPORTED.update(notes)
             if index.save(records, notes):
                 self._index_read = index
         return records, True
@@ -241,14 +271,19 @@ class Readers:
         return cache_place(self.cache_dir, kind, redact(getattr(source, "location", "") or source.description))
 
 
+# Metrics of logs that were read last, each of some thousand runs at most: some 30 MB.
+_LOGS = 4
+# Metrics that were read along with another one and not asked for yet: those of a few blocks.
+_SIBLINGS = 256
+
 # What sources reported of their runs, once in a process, whether they were read or kept.
-_TOLD: set[str] = set()
+_REPORTED: set[str] = set()
 
 
-def _tell_again(notes: Sequence[str]) -> None:
+def _report_once(notes: Sequence[str]) -> None:
     for note in notes:
-        if note not in _TOLD:
-            _TOLD.add(note)
+        if note not in _REPORTED:
+            _REPORTED.add(note)
             warnings.warn(note, ConflictWarning, stacklevel=3)
 
 

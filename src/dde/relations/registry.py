@@ -21,9 +21,10 @@ from dde.relations.parents import GIVEN, Parentage, chain_order, resolve_parents
 from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
 from dde.relations.readers import Readers
 from dde.relations.run_index import KEPT_KEYS, reduced, versions_digest
-from dde.relations.run_positions import steps_by_label
+from dde.relations.run_positions import TableSteps
 from dde.relations.token_counts import Placement
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
+from dde.relations.variants import spelled_labels, with_variants
 from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunRecord
 
@@ -50,8 +51,8 @@ class DerivedRun:
         None where no parent was found.
     replicate : int
         From 1; 0 where there is no treatment.
-    label : str
-        Treatment with ``#<replicate>`` from the second on; "" where there is no treatment.
+    plain_label : str
+        Label of the treatment, spelled out where the store holds several variants of it; "" where there is none.
     """
 
     run_id: str
@@ -59,6 +60,7 @@ class DerivedRun:
     parentage: Parentage
     treatment: Treatment | None = None
     replicate: int = 0
+    plain_label: str = ""
 
     @property
     def run_type(self) -> str:
@@ -82,14 +84,12 @@ class DerivedRun:
 
     @property
     def label(self) -> str:
-        """Label along the dimension ``run``."""
-        if self.treatment is None:
-            return ""
-        return self.treatment.label + (f"#{self.replicate}" if self.replicate > 1 else "")
+        """Label along the dimension ``run`` of the whole store, with ``#<replicate>`` from the second on."""
+        return self.plain_label + (f"#{self.replicate}" if self.replicate > 1 else "")
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """Hyperparameters by the contract's names, and any other config key that was asked for."""
+        """Hyperparameters by the names of the coordinates, and any other config key that was asked for."""
         return self.evidence.hyperparameters
 
 
@@ -174,7 +174,19 @@ class Registry:
     @cached_property
     def checkpoint_steps(self) -> dict[str, Int64]:
         """Evaluated steps of each pretraining run of the tables, by label."""
-        return steps_by_label(self.catalog)
+        return self.catalog.steps_by_label()
+
+    @cached_property
+    def _table_steps(self) -> TableSteps:
+        return TableSteps(self.catalog)
+
+    def table_steps(self, sampling: str) -> Mapping[str, Int64]:
+        """Return the steps that tables have rows of, of each pretraining run: of evaluations, or of perplexities."""
+        return self._table_steps.of(sampling)
+
+    def is_evaluated(self, run_id: str) -> bool:
+        """Return whether a derived run has final evaluations."""
+        return self.derived[run_id].evidence.record.evaluated
 
     @cached_property
     def derived(self) -> dict[str, DerivedRun]:
@@ -192,16 +204,23 @@ class Registry:
             parent = treatments.get(found.parent_run_id)
             if found.checkpoint is not None or parent is not None:
                 treatments[run_id] = treatment_of(evidence[run_id], found, parent)
+        treatments = with_variants(treatments, evidence, {r: parents[r].parent_run_id for r in treatments})
         replicates = number_replicates(
             [
-                (run_id, base.label, treatment.label, evidence[run_id].record.created_at)
+                (run_id, base.label, treatment.identity, evidence[run_id].record.created_at)
                 for run_id, treatment in treatments.items()
                 if (base := parents[run_id].base) is not None
             ]
         )
+        labels = dict(zip(treatments, spelled_labels(list(treatments.values())), strict=True))
         return {
             run_id: DerivedRun(
-                run_id, evidence[run_id], parents[run_id], treatments.get(run_id), replicates.get(run_id, 0)
+                run_id,
+                evidence[run_id],
+                parents[run_id],
+                treatments.get(run_id),
+                replicates.get(run_id, 0),
+                labels.get(run_id, ("", ""))[0],
             )
             for run_id in chain_order(parents)
         }

@@ -68,10 +68,10 @@ def _links(registry: Registry, run: DerivedRun) -> Iterator[Evidence]:
 def same_base(registry: Registry, run_id: str) -> list[str]:
     """Return the derived runs of a run's lineage that had another treatment, parents before children."""
     run = registry.derived.get(run_id)
-    label = None if run is None or run.treatment is None else run.treatment.label
+    identity = None if run is None or run.treatment is None else run.treatment.identity
     members = registry.members.get(run_id if run is None else run.lineage, [])
     others = [registry.derived[member] for member in members if member != run_id]
-    return [other.run_id for other in others if other.treatment is None or other.treatment.label != label]
+    return [other.run_id for other in others if other.treatment is None or other.treatment.identity != identity]
 
 
 def siblings(registry: Registry, run_id: str) -> list[str]:
@@ -108,8 +108,15 @@ def compare_lineages(registry: Registry, label: str, other_registry: Registry, o
 
 
 def _by_label(registry: Registry, lineage: str) -> dict[str, DerivedRun]:
-    runs = (registry.derived[run_id] for run_id in registry.members.get(lineage, []))
-    return {run.label: run for run in runs if run.label}
+    found: dict[str, DerivedRun] = {}
+    for run_id in registry.members.get(lineage, []):
+        run = registry.derived[run_id]
+        if run.treatment is None:
+            continue
+        # Variants of one treatment stand beside each other, unless one lineage has several of them.
+        plain = run.treatment.label + (f"#{run.replicate}" if run.replicate > 1 else "")
+        found[run.label if plain in found else plain] = run
+    return found
 
 
 def _without_label(registry: Registry, lineage: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Registries that other processes open again: what is sent is where the sources are, not what they hold."""
+"""Runs in other processes: what is sent is where the sources are and how runs lie, not what the sources hold."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from dde.cache.kept_files import cache_place
@@ -23,19 +21,17 @@ from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb_store import WandBStore
 
-__all__ = ["Origin", "origin_of", "reopened", "runs_of"]
-
-_Runs = TypeVar("_Runs", Registry, SentRuns)
+__all__ = ["Origin", "origin_of", "runs_of"]
 
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """How a registry is opened again; holds no credential and nothing that the sources hold.
+    """What another process makes values of; holds no credential and nothing that the sources hold.
 
     Attributes
     ----------
     key : str
-        Digest of all below: equal for equal content.
+        Digest of the sources and of how they were opened: equal for equal content.
     runs : RunArrays
         Positions of the runs: all that making values asks for.
     tables : (str, str, str) or None
@@ -44,8 +40,8 @@ class Origin:
         What the sources said of themselves; another process must find the same.
     store : PosttrainingSource or None
         Knows where it is read from; opens nothing before it is asked.
-    parents, tokens_per_sequence, extra_config_keys, cache_dir, whole
-        As for :class:`dde.relations.registry.Registry`.
+    cache_dir : str
+        Folder or URL of the cache.
     """
 
     key: str
@@ -54,11 +50,7 @@ class Origin:
     tables_fingerprint: str
     store: PosttrainingSource | None
     store_fingerprint: str
-    parents: Mapping[str, str]
-    tokens_per_sequence: float | Mapping[str, float] | None
-    extra_config_keys: frozenset[str]
     cache_dir: str
-    whole: bool
 
 
 def origin_of(registry: Registry) -> Origin | None:
@@ -103,11 +95,7 @@ def origin_of(registry: Registry) -> Origin | None:
         tables_fingerprint,
         store,
         registry.store_fingerprint,
-        dict(registry.parents),
-        registry.tokens_per_sequence,
-        registry.extra_config_keys,
         cache_dir,
-        registry.whole,
     )
     _ORIGINS[id(registry)] = origin
     weakref.finalize(registry, _ORIGINS.pop, id(registry), None)
@@ -135,44 +123,12 @@ def runs_of(origin: Origin) -> Registry | SentRuns:
         return sent
 
 
-def reopened(origin: Origin) -> Registry:
-    """Return the registry: the one that is open in this process, else opened again, once in a process.
-
-    Raises
-    ------
-    SourceError
-        When a source is gone, or is not what it was when the Dataset was opened.
-    """
-    with _LOCK:
-        registry = _LIVE.get(origin.key)
-        if registry is None:
-            registry = _LIVE[origin.key] = _open(origin)
-        _keep(_LATEST, origin.key, registry)
-        return registry
-
-
-def _keep(latest: OrderedDict[str, _Runs], key: str, runs: _Runs) -> None:
+def _keep(latest: OrderedDict[str, SentRuns], key: str, runs: SentRuns) -> None:
     """Put what was asked for last behind all others, and forget those that were not asked for in a while."""
     latest[key] = runs
     latest.move_to_end(key)
     while len(latest) > _KEPT:
         latest.popitem(last=False)
-
-
-def _open(origin: Origin) -> Registry:
-    tables, store = _sources(origin)
-    registry = Registry(
-        tables,
-        store,
-        origin.parents,
-        origin.tokens_per_sequence,
-        origin.extra_config_keys,
-        origin.cache_dir,
-        origin.whole,
-    )
-    if store is not None and is_versions_digest(origin.store_fingerprint):
-        _check("store", store.description, registry.store_fingerprint, origin.store_fingerprint)
-    return registry
 
 
 def _sources(origin: Origin) -> tuple[DataDecide | None, PosttrainingSource | None]:
@@ -198,10 +154,8 @@ def _check(what: str, place: str, now: str, then: str) -> None:
         )
 
 
-# Registries that are open in this process, by key; and the latest that were sent to it, which nothing else may hold
-# from one task to the next.
+# Registries that are open in this process, by key.
 _LIVE: WeakValueDictionary[str, Registry] = WeakValueDictionary()
-_LATEST: OrderedDict[str, Registry] = OrderedDict()
 # Runs that were sent, by key; and what was sent of the registries that are open here.
 _SENT: OrderedDict[str, SentRuns] = OrderedDict()
 _ORIGINS: dict[int, Origin] = {}

@@ -12,10 +12,12 @@ from dde.names import Base
 from dde.relations.positions import PlacedRun
 from dde.relations.readers import Readers
 from dde.relations.token_counts import Placement
+from dde.schema import EVALUATIONS, PERPLEXITIES
 from dde.sources.datadecide import Catalog, DataDecide
+from dde.sources.evaluation_tables import EVALUATED, PERPLEXITY
 from dde.sources.protocols import PosttrainingSource
 
-__all__ = ["LoggedPlaces", "RunPositions", "steps_by_label"]
+__all__ = ["LoggedPlaces", "RunPositions", "TableSteps"]
 
 Int64 = npt.NDArray[np.int64]
 
@@ -54,6 +56,14 @@ class RunPositions(Protocol):
         """Evaluated steps of each pretraining run of the tables, by label."""
         ...
 
+    def table_steps(self, sampling: str) -> Mapping[str, Int64]:
+        """Return the steps that tables have rows of, of each pretraining run: of evaluations, or of perplexities."""
+        ...
+
+    def is_evaluated(self, run_id: str) -> bool:
+        """Return whether a derived run has final evaluations."""
+        ...
+
     @property
     def versions(self) -> Mapping[str, str]:
         """What the store says of each derived run's content."""
@@ -73,12 +83,20 @@ class RunPositions(Protocol):
         """Return the run's ancestors in the store, from the base on, then the run itself."""
         ...
 
-    def base_end_tokens(self, label: str) -> int | None:
-        """Return the tokens of the last evaluated checkpoint of a pretraining run; None without any."""
-        ...
+
+#: Bit of the catalog of each sampling of tables.
+_KINDS = {EVALUATIONS: EVALUATED, PERPLEXITIES: PERPLEXITY}
 
 
-def steps_by_label(catalog: Catalog) -> dict[str, Int64]:
-    """Return the evaluated steps of each pretraining run, by label."""
-    bounds = np.searchsorted(catalog.base, np.arange(len(catalog.bases) + 1))
-    return {b.label: catalog.step[bounds[i] : bounds[i + 1]] for i, b in enumerate(catalog.bases)}
+class TableSteps:
+    """Steps of pretraining runs by label, of each sampling of the tables; made when they are needed."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._made: dict[str, dict[str, Int64]] = {}
+
+    def of(self, sampling: str) -> dict[str, Int64]:
+        """Return the steps that the tables of a sampling have rows of, by label."""
+        if sampling not in self._made:
+            self._made[sampling] = self._catalog.steps_by_label(_KINDS[sampling])
+        return self._made[sampling]

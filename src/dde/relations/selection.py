@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.names import Base, as_values, choose_bases, suite_order
 from dde.relations.registry import RUN_FIELDS, DerivedRun, Registry
-from dde.relations.treatments import PRETRAINING
+from dde.relations.treatments import PRETRAINING, Treatment
+from dde.relations.variants import spelled_labels
 
 __all__ = [
     "METHODS",
@@ -30,8 +31,8 @@ METHODS = ("supervised_ft", "dpo")
 
 # Options of open_lineages: a misspelt one arrives here as a filter.
 _OPTIONS = tuple(
-    "params data seed method learning_rate state metrics grid max_points interp max_gap bridge chunks parents "
-    "tokens_per_sequence cache_dir".split()
+    "params data seed method learning_rate state metrics grid axis max_points interp max_gap bridge lineages "
+    "run_ids parents tokens_per_sequence cache_dir chunks".split()
 )
 # Names that people use for run types.
 _METHOD_ALIASES = {"sft": "supervised_ft", "finetune": "supervised_ft"}
@@ -51,12 +52,15 @@ class Selection:
         "" where a lineage has no such run.
     left_out : mapping of str to int
         Runs that the stores hold but the Dataset doesn't, by reason.
+    variants : mapping of str to str
+        What tells runs apart whose treatments differ in nothing that labels give, by run label.
     """
 
     lineages: tuple[str, ...]
     runs: tuple[str, ...]
     run_ids: npt.NDArray[np.object_]
     left_out: dict[str, int]
+    variants: Mapping[str, str] = field(default_factory=dict)
 
     def only_base(self) -> Selection:
         """Return the selection without its derived runs."""
@@ -177,15 +181,21 @@ def select_runs(
         labels = [label for label in labels if label in chosen]
     if not labels:
         raise SelectionError(_nothing(registry, params, data, seed, method, filters, states))
-    by_label = {run.label: run for label in labels for run in chosen.get(label, [])}
-    order = [PRETRAINING, *sorted(by_label, key=lambda label: run_order(by_label[label]))]
+    runs = [run for label in labels for run in chosen.get(label, [])]
+    # Every run that was chosen has a treatment: without a parent it has no place.
+    spelled = spelled_labels([run.treatment or Treatment("", run.run_type) for run in runs])
+    named = {run.run_id: label + (f"#{run.replicate}" if run.replicate > 1 else "")
+             for run, (label, _) in zip(runs, spelled, strict=True)}  # fmt: skip
+    by_label = {named[run.run_id]: run for run in runs}
+    order = [PRETRAINING, *sorted(by_label, key=lambda label: (run_order(by_label[label]), label))]
     column = {label: j for j, label in enumerate(order)}
     run_ids = np.full((len(labels), len(order)), "", object)
     for i, lineage in enumerate(labels):
         run_ids[i, 0] = lineage
         for run in chosen.get(lineage, []):
-            run_ids[i, column[run.label]] = run.run_id
-    return Selection(tuple(labels), tuple(order), run_ids, dict(left_out))
+            run_ids[i, column[named[run.run_id]]] = run.run_id
+    variants = {named[run.run_id]: variant for run, (_, variant) in zip(runs, spelled, strict=True) if variant}
+    return Selection(tuple(labels), tuple(order), run_ids, dict(left_out), variants)
 
 
 def filter_runs(registry: Registry, run_ids: Iterable[str], method: object, filters: Mapping[str, object]) -> set[str]:
@@ -250,7 +260,7 @@ def _value(run: DerivedRun, key: str) -> Any:
             "replicate": run.replicate,
             "branch_point": treatment.branch_point if treatment else "",
         }[key]
-    # By the contract's name, else by the key of config or launch command.
+    # By the name of the coordinate, else by the key of config or launch command.
     for held in (run.hyperparameters, run.evidence.record.config, run.evidence.command):
         value = held.get(key)
         if value is not None:

@@ -17,7 +17,7 @@ from dde.errors import SourceError
 from dde.names import Base
 from dde.relations.positions import COUNTER, PlacedRun, RunEnd, split_counters
 from dde.relations.readers import Readers
-from dde.relations.run_positions import steps_by_label
+from dde.relations.run_positions import TableSteps
 from dde.relations.token_counts import Placement, place_by_rate, place_counted
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
@@ -51,8 +51,9 @@ class RunArrays:
         The rule and the numbers of an estimated end; "" where nothing was estimated.
     rate : (run, 2) float64 array
         Tokens, and the steps that count them, where rows are placed by their steps alone; else NaN.
-    is_counted, has_log : (run,) bool arrays
-        Whether the run has a token counter, by which alone its rows are placed; whether it has a log.
+    is_counted, has_log, evaluated : (run,) bool arrays
+        Whether the run has a token counter, by which alone its rows are placed; whether it has a log; whether it has
+        final evaluations.
     """
 
     run_ids: tuple[str, ...]
@@ -69,6 +70,7 @@ class RunArrays:
     rate: npt.NDArray[np.float64]
     is_counted: npt.NDArray[np.bool_]
     has_log: npt.NDArray[np.bool_]
+    evaluated: npt.NDArray[np.bool_]
 
 
 def run_arrays(registry: Registry) -> RunArrays:
@@ -101,6 +103,7 @@ def run_arrays(registry: Registry) -> RunArrays:
         np.array([e.rate or (np.nan, np.nan) for e in ends], np.float64).reshape(-1, 2),
         np.array([e.is_counted for e in ends], bool),
         np.array([e.has_log for e in ends], bool),
+        np.array([registry.is_evaluated(r) for r in placed], bool),
     )
 
 
@@ -137,7 +140,19 @@ class SentRuns:
     @cached_property
     def checkpoint_steps(self) -> dict[str, Int64]:
         """Evaluated steps of each pretraining run of the tables, by label."""
-        return steps_by_label(self.readers.catalog())
+        return self.readers.catalog().steps_by_label()
+
+    @cached_property
+    def _table_steps(self) -> TableSteps:
+        return TableSteps(self.readers.catalog())
+
+    def table_steps(self, sampling: str) -> Mapping[str, Int64]:
+        """Return the steps that tables have rows of, of each pretraining run: of evaluations, or of perplexities."""
+        return self._table_steps.of(sampling)
+
+    def is_evaluated(self, run_id: str) -> bool:
+        """Return whether a derived run has final evaluations."""
+        return bool(self._runs.evaluated[self.derived[run_id]])
 
     @cached_property
     def bases(self) -> dict[str, Base]:
@@ -191,11 +206,6 @@ class SentRuns:
             number = parent
         chain.append(self._runs.bases[self._runs.base[number]].label)
         return chain[::-1]
-
-    def base_end_tokens(self, label: str) -> int | None:
-        """Return the tokens of the last evaluated checkpoint of a pretraining run; None without any."""
-        steps = self.checkpoint_steps.get(label)
-        return self.bases[label].size.tokens_at(int(steps[-1])) if steps is not None and len(steps) else None
 
 
 class _Placed(Mapping[str, PlacedRun]):

@@ -22,6 +22,7 @@ __all__ = [
     "measure_tokens_per_sequence",
     "place_counted",
     "place_run",
+    "planned_tokens",
     "restore_counter",
 ]
 
@@ -230,6 +231,11 @@ def _place_by_batch(item: Evidence, steps: Int64, per_sequence: float, pair: int
 def _unplaced() -> Placement:
     none = np.empty(0, np.int64)
     return Placement(none, none, none.astype(np.int8), None, ESTIMATED)
+
+
+def planned_tokens(item: Evidence, tokens_per_sequence: float) -> int | None:
+    """Return the tokens that a finetuning run was planned to train on; None where nothing tells, and of a DPO run."""
+    return None if item.run_type == "dpo" else _total_tokens(item, tokens_per_sequence)[0]
 
 
 def _total_tokens(item: Evidence, per_sequence: float) -> tuple[int | None, str]:

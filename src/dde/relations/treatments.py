@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from dde.relations.evidence import Evidence
 from dde.relations.parents import Parentage
 
-__all__ = ["PRETRAINING", "Treatment", "number_replicates", "treatment_of", "without_replicate"]
+__all__ = ["PRETRAINING", "Treatment", "join_links", "number_replicates", "treatment_of", "without_replicate"]
 
 #: Run type and run label of a base.
 PRETRAINING = "pretraining"
@@ -38,6 +38,11 @@ class Treatment:
         ``@epoch_<k>``; "" for the parent's final checkpoint.
     parent_treatment : str
         Label of the chain without its last link; "" for a run on a base.
+    links : tuple of (str, str)
+        Each link of the chain: its text, and the checkpoint that it starts from.
+    variant : tuple of tuples of (str, str)
+        For each link, hyperparameters that are in no label and in which runs of this label differ, with their values;
+        see :mod:`dde.relations.variants`.
     """
 
     label: str
@@ -49,6 +54,13 @@ class Treatment:
     dpo_beta: float = math.nan
     branch_point: str = ""
     parent_treatment: str = ""
+    links: tuple[tuple[str, str], ...] = ()
+    variant: tuple[tuple[tuple[str, str], ...], ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, tuple[tuple[tuple[str, str], ...], ...]]:
+        """What is equal for equal treatments: the label with its variant."""
+        return self.label, self.variant
 
 
 def treatment_of(item: Evidence, found: Parentage, parent: Treatment | None) -> Treatment:
@@ -79,10 +91,9 @@ def treatment_of(item: Evidence, found: Parentage, parent: Treatment | None) -> 
     ]
     if math.isfinite(beta):
         parts.append(f"beta={_exact(beta)}")
-    link = "_".join(parts) + branch
-    before = "" if parent is None else parent.label
+    links = (*(() if parent is None else parent.links), ("_".join(parts), branch))
     return Treatment(
-        label=f"{before}+{link}" if before else link,
+        label=join_links(links),
         run_type=item.run_type,
         learning_rate=rate,
         finetune_tokens=tokens,
@@ -90,8 +101,20 @@ def treatment_of(item: Evidence, found: Parentage, parent: Treatment | None) -> 
         max_train_samples=samples,
         dpo_beta=beta,
         branch_point=branch,
-        parent_treatment=before,
+        parent_treatment="" if parent is None else parent.label,
+        links=links,
     )
+
+
+def join_links(links: Iterable[tuple[str, str]]) -> str:
+    """Return the label of a chain of links.
+
+    Examples
+    --------
+    >>> join_links([("sft_lr=1e-05_full", "@20000"), ("dpo_lr=2e-07_full", "")])
+    'sft_lr=1e-05_full@20000+dpo_lr=2e-07_full'
+    """
+    return "+".join(text + branch for text, branch in links)
 
 
 def _short_count(tokens: float) -> str:
@@ -121,13 +144,13 @@ def without_replicate(label: object) -> str:
 
 
 def number_replicates(
-    runs: Sequence[tuple[str, str, str, np.datetime64]],
+    runs: Sequence[tuple[str, str, object, np.datetime64]],
 ) -> Mapping[str, int]:
     """Return the replicate number (from 1) of every run.
 
     Parameters
     ----------
-    runs : sequence of (run id, lineage, treatment label, created at)
+    runs : sequence of (run id, lineage, identity of the treatment, created at)
         Every run of the store, whatever its state, so that a number never depends on a selection.
 
     Notes
@@ -135,11 +158,12 @@ def number_replicates(
     Runs of one lineage and treatment are numbered by (created_at, run_id); a run without a date comes last.
     """
     never = np.datetime64("9999-01-01", "us")
-    ordered = sorted(runs, key=lambda r: (r[1], r[2], never if np.isnat(r[3]) else r[3], r[0]))
+    ordered = sorted(runs, key=lambda r: (r[1], str(r[2]), never if np.isnat(r[3]) else r[3], r[0]))
     numbers: dict[str, int] = {}
-    count, previous = 0, ("", "")
-    for run_id, lineage, label, _ in ordered:
-        count = count + 1 if (lineage, label) == previous else 1
-        previous = (lineage, label)
+    count = 0
+    previous: tuple[str, object] | None = None
+    for run_id, lineage, identity, _ in ordered:
+        count = count + 1 if (lineage, identity) == previous else 1
+        previous = (lineage, identity)
         numbers[run_id] = count
     return numbers

@@ -1,0 +1,123 @@
+"""Filling cells of a grid with the curves of runs: exact at samples, NaN where one lacks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.curves.alignment import Chains, Interpolation
+from dde.curves.chains import CurvePoints, points_on_curves
+from dde.curves.fast_alignment import AlignmentPlan, plan_alignment
+from dde.curves.observations import Observations
+
+__all__ = ["Curves", "mark_points"]
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+# Cells of a plan that is kept for the next metric, 4 bytes each.
+_PLANNED_CELLS = 1 << 23
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Continuous curves of runs for one metric.
+
+    Attributes
+    ----------
+    chains : Chains
+    own : Observations
+        Own observations of `chains.run_ids`.
+    lacking : CurvePoints or None
+        Where runs were sampled, and the metric has no sample: cells there are NaN.
+    joins_at_branch : bool
+        Whether a curve may begin with its parent's observation at the branch.
+    """
+
+    chains: Chains
+    own: Observations
+    lacking: CurvePoints | None
+    joins_at_branch: bool
+
+    def fill(
+        self,
+        out: Float64,
+        at: npt.NDArray[np.intp],
+        rows: Int64,
+        grid: Int64,
+        how: Interpolation,
+        plans: deque[AlignmentPlan],
+    ) -> None:
+        """Put the curves of runs on a grid.
+
+        Parameters
+        ----------
+        out : (row, token) float64 array
+            Contiguous.
+        at : (asked,) int array
+            Row of `out` that each curve goes to.
+        rows : (asked,) int64 array
+            Runs of `chains`.
+        grid : (token,) int64 array
+            Ascending.
+        how : Interpolation
+        plans : deque of AlignmentPlan
+            Those of the last metrics, which tend to be observed at the same tokens; a new one is added.
+        """
+        chosen = self.chains.upward(rows.tolist())
+        whole = len(chosen) == len(self.chains.run_ids)
+        place = {run: i for i, run in enumerate(chosen)}
+        own = self.own if whole else self.own.take(chosen)
+        chains = self.chains if whole else self.chains.take(chosen)
+        plan = self._plan(chains, own, grid, how, plans)
+        plan.fill(own, [place[r] for r in rows.tolist()], at, out)
+        if self.lacking is not None:
+            mark_points(out, at, grid, points_on_curves(self.chains, rows, self.lacking), np.nan)
+
+    def _plan(
+        self, chains: Chains, own: Observations, grid: Int64, how: Interpolation, plans: deque[AlignmentPlan]
+    ) -> AlignmentPlan:
+        for plan in list(plans):
+            if plan.serves(chains, own, grid, how, self.joins_at_branch):
+                return plan
+        plan = plan_alignment(chains, own, grid, how, self.joins_at_branch)
+        # Other threads may add theirs; each is as good.
+        if plan.cell.size <= _PLANNED_CELLS:
+            plans.append(plan)
+        return plan
+
+
+def mark_points(
+    out: npt.NDArray[Any],
+    at: Sequence[int] | npt.NDArray[np.intp],
+    grid: Int64,
+    found: tuple[npt.NDArray[np.intp], Int64],
+    value: float,
+) -> None:
+    """Set the cells at tokens that are points of a grid.
+
+    Parameters
+    ----------
+    out : (row, point) array
+    at : (asked,) int array
+        Row of `out` of each row that the tokens are of.
+    grid : (point,) int64 array
+        Ascending.
+    found : (int array, int64 array)
+        Position along `at`, and tokens.
+    value : number
+    """
+    row, tokens = found
+    if not len(grid) or not len(row):
+        return
+    places = np.asarray(at)
+    # Along an axis of each run's own several points may lie within a token.
+    first, last = np.searchsorted(grid, tokens, side="left"), np.searchsorted(grid, tokens, side="right")
+    for k in range(int((last - first).max())):
+        here = first + k < last
+        out[places[row[here]], first[here] + k] = value
