@@ -9,29 +9,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from xarray.core import indexing
 
-from dde.arrays.cube import Cube
-from dde.arrays.layout import axis_of, cell_dims, run_ids_along, spread
-from dde.arrays.lazy import BlockArray, lazy_tokens, lazy_variable
+from dde.arrays.chain_texts import Stage, format_chain, parse_chain
+from dde.arrays.layout import axis_of, cell_dims, run_ids_along, spread, text_values
+from dde.arrays.lazy import BlockArray, is_lazy, lazily
 from dde.arrays.loss_reductions import warn_of_reductions
-from dde.arrays.untouched import source_of
-from dde.curves.alignment import OBSERVED
+from dde.arrays.samples import ANCILLARY, flags_of, has_samplings
+from dde.arrays.views import blank_of, mask_cells, pick_cells
 from dde.curves.axes import AxisRule
-from dde.curves.grids import Points
-from dde.curves.statistics import STATISTICS, summarize
+from dde.curves.statistics import BOOTSTRAP_FROM, INTERVAL_METHODS, STATISTICS, IntervalMethod, summarize
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
-from dde.names import Metric, as_values, find_base_by_label
+from dde.names import as_values, find_base_by_label
 from dde.relations.treatments import without_replicate
+from dde.schema import AVERAGED_OVER, LINEAGE_COORDINATES, MEMBERS, RUN_COORDINATES, TREATMENT, sampling_of
 
-__all__ = ["AVERAGED_OVER", "mean_over"]
-
-#: Attribute of a Dataset of means: what they are over.
-AVERAGED_OVER = "averaged_over"
+__all__ = ["mean_over"]
 
 _MEMBER = "member"
 # Coordinates that tell the members of a mean apart, and say nothing of it.
 _OF_MEMBERS = {"seed": ("seed", "seed_name"), "replicate": ("replicate",)}
+# Coordinates in which members of a mean must agree.
+_COMMON = {
+    "seed": tuple(n for n in LINEAGE_COORDINATES if n not in _OF_MEMBERS["seed"]),
+    "replicate": tuple(n for n in RUN_COORDINATES if n not in _OF_MEMBERS["replicate"]),
+}
 # How to have the dimension that members lie along.
 _KEEPING = {
     "seed": "Select with a list to keep it: ds.dde.sel(lineage=[...]).",
@@ -41,38 +42,47 @@ _LABELS = {"count": "number of runs", "std": "standard deviation", "sem": "stand
 
 
 def mean_over(
-    dataset: xr.Dataset, over: str | Iterable[str], min_count: int | None = None, interval: float | None = 0.95
+    dataset: xr.Dataset,
+    over: str | Iterable[str],
+    min_count: int | None = None,
+    interval: float | None = 0.95,
+    method: IntervalMethod = "auto",
 ) -> xr.Dataset:
     """Return means over seeds or replicates, with their count, spread and uncertainty.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection or a sweep of it, on any axis.
+        As :func:`dde.open_lineages` gives it, a selection, sweep or alignment of it.
     over : {"seed", "replicate"} or both
-        ``seed`` joins lineages of one recipe and size, ``replicate`` runs of one treatment and lineage.
+        ``seed`` joins lineages that agree in all coordinates but the seed, ``replicate`` runs of one lineage that
+        agree in all fields of their treatment.
     min_count : int, optional
         Runs that must have a value for a cell to have a mean. When None, every run that a mean is of must have
         one: where a run ends or begins, the mean does too, and never steps because its members change.
     interval : float or None, default 0.95
-        Share of the bootstrap distribution of the mean that lies between low and high; None leaves these out.
+        Confidence level of the interval from low to high; None leaves these out.
+    method : {"auto", "t", "bootstrap"}
+        How the interval is made, see :func:`dde.curves.statistics.summarize`: Student's t below 10 members and the
+        percentile bootstrap from there on when "auto".
 
     Returns
     -------
     xarray.Dataset
         Lazy where `dataset` is. For every metric ``m``: ``m``, the mean; ``m_count``, the runs with a value;
         ``m_std``, their standard deviation (of a sample: n - 1); ``m_sem``, the standard error of the mean;
-        ``m_low`` and ``m_high``; and ``m_observed``, how many of the values are observed, not interpolated, where
-        that is known. Lineages are called ``<recipe>-<size>`` over seeds, runs without ``#2`` over replicates.
-        ``n_members`` says how many runs a cell is of, ``run_id`` which. Hyperparameters that differ within a mean
-        are NaN or ""; ``branch_tokens`` is then the last of them and ``end_tokens`` the first.
+        ``m_low`` and ``m_high``; and ``m_observed``, how many of the values are observed, not interpolated.
+        Lineages are called ``<recipe>-<size>`` over seeds, runs without ``#2`` over replicates. ``n_members`` says how
+        many runs a cell is of, ``run_id`` which. Facts that differ within a mean are NaN or ""; ``branch_tokens`` is
+        then the last of them, ``end_tokens`` the first and ``last_end_tokens`` the last.
 
     Raises
     ------
     UnknownNameError
-        When `over` names something else.
+        When `over`, `interval` or `method` names nothing.
     SelectionError
-        When the Dataset is one of means already, or has no such dimension.
+        When the Dataset is one of means already, has no such dimension, holds a lineage or run twice, or when members
+        of a mean had different treatments.
 
     Warns
     -----
@@ -83,22 +93,24 @@ def mean_over(
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("small", params="4M", data="Dolma1.7", metrics=["arc_easy"])
-    >>> means = mean_over(ds, "seed")
+    >>> means = ds.dde.mean_over("seed")
     >>> means.lineage.values.tolist(), int(means.n_members.sel(run="pretraining").item())
     (['dolma1_7-4M'], 3)
     """
     wanted = [str(v) for v in as_values(over)]
-    if AVERAGED_OVER in dataset.attrs:
+    if MEMBERS in dataset.coords:
         raise SelectionError(
-            f"the Dataset holds means over {dataset.attrs[AVERAGED_OVER]}, and a mean of means forgets how many runs "
-            "each is of. Take it of the runs: ds.dde.mean_over(['seed', 'replicate'])."
+            f"the Dataset holds means over {dataset.attrs.get(AVERAGED_OVER, 'runs')}, and a mean of means forgets how "
+            "many runs each is of. Take it of the runs: ds.dde.mean_over(['seed', 'replicate'])."
         )
     if interval is not None and not 0 < interval < 1:
         raise UnknownNameError(f"interval={interval!r} is no share between 0 and 1. Pass 0.95, or None for none.")
+    if method not in INTERVAL_METHODS:
+        raise UnknownNameError(f"method={method!r} makes no interval. Pass one of {', '.join(INTERVAL_METHODS)}.")
     if min_count is not None and min_count < 1:
         raise UnknownNameError(f"min_count={min_count!r} asks for no run, so of nothing. Pass 1 or more, or None.")
     groups = [_group(dataset, name) for name in dict.fromkeys(wanted)]
-    return _Means(dataset, groups, min_count, interval).build()
+    return _Means(dataset, groups, min_count, interval, method).build()
 
 
 @dataclass(frozen=True)
@@ -110,15 +122,6 @@ class _Group:
     index: npt.NDArray[np.int64]
     labels: npt.NDArray[Any]
     is_dropped: bool = False
-
-    @property
-    def member(self) -> str:
-        return f"{_MEMBER}_{self.dim}"
-
-    def gather(self, variable: xr.Variable) -> xr.Variable:
-        """Return a variable along the dimension with the members of each group along one more."""
-        at = xr.Variable((self.dim, self.member), np.maximum(self.index, 0))
-        return variable.isel({self.dim: at})
 
 
 def _group(dataset: xr.Dataset, over: str) -> _Group:
@@ -138,20 +141,33 @@ def _group(dataset: xr.Dataset, over: str) -> _Group:
         )
     if not dataset.sizes[dim]:
         raise SelectionError(f"the Dataset holds no {dim}, so there is nothing to average over {over}. Select some.")
-    values = [str(v) for v in dataset[dim].values]
-    names = [_without_seed(v) if over == "seed" else without_replicate(v) for v in values]
-    members: dict[str, list[int]] = {}
-    for position, name in enumerate(names):
-        members.setdefault(name, []).append(position)
+    labels = [str(v) for v in dataset[dim].values]
+    if twice := sorted({v for v in labels if labels.count(v) > 1}) if len(set(labels)) < len(labels) else []:
+        raise SelectionError(
+            f"the Dataset holds the {dim} {twice[0]!r} {labels.count(twice[0])} times, so a mean would take the same "
+            f"runs several times for repetitions. Keep each once: ds.drop_duplicates({dim!r})."
+        )
+    if missing := [n for n in _COMMON[over] if n not in dataset.coords or dataset[n].dims != (dim,)]:
+        raise SelectionError(
+            f"the Dataset lacks the coordinates {', '.join(missing)} along {dim}, so which {dim}s differ in nothing "
+            f"but their {over} is unknown. Keep the coordinates that dde.open_lineages() gives."
+        )
+    columns = [text_values(dataset[n].values.astype(object)).tolist() for n in _COMMON[over]]
+    members: dict[tuple[str, ...], list[int]] = {}
+    for position, key in enumerate(zip(*columns, strict=True)):
+        members.setdefault(tuple(map(str, key)), []).append(position)
     index = np.full((len(members), max(map(len, members.values()))), -1)
     for k, positions in enumerate(members.values()):
         index[k, : len(positions)] = positions
-    labels = np.empty(len(members), object)
-    labels[:] = list(members)
-    return _Group(over, dim, index, labels)
+    names = np.empty(len(members), object)
+    names[:] = [_name(labels[positions[0]], over) for positions in members.values()]
+    return _Group(over, dim, index, names)
 
 
-def _without_seed(label: str) -> str:
+def _name(label: str, over: str) -> str:
+    """Return what the mean of a member and its repetitions is called."""
+    if over == "replicate":
+        return without_replicate(label)
     base = find_base_by_label(label)
     return label if base is None else f"{base.recipe.slug}-{base.size.name}"
 
@@ -164,6 +180,7 @@ class _Means:
     groups: Sequence[_Group]
     min_count: int | None
     interval: float | None
+    method: IntervalMethod
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -183,30 +200,59 @@ class _Means:
                 raise SelectionError(
                     f"the variable {str(name)!r} holds no numbers, so it has no mean. Drop it: ds.drop_vars({name!r})."
                 )
-            if name == "train_loss":
-                warn_of_reductions(self.dataset["reduce_loss"].values.ravel() if "reduce_loss" in self.dataset else ())
-            variables |= self._statistics(str(name), array, run_ids, present)
-        made = xr.Dataset(variables, self._coordinates(run_ids, present, rule), dict(self.dataset.attrs))
+            if has_samplings(array) and "train_loss" in str(array.attrs.get(ANCILLARY)):
+                warn_of_reductions(
+                    text_values(self.dataset["reduce_loss"].values).ravel() if "reduce_loss" in self.dataset else ()
+                )
+            variables |= self._statistics(str(name), array, present)
+        made = xr.Dataset(variables, self._coordinates(present, rule), dict(self.dataset.attrs))
         made = made.squeeze([g.dim for g in self.groups if g.is_dropped], drop=True)
         over = ", ".join(g.over for g in self.groups)
         every = "all" if self.min_count is None else self.min_count
-        return made.assign_attrs({AVERAGED_OVER: over, "min_count": every, "interval": self.interval or "none"})
+        counts = made[MEMBERS].values[made[MEMBERS].values > 0]
+        facts = {"interval": self.interval or "none", "interval_method": self._method_of(counts)}
+        return made.assign_attrs({AVERAGED_OVER: over, "min_count": every, **facts})
 
-    def _stacked(self, variable: xr.Variable, missing: Any) -> xr.Variable:
-        """Return a variable with all members along one dimension, `missing` where a group has fewer."""
-        dims = variable.dims
-        groups = [g for g in self.groups if g.dim in dims]
-        there = xr.Variable((), True)
-        for group in groups:
-            variable = group.gather(variable)
-            there = there * xr.Variable((group.dim, group.member), group.index >= 0)
-        whole: xr.Variable = variable.where(there, missing)  # type: ignore[no-untyped-call]
-        stack: xr.Variable = whole.transpose(*dims, ...).stack({_MEMBER: [g.member for g in groups]})  # type: ignore[no-untyped-call]
+    def _method_of(self, counts: npt.NDArray[Any]) -> str:
+        """Return how intervals of means of that many members are made, and of how many."""
+        if self.interval is None or not counts.size:
+            return "none"
+        low, high = int(counts.min()), int(counts.max())
+        of = f"n = {low}" if low == high else f"n = {low} to {high}"
+        names = {"t": "Student's t", "bootstrap": "percentile bootstrap"}
+        if self.method != "auto":
+            return f"{names[self.method]}, {of}"
+        if high < BOOTSTRAP_FROM or low >= BOOTSTRAP_FROM:
+            return f"{names['t' if high < BOOTSTRAP_FROM else 'bootstrap']}, {of}"
+        return f"{names['t']} below {BOOTSTRAP_FROM} members, {names['bootstrap']} from there on, {of}"
+
+    def _stacked(self, variable: xr.Variable, missing: Any = None) -> xr.Variable:
+        """Return a variable with all members along one dimension, the last; `missing` where a group has fewer."""
+        groups = [g for g in self.groups if g.dim in variable.dims]
+        dims = [str(d) for d in variable.dims]
+        others = [d for d in dims if d not in {g.dim for g in groups}]
+        if not groups:
+            sizes = {**{d: variable.sizes[d] for d in dims}, _MEMBER: 1}
+            one: xr.Variable = variable.set_dims(sizes)  # type: ignore[no-untyped-call]
+            return one.transpose(*dims, _MEMBER)
+        # Every combination of the groups' members, in order, is a member of the mean.
+        counts = [len(g.index) for g in groups]
+        shape = (*counts, int(np.prod([g.index.shape[1] for g in groups])))
+        at, there = {}, np.ones(shape, bool)
+        for k, group in enumerate(groups):
+            wide = [1] * len(groups) + [g.index.shape[1] if g is group else 1 for g in groups]
+            wide[k] = counts[k]
+            index = group.index.reshape(wide)
+            full = [*counts, *(g.index.shape[1] for g in groups)]
+            positions = np.broadcast_to(index, full).reshape(shape)
+            at[group.dim] = np.maximum(positions, 0)
+            there &= positions >= 0
+        new = [g.dim for g in groups]
+        picked = pick_cells(variable, at, [*new, _MEMBER], there, missing)
+        stack: xr.Variable = picked.transpose(*(d for d in dims if d in new or d in others), _MEMBER)
         return stack
 
-    def _statistics(
-        self, name: str, array: xr.DataArray, run_ids: xr.Variable, present: xr.Variable
-    ) -> dict[str, xr.Variable]:
+    def _statistics(self, name: str, array: xr.DataArray, present: xr.Variable) -> dict[str, xr.Variable]:
         rule, cells = axis_of(array), self.cells
         over = " and ".join(f"{g.over}s" for g in self.groups)
         along = [d for d in cells if d in array.dims]
@@ -215,58 +261,53 @@ class _Means:
             every_label = xr.Variable(along, np.ones([array.sizes[d] for d in along], bool))
             present = self._stacked(every_label, False)
         required: xr.Variable = present.sum(_MEMBER) if self.min_count is None else xr.Variable((), self.min_count)
-        source = source_of(array, compare=False)
         ordered = [d for d in (*cells, rule.name if rule else "") if d in array.dims]
+        ordered += [str(d) for d in array.dims if d not in ordered]
         made: dict[str, xr.Variable] = {}
-        if source is not None and rule is not None:
-            points = array[rule.name].values
-            stack = lazy_variable(*source, run_ids.values, points, {}, rule, (*cells, _MEMBER))
-            observed = _ObservedArray(*source, run_ids.values, points, rule)
-            made[f"{name}_observed"] = xr.Variable(
-                (*cells, rule.name), indexing.LazilyIndexedArray(observed), {"units": "1"}
-            )
-        else:
-            others = [d for d in array.dims if d not in ordered]
-            ordered += [str(d) for d in others]
-            stack = self._stacked(array.variable.transpose(*ordered).astype(np.float64), np.nan)
+        stack = self._stacked(array.variable.transpose(*ordered))
+        if not is_lazy(stack):
+            stack = stack.astype(np.float64)
+        if has_samplings(array) and rule is not None and rule.name in array.dims:
+            seen = mask_cells(stack, [self._stacked(flag, 0) for flag in self._broadcast(flags_of(array), array)])
+            made[f"{name}_observed"] = _counted(seen)
+        sizes = {d: stack.sizes[d] for d in ordered}
         if hasattr(stack._data, "dask"):
             # Members lie in chunks of any size, of which Zarr takes but one.
             sizes_of_chunks = dict(zip(stack.dims, stack.chunks or (), strict=True))
             stack = stack.chunk({d: -1 if d == _MEMBER else max(sizes) for d, sizes in sizes_of_chunks.items()})
             every = xr.apply_ufunc(
-                summarize, stack, required, kwargs={"interval": self.interval},
+                summarize, stack, required, kwargs={"interval": self.interval, "method": self.method},
                 input_core_dims=[[_MEMBER], []], output_core_dims=[["statistic"]], dask="parallelized",
                 output_dtypes=[np.float64], dask_gufunc_kwargs={"output_sizes": {"statistic": len(STATISTICS)}},
             )  # fmt: skip
             parts = [every.isel(statistic=k) for k in range(len(STATISTICS))]
             parts[STATISTICS.index("count")] = parts[STATISTICS.index("count")].astype(np.int64)
         else:
-            dims = tuple(str(d) for d in ordered)
-            sizes = {d: stack.sizes[d] for d in dims}
             needed = np.broadcast_to(spread(required, sizes), tuple(sizes.values()))
-            summary = _Summary(stack, needed, self.interval)
-            parts = [
-                xr.Variable(dims, indexing.LazilyIndexedArray(_StatisticArray(summary, k)))
-                for k in range(len(STATISTICS))
-            ]
+            summary = _Summary(stack, needed, self.interval, self.method)
+            parts = [lazily(ordered, _StatisticArray(summary, k), {}) for k in range(len(STATISTICS))]
         label = str(array.attrs.get("long_name", name))
         shown = dict(zip(STATISTICS, parts, strict=True))
         if self.interval is None:
             del shown["low"], shown["high"]
-        made[name] = shown.pop("mean")
-        made[name].attrs = {**array.attrs, "long_name": f"{label}, mean over {over}"}
+        companions = [f"{name}_{s}" for s in shown if s != "mean"] + ([f"{name}_observed"] if made else [])
+        mean = shown.pop("mean")
+        mean.attrs = {**array.attrs, "long_name": f"{label}, mean over {over}", ANCILLARY: " ".join(companions)}
         units = {"units": array.attrs["units"]} if "units" in array.attrs else {}
         for statistic, variable in shown.items():
             what = _LABELS.get(statistic, f"{statistic} end of the {self.interval:.0%} interval of the mean"
                                if self.interval else statistic)  # fmt: skip
             variable.attrs = {"long_name": f"{label}, {what}", **({"units": "1"} if statistic == "count" else units)}
-            made[f"{name}_{statistic}"] = variable
-        if (seen := made.pop(f"{name}_observed", None)) is not None:
-            seen.attrs["long_name"] = f"{label}, number of observed values"
-            made[f"{name}_observed"] = seen
-        return made
+        for variable in made.values():
+            variable.attrs = {"long_name": f"{label}, number of observed values", "units": "1"}
+        return {name: mean, **{f"{name}_{s}": v for s, v in shown.items()}, **made}
 
-    def _coordinates(self, run_ids: xr.Variable, present: xr.Variable, rule: AxisRule | None) -> dict[str, xr.Variable]:
+    def _broadcast(self, flags: Sequence[xr.Variable], array: xr.DataArray) -> list[xr.Variable]:
+        """Return flags along all dimensions of a variable that are averaged."""
+        dims = {g.dim: array.sizes[g.dim] for g in self.groups if g.dim in array.dims}
+        return [f if set(dims) <= set(f.dims) else f.set_dims({**dims, **f.sizes}) for f in flags]  # type: ignore[no-untyped-call]
+
+    def _coordinates(self, present: xr.Variable, rule: AxisRule | None) -> dict[str, xr.Variable]:
         coords: dict[str, xr.Variable] = {}
         hidden = {n for g in self.groups for n in _OF_MEMBERS[g.over]}
         dims = {g.dim: g for g in self.groups}
@@ -275,48 +316,60 @@ class _Means:
             if name in dims:
                 if not dims[str(name)].is_dropped:
                     coords[str(name)] = xr.Variable(str(name), dims[str(name)].labels, coordinate.attrs)
-            elif name in hidden:
+            elif name in hidden or sampling_of(str(name)):
+                # A mean has no samples of its own: how many of its members have one stands beside it.
                 continue
             elif not set(map(str, variable.dims)) & set(dims):
                 coords[str(name)] = variable
             elif rule is not None and rule.name in variable.dims:
-                kept = self._along_axis(variable, rule, run_ids)
+                kept = self._along_axis(variable, rule)
                 if kept is not None:
                     coords[str(name)] = kept
             else:
                 coords[str(name)] = self._common(str(name), variable, present)
-        coords["run_id"].attrs.pop("dde_cube", None)
+                if name == "end_tokens":
+                    last = self._common("last_end_tokens", variable, present)
+                    last.attrs = {"long_name": "cumulative tokens at the last end of its runs", "units": "tokens"}
+                    coords["last_end_tokens"] = last
         members = present.sum(_MEMBER)
         members.attrs = {"long_name": "number of runs in the mean", "units": "1"}
-        coords["n_members"] = members
+        coords[MEMBERS] = members
         return coords
 
     def _common(self, name: str, variable: xr.Variable, present: xr.Variable) -> xr.Variable:
         """Return what the members of each mean have in common."""
         text = variable.dtype.kind in "OTU"
-        stack = self._stacked(variable if text else variable.astype(np.float64), "" if text else np.nan)
+        stack = self._stacked(variable if text else variable.astype(np.float64))
         if set(variable.dims) == set(self.cells):
-            stack = stack.where(present, "" if text else np.nan)  # type: ignore[no-untyped-call]
+            stack = stack.where(present, blank_of(stack))  # type: ignore[no-untyped-call]
         dims = tuple(d for d in stack.dims if d != _MEMBER)
         values = stack.transpose(*dims, _MEMBER).values
         if text:
             out = np.full(values.shape[:-1], "", object)
+            values = text_values(values)
             for at in np.ndindex(out.shape):
-                held = list(dict.fromkeys(v for v in values[at] if v != ""))
-                if len(held) == 1 or name in ("run_id", "parent_run_id"):
-                    out[at] = "+".join(held)
+                distinct = list(dict.fromkeys(v for v in values[at] if v != ""))
+                if len(distinct) > 1:
+                    self._check_treatment(name, distinct)
+                if len(distinct) == 1 or name in ("run_id", "parent_run_id"):
+                    out[at] = "+".join(distinct)
+                elif name == "chain" and distinct:
+                    out[at] = _common_chain(distinct)
             return xr.Variable(dims, out, dict(variable.attrs))
         some = ~np.isnan(values)
         low = np.where(some, values, np.inf).min(axis=-1, initial=np.inf)
         high = np.where(some, values, -np.inf).max(axis=-1, initial=-np.inf)
         same = low == high
-        if name == "branch_tokens":
-            if (differ := int((~same & some.any(axis=-1)).sum())) and not self._is_by_run():
-                warn_caller(
-                    f"{differ} {'mean is' if differ == 1 else 'means are'} of runs that branch at different tokens, so "
-                    "between those other things were training, too. "
-                    "Align runs by their branch first: ds.dde.align(axis='post_tokens')."
-                )
+        if name in TREATMENT and (differing := np.argwhere(~same & some.any(axis=-1))).size:
+            members = values[tuple(differing[0])]
+            self._check_treatment(name, [f"{v:g}" for v in np.unique(members[~np.isnan(members)])])
+        if name == "branch_tokens" and (differ := int((~same & some.any(axis=-1)).sum())) and not self._is_by_run():
+            warn_caller(
+                f"{differ} {'mean is' if differ == 1 else 'means are'} of runs that branch at different tokens, so "
+                "between those other things were training, too. "
+                "Align runs by their branch first: ds.dde.align(axis='post_tokens')."
+            )
+        if name in ("branch_tokens", "last_end_tokens"):
             number = high
         else:
             number = low if name == "end_tokens" else np.where(same, low, np.nan)
@@ -325,39 +378,92 @@ class _Means:
             number = number.astype(variable.dtype)
         return xr.Variable(dims, number, dict(variable.attrs))
 
+    def _check_treatment(self, name: str, values: Sequence[str]) -> None:
+        """Raise where members of a mean had different treatments."""
+        if name in TREATMENT:
+            over = " and ".join(g.over for g in self.groups)
+            raise SelectionError(
+                f"members of a mean over {over} differ in {name} ({', '.join(values[:4])}), so they are no repetitions "
+                f"of one treatment. Sweep over {name} too, or select one: ds.dde.sel({name}={values[0]!r})."
+            )
+
     def _is_by_run(self) -> bool:
         rule = axis_of(self.dataset)
         return rule is not None and rule.by == "run"
 
-    def _along_axis(self, variable: xr.Variable, rule: AxisRule, run_ids: xr.Variable) -> xr.Variable | None:
+    def _along_axis(self, variable: xr.Variable, rule: AxisRule) -> xr.Variable | None:
         """Return a coordinate along the axis where members agree on it; None where none is known to."""
         if not set(self.cells) <= set(map(str, variable.dims)):
-            stack = self._stacked(variable.astype(np.float64), np.nan)
+            stack = self._stacked(variable.astype(np.float64))
             low, high = stack.min(_MEMBER), stack.max(_MEMBER)
             return low.astype(variable.dtype) if bool((low == high).all()) else None
         if rule.by != "run":
             return None
-        source = next((found for a in self.dataset.data_vars.values() if (found := source_of(a, False))), None)
-        if source is None:
-            stack = self._stacked(variable, np.nan)
-            low = stack.min(_MEMBER)
-            return low.where(low == stack.max(_MEMBER))  # type: ignore[no-untyped-call, no-any-return]
         # Where members lie at different tokens, the mean has none.
-        agree = np.ones(run_ids.shape[:-1], bool)
-        for end in [self.dataset.coords[n] for n in ("branch_tokens", "end_tokens") if n in self.dataset.coords]:
-            stack = self._stacked(end.variable, np.nan).where(run_ids != "", np.nan)  # type: ignore[no-untyped-call]
-            low, high = stack.min(_MEMBER), stack.max(_MEMBER)
-            agree &= ((low == high) | low.isnull()).transpose(*self.cells).values
-        some = run_ids.values != ""
-        first = np.take_along_axis(run_ids.values, some.argmax(axis=-1)[..., None], axis=-1)[..., 0]
-        return lazy_tokens(source[0], np.where(agree, first, ""), self.dataset[rule.name].values, rule, self.cells)
+        ordered = (*self.cells, rule.name)
+        stack = self._stacked(variable.transpose(*ordered))
+        return lazily(ordered, _AgreedArray(stack), dict(variable.attrs))
+
+
+def _common_chain(chains: Sequence[str]) -> str:
+    """Return the chain of runs of the same kinds, each beginning where the last of them does; "" of different kinds."""
+    parsed = [parse_chain(text) for text in chains]
+    if len({tuple(stage.run_type for stage in stages) for stages in parsed}) > 1:
+        return ""
+    return format_chain(
+        Stage(stages[0].run_type, max(stage.start for stage in stages)) for stages in zip(*parsed, strict=True)
+    )
+
+
+def _counted(seen: xr.Variable) -> xr.Variable:
+    """Return how many members have a value."""
+    dims = [str(d) for d in seen.dims if d != _MEMBER]
+    if is_lazy(seen):
+        return lazily(dims, _CountArray(seen), {})
+    counted: xr.Variable = seen.notnull().sum(_MEMBER)
+    return counted
+
+
+class _OfMembers(BlockArray):
+    """A number of the members of each mean, which lie along the last dimension of a variable."""
+
+    def __init__(self, stack: xr.Variable) -> None:
+        self.stack = stack
+        self.shape = stack.shape[:-1]
+
+    def _members(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[np.float64]:
+        return np.asarray(self.stack.isel(dict(zip(self.stack.dims, at, strict=False))).values, np.float64)
+
+
+class _CountArray(_OfMembers):
+    """How many members have a value."""
+
+    dtype = np.dtype(np.int64)
+
+    def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
+        return np.asarray((~np.isnan(self._members(at))).sum(axis=-1))
+
+
+class _AgreedArray(_OfMembers):
+    """What all members have in common; NaN where they differ."""
+
+    dtype = np.dtype(np.float64)
+
+    def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
+        members = self._members(at)
+        some = ~np.isnan(members)
+        low = np.where(some, members, np.inf).min(axis=-1, initial=np.inf)
+        high = np.where(some, members, -np.inf).max(axis=-1, initial=-np.inf)
+        return np.where(low == high, low, np.nan)
 
 
 class _Summary:
     """All statistics of a stack of members, block by block."""
 
-    def __init__(self, stack: xr.Variable, required: npt.NDArray[Any], interval: float | None) -> None:
-        self.stack, self.required, self.interval = stack, required, interval
+    def __init__(
+        self, stack: xr.Variable, required: npt.NDArray[Any], interval: float | None, method: IntervalMethod
+    ) -> None:
+        self.stack, self.required, self.interval, self.method = stack, required, interval, method
         # Mean, count and spread of a block are asked for one after the other.
         self._last: tuple[Any, npt.NDArray[np.float64]] | None = None
 
@@ -373,7 +479,7 @@ class _Summary:
             dims = [d for d in self.stack.dims if d != _MEMBER]
             part = self.stack.isel(dict(zip(dims, at, strict=True))).values
             members = np.moveaxis(part, self.stack.dims.index(_MEMBER), -1)
-            last = self._last = asked, summarize(members, self.required[np.ix_(*at)], self.interval)
+            last = self._last = asked, summarize(members, self.required[np.ix_(*at)], self.interval, self.method)
         return last[1]
 
 
@@ -387,20 +493,3 @@ class _StatisticArray(BlockArray):
 
     def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
         return self.summary.block(at)[..., self.number].astype(self.dtype)
-
-
-class _ObservedArray(BlockArray):
-    """How many members of each mean were observed there."""
-
-    def __init__(
-        self, cube: Cube, metric: Metric, run_ids: npt.NDArray[np.object_], points: Points, rule: AxisRule
-    ) -> None:
-        self.cube, self.metric, self.run_ids, self.points, self.rule = cube, metric, run_ids, points, rule
-        self.shape = (*run_ids.shape[:-1], len(points))
-        self.dtype = np.dtype(np.int64)
-
-    def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
-        *cells, last = at
-        members = self.run_ids[np.ix_(*cells)] if cells else self.run_ids
-        codes = self.cube.support(self.metric, members, self.points[last], self.rule)
-        return np.asarray((codes == OBSERVED).sum(axis=-2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
+from dde.arrays.samples import checked_positions
 from dde.curves.axes import resolve_axis
 from dde.errors import SelectionError
 
@@ -45,22 +46,25 @@ def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
     rule = resolve_axis(axis)
     if rule.name in dataset.coords:
         return dataset[rule.name]
-    needed = {"": (), "lineage": ("n_params",), "run": ("branch_tokens", "end_tokens")}[rule.by]
+    needed = {"": (), "lineage": ("n_params",), "run": ("branch_tokens",)}[rule.by]
+    if rule.name == "fraction_of_training":
+        needed = ("branch_tokens", "schedule_tokens")
     if missing := [n for n in ("cumulative_tokens", *needed) if n not in dataset.coords]:
         raise SelectionError(
             f"the Dataset lacks the coordinates {', '.join(missing)}, which {rule.name} follows from. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
+    checked_positions(dataset)
     tokens = dataset["cumulative_tokens"].reset_coords(drop=True)
     if rule.by == "lineage":
         n_params = dataset["n_params"].reset_coords(drop=True)
         values = 6.0 * n_params * tokens if rule.name == "cumulative_compute" else tokens / n_params
     else:
-        branch, end = (dataset[n].reset_coords(drop=True) for n in ("branch_tokens", "end_tokens"))
+        branch = dataset["branch_tokens"].reset_coords(drop=True)
         if rule.name == "post_tokens":
             values = tokens - branch
         else:
-            start = branch.fillna(0.0)
+            start, end = branch.fillna(0.0), dataset["schedule_tokens"].reset_coords(drop=True)
             values = (tokens - start) / (end - start).where(end > start)
         values = values.where(values >= 0)
     return values.rename(rule.name).assign_attrs(rule.attrs)

@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from dde.curves.alignment import OUTSIDE, Chains, Interpolation
-from dde.curves.axes import AXES, AxisRule, axis_lines, tokens_at
-from dde.curves.fast_alignment import AlignmentPlan, plan_alignment
+from dde.curves.alignment import Chains, Interpolation
+from dde.curves.axes import Lines, tokens_at
+from dde.curves.chains import CurvePoints, build_chains, points_on_curves
+from dde.curves.fast_alignment import AlignmentPlan
+from dde.curves.filling import Curves, mark_points
 from dde.curves.grids import Points
 from dde.curves.observations import Observations, read_observations
-from dde.errors import SourceError
+from dde.errors import FormatError
 from dde.names import Metric
 from dde.relations.registry import Registry
-from dde.relations.reopening import Origin, origin_of, reopened, runs_of
+from dde.relations.reopening import Origin, origin_of, runs_of
 from dde.relations.run_positions import RunPositions
+from dde.schema import EVALUATIONS, PERPLEXITIES, SAMPLED_NUMBERS
 
-__all__ = ["Cube", "build_chains", "find_cube", "keep_cube"]
+__all__ = ["Cube", "Sampling", "table_sampling"]
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+Int8 = npt.NDArray[np.int8]
 Texts = npt.NDArray[np.object_]
-TOKENS = AXES["cumulative_tokens"]
+#: A sampling: the name of one of the tables, or the metric of a log.
+Sampling = str | Metric
+
+
+def table_sampling(metric: Metric) -> str:
+    """Return the sampling of tables that a metric belongs to; "" for one of a log."""
+    return {"evaluation": EVALUATIONS, "perplexity": PERPLEXITIES}.get(metric.kind, "")
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some rows of a block: their runs with all ancestors, and groups of rows whose points are the same tokens.
+
+    Attributes
+    ----------
+    chains : Chains
+    rows : (row,) int64 array
+        Index into `chains` of each row.
+    at : (row,) int array
+        Row of the block.
+    groups : list of (int array, int64 array)
+        Positions along `rows`, and the tokens of their points, ascending. Rows that have no place on the axis are in
+        none.
+    """
+
+    chains: Chains
+    rows: Int64
+    at: npt.NDArray[np.intp]
+    groups: list[tuple[npt.NDArray[np.intp], Int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +70,6 @@ class Cube:
     source : Registry or Origin
         The stores' runs; in another process than the one that opened them, how to open them again.
     how : Interpolation
-    key : str
-        Digest of the sources and options: equal for equal content.
     metrics : tuple of Metric
         Variables of the Dataset. In raw tables all entries of a task are one text: a text that is read for one
         variable is parsed for all of them.
@@ -50,15 +77,8 @@ class Cube:
 
     source: Registry | Origin
     how: Interpolation
-    key: str
     metrics: tuple[Metric, ...] = ()
-    _read: OrderedDict[tuple[tuple[str, ...], str], Observations] = field(default_factory=OrderedDict, repr=False)
     _plans: deque[AlignmentPlan] = field(default_factory=lambda: deque(maxlen=_PLANS), repr=False)
-
-    @property
-    def registry(self) -> Registry:
-        """The stores' runs; opened when first asked for in another process."""
-        return self.source if isinstance(self.source, Registry) else reopened(self.source)
 
     @property
     def runs(self) -> RunPositions:
@@ -67,16 +87,7 @@ class Cube:
 
     def __getstate__(self) -> dict[str, Any]:
         source = self.source if isinstance(self.source, Origin) else origin_of(self.source) or self.source
-        return {**self.__dict__, "source": source, "_read": OrderedDict(), "_plans": deque(maxlen=_PLANS)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if isinstance(self.source, Origin):
-            # The arrays of a Dataset arrive one by one: what one of them reads along for another is shared.
-            for other in list(_ALIVE[self.key].values()):
-                if isinstance(other.source, Origin) and other.source.key == self.source.key:
-                    self.__dict__["_read"] = other._read
-        _remember(self)
+        return {**self.__dict__, "source": source, "_plans": deque(maxlen=_PLANS)}
 
     def __deepcopy__(self, memo: object) -> Cube:
         # It never changes, and its stores are not to be opened twice.
@@ -84,22 +95,28 @@ class Cube:
 
     def _observations(self, metric: Metric, run_ids: tuple[str, ...]) -> Observations:
         """Return the observations of a metric; its siblings that are read along are kept, here or in the cache."""
-        found = self._read.pop((run_ids, metric.name), None)
+        runs = self.runs
+        if metric.kind == "log":
+            found = runs.readers.find_log(run_ids, metric.name)
+            if found is None:
+                found = read_observations(runs, run_ids, [metric])[metric.name]
+                runs.readers.keep_log(run_ids, metric.name, found)
+            return found
+        found = runs.readers.take_sibling(run_ids, metric.name)
         if found is not None:
             return found
-        tables = self.runs.tables
-        together = [metric] if tables is None else tables.read_together(metric, self.metrics)
-        if self.runs.readers.keeps_tables:
-            return read_observations(self.runs, run_ids, [metric], together[1:])[metric.name]
-        observed = read_observations(self.runs, run_ids, together)
+        together = [metric] if runs.tables is None else runs.tables.read_together(metric, self.metrics)
+        if runs.readers.keeps_tables:
+            return read_observations(runs, run_ids, [metric], together[1:])[metric.name]
+        observed = read_observations(runs, run_ids, together)
         for sibling in together[1:]:
-            self._read[run_ids, sibling.name] = observed[sibling.name]
-        while len(self._read) > _SIBLINGS:
-            self._read.popitem(last=False)
+            runs.readers.keep_sibling(run_ids, sibling.name, observed[sibling.name])
         return observed[metric.name]
 
-    def block(self, metric: Metric, run_ids: Texts, points: Points, rule: AxisRule = TOKENS) -> Float64:
-        """Return values of shape ``run_ids.shape + points.shape``; reads the runs and the metric asked for.
+    def block(self, metric: Metric, run_ids: Texts, points: Points, lines: Lines | None = None) -> Float64:
+        """Return values of shape ``run_ids.shape + points.shape``; reads the runs and the metric alone.
+
+        Where a table has a row of a run, a metric without a sample is NaN in that cell.
 
         Parameters
         ----------
@@ -107,166 +124,155 @@ class Cube:
         run_ids : object array of str, of any shape
             "" where there is no run.
         points : (point,) int64 or float64 array
-            Places on the axis, in any order.
-        rule : AxisRule
+            Points of the axis, in any order.
+        lines : Lines, optional
+            How tokens follow from points, run by run; points are cumulative tokens when None.
         """
-        return self._aligned(metric, run_ids, points, rule, support=False)[0]
-
-    def support(self, metric: Metric, run_ids: Texts, points: Points, rule: AxisRule = TOKENS) -> npt.NDArray[np.int8]:
-        """Return the support codes of shape ``run_ids.shape + points.shape``."""
-        codes = self._aligned(metric, run_ids, points, rule, support=True)[1]
-        assert codes is not None
-        return codes
-
-    def observations(self, metric: Metric, run_ids: Iterable[str]) -> dict[str, tuple[Int64, Float64]]:
-        """Return tokens and values of the own observations of each run, ascending."""
-        asked = tuple(dict.fromkeys(r for r in run_ids if r))
-        if not asked:
-            return {}
-        own = self._observations(metric, asked)
-        return {run_id: own.of(i) for i, run_id in enumerate(asked)}
-
-    def tokens(self, run_ids: Texts, points: Points, rule: AxisRule) -> Float64:
-        """Return the cumulative tokens of each run at each point; NaN where it has no place on the axis."""
-        offset, scale = axis_lines(self.runs, run_ids, rule)
-        out = np.full((*run_ids.shape, len(points)), np.nan)
-        for at in map(tuple, np.argwhere(np.isfinite(scale))):
-            out[at] = tokens_at(points, offset[at], scale[at])
-        return out
-
-    def _plan(self, chains: Chains, own: Observations, grid: Int64, joins_at_branch: bool) -> AlignmentPlan:
-        """Return the plan for these observations; metrics of one source tend to be observed at the same tokens."""
-        for plan in list(self._plans):
-            if plan.serves(chains, own, grid, self.how, joins_at_branch):
-                return plan
-        plan = plan_alignment(chains, own, grid, self.how, joins_at_branch)
-        # Other threads may add theirs; each is as good.
-        if plan.cell.size <= _PLANNED_CELLS:
-            self._plans.append(plan)
-        return plan
-
-    def _aligned(
-        self, metric: Metric, run_ids: Texts, points: Points, rule: AxisRule, support: bool
-    ) -> tuple[Float64, npt.NDArray[np.int8] | None]:
-        """Return values and support of shape ``run_ids.shape + points.shape``, group by group of equal tokens."""
         shape, run_ids = (*run_ids.shape, len(points)), run_ids.ravel()
+        order, back = _sorted(points)
         out = np.empty((run_ids.size, len(points)))
-        codes = np.full(out.shape, OUTSIDE, np.int8) if support else None
-        present = np.flatnonzero(np.asarray(run_ids != "", bool))
-        lacking = np.ones(len(run_ids), bool)
-        if len(points) and len(present):
-            order = np.argsort(points, kind="stable")
-            is_ordered = np.array_equal(order, np.arange(len(order)))
-            for start in range(0, len(present), _RUNS_AT_ONCE):
-                part = present[start : start + _RUNS_AT_ONCE]
-                lacking[self._align_part(metric, run_ids, part, points[order], rule, out, codes)] = False
-            if not is_ordered:
-                back = np.empty_like(order)
-                back[order] = np.arange(len(order))
-                out, codes = out[:, back], None if codes is None else codes[:, back]
-        out[lacking] = np.nan
-        return out.reshape(shape), None if codes is None else codes.reshape(shape)
+        empty = np.ones(len(run_ids), bool)
+        if len(points):
+            for part in self._parts(run_ids, points[order], lines):
+                self._align_part(metric, part, out)
+                for here, _ in part.groups:
+                    empty[part.at[here]] = False
+        out[empty] = np.nan
+        return (out if isinstance(back, slice) else out[:, back]).reshape(shape)
 
-    def _align_part(
-        self,
-        metric: Metric,
-        run_ids: Texts,
-        at: npt.NDArray[np.intp],
-        points: Points,
-        rule: AxisRule,
-        out: Float64,
-        codes: npt.NDArray[np.int8] | None,
-    ) -> npt.NDArray[np.intp]:
-        """Fill the rows `at`, group by group of runs whose points are the same tokens; return those that were filled.
+    def sampled(self, sampling: Sampling, run_ids: Texts, points: Points, lines: Lines | None = None) -> Int8:
+        """Return 1 where the run whose cell it is was sampled, else 0; shape ``run_ids.shape + points.shape``.
 
-        Points are ascending.
+        Parameters
+        ----------
+        sampling : str or Metric
+            ``evaluations`` or ``perplexities``, which need no metric to be read; or the metric of a log.
+        run_ids, points, lines
+            As for :meth:`block`.
         """
-        asked = run_ids[at]
-        chains = build_chains(self.runs, [str(r) for r in asked])
-        own = self._observations(metric, chains.run_ids)
-        number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
-        rows = np.array([number[str(r)] for r in asked])
-        lines = np.stack(axis_lines(self.runs, asked, rule))
-        distinct, which = np.unique(lines, axis=1, return_inverse=True)
-        for k, (offset, scale) in enumerate(distinct.T.tolist()):
-            if not np.isfinite(scale):
-                continue
-            here = np.flatnonzero(which == k)
-            chosen = chains.upward(rows[here].tolist())
-            place = {run: i for i, run in enumerate(chosen)}
-            whole = len(chosen) == len(chains.run_ids)
-            plan = self._plan(
-                chains if whole else chains.take(chosen),
-                own_chosen := own if whole else own.take(chosen),
-                tokens_at(points, offset, scale),
-                metric.joins_at_branch,
+        order, back = _sorted(points)
+        out = np.zeros((run_ids.size, len(points)), np.int8)
+        for part in self._parts(run_ids.ravel(), points[order], lines):
+            places = self._places(sampling, part.chains)
+            for here, grid in part.groups:
+                mark_points(out, part.at[here], grid, points_on_curves(part.chains, part.rows[here], places), 1)
+        return out[:, back].reshape((*run_ids.shape, len(points)))
+
+    def sample_numbers(self, samplings: Sequence[Sampling], run_ids: Texts) -> list[dict[str, Float64]]:
+        """Return, for each sampling, where the last samples of runs lie, and how many there are.
+
+        Returns
+        -------
+        list of dict
+            Arrays of the shape of `run_ids`. ``last``: cumulative tokens of the run's own last sample; ``base``: of its
+            base's last one at or before the place where its chain left it; ``own``: its own samples; ``count``: samples
+            along the whole curve. NaN where there is no run, and where there is no such sample; ``base`` of a base is
+            NaN.
+        """
+        made = [{name: np.full(run_ids.size, np.nan) for name in SAMPLED_NUMBERS} for _ in samplings]
+        for part in self._parts(run_ids.ravel(), np.empty(0, np.int64), None):
+            chains, rows = part.chains, part.rows
+            branch, origin = chains.branch[rows], chains.origins()[rows]
+            for sampling, out in zip(samplings, made, strict=True):
+                row, tokens = points_on_curves(chains, rows, self._places(sampling, chains))
+                last, base = (np.full(len(rows), -1, np.int64) for _ in range(2))
+                own = tokens > branch[row]
+                np.maximum.at(last, row[own], tokens[own])
+                before = (tokens <= origin[row]) & (branch[row] >= 0)
+                np.maximum.at(base, row[before], tokens[before])
+                out["own"][part.at] = np.bincount(row[own], minlength=len(rows))
+                out["count"][part.at] = np.bincount(row, minlength=len(rows))
+                for name, found in (("last", last), ("base", base)):
+                    out[name][part.at] = np.where(found >= 0, found, np.nan)
+        return [{name: values.reshape(run_ids.shape) for name, values in out.items()} for out in made]
+
+    def _parts(self, run_ids: Texts, points: Points, lines: Lines | None) -> Iterator[_Part]:
+        """Yield the rows of a block, some at once; `points` are ascending."""
+        present = np.flatnonzero(np.asarray(run_ids != "", bool))
+        for start in range(0, len(present), _RUNS_AT_ONCE):
+            at = present[start : start + _RUNS_AT_ONCE]
+            asked = run_ids[at]
+            chains = build_chains(self.runs, [str(r) for r in asked])
+            number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
+            rows = np.array([number[str(r)] for r in asked], np.int64)
+            if lines is None:
+                groups = [(np.arange(len(at)), tokens_at(points, 0.0, 1.0))]
+            else:
+                groups = lines.take(at).groups(points)
+            yield _Part(chains, rows, at, groups)
+
+    def _places(self, sampling: Sampling, chains: Chains) -> CurvePoints:
+        """Return where runs were sampled themselves."""
+        runs = self.runs
+        if isinstance(sampling, Metric):
+            own = self._observations(sampling, chains.run_ids)
+            some = ~np.isnan(own.values)
+            counts = np.concatenate([[0], np.cumsum(some)])[own.offsets]
+            return CurvePoints(counts, own.tokens[some])
+        steps, bases, placed = runs.table_steps(sampling), runs.bases, runs.placed
+        places: list[Int64] = []
+        # Tokens of a step; of a derived run its end stands in place of a step.
+        per_step: list[int] = []
+        for run_id, parent in zip(chains.run_ids, chains.parent.tolist(), strict=True):
+            found, scale = _NONE, 1
+            if parent < 0:
+                if run_id in steps:
+                    found, scale = steps[run_id], bases[run_id].size.tokens_per_step
+            elif sampling == EVALUATIONS and runs.is_evaluated(run_id):
+                end = placed[run_id].end_tokens
+                found = _NONE if end is None else np.array([end], np.int64)
+            places.append(found)
+            per_step.append(scale)
+        lengths = [len(t) for t in places]
+        tokens = np.concatenate([_NONE, *places]) * np.repeat(np.array(per_step, np.int64), lengths)
+        return CurvePoints(np.concatenate([[0], np.cumsum(lengths)]), tokens)
+
+    def _lacking(self, metric: Metric, chains: Chains, own: Observations) -> CurvePoints | None:
+        """Return where a table has a row of runs, and a metric of it no sample; None where nothing is lacking."""
+        sampling = table_sampling(metric)
+        if not sampling:
+            return None
+        places = self._places(sampling, chains)
+        some = ~np.isnan(own.values)
+        observed = CurvePoints(np.concatenate([[0], np.cumsum(some)])[own.offsets], own.tokens[some])
+        if np.array_equal(observed.offsets, places.offsets) and np.array_equal(observed.tokens, places.tokens):
+            return None
+        expected, found = places.keys(), observed.keys()
+        unexpected = np.setdiff1d(found, expected)
+        if len(unexpected):
+            at = int(np.flatnonzero(np.isin(found, unexpected))[0])
+            run_id = chains.run_ids[int(np.searchsorted(observed.offsets, at, side="right")) - 1]
+            raise FormatError(
+                f"{metric.name} of {run_id} has a value at {observed.tokens[at]} tokens, where the list of its "
+                f"{sampling} has no row, so which of its cells are observed is unknown. The source changed since it "
+                "was opened, or tells of its runs and of their values differently: open it again, and look at that row."
             )
-            plan.fill(own_chosen, [place[r] for r in rows[here].tolist()], at[here], out, codes)
-        filled: npt.NDArray[np.intp] = at[np.isfinite(lines[1])]
-        return filled
+        lacks = ~np.isin(expected, found, assume_unique=True)
+        return CurvePoints(np.concatenate([[0], np.cumsum(lacks)])[places.offsets], places.tokens[lacks])
+
+    def _align_part(self, metric: Metric, part: _Part, out: Float64) -> None:
+        """Fill the rows of a part."""
+        own = self._observations(metric, part.chains.run_ids)
+        curves = Curves(part.chains, own, self._lacking(metric, part.chains, own), metric.joins_at_branch)
+        for here, grid in part.groups:
+            curves.fill(out, part.at[here], part.rows[here], grid, self.how, self._plans)
 
 
-def build_chains(registry: RunPositions, run_ids: list[str]) -> Chains:
-    """Return the runs with all their ancestors, parents before children."""
-    number: dict[str, int] = {}
-    parents: list[int] = []
-    branches: list[int] = []
-    for run_id in run_ids:
-        above = -1
-        for member in registry.chain(run_id):
-            if member not in number:
-                number[member] = len(number)
-                parents.append(above)
-                placed = registry.placed.get(member)
-                branches.append(-1 if placed is None or placed.branch_tokens is None else placed.branch_tokens)
-            above = number[member]
-    return Chains(tuple(number), np.array(parents, np.int32), np.array(branches, np.int64))
+def _sorted(points: Points) -> tuple[Any, Any]:
+    """Return an index that puts points in order, and one that puts them back; slices where they are."""
+    order = np.argsort(points, kind="stable")
+    if np.array_equal(order, np.arange(len(order))):
+        return slice(None), slice(None)
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return order, back
 
 
-# Cubes of the Datasets opened in this process, newest last, so that ds.dde.support() finds what its values were
-# made from after the Dataset has been loaded, sliced or aligned anew.
-_CUBES: OrderedDict[str, Cube] = OrderedDict()
-# Those and any that a lazy array, perhaps an unpickled one, still reads from, by age. Equal ones may come and go.
-_ALIVE: defaultdict[str, WeakValueDictionary[int, Cube]] = defaultdict(WeakValueDictionary)
-_AGES = itertools.count()
-_KEPT = 64
+_NONE: Int64 = np.empty(0, np.int64)
 
-# Plans of the last alignments, 4 bytes a cell: one for evaluations and one for logs, in two blocks at a time.
+# Plans of the last alignments: one for evaluations and one for logs, in two blocks at a time.
 _PLANS = 4
-_PLANNED_CELLS = 1 << 23
 
 # Runs whose observations are in memory at once, some 100 bytes a row while they are put in order. A store without an
 # index is scanned as often.
 _RUNS_AT_ONCE = 1_024
-
-# Siblings that were read along with a metric and not asked for yet: those of a few blocks.
-_SIBLINGS = 256
-
-
-def _remember(cube: Cube) -> None:
-    _ALIVE[cube.key][next(_AGES)] = cube
-
-
-def keep_cube(registry: Registry, how: Interpolation, metrics: Sequence[Metric], facts: list[str]) -> Cube:
-    """Return a cube and remember it under a digest of `facts`."""
-    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-    cube = Cube(registry, how, key, tuple(metrics))
-    _remember(cube)
-    _CUBES[key] = cube
-    _CUBES.move_to_end(key)
-    while len(_CUBES) > _KEPT:
-        _CUBES.popitem(last=False)
-    return cube
-
-
-def find_cube(key: str) -> Cube:
-    """Return the cube with that key; raises SourceError when this process has not opened its sources."""
-    held = _ALIVE.get(key)
-    # The newest first; other threads may open and forget cubes meanwhile.
-    for reference in reversed([] if held is None else held.valuerefs()):
-        if (cube := reference()) is not None:
-            return cube
-    raise SourceError(
-        "the stores behind this Dataset are not open in this process, so what its values were made from can't be "
-        "looked up. Open them again with dde.open_lineages(...) and the same arguments, or compute this before saving."
-    )

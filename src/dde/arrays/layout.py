@@ -3,59 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.cube import Cube
 from dde.curves.axes import AXES, AxisRule
 from dde.curves.grids import Points
 from dde.errors import SelectionError, SourceError
 
-__all__ = ["Places", "axis_of", "cell_dims", "places_of", "points_along", "run_ids_along", "spread"]
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the cells of an object lie.
-
-    Attributes
-    ----------
-    run_ids : xarray.DataArray
-        Of any dimensions.
-    rule : AxisRule
-    points : (point,) int64 or float64 array
-    is_scalar : bool
-        Whether one point was selected, so that cells have no dimension for the axis.
-    """
-
-    run_ids: xr.DataArray
-    rule: AxisRule
-    points: Points
-    is_scalar: bool
-
-    @property
-    def dims(self) -> tuple[str, ...]:
-        """Dimensions of the cells, the axis last."""
-        return (*map(str, self.run_ids.dims), *(() if self.is_scalar else (self.rule.name,)))
-
-    def tokens(self, cube: Cube) -> npt.NDArray[np.float64]:
-        """Return the cumulative tokens of every cell, of shape ``run_ids.shape + (point,)``; NaN where none."""
-        if self.rule.by:
-            return cube.tokens(self.run_ids.values, self.points, self.rule)
-        return np.broadcast_to(self.points.astype(np.float64), (*self.run_ids.shape, len(self.points)))
-
-    def variable(self, values: npt.NDArray[np.generic]) -> xr.Variable:
-        """Return values of shape ``run_ids.shape + (point,)`` over the object's dimensions."""
-        values = values.reshape((*self.run_ids.shape, len(self.points)))
-        return xr.Variable(self.dims, values[..., 0] if self.is_scalar else values)
-
-    def coords_of(self, obj: xr.Dataset | xr.DataArray) -> dict[str, xr.DataArray]:
-        """Return the coordinates of `obj` that lie along its cells."""
-        return {str(n): c for n, c in obj.coords.items() if set(map(str, c.dims)) <= set(self.dims)}
+__all__ = [
+    "axis_of",
+    "cell_dims",
+    "cells_along",
+    "points_along",
+    "require_axis",
+    "run_ids_along",
+    "spread",
+    "text_values",
+    "tokens_along",
+]
 
 
 def axis_of(obj: xr.Dataset | xr.DataArray) -> AxisRule | None:
@@ -66,6 +34,23 @@ def axis_of(obj: xr.Dataset | xr.DataArray) -> AxisRule | None:
             return rule
     # One point was selected. Where more than one axis knows its place, each of them is right.
     return next((r for n, r in known.items() if not obj.coords[n].dims and obj.coords[n].notnull()), None)
+
+
+def require_axis(obj: xr.Dataset | xr.DataArray) -> AxisRule:
+    """Return the axis of an object.
+
+    Raises
+    ------
+    SourceError
+        When it has no coordinate of an axis.
+    """
+    rule = axis_of(obj)
+    if rule is None:
+        raise SourceError(
+            "this object has no coordinate cumulative_tokens, so its cells have no place on the token axis. "
+            "Keep the coordinate, or compute this before dropping it."
+        )
+    return rule
 
 
 def points_along(obj: xr.Dataset | xr.DataArray, rule: AxisRule) -> Points:
@@ -80,10 +65,10 @@ def points_along(obj: xr.Dataset | xr.DataArray, rule: AxisRule) -> Points:
     if not rule.is_whole or points.dtype.kind == "i":
         return points
     whole = np.rint(points).astype(np.int64)
-    if len(np.unique(whole)) < len(np.unique(points)):
+    if (whole != points).any():
         raise SelectionError(
-            f"points of {rule.name} lie less than a token apart, such as {points[0]} and {points[1]}, so it does not "
-            "count tokens any more and cells have no place on the axis. Rescale it after the last operation of ds.dde."
+            f"points of {rule.name}, such as {points[whole != points][0]}, are no whole tokens, so the axis does not "
+            "count tokens any more and cells have no place on it. Rescale it after the last operation of ds.dde."
         )
     return whole
 
@@ -94,8 +79,25 @@ def cell_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*runs, *(str(d) for d in obj.dims if d not in AXES)]))
 
 
+def text_values(values: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
+    """Return texts as Python strings; "" where a join or reindexing left NaN or None in their place.
+
+    Examples
+    --------
+    >>> text_values(np.array(["a", np.nan, None], object)).tolist()
+    ['a', '', '']
+    """
+    texts = np.asarray(values, object)
+    if texts.ndim == 0:
+        return np.array("" if texts.item() is None or texts.item() != texts.item() else str(texts.item()), object)
+    missing = (texts != texts) | (texts == np.array(None, object))
+    if missing.any():
+        texts = np.where(missing, "", texts)
+    return texts
+
+
 def run_ids_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.object_]:
-    """Return the ids of the runs over `dims`, also where the coordinate lacks some of them.
+    """Return the ids of the runs over `dims`, "" where there is none, also where the coordinate lacks dimensions.
 
     Raises
     ------
@@ -107,7 +109,7 @@ def run_ids_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.
             "this object has no coordinate run_id, so which run a cell is of is unknown. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
-    return spread(obj.coords["run_id"].variable, {d: obj.sizes[d] for d in dims}).astype(object, copy=False)
+    return text_values(spread(obj.coords["run_id"].variable, {d: obj.sizes[d] for d in dims}))
 
 
 def spread(variable: xr.Variable, sizes: Mapping[str, int]) -> npt.NDArray[Any]:
@@ -116,20 +118,34 @@ def spread(variable: xr.Variable, sizes: Mapping[str, int]) -> npt.NDArray[Any]:
     return np.asarray(wide.transpose(*sizes).values)
 
 
-def places_of(obj: xr.Dataset | xr.DataArray) -> Places:
-    """Return where the cells of an object lie.
+def cells_along(obj: xr.Dataset | xr.DataArray, name: str, dims: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """Return a coordinate of numbers over dimensions of cells.
 
     Raises
     ------
     SourceError
-        When it has no coordinate of an axis.
-    SelectionError
-        When its axis was rescaled.
+        When the object has no such coordinate, or one along other dimensions.
     """
-    rule = axis_of(obj)
-    if rule is None:
+    if name not in obj.coords:
         raise SourceError(
-            "this object has no coordinate cumulative_tokens, so its cells have no place on the token axis. "
-            "Keep the coordinate, or compute this before dropping it."
+            f"this object lacks the coordinate {name}, which the answer follows from. Keep the coordinates that "
+            "dde.open_lineages() gives, and ask before runs are put together."
         )
-    return Places(obj.coords["run_id"], rule, points_along(obj, rule), rule.name not in obj.dims)
+    if other := set(map(str, obj.coords[name].dims)) - set(dims):
+        raise SourceError(
+            f"the coordinate {name} lies along {', '.join(sorted(other))}, which cells of runs do not, so it tells "
+            "nothing of them. Keep the coordinates as dde.open_lineages() gives them."
+        )
+    values = spread(obj.coords[name].variable, {d: obj.sizes[d] for d in dims})
+    return values.astype(np.float64)
+
+
+def tokens_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """Return the cumulative tokens of every cell over `dims`, the dimension of the axis among them; NaN where none.
+
+    Raises
+    ------
+    SourceError
+        When the object has no coordinate cumulative_tokens.
+    """
+    return cells_along(obj, "cumulative_tokens", dims)

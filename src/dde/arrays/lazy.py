@@ -11,15 +11,12 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from dde.arrays.cube import TOKENS, Cube
-from dde.curves.axes import AxisRule
+from dde.arrays.cube import Cube, Sampling
+from dde.curves.axes import Lines
 from dde.curves.grids import Points
 from dde.names import Metric
 
-__all__ = ["DIMS", "BlockArray", "MetricArray", "TokensArray", "lazy_tokens", "lazy_variable"]
-
-#: Dimensions of a Dataset as it is opened, in order.
-DIMS = ("lineage", "run", "cumulative_tokens")
+__all__ = ["BlockArray", "FlagsArray", "MetricArray", "SampleNumberArray", "TokensArray", "is_lazy", "lazily"]
 
 
 class BlockArray(BackendArray):
@@ -47,24 +44,27 @@ class _CellsArray(BlockArray):
 
     Parameters
     ----------
-    cube : Cube
     run_ids : object array of str, of any shape
         "" where there is no run.
     points : (point,) int64 or float64 array
-        Places on the axis, the array's last dimension.
-    rule : AxisRule
+        Points of the axis, the array's last dimension.
+    lines : Lines, optional
+        How tokens follow from points, run by run; points are cumulative tokens when None.
     """
 
-    def __init__(self, cube: Cube, run_ids: npt.NDArray[np.object_], points: Points, rule: AxisRule) -> None:
-        self.cube, self.run_ids, self.points, self.rule = cube, run_ids, points, rule
+    dtype: np.dtype[Any] = np.dtype(np.float64)
+
+    def __init__(self, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None) -> None:
+        self.run_ids, self.points, self.lines = run_ids, points, lines
         self.shape = (*run_ids.shape, len(points))
-        self.dtype = np.dtype(np.float64)
 
     def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
         *cells, last = at
-        return self._make(self.run_ids[np.ix_(*cells)] if cells else self.run_ids, self.points[last])
+        here = np.ix_(*cells) if cells else ()
+        lines = None if self.lines is None else self.lines.index(here)
+        return self._make(self.run_ids[here] if cells else self.run_ids, self.points[last], lines)
 
-    def _make(self, run_ids: npt.NDArray[np.object_], points: Points) -> npt.NDArray[Any]:
+    def _make(self, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None) -> npt.NDArray[Any]:
         raise NotImplementedError
 
 
@@ -72,42 +72,76 @@ class MetricArray(_CellsArray):
     """One metric of runs along an axis, such as ``(lineage, run, cumulative_tokens)``; reads what is indexed."""
 
     def __init__(
-        self, cube: Cube, metric: Metric, run_ids: npt.NDArray[np.object_], points: Points, rule: AxisRule = TOKENS
+        self, cube: Cube, metric: Metric, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None = None
     ) -> None:
-        super().__init__(cube, run_ids, points, rule)
-        self.metric = metric
+        super().__init__(run_ids, points, lines)
+        self.cube, self.metric = cube, metric
 
-    def _make(self, run_ids: npt.NDArray[np.object_], points: Points) -> npt.NDArray[np.float64]:
-        return self.cube.block(self.metric, run_ids, points, self.rule)
+    def _make(self, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None) -> npt.NDArray[Any]:
+        return self.cube.block(self.metric, run_ids, points, lines)
+
+
+class FlagsArray(_CellsArray):
+    """Which cells of runs along an axis are samples: 1, else 0."""
+
+    dtype = np.dtype(np.int8)
+
+    def __init__(
+        self,
+        cube: Cube,
+        sampling: Sampling,
+        run_ids: npt.NDArray[np.object_],
+        points: Points,
+        lines: Lines | None = None,
+    ) -> None:
+        super().__init__(run_ids, points, lines)
+        self.cube, self.sampling = cube, sampling
+
+    def _make(self, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None) -> npt.NDArray[Any]:
+        return self.cube.sampled(self.sampling, run_ids, points, lines)
+
+
+class SampleNumberArray(BlockArray):
+    """A number of the samples of runs, known by reading them; see :meth:`dde.arrays.cube.Cube.sample_numbers`.
+
+    Parameters
+    ----------
+    cube : Cube
+    sampling : str or Metric
+    number : {"last", "base", "own", "count"}
+    run_ids : object array of str, of any shape
+    """
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, cube: Cube, sampling: Sampling, number: str, run_ids: npt.NDArray[np.object_]) -> None:
+        self.cube, self.sampling, self.number, self.run_ids = cube, sampling, number, run_ids
+        self.shape = run_ids.shape
+
+    def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
+        return self.cube.sample_numbers([self.sampling], self.run_ids[np.ix_(*at)])[0][self.number]
 
 
 class TokensArray(_CellsArray):
     """Cumulative tokens of runs along an axis on which each has its own; NaN where a run is not on the axis."""
 
-    def _make(self, run_ids: npt.NDArray[np.object_], points: Points) -> npt.NDArray[np.float64]:
-        return self.cube.tokens(run_ids, points, self.rule)
+    def _make(self, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None) -> npt.NDArray[Any]:
+        assert lines is not None
+        return lines.tokens(points)
 
 
-def lazy_variable(
-    cube: Cube,
-    metric: Metric,
-    run_ids: npt.NDArray[np.object_],
-    points: Points,
-    attrs: dict[Any, Any],
-    rule: AxisRule = TOKENS,
-    cells: Sequence[str] = DIMS[:2],
-) -> xr.Variable:
-    """Return a metric over the dimensions `cells` and the axis, which is read when it is asked for."""
-    array = MetricArray(cube, metric, run_ids, points, rule)
-    return xr.Variable((*cells, rule.name), indexing.LazilyIndexedArray(array), attrs)
+def lazily(dims: Sequence[str], array: BlockArray, attrs: dict[Any, Any]) -> xr.Variable:
+    """Return a variable that is made when it is indexed."""
+    # The fast path: else xarray imports dask.array, which takes twice as long as opening, to see that it is none.
+    return xr.Variable(tuple(dims), indexing.LazilyIndexedArray(array), attrs, fastpath=True)
 
 
-def lazy_tokens(
-    cube: Cube, run_ids: npt.NDArray[np.object_], points: Points, rule: AxisRule, cells: Sequence[str]
-) -> xr.Variable:
-    """Return the cumulative tokens of cells along an axis on which each run has its own."""
-    array = TokensArray(cube, run_ids, points, rule)
-    return xr.Variable((*cells, rule.name), indexing.LazilyIndexedArray(array), TOKENS.attrs)
+def is_lazy(variable: xr.Variable) -> bool:
+    """Return whether a variable is made when it is indexed, and is no array of dask's."""
+    data: Any = variable._data
+    while not isinstance(data, (np.ndarray, BackendArray)) and hasattr(data, "array"):
+        data = data.array
+    return isinstance(data, BackendArray)
 
 
 def _positions(key: Any, size: int) -> npt.NDArray[np.intp]:

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dde.arrays.layout import axis_of, cell_dims, spread
+from dde.arrays.layout import axis_of, cell_dims, run_ids_along, spread
+from dde.arrays.loss_reductions import warn_of_mixed_loss
 from dde.arrays.provenance import CHECKPOINT_TYPES, checkpoint_type
 from dde.curves.frames import LEADING_COLUMNS
 from dde.errors import SelectionError
@@ -41,7 +42,12 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
     SelectionError
         When it has no axis.
     SourceError
-        When the stores behind the Dataset are not open in this process.
+        When a coordinate is gone that the columns follow from.
+
+    Warns
+    -----
+    DdeWarning
+        When runs of one table of ``train_loss`` reduce it in different ways; the column ``reduce_loss`` says how.
     """
     rule = axis_of(dataset)
     if rule is None:
@@ -57,7 +63,9 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
     metrics = [str(n) for n, v in dataset.data_vars.items() if rule.name in v.dims and set(v.dims) <= set(dims)]
     sizes = {d: dataset.sizes[d] for d in dims}
     values = {name: spread(dataset[name].variable, sizes) for name in metrics}
-    keep = np.array(spread((dataset["run_id"] != "").variable, sizes))
+    keep = np.array(np.broadcast_to((run_ids_along(dataset, tuple(dims[:-1])) != "")[..., None], tuple(sizes.values())))
+    for name in metrics:
+        warn_of_mixed_loss(dataset[name], values[name], by_method=True)
     if dropna:
         some = np.zeros(keep.shape, bool)
         for column in values.values():
@@ -106,13 +114,13 @@ def to_parquet(dataset: xr.Dataset, path: str | os.PathLike[str], dropna: bool =
     Raises
     ------
     SourceError
-        When the stores behind the Dataset are not open in this process.
+        When a coordinate is gone that the columns follow from.
 
     Examples
     --------
     >>> import dde, pandas
     >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
-    >>> len(pandas.read_parquet(to_parquet(ds, "piqa.parquet"))) == len(to_frame(ds))
+    >>> len(pandas.read_parquet(ds.dde.to_parquet("piqa.parquet"))) == len(ds.dde.to_frame())
     True
     """
     from dde.arrays.frame_files import write_frames

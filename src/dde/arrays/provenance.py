@@ -1,39 +1,30 @@
-"""What a Dataset's cells are made of: support, the run that was training, the checkpoint on the Hub."""
+"""What a Dataset's cells are made of: support, observations, the run that was training, the checkpoint on the Hub."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.cube import Cube, find_cube
-from dde.arrays.layout import Places, places_of
+from dde.arrays.chain_texts import Stage, parse_chain
+from dde.arrays.layout import cell_dims, cells_along, require_axis, run_ids_along, spread, text_values, tokens_along
+from dde.arrays.samples import checked_positions, flags_of, has_samplings, is_sampled, is_set
+from dde.arrays.views import mask_cells
 from dde.errors import SourceError, UnknownNameError, near_names
-from dde.names import Metric, log_metric, parse_metric
+from dde.names import find_base_by_label, parse_metric
 from dde.relations.treatments import PRETRAINING
+from dde.schema import SAMPLED, TABLE_SAMPLINGS
 
-__all__ = ["checkpoint_type", "cube_of", "metric_named", "metric_of", "revision", "support"]
+__all__ = ["CHECKPOINT_TYPES", "checkpoint_type", "metric_named", "observed", "revision", "support"]
+
+T = TypeVar("T", xr.Dataset, xr.DataArray)
 
 #: Flags of :func:`checkpoint_type`, by code.
 CHECKPOINT_TYPES = ("outside", PRETRAINING, "supervised_ft", "dpo", "other")
 SUPPORT = ("outside", "observed", "interpolated")
-
-
-def cube_of(obj: xr.Dataset | xr.DataArray) -> Cube:
-    """Return what the values of `obj` were made from.
-
-    Raises
-    ------
-    SourceError
-        When `obj` is none of dde's Datasets, or its stores are not open in this process.
-    """
-    if "run_id" not in obj.coords or "dde_cube" not in obj.coords["run_id"].attrs:
-        raise SourceError(
-            "this object has no coordinate run_id of one opening, so what its values were made from is unknown: the "
-            "coordinate was dropped, Datasets were joined, or runs averaged. Do it before that, and start from "
-            "dde.open_lineages(...)."
-        )
-    return find_cube(str(obj.coords["run_id"].attrs["dde_cube"]))
 
 
 def metric_named(dataset: xr.Dataset, name: str) -> str:
@@ -58,28 +49,79 @@ def metric_named(dataset: xr.Dataset, name: str) -> str:
     return alias
 
 
-def metric_of(obj: xr.Dataset | xr.DataArray, name: str | None) -> Metric:
-    """Return the metric of a data variable, by its name or an alias; of a DataArray, its own."""
-    if isinstance(obj, xr.DataArray):
-        attrs, name = obj.attrs, str(name or obj.name)
-    else:
-        attrs = obj[metric_named(obj, str(name))].attrs
-    if attrs.get("metric") and not attrs.get("task"):
-        return log_metric(str(attrs["metric"]))
-    return parse_metric(name or "")
-
-
-def support(obj: xr.Dataset | xr.DataArray, metric: str | None = None) -> xr.DataArray:
+def support(array: xr.DataArray) -> xr.DataArray:
     """Return how each cell of a metric is known.
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+        A metric of :func:`dde.open_lineages`, whatever was computed from its cells one by one, a selection, sweep or
+        alignment of it, saved and opened again or not.
 
     Returns
     -------
     xarray.DataArray
-        int8 of the cells' shape: 0 outside of the run's observations, 1 observed, 2 interpolated.
+        int8 of the dimensions of `array`: 0 outside of the run's observations, 1 observed, 2 interpolated.
+
+    Raises
+    ------
+    SourceError
+        When a coordinate or the attribute that says which cells are samples is gone.
+    SelectionError
+        When points of the axis were moved.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> bool((ds.piqa.dde.support() == (100 * ds.piqa).dde.support()).all())
+    True
     """
-    cube, places = cube_of(obj), places_of(obj)
-    codes = cube.support(metric_of(obj, metric), places.run_ids.values, places.points, places.rule)
-    return _flags(obj, places, codes, SUPPORT, "support")
+    sampled = is_sampled(array)
+    known = array.reset_coords(drop=True).notnull().compute()
+    sizes = {str(d): n for d, n in array.sizes.items()}
+    has_value, is_sample = spread(known.variable, sizes), spread(sampled.variable, sizes)
+    codes = np.where(has_value, np.where(is_sample, 1, 2), 0).astype(np.int8)
+    return _flags(array, array.dims, codes, SUPPORT, "support")
+
+
+def observed(obj: T) -> T:
+    """Return observations alone: NaN where the run was not sampled.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset or DataArray
+        As :func:`dde.open_lineages` gives it, or anything computed from it cell by cell. Variables of a Dataset that
+        name no sampling are left out.
+
+    Returns
+    -------
+    xarray.Dataset or DataArray
+        Lazy where `obj` is.
+
+    Raises
+    ------
+    SourceError
+        When a coordinate or the attribute that says which cells are samples is gone.
+    SelectionError
+        When points of the axis were moved.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"], grid=500)
+    >>> int(ds.dde.observed().piqa.count()) < int(ds.piqa.count())
+    True
+    """
+    if isinstance(obj, xr.DataArray):
+        return obj.copy(data=mask_cells(obj.variable, flags_of(obj))._data)
+    kept = {str(n): a for n, a in obj.data_vars.items() if has_samplings(a)}
+    if not kept and len(obj.data_vars):
+        raise SourceError(
+            f"no variable of this Dataset ({', '.join(map(str, obj.data_vars))}) names a sampling, so which cells were "
+            "observed is unknown. Name them: ds.dde.sampled_as('evaluations')."
+        )
+    return obj[list(kept)].assign({n: mask_cells(a.variable, flags_of(a)) for n, a in kept.items()})
 
 
 def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
@@ -89,33 +131,52 @@ def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     -------
     xarray.DataArray
         int8 of the cells' shape; a cell behind the run's last token is outside.
+
+    Raises
+    ------
+    SourceError
+        When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are gone.
     """
-    cube, places = cube_of(obj), places_of(obj)
-    registry, run_ids = cube.registry, places.run_ids.values
-    every = places.tokens(cube)
-    codes = np.zeros(every.shape, np.int8)
+    rule = require_axis(obj)
+    checked_positions(obj)
+    cells = tuple(d for d in cell_dims(obj) if d in obj.coords["run_id"].dims) if "run_id" in obj.coords else ()
+    run_ids = run_ids_along(obj, cells)
+    axis = (rule.name,) if rule.name in obj.dims else ()
+    tokens = tokens_along(obj, (*cells, *axis))
+    end, stages = cells_along(obj, "end_tokens", cells), stages_along(obj, cells)
+    codes = np.zeros(tokens.shape, np.int8)
     for at in np.ndindex(run_ids.shape):
-        run_id, tokens = str(run_ids[at]), every[at]
-        if not run_id:
+        if not run_ids[at]:
             continue
-        chain = registry.chain(run_id)
-        for member in chain:
-            run = registry.derived.get(member)
-            if run is None:
-                start, end = -1, registry.base_end_tokens(member)
-                # A base goes on, evaluated or not, up to where the next run of the chain branches off.
-                if len(chain) > 1:
-                    end = max(end or 0, registry.placed[chain[1]].branch_tokens or 0)
-                code = 1
-            else:
-                placed = registry.placed[member]
-                start, end = placed.branch_tokens or 0, placed.end_tokens
-                code = CHECKPOINT_TYPES.index(run.run_type) if run.run_type in CHECKPOINT_TYPES else 4
-            inside = (tokens > start) & (tokens <= (-1 if end is None else end))
-            after = tokens > start
-            codes[at][after] = 0
-            codes[at][inside] = code
-    return _flags(obj, places, codes, CHECKPOINT_TYPES, "checkpoint_type")
+        here, chain = tokens[at], stages[at]
+        for k, stage in enumerate(chain):
+            last = k + 1 == len(chain)
+            start, stop = (-1 if not k else stage.start), (end[at] if last else chain[k + 1].start)
+            code = CHECKPOINT_TYPES.index(stage.run_type) if stage.run_type in CHECKPOINT_TYPES else 4
+            codes[at] = np.where((here > start) & (here <= stop), code, codes[at])
+    return _flags(obj, (*cells, *axis), codes, CHECKPOINT_TYPES, "checkpoint_type")
+
+
+def stages_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.object_]:
+    """Return the stages of each run's curve over dimensions of cells; () where there is no run.
+
+    Raises
+    ------
+    SourceError
+        When the coordinate `chain` is gone.
+    """
+    if "chain" not in obj.coords:
+        raise SourceError(
+            "this object lacks the coordinate chain, so which kind of run its cells are of is unknown. Keep the "
+            "coordinates that dde.open_lineages() gives; Datasets that were saved before there was one have to be "
+            "opened from their stores, and saved, again."
+        )
+    texts = text_values(spread(obj.coords["chain"].variable, {d: obj.sizes[d] for d in dims}))
+    parsed: dict[str, tuple[Stage, ...]] = {text: parse_chain(text) for text in set(texts.ravel().tolist())}
+    out = np.empty(texts.shape, object)
+    for at in np.ndindex(texts.shape):
+        out[at] = parsed[str(texts[at])]
+    return out
 
 
 def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
@@ -126,34 +187,66 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     xarray.Dataset
         `hub_model`, `revision` (object text, "" where the cell is no checkpoint of the base that was evaluated,
         branched from or final, or lies behind the branch) and `step` (int64, -1 there), of the cells' shape.
+
+    Raises
+    ------
+    SourceError
+        When a coordinate is gone that it follows from, or a lineage is none of the suite.
     """
-    cube, places = cube_of(obj), places_of(obj)
-    registry, run_ids = cube.registry, places.run_ids.values
-    every = np.nan_to_num(places.tokens(cube), nan=-1.0).astype(np.int64)
-    model, names = np.full(every.shape, "", object), np.full(every.shape, "", object)
-    step = np.full(every.shape, -1, np.int64)
+    rule = require_axis(obj)
+    checked_positions(obj)
+    if "lineage" not in obj.coords:
+        raise SourceError(
+            "this object lacks the coordinate lineage, so which model its cells are checkpoints of is unknown. "
+            "Keep the coordinates that dde.open_lineages() gives."
+        )
+    cells = tuple(str(d) for d in obj.coords["run_id"].dims) if "run_id" in obj.coords else ()
+    run_ids = run_ids_along(obj, cells)
+    axis = (rule.name,) if rule.name in obj.dims else ()
+    dims = (*cells, *axis)
+    sizes = {d: obj.sizes[d] for d in dims}
+    tokens = np.nan_to_num(tokens_along(obj, dims), nan=-1.0).astype(np.int64)
+    lineages = text_values(spread(obj.coords["lineage"].variable, {d: obj.sizes[d] for d in cells}))
+    origin, end = cells_along(obj, "origin_tokens", cells), cells_along(obj, "end_tokens", cells)
+    evaluated = np.zeros(tokens.shape, bool)
+    if missing := [SAMPLED + s for s in TABLE_SAMPLINGS if SAMPLED + s not in obj.coords]:
+        raise SourceError(
+            f"this object lacks the coordinate {', '.join(missing)}, so which of its cells are checkpoints that were "
+            "evaluated is unknown. Keep the coordinates that dde.open_lineages() gives."
+        )
+    for name in TABLE_SAMPLINGS:
+        evaluated |= is_set(spread(obj.coords[SAMPLED + name].variable, sizes))
+    model, revisions = np.full(tokens.shape, "", object), np.full(tokens.shape, "", object)
+    step = np.full(tokens.shape, -1, np.int64)
     for at in np.ndindex(run_ids.shape):
-        run_id, tokens = str(run_ids[at]), every[at]
-        if not run_id:
+        if not run_ids[at]:
             continue
-        chain = registry.chain(run_id)
-        base = registry.bases[chain[0]]
-        end = registry.base_end_tokens(chain[0]) or 0
-        last = registry.placed[chain[1]].branch_tokens or 0 if len(chain) > 1 else end
+        base = find_base_by_label(str(lineages[at]))
+        if base is None:
+            raise SourceError(
+                f"the lineage {lineages[at]!r} is none of the DataDecide suite, so its checkpoints have no revision "
+                "that is known here."
+            )
         # The Hub has no revision for every step: those that were evaluated, the final one, the one branched from.
-        per_step = base.size.tokens_per_step
-        kept = np.union1d(registry.checkpoint_steps.get(chain[0], ()), [base.size.last_step, last // per_step])
-        held = (tokens >= 0) & (tokens % per_step == 0) & (tokens <= last) & np.isin(tokens // per_step, kept)
-        step[at][held] = tokens[held] // per_step
-        model[at][held] = base.hub_model
-        names[at][held] = [f"step{s}-seed-{base.seed.dashed}" for s in step[at][held].tolist()]
-    made = {"hub_model": places.variable(model), "revision": places.variable(names), "step": places.variable(step)}
-    return xr.Dataset(made, places.coords_of(obj))
+        last, per_step = (end[at] if np.isnan(origin[at]) else origin[at]), base.size.tokens_per_step
+        others = [base.size.scheduled_tokens, -1 if np.isnan(last) else int(last) // per_step * per_step]
+        here = tokens[at]
+        held = (evaluated[at] | np.isin(here, others)) & (here >= 0) & (here % per_step == 0) & (here <= last)
+        step[at] = np.where(held, here // per_step, -1)
+        model[at] = np.where(held, base.hub_model, "")
+        texts = [f"step{s}-seed-{base.seed.dashed}" if s >= 0 else "" for s in np.atleast_1d(step[at]).tolist()]
+        revisions[at] = np.array(texts, object).reshape(step[at].shape)
+    made = {"hub_model": model, "revision": revisions, "step": step}
+    return xr.Dataset({n: (dims, v) for n, v in made.items()}, _coords_of(obj, dims))
+
+
+def _coords_of(obj: xr.Dataset | xr.DataArray, dims: Sequence[Any]) -> dict[str, xr.DataArray]:
+    return {str(n): c for n, c in obj.coords.items() if set(c.dims) <= set(dims)}
 
 
 def _flags(
     obj: xr.Dataset | xr.DataArray,
-    places: Places,
+    dims: Sequence[Any],
     codes: npt.NDArray[np.int8],
     meanings: tuple[str, ...],
     name: str,
@@ -163,4 +256,4 @@ def _flags(
         "flag_values": np.arange(len(meanings), dtype=np.int8),
         "flag_meanings": " ".join(meanings),
     }
-    return xr.DataArray(places.variable(codes), places.coords_of(obj), name=name, attrs=attrs)
+    return xr.DataArray(xr.Variable(tuple(dims), codes), _coords_of(obj, dims), name=name, attrs=attrs)

@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.layout import axis_of, cell_dims, run_ids_along
-from dde.arrays.lazy import lazy_variable
-from dde.arrays.untouched import source_of
+from dde.arrays.views import mask_cells, pick_cells
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.names import as_values, resolve_recipe, resolve_seed, resolve_size
 from dde.relations.selection import matches
+from dde.schema import sampling_of
 
 __all__ = ["select"]
 
@@ -49,7 +48,7 @@ def select(obj: T, **wanted: Any) -> T:
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("tiny", metrics=["train_loss"])
-    >>> dict(select(ds, params=["4M"], learning_rate=slice(1e-6, 1e-4)).sizes)["lineage"] > 0
+    >>> dict(ds.dde.sel(params=["4M"], learning_rate=slice(1e-6, 1e-4)).sizes)["lineage"] > 0
     True
     """
     cells: list[xr.DataArray] = []
@@ -101,34 +100,30 @@ def _with_object_scalars(obj: T) -> T:
 
 def _without_cells(obj: T, keep: xr.DataArray) -> T:
     """Return `obj` with nothing in the cells that are not kept: no value, and no run."""
-    coords: dict[str, xr.DataArray] = {}
-    # Cells along the axis are points of a run, which stays what it is.
     of_runs = set(keep.dims) <= set(obj.coords["run_id"].dims) if "run_id" in obj.coords else True
-    for name, coordinate in obj.coords.items():
-        if of_runs and set(coordinate.dims) == set(keep.dims):
-            blank = "" if coordinate.dtype.kind in "OTU" else np.nan
-            coords[str(name)] = coordinate.where(keep, blank)
+    at = dict(zip(map(str, keep.dims), np.indices(keep.shape), strict=True))
+
+    def kept(name: str, variable: xr.Variable) -> xr.Variable:
+        if not set(keep.dims) <= set(variable.dims):
+            return variable
+        if not of_runs:
+            # Cells along the axis are points of a run, which stays what it is.
+            return mask_cells(variable, [keep.astype(np.int8).variable])
+        blank = 0 if variable.dtype.kind == "i" and sampling_of(name) else None
+        return pick_cells(variable, at, [str(d) for d in keep.dims], keep.values, blank).transpose(*variable.dims)
+
+    coords = {str(n): kept(str(n), c.variable) for n, c in obj.coords.items() if of_runs and n not in obj.dims}
     if isinstance(obj, xr.DataArray):
-        return _array_without_cells(obj.assign_coords(coords), keep)
-    arrays = {n: _array_without_cells(a.assign_coords(coords), keep) for n, a in obj.data_vars.items()}
-    return obj.assign_coords(coords).assign({n: a.variable for n, a in arrays.items()})
-
-
-def _array_without_cells(array: xr.DataArray, keep: xr.DataArray) -> xr.DataArray:
-    of_runs = "run_id" in array.coords and set(keep.dims) <= set(array.coords["run_id"].dims)
-    source = source_of(array, compare=False) if of_runs else None
-    rule = axis_of(array)
-    if source is None or rule is None:
-        return array.where(keep).assign_attrs(array.attrs) if set(keep.dims) <= set(array.dims) else array
-    cells = cell_dims(array)
-    run_ids, points = run_ids_along(array, cells), array[rule.name].values
-    variable = lazy_variable(*source, run_ids, points, dict(array.attrs), rule, cells)
-    return array.transpose(*variable.dims).copy(data=variable._data).transpose(*array.dims)
+        made = obj.assign_coords(coords)
+        return made.copy(data=kept(str(obj.name), obj.variable)._data)
+    return obj.assign_coords(coords).assign({str(n): kept(str(n), a.variable) for n, a in obj.data_vars.items()})
 
 
 def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bool_]:
     wanted = _canonical(name, wanted)
     values = coordinate.values
+    # Tokens and seeds are whole numbers: one part in a million of them is another number.
+    is_whole = values.dtype.kind in "iu" or coordinate.attrs.get("units") == "tokens"
     if values.dtype.kind in "iuf" and not callable(wanted):
         if isinstance(wanted, slice):
             try:
@@ -136,8 +131,13 @@ def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bo
                 high = np.inf if wanted.stop is None else float(wanted.stop)
             except (TypeError, ValueError):
                 return np.zeros(values.shape, bool)
+            if low > high:
+                raise SelectionError(
+                    f"{name}=slice({wanted.start!r}, {wanted.stop!r}) begins above its end, so nothing lies between. "
+                    f"Write slice({wanted.stop!r}, {wanted.start!r})."
+                )
             inside = (values >= low) & (values <= high)
-            if values.dtype.kind in "iu":
+            if is_whole:
                 return np.asarray(inside)
             return np.asarray(
                 inside | np.isclose(values, low, rtol=1e-6, atol=0) | np.isclose(values, high, rtol=1e-6, atol=0)
@@ -146,8 +146,7 @@ def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bo
             numbers = np.array([float(str(v)) for v in as_values(wanted)])
         except (TypeError, ValueError):
             return np.zeros(values.shape, bool)
-        if values.dtype.kind in "iu":
-            # Tokens and seeds are whole numbers: one part in a million of them is another number.
+        if is_whole:
             return np.asarray(np.isin(values, numbers))
         close = np.isclose(values[..., None], numbers, rtol=1e-6, atol=0, equal_nan=True)
         return np.asarray(close.any(axis=-1))

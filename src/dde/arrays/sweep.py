@@ -10,17 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.layout import axis_of, run_ids_along, spread
-from dde.arrays.lazy import lazy_tokens, lazy_variable
-from dde.arrays.untouched import source_of
+from dde.arrays.layout import run_ids_along, spread, text_values
+from dde.arrays.views import pick_cells
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
+from dde.relations.treatments import PRETRAINING
+from dde.schema import is_identity, sampling_of
 
-__all__ = ["IDENTITY", "sweep"]
+__all__ = ["sweep"]
 
 REPLICATE = "replicate"
-#: Coordinates that say who had a treatment or how it is called, not what it was.
-IDENTITY = {"run", REPLICATE, "run_id", "parent_run_id", "state", "branch_tokens", "end_tokens", "token_source"}
-IDENTITY |= {"parent_evidence", "training_seed"}
 
 
 def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
@@ -32,7 +30,8 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
         As :func:`dde.open_lineages` gives it, a selection of it, or on another axis.
     *names : str
         Coordinates along ``run`` or ``(lineage, run)``, such as ``"learning_rate", "finetune_tokens"``. Numbers
-        that differ by less than a millionth are one value.
+        that differ by less than a millionth are one value. Along ``finetune_tokens`` the whole mixture, which has no
+        limit (``full`` in labels), is infinite.
 
     Returns
     -------
@@ -60,7 +59,7 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("tiny", params="150M", method="supervised_ft", metrics=["arc_easy"])
-    >>> swept = sweep(ds, "learning_rate", "finetune_tokens", "epochs")
+    >>> swept = ds.dde.sweep("learning_rate", "finetune_tokens", "epochs")
     >>> swept.arc_easy.dims
     ('lineage', 'learning_rate', 'finetune_tokens', 'epochs', 'cumulative_tokens')
     """
@@ -68,9 +67,9 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     lineages = [d for d in ("lineage",) if d in dataset.dims]
     cells = (*lineages, "run")
     run_ids = run_ids_along(dataset, cells)
-    columns = [_clustered(_along(dataset[name], cells, dataset)) for name in names]
-    held = run_ids != ""
-    belongs = held & np.logical_and.reduce([column.code >= 0 for column in columns])
+    columns = [_clustered(_values_of(dataset, name, cells)) for name in names]
+    has_run = run_ids != ""
+    belongs = has_run & np.logical_and.reduce([column.code >= 0 for column in columns])
     if not belongs.any():
         raise SelectionError(
             f"no run of the Dataset has a value of each of {', '.join(names)}, so there is no sweep. "
@@ -78,7 +77,9 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
         )
     plan = _plan(dataset, cells, belongs, [column.of(belongs) for column in columns], names)
     # Runs that were trained from scratch are what the others start from, not a part of any sweep.
-    derived = held & (_along(dataset["run_type"], cells, dataset) != "pretraining") if "run_type" in dataset else held
+    derived = (
+        has_run & (_along(dataset["run_type"], cells, dataset) != PRETRAINING) if "run_type" in dataset else has_run
+    )
     left_out = int((derived & ~belongs).sum())
     result = _gathered(dataset, plan, cells)
     if left_out:
@@ -128,7 +129,7 @@ def _check(dataset: xr.Dataset, names: Sequence[str]) -> None:
             "Start from dde.open_lineages(...), and select runs with a list."
         )
     known = [str(n) for n, c in dataset.coords.items() if "run" in c.dims and set(c.dims) <= {"lineage", "run"}]
-    known = [n for n in known if n not in ("run", "run_id")]
+    known = [n for n in known if n not in ("run", "run_id") and not sampling_of(n)]
     for name in names:
         if name not in known:
             raise UnknownNameError(
@@ -146,9 +147,22 @@ def _along(coordinate: xr.DataArray, cells: tuple[str, ...], dataset: xr.Dataset
     return spread(coordinate.variable, {d: dataset.sizes[d] for d in cells})
 
 
+def _values_of(dataset: xr.Dataset, name: str, cells: tuple[str, ...]) -> npt.NDArray[Any]:
+    """Return a hyperparameter of each run; the budget of a run on the whole mixture is infinite: it has no limit."""
+    values = _along(dataset[name], cells, dataset)
+    if name != "finetune_tokens" or "run_type" not in dataset.coords:
+        return values
+    is_derived = ~np.isin(text_values(_along(dataset["run_type"], cells, dataset)), ["", PRETRAINING])
+    has_limit = ~np.isnan(values)
+    if "max_train_samples" in dataset.coords:
+        has_limit |= ~np.isnan(_along(dataset["max_train_samples"], cells, dataset))
+    return np.where(is_derived & ~has_limit, np.inf, values)
+
+
 def _clustered(values: npt.NDArray[Any]) -> _Column:
     code = np.full(values.shape, -1, np.intp)
     if values.dtype.kind in "OTU":
+        values = text_values(values)
         distinct = sorted({str(v) for v in values.ravel()} - {""})
         for k, value in enumerate(distinct):
             code[values == value] = k
@@ -158,7 +172,9 @@ def _clustered(values: npt.NDArray[Any]) -> _Column:
     numbers = values.astype(np.float64)
     some = np.unique(numbers[~np.isnan(numbers)])
     # Learning rates that were computed differ in their last digits from those that were written.
-    starts = np.concatenate([[True], np.diff(some) > 1e-6 * np.abs(some[1:])]) if len(some) else np.empty(0, bool)
+    finite = some[np.isfinite(some)]
+    starts = np.concatenate([[True], np.diff(finite) > 1e-6 * np.abs(finite[1:])]) if len(finite) else np.empty(0, bool)
+    starts = np.concatenate([starts, np.ones(len(some) - len(finite), bool)])
     there = ~np.isnan(numbers)
     code[there] = (np.cumsum(starts) - 1)[np.searchsorted(some, numbers[there])]
     return _Column(some[starts].astype(values.dtype), code)
@@ -201,7 +217,7 @@ def _plan(
 
 
 def _rank(flat: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], bool]:
-    """Return the how-manieth of its cell each run is, in the order of the runs, and whether a cell has several."""
+    """Return the position of each run among the runs of its cell, from 0, and whether any cell holds several."""
     order = np.argsort(flat, kind="stable")
     ordered = flat[order]
     first = np.searchsorted(ordered, ordered)
@@ -222,7 +238,13 @@ def _warn_of_mixtures(
     same_cell = np.diff(flat[order]) == 0
     differing = []
     for name, coordinate in dataset.coords.items():
-        if name in IDENTITY or name in names or "run" not in coordinate.dims or not set(coordinate.dims) <= set(cells):
+        if (
+            is_identity(str(name))
+            or sampling_of(str(name))
+            or name in names
+            or "run" not in coordinate.dims
+            or not set(coordinate.dims) <= set(cells)
+        ):
             continue
         code = _clustered(_along(coordinate, cells, dataset)).code[at][order]
         if (same_cell & (np.diff(code) != 0)).any():
@@ -238,61 +260,32 @@ def _warn_of_mixtures(
 
 def _given(dataset: xr.Dataset, cells: tuple[str, ...]) -> list[str]:
     names = [str(n) for n, c in dataset.coords.items() if "run" in c.dims and set(c.dims) <= set(cells)]
-    return [n for n in names if n not in IDENTITY and (_clustered(_along(dataset[n], cells, dataset)).code >= 0).any()]
+    names = [n for n in names if not is_identity(n) and not sampling_of(n)]
+    return [n for n in names if (_clustered(_along(dataset[n], cells, dataset)).code >= 0).any()]
 
 
 def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Dataset:
     new_cells = (*cells[:-1], *plan.dims)
     there = plan.position >= 0
-    lineage = np.arange(plan.position.shape[0]).reshape(-1, *(1 for _ in plan.dims)) if len(cells) > 1 else None
-
-    def pick(variable: xr.Variable) -> xr.Variable:
-        """Return a variable with the cells of the sweep, missing where there is no run."""
-        others = [str(d) for d in variable.dims if d not in cells]
-        if not hasattr(variable._data, "dask"):
-            # Cells picked one by one from what is read when it is indexed would be sorted first, which takes longer.
-            variable = xr.Variable(variable.dims, variable.values, variable.attrs)
-        full: Any = variable.set_dims({d: dataset.sizes[d] for d in (*cells, *others)})  # type: ignore[no-untyped-call]
-        at = {"run": xr.Variable(new_cells, np.maximum(plan.position, 0))}
-        if lineage is not None:
-            at["lineage"] = xr.Variable(new_cells, np.broadcast_to(lineage, plan.position.shape))
-        picked: xr.Variable = full.transpose(*cells, *others).isel(at)
-        text = variable.dtype.kind in "OTU"
-        if not text and variable.dtype.kind != "f" and not there.all():
-            picked = picked.astype(np.float64)
-        picked = picked.where(xr.Variable(new_cells, there), "" if text else np.nan)  # type: ignore[no-untyped-call]
-        if variable.chunks is not None:
-            # Picking leaves chunks of any size, which Zarr has no room for.
-            kept = {d: max(sizes) for d, sizes in zip(variable.dims, variable.chunks, strict=True) if d != "run"}
-            picked = picked.chunk({d: kept.get(d, -1) for d in picked.dims})
-        picked.attrs = dict(variable.attrs)
-        return picked
-
-    run_ids = pick(dataset["run_id"].variable)
-    rule = axis_of(dataset)
-    variables: dict[str, xr.Variable] = {}
-    sources = {name: source_of(array, compare=False) for name, array in dataset.data_vars.items()}
-    cube = next((source[0] for source in sources.values() if source is not None), None)
-    for name, array in dataset.data_vars.items():
-        source = sources[name]
-        if "run" not in array.dims:
-            variables[str(name)] = array.variable
-        elif source is not None and rule is not None:
-            points = array[rule.name].values
-            variables[str(name)] = lazy_variable(*source, run_ids.values, points, dict(array.attrs), rule, new_cells)
-        else:
-            variables[str(name)] = pick(array.variable)
+    at = {"run": np.maximum(plan.position, 0)}
+    if len(cells) > 1:
+        lineage = np.arange(plan.position.shape[0]).reshape(-1, *(1 for _ in plan.dims))
+        at["lineage"] = np.broadcast_to(lineage, plan.position.shape)
+    variables = {
+        str(name): array.variable if "run" not in array.dims else pick_cells(array.variable, at, new_cells, there)
+        for name, array in dataset.data_vars.items()
+    }
     coords: dict[str, xr.Variable] = {**plan.labels}
     for name, coordinate in dataset.coords.items():
-        if name in plan.labels:
+        if name in plan.labels or (name == REPLICATE and "run" in coordinate.dims):
             continue
         if "run" not in coordinate.dims:
             coords[str(name)] = coordinate.variable
-        elif rule is not None and cube is not None and name == "cumulative_tokens":
-            coords[str(name)] = lazy_tokens(cube, run_ids.values, dataset[rule.name].values, rule, new_cells)
-        elif name != REPLICATE:
-            picked = pick(coordinate.variable)
-            coords[str(name)] = _without_lineage(picked) if "lineage" not in coordinate.dims else picked
+            continue
+        # What has no run is no sample.
+        blank = 0 if coordinate.dtype.kind == "i" and sampling_of(str(name)) else None
+        picked = pick_cells(coordinate.variable, at, new_cells, there, blank)
+        coords[str(name)] = _without_lineage(picked) if "lineage" not in coordinate.dims else picked
     return xr.Dataset(variables, coords, dict(dataset.attrs))
 
 
