@@ -1,215 +1,511 @@
-"""``ds.dde``: what dde adds to xarray's own operations; every method calls a plain function."""
+"""``ds.dde``: what dde adds to xarray's own operations; every method calls a plain function.
+
+A method has the documentation of its function, less the parameter that is the object itself. It is taken over when the
+method is first looked up: importing all functions takes longer than importing xarray.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
+    from dde.arrays.outcomes import At
     from dde.curves.alignment import Method
+    from dde.curves.grids import TokenGrid
+    from dde.curves.statistics import IntervalMethod
+    from dde.explore.page import Explorer
+    from dde.plots.backends import BackendName
+    from dde.plots.run_rows import Reduce
+
+    Grid = Literal["auto", "union"] | int | npt.ArrayLike | TokenGrid
+    Size = tuple[int, int]
 
 __all__ = ["DdeDataArrayAccessor", "DdeDatasetAccessor"]
 
+#: Function that each method calls, by module.
+_FUNCTIONS = {
+    "sel": "dde.arrays.select:select",
+    "align": "dde.arrays.regrid:align",
+    "derive": "dde.arrays.regrid:derive",
+    "sweep": "dde.arrays.sweep:sweep",
+    "mean_over": "dde.arrays.averages:mean_over",
+    "final": "dde.arrays.outcomes:final",
+    "base_curves": "dde.arrays.outcomes:base_curves",
+    "difference_to_base": "dde.arrays.outcomes:difference_to_base",
+    "support": "dde.arrays.provenance:support",
+    "observed": "dde.arrays.provenance:observed",
+    "sampled_as": "dde.arrays.samples:sampled_as",
+    "checkpoint_type": "dde.arrays.provenance:checkpoint_type",
+    "revision": "dde.arrays.provenance:revision",
+    "to_frame": "dde.arrays.long_table:to_frame",
+    "to_parquet": "dde.arrays.long_table:to_parquet",
+    "plot": "dde.plots.curves:plot_curves",
+    "plot_heatmap": "dde.plots.heatmap:plot_heatmap",
+    "plot_scaling": "dde.plots.scaling:plot_scaling",
+    "plot_tree": "dde.plots.tree:plot_tree",
+    "explore": "dde.explore.page:explore",
+}
 
-class DdeDatasetAccessor:
+_NO_PARAMETERS = re.compile(r" *Parameters\n *-+\n\s*(?=\n *\w+\n *-+\n|\Z)")
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, function = _FUNCTIONS[name].partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _documentation(function: Callable[..., Any], method: Callable[..., Any]) -> str:
+    """Return the docstring of a function, less the parameters that a method has not."""
+    text = function.__doc__ or ""
+    taken = inspect.signature(method).parameters
+    for name in inspect.signature(function).parameters:
+        if name not in taken:
+            # A parameter's own line and what is indented below it.
+            block = re.compile(rf"^( *){name}\b *(?::[^\n]*)?\n(?:\1 +[^\n]*\n)*", re.MULTILINE)
+            text = block.sub("", text, count=1)
+    return _NO_PARAMETERS.sub("", text)
+
+
+class _Documented:
+    """Methods that take over the documentation of the functions they call."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _FUNCTIONS:
+            method = getattr(type(self), name)
+            if not getattr(method, "is_documented", False):
+                method.__doc__ = _documentation(_function(name), method)
+                method.is_documented = True
+        return super().__getattribute__(name)
+
+
+class DdeDatasetAccessor(_Documented):
     """Operations on a Dataset of lineages."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
         self._obj = dataset
 
     def sel(self, **wanted: Any) -> xr.Dataset:
-        """Select over any coordinates at once; see :func:`dde.arrays.select.select`."""
-        from dde.arrays.select import select
+        """Return the part of the Dataset where every coordinate matches."""
+        selected: xr.Dataset = _function("sel")(self._obj, **wanted)
+        return selected
 
-        return select(self._obj, **wanted)
+    def align(
+        self,
+        grid: Grid = "auto",
+        interp: Method | None = None,
+        *,
+        axis: str | None = None,
+        max_gap: int | None = None,
+        bridge: bool | None = None,
+        max_points: int = 1024,
+    ) -> xr.Dataset:
+        """Return the Dataset on another grid or axis, or interpolated in another way."""
+        aligned: xr.Dataset = _function("align")(
+            self._obj, grid, interp, axis=axis, max_gap=max_gap, bridge=bridge, max_points=max_points
+        )
+        return aligned
 
-    def align(self, grid: object = "auto", interp: Method | None = None, **options: Any) -> xr.Dataset:
-        """Put it on another grid or axis, or interpolate in another way; see :func:`dde.arrays.regrid.align`."""
-        from dde.arrays.regrid import align
-
-        return align(self._obj, grid, interp, **options)
+    def derive(self, **functions: Callable[[xr.Dataset], xr.DataArray]) -> xr.Dataset:
+        """Return the Dataset with new metrics, computed from observations and then interpolated as all others."""
+        derived: xr.Dataset = _function("derive")(self._obj, **functions)
+        return derived
 
     def sweep(self, *names: str) -> xr.Dataset:
-        """Turn ``run`` into dimensions of hyperparameters; see :func:`dde.arrays.sweep.sweep`."""
-        from dde.arrays.sweep import sweep
-
-        return sweep(self._obj, *names)
+        """Return the Dataset with hyperparameters as dimensions in place of ``run``."""
+        swept: xr.Dataset = _function("sweep")(self._obj, *names)
+        return swept
 
     def mean_over(
-        self, over: str | Sequence[str], min_count: int | None = None, interval: float | None = 0.95
+        self,
+        over: str | Iterable[str],
+        min_count: int | None = None,
+        interval: float | None = 0.95,
+        method: IntervalMethod = "auto",
     ) -> xr.Dataset:
-        """Return means over seeds or replicates, and their spread; see :func:`dde.arrays.averages.mean_over`."""
-        from dde.arrays.averages import mean_over
+        """Return means over seeds or replicates, with their count, spread and uncertainty."""
+        means: xr.Dataset = _function("mean_over")(self._obj, over, min_count, interval, method)
+        return means
 
-        return mean_over(self._obj, over, min_count, interval)
-
-    def final(self, metric: str | None = None) -> xr.DataArray:
-        """Return what each run ends at; see :func:`dde.arrays.outcomes.final`."""
-        from dde.arrays.outcomes import final
-
-        return final(self._obj, metric)
+    def final(self, metric: str | None = None, at: At | float = "last") -> xr.DataArray:
+        """Return the last value of a metric that each run has itself, or its value at a common place."""
+        finals: xr.DataArray = _function("final")(self._obj, metric, at)
+        return finals
 
     def base_curves(self) -> xr.Dataset:
-        """Return the curves of the bases alone; see :func:`dde.arrays.outcomes.base_curves`."""
-        from dde.arrays.outcomes import base_curves
+        """Return the curves of the bases alone."""
+        bases: xr.Dataset = _function("base_curves")(self._obj)
+        return bases
 
-        return base_curves(self._obj)
-
-    def difference_to_base(self) -> xr.Dataset:
-        """Return what post-training changed; see :func:`dde.arrays.outcomes.difference_to_base`."""
-        from dde.arrays.outcomes import difference_to_base
-
-        return difference_to_base(self._obj)
+    def difference_to_base(self, max_distance: float | None = 0.05) -> xr.Dataset:
+        """Return every metric less its base's last observation before the run's chain left it."""
+        change: xr.Dataset = _function("difference_to_base")(self._obj, max_distance)
+        return change
 
     def support(self, metric: str) -> xr.DataArray:
-        """Return how each cell of a metric is known; see :func:`dde.arrays.provenance.support`."""
-        from dde.arrays.provenance import support
+        """Return how each cell of a metric is known."""
+        from dde.arrays.provenance import metric_named
 
-        return support(self._obj, metric)
+        codes: xr.DataArray = _function("support")(self._obj[metric_named(self._obj, metric)])
+        return codes
+
+    def observed(self) -> xr.Dataset:
+        """Return observations alone: NaN where the run was not sampled."""
+        seen: xr.Dataset = _function("observed")(self._obj)
+        return seen
+
+    def sampled_as(self, samplings: str | Sequence[str] | None = None, **by_name: str | Sequence[str]) -> xr.Dataset:
+        """Say which cells of variables are samples, where the attribute that says it was lost."""
+        named: xr.Dataset = _function("sampled_as")(self._obj, samplings, **by_name)
+        return named
 
     def checkpoint_type(self) -> xr.DataArray:
-        """Return what was training at each cell; see :func:`dde.arrays.provenance.checkpoint_type`."""
-        from dde.arrays.provenance import checkpoint_type
-
-        return checkpoint_type(self._obj)
+        """Return which kind of run was training at each cell."""
+        codes: xr.DataArray = _function("checkpoint_type")(self._obj)
+        return codes
 
     def revision(self) -> xr.Dataset:
-        """Return each cell's checkpoint on the Hub; see :func:`dde.arrays.provenance.revision`."""
-        from dde.arrays.provenance import revision
-
-        return revision(self._obj)
+        """Return the Hub model, revision and step of each cell that is a pretraining checkpoint."""
+        revisions: xr.Dataset = _function("revision")(self._obj)
+        return revisions
 
     def to_frame(self, dropna: bool = True) -> pd.DataFrame:
-        """Return a long table with the seed's columns; see :func:`dde.arrays.long_table.to_frame`."""
-        from dde.arrays.long_table import to_frame
-
-        return to_frame(self._obj, dropna)
+        """Return one row per lineage, run and token, with the seed's columns."""
+        frame: pd.DataFrame = _function("to_frame")(self._obj, dropna)
+        return frame
 
     def to_parquet(self, path: str | os.PathLike[str], dropna: bool = True) -> Path:
-        """Write that table as parquet; see :func:`dde.arrays.long_table.to_parquet`."""
-        from dde.arrays.long_table import to_parquet
+        """Write the long table as parquet, a lineage at a time."""
+        written: Path = _function("to_parquet")(self._obj, path, dropna)
+        return written
 
-        return to_parquet(self._obj, path, dropna)
+    def plot(
+        self,
+        y: str | Sequence[str] | None = None,
+        x: str | None = None,
+        *,
+        hue_by: str | None = "learning_rate",
+        style_by: str | None = "checkpoint_type",
+        facet_by: str | None = "lineage",
+        band: Literal["seed", "replicate"] | None = None,
+        min_count: int | None = None,
+        relative_to: Literal["base"] | None = None,
+        backend: BackendName = "bokeh",
+        log_x: bool = False,
+        log_y: bool = False,
+        zoom: bool | None = None,
+        mark_branches: bool = True,
+        columns: int | None = None,
+        frame_size: Size | None = None,
+    ) -> Any:
+        """Draw curves of lineages, pretraining and post-training joined."""
+        return _function("plot")(
+            self._obj, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
+            relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
+            mark_branches=mark_branches, columns=columns, frame_size=frame_size,
+        )  # fmt: skip
 
-    def plot(self, y: str | Sequence[str] | None = None, x: str | None = None, **options: Any) -> Any:
-        """Draw curves, pretraining and post-training joined; see :func:`dde.plots.curves.plot_curves`."""
-        from dde.plots.curves import plot_curves
+    def plot_heatmap(
+        self,
+        metric: str,
+        x: str | None = None,
+        y: str | None = None,
+        *,
+        facet_by: str | None = "lineage",
+        reduce: Reduce | None = None,
+        average_over: str | Sequence[str] = (),
+        backend: BackendName = "bokeh",
+        columns: int | None = None,
+        frame_size: Size | None = None,
+    ) -> Any:
+        """Draw a sweep as a heat map of what runs end at."""
+        return _function("plot_heatmap")(
+            self._obj, metric, x, y, facet_by=facet_by, reduce=reduce, average_over=average_over, backend=backend,
+            columns=columns, frame_size=frame_size,
+        )  # fmt: skip
 
-        return plot_curves(self._obj, y, x, **options)
+    def plot_scaling(
+        self,
+        metric: str,
+        x: Literal[
+            "cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params"
+        ] = "cumulative_compute",
+        *,
+        at: At | float = "schedule",
+        hue_by: str | None = "data",
+        style_by: str | None = "run_type",
+        facet_by: str | None = None,
+        band: Literal["seed"] | None = "seed",
+        reduce: Reduce | None = None,
+        log_x: bool = True,
+        log_y: bool = False,
+        backend: BackendName = "bokeh",
+        columns: int | None = None,
+        frame_size: Size | None = None,
+    ) -> Any:
+        """Draw what runs end at against what they cost."""
+        return _function("plot_scaling")(
+            self._obj, metric, x, at=at, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band,
+            reduce=reduce, log_x=log_x, log_y=log_y, backend=backend, columns=columns, frame_size=frame_size,
+        )  # fmt: skip
 
-    def plot_heatmap(self, metric: str, x: str | None = None, y: str | None = None, **options: Any) -> Any:
-        """Draw a sweep as a heat map of what runs end at; see :func:`dde.plots.heatmap.plot_heatmap`."""
-        from dde.plots.heatmap import plot_heatmap
+    def plot_tree(
+        self,
+        metric: str | None = None,
+        *,
+        reduce: Reduce | None = None,
+        backend: BackendName = "bokeh",
+        frame_size: Size | None = None,
+    ) -> Any:
+        """Draw the tree of each lineage's runs."""
+        return _function("plot_tree")(self._obj, metric, reduce=reduce, backend=backend, frame_size=frame_size)
 
-        return plot_heatmap(self._obj, metric, x, y, **options)
+    def explore(
+        self,
+        *,
+        params: str | Sequence[str] | None = None,
+        data: str | Sequence[str] | None = None,
+        seed: str | int | Sequence[str | int] | None = None,
+        lineage: str | Sequence[str] | None = None,
+        method: str | Sequence[str] | None = None,
+        learning_rate: float | Sequence[float] | None = None,
+        budget: str | Sequence[str] | None = None,
+        run: str | Sequence[str] | None = None,
+        metrics: str | Sequence[str] | None = None,
+        x: str = "cumulative_tokens",
+        log_x: bool = False,
+        grid: Literal["as opened", "auto", "observed", "linear", "log", "quantile"] = "as opened",
+        points: int = 200,
+        interp: Literal["as opened"] | Method = "as opened",
+        hue_by: str | None = "learning_rate",
+        style_by: str | None = "checkpoint_type",
+        facet_by: str | None = "lineage",
+        band: Literal["none", "seed", "replicate"] = "none",
+        zoom: bool = True,
+        log_y: bool = False,
+        relative_to: Literal["base"] | None = None,
+    ) -> Explorer:
+        """Return an application with widgets, picture and table."""
+        given = locals()
+        # What is not chosen here the application chooses.
+        defaults = DdeDatasetAccessor.explore.__kwdefaults__ or {}
+        chosen = {name: given[name] for name, default in defaults.items() if given[name] != default}
+        explorer: Explorer = _function("explore")(self._obj, **chosen)
+        return explorer
 
-    def plot_scaling(self, metric: str, x: Any = "cumulative_compute", **options: Any) -> Any:
-        """Draw what runs end at against what they cost; see :func:`dde.plots.scaling.plot_scaling`."""
-        from dde.plots.scaling import plot_scaling
 
-        return plot_scaling(self._obj, metric, x, **options)
-
-    def plot_tree(self, metric: str | None = None, **options: Any) -> Any:
-        """Draw the tree of each lineage's runs; see :func:`dde.plots.tree.plot_tree`."""
-        from dde.plots.tree import plot_tree
-
-        return plot_tree(self._obj, metric, **options)
-
-    def explore(self, **initial: Any) -> Any:
-        """Return an application with widgets, picture and table; see :func:`dde.explore.page.explore`."""
-        from dde.explore.page import explore
-
-        return explore(self._obj, **initial)
-
-
-class DdeDataArrayAccessor:
+class DdeDataArrayAccessor(_Documented):
     """Operations on one metric of a Dataset of lineages; each is that of a Dataset with this metric alone."""
 
     def __init__(self, array: xr.DataArray) -> None:
         self._obj = array
 
     @property
-    def _dataset(self) -> xr.Dataset:
-        return self._obj.to_dataset(name=self._obj.name or "value")
+    def _name(self) -> str:
+        return str(self._obj.name or "value")
+
+    @property
+    def _whole(self) -> DdeDatasetAccessor:
+        return DdeDatasetAccessor(self._obj.to_dataset(name=self._obj.name or "value"))
 
     def _array(self, dataset: xr.Dataset) -> xr.DataArray:
         array = dataset[self._obj.name or "value"]
         return array if self._obj.name else array.rename(None)
 
     def sel(self, **wanted: Any) -> xr.DataArray:
-        """Select over any coordinates at once; see :func:`dde.arrays.select.select`."""
-        from dde.arrays.select import select
+        """Return the part of the array where every coordinate matches."""
+        selected: xr.DataArray = _function("sel")(self._obj, **wanted)
+        return selected
 
-        return select(self._obj, **wanted)
+    def align(
+        self,
+        grid: Grid = "auto",
+        interp: Method | None = None,
+        *,
+        axis: str | None = None,
+        max_gap: int | None = None,
+        bridge: bool | None = None,
+        max_points: int = 1024,
+    ) -> xr.DataArray:
+        """Return the array on another grid or axis, or interpolated in another way."""
+        return self._array(
+            self._whole.align(grid, interp, axis=axis, max_gap=max_gap, bridge=bridge, max_points=max_points)
+        )
 
-    def align(self, grid: object = "auto", interp: Method | None = None, **options: Any) -> xr.DataArray:
-        """Put it on another grid or axis, or interpolate in another way; see :func:`dde.arrays.regrid.align`."""
-        return self._array(self._dataset.dde.align(grid, interp, **options))
+    def derive(self, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.DataArray:
+        """Return what a function makes of the observations, interpolated as the array itself."""
+        return self._array(self._whole.derive(**{self._name: lambda seen: function(seen[self._name])}))
 
     def sweep(self, *names: str) -> xr.DataArray:
-        """Turn ``run`` into dimensions of hyperparameters; see :func:`dde.arrays.sweep.sweep`."""
-        return self._array(self._dataset.dde.sweep(*names))
+        """Return the array with hyperparameters as dimensions in place of ``run``."""
+        return self._array(self._whole.sweep(*names))
 
     def mean_over(
-        self, over: str | Sequence[str], min_count: int | None = None, interval: float | None = 0.95
+        self,
+        over: str | Iterable[str],
+        min_count: int | None = None,
+        interval: float | None = 0.95,
+        method: IntervalMethod = "auto",
     ) -> xr.Dataset:
-        """Return means over seeds or replicates, and their spread; see :func:`dde.arrays.averages.mean_over`."""
-        from dde.arrays.averages import mean_over
+        """Return means over seeds or replicates, with their count, spread and uncertainty."""
+        return self._whole.mean_over(over, min_count, interval, method)
 
-        return mean_over(self._dataset, over, min_count, interval)
-
-    def final(self) -> xr.DataArray:
-        """Return what each run ends at; see :func:`dde.arrays.outcomes.final`."""
-        from dde.arrays.outcomes import final
-
-        return final(self._dataset, str(self._obj.name or "value"))
+    def final(self, at: At | float = "last") -> xr.DataArray:
+        """Return the last value that each run has itself, or its value at a common place."""
+        return self._array(self._whole.final(self._name, at).to_dataset(name=self._obj.name or "value"))
 
     def base_curves(self) -> xr.DataArray:
-        """Return the curves of the bases alone; see :func:`dde.arrays.outcomes.base_curves`."""
-        return self._array(self._dataset.dde.base_curves())
+        """Return the curves of the bases alone."""
+        return self._array(self._whole.base_curves())
 
-    def difference_to_base(self) -> xr.DataArray:
-        """Return what post-training changed; see :func:`dde.arrays.outcomes.difference_to_base`."""
-        return self._array(self._dataset.dde.difference_to_base())
+    def difference_to_base(self, max_distance: float | None = 0.05) -> xr.DataArray:
+        """Return the metric less its base's last observation before the run's chain left it."""
+        return self._array(self._whole.difference_to_base(max_distance))
 
     def support(self) -> xr.DataArray:
-        """Return how each cell is known; see :func:`dde.arrays.provenance.support`."""
-        from dde.arrays.provenance import support
+        """Return how each cell is known."""
+        codes: xr.DataArray = _function("support")(self._obj)
+        return codes
 
-        return support(self._obj)
+    def observed(self) -> xr.DataArray:
+        """Return observations alone: NaN where the run was not sampled."""
+        seen: xr.DataArray = _function("observed")(self._obj)
+        return seen
+
+    def sampled_as(self, samplings: str | Sequence[str]) -> xr.DataArray:
+        """Say which cells are samples, where the attribute that says it was lost."""
+        named: xr.DataArray = _function("sampled_as")(self._obj, samplings)
+        return named
 
     def checkpoint_type(self) -> xr.DataArray:
-        """Return what was training at each cell; see :func:`dde.arrays.provenance.checkpoint_type`."""
-        from dde.arrays.provenance import checkpoint_type
-
-        return checkpoint_type(self._obj)
+        """Return which kind of run was training at each cell."""
+        codes: xr.DataArray = _function("checkpoint_type")(self._obj)
+        return codes
 
     def revision(self) -> xr.Dataset:
-        """Return each cell's checkpoint on the Hub; see :func:`dde.arrays.provenance.revision`."""
-        from dde.arrays.provenance import revision
-
-        return revision(self._obj)
+        """Return the Hub model, revision and step of each cell that is a pretraining checkpoint."""
+        revisions: xr.Dataset = _function("revision")(self._obj)
+        return revisions
 
     def to_frame(self, dropna: bool = True) -> pd.DataFrame:
-        """Return a long table with the seed's columns; see :func:`dde.arrays.long_table.to_frame`."""
-        from dde.arrays.long_table import to_frame
-
-        return to_frame(self._dataset, dropna)
+        """Return one row per lineage, run and token, with the seed's columns."""
+        return self._whole.to_frame(dropna)
 
     def to_parquet(self, path: str | os.PathLike[str], dropna: bool = True) -> Path:
-        """Write that table as parquet; see :func:`dde.arrays.long_table.to_parquet`."""
-        from dde.arrays.long_table import to_parquet
+        """Write the long table as parquet, a lineage at a time."""
+        return self._whole.to_parquet(path, dropna)
 
-        return to_parquet(self._dataset, path, dropna)
+    def plot(
+        self,
+        x: str | None = None,
+        *,
+        hue_by: str | None = "learning_rate",
+        style_by: str | None = "checkpoint_type",
+        facet_by: str | None = "lineage",
+        band: Literal["seed", "replicate"] | None = None,
+        min_count: int | None = None,
+        relative_to: Literal["base"] | None = None,
+        backend: BackendName = "bokeh",
+        log_x: bool = False,
+        log_y: bool = False,
+        zoom: bool | None = None,
+        mark_branches: bool = True,
+        columns: int | None = None,
+        frame_size: Size | None = None,
+    ) -> Any:
+        """Draw curves of lineages, pretraining and post-training joined."""
+        return self._whole.plot(
+            None, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
+            relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
+            mark_branches=mark_branches, columns=columns, frame_size=frame_size,
+        )  # fmt: skip
 
-    def plot(self, x: str = "cumulative_tokens", **options: Any) -> Any:
-        """Draw curves, pretraining and post-training joined; see :func:`dde.plots.curves.plot_curves`."""
-        from dde.plots.curves import plot_curves
+    def plot_heatmap(
+        self,
+        x: str | None = None,
+        y: str | None = None,
+        *,
+        facet_by: str | None = "lineage",
+        reduce: Reduce | None = None,
+        average_over: str | Sequence[str] = (),
+        backend: BackendName = "bokeh",
+        columns: int | None = None,
+        frame_size: Size | None = None,
+    ) -> Any:
+        """Draw a sweep as a heat map of what runs end at."""
+        return self._whole.plot_heatmap(
+            self._name, x, y, facet_by=facet_by, reduce=reduce, average_over=average_over, backend=backend,
+            columns=columns, frame_size=frame_size,
+        )  # fmt: skip
 
-        return plot_curves(self._dataset, None, x, **options)
+    def plot_scaling(
+        self,
+        x: Literal[
+            "cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params"
+        ] = "cumulative_compute",
+        *,
+        at: At | float = "schedule",
+        hue_by: str | None = "data",
+        style_by: str | None = "run_type",
+        facet_by: str | None = None,
+        band: Literal["seed"] | None = "seed",
+        reduce: Reduce | None = None,
+        log_x: bool = True,
+        log_y: bool = False,
+        backend: BackendName = "bokeh",
+        columns: int | None = None,
+        frame_size: Size | None = None,
+    ) -> Any:
+        """Draw what runs end at against what they cost."""
+        return self._whole.plot_scaling(
+            self._name, x, at=at, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, reduce=reduce,
+            log_x=log_x, log_y=log_y, backend=backend, columns=columns, frame_size=frame_size,
+        )  # fmt: skip
+
+    def plot_tree(
+        self, *, reduce: Reduce | None = None, backend: BackendName = "bokeh", frame_size: Size | None = None
+    ) -> Any:
+        """Draw the tree of each lineage's runs."""
+        return self._whole.plot_tree(self._name, reduce=reduce, backend=backend, frame_size=frame_size)
+
+    def explore(
+        self,
+        *,
+        params: str | Sequence[str] | None = None,
+        data: str | Sequence[str] | None = None,
+        seed: str | int | Sequence[str | int] | None = None,
+        lineage: str | Sequence[str] | None = None,
+        method: str | Sequence[str] | None = None,
+        learning_rate: float | Sequence[float] | None = None,
+        budget: str | Sequence[str] | None = None,
+        run: str | Sequence[str] | None = None,
+        x: str = "cumulative_tokens",
+        log_x: bool = False,
+        grid: Literal["as opened", "auto", "observed", "linear", "log", "quantile"] = "as opened",
+        points: int = 200,
+        interp: Literal["as opened"] | Method = "as opened",
+        hue_by: str | None = "learning_rate",
+        style_by: str | None = "checkpoint_type",
+        facet_by: str | None = "lineage",
+        band: Literal["none", "seed", "replicate"] = "none",
+        zoom: bool = True,
+        log_y: bool = False,
+        relative_to: Literal["base"] | None = None,
+    ) -> Explorer:
+        """Return an application with widgets, picture and table."""
+        given = locals()
+        defaults = DdeDataArrayAccessor.explore.__kwdefaults__ or {}
+        chosen = {name: given[name] for name, default in defaults.items() if given[name] != default}
+        explorer: Explorer = _function("explore")(self._whole._obj, metrics=self._name, **chosen)
+        return explorer

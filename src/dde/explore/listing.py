@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from dde.arrays.samples import metrics_alone
 from dde.plots.colours import label_of
 from dde.relations.treatments import PRETRAINING
 
@@ -144,7 +145,7 @@ def starting_metric(dataset: xr.Dataset, lineages: Collection[str]) -> str:
     ordered = sorted(names, key=lambda name: not dataset[name].attrs.get("task"))
     some = ""
     for name in [*ordered[: _TRIED - 1], *ordered[-1:]]:
-        part = dataset[[name]].dde.sel(lineage=list(lineages))
+        part = metrics_alone(dataset, [name]).dde.sel(lineage=list(lineages))
         own = _own_values(part, name)
         if np.isfinite(own).any():
             some = some or name

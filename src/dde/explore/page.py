@@ -221,7 +221,7 @@ def explore(dataset: xr.Dataset, *, opened: Opened | None = None, **initial: Any
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("tiny", metrics=["arc_easy", "train_loss"])
-    >>> page = explore(ds, metrics="arc_easy", params="150M")
+    >>> page = ds.dde.explore(metrics="arc_easy", params="150M")
     >>> page.choices.metrics
     ('arc_easy',)
     """

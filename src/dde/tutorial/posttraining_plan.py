@@ -98,7 +98,8 @@ def _treatment(plan: RunPlan | None) -> tuple[object, ...]:
     beta = "" if np.isnan(plan.beta) else plan.beta
     # NaN never equals itself, so text stands for what is unknown.
     size = str(plan.nominal_tokens) if plan.nominal_tokens > 0 else str(plan.sequences)
-    own = (plan.run_type, plan.learning_rate, size, str(plan.known_epochs), beta, plan.matched)
+    # A loss that is reduced in another way makes other steps: such runs are no repetitions.
+    own = (plan.run_type, plan.learning_rate, size, str(plan.known_epochs), beta, plan.matched, plan.reduce_loss)
     if plan.base is None:
         return (plan.run_id, *own)
     return (plan.base.label, plan.branch_step, *own, plan.absent_parent, *_treatment(plan.parent))
