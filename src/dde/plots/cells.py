@@ -10,19 +10,21 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.averages import AVERAGED_OVER
 from dde.arrays.combine import with_object_text
 from dde.arrays.layout import axis_of, spread
 from dde.arrays.provenance import CHECKPOINT_TYPES, checkpoint_type, support
-from dde.curves.alignment import INTERPOLATED, OBSERVED
+from dde.arrays.samples import has_samplings
 from dde.curves.axes import AXES
-from dde.errors import SelectionError, SourceError
+from dde.errors import SelectionError, warn_caller
 from dde.relations.treatments import PRETRAINING
+from dde.schema import MEMBERS
 
 __all__ = ["BASE", "INTERPOLATED", "OBSERVED", "OUTSIDE", "Cells", "kinds_of", "support_of"]
 
 Floats = npt.NDArray[np.float64]
 
+#: Support of a cell that has a value, as :func:`dde.arrays.provenance.support` gives it.
+OBSERVED, INTERPOLATED = 1, 2
 #: Codes of what was training.
 OUTSIDE, BASE = 0, CHECKPOINT_TYPES.index(PRETRAINING)
 
@@ -86,50 +88,70 @@ class Cells:
     def tokens(self) -> Floats:
         """Cumulative tokens of the cells; NaN where they aren't known."""
         if "cumulative_tokens" not in self.dataset.coords:
-            return np.full((self.lineages, self._runs, self.points), np.nan)
+            return np.full((self.lineages, self.runs, self.points), np.nan)
         return self.spread(self.dataset["cumulative_tokens"].astype(np.float64))
 
     @property
-    def _runs(self) -> int:
+    def runs(self) -> int:
+        """Number of runs of a lineage, cells without one among them."""
         return int(np.prod([n for d, n in self.sizes.items() if d != "lineage"]))
 
     def spread(self, array: xr.DataArray) -> npt.NDArray[Any]:
         """Return values as (lineage, run, point)."""
         wide = spread(array.variable, {**self.sizes, self.axis: self.points})
-        return wide.reshape(self.lineages, self._runs, self.points)
+        return wide.reshape(self.lineages, self.runs, self.points)
 
     def spread_runs(self, array: xr.DataArray) -> npt.NDArray[Any]:
         """Return values as (lineage, run)."""
-        return spread(array.variable, self.sizes).reshape(self.lineages, self._runs)
+        return spread(array.variable, self.sizes).reshape(self.lineages, self.runs)
 
 
 def support_of(cells: Cells, metric: str) -> npt.NDArray[np.int8]:
-    """Return how each cell is known: of a mean, observed where all that it is of were observed."""
+    """Return how each cell is known: of a mean, observed where all that it is of were observed.
+
+    Raises
+    ------
+    SourceError, SelectionError
+        As of :func:`dde.arrays.provenance.support`.
+
+    Warns
+    -----
+    DdeWarning
+        When a variable names no sampling, so that which of its cells were observed is unknown.
+    """
     dataset = cells.dataset
-    if {f"{metric}_observed", f"{metric}_count"} <= set(dataset.data_vars) and AVERAGED_OVER in dataset.attrs:
-        seen, count = cells.spread(dataset[f"{metric}_observed"]), cells.spread(dataset[f"{metric}_count"])
-        return np.where((seen == count) & (count > 0), OBSERVED, INTERPOLATED).astype(np.int8)
-    try:
-        return cells.spread(support(dataset, metric))
-    except SourceError:
-        # Saved and opened again, so which cells were observed is not known any more; one without neighbours was.
+    if MEMBERS not in dataset.coords and has_samplings(dataset[metric]):
+        return cells.spread(support(dataset[metric]))
+    if MEMBERS not in dataset.coords:
+        warn_caller(
+            f"{metric!r} has no attribute that names its sampling, so which of its cells were observed is unknown: "
+            "points are drawn where a cell has no neighbour to draw a line to, and nowhere else. If its cells still "
+            "are what one sampling saw, say so: ds.dde.sampled_as('evaluations')."
+        )
         some = np.isfinite(cells.spread(dataset[metric]))
         beside = np.zeros_like(some)
         beside[..., 1:] |= some[..., :-1]
         beside[..., :-1] |= some[..., 1:]
         return np.where(some & ~beside, OBSERVED, INTERPOLATED).astype(np.int8)
+    if not {f"{metric}_observed", f"{metric}_count"} <= set(dataset.data_vars):
+        # A mean alone does not say how many of its members were observed: none of its cells is drawn as a point.
+        return np.full((cells.lineages, cells.runs, cells.points), INTERPOLATED, np.int8)
+    seen, count = cells.spread(dataset[f"{metric}_observed"]), cells.spread(dataset[f"{metric}_count"])
+    return np.where((seen == count) & (count > 0), OBSERVED, INTERPOLATED).astype(np.int8)
 
 
 def kinds_of(cells: Cells) -> npt.NDArray[np.int8]:
     """Return codes into CHECKPOINT_TYPES."""
     dataset = cells.dataset
-    try:
-        return cells.spread(checkpoint_type(dataset))
-    except SourceError:
-        codes = {name: code for code, name in enumerate(CHECKPOINT_TYPES)}
-        own = np.vectorize(lambda t: codes.get(str(t), len(codes) - 1), otypes=[np.int8])(
-            cells.spread_runs(dataset["run_type"])
-        )[..., None]
+    codes: npt.NDArray[np.int8] = cells.spread(checkpoint_type(dataset)).copy()
+    if MEMBERS in dataset.coords and "run_type" in dataset.coords:
+        # A mean of runs of different chains has none; what its runs are themselves, it says where they agree.
+        unknown = (cells.spread_runs(dataset["chain"]) == "") & (cells.spread_runs(dataset["run_id"]) != "")
+        names = {name: code for code, name in enumerate(CHECKPOINT_TYPES)}
+        other = len(CHECKPOINT_TYPES) - 1
+        own = np.vectorize(lambda t: names.get(str(t), other), otypes=[np.int8])(cells.spread_runs(dataset["run_type"]))
         branch = cells.spread_runs(dataset["branch_tokens"]).astype(np.float64)[..., None]
         after = np.isfinite(branch) if cells.is_own_axis else cells.tokens > branch
-        return np.where(np.broadcast_to(after, cells.tokens.shape), own, BASE).astype(np.int8)
+        found = np.where(np.broadcast_to(after, codes.shape), own[..., None], BASE).astype(np.int8)
+        codes[unknown] = found[unknown]
+    return codes

@@ -166,6 +166,9 @@ def label_of(value: object, names: Mapping[Any, str] | None = None) -> str:
         return names[value]
     if is_number(value):
         number = float(str(value))
+        if number == float("inf"):
+            # The budget of a run on the whole mixture, as labels of runs have it.
+            return "full"
         if 0 < abs(number) < 1e-2:
             digits, _, power = f"{number:.2e}".partition("e")
             return f"{float(digits):g}e{int(power)}"

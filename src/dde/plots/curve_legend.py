@@ -11,7 +11,8 @@ from dde.plots.backends import Backend
 from dde.plots.colours import INK, is_given, is_number, is_ordered, label_of
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import Panel
-from dde.plots.segments import MEMBERS, Segment
+from dde.plots.segments import Segment
+from dde.schema import MEMBERS
 
 __all__ = ["curve_legend"]
 

@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from dde.arrays.averages import AVERAGED_OVER, mean_over
+from dde.arrays.averages import mean_over
 from dde.arrays.layout import axis_of
-from dde.arrays.loss_reductions import warn_of_reductions
+from dde.arrays.loss_reductions import is_train_loss, warn_of_reductions
 from dde.arrays.outcomes import difference_to_base
 from dde.arrays.provenance import metric_named
+from dde.arrays.regrid import align
+from dde.arrays.samples import metrics_alone
 from dde.curves.axes import AXES
 from dde.errors import SelectionError, UnknownNameError
 from dde.plots.axes import axis_label
@@ -23,7 +25,8 @@ from dde.plots.curve_legend import curve_legend
 from dde.plots.curve_panels import Scale, columns_for_facets, labelled_below, metric_panels, titled
 from dde.plots.panels import Look, Panel, value_of
 from dde.plots.places import arrange, places_of
-from dde.plots.segments import MEMBERS, Segment, find_segments
+from dde.plots.segments import Segment, find_segments
+from dde.schema import AVERAGED_OVER, MEMBERS
 
 __all__ = ["curve_panels", "plot_curves"]
 
@@ -112,7 +115,7 @@ def plot_curves(
     SelectionError
         When no cell has a value.
     SourceError
-        When a difference is asked for, and the stores behind the Dataset are not open in this process.
+        When a coordinate or the attribute that says which cells are samples is missing.
 
     Warns
     -----
@@ -123,9 +126,9 @@ def plot_curves(
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("tiny", params="150M", metrics=["arc_easy", "piqa"])
-    >>> picture = plot_curves(ds, "arc_easy", backend="matplotlib")
-    >>> gain = plot_curves(ds, "arc_easy", relative_to="base", x="post_tokens", facet_by="data")
-    >>> tasks = plot_curves(ds, ["arc_easy", "piqa"], zoom=False, facet_by=None, hue_by="data")
+    >>> picture = ds.dde.plot("arc_easy", backend="matplotlib")
+    >>> gain = ds.dde.plot("arc_easy", relative_to="base", x="post_tokens", facet_by="data")
+    >>> tasks = ds.dde.plot(["arc_easy", "piqa"], zoom=False, facet_by=None, hue_by="data")
     """
     if relative_to not in (None, "base"):
         raise UnknownNameError(f"relative_to={relative_to!r} is nothing to draw differences to. Pass 'base', or None.")
@@ -176,7 +179,7 @@ def curve_panels(
     own = rule.name if rule else "cumulative_tokens"
     x = x or own
     _check_coordinates(dataset, x, own, {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by})
-    dataset = _prepared(dataset, metrics, band, min_count, relative_to)
+    dataset = _prepared(dataset, metrics, x, band, min_count, relative_to)
     segments = {m: find_segments(dataset, m, x, positive=log_x, positive_values=log_y) for m in metrics}
     if relative_to:
         segments = {m: [s for s in found if not s.is_base] for m, found in segments.items()}
@@ -191,8 +194,8 @@ def curve_panels(
             f"no cell of {', '.join(metrics)} has a value, so there is nothing to draw.{without} "
             "Select other runs or metrics; repository.coverage() says what each run has."
         )
-    if "train_loss" in segments:
-        warn_of_reductions(s.facts.get("reduce_loss", "") for s in segments["train_loss"] if not s.is_base)
+    for metric in filter(lambda m: is_train_loss(dataset[m]), metrics):
+        warn_of_reductions(s.facts.get("reduce_loss", "") for s in segments[metric] if not s.is_base)
     colours = colours_of(value_of(s, hue_by or "") for s in every)
     look = Look(
         hue_by=hue_by or "",
@@ -244,7 +247,12 @@ def _with_thinning(panel: Panel, width: int) -> str:
 
 
 def _prepared(
-    dataset: xr.Dataset, metrics: list[str], band: str | None, min_count: int | None, relative_to: str | None
+    dataset: xr.Dataset,
+    metrics: list[str],
+    x: str,
+    band: str | None,
+    min_count: int | None,
+    relative_to: str | None,
 ) -> xr.Dataset:
     """Return what is drawn: the metrics, their difference to the base, or their means."""
     if MEMBERS in dataset.coords:
@@ -270,10 +278,16 @@ def _prepared(
             f"min_count={min_count} counts the runs of a mean, and without band= no mean is drawn. "
             "Pass band='seed' or band='replicate' too, or leave min_count= out."
         )
-    dataset = dataset[metrics]
+    dataset = metrics_alone(dataset, metrics)
     if relative_to:
         dataset = difference_to_base(dataset)
-    return mean_over(dataset, band, min_count) if band is not None else dataset
+    if band is None:
+        return dataset
+    rule = axis_of(dataset)
+    if x in AXES and AXES[x].by == "run" and (rule is None or rule.name != x):
+        # A mean is of runs at the same place of the picture's axis, on which each run has its own tokens.
+        dataset = align(dataset, axis=x)
+    return mean_over(dataset, band, min_count)
 
 
 def _band_words(dataset: xr.Dataset, band: str | None) -> str:

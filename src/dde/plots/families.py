@@ -8,12 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
-from dde.arrays.provenance import cube_of
-from dde.errors import SourceError
+from dde.arrays.chain_texts import parse_chain
 from dde.plots.coordinates import lineage_title
-from dde.relations.registry import Registry
 from dde.relations.treatments import PRETRAINING
 
 __all__ = ["Member", "find_members"]
@@ -63,33 +60,28 @@ class Member:
         return self.parent is None
 
 
-def find_members(dataset: xr.Dataset, rows: pd.DataFrame) -> list[Member]:
+def find_members(rows: pd.DataFrame) -> list[Member]:
     """Return the runs of all families, each base followed by what derives from it, nearest branch first.
 
     Parameters
     ----------
-    dataset : xarray.Dataset
-        What the rows are of. Ancestors that it does not hold are looked up in its stores, where these are open.
     rows : DataFrame
-        As :func:`dde.plots.run_rows.run_rows` gives them.
+        As :func:`dde.plots.run_rows.run_rows` gives them, one lineage's or several'. Ancestors that are not among them
+        follow from the coordinate ``chain``: up to where the next run of the chain branches off.
     """
-    try:
-        registry = cube_of(dataset).registry
-    except SourceError:
-        registry = None
     members: list[Member] = []
     for lineage, family in rows.groupby("lineage", sort=False):
         nodes = {str(row["run_id"]): row for row in family.to_dict("records")}
-        members += _family(str(lineage), nodes, registry, len(members))
+        members += _family(str(lineage), nodes, len(members))
     return members
 
 
-def _family(lineage: str, nodes: dict[str, Any], registry: Registry | None, first: int) -> list[Member]:
+def _family(lineage: str, nodes: dict[str, Any], first: int) -> list[Member]:
     base_id = next((i for i, row in nodes.items() if row["run_type"] == PRETRAINING), "")
     listed = set(nodes)
     some = next(iter(nodes.values()))
     for run_id in list(nodes):
-        _add_ancestors(run_id, nodes, registry)
+        _add_ancestors(run_id, nodes)
     base = nodes.get(base_id, {})
     # A base goes on, listed or not, up to where the last of its runs branches off.
     direct = [
@@ -130,18 +122,20 @@ def _descend(
             row += 1
 
 
-def _add_ancestors(run_id: str, nodes: dict[str, Any], registry: Registry | None) -> None:
-    """Add what lies between a run and its base, where the stores still tell."""
-    if registry is None or run_id not in registry.placed:
-        return
-    label = str(nodes[run_id]["run"])
-    for ancestor in reversed(registry.chain(run_id)[1:-1]):
+def _add_ancestors(run_id: str, nodes: dict[str, Any]) -> None:
+    """Add what lies between a run and its base, and is not among the rows."""
+    row = nodes[run_id]
+    stages = parse_chain(str(row.get("chain", "")))
+    label, child, end = str(row["run"]), row, float(row["branch_tokens"])
+    for stage in reversed(stages[1:-1]):
         label = label.rpartition("+")[0]
-        if ancestor in nodes or ancestor not in registry.placed:
-            continue
-        chain, placed = registry.chain(ancestor), registry.placed[ancestor]
-        nodes[ancestor] = {
-            "run_id": ancestor, "run": label, "run_type": registry.derived[ancestor].run_type, "value": np.nan,
-            "lineage": nodes[run_id]["lineage"], "parent_run_id": chain[-2],
-            "branch_tokens": placed.branch_tokens, "end_tokens": placed.end_tokens,
+        # The id of a run's parent is known, those of its other ancestors are not.
+        ancestor = str(child["parent_run_id"]) or f"{label} of {row['lineage']}"
+        child["parent_run_id"] = ancestor
+        if ancestor in nodes:
+            return
+        child = nodes[ancestor] = {
+            "run_id": ancestor, "run": label, "run_type": stage.run_type, "value": np.nan,
+            "lineage": row["lineage"], "parent_run_id": "", "branch_tokens": float(stage.start), "end_tokens": end,
         }  # fmt: skip
+        end = float(stage.start)

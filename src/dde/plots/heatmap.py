@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dde.arrays.loss_reductions import warn_of_reductions
+from dde.arrays.loss_reductions import is_train_loss, warn_of_reductions
 from dde.arrays.outcomes import final
 from dde.arrays.provenance import metric_named
 from dde.errors import SelectionError
@@ -86,7 +86,7 @@ def plot_heatmap(
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("tiny", params="150M", method="supervised_ft", metrics=["arc_easy"])
-    >>> picture = plot_heatmap(ds.dde.sel(branch_point="", epochs=1), "arc_easy", backend="matplotlib")
+    >>> picture = ds.dde.sel(branch_point="", epochs=1).dde.plot_heatmap("arc_easy", backend="matplotlib")
     """
     name = metric_named(dataset, metric)
     x, y = _places(dataset, x, y)
@@ -103,7 +103,7 @@ def plot_heatmap(
             f"no run has a value of {name}, {x} and {y}, so there is nothing to draw. "
             "Choose other coordinates or a metric that the runs have."
         )
-    if name == "train_loss":
+    if reduce is not None and is_train_loss(dataset[name]):
         warn_of_reductions(placed.get("reduce_loss", ()))
     keys = [*([facet_by] if facet_by else []), y, x]
     _check_mixtures(placed, keys, x, y, over)

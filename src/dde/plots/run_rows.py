@@ -11,9 +11,9 @@ import xarray as xr
 
 from dde.arrays.combine import with_object_text
 from dde.arrays.layout import spread
-from dde.arrays.sweep import IDENTITY
 from dde.plots.colours import is_given
 from dde.relations.treatments import without_replicate
+from dde.schema import IDENTITY, sampling_of
 
 __all__ = ["Reduce", "differing", "run_rows", "varies"]
 
@@ -22,8 +22,8 @@ Reduce = Callable[[xr.Dataset, str], xr.DataArray]
 
 # Coordinates that say which run it is, not what was done; and those that follow from others.
 _IDENTITY = IDENTITY | {
-    "final_tokens", "final_compute", "n_params", "seed_name", "recipe_family", "posttraining_method", "lineage",
-    "value", "n_members",
+    "n_params", "seed_name", "recipe_family", "posttraining_method", "lineage",
+    "value",
 }  # fmt: skip
 
 
@@ -39,6 +39,8 @@ def run_rows(values: xr.DataArray) -> pd.DataFrame:
     sizes = {str(d): n for d, n in values.sizes.items()}
     columns: dict[str, Any] = {"value": np.asarray(values.values, np.float64).ravel()}
     for name, coordinate in values.coords.items():
+        if sampling_of(str(name)):
+            continue
         columns[str(name)] = spread(coordinate.variable, sizes).ravel()
     rows = pd.DataFrame(columns)
     return rows[rows["run_id"] != ""].reset_index(drop=True)
@@ -68,7 +70,7 @@ def differing(groups: Iterable[pd.DataFrame], over: Sequence[str] = ()) -> dict[
     for group in groups:
         if len(group) < 2 or not varies(zip(group["lineage"], map(without_replicate, group["run"]), strict=True)):
             continue
-        names = [n for n in group.columns if n not in _IDENTITY and varies(group[n])]
+        names = [n for n in group.columns if n not in _IDENTITY and not sampling_of(n) and varies(group[n])]
         if not names:
             names = ["run"] if varies(map(without_replicate, group["run"])) else []
         for name in names:

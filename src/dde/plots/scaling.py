@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dde.arrays.loss_reductions import warn_of_reductions
+from dde.arrays.loss_reductions import is_train_loss, warn_of_reductions
 from dde.arrays.outcomes import final
 from dde.arrays.provenance import metric_named
 from dde.curves.axes import AXES
@@ -126,8 +126,8 @@ def plot_scaling(
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("small", data=["Dolma1.7", "C4"], metrics=["arc_easy"])
     >>> bases = ds.dde.sel(run="pretraining")
-    >>> picture = plot_scaling(bases, "arc_easy", backend="matplotlib")
-    >>> early = plot_scaling(bases, "arc_easy", "n_params", at=2e8, backend="matplotlib")
+    >>> picture = bases.dde.plot_scaling("arc_easy", backend="matplotlib")
+    >>> early = bases.dde.plot_scaling("arc_easy", "n_params", at=2e8, backend="matplotlib")
     """
     name = metric_named(dataset, metric)
     known = run_coordinates(dataset)
@@ -144,7 +144,7 @@ def plot_scaling(
             f"no run has a value of {name}{f' {note}' if note else ''}, so there is nothing to draw. {last} other "
             "runs or another metric; repository.coverage() says what each run has."
         )
-    if name == "train_loss" and "reduce_loss" in rows:
+    if reduce is not None and is_train_loss(dataset[name]) and "reduce_loss" in rows:
         warn_of_reductions(rows["reduce_loss"])
     look = _look(rows, dataset, hue_by, style_by, backend)
     with drawing_with(backend) as drawing:

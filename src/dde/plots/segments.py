@@ -13,18 +13,18 @@ import xarray as xr
 
 from dde.arrays.axis_values import axis_values
 from dde.arrays.provenance import CHECKPOINT_TYPES
+from dde.arrays.samples import has_samplings, joins_at_branch, samplings_of
 from dde.curves.axes import AXES
 from dde.errors import warn_caller
 from dde.plots.cells import BASE, INTERPOLATED, OBSERVED, OUTSIDE, Cells, kinds_of, support_of
 from dde.relations.treatments import PRETRAINING
+from dde.schema import LINEAGE_COORDINATES, MEMBERS, sampling_of
 
-__all__ = ["INTERPOLATED", "MEMBERS", "OBSERVED", "OF_LINEAGE", "Segment", "find_segments"]
+__all__ = ["INTERPOLATED", "OBSERVED", "OF_LINEAGE", "Segment", "find_segments"]
 
-#: Coordinate that a Dataset of means has, and no other: how many runs each mean is of.
-MEMBERS = "n_members"
 
 #: Coordinates that a base has as well. Its row may be shown by a derived run, in whose others it has no part.
-OF_LINEAGE = frozenset({"lineage", "params", "data", "seed", "seed_name", "n_params", "recipe_family"})
+OF_LINEAGE = frozenset(LINEAGE_COORDINATES) | {"lineage"}
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -200,12 +200,17 @@ def find_segments(
     facts = {
         str(n): cells.spread_runs(c)
         for n, c in dataset.coords.items()
-        if set(map(str, c.dims)) <= set(cells.sizes) and n not in AXES
+        if set(map(str, c.dims)) <= set(cells.sizes) and n not in AXES and not sampling_of(str(n))
     }
     # Those that a user added, too.
     of_lineage = OF_LINEAGE.union(str(n) for n, c in dataset.coords.items() if c.dims == ("lineage",))
     # Losses of two training jobs are different quantities: nothing joins them, nor what is not known to be otherwise.
-    task = dataset[metric].attrs.get("task")
+    array = dataset[metric]
+    if has_samplings(array):
+        joins = joins_at_branch(samplings_of(array))
+        is_log = not joins
+    else:
+        joins, is_log = bool(array.attrs.get("task")), array.attrs.get("task") == ""
     found: list[Segment] = []
     counted = dict.fromkeys(lost, 0)
     for i in range(cells.lineages):
@@ -220,8 +225,8 @@ def find_segments(
             kinds=kinds[i],
             lost={what: where[i] for what, where in lost.items()},
             counted=counted,
-            joins=bool(task),
-            is_log=task == "",
+            joins=joins,
+            is_log=is_log,
             of_lineage=of_lineage,
             is_linear=x in AXES,
             is_own_axis=cells.is_own_axis,
@@ -272,7 +277,9 @@ class _Curves:
             return
         derived = [j for j in number.values() if np.isfinite(branches[j])]
         bases = [j for j in number.values() if j not in derived]
-        origins = {j: self._origin(j, number, parents, branches) for j in derived}
+        left = self.facts.get("origin_tokens", branches).astype(np.float64)
+        # Means of runs that left their bases at different tokens have no origin in common.
+        origins = {j: float(left[j] if np.isfinite(left[j]) else branches[j]) for j in derived}
         # Where the base was selected away, the run that left it last shows the most of it.
         shown = bases or [max(derived, key=origins.__getitem__)]
         for j in shown:
@@ -288,18 +295,6 @@ class _Curves:
                     drawn.add((parents[j], kind))
                     yield from self._stretch(j, kind, where & ~own, origins[j], origins[j])
                 yield from self._stretch(j, kind, where & own, branches[j], origins[j])
-
-    def _origin(self, j: int, number: Mapping[str, int], parents: list[str], branches: Floats) -> float:
-        """Return the tokens at which the chain of a run left its base."""
-        while parents[j] in number and np.isfinite(branches[number[parents[j]]]):
-            j = number[parents[j]]
-        before = self.tokens[j] <= branches[j]
-        hidden = before & (self.kinds[j] > BASE)
-        if not hidden.any():
-            return float(branches[j])
-        # An ancestor is not in the Dataset. Exact where the token axis holds its branch, as an automatic one does.
-        base = self.tokens[j][before & (self.kinds[j] == BASE)]
-        return float(base[-1]) if len(base) else 0.0
 
     def _stretch(self, j: int, kind: int, where: Mask, start: float, origin: float) -> Iterator[Segment]:
         where = where & np.isfinite(self.axis[j])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dde.arrays.loss_reductions import warn_of_reductions
+from dde.arrays.loss_reductions import is_train_loss, warn_of_reductions
 from dde.arrays.outcomes import final
 from dde.arrays.provenance import metric_named
 from dde.errors import SelectionError
@@ -74,7 +74,7 @@ def plot_tree(
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("tiny", params="4M", state="all", metrics=["arc_easy"])
-    >>> picture = plot_tree(ds, "arc_easy", backend="matplotlib")
+    >>> picture = ds.dde.plot_tree("arc_easy", backend="matplotlib")
     """
     if metric is None:
         values = xr.full_like(dataset["branch_tokens"], np.nan, dtype=np.float64)
@@ -84,9 +84,9 @@ def plot_tree(
         name = metric_named(dataset, metric)
         values, label = (reduce or final)(dataset, name), axis_label(dataset[name])
     rows = run_rows(values)
-    if metric is not None and name == "train_loss":
+    if metric is not None and reduce is not None and is_train_loss(dataset[name]):
         warn_of_reductions(rows.loc[rows["value"].notna()].get("reduce_loss", ()))
-    members = find_members(dataset, rows)
+    members = find_members(rows)
     if not members or len(members) > _MOST_ROWS:
         raise SelectionError(
             f"the Dataset has {len(members)} runs, {'more than can be looked at' if members else 'so no tree'}. "
