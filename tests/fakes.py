@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dde.names import Base, Metric, find_base_by_label, parse_metric
 from dde.sources.datadecide import Catalog
+from dde.sources.evaluation_tables import EVALUATED, PERPLEXITY
 from dde.sources.protocols import History, RunRecord
 
 
@@ -33,10 +34,13 @@ class FakeTables:
         bases = [find_base_by_label(label) for label in self.rows]
         assert all(bases)
         pairs = [(i, step) for i, label in enumerate(self.rows) for step in sorted(self.rows[label])]
+        kinds = {"evaluation": EVALUATED, "perplexity": PERPLEXITY, "log": 0}
+        labels = list(self.rows)
         return Catalog(
             tuple(b for b in bases if b),
             np.array([p[0] for p in pairs], np.int32),
             np.array([p[1] for p in pairs], np.int64),
+            np.array([sum({kinds[parse_metric(m).kind] for m in self.rows[labels[i]][s]}) for i, s in pairs], np.uint8),
         )
 
     def metrics(self) -> list[Metric]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dde.curves.alignment import OBSERVED, Chains, Interpolation, align, interpolate
+from dde.curves.alignment import Chains, Interpolation, align, interpolate
 from dde.curves.fast_alignment import plan_alignment
 from dde.curves.grids import TokenGrid, resolve_grid
 from dde.curves.observations import Observations
@@ -52,6 +52,16 @@ def as_arrays(runs: list[ReferenceRun], lacking: list[int]) -> tuple[Chains, Obs
     return chains, Observations(offsets, flat, flat, np.concatenate(y))
 
 
+def is_observed(chains: Chains, own: Observations, grid: np.ndarray) -> np.ndarray:
+    """Return which points of each run's curve are observations: its own behind its branch, else its parent's."""
+    seen = np.zeros((len(chains.run_ids), len(grid)), bool)
+    for run, (parent, branch) in enumerate(zip(chains.parent.tolist(), chains.branch.tolist(), strict=True)):
+        seen[run] = np.isin(grid, own.of(run)[0])
+        if parent >= 0:
+            seen[run] = np.where(grid <= branch, seen[parent], seen[run])
+    return seen
+
+
 def check_kernel(
     chains: Chains,
     own: Observations,
@@ -59,17 +69,15 @@ def check_kernel(
     how: Interpolation,
     joins: bool,
     made: np.ndarray,
-    codes: np.ndarray,
 ) -> None:
     """The kernel's numbers are NumPy's, for any choice of runs, wherever they go and as often as they are asked for."""
     n = len(chains.run_ids)
     for rows in (list(range(n)), [n - 1], [n - 1, 0, n - 1]):
         at = np.arange(len(rows))[::-1]
-        out, support = np.full((len(rows) + 1, len(grid)), 7.0), np.full((len(rows) + 1, len(grid)), 7, np.int8)
-        plan_alignment(chains, own, grid, how, joins).fill(own, rows, at, out, support)
+        out = np.full((len(rows) + 1, len(grid)), 7.0)
+        plan_alignment(chains, own, grid, how, joins).fill(own, rows, at, out)
         np.testing.assert_array_equal(out[at], made[rows])
-        np.testing.assert_array_equal(support[at], codes[rows])
-        seen = support[at] == OBSERVED
+        seen = is_observed(chains, own, grid)[rows]
         np.testing.assert_array_equal(np.signbit(out[at][seen]), np.signbit(made[rows][seen]))
         assert (out[len(rows)] == 7.0).all()
 
@@ -97,9 +105,8 @@ def test_curves_equal_the_plain_reference(
         sorted({*points, *lacking, *(t for r in runs for t in r.own), *(r.branch for r in runs if r.parent)}), np.int64
     )
     how = Interpolation(method, max_gap, bridge)  # type: ignore[arg-type]
-    made, codes = align(chains, own, grid, how, joins, support=True)
-    assert codes is not None
-    check_kernel(chains, own, grid, how, joins, made, codes)
+    made = align(chains, own, grid, how, joins)
+    check_kernel(chains, own, grid, how, joins, made)
     for i, run in enumerate(runs):
         expected = np.array([run.value(int(t), method, joins, bridge, max_gap) for t in grid])
         np.testing.assert_allclose(made[i], expected, rtol=1e-12, atol=1e-12)
@@ -108,22 +115,18 @@ def test_curves_equal_the_plain_reference(
             seen = run.observation(int(t))
             if seen is not None:
                 assert made[i, j] == seen
-            assert codes[i, j] == run.support(int(t), float(expected[j]))
         if run.parent is not None:
             shared = grid <= run.branch
             np.testing.assert_array_equal(made[i][shared], made[runs.index(run.parent)][shared])
 
 
-def both_ways(
-    runs: list[ReferenceRun], grid: list[int], how: Interpolation, joins: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return values and support by NumPy, after the kernel gave the same."""
+def both_ways(runs: list[ReferenceRun], grid: list[int], how: Interpolation, joins: bool = True) -> np.ndarray:
+    """Return values by NumPy, after the kernel gave the same."""
     chains, own = as_arrays(runs, [])
     points = np.array(grid, np.int64)
-    made, codes = align(chains, own, points, how, joins, support=True)
-    assert codes is not None
-    check_kernel(chains, own, points, how, joins, made, codes)
-    return made, codes
+    made = align(chains, own, points, how, joins)
+    check_kernel(chains, own, points, how, joins, made)
+    return made
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -134,11 +137,10 @@ def test_an_observation_at_the_branch_is_the_parents(method: str, bridge: bool, 
     child = ReferenceRun({100: 9.0, 200: 3.0}, base, 100)
     grid = [0, 99, 100, 101, 150, 200]
     how = Interpolation(method, None, bridge)  # type: ignore[arg-type]
-    made, codes = both_ways([base, child], grid, how, joins)
+    made = both_ways([base, child], grid, how, joins)
     # The child's own 9.0 shows neither at the branch nor in what is made of its neighbours.
     np.testing.assert_array_equal(made[1, :3], made[0, :3])
     assert made[1, 2] == 2.0
-    np.testing.assert_array_equal(codes[1, :3], codes[0, :3])
     assert made[1, -1] == 3.0
     if joins:
         assert 2.0 <= made[1, 3] <= made[1, 4] <= 3.0
@@ -150,9 +152,8 @@ def test_an_observation_at_the_branch_does_not_stand_in_for_a_missing_one_of_the
     base = ReferenceRun({0: 1.0, 90: 2.0})
     child = ReferenceRun({100: 9.0, 200: 3.0}, base, 100)
     for bridge, expected in ((False, np.nan), (True, 2.0 + 60 / 110)):
-        made, codes = both_ways([base, child], [100, 150, 200], Interpolation("linear", None, bridge))
+        made = both_ways([base, child], [100, 150, 200], Interpolation("linear", None, bridge))
         np.testing.assert_allclose(made[1], [np.nan, expected, 3.0])
-        assert codes[1].tolist() == [0, 2 if bridge else 0, 1]
 
 
 @pytest.mark.parametrize("method", [*METHODS, "pchip"])
@@ -162,12 +163,11 @@ def test_a_gap_of_exactly_the_longest_is_filled_and_one_token_more_is_not(method
     ends = np.cumsum([1, gap, gap + 1, gap])
     run = ReferenceRun({int(t): float(i) for i, t in enumerate(ends)})
     grid = list(range(1, int(ends[-1]) + 1))
-    made, codes = both_ways([run], grid, Interpolation(method, gap))  # type: ignore[arg-type]
+    made = both_ways([run], grid, Interpolation(method, gap))  # type: ignore[arg-type]
     inside = {t for t in grid if ends[1] < t < ends[2]}
     assert inside
-    for t, value, code in zip(grid, made[0], codes[0], strict=True):
+    for t, value in zip(grid, made[0], strict=True):
         assert np.isnan(value) == (t in inside), t
-        assert code == (0 if t in inside else 1 if t in ends else 2)
     filled = interpolate(ends, np.arange(4.0), np.array(grid), method, gap + 1)  # type: ignore[arg-type]
     assert not np.isnan(filled).any()
 
@@ -177,7 +177,7 @@ def test_the_longest_gap_counts_from_the_parents_observation(bridge: bool) -> No
     base = ReferenceRun({0: 1.0, 100: 2.0})
     child = ReferenceRun({150: 3.0}, base, 120 if bridge else 100)
     for max_gap, is_filled in ((50, True), (49, False)):
-        made, _ = both_ways([base, child], [149, 150], Interpolation("linear", max_gap, bridge))
+        made = both_ways([base, child], [149, 150], Interpolation("linear", max_gap, bridge))
         assert np.isnan(made[1, 0]) != is_filled
         assert made[1, 1] == 3.0
 
@@ -210,17 +210,19 @@ def test_infinite_observations_stay_and_spoil_only_their_stretches() -> None:
         assert made[20] == 3.0
         assert np.isfinite(made[20:]).all()
         chains, own = as_arrays([ReferenceRun({0: 1.0, 10: np.inf, 20: 3.0, 30: 4.0})], [])
-        check_kernel(chains, own, np.arange(31), Interpolation(method), False, *support_of(chains, own, method))
-
-
-def support_of(chains: Chains, own: Observations, method: str) -> tuple[np.ndarray, np.ndarray]:
-    made, codes = align(chains, own, np.arange(31), Interpolation(method), False, support=True)  # type: ignore[arg-type]
-    assert codes is not None
-    return made, codes
+        how = Interpolation(method)  # type: ignore[arg-type]
+        check_kernel(chains, own, np.arange(31), how, False, align(chains, own, np.arange(31), how, False))
 
 
 def test_kernels_are_compiled_where_the_tests_run() -> None:
     assert library() is not None, "run `python -m pip install -e .` again: the kernels were not compiled"
+
+
+def test_the_longest_gap_is_whole_tokens() -> None:
+    assert Interpolation(max_gap=1e9).max_gap == 10**9  # type: ignore[arg-type]
+    for wrong in (1.5, np.nan, np.inf, -1, "1"):
+        with pytest.raises(UnknownNameError, match="no whole number of tokens"):
+            Interpolation(max_gap=wrong)  # type: ignore[arg-type]
 
 
 def test_unknown_method_names_the_known_ones() -> None:

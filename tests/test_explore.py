@@ -334,7 +334,7 @@ def test_the_accessor_takes_what_to_start_with(dataset: xr.Dataset) -> None:
     assert explorer.choices.facet_by is None
     assert set(dataset.params.sel(lineage=list(explorer.choices.lineages)).values) == {"150M"}
     assert SFT in explorer.choices.runs
-    with pytest.raises(UnknownNameError, match="Did you mean metrics"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'metric'"):
         dataset.dde.explore(metric="train_loss")
     with pytest.raises(UnknownNameError, match="hue_by='learning_rat'"):
         dataset.dde.explore(hue_by="learning_rat")

@@ -69,8 +69,11 @@ def test_an_absent_perplexity_table_is_named_counted_and_warned_of(raw: Suite, t
         left_out = ds.attrs["pretraining_left_out"]
         assert "perplexity table (DataDecide-ppl-results/data/train-*.parquet): missing" in left_out
         assert f"default metrics that no pretraining table holds: {len(PERPLEXITY_SETS)} (" in left_out
+        # No store of runs was opened, so the training loss has no source either.
+        assert ds.attrs["metrics_left_out"].startswith("metrics that no source holds, all NaN: 12 (train_loss, ")
         for name in PERPLEXITIES:
             assert name in left_out
+            assert name in ds.attrs["metrics_left_out"]
             assert ds[name].isnull().all()
         assert ds["arc_easy"].notnull().any()
         [message] = said

@@ -12,7 +12,6 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 
-from dde.arrays import cube
 from dde.arrays.axis_values import axis_values
 from dde.arrays.outcomes import base_curves, difference_to_base, final
 from dde.curves.axes import AXES
@@ -33,8 +32,22 @@ def opened(**options: Any) -> xr.Dataset:
 @given(stores())
 def test_finals_and_gains_equal_the_reference(made: tuple[FakeTables, FakeStore, dict[str, ReferenceRun]]) -> None:
     tables, store, truth = made
-    ds = RunRepository(tables, store).to_dataset(metrics=["piqa"], grid=3)  # type: ignore[arg-type]
+    coarse = RunRepository(tables, store).to_dataset(metrics=["piqa"], grid=3)  # type: ignore[arg-type]
+    ds = RunRepository(tables, store).to_dataset(metrics=["piqa"])  # type: ignore[arg-type]
     ends, loaded = final(ds, "piqa"), final(ds.dde.align("auto").load(), "piqa")
+    lacks = [r for r, steps in tables.rows.items() if "piqa" not in steps[max(steps)] and len(steps) > 3]
+    found, refused = None, ""
+    try:
+        found = final(coarse, "piqa")
+    except SelectionError as error:
+        refused = str(error)
+    if found is None:
+        # Where the last sample lacks the metric, the one before it is no point of the coarse grid.
+        assert "is unknown for" in refused
+        assert lacks
+    else:
+        np.testing.assert_array_equal(found, ends)
+        np.testing.assert_array_equal(found.final_tokens, ends.final_tokens)
     for at in np.ndindex(ds.run_id.shape):
         run_id = str(ds.run_id.values[at])
         own = {} if not run_id else {t: v for t, v in truth[run_id].own.items() if t > truth[run_id].branch}
@@ -51,13 +64,25 @@ def test_finals_and_gains_equal_the_reference(made: tuple[FakeTables, FakeStore,
 
 def test_gains_are_over_the_base_s_last_observation() -> None:
     ds = opened(metrics=["piqa"])
-    change = difference_to_base(ds)
+    with pytest.warns(DdeWarning, match=r"1 runs \(b\) left a base that was observed last more than 5% of its tokens"):
+        far = difference_to_base(ds)
+    assert far.piqa.attrs["left_out"].startswith("1 runs (b)")
+    c4 = {"lineage": "c4-4M-default", "run": A["run"]}
+    assert np.isnan(final(far, "piqa").sel(**c4))
+    change = difference_to_base(ds, max_distance=None)
+    np.testing.assert_array_equal(far.piqa.sel(**A), change.piqa.sel(**A))
     np.testing.assert_allclose(final(change, "piqa").sel(**A), 0.7 - 0.6)
     dpo = final(change, "piqa").sel(lineage=A["lineage"], run="sft_lr=1e-05_fullx1+dpo_lr=1e-05_fullx1_beta=5")
     np.testing.assert_allclose(dpo, 0.75 - 0.6)  # over the base, not over the run it starts from
     # C4 was evaluated last 725 steps before it was finetuned.
     np.testing.assert_allclose(final(change, "piqa").sel(lineage="c4-4M-default", run=A["run"]), 0.65 - 0.55)
-    assert change.piqa.attrs["base_tokens_before_branch"] == 725 * 65_536
+    assert float(change.base_distance.sel(**c4)) == 725 * 65_536
+    assert float(change.base_distance.sel(**A)) == 0
+    assert change.base_distance.sel(run="pretraining").isnull().all()
+    # A quarter of its tokens at the branch is far enough away, a hundredth is not.
+    assert float(difference_to_base(ds, max_distance=0.25).piqa.sel(**c4).max()) > 0
+    with pytest.warns(DdeWarning, match="max_distance="):
+        difference_to_base(ds, max_distance=0.01)
     base = change.piqa.sel(run="pretraining")
     np.testing.assert_array_equal(base.notnull(), ds.piqa.sel(run="pretraining").notnull())
     assert float(abs(base).max()) == 0
@@ -66,17 +91,22 @@ def test_gains_are_over_the_base_s_last_observation() -> None:
         assert difference_to_base(opened(metrics=["train_loss"])).train_loss.isnull().all()
 
 
-def test_gains_are_of_what_was_observed() -> None:
+def test_gains_are_of_the_cells_as_they_are() -> None:
     ds = opened(metrics=["piqa"])
-    gain = final(difference_to_base(ds), "piqa")
-    with pytest.raises(SelectionError, match="Take the difference first"):
-        difference_to_base(100 * ds)
-    half = difference_to_base(ds.astype(np.float32))
-    np.testing.assert_allclose(final(half, "piqa"), gain, atol=1e-6)
-    some = difference_to_base(ds.where(ds.learning_rate > 0))
-    np.testing.assert_array_equal(final(some, "piqa")[:, 1:], gain[:, 1:])
+
+    def gains(dataset: xr.Dataset, name: str = "piqa") -> xr.DataArray:
+        return final(difference_to_base(dataset, max_distance=None), name)
+
+    gain = gains(ds)
+    np.testing.assert_allclose(gains(100 * ds), 100 * gain)
+    np.testing.assert_allclose(gains(ds.astype(np.float32)), gain, atol=1e-6)
+    np.testing.assert_array_equal(gains(ds.where(ds.learning_rate > 0))[:, 1:], gain[:, 1:])
     more = ds.assign(twice=2 * ds.piqa, base=ds.piqa.sel(run="pretraining", drop=True))
-    xr.testing.assert_identical(difference_to_base(more)[["twice", "base"]].load(), more[["twice", "base"]].load())
+    np.testing.assert_allclose(gains(more, "twice"), 2 * gain)
+    # What does not lie along runs has no base.
+    xr.testing.assert_identical(difference_to_base(more, max_distance=None).base.load(), more.base.load())
+    with pytest.raises(SourceError, match=r"no attribute ancillary_variables.*sampled_as"):
+        difference_to_base(ds[[]].assign(lost=ds.piqa.drop_attrs()))
 
 
 def test_bases_are_at_hand_whatever_was_selected() -> None:
@@ -84,21 +114,20 @@ def test_bases_are_at_hand_whatever_was_selected() -> None:
     alone = ds.dde.sel(run_type=["supervised_ft"])
     bases = base_curves(alone)
     np.testing.assert_array_equal(bases.piqa.values, ds.piqa.sel(run="pretraining", lineage=alone.lineage).values)
-    assert bases.piqa.dde.support().isin([0, 1, 2]).all()
+    expected = ds.piqa.dde.support().sel(run="pretraining", lineage=alone.lineage)
+    np.testing.assert_array_equal(bases.piqa.dde.support().values, expected.values)
     there = base_curves(alone.dde.align(axis="tokens_per_parameter"))
     assert there.piqa.dims == ("lineage", "tokens_per_parameter")
 
 
-def test_a_reopened_dataset_has_finals_of_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reopened_dataset_answers_the_same(tmp_path: Path) -> None:
     ds = opened(metrics=["piqa"])
     expected = final(ds, "piqa")
     ds.to_zarr(tmp_path / "ds.zarr", consolidated=False)
     again = xr.open_zarr(tmp_path / "ds.zarr", consolidated=False)
-    monkeypatch.setattr(cube, "_ALIVE", {})
     np.testing.assert_array_equal(final(again, "piqa").values, expected.values)
     np.testing.assert_array_equal(final(again, "piqa").final_tokens.values, expected.final_tokens.values)
-    with pytest.raises(SourceError, match="not open in this process"):
-        difference_to_base(again)
+    xr.testing.assert_equal(difference_to_base(again, None).compute(), difference_to_base(ds, None).compute())
     np.testing.assert_array_equal(base_curves(again).piqa, ds.piqa.sel(run="pretraining"))
 
 
@@ -131,7 +160,8 @@ def test_one_metric_has_the_same_operations(tmp_path: Path) -> None:
     xr.testing.assert_equal(array.dde.mean_over("seed").piqa_count, ds.dde.mean_over("seed").piqa_count)
     xr.testing.assert_equal(array.dde.final(), ds.dde.final("piqa"))
     xr.testing.assert_equal(array.dde.base_curves(), ds.dde.base_curves().piqa)
-    xr.testing.assert_equal(array.dde.difference_to_base(), ds.dde.difference_to_base().piqa)
+    with pytest.warns(DdeWarning, match="more than 5% of its tokens"):
+        xr.testing.assert_equal(array.dde.difference_to_base(), ds.dde.difference_to_base().piqa)
     xr.testing.assert_equal(array.dde.revision(), ds.dde.revision())
     pd.testing.assert_frame_equal(array.dde.to_frame(), ds.dde.to_frame())
     pd.testing.assert_frame_equal(pd.read_parquet(array.dde.to_parquet(tmp_path / "a.parquet")), ds.dde.to_frame())

@@ -131,7 +131,7 @@ def test_truth_values_tell_runs_apart(bases: xr.Dataset, sweep: xr.Dataset, argu
 
 
 def test_metrics_of_truth_values_are_drawn(suite: xr.Dataset) -> None:
-    passed = suite.assign(passed=(suite.arc_easy > 0.3).drop_attrs())
+    passed = suite.assign(passed=(suite.arc_easy > 0.3).drop_attrs().dde.sampled_as("evaluations"))
     for draw in (passed.dde.plot, passed.dde.sel(run="pretraining").dde.plot_scaling):
         with printed(draw("passed", backend="matplotlib")) as figure:
             assert {a.get_ylabel() for a in figure.axes} >= {"passed"}
@@ -142,7 +142,9 @@ def test_metrics_of_truth_values_are_drawn(suite: xr.Dataset) -> None:
 
 def test_what_is_not_known_to_be_a_log_has_points_of_full_size(suite: xr.Dataset) -> None:
     bare = suite[["arc_easy"]].drop_attrs()
-    for before, after in zip(find_segments(suite, "arc_easy"), find_segments(bare, "arc_easy"), strict=True):
+    with pytest.warns(DdeWarning, match="no attribute that names its sampling"):
+        found = find_segments(bare, "arc_easy")
+    for before, after in zip(find_segments(suite, "arc_easy"), found, strict=True):
         assert not before.is_log
         assert not after.is_log
         # Losses of two jobs are not comparable, so nothing is joined that is not known to be an evaluation.

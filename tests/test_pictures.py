@@ -55,7 +55,7 @@ def test_any_axis_holds_what_the_coordinates_say(sweep: xr.Dataset, x: str) -> N
     segments = find_segments(sweep, "arc_easy", x)
     assert {s.is_base for s in segments} == ({False} if x == "post_tokens" else {True, False})
     for s in segments:
-        branch, end = (float(s.facts[name]) for name in ("branch_tokens", "end_tokens"))
+        branch, end = (float(s.facts[name]) for name in ("branch_tokens", "schedule_tokens"))
         start = 0.0 if s.is_base else branch
         expected = {
             "cumulative_compute": 6.0 * s.facts["n_params"] * s.tokens,
@@ -77,8 +77,9 @@ def test_a_connection_comes_from_before_the_branch(sweep: xr.Dataset) -> None:
 
 
 @pytest.mark.parametrize("axis", ["post_tokens", "tokens_per_parameter", "fraction_of_training"])
-def test_a_dataset_on_another_axis_is_drawn_on_it(sweep: xr.Dataset, axis: str) -> None:
-    aligned = sweep[["train_loss"]].dde.align(axis=axis)
+def test_a_dataset_on_another_axis_is_drawn_on_it(axis: str) -> None:
+    chosen = {"params": "150M", "data": ["Dolma1.7", "DCLM-Baseline"], "seed": 0, "reduce_loss": ["sum", ""]}
+    aligned = dde.tutorial.open_lineages("small", metrics=["train_loss"], axis=axis, **chosen)
     ((panel, *_),) = curve_panels(aligned, facet_by=None)
     assert panel.frame.x.name == axis
     for s in panel.segments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -9,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dde
 from dde.errors import LineageError, SelectionError, UnknownNameError
 from dde.relations.evidence import gather_evidence, parse_command
 from dde.relations.registry import Registry
 from dde.relations.run_names import parse_run_name
-from dde.relations.selection import matches, select_runs
+from dde.relations.selection import _OPTIONS, matches, select_runs
 from dde.relations.token_counts import restore_counter
+from dde.relations.variants import _SHORT
 from dde.repository import RunRepository
+from dde.schema import TREATMENT
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048
@@ -461,3 +465,16 @@ def test_rows_before_between_and_after_the_counts_are_placed_by_their_steps() ->
     assert placement.source.tolist() == [2, 0, 2, 0, 2, 2]
     assert held.placed["a"].end_tokens == FINAL_4M + 6600
     assert held.placed["a"].token_source == "estimated"
+
+
+def test_what_makes_a_variant_is_a_coordinate_of_the_treatment() -> None:
+    # These two are filters alone, and stand in the coordinate variant.
+    assert set(_SHORT) - {"lr_scheduler_type", "dpo_loss_type"} <= TREATMENT
+
+
+def test_misspelt_options_are_compared_with_all_there_are() -> None:
+    options = inspect.signature(dde.open_lineages).parameters.values()
+    assert sorted(_OPTIONS) == sorted(p.name for p in options if p.kind is p.KEYWORD_ONLY)
+    for wrong, right in (("axes", "axis"), ("lineage_s", "lineages"), ("run_id_s", "run_ids")):
+        with pytest.raises(UnknownNameError, match=f"Did you mean .*{right}"):
+            select_runs(registry(sft("a", [1e6])), filters={wrong: "x"})

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 import dde
-from dde.arrays.provenance import cube_of
 from dde.errors import ConflictWarning
 from dde.tutorial import Suite, make_suite
 
@@ -71,8 +70,9 @@ def test_the_dataset_agrees_with_the_frames_and_the_axis_with_the_truth(
 
 def test_the_full_suite_is_read_in_small_parts(tmp_path: Path) -> None:
     suite = make_suite(tmp_path / "full", "full")
-    ds = dde.open_lineages(suite.data, suite.wandb, cache_dir=tmp_path / "cache")
-    tables = cube_of(ds).registry.tables
+    repository = dde.DataDecideEvolved(suite.data, suite.wandb, cache_dir=tmp_path / "cache").repository
+    ds = dde.open_lineages(repository)
+    tables = repository.registry.tables
     assert tables is not None
     catalog = tables.catalog()
     assert (len(catalog.bases), ds.sizes["lineage"]) == (1060, 1060)
@@ -81,7 +81,8 @@ def test_the_full_suite_is_read_in_small_parts(tmp_path: Path) -> None:
     groups = len(index[0].index.group_files)
     # Opening read the key columns alone.
     assert tables.reads == {"rows": 0, "row_groups": 0, "stored_bytes": 0}
-    one = ds.hellaswag.sel(lineage="c4-150M-default", run="pretraining").load()
+    one = ds.hellaswag.sel(lineage="c4-150M-default", run="pretraining")
+    one = one.copy(data=one.values)
     checkpoints = int(one.dde.support().isin(1).sum())
     # Of its row group the texts of all tasks that the Dataset shows: reading one of them reads the others.
     assert checkpoints > 20
@@ -90,9 +91,10 @@ def test_the_full_suite_is_read_in_small_parts(tmp_path: Path) -> None:
     stored = sum(f.stat().st_size for f in Path(suite.data).rglob("train-*.parquet"))
     assert tables.reads["stored_bytes"] < stored / 100
     # And nothing at all the second time, in another process or in this one.
-    again = dde.open_lineages(suite.data, suite.wandb, cache_dir=tmp_path / "cache")
+    other = dde.DataDecideEvolved(suite.data, suite.wandb, cache_dir=tmp_path / "cache").repository
+    again = dde.open_lineages(other)
     np.testing.assert_array_equal(again.hellaswag.sel(lineage="c4-150M-default", run="pretraining"), one)
-    reopened = cube_of(again).registry.tables
+    reopened = other.registry.tables
     assert reopened is not None
     assert reopened.reads["rows"] == 0
     mmlu = ds.mmlu_average.sel(lineage="c4-150M-default", run="pretraining").load()

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dde
-from dde.arrays import cube
 from dde.arrays.sweep import sweep
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
 from dde.repository import RunRepository
+from dde.schema import TREATMENT, is_identity
 from fakes import FakeRun, FakeStore, FakeTables, sft
 
 SIZES = ("4M", "60M", "150M", "300M")
@@ -118,7 +118,7 @@ def test_missing_cells_and_duplicates(points: list[tuple[str, float, int]], name
 
 
 def test_what_does_not_belong_is_counted_and_the_base_is_at_hand() -> None:
-    whole = sft("whole", [1e8, 2e8], learning_rate=3e-4)
+    whole = sft("whole", [1e8, 2e8], learning_rate=3e-4, max_train_samples=1400)
     ds = opened([run_of("4M", 1e-5, BUDGETS[0], 1), run_of("4M", 5e-5, BUDGETS[0], 1), whole])
     swept = ds.dde.sweep("finetune_tokens", "learning_rate")
     assert swept.learning_rate.values.tolist() == [1e-5, 5e-5]  # none that only a run outside of the sweep has
@@ -127,7 +127,23 @@ def test_what_does_not_belong_is_counted_and_the_base_is_at_hand() -> None:
     assert swept.sizes["lineage"] == ds.sizes["lineage"]  # bases without a run of the sweep are still there
     bases = swept.dde.base_curves()
     assert bases.piqa.dims == ("lineage", "cumulative_tokens")
-    np.testing.assert_array_equal(bases.piqa.values, ds.piqa.sel(run="pretraining").values)
+    # A lineage without a run of the sweep has no cells left that its base's curve could be taken from.
+    held = (swept.run_id != "").any(["finetune_tokens", "learning_rate"]).values
+    upto = ds.piqa.sel(run="pretraining").where(ds.cumulative_tokens <= ds.origin_tokens.fillna(0).max("run")).values
+    assert 0 < held.sum() < len(held)
+    np.testing.assert_array_equal(bases.piqa.values[held], upto[held])
+    assert np.isnan(bases.piqa.values[~held]).all()
+
+
+def test_runs_on_the_whole_mixture_have_a_place() -> None:
+    whole = sft("whole", [1e8, 2e8], learning_rate=1e-5, evaluations={"piqa": 0.7})
+    ds = opened([run_of("4M", 1e-5, BUDGETS[0], 1), run_of("4M", 5e-5, BUDGETS[0], 1), whole])
+    swept = ds.dde.sweep("finetune_tokens", "learning_rate")
+    assert swept.finetune_tokens.values.tolist() == [BUDGETS[0], np.inf]
+    cell = swept.sel(lineage="dolma1_7-4M-default", learning_rate=1e-5, finetune_tokens=np.inf)
+    assert cell.run_id.item() == "whole"
+    assert float(cell.dde.final("piqa")) == 0.7
+    assert "not in the sweep" not in swept.attrs["left_out"]
 
 
 def test_runs_that_differ_otherwise_are_told() -> None:
@@ -190,13 +206,10 @@ def test_what_comes_out_can_be_used_like_any_dataset(factorial: xr.Dataset, tmp_
     assert {"learning_rate", "finetune_tokens", "replicate", "run"} <= set(frame)
 
 
-def test_a_reopened_axis_is_swept_without_its_stores(
-    factorial: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reopened_axis_is_swept_without_its_stores(factorial: xr.Dataset, tmp_path: Path) -> None:
     there = factorial.dde.align(axis="post_tokens")
     expected = there.dde.sweep("learning_rate", "finetune_tokens").load()
     there.to_zarr(tmp_path / "post.zarr", consolidated=False)
-    monkeypatch.setattr(cube, "_ALIVE", {})
     again = xr.open_zarr(tmp_path / "post.zarr", consolidated=False).dde.sweep("learning_rate", "finetune_tokens")
     xr.testing.assert_equal(again.load(), expected)
 
@@ -223,11 +236,17 @@ def test_dask_and_loaded_variables_are_swept_too(factorial: xr.Dataset, tmp_path
 
 
 def test_difference_to_the_base(factorial: xr.Dataset) -> None:
-    change = factorial.dde.difference_to_base().dde.sweep("learning_rate", "finetune_tokens").dde.final("piqa")
+    change = (
+        factorial.dde.difference_to_base(max_distance=None)
+        .dde.sweep("learning_rate", "finetune_tokens")
+        .dde.final("piqa")
+    )
     for size, rate, budget in itertools.product(SIZES, RATES, BUDGETS):
         cell = change.sel(lineage=f"dolma1_7-{size}-default", learning_rate=rate, finetune_tokens=budget, replicate=1)
         np.testing.assert_allclose(cell, score(size, rate, budget, 1) - 0.2)
-    before = factorial.dde.difference_to_base().piqa.where(factorial.cumulative_tokens <= factorial.branch_tokens)
+    before = factorial.dde.difference_to_base(max_distance=None).piqa.where(
+        factorial.cumulative_tokens <= factorial.branch_tokens
+    )
     assert float(abs(before).max()) == 0
 
 
@@ -267,3 +286,19 @@ def test_a_generated_suite_is_swept() -> None:
         warnings.simplefilter("error")
         swept = ds.dde.sweep("learning_rate", "finetune_tokens")
     assert int((swept.run_id != "").sum()) > 3
+
+
+def test_where_means_end_is_no_difference_in_treatment() -> None:
+    runs = [run_of("4M", 1e-6, 10_000_000, k) for k in (1, 2)] + [run_of("4M", 5e-6, 100_000_000, k) for k in (1, 2)]
+    means = opened(runs).dde.mean_over("replicate")
+    assert len(np.unique(means.last_end_tokens.values)) > 2
+    with pytest.warns(DdeWarning, match="runs that differ in") as caught:
+        means.dde.sweep("run_type")
+    assert not any("last_end_tokens" in str(w.message) or "n_members" in str(w.message) for w in caught)
+    with pytest.warns(DdeWarning, match="learning_rate"):
+        gains = opened(runs).dde.difference_to_base(max_distance=None).dde.sweep("run_type")
+    assert "base_distance" in gains.coords
+    assert all(
+        map(is_identity, ("last_end_tokens", "n_members", "final_tokens", "final_compute", "base_distance_piqa"))
+    )
+    assert not any(map(is_identity, TREATMENT - {"run"}))
