@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hvplot.xarray
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 import dde
@@ -102,7 +103,7 @@ print(float(billions.polyfit("billions", 1)["polyfit_coefficients"].sel(degree=1
 tokens = np.array([1, 2, 4, 8]) * 10**9
 drawn = ds["arc_easy"].interp(cumulative_tokens=tokens).sel(run="pretraining")
 aligned = ds.dde.align(tokens, "log")["arc_easy"].sel(run="pretraining")
-print(xr.Dataset({"drawn": drawn, "aligned": aligned}).to_dataframe()[["drawn", "aligned"]].dropna().round(4))
+print(pd.DataFrame({"drawn": drawn.to_series(), "aligned": aligned.to_series()}).dropna().round(4))
 
 # %% [markdown]
 # On an axis that sizes share: tokens per parameter.

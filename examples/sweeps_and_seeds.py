@@ -69,12 +69,16 @@ print(save_picture(picture, folder / "seeds.png"))
 # %% [markdown]
 # ## Align on another axis
 # Tokens since the branch: all runs of a sweep start at zero. Tokens per parameter: sizes compare. Observations stay
-# exact, and where a run has no place on an axis it is NaN.
+# exact, and where a run has no place on an axis it is NaN. An automatic grid of tokens holds some rows of a dense log;
+# opened on the axis itself, its values are made of all of them.
 
 # %%
-since = sft.dde.align(50, axis="post_tokens")
-print(since["train_loss"].sel(lineage="dolma1_7-150M-default").mean("run").dropna("post_tokens").to_series().tail(3))
-shared = ds.dde.align([5, 20, 80], axis="tokens_per_parameter")
+since = dde.tutorial.open_lineages(
+    "small", params="150M", data="Dolma1.7", seed=0, metrics="train_loss", axis="post_tokens", grid=50
+)
+own = since["train_loss"].dde.sel(run_type="supervised_ft", branch_point="").isel(lineage=0)
+print(own.mean("run").dropna("post_tokens").to_series().tail(3))
+shared = ds[["arc_easy"]].dde.align([5, 20, 80], axis="tokens_per_parameter")
 print(shared["arc_easy"].sel(run="pretraining").to_dataframe()["arc_easy"].unstack().round(3))
 picture = ds.dde.plot_scaling("arc_easy", backend="matplotlib")
 print(save_picture(picture, folder / "scaling.png"))
