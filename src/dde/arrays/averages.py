@@ -12,7 +12,7 @@ import xarray as xr
 
 from dde.arrays.chain_texts import Stage, format_chain, parse_chain
 from dde.arrays.layout import axis_of, cell_dims, run_ids_along, spread, text_values
-from dde.arrays.lazy import BlockArray, is_lazy, lazily
+from dde.arrays.lazy import BlockArray, is_chunked, is_lazy, lazily
 from dde.arrays.loss_reductions import warn_of_reductions
 from dde.arrays.samples import ANCILLARY, flags_of, has_samplings
 from dde.arrays.views import blank_of, mask_cells, pick_cells
@@ -271,7 +271,7 @@ class _Means:
             seen = mask_cells(stack, [self._stacked(flag, 0) for flag in self._broadcast(flags_of(array), array)])
             made[f"{name}_observed"] = _counted(seen)
         sizes = {d: stack.sizes[d] for d in ordered}
-        if hasattr(stack._data, "dask"):
+        if is_chunked(stack):
             # Members lie in chunks of any size, of which Zarr takes but one.
             sizes_of_chunks = dict(zip(stack.dims, stack.chunks or (), strict=True))
             stack = stack.chunk({d: -1 if d == _MEMBER else max(sizes) for d, sizes in sizes_of_chunks.items()})

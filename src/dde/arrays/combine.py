@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from xarray.backends import BackendArray
 
 from dde.arrays.layout import spread, text_values
+from dde.arrays.lazy import source_of
 from dde.arrays.samples import check_variable, checked_positions, samplings_in
-from dde.arrays.views import first_of, pick_cells
+from dde.arrays.views import blank_of, first_of, pick_cells
 from dde.curves.axes import TOKENS
 from dde.errors import SelectionError
 from dde.names import find_base_by_label, suite_order
@@ -169,15 +169,8 @@ def _ordered_runs(parts: Sequence[xr.Dataset]) -> list[str]:
 
 
 def _is_same(a: xr.Variable, b: xr.Variable) -> bool:
-    """Return whether two variables are parts of one, so that no cell can differ: told without reading them."""
-
-    def origin(variable: xr.Variable) -> Any:
-        data: Any = variable._data
-        while not isinstance(data, (np.ndarray, BackendArray)) and hasattr(data, "array"):
-            data = data.array
-        return data
-
-    return origin(a) is origin(b)
+    """Return whether two variables are parts of one, so that no cell can differ; reads nothing."""
+    return source_of(a) is source_of(b)
 
 
 class _Joined:
@@ -271,7 +264,7 @@ class _Joined:
         dims = [d for d in CELLS if d in first.dims]
         if not dims:
             return first
-        blank: Any = 0 if first.dtype.kind == "i" and sampling_of(name) else None
+        blank = blank_of(first, name)
         theres = [
             np.logical_and.reduce(np.meshgrid(*(self.at[k][d] >= 0 for d in dims), indexing="ij")) for k in holders
         ]

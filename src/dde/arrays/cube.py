@@ -15,7 +15,7 @@ from dde.curves.axes import Lines, tokens_at
 from dde.curves.chains import CurvePoints, build_chains, points_on_curves
 from dde.curves.fast_alignment import AlignmentPlan
 from dde.curves.filling import Curves, mark_points
-from dde.curves.grids import Points
+from dde.curves.grids import Points, order_of
 from dde.curves.observations import Observations, read_observations
 from dde.errors import FormatError
 from dde.names import Metric
@@ -129,7 +129,7 @@ class Cube:
             How tokens follow from points, run by run; points are cumulative tokens when None.
         """
         shape, run_ids = (*run_ids.shape, len(points)), run_ids.ravel()
-        order, back = _sorted(points)
+        order, back = order_of(points)
         out = np.empty((run_ids.size, len(points)))
         empty = np.ones(len(run_ids), bool)
         if len(points):
@@ -150,7 +150,7 @@ class Cube:
         run_ids, points, lines
             As for :meth:`block`.
         """
-        order, back = _sorted(points)
+        order, back = order_of(points)
         out = np.zeros((run_ids.size, len(points)), np.int8)
         for part in self._parts(run_ids.ravel(), points[order], lines):
             places = self._places(sampling, part.chains)
@@ -206,9 +206,7 @@ class Cube:
         runs = self.runs
         if isinstance(sampling, Metric):
             own = self._observations(sampling, chains.run_ids)
-            some = ~np.isnan(own.values)
-            counts = np.concatenate([[0], np.cumsum(some)])[own.offsets]
-            return CurvePoints(counts, own.tokens[some])
+            return CurvePoints.where(own.offsets, own.tokens, ~np.isnan(own.values))
         steps, bases, placed = runs.table_steps(sampling), runs.bases, runs.placed
         places: list[Int64] = []
         # Tokens of a step; of a derived run its end stands in place of a step.
@@ -233,8 +231,7 @@ class Cube:
         if not sampling:
             return None
         places = self._places(sampling, chains)
-        some = ~np.isnan(own.values)
-        observed = CurvePoints(np.concatenate([[0], np.cumsum(some)])[own.offsets], own.tokens[some])
+        observed = CurvePoints.where(own.offsets, own.tokens, ~np.isnan(own.values))
         if np.array_equal(observed.offsets, places.offsets) and np.array_equal(observed.tokens, places.tokens):
             return None
         expected, found = places.keys(), observed.keys()
@@ -248,7 +245,7 @@ class Cube:
                 "was opened, or tells of its runs and of their values differently: open it again, and look at that row."
             )
         lacks = ~np.isin(expected, found, assume_unique=True)
-        return CurvePoints(np.concatenate([[0], np.cumsum(lacks)])[places.offsets], places.tokens[lacks])
+        return CurvePoints.where(places.offsets, places.tokens, lacks)
 
     def _align_part(self, metric: Metric, part: _Part, out: Float64) -> None:
         """Fill the rows of a part."""
@@ -256,16 +253,6 @@ class Cube:
         curves = Curves(part.chains, own, self._lacking(metric, part.chains, own), metric.joins_at_branch)
         for here, grid in part.groups:
             curves.fill(out, part.at[here], part.rows[here], grid, self.how, self._plans)
-
-
-def _sorted(points: Points) -> tuple[Any, Any]:
-    """Return an index that puts points in order, and one that puts them back; slices where they are."""
-    order = np.argsort(points, kind="stable")
-    if np.array_equal(order, np.arange(len(order))):
-        return slice(None), slice(None)
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return order, back
 
 
 _NONE: Int64 = np.empty(0, np.int64)

@@ -9,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.layout import axis_of, cell_dims, cells_along, points_along, run_ids_along, spread, text_values
+from dde.arrays.layout import (
+    axis_of,
+    branch_or_start,
+    cell_dims,
+    cells_along,
+    points_along,
+    run_ids_along,
+    spread,
+    text_values,
+)
 from dde.arrays.provenance import stages_along
 from dde.arrays.samples import is_set, number_of, samplings_in
 from dde.curves.axes import TOKENS, AxisRule, Lines, axis_lines, positions_on
@@ -116,7 +125,7 @@ class Source:
         count = np.asarray(spread(number, self.sizes), np.float64)
         is_sample = is_set(self.dataset.coords[SAMPLED + sampling].variable)
         if of_runs:
-            branch = xr.Variable(self.cells, np.where(np.isnan(self.branch), -1.0, self.branch))
+            branch = xr.Variable(self.cells, branch_or_start(self.branch))
             is_sample = is_sample & (self.dataset["cumulative_tokens"].variable > branch)
             # What has no place on the wanted axis needs no samples.
             has_place = np.isfinite(self.branch) if rule.name == "post_tokens" else np.True_

@@ -15,6 +15,7 @@ from dde.errors import SelectionError, SourceError
 
 __all__ = [
     "axis_of",
+    "branch_or_start",
     "cell_dims",
     "cells_along",
     "points_along",
@@ -138,6 +139,11 @@ def cells_along(obj: xr.Dataset | xr.DataArray, name: str, dims: tuple[str, ...]
         )
     values = spread(obj.coords[name].variable, {d: obj.sizes[d] for d in dims})
     return values.astype(np.float64)
+
+
+def branch_or_start(branch: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the tokens that the own part of each run lies behind: its branch, or -1 of a base, whose part is all."""
+    return np.where(np.isnan(branch), -1.0, branch)
 
 
 def tokens_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.float64]:

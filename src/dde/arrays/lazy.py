@@ -16,7 +16,17 @@ from dde.curves.axes import Lines
 from dde.curves.grids import Points
 from dde.names import Metric
 
-__all__ = ["BlockArray", "FlagsArray", "MetricArray", "SampleNumberArray", "TokensArray", "is_lazy", "lazily"]
+__all__ = [
+    "BlockArray",
+    "FlagsArray",
+    "MetricArray",
+    "SampleNumberArray",
+    "TokensArray",
+    "is_chunked",
+    "is_lazy",
+    "lazily",
+    "source_of",
+]
 
 
 class BlockArray(BackendArray):
@@ -136,12 +146,22 @@ def lazily(dims: Sequence[str], array: BlockArray, attrs: dict[Any, Any]) -> xr.
     return xr.Variable(tuple(dims), indexing.LazilyIndexedArray(array), attrs, fastpath=True)
 
 
-def is_lazy(variable: xr.Variable) -> bool:
-    """Return whether a variable is made when it is indexed, and is no array of dask's."""
+def source_of(variable: xr.Variable) -> Any:
+    """Return the array that a variable shows, without the wrappers that xarray puts around it."""
     data: Any = variable._data
     while not isinstance(data, (np.ndarray, BackendArray)) and hasattr(data, "array"):
         data = data.array
-    return isinstance(data, BackendArray)
+    return data
+
+
+def is_lazy(variable: xr.Variable) -> bool:
+    """Return whether a variable is made when it is indexed, and is no array of dask's."""
+    return isinstance(source_of(variable), BackendArray)
+
+
+def is_chunked(variable: xr.Variable) -> bool:
+    """Return whether a variable is an array of dask's."""
+    return hasattr(variable._data, "dask")
 
 
 def _positions(key: Any, size: int) -> npt.NDArray[np.intp]:

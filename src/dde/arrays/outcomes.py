@@ -104,8 +104,8 @@ def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last
     if at == "last" or at == "schedule":
         return _final_at_ends(rows, own, "last" if at == "last" else "schedule")
     # Where runs are compared at one place they must reach it.
-    held, none = rows.holds("last")
-    rows.refuse(~held & ~none & ~rows.without_place, "last", "the place that all runs reach")
+    is_point, has_none = rows.holds("last")
+    rows.refuse(~is_point & ~has_none & ~rows.without_place, "last", "the place that all runs reach")
     _, ends, some = rows.last(rows.sampled & own & ~np.isnan(rows.values))
     furthest = float(ends[some].min()) if some.any() else np.nan
     place = furthest if at == "common" else float(at)
@@ -137,8 +137,8 @@ def _final_at_ends(rows: Rows, own: Mask, at: Literal["last", "schedule"]) -> xr
     schedule = rows.number("schedule_tokens") if at == "schedule" or "schedule_tokens" in rows.array.coords else None
     sampled = own & rows.sampled
     allowed = sampled
-    held, none = rows.holds("last")
-    unsure = ~held & ~none
+    is_point, has_none = rows.holds("last")
+    unsure = ~is_point & ~has_none
     if at == "schedule":
         assert schedule is not None
         allowed = sampled & (rows.tokens <= schedule[:, None])
@@ -204,8 +204,7 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
         (rows.number(n) if n in array.coords else np.full(len(rows.values), np.nan))
         for n in ("end_tokens", "last_end_tokens")
     )
-    branch = rows.number("branch_tokens")
-    start = np.nan_to_num(branch)
+    start = np.nan_to_num(rows.number("branch_tokens"))
     if at == "last" and (differ := last - start > (1 + _STOP_MARGIN) * (first - start)).any():
         over = dataset.attrs.get(AVERAGED_OVER, "runs")
         raise SelectionError(
@@ -214,7 +213,7 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
             "Say where: final(at='common') where all members are, at='schedule' at their planned end, or a number "
             "of tokens; or take the means of what each run ends at: ds.dde.final(...).dde.mean_over(...)."
         )
-    own = (rows.tokens > np.where(np.isnan(branch), -1.0, branch)[:, None]) | np.isnan(rows.tokens)
+    own = rows.own | np.isnan(rows.tokens)
     # A count of no runs is no value.
     known = (rows.values > 0) if array.dtype.kind in "iu" else ~np.isnan(rows.values)
     where = own & known
@@ -480,10 +479,10 @@ def _change(array: xr.DataArray, max_distance: float | None) -> tuple[xr.Variabl
     origin = rows.number("origin_tokens")
     is_derived = np.isfinite(origin)
     before = rows.tokens <= np.where(is_derived, origin, -1.0)[:, None]
-    held, none = rows.holds("base")
+    is_point, has_none = rows.holds("base")
     _, sampled_tokens, _ = rows.last(before & rows.sampled)
     reference, tokens, _ = rows.last(before & rows.sampled & ~np.isnan(rows.values))
-    unsure = ~held & ~none
+    unsure = ~is_point & ~has_none
     # Where the base's last sample lacks this metric, the one before counts if it is certain to be among the cells.
     earlier = np.nan_to_num(tokens, nan=-1.0) < np.nan_to_num(sampled_tokens, nan=-1.0)
     unsure |= earlier & ~rows.is_complete(of_run=False)

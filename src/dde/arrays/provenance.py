@@ -231,9 +231,9 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
         last, per_step = (end[at] if np.isnan(origin[at]) else origin[at]), base.size.tokens_per_step
         others = [base.size.scheduled_tokens, -1 if np.isnan(last) else int(last) // per_step * per_step]
         here = tokens[at]
-        held = (evaluated[at] | np.isin(here, others)) & (here >= 0) & (here % per_step == 0) & (here <= last)
-        step[at] = np.where(held, here // per_step, -1)
-        model[at] = np.where(held, base.hub_model, "")
+        is_checkpoint = (evaluated[at] | np.isin(here, others)) & (here >= 0) & (here % per_step == 0) & (here <= last)
+        step[at] = np.where(is_checkpoint, here // per_step, -1)
+        model[at] = np.where(is_checkpoint, base.hub_model, "")
         texts = [f"step{s}-seed-{base.seed.dashed}" if s >= 0 else "" for s in np.atleast_1d(step[at]).tolist()]
         revisions[at] = np.array(texts, object).reshape(step[at].shape)
     made = {"hub_model": model, "revision": revisions, "step": step}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.curve_source import Source, require_complete
-from dde.arrays.layout import spread, text_values
+from dde.arrays.layout import branch_or_start, spread, text_values
 from dde.arrays.lazy import BlockArray
 from dde.arrays.samples import is_set
 from dde.curves.alignment import Chains, Interpolation
@@ -18,7 +18,7 @@ from dde.curves.axes import TOKENS, AxisRule, Lines
 from dde.curves.chains import CurvePoints
 from dde.curves.fast_alignment import AlignmentPlan
 from dde.curves.filling import Curves, mark_points
-from dde.curves.grids import Points
+from dde.curves.grids import Points, order_of
 from dde.curves.observations import Observations
 from dde.errors import SelectionError
 from dde.schema import TABLE_SAMPLINGS
@@ -42,7 +42,7 @@ class Refilling:
         self.shape = source.run_ids.shape
         self.run_ids, self.starts = source.run_ids.ravel(), source.starts.ravel()
         self.points, self.lines, self.of_runs = points, lines, rule.by == "run"
-        self.branch = np.where(np.isnan(source.branch), -1.0, source.branch).ravel()
+        self.branch = branch_or_start(source.branch).ravel()
         tokens = source.dataset["cumulative_tokens"].variable
         self.tokens = tokens if source.rule is not TOKENS else xr.Variable(tokens.dims, tokens.values)
         self.plans: deque[AlignmentPlan] = deque(maxlen=_PLANS)
@@ -136,20 +136,15 @@ class _RefilledArray(BlockArray):
             np.ravel_multi_index(np.ix_(*at[:n_cells]), refilling.shape).ravel() if n_cells else np.zeros(1, np.int64)
         )
         points = refilling.points[at[-1]]
-        order = np.argsort(points, kind="stable")
-        out = np.zeros((len(rows), *shape[n_cells:]), self.dtype)
-        if self.dtype.kind == "f":
-            out[...] = np.nan
+        order, back = order_of(points)
+        blank = np.nan if self.dtype.kind == "f" else 0
+        out = np.full((len(rows), *shape[n_cells:]), blank, self.dtype)
         others = dict(zip(self.others, at[n_cells:-1], strict=True))
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = np.flatnonzero(refilling.run_ids[rows[start : start + _ROWS_AT_ONCE]] != "") + start
             if len(part) and len(points):
-                made = np.zeros((len(part), *shape[n_cells:]), self.dtype)
-                if self.dtype.kind == "f":
-                    made[...] = np.nan
+                made = np.full((len(part), *shape[n_cells:]), blank, self.dtype)
                 self._fill(made, rows[part], points[order], others)
-                back = np.empty_like(order)
-                back[order] = np.arange(len(order))
                 out[part] = made[..., back]
         return out.reshape(shape)
 
@@ -313,7 +308,7 @@ class RefilledValues(_RefilledArray):
         offsets = np.concatenate([[0], np.cumsum(here.sum(axis=1))]).astype(np.int64)
         own = Observations(offsets, at, np.zeros(len(at), np.int64), seen)
         lacks = np.isnan(seen)
-        lacking = CurvePoints(np.concatenate([[0], np.cumsum(lacks)])[offsets], at[lacks]) if lacks.any() else None
+        lacking = CurvePoints.where(offsets, at, lacks) if lacks.any() else None
         chains = Chains(
             tuple(map(str, range(len(nodes)))), np.array(parent, np.int32), np.array(branch, np.int64).reshape(-1)
         )

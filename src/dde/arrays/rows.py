@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.layout import axis_of, cell_dims, cells_along, run_ids_along, spread, tokens_along
+from dde.arrays.layout import axis_of, branch_or_start, cell_dims, cells_along, run_ids_along, spread, tokens_along
 from dde.arrays.samples import is_set, number_of
 from dde.curves.axes import AxisRule
 from dde.errors import SelectionError
@@ -116,8 +116,7 @@ class Rows:
     @property
     def own(self) -> Mask:
         """Cells behind the run's branch, or of a base."""
-        branch = self.number("branch_tokens")
-        return np.asarray(self.tokens > np.where(np.isnan(branch), -1.0, branch)[:, None])
+        return np.asarray(self.tokens > branch_or_start(self.number("branch_tokens"))[:, None])
 
     @property
     def without_place(self) -> Mask:
@@ -136,15 +135,15 @@ class Rows:
 
     def holds(self, number: Literal["last", "base"]) -> tuple[Mask, Mask]:
         """Return the rows that have the last sample of each sampling as a point, and those that have none at all."""
-        held, none = np.ones(len(self.values), bool), np.zeros(len(self.values), bool)
+        is_point, has_none = np.ones(len(self.values), bool), np.zeros(len(self.values), bool)
         ends = [self.sample_number(name, number) for name in self.names]
         for end, flag in zip(ends, self.flags, strict=True):
-            held &= (flag & (self.tokens == end[:, None])).any(axis=1)
-            none |= np.isnan(end)
+            is_point &= (flag & (self.tokens == end[:, None])).any(axis=1)
+            has_none |= np.isnan(end)
         if len(ends) > 1:
             # What two samplings have in common may lie before the last sample of either.
-            held &= np.logical_and.reduce([end == ends[0] for end in ends]) | self.is_complete(number == "last")
-        return held, none
+            is_point &= np.logical_and.reduce([end == ends[0] for end in ends]) | self.is_complete(number == "last")
+        return is_point, has_none
 
     def last(self, where: Mask) -> tuple[Float64, Float64, Mask]:
         """Return value and tokens of the last point of each row among `where`, and the rows that have one."""

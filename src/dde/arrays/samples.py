@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.layout import axis_of
+from dde.arrays.layout import axis_of, require_axis
 from dde.curves.axes import AXES, AxisRule
 from dde.curves.grids import Points
 from dde.errors import SelectionError, SourceError, UnknownNameError, near_names
@@ -189,12 +189,7 @@ def checked_positions(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     SelectionError
         When a check number is wrong.
     """
-    rule = axis_of(obj)
-    if rule is None:
-        raise SourceError(
-            "this object has no coordinate cumulative_tokens, so its cells have no place on the token axis. "
-            "Keep the coordinate, or compute this before dropping it."
-        )
+    rule = require_axis(obj)
     if POSITION_CHECK not in obj.coords:
         raise SourceError(
             f"this object lacks the coordinate {POSITION_CHECK}, so whether its points still are those that were "

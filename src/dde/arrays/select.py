@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.views import mask_cells, pick_cells
+from dde.arrays.views import blank_of, mask_cells, pick_cells
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.names import as_values, resolve_recipe, resolve_seed, resolve_size
 from dde.relations.selection import matches
-from dde.schema import sampling_of
 
 __all__ = ["select"]
 
@@ -109,7 +108,7 @@ def _without_cells(obj: T, keep: xr.DataArray) -> T:
         if not of_runs:
             # Cells along the axis are points of a run, which stays what it is.
             return mask_cells(variable, [keep.astype(np.int8).variable])
-        blank = 0 if variable.dtype.kind == "i" and sampling_of(name) else None
+        blank = blank_of(variable, name)
         return pick_cells(variable, at, [str(d) for d in keep.dims], keep.values, blank).transpose(*variable.dims)
 
     coords = {str(n): kept(str(n), c.variable) for n, c in obj.coords.items() if of_runs and n not in obj.dims}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.layout import run_ids_along, spread, text_values
-from dde.arrays.views import pick_cells
+from dde.arrays.views import blank_of, pick_cells
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.relations.treatments import PRETRAINING
 from dde.schema import is_identity, sampling_of
@@ -282,9 +282,7 @@ def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Da
         if "run" not in coordinate.dims:
             coords[str(name)] = coordinate.variable
             continue
-        # What has no run is no sample.
-        blank = 0 if coordinate.dtype.kind == "i" and sampling_of(str(name)) else None
-        picked = pick_cells(coordinate.variable, at, new_cells, there, blank)
+        picked = pick_cells(coordinate.variable, at, new_cells, there, blank_of(coordinate.variable, str(name)))
         coords[str(name)] = _without_lineage(picked) if "lineage" not in coordinate.dims else picked
     return xr.Dataset(variables, coords, dict(dataset.attrs))
 

@@ -9,16 +9,19 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.lazy import BlockArray, is_lazy, lazily
+from dde.arrays.lazy import BlockArray, is_chunked, is_lazy, lazily
 from dde.arrays.samples import is_set
+from dde.schema import sampling_of
 
 __all__ = ["blank_of", "first_of", "mask_cells", "pick_cells"]
 
 Positions = npt.NDArray[np.intp]
 
 
-def blank_of(variable: xr.Variable) -> Any:
-    """Return what a cell without a run holds: "" in text, NaN among numbers."""
+def blank_of(variable: xr.Variable, name: str = "") -> Any:
+    """Return what a cell without a run holds: "" in text, NaN among numbers, 0 in flags, which no run has set."""
+    if variable.dtype.kind == "i" and sampling_of(name):
+        return 0
     return "" if variable.dtype.kind in "OTU" else np.nan
 
 
@@ -63,7 +66,7 @@ def pick_cells(
         array = _PickedArray(variable, used, shape, rest, None if is_whole else there, blank, dtype)
         return lazily((*dims, *rest), array, dict(variable.attrs))
     ordered: xr.Variable = variable.transpose(*used, *rest)
-    if hasattr(ordered._data, "dask"):
+    if is_chunked(ordered):
         picked: xr.Variable = ordered.isel({d: xr.Variable(dims, a) for d, a in used.items()}) if used else ordered
         picked = picked.set_dims({**dict(zip(dims, shape, strict=True)), **{d: ordered.sizes[d] for d in rest}})  # type: ignore[no-untyped-call]
         if not is_whole:
@@ -138,7 +141,7 @@ def first_of(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bo
         return first
     dims = first.dims
     others = [v.transpose(*dims) for v in variables]
-    if any(is_lazy(v) for v in others) and not any(hasattr(v._data, "dask") for v in others):
+    if any(is_lazy(v) for v in others) and not any(is_chunked(v) for v in others):
         return lazily(list(map(str, dims)), _FirstArray(others, there), dict(first.attrs))
     joined = others[-1]
     for variable, cells in zip(others[-2::-1], there[-2::-1], strict=True):

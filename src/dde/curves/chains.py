@@ -34,6 +34,18 @@ class CurvePoints:
     offsets: Int64
     tokens: Int64
 
+    @classmethod
+    def where(cls, offsets: Int64, tokens: Int64, mask: npt.NDArray[np.bool_]) -> CurvePoints:
+        """Return some of the points that runs have.
+
+        Examples
+        --------
+        >>> some = CurvePoints.where(np.array([0, 2, 3]), np.array([10, 20, 15]), np.array([False, True, True]))
+        >>> some.offsets.tolist(), some.tokens.tolist()
+        ([0, 1, 2], [20, 15])
+        """
+        return cls(np.concatenate([[0], np.cumsum(mask)])[offsets], tokens[mask])
+
     def keys(self) -> Int64:
         """Return run and tokens of each point as one number; ascending."""
         run = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dde.errors import UnknownNameError, near_names
 
-__all__ = ["TokenGrid", "resolve_grid"]
+__all__ = ["DEFAULT_MAX_POINTS", "Points", "TokenGrid", "order_of", "resolve_grid"]
 
 #: Points of an axis: int64 where they are whole tokens, float64 elsewhere.
 Points = npt.NDArray[Any]
@@ -166,6 +166,16 @@ def resolve_grid(grid: object, max_points: int = DEFAULT_MAX_POINTS) -> TokenGri
         f"{grid!r} is not a grid, so the token axis is undefined. "
         "Pass 'auto', 'union', a number of points, an array of tokens, or a dde.TokenGrid."
     )
+
+
+def order_of(points: Points) -> tuple[Any, Any]:
+    """Return an index that puts points in order, and one that puts them back; slices where they are."""
+    order = np.argsort(points, kind="stable")
+    if np.array_equal(order, np.arange(len(order))):
+        return slice(None), slice(None)
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return order, back
 
 
 def _typed_as(positions: Points, points: npt.NDArray[np.float64]) -> Points:
