@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dde.errors import FormatError
 from dde.names import ENTRIES
 from dde.sources.dict_text import parse_dict_row, parse_dicts
 
@@ -93,3 +94,92 @@ def test_null_rows_and_no_rows() -> None:
     parsed = parse_dicts(pa.array(["{'a': None}", None]), ["a"])
     assert parsed.malformed == {1: "it is null"}
     assert parse_dicts(pa.array([], pa.string()), ["a"]).values.shape == (0, 1)
+
+
+@pytest.fixture(params=["kernels", "NumPy"])
+def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "NumPy":
+        monkeypatch.setattr("dde.native.library._load", lambda: None)
+
+
+def text_array(texts: list[bytes | None], beneath: bytes = b"") -> pa.Array:
+    """Return texts as they lie in a file: not checked to be UTF-8, nulls with bytes of their own."""
+    raw = [beneath if t is None else t for t in texts]
+    offsets = np.concatenate([[0], np.cumsum([len(t) for t in raw])]).astype(np.int32)
+    valid = np.packbits([t is not None for t in texts], bitorder="little")
+    buffers = [pa.py_buffer(b) for b in (valid.tobytes(), offsets.tobytes(), b"".join(raw))]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_bytes_beneath_a_null_are_no_text() -> None:
+    parsed = parse_dicts(text_array([b"{'a': 1}", None, b"{'a': 3}"], b"{'a': 2}"), ["a"])
+    np.testing.assert_array_equal(parsed.values[:, 0], [1.0, np.nan, 3.0])
+    assert parsed.malformed == {1: "it is null"}
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_bytes_that_are_no_utf_8_are_named() -> None:
+    parsed = parse_dicts(text_array([b"{'a': 1, 'caf\xe9': 2}", "{'a': 1, 'café': 2}".encode()]), ["a", "café"])
+    np.testing.assert_array_equal(parsed.values, [[np.nan, np.nan], [1.0, 2.0]])
+    assert list(parsed.malformed) == [0]
+    assert "utf-8" in parsed.malformed[0]
+
+
+@pytest.mark.usefixtures("_either_way")
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a\\u0062": 1.5}',
+        "{'a\\x62': 1.5}",
+        '{"\\u0061b": 1.5, "it\'s": 2, "back\\\\slash": 3, "quo\\"te": 4}',
+        "{'\\x61b': 1.5, 'it\\'s': 2}",
+        "{'a\\u0062': 1.5, '\\d': 2}",
+    ],
+)
+def test_escaped_keys_are_the_keys_that_they_stand_for(text: str) -> None:
+    parsed = parse_dicts(pa.array([text]), ["ab"])
+    assert not parsed.malformed
+    assert parsed.values.tolist() == [[1.5]]
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_one_key_written_in_two_ways_stands_twice() -> None:
+    parsed = parse_dicts(pa.array(["{'ab': 1, '\\x61b': 2}"]), ["ab"])
+    assert "twice" in parsed.malformed[0]
+
+
+@pytest.mark.usefixtures("_either_way")
+@pytest.mark.parametrize("text", ["{'a': \u0663}", "{'a':\u00a01}", "\u2003{'a': 1}", "{'a': 1\u2028}"])
+def test_digits_and_spaces_of_other_scripts_make_no_number(text: str) -> None:
+    assert list(parse_dicts(pa.array([text]), ["a"]).malformed) == [0]
+
+
+@pytest.mark.usefixtures("_either_way")
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([b"{'a': 1}"]),
+        pa.array([[1, 2]]),
+        pa.array([[True] * 1000] * 3),
+        pa.array([{"a": 1.0}]),
+        pa.array([1.0]),
+        pa.array(["{'a': 1}"]).dictionary_encode(),
+        pa.array(["{'a': 1}"], pa.string_view()),
+        pa.nulls(2),
+    ],
+    ids=lambda c: str(c.type),
+)
+def test_columns_that_are_no_plain_text_are_refused_by_type(column: pa.Array) -> None:
+    with pytest.raises(FormatError, match=r"Arrow type .* holds no dict texts"):
+        parse_dicts(column, ["a"])
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_large_texts_slices_and_empty_texts() -> None:
+    texts = ["{'a': 1}", "", "{'a': 2}", "{}", "{'a': 3}"]
+    for kind in (pa.string(), pa.large_string()):
+        parsed = parse_dicts(pa.array(texts, kind)[1:4], ["a"])
+        np.testing.assert_array_equal(parsed.values[:, 0], [np.nan, 2.0, np.nan])
+        assert list(parsed.malformed) == [0]
+        assert parse_dicts(pa.array(["", ""], kind), ["a"]).malformed.keys() == {0, 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import random
@@ -15,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dde import native
 from dde.curves.alignment import Chains, Interpolation, align
 from dde.curves.fast_alignment import plan_alignment
 from dde.curves.observations import Observations
-from dde.native import library
 from dde.sources.dict_text import parse_dicts
 from dde.sources.exact_means import exact_mean, scatter
 
@@ -123,8 +124,7 @@ def test_without_kernels_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> 
         return [parse_dicts(texts, ["a", "b", "c"]).values, exact_mean(table), placed, out]
 
     fast = everything()
-    for module in ("dde.sources.dict_text", "dde.sources.exact_means", "dde.curves.fast_alignment"):
-        monkeypatch.setattr(f"{module}.library", lambda: None)
+    monkeypatch.setattr("dde.native.library._load", lambda: None)
     for a, b in zip(fast, everything(), strict=True):
         np.testing.assert_array_equal(a, b)
     made = align(chains, own, np.arange(50), Interpolation("log"), True)
@@ -132,24 +132,22 @@ def test_without_kernels_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_kernels_can_be_left_out() -> None:
-    code = "import dde.native; print(dde.native.library())"
+    code = "import dde.native; print(dde.native.is_compiled())"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"DDE_NATIVE": "0"}
     )
-    assert done.stdout.strip() == "None"
-    assert library() is not None
+    assert done.stdout.strip() == "False"
+    assert native.is_compiled()
 
 
 def test_the_table_of_powers_outlives_the_call_that_copies_it() -> None:
     # MALLOC_PERTURB_ overwrites memory as soon as it is freed, so that a table copied from freed memory is garbage.
     code = (
-        "import pyarrow as pa; from dde.native import library; from dde.sources.dict_text import parse_dicts;"
-        "assert library() is not None;"
+        "import pyarrow as pa; from dde.native import is_compiled; from dde.sources.dict_text import parse_dicts;"
+        "assert is_compiled();"
         "texts = [f\"{{'a': {x!r}}}\" for x in (0.1, 1/3, 1e-300, 1.7e308, 123456789.123456789)];"
         "print(parse_dicts(pa.array(texts), ['a']).values[:, 0].tolist())"
     )
-    if library() is None:
-        pytest.skip("the kernels are not compiled here")
     out = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -158,3 +156,131 @@ def test_the_table_of_powers_outlives_the_call_that_copies_it() -> None:
         env={**os.environ, "MALLOC_PERTURB_": "1"},
     )
     assert out.stdout.strip() == str([0.1, 1 / 3, 1e-300, 1.7e308, 123456789.123456789])
+
+
+def plan(**changes: object) -> native.CurvePlan:
+    """Make a plan of a base of three observations and a run of two, with some arguments replaced."""
+    grid = np.arange(0, 50, 10)
+    arguments: dict[str, object] = {
+        "parent": np.array([-1, 0], np.int32),
+        "root": np.array([0, 0], np.int32),
+        "branch": np.array([-1, 20]),
+        "offsets": np.array([0, 3, 5]),
+        "tokens": np.array([0, 10, 20, 25, 40]),
+        "places": np.array([0.0, 10.0, 20.0, 25.0, 40.0, np.nan, np.nan, np.nan]),
+        "grid": grid,
+        "points": grid.astype(float),
+        "log_points": grid.astype(float),
+        "method": "linear",
+        "joins": True,
+        "bridges": False,
+        "max_gap": -1,
+    }
+    return native.CurvePlan(**{**arguments, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parent": np.array([-1, 0])},
+        {"parent": np.array([-1, 1], np.int32)},
+        {"root": np.array([0, 7], np.int32)},
+        {"root": np.array([0, -1], np.int32)},
+        {"branch": np.array([-1, 20, 3])},
+        {"branch": np.array([-1.0, 20.0])},
+        {"offsets": np.array([0, 5, 3])},
+        {"offsets": np.array([0, 3, 6])},
+        {"offsets": np.array([-1, 3, 5])},
+        {"tokens": np.array([0, 10, 20, 25, 40], np.uint64)},
+        {"tokens": np.arange(0, 10, 2).repeat(2)[::2]},
+        {"tokens": np.array([0, 10, 20, 25, 40]).astype(">i8")},
+        {"places": np.zeros(5)},
+        {"points": np.zeros(4)},
+        {"grid": np.arange(0, 100, 10)[::2]},
+        {"max_gap": 2**63},
+    ],
+)
+def test_no_plan_is_made_of_arrays_that_a_kernel_would_leave(changes: dict[str, object]) -> None:
+    with pytest.raises((ValueError, TypeError), match="no kernel is called"):
+        plan(**changes)
+
+
+def test_curves_are_filled_inside_of_their_arrays_alone() -> None:
+    whole = plan()
+    whole.place(0, 1)
+
+    def fill(values: object = None, rows: object = None, at: object = None, out: object = None, lines: int = 8) -> bool:
+        return whole.fill(
+            np.arange(5.0) if values is None else values,
+            np.array([0, 1]) if rows is None else rows,
+            np.array([1, 0]) if at is None else at,
+            np.zeros((2, 5)) if out is None else out,
+            is_simple=True,
+            room=(np.empty((lines, 4)), np.empty(lines, np.int32)),
+            part=0,
+            parts=1,
+        )
+
+    assert fill()
+    for wrong in (
+        {"values": np.arange(4.0)},
+        {"rows": np.array([1, 0])},
+        {"rows": np.array([0, 2])},
+        {"rows": np.array([-1, 0])},
+        {"at": np.array([0, 2])},
+        {"at": np.array([0])},
+        {"out": np.zeros((2, 4))},
+        {"lines": 7},
+    ):
+        with pytest.raises(ValueError, match="no kernel is called"):
+            fill(**wrong)
+    frozen = np.zeros((2, 5))
+    frozen.flags.writeable = False
+    for wrong in ({"out": np.zeros((5, 2)).T}, {"out": np.zeros((2, 5), np.float32)}, {"out": frozen}):
+        with pytest.raises(ctypes.ArgumentError):
+            fill(**wrong)
+
+
+def test_texts_and_rows_are_read_inside_of_their_arrays_alone() -> None:
+    data, out = np.frombuffer(b"{'a': 1}{'a': 2}", np.uint8), np.zeros((2, 1))
+
+    def parse(offsets: list[int], target: list[int], out: np.ndarray = out, keys: tuple[bytes, ...] = (b"a",)) -> None:
+        native.parse_dicts(data, np.array(offsets), keys, np.array(target), out)
+
+    parse([0, 8, 16], [1, 0])
+    assert out[:, 0].tolist() == [2.0, 1.0]
+    for offsets in ([0, 8, 17], [0, 20, 16], [-1, 8, 16], [0, 8]):
+        with pytest.raises(ValueError, match="no kernel is called"):
+            parse(offsets, [0, 1])
+    with pytest.raises(ValueError, match="no kernel is called"):
+        parse([0, 8, 16], [0, 2])
+    with pytest.raises(ValueError, match="no kernel is called"):
+        parse([0, 8, 16], [0, 1], np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="no kernel is called"):
+        parse([0, 8, 16], [0, 1], np.zeros((2, 2)), (b"a", b"a"))
+    for wrong in (np.zeros((2, 1), np.float32), np.zeros((4, 1))[::2]):
+        with pytest.raises(ctypes.ArgumentError):
+            parse([0, 8, 16], [0, 1], wrong)
+    table = np.ones((2, 3))
+    for base, step, size in (([0, 1], 2, 5), ([0, 6], 0, 6), ([0, 1], -1, 9)):
+        with pytest.raises(ValueError, match="no kernel is called"):
+            native.scatter_rows(table, np.array(base), step, np.zeros(size))
+    with pytest.raises(ValueError, match="no kernel is called"):
+        native.means_of_columns(np.zeros(3))
+    with pytest.raises(ctypes.ArgumentError):
+        native.means_of_columns(np.zeros((3, 4)).T)
+
+
+def test_rows_are_never_put_into_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dde.native.library._load", lambda: None)
+    with pytest.raises(ValueError):
+        scatter(np.ones((1, 2)), np.array([0]), 1, np.zeros((4, 4))[:, :2])
+
+
+def test_a_library_compiled_from_other_sources_is_left_alone() -> None:
+    code = (
+        "import dde.native.library as library; library._INTERFACE += 1;"
+        "from dde.native import is_compiled; print(is_compiled())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.strip() == "False"

@@ -46,7 +46,7 @@ class Interpolation:
     def __post_init__(self) -> None:
         if self.max_gap is not None:
             is_number = isinstance(self.max_gap, (int, float, np.integer, np.floating))
-            if not is_number or not 0 <= self.max_gap < np.inf or int(self.max_gap) != self.max_gap:
+            if not is_number or not 0 <= self.max_gap < 2**63 or int(self.max_gap) != self.max_gap:
                 raise UnknownNameError(
                     f"max_gap={self.max_gap!r} is no whole number of tokens, so which gaps to leave open is unclear. "
                     "Pass a number such as 1_000_000_000, or None."

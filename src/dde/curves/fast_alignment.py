@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dde.curves.alignment import Chains, Interpolation, align
 from dde.curves.observations import Observations
-from dde.native import Plan, address, library, processors
+from dde.native import METHODS, CurvePlan, is_compiled, processors
 
 __all__ = ["AlignmentPlan", "plan_alignment"]
 
@@ -23,8 +22,6 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 _Result = TypeVar("_Result")
 
-# Numbers in curves.c. A monotone cubic is SciPy's.
-_METHODS = {"linear": 0, "log": 1, "nearest": 2, "previous": 3}
 # Starting threads takes as long as filling some 100 KB.
 _THREADED_CELLS = 1 << 19
 # Observations whose lines, 36 bytes each, a thread keeps room for.
@@ -44,12 +41,8 @@ class AlignmentPlan:
         Ascending.
     how : Interpolation
     joins_at_branch : bool
-    cell : (run, token) int32 array
-        Which observation, or line to one, each cell lies on; see curves.c. Empty where NumPy does the work.
-    task : Plan
-        All of that as the kernels take it.
-    buffers : tuple of arrays
-        What the task points to.
+    kernel : CurvePlan or None
+        All of that for the kernels; None where NumPy does the work.
     """
 
     chains: Chains
@@ -58,9 +51,12 @@ class AlignmentPlan:
     grid: Int64
     how: Interpolation
     joins_at_branch: bool
-    cell: npt.NDArray[np.int32]
-    task: Plan
-    buffers: tuple[npt.NDArray[Any], ...]
+    kernel: CurvePlan | None
+
+    @property
+    def size(self) -> int:
+        """Cells that are kept, 4 bytes each."""
+        return 0 if self.kernel is None else self.kernel.cell.size
 
     def serves(self, chains: Chains, own: Observations, grid: Int64, how: Interpolation, joins_at_branch: bool) -> bool:
         """Return whether it is the plan for these."""
@@ -101,22 +97,17 @@ class AlignmentPlan:
 
     def _filled(self, values: Float64, runs: Int64, places: Int64, out: Float64) -> bool:
         """Fill by kernel; return whether that could be done."""
-        kernels = library()
-        if kernels is None or not self.cell.size:
+        kernel = self.kernel
+        if kernel is None:
             return False
         if (runs[1:] < runs[:-1]).any():
             order = np.argsort(runs, kind="stable")
             runs, places = runs[order], places[order]
-        lines, seen = _room(len(values) + 1 + len(self.chains.run_ids))
+        room = _room(len(values) + 1 + len(self.chains.run_ids))
         parts = processors() if len(runs) * len(self.grid) >= _THREADED_CELLS else 1
 
         def fill_part(part: int, is_simple: bool) -> bool:
-            return bool(
-                kernels.dde_fill(
-                    *(ctypes.byref(self.task), is_simple, address(values), address(lines), address(seen)),
-                    *(part, parts, len(runs), address(runs), address(places), address(out)),
-                )
-            )
+            return kernel.fill(values, runs, places, out, is_simple=is_simple, room=room, part=part, parts=parts)
 
         # The simple form soon finds where it won't do.
         simple = self.how.method == "linear" and self.how.max_gap is None
@@ -134,42 +125,35 @@ def plan_alignment(
     chains, own, grid, how, joins_at_branch
         As for :func:`dde.curves.alignment.align`. Of the observations only places count, not values.
     """
-    kernels = library()
-    n_runs, count = len(chains.run_ids), len(own.tokens)
-    is_log = how.method == "log"
-    shape = (n_runs, len(grid)) if kernels is not None and how.method in _METHODS else (0, 0)
     grid, tokens, offsets = (np.ascontiguousarray(x, np.int64) for x in (grid, own.tokens, own.offsets))
-    cell, before = np.empty(shape, np.int32), np.empty(count, np.int32)
-    parent, branch = np.ascontiguousarray(chains.parent, np.int32), np.ascontiguousarray(chains.branch, np.int64)
+    plan = partial(AlignmentPlan, chains, offsets, tokens, grid, how, joins_at_branch)
+    n_runs, count = len(chains.run_ids), len(tokens)
+    # A monotone cubic is SciPy's.
+    has_kernel = is_compiled() and how.method in METHODS and CurvePlan.can_number(n_runs, count)
+    if not has_kernel or not n_runs or not len(grid):
+        return plan(None)
+    is_log = how.method == "log"
+    parent = np.ascontiguousarray(chains.parent, np.int32)
     with np.errstate(divide="ignore"):
         own_places, log_points = (np.log(x) if is_log else x.astype(np.float64) for x in (tokens, grid))
-    places = np.concatenate([own_places, np.full(n_runs + 1, np.nan)])
-    points, root = grid.astype(np.float64), _roots(parent)
-    task = Plan(
-        n_runs=n_runs,
-        parent=address(parent),
-        root=address(root),
-        branch=address(branch),
-        offsets=address(offsets),
-        tokens=address(tokens),
-        places=address(places),
-        n_points=len(grid),
-        grid=address(grid),
-        points=address(points),
-        log_points=address(log_points),
-        method=_METHODS.get(how.method, 0),
+    kernel = CurvePlan(
+        parent=parent,
+        root=_roots(parent),
+        branch=np.ascontiguousarray(chains.branch, np.int64),
+        offsets=offsets,
+        tokens=tokens,
+        places=np.concatenate([own_places, np.full(n_runs + 1, np.nan)]),
+        grid=grid,
+        points=grid.astype(np.float64),
+        log_points=log_points,
+        method=how.method,
         joins=joins_at_branch,
         bridges=how.bridge,
         max_gap=-1 if how.max_gap is None else how.max_gap,
-        cell=address(cell),
-        before=address(before),
     )
-    buffers = (parent, root, branch, places, points, log_points, before)
-    plan = AlignmentPlan(chains, offsets, tokens, grid, how, joins_at_branch, cell, task, buffers)
-    if kernels is not None and cell.size:
-        parts = processors() if cell.size >= _THREADED_CELLS else 1
-        _in_threads(lambda part: kernels.dde_plan(ctypes.byref(task), part, parts), parts)
-    return plan
+    parts = processors() if kernel.cell.size >= _THREADED_CELLS else 1
+    _in_threads(lambda part: kernel.place(part, parts), parts)
+    return plan(kernel)
 
 
 def _roots(parent: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -87,7 +87,7 @@ class Curves:
                 return plan
         plan = plan_alignment(chains, own, grid, how, self.joins_at_branch)
         # Other threads may add theirs; each is as good.
-        if plan.cell.size <= _PLANNED_CELLS:
+        if plan.size <= _PLANNED_CELLS:
             plans.append(plan)
         return plan
 

@@ -156,7 +156,9 @@ static const Stretch NOTHING = {NAN, NAN, NAN, NAN};
 /* The line from observation i, or from none, to j; `odd` becomes NaN where it is not finite. */
 static Stretch line_between(const Plan *p, const double *values, int64_t i, int64_t j, double *odd) {
     if (i < 0 || (p->max_gap >= 0 && p->tokens[j] - p->tokens[i] > p->max_gap)) return NOTHING;
-    if (p->method == NEAREST) return (Stretch){(double)(p->tokens[i] + p->tokens[j]), values[i], values[j], NAN};
+    if (p->method == NEAREST)
+        /* Tokens are not negative: the sum of two has room in 64 bits without a sign. */
+        return (Stretch){(double)((uint64_t)p->tokens[i] + (uint64_t)p->tokens[j]), values[i], values[j], NAN};
     /* A negative zero times a positive number, added, leaves every number as it is, a zero's sign included. */
     if (p->method == PREVIOUS) return (Stretch){-0.0, values[i], 0.0, NAN};
     const double from = p->places[i];

@@ -5,6 +5,8 @@
 
 uint64_t dde_powers_of_five[DDE_POWER_MAX - DDE_POWER_MIN + 1][2];
 
+DDE_EXPORT int32_t dde_interface(void) { return DDE_INTERFACE; }
+
 DDE_EXPORT void dde_set_powers(const uint64_t *powers) {
     memcpy(dde_powers_of_five, powers, sizeof dde_powers_of_five);
 }
@@ -64,7 +66,8 @@ static bool parse_text(Keys *keys, const uint8_t *p, const uint8_t *end, int32_t
             p += likely->length;
         } else {
             const uint8_t *start = p;
-            while (p < end && *p != quote && *p != '\n' && *p != '\\') p++;
+            /* Escapes, and bytes beyond ASCII, which may be no text at all, are for the strict grammar. */
+            while (p < end && *p != quote && *p != '\n' && *p != '\\' && *p < 0x80) p++;
             if (p >= end || *p != quote || p - start > INT32_MAX) return false;
             number = find_key(keys, start, (int32_t)(p - start));
             if (number < 0) return false;

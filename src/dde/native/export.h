@@ -7,4 +7,7 @@
 #define DDE_EXPORT __attribute__((visibility("default")))
 #endif
 
+/* As _INTERFACE in library.py: changes with any declaration of a kernel or of what it is given. */
+#define DDE_INTERFACE 2
+
 #endif

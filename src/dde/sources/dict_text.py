@@ -7,7 +7,10 @@ grammar, which also says what is wrong with a text.
 
 from __future__ import annotations
 
+import ast
+import json
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,14 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dde.native import address, library
+from dde import native
+from dde.errors import FormatError
 
 __all__ = ["ParsedDicts", "parse_dict_row", "parse_dicts", "parse_dicts_into"]
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|NaN|inf|Infinity)"
-_PAIR = re.compile(rf"""\s*(?P<q>['"])(?P<key>(?:(?!(?P=q)).)*)(?P=q)\s*:\s*(?P<value>{_NUMBER}|None|null)\s*""")
-# The kernel numbers the keys of a batch, those asked for among them.
-_MAX_ENTRIES = 128
+_KEY = r"""(?P<quote>['"])(?P<key>(?:\\.|(?!(?P=quote))[^\\\n])*)(?P=quote)"""
+# Digits and white space of other scripts are no part of a number, in Python's source as in JSON.
+_PAIR = re.compile(rf"\s*{_KEY}\s*:\s*(?P<value>{_NUMBER}|None|null)\s*", re.ASCII)
+_SPACE = " \t\n\r\f\v"
 
 
 @dataclass(slots=True)
@@ -49,27 +54,48 @@ def parse_dict_row(text: str) -> dict[str, float]:
     >>> parse_dict_row("{'acc_raw': 0.25, 'no_answer': None}")
     {'acc_raw': 0.25, 'no_answer': nan}
     """
-    body = text.strip()
+    body = text.strip(_SPACE)
     if not (body.startswith("{") and body.endswith("}")):
         raise ValueError(f"it is not a dict in braces: {_excerpt(body, 0)}")
     found: dict[str, float] = {}
     position, end = 1, len(body) - 1
-    if not body[1:end].strip():
+    if not body[1:end].strip(_SPACE):
         return found
     while True:
         match = _PAIR.match(body, position, end)
         if match is None:
             raise ValueError(f"no key with a number stands at character {position}: {_excerpt(body, position)}")
-        if match["key"] in found:
-            raise ValueError(f"the key {match['key']!r} stands twice")
+        key = _unescape(match["key"], match["quote"])
+        if key in found:
+            raise ValueError(f"the key {key!r} stands twice")
         value = match["value"]
-        found[match["key"]] = float("nan") if value in ("None", "null") else float(value)
+        found[key] = float("nan") if value in ("None", "null") else float(value)
         position = match.end()
         if position == end:
             return found
         if body[position] != ",":
             raise ValueError(f"no comma stands at character {position}: {_excerpt(body, position)}")
         position += 1
+
+
+def _unescape(key: str, quote: str) -> str:
+    """Return a key as Python or JSON reads it; raises ValueError where neither does."""
+    if "\\" not in key:
+        return key
+    literal = f"{quote}{key}{quote}"
+    try:
+        # Of what Python and JSON read differently, only JSON writes pairs of surrogates and an escaped slash.
+        if quote == '"':
+            return str(json.loads(literal))
+    except ValueError:
+        pass
+    try:
+        with warnings.catch_warnings():
+            # An escape that means nothing is a backslash.
+            warnings.simplefilter("ignore")
+            return str(ast.literal_eval(literal))
+    except (SyntaxError, ValueError):
+        raise ValueError(f"the key {key!r} has an escape that can't be read") from None
 
 
 def _excerpt(text: str, position: int) -> str:
@@ -114,32 +140,39 @@ def parse_dicts_into(
     -------
     dict of int to str
         Malformed texts, by number, with the reason.
+
+    Raises
+    ------
+    FormatError
+        When the column is of another type.
     """
-    kernels = library()
-    if kernels is None or len(entries) > _MAX_ENTRIES or not len(texts):
-        rest = np.flatnonzero(target >= 0)
-    else:
+    _check_text(texts)
+    wanted = target >= 0
+    if native.is_compiled() and len(entries) <= native.MOST_KEYS and len(set(entries)) == len(entries) and len(texts):
         data, offsets = _buffers(texts)
-        keys = [entry.encode() for entry in entries]
-        key_offsets = np.concatenate([[0], np.cumsum([len(k) for k in keys])]).astype(np.int32)
-        wanted = np.frombuffer(b"".join(keys) or b" ", np.uint8)
-        target = np.ascontiguousarray(target, np.int64)
-        unread = np.zeros(len(texts), np.uint8)
-        left = kernels.dde_parse_dicts(
-            *(address(data), address(offsets), len(texts), address(wanted), address(key_offsets), len(keys)),
-            *(address(target), address(out), out.shape[1], address(unread)),
+        # What lies in the place of a null is nobody's text.
+        nulls = np.asarray(texts.is_null()) if texts.null_count else np.zeros(len(texts), bool)
+        own = np.ascontiguousarray(np.where(nulls, -1, target), np.int64)
+        unread = native.parse_dicts(data, offsets, [entry.encode() for entry in entries], own, out)
+        wanted &= unread | nulls
+    return _parse_singly(texts, entries, target, out, np.flatnonzero(wanted))
+
+
+def _check_text(texts: pa.Array) -> None:
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        raise FormatError(
+            f"A column of the Arrow type {texts.type} holds no dict texts, so no metric can be read of it. "
+            "Cast it to string first."
         )
-        rest = np.flatnonzero(unread) if left >= 0 else np.flatnonzero(target >= 0)
-    return _parse_singly(texts, entries, target, out, rest)
 
 
 def _buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Return the bytes of texts, and where each begins and ends in them."""
-    buffers = texts.buffers()
+    _, offsets, data = texts.buffers()
     width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
-    offsets = np.frombuffer(buffers[1], width)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
-    # Texts that are all empty or null have no bytes.
-    return np.frombuffer(buffers[2] if buffers[2] is not None and buffers[2].size else b" ", np.uint8), offsets
+    places = np.frombuffer(offsets, width)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    # Texts that are all empty or null may have no bytes.
+    return np.frombuffer(data or b"", np.uint8), places
 
 
 def _parse_singly(
@@ -151,9 +184,10 @@ def _parse_singly(
 ) -> dict[int, str]:
     malformed: dict[int, str] = {}
     for row in rows.tolist():
-        text = texts[row].as_py()
         out[target[row]] = np.nan
         try:
+            # Text that is no UTF-8 is refused here: what makes it is a ValueError, too.
+            text = texts[row].as_py()
             if text is None:
                 raise ValueError("it is null")
             parsed = parse_dict_row(text)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from dde.native import address, library
+from dde.native import is_compiled, means_of_columns, scatter_rows
 
 __all__ = ["exact_mean", "scatter"]
 
@@ -32,13 +32,10 @@ def exact_mean(terms: Float64) -> Float64:
     >>> exact_mean(np.array([[0.1, 0.1], [0.2, np.nan], [0.3, 0.3]])).tolist()
     [0.19999999999999998, nan]
     """
+    if is_compiled():
+        return means_of_columns(np.ascontiguousarray(terms, np.float64))
     count, size = terms.shape
     out = np.empty(size)
-    kernels = library()
-    if kernels is not None:
-        terms = np.ascontiguousarray(terms)
-        kernels.dde_exact_means(address(terms), count, size, size, address(out))
-        return out
     finite = np.isfinite(terms).all(axis=0)
     out[~finite] = terms[:, ~finite].sum(axis=0)
     out[finite] = [math.fsum(column) for column in terms[:, finite].T.tolist()]
@@ -58,6 +55,11 @@ def scatter(table: Float64, base: npt.NDArray[np.int64], step: int, out: Float64
     out : float64 array
         Contiguous.
 
+    Raises
+    ------
+    ValueError, TypeError
+        When `out` is not contiguous, or has another type.
+
     Examples
     --------
     >>> out = np.zeros((2, 3))
@@ -65,10 +67,9 @@ def scatter(table: Float64, base: npt.NDArray[np.int64], step: int, out: Float64
     >>> out.tolist()
     [[3.0, 0.0, 1.0], [4.0, 0.0, 2.0]]
     """
-    kernels = library()
-    if kernels is None:
-        rows = np.flatnonzero(base >= 0)
-        out.reshape(-1)[base[rows, None] + np.arange(table.shape[1]) * step] = table[rows]
+    if is_compiled():
+        scatter_rows(np.ascontiguousarray(table, np.float64), np.ascontiguousarray(base, np.int64), step, out)
         return
-    table, base = np.ascontiguousarray(table), np.ascontiguousarray(base, np.int64)
-    kernels.dde_scatter(address(table), *table.shape, address(base), step, address(out))
+    rows = np.flatnonzero(base >= 0)
+    # A copy would be filled in vain.
+    np.reshape(out, -1, copy=False)[base[rows, None] + np.arange(table.shape[1]) * step] = table[rows]
