@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dde.curves.alignment import Chains, Interpolation, align, interpolate
+from dde.curves.chains import CurvePoints, points_on_curves
 from dde.curves.fast_alignment import plan_alignment
 from dde.curves.grids import TokenGrid, resolve_grid
 from dde.curves.observations import Observations
@@ -259,3 +260,34 @@ def test_grid_arguments() -> None:
         resolve_grid([-1])
     with pytest.raises(ValueError, match="holds nothing"):
         resolve_grid(0)
+
+
+def test_points_of_many_runs_and_of_many_tokens_stay_with_their_run() -> None:
+    # Run and tokens together have more than 64 bits here.
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(0, 6, 20_000)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = np.concatenate([np.sort(draw.integers(0, 2**62, n)) for n in lengths])
+    points = CurvePoints(offsets, tokens)
+    run = draw.integers(0, len(lengths), 500)
+    bound = draw.integers(0, 2**62, 500)
+    bound[:3] = -1, 2**63 - 1, tokens[offsets[run[2]] : offsets[run[2] + 1]].max(initial=0)
+    expected = [
+        offsets[r] + np.searchsorted(tokens[offsets[r] : offsets[r + 1]], b, "right")
+        for r, b in zip(run, bound, strict=True)
+    ]
+    assert points.places_beyond(run, bound).tolist() == expected
+    kept = draw.random(len(tokens)) < 0.5
+    assert points.are_in(CurvePoints.where(offsets, tokens, kept)).tolist() == kept.tolist()
+    parent = np.array([-1, *draw.integers(0, np.arange(1, len(lengths)))], np.int32)
+    chains = Chains(
+        tuple(map(str, range(len(lengths)))), parent, np.where(parent < 0, -1, draw.integers(0, 2**62, len(parent)))
+    )
+    row, found = points_on_curves(chains, run, points)
+    for i in range(50):
+        member, limit, own = int(run[i]), 2**63 - 1, []
+        while member >= 0:
+            some = tokens[offsets[member] : offsets[member + 1]]
+            own += some[(some > chains.branch[member]) & (some <= limit)].tolist()
+            limit, member = min(limit, int(chains.branch[member])), int(parent[member])
+        assert sorted(found[row == i].tolist()) == sorted(own)

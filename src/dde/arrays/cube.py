@@ -234,18 +234,16 @@ class Cube:
         observed = CurvePoints.where(own.offsets, own.tokens, ~np.isnan(own.values))
         if np.array_equal(observed.offsets, places.offsets) and np.array_equal(observed.tokens, places.tokens):
             return None
-        expected, found = places.keys(), observed.keys()
-        unexpected = np.setdiff1d(found, expected)
-        if len(unexpected):
-            at = int(np.flatnonzero(np.isin(found, unexpected))[0])
+        expected = observed.are_in(places)
+        if not expected.all():
+            at = int(np.argmin(expected))
             run_id = chains.run_ids[int(np.searchsorted(observed.offsets, at, side="right")) - 1]
             raise FormatError(
                 f"{metric.name} of {run_id} has a value at {observed.tokens[at]} tokens, where the list of its "
                 f"{sampling} has no row, so which of its cells are observed is unknown. The source changed since it "
                 "was opened, or tells of its runs and of their values differently: open it again, and look at that row."
             )
-        lacks = ~np.isin(expected, found, assume_unique=True)
-        return CurvePoints.where(places.offsets, places.tokens, lacks)
+        return CurvePoints.where(places.offsets, places.tokens, ~places.are_in(observed))
 
     def _align_part(self, metric: Metric, part: _Part, out: Float64) -> None:
         """Fill the rows of a part."""

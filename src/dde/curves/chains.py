@@ -14,9 +14,7 @@ __all__ = ["CurvePoints", "build_chains", "points_on_curves"]
 
 Int64 = npt.NDArray[np.int64]
 
-# Bits of a compound key that are left for tokens: 1.1e15 of them, of 8,192 runs.
-_TOKEN_BITS = 50
-_MOST_TOKENS = (1 << _TOKEN_BITS) - 1
+_MOST_TOKENS = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +44,45 @@ class CurvePoints:
         """
         return cls(np.concatenate([[0], np.cumsum(mask)])[offsets], tokens[mask])
 
-    def keys(self) -> Int64:
-        """Return run and tokens of each point as one number; ascending."""
-        run = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-        return (run << _TOKEN_BITS) | self.tokens
+    def are_in(self, other: CurvePoints) -> npt.NDArray[np.bool_]:
+        """Return which points are points of the same run in `other`, too.
+
+        Examples
+        --------
+        >>> some = CurvePoints(np.array([0, 2, 3]), np.array([10, 20, 15]))
+        >>> some.are_in(CurvePoints(np.array([0, 1, 3]), np.array([20, 10, 15]))).tolist()
+        [False, True, True]
+        """
+        # Tokens by their rank: run and tokens together would not fit one number of 64 bits.
+        distinct, rank = np.unique(np.concatenate([self.tokens, other.tokens]), return_inverse=True)
+        run = np.concatenate([np.repeat(np.arange(len(p.offsets) - 1), np.diff(p.offsets)) for p in (self, other)])
+        keys = run * len(distinct) + rank
+        own = len(self.tokens)
+        return np.isin(keys[:own], keys[own:])
+
+    def places_beyond(self, run: Int64, bound: Int64) -> Int64:
+        """Return where in `tokens` the points of some runs beyond a bound begin.
+
+        Parameters
+        ----------
+        run, bound : (asked,) int64 arrays
+            A run, and tokens that are not beyond.
+
+        Examples
+        --------
+        >>> points = CurvePoints(np.array([0, 2, 3]), np.array([10, 20, 15]))
+        >>> points.places_beyond(np.array([0, 0, 1]), np.array([10, 5, 99])).tolist()
+        [1, 0, 3]
+        """
+        low, high = self.offsets[run], self.offsets[run + 1]
+        # A binary search in every run at once: each step halves what is left of the longest.
+        for _ in range(int((high - low).max(initial=0)).bit_length()):
+            middle = (low + high) >> 1
+            searching = low < high
+            beyond = np.zeros(len(run), bool)
+            beyond[searching] = self.tokens[middle[searching]] > bound[searching]
+            low, high = np.where(searching & ~beyond, middle + 1, low), np.where(beyond, middle, high)
+        return low
 
 
 def build_chains(registry: RunPositions, run_ids: list[str]) -> Chains:
@@ -94,15 +127,13 @@ def points_on_curves(chains: Chains, rows: Int64, points: CurvePoints) -> tuple[
     >>> sorted(tokens.tolist())
     [10, 20, 25]
     """
-    keys = points.keys()
     member, number = np.asarray(rows, np.int64), np.arange(len(rows))
     limit = np.full(len(member), _MOST_TOKENS)
     found: list[npt.NDArray[np.intp]] = []
     places: list[npt.NDArray[np.intp]] = []
     while len(member):
         branch = chains.branch[member]
-        first = np.searchsorted(keys, (member << _TOKEN_BITS) + branch + 1)
-        last = np.searchsorted(keys, (member << _TOKEN_BITS) | limit, side="right")
+        first, last = points.places_beyond(member, branch), points.places_beyond(member, limit)
         counts = np.maximum(last - first, 0)
         ends = np.cumsum(counts)
         places.append(np.repeat(first - ends + counts, counts) + np.arange(ends[-1]))
