@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 __all__ = ["Plan", "is_compiled", "kernels"]
 
+_LIBRARY = Path(__file__).with_name("kernels.shared")
+
 # As DDE_INTERFACE in export.h. An editable install keeps its library when the sources change: one compiled from other
 # declarations would take arguments for what they are not.
 _INTERFACE = 2
@@ -72,7 +74,7 @@ def _load() -> ctypes.CDLL | None:
     if os.environ.get("DDE_NATIVE", "1") == "0":
         return None
     try:
-        loaded = ctypes.CDLL(str(Path(__file__).with_name("kernels.shared")))
+        loaded = ctypes.CDLL(str(_LIBRARY))
         loaded.dde_interface.restype = ctypes.c_int32
         if loaded.dde_interface() != _INTERFACE:
             return None
