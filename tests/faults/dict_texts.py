@@ -52,8 +52,8 @@ CORPUS = (
     *("{'" + "k" * 70_000 + "': 1, 'acc_raw': 2}", "[" * 100_000, '{"acc_raw": ' * 10_000),
 )
 
-_NAMES = {"nan": "'nan'", "NaN": "'nan'", "inf": "1e999", "Infinity": "1e999", "null": "None"}
-_NAME = re.compile(r"(?<![\w'\"])(?:nan|NaN|inf|Infinity|null)(?![\w'\"])")
+_NAMES = {"inf": "1e999", "Infinity": "1e999", "null": "None"}
+_NAME = re.compile(r"(?<![\w'\"])(?:[-+]?(?:nan|NaN)|inf|Infinity|null)(?![\w'\"])")
 
 
 @dataclass
@@ -125,7 +125,7 @@ def damage(text: str, draw: random.Random) -> str:
 
 def as_python_reads(text: str) -> dict[str, float | None] | None:
     """Return the numbers of a text as ``ast.literal_eval`` reads them; None where it holds no dict of numbers."""
-    source = _NAME.sub(lambda name: _NAMES[name.group()], text)
+    source = _NAME.sub(lambda name: _NAMES.get(name.group(), "1j"), text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -136,7 +136,8 @@ def as_python_reads(text: str) -> dict[str, float | None] | None:
         return None
     found: dict[str, float | None] = {}
     for key, value in read.items():
-        if value == "nan":
+        # The sign for nan, which Python's source has no literal of.
+        if value == 1j:
             value = math.nan
         if isinstance(value, bool) or not isinstance(value, (int, float, type(None))) or not isinstance(key, str):
             return None

@@ -100,7 +100,9 @@ static inline const uint8_t *dde_number(const uint8_t *p, const uint8_t *end, do
     const uint8_t *start = p;
     p = dde_digits(p, end, &w);
     int64_t digits = p - start, q = 0;
+    bool is_whole = true;
     if (p < end && *p == '.') {
+        is_whole = false;
         const uint8_t *fraction = ++p;
         p = dde_digits(p, end, &w);
         q = fraction - p;
@@ -132,6 +134,7 @@ static inline const uint8_t *dde_number(const uint8_t *p, const uint8_t *end, do
         if (digits > 19) return NULL;
     }
     if (p < end && (*p == 'e' || *p == 'E')) {
+        is_whole = false;
         p++;
         bool below = false;
         if (p < end && (*p == '-' || *p == '+')) below = *p++ == '-';
@@ -144,7 +147,8 @@ static inline const uint8_t *dde_number(const uint8_t *p, const uint8_t *end, do
         q += below ? -power : power;
     }
     if (w == 0) {
-        *value = negative ? -0.0 : 0.0;
+        /* A whole number has no negative zero. */
+        *value = negative && !is_whole ? -0.0 : 0.0;
         return p;
     }
     if (!dde_scaled(w, q, value)) return NULL;

@@ -69,13 +69,20 @@ def parse_dict_row(text: str) -> dict[str, float]:
         if key in found:
             raise ValueError(f"the key {key!r} stands twice")
         value = match["value"]
-        found[key] = float("nan") if value in ("None", "null") else float(value)
+        found[key] = _number(value)
         position = match.end()
         if position == end:
             return found
         if body[position] != ",":
             raise ValueError(f"no comma stands at character {position}: {_excerpt(body, position)}")
         position += 1
+
+
+def _number(text: str) -> float:
+    if text in ("None", "null"):
+        return float("nan")
+    # A whole number has no negative zero.
+    return 0.0 if text.strip("+-0") == "" else float(text)
 
 
 def _unescape(key: str, quote: str) -> str:
