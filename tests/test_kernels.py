@@ -9,6 +9,7 @@ import random
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from dde.curves.fast_alignment import plan_alignment
 from dde.curves.observations import Observations
 from dde.sources.dict_text import parse_dicts
 from dde.sources.exact_means import exact_mean, scatter
+from dde.tutorial import make_suite
 
 
 def bits(value: float) -> bytes:
@@ -129,6 +131,35 @@ def test_without_kernels_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_array_equal(a, b)
     made = align(chains, own, np.arange(50), Interpolation("log"), True)
     np.testing.assert_array_equal(fast[3], made[[1, 0]])
+
+
+_WHOLE = """
+import hashlib, sys, warnings, dde, dde.native
+warnings.simplefilter("ignore")
+print(dde.native.is_compiled())
+for grid, interp in (("union", "linear"), (200, "log"), (300, "nearest"), ("auto", "previous")):
+    names = "arc_easy mmlu_average mmlu_average_acc_per_char olmes_10_macro_avg pile_valppl train_loss csqa".split()
+    ds = dde.open_lineages(*sys.argv[1:], cache_dir=None, state="all", grid=grid, interp=interp, metrics=names)
+    for name in sorted(map(str, ds.data_vars)):
+        print(name, ds[name].shape, hashlib.sha256(ds[name].values.tobytes()).hexdigest())
+"""
+
+
+def test_a_whole_suite_is_the_same_without_kernels(tmp_path: Path) -> None:
+    suite = make_suite(tmp_path, "tiny")
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", _WHOLE, suite.data, suite.wandb],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "DDE_NATIVE": native_or_not},
+        ).stdout.splitlines()
+        for native_or_not in ("1", "0")
+    ]
+    assert [lines[0] for lines in said] == ["True", "False"]
+    assert said[0][1:] == said[1][1:]
+    assert len(said[0]) == 1 + 4 * 7
 
 
 def test_kernels_can_be_left_out() -> None:
