@@ -1,0 +1,526 @@
+"""Columns of Arrow tables as plain texts, numbers, whole numbers and times, whichever type their writer chose.
+
+The same content comes as text, string view, dictionary, bytes, decimal or extension type, depending on the program
+that wrote a file, and in one file of a table as another type than in the next. Every reader takes an array or a
+chunked array. A type that can't hold what is asked for is an error that names it, never a column of NaN. A row that
+can't be read is marked with the reason, so that the caller can count it or refuse it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dde.errors import FormatError
+from dde.sources.values import as_float
+
+__all__ = ["Numbers", "WholeNumbers", "encode_texts", "read_numbers", "read_texts", "read_times", "read_whole_numbers"]
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+# What is left of a UUID where its extension type was dropped.
+_UUID = pa.binary(16)
+# Whole numbers up to this one are doubles, each of them.
+_EXACT = 2**53
+# Texts that say NaN.
+_NANS = frozenset({"nan", "+nan", "-nan"})
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Numbers of a column.
+
+    Attributes
+    ----------
+    values : (row,) float64 array
+        NaN where a row is null, NaN, or no number; else the nearest double.
+    problems : mapping of str to (row,) bool array
+        Rows that are no number, or no double exactly, by reason; empty where there are none. The reasons go behind
+        the name of the column: ``"is no number"``, ``"has more digits than a double"``.
+    """
+
+    values: Float64
+    problems: Mapping[str, Bool]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeNumbers:
+    """Whole numbers of a column.
+
+    Attributes
+    ----------
+    values : (row,) int64 array
+        -1 where a row has none that can be used.
+    problems : mapping of str to (row,) bool array
+        Rows that can't be used, by reason; a row has one reason. Empty where there are none. The reasons go behind
+        the name of the column: ``"is missing"``, ``"is no number"``, ``"is no whole number"``, ``"is below 0"``,
+        ``"is above 4294967295"``.
+    """
+
+    values: Int64
+    problems: Mapping[str, Bool]
+
+
+def read_texts(
+    column: pa.Array | pa.ChunkedArray, where: str, *, numbers: bool = False, check: bool = True
+) -> pa.ChunkedArray:
+    """Return a column as texts.
+
+    Parameters
+    ----------
+    column : pyarrow array of shape (row,)
+        Text or bytes of any layout (string, large_string, string_view, binary, ...), a dictionary of them, JSON, or
+        UUIDs, which are written as RFC 4122 does.
+    where : str
+        What the column is, for errors: ``"the column 'data' of a.parquet"``.
+    numbers : bool
+        Whether whole numbers are taken too, written in decimal digits: ids and seeds are text in one file and numbers
+        in the next.
+    check : bool
+        Whether bytes that are no UTF-8 are an error. Without it, they are in the texts, and decoding these fails.
+
+    Returns
+    -------
+    pyarrow.ChunkedArray of string or large_string
+
+    Raises
+    ------
+    FormatError
+        When the type can't be text, or bytes are no UTF-8.
+
+    Examples
+    --------
+    >>> read_texts(pa.array([b"4M", None]), "the column 'params'").to_pylist()
+    ['4M', None]
+    >>> read_texts(pa.array([0.0, 2.0]), "the column 'seed'", numbers=True).to_pylist()
+    ['0', '2']
+    """
+    column = _plain(column)
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        codes, names = encode_texts(column, where, numbers=numbers)
+        return pa.chunked_array([pa.array([*names, None], pa.large_string()).take(pa.array(codes % (len(names) + 1)))])
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        texts = column
+    elif pa.types.is_string_view(kind):
+        texts = _cast(column, pa.large_string())
+    elif _is_bytes(kind):
+        large = _cast(column, pa.large_binary())
+        texts = pa.chunked_array([chunk.view(pa.large_string()) for chunk in large.chunks], pa.large_string())
+    elif kind == _UUID:
+        ids = [None if value is None else str(uuid.UUID(bytes=value)) for value in column.to_pylist()]
+        texts = pa.chunked_array([pa.array(ids, pa.large_string())])
+    elif pa.types.is_null(kind):
+        texts = column.cast(pa.string())
+    elif numbers and _is_number(kind):
+        return _number_texts(column, where)
+    else:
+        raise _other_type(where, kind, "text")
+    if check:
+        try:
+            texts.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise FormatError(
+                f"{where} holds bytes that are no UTF-8 text ({error}), so what they name is unknown. "
+                "Write the file again as UTF-8."
+            ) from error
+    return texts
+
+
+def encode_texts(column: pa.Array | pa.ChunkedArray, where: str, *, numbers: bool = False) -> tuple[Int64, list[str]]:
+    """Return a column as the number of each row's text, and the distinct texts; -1 stands for null.
+
+    Parameters are those of :func:`read_texts`. Of a dictionary-encoded column only the dictionary is decoded.
+
+    Examples
+    --------
+    >>> codes, names = encode_texts(pa.array(["C4", None, "C4"]).dictionary_encode(), "the column 'data'")
+    >>> codes.tolist(), names
+    ([0, -1, 0], ['C4'])
+    """
+    column = _plain(column)
+    if not pa.types.is_dictionary(column.type):
+        column = read_texts(column, where, numbers=numbers).dictionary_encode()
+    if column.num_chunks == 0:
+        return np.empty(0, np.int64), []
+    parts: list[Int64] = []
+    number: dict[str, int] = {}
+    known: pa.Array | None = None
+    for chunk in column.chunks:
+        if known is None or not chunk.dictionary.equals(known):
+            # Chunks of one row group have one dictionary.
+            known = chunk.dictionary
+            names = read_texts(known, where, numbers=numbers).to_pylist()
+            # A dictionary may hold null, and a text more than once. The last place is that of the index -1.
+            meaning = np.array(
+                [-1 if name is None else number.setdefault(name, len(number)) for name in names] + [-1], np.int64
+            )
+        indices = chunk.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        parts.append(meaning[indices])
+    codes, distinct = np.concatenate(parts), list(number)
+    # A part of an array keeps the dictionary of the whole.
+    used = np.bincount(codes[codes >= 0], minlength=len(distinct)) > 0
+    if not used.all():
+        codes = np.append(np.cumsum(used) - 1, -1)[codes]
+        distinct = [name for name, is_used in zip(distinct, used.tolist(), strict=True) if is_used]
+    return codes, distinct
+
+
+def read_numbers(column: pa.Array | pa.ChunkedArray, where: str) -> Numbers:
+    """Return a column as numbers.
+
+    Parameters
+    ----------
+    column : pyarrow array of shape (row,)
+        Integers, floats, decimals or booleans of any width, numbers as text, or a dictionary of them. Decimals and
+        texts are rounded correctly.
+    where : str
+        What the column is, for errors.
+
+    Raises
+    ------
+    FormatError
+        When the type can't hold numbers.
+
+    Examples
+    --------
+    >>> found = read_numbers(pa.array(["0.1", "much", None]), "the column 'loss'")
+    >>> found.values.tolist(), {reason: rows.tolist() for reason, rows in found.problems.items()}
+    ([0.1, nan, nan], {'is no number': [False, True, False]})
+    """
+    column = _plain(column)
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _numbers_of_dictionaries(column, where)
+    problems: dict[str, Bool] = {}
+    if pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        numbers = column.cast(pa.float64())
+    elif pa.types.is_integer(kind):
+        numbers = column.cast(pa.float64(), safe=False)
+        if kind.bit_width == 64:
+            inexact = _inexact(column, numbers)
+            if inexact.any():
+                problems["has more digits than a double"] = inexact
+    elif pa.types.is_decimal(kind):
+        # Arrow's own cast of decimals to doubles is not correctly rounded, that of texts is.
+        numbers = column.cast(pa.string()).cast(pa.float64())
+    elif _is_text(kind):
+        texts = read_texts(column, where, check=False)
+        try:
+            numbers = texts.cast(pa.float64())
+        except pa.ArrowInvalid:
+            return _numbers_of_texts(texts, where)
+    else:
+        raise _other_type(where, kind, "numbers")
+    # What lies under a null is undefined.
+    return Numbers(np.asarray(_filled(numbers, np.nan), np.float64), problems)
+
+
+def read_whole_numbers(
+    column: pa.Array | pa.ChunkedArray, where: str, *, least: int = 0, most: int = 2**63 - 1
+) -> WholeNumbers:
+    """Return a column as whole numbers, such as steps and counts; exact at any size.
+
+    Parameters
+    ----------
+    column : pyarrow array of shape (row,)
+        Integers, floats or decimals of any width, numbers as text, or a dictionary of them.
+    where : str
+        What the column is, for errors.
+    least, most : int
+        Bounds of what can be used, both within int64.
+
+    Raises
+    ------
+    FormatError
+        When the type can't hold whole numbers.
+
+    Examples
+    --------
+    >>> found = read_whole_numbers(pa.array([1250.0, 0.5, None, -1.0]), "the column 'step'")
+    >>> found.values.tolist()
+    [1250, -1, -1, -1]
+    >>> {reason: int(rows.sum()) for reason, rows in found.problems.items()}
+    {'is missing': 1, 'is no whole number': 1, 'is below 0': 1}
+    """
+    column = _plain(column)
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        codes, found = _each_dictionary(
+            column, lambda values: read_whole_numbers(values, where, least=least, most=most)
+        )
+        return WholeNumbers(
+            np.append(np.concatenate([f.values for f in found]) if found else np.empty(0, np.int64), -1)[codes],
+            _spread_problems(found, codes, missing="is missing"),
+        )
+    if pa.types.is_null(kind):
+        column = column.cast(pa.int64())
+        kind = column.type
+    if pa.types.is_integer(kind):
+        missing = _mask(column.is_null())
+        values = _filled(column, 0)
+        below, above = values < least, values > most
+        return _whole_numbers(values.astype(np.int64), missing, {}, below & ~missing, above & ~missing, least, most)
+    if pa.types.is_floating(kind):
+        numbers = _filled(column.cast(pa.float64()), np.nan)
+        missing = np.isnan(numbers)
+        whole = np.isfinite(numbers) & (np.floor(numbers) == numbers)
+        # 2.0**63 is what `most` rounds to, and no int64.
+        below, above = whole & (numbers < least), whole & (numbers >= float(most + 1))
+        inside = whole & ~below & ~above
+        values = np.where(inside, numbers, 0.0).astype(np.int64)
+        odd = {"is no whole number": ~whole & ~missing}
+        return _whole_numbers(values, missing, odd, below, above | (values > most), least, most)
+    if pa.types.is_decimal(kind) or _is_text(kind):
+        return _parsed_whole_numbers(column, where, least, most)
+    raise _other_type(where, kind, "whole numbers")
+
+
+def read_times(column: pa.Array | pa.ChunkedArray, where: str) -> npt.NDArray[np.datetime64]:
+    """Return a column of dates or timestamps as microseconds in UTC, NaT for null; a finer unit is cut off.
+
+    Parameters
+    ----------
+    column : pyarrow array of shape (row,)
+        Timestamps of any unit, with a time zone or without (then they are UTC), dates, or a dictionary of them.
+    where : str
+        What the column is, for errors.
+
+    Raises
+    ------
+    FormatError
+        When the type holds no times, or a time is beyond what 64 bits of microseconds hold.
+
+    Examples
+    --------
+    >>> read_times(pa.array([0, None], pa.timestamp("ns", "Europe/Berlin")), "the column 'created_at'").tolist()
+    [datetime.datetime(1970, 1, 1, 0, 0), None]
+    """
+    column = _plain(column)
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        codes, found = _each_dictionary(column, lambda values: read_times(values, where))
+        known = np.concatenate([*found, np.array(["NaT"], "datetime64[us]")])
+        return known[codes]
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_null(kind)):
+        raise _other_type(where, kind, "times")
+    try:
+        if pa.types.is_timestamp(kind) and kind.unit == "ns":
+            # Rounding down, as it would be for a time that is written in microseconds.
+            column = column.cast(pa.int64())
+            nanoseconds = _filled(column, np.iinfo(np.int64).min)
+            times = np.asarray(nanoseconds.astype("datetime64[ns]").astype("datetime64[us]"))
+        else:
+            cast = column.cast(pa.timestamp("us")).cast(pa.int64())
+            times = _filled(cast, np.iinfo(np.int64).min).astype("datetime64[us]")
+    except pa.ArrowInvalid as error:
+        raise FormatError(
+            f"{where} holds a time that is out of range ({error}), so when its rows were written is unknown. "
+            "Repair the file, or remove the column."
+        ) from error
+    return times
+
+
+def _plain(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column without the types that only wrap another one."""
+    if not isinstance(column, pa.ChunkedArray):
+        column = pa.chunked_array([column], column.type)
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain(pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type))
+    if pa.types.is_run_end_encoded(kind):
+        return _plain(pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type))
+    return column
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return column.cast(kind)
+    except pa.ArrowNotImplementedError:
+        # Early releases of Arrow have views and no casts of them.
+        return pa.chunked_array([pa.array(chunk.to_pylist(), kind) for chunk in column.chunks], kind)
+    except pa.ArrowInvalid:
+        # Text that is no UTF-8 is for the caller to refuse.
+        as_bytes = pa.large_binary() if kind == pa.large_string() else kind
+        return pa.chunked_array([chunk.cast(as_bytes).view(kind) for chunk in column.chunks], kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or (pa.types.is_fixed_size_binary(kind) and kind != _UUID)
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or (_is_bytes(kind) and not pa.types.is_fixed_size_binary(kind))
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _other_type(where: str, kind: pa.DataType, wanted: str) -> FormatError:
+    shown = str(kind)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return FormatError(
+        f"{where} has the type {shown}, which holds no {wanted}, so its rows can't be read. "
+        f"Write the column as {wanted}."
+    )
+
+
+def _filled(column: pa.ChunkedArray, missing: object) -> npt.NDArray[Any]:
+    """Return a column as an array of its own type, with a number in place of null."""
+    if column.null_count:
+        column = column.fill_null(pa.scalar(missing, column.type))
+    return np.asarray(column.to_numpy())
+
+
+def _mask(column: pa.ChunkedArray) -> Bool:
+    return np.asarray(column.to_numpy(), np.bool_)
+
+
+def _inexact(column: pa.ChunkedArray, numbers: pa.ChunkedArray) -> Bool:
+    whole, doubles = _filled(column, 0), _filled(numbers, 0.0)
+    found = np.zeros(len(whole), np.bool_)
+    large = np.flatnonzero(np.abs(doubles) >= _EXACT)
+    found[large] = [int(a) != int(b) for a, b in zip(whole[large].tolist(), doubles[large].tolist(), strict=True)]
+    return found
+
+
+def _number_texts(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    whole = read_whole_numbers(column, where, least=-(2**63))
+    unusable = [name for name in whole.problems if name != "is missing"]
+    if unusable:
+        raise FormatError(
+            f"{where} holds a number that {unusable[0]}, so what it names is unknown. Write the column as text."
+        )
+    missing = whole.problems.get("is missing", np.zeros(len(whole.values), np.bool_))
+    return pa.chunked_array([pa.array(whole.values, mask=missing).cast(pa.string())])
+
+
+def _each_dictionary(column: pa.ChunkedArray, read: Any) -> tuple[Int64, list[Any]]:
+    """Return the number of each row's value among those of all dictionaries, -1 for null, and what `read` makes."""
+    found: list[Any] = []
+    codes: list[Int64] = [np.empty(0, np.int64)]
+    known: pa.Array | None = None
+    start = stop = 0
+    for chunk in column.chunks:
+        if known is None or not chunk.dictionary.equals(known):
+            known = chunk.dictionary
+            found.append(read(known))
+            start, stop = stop, stop + len(known)
+        indices = chunk.indices.cast(pa.int64())
+        codes.append(np.asarray(pc.add(indices, start).fill_null(-1).to_numpy(zero_copy_only=False), np.int64))
+    return np.concatenate(codes), found
+
+
+def _spread_problems(found: list[Any], codes: Int64, missing: str | None = None) -> dict[str, Bool]:
+    """Return for each row the problems of its value in a dictionary; null has the problem `missing`."""
+    problems: dict[str, Bool] = {}
+    for reason in dict.fromkeys(reason for part in found for reason in part.problems):
+        of_value = [part.problems.get(reason, np.zeros(len(part.values), np.bool_)) for part in found]
+        problems[reason] = np.append(np.concatenate(of_value), False)[codes]
+    if missing is not None and (codes < 0).any():
+        problems[missing] = problems.get(missing, np.zeros(len(codes), np.bool_)) | (codes < 0)
+    return {reason: rows for reason, rows in problems.items() if rows.any()}
+
+
+def _numbers_of_dictionaries(column: pa.ChunkedArray, where: str) -> Numbers:
+    codes, found = _each_dictionary(column, lambda values: read_numbers(values, where))
+    values = np.concatenate([*(part.values for part in found), np.array([np.nan])])
+    return Numbers(values[codes], _spread_problems(found, codes))
+
+
+def _numbers_of_texts(texts: pa.ChunkedArray, where: str) -> Numbers:
+    """Read texts of which some are no number; what is none tends to repeat, so each different one is read once."""
+    encoded = texts.cast(pa.large_binary()).dictionary_encode()
+
+    def read(values: pa.Array) -> Numbers:
+        known = [_decoded(value) for value in values.to_pylist()]
+        numbers = np.array([as_float(text) for text in known], np.float64)
+        no_number = np.isnan(numbers) & np.array([text.strip().casefold() not in _NANS for text in known], np.bool_)
+        return Numbers(numbers, {"is no number": no_number} if no_number.any() else {})
+
+    codes, found = _each_dictionary(encoded, read)
+    values = np.concatenate([*(part.values for part in found), np.array([np.nan])])
+    return Numbers(values[codes], _spread_problems(found, codes))
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _whole_numbers(
+    values: Int64, missing: Bool, odd: Mapping[str, Bool], below: Bool, above: Bool, least: int, most: int
+) -> WholeNumbers:
+    problems = {"is missing": missing, **odd, f"is below {least}": below, f"is above {most}": above}
+    problems = {reason: rows for reason, rows in problems.items() if rows.any()}
+    for rows in problems.values():
+        values = np.where(rows, -1, values)
+    return WholeNumbers(values, problems)
+
+
+def _parsed_whole_numbers(column: pa.ChunkedArray, where: str, least: int, most: int) -> WholeNumbers:
+    """Read decimals and texts, each different one once: floats would change the last digits of long ones."""
+    if not pa.types.is_decimal(column.type):
+        column = read_texts(column, where, check=False).cast(pa.large_binary())
+
+    def read(values: pa.Array) -> WholeNumbers:
+        known = [_parse_whole(value, least, most) for value in values.to_pylist()]
+        reasons = [text for text in known if isinstance(text, str)]
+        return WholeNumbers(
+            np.array([-1 if isinstance(value, str) else value for value in known], np.int64),
+            {reason: np.array([value == reason for value in known], np.bool_) for reason in dict.fromkeys(reasons)},
+        )
+
+    codes, found = _each_dictionary(column.dictionary_encode(), read)
+    values = np.concatenate([*(part.values for part in found), np.array([-1])])
+    return WholeNumbers(values[codes], _spread_problems(found, codes, missing="is missing"))
+
+
+def _parse_whole(value: bytes | Decimal | None, least: int, most: int) -> int | str:
+    """Return a whole number, or why there is none."""
+    if isinstance(value, bytes):
+        text = _decoded(value).strip()
+        try:
+            # Python reads other digits and "1_000" as well, which no program writes.
+            value = Decimal(text) if text.isascii() and "_" not in text else None
+        except ArithmeticError:
+            value = None
+        if value is None:
+            return "is no number"
+    if value is None or value.is_nan():
+        return "is missing"
+    if not value.is_finite():
+        return "is no whole number"
+    # Bounds first: a number of a million digits is not written out.
+    if value < least:
+        return f"is below {least}" if _is_whole(value) else "is no whole number"
+    if value > most:
+        return f"is above {most}"
+    return int(value) if _is_whole(value) else "is no whole number"
+
+
+def _is_whole(value: Decimal) -> bool:
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or exponent >= 0:
+        return True
+    return not any(digits[exponent:]) if -exponent <= len(digits) else not any(digits)
