@@ -1,0 +1,149 @@
+"""Which version of a file is read: what changes when its content does, and whether it did during a read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from dde.errors import SourceError
+from dde.sources.connection import redact
+
+__all__ = ["check_version", "file_version", "reading_one_version"]
+
+# The end of a parquet file is its footer, with sizes and statistics of all parts; that of a log is its last rows.
+_TAIL_BYTES = 1 << 16
+# What object stores call a digest or a counter of the content. A weak entity tag (W/"...") is none.
+_CONTENT = ("ETag", "etag", "md5", "md5Hash", "content_md5", "crc32c", "checksum", "sha", "generation")
+_TIMES = ("mtime", "LastModified", "last_modified", "modified", "updated", "created", "date_time", "CRC")
+
+
+def file_version(file_system: Any, path: str) -> str:
+    """Return a text that changes whenever the content of a file does.
+
+    A local file's takes in size, inode, the times of the last change of content and of the file's own record, in
+    nanoseconds, and a digest of the end of the file. An object's takes in its size and entity tag or other digest;
+    where the store has none, its times and a digest of the end.
+
+    Parameters
+    ----------
+    file_system : fsspec.AbstractFileSystem
+    path : str
+        Path within the file system. Links are followed.
+
+    Raises
+    ------
+    SourceError
+        When the file is absent, can't be read, or is no file: a folder, a pipe, a link to nothing or to itself.
+
+    Examples
+    --------
+    >>> import fsspec, tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     before = file_version(fsspec.filesystem("file"), file.name)
+    ...     _ = file.write(b"row"), file.flush()
+    ...     file_version(fsspec.filesystem("file"), file.name) == before
+    False
+    """
+    try:
+        facts = _local_facts(path) if isinstance(file_system, LocalFileSystem) else _remote_facts(file_system, path)
+    except SourceError:
+        raise
+    except Exception as error:  # Each store has errors of its own, which share no base.
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        link = " is a link and" if isinstance(file_system, LocalFileSystem) and os.path.islink(path) else ""
+        problem = SourceError(
+            f"{redact(path)}{link} can't be read ({reason}), so what it holds is unknown. "
+            "Restore the file and the right to read it, or remove it."
+        )
+    else:
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    # Outside of the handler: the error of a store may quote a signed address.
+    raise problem
+
+
+def check_version(file_system: Any, path: str, version: str) -> None:
+    """Raise SourceError when a file has another version than the one given: it holds other rows than were found.
+
+    Parameters
+    ----------
+    file_system : fsspec.AbstractFileSystem
+    path : str
+    version : str
+        As :func:`file_version` returned it.
+    """
+    try:
+        # Listings are remembered by fsspec, and the facts of objects with them.
+        file_system.invalidate_cache(path)
+        found = file_version(file_system, path)
+    except SourceError as error:
+        raise SourceError(
+            f"{redact(path)} is gone or can't be read since it was opened, so its rows are not known to be the same "
+            f"({error}) Open it again."
+        ) from None
+    if found != version:
+        raise SourceError(
+            f"{redact(path)} was changed since it was opened, so which rows it holds is no longer known. "
+            "Nothing of this read is kept. Open it again."
+        )
+
+
+@contextmanager
+def reading_one_version(file_system: Any, path: str, version: str) -> Iterator[None]:
+    """Check the version of a file before and after a block that reads it.
+
+    An error of the block is that of the change, where there was one: a reader that runs into new bytes may find
+    anything.
+
+    Parameters
+    ----------
+    file_system : fsspec.AbstractFileSystem
+    path : str
+    version : str
+        As :func:`file_version` returned it.
+
+    Raises
+    ------
+    SourceError
+        When the file was changed before the block, or during it.
+    """
+    check_version(file_system, path, version)
+    try:
+        yield
+    except Exception:
+        check_version(file_system, path, version)
+        raise
+    check_version(file_system, path, version)
+
+
+def _local_facts(path: str) -> tuple[object, ...]:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise SourceError(f"{path} is {kind}, so it holds no rows that can be read. Remove it, or name a file.")
+    with open(path, "rb", buffering=0) as file:
+        file.seek(max(status.st_size - _TAIL_BYTES, 0))
+        tail = file.read(_TAIL_BYTES)
+    return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, _digest(tail)
+
+
+def _remote_facts(file_system: Any, path: str) -> tuple[object, ...]:
+    info: Mapping[str, Any] = file_system.info(path)
+    if info.get("type") == "directory":
+        raise SourceError(f"{redact(path)} is a folder, so it holds no rows. Name a file.")
+    size = info.get("size")
+    content = [(name, str(info[name])) for name in _CONTENT if info.get(name)]
+    if any(not value.startswith("W/") for _, value in content):
+        return size, content
+    times = [str(info.get(name)) for name in _TIMES]
+    tail = file_system.cat_file(path, start=max(size - _TAIL_BYTES, 0), end=size) if size else b""
+    return size, content, times, _digest(tail)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
