@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from dde.cache.kept_files import cache_place
 from dde.cache.table_index import FileKindsCache
 from dde.curves.frames import continuous_curves
 from dde.entities import LineageList, PosttrainingRun, PretrainingRun, TrainingLineage, TrainingRun
-from dde.errors import SelectionError, UnknownNameError, near_names
+from dde.errors import DdeWarning, SelectionError, UnknownNameError, near_names
 from dde.names import Metric, suite_order
 from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
@@ -284,7 +285,9 @@ class RunRepository:
         Raises
         ------
         UnknownNameError
-            When there is no cache to fill.
+            When there is no cache to fill, or it keeps nothing of these sources.
+        SourceError
+            When what was read could not be kept.
         """
         registry = self.registry
         if self.cache_dir is None:
@@ -292,13 +295,25 @@ class RunRepository:
                 "this repository has cache_dir=None, so nothing that is read could be kept. Pass cache_dir= a folder."
             )
         chosen = choose_metrics(registry, metrics)
-        if registry.tables is not None and registry.readers.keeps_tables:
-            bases = [registry.bases[label] for label in registry.checkpoint_steps]
-            registry.readers.checkpoints(bases, [m for m in chosen if registry.tables.holds(m)])
-        derived = list(registry.derived)
-        registry.readers.logs(derived, registry.versions, [m.entry for m in chosen if m.kind == "log"])
-        evaluations = [m for m in chosen if m.kind == "evaluation"]
-        registry.readers.final_evaluations(derived, registry.versions, evaluations)
+        readers, derived = registry.readers, list(registry.derived)
+        bases = [registry.bases[label] for label in registry.checkpoint_steps]
+        keeps_tables = registry.tables is not None and readers.keeps_tables and bool(bases)
+        if not keeps_tables and not readers.keeps_store(derived, registry.versions):
+            raise UnknownNameError(
+                "a cache keeps nothing of these sources: parsed tables are read as they lie, and a store that does not "
+                "tell when its runs change is read each time. So there is nothing to fill. Open them as they are."
+            )
+        with warnings.catch_warnings():
+            # Here it is an error, and said once.
+            warnings.filterwarnings("ignore", message="the cache .* can't be written", category=DdeWarning)
+            if registry.tables is not None and keeps_tables:
+                readers.checkpoints(bases, [m for m in chosen if registry.tables.holds(m)])
+                readers.check_kept()
+            readers.logs(derived, registry.versions, [m.entry for m in chosen if m.kind == "log"])
+            readers.check_kept()
+            evaluations = [m for m in chosen if m.kind == "evaluation"]
+            readers.final_evaluations(derived, registry.versions, evaluations)
+            readers.check_kept()
         return len(chosen)
 
     def to_dataset(self, **options: Any) -> xr.Dataset:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["whole_file", "write_frames"]
+from dde.whole_files import whole_file
+
+__all__ = ["write_frames"]
 
 
 def write_frames(frames: Iterable[pd.DataFrame], path: Path, facts: Mapping[Any, Any] | None = None) -> Path:
@@ -69,19 +68,3 @@ def _typed(schema: Any) -> Any:
         if pa.types.is_null(field.type):
             schema = schema.set(k, field.with_type(pa.string()))
     return schema
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write a file or folder to, which takes the place of `path` once all is written."""
-    part = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        yield part
-        if path.is_dir():
-            rmtree(path)
-        part.replace(path)
-    finally:
-        if part.is_dir():
-            rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from xarray.core import indexing
 from dde.arrays.cube import Cube, Sampling
 from dde.curves.axes import Lines
 from dde.curves.grids import Points
+from dde.errors import DdeError, SourceError
 from dde.names import Metric
 
 __all__ = [
@@ -40,7 +42,17 @@ class BlockArray(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
-        block = self._block(tuple(_positions(k, n) for k, n in zip(key, self.shape, strict=True)))
+        try:
+            block = self._block(tuple(_positions(k, n) for k, n in zip(key, self.shape, strict=True)))
+        except OSError as error:
+            # Nothing is read in vain for want of space.
+            if isinstance(error, DdeError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            # Named here, where it is known to be one of reading: who writes what is read would take it for their own.
+            raise SourceError(
+                f"values can't be read ({error.strerror or error}), so there are none. Open the Dataset again, and "
+                "look at the files or the server that it reads."
+            ) from error
         scalar = tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)
         return np.asarray(block[scalar])
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 
 from dde.sources.connection import Connection
+from dde.whole_files import removed_if_ended
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -166,11 +167,14 @@ class Place:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         made = self.path / f"{MAKING}{uuid.uuid4().hex[:16]}"
-        try:
-            made.write_bytes(content)
-            os.replace(made, self.path / name)
-        finally:
-            made.unlink(missing_ok=True)
+        with removed_if_ended(made):
+            try:
+                # A file that is there, or a link, is not written to.
+                with made.open("xb") as file:
+                    file.write(content)
+                os.replace(made, self.path / name)
+            finally:
+                made.unlink(missing_ok=True)
 
     @contextmanager
     def making(self, name: str) -> Iterator[Place]:
@@ -188,11 +192,14 @@ class Place:
             self.path.mkdir(parents=True, exist_ok=True)
             made = self / f"{MAKING}{uuid.uuid4().hex[:16]}"
             assert made.path is not None
-            try:
-                yield made
-                os.rename(made.path, self.path / name)
-            finally:
-                shutil.rmtree(made.path, ignore_errors=True)
+            with removed_if_ended(made.path):
+                try:
+                    # Fails where something is there already, so that no link is followed.
+                    made.path.mkdir()
+                    yield made
+                    os.rename(made.path, self.path / name)
+                finally:
+                    shutil.rmtree(made.path, ignore_errors=True)
             return
         made = self / name
         try:
@@ -220,7 +227,7 @@ class Place:
             os.rename(self.path, leaving)
         except OSError:
             return
-        if leaving.is_dir():
+        if leaving.is_dir() and not leaving.is_symlink():
             shutil.rmtree(leaving, ignore_errors=True)
         else:
             leaving.unlink(missing_ok=True)

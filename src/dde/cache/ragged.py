@@ -74,7 +74,8 @@ class RaggedCache:
         self._damaged: set[tuple[str, str | None]] = set()
         # What could not be written: memory is all there is.
         self._unsaved: dict[str, History] = {}
-        self._writable = True
+        #: Why nothing is written any more; None where it is.
+        self.problem: Exception | None = None
         self._memory = Memory(_MEMORY_BYTES)
         self._columns = Columns(self.folder, self._memory)
         self._asked: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
@@ -203,13 +204,13 @@ class RaggedCache:
         self._heads = newest_first([head, *self._heads])
         if not self._save(head, history):
             self._unsaved[head.name] = history
-        elif self._writable:
+        elif self.problem is None:
             self._columns.remember(head, history)
             self._tidy()
 
     def _save(self, head: Head, history: History) -> bool:
         for last in (False, True):
-            if not self._writable:
+            if self.problem is not None:
                 break
             try:
                 write_part(self.folder, self.what, head, history.step, [history.values[k] for k in head.keys])
@@ -224,7 +225,7 @@ class RaggedCache:
         return False
 
     def _give_up(self, error: Exception) -> None:
-        self._writable = False
+        self.problem = error
         warnings.warn(
             f"the cache {self.folder} can't be written ({error}), so what was read is kept for this process "
             "alone. Pass cache_dir= with a folder or URL that can be written, or cache_dir=None.",
@@ -254,7 +255,7 @@ class RaggedCache:
                         held[name] = head
                         replaced |= head.replaces
         except OSError as error:
-            if self._writable:
+            if self.problem is None:
                 self._give_up(error)
             return
         kept = [head for name, head in known.items() if name in self._unsaved]

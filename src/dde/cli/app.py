@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated, Any
 
+import pyarrow as pa
 import typer
 from typer.core import TyperGroup
 
 from dde.cli import cache, coverage, demo, explore, ingest, ls
 from dde.cli import open as open_
+from dde.cli.texts import printable
 from dde.errors import DdeError, DdeWarning
 from dde.sources.connection import Connection, redact
 
@@ -53,14 +55,18 @@ def _told_in_one_line() -> Iterator[None]:
         _say("error: ", "red", error)
         raise typer.Exit(1) from None
     except _UsageError as error:
-        error.message = _without_secrets(error.message)
+        error.message = printable(_without_secrets(error.message))
         raise
+    except (OSError, MemoryError, RecursionError, UnicodeError, pa.ArrowException) as error:
+        # No defect of dde's, but a file, a disk or a server that gives no better reason; output has errors of its own.
+        _say("error: ", "red", f"{type(error).__name__}: {error}. So the command was not completed.")
+        raise typer.Exit(1) from None
 
 
 def _say(head: str, colour: str, message: object) -> None:
     # Without rich: a message may hold brackets, which it would take for markup.
     typer.secho(head, fg=colour, bold=True, nl=False, err=True)
-    typer.echo(_without_secrets(" ".join(str(message).split())), err=True)
+    typer.echo(printable(_without_secrets(" ".join(str(message).split()))), err=True)
 
 
 def _without_secrets(message: str) -> str:

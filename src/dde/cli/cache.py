@@ -9,7 +9,7 @@ import typer
 
 from dde.cache import cache_size, clear_cache
 from dde.cli.options import CacheDir, Data, Db, open_repository
-from dde.cli.output import note, print_table
+from dde.cli.output import note, print_table, say
 from dde.sources.connection import redact
 
 __all__ = ["app"]
@@ -54,7 +54,7 @@ def fill(
     """
     repository = open_repository(ctx, data, db, cache_dir)
     count = repository.fill_cache(metrics or "all")
-    typer.echo(f"{count} metrics of {len(repository.registry.bases)} lineages are in {redact(cache_dir)}")
+    say(f"{count} metrics of {len(repository.registry.bases)} lineages are in {redact(cache_dir)}")
 
 
 @app.command()
@@ -66,7 +66,7 @@ def clear(cache_dir: CacheDir = "data_cache") -> None:
       dde cache clear
       dde cache clear --cache-dir /scratch/dde
     """
-    typer.echo(f"freed {_size(clear_cache(cache_dir))} in {redact(cache_dir)}")
+    say(f"freed {_size(clear_cache(cache_dir))} in {redact(cache_dir)}")
 
 
 def _size(count: float) -> str:

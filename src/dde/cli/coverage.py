@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dde.cli.options import CacheDir, Data, Db, NoCache, States, open_repository, state_filter
-from dde.cli.output import busy, note, print_table
+from dde.cli.options import CacheDir, Data, Db, ExactText, NoCache, States, open_repository, state_filter
+from dde.cli.output import busy, note, print_table, say
 from dde.cli.writing import check_target, write_frame
 
 __all__ = ["coverage"]
@@ -30,6 +30,7 @@ def coverage(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Write the whole table to a .csv or .parquet file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
+    exact_text: ExactText = False,
     cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
 ) -> None:
@@ -51,8 +52,8 @@ def coverage(
     if status:
         frame = frame[[any(_matches(s, wanted) for wanted in status) for s in frame["status"]]].reset_index(drop=True)
     if to is not None:
-        write_frame([frame], to)
-        typer.echo(f"wrote {len(frame)} rows to {to}")
+        write_frame([frame], to, exact_text)
+        say(f"wrote {len(frame)} rows to {to}")
     else:
         # Whole numbers, so that tokens are not rounded when they are printed.
         print_table(frame.astype({"branch_tokens": "Int64", "end_tokens": "Int64"}), _COLUMNS)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
 from dde.cli.options import CacheDir
-from dde.cli.output import busy, note
+from dde.cli.output import busy, note, say
 
 __all__ = ["demo"]
 
@@ -25,23 +23,23 @@ def demo(cache_dir: CacheDir = "data_cache") -> None:
     """
     from dde.demo import run_demo
 
-    with busy("starting") as say:
-        made = run_demo(cache_dir, say)
+    with busy("starting") as progress:
+        made = run_demo(cache_dir, progress)
     repository = made.repository
     frame = repository.coverage()
     bases = frame[frame["run_type"] == "pretraining"]
     runs = frame[frame["run_type"] != "pretraining"]
     used = runs[runs["status"] == "used"]
-    typer.echo(
+    say(
         f"A generated suite in {Path(cache_dir) / 'demo'}, its pretraining as tables and its post-training as "
         "parquet.\n"
     )
     kinds = ", ".join(f"{n} {kind}" for kind, n in used["run_type"].value_counts().items())
-    typer.echo(f"{len(bases)} lineages, and {len(used)} of {len(runs)} post-training runs placed on them ({kinds}).")
-    typer.echo("Left out, and why:")
+    say(f"{len(bases)} lineages, and {len(used)} of {len(runs)} post-training runs placed on them ({kinds}).")
+    say("Left out, and why:")
     for status, count in runs.loc[runs["status"] != "used", "status"].str.partition(":")[0].value_counts().items():
-        typer.echo(f"  {count:3d}  {status}")
-    typer.echo("\nOne learning-rate sweep of it:\n")
-    typer.echo(str(made.dataset))
-    typer.echo(f"\nInteractive page: {made.page}\nPicture:          {made.picture}")
+        say(f"  {count:3d}  {status}")
+    say("\nOne learning-rate sweep of it:\n")
+    say(str(made.dataset))
+    say(f"\nInteractive page: {made.page}\nPicture:          {made.picture}")
     note("\nNext: dde ls --help, or the README's first lines in Python.")

@@ -24,7 +24,7 @@ from dde.cli.options import (
     open_repository,
     selection,
 )
-from dde.cli.output import busy, note
+from dde.cli.output import busy, note, say
 from dde.explore.listing import starting_lineages, starting_metric
 from dde.explore.selection import Opened, check_dataset
 from dde.explore.server import is_loopback, serve
@@ -75,10 +75,10 @@ def explore(
         raise typer.BadParameter("--demo explores a generated suite, so DATA is not read. Leave out one of them.")
     options: dict[str, Any] = selection(params, recipe, seed, method, learning_rate, state, where)
     opens: dict[str, Any] = {**options, "metrics": list(metrics) if metrics and "all" not in metrics else "all"}
-    with busy("reading the registry of runs") as say:
+    with busy("reading the registry of runs") as progress:
         if data is None:
             kept = None if no_cache else Path(cache_dir) / "demo"
-            say("generating the suite")
+            progress("generating the suite")
             repository = dde.tutorial.open_repository("small", cache_dir=kept)
             opened = Opened(
                 "dde.tutorial.open_lineages", ('"small"',), _options(options, None if kept is None else str(kept))
@@ -88,7 +88,7 @@ def explore(
             opened = _opened(ctx, data, db, _options(options, None if no_cache else cache_dir))
         dataset = repository.to_dataset(**opens)
         check_dataset(dataset)
-        say("reading the first metric")
+        progress("reading the first metric")
         first = starting_metric(dataset, starting_lineages(dataset))
     if not is_loopback(address):
         note(f"warning: whoever reaches {address} can see these runs; the page asks for no password.")
@@ -96,7 +96,7 @@ def explore(
     from dde.explore.page import Explorer
 
     def ready(url: str) -> None:
-        typer.echo(f"Exploring at {url} (Ctrl-C ends it)")
+        say(f"Exploring at {url} (Ctrl-C ends it)")
         if not no_browser:
             webbrowser.open(url)
 

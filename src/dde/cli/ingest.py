@@ -6,7 +6,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from dde.cli.output import note, progress_bar
+from dde.cli.output import note, progress_bar, say
 from dde.sources.connection import CONNECTION_VARIABLE
 from dde.sources.ingest import ingest as load
 
@@ -37,6 +37,6 @@ def ingest(
         raise typer.BadParameter(f"--layout {layout!r} is neither '0.1' nor 'old'.")
     with progress_bar("loading runs") as advance:
         report = load(export, dsn, layout=cast(Literal["0.1", "old"] | None, layout), progress=advance)
-    typer.echo(str(report))
+    say(str(report))
     for run_id, count in report.replaced_characters.items():
         note(f"{run_id}: {count} characters that PostgreSQL can't hold were replaced")

@@ -11,6 +11,7 @@ from dde.cli.options import (
     CacheDir,
     Data,
     Db,
+    ExactText,
     LearningRates,
     Methods,
     NoCache,
@@ -22,7 +23,7 @@ from dde.cli.options import (
     open_repository,
     selection,
 )
-from dde.cli.output import busy, note, progress_bar
+from dde.cli.output import busy, note, progress_bar, say
 from dde.cli.writing import DATASET_SUFFIXES, check_target, write_dataset
 from dde.curves.grids import TokenGrid
 
@@ -68,6 +69,7 @@ def open_dataset(
         typer.Option(metavar="FILE", help="Write it to a .zarr or .nc, or its long table to a .parquet or .csv."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
+    exact_text: ExactText = False,
     cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
 ) -> None:
@@ -91,12 +93,12 @@ def open_dataset(
     with busy("reading the registry of runs"):
         dataset = open_repository(ctx, data, db, cache_dir, no_cache).to_dataset(**options)
     if to is None:
-        typer.echo(str(dataset))
+        say(str(dataset))
         return
     with progress_bar(f"writing {to.name}") as advance:
-        write_dataset(dataset, to, advance)
+        write_dataset(dataset, to, advance, exact_text)
     sizes = ", ".join(f"{dim} {size}" for dim, size in dataset.sizes.items())
-    typer.echo(f"wrote {len(dataset.data_vars)} metrics ({sizes}) to {to}")
+    say(f"wrote {len(dataset.data_vars)} metrics ({sizes}) to {to}")
     if dataset.attrs["left_out"]:
         note(f"left out: {dataset.attrs['left_out']} (dde coverage says which)")
 

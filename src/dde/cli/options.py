@@ -14,6 +14,7 @@ __all__ = [
     "CacheDir",
     "Data",
     "Db",
+    "ExactText",
     "LearningRates",
     "Methods",
     "NoCache",
@@ -65,6 +66,14 @@ Where = Annotated[
     ),
 ]
 CacheDir = Annotated[str, typer.Option("--cache-dir", metavar="FOLDER", help="Folder or URL of what was parsed.")]
+ExactText = Annotated[
+    bool,
+    typer.Option(
+        "--exact-text",
+        help="Write the text of a .csv as it is. By default what a spreadsheet would take for a formula gets ' in "
+        "front, and control characters are spelled out.",
+    ),
+]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep nothing.")]
 
 

@@ -13,17 +13,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dde.cli.signals import stopped_at_end
+from dde.cli.texts import printable, spreadsheet_safe
 from dde.plots.axes import short_number
 
-__all__ = ["Advance", "busy", "note", "print_table", "progress_bar"]
+__all__ = ["Advance", "busy", "note", "print_table", "progress_bar", "say"]
 
 #: Told how much is done and how much there is.
 Advance = Callable[[int, int], None]
 
 
+def say(text: str) -> None:
+    """Write lines of output; what a terminal would obey in them is shown."""
+    typer.echo(printable(text))
+
+
 def note(text: str) -> None:
     """Write a remark to stderr, beside the output."""
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
 
 
 def print_table(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> None:
@@ -33,25 +40,28 @@ def print_table(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> No
     ----------
     frame : pandas.DataFrame
     columns : sequence of str, optional
-        What a terminal has room for. Elsewhere all columns come, with tabs between them, nothing cut or rounded.
+        What a terminal has room for. Elsewhere all columns come, with tabs between them, nothing cut or rounded; text
+        is as in a CSV, see :func:`dde.cli.texts.spreadsheet_safe`.
     """
     if not sys.stdout.isatty():
-        typer.echo(frame.to_csv(sep="\t", index=False, lineterminator="\n"), nl=False)
+        safe, _ = spreadsheet_safe(frame)
+        typer.echo(safe.to_csv(sep="\t", index=False, lineterminator="\n"), nl=False)
         return
     shown = frame[list(columns)] if columns else frame
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
     for name in shown.columns:
         right = pd.api.types.is_numeric_dtype(shown[name])
         # Ids are folded, never cut: they are what is copied from here.
-        table.add_column(str(name), justify="right" if right else "left", overflow="fold")
+        table.add_column(printable(str(name)), justify="right" if right else "left", overflow="fold")
     for row in shown.itertuples(index=False):
         table.add_row(*map(_cell, row))
-    Console(markup=False, highlight=False).print(table)
+    # A name may look like markup, or like the code of an emoji.
+    Console(markup=False, highlight=False, emoji=False).print(table)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return printable(value)
     if pd.isna(value):
         return ""
     return short_number(float(value)) if abs(value) >= 1e6 else f"{value:g}"
@@ -64,7 +74,7 @@ def busy(doing: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield lambda doing: None
         return
-    with console.status(doing) as status:
+    with console.status(doing) as status, stopped_at_end(status.stop):
         yield lambda doing: status.update(doing)
 
 
@@ -77,11 +87,11 @@ def progress_bar(doing: str) -> Iterator[Advance]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(doing, total=None)
+    with Progress(*columns, console=console, transient=True) as bar, stopped_at_end(bar.stop):
+        task = bar.add_task(printable(doing), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

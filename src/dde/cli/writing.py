@@ -14,10 +14,13 @@ import typer
 import xarray as xr
 from dask.callbacks import Callback
 
-from dde.arrays.frame_files import whole_file, write_frames
+from dde.arrays.frame_files import write_frames
 from dde.arrays.long_table import frames_of
-from dde.cli.output import Advance
+from dde.cli.netcdf import write_netcdf
+from dde.cli.output import Advance, note
+from dde.cli.texts import spreadsheet_safe
 from dde.errors import DdeError, near_names
+from dde.whole_files import whole_file
 
 __all__ = ["DATASET_SUFFIXES", "check_target", "write_dataset", "write_frame"]
 
@@ -58,7 +61,7 @@ def check_target(path: Path, suffixes: Sequence[str], overwrite: bool) -> None:
         )
 
 
-def write_dataset(dataset: xr.Dataset, path: Path, advance: Advance) -> None:
+def write_dataset(dataset: xr.Dataset, path: Path, advance: Advance, exact_text: bool = False) -> None:
     """Write a Dataset in the format that the suffix of `path` names, a few lineages at a time.
 
     Parameters
@@ -69,9 +72,11 @@ def write_dataset(dataset: xr.Dataset, path: Path, advance: Advance) -> None:
         ``.zarr`` and ``.nc`` keep the Dataset as it is; ``.parquet`` and ``.csv`` hold the long table.
     advance : callable
         Told how much is done and how much there is.
+    exact_text : bool, default False
+        As for :func:`write_frame`.
     """
     if path.suffix in (".parquet", ".csv"):
-        write_frame(_frames(dataset, advance), path)
+        write_frame(_frames(dataset, advance), path, exact_text)
         return
     cells = max(dataset.sizes["run"] * dataset.sizes["cumulative_tokens"], 1)
     size = {"lineage": max(_BLOCK // (8 * cells), 1), "run": -1, "cumulative_tokens": -1}
@@ -82,13 +87,37 @@ def write_dataset(dataset: xr.Dataset, path: Path, advance: Advance) -> None:
         if path.suffix == ".zarr":
             blocks.to_zarr(part, mode="w", zarr_format=3, consolidated=False)
         else:
-            blocks.to_netcdf(part, engine="h5netcdf")
+            write_netcdf(blocks, part)
 
 
-def write_frame(frames: Iterable[pd.DataFrame], path: Path) -> None:
-    """Write frames with the same columns, one after the other, to a ``.csv`` or ``.parquet`` file."""
+def write_frame(frames: Iterable[pd.DataFrame], path: Path, exact_text: bool = False) -> None:
+    """Write frames with the same columns, one after the other, to a ``.csv`` or ``.parquet`` file.
+
+    Parameters
+    ----------
+    frames : iterable of pandas.DataFrame
+    path : Path
+    exact_text : bool, default False
+        Write the text of a ``.csv`` as it is, also where a spreadsheet would compute it or a terminal obey it. Else
+        see :func:`dde.cli.texts.spreadsheet_safe`; what is changed is counted in a remark.
+    """
+    changes: list[int] = []
     with _told(path):
-        write_frames(frames, path)
+        write_frames(frames if exact_text or path.suffix != ".csv" else _safe(frames, changes), path)
+    if count := sum(changes):
+        note(
+            f"{count} texts of {path.name} begin as a formula does, or hold control characters, and were written so "
+            "that they are shown as text (--exact-text leaves them as they are)"
+        )
+
+
+def _safe(frames: Iterable[pd.DataFrame], changes: list[int]) -> Iterator[pd.DataFrame]:
+    for frame in frames:
+        safe, changed = spreadsheet_safe(frame)
+        if not changes:
+            changes.append(sum(a != b for a, b in zip(frame.columns, safe.columns, strict=True)))
+        changes.append(changed)
+        yield safe
 
 
 def _frames(dataset: xr.Dataset, advance: Advance) -> Iterator[pd.DataFrame]:
@@ -99,12 +128,12 @@ def _frames(dataset: xr.Dataset, advance: Advance) -> Iterator[pd.DataFrame]:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Say in one line when a file can't be written."""
+    """Say in one line when a file can't be written; what can't be read is a DdeError already."""
     try:
         yield
+    except DdeError:
+        raise
     except OSError as error:
-        if isinstance(error, DdeError):
-            raise
         raise DdeError(
             f"{path} can't be written ({error.strerror or error}). Free space, or choose another place."
         ) from error

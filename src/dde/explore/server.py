@@ -40,7 +40,7 @@ def origins_of(address: str, port: int) -> list[str]:
 
 
 def serve(make_page: Callable[[], Any], address: str, port: int, title: str, ready: Callable[[str], None]) -> None:
-    """Serve a page until interrupted; every session of a browser has its own.
+    """Serve a page until the process ends; every session of a browser has its own.
 
     Parameters
     ----------
@@ -72,13 +72,23 @@ def serve(make_page: Callable[[], Any], address: str, port: int, title: str, rea
         ) from error
     server.start()
     host = socket.gethostname() if address in ("0.0.0.0", "::") else address
+    failed: list[Exception] = []
+
+    def say_ready() -> None:
+        try:
+            ready(f"http://{host}:{port}/")
+        except Exception as error:
+            # The loop would log it, and serve a page whose address nobody knows.
+            failed.append(error)
+            server.io_loop.stop()
+
     try:
-        server.io_loop.add_callback(ready, f"http://{host}:{port}/")
+        server.io_loop.add_callback(say_ready)
         server.io_loop.start()
-    except KeyboardInterrupt:
-        pass
     finally:
         server.stop()
+    if failed:
+        raise failed[0]
 
 
 def _free_port(address: str) -> int:

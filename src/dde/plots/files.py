@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.backends import BackendName, drawing_with
+from dde.whole_files import whole_file
 
 __all__ = ["pdf_bytes", "png_bytes", "save_page", "save_picture", "svg_bytes"]
 
@@ -26,8 +26,8 @@ _PAGE = """
 {% block css_resources %}{% endblock %}
 {% block js_resources %}{{ scripts }}{% endblock %}
 {% block contents %}
-<h1>{{ title }}</h1>
-<p>{{ text }}</p>
+<h1>{{ title | e }}</h1>
+<p>{{ text | e }}</p>
 {{ super() }}
 {% endblock %}
 """
@@ -169,7 +169,6 @@ def _check_backend(picture: Any, wanted: BackendName, otherwise: str) -> None:
 
 def _replace(path: Path, content: bytes) -> Path:
     # Whoever opens the file while it is made anew sees the old one or the new one, also when several threads make it.
-    part = path.with_name(f".{path.name}-{os.getpid()}-{threading.get_ident()}")
-    part.write_bytes(content)
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_bytes(content)
     return path

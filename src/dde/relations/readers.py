@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.cache.kept_files import cache_place
-from dde.errors import ConflictWarning
+from dde.errors import ConflictWarning, SourceError
 from dde.names import Base, Metric
 from dde.relations.positions import COUNTER, HELD_ROWS
 from dde.sources.connection import redact
@@ -217,9 +217,10 @@ class Readers:
         store = self.store
         if store is None or not run_ids:
             return _no_rows(keys)
-        if self._history_cache is None or not all(versions[r] for r in run_ids):
+        cache = self._history_cache
+        if cache is None or not self.keeps_store(run_ids, versions):
             return store.history(run_ids, keys)
-        return self._history_cache.read(run_ids, [versions[r] for r in run_ids], keys, store.history)
+        return cache.read(run_ids, [versions[r] for r in run_ids], keys, store.history)
 
     def final_evaluations(
         self, run_ids: Sequence[str], versions: Mapping[str, str], metrics: Sequence[Metric]
@@ -237,11 +238,25 @@ class Readers:
             values = {k: found[pair] for k, pair in zip(keys, pairs, strict=True)}
             return History(rows.astype(np.int32), np.zeros(len(ids), np.int64), values)
 
-        if self._summary_cache is None or not all(versions[r] for r in run_ids):
+        cache = self._summary_cache
+        if cache is None or not self.keeps_store(run_ids, versions):
             rows = fetch(run_ids, list(names))
         else:
-            rows = self._summary_cache.read(run_ids, [versions[r] for r in run_ids], list(names), fetch)
+            rows = cache.read(run_ids, [versions[r] for r in run_ids], list(names), fetch)
         return {m.name: rows.values[key] for key, m in names.items()}
+
+    def keeps_store(self, run_ids: Sequence[str], versions: Mapping[str, str]) -> bool:
+        """Return whether what is read of these runs of the store is kept: where it tells when each of them changes."""
+        return self._history_cache is not None and bool(run_ids) and all(versions[r] for r in run_ids)
+
+    def check_kept(self) -> None:
+        """Raise SourceError where something that was read could not be kept."""
+        for cache in (self._tables_cache, self._history_cache, self._summary_cache):
+            if cache is not None and cache.problem is not None:
+                raise SourceError(
+                    f"the cache {cache.folder} can't be written ({cache.problem}), so what was read was not kept. Free "
+                    "space, or pass cache_dir= with a folder or URL that can be written."
+                )
 
     @cached_property
     def _tables_cache(self) -> RaggedCache | None:

@@ -10,8 +10,10 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from dde.tutorial.parsed_tables import write_parsed_tables
 from dde.tutorial.posttraining_plan import plan_posttraining
 from dde.tutorial.suite import PRESETS, Suite, SuiteSpec, suite_spec
 from dde.tutorial.wandb_runs import truth_of_runs, write_wandb_export
+from dde.whole_files import removed_if_ended
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -210,20 +213,37 @@ def open_repository(
 def _kept_suite(size: str | SuiteSpec, seed: int, cache_dir: str | os.PathLike[str] | None) -> Path:
     """Return the folder of a suite that is kept for later, made first where it is not there yet."""
     spec = suite_spec(size)
-    root = Path(tempfile.gettempdir()) / "dde" if cache_dir is None else Path(cache_dir)
+    root = _own_temporary_folder() if cache_dir is None else Path(cache_dir)
     key = hashlib.sha256(f"{GENERATION}|{seed}|{spec!r}".encode()).hexdigest()[:12]
     target = root / "tutorial" / f"{spec.name.replace(':', '-')}-{seed}-{key}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         # A reader, or a second writer, sees all of the suite or nothing of it.
         fresh = target.with_name(f".making-{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            make_suite(fresh, spec, seed=seed)
+        with removed_if_ended(fresh):
             try:
-                fresh.rename(target)
-            except OSError:
-                if not target.exists():
-                    raise
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+                make_suite(fresh, spec, seed=seed)
+                try:
+                    fresh.rename(target)
+                except OSError:
+                    if not target.exists():
+                        raise
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
     return target
+
+
+def _own_temporary_folder() -> Path:
+    """Return a folder of this user alone: whoever else can write to the system's may put anything there."""
+    root = Path(tempfile.gettempdir())
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = root / f"dde-{user}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or (hasattr(os, "getuid") and facts.st_uid != user):
+        raise DdeError(
+            f"{str(folder)!r} belongs to somebody else, or is no folder, so no suite is kept in it. Remove it, or "
+            "pass cache_dir= a folder."
+        )
+    return folder
