@@ -12,6 +12,8 @@ from dde.sources.ingest import ingest as load
 
 __all__ = ["ingest"]
 
+_REMARKS = 40
+
 
 def ingest(
     export: Annotated[str, typer.Argument(help="Folder of a parquet or jsonl export.", metavar="EXPORT")],
@@ -38,5 +40,8 @@ def ingest(
     with progress_bar("loading runs") as advance:
         report = load(export, dsn, layout=cast(Literal["0.1", "old"] | None, layout), progress=advance)
     say(str(report))
-    for run_id, count in report.replaced_characters.items():
-        note(f"{run_id}: {count} characters that PostgreSQL can't hold were replaced")
+    remarks = report.remarks()
+    for remark in remarks[:_REMARKS]:
+        note(remark)
+    if len(remarks) > _REMARKS:
+        note(f"and {len(remarks) - _REMARKS} more; dde.ingest() in Python returns all of them")

@@ -36,6 +36,7 @@ __all__ = [
     "is_flat",
     "json_value",
     "last_rates",
+    "row_counts",
     "run_digests",
     "run_rows",
     "step_column",
@@ -173,6 +174,21 @@ def asked_rows(
             is_asked = pc.is_valid(found)
             table = table.filter(is_asked)
             yield table, numbers[found.filter(is_asked).to_numpy()]
+
+
+def row_counts(history: ExportFile) -> dict[str, int]:
+    """Return how many logged rows there are of each run; those without a run id are of ""."""
+    counts: dict[str, int] = {}
+    with history.open() as stream:
+        parquet = _parquet(stream, history)
+        if "run_id" not in parquet.schema_arrow.names:
+            raise _not_an_export(history, "no column run_id", parquet.schema_arrow.names)
+        for group in range(parquet.num_row_groups):
+            found = pc.value_counts(parquet.read_row_group(group, columns=["run_id"])["run_id"])
+            for pair in found.to_pylist():
+                run_id = pair["values"] if isinstance(pair["values"], str) else ""
+                counts[run_id] = counts.get(run_id, 0) + pair["counts"]
+    return counts
 
 
 def _may_hold(column: Any, ids: Sequence[bytes]) -> bool:

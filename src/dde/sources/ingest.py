@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import psycopg
+from psycopg import errors
 
 from dde.errors import SourceError
 from dde.sources.connection import Connection
@@ -25,7 +28,7 @@ from dde.sources.ingest_sql import (
     insert_logs,
     insert_runs,
 )
-from dde.sources.json_text import as_jsonb_text
+from dde.sources.json_text import as_jsonb_text, count_negative_zeros
 from dde.sources.postgres import connect, explain
 from dde.sources.postgres_sql import CATALOG, Layout
 from dde.sources.raw_runs import RawExport, RawRow, RawRun
@@ -33,6 +36,22 @@ from dde.sources.wandb_export import ExportStore
 from dde.sources.wandb_jsonl import JsonlStore
 
 __all__ = ["IngestReport", "ingest"]
+
+# What PostgreSQL says of content that it can't hold: beyond the range of a number, too deep, too long.
+_REFUSALS = (
+    errors.CharacterNotInRepertoire,
+    errors.DatetimeFieldOverflow,
+    errors.InvalidDatetimeFormat,
+    errors.InvalidParameterValue,
+    errors.InvalidTextRepresentation,
+    errors.NumericValueOutOfRange,
+    errors.ProgramLimitExceeded,
+    errors.StatementTooComplex,
+    errors.StringDataRightTruncation,
+    errors.UntranslatableCharacter,
+)
+# What a column of type integer holds.
+_LEAST, _MOST = -(2**31), 2**31 - 1
 
 _Session = psycopg.Connection[tuple[Any, ...]]
 
@@ -55,7 +74,13 @@ class IngestReport:
     rows_written : int
         Logged rows of added and replaced runs.
     replaced_characters : dict of str to int
-        Per run, how many characters PostgreSQL has no place for and were replaced by U+FFFD.
+        Per run, how many characters PostgreSQL has no place for, or were no UTF-8, and were replaced by U+FFFD.
+    refused_runs : dict of str to str
+        Runs that can't be stored as they are, and why. They are not written; what the database has of them stays.
+    refused_rows : dict of str to dict of str to int
+        Per run, logged rows that are not written: why, and how many. Rows without a run id are those of "".
+    changed : dict of str to dict of str to int
+        Per run, what is stored in another way than the export has it: what, and how often.
     """
 
     source: str
@@ -66,6 +91,9 @@ class IngestReport:
     unchanged: list[str] = field(default_factory=list)
     rows_written: int = 0
     replaced_characters: dict[str, int] = field(default_factory=dict)
+    refused_runs: dict[str, str] = field(default_factory=dict)
+    refused_rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    changed: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         text = (
@@ -77,7 +105,42 @@ class IngestReport:
                 f"; {sum(self.replaced_characters.values())} characters that PostgreSQL can't hold replaced "
                 f"in {len(self.replaced_characters)} runs"
             )
+        if self.refused_runs:
+            text += f"; {len(self.refused_runs)} runs refused"
+        if self.refused_rows:
+            refused = sum(sum(reasons.values()) for reasons in self.refused_rows.values())
+            text += f"; {refused} logged rows of {len(self.refused_rows)} runs refused"
+        if self.changed:
+            changed = sum(sum(reasons.values()) for reasons in self.changed.values())
+            text += f"; {changed} values of {len(self.changed)} runs stored in another way"
         return text
+
+    def remarks(self) -> list[str]:
+        """Return a line for each run and each thing of it that is not stored as the export has it."""
+        return [
+            *(f"{run_id}: refused, for {reason}" for run_id, reason in self.refused_runs.items()),
+            *(
+                f"{run_id or 'rows without a run id'}: {count} logged rows refused, for {reason}"
+                for run_id, reasons in self.refused_rows.items()
+                for reason, count in reasons.items()
+            ),
+            *(
+                f"{run_id}: {count} times, {what}"
+                for run_id, whats in self.changed.items()
+                for what, count in whats.items()
+            ),
+            *(
+                f"{run_id}: {count} characters that PostgreSQL can't hold were replaced"
+                for run_id, count in self.replaced_characters.items()
+            ),
+        ]
+
+    def _add(self, other: IngestReport) -> None:
+        for name in ("added", "replaced", "unchanged"):
+            getattr(self, name).extend(getattr(other, name))
+        self.rows_written += other.rows_written
+        for name in ("replaced_characters", "refused_runs", "refused_rows", "changed"):
+            getattr(self, name).update(getattr(other, name))
 
 
 def ingest(
@@ -94,7 +157,11 @@ def ingest(
     reader sees a run whole or not at all. Several ingests at once wait for each other where they write the
     same run, and nowhere else.
 
-    Numbers keep their digits, NaN and Infinity become text as W&B writes them. jsonb has no negative zero.
+    Numbers keep their digits, NaN and Infinity become text as W&B writes them. Times have microseconds and runtimes
+    seconds, as the tables of dr_wandb have them. What can't be stored as it is, is refused, and what is stored in
+    another way is counted, both by run in the report: objects that are no JSON objects or have a key twice, numbers
+    beyond the range of PostgreSQL, steps beyond that of its column or that are no whole numbers, rows of runs that
+    the export doesn't have; characters that have no place in it, the sign of a negative zero, times that are none.
 
     Parameters
     ----------
@@ -130,12 +197,15 @@ def ingest(
             chosen = _prepare(session, export, connection.redacted, layout)
             report = IngestReport(export.description, connection.redacted, chosen)
             total, done = export.raw_run_count(), 0
+            known: set[str] = set()
+            stored: set[str] = set()
             for batch in _batches(export.raw_runs()):
-                with session.transaction():
-                    _load(session, export, batch, report)
+                known.update(run.run_id for run in batch)
+                _load_what_fits(session, export, _storable(batch, stored, report), report)
                 done += len(batch)
                 if progress is not None:
                     progress(done, max(total, done))
+            _count_lost_rows(export, known, report)
             return report
     except psycopg.Error as error:
         problem = explain(error, connection)
@@ -189,6 +259,49 @@ def _batches(runs: Iterator[RawRun]) -> Iterator[list[RawRun]]:
         yield batch
 
 
+def _storable(batch: Sequence[RawRun], stored: set[str], report: IngestReport) -> list[RawRun]:
+    """Return the runs that can be stored, under ids that none of `stored` has; the others are refused in the report."""
+    found = []
+    for run in batch:
+        run_id = _fit_name(run.run_id)
+        if run.problem:
+            report.refused_runs[run.run_id] = run.problem
+        elif run_id in stored:
+            report.refused_runs[run.run_id] = "another run has this id, once characters are replaced in it"
+        else:
+            stored.add(run_id)
+            found.append(run)
+    return found
+
+
+def _count_lost_rows(export: RawExport, known: set[str], report: IngestReport) -> None:
+    for run_id, count in export.row_counts().items():
+        if run_id not in known:
+            report.refused_rows[run_id] = {"the export has no such run": count}
+
+
+def _load_what_fits(session: _Session, export: RawExport, batch: Sequence[RawRun], report: IngestReport) -> None:
+    """Write a batch of runs; where PostgreSQL refuses some of it, in parts, until the run is found that it refuses."""
+    if not batch:
+        return
+    part = IngestReport(report.source, report.target, report.layout)
+    try:
+        with session.transaction():
+            _load(session, export, batch, part)
+    except _REFUSALS as error:
+        if len(batch) == 1:
+            column = re.search(r"column (\w+)", error.diag.context or "")
+            where = f" ({column[1]})" if column else ""
+            report.refused_runs[batch[0].run_id] = f"{error.diag.message_primary}{where}"
+            return
+    else:
+        report._add(part)
+        return
+    half = len(batch) // 2
+    _load_what_fits(session, export, batch[:half], report)
+    _load_what_fits(session, export, batch[half:], report)
+
+
 def _load(session: _Session, export: RawExport, batch: Sequence[RawRun], report: IngestReport) -> None:
     """Write what differs of one batch of runs, within the transaction that is open."""
     session.execute("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, MDY', true)")
@@ -202,7 +315,10 @@ def _load(session: _Session, export: RawExport, batch: Sequence[RawRun], report:
         if has_history:
             with cursor.copy("COPY dde_incoming_history FROM STDIN") as copy:
                 for position, row in enumerate(export.raw_rows(run_ids)):
-                    copy.write_row((position, *_log_row(row, report)))
+                    if problem := row.problem or _beyond_range(row):
+                        _tally(report.refused_rows, row.run_id, problem)
+                    else:
+                        copy.write_row((position, *_log_row(row, report)))
         # The server knows nothing of a table just filled, and would compare row by row.
         cursor.execute("ANALYZE dde_incoming_runs, dde_incoming_history")
         # Not before everything has arrived: until here nobody waits for anybody. What another one wrote of these runs
@@ -226,17 +342,34 @@ def _load(session: _Session, export: RawExport, batch: Sequence[RawRun], report:
         (report.added if is_new else report.replaced if run_id in changed else report.unchanged).append(run_id)
 
 
+def _beyond_range(row: RawRow) -> str:
+    if row.step is not None and not _LEAST <= row.step <= _MOST:
+        return "step is beyond the range of its column, integer"
+    if np.isfinite(row.runtime) and not _LEAST <= row.runtime <= _MOST:
+        return "runtime is beyond the range of its column, integer"
+    return ""
+
+
 def _run_row(run: RawRun, report: IngestReport) -> tuple[str | None, ...]:
     names = (run.run_id, run.run_name, run.state, run.project, run.entity)
-    _count(sum(name.count("\0") for name in names), run.run_id, report)
+    _count(sum(len(_NO_PLACE.findall(name)) for name in names), run.run_id, report)
+    for change in run.changes:
+        _tally(report.changed, run.run_id, change)
     return (
         *(_fit_name(name) for name in names),
         _timestamp(run.created_at),
-        *(_fit(text, run.run_id, report) for text in run.objects),
+        *(_fit(_unwrapped(text, report.layout), run.run_id, report) for text in run.objects),
     )
 
 
+def _unwrapped(text: str, layout: TableLayout) -> str:
+    """Return the text of an object, out of the JSON string that it may stand in, where columns are put together."""
+    return json.loads(text) if layout == "old" and text.lstrip().startswith('"') else text
+
+
 def _log_row(row: RawRow, report: IngestReport) -> tuple[Any, ...]:
+    for change in row.changes:
+        _tally(report.changed, row.run_id, change)
     return (
         _fit_name(row.run_id),
         row.step,
@@ -247,19 +380,30 @@ def _log_row(row: RawRow, report: IngestReport) -> tuple[Any, ...]:
     )
 
 
+# Characters that PostgreSQL has no place for.
+_NO_PLACE = re.compile("[\x00\ud800-\udfff]")
+
+
 def _fit_name(text: str) -> str:
-    return text.replace("\0", "\ufffd")
+    return _NO_PLACE.sub("\ufffd", text)
 
 
 def _fit(text: str, run_id: str, report: IngestReport) -> str:
     fitting, replaced = as_jsonb_text(text)
     _count(replaced, run_id, report)
+    if zeros := count_negative_zeros(fitting):
+        _tally(report.changed, run_id, "a negative zero loses its sign", zeros)
     return fitting
 
 
 def _count(replaced: int, run_id: str, report: IngestReport) -> None:
     if replaced:
         report.replaced_characters[run_id] = report.replaced_characters.get(run_id, 0) + replaced
+
+
+def _tally(counts: dict[str, dict[str, int]], run_id: str, reason: str, count: int = 1) -> None:
+    of_run = counts.setdefault(run_id, {})
+    of_run[reason] = of_run.get(reason, 0) + count
 
 
 def _timestamp(time: np.datetime64) -> str | None:

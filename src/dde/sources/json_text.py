@@ -8,7 +8,7 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
-__all__ = ["as_jsonb_text", "dump_json", "load_json", "top_level_value"]
+__all__ = ["as_jsonb_text", "count_negative_zeros", "dump_json", "load_json", "top_level_value"]
 
 # int() refuses text of more digits, and no double is near such a number anyway.
 _MAX_DIGITS = 4000
@@ -106,3 +106,17 @@ def as_jsonb_text(text: str) -> tuple[str, int]:
         return _ESCAPE.sub(escape, found) if found[0] == '"' else f'"{found}"'
 
     return _TOKEN.sub(token, text), replaced
+
+
+_ZERO = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![eE])-0(?:\.0+)?(?:[eE][+-]?\d+)?(?![\d.])', re.DOTALL)
+
+
+def count_negative_zeros(text: str) -> int:
+    """Return how many numbers of JSON text are negative zeros, whose sign jsonb does not keep.
+
+    Examples
+    --------
+    >>> count_negative_zeros('{"-0": [-0.0, -0.5, 1e-05, -0]}')
+    2
+    """
+    return sum(found[0] == "-" for found in _ZERO.findall(text)) if "-0" in text else 0

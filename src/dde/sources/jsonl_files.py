@@ -18,6 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import FormatError
+from dde.sources.exact_json import (
+    NOTHING,
+    NotExactError,
+    Part,
+    decode_line,
+    join_parts,
+    object_text,
+    split_object,
+)
 from dde.sources.export_files import ExportFile, RunDigests
 from dde.sources.json_text import dump_json, load_json
 from dde.sources.log_rows import LOG_COLUMNS
@@ -27,11 +36,13 @@ from dde.sources.values import as_float, as_object
 
 __all__ = [
     "Log",
-    "log_lines",
+    "log_parts",
     "logged_metrics",
+    "metric_parts",
     "read_log",
     "run_digests",
     "run_lines",
+    "run_parts",
     "summary_table",
 ]
 
@@ -154,14 +165,49 @@ def read_log(history: ExportFile) -> Log:
     )
 
 
-def log_lines(history: ExportFile, run_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the whole logged rows of some runs, in the order of the file."""
+def run_parts(runs: ExportFile) -> Iterator[tuple[dict[str, Part], str]]:
+    """Yield each run once as `run_lines` does, with the JSON text of each column, and why that can't be had."""
+    seen: set[str] = set()
+    for _, line, record in _records(runs):
+        run_id = _run_id(record, runs)
+        if run_id in seen:
+            continue
+        seen.add(run_id)
+        try:
+            parts, problem = split_object(decode_line(line)), ""
+            if isinstance(record.get("run"), dict):
+                parts = split_object(parts["run"].text or "")
+                columns = _snapshot_columns(parts)
+            else:
+                columns = _plain_columns(parts)
+            if parts["run_id"].value != run_id:
+                raise NotExactError("has a run id that is no UTF-8")
+        except NotExactError as error:
+            columns, problem = {}, f"the run {error}"
+        yield {**columns, "run_id": Part(None, run_id)}, problem
+
+
+def log_parts(history: ExportFile, run_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Part], str]]:
+    """Yield the logged rows of some runs, in the order of the file: run id, parts, and why these can't be had."""
     log = read_log(history)
+    names = list(log.run_ids)
     wanted = [log.run_ids[run_id] for run_id in run_ids if run_id in log.run_ids]
+    rows = np.flatnonzero(np.isin(log.run, wanted))
     with history.open() as stream:
-        for offset in log.offset[np.isin(log.run, wanted)].tolist():
+        for offset, run in zip(log.offset[rows].tolist(), log.run[rows].tolist(), strict=True):
             stream.seek(offset)
-            yield as_object(load_json(stream.readline()))
+            try:
+                parts, problem = split_object(decode_line(stream.readline())), ""
+            except NotExactError as error:
+                parts, problem = {}, f"the row {error}"
+            yield names[run], parts, problem
+
+
+def metric_parts(parts: Mapping[str, Part]) -> Part:
+    """Return what a row logged; see `logged_metrics`."""
+    if "metrics" in parts:
+        return parts["metrics"]
+    return join_parts({k: part for k, part in parts.items() if k not in LOG_COLUMNS and not k.startswith("_")})
 
 
 def logged_metrics(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,6 +242,28 @@ def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
         "system_metrics": run.get("system_metrics"),
         "system_attrs": pick(run, _ATTRIBUTES),
         "sweep_info": {"sweep_id": run.get("sweep_name")},
+    }
+
+
+def _plain_columns(parts: dict[str, Part]) -> dict[str, Part]:
+    """Return the parts of a line that has the columns of dr_wandb 0.1."""
+    if "wandb_metadata" not in parts and "metadata" in parts:
+        parts["wandb_metadata"] = parts["metadata"]
+    if "tags" in parts:
+        attributes = split_object(object_text(parts.get("system_attrs", NOTHING)))
+        parts["system_attrs"] = join_parts({"tags": parts["tags"], **attributes})
+    return parts
+
+
+def _snapshot_columns(run: dict[str, Part]) -> dict[str, Part]:
+    """Return the parts of a snapshot of dr_wandb 3 under the names of the columns of 0.1; see `_columns`."""
+    names = {"run_name": "name", "summary": "summary_metrics", "wandb_metadata": "metadata"}
+    same = ("state", "project", "entity", "created_at", "config", "system_metrics")
+    sweep = run.get("sweep_name", Part("null", None))
+    return {
+        **{name: run.get(names.get(name, name), NOTHING) for name in (*names, *same)},
+        "system_attrs": join_parts({name: run[name] for name in _ATTRIBUTES if name in run}),
+        "sweep_info": join_parts({"sweep_id": sweep}),
     }
 
 

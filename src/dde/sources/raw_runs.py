@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-__all__ = ["OBJECT_COLUMNS", "RawExport", "RawRow", "RawRun"]
+from dde.sources.exact_json import NotExactError, Part, object_text
+from dde.sources.run_records import utc_microseconds
+from dde.sources.values import as_float, as_int
+
+__all__ = ["OBJECT_COLUMNS", "RawExport", "RawRow", "RawRun", "raw_row", "raw_run"]
 
 #: Columns of a run that hold JSON objects.
 OBJECT_COLUMNS: tuple[str, ...] = (
@@ -34,6 +38,10 @@ class RawRun:
     objects : tuple of str
         JSON text of each of `OBJECT_COLUMNS`, ``"{}"`` where the export has nothing. NaN and Infinity may
         stand in it as Python writes them.
+    problem : str
+        Why the run can't be stored as it is; "" where it can.
+    changes : tuple of str
+        What of it is not as the export has it.
     """
 
     run_id: str
@@ -43,6 +51,8 @@ class RawRun:
     entity: str
     created_at: np.datetime64
     objects: tuple[str, ...]
+    problem: str = ""
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,8 @@ class RawRow:
         Seconds since the start; NaN where unknown.
     wandb_metadata, metrics : str
         JSON text of an object.
+    problem, changes
+        As of a `RawRun`.
     """
 
     run_id: str
@@ -69,6 +81,8 @@ class RawRow:
     runtime: float
     wandb_metadata: str
     metrics: str
+    problem: str = ""
+    changes: tuple[str, ...] = ()
 
 
 class RawExport(Protocol):
@@ -98,3 +112,76 @@ class RawExport(Protocol):
     def raw_rows(self, run_ids: Sequence[str]) -> Iterator[RawRow]:
         """Yield the logged rows of these runs, each run's in the order of the export."""
         ...
+
+    def row_counts(self) -> Mapping[str, int]:
+        """Return how many logged rows there are of each run, runs that are not in the export among them.
+
+        Rows without a run id count as those of "".
+        """
+        ...
+
+
+def raw_run(names: Mapping[str, str], created_at: object, objects: Sequence[Part], problem: str = "") -> RawRun:
+    """Return a run of what an export has of it.
+
+    Parameters
+    ----------
+    names : mapping of str to str
+        run_id, run_name, state, project and entity.
+    created_at : object
+    objects : sequence of Part
+        Each of `OBJECT_COLUMNS`.
+    problem : str
+        Why it can't be stored, where that is known.
+    """
+    problems = [problem] if problem else []
+    texts = [_text(name, part, problems) for name, part in zip(OBJECT_COLUMNS, objects, strict=True)]
+    time, changes = _time("created_at", created_at)
+    return RawRun(**names, created_at=time, objects=tuple(texts), problem="; ".join(problems), changes=changes)
+
+
+def raw_row(
+    run_id: str,
+    step: object,
+    timestamp: object,
+    runtime: object,
+    metadata: Part,
+    metrics: Part,
+    problem: str = "",
+) -> RawRow:
+    """Return a logged row of what an export has of it; see :func:`raw_run`."""
+    problems = [problem] if problem else []
+    whole = as_int(step)
+    changes: tuple[str, ...] = ()
+    if isinstance(step, float) and np.isnan(step):
+        changes = ("step is NaN, null is stored",)
+    elif step is not None and (whole is None or isinstance(step, bool)):
+        problems.append("step is no whole number")
+    time, other = _time("timestamp", timestamp)
+    return RawRow(
+        run_id=run_id,
+        step=whole,
+        timestamp=time,
+        runtime=as_float(runtime),
+        wandb_metadata=_text("wandb_metadata", metadata, problems),
+        metrics=_text("metrics", metrics, problems),
+        problem="; ".join(problems),
+        changes=(*changes, *other),
+    )
+
+
+def _text(name: str, part: Part, problems: list[str]) -> str:
+    try:
+        return object_text(part)
+    except NotExactError as error:
+        problems.append(f"{name} {error}")
+        return "{}"
+
+
+def _time(name: str, value: object) -> tuple[np.datetime64, tuple[str, ...]]:
+    try:
+        time = utc_microseconds(value)
+    except (OverflowError, ValueError):
+        time = np.datetime64("NaT", "us")
+    absent = value is None or value == "" or value != value
+    return time, () if absent or not np.isnat(time) else (f"{name} is no time, null is stored",)

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.sources import export_tables as tables
+from dde.sources.exact_json import Part
 from dde.sources.export_files import ExportFile, ExportFolder, RunDigests
-from dde.sources.json_text import dump_json, top_level_value
+from dde.sources.json_text import top_level_value
 from dde.sources.log_rows import (
     LOG_COLUMNS,
     as_float_array,
@@ -24,9 +25,9 @@ from dde.sources.log_rows import (
     ordered_history,
 )
 from dde.sources.protocols import History, RunRecord
-from dde.sources.raw_runs import OBJECT_COLUMNS, RawRow, RawRun
-from dde.sources.run_records import run_record, utc_microseconds, wanted_config_keys, without_logged_rate
-from dde.sources.values import as_float, as_object, as_text
+from dde.sources.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
+from dde.sources.run_records import run_record, wanted_config_keys, without_logged_rate
+from dde.sources.values import as_object, as_text
 
 __all__ = ["ExportStore"]
 
@@ -114,15 +115,9 @@ class ExportStore(ExportFolder):
             objects = [row.get(name) for name in OBJECT_COLUMNS]
             if flat:
                 objects[0] = row.get("raw_data", tables.flat_object(row))
-            yield RawRun(
-                run_id=row["run_id"],
-                run_name=as_text(row.get("run_name")),
-                state=as_text(row.get("state")),
-                project=as_text(row.get("project")),
-                entity=as_text(row.get("entity")),
-                created_at=utc_microseconds(row.get("created_at")),
-                objects=tuple(_object_text(value) for value in objects),
-            )
+            names = {name: as_text(row.get(name)) for name in ("run_name", "state", "project", "entity")}
+            parts = [Part(None, value) for value in objects]
+            yield raw_run({"run_id": row["run_id"], **names}, row.get("created_at"), parts)
 
     def raw_rows(self, run_ids: Sequence[str]) -> Iterator[RawRow]:
         """Yield the logged rows of these runs; see `RawExport`. A null in the file is a key not logged."""
@@ -133,22 +128,20 @@ class ExportStore(ExportFolder):
             step_column = tables.step_column(table.column_names, file)
             apart = LOG_COLUMNS | {step_column}
             for row in table.to_pylist():
-                step = as_float(row[step_column])
-                yield RawRow(
-                    run_id=row["run_id"],
-                    step=int(step) if np.isfinite(step) else None,
-                    timestamp=utc_microseconds(row.get("timestamp")),
-                    runtime=as_float(row.get("runtime")),
-                    wandb_metadata=_object_text(row.get("wandb_metadata")),
-                    metrics=dump_json({k: v for k, v in row.items() if v is not None and k not in apart}),
+                metrics = {k: v for k, v in row.items() if v is not None and k not in apart}
+                yield raw_row(
+                    row["run_id"],
+                    row[step_column],
+                    row.get("timestamp"),
+                    row.get("runtime"),
+                    Part(None, row.get("wandb_metadata")),
+                    Part(None, metrics),
                 )
 
-
-def _object_text(value: object) -> str:
-    # JSON text goes on as it is, so that every number keeps its digits.
-    if isinstance(value, str) and value.strip():
-        return value
-    return dump_json(as_object(value))
+    def row_counts(self) -> Mapping[str, int]:
+        """Return how many logged rows there are of each run; see `RawExport`."""
+        file = self._export().history
+        return {} if file is None else tables.row_counts(file)
 
 
 @functools.lru_cache(maxsize=4)

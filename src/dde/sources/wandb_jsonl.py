@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from dde.sources import jsonl_files as files
+from dde.sources.exact_json import NOTHING
 from dde.sources.export_files import ExportFile, ExportFolder, RunDigests
-from dde.sources.json_text import dump_json, load_json
 from dde.sources.log_rows import LOG_COLUMNS, empty_history, first_positions, ordered_history
 from dde.sources.protocols import History, RunRecord
-from dde.sources.raw_runs import OBJECT_COLUMNS, RawRow, RawRun
-from dde.sources.run_records import run_record, utc_microseconds, wanted_config_keys
-from dde.sources.values import as_float, as_object, as_text
+from dde.sources.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
+from dde.sources.run_records import run_record, wanted_config_keys
+from dde.sources.values import as_object, as_text
 
 __all__ = ["JsonlStore"]
 
@@ -96,37 +96,34 @@ class JsonlStore(ExportFolder):
 
     def raw_runs(self) -> Iterator[RawRun]:
         """Yield every run with all that the export has of it; see `RawExport`."""
-        for run in files.run_lines(self._export().runs):
-            yield RawRun(
-                run_id=run["run_id"],
-                run_name=as_text(run["run_name"]),
-                state=as_text(run["state"]),
-                project=as_text(run["project"]),
-                entity=as_text(run["entity"]),
-                created_at=utc_microseconds(run["created_at"]),
-                objects=tuple(_object_text(run[name]) for name in OBJECT_COLUMNS),
-            )
+        for run, problem in files.run_parts(self._export().runs):
+            values = {name: as_text(run[name].value) if name in run else "" for name in _NAMES}
+            created_at = run.get("created_at", NOTHING).value
+            yield raw_run(values, created_at, [run.get(name, NOTHING) for name in OBJECT_COLUMNS], problem)
 
     def raw_rows(self, run_ids: Sequence[str]) -> Iterator[RawRow]:
         """Yield the logged rows of these runs; see `RawExport`."""
         file = self._export().history
         if file is None:
             return
-        for row in files.log_lines(file, run_ids):
-            step = as_float(row.get("step", row.get("_step")))
-            yield RawRow(
-                run_id=row["run_id"],
-                step=int(step) if np.isfinite(step) else None,
-                timestamp=utc_microseconds(row.get("timestamp", row.get("_timestamp"))),
-                runtime=as_float(row.get("runtime", row.get("_runtime"))),
-                wandb_metadata=_object_text(row.get("wandb_metadata", row.get("_wandb"))),
-                metrics=dump_json(files.logged_metrics(row)),
-            )
+        for run_id, row, problem in files.log_parts(file, run_ids):
+            step, time, runtime, metadata = (row.get(a, row.get(b, NOTHING)) for a, b in _PLACE)
+            metrics = files.metric_parts(row)
+            yield raw_row(run_id, step.value, time.value, runtime.value, metadata, metrics, problem)
+
+    def row_counts(self) -> Mapping[str, int]:
+        """Return how many logged rows there are of each run; see `RawExport`."""
+        file = self._export().history
+        if file is None:
+            return {}
+        log = files.read_log(file)
+        counts = np.bincount(log.run, minlength=len(log.run_ids))
+        return {run_id: int(counts[number]) for run_id, number in log.run_ids.items()}
 
 
-def _object_text(value: object) -> str:
-    # JSON text goes on as it is, so that every number keeps its digits.
-    return value if isinstance(value, str) and as_object(load_json(value)) else dump_json(as_object(value))
+_NAMES = ("run_id", "run_name", "state", "project", "entity")
+# What says where a row stands, as dr_wandb and as W&B call it.
+_PLACE = (("step", "_step"), ("timestamp", "_timestamp"), ("runtime", "_runtime"), ("wandb_metadata", "_wandb"))
 
 
 @functools.lru_cache(maxsize=4)
