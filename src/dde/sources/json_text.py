@@ -8,7 +8,20 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
-__all__ = ["as_jsonb_text", "count_negative_zeros", "dump_json", "load_json", "top_level_value"]
+__all__ = [
+    "TOO_DEEP",
+    "as_jsonb_text",
+    "count_negative_zeros",
+    "dump_json",
+    "load_json",
+    "read_json",
+    "top_level_value",
+]
+
+#: Levels of objects and lists that are read; what W&B writes has some five.
+MAX_DEPTH = 100
+#: Why a part of JSON was left out.
+TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 
 # int() refuses text of more digits, and no double is near such a number anyway.
 _MAX_DIGITS = 4000
@@ -25,16 +38,58 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 def load_json(text: str | bytes | None) -> Any:
     """Return the value of JSON text; None for no text, blank text and text that is no JSON.
 
-    NaN and Infinity stand for the numbers, as Python and W&B write them.
+    NaN and Infinity stand for the numbers, as Python and W&B write them. Where it nests so deeply that Python can't
+    decode it, what lies below `MAX_DEPTH` levels is None.
+    """
+    return read_json(text)[0]
+
+
+def read_json(text: str | bytes | None) -> tuple[Any, str]:
+    """Return the value of JSON text as `load_json` does, and why it is not whole; "" where it is, and for no text.
+
+    Examples
+    --------
+    >>> read_json('{"lr": 1e-05}'), read_json("lr=1e-05")
+    (({'lr': 1e-05}, ''), (None, 'is no JSON'))
     """
     if text is None:
-        return None
+        return None, ""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     try:
-        return _DECODER.decode(text)
+        return _DECODER.decode(text), ""
+    except RecursionError:
+        pass
+    except ValueError:
+        return (None, "is no JSON") if text.strip() else (None, "")
+    try:
+        return _DECODER.decode(_without_depths(text)), TOO_DEEP
     except (ValueError, RecursionError):
-        return None
+        return None, "is no JSON"
+
+
+# A whole string, so that brackets in it are not seen, or one bracket. A string without an end takes no backtracking.
+_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def _without_depths(text: str) -> str:
+    """Return JSON text with null in place of every value below `MAX_DEPTH` levels, in one pass."""
+    kept: list[str] = []
+    depth = start = 0
+    for match in _BRACKET.finditer(text):
+        sign = match.group()
+        if sign in "[{":
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                kept += [text[start : match.start()], "null"]
+        elif sign in "]}":
+            if depth == MAX_DEPTH + 1:
+                start = match.end()
+            depth -= 1
+    if depth > MAX_DEPTH:
+        # Cut short below there: no JSON, however much of it is read.
+        return "".join(kept)
+    return "".join([*kept, text[start:]])
 
 
 def top_level_value(text: str, wanted: str) -> Any:

@@ -43,6 +43,13 @@ class RunRecord:
         Whether the summary holds any final evaluation.
     version : str
         Changes whenever the store's content for this run changes; what the cache is keyed by.
+    rows_without_step : int
+        Logged rows that `PosttrainingSource.history` leaves out, because their step is missing, below 0, no whole
+        number or 2**53 and more. They are counted in the status and the contradictions of the run.
+    problem : str
+        Why the run can't be used, where its own content forbids it; "" for all others. It becomes the run's status.
+    notes : tuple of str
+        What of the run could not be read or is ambiguous, as phrases; they stand among its contradictions.
     """
 
     run_id: str
@@ -59,6 +66,9 @@ class RunRecord:
     tags: tuple[str, ...] = ()
     evaluated: bool = False
     version: str = ""
+    rows_without_step: int = 0
+    problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

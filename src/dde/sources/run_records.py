@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
 
 from dde.sources.protocols import CONFIG_KEYS, SUMMARY_KEYS, RunRecord
-from dde.sources.values import as_float, as_int, as_object, as_text
+from dde.sources.values import (
+    as_float,
+    as_int,
+    as_text,
+    is_deep,
+    read_object,
+    readable_text,
+    summary_number,
+    unwrapped,
+)
 
 __all__ = [
     "EVALUATION_PREFIX",
@@ -80,6 +89,8 @@ def utc_microseconds(value: object) -> np.datetime64:
     """
     if isinstance(value, np.datetime64):
         return cast("np.datetime64", value.astype("datetime64[us]"))
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         try:
             value = dt.datetime.fromisoformat(value.strip())
@@ -92,7 +103,12 @@ def utc_microseconds(value: object) -> np.datetime64:
         return np.datetime64(round(value * 1e6), "us") if abs(value) < 1e11 else _NAT
     if isinstance(value, dt.datetime):
         if value.tzinfo is not None:
-            value = value.astimezone(dt.UTC).replace(tzinfo=None)
+            try:
+                value = value.astimezone(dt.UTC).replace(tzinfo=None)
+            except OverflowError:  # the year 1 east of Greenwich is the year 0 there
+                return _NAT
+        return np.datetime64(value, "us")
+    if isinstance(value, dt.date):
         return np.datetime64(value, "us")
     return _NAT
 
@@ -112,36 +128,117 @@ def run_record(
     config_keys: Iterable[str],
     evaluated: bool,
     version: str,
+    rows_without_step: int = 0,
+    notes: Iterable[str] = (),
 ) -> RunRecord:
     """Return the record of a run from its parts; text columns that are null become "".
+
+    What can't be used of it is left out and noted: counts beyond any run's, dates beyond the calendar, values that
+    nest too deeply. A run whose id is no text is set aside.
 
     Parameters
     ----------
     config, summary : mapping
-        May hold more than is asked for; only the wanted keys are kept.
+        May hold more than is asked for; only the wanted keys are kept. Values may be wrapped as in W&B's config
+        files, or aggregates.
     metadata : object
         What W&B keeps of the launch: ``args``, ``program``, ``gpu_count``; an object or JSON text.
     tags : object
         A list of str; anything else gives none.
     config_keys : iterable of str
         Keys of config to keep.
+    rows_without_step : int
+        Logged rows that have no place.
+    notes : iterable of str
+        What the store could not read of the run.
     """
-    launch = as_object(metadata)
+    found = [*notes]
+    launch, problem = read_object(metadata)
+    if problem:
+        found.append(f"the launch metadata {problem}, and is not used")
     arguments = launch.get("args")
+    created = utc_microseconds(created_at)
+    if np.isnat(created) and created_at not in (None, "") and not _is_nothing(created_at):
+        found.append(f"created_at {_shown(created_at)} is no date, and is not used")
+    texts = {name: _text(value, name, found) for name, value in _named_texts(run_name, state, project, entity)}
+    known_id = readable_text(run_id)
     return RunRecord(
-        run_id=run_id,
-        run_name=as_text(run_name),
-        state=as_text(state),
-        project=as_text(project),
-        entity=as_text(entity),
-        created_at=utc_microseconds(created_at),
+        run_id=known_id,
+        **texts,
+        created_at=created,
         # Keys are the same in every run: one copy of each serves thousands of records.
-        config={sys.intern(key): value for key, value in pick(config, config_keys).items()},
-        summary=pick(summary, SUMMARY_KEYS),
-        command=tuple(as_text(item) for item in arguments) if isinstance(arguments, list) else (),
-        program=as_text(launch.get("program")),
+        config={sys.intern(key): value for key, value in _usable(config, config_keys, found)},
+        summary={
+            key: summary_number(value) if isinstance(value, dict) else value
+            for key, value in _usable(summary, SUMMARY_KEYS, found, "summary")
+        },
+        command=tuple(readable_text(as_text(item)) for item in arguments) if isinstance(arguments, list) else (),
+        program=readable_text(as_text(launch.get("program"))),
         gpu_count=as_int(launch.get("gpu_count")),
-        tags=tuple(as_text(tag) for tag in tags) if isinstance(tags, list) else (),
+        tags=tuple(readable_text(as_text(tag)) for tag in tags) if isinstance(tags, list) else (),
         evaluated=evaluated,
         version=version,
+        rows_without_step=rows_without_step,
+        problem="" if known_id == run_id else "run id with half a surrogate pair, which is no text",
+        notes=tuple(found),
     )
+
+
+# From here on doubles lie further than 1 apart: no run counts so many tokens, steps or sequences.
+_COUNTED = 2**53
+# FLOPs are more than that.
+_COMPUTE = "compute"
+
+
+def _named_texts(run_name: object, state: object, project: object, entity: object) -> list[tuple[str, object]]:
+    return [("run_name", run_name), ("state", state), ("project", project), ("entity", entity)]
+
+
+def _text(value: object, name: str, notes: list[str]) -> str:
+    text = as_text(value)
+    known = readable_text(text)
+    if known != text:
+        notes.append(f"{name} has half a surrogate pair, which is written out")
+    return known
+
+
+def _usable(
+    values: Mapping[str, Any], keys: Iterable[str], notes: list[str], where: str = "config"
+) -> Iterator[tuple[str, Any]]:
+    """Yield the entries with these keys that can be used, unwrapped; note the others."""
+    for key, wrapped in pick(values, keys).items():
+        value = unwrapped(wrapped)
+        if isinstance(value, (dict, list)):
+            if is_deep(value, _LEVELS):
+                notes.append(f"{where}.{key} is nested more than {_LEVELS} levels deep, and is not used")
+                continue
+            value = _readable(value)
+        elif isinstance(value, str):
+            value = readable_text(value)
+        if isinstance(value, (int, float, str)) and _COMPUTE not in key and abs(as_float(value)) >= _COUNTED:
+            notes.append(f"{where}.{key} {_shown(value)} is beyond any count, and is not used")
+            continue
+        yield key, value
+
+
+# Values of config that are kept, shown and sent have some two.
+_LEVELS = 20
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, str):
+        return readable_text(value)
+    if isinstance(value, list):
+        return [_readable(part) for part in value]
+    if isinstance(value, dict):
+        return {_readable(key): _readable(part) for key, part in value.items()}
+    return value
+
+
+def _is_nothing(value: object) -> bool:
+    return (isinstance(value, float) and value != value) or (isinstance(value, np.datetime64) and bool(np.isnat(value)))
+
+
+def _shown(value: object) -> str:
+    text = f"{value:g}" if isinstance(value, float) else readable_text(as_text(value))
+    return text if len(text) <= 40 else f"{text[:30]}... ({len(text)} characters)"

@@ -5,9 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
-__all__ = ["as_float", "as_int", "as_object", "as_text", "evaluation_value"]
+from dde.sources.json_text import MAX_DEPTH, read_json
+
+__all__ = [
+    "as_float",
+    "as_int",
+    "as_object",
+    "as_text",
+    "evaluation_value",
+    "is_deep",
+    "read_object",
+    "readable_text",
+    "summary_number",
+    "unwrapped",
+]
 
 _SPECIAL = {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf, "inf": math.inf, "-inf": -math.inf}
 
@@ -41,31 +55,140 @@ def as_float(value: object) -> float:
             return float(text)
         except ValueError:
             return math.nan
+    if isinstance(value, Decimal):
+        return float(value)
     return math.nan
 
 
 def as_int(value: object) -> int | None:
-    """Return a JSON value as a whole number, or None when it is not one (big integers may be floats)."""
+    """Return a JSON value as a whole number, or None when it is not one (big integers may be floats).
+
+    Numbers beyond 64 bits count nothing that a run has, and no array holds them: they are none.
+
+    Examples
+    --------
+    >>> as_int("8"), as_int(8.0), as_int(8.5), as_int(1e300)
+    (8, 8, None, None)
+    """
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return value if -_WHOLE <= value < _WHOLE else None
     number = as_float(value)
-    return int(number) if math.isfinite(number) and number.is_integer() else None
+    return int(number) if -_WHOLE <= number < _WHOLE and number.is_integer() else None
+
+
+# Whole numbers from here on are beyond int64.
+_WHOLE = 2**63
 
 
 def as_text(value: object) -> str:
-    """Return a JSON value as text; "" for null."""
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    """Return a JSON value as text; "" for null, and for a value that is nested too deeply to be written."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if not isinstance(value, (bool, int, float, list, tuple, dict)):
+        # A column of a parquet file may hold UUIDs and dates.
+        return str(value)
+    try:
+        return json.dumps(value, default=str)
+    except RecursionError:
+        return ""
+
+
+def readable_text(text: str) -> str:
+    """Return text with its halves of surrogate pairs written out, which no file and no screen takes.
+
+    Examples
+    --------
+    >>> readable_text("caf\u00e9"), readable_text("a" + chr(0xD800))
+    ('café', 'a\\\\ud800')
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def is_deep(value: object, levels: int = MAX_DEPTH) -> bool:
+    """Return whether objects and lists of a JSON value nest deeper than so many levels."""
+    inside = [value]
+    for _ in range(levels + 1):
+        inside = [
+            part
+            for outer in inside
+            if isinstance(outer, (dict, list))
+            for part in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(part, (dict, list))
+        ]
+        if not inside:
+            return False
+    return True
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """Return a JSON object that may itself be JSON text, once or twice over; {} for anything else."""
-    for _ in range(2):
-        if isinstance(value, (str, bytes)):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                return {}
-    return dict(value) if isinstance(value, Mapping) else {}
+    """Return a JSON object that may itself be JSON text, or text of such text; {} for anything else."""
+    return read_object(value)[0]
+
+
+def read_object(value: object) -> tuple[dict[str, Any], str]:
+    """Return a JSON object as `as_object` does, and why there is none or not all of it; "" where it is whole.
+
+    Nothing at all (None, blank text, JSON null) is an object without keys, and whole.
+
+    Examples
+    --------
+    >>> read_object('"{\\\\"lr\\\\": 1e-05}"'), read_object("[1]")
+    (({'lr': 1e-05}, ''), ({}, 'is no JSON object'))
+    """
+    reason = ""
+    # Programs that copy an export encode its text once more, and so does the next one.
+    for _ in range(4):
+        if not isinstance(value, (str, bytes)):
+            break
+        value, problem = read_json(value)
+        reason = problem or reason
+    if isinstance(value, Mapping):
+        return dict(value), reason
+    if isinstance(value, (str, bytes)) or (value is not None and not reason):
+        reason = "is no JSON object"
+    return {}, reason
+
+
+def unwrapped(value: Any) -> Any:
+    """Return what a config file of W&B holds under a key: ``{"value": 1e-05, "desc": null}`` is 1e-05.
+
+    Examples
+    --------
+    >>> unwrapped({"value": 1e-05, "desc": None}), unwrapped({"value": 1, "unit": "s"}), unwrapped(3)
+    (1e-05, {'value': 1, 'unit': 's'}, 3)
+    """
+    return value["value"] if isinstance(value, dict) and "value" in value and value.keys() <= _WRAPPING else value
+
+
+_WRAPPING = frozenset({"value", "desc"})
+# What W&B keeps of a metric where `define_metric` asks for more than its last value.
+_AGGREGATES = frozenset({"min", "max", "mean", "last", "first", "best", "sum", "copy", "std"})
+
+
+def summary_number(value: object) -> float:
+    """Return a value of a summary as a number: the last one, where W&B aggregated it.
+
+    Of an object without ``last``, the number that all its aggregates are: of a metric that was logged once they
+    agree, and of any other the last value is not known. NaN where there is none.
+
+    Examples
+    --------
+    >>> summary_number({"max": 0.5, "last": 0.4}), summary_number({"min": 0.31}), summary_number({"min": 1, "max": 2})
+    (0.4, 0.31, nan)
+    """
+    if not isinstance(value, dict):
+        return as_float(value)
+    value = unwrapped(value)
+    if not isinstance(value, dict):
+        return as_float(value)
+    if not value or not value.keys() <= _AGGREGATES:
+        return math.nan
+    if "last" in value:
+        return as_float(value["last"])
+    numbers = {as_float(number) for number in value.values()}
+    return numbers.pop() if len(numbers) == 1 else math.nan
 
 
 _PREFIX = "oe_eval_metrics/"
@@ -81,24 +204,35 @@ def evaluation_value(summary: Mapping[str, Any], task: str, entry: str) -> float
     """Return one final evaluation from a run's summary; NaN where it is absent.
 
     An evaluation stands as an object under ``oe_eval_metrics/<task>`` (JSON text in older stores) and in part
-    as flat keys beside it; ``primary_score``, our primary metric, is in the object alone.
+    as flat keys beside it; ``primary_score``, our primary metric, is in the object alone. A flat key counts before
+    the object, where it holds a number; any of them may be an aggregate.
     """
     key = _PREFIX + summary_task(task)
-    if entry != "primary_metric":
-        flat = summary.get(f"{key}/{entry}")
-        if flat is not None:
-            return as_float(flat)
-    nested = _object_in(summary, key)
     if entry == "primary_metric":
-        return as_float(nested.get("primary_score"))
+        return summary_number(_object_in(summary, key).get("primary_score"))
+    flat = summary.get(f"{key}/{entry}")
+    if flat is not None:
+        number = summary_number(flat)
+        if number == number or _says_nan(flat):
+            return number
+    return nested_value(summary, task, entry)
+
+
+def nested_value(summary: Mapping[str, Any], task: str, entry: str) -> float:
+    """Return one final evaluation as its object has it, whatever flat keys stand beside it; NaN where absent."""
+    nested = _object_in(summary, _PREFIX + summary_task(task))
     if entry in nested:
-        return as_float(nested[entry])
-    return as_float(_object_in(nested, "extra_metrics").get(entry))
+        return summary_number(nested[entry])
+    return summary_number(_object_in(nested, "extra_metrics").get(entry))
+
+
+def _says_nan(value: object) -> bool:
+    return isinstance(value, float) or (isinstance(value, str) and value.strip().casefold() == "nan")
 
 
 def _object_in(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     # A copy per entry of each evaluation would cost more than all else.
-    inner = value.get(key)
+    inner = unwrapped(value.get(key))
     return inner if isinstance(inner, dict) else as_object(inner)
 
 
@@ -113,7 +247,7 @@ def evaluation_names(summary: Mapping[str, Any]) -> set[tuple[str, str]]:
         if entry:
             names.add((task, entry))
             continue
-        nested = as_object(value)
+        nested = as_object(unwrapped(value))
         for inner in (*nested, *as_object(nested.get("extra_metrics"))):
             if inner == "primary_score":
                 names.add((task, "primary_metric"))
