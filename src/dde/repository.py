@@ -262,7 +262,11 @@ class RunRepository:
                     "token_source": placed.token_source,
                     "status": status,
                     "parent_evidence": run.parentage.evidence,
-                    "contradictions": "; ".join(run.parentage.contradictions + run.evidence.contradictions),
+                    "contradictions": "; ".join(
+                        run.parentage.contradictions
+                        + run.evidence.contradictions
+                        + [f"{n} {what}" for what, n in placed.end.oddities(run.rows_without_step).items()]
+                    ),
                     "run": run.label,
                     "state": run.state,
                     "estimate": "; ".join(filter(None, (placed.branch_estimate, placed.end_estimate))),

@@ -112,6 +112,7 @@ def gather_evidence(record: RunRecord) -> Evidence:
     command = parse_command(record.command) if of_program else {}
     extras = key_values(record.config.get("wandb_config") or command.get("wandb_config"))
     evidence = Evidence(record, name, command, extras, of_program or _run_type(record, name))
+    evidence.contradictions += record.notes
     evidence.hyperparameters = _hyperparameters(evidence)
     return evidence
 

@@ -34,7 +34,7 @@ __all__ = [
 
 Int64 = npt.NDArray[np.int64]
 
-#: Status of a run that logged and evaluated nothing.
+#: Status of a run that logged and evaluated nothing; it goes on where rows were logged that have no place.
 NO_DATA = "no data"
 #: Key of the log that counts a run's tokens.
 COUNTER = "total_tokens"
@@ -59,6 +59,10 @@ class RunEnd:
     has_log : bool
     is_counted : bool
         Whether a token counter was logged, by which alone the rows are placed.
+    repeated_steps : int
+        Logged rows at a step that an earlier row of the run has.
+    impossible_counts : int
+        Logged token counts that no run has, below 0 or beyond 2**53; they are taken for absent.
     """
 
     tokens: int | None
@@ -68,6 +72,17 @@ class RunEnd:
     last_step: int
     has_log: bool
     is_counted: bool
+    repeated_steps: int = 0
+    impossible_counts: int = 0
+
+    def oddities(self, rows_without_step: int) -> dict[str, int]:
+        """Return what is odd about the run's log, counted; `rows_without_step` are those that the store left out."""
+        counts = {
+            "logged rows without a step that can be used": rows_without_step,
+            "logged rows at a step that was logged before": self.repeated_steps,
+            "token counts that are no counts": self.impossible_counts,
+        }
+        return {what: count for what, count in counts.items() if count}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +141,27 @@ class Placements:
         self.ends: dict[str, RunEnd] = {}
         self._held: dict[str, Placement] = {}
         self._rows = 0
-        uncounted: list[tuple[str, Int64]] = []
+        uncounted: list[tuple[str, Int64, tuple[int, int]]] = []
 
         def counted() -> Iterator[tuple[Evidence, Int64, npt.NDArray[np.float64]]]:
             run_ids = list(evidence)
             for start in range(0, len(run_ids), _BLOCK_RUNS):
-                for run_id, steps, counter in self._logged(run_ids[start : start + _BLOCK_RUNS]):
+                some = run_ids[start : start + _BLOCK_RUNS]
+                rows = self._counters(some) if some else None
+                odd = {} if rows is None else _odd_rows(some, rows)
+                for run_id, steps, counter in () if rows is None else split_counters(some, rows):
                     if np.isfinite(counter).any():
-                        self._note(run_id, self._place(run_id, steps, counter, {}), True, True)
+                        self._note(run_id, self._place(run_id, steps, counter, {}), True, True, odd.get(run_id, (0, 0)))
                     else:
                         # What its sequences count is known when all other runs have been seen.
-                        uncounted.append((run_id, steps.copy()))
+                        uncounted.append((run_id, steps.copy(), odd.get(run_id, (0, 0))))
                     if evidence[run_id].record.state == "finished":
                         yield evidence[run_id], steps, counter
 
         self._measured = measure_tokens_per_sequence(counted())
-        for run_id, steps in uncounted:
+        for run_id, steps, odd in uncounted:
             placement = self._place(run_id, steps, np.full(len(steps), np.nan), self._measured)
-            self._note(run_id, placement, len(steps) > 0, False)
+            self._note(run_id, placement, len(steps) > 0, False, odd)
 
     def of(self, run_ids: Sequence[str]) -> list[Placement]:
         """Return the rows of runs, in that order; reads counters again where they are not held."""
@@ -176,11 +194,11 @@ class Placements:
         item = self._evidence[run_id]
         return place_run(item, steps, counter, measured, self._override(item))
 
-    def _note(self, run_id: str, placement: Placement, has_log: bool, is_counted: bool) -> None:
+    def _note(self, run_id: str, placement: Placement, has_log: bool, is_counted: bool, odd: tuple[int, int]) -> None:
         steps = placement.steps
         last = int(steps[-1]) if len(steps) else -1
         self.ends[run_id] = RunEnd(
-            *(placement.end, placement.end_source, placement.estimate, placement.rate), last, has_log, is_counted
+            *(placement.end, placement.end_source, placement.estimate, placement.rate), last, has_log, is_counted, *odd
         )
         self._rows += len(steps)
         if self._rows <= HELD_ROWS:
@@ -192,9 +210,29 @@ class Placements:
 def split_counters(run_ids: Sequence[str], rows: History) -> Iterator[tuple[str, Int64, npt.NDArray[np.float64]]]:
     """Yield each run with its distinct logged steps, and the token count at each; NaN where there is none."""
     bounds = np.searchsorted(rows.run, np.arange(len(run_ids) + 1))
+    counter = rows.values[COUNTER]
+    impossible = _impossible(counter)
+    if impossible.any():
+        counter = np.where(impossible, np.nan, counter)
     for i, run_id in enumerate(run_ids):
         part = slice(bounds[i], bounds[i + 1])
-        yield run_id, *_distinct_steps(rows.step[part], rows.values[COUNTER][part])
+        yield run_id, *_distinct_steps(rows.step[part], counter[part])
+
+
+def _odd_rows(run_ids: Sequence[str], rows: History) -> dict[str, tuple[int, int]]:
+    """Return how many rows of each run repeat a step, and how many counts are impossible; runs without any left out."""
+    repeated = (rows.run[1:] == rows.run[:-1]) & (rows.step[1:] == rows.step[:-1])
+    impossible = _impossible(rows.values[COUNTER])
+    if not repeated.any() and not impossible.any():
+        return {}
+    counts = [np.bincount(part, minlength=len(run_ids)) for part in (rows.run[1:][repeated], rows.run[impossible])]
+    found = np.flatnonzero(counts[0] + counts[1])
+    return {run_ids[i]: (int(counts[0][i]), int(counts[1][i])) for i in found}
+
+
+def _impossible(counter: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return which counts are no counts: neighbours beyond 2**53 are no longer apart, and int64 ends at 2**63."""
+    return (counter < 0) | (counter >= 2.0**53)
 
 
 def _distinct_steps(steps: Int64, counter: npt.NDArray[np.float64]) -> tuple[Int64, npt.NDArray[np.float64]]:
@@ -220,6 +258,8 @@ def status_of(
     problem: str = "",
 ) -> str:
     """Return ``used``, or why a run can't be in a Dataset; `problem` says why its branch is unknown."""
+    if evidence.record.problem:
+        return evidence.record.problem
     if evidence.run_type == "other":
         return "unknown run type"
     if found.parent_run_id and not found.in_store:
@@ -228,12 +268,13 @@ def status_of(
         return f"no parent found: {found.problem}" if found.problem else "no parent found"
     parent = placed.get(found.parent_run_id)
     # A parent without data has no curve, but it may be known where it ended.
-    if parent is not None and parent.status not in ("used", NO_DATA):
+    if parent is not None and parent.status != "used" and not parent.status.startswith(NO_DATA):
         return f"parent not usable: {parent.status}"
     if branch is None:
         return f"branch unknown: {problem}"
     if not has_data(evidence, end):
-        return NO_DATA
+        lost = evidence.record.rows_without_step
+        return f"{NO_DATA}: none of its {lost} logged rows has a step that can be used" if lost else NO_DATA
     if end.tokens is None:
         return "tokens unknown: neither counter, sequences, batch nor budget"
     if end.tokens <= 0:

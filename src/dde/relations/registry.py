@@ -73,6 +73,11 @@ class DerivedRun:
         return self.evidence.record.state
 
     @property
+    def rows_without_step(self) -> int:
+        """Logged rows that the store left out."""
+        return self.evidence.record.rows_without_step
+
+    @property
     def parent_run_id(self) -> str:
         """Id of the parent run, the lineage's label for a pretraining checkpoint; "" where unknown."""
         return self.parentage.parent_run_id

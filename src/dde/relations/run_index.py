@@ -77,6 +77,9 @@ def reduced(record: RunRecord) -> RunRecord | None:
         tags=record.tags,
         evaluated=record.evaluated,
         version=record.version,
+        rows_without_step=record.rows_without_step,
+        problem=record.problem,
+        notes=record.notes,
     )
 
 
@@ -133,14 +136,15 @@ class RunIndex:
         try:
             texts = zip(*(facts[name] for name in _TEXTS), strict=True)
             columns = (facts[name] for name in ("config", "summary", "command", "program", "gpu_count", "tags"))
+            others = (facts[name] for name in ("rows_without_step", "problem", "record_notes"))
             records = [
                 RunRecord(
                     run_id, run_name, state, project, entity, created_at, config, summary, _parts(command), program,
-                    gpu_count, _parts(tags), evaluated, version,
+                    gpu_count, _parts(tags), evaluated, version, rows, problem, tuple(record_notes),
                 )
                 for (run_id, run_name, state, project, entity, version), config, summary, command, program, gpu_count,
-                tags, created_at, evaluated
-                in zip(texts, *columns, arrays["created_at"], arrays["evaluated"].tolist(), strict=True)
+                tags, created_at, evaluated, rows, problem, record_notes
+                in zip(texts, *columns, arrays["created_at"], arrays["evaluated"].tolist(), *others, strict=True)
             ]  # fmt: skip
             return records, list(facts["notes"])
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -158,8 +162,9 @@ class RunIndex:
             "keys": _KEYS,
             "notes": list(notes),
         }
-        for name in (*_TEXTS, "summary", "program", "gpu_count"):
+        for name in (*_TEXTS, "summary", "program", "gpu_count", "rows_without_step", "problem"):
             facts[name] = [getattr(record, name) for record in whole]
+        facts["record_notes"] = [list(record.notes) for record in whole]
         facts["config"] = [dict(record.config) for record in whole]
         facts["command"] = [_SEPARATOR.join(record.command) for record in whole]
         facts["tags"] = [_SEPARATOR.join(record.tags) for record in whole]

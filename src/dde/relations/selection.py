@@ -51,7 +51,7 @@ class Selection:
     run_ids : (lineage, run) object array of str
         "" where a lineage has no such run.
     left_out : mapping of str to int
-        Runs that the stores hold but the Dataset doesn't, by reason.
+        Runs that the stores hold but the Dataset doesn't, by reason, and logged rows of the runs in it.
     variants : mapping of str to str
         What tells runs apart whose treatments differ in nothing that labels give, by run label.
     """
@@ -174,6 +174,7 @@ def select_runs(
             left_out["filtered"] += 1
             continue
         chosen.setdefault(run.lineage, []).append(run)
+        left_out.update(registry.placed[run.run_id].end.oddities(run.rows_without_step))
     if filtered:
         left_out_bases = sum(label not in chosen for label in labels)
         if left_out_bases:

@@ -13,10 +13,28 @@ import pyarrow.compute as pc
 from dde.sources.protocols import History
 from dde.sources.values import as_float
 
-__all__ = ["LOG_COLUMNS", "as_float_array", "empty_history", "first_positions", "log_order", "ordered_history"]
+__all__ = [
+    "LOG_COLUMNS",
+    "MOST_STEPS",
+    "as_float_array",
+    "empty_history",
+    "first_positions",
+    "is_step",
+    "log_order",
+    "ordered_history",
+]
 
 #: Columns of a log that say where a row stands, and are no metrics.
 LOG_COLUMNS = frozenset({"id", "run_id", "run_name", "project", "step", "timestamp", "runtime", "wandb_metadata"})
+
+
+#: Steps from here on are beyond what a double, as which JSON has them, tells from their neighbours.
+MOST_STEPS = 2**53
+
+
+def is_step(number: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return which numbers are steps that rows can be placed by: whole, not below 0, and exact; NaN is none."""
+    return (number >= 0) & (number < MOST_STEPS) & (np.floor(number) == number)
 
 
 def first_positions(run_ids: Sequence[str]) -> dict[str, int]:
