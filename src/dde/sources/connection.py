@@ -10,39 +10,24 @@ from __future__ import annotations
 
 import os
 import re
+import uuid
 from typing import Literal
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import quote, unquote
 
 from dde.errors import SourceError
+from dde.sources.redaction import POSTGRES_URL, is_keyword_string, is_url, keyword_settings, parse_source, scrub
 
 __all__ = ["CONNECTION_VARIABLE", "Connection", "absolute_path", "redact"]
 
 #: Environment variable in which a worker finds a DSN with its password.
 CONNECTION_VARIABLE = "DDE_DB_CONNECTION"
 
-_POSTGRES_URL = re.compile(r"(?P<scheme>postgres(?:ql)?)(?:\+\w+)?://", re.IGNORECASE)
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://")
-_SCHEMELESS_USER = re.compile(r"[^/\\\s:@]+:[^/\\\s]*@[^/\\\s]")
-# Settings of libpq that are no secret. Any other is taken out of what is shown, be it a secret or one misspelt.
-_PLAIN_SETTING = re.compile(
-    r"host|hostaddr|port|dbname|user|passfile|service|servicefile|options|application_name|fallback_application_name"
-    r"|connect_timeout|client_encoding|target_session_attrs|channel_binding|replication|load_balance_hosts"
-    r"|require\w+|keepalives\w*|tcp_user_timeout|gss\w+|krbsrvname|(?:min|max)_protocol_version"
-    r"|ssl(?!password)\w*",
-    re.IGNORECASE,
-)
-_KEYWORD_STRING = re.compile(rf"\s*(?:{_PLAIN_SETTING.pattern}|(?:ssl)?password)\s*=", re.IGNORECASE)
-# One setting of a keyword string; a quote left open runs to the end, so that a broken string is redacted too.
-_SETTING = re.compile(r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'?|(?:\\.|[^\s'\\])*\S*)")
-# Signed addresses of object stores carry their credential as a parameter under many names.
-_SECRET_PARAMETER = re.compile(r"pass(?!file)|pwd|secret|token|sig|credential|key", re.IGNORECASE)
-
-# Full connections of this process by their redacted form. Only a lookup finds them: no object that is shown,
-# copied or pickled holds a credential.
+# Full connections of this process by a random name. Only a lookup finds them: no object that is shown, copied or
+# pickled holds a credential. Two that differ in a credential alone have two names.
 _FULL: dict[str, str] = {}
+_NAMES: dict[str, str] = {}
 
-
-_State = tuple[Literal["postgres", "files"], str, str, bool]
+_State = tuple[Literal["postgres", "files"], str, str, str]
 
 
 class Connection:
@@ -52,7 +37,10 @@ class Connection:
     ----------
     connection : str or path
         ``postgresql://``, ``postgres://`` (with or without an SQLAlchemy driver), a libpq keyword string,
-        a folder, a file in it, or an fsspec URL.
+        a folder, a file in it, or an fsspec URL. A DSN may name the schema of the tables as ``schema``, beside the
+        settings that libpq has: ``postgresql://localhost/wandb?schema=mirror``, ``dbname=wandb schema=mirror``.
+    schema : str, optional
+        Schema of the tables in PostgreSQL, in the place of one that the DSN names.
 
     Attributes
     ----------
@@ -64,7 +52,7 @@ class Connection:
     Raises
     ------
     SourceError
-        Where `connection` is neither text nor a path, or is empty.
+        Where `connection` is neither text nor a path, or is empty, or where a schema is given and it is no database.
 
     Examples
     --------
@@ -72,21 +60,33 @@ class Connection:
     Connection('postgresql://ada@db.example/wandb')
     """
 
-    __slots__ = ("_folder", "_has_secret", "kind", "redacted")
+    __slots__ = ("_folder", "_name", "kind", "redacted")
 
     kind: Literal["postgres", "files"]
     redacted: str
 
-    def __init__(self, connection: str | os.PathLike[str]) -> None:
-        text = _as_text(connection)
-        self.kind = "postgres" if _is_postgres(text) else "files"
-        full = _POSTGRES_URL.sub(r"\g<scheme>://", text, count=1) if self.kind == "postgres" else text
-        self.redacted, secrets = _split(full)
-        self._has_secret = bool(secrets)
+    def __init__(self, connection: str | os.PathLike[str], schema: str | None = None) -> None:
+        full = _as_text(connection)
+        self.kind = "postgres" if _is_postgres(full) else "files"
+        if self.kind == "postgres":
+            full = POSTGRES_URL.sub(r"\g<scheme>://", full, count=1)
+            if schema is not None:
+                full = _with_schema(_split_schema(full)[0], schema)
+        elif schema is not None:
+            raise SourceError(
+                f"{redact(connection)!r} is no database, so it has no schema {schema!r}. "
+                "Leave out schema=, or name a database as postgresql://user@host/database."
+            )
+        parsed = parse_source(full)
+        self.redacted = parsed.shown
         # Shown as it was given, but read from where it was given: a worker has another working directory.
-        self._folder = absolute_path(full) if self.kind == "files" and not _is_url(full) else ""
-        if secrets:
-            _FULL[self.redacted] = full
+        is_local = self.kind == "files" and not is_url(full)
+        self._folder = absolute_path(self.redacted) if is_local else ""
+        self._name = ""
+        if parsed.secrets:
+            full = absolute_path(full) if is_local else full
+            self._name = _NAMES.setdefault(full, uuid.uuid4().hex)
+            _FULL[self._name] = full
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.redacted!r})"
@@ -101,10 +101,10 @@ class Connection:
         return hash(self.redacted)
 
     def __getstate__(self) -> _State:
-        return self.kind, self.redacted, self._folder, self._has_secret
+        return self.kind, self.redacted, self._folder, self._name
 
     def __setstate__(self, state: _State) -> None:
-        self.kind, self.redacted, self._folder, self._has_secret = state
+        self.kind, self.redacted, self._folder, self._name = state
 
     @property
     def location(self) -> str:
@@ -112,34 +112,56 @@ class Connection:
         return self._folder or self.redacted
 
     @property
+    def schema(self) -> str:
+        """Schema of the tables in PostgreSQL that the connection names; "" where it names none."""
+        return _split_schema(self.redacted)[1] if self.kind == "postgres" else ""
+
+    @property
     def lost_secret(self) -> bool:
         """Whether the credential that the connection was made with is out of reach in this process."""
-        return self._has_secret and self.reveal() == self.redacted
+        return bool(self._name) and self._full() == self.location
 
     def reveal(self) -> str:
         """Return the connection with its credentials, as far as this process has them; a local path in full.
 
-        Without them the redacted form comes back: libpq then looks for a password by itself.
+        Without them the redacted form comes back: libpq then looks for a password by itself. The schema, which libpq
+        does not know, is left out.
+
+        Raises
+        ------
+        SourceError
+            Where a DSN can be read in two ways: libpq might take a piece of the password for the host.
         """
-        if self._folder:
-            return self._folder
-        if not self._has_secret:
-            return self.redacted
-        full = _FULL.get(self.redacted)
-        if full is None:
+        full = self._full()
+        if self.kind == "postgres":
+            if not parse_source(full).clear:
+                raise SourceError(
+                    f"{self.redacted} is no valid connection string. So no server could be asked. "
+                    "Escape signs such as @ / ? % in the password by percent codes, or give it by PGPASSWORD."
+                )
+            return _split_schema(full)[0]
+        return full
+
+    def _full(self) -> str:
+        if not self._name:
+            return self.location
+        full = _FULL.get(self._name)
+        if full is None and self.kind == "postgres":
             named = os.environ.get(CONNECTION_VARIABLE, "").strip()
             if named and _same_target(named, self.redacted):
-                full = _POSTGRES_URL.sub(r"\g<scheme>://", named, count=1)
-        return self.redacted if full is None else full
+                full = POSTGRES_URL.sub(r"\g<scheme>://", named, count=1)
+                full = _with_schema(_split_schema(full)[0], self.schema)
+        return self.location if full is None else full
 
     def scrub(self, message: object) -> str:
-        """Return a message of the driver with every credential of this connection taken out."""
+        """Return a message, such as one of the driver, with every credential of this connection taken out."""
         text = str(message).strip()
-        full = self.reveal()
-        text = text.replace(full, self.redacted)
-        secrets = {*_split(full)[1], os.environ.get("PGPASSWORD", "")}
-        for secret in sorted((s for s in secrets if s), key=len, reverse=True):
-            text = text.replace(secret, "***")
+        secrets = list(filter(None, [os.environ.get("PGPASSWORD")]))
+        if self._name:
+            full = self._full()
+            text = text.replace(full, self.redacted)
+            secrets += parse_source(full).secrets
+        text = scrub(text, secrets)
         return " ".join(text.split())
 
 
@@ -159,7 +181,7 @@ def absolute_path(where: str | os.PathLike[str]) -> str:
     ('s3://bucket/data', True)
     """
     text = os.fspath(where)
-    return text if not text or _is_url(text) else os.path.abspath(os.path.expanduser(text))
+    return text if not text or is_url(text) else os.path.abspath(os.path.expanduser(text))
 
 
 def redact(connection: object) -> str:
@@ -181,9 +203,9 @@ def redact(connection: object) -> str:
         return connection.redacted
     if isinstance(connection, (str, os.PathLike)):
         text = os.fspath(connection)
-        return _split(text if isinstance(text, str) else os.fsdecode(text))[0]
+        return parse_source(text if isinstance(text, str) else os.fsdecode(text)).shown
     description = getattr(connection, "description", None)
-    return _split(description)[0] if isinstance(description, str) else type(connection).__name__
+    return parse_source(description).shown if isinstance(description, str) else type(connection).__name__
 
 
 def _as_text(connection: str | os.PathLike[str]) -> str:
@@ -200,19 +222,44 @@ def _as_text(connection: str | os.PathLike[str]) -> str:
     )
 
 
-def _is_url(text: str) -> bool:
-    return _URL.match(text) is not None or "::" in text
-
-
 def _is_postgres(text: str) -> bool:
-    if _POSTGRES_URL.match(text):
+    if POSTGRES_URL.match(text):
         return True
-    return bool(_KEYWORD_STRING.match(text)) and not os.path.exists(text)
+    return is_keyword_string(text) and not os.path.exists(text)
+
+
+def _split_schema(text: str) -> tuple[str, str]:
+    """Return a DSN without the schema that it names, which libpq does not know, and the schema."""
+    if not POSTGRES_URL.match(text):
+        found = list(keyword_settings(text))
+        named = [value for key, value, _ in found if key == "schema"]
+        if not named:
+            return text, ""
+        value = named[-1].strip("'") if named[-1].startswith("'") else named[-1]
+        rest = " ".join(whole for key, _, whole in found if key != "schema")
+        return rest, re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
+    body, _, query = text.partition("?")
+    parameters = query.split("&")
+    named = [p.partition("=")[2] for p in parameters if p.startswith("schema=")]
+    if not named:
+        return text, ""
+    rest = "&".join(p for p in parameters if not p.startswith("schema="))
+    return body + (f"?{rest}" if rest else ""), unquote(named[-1])
+
+
+def _with_schema(text: str, schema: str) -> str:
+    """Return a DSN that names a schema."""
+    if not schema:
+        return text
+    if POSTGRES_URL.match(text):
+        return f"{text}{'&' if '?' in text else '?'}schema={quote(schema, safe='')}"
+    quoted = schema.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{text} schema='{quoted}'"
 
 
 def _same_target(named: str, redacted: str) -> bool:
     """Return whether two connections name one database and user, however they are written."""
-    named_redacted = redact(_POSTGRES_URL.sub(r"\g<scheme>://", named, count=1))
+    named_redacted = redact(POSTGRES_URL.sub(r"\g<scheme>://", named, count=1))
     if named_redacted == redacted:
         return True
     if not (_is_postgres(named) and _is_postgres(redacted)):
@@ -222,94 +269,7 @@ def _same_target(named: str, redacted: str) -> bool:
     from psycopg.conninfo import conninfo_to_dict
 
     try:
-        ours, theirs = conninfo_to_dict(redacted), conninfo_to_dict(named_redacted)
+        ours, theirs = (conninfo_to_dict(_split_schema(text)[0]) for text in (redacted, named_redacted))
     except psycopg.Error:
         return False
     return all(ours.get(key) == theirs.get(key) for key in ("host", "hostaddr", "port", "dbname", "user", "service"))
-
-
-def _split(text: str) -> tuple[str, list[str]]:
-    """Return `text` without its credentials, and the credentials, also as they read when decoded."""
-    match = _URL.match(text)
-    if match is not None or "::" in text:
-        # fsspec chains URLs with "::", which in a DSN is a piece of an IPv6 address.
-        links = [text] if _POSTGRES_URL.match(text) else text.split("::")
-        parts = [_split_url(link) for link in links]
-        redacted, raw = (
-            "::".join(part for part, _ in parts),
-            [secret for _, found in parts for secret in found],
-        )
-    elif _KEYWORD_STRING.match(text):
-        redacted, raw = _split_settings(text)
-    elif _SCHEMELESS_USER.match(text):
-        # A DSN whose scheme was forgotten is taken for a path, and would be shown as one.
-        user, _, rest = text.partition(":")
-        secret, _, rest = rest.rpartition("@")
-        redacted, raw = f"{user}@{rest}", [secret]
-    else:
-        return text, []
-    secrets = [form for secret in raw for form in (secret, unquote(secret)) if form]
-    return redacted, list(dict.fromkeys(secrets))
-
-
-def _split_settings(text: str) -> tuple[str, list[str]]:
-    kept: list[str] = []
-    secrets: list[str] = []
-    end = 0
-    for match in _SETTING.finditer(text):
-        if _PLAIN_SETTING.fullmatch(match["key"]):
-            kept.append(match.group().strip())
-        else:
-            value = match["value"]
-            secrets += [value, re.sub(r"\\(.)", r"\1", value.strip("'"))]
-        end = match.end()
-    # What follows the last setting is no setting (a broken string): it may be a piece of a password.
-    return " ".join(kept), [*secrets, *text[end:].split()]
-
-
-def _split_url(text: str) -> tuple[str, list[str]]:
-    match = _URL.match(text)
-    if match is None:
-        return text, []
-    scheme, rest = match["scheme"].lower(), text[match.end() :]
-    postgres = scheme.startswith("postgres")
-    secrets: list[str] = []
-    # github://owner:repository@revision has the signs of a user and password, and neither.
-    if scheme != "github":
-        rest, secrets = _split_user(rest, postgres=postgres, keep_user=scheme not in ("http", "https"))
-    body, mark, query = rest.partition("?")
-    if mark:
-        fragment = ""
-        if not postgres:
-            query, hash_mark, fragment = query.partition("#")
-            fragment = hash_mark + fragment
-        kept = []
-        for parameter in query.split("&"):
-            key, _, value = parameter.partition("=")
-            name = unquote_plus(key)
-            if _PLAIN_SETTING.fullmatch(name) if postgres else not _SECRET_PARAMETER.search(name):
-                kept.append(parameter)
-            else:
-                secrets.append(value)
-        rest = body + (mark + "&".join(kept) if kept else "") + fragment
-    return text[: match.end()] + rest, secrets
-
-
-def _split_user(rest: str, *, postgres: bool, keep_user: bool) -> tuple[str, list[str]]:
-    """Take the password out of ``user:password@host/...``, and the user as well where it may be a token.
-
-    A password with a raw ``@``, ``/`` or ``?`` makes no valid URL, but it must not be shown in the message
-    that says so: of a DSN, everything goes up to the last ``@`` that is not plainly part of something else.
-    """
-    for cut in (i for i in range(len(rest) - 1, -1, -1) if rest[i] == "@"):
-        before = rest[:cut]
-        if "=" in before.partition("?")[2]:
-            continue  # within a parameter, such as user=name@server
-        head, slash, _ = before.partition("/")
-        if slash and not (postgres and ":" in re.sub(r"\[[^\]]*\]", "", head)):
-            continue  # within a path that follows a host without credentials
-        user, colon, password = before.partition(":")
-        if keep_user:
-            return (f"{user}@" if user else "") + rest[cut + 1 :], [password] if colon else []
-        return rest[cut + 1 :], [part for part in (user, password) if part]
-    return rest, []

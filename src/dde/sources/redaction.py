@@ -1,0 +1,286 @@
+"""Taking credentials out of what names a source; each form is parsed as the program that reads it parses it.
+
+The forms are strings of libpq keywords, URLs of PostgreSQL, URLs of fsspec (also chained), and a user, password and
+host whose scheme was forgotten. A form may be broken, for then a message is about to quote it: where it can be read
+in two ways, what is a secret in either of them is taken out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+from urllib.parse import quote, unquote, unquote_plus
+
+__all__ = ["POSTGRES_URL", "Parsed", "is_url", "keyword_settings", "parse_source", "scrub"]
+
+#: Beginning of a URL of PostgreSQL, with or without a driver of SQLAlchemy.
+POSTGRES_URL = re.compile(r"(?P<scheme>postgres(?:ql)?)(?:\+\w+)?://", re.IGNORECASE)
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# Also with a scheme before the scheme, as JDBC has it, or in the quotes or after the variable of a shell.
+_ANY_URL = re.compile(r"(?P<head>.*?(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)(?P<rest>.*)", re.DOTALL)
+_HEADED_URL = re.compile(r"(?:jdbc:|(?:export\s+)?\w+=)?[\"'<]?[A-Za-z][A-Za-z0-9+.-]*://")
+# What fsspec puts around another URL.
+_WRAPPER = r"(?:zip|tar|dir|libarchive|simplecache|filecache|blockcache|cached|reference|async_wrapper)"
+_CHAINED = re.compile(rf"{_WRAPPER}::")
+_WRAPPED = re.compile(rf"{_WRAPPER}(?:::|://)")
+# Where fsspec's chains are cut, and a password that holds "::" is not: before a URL, or the path of an archive.
+_LINK = re.compile(rf"::(?=[A-Za-z][A-Za-z0-9+.-]*://|{_WRAPPER}(?:::|$))")
+_LINK_OF_WRAPPER = re.compile(rf"{_LINK.pattern}|::(?=[/~.][^@]*$)")
+
+# Settings of libpq that are no secret. Any other is taken out of what is shown, be it a secret or one misspelt.
+_PLAIN_SETTING = re.compile(
+    r"host|hostaddr|port|dbname|schema|user|passfile|service|servicefile|options|application_name"
+    r"|fallback_application_name|connect_timeout|client_encoding|target_session_attrs|channel_binding|replication"
+    r"|load_balance_hosts|require\w+|keepalives\w*|tcp_user_timeout|gss\w+|krbsrvname"
+    r"|(?:min|max)_protocol_version|ssl(?!password)\w*",
+    re.IGNORECASE,
+)
+_SECRET_SETTING = re.compile(r"(?:pg|ssl|\w*_)?(?:pass(?:w\w*|phrase|code)?|pwd|secret\w*)", re.IGNORECASE)
+# As libpq reads one: a value in quotes, or up to a space; a backslash takes the next character as it is. A quote
+# left open runs to the end.
+_SETTING = re.compile(r"\s*(?P<key>[^\s=]+)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'?|(?!')(?:[^\s\\]|\\.)*)", re.DOTALL)
+_WORD = re.compile(r"\s*(?P<word>\S+)")
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
+
+# Signed addresses of object stores carry their credential as a parameter under many names.
+_SECRET_PARAMETER = re.compile(
+    r"pass(?!file)|pwd|secret|token|sig|cred|key|auth|jwt|bearer|\bsas\b|session|cookie|ticket", re.IGNORECASE
+)
+# A host, perhaps with a port.
+_HOST = re.compile(r"(?:\[[^\[\]@]*\]|[^:@]*)(?::[0-9]+)?")
+_NAMED_PARAMETER = re.compile(r"[A-Za-z_][\w.\[\]-]*=")
+# What has the signs of a user and password, and neither: github://owner:repository@revision.
+_WITHOUT_USERS = frozenset({"github", "git", "file", "local"})
+# A forgotten scheme. One letter and a slash are a drive.
+_SCHEMELESS = re.compile(r"(?P<user>[^/\\\s:@]+):(?P<secret>.+)@(?P<rest>[^@]+)", re.DOTALL)
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+class Parsed(NamedTuple):
+    """What names a source, taken apart.
+
+    Attributes
+    ----------
+    shown : str
+        The text without credentials.
+    secrets : tuple of str
+        The credentials, in every form in which a message may quote them.
+    clear : bool
+        Whether it can be read in one way only. Of one that can't, a program may take a piece of the password for
+        the host, and ask the network for it.
+    """
+
+    shown: str
+    secrets: tuple[str, ...]
+    clear: bool = True
+
+
+class _Part(NamedTuple):
+    shown: str
+    secrets: list[str]
+    clear: bool = True
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is a URL that fsspec opens, rather than a local path."""
+    return _URL.match(text) is not None or "::" in text
+
+
+def parse_source(text: str) -> Parsed:
+    """Return what names a source without its credentials, and the credentials.
+
+    Parameters
+    ----------
+    text : str
+        Keywords of libpq, a URL, or anything else, which is shown as it is.
+
+    Examples
+    --------
+    >>> parse_source("host=::1 user=ada password='a b'").shown
+    'host=::1 user=ada'
+    """
+    bare = text.strip()
+    if POSTGRES_URL.match(bare):
+        # Not cut at "::", which in a DSN is a piece of an IPv6 address.
+        part = _parse_link(bare)
+    elif is_keyword_string(bare):
+        part = _parse_settings(bare)
+    elif _URL.match(bare) or _CHAINED.match(bare):
+        cut = _LINK_OF_WRAPPER if _WRAPPED.match(bare) else _LINK
+        links = [_parse_link(link) for link in cut.split(bare)]
+        part = _Part("::".join(link.shown for link in links), [s for link in links for s in link.secrets])
+    elif _HEADED_URL.match(bare):
+        part = _parse_link(bare)
+    elif (match := _SCHEMELESS.fullmatch(bare)) and not _DRIVE.match(bare) and not os.path.exists(text):
+        # It is taken for a path, and would be shown as one.
+        part = _Part(f"{match['user']}@{match['rest']}", [match["secret"]])
+    elif "://" in bare:
+        part = _parse_link(bare)
+    else:
+        return Parsed(text, ())
+    if not part.secrets:
+        return Parsed(text, ())
+    secrets = dict.fromkeys(form for secret in part.secrets for form in _forms(secret) if form)
+    return Parsed(part.shown, tuple(secrets), part.clear)
+
+
+def scrub(message: str, secrets: Sequence[str]) -> str:
+    """Return a message with secrets taken out, and the pieces of them that a program takes for parts of a URL."""
+    pieces = {piece for secret in secrets for piece in re.split(r"[@:/?#&=\[\]\s]+", secret) if len(piece) > 3}
+    for secret in sorted({*secrets, *pieces}, key=len, reverse=True):
+        message = message.replace(secret, "***")
+    return message
+
+
+def is_keyword_string(text: str) -> bool:
+    """Return whether a text consists of settings of libpq; one that is misspelt does not hide the others."""
+    first = _SETTING.match(text)
+    if first is None or not _IDENTIFIER.fullmatch(first["key"]):
+        return False
+    if _PLAIN_SETTING.fullmatch(first["key"]) or _SECRET_SETTING.fullmatch(first["key"]):
+        return True
+    return any(
+        key is not None and (key.lower() == "password" or _PLAIN_SETTING.fullmatch(key))
+        for key, _, _ in keyword_settings(text)
+    )
+
+
+def keyword_settings(text: str) -> Iterator[tuple[str | None, str, str]]:
+    """Yield key, value as it stands, and the whole of each setting of libpq; None for the key of what is none."""
+    position = 0
+    while position < len(text):
+        match = _SETTING.match(text, position)
+        if match is not None:
+            yield match["key"], match["value"], match.group().strip()
+        else:
+            match = _WORD.match(text, position)
+            if match is None:
+                return
+            yield None, match["word"], match["word"]
+        position = match.end()
+
+
+def _parse_settings(text: str) -> _Part:
+    kept: list[str] = []
+    secrets: list[str] = []
+    for key, value, whole in keyword_settings(text):
+        # The name of a database may itself be a DSN.
+        plain = re.sub(r"\\(.)", r"\1", value.strip("'"), flags=re.DOTALL)
+        if key is not None and _PLAIN_SETTING.fullmatch(key) and parse_source(plain).shown == plain:
+            kept.append(whole)
+        else:
+            # What is no setting may be a piece of a password with spaces.
+            secrets += [value, plain]
+    return _Part(" ".join(kept), secrets)
+
+
+def _parse_link(link: str) -> _Part:
+    """Parse one URL; a word without ``://``, or a path, is shown as it is."""
+    match = _ANY_URL.fullmatch(link)
+    if match is None:
+        return _Part(link, [])
+    scheme, rest = match["scheme"].lower(), match["rest"]
+    postgres = scheme.startswith("postgres")
+    if scheme in _WITHOUT_USERS:
+        user, secrets, clear = "", list[str](), True
+        ports = False
+    else:
+        user, secrets, rest, clear = _parse_user(rest, postgres=postgres)
+        ports = True
+    if user and scheme in ("http", "https"):
+        # A user may be a token.
+        secrets, user = [*secrets, user], ""
+    rest, found, sane = _parse_place(rest, postgres=postgres, ports=ports)
+    return _Part(match["head"] + (f"{user}@" if user else "") + rest, secrets + found, clear and sane)
+
+
+def _parse_user(rest: str, *, postgres: bool) -> tuple[str, list[str], str, bool]:
+    """Return user, secrets and what follows them, and whether there is no other way to read it.
+
+    libpq takes user and password up to the first ``@`` before a slash; in other URLs they end at the last ``@``
+    before ``/``, ``?`` or ``#``. A password with these signs is no valid one, and must not be shown for that.
+    """
+    authority = re.split("/" if postgres else "[/?#]", rest, maxsplit=1)[0]
+    at = authority.find("@") if postgres else authority.rfind("@")
+    before, after = rest[: max(at, 0)], rest[at + 1 :]
+    if "@" in after and (":" in before or ":" in _without_brackets(authority)) and not _is_at_in_parameter(after):
+        before, _, after = rest.rpartition("@")
+        user = re.split("[:@/?#]", before, maxsplit=1)[0]
+        return user, [before[len(user) + 1 :]], after, False
+    user, colon, password = before.partition(":")
+    return user, [password] if colon else [], after, True
+
+
+def _parse_place(rest: str, *, postgres: bool, ports: bool) -> tuple[str, list[str], bool]:
+    """Return hosts, path and parameters without secrets, the secrets, and whether hosts can be read."""
+    hosts = re.split("[/?#]", rest, maxsplit=1)[0]
+    if ports and not _are_hosts(hosts):
+        # A port that is no number: a user and password without a host.
+        user, _, secret = rest.partition(":")
+        return user, [secret], False
+    # A fragment may have parameters as well; libpq knows none.
+    body, *parts = re.split("([?])" if postgres else "([?#])", rest)
+    secrets: list[str] = []
+    for sign, query in zip(parts[::2], parts[1::2], strict=True):
+        if secrets:
+            # A piece of the secret before it, perhaps.
+            secrets.append(query)
+            continue
+        shown, secrets = _without_secrets(query, _is_plain_setting if postgres else _is_plain_parameter)
+        body += sign + shown if shown or not secrets else ""
+    return body, secrets, True
+
+
+def _is_plain_setting(name: str) -> bool:
+    return _PLAIN_SETTING.fullmatch(name) is not None
+
+
+def _is_plain_parameter(name: str) -> bool:
+    return _SECRET_PARAMETER.search(name) is None
+
+
+def _is_at_in_parameter(rest: str) -> bool:
+    """Return whether every ``@`` in hosts, path and parameters stands in the value of a parameter with a name."""
+    place, _, query = rest.partition("?")
+    hosts, slash, path = place.partition("/")
+    return (
+        bool(slash)
+        and _are_hosts(hosts)
+        and not set("@#") & set(path)
+        and all("@" not in p or _NAMED_PARAMETER.match(p) is not None for p in re.split("[&;]", query))
+    )
+
+
+def _without_secrets(query: str, is_plain: Callable[[str], bool]) -> tuple[str, list[str]]:
+    """Return parameters without those that are secrets, and these."""
+    kept: list[str] = []
+    secrets: list[str] = []
+    after_secret = False
+    for parameter in re.split("[&;]", query):
+        name, equals, value = parameter.partition("=")
+        decoded = unquote_plus(value)
+        # What has no name may be a piece of the secret before it. A value may itself be a URL.
+        after_secret = (after_secret and not equals) or not (
+            is_plain(unquote_plus(name)) and parse_source(decoded).shown == decoded
+        )
+        if after_secret:
+            secrets.append(value if equals else name)
+        else:
+            kept.append(parameter)
+    return "&".join(kept) if secrets else query, secrets
+
+
+def _are_hosts(text: str) -> bool:
+    return all(_HOST.fullmatch(host) for host in text.split(","))
+
+
+def _without_brackets(text: str) -> str:
+    return re.sub(r"\[[^\]]*\]", "", text)
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    decoded = unquote(secret)
+    return (secret, decoded, unquote_plus(secret), quote(decoded, safe=""), quote(decoded), repr(decoded)[1:-1])
