@@ -23,7 +23,7 @@ from dde.relations.registry import Registry
 from dde.relations.run_index import versions_digest
 from dde.relations.selection import filter_runs, matches, select_bases
 from dde.relations.treatments import PRETRAINING
-from dde.sources.connection import absolute_path, redact
+from dde.sources.connection import Connection, absolute_path, redact
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb_store import WandBStore
@@ -67,7 +67,7 @@ class RunRepository:
         *,
         parents: Mapping[str, str] | None = None,
         tokens_per_sequence: float | Mapping[str, float] | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
+        cache_dir: str | os.PathLike[str] | Connection | None = None,
     ) -> None:
         told = tokens_per_sequence
         for value in told.values() if isinstance(told, Mapping) else [told]:
@@ -76,7 +76,8 @@ class RunRepository:
                     f"tokens_per_sequence={value!r} is no positive number, so no run can be placed by it. "
                     "Pass a number such as 712, or a mapping of run id or run type to one."
                 )
-        self.cache_dir = None if cache_dir is None else absolute_path(cache_dir)
+        #: Folder or URL of the cache; one with credentials as a `Connection`, which does not show them.
+        self.cache_dir: str | Connection | None = None if cache_dir is None else _cache_folder(cache_dir)
         self.pretraining_source = dd
         self.posttraining_source = wandb_store
         self._parents = dict(parents or {})
@@ -413,6 +414,13 @@ def _have_same_runs(registry: Registry, other: Registry) -> bool:
     # By what the stores said when their runs were read, not by what they would say now.
     digest, of_other = (versions_digest([r.evidence.record for r in x.derived.values()]) for x in (registry, other))
     return bool(digest) and digest == of_other
+
+
+def _cache_folder(cache_dir: str | os.PathLike[str] | Connection) -> str | Connection:
+    if isinstance(cache_dir, Connection):
+        return cache_dir
+    folder = absolute_path(cache_dir)
+    return folder if redact(folder) == folder else Connection(folder)
 
 
 def _open_tables(data_dir: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None) -> DataDecide:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.cache.places import Place
+from dde.sources.connection import Connection
 
 __all__ = ["cache_place", "read_kept", "write_kept"]
 
@@ -31,7 +32,7 @@ _FACTS = "facts.json"
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
-def cache_place(cache_dir: str | os.PathLike[str] | None, kind: str, description: str) -> Place | None:
+def cache_place(cache_dir: str | os.PathLike[str] | Connection | None, kind: str, description: str) -> Place | None:
     """Return where a cache keeps what is known of a source; None where nothing is kept.
 
     Parameters

@@ -6,13 +6,13 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 
@@ -37,6 +37,9 @@ class StoredFile:
     path: str
     bytes: int
     written: float
+
+
+_Answer = TypeVar("_Answer")
 
 
 class Place:
@@ -87,8 +90,7 @@ class Place:
 
     @cached_property
     def _remote(self) -> tuple[Any, str]:
-        with self.scrubbed():
-            fs, path = fsspec.core.url_to_fs(self._root.reveal())
+        fs, path = self._ask(lambda: fsspec.core.url_to_fs(self._root.reveal()))
         return fs, "/".join([path.rstrip("/"), *self._below])
 
     @contextmanager
@@ -104,6 +106,23 @@ class Place:
         except Exception as error:
             raise OSError(f"{type(error).__name__}: {self._root.scrub(error)}") from None
 
+    def _ask(self, action: Callable[[], _Answer]) -> _Answer:
+        """Return what an action gives; what it raises comes as by `scrubbed`, without the error that had credentials.
+
+        Within a handler of that error it would stay in the chain of the new one.
+        """
+        if self.path is not None:
+            return action()
+        try:
+            return action()
+        except MemoryError:
+            raise
+        except FileNotFoundError as error:
+            problem: OSError = FileNotFoundError(self._root.scrub(error))
+        except Exception as error:
+            problem = OSError(f"{type(error).__name__}: {self._root.scrub(error)}")
+        raise problem
+
     def store(self, *, read_only: bool = True) -> Store:
         """Return this place as a Zarr store."""
         # Opening a Dataset from what is kept needs no Zarr, which takes longer to import than that.
@@ -111,10 +130,9 @@ class Place:
 
         if self.path is not None:
             return LocalStore(self.path, read_only=read_only)
-        with self.scrubbed():
-            # Zarr needs a file system that runs in its own event loop, so it makes its own of the URL.
-            opened = FsspecStore.from_url(self._root.reveal(), read_only=read_only)
-            return FsspecStore(opened.fs, path="/".join([opened.path.rstrip("/"), *self._below]), read_only=read_only)
+        # Zarr needs a file system that runs in its own event loop, so it makes its own of the URL.
+        opened = self._ask(lambda: FsspecStore.from_url(self._root.reveal(), read_only=read_only))
+        return FsspecStore(opened.fs, path="/".join([opened.path.rstrip("/"), *self._below]), read_only=read_only)
 
     def names(self) -> list[str]:
         """Return the names of what lies here, sorted, as they are now; [] where there is nothing."""
@@ -122,10 +140,9 @@ class Place:
             if self.path is not None:
                 return sorted(os.listdir(self.path))
             fs, path = self._remote
-            with self.scrubbed():
-                # Listings are remembered by fsspec; others write here too.
-                fs.invalidate_cache(path)
-                found = fs.ls(path, detail=False)
+            # Listings are remembered by fsspec; others write here too.
+            fs.invalidate_cache(path)
+            found = self._ask(lambda: fs.ls(path, detail=False))
             return sorted({str(f).rstrip("/").rpartition("/")[2] for f in found} - {self.name, ""})
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -143,9 +160,10 @@ class Place:
         if not paths:
             return {}
         fs, root = self._remote
-        with self.scrubbed():
-            # As ranges: of a whole object some file systems ask for its size first.
-            contents = fs.cat_ranges([f"{root}/{p}" for p in paths], [0] * len(paths), None, on_error="return")
+        # As ranges: of a whole object some file systems ask for its size first.
+        contents = self._ask(
+            lambda: fs.cat_ranges([f"{root}/{p}" for p in paths], [0] * len(paths), None, on_error="return")
+        )
         return {p: content for p, content in zip(paths, contents, strict=True) if isinstance(content, bytes)}
 
     def write(self, files: dict[str, bytes]) -> None:
@@ -157,8 +175,7 @@ class Place:
                 target.write_bytes(content)
             return
         fs, root = self._remote
-        with self.scrubbed():
-            fs.pipe({f"{root}/{name}": content for name, content in files.items()})
+        self._ask(lambda: fs.pipe({f"{root}/{name}": content for name, content in files.items()}))
 
     def replace(self, name: str, content: bytes | memoryview) -> None:
         """Write a file here in one step, in the place of what had that name; raises OSError where that fails."""
@@ -259,9 +276,8 @@ class Place:
             return found
         fs, root = self._remote
         try:
-            with self.scrubbed():
-                fs.invalidate_cache(root)
-                listing: dict[str, dict[str, Any]] = fs.find(root, detail=True)
+            fs.invalidate_cache(root)
+            listing: dict[str, dict[str, Any]] = self._ask(lambda: fs.find(root, detail=True))
         except FileNotFoundError:
             return []
         base = str(fs._strip_protocol(root))

@@ -18,7 +18,7 @@ from dde.cache.kept_files import cache_place
 from dde.errors import ConflictWarning, SourceError
 from dde.names import Base, Metric
 from dde.relations.positions import COUNTER, HELD_ROWS
-from dde.sources.connection import redact
+from dde.sources.connection import Connection, redact
 from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import History, PosttrainingSource, RunRecord
 
@@ -51,7 +51,7 @@ class Readers:
 
     tables: DataDecide | None
     store: PosttrainingSource | None
-    cache_dir: str | os.PathLike[str] | None = None
+    cache_dir: str | os.PathLike[str] | Connection | None = None
     _warned: set[str] = field(default_factory=set)
     _index_read: RunIndex | None = None
     _siblings: OrderedDict[tuple[tuple[str, ...], str], Observations] = field(default_factory=OrderedDict, repr=False)

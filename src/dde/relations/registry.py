@@ -25,6 +25,7 @@ from dde.relations.run_positions import TableSteps
 from dde.relations.token_counts import Placement
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
 from dde.relations.variants import spelled_labels, with_variants
+from dde.sources.connection import Connection
 from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunRecord
 
@@ -123,7 +124,7 @@ class Registry:
     parents: Mapping[str, str] = field(default_factory=dict)
     tokens_per_sequence: float | Mapping[str, float] | None = None
     extra_config_keys: frozenset[str] = frozenset()
-    cache_dir: str | os.PathLike[str] | None = None
+    cache_dir: str | os.PathLike[str] | Connection | None = None
     whole: bool = False
     _is_whole: bool = field(default=True, init=False, repr=False)
     # What an unpickled registry came with, so that it reads no store for it.
@@ -134,7 +135,7 @@ class Registry:
     def __getstate__(self) -> dict[str, Any]:
         # What follows from the records is made again: it is many times their size. Another process needs no launch
         # commands; where a filter asks for one, it reads the store.
-        fields = {name: self.__dict__[name] for name in self.__dataclass_fields__} | {"_wider": {}}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__} | {"_wider": {}}
         if self.store is not None:
             self.derived  # noqa: B018 - reads the records
             records = [reduced(record) or record for record in self._records or ()]

@@ -16,7 +16,7 @@ from dde.errors import SourceError
 from dde.relations.registry import Registry
 from dde.relations.run_index import is_versions_digest
 from dde.relations.sent_runs import RunArrays, SentRuns, run_arrays
-from dde.sources.connection import redact
+from dde.sources.connection import Connection
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb_store import WandBStore
@@ -66,13 +66,13 @@ def origin_of(registry: Registry) -> Origin | None:
         return None
     if store is not None and (type(store) is not WandBStore or not registry.store_fingerprint):
         return None
-    if tables is not None and redact(tables.location) != tables.location:
+    if tables is not None and tables.has_secret:
         return None
     place = None if tables is None else (tables.location, tables.layout, tables.on_error)
     tables_fingerprint = "" if tables is None else tables.fingerprint
-    cache_dir = os.fspath(registry.cache_dir)
-    if redact(cache_dir) != cache_dir:
+    if isinstance(registry.cache_dir, Connection):
         return None
+    cache_dir = os.fspath(registry.cache_dir)
     if "://" not in cache_dir:
         cache_dir = os.path.abspath(cache_dir)
     facts = (

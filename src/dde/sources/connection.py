@@ -22,10 +22,13 @@ __all__ = ["CONNECTION_VARIABLE", "Connection", "absolute_path", "redact"]
 #: Environment variable in which a worker finds a DSN with its password.
 CONNECTION_VARIABLE = "DDE_DB_CONNECTION"
 
-# Full connections of this process by a random name. Only a lookup finds them: no object that is shown, copied or
+# Full connections of this process, and what is secret in them, by a random name. Only a lookup finds them: no object
+# that is shown, copied or
 # pickled holds a credential. Two that differ in a credential alone have two names.
-_FULL: dict[str, str] = {}
+_FULL: dict[str, tuple[str, tuple[str, ...]]] = {}
 _NAMES: dict[str, str] = {}
+# Paths as a file system has them, which may repeat the credential, by that name and by what is shown of them.
+_PATHS: dict[tuple[str, str], str] = {}
 
 _State = tuple[Literal["postgres", "files"], str, str, str]
 
@@ -86,7 +89,7 @@ class Connection:
         if parsed.secrets:
             full = absolute_path(full) if is_local else full
             self._name = _NAMES.setdefault(full, uuid.uuid4().hex)
-            _FULL[self._name] = full
+            _FULL[self._name] = full, parsed.secrets
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.redacted!r})"
@@ -145,13 +148,33 @@ class Connection:
     def _full(self) -> str:
         if not self._name:
             return self.location
-        full = _FULL.get(self._name)
+        full = _FULL.get(self._name, (None,))[0]
         if full is None and self.kind == "postgres":
             named = os.environ.get(CONNECTION_VARIABLE, "").strip()
             if named and _same_target(named, self.redacted):
                 full = POSTGRES_URL.sub(r"\g<scheme>://", named, count=1)
                 full = _with_schema(_split_schema(full)[0], self.schema)
         return self.location if full is None else full
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether it was given with a credential."""
+        return bool(self._name)
+
+    def hide(self, path: str) -> str:
+        """Return a path below this place, as its file system has it, without the credentials in it."""
+        if not self._name or self._folder:
+            return path
+        shown = parse_source(path).shown
+        for secret in parse_source(self._full()).secrets:
+            shown = shown.replace(f":{secret}@", "@")
+        if shown != path:
+            _PATHS[self._name, shown] = path
+        return shown
+
+    def find(self, shown: str) -> str:
+        """Return the path that `hide` made this of, as far as this process has it."""
+        return _PATHS.get((self._name, shown), shown)
 
     def scrub(self, message: object) -> str:
         """Return a message, such as one of the driver, with every credential of this connection taken out."""
@@ -160,7 +183,7 @@ class Connection:
         if self._name:
             full = self._full()
             text = text.replace(full, self.redacted)
-            secrets += parse_source(full).secrets
+            secrets += _FULL[self._name][1] if self._name in _FULL else parse_source(full).secrets
         text = scrub(text, secrets)
         return " ".join(text.split())
 

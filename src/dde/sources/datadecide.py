@@ -27,7 +27,7 @@ from dde.names import (
     task_metric,
     training_flops,
 )
-from dde.sources.connection import absolute_path, redact
+from dde.sources.connection import Connection
 from dde.sources.dict_tables import DictTable
 from dde.sources.evaluation_tables import EVALUATED, PERPLEXITY, EvaluationTable, OnError, WideTable
 from dde.sources.macro_table import MacroTable
@@ -144,10 +144,8 @@ class DataDecide:
         on_error: OnError = "raise",
         kept: FileKinds | None = None,
     ) -> None:
-        self.data_dir = os.fspath(data_dir)
-        #: Where the tables are, also for a process with another working directory.
-        self.location = absolute_path(self.data_dir)
-        files, aside = find_table_files(self.data_dir, kept)
+        self._place = Connection(data_dir)
+        files, aside = find_table_files(self._place, kept)
         kinds = {f.kind for f in files}
         has_raw = bool(kinds & {"raw", "macro", "perplexity"})
         if layout == "auto":
@@ -156,9 +154,9 @@ class DataDecide:
         if not kinds & wanted:
             other = "raw" if has_raw else "parsed"
             found = f" It holds tables of the other layout: pass layout={other!r}." if kinds else ""
-            hint = _hint(self.location)
+            hint = _hint(self._place)
             raise SourceError(
-                f"{redact(self.data_dir)!r} holds no {layout} table of the DataDecide suite, so there are no "
+                f"{self.data_dir!r} holds no {layout} table of the DataDecide suite, so there are no "
                 f"pretraining runs to open.{found}{hint} Expected are parquet files with the columns params, data, "
                 "seed, step and either task and metrics, or metric columns."
             )
@@ -193,7 +191,22 @@ class DataDecide:
     @property
     def description(self) -> str:
         """Folder or URL of the tables, without credentials."""
-        return redact(self.data_dir)
+        return self.data_dir
+
+    @property
+    def data_dir(self) -> str:
+        """Folder or URL of the tables, without credentials."""
+        return self._place.redacted
+
+    @property
+    def location(self) -> str:
+        """Where the tables are, without credentials, also for a process with another working directory."""
+        return self._place.location
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether they are read with a credential, which another process does not get."""
+        return self._place.has_secret
 
     @property
     def files(self) -> list[TableFile]:
@@ -428,9 +441,9 @@ class DataDecide:
         return choose_bases(self.catalog().bases, params, data, seed)
 
 
-def _hint(data_dir: str) -> str:
+def _hint(place: Connection) -> str:
     """Return what a folder without tables looks like."""
-    fs, path = fsspec.core.url_to_fs(data_dir)
+    fs, path = fsspec.core.url_to_fs(place.reveal())
     names = {str(name).rpartition("/")[2] for name in fs.find(path)}
     if names & {"runs_metadata.parquet", "runs_history.parquet", "runs.jsonl", "history.jsonl"}:
         return " It looks like an export of W&B runs: pass it as the second argument, db."

@@ -13,7 +13,7 @@ from typing import IO, Any, ClassVar, Literal, cast
 import fsspec
 
 from dde.errors import ConflictWarning, SourceError
-from dde.sources.connection import Connection
+from dde.sources.connection import Connection, redact
 
 __all__ = ["Export", "ExportFile", "ExportFolder", "ExportForm", "RunDigests", "find_export"]
 
@@ -94,7 +94,8 @@ class RunDigests:
         if not differing:
             return cls(first, ())
         conflict = (
-            f"{runs.path} has {unit} that disagree for {len(differing)} runs, such as {next(iter(differing))!r}. "
+            f"{redact(runs.path)} has {unit} that disagree for {len(differing)} runs, such as "
+            f"{next(iter(differing))!r}. "
             "So which is right is open, and the first of each was kept. Export the project again."
         )
         return cls(first, (conflict,))
@@ -186,16 +187,16 @@ def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parque
         found = _candidates(file_system, root.rstrip("/") or "/", forms)
         if not found:
             raise SourceError(_nothing_found(file_system, root, shown, forms))
-    except (ValueError, ImportError, OSError) as error:
-        if isinstance(error, SourceError):
-            raise
+    except SourceError:
+        raise
+    except Exception as error:  # file systems of URLs raise what has no common base
         problem = SourceError(
             f"{shown!r} can't be read: {connection.scrub(error)} ({type(error).__name__}). "
             "So there are no post-training runs. Check the path; a URL needs the fsspec package of its kind."
         )
     else:
         if len(found) > 1:
-            names = ", ".join(sorted(f"{folder}/{_FILES[form][0]}" for form, folder in found))
+            names = ", ".join(sorted(redact(f"{folder}/{_FILES[form][0]}") for form, folder in found))
             raise SourceError(
                 f"{shown!r} holds {len(found)} exports: {names}. So which runs are meant is open. "
                 "Name the folder of one of them."

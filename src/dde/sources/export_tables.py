@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dde.errors import FormatError
+from dde.sources.connection import redact
 from dde.sources.export_files import ExportFile, RunDigests
 from dde.sources.json_text import load_json
 from dde.sources.log_rows import as_float_array
@@ -282,12 +283,12 @@ def _parquet(stream: IO[bytes], file: ExportFile) -> pq.ParquetFile:
         return pq.ParquetFile(stream)
     except pa.ArrowInvalid as error:
         raise FormatError(
-            f"{file.path} is no parquet file ({error}). So its runs can't be read. Export it again."
+            f"{redact(file.path)} is no parquet file ({error}). So its runs can't be read. Export it again."
         ) from None
 
 
 def _not_an_export(file: ExportFile, problem: str, names: Iterable[str]) -> FormatError:
     return FormatError(
-        f"{file.path} has {problem}, but {', '.join(list(names)[:10])}. So it is no export of dr_wandb. "
+        f"{redact(file.path)} has {problem}, but {', '.join(list(names)[:10])}. So it is no export of dr_wandb. "
         "Export the project again, or remove the file from the folder."
     )

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import FormatError
+from dde.sources.connection import redact
 from dde.sources.exact_json import (
     NOTHING,
     NotExactError,
@@ -273,7 +274,7 @@ def _run_id(record: Mapping[str, Any], file: ExportFile) -> str:
     if isinstance(run_id, str):
         return run_id
     raise FormatError(
-        f"{file.path} has a line without a run_id: {dump_json(dict(record))[:80]}. So it is no export "
+        f"{redact(file.path)} has a line without a run_id: {dump_json(dict(record))[:80]}. So it is no export "
         "of dr_wandb. Export the project again, or remove the file from the folder."
     )
 
@@ -287,7 +288,7 @@ def _records(file: ExportFile) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
                 record = load_json(line)
                 if not isinstance(record, dict):
                     raise FormatError(
-                        f"{file.path}, line {number}, is no JSON object: "
+                        f"{redact(file.path)}, line {number}, is no JSON object: "
                         f"{line[:60].decode('utf-8', 'replace')!r}. So the file is cut short or was not "
                         "written by dr_wandb. Export the project again."
                     )

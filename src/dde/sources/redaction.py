@@ -56,6 +56,7 @@ _NAMED_PARAMETER = re.compile(r"[A-Za-z_][\w.\[\]-]*=")
 _WITHOUT_USERS = frozenset({"github", "git", "file", "local"})
 # A forgotten scheme. One letter and a slash are a drive.
 _SCHEMELESS = re.compile(r"(?P<user>[^/\\\s:@]+):(?P<secret>.+)@(?P<rest>[^@]+)", re.DOTALL)
+_USER_AND_SECRET = re.compile(r"://[^:@/?#]*:(?P<secret>.+)@", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
@@ -123,7 +124,9 @@ def parse_source(text: str) -> Parsed:
         return Parsed(text, ())
     if not part.secrets:
         return Parsed(text, ())
-    secrets = dict.fromkeys(form for secret in part.secrets for form in _forms(secret) if form)
+    # Messages are cleaned of the other reading as well.
+    other = [match["secret"]] if (match := _USER_AND_SECRET.search(bare)) else []
+    secrets = dict.fromkeys(form for secret in (*part.secrets, *other) for form in _forms(secret) if form)
     return Parsed(part.shown, tuple(secrets), part.clear)
 
 
@@ -169,11 +172,12 @@ def _parse_settings(text: str) -> _Part:
     for key, value, whole in keyword_settings(text):
         # The name of a database may itself be a DSN.
         plain = re.sub(r"\\(.)", r"\1", value.strip("'"), flags=re.DOTALL)
-        if key is not None and _PLAIN_SETTING.fullmatch(key) and parse_source(plain).shown == plain:
+        inner = parse_source(plain)
+        if key is not None and _PLAIN_SETTING.fullmatch(key) and not inner.secrets:
             kept.append(whole)
         else:
             # What is no setting may be a piece of a password with spaces.
-            secrets += [value, plain]
+            secrets += [value, plain, *inner.secrets]
     return _Part(" ".join(kept), secrets)
 
 
@@ -259,15 +263,14 @@ def _without_secrets(query: str, is_plain: Callable[[str], bool]) -> tuple[str, 
     kept: list[str] = []
     secrets: list[str] = []
     after_secret = False
-    for parameter in re.split("[&;]", query):
+    for parameter in query.split("&"):
         name, equals, value = parameter.partition("=")
-        decoded = unquote_plus(value)
-        # What has no name may be a piece of the secret before it. A value may itself be a URL.
-        after_secret = (after_secret and not equals) or not (
-            is_plain(unquote_plus(name)) and parse_source(decoded).shown == decoded
-        )
-        if after_secret:
-            secrets.append(value if equals else name)
+        # A value may itself be a URL. What has no name may be a piece of the secret before it.
+        inner = parse_source(unquote_plus(value))
+        semicolon = next((part for part in value.split(";")[1:] if not is_plain(part.partition("=")[0])), "")
+        after_secret = (after_secret and not equals) or not is_plain(unquote_plus(name)) or bool(inner.secrets)
+        if after_secret or semicolon:
+            secrets += [value if equals else name, *inner.secrets, *semicolon.split("=", 1)[1:]]
         else:
             kept.append(parameter)
     return "&".join(kept) if secrets else query, secrets
@@ -282,5 +285,5 @@ def _without_brackets(text: str) -> str:
 
 
 def _forms(secret: str) -> tuple[str, ...]:
-    decoded = unquote(secret)
-    return (secret, decoded, unquote_plus(secret), quote(decoded, safe=""), quote(decoded), repr(decoded)[1:-1])
+    texts = (secret, unquote(secret), unquote_plus(secret))
+    return (*texts, *(form for text in texts for form in (quote(text, safe=""), quote(text), repr(text)[1:-1])))

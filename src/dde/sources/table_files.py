@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dde.errors import SourceError
 from dde.names import wide_column_metric
-from dde.sources.connection import absolute_path
+from dde.sources.connection import Connection
 
 __all__ = ["FileKinds", "TableFile", "TableKind", "find_table_files", "open_parquet"]
 
@@ -36,9 +36,9 @@ class TableFile:
     Attributes
     ----------
     path : str
-        Path within its file system.
-    root : str
-        Folder, in full, or URL that was searched; names the file system.
+        Path within its file system, without credentials.
+    root : Connection
+        Folder or URL that was searched; names the file system.
     kind : {"raw", "macro", "perplexity", "wide"}
         Dict text per task, macro averages, perplexities, or the parsed wide table.
     version : str
@@ -46,7 +46,7 @@ class TableFile:
     """
 
     path: str
-    root: str
+    root: Connection
     kind: TableKind
     version: str
 
@@ -81,9 +81,10 @@ def open_parquet(
     together. Reading ahead, which fsspec does by default, fetches all else too: opening six tables of 31 MB, it reads
     32 MB in 19 requests, Arrow 0.9 MB in 36.
     """
-    fs, _ = fsspec.core.url_to_fs(file.root)
+    fs, _ = fsspec.core.url_to_fs(file.root.reveal())
+    path = file.root.find(file.path)
     is_local = isinstance(fs, LocalFileSystem)
-    with nullcontext(file.path) if is_local else fs.open(file.path, "rb", cache_type="none") as source:
+    with nullcontext(path) if is_local else fs.open(path, "rb", cache_type="none") as source:
         try:
             parquet = pq.ParquetFile(source, pre_buffer=not is_local, metadata=metadata)
             # Only columns that the file has can be told to be read so.
@@ -102,10 +103,10 @@ def open_parquet(
 
 def check_unchanged(file: TableFile) -> None:
     """Raise SourceError when a table is not the one that was found: its rows would be taken for others."""
-    fs, _ = fsspec.core.url_to_fs(file.root)
+    fs, _ = fsspec.core.url_to_fs(file.root.reveal())
     try:
         fs.invalidate_cache()
-        version = _version_of(fs.info(file.path))
+        version = _version_of(fs.info(file.root.find(file.path)))
     except OSError:
         version = ""
     if version != file.version:
@@ -115,12 +116,12 @@ def check_unchanged(file: TableFile) -> None:
         )
 
 
-def find_table_files(root: str, known: FileKinds | None = None) -> tuple[list[TableFile], list[str]]:
+def find_table_files(root: str | Connection, known: FileKinds | None = None) -> tuple[list[TableFile], list[str]]:
     """Return the tables to read under `root`, and a sentence for every table that is set aside.
 
     Parameters
     ----------
-    root : str
+    root : str or Connection
         Folder, file or fsspec URL. Folders may be nested to any depth, or be the Hub's own cache.
     known : FileKinds, optional
         What files were found to be before; those that are unchanged are not opened.
@@ -130,29 +131,23 @@ def find_table_files(root: str, known: FileKinds | None = None) -> tuple[list[Ta
     SourceError
         When `root` does not exist or can't be listed.
     """
-    try:
-        place = absolute_path(root)
-        fs, path = fsspec.core.url_to_fs(place)
-        listing: list[str] = fs.find(path)
-    except (ImportError, ValueError, OSError) as error:
+    place = root if isinstance(root, Connection) else Connection(root)
+    fs, listing, exists = _listed(place)
+    if not exists:
         raise SourceError(
-            f"{root!r} can't be listed ({error}), so no table can be found there. "
-            "Pass a folder of parquet tables or a URL that fsspec can open."
-        ) from error
-    if not listing and not fs.exists(path):
-        raise SourceError(
-            f"{root!r} does not exist, so there are no pretraining tables to read. Pass the folder with the "
+            f"{place.redacted!r} does not exist, so there are no pretraining tables to read. Pass the folder with the "
             "DataDecide tables, or None to open post-training runs alone."
         )
     aside: list[str] = []
     files: list[TableFile] = []
     before = {} if known is None else known.load()
     kinds: dict[str, tuple[str, TableKind | None]] = {}
-    for name in sorted(listing):
-        if not name.endswith(".parquet") or not _is_current_snapshot(fs, name, aside):
+    for path in sorted(listing):
+        if not path.endswith(".parquet") or not _is_current_snapshot(fs, path, aside):
             continue
+        name = place.hide(path)
         # The Hub writes shards of half-finished downloads under other names; what ends in .parquet is whole.
-        probe = TableFile(name, place, "raw", _version_of(fs.info(name)))
+        probe = TableFile(name, place, "raw", _version_of(fs.info(path)))
         if name in before and before[name][0] == probe.version:
             kind = before[name][1]
         else:
@@ -167,6 +162,21 @@ def find_table_files(root: str, known: FileKinds | None = None) -> tuple[list[Ta
     for kind in ("raw", "macro", "perplexity", "wide"):
         kept += _one_copy([f for f in files if f.kind == kind], aside)
     return kept, sorted(set(aside))
+
+
+def _listed(place: Connection) -> tuple[Any, list[str], bool]:
+    """Return the file system of a place, the paths of all files there, and whether there is such a place."""
+    try:
+        fs, path = fsspec.core.url_to_fs(place.reveal())
+        listing: list[str] = fs.find(path)
+        return fs, listing, bool(listing) or fs.exists(path)
+    except Exception as error:  # file systems of URLs raise what has no common base
+        problem = SourceError(
+            f"{place.redacted!r} can't be listed ({place.scrub(error)}), so no table can be found there. "
+            "Pass a folder of parquet tables or a URL that fsspec can open."
+        )
+    # Outside of the handler, for the error of a remote file system may quote a credential.
+    raise problem
 
 
 def _kind_of(name: str, schema: pa.Schema) -> TableKind | None:
