@@ -28,6 +28,7 @@ from store_data import (
 
 from dde.errors import ConflictWarning, FormatError, SourceError
 from dde.sources import export_tables, json_text, summary_table
+from dde.sources import values as value_readers
 from dde.sources.export_files import ExportFile
 from dde.sources.log_rows import as_float_array
 from dde.sources.protocols import PosttrainingSource
@@ -120,8 +121,8 @@ def test_columns_are_read_as_they_are_asked_for(tmp_path: Path, monkeypatch: pyt
 def test_each_column_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_parquet(tmp_path)
     decoded: list[int] = []
-    original = json_text.load_json
-    monkeypatch.setattr(export_tables, "load_json", lambda text: (decoded.append(len(text)), original(text))[1])
+    original = json_text.read_json
+    monkeypatch.setattr(value_readers, "read_json", lambda text: (decoded.append(len(text)), original(text))[1])
     for _ in range(3):
         store = ExportStore(folder)
         store.runs()
@@ -172,7 +173,7 @@ def test_digests_of_logs_are_of_each_run_alone(tmp_path: Path) -> None:
         columns = dict(zip(("run_id", "step", "text", "list"), zip(*rows, strict=True), strict=True))
         pq.write_table(pa.table({k: list(v) for k, v in columns.items()}), tmp_path / "x", row_group_size=group)
         file = ExportFile(str(tmp_path / "x"), repr((rows, group)), fsspec.filesystem("file"))
-        return dict(export_tables.history_digests(file))
+        return dict(export_tables.history_digests(file).of_run)
 
     rows = [("b", 1, "x", [1]), ("a", 2, None, None), (None, 9, "y", [2]), ("b", None, "y", []), ("a", 7, "x", [3])]
     found = digests(rows, 2)

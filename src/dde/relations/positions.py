@@ -226,7 +226,7 @@ def _odd_rows(run_ids: Sequence[str], rows: History) -> dict[str, tuple[int, int
     if not repeated.any() and not impossible.any():
         return {}
     counts = [np.bincount(part, minlength=len(run_ids)) for part in (rows.run[1:][repeated], rows.run[impossible])]
-    found = np.flatnonzero(counts[0] + counts[1])
+    found = np.flatnonzero(counts[0] + counts[1]).tolist()
     return {run_ids[i]: (int(counts[0][i]), int(counts[1][i])) for i in found}
 
 

@@ -6,14 +6,17 @@ import hashlib
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, ClassVar, Literal, cast
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from dde.errors import ConflictWarning, SourceError
 from dde.sources.connection import Connection, redact
+from dde.sources.file_versions import check_version, file_version
 
 __all__ = ["Export", "ExportFile", "ExportFolder", "ExportForm", "RunDigests", "find_export"]
 
@@ -24,6 +27,8 @@ _FILES: dict[ExportForm, tuple[str, str]] = {
     "parquet": ("runs_metadata.parquet", "runs_history.parquet"),
     "jsonl": ("runs.jsonl", "history.jsonl"),
 }
+# What the parquet file of runs has, under whichever name dr_wandb wrote it, and that of logs has not.
+_RUN_COLUMNS = frozenset({"config", "summary", "raw_data"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class ExportFile:
     path : str
         Path within its file system.
     identity : str
-        Changes when the file does, as far as its file system tells.
+        Changes when the file does; see :func:`dde.sources.file_versions.file_version`.
     file_system : fsspec.AbstractFileSystem
         May hold credentials, so a store keeps no `ExportFile` between questions.
     """
@@ -44,9 +49,18 @@ class ExportFile:
     identity: str
     file_system: Any = field(compare=False, repr=False)
 
+    @property
+    def shown(self) -> str:
+        """The path without credentials."""
+        return redact(self.path)
+
     def open(self) -> IO[bytes]:
         """Return the file, open for reading."""
         return cast("IO[bytes]", self.file_system.open(self.path, "rb"))
+
+    def check(self) -> None:
+        """Raise SourceError where the file has changed since its identity was read."""
+        check_version(self.file_system, self.path, self.identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,12 @@ class Export:
     runs: ExportFile
     history: ExportFile | None
 
+    def check(self) -> None:
+        """Raise SourceError where a file has changed since it was found."""
+        for file in (self.runs, self.history):
+            if file is not None:
+                file.check()
+
 
 @dataclass(frozen=True, slots=True)
 class RunDigests:
@@ -84,21 +104,29 @@ class RunDigests:
     conflicts: tuple[str, ...]
 
     @classmethod
-    def of(cls, digests: Iterable[tuple[str, str]], runs: ExportFile, unit: str) -> RunDigests:
+    def of(cls, digests: Iterable[tuple[str | None, str]], runs: ExportFile, unit: str) -> RunDigests:
         """Return them of pairs of run id and digest, one pair per unit ("rows" or "lines") of a file."""
         first: dict[str, str] = {}
         differing: dict[str, None] = {}
+        nameless = 0
         for run_id, digest in digests:
-            if first.setdefault(run_id, digest) != digest:
+            if run_id is None:
+                nameless += 1
+            elif first.setdefault(run_id, digest) != digest:
                 differing[run_id] = None
-        if not differing:
-            return cls(first, ())
-        conflict = (
-            f"{redact(runs.path)} has {unit} that disagree for {len(differing)} runs, such as "
-            f"{next(iter(differing))!r}. "
-            "So which is right is open, and the first of each was kept. Export the project again."
-        )
-        return cls(first, (conflict,))
+        conflicts: list[str] = []
+        if differing:
+            conflicts.append(
+                f"{runs.shown} has {unit} that disagree for {len(differing)} runs, such as "
+                f"{next(iter(differing))!r}. So which is right is open, and the first of each was kept. "
+                "Export the project again."
+            )
+        if nameless:
+            conflicts.append(
+                f"{runs.shown} has {nameless} {unit} without a run_id. So which runs they are is unknown, and they "
+                "were left out. Export the project again."
+            )
+        return cls(first, tuple(conflicts))
 
     def warn(self) -> None:
         """Emit a ConflictWarning of each conflict."""
@@ -164,6 +192,18 @@ class ExportFolder(ABC):
     def _export(self) -> Export:
         return find_export(self._connection, (self.form,))
 
+    @contextmanager
+    def _reading(self) -> Iterator[Export]:
+        """Give the files of the export to a block that reads them; SourceError where one changed meanwhile."""
+        export = self._export()
+        try:
+            yield export
+        except Exception:
+            # What a reader runs into in a file that is being written says nothing of the file.
+            export.check()
+            raise
+        export.check()
+
 
 def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parquet", "jsonl")) -> Export:
     """Return the export in a folder, or in the one folder within it that has one; other files are ignored.
@@ -196,47 +236,101 @@ def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parque
         )
     else:
         if len(found) > 1:
-            names = ", ".join(sorted(redact(f"{folder}/{_FILES[form][0]}") for form, folder in found))
+            names = ", ".join(sorted(export.runs.shown for export in found))
             raise SourceError(
                 f"{shown!r} holds {len(found)} exports: {names}. So which runs are meant is open. "
                 "Name the folder of one of them."
             )
-        form, folder = found[0]
-        runs, history = (f"{folder.rstrip('/')}/{name}" for name in _FILES[form])
-        return Export(
-            form=form,
-            runs=_file(file_system, runs),
-            history=_file(file_system, history) if file_system.exists(history) else None,
-        )
+        return found[0]
     # Outside of the handler, for the error of a remote file system may quote a signed address.
     raise problem
 
 
-def _candidates(file_system: Any, root: str, forms: tuple[ExportForm, ...]) -> list[tuple[ExportForm, str]]:
+def _candidates(file_system: Any, root: str, forms: tuple[ExportForm, ...]) -> list[Export]:
+    is_file = file_system.isfile(root)
     for form in forms:
-        if os.path.basename(root) in _FILES[form] and file_system.isfile(root):
-            return [(form, os.path.dirname(root))]
+        if os.path.basename(root) in _FILES[form] and is_file:
+            return _named(file_system, os.path.dirname(root), (form,))
+    if is_file and "parquet" in forms:
+        return _by_schema(file_system, os.path.dirname(root))
     # A folder that is itself an export is meant as such, whatever lies below it.
-    here = [(form, root) for form in forms if file_system.exists(f"{root.rstrip('/')}/{_FILES[form][0]}")]
-    if here:
+    if here := _named(file_system, root, forms):
         return here
     try:
         entries = file_system.ls(root, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
     folders = [str(entry["name"]).rstrip("/") for entry in entries if entry["type"] == "directory"]
-    return [(form, folder) for folder in folders for form in forms if file_system.exists(f"{folder}/{_FILES[form][0]}")]
+    below = [export for folder in folders for export in _named(file_system, folder, forms)]
+    if not below and "parquet" in forms:
+        below = _by_schema(file_system, root)
+        below = below or [export for folder in folders for export in _by_schema(file_system, folder)]
+    return below
+
+
+def _named(file_system: Any, folder: str, forms: tuple[ExportForm, ...]) -> list[Export]:
+    """Return the exports of a folder whose files have the names of dr_wandb, one for each form."""
+    found = []
+    for form in forms:
+        runs, history = (f"{folder.rstrip('/')}/{name}" for name in _FILES[form])
+        if _is_there(file_system, runs):
+            log = _file(file_system, history) if _is_there(file_system, history) else None
+            found.append(Export(form, _file(file_system, runs), log))
+    return found
+
+
+def _is_there(file_system: Any, path: str) -> bool:
+    """Return whether a folder has an entry of that name; a link to nothing is one, which reading it will name."""
+    if not isinstance(file_system, LocalFileSystem):
+        return bool(file_system.exists(path))
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _by_schema(file_system: Any, folder: str) -> list[Export]:
+    """Return the export of parquet files under other names, as dr_wandb 0.2 writes them: their columns tell.
+
+    Raises
+    ------
+    SourceError
+        Where several files may be the runs, or the logs.
+    """
+    # Only where no file has its name: other stores need no parquet.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    runs: list[str] = []
+    logs: list[str] = []
+    for entry in file_system.ls(folder, detail=True):
+        path = str(entry["name"])
+        if entry["type"] != "file" or not path.endswith(".parquet"):
+            continue
+        try:
+            with file_system.open(path, "rb") as stream:
+                names = set(pq.read_schema(stream).names)
+        except (pa.ArrowException, OSError):
+            continue
+        if "run_id" in names and names & _RUN_COLUMNS:
+            runs.append(path)
+        elif "run_id" in names and names & {"step", "_step"}:
+            logs.append(path)
+    if len(runs) > 1 or (runs and len(logs) > 1):
+        several = sorted(map(redact, runs if len(runs) > 1 else logs))
+        what = "runs" if len(runs) > 1 else "logged rows"
+        raise SourceError(
+            f"{redact(folder)} holds {len(several)} parquet files of {what}: {', '.join(several)}. So which of "
+            f"them is meant is open. Leave one of each, or name them {_FILES['parquet'][0]} and {_FILES['parquet'][1]}."
+        )
+    if not runs:
+        return []
+    return [Export("parquet", _file(file_system, runs[0]), _file(file_system, logs[0]) if logs else None)]
 
 
 def _file(file_system: Any, path: str) -> ExportFile:
-    protocol = file_system.protocol
-    if "file" in ((protocol,) if isinstance(protocol, str) else protocol):
-        # Whole nanoseconds, where fsspec gives seconds as a float.
-        status = os.stat(path)
-        identity = f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
-    else:
-        identity = str(file_system.ukey(path))
-    return ExportFile(path=path, identity=identity, file_system=file_system)
+    return ExportFile(path=path, identity=file_version(file_system, path), file_system=file_system)
 
 
 def _nothing_found(file_system: Any, root: str, shown: str, forms: tuple[ExportForm, ...]) -> str:
@@ -245,6 +339,9 @@ def _nothing_found(file_system: Any, root: str, shown: str, forms: tuple[ExportF
         names = sorted(str(path).rstrip("/").rpartition("/")[2] for path in file_system.ls(root, detail=False))
         holds = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") if names else "nothing"
         cause = f"{shown!r} holds {'neither ' if len(forms) > 1 else 'no '}{wanted}, but {holds}"
+        packed = [name for name in names if name.endswith((".gz", ".bz2", ".xz", ".zst", ".zip", ".tar"))]
+        if packed:
+            cause += f". {packed[0]} is compressed, which is not read: unpack it"
     else:
         cause = f"{shown!r} does not exist"
     return (

@@ -9,16 +9,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dde.errors import FormatError
-from dde.sources.connection import redact
+from dde.sources.decoded_logs import Log, LogBuilder, logged_metrics, step_of
 from dde.sources.exact_json import (
     NOTHING,
     NotExactError,
@@ -29,16 +27,14 @@ from dde.sources.exact_json import (
     split_object,
 )
 from dde.sources.export_files import ExportFile, RunDigests
-from dde.sources.json_text import dump_json, load_json
+from dde.sources.json_text import dump_json, read_json
 from dde.sources.log_rows import LOG_COLUMNS
 from dde.sources.run_records import pick
 from dde.sources.summary_table import SummaryTable
-from dde.sources.values import as_float, as_object
+from dde.sources.values import as_object, read_object
 
 __all__ = [
-    "Log",
     "log_parts",
-    "logged_metrics",
     "metric_parts",
     "read_log",
     "run_digests",
@@ -71,14 +67,16 @@ def run_lines(runs: ExportFile) -> Iterator[dict[str, Any]]:
     """Yield each run once, under the column names of dr_wandb 0.1, with objects decoded.
 
     Lines are snapshots of dr_wandb 3 (``{"run": {...}, "exported_at": ...}``), or runs under those names
-    already, their objects perhaps as JSON text. Of lines with one run id the first counts.
+    already, their objects perhaps as JSON text. Of lines with one run id the first counts. Under "problem" stands
+    why not all of a line could be read, "" where it could.
     """
     seen: set[str] = set()
-    for _, _, record in _records(runs):
-        run = _columns(record)
-        if run["run_id"] not in seen:
-            seen.add(run["run_id"])
-            yield run
+    for line in _lines(runs):
+        for record in line.records:
+            run_id = _run_id(record, runs)
+            if run_id not in seen:
+                seen.add(run_id)
+                yield {**_columns(record), "run_id": run_id, "problem": line.problem}
 
 
 @functools.lru_cache(maxsize=4)
@@ -88,100 +86,56 @@ def run_digests(runs: ExportFile) -> RunDigests:
 
 
 def _line_digests(runs: ExportFile) -> Iterator[tuple[str, str]]:
-    for _, line, record in _records(runs):
-        digest = hashlib.blake2b(_EXPORTED_AT.sub(b"", line.strip()), digest_size=8)
-        yield _columns(record)["run_id"], digest.hexdigest()
+    for line in _lines(runs):
+        digest = hashlib.blake2b(_EXPORTED_AT.sub(b"", line.text), digest_size=8).hexdigest()
+        for record in line.records:
+            yield _run_id(record, runs), digest
 
 
 @functools.lru_cache(maxsize=4)
 def summary_table(runs: ExportFile) -> SummaryTable:
     """Return what is kept of all summaries, in the order of `run_lines`."""
-    return SummaryTable.from_summaries((run["run_id"], as_object(run["summary"])) for run in run_lines(runs))
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """All logged rows of an export.
-
-    Attributes
-    ----------
-    run_ids : mapping of str to int
-        Number of each run.
-    run, offset : (row,) arrays
-        Number of the run, and where the row's line begins in the file.
-    step : (row,) array
-        Step; NaN for a row without one.
-    columns : mapping of str to ((value,) array, (value,) array)
-        Per key, the rows that have it, and their values.
-    digests : mapping of str to str
-        Per run: how many rows, the last step, and a hash of all they hold.
-    """
-
-    run_ids: Mapping[str, int]
-    run: npt.NDArray[np.int32]
-    offset: npt.NDArray[np.int64]
-    step: npt.NDArray[np.float64]
-    columns: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
-    digests: Mapping[str, str]
+    return SummaryTable.from_summaries((run["run_id"], run["summary"]) for run in run_lines(runs))
 
 
 @functools.lru_cache(maxsize=2)
 def read_log(history: ExportFile) -> Log:
     """Return all logged rows of an export."""
-    run_ids: dict[str, int] = {}
-    run, offsets, steps = array("i"), array("q"), array("d")
-    columns: dict[str, tuple[array[int], array[float]]] = {}
-    hashes: list[int] = []
-    for row, (offset, line, record) in enumerate(_records(history)):
-        run_id = _run_id(record, history)
-        number = run_ids.setdefault(run_id, len(run_ids))
-        if number == len(hashes):
-            hashes.append(0)
-        # A sum, so that the order of lines means nothing.
-        hashes[number] += int.from_bytes(hashlib.blake2b(line.strip(), digest_size=8).digest())
-        run.append(number)
-        offsets.append(offset)
-        steps.append(as_float(record.get("step", record.get("_step"))))
-        for key, value in logged_metrics(record).items():
-            rows, values = columns.setdefault(key, (array("q"), array("d")))
-            rows.append(row)
-            values.append(as_float(value))
-    run_array, step_array = np.array(run, dtype=np.int32), np.array(steps, dtype=np.float64)
-    counts = np.bincount(run_array, minlength=len(run_ids))
-    last = np.full(len(run_ids), -np.inf)
-    np.fmax.at(last, run_array, step_array)
-    return Log(
-        run_ids=run_ids,
-        run=run_array,
-        offset=np.array(offsets, dtype=np.int64),
-        step=step_array,
-        columns={
-            key: (np.array(rows, dtype=np.int64), np.array(values, dtype=np.float64))
-            for key, (rows, values) in columns.items()
-        },
-        digests={
-            run_id: f"{counts[number]}.{last[number]:.0f}.{hashes[number] % 2**64:016x}"
-            for run_id, number in run_ids.items()
-        },
-    )
+    builder = LogBuilder()
+    for line in _lines(history):
+        # The line of several rows is told apart from that of one by what each row holds.
+        whole = hashlib.blake2b(line.text, digest_size=8).digest() if len(line.records) == 1 else b""
+        for record in line.records:
+            metrics, problem = logged_metrics(record)
+            digest = whole or hashlib.blake2b(dump_json(record).encode(errors="replace"), digest_size=8).digest()
+            builder.add(
+                _run_id(record, history),
+                step_of(record),
+                metrics,
+                int.from_bytes(digest),
+                line.offset,
+                problem or line.problem,
+            )
+    return builder.log()
 
 
 def run_parts(runs: ExportFile) -> Iterator[tuple[dict[str, Part], str]]:
     """Yield each run once as `run_lines` does, with the JSON text of each column, and why that can't be had."""
     seen: set[str] = set()
-    for _, line, record in _records(runs):
+    of_lines = ((line.text, record) for line in _lines(runs) for record in line.records)
+    for text, record in of_lines:
         run_id = _run_id(record, runs)
         if run_id in seen:
             continue
         seen.add(run_id)
         try:
-            parts, problem = split_object(decode_line(line)), ""
+            parts, problem = split_object(decode_line(text)), ""
             if isinstance(record.get("run"), dict):
                 parts = split_object(parts["run"].text or "")
                 columns = _snapshot_columns(parts)
             else:
                 columns = _plain_columns(parts)
-            if parts["run_id"].value != run_id:
+            if str(parts["run_id"].value) != run_id:
                 raise NotExactError("has a run id that is no UTF-8")
         except NotExactError as error:
             columns, problem = {}, f"the run {error}"
@@ -198,24 +152,17 @@ def log_parts(history: ExportFile, run_ids: Sequence[str]) -> Iterator[tuple[str
         for offset, run in zip(log.offset[rows].tolist(), log.run[rows].tolist(), strict=True):
             stream.seek(offset)
             try:
-                parts, problem = split_object(decode_line(stream.readline())), ""
+                parts, problem = split_object(decode_line(_text(stream.readline(), offset))), ""
             except NotExactError as error:
                 parts, problem = {}, f"the row {error}"
             yield names[run], parts, problem
 
 
 def metric_parts(parts: Mapping[str, Part]) -> Part:
-    """Return what a row logged; see `logged_metrics`."""
+    """Return what a row logged; see :func:`dde.sources.decoded_logs.logged_metrics`."""
     if "metrics" in parts:
         return parts["metrics"]
     return join_parts({k: part for k, part in parts.items() if k not in LOG_COLUMNS and not k.startswith("_")})
-
-
-def logged_metrics(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a row logged: its ``metrics``, else every key that is not W&B's own or a row's place."""
-    if "metrics" in record:
-        return as_object(record["metrics"])
-    return {key: value for key, value in record.items() if key not in LOG_COLUMNS and not key.startswith("_")}
 
 
 def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +174,6 @@ def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
             attributes.setdefault("tags", record["tags"])
         return {
             **plain,
-            "run_id": record["run_id"],
             "config": record.get("config"),
             "summary": record.get("summary"),
             "wandb_metadata": record.get("wandb_metadata", record.get("metadata")),
@@ -236,7 +182,7 @@ def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
             "sweep_info": record.get("sweep_info"),
         }
     return {
-        **{key: run.get(key) for key in ("run_id", "state", "project", "entity", "created_at", "config")},
+        **{key: run.get(key) for key in ("state", "project", "entity", "created_at", "config")},
         "run_name": run.get("name"),
         "summary": run.get("summary_metrics"),
         "wandb_metadata": run.get("metadata"),
@@ -273,25 +219,105 @@ def _run_id(record: Mapping[str, Any], file: ExportFile) -> str:
     run_id = (run if isinstance(run, dict) else record).get("run_id")
     if isinstance(run_id, str):
         return run_id
+    if isinstance(run_id, int) and not isinstance(run_id, bool):
+        return str(run_id)
     raise FormatError(
-        f"{redact(file.path)} has a line without a run_id: {dump_json(dict(record))[:80]}. So it is no export "
+        f"{file.shown} has a line without a run_id: {dump_json(dict(record))[:80]}. So it is no export "
         "of dr_wandb. Export the project again, or remove the file from the folder."
     )
 
 
-def _records(file: ExportFile) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    """Yield where each line begins, the line, and what it holds; blank lines are skipped."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a file.
+
+    Attributes
+    ----------
+    offset : int
+        Where it begins.
+    text : bytes
+        Without white space around it.
+    records : sequence of dict
+        What it holds: one object, or a list of them.
+    problem : str
+        Why not all of it could be read.
+    """
+
+    offset: int
+    text: bytes
+    records: Sequence[dict[str, Any]]
+    problem: str
+
+
+_UTF8_MARK = b"\xef\xbb\xbf"
+# How files begin that are no UTF-8 text, and what they are.
+_OTHER_FORMS = {
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"BZh": "compressed by bzip2",
+    b"PK\x03\x04": "a zip archive",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"PAR1": "a parquet file",
+}
+
+
+def _lines(file: ExportFile) -> Iterator[_Line]:
+    """Yield the lines of a file; blank ones are skipped.
+
+    A run's line that nests too deeply, or has bytes that are no UTF-8, is read as far as it can be.
+    """
     offset = 0
     with file.open() as stream:
         for number, line in enumerate(stream, start=1):
-            if line.strip():
-                record = load_json(line)
-                if not isinstance(record, dict):
-                    raise FormatError(
-                        f"{redact(file.path)}, line {number}, is no JSON object: "
-                        f"{line[:60].decode('utf-8', 'replace')!r}. So the file is cut short or was not "
-                        "written by dr_wandb. Export the project again."
-                    )
-                _run_id(record, file)
-                yield offset, line, record
+            text = _text(line, offset)
+            if text:
+                records, problem = _decoded(text)
+                if not records:
+                    raise FormatError(_not_a_row(file, number, text))
+                yield _Line(offset, text, records, problem)
             offset += len(line)
+
+
+def _text(line: bytes, offset: int) -> bytes:
+    # A byte order mark begins what Windows programs write.
+    return (line if offset else line.removeprefix(_UTF8_MARK)).strip()
+
+
+def _decoded(text: bytes) -> tuple[Sequence[dict[str, Any]], str]:
+    """Return the objects of a line, none where it holds anything else, and why they are not whole."""
+    try:
+        decoded, problem = text.decode(), ""
+    except UnicodeDecodeError:
+        decoded, problem = text.decode("utf-8", "replace"), "has bytes that are no UTF-8, which U+FFFD replaces"
+    value, reason = read_json(decoded)
+    problem = problem or reason
+    if isinstance(value, str):
+        # The whole line was encoded once more.
+        value, reason = read_object(value)
+        problem = problem or reason
+    if isinstance(value, dict):
+        return _rows_of(value), problem
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        return value, problem
+    return (), problem
+
+
+def _rows_of(record: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    """Return the rows of a line: it is one, or has a list of a run's rows in place of metrics."""
+    rows = record.get("metrics", record.get("history"))
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+        of_run = {key: value for key, value in record.items() if key in LOG_COLUMNS}
+        return [{**of_run, **row} for row in rows]
+    return (record,)
+
+
+def _not_a_row(file: ExportFile, number: int, text: bytes) -> str:
+    if number == 1:
+        for start, what in _OTHER_FORMS.items():
+            if text.startswith(start):
+                return f"{file.shown} is {what}, which is not read here. So its rows are unknown. Unpack or convert it."
+    return (
+        f"{file.shown}, line {number}, is no JSON object: {text[:60].decode('utf-8', 'replace')!r}. "
+        "So the file is cut short or was not written by dr_wandb. Export the project again."
+    )

@@ -34,7 +34,7 @@ MOST_STEPS = 2**53
 
 def is_step(number: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Return which numbers are steps that rows can be placed by: whole, not below 0, and exact; NaN is none."""
-    return (number >= 0) & (number < MOST_STEPS) & (np.floor(number) == number)
+    return np.asarray((number >= 0) & (number < MOST_STEPS) & (np.floor(number) == number), np.bool_)
 
 
 def first_positions(run_ids: Sequence[str]) -> dict[str, int]:

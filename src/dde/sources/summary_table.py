@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,16 @@ import numpy.typing as npt
 from dde.sources.log_rows import first_positions
 from dde.sources.protocols import SUMMARY_KEYS
 from dde.sources.run_records import EVALUATION_PREFIX, has_evaluations, pick
-from dde.sources.values import as_object, evaluation_names, evaluation_value
+from dde.sources.values import (
+    as_float,
+    evaluation_names,
+    evaluation_value,
+    nested_value,
+    read_object,
+    readable_text,
+    summary_task,
+    unwrapped,
+)
 
 __all__ = ["SummaryTable"]
 
@@ -33,6 +42,8 @@ class SummaryTable:
         (task, entry) of every evaluation of any run, sorted.
     values : (name, run) array
         Evaluations; NaN where a run lacks one.
+    problems : tuple of tuple of str
+        Per run, what of its summary could not be read or is ambiguous, as phrases.
     """
 
     run_ids: tuple[str, ...]
@@ -40,26 +51,31 @@ class SummaryTable:
     evaluated: tuple[bool, ...]
     names: tuple[tuple[str, str], ...]
     values: npt.NDArray[np.float64]
+    problems: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def from_summaries(cls, summaries: Iterable[tuple[str, Mapping[str, Any]]]) -> SummaryTable:
-        """Return the table of (run id, summary) pairs, which may be decoded one after the other."""
+    def from_summaries(cls, summaries: Iterable[tuple[str, object]]) -> SummaryTable:
+        """Return the table of (run id, summary) pairs; a summary is an object or JSON text, and decoded here."""
         run_ids: list[str] = []
         picked: list[Mapping[str, Any]] = []
         evaluated: list[bool] = []
         rows: list[dict[tuple[str, str], float]] = []
-        for run_id, summary in summaries:
+        problems: list[tuple[str, ...]] = []
+        for run_id, written in summaries:
+            summary, problem = read_object(written)
+            found = [f"the summary {problem}, and is not used"] if problem else []
             run_ids.append(run_id)
             picked.append(pick(summary, SUMMARY_KEYS))
             evaluated.append(has_evaluations(summary))
-            rows.append(_evaluations(summary))
+            rows.append(_evaluations(summary, found))
+            problems.append(tuple(found))
         names = sorted({name for row in rows for name in row})
         values = np.full((len(names), len(rows)), np.nan)
         index = {name: position for position, name in enumerate(names)}
         for run, row in enumerate(rows):
             for name, value in row.items():
                 values[index[name], run] = value
-        return cls(tuple(run_ids), tuple(picked), tuple(evaluated), tuple(names), values)
+        return cls(tuple(run_ids), tuple(picked), tuple(evaluated), tuple(names), values, tuple(problems))
 
     def select(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
@@ -84,15 +100,42 @@ class SummaryTable:
 _NO_METRICS = frozenset({"num_instances", "primary_score"})
 
 
-def _evaluations(summary: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+def _evaluations(summary: Mapping[str, Any], problems: list[str]) -> dict[tuple[str, str], float]:
     decoded: dict[str, Any] = {}
-    for key, value in summary.items():
-        if key.startswith(EVALUATION_PREFIX):
+    for written, value in summary.items():
+        if written.startswith(EVALUATION_PREFIX):
+            key = readable_text(written)
             # JSON text of an older store is parsed once here rather than once per entry.
             is_flat = "/" in key.removeprefix(EVALUATION_PREFIX)
-            decoded[key] = value if is_flat else as_object(value)
+            if is_flat:
+                decoded[key] = value
+            else:
+                decoded[key], problem = read_object(unwrapped(value))
+                if problem:
+                    problems.append(f"{key} {problem}, and is not used")
     names = evaluation_names(decoded)
     for task in {task for task, _ in names}:
         names |= {(task, entry) for entry in _NO_METRICS}
     values = {name: evaluation_value(decoded, *name) for name in names}
+    problems += _ambiguities(decoded, names)
     return {name: value for name, value in values.items() if name[1] not in _NO_METRICS or value == value}
+
+
+def _ambiguities(decoded: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield what is read one way and could be read another: flat keys beside objects that disagree, aggregates."""
+    unlike: list[str] = []
+    partial: list[str] = []
+    for task, entry in sorted(names):
+        flat = decoded.get(f"{EVALUATION_PREFIX}{summary_task(task)}/{entry}")
+        if isinstance(flat, dict) and "last" not in flat:
+            partial.append(f"{task}/{entry}")
+        elif flat is not None:
+            number, nested = as_float(flat), nested_value(decoded, task, entry)
+            if nested == nested and number != nested:
+                unlike.append(f"{task}/{entry}")
+    for found, what in (
+        (unlike, "have a flat key and an entry of an object that disagree; the flat key counts if it is a number"),
+        (partial, "are aggregates without a last value; a number that all of them agree on counts"),
+    ):
+        if found:
+            yield f"{len(found)} evaluations, such as {found[0]}, {what}"

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dde.sources import export_tables as tables
+from dde.sources.decoded_logs import log_notes
 from dde.sources.exact_json import Part
 from dde.sources.export_files import ExportFile, ExportFolder, RunDigests
 from dde.sources.json_text import top_level_value
-from dde.sources.log_rows import (
-    LOG_COLUMNS,
-    as_float_array,
-    empty_history,
-    first_positions,
-    ordered_history,
-)
+from dde.sources.log_rows import LOG_COLUMNS, empty_history, first_positions, ordered_history
 from dde.sources.protocols import History, RunRecord
 from dde.sources.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
 from dde.sources.run_records import run_record, wanted_config_keys, without_logged_rate
-from dde.sources.values import as_object, as_text
+from dde.sources.values import as_object, as_text, read_object
 
 __all__ = ["ExportStore"]
 
@@ -55,8 +51,8 @@ class ExportStore(ExportFolder):
 
         The version of a run is a digest of its row, and of its logged rows.
         """
-        export = self._export()
-        return list(_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
+        with self._reading() as export:
+            return list(_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
 
     def _run_digests(self) -> RunDigests:
         return tables.run_digests(self._export().runs)
@@ -65,27 +61,17 @@ class ExportStore(ExportFolder):
         """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
 
         Reads the columns of these keys, and only the parts of the file that may hold the runs. Rows without
-        a step can't be placed and are left out.
+        a step that can be used have no place and are left out; `runs` counts them.
         """
-        file = self._export().history
         keys = list(dict.fromkeys(keys))
         positions = first_positions(run_ids)
-        runs = [np.empty(0, np.int32)]
-        steps = [np.empty(0, np.int64)]
-        values = {key: [np.empty(0)] for key in keys}
-        if file is None or not positions:
-            return empty_history(keys)
-        for table, run in tables.asked_rows(file, positions, [key for key in keys if key not in LOG_COLUMNS]):
-            step = as_float_array(table[tables.step_column(table.column_names, file)])
-            placed = np.isfinite(step)
-            runs.append(run[placed])
-            steps.append(step[placed].astype(np.int64))
-            for key in keys:
-                is_metric = key in table.column_names and key not in LOG_COLUMNS
-                numbers = as_float_array(table[key]) if is_metric else np.full(len(run), np.nan)
-                values[key].append(numbers[placed])
-        joined = {key: np.concatenate(parts) for key, parts in values.items()}
-        return ordered_history(np.concatenate(runs), np.concatenate(steps), joined)
+        with self._reading() as export:
+            file = export.history
+            if file is None or not positions:
+                return empty_history(keys)
+            if tables.is_packed(file):
+                return tables.read_packed_log(file).history(run_ids, keys)
+            return _wide_history(file, positions, keys)
 
     def evaluations(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
@@ -94,14 +80,20 @@ class ExportStore(ExportFolder):
 
         See `PosttrainingSource`.
         """
-        return tables.summary_table(self._export().runs).select(run_ids, names)
+        with self._reading() as export:
+            return tables.summary_table(export.runs).select(run_ids, names)
 
     def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
         """Return the keys of all histories and the (task, entry) of all evaluations, both sorted."""
-        export = self._export()
-        columns = [] if export.history is None else tables.column_names(export.history)
-        logs = sorted(name for name in columns if name not in LOG_COLUMNS and not name.startswith("_"))
-        return logs, tables.summary_table(export.runs).public_names()
+        with self._reading() as export:
+            file = export.history
+            if file is None:
+                logs = []
+            elif tables.is_packed(file):
+                logs = tables.read_packed_log(file).keys()
+            else:
+                logs = list(tables.log_columns(file))
+            return logs, tables.summary_table(export.runs).public_names()
 
     def is_flat(self) -> bool:
         """Whether config and summary stand in one object; see `RawExport`."""
@@ -114,7 +106,7 @@ class ExportStore(ExportFolder):
         for row in tables.run_rows(runs, None):
             objects = [row.get(name) for name in OBJECT_COLUMNS]
             if flat:
-                objects[0] = row.get("raw_data", tables.flat_object(row))
+                objects[0] = row["raw_data"] if "raw_data" in row else tables.flat_object(row)[0]
             names = {name: as_text(row.get(name)) for name in ("run_name", "state", "project", "entity")}
             parts = [Part(None, value) for value in objects]
             yield raw_run({"run_id": row["run_id"], **names}, row.get("created_at"), parts)
@@ -124,18 +116,20 @@ class ExportStore(ExportFolder):
         file = self._export().history
         if file is None:
             return
-        for table, _ in tables.asked_rows(file, first_positions(run_ids), None):
-            step_column = tables.step_column(table.column_names, file)
+        packed = tables.is_packed(file)
+        for rows in tables.asked_rows(file, first_positions(run_ids), None):
+            step_column = tables.step_column(rows.table.column_names, file)
             apart = LOG_COLUMNS | {step_column}
-            for row in table.to_pylist():
+            ids = [run_ids[at] for at in rows.run.tolist()]
+            for run_id, row in zip(ids, rows.table.to_pylist(), strict=True):
                 metrics = {k: v for k, v in row.items() if v is not None and k not in apart}
                 yield raw_row(
-                    row["run_id"],
+                    run_id,
                     row[step_column],
                     row.get("timestamp"),
                     row.get("runtime"),
                     Part(None, row.get("wandb_metadata")),
-                    Part(None, metrics),
+                    Part(None, row["metrics"] if packed else metrics),
                 )
 
     def row_counts(self) -> Mapping[str, int]:
@@ -144,12 +138,30 @@ class ExportStore(ExportFolder):
         return {} if file is None else tables.row_counts(file)
 
 
+def _wide_history(file: ExportFile, positions: Mapping[str, int], keys: Sequence[str]) -> History:
+    known = [key for key in keys if key not in LOG_COLUMNS]
+    runs = [np.empty(0, np.int32)]
+    steps = [np.empty(0, np.int64)]
+    values = {key: [np.empty(0)] for key in keys}
+    for rows in tables.asked_rows(file, positions, known):
+        placed = rows.step >= 0
+        every = bool(placed.all())
+        runs.append(rows.run if every else rows.run[placed])
+        steps.append(rows.step if every else rows.step[placed])
+        for key in keys:
+            is_metric = key in rows.table.column_names and key not in LOG_COLUMNS
+            numbers = tables.number_column(rows.table, key, file) if is_metric else np.full(len(rows.run), np.nan)
+            values[key].append(numbers if every else numbers[placed])
+    joined = {key: np.concatenate(parts) for key, parts in values.items()}
+    return ordered_history(np.concatenate(runs), np.concatenate(steps), joined)
+
+
 @functools.lru_cache(maxsize=4)
 def _records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
     summaries = tables.summary_table(runs)
     digests = tables.run_digests(runs)
     digests.warn()
-    logged = {} if history is None else tables.history_digests(history)
+    log = None if history is None else tables.history_digests(history)
     flat = tables.is_flat(runs)
     rates = tables.last_rates(history) if flat and history is not None else {}
     wanted = ["run_name", "state", "project", "entity", "created_at"]
@@ -157,8 +169,8 @@ def _records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[st
     records = []
     for position, row in enumerate(tables.run_rows(runs, wanted)):
         run_id = row["run_id"]
-        config, metadata, tags = _parts(row, flat)
-        picked = summaries.picked[position]
+        parts = _parts(row, flat)
+        config, picked = parts.config, summaries.picked[position]
         if flat:
             config = without_logged_rate(config, picked, rates.get(run_id))
         records.append(
@@ -171,22 +183,36 @@ def _records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[st
                 created_at=row.get("created_at"),
                 config=config,
                 summary=picked,
-                metadata=metadata,
-                tags=tags,
+                metadata=parts.launch,
+                tags=parts.tags,
                 config_keys=config_keys,
                 evaluated=summaries.evaluated[position],
-                version=f"{digests.of_run[run_id]}-{logged.get(run_id, '')}",
+                version=f"{digests.of_run[run_id]}-{'' if log is None else log.of_run.get(run_id, '')}",
+                rows_without_step=0 if log is None else log.rows_without_step.get(run_id, 0),
+                notes=[
+                    *([f"the config {parts.problem}, and is not used"] if parts.problem else []),
+                    *summaries.problems[position],
+                    *log_notes(0 if log is None else log.unreadable.get(run_id, 0)),
+                ],
             )
         )
     return tuple(sorted(records, key=lambda record: record.run_id))
 
 
-def _parts(row: Mapping[str, Any], flat: bool) -> tuple[Mapping[str, Any], object, object]:
-    """Return config, launch metadata and tags of a row."""
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Config, launch metadata and tags of a row, and why the config is not whole."""
+
+    config: Mapping[str, Any]
+    problem: str
+    launch: object
+    tags: object
+
+
+def _parts(row: Mapping[str, Any], flat: bool) -> _Parts:
     if flat:
-        values = tables.flat_object(row)
-        return values, values.get("wandb_metadata", values.get("metadata")), values.get("tags")
+        values, problem = tables.flat_object(row)
+        return _Parts(values, problem, values.get("wandb_metadata", values.get("metadata")), values.get("tags"))
     attributes = row.get("system_attrs")
     tags = top_level_value(attributes, "tags") if isinstance(attributes, str) else as_object(attributes).get("tags")
-    config = as_object(tables.json_value(row.get("config")))
-    return config, tables.json_value(row.get("wandb_metadata")), tags
+    return _Parts(*read_object(row.get("config")), row.get("wandb_metadata"), tags)

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.sources import jsonl_files as files
+from dde.sources.decoded_logs import log_notes
 from dde.sources.exact_json import NOTHING
 from dde.sources.export_files import ExportFile, ExportFolder, RunDigests
-from dde.sources.log_rows import LOG_COLUMNS, empty_history, first_positions, ordered_history
+from dde.sources.log_rows import empty_history
 from dde.sources.protocols import History, RunRecord
 from dde.sources.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
 from dde.sources.run_records import run_record, wanted_config_keys
-from dde.sources.values import as_object, as_text
+from dde.sources.values import as_object, as_text, read_object
 
 __all__ = ["JsonlStore"]
 
@@ -43,8 +44,8 @@ class JsonlStore(ExportFolder):
 
         The version of a run is a digest of its line, and of its logged lines.
         """
-        export = self._export()
-        return list(_run_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
+        with self._reading() as export:
+            return list(_run_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
 
     def _run_digests(self) -> RunDigests:
         return files.run_digests(self._export().runs)
@@ -52,27 +53,13 @@ class JsonlStore(ExportFolder):
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
 
-        Rows without a step can't be placed and are left out.
+        Rows without a step that can be used have no place and are left out; `runs` counts them.
         """
-        file = self._export().history
         keys = list(dict.fromkeys(keys))
-        if file is None:
-            return empty_history(keys)
-        log = files.read_log(file)
-        position = np.full(len(log.run_ids), -1, dtype=np.int32)
-        for run_id, asked in first_positions(run_ids).items():
-            if run_id in log.run_ids:
-                position[log.run_ids[run_id]] = asked
-        run = position[log.run]
-        rows = np.flatnonzero((run >= 0) & np.isfinite(log.step))
-        values: dict[str, npt.NDArray[np.float64]] = {}
-        for key in keys:
-            whole = np.full(len(log.run), np.nan)
-            if key in log.columns:
-                logged, numbers = log.columns[key]
-                whole[logged] = numbers
-            values[key] = whole[rows]
-        return ordered_history(run[rows], log.step[rows].astype(np.int64), values)
+        with self._reading() as export:
+            if export.history is None:
+                return empty_history(keys)
+            return files.read_log(export.history).history(run_ids, keys)
 
     def evaluations(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
@@ -81,14 +68,14 @@ class JsonlStore(ExportFolder):
 
         See `PosttrainingSource`.
         """
-        return files.summary_table(self._export().runs).select(run_ids, names)
+        with self._reading() as export:
+            return files.summary_table(export.runs).select(run_ids, names)
 
     def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
         """Return the keys of all histories and the (task, entry) of all evaluations, both sorted."""
-        export = self._export()
-        keys = () if export.history is None else files.read_log(export.history).columns
-        logs = sorted(key for key in keys if key not in LOG_COLUMNS and not key.startswith("_"))
-        return logs, files.summary_table(export.runs).public_names()
+        with self._reading() as export:
+            logs = [] if export.history is None else files.read_log(export.history).keys()
+            return logs, files.summary_table(export.runs).public_names()
 
     def is_flat(self) -> bool:
         """Whether config and summary stand in one object: never; see `RawExport`."""
@@ -131,23 +118,34 @@ def _run_records(runs: ExportFile, history: ExportFile | None, config_keys: tupl
     summaries = files.summary_table(runs)
     digests = files.run_digests(runs)
     digests.warn()
-    logged = {} if history is None else files.read_log(history).digests
-    records = [
-        run_record(
-            run_id=run["run_id"],
-            run_name=run["run_name"],
-            state=run["state"],
-            project=run["project"],
-            entity=run["entity"],
-            created_at=run["created_at"],
-            config=as_object(run["config"]),
-            summary=summaries.picked[position],
-            metadata=run["wandb_metadata"],
-            tags=as_object(run["system_attrs"]).get("tags"),
-            config_keys=config_keys,
-            evaluated=summaries.evaluated[position],
-            version=f"{digests.of_run[run['run_id']]}-{logged.get(run['run_id'], '')}",
+    log = None if history is None else files.read_log(history)
+    records = []
+    for position, run in enumerate(files.run_lines(runs)):
+        run_id = run["run_id"]
+        config, problem = read_object(run["config"])
+        notes = [f"its line {run['problem']}"] if run["problem"] else []
+        notes += [f"the config {problem}, and is not used"] if problem else []
+        records.append(
+            run_record(
+                run_id=run_id,
+                run_name=run["run_name"],
+                state=run["state"],
+                project=run["project"],
+                entity=run["entity"],
+                created_at=run["created_at"],
+                config=config,
+                summary=summaries.picked[position],
+                metadata=run["wandb_metadata"],
+                tags=as_object(run["system_attrs"]).get("tags"),
+                config_keys=config_keys,
+                evaluated=summaries.evaluated[position],
+                version=f"{digests.of_run[run_id]}-{'' if log is None else log.digests.get(run_id, '')}",
+                rows_without_step=0 if log is None else log.rows_without_step.get(run_id, 0),
+                notes=[
+                    *notes,
+                    *summaries.problems[position],
+                    *log_notes(0 if log is None else log.unreadable.get(run_id, 0)),
+                ],
+            )
         )
-        for position, run in enumerate(files.run_lines(runs))
-    ]
     return tuple(sorted(records, key=lambda record: record.run_id))
