@@ -24,7 +24,7 @@ from dde.sources.protocols import History, PosttrainingSource, RunRecord
 
 if TYPE_CHECKING:
     from dde.cache.places import Place
-    from dde.cache.ragged import RaggedCache
+    from dde.cache.ragged import Fetch, RaggedCache
     from dde.curves.observations import Observations
     from dde.relations.run_index import RunIndex
 
@@ -47,11 +47,14 @@ class Readers:
     store : PosttrainingSource or None
     cache_dir : str or path or None
         Folder or URL of the cache; None for none.
+    opened : str
+        What the store said of its content when the records of its runs were read; "" where it can't tell.
     """
 
     tables: DataDecide | None
     store: PosttrainingSource | None
     cache_dir: str | os.PathLike[str] | Connection | None = None
+    opened: str = ""
     _warned: set[str] = field(default_factory=set)
     _index_read: RunIndex | None = None
     _siblings: OrderedDict[tuple[tuple[str, ...], str], Observations] = field(default_factory=OrderedDict, repr=False)
@@ -110,6 +113,7 @@ class Readers:
         if store is None:
             return [], True
         extra = list(extra_config_keys)
+        self.opened = self._fingerprint
         index = None if extra or whole else self._run_index
         found = None if index is None else index.load()
         if found is not None:
@@ -117,7 +121,9 @@ class Readers:
             _report_once(found[1])
             return found[0], False
         records = store.runs(extra)
-        # A store that changed meanwhile is kept under neither state of it.
+        # What changed meanwhile is kept under neither state of it, and known to be of neither.
+        if self._fingerprint != self.opened:
+            raise self._changed("while its runs were read")
         if index is not None and self._run_index == index:
             notes = list(getattr(store, "conflicts", ()))
             _REPORTED.update(notes)
@@ -153,7 +159,7 @@ class Readers:
         store = self.store
         if store is None or self.cache_dir is None:
             return None
-        fingerprint = getattr(store, "fingerprint", "")
+        fingerprint = self._fingerprint
         folder = self._folder("runs", store) if fingerprint else None
         if folder is None:
             return None
@@ -217,10 +223,10 @@ class Readers:
         store = self.store
         if store is None or not run_ids:
             return _no_rows(keys)
-        cache = self._history_cache
+        cache, fetch = self._history_cache, self._of_one_version(store.history, versions)
         if cache is None or not self.keeps_store(run_ids, versions):
-            return store.history(run_ids, keys)
-        return cache.read(run_ids, [versions[r] for r in run_ids], keys, store.history)
+            return fetch(run_ids, keys)
+        return cache.read(run_ids, [versions[r] for r in run_ids], keys, fetch)
 
     def final_evaluations(
         self, run_ids: Sequence[str], versions: Mapping[str, str], metrics: Sequence[Metric]
@@ -238,12 +244,52 @@ class Readers:
             values = {k: found[pair] for k, pair in zip(keys, pairs, strict=True)}
             return History(rows.astype(np.int32), np.zeros(len(ids), np.int64), values)
 
-        cache = self._summary_cache
+        cache, checked = self._summary_cache, self._of_one_version(fetch, versions)
         if cache is None or not self.keeps_store(run_ids, versions):
-            rows = fetch(run_ids, list(names))
+            rows = checked(run_ids, list(names))
         else:
-            rows = cache.read(run_ids, [versions[r] for r in run_ids], list(names), fetch)
+            rows = cache.read(run_ids, [versions[r] for r in run_ids], list(names), checked)
         return {m.name: rows.values[key] for key, m in names.items()}
+
+    @property
+    def _fingerprint(self) -> str:
+        return str(getattr(self.store, "fingerprint", ""))
+
+    def _of_one_version(self, fetch: Fetch, versions: Mapping[str, str]) -> Fetch:
+        """Return `fetch` with a check, before and after, that the runs are in the versions that they were opened in.
+
+        What is read goes into the cache and into a Dataset under these versions.
+        """
+
+        def checked(run_ids: Sequence[str], keys: Sequence[str]) -> History:
+            before = self._fingerprint
+            if before != self.opened and self.opened:
+                self._check_runs(run_ids, versions)
+                self.opened = before
+            rows = fetch(run_ids, keys)
+            if self._fingerprint != before:
+                raise self._changed("while it was read")
+            return rows
+
+        return checked
+
+    def _check_runs(self, run_ids: Sequence[str], versions: Mapping[str, str]) -> None:
+        """Raise SourceError where any of the runs has another version than it was opened in.
+
+        A store that grew by other runs, or was copied as it is, has the same.
+        """
+        assert self.store is not None
+        now = {record.run_id: record.version for record in self.store.runs()}
+        changed = [run_id for run_id in run_ids if now.get(run_id) != versions[run_id]]
+        if changed:
+            raise self._changed(f"since it was opened: {len(changed)} runs, such as {changed[0]!r}")
+
+    def _changed(self, when: str) -> SourceError:
+        description = "" if self.store is None else redact(self.store.description)
+        return SourceError(
+            f"{description} changed {when}. So its values are no longer those of the Dataset that is open, and nothing "
+            "of this read is kept. Open it again."
+        )
 
     def keeps_store(self, run_ids: Sequence[str], versions: Mapping[str, str]) -> bool:
         """Return whether what is read of these runs of the store is kept: where it tells when each of them changes."""

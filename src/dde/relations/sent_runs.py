@@ -54,6 +54,8 @@ class RunArrays:
     is_counted, has_log, evaluated : (run,) bool arrays
         Whether the run has a token counter, by which alone its rows are placed; whether it has a log; whether it has
         final evaluations.
+    opened : str
+        What the store said of its content when the runs were read; "" where it can't tell.
     """
 
     run_ids: tuple[str, ...]
@@ -71,6 +73,7 @@ class RunArrays:
     is_counted: npt.NDArray[np.bool_]
     has_log: npt.NDArray[np.bool_]
     evaluated: npt.NDArray[np.bool_]
+    opened: str = ""
 
 
 def run_arrays(registry: Registry) -> RunArrays:
@@ -104,6 +107,7 @@ def run_arrays(registry: Registry) -> RunArrays:
         np.array([e.is_counted for e in ends], bool),
         np.array([e.has_log for e in ends], bool),
         np.array([registry.is_evaluated(r) for r in placed], bool),
+        registry.readers.opened,
     )
 
 
@@ -130,7 +134,7 @@ class SentRuns:
     @cached_property
     def readers(self) -> Readers:
         """Rows of both stores, through the cache."""
-        return Readers(self.tables, self.store, self._cache_dir)
+        return Readers(self.tables, self.store, self._cache_dir, self._runs.opened)
 
     @cached_property
     def derived(self) -> dict[str, int]:
