@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dde.errors import LineageError
 from dde.names import Base
 from dde.relations.branches import Branch, branch_in_run
+from dde.relations.close_numbers import settle_numbers
 from dde.relations.evidence import Evidence, gather_evidence
 from dde.relations.parents import GIVEN, Parentage, chain_order, resolve_parents
 from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
@@ -130,6 +131,7 @@ class Registry:
     # What an unpickled registry came with, so that it reads no store for it.
     _records: list[RunRecord] | None = field(default=None, init=False, repr=False)
     _counters: History | None = field(default=None, init=False, repr=False)
+    _opened: str = field(default="", init=False, repr=False)
     _wider: dict[frozenset[str], Registry | None] = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,6 +144,7 @@ class Registry:
             # The same keys and texts stand in all of them.
             fields["_records"] = zlib.compress(pickle.dumps((records, self._counters)), 1)
             fields["_is_whole"] = False
+            fields["_opened"] = self.readers.opened
         return fields
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -165,7 +168,7 @@ class Registry:
     @cached_property
     def readers(self) -> Readers:
         """Rows of both stores, through the cache."""
-        return Readers(self.tables, self.store, self.cache_dir)
+        return Readers(self.tables, self.store, self.cache_dir, self._opened)
 
     @cached_property
     def versions(self) -> dict[str, str]:
@@ -203,6 +206,7 @@ class Registry:
         if self._records is None:
             self._records, self._is_whole = self.readers.records(extra, self.whole)
         evidence = {r.run_id: gather_evidence(r) for r in self._records}
+        settle_numbers([item.hyperparameters for item in evidence.values()])
         parents = resolve_parents(evidence, self.parents)
         treatments: dict[str, Treatment] = {}
         for run_id in chain_order(parents):
