@@ -266,7 +266,7 @@ class RunRepository:
                     "contradictions": "; ".join(
                         run.parentage.contradictions
                         + run.evidence.contradictions
-                        + [f"{n} {what}" for what, n in placed.end.oddities(run.rows_without_step).items()]
+                        + [f"{what}: {n}" for what, n in placed.end.oddities(run.rows_without_step).items()]
                     ),
                     "run": run.label,
                     "state": run.state,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,12 @@ from dde.sources.log_rows import first_positions
 from dde.sources.protocols import SUMMARY_KEYS
 from dde.sources.run_records import EVALUATION_PREFIX, has_evaluations, pick
 from dde.sources.values import (
-    as_float,
     evaluation_names,
     evaluation_value,
     nested_value,
     read_object,
     readable_text,
+    summary_number,
     summary_task,
     unwrapped,
 )
@@ -123,19 +124,22 @@ def _evaluations(summary: Mapping[str, Any], problems: list[str]) -> dict[tuple[
 
 def _ambiguities(decoded: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield what is read one way and could be read another: flat keys beside objects that disagree, aggregates."""
-    unlike: list[str] = []
-    partial: list[str] = []
+    found: dict[str, list[str]] = {}
     for task, entry in sorted(names):
-        flat = decoded.get(f"{EVALUATION_PREFIX}{summary_task(task)}/{entry}")
-        if isinstance(flat, dict) and "last" not in flat:
-            partial.append(f"{task}/{entry}")
-        elif flat is not None:
-            number, nested = as_float(flat), nested_value(decoded, task, entry)
-            if nested == nested and number != nested:
-                unlike.append(f"{task}/{entry}")
-    for found, what in (
-        (unlike, "have a flat key and an entry of an object that disagree; the flat key counts if it is a number"),
-        (partial, "are aggregates without a last value; a number that all of them agree on counts"),
-    ):
-        if found:
-            yield f"{len(found)} evaluations, such as {found[0]}, {what}"
+        flat = unwrapped(decoded.get(f"{EVALUATION_PREFIX}{summary_task(task)}/{entry}"))
+        if flat is not None and (what := _ambiguity(flat, nested_value(decoded, task, entry))):
+            found.setdefault(what, []).append(f"{task}/{entry}")
+    for what, entries in found.items():
+        yield f"{len(entries)} evaluations ({entries[0]}{', ...' if len(entries) > 1 else ''}) {what}"
+
+
+def _ambiguity(flat: object, nested: float) -> str:
+    """Return how the value of a flat key could be read another way; "" where it can't."""
+    number = summary_number(flat)
+    if isinstance(flat, (dict, list)) and math.isnan(number):
+        return "under a flat key that holds no single number"
+    if isinstance(flat, dict) and "last" not in flat:
+        return "aggregated without the last value; the number that all aggregates agree on counts"
+    if nested == nested and number != nested:
+        return "that a flat key and an object disagree on; a number of the flat key counts"
+    return ""
