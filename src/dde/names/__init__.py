@@ -7,11 +7,13 @@ from dde.names.checkpoints import (
     RunCheckpoint,
     find_base_by_label,
     find_hub_model,
+    names_step_beyond_range,
     parse_revision,
     parse_run_checkpoint,
     parse_training_name,
     resolve_checkpoint,
 )
+from dde.names.counts import MOST, as_count, shortened, whole_number
 from dde.names.metrics import (
     DEFAULT_METRICS,
     ENTRIES,
@@ -46,6 +48,7 @@ __all__ = [
     "DEFAULT_METRICS",
     "ENTRIES",
     "MMLU_SUBJECTS",
+    "MOST",
     "OLMES_TASKS",
     "PERPLEXITY_SETS",
     "PLAIN_TASKS",
@@ -62,6 +65,7 @@ __all__ = [
     "Recipe",
     "RunCheckpoint",
     "Seed",
+    "as_count",
     "as_values",
     "choose_bases",
     "find_base_by_label",
@@ -74,6 +78,7 @@ __all__ = [
     "identifier",
     "lacks_entry",
     "log_metric",
+    "names_step_beyond_range",
     "parse_metric",
     "parse_revision",
     "parse_run_checkpoint",
@@ -83,8 +88,10 @@ __all__ = [
     "resolve_recipe",
     "resolve_seed",
     "resolve_size",
+    "shortened",
     "suite_order",
     "task_metric",
     "training_flops",
+    "whole_number",
     "wide_column_metric",
 ]

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from dde.errors import UnknownNameError
+from dde.names.counts import MOST, shortened, whole_number
 from dde.names.recipes import Recipe, find_recipe, resolve_recipe
 from dde.names.seeds import SEEDS, Seed, find_seed, find_seed_by_raw, resolve_seed
 from dde.names.sizes import SIZES, ModelSize, find_size, resolve_size
@@ -17,6 +18,7 @@ __all__ = [
     "RunCheckpoint",
     "find_base_by_label",
     "find_hub_model",
+    "names_step_beyond_range",
     "parse_run_checkpoint",
     "parse_training_name",
     "resolve_checkpoint",
@@ -24,18 +26,20 @@ __all__ = [
 
 _SIZE = "|".join(sorted((s.name for s in SIZES), key=len, reverse=True))
 _LABEL = re.compile(rf"(?P<recipe>.+)-(?P<params>{_SIZE})-(?P<seed>[a-z]+(?:-[a-z0-9]+)*)")
-_TRAINING_NAME = re.compile(rf"(?P<recipe>.+)-(?P<params>{_SIZE})(?:-5xC)?-(?P<raw>\d+)")
+_TRAINING_NAME = re.compile(rf"(?P<recipe>.+)-(?P<params>{_SIZE})(?:-5xC)?-(?P<raw>[0-9]+)")
 _HUB_MODEL = re.compile(rf"(?:allenai(?:/|--))?DataDecide-(?P<recipe>[A-Za-z0-9_.\-]+?)-(?P<params>{_SIZE})")
-_REVISION = re.compile(r"step(?P<step>\d+)-seed-(?P<seed>[a-z0-9-]+)")
-# What trainers call the checkpoints of a run, with what converters add: step_200, step3256-hf, checkpoint-400, epoch_0.
+_REVISION = re.compile(r"step(?P<step>[0-9]+)-seed-(?P<seed>[a-z0-9-]+)")
+# What trainers call the checkpoints of a run, with what converters add: step_200, epoch_0 (open-instruct finetune.py),
+# step3256-hf (OLMo-core and its converter), checkpoint-400 (transformers Trainer, and so TRL, axolotl, LLaMA-Factory).
 _RUN_STEP = re.compile(
     r"(?:(?:global[_-]?)?step|checkpoint|ckpt)[_-]?(?P<step>[0-9]+)(?:[_-]tokens[0-9]+[KMBT]?)?(?:[_-](?:hf|unsharded))?",
     re.IGNORECASE,
 )
 _RUN_EPOCH = re.compile(r"epoch[_-]?(?P<epoch>[0-9]+)(?:[_-]hf)?", re.IGNORECASE)
 _RUN_END = re.compile(r"final(?:[_-](?:model|checkpoint|ckpt))?(?:[_-]hf)?", re.IGNORECASE)
-# Folders within a checkpoint that say how it is stored.
-_STORED_AS = frozenset({"model", "hf", "unsharded"})
+# Folders within a checkpoint that say how it is stored: hf_model is where open-instruct's dpo.py exports the last one
+# to, merged where axolotl and LLaMA-Factory write adapters that were merged into their model.
+_STORED_AS = frozenset({"model", "hf", "hf_model", "unsharded", "merged"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,11 @@ class Checkpoint:
     def tokens(self) -> int:
         """Tokens seen at the checkpoint."""
         return self.base.size.tokens_at(self.step)
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether its tokens are a 64-bit integer."""
+        return self.tokens <= MOST
 
     @property
     def is_final(self) -> bool:
@@ -139,10 +148,24 @@ def parse_run_checkpoint(name: str) -> RunCheckpoint | None:
     if len(parts) > 1:
         return None
     if match := _RUN_STEP.fullmatch(parts[0]):
-        return RunCheckpoint(step=int(match["step"]))
+        step = whole_number(match["step"])
+        return None if step is None else RunCheckpoint(step=step)
     if match := _RUN_EPOCH.fullmatch(parts[0]):
-        return RunCheckpoint(epoch=int(match["epoch"]))
+        epoch = whole_number(match["epoch"])
+        return None if epoch is None else RunCheckpoint(epoch=epoch)
     return RunCheckpoint() if _RUN_END.fullmatch(parts[0]) else None
+
+
+def names_step_beyond_range(part: str) -> bool:
+    """Return whether a part of a path, or a revision, names a step that no 64-bit integer holds.
+
+    Examples
+    --------
+    >>> names_step_beyond_range("step99999999999999999999-seed-default"), names_step_beyond_range("step_200")
+    (True, False)
+    """
+    match = _REVISION.fullmatch(part) or _RUN_STEP.fullmatch(part)
+    return match is not None and whole_number(match["step"]) is None
 
 
 @functools.lru_cache(maxsize=16384)
@@ -205,13 +228,14 @@ def parse_training_name(name: str) -> Base:
     match = _TRAINING_NAME.fullmatch(name)
     if match is None:
         raise UnknownNameError(
-            f"{name!r} does not have the form '<training name>-<params>-<raw seed>' of a checkpoint list, "
+            f"{shortened(name)!r} does not have the form '<training name>-<params>-<raw seed>' of a checkpoint list, "
             "so the run it means is unknown. Pass names such as 'dolma17-150M-6198'."
         )
-    seed = find_seed_by_raw(int(match["raw"]))
+    raw = whole_number(match["raw"])
+    seed = None if raw is None else find_seed_by_raw(raw)
     if seed is None:
         raise UnknownNameError(
-            f"{name!r} ends in the raw seed {match['raw']}, which the suite does not have. "
+            f"{shortened(name)!r} ends in the raw seed {shortened(match['raw'])}, which the suite does not have. "
             f"Raw seeds are {', '.join(str(s.raw) for s in SEEDS)}."
         )
     return Base(resolve_recipe(match["recipe"]), resolve_size(match["params"]), seed)
@@ -222,7 +246,8 @@ def parse_revision(revision: str) -> tuple[int, Seed] | None:
     """Return step and seed of a Hub revision (``step69369-seed-default``), or None."""
     match = _REVISION.fullmatch(revision)
     seed = find_seed(match["seed"]) if match else None
-    return (int(match["step"]), seed) if match and seed else None
+    step = whole_number(match["step"]) if match else None
+    return None if step is None or seed is None else (step, seed)
 
 
 def resolve_checkpoint(name: str) -> Checkpoint:
@@ -245,6 +270,22 @@ def resolve_checkpoint(name: str) -> Checkpoint:
     >>> resolve_checkpoint("allenai/DataDecide-c4-4M@step1250-seed-small-aux-2").tokens
     81920000
     """
+    checkpoint = _named_checkpoint(name)
+    if checkpoint is not None:
+        if checkpoint.is_placed:
+            return checkpoint
+        raise UnknownNameError(
+            f"{shortened(name)!r} names a step whose tokens are beyond 64 bits, so no run can be placed on it. "
+            "Write a step that the run has."
+        )
+    raise UnknownNameError(
+        f"{shortened(name, 200)!r} does not name a checkpoint, so no run can be placed on it. "
+        "Write a Hub revision such as 'allenai/DataDecide-dolma1_7-150M@step25000-seed-default', or a lineage label "
+        "with a step such as 'dolma1_7-150M-default@25000'."
+    )
+
+
+def _named_checkpoint(name: str) -> Checkpoint | None:
     model, _, revision = name.partition("@")
     hub = find_hub_model(model)
     if hub is not None:
@@ -255,17 +296,13 @@ def resolve_checkpoint(name: str) -> Checkpoint:
         if parsed is not None:
             return Checkpoint(Base(recipe, size, parsed[1]), parsed[0])
     base = find_base_by_label(model)
-    if base is not None:
-        if not revision:
-            return Checkpoint(base, base.size.last_step)
-        step = revision.removeprefix("step")
-        if step.isdecimal():
-            return Checkpoint(base, int(step))
-        parsed = parse_revision(revision)
-        if parsed is not None and parsed[1] == base.seed:
-            return Checkpoint(base, parsed[0])
-    raise UnknownNameError(
-        f"{name!r} does not name a checkpoint, so no run can be placed on it. Write a Hub revision such as "
-        "'allenai/DataDecide-dolma1_7-150M@step25000-seed-default', or a lineage label with a step such as "
-        "'dolma1_7-150M-default@25000'."
-    )
+    if base is None:
+        return None
+    if not revision:
+        return Checkpoint(base, base.size.last_step)
+    digits = revision.removeprefix("step")
+    step = whole_number(digits) if digits.isascii() and digits.isdecimal() else None
+    if step is not None:
+        return Checkpoint(base, step)
+    parsed = parse_revision(revision)
+    return Checkpoint(base, parsed[0]) if parsed is not None and parsed[1] == base.seed else None
