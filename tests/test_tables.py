@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import dde
-from dde.errors import ConflictWarning, FormatError, SourceError, UnknownNameError
+from dde.errors import ConflictWarning, DdeWarning, FormatError, SourceError, UnknownNameError
 from dde.names import ENTRIES, MMLU_SUBJECTS, OLMES_TASKS, task_metric
 from dde.sources.datadecide import DataDecide
 from dde.tutorial import Suite, make_suite
@@ -218,7 +218,8 @@ def test_one_copy_of_a_table_is_read(suite: Suite, parsed: Suite, tmp_path: Path
     )
     pq.write_table(joined, tmp_path / "downstream_eval.parquet")
     dd = DataDecide(tmp_path)
-    assert [s for s in dd.set_aside if "downstream_eval" in s]
+    with pytest.warns(DdeWarning, match=r"downstream_eval\.parquet\), so they are not read"):
+        assert [s for s in dd.set_aside if "downstream_eval" in s]
     assert not any("downstream_eval" in f.path for f in dd.files)
     shutil.copytree(parsed.data, tmp_path / "b")
     assert DataDecide(tmp_path).layout == "parsed"

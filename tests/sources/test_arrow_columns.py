@@ -69,8 +69,12 @@ def test_ids_as_numbers_and_uuids() -> None:
         assert read_texts(column, WHERE, numbers=True).to_pylist() == ["0", None, "2"]
         with pytest.raises(FormatError, match=r"the column 'x' of a\.parquet has the type"):
             read_texts(column, WHERE)
-    with pytest.raises(FormatError, match="no whole number"):
-        read_texts(pa.array([0.5]), WHERE, numbers=True)
+    odd = pa.array([0.5, np.nan, np.inf, 2.0**63, -1.0])
+    assert read_texts(odd, WHERE, numbers=True).to_pylist() == ["0.5", None, "inf", str(2**63), "-1"]
+    long = pa.array([Decimal("9" * 38), Decimal("1e30")], pa.decimal128(38, 0))
+    assert read_texts(long, WHERE, numbers=True).to_pylist() == ["9" * 38, "1" + "0" * 30]
+    with pytest.raises(FormatError, match="bool"):
+        read_texts(pa.array([True]), WHERE, numbers=True)
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()], ids=str)

@@ -16,12 +16,11 @@ from dde.names import RECIPES, SEEDS, SIZES, Base
 from dde.sources.datadecide import Catalog
 from dde.sources.evaluation_tables import EVALUATED, PERPLEXITY
 from dde.sources.row_index import IndexHead, RowIndex
-from dde.sources.table_files import TableKind
 
 __all__ = ["FileKindsCache", "TableIndexCache"]
 
 #: Raised whenever what is stored of the rows, or how, changes its meaning.
-_FORMAT = 2
+_FORMAT = 3
 _ROWS = ("base", "step", "task", "group_starts", "group_files")
 _FILES, _CATALOG = "files.npz", "catalog.npz"
 
@@ -37,15 +36,15 @@ class FileKindsCache:
 
     folder: Place
 
-    def load(self) -> Mapping[str, tuple[str, TableKind | None]]:
-        """Return version and kind of each file, by path."""
+    def load(self) -> Mapping[str, tuple[str, str | None]]:
+        """Return version of each file, by path, and what it told of its kind."""
         found = read_kept(self.folder, _FILES)
         try:
             return {} if found is None else {path: (version, kind) for path, version, kind in found[0]["files"]}
         except (KeyError, TypeError, ValueError):
             return {}
 
-    def save(self, kinds: Mapping[str, tuple[str, TableKind | None]]) -> None:
+    def save(self, kinds: Mapping[str, tuple[str, str | None]]) -> None:
         """Keep it; where it can't be written, the files are opened again the next time."""
         files = [[path, version, kind] for path, (version, kind) in kinds.items()]
         with suppress(OSError):
@@ -82,7 +81,8 @@ class TableIndexCache:
                     tuple(bases[at] for at in table["bases"]),
                     tuple(table["tasks"]),
                     {reason: int(count) for reason, count in table["left_out"]},
-                    tuple(table["lacking"]),
+                    tuple(tuple(told["columns"][at]) for at in table["columns"]),
+                    tuple(table["copies"]),
                 )
                 for table in told["tables"]
             ]
@@ -112,7 +112,9 @@ class TableIndexCache:
         # The rows first: whoever finds the catalog finds them.
         self._save_rows(fingerprint, indexes)
         number = {base: i for i, base in enumerate(catalog.bases)}
-        told = {
+        # Files of a table mostly have the same columns.
+        columns: dict[tuple[str, ...], int] = {}
+        told: dict[str, Any] = {
             "title": "checkpoints of pretraining tables",
             "fingerprint": fingerprint,
             "recipe": [b.recipe.slug for b in catalog.bases],
@@ -123,11 +125,13 @@ class TableIndexCache:
                     "bases": [number[b] for b in index.bases],
                     "tasks": list(index.tasks),
                     "left_out": [[reason, count] for reason, count in index.left_out.items()],
-                    "lacking": list(index.lacking),
+                    "columns": [columns.setdefault(names, len(columns)) for names in index.columns],
+                    "copies": list(index.copies),
                 }
                 for index in indexes
             ],
         }
+        told["columns"] = [list(names) for names in columns]
         sampled = np.full(len(catalog.step), EVALUATED | PERPLEXITY, np.uint8)
         arrays: dict[str, npt.NDArray[Any]] = {
             "base": catalog.base,

@@ -51,7 +51,8 @@ def find_seed(value: object) -> Seed | None:
     if text in _BY_NAME:
         return _BY_NAME[text]
     try:
-        number = float(text)
+        # A dash that is a sign is no space.
+        number = float(str(value))
     except ValueError:
         return None
     return SEEDS[int(number)] if number.is_integer() and 0 <= number < len(SEEDS) else None

@@ -84,8 +84,8 @@ def read_texts(
     where : str
         What the column is, for errors: ``"the column 'data' of a.parquet"``.
     numbers : bool
-        Whether whole numbers are taken too, written in decimal digits: ids and seeds are text in one file and numbers
-        in the next.
+        Whether numbers are taken too, written in decimal digits: ids and seeds are text in one file and numbers in
+        the next. Whole ones have no point, and NaN is null.
     check : bool
         Whether bytes that are no UTF-8 are an error. Without it, they are in the texts, and decoding these fails.
 
@@ -123,7 +123,7 @@ def read_texts(
     elif pa.types.is_null(kind):
         texts = column.cast(pa.string())
     elif numbers and _is_number(kind):
-        return _number_texts(column, where)
+        return _number_texts(column)
     else:
         raise _other_type(where, kind, "text")
     if check:
@@ -405,15 +405,24 @@ def _inexact(column: pa.ChunkedArray, numbers: pa.ChunkedArray) -> Bool:
     return found
 
 
-def _number_texts(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
-    whole = read_whole_numbers(column, where, least=-(2**63))
-    unusable = [name for name in whole.problems if name != "is missing"]
-    if unusable:
-        raise FormatError(
-            f"{where} holds a number that {unusable[0]}, so what it names is unknown. Write the column as text."
-        )
-    missing = whole.problems.get("is missing", np.zeros(len(whole.values), np.bool_))
-    return pa.chunked_array([pa.array(whole.values, mask=missing).cast(pa.string())])
+def _number_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write numbers in decimal digits, whole ones without a point; NaN is null. Ids and seeds repeat."""
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.float64())
+
+    def write(values: pa.Array) -> list[str | None]:
+        return [_number_text(value) for value in values.to_pylist()]
+
+    codes, found = _each_dictionary(column.dictionary_encode(), write)
+    names = pa.array([*(name for part in found for name in part), None], pa.large_string())
+    return pa.chunked_array([names.take(pa.array(codes % len(names)))])
+
+
+def _number_text(value: int | float | Decimal | None) -> str | None:
+    if value is None or value != value:
+        return None
+    whole = _is_whole(value) if isinstance(value, Decimal) else float(value).is_integer()
+    return str(int(value)) if whole else str(value)
 
 
 def _each_dictionary(column: pa.ChunkedArray, read: Any) -> tuple[Int64, list[Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dde.errors import SourceError, UnknownNameError, near_names
+from dde.errors import SourceError, UnknownNameError, near_names, warn_caller
 from dde.names import (
     DEFAULT_METRICS,
     ENTRIES,
@@ -27,13 +27,15 @@ from dde.names import (
     task_metric,
     training_flops,
 )
+from dde.sources.checkpoint_keys import MAX_STEP, join_keys, key_runs, key_steps
 from dde.sources.connection import Connection
 from dde.sources.dict_tables import DictTable
 from dde.sources.evaluation_tables import EVALUATED, PERPLEXITY, EvaluationTable, OnError, WideTable
 from dde.sources.macro_table import MacroTable
 from dde.sources.protocols import History
 from dde.sources.row_index import IndexHead, RowIndex
-from dde.sources.table_files import FileKinds, TableFile, TableKind, find_table_files, missing_shards
+from dde.sources.table_files import FileKinds, TableFile, find_table_files, missing_shards
+from dde.sources.table_kinds import TableKind
 
 __all__ = ["Catalog", "DataDecide", "IndexKeeper"]
 
@@ -171,8 +173,8 @@ class DataDecide:
         for kind in ("wide", "raw", "perplexity", "macro"):
             of_kind = [f for f in files if f.kind == kind and kind in wanted]
             if of_kind:
-                self._set_aside += [f"{name}: missing" for name in missing_shards(of_kind)]
                 self._tables.append(self._table(kind, of_kind))
+        self._found = self.files
         self._catalog: Catalog | None = None
         self._keeper: IndexKeeper | None = None
 
@@ -215,8 +217,9 @@ class DataDecide:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of names, sizes and times of the files; changes when any of them changes."""
-        facts = sorted(f"{f.path}|{f.version}" for f in self.files)
+        """Digest of names and versions of the files; changes when any of them changes."""
+        # Copies among them, which are known once the keys are, count too.
+        facts = sorted(f"{f.path}|{f.version}" for f in self._found)
         return hashlib.sha256("\n".join([self.layout, *facts]).encode()).hexdigest()[:16]
 
     @property
@@ -232,13 +235,25 @@ class DataDecide:
     @property
     def set_aside(self) -> list[str]:
         """Tables and shards that are not read, each with the reason, and how many default metrics no table holds."""
+        self.catalog()
+        aside = [*self._set_aside, *(f"{path}: {what}" for path, what in self._copies().items())]
+        aside += [f"{name}: missing" for table in self._tables for name in missing_shards(table.files)]
         if not self.absent_metrics:
-            return list(self._set_aside)
+            return aside
         names = ", ".join(m.name for m in self.absent_metrics)
         return [
-            *self._set_aside,
+            *aside,
             f"default metrics that no pretraining table holds: {len(self.absent_metrics)} ({names})",
         ]
+
+    def _copies(self) -> dict[str, str]:
+        """Return why each file is not read that holds nothing but rows of others."""
+        kinds = {f.path: f.kind for f in self._found}
+        return {
+            path: f"another copy of the {kinds[path]} table is read instead, with all of its rows"
+            for table in self._tables
+            for path in table.head.copies
+        }
 
     @property
     def absent_metrics(self) -> list[Metric]:
@@ -265,7 +280,9 @@ class DataDecide:
 
     def catalog(self) -> Catalog:
         """Return which runs and checkpoints the tables hold; reads key columns alone, once."""
-        if self._catalog is None and self._keeper is not None:
+        if self._catalog is not None:
+            return self._catalog
+        if self._keeper is not None:
             self._catalog = self._kept_catalog(self._keeper)
         if self._catalog is None:
             keys: list[npt.NDArray[np.int64]] = []
@@ -278,7 +295,7 @@ class DataDecide:
                 index = table.index
                 meaning = np.array([number[b] for b in index.bases] + [-1], np.int64)
                 usable = (index.base >= 0) & (index.step >= 0)
-                key, sampled = (meaning[index.base[usable]] << 32) | index.step[usable], table.sampled()
+                key, sampled = join_keys(meaning[index.base[usable]], index.step[usable]), table.sampled()
                 for kind in (EVALUATED, PERPLEXITY):
                     of_kind = key if isinstance(sampled, int) else key[(sampled[usable] & kind) > 0]
                     if not isinstance(sampled, int) or sampled & kind:
@@ -291,12 +308,18 @@ class DataDecide:
             distinct, number_of = np.unique(np.concatenate(keys), return_inverse=True)
             of_checkpoint = np.zeros(len(distinct), np.uint8)
             np.bitwise_or.at(of_checkpoint, number_of, np.concatenate(kinds))
-            self._catalog = Catalog(bases, (distinct >> 32).astype(np.int32), distinct & 0xFFFFFFFF, of_checkpoint)
+            self._catalog = Catalog(bases, key_runs(distinct).astype(np.int32), key_steps(distinct), of_checkpoint)
             if self._keeper is not None:
                 # Where it can't be written it is read again the next time: that the cache as a whole can't be
                 # written is said once, where metrics are kept.
                 with suppress(OSError):
                     self._keeper.save(self.fingerprint, self._catalog, [table.index for table in self._tables])
+        if copies := self._copies():
+            warn_caller(
+                f"{len(copies)} pretraining tables hold nothing but rows that stand in others too, with equal content "
+                f"({', '.join(list(copies)[:3])}{', ...' if len(copies) > 3 else ''}), so they are not read. "
+                "Remove them to silence this."
+            )
         return self._catalog
 
     def _kept_catalog(self, keeper: IndexKeeper) -> Catalog | None:
@@ -357,14 +380,14 @@ class DataDecide:
         catalog = self.catalog()
         wanted = {base: i for i, base in enumerate(bases)}
         run = np.array([wanted.get(b, -1) for b in catalog.bases] + [-1], np.int64)[catalog.base]
-        keys = np.sort((run[run >= 0] << 32) | catalog.step[run >= 0])
+        keys = np.sort(join_keys(run[run >= 0], catalog.step[run >= 0]))
         out: dict[str, npt.NDArray[np.float64]] = {}
         for table in self._tables:
             held = [m for m in metrics if self._holder(m) is table]
             if held:
                 out |= {m.name: v for m, v in zip(held, table.evaluations(bases, held, keys), strict=True)}
         found = {m.name: out[m.name] if m.name in out else np.full(len(keys), np.nan) for m in metrics}
-        return History((keys >> 32).astype(np.int32), keys & 0xFFFFFFFF, found)
+        return History(key_runs(keys).astype(np.int32), key_steps(keys), found)
 
     def select_subset(
         self,
@@ -409,7 +432,8 @@ class DataDecide:
         run = meaning[catalog.base]
         mask = run >= 0
         if steps is not None:
-            mask &= np.isin(catalog.step, np.fromiter(steps, np.int64))
+            # No table has a step beyond these.
+            mask &= np.isin(catalog.step, [int(s) for s in steps if 0 <= s <= MAX_STEP])
         run, step = run[mask], catalog.step[mask]
         per_step = np.array([b.size.tokens_per_step for b in bases], np.int64)
         n_params = [b.size.n_params for b in bases]
@@ -426,8 +450,7 @@ class DataDecide:
         )
         if parsed:
             found = self.evaluations(bases, parsed)
-            key = (found.run.astype(np.int64) << 32) | found.step
-            asked = (run << 32) | step
+            key, asked = join_keys(found.run, found.step), join_keys(run, step)
             at = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
             hit = key[at] == asked if len(key) else np.zeros(len(asked), bool)
             for metric in parsed:

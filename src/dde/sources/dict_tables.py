@@ -1,9 +1,8 @@
-"""Tables of pretraining evaluations whose metrics are one text per run, step and task."""
+"""Tables of pretraining evaluations whose metrics are one text or object per run, step and task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from types import MappingProxyType
 
@@ -11,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dde.errors import FormatError
 from dde.names import (
     ENTRIES,
     MMLU_SUBJECTS,
@@ -22,9 +20,10 @@ from dde.names import (
     ModelSize,
     task_metric,
 )
-from dde.sources.dict_text import parse_dict_row, parse_dicts_into
+from dde.sources.checkpoint_keys import join_keys
 from dde.sources.evaluation_tables import EVALUATED, EvaluationTable, first_of_each, others, same_values
 from dde.sources.exact_means import exact_mean, scatter
+from dde.sources.metric_entries import names_of_entries, read_entries_into
 
 __all__ = ["DictTable"]
 
@@ -33,7 +32,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 class DictTable(EvaluationTable):
-    """A table with one row per run, step and task, whose metrics are one text.
+    """A table with one row per run, step and task, whose metrics are one text, or the object that it describes.
 
     The train shards and the macro averages of ``allenai/DataDecide-eval-results``.
     """
@@ -87,13 +86,13 @@ class DictTable(EvaluationTable):
         _, at = np.unique(np.stack([size[near], index.task[near]]), axis=1, return_index=True)
         present: set[str] = set()
 
-        def use(row: int, text: str) -> None:
-            try:
-                present.update(parse_dict_row(text))
-            except ValueError as error:
-                self._malformed(row, str(error))
+        def use(row: int, names: frozenset[str] | str) -> None:
+            if isinstance(names, str):
+                self._report_malformed(row, names)
+            else:
+                present.update(names)
 
-        self._each_text(np.sort(near[at]), use)
+        self._each_row(np.sort(near[at]), use)
         return [e for e in ENTRIES if e in present] + sorted(present.difference(ENTRIES))
 
     def entries_at(self, size: ModelSize) -> Mapping[str, frozenset[str]]:
@@ -109,26 +108,29 @@ class DictTable(EvaluationTable):
             _, first = np.unique(index.task[rows], return_index=True)
             found: dict[str, frozenset[str]] = {}
 
-            def use(row: int, text: str) -> None:
-                with suppress(ValueError):
-                    if entries := frozenset(parse_dict_row(text)):
-                        # There are few sets of entries: equal ones are one object, also in a pickle.
-                        found[index.tasks[index.task[row]]] = next((e for e in found.values() if e == entries), entries)
+            def use(row: int, names: frozenset[str] | str) -> None:
+                if names and not isinstance(names, str):
+                    # There are few sets of entries: equal ones are one object, also in a pickle.
+                    found[index.tasks[index.task[row]]] = next((e for e in found.values() if e == names), names)
 
-            self._each_text(np.sort(rows[first]), use)
+            self._each_row(np.sort(rows[first]), use)
             self._entries_at = {**self._entries_at, size.name: found}
         return self._entries_at[size.name]
 
-    def _each_text(self, rows: Int64, use: Callable[[int, str], None]) -> None:
-        """Read the texts of `rows`; `use` gets the number of each and its text, "" where there is none."""
+    def _each_row(self, rows: Int64, use: Callable[[int, frozenset[str] | str], None]) -> None:
+        """Read `rows`; `use` gets the number of each with the names of its entries, or why it can't be read."""
 
         def use_batch(numbers: Int64, table: pa.Table) -> None:
             inside = np.flatnonzero(np.isin(numbers, rows))
-            texts = table["metrics"].take(pa.array(inside)).to_pylist()
-            for row, text in zip(numbers[inside].tolist(), texts, strict=True):
-                use(row, text or "")
+            names = names_of_entries(table["metrics"], inside, self._where(numbers))
+            for row, found in zip(numbers[inside].tolist(), names, strict=True):
+                use(row, found)
 
         self._each_batch(rows.astype(np.int64), ["metrics"], use_batch)
+
+    def _where(self, rows: Int64) -> str:
+        """Return what the metrics of a batch of rows are called in errors."""
+        return self.index.files[self._file_of(int(rows[0]))].where("metrics")
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
         """Return the observations; reads only the row groups that hold the runs and tasks asked for."""
@@ -140,7 +142,7 @@ class DictTable(EvaluationTable):
         place = {task: k for k, task in enumerate(t for t in tasks if t in index.tasks)}
         place_of = np.array([place.get(t, -1) for t in index.tasks] + [-1], np.int64)
         rows = np.flatnonzero(asked & (place_of[index.task] >= 0))
-        at = np.searchsorted(keys, (row_base[rows].astype(np.int64) << 32) | index.step[rows])
+        at = np.searchsorted(keys, join_keys(row_base[rows], index.step[rows]))
         entries = sorted({m.entry for m in metrics})
         values = self._read_block(rows, place_of[index.task[rows]], at, (len(place), len(entries), len(keys)), entries)
         column = {entry: k for k, entry in enumerate(entries)}
@@ -185,13 +187,14 @@ class DictTable(EvaluationTable):
 
         def use(numbers: Int64, table: pa.Table) -> None:
             start = 0
-            for texts in table["metrics"].chunks:
-                own = numbers[start : start + len(texts)]
-                start += len(texts)
-                tile = np.empty((len(texts), width))
-                target = np.where(wanted[own], np.arange(len(texts)), -1)
-                for local, reason in parse_dicts_into(texts, entries, target, tile).items():
-                    self._malformed(int(own[local]), reason)
+            where = self._where(numbers)
+            for chunk in table["metrics"].chunks:
+                own = numbers[start : start + len(chunk)]
+                start += len(chunk)
+                tile = np.empty((len(chunk), width))
+                target = np.where(wanted[own], np.arange(len(chunk)), -1)
+                for local, reason in read_entries_into(chunk, entries, target, tile, where).items():
+                    self._report_malformed(int(own[local]), reason)
                 scatter(tile, base[own], n_keys, block)
                 for local in np.flatnonzero(wanted[own] & (base[own] < 0)).tolist():
                     spare[spare_of[int(own[local])]] = tile[local]
@@ -202,16 +205,3 @@ class DictTable(EvaluationTable):
             same = same_values(spare, block[task[used], :, at[used]], axis=1)
             self._report_repeated(rows[again], same, entries)
         return block
-
-    def _malformed(self, row: int, reason: str) -> None:
-        index = self.index
-        file_number = int(index.group_files[np.searchsorted(index.group_starts, row, side="right") - 1])
-        file = index.files[file_number]
-        first = index.group_starts[np.searchsorted(index.group_files, file_number)]
-        if self.on_error == "raise":
-            raise FormatError(
-                f"{file.path}, row {row - first} ({self.name_row(row)}): the metrics can't be read: {reason}. "
-                "Its evaluation is unknown. Repair the file, or pass on_error='skip' to leave such rows out "
-                "and have them counted."
-            )
-        self.malformed.add(row)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dde.errors import ConflictWarning, FormatError
 from dde.names import Base, Metric, wide_column_metric
+from dde.sources.arrow_columns import read_numbers
+from dde.sources.checkpoint_keys import join_keys
 from dde.sources.row_groups import ReadCount, RowGroupReader
 from dde.sources.row_index import IndexHead, RowIndex, read_row_index
-from dde.sources.table_files import TableFile, open_parquet
+from dde.sources.table_copies import find_copies
+from dde.sources.table_files import TableFile, open_unchanged
 
 __all__ = [
     "EVALUATED",
@@ -47,7 +49,7 @@ class EvaluationTable(ABC):
     Attributes
     ----------
     files : sequence of TableFile
-        Files of the table.
+        Files of the table; without those that are copies of others, once its keys are known.
     on_error : {"raise", "skip"}
         What happens to a malformed row: an error, or a count in `left_out` and NaN.
     repeated, conflicting, malformed : set of int
@@ -92,7 +94,7 @@ class EvaluationTable(ABC):
         if self._index is None:
             kept = self._kept_rows() if self._kept_rows is not None and self._head is not None else None
             if kept is None or self._head is None:
-                self._index = read_row_index(self.files)
+                self._index = self._read_index()
             else:
                 head = self._head
                 self._index = RowIndex(
@@ -100,14 +102,33 @@ class EvaluationTable(ABC):
                     bases=head.bases,
                     tasks=head.tasks,
                     left_out=head.left_out,
-                    lacking=head.lacking,
+                    columns=head.columns,
+                    copies=head.copies,
                     **kept,
                 )
         return self._index
 
+    def _read_index(self) -> RowIndex:
+        index = read_row_index(self.files)
+        if self._head is not None:
+            # Copies were left at an earlier reading, of which the head is known.
+            return replace(index, copies=self._head.copies)
+        copies = {file.path for file in find_copies(index)}
+        if not copies:
+            return index
+        self._leave(copies)
+        return replace(read_row_index(self.files), copies=tuple(sorted(copies)))
+
+    def _leave(self, paths: Collection[str]) -> None:
+        """Read these files no more."""
+        self.files = [file for file in self.files if file.path not in paths]
+        self._reader = RowGroupReader(self.files)
+
     def use_kept(self, head: IndexHead, rows: Callable[[], dict[str, npt.NDArray[Any]] | None]) -> None:
         """Take the index from where it is kept: its head now, its rows when they are needed."""
         self._head, self._kept_rows = head, rows
+        if head.copies:
+            self._leave(head.copies)
 
     @property
     def left_out(self) -> Counter[str]:
@@ -143,8 +164,8 @@ class EvaluationTable(ABC):
         bases : sequence of Base
         metrics : sequence of Metric
         keys : (row,) int64 array
-            Runs and steps to return, ascending: index into `bases` times 2**32, plus the step. Those of the rows that
-            the table has for `bases` are among them.
+            Runs and steps to return, ascending, as :func:`dde.sources.checkpoint_keys.join_keys` numbers them: index
+            into `bases`, and step. Those of the rows that the table has for `bases` are among them.
 
         Returns
         -------
@@ -196,6 +217,23 @@ class EvaluationTable(ABC):
                 stacklevel=2,
             )
 
+    def _file_of(self, row: int) -> int:
+        """Return the number of the file that holds a row."""
+        index = self.index
+        return int(index.group_files[np.searchsorted(index.group_starts, row, side="right") - 1])
+
+    def _report_malformed(self, row: int, reason: str) -> None:
+        """Count a row that can't be read, or raise FormatError, as `on_error` says."""
+        if self.on_error == "raise":
+            index, file = self.index, self._file_of(row)
+            number = row - index.group_starts[np.searchsorted(index.group_files, file)]
+            raise FormatError(
+                f"{index.files[file].path}, row {number} ({self.name_row(row)}): the metrics can't be read: {reason}. "
+                "Its evaluation is unknown. Repair the file, or pass on_error='skip' to leave such rows out "
+                "and have them counted."
+            )
+        self.malformed.add(row)
+
     def name_row(self, row: int) -> str:
         """Return the run, step and task of a row, for people."""
         index = self.index
@@ -211,19 +249,34 @@ class WideTable(EvaluationTable):
     datadec, whose details of model and recipe are not metrics.
     """
 
+    # Column of each metric by the metric's name: of all files, and those of each file.
     _columns: Mapping[str, str] | None = None
+    _columns_of: Sequence[Mapping[str, tuple[str, ...]]] | None = None
+
+    def _columns_by_file(self) -> Sequence[Mapping[str, tuple[str, ...]]]:
+        if self._columns_of is None:
+            # Files of a table mostly have the same columns.
+            of_names = {names: _columns_by_metric(names) for names in set(self.head.columns)}
+            self._columns_of = [of_names[names] for names in self.head.columns]
+        return self._columns_of
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Column of each metric, by the metric's name."""
+        """Column of each metric, by the metric's name; where there are several, the last one."""
         if self._columns is None:
-            names: dict[str, None] = {}
-            for file in self.files:
-                with open_parquet(file) as parquet:
-                    names.update(dict.fromkeys(parquet.schema_arrow.names))
-            found = {c: wide_column_metric(c) for c in names}
-            self._columns = {m.name: c for c, m in found.items() if m is not None}
+            by_file = self._columns_by_file()
+            self._columns = {metric: names[-1] for columns in by_file for metric, names in columns.items()}
         return self._columns
+
+    def _column(self, file: int, metric: Metric) -> str:
+        """Return the column that a file has of a metric; raises FormatError where it has several."""
+        names = self._columns_by_file()[file][metric.name]
+        if len(names) > 1:
+            raise FormatError(
+                f"{self.files[file].path} has several columns of the metric {metric.name!r} ({', '.join(names)}), "
+                "so which of them counts is unknown. Remove the others."
+            )
+        return names[0]
 
     def holds(self, metric: Metric) -> bool:
         """Return whether the table has the metric's column."""
@@ -232,7 +285,7 @@ class WideTable(EvaluationTable):
 
     def lacks_default(self, metric: Metric) -> bool:
         """Return whether the table has no column of one of the default metrics."""
-        return metric.name in self.head.lacking
+        return metric.name not in self.columns
 
     def metrics(self) -> list[Metric]:
         """Return a metric for each column that holds one."""
@@ -244,67 +297,102 @@ class WideTable(EvaluationTable):
         In a table of both kinds a row may have the metrics of one kind alone, which its columns tell: those of all
         perplexities, and of each task its primary metric, where there are any.
         """
-        columns: dict[int, list[str]] = {EVALUATED: [], PERPLEXITY: []}
+        index = self.index
+        kinds: dict[int, list[str]] = {EVALUATED: [], PERPLEXITY: []}
         primary: list[str] = []
-        for column in self.columns.values():
+        for name, column in self.columns.items():
             metric = wide_column_metric(column)
             if metric is not None and metric.kind != "log":
-                columns[PERPLEXITY if metric.kind == "perplexity" else EVALUATED].append(column)
-                primary += [column] if metric.entry == "primary_metric" else []
-        columns[EVALUATED] = primary or columns[EVALUATED]
-        if not all(columns.values()):
-            return sum(kind for kind, names in columns.items() if names)
-        found = np.zeros(len(self.index), np.uint8)
+                kinds[PERPLEXITY if metric.kind == "perplexity" else EVALUATED].append(name)
+                primary += [name] if metric.entry == "primary_metric" else []
+        kinds[EVALUATED] = primary or kinds[EVALUATED]
+        if not all(kinds.values()):
+            return sum(kind for kind, names in kinds.items() if names)
+        found = np.zeros(len(index), np.uint8)
         start = 0
-        for file in self.files:
-            with open_parquet(file) as parquet:
+        for file, columns in zip(self.files, self._columns_by_file(), strict=True):
+            with open_unchanged(file) as parquet:
                 stop = start + parquet.metadata.num_rows
-                for kind, names in columns.items():
-                    held = [n for n in names if n in parquet.schema_arrow.names]
+                for kind, names in kinds.items():
+                    held = [columns[n][-1] for n in names if n in columns]
                     table = parquet.read(columns=held)
-                    for name in held:
-                        some = ~np.isnan(self._numbers(table, name))
+                    for column in held:
+                        # Text that is no number is reported when its values are asked for.
+                        some = ~np.isnan(read_numbers(table[column], file.where(column)).values)
                         found[start:stop] |= np.where(some, np.uint8(kind), np.uint8(0))
                 start = stop
         return found
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
-        """Return the observations; reads only the columns asked for."""
+        """Return the observations; reads only the columns asked for.
+
+        Of rows of one run and step the first counts, for each metric among those of files that have its column.
+        """
         index = self.index
         row_base, asked = self._rows_of(bases)
+        columns = self._columns_by_file()
+        found = [np.full(len(keys), np.nan) for _ in metrics]
+        # Nearly always all files have all columns, and there is one group.
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for k, metric in enumerate(metrics):
+            groups.setdefault(tuple(n for n, held in enumerate(columns) if metric.name in held), []).append(k)
+        for files, numbers in groups.items():
+            if not files:
+                continue
+            held = asked
+            if len(files) < len(columns):
+                held = asked & np.isin(np.repeat(index.group_files, np.diff(index.group_starts)), files)
+            values = self._values(row_base, held, [metrics[k] for k in numbers], files, keys)
+            for k, of_metric in zip(numbers, values, strict=True):
+                found[k] = of_metric
+        return found
+
+    def _values(
+        self,
+        row_base: npt.NDArray[np.int32],
+        asked: npt.NDArray[np.bool_],
+        metrics: Sequence[Metric],
+        files: Iterable[int],
+        keys: Int64,
+    ) -> list[Float64]:
+        """Return the values of metrics that each of these files has a column of."""
+        index = self.index
         rows = np.flatnonzero(asked)
-        columns = [self.columns.get(m.name) for m in metrics]
-        present = sorted({c for c in columns if c is not None})
-        place = np.searchsorted(keys, (row_base[rows].astype(np.int64) << 32) | index.step[rows])
+        place = np.searchsorted(keys, join_keys(row_base[rows], index.step[rows]))
         kept, first = first_of_each(place)
         again = others(kept, len(rows))
         # Rows that repeat another one are read behind the others, to be compared with them.
         place[again] = len(keys) + np.arange(len(again))
         values = np.full((len(metrics), len(keys) + len(again)), np.nan)
+        columns = {file: [self._column(file, m) for m in metrics] for file in files}
+        wanted = sorted({name for names in columns.values() for name in names})
 
         def use(numbers: Int64, table: pa.Table) -> None:
             inside = asked[numbers]
             at = place[np.searchsorted(rows, numbers[inside])]
-            for k, name in enumerate(columns):
-                if name is not None and name in table.column_names:
-                    values[k, at] = self._numbers(table, name)[inside]
+            file = self._file_of(int(numbers[0]))
+            for k, name in enumerate(columns[file]):
+                read = read_numbers(table[name], index.files[file].where(name))
+                for reason, odd in read.problems.items():
+                    for row in numbers[inside & odd].tolist():
+                        self._report_malformed(row, f"the column {name!r} {reason}")
+                values[k, at] = read.values[inside]
 
-        if present:
-            self._each_batch(rows, present, use)
+        if len(rows):
+            self._each_batch(rows, wanted, use)
         if len(again):
             same = same_values(values[:, len(keys) :], values[:, place[first[again]]], axis=0)
             self._report_repeated(rows[again], same, [m.name for m in metrics])
         return list(values[:, : len(keys)])
 
-    def _numbers(self, table: pa.Table, name: str) -> Float64:
-        try:
-            numbers = pc.cast(table[name], pa.float64())
-        except pa.ArrowInvalid as error:
-            raise FormatError(
-                f"the column {name!r} of {', '.join(f.name for f in self.files)} holds a value that is no number "
-                f"({error}), so its evaluations are unknown. Repair the file, or remove the column."
-            ) from error
-        return np.asarray(numbers.fill_null(np.nan).to_numpy(), np.float64)
+
+def _columns_by_metric(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        metric = wide_column_metric(name)
+        if metric is not None:
+            found[metric.name] = (*found.get(metric.name, ()), name)
+    return found
 
 
 def first_of_each(key: Int64) -> tuple[Int64, Int64]:

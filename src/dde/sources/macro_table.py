@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from dde.names import MMLU_SUBJECTS, PLAIN_TASKS, SIZES, Base, Metric, ModelSize, lacks_entry
+from dde.names import SIZES, Base, Metric, ModelSize, lacks_entry
+from dde.sources.checkpoint_keys import key_runs, key_steps
 from dde.sources.dict_tables import DictTable
 from dde.sources.evaluation_tables import OnError
 from dde.sources.table_files import TableFile
+from dde.sources.table_kinds import AGGREGATED_TASKS
 
 __all__ = ["MacroTable"]
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
-
-# Tasks of the train shards that an aggregate is the mean of.
-_MEMBERS: Mapping[str, tuple[str, ...]] = {
-    "mmlu": MMLU_SUBJECTS,
-    "olmes_10_macro_avg": (*PLAIN_TASKS, *MMLU_SUBJECTS),
-}
 
 _ZEROS = "rows of the macro averages with zeros for entries that the size lacks, which are missing"
 _PARTIAL = "rows of the macro averages with means over tasks of which some lack the entry, which are missing"
@@ -74,14 +70,14 @@ class MacroTable(DictTable):
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
         """Return the observations, NaN where a zero stands for a missing entry."""
         found = super().evaluations(bases, metrics, keys)
-        run = keys >> 32
+        run = key_runs(keys)
         for size in dict.fromkeys(b.size for b in bases):
             is_size = np.array([b.size == size for b in bases])[run]
             for metric, values in zip(metrics, found, strict=True):
                 is_zero = is_size & (values == 0.0)
                 is_value = is_size & ~np.isnan(values)
                 # The shards are read where the answer depends on them.
-                if not (is_value if metric.task in _MEMBERS else is_zero).any():
+                if not (is_value if metric.task in AGGREGATED_TASKS else is_zero).any():
                     continue
                 lacking = self._share_lacking(size, metric)
                 if lacking == 1.0:
@@ -93,7 +89,7 @@ class MacroTable(DictTable):
     def _share_lacking(self, size: ModelSize, metric: Metric) -> float:
         """Return the share of the tasks behind a value that lack its entry at a size."""
         present = {} if self.shards is None else self.shards.entries_at(size)
-        members = _MEMBERS.get(metric.task, (metric.task,))
+        members = AGGREGATED_TASKS.get(metric.task, (metric.task,))
         lacking = [
             metric.entry not in present[task] if task in present else lacks_entry(size.name, task, metric.entry)
             for task in members
@@ -105,7 +101,7 @@ class MacroTable(DictTable):
         bases: Sequence[Base], keys: Int64,
     ) -> None:  # fmt: skip
         values[where] = np.nan
-        run, step = keys[where] >> 32, keys[where] & 0xFFFFFFFF
+        run, step = key_runs(keys[where]), key_steps(keys[where])
         for r in np.unique(run).tolist():
             self._missing[reason].setdefault((bases[r], metric.task), set()).update(step[run == r].tolist())
             self._lacked[reason].add((bases[r].size.name, metric.entry))

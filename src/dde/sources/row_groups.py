@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from dde.native import processors
 from dde.sources.row_index import RowIndex
-from dde.sources.table_files import TableFile, check_unchanged, open_parquet
+from dde.sources.table_files import TableFile, open_parquet
 
 __all__ = ["ReadCount", "RowGroupReader"]
 
@@ -31,6 +32,24 @@ class ReadCount:
     rows: int = 0
     row_groups: int = 0
     stored_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Footer:
+    """The footer of a file, and where each column as stored lies, by path: a nested one has several."""
+
+    metadata: pq.FileMetaData
+    places: Mapping[str, int]
+
+    def places_of(self, columns: Iterable[str]) -> list[int]:
+        """Return where the columns lie; of those that the file lacks, nothing."""
+        found: list[int] = []
+        for column in columns:
+            if column in self.places:
+                found.append(self.places[column])
+            else:
+                found += (k for path, k in self.places.items() if path.startswith(f"{column}."))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +73,7 @@ class RowGroupReader:
 
     files: Sequence[TableFile]
     reads: ReadCount = field(default_factory=ReadCount)
-    _footers: dict[int, pq.FileMetaData] = field(default_factory=dict)
+    _footers: dict[int, _Footer] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __getstate__(self) -> dict[str, object]:
@@ -81,10 +100,24 @@ class RowGroupReader:
         Raises
         ------
         SourceError
-            When a file is not the one that was found.
+            When a file can't be read, is not the one that was found, or changes meanwhile. What `use` was given
+            does not count then.
         """
-        stretches = self._stretches(index, rows, columns)
+        groups = np.unique(np.searchsorted(index.group_starts, rows, side="right") - 1)
+        with ExitStack() as stack:
+            for file in (index.files[number] for number in np.unique(index.group_files[groups]).tolist()):
+                stack.enter_context(file.unchanged())
+            self._read_all(index, self._stretches(index, groups, columns), columns, use)
+        with self._lock:
+            self.reads.rows += len(rows)
 
+    def _read_all(
+        self,
+        index: RowIndex,
+        stretches: Sequence[_Stretch],
+        columns: Sequence[str],
+        use: Callable[[Int64, pa.Table], None],
+    ) -> None:
         def read(stretch: _Stretch) -> None:
             for numbers, table in self._read(index, stretch, columns, use_threads=len(stretches) == 1):
                 use(numbers, table)
@@ -96,15 +129,10 @@ class RowGroupReader:
                 # Results are taken so that the first error of a thread is raised here.
                 for _ in threads.map(read, stretches):
                     pass
-        with self._lock:
-            self.reads.rows += len(rows)
 
-    def _stretches(self, index: RowIndex, rows: Int64, columns: Sequence[str]) -> list[_Stretch]:
-        groups = np.unique(np.searchsorted(index.group_starts, rows, side="right") - 1)
+    def _stretches(self, index: RowIndex, groups: Int64, columns: Sequence[str]) -> list[_Stretch]:
         found: list[_Stretch] = []
         for number in np.unique(index.group_files[groups]).tolist():
-            file = index.files[number]
-            check_unchanged(file)
             first_group = int(np.searchsorted(index.group_files, number))
             local = (groups[index.group_files[groups] == number] - first_group).tolist()
             batches = list(self._batches(self._footer(number), local, columns))
@@ -112,21 +140,20 @@ class RowGroupReader:
             found += [_Stretch(number, tuple(batches[k : k + share])) for k in range(0, len(batches), share)]
         return found
 
-    def _footer(self, number: int) -> pq.FileMetaData:
+    def _footer(self, number: int) -> _Footer:
         if number not in self._footers:
             with open_parquet(self.files[number]) as parquet:
-                self._footers[number] = parquet.metadata
+                schema = parquet.metadata.schema
+                places = {schema.column(k).path: k for k in range(len(schema))}
+                self._footers[number] = _Footer(parquet.metadata, places)
         return self._footers[number]
 
-    def _batches(
-        self, footer: pq.FileMetaData, groups: Iterable[int], columns: Sequence[str]
-    ) -> Iterator[tuple[int, ...]]:
-        names = footer.schema.to_arrow_schema().names
-        wanted = [names.index(c) for c in columns if c in names]
+    def _batches(self, footer: _Footer, groups: Iterable[int], columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
+        wanted = footer.places_of(columns)
         batch: list[int] = []
         size = 0
         for group in groups:
-            chunks = [footer.row_group(group).column(c) for c in wanted]
+            chunks = [footer.metadata.row_group(group).column(c) for c in wanted]
             self.reads.row_groups += 1
             self.reads.stored_bytes += sum(c.total_compressed_size for c in chunks)
             grown = sum(c.total_uncompressed_size for c in chunks)
@@ -142,7 +169,7 @@ class RowGroupReader:
         self, index: RowIndex, stretch: _Stretch, columns: Sequence[str], use_threads: bool
     ) -> Iterator[tuple[Int64, pa.Table]]:
         first_group = int(np.searchsorted(index.group_files, stretch.file))
-        with open_parquet(self.files[stretch.file], metadata=self._footers[stretch.file]) as parquet:
+        with open_parquet(self.files[stretch.file], metadata=self._footers[stretch.file].metadata) as parquet:
             held = [c for c in columns if c in parquet.schema_arrow.names]
             for batch in stretch.batches:
                 table = parquet.read_row_groups(list(batch), columns=held, use_threads=use_threads)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dde.errors import near_names
 from dde.names import (
-    DEFAULT_METRICS,
     RECIPES,
     SEEDS,
     SIZES,
@@ -23,11 +22,24 @@ from dde.names import (
     find_size,
     wide_column_metric,
 )
-from dde.sources.table_files import TableFile, open_parquet
+from dde.sources.arrow_columns import encode_texts, read_whole_numbers
+from dde.sources.checkpoint_keys import MAX_STEP
+from dde.sources.table_files import TableFile, open_unchanged
+from dde.sources.table_kinds import path_keys
 
 __all__ = ["IndexHead", "RowIndex", "read_row_index"]
 
+Int64 = npt.NDArray[np.int64]
+
 _NAMES = ("params", "data", "seed", "task")
+# What a column names, how to find it, all of the suite, and their names.
+_SUITE: Mapping[str, tuple[str, Callable[[str], object | None], Sequence[object], Sequence[str]]] = {
+    "params": ("size", find_size, SIZES, [s.name for s in SIZES]),
+    "data": ("recipe", find_recipe, RECIPES, [r.name for r in RECIPES]),
+    "seed": ("seed", find_seed, SEEDS, [s.name for s in SEEDS]),
+}
+# Unknown names that are listed one by one, and how much of a long one is shown.
+_MOST_NAMED, _LONGEST_SHOWN = 20, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +49,8 @@ class IndexHead:
     bases: tuple[Base, ...]
     tasks: tuple[str, ...]
     left_out: dict[str, int]
-    lacking: tuple[str, ...] = ()
+    columns: tuple[tuple[str, ...], ...] = ()
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +66,9 @@ class RowIndex:
     base : (row,) int32 array
         Index into `bases`; -1 where a name of the row is unknown.
     step : (row,) int64 array
-        Training step; -1 where the row has none.
+        Training step, at most `MAX_STEP`; -1 where the row has none.
     task : (row,) int16 array
-        Index into `tasks`; -1 where the table has no such column.
+        Index into `tasks`, of 32 bits where they are many; -1 where a row has none.
     tasks : tuple of str
         Distinct tasks.
     group_starts : (row group + 1,) int64 array
@@ -64,9 +77,10 @@ class RowIndex:
         File of each row group.
     left_out : mapping of str to int
         Rows that can't be used, by reason.
-    lacking : tuple of str
-        Names of the default metrics that the table has no column for. In a table with a column of texts they lie
-        in these.
+    columns : tuple of tuple of str
+        Names of the columns of each file that hold one metric. In a table with a column of texts they lie in these.
+    copies : tuple of str
+        Paths of the files that were not indexed, for all of their rows are those of others.
     """
 
     files: tuple[TableFile, ...]
@@ -78,7 +92,8 @@ class RowIndex:
     group_starts: npt.NDArray[np.int64]
     group_files: npt.NDArray[np.int32]
     left_out: dict[str, int]
-    lacking: tuple[str, ...] = ()
+    columns: tuple[tuple[str, ...], ...] = ()
+    copies: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.base)
@@ -86,28 +101,33 @@ class RowIndex:
     @property
     def head(self) -> IndexHead:
         """What it says of the table as a whole."""
-        return IndexHead(self.bases, self.tasks, self.left_out, self.lacking)
+        return IndexHead(self.bases, self.tasks, self.left_out, self.columns, self.copies)
 
 
 def read_row_index(files: Sequence[TableFile]) -> RowIndex:
-    """Return the keys of every row of `files`; reads the key columns alone."""
-    left_out: Counter[str] = Counter()
-    tables: list[pa.Table] = []
+    """Return the keys of every row of `files`; reads the key columns alone.
+
+    Raises
+    ------
+    SourceError
+        When a file can't be read, or is not the one that was found.
+    FormatError
+        When a key column has a type that holds no keys; names the file and column.
+    """
     starts, group_files = [0], []
-    columns: dict[str, None] = {}
+    columns: list[tuple[str, ...]] = []
+    keys = _Keys()
     for number, file in enumerate(files):
         # Names are few and repeat: as codes they take a tenth of the time, and of the memory.
-        with open_parquet(file, read_dictionary=_NAMES) as parquet:
-            keys = [c for c in ("params", "data", "seed", "step", "task") if c in parquet.schema_arrow.names]
-            tables.append(parquet.read(columns=keys))
-            columns.update(dict.fromkeys(parquet.schema_arrow.names))
+        with open_unchanged(file, read_dictionary=_NAMES) as parquet:
+            names = parquet.schema_arrow.names
+            table = parquet.read(columns=[c for c in (*_NAMES, "step") if c in names])
+            columns.append(tuple(name for name in names if wide_column_metric(name) is not None))
             for group in range(parquet.num_row_groups):
                 starts.append(starts[-1] + parquet.metadata.row_group(group).num_rows)
                 group_files.append(number)
-    table = pa.concat_tables(tables, promote_options="permissive")
-    params = _codes(table["params"], find_size, SIZES, [s.name for s in SIZES], "size", left_out)
-    data = _codes(table["data"], find_recipe, RECIPES, [r.name for r in RECIPES], "recipe", left_out)
-    seed = _codes(table["seed"], find_seed, SEEDS, [s.name for s in SEEDS], "seed", left_out)
+            keys.add(file, table, parquet.metadata.num_rows)
+    params, data, seed = (keys.codes[name] for name in ("params", "data", "seed"))
     known = (params >= 0) & (data >= 0) & (seed >= 0)
     combined = (data * len(SIZES) + params) * len(SEEDS) + seed
     n_codes = len(RECIPES) * len(SIZES) * len(SEEDS)
@@ -123,69 +143,89 @@ def read_row_index(files: Sequence[TableFile]) -> RowIndex:
         )
         for c in distinct.tolist()
     )
-    step = _steps(table["step"], left_out)
-    tasks: tuple[str, ...] = ()
-    task = np.full(len(table), -1, np.int16)
-    if "task" in table.column_names:
-        encoded = _encoded(table["task"])
-        tasks = tuple(encoded.dictionary.to_pylist())
-        task = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int16)
     return RowIndex(
         tuple(files),
         bases,
         base,
-        step,
-        task,
-        tasks,
+        keys.codes["step"],
+        keys.codes["task"].astype(np.int16 if len(keys.tasks) < 2**15 else np.int32),
+        tuple(keys.tasks),
         np.array(starts, np.int64),
         np.array(group_files, np.int32),
-        dict(left_out),
-        _lacking(columns),
+        keys.left_out(),
+        tuple(columns),
     )
 
 
-def _lacking(columns: Iterable[str]) -> tuple[str, ...]:
-    held = {m.name for m in map(wide_column_metric, columns) if m is not None}
-    return tuple(m.name for m in DEFAULT_METRICS if m.name not in held)
+class _Keys:
+    """The keys of rows as numbers, file by file, and what can't be one."""
 
+    def __init__(self) -> None:
+        self.tasks: dict[str, int] = {}
+        self._parts: dict[str, list[Int64]] = {name: [np.empty(0, np.int64)] for name in (*_NAMES, "step")}
+        self._unknown: dict[str, Counter[str]] = {kind: Counter() for kind, *_ in _SUITE.values()}
+        self._left_out: Counter[str] = Counter()
 
-def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    return (
-        (column if pa.types.is_dictionary(column.type) else column.dictionary_encode())
-        .unify_dictionaries()
-        .combine_chunks()
-    )
+    @cached_property
+    def codes(self) -> dict[str, Int64]:
+        """Index into the sizes, recipes, seeds of the suite and into `tasks` of each row, and its step; -1 for none."""
+        return {name: np.concatenate(parts) for name, parts in self._parts.items()}
 
+    def add(self, file: TableFile, table: pa.Table, n_rows: int) -> None:
+        """Add the rows of a file; keys that are no column of it stand in its path."""
+        of_path = path_keys(file.path)
+        for name, parts in self._parts.items():
+            where = file.where(name)
+            if name in table.column_names:
+                column = table[name]
+            elif name in of_path:
+                column = pa.DictionaryArray.from_arrays(np.zeros(n_rows, np.int32), pa.array([of_path[name]]))
+            else:
+                parts.append(np.full(n_rows, -1, np.int64))
+                continue
+            if name == "step":
+                steps = read_whole_numbers(column, where, most=MAX_STEP)
+                self._left_out.update(
+                    {f"rows whose step {why}": int(rows.sum()) for why, rows in steps.problems.items()}
+                )
+                parts.append(steps.values)
+                continue
+            codes, texts = encode_texts(column, where, numbers=True)
+            self._count_nulls("task" if name == "task" else _SUITE[name][0], codes)
+            meaning = self._tasks_of(texts) if name == "task" else self._suite_of(name, texts, codes)
+            parts.append(np.append(meaning, -1)[codes])
 
-def _codes(
-    column: pa.ChunkedArray,
-    find: Callable[[str], object | None],
-    known: Sequence[object],
-    names: Sequence[str],
-    kind: str,
-    left_out: Counter[str],
-) -> npt.NDArray[np.int64]:
-    """Return for each row the index into `known` of what its name means, -1 for an unknown name."""
-    encoded = _encoded(column)
-    indices = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    order = {id(item): index for index, item in enumerate(known)}
-    meaning = np.full(len(encoded.dictionary) + 1, -1, np.int64)
-    for code, name in enumerate(encoded.dictionary.to_pylist()):
-        found = find(str(name))
-        if found is not None:
-            meaning[code] = order[id(found)]
-        else:
-            left_out[f"unknown {kind} {name!r}{near_names(name, names)}"] += int((indices == code).sum())
-    if (indices < 0).any():
-        left_out[f"rows without a {kind}"] += int((indices < 0).sum())
-    codes: npt.NDArray[np.int64] = meaning[indices]
-    return codes
+    def _count_nulls(self, kind: str, codes: Int64) -> None:
+        if count := int((codes < 0).sum()):
+            self._left_out[f"rows without a {kind}"] += count
 
+    def _tasks_of(self, names: Sequence[str]) -> Int64:
+        return np.array([self.tasks.setdefault(name, len(self.tasks)) for name in names], np.int64)
 
-def _steps(column: pa.ChunkedArray, left_out: Counter[str]) -> npt.NDArray[np.int64]:
-    values = pc.cast(column, pa.float64()).fill_null(np.nan).to_numpy()
-    whole = np.isfinite(values) & (values >= 0) & (np.floor(values) == values)
-    if not whole.all():
-        left_out["rows whose step is no whole number"] += int((~whole).sum())
-    whole_steps: npt.NDArray[np.int64] = np.where(whole, values, -1).astype(np.int64)
-    return whole_steps
+    def _suite_of(self, column: str, names: Sequence[str], codes: Int64) -> Int64:
+        """Return the index into the suite's list of what each name means, -1 for an unknown one."""
+        kind, find, known, _ = _SUITE[column]
+        order = {id(item): index for index, item in enumerate(known)}
+        found = [find(name) for name in names]
+        meaning = np.array([-1 if item is None else order[id(item)] for item in found], np.int64)
+        if (meaning < 0).any():
+            counts = np.bincount(codes[codes >= 0], minlength=len(names)).tolist()
+            for name, number, count in zip(names, meaning.tolist(), counts, strict=True):
+                if number < 0:
+                    self._unknown[kind][name] += count
+        return meaning
+
+    def left_out(self) -> dict[str, int]:
+        """Return how many rows can't be used, by reason; rare ones of many unknown names are put together."""
+        left_out: Counter[str] = Counter()
+        for kind, _, _, names in _SUITE.values():
+            unknown = self._unknown[kind]
+            most = unknown.most_common(_MOST_NAMED)
+            for name, count in most:
+                shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}..."
+                left_out[f"unknown {kind} {shown!r}{near_names(shown, names)}"] += count
+            if len(unknown) > len(most):
+                left_out[f"unknown {kind}, {len(unknown) - len(most):,} other names"] += unknown.total() - sum(
+                    count for _, count in most
+                )
+        return dict(left_out + self._left_out)

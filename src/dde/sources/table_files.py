@@ -1,30 +1,32 @@
-"""Finding the parquet tables of a suite in a folder or behind a URL, and telling what each of them is."""
+"""Finding the parquet tables of a suite in a folder or behind a URL, and opening them."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 import re
+import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, get_args
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from dde.errors import SourceError
-from dde.names import wide_column_metric
+from dde.errors import DdeError, SourceError
 from dde.sources.connection import Connection
+from dde.sources.file_versions import file_version, reading_one_version
+from dde.sources.table_kinds import TableKind, file_family, probe_kind, settle_kinds
 
-__all__ = ["FileKinds", "TableFile", "TableKind", "find_table_files", "open_parquet"]
+__all__ = ["FileKinds", "TableFile", "find_table_files", "missing_shards", "open_parquet", "open_unchanged"]
 
-TableKind = Literal["raw", "macro", "perplexity", "wide"]
-
-_SHARD = re.compile(r"-(?P<shard>\d{5})-of-(?P<count>\d{5})$")
-_RUN_KEYS = {"params", "data", "seed", "step"}
+_SUFFIXES = (".parquet", ".parq", ".pq")
+# 00000-of-00004; older releases of the package datasets append a hash.
+_SHARD = re.compile(r"-(?P<shard>\d{5})-of-(?P<count>\d{5})(?:-[0-9a-f]{8,})?$")
 # Hub cache: <repository>/snapshots/<commit>/..., beside refs/main which names the commit in use.
 _SNAPSHOT = re.compile(r"(?P<repository>.*/datasets--[^/]+)/snapshots/(?P<commit>[^/]+)/")
 
@@ -42,7 +44,7 @@ class TableFile:
     kind : {"raw", "macro", "perplexity", "wide"}
         Dict text per task, macro averages, perplexities, or the parsed wide table.
     version : str
-        Size and modification time or entity tag, as the file system says.
+        As :func:`dde.sources.file_versions.file_version` returns it.
     """
 
     path: str
@@ -55,15 +57,29 @@ class TableFile:
         """File name without its folder."""
         return PurePosixPath(self.path).name
 
+    def open_place(self) -> tuple[Any, str]:
+        """Return the file system that has the file, and the path that it goes by there, with credentials."""
+        return fsspec.core.url_to_fs(self.root.reveal())[0], self.root.find(self.path)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Raise SourceError when the file is not the one that was found, before a block that reads it or after."""
+        with reading_one_version(*self.open_place(), self.version):
+            yield
+
+    def where(self, column: str) -> str:
+        """Return what a column of the file is called in errors."""
+        return f"the column {column!r} of {self.path}"
+
 
 class FileKinds(Protocol):
-    """Keeps what files were found to be, by path: version, and kind (None: no table of the suite)."""
+    """Keeps what files were found to be, by path: version, and what :func:`probe_kind` returned."""
 
-    def load(self) -> Mapping[str, tuple[str, TableKind | None]]:
+    def load(self) -> Mapping[str, tuple[str, str | None]]:
         """Return what is kept; nothing where nothing whole is."""
         ...
 
-    def save(self, kinds: Mapping[str, tuple[str, TableKind | None]]) -> None:
+    def save(self, kinds: Mapping[str, tuple[str, str | None]]) -> None:
         """Keep it, where that can be done."""
         ...
 
@@ -72,7 +88,7 @@ class FileKinds(Protocol):
 def open_parquet(
     file: TableFile, *, metadata: pq.FileMetaData | None = None, read_dictionary: Sequence[str] = ()
 ) -> Iterator[pq.ParquetFile]:
-    """Open a table for reading ranges of it; raises SourceError when it is not parquet.
+    """Open a table for reading ranges of it.
 
     `metadata` spares reading the footer again: a wide table's is over a megabyte. With it, the file must be the
     one that it was read from. The columns of `read_dictionary` come dictionary-encoded.
@@ -80,44 +96,58 @@ def open_parquet(
     Arrow reads a local file without Python's lock. In an object store it asks for the ranges that it needs, neighbours
     together. Reading ahead, which fsspec does by default, fetches all else too: opening six tables of 31 MB, it reads
     32 MB in 19 requests, Arrow 0.9 MB in 36.
+
+    Raises
+    ------
+    SourceError
+        When the file, or a part of it that is read within the block, is no parquet or can't be read; names the file.
     """
-    fs, _ = fsspec.core.url_to_fs(file.root.reveal())
-    path = file.root.find(file.path)
+    fs, path = file.open_place()
     is_local = isinstance(fs, LocalFileSystem)
-    with nullcontext(path) if is_local else fs.open(path, "rb", cache_type="none") as source:
-        try:
-            parquet = pq.ParquetFile(source, pre_buffer=not is_local, metadata=metadata)
+    try:
+        with nullcontext(path) if is_local else fs.open(path, "rb", cache_type="none") as source:
+            # Where a writer left checksums of pages, they tell damage that would read as other numbers.
+            options: dict[str, Any] = {"pre_buffer": not is_local, "page_checksum_verification": True}
+            parquet = pq.ParquetFile(source, metadata=metadata, **options)
             # Only columns that the file has can be told to be read so.
             if encoded := [c for c in read_dictionary if c in parquet.schema_arrow.names]:
-                parquet = pq.ParquetFile(
-                    source, pre_buffer=not is_local, metadata=parquet.metadata, read_dictionary=encoded
-                )
-        except pa.ArrowInvalid as error:
-            raise SourceError(
-                f"{file.path} is not a readable parquet file ({error}), so its rows are unknown. "
-                "Download it again or remove it."
-            ) from error
-        with parquet:
-            yield parquet
+                parquet = pq.ParquetFile(source, metadata=parquet.metadata, read_dictionary=encoded, **options)
+            with parquet:
+                yield parquet
+    except Exception as error:
+        if isinstance(error, DdeError) or not _is_of_reading(error, is_local):
+            raise
+        problem = _unreadable(file, error, is_local)
+    else:
+        return
+    # Outside of the handler: the error of a store may quote a signed address.
+    raise problem
 
 
-def check_unchanged(file: TableFile) -> None:
-    """Raise SourceError when a table is not the one that was found: its rows would be taken for others."""
-    fs, _ = fsspec.core.url_to_fs(file.root.reveal())
-    try:
-        fs.invalidate_cache()
-        version = _version_of(fs.info(file.root.find(file.path)))
-    except OSError:
-        version = ""
-    if version != file.version:
-        raise SourceError(
-            f"{file.path} {'was changed' if version else 'is gone'} since it was opened, so which rows it holds is "
-            "no longer known. Open the tables again."
-        )
+def _is_of_reading(error: Exception, is_local: bool) -> bool:
+    if isinstance(error, (pa.ArrowException, OSError, UnicodeDecodeError)):
+        return True
+    # Stores have errors of their own, which share no base.
+    return not is_local and type(error).__module__.partition(".")[0] not in ("builtins", "dde", "numpy", "pyarrow")
+
+
+def _unreadable(file: TableFile, error: Exception, is_local: bool) -> SourceError:
+    reason = " ".join(str(error).split())[:300] if is_local else file.root.scrub(error)[:300]
+    return SourceError(
+        f"{file.path} is not a readable parquet file ({reason or type(error).__name__}), so its rows are unknown. "
+        "Download it again or remove it."
+    )
+
+
+@contextmanager
+def open_unchanged(file: TableFile, *, read_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    """Open a table as :func:`open_parquet` does, and raise SourceError when it is not the one that was found."""
+    with file.unchanged(), open_parquet(file, read_dictionary=read_dictionary) as parquet:
+        yield parquet
 
 
 def find_table_files(root: str | Connection, known: FileKinds | None = None) -> tuple[list[TableFile], list[str]]:
-    """Return the tables to read under `root`, and a sentence for every table that is set aside.
+    """Return the tables under `root`, in the order of reading, and a sentence for every table that is set aside.
 
     Parameters
     ----------
@@ -132,108 +162,132 @@ def find_table_files(root: str | Connection, known: FileKinds | None = None) -> 
         When `root` does not exist or can't be listed.
     """
     place = root if isinstance(root, Connection) else Connection(root)
-    fs, listing, exists = _listed(place)
-    if not exists:
-        raise SourceError(
+    fs, listing, is_file = _list_files(place)
+    current = _current_snapshots(fs, place, listing)
+    aside: list[str] = []
+    versions: dict[str, str] = {}
+    found: dict[str, str | None] = {}
+    before = {} if known is None else known.load()
+    for path in listing:
+        # A file that is named counts whatever its name. The Hub writes shards of half-finished downloads under other
+        # names; what ends in .parquet is whole.
+        if not is_file and not path.casefold().endswith(_SUFFIXES):
+            continue
+        name, snapshot = place.hide(path), _SNAPSHOT.match(path)
+        if snapshot is not None and snapshot["commit"] != current.get(snapshot["repository"], snapshot["commit"]):
+            aside.append(f"{name}: of another snapshot than refs/main")
+            continue
+        versions[name] = file_version(fs, path)
+        if name in before and before[name][0] == versions[name]:
+            found[name] = before[name][1]
+        else:
+            # Whether it changes meanwhile is found when its keys are read.
+            with open_parquet(TableFile(name, place, "raw", versions[name])) as parquet:
+                found[name] = probe_kind(parquet, name)
+    if known is not None and before != (now := {path: (versions[path], kind) for path, kind in found.items()}):
+        known.save(now)
+    kinds, lacking = settle_kinds(found)
+    files = [TableFile(path, place, kind, versions[path]) for path, kind in kinds.items()]
+    return _in_reading_order(files), sorted({*aside, *lacking})
+
+
+def _list_files(place: Connection) -> tuple[Any, list[str], bool]:
+    """Return the file system of a place, the paths of all files there, and whether it is itself a file."""
+    try:
+        fs, path = fsspec.core.url_to_fs(place.reveal())
+        if isinstance(fs, LocalFileSystem):
+            listing = _list_local_files(path)
+        else:
+            # Listings are remembered by fsspec; the tables may have changed since an earlier opening.
+            fs.invalidate_cache()
+            listing = sorted(fs.find(path))
+        exists = bool(listing) or fs.exists(path)
+    except Exception as error:  # Each store has errors of its own, which share no base.
+        shown = place.scrub(error) or type(error).__name__
+        problem = SourceError(
+            f"{place.redacted!r} can't be listed ({shown}), so which tables it holds is unknown. "
+            "Pass a folder of parquet tables that may be entered, with all folders in it, or a URL that fsspec can "
+            "open."
+        )
+    else:
+        if exists:
+            return fs, listing, listing == [path]
+        problem = SourceError(
             f"{place.redacted!r} does not exist, so there are no pretraining tables to read. Pass the folder with the "
             "DataDecide tables, or None to open post-training runs alone."
         )
-    aside: list[str] = []
-    files: list[TableFile] = []
-    before = {} if known is None else known.load()
-    kinds: dict[str, tuple[str, TableKind | None]] = {}
-    for path in sorted(listing):
-        if not path.endswith(".parquet") or not _is_current_snapshot(fs, path, aside):
-            continue
-        name = place.hide(path)
-        # The Hub writes shards of half-finished downloads under other names; what ends in .parquet is whole.
-        probe = TableFile(name, place, "raw", _version_of(fs.info(path)))
-        if name in before and before[name][0] == probe.version:
-            kind = before[name][1]
-        else:
-            with open_parquet(probe) as parquet:
-                kind = _kind_of(probe.name, parquet.schema_arrow)
-        kinds[name] = (probe.version, kind)
-        if kind is not None:
-            files.append(TableFile(name, place, kind, probe.version))
-    if known is not None and kinds != before:
-        known.save(kinds)
-    kept: list[TableFile] = []
-    for kind in ("raw", "macro", "perplexity", "wide"):
-        kept += _one_copy([f for f in files if f.kind == kind], aside)
-    return kept, sorted(set(aside))
-
-
-def _listed(place: Connection) -> tuple[Any, list[str], bool]:
-    """Return the file system of a place, the paths of all files there, and whether there is such a place."""
-    try:
-        fs, path = fsspec.core.url_to_fs(place.reveal())
-        listing: list[str] = fs.find(path)
-        return fs, listing, bool(listing) or fs.exists(path)
-    except Exception as error:  # file systems of URLs raise what has no common base
-        problem = SourceError(
-            f"{place.redacted!r} can't be listed ({place.scrub(error)}), so no table can be found there. "
-            "Pass a folder of parquet tables or a URL that fsspec can open."
-        )
-    # Outside of the handler, for the error of a remote file system may quote a credential.
+    # Outside of the handler: the error of a store may quote a signed address.
     raise problem
 
 
-def _kind_of(name: str, schema: pa.Schema) -> TableKind | None:
-    columns = set(schema.names)
-    # A table with run ids is somebody's export, perhaps our own: not a table of the suite.
-    if not columns >= _RUN_KEYS or "run_id" in columns:
-        return None
-    if {"task", "metrics"} <= columns:
-        # Shards and macro averages have the same columns; only the name tells them apart.
-        return "macro" if name.startswith("macro_avg") else "raw"
-    metric_columns = [c for c in columns - _RUN_KEYS if wide_column_metric(c) is not None]
-    if any(c.startswith("eval/") for c in metric_columns):
-        return "perplexity"
-    return "wide" if metric_columns else None
+def _list_local_files(path: str) -> list[str]:
+    """Return the files below a folder, in the order of their paths; raises OSError where a folder can't be entered.
+
+    Links to folders are followed; a folder that several lead to is listed once.
+    """
+    try:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            return [path]
+    except FileNotFoundError:
+        # A link to nothing is a file that can't be read.
+        return [path] if os.path.lexists(path) else []
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(path, onerror=fail, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        # Links last, so that files go by the path that they lie at.
+        subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
+        found += (os.path.join(folder, name) for name in names)
+    return sorted(found)
 
 
-def _is_current_snapshot(fs: Any, name: str, aside: list[str]) -> bool:
-    match = _SNAPSHOT.match(name)
-    if match is None:
-        return True
-    ref = f"{match['repository']}/refs/main"
-    if not fs.exists(ref):
-        return True
-    current = fs.cat_file(ref).decode().strip()
-    if match["commit"] == current:
-        return True
-    aside.append(f"{name}: of another snapshot than refs/main")
-    return False
+def _current_snapshots(fs: Any, place: Connection, listing: Sequence[str]) -> dict[str, str]:
+    """Return the commit in use of each of the Hub's repositories below a place, where one is named."""
+    matches = (_SNAPSHOT.match(path) for path in listing)
+    found: dict[str, str] = {}
+    for repository in sorted({match["repository"] for match in matches if match is not None}):
+        ref = f"{repository}/refs/main"
+        try:
+            if fs.exists(ref):
+                found[repository] = fs.cat_file(ref).decode(errors="replace").strip()
+        except Exception as error:  # Each store has errors of its own, which share no base.
+            problem = SourceError(
+                f"{place.hide(ref)} can't be read ({place.scrub(error) or type(error).__name__}), so which snapshot of "
+                "its tables is in use is unknown. Restore the right to read it, or pass the folder of a snapshot."
+            )
+        else:
+            continue
+        raise problem
+    return found
 
 
-def _version_of(info: dict[str, Any]) -> str:
-    facts = [str(info.get(k)) for k in ("ETag", "etag", "md5", "mtime", "LastModified", "last_modified")]
-    return hashlib.sha256("|".join([str(info.get("size")), *facts]).encode()).hexdigest()[:16]
+def _in_reading_order(files: list[TableFile]) -> list[TableFile]:
+    """Return files by kind; of one kind, those first whose rows count where others repeat them.
 
+    These are the published names (full_eval is the parsed table itself; datadec writes variants of it beside it),
+    then what was written in more parts: the Hub's shards before a joined file.
+    """
+    families = Counter((f.kind, file_family(f.path)) for f in files)
+    order = list(get_args(TableKind))
 
-def _one_copy(files: list[TableFile], aside: list[str]) -> list[TableFile]:
-    """Keep one complete copy of a kind of table: the Hub's shards before a joined file."""
-    if not files:
-        return []
-    groups: dict[tuple[str, str], list[TableFile]] = {}
-    for file in files:
-        stem = PurePosixPath(file.path).stem
-        groups.setdefault((str(PurePosixPath(file.path).parent), _SHARD.sub("", stem)), []).append(file)
-
-    def rank(item: tuple[tuple[str, str], list[TableFile]]) -> tuple[int, int, str]:
-        (folder, stem), members = item
-        # full_eval is the parsed table itself; datadec writes means and variants of it beside it.
+    def rank(file: TableFile) -> tuple[int, int, int, tuple[str, str], str]:
+        family = file_family(file.path)
+        stem = _SHARD.sub("", PurePosixPath(file.path).stem)
         preferred = stem in ("train", "full_eval")
-        return (0 if preferred else 1, -len(members), folder)
+        return order.index(file.kind), 0 if preferred else 1, -families[file.kind, family], family, file.path
 
-    ordered = sorted(groups.items(), key=rank)
-    for (_, _), members in ordered[1:]:
-        aside += [f"{m.path}: another copy of the {m.kind} table is read instead" for m in members]
-    return ordered[0][1]
+    return sorted(files, key=rank)
 
 
-def missing_shards(files: list[TableFile]) -> list[str]:
+def missing_shards(files: Sequence[TableFile]) -> list[str]:
     """Return the names of shards that the names of the others imply but that are not there."""
     by_stem: dict[str, tuple[int, set[int]]] = {}
     for file in files:
