@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -151,29 +152,37 @@ def encode_texts(column: pa.Array | pa.ChunkedArray, where: str, *, numbers: boo
     column = _plain(column)
     if not pa.types.is_dictionary(column.type):
         column = read_texts(column, where, numbers=numbers).dictionary_encode()
-    if column.num_chunks == 0:
-        return np.empty(0, np.int64), []
-    parts: list[Int64] = []
+    with suppress(pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        # Chunks then have one dictionary. Of some types, and with a null within, Arrow makes none.
+        column = pa.chunked_array([column.unify_dictionaries().combine_chunks()])
+    parts: list[npt.NDArray[Any]] = []
     number: dict[str, int] = {}
     known: pa.Array | None = None
+    meaning: npt.NDArray[np.int32] | None = None
     for chunk in column.chunks:
         if known is None or not chunk.dictionary.equals(known):
-            # Chunks of one row group have one dictionary.
             known = chunk.dictionary
             names = read_texts(known, where, numbers=numbers).to_pylist()
+            codes = [-1 if name is None else number.setdefault(name, len(number)) for name in names]
             # A dictionary may hold null, and a text more than once. The last place is that of the index -1.
-            meaning = np.array(
-                [-1 if name is None else number.setdefault(name, len(number)) for name in names] + [-1], np.int64
-            )
-        indices = chunk.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-        parts.append(meaning[indices])
-    codes, distinct = np.concatenate(parts), list(number)
-    # A part of an array keeps the dictionary of the whole.
-    used = np.bincount(codes[codes >= 0], minlength=len(distinct)) > 0
-    if not used.all():
-        codes = np.append(np.cumsum(used) - 1, -1)[codes]
-        distinct = [name for name, is_used in zip(distinct, used.tolist(), strict=True) if is_used]
-    return codes, distinct
+            is_plain = codes == list(range(len(codes)))
+            meaning = None if is_plain else np.array([*codes, -1], np.int32)
+        indices = chunk.indices
+        if indices.null_count:
+            indices = indices.cast(pa.int64()).fill_null(-1)
+        found = indices.to_numpy(zero_copy_only=False)
+        parts.append(found if meaning is None else meaning[found])
+    all_codes = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int32), *parts])
+    distinct = list(number)
+    # The dictionary of a part of an array, or of categories, holds names of no row. Some rows mostly use all.
+    used = np.zeros(len(distinct) + 1, np.bool_)
+    for step in (101, 1):
+        if not used[:-1].all():
+            used[all_codes[::step]] = True
+    if not used[:-1].all():
+        all_codes = np.append(np.cumsum(used[:-1]) - 1, -1)[all_codes]
+        distinct = [name for name, is_used in zip(distinct, used.tolist(), strict=False) if is_used]
+    return all_codes, distinct
 
 
 def read_numbers(column: pa.Array | pa.ChunkedArray, where: str) -> Numbers:
@@ -267,12 +276,20 @@ def read_whole_numbers(
         column = column.cast(pa.int64())
         kind = column.type
     if pa.types.is_integer(kind):
-        missing = _mask(column.is_null())
         values = _filled(column, 0)
+        if not column.null_count and len(values) and least <= int(values.min()) and int(values.max()) <= most:
+            return WholeNumbers(values.astype(np.int64), {})
+        missing = _mask(column.is_null())
         below, above = values < least, values > most
         return _whole_numbers(values.astype(np.int64), missing, {}, below & ~missing, above & ~missing, least, most)
     if pa.types.is_floating(kind):
         numbers = _filled(column.cast(pa.float64()), np.nan)
+        with np.errstate(invalid="ignore"):
+            values = numbers.astype(np.int64)
+        # Nearly always all are whole, and small enough for being told from what a cast makes of others.
+        bound = min(most + 1, _EXACT)
+        if len(values) and (values == numbers).all() and least <= int(values.min()) and int(values.max()) < bound:
+            return WholeNumbers(values, {})
         missing = np.isnan(numbers)
         whole = np.isfinite(numbers) & (np.floor(numbers) == numbers)
         # 2.0**63 is what `most` rounds to, and no int64.

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dde.errors import near_names
 from dde.names import (
@@ -24,12 +26,11 @@ from dde.names import (
 )
 from dde.sources.arrow_columns import encode_texts, read_whole_numbers
 from dde.sources.checkpoint_keys import MAX_STEP
-from dde.sources.table_files import TableFile, open_unchanged
+from dde.sources.table_files import TableFile, open_parquet, open_unchanged
 from dde.sources.table_kinds import path_keys
 
 __all__ = ["IndexHead", "RowIndex", "read_row_index"]
 
-Int64 = npt.NDArray[np.int64]
 
 _NAMES = ("params", "data", "seed", "task")
 # What a column names, how to find it, all of the suite, and their names.
@@ -87,7 +88,7 @@ class RowIndex:
     bases: tuple[Base, ...]
     base: npt.NDArray[np.int32]
     step: npt.NDArray[np.int64]
-    task: npt.NDArray[np.int16]
+    task: npt.NDArray[np.int16] | npt.NDArray[np.int32]
     tasks: tuple[str, ...]
     group_starts: npt.NDArray[np.int64]
     group_files: npt.NDArray[np.int32]
@@ -121,15 +122,16 @@ def read_row_index(files: Sequence[TableFile]) -> RowIndex:
         # Names are few and repeat: as codes they take a tenth of the time, and of the memory.
         with open_unchanged(file, read_dictionary=_NAMES) as parquet:
             names = parquet.schema_arrow.names
-            table = parquet.read(columns=[c for c in (*_NAMES, "step") if c in names])
+            footer = parquet.metadata
+            table = _read_keys(file, parquet, [c for c in (*_NAMES, "step") if c in names])
             columns.append(tuple(name for name in names if wide_column_metric(name) is not None))
-            for group in range(parquet.num_row_groups):
-                starts.append(starts[-1] + parquet.metadata.row_group(group).num_rows)
+            for group in range(footer.num_row_groups):
+                starts.append(starts[-1] + footer.row_group(group).num_rows)
                 group_files.append(number)
-            keys.add(file, table, parquet.metadata.num_rows)
+            keys.add(file, table, footer.num_rows)
     params, data, seed = (keys.codes[name] for name in ("params", "data", "seed"))
     known = (params >= 0) & (data >= 0) & (seed >= 0)
-    combined = (data * len(SIZES) + params) * len(SEEDS) + seed
+    combined = (data.astype(np.int32) * len(SIZES) + params) * len(SEEDS) + seed
     n_codes = len(RECIPES) * len(SIZES) * len(SEEDS)
     distinct = np.flatnonzero(np.bincount(combined[known], minlength=n_codes))
     place = np.full(n_codes, -1, np.int32)
@@ -148,7 +150,7 @@ def read_row_index(files: Sequence[TableFile]) -> RowIndex:
         bases,
         base,
         keys.codes["step"],
-        keys.codes["task"].astype(np.int16 if len(keys.tasks) < 2**15 else np.int32),
+        keys.codes["task"],
         tuple(keys.tasks),
         np.array(starts, np.int64),
         np.array(group_files, np.int32),
@@ -157,19 +159,28 @@ def read_row_index(files: Sequence[TableFile]) -> RowIndex:
     )
 
 
+def _read_keys(file: TableFile, parquet: pq.ParquetFile, columns: Sequence[str]) -> pa.Table:
+    try:
+        return parquet.read(columns=columns)
+    except (pa.ArrowNotImplementedError, OSError):
+        # Arrow makes no codes of texts in some encodings, such as DELTA_BYTE_ARRAY. Damage is found again.
+        with open_parquet(file, metadata=parquet.metadata) as plain:
+            return plain.read(columns=columns)
+
+
 class _Keys:
     """The keys of rows as numbers, file by file, and what can't be one."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, int] = {}
-        self._parts: dict[str, list[Int64]] = {name: [np.empty(0, np.int64)] for name in (*_NAMES, "step")}
+        self._parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in (*_NAMES, "step")}
         self._unknown: dict[str, Counter[str]] = {kind: Counter() for kind, *_ in _SUITE.values()}
         self._left_out: Counter[str] = Counter()
 
     @cached_property
-    def codes(self) -> dict[str, Int64]:
+    def codes(self) -> dict[str, npt.NDArray[Any]]:
         """Index into the sizes, recipes, seeds of the suite and into `tasks` of each row, and its step; -1 for none."""
-        return {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        return {name: np.concatenate(parts) if len(parts) > 1 else parts[0] for name, parts in self._parts.items()}
 
     def add(self, file: TableFile, table: pa.Table, n_rows: int) -> None:
         """Add the rows of a file; keys that are no column of it stand in its path."""
@@ -181,7 +192,7 @@ class _Keys:
             elif name in of_path:
                 column = pa.DictionaryArray.from_arrays(np.zeros(n_rows, np.int32), pa.array([of_path[name]]))
             else:
-                parts.append(np.full(n_rows, -1, np.int64))
+                parts.append(np.full(n_rows, -1, np.int16))
                 continue
             if name == "step":
                 steps = read_whole_numbers(column, where, most=MAX_STEP)
@@ -193,24 +204,26 @@ class _Keys:
             codes, texts = encode_texts(column, where, numbers=True)
             self._count_nulls("task" if name == "task" else _SUITE[name][0], codes)
             meaning = self._tasks_of(texts) if name == "task" else self._suite_of(name, texts, codes)
-            parts.append(np.append(meaning, -1)[codes])
+            # Small numbers: there is one of each per row, and rows are many.
+            kind = np.int16 if max(meaning, default=0) < 2**15 else np.int32
+            parts.append(np.array([*meaning, -1], kind)[codes])
 
-    def _count_nulls(self, kind: str, codes: Int64) -> None:
-        if count := int((codes < 0).sum()):
+    def _count_nulls(self, kind: str, codes: npt.NDArray[Any]) -> None:
+        if count := int(np.count_nonzero(codes < 0)):
             self._left_out[f"rows without a {kind}"] += count
 
-    def _tasks_of(self, names: Sequence[str]) -> Int64:
-        return np.array([self.tasks.setdefault(name, len(self.tasks)) for name in names], np.int64)
+    def _tasks_of(self, names: Sequence[str]) -> list[int]:
+        return [self.tasks.setdefault(name, len(self.tasks)) for name in names]
 
-    def _suite_of(self, column: str, names: Sequence[str], codes: Int64) -> Int64:
+    def _suite_of(self, column: str, names: Sequence[str], codes: npt.NDArray[Any]) -> list[int]:
         """Return the index into the suite's list of what each name means, -1 for an unknown one."""
         kind, find, known, _ = _SUITE[column]
         order = {id(item): index for index, item in enumerate(known)}
         found = [find(name) for name in names]
-        meaning = np.array([-1 if item is None else order[id(item)] for item in found], np.int64)
-        if (meaning < 0).any():
+        meaning = [-1 if item is None else order[id(item)] for item in found]
+        if -1 in meaning:
             counts = np.bincount(codes[codes >= 0], minlength=len(names)).tolist()
-            for name, number, count in zip(names, meaning.tolist(), counts, strict=True):
+            for name, number, count in zip(names, meaning, counts, strict=True):
                 if number < 0:
                     self._unknown[kind][name] += count
         return meaning

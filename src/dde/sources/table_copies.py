@@ -32,11 +32,14 @@ def find_copies(index: RowIndex) -> list[TableFile]:
     Of two copies, the one that comes later in `index.files` is returned. What costs least is compared first: one row
     of each file with all keys, then all keys of the files whose row stands elsewhere too, then the content of these.
     """
-    keys = _row_keys(index)
     rows = [_rows_of_file(index, number) for number in range(len(index.files))]
+    suspects = _suspects(index, rows) if len(rows) > 1 else []
+    if not suspects:
+        return []
+    keys = _row_keys(index)
     kept = dict.fromkeys(range(len(index.files)))
     copies: list[int] = []
-    for number in sorted(_suspects(keys, rows), reverse=True):
+    for number in reversed(suspects):
         elsewhere = [other for other in kept if other != number]
         if _is_covered(index, keys, rows, number, elsewhere):
             copies.append(number)
@@ -58,23 +61,26 @@ def _row_keys(index: RowIndex) -> Int64:
     return keys
 
 
-def _suspects(keys: Int64, rows: Sequence[slice]) -> list[int]:
-    """Return the files whose first row that can be used has the key of a row of another file."""
-    firsts: dict[int, int] = {}
+def _suspects(index: RowIndex, rows: Sequence[slice]) -> list[int]:
+    """Return the files whose first row that can be used has the keys of a row of another file."""
+    found: list[int] = []
     for number, part in enumerate(rows):
-        usable = keys[part] >= 0
+        first = _first_usable(index, part)
+        if first is not None:
+            alike = np.flatnonzero(index.base == index.base[first])
+            alike = alike[(index.step[alike] == index.step[first]) & (index.task[alike] == index.task[first])]
+            if ((alike < part.start) | (alike >= part.stop)).any():
+                found.append(number)
+    return found
+
+
+def _first_usable(index: RowIndex, part: slice) -> int | None:
+    # Nearly always the first one can be.
+    for piece in (slice(part.start, min(part.start + 1, part.stop)), part):
+        usable = (index.base[piece] >= 0) & (index.step[piece] >= 0)
         if usable.any():
-            firsts[number] = int(keys[part][int(usable.argmax())])
-    if len(firsts) < 2:
-        return []
-    asked = np.unique(list(firsts.values()))
-    at = np.minimum(np.searchsorted(asked, keys), len(asked) - 1)
-    hits = np.flatnonzero(asked[at] == keys)
-    file_of = np.searchsorted([part.stop for part in rows], hits, side="right")
-    files: dict[int, set[int]] = {}
-    for key, file in zip(keys[hits].tolist(), file_of.tolist(), strict=True):
-        files.setdefault(key, set()).add(file)
-    return [number for number, key in firsts.items() if len(files[key]) > 1]
+            return int(piece.start) + int(usable.argmax())
+    return None
 
 
 def _is_covered(index: RowIndex, keys: Int64, rows: Sequence[slice], number: int, elsewhere: Sequence[int]) -> bool:
