@@ -94,6 +94,7 @@ def names_of_entries(column: pa.ChunkedArray, rows: Int64, where: str) -> list[f
     """
     kind = column.type
     if pa.types.is_struct(kind):
+        _refuse_variant(kind, where)
         found = column.take(pa.array(rows)).to_pylist()
         # All rows of a struct have all fields; those that a row lacks are null.
         return [_NULL if row is None else frozenset(k for k, v in row.items() if v is not None) for row in found]
@@ -121,6 +122,7 @@ def _texts(column: pa.Array | pa.ChunkedArray, where: str) -> pa.ChunkedArray:
 def _struct_entries(
     column: pa.StructArray, entries: Sequence[str], wanted: npt.NDArray[np.bool_], where: str
 ) -> tuple[Float64, dict[int, str]]:
+    _refuse_variant(column.type, where)
     values = np.full((len(column), len(entries)), np.nan)
     malformed = dict.fromkeys(_null_rows(column, wanted), _NULL)
     # Fields of a null struct count as null, which their own arrays need not say.
@@ -137,6 +139,16 @@ def _struct_entries(
             values[:, k] = numbers.values
             _mark(malformed, numbers, wanted, entry)
     return values, malformed
+
+
+def _refuse_variant(kind: pa.StructType, where: str) -> None:
+    """Raise FormatError for an object in the binary form that parquet calls a variant: its fields are no entries."""
+    parts = {field.name: field.type for field in kind}
+    if "metadata" in parts and pa.types.is_binary(parts["metadata"]) and {"value", "typed_value"} & set(parts):
+        raise FormatError(
+            f"{where} holds objects in the variant form of parquet, which can't be read here, so its rows are unknown. "
+            "Write the column as text (JSON), a struct or a map."
+        )
 
 
 def _map_entries(

@@ -132,6 +132,11 @@ def _is_of_reading(error: Exception, is_local: bool) -> bool:
 
 
 def _unreadable(file: TableFile, error: Exception, is_local: bool) -> SourceError:
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return SourceError(
+            f"{file.path} is not a readable parquet file here ({error}), so its rows are unknown. "
+            "Write it again with other types or settings, or remove it."
+        )
     reason = " ".join(str(error).split())[:300] if is_local else file.root.scrub(error)[:300]
     return SourceError(
         f"{file.path} is not a readable parquet file ({reason or type(error).__name__}), so its rows are unknown. "
