@@ -15,8 +15,8 @@ from typer.core import TyperGroup
 
 from dde.cli import cache, coverage, demo, explore, ingest, ls
 from dde.cli import open as open_
-from dde.cli.texts import printable
 from dde.errors import DdeError, DdeWarning
+from dde.printable import printable
 from dde.sources.connection import Connection, redact
 
 __all__ = ["app"]

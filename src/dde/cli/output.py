@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from dde.cli.signals import stopped_at_end
-from dde.cli.texts import printable, spreadsheet_safe
+from dde.cli.texts import spreadsheet_safe
 from dde.plots.axes import short_number
+from dde.printable import printable
 
 __all__ = ["Advance", "busy", "note", "print_table", "progress_bar", "say"]
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import pandas as pd
 
-__all__ = ["printable", "spreadsheet_safe"]
+from dde.printable import printable
 
-# Control characters, separators of lines, marks that change the direction of text, halves of surrogate pairs.
-_OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+__all__ = ["spreadsheet_safe"]
+
 # What spreadsheets take for the beginning of a formula, full-width forms among them.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-
-
-def printable(text: str) -> str:
-    """Return text whose characters are seen, where a terminal would obey them; lines stay lines.
-
-    Examples
-    --------
-    >>> printable("run \\x1b[31mred")
-    'run \\\\x1b[31mred'
-    """
-    return _OBEYED.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def spreadsheet_safe(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:

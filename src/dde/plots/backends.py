@@ -89,6 +89,10 @@ class Backend(Protocol):
         """Return options of text at points."""
         ...
 
+    def plain(self, text: str) -> str:
+        """Return text so that the backend shows it letter by letter, no part of it as a formula."""
+        ...
+
     def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
         """Return options of a panel."""
         ...

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["MOST_ENTRIES", "ColourBar", "Legend", "LegendEntry", "text_inches"]
+from dde.printable import printable
+
+__all__ = ["MOST_ENTRIES", "ColourBar", "Legend", "LegendEntry", "text_inches", "without_formulas"]
 
 #: Values of a hue that are listed; ordered ones that are more have a bar of colours.
 MOST_ENTRIES = 14
@@ -104,6 +106,13 @@ class Legend:
         fitting = max((height - (_TITLE_PIXELS if self.title else 8)) // _ENTRY_PIXELS, 4)
         return max(math.ceil(len(self.entries) / fitting), 1)
 
+    def with_texts(self, change: Callable[[str], str]) -> Legend:
+        """Return the legend with each text changed."""
+        bar = self.bar
+        if bar is not None:
+            bar = replace(bar, title=change(bar.title), ticks=[(value, change(label)) for value, label in bar.ticks])
+        return Legend(change(self.title), [replace(e, label=change(e.label)) for e in self.entries], bar)
+
     def inches(self, height: int) -> tuple[float, float]:
         """Return the width and height that it takes in print, beside a frame of `height` pixels."""
         columns = self.columns(height)
@@ -119,6 +128,17 @@ class Legend:
         return listed + bar, rows * _LINE_INCHES + (0.35 if self.title else 0.1)
 
 
+def without_formulas(text: str) -> str:
+    """Return text that matplotlib shows letter by letter, where it would take it for a formula.
+
+    Examples
+    --------
+    >>> without_formulas("$x^2$")
+    '\\\\$x^2\\\\$'
+    """
+    return printable(text).replace("$", r"\$")
+
+
 @lru_cache(maxsize=1024)
 def text_inches(text: str) -> float:
     """Return how wide a text is in print, as written in a legend or at a tick."""
@@ -126,4 +146,4 @@ def text_inches(text: str) -> float:
         return 0.0
     from matplotlib.textpath import TextPath
 
-    return float(TextPath((0, 0), text, size=_TEXT_POINTS).get_extents().width) / 72
+    return float(TextPath((0, 0), without_formulas(text), size=_TEXT_POINTS).get_extents().width) / 72

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +11,12 @@ from dde.plots.backends import BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
 from dde.plots.legends import ColourBar, Legend
 from dde.plots.places import Axis, Frame, Place
+from dde.printable import printable
 
 __all__ = ["OnBokeh"]
+
+# First half of what begins or ends a formula.
+_DELIMITER = re.compile(r"\$(?=\$)|\\(?=[\[\]()])")
 
 
 class OnBokeh:
@@ -87,6 +92,10 @@ class OnBokeh:
         style = {"text_font_style": "bold"} if bold else {}
         size = {"text_font_size": "11px", "text_baseline": "middle"}
         return {"text_color": colour, "text_align": align, **size, **style}
+
+    def plain(self, text: str) -> str:
+        """Return text without formulas, whose delimiters are parted by a space without a width."""
+        return _DELIMITER.sub("\\g<0>\N{ZERO WIDTH SPACE}", printable(text))
 
     def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
         """Return options of a panel."""

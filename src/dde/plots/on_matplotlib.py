@@ -8,7 +8,7 @@ from typing import Any
 from dde.plots.axes import log_ticks, minor_log_ticks, short_number
 from dde.plots.backends import BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
-from dde.plots.legends import ColourBar, Legend
+from dde.plots.legends import ColourBar, Legend, without_formulas
 from dde.plots.places import Axis, Frame, Place
 
 __all__ = ["OnMatplotlib"]
@@ -86,6 +86,10 @@ class OnMatplotlib:
         return {"color": colour, "size": 8.5, "horizontalalignment": align, "verticalalignment": "center"} | (
             {"weight": "bold"} if bold else {}
         )
+
+    def plain(self, text: str) -> str:
+        """Return text without formulas."""
+        return without_formulas(text)
 
     def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
         """Return options of a panel."""

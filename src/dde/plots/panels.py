@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -291,14 +291,17 @@ def framed(
     import holoviews as hv
 
     dims = [hv.Dimension(axis.name) for axis in (frame.x, frame.y)]
+    plain, legend = backend.plain, legend.with_texts(backend.plain)
+    # HoloViews fills in what stands between braces.
+    heading = plain(shortened(title, place.title_points, place.size[0])).replace("{", "{{").replace("}", "}}")
     # Names the axes, which the first element does, and the marks that follow don't. A line of one point is not seen;
     # without any point, matplotlib finds no ticks for a logarithmic axis.
     first = [hv.Curve([frame.middle()], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]
     options = {
         # Bokeh loses the x label of a figure without a title, beside one with a title.
-        "title": shortened(title, place.title_points, place.size[0]) or "\N{NO-BREAK SPACE}",
-        "xlabel": "\n".join(filter(None, [frame.x.fitted_label(place.size[0]), frame.note])),
-        "ylabel": frame.y.fitted_label(place.size[1]),
+        "title": heading or "\N{NO-BREAK SPACE}",
+        "xlabel": plain("\n".join(filter(None, [frame.x.fitted_label(place.size[0]), frame.note]))),
+        "ylabel": plain(frame.y.fitted_label(place.size[1])),
         "logx": frame.x.is_log,
         "logy": frame.y.is_log,
         "show_legend": bool(legend.entries),
@@ -308,6 +311,7 @@ def framed(
         "xlim": frame.x.span(),
         "ylim": frame.y.span(),
     }
+    frame = replace(frame, x=frame.x.with_texts(plain), y=frame.y.with_texts(plain))
     return hv.Overlay([*first, *elements]).opts(hv.opts.Overlay(**options, **backend.panel(place, frame, legend)))
 
 

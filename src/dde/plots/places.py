@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +79,11 @@ class Axis:
         ['PIQA, primary metric,', 'change from the base']
         """
         return "\n".join(textwrap.wrap(self.label, max(int(pixels / _LETTER_PIXELS), 12)))
+
+    def with_texts(self, change: Callable[[str], str]) -> Axis:
+        """Return the axis with what is written at its ticks changed."""
+        ticks = None if self.ticks is None else tuple((value, change(text)) for value, text in self.ticks)
+        return replace(self, ticks=ticks)
 
     def label_lines(self, pixels: int) -> int:
         """Return how many lines that takes."""
