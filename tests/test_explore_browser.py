@@ -77,7 +77,7 @@ def test_the_page_as_a_person_uses_it(suite: Suite, browser: Any, tmp_path: Path
         visit.close()
         other.close()
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PATIENCE) == 130
 
 
 def starts_with_few_lineages_and_a_metric_that_has_values(visit: Visit) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from html import escape as escape_html
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from dde.errors import DdeError
 from dde.names import Base
 from dde.plots.axes import short_number
+from dde.printable import printable
 from dde.relations.treatments import PRETRAINING
 from dde.sources.connection import redact
 
@@ -395,11 +396,15 @@ def _spelled(tokens: float) -> str:
     return "" if math.isnan(tokens) else f"{short_number(tokens)} tokens ({tokens:,.0f})"
 
 
+def _escaped(text: str) -> str:
+    return escape_html(printable(text))
+
+
 def _text(text: str, title: str = "", kind: str = "", style: str = "") -> str:
     attributes = "".join(
-        f' {name}="{escape(value)}"' for name, value in (("class", kind), ("title", title), ("style", style)) if value
+        f' {name}="{_escaped(value)}"' for name, value in (("class", kind), ("title", title), ("style", style)) if value
     )
-    return f"<td{attributes}>{escape(text)}</td>"
+    return f"<td{attributes}>{_escaped(text)}</td>"
 
 
 def _name(text: str, title: str = "", depth: int = 0) -> str:
@@ -424,7 +429,7 @@ def _row(cells: Iterable[str], aside: bool = False) -> str:
 def _table(columns: Sequence[str], rows: Iterable[str | Sequence[str]]) -> str:
     """Return a table; the heading of a column of numbers starts with ``>``."""
     heads = "".join(
-        f'<th class="dde-number">{escape(c[1:])}</th>' if c.startswith(">") else f"<th>{escape(c)}</th>"
+        f'<th class="dde-number">{_escaped(c[1:])}</th>' if c.startswith(">") else f"<th>{_escaped(c)}</th>"
         for c in columns
     )
     body = "".join(row if isinstance(row, str) else _row(row) for row in rows)
@@ -437,11 +442,11 @@ def _facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _title(kind: str, name: str) -> str:
-    return f'<div>{escape(kind)} <b class="dde-name">{escape(name)}</b></div>'
+    return f'<div>{_escaped(kind)} <b class="dde-name">{_escaped(name)}</b></div>'
 
 
 def _note(text: str) -> str:
-    return f'<div class="dde-note">{escape(text)}</div>'
+    return f'<div class="dde-note">{_escaped(text)}</div>'
 
 
 def _not_shown(count: int, what: str, where: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +25,7 @@ from dde.cli.options import (
 )
 from dde.cli.output import busy, note, say
 from dde.explore.listing import starting_lineages, starting_metric
-from dde.explore.selection import Opened, check_dataset
+from dde.explore.selection import Opened, check_dataset, text_literal
 from dde.explore.server import is_loopback, serve
 from dde.sources.connection import CONNECTION_VARIABLE, Connection
 
@@ -121,4 +120,4 @@ def _opened(ctx: typer.Context, data: str, db: str | None, options: tuple[tuple[
 
 
 def _source(typed: str) -> str:
-    return json.dumps(Connection(typed).redacted, ensure_ascii=False)
+    return text_literal(Connection(typed).redacted)

@@ -18,6 +18,7 @@ from dde.errors import DdeError
 from dde.explore.controls import Controls
 from dde.explore.drawing import Drawing, Loaded, draw, highlight, picture_bytes, table_bytes
 from dde.explore.selection import Choices, Opened, apply, check_dataset, code_of
+from dde.printable import printable
 
 __all__ = ["Explorer", "explore"]
 
@@ -165,7 +166,7 @@ class Explorer(pn.viewable.Viewer):
         if isinstance(made, _Failure):
             self._drawing = None
             # Nothing of what was there before stays: it belongs to other choices.
-            self._alert.param.update(object=html.escape(made.text), visible=True)
+            self._alert.param.update(object=_as_text(made.text), visible=True)
             self._notes.visible = self._shown.visible = False
             self._summary.object = self._code.object = self._code_text.value = ""
             self._picture.object = None
@@ -173,7 +174,7 @@ class Explorer(pn.viewable.Viewer):
         self._drawing = made
         self._alert.visible = False
         self._shown.visible = True
-        self._notes.param.update(object="\n\n".join(map(html.escape, made.notes)), visible=bool(made.notes))
+        self._notes.param.update(object="".join(map(_as_text, made.notes)), visible=bool(made.notes))
         self._picture.object = made.model
         self._table.param.update(value=made.table, selection=[], **_format_columns(made.choices.metrics))
         code = code_of(self._dataset, made.choices, self._opened)
@@ -236,6 +237,11 @@ def _summary_of(drawing: Drawing) -> str:
         f"<h1>{html.escape(metrics)}</h1><p>{_count(lineages, 'lineage')}, {_count(runs, 'run')}, "
         f"a grid of {_count(points, 'point')}</p>"
     )
+
+
+def _as_text(text: str) -> str:
+    """Return text for a pane of Markdown, which leaves what stands within a block of HTML alone."""
+    return f"<div>{html.escape(printable(' '.join(text.split())))}</div>\n"
 
 
 def _count(n: int, thing: str) -> str:

@@ -16,6 +16,7 @@ from dde.curves.alignment import Method
 from dde.curves.grids import TokenGrid
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.curves import plot_curves
+from dde.printable import printable
 from dde.relations.treatments import PRETRAINING
 from dde.schema import DIMS
 
@@ -29,6 +30,7 @@ __all__ = [
     "check_dataset",
     "code_of",
     "plot_options",
+    "text_literal",
 ]
 
 #: Grids by what the application calls them. A number of points belongs to the last three.
@@ -228,7 +230,8 @@ def code_of(dataset: xr.Dataset, choices: Choices, opened: Opened | None = None)
     metrics = _known_metrics(dataset, choices)
     if opened is None:
         sources = [dataset.attrs.get(f"{kind}_source") for kind in ("pretraining", "posttraining")]
-        named = " and ".join(filter(None, sources)) or "memory"
+        # In one line: what follows it would be code.
+        named = " ".join(printable(" and ".join(filter(None, sources)) or "memory").split())
         lines = ["import dde", "", f"# ds is the Dataset that was explored, opened from {named}."]
     else:
         lines = [*(f"import {name}" for name in sorted({"dde", *opened.imports})), ""]
@@ -309,12 +312,23 @@ def _call(function: str, arguments: Sequence[str], options: dict[str, Any]) -> s
     return "\n".join([f"{function}(", *(f"    {part}," for part in spread), ")"])
 
 
+def text_literal(text: str) -> str:
+    """Return source code of a text, in double quotes; nothing in it hides what the code does.
+
+    Examples
+    --------
+    >>> text_literal('a "name"')
+    '"a \\\\"name\\\\""'
+    """
+    return printable(json.dumps(text, ensure_ascii=False))
+
+
 def _written(value: Any, spread: bool = False) -> str:
     """Return source code of a value, texts in double quotes."""
     if isinstance(value, _Code):
         return value.text
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return text_literal(value)
     if isinstance(value, (list, tuple)):
         items = [_written(item) for item in value]
         line = f"[{', '.join(items)}]"

@@ -10,6 +10,7 @@ from typing import Any
 
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.backends import BackendName, drawing_with
+from dde.printable import printable
 from dde.whole_files import whole_file
 
 __all__ = ["pdf_bytes", "png_bytes", "save_page", "save_picture", "svg_bytes"]
@@ -43,7 +44,7 @@ def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str 
     path : path-like
         File to write; replaced whole where it exists.
     title, text : str
-        Heading, and a paragraph below it.
+        Heading, and a paragraph below it; shown as they are, whatever stands in them.
 
     Returns
     -------
@@ -65,7 +66,8 @@ def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str 
         # Bokeh would also add scripts and styles of every extension that is imported, used or not, some as addresses.
         used = Resources(mode="inline", components=["bokeh"])
         scripts = "".join(f"<script>{script}</script>" for script in used.js_raw)
-        html = file_html(model, INLINE, title, template=_PAGE, template_variables={"text": text, "scripts": scripts})
+        variables = {"text": printable(text), "scripts": scripts}
+        html = file_html(model, INLINE, printable(title), template=_PAGE, template_variables=variables)
     return _replace(Path(path), html.encode("utf-8"))
 
 
