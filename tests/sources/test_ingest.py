@@ -171,6 +171,177 @@ def test_characters_that_have_no_place(database: str, tmp_path: Path) -> None:
     assert row == ("a\ufffd", {"note": "x\ufffdy", "half": "\ufffd", "kept": "\\u0000 \U0001f600"})
 
 
+def _write(folder: Path, runs: list[bytes], history: list[bytes] = []) -> Path:  # noqa: B006
+    folder.mkdir(exist_ok=True)
+    (folder / "runs.jsonl").write_bytes(b"".join(line + b"\n" for line in runs))
+    if history:
+        (folder / "history.jsonl").write_bytes(b"".join(line + b"\n" for line in history))
+    return folder
+
+
+def _stored(dsn: str) -> tuple[dict[str, Any], list[Any]]:
+    """Config of each run, and (step, metrics) of each row, as text."""
+    with psycopg.connect(dsn) as connection:
+        runs = connection.execute("SELECT run_id, config::text FROM wandb_runs").fetchall()
+        logs = connection.execute("SELECT step, metrics::text FROM wandb_history ORDER BY id").fetchall()
+    return dict(runs), logs
+
+
+@pytest.mark.parametrize(
+    ("number", "stored"),
+    [
+        ("3.14159265358979323846", "3.14159265358979323846"),
+        ("1.50", "1.50"),
+        ("1e400", "1" + "0" * 400),
+        ("1e-300", f"0.{'0' * 299}1"),
+        ("9" * 5000, "9" * 5000),
+        ("18446744073709551617", "18446744073709551617"),
+    ],
+)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_numbers_of_lines_are_stored_exactly(
+    database: str, tmp_path: Path, number: str, stored: str, as_text: bool
+) -> None:
+    whole = f'{{"x": {number}}}'
+    value = json.dumps(whole) if as_text else whole
+    runs = [f'{{"run_id": "a", "config": {value}}}'.encode()]
+    history = [f'{{"run_id": "a", "step": 1, "metrics": {value}}}'.encode()]
+    history += [f'{{"run_id": "a", "_step": 2, "x": {number}}}'.encode()]
+    report = ingest(_write(tmp_path, runs, history), database)
+    assert (report.refused_runs, report.refused_rows, report.changed) == ({}, {}, {})
+    configs, logs = _stored(database)
+    assert configs == {"a": f'{{"x": {stored}}}'}
+    assert logs == [(step, f'{{"x": {stored}}}') for step in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"run_id": "bad", "config": [1, 2]}', "config is no JSON object"),
+        (b'{"run_id": "bad", "summary": "hello"}', "summary is no JSON object"),
+        (b'{"run_id": "bad", "config": 5}', "config is no JSON object"),
+        (b'{"run_id": "bad", "config": "[1]"}', "config is no JSON object"),
+        (b'{"run": {"run_id": "bad", "config": [1]}}', "config is no JSON object"),
+        (b'{"run_id": "bad", "config": {"a": 1, "a": 2}}', "the run has a key twice"),
+        (b'{"run_id": "bad", "config": "{\\"a\\": 1, \\"a\\": 2}"}', "config has a key twice"),
+        (b'{"run_id": "bad", "config": {"a": 1e200000}}', "value overflows numeric format (config)"),
+        (b'{"run_id": "bad", "summary": {"a": 1e-200000}}', "value overflows numeric format (summary)"),
+        (b'{"run_id": "b\xe9d", "config": {}}', "the run has a run id that is no UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["0.1", "old"])
+def test_a_run_that_can_not_be_stored_is_refused_and_the_others_are_not(
+    database: str, tmp_path: Path, line: bytes, reason: str, layout: Any
+) -> None:
+    good = [b'{"run_id": "%d", "config": {"k": %d}}' % (k, k) for k in range(5)]
+    report = ingest(_write(tmp_path, [*good[:3], line, *good[3:]]), database, layout=layout)
+    assert list(report.refused_runs.values()) == [reason]
+    assert sorted(report.added) == ["0", "1", "2", "3", "4"]
+    assert "1 runs refused" in str(report)
+    (remark,) = report.remarks()
+    assert remark.endswith(f"refused, for {reason}")
+    assert len(ingest(tmp_path, database).unchanged) == 5
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b'{"run_id": "a", "step": 2147483648, "metrics": {}}', "step is beyond the range of its column, integer"),
+        (b'{"run_id": "a", "step": 1e300, "metrics": {}}', "step is beyond the range of its column, integer"),
+        (b'{"run_id": "a", "step": 1.5, "metrics": {}}', "step is no whole number"),
+        (b'{"run_id": "a", "step": "soon", "metrics": {}}', "step is no whole number"),
+        (b'{"run_id": "a", "step": Infinity, "metrics": {}}', "step is no whole number"),
+        (b'{"run_id": "a", "step": true, "metrics": {}}', "step is no whole number"),
+        (b'{"run_id": "a", "step": 2, "metrics": "hello"}', "metrics is no JSON object"),
+        (b'{"run_id": "a", "step": 2, "metrics": [1]}', "metrics is no JSON object"),
+        (b'{"run_id": "a", "step": 2, "x": 1, "x": 2}', "the row has a key twice"),
+        (b'{"run_id": "a", "step": 2, "runtime": 1e12, "x": 2}', "runtime is beyond the range of its column, integer"),
+        (b'{"run_id": "lost", "step": 2, "metrics": {}}', "the export has no such run"),
+    ],
+)
+def test_a_row_that_can_not_be_stored_is_refused_and_the_others_are_not(
+    database: str, tmp_path: Path, row: bytes, reason: str
+) -> None:
+    runs = [b'{"run_id": "a", "config": {}}', b'{"run_id": "b", "config": {}}']
+    good = [b'{"run_id": "a", "step": 1, "metrics": {"x": 1}}', b'{"run_id": "b", "step": 1, "metrics": {"x": 1}}']
+    report = ingest(_write(tmp_path, runs, [good[0], row, good[1], row]), database)
+    run_id = "lost" if b"lost" in row else "a"
+    assert report.refused_rows == {run_id: {reason: 2}}
+    assert (report.added, report.rows_written, report.refused_runs) == (["a", "b"], 2, {})
+    assert "2 logged rows of 1 runs refused" in str(report)
+    assert f"{run_id}: 2 logged rows refused, for {reason}" in report.remarks()
+
+
+def test_rows_of_parquet_that_can_not_be_stored(database: str, tmp_path: Path) -> None:
+    runs = {"run_id": ["a", "b", "c"], "config": ["{}", "[1]", "no JSON"], "summary": ["{}"] * 3}
+    pq.write_table(pa.table(runs), tmp_path / "runs_metadata.parquet")
+    rows = {"run_id": ["a", "a", "lost", None, "b"], "step": [1.0, 2.5, 1.0, 1.0, 1.0], "x": [0.5] * 5}
+    pq.write_table(pa.table(rows), tmp_path / "runs_history.parquet")
+    report = ingest(tmp_path, database)
+    assert report.refused_runs == dict.fromkeys(["b", "c"], "config is no JSON object")
+    lost = {"the export has no such run": 1}
+    assert report.refused_rows == {"a": {"step is no whole number": 1}, "lost": lost, "": lost}
+    assert _stored(database) == ({"a": "{}"}, [(1, '{"x": 0.5}')])
+
+
+def test_decimal_numbers_of_parquet_keep_their_digits(database: str, tmp_path: Path) -> None:
+    from decimal import Decimal
+
+    pq.write_table(pa.table({"run_id": ["a"], "config": ["{}"], "summary": ["{}"]}), tmp_path / "runs_metadata.parquet")
+    exact = Decimal("0.12345678901234567890123456789")
+    rows = pa.table({"run_id": ["a"], "step": [1], "x": pa.array([exact], pa.decimal128(38, 29))})
+    pq.write_table(rows, tmp_path / "runs_history.parquet")
+    ingest(tmp_path, database)
+    assert _stored(database)[1] == [(1, f'{{"x": {exact}}}')]
+
+
+def test_bytes_that_are_no_text_are_counted(database: str, tmp_path: Path) -> None:
+    runs = [b'{"run_id": "a", "run_name": "caf\xe9", "config": {"note": "\xff\xfe", "k\xe9y": 1}}']
+    history = [b'{"run_id": "a", "step": 1, "metrics": {"x": "\xe9"}}', b'{"run_id": "a", "step": 2, "y\xe9": 1}']
+    report = ingest(_write(tmp_path, runs, history), database)
+    assert report.replaced_characters == {"a": 6}
+    configs, logs = _stored(database)
+    assert json.loads(configs["a"]) == {"note": "\ufffd\ufffd", "k\ufffdy": 1}
+    assert [json.loads(metrics) for _, metrics in logs] == [{"x": "\ufffd"}, {"y\ufffd": 1}]
+
+
+def test_halves_of_pairs_in_names_are_counted_and_ids_stay_apart(database: str, tmp_path: Path) -> None:
+    runs = [b'{"run_id": "a\\ud800", "run_name": "\\udc00"}', b'{"run_id": "a\\u0000"}']
+    report = ingest(_write(tmp_path, runs), database)
+    assert report.replaced_characters == {"a\ud800": 2}
+    assert report.refused_runs == {"a\0": "another run has this id, once characters are replaced in it"}
+    assert list(_stored(database)[0]) == ["a\ufffd"]
+
+
+def test_what_is_stored_in_another_way_is_counted(database: str, tmp_path: Path) -> None:
+    runs = [
+        b'{"run_id": "zero", "config": {"a": -0.0, "b": [-0, 1e-05, -0.5], "-0": "-0.0"}}',
+        b'{"run_id": "when", "created_at": "yesterday"}',
+        b'{"run_id": "early", "created_at": "0001-01-01T00:00:00+14:00"}',
+        b'{"run_id": "fine", "created_at": "2025-01-02T03:04:05Z"}',
+    ]
+    rows = [b'{"run_id": "fine", "step": NaN, "metrics": {}}', b'{"run_id": "fine", "step": 1, "timestamp": "soon"}']
+    report = ingest(_write(tmp_path, runs, rows), database)
+    no_time = {"created_at is no time, null is stored": 1}
+    assert report.changed == {
+        "zero": {"a negative zero loses its sign": 2},
+        "when": no_time,
+        "early": no_time,
+        "fine": {"step is NaN, null is stored": 1, "timestamp is no time, null is stored": 1},
+    }
+    assert len(report.added) == 4
+    assert "6 values of 4 runs stored in another way" in str(report)
+
+
+def test_objects_in_json_text_become_objects_where_columns_are_put_together(database: str, tmp_path: Path) -> None:
+    wrapped = json.dumps(json.dumps({"learning_rate": 1e-06}))
+    runs = [f'{{"run_id": "a", "config": {json.dumps(wrapped)}, "summary": {{"x": 1}}}}'.encode()]
+    ingest(_write(tmp_path, runs), database, layout="old")
+    with psycopg.connect(database) as connection:
+        row = connection.execute("SELECT raw_data FROM wandb_runs").fetchone()
+    assert row == ({"x": 1, "learning_rate": 1e-06, "wandb_metadata": {}},)
+
+
 def test_numbers_keep_their_digits(database: str, tmp_path: Path) -> None:
     config = (
         '{"a": 0.1000000000000000055511151231257827, "b": 12345678901234567890, "c": 1e-05, "d": NaN, "e": -Infinity}'
