@@ -6,6 +6,7 @@ import asyncio
 import html
 import io
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -174,7 +175,7 @@ class Explorer(pn.viewable.Viewer):
         self._drawing = made
         self._alert.visible = False
         self._shown.visible = True
-        self._notes.param.update(object="".join(map(_as_text, made.notes)), visible=bool(made.notes))
+        self._notes.param.update(object="\n\n".join(map(_as_text, made.notes)), visible=bool(made.notes))
         self._picture.object = made.model
         self._table.param.update(value=made.table, selection=[], **_format_columns(made.choices.metrics))
         code = code_of(self._dataset, made.choices, self._opened)
@@ -239,9 +240,15 @@ def _summary_of(drawing: Drawing) -> str:
     )
 
 
+# What Markdown may take for the beginning or the end of anything; an entity, such as the one
+# that escaping makes of an apostrophe, is never taken for that.
+_MARKUP = re.compile(r"&#x27;|[\\`*\[\]#|~]|(?<!\w)_|_(?!\w)")
+
+
 def _as_text(text: str) -> str:
-    """Return text for a pane of Markdown, which leaves what stands within a block of HTML alone."""
-    return f"<div>{html.escape(printable(' '.join(text.split())))}</div>\n"
+    """Return text for a pane of Markdown that shows it letter by letter."""
+    line = html.escape(printable(" ".join(text.split())))
+    return _MARKUP.sub(lambda found: found[0] if len(found[0]) > 1 else f"&#{ord(found[0])};", line)
 
 
 def _count(n: int, thing: str) -> str:

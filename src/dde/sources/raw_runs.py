@@ -10,7 +10,7 @@ import numpy as np
 
 from dde.sources.exact_json import NotExactError, Part, object_text
 from dde.sources.run_records import utc_microseconds
-from dde.sources.values import as_float, as_int
+from dde.sources.values import as_float
 
 __all__ = ["OBJECT_COLUMNS", "RawExport", "RawRow", "RawRun", "raw_row", "raw_run"]
 
@@ -151,7 +151,8 @@ def raw_row(
 ) -> RawRow:
     """Return a logged row of what an export has of it; see :func:`raw_run`."""
     problems = [problem] if problem else []
-    whole = as_int(step)
+    number = as_float(step)
+    whole = step if isinstance(step, int) else int(number) if number.is_integer() else None
     changes: tuple[str, ...] = ()
     if isinstance(step, float) and np.isnan(step):
         changes = ("step is NaN, null is stored",)
