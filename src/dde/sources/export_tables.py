@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from dde.errors import DdeError, FormatError
 from dde.sources.arrow_columns import encode_texts, read_numbers, read_texts, read_times, read_whole_numbers
 from dde.sources.decoded_logs import Log, LogBuilder, logged_metrics, step_of
+from dde.sources.exact_json import decode_line
 from dde.sources.export_files import ExportFile, RunDigests
 from dde.sources.json_text import read_json
 from dde.sources.log_rows import LOG_COLUMNS, MOST_STEPS
@@ -138,7 +139,8 @@ def _values(column: pa.Array, where: str, *, is_id: bool = False) -> Sequence[An
     """Return the values of a column as Python has them, whichever type it was written in."""
     kind = column.type
     if is_id:
-        return _listed(read_texts(column, where, numbers=True))
+        codes, names = _encoded_ids(column, where)
+        return [None if code < 0 else names[code] for code in codes.tolist()]
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         try:
             return list(read_times(column, where))
@@ -149,15 +151,14 @@ def _values(column: pa.Array, where: str, *, is_id: bool = False) -> Sequence[An
         try:
             return _listed(read_texts(column, where))
         except FormatError:
-            # A byte that is no UTF-8 somewhere: it becomes U+FFFD, and only there.
-            raw = read_texts(column, where, check=False).cast(pa.large_binary()).to_pylist()
-            return [None if value is None else value.decode("utf-8", "replace") for value in raw]
+            # A byte that is no UTF-8 somewhere: what it is part of is noted, the others are as they are.
+            return [None if value is None else decode_line(value) for value in _listed(_raw_texts(column, where))]
     if pa.types.is_nested(kind):
         try:
             return [_without_nulls(value) for value in column.to_pylist(maps_as_pydicts="strict")]
-        except KeyError as error:
+        except KeyError:
             raise FormatError(
-                f"{where} has a map with the key {error} more than once, so which value is meant is open. "
+                f"{where} has a map with one key more than once, so which value is meant is open. "
                 "Write the file again with each key once."
             ) from None
     return _listed(column)
@@ -166,6 +167,23 @@ def _values(column: pa.Array, where: str, *, is_id: bool = False) -> Sequence[An
 def _listed(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     values: list[Any] = column.to_pylist()
     return values
+
+
+def _encoded_ids(column: pa.Array | pa.ChunkedArray, where: str) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return ids of runs as `encode_texts` does; bytes that are no UTF-8 become halves of surrogate pairs."""
+    try:
+        return encode_texts(column, where, numbers=True)
+    except FormatError:
+        if not _holds_text(column.type):
+            raise
+    raw = _raw_texts(column, where)
+    encoded = (raw.combine_chunks() if isinstance(raw, pa.ChunkedArray) else raw).dictionary_encode()
+    codes = np.asarray(encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+    return codes, [decode_line(name) for name in encoded.dictionary.to_pylist()]
+
+
+def _raw_texts(column: pa.Array | pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    return read_texts(column, where, check=False).cast(pa.large_binary())
 
 
 def _holds_text(kind: pa.DataType) -> bool:
@@ -281,7 +299,7 @@ def asked_rows(history: ExportFile, positions: Mapping[str, int], keys: Iterable
             if run_index is not None and not _may_hold(parquet.metadata.row_group(group).column(run_index), ids):
                 continue
             table = parquet.read_row_group(group, columns=columns)
-            texts = read_texts(table["run_id"], _where("run_id", history), numbers=True)
+            texts = read_texts(table["run_id"], _where("run_id", history), numbers=True, check=False)
             found = pc.index_in(texts.cast(pa.large_string()), value_set=asked)
             is_asked = pc.is_valid(found)
             if not pc.all(is_asked).as_py():
@@ -384,7 +402,7 @@ def row_counts(history: ExportFile) -> dict[str, int]:
         _check_log(history, parquet.schema_arrow.names)
         for group in range(parquet.num_row_groups):
             column = parquet.read_row_group(group, columns=["run_id"])["run_id"]
-            codes, names = encode_texts(column, _where("run_id", history), numbers=True)
+            codes, names = _encoded_ids(column, _where("run_id", history))
             found = np.bincount(codes % (len(names) + 1), minlength=len(names) + 1).tolist()
             for run_id, count in zip([*names, ""], found, strict=True):
                 if count:
@@ -425,7 +443,7 @@ def history_digests(history: ExportFile) -> LogDigests:
                 # program changes nothing; the multiplier keeps columns apart.
                 rows = rows * np.uint64(0x9E3779B97F4A7C15) + _hashed(table[name], _where(name, history))
             step = _steps(table[step_column(table.column_names, history)], history)
-            codes, names = encode_texts(table["run_id"], _where("run_id", history), numbers=True)
+            codes, names = _encoded_ids(table["run_id"], _where("run_id", history))
             order = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]
             starts = np.searchsorted(codes[order], np.arange(len(names)))
             of_runs = zip(
@@ -505,7 +523,7 @@ def last_rates(history: ExportFile) -> Mapping[str, float]:
                 return {}
             step_name = step_column(names, history)
             table = parquet.read(columns=["run_id", step_name, "learning_rate"])
-        texts = read_texts(table["run_id"], _where("run_id", history), numbers=True).to_pylist()
+        texts = _values(table["run_id"], _where("run_id", history), is_id=True)
         triples = zip(
             texts, _steps(table[step_name], history), number_column(table, "learning_rate", history), strict=True
         )

@@ -265,7 +265,7 @@ _OTHER_FORMS = {
 def _lines(file: ExportFile) -> Iterator[_Line]:
     """Yield the lines of a file; blank ones are skipped.
 
-    A run's line that nests too deeply, or has bytes that are no UTF-8, is read as far as it can be.
+    A line that nests too deeply is read as far as it can be.
     """
     offset = 0
     with file.open() as stream:
@@ -286,12 +286,8 @@ def _text(line: bytes, offset: int) -> bytes:
 
 def _decoded(text: bytes) -> tuple[Sequence[dict[str, Any]], str]:
     """Return the objects of a line, none where it holds anything else, and why they are not whole."""
-    try:
-        decoded, problem = text.decode(), ""
-    except UnicodeDecodeError:
-        decoded, problem = text.decode("utf-8", "replace"), "has bytes that are no UTF-8, which U+FFFD replaces"
-    value, reason = read_json(decoded)
-    problem = problem or reason
+    # Bytes that are no UTF-8 become halves of surrogate pairs: what they are part of is noted, or set aside.
+    value, problem = read_json(decode_line(text))
     if isinstance(value, str):
         # The whole line was encoded once more.
         value, reason = read_object(value)

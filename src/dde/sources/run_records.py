@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from dde.sources.json_text import load_json
 from dde.sources.protocols import CONFIG_KEYS, SUMMARY_KEYS, RunRecord
 from dde.sources.values import (
     as_float,
@@ -156,7 +157,7 @@ def run_record(
     launch, problem = read_object(metadata)
     if problem:
         found.append(f"the launch metadata {problem}, and is not used")
-    arguments = launch.get("args")
+    arguments = _decoded(launch.get("args"))
     created = utc_microseconds(created_at)
     if np.isnat(created) and created_at not in (None, "") and not _is_nothing(created_at):
         found.append(f"created_at {_shown(created_at)} is no date, and is not used")
@@ -173,13 +174,13 @@ def run_record(
             for key, value in _usable(summary, SUMMARY_KEYS, found, "summary")
         },
         command=tuple(readable_text(as_text(item)) for item in arguments) if isinstance(arguments, list) else (),
-        program=readable_text(as_text(launch.get("program"))),
+        program=readable_text(as_text(_decoded(launch.get("program")))),
         gpu_count=as_int(launch.get("gpu_count")),
         tags=tuple(readable_text(as_text(tag)) for tag in tags) if isinstance(tags, list) else (),
         evaluated=evaluated,
         version=version,
         rows_without_step=rows_without_step,
-        problem="" if known_id == run_id else "run id with half a surrogate pair, which is no text",
+        problem="" if known_id == run_id else "its run id has characters or bytes that are no text",
         notes=tuple(found),
     )
 
@@ -198,7 +199,7 @@ def _text(value: object, name: str, notes: list[str]) -> str:
     text = as_text(value)
     known = readable_text(text)
     if known != text:
-        notes.append(f"{name} has half a surrogate pair, which is written out")
+        notes.append(f"{name} has characters or bytes that are no text, which are written out")
     return known
 
 
@@ -214,7 +215,7 @@ def _usable(
                 continue
             value = _readable(value)
         elif isinstance(value, str):
-            value = readable_text(value)
+            value = _text(_decoded(value) if value[:1] == '"' else value, f"{where}.{key}", notes)
         if isinstance(value, (int, float, str)) and _COMPUTE not in key and abs(as_float(value)) >= _COUNTED:
             notes.append(f"{where}.{key} {_shown(value)} is beyond any count, and is not used")
             continue
@@ -232,6 +233,14 @@ def _readable(value: Any) -> Any:
         return [_readable(part) for part in value]
     if isinstance(value, dict):
         return {_readable(key): _readable(part) for key, part in value.items()}
+    return value
+
+
+def _decoded(value: object) -> object:
+    """Return a value of a map whose values are JSON text, as databases write them: ``'"finetune.py"'``."""
+    if isinstance(value, str) and value[:1] in ('"', "["):
+        decoded = load_json(value)
+        return value if decoded is None else decoded
     return value
 
 
