@@ -536,7 +536,8 @@ def last_rates(history: ExportFile) -> Mapping[str, float]:
 
 def _parquet(stream: IO[bytes], file: ExportFile) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(stream)
+        # Where a writer left checksums of pages, damage to a value is seen as well.
+        return pq.ParquetFile(stream, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(
             f"{file.shown} is no parquet file ({error}). So its runs can't be read. Export it again."
