@@ -16,11 +16,9 @@ from dde.sources.run_records import EVALUATION_PREFIX, has_evaluations, pick
 from dde.sources.values import (
     evaluation_names,
     evaluation_value,
-    nested_value,
     read_object,
     readable_text,
     summary_number,
-    summary_task,
     unwrapped,
 )
 
@@ -118,28 +116,41 @@ def _evaluations(summary: Mapping[str, Any], problems: list[str]) -> dict[tuple[
     for task in {task for task, _ in names}:
         names |= {(task, entry) for entry in _NO_METRICS}
     values = {name: evaluation_value(decoded, *name) for name in names}
-    problems += _ambiguities(decoded, names)
+    problems += _ambiguities(decoded)
     return {name: value for name, value in values.items() if name[1] not in _NO_METRICS or value == value}
 
 
-def _ambiguities(decoded: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> Iterator[str]:
+def _ambiguities(decoded: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is read one way and could be read another: flat keys beside objects that disagree, aggregates."""
     found: dict[str, list[str]] = {}
-    for task, entry in sorted(names):
-        flat = unwrapped(decoded.get(f"{EVALUATION_PREFIX}{summary_task(task)}/{entry}"))
-        if flat is not None and (what := _ambiguity(flat, nested_value(decoded, task, entry))):
+    for key, flat in decoded.items():
+        task, slash, entry = key.removeprefix(EVALUATION_PREFIX).partition("/")
+        if slash and flat is not None and (what := _ambiguity(flat, _entry_of(decoded, task, entry))):
             found.setdefault(what, []).append(f"{task}/{entry}")
     for what, entries in found.items():
         yield f"{len(entries)} evaluations ({entries[0]}{', ...' if len(entries) > 1 else ''}) {what}"
 
 
-def _ambiguity(flat: object, nested: float) -> str:
+def _entry_of(decoded: Mapping[str, Any], task: str, entry: str) -> Any:
+    """Return what the object of a task holds under the name of a flat key; None where it is absent."""
+    nested = decoded.get(EVALUATION_PREFIX + task)
+    if not nested:
+        return None
+    value = nested.get(entry)
+    extra = nested.get("extra_metrics")
+    return extra.get(entry) if value is None and isinstance(extra, dict) else value
+
+
+def _ambiguity(flat: object, nested: object) -> str:
     """Return how the value of a flat key could be read another way; "" where it can't."""
-    number = summary_number(flat)
-    if isinstance(flat, (dict, list)) and math.isnan(number):
-        return "under a flat key that holds no single number"
-    if isinstance(flat, dict) and "last" not in flat:
-        return "aggregated without the last value; the number that all aggregates agree on counts"
-    if nested == nested and number != nested:
-        return "that a flat key and an object disagree on; a number of the flat key counts"
+    if isinstance(flat, (dict, list)):
+        flat = unwrapped(flat)
+        if math.isnan(summary_number(flat)):
+            return "under a flat key that holds no single number"
+        if isinstance(flat, dict) and "last" not in flat:
+            return "aggregated without the last value; the number that all aggregates agree on counts"
+    if nested is not None and flat != nested:
+        other = summary_number(nested)
+        if other == other and summary_number(flat) != other:
+            return "that a flat key and an object disagree on; a number of the flat key counts"
     return ""
