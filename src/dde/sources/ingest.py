@@ -29,8 +29,8 @@ from dde.sources.ingest_sql import (
     insert_runs,
 )
 from dde.sources.json_text import as_jsonb_text, count_negative_zeros
-from dde.sources.postgres import connect, explain
-from dde.sources.postgres_sql import CATALOG, Layout
+from dde.sources.postgres_session import connect, explain
+from dde.sources.postgres_sql import Layout, catalog_query
 from dde.sources.raw_runs import RawExport, RawRow, RawRun
 from dde.sources.wandb_export import ExportStore
 from dde.sources.wandb_jsonl import JsonlStore
@@ -230,7 +230,7 @@ def _prepare(session: _Session, export: RawExport, target: str, layout: TableLay
     flat = export.is_flat()
     with session.transaction():
         session.execute(LOCK_TABLES)
-        rows: list[Any] = session.execute(CATALOG, {"timeout": None}).fetchall()
+        rows: list[Any] = session.execute(*catalog_query("", None)).fetchall()
         present = {row[0] for row in rows}
         if "wandb_runs" in present:
             found: TableLayout = "old" if Layout.from_catalog(rows, session.info.server_version, target).flat else "0.1"

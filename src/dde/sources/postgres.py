@@ -7,24 +7,30 @@ or in a pool.
 
 from __future__ import annotations
 
-import os
+import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import IsolationLevel
 
-from dde.errors import SourceError
-from dde.sources.connection import CONNECTION_VARIABLE, Connection
-from dde.sources.json_text import load_json
+from dde.errors import ConflictWarning, SourceError
+from dde.sources.connection import Connection
+from dde.sources.json_text import load_json, top_level_value
 from dde.sources.log_rows import empty_history, first_positions
 from dde.sources.postgres_rows import read_history
+from dde.sources.postgres_session import CONNECT_SECONDS, connect, explain, is_conflict, leave_after
 from dde.sources.postgres_sql import (
-    CATALOG,
+    PACKED,
+    SCHEMAS,
+    CatalogRow,
     Layout,
+    catalog_query,
     evaluations_query,
     history_query,
     metric_names_query,
@@ -33,16 +39,23 @@ from dde.sources.postgres_sql import (
 from dde.sources.protocols import SUMMARY_KEYS, History, RunRecord
 from dde.sources.run_records import (
     EVALUATION_PREFIX,
+    has_evaluations,
     run_record,
     wanted_config_keys,
     without_logged_rate,
 )
 from dde.sources.values import as_float, as_object, evaluation_names, evaluation_value, summary_task
 
-__all__ = ["PostgresStore", "connect", "explain"]
+__all__ = ["PostgresStore"]
 
 _Answer = TypeVar("_Answer")
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+# How often a question is asked that a standby gives up, each time of a fresh snapshot.
+_ATTEMPTS = 4
+# Seconds that the server has for the catalog, and beyond its own limit for a question, before it is left.
+_CATALOG_SECONDS = 60.0
+_GRACE_SECONDS = 10.0
 
 
 class PostgresStore:
@@ -52,10 +65,14 @@ class PostgresStore:
     ----------
     connection : str or Connection
         DSN; a password in it is never shown and never pickled.
+    schema : str, optional
+        Schema of the tables, where the connection names none; by default that which the server searches.
     statement_timeout : float or None
-        Seconds after which the server gives up on a question; None for the server's own limit.
+        Seconds after which the server gives up on a question, unless the connection, the role or the server has a
+        shorter limit; None for their limit alone. A server that does not even give up is left ten seconds later; one
+        that answers nothing at all, after a minute at most.
     connect_timeout : int
-        Seconds to wait for the server, unless the DSN or ``PGCONNECT_TIMEOUT`` says.
+        Seconds after which connecting gives up, over all hosts and addresses of the connection, unless it says itself.
 
     Raises
     ------
@@ -67,12 +84,14 @@ class PostgresStore:
         self,
         connection: str | Connection,
         *,
+        schema: str | None = None,
         statement_timeout: float | None = 300.0,
-        connect_timeout: int = 10,
+        connect_timeout: int = CONNECT_SECONDS,
     ) -> None:
-        self._connection = connection if isinstance(connection, Connection) else Connection(connection)
+        self._connection = connection if isinstance(connection, Connection) else Connection(connection, schema)
         self._statement_timeout = statement_timeout
         self._connect_timeout = connect_timeout
+        self._conflicts: list[str] = []
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.redacted!r})"
@@ -82,6 +101,11 @@ class PostgresStore:
         """The connection without its credentials."""
         return self._connection.redacted
 
+    @property
+    def conflicts(self) -> list[str]:
+        """What is contradictory about the runs that were read last, as sentences."""
+        return list(self._conflicts)
+
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
         """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
 
@@ -90,7 +114,7 @@ class PostgresStore:
         """
         config_keys = wanted_config_keys(extra_config_keys)
 
-        def question(cursor: _Cursor, layout: Layout) -> list[RunRecord]:
+        def question(cursor: _Cursor, layout: Layout) -> list[RunRecord | None]:
             with _rows(
                 cursor,
                 runs_query(layout),
@@ -98,8 +122,11 @@ class PostgresStore:
             ) as rows:
                 return [_record(row, config_keys, layout) for row in rows]
 
+        records, self._conflicts = _each_once(self._ask(question), self.description)
+        for conflict in self._conflicts:
+            warnings.warn(conflict, ConflictWarning, stacklevel=2)
         # Sorted here, for servers sort text by rules of their own.
-        return sorted(self._ask(question), key=lambda record: record.run_id)
+        return sorted(records, key=lambda record: record.run_id)
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
@@ -128,36 +155,43 @@ class PostgresStore:
 
         See `PosttrainingSource`.
         """
-        values = {name: np.full(len(run_ids), np.nan) for name in names}
+        nothing = {name: np.full(len(run_ids), np.nan) for name in names}
         positions = first_positions(run_ids)
-        if not values or not positions:
-            return values
+        if not nothing or not positions:
+            return nothing
         keys: set[str] = set()
         entries = {"extra_metrics"}
-        for task, entry in values:
+        for task, entry in nothing:
             key = EVALUATION_PREFIX + summary_task(task)
             keys |= {key, f"{key}/{entry}"}
             entries.add("primary_score" if entry == "primary_metric" else entry)
 
-        def question(cursor: _Cursor, layout: Layout) -> None:
+        def question(cursor: _Cursor, layout: Layout) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
             wanted = {
                 "run_ids": list(positions),
                 "indices": list(positions.values()),
                 "keys": sorted(keys),
                 "entries": sorted(entries),
             }
+            values = {name: column.copy() for name, column in nothing.items()}
+            read: set[int] = set()
             with _rows(cursor, evaluations_query(layout), wanted) as rows:
                 for position, text in rows:
-                    summary = load_json(text)
-                    for key, value in summary.items():
-                        if isinstance(value, str) and key.count("/") == 1:
-                            # JSON text is parsed once here rather than once per entry.
-                            summary[key] = as_object(value)
+                    if position in read:
+                        continue  # of two rows of one run the first counts, as among its records
+                    read.add(position)
+                    whole = as_object(load_json(text))
+                    # JSON text is parsed once here rather than once per entry.
+                    summary = {
+                        key: as_object(value) if isinstance(value, str) and key.count("/") == 1 else value
+                        for key, value in whole.items()
+                        if key in keys
+                    }
                     for (task, entry), column in values.items():
                         column[position] = evaluation_value(summary, task, entry)
+            return values
 
-        self._ask(question)
-        return values
+        return self._ask(question)
 
     def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
         """Return the keys of all histories and the (task, entry) of all evaluations, both sorted."""
@@ -170,8 +204,11 @@ class PostgresStore:
         evaluations: set[tuple[str, str]] = set()
         for kind, key, entry in self._ask(question):
             if kind == "log":
+                found = as_object(load_json(key[1:])) if key.startswith(PACKED) else (key,)
                 # W&B's own keys: _runtime, _timestamp, ...
-                logs |= {key} if not key.startswith("_") else set()
+                logs.update(name for name in found if not name.startswith("_"))
+            elif kind == "entry" and entry.startswith(PACKED):
+                evaluations |= evaluation_names(as_object(load_json(entry[1:])))
             elif kind == "entry":
                 evaluations |= evaluation_names({key: {entry: 0}})
             else:
@@ -179,19 +216,93 @@ class PostgresStore:
         return sorted(logs), sorted(evaluations)
 
     def _ask(self, question: Callable[[_Cursor, Layout], _Answer]) -> _Answer:
-        try:
-            with connect(self._connection, self._connect_timeout) as session, session.cursor() as cursor:
-                session.read_only = True
-                limit = self._statement_timeout
-                timeout = None if limit is None else str(max(1, round(limit * 1000)))
-                cursor.execute(CATALOG, {"timeout": timeout})
-                rows = cast("list[tuple[str, str, list[str], bool, bool]]", cursor.fetchall())
-                layout = Layout.from_catalog(rows, session.info.server_version, self.description)
-                return question(cursor, layout)
-        except psycopg.Error as error:
-            problem = explain(error, self._connection)
+        for attempt in range(1, _ATTEMPTS + 1):
+            session = connect(self._connection, self._connect_timeout)
+            with leave_after(session, self._allowed(_CATALOG_SECONDS)) as deadline:
+                try:
+                    session.read_only = True
+                    # The catalog and the answer are of one snapshot. A standby knows no stricter level.
+                    session.isolation_level = IsolationLevel.REPEATABLE_READ
+                    with session.cursor() as cursor:
+                        layout = self._layout(cursor, session.info.server_version)
+                        deadline.set(layout.limit + _GRACE_SECONDS if layout.limit else None)
+                        answer = question(cursor, layout)
+                    session.commit()
+                    return answer
+                except psycopg.Error as error:
+                    again = is_conflict(error) and attempt < _ATTEMPTS
+                    problem = explain(error, self._connection, deadline.left_after)
+            if not again:
+                break
+            time.sleep(0.1 * 2**attempt)
         # Raised outside of the handler: the driver's error may quote the DSN and must not ride along.
         raise problem
+
+    def _allowed(self, seconds: float) -> float:
+        limit = self._statement_timeout
+        return seconds if limit is None else min(seconds, limit + _GRACE_SECONDS)
+
+    def _layout(self, cursor: _Cursor, server_version: int) -> Layout:
+        schema = self._connection.schema
+        cursor.execute(*catalog_query(schema, self._statement_timeout))
+        rows = cast("list[CatalogRow]", cursor.fetchall())
+        if not any(row[0] == "wandb_runs" for row in rows):
+            cursor.execute(SCHEMAS)
+            if problem := _elsewhere(self.description, schema, cursor.fetchall()):
+                raise problem
+        return Layout.from_catalog(rows, server_version, self.description)
+
+
+def _elsewhere(store: str, schema: str, found: Sequence[tuple[Any, ...]]) -> SourceError | None:
+    """Return where there are tables of runs, when they are not where they were looked for; None where nowhere."""
+    searched = f"in the schema {schema!r}" if schema else "on the search path of this user"
+    usable = [repr(name) for name, may in found if may]
+    if usable:
+        return SourceError(
+            f"{store} has no table wandb_runs {searched}, but one in {', '.join(usable)}. So which runs are meant is "
+            "open. Pass schema= with one of these, or add ?schema=<schema> to the URL."
+        )
+    if found:
+        return SourceError(
+            f"{store} has no table wandb_runs {searched}; the schema {found[0][0]!r} has one, which this user may not "
+            "look into. So its runs can't be read. Have USAGE granted on the schema, and SELECT on its tables."
+        )
+    if schema:
+        return SourceError(
+            f"{store} has no table wandb_runs {searched}, nor in any other. So it is no W&B store. "
+            "Name the database that dr_wandb wrote to."
+        )
+    return None
+
+
+def _each_once(records: Iterable[RunRecord | None], store: str) -> tuple[list[RunRecord], list[str]]:
+    """Return the first record of each run, and what is contradictory about them, as sentences."""
+    first: dict[str, RunRecord] = {}
+    differing: dict[str, None] = {}
+    nameless = 0
+    for record in records:
+        if record is None:
+            nameless += 1
+            continue
+        before = first.setdefault(record.run_id, record)
+        if before is record:
+            continue
+        if replace(before, version="") != replace(record, version=""):
+            differing[record.run_id] = None
+        # A change of either row is one of the run.
+        first[record.run_id] = replace(before, version=f"{before.version}+{record.version}")
+    conflicts = []
+    if nameless:
+        conflicts.append(
+            f"{store} has {nameless} rows of wandb_runs without a run_id. So nothing tells which logs are theirs, and "
+            "they were left out. Give them a run_id, or remove them."
+        )
+    if differing:
+        conflicts.append(
+            f"{store} has rows of wandb_runs that disagree for {len(differing)} runs, such as "
+            f"{next(iter(differing))!r}. So which is right is open, and the first of each was kept. Remove the others."
+        )
+    return list(first.values()), conflicts
 
 
 def _rows(cursor: _Cursor, query: str, parameters: Mapping[str, Any]) -> closing[Generator[tuple[Any, ...]]]:
@@ -203,65 +314,30 @@ def _rows(cursor: _Cursor, query: str, parameters: Mapping[str, Any]) -> closing
     return closing(cast("Generator[tuple[Any, ...]]", cursor.stream(query, parameters)))
 
 
-def connect(connection: Connection, timeout: int = 10) -> psycopg.Connection[tuple[Any, ...]]:
-    """Return an open connection to the server; closing it is the caller's.
-
-    Nothing is prepared on the server, so that a pooler in between may give each transaction another one.
-    """
-    settings = conninfo_to_dict(connection.reveal())
-    if "connect_timeout" not in settings and "PGCONNECT_TIMEOUT" not in os.environ:
-        settings["connect_timeout"] = timeout
-    settings.setdefault("application_name", "dde")
-    return psycopg.connect(**cast("dict[str, Any]", settings), prepare_threshold=None, client_encoding="utf8")
-
-
-def explain(error: psycopg.Error, connection: Connection) -> SourceError:
-    """Return the driver's error as one of ours, without credentials: cause, meaning, remedy."""
-    store, said = connection.redacted, connection.scrub(error)
-    if isinstance(error, psycopg.errors.QueryCanceled):
-        return SourceError(
-            f"{store} took longer than the time allowed ({said}). So nothing was read. "
-            "Ask again with a larger statement_timeout, or when the server is less busy."
-        )
-    if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return SourceError(
-            f"{store} refuses this user: {said}. So its runs can't be read or written. "
-            "Have SELECT granted on wandb_runs and wandb_history (and INSERT, DELETE to ingest)."
-        )
-    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        # libpq quotes the piece that it could not read, which may be a piece of a password.
-        return SourceError(
-            f"{store} is no valid connection string. So no server could be asked. "
-            "Escape signs such as @ / ? % in the password by percent codes, or give it by PGPASSWORD."
-        )
-    if isinstance(error, psycopg.OperationalError) and ("password" in said or "authentication" in said):
-        if connection.lost_secret:
-            return SourceError(
-                f"{store} asks for a password that this process does not have ({said}). "
-                "A pickled store carries no credentials, so a worker must have them in its own surroundings. "
-                f"Set {CONNECTION_VARIABLE} to the full URL there, or PGPASSWORD, or a password file."
-            )
-        return SourceError(
-            f"{store} refuses to log this user in: {said}. So its runs can't be read. "
-            "Check user and password, in the URL, PGPASSWORD or the password file."
-        )
-    if isinstance(error, psycopg.OperationalError):
-        return SourceError(
-            f"{store} can't be reached: {said}. So its runs can't be read. "
-            "Check host, port and database, and that the server runs."
-        )
-    return SourceError(
-        f"{store} could not answer: {said}. So its runs can't be read. "
-        "Check that its tables are those of dr_wandb and intact."
-    )
-
-
-def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) -> RunRecord:
+def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) -> RunRecord | None:
+    """Return the record of a row of runs; None where it names no run."""
     run_id, run_name, state, project, entity, created_at, config_text, summary_text = row[:8]
-    evaluated, launch, tags, last_rate, version = row[8:]
+    evaluated, launch, tags, last_rate, version, config_packed, summary_packed, attributes_packed = row[8:]
+    if not run_id:
+        return None
+    metadata, tag_list = load_json(launch), load_json(tags)
     config, summary = as_object(load_json(config_text)), as_object(load_json(summary_text))
+    if config_packed is not None:
+        config = as_object(load_json(config_packed))
+        if layout.flat:
+            metadata = config.get("wandb_metadata", config.get("metadata"))
+            tag_list = config.get("tags", as_object(config.get("system_attrs")).get("tags"))
+    if summary_packed is not None:
+        summary = as_object(load_json(summary_packed))
+        evaluated = has_evaluations(summary)
+    if attributes_packed is not None:
+        tag_list = top_level_value(attributes_packed, "tags")
     if layout.flat:
-        config = without_logged_rate(config, summary, None if last_rate is None else as_float(last_rate))
+        # The rate stands alone, or in the text of the whole row.
+        logged = load_json(last_rate)
+        rate = as_object(logged).get("learning_rate") if isinstance(logged, (dict, str)) else last_rate
+        rate = last_rate if rate is None else rate
+        config = without_logged_rate(config, summary, None if last_rate is None else as_float(rate))
     return run_record(
         run_id=run_id,
         run_name=run_name,
@@ -271,8 +347,8 @@ def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) ->
         created_at=created_at,
         config=config,
         summary=summary,
-        metadata=load_json(launch),
-        tags=load_json(tags),
+        metadata=metadata,
+        tags=load_json(tag_list) if isinstance(tag_list, str) else tag_list,
         config_keys=config_keys,
         evaluated=evaluated,
         version=version,
