@@ -194,14 +194,14 @@ def ingest(
         )
     try:
         with connect(connection) as session:
-            chosen = _prepare(session, export, connection.redacted, layout)
+            chosen = _prepare(session, export, connection, layout)
             report = IngestReport(export.description, connection.redacted, chosen)
             total, done = export.raw_run_count(), 0
             known: set[str] = set()
             stored: set[str] = set()
             for batch in _batches(export.raw_runs()):
                 known.update(run.run_id for run in batch)
-                _load_what_fits(session, export, _storable(batch, stored, report), report)
+                _load_what_fits(session, export, _storable(batch, stored, report), report, connection.schema)
                 done += len(batch)
                 if progress is not None:
                     progress(done, max(total, done))
@@ -225,12 +225,12 @@ def _export(source: str | os.PathLike[str] | RawExport) -> RawExport:
     return ExportStore(connection) if find_export(connection).form == "parquet" else JsonlStore(connection)
 
 
-def _prepare(session: _Session, export: RawExport, target: str, layout: TableLayout | None) -> TableLayout:
+def _prepare(session: _Session, export: RawExport, connection: Connection, layout: TableLayout | None) -> TableLayout:
     """Make the tables that are absent and return their layout."""
-    flat = export.is_flat()
+    flat, target = export.is_flat(), connection.redacted
     with session.transaction():
         session.execute(LOCK_TABLES)
-        rows: list[Any] = session.execute(*catalog_query("", None)).fetchall()
+        rows: list[Any] = session.execute(*catalog_query(connection.schema, None)).fetchall()
         present = {row[0] for row in rows}
         if "wandb_runs" in present:
             found: TableLayout = "old" if Layout.from_catalog(rows, session.info.server_version, target).flat else "0.1"
@@ -280,14 +280,16 @@ def _count_lost_rows(export: RawExport, known: set[str], report: IngestReport) -
             report.refused_rows[run_id] = {"the export has no such run": count}
 
 
-def _load_what_fits(session: _Session, export: RawExport, batch: Sequence[RawRun], report: IngestReport) -> None:
+def _load_what_fits(
+    session: _Session, export: RawExport, batch: Sequence[RawRun], report: IngestReport, schema: str
+) -> None:
     """Write a batch of runs; where PostgreSQL refuses some of it, in parts, until the run is found that it refuses."""
     if not batch:
         return
     part = IngestReport(report.source, report.target, report.layout)
     try:
         with session.transaction():
-            _load(session, export, batch, part)
+            _load(session, export, batch, part, schema)
     except _REFUSALS as error:
         if len(batch) == 1:
             column = re.search(r"column (\w+)", error.diag.context or "")
@@ -298,12 +300,15 @@ def _load_what_fits(session: _Session, export: RawExport, batch: Sequence[RawRun
         report._add(part)
         return
     half = len(batch) // 2
-    _load_what_fits(session, export, batch[:half], report)
-    _load_what_fits(session, export, batch[half:], report)
+    _load_what_fits(session, export, batch[:half], report, schema)
+    _load_what_fits(session, export, batch[half:], report, schema)
 
 
-def _load(session: _Session, export: RawExport, batch: Sequence[RawRun], report: IngestReport) -> None:
+def _load(session: _Session, export: RawExport, batch: Sequence[RawRun], report: IngestReport, schema: str) -> None:
     """Write what differs of one batch of runs, within the transaction that is open."""
+    if schema:
+        # For this transaction alone: a pooler gives the next one another server.
+        session.execute("SELECT set_config('search_path', quote_ident(%s), true)", [schema])
     session.execute("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, MDY', true)")
     session.execute(CREATE_INCOMING)
     run_ids = [run.run_id for run in batch]

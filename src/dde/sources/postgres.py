@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 import psycopg
+import pyarrow as pa
 from psycopg import IsolationLevel
 
 from dde.errors import ConflictWarning, SourceError
@@ -44,7 +45,7 @@ from dde.sources.run_records import (
     wanted_config_keys,
     without_logged_rate,
 )
-from dde.sources.values import as_float, as_object, evaluation_names, evaluation_value, summary_task
+from dde.sources.values import as_float, as_object, evaluation_names, evaluation_value, read_object, summary_task
 
 __all__ = ["PostgresStore"]
 
@@ -131,7 +132,8 @@ class PostgresStore:
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
 
-        Rows without a step can't be placed and are left out.
+        Rows whose step is missing, below 0, no whole number or beyond what a double has exactly can't be placed and are
+        left out; the records of runs count them.
         """
         positions = first_positions(run_ids)
         keys = list(dict.fromkeys(keys))
@@ -232,6 +234,13 @@ class PostgresStore:
                 except psycopg.Error as error:
                     again = is_conflict(error) and attempt < _ATTEMPTS
                     problem = explain(error, self._connection, deadline.left_after)
+                except (UnicodeError, pa.ArrowInvalid) as error:
+                    again = False
+                    problem = SourceError(
+                        f"{self.description} holds what can't be read as text or numbers: "
+                        f"{self._connection.scrub(error)}. So nothing was read. Have the values repaired, or the encoding of the database declared: text "
+                        "of a database in SQL_ASCII has to be UTF-8."
+                    )
             if not again:
                 break
             time.sleep(0.1 * 2**attempt)
@@ -317,18 +326,19 @@ def _rows(cursor: _Cursor, query: str, parameters: Mapping[str, Any]) -> closing
 def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) -> RunRecord | None:
     """Return the record of a row of runs; None where it names no run."""
     run_id, run_name, state, project, entity, created_at, config_text, summary_text = row[:8]
-    evaluated, launch, tags, last_rate, version, config_packed, summary_packed, attributes_packed = row[8:]
+    evaluated, launch, tags, last_rate, version, config_packed, summary_packed, attributes_packed, unplaced = row[8:]
+    notes: list[str] = []
     if not run_id:
         return None
     metadata, tag_list = load_json(launch), load_json(tags)
     config, summary = as_object(load_json(config_text)), as_object(load_json(summary_text))
     if config_packed is not None:
-        config = as_object(load_json(config_packed))
+        config = _noted_object(config_packed, "config", notes)
         if layout.flat:
             metadata = config.get("wandb_metadata", config.get("metadata"))
             tag_list = config.get("tags", as_object(config.get("system_attrs")).get("tags"))
     if summary_packed is not None:
-        summary = as_object(load_json(summary_packed))
+        summary = _noted_object(summary_packed, "summary", [] if layout.flat else notes)
         evaluated = has_evaluations(summary)
     if attributes_packed is not None:
         tag_list = top_level_value(attributes_packed, "tags")
@@ -352,4 +362,14 @@ def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) ->
         config_keys=config_keys,
         evaluated=evaluated,
         version=version,
+        rows_without_step=unplaced,
+        notes=notes,
     )
+
+
+def _noted_object(text: str, name: str, notes: list[str]) -> dict[str, Any]:
+    """Return the object in JSON text; note where there is none or not all of it."""
+    found, problem = read_object(text)
+    if problem:
+        notes.append(f"the {name} {problem}, and is not used")
+    return found

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dde.errors import SourceError
+from dde.sources.log_rows import MOST_STEPS
 
 __all__ = [
     "CATALOG",
@@ -94,6 +95,8 @@ CatalogRow = tuple[str, str, Sequence[str], bool, bool, Sequence[str], float]
 # What starts the key of a final evaluation, and where the task's name begins in it.
 _EVALUATION = "'oe_eval_metrics/'"
 _TASK_START = 17
+# Whether a key names one entry of an evaluation, rather than the object of all.
+_IS_FLAT = f"position('/' IN substr(e.key, {_TASK_START})) > 0"
 
 # Bytes beyond which a text is no number, unless it holds nothing but what numbers are written with.
 _LONG = 64
@@ -193,15 +196,26 @@ class Layout:
 
     @property
     def step(self) -> str:
-        """SQL of a step as a whole number; null where it is none."""
+        """SQL of a step as a whole number; null where it is none. See `has_step` for those that count."""
         kind = self.types.get(("wandb_history", "step"), "integer")
         if kind in _WHOLE_TYPES:
             return "h.step"
         number = "h.step::numeric"
         if kind in _TEXT_TYPES:
             number = f"CASE WHEN h.step ~ {_NUMBER} THEN btrim(h.step)::numeric END"
-        # Of NaN and Infinity, which numeric has, neither is below the last number that there is room for.
-        return f"(SELECT n::bigint FROM (SELECT {number} AS n OFFSET 0) s WHERE abs(n) < 9e18 AND n = trunc(n))"
+        # NaN and Infinity, which numeric has, are beyond any other number.
+        return (
+            f"(SELECT n::bigint FROM (SELECT {number} AS n OFFSET 0) s "
+            f"WHERE n >= 0 AND n < {MOST_STEPS} AND n = trunc(n))"
+        )
+
+    @property
+    def has_step(self) -> str:
+        """SQL of whether a row has a step that it can be placed by."""
+        kind = self.types.get(("wandb_history", "step"), "integer")
+        if kind not in _WHOLE_TYPES:
+            return f"{self.step} IS NOT NULL"
+        return f"h.step BETWEEN 0 AND {MOST_STEPS - 1}" if kind == "bigint" else "h.step >= 0"
 
     @property
     def order(self) -> str:
@@ -263,8 +277,15 @@ def _text_in(value: str) -> str:
 
 
 def _text_in_list(value: str) -> str:
-    """Return SQL of the text of a jsonb string that ``|| '{}'`` made a list of; null for any other value."""
-    return f"CASE WHEN jsonb_typeof({value}) = 'array' THEN {_text_in(f'({value} -> 0)')} END"
+    """Return SQL of the text of a jsonb string that ``|| '{}'`` made a list of; null for an object, and for null.
+
+    Of what is neither, it is the text of a list.
+    """
+    first = f"({value} -> 0)"
+    return (
+        f"CASE WHEN jsonb_typeof({value}) = 'array' THEN CASE jsonb_typeof({first}) "
+        f"WHEN 'string' THEN {value} ->> 0 WHEN 'null' THEN NULL ELSE '[]' END END"
+    )
 
 
 def _object(column: str, of_text: str = "") -> str:
@@ -287,21 +308,33 @@ def _unwrapped(value: str, layout: Layout) -> str:
     )
 
 
+def _inner(value: str, layout: Layout) -> str:
+    """Return SQL of an evaluation: what is wrapped as in W&B's config files, after JSON text was parsed."""
+    parsed = _unwrapped(value, layout)
+    return (
+        "(SELECT CASE WHEN jsonb_typeof(p) = 'object' AND p ? 'value' AND p - 'value' - 'desc' = '{}' "
+        f"THEN p -> 'value' ELSE p END FROM (SELECT {parsed} AS p OFFSET 0) w)"
+    )
+
+
 def runs_query(layout: Layout) -> str:
     """Return the query of all runs: identifiers, the wanted keys, and what tells that content changed.
 
     Parameters: ``config_keys``, ``summary_keys``. Columns: run_id, run_name, state, project, entity,
     created_at, config, summary, evaluated, launch, tags, last logged learning rate, version; then the text of config,
-    of summary and of what tags are in, where that is JSON text that the server does not look into.
+    of summary and of what tags are in, where that is JSON text that the server does not look into, and how many logged
+    rows have no step that they can be placed by.
     """
+    last_step = f"max({layout.step}) FILTER (WHERE {layout.has_step})" if layout.flat else "NULL::int"
     log = (
         f"""
-        SELECT h.run_id::text AS run_id, {f"max({layout.step})" if layout.flat else "NULL::int"} AS last_step,
-               concat_ws('.', {", ".join(_log_version(layout))}) AS version
+        SELECT h.run_id::text AS run_id, {last_step} AS last_step,
+               concat_ws('.', {", ".join(_log_version(layout))}) AS version,
+               count(*) FILTER (WHERE ({layout.has_step}) IS NOT TRUE) AS unplaced
         FROM wandb_history h GROUP BY h.run_id
         """
         if layout.history
-        else "SELECT NULL::text AS run_id, NULL::int AS last_step, NULL::text AS version WHERE false"
+        else "SELECT NULL::text AS run_id, NULL::int AS last_step, NULL::text AS version, 0 AS unplaced WHERE false"
     )
     if layout.flat:
         # Keys of the summary overwrote those of config: what a run logged under the name of a
@@ -349,7 +382,8 @@ def runs_query(layout: Layout) -> str:
                'args', launch.value -> 'args', 'program', launch.value -> 'program',
                'gpu_count', launch.value -> 'gpu_count')::text),
            ({tags})::text, {last_rate}, concat_ws('-', {_row_version(layout)}, log.version),
-           {_text_in_list("whole.config")}, {_text_in_list("whole.summary")}, {attributes_text}
+           {_text_in_list("whole.config")}, {_text_in_list("whole.summary")}, {attributes_text},
+           coalesce(log.unplaced, 0)
     FROM wandb_runs r
     LEFT JOIN log ON log.run_id = r.run_id::text
     LEFT JOIN last ON last.run_id = r.run_id::text
@@ -442,7 +476,7 @@ def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, s
             SELECT {", ".join(("asked.index", f"{layout.step} AS step", f"{layout.order} AS id", "h.metrics", *texts))}
             FROM wandb_history h
             JOIN {_ASKED} ON asked.run_id = h.run_id::text
-            WHERE {layout.step} IS NOT NULL
+            WHERE {layout.has_step}
             OFFSET 0
         ) q
         """,
@@ -457,18 +491,18 @@ def evaluations_query(layout: Layout) -> str:
     them). Columns: index of the run, JSON text of an object. An object's task configuration, most of its
     size, stays behind. A summary that is JSON text comes whole.
     """
-    value = _unwrapped("e.value", layout)
+    value = _inner("e.value", layout)
     return f"""
     SELECT asked.index, coalesce(picked.summary::text, {_text_in(layout.summary)})
     FROM wandb_runs r
     JOIN {_ASKED} ON asked.run_id = r.run_id::text
     CROSS JOIN LATERAL (
-        SELECT jsonb_object_agg(e.key, CASE WHEN jsonb_typeof(v.value) = 'object' THEN (
+        SELECT jsonb_object_agg(e.key, CASE WHEN jsonb_typeof(v.value) = 'object' AND NOT {_IS_FLAT} THEN (
                    SELECT jsonb_object_agg(i.key, i.value) FROM jsonb_each(v.value) i
                    WHERE i.key = ANY(%(entries)s::text[])
                ) ELSE v.value END) AS summary
         FROM jsonb_each({_object(layout.summary)}) e
-        CROSS JOIN LATERAL (SELECT {value} AS value) v
+        CROSS JOIN LATERAL (SELECT {value} AS value OFFSET 0) v
         WHERE e.key = ANY(%(keys)s::text[])
     ) picked
     WHERE picked.summary IS NOT NULL OR jsonb_typeof({layout.summary}) = 'string'
@@ -502,17 +536,16 @@ def metric_names_query(layout: Layout) -> str:
         WHERE {row} - ARRAY(SELECT k FROM common) <> '{{}}'
         UNION ALL
         """
-    is_flat = f"position('/' IN substr(e.key, {_TASK_START})) > 0"
     return f"""
     {logs}
     SELECT DISTINCT 'flat' AS kind, e.key, NULL::text AS entry
     FROM wandb_runs r CROSS JOIN LATERAL jsonb_object_keys({_object(layout.summary)}) e(key)
-    WHERE starts_with(e.key, {_EVALUATION}) AND {is_flat}
+    WHERE starts_with(e.key, {_EVALUATION}) AND {_IS_FLAT}
     UNION ALL
     SELECT DISTINCT i.kind, e.key, i.entry
     FROM wandb_runs r
     CROSS JOIN LATERAL jsonb_each({summary}) e
-    CROSS JOIN LATERAL (SELECT {_unwrapped("e.value", layout)} AS value OFFSET 0) v
+    CROSS JOIN LATERAL (SELECT {_inner("e.value", layout)} AS value OFFSET 0) v
     CROSS JOIN LATERAL (
         SELECT 'entry' AS kind, k AS entry FROM jsonb_object_keys({_object("v.value")}) k
         UNION ALL
@@ -520,5 +553,5 @@ def metric_names_query(layout: Layout) -> str:
         UNION ALL
         SELECT 'text', v.value #>> '{{}}' WHERE jsonb_typeof(v.value) = 'string'
     ) i
-    WHERE starts_with(e.key, {_EVALUATION}) AND NOT {is_flat}
+    WHERE starts_with(e.key, {_EVALUATION}) AND NOT {_IS_FLAT}
     """
