@@ -57,6 +57,7 @@ def open_lineages(
     run_ids: Iterable[str] | None = None,
     parents: Mapping[str, str] | None = None,
     tokens_per_sequence: float | Mapping[str, float] | None = None,
+    schema: str | None = None,
     cache_dir: str | os.PathLike[str] | None = "data_cache",
     chunks: Chunks = None,
     **hyperparameters: Filter,
@@ -103,6 +104,9 @@ def open_lineages(
         Settles where runs start: run id, lineage label or Hub revision.
     tokens_per_sequence : float or mapping, optional
         Overrides the estimate for runs without a counter; by run id or run type when a mapping.
+    schema : str, optional
+        Schema of the tables in PostgreSQL; by default that which the DSN names (``?schema=``), else what the server
+        searches. Needs no startup option, so it works through poolers.
     cache_dir : str or path or None, default "data_cache"
         Folder that keeps what was parsed; None for none.
     chunks : int, "auto", mapping or None
@@ -135,7 +139,7 @@ def open_lineages(
     """
     from dde.backend import DdeBackendEntrypoint
 
-    places = {"parents": parents, "tokens_per_sequence": tokens_per_sequence}
+    places = {"parents": parents, "tokens_per_sequence": tokens_per_sequence, "schema": schema}
     given: dict[str, Any] = {name: value for name, value in places.items() if value is not None}
     if cache_dir != "data_cache":
         given["cache_dir"] = cache_dir
@@ -166,6 +170,10 @@ def open_lineages(
     )
 
 
+# Options that say how stores are read, rather than what of them is opened.
+_OF_STORES = ("parents", "tokens_per_sequence", "schema", "cache_dir")
+
+
 def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepository:
     """Return the repository of two stores; takes what concerns it out of `options`.
 
@@ -174,7 +182,7 @@ def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepo
     source, db
         As for :func:`open_lineages`.
     options : dict
-        ``parents``, ``tokens_per_sequence`` and ``cache_dir`` are removed from it.
+        ``parents``, ``tokens_per_sequence``, ``schema`` and ``cache_dir`` are removed from it.
 
     Returns
     -------
@@ -187,7 +195,7 @@ def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepo
         When no store is given, two of post-training runs are, or options beside a RunRepository; or when a store is
         absent or unreachable.
     """
-    repository_options = {k: options.pop(k) for k in ("parents", "tokens_per_sequence", "cache_dir") if k in options}
+    repository_options = {k: options.pop(k) for k in _OF_STORES if k in options}
     if isinstance(source, RunRepository):
         if db is not None or repository_options:
             given = [*(["db"] if db is not None else []), *repository_options]

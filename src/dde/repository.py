@@ -16,7 +16,7 @@ from dde.cache.kept_files import cache_place
 from dde.cache.table_index import FileKindsCache
 from dde.curves.frames import continuous_curves
 from dde.entities import LineageList, PosttrainingRun, PretrainingRun, TrainingLineage, TrainingRun
-from dde.errors import DdeWarning, SelectionError, UnknownNameError, near_names
+from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError, near_names
 from dde.names import Metric, suite_order
 from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
@@ -339,6 +339,8 @@ class DataDecideEvolved:
         PostgreSQL, or a folder of exported files.
     cache_dir : str or path or None, default "data_cache"
         Folder that keeps what was parsed.
+    schema : str, optional
+        Schema of the tables in PostgreSQL.
     **options
         As for :class:`RunRepository`.
 
@@ -353,14 +355,21 @@ class DataDecideEvolved:
         data_dir: str | os.PathLike[str] | DataDecide | None,
         db_connection: str | os.PathLike[str] | PosttrainingSource | None = None,
         cache_dir: str | os.PathLike[str] | None = "data_cache",
+        *,
+        schema: str | None = None,
         **options: Any,
     ) -> None:
         dd = data_dir if data_dir is None or isinstance(data_dir, DataDecide) else _open_tables(data_dir, cache_dir)
         store: PosttrainingSource | None
-        if db_connection is None or isinstance(db_connection, WandBStore):
+        if db_connection is None and schema is not None:
+            raise SourceError(
+                f"The schema {schema!r} was given without a store of post-training runs, so nothing has it. "
+                "Name the database as the second argument, or leave it out."
+            )
+        if db_connection is None or (isinstance(db_connection, WandBStore) and schema is None):
             store = db_connection
         else:
-            store = WandBStore(db_connection)
+            store = WandBStore(db_connection, schema=schema)
         self.repository = RunRepository(dd, store, cache_dir=cache_dir, **options)
 
     def __repr__(self) -> str:

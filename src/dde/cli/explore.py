@@ -17,6 +17,7 @@ from dde.cli.options import (
     NoCache,
     Params,
     Recipes,
+    Schema,
     Seeds,
     States,
     Where,
@@ -42,6 +43,7 @@ def explore(
         ),
     ] = None,
     db: Db = None,
+    schema: Schema = None,
     demo: Annotated[bool, typer.Option("--demo", help="Explore a generated suite.")] = False,
     params: Params = None,
     recipe: Recipes = None,
@@ -83,8 +85,8 @@ def explore(
                 "dde.tutorial.open_lineages", ('"small"',), _options(options, None if kept is None else str(kept))
             )
         else:
-            repository = open_repository(ctx, data, db, cache_dir, no_cache)
-            opened = _opened(ctx, data, db, _options(options, None if no_cache else cache_dir))
+            repository = open_repository(ctx, data, db, cache_dir, no_cache, schema)
+            opened = _opened(ctx, data, db, schema, _options(options, None if no_cache else cache_dir))
         dataset = repository.to_dataset(**opens)
         check_dataset(dataset)
         progress("reading the first metric")
@@ -107,8 +109,12 @@ def _options(filters: dict[str, Any], cache_dir: str | None) -> tuple[tuple[str,
     return tuple({**filters, **kept}.items())
 
 
-def _opened(ctx: typer.Context, data: str, db: str | None, options: tuple[tuple[str, Any], ...]) -> Opened:
+def _opened(
+    ctx: typer.Context, data: str, db: str | None, schema: str | None, options: tuple[tuple[str, Any], ...]
+) -> Opened:
     """Return how the stores are opened in code, which holds no password."""
+    if schema is not None:
+        options = (*options, ("schema", schema))
     arguments = ["None" if data == "-" else _source(data)]
     if db and (data == "-" or Connection(data).kind != "postgres"):
         if getattr(ctx.get_parameter_source("db"), "name", "") == "ENVIRONMENT":

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from dde.cli.output import note, progress_bar, say
-from dde.sources.connection import CONNECTION_VARIABLE
+from dde.sources.connection import CONNECTION_VARIABLE, Connection
 from dde.sources.ingest import ingest as load
 
 __all__ = ["ingest"]
@@ -18,6 +18,9 @@ _REMARKS = 40
 def ingest(
     export: Annotated[str, typer.Argument(help="Folder of a parquet or jsonl export.", metavar="EXPORT")],
     dsn: Annotated[str, typer.Argument(help="PostgreSQL DSN to load into.", envvar=CONNECTION_VARIABLE, metavar="DSN")],
+    schema: Annotated[
+        str | None, typer.Option(metavar="SCHEMA", help="Schema of the tables, which must be there.")
+    ] = None,
     layout: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +41,9 @@ def ingest(
     if layout not in (None, "0.1", "old"):
         raise typer.BadParameter(f"--layout {layout!r} is neither '0.1' nor 'old'.")
     with progress_bar("loading runs") as advance:
-        report = load(export, dsn, layout=cast(Literal["0.1", "old"] | None, layout), progress=advance)
+        report = load(
+            export, Connection(dsn, schema), layout=cast(Literal["0.1", "old"] | None, layout), progress=advance
+        )
     say(str(report))
     remarks = report.remarks()
     for remark in remarks[:_REMARKS]:

@@ -18,6 +18,7 @@ from dde.cli.options import (
     NoCache,
     Params,
     Recipes,
+    Schema,
     Seeds,
     States,
     Where,
@@ -37,6 +38,7 @@ def ls(
     ctx: typer.Context,
     data: Data,
     db: Db = None,
+    schema: Schema = None,
     runs: Annotated[bool, typer.Option("--runs", help="A row per run instead of one per lineage.")] = False,
     params: Params = None,
     recipe: Recipes = None,
@@ -59,7 +61,7 @@ def ls(
     """
     filters = selection(params, recipe, seed, method, learning_rate, state, where)
     with busy("reading the registry of runs"):
-        repository = open_repository(ctx, data, db, cache_dir, no_cache)
+        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema)
         dataset = repository.to_dataset(metrics=["train_loss"], **filters)
         table = run_table(dataset) if runs else lineage_table(dataset)
     print_table(table, _RUN_COLUMNS if runs else _LINEAGE_COLUMNS)

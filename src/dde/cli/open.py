@@ -17,6 +17,7 @@ from dde.cli.options import (
     NoCache,
     Params,
     Recipes,
+    Schema,
     Seeds,
     States,
     Where,
@@ -34,6 +35,7 @@ def open_dataset(
     ctx: typer.Context,
     data: Data,
     db: Db = None,
+    schema: Schema = None,
     params: Params = None,
     recipe: Recipes = None,
     seed: Seeds = None,
@@ -91,7 +93,7 @@ def open_dataset(
     if to is not None:
         check_target(to, DATASET_SUFFIXES, overwrite)
     with busy("reading the registry of runs"):
-        dataset = open_repository(ctx, data, db, cache_dir, no_cache).to_dataset(**options)
+        dataset = open_repository(ctx, data, db, cache_dir, no_cache, schema).to_dataset(**options)
     if to is None:
         say(str(dataset))
         return

@@ -20,6 +20,7 @@ __all__ = [
     "NoCache",
     "Params",
     "Recipes",
+    "Schema",
     "Seeds",
     "States",
     "Where",
@@ -65,6 +66,7 @@ Where = Annotated[
         metavar="NAME=VALUE",
     ),
 ]
+Schema = Annotated[str | None, typer.Option("--schema", metavar="SCHEMA", help="Schema of the tables in PostgreSQL.")]
 CacheDir = Annotated[str, typer.Option("--cache-dir", metavar="FOLDER", help="Folder or URL of what was parsed.")]
 ExactText = Annotated[
     bool,
@@ -78,7 +80,12 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep nothing.")]
 
 
 def open_repository(
-    ctx: typer.Context, data: str, db: str | None, cache_dir: str | None = None, no_cache: bool = False
+    ctx: typer.Context,
+    data: str,
+    db: str | None,
+    cache_dir: str | None = None,
+    no_cache: bool = False,
+    schema: str | None = None,
 ) -> RunRepository:
     """Return the repository that a command's arguments name."""
     tables: str | None = None if data == "-" else data
@@ -91,7 +98,7 @@ def open_repository(
         raise typer.BadParameter(
             f"there is neither DATA nor DB, so nothing to open. Name a store, or set {CONNECTION_VARIABLE}."
         )
-    return DataDecideEvolved(tables, db or None, cache_dir=None if no_cache else cache_dir).repository
+    return DataDecideEvolved(tables, db or None, cache_dir=None if no_cache else cache_dir, schema=schema).repository
 
 
 def selection(

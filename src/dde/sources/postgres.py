@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -233,13 +233,16 @@ class PostgresStore:
                     return answer
                 except psycopg.Error as error:
                     again = is_conflict(error) and attempt < _ATTEMPTS
+                    with suppress(psycopg.Error):
+                        # A pooler keeps the server of a transaction that was ended.
+                        session.rollback()
                     problem = explain(error, self._connection, deadline.left_after)
                 except (UnicodeError, pa.ArrowInvalid) as error:
                     again = False
                     problem = SourceError(
                         f"{self.description} holds what can't be read as text or numbers: "
-                        f"{self._connection.scrub(error)}. So nothing was read. Have the values repaired, or the encoding of the database declared: text "
-                        "of a database in SQL_ASCII has to be UTF-8."
+                        f"{self._connection.scrub(error)}. So nothing was read. Have the values repaired, or the "
+                        "encoding of the database declared: text of a database in SQL_ASCII has to be UTF-8."
                     )
             if not again:
                 break

@@ -24,11 +24,14 @@ class WandBStore:
     db_connection : str, path or PosttrainingSource
         A PostgreSQL DSN (``postgresql://``, an SQLAlchemy URL, a libpq string), a folder of exported parquet
         or JSON-lines files, an fsspec URL of one, or any object with the methods of `PosttrainingSource`.
+    schema : str, optional
+        Schema of the tables in PostgreSQL; by default that which the DSN names, else what the server searches.
 
     Raises
     ------
     SourceError
-        Where `db_connection` names no store that dde reads. A database is not asked before it must be.
+        Where `db_connection` names no store that dde reads, or a schema is given for one that has none.
+        A database is not asked before it must be.
 
     Examples
     --------
@@ -36,8 +39,10 @@ class WandBStore:
     WandBStore('postgresql://ada@localhost/wandb')
     """
 
-    def __init__(self, db_connection: str | os.PathLike[str] | PosttrainingSource) -> None:
-        self._source = _source(db_connection)
+    def __init__(
+        self, db_connection: str | os.PathLike[str] | PosttrainingSource, *, schema: str | None = None
+    ) -> None:
+        self._source = _source(db_connection, schema)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.description!r})"
@@ -103,18 +108,21 @@ class WandBStore:
         return self._source.metric_names()
 
 
-def _source(db_connection: object) -> PosttrainingSource:
-    if isinstance(db_connection, WandBStore):
-        return db_connection._source
+def _source(db_connection: object, schema: str | None) -> PosttrainingSource:
     if isinstance(db_connection, PosttrainingSource):
-        return db_connection
+        if schema is not None:
+            raise SourceError(
+                f"The schema {schema!r} was given for a store that is open already ({redact(db_connection)}), so it "
+                "would not count. Give it where that store is made, or leave it out."
+            )
+        return db_connection._source if isinstance(db_connection, WandBStore) else db_connection
     if not isinstance(db_connection, (str, os.PathLike)):
         raise SourceError(
             f"An object of type {type(db_connection).__name__} is no store of post-training runs. "
             "It lacks methods of dde.sources.protocols.PosttrainingSource, so it can't be asked for runs. "
             "Give a postgresql:// URL, a folder of exported files, or an object with these methods."
         )
-    connection = Connection(db_connection)
+    connection = Connection(db_connection, schema)
     # Each kind of store is imported where it is meant: the driver of a database alone takes as long as opening.
     if connection.kind == "postgres":
         from dde.sources.postgres import PostgresStore
