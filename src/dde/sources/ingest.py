@@ -230,6 +230,7 @@ def _prepare(session: _Session, export: RawExport, connection: Connection, layou
     flat, target = export.is_flat(), connection.redacted
     with session.transaction():
         session.execute(LOCK_TABLES)
+        _search(session, connection.schema)
         rows: list[Any] = session.execute(*catalog_query(connection.schema, None)).fetchall()
         present = {row[0] for row in rows}
         if "wandb_runs" in present:
@@ -252,6 +253,12 @@ def _prepare(session: _Session, export: RawExport, connection: Connection, layou
             if table not in present:
                 session.execute(statements[chosen])
     return chosen
+
+
+def _search(session: _Session, schema: str) -> None:
+    """Let the transaction that is open find and make tables in a schema; a pooler gives the next another server."""
+    if schema:
+        session.execute("SELECT set_config('search_path', quote_ident(%s), true)", [schema])
 
 
 def _batches(runs: Iterator[RawRun]) -> Iterator[list[RawRun]]:
@@ -306,9 +313,7 @@ def _load_what_fits(
 
 def _load(session: _Session, export: RawExport, batch: Sequence[RawRun], report: IngestReport, schema: str) -> None:
     """Write what differs of one batch of runs, within the transaction that is open."""
-    if schema:
-        # For this transaction alone: a pooler gives the next one another server.
-        session.execute("SELECT set_config('search_path', quote_ident(%s), true)", [schema])
+    _search(session, schema)
     session.execute("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, MDY', true)")
     session.execute(CREATE_INCOMING)
     run_ids = [run.run_id for run in batch]

@@ -240,9 +240,8 @@ class PostgresStore:
                 except (UnicodeError, pa.ArrowInvalid) as error:
                     again = False
                     problem = SourceError(
-                        f"{self.description} holds what can't be read as text or numbers: "
-                        f"{self._connection.scrub(error)}. So nothing was read. Have the values repaired, or the "
-                        "encoding of the database declared: text of a database in SQL_ASCII has to be UTF-8."
+                        f"{self.description} holds text that can't be read: {self._connection.scrub(error)}. So nothing "
+                        "was read. Have the text repaired; that of a database in SQL_ASCII has to be UTF-8."
                     )
             if not again:
                 break

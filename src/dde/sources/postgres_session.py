@@ -202,6 +202,11 @@ def explain(error: psycopg.Error, connection: Connection, left_after: float | No
             f"{store} refuses this user: {said}. So its runs can't be read or written. "
             "Have SELECT granted on wandb_runs and wandb_history (and INSERT, DELETE to ingest)."
         )
+    if code in ("22021", "22P05"):
+        return SourceError(
+            f"{store} holds text that can't be read: {said}. So nothing was read. Have the text repaired; that of a "
+            "database in SQL_ASCII has to be UTF-8."
+        )
     if code.startswith(("XX", "58")):
         return SourceError(
             f"{store} finds its own files damaged or unreadable: {said}. So nothing was read. "
