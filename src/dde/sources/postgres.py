@@ -240,8 +240,8 @@ class PostgresStore:
                 except (UnicodeError, pa.ArrowInvalid) as error:
                     again = False
                     problem = SourceError(
-                        f"{self.description} holds text that can't be read: {self._connection.scrub(error)}. So nothing "
-                        "was read. Have the text repaired; that of a database in SQL_ASCII has to be UTF-8."
+                        f"{self.description} holds text that can't be read: {self._connection.scrub(error)}. So "
+                        "nothing was read. Have the text repaired; that of a database in SQL_ASCII has to be UTF-8."
                     )
             if not again:
                 break

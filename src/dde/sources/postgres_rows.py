@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from dde.sources.json_text import load_json
@@ -97,6 +98,7 @@ class _Columns:
 def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
     """Return the columns of some rows: run, step, id, and a number per key."""
     names = ["run", "step", "id", *(f"key{position}" for position in range(len(keys)))]
+    packed = ["packed"] if keys else []
     positions: dict[str, pa.DataType] = {"run": pa.int32(), "step": pa.int64(), "id": pa.int64()}
 
     def read(value_type: pa.DataType) -> pa.Table:
@@ -104,11 +106,11 @@ def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
             pa.BufferReader(content),
             # A row of any length is one block.
             read_options=pyarrow.csv.ReadOptions(
-                column_names=[*names, "packed"], use_threads=False, block_size=len(content) + 1
+                column_names=names + packed, use_threads=False, block_size=len(content) + 1
             ),
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=positions | dict.fromkeys(names[3:], value_type) | {"packed": pa.string()},
+                column_types=positions | dict.fromkeys(names[3:], value_type) | dict.fromkeys(packed, pa.string()),
                 strings_can_be_null=True,
             ),
         )
@@ -117,16 +119,18 @@ def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
         table = read(pa.float64())
     except pa.ArrowInvalid:
         table = read(pa.string())  # some text is no number
+    if table["id"].null_count:
+        table = table.set_column(2, "id", pc.fill_null(table["id"], np.iinfo(np.int64).max))
     rows = [
         *(table[name].to_numpy() for name in names[:3]),
         *(as_float_array(table[name]) for name in names[3:]),
     ]
-    packed = table["packed"]
-    if packed.null_count < len(packed):
-        # Rows that are JSON text in the store, which the server looks into in none of its versions alike.
+    if packed and table["packed"].null_count < len(table):
+        # The server looks into no text, and what Python writes of NaN it could not parse.
+        texts = table["packed"]
         rows[3:] = [values if values.flags.writeable else values.copy() for values in rows[3:]]
-        for row in np.flatnonzero(packed.is_valid().to_numpy()):
-            metrics = as_object(load_json(packed[row].as_py()))
+        for row in np.flatnonzero(texts.is_valid().to_numpy()):
+            metrics = as_object(load_json(texts[row].as_py()))
             for values, key in zip(rows[3:], keys, strict=True):
                 if key in metrics:
                     values[row] = as_float(metrics[key])

@@ -219,15 +219,15 @@ class Layout:
 
     @property
     def order(self) -> str:
-        """SQL of a whole number that tells in which order rows were logged."""
+        """SQL of a whole number that tells in which order rows were logged; null for those that come last."""
         if "id" in self.history and self.types.get(("wandb_history", "id"), "integer") in _WHOLE_TYPES:
-            return "coalesce(h.id, 9223372036854775807)"
+            return "h.id"
         kind = self.types.get(("wandb_history", "timestamp"), "") if "timestamp" in self.history else ""
         if kind.startswith("timestamp") or kind == "date":
             # Infinity, and what was before the common era, is no time of a log.
             return (
                 "CASE WHEN isfinite(h.timestamp) AND h.timestamp BETWEEN '0001-01-01' AND '9999-01-01' "
-                "THEN (extract(epoch FROM h.timestamp) * 1000000)::bigint ELSE 9223372036854775807 END"
+                "THEN (extract(epoch FROM h.timestamp) * 1000000)::bigint END"
             )
         return "0"
 
@@ -439,8 +439,8 @@ def _log_version(layout: Layout) -> list[str]:
 def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, str]]:
     """Return the query of logged rows, and the parameters that stand for its keys.
 
-    Parameters: ``run_ids`` and those returned. Columns: index of the run, step, id, one per key, and the text of the
-    whole row where that is JSON text that the server does not look into. Numbers go
+    Parameters: ``run_ids`` and those returned. Columns: index of the run, step, id, and with any keys, one per key and
+    the text of the whole row where that is JSON text that the server does not look into. Numbers go
     as text, the very digits of the store: a cast on the server would fail the whole query at the first text
     that is no number, and costs more there than here.
 
@@ -452,12 +452,12 @@ def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, s
     texts, values = [], []
     if not layout.is_jsonb("wandb_history", "metrics"):
         values = ["NULL"] * len(parameters)
-        packed = "q.metrics::text" if parameters else "NULL"
+        packed = ["q.metrics::text"] if parameters else []
         parameters = {}
     else:
         # A string of JSON has no keys.
         found = ", ".join(f"q.text{position}" for position in range(len(parameters)))
-        packed = f"CASE WHEN coalesce({found}) IS NULL THEN {_text_in('q.metrics')} END" if found else "NULL"
+        packed = [f"CASE WHEN coalesce({found}) IS NULL THEN {_text_in('q.metrics')} END"] if found else []
     for position, name in enumerate(parameters):
         text = f"q.text{position}"
         texts.append(f"h.metrics ->> %({name})s::text AS text{position}")
@@ -471,7 +471,7 @@ def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, s
     # OFFSET 0 keeps the server from writing the inner expressions into the outer ones, once per mention.
     return (
         f"""
-        SELECT {", ".join(("q.index", "q.step", "q.id", *values, packed))}
+        SELECT {", ".join(("q.index", "q.step", "q.id", *values, *packed))}
         FROM (
             SELECT {", ".join(("asked.index", f"{layout.step} AS step", f"{layout.order} AS id", "h.metrics", *texts))}
             FROM wandb_history h
