@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import dde
 from dde.cache.places import Place
 from dde.cli.app import app
-from dde.errors import SourceError
+from dde.errors import DdeError, SourceError
 from dde.sources.connection import Connection, redact
 from http_server import running_http
 
@@ -299,3 +299,19 @@ def test_every_way_out_of_a_database(
     assert files
     for secret in _secrets(40, seed=5):
         assert not any(_found(secret, str(path), path.read_bytes()) for path in files)
+
+
+def test_an_export_behind_a_url_that_goes_while_it_is_open(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "export")
+    with running_http(tmp_path, "ada:ge@heim77") as host:
+        url = f"http://ada:ge%40heim77@{host}/export/"
+        store = dde.WandBStore(url)
+        assert len(store.runs()) == 3
+        (tmp_path / "export" / "runs_history.parquet").write_bytes(b"PAR1 nothing PAR1")
+        with pytest.raises(DdeError, match=r"runs_history\.parquet") as raised:
+            store.history(["b_sft"], ["train_loss"])
+        assert "heim77" not in " ".join(_chain(raised.value))
+        (tmp_path / "export" / "runs_metadata.parquet").unlink()
+        with pytest.raises(SourceError) as gone:
+            dde.WandBStore(url).runs()
+        assert "heim77" not in " ".join(_chain(gone.value))

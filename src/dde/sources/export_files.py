@@ -55,8 +55,16 @@ class ExportFile:
         return redact(self.path)
 
     def open(self) -> IO[bytes]:
-        """Return the file, open for reading."""
-        return cast("IO[bytes]", self.file_system.open(self.path, "rb"))
+        """Return the file, open for reading; raises SourceError where it can't be opened."""
+        try:
+            return cast("IO[bytes]", self.file_system.open(self.path, "rb"))
+        except Exception as error:  # file systems of URLs raise what has no common base
+            problem = SourceError(
+                f"{self.shown} can't be opened: {Connection(self.path).scrub(error)} ({type(error).__name__}). "
+                "So what it holds is unknown. Check that it is there and may be read, and open the export again."
+            )
+        # Outside of the handler, for the error of a remote file system may quote a credential.
+        raise problem
 
     def check(self) -> None:
         """Raise SourceError where the file has changed since its identity was read."""
@@ -251,7 +259,8 @@ def _candidates(file_system: Any, root: str, forms: tuple[ExportForm, ...]) -> l
     for form in forms:
         if os.path.basename(root) in _FILES[form] and is_file:
             return _named(file_system, os.path.dirname(root), (form,))
-    if is_file and "parquet" in forms:
+    # Behind HTTP a folder is a file as well.
+    if is_file and "parquet" in forms and root.endswith(".parquet"):
         return _by_schema(file_system, os.path.dirname(root))
     # A folder that is itself an export is meant as such, whatever lies below it.
     if here := _named(file_system, root, forms):

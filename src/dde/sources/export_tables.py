@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from dde.errors import DdeError, FormatError
 from dde.sources.arrow_columns import encode_texts, read_numbers, read_texts, read_times, read_whole_numbers
+from dde.sources.connection import Connection
 from dde.sources.decoded_logs import Log, LogBuilder, logged_metrics, step_of
 from dde.sources.exact_json import decode_line
 from dde.sources.export_files import ExportFile, RunDigests
@@ -68,11 +69,15 @@ def _reading(file: ExportFile) -> Iterator[None]:
     except DdeError:
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        connection = Connection(file.path)
+        said = connection.scrub(error)
+        if connection.has_secret:
+            # It stays in the chain of the new one, and may quote a credential.
+            error.args = (said,)
         problem = FormatError(
-            f"{file.shown} can't be read: {' '.join(str(error).split())[:200]}. So a part of it is damaged, and what "
+            f"{file.shown} can't be read: {said[:200]}. So a part of it is damaged, and what "
             "its rows hold is unknown. Export it again, or restore it from a copy."
         )
-    # Outside of the handler: the error of a remote file system may quote a signed address.
     raise problem
 
 
