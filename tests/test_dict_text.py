@@ -144,6 +144,14 @@ def test_escaped_keys_are_the_keys_that_they_stand_for(text: str) -> None:
 
 
 @pytest.mark.usefixtures("_either_way")
+def test_texts_that_were_encoded_once_more_are_read() -> None:
+    texts = [json.dumps(json.dumps({"a": 1.5})), json.dumps(repr({"a": 2.5, "b": None})), json.dumps("{'a': x}"), '"{']
+    parsed = parse_dicts(pa.array(texts), ["a"])
+    np.testing.assert_array_equal(parsed.values[:, 0], [1.5, 2.5, np.nan, np.nan])
+    assert list(parsed.malformed) == [2, 3]
+
+
+@pytest.mark.usefixtures("_either_way")
 def test_one_key_written_in_two_ways_stands_twice() -> None:
     parsed = parse_dicts(pa.array(["{'ab': 1, '\\x61b': 2}"]), ["ab"])
     assert "twice" in parsed.malformed[0]

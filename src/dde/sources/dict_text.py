@@ -55,6 +55,8 @@ def parse_dict_row(text: str) -> dict[str, float]:
     {'acc_raw': 0.25, 'no_answer': nan}
     """
     body = text.strip(_SPACE)
+    if body.startswith('"'):
+        body = _decode(body)
     if not (body.startswith("{") and body.endswith("}")):
         raise ValueError(f"it is not a dict in braces: {_excerpt(body, 0)}")
     found: dict[str, float] = {}
@@ -76,6 +78,14 @@ def parse_dict_row(text: str) -> dict[str, float]:
         if body[position] != ",":
             raise ValueError(f"no comma stands at character {position}: {_excerpt(body, position)}")
         position += 1
+
+
+def _decode(body: str) -> str:
+    """Return the text within a JSON string: a program that encodes its objects once more leaves such."""
+    try:
+        return str(json.loads(body)).strip(_SPACE)
+    except ValueError:
+        return body
 
 
 def _number(text: str) -> float:
