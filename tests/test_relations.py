@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import dde
 from dde.errors import LineageError, SelectionError, UnknownNameError
 from dde.relations.evidence import gather_evidence, parse_command
+from dde.relations.parents import LONGEST_CHAIN
 from dde.relations.registry import Registry
 from dde.relations.run_names import parse_run_name
 from dde.relations.selection import _OPTIONS, matches, select_runs
@@ -227,13 +229,48 @@ def test_a_parent_known_by_name_but_absent() -> None:
     assert held.placed["d"].status == "parent not in store"
 
 
-def test_circles_and_self_parents_are_errors_that_name_the_runs() -> None:
-    a, b = sft("a", parent_run_id="b"), sft("b", parent_run_id="a")
-    with pytest.raises(LineageError, match=r"'a', 'b'|'b', 'a'"):
-        _ = registry(a, b).derived
+def test_circles_are_set_aside_by_name_and_all_else_opens() -> None:
+    runs = [sft(name, [100.0], parent_run_id=parent) for name, parent in ("ab", "ba", "cc", "da")]
+    held = registry(*runs, sft("sound", [100.0]))
+    placed = held.placed
+    circle = "the runs 'a', 'b' derive from each other in a circle (config.parent_run_id)"
+    assert {r: placed[r].status for r in "abcd"} == {
+        "a": f"no parent found: {circle}",
+        "b": f"no parent found: {circle}",
+        "c": "no parent found: the run 'c' is its own parent (config.parent_run_id)",
+        "d": f"parent not usable: no parent found: {circle}",
+    }
+    assert placed["sound"].status == "used"
+    assert [held.chain(r) for r in "abcd"] == [["a"], ["b"], ["c"], ["a", "d"]]
+    assert select_runs(held).left_out == {"no parent found": 3, "parent not usable": 1}
+    # The user's word settles it; a circle of the user's own is an error.
+    assert registry(*runs[:2], parents={"a": HUB}).placed["b"].status == "used"
     with pytest.raises(LineageError, match="'a' is its own parent"):
-        _ = registry(sft("a", parent_run_id="a")).derived
-    assert registry(a, b, parents={"a": HUB}).placed["b"].branch_tokens is None  # a has no tokens of its own
+        _ = registry(sft("a"), parents={"a": "a"}).derived
+    with pytest.raises(LineageError, match="in a circle"):
+        _ = registry(sft("a"), sft("b"), parents={"a": "b", "b": "a"}).derived
+
+
+def test_long_circles_and_chains_are_set_aside() -> None:
+    n = 10_000
+    circle = [sft(f"r{i}", [100.0], parent_run_id=f"r{(i + 1) % n}") for i in range(n)]
+    statuses = {p.status for p in registry(*circle, sft("sound", [100.0])).placed.values()}
+    assert len(statuses) == 2
+    assert "used" in statuses
+    named = next(status for status in statuses if status != "used")
+    assert "and 9996 more derive from each other in a circle" in named
+
+    chain = [sft(f"r{i:05}", [100.0], parent_run_id=f"r{i - 1:05}" if i else HUB) for i in range(n)]
+    held = registry(*chain)
+    counts = Counter(placed.status for placed in held.placed.values())
+    assert counts["used"] == LONGEST_CHAIN
+    assert sum(counts.values()) == n
+    assert len(counts) == 3
+    assert held.placed[f"r{LONGEST_CHAIN - 1:05}"].end_tokens == FINAL_4M + 100 * LONGEST_CHAIN
+    assert "chain of 1,000 runs" in held.placed[f"r{LONGEST_CHAIN:05}"].status
+    # Neither labels nor reasons grow with the square of the depth.
+    assert sum(len(run.label) for run in held.derived.values()) < 50 * LONGEST_CHAIN**2
+    assert max(map(len, counts)) < 200
 
 
 def test_the_user_settles_what_evidence_cannot() -> None:

@@ -264,9 +264,12 @@ class RunRepository:
                     "status": status,
                     "parent_evidence": run.parentage.evidence,
                     "contradictions": "; ".join(
-                        run.parentage.contradictions
-                        + run.evidence.contradictions
-                        + [f"{what}: {n}" for what, n in placed.end.oddities(run.rows_without_step).items()]
+                        [
+                            *run.parentage.contradictions,
+                            *run.evidence.contradictions,
+                            *placed.end.notes,
+                            *(f"{what}: {n}" for what, n in placed.end.oddities(run.rows_without_step).items()),
+                        ]
                     ),
                     "run": run.label,
                     "state": run.state,

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dde.names import RunCheckpoint
+from dde.names import RunCheckpoint, as_count
 from dde.relations.evidence import Evidence
 from dde.relations.parents import last_epoch
 from dde.relations.positions import RunEnd
 from dde.relations.token_counts import LOGGED, Placement
+from dde.sources.protocols import TRAINING_STEP
 from dde.sources.values import as_float, as_int
 
 __all__ = ["Branch", "branch_in_run"]
@@ -96,16 +97,24 @@ def _at_epoch(parent: Evidence, own_end: int, epoch: int) -> Branch:
 
 
 def _at_step(parent: Evidence, end: RunEnd, step: int, placement: Placement) -> Branch:
+    if end.forked_at is not None and step <= end.forked_at:
+        if step == end.forked_at:
+            return Branch(0)
+        return Branch(problem=f"step {step} lies before step {end.forked_at}, at which the parent was forked")
     if step == 0:
         return Branch(0)
-    steps, tokens = placement.steps, placement.tokens
-    reached = as_int(parent.record.summary.get("_step")) or 0
+    steps, tokens = placement.trained, placement.tokens
+    if (np.diff(steps) < 0).any():
+        return Branch(problem=f"the parent's training steps go back, so step {step} is none of its rows alone")
+    reached = as_count(as_float(parent.record.summary.get("_step"))) or 0
+    if placement.training is not None:
+        reached = as_count(as_float(parent.record.summary.get(TRAINING_STEP))) or 0
     if not len(steps):
-        count = as_float(parent.record.summary.get("total_tokens"))
-        if not end.has_log and math.isfinite(count) and step <= reached:
+        count = as_count(as_float(parent.record.summary.get("total_tokens")))
+        if not end.has_log and count is not None and step <= reached:
             return Branch(
                 round(count * step / reached),
-                estimate=f"branch at step {step}: {reached} steps count {count:.0f} tokens",
+                estimate=f"branch at step {step}: {reached} steps count {count} tokens",
             )
         return Branch(problem=f"the parent has no logged row by which step {step} could be placed")
     first, last = int(steps[0]), int(steps[-1])
@@ -115,19 +124,21 @@ def _at_step(parent: Evidence, end: RunEnd, step: int, placement: Placement) -> 
     if first < step < last:
         between = f"between the logged steps {steps[at - 1]} and {steps[at]}"
         return Branch(round(float(np.interp(step, steps, tokens))), estimate=f"branch at step {step}: {between}")
-    many = len(steps) > 1
-    rate = (int(tokens[-1]) - int(tokens[0])) / (last - first) if many else int(tokens[0]) / max(first, 1)
+    many = last > first
+    # Rows of a forked run begin where it was forked.
+    start = end.forked_at or 0
+    rate = (int(tokens[-1]) - int(tokens[0])) / (last - first) if many else int(tokens[0]) / max(first - start, 1)
     if step < first:
-        if not math.isclose(int(tokens[0]), rate * first, rel_tol=_RATE_TOLERANCE):
+        if not math.isclose(int(tokens[0]), rate * (first - start), rel_tol=_RATE_TOLERANCE):
             return Branch(
                 problem=f"step {step} lies before the parent's first logged step {first}, whose count of "
                 f"{tokens[0]} tokens does not go with the rate of the steps that follow"
             )
         return Branch(
-            round(int(tokens[0]) * step / first),
+            round(int(tokens[0]) * (step - start) / (first - start)),
             estimate=f"branch at step {step}: before the first logged step {first}",
         )
-    interval = float(np.median(np.diff(steps))) if many else first
+    interval = float(np.median(np.diff(steps))) if many else first - start
     if step > max(last + interval, reached) or rate <= 0:
         return Branch(problem=f"step {step} lies beyond the parent's last logged step {last}")
     return Branch(

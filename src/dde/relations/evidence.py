@@ -6,26 +6,52 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from dde.names import MOST, as_count, shortened
+from dde.relations.config_names import ALIASES, lifted, with_known_names
 from dde.relations.run_names import NameFacts, parse_run_name
-from dde.sources.protocols import RunRecord
-from dde.sources.values import as_float, as_int, as_text
+from dde.sources.protocols import CONFIG_GROUPS, TRAINING_STEP, RunRecord
+from dde.sources.values import as_float, as_int, as_object, as_text
 
 __all__ = [
     "USED_EXTRAS",
     "USED_OPTIONS",
     "Evidence",
+    "Fork",
     "gather_evidence",
     "is_training_program",
     "key_values",
     "parse_command",
 ]
 
-_SFT_PROGRAM = re.compile(r"^(?:finetune|sft|supervised_?f)", re.IGNORECASE)
-_DPO_PROGRAM = re.compile(r"^dpo", re.IGNORECASE)
+# olmo_core_finetune.py is open-instruct's; run_sft.py and run_dpo.py are those of the alignment handbook.
+_SFT_PROGRAM = re.compile(r"(?:olmo_core_|run_)?(?:finetune|sft|supervised_?f)", re.IGNORECASE)
+_DPO_PROGRAM = re.compile(r"(?:run_)?dpo", re.IGNORECASE)
+# LLaMA-Factory states the method as its stage, and so does the first argument of TRL's command line.
+_METHODS = {"sft": "supervised_ft", "dpo": "dpo"}
+# Losses of open-instruct's DPOLossType.
+_DPO_LOSSES = frozenset({"dpo", "dpo_norm", "simpo", "wpo"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A run and a step of it, from which W&B forked another run.
+
+    Attributes
+    ----------
+    run_id : str
+    step : int or None
+        None where what is stated is no step.
+    stated : str
+        The step as it is stated.
+    """
+
+    run_id: str
+    step: int | None
+    stated: str
 
 
 @dataclass(slots=True)
@@ -35,6 +61,7 @@ class Evidence:
     Attributes
     ----------
     record : RunRecord
+        Its config is flat and has our names of keys, whatever the program calls them.
     name : NameFacts
         What the run's name says.
     command : mapping of str to str or list of str
@@ -46,7 +73,13 @@ class Evidence:
     hyperparameters : dict of str to object
         Numbers and texts by the names of the coordinates; a key is absent where nothing says it.
     contradictions : list of str
-        Facts on which sources disagree, with the one that was believed.
+        Facts on which sources disagree, with the one that was believed, and facts that can't be believed.
+    sequences_per_step : int or None
+        Sequences of one training step over all GPUs; None where a factor is unknown, or can't be believed.
+    fork : Fork or None
+        Where W&B forked the run from another.
+    refused : str
+        Why the treatment is unknown, though evidence states it; "" where it is known.
     """
 
     record: RunRecord
@@ -56,6 +89,9 @@ class Evidence:
     run_type: str
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     contradictions: list[str] = field(default_factory=list)
+    sequences_per_step: int | None = None
+    fork: Fork | None = None
+    refused: str = ""
 
     def config_or_command(self, key: str) -> object:
         """Return the value of a key in config, else in the launch command; None where neither has it."""
@@ -71,15 +107,33 @@ class Evidence:
         return " ".join(map(str, value)) if isinstance(value, Sequence) else ""
 
     @property
-    def sequences_per_step(self) -> int | None:
-        """Sequences of one training step over all GPUs; None where a factor is unknown."""
-        factors = [
-            as_int(self.config_or_command("per_device_train_batch_size")),
-            as_int(self.config_or_command("gradient_accumulation_steps")),
-            self.record.gpu_count,
-        ]
-        known = [f for f in factors if f is not None and f > 0]
-        return math.prod(known) if len(known) == len(factors) else None
+    def most_tokens_per_sequence(self) -> float:
+        """Tokens of a sequence of the batch at most, NaN where unknown; DPO reads a chosen and a rejected answer."""
+        return as_float(self.config_or_command("max_seq_length")) * (2 if self.run_type == "dpo" else 1)
+
+    def refuse_batch(self, tokens: float, step: float) -> bool:
+        """Forget the batch where the run's count of tokens is impossible with it; return whether it is.
+
+        W&B keeps the GPUs of one machine. What several of them read at a step is more than one can.
+
+        Parameters
+        ----------
+        tokens, step : float
+            A count of tokens since the run's start, and the training step at which it was logged.
+        """
+        batch, most = self.sequences_per_step, self.most_tokens_per_sequence
+        if batch is None or not (step > 0 and most > 0):
+            return False
+        per_sequence = tokens / (float(step) * batch)
+        if not per_sequence > most:
+            return False
+        self.sequences_per_step = None
+        self.contradictions.append(
+            f"batch: {batch} sequences a step on {self.record.gpu_count} GPUs of one machine would have "
+            f"{per_sequence:.0f} tokens each, more than the {most:.0f} of max_seq_length, so there were several "
+            "machines; not used"
+        )
+        return True
 
 
 def parse_command(arguments: Sequence[str]) -> dict[str, str | list[str]]:
@@ -107,19 +161,32 @@ def parse_command(arguments: Sequence[str]) -> dict[str, str | list[str]]:
 def gather_evidence(record: RunRecord) -> Evidence:
     """Return what a record says: run type, hyperparameters and the contradictions between its parts."""
     name = parse_run_name(record.run_name or record.run_id)
-    of_program = _run_type_of_program(record.program)
+    problems: list[str] = []
+    config = lifted(record.config, problems)
+    of_program = _run_type_of_program(record.program) or _run_type_of_trl(record)
     # A run touched later by another program shows that one's command: no evidence of the training.
-    command = parse_command(record.command) if of_program else {}
-    extras = key_values(record.config.get("wandb_config") or command.get("wandb_config"))
-    evidence = Evidence(record, name, command, extras, of_program or _run_type(record, name))
-    evidence.contradictions += record.notes
+    command: Mapping[str, str | list[str]] = parse_command(record.command) if of_program else {}
+    run_type = of_program or _run_type(record, config, name)
+    config = with_known_names(config, run_type == "dpo", problems, "config")
+    command = with_known_names(command, run_type == "dpo", problems, "launch command")
+    if config is not record.config:
+        record = replace(record, config=config)
+    extras = key_values(config.get("wandb_config") or command.get("wandb_config"))
+    evidence = Evidence(record, name, command, extras, run_type, contradictions=problems)
+    problems += record.notes
+    if name.model_problem:
+        problems.append(name.model_problem)
+    problems += name.problems
     evidence.hyperparameters = _hyperparameters(evidence)
+    evidence.sequences_per_step = _sequences_per_step(evidence)
+    _refuse_impossible_batch(evidence)
+    evidence.fork = _fork(record)
     return evidence
 
 
 def is_training_program(program: str) -> bool:
     """Return whether the command of a launched program is evidence of the training."""
-    return bool(_run_type_of_program(program))
+    return bool(_run_type_of_program(program)) or PurePosixPath(program).name == _TRL
 
 
 def _run_type_of_program(program: str) -> str:
@@ -127,16 +194,72 @@ def _run_type_of_program(program: str) -> str:
     return "dpo" if _DPO_PROGRAM.match(name) else "supervised_ft" if _SFT_PROGRAM.match(name) else ""
 
 
-def _run_type(record: RunRecord, name: NameFacts) -> str:
+# Program of TRL's command line: trl sft --model_name_or_path ...
+_TRL = "trl"
+
+
+def _run_type_of_trl(record: RunRecord) -> str:
+    is_trl = PurePosixPath(record.program).name == _TRL and record.command
+    return _METHODS.get(record.command[0], "") if is_trl else ""
+
+
+def _run_type(record: RunRecord, config: Mapping[str, Any], name: NameFacts) -> str:
     """Return the run type that config, tags and name tell, in that order, where the program tells none."""
-    if record.config.get("dpo_beta") is not None or record.config.get("dpo_loss_type") is not None:
+    if config.get("dpo_beta") is not None or config.get("dpo_loss_type") is not None:
         return "dpo"
-    tags = {t.strip() for t in (*record.tags, *as_text(record.config.get("wandb_tags")).split(","))}
+    if config.get("beta") is not None and as_text(config.get("loss_type")) in _DPO_LOSSES:
+        return "dpo"
+    if method := _METHODS.get(as_text(config.get("stage"))):
+        return method
+    tags = {t.strip() for t in (*record.tags, *as_text(config.get("wandb_tags")).split(","))}
     if any(t.startswith("dpo") for t in tags):
         return "dpo"
     if name.run_type:
         return name.run_type
     return "supervised_ft" if tags & {"finetune", "sft"} else "other"
+
+
+def _sequences_per_step(evidence: Evidence) -> int | None:
+    factors = {
+        "per_device_train_batch_size": as_int(evidence.config_or_command("per_device_train_batch_size")),
+        "gradient_accumulation_steps": as_int(evidence.config_or_command("gradient_accumulation_steps")),
+        "gpu_count": evidence.record.gpu_count,
+    }
+    known = [f for f in factors.values() if f is not None and f > 0]
+    if len(known) < len(factors):
+        for key, factor in factors.items():
+            if factor is not None and factor <= 0:
+                evidence.contradictions.append(f"{key}: {shortened(str(factor), 24)}, which is no count; not used")
+        return None
+    if math.prod(known) <= MOST:
+        return math.prod(known)
+    said = " x ".join(shortened(str(f), 24) for f in known)
+    evidence.contradictions.append(f"batch: {said} sequences a step are beyond 64 bits; not used")
+    return None
+
+
+def _fork(record: RunRecord) -> Fork | None:
+    """Return where W&B forked a run from; None for a run that was not forked.
+
+    ``wandb.init(fork_from="<run>?_step=<n>")`` keeps both as ``_wandb.branch_point`` of the config, and so does
+    ``resume_from``, which rewinds a run and names the run itself (wandb 0.31, sdk/wandb_init.py).
+    """
+    internal = as_object(record.config.get("_wandb"))
+    point = as_object(as_object(internal.get("value", internal)).get("branch_point"))
+    run_id, stated = as_text(point.get("run_id")), point.get("step")
+    if not run_id or run_id == record.run_id:
+        return None
+    return Fork(run_id, as_count(as_float(stated)), shortened(as_text(stated), 40))
+
+
+def _refuse_impossible_batch(evidence: Evidence) -> None:
+    """Forget a batch that is impossible with the last counts of the summary."""
+    summary = evidence.record.summary
+    step = summary.get(TRAINING_STEP)
+    if step is None:
+        evidence.refuse_batch(as_float(summary.get("total_tokens")), as_float(summary.get("_step")))
+    else:
+        evidence.refuse_batch(as_float(summary.get("train/num_tokens")), as_float(step))
 
 
 def key_values(value: object) -> dict[str, str]:
@@ -169,8 +292,8 @@ USED_EXTRAS = ("finetune_sequences", "model_pretrain_steps")
 #: Options of the launch command that are read, and those that a filter by the name of a coordinate finds.
 USED_OPTIONS = frozenset(
     "model_name_or_path model_revision output_dir dataset_mixer_list per_device_train_batch_size "
-    "gradient_accumulation_steps finetune_tokens wandb_config".split()
-).union(_NUMBERS, _NUMBERS.values(), _TEXTS, _TEXTS.values())
+    "gradient_accumulation_steps finetune_tokens wandb_config logging_steps truncation_mode".split()
+).union(_NUMBERS, _NUMBERS.values(), _TEXTS, _TEXTS.values(), *ALIASES.values())
 
 
 def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
@@ -179,7 +302,10 @@ def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field_name, key in _NUMBERS.items():
         in_name = _name_number(name, field_name, is_dpo)
-        value = _agree(evidence, field_name, as_float(config.get(key)), as_float(_scalar(command.get(key))), in_name)
+        in_config, in_command = as_float(config.get(key)), as_float(_scalar(command.get(key)))
+        if not math.isfinite(in_config):
+            _note_unusable(evidence, field_name, "config", config.get(key))
+        value = _agree(evidence, field_name, in_config, in_command, in_name)
         if math.isfinite(value):
             found[field_name] = value
     for field_name, key in _TEXTS.items():
@@ -194,6 +320,14 @@ def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
         found["finetune_tokens"] = nominal
     if evidence.run_type != "dpo":
         found.pop("dpo_beta", None)
+    refused = [] if is_dpo else [p for p in name.problems if _OF_TREATMENT.get(p.partition(":")[0], "") not in found]
+    for field_name in _COUNTS:
+        value = found.get(field_name, 0)
+        if not 0 <= value <= MOST:
+            refused.append(f"{field_name}: {value:g}, which is no count of 64 bits; not used")
+            evidence.contradictions.append(refused[-1])
+            del found[field_name]
+    evidence.refused = "; ".join(refused)
     of_contract = set(found)
     for key, value in config.items():
         if key not in _APART and key not in of_contract and isinstance(value, (int, float, str)):
@@ -208,7 +342,25 @@ _NOT_HYPERPARAMETERS = frozenset(
     "pretrain_steps pretrain_tokens pretrain_compute total_compute_est model_size finetune_tokens "
     "finetune_sequences finetune_unique_sequences".split()
 )
-_APART = _NOT_HYPERPARAMETERS.union(_NUMBERS.values(), _TEXTS.values())
+# Keys of other programs, whose values are under our names.
+_OF_PROGRAMS = frozenset("stage logging_steps truncation_mode _name_or_path _wandb".split()).union(
+    CONFIG_GROUPS, *ALIASES.values()
+)
+_APART = _NOT_HYPERPARAMETERS.union(_NUMBERS.values(), _TEXTS.values(), _OF_PROGRAMS)
+
+_COUNTS = ("epochs", "max_train_samples", "finetune_tokens")
+# Facts of a name that make a treatment, and the hyperparameters that say the same.
+_OF_TREATMENT = {
+    "tokens": "finetune_tokens",
+    "epochs": "epochs",
+    "learning_rate": "learning_rate",
+    "lr": "learning_rate",
+}
+
+
+def _note_unusable(evidence: Evidence, what: str, where: str, value: object) -> None:
+    if value is not None and value != "":
+        evidence.contradictions.append(f"{what}: {where} {shortened(as_text(value), 40)}, which is no number; not used")
 
 
 def _name_number(name: NameFacts, field_name: str, is_dpo: bool) -> float:

@@ -16,7 +16,12 @@ from dde.relations.evidence import Evidence
 from dde.relations.run_names import NameFacts, is_run_name
 from dde.sources.values import as_text
 
-__all__ = ["FoundRun", "ParentIndex", "hub_depth", "path_parts"]
+__all__ = ["FoundRun", "ParentIndex", "hub_depth", "path_parts", "path_problem"]
+
+# Bytes of a path on Linux (PATH_MAX); keys of object stores have 1,024. What is longer is no path.
+_LONGEST_PATH = 4096
+# Each folder above the last is looked up as well, so that a path takes a time that grows with the square of its depth.
+_DEEPEST_PATH = 255
 
 _FINAL = RunCheckpoint()
 
@@ -110,6 +115,8 @@ class ParentIndex:
         if (known := self._by_key.get(head)) is not None:
             checkpoint = _revision(revision)
             return _one_of(known, unknown_part=revision) if checkpoint is None else _one_of(known, checkpoint)
+        if path_problem(name):
+            return FoundRun()
         parts = path_parts(name)
         found = self._find_whole(parts)
         if found.is_known or not parts:
@@ -211,6 +218,14 @@ def hub_depth(parts: Sequence[str]) -> int:
         if find_hub_model(part) is not None:
             return depth
     return 0
+
+
+def path_problem(path: str) -> str:
+    """Return why a text can't be the path of any run; "" where it may be one."""
+    if len(path) > _LONGEST_PATH:
+        return f"{len(path):,} characters are more than any path has ({_LONGEST_PATH:,})"
+    depth = path.count("/")
+    return f"{depth} folders are more than any path is looked up in ({_DEEPEST_PATH})" if depth > _DEEPEST_PATH else ""
 
 
 def path_parts(path: str) -> list[str]:

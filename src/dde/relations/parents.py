@@ -17,19 +17,27 @@ from dde.names import (
     find_base_by_label,
     find_hub_model,
     find_size_by_params,
+    names_step_beyond_range,
     parse_revision,
     parse_run_checkpoint,
     resolve_checkpoint,
+    shortened,
 )
-from dde.relations.evidence import Evidence
-from dde.relations.parent_index import FoundRun, ParentIndex, hub_depth, path_parts
+from dde.relations.evidence import Evidence, Fork
+from dde.relations.parent_index import FoundRun, ParentIndex, hub_depth, path_parts, path_problem
 from dde.relations.run_names import NameFacts, is_run_name, parse_run_name
 from dde.sources.values import as_float, as_int, as_text
 
-__all__ = ["GIVEN", "Parentage", "chain_order", "last_epoch", "resolve_parents"]
+__all__ = ["GIVEN", "LONGEST_CHAIN", "Parentage", "chain_order", "last_epoch", "resolve_parents"]
 
 #: Evidence of a parent that the user gave.
 GIVEN = "parents="
+#: Runs of a chain that are placed. Labels give all of them, so that those of longer chains would fill the memory.
+LONGEST_CHAIN = 1000
+# Runs of a circle that a message names; the table of all runs has a row for each.
+_NAMED = 4
+_FORK = "config._wandb.branch_point"
+_NO_PATH = "model path names no run"
 _EXPLICIT = "config.parent_run_id"
 _FINAL = RunCheckpoint()
 
@@ -91,7 +99,12 @@ def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str]
         When `parents` names a run that is not in the store, a parent that nothing is called, or a checkpoint that
         the parent does not have.
     LineageError
-        When a run is its own parent or runs derive from each other in a circle.
+        When `parents` makes a run its own parent, or runs derive from each other in a circle.
+
+    Notes
+    -----
+    Runs that derive from each other in a circle by the store's own evidence have no parent, and the circle is their
+    problem; so is the length of a chain of more than `LONGEST_CHAIN` runs.
     """
     index = ParentIndex(evidence.values())
     told = dict(parents or {})
@@ -105,6 +118,7 @@ def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str]
         run_id: _told_parent(item, told[run_id], index, evidence) if run_id in told else _find_parent(item, index)
         for run_id, item in evidence.items()
     }
+    _set_circles_aside(resolved)
     _fill_bases(resolved)
     for run_id, item in evidence.items():
         found = resolved[run_id]
@@ -143,7 +157,7 @@ def _told_parent(item: Evidence, parent: str, index: ParentIndex, evidence: Mapp
     known = evidence[found.run_id]
     problem = f"{found.unknown_part!r} is no name of a checkpoint" if found.unknown_part else ""
     last = last_epoch(known)
-    named = ["step_<N>", *(f"epoch_{k}" for k in range(100 if last is None else last + 1)), "final"]
+    named = ["step_<N>", *(f"epoch_{k}" for k in range(100 if last is None else min(last + 1, 100))), "final"]
     if found.checkpoint.epoch is not None and last is not None and found.checkpoint.epoch > last:
         problem = f"the run has no {found.checkpoint.name}: its epochs are 0 to {last}"
     if problem:
@@ -187,11 +201,16 @@ def _note_checkpoint(found: Parentage, other: Parentage) -> None:
 def _find_parent(item: Evidence, index: ParentIndex) -> Parentage:
     explicit = as_text(item.record.config.get("parent_run_id"))
     readings: list[Parentage] = []
+    if item.fork is not None:
+        # Its config is a copy of that of the run that it was forked from, which says where that one starts.
+        return _fork_parent(item.fork, index, item.name)
     if explicit:
         readings.append(_named_parent(item, explicit, index))
     for source, path in (
         ("config.model_name_or_path", as_text(item.record.config.get("model_name_or_path"))),
         ("launch command", as_text(item.command.get("model_name_or_path"))),
+        # What transformers' W&B callback logs of the model that a Trainer was given.
+        ("config._name_or_path", as_text(item.record.config.get("_name_or_path"))),
     ):
         if path:
             readings.append(_parent_of_path(item, path, source, index))
@@ -200,7 +219,7 @@ def _find_parent(item: Evidence, index: ParentIndex) -> Parentage:
         if found is None:
             found = reading
         elif found.problem and not reading.problem:
-            if found.evidence == _EXPLICIT:
+            if found.evidence == _EXPLICIT or found.ambiguous:
                 reading.contradictions.append(f"parent: {found.problem}; {reading.evidence} believed")
             found = reading
         elif not reading.problem and _identity(reading) != _identity(found):
@@ -220,7 +239,7 @@ def _find_parent(item: Evidence, index: ParentIndex) -> Parentage:
     if found is None:
         return of_name
     if found.problem and not found.ambiguous and not of_name.problem and item.run_type != "dpo":
-        if found.evidence == _EXPLICIT:
+        if found.evidence == _EXPLICIT or found.problem.startswith(_NO_PATH):
             of_name.contradictions.append(f"parent: {found.problem}; run name believed")
         return of_name
     if found.checkpoint is not None and item.name.recipe is not None and item.name.size is not None:
@@ -242,14 +261,20 @@ def _named_parent(item: Evidence, name: str, index: ParentIndex) -> Parentage:
     except UnknownNameError:
         if is_run_name(name):
             return _absent_parent(re.split("[@/]", name)[0], _EXPLICIT, item.name)
-        return Parentage(evidence=_EXPLICIT, problem=f"{_EXPLICIT} names neither a run nor a checkpoint: {name}")
+        return Parentage(
+            evidence=_EXPLICIT, problem=f"{_EXPLICIT} names neither a run nor a checkpoint: {shortened(name)}"
+        )
+    if "@" not in name and item.name.step_in_doubt:
+        return _step_in_doubt(item, checkpoint.base, _EXPLICIT)
     if "@" not in name and item.name.step is not None:
         # An id without a step says which run; the step comes from the name.
         checkpoint = Checkpoint(checkpoint.base, item.name.step)
-    return Parentage(checkpoint, checkpoint.base.label, checkpoint.base, evidence=_EXPLICIT)
+    return _at_checkpoint(checkpoint, _EXPLICIT)
 
 
 def _parent_of_path(item: Evidence, path: str, source: str, index: ParentIndex) -> Parentage:
+    if problem := path_problem(path):
+        return Parentage(evidence=source, problem=f"{_NO_PATH}: {problem}")
     found = index.find_by_folder(path, item)
     if found.run_id == item.record.run_id:
         return Parentage(
@@ -284,15 +309,53 @@ def _parent_on_hub(item: Evidence, parts: list[str], source: str) -> Parentage:
     revision = as_text(item.config_or_command("model_revision"))
     # A folder of checkpoints may have the revision below the model's name.
     stated = next(filter(None, map(_step_and_seed, [revision, *parts])), None)
+    if stated is None:
+        beyond = next(filter(names_step_beyond_range, [revision, *parts]), "")
+        if beyond:
+            problem = f"step of the checkpoint is beyond 64 bits: {shortened(beyond)}"
+            return Parentage(evidence=source, problem=problem, ambiguous=True)
+        if item.name.step_in_doubt:
+            return _step_in_doubt(item, Base(*hub, item.name.seed or SEEDS[0]), source)
     # A step in the name and one in a revision: the name is what the launcher was told to run.
     step = item.name.step if item.name.step is not None or stated is None else stated[0]
     seed = item.name.seed or (stated and stated[1]) or SEEDS[0]
     base = Base(*hub, seed)
     checkpoint = Checkpoint(base, base.size.last_step if step is None else step)
-    found = Parentage(checkpoint, base.label, base, evidence=source)
-    if stated is not None and (stated[0] != checkpoint.step or stated[1] not in (None, seed)):
+    found = _at_checkpoint(checkpoint, source)
+    if (
+        found.checkpoint is not None
+        and stated is not None
+        and (stated[0] != checkpoint.step or stated[1] not in (None, seed))
+    ):
         found.contradictions.append(f"checkpoint: model_revision {revision}, run name {checkpoint.revision}")
     return found
+
+
+def _at_checkpoint(checkpoint: Checkpoint, source: str) -> Parentage:
+    """Return the parentage of a run that starts from a pretraining checkpoint."""
+    base = checkpoint.base
+    if checkpoint.is_placed:
+        return Parentage(checkpoint, base.label, base, evidence=source)
+    problem = f"step {checkpoint.step} of {base.label} has more tokens than 64 bits count"
+    return Parentage(base=base, evidence=source, problem=problem, ambiguous=True)
+
+
+def _step_in_doubt(item: Evidence, base: Base, source: str) -> Parentage:
+    """Return the parentage of a run whose name states a step that can't be believed, and nothing else states one."""
+    return Parentage(base=base, evidence=source, problem=item.name.model_problem, ambiguous=True)
+
+
+def _fork_parent(fork: Fork, index: ParentIndex, child: NameFacts) -> Parentage:
+    """Return the parentage of a run that W&B forked from another at a step."""
+    found = index.find(fork.run_id)
+    if fork.step is None:
+        problem = f"{_FORK} names no step of the run {shortened(fork.run_id)}: {fork.stated}"
+        return Parentage(evidence=_FORK, problem=problem, ambiguous=True)
+    if found.run_id is not None:
+        return Parentage(parent_run_id=found.run_id, run_checkpoint=RunCheckpoint(step=fork.step), evidence=_FORK)
+    if found.is_known:
+        return _parent_in_store(found, f"{_FORK} {fork.run_id}", _FORK)
+    return _absent_parent(fork.run_id, _FORK, child)
 
 
 def _step_and_seed(revision: str) -> tuple[int, Seed | None] | None:
@@ -318,8 +381,10 @@ def _parent_of_name(item: Evidence) -> Parentage:
     facts = item.name
     base = _base_of_name(facts)
     if base is None:
+        if facts.model_problem:
+            return Parentage(problem=facts.model_problem)
         if facts.recipe_text:
-            return Parentage(problem=f"run name has the unknown recipe {facts.recipe_text!r}")
+            return Parentage(problem=f"run name has the unknown recipe {shortened(facts.recipe_text)!r}")
         return Parentage(problem="neither config, launch command nor run name says where the run starts")
     if facts.starts_from_sft:
         return Parentage(
@@ -328,8 +393,10 @@ def _parent_of_name(item: Evidence) -> Parentage:
         )
     if item.run_type not in ("supervised_ft", "dpo"):
         return Parentage(base=base, problem="run of an unknown type; its name alone is no evidence")
+    if facts.step_in_doubt:
+        return _step_in_doubt(item, base, "run name")
     step = base.size.last_step if facts.step is None else facts.step
-    return Parentage(Checkpoint(base, step), base.label, base, evidence="run name")
+    return _at_checkpoint(Checkpoint(base, step), "run name")
 
 
 def _identity(found: Parentage) -> str:
@@ -340,38 +407,66 @@ def _identity(found: Parentage) -> str:
 
 
 def chain_order(parents: Mapping[str, Parentage]) -> list[str]:
-    """Return the runs with every parent before its children.
-
-    Raises
-    ------
-    LineageError
-        When a run is its own parent or runs derive from each other in a circle; names them.
-    """
+    """Return the runs with every parent before its children; no run may be its own ancestor."""
     order: list[str] = []
     done: set[str] = set()
     for start in parents:
         path: list[str] = []
-        on_path: set[str] = set()
         current = start
         while current in parents and current not in done:
-            if current in on_path:
-                circle = path[path.index(current) :]
-                what = (
-                    f"the run {current!r} is its own parent"
-                    if len(circle) == 1
-                    else f"the runs {', '.join(map(repr, circle))} derive from each other in a circle"
-                )
-                raise LineageError(
-                    f"{what} ({parents[current].evidence}), so their place on the token axis is undefined. "
-                    "Pass parents={run id: parent} to settle where one of them starts."
-                )
+            done.add(current)
             path.append(current)
-            on_path.add(current)
             current = parents[current].parent_run_id
-        for run_id in reversed(path):
-            done.add(run_id)
-            order.append(run_id)
+        order += reversed(path)
     return order
+
+
+def _set_circles_aside(parents: dict[str, Parentage]) -> None:
+    """Take the parent from every run of a circle, and from runs at the end of a chain that is too long.
+
+    Raises
+    ------
+    LineageError
+        Where the user's word makes the circle.
+    """
+    for circle in _circles(parents):
+        what = (
+            f"the run {circle[0]!r} is its own parent"
+            if len(circle) == 1
+            else f"the runs {', '.join(map(repr, circle[:_NAMED]))}"
+            f"{f' and {len(circle) - _NAMED} more' if len(circle) > _NAMED else ''} derive from each other in a circle"
+        )
+        said = ", ".join(dict.fromkeys(parents[run_id].evidence for run_id in circle))
+        if any(parents[run_id].evidence == GIVEN for run_id in circle):
+            raise LineageError(
+                f"{what} ({said}), so their place on the token axis is undefined. "
+                "Pass parents={run id: parent} to settle where one of them starts."
+            )
+        for run_id in circle:
+            parents[run_id] = Parentage(evidence=parents[run_id].evidence, problem=f"{what} ({said})", ambiguous=True)
+    depth: dict[str, int] = {}
+    for run_id in chain_order(parents):
+        found = parents[run_id]
+        depth[run_id] = depth.get(found.parent_run_id, 0) + 1
+        if depth[run_id] == LONGEST_CHAIN + 1:
+            problem = f"it follows a chain of {LONGEST_CHAIN:,} runs, and labels give all runs of a chain"
+            parents[run_id] = Parentage(evidence=found.evidence, problem=problem, ambiguous=True)
+
+
+def _circles(parents: Mapping[str, Parentage]) -> list[list[str]]:
+    """Return the runs of each circle, in the order in which they derive from each other."""
+    circles: list[list[str]] = []
+    seen: dict[str, str] = {}
+    for start in parents:
+        path: list[str] = []
+        current = start
+        while current in parents and current not in seen:
+            seen[current] = start
+            path.append(current)
+            current = parents[current].parent_run_id
+        if path and seen.get(current) == start:
+            circles.append(path[path.index(current) :])
+    return circles
 
 
 def _fill_bases(parents: dict[str, Parentage]) -> None:

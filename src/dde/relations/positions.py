@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from dde.names import MOST
 from dde.relations.evidence import Evidence
+from dde.relations.logs import Log, split_logs
 from dde.relations.parents import Parentage
 from dde.relations.token_counts import (
+    BEYOND,
     TOKEN_SOURCES,
     TULU_TOKENS_PER_SEQUENCE,
     Placement,
@@ -20,14 +23,12 @@ from dde.relations.token_counts import (
 from dde.sources.protocols import History
 
 __all__ = [
-    "COUNTER",
     "HELD_ROWS",
     "NO_DATA",
     "PlacedRun",
     "Placements",
     "RunEnd",
     "has_data",
-    "split_counters",
     "status_of",
     "tokens_of_steps",
 ]
@@ -36,8 +37,6 @@ Int64 = npt.NDArray[np.int64]
 
 #: Status of a run that logged and evaluated nothing; it goes on where rows were logged that have no place.
 NO_DATA = "no data"
-#: Key of the log that counts a run's tokens.
-COUNTER = "total_tokens"
 #: Rows whose places are held in memory, some 17 bytes each; those of larger stores are made again when asked for.
 HELD_ROWS = 4_000_000
 # Runs whose counters are read at once. A store without an index is scanned as often: most stores once.
@@ -57,8 +56,16 @@ class RunEnd:
     last_step : int
         Last logged step that is placed; -1 without any.
     has_log : bool
-    is_counted : bool
-        Whether a token counter was logged, by which alone the rows are placed.
+    counter : str
+        Key of the token counter that was logged, by which alone the rows are placed; "" where none was.
+    has_training_step : bool
+        Whether the log keeps the training step apart from its own step.
+    forked_at : int or None
+        Step at which the run was forked from its parent.
+    problem : str
+        Why nothing has a place; "" where something has.
+    notes : tuple of str
+        What was not used of the log, and why.
     repeated_steps : int
         Logged rows at a step that an earlier row of the run has.
     impossible_counts : int
@@ -71,7 +78,11 @@ class RunEnd:
     rate: tuple[float, float] | None
     last_step: int
     has_log: bool
-    is_counted: bool
+    counter: str = ""
+    has_training_step: bool = False
+    forked_at: int | None = None
+    problem: str = ""
+    notes: tuple[str, ...] = ()
     repeated_steps: int = 0
     impossible_counts: int = 0
 
@@ -126,6 +137,8 @@ class Placements:
         By run id.
     counters : callable
         Returns the token counters of runs: all rows of their logs.
+    other_counters : callable
+        Returns `OTHER_COUNTERS` of runs that have rows and no token counter.
     override : callable
         Returns the user's word on the tokens of a run's sequences, or None.
     """
@@ -134,39 +147,37 @@ class Placements:
         self,
         evidence: Mapping[str, Evidence],
         counters: Callable[[Sequence[str]], History],
+        other_counters: Callable[[Sequence[str]], History],
         override: Callable[[Evidence], float | None],
     ) -> None:
-        self._evidence, self._counters, self._override = evidence, counters, override
+        self._evidence, self._override = evidence, override
+        self._counters, self._other_counters = counters, other_counters
         #: End of each run, by run id.
         self.ends: dict[str, RunEnd] = {}
         self._held: dict[str, Placement] = {}
         self._rows = 0
-        uncounted: list[tuple[str, Int64, tuple[int, int]]] = []
+        uncounted: list[tuple[str, Log]] = []
 
-        def counted() -> Iterator[tuple[Evidence, Int64, npt.NDArray[np.float64]]]:
+        def counted() -> Iterator[tuple[Evidence, Log]]:
             run_ids = list(evidence)
             for start in range(0, len(run_ids), _BLOCK_RUNS):
-                some = run_ids[start : start + _BLOCK_RUNS]
-                rows = self._counters(some) if some else None
-                odd = {} if rows is None else _odd_rows(some, rows)
-                for run_id, steps, counter in () if rows is None else split_counters(some, rows):
-                    if np.isfinite(counter).any():
-                        self._note(run_id, self._place(run_id, steps, counter, {}), True, True, odd.get(run_id, (0, 0)))
+                for run_id, log in self._logs(run_ids[start : start + _BLOCK_RUNS]):
+                    if log.key:
+                        self._note(run_id, self._place(run_id, log, {}), log)
                     else:
                         # What its sequences count is known when all other runs have been seen.
-                        uncounted.append((run_id, steps.copy(), odd.get(run_id, (0, 0))))
+                        uncounted.append((run_id, log.without_counter()))
                     if evidence[run_id].record.state == "finished":
-                        yield evidence[run_id], steps, counter
+                        yield evidence[run_id], log
 
         self._measured = measure_tokens_per_sequence(counted())
-        for run_id, steps, odd in uncounted:
-            placement = self._place(run_id, steps, np.full(len(steps), np.nan), self._measured)
-            self._note(run_id, placement, len(steps) > 0, False, odd)
+        for run_id, log in uncounted:
+            self._note(run_id, self._place(run_id, log, self._measured), log)
 
     def of(self, run_ids: Sequence[str]) -> list[Placement]:
         """Return the rows of runs, in that order; reads counters again where they are not held."""
         missing = [r for r in run_ids if r not in self._held]
-        found = {r: self._place(r, steps, counter, self._measured) for r, steps, counter in self._logged(missing)}
+        found = {r: self._place(r, log, self._measured) for r, log in self._logs(missing)}
         return [self._held[r] if r in self._held else found[r] for r in run_ids]
 
     def tokens_per_sequence(self, run_id: str) -> float:
@@ -183,65 +194,44 @@ class Placements:
                 found.append(placement.tokens[::stride])
         return found
 
-    def _logged(self, run_ids: Sequence[str]) -> Iterator[tuple[str, Int64, npt.NDArray[np.float64]]]:
+    def _logs(self, run_ids: Sequence[str]) -> Iterator[tuple[str, Log]]:
         if not run_ids:
             return
-        yield from split_counters(run_ids, self._counters(run_ids))
+        without: dict[str, Log] = {}
+        for run_id, log in split_logs(run_ids, self._counters(run_ids)):
+            if log.key or not len(log.steps):
+                yield run_id, log
+            else:
+                without[run_id] = log
+        if without:
+            others = self._other_counters(list(without))
+            for run_id, log in split_logs(list(without), others, self._evidence):
+                impossible = log.impossible_counts + without[run_id].impossible_counts
+                yield run_id, replace(log, impossible_counts=impossible) if impossible else log
 
-    def _place(
-        self, run_id: str, steps: Int64, counter: npt.NDArray[np.float64], measured: Mapping[str, int]
-    ) -> Placement:
+    def _place(self, run_id: str, log: Log, measured: Mapping[str, int]) -> Placement:
         item = self._evidence[run_id]
-        return place_run(item, steps, counter, measured, self._override(item))
+        return place_run(item, log, measured, self._override(item))
 
-    def _note(self, run_id: str, placement: Placement, has_log: bool, is_counted: bool, odd: tuple[int, int]) -> None:
-        steps = placement.steps
+    def _note(self, run_id: str, placement: Placement, log: Log) -> None:
+        steps, fork = placement.steps, self._evidence[run_id].fork
         last = int(steps[-1]) if len(steps) else -1
         self.ends[run_id] = RunEnd(
-            *(placement.end, placement.end_source, placement.estimate, placement.rate), last, has_log, is_counted, *odd
+            *(placement.end, placement.end_source, placement.estimate, placement.rate, last),
+            has_log=len(log.steps) > 0,
+            counter=log.key,
+            has_training_step=log.training is not None,
+            forked_at=None if fork is None else fork.step,
+            problem=placement.problem,
+            notes=log.notes,
+            repeated_steps=log.repeated_steps,
+            impossible_counts=log.impossible_counts,
         )
         self._rows += len(steps)
         if self._rows <= HELD_ROWS:
             self._held[run_id] = placement
         else:
             self._held.clear()
-
-
-def split_counters(run_ids: Sequence[str], rows: History) -> Iterator[tuple[str, Int64, npt.NDArray[np.float64]]]:
-    """Yield each run with its distinct logged steps, and the token count at each; NaN where there is none."""
-    bounds = np.searchsorted(rows.run, np.arange(len(run_ids) + 1))
-    counter = rows.values[COUNTER]
-    impossible = _impossible(counter)
-    if impossible.any():
-        counter = np.where(impossible, np.nan, counter)
-    for i, run_id in enumerate(run_ids):
-        part = slice(bounds[i], bounds[i + 1])
-        yield run_id, *_distinct_steps(rows.step[part], counter[part])
-
-
-def _odd_rows(run_ids: Sequence[str], rows: History) -> dict[str, tuple[int, int]]:
-    """Return how many rows of each run repeat a step, and how many counts are impossible; runs without any left out."""
-    repeated = (rows.run[1:] == rows.run[:-1]) & (rows.step[1:] == rows.step[:-1])
-    impossible = _impossible(rows.values[COUNTER])
-    if not repeated.any() and not impossible.any():
-        return {}
-    counts = [np.bincount(part, minlength=len(run_ids)) for part in (rows.run[1:][repeated], rows.run[impossible])]
-    found = np.flatnonzero(counts[0] + counts[1]).tolist()
-    return {run_ids[i]: (int(counts[0][i]), int(counts[1][i])) for i in found}
-
-
-def _impossible(counter: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Return which counts are no counts: neighbours beyond 2**53 are no longer apart, and int64 ends at 2**63."""
-    return (counter < 0) | (counter >= 2.0**53)
-
-
-def _distinct_steps(steps: Int64, counter: npt.NDArray[np.float64]) -> tuple[Int64, npt.NDArray[np.float64]]:
-    """Keep one count per step: the first that is a number (rows are ordered by step, then by the store)."""
-    if len(steps) < 2 or (np.diff(steps) > 0).all():
-        return steps, counter
-    order = np.lexsort((np.arange(len(steps)), ~np.isfinite(counter), steps))
-    first = np.concatenate([[True], np.diff(steps[order]) > 0])
-    return steps[order][first], counter[order][first]
 
 
 def has_data(evidence: Evidence, end: RunEnd) -> bool:
@@ -262,6 +252,8 @@ def status_of(
         return evidence.record.problem
     if evidence.run_type == "other":
         return "unknown run type"
+    if evidence.refused:
+        return f"treatment unknown: {evidence.refused}"
     if found.parent_run_id and not found.in_store:
         return "parent not in store"
     if found.problem or not found.parent_run_id:
@@ -269,17 +261,23 @@ def status_of(
     parent = placed.get(found.parent_run_id)
     # A parent without data has no curve, but it may be known where it ended.
     if parent is not None and parent.status != "used" and not parent.status.startswith(NO_DATA):
-        return f"parent not usable: {parent.status}"
+        # The reason of the first of a chain is that of all below it.
+        return f"{_PARENT_NOT_USABLE}{parent.status.removeprefix(_PARENT_NOT_USABLE)}"
     if branch is None:
         return f"branch unknown: {problem}"
     if not has_data(evidence, end):
         lost = evidence.record.rows_without_step
         return f"{NO_DATA}: none of its {lost} logged rows has a step that can be used" if lost else NO_DATA
     if end.tokens is None:
-        return "tokens unknown: neither counter, sequences, batch nor budget"
+        return f"tokens unknown: {end.problem}"
     if end.tokens <= 0:
         return "no tokens of its own"
+    if branch + end.tokens > MOST:
+        return f"tokens unknown: {BEYOND}"
     return "used"
+
+
+_PARENT_NOT_USABLE = "parent not usable: "
 
 
 def tokens_of_steps(placement: Placement, steps: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from dde.cache.kept_files import cache_place
 from dde.errors import ConflictWarning, SourceError
 from dde.names import Base, Metric
-from dde.relations.positions import COUNTER, HELD_ROWS
+from dde.relations.logs import COUNTER
+from dde.relations.positions import HELD_ROWS
 from dde.sources.connection import Connection, redact
 from dde.sources.datadecide import Catalog, DataDecide
 from dde.sources.protocols import History, PosttrainingSource, RunRecord

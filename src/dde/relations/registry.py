@@ -14,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import LineageError
-from dde.names import Base
+from dde.names import MOST, Base
 from dde.relations.branches import Branch, branch_in_run
 from dde.relations.close_numbers import settle_numbers
 from dde.relations.evidence import Evidence, gather_evidence
+from dde.relations.logs import OTHER_COUNTERS
 from dde.relations.parents import GIVEN, Parentage, chain_order, resolve_parents
 from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
 from dde.relations.readers import Readers
 from dde.relations.run_index import KEPT_KEYS, reduced, versions_digest
 from dde.relations.run_positions import TableSteps
-from dde.relations.token_counts import Placement
+from dde.relations.token_counts import BEYOND, Placement
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
 from dde.relations.variants import spelled_labels, with_variants
 from dde.sources.connection import Connection
@@ -132,6 +133,7 @@ class Registry:
     _records: list[RunRecord] | None = field(default=None, init=False, repr=False)
     _counters: History | None = field(default=None, init=False, repr=False)
     _opened: str = field(default="", init=False, repr=False)
+    _others: dict[tuple[str, ...], History] = field(default_factory=dict, init=False, repr=False)
     _wider: dict[frozenset[str], Registry | None] = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,7 +144,8 @@ class Registry:
             self.derived  # noqa: B018 - reads the records
             records = [reduced(record) or record for record in self._records or ()]
             # The same keys and texts stand in all of them.
-            fields["_records"] = zlib.compress(pickle.dumps((records, self._counters)), 1)
+            fields["_records"] = zlib.compress(pickle.dumps((records, self._counters, self._others)), 1)
+            fields["_others"] = {}
             fields["_is_whole"] = False
             fields["_opened"] = self.readers.opened
         return fields
@@ -150,7 +153,7 @@ class Registry:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.store is not None:
-            self._records, self._counters = pickle.loads(zlib.decompress(state["_records"]))
+            self._records, self._counters, self._others = pickle.loads(zlib.decompress(state["_records"]))
 
     @property
     def store_fingerprint(self) -> str:
@@ -212,7 +215,7 @@ class Registry:
         for run_id in chain_order(parents):
             found = parents[run_id]
             parent = treatments.get(found.parent_run_id)
-            if found.checkpoint is not None or parent is not None:
+            if not evidence[run_id].refused and (found.checkpoint is not None or parent is not None):
                 treatments[run_id] = treatment_of(evidence[run_id], found, parent)
         treatments = with_variants(treatments, evidence, {r: parents[r].parent_run_id for r in treatments})
         replicates = number_replicates(
@@ -289,7 +292,7 @@ class Registry:
     def placements(self) -> Placements:
         """Rows of derived runs on the axes of their own tokens; one pass over the counters of the store's logs."""
         evidence = {} if self.store is None else {run_id: run.evidence for run_id, run in self.derived.items()}
-        return Placements(evidence, self._read_counters, self._override)
+        return Placements(evidence, self._read_counters, self._read_other_counters, self._override)
 
     @cached_property
     def placed(self) -> dict[str, PlacedRun]:
@@ -303,6 +306,7 @@ class Registry:
             last = None
             if branch.tokens is not None and end.tokens is not None and has_data(run.evidence, end):
                 last = branch.tokens + end.tokens
+                last = last if last <= MOST else None
             placed[run_id] = PlacedRun(branch.tokens, last, end, status, branch.estimate)
         return placed
 
@@ -321,6 +325,18 @@ class Registry:
             self._counters = rows
         return rows
 
+    def _read_other_counters(self, run_ids: Sequence[str]) -> History:
+        key = tuple(run_ids)
+        if key not in self._others:
+            rows = self.readers.logs(run_ids, self.versions, OTHER_COUNTERS)
+            # Few runs have any of them, and none has all.
+            known = {name: values for name, values in rows.values.items() if np.isfinite(values).any()}
+            rows = History(rows.run, rows.step, known)
+            if sum(len(held.step) for held in self._others.values()) + len(rows.step) > HELD_ROWS:
+                return rows
+            self._others[key] = rows
+        return self._others[key]
+
     def _override(self, item: Evidence) -> float | None:
         told = self.tokens_per_sequence
         if isinstance(told, Mapping):
@@ -332,6 +348,8 @@ class Registry:
         found = run.parentage
         if found.checkpoint is not None:
             return Branch(found.checkpoint.tokens)
+        if found.problem:
+            return Branch(problem=found.problem)
         parent = placed.get(found.parent_run_id)
         if parent is None or parent.branch_tokens is None or not found.in_store:
             return Branch(problem="the parent's own place is unknown")
@@ -345,6 +363,8 @@ class Registry:
                     "Name a step that its log holds, or the id alone for its end."
                 )
             return inside
+        if parent.branch_tokens + inside.tokens > MOST:
+            return Branch(problem=f"it has {BEYOND}")
         return replace(inside, tokens=parent.branch_tokens + inside.tokens)
 
     def base_end_tokens(self, label: str) -> int | None:

@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from dde.errors import SourceError
 from dde.names import Base
-from dde.relations.positions import COUNTER, PlacedRun, RunEnd, split_counters
+from dde.relations.logs import COUNTER, Log, split_logs
+from dde.relations.positions import PlacedRun, RunEnd
 from dde.relations.readers import Readers
 from dde.relations.run_positions import TableSteps
 from dde.relations.token_counts import Placement, place_by_rate, place_counted
 from dde.sources.datadecide import DataDecide
-from dde.sources.protocols import PosttrainingSource
+from dde.sources.protocols import TRAINING_STEP, PosttrainingSource
 
 if TYPE_CHECKING:
     from dde.relations.registry import Registry
@@ -51,9 +52,13 @@ class RunArrays:
         The rule and the numbers of an estimated end; "" where nothing was estimated.
     rate : (run, 2) float64 array
         Tokens, and the steps that count them, where rows are placed by their steps alone; else NaN.
-    is_counted, has_log, evaluated : (run,) bool arrays
-        Whether the run has a token counter, by which alone its rows are placed; whether it has a log; whether it has
-        final evaluations.
+    counter : tuple of str
+        Key of the token counter, by which alone the rows of a run are placed; "" where it has none.
+    forked_at : (run,) int64 array
+        Step at which the run was forked from its parent; -1 where it was not.
+    has_training_step, has_log, evaluated : (run,) bool arrays
+        Whether the log keeps the training step apart from its own; whether there is one; whether the run has final
+        evaluations.
     opened : str
         What the store said of its content when the runs were read; "" where it can't tell.
     """
@@ -70,7 +75,9 @@ class RunArrays:
     source: npt.NDArray[np.int8]
     estimate: tuple[str, ...]
     rate: npt.NDArray[np.float64]
-    is_counted: npt.NDArray[np.bool_]
+    counter: tuple[str, ...]
+    forked_at: Int64
+    has_training_step: npt.NDArray[np.bool_]
     has_log: npt.NDArray[np.bool_]
     evaluated: npt.NDArray[np.bool_]
     opened: str = ""
@@ -104,7 +111,9 @@ def run_arrays(registry: Registry) -> RunArrays:
         np.array([e.source for e in ends], np.int8),
         tuple(e.estimate for e in ends),
         np.array([e.rate or (np.nan, np.nan) for e in ends], np.float64).reshape(-1, 2),
-        np.array([e.is_counted for e in ends], bool),
+        tuple(e.counter for e in ends),
+        numbers(e.forked_at for e in ends),
+        np.array([e.has_training_step for e in ends], bool),
         np.array([e.has_log for e in ends], bool),
         np.array([registry.is_evaluated(r) for r in placed], bool),
         registry.readers.opened,
@@ -182,21 +191,33 @@ class SentRuns:
         """Return the rows of runs on the axes of their own tokens, in that order."""
         if not run_ids:
             return []
-        rows = self.readers.logs(run_ids, self.versions, [COUNTER])
-        return [self._place(run_id, steps, counter) for run_id, steps, counter in split_counters(run_ids, rows)]
+        # Runs of one counter are read together: as a rule all of them are.
+        placed: dict[str, Placement] = {}
+        for keys, members in self._by_keys(run_ids).items():
+            rows = self.readers.logs(members, self.versions, keys)
+            placed |= {run_id: self._place(run_id, log) for run_id, log in split_logs(members, rows)}
+        return [placed[run_id] for run_id in run_ids]
 
-    def _place(self, run_id: str, steps: Int64, counter: npt.NDArray[np.float64]) -> Placement:
+    def _by_keys(self, run_ids: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
+        found: dict[tuple[str, ...], list[str]] = {}
+        for run_id in run_ids:
+            at = self.derived[run_id]
+            step = (TRAINING_STEP,) if self._runs.has_training_step[at] else ()
+            found.setdefault((self._runs.counter[at] or COUNTER, *step), []).append(run_id)
+        return found
+
+    def _place(self, run_id: str, log: Log) -> Placement:
         end = self.placed[run_id].end
-        if end.is_counted:
-            if not np.isfinite(counter).any():
+        if end.counter:
+            if not log.key:
                 raise SourceError(
                     f"run {run_id!r} had a token counter when the Dataset was opened that this process was sent a "
                     "part of, and has none now, so its rows have no place. Open the Dataset again and send that."
                 )
-            return place_counted(steps, counter)
+            return place_counted(log, end.forked_at)
         if end.rate is not None:
-            return place_by_rate(steps, end.rate, end.tokens, end.estimate)
-        none = steps[:0]
+            return place_by_rate(log, end.rate, end.tokens, end.estimate, end.forked_at)
+        none = log.steps[:0]
         return Placement(none, none, none.astype(np.int8), end.tokens, end.source, end.estimate)
 
     def chain(self, run_id: str) -> list[str]:
@@ -228,7 +249,9 @@ class _Placed(Mapping[str, PlacedRun]):
             None if np.isnan(runs.rate[at, 0]) else (float(runs.rate[at, 0]), float(runs.rate[at, 1])),
             int(runs.last_step[at]),
             bool(runs.has_log[at]),
-            bool(runs.is_counted[at]),
+            runs.counter[at],
+            bool(runs.has_training_step[at]),
+            None if runs.forked_at[at] < 0 else int(runs.forked_at[at]),
         )
         return PlacedRun(None if branch < 0 else branch, None if end < 0 else end, run_end, "used")
 

@@ -13,7 +13,16 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CONFIG_KEYS", "SUMMARY_KEYS", "History", "PosttrainingSource", "RunRecord"]
+__all__ = [
+    "CONFIG_GROUPS",
+    "CONFIG_KEYS",
+    "SUMMARY_KEYS",
+    "TOKEN_COUNTERS",
+    "TRAINING_STEP",
+    "History",
+    "PosttrainingSource",
+    "RunRecord",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,20 @@ class History:
     values: Mapping[str, npt.NDArray[np.float64]]
 
 
+#: Groups of a run's config: of open-instruct's olmo_core_finetune.py (SFTArguments), then of LLaMA-Factory.
+CONFIG_GROUPS: tuple[str, ...] = (
+    "tracking",
+    "model",
+    "training",
+    "dataset",
+    "logging",
+    "checkpoint",
+    "model_args",
+    "data_args",
+    "training_args",
+    "finetuning_args",
+)
+
 #: Keys of a run's config that identity, hyperparameters and token accounting are made from.
 CONFIG_KEYS: tuple[str, ...] = (
     "parent_run_id",
@@ -123,10 +146,43 @@ CONFIG_KEYS: tuple[str, ...] = (
     "total_compute_est",
     "wandb_config",
     "wandb_tags",
+    # As other programs, and later versions of them, name the same; see dde.relations.config_names.
+    "num_epochs",
+    "beta",
+    "loss_type",
+    "mixer_list",
+    "max_length",
+    "truncation_mode",
+    "cutoff_len",
+    "sequence_len",
+    "pref_beta",
+    "pref_loss",
+    "stage",
+    "logging_steps",
+    "_name_or_path",
+    "_wandb",
+    *CONFIG_GROUPS,
 )
 
+#: Keys of training logs that count tokens since the run's own start, the most trusted first.
+TOKEN_COUNTERS: tuple[str, ...] = (
+    "total_tokens",  # open-instruct finetune.py
+    "perf/total_tokens",  # open-instruct dpo.py (PerfCallback), since February 2026
+    "val/total_tokens",
+    "val/num_total_tokens",  # open-instruct grpo_fast.py
+    "throughput/total tokens",  # OLMo-core SpeedMonitorCallback, so open-instruct olmo_core_finetune.py
+    "throughput/total_tokens",  # the same as exports of the OLMo ladder write it
+    "train/num_tokens",  # TRL SFTTrainer and DPOTrainer, through the W&B callback of transformers
+    "train/num_input_tokens_seen",  # transformers Trainer with include_num_input_tokens_seen
+    "num_tokens",
+    "num_input_tokens_seen",
+)
+
+#: Key under which the W&B callback of transformers logs the training step: its rows' own step counts calls of log.
+TRAINING_STEP = "train/global_step"
+
 #: Keys of a run's summary that place its evaluations when it has no history.
-SUMMARY_KEYS: tuple[str, ...] = ("_step", "total_tokens")
+SUMMARY_KEYS: tuple[str, ...] = ("_step", TRAINING_STEP, *TOKEN_COUNTERS)
 
 
 @runtime_checkable
