@@ -171,6 +171,16 @@ def test_counters_of_todays_programs(key: str) -> None:
     assert own_end(registry(bare), "a") == 700_000
 
 
+def test_other_counters_are_read_of_runs_without_the_usual_one_alone() -> None:
+    store = FakeStore([sft("a", [10.0, 20.0]), sft("bare", evaluations={"piqa": 0.5})])
+    _ = Registry(None, store).placed  # type: ignore[arg-type]
+    assert store.history_calls == [(("a", "bare"), ("total_tokens",))]
+    store.held.append(logged(sft("d", program="dpo.py"), (1, {"train_loss": 1.0})))
+    store.history_calls.clear()
+    _ = Registry(None, store).placed  # type: ignore[arg-type]
+    assert [run_ids for run_ids, _ in store.history_calls] == [("a", "bare", "d"), ("d",)]
+
+
 def test_the_first_of_several_counters_is_used() -> None:
     rows = ((100 * i, {"total_tokens": 100.0 * i, "perf/total_tokens": 777.0 * i}) for i in (1, 2))
     assert own_end(registry(logged(sft("a"), *rows)), "a") == 200

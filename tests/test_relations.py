@@ -368,6 +368,8 @@ def test_filters_compare_numbers_as_numbers() -> None:
     assert not matches(math.nan, slice(None, None))
     assert not matches(math.nan, [1.0])
     assert matches(3.0, lambda v: v > 2)
+    assert matches(10**400, slice(1, None))
+    assert not matches(10**400, [1.0])
 
 
 def test_a_filter_on_derived_runs_drops_lineages_without_a_match() -> None:

@@ -22,6 +22,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "dpo_beta": ("beta", "pref_beta"),
     "dpo_loss_type": ("loss_type", "pref_loss"),
 }
+_GROUPS, _OTHERS = frozenset(CONFIG_GROUPS), frozenset().union(*ALIASES.values())
 # beta and loss_type mean other things to other methods.
 _OF_DPO = frozenset({"dpo_beta", "dpo_loss_type"})
 
@@ -38,6 +39,8 @@ def lifted(config: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:
     problems : list of str
         Gets a note of each key that two places have different values of.
     """
+    if _GROUPS.isdisjoint(config):
+        return config
     groups = {name: as_object(config[name]) for name in CONFIG_GROUPS if name in config}
     if not any(groups.values()):
         return config
@@ -69,6 +72,8 @@ def with_known_names(config: Mapping[str, Any], is_dpo: bool, problems: list[str
     where : str
         What the mapping is, for notes.
     """
+    if _OTHERS.isdisjoint(config):
+        return config
     named: dict[str, Any] = {}
     for ours, others in ALIASES.items():
         if ours in _OF_DPO and not is_dpo:

@@ -220,21 +220,20 @@ def _run_type(record: RunRecord, config: Mapping[str, Any], name: NameFacts) -> 
 
 
 def _sequences_per_step(evidence: Evidence) -> int | None:
-    factors = {
-        "per_device_train_batch_size": as_int(evidence.config_or_command("per_device_train_batch_size")),
-        "gradient_accumulation_steps": as_int(evidence.config_or_command("gradient_accumulation_steps")),
-        "gpu_count": evidence.record.gpu_count,
-    }
-    known = [f for f in factors.values() if f is not None and f > 0]
-    if len(known) < len(factors):
-        for key, factor in factors.items():
-            if factor is not None and factor <= 0:
-                evidence.contradictions.append(f"{key}: {shortened(str(factor), 24)}, which is no count; not used")
-        return None
-    if math.prod(known) <= MOST:
-        return math.prod(known)
-    said = " x ".join(shortened(str(f), 24) for f in known)
-    evidence.contradictions.append(f"batch: {said} sequences a step are beyond 64 bits; not used")
+    factors = [
+        as_int(evidence.config_or_command("per_device_train_batch_size")),
+        as_int(evidence.config_or_command("gradient_accumulation_steps")),
+        evidence.record.gpu_count,
+    ]
+    known = [f for f in factors if f is not None and f > 0]
+    if len(known) == len(factors):
+        if (product := math.prod(known)) <= MOST:
+            return product
+        said = " x ".join(shortened(str(f), 24) for f in known)
+        evidence.contradictions.append(f"batch: {said} sequences a step are beyond 64 bits; not used")
+    elif any(f is not None and f <= 0 for f in factors):
+        said = " x ".join("?" if f is None else shortened(str(f), 24) for f in factors)
+        evidence.contradictions.append(f"batch: {said} is no number of sequences a step; not used")
     return None
 
 
@@ -244,7 +243,9 @@ def _fork(record: RunRecord) -> Fork | None:
     ``wandb.init(fork_from="<run>?_step=<n>")`` keeps both as ``_wandb.branch_point`` of the config, and so does
     ``resume_from``, which rewinds a run and names the run itself (wandb 0.31, sdk/wandb_init.py).
     """
-    internal = as_object(record.config.get("_wandb"))
+    if "_wandb" not in record.config:
+        return None
+    internal = as_object(record.config["_wandb"])
     point = as_object(as_object(internal.get("value", internal)).get("branch_point"))
     run_id, stated = as_text(point.get("run_id")), point.get("step")
     if not run_id or run_id == record.run_id:
@@ -302,9 +303,10 @@ def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field_name, key in _NUMBERS.items():
         in_name = _name_number(name, field_name, is_dpo)
-        in_config, in_command = as_float(config.get(key)), as_float(_scalar(command.get(key)))
-        if not math.isfinite(in_config):
-            _note_unusable(evidence, field_name, "config", config.get(key))
+        stated, in_command = config.get(key), as_float(_scalar(command.get(key)))
+        in_config = as_float(stated)
+        if stated is not None and not math.isfinite(in_config):
+            _note_unusable(evidence, field_name, "config", stated)
         value = _agree(evidence, field_name, in_config, in_command, in_name)
         if math.isfinite(value):
             found[field_name] = value
@@ -359,7 +361,7 @@ _OF_TREATMENT = {
 
 
 def _note_unusable(evidence: Evidence, what: str, where: str, value: object) -> None:
-    if value is not None and value != "":
+    if value != "":
         evidence.contradictions.append(f"{what}: {where} {shortened(as_text(value), 40)}, which is no number; not used")
 
 

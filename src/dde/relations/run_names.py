@@ -181,21 +181,26 @@ def _own_model(models: list[_Model]) -> tuple[_Model | None, str]:
     not the run's own; nor is one without a step beside one that has step and seed, as in
     ``<exp>_DD-<recipe>-<params>_Ft_DD-<recipe>-<params>-<step>-<seed>`` (what dr_ingest parses as a matched run).
     """
+    if not models:
+        return None, ""
+    if len(models) == 1 and not models[0].is_target:
+        return models[0], _step_problem(models[0])
     known = [m for m in models if find_recipe(m.recipe)] or models[:1]
     own = [m for m in known if not m.is_target]
-    if known and not own and len({_identity(m) for m in known}) == 1:
-        return None, f"run name states the model that was matched alone: {known[0].written}"
+    if not own and len({_identity(m) for m in known}) == 1:
+        return None, f"run name states the model that was matched alone: {shortened(known[0].written)}"
     exact = [m for m in own if m.tail["step"] and m.tail["seed"]]
     chosen = exact if len({_identity(m) for m in own}) > 1 and len({_identity(m) for m in exact}) == 1 else own
-    if len({_identity(m) for m in chosen}) > 1:
-        said = ", ".join(dict.fromkeys(shortened(m.written) for m in chosen[:4]))
+    if len({_identity(m) for m in chosen or known}) > 1:
+        said = ", ".join(dict.fromkeys(shortened(m.written) for m in (chosen or known)[:4]))
         return None, f"run name states several models and does not say which of them was trained: {said}"
-    if not chosen:
-        return None, ""
-    step = chosen[0].tail["step"]
-    if step and whole_number(step) is None:
-        return chosen[0], f"run name states the step {shortened(step, 40)}, which is beyond 64 bits"
-    return chosen[0], ""
+    return chosen[0], _step_problem(chosen[0])
+
+
+def _step_problem(model: _Model) -> str:
+    step = model.tail["step"]
+    beyond = bool(step) and whole_number(step) is None
+    return f"run name states the step {shortened(step, 40)}, which is beyond 64 bits" if beyond else ""
 
 
 def _identity(model: _Model) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from dde.names import Base, as_values, choose_bases, suite_order
 from dde.relations.registry import RUN_FIELDS, DerivedRun, Registry
 from dde.relations.treatments import PRETRAINING, Treatment
 from dde.relations.variants import spelled_labels
+from dde.sources.values import as_float
 
 __all__ = [
     "METHODS",
@@ -81,7 +82,10 @@ def matches(value: object, wanted: object) -> bool:
     if callable(wanted):
         return bool(wanted(value))
     if isinstance(wanted, slice):
-        if not isinstance(value, (int, float)) or math.isnan(value):
+        if not isinstance(value, (int, float)):
+            return False
+        value = as_float(value)  # a whole number of any length
+        if math.isnan(value):
             return False
         low = -math.inf if wanted.start is None else float(wanted.start)
         high = math.inf if wanted.stop is None else float(wanted.stop)
