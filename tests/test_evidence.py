@@ -20,6 +20,7 @@ from dde.relations.registry import Registry
 from dde.relations.reopening import origin_of
 from dde.relations.sent_runs import SentRuns
 from dde.relations.token_counts import TULU_TOKENS_PER_SEQUENCE
+from dde.sources.protocols import CONFIG_KEYS, SUMMARY_KEYS
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048
@@ -284,6 +285,19 @@ def test_a_fork_branches_inside_its_source(counts: dict[int, float], end: int, s
     assert rows.steps.tolist() == [300, 400]
 
 
+def test_the_curve_of_a_fork_is_its_sources_up_to_the_fork() -> None:
+    source = sft("source", [1000.0, 2000.0, 3000.0], [3.0, 2.0, 1.5])
+    forked = fork({100: 1000.0, 200: 2000.0, 300: 3100.0, 400: 4200.0})
+    for k, (_, row) in enumerate(forked.rows):
+        row["train_loss"] = (3.0, 2.0, 1.25, 1.125)[k]
+    held = registry(source, forked)
+    repository = dde.RunRepository(held.tables, held.store)
+    ds = repository.to_dataset(metrics=["train_loss"], grid="union")
+    curve = ds.train_loss.sel(run=held.derived["fork"].label)[0].dropna("cumulative_tokens")
+    assert (curve.cumulative_tokens.values - FINAL_4M).tolist() == [1000, 2000, 3100, 4200]
+    assert curve.values.tolist() == [3.0, 2.0, 1.25, 1.125]
+
+
 def test_forks_that_have_no_place_say_why() -> None:
     statuses = {
         "parent not in store": registry(fork({300: 1.0, 400: 2.0})),
@@ -361,6 +375,38 @@ def test_one_run_never_blocks_the_store() -> None:
     assert {"sound", "seed", "steps"} <= set(ds.run_id.values.ravel())
     assert (ds.cumulative_tokens.values >= 0).all()
     assert len(coverage) == 1 + len(runs)
+
+
+ANYTHING: list[Any] = [
+    None, "", "NaN", "Infinity", math.nan, math.inf, -1, 0, 1, 5e-324, 1e300, -1e300, 10**400, -(10**400), 2**63, True,
+    [], {}, ["a"], {"a": 1}, LONG, "a\0b", "\ud800", "null", "[1, 2]", '{"beta": 1}', "r0", "/m/r0/step_100",
+    f"step_{LONG}",    {"branch_point": {"run_id": "r0", "step": 100}}, {"branch_point": []},
+    {"learning_rate": math.inf, "num_epochs": 10**400},
+    {"model_name_or_path": ["x"]}, "sft", "dpo", "1_000", "0x10",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("program", ["finetune.py", "dpo.py", ""])
+def test_any_value_under_any_key_is_survived(program: str) -> None:
+    runs = [sft("r0", [100.0, 200.0], output_dir="/m/r0")]
+    for value in ANYTHING:
+        for key in CONFIG_KEYS:
+            runs.append(sft(f"r{len(runs)}", [100.0, 200.0], program=program, **{key: value}))
+        for key in SUMMARY_KEYS:
+            run = sft(f"r{len(runs)}", program=program, evaluations={"piqa": 0.5}, max_train_samples=10)
+            runs.append(logged(run, **{"_step": 10, key: value}))
+        for text in (str(value)[:4000], "-" * 9):
+            told = ["--num_epochs", text, f"--beta={text}", "--model_name_or_path", text]
+            runs.append(sft(f"r{len(runs)}", [100.0], program=program, command=told, model_name_or_path=None))
+    held = registry(*runs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for run_id, placed in held.placed.items():
+            assert held.derived[run_id].evidence.record.run_id == run_id
+            assert placed.branch_tokens is None or 0 <= placed.branch_tokens <= MOST
+            assert placed.end_tokens is None or 0 <= placed.end_tokens <= MOST
+            assert len(placed.status) < 5000
+    assert held.placed["r0"].status == "used"
 
 
 def test_what_is_representable_is_taken_to_the_last_token() -> None:

@@ -55,6 +55,20 @@ def test_names_with_two_models(name: str, model: tuple[str, str] | None, step: i
     assert bool(problem) == bool(facts.model_problem)
 
 
+@pytest.mark.parametrize(
+    ("short", "slug"),
+    [
+        ("d17", "dolma1_7"),
+        ("dclm_qc7fw2", "dclm-baseline-qc-7p-fw2"),
+        ("dclm_25_d17_75", "dclm-baseline-25p-dolma1.7-75p"),
+        ("falcon_cc_qc10p", "falcon-and-cc-qc-10p"),
+    ],
+)
+def test_short_names_of_recipes(short: str, slug: str) -> None:
+    facts = parse_run_name(f"250909-220627_test_match_60M_finetune_100Mtx1_DD-{short}-150M-10000-0_lr=5e-06")
+    assert (facts.recipe and facts.recipe.slug, facts.size and facts.size.name, facts.step) == (slug, "150M", 10000)
+
+
 def test_numbers_of_any_length_are_refused_by_name() -> None:
     facts = parse_run_name(f"x_{LONG}Mtx{LONG}_DD-c4-4M-{LONG}-0_lr={LONG}_--learning_rate={LONG}")
     assert (facts.step, facts.epochs, facts.budget_tokens, facts.learning_rate) == (None, None, None, None)

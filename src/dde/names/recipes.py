@@ -33,56 +33,71 @@ class Recipe:
     training_names: tuple[str, ...]
 
 
-# Display name and slug: the dataset and model cards of allenai/DataDecide; training names: its checkpoint list.
+# Display name and slug: the dataset and model cards of allenai/DataDecide; training names: its checkpoint list,
+# then what finetuning runs are called (hadasah/open-instruct-fts, ml/scripts/constants.py) and read as (dr_ingest).
 RECIPES: tuple[Recipe, ...] = (
     Recipe("Dolma1.7", "dolma1_7", "Dolma1.7", ("dolma17", "d17", "baseline")),
     Recipe("Dolma1.7 (no code)", "dolma1_7-no-code", "Dolma1.7", ("no_code",)),
     Recipe("Dolma1.7 (no math, code)", "dolma1_7-no-math-code", "Dolma1.7", ("no_math_no_code",)),
     Recipe("Dolma1.7 (no Reddit)", "dolma1_7-no-reddit", "Dolma1.7", ("no_reddit",)),
     Recipe("Dolma1.7 (no Flan)", "dolma1_7-no-flan", "Dolma1.7", ("no_flan",)),
-    Recipe("Dolma1.6++", "dolma1_6plus", "Dolma1.6++", ("dolma-v1-6-and-sources-baseline",)),
+    Recipe("Dolma1.6++", "dolma1_6plus", "Dolma1.6++", ("dolma-v1-6-and-sources-baseline", "d16")),
     Recipe("C4", "c4", "C4", ("c4",)),
     Recipe("FineWeb-Pro", "fineweb-pro", "FineWeb-Pro", ("prox_fineweb_pro",)),
     Recipe("FineWeb-Edu", "fineweb-edu", "FineWeb-Edu", ("fineweb_edu_dedup",)),
     Recipe("Falcon", "falcon", "Falcon", ("falcon",)),
-    Recipe("Falcon+CC", "falcon-and-cc", "Falcon+CC", ("falcon_and_cc",)),
-    Recipe("Falcon+CC (QC 10%)", "falcon-and-cc-qc-10p", "Falcon+CC", ("falcon_and_cc_eli5_oh_top10p",)),
-    Recipe("Falcon+CC (QC 20%)", "falcon-and-cc-qc-20p", "Falcon+CC", ("falcon_and_cc_eli5_oh_top20p",)),
+    Recipe("Falcon+CC", "falcon-and-cc", "Falcon+CC", ("falcon_and_cc", "falcon_cc")),
+    Recipe(
+        "Falcon+CC (QC 10%)", "falcon-and-cc-qc-10p", "Falcon+CC", ("falcon_and_cc_eli5_oh_top10p", "falcon_cc_qc10p")
+    ),
+    Recipe(
+        "Falcon+CC (QC 20%)", "falcon-and-cc-qc-20p", "Falcon+CC", ("falcon_and_cc_eli5_oh_top20p", "falcon_cc_qc20p")
+    ),
     Recipe(
         "Falcon+CC (QC Orig 10%)",
         "falcon-and-cc-qc-orig-10p",
         "Falcon+CC",
-        ("falcon_and_cc_og_eli5_oh_top10p",),
+        ("falcon_and_cc_og_eli5_oh_top10p", "falcon_cc_qcorig10p"),
     ),
     Recipe(
         "Falcon+CC (QC Tulu 10%)",
         "falcon-and-cc-qc-tulu-10p",
         "Falcon+CC",
-        ("falcon_and_cc_tulu_qc_top10",),
+        ("falcon_and_cc_tulu_qc_top10", "falcon_cc_qctulu10p"),
     ),
     Recipe("DCLM-Baseline", "dclm-baseline", "DCLM-Baseline", ("DCLM-baseline", "dclm")),
     Recipe(
         "DCLM-Baseline 25% / Dolma 75%",
         "dclm-baseline-25p-dolma1.7-75p",
         "DCLM-Baseline / Dolma",
-        ("dolma17-75p-DCLM-baseline-25p", "DCLM-baseline-25p"),
+        ("dolma17-75p-DCLM-baseline-25p", "DCLM-baseline-25p", "dclm_25_d17_75", "dclm25_dolma75"),
     ),
     Recipe(
         "DCLM-Baseline 50% / Dolma 50%",
         "dclm-baseline-50p-dolma1.7-50p",
         "DCLM-Baseline / Dolma",
-        ("dolma17-50p-DCLM-baseline-50p", "DCLM-baseline-50p"),
+        ("dolma17-50p-DCLM-baseline-50p", "DCLM-baseline-50p", "dclm_50_d17_50", "dclm50_dolma50"),
     ),
     Recipe(
         "DCLM-Baseline 75% / Dolma 25%",
         "dclm-baseline-75p-dolma1.7-25p",
         "DCLM-Baseline / Dolma",
-        ("dolma17-25p-DCLM-baseline-75p", "DCLM-baseline-75p"),
+        ("dolma17-25p-DCLM-baseline-75p", "DCLM-baseline-75p", "dclm_75_d17_25", "dclm75_dolma25"),
     ),
-    Recipe("DCLM-Baseline (QC 7%, FW2)", "dclm-baseline-qc-7p-fw2", "DCLM-Baseline", ("dclm_ft7percentile_fw2",)),
-    Recipe("DCLM-Baseline (QC 7%, FW3)", "dclm-baseline-qc-7p-fw3", "DCLM-Baseline", ("dclm_ft7percentile_fw3",)),
-    Recipe("DCLM-Baseline (QC FW 10%)", "dclm-baseline-qc-fw-10p", "DCLM-Baseline", ("dclm_fw_top10",)),
-    Recipe("DCLM-Baseline (QC FW 3%)", "dclm-baseline-qc-fw-3p", "DCLM-Baseline", ("dclm_fw_top3",)),
+    Recipe(
+        "DCLM-Baseline (QC 7%, FW2)",
+        "dclm-baseline-qc-7p-fw2",
+        "DCLM-Baseline",
+        ("dclm_ft7percentile_fw2", "dclm_qc7fw2", "dclm_qc7p_fw2"),
+    ),
+    Recipe(
+        "DCLM-Baseline (QC 7%, FW3)",
+        "dclm-baseline-qc-7p-fw3",
+        "DCLM-Baseline",
+        ("dclm_ft7percentile_fw3", "dclm_qc7fw3", "dclm_qc7p_fw3"),
+    ),
+    Recipe("DCLM-Baseline (QC FW 10%)", "dclm-baseline-qc-fw-10p", "DCLM-Baseline", ("dclm_fw_top10", "dclm_qcfw10p")),
+    Recipe("DCLM-Baseline (QC FW 3%)", "dclm-baseline-qc-fw-3p", "DCLM-Baseline", ("dclm_fw_top3", "dclm_qcfw3p")),
     Recipe(
         "DCLM-Baseline (QC 10%)",
         "dclm-baseline-qc-10p",

@@ -134,7 +134,7 @@ def find_size_by_params(n_params: float) -> ModelSize | None:
     >>> find_size_by_params(3_700_000).name
     '4M'
     """
-    if not (n_params > 0 and math.isfinite(n_params)):
+    if not (n_params >= 1 and math.isfinite(n_params)):
         return None
     size = min(SIZES, key=lambda s: abs(math.log(n_params / s.n_params)))
     return size if abs(math.log(n_params / size.n_params)) <= _LOG_TOLERANCE else None

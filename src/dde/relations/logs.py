@@ -89,20 +89,37 @@ def split_logs(
     training = rows.values.get(TRAINING_STEP)
     for i, run_id in enumerate(run_ids):
         part = slice(bounds[i], bounds[i + 1])
+        steps = rows.step[part]
         notes: list[str] = []
-        chosen, counter = "", None
+        trained = None if training is None else training[part]
+        kept = _placed_rows(steps, trained, notes)
+        chosen, counter = "", np.broadcast_to(np.nan, steps.shape)
         for key, counts in counters.items():
-            own = counts[part]
+            own = counts[part] if kept is None else np.where(kept, counts[part], np.nan)
             if np.isfinite(own).any() and not (evidence and _refused(key, own, evidence[run_id], notes)):
                 chosen, counter = key, own
                 break
-        steps = rows.step[part]
-        if counter is None:
-            counter = np.broadcast_to(np.nan, steps.shape)
         log = Log(steps, counter, chosen, None, tuple(notes), *odd.get(run_id, (0, 0)))
-        if training is not None:
-            log = _with_training_steps(log, training[part])
-        yield run_id, _distinct_steps(_without_negative_steps(log))
+        if kept is not None:
+            log = log.rows(kept)
+            if trained is not None and not np.isnan(trained).all():
+                log = replace(log, training=np.rint(trained[kept]).astype(np.int64))
+        yield run_id, _distinct_steps(log)
+
+
+def _placed_rows(steps: Int64, trained: Float64 | None, notes: list[str]) -> npt.NDArray[np.bool_] | None:
+    """Return which rows of a run have a step, in training, too, where any row has; None where all rows have.
+
+    Rows are ordered by step.
+    """
+    if not len(steps) or (steps[0] >= 0 and (trained is None or np.isnan(trained).all())):
+        return None
+    kept = steps >= 0
+    if trained is not None and not np.isnan(trained).all():
+        kept &= (trained >= 0) & (trained < 2.0**53)
+    if not kept.all():
+        notes.append(f"{np.count_nonzero(~kept)} logged rows at no step of the training, which have no place")
+    return kept
 
 
 def _odd_rows(run_ids: Sequence[str], rows: History, counters: Iterable[Float64]) -> dict[str, tuple[int, int]]:
@@ -142,22 +159,6 @@ def _refused(key: str, counts: Float64, item: Evidence, notes: list[str]) -> boo
         notes.append(f"{key}: falls {falls} times in {len(counts)} rows, so it counts each step alone; not used")
         return True
     return False
-
-
-def _with_training_steps(log: Log, values: Float64) -> Log:
-    """Return the rows of a log that have a training step, with it; the log as it is where none has one."""
-    known = (values >= 0) & (values < 2.0**53)
-    if not known.any():
-        return log
-    return replace(log.rows(known), training=np.rint(values[known]).astype(np.int64))
-
-
-def _without_negative_steps(log: Log) -> Log:
-    if not len(log.steps) or log.steps[0] >= 0:
-        return log
-    kept = log.steps >= 0
-    note = f"{np.count_nonzero(~kept)} logged rows at negative steps, which have no place"
-    return replace(log.rows(kept), notes=(*log.notes, note))
 
 
 def _distinct_steps(log: Log) -> Log:
