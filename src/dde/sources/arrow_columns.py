@@ -278,7 +278,7 @@ def read_whole_numbers(
     if pa.types.is_integer(kind):
         values = _filled(column, 0)
         if not column.null_count and len(values) and least <= int(values.min()) and int(values.max()) <= most:
-            return WholeNumbers(values.astype(np.int64), {})
+            return WholeNumbers(values.astype(np.int64, copy=False), {})
         missing = _mask(column.is_null())
         below, above = values < least, values > most
         return _whole_numbers(values.astype(np.int64), missing, {}, below & ~missing, above & ~missing, least, most)

@@ -38,7 +38,8 @@ def join_keys(runs: npt.NDArray[np.integer], steps: npt.NDArray[np.integer]) -> 
     for numbers, most in ((runs, 2 ** (63 - _STEP_BITS) - 1), (steps, MAX_STEP)):
         if len(numbers) and (int(numbers.min()) < 0 or int(numbers.max()) > most):
             raise ValueError(f"a run or step lies outside of 0 to {most}")
-    keys: Int64 = (runs.astype(np.int64) << _STEP_BITS) | steps.astype(np.int64)
+    keys = runs.astype(np.int64) << _STEP_BITS
+    keys |= steps.astype(np.int64, copy=False)
     return keys
 
 

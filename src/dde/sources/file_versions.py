@@ -17,7 +17,7 @@ from dde.sources.connection import redact
 __all__ = ["check_version", "file_version", "reading_one_version"]
 
 # The end of a parquet file is its footer, with sizes and statistics of all parts; that of a log is its last rows.
-_TAIL_BYTES = 1 << 15
+_TAIL_BYTES = 1 << 14
 # What object stores call a digest or a counter of the content. A weak entity tag (W/"...") is none.
 _CONTENT = ("ETag", "etag", "md5", "md5Hash", "content_md5", "crc32c", "checksum", "sha", "generation")
 _TIMES = ("mtime", "LastModified", "last_modified", "modified", "updated", "created", "date_time", "CRC")

@@ -29,6 +29,7 @@ AGGREGATED_TASKS: Mapping[str, tuple[str, ...]] = {
 _OPEN, _LACKS = "open", "lacks "
 _RUN_KEYS = ("params", "data", "seed", "step")
 _SUBJECTS = frozenset(MMLU_SUBJECTS)
+_ROWS_AT_ONCE = 1024
 # Hive's folders: params=150M/task=arc_easy/part-0.parquet. Columns of a folder's name are not in its files.
 _PARTITION = re.compile(r"(?P<key>params|data|seed|step|task)=(?P<value>[^/]*)")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -147,10 +148,12 @@ def _tell_by_tasks(parquet: pq.ParquetFile, path: str) -> TableKind | None:
             least, greatest = statistics.min, statistics.max
             if not any(least <= task <= greatest for task in (*AGGREGATED_TASKS, *MMLU_SUBJECTS)):
                 continue
-        tasks = parquet.read_row_group(group, columns=["task"])["task"]
-        kind = _kind_of_tasks(encode_texts(tasks, f"the column 'task' of {path}", numbers=True)[1])
-        if kind is not None:
-            return kind
+        # The first rows mostly tell.
+        batches = parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=["task"], use_threads=False)
+        for batch in batches:
+            names_of_tasks = encode_texts(batch.column(0), f"the column 'task' of {path}", numbers=True)[1]
+            if kind := _kind_of_tasks(names_of_tasks):
+                return kind
     return None
 
 
