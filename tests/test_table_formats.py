@@ -434,6 +434,14 @@ def test_an_encrypted_table_is_refused_by_name(tmp_path: Path) -> None:
         DataDecide(tmp_path).catalog()
 
 
+@pytest.mark.parametrize("name", ["params", "data", "task", "seed", "step"])
+@pytest.mark.parametrize("cell", [["4M"], {"a": 1}, True], ids=["list", "struct", "bool"])
+def test_keys_of_a_type_that_holds_none_are_refused_by_name(name: str, cell: object, tmp_path: Path) -> None:
+    pq.write_table(replaced(raw_table(), name, pa.array([cell] * 8)), tmp_path / "a.parquet")
+    with pytest.raises(FormatError, match=rf"the column '{name}' of .*a\.parquet has the type (list|struct|bool)"):
+        DataDecide(tmp_path).catalog()
+
+
 def test_columns_of_one_name_and_lacking_columns(tmp_path: Path) -> None:
     table = raw_table()
     twice = pa.Table.from_arrays([*table.columns, table["metrics"]], names=[*table.column_names, "metrics"])

@@ -109,8 +109,12 @@ def open_parquet(
             # Where a writer left checksums of pages, they tell damage that would read as other numbers.
             options: dict[str, Any] = {"pre_buffer": not is_local, "page_checksum_verification": True}
             parquet = pq.ParquetFile(source, metadata=metadata, **options)
-            # Only columns that the file has can be told to be read so.
-            if encoded := [c for c in read_dictionary if c in parquet.schema_arrow.names]:
+            # Only columns that the file has, as such, can be read so.
+            if encoded := [
+                field.name
+                for field in (parquet.schema_arrow if read_dictionary else ())
+                if field.name in read_dictionary and not pa.types.is_nested(field.type)
+            ]:
                 parquet = pq.ParquetFile(source, metadata=parquet.metadata, read_dictionary=encoded, **options)
             with parquet:
                 yield parquet
@@ -173,6 +177,8 @@ def find_table_files(root: str | Connection, known: FileKinds | None = None) -> 
     versions: dict[str, str] = {}
     found: dict[str, str | None] = {}
     before = {} if known is None else known.load()
+    # What a file is must not be kept for another version. Of an object that costs a request; its keys are checked.
+    opened = open_unchanged if isinstance(fs, LocalFileSystem) else open_parquet
     for path in listing:
         # A file that is named counts whatever its name. The Hub writes shards of half-finished downloads under other
         # names; what ends in .parquet is whole.
@@ -186,8 +192,7 @@ def find_table_files(root: str | Connection, known: FileKinds | None = None) -> 
         if name in before and before[name][0] == versions[name]:
             found[name] = before[name][1]
         else:
-            # Whether it changes meanwhile is found when its keys are read.
-            with open_parquet(TableFile(name, place, "raw", versions[name])) as parquet:
+            with opened(TableFile(name, place, "raw", versions[name])) as parquet:
                 found[name] = probe_kind(parquet, name)
     if known is not None and before != (now := {path: (versions[path], kind) for path, kind in found.items()}):
         known.save(now)
