@@ -23,7 +23,7 @@ import pytest
 import xarray as xr
 
 import dde
-from dde.errors import ConflictWarning, DdeError, FormatError, SourceError
+from dde.errors import ConflictWarning, DdeError, FormatError, SourceError, UnknownNameError
 from dde.sources.wandb_export import ExportStore
 from dde.sources.wandb_jsonl import JsonlStore
 
@@ -484,6 +484,26 @@ def test_counts_that_are_none_have_no_place(count: float, tmp_path: Path) -> Non
     assert found.end_tokens["a"] - found.branch_tokens["a"] == 400
     assert losses(dataset) == [2.5, 2.8, 2.9, 3.0]
     assert found.contradictions["a"] != ""
+
+
+# Names
+
+
+def test_keys_that_become_one_name_are_kept_apart(tmp_path: Path) -> None:
+    logged = {"train_loss": 3.0, "train/loss": 4.0, "a/b": 5.0, "a.b": 6.0, "arc_easy": 7.0, "total_tokens": 100}
+    folder = write_lines(tmp_path, run(), rows=[row(1, **logged)])
+
+    def values(metrics: Any) -> dict[str, float]:
+        dataset = dde.open_lineages(None, folder, state="all", metrics=metrics, grid="union", cache_dir=None).load()
+        return {str(dataset[n].source_name): float(dataset[n].max()) for n in dataset.data_vars if dataset[n].any()}
+
+    assert values(["train_loss"]) == {"train_loss": 3.0}
+    assert values(["train/loss"]) == {"train/loss": 4.0}
+    assert values(["a/b", "a.b"]) == {"a/b": 5.0, "a.b": 6.0}
+    every = values("all")
+    assert {name: every[name] for name in logged} == logged
+    with pytest.raises(UnknownNameError, match=r"'a_b' may be any of 2 keys of training logs, 'a.b', 'a/b'"):
+        values(["a_b"])
 
 
 # Hyperparameters

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from dde.errors import UnknownNameError, near_names, warn_caller
@@ -14,14 +16,26 @@ __all__ = ["available_metrics", "choose_metrics", "metrics_without_source"]
 
 
 def available_metrics(registry: Registry) -> dict[str, Metric]:
-    """Return every metric of both stores by name, the default ones first; one pass over the store's keys."""
+    """Return every metric of both stores by name, the default ones first; one pass over the store's keys.
+
+    Keys that become one name, as ``train/loss`` and ``train_loss`` do, are kept apart: the key that is the name itself
+    has it, the others are numbered, as ``train_loss_2``.
+    """
     found = {m.name: m for m in DEFAULT_METRICS}
     if registry.tables is not None:
         found |= {m.name: m for m in registry.tables.metrics() if m.name not in found}
     if registry.store is not None:
         keys, evaluations = registry.store.metric_names()
-        for metric in (*map(log_metric, keys), *(task_metric(t, e) for t, e in evaluations)):
-            found.setdefault(metric.name, metric)
+        metrics = [*map(log_metric, keys), *(task_metric(t, e) for t, e in evaluations)]
+        names, owned = {m.name for m in metrics}, {m.name for m in metrics if m.kind == "log" and m.name == m.entry}
+        for metric in metrics:
+            is_other = metric.kind == "log" and metric.name in owned and metric.name != metric.entry
+            if not is_other and found.setdefault(metric.name, metric) == metric:
+                continue
+            free = (f"{metric.name}_{n}" for n in itertools.count(2))
+            name = next(name for name in free if name not in found and name not in names)
+            key = metric.entry if metric.kind == "log" else metric.task
+            found[name] = replace(metric, name=name, long_name=f"{metric.long_name} ({key})")
     return found
 
 
@@ -105,7 +119,8 @@ def _named(registry: Registry, metrics: str | Iterable[str]) -> list[Metric]:
             pattern = name.replace("-valppl", "_valppl")
             hits = [m for m in known.values() if fnmatchcase(m.name, pattern) or fnmatchcase(_wide_name(m), name)]
         else:
-            hits = [known[parsed.name]] if parsed.name in known else []
+            hits = [m for m in known.values() if (m.kind, m.task, m.entry) == (parsed.kind, parsed.task, parsed.entry)]
+            hits = hits or _of_name(name, parsed, known)
         if not hits:
             raise UnknownNameError(
                 f"no store holds a metric {name!r}, so there is nothing to read.{near_names(name, known)} "
@@ -114,6 +129,26 @@ def _named(registry: Registry, metrics: str | Iterable[str]) -> list[Metric]:
         for metric in hits:
             chosen.setdefault(metric.name, metric)
     return list(chosen.values())
+
+
+def _of_name(name: str, parsed: Metric, known: dict[str, Metric]) -> list[Metric]:
+    """Return the metric of a name that is no key itself, none where there is none.
+
+    Raises
+    ------
+    UnknownNameError
+        When several keys become that name.
+    """
+    metric = known.get(name) or known.get(parsed.name)
+    if metric is None:
+        return []
+    alike = [m.entry for m in known.values() if m.kind == "log" and log_metric(m.entry).name == metric.name]
+    if name == metric.name and len(alike) > 1:
+        raise UnknownNameError(
+            f"{name!r} may be any of {len(alike)} keys of training logs, {', '.join(map(repr, sorted(alike)))}, so "
+            "which is meant is open. Name the key as it was logged."
+        )
+    return [metric]
 
 
 def _wide_name(metric: Metric) -> str:
