@@ -188,7 +188,10 @@ TABLES: dict[str, tuple[pa.Table, pa.Table]] = {
     ),
     "times of any zone and unit": (runs(created_at=pa.array([1, 2], pa.timestamp("ns", "Europe/Berlin"))), log()),
     "dates": (runs(created_at=pa.array([1, 2], pa.date32())), log()),
-    "columns that are no metrics": (runs(), log(bins=[[1]] * 5, image=[{"x": 1.0}] * 5)),
+    "columns that are no metrics": (
+        runs(),
+        log(runtime=pa.array([b"\xff" * 12] * 5, pa.binary(12)), bins=[[1]] * 5, image=[{"x": 1.0}] * 5),
+    ),
 }
 
 

@@ -144,7 +144,7 @@ def _values(column: pa.Array, where: str, *, is_id: bool = False) -> Sequence[An
     """Return the values of a column as Python has them, whichever type it was written in."""
     kind = column.type
     if is_id:
-        codes, names = _encoded_ids(column, where)
+        codes, names = _encoded_texts(column, where)
         return [None if code < 0 else names[code] for code in codes.tolist()]
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         try:
@@ -174,8 +174,8 @@ def _listed(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     return values
 
 
-def _encoded_ids(column: pa.Array | pa.ChunkedArray, where: str) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return ids of runs as `encode_texts` does; bytes that are no UTF-8 become halves of surrogate pairs."""
+def _encoded_texts(column: pa.Array | pa.ChunkedArray, where: str) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return texts as `encode_texts` does; bytes that are no UTF-8 become halves of surrogate pairs."""
     try:
         return encode_texts(column, where, numbers=True)
     except FormatError:
@@ -407,7 +407,7 @@ def row_counts(history: ExportFile) -> dict[str, int]:
         _check_log(history, parquet.schema_arrow.names)
         for group in range(parquet.num_row_groups):
             column = parquet.read_row_group(group, columns=["run_id"])["run_id"]
-            codes, names = _encoded_ids(column, _where("run_id", history))
+            codes, names = _encoded_texts(column, _where("run_id", history))
             found = np.bincount(codes % (len(names) + 1), minlength=len(names) + 1).tolist()
             for run_id, count in zip([*names, ""], found, strict=True):
                 if count:
@@ -448,7 +448,7 @@ def history_digests(history: ExportFile) -> LogDigests:
                 # program changes nothing; the multiplier keeps columns apart.
                 rows = rows * np.uint64(0x9E3779B97F4A7C15) + _hashed(table[name], _where(name, history))
             step = _steps(table[step_column(table.column_names, history)], history)
-            codes, names = _encoded_ids(table["run_id"], _where("run_id", history))
+            codes, names = _encoded_texts(table["run_id"], _where("run_id", history))
             order = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]
             starts = np.searchsorted(codes[order], np.arange(len(names)))
             of_runs = zip(
@@ -496,8 +496,9 @@ def _hashed(column: pa.ChunkedArray, where: str) -> npt.NDArray[np.uint64]:
     if pa.types.is_decimal(kind):
         return np.asarray(pd.util.hash_array(read_numbers(column, where).values), dtype=np.uint64)
     if _holds_text(kind):
-        codes, names = encode_texts(column, where)
-        return _hashed_objects([*names, None])[codes]
+        # Bytes that are no text, such as an interval, count as well.
+        codes, names = _encoded_texts(column, where)
+        return _hashed_objects([*map(readable_text, names), None])[codes]
     return _hashed_objects([None if value is None else str(value) for value in column.to_pylist()])
 
 
