@@ -6,9 +6,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -22,9 +22,6 @@ __all__ = ["CONNECT_SECONDS", "Deadline", "connect", "explain", "is_conflict", "
 CONNECT_SECONDS = 10
 
 _Session = psycopg.Connection[tuple[Any, ...]]
-
-# What psycopg waits for one address at least.
-_LEAST_SECONDS = 2
 
 # How the socket finds a machine that is gone; nothing of it is sent to the server. Idle and interval are seconds,
 # the last, for what was sent and not acknowledged, milliseconds.
@@ -54,7 +51,7 @@ def connect(connection: Connection, timeout: int = CONNECT_SECONDS) -> _Session:
     connection : Connection
         ``connect_timeout`` in it, or ``PGCONNECT_TIMEOUT``, comes before `timeout`.
     timeout : int
-        Seconds for all hosts and addresses together; each has its share, of two at least.
+        Seconds for all hosts and addresses together; each has its share before the next is tried.
 
     Raises
     ------
@@ -66,37 +63,94 @@ def connect(connection: Connection, timeout: int = CONNECT_SECONDS) -> _Session:
         settings: dict[str, Any] = dict(conninfo_to_dict(connection.reveal()))
         given = settings.get("connect_timeout", os.environ.get("PGCONNECT_TIMEOUT"))
         seconds = timeout if given is None else float(given)
-        if seconds > 0:
-            settings["connect_timeout"] = max(_LEAST_SECONDS, int(seconds / _count_addresses(settings)))
-        settings = {"application_name": "dde", **_KEEP_ALIVE} | settings
-        return psycopg.connect(**cast("dict[str, Any]", settings), prepare_threshold=None, client_encoding="utf8")
+        settings = {"application_name": "dde", **_KEEP_ALIVE} | settings | {"connect_timeout": int(seconds)}
+        addresses = _addresses(settings)
+        return _open_one_of([settings | address for address in addresses], seconds)
     except (psycopg.Error, ValueError) as error:
         problem = _explain_refusal(error, connection, seconds)
     # Raised outside of the handler: the driver's error holds the password and must not ride along.
     raise problem
 
 
-def _count_addresses(settings: dict[str, Any]) -> int:
-    """Return how many addresses will be tried one after the other."""
-    count = 0
-    for host, address in zip(*_hosts(settings), strict=False):
-        if address or not host or host.startswith(("/", "@")):
-            count += 1
-            continue
-        try:
-            count += len({i[4] for i in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
-        except (OSError, UnicodeError):
-            count += 1
-    return max(1, count) * (2 if settings.get("target_session_attrs") == "prefer-standby" else 1)
+def _open(settings: dict[str, Any]) -> _Session:
+    return psycopg.connect(**settings, prepare_threshold=None, client_encoding="utf8")
 
 
-def _hosts(settings: dict[str, Any]) -> tuple[list[str], list[str]]:
-    hosts, addresses = (
+def _addresses(settings: dict[str, Any]) -> list[dict[str, str]]:
+    """Return what is to be tried one after the other, as settings; one without any where the driver has to choose."""
+    if settings.get("target_session_attrs") == "prefer-standby" or settings.get("load_balance_hosts") == "random":
+        return [{}]
+    hosts, numbers, ports = (
         str(settings.get(key) or os.environ.get(variable, "")).split(",")
-        for key, variable in (("host", "PGHOST"), ("hostaddr", "PGHOSTADDR"))
+        for key, variable in (("host", "PGHOST"), ("hostaddr", "PGHOSTADDR"), ("port", "PGPORT"))
     )
-    count = max(len(hosts), len(addresses))
-    return hosts + [""] * (count - len(hosts)), addresses + [""] * (count - len(addresses))
+    count = max(len(hosts), len(numbers))
+    hosts, numbers = (part if len(part) == count else [""] * count for part in (hosts, numbers))
+    ports = ports if len(ports) == count else ports[:1] * count
+    found: list[dict[str, str]] = []
+    for host, number, port in zip(hosts, numbers, ports, strict=True):
+        resolved = [number] if number or not host or host.startswith(("/", "@")) else _resolved(host)
+        found += [{k: v for k, v in (("host", host), ("hostaddr", n), ("port", port)) if v} for n in resolved]
+    return found if len(found) > 1 else [{}]
+
+
+def _resolved(host: str) -> list[str]:
+    """Return the addresses of a host; "" for the driver to say why there is none."""
+    try:
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return [""]
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+
+
+def _open_one_of(attempts: Sequence[dict[str, Any]], seconds: float) -> _Session:
+    """Return a session with the first that gives one; each has its share of the time before the next is tried as well.
+
+    The driver waits two seconds for each at least, and one after the other: so each is tried in a thread.
+    """
+    if len(attempts) == 1 or seconds <= 0:
+        return _open(attempts[0])
+    sessions: dict[int, _Session] = {}
+    errors: dict[int, Exception] = {}
+    changed = threading.Condition()
+    chosen = threading.Event()
+
+    def attempt(number: int) -> None:
+        try:
+            session = _open(attempts[number])
+        except Exception as error:
+            with changed:
+                errors[number] = error
+                changed.notify()
+            return
+        with changed:
+            if not chosen.is_set():
+                sessions[number] = session
+                changed.notify()
+                return
+        session.close()
+
+    start = time.monotonic()
+    with changed:
+        for number in range(len(attempts)):
+            threading.Thread(target=attempt, args=(number,), name="dde-connect", daemon=True).start()
+            end = start + seconds * (number + 1) / len(attempts)
+            while not sessions and number not in errors and (left := end - time.monotonic()) > 0:
+                changed.wait(left)
+            if sessions:
+                break
+        chosen.set()
+    if sessions:
+        first = sessions.pop(min(sessions))
+        for session in sessions.values():
+            session.close()
+        return first
+    if len(errors) < len(attempts):
+        raise psycopg.errors.ConnectionTimeout("connection timeout expired")
+    for error in errors.values():
+        if not isinstance(error, psycopg.OperationalError):
+            raise error
+    raise psycopg.OperationalError("; ".join(dict.fromkeys(" ".join(str(error).split()) for error in errors.values())))
 
 
 class Deadline:
@@ -231,6 +285,11 @@ def explain(error: psycopg.Error, connection: Connection, left_after: float | No
 def _explain_refusal(error: Exception, connection: Connection, seconds: float) -> SourceError:
     """Return why there is no session as an error of ours."""
     store, said = connection.redacted, connection.scrub(error)
+    if "connect_timeout" in said or "could not convert string to float" in said:
+        return SourceError(
+            f"{store} has a connect_timeout, or PGCONNECT_TIMEOUT, that is no number of seconds. So no server could be "
+            "asked. Give a number such as 10, or leave it out."
+        )
     if not isinstance(error, psycopg.OperationalError):
         # libpq quotes the piece that it could not read, which may be a piece of a password.
         return SourceError(
