@@ -23,10 +23,8 @@ def environment() -> dict[str, str]:
 
 def start(*words: object, folder: Path, **options: Any) -> subprocess.Popen[str]:
     """Start a command in a folder; its output is collected unless `options` of Popen say otherwise."""
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(
-        [*PROGRAM, *map(str, words)], cwd=folder, env=environment(), text=True, **(streams | options)
-    )
+    usual = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment()}
+    return subprocess.Popen([*PROGRAM, *map(str, words)], cwd=folder, text=True, **(usual | options))
 
 
 def run(*words: object, folder: Path, **options: Any) -> tuple[int, str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import dde.tutorial
-from command_process import PATIENCE, start, wait_until
+from command_process import PATIENCE, environment, start, wait_until
 from dde.cli.signals import ends_in_one_line
 from dde.tutorial import Suite
 
@@ -76,6 +76,14 @@ def test_every_command_ends_in_one_line(suite: Suite, tmp_path: Path, words: lis
     wait_until(lambda: has_begun(process), process)
     assert ended(process, number) == f"error: {WORDS[number]}"
     assert not list(tmp_path.rglob(".making-*"))
+
+
+@pytest.mark.parametrize("number", list(CODES))
+def test_the_application_ends_while_it_serves(tmp_path: Path, number: signal.Signals) -> None:
+    process = start("explore", "--no-browser", folder=tmp_path, env=environment() | {"PYTHONUNBUFFERED": "1"})
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("Exploring at ")
+    assert ended(process, number) == f"error: {WORDS[number]}"
 
 
 def test_a_signal_that_is_ignored_stays_ignored(suite: Suite, tmp_path: Path) -> None:

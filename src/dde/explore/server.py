@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from dde.errors import DdeError
@@ -61,6 +64,7 @@ def serve(make_page: Callable[[], Any], address: str, port: int, title: str, rea
     from panel.io.server import get_server
 
     port = port or _free_port(address)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server = get_server(
             make_page, port=port, address=address, websocket_origin=origins_of(address, port), title=title, start=False
@@ -71,6 +75,13 @@ def serve(make_page: Callable[[], Any], address: str, port: int, title: str, rea
             "Choose another --port, or an --address of this machine."
         ) from error
     server.start()
+    if threading.current_thread() is threading.main_thread():
+        # The server takes Ctrl-C for itself; what ends the process is for whoever started it to say.
+        loop: Any = server.io_loop
+        for number, handler in handlers.items():
+            with suppress(NotImplementedError):
+                loop.asyncio_loop.remove_signal_handler(number)
+            signal.signal(number, handler)
     host = socket.gethostname() if address in ("0.0.0.0", "::") else address
     failed: list[Exception] = []
 
