@@ -399,6 +399,18 @@ def test_a_run_whose_id_is_no_text_is_set_aside(form: str, tmp_path: Path) -> No
     assert "its run id has characters or bytes that are no text: 1" in dataset.attrs["left_out"]
 
 
+def test_names_that_no_file_takes_are_written_out(tmp_path: Path) -> None:
+    odd = "x\ud800\0"
+    parts = {"config": {**CONFIGS[0], "reduce_loss": odd}, "summary": {"oe_eval_metrics/csqa": {odd: 0.5}}}
+    rows = [row(1, **{"train_loss": 3.0, "total_tokens": 5, odd: 4.0})]
+    folder = write_lines(tmp_path / "export", run(run_name=odd, state=odd, **parts), rows=rows)
+    dataset = dde.open_lineages(None, folder, state="all", metrics="all", grid="union", cache_dir=tmp_path / "cache")
+    dataset.load().to_zarr(tmp_path / "zarr", consolidated=False)
+    dataset.to_netcdf(tmp_path / "data.nc", engine="h5netcdf")
+    assert {"x\\ud800\\x00", "csqa_x\\ud800\\x00"} <= {str(v.attrs["source_name"]) for v in dataset.values()}
+    assert dataset.state.values[0, 1] == "x\\ud800\\x00"
+
+
 def test_rows_of_runs_without_an_id_are_counted(tmp_path: Path) -> None:
     store = ExportStore(write_export(tmp_path, runs(run_id=["a", None])))
     with pytest.warns(ConflictWarning, match=r"has 1 rows without a run_id"):

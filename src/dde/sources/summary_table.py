@@ -117,7 +117,11 @@ def _evaluations(summary: Mapping[str, Any], problems: list[str]) -> dict[tuple[
         names |= {(task, entry) for entry in _NO_METRICS}
     values = {name: evaluation_value(decoded, *name) for name in names}
     problems += _ambiguities(decoded)
-    return {name: value for name, value in values.items() if name[1] not in _NO_METRICS or value == value}
+    return {
+        (task, readable_text(entry)): value
+        for (task, entry), value in values.items()
+        if entry not in _NO_METRICS or value == value
+    }
 
 
 def _ambiguities(decoded: Mapping[str, Any]) -> Iterator[str]:

@@ -94,16 +94,16 @@ def as_text(value: object) -> str:
 
 
 def readable_text(text: str) -> str:
-    """Return text with its halves of surrogate pairs written out, which no file and no screen takes.
+    """Return text with what no file and no screen takes written out: halves of surrogate pairs, and U+0000.
 
     Examples
     --------
-    >>> readable_text("caf\u00e9"), readable_text("a" + chr(0xD800))
-    ('café', 'a\\\\ud800')
+    >>> readable_text("caf\u00e9"), readable_text("a" + chr(0xD800) + chr(0))
+    ('café', 'a\\\\ud800\\\\x00')
     """
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "backslashreplace").decode()
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text.replace("\0", "\\x00") if "\0" in text else text
 
 
 def is_deep(value: object, levels: int = MAX_DEPTH) -> bool:
