@@ -67,14 +67,15 @@ class SummaryTable:
             picked.append(pick(summary, SUMMARY_KEYS))
             evaluated.append(has_evaluations(summary))
             rows.append(_evaluations(summary, found))
-            problems.append(tuple(found))
+            problems.append(tuple(map(readable_text, found)))
         names = sorted({name for row in rows for name in row})
         values = np.full((len(names), len(rows)), np.nan)
         index = {name: position for position, name in enumerate(names)}
         for run, row in enumerate(rows):
             for name, value in row.items():
                 values[index[name], run] = value
-        return cls(tuple(run_ids), tuple(picked), tuple(evaluated), tuple(names), values, tuple(problems))
+        shown = tuple((readable_text(task), readable_text(entry)) for task, entry in names)
+        return cls(tuple(run_ids), tuple(picked), tuple(evaluated), shown, values, tuple(problems))
 
     def select(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
@@ -101,14 +102,17 @@ _NO_METRICS = frozenset({"num_instances", "primary_score"})
 
 def _evaluations(summary: Mapping[str, Any], problems: list[str]) -> dict[tuple[str, str], float]:
     decoded: dict[str, Any] = {}
-    for written, value in summary.items():
-        if written.startswith(EVALUATION_PREFIX):
-            key = readable_text(written)
+    objects: list[str] = []
+    for key, value in summary.items():
+        if key.startswith(EVALUATION_PREFIX):
             # JSON text of an older store is parsed once here rather than once per entry.
             is_flat = "/" in key.removeprefix(EVALUATION_PREFIX)
             if is_flat:
                 decoded[key] = value
+                if isinstance(value, (dict, list)):
+                    objects.append(key)
             else:
+                objects.append(key)
                 decoded[key], problem = read_object(unwrapped(value))
                 if problem:
                     problems.append(f"{key} {problem}, and is not used")
@@ -116,45 +120,47 @@ def _evaluations(summary: Mapping[str, Any], problems: list[str]) -> dict[tuple[
     for task in {task for task, _ in names}:
         names |= {(task, entry) for entry in _NO_METRICS}
     values = {name: evaluation_value(decoded, *name) for name in names}
-    problems += _ambiguities(decoded)
-    return {
-        (task, readable_text(entry)): value
-        for (task, entry), value in values.items()
-        if entry not in _NO_METRICS or value == value
-    }
+    problems += _ambiguities(decoded, objects)
+    return {name: value for name, value in values.items() if name[1] not in _NO_METRICS or value == value}
 
 
-def _ambiguities(decoded: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is read one way and could be read another: flat keys beside objects that disagree, aggregates."""
+def _ambiguities(decoded: Mapping[str, Any], objects: Iterable[str]) -> Iterator[str]:
+    """Yield what is read one way and could be read another: flat keys beside objects that disagree, aggregates.
+
+    Parameters
+    ----------
+    decoded : mapping of str to object
+        The evaluations of a summary.
+    objects : iterable of str
+        Their keys that hold objects or lists.
+    """
     found: dict[str, list[str]] = {}
-    for key, flat in decoded.items():
-        task, slash, entry = key.removeprefix(EVALUATION_PREFIX).partition("/")
-        if slash and flat is not None and (what := _ambiguity(flat, _entry_of(decoded, task, entry))):
-            found.setdefault(what, []).append(f"{task}/{entry}")
+    for key in objects:
+        if "/" in key.removeprefix(EVALUATION_PREFIX):
+            if what := _oddity(decoded[key]):
+                found.setdefault(what, []).append(key)
+            continue
+        nested = decoded[key]
+        extra = nested.get("extra_metrics")
+        for entry, value in (*(extra.items() if isinstance(extra, dict) else ()), *nested.items()):
+            flat = decoded.get(f"{key}/{entry}")
+            if flat is None or flat == value:
+                continue
+            other = summary_number(value)
+            if other == other and summary_number(flat) != other:
+                found.setdefault(_DISAGREES, []).append(f"{key}/{entry}")
     for what, entries in found.items():
-        yield f"{len(entries)} evaluations ({entries[0]}{', ...' if len(entries) > 1 else ''}) {what}"
+        first = entries[0].removeprefix(EVALUATION_PREFIX)
+        yield f"{len(entries)} evaluations ({first}{', ...' if len(entries) > 1 else ''}) {what}"
 
 
-def _entry_of(decoded: Mapping[str, Any], task: str, entry: str) -> Any:
-    """Return what the object of a task holds under the name of a flat key; None where it is absent."""
-    nested = decoded.get(EVALUATION_PREFIX + task)
-    if not nested:
-        return None
-    value = nested.get(entry)
-    extra = nested.get("extra_metrics")
-    return extra.get(entry) if value is None and isinstance(extra, dict) else value
+_DISAGREES = "that a flat key and an object disagree on; a number of the flat key counts"
 
 
-def _ambiguity(flat: object, nested: object) -> str:
-    """Return how the value of a flat key could be read another way; "" where it can't."""
-    if isinstance(flat, (dict, list)):
-        flat = unwrapped(flat)
-        if math.isnan(summary_number(flat)):
-            return "under a flat key that holds no single number"
-        if isinstance(flat, dict) and "last" not in flat:
-            return "aggregated without the last value; the number that all aggregates agree on counts"
-    if nested is not None and flat != nested:
-        other = summary_number(nested)
-        if other == other and summary_number(flat) != other:
-            return "that a flat key and an object disagree on; a number of the flat key counts"
+def _oddity(flat: Any) -> str:
+    """Return what is odd about an object or a list under a flat key; "" where it holds the last value."""
+    if math.isnan(summary_number(flat)):
+        return "under a flat key that holds no single number"
+    if isinstance(unwrapped(flat), dict) and "last" not in unwrapped(flat):
+        return "aggregated without the last value; the number that all aggregates agree on counts"
     return ""

@@ -178,6 +178,8 @@ def summary_number(value: object) -> float:
     >>> summary_number({"max": 0.5, "last": 0.4}), summary_number({"min": 0.31}), summary_number({"min": 1, "max": 2})
     (0.4, 0.31, nan)
     """
+    if type(value) is float:
+        return value
     if not isinstance(value, dict):
         return as_float(value)
     value = unwrapped(value)
@@ -211,6 +213,8 @@ def evaluation_value(summary: Mapping[str, Any], task: str, entry: str) -> float
     if entry == "primary_metric":
         return summary_number(_object_in(summary, key).get("primary_score"))
     flat = summary.get(f"{key}/{entry}")
+    if type(flat) is float:
+        return flat
     if flat is not None:
         number = summary_number(flat)
         if number == number or _says_nan(flat):
