@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 from collections.abc import Iterator
@@ -24,9 +25,9 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     return dde.tutorial.make_suite(tmp_path_factory.mktemp("output") / "suite", "tiny")
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """As on a disk that is full: no file grows beyond some kilobytes."""
+    """As on a disk that is full: no file grows beyond some kilobytes, that of the tests' own output included."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
@@ -143,12 +144,12 @@ def test_a_netcdf_is_what_xarray_itself_writes(suite: Suite, tmp_path: Path) -> 
         xr.testing.assert_identical(ours.load(), theirs.load())
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_picture_on_a_full_disk(suite: Suite, tmp_path: Path) -> None:
     dataset = dde.open_lineages(suite.data, suite.wandb, cache_dir=None, metrics=["piqa"], params="4M").load()
-    with pytest.raises(OSError, match="File too large"):
-        save_picture(dataset.dde.plot("piqa", backend="matplotlib"), tmp_path / "piqa.svg")
-    with pytest.raises(OSError, match="File too large"):
+    picture = dataset.dde.plot("piqa", backend="matplotlib")
+    with full_disk(), pytest.raises(OSError, match="File too large"):
+        save_picture(picture, tmp_path / "piqa.svg")
+    with full_disk(), pytest.raises(OSError, match="File too large"):
         dde.tutorial.open_lineages("tiny", cache_dir=tmp_path / "kept")
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dde.cache.kept_files import cache_place
 from dde.errors import ConflictWarning, SourceError
 from dde.names import Base, Metric
-from dde.relations.logs import COUNTER
+from dde.relations.logs import COUNTER, OTHER_COUNTERS
 from dde.relations.positions import HELD_ROWS
 from dde.sources.connection import Connection, redact
 from dde.sources.datadecide import Catalog, DataDecide
@@ -133,7 +133,7 @@ class Readers:
         return records, True
 
     def counters(self, run_ids: Sequence[str], versions: Mapping[str, str], keep: bool) -> History:
-        """Return the token counters of runs: all rows of their training logs.
+        """Return the token counter of most runs: all rows of their training logs.
 
         Parameters
         ----------
@@ -141,12 +141,31 @@ class Readers:
         keep : bool
             Whether these are all runs, whose counters every opening reads.
         """
+        return self._kept_logs("counters", run_ids, versions, (COUNTER,), keep)
+
+    def other_counters(self, run_ids: Sequence[str], versions: Mapping[str, str], keep: bool) -> History:
+        """Return the other token counters of runs, and their training step: those that any of the runs logged.
+
+        Parameters
+        ----------
+        run_ids, versions
+        keep : bool
+            Whether these are all runs without the usual counter.
+        """
+        return self._kept_logs("other_counters", run_ids, versions, OTHER_COUNTERS, keep)
+
+    def _kept_logs(
+        self, name: str, run_ids: Sequence[str], versions: Mapping[str, str], keys: Sequence[str], keep: bool
+    ) -> History:
         index = self._index_read if keep else None
-        rows = None if index is None else index.load_log(run_ids, COUNTER)
+        rows = None if index is None else index.load_logs(name, run_ids, keys)
         if rows is None:
-            rows = self.logs(run_ids, versions, [COUNTER])
+            rows = self.logs(run_ids, versions, keys)
+            # Few runs log any but the first, and none logs all.
+            logged = {key: values for key, values in rows.values.items() if key == COUNTER or np.isfinite(values).any()}
+            rows = History(rows.run, rows.step, logged)
             if index is not None and self._run_index == index and len(rows.step) <= HELD_ROWS:
-                index.save_log(run_ids, COUNTER, rows)
+                index.save_logs(name, run_ids, keys, rows)
         return rows
 
     @property

@@ -18,7 +18,6 @@ from dde.names import MOST, Base
 from dde.relations.branches import Branch, branch_in_run
 from dde.relations.close_numbers import settle_numbers
 from dde.relations.evidence import Evidence, gather_evidence
-from dde.relations.logs import OTHER_COUNTERS
 from dde.relations.parents import GIVEN, Parentage, chain_order, resolve_parents
 from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
 from dde.relations.readers import Readers
@@ -328,10 +327,9 @@ class Registry:
     def _read_other_counters(self, run_ids: Sequence[str]) -> History:
         key = tuple(run_ids)
         if key not in self._others:
-            rows = self.readers.logs(run_ids, self.versions, OTHER_COUNTERS)
-            # Few runs have any of them, and none has all.
-            known = {name: values for name, values in rows.values.items() if np.isfinite(values).any()}
-            rows = History(rows.run, rows.step, known)
+            # The first to be asked for are those of all runs, where all are held.
+            is_first = self._counters is not None and not self._others
+            rows = self.readers.other_counters(run_ids, self.versions, keep=is_first)
             if sum(len(held.step) for held in self._others.values()) + len(rows.step) > HELD_ROWS:
                 return rows
             self._others[key] = rows

@@ -182,30 +182,55 @@ class RunIndex:
                 return True
         return False
 
-    def load_log(self, run_ids: Sequence[str], key: str) -> History | None:
-        """Return the rows of one key of the runs' logs; None where they are not kept."""
-        found = read_kept(self.folder, "counters.npz")
-        if found is None or (found[0].get("fingerprint"), found[0].get("key")) != (self.fingerprint, key):
+    def load_logs(self, name: str, run_ids: Sequence[str], keys: Sequence[str]) -> History | None:
+        """Return the rows of some keys of the runs' logs; None where they are not kept.
+
+        Parameters
+        ----------
+        name : str
+            Of the file, as they were saved.
+        run_ids, keys : sequences of str
+        """
+        found = read_kept(self.folder, f"{name}.npz")
+        if found is None or (found[0].get("fingerprint"), found[0].get("keys")) != (self.fingerprint, list(keys)):
             return None
         try:
             number = {run_id: i for i, run_id in enumerate(found[0]["run_id"])}
             at = np.array([number[run_id] for run_id in run_ids], np.int64)
-            offsets, step, values = (found[1][name] for name in ("row_offset", "step", "values"))
+            offsets, step = found[1]["row_offset"], found[1]["step"]
+            values = {key: found[1][f"values_{i}"] for i, key in enumerate(found[0]["logged"])}
         except KeyError:
             return None
         lengths = offsets[at + 1] - offsets[at]
         ends = np.cumsum(lengths)
         rows = np.arange(int(lengths.sum())) + np.repeat(offsets[at] - ends + lengths, lengths)
         run = np.repeat(np.arange(len(at), dtype=np.int32), lengths)
-        return History(run, step[rows], {key: values[rows]})
+        return History(run, step[rows], {key: of_key[rows] for key, of_key in values.items()})
 
-    def save_log(self, run_ids: Sequence[str], key: str, rows: History) -> None:
-        """Keep the rows of one key of the logs of all runs; does nothing where they can't be written."""
-        facts = {"title": "token counters", "fingerprint": self.fingerprint, "key": key, "run_id": list(run_ids)}
+    def save_logs(self, name: str, run_ids: Sequence[str], keys: Sequence[str], rows: History) -> None:
+        """Keep the rows of some keys of the logs of runs; does nothing where they can't be written.
+
+        Parameters
+        ----------
+        name : str
+            Of the file.
+        run_ids, keys : sequences of str
+            Runs and keys that were read.
+        rows : History
+            Holds those of the keys that any of the runs logged.
+        """
+        logged = list(rows.values)
+        facts = {
+            "title": "token counters",
+            "fingerprint": self.fingerprint,
+            "keys": list(keys),
+            "logged": logged,
+            "run_id": list(run_ids),
+        }
         arrays: Mapping[str, npt.NDArray[Any]] = {
             "row_offset": np.searchsorted(rows.run, np.arange(len(run_ids) + 1)).astype(np.int64),
             "step": rows.step,
-            "values": rows.values[key],
+            **{f"values_{i}": rows.values[key] for i, key in enumerate(logged)},
         }
         with suppress(OSError):
-            write_kept(self.folder, "counters.npz", facts, arrays)
+            write_kept(self.folder, f"{name}.npz", facts, arrays)
