@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -272,13 +274,21 @@ except SourceError as error:
 """
 
 
+@pytest.fixture
+def common_folder() -> Iterator[Path]:
+    """A folder that any user may enter; those of pytest are its user's alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("hidden", ["folder", "root", "file"])
-def test_what_may_not_be_read_is_an_error(hidden: str, tmp_path: Path) -> None:
-    root = tmp_path / "root"
+def test_what_may_not_be_read_is_an_error(hidden: str, common_folder: Path) -> None:
+    root = common_folder / "root"
     shards(root)
     (root / "inner").mkdir()
     shutil.move(root / "train-00003-of-00004.parquet", root / "inner" / "train-00003-of-00004.parquet")
-    for folder in (*list(tmp_path.parents)[:2], tmp_path, root, root / "inner"):
+    for folder in (root, root / "inner"):
         folder.chmod(0o755)
     target = {"folder": root / "inner", "root": root, "file": root / "inner" / "train-00003-of-00004.parquet"}[hidden]
 
