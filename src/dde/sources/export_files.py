@@ -54,6 +54,11 @@ class ExportFile:
         """The path without credentials."""
         return redact(self.path)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies in a folder of this machine."""
+        return isinstance(self.file_system, LocalFileSystem)
+
     def open(self) -> IO[bytes]:
         """Return the file, open for reading; raises SourceError where it can't be opened."""
         try:

@@ -133,7 +133,7 @@ def _run_batches(runs: ExportFile, columns: Iterable[str] | None) -> Iterator[di
             twice = next(name for name in names if names.count(name) > 1)
             raise _not_an_export(runs, f"more than one column {twice}", names)
         wanted = None if columns is None else [name for name in names if name in {"run_id", *columns}]
-        for batch in parquet.iter_batches(batch_size=_BATCH, columns=wanted):
+        for batch in parquet.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=runs.is_local):
             yield {
                 name: _values(batch.column(at), f"the column {name!r} of {runs.shown}", is_id=name == "run_id")
                 for at, name in enumerate(batch.schema.names)
@@ -303,7 +303,7 @@ def asked_rows(history: ExportFile, positions: Mapping[str, int], keys: Iterable
         for group in range(parquet.num_row_groups):
             if run_index is not None and not _may_hold(parquet.metadata.row_group(group).column(run_index), ids):
                 continue
-            table = parquet.read_row_group(group, columns=columns)
+            table = parquet.read_row_group(group, columns=columns, use_threads=history.is_local)
             texts = read_texts(table["run_id"], _where("run_id", history), numbers=True, check=False)
             found = pc.index_in(texts.cast(pa.large_string()), value_set=asked)
             is_asked = pc.is_valid(found)
@@ -373,7 +373,7 @@ def read_packed_log(history: ExportFile) -> Log:
     _check_log(history, names)
     kept = [name for name in ("run_id", "step", "_step", "metrics") if name in names]
     with _reading(history), history.open() as stream:
-        for batch in _parquet(stream, history).iter_batches(columns=kept):
+        for batch in _parquet(stream, history).iter_batches(columns=kept, use_threads=history.is_local):
             columns = {
                 name: _values(batch.column(at), _where(name, history), is_id=name == "run_id")
                 for at, name in enumerate(batch.schema.names)
@@ -406,7 +406,7 @@ def row_counts(history: ExportFile) -> dict[str, int]:
         parquet = _parquet(stream, history)
         _check_log(history, parquet.schema_arrow.names)
         for group in range(parquet.num_row_groups):
-            column = parquet.read_row_group(group, columns=["run_id"])["run_id"]
+            column = parquet.read_row_group(group, columns=["run_id"], use_threads=history.is_local)["run_id"]
             codes, names = _encoded_texts(column, _where("run_id", history))
             found = np.bincount(codes % (len(names) + 1), minlength=len(names) + 1).tolist()
             for run_id, count in zip([*names, ""], found, strict=True):
@@ -441,7 +441,7 @@ def history_digests(history: ExportFile) -> LogDigests:
         parquet = _parquet(stream, history)
         _check_log(history, parquet.schema_arrow.names)
         for group in range(parquet.num_row_groups):
-            table = parquet.read_row_group(group)
+            table = parquet.read_row_group(group, use_threads=history.is_local)
             rows = np.zeros(table.num_rows, np.uint64)
             for name in table.column_names:
                 # The same number means the same whatever its type, so that a file written anew by another
@@ -528,7 +528,7 @@ def last_rates(history: ExportFile) -> Mapping[str, float]:
             if "learning_rate" not in names:
                 return {}
             step_name = step_column(names, history)
-            table = parquet.read(columns=["run_id", step_name, "learning_rate"])
+            table = parquet.read(columns=["run_id", step_name, "learning_rate"], use_threads=history.is_local)
         texts = _values(table["run_id"], _where("run_id", history), is_id=True)
         triples = zip(
             texts, _steps(table[step_name], history), number_column(table, "learning_rate", history), strict=True
@@ -541,9 +541,13 @@ def last_rates(history: ExportFile) -> Mapping[str, float]:
 
 
 def _parquet(stream: IO[bytes], file: ExportFile) -> pq.ParquetFile:
+    """Return an export's file for reading parts of it; of one that is not local, without threads.
+
+    A thread of Arrow that lets go of a Python file when the interpreter has ended would abort the process.
+    """
     try:
         # Where a writer left checksums of pages, damage to a value is seen as well.
-        return pq.ParquetFile(stream, page_checksum_verification=True)
+        return pq.ParquetFile(file.path if file.is_local else stream, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(
             f"{file.shown} is no parquet file ({error}). So its runs can't be read. Export it again."
