@@ -61,10 +61,11 @@ _STANDARD = frozenset({"run_id", "run_name", "state", "project", "entity", "crea
 
 
 @contextmanager
-def _reading(file: ExportFile) -> Iterator[None]:
-    """Turn what goes wrong in a block that reads a file into an error that names it."""
+def _opened(file: ExportFile) -> Iterator[pq.ParquetFile]:
+    """Open a file for reading parts of it; what goes wrong in the block becomes an error that names the file."""
     try:
-        yield
+        with file.open() as stream:
+            yield _parquet(stream, file)
         return
     except DdeError:
         raise
@@ -88,8 +89,8 @@ def column_names(file: ExportFile) -> list[str]:
 
 @functools.lru_cache(maxsize=8)
 def _schema(file: ExportFile) -> pa.Schema:
-    with file.open() as stream:
-        return _parquet(stream, file).schema_arrow
+    with _opened(file) as parquet:
+        return parquet.schema_arrow
 
 
 def is_flat(runs: ExportFile) -> bool:
@@ -124,8 +125,7 @@ def run_rows(runs: ExportFile, columns: Iterable[str] | None) -> Iterator[dict[s
 
 def _run_batches(runs: ExportFile, columns: Iterable[str] | None) -> Iterator[dict[str, Sequence[Any]]]:
     """Yield some rows at a time as a list of values per column, in the order of the file."""
-    with _reading(runs), runs.open() as stream:
-        parquet = _parquet(stream, runs)
+    with _opened(runs) as parquet:
         names = parquet.schema_arrow.names
         if "run_id" not in names:
             raise _not_an_export(runs, "no column run_id", names)
@@ -287,8 +287,7 @@ def asked_rows(history: ExportFile, positions: Mapping[str, int], keys: Iterable
     keys : iterable of str or None
         Columns to read beside run and step, where the file has them; all where None.
     """
-    with _reading(history), history.open() as stream:
-        parquet = _parquet(stream, history)
+    with _opened(history) as parquet:
         names = parquet.schema_arrow.names
         _check_log(history, names)
         step_name = step_column(names, history)
@@ -372,8 +371,8 @@ def read_packed_log(history: ExportFile) -> Log:
     names = column_names(history)
     _check_log(history, names)
     kept = [name for name in ("run_id", "step", "_step", "metrics") if name in names]
-    with _reading(history), history.open() as stream:
-        for batch in _parquet(stream, history).iter_batches(columns=kept, use_threads=history.is_local):
+    with _opened(history) as parquet:
+        for batch in parquet.iter_batches(columns=kept, use_threads=history.is_local):
             columns = {
                 name: _values(batch.column(at), _where(name, history), is_id=name == "run_id")
                 for at, name in enumerate(batch.schema.names)
@@ -402,8 +401,7 @@ def read_packed_log(history: ExportFile) -> Log:
 def row_counts(history: ExportFile) -> dict[str, int]:
     """Return how many logged rows there are of each run; those without a run id are of ""."""
     counts: dict[str, int] = {}
-    with _reading(history), history.open() as stream:
-        parquet = _parquet(stream, history)
+    with _opened(history) as parquet:
         _check_log(history, parquet.schema_arrow.names)
         for group in range(parquet.num_row_groups):
             column = parquet.read_row_group(group, columns=["run_id"], use_threads=history.is_local)["run_id"]
@@ -437,8 +435,7 @@ def history_digests(history: ExportFile) -> LogDigests:
     last: dict[str, float] = {}
     hashes: dict[str, int] = {}
     lost: dict[str, int] = {}
-    with _reading(history), history.open() as stream:
-        parquet = _parquet(stream, history)
+    with _opened(history) as parquet:
         _check_log(history, parquet.schema_arrow.names)
         for group in range(parquet.num_row_groups):
             table = parquet.read_row_group(group, use_threads=history.is_local)
@@ -522,8 +519,7 @@ def last_rates(history: ExportFile) -> Mapping[str, float]:
         rows = log.history(ids, ["learning_rate"])
         triples = zip((ids[run] for run in rows.run), rows.step, rows.values["learning_rate"], strict=True)
     else:
-        with _reading(history), history.open() as stream:
-            parquet = _parquet(stream, history)
+        with _opened(history) as parquet:
             names = parquet.schema_arrow.names
             if "learning_rate" not in names:
                 return {}
