@@ -37,7 +37,7 @@ class FileKindsCache:
     folder: Place
 
     def load(self) -> Mapping[str, tuple[str, str | None]]:
-        """Return version of each file, by path, and what it told of its kind."""
+        """Return version of each file, by path, and its kind."""
         found = read_kept(self.folder, _FILES)
         try:
             return {} if found is None else {path: (version, kind) for path, version, kind in found[0]["files"]}
@@ -69,11 +69,11 @@ class TableIndexCache:
         found = read_kept(self.folder, _CATALOG)
         if found is None or found[0].get("fingerprint") != fingerprint:
             return None
-        told, arrays = found
+        facts, arrays = found
         try:
             recipes, sizes, seeds = _NAMES
             # Columns of names: a list per run would be as many objects again for the collector of garbage.
-            columns = zip(told["recipe"], told["params"], told["seed"], strict=True)
+            columns = zip(facts["recipe"], facts["params"], facts["seed"], strict=True)
             bases = tuple(Base(recipes[r], sizes[p], seeds[s]) for r, p, s in columns)
             catalog = Catalog(bases, arrays["base"], arrays["step"], arrays["sampled"])
             heads = [
@@ -81,10 +81,10 @@ class TableIndexCache:
                     tuple(bases[at] for at in table["bases"]),
                     tuple(table["tasks"]),
                     {reason: int(count) for reason, count in table["left_out"]},
-                    tuple(tuple(told["columns"][at]) for at in table["columns"]),
+                    tuple(tuple(facts["columns"][at]) for at in table["columns"]),
                     tuple(table["copies"]),
                 )
-                for table in told["tables"]
+                for table in facts["tables"]
             ]
         except (KeyError, IndexError, TypeError, ValueError):
             # Written when the suite had other names, among others.
@@ -114,7 +114,7 @@ class TableIndexCache:
         number = {base: i for i, base in enumerate(catalog.bases)}
         # Files of a table mostly have the same columns.
         columns: dict[tuple[str, ...], int] = {}
-        told: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "title": "checkpoints of pretraining tables",
             "fingerprint": fingerprint,
             "recipe": [b.recipe.slug for b in catalog.bases],
@@ -131,14 +131,14 @@ class TableIndexCache:
                 for index in indexes
             ],
         }
-        told["columns"] = [list(names) for names in columns]
+        facts["columns"] = [list(names) for names in columns]
         sampled = np.full(len(catalog.step), EVALUATED | PERPLEXITY, np.uint8)
         arrays: dict[str, npt.NDArray[Any]] = {
             "base": catalog.base,
             "step": catalog.step,
             "sampled": sampled if catalog.sampled is None else catalog.sampled,
         }
-        write_kept(self.folder, _CATALOG, told, arrays)
+        write_kept(self.folder, _CATALOG, facts, arrays)
         for entry in self.folder.names():
             if entry not in (_rows_name(fingerprint), _FILES, _CATALOG):
                 (self.folder / entry).remove_if_old()
@@ -149,7 +149,7 @@ class TableIndexCache:
         from dde.cache.whole_arrays import write_array
 
         name = _rows_name(fingerprint)
-        told = {"dde_index_format": _FORMAT, "title": "rows of pretraining tables"}
+        facts = {"dde_index_format": _FORMAT, "title": "rows of pretraining tables"}
         try:
             with self.folder.making(name) as made:
                 store = made.store(read_only=False)
@@ -158,7 +158,7 @@ class TableIndexCache:
                         values = np.asarray(getattr(index, array))
                         write_array(store, f"table_{k}/{array}", values, (_DIMS.get(array, "row"),), {})
                 # Last: in an object store this is what makes it whole.
-                zarr.open_group(store, mode="a", zarr_format=3).update_attributes(told)
+                zarr.open_group(store, mode="a", zarr_format=3).update_attributes(facts)
         except OSError:
             # Another process has kept the same, or what is there is damaged and gets out of the way in time.
             if name not in self.folder.names():
