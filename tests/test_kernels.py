@@ -203,7 +203,7 @@ def plan(**changes: object) -> native.CurvePlan:
         "points": grid.astype(float),
         "log_points": grid.astype(float),
         "method": "linear",
-        "joins": True,
+        "joins": np.ones(2, np.uint8),
         "bridges": False,
         "max_gap": -1,
     }

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 from xarray.core.indexing import LazilyIndexedArray
 
-from dde.arrays.dataset import build_dataset
+from dde.arrays.store_dataset import build_dataset
 from dde.curves.alignment import Interpolation, Method
 from dde.curves.axes import resolve_axis
 from dde.curves.grids import DEFAULT_MAX_POINTS, TokenGrid, resolve_grid

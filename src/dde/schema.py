@@ -10,6 +10,7 @@ __all__ = [
     "CELLS",
     "CELL_NUMBERS",
     "CELL_TEXTS",
+    "CHANGING_PARAMS",
     "COORDINATES",
     "DIMS",
     "EVALUATIONS",
@@ -128,6 +129,9 @@ CELL_NUMBERS = _table(
         ("max_seq_length", "number", "longest training sequence", "tokens"),
     ],
 )
+#: Attribute of the coordinate ``n_params`` where the parameter count differs between the runs of one curve, so that
+#: compute does not follow from it and tokens alone.
+CHANGING_PARAMS = "changes_along_curves"
 #: Check number of each position along the axis; see :mod:`dde.arrays.samples`.
 POSITION_CHECK = "position_check"
 #: Start of the names of the coordinates that say which cells are samples.

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.chain_texts import Stage, format_chain, parse_chain
 from dde.arrays.layout import axis_of, cell_dims, run_ids_along, spread, text_values
 from dde.arrays.lazy import BlockArray, is_chunked, is_lazy, lazily
 from dde.arrays.loss_reductions import warn_of_reductions
@@ -20,6 +19,7 @@ from dde.curves.axes import AxisRule
 from dde.curves.statistics import BOOTSTRAP_FROM, INTERVAL_METHODS, STATISTICS, IntervalMethod, summarize
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.names import as_values, find_base_by_label
+from dde.relations.chain_texts import Stage, format_chain, parse_chain
 from dde.relations.treatments import without_replicate
 from dde.schema import AVERAGED_OVER, LINEAGE_COORDINATES, MEMBERS, RUN_COORDINATES, TREATMENT, sampling_of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
+from dde.arrays.layout import require_params
 from dde.arrays.samples import checked_positions
 from dde.curves.axes import resolve_axis
 from dde.errors import SelectionError
@@ -46,7 +47,7 @@ def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
     rule = resolve_axis(axis)
     if rule.name in dataset.coords:
         return dataset[rule.name]
-    needed = {"": (), "lineage": ("n_params",), "run": ("branch_tokens",)}[rule.by]
+    needed = {"": (), "lineage": (), "run": ("branch_tokens",)}[rule.by]
     if rule.name == "fraction_of_training":
         needed = ("branch_tokens", "schedule_tokens")
     if missing := [n for n in ("cumulative_tokens", *needed) if n not in dataset.coords]:
@@ -54,6 +55,8 @@ def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
             f"the Dataset lacks the coordinates {', '.join(missing)}, which {rule.name} follows from. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
+    if rule.by == "lineage":
+        require_params(dataset.coords, rule)
     checked_positions(dataset)
     tokens = dataset["cumulative_tokens"].reset_coords(drop=True)
     if rule.by == "lineage":
@@ -61,6 +64,9 @@ def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
         values = 6.0 * n_params * tokens if rule.name == "cumulative_compute" else tokens / n_params
     else:
         branch = dataset["branch_tokens"].reset_coords(drop=True)
+        if "start_tokens" in dataset.coords:
+            # The own tokens of a merge begin where it stands, not where its parents part.
+            branch = dataset["start_tokens"].reset_coords(drop=True).where(branch.notnull())
         if rule.name == "post_tokens":
             values = tokens - branch
         else:

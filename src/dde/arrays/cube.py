@@ -12,19 +12,20 @@ import numpy.typing as npt
 
 from dde.curves.alignment import Chains, Interpolation
 from dde.curves.axes import Lines, tokens_at
-from dde.curves.chains import CurvePoints, build_chains, points_on_curves
+from dde.curves.chains import CurvePoints, points_on_curves
 from dde.curves.fast_alignment import AlignmentPlan
 from dde.curves.filling import Curves, mark_points
 from dde.curves.grids import Points, order_of
-from dde.curves.observations import Observations, read_observations
+from dde.curves.observations import Observations
+from dde.curves.run_sources import RunSource, StoreRuns
 from dde.errors import FormatError
 from dde.names import Metric
 from dde.relations.registry import Registry
 from dde.relations.reopening import Origin, origin_of, runs_of
-from dde.relations.run_positions import RunPositions
-from dde.schema import EVALUATIONS, PERPLEXITIES, SAMPLED_NUMBERS
+from dde.relations.sent_runs import SentRuns
+from dde.schema import SAMPLED_NUMBERS
 
-__all__ = ["Cube", "Sampling", "table_sampling"]
+__all__ = ["Cube", "Sampling"]
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -32,11 +33,6 @@ Int8 = npt.NDArray[np.int8]
 Texts = npt.NDArray[np.object_]
 #: A sampling: the name of one of the tables, or the metric of a log.
 Sampling = str | Metric
-
-
-def table_sampling(metric: Metric) -> str:
-    """Return the sampling of tables that a metric belongs to; "" for one of a log."""
-    return {"evaluation": EVALUATIONS, "perplexity": PERPLEXITIES}.get(metric.kind, "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,55 +59,36 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class Cube:
-    """Two stores and the way their values are made; holds no metric.
+    """Runs and the way their values are made; holds no metric.
 
     Attributes
     ----------
-    source : Registry or Origin
-        The stores' runs; in another process than the one that opened them, how to open them again.
+    source : Registry, Origin or RunSource
+        The runs; of the two stores, in another process than the one that opened them, how to open them again.
     how : Interpolation
     metrics : tuple of Metric
         Variables of the Dataset. In raw tables all entries of a task are one text: a text that is read for one
         variable is parsed for all of them.
     """
 
-    source: Registry | Origin
+    source: Registry | Origin | RunSource
     how: Interpolation
     metrics: tuple[Metric, ...] = ()
     _plans: deque[AlignmentPlan] = field(default_factory=lambda: deque(maxlen=_PLANS), repr=False)
 
     @property
-    def runs(self) -> RunPositions:
+    def runs(self) -> RunSource:
         """The runs as far as their values are concerned; sent along to other processes."""
-        return self.source if isinstance(self.source, Registry) else runs_of(self.source)
+        source = runs_of(self.source) if isinstance(self.source, Origin) else self.source
+        return StoreRuns(source) if isinstance(source, (Registry, SentRuns)) else source
 
     def __getstate__(self) -> dict[str, Any]:
-        source = self.source if isinstance(self.source, Origin) else origin_of(self.source) or self.source
+        source = (origin_of(self.source) if isinstance(self.source, Registry) else None) or self.source
         return {**self.__dict__, "source": source, "_plans": deque(maxlen=_PLANS)}
 
     def __deepcopy__(self, memo: object) -> Cube:
         # It never changes, and its stores are not to be opened twice.
         return self
-
-    def _observations(self, metric: Metric, run_ids: tuple[str, ...]) -> Observations:
-        """Return the observations of a metric; its siblings that are read along are kept, here or in the cache."""
-        runs = self.runs
-        if metric.kind == "log":
-            found = runs.readers.find_log(run_ids, metric.name)
-            if found is None:
-                found = read_observations(runs, run_ids, [metric])[metric.name]
-                runs.readers.keep_log(run_ids, metric.name, found)
-            return found
-        found = runs.readers.take_sibling(run_ids, metric.name)
-        if found is not None:
-            return found
-        together = [metric] if runs.tables is None else runs.tables.read_together(metric, self.metrics)
-        if runs.readers.keeps_tables:
-            return read_observations(runs, run_ids, [metric], together[1:])[metric.name]
-        observed = read_observations(runs, run_ids, together)
-        for sibling in together[1:]:
-            runs.readers.keep_sibling(run_ids, sibling.name, observed[sibling.name])
-        return observed[metric.name]
 
     def block(self, metric: Metric, run_ids: Texts, points: Points, lines: Lines | None = None) -> Float64:
         """Return values of shape ``run_ids.shape + points.shape``; reads the runs and the metric alone.
@@ -153,7 +130,7 @@ class Cube:
         order, back = order_of(points)
         out = np.zeros((run_ids.size, len(points)), np.int8)
         for part in self._parts(run_ids.ravel(), points[order], lines):
-            places = self._places(sampling, part.chains)
+            places = self._points(sampling, part.chains)
             for here, grid in part.groups:
                 mark_points(out, part.at[here], grid, points_on_curves(part.chains, part.rows[here], places), 1)
         return out[:, back].reshape((*run_ids.shape, len(points)))
@@ -174,7 +151,7 @@ class Cube:
             chains, rows = part.chains, part.rows
             branch, origin = chains.branch[rows], chains.origins()[rows]
             for sampling, out in zip(samplings, made, strict=True):
-                row, tokens = points_on_curves(chains, rows, self._places(sampling, chains))
+                row, tokens = points_on_curves(chains, rows, self._points(sampling, chains))
                 last, base = (np.full(len(rows), -1, np.int64) for _ in range(2))
                 own = tokens > branch[row]
                 np.maximum.at(last, row[own], tokens[own])
@@ -192,7 +169,7 @@ class Cube:
         for start in range(0, len(present), _RUNS_AT_ONCE):
             at = present[start : start + _RUNS_AT_ONCE]
             asked = run_ids[at]
-            chains = build_chains(self.runs, [str(r) for r in asked])
+            chains = self.runs.chains([str(r) for r in asked])
             number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
             rows = np.array([number[str(r)] for r in asked], np.int64)
             if lines is None:
@@ -201,36 +178,22 @@ class Cube:
                 groups = lines.take(at).groups(points)
             yield _Part(chains, rows, at, groups)
 
-    def _places(self, sampling: Sampling, chains: Chains) -> CurvePoints:
+    def _points(self, sampling: Sampling, chains: Chains) -> CurvePoints:
         """Return where runs were sampled themselves."""
-        runs = self.runs
         if isinstance(sampling, Metric):
-            own = self._observations(sampling, chains.run_ids)
+            own = self._observations(sampling, chains)
             return CurvePoints.where(own.offsets, own.tokens, ~np.isnan(own.values))
-        steps, bases, placed = runs.table_steps(sampling), runs.bases, runs.placed
-        places: list[Int64] = []
-        # Tokens of a step; of a derived run its end stands in place of a step.
-        per_step: list[int] = []
-        for run_id, parent in zip(chains.run_ids, chains.parent.tolist(), strict=True):
-            found, scale = _NONE, 1
-            if parent < 0:
-                if run_id in steps:
-                    found, scale = steps[run_id], bases[run_id].size.tokens_per_step
-            elif sampling == EVALUATIONS and runs.is_evaluated(run_id):
-                end = placed[run_id].end_tokens
-                found = _NONE if end is None else np.array([end], np.int64)
-            places.append(found)
-            per_step.append(scale)
-        lengths = [len(t) for t in places]
-        tokens = np.concatenate([_NONE, *places]) * np.repeat(np.array(per_step, np.int64), lengths)
-        return CurvePoints(np.concatenate([[0], np.cumsum(lengths)]), tokens)
+        return self.runs.sampled_points(sampling, chains)
+
+    def _observations(self, metric: Metric, chains: Chains) -> Observations:
+        return self.runs.observations(metric, chains.run_ids, self.metrics)
 
     def _lacking(self, metric: Metric, chains: Chains, own: Observations) -> CurvePoints | None:
         """Return where a table has a row of runs, and a metric of it no sample; None where nothing is lacking."""
-        sampling = table_sampling(metric)
+        sampling = self.runs.table_sampling(metric)
         if not sampling:
             return None
-        places = self._places(sampling, chains)
+        places = self._points(sampling, chains)
         observed = CurvePoints.where(own.offsets, own.tokens, ~np.isnan(own.values))
         if np.array_equal(observed.offsets, places.offsets) and np.array_equal(observed.tokens, places.tokens):
             return None
@@ -247,13 +210,11 @@ class Cube:
 
     def _align_part(self, metric: Metric, part: _Part, out: Float64) -> None:
         """Fill the rows of a part."""
-        own = self._observations(metric, part.chains.run_ids)
+        own = self._observations(metric, part.chains)
         curves = Curves(part.chains, own, self._lacking(metric, part.chains, own), metric.joins_at_branch)
         for here, grid in part.groups:
             curves.fill(out, part.at[here], part.rows[here], grid, self.how, self._plans)
 
-
-_NONE: Int64 = np.empty(0, np.int64)
 
 # Plans of the last alignments: one for evaluations and one for logs, in two blocks at a time.
 _PLANS = 4

@@ -15,6 +15,7 @@ from dde.arrays.layout import (
     cell_dims,
     cells_along,
     points_along,
+    require_params,
     run_ids_along,
     spread,
     text_values,
@@ -45,7 +46,9 @@ class Source:
         Dimensions of the runs.
     run_ids, parents : object arrays over `cells`
     starts : object array over `cells`
-        Of each run, the tokens that the stages of its curve begin behind, its base's first.
+        Of each run, the tokens after which the stages of its curve begin, its base's first.
+    merges : object array over `cells`
+        Of each run, whether the stages of its curve are merges, which nothing joins to their parents.
     branch, end : float64 arrays over `cells`
     """
 
@@ -56,6 +59,7 @@ class Source:
     run_ids: npt.NDArray[np.object_]
     parents: npt.NDArray[np.object_]
     starts: npt.NDArray[np.object_]
+    merges: npt.NDArray[np.object_]
     branch: Float64
     end: Float64
 
@@ -79,7 +83,9 @@ class Source:
                 "the Dataset holds means, whose observations are those of their runs. Align the runs first: "
                 "ds.dde.align(...).dde.mean_over(...)."
             )
-        if missing := [n for n in ("n_params", "cumulative_tokens") if n not in dataset.coords]:
+        # A suite that states no parameter counts has no compute either.
+        needed = ["n_params"] if "cumulative_compute" in dataset.coords else []
+        if missing := [n for n in (*needed, "cumulative_tokens") if n not in dataset.coords]:
             raise SelectionError(
                 f"the Dataset lacks the coordinates {', '.join(missing)}, so where its cells lie on another axis is "
                 "unknown. Keep the coordinates that dde.open_lineages() gives."
@@ -88,9 +94,10 @@ class Source:
         cells = tuple(map(str, dataset["run_id"].dims)) if "run_id" in dataset.coords else cell_dims(dataset)
         run_ids = run_ids_along(dataset, cells)
         stages = stages_along(dataset, cells)
-        starts = np.empty(stages.shape, object)
+        starts, merges = np.empty(stages.shape, object), np.empty(stages.shape, object)
         for at in np.ndindex(stages.shape):
             starts[at] = tuple(stage.start for stage in stages[at])
+            merges[at] = tuple(stage.merged_at is not None for stage in stages[at])
         if "parent_run_id" not in dataset.coords:
             raise SourceError(
                 "the Dataset lacks the coordinate parent_run_id, so which curves its runs go on from is unknown. "
@@ -99,7 +106,7 @@ class Source:
         sizes = {d: dataset.sizes[d] for d in cells}
         parents = text_values(spread(dataset["parent_run_id"].variable, sizes))
         branch, end = (cells_along(dataset, n, cells) for n in ("branch_tokens", "end_tokens"))
-        return cls(dataset, rule, points, cells, run_ids, parents, starts, branch, end)
+        return cls(dataset, rule, points, cells, run_ids, parents, starts, merges, branch, end)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -115,8 +122,22 @@ class Source:
             if rule.name == "fraction_of_training"
             else np.full(self.branch.shape, np.nan)
         )
-        n_params = np.where(self.run_ids != "", cells_along(self.dataset, "n_params", self.cells), np.nan)
-        return axis_lines(rule, self.branch, schedule, n_params)
+        n_params = np.ones(self.branch.shape)
+        if rule.by == "lineage":
+            require_params(self.dataset.coords, rule)
+            n_params = cells_along(self.dataset, "n_params", self.cells)
+        return axis_lines(rule, self._starts(), schedule, np.where(self.run_ids != "", n_params, np.nan))
+
+    @property
+    def params(self) -> xr.Variable | None:
+        """Exact parameters; None where the Dataset has none."""
+        return self.dataset["n_params"].variable if "n_params" in self.dataset.coords else None
+
+    def _starts(self) -> Float64:
+        """Return where the own tokens of derived runs begin: of a merge where it stands, not where its parents part."""
+        if "start_tokens" not in self.dataset.coords:
+            return self.branch
+        return np.where(np.isnan(self.branch), np.nan, cells_along(self.dataset, "start_tokens", self.cells))
 
     def require_samples(self, array: xr.DataArray, sampling: str, rule: AxisRule) -> None:
         """Raise where samples that curves on an axis are made of are no points of the Dataset: a run's own, or any."""

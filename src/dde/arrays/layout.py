@@ -12,6 +12,7 @@ import xarray as xr
 from dde.curves.axes import AXES, AxisRule
 from dde.curves.grids import Points
 from dde.errors import SelectionError, SourceError
+from dde.schema import CHANGING_PARAMS
 
 __all__ = [
     "axis_of",
@@ -20,6 +21,7 @@ __all__ = [
     "cells_along",
     "points_along",
     "require_axis",
+    "require_params",
     "run_ids_along",
     "spread",
     "text_values",
@@ -52,6 +54,32 @@ def require_axis(obj: xr.Dataset | xr.DataArray) -> AxisRule:
             "Keep the coordinate, or compute this before dropping it."
         )
     return rule
+
+
+def require_params(coords: Mapping[Any, Any], rule: AxisRule) -> None:
+    """Check that runs have a place on an axis that follows from their parameter counts.
+
+    Parameters
+    ----------
+    coords : mapping
+        Coordinates, or variables, by name.
+    rule : AxisRule
+
+    Raises
+    ------
+    SelectionError
+        When there are no counts, or they change along curves.
+    """
+    if "n_params" not in coords:
+        raise SelectionError(
+            f"there is no coordinate n_params, so runs have no place on {rule.name}: the suite states no parameter "
+            "counts, or the coordinate was dropped. Declare n_params= in the suite, or keep to cumulative_tokens."
+        )
+    if coords["n_params"].attrs.get(CHANGING_PARAMS):
+        raise SelectionError(
+            f"the parameter count changes along the curves of runs, so {rule.name} is no axis of them. Keep to "
+            "cumulative_tokens; the coordinate cumulative_compute has the compute of each cell."
+        )
 
 
 def points_along(obj: xr.Dataset | xr.DataArray, rule: AxisRule) -> Points:

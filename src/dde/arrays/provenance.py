@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.chain_texts import Stage, parse_chain
 from dde.arrays.layout import cell_dims, cells_along, require_axis, run_ids_along, spread, text_values, tokens_along
 from dde.arrays.samples import checked_positions, flags_of, has_samplings, is_sampled, is_set
 from dde.arrays.views import mask_cells
 from dde.errors import SourceError, UnknownNameError, near_names
 from dde.names import find_base_by_label, parse_metric
+from dde.relations.chain_texts import Stage, parse_chain
 from dde.relations.treatments import PRETRAINING
 from dde.schema import SAMPLED, TABLE_SAMPLINGS
 

@@ -40,18 +40,20 @@ class Refilling:
     def __init__(self, source: Source, points: Points, rule: AxisRule, lines: Lines | None) -> None:
         self.cells, self.old = source.cells, source.rule.name
         self.shape = source.run_ids.shape
-        self.run_ids, self.starts = source.run_ids.ravel(), source.starts.ravel()
+        self.run_ids, self.starts, self.merges = (a.ravel() for a in (source.run_ids, source.starts, source.merges))
         self.points, self.lines, self.of_runs = points, lines, rule.by == "run"
         self.branch = branch_or_start(source.branch).ravel()
         tokens = source.dataset["cumulative_tokens"].variable
         self.tokens = tokens if source.rule is not TOKENS else xr.Variable(tokens.dims, tokens.values)
         self.plans: deque[AlignmentPlan] = deque(maxlen=_PLANS)
         parents = source.parents.ravel()
-        lineages = np.full(self.run_ids.shape, "", object)
-        if "lineage" in source.dataset.coords and set(source.dataset["lineage"].dims) <= set(self.cells):
-            lineages = text_values(spread(source.dataset["lineage"].variable, source.sizes)).ravel()
+        roots = np.full(self.run_ids.shape, "", object)
+        # The id of a pretraining run of DataDecide is the label of its lineage; that of another suite is stated.
+        name = "root_run_id" if "root_run_id" in source.dataset.coords else "lineage"
+        if name in source.dataset.coords and set(source.dataset[name].dims) <= set(self.cells):
+            roots = text_values(spread(source.dataset[name].variable, source.sizes)).ravel()
         #: Row that holds the base of each run, and row that holds its parent; -1 where the Dataset has none.
-        self.base, self.parent = self._rows_of(lineages), self._rows_of(parents)
+        self.base, self.parent = self._rows_of(roots), self._rows_of(parents)
         if source.rule.by == "run":
             # On an axis of each run's own, other rows hold other parts of their curves.
             self.base[:], self.parent[:] = -1, -1
@@ -272,6 +274,7 @@ class RefilledValues(_RefilledArray):
         where = {row: i for i, row in enumerate(every.tolist())}
         parent: list[int] = []
         branch: list[int] = []
+        is_merge: list[bool] = []
         nodes: list[tuple[int, float, float]] = []  # row, and the stretch of its cells
         number: dict[int, int] = {}
 
@@ -290,6 +293,7 @@ class RefilledValues(_RefilledArray):
                 begin = float(starts[k]) if k else -1.0
                 parent.append(above)
                 branch.append(int(starts[k]) if k else -1)
+                is_merge.append(refilling.merges[every[row]][k])
                 nodes.append((row, begin, float(starts[k + 1]) if k + 1 < len(starts) else np.inf))
                 above = len(nodes) - 1
             number[row] = above
@@ -310,7 +314,10 @@ class RefilledValues(_RefilledArray):
         lacks = np.isnan(seen)
         lacking = CurvePoints.where(offsets, at, lacks) if lacks.any() else None
         chains = Chains(
-            tuple(map(str, range(len(nodes)))), np.array(parent, np.int32), np.array(branch, np.int64).reshape(-1)
+            tuple(map(str, range(len(nodes)))),
+            np.array(parent, np.int32),
+            np.array(branch, np.int64).reshape(-1),
+            np.array(is_merge, bool),
         )
         of_row: dict[int, list[tuple[float, float]]] = {}
         for row, node in number.items() if unknown else ():

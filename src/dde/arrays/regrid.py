@@ -28,7 +28,7 @@ from dde.curves.alignment import Interpolation, Method
 from dde.curves.axes import AXES, TOKENS, AxisRule, Lines, axis_lines, resolve_axis
 from dde.curves.grids import DEFAULT_MAX_POINTS, Points, resolve_grid
 from dde.errors import SelectionError, UnknownNameError
-from dde.schema import POSITION_CHECK, SAMPLED, TABLE_SAMPLINGS, sampled_names
+from dde.schema import CHANGING_PARAMS, POSITION_CHECK, SAMPLED, TABLE_SAMPLINGS, sampled_names
 
 __all__ = ["align", "attrs_of", "axis_coordinates", "derive", "interpolation_attrs", "interpolation_of"]
 
@@ -257,7 +257,7 @@ def _with_labels_of(dataset: xr.Dataset, result: xr.DataArray) -> xr.Variable:
 
 
 def axis_coordinates(
-    points: Points, rule: AxisRule, lines: Lines | None, n_params: xr.Variable, cells: Sequence[str]
+    points: Points, rule: AxisRule, lines: Lines | None, n_params: xr.Variable | None, cells: Sequence[str]
 ) -> dict[str, xr.Variable]:
     """Return the coordinates along an axis: its points, their check numbers, tokens and, where it fits, compute.
 
@@ -267,7 +267,9 @@ def axis_coordinates(
     rule : AxisRule
     lines : Lines or None
         How tokens follow from points, over the dimensions `cells`; None where points are cumulative tokens.
-    n_params : xarray.Variable
+    n_params : xarray.Variable or None
+        Exact parameters. Where these are unknown, or change along a curve, compute does not follow from tokens alone,
+        and is left out.
     cells : sequence of str
         Dimensions of the runs.
     """
@@ -279,6 +281,8 @@ def axis_coordinates(
         assert lines is not None
         array = TokensArray(np.empty(lines.scale.shape, object), points, lines)
         coords["cumulative_tokens"] = lazily((*cells, rule.name), array, dict(TOKENS.attrs))
+        return coords
+    if n_params is None or n_params.attrs.get(CHANGING_PARAMS):
         return coords
     n = np.asarray(n_params.values, np.float64)
     dims = (*n_params.dims, rule.name)
@@ -325,7 +329,7 @@ def _put(source: Source, points: Points, rule: AxisRule, lines: Lines | None, ho
     coords = {str(n): c.variable for n, c in old.coords.items() if source.rule.name not in c.dims}
     for name in ("cumulative_tokens", "cumulative_compute"):
         coords.pop(name, None)
-    coords |= axis_coordinates(points, rule, lines, old["n_params"].variable, source.cells)
+    coords |= axis_coordinates(points, rule, lines, source.params, source.cells)
     refilling = Refilling(source, points, rule, lines)
     for sampling in samplings_in(old):
         flag = old.coords[SAMPLED + sampling].variable
@@ -337,7 +341,11 @@ def _put(source: Source, points: Points, rule: AxisRule, lines: Lines | None, ho
         else _fill(source, array, points, rule, lines, how, refilling)
         for name, array in old.data_vars.items()
     }
-    return xr.Dataset(variables, coords, old.attrs)
+    attrs = dict(old.attrs)
+    if "cumulative_compute" in old.coords and old["n_params"].attrs.get(CHANGING_PARAMS):
+        lost = "cumulative_compute, which on other points follows from the sources alone: 1"
+        attrs["left_out"] = "; ".join(filter(None, [str(attrs.get("left_out", "")), lost]))
+    return xr.Dataset(variables, coords, attrs)
 
 
 def _fill(
@@ -358,7 +366,7 @@ def _fill(
     number = "own" if rule.by == "run" else "count"
     counts = {n: number_of(array, n, number, load=False).variable for n in names}
     made_alike = interpolation_attrs(how).items() <= {**source.dataset.attrs, **array.attrs}.items()
-    values = RefilledValues(refilling, array.variable, flags, counts, how, joins_at_branch(names), made_alike, filled)
+    values = RefilledValues(refilling, array.variable, flags, counts, how, joins_at_branch(array), made_alike, filled)
     variable = lazily(dims, values, {**array.attrs, **interpolation_attrs(how)})
     if array.chunks is not None:
         # As it was, but for the axis, which has other points now.

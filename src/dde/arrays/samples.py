@@ -51,6 +51,8 @@ ANCILLARY = "ancillary_variables"
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 # A number of 31 bits survives being a float64, which reindex and joins make of it.
 _SHIFT = np.uint64(33)
+# Attribute of the flags of a sampling whose metric is an evaluation: the tables' samplings always are.
+_JOINS = "joins_at_branch"
 #: Check number of what is no position of the axis, such as half a token.
 _NO_POSITION = -1
 #: Stands for check numbers that contradict each other.
@@ -91,9 +93,17 @@ def check_variable(points: Points, rule: AxisRule) -> xr.Variable:
     return xr.Variable((rule.name,), check_numbers(points, rule), attrs, fastpath=True)
 
 
-def flag_attrs(label: str) -> dict[str, Any]:
-    """Return the attributes of a coordinate ``sampled_S``."""
-    return {"long_name": f"sampled: {label}", "flag_values": np.array([0, 1], np.int8), "flag_meanings": "no yes"}
+def flag_attrs(label: str, joins: bool = False) -> dict[str, Any]:
+    """Return the attributes of a coordinate ``sampled_S``.
+
+    Parameters
+    ----------
+    label : str
+    joins : bool
+        Whether curves of a metric with a sampling of its own may begin with the parent's sample at the branch.
+    """
+    attrs = {"long_name": f"sampled: {label}", "flag_values": np.array([0, 1], np.int8), "flag_meanings": "no yes"}
+    return {**attrs, **({_JOINS: 1} if joins else {})}
 
 
 def with_samplings(attrs: Mapping[Any, Any], samplings: Iterable[str]) -> dict[Any, Any]:
@@ -174,9 +184,17 @@ def number_of(array: xr.DataArray, sampling: str, number: str, load: bool = True
     return found.compute() if load else found
 
 
-def joins_at_branch(samplings: Sequence[str]) -> bool:
-    """Return whether curves of these samplings may begin with the parent's sample at the branch; logs never do."""
-    return all(s in TABLE_SAMPLINGS for s in samplings)
+def joins_at_branch(array: xr.DataArray) -> bool:
+    """Return whether curves of a metric may begin with the parent's sample at the branch; those of logs never do.
+
+    Raises
+    ------
+    SourceError
+        When the metric names no sampling, or one whose coordinate is gone.
+    """
+    return all(
+        s in TABLE_SAMPLINGS or bool(array.coords[SAMPLED + s].attrs.get(_JOINS, 0)) for s in samplings_of(array)
+    )
 
 
 def checked_positions(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:

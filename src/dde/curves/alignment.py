@@ -71,11 +71,20 @@ class Chains:
         Index of the parent; -1 for a pretraining run.
     branch : (run,) int64 array
         Cumulative tokens at the branch; -1 for a pretraining run.
+    is_merge : (run,) bool array, optional
+        Whether a run merges several parents, so that nothing joins its curve to theirs; no run does when None.
     """
 
     run_ids: tuple[str, ...]
     parent: npt.NDArray[np.int32]
     branch: Int64
+    is_merge: npt.NDArray[np.bool_] | None = None
+
+    def joins(self, joins_at_branch: bool) -> npt.NDArray[np.bool_]:
+        """Return which curves may begin with their parent's observation at the branch."""
+        if self.is_merge is None or not joins_at_branch:
+            return np.full(len(self.run_ids), joins_at_branch)
+        return ~self.is_merge
 
     def origins(self) -> Int64:
         """Return where the chain of each run left its base, in cumulative tokens; -1 for a pretraining run."""
@@ -99,7 +108,8 @@ class Chains:
         at = np.asarray(runs, np.int64)
         number = np.full(len(self.run_ids) + 1, -1, np.int32)
         number[at] = np.arange(len(at))
-        return Chains(tuple(self.run_ids[r] for r in runs), number[self.parent[at]], self.branch[at])
+        is_merge = None if self.is_merge is None else self.is_merge[at]
+        return Chains(tuple(self.run_ids[r] for r in runs), number[self.parent[at]], self.branch[at], is_merge)
 
 
 def interpolate(x: Int64, y: Float64, at: Int64, method: Method = "linear", max_gap: int | None = None) -> Float64:
@@ -201,6 +211,7 @@ def align(
     """
     n_runs, n_tokens = len(chains.run_ids), len(grid)
     values = np.full((n_runs, n_tokens), np.nan)
+    joins = chains.joins(joins_at_branch)
     for run in range(n_runs):
         x, y = own.of(run)
         parent, branch, start = int(chains.parent[run]), int(chains.branch[run]), 0
@@ -210,7 +221,7 @@ def align(
             x, y = x[later:], y[later:]
             start = int(np.searchsorted(grid, branch, side="right"))
             values[run, :start] = values[parent, :start]
-            if joins_at_branch and len(x):
+            if joins[run] and len(x):
                 anchor = _last_observation(chains, own, parent, branch)
                 if anchor is not None and (how.bridge or anchor[0] == branch):
                     x = np.concatenate([[anchor[0]], x])

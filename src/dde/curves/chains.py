@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy.typing as npt
 
 from dde.curves.alignment import Chains
 from dde.relations.run_positions import RunPositions
+from dde.relations.run_table import RunTable
 
-__all__ = ["CurvePoints", "build_chains", "points_on_curves"]
+__all__ = ["CurvePoints", "build_chains", "chains_in_table", "points_on_curves"]
 
 Int64 = npt.NDArray[np.int64]
 
@@ -100,6 +102,20 @@ def build_chains(registry: RunPositions, run_ids: list[str]) -> Chains:
                 branches.append(-1 if placed is None or placed.branch_tokens is None else placed.branch_tokens)
             above = number[member]
     return Chains(tuple(number), np.array(parents, np.int32), np.array(branches, np.int64))
+
+
+def chains_in_table(table: RunTable, run_ids: Sequence[str]) -> Chains:
+    """Return runs of a table with all that their curves consist of, parents before children."""
+    every = table.with_ancestors(table.rows(run_ids))
+    number = np.full(len(table) + 1, -1, np.int32)
+    number[every] = np.arange(len(every))
+    above = table.curve_parent[every]
+    return Chains(
+        tuple(table.run_id[every].tolist()),
+        number[above],
+        np.where(above >= 0, table.branch_tokens[every], -1),
+        table.n_parents[every] > 1,
+    )
 
 
 def points_on_curves(chains: Chains, rows: Int64, points: CurvePoints) -> tuple[npt.NDArray[np.intp], Int64]:

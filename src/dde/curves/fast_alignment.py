@@ -64,6 +64,7 @@ class AlignmentPlan:
             self.how == how
             and self.joins_at_branch == joins_at_branch
             and self.chains.run_ids == chains.run_ids
+            and np.array_equal(self.chains.joins(True), chains.joins(True))
             and np.array_equal(self.grid, grid)
             and np.array_equal(self.offsets, own.offsets)
             and np.array_equal(self.tokens, own.tokens)
@@ -140,6 +141,7 @@ def plan_alignment(
         parent=parent,
         root=_roots(parent),
         branch=np.ascontiguousarray(chains.branch, np.int64),
+        joins=chains.joins(joins_at_branch).view(np.uint8),
         offsets=offsets,
         tokens=tokens,
         places=np.concatenate([own_places, np.full(n_runs + 1, np.nan)]),
@@ -147,7 +149,6 @@ def plan_alignment(
         points=grid.astype(np.float64),
         log_points=log_points,
         method=how.method,
-        joins=joins_at_branch,
         bridges=how.bridge,
         max_gap=-1 if how.max_gap is None else how.max_gap,
     )

@@ -212,6 +212,10 @@ class Metric:
         Unit; "1" for a plain number.
     direction : {"higher", "lower", ""}
         Which way is better; "" where neither is.
+    source_name : str
+        Key of the source, where it follows from nothing else.
+    stderr_of : str
+        Name of the metric that it is the standard error of; "" for none.
     """
 
     name: str
@@ -221,6 +225,8 @@ class Metric:
     long_name: str
     units: str
     direction: str
+    source_name: str = ""
+    stderr_of: str = ""
 
     @property
     def joins_at_branch(self) -> bool:

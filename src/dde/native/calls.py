@@ -150,8 +150,10 @@ class CurvePlan:
         The same as numbers, and their logarithms.
     method : str
         One of `METHODS`.
-    joins, bridges : bool
-        Whether a curve may begin with its parent's observation at the branch, and whether an earlier one will do.
+    joins : (run,) uint8 array
+        Whether a run's curve may begin with its parent's observation at the branch.
+    bridges : bool
+        Whether an earlier observation of the parent will do.
     max_gap : int
         Longest distance in tokens that is filled; negative for any.
 
@@ -167,6 +169,7 @@ class CurvePlan:
         parent: Int32,
         root: Int32,
         branch: Int64,
+        joins: npt.NDArray[np.uint8],
         offsets: Int64,
         tokens: Int64,
         places: Float64,
@@ -174,7 +177,6 @@ class CurvePlan:
         points: Float64,
         log_points: Float64,
         method: str,
-        joins: bool,
         bridges: bool,
         max_gap: int,
     ) -> None:
@@ -184,6 +186,7 @@ class CurvePlan:
         _expect_shapes(
             root=(root, (n_runs,)),
             branch=(branch, (n_runs,)),
+            joins=(joins, (n_runs,)),
             offsets=(offsets, (n_runs + 1,)),
             places=(places, (count + n_runs + 1,)),
             points=(points, (n_points,)),
@@ -201,6 +204,7 @@ class CurvePlan:
             "parent": _typed(parent, np.int32),
             "root": _typed(root, np.int32),
             "branch": _typed(branch, np.int64),
+            "joins": _typed(joins, np.uint8),
             "offsets": _typed(offsets, np.int64),
             "tokens": _typed(tokens, np.int64),
             "places": _typed(places, np.float64, is_written=True),
@@ -214,7 +218,6 @@ class CurvePlan:
             n_runs=n_runs,
             n_points=n_points,
             method=METHODS[method],
-            joins=joins,
             bridges=bridges,
             max_gap=max_gap,
             **{name: array.ctypes.data for name, array in self._arrays.items()},

@@ -20,6 +20,7 @@ typedef struct {
     const int32_t *parent;    /* of each run; -1 for a pretraining run. Parents stand before their children. */
     const int32_t *root;      /* the pretraining run, or whatever has no parent, that a run derives from */
     const int64_t *branch;    /* cumulative tokens at the branch; -1 for a pretraining run */
+    const uint8_t *joins;     /* whether a run's curve may begin with its parent's observation at the branch */
     const int64_t *offsets;   /* own observations of run r are offsets[r] to offsets[r + 1] */
     const int64_t *tokens;    /* of each observation; ascending and distinct within a run */
     double *places;           /* the same, or their logarithms; then of the beginnings of the other stretches */
@@ -28,7 +29,6 @@ typedef struct {
     const double *points;     /* the same */
     const double *log_points; /* their logarithms, or NULL where the method needs none */
     int32_t method;
-    int32_t joins;   /* whether a run's curve may begin with its parent's observation at the branch */
     int32_t bridges; /* whether an earlier observation of the parent will do */
     int64_t max_gap; /* longest distance that is filled; negative for any */
     int32_t *cell;   /* (run, point) */
@@ -86,7 +86,7 @@ static void plan_run(const Plan *p, int64_t run) {
     if (parent >= 0) {
         k = first_above(p->grid, 0, n, p->branch[run]);
         memcpy(cell, p->cell + parent * n, (size_t)k * sizeof *cell);
-        if (p->joins && next < last) {
+        if (p->joins[run] && next < last) {
             const int64_t i = last_observation(p, parent, p->branch[run]);
             if (i >= 0 && (p->bridges || p->tokens[i] == p->branch[run])) {
                 p->before[next] = (int32_t)i;

@@ -8,6 +8,6 @@
 #endif
 
 /* As _INTERFACE in library.py: changes with any declaration of a kernel or of what it is given. */
-#define DDE_INTERFACE 2
+#define DDE_INTERFACE 3
 
 #endif

@@ -17,7 +17,7 @@ _LIBRARY = Path(__file__).with_name("kernels.shared")
 
 # As DDE_INTERFACE in export.h. An editable install keeps its library when the sources change: one compiled from other
 # declarations would take arguments for what they are not.
-_INTERFACE = 2
+_INTERFACE = 3
 
 # The least and the largest power of ten that a double can be a multiple of; as in numbers.h.
 _POWERS = (-342, 308)
@@ -34,6 +34,7 @@ class Plan(ctypes.Structure):
         ("parent", _Address),
         ("root", _Address),
         ("branch", _Address),
+        ("joins", _Address),
         ("offsets", _Address),
         ("tokens", _Address),
         ("places", _Address),
@@ -42,7 +43,6 @@ class Plan(ctypes.Structure):
         ("points", _Address),
         ("log_points", _Address),
         ("method", ctypes.c_int32),
-        ("joins", ctypes.c_int32),
         ("bridges", ctypes.c_int32),
         ("max_gap", _Count),
         ("cell", _Address),

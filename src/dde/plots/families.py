@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dde.arrays.chain_texts import parse_chain
 from dde.plots.coordinates import lineage_title
+from dde.relations.chain_texts import parse_chain
 from dde.relations.treatments import PRETRAINING
 
 __all__ = ["Member", "find_members"]

@@ -13,7 +13,7 @@ import xarray as xr
 
 from dde.arrays.axis_values import axis_values
 from dde.arrays.provenance import CHECKPOINT_TYPES
-from dde.arrays.samples import has_samplings, joins_at_branch, samplings_of
+from dde.arrays.samples import has_samplings, joins_at_branch
 from dde.curves.axes import AXES
 from dde.errors import warn_caller
 from dde.plots.cells import BASE, INTERPOLATED, OBSERVED, OUTSIDE, Cells, kinds_of, support_of
@@ -207,7 +207,7 @@ def find_segments(
     # Losses of two training jobs are different quantities: nothing joins them, nor what is not known to be otherwise.
     array = dataset[metric]
     if has_samplings(array):
-        joins = joins_at_branch(samplings_of(array))
+        joins = joins_at_branch(array)
         is_log = not joins
     else:
         joins, is_log = bool(array.attrs.get("task")), array.attrs.get("task") == ""

@@ -10,7 +10,7 @@ from dde.errors import FormatError
 
 __all__ = ["Stage", "format_chain", "parse_chain"]
 
-_BETWEEN, _AT = " > ", "@"
+_BETWEEN, _AT, _TO = " > ", "@", ".."
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,16 @@ class Stage:
     ----------
     run_type : str
     start : int
-        Cumulative tokens that it begins behind; 0 for a pretraining run, whose first token is its own.
+        Cumulative tokens after which it begins; 0 for a root, whose first token is its own. For a merge, those up to
+        which its curve is that of its parents.
+    merged_at : int or None
+        Cumulative tokens at which a merge of several parents stands: between `start` and there it has no curve. None
+        for a run with one parent.
     """
 
     run_type: str
     start: int
+    merged_at: int | None = None
 
 
 def format_chain(stages: Iterable[Stage]) -> str:
@@ -35,8 +40,12 @@ def format_chain(stages: Iterable[Stage]) -> str:
     --------
     >>> format_chain([Stage("pretraining", 0), Stage("supervised_ft", 786432)])
     'pretraining@0 > supervised_ft@786432'
+    >>> format_chain([Stage("pretraining", 0), Stage("merge", 260, 300)])
+    'pretraining@0 > merge@260..300'
     """
-    return _BETWEEN.join(f"{s.run_type}{_AT}{s.start}" for s in stages)
+    return _BETWEEN.join(
+        f"{s.run_type}{_AT}{s.start}" + ("" if s.merged_at is None else f"{_TO}{s.merged_at}") for s in stages
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -52,14 +61,17 @@ def parse_chain(text: str) -> tuple[Stage, ...]:
     --------
     >>> parse_chain("pretraining@0 > dpo@786432")[1].start
     786432
+    >>> parse_chain("pretraining@0 > merge@260..300")[1].merged_at
+    300
     """
     stages = []
     for part in text.split(_BETWEEN) if text else []:
-        run_type, _, start = part.rpartition(_AT)
-        if not run_type or not start.isdecimal():
+        run_type, _, place = part.rpartition(_AT)
+        start, is_merge, merged_at = place.partition(_TO)
+        if not run_type or not start.isdecimal() or (is_merge and not merged_at.isdecimal()):
             raise FormatError(
                 f"the coordinate chain holds {text!r}, which does not name runs and where they begin, so which run a "
                 "cell is of is unknown. Keep the coordinate as dde.open_lineages() gives it."
             )
-        stages.append(Stage(run_type, int(start)))
+        stages.append(Stage(run_type, int(start), int(merged_at) if is_merge else None))
     return tuple(stages)
