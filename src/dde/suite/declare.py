@@ -1,0 +1,433 @@
+"""Suite and Table: what a suite of training runs says of its files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from dde.suite import checks, plain
+from dde.suite.metric import Metric
+from dde.suite.patterns import Pattern, Template
+from dde.suite.rules import Rule, RuleSource
+
+__all__ = ["At", "Metric", "PerStep", "Suite", "Table", "branch_rule"]
+
+#: Where a run branches from its parent: a word, or a rule for the parent's own steps or tokens, or cumulative tokens.
+At = str | Mapping[str, RuleSource]
+#: Tokens of a step: of all, in pieces from a step on, or by the value of a factor.
+PerStep = Mapping[str, Any]
+#: A lookup by the value of a factor.
+Lookup = Mapping[str, Mapping[Any, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One table of a suite: files of one form, or a data frame.
+
+    Parameters
+    ----------
+    files : str, sequence of str, or data frame
+        Pattern of the paths below the suite's root, with fields (``"cosine/{size}-{budget:float}xC.csv"``); several; or
+        any data frame.
+    format : str, optional
+        Form of the files (see `checks.FORMATS`); by default what their suffix says.
+    run_type : str
+        Stage of the runs.
+    run_id : str, optional
+        Template of the run's id; by default the suite's.
+    parse : mapping of str to str
+        Pattern of a column's texts, which gives fields; rows that do not match are not this table's.
+    where : str or callable, optional
+        Rule of the rows that count.
+    factors : mapping of str to rule
+        Fields that are computed.
+    key, value : str, optional
+        Of a long table: template of the metric's key, and the column of its value.
+    parent : str or sequence, optional
+        Template of the parent's run id; or several, each alone or as ``[template, at]``.
+    at : str or mapping
+        Where the run branches: ``"end"`` of the parent; ``"first_row"``, where the run's first row is the parent's
+        state; ``"checkpoint"``, the parent's last row before the run's first; or ``{"step": rule}``, ``{"tokens":
+        rule}`` (the parent's own), ``{"cumulative": rule}``.
+    step, tokens, counts, n_params, schedule_tokens, metrics : optional
+        As of the suite, for this table. Patterns of metrics are tried before those of the suite.
+
+    Raises
+    ------
+    FormatError
+        A pattern, template or rule is none.
+    UnknownNameError
+        A word that there is none of, a reserved name.
+
+    Examples
+    --------
+    >>> table = Table("decay/{size}-{budget:float}xC.csv", run_type="decay", parent="constant/{size}-10xC",
+    ...               at="checkpoint")
+    >>> table.parents
+    ((Template('constant/{size}-10xC'), 'checkpoint'),)
+    """
+
+    files: Any
+    _: KW_ONLY
+    format: str | None = None
+    run_type: str = "pretraining"
+    run_id: str | None = None
+    parse: Mapping[str, str] = field(default_factory=dict)
+    where: RuleSource | None = None
+    factors: Mapping[str, RuleSource] = field(default_factory=dict)
+    key: str | None = None
+    value: str | None = None
+    parent: str | Sequence[Any] | None = None
+    at: At = "end"
+    step: RuleSource | None = None
+    tokens: RuleSource | PerStep | None = None
+    counts: str | None = None
+    n_params: RuleSource | Lookup | None = None
+    schedule_tokens: RuleSource | Lookup | None = None
+    metrics: Mapping[str, Metric] | None = None
+
+    def __post_init__(self) -> None:
+        plain.settle(self)
+        checks.check_table(self)
+
+    @property
+    def is_frame(self) -> bool:
+        """Whether the table is a data frame."""
+        return plain.is_frame(self.files)
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """Patterns of the files; none of a data frame."""
+        if self.is_frame:
+            return ()
+        return tuple(Pattern(f, "files") for f in ((self.files,) if isinstance(self.files, str) else self.files))
+
+    @property
+    def parse_patterns(self) -> dict[str, Pattern]:
+        """Pattern of each column that is parsed."""
+        return {column: Pattern(text, f"parse[{column!r}]") for column, text in self.parse.items()}
+
+    @property
+    def declared_fields(self) -> frozenset[str]:
+        """Fields that the declaration itself gives: of paths, of parsed columns, computed ones."""
+        patterns = (*self.patterns, *self.parse_patterns.values())
+        return frozenset(f for p in patterns for f in p.fields).union(self.factors)
+
+    @property
+    def parents(self) -> tuple[tuple[Template, At], ...]:
+        """Template and branch of each parent, in the order in which they stand."""
+        return tuple((Template(text, "parent"), at) for text, at in plain.split_parents(self.parent, self.at))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the table says, by name, without what it leaves to the defaults."""
+        return plain.table_to_dict(self)
+
+    @classmethod
+    def from_dict(cls, declared: Mapping[str, Any]) -> Table:
+        """Return the table that a mapping says."""
+        return plain.table_from_dict(cls, declared, "table")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Table) and plain.same(self.to_dict(), other.to_dict())
+
+    def __hash__(self) -> int:
+        return hash((self.run_type, self.run_id))
+
+
+@dataclass(frozen=True, eq=False)
+class Suite:
+    """A suite of training runs: where its files are, and what they mean.
+
+    Parameters
+    ----------
+    name : str
+        Name of the suite.
+    lineage : str
+        Template of a lineage's label; the fields are factors of its root.
+    run : str or mapping of str to str, optional
+        Template of a run's own label, by run type, or one for all; by default the run type.
+    run_id : str, optional
+        Template of a run's id, which must tell all runs apart.
+    root : str or path, optional
+        Default folder or URL.
+    replicate : str, optional
+        Factor that orders repetitions of one label.
+    step : str or rule
+        Column of the step.
+    tokens : str, rule or mapping
+        Column or rule of the tokens of a row; or ``{"per_step": n}``, ``{"per_step": [[step, n], ...]}`` for batches
+        that change from a step on, ``{"per_step": {factor: {value: n}}}``.
+    counts : {"own", "cumulative"}, optional
+        Whether `tokens` counts from the run's start or goes on from the parent's; has to be said where a run has one.
+    n_params : str, rule or mapping, optional
+        Exact number of parameters: column, rule, or ``{factor: {value: n}}``.
+    schedule_tokens : str, rule or mapping, optional
+        Tokens at the planned end.
+    metrics : mapping of str to Metric, optional
+        Metric of each pattern of a key; the first that matches counts. By default every column of numbers that is not
+        otherwise used is a metric.
+    tables : sequence of Table
+        The tables.
+    edges : sequence of mappings, or data frame, optional
+        Explicit graph: ``{"run": id, "parents": [[id, at], ...]}``.
+    checkpoints : str or sequence of str
+        Patterns of the names by which others mean a run's checkpoint.
+    producer : str or callable, optional
+        Code that makes the run table.
+    settle_counts : bool
+        Whether `counts` may be left to the data: rows of a run and its parent say which of the two holds, or it is an
+        error.
+
+    Raises
+    ------
+    FormatError
+        A pattern, template or rule is none, or parts of the declaration contradict each other.
+    UnknownNameError
+        A word or a key that there is none of, a reserved name.
+
+    Examples
+    --------
+    >>> suite = Suite("trial", lineage="{corpus}-{size}", run_id="{corpus}-{size}", tables=[
+    ...     Table("{corpus}-{size}.csv", metrics={"loss": Metric("loss", "nats", "lower")})])
+    >>> suite.resolved(suite.tables[0]).tokens
+    'tokens'
+    >>> Suite.from_dict(suite.to_dict()) == suite
+    True
+    """
+
+    name: str
+    _: KW_ONLY
+    lineage: str
+    run: str | Mapping[str, str] | None = None
+    run_id: str | None = None
+    root: str | os.PathLike[str] | None = None
+    replicate: str | None = None
+    step: RuleSource = "step"
+    tokens: RuleSource | PerStep = "tokens"
+    counts: str | None = None
+    n_params: RuleSource | Lookup | None = None
+    schedule_tokens: RuleSource | Lookup | None = None
+    metrics: Mapping[str, Metric] | None = None
+    tables: Sequence[Table] = ()
+    edges: Any = None
+    checkpoints: str | Sequence[str] = ()
+    producer: Any = None
+    settle_counts: bool = False
+
+    def __post_init__(self) -> None:
+        plain.settle(self)
+        checks.check_suite(self)
+
+    @property
+    def run_types(self) -> tuple[str, ...]:
+        """Run types of the tables, in the order in which they appear."""
+        return tuple(dict.fromkeys(table.run_type for table in self.tables))
+
+    @property
+    def lineage_template(self) -> Template:
+        """Template of a lineage's label."""
+        return Template(self.lineage, "lineage")
+
+    @property
+    def checkpoint_patterns(self) -> tuple[Pattern, ...]:
+        """Patterns of checkpoints' names; a field without a type has the one that it has in the tables' paths."""
+        return checks.checkpoint_patterns(self)
+
+    def run_template(self, run_type: str) -> Template:
+        """Return the template of the own label of runs of a type.
+
+        Raises
+        ------
+        UnknownNameError
+            The suite says none for this type.
+        """
+        return checks.run_template(self, run_type)
+
+    def resolved(self, table: Table) -> Table:
+        """Return a table with all that it leaves to the suite filled in.
+
+        Its patterns of metrics come before the suite's; `metrics` is None where neither says any.
+        """
+        own = {
+            key: getattr(self, key)
+            for key in ("run_id", "step", "tokens", "counts", "n_params", "schedule_tokens")
+            if getattr(table, key) is None
+        }
+        if self.metrics is not None:
+            own["metrics"] = {
+                **(table.metrics or {}),
+                **{k: v for k, v in self.metrics.items() if k not in (table.metrics or {})},
+            }
+        return replace(table, **own)
+
+    def check_fields(self, available: Sequence[Collection[str]]) -> tuple[frozenset[str], ...]:
+        """Return which fields of its templates each table lacks; they are "" there.
+
+        Parameters
+        ----------
+        available : sequence of collections of str
+            Of each table of `tables`, its fields and the columns of its files.
+
+        Raises
+        ------
+        UnknownNameError
+            No table has a field of a template.
+        """
+        return checks.check_fields(self, available)
+
+    @cached_property
+    def digest(self) -> str:
+        """Short digest of all that the suite says; part of fingerprints."""
+        return plain.digest(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the suite says, by name, without what it leaves to the defaults."""
+        return plain.suite_to_dict(self)
+
+    @classmethod
+    def from_dict(cls, declared: Mapping[str, Any]) -> Suite:
+        """Return the suite that a mapping says: the fields of Suite, Table and Metric by name.
+
+        Raises
+        ------
+        UnknownNameError, FormatError
+            As the constructor; the message names the place (``tables[1].parent``).
+        """
+        return plain.suite_from_dict(cls, Table, declared)
+
+    def to_toml(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return the suite as TOML, and write it to `path` where one is given.
+
+        Raises
+        ------
+        FormatError
+            A rule is a Python function, or a table a data frame: TOML holds neither.
+        """
+        return plain.suite_to_toml(self, path)
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Suite:
+        """Read a suite from a TOML file.
+
+        Raises
+        ------
+        SourceError
+            There is no such file, or it can't be read.
+        FormatError
+            The file is no TOML.
+        UnknownNameError
+            As `from_dict`.
+        """
+        return plain.suite_from_toml(cls, Table, path)
+
+    @classmethod
+    def from_frame(
+        cls,
+        df: Any,
+        *,
+        run: str,
+        lineage: str,
+        name: str = "frame",
+        label: str | None = None,
+        step: RuleSource = "step",
+        tokens: RuleSource | PerStep = "tokens",
+        n_params: RuleSource | Lookup | None = None,
+        schedule_tokens: RuleSource | Lookup | None = None,
+        run_type: str = "pretraining",
+        parent: str | Sequence[Any] | None = None,
+        at: At = "end",
+        counts: str | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        replicate: str | None = None,
+        where: RuleSource | None = None,
+        factors: Mapping[str, RuleSource] | None = None,
+        parse: Mapping[str, str] | None = None,
+        key: str | None = None,
+        value: str | None = None,
+        checkpoints: str | Sequence[str] = (),
+    ) -> Suite:
+        """Return the suite of one data frame.
+
+        Parameters
+        ----------
+        df : data frame
+            pandas, or anything that gives Arrow's C stream (polars, DuckDB, pyarrow); a mapping of columns; a list of
+            mappings.
+        run : str
+            Column of the run id.
+        lineage, label : str
+            Templates of the labels of lineage and run, of columns of the frame.
+        counts : {"own", "cumulative"}, optional
+            As of the suite. Where it is not said and a run has a parent, the rows of both settle it, or opening the
+            suite is an error.
+        name, step, tokens, n_params, schedule_tokens, run_type, parent, at, metrics, replicate, where, factors, parse
+        key, value, checkpoints
+            As of :class:`Suite` and :class:`Table`.
+
+        Raises
+        ------
+        UnknownNameError
+            A template or rule names no column of the frame.
+        FormatError
+            As the constructor.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> df = pd.DataFrame({"run_id": ["a", "a"], "width": 64, "lr": 0.1, "step": [0, 1], "tokens": [0, 8]})
+        >>> suite = Suite.from_frame(df, run="run_id", lineage="w{width}", label="lr={lr}")
+        >>> suite.run_template("pretraining").fields
+        ('lr',)
+        """
+        table = Table(
+            df,
+            run_type=run_type,
+            parse=parse or {},
+            where=where,
+            factors=factors or {},
+            key=key,
+            value=value,
+            parent=parent,
+            at=at,
+        )
+        return cls(
+            name,
+            lineage=lineage,
+            run=label,
+            run_id=checks.column_template(run),
+            replicate=replicate,
+            step=step,
+            tokens=tokens,
+            counts=counts,
+            n_params=n_params,
+            schedule_tokens=schedule_tokens,
+            metrics=metrics,
+            tables=[table],
+            checkpoints=checkpoints,
+            settle_counts=counts is None,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Suite) and plain.same(self.to_dict(), other.to_dict())
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+def branch_rule(at: At) -> tuple[str, Rule | None]:
+    """Return what a branch is counted in, and its rule.
+
+    Examples
+    --------
+    >>> branch_rule("checkpoint")
+    ('checkpoint', None)
+    >>> branch_rule({"step": "first_step - 1000"})
+    ('step', Rule('first_step - 1000'))
+    """
+    if isinstance(at, str):
+        return at, None
+    ((kind, rule),) = at.items()
+    return kind, Rule(rule, what=f"at.{kind}")

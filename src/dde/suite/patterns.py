@@ -1,0 +1,564 @@
+"""Patterns that take fields out of a text, and templates that make a text of fields.
+
+A pattern says how the path of a file, the name of a run or the key of a metric becomes fields:
+
+=====================  =============================================================
+``{name}``             text, one character or more, without ``/``
+``{name:int}``         a whole number
+``{name:float}``       a number
+``{name:a|b|}``        one of these texts; an empty one is allowed
+``*``                  any text without ``/``, also none
+``**``                 any folders, also none; a whole component of a path
+``{{`` and ``}}``      a brace
+=====================  =============================================================
+
+Every other character stands for itself. From left to right a text field takes the shortest text, a number or one of
+several texts the longest, with which the whole pattern matches. Where text fields alone could be split in another
+way, the text is refused: nothing says which way is meant.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dde.errors import FormatError, UnknownNameError, near_names
+
+__all__ = ["FieldKind", "Pattern", "Template", "as_text"]
+
+FieldKind = Literal["text", "int", "float", "choice"]
+FieldValue = str | int | float
+
+# A number of more digits fits into no int64; longer runs of digits are hashes and dates.
+_MOST_DIGITS = 18
+# A text is matched in steps that grow with its length; only a repeated field makes them grow faster.
+_MOST_STEPS = 2_000_000
+_INT = re.compile(rf"(-?)([0-9]{{1,{_MOST_DIGITS}}})(?![0-9])")
+_FLOAT = re.compile(r"(-?)([0-9]{1,400})(?![0-9])(\.[0-9]{1,400}(?![0-9]))?([eE][+-]?[0-9]{1,3}(?![0-9]))?")
+_NO_TYPES = {"integer": "int", "number": "float", "double": "float", "str": "", "string": "", "text": "", "bool": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One part of a pattern: a literal text, a field, the same field again, or a wildcard."""
+
+    kind: Literal["literal", "text", "int", "float", "choice", "same", "star", "folders", "rest"]
+    text: str  # the literal text, or the name of the field
+    choices: tuple[str, ...] = ()
+    of: FieldKind = "text"  # what the repeated field is
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the part may end at more than a few places."""
+        return self.kind in ("text", "star", "folders", "rest")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing marks the end of the part; folders end with a slash."""
+        return self.kind in ("text", "star")
+
+
+@dataclass(slots=True)
+class _Search:
+    """One search for a split of a text into the parts of a pattern."""
+
+    parts: tuple[_Part, ...]
+    text: str
+    longest: bool
+    pins: Mapping[int, str] = field(default_factory=dict)
+    bound: dict[str, FieldValue] = field(default_factory=dict)
+    ends: dict[int, tuple[int, int]] = field(default_factory=dict)
+    failed: set[tuple[object, ...]] = field(default_factory=set)
+    bounds: dict[tuple[object, ...], int] = field(default_factory=dict)
+    repeated: tuple[str, ...] = ()
+    steps: int = 0
+
+    def run(self, index: int, start: int) -> bool:
+        """Return whether the parts from `index` on match the text from `start` on."""
+        if index == len(self.parts):
+            return start == len(self.text)
+        # What follows depends on the fields that come again.
+        state = tuple(self.bound.get(name) for name in self.repeated)
+        part = self.parts[index]
+        if part.is_free:
+            return self._run_free(index, start, state)
+        if (index, start, state) in self.failed:
+            return False
+        for end in self._ends(part, index, start):
+            if index in self.pins and self.text[start:end] != self.pins[index]:
+                continue
+            if self._try(index, start, end):
+                return True
+        self.failed.add((index, start, state))
+        return False
+
+    def _run_free(self, index: int, start: int, state: tuple[object, ...]) -> bool:
+        part = self.parts[index]
+        stop = len(self.text)
+        if part.kind in ("text", "star"):
+            slash = self.text.find("/", start)
+            stop = slash if slash >= 0 else stop
+        # Every end behind a start that failed before failed with it.
+        key = (index, stop, state)
+        last = self.bounds.get(key, stop)
+        first = start + 1 if part.kind == "text" else start
+        for end in self._free_ends(part, index, first, min(stop, last), stop):
+            if self._try(index, start, end):
+                return True
+        self.bounds[key] = min(last, first - 1)
+        return False
+
+    def _free_ends(self, part: _Part, index: int, first: int, last: int, stop: int) -> Iterator[int]:
+        if part.kind == "folders":
+            ends = [p for p in range(first, last + 1) if p == first or self.text[p - 1] == "/"]
+            self._count(len(ends))
+            yield from reversed(ends) if self.longest else ends
+            return
+        follows = self.parts[index + 1] if index + 1 < len(self.parts) else None
+        if follows is None:
+            # The last part ends where the text does, or the text goes on behind it.
+            if first <= stop == len(self.text) and last == stop:
+                yield stop
+            return
+        if follows.kind != "literal":
+            yield from range(last, first - 1, -1) if self.longest else range(first, last + 1)
+            return
+        literal = follows.text
+        if self.longest:
+            end = self.text.rfind(literal, first, last + len(literal))
+            while end >= first:
+                yield end
+                end = self.text.rfind(literal, first, end - 1 + len(literal))
+        else:
+            end = self.text.find(literal, first, last + len(literal))
+            while 0 <= end <= last:
+                yield end
+                end = self.text.find(literal, end + 1, last + len(literal))
+
+    def _ends(self, part: _Part, index: int, start: int) -> Iterator[int]:
+        """Yield where a part that is not free may end, the longest first."""
+        if part.kind == "literal":
+            if self.text.startswith(part.text, start):
+                yield start + len(part.text)
+        elif part.kind == "choice":
+            yield from (start + len(c) for c in part.choices if self.text.startswith(c, start))
+        elif part.kind == "same":
+            value = self.bound[part.text]
+            if part.of in ("int", "float"):
+                yield from (
+                    end
+                    for end in self._number_ends(part.of, index, start)
+                    if _number(part.of, self.text[start:end]) == value
+                )
+            elif self.text.startswith(str(value), start):
+                yield start + len(str(value))
+        else:
+            yield from self._number_ends(part.kind, index, start)
+
+    def _number_ends(self, kind: str, index: int, start: int) -> Iterator[int]:
+        match = (_INT if kind == "int" else _FLOAT).match(self.text, start)
+        if match is None:
+            return
+        if index and self.parts[index - 1].is_open and (match[1] or self.text[start - 1 : start].isdigit()):
+            # Behind free text, a sign belongs to the text, and a number does not begin inside another.
+            return
+        groups = (4, 3, 2) if kind == "float" else (2,)
+        ends = {match.end(g) for g in groups if match[g] is not None}
+        yield from sorted(ends, reverse=True)
+
+    def _try(self, index: int, start: int, end: int) -> bool:
+        self._count(1)
+        part = self.parts[index]
+        self.ends[index] = (start, end)
+        if part.text not in self.repeated or part.kind in ("same", "literal"):
+            return self.run(index + 1, end)
+        value: FieldValue = self.text[start:end]
+        if part.kind in ("int", "float"):
+            value = _number(part.kind, self.text[start:end])
+        self.bound[part.text] = value
+        if self.run(index + 1, end):
+            return True
+        del self.bound[part.text]
+        return False
+
+    def _count(self, steps: int) -> None:
+        self.steps += steps
+        if self.steps > _MOST_STEPS:
+            raise FormatError(
+                f"A text of {len(self.text):,} characters can be split in too many ways: {self.text[:60]!r}... A "
+                "pattern whose field comes again is for short texts; name the field once."
+            )
+
+
+def _number(kind: str, text: str) -> int | float:
+    return int(text) if kind == "int" else float(text)
+
+
+class Pattern:
+    """A text with fields, as it is searched in paths, names of runs and keys of metrics.
+
+    Parameters
+    ----------
+    text : str
+        The pattern; see :mod:`dde.suite.patterns` for what it may hold.
+    what : str
+        What the pattern is for, as errors say it (``"tables[2].files"``).
+    types : mapping of str to str, optional
+        What stands behind the colon of fields that say nothing there.
+
+    Raises
+    ------
+    FormatError
+        The pattern is none: a brace without its other one, a field without a name, two text fields side by side.
+
+    Examples
+    --------
+    >>> Pattern("cosine/{size}-{budget:float}xC{rerun:|-rerun}.csv").match("cosine/190M-0.5xC-rerun.csv")
+    {'size': '190M', 'budget': 0.5, 'rerun': '-rerun'}
+    >>> Pattern("{task}_{metric:len_norm|acc}").match("arc_easy_len_norm")
+    {'task': 'arc_easy', 'metric': 'len_norm'}
+    >>> Pattern("runs/{size}-{seed:int}/**/log.csv").glob()
+    'runs/*-*/**/log.csv'
+    """
+
+    __slots__ = ("_free", "_parts", "_repeated", "fields", "kinds", "specs", "text", "what")
+
+    text: str
+    what: str
+    #: Names of the fields, in order.
+    fields: tuple[str, ...]
+    #: What stands behind the colon of each field, "" for nothing.
+    specs: dict[str, str]
+    #: What each field is: text, a number, or one of several texts.
+    kinds: dict[str, FieldKind]
+
+    def __init__(self, text: str, what: str = "pattern", types: Mapping[str, str] | None = None) -> None:
+        if not isinstance(text, str) or not text:
+            raise FormatError(f"{what}: a pattern is a text, and {text!r} is none.")
+        self.text, self.what = text, what
+        parts: list[_Part] = []
+        kinds: dict[str, FieldKind] = {}
+        repeated: list[str] = []
+        specs: dict[str, str] = {}
+        for position, part, spec in _split_pattern(text, what, types or {}):
+            new = part
+            if spec is not None:
+                specs.setdefault(part.text, spec)
+            if part.kind in ("text", "int", "float", "choice"):
+                if part.text in kinds:
+                    if kinds[part.text] != part.kind:
+                        raise _error(text, what, position, f"the field {part.text!r} comes twice with two types")
+                    new = _Part("same", part.text, part.choices, kinds[part.text])
+                    repeated.append(part.text)
+                else:
+                    kinds[part.text] = part.kind
+            if parts:
+                _check_neighbours(parts[-1], part, text, what, position)
+            parts.append(new)
+        self._parts = tuple(parts)
+        self._repeated = tuple(dict.fromkeys(repeated))
+        self._free = sum(p.is_free for p in parts)
+        self.kinds, self.specs = kinds, specs
+        self.fields = tuple(kinds)
+
+    def match(self, text: str) -> dict[str, FieldValue] | None:
+        """Return the fields of a whole text, or None where the pattern does not match it.
+
+        Raises
+        ------
+        FormatError
+            The text fields can be split in two ways.
+
+        Examples
+        --------
+        >>> Pattern("{corpus}-{size}").match("c4-150M")
+        {'corpus': 'c4', 'size': '150M'}
+        >>> Pattern("{corpus}-{size}").match("c4_150M") is None
+        True
+        >>> Pattern("{corpus}-{size}").match("dolma-v1-150M")
+        Traceback (most recent call last):
+        ...
+        dde.errors.FormatError: pattern '{corpus}-{size}' splits 'dolma-v1-150M' in two ways: corpus='dolma',
+        size='v1-150M' or corpus='dolma-v1', size='150M'. Nothing says which is meant. Name the texts of one field, as
+        in {corpus:a|b}.
+        """
+        search = _Search(self._parts, text, longest=False, repeated=self._repeated)
+        if not search.run(0, 0):
+            return None
+        values = self._values(search)
+        if values is not None and self._free > 1:
+            self._refuse_two_ways(text, search, values)
+        return values
+
+    def _values(self, search: _Search) -> dict[str, FieldValue] | None:
+        values: dict[str, FieldValue] = {}
+        for index, part in enumerate(self._parts):
+            start, end = search.ends[index]
+            found = search.text[start:end]
+            if part.kind in ("int", "float"):
+                number = _number(part.kind, found)
+                if not math.isfinite(number):
+                    return None
+                values[part.text] = number
+            elif part.kind in ("text", "choice"):
+                values[part.text] = found
+        return values
+
+    def _refuse_two_ways(self, text: str, search: _Search, values: dict[str, FieldValue]) -> None:
+        pins = {
+            index: text[slice(*search.ends[index])]
+            for index, part in enumerate(self._parts)
+            if part.kind in ("int", "float", "choice")
+        }
+        other = _Search(self._parts, text, longest=True, pins=pins, repeated=self._repeated)
+        if not other.run(0, 0):  # pragma: no cover - the split that was found is one
+            return
+        others = self._values(other)
+        if others is None or others == values:
+            return
+        ways = [", ".join(f"{n}={v!r}" for n, v in way.items()) for way in (values, others)]
+        first = next(name for name in self.fields if values[name] != others[name])
+        raise FormatError(
+            f"{self.what} {self.text!r} splits {_shortened(text)} in two ways: {ways[0]} or {ways[1]}. Nothing says "
+            f"which is meant. Name the texts of one field, as in {{{first}:a|b}}."
+        )
+
+    def glob(self) -> str:
+        """Return a glob that lists at least the files of the pattern: ``*`` for every field.
+
+        Examples
+        --------
+        >>> Pattern("pythia-{size}{data:|-deduped}/{name}_step{step:int}.json").glob()
+        'pythia-*/*_step*.json'
+        """
+        made: list[str] = []
+        for part in self._parts:
+            if part.kind == "literal":
+                made.append(re.sub(r"[?\[]", r"[\g<0>]", part.text))
+            elif part.kind == "folders":
+                made.append("**/")
+            elif part.kind == "rest":
+                made.append("**")
+            elif not made or made[-1] != "*":
+                made.append("*")
+        return "".join(made)
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pattern) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+class Template:
+    """A text with fields, as a label or an id is made from them.
+
+    Parameters
+    ----------
+    text : str
+        The template: ``{name}`` for a field, ``{{`` and ``}}`` for braces. A name is any text without braces, so that
+        columns of files can be named too.
+    what : str
+        What the template is for, as errors say it.
+
+    Raises
+    ------
+    FormatError
+        The template is none: a brace without its other one, a field without a name or with a type.
+
+    Examples
+    --------
+    >>> Template("{size}-{budget}xC{rerun}").format({"size": "190M", "budget": 10.0, "rerun": None})
+    '190M-10xC'
+    >>> Template("lr={lr}").fields
+    ('lr',)
+    """
+
+    __slots__ = ("_parts", "fields", "text", "what")
+
+    text: str
+    what: str
+    #: Names of the fields, in order.
+    fields: tuple[str, ...]
+
+    def __init__(self, text: str, what: str = "template") -> None:
+        if not isinstance(text, str) or not text:
+            raise FormatError(f"{what}: a template is a text, and {text!r} is none.")
+        self.text, self.what = text, what
+        parts: list[tuple[bool, str]] = []
+        for position, is_field, piece in _split_braces(text, what):
+            if is_field and ":" in piece:
+                name = piece.partition(":")[0]
+                raise _error(text, what, position, f"a template takes no types; write {{{name}}}")
+            parts.append((is_field, piece))
+        self._parts = tuple(parts)
+        self.fields = tuple(dict.fromkeys(piece for is_field, piece in parts if is_field))
+
+    def format(self, values: Mapping[str, object]) -> str:
+        """Return the text that the fields make.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+            Value of every field: numbers in their shortest exact form, None, NaN and "" as nothing.
+
+        Raises
+        ------
+        UnknownNameError
+            A field has no value.
+        """
+        made: list[str] = []
+        for is_field, piece in self._parts:
+            if not is_field:
+                made.append(piece)
+                continue
+            if piece not in values:
+                raise UnknownNameError(
+                    f"{self.what} {self.text!r}: nothing has the field {piece!r}, so the text can't be made. Fields: "
+                    f"{', '.join(map(str, values)) or 'none'}.{near_names(piece, map(str, values))}"
+                )
+            made.append(as_text(values[piece]))
+        return "".join(made)
+
+    def __repr__(self) -> str:
+        return f"Template({self.text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Template) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+def as_text(value: object) -> str:
+    """Return the text of a field's value: a number in its shortest exact form, "" for None and NaN.
+
+    Examples
+    --------
+    >>> [as_text(v) for v in (10.0, 0.5, 1e-5, 3, None, float("nan"), "c4")]
+    ['10', '0.5', '1e-05', '3', '', '', 'c4']
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, (bool, numbers.Integral)):
+        return str(value)
+    if isinstance(value, numbers.Real):
+        # The text of a float32 is the shortest that gives it back, as that of a float.
+        number = float(str(value)) if type(value).__module__ == "numpy" else float(value)
+        if math.isnan(number):
+            return ""
+        return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
+    # pandas' NA and NaT differ from themselves, or say neither.
+    return "" if str(value) in ("<NA>", "NaT") else str(value)
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
+def _error(text: str, what: str, position: int, cause: str) -> FormatError:
+    return FormatError(f"{what} {_shortened(text)}, character {position + 1}: {cause}.")
+
+
+def _split_braces(text: str, what: str) -> Iterator[tuple[int, bool, str]]:
+    """Yield position, whether it is a field, and text of the pieces between braces; neighbouring literals as one."""
+    literal, begin, position = "", 0, 0
+    while position < len(text):
+        sign = text[position]
+        if sign not in "{}":
+            end = next((p for p in range(position, len(text)) if text[p] in "{}"), len(text))
+            literal += text[position:end]
+            position = end
+        elif text.startswith(sign * 2, position):
+            literal += sign
+            position += 2
+        elif sign == "}":
+            raise _error(text, what, position, "a closing brace has no opening one; write }} for a brace")
+        else:
+            end = text.find("}", position)
+            inside = text[position + 1 : end] if end >= 0 else ""
+            if end < 0 or "{" in inside:
+                raise _error(text, what, position, "an opening brace has no closing one; write {{ for a brace")
+            if not inside.partition(":")[0].strip():
+                raise _error(text, what, position, "a field has no name")
+            if literal:
+                yield begin, False, literal
+            yield position, True, inside
+            literal, begin = "", end + 1
+            position = end + 1
+    if literal:
+        yield begin, False, literal
+
+
+def _split_pattern(text: str, what: str, types: Mapping[str, str]) -> Iterator[tuple[int, _Part, str | None]]:
+    for position, is_field, piece in _split_braces(text, what):
+        if not is_field:
+            yield from ((at, part, None) for at, part in _split_wildcards(piece, text, what, position))
+            continue
+        name, colon, spec = piece.partition(":")
+        if not colon and types.get(name):
+            colon, spec = ":", types[name]
+        yield position, _field_part(name, colon, spec, text, what, position), spec
+
+
+def _field_part(name: str, colon: str, spec: str, text: str, what: str, position: int) -> _Part:
+    if not name.isidentifier():
+        raise _error(text, what, position, f"{name!r} can't name a field; take a name of letters, digits and _")
+    if not colon:
+        return _Part("text", name)
+    if spec == "int":
+        return _Part("int", name)
+    if spec == "float":
+        return _Part("float", name)
+    if not spec:
+        raise _error(text, what, position, f"the field {name!r} has an empty type; write int, float or a|b")
+    if spec in _NO_TYPES:
+        better = f"{{{name}:{_NO_TYPES[spec]}}}" if _NO_TYPES[spec] else f"{{{name}}}"
+        raise _error(text, what, position, f"{spec!r} is no type (int, float or a|b are); write {better}")
+    choices = spec.split("|")
+    if len(set(choices)) < len(choices):
+        raise _error(text, what, position, f"the field {name!r} lists one text twice")
+    if any("/" in choice for choice in choices):
+        raise _error(text, what, position, f"a text of the field {name!r} holds a '/', which ends a field")
+    return _Part("choice", name, tuple(sorted(choices, key=len, reverse=True)))
+
+
+def _split_wildcards(piece: str, text: str, what: str, position: int) -> Iterator[tuple[int, _Part]]:
+    for match in re.finditer(r"\*\*/|\*+|[^*]+", piece):
+        token, at = match[0], position + match.start()
+        if not token.startswith("*"):
+            yield at, _Part("literal", token)
+        elif token == "*":
+            yield at, _Part("star", "")
+        else:
+            before = text[at - 1] if at else "/"
+            if token.rstrip("/") != "**" or before != "/" or not (token.endswith("/") or at + 2 == len(text)):
+                raise _error(text, what, at, "** is a whole component of a path; write * inside of one")
+            yield at, _Part("folders" if token.endswith("/") else "rest", "")
+
+
+def _check_neighbours(left: _Part, right: _Part, text: str, what: str, position: int) -> None:
+    if left.is_open and right.is_free and "text" in (left.kind, right.kind):
+        names = [f"{{{p.text}}}" if p.text else "*" for p in (left, right)]
+        raise _error(
+            text,
+            what,
+            position,
+            f"{names[0]} and {names[1]} stand side by side, so nothing says where one ends; put a text between them or "
+            "name their texts, as in {name:a|b}",
+        )
+    if left.kind in ("int", "float") and right.kind in ("int", "float"):
+        raise _error(
+            text,
+            what,
+            position,
+            f"the numbers {{{left.text}}} and {{{right.text}}} stand side by side, so nothing says where one ends; put "
+            "a text between them",
+        )

@@ -1,0 +1,421 @@
+"""Rules: arithmetic over the names of columns and factors, parsed and walked, never run as code.
+
+A rule may hold numbers, texts in quotes, names, ``+ - * / // % **``, comparisons, ``and``, ``or``, ``not``,
+parentheses and the functions of `FUNCTIONS`. A rule that is, as a whole, the name of a column is that column, whatever
+signs the name holds (``throughput/total_tokens``, ``Tokens Seen``); inside of a rule such a name stands in backquotes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.errors import FormatError, UnknownNameError, near_names
+
+__all__ = ["FUNCTIONS", "Rule", "RuleSource"]
+
+RuleSource = str | int | float | Callable[[Mapping[str, npt.NDArray[Any]]], Any]
+Values = npt.NDArray[Any] | np.generic | str | float
+
+#: Functions that a rule may call.
+FUNCTIONS = ("abs", "floor", "log10", "max", "min", "round")
+
+#: Whole numbers up to this one have a float64 of their own.
+MOST_EXACT = 2**53
+_MOST_CHARACTERS, _MOST_DEPTH = 1000, 50
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.divide,
+    ast.FloorDiv: np.floor_divide,
+    ast.Mod: np.mod,
+    ast.Pow: np.power,
+}
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: np.equal,
+    ast.NotEq: np.not_equal,
+    ast.Lt: np.less,
+    ast.LtE: np.less_equal,
+    ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
+}
+_QUOTED = re.compile(r"`([^`]+)`|('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+
+
+class Rule:
+    """A number, a column, arithmetic over columns, or a function of the columns.
+
+    Parameters
+    ----------
+    source : str, int, float or callable
+        The rule. A callable takes a mapping of names to arrays and gives an array.
+    columns : collection of str, optional
+        What the rule may name. Where it is given, a rule that names anything else is refused at once; where it is
+        not, `bind` does so later.
+    what : str
+        What the rule is for, as errors say it (``"tables[1].tokens"``).
+
+    Raises
+    ------
+    FormatError
+        The rule is none: it does not parse, or holds anything but arithmetic.
+    UnknownNameError
+        The rule names a function or, of the given columns, one that is not there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Rule("10 * round(tokens / 1e10)").evaluate({"tokens": np.array([99_614_720_000, 4_194_304_000])})
+    array([100.,   0.])
+    >>> Rule("throughput/total_tokens", columns=["throughput/total_tokens"]).names
+    frozenset({'throughput/total_tokens'})
+    >>> Rule("split == 'val' and step >= 10").evaluate({"split": np.array(["val", "test"]), "step": np.array([10, 20])})
+    array([ True, False])
+    """
+
+    __slots__ = ("_column", "_problem", "_quoted", "_tree", "source", "what")
+
+    source: RuleSource
+    what: str
+
+    def __init__(self, source: RuleSource, columns: Collection[str] | None = None, what: str = "rule") -> None:
+        self.source, self.what = source, what
+        self._tree: ast.expr | None = None
+        self._column: str | None = None
+        self._problem: FormatError | UnknownNameError | None = None
+        self._quoted: dict[str, str] = {}
+        if isinstance(source, str):
+            self._parse(source)
+        elif isinstance(source, bool) or not (isinstance(source, (int, float)) or callable(source)):
+            raise FormatError(f"{what}: a rule is a text, a number or a function, and {source!r} is none.")
+        elif isinstance(source, (int, float)) and not abs(source) <= MOST_EXACT:
+            raise FormatError(f"{what}: {source!r} is no number up to 2**53, beyond which numbers are not exact.")
+        if columns is not None:
+            bound = self.bind(columns)
+            self._column, self._tree, self._problem = bound._column, bound._tree, bound._problem
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the rule is a Python function, which can't be written to a file."""
+        return callable(self.source)
+
+    @property
+    def is_name(self) -> bool:
+        """Whether the rule is one name alone, so far as that can be known without the columns."""
+        return self._column is not None or (
+            isinstance(self.source, str) and (self._tree is None or isinstance(self._tree, ast.Name))
+        )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names that the rule reads; of a function, none are known."""
+        if not isinstance(self.source, str):
+            return frozenset()
+        if self._column is not None:
+            return frozenset((self._column,))
+        if self._tree is None:
+            return frozenset((self.source.strip(),))
+        return frozenset(self._name(n) for n in ast.walk(self._tree) if isinstance(n, ast.Name) and not _is_called(n))
+
+    def bind(self, columns: Collection[str]) -> Rule:
+        """Return the rule as the columns of a table settle it.
+
+        Parameters
+        ----------
+        columns : collection of str
+            What the rule may name: columns of the table and factors.
+
+        Raises
+        ------
+        UnknownNameError
+            The rule names what is not there.
+
+        Examples
+        --------
+        >>> Rule("Tokens Seen").bind(["Step", "Tokens Seen"]).names
+        frozenset({'Tokens Seen'})
+        """
+        if not isinstance(self.source, str):
+            return self
+        bound = object.__new__(Rule)
+        bound.source, bound.what, bound._quoted = self.source, self.what, self._quoted
+        bound._tree, bound._column, bound._problem = self._tree, None, self._problem
+        if self.source in columns or self.source.strip() in columns:
+            bound._column = self.source if self.source in columns else self.source.strip()
+            return bound
+        if self._tree is None:
+            self._refuse_unparsed(columns)
+        unknown = sorted(self.names.difference(columns))
+        if unknown:
+            raise UnknownNameError(
+                f"{self.what}: the rule {self.source!r} names {unknown[0]!r}, and nothing here is called so. Names: "
+                f"{_listed(columns)}.{near_names(unknown[0], columns)}"
+            )
+        return bound
+
+    def evaluate(self, values: Mapping[str, Any]) -> npt.NDArray[Any] | np.generic | str:
+        """Return what the rule gives: an array where it names arrays, else a scalar.
+
+        Parameters
+        ----------
+        values : mapping of str to array_like
+            Value of each name. Arithmetic is done in float64, so that whole numbers are exact up to 2**53; a rule
+            that is a name alone gives the values as they are.
+
+        Raises
+        ------
+        UnknownNameError
+            A name has no value.
+        FormatError
+            Texts are used as numbers, numbers as texts, or a remainder is asked of a number beyond 2**53.
+        """
+        if callable(self.source):
+            return np.asarray(self.source(values))
+        if not isinstance(self.source, str):
+            return np.float64(self.source)
+        if self._column is None and self.source in values:
+            return _as_values(values[self.source])
+        rule = self if self._column is not None or self._tree is not None else self.bind(list(values))
+        if rule._column is not None:
+            return _as_values(self._value(rule._column, values))
+        assert rule._tree is not None
+        if isinstance(rule._tree, ast.Name):
+            return _as_values(self._value(self._name(rule._tree), values))
+        with np.errstate(all="ignore"):
+            result = self._walk(rule._tree, values)
+        return result if isinstance(result, (np.ndarray, np.generic, str)) else np.float64(result)
+
+    def __repr__(self) -> str:
+        return f"Rule({self.source!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rule) and (self.source, self._column) == (other.source, other._column)
+
+    def __hash__(self) -> int:
+        return hash(self.source)
+
+    def _parse(self, source: str) -> None:
+        text = source.strip()
+        if not text or len(text) > _MOST_CHARACTERS:
+            raise FormatError(
+                f"{self.what}: a rule has 1 to {_MOST_CHARACTERS:,} characters, and this has {len(text):,}."
+            )
+        try:
+            tree = ast.parse(self._without_backquotes(text), mode="eval").body
+            self._check(tree, 0)
+        except SyntaxError as error:
+            reason = f", character {error.offset}" if error.offset else ""
+            self._problem = FormatError(f"{self.what}: {source!r} is no rule{reason}: {error.msg}.{_ALLOWED}")
+        except (FormatError, UnknownNameError) as error:
+            self._problem = error
+        except (ValueError, RecursionError, MemoryError) as error:
+            self._problem = FormatError(f"{self.what}: {source!r} is no rule: {error or 'too deep'}.{_ALLOWED}")
+        else:
+            self._tree = tree
+            return
+        # Words alone may be the name of a column, which the table knows; a name with other signs stands in backquotes.
+        if re.search(r"[()\[\]{}'\"`=;,\n]|\blambda\b|__", text):
+            raise self._problem
+
+    def _without_backquotes(self, text: str) -> str:
+        def name(match: re.Match[str]) -> str:
+            if match[2] is not None:
+                return match[2]
+            stand_in = f"_quoted{len(self._quoted)}_"
+            while stand_in in text:
+                stand_in += "_"
+            self._quoted[stand_in] = match[1]
+            return f" {stand_in} "
+
+        return _QUOTED.sub(name, text).strip()
+
+    def _check(self, node: ast.expr, depth: int) -> None:
+        """Raise where a rule holds anything but arithmetic."""
+        if depth > _MOST_DEPTH:
+            raise FormatError(f"{self.what}: the rule {self.source!r} is nested more than {_MOST_DEPTH} deep.")
+        below: Iterable[ast.expr] = ()
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float, str):
+            if isinstance(node.value, int) and abs(node.value) > MOST_EXACT:
+                raise FormatError(f"{self.what}: {node.value} in {self.source!r} is beyond 2**53 and not exact.")
+        elif isinstance(node, ast.Name):
+            pass
+        elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+            below = (node.left, node.right)
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd, ast.Not)):
+            below = (node.operand,)
+        elif isinstance(node, ast.BoolOp):
+            below = node.values
+        elif isinstance(node, ast.Compare) and all(type(op) in _COMPARISONS for op in node.ops):
+            below = (node.left, *node.comparators)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+            self._check_call(node, node.func)
+            below = node.args
+        else:
+            piece = ast.unparse(node)
+            raise FormatError(f"{self.what}: {piece!r} in {self.source!r} is no arithmetic.{_ALLOWED}")
+        for child in below:
+            self._check(child, depth + 1)
+
+    def _check_call(self, node: ast.Call, function: ast.Name) -> None:
+        if function.id not in FUNCTIONS:
+            raise UnknownNameError(
+                f"{self.what}: the rule {self.source!r} calls {function.id!r}, and rules have no such function. "
+                f"Functions: {', '.join(FUNCTIONS)}.{near_names(function.id, FUNCTIONS)}"
+            )
+        least, most = (2, 20) if function.id in ("min", "max") else (1, 2 if function.id == "round" else 1)
+        if not least <= len(node.args) <= most:
+            raise FormatError(
+                f"{self.what}: {function.id} in {self.source!r} takes {least}{f' to {most}' * (most > least)} values, "
+                f"not {len(node.args)}; it works row by row."
+            )
+        if function.id == "round" and len(node.args) == 2 and not _is_whole(node.args[1]):
+            raise FormatError(f"{self.what}: the digits of round in {self.source!r} are no whole number from 0 to 15.")
+        function._called = True  # type: ignore[attr-defined]
+
+    def _name(self, node: ast.Name) -> str:
+        return self._quoted.get(node.id, node.id)
+
+    def _value(self, name: str, values: Mapping[str, Any]) -> Any:
+        if name not in values:
+            raise UnknownNameError(
+                f"{self.what}: the rule {self.source!r} names {name!r}, and nothing here is called so. Names: "
+                f"{_listed(values)}.{near_names(name, values)}"
+            )
+        return values[name]
+
+    def _refuse_unparsed(self, columns: Collection[str]) -> None:
+        text = str(self.source)
+        raise UnknownNameError(
+            f"{self.what}: {text!r} is neither a column nor a rule: {self._problem} Columns: "
+            f"{_listed(columns)}.{near_names(text, columns)}"
+        ) from self._problem
+
+    def _walk(self, node: ast.expr, values: Mapping[str, Any]) -> Any:
+        if isinstance(node, ast.Constant):
+            return node.value if isinstance(node.value, str) else np.float64(node.value)  # type: ignore[arg-type]
+        if isinstance(node, ast.Name):
+            return _as_operand(self._value(self._name(node), values))
+        if isinstance(node, ast.Compare):
+            operands = [self._walk(n, values) for n in (node.left, *node.comparators)]
+            pairs = zip(operands, node.ops, operands[1:], strict=False)
+            return _all_of([self._compare(a, op, b) for a, op, b in pairs])
+        if isinstance(node, ast.BoolOp):
+            parts = [
+                self._flags(self._walk(n, values), "and" if isinstance(node.op, ast.And) else "or") for n in node.values
+            ]
+            return _all_of(parts) if isinstance(node.op, ast.And) else np.logical_or.reduce(np.broadcast_arrays(*parts))
+        if isinstance(node, ast.UnaryOp):
+            operand = self._walk(node.operand, values)
+            if isinstance(node.op, ast.Not):
+                return np.logical_not(self._flags(operand, "not"))
+            number = self._number(operand)
+            return -number if isinstance(node.op, ast.USub) else number
+        if isinstance(node, ast.BinOp):
+            left, right = (self._number(self._walk(n, values)) for n in (node.left, node.right))
+            if isinstance(node.op, (ast.Mod, ast.FloorDiv)):
+                self._refuse_inexact(left, right)
+            return _ARITHMETIC[type(node.op)](left, right)
+        assert isinstance(node, ast.Call)
+        assert isinstance(node.func, ast.Name)
+        return self._call(node.func.id, node.args, values)
+
+    def _call(self, function: str, nodes: list[ast.expr], values: Mapping[str, Any]) -> Any:
+        arguments = [self._number(self._walk(n, values)) for n in nodes]
+        if function in ("min", "max"):
+            combine = np.minimum if function == "min" else np.maximum
+            result = arguments[0]
+            for argument in arguments[1:]:
+                result = combine(result, argument)
+            return result
+        if function == "round":
+            return np.round(arguments[0], int(arguments[1]) if len(arguments) == 2 else 0)
+        return {"abs": np.abs, "floor": np.floor, "log10": np.log10}[function](arguments[0])
+
+    def _compare(self, left: Any, op: ast.cmpop, right: Any) -> Any:
+        texts = [_is_text(left), _is_text(right)]
+        if texts[0] != texts[1]:
+            raise FormatError(
+                f"{self.what}: the rule {self.source!r} compares texts with numbers. Put quotes around a text, and "
+                "none around a number."
+            )
+        if not texts[0]:
+            return _COMPARISONS[type(op)](self._number(left), self._number(right))
+        if not isinstance(op, (ast.Eq, ast.NotEq)):
+            raise FormatError(f"{self.what}: the rule {self.source!r} orders texts; only == and != compare them.")
+        same = np.asarray(np.asarray(left, dtype=object) == np.asarray(right, dtype=object), dtype=bool)
+        return same if isinstance(op, ast.Eq) else ~same
+
+    def _number(self, value: Any) -> Any:
+        if _is_text(value):
+            raise FormatError(
+                f"{self.what}: the rule {self.source!r} computes with texts, as {_first_text(value)!r}. Only == and != "
+                "take texts."
+            )
+        return np.asarray(value).astype(np.float64)[()] if np.asarray(value).dtype != np.float64 else value
+
+    def _flags(self, value: Any, word: str) -> Any:
+        if np.asarray(value).dtype != np.bool_:
+            raise FormatError(f"{self.what}: {word!r} in {self.source!r} joins comparisons, and a number is none.")
+        return value
+
+    def _refuse_inexact(self, *operands: Any) -> None:
+        for operand in operands:
+            if np.any(np.abs(operand) > MOST_EXACT):
+                raise FormatError(f"{self.what}: // or % in {self.source!r} meets a number beyond 2**53: not exact.")
+
+
+_ALLOWED = (
+    " A rule holds numbers, names, texts in quotes, + - * / // % **, comparisons, and, or, not, parentheses and "
+    f"{', '.join(FUNCTIONS)}; a column whose name holds other signs stands in backquotes."
+)
+
+
+def _is_called(node: ast.Name) -> bool:
+    return getattr(node, "_called", False)
+
+
+def _is_whole(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) is int and 0 <= node.value <= 15
+
+
+def _listed(names: Iterable[str], most: int = 20) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return (", ".join(listed[:most]) or "none") + more
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "OUS")
+
+
+def _first_text(value: Any) -> Any:
+    return value if isinstance(value, str) else next((v for v in np.atleast_1d(value) if isinstance(v, str)), "")
+
+
+def _as_values(value: Any) -> npt.NDArray[Any] | np.generic | str:
+    return value if isinstance(value, str) else np.asarray(value)[()]
+
+
+def _as_operand(value: Any) -> Any:
+    """Return values as numbers where they are numbers, else as texts."""
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind in "biuf":
+        return array[()]
+    if array.dtype.kind == "O" and not any(isinstance(v, str) for v in array.flat):
+        # Numbers with gaps: None is what no comparison holds for.
+        return np.array([np.nan if v is None else float(v) for v in array.flat], np.float64).reshape(array.shape)[()]
+    if array.dtype.kind in "OU":
+        return array.astype(object)[()]
+    raise FormatError(f"Rules take numbers and texts, and values of the type {array.dtype} are neither.")
+
+
+def _all_of(parts: list[Any]) -> Any:
+    return np.logical_and.reduce(np.broadcast_arrays(*parts)) if len(parts) > 1 else parts[0]
