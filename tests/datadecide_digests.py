@@ -116,7 +116,8 @@ def digests_of_repository(repository: dde.RunRepository) -> Digests:
     found: Digests = {}
     for state in ("finished", "all"):
         found.update(_prefixed(f"coverage {state}", digests_of_frame(repository.coverage(state=state))))
-    found["metrics"] = digest({name: repr(metric) for name, metric in repository.metrics().items()})
+    facts = ("name", "kind", "task", "entry", "long_name", "units", "direction")
+    found["metrics"] = digest({n: [str(getattr(m, f)) for f in facts] for n, m in repository.metrics().items()})
     lineages = repository.find_lineages()
     found["lineages"] = digest([lineage.lineage_id for lineage in lineages])
     found["lineages with dpo"] = digest([x.lineage_id for x in repository.find_lineages(posttraining_method="dpo")])
@@ -128,6 +129,15 @@ def digests_of_repository(repository: dde.RunRepository) -> Digests:
     return found
 
 
+def _rounded(means: xr.Dataset) -> xr.Dataset:
+    """Return means with six digits: the last ones of spreads and intervals change with releases of NumPy and SciPy."""
+    texts = {
+        str(name): (array.dims, np.array([f"{v:.6g}" for v in array.values.ravel()], object).reshape(array.shape))
+        for name, array in means.data_vars.items()
+    }
+    return means.assign(texts)
+
+
 def digests_of_operations(dataset: xr.Dataset) -> Digests:
     """Return the digests of what the operations of ``ds.dde`` make of a Dataset of DataDecide's lineages."""
     metrics = [str(n) for n in ("mmlu_average", "pile_valppl", "train_loss") if n in dataset]
@@ -135,9 +145,9 @@ def digests_of_operations(dataset: xr.Dataset) -> Digests:
     # A dense log is thinned on the grid as opened, so that it can't be put on another one.
     evaluated = small.drop_vars("train_loss")
     made: dict[str, xr.Dataset | xr.DataArray | pd.DataFrame] = {
-        "mean over seed": small.dde.mean_over("seed"),
-        "mean over replicate": small.dde.mean_over("replicate"),
-        "mean over both": small.dde.mean_over(["seed", "replicate"]),
+        "mean over seed": _rounded(small.dde.mean_over("seed")),
+        "mean over replicate": _rounded(small.dde.mean_over("replicate")),
+        "mean over both": _rounded(small.dde.mean_over(["seed", "replicate"])),
         "base curves": small.dde.base_curves(),
         "difference to base": small.dde.difference_to_base(),
         "observed": small.dde.observed(),
