@@ -25,15 +25,22 @@ if TYPE_CHECKING:
     from dde.sources.datadecide import DataDecide as DataDecide
     from dde.sources.ingest import ingest as ingest
     from dde.sources.wandb_store import WandBStore as WandBStore
+    from dde.suite.builtin import suites as suites
+    from dde.suite.declare import Suite as Suite
+    from dde.suite.declare import Table as Table
+    from dde.suite.metric import Metric as Metric
 
 # Where each public name lives. They are imported when first used: the drivers of the stores alone take longer to
 # import than xarray, and a worker that opens a saved Dataset needs none of them.
 _HOMES = {
     "DataDecide": "dde.sources.datadecide",
     "DataDecideEvolved": "dde.repository",
+    "Metric": "dde.suite.metric",
     "PosttrainingRun": "dde.entities",
     "PretrainingRun": "dde.entities",
     "RunRepository": "dde.repository",
+    "Suite": "dde.suite.declare",
+    "Table": "dde.suite.declare",
     "TokenGrid": "dde.curves.grids",
     "TrainingLineage": "dde.entities",
     "TrainingRun": "dde.entities",
@@ -42,6 +49,7 @@ _HOMES = {
     "ingest": "dde.sources.ingest",
     "open_lineages": "dde.opening",
     "read_checkpoint_list": "dde.sources.checkpoint_list",
+    "suites": "dde.suite.builtin",
 }
 _MODULES = ("names", "tutorial")
 

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 #: Forms of files that are read.
-FORMATS = ("csv", "tsv", "parquet", "jsonl", "arrow", "feather", "lm_eval", "trainer_state")
+FORMATS = ("csv", "tsv", "parquet", "jsonl", "arrow", "lm_eval", "trainer_state")
 #: What tokens count from: the run's start, or that of its root.
 COUNTS = ("own", "cumulative")
 

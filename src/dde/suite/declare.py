@@ -23,7 +23,7 @@ PerStep = Mapping[str, Any]
 Lookup = Mapping[str, Mapping[Any, int]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Table:
     """One table of a suite: files of one form, or a data frame.
 
@@ -130,6 +130,12 @@ class Table:
         """Return the table that a mapping says."""
         return plain.table_from_dict(cls, declared, "table")
 
+    def __repr__(self) -> str:
+        said = self.to_dict()
+        files = said.pop("files")
+        shown = [f"<{type(files).__name__}>" if self.is_frame else repr(files)]
+        return f"Table({', '.join([*shown, *(f'{key}={value!r}' for key, value in said.items())])})"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Table) and plain.same(self.to_dict(), other.to_dict())
 
@@ -137,7 +143,7 @@ class Table:
         return hash((self.run_type, self.run_id))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Suite:
     """A suite of training runs: where its files are, and what they mean.
 
@@ -409,6 +415,11 @@ class Suite:
             checkpoints=checkpoints,
             settle_counts=counts is None,
         )
+
+    def __repr__(self) -> str:
+        tables = f"{len(self.tables)} table{'s' * (len(self.tables) != 1)}"
+        types = f" of {', '.join(self.run_types)}" if self.tables else ""
+        return f"<Suite {self.name!r}: {tables}{types}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Suite) and plain.same(self.to_dict(), other.to_dict())
