@@ -22,7 +22,15 @@ from dde.sources.connection import Connection
 from dde.sources.file_versions import file_version, reading_one_version
 from dde.sources.table_kinds import TableKind, file_family, probe_kind, settle_kinds
 
-__all__ = ["FileKinds", "TableFile", "find_table_files", "missing_shards", "open_parquet", "open_unchanged"]
+__all__ = [
+    "FileKinds",
+    "ParquetPlace",
+    "TableFile",
+    "find_table_files",
+    "missing_shards",
+    "open_parquet",
+    "open_unchanged",
+]
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 # 00000-of-00004; older releases of the package datasets append a hash.
@@ -72,6 +80,24 @@ class TableFile:
         return f"the column {column!r} of {self.path}"
 
 
+class ParquetPlace(Protocol):
+    """What :func:`open_parquet` has to know of a file."""
+
+    @property
+    def path(self) -> str:
+        """Path within its file system, without credentials."""
+        ...
+
+    @property
+    def root(self) -> Connection:
+        """Folder or URL that was searched."""
+        ...
+
+    def open_place(self) -> tuple[Any, str]:
+        """Return the file system that has the file, and the path that it goes by there, with credentials."""
+        ...
+
+
 class FileKinds(Protocol):
     """Keeps what files were found to be, by path: version, and what :func:`probe_kind` returned."""
 
@@ -86,7 +112,7 @@ class FileKinds(Protocol):
 
 @contextmanager
 def open_parquet(
-    file: TableFile, *, metadata: pq.FileMetaData | None = None, read_dictionary: Sequence[str] = ()
+    file: ParquetPlace, *, metadata: pq.FileMetaData | None = None, read_dictionary: Sequence[str] = ()
 ) -> Iterator[pq.ParquetFile]:
     """Open a table for reading ranges of it.
 
@@ -135,7 +161,7 @@ def _is_of_reading(error: Exception, is_local: bool) -> bool:
     return not is_local and type(error).__module__.partition(".")[0] not in ("builtins", "dde", "numpy", "pyarrow")
 
 
-def _unreadable(file: TableFile, error: Exception, is_local: bool) -> SourceError:
+def _unreadable(file: ParquetPlace, error: Exception, is_local: bool) -> SourceError:
     if isinstance(error, pa.ArrowNotImplementedError):
         return SourceError(
             f"{file.path} is not a readable parquet file here ({error}), so its rows are unknown. "

@@ -1,0 +1,67 @@
+"""What a file or frame gives its reader: named columns, of which only those asked for are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from dde.sources.arrow_columns import Numbers, read_numbers
+
+__all__ = ["NULL_TEXTS", "ColumnKind", "Columns", "Content", "arrow_kind", "numbers_of"]
+
+#: "number" holds numbers; "empty" holds nothing but nulls; "text" holds anything else.
+ColumnKind = Literal["number", "text", "empty"]
+Columns = Mapping[str, pa.ChunkedArray]
+
+#: Texts that say in a column of numbers that a row has none.
+NULL_TEXTS = ("", "nan", "NaN", "NAN", "-nan", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "#N/A", "<NA>")
+
+
+class Content(Protocol):
+    """The columns of one file or frame. Instances pickle; threads may share them."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in errors."""
+        ...
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns, in order."""
+        ...
+
+    @property
+    def untyped(self) -> bool:
+        """Whether all columns are texts, of which some stand for numbers: in CSV."""
+        ...
+
+    def read(self, columns: Sequence[str]) -> Columns:
+        """Return columns as their writer typed them; one that is not there is left out."""
+        ...
+
+    def read_numbers(self, columns: Sequence[str]) -> dict[str, Numbers]:
+        """Return columns as numbers; one that is not there is left out."""
+        ...
+
+    def kinds(self) -> Mapping[str, ColumnKind]:
+        """Return what each column holds."""
+        ...
+
+
+def arrow_kind(kind: pa.DataType) -> ColumnKind:
+    """Return what a column of an Arrow type holds."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return arrow_kind(kind.storage_type)
+    if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
+        return arrow_kind(kind.value_type)
+    if pt.is_null(kind):
+        return "empty"
+    return "number" if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) else "text"
+
+
+def numbers_of(columns: Columns, name: str) -> dict[str, Numbers]:
+    """Return the columns of a file as numbers."""
+    return {column: read_numbers(values, f"the column {column!r} of {name}") for column, values in columns.items()}

@@ -1,0 +1,302 @@
+"""Finding the files of a suite below a folder or URL: those that patterns name, and what no pattern names."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from dde.errors import SourceError
+from dde.sources.connection import Connection
+from dde.sources.file_versions import file_version, reading_one_version
+
+__all__ = ["Listing", "SuiteFile", "read_versions"]
+
+# Requests to an object store that wait at once.
+_REQUESTS = 16
+# A wildcard or the beginning of one.
+_WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteFile:
+    """One file of a suite.
+
+    Attributes
+    ----------
+    name : str
+        Path below the root, with ``/`` between folders.
+    path : str
+        Path within its file system, without credentials.
+    root : Connection
+        Folder or URL that was searched; names the file system.
+    version : str
+        As :func:`dde.sources.file_versions.file_version` returns it.
+    """
+
+    name: str
+    path: str
+    root: Connection
+    version: str
+
+    def open_place(self) -> tuple[Any, str]:
+        """Return the file system that has the file, and the path that it goes by there, with credentials."""
+        return fsspec.core.url_to_fs(self.root.reveal())[0], self.root.find(self.path)
+
+    def unchanged(self) -> Any:
+        """Raise SourceError when the file is not the one that was found, before a block that reads it or after."""
+        return reading_one_version(*self.open_place(), self.version)
+
+    def where(self, column: str) -> str:
+        """Return what a column of the file is called in errors."""
+        return f"the column {column!r} of {self.path}"
+
+
+@dataclass(eq=False)
+class Listing:
+    """The files below a folder or URL, listed as far as patterns ask for them.
+
+    Attributes
+    ----------
+    place : Connection
+        The root.
+    """
+
+    place: Connection
+    _fs: Any = field(init=False)
+    _root: str = field(init=False)
+    _entries: dict[str, tuple[list[str], list[str]]] = field(init=False, default_factory=dict)
+    # Folders in which a pattern names files, and folders that a pattern leads through.
+    _searched: set[str] = field(init=False, default_factory=set)
+    _entered: set[str] = field(init=False, default_factory=set)
+    _matched: set[str] = field(init=False, default_factory=set)
+    _remote: dict[str, list[str]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problem = None
+        try:
+            self._fs, root = fsspec.core.url_to_fs(self.place.reveal())
+            self._root = root.rstrip("/")
+            if not self.is_local:
+                # Listings are remembered by fsspec; files may have changed since an earlier opening.
+                self._fs.invalidate_cache()
+        except Exception as error:  # Each store has errors of its own, which share no base.
+            problem = self._unlisted("", error)
+        else:
+            if self.is_local and not os.path.isdir(self._root):
+                what = "is no folder" if os.path.lexists(self._root) else "does not exist"
+                problem = SourceError(
+                    f"{self.place.redacted!r} {what}, so there are no files of the suite to read. "
+                    "Pass the folder or URL below which the patterns of its tables name files."
+                )
+        if problem is not None:
+            # Outside of the handler: the error of a store may quote a signed address.
+            raise problem
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files are on this machine."""
+        return isinstance(self._fs, LocalFileSystem)
+
+    def find(self, glob: str) -> list[str]:
+        """Return the paths below the root that a glob names, sorted; ``**`` stands for any number of folders.
+
+        Names that begin with a dot count only where the pattern has the dot, as in a shell.
+
+        Raises
+        ------
+        SourceError
+            When a folder can't be listed.
+        """
+        parts = [part for part in glob.split("/") if part not in ("", ".")]
+        if not any(_WILD.search(part) for part in parts):
+            path = "/".join(parts)
+            found = [path] if self._is_there(path) else []
+        elif self.is_local:
+            found = sorted(set(self._walk("", parts, frozenset())))
+        else:
+            found = self._find_remote(parts)
+        self._matched.update(found)
+        return found
+
+    def full_path(self, name: str) -> str:
+        """Return the path of a file within its file system, with credentials."""
+        return f"{self._root}/{name}" if self._root else name
+
+    def file(self, name: str, version: str) -> SuiteFile:
+        """Return a file that was found."""
+        return SuiteFile(name, self.place.hide(self.full_path(name)), self.place, version)
+
+    def unmatched(self) -> tuple[list[str], list[str]]:
+        """Return files and folders beside those that patterns name, sorted: files in the folders that were searched.
+
+        Those whose names begin with a dot are left out.
+        """
+        files = {
+            name
+            for folder in self._searched
+            for name in (_join(folder, entry) for entry in self._list(folder)[1])
+            if name not in self._matched
+        }
+        folders = {
+            name
+            for folder in self._searched | self._entered
+            for name in (_join(folder, entry) for entry in self._list(folder)[0])
+            if name not in self._searched and name not in self._entered
+        }
+        return _without_hidden(files), _without_hidden(folders)
+
+    def _walk(self, folder: str, parts: Sequence[str], above: frozenset[tuple[int, int]]) -> Iterator[str]:
+        """Yield the files of a folder that the parts of a glob name; folders are entered by name, links followed."""
+        part, rest = parts[0], parts[1:]
+        if part == "**":
+            status = os.stat(self.full_path(folder))
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                # A link to a folder above leads round in a circle.
+                return
+            yield from self._walk(folder, rest or ["*"], above)
+            self._entered.add(folder)
+            for name in self._list(folder)[0]:
+                if not name.startswith("."):
+                    yield from self._walk(_join(folder, name), parts, above | {here})
+            return
+        if rest:
+            self._entered.add(folder)
+            names = self._list(folder)[0] if _WILD.search(part) else [part]
+            for name in _matching(names, part):
+                below = _join(folder, name)
+                if os.path.isdir(self.full_path(below)):
+                    yield from self._walk(below, rest, above)
+            return
+        self._searched.add(folder)
+        for name in _matching(self._list(folder)[1], part):
+            yield _join(folder, name)
+
+    def _list(self, folder: str) -> tuple[list[str], list[str]]:
+        """Return the names of the folders and of the files in a folder."""
+        if folder not in self._entries:
+            folders: list[str] = []
+            files: list[str] = []
+            problem = None
+            if self.is_local:
+                try:
+                    with os.scandir(self.full_path(folder) or "/") as entries:
+                        for entry in entries:
+                            (folders if _is_folder(entry) else files).append(entry.name)
+                except OSError as error:
+                    problem = self._unlisted(folder, error)
+            if problem is not None:
+                raise problem
+            self._entries[folder] = sorted(folders), sorted(files)
+        return self._entries[folder]
+
+    def _find_remote(self, parts: Sequence[str]) -> list[str]:
+        fixed: list[str] = []
+        for part in parts[:-1]:
+            if _WILD.search(part):
+                break
+            fixed.append(part)
+        start = "/".join(fixed)
+        if start not in self._remote:
+            problem = None
+            try:
+                paths = self._fs.find(self.full_path(start) if start else self._root)
+            except FileNotFoundError:
+                paths = []
+            except Exception as error:  # Each store has errors of its own, which share no base.
+                problem = self._unlisted(start, error)
+            if problem is not None:
+                raise problem
+            names = sorted(str(path).removeprefix(self._root).lstrip("/") for path in paths)
+            self._remote[start] = names
+            for name in names:
+                folder, _, file = name.rpartition("/")
+                self._entries.setdefault(folder, ([], []))[1].append(file)
+        folder_depth = None if "**" in parts else len(parts)
+        found = []
+        for name in self._remote[start]:
+            pieces = name.split("/")
+            if folder_depth in (None, len(pieces)) and _matches(pieces[:-1], parts[:-1]):
+                self._searched.add("/".join(pieces[:-1]))
+                if parts[-1] == "**" or _matching(pieces[-1:], parts[-1]):
+                    found.append(name)
+        return found
+
+    def _is_there(self, path: str) -> bool:
+        full = self.full_path(path)
+        if self.is_local:
+            return os.path.lexists(full)
+        problem = None
+        try:
+            return bool(self._fs.exists(full))
+        except Exception as error:  # Each store has errors of its own, which share no base.
+            problem = self._unlisted(path, error)
+        raise problem
+
+    def _unlisted(self, folder: str, error: Exception) -> SourceError:
+        shown = self.place.scrub(error) or type(error).__name__
+        where = _join(self.place.redacted.rstrip("/") or "/", folder) if folder else self.place.redacted
+        return SourceError(
+            f"{where!r} can't be listed ({shown}), so which files of the suite it holds is unknown. "
+            "Pass a folder that may be entered, with all folders in it that the patterns lead through, or a URL that "
+            "fsspec can open."
+        )
+
+
+def read_versions(listing: Listing, names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of files, by name; an object store is asked for several at once.
+
+    Raises
+    ------
+    SourceError
+        When a file is absent, can't be read, or is no file.
+    """
+    wanted = list(names)
+
+    def read(name: str) -> str:
+        return file_version(listing._fs, listing.full_path(name))
+
+    if listing.is_local or len(wanted) < 2:
+        return {name: read(name) for name in wanted}
+    with ThreadPoolExecutor(_REQUESTS) as threads:
+        return dict(zip(wanted, threads.map(read, wanted), strict=True))
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return stat.S_ISDIR(entry.stat().st_mode)
+    except OSError:
+        # A link to nothing, or to itself: a file that can't be read.
+        return False
+
+
+def _matching(names: Iterable[str], part: str) -> list[str]:
+    return [
+        name for name in names if fnmatch.fnmatchcase(name, part) and (part.startswith(".") or not name.startswith("."))
+    ]
+
+
+def _matches(folders: Sequence[str], parts: Sequence[str]) -> bool:
+    """Return whether folders are what the parts of a glob name."""
+    if not parts:
+        return not folders
+    if parts[0] == "**":
+        return any(_matches(folders[k:], parts[1:]) for k in range(len(folders) + 1))
+    return bool(folders) and bool(_matching(folders[:1], parts[0])) and _matches(folders[1:], parts[1:])
+
+
+def _without_hidden(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
