@@ -18,6 +18,7 @@ KINDS = {
     "runs": "records of post-training runs",
     "history": "training logs",
     "summaries": "final evaluations",
+    "results": "result files of suites",
     "tutorial": "generated suites",
     "demo": "the demonstration",
 }

@@ -28,10 +28,12 @@ class ParquetFile:
     file : SuiteFile
     kinds_by_column : mapping of str to {"number", "text", "empty"}
         What its columns hold, in order.
+    n_rows : int
     """
 
     file: SuiteFile
     kinds_by_column: Mapping[str, ColumnKind]
+    n_rows: int
 
     untyped = False
 
@@ -47,7 +49,7 @@ class ParquetFile:
             When two of its columns have one name.
         """
         with open_parquet(file) as parquet:
-            return cls(file, _kinds(parquet.schema_arrow, file.path))
+            return cls(file, _kinds(parquet.schema_arrow, file.path), parquet.metadata.num_rows)
 
     @property
     def name(self) -> str:
@@ -90,6 +92,7 @@ class ArrowFile:
     kinds_by_column: Mapping[str, ColumnKind]
 
     untyped = False
+    n_rows = None
 
     @classmethod
     def open(cls, file: SuiteFile) -> ArrowFile:
@@ -206,6 +209,11 @@ class Frame:
     def columns(self) -> Sequence[str]:
         """Names of the columns."""
         return tuple(self._makers)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self._column(next(iter(self._makers)))) if self._makers else 0
 
     def read(self, columns: Sequence[str]) -> Columns:
         """Return columns as their writer typed them.

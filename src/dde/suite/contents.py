@@ -34,6 +34,11 @@ class Content(Protocol):
         ...
 
     @property
+    def n_rows(self) -> int | None:
+        """Number of rows; None where only reading a column tells."""
+        ...
+
+    @property
     def untyped(self) -> bool:
         """Whether all columns are texts, of which some stand for numbers: in CSV."""
         ...

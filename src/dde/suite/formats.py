@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.suite.arrow_tables import ArrowFile, ParquetFile
 from dde.suite.contents import Content
-from dde.suite.result_files import ParsedNumbers, ResultsFile, parse_results, parse_trainer_state
+from dde.suite.result_files import ParsedNumbers, parse_results, parse_trainer_state
 from dde.suite.suite_files import SuiteFile
 from dde.suite.text_tables import CsvFile, JsonLines
 
@@ -104,15 +104,13 @@ def open_content(file: SuiteFile, kind: str) -> Content:
     return _OPENERS[kind](file)
 
 
-def parse_file(file: SuiteFile, kind: str, key: Callable[[Mapping[str, object]], str] | None = None) -> ParsedNumbers:
+def parse_file(file: SuiteFile, kind: str) -> ParsedNumbers:
     """Return all numbers of a file of one of the :data:`PARSED_FORMATS`.
 
     Parameters
     ----------
     file : SuiteFile
     kind : {"lm_eval", "trainer_state"}
-    key : callable, optional
-        Makes the key of a result of its task and metric; ``task/metric`` by default.
 
     Raises
     ------
@@ -121,15 +119,4 @@ def parse_file(file: SuiteFile, kind: str, key: Callable[[Mapping[str, object]],
     FormatError
         When it is damaged or of another format; names it.
     """
-    if kind == "trainer_state":
-        return parse_trainer_state(file)
-    return parse_results(file, key or _plain_key)
-
-
-def parsed_content(file: SuiteFile, parsed: ParsedNumbers) -> Content:
-    """Return the columns of a file that was parsed."""
-    return ResultsFile(file.path, parsed)
-
-
-def _plain_key(fields: Mapping[str, object]) -> str:
-    return f"{fields['task']}/{fields['metric']}"
+    return parse_trainer_state(file) if kind == "trainer_state" else parse_results(file)

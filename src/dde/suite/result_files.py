@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +18,21 @@ from dde.suite.contents import ColumnKind, Columns
 from dde.suite.suite_files import SuiteFile
 from dde.suite.text_tables import read_bytes
 
-__all__ = ["ParsedNumbers", "ResultsFile", "evaluation_results", "parse_results", "parse_trainer_state", "trainer_rows"]
+__all__ = [
+    "ParsedNumbers",
+    "ResultsFile",
+    "evaluation_results",
+    "parse_results",
+    "parse_trainer_state",
+    "result_column",
+    "trainer_rows",
+    "with_keys",
+]
 
 Float64 = npt.NDArray[np.float64]
 
+# No name of a task holds this sign.
+_BETWEEN = "\x1f"
 # What stands among the numbers of a task and is no result of it.
 _NO_RESULTS = frozenset({"alias", "name", "sample_len", "sample_count"})
 # transformers writes these once, into a row behind the last one of the curve, with the mean of the loss.
@@ -75,6 +87,11 @@ class ResultsFile:
         """Names of the columns."""
         return self.parsed.columns
 
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(self.parsed.values.shape[1])
+
     def read(self, columns: Sequence[str]) -> Columns:
         """Return columns as numbers, null where a row lacks one."""
         found = ((column, self.parsed.column(column)) for column in columns)
@@ -90,21 +107,21 @@ class ResultsFile:
         return dict.fromkeys(self.parsed.columns, "number")
 
 
-def parse_results(file: SuiteFile, key: Callable[[Mapping[str, object]], str]) -> ParsedNumbers:
-    """Return the results of lm-evaluation-harness in a file: one row, a column a key.
+def parse_results(file: SuiteFile) -> ParsedNumbers:
+    """Return the results of lm-evaluation-harness in a file: one row, a column for each task and metric.
+
+    The names of the columns are those of :func:`result_column`.
 
     Parameters
     ----------
     file : SuiteFile
-    key : callable
-        Makes the key of a result of its fields ``task`` and ``metric``.
 
     Raises
     ------
     SourceError
         When the file can't be read.
     FormatError
-        When it holds no results, or two results have one key.
+        When it holds no results.
     """
     record = _json_object(file, "results of lm-evaluation-harness")
     results = record.get("results")
@@ -116,23 +133,50 @@ def parse_results(file: SuiteFile, key: Callable[[Mapping[str, object]], str]) -
     groups = record.get("groups")
     if isinstance(groups, dict):
         # Groups of tasks stand among the results too, in most releases.
-        results = {**{task: of for task, of in groups.items() if isinstance(of, dict)}, **results}
+        results = {**groups, **results}
     values: dict[str, float] = {}
-    sources: dict[str, str] = {}
     left_out = 0
     for task, metric, value in evaluation_results(results):
         if value is None:
             left_out += 1
-            continue
-        name = key({"task": task, "metric": metric})
-        if name in values:
-            raise FormatError(
-                f"{file.path} has two results of the key {name!r}: {sources[name]} and {task}/{metric}. So which of "
-                "them is meant is open. Name {task} and {metric} in key=."
-            )
-        values[name], sources[name] = value, f"{task}/{metric}"
+        else:
+            values.setdefault(result_column(task, metric), value)
     notes = () if not left_out else (f"{left_out} results of {file.path} are no numbers and are left out",)
     return ParsedNumbers(tuple(values), np.array([[value] for value in values.values()]).reshape(-1, 1), notes)
+
+
+def result_column(task: str, metric: str) -> str:
+    """Return the name of the column of a result, which tells task and metric apart whatever signs they have."""
+    return f"{task}{_BETWEEN}{metric}"
+
+
+def with_keys(parsed: ParsedNumbers, key: Callable[[Mapping[str, object]], str], name: str) -> ParsedNumbers:
+    """Return results under the keys that a template makes of the fields ``task`` and ``metric``.
+
+    Parameters
+    ----------
+    parsed : ParsedNumbers
+        As :func:`parse_results` returns it.
+    key : callable
+    name : str
+        What the file is called in errors.
+
+    Raises
+    ------
+    FormatError
+        When two results have one key.
+    """
+    found: dict[str, str] = {}
+    for column in parsed.columns:
+        task, _, metric = column.partition(_BETWEEN)
+        made = key({"task": task, "metric": metric})
+        if made in found:
+            raise FormatError(
+                f"{name} has two results of the key {made!r}: {found[made].replace(_BETWEEN, ' ')} and "
+                f"{task} {metric}. So which of them is meant is open. Name {{task}} and {{metric}} in key=."
+            )
+        found[made] = column
+    return ParsedNumbers(tuple(found), parsed.values, parsed.notes)
 
 
 def evaluation_results(results: Mapping[str, Any]) -> Iterator[tuple[str, str, float | None]]:
@@ -266,6 +310,4 @@ def _as_double(value: float) -> float:
 
 
 def _warn_conflict(message: str) -> None:
-    import warnings
-
     warnings.warn(message, ConflictWarning, stacklevel=2)

@@ -124,8 +124,11 @@ class Listing:
             found = sorted(set(self._walk("", parts, frozenset())))
         else:
             found = self._find_remote(parts)
-        self._matched.update(found)
         return found
+
+    def take(self, names: Iterable[str]) -> None:
+        """Say which files a suite reads; all others count as unmatched."""
+        self._matched.update(names)
 
     def full_path(self, name: str) -> str:
         """Return the path of a file within its file system, with credentials."""

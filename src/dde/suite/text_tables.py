@@ -88,6 +88,7 @@ class CsvFile:
     columns: Sequence[str]
 
     untyped = True
+    n_rows = None
 
     @classmethod
     def open(cls, file: SuiteFile) -> CsvFile:
@@ -265,6 +266,11 @@ class JsonLines:
     def columns(self) -> Sequence[str]:
         """Names of the columns."""
         return tuple(dict.fromkeys(self._table.column_names))
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(self._table.num_rows)
 
     def read(self, columns: Sequence[str]) -> Columns:
         """Return columns as their writer typed them."""
