@@ -274,9 +274,12 @@ def _report_tokens(
         f"{len(differing)} rows have other tokens than the first row of their run and step: "
         f"{place(int(firsts[position[row]]))}, {place(row)}; the first is kept"
     )
-    report.left_out["tokens that differ from those of the first row of the step"] = len(differing)
-    report.notes.append(text)
-    _warn_conflict(f"{text}. Correct the step or the tokens of the suite, or leave the rows out by where=.")
+    report.add("tokens that differ from those of the first row of their step", len(differing), text)
+    warnings.warn(
+        f"{text}. Correct the step or the tokens of the suite, or leave the rows out by where=.",
+        ConflictWarning,
+        stacklevel=4,
+    )
 
 
 def _order(run: Int64, step: Int64) -> Int64:

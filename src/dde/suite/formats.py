@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.suite.arrow_tables import ArrowFile, ParquetFile
+from dde.suite.checks import FORMATS
 from dde.suite.contents import Content
 from dde.suite.result_files import ParsedNumbers, parse_results, parse_trainer_state
 from dde.suite.suite_files import SuiteFile
 from dde.suite.text_tables import CsvFile, JsonLines
 
-__all__ = ["FORMATS", "PARSED_FORMATS", "file_format", "open_content", "parse_file"]
+__all__ = ["PARSED_FORMATS", "file_format", "open_content", "parse_file"]
 
 _OPENERS: dict[str, Callable[[SuiteFile], Content]] = {
     "csv": CsvFile.open,
@@ -22,8 +23,6 @@ _OPENERS: dict[str, Callable[[SuiteFile], Content]] = {
 }
 #: Formats whose files are parsed whole into numbers.
 PARSED_FORMATS = ("lm_eval", "trainer_state")
-#: Names of formats.
-FORMATS = (*_OPENERS, *PARSED_FORMATS)
 
 _SUFFIXES = {
     ".csv": "csv",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +21,13 @@ from dde.suite.patterns import Pattern
 from dde.suite.rules import Rule, RuleSource
 from dde.suite.suite_files import SuiteFile
 
-__all__ = ["OpenedFile", "RowValues", "read_together", "whole_of_rule"]
+__all__ = ["OpenedFile", "RowValues", "read_together", "run_together", "whole_of_rule"]
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
+_REQUESTS = 16
 #: Whole numbers that rules give are exact up to this one.
 MOST_EXACT = 2**53
 
@@ -60,19 +61,19 @@ class OpenedFile:
         with self.file.unchanged():
             return self.content.read(columns)
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether reading it means waiting for another machine."""
-        return self.file is not None and "://" in self.file.root.redacted
+
+def run_together(items: Sequence[Any], read: Callable[[Any], Any], *, is_remote: bool) -> list[Any]:
+    """Return what `read` gives for each item, in order; items are read in threads, and errors are raised."""
+    if len(items) < 2:
+        return [read(item) for item in items]
+    # Threads that wait for another machine need no processor.
+    with ThreadPoolExecutor(_REQUESTS if is_remote else processors()) as threads:
+        return list(threads.map(read, items))
 
 
-def read_together(opened: Sequence[OpenedFile], read: Any) -> list[Any]:
+def read_together(opened: Sequence[OpenedFile], read: Callable[[OpenedFile], Any]) -> list[Any]:
     """Return what `read` gives for each file, in order; files are read in threads."""
-    if len(opened) < 2:
-        return [read(file) for file in opened]
-    n_threads = 16 if any(file.is_remote for file in opened) else processors()
-    with ThreadPoolExecutor(n_threads) as threads:
-        return list(threads.map(read, opened))
+    return run_together(opened, read, is_remote=any(f.file is not None and f.file.is_remote for f in opened))
 
 
 class RowValues(Mapping[str, Any]):

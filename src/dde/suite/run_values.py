@@ -197,7 +197,7 @@ def numbers_of_runs(declared: Any, runs: RunValues, what: str, notes: list[str])
     FormatError
         When a number is not above 0.
     """
-    if declared is None:
+    if declared is None or not len(runs.runs):
         return np.full(len(runs.runs), np.nan)
     if isinstance(declared, Mapping):
         factor = factor_of_lookup(declared, what)
@@ -228,6 +228,8 @@ def parents_of_runs(runs: RunValues) -> tuple[tuple[Parent, ...], ...]:
         When the rule of a branch gives no whole number of 0 and more for a run that has the parent.
     """
     n_runs = len(runs.runs)
+    if not n_runs:
+        return ()
     found: list[list[Parent]] = [[] for _ in range(n_runs)]
     for number, (template, at) in enumerate(runs.rows.table.parents):
         what = f"{runs.rows.what}.at"

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dde.errors import SourceError
 from dde.sources.connection import Connection
 from dde.sources.file_versions import file_version, reading_one_version
+from dde.sources.redaction import is_url
 
 __all__ = ["Listing", "SuiteFile", "read_versions"]
 
@@ -50,6 +51,11 @@ class SuiteFile:
     def open_place(self) -> tuple[Any, str]:
         """Return the file system that has the file, and the path that it goes by there, with credentials."""
         return fsspec.core.url_to_fs(self.root.reveal())[0], self.root.find(self.path)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading it means waiting for another machine."""
+        return is_url(self.root.redacted)
 
     def unchanged(self) -> Any:
         """Raise SourceError when the file is not the one that was found, before a block that reads it or after."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,7 +162,6 @@ def read_table(
     *,
     used: frozenset[str],
     named: frozenset[str],
-    lacking: Collection[str],
 ) -> tuple[TableRows, list[tuple[int, Bool]]]:
     """Return the rows of a declared table; reads the columns alone that place rows and name runs.
 
@@ -175,8 +174,6 @@ def read_table(
         What the table is called in errors.
     used, named : frozenset of str
         As :func:`names_in_table` returns them.
-    lacking : collection of str
-        Fields of templates that the table lacks; they are "".
 
     Returns
     -------
@@ -190,6 +187,11 @@ def read_table(
         When a declaration and the files do not fit together; names the table, the file and the row.
     """
     values = RowValues(opened, what, table.factors)
+    if not opened:
+        # Its patterns name no file: nothing says what its rules would be of.
+        none = np.empty(0, np.int64)
+        no_files = none.astype(np.int32)
+        return TableRows(what, table, values, none, [], none, none, no_files, none, (), None, used, named, {}), []
     columns = {name for file in opened for name in file.content.columns}
     values.load(sorted((used & columns) - {table.value or ""}))
     for column, pattern in table.parse.items():

@@ -1,0 +1,190 @@
+"""Finding the files of all tables of a suite, and opening each of them once, whatever number of tables read it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from dde.cache.places import Place
+from dde.errors import FormatError, SourceError
+from dde.sources.connection import Connection
+from dde.suite.arrow_tables import frame_content
+from dde.suite.contents import Content
+from dde.suite.declare import Table
+from dde.suite.declared_runs import Report
+from dde.suite.formats import PARSED_FORMATS, file_format, open_content, parse_file
+from dde.suite.parsed_cache import FileKey, ParsedCache
+from dde.suite.patterns import Template
+from dde.suite.result_files import ParsedNumbers, ResultsFile, with_keys
+from dde.suite.row_values import OpenedFile, run_together
+from dde.suite.suite_files import Listing, SuiteFile, read_versions
+
+__all__ = ["FoundFile", "content_digest", "find_files", "open_tables", "shown_names"]
+
+#: A file, and the fields of its path.
+FoundFile = tuple[SuiteFile, Mapping[str, str | int | float]]
+# A file that is read as one format.
+_Key = tuple[str, str]
+
+_MOST_SHOWN = 5
+
+
+def find_files(tables: Sequence[Table], place: Connection, suite: str, report: Report) -> list[list[FoundFile]]:
+    """Return the files of each table below a folder or URL, by path; none for frames.
+
+    Parameters
+    ----------
+    tables : sequence of Table
+    place : Connection
+    suite : str
+        Name of the suite, for errors.
+    report : Report
+        Takes patterns that name no file, and files and folders that no pattern names.
+
+    Raises
+    ------
+    SourceError
+        When a folder is absent or can't be listed, or no pattern names any file.
+    """
+    listing = Listing(place)
+    found: list[list[FoundFile]] = [[] for _ in tables]
+    names: dict[str, dict[int, Mapping[str, str | int | float]]] = {}
+    for number, table in enumerate(tables):
+        for pattern in table.patterns:
+            matches = [(name, pattern.match(name)) for name in listing.find(pattern.glob())]
+            for name, fields in matches:
+                if fields is not None:
+                    names.setdefault(name, {}).setdefault(number, fields)
+            if all(fields is None for _, fields in matches):
+                report.notes.append(f"the pattern {pattern.text!r} of tables[{number}] names no file")
+    if not names:
+        patterns = [pattern.text for table in tables for pattern in table.patterns]
+        raise SourceError(
+            f"{place.redacted!r} holds no file that a pattern of the suite {suite!r} names, such as {patterns[0]!r}. "
+            "So there is nothing to open. Pass the folder below which the patterns begin, or correct them."
+        )
+    versions = read_versions(listing, names)
+    for name in sorted(names):
+        for number, of_path in names[name].items():
+            found[number].append((listing.file(name, versions[name]), of_path))
+    listing.take(names)
+    for what, unmatched in zip(("files", "folders"), listing.unmatched(), strict=True):
+        if unmatched:
+            reason = f"{what} that no pattern names"
+            report.add(reason, len(unmatched), f"{len(unmatched)} {reason}: {shown_names(unmatched)}")
+    return found
+
+
+def open_tables(
+    tables: Sequence[Table],
+    files: Sequence[Sequence[FoundFile]],
+    frames: Mapping[int, Content],
+    cache: Place | None,
+    report: Report,
+) -> list[list[OpenedFile]]:
+    """Return the opened files of each table; reads headers, footers and schemas, and result files whole.
+
+    Parameters
+    ----------
+    tables : sequence of Table
+    files : sequence of sequences of FoundFile
+        Of each table.
+    frames : mapping of int to Content
+        Frames, by the number of their table.
+    cache : Place or None
+        Keeps the numbers of result files.
+    report : Report
+        Takes what result files hold beside numbers.
+
+    Raises
+    ------
+    SourceError, FormatError
+        When a file can't be read, is damaged, or of another format; names it.
+    """
+    keys: list[list[_Key]] = []
+    distinct: dict[_Key, SuiteFile] = {}
+    for table, of_table in zip(tables, files, strict=True):
+        keys.append([(file.name, file_format(file.name, table.format)) for file, _ in of_table])
+        for key, (file, _) in zip(keys[-1], of_table, strict=True):
+            distinct.setdefault(key, file)
+    parsed = _parse({key: file for key, file in distinct.items() if key[1] in PARSED_FORMATS}, cache, report)
+    plain = [(key, file) for key, file in distinct.items() if key[1] not in PARSED_FORMATS]
+    contents = dict(zip((key for key, _ in plain), _read_all(plain, open_content), strict=True))
+    opened: list[list[OpenedFile]] = []
+    for number, table in enumerate(tables):
+        if number in frames:
+            opened.append([OpenedFile(frames[number], None, {})])
+            continue
+        make_key = Template(table.key or "{task}/{metric}", f"tables[{number}].key").format
+        # Most files of a suite have the same results.
+        made: dict[tuple[str, ...], tuple[str, ...]] = {}
+        of_files: list[OpenedFile] = []
+        for key, (file, fields) in zip(keys[number], files[number], strict=True):
+            if key in contents:
+                of_files.append(OpenedFile(contents[key], file, fields))
+                continue
+            numbers = parsed[key]
+            if key[1] == "lm_eval":
+                if numbers.columns not in made:
+                    made[numbers.columns] = with_keys(numbers, make_key, file.path).columns
+                numbers = ParsedNumbers(made[numbers.columns], numbers.values, numbers.notes)
+            of_files.append(OpenedFile(ResultsFile(file.path, numbers), file, fields))
+        opened.append(of_files)
+    return opened
+
+
+def frame_of(table: Table, number: int) -> Content:
+    """Return the columns of the frame of a table."""
+    return frame_content(table.files, f"the frame of tables[{number}]")
+
+
+def content_digest(content: Content) -> bytes:
+    """Return a digest of all columns of a frame; a column that can't be read counts by the reason."""
+    digest = hashlib.sha256()
+    for column in content.columns:
+        digest.update(repr(column).encode())
+        try:
+            table = pa.table({"values": content.read([column])[column]})
+        except FormatError as error:
+            digest.update(str(error).encode())
+            continue
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        digest.update(sink.getvalue())
+    return digest.digest()
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Return the first few of names, for a note."""
+    return ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "")
+
+
+def _parse(files: Mapping[_Key, SuiteFile], cache: Place | None, report: Report) -> dict[_Key, ParsedNumbers]:
+    """Return the numbers of result files: what the cache keeps of these versions, else parsed."""
+    if not files:
+        return {}
+    place = None if cache is None else ParsedCache(cache)
+    kept = {} if place is None else place.load()
+    keys: dict[_Key, FileKey] = {key: (key[0], file.version, key[1]) for key, file in files.items()}
+    lacking = [(key, file) for key, file in files.items() if keys[key] not in kept]
+    parsed = dict(zip((key for key, _ in lacking), _read_all(lacking, parse_file), strict=True))
+    found = {key: parsed[key] if key in parsed else kept[keys[key]] for key in files}
+    if place is not None and (parsed or len(kept) != len(found)):
+        place.save({keys[key]: numbers for key, numbers in found.items()})
+    report.notes += dict.fromkeys(note for numbers in found.values() for note in numbers.notes)
+    return found
+
+
+def _read_all(files: Sequence[tuple[_Key, SuiteFile]], read: Callable[[SuiteFile, str], Any]) -> list[Any]:
+    """Return what `read` makes of each file and its format."""
+
+    def read_one(item: tuple[_Key, SuiteFile]) -> Any:
+        (_, kind), file = item
+        with file.unchanged():
+            return read(file, kind)
+
+    return run_together(files, read_one, is_remote=any(file.is_remote for _, file in files))
