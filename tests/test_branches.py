@@ -17,6 +17,7 @@ import xarray as xr
 import dde
 from dde.errors import LineageError, UnknownNameError
 from dde.names import parse_run_checkpoint
+from dde.relations.readers import Readers
 from dde.relations.registry import Registry
 from dde.relations.reopening import origin_of
 from dde.relations.sent_runs import SentRuns
@@ -316,7 +317,7 @@ def test_a_summary_that_counts_tokens_places_what_starts_from_the_run(
     # Another process knows that the run stands between the base and the derived one.
     origin = origin_of(repository.registry)
     assert origin is not None
-    sent = SentRuns(origin.runs, None, None, "")
+    sent = SentRuns(origin.columns, Readers(None, None, ""))
     assert [*sent.chain(dpo)] == repository.registry.chain(dpo)
 
 

@@ -16,6 +16,7 @@ import pytest
 import dde
 from dde.names.counts import MOST
 from dde.relations.evidence import gather_evidence
+from dde.relations.readers import Readers
 from dde.relations.registry import Registry
 from dde.relations.reopening import origin_of
 from dde.relations.sent_runs import SentRuns
@@ -481,7 +482,7 @@ def test_another_process_places_rows_by_the_same_counters(tmp_path: Path) -> Non
         assert held.placed["fork"].end_tokens == FINAL_4M + 2500 + (6500 - 2600)
     origin = origin_of(held)
     assert origin is not None
-    sent = SentRuns(origin.runs, None, held.store, str(tmp_path / "cache"))
+    sent = SentRuns(origin.columns, Readers(None, held.store, str(tmp_path / "cache"), origin.opened))
     for run_id in rows:
         (here,), (there,) = held.placements.of([run_id]), sent.of([run_id])
         np.testing.assert_array_equal(here.steps, there.steps)

@@ -51,5 +51,7 @@ class DdeBackendEntrypoint(BackendEntrypoint):
 
 
 def _described(repository: RunRepository) -> str:
+    if repository.suite_runs is not None:
+        return repository.suite_runs.tables.description
     sources = (repository.pretraining_source, repository.posttraining_source)
     return " + ".join(s.description for s in sources if s is not None)

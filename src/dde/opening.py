@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +19,25 @@ from dde.curves.grids import DEFAULT_MAX_POINTS, TokenGrid, resolve_grid
 from dde.errors import SelectionError, SourceError
 from dde.relations.metric_choice import choose_metrics, metrics_without_source
 from dde.relations.selection import select_runs
+from dde.relations.table_selection import select_table_runs
 from dde.repository import DataDecideEvolved, RunRepository
 from dde.sources.connection import Connection
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
+from dde.suite.declare import Suite
+from dde.suite.finding import find_suite, is_suite
+
+if TYPE_CHECKING:
+    from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["open_lineages", "open_repository", "repository_of"]
 
-Tables = str | os.PathLike[str] | DataDecide | RunRepository | None
+Tables = str | os.PathLike[str] | DataDecide | RunRepository | Suite | None
 Store = str | os.PathLike[str] | PosttrainingSource | None
 Grid = Literal["auto", "union"] | int | npt.ArrayLike | TokenGrid
 Chunks = int | Literal["auto"] | Mapping[Any, Any] | None
 Names = str | Iterable[str] | None
-#: A filter on a hyperparameter: a value, several, a range with both ends included, or a function of the value.
+#: A filter on a factor: a value, several, a range with both ends included, or a function of the value.
 Filter = float | str | Iterable[float | str] | slice | Callable[[Any], bool] | None
 
 
@@ -60,29 +66,32 @@ def open_lineages(
     schema: str | None = None,
     cache_dir: str | os.PathLike[str] | None = "data_cache",
     chunks: Chunks = None,
-    **hyperparameters: Filter,
+    suite: Suite | str | os.PathLike[str] | None = None,
+    **factors: Filter,
 ) -> xr.Dataset:
-    """Open lineages of two stores as one lazy Dataset.
+    """Open lineages of a suite of training runs as one lazy Dataset.
 
     Parameters
     ----------
-    source : str, path, DataDecide, RunRepository or None
+    source : str, path, DataDecide, RunRepository, Suite or None
         Tables of the DataDecide suite, raw or parsed: a folder or an fsspec URL. A PostgreSQL DSN here means
-        that store alone.
+        that store alone. With `suite`, the folder or URL of that suite's files. A :class:`dde.Suite`, or a name of
+        ``dde.suites``, which knows where its files are.
     db : str, path, PosttrainingSource or None
         Post-training runs: a PostgreSQL DSN, or a folder of exported parquet or jsonl.
     params, data : str or several, optional
-        Filters on the base: size, recipe (any of its names).
+        Filters on the base: size, recipe (any of its names). Of another suite, filters on factors of these names.
     seed : int, str or several, optional
         Filter on the base: index or name of the pretraining seed.
     method : str or several, optional
-        Run types of derived runs: "supervised_ft", "dpo".
+        Run types of derived runs: "supervised_ft", "dpo", or the stages that another suite declares.
     learning_rate : float, several, slice or function, optional
         Filter on derived runs; numbers compare by closeness.
     state : str or several, default "finished"
         States of W&B, or "all". Hidden ancestors of what is kept still feed its curve.
     metrics : str, iterable of str, or None
-        Names, globs or "all"; None for training loss, the ten OLMES tasks and the eleven perplexities.
+        Names, globs or "all"; None for training loss, the ten OLMES tasks and the eleven perplexities, or for all
+        metrics of another suite.
     grid : "auto", "union", int, array of points, or TokenGrid
         Points of the axis; see :class:`dde.TokenGrid`.
     axis : str, default "cumulative_tokens"
@@ -111,9 +120,14 @@ def open_lineages(
         Folder that keeps what was parsed; None for none.
     chunks : int, "auto", mapping or None
         Dask chunks, as xarray takes them; None for lazy NumPy arrays.
-    **hyperparameters : value, several, slice or function
+    suite : Suite, str or path, optional
+        The suite whose files are at `source`: a :class:`dde.Suite`, a name of ``dde.suites``, or the path of a TOML
+        file that declares it. DataDecide when None.
+    **factors : value, several, slice or function
         Filters on derived runs by any other hyperparameter (``finetune_tokens=``, ``epochs=``, ``dpo_beta=``,
-        ``reduce_loss=``, ...).
+        ``reduce_loss=``, ...), or by any factor of another suite. A filter on a factor of lineages leaves lineages
+        out; one on another factor leaves runs out, and keeps a root that has no such factor where a run that derives
+        from it matches.
 
     Returns
     -------
@@ -139,16 +153,16 @@ def open_lineages(
     """
     from dde.backend import DdeBackendEntrypoint
 
-    places = {"parents": parents, "tokens_per_sequence": tokens_per_sequence, "schema": schema}
+    places = {"parents": parents, "tokens_per_sequence": tokens_per_sequence, "schema": schema, "suite": suite}
     given: dict[str, Any] = {name: value for name, value in places.items() if value is not None}
     if cache_dir != "data_cache":
         given["cache_dir"] = cache_dir
     if learning_rate is not None:
-        hyperparameters["learning_rate"] = learning_rate
+        factors["learning_rate"] = learning_rate
     options: dict[str, Any] = {
         "params": params, "data": data, "seed": seed, "method": method, "state": state, "metrics": metrics,
         "grid": grid, "axis": axis, "max_points": max_points, "interp": interp, "max_gap": max_gap, "bridge": bridge,
-        "lineages": lineages, "run_ids": run_ids, **hyperparameters,
+        "lineages": lineages, "run_ids": run_ids, **factors,
     }  # fmt: skip
     repository: Any = repository_of(source, db, given)
     dataset = xr.open_dataset(repository, engine=DdeBackendEntrypoint, **options)
@@ -171,7 +185,7 @@ def open_lineages(
 
 
 # Options that say how stores are read, rather than what of them is opened.
-_OF_STORES = ("parents", "tokens_per_sequence", "schema", "cache_dir")
+_OF_STORES = ("parents", "tokens_per_sequence", "schema", "suite", "cache_dir")
 
 
 def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepository:
@@ -182,7 +196,7 @@ def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepo
     source, db
         As for :func:`open_lineages`.
     options : dict
-        ``parents``, ``tokens_per_sequence``, ``schema`` and ``cache_dir`` are removed from it.
+        ``parents``, ``tokens_per_sequence``, ``schema``, ``suite`` and ``cache_dir`` are removed from it.
 
     Returns
     -------
@@ -204,6 +218,13 @@ def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepo
                 "counts is unclear. Give those to RunRepository or DataDecideEvolved instead."
             )
         return source
+    suite = repository_options.pop("suite", None)
+    if suite is not None or is_suite(source):
+        found = find_suite(source if suite is None else suite)  # type: ignore[arg-type]
+        if found.producer != "datadecide":
+            return _repository_of_suite(found, None if suite is None else source, db, repository_options)
+        source = None if suite is None else source
+    assert not isinstance(source, Suite)
     if isinstance(source, (str, os.PathLike)) and Connection(source).kind == "postgres":
         if db is not None:
             raise SourceError(
@@ -217,6 +238,23 @@ def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepo
             "dde.tutorial.open_lineages() opens a generated suite."
         )
     return DataDecideEvolved(source, db, **repository_options).repository
+
+
+def _repository_of_suite(suite: Suite, root: Tables, db: Store, options: dict[str, Any]) -> RunRepository:
+    """Return the repository of a declared suite."""
+    if not isinstance(root, (str, os.PathLike, type(None))):
+        raise SourceError(
+            f"a {type(root).__name__} was given as the place of the suite {suite.name!r}, so where its files are is "
+            "unclear. Pass the folder or URL of its files first: dde.open_lineages(folder, suite=...)."
+        )
+    cache_dir = options.pop("cache_dir", "data_cache")
+    given = [*(["db"] if db is not None else []), *options]
+    if given:
+        raise SourceError(
+            f"{', '.join(given)} was given together with the suite {suite.name!r}, and concerns the stores of "
+            "DataDecide alone. Leave it out, and declare parents and tokens in the suite."
+        )
+    return RunRepository.from_suite(suite, root, cache_dir=cache_dir)
 
 
 def open_repository(
@@ -260,13 +298,22 @@ def open_repository(
     """
     how = Interpolation(interp, max_gap, bridge)
     token_grid, rule = resolve_grid(grid, max_points), resolve_axis(axis)
+    runs = repository.suite_runs
+    if runs is not None:
+        from dde.arrays.suite_dataset import build_suite_dataset
+
+        filters |= {"params": params, "data": data, "seed": seed}
+        selection = select_table_runs(runs.table, method, state, filters, lineages, run_ids)
+        chosen = runs.choose_metrics(metrics)
+        return build_suite_dataset(runs, selection, chosen, token_grid, how, _suite_attrs(runs), rule)
     registry = repository.registry.with_config_keys(filters)
     if run_ids is not None:
         wanted = list(run_ids)
-        lineages = [repository.get_lineage(r).lineage_id for r in wanted]
-        derived = [r for r in wanted if r in registry.derived]
+        lineages = [repository.lineage_of(r) for r in wanted]
+        columns = registry.columns
+        derived = [r for r in wanted if r in columns.number]
         for run_id in derived:
-            status = registry.placed[run_id].status
+            status = columns.status.values[columns.status.codes[columns.number[run_id]]]
             if status != "used":
                 raise SelectionError(
                     f"the run {run_id!r} can't be placed on its lineage ({status}), so it has no curve. "
@@ -283,9 +330,17 @@ def open_repository(
     return build_dataset(registry, selection, chosen, token_grid, how, attrs, rule)
 
 
+def _suite_attrs(runs: SuiteRuns) -> dict[str, str]:
+    return {
+        "suite": runs.suite.name,
+        "source": runs.tables.description,
+        "source_fingerprint": runs.tables.fingerprint,
+    }
+
+
 def _source_attrs(repository: RunRepository) -> dict[str, str]:
     tables, store = repository.pretraining_source, repository.posttraining_source
-    versions = [f"{r.run_id}|{r.evidence.record.version}" for r in repository.registry.derived.values()]
+    versions = [f"{run_id}|{version}" for run_id, version in repository.registry.versions.items()]
     aside = [] if tables is None else tables.set_aside
     rows = {} if tables is None else tables.left_out
     return {

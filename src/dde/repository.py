@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dde.cache.kept_files import cache_place
@@ -22,6 +23,8 @@ from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
 from dde.relations.run_index import versions_digest
 from dde.relations.selection import filter_runs, matches, select_bases
+from dde.relations.table_coverage import COVERAGE_COLUMNS, table_coverage
+from dde.relations.token_counts import TOKEN_SOURCES
 from dde.relations.treatments import PRETRAINING
 from dde.sources.connection import Connection, absolute_path, redact
 from dde.sources.datadecide import DataDecide
@@ -30,6 +33,9 @@ from dde.sources.wandb_store import WandBStore
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from dde.suite.declare import Suite
+    from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["DataDecideEvolved", "RunRepository"]
 
@@ -82,12 +88,60 @@ class RunRepository:
         self.posttraining_source = wandb_store
         self._parents = dict(parents or {})
         self._tokens_per_sequence = tokens_per_sequence
+        #: Runs of a declared suite; None of the two stores of DataDecide.
+        self.suite_runs: SuiteRuns | None = None
         # Entities hold the repository; were they held in turn, nothing of it would ever be freed at once.
         self._runs: WeakValueDictionary[str, TrainingRun] = WeakValueDictionary()
+
+    @classmethod
+    def from_suite(
+        cls,
+        suite: Suite | str | os.PathLike[str],
+        root: str | os.PathLike[str] | None = None,
+        *,
+        cache_dir: str | os.PathLike[str] | Connection | None = None,
+    ) -> RunRepository:
+        """Return the runs of a declared suite.
+
+        Parameters
+        ----------
+        suite : Suite, str or path
+            A declaration, a name of ``dde.suites``, or the path of a TOML file.
+        root : str or path, optional
+            Folder or URL that the suite's files are in; the suite's own by default.
+        cache_dir : str or path, optional
+            Folder that keeps what was parsed; None for none.
+
+        Raises
+        ------
+        UnknownNameError
+            When there is no such suite.
+        SourceError
+            When its files are absent.
+
+        Examples
+        --------
+        >>> import dde, pandas as pd
+        >>> frame = pd.DataFrame({"name": ["a", "a"], "step": [1, 2], "tokens": [10, 20], "loss": [3.0, 2.5]})
+        >>> suite = dde.Suite.from_frame(frame, run="name", lineage="{name}")
+        >>> dde.RunRepository.from_suite(suite).coverage()["end_tokens"].tolist()
+        [20.0]
+        """
+        from dde.suite.finding import find_suite
+        from dde.suite.suite_runs import SuiteRuns
+
+        repository = cls(None, None, cache_dir=cache_dir)
+        repository.suite_runs = SuiteRuns(find_suite(suite), root, repository.cache_dir)
+        return repository
 
     @cached_property
     def registry(self) -> Registry:
         """Identity, relations and positions of all runs; read when first asked for."""
+        if self.suite_runs is not None:
+            raise SelectionError(
+                f"runs of the suite {self.suite_runs.suite.name!r} are known by its run table alone, so this is not "
+                "known of them. Open them with to_dataset(), or look at coverage()."
+            )
         return Registry(
             self.pretraining_source,
             self.posttraining_source,
@@ -97,6 +151,8 @@ class RunRepository:
         )
 
     def __repr__(self) -> str:
+        if self.suite_runs is not None:
+            return f"RunRepository({self.suite_runs.suite.name!r}, {self.suite_runs.tables.description!r})"
         return f"RunRepository({self.pretraining_source!r}, {self.posttraining_source!r})"
 
     def _repr_html_(self) -> str:
@@ -131,11 +187,13 @@ class RunRepository:
 
     def run_type(self, run_id: str) -> str:
         """Return the type of a run; raises SelectionError when no store has it."""
-        if run_id in self.registry.derived:
-            return self.registry.derived[run_id].run_type
+        columns = self.registry.columns
+        number = columns.number.get(run_id)
+        if number is not None:
+            return str(columns.run_type.values[columns.run_type.codes[number]])
         if run_id in self.registry.bases:
             return PRETRAINING
-        known = [*self.registry.bases, *self.registry.derived]
+        known = [*self.registry.bases, *columns.number]
         raise SelectionError(
             f"neither store has a run {run_id!r}, so it can't be opened.{near_names(run_id, known)} "
             "repository.coverage() lists every run."
@@ -166,16 +224,29 @@ class RunRepository:
         SelectionError
             When neither store has the run, or its base is unknown.
         """
-        label = run_id if self.run_type(run_id) == PRETRAINING else self.registry.derived[run_id].lineage
+        base = self.get_run(self.lineage_of(run_id))
+        assert isinstance(base, PretrainingRun)
+        return TrainingLineage(base)
+
+    def lineage_of(self, run_id: str) -> str:
+        """Return the label of the lineage that a run belongs to.
+
+        Raises
+        ------
+        SelectionError
+            When neither store has the run, or its base is unknown.
+        """
+        if self.run_type(run_id) == PRETRAINING:
+            return run_id
+        columns = self.registry.columns
+        label = str(columns.lineages[columns.number[run_id]])
         if not label:
             problem = self.registry.derived[run_id].parentage.problem
             raise SelectionError(
                 f"the run {run_id!r} has no known base ({problem}), so it belongs to no lineage. "
                 "Pass parents={run id: parent} to settle where it starts."
             )
-        base = self.get_run(label)
-        assert isinstance(base, PretrainingRun)
-        return TrainingLineage(base)
+        return label
 
     def find_lineages(
         self,
@@ -207,7 +278,9 @@ class RunRepository:
         return LineageList(lineage for lineage in found if not kept.isdisjoint(registry.members[lineage.lineage_id]))
 
     def metrics(self) -> dict[str, Metric]:
-        """Return every metric of both stores by name."""
+        """Return every metric by name."""
+        if self.suite_runs is not None:
+            return self.suite_runs.metrics
         return available_metrics(self.registry)
 
     def coverage(self, state: object = "finished") -> pd.DataFrame:
@@ -226,6 +299,8 @@ class RunRepository:
             `estimate` says how a branch was found that no logged row gives, and by what rule the end was estimated.
             Text is "" and numbers are NaN where there is nothing: a run without data has no end.
         """
+        if self.suite_runs is not None:
+            return table_coverage(self.suite_runs.table, state)
         registry = self.registry
         rows: list[dict[str, object]] = []
         for base in sorted(registry.bases.values(), key=suite_order):
@@ -247,40 +322,32 @@ class RunRepository:
                     "estimate": "",
                 }
             )
-        for run_id, run in registry.derived.items():
-            placed = registry.placed[run_id]
-            status = placed.status
-            if status == "used" and state != "all" and not matches(run.state, state):
-                status = f"state {run.state or 'unknown'}"
-            rows.append(
-                {
-                    "run_id": run_id,
-                    "run_type": run.run_type,
-                    "lineage": run.lineage,
-                    "parent_run_id": run.parent_run_id,
-                    "branch_tokens": np.nan if placed.branch_tokens is None else placed.branch_tokens,
-                    "end_tokens": np.nan if placed.end_tokens is None else placed.end_tokens,
-                    "token_source": placed.token_source,
-                    "status": status,
-                    "parent_evidence": run.parentage.evidence,
-                    "contradictions": "; ".join(
-                        [
-                            *run.parentage.contradictions,
-                            *run.evidence.contradictions,
-                            *placed.end.notes,
-                            *(f"{what}: {n}" for what, n in placed.end.oddities(run.rows_without_step).items()),
-                        ]
-                    ),
-                    "run": run.label,
-                    "state": run.state,
-                    "estimate": "; ".join(filter(None, (placed.branch_estimate, placed.end_estimate))),
-                }
-            )
-        columns = (
-            "run_id run_type lineage parent_run_id branch_tokens end_tokens token_source status parent_evidence "
-            "contradictions run state estimate"
-        ).split()
-        return pd.DataFrame(rows, columns=columns).astype({"branch_tokens": float, "end_tokens": float})
+        of_bases = pd.DataFrame(rows, columns=COVERAGE_COLUMNS).astype({"branch_tokens": float, "end_tokens": float})
+        columns = registry.columns
+        status = columns.status.texts()
+        if state != "all":
+            other = columns.is_used & ~columns.state.matching(lambda value: matches(value, state), "")
+            status[other] = np.array([f"state {value or 'unknown'}" for value in columns.state.texts()[other]], object)
+        derived = pd.DataFrame(
+            {
+                "run_id": columns.ids,
+                "run_type": columns.run_type.texts(),
+                "lineage": columns.lineages,
+                "parent_run_id": columns.parent_run_id.texts(),
+                "branch_tokens": _known(columns.branch),
+                "end_tokens": _known(columns.end),
+                "token_source": np.where(columns.end >= 0, np.array(TOKEN_SOURCES, object)[columns.source], ""),
+                "status": status,
+                "parent_evidence": columns.evidence.texts(),
+                "contradictions": columns.contradictions.texts(),
+                "run": columns.labels,
+                "state": columns.state.texts(),
+                "estimate": columns.estimate.texts(),
+            },
+            columns=COVERAGE_COLUMNS,
+        )
+        parts = [part for part in (of_bases, derived) if len(part)]
+        return pd.concat(parts, ignore_index=True) if parts else of_bases
 
     def fill_cache(self, metrics: str | Iterable[str] | None = "all") -> int:
         """Read metrics of all runs into the cache in one pass over each store, and return how many they are.
@@ -303,7 +370,7 @@ class RunRepository:
                 "this repository has cache_dir=None, so nothing that is read could be kept. Pass cache_dir= a folder."
             )
         chosen = choose_metrics(registry, metrics)
-        readers, derived = registry.readers, list(registry.derived)
+        readers, derived = registry.readers, list(registry.columns.number)
         bases = [registry.bases[label] for label in registry.checkpoint_steps]
         keeps_tables = registry.tables is not None and readers.keeps_tables and bool(bases)
         if not keeps_tables and not readers.keeps_store(derived, registry.versions):
@@ -424,8 +491,12 @@ def _have_same_runs(registry: Registry, other: Registry) -> bool:
     if not here.description or here.description != there.description:
         return False
     # By what the stores said when their runs were read, not by what they would say now.
-    digest, of_other = (versions_digest([r.evidence.record for r in x.derived.values()]) for x in (registry, other))
+    digest, of_other = (versions_digest(x.versions.items()) for x in (registry, other))
     return bool(digest) and digest == of_other
+
+
+def _known(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    return np.where(tokens >= 0, tokens, np.nan)
 
 
 def _cache_folder(cache_dir: str | os.PathLike[str] | Connection) -> str | Connection:

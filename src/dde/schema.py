@@ -14,6 +14,7 @@ __all__ = [
     "COORDINATES",
     "DIMS",
     "EVALUATIONS",
+    "FACTOR_OF",
     "IDENTITY",
     "LINEAGE_COORDINATES",
     "MEMBERS",
@@ -132,6 +133,8 @@ CELL_NUMBERS = _table(
 #: Attribute of the coordinate ``n_params`` where the parameter count differs between the runs of one curve, so that
 #: compute does not follow from it and tokens alone.
 CHANGING_PARAMS = "changes_along_curves"
+#: Attribute of a coordinate that says whose factor it is, of a declared suite: "lineage", "run" or "cell".
+FACTOR_OF = "factor_of"
 #: Check number of each position along the axis; see :mod:`dde.arrays.samples`.
 POSITION_CHECK = "position_check"
 #: Start of the names of the coordinates that say which cells are samples.

@@ -80,7 +80,9 @@ class Cube:
     def runs(self) -> RunSource:
         """The runs as far as their values are concerned; sent along to other processes."""
         source = runs_of(self.source) if isinstance(self.source, Origin) else self.source
-        return StoreRuns(source) if isinstance(source, (Registry, SentRuns)) else source
+        if isinstance(source, Registry):
+            return StoreRuns(source.positions)
+        return StoreRuns(source) if isinstance(source, SentRuns) else source
 
     def __getstate__(self) -> dict[str, Any]:
         source = (origin_of(self.source) if isinstance(self.source, Registry) else None) or self.source

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,11 @@ from dde.curves.alignment import Interpolation
 from dde.curves.axes import TOKENS, AxisRule, Lines, positions_on
 from dde.curves.grids import Points, TokenGrid
 from dde.names import Metric
-from dde.relations.chain_texts import Stage, format_chain
+from dde.relations.chain_texts import Stage, extend_chain, format_chain
+from dde.relations.derived_columns import DerivedColumns
 from dde.relations.registry import Registry
-from dde.relations.schedules import schedule_tokens
 from dde.relations.selection import Selection
+from dde.relations.token_counts import TOKEN_SOURCES
 from dde.relations.treatments import PRETRAINING
 from dde.schema import CELL_NUMBERS, CELL_TEXTS, CELLS, LINEAGE_COORDINATES, RUN_COORDINATES, TABLE_SAMPLINGS
 
@@ -101,46 +104,64 @@ def _positions_on(
         # Runs of one base share their positions, and their ancestors'.
         for s in set(scale[np.isfinite(scale)].tolist()):
             here = np.flatnonzero(scale == s)
-            members = list(dict.fromkeys(m for i in here.tolist() for m in registry.chain(asked[i])))
-            found = _positions(registry, members, with_logs)
-            found.append(_anchors(registry, members, fixed[:, here]))
+            members = _Members.of(registry, [asked[i] for i in here.tolist()], with_ancestors=True)
+            found = members.positions(registry, with_logs)
+            found.append(members.anchors(registry, fixed[:, here]))
             parts.append(positions_on(found, 0.0, s, rule))
     else:
         for i in np.flatnonzero(np.isfinite(scale)).tolist():
-            found = _positions(registry, [asked[i]], with_logs)
-            found.append(_anchors(registry, [asked[i]], fixed[:, [i]]))
+            members = _Members.of(registry, [asked[i]], with_ancestors=False)
+            found = members.positions(registry, with_logs)
+            found.append(members.anchors(registry, fixed[:, [i]]))
             parts.append(positions_on(found, offset[i], scale[i], rule))
     none: Points = np.empty(0, np.int64 if rule.is_whole else np.float64)
     made = [np.unique(np.concatenate([none, *(p[k] for p in parts)])) for k in range(3)]
     return made[0], made[1], made[2]
 
 
-def _anchors(registry: Registry, members: Sequence[str], fixed: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    placed = [p for p in map(registry.placed.get, members) if p is not None]
-    ends = [t for p in placed for t in (p.branch_tokens, p.end_tokens) if t is not None]
-    ends += [t for t in map(registry.base_end_tokens, [m for m in members if m in registry.bases]) if t is not None]
-    return np.unique(np.concatenate([fixed[np.isfinite(fixed)].astype(np.int64), np.array(ends, np.int64)]))
+@dataclass(frozen=True, eq=False)
+class _Members:
+    """Pretraining runs by label, and rows of derived ones."""
 
+    bases: list[str]
+    rows: npt.NDArray[np.int64]
 
-def _positions(registry: Registry, members: Sequence[str], with_logs: bool) -> list[npt.NDArray[np.int64]]:
-    """Return the required positions of runs in cumulative tokens, and those of their dense logs."""
-    required: list[npt.NDArray[np.int64]] = []
-    points: list[int] = []
-    branches: dict[str, int] = {}
-    for member in members:
-        steps = registry.checkpoint_steps.get(member)
-        if steps is not None:
-            required.append(steps * registry.bases[member].size.tokens_per_step)
-        placed = registry.placed.get(member)
-        if placed is not None:
-            points += [p for p in (placed.branch_tokens, placed.end_tokens) if p is not None]
-            if placed.branch_tokens is not None:
-                branches[member] = placed.branch_tokens
-    logged = registry.placements.some_tokens(list(branches), _LOGGED_POINTS) if with_logs else []
-    dense = [tokens + branch for tokens, branch in zip(logged, branches.values(), strict=False)]
-    none = np.empty(0, np.int64)
-    required.append(np.array(points, np.int64))
-    return [np.unique(np.concatenate(required)), np.unique(np.concatenate([none, *dense]))]
+    @classmethod
+    def of(cls, registry: Registry, run_ids: Sequence[str], with_ancestors: bool) -> _Members:
+        columns, bases = registry.columns, registry.bases
+        rows = np.array([columns.number[r] for r in run_ids if r in columns.number], np.int64)
+        labels = [r for r in run_ids if r not in columns.number]
+        if with_ancestors:
+            rows = columns.with_ancestors(rows)
+            labels += columns.lineages[rows].tolist()
+        return cls([label for label in dict.fromkeys(labels) if label in bases], rows)
+
+    def ends(self, registry: Registry) -> npt.NDArray[np.int64]:
+        """Return branch points and last tokens of the derived runs."""
+        columns = registry.columns
+        ends = np.concatenate([columns.branch[self.rows], columns.end[self.rows]])
+        return ends[ends >= 0]
+
+    def anchors(self, registry: Registry, fixed: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        of_bases = [t for t in map(registry.base_end_tokens, self.bases) if t is not None]
+        parts = [fixed[np.isfinite(fixed)].astype(np.int64), self.ends(registry), np.array(of_bases, np.int64)]
+        return np.unique(np.concatenate(parts))
+
+    def positions(self, registry: Registry, with_logs: bool) -> list[npt.NDArray[np.int64]]:
+        """Return the required positions in cumulative tokens, and those of dense logs."""
+        columns = registry.columns
+        required = [self.ends(registry)]
+        for label in self.bases:
+            steps = registry.checkpoint_steps.get(label)
+            if steps is not None:
+                required.append(steps * registry.bases[label].size.tokens_per_step)
+        placed = self.rows[columns.branch[self.rows] >= 0]
+        dense: list[npt.NDArray[np.int64]] = []
+        if with_logs:
+            logged = registry.positions.placements.some_tokens(columns.ids[placed].tolist(), _LOGGED_POINTS)
+            dense = [t + b for t, b in zip(logged, columns.branch[placed].tolist(), strict=True)]
+        none = np.empty(0, np.int64)
+        return [np.unique(np.concatenate(required)), np.unique(np.concatenate([none, *dense]))]
 
 
 def _coordinates(registry: Registry, selection: Selection) -> dict[str, xr.Variable]:
@@ -164,30 +185,31 @@ def _coordinates(registry: Registry, selection: Selection) -> dict[str, xr.Varia
 
 
 def _run_coordinates(registry: Registry, selection: Selection) -> dict[str, xr.Variable]:
-    columns: dict[str, list[Any]] = {name: [] for name in RUN_COORDINATES}
+    columns = registry.columns
+    values: dict[str, list[Any]] = {name: [] for name in RUN_COORDINATES}
     # Any run of a label will do: the label's own fields are the same in all of them.
     first = (selection.run_ids != "").argmax(axis=0)
     for j, label in enumerate(selection.runs):
-        run = registry.derived.get(selection.run_ids[first[j], j]) if label != PRETRAINING else None
-        treatment = None if run is None else run.treatment
-        for name, values in columns.items():
-            if run is None or treatment is None:
+        row = columns.number.get(selection.run_ids[first[j], j], -1) if label != PRETRAINING else -1
+        treatment = columns.treatments[columns.treatment[row]] if row >= 0 and columns.treatment[row] >= 0 else None
+        for name, found in values.items():
+            if treatment is None:
                 blank = "" if RUN_COORDINATES[name].kind == "text" else 1 if name == "replicate" else np.nan
-                values.append(PRETRAINING if name == "run_type" else blank)
+                found.append(PRETRAINING if name == "run_type" else blank)
             elif name == "replicate":
-                values.append(run.replicate)
+                found.append(int(columns.replicate[row]))
             elif name == "variant":
-                values.append(selection.variants.get(label, ""))
+                found.append(selection.variants.get(label, ""))
             else:
-                values.append(getattr(treatment, "run_type" if name == "posttraining_method" else name))
+                found.append(getattr(treatment, "run_type" if name == "posttraining_method" else name))
     return {
-        name: variable("run", text_array(values) if c.kind == "text" else np.array(values), c.attrs)
-        for (name, c), values in zip(RUN_COORDINATES.items(), columns.values(), strict=True)
+        name: variable("run", text_array(found) if c.kind == "text" else np.array(found), c.attrs)
+        for (name, c), found in zip(RUN_COORDINATES.items(), values.values(), strict=True)
     }
 
 
 def _cell_coordinates(registry: Registry, selection: Selection) -> dict[str, xr.Variable]:
-    run_ids = selection.run_ids
+    run_ids, columns = selection.run_ids, registry.columns
     texts = {name: np.full(run_ids.shape, "", object) for name in CELL_TEXTS}
     numbers = {name: np.full(run_ids.shape, np.nan) for name in CELL_NUMBERS}
     texts["run_id"] = run_ids.copy()
@@ -198,46 +220,51 @@ def _cell_coordinates(registry: Registry, selection: Selection) -> dict[str, xr.
         if end is not None:
             numbers["end_tokens"][i, 0] = end
             texts["token_source"][i, 0] = "logged"
-        numbers["schedule_tokens"][i, 0] = schedule_tokens(registry, label)
+        numbers["schedule_tokens"][i, 0] = registry.bases[label].size.scheduled_tokens
     at = np.nonzero(np.asarray(run_ids[:, 1:] != "", bool))
     cells = (at[0], at[1] + 1)
-    runs = [registry.derived[run_id] for run_id in run_ids[cells].tolist()]
-    placed = [registry.placed[run.run_id] for run in runs]
-    stages: dict[str, list[Stage]] = {}
-    for run in runs:
-        _add_stages(registry, run.run_id, stages)
-    texts["chain"][cells] = text_array([format_chain(stages[run.run_id]) for run in runs])
-    texts["parent_run_id"][cells] = text_array([run.parent_run_id for run in runs])
-    texts["state"][cells] = text_array([run.state for run in runs])
-    texts["token_source"][cells] = text_array([place.token_source for place in placed])
-    texts["reduce_loss"][cells] = text_array([str(run.hyperparameters.get("reduce_loss", "")) for run in runs])
-    texts["parent_evidence"][cells] = text_array([run.parentage.evidence for run in runs])
-    numbers["branch_tokens"][cells] = np.array([place.branch_tokens for place in placed], np.float64)
-    numbers["origin_tokens"][cells] = [stages[run.run_id][1].start for run in runs]
-    numbers["end_tokens"][cells] = np.array([place.end_tokens for place in placed], np.float64)
-    planned = [schedule_tokens(registry, run.run_id) for run in runs]
-    numbers["schedule_tokens"][cells] = np.array(planned, np.float64)
-    numbers["batch_size"][cells] = np.array([run.evidence.sequences_per_step for run in runs], np.float64)
-    for name in ("training_seed", "weight_decay", "warmup_ratio", "max_seq_length"):
-        numbers[name][cells] = [run.hyperparameters.get(name, np.nan) for run in runs]
+    rows = np.array([columns.number[r] for r in run_ids[cells].tolist()], np.int64)
+    chain, origin = _chains(columns, rows)
+    sources = np.array(TOKEN_SOURCES, object)[columns.source[rows]]
+    texts["chain"][cells] = chain
+    texts["token_source"][cells] = np.where(columns.end[rows] >= 0, sources, "")
+    for name, column in (
+        ("parent_run_id", columns.parent_run_id),
+        ("state", columns.state),
+        ("reduce_loss", columns.reduce_loss),
+        ("parent_evidence", columns.evidence),
+    ):
+        texts[name][cells] = column.texts()[rows]
+    numbers["origin_tokens"][cells] = origin
+    for name, counts in (
+        ("branch_tokens", columns.branch),
+        ("end_tokens", columns.end),
+        ("schedule_tokens", columns.schedule),
+    ):
+        numbers[name][cells] = np.where(counts[rows] >= 0, counts[rows], np.nan)
+    for name in ("batch_size", "training_seed", "weight_decay", "warmup_ratio", "max_seq_length"):
+        numbers[name][cells] = getattr(columns, name)[rows]
     coords = {n: variable(CELLS, packed(v), CELL_TEXTS[n].attrs) for n, v in texts.items()}
     return coords | {n: variable(CELLS, packed(v), CELL_NUMBERS[n].attrs) for n, v in numbers.items()}
 
 
-def _add_stages(registry: Registry, run_id: str, stages: dict[str, list[Stage]]) -> None:
-    """Add the stages of a run's curve, and those of its ancestors, by run id."""
-    above = [Stage(PRETRAINING, 0)]
-    for member in registry.chain(run_id)[1:]:
-        if member not in stages:
-            branch = registry.placed[member].branch_tokens
-            stages[member] = [*above, Stage(registry.derived[member].run_type, 0 if branch is None else branch)]
-        above = stages[member]
+def _chains(columns: DerivedColumns, rows: npt.NDArray[np.int64]) -> tuple[Texts, npt.NDArray[np.float64]]:
+    """Return the text of each run's chain, and where it left its base."""
+    types, branch = columns.run_type.texts(), np.maximum(columns.branch, 0)
+    texts: dict[int, str] = {}
+    origins: dict[int, int] = {}
+    base = format_chain([Stage(PRETRAINING, 0)])
+    # Parents come before children.
+    for row in columns.with_ancestors(rows).tolist():
+        parent = int(columns.parent[row])
+        texts[row] = extend_chain(texts.get(parent, base), Stage(types[row], int(branch[row])))
+        origins[row] = origins.get(parent, int(branch[row]))
+    return text_array([texts[r] for r in rows.tolist()]), np.array([origins[r] for r in rows.tolist()], np.float64)
 
 
 def _estimates(registry: Registry, selection: Selection) -> str:
-    rules: dict[str, int] = {}
-    for run_id in selection.run_ids[:, 1:].ravel().tolist():
-        placed = registry.placed.get(run_id) if run_id else None
-        if placed is not None and placed.end.estimate:
-            rules[placed.end.estimate] = rules.get(placed.end.estimate, 0) + 1
+    columns = registry.columns
+    rows = [columns.number[r] for r in selection.run_ids[:, 1:].ravel().tolist() if r]
+    found = columns.end_estimate.texts()[np.array(rows, np.int64)]
+    rules = Counter(rule for rule in found.tolist() if rule)
     return "; ".join(f"{count} run{'s' if count > 1 else ''} by {rule}" for rule, count in sorted(rules.items()))

@@ -14,7 +14,7 @@ from dde.names import Metric
 from dde.relations.positions import tokens_of_steps
 from dde.relations.run_positions import RunPositions
 
-__all__ = ["Observations", "read_observations"]
+__all__ = ["Observations", "assemble_observations", "read_observations"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -82,7 +82,7 @@ def read_observations(
     parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]] = {m.name: [] for m in metrics}
     _read_tables(registry, run_ids, metrics, along, parts)
     _read_store(registry, run_ids, metrics, parts)
-    return {m.name: _assemble(m, parts[m.name], run_ids) for m in metrics}
+    return {m.name: assemble_observations(m, parts[m.name], run_ids) for m in metrics}
 
 
 def _read_tables(
@@ -146,7 +146,9 @@ def _read_store(
             parts[metric.name].append((run_number, end, last, found[metric.name]))
 
 
-def _assemble(metric: Metric, parts: list[tuple[Int64, Int64, Int64, Float64]], run_ids: Sequence[str]) -> Observations:
+def assemble_observations(
+    metric: Metric, parts: list[tuple[Int64, Int64, Int64, Float64]], run_ids: Sequence[str]
+) -> Observations:
     """Order observations by run and tokens, and collapse repeated ones."""
     n_runs = len(run_ids)
     if not parts:

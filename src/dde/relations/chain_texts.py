@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from dde.errors import FormatError
 
-__all__ = ["Stage", "format_chain", "parse_chain"]
+__all__ = ["Stage", "extend_chain", "format_chain", "parse_chain"]
 
 _BETWEEN, _AT, _TO = " > ", "@", ".."
 
@@ -46,6 +46,17 @@ def format_chain(stages: Iterable[Stage]) -> str:
     return _BETWEEN.join(
         f"{s.run_type}{_AT}{s.start}" + ("" if s.merged_at is None else f"{_TO}{s.merged_at}") for s in stages
     )
+
+
+def extend_chain(chain: str, stage: Stage) -> str:
+    """Return the text of a chain with one more run.
+
+    Examples
+    --------
+    >>> extend_chain("pretraining@0", Stage("dpo", 786432))
+    'pretraining@0 > dpo@786432'
+    """
+    return f"{chain}{_BETWEEN}{format_chain([stage])}"
 
 
 @lru_cache(maxsize=4096)

@@ -70,6 +70,8 @@ class RunEnd:
         Logged rows at a step that an earlier row of the run has.
     impossible_counts : int
         Logged token counts that no run has, below 0 or beyond 2**53; they are taken for absent.
+    n_rows : int
+        Logged rows that are placed.
     """
 
     tokens: int | None
@@ -85,6 +87,7 @@ class RunEnd:
     notes: tuple[str, ...] = ()
     repeated_steps: int = 0
     impossible_counts: int = 0
+    n_rows: int = 0
 
     def oddities(self, rows_without_step: int) -> dict[str, int]:
         """Return what is odd about the run's log, counted; `rows_without_step` are those that the store left out."""
@@ -226,6 +229,7 @@ class Placements:
             notes=log.notes,
             repeated_steps=log.repeated_steps,
             impossible_counts=log.impossible_counts,
+            n_rows=len(steps),
         )
         self._rows += len(steps)
         if self._rows <= HELD_ROWS:

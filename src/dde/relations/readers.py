@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dde.cache.places import Place
     from dde.cache.ragged import Fetch, RaggedCache
     from dde.curves.observations import Observations
+    from dde.relations.derived_columns import DerivedColumns
     from dde.relations.run_index import RunIndex
 
 __all__ = ["Readers"]
@@ -58,6 +59,7 @@ class Readers:
     opened: str = ""
     _warned: set[str] = field(default_factory=set)
     _index_read: RunIndex | None = None
+    _notes: list[str] = field(default_factory=list)
     _siblings: OrderedDict[tuple[tuple[str, ...], str], Observations] = field(default_factory=OrderedDict, repr=False)
     _logs: OrderedDict[tuple[tuple[str, ...], str], Observations] = field(default_factory=OrderedDict, repr=False)
 
@@ -118,19 +120,58 @@ class Readers:
         index = None if extra or whole else self._run_index
         found = None if index is None else index.load()
         if found is not None:
-            self._index_read = index
+            self._index_read, self._notes = index, found[1]
             _report_once(found[1])
             return found[0], False
         records = store.runs(extra)
         # What changed meanwhile is kept under neither state of it, and known to be of neither.
         if self._fingerprint != self.opened:
             raise self._changed("while its runs were read")
+        self._notes = notes = list(getattr(store, "conflicts", ()))
         if index is not None and self._run_index == index:
-            notes = list(getattr(store, "conflicts", ()))
             _REPORTED.update(notes)
             if index.save(records, notes):
                 self._index_read = index
         return records, True
+
+    def load_columns(self, settings: list[Any], records: Sequence[RunRecord] | None) -> DerivedColumns | None:
+        """Return the columns of all runs of the store from the cache; None where it has none.
+
+        Parameters
+        ----------
+        settings : list
+            What the columns depend on beside the store's content.
+        records : sequence of RunRecord or None
+            Runs of the store, where they were read, as they are where the store tells of each run alone whether it
+            changed.
+        """
+        fingerprint = self._fingerprint
+        index = self._columns_index(records)
+        found = None if index is None else index.load_columns(settings)
+        if found is None:
+            return None
+        if fingerprint:
+            self.opened, self._index_read = fingerprint, index
+        _report_once(found[1])
+        return found[0]
+
+    def save_columns(self, settings: list[Any], records: Sequence[RunRecord], columns: DerivedColumns) -> None:
+        """Keep the columns of all runs of the store, in the state in which its records were read."""
+        index = self._columns_index(records)
+        if index is not None and self._fingerprint == self.opened and (self._index_read or not self.opened):
+            index.save_columns(settings, columns, self._notes)
+
+    def _columns_index(self, records: Sequence[RunRecord] | None) -> RunIndex | None:
+        """Return where the columns of the store are kept; None where it doesn't tell when it changes."""
+        if self._fingerprint or records is None:
+            return self._run_index
+        from dde.relations.run_index import RunIndex, versions_digest
+
+        digest = versions_digest((r.run_id, r.version) for r in records)
+        folder = self._folder("runs", self.store) if digest else None
+        if folder is None:
+            return None
+        return RunIndex(folder, digest)
 
     def counters(self, run_ids: Sequence[str], versions: Mapping[str, str], keep: bool) -> History:
         """Return the token counter of most runs: all rows of their training logs.
@@ -153,6 +194,20 @@ class Readers:
             Whether these are all runs without the usual counter.
         """
         return self._kept_logs("other_counters", run_ids, versions, OTHER_COUNTERS, keep)
+
+    def logged_counters(self, run_ids: Sequence[str], versions: Mapping[str, str], keys: Sequence[str]) -> History:
+        """Return the counters that are known to place the rows of runs, from what opening kept where it has them."""
+        kept = (("counters", (COUNTER,)), ("other_counters", OTHER_COUNTERS))
+        found = next(((name, names) for name, names in kept if set(keys) <= set(names)), None)
+        rows = (
+            None
+            if self._index_read is None or found is None
+            else self._index_read.load_logs(found[0], run_ids, found[1])
+        )
+        if rows is None:
+            return self.logs(run_ids, versions, keys)
+        absent = np.full(len(rows.step), np.nan)
+        return History(rows.run, rows.step, {key: rows.values.get(key, absent) for key in keys})
 
     def _kept_logs(
         self, name: str, run_ids: Sequence[str], versions: Mapping[str, str], keys: Sequence[str], keep: bool

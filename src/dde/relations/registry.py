@@ -14,15 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import LineageError
-from dde.names import MOST, Base
+from dde.names import MOST, Base, find_base_by_label
 from dde.relations.branches import Branch, branch_in_run
 from dde.relations.close_numbers import settle_numbers
+from dde.relations.derived_columns import KEPT_KEYS, Column, DerivedColumns, derived_columns, key_column
 from dde.relations.evidence import Evidence, gather_evidence
 from dde.relations.parents import GIVEN, Parentage, chain_order, resolve_parents
 from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
 from dde.relations.readers import Readers
-from dde.relations.run_index import KEPT_KEYS, reduced, versions_digest
-from dde.relations.run_positions import TableSteps
+from dde.relations.run_index import reduced, versions_digest
+from dde.relations.run_positions import RunPositions, TableSteps
+from dde.relations.sent_runs import SentRuns
 from dde.relations.token_counts import BEYOND, Placement
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
 from dde.relations.variants import spelled_labels, with_variants
@@ -162,10 +164,10 @@ class Registry:
         """
         if self.store is None:
             return ""
-        self.derived  # noqa: B018 - reads the records
+        columns = self.columns
         if getattr(self.store, "fingerprint", ""):
             return self.readers.store_fingerprint
-        return versions_digest(self._records or ())
+        return versions_digest(zip(columns.ids.tolist(), columns.version.texts().tolist(), strict=True))
 
     @cached_property
     def readers(self) -> Readers:
@@ -175,7 +177,62 @@ class Registry:
     @cached_property
     def versions(self) -> dict[str, str]:
         """What the store says of each derived run's content."""
-        return {r.run_id: r.evidence.record.version for r in self.derived.values()}
+        if "derived" in self.__dict__:
+            # Columns are made of positions, which follow from logs of these versions.
+            return {r.run_id: r.evidence.record.version for r in self.derived.values()}
+        return dict(zip(self.columns.ids.tolist(), self.columns.version.texts().tolist(), strict=True))
+
+    @cached_property
+    def columns(self) -> DerivedColumns:
+        """Derived runs as columns, from the cache where it has them: opening makes no object of any run."""
+        known = None if "derived" in self.__dict__ or self.store is None else self._cached_columns()
+        if known is None:
+            known = derived_columns(self)
+            self._cache_columns(known)
+        return known
+
+    @property
+    def filter_keys(self) -> set[str]:
+        """Hyperparameters, and keys of config and launch commands, that filters may name."""
+        keys = set(self.columns.keys)
+        if "derived" in self.__dict__:
+            for run in self.derived.values():
+                keys.update(run.evidence.record.config, run.evidence.command)
+        return keys
+
+    def key_column(self, key: str) -> Column:
+        """Return the values of a key that filters may name, of all derived runs."""
+        return self.columns.keys.get(key) or key_column(self, key)
+
+    @cached_property
+    def positions(self) -> RunPositions:
+        """The runs as far as their values are concerned."""
+        return self if "derived" in self.__dict__ else SentRuns(self.columns, self.readers)
+
+    @property
+    def _settings(self) -> list[Any] | None:
+        """What columns depend on beside the store's content; None where they are not cached."""
+        if self.whole or self.extra_config_keys:
+            return None
+        told = self.tokens_per_sequence
+        return [sorted(self.parents.items()), sorted(told.items()) if isinstance(told, Mapping) else told]
+
+    def _cached_columns(self) -> DerivedColumns | None:
+        settings = self._settings
+        if settings is None:
+            return None
+        if not getattr(self.store, "fingerprint", "") and self._records is None:
+            # Such a store tells of each run alone whether it changed.
+            self._records, self._is_whole = self.readers.records((), self.whole)
+        found = self.readers.load_columns(settings, self._records)
+        if found is not None and self._records is None:
+            self._is_whole = False
+        return found
+
+    def _cache_columns(self, columns: DerivedColumns) -> None:
+        settings = self._settings
+        if settings is not None and self._records is not None:
+            self.readers.save_columns(settings, self._records, columns)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -241,9 +298,10 @@ class Registry:
     def bases(self) -> dict[str, Base]:
         """Pretraining runs by label: those of the tables, then those that only post-training runs name."""
         found = {b.label: b for b in self.catalog.bases}
-        for run in self.derived.values():
-            if run.parentage.base is not None:
-                found.setdefault(run.lineage, run.parentage.base)
+        for label in self.columns.lineage.values:
+            base = find_base_by_label(label) if label not in found else None
+            if base is not None:
+                found[label] = base
         return found
 
     @cached_property
@@ -266,9 +324,12 @@ class Registry:
 
     def with_config_keys(self, keys: Iterable[str]) -> Registry:
         """Return a registry that also knows these keys of the runs' config, where this one does not."""
+        keys = frozenset(keys)
+        if keys <= {*self.columns.keys, *RUN_FIELDS}:
+            return self
         known = {k for r in self.derived.values() for k in r.hyperparameters}
         held = CONFIG_KEYS if self._is_whole else KEPT_KEYS.intersection(CONFIG_KEYS)
-        unknown = frozenset(keys).difference(known, held, self.extra_config_keys, RUN_FIELDS)
+        unknown = keys.difference(known, held, self.extra_config_keys, RUN_FIELDS)
         if not unknown or self.store is None:
             return self
         if unknown not in self._wider:

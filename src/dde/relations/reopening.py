@@ -13,9 +13,11 @@ from weakref import WeakValueDictionary
 from dde.cache.kept_files import cache_place
 from dde.cache.table_index import FileKindsCache
 from dde.errors import SourceError
+from dde.relations.derived_columns import DerivedColumns
+from dde.relations.readers import Readers
 from dde.relations.registry import Registry
 from dde.relations.run_index import is_versions_digest
-from dde.relations.sent_runs import RunArrays, SentRuns, run_arrays
+from dde.relations.sent_runs import SentRuns, sent_columns
 from dde.sources.connection import Connection
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
@@ -32,8 +34,10 @@ class Origin:
     ----------
     key : str
         Digest of the sources and of how they were opened: equal for equal content.
-    runs : RunArrays
+    columns : DerivedColumns
         Positions of the runs: all that making values asks for.
+    opened : str
+        What the store said of its content when the runs were read; "" where it can't tell.
     tables : (str, str, str) or None
         Place, layout and handling of malformed rows.
     tables_fingerprint, store_fingerprint : str
@@ -45,7 +49,8 @@ class Origin:
     """
 
     key: str
-    runs: RunArrays
+    columns: DerivedColumns
+    opened: str
     tables: tuple[str, str, str] | None
     tables_fingerprint: str
     store: PosttrainingSource | None
@@ -90,7 +95,8 @@ def origin_of(registry: Registry) -> Origin | None:
     _LIVE[key] = registry
     origin = Origin(
         key,
-        run_arrays(registry),
+        sent_columns(registry),
+        registry.readers.opened,
         place,
         tables_fingerprint,
         store,
@@ -118,7 +124,7 @@ def runs_of(origin: Origin) -> Registry | SentRuns:
             return registry
         sent = _SENT.get(origin.key)
         if sent is None:
-            sent = SentRuns(origin.runs, *_sources(origin), origin.cache_dir)
+            sent = SentRuns(origin.columns, Readers(*_sources(origin), origin.cache_dir, origin.opened))
         _keep(_SENT, origin.key, sent)
         return sent
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -21,18 +21,19 @@ import numpy.typing as npt
 
 from dde.cache.kept_files import read_kept, write_kept
 from dde.cache.places import Place
-from dde.relations.evidence import USED_EXTRAS, USED_OPTIONS, is_training_program, key_values, parse_command
-from dde.sources.protocols import CONFIG_KEYS, History, RunRecord
+from dde.relations.derived_columns import KEPT_KEYS, DerivedColumns
+from dde.relations.evidence import USED_EXTRAS, is_training_program, key_values, parse_command
+from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_float
 
-__all__ = ["KEPT_KEYS", "RunIndex", "is_versions_digest", "reduced", "versions_digest"]
-
-#: Keys of config and command of which a kept record has what the store has.
-KEPT_KEYS = (USED_OPTIONS | frozenset(CONFIG_KEYS)) - {"wandb_config"}
+__all__ = ["RunIndex", "is_versions_digest", "reduced", "versions_digest"]
 
 _OF_VERSIONS = "runs:"
 
 _KEYS = [*sorted(KEPT_KEYS), *USED_EXTRAS]
+
+#: Raised whenever the same records make other columns.
+_COLUMNS = 1
 
 # Stands between the parts of a command, and between tags.
 _SEPARATOR = "\n"
@@ -83,13 +84,20 @@ def reduced(record: RunRecord) -> RunRecord | None:
     )
 
 
-def versions_digest(records: Sequence[RunRecord]) -> str:
-    """Return a digest of what a store says of each run, by which to know its content again; "" where it does not."""
-    if not all(record.version for record in records):
+def versions_digest(versions: Iterable[tuple[str, str]]) -> str:
+    """Return a digest of what a store says of each run, by which to know its content again; "" where it does not.
+
+    Parameters
+    ----------
+    versions : iterable of (str, str)
+        Run id and version of each run.
+    """
+    pairs = list(versions)
+    if not all(version for _, version in pairs):
         return ""
     digest = hashlib.sha256()
-    for told in sorted(f"{record.run_id}\0{record.version}\0" for record in records):
-        digest.update(told.encode("utf-8", "surrogatepass"))
+    for text in sorted(f"{run_id}\0{version}\0" for run_id, version in pairs):
+        digest.update(text.encode("utf-8", "surrogatepass"))
     return _OF_VERSIONS + digest.hexdigest()[:16]
 
 
@@ -181,6 +189,35 @@ class RunIndex:
                 write_kept(self.folder, "runs.npz", facts, arrays)
                 return True
         return False
+
+    def load_columns(self, settings: list[Any]) -> tuple[DerivedColumns, list[str]] | None:
+        """Return the columns of all runs, and what their source reported of them; None where none are kept.
+
+        Parameters
+        ----------
+        settings : list
+            What the columns depend on beside the store's content.
+        """
+        found = read_kept(self.folder, "columns.npz")
+        if found is None or found[0].get("key") != self._columns_key(settings):
+            return None
+        try:
+            return DerivedColumns.unpacked(*found), list(found[0]["notes"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+    def save_columns(self, settings: list[Any], columns: DerivedColumns, notes: Sequence[str]) -> None:
+        """Keep the columns of all runs; does nothing where they can't be written, or may hold a secret."""
+        facts, arrays = columns.packed()
+        facts |= {"title": "run table", "key": self._columns_key(settings), "notes": list(notes)}
+        with suppress(OSError, TypeError, ValueError):
+            if not _SECRET.search(json.dumps(facts).replace("\\n", " ")):
+                write_kept(self.folder, "columns.npz", facts, arrays)
+
+    def _columns_key(self, settings: list[Any]) -> list[Any]:
+        # As JSON gives it back.
+        key: list[Any] = json.loads(json.dumps([self.fingerprint, _COLUMNS, _KEYS, settings]))
+        return key
 
     def load_logs(self, name: str, run_ids: Sequence[str], keys: Sequence[str]) -> History | None:
         """Return the rows of some keys of the runs' logs; None where they are not kept.

@@ -29,6 +29,10 @@ class LoggedPlaces(Protocol):
         """Return the rows of runs, in that order."""
         ...
 
+    def some_tokens(self, run_ids: Sequence[str], at_most: int) -> list[Int64]:
+        """Return the own tokens of the rows of runs; of a store that is too large to hold, so many of each run."""
+        ...
+
 
 class RunPositions(Protocol):
     """Runs as far as their values are concerned; attributes as of :class:`dde.relations.registry.Registry`."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.names import Base, as_values, choose_bases, suite_order
+from dde.relations.derived_columns import Column
 from dde.relations.registry import RUN_FIELDS, DerivedRun, Registry
 from dde.relations.treatments import PRETRAINING, Treatment
 from dde.relations.variants import spelled_labels
@@ -33,7 +34,7 @@ METHODS = ("supervised_ft", "dpo")
 # Options of open_lineages: a misspelt one arrives here as a filter.
 _OPTIONS = tuple(
     "params data seed method learning_rate state metrics grid axis max_points interp max_gap bridge lineages "
-    "run_ids parents tokens_per_sequence schema cache_dir chunks".split()
+    "run_ids parents tokens_per_sequence schema cache_dir chunks suite".split()
 )
 # Names that people use for run types.
 _METHOD_ALIASES = {"sft": "supervised_ft", "finetune": "supervised_ft"}
@@ -158,49 +159,88 @@ def select_runs(
         wanted = set(lineages)
         bases = [b for b in bases if b.label in wanted]
     states = None if state == "all" else {str(s) for s in as_values(state)}
+    columns = registry.columns
     left_out: Counter[str] = Counter()
-    chosen: dict[str, list[DerivedRun]] = {}
     filtered = bool(filters) or method is not None
     labels = [b.label for b in bases]
     asked = set(labels)
-    for run in registry.derived.values():
-        if run.lineage and run.lineage not in asked:
-            left_out["of another base"] += 1
-            continue
-        status = registry.placed[run.run_id].status
-        if status != "used":
-            left_out[status.split(":")[0]] += 1
-            continue
-        if states is not None and run.state not in states:
-            left_out[f"state {run.state or 'unknown'}"] += 1
-            continue
-        if (method is not None and not matches(run.run_type, method)) or not _passes(run, filters):
-            left_out["filtered"] += 1
-            continue
-        chosen.setdefault(run.lineage, []).append(run)
-        left_out.update(registry.placed[run.run_id].end.oddities(run.rows_without_step))
+    kept = columns.lineage.matching(lambda label: not label or label in asked, "")
+    if len(columns) > kept.sum():
+        left_out["of another base"] += int(len(columns) - kept.sum())
+
+    def leave_out(mask: npt.NDArray[np.bool_], why: npt.NDArray[np.object_]) -> None:
+        gone = kept & mask
+        left_out.update(why[gone].tolist())
+        kept[gone] = False
+
+    reasons = np.array([status.split(":")[0] for status in columns.status.values] or [""], object)
+    leave_out(~columns.is_used, reasons[columns.status.codes])
+    if states is not None:
+        words = np.array([f"state {word or 'unknown'}" for word in columns.state.values] or [""], object)
+        leave_out(~columns.state.matching(states.__contains__, ""), words[columns.state.codes])
+    passes = np.ones(len(columns), bool)
+    if method is not None:
+        passes &= columns.run_type.matching(lambda word: matches(word, method), "")
+    for key, value in filters.items():
+        passes &= _passing(registry, key, value)
+    leave_out(~passes, np.full(len(columns), "filtered", object))
+    at = np.flatnonzero(kept)
+    left_out.update(columns.oddities(at))
+    lineages = columns.lineages
+    with_runs = set(lineages[at].tolist())
     if filtered:
-        left_out_bases = sum(label not in chosen for label in labels)
+        left_out_bases = sum(label not in with_runs for label in labels)
         if left_out_bases:
             left_out["lineages without a matching run"] = left_out_bases
-        labels = [label for label in labels if label in chosen]
+        labels = [label for label in labels if label in with_runs]
     if not labels:
         raise SelectionError(_nothing(registry, params, data, seed, method, filters, states))
-    runs = [run for label in labels for run in chosen.get(label, [])]
     # Every run that was chosen has a treatment: without a parent it has no place.
-    spelled = spelled_labels([run.treatment or Treatment("", run.run_type) for run in runs])
-    named = {run.run_id: label + (f"#{run.replicate}" if run.replicate > 1 else "")
-             for run, (label, _) in zip(runs, spelled, strict=True)}  # fmt: skip
-    by_label = {named[run.run_id]: run for run in runs}
-    order = [PRETRAINING, *sorted(by_label, key=lambda label: (run_order(by_label[label]), label))]
+    used = np.unique(columns.treatment[at])
+    treatments = [columns.treatments[k] for k in used.tolist()]
+    spelled = dict(zip(used.tolist(), spelled_labels(treatments), strict=True))
+    # Of each label and replicate, the treatment that sorts them; in the order of lineages, as ties are broken.
+    position = {label: i for i, label in enumerate(labels)}
+    row_of = np.array([position[x] for x in lineages[at].tolist()], np.int64)
+    at, row_of = (x[np.argsort(row_of, kind="stable")] for x in (at, row_of))
+    pairs = np.stack([columns.treatment[at].astype(np.int64), columns.replicate[at]])
+    distinct, pair_of = np.unique(pairs, axis=1, return_inverse=True)
+    names: list[str] = []
+    keys: dict[str, tuple[object, ...]] = {}
+    for number, replicate in distinct.T.tolist():
+        label = spelled[number][0] + (f"#{replicate}" if replicate > 1 else "")
+        names.append(label)
+        keys[label] = (treatment_order(columns.treatments[number], replicate), label)
+    order = [PRETRAINING, *sorted(keys, key=lambda label: keys[label])]
     column = {label: j for j, label in enumerate(order)}
     run_ids = np.full((len(labels), len(order)), "", object)
-    for i, lineage in enumerate(labels):
-        run_ids[i, 0] = lineage
-        for run in chosen.get(lineage, []):
-            run_ids[i, column[named[run.run_id]]] = run.run_id
-    variants = {named[run.run_id]: variant for run, (_, variant) in zip(runs, spelled, strict=True) if variant}
+    run_ids[:, 0] = np.array(labels, object)
+    column_of = np.array([column[label] for label in names], np.int64)
+    run_ids[row_of, column_of[pair_of.ravel()] if len(at) else []] = columns.ids[at]
+    variants = {names[k]: spelled[number][1] for k, (number, _) in enumerate(distinct.T.tolist()) if spelled[number][1]}
     return Selection(tuple(labels), tuple(order), run_ids, dict(left_out), variants)
+
+
+def _passing(registry: Registry, key: str, wanted: object) -> npt.NDArray[np.bool_]:
+    """Return which runs pass a filter on a field or a hyperparameter; a run without a value has NaN."""
+    columns = registry.columns
+    if key not in RUN_FIELDS:
+        return registry.key_column(key).matching(lambda value: matches(value, wanted), math.nan)
+    if key in ("treatment", "branch_point"):
+        name = "label" if key == "treatment" else key
+        known = [matches(getattr(t, name), wanted) for t in columns.treatments]
+        return np.array([*known, matches("", wanted)], bool)[columns.treatment]
+    if key == "replicate":
+        values, at = np.unique(columns.replicate, return_inverse=True)
+        return np.array([matches(v, wanted) for v in values.tolist()], bool)[at]
+    if key == "run":
+        return np.array([matches(v, wanted) for v in columns.labels.tolist()], bool)
+    if key == "run_id" and isinstance(wanted, list):
+        chosen = np.zeros(len(columns), bool)
+        chosen[[columns.number[r] for r in wanted if r in columns.number]] = True
+        return chosen
+    column: Column = getattr(columns, key)
+    return column.matching(lambda value: matches(value, wanted), "")
 
 
 def filter_runs(registry: Registry, run_ids: Iterable[str], method: object, filters: Mapping[str, object]) -> set[str]:
@@ -221,16 +261,18 @@ def filter_runs(registry: Registry, run_ids: Iterable[str], method: object, filt
 
 def run_order(run: DerivedRun) -> tuple[object, ...]:
     """Return the sort key of a run label: depth, type, then the label's numbers."""
-    treatment = run.treatment
-    if treatment is None:
-        return (0, run.run_type)
+    return (0, run.run_type) if run.treatment is None else treatment_order(run.treatment, run.replicate)
+
+
+def treatment_order(treatment: Treatment, replicate: int) -> tuple[object, ...]:
+    """Return the sort key of the label of a treatment and replicate: depth, type, then the label's numbers."""
 
     def last(number: float) -> float:
         return math.inf if math.isnan(number) else number
 
     return (
         treatment.parent_treatment.count("+") + bool(treatment.parent_treatment),
-        METHODS.index(run.run_type) if run.run_type in METHODS else len(METHODS),
+        METHODS.index(treatment.run_type) if treatment.run_type in METHODS else len(METHODS),
         last(treatment.learning_rate),
         last(treatment.finetune_tokens),
         last(treatment.epochs),
@@ -238,7 +280,7 @@ def run_order(run: DerivedRun) -> tuple[object, ...]:
         last(treatment.dpo_beta),
         treatment.branch_point,
         treatment.label,
-        run.replicate,
+        replicate,
     )
 
 
@@ -275,7 +317,7 @@ def _value(run: DerivedRun, key: str) -> Any:
 
 def _check_filters(registry: Registry, method: object, state: object, filters: Mapping[str, object]) -> None:
     if method is not None and not callable(method):
-        known = sorted({r.run_type for r in registry.derived.values()} | set(METHODS))
+        known = sorted({*registry.columns.run_type.values, *METHODS})
         for one in as_values(method):
             if one not in known:
                 raise UnknownNameError(
@@ -283,18 +325,16 @@ def _check_filters(registry: Registry, method: object, state: object, filters: M
                     f"There are {', '.join(known)}."
                 )
     if state != "all":
-        known = sorted({r.state for r in registry.derived.values()} | {"finished", "running", "crashed", "failed"})
+        known = sorted({*registry.columns.state.values, "finished", "running", "crashed", "failed"})
         for one in as_values(state):
             if one not in known:
                 raise UnknownNameError(
                     f"state={one!r} is no state of this store, so no run can match it.{near_names(one, known)} "
                     f"There are {', '.join(s for s in known if s)}, and 'all'."
                 )
-    keys = set(RUN_FIELDS)
-    for run in registry.derived.values():
-        keys.update(run.hyperparameters, run.evidence.record.config, run.evidence.command)
+    keys = {*RUN_FIELDS, *registry.filter_keys} if filters else set()
     for key in filters:
-        if key not in keys and registry.derived:
+        if key not in keys and len(registry.columns):
             raise UnknownNameError(
                 f"{key!r} is no option, and no run of this store has such a hyperparameter to filter on."
                 f"{near_names(key, [*_OPTIONS, *keys])} There are {', '.join(sorted(keys))}."

@@ -1,0 +1,255 @@
+"""The Dataset of a declared suite: coordinates and grid points that follow from its run table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.arrays.cube import Cube
+from dde.arrays.dataset import DatasetParts, assemble_dataset, count_texts, text_array, variable
+from dde.arrays.packed import packed
+from dde.curves.alignment import Interpolation
+from dde.curves.axes import AXES, TOKENS, AxisRule, Lines, positions_on
+from dde.curves.grids import Points, TokenGrid
+from dde.names import Metric
+from dde.relations.chain_texts import format_chain
+from dde.relations.run_table import RunTable
+from dde.relations.selection import Selection
+from dde.schema import CELL_NUMBERS, CELL_TEXTS, CELLS, CHANGING_PARAMS, FACTOR_OF
+from dde.suite.suite_runs import SuiteRuns
+
+__all__ = ["build_suite_dataset"]
+
+Texts = npt.NDArray[np.object_]
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+# Evaluated rows are all points of an automatic grid, up to so many; beyond, they are thinned as dense logs are.
+_REQUIRED_POINTS = 8_192
+
+
+def build_suite_dataset(
+    runs: SuiteRuns,
+    selection: Selection,
+    metrics: Sequence[Metric],
+    grid: TokenGrid,
+    how: Interpolation,
+    attrs: Mapping[str, Any],
+    rule: AxisRule = TOKENS,
+) -> xr.Dataset:
+    """Return the lazy Dataset of a selection.
+
+    Parameters
+    ----------
+    runs : SuiteRuns
+    selection : Selection
+    metrics : sequence of Metric
+    grid : TokenGrid
+    how : Interpolation
+    attrs : mapping
+        Attributes on the sources; those on grid, interpolation and counts are added.
+    rule : AxisRule
+        The axis that runs are aligned by.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dimensions ``(lineage, run, axis)``; no metric has been read.
+    """
+    table = runs.table
+    cells = np.nonzero(np.asarray(selection.run_ids != "", bool))
+    rows = table.rows(selection.run_ids[cells].tolist())
+    is_dense = bool(metrics) and all(m.kind == "log" for m in metrics)
+
+    def positions(lines: Lines | None, numbers: Sequence[Mapping[str, Float64]]) -> tuple[Points, Points, Points]:
+        return _positions_on(runs, rows, cells, rule, lines, grid.needs_logs, is_dense)
+
+    coords = _coordinates(table, selection, rows, cells)
+    parts = DatasetParts(Cube(runs, how, tuple(metrics)), packed(selection.run_ids), coords, (), positions)
+    left_out = dict(selection.left_out)
+    for reason, count in (*runs.tables.left_out.items(), *runs.made.left_out.items()):
+        left_out[reason] = left_out.get(reason, 0) + count
+    estimates = [text for text in table.estimate[rows].tolist() if text]
+    counts = {
+        "left_out": count_texts(left_out),
+        "estimates": "; ".join(dict.fromkeys(estimates)),
+    }
+    dataset = assemble_dataset(parts, metrics, grid, how, rule, counts, attrs)
+    if "n_params" in coords and coords["n_params"].attrs.get(CHANGING_PARAMS) and rule is TOKENS:
+        compute = _compute(table, rows, cells, selection.run_ids.shape, dataset["cumulative_tokens"].values)
+        attrs_of_compute = AXES["cumulative_compute"].attrs
+        dataset = dataset.assign_coords(cumulative_compute=((*CELLS, rule.name), compute, attrs_of_compute))
+    return dataset
+
+
+def _coordinates(
+    table: RunTable, selection: Selection, rows: Int64, cells: tuple[npt.NDArray[np.intp], ...]
+) -> dict[str, xr.Variable]:
+    shape = selection.run_ids.shape
+    coords = {
+        "lineage": variable("lineage", text_array(selection.lineages), {"long_name": "lineage"}),
+        "run": variable("run", text_array(selection.runs), {"long_name": "run"}),
+    }
+    # A run of each label, along both dimensions; any will do, for what lies along one is the same in all of them.
+    first_of = {
+        "lineage": _first(cells[0], rows, shape[0]),
+        "run": _first(cells[1], rows, shape[1]),
+    }
+    for name, factor in table.factors.items():
+        attrs = {"long_name": name.replace("_", " "), FACTOR_OF: factor.along}
+        if factor.along == "cell":
+            blank: Any = "" if factor.is_text else np.nan
+            values = np.full(shape, blank, factor.values.dtype)
+            values[cells] = factor.values[rows]
+            coords[name] = variable(CELLS, packed(values), attrs)
+        else:
+            coords[name] = variable(factor.along, factor.values[first_of[factor.along]], attrs)
+    if "run_type" not in coords:
+        types = table.run_type[first_of["run"]]
+        coords["run_type"] = variable("run", types, {"long_name": "type of the run"})
+    coords["replicate"] = variable(
+        "run", table.replicate[first_of["run"]].astype(np.float64), {"long_name": "replicate, by the suite's order"}
+    )
+    coords |= _params(table, rows, cells, shape, first_of["lineage"])
+    texts = {
+        "run_id": table.run_id[rows],
+        "parent_run_id": _first_parents(table, rows),
+        "root_run_id": table.run_id[_roots(table, rows)],
+        "state": table.state[rows],
+        "token_source": table.token_source[rows],
+        "parent_evidence": table.parent_evidence[rows],
+        "chain": text_array([format_chain(table.stages(row)) for row in rows.tolist()]),
+    }
+    for name, values in texts.items():
+        out = np.full(shape, "", object)
+        out[cells] = values
+        attrs = CELL_TEXTS[name].attrs if name in CELL_TEXTS else {"long_name": "id of the run without parents"}
+        coords[name] = variable(CELLS, packed(out), attrs)
+    is_root = table.n_parents[rows] == 0
+    numbers = {
+        "branch_tokens": np.where(is_root, np.nan, table.branch_tokens[rows]),
+        "origin_tokens": np.where(is_root, np.nan, np.nan_to_num(table.origin_tokens(rows), nan=0.0)),
+        "start_tokens": table.start_tokens[rows].astype(np.float64),
+        "end_tokens": np.where(table.end_tokens[rows] >= 0, table.end_tokens[rows], np.nan),
+        "schedule_tokens": table.schedule_tokens[rows],
+    }
+    for name, values in numbers.items():
+        numbers_out = np.full(shape, np.nan)
+        numbers_out[cells] = values
+        known = {"long_name": "cumulative tokens at the run's own token 0", "units": "tokens"}
+        attrs = CELL_NUMBERS[name].attrs if name in CELL_NUMBERS else known
+        coords[name] = variable(CELLS, packed(numbers_out), attrs)
+    return coords
+
+
+def _params(
+    table: RunTable, rows: Int64, cells: tuple[npt.NDArray[np.intp], ...], shape: tuple[int, ...], first: Int64
+) -> dict[str, xr.Variable]:
+    """Return the coordinate of exact parameters: of lineages where each has one count, else of runs; none without."""
+    if np.isnan(table.n_params).all():
+        return {}
+    attrs: dict[str, Any] = {"long_name": "parameters", "units": "1"}
+    counts: dict[str, float] = {}
+    # Over the whole suite, so that the shape does not depend on what is selected.
+    same = all(
+        n == counts.setdefault(lineage, n)
+        for lineage, n in zip(table.lineage.tolist(), table.n_params.tolist(), strict=True)
+    )
+    if same:
+        return {"n_params": variable("lineage", table.n_params[first], attrs)}
+    values = np.full(shape, np.nan)
+    values[cells] = table.n_params[rows]
+    return {"n_params": variable(CELLS, packed(values), {**attrs, CHANGING_PARAMS: 1})}
+
+
+def _first(at: npt.NDArray[np.intp], rows: Int64, size: int) -> Int64:
+    """Return a row for each position along a dimension."""
+    first = np.zeros(size, np.int64)
+    first[at[::-1]] = rows[::-1]
+    return first
+
+
+def _first_parents(table: RunTable, rows: Int64) -> Texts:
+    edge = np.searchsorted(table.edge_child, rows)
+    has_parent = table.n_parents[rows] > 0
+    out = np.full(len(rows), "", object)
+    out[has_parent] = table.run_id[table.edge_parent[edge[has_parent]]]
+    return out
+
+
+def _roots(table: RunTable, rows: Int64) -> Int64:
+    """Return the row that the curve of each run begins with."""
+    at = rows.copy()
+    while True:
+        above = table.curve_parent[at]
+        if not (above >= 0).any():
+            return at
+        at = np.where(above >= 0, above, at)
+
+
+def _positions_on(
+    runs: SuiteRuns,
+    rows: Int64,
+    cells: tuple[npt.NDArray[np.intp], ...],
+    rule: AxisRule,
+    lines: Lines | None,
+    with_rows: bool,
+    is_dense: bool,
+) -> tuple[Points, Points, Points]:
+    """Return the positions on an axis that a grid must hold, those of dense logs, and its anchors.
+
+    Required are the rows of evaluated runs, branch points and last tokens: those of ancestors, too, but on an axis that
+    begins at the branch, where ancestors may have gone on for much longer than the run itself.
+    """
+    table = runs.table
+    none: Points = np.empty(0, np.int64 if rule.is_whole else np.float64)
+    found: list[tuple[Points, Points]] = []
+
+    def anchors(members: Int64) -> Int64:
+        ends = np.concatenate([table.branch_tokens[members], table.start_tokens[members], table.end_tokens[members]])
+        # A root starts at token 0, where it need not have been observed.
+        ends = np.delete(ends, np.flatnonzero(table.n_parents[members] == 0) + len(members))
+        return np.unique(ends[ends >= 0])
+
+    if lines is None or rule.by != "run":
+        scale = np.ones(len(rows)) if lines is None else lines.scale[cells]
+        for s in set(scale[np.isfinite(scale)].tolist()):
+            members = table.with_ancestors(rows[scale == s])
+            parts = [anchors(members), runs.positions(members) if with_rows or not is_dense else np.empty(0, np.int64)]
+            made = positions_on(parts, 0.0, s, rule)
+            found.append((made[0], made[1]))
+    else:
+        for i in np.flatnonzero(np.isfinite(lines.scale[cells])).tolist():
+            member = rows[i : i + 1]
+            offset, scale_here = float(lines.offset[cells][i]), float(lines.scale[cells][i])
+            made = positions_on([anchors(member), runs.positions(member)], offset, scale_here, rule)
+            found.append((made[0], made[1]))
+    fixed = np.unique(np.concatenate([none, *(f[0] for f in found)]))
+    logged = np.unique(np.concatenate([none, *(f[1] for f in found)]))
+    if is_dense or len(logged) > _REQUIRED_POINTS:
+        return fixed, logged, fixed
+    return np.union1d(fixed, logged), none, fixed
+
+
+def _compute(
+    table: RunTable,
+    rows: Int64,
+    cells: tuple[npt.NDArray[np.intp], ...],
+    shape: tuple[int, ...],
+    tokens: Int64,
+) -> Float64:
+    """Return training compute of runs whose parameter count changes: 6 N tokens, summed over the runs of each curve."""
+    out = np.full((*shape, len(tokens)), np.nan)
+    for i, j, row in zip(*cells, rows.tolist(), strict=True):
+        at, stop = row, np.inf
+        while at >= 0:
+            start, first = int(table.start_tokens[at]), int(table.branch_tokens[at])
+            is_merge = table.n_parents[at] > 1
+            here = (tokens <= stop) & ((tokens >= start) if is_merge or first < 0 else (tokens > first))
+            out[i, j, here] = table.start_compute[at] + 6.0 * table.n_params[at] * (tokens[here] - start)
+            at, stop = int(table.curve_parent[at]), first
+    return out

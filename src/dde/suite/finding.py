@@ -1,0 +1,73 @@
+"""Finding the suite that an argument means: a declaration, a name, or a TOML file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dde.errors import SourceError, UnknownNameError, near_names
+from dde.suite.builtin import suites
+from dde.suite.declare import Suite
+
+__all__ = ["find_suite", "is_suite"]
+
+
+def find_suite(suite: Suite | str | os.PathLike[str]) -> Suite:
+    """Return the suite that an argument means.
+
+    Parameters
+    ----------
+    suite : Suite, str or path
+        A declaration, a name of ``dde.suites``, or the path of a TOML file.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no suite of that name.
+    SourceError
+        When there is no such file.
+
+    Examples
+    --------
+    >>> find_suite("pythia").name
+    'pythia'
+    """
+    if isinstance(suite, Suite):
+        return suite
+    text = os.fspath(suite)
+    if isinstance(suite, str) and suite in suites:
+        return suites[suite]
+    if text.endswith(".toml"):
+        if not Path(text).expanduser().is_file():
+            raise SourceError(
+                f"there is no file {text!r}, so the suite that it declares is unknown. Correct the path, or write the "
+                "declaration: dde.Suite(...).to_toml(path)."
+            )
+        return Suite.from_toml(Path(text).expanduser())
+    raise UnknownNameError(
+        f"{text!r} is no suite that is known here.{near_names(text, suites)} There are {', '.join(suites)}; or pass a "
+        "dde.Suite, or the path of a .toml file."
+    )
+
+
+def is_suite(source: object) -> bool:
+    """Return whether a first argument of `open_lineages` is a suite rather than a place.
+
+    Raises
+    ------
+    SourceError
+        When a name of ``dde.suites`` is a folder here as well.
+    """
+    if isinstance(source, Suite):
+        return True
+    if not isinstance(source, str) or source not in suites:
+        return False
+    if os.path.exists(source):
+        if suites[source].producer == "datadecide":
+            # A folder of DataDecide tables is opened as one, whatever its name.
+            return False
+        raise SourceError(
+            f"{source!r} is a suite that dde knows, and a folder here, so which is meant is unclear. Pass "
+            f"suite={source!r} beside the folder of its files, or './{source}' for DataDecide tables in the folder."
+        )
+    return True

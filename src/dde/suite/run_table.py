@@ -1,0 +1,532 @@
+"""From declared runs to the run table: identity, lineage, labels, factors and place of every run of a suite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.errors import LineageError, UnknownNameError, near_names
+from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, order_runs, place_runs
+from dde.relations.run_table import Along, Factor, RunTable
+from dde.suite.declare import Suite, branch_rule
+from dde.suite.declared_runs import DeclaredRuns
+from dde.suite.edges import edges_of_frame
+from dde.suite.patterns import Template
+from dde.suite.plain import split_parents
+
+__all__ = ["MadeTable", "make_run_table"]
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Texts = npt.NDArray[np.object_]
+
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kKmMbBtT]?)(?![A-Za-z])")
+_SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+#: Fields that name what the model has names for already; they are used in templates, and are no factors.
+_NO_FACTORS = frozenset({"run_id", "run", "run_type", "lineage", "cumulative_tokens", "state"})
+
+
+@dataclass(frozen=True, eq=False)
+class MadeTable:
+    """A run table with what is needed to read the values of its runs.
+
+    Attributes
+    ----------
+    table : RunTable
+    rows : tuple of int64 arrays
+        For each declared table, the row of the run table of each of its runs.
+    is_cumulative : (run,) bool array
+        Whether the counter of a run goes on from its parent.
+    positions : (row,) int64 array
+        Cumulative tokens of the rows of all runs that have a place, ordered by run and tokens.
+    offsets : (run + 1,) int64 array
+        Positions of run `i` are ``offsets[i]`` to ``offsets[i + 1]``.
+    left_out : mapping of str to int
+        Rows that are on no curve, by reason.
+    """
+
+    table: RunTable
+    rows: tuple[Int64, ...]
+    is_cumulative: npt.NDArray[np.bool_]
+    positions: Int64
+    offsets: Int64
+    left_out: Mapping[str, int]
+
+
+def make_run_table(suite: Suite, declared: Sequence[DeclaredRuns]) -> MadeTable:
+    """Return the run table of a suite.
+
+    Parameters
+    ----------
+    suite : Suite
+    declared : sequence of DeclaredRuns
+        What was read for each of the suite's tables.
+
+    Raises
+    ------
+    LineageError
+        When a parent does not exist, runs derive from each other in a circle, or what their counters count is open.
+    UnknownNameError
+        When labels do not tell runs apart.
+    """
+    return _Making(suite, declared).made()
+
+
+class _Making:
+    """Columns of all runs while they are put together."""
+
+    def __init__(self, suite: Suite, declared: Sequence[DeclaredRuns]) -> None:
+        self.suite, self.declared = suite, declared
+        number: dict[str, int] = {}
+        self.rows = tuple(
+            np.array([number.setdefault(run_id, len(number)) for run_id in d.run_ids], np.int64) for d in declared
+        )
+        self.number, self.run_ids = number, list(number)
+        n = len(number)
+        self.table_of = np.full(n, -1, np.int64)
+        self.run_type = np.full(n, "", object)
+        self.n_params, self.schedule = np.full(n, np.nan), np.full(n, np.nan)
+        self.counts = np.full(n, None, object)
+        self.fields: dict[str, Texts] = {}
+        for d, at in zip(declared, self.rows, strict=True):
+            self._add(d, at)
+
+    def _add(self, d: DeclaredRuns, at: Int64) -> None:
+        """Take over what one table says of its runs; no run stands in two."""
+        self.run_type[at], self.counts[at], self.table_of[at] = d.run_type, d.counts, d.table
+        self.n_params[at], self.schedule[at] = d.n_params, d.schedule_tokens
+        for name, values in d.fields.items():
+            column = self.fields.setdefault(name, np.full(len(self.run_ids), "", object))
+            # A number that a run has none of is NaN, which is equal to nothing.
+            column[at] = np.where(values != values, "", values)
+
+    def made(self) -> MadeTable:
+        edges, evidence = self._edges()
+        order, depth = order_runs(self.run_ids, edges.child, edges.parent)
+        del order
+        rows, falling = self._rows()
+        placed = self._place(rows, edges, depth)
+        self._note_falling(placed, falling)
+        roots = np.bincount(edges.child, minlength=len(self.run_ids)) == 0
+        lineage, labels = self._labels(edges, depth, roots)
+        replicate = self._replicates(lineage, labels)
+        status = self._statuses(rows, placed, roots)
+        table = RunTable(
+            run_id=_texts(self.run_ids),
+            run_type=self.run_type,
+            state=_texts(["finished"] * len(self.run_ids)),
+            lineage=lineage,
+            run=labels,
+            replicate=replicate,
+            depth=depth,
+            edge_child=edges.child,
+            edge_parent=edges.parent,
+            edge_tokens=placed.edge_tokens,
+            curve_parent=placed.curve_parent,
+            start_tokens=placed.start,
+            branch_tokens=placed.branch,
+            end_tokens=placed.end,
+            n_params=self.n_params,
+            schedule_tokens=self._schedules(rows, placed),
+            start_compute=placed.compute,
+            token_source=self._token_sources(placed),
+            status=status,
+            parent_evidence=evidence,
+            estimate=placed.estimate,
+            factors=self._factors(lineage, labels, roots, edges, depth),
+        )
+        lineages, runs = self._orders(table)
+        return self._with_positions(replace(table, lineages=lineages, runs=runs), rows, placed, roots)
+
+    # Relations
+
+    def _edges(self) -> tuple[Edges, Texts]:
+        """Return the parents of all runs, and where each stands declared."""
+        found: list[tuple[int, int, int, float]] = []
+        evidence = np.full(len(self.run_ids), "", object)
+
+        def add(run: int, run_id: str, kind: str, number: float | None, where: str) -> None:
+            parent = self._parent_number(run_id, run, where)
+            found.append((run, parent, At[kind.upper()], np.nan if number is None else float(number)))
+
+        for where, run_id, parents in self._explicit_edges():
+            if run_id not in self.number:
+                raise LineageError(
+                    f"{where} is of the run {run_id!r}, which no table has, so its parents start nothing."
+                    f"{near_names(run_id, self.run_ids)} Correct the id, or add a table that holds the run."
+                )
+            run = self.number[run_id]
+            evidence[run] = where
+            for parent_id, at in parents:
+                kind, rule = branch_rule(at)
+                add(run, parent_id, kind, None if rule is None else float(rule.evaluate({})), where)
+        explicit = set(np.flatnonzero(evidence != "").tolist())
+        for d, rows in zip(self.declared, self.rows, strict=True):
+            for run, declared in zip(rows.tolist(), d.parents, strict=True):
+                if not declared or run in explicit:
+                    continue
+                evidence[run] = f"tables[{d.table}].parent"
+                for run_id, kind, number in declared:
+                    add(run, run_id, kind, number, evidence[run])
+        columns = np.array(sorted(found, key=lambda edge: edge[0]), np.float64).reshape(-1, 4).T
+        return (
+            Edges(columns[0].astype(np.int32), columns[1].astype(np.int32), columns[2].astype(np.int8), columns[3]),
+            evidence,
+        )
+
+    def _explicit_edges(self) -> list[tuple[str, str, list[tuple[str, Any]]]]:
+        """Return the edges that the suite lists: the place of each in the declaration, its run, and its parents."""
+        edges = self.suite.edges
+        if edges is None:
+            return []
+        if not isinstance(edges, list):
+            edges = edges_of_frame(edges)
+        return [
+            (f"edges[{k}]", str(edge["run"]), split_parents(edge["parents"] or None, "end"))
+            for k, edge in enumerate(edges)
+        ]
+
+    def _parent_number(self, run_id: str, child: int, where: str) -> int:
+        number = self.number.get(run_id)
+        if number is None:
+            raise LineageError(
+                f"{where} says that the run {self.run_ids[child]!r} starts from {run_id!r}, and no table has such a "
+                f"run, so its place on the token axis is unknown.{near_names(run_id, self.run_ids)} Correct the "
+                "template, or add a table that holds the parent."
+            )
+        return number
+
+    # Positions
+
+    def _rows(self) -> tuple[RunRows, dict[int, int]]:
+        """Return the rows of all tables, by run and step, each once, and the steps at which counters of runs fall."""
+        n = len(self.run_ids)
+        run = np.concatenate(
+            [np.repeat(at, np.diff(d.row_offsets)) for d, at in zip(self.declared, self.rows, strict=True)]
+        )
+        step = np.concatenate([d.step for d in self.declared])
+        counter = np.concatenate([d.tokens for d in self.declared])
+        if len(run) and not _ascends(run, step, counter):
+            order = np.lexsort((counter, step, run))
+            run, step, counter = run[order], step[order], counter[order]
+        same = np.zeros(len(run), bool)
+        same[1:] = (run[1:] == run[:-1]) & (step[1:] == step[:-1]) & (counter[1:] == counter[:-1])
+        run, step, counter = run[~same], step[~same], counter[~same]
+        falls = np.flatnonzero((run[1:] == run[:-1]) & (counter[1:] < counter[:-1])) + 1
+        falling = {int(run[i]): int(step[i]) for i in falls[::-1].tolist()}
+        offsets = np.searchsorted(run, np.arange(n + 1)).astype(np.int64)
+        is_cumulative = np.array([c == "cumulative" for c in self.counts.tolist()], bool)
+        return RunRows(offsets, step, counter, is_cumulative), falling
+
+    def _place(self, rows: RunRows, edges: Edges, depth: Int64) -> PlacedRuns:
+        unsaid = np.array([c is None for c in self.counts.tolist()], bool)
+        derived = np.bincount(edges.child, minlength=len(self.run_ids)) > 0
+        if not (unsaid & derived).any():
+            return place_runs(rows, edges, depth, self.n_params)
+        fits: list[tuple[str, RunRows, PlacedRuns]] = []
+        open_runs = np.flatnonzero(unsaid & derived)
+        for word in ("cumulative", "own"):
+            tried = RunRows(
+                rows.offsets, rows.step, rows.counter, np.where(unsaid, word == "cumulative", rows.is_cumulative)
+            )
+            placed = place_runs(tried, edges, depth, self.n_params)
+            if all(self._begins_at_branch(r, tried, placed) for r in open_runs.tolist()):
+                fits.append((word, tried, placed))
+        if len(fits) != 1:
+            example = self.run_ids[int(open_runs[0])]
+            why = "both are possible" if fits else "their counters fit neither"
+            raise LineageError(
+                f"counts is not declared, and {len(open_runs)} runs have a parent, such as {example!r}; whether their "
+                f"token counters start at 0 or go on from the parent does not follow from the rows ({why}). Pass "
+                "counts='own' or counts='cumulative'."
+            )
+        word, tried, placed = fits[0]
+        self.counts[unsaid] = word
+        rows.is_cumulative[:] = tried.is_cumulative
+        return placed
+
+    def _begins_at_branch(self, run: int, rows: RunRows, placed: PlacedRuns) -> bool:
+        """Return whether the rows of a run begin within one interval after its branch, as they do where it is right."""
+        if placed.problem[run]:
+            return False
+        own = placed.own[rows.offsets[run] : rows.offsets[run + 1]]
+        if not len(own):
+            return True
+        intervals = np.diff(own)
+        return bool(0 <= own[0] <= (intervals.max() if len(intervals) else own[0]))
+
+    def _note_falling(self, placed: PlacedRuns, falling: Mapping[int, int]) -> None:
+        for run, step in falling.items():
+            placed.problem[run] = f"tokens unknown: the counter falls at step {step}"
+            placed.end[run] = -1
+
+    def _statuses(self, rows: RunRows, placed: PlacedRuns, roots: npt.NDArray[np.bool_]) -> Texts:
+        status = placed.problem.copy()
+        has_rows = np.diff(rows.offsets) > 0
+        is_merge = placed.branch < placed.start
+        idle = ~roots & ~is_merge & has_rows & (placed.end <= placed.start)
+        for mask, text in ((~has_rows, "no data"), (idle, "no tokens of its own")):
+            status[mask & (status == "")] = text
+        status[status == ""] = "used"
+        return status
+
+    def _schedules(self, rows: RunRows, placed: PlacedRuns) -> Float64:
+        """Return cumulative tokens at the planned ends: as declared, else where the rows end."""
+        start = np.where(rows.is_cumulative, 0, np.maximum(placed.start, 0))
+        end = np.where(placed.end >= 0, placed.end.astype(np.float64), np.nan)
+        return np.where(np.isnan(self.schedule), end, self.schedule + start)
+
+    def _token_sources(self, placed: PlacedRuns) -> Texts:
+        sources = np.full(len(self.run_ids), "", object)
+        for d in self.declared:
+            tokens = self.suite.resolved(self.suite.tables[d.table]).tokens
+            sources[(self.table_of == d.table) & (placed.end >= 0)] = (
+                "declared" if isinstance(tokens, Mapping) else "logged"
+            )
+        return sources
+
+    def _with_positions(
+        self, table: RunTable, rows: RunRows, placed: PlacedRuns, roots: npt.NDArray[np.bool_]
+    ) -> MadeTable:
+        """Return the table with the positions of all rows that lie on curves, and count those that do not."""
+        run = np.repeat(np.arange(len(table)), np.diff(rows.offsets))
+        tokens = placed.own + np.maximum(placed.start, 0)[run]
+        used = table.is_used[run]
+        is_merge = (table.n_parents > 1)[run]
+        on_curve = np.where(is_merge, placed.own >= 0, (placed.own > 0) | roots[run])
+        # A first row that is declared to be the parent's state is left out by the declaration.
+        at_branch = used & ~on_curve & ~((placed.own == 0) & self._first_rows(table)[run])
+        left_out: dict[str, int] = {}
+        if at_branch.any():
+            left_out["rows at or before the branch of their run"] = int(at_branch.sum())
+        kept = used & on_curve
+        run, tokens = run[kept], tokens[kept]
+        offsets = np.searchsorted(run, np.arange(len(table) + 1)).astype(np.int64)
+        return MadeTable(table, self.rows, rows.is_cumulative, tokens, offsets, left_out)
+
+    def _first_rows(self, table: RunTable) -> npt.NDArray[np.bool_]:
+        first = np.zeros(len(table), bool)
+        for d, at in zip(self.declared, self.rows, strict=True):
+            first[at] |= np.array([any(kind == "first_row" for _, kind, _ in p) for p in d.parents], bool)
+        return first
+
+    # Labels
+
+    def _labels(self, edges: Edges, depth: Int64, roots: npt.NDArray[np.bool_]) -> tuple[Texts, Texts]:
+        """Return the labels of runs along both dimensions, without numbers of replicates."""
+        n = len(self.run_ids)
+        own = self._formatted({t: self.suite.run_template(t) for t in set(self.run_type.tolist())}, self.run_type)
+        lineage_template = self.suite.lineage_template
+        own_lineage = self._formatted({"": lineage_template}, np.full(n, "", object))
+        lineage, label = np.full(n, "", object), np.full(n, "", object)
+        first = np.searchsorted(edges.child, np.arange(n + 1))
+        for run in np.argsort(depth, kind="stable").tolist():
+            if roots[run]:
+                lineage[run], label[run] = own_lineage[run], own[run]
+                continue
+            parents = edges.parent[first[run] : first[run + 1]].tolist()
+            lineages = list(dict.fromkeys(lineage[p] for p in parents))
+            lineage[run] = lineages[0] if len(lineages) == 1 else " & ".join(lineages)
+            label[run] = self._joined(own[run], parents, label, roots)
+        return lineage, label
+
+    @staticmethod
+    def _joined(own: str, parents: list[int], label: Texts, roots: npt.NDArray[np.bool_]) -> str:
+        """Return the label of a derived run: that of its parents, roots left out, and its own."""
+        distinct = list(dict.fromkeys(parents))
+        if len(distinct) == 1:
+            return own if roots[distinct[0]] else f"{label[distinct[0]]}+{own}"
+        above = list(dict.fromkeys(label[p] for p in distinct))
+        if len(above) == 1:
+            return own if all(roots[p] for p in distinct) else f"{above[0]}+{own}"
+        return f"({' & '.join(above)})+{own}"
+
+    def _formatted(self, templates: Mapping[str, Any], kind: Texts) -> Texts:
+        """Return templates filled with the fields of each run; `kind` says which template is whose."""
+        out = np.full(len(kind), "", object)
+        for name, template in templates.items():
+            at = np.flatnonzero(kind == name)
+            # A field that one table lacks is empty in its runs.
+            columns = [self.fields[f][at].tolist() if f in self.fields else [""] * len(at) for f in template.fields]
+            made: dict[tuple[Any, ...], str] = {}
+            values = list(zip(*columns, strict=True)) if columns else [()] * len(at)
+            for key in values:
+                if key not in made:
+                    made[key] = template.format(dict(zip(template.fields, key, strict=True)))
+            out[at] = _texts([made[key] for key in values])
+        return out
+
+    def _replicates(self, lineage: Texts, labels: Texts) -> Int64:
+        """Return the number of each run among those of one lineage and label, by the factor that orders them."""
+        replicate = np.ones(len(labels), np.int64)
+        groups: dict[tuple[str, str], list[int]] = {}
+        for run, key in enumerate(zip(lineage.tolist(), labels.tolist(), strict=True)):
+            groups.setdefault(key, []).append(run)
+        name = self.suite.replicate
+        for (where, label), runs in groups.items():
+            if len(runs) == 1:
+                continue
+            orders = self.fields.get(name) if name else None
+            keys = [_natural(orders[r]) for r in runs] if orders is not None else []
+            if len(set(keys)) < len(runs):
+                raise UnknownNameError(self._alike(where, label, runs))
+            for k, (_, run) in enumerate(sorted(zip(keys, runs, strict=True)), 1):
+                replicate[run] = k
+        return replicate
+
+    def _alike(self, lineage: str, label: str, runs: list[int]) -> str:
+        a, b = runs[:2]
+        differing = [n for n, v in self.fields.items() if n not in _NO_FACTORS and v[a] != v[b]]
+        remedy = f"Add {{{differing[0]}}} to the template of run or lineage" if differing else "Add a factor to them"
+        return (
+            f"{len(runs)} runs of the lineage {lineage!r} have the label {label!r}, such as {self.run_ids[a]!r} and "
+            f"{self.run_ids[b]!r}, so labels do not tell them apart. {remedy}, or declare replicate= with the factor "
+            "that orders repetitions."
+        )
+
+    # Factors
+
+    def _factors(
+        self, lineage: Texts, labels: Texts, roots: npt.NDArray[np.bool_], edges: Edges, depth: Int64
+    ) -> dict[str, Factor]:
+        of_lineage = list(self.suite.lineage_template.fields)
+        of_run = list(dict.fromkeys(f for t in self.suite.run_types for f in self.suite.run_template(t).fields))
+        first_root = self._first_roots(roots, edges, depth)
+        factors: dict[str, Factor] = {}
+        for name in self._factor_names(of_lineage, of_run):
+            values = self.fields.get(name)
+            if values is None:
+                continue
+            if name in of_lineage:
+                factors[name] = Factor("lineage", _typed(values[first_root]))
+            elif name in of_run:
+                factors[name] = Factor("run", _typed(values))
+            else:
+                factors[name] = Factor(_where_constant(values, lineage, labels), _typed(values))
+        return factors
+
+    def _factor_names(self, of_lineage: list[str], of_run: list[str]) -> list[str]:
+        """Return the factors: fields of paths, records and labels, in the order of the declaration."""
+        names: dict[str, None] = dict.fromkeys([*of_lineage, *of_run])
+        if self.suite.replicate:
+            names[self.suite.replicate] = None
+        for table in self.suite.tables:
+            for pattern in (*table.patterns, *table.parse_patterns.values()):
+                names |= dict.fromkeys(pattern.fields)
+            names |= dict.fromkeys(table.factors)
+            run_id = self.suite.resolved(table).run_id
+            names |= dict.fromkeys(Template(run_id).fields if run_id else ())
+        positions = {self.suite.resolved(t).step for t in self.suite.tables}
+        return [n for n in names if n not in _NO_FACTORS and n not in positions]
+
+    @staticmethod
+    def _first_roots(roots: npt.NDArray[np.bool_], edges: Edges, depth: Int64) -> Int64:
+        """Return a root that each run derives from: that of its first parent."""
+        first = np.arange(len(roots))
+        parent = np.full(len(roots), -1, np.int64)
+        parent[edges.child[::-1]] = edges.parent[::-1]
+        for run in np.argsort(depth, kind="stable").tolist():
+            if parent[run] >= 0:
+                first[run] = first[parent[run]]
+        return first
+
+    def _orders(self, table: RunTable) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return labels in the order of the suite: of declared values, else of the numbers in them."""
+        ranks = self._declared_ranks()
+        types = {t: k for k, t in enumerate(self.suite.run_types)}
+
+        def keys(along: Along) -> list[list[Any]]:
+            columns = []
+            for name, factor in table.factors.items():
+                if factor.along == along:
+                    rank = ranks.get(name, {})
+                    columns.append([(rank.get(str(v), len(rank)), _natural(v)) for v in factor.values.tolist()])
+            return columns
+
+        def ordered(labels: list[str], columns: list[list[Any]]) -> tuple[str, ...]:
+            rows = zip(*columns, strict=True) if columns else [()] * len(labels)
+            best: dict[str, Any] = {}
+            for label, key in zip(labels, rows, strict=True):
+                if label not in best or key < best[label]:
+                    best[label] = key
+            return tuple(sorted(best, key=lambda label: (best[label], _natural(label))))
+
+        lineages = ordered(table.lineage.tolist(), keys("lineage"))
+        kinds = [types.get(t, len(types)) for t in table.run_type.tolist()]
+        runs = ordered(table.labels.tolist(), [table.depth.tolist(), kinds, *keys("run"), table.replicate.tolist()])
+        return lineages, runs
+
+    def _declared_ranks(self) -> dict[str, dict[str, int]]:
+        """Return the order of the values of factors that the declaration lists."""
+        ranks: dict[str, dict[str, int]] = {}
+        for table in self.suite.tables:
+            whole = self.suite.resolved(table)
+            lookups = [whole.n_params]
+            if isinstance(whole.tokens, Mapping):
+                lookups.append(whole.tokens.get("per_step"))
+            for lookup in lookups:
+                for name, values in lookup.items() if isinstance(lookup, Mapping) else ():
+                    if isinstance(values, Mapping):
+                        ranks.setdefault(name, {str(v): k for k, v in enumerate(values)})
+        return ranks
+
+
+def _ascends(run: Int64, step: Int64, counter: Int64) -> bool:
+    same = run[1:] == run[:-1]
+    later = (step[1:] > step[:-1]) | ((step[1:] == step[:-1]) & (counter[1:] >= counter[:-1]))
+    return bool(((run[1:] > run[:-1]) | (same & later)).all())
+
+
+def _where_constant(values: Texts, lineage: Texts, labels: Texts) -> Along:
+    """Return the dimension along which a factor is the same in all runs of a label; "cell" where along none."""
+    for along, key in (("lineage", lineage), ("run", labels)):
+        seen: dict[str, Any] = {}
+        if all(seen.setdefault(k, v) == v for k, v in zip(key.tolist(), values.tolist(), strict=True)):
+            return _ALONG[along]
+    return "cell"
+
+
+_ALONG: dict[str, Literal["lineage", "run"]] = {"lineage": "lineage", "run": "run"}
+
+
+def _typed(values: Texts) -> npt.NDArray[Any]:
+    """Return numbers as float64 with NaN where a run has none, anything else as texts with "" there."""
+    plain = values.tolist()
+    given = [v for v in plain if v != ""]
+    if given and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in given):
+        return np.array([np.nan if v == "" else float(v) for v in plain])
+    return _texts(["" if v is None else str(v) for v in plain])
+
+
+def _texts(values: Sequence[str]) -> Texts:
+    out = np.empty(len(values), object)
+    out[:] = list(values)
+    return out
+
+
+def _natural(value: Any) -> tuple[tuple[int, float, str], ...]:
+    """Return a sort key in which numbers within texts count as numbers: 190M before 1B, step 9 before step 10.
+
+    Examples
+    --------
+    >>> sorted(["1B", "190M", "3B"], key=_natural)
+    ['190M', '1B', '3B']
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return ((1, float(value) if value == value else np.inf, ""),)
+    parts: list[tuple[int, float, str]] = []
+    end = 0
+    text = str(value)
+    for match in _NUMBER.finditer(text):
+        if match.start() > end:
+            parts.append((2, 0.0, text[end : match.start()]))
+        parts.append((1, float(match[1]) * _SCALES[match[2].casefold()], match[2]))
+        end = match.end()
+    if end < len(text):
+        parts.append((2, 0.0, text[end:]))
+    return tuple(parts)

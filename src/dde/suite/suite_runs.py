@@ -1,0 +1,173 @@
+"""The runs of a declared suite: the run table, metrics and observations that Datasets are made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.curves.alignment import Chains
+from dde.curves.chains import CurvePoints, chains_in_table
+from dde.curves.observations import Observations, assemble_observations
+from dde.errors import UnknownNameError, near_names
+from dde.names import Metric
+from dde.relations.run_table import RunTable
+from dde.suite.declare import Suite
+from dde.suite.declared_runs import DeclaredRuns
+from dde.suite.read_runs import SuiteTables
+from dde.suite.run_table import MadeTable, make_run_table
+
+__all__ = ["SuiteRuns"]
+
+Int64 = npt.NDArray[np.int64]
+
+
+class SuiteRuns:
+    """The runs of a declared suite; a :class:`dde.curves.run_sources.RunSource`.
+
+    Parameters
+    ----------
+    suite : Suite
+    root : str or path, optional
+        Folder or URL that the files are in, in place of the suite's own.
+    cache_dir : str or path, optional
+        Folder that keeps what was parsed; None for none.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        root: str | os.PathLike[str] | None = None,
+        cache_dir: Any = None,
+    ) -> None:
+        self.suite = suite
+        self.tables = SuiteTables(suite, root, cache_dir)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was read last is read again by whoever needs it.
+        return {name: value for name, value in self.__dict__.items() if name != "_read"}
+
+    @cached_property
+    def declared(self) -> list[DeclaredRuns]:
+        """Runs of each declared table."""
+        return self.tables.runs()
+
+    @cached_property
+    def made(self) -> MadeTable:
+        """The run table, with what reading values needs."""
+        return make_run_table(self.suite, self.declared)
+
+    @property
+    def table(self) -> RunTable:
+        """One row per run."""
+        return self.made.table
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """Every metric by name."""
+        return {
+            name: Metric(
+                name=name,
+                kind="log" if m.kind == "log" else "evaluation",
+                task=m.task,
+                entry=m.metric,
+                long_name=name.replace("_", " "),
+                units=m.units,
+                direction=m.direction,
+                source_name=m.source_name,
+                stderr_of=m.stderr_of,
+            )
+            for name, m in self.tables.metrics().items()
+        }
+
+    def choose_metrics(self, metrics: str | Iterable[str] | None) -> list[Metric]:
+        """Return the metrics that a request means: names, globs, "all", or None for all.
+
+        Raises
+        ------
+        UnknownNameError
+            When the suite has no such metric; lists near names.
+        """
+        known = self.metrics
+        if metrics is None or metrics == "all":
+            return list(known.values())
+        chosen: dict[str, Metric] = {}
+        for name in [metrics] if isinstance(metrics, str) else metrics:
+            found = [m for m in known if m == name] or [m for m in known if fnmatchcase(m, str(name))]
+            if name == "all":
+                found = list(known)
+            if not found:
+                raise UnknownNameError(
+                    f"{name!r} is no metric of the suite {self.suite.name!r}, so there is nothing to open."
+                    f"{near_names(str(name), known)} repository.metrics() lists all {len(known)}."
+                )
+            chosen |= {m: known[m] for m in found}
+        return list(chosen.values())
+
+    def chains(self, run_ids: Sequence[str]) -> Chains:
+        """Return runs with all that their curves consist of, parents before children."""
+        return chains_in_table(self.table, run_ids)
+
+    def table_sampling(self, metric: Metric) -> str:
+        """Return "": where a metric has values, only its values say."""
+        return ""
+
+    def sampled_points(self, sampling: str, chains: Chains) -> CurvePoints:
+        """Raise: no metrics share a sampling that is known without values."""
+        raise AssertionError(f"a declared suite has no sampling {sampling!r}")
+
+    def positions(self, rows: Int64) -> Int64:
+        """Return the cumulative tokens of the rows of runs, ancestors' not among them; ascending and distinct."""
+        made = self.made
+        counts = made.offsets[rows + 1] - made.offsets[rows]
+        ends = np.cumsum(counts)
+        at = np.repeat(made.offsets[rows] - ends + counts, counts) + np.arange(int(counts.sum()))
+        return np.unique(made.positions[at])
+
+    def observations(self, metric: Metric, run_ids: tuple[str, ...], variables: Sequence[Metric]) -> Observations:
+        """Return the own observations of a metric."""
+        read = self._read
+        key = (metric.name, run_ids)
+        if key not in read:
+            observed = self._observe(metric, run_ids)
+            # Values and where they are sampled are asked for one after the other.
+            while len(read) >= _KEPT:
+                read.pop(next(iter(read)), None)
+            read[key] = observed
+        return read[key]
+
+    @cached_property
+    def _read(self) -> dict[tuple[str, tuple[str, ...]], Observations]:
+        return {}
+
+    def _observe(self, metric: Metric, run_ids: tuple[str, ...]) -> Observations:
+        made = self.made
+        wanted = np.full(len(made.table), -1, np.int64)
+        wanted[made.table.rows(run_ids)] = np.arange(len(run_ids))
+        start = np.where(made.is_cumulative, 0, np.maximum(made.table.start_tokens, 0))
+        parts = []
+        for d, rows in zip(self.declared, made.rows, strict=True):
+            which = np.flatnonzero((wanted[rows] >= 0) & made.table.is_used[rows])
+            if not len(which):
+                continue
+            values = self.tables.values(metric.name, d, which.tolist())
+            counts = np.diff(d.row_offsets)[which]
+            ends = np.cumsum(counts)
+            at = np.repeat(d.row_offsets[which] - ends + counts, counts) + np.arange(int(counts.sum()))
+            run = np.repeat(rows[which], counts)
+            tokens = d.tokens[at] + start[run]
+            # What lies at the branch is the parent's; a merge stands at its start.
+            is_merge = made.table.n_parents[run] > 1
+            first = np.where(is_merge, made.table.start_tokens[run], made.table.branch_tokens[run] + 1)
+            kept = (tokens >= first) & ~np.isnan(values)
+            parts.append((wanted[run[kept]], tokens[kept], d.step[at][kept], values[kept]))
+        return assemble_observations(metric, parts, run_ids)
+
+
+#: Metrics of some runs whose observations are kept.
+_KEPT = 8

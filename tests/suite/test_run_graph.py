@@ -1,0 +1,207 @@
+"""Where runs start on the axis of cumulative tokens, against a reference that keeps whole histories."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dde.errors import LineageError
+from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, order_runs, place_runs
+
+NONE = float("nan")
+
+
+def placed(
+    rows: dict[str, list[tuple[int, int]]],
+    parents: dict[str, list[tuple[str, At, float]]],
+    cumulative: tuple[str, ...] = (),
+    n_params: dict[str, float] | None = None,
+) -> tuple[list[str], PlacedRuns]:
+    """Place runs given as (step, counter) rows."""
+    names = list(rows)
+    number = {name: i for i, name in enumerate(names)}
+    links = [(number[c], number[p], at, v) for c in names for p, at, v in parents.get(c, [])]
+    edges = Edges(
+        np.array([x[0] for x in links], np.int32),
+        np.array([x[1] for x in links], np.int32),
+        np.array([x[2] for x in links], np.int8),
+        np.array([x[3] for x in links], np.float64),
+    )
+    counts = [len(rows[n]) for n in names]
+    every = [row for n in names for row in rows[n]]
+    run_rows = RunRows(
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        np.array([s for s, _ in every], np.int64),
+        np.array([t for _, t in every], np.int64),
+        np.array([n in cumulative for n in names], bool),
+    )
+    _, depth = order_runs(names, edges.child, edges.parent)
+    sizes = np.array([(n_params or {}).get(n, 1.0) for n in names])
+    return names, place_runs(run_rows, edges, depth, sizes)
+
+
+def test_the_worked_example_of_a_rewind_a_branch_inside_and_a_soup() -> None:
+    rows = {
+        "base": [(0, 0), (10, 40), (20, 80), (30, 160), (40, 240)],
+        "rewound": [(30, 160), (50, 320)],
+        "sft": [(1, 10), (2, 20), (4, 40)],
+        "dpo": [(1, 10), (2, 20)],
+        "soup": [(0, 0)],
+    }
+    parents = {
+        "rewound": [("base", At.STEP, 25)],
+        "sft": [("base", At.END, NONE)],
+        "dpo": [("sft", At.STEP, 2)],
+        "soup": [("sft", At.END, NONE), ("dpo", At.END, NONE)],
+    }
+    names, found = placed(rows, parents, ("rewound",))
+    table = {n: (found.start[i], found.branch[i], found.end[i]) for i, n in enumerate(names)}
+    assert table == {
+        "base": (0, -1, 240),
+        "rewound": (120, 120, 320),
+        "sft": (240, 240, 280),
+        "dpo": (260, 260, 280),
+        "soup": (300, 260, 300),
+    }
+    assert found.curve_parent[names.index("soup")] == names.index("sft")
+    assert found.estimate[1] == "branch at step 25: between the parent's rows at steps 20 and 30"
+    assert set(found.problem) == {""}
+
+
+def test_a_soup_of_checkpoints_of_one_run_adds_nothing() -> None:
+    rows = {"long": [(10, 100), (20, 200), (30, 300)], "soup": [(30, 300)]}
+    parents = {"soup": [("long", At.STEP, 30), ("long", At.STEP, 20), ("long", At.STEP, 10)]}
+    _, found = placed(rows, parents, ("soup",))
+    assert (found.start[1], found.branch[1], found.end[1]) == (300, 100, 300)
+    assert found.own.tolist() == [100, 200, 300, 0]
+
+
+def test_a_merge_of_two_roots_has_no_curve_in_common() -> None:
+    rows = {"a": [(1, 10)], "b": [(1, 30)], "merge": [(0, 0)], "sft": [(1, 5)]}
+    parents = {
+        "merge": [("a", At.END, NONE), ("b", At.END, NONE)],
+        "sft": [("merge", At.END, NONE)],
+    }
+    _, found = placed(rows, parents)
+    assert found.start.tolist() == [0, 0, 40, 40]
+    assert found.branch.tolist() == [-1, -1, 0, 40]
+    assert found.curve_parent.tolist() == [-1, -1, -1, 2]
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "branch"),
+    [
+        (At.END, NONE, 300),
+        (At.TOKENS, 250, 250),
+        (At.CUMULATIVE, 250, 250),
+        (At.STEP, 20, 200),
+        (At.STEP, 15, 150),
+        (At.STEP, 5, 50),
+        (At.CHECKPOINT, NONE, 200),
+        (At.FIRST_ROW, NONE, 250),
+    ],
+)
+def test_every_way_to_say_where_a_run_leaves_its_parent(at: At, value: float, branch: int) -> None:
+    rows = {"trunk": [(10, 100), (20, 200), (30, 300)], "decay": [(25, 250), (30, 300), (40, 400)]}
+    _, found = placed(rows, {"decay": [("trunk", at, value)]}, ("decay",))
+    assert found.problem[1] == ""
+    assert found.branch[1] == found.start[1] == branch
+    assert found.end[1] == 400
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "cumulative", "problem"),
+    [
+        (At.STEP, 50, True, "step 50 lies beyond the parent's last row at step 30"),
+        (At.STEP, NONE, True, "the declared step of the branch is no number"),
+        (At.TOKENS, 500, True, "500 own tokens of the parent lie beyond its last row at 300"),
+        (At.CUMULATIVE, -5, True, "it lies before the parent's start"),
+        (At.CHECKPOINT, NONE, False, "a counter of the run's own tokens does not say where it starts"),
+        (At.FIRST_ROW, NONE, False, "a counter of the run's own tokens does not say where it starts"),
+    ],
+)
+def test_a_branch_that_can_not_be_is_no_guess(at: At, value: float, cumulative: bool, problem: str) -> None:
+    rows = {"trunk": [(10, 100), (20, 200), (30, 300)], "run": [(25, 250)], "child": [(1, 1)]}
+    parents = {"run": [("trunk", at, value)], "child": [("run", At.END, NONE)]}
+    _, found = placed(rows, parents, ("run",) if cumulative else ())
+    assert found.problem[1] == f"branch unknown: {problem}"
+    assert found.problem[2] == f"parent not usable: branch unknown: {problem}"
+    assert found.start[1] == found.end[1] == -1
+
+
+def test_compute_sums_the_segments_of_each_size() -> None:
+    rows = {"small": [(1, 100)], "grown": [(1, 50)]}
+    parents = {"grown": [("small", At.END, NONE)]}
+    _, found = placed(rows, parents, n_params={"small": 10.0, "grown": 40.0})
+    assert found.compute.tolist() == [0.0, 6.0 * 10 * 100]
+
+
+def test_a_circle_names_its_runs() -> None:
+    child, parent = np.array([0, 1, 2], np.int32), np.array([1, 2, 0], np.int32)
+    with pytest.raises(LineageError, match=r"'a', 'b', 'c' derive from each other in a circle"):
+        order_runs(["a", "b", "c"], child, parent)
+    with pytest.raises(LineageError, match="'b' is its own parent"):
+        order_runs(["a", "b"], np.array([1], np.int32), np.array([1], np.int32))
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[dict[str, list[tuple[int, int]]], dict[str, list[tuple[str, At, float]]]]:
+    """Draw runs of some rows whose parents are any earlier runs, left at any own tokens."""
+    rows: dict[str, list[tuple[int, int]]] = {}
+    parents: dict[str, list[tuple[str, At, float]]] = {}
+    for k in range(draw(st.integers(1, 7))):
+        name = f"r{k}"
+        end = draw(st.integers(1, 50))
+        rows[name] = [(1, end)]
+        above = draw(st.lists(st.sampled_from(sorted(rows)), max_size=3)) if k else []
+        above = [p for p in above if p != name]
+        if above:
+            parents[name] = [(p, At.TOKENS, draw(st.integers(0, rows[p][0][1]))) for p in above]
+    return rows, parents
+
+
+@given(graphs())
+def test_cumulative_tokens_are_the_union_of_ancestral_segments(
+    graph: tuple[dict[str, list[tuple[int, int]]], dict[str, list[tuple[str, At, float]]]],
+) -> None:
+    rows, parents = graph
+    names, found = placed(rows, parents)
+    number = {n: i for i, n in enumerate(names)}
+
+    def trained(name: str, own: float) -> set[tuple[str, int]]:
+        """Return every token that a run has seen, as (run, number)."""
+        seen = {(name, t) for t in range(int(own))}
+        for parent, _, at in parents.get(name, []):
+            seen |= trained(parent, at)
+        return seen
+
+    def curve(name: str, own: float) -> list[tuple[str, int]]:
+        """Return the tokens of a curve in order, of a chain of runs with one parent each."""
+        tokens = [(name, t) for t in range(int(own))]
+        if name in parents:
+            (parent, _, at), *others = parents[name]
+            if others:
+                return [*common(name), (name, -1), *tokens]
+            return curve(parent, at) + tokens
+        return tokens
+
+    def common(name: str) -> list[tuple[str, int]]:
+        curves = [curve(p, at) for p, _, at in parents[name]]
+        prefix: list[tuple[str, int]] = []
+        for column in zip(*curves, strict=False):
+            if len(set(column)) > 1:
+                break
+            prefix.append(column[0])
+        return prefix
+
+    for name in names:
+        at = number[name]
+        assert found.problem[at] == ""
+        assert found.start[at] == len(trained(name, 0))
+        assert found.end[at] == len(trained(name, rows[name][0][1]))
+        if len(parents.get(name, [])) == 1:
+            assert found.branch[at] == found.start[at]
+        elif name in parents and not any(t == -1 for _, t in common(name)):
+            assert found.branch[at] == len(common(name))
