@@ -9,8 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from dde.cache.kept_files import cache_place
@@ -18,13 +16,13 @@ from dde.cache.table_index import FileKindsCache
 from dde.curves.frames import continuous_curves
 from dde.entities import LineageList, PosttrainingRun, PretrainingRun, TrainingLineage, TrainingRun
 from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError, near_names
-from dde.names import Metric, suite_order
+from dde.names import Metric
 from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
 from dde.relations.run_index import versions_digest
-from dde.relations.selection import filter_runs, matches, select_bases
-from dde.relations.table_coverage import COVERAGE_COLUMNS, table_coverage
-from dde.relations.token_counts import TOKEN_SOURCES
+from dde.relations.run_table import RunTable
+from dde.relations.selection import filter_runs, select_bases
+from dde.relations.table_coverage import table_coverage
 from dde.relations.treatments import PRETRAINING
 from dde.sources.connection import Connection, absolute_path, redact
 from dde.sources.datadecide import DataDecide
@@ -149,6 +147,15 @@ class RunRepository:
             self._tokens_per_sequence,
             cache_dir=self.cache_dir,
         )
+
+    @cached_property
+    def table(self) -> RunTable:
+        """The run table: one row per run, with identity, relations, factors and place on the axis of tokens."""
+        if self.suite_runs is not None:
+            return self.suite_runs.table
+        from dde.relations.store_table import make_store_table
+
+        return make_store_table(self.registry)
 
     def __repr__(self) -> str:
         if self.suite_runs is not None:
@@ -299,55 +306,7 @@ class RunRepository:
             `estimate` says how a branch was found that no logged row gives, and by what rule the end was estimated.
             Text is "" and numbers are NaN where there is nothing: a run without data has no end.
         """
-        if self.suite_runs is not None:
-            return table_coverage(self.suite_runs.table, state)
-        registry = self.registry
-        rows: list[dict[str, object]] = []
-        for base in sorted(registry.bases.values(), key=suite_order):
-            end = registry.base_end_tokens(base.label)
-            rows.append(
-                {
-                    "run_id": base.label,
-                    "run_type": PRETRAINING,
-                    "lineage": base.label,
-                    "parent_run_id": "",
-                    "branch_tokens": np.nan,
-                    "end_tokens": np.nan if end is None else end,
-                    "token_source": "" if end is None else "logged",
-                    "status": "no data: not in the tables" if end is None else "used",
-                    "parent_evidence": "",
-                    "contradictions": "",
-                    "run": PRETRAINING,
-                    "state": "finished",
-                    "estimate": "",
-                }
-            )
-        of_bases = pd.DataFrame(rows, columns=COVERAGE_COLUMNS).astype({"branch_tokens": float, "end_tokens": float})
-        columns = registry.columns
-        status = columns.status.texts()
-        if state != "all":
-            other = columns.is_used & ~columns.state.matching(lambda value: matches(value, state), "")
-            status[other] = np.array([f"state {value or 'unknown'}" for value in columns.state.texts()[other]], object)
-        derived = pd.DataFrame(
-            {
-                "run_id": columns.ids,
-                "run_type": columns.run_type.texts(),
-                "lineage": columns.lineages,
-                "parent_run_id": columns.parent_run_id.texts(),
-                "branch_tokens": _known(columns.branch),
-                "end_tokens": _known(columns.end),
-                "token_source": np.where(columns.end >= 0, np.array(TOKEN_SOURCES, object)[columns.source], ""),
-                "status": status,
-                "parent_evidence": columns.evidence.texts(),
-                "contradictions": columns.contradictions.texts(),
-                "run": columns.labels,
-                "state": columns.state.texts(),
-                "estimate": columns.estimate.texts(),
-            },
-            columns=COVERAGE_COLUMNS,
-        )
-        parts = [part for part in (of_bases, derived) if len(part)]
-        return pd.concat(parts, ignore_index=True) if parts else of_bases
+        return table_coverage(self.table, state)
 
     def fill_cache(self, metrics: str | Iterable[str] | None = "all") -> int:
         """Read metrics of all runs into the cache in one pass over each store, and return how many they are.
@@ -493,10 +452,6 @@ def _have_same_runs(registry: Registry, other: Registry) -> bool:
     # By what the stores said when their runs were read, not by what they would say now.
     digest, of_other = (versions_digest(x.versions.items()) for x in (registry, other))
     return bool(digest) and digest == of_other
-
-
-def _known(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    return np.where(tokens >= 0, tokens, np.nan)
 
 
 def _cache_folder(cache_dir: str | os.PathLike[str] | Connection) -> str | Connection:

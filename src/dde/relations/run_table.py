@@ -60,6 +60,8 @@ class RunTable:
         Numbers of runs; edges are ordered by child, and by its parents.
     edge_tokens : (edge,) int64 array
         Own tokens of the parent at the branch; -1 where unknown.
+    absent_parent : (run,) object array of str
+        Id of a parent that is known by name and is no run of the table; "" elsewhere.
     curve_parent : (run,) int32 array
         The run whose curve this one follows up to its branch; -1 where there is none.
     start_tokens, branch_tokens, end_tokens : (run,) int64 arrays
@@ -69,7 +71,7 @@ class RunTable:
         NaN where unknown.
     start_compute : (run,) float64 array
         6 N tokens of all that the run starts from, in FLOP; NaN where an N is unknown.
-    token_source, status, parent_evidence, estimate : (run,) object arrays of str
+    token_source, status, parent_evidence, contradictions, estimate : (run,) object arrays of str
         `status` is ``used`` or says why a run has no place.
     factors : mapping of str to Factor
         In the order in which the suite declares them.
@@ -87,6 +89,7 @@ class RunTable:
     edge_child: Int32
     edge_parent: Int32
     edge_tokens: Int64
+    absent_parent: Texts
     curve_parent: Int32
     start_tokens: Int64
     branch_tokens: Int64
@@ -97,6 +100,7 @@ class RunTable:
     token_source: Texts
     status: Texts
     parent_evidence: Texts
+    contradictions: Texts
     estimate: Texts
     factors: Mapping[str, Factor] = field(default_factory=dict)
     lineages: tuple[str, ...] = ()

@@ -38,7 +38,7 @@ def table_coverage(table: RunTable, state: object = "finished") -> pd.DataFrame:
         for word in dict.fromkeys(table.state.tolist()):
             if not matches(word, state):
                 status[(table.state == word) & table.is_used] = f"state {word or 'unknown'}"
-    parents = np.full(len(table), "", object)
+    parents = table.absent_parent.copy()
     for child, parent in zip(table.edge_child.tolist(), table.run_id[table.edge_parent].tolist(), strict=True):
         parents[child] = f"{parents[child]} & {parent}" if parents[child] else parent
     columns = {
@@ -46,12 +46,12 @@ def table_coverage(table: RunTable, state: object = "finished") -> pd.DataFrame:
         "run_type": table.run_type,
         "lineage": table.lineage,
         "parent_run_id": parents,
-        "branch_tokens": np.where(table.n_parents > 0, _known(table.branch_tokens), np.nan),
+        "branch_tokens": _known(table.branch_tokens),
         "end_tokens": _known(table.end_tokens),
         "token_source": table.token_source,
         "status": status,
         "parent_evidence": table.parent_evidence,
-        "contradictions": np.full(len(table), "", object),
+        "contradictions": table.contradictions,
         "run": table.labels,
         "state": table.state,
         "estimate": table.estimate,

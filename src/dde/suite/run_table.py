@@ -127,6 +127,7 @@ class _Making:
             edge_child=edges.child,
             edge_parent=edges.parent,
             edge_tokens=placed.edge_tokens,
+            absent_parent=np.full(len(self.run_ids), "", object),
             curve_parent=placed.curve_parent,
             start_tokens=placed.start,
             branch_tokens=placed.branch,
@@ -137,6 +138,7 @@ class _Making:
             token_source=self._token_sources(placed),
             status=status,
             parent_evidence=evidence,
+            contradictions=np.full(len(self.run_ids), "", object),
             estimate=placed.estimate,
             factors=self._factors(lineage, labels, roots, edges, depth),
         )
