@@ -129,7 +129,7 @@ def _coordinates(
         out[cells] = values
         attrs = CELL_TEXTS[name].attrs if name in CELL_TEXTS else {"long_name": "id of the run without parents"}
         coords[name] = variable(CELLS, packed(out), attrs)
-    is_root = table.n_parents[rows] == 0
+    is_root = table.is_root[rows]
     numbers = {
         "branch_tokens": np.where(is_root, np.nan, table.branch_tokens[rows]),
         "origin_tokens": np.where(is_root, np.nan, np.nan_to_num(table.origin_tokens(rows), nan=0.0)),
@@ -160,7 +160,9 @@ def _params(
         for lineage, n in zip(table.lineage.tolist(), table.n_params.tolist(), strict=True)
     )
     if same:
-        return {"n_params": variable("lineage", table.n_params[first], attrs)}
+        of_lineages = table.n_params[first]
+        whole = np.isfinite(of_lineages).all() and (of_lineages == np.rint(of_lineages)).all()
+        return {"n_params": variable("lineage", of_lineages.astype(np.int64) if whole else of_lineages, attrs)}
     values = np.full(shape, np.nan)
     values[cells] = table.n_params[rows]
     return {"n_params": variable(CELLS, packed(values), {**attrs, CHANGING_PARAMS: 1})}
@@ -212,7 +214,7 @@ def _positions_on(
     def anchors(members: Int64) -> Int64:
         ends = np.concatenate([table.branch_tokens[members], table.start_tokens[members], table.end_tokens[members]])
         # A root starts at token 0, where it need not have been observed.
-        ends = np.delete(ends, np.flatnonzero(table.n_parents[members] == 0) + len(members))
+        ends = np.delete(ends, np.flatnonzero(table.is_root[members]) + len(members))
         return np.unique(ends[ends >= 0])
 
     if lines is None or rule.by != "run":

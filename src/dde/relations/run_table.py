@@ -54,6 +54,8 @@ class RunTable:
         Labels along both dimensions; "" where unknown. `run` has no number of the replicate.
     replicate : (run,) int64 array
         From 1; 0 where unknown.
+    is_root : (run,) bool array
+        Whether a run was trained from scratch, rather than from a parent, be it known or not.
     depth : (run,) int64 array
         Edges of the longest path from a root.
     edge_child, edge_parent : (edge,) int32 arrays
@@ -85,6 +87,7 @@ class RunTable:
     lineage: Texts
     run: Texts
     replicate: Int64
+    is_root: npt.NDArray[np.bool_]
     depth: Int64
     edge_child: Int32
     edge_parent: Int32

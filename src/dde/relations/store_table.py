@@ -56,6 +56,7 @@ def make_store_table(registry: Registry) -> RunTable:
         lineage=joined([b.label for b in bases], lineages),
         run=joined([PRETRAINING] * n_bases, columns.plain_label.texts()),
         replicate=joined([1] * n_bases, columns.replicate),
+        is_root=np.arange(n) < n_bases,
         depth=joined([0] * n_bases, depth),
         edge_child=(np.flatnonzero(has_parent) + n_bases).astype(np.int32),
         edge_parent=parent[has_parent].astype(np.int32),

@@ -125,7 +125,7 @@ def select_rows(
         for word in dict.fromkeys(table.state[kept].tolist()):
             if not matches(word, state):
                 leave_out(np.asarray(table.state == word, bool), f"state {word or 'unknown'}")
-    is_root = table.n_parents == 0
+    is_root = table.is_root
     matched = np.ones(len(table), bool)
     lacking = np.zeros(len(table), bool)
     if method is not None:
@@ -165,7 +165,7 @@ def _roots_of(table: RunTable, rows: Bool) -> Bool:
         above = reached.copy()
         above[table.edge_parent[reached[table.edge_child]]] = True
         if np.array_equal(above, reached):
-            return np.asarray(above & (table.n_parents == 0), bool)
+            return np.asarray(above & table.is_root, bool)
         reached = above
 
 

@@ -123,6 +123,7 @@ class _Making:
             lineage=lineage,
             run=labels,
             replicate=replicate,
+            is_root=roots,
             depth=depth,
             edge_child=edges.child,
             edge_parent=edges.parent,
