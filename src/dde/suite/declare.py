@@ -8,7 +8,8 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from dde.suite import checks, plain
+from dde.suite import checks, digests, plain, table_checks, toml_files
+from dde.suite.edges import Edge, read_edges
 from dde.suite.metric import Metric
 from dde.suite.patterns import Pattern, Template
 from dde.suite.rules import Rule, RuleSource
@@ -33,7 +34,7 @@ class Table:
         Pattern of the paths below the suite's root, with fields (``"cosine/{size}-{budget:float}xC.csv"``); several; or
         any data frame.
     format : str, optional
-        Form of the files (see `checks.FORMATS`); by default what their suffix says.
+        Form of the files (see `table_checks.FORMATS`); by default what their suffix says.
     run_type : str
         Stage of the runs.
     run_id : str, optional
@@ -91,7 +92,7 @@ class Table:
 
     def __post_init__(self) -> None:
         plain.settle(self)
-        checks.check_table(self)
+        table_checks.check_table(self)
 
     @property
     def is_frame(self) -> bool:
@@ -178,7 +179,7 @@ class Suite:
     tables : sequence of Table
         The tables.
     edges : sequence of mappings, or data frame, optional
-        Explicit graph: ``{"run": id, "parents": [[id, at], ...]}``.
+        Explicit graph: ``{"run": id, "parents": [[id, at], ...]}``; see `dde.suite.edges.read_edges`.
     checkpoints : str or sequence of str
         Patterns of the names by which others mean a run's checkpoint.
     producer : str or callable, optional
@@ -237,6 +238,11 @@ class Suite:
         """Template of a lineage's label."""
         return Template(self.lineage, "lineage")
 
+    @cached_property
+    def graph(self) -> tuple[Edge, ...]:
+        """Edges of the suite, one a run; none where it has no `edges`."""
+        return read_edges(self.edges)
+
     @property
     def checkpoint_patterns(self) -> tuple[Pattern, ...]:
         """Patterns of checkpoints' names; a field without a type has the one that it has in the tables' paths."""
@@ -250,7 +256,8 @@ class Suite:
         UnknownNameError
             The suite says none for this type.
         """
-        return checks.run_template(self, run_type)
+        with plain.within(f"suite {self.name!r}: "):
+            return checks.run_template(self, run_type)
 
     def resolved(self, table: Table) -> Table:
         """Return a table with all that it leaves to the suite filled in.
@@ -282,12 +289,13 @@ class Suite:
         UnknownNameError
             No table has a field of a template.
         """
-        return checks.check_fields(self, available)
+        with plain.within(f"suite {self.name!r}: "):
+            return checks.check_fields(self, available)
 
     @cached_property
     def digest(self) -> str:
         """Short digest of all that the suite says; part of fingerprints."""
-        return plain.digest(self)
+        return digests.digest(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the suite says, by name, without what it leaves to the defaults."""
@@ -312,7 +320,7 @@ class Suite:
         FormatError
             A rule is a Python function, or a table a data frame: TOML holds neither.
         """
-        return plain.suite_to_toml(self, path)
+        return toml_files.suite_to_toml(self, path)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Suite:
@@ -327,7 +335,7 @@ class Suite:
         UnknownNameError
             As `from_dict`.
         """
-        return plain.suite_from_toml(cls, Table, path)
+        return toml_files.suite_from_toml(cls, Table, path)
 
     @classmethod
     def from_frame(

@@ -1,56 +1,153 @@
-"""Explicit graphs of runs as data frames."""
+"""Edges: the graph of runs where a suite says it run by run, as a list or as a data frame."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from dde.errors import FormatError, near_names
+from dde.errors import FormatError, UnknownNameError, near_names
+from dde.suite.plain import AT_KINDS, AT_WORDS, as_frame, is_frame, within
+from dde.suite.table_checks import check_at, check_name, check_text, listed
 
-__all__ = ["edges_of_frame"]
-
-_BRANCHES = ("step", "tokens", "cumulative")
+__all__ = ["Edge", "read_edges"]
 
 
-def edges_of_frame(frame: Any) -> list[dict[str, Any]]:
-    """Return the edges that a frame lists, a row for each parent of a run.
+@dataclass(frozen=True)
+class Edge:
+    """Parents of one run.
+
+    Attributes
+    ----------
+    run : str
+        Id of the run.
+    parents : tuple of (str, str or mapping)
+        Id of each parent, and where the run branches from it; none of a root.
+    factors : dict
+        What else the edge says of the run.
+    """
+
+    run: str
+    parents: tuple[tuple[str, Any], ...]
+    factors: dict[str, Any]
+
+
+def read_edges(edges: Any) -> tuple[Edge, ...]:
+    """Return the edges of a suite, one a run.
 
     Parameters
     ----------
-    frame : data frame
-        Columns `run` and `parent`, and where the run branches: `at` (``"end"``, ``"first_row"`` or ``"checkpoint"``),
-        or one of `step`, `tokens` (the parent's own) and `cumulative`. Without any, at the parent's end.
-
-    Returns
-    -------
-    list of dict
-        ``{"run": id, "parents": [[id, at], ...]}``, in the order of the rows.
+    edges : sequence of mappings, or data frame
+        ``{"run": id, "parents": [[id, at], ...], ...}`` for each run, where a parent may stand alone for its end. Or a
+        frame with a row for each run and parent: columns ``run`` and ``parent`` (nothing for a root), and either ``at``
+        with words or one of ``step``, ``tokens``, ``cumulative`` with numbers. Anything else is a factor of the run.
 
     Raises
     ------
     FormatError
-        When a column is absent.
+        An edge lacks its run or parents, a run is there twice, or rows of a run contradict each other.
+    UnknownNameError
+        A branch is none, or the name of a factor is reserved.
 
     Examples
     --------
-    >>> edges_of_frame(pd.DataFrame({"run": ["soup", "soup"], "parent": ["a", "b"], "step": [10, None]}))
-    [{'run': 'soup', 'parents': [['a', {'step': 10.0}], ['b', 'end']]}]
+    >>> read_edges([{"run": "soup", "parents": ["a", ["b", {"step": 10}]], "weight": 0.5}])
+    (Edge(run='soup', parents=(('a', 'end'), ('b', {'step': 10})), factors={'weight': 0.5}),)
+    >>> frame = pd.DataFrame({"run": ["b", "soup", "soup"], "parent": ["", "a", "b"], "step": [None, 5, 10]})
+    >>> read_edges(frame)[1].parents
+    (('a', {'step': 5}), ('b', {'step': 10}))
     """
-    table = pd.DataFrame(frame)
-    for name in ("run", "parent"):
-        if name not in table.columns:
-            raise FormatError(
-                f"edges is a frame without the column {name!r}, so it lists no parents of runs."
-                f"{near_names(name, map(str, table.columns))} Columns: {', '.join(map(str, table.columns))}."
+    if edges is None:
+        return ()
+    if not isinstance(edges, (list, tuple)):
+        if not is_frame(edges):
+            raise FormatError(f"edges: {edges!r} is neither a list of edges nor a data frame.")
+        return _read_frame(as_frame(edges))
+    read: dict[str, Edge] = {}
+    for index, one in enumerate(edges):
+        place = f"edges[{index}]"
+        edge = _read_edge(one, place)
+        if edge.run in read:
+            raise FormatError(f"{place}.run: {edge.run!r} is there twice. Say all its parents in one edge.")
+        read[edge.run] = edge
+    return tuple(read.values())
+
+
+def _read_edge(edge: Any, place: str) -> Edge:
+    if not isinstance(edge, Mapping):
+        raise FormatError(f"{place}: {edge!r} is no edge; one is {{'run': id, 'parents': [[id, at], ...]}}.")
+    for key in ("run", "parents"):
+        if key not in edge:
+            others = [k for k in edge if k not in ("run", "parents")]
+            like = f" There is {listed(others)}." if others else ""
+            raise FormatError(f"{place}.{key}: an edge says its {key}, and this one does not.{like}")
+    check_text(edge["run"], f"{place}.run", "the id of a run")
+    given = edge["parents"]
+    if not isinstance(given, (list, tuple)):
+        raise FormatError(f"{place}.parents: {given!r} is no list of parents; write [[id, at], ...], or [] for a root.")
+    parents = []
+    for index, one in enumerate(given):
+        path = f"{place}.parents[{index}]"
+        pair = (one, "end") if isinstance(one, str) and one not in AT_WORDS else one
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise FormatError(f"{path}: {one!r} is no parent; write its id, or [id, at].")
+        check_text(pair[0], path, "the id of a parent")
+        check_at(pair[1], path)
+        parents.append((pair[0], pair[1]))
+    factors = {k: v for k, v in edge.items() if k not in ("run", "parents")}
+    for key in factors:
+        check_name(key, place)
+    return Edge(edge["run"], tuple(parents), factors)
+
+
+def _read_frame(frame: pd.DataFrame) -> tuple[Edge, ...]:
+    columns = [str(c) for c in frame.columns]
+    for column in ("run", "parent"):
+        if column not in columns:
+            raise UnknownNameError(
+                f"edges: the frame has no column {column!r}. It has a row for each run and parent, in the columns run "
+                f"and parent. Columns: {listed(columns)}.{near_names(column, columns)}"
             )
-    edges: dict[str, list[Any]] = {}
-    for row in table.to_dict("records"):
-        at: Any = row.get("at")
-        at = "end" if at is None or at != at or at == "" else at
-        for kind in _BRANCHES:
-            value = row.get(kind)
-            if value is not None and value == value:
-                at = {kind: float(value)}
-        edges.setdefault(str(row["run"]), []).append([str(row["parent"]), at])
-    return [{"run": run, "parents": parents} for run, parents in edges.items()]
+    kinds = [c for c in ("at", *AT_KINDS) if c in columns]
+    if len(kinds) > 1:
+        raise FormatError(f"edges: the columns {' and '.join(kinds)} both say where a run branches. Leave one out.")
+    factors = [c for c in columns if c not in ("run", "parent", *kinds)]
+    for column in factors:
+        check_name(column, "edges")
+    # Gaps of all types as None, numbers of NumPy as Python's.
+    rows = frame.astype(object).where(frame.notna().to_numpy(), None).to_dict("records")
+    read: dict[str, Edge] = {}
+    for index, row in enumerate(rows):
+        place = f"edges, row {index}"
+        check_text(row["run"], f"{place}, run", "the id of a run")
+        said = {c: _as_python(row[c]) for c in factors}
+        parents: tuple[tuple[str, Any], ...] = ()
+        if row["parent"] not in (None, ""):
+            check_text(row["parent"], f"{place}, parent", "the id of a parent")
+            with within(f"{place}, "):
+                parents = ((row["parent"], _branch_of(row, kinds)),)
+        earlier = read.get(row["run"])
+        if earlier is not None and (earlier.factors != said or not (parents and earlier.parents)):
+            raise FormatError(
+                f"{place}: the run {row['run']!r} is there with other values, or both as a root and with a parent. All "
+                "rows of a run say the same of it."
+            )
+        read[row["run"]] = Edge(row["run"], (*(earlier.parents if earlier else ()), *parents), said)
+    return tuple(read.values())
+
+
+def _branch_of(row: Mapping[Any, Any], kinds: list[str]) -> Any:
+    value = _as_python(row[kinds[0]]) if kinds else None
+    if value is None or value == "":
+        return "end"
+    at = value if kinds == ["at"] else {kinds[0]: value}
+    check_at(at, kinds[0])
+    return at
+
+
+def _as_python(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -23,179 +23,13 @@ import math
 import numbers
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 from dde.errors import FormatError, UnknownNameError, near_names
+from dde.suite.pattern_search import FieldKind, FieldValue, Part, Search, as_number
 
 __all__ = ["FieldKind", "Pattern", "Template", "as_text"]
 
-FieldKind = Literal["text", "int", "float", "choice"]
-FieldValue = str | int | float
-
-# A number of more digits fits into no int64; longer runs of digits are hashes and dates.
-_MOST_DIGITS = 18
-# A text is matched in steps that grow with its length; only a repeated field makes them grow faster.
-_MOST_STEPS = 2_000_000
-_INT = re.compile(rf"(-?)([0-9]{{1,{_MOST_DIGITS}}})(?![0-9])")
-_FLOAT = re.compile(r"(-?)([0-9]{1,400})(?![0-9])(\.[0-9]{1,400}(?![0-9]))?([eE][+-]?[0-9]{1,3}(?![0-9]))?")
 _NO_TYPES = {"integer": "int", "number": "float", "double": "float", "str": "", "string": "", "text": "", "bool": ""}
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One part of a pattern: a literal text, a field, the same field again, or a wildcard."""
-
-    kind: Literal["literal", "text", "int", "float", "choice", "same", "star", "folders", "rest"]
-    text: str  # the literal text, or the name of the field
-    choices: tuple[str, ...] = ()
-    of: FieldKind = "text"  # what the repeated field is
-
-    @property
-    def is_free(self) -> bool:
-        """Whether the part may end at more than a few places."""
-        return self.kind in ("text", "star", "folders", "rest")
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nothing marks the end of the part; folders end with a slash."""
-        return self.kind in ("text", "star")
-
-
-@dataclass(slots=True)
-class _Search:
-    """One search for a split of a text into the parts of a pattern."""
-
-    parts: tuple[_Part, ...]
-    text: str
-    longest: bool
-    pins: Mapping[int, str] = field(default_factory=dict)
-    bound: dict[str, FieldValue] = field(default_factory=dict)
-    ends: dict[int, tuple[int, int]] = field(default_factory=dict)
-    failed: set[tuple[object, ...]] = field(default_factory=set)
-    bounds: dict[tuple[object, ...], int] = field(default_factory=dict)
-    repeated: tuple[str, ...] = ()
-    steps: int = 0
-
-    def run(self, index: int, start: int) -> bool:
-        """Return whether the parts from `index` on match the text from `start` on."""
-        if index == len(self.parts):
-            return start == len(self.text)
-        # What follows depends on the fields that come again.
-        state = tuple(self.bound.get(name) for name in self.repeated)
-        part = self.parts[index]
-        if part.is_free:
-            return self._run_free(index, start, state)
-        if (index, start, state) in self.failed:
-            return False
-        for end in self._ends(part, index, start):
-            if index in self.pins and self.text[start:end] != self.pins[index]:
-                continue
-            if self._try(index, start, end):
-                return True
-        self.failed.add((index, start, state))
-        return False
-
-    def _run_free(self, index: int, start: int, state: tuple[object, ...]) -> bool:
-        part = self.parts[index]
-        stop = len(self.text)
-        if part.kind in ("text", "star"):
-            slash = self.text.find("/", start)
-            stop = slash if slash >= 0 else stop
-        # Every end behind a start that failed before failed with it.
-        key = (index, stop, state)
-        last = self.bounds.get(key, stop)
-        first = start + 1 if part.kind == "text" else start
-        for end in self._free_ends(part, index, first, min(stop, last), stop):
-            if self._try(index, start, end):
-                return True
-        self.bounds[key] = min(last, first - 1)
-        return False
-
-    def _free_ends(self, part: _Part, index: int, first: int, last: int, stop: int) -> Iterator[int]:
-        if part.kind == "folders":
-            ends = [p for p in range(first, last + 1) if p == first or self.text[p - 1] == "/"]
-            self._count(len(ends))
-            yield from reversed(ends) if self.longest else ends
-            return
-        follows = self.parts[index + 1] if index + 1 < len(self.parts) else None
-        if follows is None:
-            # The last part ends where the text does, or the text goes on behind it.
-            if first <= stop == len(self.text) and last == stop:
-                yield stop
-            return
-        if follows.kind != "literal":
-            yield from range(last, first - 1, -1) if self.longest else range(first, last + 1)
-            return
-        literal = follows.text
-        if self.longest:
-            end = self.text.rfind(literal, first, last + len(literal))
-            while end >= first:
-                yield end
-                end = self.text.rfind(literal, first, end - 1 + len(literal))
-        else:
-            end = self.text.find(literal, first, last + len(literal))
-            while 0 <= end <= last:
-                yield end
-                end = self.text.find(literal, end + 1, last + len(literal))
-
-    def _ends(self, part: _Part, index: int, start: int) -> Iterator[int]:
-        """Yield where a part that is not free may end, the longest first."""
-        if part.kind == "literal":
-            if self.text.startswith(part.text, start):
-                yield start + len(part.text)
-        elif part.kind == "choice":
-            yield from (start + len(c) for c in part.choices if self.text.startswith(c, start))
-        elif part.kind == "same":
-            value = self.bound[part.text]
-            if part.of in ("int", "float"):
-                yield from (
-                    end
-                    for end in self._number_ends(part.of, index, start)
-                    if _number(part.of, self.text[start:end]) == value
-                )
-            elif self.text.startswith(str(value), start):
-                yield start + len(str(value))
-        else:
-            yield from self._number_ends(part.kind, index, start)
-
-    def _number_ends(self, kind: str, index: int, start: int) -> Iterator[int]:
-        match = (_INT if kind == "int" else _FLOAT).match(self.text, start)
-        if match is None:
-            return
-        if index and self.parts[index - 1].is_open and (match[1] or self.text[start - 1 : start].isdigit()):
-            # Behind free text, a sign belongs to the text, and a number does not begin inside another.
-            return
-        groups = (4, 3, 2) if kind == "float" else (2,)
-        ends = {match.end(g) for g in groups if match[g] is not None}
-        yield from sorted(ends, reverse=True)
-
-    def _try(self, index: int, start: int, end: int) -> bool:
-        self._count(1)
-        part = self.parts[index]
-        self.ends[index] = (start, end)
-        if part.text not in self.repeated or part.kind in ("same", "literal"):
-            return self.run(index + 1, end)
-        value: FieldValue = self.text[start:end]
-        if part.kind in ("int", "float"):
-            value = _number(part.kind, self.text[start:end])
-        self.bound[part.text] = value
-        if self.run(index + 1, end):
-            return True
-        del self.bound[part.text]
-        return False
-
-    def _count(self, steps: int) -> None:
-        self.steps += steps
-        if self.steps > _MOST_STEPS:
-            raise FormatError(
-                f"A text of {len(self.text):,} characters can be split in too many ways: {self.text[:60]!r}... A "
-                "pattern whose field comes again is for short texts; name the field once."
-            )
-
-
-def _number(kind: str, text: str) -> int | float:
-    return int(text) if kind == "int" else float(text)
 
 
 class Pattern:
@@ -240,7 +74,7 @@ class Pattern:
         if not isinstance(text, str) or not text:
             raise FormatError(f"{what}: a pattern is a text, and {text!r} is none.")
         self.text, self.what = text, what
-        parts: list[_Part] = []
+        parts: list[Part] = []
         kinds: dict[str, FieldKind] = {}
         repeated: list[str] = []
         specs: dict[str, str] = {}
@@ -252,7 +86,7 @@ class Pattern:
                 if part.text in kinds:
                     if kinds[part.text] != part.kind:
                         raise _error(text, what, position, f"the field {part.text!r} comes twice with two types")
-                    new = _Part("same", part.text, part.choices, kinds[part.text])
+                    new = Part("same", part.text, part.choices, kinds[part.text])
                     repeated.append(part.text)
                 else:
                     kinds[part.text] = part.kind
@@ -286,7 +120,7 @@ class Pattern:
         size='v1-150M' or corpus='dolma-v1', size='150M'. Nothing says which is meant. Name the texts of one field, as
         in {corpus:a|b}.
         """
-        search = _Search(self._parts, text, longest=False, repeated=self._repeated)
+        search = Search(self._parts, text, longest=False, repeated=self._repeated)
         if not search.run(0, 0):
             return None
         values = self._values(search)
@@ -294,13 +128,13 @@ class Pattern:
             self._refuse_two_ways(text, search, values)
         return values
 
-    def _values(self, search: _Search) -> dict[str, FieldValue] | None:
+    def _values(self, search: Search) -> dict[str, FieldValue] | None:
         values: dict[str, FieldValue] = {}
         for index, part in enumerate(self._parts):
             start, end = search.ends[index]
             found = search.text[start:end]
             if part.kind in ("int", "float"):
-                number = _number(part.kind, found)
+                number = as_number(part.kind, found)
                 if not math.isfinite(number):
                     return None
                 values[part.text] = number
@@ -308,13 +142,13 @@ class Pattern:
                 values[part.text] = found
         return values
 
-    def _refuse_two_ways(self, text: str, search: _Search, values: dict[str, FieldValue]) -> None:
+    def _refuse_two_ways(self, text: str, search: Search, values: dict[str, FieldValue]) -> None:
         pins = {
             index: text[slice(*search.ends[index])]
             for index, part in enumerate(self._parts)
             if part.kind in ("int", "float", "choice")
         }
-        other = _Search(self._parts, text, longest=True, pins=pins, repeated=self._repeated)
+        other = Search(self._parts, text, longest=True, pins=pins, repeated=self._repeated)
         if not other.run(0, 0):  # pragma: no cover - the split that was found is one
             return
         others = self._values(other)
@@ -497,7 +331,7 @@ def _split_braces(text: str, what: str) -> Iterator[tuple[int, bool, str]]:
         yield begin, False, literal
 
 
-def _split_pattern(text: str, what: str, types: Mapping[str, str]) -> Iterator[tuple[int, _Part, str | None]]:
+def _split_pattern(text: str, what: str, types: Mapping[str, str]) -> Iterator[tuple[int, Part, str | None]]:
     for position, is_field, piece in _split_braces(text, what):
         if not is_field:
             yield from ((at, part, None) for at, part in _split_wildcards(piece, text, what, position))
@@ -508,15 +342,15 @@ def _split_pattern(text: str, what: str, types: Mapping[str, str]) -> Iterator[t
         yield position, _field_part(name, colon, spec, text, what, position), spec
 
 
-def _field_part(name: str, colon: str, spec: str, text: str, what: str, position: int) -> _Part:
+def _field_part(name: str, colon: str, spec: str, text: str, what: str, position: int) -> Part:
     if not name.isidentifier():
         raise _error(text, what, position, f"{name!r} can't name a field; take a name of letters, digits and _")
     if not colon:
-        return _Part("text", name)
+        return Part("text", name)
     if spec == "int":
-        return _Part("int", name)
+        return Part("int", name)
     if spec == "float":
-        return _Part("float", name)
+        return Part("float", name)
     if not spec:
         raise _error(text, what, position, f"the field {name!r} has an empty type; write int, float or a|b")
     if spec in _NO_TYPES:
@@ -527,24 +361,24 @@ def _field_part(name: str, colon: str, spec: str, text: str, what: str, position
         raise _error(text, what, position, f"the field {name!r} lists one text twice")
     if any("/" in choice for choice in choices):
         raise _error(text, what, position, f"a text of the field {name!r} holds a '/', which ends a field")
-    return _Part("choice", name, tuple(sorted(choices, key=len, reverse=True)))
+    return Part("choice", name, tuple(sorted(choices, key=len, reverse=True)))
 
 
-def _split_wildcards(piece: str, text: str, what: str, position: int) -> Iterator[tuple[int, _Part]]:
+def _split_wildcards(piece: str, text: str, what: str, position: int) -> Iterator[tuple[int, Part]]:
     for match in re.finditer(r"\*\*/|\*+|[^*]+", piece):
         token, at = match[0], position + match.start()
         if not token.startswith("*"):
-            yield at, _Part("literal", token)
+            yield at, Part("literal", token)
         elif token == "*":
-            yield at, _Part("star", "")
+            yield at, Part("star", "")
         else:
             before = text[at - 1] if at else "/"
             if token.rstrip("/") != "**" or before != "/" or not (token.endswith("/") or at + 2 == len(text)):
                 raise _error(text, what, at, "** is a whole component of a path; write * inside of one")
-            yield at, _Part("folders" if token.endswith("/") else "rest", "")
+            yield at, Part("folders" if token.endswith("/") else "rest", "")
 
 
-def _check_neighbours(left: _Part, right: _Part, text: str, what: str, position: int) -> None:
+def _check_neighbours(left: Part, right: Part, text: str, what: str, position: int) -> None:
     if left.is_open and right.is_free and "text" in (left.kind, right.kind):
         names = [f"{{{p.text}}}" if p.text else "*" for p in (left, right)]
         raise _error(

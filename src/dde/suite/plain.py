@@ -1,25 +1,18 @@
-"""Suites as plain data: mappings, TOML files and digests of what Suite, Table and Metric say."""
+"""Suites as plain data: what Suite, Table and Metric say, as mappings."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import json
-import math
 import os
-import tomllib
-import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dde.errors import FormatError, SourceError, UnknownNameError, near_names
+from dde.errors import FormatError, UnknownNameError, near_names
 from dde.suite.metric import Metric
 from dde.suite.patterns import as_text
 
@@ -29,16 +22,15 @@ if TYPE_CHECKING:
 __all__ = [
     "AT_KINDS",
     "AT_WORDS",
-    "digest",
+    "as_frame",
     "frame_columns",
+    "holds_frame",
     "is_frame",
     "same",
     "settle",
     "split_parents",
     "suite_from_dict",
-    "suite_from_toml",
     "suite_to_dict",
-    "suite_to_toml",
     "table_from_dict",
     "table_to_dict",
     "within",
@@ -95,6 +87,16 @@ def frame_columns(frame: Any) -> list[str]:
     )
 
 
+def as_frame(frame: Any) -> pd.DataFrame:
+    """Return any data frame as one of pandas."""
+    if isinstance(frame, pd.DataFrame):
+        return frame
+    if isinstance(frame, (list, tuple, dict)):
+        return pd.DataFrame(frame)
+    made: pd.DataFrame = pa.table(frame).to_pandas()
+    return made
+
+
 def settle(declared: Suite | Table) -> None:
     """Make plain data of what a suite or a table was given, in the object itself."""
     for spec in dataclasses.fields(declared):
@@ -103,7 +105,7 @@ def settle(declared: Suite | Table) -> None:
             value = None if value is None else _as_metrics(value)
         elif spec.name == "tables":
             value = _as_tables(value)
-        elif _holds_frame(spec.name, value) or callable(value):
+        elif holds_frame(spec.name, value) or callable(value):
             continue
         elif spec.name == "checkpoints" and isinstance(value, str):
             value = (value,)
@@ -195,60 +197,8 @@ def suite_from_dict(cls: type[Suite], table: type[Table], declared: Mapping[str,
     return cls(**given)
 
 
-def suite_to_toml(suite: Suite, path: str | os.PathLike[str] | None = None) -> str:
-    """Return a suite as TOML, and write it to `path` where one is given."""
-    said = suite_to_dict(suite)
-    sections = {key: said.pop(key) for key in ("metrics", "edges", "tables") if key in said}
-    with within(f"suite {suite.name!r} can't be written to TOML: "):
-        lines = [f"{_toml_key(k)} = {_toml(v, k)}" for k, v in said.items()]
-        if "metrics" in sections:
-            lines += ["", "[metrics]", *_toml_metrics(sections["metrics"], "metrics")]
-        for key in ("edges", "tables"):
-            if key in sections and not isinstance(sections[key], list):
-                raise FormatError(f"{key}: a data frame stands in no TOML file. Write it to a file, and name that.")
-            for index, one in enumerate(sections.get(key, [])):
-                metrics = one.pop("metrics", None) if key == "tables" else None
-                lines += [
-                    "",
-                    f"[[{key}]]",
-                    *(f"{_toml_key(k)} = {_toml(v, f'{key}[{index}].{k}')}" for k, v in one.items()),
-                ]
-                if metrics is not None:
-                    lines += ["[tables.metrics]", *_toml_metrics(metrics, f"tables[{index}].metrics")]
-    text = "\n".join(lines) + "\n"
-    if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
-    return text
-
-
-def suite_from_toml(cls: type[Suite], table: type[Table], path: str | os.PathLike[str]) -> Suite:
-    """Read a suite from a TOML file."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        declared = tomllib.loads(text)
-    except OSError as error:
-        raise SourceError(
-            f"{os.fspath(path)}: the suite's file can't be read: {error.strerror or error}. Give the path of a TOML "
-            "file, or a name of dde.suites."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{os.fspath(path)} is no TOML: byte {error.start:,} is no UTF-8.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise FormatError(f"{os.fspath(path)} is no TOML: {error}.") from error
-    with within(f"{os.fspath(path)}: "):
-        return suite_from_dict(cls, table, declared)
-
-
-def digest(suite: Suite) -> str:
-    """Return a short digest of all that a suite says.
-
-    A function counts by its name and code; a data frame by its values.
-    """
-    text = json.dumps(_digestible(suite_to_dict(suite)), ensure_ascii=True, allow_nan=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _holds_frame(key: str, value: object) -> bool:
+def holds_frame(key: str, value: object) -> bool:
+    """Return whether the value of a field of a suite or table is a data frame."""
     if key == "edges":
         return is_frame(value) and not isinstance(value, (list, tuple))
     return key == "files" and is_frame(value)
@@ -320,103 +270,5 @@ def _to_dict(declared: Suite | Table) -> dict[str, Any]:
         elif isinstance(value, tuple):
             said[spec.name] = list(value)
         else:
-            said[spec.name] = value if _holds_frame(spec.name, value) else _as_plain(value)
+            said[spec.name] = value if holds_frame(spec.name, value) else _as_plain(value)
     return said
-
-
-def _toml_key(key: str) -> str:
-    return key if key and all(c.isascii() and (c.isalnum() or c in "_-") for c in key) else _toml_text(key, key)
-
-
-def _toml_text(text: str, path: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise FormatError(f"{path}: {text!r} is no Unicode text: it holds half of a surrogate pair.") from error
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _toml(value: Any, path: str) -> str:
-    if isinstance(value, str):
-        return _toml_text(value, path)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else str(value)
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml(v, f'{path}[{i}]') for i, v in enumerate(value))}]"
-    if isinstance(value, dict) and path.rpartition(".")[2] != "files":
-        inside = ", ".join(f"{_toml_key(k)} = {_toml(v, f'{path}.{k}')}" for k, v in value.items())
-        return f"{{ {inside} }}" if inside else "{}"
-    if callable(value):
-        raise FormatError(
-            f"{path}: the Python function {_function_name(value)} stands in no TOML file. Say it as a rule, or keep "
-            "the suite in Python."
-        )
-    raise FormatError(
-        f"{path}: a {type(value).__name__} stands in no TOML file. Write a data frame to a file, and name that."
-    )
-
-
-def _toml_metrics(metrics: Mapping[str, Any], path: str) -> list[str]:
-    return [f"{_toml_key(k)} = {_toml(v, f'{path}[{k!r}]')}" for k, v in metrics.items()]
-
-
-def _function_name(function: Any) -> str:
-    function = function.func if isinstance(function, functools.partial) else function
-    made = function if hasattr(function, "__qualname__") else type(function)
-    return f"{made.__module__}.{made.__qualname__}"
-
-
-def _digestible(value: Any, key: str = "") -> Any:
-    if _holds_frame(key, value):
-        return {"frame": _frame_digest(value)}
-    if isinstance(value, dict):
-        return [[k, _digestible(v, k)] for k, v in value.items()]
-    if isinstance(value, list):
-        return [_digestible(v) for v in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    return {"function": [_function_name(value), _function_digest(value)]}
-
-
-def _function_digest(function: Any) -> str:
-    """Return a digest of the code of a function and of what it closes over."""
-    if isinstance(function, functools.partial):
-        parts = [_function_digest(function.func), repr(function.args), repr(sorted(function.keywords.items()))]
-    elif isinstance(function, types.FunctionType):
-        cells = [repr(cell.cell_contents) for cell in function.__closure__ or ()]
-        parts = [*_code_parts(function.__code__), repr(function.__defaults__), repr(function.__kwdefaults__), *cells]
-    else:
-        parts = [_function_name(function)]
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _code_parts(code: types.CodeType) -> list[str]:
-    parts = [code.co_code.hex(), *code.co_names]
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            parts += _code_parts(constant)
-        else:
-            # The order of a set is another in every process.
-            parts.append(repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant))
-    return parts
-
-
-def _frame_digest(frame: Any) -> str:
-    """Return a digest of the names and values of a data frame."""
-    table = pd.DataFrame(frame) if isinstance(frame, (list, tuple, dict)) else frame
-    if not isinstance(table, pd.DataFrame):
-        table = pa.table(table).to_pandas()
-    made = hashlib.sha256(repr([(str(c), str(t)) for c, t in table.dtypes.items()]).encode())
-    for position in range(table.shape[1]):
-        column = table.iloc[:, position]
-        try:
-            hashes = pd.util.hash_pandas_object(column, index=False)
-        except TypeError:
-            # Values that have no hash of their own, as lists.
-            hashes = pd.util.hash_pandas_object(column.map(repr), index=False)
-        made.update(hashes.to_numpy().tobytes())
-    return made.hexdigest()[:16]

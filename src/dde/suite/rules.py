@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from dde.errors import FormatError, UnknownNameError, near_names
 
@@ -207,7 +209,10 @@ class Rule:
                 f"{self.what}: a rule has 1 to {_MOST_CHARACTERS:,} characters, and this has {len(text):,}."
             )
         try:
-            tree = ast.parse(self._without_backquotes(text), mode="eval").body
+            with warnings.catch_warnings():
+                # Python warns of what it would not do with the text; a rule is never run.
+                warnings.simplefilter("ignore")
+                tree = ast.parse(self._without_backquotes(text), mode="eval").body
             self._check(tree, 0)
         except SyntaxError as error:
             reason = f", character {error.offset}" if error.offset else ""
@@ -289,6 +294,37 @@ class Rule:
             )
         return values[name]
 
+    def _as_operand(self, name: str, value: Any) -> Any:
+        """Return values as numbers where they are numbers, else as texts, None where there is none."""
+        if isinstance(value, str):
+            return value
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf":
+            return array[()]
+        if array.dtype.kind in "OU":
+            if array.dtype.kind == "U":
+                return array[()]
+            flat = array.ravel()
+            gaps = pd.isna(flat)
+            if not any(isinstance(v, str) for v in flat[~gaps]):
+                numbers = np.full(flat.shape, np.nan)
+                numbers[~gaps] = [self._as_float(name, v) for v in flat[~gaps]]
+                return numbers.reshape(array.shape)[()]
+            texts = flat.copy()
+            texts[gaps] = None
+            return texts.reshape(array.shape)[()]
+        raise FormatError(
+            f"{self.what}: the rule {self.source!r} takes numbers and texts, and {name!r} is of the type {array.dtype}."
+        )
+
+    def _as_float(self, name: str, value: Any) -> float:
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise FormatError(
+                f"{self.what}: the rule {self.source!r} takes numbers and texts, and {name!r} holds {value!r}."
+            ) from error
+
     def _refuse_unparsed(self, columns: Collection[str]) -> None:
         text = str(self.source)
         raise UnknownNameError(
@@ -300,7 +336,7 @@ class Rule:
         if isinstance(node, ast.Constant):
             return node.value if isinstance(node.value, str) else np.float64(node.value)  # type: ignore[arg-type]
         if isinstance(node, ast.Name):
-            return _as_operand(self._value(self._name(node), values))
+            return self._as_operand(self._name(node), self._value(self._name(node), values))
         if isinstance(node, ast.Compare):
             operands = [self._walk(n, values) for n in (node.left, *node.comparators)]
             pairs = zip(operands, node.ops, operands[1:], strict=False)
@@ -339,6 +375,10 @@ class Rule:
 
     def _compare(self, left: Any, op: ast.cmpop, right: Any) -> Any:
         texts = [_is_text(left), _is_text(right)]
+        if texts[0] != texts[1] and _is_empty(right if texts[0] else left):
+            # A column without any value equals no text.
+            none = np.broadcast_to(np.False_, np.broadcast_shapes(np.shape(left), np.shape(right)))
+            return none if isinstance(op, ast.Eq) else ~none
         if texts[0] != texts[1]:
             raise FormatError(
                 f"{self.what}: the rule {self.source!r} compares texts with numbers. Put quotes around a text, and "
@@ -357,7 +397,13 @@ class Rule:
                 f"{self.what}: the rule {self.source!r} computes with texts, as {_first_text(value)!r}. Only == and != "
                 "take texts."
             )
-        return np.asarray(value).astype(np.float64)[()] if np.asarray(value).dtype != np.float64 else value
+        array = np.asarray(value)
+        if array.dtype.kind in "iu" and array.size and max(abs(int(array.min())), int(array.max())) > MOST_EXACT:
+            raise FormatError(
+                f"{self.what}: the rule {self.source!r} meets a number beyond 2**53, where rules are not exact. A rule "
+                "that is the name of a column alone takes its numbers as they are."
+            )
+        return array.astype(np.float64, copy=False)[()]
 
     def _flags(self, value: Any, word: str) -> Any:
         if np.asarray(value).dtype != np.bool_:
@@ -402,19 +448,9 @@ def _as_values(value: Any) -> npt.NDArray[Any] | np.generic | str:
     return value if isinstance(value, str) else np.asarray(value)[()]
 
 
-def _as_operand(value: Any) -> Any:
-    """Return values as numbers where they are numbers, else as texts."""
-    if isinstance(value, str):
-        return value
+def _is_empty(value: Any) -> bool:
     array = np.asarray(value)
-    if array.dtype.kind in "biuf":
-        return array[()]
-    if array.dtype.kind == "O" and not any(isinstance(v, str) for v in array.flat):
-        # Numbers with gaps: None is what no comparison holds for.
-        return np.array([np.nan if v is None else float(v) for v in array.flat], np.float64).reshape(array.shape)[()]
-    if array.dtype.kind in "OU":
-        return array.astype(object)[()]
-    raise FormatError(f"Rules take numbers and texts, and values of the type {array.dtype} are neither.")
+    return array.dtype.kind == "f" and bool(np.isnan(array).all())
 
 
 def _all_of(parts: list[Any]) -> Any:

@@ -63,8 +63,8 @@ def declare() -> Suite:
                     "{task}/{metric}": Metric("{task}_{metric}_5shot", "1", "higher"),
                 },
             ),
-            # Evaluations stand 1,000 steps apart, and an intervention begins that much before its first one: it retrains
-            # the last 7 % of a run on other data, the long one the last 21 %.
+            # Evaluations stand 1,000 steps apart, and an intervention begins that much before its first one: it
+            # retrains the last 7 % of a run on other data, the long one the last 21 %.
             Table(
                 f"{_MODEL}/intervention/intervention-{{model}}-deduped{{long:|-long}}_step{{step:int}}.json",
                 format="lm_eval",

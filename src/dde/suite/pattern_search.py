@@ -1,0 +1,179 @@
+"""Search for a split of a text into the parts of a pattern, in steps that grow with the text and no faster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dde.errors import FormatError
+
+__all__ = ["FieldKind", "FieldValue", "Part", "Search", "as_number"]
+
+FieldKind = Literal["text", "int", "float", "choice"]
+FieldValue = str | int | float
+
+# A number of more digits fits into no int64; longer runs of digits are hashes and dates.
+_MOST_DIGITS = 18
+# A text is matched in steps that grow with its length; only a repeated field makes them grow faster.
+_MOST_STEPS = 2_000_000
+_INT = re.compile(rf"(-?)([0-9]{{1,{_MOST_DIGITS}}})(?![0-9])")
+_FLOAT = re.compile(r"(-?)([0-9]{1,400})(?![0-9])(\.[0-9]{1,400}(?![0-9]))?([eE][+-]?[0-9]{1,3}(?![0-9]))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a pattern: a literal text, a field, the same field again, or a wildcard."""
+
+    kind: Literal["literal", "text", "int", "float", "choice", "same", "star", "folders", "rest"]
+    text: str  # the literal text, or the name of the field
+    choices: tuple[str, ...] = ()
+    of: FieldKind = "text"  # what the repeated field is
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the part may end at more than a few places."""
+        return self.kind in ("text", "star", "folders", "rest")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing marks the end of the part; folders end with a slash."""
+        return self.kind in ("text", "star")
+
+
+@dataclass(slots=True)
+class Search:
+    """One search for a split of a text into the parts of a pattern."""
+
+    parts: tuple[Part, ...]
+    text: str
+    longest: bool
+    pins: Mapping[int, str] = field(default_factory=dict)
+    bound: dict[str, FieldValue] = field(default_factory=dict)
+    ends: dict[int, tuple[int, int]] = field(default_factory=dict)
+    failed: set[tuple[object, ...]] = field(default_factory=set)
+    bounds: dict[tuple[object, ...], int] = field(default_factory=dict)
+    repeated: tuple[str, ...] = ()
+    steps: int = 0
+
+    def run(self, index: int, start: int) -> bool:
+        """Return whether the parts from `index` on match the text from `start` on."""
+        if index == len(self.parts):
+            return start == len(self.text)
+        # What follows depends on the fields that come again.
+        state = tuple(self.bound.get(name) for name in self.repeated)
+        part = self.parts[index]
+        if part.is_free:
+            return self._run_free(index, start, state)
+        if (index, start, state) in self.failed:
+            return False
+        for end in self._ends(part, index, start):
+            if index in self.pins and self.text[start:end] != self.pins[index]:
+                continue
+            if self._try(index, start, end):
+                return True
+        self.failed.add((index, start, state))
+        return False
+
+    def _run_free(self, index: int, start: int, state: tuple[object, ...]) -> bool:
+        part = self.parts[index]
+        stop = len(self.text)
+        if part.kind in ("text", "star"):
+            slash = self.text.find("/", start)
+            stop = slash if slash >= 0 else stop
+        # Every end behind a start that failed before failed with it.
+        key = (index, stop, state)
+        last = self.bounds.get(key, stop)
+        first = start + 1 if part.kind == "text" else start
+        for end in self._free_ends(part, index, first, min(stop, last), stop):
+            if self._try(index, start, end):
+                return True
+        self.bounds[key] = min(last, first - 1)
+        return False
+
+    def _free_ends(self, part: Part, index: int, first: int, last: int, stop: int) -> Iterator[int]:
+        if part.kind == "folders":
+            ends = [p for p in range(first, last + 1) if p == first or self.text[p - 1] == "/"]
+            self._count(len(ends))
+            yield from reversed(ends) if self.longest else ends
+            return
+        follows = self.parts[index + 1] if index + 1 < len(self.parts) else None
+        if follows is None:
+            # The last part ends where the text does, or the text goes on behind it.
+            if first <= stop == len(self.text) and last == stop:
+                yield stop
+            return
+        if follows.kind != "literal":
+            yield from range(last, first - 1, -1) if self.longest else range(first, last + 1)
+            return
+        literal = follows.text
+        if self.longest:
+            end = self.text.rfind(literal, first, last + len(literal))
+            while end >= first:
+                yield end
+                end = self.text.rfind(literal, first, end - 1 + len(literal))
+        else:
+            end = self.text.find(literal, first, last + len(literal))
+            while 0 <= end <= last:
+                yield end
+                end = self.text.find(literal, end + 1, last + len(literal))
+
+    def _ends(self, part: Part, index: int, start: int) -> Iterator[int]:
+        """Yield where a part that is not free may end, the longest first."""
+        if part.kind == "literal":
+            if self.text.startswith(part.text, start):
+                yield start + len(part.text)
+        elif part.kind == "choice":
+            yield from (start + len(c) for c in part.choices if self.text.startswith(c, start))
+        elif part.kind == "same":
+            value = self.bound[part.text]
+            if part.of in ("int", "float"):
+                yield from (
+                    end
+                    for end in self._number_ends(part.of, index, start)
+                    if as_number(part.of, self.text[start:end]) == value
+                )
+            elif self.text.startswith(str(value), start):
+                yield start + len(str(value))
+        else:
+            yield from self._number_ends(part.kind, index, start)
+
+    def _number_ends(self, kind: str, index: int, start: int) -> Iterator[int]:
+        match = (_INT if kind == "int" else _FLOAT).match(self.text, start)
+        if match is None:
+            return
+        if index and self.parts[index - 1].is_open and (match[1] or self.text[start - 1 : start].isdigit()):
+            # Behind free text, a sign belongs to the text, and a number does not begin inside another.
+            return
+        groups = (4, 3, 2) if kind == "float" else (2,)
+        ends = {match.end(g) for g in groups if match[g] is not None}
+        yield from sorted(ends, reverse=True)
+
+    def _try(self, index: int, start: int, end: int) -> bool:
+        self._count(1)
+        part = self.parts[index]
+        self.ends[index] = (start, end)
+        if part.text not in self.repeated or part.kind in ("same", "literal"):
+            return self.run(index + 1, end)
+        value: FieldValue = self.text[start:end]
+        if part.kind in ("int", "float"):
+            value = as_number(part.kind, self.text[start:end])
+        self.bound[part.text] = value
+        if self.run(index + 1, end):
+            return True
+        del self.bound[part.text]
+        return False
+
+    def _count(self, steps: int) -> None:
+        self.steps += steps
+        if self.steps > _MOST_STEPS:
+            raise FormatError(
+                f"A text of {len(self.text):,} characters can be split in too many ways: {self.text[:60]!r}... A "
+                "pattern whose field comes again is for short texts; name the field once."
+            )
+
+
+def as_number(kind: str, text: str) -> int | float:
+    """Return the number of a text that a number field found."""
+    return int(text) if kind == "int" else float(text)

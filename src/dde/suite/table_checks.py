@@ -1,0 +1,290 @@
+"""Checks of a table, and of what a suite and its tables say alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dde.errors import FormatError, UnknownNameError, near_names
+from dde.schema import CELL_NUMBERS, CELL_TEXTS, DIMS, MEMBERS, POSITION_CHECK, SAMPLED, TABLE_SAMPLINGS
+from dde.suite import plain
+from dde.suite.metric import Metric
+from dde.suite.patterns import Pattern, Template
+from dde.suite.rules import Rule
+
+if TYPE_CHECKING:
+    from dde.suite.declare import Suite, Table
+
+__all__ = [
+    "COUNTS",
+    "FORMATS",
+    "RESERVED",
+    "check_at",
+    "check_metrics",
+    "check_name",
+    "check_numbers",
+    "check_rule",
+    "check_table",
+    "check_text",
+    "listed",
+    "sort_of",
+]
+
+#: Forms of files that are read.
+FORMATS = ("csv", "tsv", "parquet", "jsonl", "arrow", "lm_eval", "trainer_state")
+#: What tokens count from: the run's start, or that of its root.
+COUNTS = ("own", "cumulative")
+
+# Coordinates that describe a hyperparameter of a run may be factors of any suite.
+_HYPERPARAMETERS = ("reduce_loss", "batch_size", "training_seed", "weight_decay", "warmup_ratio", "max_seq_length")
+# What `open_lineages` takes beside factors: a factor of such a name could not be selected.
+_OPTIONS = (
+    "source db suite method state lineages run_ids metrics grid max_points interp max_gap bridge parents "
+    "tokens_per_sequence cache_dir chunks"
+).split()
+#: Names of coordinates that every suite has; neither a metric nor a field may have one.
+COORDINATE_NAMES = frozenset(
+    {
+        *DIMS, *CELL_TEXTS, *CELL_NUMBERS, *TABLE_SAMPLINGS, POSITION_CHECK, MEMBERS, "run_type", "start_tokens",
+        "n_params", "replicate", "cumulative_compute", "last_end_tokens", "final_tokens", "final_compute", "own_tokens",
+    }
+).difference(_HYPERPARAMETERS)  # fmt: skip
+#: Names that no field of a suite may have: those of coordinates, and of options of ``open_lineages``.
+RESERVED = COORDINATE_NAMES.union(_OPTIONS)
+# Beginnings of the names of coordinates that are made of names of metrics.
+_RESERVED_STARTS = (SAMPLED, "base_distance")
+
+
+def check_table(table: Table) -> None:
+    """Raise where a table alone is wrong; messages begin with the key."""
+    _check_files(table)
+    check_text(table.run_type, "run_type", "the run type of a table")
+    for key in ("run_id", "key"):
+        if getattr(table, key) is not None:
+            Template(getattr(table, key), key)
+    for key in ("parse", "factors"):
+        if not isinstance(getattr(table, key), Mapping):
+            raise FormatError(f"{key}: {getattr(table, key)!r} is no mapping of names.")
+    _check_field_sources(table)
+    if table.where is not None:
+        check_rule(table.where, "where")
+    if table.value is not None:
+        check_text(table.value, "value", "the column of the values")
+    if (table.value is None) != (table.key is None) and table.format != "lm_eval":
+        raise FormatError(
+            f"{'value' if table.value is None else 'key'}: a long table says both: key, the template of metrics, and "
+            "value, the column of their values. This one says one of them."
+        )
+    _check_parents(table)
+    check_numbers(table)
+    check_metrics(table.metrics)
+
+
+def check_name(name: str, place: str) -> None:
+    """Raise where a field's name is reserved, or no name at all."""
+    if name in RESERVED or name.startswith(_RESERVED_STARTS):
+        raise UnknownNameError(
+            f"{place}: the name {name!r} is reserved: every Dataset has a coordinate or open_lineages an option of "
+            f"this name, and a factor would be taken for it. Take another name, as {name + '_'!r}."
+        )
+    if not name.isidentifier():
+        raise FormatError(f"{place}: {name!r} can't name a factor; take a name of letters, digits and _.")
+
+
+def check_at(at: Any, key: str) -> None:
+    """Raise where a branch is none."""
+    if isinstance(at, str):
+        if at not in plain.AT_WORDS:
+            raise UnknownNameError(
+                f"{key}: {at!r} is no branch. Take {', '.join(plain.AT_WORDS)}, or a mapping of "
+                f"{', '.join(plain.AT_KINDS)} to a rule.{near_names(at, plain.AT_WORDS)}"
+            )
+        return
+    if not isinstance(at, Mapping) or len(at) != 1:
+        raise FormatError(
+            f"{key}: {at!r} is no branch. Take {', '.join(plain.AT_WORDS)}, or a mapping of one of "
+            f"{', '.join(plain.AT_KINDS)} to a rule."
+        )
+    ((kind, rule),) = at.items()
+    if kind not in plain.AT_KINDS:
+        raise UnknownNameError(
+            f"{key}: a branch is not counted in {kind!r}. Take one of {', '.join(plain.AT_KINDS)}."
+            f"{near_names(kind, plain.AT_KINDS)}"
+        )
+    check_rule(rule, f"{key}.{kind}")
+
+
+def check_numbers(declared: Suite | Table) -> None:
+    """Check step, tokens, counts, n_params and schedule_tokens of a suite or a table."""
+    if declared.counts is not None and declared.counts not in COUNTS:
+        raise UnknownNameError(
+            f"counts: {declared.counts!r} is no way to count. Take 'own', tokens since the run's start, or "
+            f"'cumulative', where the counter goes on from the parent's.{near_names(declared.counts, COUNTS)}"
+        )
+    if declared.step is not None:
+        check_rule(declared.step, "step")
+    if isinstance(declared.tokens, Mapping):
+        _check_per_step(declared.tokens)
+    elif declared.tokens is not None:
+        check_rule(declared.tokens, "tokens")
+    for key in ("n_params", "schedule_tokens"):
+        value = getattr(declared, key)
+        if isinstance(value, Mapping):
+            _check_lookup(value, key)
+        elif value is not None:
+            check_rule(value, key)
+
+
+def check_metrics(metrics: Mapping[str, Metric] | None) -> None:
+    """Raise where a pattern of metrics is none, or a metric names a field that its pattern does not have."""
+    for text, metric in (metrics or {}).items():
+        place = f"metrics[{text!r}]"
+        pattern = Pattern(text, place)
+        unknown = sorted(metric.fields.difference(pattern.fields))
+        if unknown:
+            raise UnknownNameError(
+                f"{place}: the metric names the field {unknown[0]!r}, and the pattern of its key has no such field. "
+                f"Fields: {listed(pattern.fields)}.{near_names(unknown[0], pattern.fields)}"
+            )
+        if not Template(metric.name).fields:
+            name = metric.name
+            if name in COORDINATE_NAMES or name.startswith(_RESERVED_STARTS):
+                raise UnknownNameError(
+                    f"{place}.name: the name {name!r} is reserved: it is that of a coordinate. Take "
+                    f"another name, as {name + '_at_step'!r}."
+                )
+
+
+def check_rule(value: Any, key: str) -> None:
+    """Raise where a rule is none."""
+    Rule(value, what=key)
+
+
+def check_text(value: object, key: str, what: str) -> None:
+    """Raise where a value is no text, or an empty one."""
+    if not isinstance(value, str) or not value.strip():
+        raise FormatError(f"{key}: {what} is a text, and {value!r} is none.")
+
+
+def sort_of(kind: str) -> str:
+    """Return what the values of a field of a pattern are: numbers or texts."""
+    return "a number" if kind in ("int", "float") else "text"
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Return names as an error lists them, with a count of those beyond `most`."""
+    every = list(names)
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return (", ".join(every[:most]) or "none") + more
+
+
+def _check_files(table: Table) -> None:
+    files = table.files
+    if table.is_frame:
+        if table.format is not None:
+            raise FormatError(f"format: a data frame has no format, and {table.format!r} is said. Leave it out.")
+        return
+    if not isinstance(files, (str, tuple)) or not files:
+        raise FormatError(
+            f"files: a table says its files, a pattern of paths or a data frame, and {files!r} is neither."
+        )
+    for index, one in enumerate((files,) if isinstance(files, str) else files):
+        Pattern(one, "files" if isinstance(files, str) else f"files[{index}]")
+    if table.format is not None and table.format not in FORMATS:
+        raise UnknownNameError(
+            f"format: {table.format!r} is no format that is read. Formats: {', '.join(FORMATS)}; leave it out to go by "
+            f"the suffix.{near_names(table.format, FORMATS)}"
+        )
+
+
+def _check_field_sources(table: Table) -> None:
+    """Raise where a field has a reserved name, or two sources that may say different things of it."""
+    sources: dict[str, str] = {}
+    places: list[tuple[str, Iterable[str]]] = [
+        ("files", dict.fromkeys(f for p in table.patterns for f in p.fields)),
+        *((f"parse[{column!r}]", pattern.fields) for column, pattern in table.parse_patterns.items()),
+        *((f"factors.{name}", (name,)) for name in table.factors),
+    ]
+    for place, names in places:
+        for name in names:
+            check_name(name, place)
+            if name in sources:
+                raise FormatError(
+                    f"{place}: the field {name!r} is ambiguous: {sources[name]} gives it too, and nothing says which "
+                    "counts. Give one of the two another name."
+                )
+            sources[name] = place
+    for name, rule in table.factors.items():
+        check_rule(rule, f"factors.{name}")
+    kinds: dict[str, str] = {}
+    for pattern in table.patterns:
+        for name, kind in pattern.kinds.items():
+            if kinds.setdefault(name, sort_of(kind)) != sort_of(kind):
+                raise FormatError(f"files: the field {name!r} is a number in one pattern and text in another.")
+
+
+def _check_parents(table: Table) -> None:
+    pairs = plain.split_parents(table.parent, table.at)
+    seen: list[tuple[str, Any]] = []
+    check_at(table.at, "at")
+    if not pairs and table.at != "end":
+        raise FormatError(
+            f"at: a branch at {table.at!r} needs a parent, and the table says none. Say parent=, the template of the "
+            "parent's run id."
+        )
+    several = not isinstance(table.parent, str)
+    for index, (text, at) in enumerate(pairs):
+        Template(text, f"parent[{index}]" if several else "parent")
+        check_at(at, f"parent[{index}]" if several else "at")
+        if (text, at) in seen:
+            raise FormatError(f"parent[{index}]: the parent {text!r} at {at!r} stands there twice.")
+        seen.append((text, at))
+
+
+def _check_per_step(tokens: Mapping[str, Any]) -> None:
+    for key in tokens:
+        if key != "per_step":
+            raise UnknownNameError(f"tokens: there is no {key!r}; take per_step.{near_names(key, ['per_step'])}")
+    value = tokens.get("per_step")
+    if isinstance(value, Mapping):
+        _check_lookup(value, "tokens.per_step")
+    elif isinstance(value, list):
+        _check_pieces(value)
+    elif not _is_count(value):
+        raise FormatError(
+            f"tokens.per_step: {value!r} is no number of tokens a step. Take a whole number, pieces [[step, n], ...], "
+            "or {factor: {value: n}}."
+        )
+
+
+def _check_pieces(pieces: list[Any]) -> None:
+    before = -1
+    for index, piece in enumerate(pieces):
+        path = f"tokens.per_step[{index}]"
+        if not isinstance(piece, list) or len(piece) != 2 or not _is_count(piece[1]):
+            raise FormatError(f"{path}: {piece!r} is no piece; one is [first step, tokens a step].")
+        if not (_is_count(piece[0]) or (type(piece[0]) in (int, float) and piece[0] == 0)) or piece[0] <= before:
+            raise FormatError(f"{path}: steps of pieces ascend, and {piece[0]!r} does not.")
+        if not index and piece[0] != 0:
+            raise FormatError(f"{path}: the first piece begins at step 0, and this one at {piece[0]!r}.")
+        before = piece[0]
+    if not pieces:
+        raise FormatError("tokens.per_step: there is no piece; one is [first step, tokens a step].")
+
+
+def _check_lookup(lookup: Mapping[str, Any], key: str) -> None:
+    if len(lookup) != 1:
+        raise FormatError(
+            f"{key}: a lookup is by one factor, {{factor: {{value: n}}}}, and this one is by {listed(lookup)}."
+        )
+    ((factor, values),) = lookup.items()
+    if not isinstance(values, Mapping) or not values:
+        raise FormatError(f"{key}.{factor}: {values!r} is no mapping of the factor's values to numbers.")
+    for value, number in values.items():
+        if not _is_count(number):
+            raise FormatError(f"{key}.{factor}[{value!r}]: {number!r} is no whole number above 0.")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= 2**63 - 1 and math.isfinite(value) and value == int(value)
