@@ -213,17 +213,17 @@ class Rule:
                 # Python warns of what it would not do with the text; a rule is never run.
                 warnings.simplefilter("ignore")
                 tree = ast.parse(self._without_backquotes(text), mode="eval").body
-            self._check(tree, 0)
         except SyntaxError as error:
             reason = f", character {error.offset}" if error.offset else ""
             self._problem = FormatError(f"{self.what}: {source!r} is no rule{reason}: {error.msg}.{_ALLOWED}")
-        except (FormatError, UnknownNameError) as error:
-            self._problem = error
         except (ValueError, RecursionError, MemoryError) as error:
             self._problem = FormatError(f"{self.what}: {source!r} is no rule: {error or 'too deep'}.{_ALLOWED}")
         else:
-            self._tree = tree
-            return
+            foreign = self._foreign_part(tree, 0)
+            if foreign is None:
+                self._tree = tree
+                return
+            self._problem = FormatError(f"{self.what}: {foreign!r} in {source!r} is no arithmetic.{_ALLOWED}")
         # Words alone may be the name of a column, which the table knows; a name with other signs stands in backquotes.
         if re.search(r"[()\[\]{}'\"`=;,\n]|\blambda\b|__", text):
             raise self._problem
@@ -240,8 +240,8 @@ class Rule:
 
         return _QUOTED.sub(name, text).strip()
 
-    def _check(self, node: ast.expr, depth: int) -> None:
-        """Raise where a rule holds anything but arithmetic."""
+    def _foreign_part(self, node: ast.expr, depth: int) -> str | None:
+        """Return the first part of a rule that is no arithmetic; raise where arithmetic is wrong."""
         if depth > _MOST_DEPTH:
             raise FormatError(f"{self.what}: the rule {self.source!r} is nested more than {_MOST_DEPTH} deep.")
         below: Iterable[ast.expr] = ()
@@ -262,10 +262,8 @@ class Rule:
             self._check_call(node, node.func)
             below = node.args
         else:
-            piece = ast.unparse(node)
-            raise FormatError(f"{self.what}: {piece!r} in {self.source!r} is no arithmetic.{_ALLOWED}")
-        for child in below:
-            self._check(child, depth + 1)
+            return _source_of(node, str(self.source))
+        return next((part for child in below if (part := self._foreign_part(child, depth + 1)) is not None), None)
 
     def _check_call(self, node: ast.Call, function: ast.Name) -> None:
         if function.id not in FUNCTIONS:
@@ -420,6 +418,13 @@ _ALLOWED = (
     " A rule holds numbers, names, texts in quotes, + - * / // % **, comparisons, and, or, not, parentheses and "
     f"{', '.join(FUNCTIONS)}; a column whose name holds other signs stands in backquotes."
 )
+
+
+def _source_of(node: ast.expr, source: str) -> str:
+    try:
+        return ast.unparse(node)
+    except RecursionError:
+        return source
 
 
 def _is_called(node: ast.Name) -> bool:
