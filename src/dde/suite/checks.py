@@ -27,13 +27,13 @@ def check_suite(suite: Suite) -> None:
     """Raise where a suite is wrong; messages name the suite and the place in it."""
     with plain.within(f"suite {suite.name!r}: "):
         check_text(suite.name, "name", "the name of a suite")
-        _check_labels(suite)
-        check_numbers(suite)
-        check_metrics(suite.metrics)
         if not suite.tables and suite.producer is None:
             raise FormatError(
                 "tables: the suite has no tables, so there is nothing to open. Say its files: tables=[Table(...)]."
             )
+        _check_labels(suite)
+        check_numbers(suite)
+        check_metrics(suite.metrics)
         if not (
             suite.producer is None or callable(suite.producer) or (isinstance(suite.producer, str) and suite.producer)
         ):

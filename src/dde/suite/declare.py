@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from dde.errors import FormatError
 from dde.suite import checks, digests, plain, table_checks, toml_files
 from dde.suite.edges import Edge, read_edges
 from dde.suite.metric import Metric
@@ -396,6 +397,11 @@ class Suite:
         >>> suite.run_template("pretraining").fields
         ('lr',)
         """
+        if not plain.is_frame(df):
+            raise FormatError(
+                f"df: {df!r} is no data frame. Take one of pandas, polars, DuckDB or pyarrow, a mapping of columns, or "
+                "a list of mappings; a file is a Table of a Suite."
+            )
         table = Table(
             df,
             run_type=run_type,

@@ -62,11 +62,11 @@ def is_frame(files: object) -> bool:
     >>> is_frame({"step": [0, 1]}), is_frame("a.csv"), is_frame(["a.csv", "b.csv"])
     (True, False, False)
     """
-    if files is None or isinstance(files, (str, os.PathLike)):
-        return False
     if isinstance(files, (list, tuple)):
         return bool(files) and all(isinstance(f, Mapping) for f in files)
-    return True
+    return isinstance(files, Mapping) or any(
+        hasattr(files, a) for a in ("__arrow_c_stream__", "column_names", "columns")
+    )
 
 
 def frame_columns(frame: Any) -> list[str]:
@@ -105,6 +105,9 @@ def settle(declared: Suite | Table) -> None:
             value = None if value is None else _as_metrics(value)
         elif spec.name == "tables":
             value = _as_tables(value)
+        elif isinstance(value, pa.RecordBatchReader):
+            # A stream can be read once, and a suite is asked for its columns, its digest and its rows.
+            value = value.read_all()
         elif holds_frame(spec.name, value) or callable(value):
             continue
         elif spec.name == "checkpoints" and isinstance(value, str):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dde.errors import FormatError, SourceError, UnknownNameError
 from dde.suite.digests import function_name
-from dde.suite.plain import suite_from_dict, suite_to_dict, within
+from dde.suite.plain import holds_frame, suite_from_dict, suite_to_dict, within
 
 if TYPE_CHECKING:
     from dde.suite.declare import Suite, Table
@@ -33,6 +33,10 @@ def suite_to_toml(suite: Suite, path: str | os.PathLike[str] | None = None) -> s
             if key in sections and not isinstance(sections[key], list):
                 raise FormatError(f"{key}: a data frame stands in no TOML file. Write it to a file, and name that.")
             for index, one in enumerate(sections.get(key, [])):
+                if holds_frame("files", one.get("files")):
+                    raise FormatError(
+                        f"{key}[{index}].files: a data frame stands in no TOML file. Write it to a file, and name that."
+                    )
                 metrics = one.pop("metrics", None) if key == "tables" else None
                 lines += [
                     "",
@@ -43,7 +47,13 @@ def suite_to_toml(suite: Suite, path: str | os.PathLike[str] | None = None) -> s
                     lines += ["[tables.metrics]", *_toml_metrics(metrics, f"tables[{index}].metrics")]
     text = "\n".join(lines) + "\n"
     if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
+        try:
+            Path(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SourceError(
+                f"{os.fspath(path)}: the suite can't be written there: {error.strerror or error}. Give a path "
+                "in a folder that exists and can be written."
+            ) from error
     return text
 
 
@@ -113,7 +123,7 @@ def _toml(value: Any, path: str) -> str:
         return repr(value) if math.isfinite(value) else str(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_toml(v, f'{path}[{i}]') for i, v in enumerate(value))}]"
-    if isinstance(value, dict) and path.rpartition(".")[2] != "files":
+    if isinstance(value, dict):
         inside = ", ".join(f"{_toml_key(k)} = {_toml(v, f'{path}.{k}')}" for k, v in value.items())
         return f"{{ {inside} }}" if inside else "{}"
     if callable(value):
@@ -122,7 +132,7 @@ def _toml(value: Any, path: str) -> str:
             "the suite in Python."
         )
     raise FormatError(
-        f"{path}: a {type(value).__name__} stands in no TOML file. Write a data frame to a file, and name that."
+        f"{path}: a {type(value).__name__} stands in no TOML file; texts, numbers, lists and mappings do."
     )
 
 
