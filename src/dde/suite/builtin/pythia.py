@@ -10,6 +10,16 @@ __all__ = ["declare"]
 _MODEL = "pythia-{size}{batch:|-1MtokBS|-0.5MtokBS|-0.25MtokBS}{data:|-deduped}"
 
 
+def _metrics(shots: str) -> dict[str, Metric]:
+    return {
+        "{task}/{metric}_stderr": Metric(f"{{task}}_{{metric}}{shots}_stderr", stderr_of=f"{{task}}_{{metric}}{shots}"),
+        "{task}/{metric:ppl}": Metric(f"{{task}}_{{metric}}{shots}", "1", "lower"),
+        # CrowS-Pairs measures stereotypes: a share of 0.5 is none, and neither more nor less of it is better.
+        "{task}/{metric:likelihood_difference|pct_stereotype}": Metric(f"{{task}}_{{metric}}{shots}"),
+        "{task}/{metric}": Metric(f"{{task}}_{{metric}}{shots}", "1", "higher"),
+    }
+
+
 def declare() -> Suite:
     """Return the suite of the files in ``evals/pythia-v1`` of EleutherAI/pythia.
 
@@ -45,11 +55,7 @@ def declare() -> Suite:
                 "12b": 11_327_027_200,
             }
         },
-        metrics={
-            "{task}/{metric}_stderr": Metric("{task}_{metric}_stderr", stderr_of="{task}_{metric}"),
-            "{task}/{metric:ppl}": Metric("{task}_ppl", "1", "lower"),
-            "{task}/{metric}": Metric("{task}_{metric}", "1", "higher"),
-        },
+        metrics=_metrics(""),
         # Revisions of the models on the Hub.
         checkpoints="EleutherAI/pythia-{size}{data}@step{step:int}",
         tables=[
@@ -58,10 +64,7 @@ def declare() -> Suite:
                 f"{_MODEL}/five-shot/{{name}}_step{{step:int}}.json",
                 format="lm_eval",
                 key="{task}/{metric}",
-                metrics={
-                    "{task}/{metric}_stderr": Metric("{task}_{metric}_5shot_stderr", stderr_of="{task}_{metric}_5shot"),
-                    "{task}/{metric}": Metric("{task}_{metric}_5shot", "1", "higher"),
-                },
+                metrics=_metrics("_5shot"),
             ),
             # Evaluations stand 1,000 steps apart, and an intervention begins that much before its first one: it
             # retrains the last 7 % of a run on other data, the long one the last 21 %.
