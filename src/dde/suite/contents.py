@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from dde.sources.arrow_columns import Numbers, read_numbers
 
-__all__ = ["NULL_TEXTS", "ColumnKind", "Columns", "Content", "arrow_kind", "numbers_of"]
+__all__ = ["NULL_TEXTS", "ColumnKind", "Columns", "Content", "arrow_kind", "numbers_of", "without_null_texts"]
 
 #: "number" holds numbers; "empty" holds nothing but nulls; "text" holds anything else.
 ColumnKind = Literal["number", "text", "empty"]
@@ -65,6 +66,12 @@ def arrow_kind(kind: pa.DataType) -> ColumnKind:
     if pt.is_null(kind):
         return "empty"
     return "number" if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) else "text"
+
+
+def without_null_texts(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return texts with null in place of those that say that there is no number."""
+    is_null = pc.is_in(texts, value_set=pa.array(NULL_TEXTS, texts.type))
+    return pc.if_else(is_null, pa.scalar(None, texts.type), texts)
 
 
 def numbers_of(columns: Columns, name: str) -> dict[str, Numbers]:

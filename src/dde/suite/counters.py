@@ -47,6 +47,7 @@ def count_rows(declared: Any, rows: RowValues, step: Int64, what: str) -> WholeN
     """
     if not isinstance(declared, Mapping):
         if isinstance(declared, str) and declared in rows:
+            rows.require(declared, what)
             return rows.whole(declared)
         return whole_of_rule(rows.evaluate(declared, what), rows.n_rows, str(declared), rows)
     if set(declared) != {"per_step"}:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from dde.errors import ConflictWarning, FormatError
 from dde.suite.fields import Field
@@ -27,6 +29,8 @@ __all__ = ["DeclaredRuns", "Report", "RowSources", "join_tables"]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Objects = npt.NDArray[np.object_]
+
+_MOST_SHOWN = 5
 
 
 @dataclass(eq=False)
@@ -160,7 +164,7 @@ def join_tables(rows: Sequence[TableRows], report: Report) -> list[DeclaredRuns]
             else:
                 _check_shared(rows, fields, owner[run_id], own, number, run)
             tables[run], places[run] = owner[run_id]
-        for first in np.unique(tables).tolist():
+        for first in np.flatnonzero(np.bincount(tables, minlength=1)).tolist():
             at = np.flatnonzero(tables[of_table.run] == first)
             parts[first].append((number, at, places[of_table.run[at]]))
     return [
@@ -221,7 +225,7 @@ def _runs_of(
         of_table = rows[table]
         key = None if of_table.key is None else of_table.key[at]
         pairs = places if key is None else places * max(len(of_table.keys), 1) + key
-        repeats = len(pairs) - len(np.unique(pairs))
+        repeats = len(pairs) - pc.count_distinct(pa.array(pairs)).as_py()
         if repeats:
             report.notes.append(
                 f"{repeats} rows of tables[{table}] repeat a step of their run; each metric takes the first value there"
@@ -231,6 +235,13 @@ def _runs_of(
         )
     offsets = np.concatenate([[0], np.cumsum(np.bincount(run[firsts], minlength=len(own)))]).astype(np.int64)
     step, tokens = step[firsts], tokens[firsts]
+    falls = np.unique(run[firsts][1:][(np.diff(run[firsts]) == 0) & (np.diff(tokens) < 0)])
+    if len(falls):
+        ids = [rows[number].run_ids[int(own[i])] for i in falls[:_MOST_SHOWN].tolist()]
+        report.notes.append(
+            f"tables[{number}]: tokens fall where steps rise in {len(falls)} runs: {', '.join(ids)}"
+            f"{', ...' if len(falls) > _MOST_SHOWN else ''}"
+        )
     declared = rows[number].table
     what = f"tables[{number}]"
     values = RunValues(rows[number], own, first_and_last(offsets, step, tokens))

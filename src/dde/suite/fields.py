@@ -13,7 +13,7 @@ import pyarrow.types as pt
 
 from dde.errors import FormatError
 from dde.sources.arrow_columns import encode_texts
-from dde.suite.contents import arrow_kind
+from dde.suite.contents import NULL_TEXTS, arrow_kind
 from dde.suite.patterns import as_text
 
 __all__ = ["Field", "combine", "encode_array", "encode_columns", "parse_number"]
@@ -118,18 +118,24 @@ def encode_columns(
         found.append(values)
         texts = (value for value in values if isinstance(value, str))
         if may_be_numbers:
-            texts_stand_for_numbers = texts_stand_for_numbers and all(parse_number(text) is not None for text in texts)
+            texts_stand_for_numbers = texts_stand_for_numbers and all(
+                parse_number(text) is not None or text in NULL_TEXTS for text in texts
+            )
         elif any(True for _ in texts):
             texts_stand_for_numbers = False
+    # A column of nothing but such words has no number that they could be missing among.
+    texts_stand_for_numbers = texts_stand_for_numbers and any(
+        not isinstance(value, str) or value not in NULL_TEXTS for values in found for value in values
+    )
+    any_text = any(isinstance(value, str) for values in found for value in values)
     number: dict[str | int | float, int] = {}
     all_codes: list[Int64] = []
     for codes, values in zip(parts, found, strict=True):
         if texts_stand_for_numbers:
             meant: Iterable[str | int | float | None] = (parse_number(v) if isinstance(v, str) else v for v in values)
         else:
-            any_text = any(isinstance(v, str) for part in found for v in part)
-            meant = (as_text(v) if any_text and not isinstance(v, str) else v for v in values)
-        of_value = [number.setdefault(value, len(number)) for value in meant if value is not None]
+            meant = (as_text(v) if any_text else v for v in values)
+        of_value = [-1 if value is None else number.setdefault(value, len(number)) for value in meant]
         all_codes.append(np.array([*of_value, -1], np.int64)[codes])
     return Field(np.concatenate([np.empty(0, np.int64), *all_codes]), tuple(number))
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from dde.cache.places import Place
-from dde.errors import FormatError, SourceError
+from dde.errors import SourceError
 from dde.sources.connection import Connection
 from dde.suite.arrow_tables import frame_content
 from dde.suite.contents import Content
@@ -22,7 +19,7 @@ from dde.suite.result_files import ParsedNumbers, ResultsFile, with_keys
 from dde.suite.row_values import OpenedFile, run_together
 from dde.suite.suite_files import Listing, SuiteFile, read_versions
 
-__all__ = ["FoundFile", "content_digest", "find_files", "open_tables", "shown_names"]
+__all__ = ["FoundFile", "find_files", "frames_of", "open_tables", "shown_names"]
 
 #: A file, and the fields of its path.
 FoundFile = tuple[SuiteFile, Mapping[str, str | int | float]]
@@ -136,26 +133,17 @@ def open_tables(
     return opened
 
 
-def frame_of(table: Table, number: int) -> Content:
-    """Return the columns of the frame of a table."""
-    return frame_content(table.files, f"the frame of tables[{number}]")
-
-
-def content_digest(content: Content) -> bytes:
-    """Return a digest of all columns of a frame; a column that can't be read counts by the reason."""
-    digest = hashlib.sha256()
-    for column in content.columns:
-        digest.update(repr(column).encode())
-        try:
-            table = pa.table({"values": content.read([column])[column]})
-        except FormatError as error:
-            digest.update(str(error).encode())
-            continue
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        digest.update(sink.getvalue())
-    return digest.digest()
+def frames_of(tables: Sequence[Table]) -> dict[int, Content]:
+    """Return the columns of the frames, by the number of their table; tables of one frame share them."""
+    found: dict[int, Content] = {}
+    by_frame: dict[int, Content] = {}
+    for number, table in enumerate(tables):
+        if table.is_frame:
+            key = id(table.files)
+            if key not in by_frame:
+                by_frame[key] = frame_content(table.files, f"the frame of tables[{number}]")
+            found[number] = by_frame[key]
+    return found
 
 
 def shown_names(names: Sequence[str]) -> str:

@@ -16,11 +16,10 @@ import numpy.typing as npt
 from dde.cache.kept_files import cache_place
 from dde.errors import SourceError, UnknownNameError, near_names
 from dde.sources.connection import Connection
-from dde.suite.contents import Content
 from dde.suite.declare import Suite, Table
 from dde.suite.declared_runs import DeclaredRuns, Report, join_tables
 from dde.suite.metric_keys import MetricSource, collect_metrics, match_keys
-from dde.suite.open_files import FoundFile, content_digest, find_files, frame_of, open_tables, shown_names
+from dde.suite.open_files import FoundFile, find_files, frames_of, open_tables, shown_names
 from dde.suite.patterns import Template
 from dde.suite.read_values import ValueReader
 from dde.suite.row_values import OpenedFile, read_together
@@ -90,7 +89,7 @@ class SuiteTables:
         self._lock = threading.RLock()
         self._opening: _Opening | None = None
         self._metrics: dict[str, MetricSource] | None = None
-        self._frames: dict[int, Content] = {n: frame_of(t, n) for n, t in enumerate(self._tables) if t.is_frame}
+        self._frames = frames_of(self._tables)
         self._place: Connection | None = None
         self._files: list[list[FoundFile]] = [[] for _ in self._tables]
         if len(self._frames) < len(self._tables):
@@ -101,6 +100,11 @@ class SuiteTables:
                     "rows. Pass the folder or URL of its files, or declare root=."
                 )
             self._place = Connection(where)
+            if self._place.kind == "postgres":
+                raise SourceError(
+                    f"{self._place.redacted} is a database, and the tables of the suite {suite.name!r} are files, so "
+                    "it has no rows. Pass the folder or URL of the files."
+                )
             self._files = find_files(self._tables, self._place, suite.name, self._report)
         self._cache = cache_place(cache_dir, "results", self.location)
 
@@ -110,6 +114,9 @@ class SuiteTables:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.description!r})"
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -138,8 +145,6 @@ class SuiteTables:
         for number, files in enumerate(self._files):
             for file, fields in files:
                 digest.update(repr((number, file.name, file.version, sorted(fields.items()))).encode())
-            if number in self._frames:
-                digest.update(content_digest(self._frames[number]))
         return digest.hexdigest()[:16]
 
     def runs(self) -> list[DeclaredRuns]:

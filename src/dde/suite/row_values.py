@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.native import processors
 from dde.sources.arrow_columns import WholeNumbers, read_numbers, read_whole_numbers
-from dde.suite.contents import NULL_TEXTS, Columns, Content, arrow_kind
+from dde.suite.contents import Columns, Content, arrow_kind, without_null_texts
 from dde.suite.fields import Field, encode_array, encode_columns
 from dde.suite.patterns import Pattern
 from dde.suite.rules import Rule, RuleSource
@@ -273,7 +272,7 @@ class RowValues(Mapping[str, Any]):
         for column, length, file in zip(self._columns[name], self._lengths, self.opened, strict=True):
             texts = pa.chunked_array([pa.nulls(length)]) if column is None else column
             if file.content.untyped and column is not None:
-                texts = pc.if_else(pc.is_in(texts, value_set=pa.array(NULL_TEXTS)), pa.scalar(None, texts.type), texts)
+                texts = without_null_texts(texts)
             parts.append(read_whole_numbers(texts, f"the column {name!r} of {file.name}"))
         index = self.index
         values = np.concatenate([np.empty(0, np.int64), *(part.values for part in parts)])[index]
@@ -283,6 +282,18 @@ class RowValues(Mapping[str, Any]):
             for reason in reasons
         }
         return WholeNumbers(values, {reason: rows for reason, rows in problems.items() if rows.any()})
+
+    def require(self, name: str, what: str) -> None:
+        """Raise FormatError where a name is a column and a file lacks it: all rows of the file would have no value."""
+        if name in self.declared or name not in self._column_names:
+            return
+        for file in self.opened:
+            if name not in file.content.columns and file.content.columns:
+                raise FormatError(
+                    f"{file.name} has no column {name!r}, which {what} names, so where its rows stand is unknown."
+                    f"{near_names(name, file.content.columns)} Narrow the pattern of the table to files that have it, "
+                    "or give the others a table of their own."
+                )
 
     def evaluate(self, source: RuleSource, what: str) -> Any:
         """Return what a rule gives for the rows that are left: an array, or one value for all."""
@@ -322,7 +333,8 @@ class RowValues(Mapping[str, Any]):
                 continue
             if not file.content.untyped and not _holds_numbers(column.type):
                 return None
-            found = read_numbers(column, f"the column {name!r} of {file.name}")
+            texts = without_null_texts(column) if file.content.untyped else column
+            found = read_numbers(texts, f"the column {name!r} of {file.name}")
             if "is no number" in found.problems:
                 return None
             parts.append(found.values)

@@ -238,12 +238,7 @@ def _taken(values: RowValues) -> list[tuple[int, Bool]]:
 
 def _steps(declared: Any, values: RowValues, what: str) -> Any:
     if isinstance(declared, str) and declared in values:
-        for file in values.opened:
-            if declared not in values.declared and declared not in file.content.columns and len(file.content.columns):
-                raise FormatError(
-                    f"{file.name} has no column {declared!r}, so at which steps its rows stand is unknown. "
-                    f"Declare step= for {what}, or narrow the pattern of its files."
-                )
+        values.require(declared, f"{what}.step")
         return values.whole(declared)
     return whole_of_rule(values.evaluate(declared, f"{what}.step"), values.n_rows, str(declared), values)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 import pyarrow.types as pt
@@ -21,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dde.errors import FormatError, SourceError
 from dde.sources.arrow_columns import Numbers
 from dde.sources.json_text import read_json
-from dde.suite.contents import NULL_TEXTS, ColumnKind, Columns, arrow_kind, numbers_of
+from dde.suite.contents import NULL_TEXTS, ColumnKind, Columns, arrow_kind, numbers_of, without_null_texts
 from dde.suite.suite_files import SuiteFile
 
 __all__ = ["CsvFile", "JsonLines", "read_bytes"]
@@ -137,7 +136,7 @@ class CsvFile:
         except pa.ArrowException:
             # Some value of some column is no number: each row by itself.
             as_text = self.read(wanted)
-            read = {column: _without_nulls(values) for column, values in as_text.items()}
+            read = {column: without_null_texts(values) for column, values in as_text.items()}
         return numbers_of(read, self.name)
 
     def kinds(self) -> Mapping[str, ColumnKind]:
@@ -206,12 +205,6 @@ def _header(file: SuiteFile, content: pa.Buffer) -> list[str]:
 
 def _block_size(content: pa.Buffer) -> int:
     return int(max(_LEAST_BLOCK, min(content.size + 1, _MOST_BLOCK)))
-
-
-def _without_nulls(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return texts with null in place of those that say that there is no number."""
-    is_null = pc.is_in(values, value_set=pa.array(NULL_TEXTS))
-    return pc.if_else(is_null, pa.scalar(None, values.type), values)
 
 
 def _shortened(error: Exception) -> str:
