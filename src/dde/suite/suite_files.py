@@ -123,6 +123,8 @@ class Listing:
             When a folder can't be listed.
         """
         parts = [part for part in glob.split("/") if part not in ("", ".")]
+        if parts[-1:] == ["**"]:
+            parts.append("*")
         if not any(_WILD.search(part) for part in parts):
             path = "/".join(parts)
             found = [path] if self._is_there(path) else []
@@ -172,7 +174,7 @@ class Listing:
             if here in above:
                 # A link to a folder above leads round in a circle.
                 return
-            yield from self._walk(folder, rest or ["*"], above)
+            yield from self._walk(folder, rest, above)
             self._entered.add(folder)
             for name in self._list(folder)[0]:
                 if not name.startswith("."):
@@ -217,8 +219,11 @@ class Listing:
         start = "/".join(fixed)
         if start not in self._remote:
             problem = None
+            folder = self.full_path(start) if start else self._root
             try:
-                paths = self._fs.find(self.full_path(start) if start else self._root)
+                # A search leaves out what it can't list; of the folder that it begins with, this says why.
+                self._fs.ls(folder, detail=False)
+                paths = self._fs.find(folder)
             except FileNotFoundError:
                 paths = []
             except Exception as error:  # Each store has errors of its own, which share no base.
@@ -236,7 +241,7 @@ class Listing:
             pieces = name.split("/")
             if folder_depth in (None, len(pieces)) and _matches(pieces[:-1], parts[:-1]):
                 self._searched.add("/".join(pieces[:-1]))
-                if parts[-1] == "**" or _matching(pieces[-1:], parts[-1]):
+                if _matching(pieces[-1:], parts[-1]):
                     found.append(name)
         return found
 
@@ -303,7 +308,8 @@ def _matches(folders: Sequence[str], parts: Sequence[str]) -> bool:
     if not parts:
         return not folders
     if parts[0] == "**":
-        return any(_matches(folders[k:], parts[1:]) for k in range(len(folders) + 1))
+        below = next((k for k, name in enumerate(folders) if name.startswith(".")), len(folders))
+        return any(_matches(folders[k:], parts[1:]) for k in range(below + 1))
     return bool(folders) and bool(_matching(folders[:1], parts[0])) and _matches(folders[1:], parts[1:])
 
 

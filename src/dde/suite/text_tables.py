@@ -343,8 +343,8 @@ def _arrow_column(values: list[Any]) -> pa.Array:
     if len(kinds) < 2 and not kinds & {list, dict}:
         with suppress(pa.ArrowException, OverflowError, UnicodeError):
             return pa.array(values)
-    # Texts are read as numbers exactly, where they are some.
-    return pa.array([None if value is None else _as_text(value) for value in values], pa.string())
+    # Texts are read as numbers exactly, where they are some. Among texts, NaN is what pandas has for none.
+    return pa.array([None if value is None or value != value else _as_text(value) for value in values], pa.string())
 
 
 def _as_text(value: Any) -> str:
