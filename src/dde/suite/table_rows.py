@@ -250,6 +250,12 @@ def _counter(values: RowValues, left_out: dict[str, int], name: str, read: Any) 
     for reason, rows in found.problems.items():
         left_out[f"rows whose {name} {reason}"] = int(rows.sum())
         wrong |= rows
+    if wrong.all() and len(wrong):
+        reasons = "; ".join(f"it {reason} in {int(rows.sum())}" for reason, rows in found.problems.items())
+        raise FormatError(
+            f"{values.what}: none of {len(wrong)} rows, such as {values.where(0)}, has a usable {name} ({reasons}), so "
+            f"no row has a place. Declare {name}= as a column or rule that gives whole numbers."
+        )
     values.keep(~wrong)
     return np.asarray(found.values[~wrong], np.int64)
 
