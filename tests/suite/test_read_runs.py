@@ -7,7 +7,7 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -741,13 +741,20 @@ def test_rows_of_many_runs_cost_no_python_each() -> None:
     run = np.repeat(np.arange(n_runs), n_rows)
     df = pd.DataFrame({"id": run, "lr": run % 7 / 8, "step": np.tile(np.arange(n_rows), n_runs), "loss": 1.0})
     df["tokens"] = df["step"] * 4
-    tables = SuiteTables(Suite.from_frame(df, run="id", lineage="all", label="lr={lr}", metrics=LOSS))
-    begun = time.perf_counter()
-    [runs] = tables.runs()
-    seconds = time.perf_counter() - begun
-    assert len(runs.step) == n_runs * n_rows
-    begun = time.perf_counter()
-    slow: dict[int, list[tuple[int, int]]] = {}
-    for row in df.itertuples(index=False):
-        slow.setdefault(row.id, []).append((row.step, row.tokens))
-    assert seconds < time.perf_counter() - begun
+    suite = Suite.from_frame(df, run="id", lineage="all", label="lr={lr}", metrics=LOSS)
+
+    def by_column() -> None:
+        [runs] = SuiteTables(suite).runs()
+        assert len(runs.step) == n_runs * n_rows
+
+    def by_row() -> None:
+        found: dict[int, list[tuple[int, int]]] = {}
+        for row in df.itertuples(index=False):
+            found.setdefault(row.id, []).append((row.step, row.tokens))
+
+    def seconds(read: Callable[[], None]) -> float:
+        begun = time.perf_counter()
+        read()
+        return time.perf_counter() - begun
+
+    assert min(seconds(by_column) for _ in range(3)) < min(seconds(by_row) for _ in range(2))
