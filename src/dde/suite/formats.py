@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.suite.arrow_tables import ArrowFile, ParquetFile
-from dde.suite.checks import FORMATS
 from dde.suite.contents import Content
 from dde.suite.result_files import ParsedNumbers, parse_results, parse_trainer_state
 from dde.suite.suite_files import SuiteFile
+from dde.suite.table_checks import FORMATS
 from dde.suite.text_tables import CsvFile, JsonLines
 
 __all__ = ["PARSED_FORMATS", "file_format", "open_content", "parse_file"]

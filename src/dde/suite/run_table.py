@@ -15,9 +15,8 @@ from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, order_runs, 
 from dde.relations.run_table import Along, Factor, RunTable
 from dde.suite.declare import Suite, branch_rule
 from dde.suite.declared_runs import DeclaredRuns
-from dde.suite.edges import edges_of_frame
+from dde.suite.edges import read_edges
 from dde.suite.patterns import Template
-from dde.suite.plain import split_parents
 
 __all__ = ["MadeTable", "make_run_table"]
 
@@ -95,6 +94,15 @@ class _Making:
         self.fields: dict[str, Texts] = {}
         for d, at in zip(declared, self.rows, strict=True):
             self._add(d, at)
+        self.edges = read_edges(suite.edges)
+        for k, edge in enumerate(self.edges):
+            if edge.run not in number:
+                raise LineageError(
+                    f"edges[{k}] is of the run {edge.run!r}, which no table has, so its parents start nothing."
+                    f"{near_names(edge.run, self.run_ids)} Correct the id, or add a table that holds the run."
+                )
+            for name, value in edge.factors.items():
+                self.fields.setdefault(name, np.full(n, "", object))[number[edge.run]] = value
 
     def _add(self, d: DeclaredRuns, at: Int64) -> None:
         """Take over what one table says of its runs; no run stands in two."""
@@ -157,16 +165,12 @@ class _Making:
             parent = self._parent_number(run_id, run, where)
             found.append((run, parent, At[kind.upper()], np.nan if number is None else float(number)))
 
-        for where, run_id, parents in self._explicit_edges():
-            if run_id not in self.number:
-                raise LineageError(
-                    f"{where} is of the run {run_id!r}, which no table has, so its parents start nothing."
-                    f"{near_names(run_id, self.run_ids)} Correct the id, or add a table that holds the run."
-                )
-            run = self.number[run_id]
+        for k, edge in enumerate(self.edges):
+            where = f"edges[{k}]"
+            run = self.number[edge.run]
             evidence[run] = where
-            for parent_id, at in parents:
-                kind, rule = branch_rule(at)
+            for parent_id, at_parent in edge.parents:
+                kind, rule = branch_rule(at_parent)
                 add(run, parent_id, kind, None if rule is None else float(rule.evaluate({})), where)
         explicit = set(np.flatnonzero(evidence != "").tolist())
         for d, rows in zip(self.declared, self.rows, strict=True):
@@ -181,18 +185,6 @@ class _Making:
             Edges(columns[0].astype(np.int32), columns[1].astype(np.int32), columns[2].astype(np.int8), columns[3]),
             evidence,
         )
-
-    def _explicit_edges(self) -> list[tuple[str, str, list[tuple[str, Any]]]]:
-        """Return the edges that the suite lists: the place of each in the declaration, its run, and its parents."""
-        edges = self.suite.edges
-        if edges is None:
-            return []
-        if not isinstance(edges, list):
-            edges = edges_of_frame(edges)
-        return [
-            (f"edges[{k}]", str(edge["run"]), split_parents(edge["parents"] or None, "end"))
-            for k, edge in enumerate(edges)
-        ]
 
     def _parent_number(self, run_id: str, child: int, where: str) -> int:
         number = self.number.get(run_id)
@@ -424,6 +416,8 @@ class _Making:
             names |= dict.fromkeys(table.factors)
             run_id = self.suite.resolved(table).run_id
             names |= dict.fromkeys(Template(run_id).fields if run_id else ())
+        for edge in self.edges:
+            names |= dict.fromkeys(edge.factors)
         positions = {self.suite.resolved(t).step for t in self.suite.tables}
         return [n for n in names if n not in _NO_FACTORS and n not in positions]
 
