@@ -25,10 +25,12 @@ import re
 from collections.abc import Iterator, Mapping
 
 from dde.errors import FormatError, UnknownNameError, near_names
-from dde.suite.pattern_search import FieldKind, FieldValue, Part, Search, as_number
+from dde.suite.pattern_search import FieldKind, FieldValue, Part, Search, as_number, compile_parts
 
 __all__ = ["FieldKind", "Pattern", "Template", "as_text"]
 
+# Texts that a regular expression may have to split in more ways are searched.
+_MOST_QUICK_STEPS = 1_000_000
 _NO_TYPES = {"integer": "int", "number": "float", "double": "float", "str": "", "string": "", "text": "", "bool": ""}
 
 
@@ -59,7 +61,19 @@ class Pattern:
     'runs/*-*/**/log.csv'
     """
 
-    __slots__ = ("_free", "_parts", "_repeated", "fields", "kinds", "specs", "text", "what")
+    __slots__ = (
+        "_ends",
+        "_free",
+        "_longest",
+        "_parts",
+        "_repeated",
+        "_shortest",
+        "fields",
+        "kinds",
+        "specs",
+        "text",
+        "what",
+    )
 
     text: str
     what: str
@@ -96,6 +110,9 @@ class Pattern:
         self._parts = tuple(parts)
         self._repeated = tuple(dict.fromkeys(repeated))
         self._free = sum(p.is_free for p in parts)
+        self._ends = math.prod(3 if p.kind == "float" else max(len(p.choices), 1) for p in parts)
+        self._shortest = compile_parts(self._parts, longest=False)
+        self._longest = compile_parts(self._parts, longest=True)
         self.kinds, self.specs = kinds, specs
         self.fields = tuple(kinds)
 
@@ -120,6 +137,23 @@ class Pattern:
         size='v1-150M' or corpus='dolma-v1', size='150M'. Nothing says which is meant. Name the texts of one field, as
         in {corpus:a|b}.
         """
+        if self._shortest is None or self._longest is None or self._most_steps(len(text)) > _MOST_QUICK_STEPS:
+            return self._search(text)
+        found = self._shortest.fullmatch(text)
+        if found is None:
+            return None
+        if self._free > 1:
+            other = self._longest.fullmatch(text)
+            if other is None or other.regs != found.regs:
+                # Where the two differ, in a number or one of several texts or in free text alone, the search knows.
+                return self._search(text)
+        return self._as_values([found[f"part{i}"] if p.is_field else "" for i, p in enumerate(self._parts)])
+
+    def _most_steps(self, length: int) -> float:
+        """Return how many splits a regular expression may have to try."""
+        return math.comb(length + 1, self._free) * self._ends
+
+    def _search(self, text: str) -> dict[str, FieldValue] | None:
         search = Search(self._parts, text, longest=False, repeated=self._repeated)
         if not search.run(0, 0):
             return None
@@ -129,10 +163,11 @@ class Pattern:
         return values
 
     def _values(self, search: Search) -> dict[str, FieldValue] | None:
+        return self._as_values([search.text[slice(*search.ends[index])] for index in range(len(self._parts))])
+
+    def _as_values(self, texts: list[str]) -> dict[str, FieldValue] | None:
         values: dict[str, FieldValue] = {}
-        for index, part in enumerate(self._parts):
-            start, end = search.ends[index]
-            found = search.text[start:end]
+        for part, found in zip(self._parts, texts, strict=True):
             if part.kind in ("int", "float"):
                 number = as_number(part.kind, found)
                 if not math.isfinite(number):
