@@ -158,7 +158,7 @@ def test_a_damaged_parquet_file_is_an_error_that_names_it(tmp_path: Path) -> Non
     FRAME.to_parquet(tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole[:-20])
-    with pytest.raises(SourceError, match=r"a\.parquet is not a readable parquet file"):
+    with pytest.raises(FormatError, match=r"a\.parquet is not a readable parquet file"):
         opened(tmp_path, "a.parquet")
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from dde.errors import ConflictWarning, FormatError, SourceError, UnknownNameError
 from dde.suite import Metric, Suite, Table
+from dde.suite.arrow_tables import ParquetFile
 from dde.suite.counters import tokens_of_steps
 from dde.suite.read_runs import DeclaredRuns, SuiteTables
 
@@ -546,7 +547,7 @@ def test_columns_that_place_rows_are_no_metrics_unless_named(tmp_path: Path) -> 
     [runs] = tables.runs()
     assert tables.values("tokens_logged", runs).tolist() == [0, 1, 2, 3]
     assert np.isnan(tables.values("note", runs)).all()
-    assert tables.left_out["values of note whose column is no number"] == 4
+    assert tables.left_out["values of note of which each is no number"] == 4
     with pytest.raises(UnknownNameError, match=r"no metric 'losss'.*Did you mean loss"):
         tables.values("losss", runs)
 
@@ -661,6 +662,45 @@ def test_a_file_that_changes_after_opening_is_an_error(tmp_path: Path) -> None:
     again = SuiteTables(tables.suite, tmp_path)
     assert again.fingerprint != fingerprint
     assert len(again.runs()[0].step) == 6
+
+
+def test_a_run_has_another_version_when_its_own_file_changes(tmp_path: Path) -> None:
+    files = {f"{size}.csv": {**rows(), "tokens": 0} for size in ("1B", "3B")}
+    tables = one_table(tmp_path, files, "{size}.csv", metrics=LOSS)
+    before = dict(zip(tables.runs()[0].run_ids, tables.versions(tables.runs()[0]), strict=True))
+    (tmp_path / "3B.csv").write_text(pd.DataFrame({**rows(6), "tokens": 0}).to_csv(index=False))
+    again = SuiteTables(tables.suite, tmp_path)
+    after = dict(zip(again.runs()[0].run_ids, again.versions(again.runs()[0]), strict=True))
+    assert before["1B"] == after["1B"]
+    assert before["3B"] != after["3B"]
+
+
+def test_a_column_is_read_once_for_chunks_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    df = pd.DataFrame({"id": np.repeat(np.arange(50), 4), "step": [0, 1, 2, 3] * 50, "loss": np.arange(200) / 8})
+    df.assign(tokens=0).to_parquet(tmp_path / "all.parquet")
+    suite = Suite("t", lineage="x", run_id="{id}", tables=[Table("all.parquet")], metrics=LOSS)
+    tables = SuiteTables(suite, tmp_path)
+    [runs] = tables.runs()
+    calls: list[object] = []
+    read = ParquetFile.read_numbers
+    monkeypatch.setattr(
+        ParquetFile, "read_numbers", lambda self, columns: (calls.append(columns), read(self, columns))[1]
+    )
+    found = [tables.values("loss", runs, range(start, start + 10)) for start in range(0, 50, 10)]
+    np.testing.assert_array_equal(np.concatenate(found), df["loss"])
+    assert calls == [["loss"]]
+
+
+def test_fields_of_paths_may_be_parsed(tmp_path: Path) -> None:
+    files = {"sft-3.csv": {**rows(), "tokens": 0}, "other.csv": {**rows(), "tokens": 0}}
+    tables = one_table(
+        tmp_path, files, "{name}.csv", parse={"name": "{recipe}-{trial:int}"}, lineage="{recipe}",
+        run_id="{recipe}-{trial}", metrics=LOSS,
+    )  # fmt: skip
+    [runs] = tables.runs()
+    assert runs.run_ids == ("sft-3",)
+    assert runs.fields["trial"].tolist() == [3]
+    assert tables.left_out == {"rows that belong to no table": 4}
 
 
 def test_fingerprints_tell_declarations_and_frames_apart() -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from dde.errors import FormatError
+from dde.errors import FormatError, SourceError
 from dde.sources.arrow_columns import Numbers
 from dde.sources.table_files import open_parquet
 from dde.suite.contents import ColumnKind, Columns, Content, arrow_kind, numbers_of
@@ -43,12 +44,12 @@ class ParquetFile:
 
         Raises
         ------
-        SourceError
-            When the file is no parquet, or can't be read.
         FormatError
-            When two of its columns have one name.
+            When the file is no parquet, or two of its columns have one name.
+        SourceError
+            When it is behind a URL and can't be read.
         """
-        with open_parquet(file) as parquet:
+        with _parquet_reader(file) as parquet:
             return cls(file, _kinds(parquet.schema_arrow, file.path), parquet.metadata.num_rows)
 
     @property
@@ -64,7 +65,7 @@ class ParquetFile:
     def read(self, columns: Sequence[str]) -> Columns:
         """Return columns as their writer typed them."""
         wanted = [column for column in columns if column in self.kinds_by_column]
-        with open_parquet(self.file) as parquet:
+        with _parquet_reader(self.file) as parquet:
             table = parquet.read(wanted, use_threads=False)
             return {column: table.column(column) for column in wanted}
 
@@ -75,6 +76,18 @@ class ParquetFile:
     def kinds(self) -> Mapping[str, ColumnKind]:
         """Return what each column holds."""
         return self.kinds_by_column
+
+
+@contextmanager
+def _parquet_reader(file: SuiteFile) -> Iterator[pq.ParquetFile]:
+    """Open a file as `open_parquet` does; one on this machine that can't be read is damaged."""
+    try:
+        with open_parquet(file) as parquet:
+            yield parquet
+    except SourceError as error:
+        if file.is_remote:
+            raise
+        raise FormatError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,10 +49,11 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def add(self, reason: str, count: int, note: str) -> None:
-        """Count what is left out for a reason."""
+        """Count what is left out for a reason; what a note says already is counted."""
+        if note in self.notes:
+            return
         self.left_out[reason] = self.left_out.get(reason, 0) + count
-        if note not in self.notes:
-            self.notes.append(note)
+        self.notes.append(note)
 
 
 @dataclass(frozen=True, eq=False)

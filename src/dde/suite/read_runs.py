@@ -246,6 +246,23 @@ class SuiteTables:
         at = np.concatenate([np.empty(0, np.int64), *rows])
         return {metric: values[at] for metric, values in found.items()}
 
+    def versions(self, runs: DeclaredRuns) -> tuple[str, ...]:
+        """Return a text for each run that changes whenever its files, the frame or the declaration do.
+
+        Parameters
+        ----------
+        runs : DeclaredRuns
+        """
+        of_run: list[list[str]] = [[] for _ in runs.run_ids]
+        for sources in runs.sources:
+            opened = self._open().opened[sources.table]
+            texts = ["" if of_file.file is None else of_file.file.version for of_file in opened]
+            pairs = np.unique(sources.run * len(opened) + sources.file)
+            for run, file in zip((pairs // len(opened)).tolist(), (pairs % len(opened)).tolist(), strict=True):
+                of_run[run].append(f"{sources.table} {opened[file].name} {texts[file]}")
+        declared = self.suite.digest
+        return tuple(hashlib.sha256("\0".join([declared, *files]).encode()).hexdigest()[:16] for files in of_run)
+
     def _open(self) -> _Opening:
         with self._lock:
             if self._opening is None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dde.cache.memory import Memory
 from dde.errors import ConflictWarning
 from dde.sources.arrow_columns import Numbers
 from dde.suite.declared_runs import DeclaredRuns, Report, RowSources
@@ -18,6 +19,8 @@ __all__ = ["ValueReader"]
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
+
+_MEMORY_BYTES = 64 << 20
 
 
 class ValueReader:
@@ -46,7 +49,16 @@ class ValueReader:
         self._keys = keys
         self._value_columns = value_columns
         self._report = report
+        # Chunks of runs are asked for one after the other, and a file has the rows of many.
+        self._memory = Memory(_MEMORY_BYTES)
         self._reported: set[tuple[str, int, int]] = set()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_memory": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._memory = Memory(_MEMORY_BYTES)
 
     def fill(
         self,
@@ -84,29 +96,22 @@ class ValueReader:
         at = np.arange(len(sources.row)) if chosen is None else np.flatnonzero(chosen[sources.run])
         columns = list(keys.values()) if value_column is None else [value_column]
         wanted = np.unique(sources.file[at]).tolist()
-        read = dict(
-            zip(
-                wanted,
-                read_together([opened[n] for n in wanted], lambda file: _numbers(file, columns)),
-                strict=True,
-            )
-        )
-        lengths = {n: len(next(iter(numbers.values())).values) for n, numbers in read.items() if numbers}
+        parts = read_together([opened[n] for n in wanted], lambda file: self._columns(file, columns))
+        read = {n: found for n, found in zip(wanted, parts, strict=True) if found}
         starts = np.full(len(opened), -1, np.int64)
-        starts[list(lengths)] = np.cumsum([0, *lengths.values()])[:-1]
+        starts[list(read)] = np.cumsum([0, *(len(next(iter(of_file.values()))) for of_file in read.values())])[:-1]
         at = at[starts[sources.file[at]] >= 0]
         place = starts[sources.file[at]] + sources.row[at]
         for metric, key in keys.items():
             column = value_column or key
-            parts = [
-                read[n][column].values if column in read[n] else np.full(length, np.nan)
-                for n, length in lengths.items()
+            pieces = [
+                of_file[column] if column in of_file else np.full(len(next(iter(of_file.values()))), np.nan)
+                for of_file in read.values()
             ]
-            values, rows = np.concatenate([np.empty(0), *parts])[place], at
+            values, rows = np.concatenate([np.empty(0), *pieces])[place], at
             if sources.key is not None:
                 is_key = sources.key[at] == self._keys[sources.table].index(key)
                 values, rows = values[is_key], at[is_key]
-            self._count_no_numbers(metric, column, read, opened)
             self._put(found[metric], values, rows, metric, runs, sources)
 
     def _put(
@@ -145,23 +150,30 @@ class ValueReader:
             stacklevel=4,
         )
 
-    def _count_no_numbers(
-        self, metric: str, column: str, read: Mapping[int, Mapping[str, Numbers]], opened: Sequence[OpenedFile]
-    ) -> None:
-        for number, numbers in read.items():
-            for reason, rows in (numbers[column].problems if column in numbers else {}).items():
-                count, name = int(rows.sum()), opened[number].name
-                text = f"the column {column!r} of {name} {reason} in {count} rows"
-                if text not in self._report.notes:
-                    self._report.add(f"values of {metric} whose column {reason}", count, text)
+    def _columns(self, file: OpenedFile, columns: Sequence[str]) -> dict[str, Float64]:
+        """Return the columns of a file that it has, from memory where they were read before."""
+        version = "" if file.file is None else file.file.version
+        known = frozenset(file.content.columns)
+        own = [column for column in dict.fromkeys(columns) if column in known]
+        found: dict[str, Float64] = {}
+        for column in own:
+            kept = self._memory.get((f"{version} {file.name}", column, 0, 0))
+            if kept is not None:
+                found[column] = kept
+        lacking = [column for column in own if column not in found]
+        for column, numbers in (_numbers(file, lacking) if lacking else {}).items():
+            found[column] = numbers.values
+            if not isinstance(file.content, ResultsFile):
+                self._memory.put((f"{version} {file.name}", column, 0, 0), numbers.values)
+            for reason, rows in numbers.problems.items():
+                count = int(rows.sum())
+                text = f"the column {column!r} of {file.name} {reason} in {count} rows"
+                self._report.add(f"values of {column} of which each {reason}", count, text)
+        return found
 
 
 def _numbers(file: OpenedFile, columns: Sequence[str]) -> dict[str, Numbers]:
-    known = set(file.content.columns)
-    own = [column for column in columns if column in known]
-    if not own:
-        return {}
     if file.file is None or isinstance(file.content, ResultsFile):
-        return file.content.read_numbers(own)
+        return file.content.read_numbers(columns)
     with file.file.unchanged():
-        return file.content.read_numbers(own)
+        return file.content.read_numbers(columns)

@@ -215,8 +215,11 @@ class RowValues(Mapping[str, Any]):
             When two patterns of the table have a field of one name.
         """
         pattern = text if isinstance(text, Pattern) else Pattern(text, f"{self.what}.parse[{column!r}]")
-        self._require(column, f"{self.what}.parse")
-        source = self._field_of_column(column)
+        if column in self._path_names:
+            source = self._field_of_path(column)
+        else:
+            self._require(column, f"{self.what}.parse")
+            source = self._field_of_column(column)
         texts = [value if isinstance(value, str) else str(value) for value in source.values]
         matches = [pattern.match(value) for value in texts]
         codes = np.append(np.array([match is not None for match in matches], np.bool_), False)
