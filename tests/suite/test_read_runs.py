@@ -23,6 +23,7 @@ from dde.suite import Metric, Suite, Table
 from dde.suite.arrow_tables import ParquetFile
 from dde.suite.counters import tokens_of_steps
 from dde.suite.read_runs import DeclaredRuns, SuiteTables
+from http_server import running_http
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "suites"
 LOSS = {"loss": Metric("loss", "nats", "lower")}
@@ -725,6 +726,47 @@ def test_suites_behind_urls_read_as_local_ones(tmp_path: Path) -> None:
     assert here.run_ids == there.run_ids
     np.testing.assert_array_equal(here.tokens, there.tokens)
     np.testing.assert_array_equal(local.values("loss", here), remote.values("loss", there))
+
+
+def test_a_server_that_wants_a_password_is_read_and_never_shown(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "1B").mkdir(parents=True)
+    df = pd.DataFrame({**rows(), "tokens": [0, 1, 2, 3]})
+    df.to_csv(data / "1B" / "a.csv", index=False)
+    df.to_parquet(data / "1B" / "b.parquet")
+    write_results(data, 0.5, "r_step3.json")
+    tables = [
+        Table("{size}/{name}.csv"),
+        Table("{size}/{name}.parquet"),
+        Table("{name}_step{step:int}.json", format="lm_eval", tokens={"per_step": 1}),
+    ]
+    suite = Suite("t", lineage="x", run_id="{name}", tables=tables, metrics={**LOSS, "piqa/acc": Metric("piqa")})
+    secret = "ge@heim77"
+    with running_http(data, f"ada:{secret}") as host:
+        opened = SuiteTables(suite, f"http://ada:{secret}@{host}", tmp_path / "cache")
+        found = opened.runs()
+        assert [runs.run_ids for runs in found] == [("a",), ("b",), ("r",)]
+        for runs in found[:2]:
+            assert opened.values("loss", runs).tolist() == [9.0, 8.0, 7.0, 6.0]
+        assert opened.values("piqa", found[2]).tolist() == [0.5]
+        shown = [
+            opened.description,
+            opened.location,
+            repr(opened),
+            *opened.notes,
+            pickle.dumps(opened).decode("latin-1"),
+        ]
+        (data / "1B" / "a.csv").write_text("step,tokens,loss\n0,0\n")
+        (data / "1B" / "b.parquet").write_bytes(b"no parquet")
+        for kind in ("csv", "parquet"):
+            one = Suite("t", lineage="x", run_id="{name}", tables=[Table(f"{{size}}/{{name}}.{kind}")], metrics=LOSS)
+            with pytest.raises((FormatError, SourceError), match=f"1B/[ab].{kind}") as caught:
+                SuiteTables(one, f"http://ada:{secret}@{host}").runs()
+            chain = [caught.value, caught.value.__cause__, caught.value.__context__]
+            shown += map(repr, chain)
+    assert not any(secret in text or "heim77" in text for text in shown)
+    for file in (tmp_path / "cache").rglob("*"):
+        assert file.is_dir() or b"heim77" not in file.read_bytes()
 
 
 def test_tables_and_runs_pickle_and_are_shared_by_threads(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def _arrow_reader(file: SuiteFile, fields: Sequence[int] | None) -> Iterator[Any
             with opener(source, options=options) as reader:
                 yield reader
         return
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         reason = file.root.scrub(error)[:300] or type(error).__name__
     # Outside of the handler: the error of a store may quote a signed address.
     raise FormatError(

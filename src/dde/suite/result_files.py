@@ -295,7 +295,10 @@ def trainer_rows(log: Sequence[Mapping[str, Any]], name: str) -> ParsedNumbers:
 
 def _json_object(file: SuiteFile, what: str) -> dict[str, Any]:
     content = read_bytes(file).to_pybytes().removeprefix(b"\xef\xbb\xbf")
-    record, problem = read_json(content)
+    try:
+        record, problem = read_json(content.decode())
+    except UnicodeDecodeError as error:
+        record, problem = None, f"is no UTF-8 text ({error})"
     if not isinstance(record, dict):
         reason = problem or ("is empty" if record is None else "is no JSON object")
         raise FormatError(f"{file.path} {reason}, so it does not hold {what}. Copy it again, or remove it.")

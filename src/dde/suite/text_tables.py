@@ -290,8 +290,10 @@ def _parse_with_arrow(content: pa.Buffer) -> pa.Table | None:
     if not content.size:
         return None
     reading = pajson.ReadOptions(use_threads=False, block_size=_block_size(content))
-    with suppress(pa.ArrowException):
+    # A key that is no UTF-8 can't be decoded.
+    with suppress(pa.ArrowException, UnicodeDecodeError):
         table = pajson.read_json(pa.BufferReader(content), reading)
+        _ = table.column_names
         times = [field.name for field in table.schema if pt.is_timestamp(field.type)]
         if times:
             # A text that looks like a date is a text.
@@ -308,7 +310,13 @@ def _parse_by_line(content: pa.Buffer, file: SuiteFile) -> pa.Table:
         text = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
         if not text:
             continue
-        row, _ = read_json(text)
+        try:
+            row, _ = read_json(text.decode())
+        except UnicodeDecodeError as error:
+            raise FormatError(
+                f"{file.path}, line {number}, is no UTF-8 text ({error}), so what it says is unknown. "
+                "Write the file again as UTF-8, or remove it."
+            ) from error
         if not isinstance(row, dict):
             raise FormatError(
                 f"{file.path}, line {number}, is no JSON object: {text[:60].decode('utf-8', 'replace')!r}. "
