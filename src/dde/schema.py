@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 __all__ = [
     "AVERAGED_OVER",
@@ -27,10 +28,16 @@ __all__ = [
     "TEXT_COORDINATES",
     "TREATMENT",
     "Coordinate",
+    "FactorOf",
+    "Labelled",
+    "factor_of",
+    "factors_of",
+    "is_datadecide",
     "is_identity",
     "log_sampling",
     "sampled_names",
     "sampling_of",
+    "treatment_names",
 ]
 
 #: Dimensions of a Dataset as it is opened, in order.
@@ -165,7 +172,7 @@ IDENTITY = frozenset(
     {
         "run", "replicate", "run_id", "parent_run_id", "state", "branch_tokens", "origin_tokens", "end_tokens",
         "schedule_tokens", "token_source", "parent_evidence", "training_seed", "chain", "base_distance",
-        "last_end_tokens", "final_tokens", "final_compute", MEMBERS,
+        "last_end_tokens", "final_tokens", "final_compute", "start_tokens", "root_run_id", MEMBERS,
     }
 )  # fmt: skip
 
@@ -173,6 +180,101 @@ IDENTITY = frozenset(
 TREATMENT = frozenset(RUN_COORDINATES) - {"replicate"} | {
     "reduce_loss", "batch_size", "weight_decay", "warmup_ratio", "max_seq_length",
 }  # fmt: skip
+
+#: Attribute by which a coordinate of another suite than DataDecide says that it is a factor, and of what.
+FACTOR_OF = "factor_of"
+#: What a factor tells apart: lineages, runs of a lineage, or each run of each lineage.
+FactorOf = Literal["lineage", "run", "cell"]
+
+# Factors of DataDecide, whose coordinates do not say it themselves.
+_DATADECIDE_FACTORS: dict[str, FactorOf] = {
+    **dict.fromkeys(("params", "data", "seed"), "lineage"),
+    **dict.fromkeys((n for n in RUN_COORDINATES if n not in ("replicate", "posttraining_method")), "run"),
+    **dict.fromkeys(sorted(TREATMENT - set(RUN_COORDINATES)), "cell"),
+}
+# Coordinates that every Dataset of another suite has, and none of DataDecide.
+_OF_OTHERS = ("start_tokens", "root_run_id")
+
+
+class Labelled(Protocol):
+    """A Dataset or DataArray: what has coordinates."""
+
+    @property
+    def coords(self) -> Any:
+        """Coordinates by name."""
+
+
+def _attrs_of(obj: Labelled) -> dict[str, Mapping[Any, Any]]:
+    """Return the attributes of the coordinates but for samplings, of which there may be thousands."""
+    # As variables: to make an array of each takes longer than to look at them.
+    return {str(n): v.attrs for n, v in obj.coords.variables.items() if not str(n).startswith(SAMPLED)}
+
+
+def is_datadecide(obj: Labelled) -> bool:
+    """Return whether an object is of the DataDecide suite: no coordinate says that it is a factor of another one.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> width = xr.Variable("lineage", [64, 128], {"factor_of": "lineage"})
+    >>> is_datadecide(xr.Dataset()), is_datadecide(xr.Dataset(coords={"width": width}))
+    (True, False)
+    """
+    attrs = _attrs_of(obj)
+    return not any(n in attrs for n in _OF_OTHERS) and not any(FACTOR_OF in a for a in attrs.values())
+
+
+def factor_of(obj: Labelled, name: str) -> FactorOf | None:
+    """Return what a coordinate of an object is a factor of; None where it is no factor.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> width = xr.Variable("lineage", [64, 128], {"factor_of": "lineage"})
+    >>> factor_of(xr.Dataset(coords={"width": width}), "width")
+    'lineage'
+    >>> factor_of(xr.Dataset(coords={"learning_rate": ("run", [1e-5])}), "learning_rate")
+    'run'
+    """
+    return factors_of(obj).get(name)
+
+
+def factors_of(obj: Labelled) -> dict[str, FactorOf]:
+    """Return the factors of an object, in the order of its coordinates, and what each is a factor of.
+
+    Of DataDecide, a table says it; of other suites, the attribute ``factor_of`` of each coordinate. The type of a run
+    is a factor of runs in both.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> factors_of(xr.Dataset(coords={"learning_rate": ("run", [1e-5]), "state": ("run", ["finished"])}))
+    {'learning_rate': 'run'}
+    """
+    found: dict[str, FactorOf] = {}
+    known: dict[str, FactorOf] = _DATADECIDE_FACTORS if is_datadecide(obj) else {"run_type": "run"}
+    for name, attrs in _attrs_of(obj).items():
+        given = attrs.get(FACTOR_OF)
+        # Of Datasets that were joined, one may say more than the other.
+        of: FactorOf = "lineage" if given == "lineage" else "run" if given == "run" else "cell"
+        if given is not None or name in known:
+            found[name] = of if given is not None else known[name]
+    return found
+
+
+def treatment_names(obj: Labelled) -> frozenset[str]:
+    """Return the coordinates in which repetitions of one treatment agree.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> budget = xr.Variable("run", [1, 2], {"factor_of": "run"})
+    >>> sorted(treatment_names(xr.Dataset(coords={"budget": budget})))
+    ['budget', 'run_type']
+    """
+    if is_datadecide(obj):
+        return TREATMENT
+    return frozenset(n for n, of in factors_of(obj).items() if of != "lineage") | {"run_type"}
 
 
 def is_identity(name: str) -> bool:

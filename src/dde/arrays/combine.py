@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,23 @@ import xarray as xr
 
 from dde.arrays.layout import spread, text_values
 from dde.arrays.lazy import source_of
+from dde.arrays.naming import ordered_lineages
 from dde.arrays.samples import check_variable, checked_positions, samplings_in
 from dde.arrays.views import blank_of, first_of, pick_cells
 from dde.curves.axes import TOKENS
 from dde.errors import SelectionError
-from dde.names import find_base_by_label, suite_order
 from dde.relations.treatments import PRETRAINING
 from dde.schema import (
     CELL_NUMBERS,
     CELLS,
     COORDINATES,
     DIMS,
+    FACTOR_OF,
     POSITION_CHECK,
     SAMPLED,
     TEXT_COORDINATES,
+    factors_of,
+    is_datadecide,
     sampling_of,
 )
 
@@ -33,10 +36,11 @@ __all__ = ["concat", "with_object_text"]
 
 def with_object_text(dataset: xr.Dataset) -> xr.Dataset:
     """Return a Dataset whose text coordinates are Python strings, as those of an opened one are."""
+    texts_of = {*TEXT_COORDINATES, "root_run_id", *(n for n in factors_of(dataset) if dataset[n].dtype.kind == "O")}
     texts = {
         name: c.copy(data=text_values(c.values.astype(object)))
         for name, c in dataset.coords.items()
-        if c.dtype.kind in "TUS" or (name in TEXT_COORDINATES and c.dtype.kind == "O" and name not in dataset.dims)
+        if c.dtype.kind in "TUS" or (name in texts_of and c.dtype.kind == "O" and name not in dataset.dims)
     }
     return dataset.assign_coords(texts) if texts else dataset
 
@@ -83,7 +87,7 @@ def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
     return xr.Dataset(variables, coords, _joined_attrs([p.attrs for p in parts]))
 
 
-_NEEDED = ("lineage", "run", "cumulative_tokens", "run_id", "n_params")
+_NEEDED = ("lineage", "run", "cumulative_tokens", "run_id")
 
 
 def _checked(dataset: object) -> xr.Dataset:
@@ -92,7 +96,9 @@ def _checked(dataset: object) -> xr.Dataset:
             f"a {type(dataset).__name__} was given where a Dataset is wanted, so it can't be joined. "
             "Pass a list of Datasets; array.to_dataset() makes one of a DataArray."
         )
-    if missing := [n for n in _NEEDED if n not in dataset.coords]:
+    # Another suite may state no parameter counts.
+    needed = (*_NEEDED, "n_params") if is_datadecide(dataset) else _NEEDED
+    if missing := [n for n in needed if n not in dataset.coords]:
         raise SelectionError(
             f"a Dataset lacks the coordinates {', '.join(missing)}, so its cells can't be told from others. "
             "Keep the coordinates that dde.open_lineages() gives."
@@ -117,7 +123,7 @@ def _with_dimensions(dataset: xr.Dataset) -> xr.Dataset:
             along = [
                 n
                 for n, c in dataset.coords.items()
-                if n not in DIMS and _native_dims(str(n)).issuperset({dim}) and dim not in c.dims
+                if n not in DIMS and _native_dims(str(n), c.attrs).issuperset({dim}) and dim not in c.dims
             ]
             dataset = dataset.expand_dims(dim)
             for name in along:
@@ -135,7 +141,9 @@ def _with_dimensions(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.transpose(*DIMS)
 
 
-def _native_dims(name: str) -> set[str]:
+def _native_dims(name: str, attrs: Mapping[Any, Any]) -> set[str]:
+    if of := attrs.get(FACTOR_OF):
+        return {of} if of in CELLS else set(CELLS)
     if name in COORDINATES:
         return set(COORDINATES[name].dims)
     if name == "cumulative_compute":
@@ -157,10 +165,7 @@ def _on_one_grid(parts: Sequence[xr.Dataset]) -> list[xr.Dataset]:
 
 
 def _ordered_lineages(parts: Sequence[xr.Dataset]) -> list[str]:
-    labels = list(dict.fromkeys(str(x) for p in parts for x in p["lineage"].values))
-    bases = {label: find_base_by_label(label) for label in labels}
-    last = (10**6, 0, 0)
-    return sorted(labels, key=lambda label: suite_order(base) if (base := bases[label]) else last)
+    return ordered_lineages(dict.fromkeys(str(x) for p in parts for x in p["lineage"].values), parts)
 
 
 def _ordered_runs(parts: Sequence[xr.Dataset]) -> list[str]:
@@ -224,7 +229,9 @@ class _Joined:
 
     def _check_equal(self, i: int, j: int, both: npt.NDArray[np.intp]) -> None:
         """Raise where a run has other facts or values in one part than in another."""
-        names = [n for n in (*CELL_NUMBERS, "chain") if all(n in self.parts[k].coords for k in (i, j))]
+        facts = [*CELL_NUMBERS, "start_tokens", "chain"]
+        facts += [n for n, of in factors_of(self.parts[i]).items() if of == "cell" and n not in facts]
+        names = [n for n in facts if all(n in self.parts[k].coords for k in (i, j))]
         names += [str(n) for n in self.parts[i].data_vars if n in self.parts[j].data_vars]
         for name in names:
             if _is_same(self.parts[i][name].variable, self.parts[j][name].variable):
@@ -296,7 +303,9 @@ class _Joined:
         for name in dict.fromkeys(str(n) for p in self.parts for n in p.coords if n not in coords):
             holders = [p for p in self.parts if name in p.coords]
             dims = holders[0][name].dims
-            if not dims or name == POSITION_CHECK or ("cumulative_tokens" in dims and name not in flags):
+            # Compute follows from parameters, but where these change along curves.
+            along_tokens = "cumulative_tokens" in dims and name not in flags and "run" not in dims
+            if not dims or name == POSITION_CHECK or along_tokens:
                 continue
             if len(holders) < len(self.parts) and holders[0][name].dtype.kind not in "Of" and name not in flags:
                 # Whole numbers have no sign for "nothing": what some Datasets lack is left out.
@@ -304,7 +313,7 @@ class _Joined:
             coords[name] = self.variable(name)
         if all(POSITION_CHECK in p.coords for p in self.parts):
             coords[POSITION_CHECK] = check_variable(np.asarray(tokens.values, np.int64), TOKENS)
-        if "n_params" in coords:
+        if "n_params" in coords and coords["n_params"].dims == ("lineage",) and "cumulative_compute" not in coords:
             attrs = first["cumulative_compute"].attrs if "cumulative_compute" in first.coords else {}
             compute = 6.0 * coords["n_params"].values[:, None] * tokens.values[None, :]
             coords["cumulative_compute"] = xr.Variable(("lineage", "cumulative_tokens"), compute, attrs)

@@ -13,9 +13,10 @@ import xarray as xr
 
 from dde.arrays.layout import axis_of, cell_dims, run_ids_along, spread
 from dde.arrays.loss_reductions import warn_of_mixed_loss
-from dde.arrays.provenance import CHECKPOINT_TYPES, checkpoint_type
+from dde.arrays.provenance import checkpoint_type
 from dde.curves.frames import LEADING_COLUMNS
 from dde.errors import SelectionError
+from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide
 
 __all__ = ["frames_of", "to_frame", "to_parquet"]
 
@@ -34,8 +35,8 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
     -------
     pandas.DataFrame
         The columns of :func:`dde.curves.frames.continuous_curves` but for `step`; `run_id` is the curve's own run
-        and `checkpoint_type` the type of the run that was training there. The dimensions of a sweep, and another
-        axis, are columns, too.
+        and `checkpoint_type` the type of the run that was training there. The dimensions of a sweep, another axis, and
+        the factors of another suite are columns, too.
 
     Raises
     ------
@@ -76,20 +77,23 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
     rows = len(at[rule.name])
     table: dict[str, Any] = {}
     # What a sweep or another axis is along is a column, too.
-    for name in dict.fromkeys([*LEADING_COLUMNS, *(d for d in dims if d != "lineage")]):
+    factors = [] if is_datadecide(dataset) else list(factors_of(dataset))
+    for name in dict.fromkeys([*LEADING_COLUMNS, *factors, *(d for d in dims if d != "lineage")]):
         source = "lineage" if name == "lineage_id" else name
         if source in dataset.coords:
             coordinate = dataset[source].variable
             picked = tuple(at[str(d)] for d in coordinate.dims)
             table[name] = coordinate.values[picked] if picked else np.full(rows, coordinate.values.item())
-    if "cumulative_compute" not in table and {"n_params", "cumulative_tokens"} <= set(dataset.coords):
+    known = "n_params" in dataset.coords and not dataset["n_params"].attrs.get(CHANGING_PARAMS)
+    if "cumulative_compute" not in table and known and "cumulative_tokens" in dataset.coords:
         table["cumulative_compute"] = spread(
             (6.0 * dataset["n_params"] * dataset["cumulative_tokens"]).variable, sizes
         )[keep]
     for name in metrics:
         table[name] = values[name][keep]
-    table["checkpoint_type"] = np.array(CHECKPOINT_TYPES, object)[
-        spread(checkpoint_type(dataset).variable, sizes)[keep]
+    kinds = checkpoint_type(dataset)
+    table["checkpoint_type"] = np.array(kinds.attrs["flag_meanings"].split(), object)[
+        spread(kinds.variable, sizes)[keep]
     ]
     return pd.DataFrame(table)
 

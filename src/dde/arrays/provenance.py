@@ -10,15 +10,25 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.layout import cell_dims, cells_along, require_axis, run_ids_along, spread, text_values, tokens_along
+from dde.arrays.naming import base_with_checkpoints, metric_alias
 from dde.arrays.samples import checked_positions, flags_of, has_samplings, is_sampled, is_set
 from dde.arrays.views import mask_cells
 from dde.errors import SourceError, UnknownNameError, near_names
-from dde.names import find_base_by_label, parse_metric
 from dde.relations.chain_texts import Stage, parse_chain
 from dde.relations.treatments import PRETRAINING
-from dde.schema import SAMPLED, TABLE_SAMPLINGS
+from dde.schema import SAMPLED, TABLE_SAMPLINGS, is_datadecide
 
-__all__ = ["CHECKPOINT_TYPES", "checkpoint_type", "metric_named", "observed", "revision", "support"]
+__all__ = [
+    "CHECKPOINT_TYPES",
+    "checkpoint_type",
+    "metric_named",
+    "observed",
+    "revision",
+    "run_types_of",
+    "stages_along",
+    "support",
+    "training_stages",
+]
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
 
@@ -37,10 +47,7 @@ def metric_named(dataset: xr.Dataset, name: str) -> str:
     """
     if name in dataset.data_vars:
         return name
-    try:
-        alias = parse_metric(name).name
-    except UnknownNameError:
-        alias = ""
+    alias = metric_alias(dataset, name)
     if alias not in dataset.data_vars:
         raise UnknownNameError(
             f"{name!r} is no variable of this Dataset, so there is nothing of it to show or compute."
@@ -130,7 +137,54 @@ def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        int8 of the cells' shape; a cell behind the run's last token is outside.
+        int8 of the cells' shape; a cell behind the run's last token is outside, and so is one between the last token
+        that the parents of a merge have in common and the merge. ``flag_meanings`` names the types of runs: of
+        another suite than DataDecide its own, in the order in which they appear.
+
+    Raises
+    ------
+    SourceError
+        When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are gone.
+    """
+    require_axis(obj)
+    checked_positions(obj)
+    dims, number, stages = training_stages(obj)
+    words = run_types_of(obj, stages)
+    codes = np.zeros(number.shape, np.int8)
+    last = len(words) - 1
+    for at in np.ndindex(stages.shape):
+        # Another type than the four of DataDecide has the last code.
+        known = [words.index(w) if (w := _word(s.run_type)) in words else last for s in stages[at]]
+        codes[at] = np.array([*known, 0], np.int8)[number[at]]
+    return _flags(obj, dims, codes, words, "checkpoint_type")
+
+
+def run_types_of(obj: xr.Dataset | xr.DataArray, stages: npt.NDArray[np.object_]) -> tuple[str, ...]:
+    """Return the flags of :func:`checkpoint_type`: of DataDecide `CHECKPOINT_TYPES`, else those that chains name."""
+    if is_datadecide(obj):
+        return CHECKPOINT_TYPES
+    found = dict.fromkeys(_word(stage.run_type) for chain in stages.ravel().tolist() for stage in chain)
+    return (CHECKPOINT_TYPES[0], *found)
+
+
+def _word(run_type: str) -> str:
+    # Flag meanings stand in one text, with spaces between.
+    return "_".join(run_type.split())
+
+
+def training_stages(
+    obj: xr.Dataset | xr.DataArray,
+) -> tuple[tuple[str, ...], npt.NDArray[np.int16], npt.NDArray[np.object_]]:
+    """Return which stage of its curve was training at each cell.
+
+    Returns
+    -------
+    dims : tuple of str
+        Dimensions of the cells: those of runs, then the axis.
+    number : int16 array
+        Position among the stages, 0 for the base; -1 outside of all.
+    stages : object array over the dimensions of runs
+        As :func:`stages_along` gives them; () where there is no run.
 
     Raises
     ------
@@ -138,23 +192,22 @@ def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
         When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are gone.
     """
     rule = require_axis(obj)
-    checked_positions(obj)
     cells = tuple(d for d in cell_dims(obj) if d in obj.coords["run_id"].dims) if "run_id" in obj.coords else ()
     run_ids = run_ids_along(obj, cells)
     axis = (rule.name,) if rule.name in obj.dims else ()
     tokens = tokens_along(obj, (*cells, *axis))
     end, stages = cells_along(obj, "end_tokens", cells), stages_along(obj, cells)
-    codes = np.zeros(tokens.shape, np.int8)
+    number = np.full(tokens.shape, -1, np.int16)
     for at in np.ndindex(run_ids.shape):
         if not run_ids[at]:
+            stages[at] = ()
             continue
         here, chain = tokens[at], stages[at]
         for k, stage in enumerate(chain):
-            last = k + 1 == len(chain)
-            start, stop = (-1 if not k else stage.start), (end[at] if last else chain[k + 1].start)
-            code = CHECKPOINT_TYPES.index(stage.run_type) if stage.run_type in CHECKPOINT_TYPES else 4
-            codes[at] = np.where((here > start) & (here <= stop), code, codes[at])
-    return _flags(obj, (*cells, *axis), codes, CHECKPOINT_TYPES, "checkpoint_type")
+            start, stop = (-1 if not k else stage.start), (end[at] if k + 1 == len(chain) else chain[k + 1].start)
+            begins = here > start if stage.merged_at is None else here >= stage.merged_at
+            number[at] = np.where(begins & (here <= stop), k, number[at])
+    return (*cells, *axis), number, stages
 
 
 def stages_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.object_]:
@@ -191,10 +244,12 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     Raises
     ------
     SourceError
-        When a coordinate is gone that it follows from, or a lineage is none of the suite.
+        When a coordinate is gone that it follows from, or the suite declares no checkpoints or has no such lineage.
     """
     rule = require_axis(obj)
     checked_positions(obj)
+    if not is_datadecide(obj):
+        base_with_checkpoints(obj, "")
     if "lineage" not in obj.coords:
         raise SourceError(
             "this object lacks the coordinate lineage, so which model its cells are checkpoints of is unknown. "
@@ -221,12 +276,7 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     for at in np.ndindex(run_ids.shape):
         if not run_ids[at]:
             continue
-        base = find_base_by_label(str(lineages[at]))
-        if base is None:
-            raise SourceError(
-                f"the lineage {lineages[at]!r} is none of the DataDecide suite, so its checkpoints have no revision "
-                "that is known here."
-            )
+        base = base_with_checkpoints(obj, str(lineages[at]))
         # The Hub has no revision for every step: those that were evaluated, the final one, the one branched from.
         last, per_step = (end[at] if np.isnan(origin[at]) else origin[at]), base.size.tokens_per_step
         others = [base.size.scheduled_tokens, -1 if np.isnan(last) else int(last) // per_step * per_step]

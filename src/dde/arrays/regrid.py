@@ -17,6 +17,7 @@ from dde.arrays.refill import RefilledFlags, RefilledValues, Refilling
 from dde.arrays.samples import (
     check_variable,
     flag_attrs,
+    flags_join,
     flags_of,
     has_samplings,
     joins_at_branch,
@@ -334,7 +335,9 @@ def _put(source: Source, points: Points, rule: AxisRule, lines: Lines | None, ho
     for sampling in samplings_in(old):
         flag = old.coords[SAMPLED + sampling].variable
         array = RefilledFlags(refilling, flag)
-        coords[sampled_names(sampling)[""]] = lazily((*source.cells, rule.name), array, flag_attrs(sampling))
+        coords[sampled_names(sampling)[""]] = lazily(
+            (*source.cells, rule.name), array, flag_attrs(sampling, flags_join(flag))
+        )
     variables = {
         str(name): array.variable
         if source.rule.name not in array.dims

@@ -31,6 +31,7 @@ __all__ = [
     "check_variable",
     "checked_positions",
     "flag_attrs",
+    "flags_join",
     "flags_of",
     "has_samplings",
     "is_sampled",
@@ -104,6 +105,11 @@ def flag_attrs(label: str, joins: bool = False) -> dict[str, Any]:
     """
     attrs = {"long_name": f"sampled: {label}", "flag_values": np.array([0, 1], np.int8), "flag_meanings": "no yes"}
     return {**attrs, **({_JOINS: 1} if joins else {})}
+
+
+def flags_join(flag: xr.Variable) -> bool:
+    """Return whether the flags of a sampling say that its curves may begin with the parent's sample."""
+    return bool(flag.attrs.get(_JOINS, 0))
 
 
 def with_samplings(attrs: Mapping[Any, Any], samplings: Iterable[str]) -> dict[Any, Any]:
@@ -192,9 +198,7 @@ def joins_at_branch(array: xr.DataArray) -> bool:
     SourceError
         When the metric names no sampling, or one whose coordinate is gone.
     """
-    return all(
-        s in TABLE_SAMPLINGS or bool(array.coords[SAMPLED + s].attrs.get(_JOINS, 0)) for s in samplings_of(array)
-    )
+    return all(s in TABLE_SAMPLINGS or flags_join(array.coords[SAMPLED + s].variable) for s in samplings_of(array))
 
 
 def checked_positions(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:

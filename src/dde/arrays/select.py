@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.arrays.naming import canonical_values
 from dde.arrays.views import blank_of, mask_cells, pick_cells
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.names import as_values, resolve_recipe, resolve_seed, resolve_size
+from dde.names import as_values
 from dde.relations.selection import matches
 
 __all__ = ["select"]
@@ -27,7 +28,8 @@ def select(obj: T, **wanted: Any) -> T:
         With any of the dimensions of an opened Dataset, or those of a sweep or another axis.
     **wanted
         Coordinate to what it must be: a value, several, a ``slice`` with both ends included, or a function of
-        the value. Numbers compare by closeness. ``params``, ``data`` and ``seed`` take any of their names.
+        the value. Numbers compare by closeness. Of DataDecide, ``params``, ``data`` and ``seed`` take any of their
+        names; of other suites, every coordinate takes its values alone.
         A single value for a dimension drops that dimension, as xarray's own ``sel`` does.
 
     Returns
@@ -58,7 +60,7 @@ def select(obj: T, **wanted: Any) -> T:
                 f"There are {', '.join(map(str, obj.coords))}."
             )
         coordinate = obj.coords[name]
-        mask = _mask(name, coordinate, value)
+        mask = _mask(name, coordinate, canonical_values(obj, name, value))
         if not mask.any():
             raise SelectionError(_miss(name, coordinate, value))
         if coordinate.ndim == 0:
@@ -119,7 +121,6 @@ def _without_cells(obj: T, keep: xr.DataArray) -> T:
 
 
 def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bool_]:
-    wanted = _canonical(name, wanted)
     values = coordinate.values
     # Tokens and seeds are whole numbers: one part in a million of them is another number.
     is_whole = values.dtype.kind in "iu" or coordinate.attrs.get("units") == "tokens"
@@ -151,19 +152,6 @@ def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bo
         return np.asarray(close.any(axis=-1))
     flat = [matches(v, wanted) for v in values.ravel().tolist()]
     return np.array(flat, bool).reshape(values.shape)
-
-
-def _canonical(name: str, wanted: Any) -> Any:
-    """Return recipes, sizes and seeds under the names that the coordinates hold."""
-    if callable(wanted) or isinstance(wanted, slice):
-        return wanted
-    if name == "data":
-        return [resolve_recipe(str(v)).name for v in as_values(wanted)]
-    if name == "params":
-        return [resolve_size(str(v)).name for v in as_values(wanted)]
-    if name == "seed":
-        return [resolve_seed(v).index for v in as_values(wanted)]
-    return wanted
 
 
 def _miss(name: str, coordinate: xr.DataArray, wanted: Any) -> str:

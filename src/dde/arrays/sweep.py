@@ -14,7 +14,7 @@ from dde.arrays.layout import run_ids_along, spread, text_values
 from dde.arrays.views import blank_of, pick_cells
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.relations.treatments import PRETRAINING
-from dde.schema import is_identity, sampling_of
+from dde.schema import factors_of, is_datadecide, is_identity, sampling_of
 
 __all__ = ["sweep"]
 
@@ -77,9 +77,7 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
         )
     plan = _plan(dataset, cells, belongs, [column.of(belongs) for column in columns], names)
     # Runs that were trained from scratch are what the others start from, not a part of any sweep.
-    derived = (
-        has_run & (_along(dataset["run_type"], cells, dataset) != PRETRAINING) if "run_type" in dataset else has_run
-    )
+    derived = has_run & ~_is_base(dataset, cells)
     left_out = int((derived & ~belongs).sum())
     result = _gathered(dataset, plan, cells)
     if left_out:
@@ -139,8 +137,25 @@ def _check(dataset: xr.Dataset, names: Sequence[str]) -> None:
     if not names or len(set(names)) < len(names):
         raise UnknownNameError(
             f"a sweep over {', '.join(names) or 'nothing'} has no dimensions of its own. Name each hyperparameter "
-            f"once: ds.dde.sweep('learning_rate', 'finetune_tokens'). There are {', '.join(known)}."
+            f"once: ds.dde.sweep({_example(dataset)}). There are {', '.join(known)}."
         )
+
+
+def _is_base(dataset: xr.Dataset, cells: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """Return which runs were trained from scratch."""
+    if not is_datadecide(dataset) and "branch_tokens" in dataset.coords:
+        return np.isnan(_along(dataset["branch_tokens"], cells, dataset).astype(np.float64))
+    if "run_type" in dataset:
+        return np.asarray(_along(dataset["run_type"], cells, dataset) == PRETRAINING)
+    return np.zeros([dataset.sizes[d] for d in cells], bool)
+
+
+def _example(dataset: xr.Dataset) -> str:
+    """Return two hyperparameters of runs as source code."""
+    if is_datadecide(dataset):
+        return "'learning_rate', 'finetune_tokens'"
+    factors = [n for n, of in factors_of(dataset).items() if of != "lineage" and n != "run_type"]
+    return ", ".join(map(repr, factors[:2] or ["run_type"]))
 
 
 def _along(coordinate: xr.DataArray, cells: tuple[str, ...], dataset: xr.Dataset) -> npt.NDArray[Any]:
@@ -150,7 +165,7 @@ def _along(coordinate: xr.DataArray, cells: tuple[str, ...], dataset: xr.Dataset
 def _values_of(dataset: xr.Dataset, name: str, cells: tuple[str, ...]) -> npt.NDArray[Any]:
     """Return a hyperparameter of each run; the budget of a run on the whole mixture is infinite: it has no limit."""
     values = _along(dataset[name], cells, dataset)
-    if name != "finetune_tokens" or "run_type" not in dataset.coords:
+    if name != "finetune_tokens" or "run_type" not in dataset.coords or not is_datadecide(dataset):
         return values
     is_derived = ~np.isin(text_values(_along(dataset["run_type"], cells, dataset)), ["", PRETRAINING])
     has_limit = ~np.isnan(values)
