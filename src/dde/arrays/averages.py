@@ -1,9 +1,10 @@
-"""Means over seeds and replicates, with how many runs they are of and how far these lie apart."""
+"""Means over seeds, replicates and other factors, with how many runs they are of and how far these lie apart."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,31 +14,19 @@ import xarray as xr
 from dde.arrays.layout import axis_of, cell_dims, run_ids_along, spread, text_values
 from dde.arrays.lazy import BlockArray, is_chunked, is_lazy, lazily
 from dde.arrays.loss_reductions import warn_of_reductions
+from dde.arrays.members import OF_MEMBERS, Group, groups_of
 from dde.arrays.samples import ANCILLARY, flags_of, has_samplings
 from dde.arrays.views import blank_of, mask_cells, pick_cells
 from dde.curves.axes import AxisRule
 from dde.curves.statistics import BOOTSTRAP_FROM, INTERVAL_METHODS, STATISTICS, IntervalMethod, summarize
-from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
-from dde.names import as_values, find_base_by_label
+from dde.errors import SelectionError, UnknownNameError, warn_caller
+from dde.names import as_values
 from dde.relations.chain_texts import Stage, format_chain, parse_chain
-from dde.relations.treatments import without_replicate
-from dde.schema import AVERAGED_OVER, LINEAGE_COORDINATES, MEMBERS, RUN_COORDINATES, TREATMENT, sampling_of
+from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide, sampling_of, treatment_names
 
 __all__ = ["mean_over"]
 
 _MEMBER = "member"
-# Coordinates that tell the members of a mean apart, and say nothing of it.
-_OF_MEMBERS = {"seed": ("seed", "seed_name"), "replicate": ("replicate",)}
-# Coordinates in which members of a mean must agree.
-_COMMON = {
-    "seed": tuple(n for n in LINEAGE_COORDINATES if n not in _OF_MEMBERS["seed"]),
-    "replicate": tuple(n for n in RUN_COORDINATES if n not in _OF_MEMBERS["replicate"]),
-}
-# How to have the dimension that members lie along.
-_KEEPING = {
-    "seed": "Select with a list to keep it: ds.dde.sel(lineage=[...]).",
-    "replicate": "A sweep has replicate where cells hold several runs; else select with a list: ds.dde.sel(run=[...]).",
-}
 _LABELS = {"count": "number of runs", "std": "standard deviation", "sem": "standard error of the mean"}
 
 
@@ -48,15 +37,16 @@ def mean_over(
     interval: float | None = 0.95,
     method: IntervalMethod = "auto",
 ) -> xr.Dataset:
-    """Return means over seeds or replicates, with their count, spread and uncertainty.
+    """Return means over seeds, replicates or other factors, with their count, spread and uncertainty.
 
     Parameters
     ----------
     dataset : xarray.Dataset
         As :func:`dde.open_lineages` gives it, a selection, sweep or alignment of it.
-    over : {"seed", "replicate"} or both
+    over : str or several
         ``seed`` joins lineages that agree in all coordinates but the seed, ``replicate`` runs of one lineage that
-        agree in all fields of their treatment.
+        agree in all fields of their treatment. Of another suite than DataDecide, any factor of lineages or runs as
+        well: what agrees in all other factors is joined. A dimension of a sweep is one, too.
     min_count : int, optional
         Runs that must have a value for a cell to have a mean. When None, every run that a mean is of must have
         one: where a run ends or begins, the mean does too, and never steps because its members change.
@@ -72,7 +62,8 @@ def mean_over(
         Lazy where `dataset` is. For every metric ``m``: ``m``, the mean; ``m_count``, the runs with a value;
         ``m_std``, their standard deviation (of a sample: n - 1); ``m_sem``, the standard error of the mean;
         ``m_low`` and ``m_high``; and ``m_observed``, how many of the values are observed, not interpolated.
-        Lineages are called ``<recipe>-<size>`` over seeds, runs without ``#2`` over replicates. ``n_members`` says how
+        Lineages are called ``<recipe>-<size>`` over seeds, runs without ``#2`` over replicates; lineages and runs of
+        another suite by the factors that are left. ``n_members`` says how
         many runs a cell is of, ``run_id`` which. Facts that differ within a mean are NaN or ""; ``branch_tokens`` is
         then the last of them, ``end_tokens`` the first and ``last_end_tokens`` the last.
 
@@ -109,67 +100,8 @@ def mean_over(
         raise UnknownNameError(f"method={method!r} makes no interval. Pass one of {', '.join(INTERVAL_METHODS)}.")
     if min_count is not None and min_count < 1:
         raise UnknownNameError(f"min_count={min_count!r} asks for no run, so of nothing. Pass 1 or more, or None.")
-    groups = [_group(dataset, name) for name in dict.fromkeys(wanted)]
+    groups = groups_of(dataset, list(dict.fromkeys(wanted)))
     return _Means(dataset, groups, min_count, interval, method).build()
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Positions along a dimension that are averaged: (group, member), -1 where a group has fewer members."""
-
-    over: str
-    dim: str
-    index: npt.NDArray[np.int64]
-    labels: npt.NDArray[Any]
-    is_dropped: bool = False
-
-
-def _group(dataset: xr.Dataset, over: str) -> _Group:
-    if over not in _OF_MEMBERS:
-        raise UnknownNameError(
-            f"{over!r} is nothing that runs repeat, so there is no mean over it.{near_names(over, _OF_MEMBERS)} "
-            "Pass 'seed', 'replicate' or both; dataset.mean(dim) is xarray's own mean, over anything."
-        )
-    if over in dataset.dims:
-        everything = np.arange(dataset.sizes[over])[None, :]
-        return _Group(over, over, everything, np.array([""], object), is_dropped=True)
-    dim = "lineage" if over == "seed" else "run"
-    if dim not in dataset.dims or dim not in dataset.coords:
-        raise SelectionError(
-            f"the Dataset has no dimension {dim} with its labels, so there is nothing to average over {over}. "
-            f"{_KEEPING[over]}"
-        )
-    if not dataset.sizes[dim]:
-        raise SelectionError(f"the Dataset holds no {dim}, so there is nothing to average over {over}. Select some.")
-    labels = [str(v) for v in dataset[dim].values]
-    if twice := sorted({v for v in labels if labels.count(v) > 1}) if len(set(labels)) < len(labels) else []:
-        raise SelectionError(
-            f"the Dataset holds the {dim} {twice[0]!r} {labels.count(twice[0])} times, so a mean would take the same "
-            f"runs several times for repetitions. Keep each once: ds.drop_duplicates({dim!r})."
-        )
-    if missing := [n for n in _COMMON[over] if n not in dataset.coords or dataset[n].dims != (dim,)]:
-        raise SelectionError(
-            f"the Dataset lacks the coordinates {', '.join(missing)} along {dim}, so which {dim}s differ in nothing "
-            f"but their {over} is unknown. Keep the coordinates that dde.open_lineages() gives."
-        )
-    columns = [text_values(dataset[n].values.astype(object)).tolist() for n in _COMMON[over]]
-    members: dict[tuple[str, ...], list[int]] = {}
-    for position, key in enumerate(zip(*columns, strict=True)):
-        members.setdefault(tuple(map(str, key)), []).append(position)
-    index = np.full((len(members), max(map(len, members.values()))), -1)
-    for k, positions in enumerate(members.values()):
-        index[k, : len(positions)] = positions
-    names = np.empty(len(members), object)
-    names[:] = [_name(labels[positions[0]], over) for positions in members.values()]
-    return _Group(over, dim, index, names)
-
-
-def _name(label: str, over: str) -> str:
-    """Return what the mean of a member and its repetitions is called."""
-    if over == "replicate":
-        return without_replicate(label)
-    base = find_base_by_label(label)
-    return label if base is None else f"{base.recipe.slug}-{base.size.name}"
 
 
 @dataclass(frozen=True)
@@ -177,7 +109,7 @@ class _Means:
     """A Dataset of means in the making."""
 
     dataset: xr.Dataset
-    groups: Sequence[_Group]
+    groups: Sequence[Group]
     min_count: int | None
     interval: float | None
     method: IntervalMethod
@@ -186,6 +118,11 @@ class _Means:
     def cells(self) -> tuple[str, ...]:
         """Dimensions of runs, those that are averaged away among them."""
         return cell_dims(self.dataset)
+
+    @property
+    def over(self) -> list[str]:
+        """What the means are over."""
+        return [name for g in self.groups for name in g.over]
 
     def build(self) -> xr.Dataset:
         run_ids = self._stacked(xr.Variable(self.cells, run_ids_along(self.dataset, self.cells)), "")
@@ -207,7 +144,7 @@ class _Means:
             variables |= self._statistics(str(name), array, present)
         made = xr.Dataset(variables, self._coordinates(present, rule), dict(self.dataset.attrs))
         made = made.squeeze([g.dim for g in self.groups if g.is_dropped], drop=True)
-        over = ", ".join(g.over for g in self.groups)
+        over = ", ".join(self.over)
         every = "all" if self.min_count is None else self.min_count
         counts = made[MEMBERS].values[made[MEMBERS].values > 0]
         facts = {"interval": self.interval or "none", "interval_method": self._method_of(counts)}
@@ -254,7 +191,7 @@ class _Means:
 
     def _statistics(self, name: str, array: xr.DataArray, present: xr.Variable) -> dict[str, xr.Variable]:
         rule, cells = axis_of(array), self.cells
-        over = " and ".join(f"{g.over}s" for g in self.groups)
+        over = " and ".join(f"{name}s" for name in self.over)
         along = [d for d in cells if d in array.dims]
         if len(along) < len(cells):
             # One value for all runs of a lineage, or of all lineages: its members are those labels.
@@ -309,7 +246,7 @@ class _Means:
 
     def _coordinates(self, present: xr.Variable, rule: AxisRule | None) -> dict[str, xr.Variable]:
         coords: dict[str, xr.Variable] = {}
-        hidden = {n for g in self.groups for n in _OF_MEMBERS[g.over]}
+        hidden = {n for name in self.over for n in OF_MEMBERS.get(name, (name,))}
         dims = {g.dim: g for g in self.groups}
         for name, coordinate in self.dataset.coords.items():
             variable = coordinate.variable
@@ -351,7 +288,7 @@ class _Means:
                 distinct = list(dict.fromkeys(v for v in values[at] if v != ""))
                 if len(distinct) > 1:
                     self._check_treatment(name, distinct)
-                if len(distinct) == 1 or name in ("run_id", "parent_run_id"):
+                if len(distinct) == 1 or name in ("run_id", "parent_run_id", "root_run_id"):
                     out[at] = "+".join(distinct)
                 elif name == "chain" and distinct:
                     out[at] = _common_chain(distinct)
@@ -360,7 +297,7 @@ class _Means:
         low = np.where(some, values, np.inf).min(axis=-1, initial=np.inf)
         high = np.where(some, values, -np.inf).max(axis=-1, initial=-np.inf)
         same = low == high
-        if name in TREATMENT and (differing := np.argwhere(~same & some.any(axis=-1))).size:
+        if name in self.treatment and (differing := np.argwhere(~same & some.any(axis=-1))).size:
             members = values[tuple(differing[0])]
             self._check_treatment(name, [f"{v:g}" for v in np.unique(members[~np.isnan(members)])])
         if name == "branch_tokens" and (differ := int((~same & some.any(axis=-1)).sum())) and not self._is_by_run():
@@ -380,12 +317,23 @@ class _Means:
 
     def _check_treatment(self, name: str, values: Sequence[str]) -> None:
         """Raise where members of a mean had different treatments."""
-        if name in TREATMENT:
-            over = " and ".join(g.over for g in self.groups)
+        if name in self.treatment:
+            over = " and ".join(self.over)
+            also = f" or take the mean over it as well: {[*self.over, name]!r};" if not self.is_datadecide else ""
             raise SelectionError(
                 f"members of a mean over {over} differ in {name} ({', '.join(values[:4])}), so they are no repetitions "
-                f"of one treatment. Sweep over {name} too, or select one: ds.dde.sel({name}={values[0]!r})."
+                f"of one treatment. Sweep over {name} too,{also} or select one: ds.dde.sel({name}={values[0]!r})."
             )
+
+    @cached_property
+    def is_datadecide(self) -> bool:
+        """Whether the Dataset is of DataDecide."""
+        return is_datadecide(self.dataset)
+
+    @cached_property
+    def treatment(self) -> frozenset[str]:
+        """Coordinates in which members must agree."""
+        return treatment_names(self.dataset) - set(self.over)
 
     def _is_by_run(self) -> bool:
         rule = axis_of(self.dataset)
