@@ -134,7 +134,7 @@ class DdeDatasetAccessor(_Documented):
         interval: float | None = 0.95,
         method: IntervalMethod = "auto",
     ) -> xr.Dataset:
-        """Return means over seeds or replicates, with their count, spread and uncertainty."""
+        """Return means over seeds, replicates or other factors, with their count, spread and uncertainty."""
         means: xr.Dataset = _function("mean_over")(self._obj, over, min_count, interval, method)
         return means
 
@@ -195,10 +195,10 @@ class DdeDatasetAccessor(_Documented):
         y: str | Sequence[str] | None = None,
         x: str | None = None,
         *,
-        hue_by: str | None = "learning_rate",
+        hue_by: str | None = "auto",
         style_by: str | None = "checkpoint_type",
         facet_by: str | None = "lineage",
-        band: Literal["seed", "replicate"] | None = None,
+        band: str | Sequence[str] | None = None,
         min_count: int | None = None,
         relative_to: Literal["base"] | None = None,
         backend: BackendName = "bokeh",
@@ -222,7 +222,7 @@ class DdeDatasetAccessor(_Documented):
         x: str | None = None,
         y: str | None = None,
         *,
-        facet_by: str | None = "lineage",
+        facet_by: str | None = "auto",
         reduce: Reduce | None = None,
         average_over: str | Sequence[str] = (),
         backend: BackendName = "bokeh",
@@ -242,11 +242,11 @@ class DdeDatasetAccessor(_Documented):
             "cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params"
         ] = "cumulative_compute",
         *,
-        at: At | float = "schedule",
-        hue_by: str | None = "data",
+        at: At | Literal["auto"] | float = "auto",
+        hue_by: str | None = "auto",
         style_by: str | None = "run_type",
         facet_by: str | None = None,
-        band: Literal["seed"] | None = "seed",
+        band: str | None = "auto",
         reduce: Reduce | None = None,
         log_x: bool = True,
         log_y: bool = False,
@@ -358,7 +358,7 @@ class DdeDataArrayAccessor(_Documented):
         interval: float | None = 0.95,
         method: IntervalMethod = "auto",
     ) -> xr.Dataset:
-        """Return means over seeds or replicates, with their count, spread and uncertainty."""
+        """Return means over seeds, replicates or other factors, with their count, spread and uncertainty."""
         return self._whole.mean_over(over, min_count, interval, method)
 
     def final(self, at: At | float = "last") -> xr.DataArray:
@@ -410,10 +410,10 @@ class DdeDataArrayAccessor(_Documented):
         self,
         x: str | None = None,
         *,
-        hue_by: str | None = "learning_rate",
+        hue_by: str | None = "auto",
         style_by: str | None = "checkpoint_type",
         facet_by: str | None = "lineage",
-        band: Literal["seed", "replicate"] | None = None,
+        band: str | Sequence[str] | None = None,
         min_count: int | None = None,
         relative_to: Literal["base"] | None = None,
         backend: BackendName = "bokeh",
@@ -436,7 +436,7 @@ class DdeDataArrayAccessor(_Documented):
         x: str | None = None,
         y: str | None = None,
         *,
-        facet_by: str | None = "lineage",
+        facet_by: str | None = "auto",
         reduce: Reduce | None = None,
         average_over: str | Sequence[str] = (),
         backend: BackendName = "bokeh",
@@ -455,11 +455,11 @@ class DdeDataArrayAccessor(_Documented):
             "cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params"
         ] = "cumulative_compute",
         *,
-        at: At | float = "schedule",
-        hue_by: str | None = "data",
+        at: At | Literal["auto"] | float = "auto",
+        hue_by: str | None = "auto",
         style_by: str | None = "run_type",
         facet_by: str | None = None,
-        band: Literal["seed"] | None = "seed",
+        band: str | None = "auto",
         reduce: Reduce | None = None,
         log_x: bool = True,
         log_y: bool = False,

@@ -181,8 +181,6 @@ TREATMENT = frozenset(RUN_COORDINATES) - {"replicate"} | {
     "reduce_loss", "batch_size", "weight_decay", "warmup_ratio", "max_seq_length",
 }  # fmt: skip
 
-#: Attribute by which a coordinate of another suite than DataDecide says that it is a factor, and of what.
-FACTOR_OF = "factor_of"
 #: What a factor tells apart: lineages, runs of a lineage, or each run of each lineage.
 FactorOf = Literal["lineage", "run", "cell"]
 

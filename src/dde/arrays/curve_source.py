@@ -21,7 +21,7 @@ from dde.arrays.layout import (
     text_values,
 )
 from dde.arrays.provenance import stages_along
-from dde.arrays.samples import is_set, number_of, samplings_in
+from dde.arrays.samples import flags_join, is_set, number_of, samplings_in
 from dde.curves.axes import TOKENS, AxisRule, Lines, axis_lines, positions_on
 from dde.curves.grids import Points
 from dde.errors import SelectionError, SourceError
@@ -164,8 +164,10 @@ class Source:
         none: Points = np.empty(0, np.int64 if rule.is_whole else np.float64)
         required, logs, anchors = [none], [none], [none]
         names = samplings_in(self.dataset)
+        # Evaluations of another suite have a sampling each, and count as those of a table.
+        evaluated = {n for n in names if n in TABLE_SAMPLINGS or flags_join(self.dataset.coords[SAMPLED + n].variable)}
         if not with_logs:
-            names = [n for n in names if n in TABLE_SAMPLINGS]
+            names = [n for n in names if n in evaluated]
         tokens, flags = self._tokens(), {n: self._flags(n) for n in names}
         for at in np.ndindex(self.run_ids.shape):
             if not self.run_ids[at]:
@@ -178,8 +180,8 @@ class Source:
             dense_here: list[npt.NDArray[Any]] = []
             for name, flag in flags.items():
                 seen = here[is_set(flag[at]) & (here > own)]
-                (places if name in TABLE_SAMPLINGS else dense_here).append(seen)
-                if name in TABLE_SAMPLINGS and len(seen):
+                (places if name in evaluated else dense_here).append(seen)
+                if name in evaluated and len(seen):
                     fixed.append(float(seen.max()))
                     fixed += [float(seen[seen <= starts[0]].max())] if starts and (seen <= starts[0]).any() else []
             offset, scale = (0.0, 1.0) if lines is None else (float(lines.offset[at]), float(lines.scale[at]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
     ----------
     dataset : xarray.Dataset
     over : sequence of str
-        Each once.
+        Each once. A factor that differs between runs of one label may stand beside others: members may differ in it.
 
     Raises
     ------
@@ -75,10 +75,15 @@ def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
     factors = factors_of(dataset)
     found: list[Group] = []
     along: dict[str, list[str]] = {}
+    excused: list[str] = []
     for name in over:
         if name in dataset.dims and (name == "replicate" or name == "seed" or name in factors):
             everything = np.arange(dataset.sizes[name])[None, :]
             found.append(Group((name,), name, everything, np.array([""], object), is_dropped=True))
+            continue
+        if factors.get(name) == "cell" and not is_datadecide(dataset):
+            # Members may differ in it, and it makes none of them.
+            excused.append(name)
             continue
         dim = _dimension_of(dataset, name, factors)
         if dim in along:
@@ -87,7 +92,13 @@ def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
             along[dim] = [name]
             # Groups of a dimension stand where the first of its factors does.
             found.append(Group((), dim, np.empty((0, 0), np.int64), np.empty(0, object)))
-    return [g if g.over else _group(dataset, g.dim, tuple(along[g.dim])) for g in found]
+    if excused and not found:
+        raise SelectionError(
+            f"{excused[0]} differs between runs of one label, so a mean over it has no place along lineage and run. "
+            f"Make a dimension of it first: ds.dde.sweep({excused[0]!r}).dde.mean_over({excused[0]!r})."
+        )
+    made = [g if g.over else _group(dataset, g.dim, tuple(along[g.dim])) for g in found]
+    return [*made[:-1], replace(made[-1], over=(*made[-1].over, *excused))] if made else made
 
 
 def _dimension_of(dataset: xr.Dataset, name: str, factors: dict[str, Any]) -> str:
@@ -106,11 +117,6 @@ def _dimension_of(dataset: xr.Dataset, name: str, factors: dict[str, Any]) -> st
         raise UnknownNameError(
             f"{name!r} is no factor of the suite, so there is no mean over it.{near_names(name, known)} "
             f"There are {', '.join(known)}; dataset.mean(dim) is xarray's own mean, over anything."
-        )
-    if factors[name] == "cell":
-        raise SelectionError(
-            f"{name} differs between runs of one label, so a mean over it has no place along lineage and run. Make a "
-            f"dimension of it first: ds.dde.sweep({name!r}).dde.mean_over({name!r})."
         )
     return str(factors[name])
 
@@ -173,7 +179,17 @@ def _by_factors(
     if not others:
         return [() for _ in labels], ["all" for _ in labels]
     keys = _columns(dataset, others)
-    return keys, ["-".join(filter(None, (part.strip("-_ ") for part in key))) or "all" for key in keys]
+    return keys, ["-".join(filter(None, map(_named, others, key))) or "all" for key in keys]
+
+
+def _named(factor: str, value: str) -> str:
+    """Return a value as a part of a label: a text alone, a number after the name of its factor; "" for nothing."""
+    if value in ("", "nan"):
+        return ""
+    try:
+        return f"{factor}={float(value):g}"
+    except ValueError:
+        return value.strip("-_ ")
 
 
 def _by_treatment(
@@ -189,8 +205,10 @@ def _by_treatment(
     own = _columns(dataset, others) if others else [() for _ in labels]
     types = _columns(dataset, ["run_type"]) if _is_along(dataset, "run_type") else [("run",)] * len(labels)
     plain = [without_replicate(label) for label in labels]
-    is_over_labels = over == ("replicate",)
+    averaged = [n for n in over if n in factors]
+    has_averaged = [any(v not in ("", "nan") for v in key) for key in _columns(dataset, averaged)] if averaged else []
     varying = [k for k in range(len(others)) if len({key[k] for key in own}) > 1]
+    one_type = len(set(types)) == 1 and bool(varying)
     keys: list[tuple[str, ...]] = [()] * len(labels)
     names = [""] * len(labels)
     new_name: dict[str, str] = {}
@@ -199,15 +217,25 @@ def _by_treatment(
         parent, _, _ = plain[i].rpartition("+")
         above = new_name.get(parent, parent)
         number = labels[i].removeprefix(plain[i]) if "replicate" not in over else ""
-        if is_over_labels or not set(over) & set(factors):
-            keys[i], names[i] = (plain[i],), plain[i]
-        else:
+        if averaged and has_averaged[i]:
             keys[i] = (above, *types[i], *own[i], number)
-            given = [f"{others[k]}={own[i][k]}" for k in varying if own[i][k] not in ("", "nan")]
-            link = "_".join([*types[i], *given])
-            names[i] = (f"{above}+{link}" if above else link) + number
+            link = "_".join(
+                filter(None, [*([] if one_type else types[i]), *(_given(others[k], own[i][k]) for k in varying)])
+            )
+            names[i] = "+".join(filter(None, (above, link or types[i][0]))) + number
+        else:
+            # A run without the factor is joined with its own repetitions alone, if with any.
+            own_part = plain[i].removeprefix(f"{parent}+") if parent else plain[i]
+            names[i] = "+".join(filter(None, (above, own_part))) + number
+            keys[i] = (names[i],)
         new_name[plain[i]] = without_replicate(names[i])
     return keys, names
+
+
+def _given(factor: str, value: str) -> str:
+    """Return a factor with its value as a part of the label of runs; "" where it has none."""
+    named = _named(factor, value)
+    return named if not named or "=" in named else f"{factor}={named}"
 
 
 def _is_along(dataset: xr.Dataset, name: str) -> bool:

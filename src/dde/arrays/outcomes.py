@@ -17,8 +17,17 @@ from dde.arrays.samples import checked_positions, flags_of, has_samplings, sampl
 from dde.arrays.views import mask_cells, pick_cells
 from dde.curves.axes import AXES, TOKENS, AxisRule
 from dde.errors import SelectionError, SourceError, UnknownNameError, warn_caller
+from dde.relations.chain_texts import format_chain, parse_chain
 from dde.relations.treatments import PRETRAINING
-from dde.schema import AVERAGED_OVER, COORDINATES, LINEAGE_COORDINATES, MEMBERS, sampled_names
+from dde.schema import (
+    AVERAGED_OVER,
+    COORDINATES,
+    LINEAGE_COORDINATES,
+    MEMBERS,
+    factors_of,
+    is_datadecide,
+    sampled_names,
+)
 
 __all__ = ["At", "base_curves", "difference_to_base", "final"]
 
@@ -336,6 +345,7 @@ def base_curves(dataset: xr.Dataset) -> xr.Dataset:
     if not all(dataset.sizes[d] for d in cells):
         raise SelectionError("the Dataset holds no runs, so they started from no bases. Select some runs.")
     origin, run_ids = cells_along(dataset, "origin_tokens", cells), run_ids_along(dataset, cells)
+    _check_one_root(dataset, cells, run_ids)
     # A base holds all of its curve, a run as much as up to where its chain left the base.
     reach = np.where(run_ids != "", np.where(np.isnan(origin), np.inf, origin), -np.inf)
     by_lineage = np.moveaxis(reach, [cells.index(d) for d in kept], range(len(kept)))
@@ -356,6 +366,28 @@ def base_curves(dataset: xr.Dataset) -> xr.Dataset:
     return _only_base(picked, rule, np.where(np.isfinite(limit), limit, np.inf))
 
 
+def _check_one_root(dataset: xr.Dataset, cells: tuple[str, ...], run_ids: npt.NDArray[np.object_]) -> None:
+    """Raise where runs of one lineage started from several bases.
+
+    Raises
+    ------
+    SelectionError
+    """
+    if "root_run_id" not in dataset.coords:
+        return
+    roots = text_values(spread(dataset["root_run_id"].variable, {d: dataset.sizes[d] for d in cells}))
+    by_lineage = (
+        np.moveaxis(np.where(run_ids != "", roots, ""), cells.index("lineage"), 0) if "lineage" in cells else roots
+    )
+    for found in by_lineage.reshape(dataset.sizes.get("lineage", 1) if "lineage" in cells else 1, -1):
+        several = list(dict.fromkeys(r for r in found.tolist() if r))
+        if len(several) > 1:
+            raise SelectionError(
+                f"runs of one lineage started from {len(several)} bases ({', '.join(several[:4])}), so which curve is "
+                f"the base's is open. Select runs of one: ds.dde.sel(root_run_id={several[0]!r})."
+            )
+
+
 def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset:
     """Return curves as those of their bases: nothing behind the tokens `limit`, and no fact of the runs themselves."""
     dims = tuple(map(str, picked["run_id"].dims))
@@ -366,17 +398,26 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
         str(n): mask_cells(a.variable, [is_base]) if rule.name in a.dims else a.variable
         for n, a in picked.data_vars.items()
     }
-    coords = {str(n): c.variable for n, c in picked.coords.items() if str(n) not in COORDINATES}
+    # Of another suite, which states the id of the base, factors of the lineage stay.
+    roots = "root_run_id" if "root_run_id" in picked.coords else "lineage"
+    factors = factors_of(picked)
+    of_runs = {n for n in (*COORDINATES, *factors, "start_tokens") if factors.get(n) != "lineage"}
+    coords = {str(n): c.variable for n, c in picked.coords.items() if str(n) not in of_runs}
     coords |= {n: picked[n].variable for n in LINEAGE_COORDINATES if n in picked.coords}
-    names = picked["lineage"].variable if "lineage" in picked.coords else picked["run_id"].variable
+    names = picked[roots].variable if roots in picked.coords else picked["run_id"].variable
     coords["run_id"] = xr.Variable(dims, text_values(spread(names, sizes)), picked["run_id"].attrs)
     is_part = np.isfinite(limit)
     for name in ("branch_tokens", "origin_tokens", "schedule_tokens"):
         coords[name] = xr.Variable(dims, np.full(limit.shape, np.nan), COORDINATES[name].attrs)
     coords["end_tokens"] = xr.Variable(dims, np.where(is_part, limit, np.nan), COORDINATES["end_tokens"].attrs)
-    for name in ("parent_run_id", "chain"):
-        text = f"{PRETRAINING}@0" if name == "chain" else ""
-        coords[name] = xr.Variable(dims, np.full(limit.shape, text, object), COORDINATES[name].attrs)
+    coords["parent_run_id"] = xr.Variable(dims, np.full(limit.shape, "", object), COORDINATES["parent_run_id"].attrs)
+    chains = np.full(limit.shape, f"{PRETRAINING}@0", object)
+    if not is_datadecide(picked):
+        found = text_values(spread(picked["chain"].variable, sizes))
+        for at in np.ndindex(chains.shape):
+            chains[at] = format_chain(parse_chain(str(found[at]))[:1])
+        coords["start_tokens"] = xr.Variable(dims, np.zeros(limit.shape), picked["start_tokens"].attrs)
+    coords["chain"] = xr.Variable(dims, chains, COORDINATES["chain"].attrs)
     for sampling in samplings_in(picked):
         label = sampled_names(sampling)
         if not set(label.values()) <= set(map(str, picked.coords)):

@@ -27,7 +27,7 @@ __all__ = [
     "run_types_of",
     "stages_along",
     "support",
-    "training_stages",
+    "training_types",
 ]
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
@@ -146,9 +146,33 @@ def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     SourceError
         When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are gone.
     """
+    dims, codes, words, _ = training_types(obj)
+    return _flags(obj, dims, codes, words, "checkpoint_type")
+
+
+def training_types(
+    obj: xr.Dataset | xr.DataArray,
+) -> tuple[tuple[str, ...], npt.NDArray[np.int8], tuple[str, ...], npt.NDArray[np.int16]]:
+    """Return what :func:`checkpoint_type` is made of, and which stage of its curve was training at each cell.
+
+    Returns
+    -------
+    dims : tuple of str
+        Dimensions of the cells: those of runs, then the axis.
+    codes : int8 array
+    words : tuple of str
+        Type of each code; "outside" is 0.
+    number : int16 array
+        Position among the stages of the curve, 0 for the base; -1 outside of all.
+
+    Raises
+    ------
+    SourceError
+        When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are gone.
+    """
     require_axis(obj)
     checked_positions(obj)
-    dims, number, stages = training_stages(obj)
+    dims, number, stages = _training_stages(obj)
     words = run_types_of(obj, stages)
     codes = np.zeros(number.shape, np.int8)
     last = len(words) - 1
@@ -156,7 +180,7 @@ def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
         # Another type than the four of DataDecide has the last code.
         known = [words.index(w) if (w := _word(s.run_type)) in words else last for s in stages[at]]
         codes[at] = np.array([*known, 0], np.int8)[number[at]]
-    return _flags(obj, dims, codes, words, "checkpoint_type")
+    return dims, codes, words, number
 
 
 def run_types_of(obj: xr.Dataset | xr.DataArray, stages: npt.NDArray[np.object_]) -> tuple[str, ...]:
@@ -172,25 +196,10 @@ def _word(run_type: str) -> str:
     return "_".join(run_type.split())
 
 
-def training_stages(
+def _training_stages(
     obj: xr.Dataset | xr.DataArray,
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int16], npt.NDArray[np.object_]]:
-    """Return which stage of its curve was training at each cell.
-
-    Returns
-    -------
-    dims : tuple of str
-        Dimensions of the cells: those of runs, then the axis.
-    number : int16 array
-        Position among the stages, 0 for the base; -1 outside of all.
-    stages : object array over the dimensions of runs
-        As :func:`stages_along` gives them; () where there is no run.
-
-    Raises
-    ------
-    SourceError
-        When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are gone.
-    """
+    """Return the dimensions of cells, which stage was training at each, and the stages of each run; () where none."""
     rule = require_axis(obj)
     cells = tuple(d for d in cell_dims(obj) if d in obj.coords["run_id"].dims) if "run_id" in obj.coords else ()
     run_ids = run_ids_along(obj, cells)

@@ -12,21 +12,21 @@ import xarray as xr
 
 from dde.arrays.combine import with_object_text
 from dde.arrays.layout import axis_of, spread
-from dde.arrays.provenance import CHECKPOINT_TYPES, checkpoint_type, support
+from dde.arrays.provenance import CHECKPOINT_TYPES, support, training_types
 from dde.arrays.samples import has_samplings
 from dde.curves.axes import AXES
 from dde.errors import SelectionError, warn_caller
 from dde.relations.treatments import PRETRAINING
 from dde.schema import MEMBERS
 
-__all__ = ["BASE", "INTERPOLATED", "OBSERVED", "OUTSIDE", "Cells", "kinds_of", "support_of"]
+__all__ = ["INTERPOLATED", "OBSERVED", "OUTSIDE", "Cells", "Kinds", "kinds_of", "support_of"]
 
 Floats = npt.NDArray[np.float64]
 
 #: Support of a cell that has a value, as :func:`dde.arrays.provenance.support` gives it.
 OBSERVED, INTERPOLATED = 1, 2
-#: Codes of what was training.
-OUTSIDE, BASE = 0, CHECKPOINT_TYPES.index(PRETRAINING)
+#: Code of cells that no run was training at.
+OUTSIDE = 0
 
 
 @dataclass(frozen=True)
@@ -140,18 +140,41 @@ def support_of(cells: Cells, metric: str) -> npt.NDArray[np.int8]:
     return np.where((seen == count) & (count > 0), OBSERVED, INTERPOLATED).astype(np.int8)
 
 
-def kinds_of(cells: Cells) -> npt.NDArray[np.int8]:
-    """Return codes into CHECKPOINT_TYPES."""
+@dataclass(frozen=True)
+class Kinds:
+    """What was training.
+
+    Attributes
+    ----------
+    codes : (lineage, run, point) int8 array
+    words : tuple of str
+        Type of each code.
+    of_base : (lineage, run, point) bool array
+        Whether it was the run that the curve begins with.
+    """
+
+    codes: npt.NDArray[np.int8]
+    words: tuple[str, ...]
+    of_base: npt.NDArray[np.bool_]
+
+
+def kinds_of(cells: Cells) -> Kinds:
+    """Return what was training at each cell."""
     dataset = cells.dataset
-    codes: npt.NDArray[np.int8] = cells.spread(checkpoint_type(dataset)).copy()
+    dims, types, words, number = training_types(dataset)
+    codes: npt.NDArray[np.int8] = cells.spread(xr.DataArray(types, dims=dims)).copy()
+    of_base: npt.NDArray[np.bool_] = cells.spread(xr.DataArray(number == 0, dims=dims)).copy()
     if MEMBERS in dataset.coords and "run_type" in dataset.coords:
         # A mean of runs of different chains has none; what its runs are themselves, it says where they agree.
         unknown = (cells.spread_runs(dataset["chain"]) == "") & (cells.spread_runs(dataset["run_id"]) != "")
-        names = {name: code for code, name in enumerate(CHECKPOINT_TYPES)}
-        other = len(CHECKPOINT_TYPES) - 1
-        own = np.vectorize(lambda t: names.get(str(t), other), otypes=[np.int8])(cells.spread_runs(dataset["run_type"]))
+        own_types = cells.spread_runs(dataset["run_type"])
+        if words != CHECKPOINT_TYPES:
+            words = tuple(dict.fromkeys([*words, *map(str, own_types[unknown]), PRETRAINING, "other"]))
+        names = {name: code for code, name in enumerate(words)}
+        own = np.vectorize(lambda t: names.get(str(t), len(words) - 1), otypes=[np.int8])(own_types)
         branch = cells.spread_runs(dataset["branch_tokens"]).astype(np.float64)[..., None]
         after = np.isfinite(branch) if cells.is_own_axis else cells.tokens > branch
-        found = np.where(np.broadcast_to(after, codes.shape), own[..., None], BASE).astype(np.int8)
-        codes[unknown] = found[unknown]
-    return codes
+        after = np.broadcast_to(after, codes.shape)
+        found = np.where(after, own[..., None], names[PRETRAINING]).astype(np.int8)
+        codes[unknown], of_base[unknown] = found[unknown], ~after[unknown]
+    return Kinds(codes, words, of_base)

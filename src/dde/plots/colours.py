@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from dde.names.sizes import find_size, resolve_size
 from dde.plots.axes import short_number
 
 __all__ = [
@@ -44,6 +43,9 @@ _ORDERED_MAP, _ORDERED_RANGE = "plasma_r", (0.16, 0.96)
 # Okabe and Ito's palette without its yellow, which is lost on white.
 _DISTINCT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 _WORDS = re.compile(r"[a-z]+(_[a-z]+)*")
+# A size of a model in words, such as 150M.
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmbt])", re.IGNORECASE)
+_POWERS = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 _MARKERS = (("circle", "o"), ("square", "s"), ("triangle", "^"), ("diamond", "D"), ("inverted_triangle", "v"))
 
 
@@ -71,7 +73,7 @@ def is_ordered(values: Iterable[Any]) -> bool:
     >>> is_ordered(["4M", "1B"]), is_ordered(["C4", "Dolma1.7"])
     (True, False)
     """
-    return all(is_number(v) or find_size(str(v)) is not None for v in values)
+    return all(is_number(v) or _SIZE.fullmatch(str(v).strip()) is not None for v in values)
 
 
 def sorted_values(values: Iterable[Any]) -> list[Any]:
@@ -130,7 +132,11 @@ def text_colour(background: str) -> str:
 
 
 def _size_of(value: Any) -> float:
-    return float(value) if is_number(value) else float(resolve_size(str(value)).n_params)
+    if is_number(value):
+        return float(value)
+    found = _SIZE.fullmatch(str(value).strip())
+    assert found is not None
+    return float(found[1]) * _POWERS[found[2].lower()]
 
 
 def _distinct(count: int) -> list[str]:

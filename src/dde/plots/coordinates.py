@@ -7,11 +7,11 @@ from typing import Any
 
 import xarray as xr
 
+from dde.arrays.naming import title_of
 from dde.errors import UnknownNameError, near_names
-from dde.names import find_base_by_label
 from dde.plots.colours import is_given, label_of
 
-__all__ = ["check_names", "facet_title", "lineage_title", "run_coordinates", "task_of"]
+__all__ = ["check_names", "facet_title", "run_coordinates", "task_of"]
 
 
 def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str) -> None:
@@ -34,31 +34,12 @@ def run_coordinates(dataset: xr.Dataset) -> list[str]:
     return [str(n) for n, c in dataset.coords.items() if set(c.dims) <= set(dataset["run_id"].dims)]
 
 
-def lineage_title(facts: Mapping[Any, Any]) -> str:
-    """Return what a lineage is called above a panel, from its coordinates.
-
-    Examples
-    --------
-    >>> lineage_title({"lineage": "c4-1B-large-aux-2", "params": "1B", "data": "C4", "seed_name": "large aux 2"})
-    '1B on C4, seed large aux 2'
-    >>> lineage_title({"lineage": "dolma1_7-150M", "params": "150M", "data": "Dolma1.7"})
-    '150M on Dolma1.7'
-    """
-    if not {"data", "params"} <= set(facts) or not (facts["data"] and facts["params"]):
-        return str(facts["lineage"])
-    seed = str(facts.get("seed_name", "default"))
-    # A lineage that is a mean over seeds has none.
-    if "seed_name" not in facts and find_base_by_label(str(facts["lineage"])) is not None:
-        return str(facts["lineage"])
-    return f"{facts['params']} on {facts['data']}" + (f", seed {seed}" if seed != "default" else "")
-
-
 def facet_title(facts: Iterable[Mapping[Any, Any]], facet_by: str | None, facet: object) -> str:
     """Return what stands above the panels of one value of a facet, by the coordinates of the runs in it."""
     if facet_by not in (None, "lineage"):
         return f"{str(facet_by).replace('_', ' ')}: {label_of(facet) if is_given(facet) else 'none'}"
     lineages = {str(f["lineage"]): f for f in facts}
-    return lineage_title(next(iter(lineages.values()))) if len(lineages) == 1 else f"{len(lineages)} lineages"
+    return title_of(next(iter(lineages.values()))) if len(lineages) == 1 else f"{len(lineages)} lineages"
 
 
 def task_of(array: xr.DataArray) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, markers_of, sorted_v
 from dde.plots.coordinates import check_names, facet_title
 from dde.plots.curve_legend import curve_legend
 from dde.plots.curve_panels import Scale, columns_for_facets, labelled_below, metric_panels, titled
+from dde.plots.defaults import default_hue
 from dde.plots.panels import Look, Panel, value_of
 from dde.plots.places import arrange, places_of
 from dde.plots.segments import Segment, find_segments
@@ -42,10 +43,10 @@ def plot_curves(
     y: str | Sequence[str] | None = None,
     x: str | None = None,
     *,
-    hue_by: str | None = "learning_rate",
+    hue_by: str | None = "auto",
     style_by: str | None = "checkpoint_type",
     facet_by: str | None = "lineage",
-    band: Literal["seed", "replicate"] | None = None,
+    band: str | Sequence[str] | None = None,
     min_count: int | None = None,
     relative_to: Literal["base"] | None = None,
     backend: BackendName = "bokeh",
@@ -75,13 +76,15 @@ def plot_curves(
         ``post_tokens`` and ``fraction_of_training`` each run starts at its own branch.
     hue_by : str or None
         Coordinate that gives runs their colour: an ordered map for numbers and model sizes, distinct colours for
-        other names.
+        other names. When "auto", the learning rate; of another suite than DataDecide the first factor in which its
+        runs differ and that half of them have, else their label.
     style_by : str or None
         Coordinate that gives observations their marker; ``checkpoint_type`` is what was training.
     facet_by : str or None
         Coordinate with panels for each value; None for no such division.
-    band : {"seed", "replicate"}, optional
-        Draw means over seeds or replicates, with their 95 % interval as a band.
+    band : str or several, optional
+        Draw means over "seed" or "replicate", of another suite over any of its factors, with their 95 % interval as
+        a band.
     min_count : int, optional
         With `band`: runs that must have a value for the mean to be drawn. When None, every run of a mean must have
         one, so that a mean ends where the first of its runs does. Where fewer than all runs have a value, the line
@@ -160,10 +163,10 @@ def curve_panels(
     y: str | Sequence[str] | None = None,
     x: str | None = None,
     *,
-    hue_by: str | None = "learning_rate",
+    hue_by: str | None = "auto",
     style_by: str | None = "checkpoint_type",
     facet_by: str | None = "lineage",
-    band: Literal["seed", "replicate"] | None = None,
+    band: str | Sequence[str] | None = None,
     min_count: int | None = None,
     relative_to: Literal["base"] | None = None,
     log_x: bool = False,
@@ -178,6 +181,7 @@ def curve_panels(
     rule = axis_of(dataset)
     own = rule.name if rule else "cumulative_tokens"
     x = x or own
+    hue_by = default_hue(dataset, hue_by)
     _check_coordinates(dataset, x, own, {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by})
     dataset = _prepared(dataset, metrics, x, band, min_count, relative_to)
     segments = {m: find_segments(dataset, m, x, positive=log_x, positive_values=log_y) for m in metrics}
@@ -250,14 +254,14 @@ def _prepared(
     dataset: xr.Dataset,
     metrics: list[str],
     x: str,
-    band: str | None,
+    band: str | Sequence[str] | None,
     min_count: int | None,
     relative_to: str | None,
 ) -> xr.Dataset:
     """Return what is drawn: the metrics, their difference to the base, or their means."""
     if MEMBERS in dataset.coords:
         over = str(dataset.attrs.get(AVERAGED_OVER, "runs"))
-        if band is not None and band not in over:
+        if band is not None and not set([band] if isinstance(band, str) else band) <= set(over.split(", ")):
             raise SelectionError(
                 f"the Dataset holds means over {over}, so there is no band={band!r} to draw. Leave band= out, or "
                 "pass the Dataset of the runs."
@@ -290,13 +294,13 @@ def _prepared(
     return mean_over(dataset, band, min_count)
 
 
-def _band_words(dataset: xr.Dataset, band: str | None) -> str:
+def _band_words(dataset: xr.Dataset, band: str | Sequence[str] | None) -> str:
     """Return what means are over and what their band spans, "" where there are none."""
     if MEMBERS in dataset.coords:
         # Without their attributes, means do not say what they are over nor what their interval is.
         over, interval = dataset.attrs.get(AVERAGED_OVER, "run"), dataset.attrs.get("interval", "")
     elif band:
-        over, interval = band, 0.95
+        over, interval = band if isinstance(band, str) else ", ".join(band), 0.95
     else:
         return ""
     words = " and ".join(f"{name.strip()}s" for name in str(over).split(","))

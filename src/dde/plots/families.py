@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dde.plots.coordinates import lineage_title
+from dde.arrays.naming import title_of
 from dde.relations.chain_texts import parse_chain
 from dde.relations.treatments import PRETRAINING
 
@@ -39,6 +39,8 @@ class Member:
         Whether the Dataset holds it; an ancestor that it does not hold is there to connect the others.
     facts : mapping
         Coordinates of the run, by name.
+    start : float
+        Cumulative tokens at its own token 0: its branch, or where a merge of several parents stands.
     """
 
     run_id: str
@@ -53,10 +55,11 @@ class Member:
     value: float = np.nan
     is_listed: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    start: float = 0.0
 
     @property
     def is_base(self) -> bool:
-        """Whether it is a pretraining run."""
+        """Whether it started from no other run."""
         return self.parent is None
 
 
@@ -72,16 +75,47 @@ def find_members(rows: pd.DataFrame) -> list[Member]:
     members: list[Member] = []
     for lineage, family in rows.groupby("lineage", sort=False):
         nodes = {str(row["run_id"]): row for row in family.to_dict("records")}
-        members += _family(str(lineage), nodes, len(members))
+        members += list(_family(str(lineage), nodes, len(members)))
     return members
 
 
-def _family(lineage: str, nodes: dict[str, Any], first: int) -> list[Member]:
-    base_id = next((i for i, row in nodes.items() if row["run_type"] == PRETRAINING), "")
+def _family(lineage: str, nodes: dict[str, Any], first: int) -> Iterator[Member]:
+    """Give the runs of a lineage: each of its bases, followed by what derives from it."""
+    bases = [i for i, row in nodes.items() if _is_base(row)]
     listed = set(nodes)
     some = next(iter(nodes.values()))
     for run_id in list(nodes):
         _add_ancestors(run_id, nodes)
+    families: dict[str, dict[str, Any]] = {i: {} for i in bases}
+    for run_id, row in nodes.items():
+        # The id of a base of DataDecide is not stated: it is the one of its lineage, listed or not.
+        root = str(row.get("root_run_id", "")) or (bases[0] if bases else lineage)
+        families.setdefault(run_id if run_id in families else root, {})[run_id] = row
+    for root, family in families.items():
+        label = title_of(some)
+        if len(families) > 1:
+            own = family.get(root, {}).get("run", "") or _base_type(family)
+            label = f"{label} {own}"
+        for member in _descendants_of(root, family, label, first, listed, lineage):
+            yield member
+            first += 1
+
+
+def _is_base(row: Mapping[str, Any]) -> bool:
+    if "root_run_id" in row:
+        return not np.isfinite(float(row["branch_tokens"]))
+    return bool(row["run_type"] == PRETRAINING)
+
+
+def _base_type(nodes: Mapping[str, Any]) -> str:
+    """Return the type of the run that runs started from."""
+    chains = (parse_chain(str(row.get("chain", ""))) for row in nodes.values())
+    return next((stages[0].run_type for stages in chains if stages), PRETRAINING)
+
+
+def _descendants_of(
+    base_id: str, nodes: dict[str, Any], label: str, first: int, listed: set[str], lineage: str
+) -> Iterator[Member]:
     base = nodes.get(base_id, {})
     # A base goes on, listed or not, up to where the last of its runs branches off.
     direct = [
@@ -92,7 +126,7 @@ def _family(lineage: str, nodes: dict[str, Any], first: int) -> list[Member]:
     known = [t for t in (float(base.get("end_tokens", np.nan)), *direct) if np.isfinite(t)]
     end = max(known, default=np.nan)
     root = Member(
-        base_id or lineage, PRETRAINING, lineage_title(some), 0, first, None, 0.0, end, np.nan,
+        base_id, str(base.get("run_type") or _base_type(nodes)), label, 0, first, None, 0.0, end, np.nan,
         base.get("value", np.nan), base_id in listed, base or {"lineage": lineage},
     )  # fmt: skip
     children: dict[str, list[str]] = {}
@@ -100,7 +134,7 @@ def _family(lineage: str, nodes: dict[str, Any], first: int) -> list[Member]:
         if run_id != base_id:
             parent = str(row["parent_run_id"])
             children.setdefault(parent if parent in nodes and parent != base_id else root.run_id, []).append(run_id)
-    return list(_descend(root, nodes, children, listed))
+    yield from _descend(root, nodes, children, listed)
 
 
 def _descend(
@@ -115,7 +149,7 @@ def _descend(
         child = Member(
             run_id, str(facts["run_type"]), str(facts["run"]).rpartition("+")[2], member.depth + 1, row, member,
             branch, float(facts["end_tokens"]), branch if member.is_base else member.origin, facts["value"],
-            run_id in listed, facts,
+            run_id in listed, facts, max(branch, float(facts.get("start_tokens", branch))),
         )  # fmt: skip
         for found in _descend(child, nodes, children, listed):
             yield found
@@ -137,5 +171,6 @@ def _add_ancestors(run_id: str, nodes: dict[str, Any]) -> None:
         child = nodes[ancestor] = {
             "run_id": ancestor, "run": label, "run_type": stage.run_type, "value": np.nan,
             "lineage": row["lineage"], "parent_run_id": "", "branch_tokens": float(stage.start), "end_tokens": end,
+            **({"root_run_id": row["root_run_id"]} if "root_run_id" in row else {}),
         }  # fmt: skip
         end = float(stage.start)

@@ -18,10 +18,12 @@ from dde.plots.axes import axis_label, short_number
 from dde.plots.backends import Backend, BackendName, drawing_with
 from dde.plots.colours import is_given, label_of, shades, sorted_values, text_colour
 from dde.plots.coordinates import check_names, facet_title, run_coordinates, task_of
+from dde.plots.defaults import AUTO, default_places
 from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
 from dde.plots.panels import framed
 from dde.plots.places import LINE_INCHES, Axis, Frame, Place, arrange, title_points
 from dde.plots.run_rows import Reduce, differing, run_rows
+from dde.schema import factors_of, is_datadecide
 
 __all__ = ["plot_heatmap"]
 
@@ -36,7 +38,7 @@ def plot_heatmap(
     x: str | None = None,
     y: str | None = None,
     *,
-    facet_by: str | None = "lineage",
+    facet_by: str | None = "auto",
     reduce: Reduce | None = None,
     average_over: str | Sequence[str] = (),
     backend: BackendName = "bokeh",
@@ -56,10 +58,11 @@ def plot_heatmap(
     metric : str
         Name or alias of a data variable.
     x, y : str, optional
-        Coordinates of runs; the dimensions of a sweep, else ``learning_rate`` and ``finetune_tokens``, when None.
+        Coordinates of runs; the dimensions of a sweep, else ``learning_rate`` and ``finetune_tokens``, when None; of
+        another suite than DataDecide its factors that differ, those of runs first.
         How many runs lack a value of either stands below the panels.
     facet_by : str or None
-        Coordinate with a panel for each value.
+        Coordinate with a panel for each value. When "auto", the lineage, unless its factors lay the map out.
     reduce : callable, optional
         Gives each run its value: a function of Dataset and metric, such as
         ``lambda ds, m: ds[m].max("cumulative_tokens")``; the last value, as by ``ds.dde.final``, when None.
@@ -90,13 +93,19 @@ def plot_heatmap(
     """
     name = metric_named(dataset, metric)
     x, y = _places(dataset, x, y)
+    if facet_by == AUTO:
+        of_lineages = {"lineage", *(n for n, of in factors_of(dataset).items() if of == "lineage")}
+        facet_by = None if {x, y} & of_lineages else "lineage"
     known = run_coordinates(dataset)
     check_names({"x": x, "y": y, "facet_by": facet_by}, known, "no coordinate of runs, so they can't be laid out by it")
     over = [average_over] if isinstance(average_over, str) else list(average_over)
     for one in over:
         check_names({"average_over": one}, known, "no coordinate of runs, so there is no mean over it")
     rows = run_rows((reduce or final)(dataset, name))
-    rows = rows[rows["value"].notna() & (rows["run_type"] != "pretraining")]
+    rows = rows[rows["value"].notna()]
+    if is_datadecide(dataset):
+        # A base has no treatment. Bases of other suites may have one, and a place where they have.
+        rows = rows[rows["run_type"] != "pretraining"]
     placed = rows[[is_given(a) and is_given(b) for a, b in zip(rows[x], rows[y], strict=True)]]
     if placed.empty:
         raise SelectionError(
@@ -114,10 +123,9 @@ def plot_heatmap(
 
 def _places(dataset: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str]:
     """Return the coordinates that a heat map is laid out by."""
-    swept = [str(d) for d in dataset["run_id"].dims if d not in ("lineage", "run", "replicate")]
-    usual = [*swept, "learning_rate", "finetune_tokens"]
-    across = x or next(name for name in usual if name != y)
-    return across, y or next(name for name in usual if name != across)
+    usual = default_places(dataset)
+    across = x or next((name for name in usual if name != y), "run")
+    return across, y or next((name for name in usual if name != across), "lineage")
 
 
 @dataclass(frozen=True)

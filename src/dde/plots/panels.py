@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.names.sizes import find_size
+from dde.arrays.naming import step_of
 from dde.plots.axes import short_number
 from dde.plots.backends import Backend
 from dde.plots.colours import INK, NEUTRAL, is_given
@@ -103,13 +103,13 @@ class Panel:
         if not self.frame.since_branch:
             return [(s, 0.0) for s in self.segments]
         derived = [(s, s.origin) for s in self.segments if not s.is_base]
-        lineages = {(str(s.facts["lineage"]), origin) for s, origin in derived}
+        lineages = {(s.root, origin) for s, origin in derived}
         bases = [
             (s.until(origin), origin)
             for s in self.segments
             if s.is_base
             for lineage, origin in sorted(lineages)
-            if lineage == s.facts["lineage"]
+            if lineage == s.root
         ]
         return bases + derived
 
@@ -242,9 +242,8 @@ class Panel:
 
     def _cells(self, segment: Segment, since: float, at: npt.NDArray[np.intp]) -> list[tuple[Any, ...]]:
         """Return points with what they answer to the pointer."""
-        run = str(segment.facts.get("run", "")) if not segment.is_base else "pretraining"
-        run_id = segment.run_id if not segment.is_base else str(segment.facts.get("lineage", segment.run_id))
-        size = find_size(str(segment.facts.get("params", ""))) if segment.is_base else None
+        run = str(segment.facts.get("run", "")) if segment.is_of_itself else segment.kind
+        run_id = segment.run_id if segment.is_of_itself else segment.root
         colour = self.look.colour(segment)
         return [
             (
@@ -254,8 +253,7 @@ class Panel:
                 run,
                 run_id,
                 short_number(tokens) if np.isfinite(tokens) else "",
-                # A checkpoint of the suite lies at a whole step; what is between two is none.
-                f"{tokens / size.tokens_per_step:.0f}" if size and not tokens % size.tokens_per_step else "",
+                step_of(segment.facts, tokens) if segment.is_base else "",
                 "observed" if support == OBSERVED else "interpolated",
                 "" if count is None else f"{count:.0f}",
             )

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from dde.arrays.loss_reductions import is_train_loss, warn_of_reductions
-from dde.arrays.outcomes import final
+from dde.arrays.outcomes import At, final
 from dde.arrays.provenance import metric_named
 from dde.curves.axes import AXES
 from dde.curves.statistics import summarize
@@ -30,11 +30,13 @@ from dde.plots.colours import (
     sorted_values,
 )
 from dde.plots.coordinates import check_names, facet_title, run_coordinates
+from dde.plots.defaults import AUTO, band_factors, line_factors, place_of_finals, scaling_hue
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, framed
 from dde.plots.places import Axis, Frame, arrange, places_of
 from dde.plots.run_rows import Reduce, run_rows
 from dde.relations.treatments import without_replicate
+from dde.schema import CHANGING_PARAMS, factors_of
 
 __all__ = ["SCALES", "plot_scaling"]
 
@@ -60,11 +62,11 @@ def plot_scaling(
     metric: str,
     x: Literal["cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params"] = "cumulative_compute",
     *,
-    at: Literal["last", "schedule", "common"] | float = "schedule",
-    hue_by: str | None = "data",
+    at: Literal["auto", "last", "schedule", "common"] | float = "auto",
+    hue_by: str | None = "auto",
     style_by: str | None = "run_type",
     facet_by: str | None = None,
-    band: Literal["seed"] | None = "seed",
+    band: str | None = "auto",
     reduce: Reduce | None = None,
     log_x: bool = True,
     log_y: bool = False,
@@ -83,16 +85,19 @@ def plot_scaling(
     x : str
         ``cumulative_compute`` (6 N tokens, with what came before the run's own part), ``cumulative_tokens``,
         ``tokens_per_parameter``, all of them where the value was measured, or ``n_params``.
-    at : {"schedule", "last", "common"} or float, default "schedule"
+    at : {"auto", "schedule", "last", "common"} or float, default "auto"
         Where each run's value is taken, as by ``ds.dde.final``: at the end of its schedule; where it was last
         observed, which mixes runs that stopped early or went on beyond their schedule with others; at the last
-        tokens that all runs reach; or at a number of cumulative tokens. Runs that do not reach it are left out. A
-        line below the first panel of the last row says where values stand, and how many runs are left out.
+        tokens that all runs reach; or at a number of cumulative tokens. When "auto", at the end of the schedule, or
+        where a suite states no schedules, at the last observation. Runs that do not reach it are left out. A line below
+        the first panel of the last row says where values stand, and how many runs are left out.
     hue_by, style_by, facet_by : str or None
-        Coordinates that give colour, marker and panel.
-    band : "seed" or None
+        Coordinates that give colour, marker and panel. Colour when "auto": the recipe, or of another suite than
+        DataDecide the first factor in which its runs differ and that half of them have, else their label.
+    band : str or None
         Join means over seeds and replicates, with a bar for their 95 % interval, and each run as a faint point; None
-        joins runs of one seed, each for itself.
+        joins runs of one seed, each for itself. Of another suite, the factor of lineages that means are over; "auto"
+        is the seed.
     reduce : callable, optional
         Gives each run its value in place of ``ds.dde.final``: a function of Dataset and metric, such as
         ``lambda ds, m: ds[m].max("cumulative_tokens")``, whose array has the coordinate ``final_tokens`` unless `x`
@@ -130,12 +135,20 @@ def plot_scaling(
     >>> early = bases.dde.plot_scaling("arc_easy", "n_params", at=2e8, backend="matplotlib")
     """
     name = metric_named(dataset, metric)
+    hue_by = scaling_hue(dataset, hue_by)
     known = run_coordinates(dataset)
     check_names({"x": x}, SCALES, "nothing that a final value can be drawn against")
     by = {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by}
     check_names(by, known, "no coordinate of runs, so they can't be told apart by it")
+    _check_params(dataset, x)
+    over = band_factors(dataset, band)
+    of_lineages = [n for n, of in factors_of(dataset).items() if of == "lineage"]
+    check_names({"band": band}, [AUTO, "seed", *of_lineages], "no factor of lineages, so there is no mean over it")
+    if reduce is None or reduce is final:
+        at = place_of_finals(dataset, at)
     values, note = _values(dataset, name, at, reduce)
     rows = run_rows(values)
+    rows["_line"] = _line_numbers(rows, line_factors(dataset, over), bool(over))
     rows["place"] = _places(rows, x)
     rows = _with_place(rows[rows["value"].notna()], name, x, log_x, log_y)
     if rows.empty:
@@ -148,22 +161,23 @@ def plot_scaling(
         warn_of_reductions(rows["reduce_loss"])
     look = _look(rows, dataset, hue_by, style_by, backend)
     with drawing_with(backend) as drawing:
-        return _drawn(rows, dataset, name, x, look, facet_by, band, (log_x, log_y), note, drawing, columns, frame_size)
+        return _drawn(rows, dataset, name, x, look, facet_by, (log_x, log_y), note, drawing, columns, frame_size)
 
 
 def _values(
-    dataset: xr.Dataset, metric: str, at: Literal["last", "schedule", "common"] | float, reduce: Reduce | None
+    dataset: xr.Dataset, metric: str, at: Literal["auto", "last", "schedule", "common"] | float, reduce: Reduce | None
 ) -> tuple[xr.DataArray, str]:
     """Return what each run has, and in words where that stands and what is left out; "" where nobody knows."""
     if reduce is not None and reduce is not final:
-        if at != "schedule":
+        if at not in (AUTO, "schedule"):
             raise SelectionError(
                 f"at={at!r} is where final takes values, and reduce= takes them in its place, so at= would do nothing. "
                 "Leave one of the two out."
             )
         return reduce(dataset, metric), ""
-    values = final(dataset, metric, at=at)
-    words = _STANDING[at] if isinstance(at, str) else f"at {short_number(at)} tokens"
+    where: At | float = "schedule" if at == "auto" else at
+    values = final(dataset, metric, at=where)
+    words = _STANDING[where] if isinstance(where, str) else f"at {short_number(where)} tokens"
     left_out = str(values.attrs.get("left_out", ""))
     return values, f"{words}; left out: {left_out}" if left_out else words
 
@@ -196,10 +210,31 @@ def _places(rows: pd.DataFrame, x: str) -> pd.Series:
             f"what reduce= gave lacks the coordinate final_tokens, so its values have no place on {x}. Give it one "
             "with .assign_coords(final_tokens=...), or pass x='n_params'."
         )
-    tokens, n_params = rows["final_tokens"], rows["n_params"]
+    tokens = rows["final_tokens"]
     if x == "cumulative_tokens":
         return tokens
+    n_params = rows["n_params"]
     return 6.0 * n_params * tokens if x == "cumulative_compute" else tokens / n_params
+
+
+def _check_params(dataset: xr.Dataset, x: str) -> None:
+    if x != "cumulative_tokens" and "n_params" not in dataset.coords:
+        raise SelectionError(
+            f"there is no coordinate n_params, so runs have no place on {x}: the suite states no parameter counts, or "
+            "the coordinate was dropped. Declare n_params= in the suite, or pass x='cumulative_tokens'."
+        )
+    if x in ("cumulative_compute", "tokens_per_parameter") and dataset["n_params"].attrs.get(CHANGING_PARAMS):
+        raise SelectionError(
+            f"the parameter count changes along the curves of runs, so {x} is no product of tokens and parameters. "
+            "Pass x='cumulative_tokens' or x='n_params'."
+        )
+
+
+def _line_numbers(rows: pd.DataFrame, factors: Sequence[str], is_averaged: bool) -> Any:
+    """Return the number of the line that each run is a point of: recipe and treatment, whatever the colour."""
+    keys = [rows[n].to_numpy() for n in factors if n in rows]
+    treatment = rows["run"].map(without_replicate if is_averaged else str).to_numpy()
+    return rows.groupby([*keys, treatment], sort=False, dropna=False).ngroup().to_numpy()
 
 
 @dataclass(frozen=True)
@@ -237,7 +272,6 @@ def _drawn(
     x: str,
     look: _Look,
     facet_by: str | None,
-    band: str | None,
     logs: tuple[bool, bool],
     note: str,
     backend: Backend,
@@ -253,7 +287,7 @@ def _drawn(
             "Select fewer with ds.dde.sel(...), or pass facet_by=None or another coordinate."
         )
     parts = [rows if facet is None else rows[rows[facet_by] == facet] for facet in facets]
-    drawn_lines = [_lines(part, look, band) for part in parts]
+    drawn_lines = [_lines(part) for part in parts]
     bounds = np.concatenate([line.bounds() for lines in drawn_lines for line in lines])
     frame = Frame(
         Axis(x, _x_label(x), logs[0], padded_range(rows["place"].to_numpy(), log=logs[0])),
@@ -298,14 +332,12 @@ class _Line:
         return ends[np.isfinite(ends)]
 
 
-def _lines(rows: pd.DataFrame, look: _Look, band: str | None) -> list[_Line]:
-    # What makes a line: recipe and treatment, whatever the colour; and each seed where they are not averaged.
-    own = ["data", "seed"] if band is None else ["data"]
-    keys = [rows[n].to_numpy() for n in own if n in rows]
-    treatment = rows["run"].map(without_replicate if band else str).to_numpy()
+def _lines(rows: pd.DataFrame) -> list[_Line]:
     lines = []
-    for _, line in rows.groupby([*keys, treatment], sort=False):
-        sizes = [part for _, size in line.groupby("n_params", sort=True) for part in _at_one_place(size)]
+    for _, line in rows.groupby("_line", sort=False):
+        # A suite without parameter counts has no sizes: its runs stand where they end.
+        by_size = [size for _, size in line.groupby("n_params", sort=True)] if "n_params" in line else [line]
+        sizes = [part for size in by_size for part in _at_one_place(size)]
         most = max(map(len, sizes))
         members = np.full((len(sizes), most), np.nan)
         for k, size in enumerate(sizes):
@@ -349,11 +381,10 @@ def _elements(
     groups: dict[tuple[str, bool], list[Any]] = {}
     averaged = {(line.first["lineage"], line.first["run"]): line.most > 1 for line in lines}
     several = {
-        key for key, group in rows.groupby([rows["n_params"], rows.get("data"), rows["run"].map(without_replicate)])
-        if len(group) > 1
+        key for key, group in rows.groupby(["_line", *(["n_params"] if "n_params" in rows else [])]) if len(group) > 1
     } if any(averaged.values()) else set()  # fmt: skip
     for row in rows.to_dict("records"):
-        key = (row["n_params"], row.get("data"), without_replicate(row["run"]))
+        key = (row["_line"], *([row["n_params"]] if "n_params" in row else []))
         tokens = short_number(row["final_tokens"]) if np.isfinite(row.get("final_tokens", np.nan)) else ""
         point = (row["place"], row["value"], look.colour(row), row["run"], row["run_id"], row["lineage"], tokens)
         groups.setdefault((look.marker(row), key in several), []).append(point)

@@ -12,13 +12,12 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.axis_values import axis_values
-from dde.arrays.provenance import CHECKPOINT_TYPES
 from dde.arrays.samples import has_samplings, joins_at_branch
 from dde.curves.axes import AXES
 from dde.errors import warn_caller
-from dde.plots.cells import BASE, INTERPOLATED, OBSERVED, OUTSIDE, Cells, kinds_of, support_of
-from dde.relations.treatments import PRETRAINING
-from dde.schema import LINEAGE_COORDINATES, MEMBERS, sampling_of
+from dde.plots.cells import INTERPOLATED, OBSERVED, OUTSIDE, Cells, kinds_of, support_of
+from dde.plots.colours import is_given
+from dde.schema import LINEAGE_COORDINATES, MEMBERS, factors_of, is_datadecide, sampling_of
 
 __all__ = ["INTERPOLATED", "OBSERVED", "OF_LINEAGE", "Segment", "find_segments"]
 
@@ -39,7 +38,9 @@ class Segment:
     run_id : str
         Run whose curve it is taken from.
     kind : str
-        What was training: pretraining, supervised_ft, dpo, other.
+        What was training: pretraining, supervised_ft, dpo, other; of another suite, the type of the run.
+    is_base : bool
+        Whether it is a stretch of the run that the curve begins with.
     tokens : (point,) float array
         Cumulative tokens, NaN where they are not known; only cells with a value.
     x : (point,) float array
@@ -64,11 +65,13 @@ class Segment:
     facts : mapping
         Coordinates of the run, by name.
     of_lineage : set of str
-        Those that are the lineage's, and so the base's as well.
+        Those that hold for the base as well: the lineage's, and of a suite whose bases have treatments of their own,
+        what its own row gives.
     """
 
     run_id: str
     kind: str
+    is_base: bool
     tokens: Floats
     x: Floats
     values: Floats
@@ -85,9 +88,14 @@ class Segment:
     of_lineage: frozenset[str] = field(default=OF_LINEAGE, repr=False)
 
     @property
-    def is_base(self) -> bool:
-        """Whether it is a stretch of pretraining."""
-        return self.kind == PRETRAINING
+    def is_of_itself(self) -> bool:
+        """Whether the coordinates are those of the run that was training: not of another whose row shows it."""
+        return not self.is_base or "run" in self.of_lineage
+
+    @property
+    def root(self) -> str:
+        """What the curve begins with: the id of that run, where the suite states it, else the lineage."""
+        return str(self.facts.get("root_run_id") or self.facts["lineage"])
 
     def pick(self, cells: npt.NDArray[np.intp] | slice) -> Segment:
         """Return the segment with some of its points, in order."""
@@ -203,7 +211,12 @@ def find_segments(
         if set(map(str, c.dims)) <= set(cells.sizes) and n not in AXES and not sampling_of(str(n))
     }
     # Those that a user added, too.
-    of_lineage = OF_LINEAGE.union(str(n) for n, c in dataset.coords.items() if c.dims == ("lineage",))
+    along_lineage = {str(n) for n, c in dataset.coords.items() if c.dims == ("lineage",)}
+    has_own_treatments = not is_datadecide(dataset)
+    if has_own_treatments:
+        # Where a dimension was selected away, factors of the lineage are scalars.
+        along_lineage |= {n for n, of in factors_of(dataset).items() if of == "lineage"}
+    of_lineage = OF_LINEAGE.union(along_lineage)
     # Losses of two training jobs are different quantities: nothing joins them, nor what is not known to be otherwise.
     array = dataset[metric]
     if has_samplings(array):
@@ -222,12 +235,15 @@ def find_segments(
             bounds=None if bounds is None else (bounds[0][i], bounds[1][i]),
             counts=None if counts is None else counts[i],
             support=known[i],
-            kinds=kinds[i],
+            kinds=kinds.codes[i],
+            of_base=kinds.of_base[i],
+            words=kinds.words,
             lost={what: where[i] for what, where in lost.items()},
             counted=counted,
             joins=joins,
             is_log=is_log,
             of_lineage=of_lineage,
+            has_own_treatments=has_own_treatments,
             is_linear=x in AXES,
             is_own_axis=cells.is_own_axis,
         )
@@ -261,11 +277,14 @@ class _Curves:
     counts: Floats | None
     support: npt.NDArray[np.int8]
     kinds: npt.NDArray[np.int8]
+    of_base: Mask
+    words: tuple[str, ...]
     lost: Mapping[str, Mask]
     counted: dict[str, int]
     joins: bool
     is_log: bool
     of_lineage: frozenset[str]
+    has_own_treatments: bool
     is_linear: bool
     is_own_axis: bool
 
@@ -280,21 +299,31 @@ class _Curves:
         left = self.facts.get("origin_tokens", branches).astype(np.float64)
         # Means of runs that left their bases at different tokens have no origin in common.
         origins = {j: float(left[j] if np.isfinite(left[j]) else branches[j]) for j in derived}
-        # Where the base was selected away, the run that left it last shows the most of it.
-        shown = bases or [max(derived, key=origins.__getitem__)]
-        for j in shown:
-            yield from self._stretch(j, BASE, self.kinds[j] == BASE, np.nan, np.nan)
+        for j in self._showing(number, bases, origins):
+            for kind in dict.fromkeys(self.kinds[j][self.of_base[j]].tolist()):
+                yield from self._stretch(j, kind, (self.kinds[j] == kind) & self.of_base[j], np.nan, np.nan)
         drawn: set[tuple[str, int]] = set()
         for j in derived:
             own = self.axis[j] > 0 if self.is_own_axis else self.tokens[j] > branches[j]
-            for kind in dict.fromkeys(self.kinds[j].tolist()):
-                if kind in (OUTSIDE, BASE):
+            for kind in dict.fromkeys(self.kinds[j][~self.of_base[j]].tolist()):
+                if kind == OUTSIDE:
                     continue
-                where = self.kinds[j] == kind
+                where = (self.kinds[j] == kind) & ~self.of_base[j]
                 if parents[j] not in number and (parents[j], kind) not in drawn:
                     drawn.add((parents[j], kind))
                     yield from self._stretch(j, kind, where & ~own, origins[j], origins[j])
                 yield from self._stretch(j, kind, where & own, branches[j], origins[j])
+
+    def _showing(self, number: Mapping[str, int], bases: list[int], origins: Mapping[int, float]) -> list[int]:
+        """Return the runs that show the bases: these, and where one was selected away, the run that left it last."""
+        if "root_run_id" not in self.facts:
+            return bases or [max(origins, key=origins.__getitem__)]
+        last: dict[str, int] = {}
+        for j, origin in origins.items():
+            root = str(self.facts["root_run_id"][j])
+            if root not in number and (root not in last or origin > origins[last[root]]):
+                last[root] = j
+        return [*bases, *last.values()]
 
     def _stretch(self, j: int, kind: int, where: Mask, start: float, origin: float) -> Iterator[Segment]:
         where = where & np.isfinite(self.axis[j])
@@ -304,7 +333,8 @@ class _Curves:
         if not len(cells):
             return
         support, anchor = self.support[j].copy(), None
-        if self.joins and kind != BASE:
+        is_base = bool(self.of_base[j, cells[0]])
+        if self.joins and not is_base and not self._is_merge(j):
             before = np.flatnonzero(np.isfinite(self.values[j, : cells[0]]))
             if len(before) and before[-1] == cells[0] - 1 and support[cells[0]] == INTERPOLATED:
                 if np.isfinite(self.axis[j, before[-1]]):
@@ -316,7 +346,8 @@ class _Curves:
                 anchor = (at, float(self.values[j, before[-1]])) if np.isfinite(at) else None
         yield Segment(
             run_id=str(self.facts["run_id"][j]),
-            kind=CHECKPOINT_TYPES[kind],
+            kind=self.words[kind],
+            is_base=is_base,
             tokens=self.tokens[j, cells],
             x=self.axis[j, cells],
             values=self.values[j, cells],
@@ -330,8 +361,20 @@ class _Curves:
             low=None if self.bounds is None else self.bounds[0][j, cells],
             high=None if self.bounds is None else self.bounds[1][j, cells],
             counts=None if self.counts is None else self.counts[j, cells],
-            of_lineage=self.of_lineage,
+            of_lineage=self._own_facts(j) if is_base else self.of_lineage,
         )
+
+    def _is_merge(self, j: int) -> bool:
+        """Return whether a run has several parents, to whose curves nothing joins its own."""
+        if "start_tokens" not in self.facts:
+            return False
+        return bool(float(self.facts["start_tokens"][j]) > float(self.facts["branch_tokens"][j]))
+
+    def _own_facts(self, j: int) -> frozenset[str]:
+        """Return the coordinates that hold for a base that the row of a run shows."""
+        if not self.has_own_treatments or np.isfinite(float(self.facts["branch_tokens"][j])):
+            return self.of_lineage
+        return self.of_lineage | {"run"} | {n for n, values in self.facts.items() if is_given(values[j])}
 
     def _on_axis(self, j: int, tokens: float) -> float:
         """Return where on the axis a number of tokens lies; before the axis begins, too, where it is linear."""

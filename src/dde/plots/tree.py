@@ -22,6 +22,7 @@ from dde.plots.panels import coloured_lines, framed
 from dde.plots.places import Axis, Frame, Place
 from dde.plots.run_rows import Reduce, run_rows
 from dde.relations.treatments import PRETRAINING
+from dde.schema import is_datadecide
 
 __all__ = ["plot_tree"]
 
@@ -88,9 +89,10 @@ def plot_tree(
         warn_of_reductions(rows.loc[rows["value"].notna()].get("reduce_loss", ()))
     members = find_members(rows)
     if not members or len(members) > _MOST_ROWS:
+        few = "params=..., data=..., seed=0" if is_datadecide(dataset) else "lineage=[...]"
         raise SelectionError(
             f"the Dataset has {len(members)} runs, {'more than can be looked at' if members else 'so no tree'}. "
-            "Select a few lineages: ds.dde.sel(params=..., data=..., seed=0)."
+            f"Select a few lineages: ds.dde.sel({few})."
         )
     with drawing_with(backend) as drawing:
         return _drawn(members, _broken(members), label, drawing, frame_size)
@@ -146,7 +148,9 @@ def _drawn(
     count = len(members)
     size = frame_size or (_WIDTH, max(_ROW_PIXELS * count, 130))
     labels = [m.label for m in members]
-    x_label = "tokens of pretraining" + (", then since the base was left (+)" if broken.reach else "")
+    bases = {m.run_type for m in members if m.is_base}
+    first = PRETRAINING if bases == {PRETRAINING} else "the base"
+    x_label = f"tokens of {first}" + (", then since the base was left (+)" if broken.reach else "")
     frame = Frame(
         Axis("tree_place", x_label, shown=(-0.015, 1.03), ticks=broken.ticks()),
         Axis("tree_row", "", shown=(-count + 0.4, 0.6), ticks=tuple((-float(k), t) for k, t in enumerate(labels))),
@@ -174,8 +178,12 @@ def _bar(members: Sequence[Member], label: str) -> ColourBar | None:
 
 
 def _type_colours(members: Sequence[Member]) -> dict[str, str]:
-    derived = list(dict.fromkeys(m.run_type for m in members if not m.is_base))
-    return {PRETRAINING: NEUTRAL, **colours_of(sorted(derived, reverse=True))}
+    bases = list(dict.fromkeys(m.run_type for m in members if m.is_base))
+    derived = list(dict.fromkeys(m.run_type for m in members if not m.is_base and m.run_type not in bases))
+    if len(bases) > 1:
+        # Bases that were trained in different ways are told apart, too.
+        return colours_of([*bases, *derived])
+    return {bases[0]: NEUTRAL, **colours_of(sorted(derived, reverse=True))}
 
 
 def _legend(members: Sequence[Member], bar: ColourBar | None, backend: Backend) -> Legend:
@@ -210,14 +218,17 @@ def _elements(
         if m.parent is None:
             start, end = broken.before(0.0), broken.before(m.end) if np.isfinite(m.end) else np.nan
         else:
-            since = m.branch - m.origin
+            since = m.start - m.origin
             start = broken.after(since)
             end = broken.after(m.end - m.origin) if np.isfinite(m.end) else start
             if m.parent.is_base:
                 at = broken.before(m.branch)
                 joints.append(([at, at, start], [-float(m.parent.row), y, y], EDGE))
             else:
-                joints.append(([start, start], [-float(m.parent.row), y], EDGE))
+                row, before = -float(m.parent.row), min(m.parent.end, m.start)
+                # A merge stands behind the end of each of its parents.
+                path = ([broken.after(before - m.origin), start, start], [row, row, y])
+                joints.append((*(path if before < m.start else ([start, start], [row, y])), EDGE))
         if not np.isfinite(end):
             continue
         (lines if m.is_listed else missing).append(([start, end], [y, y], colours[m.run_type]))

@@ -1,0 +1,142 @@
+"""What pictures show of a suite when nobody says: its colours, places and lines follow from its factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.arrays.layout import run_ids_along, spread, text_values
+from dde.plots.colours import is_given, is_number
+from dde.schema import FactorOf, factors_of, is_datadecide
+
+__all__ = [
+    "AUTO",
+    "band_factors",
+    "default_hue",
+    "default_places",
+    "line_factors",
+    "place_of_finals",
+    "scaling_hue",
+    "varying_factors",
+]
+
+#: Stands for what follows from the suite.
+AUTO = "auto"
+
+
+def varying_factors(dataset: xr.Dataset, of: Sequence[FactorOf] = ("run", "cell"), share: float = 0.0) -> list[str]:
+    """Return factors in which the runs of a Dataset differ, in the order of its coordinates, but for their type.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    of : sequence of {"lineage", "run", "cell"}
+    share : float
+        Part of the runs that must have a value.
+    """
+    found = []
+    for name, kind in factors_of(dataset).items():
+        if kind not in of or name == "run_type":
+            continue
+        values = _of_runs(dataset, name)
+        given = [v for v in values.tolist() if is_given(v)]
+        if len(set(given)) > 1 and len(given) >= share * len(values):
+            found.append(name)
+    return found
+
+
+def _of_runs(dataset: xr.Dataset, name: str) -> npt.NDArray[Any]:
+    """Return a coordinate of each run that the Dataset holds; nothing where it lies along more than runs."""
+    dims = tuple(map(str, dataset["run_id"].dims))
+    if not set(map(str, dataset[name].dims)) <= set(dims):
+        return np.empty(0, object)
+    sizes = {d: dataset.sizes[d] for d in dims}
+    values = spread(dataset[name].variable, sizes)
+    return np.asarray(values[run_ids_along(dataset, dims) != ""])
+
+
+def default_hue(dataset: xr.Dataset, hue_by: str | None = AUTO) -> str | None:
+    """Return the coordinate that gives curves their colour: of DataDecide the learning rate.
+
+    Of another suite the first factor in which runs differ and that half of them have; else the label of the run, and
+    none where there is one label.
+    """
+    if hue_by != AUTO:
+        return hue_by
+    if is_datadecide(dataset):
+        return "learning_rate"
+    if "run_id" not in dataset.coords:
+        return None
+    if found := varying_factors(dataset, share=0.5):
+        return found[0]
+    return "run" if "run" in dataset.coords and dataset["run"].size > 1 else None
+
+
+def scaling_hue(dataset: xr.Dataset, hue_by: str | None = AUTO) -> str | None:
+    """Return the coordinate that gives final values their colour: of DataDecide the recipe, else as that of curves."""
+    if hue_by == AUTO and is_datadecide(dataset):
+        return "data"
+    return default_hue(dataset, hue_by)
+
+
+def default_places(dataset: xr.Dataset) -> list[str]:
+    """Return coordinates that a heat map may be laid out by, the most usual first: dimensions of a sweep, factors."""
+    swept = [str(d) for d in dataset["run_id"].dims if d not in ("lineage", "run", "replicate")]
+    if is_datadecide(dataset):
+        return [*swept, "learning_rate", "finetune_tokens"]
+    of_runs, of_lineages = varying_factors(dataset), varying_factors(dataset, ("lineage",))
+    # What has an order stands first.
+    of_runs.sort(key=lambda n: not all(is_number(v) for v in _of_runs(dataset, n).tolist() if is_given(v)))
+    rest = [n for n in ("run_type", "lineage", "run") if n in dataset.coords]
+    return list(dict.fromkeys([*swept, *of_runs, *of_lineages, *rest]))
+
+
+def place_of_finals(dataset: xr.Dataset, at: Any) -> Any:
+    """Return where final values are taken: at the end of schedules where any is known, else at the last samples."""
+    if at != AUTO or is_datadecide(dataset):
+        return "schedule" if isinstance(at, str) and at == AUTO else at
+    known = "schedule_tokens" in dataset.coords and bool(dataset["schedule_tokens"].notnull().any())
+    return "schedule" if known else "last"
+
+
+def band_factors(dataset: xr.Dataset, band: str | None) -> list[str]:
+    """Return factors of lineages that means of final values are over: the seed when "auto"."""
+    if band is None:
+        return []
+    return ["seed"] if band == AUTO else [band]
+
+
+def line_factors(dataset: xr.Dataset, over: Sequence[str]) -> list[str]:
+    """Return factors of lineages that tell the lines of final values apart: all but `over` and those of the size."""
+    if is_datadecide(dataset):
+        return ["data"] if over else ["data", "seed"]
+    lineages = [n for n, of in factors_of(dataset).items() if of == "lineage"]
+    sizes = _size_factors(dataset, lineages)
+    return [n for n in lineages if n not in over and n not in sizes]
+
+
+def _size_factors(dataset: xr.Dataset, names: Sequence[str]) -> set[str]:
+    """Return the factors that the parameter count follows from, of those that differ."""
+    if "n_params" not in dataset.coords:
+        return set()
+    counts = _of_runs(dataset, "n_params").astype(np.float64).tolist()
+    columns = {n: text_values(_of_runs(dataset, n).astype(object)).tolist() for n in names}
+    found = set()
+    for name in names:
+        others = [columns[n] for n in names if n != name]
+        by_others: dict[Any, dict[str, set[float]]] = {}
+        by_value: dict[str, set[float]] = {}
+        for k, count in enumerate(counts):
+            value = str(columns[name][k])
+            by_others.setdefault(tuple(c[k] for c in others), {}).setdefault(value, set()).add(count)
+            by_value.setdefault(value, set()).add(count)
+        changes = any(len(set().union(*values.values())) > 1 and len(values) > 1 for values in by_others.values())
+        determines = all(len(c) == 1 for c in by_value.values()) and len(set().union(*by_value.values())) > 1
+        # A factor that differs from lineage to lineage, such as a number of each, determines every count by accident.
+        if changes or (determines and len(by_value) == len(set(counts))):
+            found.add(name)
+    return found
