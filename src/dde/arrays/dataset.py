@@ -190,6 +190,7 @@ def _metric_attrs(metric: Metric) -> dict[str, str]:
         "metric": metric.entry,
         "direction": metric.direction,
         "source_name": _source_name(metric),
+        **({"stderr_of": metric.stderr_of} if metric.stderr_of else {}),
     }
 
 
