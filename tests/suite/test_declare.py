@@ -718,6 +718,14 @@ def test_errors_of_a_toml_file_name_file_and_line(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}, line {line}: suite 'two_corpora': {message}"), str(caught.value)
 
 
+def test_toml_may_be_a_text() -> None:
+    assert Suite.from_toml(TWO_CORPORA) == Suite.from_dict(two_corpora())
+    with pytest.raises(UnknownNameError, match=r"^TOML text, line 15: suite 'two_corpora': tables\[1\]\.parnet"):
+        Suite.from_toml(TWO_CORPORA.replace("parent", "parnet"))
+    with pytest.raises(FormatError, match=r"^TOML text is no TOML: .*line 1"):
+        Suite.from_toml("name =\n")
+
+
 def test_files_that_are_no_toml(tmp_path: Path) -> None:
     path = tmp_path / "suite.toml"
     with pytest.raises(SourceError, match="can't be read"):
@@ -735,6 +743,19 @@ def test_files_that_are_no_toml(tmp_path: Path) -> None:
 def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="can't be written"):
         Suite.from_dict(two_corpora()).to_toml(tmp_path / "absent" / "suite.toml")
+
+
+def test_a_frame_that_was_changed_has_another_digest() -> None:
+    df = frame()
+    suite = from_frame(df)
+    before = suite.digest
+    df.loc[0, "val_loss"] = 7.0
+    assert suite.digest != before
+    rows = pd.DataFrame({"run": ["a"], "parent": ["b"]})
+    with_edges = edged(rows)
+    before = with_edges.digest
+    rows.loc[0, "parent"] = "c"
+    assert with_edges.digest != before
 
 
 def test_a_stream_is_kept_for_all_who_ask() -> None:
@@ -766,6 +787,14 @@ def test_a_suite_with_a_producer_needs_no_tables() -> None:
     suite = Suite("s", lineage="l", run={"sft": "x"}, producer=_double)
     assert suite.tables == ()
     assert suite.run_types == ()
+
+
+def test_coordinates_of_a_suite_are_no_factors() -> None:
+    ds = dde.open_lineages(from_frame(counts="own"), cache_dir=None)
+    factors = {"width", "seed", "lr"}
+    assert factors <= set(ds.coords)
+    others = {str(name) for name in ds.coords} - factors
+    assert {name for name in others if not name.startswith("sampled_")} <= RESERVED
 
 
 def test_options_of_opening_are_no_factors() -> None:

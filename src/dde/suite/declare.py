@@ -293,9 +293,16 @@ class Suite:
         with plain.within(f"suite {self.name!r}: "):
             return checks.check_fields(self, available)
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """Short digest of all that the suite says; part of fingerprints."""
+        """Short digest of all that the suite says, values of its data frames included; part of fingerprints."""
+        # A frame may have been changed since, all else can't be.
+        if any(table.is_frame for table in self.tables) or plain.holds_frame("edges", self.edges):
+            return digests.digest(self)
+        return self._lasting_digest
+
+    @cached_property
+    def _lasting_digest(self) -> str:
         return digests.digest(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -327,6 +334,11 @@ class Suite:
     def from_toml(cls, path: str | os.PathLike[str]) -> Suite:
         """Read a suite from a TOML file.
 
+        Parameters
+        ----------
+        path : str or path
+            Path of the file; or the text of one, of several lines, as `to_toml` returns it.
+
         Raises
         ------
         SourceError
@@ -334,7 +346,13 @@ class Suite:
         FormatError
             The file is no TOML.
         UnknownNameError
-            As `from_dict`.
+            As `from_dict`; the message names the line.
+
+        Examples
+        --------
+        >>> suite = Suite("trial", lineage="{size}", run_id="{size}", tables=[Table("{size}.csv")])
+        >>> Suite.from_toml(suite.to_toml()) == suite
+        True
         """
         return toml_files.suite_from_toml(cls, Table, path)
 

@@ -47,6 +47,7 @@ _OPTIONS = (
 COORDINATE_NAMES = frozenset(
     {
         *DIMS, *CELL_TEXTS, *CELL_NUMBERS, *TABLE_SAMPLINGS, POSITION_CHECK, MEMBERS, "run_type", "start_tokens",
+        "root_run_id",
         "n_params", "replicate", "cumulative_compute", "last_end_tokens", "final_tokens", "final_compute", "own_tokens",
     }
 ).difference(_HYPERPARAMETERS)  # fmt: skip

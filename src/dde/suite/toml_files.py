@@ -58,24 +58,27 @@ def suite_to_toml(suite: Suite, path: str | os.PathLike[str] | None = None) -> s
 
 
 def suite_from_toml(cls: type[Suite], table: type[Table], path: str | os.PathLike[str]) -> Suite:
-    """Read a suite from a TOML file."""
+    """Read a suite from a TOML file, or from the text of one."""
+    # No path has several lines.
+    is_text = isinstance(path, str) and "\n" in path
+    name = "TOML text" if is_text else os.fspath(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = os.fspath(path) if is_text else Path(path).read_text(encoding="utf-8")
         declared = tomllib.loads(text)
     except OSError as error:
         raise SourceError(
-            f"{os.fspath(path)}: the suite's file can't be read: {error.strerror or error}. Give the path of a TOML "
+            f"{name}: the suite's file can't be read: {error.strerror or error}. Give the path of a TOML "
             "file, or a name of dde.suites."
         ) from error
     except UnicodeDecodeError as error:
-        raise FormatError(f"{os.fspath(path)} is no TOML: byte {error.start:,} is no UTF-8.") from error
+        raise FormatError(f"{name} is no TOML: byte {error.start:,} is no UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
-        raise FormatError(f"{os.fspath(path)} is no TOML: {error}.") from error
+        raise FormatError(f"{name} is no TOML: {error}.") from error
     try:
         return suite_from_dict(cls, table, declared)
     except (FormatError, UnknownNameError) as error:
         line = _line_of(str(error), text)
-        raise type(error)(f"{os.fspath(path)}{f', line {line}' if line else ''}: {error}") from error.__cause__
+        raise type(error)(f"{name}{f', line {line}' if line else ''}: {error}") from error.__cause__
 
 
 def _line_of(message: str, text: str) -> int | None:
