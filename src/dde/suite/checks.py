@@ -63,7 +63,9 @@ def check_fields(suite: Suite, available: Sequence[Collection[str]]) -> tuple[fr
     lacking: list[set[str]] = [set() for _ in suite.tables]
     for path, name, users in _used_fields(suite):
         if name not in known:
-            fields = sorted(known.difference(_MADE))
+            # What the declaration itself gives stands first.
+            declared = {f for table in suite.tables for f in table.declared_fields} & known
+            fields = [*sorted(declared), *sorted(known.difference(_MADE, declared))]
             raise UnknownNameError(
                 f"{path}: no table has the field {name!r}: no path, parsed text, factor or "
                 f"column is called so. Fields: {listed(fields)}.{near_names(name, fields)}"

@@ -58,6 +58,7 @@ class Search:
     text: str
     longest: bool
     pins: Mapping[int, str] = field(default_factory=dict)
+    unlike: Mapping[int, str] = field(default_factory=dict)
     bound: dict[str, FieldValue] = field(default_factory=dict)
     ends: dict[int, tuple[int, int]] = field(default_factory=dict)
     failed: set[tuple[object, ...]] = field(default_factory=set)
@@ -91,8 +92,8 @@ class Search:
             slash = self.text.find("/", start)
             stop = slash if slash >= 0 else stop
         first = start + 1 if part.kind == "text" else start
-        if part.text in self.repeated:
-            # What comes again depends on the start as well as on the end.
+        if part.text in self.repeated or index in self.unlike:
+            # What comes again, or may not be a text, depends on the start as well as on the end.
             if (index, start, state) not in self.failed:
                 if any(self._try(index, start, end) for end in self._free_ends(part, index, first, stop, stop)):
                     return True
@@ -168,6 +169,8 @@ class Search:
     def _try(self, index: int, start: int, end: int) -> bool:
         self._count(1)
         part = self.parts[index]
+        if index in self.unlike and self.text[start:end] == self.unlike[index]:
+            return False
         self.ends[index] = (start, end)
         if part.text not in self.repeated or part.kind in ("same", "literal"):
             return self.run(index + 1, end)

@@ -184,9 +184,17 @@ class Pattern:
             if part.kind in ("int", "float", "choice")
         }
         other = Search(self._parts, text, longest=True, pins=pins, repeated=self._repeated)
-        if not other.run(0, 0):  # pragma: no cover - the split that was found is one
-            return
+        other.run(0, 0)
         others = self._values(other)
+        if others == values and other.ends != search.ends:
+            # The ends of wildcards differ, and splits in between may differ in a field.
+            for index, part in enumerate(self._parts):
+                if part.kind == "text":
+                    unlike = {index: text[slice(*search.ends[index])]}
+                    other = Search(self._parts, text, True, pins, unlike, repeated=self._repeated)
+                    if other.run(0, 0):
+                        others = self._values(other)
+                        break
         if others is None or others == values:
             return
         ways = [", ".join(f"{n}={v!r}" for n, v in way.items()) for way in (values, others)]

@@ -90,7 +90,7 @@ class Rule:
         self.source, self.what = source, what
         self._tree: ast.expr | None = None
         self._column: str | None = None
-        self._problem: FormatError | UnknownNameError | None = None
+        self._problem = ""
         self._quoted: dict[str, str] = {}
         if isinstance(source, str):
             self._parse(source)
@@ -215,18 +215,18 @@ class Rule:
                 tree = ast.parse(self._without_backquotes(text), mode="eval").body
         except SyntaxError as error:
             reason = f", character {error.offset}" if error.offset else ""
-            self._problem = FormatError(f"{self.what}: {source!r} is no rule{reason}: {error.msg}.{_ALLOWED}")
+            self._problem = f"{source!r} is no rule{reason}: {error.msg}"
         except (ValueError, RecursionError, MemoryError) as error:
-            self._problem = FormatError(f"{self.what}: {source!r} is no rule: {error or 'too deep'}.{_ALLOWED}")
+            self._problem = f"{source!r} is no rule: {str(error) or 'too deep'}"
         else:
             foreign = self._foreign_part(tree, 0)
             if foreign is None:
                 self._tree = tree
                 return
-            self._problem = FormatError(f"{self.what}: {foreign!r} in {source!r} is no arithmetic.{_ALLOWED}")
+            self._problem = f"{foreign!r} in {source!r} is no arithmetic"
         # Words alone may be the name of a column, which the table knows; a name with other signs stands in backquotes.
         if re.search(r"[()\[\]{}'\"`=;,\n]|\blambda\b|__", text):
-            raise self._problem
+            raise FormatError(f"{self.what}: {self._problem}.{_ALLOWED}")
 
     def _without_backquotes(self, text: str) -> str:
         def name(match: re.Match[str]) -> str:
@@ -326,9 +326,9 @@ class Rule:
     def _refuse_unparsed(self, columns: Collection[str]) -> None:
         text = str(self.source)
         raise UnknownNameError(
-            f"{self.what}: {text!r} is neither a column nor a rule: {self._problem} Columns: "
+            f"{self.what}: {text!r} is neither a column nor a rule: {self._problem}. Columns: "
             f"{_listed(columns)}.{near_names(text, columns)}"
-        ) from self._problem
+        )
 
     def _walk(self, node: ast.expr, values: Mapping[str, Any]) -> Any:
         if isinstance(node, ast.Constant):
@@ -435,7 +435,7 @@ def _is_whole(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) is int and 0 <= node.value <= 15
 
 
-def _listed(names: Iterable[str], most: int = 20) -> str:
+def _listed(names: Iterable[str], most: int = 8) -> str:
     listed = list(names)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return (", ".join(listed[:most]) or "none") + more

@@ -173,7 +173,7 @@ def sort_of(kind: str) -> str:
     return "a number" if kind in ("int", "float") else "text"
 
 
-def listed(names: Iterable[str], most: int = 20) -> str:
+def listed(names: Iterable[str], most: int = 8) -> str:
     """Return names as an error lists them, with a count of those beyond `most`."""
     every = list(names)
     more = f" and {len(every) - most:,} more" if len(every) > most else ""
