@@ -24,6 +24,7 @@ from dde.repository import DataDecideEvolved, RunRepository
 from dde.sources.connection import Connection
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
+from dde.sources.wandb_store import WandBStore
 from dde.suite.declare import Suite
 from dde.suite.finding import find_suite, is_suite
 
@@ -184,6 +185,8 @@ def open_lineages(
     )
 
 
+# Options on runs of a store of post-training runs.
+_OF_RUNS = ("parents", "tokens_per_sequence")
 # Options that say how stores are read, rather than what of them is opened.
 _OF_STORES = ("parents", "tokens_per_sequence", "schema", "suite", "cache_dir")
 
@@ -247,14 +250,15 @@ def _repository_of_suite(suite: Suite, root: Tables, db: Store, options: dict[st
             f"a {type(root).__name__} was given as the place of the suite {suite.name!r}, so where its files are is "
             "unclear. Pass the folder or URL of its files first: dde.open_lineages(folder, suite=...)."
         )
-    cache_dir = options.pop("cache_dir", "data_cache")
-    given = [*(["db"] if db is not None else []), *options]
-    if given:
+    schema = options.pop("schema", None)
+    if db is None and (given := [*(["schema"] if schema is not None else []), *(k for k in options if k in _OF_RUNS)]):
         raise SourceError(
-            f"{', '.join(given)} was given together with the suite {suite.name!r}, and concerns the stores of "
-            "DataDecide alone. Leave it out, and declare parents and tokens in the suite."
+            f"{', '.join(given)} was given without a store of post-training runs, which it is about. Name the store as "
+            "the second argument, or declare parents and tokens in the suite."
         )
-    return RunRepository.from_suite(suite, root, cache_dir=cache_dir)
+    store = WandBStore(db, schema=schema) if isinstance(db, (str, os.PathLike)) else db
+    options.setdefault("cache_dir", "data_cache")
+    return RunRepository.from_suite(suite, root, store, **options)
 
 
 def open_repository(
@@ -330,17 +334,24 @@ def open_repository(
     return build_dataset(registry, selection, chosen, token_grid, how, attrs, rule)
 
 
+def _digest(versions: Mapping[str, str]) -> str:
+    texts = sorted(f"{run_id}|{version}" for run_id, version in versions.items())
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
 def _suite_attrs(runs: SuiteRuns) -> dict[str, str]:
+    store = runs.store
     return {
         "suite": runs.suite.name,
         "source": runs.tables.description,
         "source_fingerprint": runs.tables.fingerprint,
+        **({} if store is None else {"posttraining_source": store.description}),
+        **({} if store is None else {"posttraining_fingerprint": _digest(runs.store_versions)}),
     }
 
 
 def _source_attrs(repository: RunRepository) -> dict[str, str]:
     tables, store = repository.pretraining_source, repository.posttraining_source
-    versions = [f"{run_id}|{version}" for run_id, version in repository.registry.versions.items()]
     aside = [] if tables is None else tables.set_aside
     rows = {} if tables is None else tables.left_out
     return {
@@ -348,7 +359,5 @@ def _source_attrs(repository: RunRepository) -> dict[str, str]:
         "pretraining_fingerprint": "" if tables is None else tables.fingerprint,
         "pretraining_left_out": "; ".join([*(f"{reason}: {n}" for reason, n in sorted(rows.items())), *aside]),
         "posttraining_source": "" if store is None else store.description,
-        "posttraining_fingerprint": ""
-        if store is None
-        else hashlib.sha256("\n".join(sorted(versions)).encode()).hexdigest()[:16],
+        "posttraining_fingerprint": "" if store is None else _digest(repository.registry.versions),
     }

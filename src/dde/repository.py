@@ -96,7 +96,10 @@ class RunRepository:
         cls,
         suite: Suite | str | os.PathLike[str],
         root: str | os.PathLike[str] | None = None,
+        wandb_store: PosttrainingSource | None = None,
         *,
+        parents: Mapping[str, str] | None = None,
+        tokens_per_sequence: float | Mapping[str, float] | None = None,
         cache_dir: str | os.PathLike[str] | Connection | None = None,
     ) -> RunRepository:
         """Return the runs of a declared suite.
@@ -107,6 +110,10 @@ class RunRepository:
             A declaration, a name of ``dde.suites``, or the path of a TOML file.
         root : str or path, optional
             Folder or URL that the suite's files are in; the suite's own by default.
+        wandb_store : PosttrainingSource, optional
+            Post-training runs that start from the suite's checkpoints; its `checkpoints` patterns say which they name.
+        parents, tokens_per_sequence
+            As for :class:`RunRepository`; the name of a checkpoint settles where a run starts, too.
         cache_dir : str or path, optional
             Folder that keeps what was parsed; None for none.
 
@@ -128,8 +135,9 @@ class RunRepository:
         from dde.suite.finding import find_suite
         from dde.suite.suite_runs import SuiteRuns
 
-        repository = cls(None, None, cache_dir=cache_dir)
-        repository.suite_runs = SuiteRuns(find_suite(suite), root, repository.cache_dir)
+        options: dict[str, Any] = {"parents": parents, "tokens_per_sequence": tokens_per_sequence}
+        repository = cls(None, wandb_store, cache_dir=cache_dir, **options)
+        repository.suite_runs = SuiteRuns(find_suite(suite), root, repository.cache_dir, wandb_store, **options)
         return repository
 
     @cached_property

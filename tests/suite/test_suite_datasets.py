@@ -326,10 +326,8 @@ def test_without_parameter_counts_there_is_no_compute() -> None:
 
 
 def test_what_is_given_beside_a_suite(two_corpora: Path) -> None:
-    with pytest.raises(SourceError, match=r"db, parents was given together with the suite"):
-        dde.open_lineages(
-            two_corpora, "somewhere", suite=two_corpora / "suite.toml", parents={"a": "b"}, cache_dir=None
-        )
+    with pytest.raises(SourceError, match=r"parents was given without a store of post-training runs"):
+        dde.open_lineages(two_corpora, suite=two_corpora / "suite.toml", parents={"a": "b"}, cache_dir=None)
     with pytest.raises(UnknownNameError, match=r"'pythja' is no suite.*mean pythia"):
         dde.open_lineages(two_corpora, suite="pythja")
     with pytest.raises(SourceError, match=r"no file .*absent.toml"):

@@ -150,14 +150,15 @@ def _params(
     table: RunTable, rows: Int64, cells: tuple[npt.NDArray[np.intp], ...], shape: tuple[int, ...], first: Int64
 ) -> dict[str, xr.Variable]:
     """Return the coordinate of exact parameters: of lineages where each has one count, else of runs; none without."""
-    if np.isnan(table.n_params).all():
+    if np.isnan(table.n_params[table.is_used]).all():
         return {}
     attrs: dict[str, Any] = {"long_name": "parameters", "units": "1"}
     counts: dict[str, float] = {}
     # Over the whole suite, so that the shape does not depend on what is selected.
+    known = table.is_used
     same = all(
         n == counts.setdefault(lineage, n)
-        for lineage, n in zip(table.lineage.tolist(), table.n_params.tolist(), strict=True)
+        for lineage, n in zip(table.lineage[known].tolist(), table.n_params[known].tolist(), strict=True)
     )
     if same:
         of_lineages = table.n_params[first]
@@ -209,7 +210,7 @@ def _positions_on(
     """
     table = runs.table
     none: Points = np.empty(0, np.int64 if rule.is_whole else np.float64)
-    found: list[tuple[Points, Points]] = []
+    found: list[list[Points]] = []
 
     def anchors(members: Int64) -> Int64:
         ends = np.concatenate([table.branch_tokens[members], table.start_tokens[members], table.end_tokens[members]])
@@ -217,24 +218,26 @@ def _positions_on(
         ends = np.delete(ends, np.flatnonzero(table.is_root[members]) + len(members))
         return np.unique(ends[ends >= 0])
 
+    def parts_of(members: Int64) -> list[Int64]:
+        """Return anchors, rows of the suite's own runs, and those of dense logs."""
+        skipped: Int64 = np.empty(0, np.int64)
+        own = runs.positions(members) if with_rows or not is_dense else skipped
+        return [anchors(members), own, runs.positions(members, is_attached=True) if with_rows else skipped]
+
     if lines is None or rule.by != "run":
         scale = np.ones(len(rows)) if lines is None else lines.scale[cells]
         for s in set(scale[np.isfinite(scale)].tolist()):
             members = table.with_ancestors(rows[scale == s])
-            parts = [anchors(members), runs.positions(members) if with_rows or not is_dense else np.empty(0, np.int64)]
-            made = positions_on(parts, 0.0, s, rule)
-            found.append((made[0], made[1]))
+            found.append(positions_on(parts_of(members), 0.0, s, rule))
     else:
         for i in np.flatnonzero(np.isfinite(lines.scale[cells])).tolist():
             member = rows[i : i + 1]
             offset, scale_here = float(lines.offset[cells][i]), float(lines.scale[cells][i])
-            made = positions_on([anchors(member), runs.positions(member)], offset, scale_here, rule)
-            found.append((made[0], made[1]))
-    fixed = np.unique(np.concatenate([none, *(f[0] for f in found)]))
-    logged = np.unique(np.concatenate([none, *(f[1] for f in found)]))
-    if is_dense or len(logged) > _REQUIRED_POINTS:
-        return fixed, logged, fixed
-    return np.union1d(fixed, logged), none, fixed
+            found.append(positions_on(parts_of(member), offset, scale_here, rule))
+    fixed, own, logged = (np.unique(np.concatenate([none, *(f[k] for f in found)])) for k in range(3))
+    if is_dense or len(own) > _REQUIRED_POINTS:
+        return fixed, np.union1d(own, logged), fixed
+    return np.union1d(fixed, own), logged, fixed
 
 
 def _compute(

@@ -176,7 +176,13 @@ def _find_circle(left: Int64, child: Int32, parent: Int32) -> list[int]:
     return path[path.index(run) :]
 
 
-def place_runs(rows: RunRows, edges: Edges, depth: Int64, n_params: Float64) -> PlacedRuns:
+def place_runs(
+    rows: RunRows,
+    edges: Edges,
+    depth: Int64,
+    n_params: Float64,
+    problems: npt.NDArray[np.object_] | None = None,
+) -> PlacedRuns:
     """Return where runs lie on the axis of cumulative tokens.
 
     Parameters
@@ -187,18 +193,27 @@ def place_runs(rows: RunRows, edges: Edges, depth: Int64, n_params: Float64) -> 
         As of :func:`order_runs`.
     n_params : (run,) float64 array
         Exact parameters; NaN where unknown.
+    problems : (run,) object array of str, optional
+        Why runs have no place, where that is known; "" for the others. One without a parent is no root then.
 
     Returns
     -------
     PlacedRuns
     """
-    return _Placing(rows, edges, depth, n_params).placed()
+    return _Placing(rows, edges, depth, n_params, problems).placed()
 
 
 class _Placing:
     """The state of placing runs, level by level of the graph."""
 
-    def __init__(self, rows: RunRows, edges: Edges, depth: Int64, n_params: Float64) -> None:
+    def __init__(
+        self,
+        rows: RunRows,
+        edges: Edges,
+        depth: Int64,
+        n_params: Float64,
+        problems: npt.NDArray[np.object_] | None,
+    ) -> None:
         n = len(rows.offsets) - 1
         self.rows, self.edges, self.n_params = rows, edges, n_params
         self.own = rows.counter.copy()
@@ -208,7 +223,8 @@ class _Placing:
         self.curve_at = np.full(n, -1, np.int64)
         self.edge_tokens = np.full(len(edges.child), -1, np.int64)
         self.compute = np.zeros(n)
-        self.problem, self.estimate = np.full(n, "", object), np.full(n, "", object)
+        self.problem = np.full(n, "", object) if problems is None else problems.copy()
+        self.estimate = np.full(n, "", object)
         # Histories of merges at own token 0. Those of other runs follow from their one parent.
         self.merged: dict[int, dict[int, int]] = {}
         count = np.bincount(edges.child, minlength=n)
@@ -222,7 +238,7 @@ class _Placing:
     def placed(self) -> PlacedRuns:
         for number, runs in enumerate(self.levels):
             if not number:
-                self.start[runs] = 0
+                self.start[runs[self.problem[runs] == ""]] = 0
             else:
                 self._place_level(runs)
             self._place_rows(runs)

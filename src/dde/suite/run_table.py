@@ -13,9 +13,9 @@ import numpy.typing as npt
 from dde.errors import LineageError, UnknownNameError, near_names
 from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, order_runs, place_runs
 from dde.relations.run_table import Along, Factor, RunTable
+from dde.suite.attached_runs import TREATMENT_FIELDS, AttachedRuns
 from dde.suite.declare import Suite, branch_rule
 from dde.suite.declared_runs import DeclaredRuns
-from dde.suite.edges import read_edges
 from dde.suite.patterns import Template
 
 __all__ = ["MadeTable", "make_run_table"]
@@ -45,6 +45,8 @@ class MadeTable:
         Cumulative tokens of the rows of all runs that have a place, ordered by run and tokens.
     offsets : (run + 1,) int64 array
         Positions of run `i` are ``offsets[i]`` to ``offsets[i + 1]``.
+    is_attached : (run,) bool array
+        Which runs are of a store, whose rows are dense logs.
     left_out : mapping of str to int
         Rows that are on no curve, by reason.
     """
@@ -54,10 +56,11 @@ class MadeTable:
     is_cumulative: npt.NDArray[np.bool_]
     positions: Int64
     offsets: Int64
+    is_attached: npt.NDArray[np.bool_]
     left_out: Mapping[str, int]
 
 
-def make_run_table(suite: Suite, declared: Sequence[DeclaredRuns]) -> MadeTable:
+def make_run_table(suite: Suite, declared: Sequence[DeclaredRuns], attached: AttachedRuns | None = None) -> MadeTable:
     """Return the run table of a suite.
 
     Parameters
@@ -65,6 +68,8 @@ def make_run_table(suite: Suite, declared: Sequence[DeclaredRuns]) -> MadeTable:
     suite : Suite
     declared : sequence of DeclaredRuns
         What was read for each of the suite's tables.
+    attached : AttachedRuns, optional
+        Post-training runs of a store that start from runs of the suite.
 
     Raises
     ------
@@ -73,20 +78,30 @@ def make_run_table(suite: Suite, declared: Sequence[DeclaredRuns]) -> MadeTable:
     UnknownNameError
         When labels do not tell runs apart.
     """
-    return _Making(suite, declared).made()
+    return _Making(suite, declared, attached).made()
 
 
 class _Making:
     """Columns of all runs while they are put together."""
 
-    def __init__(self, suite: Suite, declared: Sequence[DeclaredRuns]) -> None:
-        self.suite, self.declared = suite, declared
+    def __init__(self, suite: Suite, declared: Sequence[DeclaredRuns], attached: AttachedRuns | None) -> None:
+        self.suite, self.declared, self.attached = suite, declared, attached
         number: dict[str, int] = {}
         self.rows = tuple(
             np.array([number.setdefault(run_id, len(number)) for run_id in d.run_ids], np.int64) for d in declared
         )
+        self.attached_rows = np.empty(0, np.int64)
+        if attached is not None:
+            if both := [r for r in attached.run_ids if r in number]:
+                raise LineageError(
+                    f"the suite and the store both have a run {both[0]!r}, so which one an id means is unclear. Give "
+                    "run_id= of the suite a template that no run of the store has."
+                )
+            self.attached_rows = np.array([number.setdefault(r, len(number)) for r in attached.run_ids], np.int64)
         self.number, self.run_ids = number, list(number)
         n = len(number)
+        self.state = _texts(["finished"] * n)
+        self.problems, self.contradictions = np.full(n, "", object), np.full(n, "", object)
         self.table_of = np.full(n, -1, np.int64)
         self.run_type = np.full(n, "", object)
         self.n_params, self.schedule = np.full(n, np.nan), np.full(n, np.nan)
@@ -94,7 +109,14 @@ class _Making:
         self.fields: dict[str, Texts] = {}
         for d, at in zip(declared, self.rows, strict=True):
             self._add(d, at)
-        self.edges = read_edges(suite.edges)
+        if attached is not None:
+            at = self.attached_rows
+            self.run_type[at], self.state[at], self.counts[at] = attached.run_types, attached.states, "own"
+            self.problems[at], self.contradictions[at] = attached.problems, attached.contradictions
+            self.schedule[at] = attached.schedule
+            for name, values in attached.fields.items():
+                self.fields.setdefault(name, np.full(n, "", object))[at] = values
+        self.edges = suite.graph
         for k, edge in enumerate(self.edges):
             if edge.run not in number:
                 raise LineageError(
@@ -117,17 +139,19 @@ class _Making:
         edges, evidence = self._edges()
         order, depth = order_runs(self.run_ids, edges.child, edges.parent)
         del order
+        self._inherit_params(edges, depth)
         rows, falling = self._rows()
         placed = self._place(rows, edges, depth)
         self._note_falling(placed, falling)
         roots = np.bincount(edges.child, minlength=len(self.run_ids)) == 0
+        roots[self.attached_rows] = False
         lineage, labels = self._labels(edges, depth, roots)
         replicate = self._replicates(lineage, labels)
         status = self._statuses(rows, placed, roots)
         table = RunTable(
             run_id=_texts(self.run_ids),
             run_type=self.run_type,
-            state=_texts(["finished"] * len(self.run_ids)),
+            state=self.state,
             lineage=lineage,
             run=labels,
             replicate=replicate,
@@ -147,8 +171,8 @@ class _Making:
             token_source=self._token_sources(placed),
             status=status,
             parent_evidence=evidence,
-            contradictions=np.full(len(self.run_ids), "", object),
-            estimate=placed.estimate,
+            contradictions=self.contradictions,
+            estimate=self._estimates(placed),
             factors=self._factors(lineage, labels, roots, edges, depth),
         )
         lineages, runs = self._orders(table)
@@ -180,6 +204,11 @@ class _Making:
                 evidence[run] = f"tables[{d.table}].parent"
                 for run_id, kind, number in declared:
                     add(run, run_id, kind, number, evidence[run])
+        if self.attached is not None:
+            evidence[self.attached_rows] = self.attached.evidence
+            for run, starts in zip(self.attached_rows.tolist(), self.attached.parents, strict=True):
+                for run_id, kind, value in starts:
+                    add(run, run_id, kind, value, str(evidence[run]))
         columns = np.array(sorted(found, key=lambda edge: edge[0]), np.float64).reshape(-1, 4).T
         return (
             Edges(columns[0].astype(np.int32), columns[1].astype(np.int32), columns[2].astype(np.int8), columns[3]),
@@ -201,11 +230,12 @@ class _Making:
     def _rows(self) -> tuple[RunRows, dict[int, int]]:
         """Return the rows of all tables, by run and step, each once, and the steps at which counters of runs fall."""
         n = len(self.run_ids)
-        run = np.concatenate(
-            [np.repeat(at, np.diff(d.row_offsets)) for d, at in zip(self.declared, self.rows, strict=True)]
-        )
-        step = np.concatenate([d.step for d in self.declared])
-        counter = np.concatenate([d.tokens for d in self.declared])
+        sources: list[tuple[DeclaredRuns | AttachedRuns, Int64]] = list(zip(self.declared, self.rows, strict=True))
+        if self.attached is not None:
+            sources.append((self.attached, self.attached_rows))
+        run = np.concatenate([np.repeat(at, np.diff(d.row_offsets)) for d, at in sources])
+        step = np.concatenate([d.step for d, _ in sources])
+        counter = np.concatenate([d.tokens for d, _ in sources])
         if len(run) and not _ascends(run, step, counter):
             order = np.lexsort((counter, step, run))
             run, step, counter = run[order], step[order], counter[order]
@@ -222,14 +252,14 @@ class _Making:
         unsaid = np.array([c is None for c in self.counts.tolist()], bool)
         derived = np.bincount(edges.child, minlength=len(self.run_ids)) > 0
         if not (unsaid & derived).any():
-            return place_runs(rows, edges, depth, self.n_params)
+            return place_runs(rows, edges, depth, self.n_params, self.problems)
         fits: list[tuple[str, RunRows, PlacedRuns]] = []
         open_runs = np.flatnonzero(unsaid & derived)
         for word in ("cumulative", "own"):
             tried = RunRows(
                 rows.offsets, rows.step, rows.counter, np.where(unsaid, word == "cumulative", rows.is_cumulative)
             )
-            placed = place_runs(tried, edges, depth, self.n_params)
+            placed = place_runs(tried, edges, depth, self.n_params, self.problems)
             if all(self._begins_at_branch(r, tried, placed) for r in open_runs.tolist()):
                 fits.append((word, tried, placed))
         if len(fits) != 1:
@@ -283,7 +313,25 @@ class _Making:
             sources[(self.table_of == d.table) & (placed.end >= 0)] = (
                 "declared" if isinstance(tokens, Mapping) else "logged"
             )
+        if self.attached is not None:
+            is_known = placed.end[self.attached_rows] >= 0
+            sources[self.attached_rows] = np.where(is_known, self.attached.token_sources, "")
         return sources
+
+    def _estimates(self, placed: PlacedRuns) -> Texts:
+        estimates = placed.estimate.copy()
+        if self.attached is not None:
+            pairs = zip(placed.estimate[self.attached_rows], self.attached.estimates, strict=True)
+            estimates[self.attached_rows] = _texts(["; ".join(filter(None, pair)) for pair in pairs])
+        return estimates
+
+    def _inherit_params(self, edges: Edges, depth: Int64) -> None:
+        """Give attached runs the parameter count of their parent: training goes on from its weights."""
+        parent = np.full(len(self.run_ids), -1, np.int64)
+        parent[edges.child[::-1]] = edges.parent[::-1]
+        for run in self.attached_rows[np.argsort(depth[self.attached_rows], kind="stable")].tolist():
+            if parent[run] >= 0:
+                self.n_params[run] = self.n_params[parent[run]]
 
     def _with_positions(
         self, table: RunTable, rows: RunRows, placed: PlacedRuns, roots: npt.NDArray[np.bool_]
@@ -302,7 +350,8 @@ class _Making:
         kept = used & on_curve
         run, tokens = run[kept], tokens[kept]
         offsets = np.searchsorted(run, np.arange(len(table) + 1)).astype(np.int64)
-        return MadeTable(table, self.rows, rows.is_cumulative, tokens, offsets, left_out)
+        is_attached = np.isin(np.arange(len(table)), self.attached_rows)
+        return MadeTable(table, self.rows, rows.is_cumulative, tokens, offsets, is_attached, left_out)
 
     def _first_rows(self, table: RunTable) -> npt.NDArray[np.bool_]:
         first = np.zeros(len(table), bool)
@@ -315,7 +364,12 @@ class _Making:
     def _labels(self, edges: Edges, depth: Int64, roots: npt.NDArray[np.bool_]) -> tuple[Texts, Texts]:
         """Return the labels of runs along both dimensions, without numbers of replicates."""
         n = len(self.run_ids)
-        own = self._formatted({t: self.suite.run_template(t) for t in set(self.run_type.tolist())}, self.run_type)
+        of_suite = np.ones(n, bool)
+        of_suite[self.attached_rows] = False
+        types = set(self.run_type[of_suite].tolist())
+        own = self._formatted({t: self.suite.run_template(t) for t in types}, np.where(of_suite, self.run_type, ""))
+        if self.attached is not None:
+            own[self.attached_rows] = self.attached.labels
         lineage_template = self.suite.lineage_template
         own_lineage = self._formatted({"": lineage_template}, np.full(n, "", object))
         lineage, label = np.full(n, "", object), np.full(n, "", object)
@@ -325,6 +379,10 @@ class _Making:
                 lineage[run], label[run] = own_lineage[run], own[run]
                 continue
             parents = edges.parent[first[run] : first[run + 1]].tolist()
+            if not parents:
+                # Of an attached run whose start is unknown, the lineage is, too.
+                label[run] = own[run]
+                continue
             lineages = list(dict.fromkeys(lineage[p] for p in parents))
             lineage[run] = lineages[0] if len(lineages) == 1 else " & ".join(lineages)
             label[run] = self._joined(own[run], parents, label, roots)
@@ -347,7 +405,8 @@ class _Making:
         for name, template in templates.items():
             at = np.flatnonzero(kind == name)
             # A field that one table lacks is empty in its runs.
-            columns = [self.fields[f][at].tolist() if f in self.fields else [""] * len(at) for f in template.fields]
+            fields = {**self.fields, "run_type": self.run_type}
+            columns = [fields[f][at].tolist() if f in fields else [""] * len(at) for f in template.fields]
             made: dict[tuple[Any, ...], str] = {}
             values = list(zip(*columns, strict=True)) if columns else [()] * len(at)
             for key in values:
@@ -367,7 +426,11 @@ class _Making:
             if len(runs) == 1:
                 continue
             orders = self.fields.get(name) if name else None
-            keys = [_natural(orders[r]) for r in runs] if orders is not None else []
+            keys: list[Any] = [_natural(orders[r]) for r in runs] if orders is not None else []
+            if self.attached is not None and np.isin(runs, self.attached_rows).all():
+                # Repetitions of a treatment are numbered by when they were made, as in DataDecide.
+                created = self.attached.created[np.searchsorted(self.attached_rows, runs)]
+                keys = [(np.isnat(c), str(c), self.run_ids[r]) for c, r in zip(created, runs, strict=True)]
             if len(set(keys)) < len(runs):
                 raise UnknownNameError(self._alike(where, label, runs))
             for k, (_, run) in enumerate(sorted(zip(keys, runs, strict=True)), 1):
@@ -399,7 +462,7 @@ class _Making:
                 continue
             if name in of_lineage:
                 factors[name] = Factor("lineage", _typed(values[first_root]))
-            elif name in of_run:
+            elif name in of_run or (self.attached is not None and name in TREATMENT_FIELDS):
                 factors[name] = Factor("run", _typed(values))
             else:
                 factors[name] = Factor(_where_constant(values, lineage, labels), _typed(values))
@@ -418,6 +481,8 @@ class _Making:
             names |= dict.fromkeys(Template(run_id).fields if run_id else ())
         for edge in self.edges:
             names |= dict.fromkeys(edge.factors)
+        if self.attached is not None:
+            names |= dict.fromkeys(self.attached.fields)
         positions = {self.suite.resolved(t).step for t in self.suite.tables}
         return [n for n in names if n not in _NO_FACTORS and n not in positions]
 

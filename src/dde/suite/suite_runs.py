@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -13,10 +14,16 @@ import numpy.typing as npt
 
 from dde.curves.alignment import Chains
 from dde.curves.chains import CurvePoints, chains_in_table
-from dde.curves.observations import Observations, assemble_observations
+from dde.curves.observations import Observations, assemble_observations, read_observations
 from dde.errors import UnknownNameError, near_names
-from dde.names import Metric
+from dde.names import Metric, log_metric, task_metric
+from dde.relations.derived_columns import Column
+from dde.relations.registry import Registry
 from dde.relations.run_table import RunTable
+from dde.relations.sent_runs import SentRuns
+from dde.sources.connection import Connection
+from dde.sources.protocols import PosttrainingSource
+from dde.suite.attached_runs import AttachedRuns, attach_runs
 from dde.suite.declare import Suite
 from dde.suite.declared_runs import DeclaredRuns
 from dde.suite.read_runs import SuiteTables
@@ -37,16 +44,27 @@ class SuiteRuns:
         Folder or URL that the files are in, in place of the suite's own.
     cache_dir : str or path, optional
         Folder that keeps what was parsed; None for none.
+    store : PosttrainingSource, optional
+        Post-training runs that start from checkpoints of the suite, by its `checkpoints` patterns.
+    parents : mapping of run id to str, optional
+        Settles where runs of the store start.
+    tokens_per_sequence : float or mapping, optional
+        Tokens of a training sequence of runs of the store that have no counter.
     """
 
     def __init__(
         self,
         suite: Suite,
         root: str | os.PathLike[str] | None = None,
-        cache_dir: Any = None,
+        cache_dir: str | os.PathLike[str] | Connection | None = None,
+        store: PosttrainingSource | None = None,
+        *,
+        parents: Mapping[str, str] | None = None,
+        tokens_per_sequence: float | Mapping[str, float] | None = None,
     ) -> None:
-        self.suite = suite
+        self.suite, self.store, self._parents = suite, store, dict(parents or {})
         self.tables = SuiteTables(suite, root, cache_dir)
+        self._registry = Registry(None, store, {}, tokens_per_sequence, cache_dir=cache_dir)
 
     def __getstate__(self) -> dict[str, Any]:
         # What was read last is read again by whoever needs it.
@@ -60,7 +78,19 @@ class SuiteRuns:
     @cached_property
     def made(self) -> MadeTable:
         """The run table, with what reading values needs."""
-        return make_run_table(self.suite, self.declared)
+        return make_run_table(self.suite, self.declared, self.attached)
+
+    @cached_property
+    def attached(self) -> AttachedRuns | None:
+        """Post-training runs with where they start; None without a store."""
+        if self.store is None:
+            return None
+        return attach_runs(self.suite, self.declared, self._registry, self._parents)
+
+    @property
+    def store_versions(self) -> dict[str, str]:
+        """What the store says of the content of each of its runs."""
+        return {} if self.store is None else dict(self._registry.versions)
 
     @property
     def table(self) -> RunTable:
@@ -69,8 +99,8 @@ class SuiteRuns:
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
-        """Every metric by name."""
-        return {
+        """Every metric by name: those of the suite, then those of the store."""
+        of_suite = {
             name: Metric(
                 name=name,
                 kind="log" if m.kind == "log" else "evaluation",
@@ -84,6 +114,18 @@ class SuiteRuns:
             )
             for name, m in self.tables.metrics().items()
         }
+        return {**of_suite, **{name: m for name, m in self._store_metrics.items() if name not in of_suite}}
+
+    @cached_property
+    def _store_metrics(self) -> dict[str, Metric]:
+        """Metrics of the store by name; one of the suite's names is the same variable."""
+        if self.store is None:
+            return {}
+        keys, evaluations = self.store.metric_names()
+        found: dict[str, Metric] = {}
+        for metric in (*map(log_metric, keys), *(task_metric(t, e) for t, e in evaluations)):
+            found.setdefault(metric.name, metric)
+        return found
 
     def choose_metrics(self, metrics: str | Iterable[str] | None) -> list[Metric]:
         """Return the metrics that a request means: names, globs, "all", or None for all.
@@ -121,9 +163,18 @@ class SuiteRuns:
         """Raise: no metrics share a sampling that is known without values."""
         raise AssertionError(f"a declared suite has no sampling {sampling!r}")
 
-    def positions(self, rows: Int64) -> Int64:
-        """Return the cumulative tokens of the rows of runs, ancestors' not among them; ascending and distinct."""
+    def positions(self, rows: Int64, is_attached: bool = False) -> Int64:
+        """Return the cumulative tokens of the rows of runs, ancestors' not among them; ascending and distinct.
+
+        Parameters
+        ----------
+        rows : (run,) int64 array
+            Rows of the run table.
+        is_attached : bool
+            Whether those of the post-training store are asked for, which are dense logs, or the suite's own.
+        """
         made = self.made
+        rows = rows[made.is_attached[rows] == is_attached]
         counts = made.offsets[rows + 1] - made.offsets[rows]
         ends = np.cumsum(counts)
         at = np.repeat(made.offsets[rows] - ends + counts, counts) + np.arange(int(counts.sum()))
@@ -149,8 +200,10 @@ class SuiteRuns:
         made = self.made
         wanted = np.full(len(made.table), -1, np.int64)
         wanted[made.table.rows(run_ids)] = np.arange(len(run_ids))
+        parts = self._observed_in_store(metric, run_ids)
+        if metric.name not in self.tables.metrics():
+            return assemble_observations(metric, parts, run_ids)
         start = np.where(made.is_cumulative, 0, np.maximum(made.table.start_tokens, 0))
-        parts = []
         for d, rows in zip(self.declared, made.rows, strict=True):
             which = np.flatnonzero((wanted[rows] >= 0) & made.table.is_used[rows])
             if not len(which):
@@ -167,6 +220,31 @@ class SuiteRuns:
             kept = (tokens >= first) & ~np.isnan(values)
             parts.append((wanted[run[kept]], tokens[kept], d.step[at][kept], values[kept]))
         return assemble_observations(metric, parts, run_ids)
+
+    def _observed_in_store(
+        self, metric: Metric, run_ids: tuple[str, ...]
+    ) -> list[tuple[Int64, Int64, Int64, npt.NDArray[np.float64]]]:
+        """Return run, tokens, step and value of each observation of runs of the store."""
+        held = self._store_metrics.get(metric.name)
+        if held is None:
+            return []
+        positions = self._store_positions
+        number = [i for i, run_id in enumerate(run_ids) if run_id in positions.derived]
+        found = read_observations(positions, [run_ids[i] for i in number], [held])[held.name]
+        counts = np.diff(found.offsets)
+        return [(np.repeat(np.array(number, np.int64), counts), found.tokens, found.step, found.values)]
+
+    @cached_property
+    def _store_positions(self) -> SentRuns:
+        """The runs of the store where they lie on the suite's lineages."""
+        registry, table = self._registry, self.table
+        columns = registry.columns
+        rows = table.rows(columns.ids.tolist())
+        is_used = table.is_used[rows]
+        branch = np.where(is_used, table.start_tokens[rows], -1)
+        end = np.where(is_used & (columns.own_end >= 0), branch + columns.own_end, -1)
+        status = Column.of(table.status[rows].tolist())
+        return SentRuns(replace(columns, branch=branch, end=end, status=status), registry.readers)
 
 
 #: Metrics of some runs whose observations are kept.
