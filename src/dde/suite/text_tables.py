@@ -11,12 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 import pyarrow.types as pt
 from fsspec.implementations.local import LocalFileSystem
 
+from dde.cache.memory import Memory
 from dde.errors import FormatError, SourceError
 from dde.sources.arrow_columns import Numbers
 from dde.sources.json_text import read_json
@@ -26,6 +28,8 @@ from dde.suite.suite_files import SuiteFile
 __all__ = ["CsvFile", "JsonLines", "read_bytes"]
 
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+# Text has to be fetched whole for each of its columns; a header, key columns and some metrics come from one fetch.
+_DOWNLOADS = Memory(64 << 20)
 # Whole numbers up to this one are doubles, each of them.
 _EXACT = 2**53
 # Types of columns are told by the first block alone; a block is at most 2 GiB.
@@ -50,7 +54,7 @@ def read_bytes(file: SuiteFile) -> pa.Buffer:
             with pa.OSFile(path) as source:
                 content = source.read_buffer()
         else:
-            content = pa.py_buffer(fs.cat_file(path))
+            content = _downloaded(fs, path, file)
     except Exception as error:  # Each store has errors of its own, which share no base.
         problem = SourceError(
             f"{file.path} can't be read ({file.root.scrub(error)[:300] or type(error).__name__}), so its rows are "
@@ -70,6 +74,16 @@ def read_bytes(file: SuiteFile) -> pa.Buffer:
             )
     # Outside of the handler: the error of a store may quote a signed address.
     raise problem
+
+
+def _downloaded(fs: Any, path: str, file: SuiteFile) -> pa.Buffer:
+    """Return the content of a file behind a URL, from memory where this version was fetched before."""
+    token = (f"{file.root.redacted} {file.version}", path, 0, 0)
+    content = _DOWNLOADS.get(token)
+    if content is None:
+        content = np.frombuffer(fs.cat_file(path), np.uint8)
+        _DOWNLOADS.put(token, content)
+    return pa.py_buffer(content)
 
 
 @dataclass(frozen=True, slots=True)
