@@ -122,6 +122,13 @@ def test_csv_values_may_hold_line_breaks_and_commas(tmp_path: Path) -> None:
     assert content.read(["text"])["text"].to_pylist() == ["two\nlines", "x,y"]
 
 
+def test_a_declared_format_counts_before_the_name(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("step\tloss\n0\t1.5\n")
+    assert opened(tmp_path, "log.txt", "tsv").read_numbers(["loss"])["loss"].values.tolist() == [1.5]
+    (tmp_path / "data").write_bytes((tmp_path / "log.txt").read_bytes().replace(b"\t", b","))
+    assert opened(tmp_path, "data", "csv").read_numbers(["loss"])["loss"].values.tolist() == [1.5]
+
+
 def test_two_columns_of_one_name_are_refused_when_asked_for(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("step,loss,loss\n0,1,2\n")
     content = opened(tmp_path, "a.csv")

@@ -553,6 +553,42 @@ def test_columns_that_place_rows_are_no_metrics_unless_named(tmp_path: Path) -> 
         tables.values("losss", runs)
 
 
+def test_patterns_of_metrics_that_match_nothing_are_reported(tmp_path: Path) -> None:
+    files = {"1B.csv": {**rows(), "tokens": 0}}
+    tables = one_table(tmp_path, files, "{size}.csv", metrics={**LOSS, "eval/{task}": Metric("{task}")})
+    assert set(tables.metrics()) == {"loss"}
+    assert tables.left_out == {"patterns of metrics that match no key": 1}
+    assert "eval/{task}" in tables.notes[-1]
+
+
+def test_a_column_behind_a_field_of_the_path_is_noted(tmp_path: Path) -> None:
+    files = {"1B.csv": {**rows(), "tokens": 0, "size": 7}}
+    tables = one_table(tmp_path, files, "{size}.csv", metrics=LOSS)
+    assert tables.runs()[0].fields["size"].tolist() == ["1B"]
+    assert "gives size, so columns of the name are not read" in tables.notes[0]
+
+
+def test_notes_are_not_repeated_by_an_opening_that_failed(tmp_path: Path) -> None:
+    files = {"1B.csv": "step,tokens,loss\n0,0,1\n,1,2\n", "3B.csv": "step,loss\n0,1\n"}
+    tables = one_table(tmp_path, files, "{size}.csv", metrics=LOSS)
+    for _ in range(2):
+        with pytest.raises(FormatError, match=r"3B\.csv has no column 'tokens'"):
+            tables.runs()
+    assert tables.left_out == {}
+    assert tables.notes == []
+
+
+def test_labels_of_single_precision_are_the_decimals_that_were_meant() -> None:
+    df = pd.DataFrame({"id": ["a", "b"], "lr": np.array([1e-5, 0.1], np.float32), "step": 0, "tokens": 0, "loss": 1.0})
+    df["kind"] = pd.Categorical(["x", "y"])
+    df["depth"] = pd.array([1, None], dtype="Int64")
+    suite = Suite.from_frame(df, run="id", lineage="{kind}", label="{lr}-{depth}", metrics=LOSS)
+    [runs] = SuiteTables(suite).runs()
+    assert runs.fields["lr"].tolist() == [1e-5, 0.1]
+    assert runs.fields["kind"].tolist() == ["x", "y"]
+    np.testing.assert_array_equal(runs.fields["depth"].astype(float), [1, np.nan])
+
+
 def test_tables_that_say_different_things_of_a_metric_are_errors(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -166,10 +166,15 @@ def _encoded(column: pa.ChunkedArray, name: str) -> tuple[Int64, list[str | int 
 def _encoded_numbers(column: pa.ChunkedArray) -> tuple[Int64, list[str | int | float]]:
     if pt.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pt.is_decimal(column.type) or pt.is_float16(column.type):
-        column = column.cast(pa.float64())
+    if pt.is_decimal(column.type):
+        column = column.cast(pa.string()).cast(pa.float64())
+    elif pt.is_float16(column.type):
+        column = column.cast(pa.float32())
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
+    if pt.is_float32(column.type):
+        # 1e-05 as its writer meant it, not the double next to the float.
+        values = [float(str(np.float32(value))) for value in values if value is not None]
     indices = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
     if any(value != value for value in values):
         place: dict[object, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from dde.errors import FormatError, UnknownNameError, near_names
@@ -16,7 +17,7 @@ __all__ = ["PARSED_FORMATS", "file_format", "open_content", "parse_file"]
 
 _OPENERS: dict[str, Callable[[SuiteFile], Content]] = {
     "csv": CsvFile.open,
-    "tsv": CsvFile.open,
+    "tsv": functools.partial(CsvFile.open, delimiter="\t"),
     "parquet": ParquetFile.open,
     "jsonl": JsonLines.open,
     "arrow": ArrowFile.open,
@@ -26,7 +27,7 @@ PARSED_FORMATS = ("lm_eval", "trainer_state")
 
 _SUFFIXES = {
     ".csv": "csv",
-    ".tsv": "csv",
+    ".tsv": "tsv",
     ".parquet": "parquet",
     ".parq": "parquet",
     ".pq": "parquet",
@@ -68,7 +69,7 @@ def file_format(name: str, declared: str | None) -> str:
                 f"There is no format {declared!r}, so the files of a table that declares it can't be read."
                 f"{near_names(declared, FORMATS)} Formats are {', '.join(FORMATS)}."
             )
-        return "csv" if declared == "tsv" else declared
+        return declared
     file = name.rpartition("/")[2].casefold()
     for packed in _PACKED:
         file = file.removesuffix(packed)

@@ -52,6 +52,7 @@ def match_keys(
     used: Collection[str],
     factors: Collection[str],
     what: str,
+    matched: set[str] | None = None,
 ) -> dict[str, tuple[str, Metric]]:
     """Return the metrics of one table, by name: the key of each and what it is.
 
@@ -68,6 +69,8 @@ def match_keys(
         Names that are coordinates, so that no data variable can have one: a metric gets ``_at_step`` behind it.
     what : str
         What the table is called in errors.
+    matched : set of str, optional
+        Takes the patterns that are the first to match a key.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def match_keys(
             # Nobody said that its values can be compared across a branch.
             made = None if key in used else Metric(_literal(key), kind="log").named({})
         else:
-            made = _first_match(key, compiled, key in used)
+            made = _first_match(key, compiled, key in used, matched)
         if made is None:
             continue
         name = made.name
@@ -103,12 +106,16 @@ def match_keys(
     return found
 
 
-def _first_match(key: str, patterns: Sequence[tuple[Pattern, Metric]], is_used: bool) -> Metric | None:
+def _first_match(
+    key: str, patterns: Sequence[tuple[Pattern, Metric]], is_used: bool, matched: set[str] | None
+) -> Metric | None:
     for pattern, metric in patterns:
         if is_used and (pattern.fields or "*" in pattern.text):
             continue
         fields = pattern.match(key)
         if fields is not None:
+            if matched is not None:
+                matched.add(pattern.text)
             return metric.named(fields)
     return None
 

@@ -177,18 +177,7 @@ class SuiteTables:
         opening = self._open()
         with self._lock:
             if self._metrics is None:
-                self._metrics = collect_metrics(
-                    [
-                        match_keys(
-                            self._keys(number, opening),
-                            table.metrics,
-                            used=opening.used[number],
-                            factors=opening.factors,
-                            what=f"tables[{number}]",
-                        )
-                        for number, table in enumerate(self._tables)
-                    ]
-                )
+                self._metrics = self._find_metrics(opening)
             return dict(self._metrics)
 
     def values(self, metric: str, runs: DeclaredRuns, which: Sequence[int] | None = None) -> Float64:
@@ -266,8 +255,14 @@ class SuiteTables:
     def _open(self) -> _Opening:
         with self._lock:
             if self._opening is None:
-                opened = open_tables(self._tables, self._files, self._frames, self._cache, self._report)
-                self._opening = self._read(opened)
+                left_out, notes = dict(self.left_out), list(self.notes)
+                try:
+                    opened = open_tables(self._tables, self._files, self._frames, self._cache, self._report)
+                    self._opening = self._read(opened)
+                except BaseException:
+                    # What was found on the way is found again the next time.
+                    self._report.left_out, self._report.notes = left_out, notes
+                    raise
             return self._opening
 
     def _read(self, opened: list[list[OpenedFile]]) -> _Opening:
@@ -288,6 +283,11 @@ class SuiteTables:
             for reason, count in of_table.left_out.items():
                 text = f"{reason}, in tables[{number}]"
                 self._report.add(text, count, f"{count} {text}, are left out")
+            if hidden := sorted((table.declared_fields - set(table.factors)) & columns[number]):
+                self.notes.append(
+                    f"tables[{number}]: a path or parsed text gives {', '.join(hidden)}, so columns of the name are not "
+                    "read"
+                )
             if not len(of_table.run) and opened[number]:
                 self.notes.append(f"tables[{number}] has no rows in its {len(opened[number])} files")
         no_table = {name: int((~mask).sum()) for name, mask in taken.items() if not mask.all()}
@@ -314,6 +314,28 @@ class SuiteTables:
             if made is not None and label not in columns and label in Template(made).fields:
                 made = made.replace(f"{{{label}}}", text)
         return table if made == table.run_id else dataclasses.replace(table, run_id=made)
+
+    def _find_metrics(self, opening: _Opening) -> dict[str, MetricSource]:
+        patterns: dict[str, None] = {}
+        matched: set[str] = set()
+        by_table = []
+        for number, table in enumerate(self._tables):
+            if opening.opened[number]:
+                patterns.update(dict.fromkeys(table.metrics or ()))
+            by_table.append(
+                match_keys(
+                    self._keys(number, opening),
+                    table.metrics,
+                    used=opening.used[number],
+                    factors=opening.factors,
+                    what=f"tables[{number}]",
+                    matched=matched,
+                )
+            )
+        if unmatched := [text for text in patterns if text not in matched]:
+            reason = "patterns of metrics that match no key"
+            self._report.add(reason, len(unmatched), f"{len(unmatched)} {reason}: {shown_names(unmatched)}")
+        return collect_metrics(by_table)
 
     def _keys(self, number: int, opening: _Opening) -> Sequence[str]:
         """Return the keys of a table that may be metrics."""

@@ -88,23 +88,26 @@ def _downloaded(fs: Any, path: str, file: SuiteFile) -> pa.Buffer:
 
 @dataclass(frozen=True, slots=True)
 class CsvFile:
-    """A CSV file with a header, plain or compressed; one whose name has ``.tsv`` is separated by tabs.
+    """A CSV file with a header, plain or compressed.
 
     Parameters
     ----------
     file : SuiteFile
     columns : tuple of str
         Names in the header, in order.
+    delimiter : str
+        What separates values: a comma, or a tab.
     """
 
     file: SuiteFile
     columns: Sequence[str]
+    delimiter: str
 
     untyped = True
     n_rows = None
 
     @classmethod
-    def open(cls, file: SuiteFile) -> CsvFile:
+    def open(cls, file: SuiteFile, delimiter: str = ",") -> CsvFile:
         """Read the header of a file.
 
         Raises
@@ -114,7 +117,7 @@ class CsvFile:
         FormatError
             When it has no header, or can't be unpacked.
         """
-        return cls(file, tuple(_header(file, read_bytes(file))))
+        return cls(file, tuple(_header(file, read_bytes(file), delimiter)), delimiter)
 
     @property
     def name(self) -> str:
@@ -182,22 +185,18 @@ class CsvFile:
         table = pacsv.read_csv(
             pa.BufferReader(content),
             pacsv.ReadOptions(use_threads=False, block_size=_block_size(content)),
-            pacsv.ParseOptions(delimiter=_delimiter(self.file.name), newlines_in_values=True),
+            pacsv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
             options,
         )
         return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def _delimiter(name: str) -> str:
-    return "\t" if ".tsv" in name.rpartition("/")[2].casefold() else ","
-
-
-def _header(file: SuiteFile, content: pa.Buffer) -> list[str]:
+def _header(file: SuiteFile, content: pa.Buffer, delimiter: str) -> list[str]:
     size = 1 << 16
     while True:
         start = content.slice(0, min(size, content.size)).to_pybytes()
         text = start.decode("utf-8-sig", "replace")
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(file.name))
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         try:
             header = next((row for row in rows if row), None)
             # A header that ends where the text does may go on behind it.
