@@ -7,7 +7,7 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from dde.suite import Metric, Suite, Table
 from dde.suite.arrow_tables import ParquetFile
 from dde.suite.counters import tokens_of_steps
 from dde.suite.read_runs import DeclaredRuns, SuiteTables
+from dde.suite.text_tables import CsvFile
 from http_server import running_http
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "suites"
@@ -565,7 +566,7 @@ def test_a_column_behind_a_field_of_the_path_is_noted(tmp_path: Path) -> None:
     files = {"1B.csv": {**rows(), "tokens": 0, "size": 7}}
     tables = one_table(tmp_path, files, "{size}.csv", metrics=LOSS)
     assert tables.runs()[0].fields["size"].tolist() == ["1B"]
-    assert "gives size, so columns of the name are not read" in tables.notes[0]
+    assert "gives size, so columns of that name are not read" in tables.notes[0]
 
 
 def test_notes_are_not_repeated_by_an_opening_that_failed(tmp_path: Path) -> None:
@@ -726,6 +727,34 @@ def test_a_column_is_read_once_for_chunks_of_runs(tmp_path: Path, monkeypatch: p
     found = [tables.values("loss", runs, range(start, start + 10)) for start in range(0, 50, 10)]
     np.testing.assert_array_equal(np.concatenate(found), df["loss"])
     assert calls == [["loss"]]
+
+
+def test_text_is_parsed_twice_for_any_number_of_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"{size}.csv": {**rows(), "tokens": 0, "acc": 0.5, "f1": 0.25, "note": "x"} for size in ("1B", "3B")}
+    tables = one_table(tmp_path, files, "{size}.csv", metrics={"{any}": Metric("{any}")})
+    [runs] = tables.runs()
+    calls: list[Sequence[str]] = []
+    read = CsvFile.read_numbers
+    monkeypatch.setattr(CsvFile, "read_numbers", lambda self, columns: (calls.append(columns), read(self, columns))[1])
+    assert tables.values("loss", runs).tolist() == [9.0, 8.0, 7.0, 6.0] * 2
+    assert calls == [["loss"]] * 2
+    assert tables.values("acc", runs).tolist() == [0.5] * 8
+    assert tables.values("f1", runs).tolist() == [0.25] * 8
+    assert tables.values("loss", runs, [1]).tolist() == [9.0, 8.0, 7.0, 6.0]
+    assert len(calls) == 4
+
+
+def test_values_that_differ_count_once_for_each_run(tmp_path: Path) -> None:
+    text = "step,tokens,loss\n0,0,1\n0,0,2\n0,0,3\n"
+    tables = one_table(tmp_path, {"1B.csv": text, "3B.csv": text}, "{size}.csv", metrics=LOSS)
+    [runs] = tables.runs()
+    for which, count in (([0], 2), ([0, 1], 4)):
+        with pytest.warns(ConflictWarning, match=r"2 values of loss differ"):
+            assert set(tables.values("loss", runs, which).tolist()) == {1.0}
+        assert tables.left_out == {"values of loss that differ from the first of their step": count}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tables.values("loss", runs)
 
 
 def test_fields_of_paths_may_be_parsed(tmp_path: Path) -> None:

@@ -228,7 +228,8 @@ class SuiteTables:
         for sources in runs.sources:
             keys = {metric: key for metric in wanted if (key := known[metric].keys[sources.table])}
             if keys:
-                self._open().values.fill(found, keys, runs, sources, chosen)
+                others = [metric.keys[sources.table] for metric in known.values()]
+                self._open().values.fill(found, keys, runs, sources, chosen, others)
         if which is None:
             return found
         rows = [np.arange(runs.row_offsets[run], runs.row_offsets[run + 1]) for run in which]
@@ -285,8 +286,8 @@ class SuiteTables:
                 self._report.add(text, count, f"{count} {text}, are left out")
             if hidden := sorted((table.declared_fields - set(table.factors)) & columns[number]):
                 self.notes.append(
-                    f"tables[{number}]: a path or parsed text gives {', '.join(hidden)}, so columns of the name are not "
-                    "read"
+                    f"tables[{number}]: a path or parsed text gives {', '.join(hidden)}, so columns of that name are "
+                    "not read"
                 )
             if not len(of_table.run) and opened[number]:
                 self.notes.append(f"tables[{number}] has no rows in its {len(opened[number])} files")

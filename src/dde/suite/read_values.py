@@ -51,7 +51,8 @@ class ValueReader:
         self._report = report
         # Chunks of runs are asked for one after the other, and a file has the rows of many.
         self._memory = Memory(_MEMORY_BYTES)
-        self._reported: set[tuple[str, int, int]] = set()
+        self._reported: dict[tuple[str, int, int], set[int]] = {}
+        self._read_once: set[str] = set()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_memory": None}
@@ -67,6 +68,7 @@ class ValueReader:
         runs: DeclaredRuns,
         sources: RowSources,
         chosen: Bool | None,
+        others: Sequence[str] = (),
     ) -> None:
         """Put the values that one table has at the positions of runs that have none yet.
 
@@ -81,6 +83,8 @@ class ValueReader:
             Rows of the table.
         chosen : (run,) bool array or None
             Runs whose values are asked for; None for all.
+        others : sequence of str
+            Keys of the metrics that may be asked for next.
 
         Raises
         ------
@@ -96,7 +100,10 @@ class ValueReader:
         at = np.arange(len(sources.row)) if chosen is None else np.flatnonzero(chosen[sources.run])
         columns = list(keys.values()) if value_column is None else [value_column]
         wanted = np.unique(sources.file[at]).tolist()
-        parts = read_together([opened[n] for n in wanted], lambda file: self._columns(file, columns))
+        # Text is parsed whole for one column: who asks for a second one gets all, where memory holds them.
+        fits = len(sources.row) * len(others) * 8 <= _MEMORY_BYTES // 2
+        next_columns = others if fits and value_column is None else ()
+        parts = read_together([opened[n] for n in wanted], lambda file: self._columns(file, columns, next_columns))
         read = {n: found for n, found in zip(wanted, parts, strict=True) if found}
         starts = np.full(len(opened), -1, np.int64)
         starts[list(read)] = np.cumsum([0, *(len(next(iter(of_file.values()))) for of_file in read.values())])[:-1]
@@ -132,10 +139,14 @@ class ValueReader:
         if sources.is_unique and free.all():
             return
         differing = np.flatnonzero(values != into[position])
-        case = (metric, runs.table, sources.table)
-        if not len(differing) or case in self._reported:
+        # Runs are asked for again, in other company; each counts once.
+        known = self._reported.setdefault((metric, runs.table, sources.table), set())
+        of_run = sources.run[at[differing]]
+        new = np.array([run not in known for run in of_run.tolist()], np.bool_)
+        differing = differing[new] if len(new) else differing
+        if not len(differing):
             return
-        self._reported.add(case)
+        known.update(of_run.tolist())
         row = int(differing[0])
         run_id = runs.run_ids[int(sources.run[at[row]])]
         text = (
@@ -150,7 +161,7 @@ class ValueReader:
             stacklevel=4,
         )
 
-    def _columns(self, file: OpenedFile, columns: Sequence[str]) -> dict[str, Float64]:
+    def _columns(self, file: OpenedFile, columns: Sequence[str], next_columns: Sequence[str]) -> dict[str, Float64]:
         """Return the columns of a file that it has, from memory where they were read before."""
         version = "" if file.file is None else file.file.version
         known = frozenset(file.content.columns)
@@ -161,8 +172,13 @@ class ValueReader:
             if kept is not None:
                 found[column] = kept
         lacking = [column for column in own if column not in found]
+        if lacking and file.content.untyped:
+            if (token := f"{version} {file.name}") in self._read_once:
+                lacking = list(dict.fromkeys([*lacking, *(column for column in next_columns if column in known)]))
+            self._read_once.add(token)
         for column, numbers in (_numbers(file, lacking) if lacking else {}).items():
-            found[column] = numbers.values
+            if column in own:
+                found[column] = numbers.values
             if not isinstance(file.content, ResultsFile):
                 self._memory.put((f"{version} {file.name}", column, 0, 0), numbers.values)
             for reason, rows in numbers.problems.items():
