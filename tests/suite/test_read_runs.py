@@ -255,6 +255,35 @@ def test_rows_without_a_place_are_left_out_and_counted(tmp_path: Path) -> None:
     }
 
 
+def test_files_without_any_place_are_named(tmp_path: Path) -> None:
+    files = {"1B.csv": {**rows(), "tokens": 0}, "3B.csv": {**rows(), "tokens": np.nan}}
+    tables = one_table(tmp_path, files, "{size}.csv", metrics=LOSS)
+    assert tables.runs()[0].run_ids == ("1B",)
+    assert tables.left_out == {
+        "rows whose tokens is missing, in tables[0]": 4,
+        "files of which no row has a usable tokens (3B.csv), in tables[0]": 1,
+    }
+
+
+def test_a_file_without_a_column_of_the_rule_is_an_error(tmp_path: Path) -> None:
+    files = {"1B.csv": {**rows(), "batch": 2}, "3B.csv": {**rows(), "batches": 2}}
+    tables = one_table(tmp_path, files, "{size}.csv", tokens="step * batch", metrics=LOSS)
+    with pytest.raises(FormatError, match=r"3B\.csv has no column 'batch', which .*tokens.*Did you mean batches"):
+        tables.runs()
+
+
+def test_names_of_any_signs_are_read(tmp_path: Path) -> None:
+    odd = "a [1]#?*{x}é\n"
+    files = {f"[{size}] #?.csv": {**rows(), "tokens": 0, odd: 0.5, "id {}": "r{un}\u2028"} for size in ("1B", "3B")}
+    tables = one_table(tmp_path, files, "[{size}] #?.csv", factors={"who": "`id {}`"}, run_id="{size}/{who}")
+    [runs] = tables.runs()
+    assert runs.run_ids == ("1B/r{un}\u2028", "3B/r{un}\u2028")
+    [name] = set(tables.metrics()) - {"loss"}
+    assert name.isidentifier()
+    assert tables.metrics()[name].source_name == odd
+    assert tables.values(name, runs).tolist() == [0.5] * 8
+
+
 def test_a_file_without_the_counter_is_an_error(tmp_path: Path) -> None:
     files = {"1B.csv": {**rows(), "tokens": 0}, "3B.csv": rows()}
     with pytest.raises(FormatError, match=r"3B\.csv has no column 'tokens', which tables\[0\]\.tokens names"):

@@ -46,8 +46,8 @@ def count_rows(declared: Any, rows: RowValues, step: Int64, what: str) -> WholeN
         When a name has no value, or a value of the factor has no entry.
     """
     if not isinstance(declared, Mapping):
+        rows.require_all(names_of_rule(declared), what)
         if isinstance(declared, str) and declared in rows:
-            rows.require(declared, what)
             return rows.whole(declared)
         return whole_of_rule(rows.evaluate(declared, what), rows.n_rows, str(declared), rows)
     if set(declared) != {"per_step"}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -286,16 +286,16 @@ class RowValues(Mapping[str, Any]):
         }
         return WholeNumbers(values, {reason: rows for reason, rows in problems.items() if rows.any()})
 
-    def require(self, name: str, what: str) -> None:
-        """Raise FormatError where a name is a column and a file lacks it: all rows of the file would have no value."""
-        if name in self.declared or name not in self._column_names:
-            return
+    def require_all(self, names: Collection[str], what: str) -> None:
+        """Raise FormatError where a file lacks a column that others have: none of its rows would have a place."""
+        wanted = sorted(name for name in names if name in self._column_names and name not in self.declared)
         for file in self.opened:
-            if name not in file.content.columns and file.content.columns:
+            lacking = [name for name in wanted if name not in file.content.columns]
+            if lacking and file.content.columns:
                 raise FormatError(
-                    f"{file.name} has no column {name!r}, which {what} names, so where its rows stand is unknown."
-                    f"{near_names(name, file.content.columns)} Narrow the pattern of the table to files that have it, "
-                    "or give the others a table of their own."
+                    f"{file.name} has no column {lacking[0]!r}, which {what} names, so where its rows stand is unknown."
+                    f"{near_names(lacking[0], file.content.columns)} Narrow the pattern of the table to files that "
+                    "have it, or give the others a table of their own."
                 )
 
     def evaluate(self, source: RuleSource, what: str) -> Any:

@@ -237,8 +237,8 @@ def _taken(values: RowValues) -> list[tuple[int, Bool]]:
 
 
 def _steps(declared: Any, values: RowValues, what: str) -> Any:
+    values.require_all(names_of_rule(declared), f"{what}.step")
     if isinstance(declared, str) and declared in values:
-        values.require(declared, f"{what}.step")
         return values.whole(declared)
     return whole_of_rule(values.evaluate(declared, f"{what}.step"), values.n_rows, str(declared), values)
 
@@ -256,8 +256,18 @@ def _counter(values: RowValues, left_out: dict[str, int], name: str, read: Any) 
             f"{values.what}: none of {len(wrong)} rows, such as {values.where(0)}, has a usable {name} ({reasons}), so "
             f"no row has a place. Declare {name}= as a column or rule that gives whole numbers."
         )
-    values.keep(~wrong)
+    if wrong.any():
+        file, _ = values.places()
+        emptied = sorted(set(np.unique(file).tolist()) - set(np.unique(file[~wrong]).tolist()))
+        if emptied:
+            left_out[f"files of which no row has a usable {name} ({_named(values, emptied)})"] = len(emptied)
+        values.keep(~wrong)
     return np.asarray(found.values[~wrong], np.int64)
+
+
+def _named(values: RowValues, files: Sequence[int]) -> str:
+    names = [values.opened[number].name.rpartition("/")[2] for number in files[:3]]
+    return ", ".join(names) + (", ..." if len(files) > 3 else "")
 
 
 def _runs(table: Table, values: RowValues, left_out: dict[str, int], what: str) -> tuple[Int64, list[str]]:
