@@ -608,6 +608,42 @@ def test_notes_are_not_repeated_by_an_opening_that_failed(tmp_path: Path) -> Non
     assert tables.notes == []
 
 
+def test_rows_may_be_chosen_by_a_metric_which_stays_one(tmp_path: Path) -> None:
+    tables = one_table(tmp_path, {"1B.csv": {**rows(), "tokens": 0}}, "{size}.csv", where="loss < 8.5")
+    [runs] = tables.runs()
+    assert runs.step.tolist() == [10, 20, 30]
+    assert tables.values("loss", runs).tolist() == [8.0, 7.0, 6.0]
+    with pytest.raises(FormatError, match=r"tables\[0\]\.where gives .* Write a comparison"):
+        one_table(tmp_path, {}, "{size}.csv", where="loss").runs()
+
+
+def test_factors_of_factors_and_of_columns_of_their_name(tmp_path: Path) -> None:
+    files = {"1B.csv": {**rows(), "tokens": 0, "lr": 0.5}}
+    tables = one_table(
+        tmp_path, files, "{size}.csv", factors={"twice": "lr * 2", "lr": "lr * 10", "four": "twice * 2"}, metrics=LOSS
+    )
+    [runs] = tables.runs()
+    # Another factor's lr is the factor; that of its own rule is the column.
+    assert {name: runs.fields[name].tolist() for name in ("lr", "twice", "four")} == {
+        "lr": [5.0],
+        "twice": [10.0],
+        "four": [20.0],
+    }
+    with pytest.raises(FormatError, match=r"the factors a, b need each other"):
+        one_table(tmp_path, files, "{size}.csv", factors={"a": "b + 1", "b": "a + 1"}, metrics=LOSS).runs()
+
+
+def test_numbers_of_runs_that_change_within_a_run_are_errors(tmp_path: Path) -> None:
+    files = {"1B.csv": {**rows(2), "tokens": 0, "n": [5, 6]}}
+    with pytest.raises(FormatError, match=r"names 'n', which has two values in the run '1B': 5 in row 0 .* 6 in row 1"):
+        one_table(tmp_path, files, "{size}.csv", n_params="n", metrics=LOSS).runs()
+    tables = one_table(tmp_path, files, "{size}.csv", n_params={"size": {"1B": 7, "3B": 9}}, metrics=LOSS)
+    assert tables.runs()[0].n_params.tolist() == [7.0]
+    tables = one_table(tmp_path, files, "{size}.csv", n_params={"size": {"3B": 9}}, metrics=LOSS)
+    assert np.isnan(tables.runs()[0].n_params).all()
+    assert tables.notes == ["tables[0].n_params has no entry for size = '1B', so it is unknown there"]
+
+
 def test_labels_of_single_precision_are_the_decimals_that_were_meant() -> None:
     df = pd.DataFrame({"id": ["a", "b"], "lr": np.array([1e-5, 0.1], np.float32), "step": 0, "tokens": 0, "loss": 1.0})
     df["kind"] = pd.Categorical(["x", "y"])

@@ -260,6 +260,11 @@ class RowValues(Mapping[str, Any]):
                 found = column
             elif name in self._counters:
                 found = encode_array(self._counters[name], self.n_rows)
+            elif name in self._resolving:
+                raise FormatError(
+                    f"{self.what}: the rules of the factors {', '.join(sorted(self._resolving))} need each other, so "
+                    "none has a value. Make one of them of columns alone."
+                )
             else:
                 raise self._unknown(name, "a template or rule")
             self._fields[name] = found
@@ -344,21 +349,11 @@ class RowValues(Mapping[str, Any]):
         return np.concatenate([np.empty(0), *parts])
 
     def _factor(self, name: str) -> Field:
-        if name in self._resolving:  # pragma: no cover - the caller looks first
-            raise self._unknown(name, "a factor")
         source = self._factors[name]
         self._resolving.add(name)
         try:
             if isinstance(source, str) and source in self and (source != name or name in self._column_names):
                 return self.field(source)
-            rule = Rule(source, what=f"{self.what}.factors[{name!r}]")
-            if not rule.is_function and any(
-                used in self._resolving and used not in self._column_names for used in rule.names
-            ):
-                raise FormatError(
-                    f"{self.what}: the rules of the factors {', '.join(sorted(self._resolving))} name each other, so "
-                    "none has a value. Make one of them of columns alone."
-                )
             return encode_array(self.evaluate(source, f"{self.what}.factors[{name!r}]"), self.n_rows)
         finally:
             self._resolving.discard(name)

@@ -152,7 +152,14 @@ class RunValues(Mapping[str, Any]):
                     f"{self.rows.what}: a rule of its runs names {name!r}, which changes within a run, so which row is "
                     "meant is open. Name first_step, last_step, first_tokens or last_tokens."
                 )
-            raise _ambiguous(self.rows, name, first, other)
+            values = [
+                f"{self.rows.values.field(name).value(row)!r} in {self.rows.where(row)}" for row in (first, other)
+            ]
+            raise FormatError(
+                f"{self.rows.what}: a rule of its runs names {name!r}, which has two values in the run "
+                f"{self.rows.run_ids[int(self.rows.run[first])]!r}: {values[0]} and {values[1]}. So which of them is "
+                "meant is open. Name what is the same in all rows of a run, or tell the runs apart in run_id=."
+            )
         return found.take(self.runs)
 
     def evaluate(self, source: Any, what: str) -> Float64:

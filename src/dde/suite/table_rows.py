@@ -113,7 +113,9 @@ class TableRows:
 
 
 def names_in_table(table: Table, texts: Iterable[str], replicate: str | None) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names that a declared table may read, and those of them that each run has one value of.
+    """Return the names that place rows and make runs, and those of them that each run has one value of.
+
+    What `where` names is not among them: rows may be chosen by a metric.
 
     Parameters
     ----------
@@ -135,7 +137,7 @@ def names_in_table(table: Table, texts: Iterable[str], replicate: str | None) ->
         named |= names_of_rule(table.tokens)
     if replicate is not None:
         named.add(replicate)
-    rules = (table.step, table.tokens, table.n_params, table.schedule_tokens, table.where, *table.factors.values())
+    rules = (table.step, table.tokens, table.n_params, table.schedule_tokens, *table.factors.values())
     for rule in rules:
         used |= names_of_rule(rule)
     if table.key is not None and table.value is not None:
@@ -193,7 +195,7 @@ def read_table(
         no_files = none.astype(np.int32)
         return TableRows(what, table, values, none, [], none, none, no_files, none, (), None, used, named, {}), []
     columns = {name for file in opened for name in file.content.columns}
-    values.load(sorted((used & columns) - {table.value or ""}))
+    values.load(sorted(((used | names_of_rule(table.where)) & columns) - {table.value or ""}))
     for column, pattern in table.parse.items():
         values.keep(values.add_parsed(column, pattern))
     if table.where is not None:
