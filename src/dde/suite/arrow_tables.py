@@ -209,11 +209,17 @@ class Frame:
         self._made: dict[str, pa.ChunkedArray] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        # A function that makes a column of a frame does not pickle, the column does.
-        return {"name": self.name, "columns": {column: self._column(column) for column in self._makers}}
+        # A function that makes a column of a frame does not pickle; the column does, or why there is none.
+        columns: dict[str, pa.ChunkedArray | FormatError] = {}
+        for column in self._makers:
+            try:
+                columns[column] = self._column(column)
+            except FormatError as error:
+                columns[column] = error
+        return {"name": self.name, "columns": columns}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        columns: dict[str, pa.ChunkedArray] = state["columns"]
+        columns: dict[str, pa.ChunkedArray | FormatError] = state["columns"]
         self.__init__(  # type: ignore[misc]
             state["name"], {column: functools.partial(_itself, values) for column, values in columns.items()}
         )
@@ -256,6 +262,8 @@ class Frame:
         if column not in self._made:
             try:
                 values = self._makers[column]()
+            except FormatError:
+                raise
             except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
                 raise FormatError(
                     f"the column {column!r} of {self.name} can't be read ({str(error)[:200]}), so its rows are "
@@ -341,5 +349,7 @@ def _column_of_rows(rows: Sequence[Mapping[str, Any]], column: str) -> pa.Array:
     return pa.array([row.get(column) for row in rows], from_pandas=True)
 
 
-def _itself(values: pa.ChunkedArray) -> pa.ChunkedArray:
+def _itself(values: pa.ChunkedArray | FormatError) -> pa.ChunkedArray:
+    if isinstance(values, FormatError):
+        raise values
     return values

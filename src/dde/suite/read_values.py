@@ -12,13 +12,14 @@ from dde.cache.memory import Memory
 from dde.errors import ConflictWarning
 from dde.sources.arrow_columns import Numbers
 from dde.suite.declared_runs import DeclaredRuns, Report, RowSources
-from dde.suite.result_files import ResultsFile
+from dde.suite.result_files import ParsedNumbers, ResultsFile
 from dde.suite.row_values import OpenedFile, read_together
 
 __all__ = ["ValueReader"]
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 _MEMORY_BYTES = 64 << 20
 
@@ -53,9 +54,10 @@ class ValueReader:
         self._memory = Memory(_MEMORY_BYTES)
         self._reported: dict[tuple[str, int, int], set[int]] = {}
         self._read_once: set[str] = set()
+        self._blocks: dict[int, tuple[Mapping[str, Float64], Int64] | None] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_memory": None}
+        return {**self.__dict__, "_memory": None, "_blocks": {}}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -96,30 +98,54 @@ class ValueReader:
         ConflictWarning
             When rows of one run and step have different values; the first is kept.
         """
-        opened, value_column = self._opened[sources.table], self._value_columns[sources.table]
+        value_column = self._value_columns[sources.table]
         at = np.arange(len(sources.row)) if chosen is None else np.flatnonzero(chosen[sources.run])
         columns = list(keys.values()) if value_column is None else [value_column]
-        wanted = np.unique(sources.file[at]).tolist()
-        # Text is parsed whole for one column: who asks for a second one gets all, where memory holds them.
-        fits = len(sources.row) * len(others) * 8 <= _MEMORY_BYTES // 2
-        next_columns = others if fits and value_column is None else ()
-        parts = read_together([opened[n] for n in wanted], lambda file: self._columns(file, columns, next_columns))
-        read = {n: found for n, found in zip(wanted, parts, strict=True) if found}
-        starts = np.full(len(opened), -1, np.int64)
-        starts[list(read)] = np.cumsum([0, *(len(next(iter(of_file.values()))) for of_file in read.values())])[:-1]
+        read, starts = self._read(sources, np.unique(sources.file[at]).tolist(), columns, others)
         at = at[starts[sources.file[at]] >= 0]
         place = starts[sources.file[at]] + sources.row[at]
         for metric, key in keys.items():
             column = value_column or key
-            pieces = [
-                of_file[column] if column in of_file else np.full(len(next(iter(of_file.values()))), np.nan)
-                for of_file in read.values()
-            ]
-            values, rows = np.concatenate([np.empty(0), *pieces])[place], at
+            if column not in read:
+                continue
+            values, rows = read[column][place], at
             if sources.key is not None:
                 is_key = sources.key[at] == self._keys[sources.table].index(key)
                 values, rows = values[is_key], at[is_key]
             self._put(found[metric], values, rows, metric, runs, sources)
+
+    def _read(
+        self, sources: RowSources, wanted: Sequence[int], columns: Sequence[str], others: Sequence[str]
+    ) -> tuple[Mapping[str, Float64], Int64]:
+        """Return columns of files, one file behind the other, and where each file begins; -1 for one without them."""
+        opened = self._opened[sources.table]
+        block = self._block(sources.table)
+        if block is not None:
+            return block
+        # Text is parsed whole for one column: who asks for a second one gets all, where memory holds them.
+        fits = len(sources.row) * len(others) * 8 <= _MEMORY_BYTES // 2
+        next_columns = others if fits and self._value_columns[sources.table] is None else ()
+        parts = read_together([opened[n] for n in wanted], lambda file: self._columns(file, columns, next_columns))
+        read = {n: found for n, found in zip(wanted, parts, strict=True) if found}
+        lengths = [len(next(iter(of_file.values()))) for of_file in read.values()]
+        starts = np.full(len(opened), -1, np.int64)
+        starts[list(read)] = np.cumsum([0, *lengths])[:-1]
+        joined: dict[str, Float64] = {}
+        for column in columns:
+            pieces = [
+                of_file[column] if column in of_file else np.full(length, np.nan)
+                for of_file, length in zip(read.values(), lengths, strict=True)
+            ]
+            joined[column] = np.concatenate([np.empty(0), *pieces])
+        return joined, starts
+
+    def _block(self, table: int) -> tuple[Mapping[str, Float64], Int64] | None:
+        """Return the columns of all result files of a table, joined once: these are many, with a row or so each."""
+        if table not in self._blocks:
+            contents = [file.content for file in self._opened[table]]
+            results = [content.parsed for content in contents if isinstance(content, ResultsFile)]
+            self._blocks[table] = _joined(results) if len(results) == len(contents) else None
+        return self._blocks[table]
 
     def _put(
         self,
@@ -179,8 +205,7 @@ class ValueReader:
         for column, numbers in (_numbers(file, lacking) if lacking else {}).items():
             if column in own:
                 found[column] = numbers.values
-            if not isinstance(file.content, ResultsFile):
-                self._memory.put((f"{version} {file.name}", column, 0, 0), numbers.values)
+            self._memory.put((f"{version} {file.name}", column, 0, 0), numbers.values)
             for reason, rows in numbers.problems.items():
                 count = int(rows.sum())
                 text = f"the column {column!r} of {file.name} {reason} in {count} rows"
@@ -188,8 +213,21 @@ class ValueReader:
         return found
 
 
+def _joined(results: Sequence[ParsedNumbers]) -> tuple[Mapping[str, Float64], Int64]:
+    places = {column: at for at, column in enumerate(dict.fromkeys(c for parsed in results for c in parsed.columns))}
+    starts = np.cumsum([0, *(parsed.values.shape[1] for parsed in results)])
+    values = np.full((len(places), int(starts[-1])), np.nan)
+    # Most files of a suite have the same results.
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for parsed, start, end in zip(results, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        if parsed.columns not in rows:
+            rows[parsed.columns] = [places[column] for column in parsed.columns]
+        values[rows[parsed.columns], start:end] = parsed.values
+    return {column: values[at] for column, at in places.items()}, starts[:-1].astype(np.int64)
+
+
 def _numbers(file: OpenedFile, columns: Sequence[str]) -> dict[str, Numbers]:
-    if file.file is None or isinstance(file.content, ResultsFile):
+    if file.file is None:
         return file.content.read_numbers(columns)
     with file.file.unchanged():
         return file.content.read_numbers(columns)
