@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import pickle
+import random
 from pathlib import Path
 
 import fsspec
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dde.errors import ConflictWarning, FormatError, SourceError, UnknownNameError
+from dde.errors import ConflictWarning, DdeError, FormatError, SourceError, UnknownNameError
 from dde.sources.connection import Connection
 from dde.suite.arrow_tables import frame_content, is_frame
 from dde.suite.contents import Content
@@ -190,6 +191,38 @@ def test_json_lines_of_mixed_types_and_nested_objects(tmp_path: Path) -> None:
 def test_dates_of_json_lines_stay_the_texts_that_they_are(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"run": "2024-01-01", "x": 1}\n{"run": "2024-01-02T00:00:00", "x": 2}\n')
     assert opened(tmp_path, "a.jsonl").read(["run"])["run"].to_pylist() == ["2024-01-01", "2024-01-02T00:00:00"]
+
+
+@pytest.mark.parametrize("name", [*WRITERS, "trainer_state.json", "results.json"])
+def test_damage_of_any_kind_is_an_error_of_dde_or_none(tmp_path: Path, name: str) -> None:
+    if name in WRITERS:
+        WRITERS[name](tmp_path / name)
+    else:
+        content = {"log_history": [{"step": 1, "loss": 0.5}]} if name == "trainer_state.json" else OLD_RESULTS
+        (tmp_path / name).write_text(json.dumps(content))
+    whole = (tmp_path / name).read_bytes()
+    chance = random.Random(name)
+    refused: list[str] = []
+    for _ in range(40):
+        damaged = bytearray(whole)
+        if chance.random() < 0.4:
+            damaged = damaged[: chance.randrange(len(whole))]
+        for _ in range(chance.choice([0, 1, 3, 20])):
+            if damaged:
+                damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            if name in WRITERS:
+                content = opened(tmp_path, name)
+                content.read_numbers(content.columns)
+                encode_columns([content.read(["corpus"]).get("corpus")], [3], [content.untyped], [name])
+            else:
+                kind = "trainer_state" if name == "trainer_state.json" else "lm_eval"
+                parse_file(found_file(tmp_path, name), kind)
+        except DdeError as error:
+            refused.append(str(error))
+    assert len(refused) > 5
+    assert all(name in message for message in refused)
 
 
 # Results of lm-evaluation-harness
@@ -416,6 +449,26 @@ def test_links_that_go_round_in_a_circle_end(tmp_path: Path) -> None:
     assert listing.find("**/*.csv") == ["a/1.csv", "a/self.csv"]
     with pytest.raises(SourceError, match=r"self\.csv is a link and can't be read"):
         read_versions(listing, ["a/self.csv"])
+
+
+def test_links_to_nothing_among_folders_are_named(tmp_path: Path) -> None:
+    make_files(tmp_path, "a/1.csv", "note.txt")
+    (tmp_path / "b").symlink_to(tmp_path / "gone", target_is_directory=True)
+    (tmp_path / "c").symlink_to("c", target_is_directory=True)
+    listing = Listing(Connection(tmp_path))
+    listing.take(listing.find("*/*.csv"))
+    assert listing.unmatched() == (["b", "c"], [])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may enter every folder")
+def test_a_folder_that_may_not_be_entered_is_an_error(tmp_path: Path) -> None:
+    make_files(tmp_path, "a/1.csv", "b/2.csv")
+    (tmp_path / "b").chmod(0)
+    try:
+        with pytest.raises(SourceError, match="b' can't be listed"):
+            Listing(Connection(tmp_path)).find("*/*.csv")
+    finally:
+        (tmp_path / "b").chmod(0o700)
 
 
 def test_a_folder_that_is_absent_or_a_file_is_an_error(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -149,13 +148,14 @@ class Listing:
     def unmatched(self) -> tuple[list[str], list[str]]:
         """Return files and folders beside those that patterns name, sorted: files in the folders that were searched.
 
-        Those whose names begin with a dot are left out.
+        A link that leads nowhere counts as a file wherever a folder was looked for. Those whose names begin with a dot
+        are left out.
         """
         files = {
             name
-            for folder in self._searched
+            for folder in self._searched | self._entered
             for name in (_join(folder, entry) for entry in self._list(folder)[1])
-            if name not in self._matched
+            if name not in self._matched and (folder in self._searched or self._leads_nowhere(name))
         }
         folders = {
             name
@@ -164,6 +164,10 @@ class Listing:
             if name not in self._searched and name not in self._entered
         }
         return _without_hidden(files), _without_hidden(folders)
+
+    def _leads_nowhere(self, name: str) -> bool:
+        path = self.full_path(name)
+        return self.is_local and os.path.islink(path) and not os.path.exists(path)
 
     def _walk(self, folder: str, parts: Sequence[str], above: frozenset[tuple[int, int]]) -> Iterator[str]:
         """Yield the files of a folder that the parts of a glob name; folders are entered by name, links followed."""
@@ -291,7 +295,7 @@ def _join(folder: str, name: str) -> str:
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return stat.S_ISDIR(entry.stat().st_mode)
+        return entry.is_dir()
     except OSError:
         # A link to nothing, or to itself: a file that can't be read.
         return False
