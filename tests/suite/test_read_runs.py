@@ -752,7 +752,16 @@ def test_results_that_were_parsed_are_kept_by_version(tmp_path: Path, monkeypatc
     assert len(parsed) == 5
     (data / "1B_step5.json").unlink()
     assert read() == [0.5]
-    assert len(parsed) == 5
+    write_results(data, 0.1, "other_step0.json")
+    other = Suite("other", lineage="x", run_id="o", tokens={"per_step": 8}, metrics=RESULTS.metrics,
+                  tables=[Table("other_step{step:int}.json", format="lm_eval")])  # fmt: skip
+    for _ in range(2):
+        SuiteTables(other, data, cache).runs()
+    assert parsed[5:] == ["other_step0.json"]
+    # What one suite has parsed does not push out what another one has.
+    (data / "other_step0.json").unlink()
+    assert read() == [0.5]
+    assert len(parsed) == 6
 
 
 def test_a_file_that_changes_after_opening_is_an_error(tmp_path: Path) -> None:

@@ -161,8 +161,11 @@ def _parse(files: Mapping[_Key, SuiteFile], cache: Place | None, report: Report)
     lacking = [(key, file) for key, file in files.items() if keys[key] not in kept]
     parsed = dict(zip((key for key, _ in lacking), _read_all(lacking, parse_file), strict=True))
     found = {key: parsed[key] if key in parsed else kept[keys[key]] for key in files}
-    if place is not None and (parsed or len(kept) != len(found)):
-        place.save({keys[key]: numbers for key, numbers in found.items()})
+    if place is not None and parsed:
+        # Other suites may read other files of the folder; of these, older versions are of no use any more.
+        own = {(key[0], key[1]) for key in files}
+        others = {key: numbers for key, numbers in kept.items() if (key[0], key[2]) not in own}
+        place.save({**others, **{keys[key]: numbers for key, numbers in found.items()}})
     report.notes += dict.fromkeys(note for numbers in found.values() for note in numbers.notes)
     return found
 
