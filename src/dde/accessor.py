@@ -78,6 +78,15 @@ def _documentation(function: Callable[..., Any], method: Callable[..., Any]) -> 
     return _NO_PARAMETERS.sub("", text)
 
 
+def _check_factors(obj: xr.Dataset | xr.DataArray, factors: Iterable[str]) -> None:
+    """Raise as Python does where keywords are no factors of the suite."""
+    from dde.schema import factors_of
+
+    known = factors_of(obj)
+    if unknown := [name for name in factors if name not in known]:
+        raise TypeError(f"explore() got an unexpected keyword argument {unknown[0]!r}")
+
+
 class _Documented:
     """Methods that take over the documentation of the functions they call."""
 
@@ -288,19 +297,21 @@ class DdeDatasetAccessor(_Documented):
         grid: Literal["as opened", "auto", "observed", "linear", "log", "quantile"] = "as opened",
         points: int = 200,
         interp: Literal["as opened"] | Method = "as opened",
-        hue_by: str | None = "learning_rate",
+        hue_by: str | None = "auto",
         style_by: str | None = "checkpoint_type",
         facet_by: str | None = "lineage",
-        band: Literal["none", "seed", "replicate"] = "none",
+        band: str = "none",
         zoom: bool = True,
         log_y: bool = False,
         relative_to: Literal["base"] | None = None,
+        **factors: Any,
     ) -> Explorer:
         """Return an application with widgets, picture and table."""
         given = locals()
+        _check_factors(self._obj, factors)
         # What is not chosen here the application chooses.
         defaults = DdeDatasetAccessor.explore.__kwdefaults__ or {}
-        chosen = {name: given[name] for name, default in defaults.items() if given[name] != default}
+        chosen = {name: given[name] for name, default in defaults.items() if given[name] != default} | factors
         explorer: Explorer = _function("explore")(self._obj, **chosen)
         return explorer
 
@@ -495,17 +506,19 @@ class DdeDataArrayAccessor(_Documented):
         grid: Literal["as opened", "auto", "observed", "linear", "log", "quantile"] = "as opened",
         points: int = 200,
         interp: Literal["as opened"] | Method = "as opened",
-        hue_by: str | None = "learning_rate",
+        hue_by: str | None = "auto",
         style_by: str | None = "checkpoint_type",
         facet_by: str | None = "lineage",
-        band: Literal["none", "seed", "replicate"] = "none",
+        band: str = "none",
         zoom: bool = True,
         log_y: bool = False,
         relative_to: Literal["base"] | None = None,
+        **factors: Any,
     ) -> Explorer:
         """Return an application with widgets, picture and table."""
         given = locals()
+        _check_factors(self._obj, factors)
         defaults = DdeDataArrayAccessor.explore.__kwdefaults__ or {}
-        chosen = {name: given[name] for name, default in defaults.items() if given[name] != default}
+        chosen = {name: given[name] for name, default in defaults.items() if given[name] != default} | factors
         explorer: Explorer = _function("explore")(self._whole._obj, metrics=self._name, **chosen)
         return explorer

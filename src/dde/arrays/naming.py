@@ -26,6 +26,7 @@ from dde.schema import Labelled, is_datadecide
 __all__ = [
     "base_with_checkpoints",
     "canonical_values",
+    "listed_value",
     "mean_over_seeds_label",
     "metric_alias",
     "ordered_lineages",
@@ -76,6 +77,25 @@ def canonical_values(obj: Labelled, name: str, wanted: Any) -> Any:
     if name == "seed":
         return [resolve_seed(v).index for v in as_values(wanted)]
     return wanted
+
+
+def listed_value(obj: Labelled, name: str, value: Any) -> Any:
+    """Return a size, recipe or seed of DataDecide, by any of its names, as lists of what to choose from show it.
+
+    Raises
+    ------
+    UnknownNameError
+        When it is a name of none.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> listed_value(xr.Dataset(), "seed", 0), listed_value(xr.Dataset(), "params", "4m")
+    ('default', '4M')
+    """
+    if not is_datadecide(obj) or name not in ("params", "data", "seed"):
+        return value
+    return resolve_seed(value).name if name == "seed" else canonical_values(obj, name, value)[0]
 
 
 def metric_alias(obj: Labelled, name: str) -> str:

@@ -26,11 +26,12 @@ from dde.cli.options import (
     selection,
 )
 from dde.cli.output import busy, note, print_table
+from dde.schema import factors_of, is_datadecide
 
 __all__ = ["lineage_table", "ls", "run_table"]
 
 # What a terminal has room for: ids are long.
-_LINEAGE_COLUMNS = ("lineage", "params", "data", "seed", "base_end_tokens", "runs")
+_LINEAGE_FACTORS = ("params", "data", "seed")
 _RUN_COLUMNS = ("lineage", "run", "run_id", "state", "branch_tokens", "end_tokens")
 
 
@@ -64,23 +65,38 @@ def ls(
         repository = open_repository(ctx, data, db, cache_dir, no_cache, schema)
         dataset = repository.to_dataset(metrics=["train_loss"], **filters)
         table = run_table(dataset) if runs else lineage_table(dataset)
-    print_table(table, _RUN_COLUMNS if runs else _LINEAGE_COLUMNS)
+    print_table(table, _RUN_COLUMNS if runs else ("lineage", *lineage_factors(dataset), "base_end_tokens", "runs"))
     if dataset.attrs["left_out"]:
         note(f"left out: {dataset.attrs['left_out']} (dde coverage says which)")
 
 
+def lineage_factors(dataset: xr.Dataset) -> tuple[str, ...]:
+    """Return the factors of lineages of a suite."""
+    if is_datadecide(dataset):
+        return _LINEAGE_FACTORS
+    return tuple(n for n, of in factors_of(dataset).items() if of == "lineage" and dataset[n].dims == ("lineage",))
+
+
 def lineage_table(dataset: xr.Dataset) -> pd.DataFrame:
-    """Return a row per lineage: its base, how far that goes, and how many runs derive from it."""
+    """Return a row per lineage: its factors, how far its base goes, and how many runs derive from it.
+
+    Of another suite than DataDecide all runs are counted; of several bases, the one that goes furthest. A factor with
+    the name of another column has ``_factor`` behind its own.
+    """
     held = dataset["run_id"].values != ""
-    derived = dataset["run"].values != "pretraining"
-    types = dataset["run_type"].values
-    names = ("lineage", "params", "data", "seed", "seed_name")
+    is_base = held & np.isnan(dataset["branch_tokens"].values)
+    names = ("lineage", *lineage_factors(dataset), *(("seed_name",) if is_datadecide(dataset) else ()))
     table = pd.DataFrame({name: dataset[name].values for name in names})
-    table["base_end_tokens"] = pd.array(dataset["end_tokens"].values[:, 0], "Int64")
-    table["runs"] = (held & derived).sum(axis=1)
-    for kind in dict.fromkeys(types[derived].tolist()):
-        table[kind] = (held & (types == kind)).sum(axis=1)
-    return table
+    ends = np.where(is_base, np.nan_to_num(dataset["end_tokens"].values, nan=-1.0), -1.0).max(axis=1, initial=-1.0)
+    counts = {"base_end_tokens": pd.array(np.where(ends >= 0, ends, np.nan), "Int64")}
+    # Bases of another suite may be many, and have treatments of their own.
+    counted = held & ~is_base if is_datadecide(dataset) else held
+    counts["runs"] = counted.sum(axis=1)
+    types = np.broadcast_to(dataset["run_type"].values, held.shape)
+    for kind in dict.fromkeys(types[counted].tolist()):
+        counts[str(kind)] = (counted & (types == kind)).sum(axis=1)
+    table = table.rename(columns={name: f"{name}_factor" for name in names if name in counts})
+    return table.assign(**counts)
 
 
 def run_table(dataset: xr.Dataset) -> pd.DataFrame:
@@ -93,5 +109,6 @@ def run_table(dataset: xr.Dataset) -> pd.DataFrame:
     )
     whole = [name for name in ("branch_tokens", "end_tokens") if name in table]
     table[whole] = table[whole].astype("Int64")
-    leading = [*_RUN_COLUMNS, "token_source", "parent_run_id", "run_type", "learning_rate"]
+    leading = [*_RUN_COLUMNS, "token_source", "parent_run_id", "run_type"]
+    leading += ["learning_rate"] if is_datadecide(dataset) else [n for n in factors_of(dataset) if n not in leading]
     return table[[*leading, *(name for name in coords if name not in leading)]]

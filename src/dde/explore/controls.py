@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import panel as pn
 import xarray as xr
 
+from dde.arrays.naming import listed_value
 from dde.curves.axes import AXES
 from dde.errors import UnknownNameError, near_names
-from dde.explore.listing import matching_lineages, matching_runs, runs_of, starting_lineages, starting_metric
+from dde.explore.filters import Filters
+from dde.explore.listing import runs_of, starting_lineages, starting_metric
 from dde.explore.selection import BANDS, GRIDS, INTERPOLATIONS, Choices
-from dde.names import resolve_recipe, resolve_seed, resolve_size
-from dde.plots.colours import label_of, sorted_values
+from dde.plots.defaults import default_hue
 
 __all__ = ["INITIAL", "Controls"]
 
@@ -22,10 +23,10 @@ __all__ = ["INITIAL", "Controls"]
 _LISTED = 60
 _NONE = "none"
 
-#: What :func:`dde.explore.page.explore` takes to start with: widget by name.
+#: What :func:`dde.explore.page.explore` takes to start with, beside the filters of the suite: widget by name.
 INITIAL = (
-    "params", "data", "seed", "lineage", "method", "learning_rate", "budget", "run", "metrics", "x", "log_x", "grid",
-    "points", "interp", "hue_by", "style_by", "facet_by", "band", "zoom", "log_y", "relative_to",
+    "lineage", "run", "metrics", "x", "log_x", "grid", "points", "interp", "hue_by", "style_by", "facet_by", "band",
+    "zoom", "log_y", "relative_to",
 )  # fmt: skip
 
 
@@ -36,23 +37,20 @@ class Controls:
     ----------
     dataset : xarray.Dataset
     initial : mapping
-        What is chosen at first, by the names of `INITIAL`; a value, or several.
+        What is chosen at first, by the names of `INITIAL` and of the filters; a value, or several.
     changed : callable
         Called once whenever what is chosen has changed.
     """
 
     def __init__(self, dataset: xr.Dataset, initial: Mapping[str, Any], changed: Callable[[], None]) -> None:
         self._dataset, self._runs, self._changed = dataset, runs_of(dataset), changed
+        self._filters = Filters.of(dataset, self._runs, (*INITIAL, "tuned"))
         self._quiet = True
         self.widgets: dict[str, Any] = {
-            "params": _several("Size", _values(dataset, "params")),
-            "data": _several("Data recipe", _values(dataset, "data")),
-            "seed": _several("Seed", _values(dataset, "seed_name")),
-            "tuned": pn.widgets.Checkbox(label="only with matching post-training runs", margin=(0, 10, 6, 10)),
+            **{key: _several(f.label, f.options) for key, f in self._filters.of_lineages.items()},
+            "tuned": pn.widgets.Checkbox(label=f"only with matching {self._filters.noun}", margin=(0, 10, 6, 10)),
             "lineage": _several("Lineages", [], placeholder="type to search"),
-            "method": _several("Method", _labelled(self._runs["method"])),
-            "learning_rate": _several("Learning rate", _labelled(self._runs["learning_rate"])),
-            "budget": _several("Tokens × epochs", list(dict.fromkeys(self._runs["budget"]))),
+            **{key: _several(f.label, f.options) for key, f in self._filters.of_runs.items()},
             "run": _several("Runs", []),
             "metrics": _several(
                 "To draw, side by side", list(map(str, dataset.data_vars)), placeholder="type to search"
@@ -68,10 +66,11 @@ class Controls:
             "hue_by": _one("Colour", _coordinates(dataset, types=True)),
             "style_by": _one("Marker", _coordinates(dataset, types=True)),
             "facet_by": _one("Rows", _coordinates(dataset, types=False)),
-            "band": _one("Band", list(BANDS)),
+            "band": _one("Band", list(dict.fromkeys([*BANDS[:1], *self._filters.bands]))),
         }
         w = self.widgets
-        w["hue_by"].value, w["style_by"].value, w["facet_by"].value = "learning_rate", "checkpoint_type", "lineage"
+        w["hue_by"].value, w["style_by"].value = default_hue(dataset) or "", "checkpoint_type"
+        w["facet_by"].value = "lineage"
         self._start(initial)
         for name, widget in w.items():
             # Text that is still being typed is no choice yet.
@@ -84,7 +83,7 @@ class Controls:
         chosen = {name: widget.value for name, widget in self.widgets.items()}
         found = self._found_runs()
         picked = [run for run in chosen["run"] if run in found]
-        everything = not (chosen["method"] or chosen["learning_rate"] or chosen["budget"] or chosen["run"])
+        everything = not any(chosen[key] for key in (*self._filters.of_runs, "run"))
         order = {str(label): i for i, label in enumerate(self._dataset["lineage"].values)}
         return Choices(
             lineages=tuple(sorted(chosen["lineage"], key=order.__getitem__)),
@@ -105,13 +104,14 @@ class Controls:
         """Return the widgets, laid out one below the other under headings."""
         w = self.widgets
 
-        def pair(left: str, right: str) -> Any:
-            return pn.Row(w[left], w[right], sizing_mode="stretch_width", margin=0)
+        def pair(*keys: str) -> Any:
+            return pn.Row(*(w[key] for key in keys), sizing_mode="stretch_width", margin=0)
 
+        lineages, runs = ([pair(*keys) for keys in rows] for rows in self._filters.rows())
         return pn.Column(
             _heading("Metrics"), w["metrics"],
-            _heading("Lineages"), pair("params", "seed"), w["data"], w["tuned"], w["lineage"],
-            _heading("Post-training runs"), pair("method", "learning_rate"), pair("budget", "run"),
+            _heading("Lineages"), *lineages, w["tuned"], w["lineage"],
+            _heading(self._filters.noun[0].upper() + self._filters.noun[1:]), *runs,
             _heading("Axes and grid"), w["x"], w["relative_to"], w["log_x"], w["log_y"], w["zoom"],
             pair("grid", "points"), w["interp"],
             _heading("Look"), pair("hue_by", "style_by"), pair("facet_by", "band"),
@@ -124,7 +124,7 @@ class Controls:
         if self._quiet:
             return
         with self._in_silence():
-            if name in ("method", "learning_rate", "budget", "tuned", "params", "data", "seed"):
+            if name in ("tuned", *self._filters.of_lineages, *self._filters.of_runs):
                 self._list(keep=True)
             self.widgets["points"].disabled = self.widgets["grid"].value not in GRIDS[-3:]
         self._changed()
@@ -138,13 +138,13 @@ class Controls:
             self._quiet = before
 
     def _found_runs(self) -> list[str]:
-        w = self.widgets
-        return matching_runs(self._runs, w["method"].value, w["learning_rate"].value, w["budget"].value)
+        chosen = {key: self.widgets[key].value for key in self._filters.of_runs}
+        return self._filters.matching_runs(self._runs, chosen)
 
     def _found_lineages(self) -> list[str]:
-        w = self.widgets
-        runs = None if not w["tuned"].value else self._found_runs()
-        return matching_lineages(self._dataset, w["params"].value, w["data"].value, w["seed"].value, runs)
+        runs = None if not self.widgets["tuned"].value else self._found_runs()
+        chosen = {key: self.widgets[key].value for key in self._filters.of_lineages}
+        return self._filters.matching_lineages(self._dataset, chosen, runs)
 
     def _list(self, keep: bool) -> None:
         """List the lineages and runs that match; what is chosen stays where it still matches."""
@@ -161,13 +161,14 @@ class Controls:
         self.widgets["run"].label = f"Treatments ({len(runs)})"
 
     def _start(self, initial: Mapping[str, Any]) -> None:
+        filters = (*self._filters.of_lineages, *self._filters.of_runs)
+        known = (*filters, *INITIAL)
         for name in initial:
-            if name not in INITIAL:
+            if name not in known:
                 raise UnknownNameError(
                     f"{name!r} is nothing that can be chosen, so the application can't start with it."
-                    f"{near_names(name, INITIAL)} There are {', '.join(INITIAL)}."
+                    f"{near_names(name, known)} There are {', '.join(known)}."
                 )
-        filters = ("params", "data", "seed", "method", "learning_rate", "budget")
         for name in filters:
             if name in initial:
                 self._set(name, initial[name])
@@ -188,7 +189,7 @@ class Controls:
         known = list(widget.options.values()) if isinstance(widget.options, dict) else list(widget.options)
         several = isinstance(widget, pn.widgets.MultiChoice)
         wanted = [value] if not several or isinstance(value, (str, float, int)) else list(value)
-        wanted = [_as_listed(name, "" if v is None else v) for v in wanted]
+        wanted = [listed_value(self._dataset, name, "" if v is None else v) for v in wanted]
         for v in wanted:
             if v not in known:
                 few = ", ".join(map(str, known[:_TOLD])) + (", ..." if len(known) > _TOLD else "")
@@ -197,15 +198,6 @@ class Controls:
                     f"{near_names(str(v), map(str, known))} There are {few}."
                 )
         widget.value = wanted if several else wanted[0]
-
-
-def _as_listed(name: str, value: Any) -> Any:
-    """Return a size, recipe or seed, by any of its names, as the widgets list it."""
-    if name == "params":
-        return resolve_size(str(value)).name
-    if name == "data":
-        return resolve_recipe(str(value)).name
-    return resolve_seed(value).name if name == "seed" else value
 
 
 # Choices that an error lists.
@@ -230,14 +222,6 @@ def _heading(text: str) -> Any:
 _HEADING = (
     "h2 { font-size: 13px; font-weight: 600; margin: 4px 0 0; color: #3b4252; border-bottom: 1px solid #e3e6ec; }"
 )
-
-
-def _values(dataset: xr.Dataset, name: str) -> list[str]:
-    return list(dict.fromkeys(map(str, dataset[name].values))) if name in dataset.coords else []
-
-
-def _labelled(values: Iterable[Any]) -> dict[str, Any]:
-    return {label_of(v): v for v in sorted_values(values)}
 
 
 def _coordinates(dataset: xr.Dataset, types: bool) -> dict[str, str]:

@@ -95,7 +95,7 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
         warnings.simplefilter("always", DdeWarning)
         shown = loaded.get(choices)
         with _same_backend_after():
-            picture = shown.dde.plot(**plot_options(choices), backend="bokeh")
+            picture = shown.dde.plot(**plot_options(choices, loaded.dataset), backend="bokeh")
             model = hv.render(picture, backend="bokeh")
         table = run_table(shown)
     _fit(model)
@@ -106,7 +106,7 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
 def picture_bytes(drawing: Drawing, suffix: str) -> bytes:
     """Return the picture as matplotlib draws it for print: ``.png``, or ``.svg`` with its text as text."""
     with ONE_AT_A_TIME, _same_backend_after():
-        picture = drawing.shown.dde.plot(**plot_options(drawing.choices), backend="matplotlib")
+        picture = drawing.shown.dde.plot(**plot_options(drawing.choices, drawing.shown), backend="matplotlib")
         return png_bytes(picture) if suffix == ".png" else svg_bytes(picture)
 
 
@@ -128,7 +128,9 @@ def highlight(drawing: Drawing, run_ids: Collection[str]) -> None:
         As in the column of its table.
     """
     figures = [figure for figure, _, _ in _cells(drawing.model)]
-    panels = [panel for row in curve_panels(drawing.shown, **plot_options(drawing.choices)) for panel in row]
+    panels = [
+        panel for row in curve_panels(drawing.shown, **plot_options(drawing.choices, drawing.shown)) for panel in row
+    ]
     chosen = [[(s, since) for s, since in panel.placed() if s.run_id in run_ids] for panel in panels]
     for figure in figures:
         entries = {renderer for legend in figure.legend for item in legend.items for renderer in item.renderers}

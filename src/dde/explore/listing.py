@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from dde.arrays.layout import spread
 from dde.arrays.samples import metrics_alone
 from dde.plots.colours import label_of
 from dde.relations.treatments import PRETRAINING
+from dde.schema import factors_of, is_datadecide
 
 __all__ = ["matching_lineages", "matching_runs", "run_table", "runs_of", "starting_lineages", "starting_metric"]
 
@@ -27,7 +31,8 @@ def runs_of(dataset: xr.Dataset) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns run, method, learning_rate (NaN where unknown) and budget, such as ``100M × 2``.
+        Columns run, method, learning_rate (NaN where unknown) and budget, such as ``100M × 2``. Of another suite than
+        DataDecide a row for each label, with its type and the factors of runs.
 
     Examples
     --------
@@ -37,6 +42,9 @@ def runs_of(dataset: xr.Dataset) -> pd.DataFrame:
     ['run', 'method', 'learning_rate', 'budget']
     """
     size = dataset.sizes["run"]
+    if not is_datadecide(dataset):
+        names = ["run", *(n for n, of in factors_of(dataset).items() if of == "run" and dataset[n].dims == ("run",))]
+        return pd.DataFrame({name: dataset[name].values for name in names})
     frame = pd.DataFrame(
         {
             "run": dataset["run"].values.astype(object),
@@ -62,8 +70,17 @@ def matching_runs(
     methods: Collection[str] = (),
     learning_rates: Collection[float] = (),
     budgets: Collection[str] = (),
+    factors: Mapping[str, Collection[Any]] = MappingProxyType({}),
 ) -> list[str]:
     """Return the labels of derived runs that match; an empty filter matches all.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As :func:`runs_of` gives it.
+    methods, learning_rates, budgets : collection, optional
+    factors : mapping, optional
+        Values of other columns.
 
     Examples
     --------
@@ -80,6 +97,9 @@ def matching_runs(
         keep &= np.isclose(runs["learning_rate"].to_numpy()[:, None], rates, rtol=1e-6, atol=0).any(axis=1)
     if budgets:
         keep &= runs["budget"].isin(list(budgets)).to_numpy()
+    for name, values in factors.items():
+        if values:
+            keep &= runs[name].isin(list(values)).to_numpy()
     found: list[str] = runs["run"][keep].tolist()
     return found
 
@@ -90,6 +110,7 @@ def matching_lineages(
     data: Collection[str] = (),
     seeds: Collection[str] = (),
     with_runs: Collection[str] | None = None,
+    factors: Mapping[str, Collection[Any]] = MappingProxyType({}),
 ) -> list[str]:
     """Return the labels of lineages that match; an empty filter matches all.
 
@@ -100,6 +121,8 @@ def matching_lineages(
         Values of the coordinates ``params``, ``data`` and ``seed_name``.
     with_runs : collection of str, optional
         Only lineages that have one of these derived runs.
+    factors : mapping, optional
+        Values of other coordinates of lineages.
 
     Examples
     --------
@@ -109,7 +132,7 @@ def matching_lineages(
     ['dolma1_7-4M-default', 'dolma1_7-4M-small-aux-2']
     """
     keep = np.ones(dataset.sizes["lineage"], bool)
-    for name, wanted in (("params", params), ("data", data), ("seed_name", seeds)):
+    for name, wanted in (("params", params), ("data", data), ("seed_name", seeds), *factors.items()):
         if wanted:
             keep &= np.isin(dataset[name].values.astype(object), list(wanted))
     if with_runs is not None:
@@ -121,11 +144,12 @@ def matching_lineages(
 
 def starting_lineages(dataset: xr.Dataset, among: Collection[str] | None = None) -> list[str]:
     """Return a few lineages to start with: of one size, which share an axis well, those with the most derived runs."""
-    labels, sizes = dataset["lineage"].values.tolist(), dataset["params"].values.tolist()
-    derived = dataset["run"].values != PRETRAINING
-    counts = (_run_ids(dataset)[:, derived] != "").sum(axis=1)
+    labels = dataset["lineage"].values.tolist()
+    by = "params" if is_datadecide(dataset) else "n_params"
+    sizes = dataset[by].values.tolist() if by in dataset.coords and dataset[by].ndim == 1 else [0] * len(labels)
+    counts = ((_run_ids(dataset) != "") & ~_is_base(dataset)).sum(axis=1)
     allowed = None if among is None else set(among)
-    by_size: dict[str, list[int]] = {}
+    by_size: dict[Any, list[int]] = {}
     for i in sorted(range(len(labels)), key=lambda i: (-counts[i], i)):
         if allowed is None or labels[i] in allowed:
             by_size.setdefault(sizes[i], []).append(i)
@@ -149,8 +173,9 @@ def starting_metric(dataset: xr.Dataset, lineages: Collection[str]) -> str:
         own = _own_values(part, name)
         if np.isfinite(own).any():
             some = some or name
-            base = part["run"].values == PRETRAINING
-            if np.isfinite(own[:, base]).any() and np.isfinite(own[:, ~base]).any():
+            base = _is_base(part) & np.ones(own.shape[:2], bool)
+            has_both = np.isfinite(own[base]).any() and np.isfinite(own[~base]).any()
+            if has_both or base.all() or not base.any():
                 return name
     return some or ordered[0]
 
@@ -166,21 +191,28 @@ def run_table(shown: xr.Dataset) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns lineage, run, run_id, learning_rate, budget, state, branch_tokens, end_tokens, and one for each
-        metric. What a derived run inherits from its parent is no value of its own: NaN where it has none.
+        Columns lineage, run, run_id, learning_rate, budget (of another suite than DataDecide, the factors of its
+        runs), state, branch_tokens, end_tokens, and one for each metric. What a derived run inherits from its parent is
+        no value of its own: NaN where it has none.
     """
     run_ids = _run_ids(shown)
     rows, columns = np.nonzero(run_ids != "")
-    treatments = runs_of(shown)
-    budgets: dict[str, str] = dict(zip(treatments["run"], treatments["budget"], strict=True))
     runs = shown["run"].values[columns]
     table: dict[str, object] = {
         "lineage": shown["lineage"].values[rows],
         "run": runs,
         "run_id": run_ids[rows, columns],
-        "learning_rate": _along_run(shown, "learning_rate", np.nan, shown.sizes["run"])[columns],
-        "budget": [budgets.get(run, "") for run in runs],
     }
+    if is_datadecide(shown):
+        treatments = runs_of(shown)
+        budgets: dict[str, str] = dict(zip(treatments["run"], treatments["budget"], strict=True))
+        table["learning_rate"] = _along_run(shown, "learning_rate", np.nan, shown.sizes["run"])[columns]
+        table["budget"] = [budgets.get(run, "") for run in runs]
+    else:
+        for name, of in factors_of(shown).items():
+            if of != "lineage" and set(shown[name].dims) <= {"lineage", "run"}:
+                cells = spread(shown[name].variable, {d: shown.sizes[d] for d in ("lineage", "run")})
+                table[name] = cells[rows, columns]
     for name in ("state", "branch_tokens", "end_tokens"):
         if name in shown.coords:
             table[name] = shown[name].transpose("lineage", "run").values[rows, columns]
@@ -206,6 +238,14 @@ def _last(values: npt.NDArray[np.float64]) -> float:
 
 def _run_ids(dataset: xr.Dataset) -> npt.NDArray[np.object_]:
     return np.asarray(dataset["run_id"].transpose("lineage", "run").values, object)
+
+
+def _is_base(dataset: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Return which runs started from no other one, (lineage, run) or (1, run)."""
+    if is_datadecide(dataset) or "branch_tokens" not in dataset.coords:
+        return np.asarray(dataset["run"].values == PRETRAINING)[None, :]
+    branch = dataset["branch_tokens"].transpose("lineage", "run").values
+    return np.asarray(np.isnan(branch) & (_run_ids(dataset) != ""))
 
 
 def _along_run(dataset: xr.Dataset, name: str, missing: object, size: int) -> npt.NDArray[np.object_]:

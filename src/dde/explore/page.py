@@ -205,7 +205,9 @@ def explore(dataset: xr.Dataset, *, opened: Opened | None = None, **initial: Any
     **initial
         What is chosen at first, a value or several: ``params``, ``data``, ``seed``, ``lineage``, ``method``,
         ``learning_rate``, ``budget``, ``run``, ``metrics``, ``x``, ``log_x``, ``grid``, ``points``, ``interp``,
-        ``hue_by``, ``style_by``, ``facet_by``, ``band``, ``zoom``, ``log_y``, ``relative_to``.
+        ``hue_by``, ``style_by``, ``facet_by``, ``band``, ``zoom``, ``log_y``, ``relative_to``. Of another suite than
+        DataDecide its factors of lineages and runs, where these differ, in place of ``params``, ``data``, ``seed``,
+        ``method``, ``learning_rate`` and ``budget``.
 
     Returns
     -------

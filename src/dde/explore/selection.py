@@ -16,9 +16,10 @@ from dde.curves.alignment import Method
 from dde.curves.grids import TokenGrid
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.curves import plot_curves
+from dde.plots.defaults import default_hue
 from dde.printable import printable
 from dde.relations.treatments import PRETRAINING
-from dde.schema import DIMS
+from dde.schema import DIMS, is_datadecide
 
 __all__ = [
     "BANDS",
@@ -52,7 +53,8 @@ class Choices:
     lineages : tuple of str
         Labels.
     runs : tuple of str, or None
-        Labels of derived runs; None for all of them. The base always stays, as when a Dataset is opened.
+        Labels of derived runs; None for all of them. The base always stays, as when a Dataset is opened. Of another
+        suite than DataDecide, labels of any runs.
     metrics : tuple of str
     x : str
         One of :data:`dde.curves.axes.AXES`.
@@ -66,7 +68,7 @@ class Choices:
     hue_by, style_by, facet_by : str or None
         Coordinates that tell runs apart.
     band : str
-        One of `BANDS`.
+        One of `BANDS`, or a factor of another suite.
     zoom : bool
         Enlarge what follows the branch, where that says more.
     log_y : bool
@@ -181,8 +183,15 @@ def apply(dataset: xr.Dataset, choices: Choices) -> xr.Dataset:
     return shown
 
 
-def plot_options(choices: Choices) -> dict[str, Any]:
+def plot_options(choices: Choices, dataset: xr.Dataset | None = None) -> dict[str, Any]:
     """Return the arguments of ``ds.dde.plot`` that are chosen, those that are its own defaults left out.
+
+    Parameters
+    ----------
+    choices : Choices
+    dataset : xarray.Dataset, optional
+        What is chosen from. Of another suite than DataDecide the colour is always given: which one a picture takes
+        of itself follows from the runs that it shows.
 
     Examples
     --------
@@ -202,7 +211,10 @@ def plot_options(choices: Choices) -> dict[str, Any]:
         "relative_to": choices.relative_to,
         "zoom": None if choices.zoom else False,
     }
-    return {"y": list(choices.metrics)} | {n: v for n, v in chosen.items() if v != known[n].default}
+    defaults = {n: known[n].default for n in chosen}
+    if dataset is None or is_datadecide(dataset):
+        defaults["hue_by"] = default_hue(dataset) if dataset is not None else "learning_rate"
+    return {"y": list(choices.metrics)} | {n: v for n, v in chosen.items() if v != defaults[n]}
 
 
 def code_of(dataset: xr.Dataset, choices: Choices, opened: Opened | None = None) -> str:
@@ -240,7 +252,7 @@ def code_of(dataset: xr.Dataset, choices: Choices, opened: Opened | None = None)
     for method, arguments in _steps(dataset, choices):
         lines.append(f"shown = {_call(f'{target}.dde.{method}', (), arguments)}")
         target = "shown"
-    lines.append(f"picture = {_call('shown.dde.plot', (), plot_options(choices))}")
+    lines.append(f"picture = {_call('shown.dde.plot', (), plot_options(choices, dataset))}")
     return "\n".join(lines)
 
 
@@ -263,8 +275,10 @@ def _steps(dataset: xr.Dataset, choices: Choices) -> list[tuple[str, dict[str, A
     selected: dict[str, Any] = {"lineage": list(choices.lineages)}
     if choices.runs is not None:
         if not choices.runs:
-            raise SelectionError("no post-training run matches, so there is nothing to draw. Loosen a filter on runs.")
-        base = [PRETRAINING] if PRETRAINING in dataset["run"].values else []
+            kind = "post-training run" if is_datadecide(dataset) else "run"
+            raise SelectionError(f"no {kind} matches, so there is nothing to draw. Loosen a filter on runs.")
+        # Curves of another suite show the bases that they left, whose own runs are chosen like any other.
+        base = [PRETRAINING] if is_datadecide(dataset) and PRETRAINING in dataset["run"].values else []
         selected["run"] = [*base, *choices.runs]
     steps = [("sel", selected)]
     if (choices.grid, choices.interp) != (GRIDS[0], INTERPOLATIONS[0]):

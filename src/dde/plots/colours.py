@@ -18,6 +18,7 @@ __all__ = [
     "PRIMARY",
     "WINDOW",
     "colours_of",
+    "facets_of",
     "is_given",
     "is_number",
     "is_ordered",
@@ -86,6 +87,19 @@ def sorted_values(values: Iterable[Any]) -> list[Any]:
     """
     given = list(dict.fromkeys(v for v in values if is_given(v)))
     return sorted(given, key=_size_of) if is_ordered(given) else given
+
+
+def facets_of(values: Iterable[Any], with_none: bool) -> list[Any]:
+    """Return the values that panels are made for, in order; "" last, for what has none, if that is wanted.
+
+    Examples
+    --------
+    >>> facets_of(["-deduped", ""], with_none=True), facets_of(["-deduped", ""], with_none=False)
+    (['-deduped', ''], ['-deduped'])
+    """
+    every = list(values)
+    given = sorted_values(every)
+    return [*given, ""] if with_none and given and not all(map(is_given, every)) else given
 
 
 def colours_of(values: Iterable[Any]) -> dict[Any, str]:

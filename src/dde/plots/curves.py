@@ -19,7 +19,7 @@ from dde.curves.axes import AXES
 from dde.errors import SelectionError, UnknownNameError
 from dde.plots.axes import axis_label
 from dde.plots.backends import BackendName, drawing_with
-from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, markers_of, sorted_values
+from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, facets_of, is_given, markers_of
 from dde.plots.coordinates import check_names, facet_title
 from dde.plots.curve_legend import curve_legend
 from dde.plots.curve_panels import Scale, columns_for_facets, labelled_below, metric_panels, titled
@@ -27,7 +27,7 @@ from dde.plots.defaults import default_hue
 from dde.plots.panels import Look, Panel, value_of
 from dde.plots.places import arrange, places_of
 from dde.plots.segments import Segment, find_segments
-from dde.schema import AVERAGED_OVER, MEMBERS
+from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
 
 __all__ = ["curve_panels", "plot_curves"]
 
@@ -210,7 +210,9 @@ def curve_panels(
         plain=NEUTRAL if colours else PRIMARY,
     )
     # Without a value to tell them apart by, all curves stand together.
-    facets = (sorted_values(value_of(s, facet_by) for s in every) if facet_by else []) or [None]
+    # "" is a value of a factor like any other, but of DataDecide, whose bases have no treatment.
+    with_none = not is_datadecide(dataset) and any(_lacks(s, facet_by) for s in every)
+    facets = (facets_of((value_of(s, facet_by) for s in every), with_none) if facet_by else []) or [None]
     facet_by = None if facets == [None] else facet_by
     many = len(facets) > _MOST_PAIRS or len(metrics) > _MOST_METRICS
     zooms = (not many if zoom is None else zoom) and x in ("cumulative_tokens", "cumulative_compute")
@@ -334,6 +336,12 @@ def _check_count(facet_by: str | None, facets: int, width: int) -> None:
             f"{what} of {width} panels, more rows of panels than can be looked at. Select fewer with ds.dde.sel(...), "
             "draw fewer metrics, or pass zoom=False, facet_by=None or another coordinate."
         )
+
+
+def _lacks(segment: Segment, facet_by: str | None) -> bool:
+    """Return whether a segment has nothing of a coordinate, and belongs to no panel of a value of it."""
+    is_everywhere = segment.is_base and facet_by not in segment.of_lineage
+    return bool(facet_by) and not is_everywhere and not is_given(value_of(segment, facet_by or ""))
 
 
 def _is_in(segment: Segment, facet_by: str | None, facet: object) -> bool:

@@ -88,11 +88,12 @@ def default_places(dataset: xr.Dataset) -> list[str]:
     swept = [str(d) for d in dataset["run_id"].dims if d not in ("lineage", "run", "replicate")]
     if is_datadecide(dataset):
         return [*swept, "learning_rate", "finetune_tokens"]
-    of_runs, of_lineages = varying_factors(dataset), varying_factors(dataset, ("lineage",))
+    of_runs = varying_factors(dataset, ("run",))
     # What has an order stands first.
     of_runs.sort(key=lambda n: not all(is_number(v) for v in _of_runs(dataset, n).tolist() if is_given(v)))
+    others = [*varying_factors(dataset, ("lineage",)), *varying_factors(dataset, ("cell",))]
     rest = [n for n in ("run_type", "lineage", "run") if n in dataset.coords]
-    return list(dict.fromkeys([*swept, *of_runs, *of_lineages, *rest]))
+    return list(dict.fromkeys([*swept, *of_runs, *others, *rest]))
 
 
 def place_of_finals(dataset: xr.Dataset, at: Any) -> Any:

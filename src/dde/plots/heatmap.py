@@ -16,7 +16,7 @@ from dde.arrays.provenance import metric_named
 from dde.errors import SelectionError
 from dde.plots.axes import axis_label, short_number
 from dde.plots.backends import Backend, BackendName, drawing_with
-from dde.plots.colours import is_given, label_of, shades, sorted_values, text_colour
+from dde.plots.colours import facets_of, is_given, label_of, shades, sorted_values, text_colour
 from dde.plots.coordinates import check_names, facet_title, run_coordinates, task_of
 from dde.plots.defaults import AUTO, default_places
 from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
@@ -175,8 +175,10 @@ def _written(value: Any) -> str:
 
 
 def _grids(rows: pd.DataFrame, x: str, y: str, facet_by: str | None, metric: xr.DataArray) -> list[_Grid]:
+    with_none = not is_datadecide(metric)
     across, up = sorted_values(rows[x]), sorted_values(rows[y])
-    facets = sorted_values(rows[facet_by]) if facet_by else [None]
+    facets = facets_of(rows[facet_by], with_none) if facet_by else [None]
+    given = [v if is_given(v) else "" for v in rows[facet_by]] if facet_by else []
     if len(across) * len(up) > _MOST_CELLS or len(facets) > _MOST_FACETS:
         raise SelectionError(
             f"{len(facets)} panels of {len(across)} x {len(up)} cells are more than can be looked at. "
@@ -185,7 +187,7 @@ def _grids(rows: pd.DataFrame, x: str, y: str, facet_by: str | None, metric: xr.
     direction = _direction(metric)
     grids = []
     for facet in facets:
-        here = rows if facet_by is None else rows[rows[facet_by] == facet]
+        here = rows if facet_by is None else rows[[v == facet for v in given]]
         cells = [
             (across.index(a), up.index(b), group["value"].mean(), len(group), ", ".join(group["run_id"]))
             for (a, b), group in here.groupby([x, y], sort=True)

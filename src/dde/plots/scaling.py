@@ -23,11 +23,11 @@ from dde.plots.colours import (
     NEUTRAL,
     PRIMARY,
     colours_of,
+    facets_of,
     is_given,
     is_ordered,
     label_of,
     markers_of,
-    sorted_values,
 )
 from dde.plots.coordinates import check_names, facet_title, run_coordinates
 from dde.plots.defaults import AUTO, band_factors, line_factors, place_of_finals, scaling_hue
@@ -36,7 +36,7 @@ from dde.plots.panels import coloured_lines, framed
 from dde.plots.places import Axis, Frame, arrange, places_of
 from dde.plots.run_rows import Reduce, run_rows
 from dde.relations.treatments import without_replicate
-from dde.schema import CHANGING_PARAMS, factors_of
+from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide
 
 __all__ = ["SCALES", "plot_scaling"]
 
@@ -280,13 +280,15 @@ def _drawn(
 ) -> Any:
     import holoviews as hv
 
-    facets = (sorted_values(rows[facet_by]) if facet_by else []) or [None]
+    # "" is a value of a factor like any other, but of DataDecide, whose bases have no treatment.
+    facets = (facets_of(rows[facet_by], not is_datadecide(dataset)) if facet_by else []) or [None]
     if len(facets) > _MOST_FACETS:
         raise SelectionError(
             f"facet_by={facet_by!r} has {len(facets)} values, more panels than can be looked at. "
             "Select fewer with ds.dde.sel(...), or pass facet_by=None or another coordinate."
         )
-    parts = [rows if facet is None else rows[rows[facet_by] == facet] for facet in facets]
+    given = [v if is_given(v) else "" for v in rows[facet_by]] if facet_by else []
+    parts = [rows if facet is None else rows[[v == facet for v in given]] for facet in facets]
     drawn_lines = [_lines(part) for part in parts]
     bounds = np.concatenate([line.bounds() for lines in drawn_lines for line in lines])
     frame = Frame(
