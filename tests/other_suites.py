@@ -72,7 +72,11 @@ def make_dataset(
         at = (lineages.index(r.lineage), labels.index(r.label))
         path = [r]
         while path[-1].parents:
-            path.append(by_id[path[-1].parents[0]])
+            above = by_id[path[-1].parents[0]]
+            while len(path[-1].parents) > 1 and above.branch >= path[-1].branch:
+                # The curve of a merge is that of the run that its parents have in common.
+                above = by_id[above.parents[0]]
+            path.append(above)
         inherited = {t: v for t, v in curves[r.parents[0]].items() if t <= r.branch} if r.parents else {}
         seen = curves[r.run_id] = {**inherited, **r.rows}
         place = sorted(seen)

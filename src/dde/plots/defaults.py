@@ -11,7 +11,7 @@ import xarray as xr
 
 from dde.arrays.layout import run_ids_along, spread, text_values
 from dde.plots.colours import is_given, is_number
-from dde.schema import FactorOf, factors_of, is_datadecide
+from dde.schema import FactorOf, factor_of, factors_of, is_datadecide
 
 __all__ = [
     "AUTO",
@@ -71,7 +71,9 @@ def default_hue(dataset: xr.Dataset, hue_by: str | None = AUTO) -> str | None:
         return "learning_rate"
     if "run_id" not in dataset.coords:
         return None
-    if found := varying_factors(dataset, share=0.5):
+    swept = {str(d) for d in dataset["run_id"].dims}
+    found = [n for n in varying_factors(dataset, share=0.5) if n in swept or factor_of(dataset, n) == "run"]
+    if found:
         return found[0]
     return "run" if "run" in dataset.coords and dataset["run"].size > 1 else None
 
@@ -91,9 +93,9 @@ def default_places(dataset: xr.Dataset) -> list[str]:
     of_runs = varying_factors(dataset, ("run",))
     # What has an order stands first.
     of_runs.sort(key=lambda n: not all(is_number(v) for v in _of_runs(dataset, n).tolist() if is_given(v)))
-    others = [*varying_factors(dataset, ("lineage",)), *varying_factors(dataset, ("cell",))]
-    rest = [n for n in ("run_type", "lineage", "run") if n in dataset.coords]
-    return list(dict.fromkeys([*swept, *of_runs, *others, *rest]))
+    labels = [n for n in ("run", "lineage") if n in dataset.coords]
+    others = [*varying_factors(dataset, ("lineage",)), *labels, *varying_factors(dataset, ("cell",))]
+    return list(dict.fromkeys([*swept, *of_runs, *others]))
 
 
 def place_of_finals(dataset: xr.Dataset, at: Any) -> Any:

@@ -13,6 +13,7 @@ import xarray as xr
 from dde.arrays.loss_reductions import is_train_loss, warn_of_reductions
 from dde.arrays.outcomes import final
 from dde.arrays.provenance import metric_named
+from dde.arrays.samples import metrics_alone
 from dde.errors import SelectionError
 from dde.plots.axes import axis_label, short_number
 from dde.plots.backends import Backend, BackendName, drawing_with
@@ -101,7 +102,7 @@ def plot_heatmap(
     over = [average_over] if isinstance(average_over, str) else list(average_over)
     for one in over:
         check_names({"average_over": one}, known, "no coordinate of runs, so there is no mean over it")
-    rows = run_rows((reduce or final)(dataset, name))
+    rows = run_rows(final(metrics_alone(dataset, [name]), name) if reduce is None else reduce(dataset, name))
     rows = rows[rows["value"].notna()]
     if is_datadecide(dataset):
         # A base has no treatment. Bases of other suites may have one, and a place where they have.

@@ -13,6 +13,7 @@ import xarray as xr
 from dde.arrays.loss_reductions import is_train_loss, warn_of_reductions
 from dde.arrays.outcomes import At, final
 from dde.arrays.provenance import metric_named
+from dde.arrays.samples import metrics_alone
 from dde.curves.axes import AXES
 from dde.curves.statistics import summarize
 from dde.errors import SelectionError, warn_caller
@@ -176,7 +177,8 @@ def _values(
             )
         return reduce(dataset, metric), ""
     where: At | float = "schedule" if at == "auto" else at
-    values = final(dataset, metric, at=where)
+    # Where other metrics were sampled is not asked for: to know it, they would be read.
+    values = final(metrics_alone(dataset, [metric]), metric, at=where)
     words = _STANDING[where] if isinstance(where, str) else f"at {short_number(where)} tokens"
     left_out = str(values.attrs.get("left_out", ""))
     return values, f"{words}; left out: {left_out}" if left_out else words

@@ -12,6 +12,7 @@ import xarray as xr
 from dde.arrays.loss_reductions import is_train_loss, warn_of_reductions
 from dde.arrays.outcomes import final
 from dde.arrays.provenance import metric_named
+from dde.arrays.samples import metrics_alone
 from dde.errors import SelectionError
 from dde.plots.axes import axis_label, short_number
 from dde.plots.backends import Backend, BackendName, drawing_with
@@ -83,7 +84,8 @@ def plot_tree(
         label = ""
     else:
         name = metric_named(dataset, metric)
-        values, label = (reduce or final)(dataset, name), axis_label(dataset[name])
+        values = final(metrics_alone(dataset, [name]), name) if reduce is None else reduce(dataset, name)
+        label = axis_label(dataset[name])
     rows = run_rows(values)
     if metric is not None and reduce is not None and is_train_loss(dataset[name]):
         warn_of_reductions(rows.loc[rows["value"].notna()].get("reduce_loss", ()))
