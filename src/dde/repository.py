@@ -358,6 +358,48 @@ class RunRepository:
             readers.check_kept()
         return len(chosen)
 
+    def doctor(
+        self,
+        checks: str | Iterable[str] | None = None,
+        metrics: str | Iterable[str] | None = None,
+        outliers: bool = False,
+    ) -> pd.DataFrame:
+        """Return faults of runs that would make a plausible Dataset wrong; a frame without rows where all is well.
+
+        Parameters
+        ----------
+        checks : str, iterable of str, or None
+            Names of ``dde.doctor.CHECKS``; None for all but ``outlier``.
+        metrics : str, iterable of str, or None
+            Metrics to look at: names, globs or "all"; None for all of a declared suite, and for the default ones of
+            DataDecide.
+        outliers : bool
+            Whether to look for points far off, too.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per finding, the gravest check first: ``check, run_id, finding, metric, place`` (cumulative tokens),
+            ``step, size, compared_with``. `size` is in tokens, rows, or the metric's unit, as `finding` says.
+
+        Raises
+        ------
+        UnknownNameError
+            When there is no such check or metric; names the nearest ones.
+
+        Examples
+        --------
+        >>> import dde, pandas as pd
+        >>> tokens = [10, 20, 30, 40, 90, 100]
+        >>> frame = pd.DataFrame({"name": "a", "step": [1, 2, 3, 4, 5, 6], "tokens": tokens, "loss": 2.0})
+        >>> suite = dde.Suite.from_frame(frame, run="name", lineage="{name}")
+        >>> dde.RunRepository.from_suite(suite).doctor()[["check", "place", "size"]].values.tolist()
+        [['counter_jumps', 40, 40.0]]
+        """
+        from dde.doctor import examine
+
+        return examine(self, checks, metrics, outliers)
+
     def to_dataset(self, **options: Any) -> xr.Dataset:
         """Return lineages as a Dataset; `options` as in :func:`dde.open_lineages`, without the stores."""
         from dde.opening import open_repository

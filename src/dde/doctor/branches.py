@@ -1,0 +1,230 @@
+"""Checks of branches: places where the parent has no row, and children that begin off their parent's curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.curves.observations import Observations
+from dde.doctor.examined_runs import ExaminedRuns
+from dde.doctor.finding import Finding, number_text
+
+__all__ = ["FEWEST_RESIDUALS", "THRESHOLD", "find_branches_off_rows", "find_branches_off_values", "trunk_noise"]
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+#: Rows of the trunk on either side of a branch from which its spread is taken, and the fewest residuals of them.
+_WINDOW, FEWEST_RESIDUALS = 12, 8
+#: Spreads by which a child must begin off its trunk.
+THRESHOLD = 7.0
+#: Runs of one type from which a start that all of them share is taken for what was done to them.
+_FEWEST_OF_TYPE = 5
+
+
+def find_branches_off_rows(runs: ExaminedRuns) -> Iterator[Finding]:
+    """Yield runs that branch where their parent has no row, so that no value of the parent belongs to the branch.
+
+    `size` is the tokens to the parent's nearest row. Runs whose branch is unknown are found, too, and parents without
+    any row once for all their children. A branch at the end of a DataDecide run's training needs no row: its last
+    checkpoints were not all evaluated.
+    """
+    without: dict[int, int] = {}
+    for child, parent, place, is_end in zip(
+        runs.edge_child.tolist(),
+        runs.edge_parent.tolist(),
+        runs.edge_place.tolist(),
+        runs.edge_is_end.tolist(),
+        strict=True,
+    ):
+        rows = runs.rows(parent)
+        if rows.start == rows.stop:
+            without[parent] = without.get(parent, 0) + 1
+            continue
+        tokens = runs.tokens[rows]
+        if not runs.is_used[child] or is_end or place < 0 or tokens[0] < 0:
+            continue
+        after = int(np.searchsorted(tokens, place))
+        if after < len(tokens) and tokens[after] == place:
+            continue
+        near = tokens[max(after - 1, 0) : after + 1]
+        size = int(np.abs(near - place).min())
+        yield Finding(
+            "branch_row",
+            str(runs.run_id[child]),
+            f"it branches from {runs.run_id[parent]} at {number_text(place)} tokens, where that has no row; the "
+            f"nearest {'stand' if len(near) > 1 else 'stands'} at {' and '.join(map(number_text, near.tolist()))}",
+            place=place,
+            size=float(size),
+            compared_with=str(runs.run_id[parent]),
+        )
+    for parent, count in without.items():
+        yield Finding(
+            "branch_row",
+            str(runs.run_id[parent]),
+            f"it has no rows, and {count} runs branch from it",
+            size=float(count),
+        )
+    for run in np.flatnonzero([str(s).startswith("branch unknown") for s in runs.status]).tolist():
+        if runs.only_parent[run] not in without:
+            parent = int(runs.only_parent[run])
+            yield Finding(
+                "branch_row",
+                str(runs.run_id[run]),
+                str(runs.status[run]),
+                compared_with=str(runs.run_id[parent]) if parent >= 0 else "",
+            )
+
+
+def find_branches_off_values(runs: ExaminedRuns) -> Iterator[Finding]:
+    """Yield runs that begin with another value than their parent has there, by more than the parent's own spread.
+
+    Where the child has a row at the branch, that is compared with the parent's value there. Otherwise two differences
+    are taken, and the smaller one counts: that of its first row from the parent's curve there, and that at the branch
+    of the line through its first two rows; so that a loss that begins to fall, as in a decay, is no finding.
+
+    The spread is that of the parent's residuals: of each row within 12 of the branch from the line between its
+    neighbours, divided by what such residuals are of one row's spread where rows scatter independently; at least half
+    of the smallest step between values that are rounded, and at least the standard error of the evaluation, where the
+    suite has one (`stderr_of`). A finding needs 7 spreads, of 8 residuals at least. Where five
+    or more runs of a type have the metric, their median difference in spreads is taken for what the type does to it,
+    and their own scatter around it counts where it is larger than 1.
+
+    Notes
+    -----
+    `size` is the difference in the metric's unit. False alarms, simulated on trunks with Gaussian scatter around
+    smooth curves: fewer than 1 in 1,000 comparisons of child and metric (tests/test_doctor.py holds that).
+    What a trainer logs is never compared: data and objective change at a branch.
+    """
+    parents = runs.only_parent
+    children = np.flatnonzero((parents >= 0) & runs.is_used & (runs.branch >= 0)).tolist()
+    if not children:
+        return
+    errors = {m.stderr_of: observed for m, observed in runs.observed.values() if m.stderr_of}
+    for name, (metric, observed) in runs.observed.items():
+        if not metric.joins_at_branch or metric.stderr_of:
+            continue
+        found: list[tuple[int, int, float, float, int, float]] = []
+        for child in children:
+            of_child, of_parent = observed.of(child), observed.of(int(parents[child]))
+            begun = _difference(int(runs.branch[child]), *of_child, *of_parent)
+            if begun is not None:
+                difference, spread, place, expected = begun
+                if name in errors:
+                    spread = max(spread, _error_near(errors[name], child, place))
+                found.append((child, int(parents[child]), difference, spread, place, expected))
+        if not found:
+            continue
+        scores = np.array([difference / spread for _, _, difference, spread, _, _ in found])
+        centre, scale = _by_type(runs.run_type[[f[0] for f in found]], scores)
+        for k in np.flatnonzero(np.abs(scores - centre) > THRESHOLD * scale).tolist():
+            child, parent, difference, spread, place, expected = found[k]
+            yield Finding(
+                "branch_value",
+                str(runs.run_id[child]),
+                f"it begins {number_text(abs(difference))} {'above' if difference > 0 else 'below'} its parent's "
+                f"{number_text(expected)} in {name}, {abs(difference) / spread:.0f} times the scatter of "
+                f"{runs.run_id[parent]} there",
+                metric=name,
+                place=place,
+                size=difference,
+                compared_with=str(runs.run_id[parent]),
+            )
+
+
+def _error_near(errors: Observations, run: int, place: int) -> float:
+    """Return the standard error of the row of a run that is nearest to a place; 0 where it has none."""
+    tokens, found = errors.of(run)
+    return float(found[np.argmin(np.abs(tokens - place))]) if len(tokens) else 0.0
+
+
+def _by_type(types: npt.NDArray[np.object_], scores: Float64) -> tuple[Float64, Float64]:
+    """Return the centre and the scale of the scores of each run's type; 0 and 1 where few runs have it."""
+    centre, scale = np.zeros(len(scores)), np.ones(len(scores))
+    for kind in set(types.tolist()):
+        of_kind = types == kind
+        if of_kind.sum() >= _FEWEST_OF_TYPE:
+            centre[of_kind] = np.median(scores[of_kind])
+            scale[of_kind] = max(1.0, 1.4826 * float(np.median(np.abs(scores[of_kind] - centre[of_kind]))))
+    return centre, scale
+
+
+def _difference(
+    branch: int, tokens: Int64, values: Float64, trunk_tokens: Int64, trunk_values: Float64
+) -> tuple[float, float, int, float] | None:
+    """Return how far a child begins off its trunk, the spread of that difference, where, and the trunk's value."""
+    own = np.flatnonzero(tokens >= branch)[:2]
+    if not len(own) or not len(trunk_tokens):
+        return None
+    spread = trunk_noise(trunk_tokens, trunk_values, branch)
+    if spread is None:
+        return None
+    first = int(tokens[own[0]])
+    here = _on_line(trunk_tokens, trunk_values, first)
+    if first == branch:
+        if here is None:
+            return None
+        value, share = here
+        return float(values[own[0]] - value), spread * float(np.sqrt(1 + share)), first, value
+    at_branch = _on_line(trunk_tokens, trunk_values, branch)
+    if at_branch is None or len(own) < 2:
+        return None
+    ahead = (first - branch) / float(tokens[own[1]] - first)
+    back = values[own[0]] - ahead * (values[own[1]] - values[own[0]])
+    candidates = [
+        (
+            float(back - at_branch[0]),
+            spread * float(np.sqrt((1 + ahead) ** 2 + ahead**2 + at_branch[1])),
+            branch,
+            at_branch[0],
+        )
+    ]
+    # A trunk that ends at the branch has nothing beside the child's first row but its last value.
+    value, share = here if here is not None else at_branch
+    candidates.append((float(values[own[0]] - value), spread * float(np.sqrt(1 + share)), first, value))
+    return min(candidates, key=lambda c: abs(c[0]) / c[1])
+
+
+def _on_line(tokens: Int64, values: Float64, place: int) -> tuple[float, float] | None:
+    """Return the value on the line between rows, and its variance in units of one row's; None outside the rows."""
+    after = int(np.searchsorted(tokens, place))
+    if after < len(tokens) and tokens[after] == place:
+        return float(values[after]), 1.0
+    if after in (0, len(tokens)):
+        return None
+    w = (place - tokens[after - 1]) / float(tokens[after] - tokens[after - 1])
+    return float((1 - w) * values[after - 1] + w * values[after]), float((1 - w) ** 2 + w**2)
+
+
+def trunk_noise(tokens: Int64, values: Float64, place: int) -> float | None:
+    """Return the spread of one row of a curve near a place; None where too few rows tell it.
+
+    Parameters
+    ----------
+    tokens : (row,) int64 array
+        Ascending, distinct.
+    values : (row,) float64 array
+    place : int
+        Tokens.
+
+    Examples
+    --------
+    >>> tokens = np.arange(40) * 10
+    >>> values = np.random.default_rng(0).normal(scale=0.1, size=40)
+    >>> bool(0.07 < trunk_noise(tokens, values, 200) < 0.13)
+    True
+    """
+    centre = int(np.searchsorted(tokens, place))
+    near = slice(max(centre - _WINDOW, 0), centre + _WINDOW + 1)
+    t, y = tokens[near].astype(np.float64), values[near]
+    if len(t) - 2 < FEWEST_RESIDUALS:
+        return None
+    w = (t[1:-1] - t[:-2]) / (t[2:] - t[:-2])
+    residuals = y[1:-1] - ((1 - w) * y[:-2] + w * y[2:])
+    scaled = residuals / np.sqrt(1 + (1 - w) ** 2 + w**2)
+    spread = float(np.sqrt(np.mean(scaled**2)))
+    steps = np.abs(np.diff(np.unique(y)))
+    resolution = 0.5 * float(steps.min()) if len(steps) else 0.0
+    return max(spread, resolution) or None

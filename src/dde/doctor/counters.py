@@ -1,0 +1,277 @@
+"""Checks of token counters and steps: falls, lags, jumps, other rates, rows beyond the plan, irregular steps.
+
+They read no values, so they are cheap. A counter that follows from the steps by declaration is not looked at: it can't
+be anything but right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.doctor.examined_runs import ExaminedRuns
+from dde.doctor.finding import Finding, number_text
+
+__all__ = [
+    "find_falling_counters",
+    "find_irregular_steps",
+    "find_jumping_counters",
+    "find_lagging_counters",
+    "find_other_rates",
+    "find_rows_beyond_schedule",
+]
+
+Bool = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+#: Intervals between rows from which a rate of tokens per step is believed.
+_FEWEST_INTERVALS = 3
+#: Share of the rate by which an interval may always differ: counters of packed sequences scatter by a few percent.
+_SHARE, _SHARE_OF_FEW, _MANY = 0.05, 0.5, 10
+#: Robust standard deviations by which an interval may differ.
+_DEVIATIONS = 8.0
+#: Of a run's rows, the share that must be one spacing apart for its steps to be regular.
+_REGULAR = 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class _Rate:
+    """Tokens per step of one run, with the intervals between its rows that differ from it.
+
+    Attributes
+    ----------
+    tokens_per_step : float
+        Median over intervals, weighted by their steps.
+    step, counter : (row,) int64 arrays
+    differs : (interval,) bool array
+        Intervals whose rate is another; falls are among them.
+    """
+
+    tokens_per_step: float
+    step: Int64
+    counter: Int64
+    differs: Bool
+
+
+def find_falling_counters(runs: ExaminedRuns) -> Iterator[Finding]:
+    """Yield runs whose token counter falls while steps go on; one finding a run, at the first fall.
+
+    `size` is the tokens of the first fall. DataDecide's counters that fell are restored when they are opened; runs of a
+    declared suite have no place then.
+    """
+    for run in _logged(runs):
+        rows = runs.rows(run)
+        counter, step, tokens = runs.counter[rows], runs.step[rows], runs.tokens[rows]
+        falls = np.flatnonzero(np.diff(counter) < 0)
+        if not len(falls):
+            continue
+        i = int(falls[0])
+        again = f", and falls again {len(falls) - 1} times" if len(falls) > 1 else ""
+        yield Finding(
+            "counter_falls",
+            str(runs.run_id[run]),
+            f"the token counter falls from {number_text(counter[i])} at step {step[i]} to "
+            f"{number_text(counter[i + 1])} at step {step[i + 1]}{again}",
+            place=int(tokens[i]) if tokens[i] >= 0 else None,
+            step=int(step[i + 1]),
+            size=float(counter[i] - counter[i + 1]),
+            compared_with="the row before",
+        )
+
+
+def find_lagging_counters(runs: ExaminedRuns) -> Iterator[Finding]:
+    """Yield runs whose counter does not fit their steps from the first row on, though it grows at an even rate.
+
+    The counter at the first row is compared with the run's own tokens per step, times the steps since its start: those
+    from 0, or, where that does not fit, those from the parent's step at the branch. It may differ by half the usual
+    interval, or by 1.5 steps where that is more. `size` is the tokens that are missing; negative where there are too
+    many.
+    """
+    for run in _logged(runs):
+        rate = _rate_of(runs, run)
+        first = int(runs.start_counter[run])
+        # At a rate that changes right away the steps before the first row say nothing.
+        if rate is None or first < 0 or rate.differs[0]:
+            continue
+        r, step, own = rate.tokens_per_step, int(rate.step[0]), int(rate.counter[0]) - first
+        allowed = max(0.5 * r * float(np.median(np.diff(rate.step))), 1.5 * r)
+        lag = r * step - own
+        before = int(runs.start_step[run])
+        if abs(lag) <= allowed or (0 <= before <= step and abs(r * (step - before) - own) <= allowed):
+            continue
+        if 0 <= before <= step and abs(r * (step - before) - own) < abs(lag):
+            lag = r * (step - before) - own
+        tokens = int(runs.tokens[runs.rows(run)][0])
+        verb = "lags" if lag > 0 else "leads"
+        yield Finding(
+            "counter_lags",
+            str(runs.run_id[run]),
+            f"the token counter {verb} by {number_text(round(abs(lag)))} tokens, {number_text(round(abs(lag) / r))} "
+            f"steps: at its first row, step {step}, it counts {number_text(own)} tokens since the run's start, and the "
+            f"run has {number_text(r)} tokens a step",
+            place=tokens if tokens >= 0 else None,
+            step=step,
+            size=float(round(lag)),
+            compared_with="the run's own tokens per step",
+        )
+
+
+def find_jumping_counters(runs: ExaminedRuns) -> Iterator[Finding]:
+    """Yield runs whose counter jumps, or stands still, between two rows; one finding a run, at the largest jump.
+
+    An interval counts where its tokens per step differ from the run's median by more than 5 % (50 % in runs of fewer
+    than 10 intervals) and 8 robust standard deviations of the run's intervals, and its tokens by more than 1.5 steps.
+    `size` is the tokens beyond those of the run's rate.
+    """
+    for run in _logged(runs):
+        rate = _rate_of(runs, run)
+        found = [] if rate is None else [s for s in _stretches(rate) if s[1] == s[0] + 1]
+        if rate is not None and found:
+            yield _differing(runs, run, rate, found, "counter_jumps")
+
+
+def find_other_rates(runs: ExaminedRuns) -> Iterator[Finding]:
+    """Yield runs that have other tokens per step over two or more intervals in a row; as :func:`find_jumping_counters`.
+
+    A batch that was changed on purpose is found, too: where it is right, declare it by
+    ``tokens={"per_step": [[0, n], [step, m]]}``.
+    """
+    for run in _logged(runs):
+        rate = _rate_of(runs, run)
+        found = [] if rate is None else [s for s in _stretches(rate) if s[1] > s[0] + 1]
+        if rate is not None and found:
+            yield _differing(runs, run, rate, found, "counter_rate")
+
+
+def find_rows_beyond_schedule(runs: ExaminedRuns) -> Iterator[Finding]:
+    """Yield runs with rows beyond their planned end, by more than a step and a thousandth of the plan.
+
+    Runs of DataDecide may stop 20 steps late. `size` is the tokens beyond the plan. Only declared plans count.
+    """
+    for run in np.flatnonzero(runs.is_used & ~np.isnan(runs.schedule)).tolist():
+        rows = runs.rows(run)
+        tokens, plan = runs.tokens[rows], float(runs.schedule[run])
+        beyond = np.flatnonzero(tokens > plan + runs.margin[run])
+        if len(beyond):
+            first = int(beyond[0])
+            yield Finding(
+                "beyond_schedule",
+                str(runs.run_id[run]),
+                f"{len(beyond)} of {len(tokens)} rows lie beyond the planned end at {number_text(plan)} tokens, the "
+                f"last by {number_text(float(tokens[-1]) - plan)} tokens, at step {runs.step[rows][-1]}",
+                place=int(tokens[first]),
+                step=int(runs.step[rows][first]),
+                size=float(tokens[-1]) - plan,
+                compared_with="schedule_tokens",
+            )
+
+
+def find_irregular_steps(runs: ExaminedRuns) -> Iterator[Finding]:
+    """Yield runs of regular steps that have rows between them.
+
+    Steps are regular where the most frequent spacing makes up six tenths of the intervals, four at least, and eight
+    tenths of the rows stand at its multiples, counted from one of them. The first tenth of a run, and what follows its
+    last regular row by less than a spacing, may be dense. `size` is the number of rows.
+    """
+    for run in range(len(runs)):
+        rows = runs.rows(run)
+        step = runs.step[rows]
+        gaps = np.diff(step)
+        if len(gaps) < 5:
+            continue
+        spacings, counts = np.unique(gaps, return_counts=True)
+        k = int(np.argmax(counts))
+        spacing = int(spacings[k])
+        if counts[k] < max(4, 0.6 * len(gaps)) or spacing <= 1:
+            continue
+        phases, counts = np.unique(step % spacing, return_counts=True)
+        k = int(np.argmax(counts))
+        regular = step % spacing == phases[k]
+        if counts[k] < _REGULAR * len(step):
+            continue
+        last = int(step[regular][-1])
+        early = step <= step[0] + 0.1 * (step[-1] - step[0])
+        ending = (step > last) & (step < last + spacing)
+        odd = np.flatnonzero(~regular & ~early & ~ending)
+        if len(odd):
+            shown = ", ".join(str(s) for s in step[odd][:5].tolist()) + (", ..." if len(odd) > 5 else "")
+            tokens = int(runs.tokens[rows][odd[0]])
+            yield Finding(
+                "step_spacing",
+                str(runs.run_id[run]),
+                f"{len(odd)} of {len(step)} rows are off the run's spacing of {spacing} steps: {shown}",
+                place=tokens if tokens >= 0 else None,
+                step=int(step[odd[0]]),
+                size=float(len(odd)),
+                compared_with="the run's own spacing",
+            )
+
+
+def _logged(runs: ExaminedRuns) -> list[int]:
+    return np.flatnonzero(runs.is_logged & (np.diff(runs.offsets) > 1)).tolist()
+
+
+def _rate_of(runs: ExaminedRuns, run: int) -> _Rate | None:
+    """Return the rate of a run; None where too few intervals of a rising counter tell it."""
+    rows = runs.rows(run)
+    step, counter = runs.step[rows], runs.counter[rows]
+    gaps, grown = np.diff(step), np.diff(counter)
+    rising = (grown > 0) & (gaps > 0)
+    if rising.sum() < _FEWEST_INTERVALS or (gaps <= 0).any():
+        return None
+    rates = grown / gaps
+    rate = _weighted_median(rates[rising], gaps[rising])
+    relative = rates / rate - 1
+    spread = 1.4826 * float(np.median(np.abs(relative[rising] - np.median(relative[rising]))))
+    share = _SHARE if len(gaps) >= _MANY else _SHARE_OF_FEW
+    differs = np.abs(relative) > max(share, _DEVIATIONS * spread)
+    return _Rate(rate, step, counter, differs | (grown < 0))
+
+
+def _stretches(rate: _Rate) -> list[tuple[int, int, float]]:
+    """Return stretches of intervals that differ to one side: first, one after the last, tokens in excess."""
+    gaps, grown = np.diff(rate.step), np.diff(rate.counter)
+    excess = grown - rate.tokens_per_step * gaps
+    # A fall is a finding of its own.
+    side = np.where(rate.differs & (grown >= 0), np.sign(excess), 0)
+    bounds = np.flatnonzero(np.diff(side, prepend=0, append=0))
+    found = []
+    for first, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        total = float(excess[first:stop].sum())
+        if side[first] != 0 and abs(total) > 1.5 * rate.tokens_per_step:
+            found.append((first, stop, total))
+    return found
+
+
+def _differing(runs: ExaminedRuns, run: int, rate: _Rate, found: list[tuple[int, int, float]], check: str) -> Finding:
+    first, stop, excess = max(found, key=lambda stretch: abs(stretch[2]))
+    step, counter, r = rate.step, rate.counter, rate.tokens_per_step
+    grown, gap = int(counter[stop] - counter[first]), int(step[stop] - step[first])
+    again = f", and in {len(found) - 1} more stretches" if len(found) > 1 else ""
+    if not grown:
+        what = f"stands still from step {step[first]} to {step[stop]}"
+    elif check == "counter_jumps":
+        what = f"jumps by {number_text(grown)} tokens from step {step[first]} to {step[stop]}"
+    else:
+        what = f"grows by {number_text(grown / gap)} tokens a step from step {step[first]} to {step[stop]}"
+    tokens = int(runs.tokens[runs.rows(run)][first])
+    return Finding(
+        check,
+        str(runs.run_id[run]),
+        f"the token counter {what}, {number_text(round(abs(excess)))} {'more' if excess > 0 else 'fewer'} than "
+        f"{number_text(r)} tokens a step, the run's own rate, make{again}",
+        place=tokens if tokens >= 0 else None,
+        step=int(step[first]),
+        size=float(round(excess)),
+        compared_with="the run's own tokens per step",
+    )
+
+
+def _weighted_median(values: Float64, weights: npt.NDArray[np.integer]) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])
