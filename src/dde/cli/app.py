@@ -13,7 +13,7 @@ import pyarrow as pa
 import typer
 from typer.core import TyperGroup
 
-from dde.cli import cache, coverage, demo, explore, ingest, ls
+from dde.cli import cache, coverage, demo, doctor, explore, ingest, ls
 from dde.cli import open as open_
 from dde.errors import DdeError, DdeWarning
 from dde.printable import printable
@@ -107,6 +107,7 @@ def _dde(
       dde demo                                       a generated suite, from nothing to a picture
       dde ls data postgresql://localhost/wandb       which lineages and runs there are
       dde coverage data postgresql://localhost/wandb what became of every run
+      dde doctor data ./wandb_export                 faults of runs: counters, duplicated logs, branches
       dde open data ./wandb_export --to sweep.zarr   the Dataset, to a file
       dde explore data ./wandb_export                choose and look at runs in the browser
 
@@ -119,6 +120,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "demo": (demo.demo, "A generated suite, from nothing to a picture."),
     "ls": (ls.ls, "Lineages and runs, as a table."),
     "coverage": (coverage.coverage, "What became of every run, and why."),
+    "doctor": (doctor.doctor, "Faults of runs: counters, duplicated logs, branches."),
     "open": (open_.open_dataset, "The Dataset, printed or written to a file."),
     "explore": (explore.explore, "Choose and look at runs in the browser."),
     "ingest": (ingest.ingest, "Load an export into PostgreSQL."),

@@ -9,6 +9,7 @@ import typer
 
 from dde.repository import DataDecideEvolved, RunRepository
 from dde.sources.connection import CONNECTION_VARIABLE, Connection
+from dde.suite.finding import find_suite
 
 __all__ = [
     "CacheDir",
@@ -22,7 +23,9 @@ __all__ = [
     "Recipes",
     "Schema",
     "Seeds",
+    "Source",
     "States",
+    "SuiteName",
     "Where",
     "open_repository",
     "selection",
@@ -32,6 +35,12 @@ __all__ = [
 Data = Annotated[
     str,
     typer.Argument(help="Folder or URL of the DataDecide tables; '-' for none.", metavar="DATA"),
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Folder or URL of the DataDecide tables, or of the files of --suite; '-' for none.", metavar="SOURCE"
+    ),
 ]
 Db = Annotated[
     str | None,
@@ -67,6 +76,15 @@ Where = Annotated[
     ),
 ]
 Schema = Annotated[str | None, typer.Option("--schema", metavar="SCHEMA", help="Schema of the tables in PostgreSQL.")]
+SuiteName = Annotated[
+    str | None,
+    typer.Option(
+        "--suite",
+        metavar="NAME",
+        help="Suite that DATA holds: a name such as olmo_ladder, or a .toml file that declares one. By default "
+        "DataDecide.",
+    ),
+]
 CacheDir = Annotated[str, typer.Option("--cache-dir", metavar="FOLDER", help="Folder or URL of what was parsed.")]
 ExactText = Annotated[
     bool,
@@ -86,9 +104,30 @@ def open_repository(
     cache_dir: str | None = None,
     no_cache: bool = False,
     schema: str | None = None,
+    suite: str | None = None,
 ) -> RunRepository:
-    """Return the repository that a command's arguments name."""
+    """Return the repository that a command's arguments name.
+
+    Parameters
+    ----------
+    ctx : typer.Context
+    data : str
+        Tables of DataDecide, or the files of the suite; "-" for none, of a suite for its own folder.
+    db, cache_dir, no_cache, schema
+    suite : str, optional
+        Name of a suite, or a TOML file that declares one; None for DataDecide.
+    """
     tables: str | None = None if data == "-" else data
+    kept = None if no_cache else cache_dir
+    declared = None if suite is None else find_suite(suite)
+    if declared is not None and declared.producer != "datadecide":
+        source = ctx.get_parameter_source("db")
+        if db and (source is None or source.name != "ENVIRONMENT"):
+            raise typer.BadParameter(
+                f"--suite {suite} names runs of its own, and DB is a store of DataDecide's post-training runs. Leave "
+                "out one of them."
+            )
+        return RunRepository.from_suite(declared, tables, cache_dir=kept)
     if tables is not None and Connection(tables).kind == "postgres":
         source = ctx.get_parameter_source("db")
         if db and (source is None or source.name != "ENVIRONMENT"):
@@ -98,7 +137,7 @@ def open_repository(
         raise typer.BadParameter(
             f"there is neither DATA nor DB, so nothing to open. Name a store, or set {CONNECTION_VARIABLE}."
         )
-    return DataDecideEvolved(tables, db or None, cache_dir=None if no_cache else cache_dir, schema=schema).repository
+    return DataDecideEvolved(tables, db or None, cache_dir=kept, schema=schema).repository
 
 
 def selection(

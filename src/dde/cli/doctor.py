@@ -1,0 +1,72 @@
+"""``dde doctor``: faults of runs that would make a plausible Dataset wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dde.cli.options import CacheDir, Db, ExactText, NoCache, Schema, Source, SuiteName, open_repository
+from dde.cli.output import busy, note, print_table, say
+from dde.cli.writing import check_target, write_frame
+
+__all__ = ["doctor"]
+
+# What a terminal has room for: a finding is a sentence that holds the rest.
+_COLUMNS = ("check", "run_id", "finding")
+
+
+def doctor(
+    ctx: typer.Context,
+    source: Source,
+    db: Db = None,
+    schema: Schema = None,
+    suite: SuiteName = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK", help="Only this check, such as counter_lags. Repeatable. By default all."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC", help="Only this metric, a glob such as '*_loss', or all. Repeatable. By default all."
+        ),
+    ] = None,
+    outliers: Annotated[bool, typer.Option("--outliers", help="Look for points far off, too.")] = False,
+    to: Annotated[Path | None, typer.Option(help="Write the findings to a .csv or .parquet file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
+    exact_text: ExactText = False,
+    cache_dir: CacheDir = "data_cache",
+    no_cache: NoCache = False,
+) -> None:
+    """Look for faults of runs: counters, duplicated logs, branches, steps; each with its place and size.
+
+    Checks, the gravest first: counter_falls, duplicate_log, identical_rows, counter_lags, counter_jumps, counter_rate,
+    branch_row, branch_value, beyond_schedule, step_spacing, outlier. Of DataDecide the default metrics are looked at.
+
+    The exit code is 0 where nothing is found, and 1 where something is, or where the runs can't be read.
+
+    \b
+    Examples:
+      dde doctor data ./wandb_export
+      dde doctor ladder --suite olmo_ladder --outliers
+      dde doctor checkpoints --suite olmo3_32b --check counter_lags
+      dde doctor runs --suite mine.toml --metrics '*_loss' --to findings.csv
+    """
+    if to is not None:
+        check_target(to, (".csv", ".parquet"), overwrite)
+    with busy("looking at the runs"):
+        repository = open_repository(ctx, source, db, cache_dir, no_cache, schema, suite)
+        wanted = "all" if metrics and "all" in metrics else metrics or None
+        frame = repository.doctor(check or None, wanted, outliers)
+    if to is not None:
+        write_frame([frame], to, exact_text)
+        say(f"wrote {len(frame)} rows to {to}")
+    else:
+        print_table(frame, _COLUMNS)
+    counts = frame["check"].value_counts(sort=False)
+    found = ", ".join(f"{count} {name}" for name, count in counts.items())
+    note(f"{len(frame)} findings: {found}" if len(frame) else "nothing found")
+    if len(frame):
+        raise typer.Exit(1)
