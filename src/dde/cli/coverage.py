@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from dde.cli.options import CacheDir, Data, Db, ExactText, NoCache, Schema, States, open_repository, state_filter
+from dde.cli.options import (
+    CacheDir,
+    Data,
+    Db,
+    ExactText,
+    NoCache,
+    Schema,
+    States,
+    SuiteName,
+    open_repository,
+    state_filter,
+)
 from dde.cli.output import busy, note, print_table, say
 from dde.cli.writing import check_target, write_frame
 
@@ -22,6 +33,7 @@ def coverage(
     data: Data,
     db: Db = None,
     schema: Schema = None,
+    suite: SuiteName = None,
     state: States = None,
     status: Annotated[
         list[str] | None,
@@ -46,7 +58,7 @@ def coverage(
     if to is not None:
         check_target(to, (".csv", ".parquet"), overwrite)
     with busy("reading the registry of runs"):
-        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema)
+        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite)
         frame = repository.coverage(**state_filter(state))
     # What follows a colon is of one run alone.
     counts = frame["status"].str.partition(":")[0].value_counts()

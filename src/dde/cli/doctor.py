@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dde.cli.options import CacheDir, Db, ExactText, NoCache, Schema, Source, SuiteName, open_repository
+from dde.cli.options import CacheDir, Data, Db, ExactText, NoCache, Schema, SuiteName, open_repository
 from dde.cli.output import busy, note, print_table, say
 from dde.cli.writing import check_target, write_frame
 
@@ -19,7 +19,7 @@ _COLUMNS = ("check", "run_id", "finding")
 
 def doctor(
     ctx: typer.Context,
-    source: Source,
+    data: Data,
     db: Db = None,
     schema: Schema = None,
     suite: SuiteName = None,
@@ -57,7 +57,7 @@ def doctor(
     if to is not None:
         check_target(to, (".csv", ".parquet"), overwrite)
     with busy("looking at the runs"):
-        repository = open_repository(ctx, source, db, cache_dir, no_cache, schema, suite)
+        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite)
         wanted = "all" if metrics and "all" in metrics else metrics or None
         frame = repository.doctor(check or None, wanted, outliers)
     if to is not None:

@@ -20,6 +20,7 @@ from dde.cli.options import (
     Schema,
     Seeds,
     States,
+    SuiteName,
     Where,
     open_repository,
     selection,
@@ -29,6 +30,7 @@ from dde.explore.listing import starting_lineages, starting_metric
 from dde.explore.selection import Opened, check_dataset, text_literal
 from dde.explore.server import is_loopback, serve
 from dde.sources.connection import CONNECTION_VARIABLE, Connection
+from dde.suite.finding import find_suite
 
 __all__ = ["explore"]
 
@@ -44,6 +46,7 @@ def explore(
     ] = None,
     db: Db = None,
     schema: Schema = None,
+    suite: SuiteName = None,
     demo: Annotated[bool, typer.Option("--demo", help="Explore a generated suite.")] = False,
     params: Params = None,
     recipe: Recipes = None,
@@ -85,8 +88,8 @@ def explore(
                 "dde.tutorial.open_lineages", ('"small"',), _options(options, None if kept is None else str(kept))
             )
         else:
-            repository = open_repository(ctx, data, db, cache_dir, no_cache, schema)
-            opened = _opened(ctx, data, db, schema, _options(options, None if no_cache else cache_dir))
+            repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite)
+            opened = _opened(ctx, data, db, schema, suite, _options(options, None if no_cache else cache_dir))
         dataset = repository.to_dataset(**opens)
         check_dataset(dataset)
         progress("reading the first metric")
@@ -110,14 +113,25 @@ def _options(filters: dict[str, Any], cache_dir: str | None) -> tuple[tuple[str,
 
 
 def _opened(
-    ctx: typer.Context, data: str, db: str | None, schema: str | None, options: tuple[tuple[str, Any], ...]
+    ctx: typer.Context,
+    data: str,
+    db: str | None,
+    schema: str | None,
+    suite: str | None,
+    options: tuple[tuple[str, Any], ...],
 ) -> Opened:
     """Return how the stores are opened in code, which holds no password."""
-    if schema is not None:
-        options = (*options, ("schema", schema))
+    options = (
+        *options,
+        *((name, value) for name, value in (("schema", schema), ("suite", suite)) if value is not None),
+    )
+    # A store that the environment names is opened with a suite where that says how runs name its checkpoints.
+    is_apart = suite is not None and not find_suite(suite).checkpoints
     arguments = ["None" if data == "-" else _source(data)]
     if db and (data == "-" or Connection(data).kind != "postgres"):
         if getattr(ctx.get_parameter_source("db"), "name", "") == "ENVIRONMENT":
+            if is_apart:
+                return Opened("dde.open_lineages", tuple(arguments), options)
             return Opened(
                 "dde.open_lineages", (*arguments, f'os.environ["{CONNECTION_VARIABLE}"]'), options, imports=("os",)
             )

@@ -21,6 +21,7 @@ from dde.cli.options import (
     Schema,
     Seeds,
     States,
+    SuiteName,
     Where,
     open_repository,
     selection,
@@ -40,6 +41,7 @@ def ls(
     data: Data,
     db: Db = None,
     schema: Schema = None,
+    suite: SuiteName = None,
     runs: Annotated[bool, typer.Option("--runs", help="A row per run instead of one per lineage.")] = False,
     params: Params = None,
     recipe: Recipes = None,
@@ -59,11 +61,13 @@ def ls(
       dde ls data postgresql://localhost/wandb --params 150M --data Dolma1.7 --runs
       dde ls data ./wandb_export --method supervised_ft --learning-rate 1e-6:1e-4 --state all
       dde ls data ./wandb_export --runs | cut -f 3        (tabs between columns when piped)
+      dde ls ladder --suite olmo_ladder --where budget=1 --runs
     """
     filters = selection(params, recipe, seed, method, learning_rate, state, where)
     with busy("reading the registry of runs"):
-        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema)
-        dataset = repository.to_dataset(metrics=["train_loss"], **filters)
+        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite)
+        known = None if repository.suite_runs is None else list(repository.metrics())[:1]
+        dataset = repository.to_dataset(metrics=known or ["train_loss"], **filters)
         table = run_table(dataset) if runs else lineage_table(dataset)
     print_table(table, _RUN_COLUMNS if runs else ("lineage", *lineage_factors(dataset), "base_end_tokens", "runs"))
     if dataset.attrs["left_out"]:

@@ -20,6 +20,7 @@ from dde.cli.options import (
     Schema,
     Seeds,
     States,
+    SuiteName,
     Where,
     open_repository,
     selection,
@@ -36,6 +37,7 @@ def open_dataset(
     data: Data,
     db: Db = None,
     schema: Schema = None,
+    suite: SuiteName = None,
     params: Params = None,
     recipe: Recipes = None,
     seed: Seeds = None,
@@ -85,6 +87,7 @@ def open_dataset(
       dde open data postgresql://localhost/wandb --method supervised_ft --learning-rate 5e-6 --learning-rate 5e-5
       dde open data ./wandb_export --metrics train_loss --metrics 'mmlu_*' --to sweep.zarr
       dde open data ./wandb_export --params 4M --where epochs=2 --grid 500 --interp log --to curves.parquet
+      dde open runs --suite mine.toml --metrics '*_loss' --to losses.zarr
     """
     options: dict[str, Any] = selection(params, recipe, seed, method, learning_rate, state, where)
     options |= {"grid": _grid(grid), "max_points": max_points, "interp": interp, "max_gap": max_gap, "bridge": bridge}
@@ -93,7 +96,7 @@ def open_dataset(
     if to is not None:
         check_target(to, DATASET_SUFFIXES, overwrite)
     with busy("reading the registry of runs"):
-        dataset = open_repository(ctx, data, db, cache_dir, no_cache, schema).to_dataset(**options)
+        dataset = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite).to_dataset(**options)
     if to is None:
         say(str(dataset))
         return

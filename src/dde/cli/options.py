@@ -9,6 +9,7 @@ import typer
 
 from dde.repository import DataDecideEvolved, RunRepository
 from dde.sources.connection import CONNECTION_VARIABLE, Connection
+from dde.sources.wandb_store import WandBStore
 from dde.suite.finding import find_suite
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "Recipes",
     "Schema",
     "Seeds",
-    "Source",
     "States",
     "SuiteName",
     "Where",
@@ -34,12 +34,8 @@ __all__ = [
 
 Data = Annotated[
     str,
-    typer.Argument(help="Folder or URL of the DataDecide tables; '-' for none.", metavar="DATA"),
-]
-Source = Annotated[
-    str,
     typer.Argument(
-        help="Folder or URL of the DataDecide tables, or of the files of --suite; '-' for none.", metavar="SOURCE"
+        help="Folder or URL of the DataDecide tables, or of the files of --suite; '-' for none.", metavar="DATA"
     ),
 ]
 Db = Annotated[
@@ -71,7 +67,7 @@ States = Annotated[
 Where = Annotated[
     list[str] | None,
     typer.Option(
-        help="Any other hyperparameter: epochs=2, finetune_tokens=1e8, dpo_beta=0.1:5, reduce_loss=sum. Repeatable.",
+        help="Any other hyperparameter, or factor of a suite: epochs=2, dpo_beta=0.1:5, budget=1. Repeatable.",
         metavar="NAME=VALUE",
     ),
 ]
@@ -122,12 +118,10 @@ def open_repository(
     declared = None if suite is None else find_suite(suite)
     if declared is not None and declared.producer != "datadecide":
         source = ctx.get_parameter_source("db")
-        if db and (source is None or source.name != "ENVIRONMENT"):
-            raise typer.BadParameter(
-                f"--suite {suite} names runs of its own, and DB is a store of DataDecide's post-training runs. Leave "
-                "out one of them."
-            )
-        return RunRepository.from_suite(declared, tables, cache_dir=kept)
+        # A store that the environment names is DataDecide's, unless the suite says how runs name its checkpoints.
+        is_named = bool(db) and (source is None or source.name != "ENVIRONMENT" or bool(declared.checkpoints))
+        store = WandBStore(str(db), schema=schema) if is_named else None
+        return RunRepository.from_suite(declared, tables, store, cache_dir=kept)
     if tables is not None and Connection(tables).kind == "postgres":
         source = ctx.get_parameter_source("db")
         if db and (source is None or source.name != "ENVIRONMENT"):
