@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -27,7 +28,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suite = dde.tutorial.make_suite(here / "suite", "small")
     (here / "data").symlink_to(suite.data)
     (here / "wandb_export").symlink_to(suite.wandb)
+    write_runs(here / "runs")
     return here
+
+
+def write_runs(here: Path) -> None:
+    """Write trunks and cooldowns of two corpora."""
+    (here / "trunks").mkdir(parents=True)
+    (here / "cooldowns").mkdir()
+    for corpus, first in (("web", 4.0), ("code", 3.2)):
+        rows = [f"{100 * k},{k * 10**10},{first - k / 10},70000000" for k in range(11)]
+        header = "step,tokens,loss,n_non_embedding"
+        (here / "trunks" / f"{corpus}-70m.csv").write_text("\n".join([header, *rows]))
+        lines = [
+            {"corpus": corpus, "size": "70m", "step": 10 * (start + k), "tokens": (start + k) * 10**9}
+            | {"loss": first - start / 100 - k / 10, "n_non_embedding": 70_000_000}
+            for start in (10, 20)
+            for k in range(4)
+        ]
+        (here / "cooldowns" / f"{corpus}.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=range(len(blocks("python"))))
