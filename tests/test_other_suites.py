@@ -238,6 +238,25 @@ def test_bases_show_their_own_treatments(sizes: xr.Dataset) -> None:
     assert value_of(derived[0], "budget") == ""
 
 
+def test_a_name_of_datadecide_may_be_a_factor_of_runs(sizes: xr.Dataset) -> None:
+    renamed = sizes.isel(lineage=[0]).drop_vars("seed").rename(budget="seed")
+    base, *decays = find_segments(renamed.dde.sel(run_type="decay"), "loss")
+    assert base.is_base
+    assert value_of(base, "seed") == ""
+    assert [value_of(s, "seed") for s in decays] == [1.0, 2.0]
+    assert "seed" not in renamed.dde.sel(run_type="decay").dde.base_curves().coords
+
+
+@differing_branches
+def test_means_of_some_runs_show_no_base_of_their_own(sizes: xr.Dataset) -> None:
+    # The merge and the rewind are of one seed, the trunk of two.
+    means = sizes.dde.mean_over("seed").isel(lineage=[0])
+    bases = [s.run_id for s in find_segments(means, "loss") if s.is_base]
+    assert len(bases) == len(set(bases)) == 3
+    (row,) = curve_panels(means)
+    assert [since for s, since in row[1].placed() if s.is_base] == [80e6, 120e6, 160e6]
+
+
 def test_a_run_is_compared_with_the_base_it_left(sizes: xr.Dataset) -> None:
     (row,) = curve_panels(sizes.isel(lineage=[0]))
     zoomed = row[1].placed()

@@ -401,9 +401,10 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
     # Of another suite, which states the id of the base, factors of the lineage stay.
     roots = "root_run_id" if "root_run_id" in picked.coords else "lineage"
     factors = factors_of(picked)
-    of_runs = {n for n in (*COORDINATES, *factors, "start_tokens") if factors.get(n) != "lineage"}
+    of_runs = {n for n in (*COORDINATES, *factors, "start_tokens") if factors.get(n) != "lineage"} - {"n_params"}
     coords = {str(n): c.variable for n, c in picked.coords.items() if str(n) not in of_runs}
-    coords |= {n: picked[n].variable for n in LINEAGE_COORDINATES if n in picked.coords}
+    if roots == "lineage":
+        coords |= {n: picked[n].variable for n in LINEAGE_COORDINATES if n in picked.coords}
     names = picked[roots].variable if roots in picked.coords else picked["run_id"].variable
     coords["run_id"] = xr.Variable(dims, text_values(spread(names, sizes)), picked["run_id"].attrs)
     is_part = np.isfinite(limit)

@@ -241,7 +241,7 @@ def code_of(dataset: xr.Dataset, choices: Choices, opened: Opened | None = None)
     """
     metrics = _known_metrics(dataset, choices)
     if opened is None:
-        sources = [dataset.attrs.get(f"{kind}_source") for kind in ("pretraining", "posttraining")]
+        sources = [dataset.attrs.get(n) for n in ("source", "pretraining_source", "posttraining_source")]
         # In one line: what follows it would be code.
         named = " ".join(printable(" and ".join(filter(None, sources)) or "memory").split())
         lines = ["import dde", "", f"# ds is the Dataset that was explored, opened from {named}."]

@@ -103,13 +103,13 @@ class Panel:
         if not self.frame.since_branch:
             return [(s, 0.0) for s in self.segments]
         derived = [(s, s.origin) for s in self.segments if not s.is_base]
-        lineages = {(s.root, origin) for s, origin in derived}
+        # A base stands once before each place at which runs left it.
+        origins = {(s.root, origin): s for s, origin in derived}
         bases = [
             (s.until(origin), origin)
             for s in self.segments
             if s.is_base
-            for lineage, origin in sorted(lineages)
-            if lineage == s.root
+            for origin in sorted({o for (_, o), run in origins.items() if run.starts_with(s)})
         ]
         return bases + derived
 

@@ -97,6 +97,12 @@ class Segment:
         """What the curve begins with: the id of that run, where the suite states it, else the lineage."""
         return str(self.facts.get("root_run_id") or self.facts["lineage"])
 
+    def starts_with(self, base: Segment) -> bool:
+        """Return whether the curve begins with a base: of a mean, with some of the runs that the base's mean is of."""
+        if MEMBERS in self.facts and "root_run_id" in self.facts:
+            return set(self.root.split("+")) <= set(base.root.split("+"))
+        return self.root == base.root
+
     def pick(self, cells: npt.NDArray[np.intp] | slice) -> Segment:
         """Return the segment with some of its points, in order."""
         index = np.arange(len(self.x))[cells]
@@ -215,8 +221,8 @@ def find_segments(
     has_own_treatments = not is_datadecide(dataset)
     if has_own_treatments:
         # Where a dimension was selected away, factors of the lineage are scalars.
-        along_lineage |= {n for n, of in factors_of(dataset).items() if of == "lineage"}
-    of_lineage = OF_LINEAGE.union(along_lineage)
+        along_lineage |= {n for n, of in factors_of(dataset).items() if of == "lineage"} | {"lineage", "n_params"}
+    of_lineage = frozenset(along_lineage) if has_own_treatments else OF_LINEAGE.union(along_lineage)
     # Losses of two training jobs are different quantities: nothing joins them, nor what is not known to be otherwise.
     array = dataset[metric]
     if has_samplings(array):
@@ -316,7 +322,7 @@ class _Curves:
 
     def _showing(self, number: Mapping[str, int], bases: list[int], origins: Mapping[int, float]) -> list[int]:
         """Return the runs that show the bases: these, and where one was selected away, the run that left it last."""
-        if "root_run_id" not in self.facts:
+        if "root_run_id" not in self.facts or (MEMBERS in self.facts and bases):
             return bases or [max(origins, key=origins.__getitem__)]
         last: dict[str, int] = {}
         for j, origin in origins.items():
