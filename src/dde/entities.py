@@ -5,23 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from dde.curves.frames import continuous_curves, own_rows
 from dde.entity_lists import LineageList, RunList
+from dde.entity_views import (
+    compare,
+    curves_of,
+    filter_members,
+    hyperparameters_of,
+    metrics_of,
+    rows_of_run,
+    runs_of_same_base,
+    runs_of_same_parent,
+    runs_of_same_treatment,
+)
 from dde.errors import LineageError, SelectionError, near_names
-from dde.relations.metric_choice import choose_metrics
-from dde.relations.related import compare_lineages, same_base, same_treatment, siblings
-from dde.relations.selection import filter_runs
+from dde.relations.table_related import base_rows, children_of, parents_of
 from dde.relations.treatments import PRETRAINING
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dde.relations.registry import DerivedRun
+    from dde.relations.run_table import RunTable
     from dde.repository import RunRepository
     from dde.sources.datadecide import DataDecide
     from dde.sources.protocols import PosttrainingSource
+    from dde.suite.read_runs import SuiteTables
 
 __all__ = ["LineageList", "PosttrainingRun", "PretrainingRun", "RunList", "TrainingLineage", "TrainingRun"]
 
@@ -32,9 +42,9 @@ class TrainingRun:
     Parameters
     ----------
     run_id : str
-        W&B's id; the lineage's label for a pretraining run.
+        W&B's id; the lineage's label for a pretraining run. In another suite, what its ``run_id`` says.
     run_type : str
-        ``pretraining``, ``supervised_ft`` or ``dpo``.
+        ``pretraining``, ``supervised_ft`` or ``dpo``; in another suite, its own words.
     repository : RunRepository, optional
         Resolves relations; a run holds ids, never other runs. Without one a run has its id and type alone.
 
@@ -86,48 +96,73 @@ class TrainingRun:
 
     @property
     def parent_run_id(self) -> str | None:
-        """Id of the run it starts from; None for a pretraining run, and where no parent was found."""
-        derived = self._derived
-        return (derived.parent_run_id or None) if derived else None
+        """Id of the run it starts from, the first of several; None without any, and where no parent was found."""
+        return next(iter(self.parent_run_ids), None)
+
+    @property
+    def parent_run_ids(self) -> list[str]:
+        """Ids of all runs that it starts from; several of a merge, none of a pretraining run."""
+        table, row = self._place
+        return parents_of(table, row)
 
     @property
     def child_run_ids(self) -> list[str]:
         """Ids of the runs that start directly from this one."""
-        return list(self._repository.registry.children.get(self.run_id, []))
+        table, row = self._place
+        return children_of(table, row)
 
     @property
     def lineage_id(self) -> str | None:
         """Label of the lineage that the run belongs to; None where its base is unknown."""
-        derived = self._derived
-        return self.run_id if derived is None else (derived.lineage or None)
+        table, row = self._place
+        return str(table.lineage[row]) or None
+
+    @property
+    def label(self) -> str:
+        """Treatment, as along the dimension ``run``; "" where no parent was found."""
+        table, row = self._place
+        return str(table.labels[row])
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Hyperparameters by name; what nothing says is absent.
+
+        Of a pretraining run, and of any run of another suite, the factors that it has a value of.
+        """
+        return hyperparameters_of(self._repository, self.run_id)
 
     @property
     def state(self) -> str:
-        """State as W&B has it; a pretraining run counts as ``finished``."""
-        derived = self._derived
-        return "finished" if derived is None else derived.state
+        """State as W&B has it; a pretraining run counts as ``finished``, and so do the runs of files."""
+        table, row = self._place
+        return str(table.state[row])
 
     @property
     def branch_tokens(self) -> int | None:
-        """Cumulative tokens at which it leaves its parent; None for a pretraining run, and where unknown."""
-        return None if self._derived is None else self._repository.registry.placed[self.run_id].branch_tokens
+        """Cumulative tokens at which it leaves its parent; None for a pretraining run, and where unknown.
+
+        Of a run with several parents, those up to which its curve is that of its parents.
+        """
+        table, row = self._place
+        return _known(table.branch_tokens[row])
+
+    @property
+    def start_tokens(self) -> int | None:
+        """Cumulative tokens of all that it starts from, 0 for a pretraining run; None where unknown."""
+        table, row = self._place
+        return _known(table.start_tokens[row])
 
     @property
     def end_tokens(self) -> int | None:
         """Cumulative tokens of its last row; None where unknown, and for a run without data."""
-        registry = self._repository.registry
-        if self._derived is None:
-            return registry.base_end_tokens(self.run_id)
-        return registry.placed[self.run_id].end_tokens
+        table, row = self._place
+        return _known(table.end_tokens[row])
 
     @property
-    def _derived(self) -> DerivedRun | None:
-        """What is known of a derived run; None for a pretraining run."""
-        registry = self._repository.registry
-        if self.run_id not in registry.derived:
-            # An error where neither store has it.
-            self._repository.run_type(self.run_id)
-        return registry.derived.get(self.run_id)
+    def _place(self) -> tuple[RunTable, int]:
+        """The run table and its row there; an error where there is no such run."""
+        repository = self._repository
+        return repository.table, repository.row_of(self.run_id)
 
     def same_treatment(self) -> RunList:
         """Return the runs with the same treatment on other bases, in the order of the suite.
@@ -137,9 +172,10 @@ class TrainingRun:
         RunList
             Runs of all states with the label of this one's treatment, repetitions included. Those whose
             hyperparameters, or whose parents', differ from this one's where both are stated have another treatment;
-            the seed of the training makes no difference. For a pretraining run, all other pretraining runs.
+            the seed of the training makes no difference. For a pretraining run, all other pretraining runs. In a suite
+            other than DataDecide, the runs of this label in other lineages.
         """
-        return self._related(same_treatment(self._repository.registry, self.run_id))
+        return self._related(runs_of_same_treatment(self._repository, self.run_id))
 
     def same_base(self) -> RunList:
         """Return the runs of other treatments on the same base, parents before children.
@@ -147,19 +183,20 @@ class TrainingRun:
         Returns
         -------
         RunList
-            Derived runs of the lineage, of all states; repetitions of this run are left out.
+            Derived runs of the lineage, of all states; repetitions of this run are left out. Where a lineage has
+            several bases, those that derive from this run's.
         """
-        return self._related(same_base(self._repository.registry, self.run_id))
+        return self._related(runs_of_same_base(self._repository, self.run_id))
 
     def siblings(self) -> RunList:
-        """Return the other runs that start from the same parent, at any of its checkpoints.
+        """Return the other runs that start from the same parent, or from one of several, at any of its checkpoints.
 
         Returns
         -------
         RunList
             Runs of all states, repetitions of this run included; none for a pretraining run.
         """
-        return self._related(siblings(self._repository.registry, self.run_id))
+        return self._related(runs_of_same_parent(self._repository, self.run_id))
 
     def _related(self, run_ids: Iterable[str]) -> RunList:
         return RunList(self._repository.get_run(run_id) for run_id in run_ids)
@@ -175,15 +212,15 @@ class TrainingRun:
         Returns
         -------
         pandas.DataFrame
-            The seed's columns; see :func:`dde.curves.frames.continuous_curves`.
+            The seed's columns; see :func:`dde.curves.frames.continuous_curves`, and of a suite other than
+            DataDecide :func:`dde.suite.frames.suite_curves`.
 
         Warns
         -----
         DdeWarning
             When the run can't be placed on its lineage, so that it has no rows; says why and what to do.
         """
-        registry = self._repository.registry
-        return own_rows(registry, self.run_id, choose_metrics(registry, metrics))
+        return rows_of_run(self._repository, self.run_id, metrics_of(self._repository, metrics))
 
     def get_evaluations(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
         """Return the run's own rows that hold an evaluation; training logs are left out.
@@ -203,9 +240,8 @@ class TrainingRun:
         DdeWarning
             When the run can't be placed on its lineage, so that it has no rows; says why and what to do.
         """
-        registry = self._repository.registry
-        chosen = [m for m in choose_metrics(registry, metrics) if m.kind != "log"]
-        frame = own_rows(registry, self.run_id, chosen)
+        chosen = [m for m in metrics_of(self._repository, metrics) if m.kind != "log"]
+        frame = rows_of_run(self._repository, self.run_id, chosen)
         return frame.dropna(subset=[m.name for m in chosen], how="all").reset_index(drop=True)
 
     def get_full_lineage(self) -> TrainingLineage:
@@ -218,30 +254,34 @@ class TrainingRun:
 
 
 class PretrainingRun(TrainingRun):
-    """A pretraining run: sparse, evaluated checkpoints in the tables of DataDecide.
+    """A run without parents: of DataDecide, sparse, evaluated checkpoints in its tables.
 
     Parameters
     ----------
     run_id : str
-        The lineage's label.
-    dd : DataDecide
+        The lineage's label; of another suite, the run's id.
+    dd : DataDecide or SuiteTables
         Tables it is read from.
     """
 
-    def __init__(self, run_id: str, dd: DataDecide | None, *, repository: RunRepository | None = None) -> None:
-        super().__init__(run_id, PRETRAINING, repository=repository or _repository(dd, None))
+    def __init__(
+        self, run_id: str, dd: DataDecide | SuiteTables | None, *, repository: RunRepository | None = None
+    ) -> None:
+        repository = repository or _repository(dd, None)
+        of_suite = repository.suite_runs is not None
+        super().__init__(run_id, repository.run_type(run_id) if of_suite else PRETRAINING, repository=repository)
         self.data_source = dd
 
 
 class PosttrainingRun(TrainingRun):
-    """A finetuning or DPO run: dense training logs and final evaluations in a store of W&B runs.
+    """A run with parents: of DataDecide, dense training logs and final evaluations in a store of W&B runs.
 
     Parameters
     ----------
     run_id : str
         W&B's id.
-    wandb_store : PosttrainingSource
-        Store it is read from.
+    wandb_store : PosttrainingSource or SuiteTables
+        Store it is read from; of another suite, its tables.
     parent_run_id : str, optional
         Parent, settled by the caller; found from the evidence when None.
     """
@@ -249,7 +289,7 @@ class PosttrainingRun(TrainingRun):
     def __init__(
         self,
         run_id: str,
-        wandb_store: PosttrainingSource | None,
+        wandb_store: PosttrainingSource | SuiteTables | None,
         parent_run_id: str | None = None,
         *,
         repository: RunRepository | None = None,
@@ -265,29 +305,21 @@ class PosttrainingRun(TrainingRun):
         super().__init__(run_id, repository.run_type(run_id), repository=repository)
         self.data_source = wandb_store
 
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """Hyperparameters by name; what nothing says is absent."""
-        derived = self._derived
-        return dict(derived.hyperparameters) if derived else {}
-
-    @property
-    def label(self) -> str:
-        """Treatment, as along the dimension ``run``."""
-        derived = self._derived
-        return derived.label if derived else ""
-
 
 class TrainingLineage:
-    """A pretraining run and every run derived from it, at any depth.
+    """A pretraining run and every run derived from it, at any depth; in general, all runs of one lineage's label.
 
     Parameters
     ----------
     base_run : PretrainingRun
+        The first one, where a suite has several of one label.
+    lineage_id : str, optional
+        The label; that of `base_run` by default. A merge of runs of several lineages is a lineage of its own, whose
+        base is the first run that it derives from.
 
     Notes
     -----
-    Lineages are equal when their bases are: the same label, from the same sources, opened in the same way.
+    Lineages are equal when their bases are and they have the same label, from the same sources, opened in the same way.
 
     Examples
     --------
@@ -297,15 +329,18 @@ class TrainingLineage:
     'dolma1_7-4M-default'
     """
 
-    def __init__(self, base_run: PretrainingRun) -> None:
+    def __init__(self, base_run: PretrainingRun, lineage_id: str | None = None) -> None:
         self.base_run = base_run
         self._repository = base_run._repository
+        self._given_id = lineage_id
 
     def __repr__(self) -> str:
         return f"TrainingLineage({self.lineage_id!r}, {len(self._member_ids)} derived runs)"
 
     def __eq__(self, other: object) -> bool:
-        return self.base_run == other.base_run if isinstance(other, TrainingLineage) else NotImplemented
+        if not isinstance(other, TrainingLineage):
+            return NotImplemented
+        return self.base_run == other.base_run and self.lineage_id == other.lineage_id
 
     def __hash__(self) -> int:
         return hash(self.base_run)
@@ -318,11 +353,23 @@ class TrainingLineage:
     @property
     def lineage_id(self) -> str:
         """Label of the lineage."""
-        return self.base_run.run_id
+        if self._given_id is None:
+            self._given_id = self.base_run.lineage_id or self.base_run.run_id
+        return self._given_id
+
+    @property
+    def base_runs(self) -> list[PretrainingRun]:
+        """All runs without parents, `base_run` first; of a merge across lineages, those that it derives from."""
+        table = self._repository.table
+        found = [self._repository.get_run(str(table.run_id[row])) for row in base_rows(table, self.lineage_id)]
+        return [r for r in found if isinstance(r, PretrainingRun)]
 
     @property
     def _member_ids(self) -> list[str]:
-        return self._repository.registry.members.get(self.lineage_id, [])
+        """Ids of the derived runs, parents before children."""
+        table = self._repository.table
+        rows = table.members[self.lineage_id]
+        return [str(run_id) for run_id in table.run_id[rows[~table.is_root[rows]]].tolist()]
 
     @property
     def derived_runs(self) -> list[PosttrainingRun]:
@@ -344,7 +391,8 @@ class TrainingLineage:
         learning_rates : float, several, or slice, optional
             Compared as numbers.
         **hyperparameters
-            Any other key of a run's config; a value, several, a ``slice`` with both ends included, or a function.
+            Any other key of a run's config, or factor of another suite; a value, several, a ``slice`` with both ends
+            included, or a function.
 
         Raises
         ------
@@ -352,7 +400,7 @@ class TrainingLineage:
             When no run of the store has such a hyperparameter, or is of such a method.
         """
         wanted = {"learning_rate": learning_rates, **hyperparameters}
-        kept = filter_runs(self._repository.registry, self._member_ids, posttraining_method, wanted)
+        kept = filter_members(self._repository, self._member_ids, posttraining_method, wanted)
         return [run for run in self.derived_runs if run.run_id in kept]
 
     def get_continuous_curves(
@@ -373,7 +421,8 @@ class TrainingLineage:
         -------
         pandas.DataFrame
             Observed rows only. A derived run's rows repeat the base prefix with its own hyperparameters; see
-            :func:`dde.curves.frames.continuous_curves`.
+            :func:`dde.curves.frames.continuous_curves`, and of a suite other than DataDecide
+            :func:`dde.suite.frames.suite_curves`.
 
         Raises
         ------
@@ -386,26 +435,27 @@ class TrainingLineage:
             When one of `runs` can't be placed, so that it has no rows; when runs of one method reduced `train_loss` in
             different ways, so that the values can't be compared.
         """
-        registry = self._repository.registry
         if runs is None:
             run_ids = self._curve_ids
         else:
             run_ids = [self._run_id(run) for run in ([runs] if isinstance(runs, (str, TrainingRun)) else runs)]
-        return continuous_curves(registry, run_ids, choose_metrics(registry, metrics))
+        return curves_of(self._repository, run_ids, metrics_of(self._repository, metrics))
 
     @property
     def _curve_ids(self) -> list[str]:
         """Ids of the runs that have a curve. A base that the tables do not hold is a lineage all the same."""
-        registry = self._repository.registry
-        base = [self.lineage_id] if self.lineage_id in registry.checkpoint_steps else []
-        return base + [run_id for run_id in self._member_ids if registry.placed[run_id].status == "used"]
+        table = self._repository.table
+        rows = table.members[self.lineage_id]
+        return [str(run_id) for run_id in table.run_id[rows[table.is_used[rows]]].tolist()]
 
     def _run_id(self, run: TrainingRun | str) -> str:
         wanted = run.run_id if isinstance(run, TrainingRun) else run
-        names = {self.lineage_id: self.lineage_id, PRETRAINING: self.lineage_id}
-        for run_id in self._member_ids:
-            names[run_id] = run_id
-            names[self._repository.registry.derived[run_id].label] = run_id
+        table = self._repository.table
+        base, rows = self.base_run.run_id, table.members[self.lineage_id].tolist()
+        # An id counts before a label, and either before what the base is called.
+        names = {self.lineage_id: base, PRETRAINING: base} if base in table.run_id[rows] else {}
+        names |= {str(table.labels[row]): str(table.run_id[row]) for row in rows if table.labels[row]}
+        names |= {str(table.run_id[row]): str(table.run_id[row]) for row in rows}
         if wanted not in names:
             raise SelectionError(
                 f"{wanted!r} is no run of the lineage {self.lineage_id}, so it has no curve here."
@@ -440,6 +490,9 @@ class TrainingLineage:
             Derived runs without a label, because their parent is absent from the store, are not in it; their ids are
             in ``frame.attrs["left_out"]``.
 
+            Of suites other than DataDecide, `differs` has the factors in which both runs differ: those of lineages
+            beside the bases alone, and not that which orders repetitions.
+
         Examples
         --------
         >>> import dde
@@ -448,18 +501,31 @@ class TrainingLineage:
         >>> one.compare(other).loc[0, ["run", "differs"]].tolist()
         ['pretraining', 'data: Dolma1.7, DCLM-Baseline']
         """
-        return compare_lineages(
-            self._repository.registry, self.lineage_id, other._repository.registry, other.lineage_id
-        )
+        return compare(self._repository, self.lineage_id, other._repository, other.lineage_id)
 
     def to_dataset(self, **options: Any) -> xr.Dataset:
         """Return the lineage as a Dataset; `options` as in :func:`dde.open_lineages`."""
         return self._repository.to_dataset(lineages=[self.lineage_id], **options)
 
 
+def _known(tokens: np.int64) -> int | None:
+    return int(tokens) if tokens >= 0 else None
+
+
 def _repository(
-    dd: DataDecide | None, store: PosttrainingSource | None, parents: dict[str, str] | None = None
+    dd: DataDecide | SuiteTables | None,
+    store: PosttrainingSource | SuiteTables | None,
+    parents: dict[str, str] | None = None,
 ) -> RunRepository:
     from dde.repository import RunRepository
+    from dde.suite.read_runs import SuiteTables
 
+    for reader in (dd, store):
+        if isinstance(reader, SuiteTables):
+            raise LineageError(
+                f"a run of the {reader.description} is known by the run table of the whole suite, so it can't be made "
+                "of its tables alone. Use dde.RunRepository.from_suite(suite, folder).get_run(run_id)."
+            )
+    assert not isinstance(dd, SuiteTables)
+    assert not isinstance(store, SuiteTables)
     return RunRepository(dd, store, parents=parents)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar, overload
 
 import pandas as pd
 
-from dde.curves.frames import continuous_curves, empty_curves
+from dde.curves.frames import empty_curves
 from dde.curves.loss_reductions import warn_of_reductions
+from dde.entity_views import curves_of, metrics_of
 from dde.errors import SelectionError, warn_caller
 from dde.relations.metric_choice import choose_metrics
 from dde.relations.registry import Registry
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dde.entities import TrainingLineage, TrainingRun
+    from dde.relations.run_table import RunTable
     from dde.repository import RunRepository
 
 __all__ = ["LineageList", "RunList"]
@@ -97,15 +99,15 @@ class LineageList(_EntityList["TrainingLineage"]):
             by_repository.setdefault(id(lineage._repository), []).append(lineage)
         frames = []
         for lineages in by_repository.values():
-            registry = lineages[0]._repository.registry
+            repository = lineages[0]._repository
             run_ids = [run_id for lineage in lineages for run_id in lineage._curve_ids]
-            frames.append(continuous_curves(registry, run_ids, choose_metrics(registry, metrics)))
+            frames.append(curves_of(repository, run_ids, metrics_of(repository, metrics)))
         if not frames:
             return empty_curves(choose_metrics(Registry(None, None), metrics))
         if len(frames) == 1:
             return frames[0]
         frame = pd.concat(frames, ignore_index=True)
-        if "train_loss" in frame:
+        if "train_loss" in frame and "reduce_loss" in frame:
             own = frame[frame["train_loss"].notna() & (frame["run_type"] == frame["checkpoint_type"])]
             for _, rows in own.groupby("run_type"):
                 warn_of_reductions(rows["reduce_loss"])
@@ -150,23 +152,35 @@ class RunList(_EntityList["TrainingRun"]):
         if not self:
             raise SelectionError("the list holds no run, so there is nothing to open. Select runs that exist.")
         repository = self._one_repository()
-        registry = repository.registry
-        derived = [run for run in self if run.run_id in registry.derived]
-        bases = {run.run_id for run in self} - {run.run_id for run in derived}
-        apart = sorted(bases - {str(run.lineage_id) for run in derived})
+        table = repository.table
+        row = {run.run_id: repository.row_of(run.run_id) for run in self}
+        if repository.suite_runs is None:
+            self._check_bases(table, row)
+        unplaced = [f"{run_id} ({table.status[r]})" for run_id, r in row.items() if not _is_opened(table, r)]
+        kept = [run_id for run_id, r in row.items() if _is_opened(table, r)]
+        remedy = "Correct what the suite declares of their parents and tokens."
+        if repository.suite_runs is None:
+            remedy = "Pass parents={run id: parent} or tokens_per_sequence= to the repository where that settles it."
+        if unplaced and kept:
+            warn_caller(
+                f"{len(unplaced)} of {len(self)} runs can't be placed on their lineages, so they are left out: "
+                f"{', '.join(unplaced[:4])}{', ...' if len(unplaced) > 4 else ''}. {remedy}"
+            )
+        # Where no run is left, opening says why.
+        return repository.to_dataset(run_ids=kept or list(row), **options)
+
+    def _check_bases(self, table: RunTable, row: Mapping[str, int]) -> None:
+        """Raise where bases stand beside derived runs of other bases alone: a Dataset has those of its runs."""
+        derived = [r for r in row.values() if not table.is_root[r]]
+        bases = {run_id for run_id, r in row.items() if table.is_root[r]}
+        apart = sorted(bases - {str(table.lineage[r]) for r in derived})
         if derived and apart:
             raise SelectionError(
                 f"the list has the pretraining runs {', '.join(apart)} beside derived runs of other bases alone, which "
                 "no single Dataset is opened from. Open both, and join them: dde.concat([...])."
             )
-        status = {run.run_id: registry.placed[run.run_id].status for run in derived}
-        unplaced = [f"{run_id} ({why})" for run_id, why in status.items() if why != "used"]
-        kept = [run.run_id for run in self if status.get(run.run_id, "used") == "used"]
-        if unplaced and kept:
-            warn_caller(
-                f"{len(unplaced)} of {len(self)} runs can't be placed on their lineages, so they are left out: "
-                f"{', '.join(unplaced[:4])}{', ...' if len(unplaced) > 4 else ''}. "
-                "Pass parents={run id: parent} or tokens_per_sequence= to the repository where that settles it."
-            )
-        # Where no run is left, opening says why.
-        return repository.to_dataset(run_ids=list(dict.fromkeys(kept or status)), **options)
+
+
+def _is_opened(table: RunTable, row: int) -> bool:
+    """Return whether a run has a place, or is a base, which is a lineage without any rows, too."""
+    return bool(table.is_used[row] or table.is_root[row])

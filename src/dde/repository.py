@@ -13,17 +13,16 @@ import pandas as pd
 
 from dde.cache.kept_files import cache_place
 from dde.cache.table_index import FileKindsCache
-from dde.curves.frames import continuous_curves
 from dde.entities import LineageList, PosttrainingRun, PretrainingRun, TrainingLineage, TrainingRun
+from dde.entity_views import curves_of, find_labels, metrics_of
 from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError, near_names
 from dde.names import Metric
 from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
 from dde.relations.run_index import versions_digest
 from dde.relations.run_table import RunTable
-from dde.relations.selection import filter_runs, select_bases
 from dde.relations.table_coverage import table_coverage
-from dde.relations.treatments import PRETRAINING
+from dde.relations.table_related import base_rows
 from dde.sources.connection import Connection, absolute_path, redact
 from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dde.suite.declare import Suite
+    from dde.suite.read_runs import SuiteTables
     from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["DataDecideEvolved", "RunRepository"]
@@ -182,6 +182,8 @@ class RunRepository:
         """
         if self is other:
             return True
+        if self.suite_runs is not None or other.suite_runs is not None:
+            return _have_same_suite(self.suite_runs, other.suite_runs)
         settings = (self._parents, self._tokens_per_sequence) == (other._parents, other._tokens_per_sequence)
         here, there = self.pretraining_source, other.pretraining_source
         if not settings or (here is None) != (there is None):
@@ -194,69 +196,81 @@ class RunRepository:
         return _have_same_runs(self.registry, other.registry)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_runs"}
+        # The run table is made of the registry, or is that of the suite's runs.
+        return {k: v for k, v in self.__dict__.items() if k not in ("_runs", "table")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._runs = WeakValueDictionary()
 
-    def run_type(self, run_id: str) -> str:
-        """Return the type of a run; raises SelectionError when no store has it."""
-        columns = self.registry.columns
-        number = columns.number.get(run_id)
-        if number is not None:
-            return str(columns.run_type.values[columns.run_type.codes[number]])
-        if run_id in self.registry.bases:
-            return PRETRAINING
-        known = [*self.registry.bases, *columns.number]
+    def row_of(self, run_id: str) -> int:
+        """Return the row of a run in the run table; raises SelectionError when there is no such run."""
+        row = self.table.number.get(run_id)
+        if row is not None:
+            return row
+        if self.suite_runs is not None:
+            return int(self.table.rows([run_id])[0])
         raise SelectionError(
-            f"neither store has a run {run_id!r}, so it can't be opened.{near_names(run_id, known)} "
+            f"neither store has a run {run_id!r}, so it can't be opened.{near_names(run_id, self.table.number)} "
             "repository.coverage() lists every run."
         )
 
+    def run_type(self, run_id: str) -> str:
+        """Return the type of a run, in the suite's words; raises SelectionError when there is no such run."""
+        return str(self.table.run_type[self.row_of(run_id)])
+
     def get_run(self, run_id: str) -> TrainingRun:
-        """Return a run by its id, a pretraining run by its lineage's label.
+        """Return a run by its id; a pretraining run of DataDecide by its lineage's label.
 
         Raises
         ------
         SelectionError
-            When neither store has it; names the nearest ones.
+            When there is no such run; names the nearest ones.
         """
         run = self._runs.get(run_id)
         if run is None:
-            if self.run_type(run_id) == PRETRAINING:
-                run = PretrainingRun(run_id, self.pretraining_source, repository=self)
+            if self.table.is_root[self.row_of(run_id)]:
+                run = PretrainingRun(run_id, self._reader or self.pretraining_source, repository=self)
             else:
-                run = PosttrainingRun(run_id, self.posttraining_source, repository=self)
+                run = PosttrainingRun(run_id, self._reader or self.posttraining_source, repository=self)
             self._runs[run_id] = run
         return run
 
+    @property
+    def _reader(self) -> SuiteTables | None:
+        return None if self.suite_runs is None else self.suite_runs.tables
+
     def get_lineage(self, run_id: str) -> TrainingLineage:
-        """Return the whole lineage that a run belongs to.
+        """Return the whole lineage that a run belongs to, or that of a label; an id counts before a label.
 
         Raises
         ------
         SelectionError
-            When neither store has the run, or its base is unknown.
+            When there is no such run or lineage, or the run's base is unknown.
         """
-        base = self.get_run(self.lineage_of(run_id))
+        return self._lineage(self.lineage_of(run_id))
+
+    def _lineage(self, label: str) -> TrainingLineage:
+        base = self.get_run(str(self.table.run_id[base_rows(self.table, label)[0]]))
         assert isinstance(base, PretrainingRun)
-        return TrainingLineage(base)
+        return TrainingLineage(base, label)
 
     def lineage_of(self, run_id: str) -> str:
-        """Return the label of the lineage that a run belongs to.
+        """Return the label of the lineage that a run belongs to; a label is its own.
 
         Raises
         ------
         SelectionError
-            When neither store has the run, or its base is unknown.
+            When there is no such run or lineage, or the run's base is unknown.
         """
-        if self.run_type(run_id) == PRETRAINING:
+        table = self.table
+        if run_id not in table.number and run_id in table.lineages:
             return run_id
-        columns = self.registry.columns
-        label = str(columns.lineages[columns.number[run_id]])
+        row = self.row_of(run_id)
+        label = str(table.lineage[row])
         if not label:
-            problem = self.registry.derived[run_id].parentage.problem
+            derived = None if self.suite_runs is not None else self.registry.derived.get(run_id)
+            problem = table.status[row] if derived is None else derived.parentage.problem
             raise SelectionError(
                 f"the run {run_id!r} has no known base ({problem}), so it belongs to no lineage. "
                 "Pass parents={run id: parent} to settle where it starts."
@@ -277,20 +291,56 @@ class RunRepository:
         Parameters
         ----------
         base_params, base_data, base_seed : name or several, optional
-            Filters on the base.
+            Filters on the base; of a suite other than DataDecide, on its factors `params`, `data` and `seed`.
         posttraining_method, learning_rates, **hyperparameters
             Filters on derived runs as in :meth:`TrainingLineage.filter_derived_runs`; a lineage without a
-            matching run is left out.
+            matching run is left out. Of a suite other than DataDecide, filters on run types and on any factor of
+            lineages or runs.
+
+        Raises
+        ------
+        UnknownNameError
+            When a filter names something that no run has.
         """
-        found = LineageList(
-            self.get_lineage(b.label) for b in select_bases(self.registry, base_params, base_data, base_seed)
+        labels = find_labels(
+            self,
+            {"params": base_params, "data": base_data, "seed": base_seed},
+            posttraining_method,
+            {"learning_rate": learning_rates, **hyperparameters},
         )
-        filters = {"learning_rate": learning_rates, **hyperparameters}
-        if posttraining_method is None and all(v is None for v in filters.values()):
-            return found
-        registry = self.registry
-        kept = filter_runs(registry, registry.derived, posttraining_method, filters)
-        return LineageList(lineage for lineage in found if not kept.isdisjoint(registry.members[lineage.lineage_id]))
+        return LineageList(self._lineage(label) for label in labels)
+
+    def get_scaling_analysis(
+        self, final_run_ids: Iterable[str], metrics: str | Iterable[str] | None = None
+    ) -> list[pd.DataFrame]:
+        """Return one frame per run: its continuous curve, from the start of pretraining on.
+
+        Parameters
+        ----------
+        final_run_ids : iterable of str
+        metrics : str or iterable of str, optional
+            The default metrics when None.
+
+        Returns
+        -------
+        list of pandas.DataFrame
+            As :meth:`TrainingLineage.get_continuous_curves`; without rows where a run can't be placed.
+
+        Raises
+        ------
+        SelectionError
+            When there is no such run.
+
+        Warns
+        -----
+        DdeWarning
+            When a run can't be placed; when runs of one method in one frame reduced `train_loss` in different ways.
+        """
+        chosen = metrics_of(self, metrics)
+        run_ids = list(final_run_ids)
+        for run_id in run_ids:
+            self.row_of(run_id)
+        return [curves_of(self, [run_id], chosen) for run_id in run_ids]
 
     def metrics(self) -> dict[str, Metric]:
         """Return every metric by name."""
@@ -485,12 +535,14 @@ class DataDecideEvolved:
         DdeWarning
             When a run can't be placed; when runs of one method in one frame reduced `train_loss` in different ways.
         """
-        registry = self.repository.registry
-        chosen = choose_metrics(registry, metrics)
-        run_ids = list(final_run_ids)
-        for run_id in run_ids:
-            self.repository.run_type(run_id)
-        return [continuous_curves(registry, [run_id], chosen) for run_id in run_ids]
+        return self.repository.get_scaling_analysis(final_run_ids, metrics)
+
+
+def _have_same_suite(here: SuiteRuns | None, there: SuiteRuns | None) -> bool:
+    if here is None or there is None:
+        return False
+    # The fingerprint is of the declaration and of the versions of all files, or the content of all frames.
+    return here.tables.location == there.tables.location and here.tables.fingerprint == there.tables.fingerprint
 
 
 def _have_same_runs(registry: Registry, other: Registry) -> bool:

@@ -126,6 +126,32 @@ class RunTable:
         return labels
 
     @cached_property
+    def order(self) -> Int64:
+        """Rank of each run: by lineage, depth and label, in the order of the suite; that of rows where it has none."""
+        if not self.runs:
+            return np.arange(len(self))
+        lineage = {label: i for i, label in enumerate(self.lineages)}
+        run = {label: i for i, label in enumerate(self.runs)}
+        ranks = (
+            np.array([run[label] for label in self.labels.tolist()], np.int64),
+            self.depth,
+            np.array([lineage[label] for label in self.lineage.tolist()], np.int64),
+        )
+        order = np.empty(len(self), np.int64)
+        order[np.lexsort(ranks)] = np.arange(len(self))
+        return order
+
+    @cached_property
+    def members(self) -> dict[str, Int64]:
+        """Rows of each lineage, by its label, ordered by `order`; runs without a lineage are in none."""
+        at = np.argsort(self.order, kind="stable")
+        rows: dict[str, list[int]] = {label: [] for label in self.lineages}
+        for row, label in zip(at.tolist(), self.lineage[at].tolist(), strict=True):
+            if label:
+                rows.setdefault(label, []).append(row)
+        return {label: np.array(of_lineage, np.int64) for label, of_lineage in rows.items()}
+
+    @cached_property
     def n_parents(self) -> Int64:
         """How many parents each run has."""
         return np.bincount(self.edge_child, minlength=len(self)).astype(np.int64)

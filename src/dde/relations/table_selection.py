@@ -14,7 +14,7 @@ from dde.names import as_values
 from dde.relations.run_table import RunTable
 from dde.relations.selection import Selection, matches
 
-__all__ = ["select_rows", "select_table_runs"]
+__all__ = ["matching_rows", "select_rows", "select_table_runs"]
 
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -156,6 +156,30 @@ def select_rows(
         matched &= ~lacking | _roots_of(table, kept & matched & ~lacking)
     leave_out(~matched, "filtered")
     return kept
+
+
+def matching_rows(table: RunTable, method: object, filters: Mapping[str, object]) -> Bool:
+    """Return which runs match all filters themselves, whatever their status and state.
+
+    Parameters
+    ----------
+    table : RunTable
+    method : str or several, optional
+        Run types.
+    filters : mapping of str to filter
+        As of :func:`select_table_runs`; None for none.
+
+    Raises
+    ------
+    UnknownNameError
+        When a filter names something that no run has.
+    """
+    filters = {k: v for k, v in filters.items() if v is not None}
+    _check_names(table, method, "all", filters)
+    found = np.ones(len(table), bool) if method is None else _matching(table.run_type, method)
+    for name, wanted in filters.items():
+        found &= _matching(_values(table, name), wanted)
+    return found
 
 
 def _roots_of(table: RunTable, rows: Bool) -> Bool:

@@ -1,0 +1,197 @@
+"""Curves of the runs of a declared suite as DataFrames: observed rows only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dde.curves.observations import Observations
+from dde.errors import warn_caller
+from dde.names import Metric
+from dde.relations.run_table import RunTable
+from dde.suite.suite_runs import SuiteRuns
+
+__all__ = ["suite_curves", "suite_own_rows"]
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+
+def suite_curves(runs: SuiteRuns, run_ids: Sequence[str], metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Return the continuous curves of runs: what they share with their parents, then the runs' own rows.
+
+    Parameters
+    ----------
+    runs : SuiteRuns
+    run_ids : sequence of str
+        Runs whose curves are wanted, in order.
+    metrics : sequence of Metric
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per run and observed position, ordered by run as asked, then tokens:
+
+        - `lineage_id`, `run` (its label), `run_type` and the suite's factors, of the run whose curve it is;
+        - `run_id`, the run that logged the row, and last `checkpoint_type`, that run's type;
+        - `step` of the run that logged the row, `cumulative_tokens`, and `cumulative_compute` in FLOP where the suite
+          states parameter counts: 6 N tokens, run by run where N changes along the curve;
+        - a column per metric, NaN where a row has no value.
+
+        The curve of a run with several parents has what these have in common, then its own rows.
+
+    Raises
+    ------
+    SelectionError
+        When the suite has no such run.
+
+    Warns
+    -----
+    DdeWarning
+        When a run can't be placed on its lineage, so that it has no rows.
+
+    Examples
+    --------
+    >>> import dde
+    >>> rows = pd.DataFrame({"id": ["a", "a"], "lr": 0.1, "step": [0, 10], "tokens": [0, 80], "loss": [9.0, 3.5]})
+    >>> runs = SuiteRuns(dde.Suite.from_frame(rows, run="id", lineage="lr={lr}"))
+    >>> frame = suite_curves(runs, ["a"], runs.choose_metrics(None))
+    >>> frame[["lineage_id", "cumulative_tokens", "loss"]].values.tolist()
+    [['lr=0.1', 0, 9.0], ['lr=0.1', 80, 3.5]]
+    """
+    return _curves(runs, run_ids, metrics, with_ancestors=True)
+
+
+def suite_own_rows(runs: SuiteRuns, run_id: str, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Return a run's own observed rows, without its parents'; columns and warnings as of :func:`suite_curves`.
+
+    Parameters
+    ----------
+    runs : SuiteRuns
+    run_id : str
+    metrics : sequence of Metric
+    """
+    return _curves(runs, [run_id], metrics, with_ancestors=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows of one run that lie on the curve of another, or on its own."""
+
+    run: int
+    member: int
+    tokens: Int64
+    step: Int64
+    values: list[Float64]
+
+
+def _curves(
+    runs: SuiteRuns, run_ids: Sequence[str], metrics: Sequence[Metric], *, with_ancestors: bool
+) -> pd.DataFrame:
+    table = runs.table
+    rows = _placed(table, table.rows(run_ids))
+    members = table.with_ancestors(rows) if with_ancestors else np.unique(rows)
+    number = {row: i for i, row in enumerate(members.tolist())}
+    ids = tuple(str(run_id) for run_id in table.run_id[members].tolist())
+    observed = [runs.observations(metric, ids, ()) for metric in metrics] if ids else []
+    own = [_own_rows(observed, i) for i in range(len(ids))]
+    pieces: list[_Piece] = []
+    for row in rows.tolist():
+        for member, stop in _path(table, row) if with_ancestors else [(row, None)]:
+            tokens, step, values = own[number[member]]
+            high = len(tokens) if stop is None else int(np.searchsorted(tokens, stop, side="right"))
+            if high:
+                pieces.append(_Piece(row, member, tokens[:high], step[:high], [v[:high] for v in values]))
+    return _joined(table, pieces, metrics)
+
+
+def _placed(table: RunTable, rows: Int64) -> Int64:
+    """Return the runs that have a curve; warn of the others."""
+    for row in rows[~table.is_used[rows]].tolist():
+        warn_caller(
+            f"the run {table.run_id[row]!r} can't be placed on its lineage ({table.status[row]}), so it has no rows "
+            "here. Correct what the suite declares of its parent and tokens, or leave it out. repository.coverage() "
+            "has the status of every run."
+        )
+    return rows[table.is_used[rows]]
+
+
+def _path(table: RunTable, row: int) -> list[tuple[int, int | None]]:
+    """Return the runs that a curve consists of, from its root on, each with the tokens up to which it does."""
+    path: list[tuple[int, int | None]] = [(row, None)]
+    at, stop = row, np.iinfo(np.int64).max
+    while table.curve_parent[at] >= 0:
+        # A merge may leave its parents' curve before the last of them begins.
+        stop = min(stop, int(table.branch_tokens[at]))
+        at = int(table.curve_parent[at])
+        path.append((at, stop))
+    return path[::-1]
+
+
+def _own_rows(observed: Sequence[Observations], run: int) -> tuple[Int64, Int64, list[Float64]]:
+    """Return the union of a run's positions over all metrics, with steps and a column per metric."""
+    parts = [slice(int(o.offsets[run]), int(o.offsets[run + 1])) for o in observed]
+    every = [o.tokens[part] for o, part in zip(observed, parts, strict=True)]
+    tokens = np.unique(np.concatenate(every)) if every else np.empty(0, np.int64)
+    step = np.full(len(tokens), -1, np.int64)
+    columns: list[Float64] = []
+    for o, part in zip(observed, parts, strict=True):
+        column = np.full(len(tokens), np.nan)
+        at = np.searchsorted(tokens, o.tokens[part])
+        column[at] = o.values[part]
+        step[at] = np.maximum(step[at], o.step[part])
+        columns.append(column)
+    return tokens, step, columns
+
+
+def _joined(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> pd.DataFrame:
+    counts = [len(piece.tokens) for piece in pieces]
+    run = np.repeat(np.array([piece.run for piece in pieces], np.int64), counts)
+    member = np.repeat(np.array([piece.member for piece in pieces], np.int64), counts)
+
+    def joined(arrays: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
+        return np.concatenate([np.empty(0, dtype), *arrays])
+
+    columns: dict[str, object] = {
+        "lineage_id": table.lineage[run],
+        "run": table.labels[run],
+        "run_id": table.run_id[member],
+        "run_type": table.run_type[run],
+    }
+    columns |= {name: factor.values[run] for name, factor in table.factors.items()}
+    tokens = joined([piece.tokens for piece in pieces], np.int64)
+    columns |= {"step": joined([piece.step for piece in pieces], np.int64), "cumulative_tokens": tokens}
+    if not np.isnan(table.n_params).all():
+        columns["cumulative_compute"] = _compute(table, member, tokens)
+    for k, metric in enumerate(metrics):
+        columns[metric.name] = joined([piece.values[k] for piece in pieces], np.float64)
+    columns["checkpoint_type"] = table.run_type[member]
+    return pd.DataFrame(columns)
+
+
+def _compute(table: RunTable, member: Int64, tokens: Int64) -> Float64:
+    """Return 6 N tokens in FLOP, summed over the runs of a curve where their parameter counts differ."""
+    n = table.n_params[member]
+    starts = table.start_tokens[member]
+    summed: Float64 = table.start_compute[member] + 6.0 * n * (tokens - starts)
+    whole: Float64 = 6.0 * n * tokens
+    # Of one count the sum is the product, but for rounding; a Dataset has the product.
+    return np.where(_has_one_size(table)[member], whole, summed)
+
+
+def _has_one_size(table: RunTable) -> npt.NDArray[np.bool_]:
+    """Return which runs have the parameter count of all that they derive from."""
+    child, parent = table.edge_child, table.edge_parent
+    changed = np.zeros(len(table), bool)
+    changed[child[table.n_params[child] != table.n_params[parent]]] = True
+    while True:
+        reached = changed.copy()
+        reached[child[changed[parent]]] = True
+        if np.array_equal(reached, changed):
+            return ~changed
+        changed = reached
