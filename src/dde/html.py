@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape as escape_html
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from dde.errors import DdeError
+from dde.html_parts import (
+    count_words,
+    facts_html,
+    name_cell,
+    not_shown,
+    note_html,
+    number_cell,
+    page_html,
+    plain_text,
+    plural,
+    row_html,
+    spelled_tokens,
+    table_html,
+    text_cell,
+    title_html,
+    tokens_cell,
+)
+from dde.html_suites import suite_lineage_html, suite_lineages_html, suite_repository_html, suite_run_html
 from dde.names import Base
 from dde.plots.axes import short_number
-from dde.printable import printable
 from dde.relations.treatments import PRETRAINING
 from dde.sources.connection import redact
 
@@ -30,25 +46,6 @@ _MOST_LINEAGES = 30
 _MOST_REASONS = 15
 _MOST_NAMES = 8
 
-# Notebooks are light or dark: text keeps their colour, lines and stripes are translucent. The doubled class goes
-# before what notebooks set for the tables of a page.
-_STYLE = """<style>
-.dde-html.dde-html { color: inherit; line-height: 1.35; max-width: 100%; overflow-x: auto; }
-.dde-html.dde-html table { border-collapse: collapse; margin: .3em 0 .6em 0; border: none; font-size: .92em; }
-.dde-html.dde-html th, .dde-html.dde-html td { text-align: left; vertical-align: top; padding: .15em .9em .15em 0;
-  border: none; background: none; color: inherit; }
-.dde-html.dde-html thead th { border-bottom: 1px solid rgba(128, 128, 128, .6); white-space: nowrap; }
-.dde-html.dde-html tbody tr { background: none; }
-.dde-html.dde-html tbody tr + tr td { border-top: 1px solid rgba(128, 128, 128, .2); }
-.dde-html.dde-html table.dde-facts td, .dde-html.dde-html table.dde-facts tr + tr td { border: none; }
-.dde-html.dde-html table.dde-facts td:first-child { opacity: .65; white-space: nowrap; }
-.dde-html.dde-html .dde-number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.dde-html.dde-html .dde-name { font-family: monospace; overflow-wrap: anywhere; }
-.dde-html.dde-html td.dde-name { min-width: 12em; }
-.dde-html.dde-html tr.dde-aside td { opacity: .7; }
-.dde-html.dde-html .dde-note { opacity: .75; margin: .2em 0; font-size: .92em; }
-</style>"""
-
 
 def lineage_html(lineage: TrainingLineage) -> str:
     """Return a lineage for a notebook: its base, and the tree of the runs derived from it.
@@ -61,26 +58,30 @@ def lineage_html(lineage: TrainingLineage) -> str:
     True
     """
     repository, label = lineage._repository, lineage.lineage_id
+    if repository.suite_runs is not None:
+        return suite_lineage_html(lineage)
     registry = repository.registry
     runs = _coverage_by_id(repository, registry.members.get(label, []))
     placed = [r for r, row in runs.items() if not math.isnan(row["end_tokens"])]
     unplaced = [r for r in runs if r not in set(placed)]
     parts = [
-        _title("TrainingLineage", label),
-        _facts([*_base_facts(registry, label), ("derived runs", _counted(row["status"] for row in runs.values()))]),
+        title_html("TrainingLineage", label),
+        facts_html(
+            [*_base_facts(registry, label), ("derived runs", count_words(row["status"] for row in runs.values()))]
+        ),
     ]
     if placed:
         rows = [_run_row(registry, r, runs[r], depth) for r, depth in _tree(registry, placed)]
-        parts.append(_table(_RUN_COLUMNS, rows[:_MOST_RUNS]))
-        parts.append(_not_shown(len(rows) - _MOST_RUNS, "derived run", "lineage.derived_runs"))
+        parts.append(table_html(_RUN_COLUMNS, rows[:_MOST_RUNS]))
+        parts.append(not_shown(len(rows) - _MOST_RUNS, "derived run", "lineage.derived_runs"))
         if any(row["status"].startswith("state ") for row in runs.values()):
-            parts.append(_note('Runs in another state than "finished" are opened with state="all".'))
+            parts.append(note_html('Runs in another state than "finished" are opened with state="all".'))
     if unplaced:
-        parts.append(_note("No place on the token axis, so not in any Dataset:"))
+        parts.append(note_html("No place on the token axis, so not in any Dataset:"))
         rows = [_unplaced_row(registry, r, runs[r]) for r in unplaced]
-        parts.append(_table(_UNPLACED_COLUMNS, rows[:_MOST_UNPLACED]))
-        parts.append(_not_shown(len(rows) - _MOST_UNPLACED, "run", "repository.coverage()"))
-    return _page(parts)
+        parts.append(table_html(_UNPLACED_COLUMNS, rows[:_MOST_UNPLACED]))
+        parts.append(not_shown(len(rows) - _MOST_UNPLACED, "run", "repository.coverage()"))
+    return page_html(parts)
 
 
 def lineages_html(lineages: Sequence[TrainingLineage]) -> str:
@@ -93,10 +94,12 @@ def lineages_html(lineages: Sequence[TrainingLineage]) -> str:
     >>> "dolma1_7-4M-default" in lineages_html(found)
     True
     """
-    parts = [_title("LineageList", _plural(len(lineages), "lineage"))]
+    parts = [title_html("LineageList", plural(len(lineages), "lineage"))]
     if not lineages:
-        return _page([*parts, _note("No lineage matched. repository.find_lineages() returns all of them.")])
+        return page_html([*parts, note_html("No lineage matched. repository.find_lineages() returns all of them.")])
     shown = lineages[:_MOST_LINEAGES]
+    if any(lineage._repository.suite_runs is not None for lineage in shown):
+        return suite_lineages_html(lineages)
     covered: dict[int, dict[str, dict[str, Any]]] = {}
     rows = []
     for lineage in shown:
@@ -108,21 +111,21 @@ def lineages_html(lineages: Sequence[TrainingLineage]) -> str:
         base, end = registry.bases[label], registry.base_end_tokens(label)
         rows.append(
             [
-                _name(label),
-                _text(base.recipe.name),
-                _number(base.size.name),
-                _number(f"{base.seed.index} ({base.seed.name})"),
-                _tokens(end),
-                _number(f"{len(registry.checkpoint_steps.get(label, ())):,}"),
-                _text(_counted(r["run_type"] for r in runs if r["status"] == "used") or "none"),
-                _text(_counted(r["status"] for r in runs if r["status"] != "used")),
+                name_cell(label),
+                text_cell(base.recipe.name),
+                number_cell(base.size.name),
+                number_cell(f"{base.seed.index} ({base.seed.name})"),
+                tokens_cell(end),
+                number_cell(f"{len(registry.checkpoint_steps.get(label, ())):,}"),
+                text_cell(count_words(r["run_type"] for r in runs if r["status"] == "used") or "none"),
+                text_cell(count_words(r["status"] for r in runs if r["status"] != "used")),
             ]
         )
     columns = "lineage,recipe,>size,>seed,>tokens trained,>evaluated,derived runs,not used".split(",")
-    parts.append(_table(columns, rows))
-    parts.append(_not_shown(len(lineages) - len(shown), "lineage", "[lineage.lineage_id for lineage in lineages]"))
-    parts.append(_note("Each is a TrainingLineage; .to_dataset() opens all of them as one Dataset."))
-    return _page(parts)
+    parts.append(table_html(columns, rows))
+    parts.append(not_shown(len(lineages) - len(shown), "lineage", "[lineage.lineage_id for lineage in lineages]"))
+    parts.append(note_html("Each is a TrainingLineage; .to_dataset() opens all of them as one Dataset."))
+    return page_html(parts)
 
 
 def runs_html(runs: Sequence[TrainingRun]) -> str:
@@ -135,28 +138,28 @@ def runs_html(runs: Sequence[TrainingRun]) -> str:
     >>> "supervised_ft" in runs_html(run.same_base())
     True
     """
-    parts = [_title("RunList", _plural(len(runs), "run"))]
+    parts = [title_html("RunList", plural(len(runs), "run"))]
     if not runs:
-        return _page([*parts, _note("No run is related in this way.")])
+        return page_html([*parts, note_html("No run is related in this way.")])
     shown = runs[:_MOST_RUNS]
     covered: dict[int, dict[str, dict[str, Any]]] = {}
     rows = []
     for run in shown:
         repository = run._given_repository
         if repository is None:
-            rows.append([_name(run.run_id), _text(run.run_type), *(_text("") for _ in range(6))])
+            rows.append([name_cell(run.run_id), text_cell(run.run_type), *(text_cell("") for _ in range(6))])
             continue
         if id(repository) not in covered:
             same = (other.run_id for other in shown if other._given_repository is repository)
             covered[id(repository)] = _coverage_by_id(repository, dict.fromkeys(same))
         row = covered[id(repository)][run.run_id]
-        texts = [_name(run.run_id), _text(row["run_type"]), _name(row["lineage"]), _name(row["run"])]
-        numbers = [_tokens(row["branch_tokens"]), _tokens(row["end_tokens"])]
-        rows.append([*texts, *numbers, _text(row["state"]), _text(row["status"])])
+        texts = [name_cell(run.run_id), text_cell(row["run_type"]), name_cell(row["lineage"]), name_cell(row["run"])]
+        numbers = [tokens_cell(row["branch_tokens"]), tokens_cell(row["end_tokens"])]
+        rows.append([*texts, *numbers, text_cell(row["state"]), text_cell(row["status"])])
     columns = "run id,method,lineage,run,>branches at,>ends at,state,status".split(",")
-    parts.append(_table(columns, rows))
-    parts.append(_not_shown(len(runs) - len(shown), "run", "[run.run_id for run in runs]"))
-    return _page([*parts, _note("Each is a TrainingRun; .to_dataset() opens all of them as one Dataset.")])
+    parts.append(table_html(columns, rows))
+    parts.append(not_shown(len(runs) - len(shown), "run", "[run.run_id for run in runs]"))
+    return page_html([*parts, note_html("Each is a TrainingRun; .to_dataset() opens all of them as one Dataset.")])
 
 
 def run_html(run: TrainingRun) -> str:
@@ -169,8 +172,12 @@ def run_html(run: TrainingRun) -> str:
     True
     """
     if run._given_repository is None:
-        note = _note("Made without a repository: repository.get_run() gives a run that knows its relations and data.")
-        return _page([_title(type(run).__name__, run.run_id), _facts([("run type", run.run_type)]), note])
+        note = note_html(
+            "Made without a repository: repository.get_run() gives a run that knows its relations and data."
+        )
+        return page_html([title_html(type(run).__name__, run.run_id), facts_html([("run type", run.run_type)]), note])
+    if run._repository.suite_runs is not None:
+        return suite_run_html(run)
     repository, registry = run._repository, run._repository.registry
     children = run.child_run_ids
     facts: list[tuple[str, str]] = []
@@ -187,10 +194,10 @@ def run_html(run: TrainingRun) -> str:
             ("treatment", row["run"]),
             ("lineage", row["lineage"]),
             ("starts from", row["parent_run_id"] + step if row["parent_run_id"] else ""),
-            ("branches at", _spelled(row["branch_tokens"])),
-            ("ends at", _spelled(row["end_tokens"])),
+            ("branches at", spelled_tokens(row["branch_tokens"])),
+            ("ends at", spelled_tokens(row["end_tokens"])),
             ("token source", "; ".join(t for t in (row["token_source"], row["estimate"]) if t)),
-            ("hyperparameters", ", ".join(f"{k}={_plain(v)}" for k, v in known.items())),
+            ("hyperparameters", ", ".join(f"{k}={plain_text(v)}" for k, v in known.items())),
             ("state", row["state"]),
             ("status", row["status"]),
             ("parent known from", row["parent_evidence"]),
@@ -199,11 +206,13 @@ def run_html(run: TrainingRun) -> str:
     some = ", ".join(children[:_MOST_NAMES])
     more = f", and {len(children) - _MOST_NAMES} more in .child_run_ids" if len(children) > _MOST_NAMES else ""
     facts.append(("runs starting here", some + more or "none"))
-    return _page([_title(type(run).__name__, run.run_id), _facts([("type", run.run_type), *facts])])
+    return page_html([title_html(type(run).__name__, run.run_id), facts_html([("type", run.run_type), *facts])])
 
 
 def repository_html(repository: RunRepository, title: str = "RunRepository") -> str:
     """Return a repository for a notebook: its sources, its lineages by size, its runs by method and status.
+
+    Of a suite other than DataDecide: its factors, and its runs by type.
 
     Identifiers, a few keys and positions are read where they were not yet; metrics are not.
 
@@ -213,6 +222,8 @@ def repository_html(repository: RunRepository, title: str = "RunRepository") -> 
     >>> "find_lineages" in repository_html(dde.tutorial.open_repository("tiny"))
     True
     """
+    if repository.suite_runs is not None:
+        return suite_repository_html(repository, repository.suite_runs, title)
     tables, store = repository.pretraining_source, repository.posttraining_source
     sources = [
         ("pretraining", "none" if tables is None else redact(tables) or type(tables).__name__),
@@ -223,16 +234,16 @@ def repository_html(repository: RunRepository, title: str = "RunRepository") -> 
         coverage = repository.coverage()
     except DdeError as problem:
         # A page that fails leaves a notebook with a traceback in place of what could be said.
-        return _page([_title(title, "can't be read"), _facts([*sources, ("error", str(problem))])])
-    sources[0] = ("pretraining", f"{sources[0][1]} ({_plural(len(registry.catalog.step), 'checkpoint')})")
-    sources[1] = ("post-training", f"{sources[1][1]} ({_plural(len(registry.derived), 'run')})")
+        return page_html([title_html(title, "can't be read"), facts_html([*sources, ("error", str(problem))])])
+    sources[0] = ("pretraining", f"{sources[0][1]} ({plural(len(registry.catalog.step), 'checkpoint')})")
+    sources[1] = ("post-training", f"{sources[1][1]} ({plural(len(registry.derived), 'run')})")
     aside = [] if tables is None else [*(f"{n} rows: {r}" for r, n in sorted(tables.left_out.items()))]
     aside += [] if tables is None else tables.set_aside
     if aside:
         more = f"; and {len(aside) - _MOST_NAMES} more" if len(aside) > _MOST_NAMES else ""
         sources.append(("not read", "; ".join(aside[:_MOST_NAMES]) + more))
-    parts = [_title(title, _plural(len(registry.bases), "lineage")), _facts(sources)]
-    parts.append(_table(_SIZE_COLUMNS, _size_rows(registry)))
+    parts = [title_html(title, plural(len(registry.bases), "lineage")), facts_html(sources)]
+    parts.append(table_html(_SIZE_COLUMNS, _size_rows(registry)))
     derived = coverage[coverage["run_type"] != PRETRAINING]
     counts = derived.groupby(["run_type", "status"]).size().reset_index(name="runs")
     # By method, that of most runs first; used runs, then the reasons that concern most.
@@ -241,17 +252,17 @@ def repository_html(repository: RunRepository, title: str = "RunRepository") -> 
     order = {"of_method": False, "run_type": True, "unused": True, "runs": False, "status": True}
     counts = counts.sort_values(list(order), ascending=list(order.values()))
     rows = [
-        _row([_name(method), _number(f"{runs:,}"), _text(status)], aside=status != "used")
+        row_html([name_cell(method), number_cell(f"{runs:,}"), text_cell(status)], aside=status != "used")
         for method, status, runs in zip(counts["run_type"], counts["status"], counts["runs"], strict=True)
     ]
     if rows:
-        parts.append(_table(["method", ">runs", "status"], rows[:_MOST_REASONS]))
-        parts.append(_not_shown(len(rows) - _MOST_REASONS, "reason", "repository.coverage()"))
+        parts.append(table_html(["method", ">runs", "status"], rows[:_MOST_REASONS]))
+        parts.append(not_shown(len(rows) - _MOST_REASONS, "reason", "repository.coverage()"))
     absent = int((coverage["status"] == "no data: not in the tables").sum())
     if absent:
-        parts.append(_note(f"{_plural(absent, 'base')} known from post-training runs alone, without checkpoints."))
+        parts.append(note_html(f"{plural(absent, 'base')} known from post-training runs alone, without checkpoints."))
     parts.append(_next_steps(registry))
-    return _page(parts)
+    return page_html(parts)
 
 
 _RUN_COLUMNS = (
@@ -264,7 +275,7 @@ _SIZE_COLUMNS = ">size,>parameters,>lineages,>recipes,>seeds,>with derived runs,
 def _base_facts(registry: Registry, label: str) -> list[tuple[str, str]]:
     base: Base = registry.bases[label]
     end, steps = registry.base_end_tokens(label), registry.checkpoint_steps.get(label, ())
-    trained = "not in the tables" if end is None else _spelled(end)
+    trained = "not in the tables" if end is None else spelled_tokens(end)
     return [
         ("recipe", base.recipe.name),
         ("size", f"{base.size.name}, {base.size.n_params:,} parameters"),
@@ -308,24 +319,29 @@ def _run_row(registry: Registry, run_id: str, row: Mapping[str, Any], depth: int
     branch, end = row["branch_tokens"], row["end_tokens"]
     rate = run.hyperparameters.get("learning_rate", math.nan)
     cells = [
-        _name(row["run"], title=f"{run_id}, starts from {row['parent_run_id']}", depth=depth),
-        _text(row["run_type"]),
-        _number("" if math.isnan(rate) else f"{rate:g}"),
-        _number(_budget(run)),
-        _tokens(branch),
-        _tokens(end - branch, sign="+"),
-        _tokens(end),
-        _text(row["token_source"], title=row["estimate"]),
-        _text(row["state"]),
-        _text(row["status"]),
+        name_cell(row["run"], title=f"{run_id}, starts from {row['parent_run_id']}", depth=depth),
+        text_cell(row["run_type"]),
+        number_cell("" if math.isnan(rate) else f"{rate:g}"),
+        number_cell(_budget(run)),
+        tokens_cell(branch),
+        tokens_cell(end - branch, sign="+"),
+        tokens_cell(end),
+        text_cell(row["token_source"], title=row["estimate"]),
+        text_cell(row["state"]),
+        text_cell(row["status"]),
     ]
-    return _row(cells, aside=row["status"] != "used")
+    return row_html(cells, aside=row["status"] != "used")
 
 
 def _unplaced_row(registry: Registry, run_id: str, row: Mapping[str, Any]) -> str:
     parent = row["parent_run_id"]
-    cells = [_name(run_id, title=row["run"]), _text(row["run_type"]), _name(parent), _text(row["state"])]
-    return _row([*cells, _text(row["status"], title=registry.derived[run_id].parentage.evidence)], aside=True)
+    cells = [
+        name_cell(run_id, title=row["run"]),
+        text_cell(row["run_type"]),
+        name_cell(parent),
+        text_cell(row["state"]),
+    ]
+    return row_html([*cells, text_cell(row["status"], title=registry.derived[run_id].parentage.evidence)], aside=True)
 
 
 def _size_rows(registry: Registry) -> list[str]:
@@ -342,7 +358,11 @@ def _size_rows(registry: Registry) -> list[str]:
             sum(n > 0 for n in derived),
             sum(derived),
         )
-        rows.append(_row([_number(size.name), _number(f"{size.n_params:,}"), *(_number(f"{n:,}") for n in counts)]))
+        rows.append(
+            row_html(
+                [number_cell(size.name), number_cell(f"{size.n_params:,}"), *(number_cell(f"{n:,}") for n in counts)]
+            )
+        )
     return rows
 
 
@@ -358,8 +378,8 @@ def _next_steps(registry: Registry) -> str:
         f'repository.to_dataset(params="{params}")': "a lazy Dataset",
         "repository.coverage()": "every run, with what became of it and why",
     }
-    rows = [_row([_name(call), _text(meaning)]) for call, meaning in calls.items()]
-    return _table(["next", ""], rows)
+    rows = [row_html([name_cell(call), text_cell(meaning)]) for call, meaning in calls.items()]
+    return table_html(["next", ""], rows)
 
 
 def _budget(run: DerivedRun) -> str:
@@ -373,85 +393,3 @@ def _budget(run: DerivedRun) -> str:
     else:
         budget = "full"
     return budget if math.isnan(treatment.epochs) else f"{budget} × {treatment.epochs:g}"
-
-
-def _counted(words: Iterable[str]) -> str:
-    """Return how often each word occurs: ``3 used, 1 state crashed``."""
-    counts: dict[str, int] = {}
-    for word in words:
-        counts[word] = counts.get(word, 0) + 1
-    ordered = sorted(counts.items(), key=lambda item: (item[0] != "used", -item[1], item[0]))
-    return ", ".join(f"{n:,} {word}" for word, n in ordered)
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _spelled(tokens: float) -> str:
-    return "" if math.isnan(tokens) else f"{short_number(tokens)} tokens ({tokens:,.0f})"
-
-
-def _escaped(text: str) -> str:
-    return escape_html(printable(text))
-
-
-def _text(text: str, title: str = "", kind: str = "", style: str = "") -> str:
-    attributes = "".join(
-        f' {name}="{_escaped(value)}"' for name, value in (("class", kind), ("title", title), ("style", style)) if value
-    )
-    return f"<td{attributes}>{_escaped(text)}</td>"
-
-
-def _name(text: str, title: str = "", depth: int = 0) -> str:
-    # The label is what .sel(run=) takes: it is never cut, and copies without the mark of its depth.
-    return _text(text, title, "dde-name", f"padding-left: {1.6 * depth}em" if depth else "")
-
-
-def _number(text: str, title: str = "") -> str:
-    return _text(text, title, "dde-number")
-
-
-def _tokens(tokens: float | None, sign: str = "") -> str:
-    if tokens is None or math.isnan(tokens):
-        return _number("")
-    return _number(sign + short_number(tokens), f"{tokens:,.0f} tokens")
-
-
-def _row(cells: Iterable[str], aside: bool = False) -> str:
-    return f"{'<tr class=dde-aside>' if aside else '<tr>'}{''.join(cells)}</tr>"
-
-
-def _table(columns: Sequence[str], rows: Iterable[str | Sequence[str]]) -> str:
-    """Return a table; the heading of a column of numbers starts with ``>``."""
-    heads = "".join(
-        f'<th class="dde-number">{_escaped(c[1:])}</th>' if c.startswith(">") else f"<th>{_escaped(c)}</th>"
-        for c in columns
-    )
-    body = "".join(row if isinstance(row, str) else _row(row) for row in rows)
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _facts(pairs: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(_row([_text(name), _text(said)]) for name, said in pairs if said)
-    return f'<table class="dde-facts"><tbody>{rows}</tbody></table>'
-
-
-def _title(kind: str, name: str) -> str:
-    return f'<div>{_escaped(kind)} <b class="dde-name">{_escaped(name)}</b></div>'
-
-
-def _note(text: str) -> str:
-    return f'<div class="dde-note">{_escaped(text)}</div>'
-
-
-def _not_shown(count: int, what: str, where: str) -> str:
-    return _note(f"Not shown: {_plural(count, f'more {what}')}. {where} has all of them.") if count > 0 else ""
-
-
-def _page(parts: Iterable[str]) -> str:
-    return f'{_STYLE}<div class="dde-html">{"".join(parts)}</div>'
