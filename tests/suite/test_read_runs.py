@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import pickle
 import threading
@@ -963,6 +964,53 @@ def test_any_order_of_rows_gives_the_first_value_of_each_step(data: list[tuple[i
     for key, value in expected.items():
         np.testing.assert_equal(found[key], value)
     assert list(runs.run_ids) == list(dict.fromkeys(str(run) for run, _, _ in data))
+
+
+RECORDS = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 3), st.sampled_from(["a/acc", "b/acc", "a/ppl"]), st.floats(-5, 5)),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    records=RECORDS, cuts=st.lists(st.integers(0, 30), max_size=3), suffix=st.sampled_from(["csv", "jsonl", "parquet"])
+)
+def test_long_records_in_any_files_give_the_first_value_of_each_key(
+    tmp_path_factory: pytest.TempPathFactory, records: list[tuple[int, int, str, float]], cuts: list[int], suffix: str
+) -> None:
+    folder = tmp_path_factory.mktemp("long")
+    df = pd.DataFrame(records, columns=["id", "step", "key", "value"])
+    df["tokens"] = df["step"] * 4
+    bounds = sorted({0, len(df), *(cut for cut in cuts if cut < len(df))})
+    for number, (start, end) in enumerate(itertools.pairwise(bounds)):
+        part, path = df.iloc[start:end], folder / f"part-{number}.{suffix}"
+        if suffix == "csv":
+            part.to_csv(path, index=False)
+        elif suffix == "jsonl":
+            part.to_json(path, orient="records", lines=True, double_precision=15)
+        else:
+            part.to_parquet(path, index=False)
+    expected: dict[tuple[str, str, int], float] = {}
+    for run, step, key, value in records:
+        expected.setdefault((str(run), key, step), value)
+    suite = Suite(
+        "long", lineage="x", run_id="r{id}", metrics={"{task}/{metric}": Metric("{task}_{metric}")},
+        tables=[Table(f"part-*.{suffix}", key="{key}", value="value")],
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConflictWarning)
+        tables = SuiteTables(suite, folder)
+        [runs] = tables.runs()
+        found: dict[tuple[str, str, int], float] = {}
+        of_row = np.repeat(np.array([run_id[1:] for run_id in runs.run_ids], object), np.diff(runs.row_offsets))
+        for metric in tables.metrics().values():
+            for run, step, value in zip(of_row, runs.step.tolist(), tables.values(metric.name, runs), strict=True):
+                if not np.isnan(value):
+                    found[run, metric.source_name, step] = float(value)
+    assert found.keys() == expected.keys()
+    assert all(found[key] == pytest.approx(value, abs=1e-14) for key, value in expected.items())
 
 
 def test_rows_of_many_runs_cost_no_python_each() -> None:
