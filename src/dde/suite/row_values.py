@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.native import processors
@@ -27,6 +30,7 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 _REQUESTS = 16
+_Read = TypeVar("_Read")
 #: Whole numbers that rules give are exact up to this one.
 MOST_EXACT = 2**53
 
@@ -141,6 +145,11 @@ class RowValues(Mapping[str, Any]):
     def n_read(self) -> int:
         """Rows of all files."""
         return sum(self._lengths)
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Rows of each file."""
+        return tuple(self._lengths)
 
     @property
     def index(self) -> Int64:
@@ -275,13 +284,7 @@ class RowValues(Mapping[str, Any]):
         is_column = name not in self._made and name not in self._path_names and name not in self._factors
         if not is_column or name not in self._column_names:
             return whole_of_rule(self[name], self.n_rows, name, self)
-        self.load([name])
-        parts = []
-        for column, length, file in zip(self._columns[name], self._lengths, self.opened, strict=True):
-            texts = pa.chunked_array([pa.nulls(length)]) if column is None else column
-            if file.content.untyped and column is not None:
-                texts = without_null_texts(texts)
-            parts.append(read_whole_numbers(texts, f"the column {name!r} of {file.name}"))
+        parts = self._read_joined(name, _whole_numbers)
         index = self.index
         values = np.concatenate([np.empty(0, np.int64), *(part.values for part in parts)])[index]
         reasons = dict.fromkeys(reason for part in parts for reason in part.problems)
@@ -334,19 +337,36 @@ class RowValues(Mapping[str, Any]):
 
     def _numbers_of_column(self, name: str) -> Float64 | None:
         """Return a column as numbers; None where it holds a text."""
-        parts = []
-        for column, length, file in zip(self._columns[name], self._lengths, self.opened, strict=True):
-            if column is None:
-                parts.append(np.full(length, np.nan))
-                continue
-            if not file.content.untyped and not _holds_numbers(column.type):
-                return None
-            texts = without_null_texts(column) if file.content.untyped else column
-            found = read_numbers(texts, f"the column {name!r} of {file.name}")
-            if "is no number" in found.problems:
-                return None
-            parts.append(found.values)
-        return np.concatenate([np.empty(0), *parts])
+        parts = self._read_joined(name, _numbers_or_none)
+        known = [part for part in parts if part is not None]
+        return np.concatenate([np.empty(0), *known]) if len(known) == len(parts) else None
+
+    def _read_joined(self, name: str, read: Callable[[pa.ChunkedArray, bool, str], _Read]) -> list[_Read]:
+        """Return what `read` makes of a column of all rows, in order: of files with one type together.
+
+        Where that fails, each file is read by itself, so that the error names it.
+        """
+        self.load([name])
+        found: list[_Read] = []
+        for group in self._groups(name):
+            columns = [pa.chunked_array([pa.nulls(length)]) if c is None else c for c, length, _ in group]
+            chunks = [chunk for column in columns for chunk in column.chunks]
+            untyped = group[0][2].content.untyped and group[0][0] is not None
+            try:
+                where = f"the column {name!r} of {group[0][2].name}"
+                found.append(read(pa.chunked_array(chunks, columns[0].type), untyped, where))
+            except FormatError:
+                if len(group) == 1:
+                    raise
+                for column, (_, _, file) in zip(columns, group, strict=True):
+                    found.append(read(column, untyped, f"the column {name!r} of {file.name}"))
+        return found
+
+    def _groups(self, name: str) -> list[list[tuple[pa.ChunkedArray | None, int, OpenedFile]]]:
+        """Return column, rows and file of neighbours whose columns have one type."""
+        found = zip(self._columns[name], self._lengths, self.opened, strict=True)
+        groups = itertools.groupby(found, lambda item: (item[0] is None or str(item[0].type), item[2].content.untyped))
+        return [list(group) for _, group in groups]
 
     def _factor(self, name: str) -> Field:
         source = self._factors[name]
@@ -369,12 +389,24 @@ class RowValues(Mapping[str, Any]):
     def _field_of_column(self, name: str) -> Field:
         """Return a column of all rows that were read."""
         self.load([name])
-        return encode_columns(
-            self._columns[name],
-            self._lengths,
-            [file.content.untyped for file in self.opened],
-            [f"the column {name!r} of {file.name}" for file in self.opened],
-        )
+        columns: list[pa.ChunkedArray | None] = []
+        lengths, untyped, names = [], [], []
+        for group in self._groups(name):
+            chunks = [chunk for column, _, _ in group if column is not None for chunk in column.chunks]
+            columns.append(None if group[0][0] is None else pa.chunked_array(chunks, group[0][0].type))
+            lengths.append(sum(length for _, length, _ in group))
+            untyped.append(group[0][2].content.untyped)
+            names.append(f"the column {name!r} of {group[0][2].name}")
+        try:
+            return encode_columns(columns, lengths, untyped, names)
+        except FormatError:
+            # Each file by itself, so that the error names it.
+            return encode_columns(
+                self._columns[name],
+                self._lengths,
+                [file.content.untyped for file in self.opened],
+                [f"the column {name!r} of {file.name}" for file in self.opened],
+            )
 
     def _require(self, column: str, what: str) -> None:
         if column not in self._column_names:
@@ -418,6 +450,24 @@ def whole_of_rule(values: Any, n_rows: int, what: str, rows: RowValues) -> Whole
         )
     whole = np.where(missing, -1.0, numbers).astype(np.int64)
     return WholeNumbers(whole, {"is missing": missing} if missing.any() else {})
+
+
+def _whole_numbers(column: pa.ChunkedArray, untyped: bool, where: str) -> WholeNumbers:
+    if untyped:
+        column = without_null_texts(column)
+        # Digits are read at once, as long as each is a whole number of int64; all else goes text by text.
+        with suppress(pa.ArrowInvalid):
+            return read_whole_numbers(column.cast(pa.int64()), where)
+        if pc.all(pc.match_substring_regex(column, r"^[0-9]{1,15}(\.0*)?$")).as_py():
+            return read_whole_numbers(column.cast(pa.float64()), where)
+    return read_whole_numbers(column, where)
+
+
+def _numbers_or_none(column: pa.ChunkedArray, untyped: bool, where: str) -> Float64 | None:
+    if not untyped and not _holds_numbers(column.type):
+        return None
+    found = read_numbers(without_null_texts(column) if untyped else column, where)
+    return None if "is no number" in found.problems else found.values
 
 
 def _holds_numbers(kind: pa.DataType) -> bool:

@@ -229,13 +229,10 @@ def _mask(result: Any, values: RowValues, what: str) -> Bool:
 
 
 def _taken(values: RowValues) -> list[tuple[int, Bool]]:
-    file, row = values.places()
-    taken = []
-    for number, length in enumerate(values._lengths):
-        rows = np.zeros(length, np.bool_)
-        rows[row[file == number] if len(values._lengths) > 1 else row] = True
-        taken.append((number, rows))
-    return taken
+    """Return for each file which of its rows are left."""
+    rows = np.zeros(values.n_read, np.bool_)
+    rows[values.index] = True
+    return list(enumerate(np.split(rows, np.cumsum(values.lengths)[:-1])))
 
 
 def _steps(declared: Any, values: RowValues, what: str) -> Any:
