@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from dde.relations.run_table import RunTable
     from dde.repository import RunRepository
     from dde.sources.datadecide import DataDecide
-    from dde.sources.protocols import PosttrainingSource
-    from dde.suite.read_runs import SuiteTables
+    from dde.sources.protocols import PosttrainingSource, PretrainingSource
 
 __all__ = ["LineageList", "PosttrainingRun", "PretrainingRun", "RunList", "TrainingLineage", "TrainingRun"]
 
@@ -260,12 +259,12 @@ class PretrainingRun(TrainingRun):
     ----------
     run_id : str
         The lineage's label; of another suite, the run's id.
-    dd : DataDecide or SuiteTables
+    dd : DataDecide or PretrainingSource
         Tables it is read from.
     """
 
     def __init__(
-        self, run_id: str, dd: DataDecide | SuiteTables | None, *, repository: RunRepository | None = None
+        self, run_id: str, dd: DataDecide | PretrainingSource | None, *, repository: RunRepository | None = None
     ) -> None:
         repository = repository or _repository(dd, None)
         of_suite = repository.suite_runs is not None
@@ -280,7 +279,7 @@ class PosttrainingRun(TrainingRun):
     ----------
     run_id : str
         W&B's id.
-    wandb_store : PosttrainingSource or SuiteTables
+    wandb_store : PosttrainingSource or PretrainingSource
         Store it is read from; of another suite, its tables.
     parent_run_id : str, optional
         Parent, settled by the caller; found from the evidence when None.
@@ -289,7 +288,7 @@ class PosttrainingRun(TrainingRun):
     def __init__(
         self,
         run_id: str,
-        wandb_store: PosttrainingSource | SuiteTables | None,
+        wandb_store: PosttrainingSource | PretrainingSource | None,
         parent_run_id: str | None = None,
         *,
         repository: RunRepository | None = None,
@@ -513,19 +512,19 @@ def _known(tokens: np.int64) -> int | None:
 
 
 def _repository(
-    dd: DataDecide | SuiteTables | None,
-    store: PosttrainingSource | SuiteTables | None,
+    dd: DataDecide | PretrainingSource | None,
+    store: PosttrainingSource | PretrainingSource | None,
     parents: dict[str, str] | None = None,
 ) -> RunRepository:
     from dde.repository import RunRepository
-    from dde.suite.read_runs import SuiteTables
+    from dde.sources.protocols import PretrainingSource
 
     for reader in (dd, store):
-        if isinstance(reader, SuiteTables):
+        if isinstance(reader, PretrainingSource):
             raise LineageError(
                 f"a run of the {reader.description} is known by the run table of the whole suite, so it can't be made "
                 "of its tables alone. Use dde.RunRepository.from_suite(suite, folder).get_run(run_id)."
             )
-    assert not isinstance(dd, SuiteTables)
-    assert not isinstance(store, SuiteTables)
+    assert not isinstance(dd, PretrainingSource)
+    assert not isinstance(store, PretrainingSource)
     return RunRepository(dd, store, parents=parents)

@@ -68,7 +68,7 @@ def suite_repository_html(repository: RunRepository, runs: SuiteRuns, title: str
     >>> "1 lineage" in page, "get_lineage" in page
     (True, True)
     """
-    source = [("suite", runs.suite.name), ("read from", redact(runs.tables.location) or "data frames")]
+    source = [("suite", runs.suite.name), ("read from", redact(runs.tables.description))]
     try:
         table = repository.table
     except DdeError as problem:

@@ -25,14 +25,13 @@ from dde.relations.table_coverage import table_coverage
 from dde.relations.table_related import base_rows
 from dde.sources.connection import Connection, absolute_path, redact
 from dde.sources.datadecide import DataDecide
-from dde.sources.protocols import PosttrainingSource
+from dde.sources.protocols import PosttrainingSource, PretrainingSource
 from dde.sources.wandb_store import WandBStore
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from dde.suite.declare import Suite
-    from dde.suite.read_runs import SuiteTables
     from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["DataDecideEvolved", "RunRepository"]
@@ -237,7 +236,7 @@ class RunRepository:
         return run
 
     @property
-    def _reader(self) -> SuiteTables | None:
+    def _reader(self) -> PretrainingSource | None:
         return None if self.suite_runs is None else self.suite_runs.tables
 
     def get_lineage(self, run_id: str) -> TrainingLineage:
@@ -542,7 +541,7 @@ def _have_same_suite(here: SuiteRuns | None, there: SuiteRuns | None) -> bool:
     if here is None or there is None:
         return False
     # The fingerprint is of the declaration and of the versions of all files, or the content of all frames.
-    return here.tables.location == there.tables.location and here.tables.fingerprint == there.tables.fingerprint
+    return here.tables.description == there.tables.description and here.tables.fingerprint == there.tables.fingerprint
 
 
 def _have_same_runs(registry: Registry, other: Registry) -> bool:

@@ -172,7 +172,7 @@ IDENTITY = frozenset(
     {
         "run", "replicate", "run_id", "parent_run_id", "state", "branch_tokens", "origin_tokens", "end_tokens",
         "schedule_tokens", "token_source", "parent_evidence", "training_seed", "chain", "base_distance",
-        "last_end_tokens", "final_tokens", "final_compute", "start_tokens", "root_run_id", MEMBERS,
+        "last_end_tokens", "final_tokens", "final_compute", "start_tokens", "root_run_id", "parent_run_ids", MEMBERS,
     }
 )  # fmt: skip
 

@@ -36,7 +36,12 @@ __all__ = ["concat", "with_object_text"]
 
 def with_object_text(dataset: xr.Dataset) -> xr.Dataset:
     """Return a Dataset whose text coordinates are Python strings, as those of an opened one are."""
-    texts_of = {*TEXT_COORDINATES, "root_run_id", *(n for n in factors_of(dataset) if dataset[n].dtype.kind == "O")}
+    texts_of = {
+        *TEXT_COORDINATES,
+        "root_run_id",
+        "parent_run_ids",
+        *(n for n in factors_of(dataset) if dataset[n].dtype.kind == "O"),
+    }
     texts = {
         name: c.copy(data=text_values(c.values.astype(object)))
         for name, c in dataset.coords.items()

@@ -124,10 +124,12 @@ def _coordinates(
         "parent_evidence": table.parent_evidence[rows],
         "chain": text_array([format_chain(table.stages(row)) for row in rows.tolist()]),
     }
+    if (table.n_parents > 1).any():
+        texts["parent_run_ids"] = text_array([_ALSO.join(_parent_ids(table, row)) for row in rows.tolist()])
     for name, values in texts.items():
         out = np.full(shape, "", object)
         out[cells] = values
-        attrs = CELL_TEXTS[name].attrs if name in CELL_TEXTS else {"long_name": "id of the run without parents"}
+        attrs = CELL_TEXTS[name].attrs if name in CELL_TEXTS else {"long_name": _LABELS[name]}
         coords[name] = variable(CELLS, packed(out), attrs)
     is_root = table.is_root[rows]
     numbers = {
@@ -174,6 +176,16 @@ def _first(at: npt.NDArray[np.intp], rows: Int64, size: int) -> Int64:
     first = np.zeros(size, np.int64)
     first[at[::-1]] = rows[::-1]
     return first
+
+
+# Stands between the ids of several parents.
+_ALSO = " & "
+_LABELS = {"root_run_id": "id of the run without parents", "parent_run_ids": "ids of all parents of the run"}
+
+
+def _parent_ids(table: RunTable, row: int) -> list[str]:
+    """Return the ids of the parents of a run, each once."""
+    return list(dict.fromkeys(str(table.run_id[parent]) for parent, _ in table.parents(row)))
 
 
 def _first_parents(table: RunTable, rows: Int64) -> Texts:

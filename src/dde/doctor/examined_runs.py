@@ -165,7 +165,7 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
         values = {m.name: np.full(len(run), np.nan) for m in wanted}
         first = 0
         for d in runs.declared:
-            for name, found in runs.tables.values_of([m.name for m in wanted], d).items() if len(d.step) else ():
+            for name, found in runs.values_of([m.name for m in wanted], d).items() if len(d.step) else ():
                 values[name][first : first + len(d.step)] = found
             first += len(d.step)
         return [_observed(values[m.name][order], run, tokens, step, table.branch_tokens, n) for m in wanted]

@@ -231,6 +231,10 @@ def _elements(
                 # A merge stands behind the end of each of its parents.
                 path = ([broken.after(before - m.origin), start, start], [row, row, y])
                 joints.append((*(path if before < m.start else ([start, start], [row, y])), EDGE))
+            for other in _other_parents(m, members):
+                row, leaves = -float(other.row), min(other.end, m.start)
+                at = broken.before(leaves) if other.is_base else broken.after(leaves - m.origin)
+                joints.append(([at, start, start], [row, row, y], EDGE))
         if not np.isfinite(end):
             continue
         (lines if m.is_listed else missing).append(([start, end], [y, y], colours[m.run_type]))
@@ -255,6 +259,13 @@ def _elements(
                 )
             )
     return elements
+
+
+def _other_parents(member: Member, members: Sequence[Member]) -> list[Member]:
+    """Return the parents of a merge but for the one that its row stands below."""
+    ids = str(member.facts.get("parent_run_ids", "")).split(" & ")
+    drawn = None if member.parent is None else member.parent.run_id
+    return [m for m in members if m.run_id in ids and m.run_id != drawn and m.row != member.row]
 
 
 _TOLD = ("run", "run_id", "state", "branch_tokens", "end_tokens")

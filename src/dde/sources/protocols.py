@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from dde.suite.declared_runs import DeclaredRuns
+    from dde.suite.metric_keys import MetricSource
 
 __all__ = [
     "CONFIG_GROUPS",
@@ -21,6 +25,7 @@ __all__ = [
     "TRAINING_STEP",
     "History",
     "PosttrainingSource",
+    "PretrainingSource",
     "RunRecord",
 ]
 
@@ -216,4 +221,44 @@ class PosttrainingSource(Protocol):
 
     def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
         """Return the keys of all histories and the (task, entry) of all evaluations. One pass; for globs."""
+        ...
+
+
+@runtime_checkable
+class PretrainingSource(Protocol):
+    """The runs of a suite and their values: what a suite's `producer` returns in place of the reader of its tables.
+
+    Instances pickle and show no credential in repr or error.
+    """
+
+    @property
+    def description(self) -> str:
+        """What the source is, for people and attributes; without credentials."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that differs wherever the content does; "" where the source can't tell."""
+        ...
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """What was not read, counted by reason."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out or is doubtful, as sentences."""
+        ...
+
+    def runs(self) -> Sequence[DeclaredRuns]:
+        """Return all runs with the positions of their rows; reads no values."""
+        ...
+
+    def metrics(self) -> Mapping[str, MetricSource]:
+        """Return every metric by name."""
+        ...
+
+    def values(self, metric: str, runs: DeclaredRuns, which: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Return a metric at the rows of some of the runs, NaN where it has no sample."""
         ...

@@ -184,7 +184,8 @@ class Suite:
     checkpoints : str or sequence of str
         Patterns of the names by which others mean a run's checkpoint.
     producer : str or callable, optional
-        Code that makes the run table.
+        Code that reads the runs in place of `tables`: a function of the suite, the folder or URL and that of the cache,
+        which returns a :class:`dde.sources.protocols.PretrainingSource`. A text names a producer of dde itself.
     settle_counts : bool
         Whether `counts` may be left to the data: rows of a run and its parent say which of the two holds, or it is an
         error.

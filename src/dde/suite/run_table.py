@@ -201,7 +201,7 @@ class _Making:
             for run, declared in zip(rows.tolist(), d.parents, strict=True):
                 if not declared or run in explicit:
                     continue
-                evidence[run] = f"tables[{d.table}].parent"
+                evidence[run] = f"tables[{d.table}].parent" if self.suite.tables else "producer"
                 for run_id, kind, number in declared:
                     add(run, run_id, kind, number, evidence[run])
         if self.attached is not None:
@@ -309,7 +309,8 @@ class _Making:
     def _token_sources(self, placed: PlacedRuns) -> Texts:
         sources = np.full(len(self.run_ids), "", object)
         for d in self.declared:
-            tokens = self.suite.resolved(self.suite.tables[d.table]).tokens
+            # A producer's runs are of no declared table.
+            tokens = self.suite.resolved(self.suite.tables[d.table]).tokens if self.suite.tables else None
             sources[(self.table_of == d.table) & (placed.end >= 0)] = (
                 "declared" if isinstance(tokens, Mapping) else "logged"
             )
@@ -481,6 +482,8 @@ class _Making:
             names |= dict.fromkeys(Template(run_id).fields if run_id else ())
         for edge in self.edges:
             names |= dict.fromkeys(edge.factors)
+        if not self.suite.tables:
+            names |= dict.fromkeys(name for d in self.declared for name in d.fields)
         if self.attached is not None:
             names |= dict.fromkeys(self.attached.fields)
         positions = {self.suite.resolved(t).step for t in self.suite.tables}

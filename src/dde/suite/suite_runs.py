@@ -15,14 +15,14 @@ import numpy.typing as npt
 from dde.curves.alignment import Chains
 from dde.curves.chains import CurvePoints, chains_in_table
 from dde.curves.observations import Observations, assemble_observations, read_observations
-from dde.errors import UnknownNameError, near_names
+from dde.errors import FormatError, UnknownNameError, near_names
 from dde.names import Metric, log_metric, task_metric
 from dde.relations.derived_columns import Column
 from dde.relations.registry import Registry
 from dde.relations.run_table import RunTable
 from dde.relations.sent_runs import SentRuns
 from dde.sources.connection import Connection
-from dde.sources.protocols import PosttrainingSource
+from dde.sources.protocols import PosttrainingSource, PretrainingSource
 from dde.suite.attached_runs import AttachedRuns, attach_runs
 from dde.suite.declare import Suite
 from dde.suite.declared_runs import DeclaredRuns
@@ -63,7 +63,7 @@ class SuiteRuns:
         tokens_per_sequence: float | Mapping[str, float] | None = None,
     ) -> None:
         self.suite, self.store, self._parents = suite, store, dict(parents or {})
-        self.tables = SuiteTables(suite, root, cache_dir)
+        self.tables: PretrainingSource = _source(suite, root, cache_dir)
         self._registry = Registry(None, store, {}, tokens_per_sequence, cache_dir=cache_dir)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class SuiteRuns:
     @cached_property
     def declared(self) -> list[DeclaredRuns]:
         """Runs of each declared table."""
-        return self.tables.runs()
+        return list(self.tables.runs())
 
     @cached_property
     def made(self) -> MadeTable:
@@ -180,6 +180,13 @@ class SuiteRuns:
         at = np.repeat(made.offsets[rows] - ends + counts, counts) + np.arange(int(counts.sum()))
         return np.unique(made.positions[at])
 
+    def values_of(self, metrics: Sequence[str], declared: DeclaredRuns) -> dict[str, npt.NDArray[np.float64]]:
+        """Return metrics at the rows of the runs of one declared table, by name; NaN where there is no sample."""
+        if isinstance(self.tables, SuiteTables):
+            return self.tables.values_of(metrics, declared)
+        every = range(len(declared.run_ids))
+        return {metric: self.tables.values(metric, declared, every) for metric in metrics}
+
     def observations(self, metric: Metric, run_ids: tuple[str, ...], variables: Sequence[Metric]) -> Observations:
         """Return the own observations of a metric."""
         read = self._read
@@ -245,6 +252,21 @@ class SuiteRuns:
         end = np.where(is_used & (columns.own_end >= 0), branch + columns.own_end, -1)
         status = Column.of(table.status[rows].tolist())
         return SentRuns(replace(columns, branch=branch, end=end, status=status), registry.readers)
+
+
+def _source(
+    suite: Suite, root: str | os.PathLike[str] | None, cache_dir: str | os.PathLike[str] | Connection | None
+) -> PretrainingSource:
+    """Return the reader of a suite: of its tables, or what its producer makes."""
+    if not callable(suite.producer):
+        return SuiteTables(suite, root, cache_dir)
+    made = suite.producer(suite, root, cache_dir)
+    if not isinstance(made, PretrainingSource):
+        raise FormatError(
+            f"the producer of the suite {suite.name!r} returned a {type(made).__name__}, which lacks methods of "
+            "dde.sources.protocols.PretrainingSource, so its runs can't be read. Return an object that has them."
+        )
+    return made
 
 
 #: Metrics of some runs whose observations are kept.
