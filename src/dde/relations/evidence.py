@@ -21,6 +21,7 @@ __all__ = [
     "USED_OPTIONS",
     "Evidence",
     "Fork",
+    "branch_point",
     "gather_evidence",
     "is_training_program",
     "key_values",
@@ -237,17 +238,22 @@ def _sequences_per_step(evidence: Evidence) -> int | None:
     return None
 
 
-def _fork(record: RunRecord) -> Fork | None:
-    """Return where W&B forked a run from; None for a run that was not forked.
+def branch_point(record: RunRecord) -> tuple[str, object]:
+    """Return the run and the step that W&B forked or rewound a run from, as they are stated; ("", None) for others.
 
     ``wandb.init(fork_from="<run>?_step=<n>")`` keeps both as ``_wandb.branch_point`` of the config, and so does
     ``resume_from``, which rewinds a run and names the run itself (wandb 0.31, sdk/wandb_init.py).
     """
     if "_wandb" not in record.config:
-        return None
+        return "", None
     internal = as_object(record.config["_wandb"])
     point = as_object(as_object(internal.get("value", internal)).get("branch_point"))
-    run_id, stated = as_text(point.get("run_id")), point.get("step")
+    return as_text(point.get("run_id")), point.get("step")
+
+
+def _fork(record: RunRecord) -> Fork | None:
+    """Return where W&B forked a run from; None for a run that was not forked."""
+    run_id, stated = branch_point(record)
     if not run_id or run_id == record.run_id:
         return None
     return Fork(run_id, as_count(as_float(stated)), shortened(as_text(stated), 40))

@@ -21,7 +21,7 @@ class WandBStore:
 
     Parameters
     ----------
-    db_connection : str, path or PosttrainingSource
+    db_connection : str, path, Connection or PosttrainingSource
         A PostgreSQL DSN (``postgresql://``, an SQLAlchemy URL, a libpq string), a folder of exported parquet
         or JSON-lines files, an fsspec URL of one, or any object with the methods of `PosttrainingSource`.
     schema : str, optional
@@ -40,7 +40,7 @@ class WandBStore:
     """
 
     def __init__(
-        self, db_connection: str | os.PathLike[str] | PosttrainingSource, *, schema: str | None = None
+        self, db_connection: str | os.PathLike[str] | Connection | PosttrainingSource, *, schema: str | None = None
     ) -> None:
         self._source = _source(db_connection, schema)
 
@@ -116,13 +116,15 @@ def _source(db_connection: object, schema: str | None) -> PosttrainingSource:
                 "would not count. Give it where that store is made, or leave it out."
             )
         return db_connection._source if isinstance(db_connection, WandBStore) else db_connection
-    if not isinstance(db_connection, (str, os.PathLike)):
+    if not isinstance(db_connection, (str, os.PathLike, Connection)):
         raise SourceError(
             f"An object of type {type(db_connection).__name__} is no store of post-training runs. "
             "It lacks methods of dde.sources.protocols.PosttrainingSource, so it can't be asked for runs. "
             "Give a postgresql:// URL, a folder of exported files, or an object with these methods."
         )
-    connection = Connection(db_connection, schema)
+    if not isinstance(db_connection, Connection) or schema is not None:
+        db_connection = Connection(_revealed(db_connection), schema)
+    connection = db_connection
     # Each kind of store is imported where it is meant: the driver of a database alone takes as long as opening.
     if connection.kind == "postgres":
         from dde.sources.postgres import PostgresStore
@@ -135,3 +137,7 @@ def _source(db_connection: object, schema: str | None) -> PosttrainingSource:
     from dde.sources.wandb_jsonl import JsonlStore
 
     return JsonlStore(connection)
+
+
+def _revealed(place: str | os.PathLike[str] | Connection) -> str | os.PathLike[str]:
+    return place.reveal() if isinstance(place, Connection) else place

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from dde.errors import FormatError
-from dde.suite import checks, digests, plain, table_checks, toml_files
+from dde.suite import checks, digests, plain, table_checks, toml_files, wandb_places
 from dde.suite.edges import Edge, read_edges
 from dde.suite.metric import Metric
 from dde.suite.patterns import Pattern, Template
@@ -93,6 +93,8 @@ class Table:
 
     def __post_init__(self) -> None:
         plain.settle(self)
+        if self.format == wandb_places.FORMAT:
+            object.__setattr__(self, "files", wandb_places.settle_places(self.files))
         table_checks.check_table(self)
 
     @property
@@ -102,8 +104,8 @@ class Table:
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
-        """Patterns of the files; none of a data frame."""
-        if self.is_frame:
+        """Patterns of the files; none of a data frame or of W&B runs."""
+        if self.is_frame or self.format == wandb_places.FORMAT:
             return ()
         return tuple(Pattern(f, "files") for f in ((self.files,) if isinstance(self.files, str) else self.files))
 

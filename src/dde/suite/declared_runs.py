@@ -113,6 +113,8 @@ class DeclaredRuns:
         Parents of each run: run id, kind of branch, and its value where the kind has one.
     counts : {"own", "cumulative"} or None
         What tokens count from.
+    states : (run,) object array of str
+        State of each run: what W&B says of it, of the last of several W&B runs that are one; "finished" elsewhere.
     sources : tuple of RowSources
         Where the values of the rows are.
     """
@@ -128,6 +130,7 @@ class DeclaredRuns:
     schedule_tokens: Float64
     parents: tuple[tuple[Parent, ...], ...]
     counts: str | None
+    states: Objects
     sources: tuple[RowSources, ...]
 
 
@@ -258,8 +261,24 @@ def _runs_of(
         numbers_of_runs(declared.schedule_tokens, values, f"{what}.schedule_tokens", report.notes),
         parents_of_runs(values),
         declared.counts,
+        _states(rows, parts, run[order], order, len(own)),
         tuple(sources),
     )
+
+
+def _states(
+    rows: Sequence[TableRows], parts: Sequence[tuple[int, Int64, Int64]], run: Int64, order: Int64, n_runs: int
+) -> Objects:
+    """Return the state of each run, as its last row has it; `order` sorts the rows of all parts by run and step."""
+    states = np.full(n_runs, "finished", object)
+    starts = np.cumsum([0, *(len(at) for _, at, _ in parts)])
+    last = order[np.searchsorted(run, np.arange(n_runs), side="right") - 1]
+    for start, (table, at, _) in zip(starts.tolist(), parts, strict=False):
+        here = np.flatnonzero((last >= start) & (last < start + len(at)))
+        of_table = rows[table].states
+        if of_table is not None:
+            states[here] = of_table.take(at[last[here] - start]).objects()
+    return states
 
 
 def _report_tokens(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dde.cache.kept_files import cache_place
 from dde.errors import SourceError, UnknownNameError, near_names
 from dde.sources.connection import Connection
+from dde.suite.counters import names_of_rule
 from dde.suite.declare import Suite, Table
 from dde.suite.declared_runs import DeclaredRuns, Report, join_tables
 from dde.suite.metric_keys import MetricSource, collect_metrics, match_keys
@@ -24,6 +25,14 @@ from dde.suite.patterns import Template
 from dde.suite.read_values import ValueReader
 from dde.suite.row_values import OpenedFile, read_together
 from dde.suite.table_rows import TableRows, names_in_table, read_table
+from dde.suite.wandb_places import FORMAT, connect_places
+from dde.suite.wandb_tables import (
+    metric_columns,
+    open_stores,
+    report_silent_runs,
+    row_versions,
+    store_versions,
+)
 
 __all__ = ["DeclaredRuns", "MetricSource", "SuiteTables"]
 
@@ -92,8 +101,13 @@ class SuiteTables:
         self._frames = frames_of(self._tables)
         self._place: Connection | None = None
         self._files: list[list[FoundFile]] = [[] for _ in self._tables]
-        if len(self._frames) < len(self._tables):
-            where = suite.root if root is None else root
+        where = suite.root if root is None else root
+        self._stores = {
+            number: connect_places(table, where, suite.name, f"tables[{number}]")
+            for number, table in enumerate(self._tables)
+            if table.format == FORMAT
+        }
+        if len(self._frames) + len(self._stores) < len(self._tables):
             if where is None:
                 raise SourceError(
                     f"The suite {suite.name!r} names files by patterns, and there is no folder to search, so it has no "
@@ -136,7 +150,10 @@ class SuiteTables:
     @property
     def description(self) -> str:
         """What is read, for people and attributes; without credentials."""
-        return f"suite {self.suite.name}" + (f" at {self._place.redacted}" if self._place is not None else "")
+        places = [] if self._place is None else [self._place]
+        places += [place for of_table in self._stores.values() for place in of_table]
+        shown = ", ".join(dict.fromkeys(place.redacted for place in places))
+        return f"suite {self.suite.name}" + (f" at {shown}" if shown else "")
 
     @property
     def fingerprint(self) -> str:
@@ -145,6 +162,9 @@ class SuiteTables:
         for number, files in enumerate(self._files):
             for file, fields in files:
                 digest.update(repr((number, file.name, file.version, sorted(fields.items()))).encode())
+        for number in self._stores:
+            for of_store in self._open().opened[number]:
+                digest.update(repr((number, store_versions(of_store))).encode())
         return digest.hexdigest()[:16]
 
     def runs(self) -> list[DeclaredRuns]:
@@ -247,6 +267,10 @@ class SuiteTables:
         for sources in runs.sources:
             opened = self._open().opened[sources.table]
             texts = ["" if of_file.file is None else of_file.file.version for of_file in opened]
+            if sources.table in self._stores:
+                for run, version in row_versions(opened, sources.run, sources.file, sources.row):
+                    of_run[run].append(f"{sources.table} {version}")
+                continue
             pairs = np.unique(sources.run * len(opened) + sources.file)
             for run, file in zip((pairs // len(opened)).tolist(), (pairs % len(opened)).tolist(), strict=True):
                 of_run[run].append(f"{sources.table} {opened[file].name} {texts[file]}")
@@ -259,12 +283,24 @@ class SuiteTables:
                 left_out, notes = dict(self.left_out), list(self.notes)
                 try:
                     opened = open_tables(self._tables, self._files, self._frames, self._cache, self._report)
+                    for number, of_stores in self._open_stores().items():
+                        opened[number] = of_stores
                     self._opening = self._read(opened)
                 except BaseException:
                     # What was found on the way is found again the next time.
                     self._report.left_out, self._report.notes = left_out, notes
                     raise
             return self._opening
+
+    def _open_stores(self) -> dict[int, list[OpenedFile]]:
+        """Return the W&B runs of the tables that have some, as far as no history is needed for that."""
+        names = {}
+        for number in self._stores:
+            table = self._with_labels(self._tables[number], frozenset())
+            labels = (self.suite.lineage, self.suite.run_template(table.run_type).text)
+            used, _ = names_in_table(table, labels, self.suite.replicate)
+            names[number] = (used | names_of_rule(table.where)) - table.declared_fields.difference(table.factors)
+        return open_stores(self._tables, self._stores, names, self._report)
 
     def _read(self, opened: list[list[OpenedFile]]) -> _Opening:
         columns = [frozenset(name for file in of_table for name in file.content.columns) for of_table in opened]
@@ -289,6 +325,8 @@ class SuiteTables:
                     f"tables[{number}]: a path or parsed text gives {', '.join(hidden)}, so columns of that name are "
                     "not read"
                 )
+            if number in self._stores:
+                report_silent_runs(opened[number], f"tables[{number}]", self._report)
             if not len(of_table.run) and opened[number]:
                 self.notes.append(f"tables[{number}] has no rows in its {len(opened[number])} files")
         no_table = {name: int((~mask).sum()) for name, mask in taken.items() if not mask.all()}
@@ -343,7 +381,7 @@ class SuiteTables:
         table, opened = self._tables[number], opening.opened[number]
         if table.value is not None:
             return opening.keys[number]
-        columns = dict.fromkeys(name for file in opened for name in file.content.columns)
+        columns = dict.fromkeys(name for file in opened for name in metric_columns(file.content))
         if table.metrics is not None:
             return list(columns)
         kinds: dict[str, set[str]] = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.schema import CELL_NUMBERS, CELL_TEXTS, DIMS, MEMBERS, POSITION_CHECK, SAMPLED, TABLE_SAMPLINGS
-from dde.suite import plain
+from dde.suite import plain, wandb_places
 from dde.suite.metric import Metric
 from dde.suite.patterns import Pattern, Template
 from dde.suite.rules import Rule
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 #: Forms of files that are read.
-FORMATS = ("csv", "tsv", "parquet", "jsonl", "arrow", "lm_eval", "trainer_state")
+FORMATS = ("csv", "tsv", "parquet", "jsonl", "arrow", "lm_eval", "trainer_state", "wandb")
 #: What tokens count from: the run's start, or that of its root.
 COUNTS = ("own", "cumulative")
 
@@ -185,6 +185,9 @@ def _check_files(table: Table) -> None:
     if table.is_frame:
         if table.format is not None:
             raise FormatError(f"format: a data frame has no format, and {table.format!r} is said. Leave it out.")
+        return
+    if table.format == wandb_places.FORMAT:
+        wandb_places.check_places(table)
         return
     if not isinstance(files, (str, tuple)) or not files:
         raise FormatError(

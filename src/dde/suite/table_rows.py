@@ -15,6 +15,7 @@ from dde.suite.declare import Table
 from dde.suite.fields import Field, combine
 from dde.suite.patterns import Template
 from dde.suite.row_values import OpenedFile, RowValues, whole_of_rule
+from dde.suite.wandb_places import FORMAT
 
 __all__ = ["TableRows", "names_in_table", "read_table"]
 
@@ -103,6 +104,11 @@ class TableRows:
         before, after = codes[order[:-1]], codes[order[1:]]
         found = np.flatnonzero(same & (before >= 0) & (after >= 0) & (before != after))
         return int(order[found[0] + 1]) if len(found) else None
+
+    @property
+    def states(self) -> Field | None:
+        """State of the W&B run of each row; None where the rows are of files or frames."""
+        return self.values.field("state") if self.table.format == FORMAT and self.values.opened else None
 
     def _by_run(self) -> tuple[Int64, Int64]:
         if self._order is None:

@@ -1,0 +1,124 @@
+"""Where the W&B runs of a table are: an export below the suite's root or elsewhere, or a database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from dde.errors import FormatError, SourceError
+from dde.sources.connection import Connection
+from dde.sources.redaction import is_url
+
+if TYPE_CHECKING:
+    from dde.suite.declare import Table
+
+__all__ = ["FORMAT", "HERE", "StorePlace", "check_places", "connect_places", "settle_places"]
+
+#: The format of tables whose files are W&B runs.
+FORMAT = "wandb"
+#: What a table says of runs that are at the suite's root itself.
+HERE = "."
+
+
+class StorePlace(str):
+    """A database or URL as a declaration may show it: without credentials, which this process alone looks up.
+
+    Examples
+    --------
+    >>> place = StorePlace("postgresql://ada:secret@db.example/wandb")
+    >>> place
+    'postgresql://ada@db.example/wandb'
+    >>> place.connection
+    Connection('postgresql://ada@db.example/wandb')
+    """
+
+    connection: Connection
+
+    def __new__(cls, text: str) -> StorePlace:
+        """Return the place that a text names."""
+        if isinstance(text, StorePlace):
+            return text
+        connection = Connection(text)
+        made = super().__new__(cls, connection.redacted)
+        made.connection = connection
+        return made
+
+
+def settle_places(files: Any) -> Any:
+    """Return the places of a table without credentials; what is no text stays as it is."""
+    if isinstance(files, str):
+        return StorePlace(files) if files.strip() and _is_elsewhere(files) else files
+    return tuple(map(settle_places, files)) if isinstance(files, (list, tuple)) else files
+
+
+def check_places(table: Table) -> None:
+    """Raise where a table of W&B runs names no places, or says what such a table can't have; messages name the key."""
+    places = (table.files,) if isinstance(table.files, str) else table.files
+    if not isinstance(places, tuple) or not places or not all(isinstance(p, str) and p.strip() for p in places):
+        raise FormatError(
+            f"files: a table of W&B runs says where they are, a folder of an export or a PostgreSQL DSN, and "
+            f"{table.files!r} is neither. Write {HERE!r} for runs at the suite's root itself."
+        )
+    for place in places:
+        if not isinstance(place, StorePlace) and set(place) & set("{}*"):
+            raise FormatError(
+                f"files: {place!r} is a pattern, and W&B runs are in one folder or database each, so nothing tells "
+                "which are meant. Name each place, and take fields out of run_name by parse=, or out of config keys."
+            )
+    if table.key is not None or table.value is not None:
+        raise FormatError(
+            "key: a table of W&B runs has a column for each key of the history, so it has no key= and value=. Leave "
+            "them out."
+        )
+
+
+def connect_places(table: Table, root: str | os.PathLike[str] | None, suite: str, what: str) -> tuple[Connection, ...]:
+    """Return where the W&B runs of a table are.
+
+    Parameters
+    ----------
+    table : Table
+    root : str, path or None
+        Folder, URL or DSN of the suite.
+    suite, what : str
+        What suite and table are called in errors.
+
+    Raises
+    ------
+    SourceError
+        When a place is below the root and there is none, or the root is a database.
+    """
+    found = []
+    for place in (table.files,) if isinstance(table.files, str) else table.files:
+        if isinstance(place, StorePlace):
+            found.append(place.connection)
+            continue
+        if os.path.isabs(place):
+            found.append(Connection(place))
+            continue
+        if root is None:
+            raise SourceError(
+                f"The suite {suite!r} has W&B runs at {place!r} ({what}), which is below its root, and there is no "
+                "root, so there is nothing to read. Pass the folder, URL or PostgreSQL DSN first, or declare root=."
+            )
+        top = root.connection if isinstance(root, StorePlace) else Connection(root)
+        if place.strip() == HERE:
+            found.append(top)
+        elif top.kind == "postgres":
+            raise SourceError(
+                f"{top.redacted} is a database, and {what} of the suite {suite!r} names the folder {place!r} below it, "
+                f"so there is nothing to read. Write files={HERE!r} for runs of the database itself."
+            )
+        else:
+            found.append(Connection(f"{os.fspath(root).rstrip('/')}/{place}"))
+    return tuple(found)
+
+
+def needs_folder(tables: Iterable[Table]) -> bool:
+    """Return whether any table names files by patterns."""
+    return any(not table.is_frame and table.format != FORMAT for table in tables)
+
+
+def _is_elsewhere(text: str) -> bool:
+    return is_url(text) or Connection(text).kind == "postgres"

@@ -1,0 +1,241 @@
+"""W&B runs of any project as tables of a suite: exports of both forms and a real PostgreSQL, one declaration."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import xarray as xr
+
+import dde
+from dde import Metric, Suite, Table
+from dde.errors import ConflictWarning, FormatError, SelectionError, SourceError, UnknownNameError
+from dde.sources.ingest import ingest
+from dde.suite.read_runs import SuiteTables
+from dde.suite.wandb_tables import WandbRows
+from postgres_server import LOCKED_PASSWORD, PostgresServer
+
+BATCH = 4_000
+DECAY_STEPS = 40
+
+
+def run(run_id: str, name: str, config: dict[str, Any], rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """Return a run as W&B has it: config as it was passed to ``wandb.init``, and a row per call of ``wandb.log``."""
+    attributes = {"tags": more.pop("tags", [])}
+    return {
+        "run_id": run_id, "run_name": name, "state": "finished", "project": "annealing", "entity": "lab",
+        "created_at": "2026-03-01T10:00:00Z", "config": config, "summary": {}, "wandb_metadata": {},
+        "system_metrics": {}, "system_attrs": attributes, "sweep_info": {}, **more, "rows": rows,
+    }  # fmt: skip
+
+
+def loss(width: int, step: int, is_decay: bool = False) -> float:
+    return round(8 / (1 + step / width) + (0.25 if not is_decay else 0.125), 6)
+
+
+def rows_of(width: int, first: int, last: int, *, is_decay: bool = False) -> list[dict[str, Any]]:
+    """Return logged rows: training loss at every tenth step, an evaluation at every twentieth."""
+    rows = []
+    for step in range(first, last + 1, 10):
+        row = {"_step": step, "throughput/tokens": step * BATCH, "train/loss": loss(width, step, is_decay)}
+        if step % 20 == 0:
+            row["eval/c4/loss"] = loss(width, step, is_decay) + 1
+        rows.append(row)
+    return rows
+
+
+def project() -> list[dict[str, Any]]:
+    """Return trunks of two widths and two rates, decays from each, and runs that belong to no curve."""
+    runs = []
+    for width in (64, 128):
+        for rate in (0.01, 0.02):
+            shared = {
+                "model": {"width": width, "n_params": width * 1000},
+                "optimizer": {"lr": rate, "betas": [0.9, 0.95]},
+                "seed": 1,
+            }
+            trunk = f"t{width}{int(rate * 100)}"
+            runs.append(run(trunk, f"trunk-w{width}", shared | {"kind": "trunk"}, rows_of(width, 0, 200)))
+            for start in (80, 160):
+                config = shared | {"kind": "decay", "branch": {"run": trunk, "step": start}}
+                rows = rows_of(width, start + 10, start + DECAY_STEPS, is_decay=True)
+                runs.append(run(f"d{trunk}{start}", f"decay-w{width}-{start}", config, rows))
+    runs[-1]["state"] = "crashed"
+    runs.append(run("debug", "debug", {"kind": "debug"}, rows_of(64, 0, 20), tags=["scratch"]))
+    runs.append(run("silent", "trunk-w32", {"kind": "trunk", "model": {"width": 32}}, []))
+    return runs
+
+
+def write_jsonl(folder: Path, runs: list[dict[str, Any]]) -> Path:
+    folder.mkdir(parents=True)
+    with (folder / "runs.jsonl").open("w") as lines:
+        for one in runs:
+            lines.write(json.dumps({k: v for k, v in one.items() if k != "rows"}) + "\n")
+    with (folder / "history.jsonl").open("w") as lines:
+        for one in runs:
+            for row in one["rows"]:
+                lines.write(json.dumps({"run_id": one["run_id"], **row}) + "\n")
+    return folder
+
+
+def write_parquet(folder: Path, runs: list[dict[str, Any]]) -> Path:
+    folder.mkdir(parents=True)
+    texts = ("config", "summary", "wandb_metadata", "system_metrics", "system_attrs", "sweep_info")
+    meta = [{k: json.dumps(v) if k in texts else v for k, v in one.items() if k != "rows"} for one in runs]
+    pq.write_table(pa.Table.from_pylist(meta), folder / "runs_metadata.parquet")
+    keys = list(dict.fromkeys(key for one in runs for row in one["rows"] for key in row if key != "_step"))
+    rows = [
+        {"run_id": one["run_id"], "step": row["_step"], **{key: row.get(key) for key in keys}}
+        for one in runs
+        for row in one["rows"]
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "runs_history.parquet")
+    return folder
+
+
+def annealing(files: Any = ".", **more: Any) -> Suite:
+    """Declare the project: which key of the config is what, and which runs are trunks and decays."""
+    table: dict[str, Any] = {"format": "wandb", **more}
+    return Suite(
+        "annealing",
+        lineage="w{config.model.width}-{lr}",
+        run={"trunk": "trunk", "decay": "decay@{from_step}"},
+        run_id="{run_id}",
+        step="_step",
+        tokens="throughput/tokens",
+        counts="cumulative",
+        n_params="config.model.n_params",
+        metrics={
+            "train/loss": Metric("train_loss", "nats", "lower", kind="log"),
+            "eval/{set}/loss": Metric("{set}_loss", "nats", "lower"),
+        },
+        tables=[
+            Table(files, run_type="trunk", where="kind == 'trunk'", factors={"lr": "optimizer.lr"}, **table),
+            Table(
+                files,
+                run_type="decay",
+                parse={"run_name": "decay-w{width:int}-{from_step:int}"},
+                factors={"lr": "config.optimizer.lr"},
+                parent="{branch.run}",
+                at={"step": "`config.branch.step`"},
+                **table,
+            ),
+        ],
+    )
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    return write_jsonl(tmp_path / "export", project())
+
+
+def test_a_project_opens_with_its_branch_points_factors_and_values(exported: Path) -> None:
+    ds = dde.open_lineages(exported, suite=annealing(), cache_dir=None)
+    assert ds.lineage.values.tolist() == ["w64-0.01", "w64-0.02", "w128-0.01", "w128-0.02"]
+    assert ds.run.values.tolist() == ["trunk", "decay@80", "decay@160"]
+    assert ds["config.model.width"].values.tolist() == [64, 64, 128, 128]
+    assert ds.lr.values.tolist() == [0.01, 0.02, 0.01, 0.02]
+    assert ds.n_params.values.tolist() == [64_000, 64_000, 128_000, 128_000]
+    cells = ds.sel(run=["decay@80", "decay@160"])
+    np.testing.assert_array_equal(cells.branch_tokens.values[:3], [[80 * BATCH, 160 * BATCH]] * 3)
+    np.testing.assert_array_equal(cells.end_tokens.values[:3], [[120 * BATCH, 200 * BATCH]] * 3)
+    for i, width in enumerate((64, 64, 128)):
+        for start in (80, 160):
+            curve = ds.train_loss.isel(lineage=i).sel(run=f"decay@{start}").to_series().dropna()
+            expected = {s * BATCH: loss(width, s, s > start) for s in range(0, start + DECAY_STEPS + 1, 10)}
+            assert {t: v for t, v in curve.items() if t in expected} == expected
+            scores = ds.c4_loss.isel(lineage=i).sel(run=f"decay@{start}").to_series()
+            assert scores[(start + 20) * BATCH] == loss(width, start + 20, True) + 1
+    # The crashed one is known by its state, and stands in coverage.
+    assert ds.run_id.values[3].tolist() == ["t1282", "dt128280", ""]
+    assert "state crashed: 1" in ds.attrs["left_out"]
+    assert "runs that belong to no table: 1" in ds.attrs["left_out"]
+    assert "runs without logged rows, in tables[0]: 1" in ds.attrs["left_out"]
+    whole = dde.open_lineages(exported, suite=annealing(), cache_dir=None, state="all")
+    assert whole.state.sel(lineage="w128-0.02").values.tolist() == ["finished", "finished", "crashed"]
+    assert set(ds.data_vars) == {"train_loss", "c4_loss"}
+
+
+def test_both_forms_of_exports_and_a_database_are_one_suite(
+    exported: Path, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    parquet = write_parquet(tmp_path / "tables", project())
+    database = postgres.new_database()
+    ingest(exported, database)
+    opened = [
+        dde.open_lineages(place, suite=annealing(), cache_dir=None, state="all").load()
+        for place in (exported, parquet, database)
+    ]
+    # Where it is stands in the declaration, or is passed.
+    opened.append(dde.open_lineages(annealing(database), cache_dir=None, state="all").load())
+    opened.append(dde.open_lineages(tmp_path, suite=annealing("tables"), cache_dir=None, state="all").load())
+    opened.append(dde.open_lineages(annealing(str(exported)), cache_dir=None, state="all").load())
+    for other in opened[1:]:
+        xr.testing.assert_equal(opened[0], other)
+    assert opened[0].train_loss.notnull().sum() > 200
+
+
+def test_a_metric_reads_its_own_key_alone(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    read = WandbRows._read_history
+
+    def watched(self: WandbRows, names: Any) -> Any:
+        asked.append(tuple(names))
+        return read(self, names)
+
+    monkeypatch.setattr(WandbRows, "_read_history", watched)
+    ds = dde.open_lineages(exported, suite=annealing(), cache_dir=None)
+    assert {name for names in asked for name in names} == {"throughput/tokens"}
+    asked.clear()
+    ds.train_loss.load()
+    assert asked == [("train/loss",), ("train/loss",)]
+
+
+def test_only_the_runs_of_a_table_are_asked_for(exported: Path) -> None:
+    tables = SuiteTables(annealing(), exported)
+    tables.runs()
+    opened = tables._open().opened
+    contents = [file.content for of_table in opened for file in of_table]
+    ids = [[r.run_id for r in content.records] for content in contents if isinstance(content, WandbRows)]
+    assert ids[0] == ["silent", "t1281", "t1282", "t641", "t642"]
+    assert all(run_id.startswith("dt") for run_id in ids[1])
+    assert len(ids[1]) == 8
+
+
+def test_a_changed_run_changes_the_fingerprint_and_its_own_version_alone(exported: Path, tmp_path: Path) -> None:
+    before = SuiteTables(annealing(), exported)
+    changed = project()
+    changed[0]["rows"][3]["train/loss"] = 1.0
+    after = SuiteTables(annealing(), write_jsonl(tmp_path / "changed", changed))
+    assert before.fingerprint != after.fingerprint
+    trunks, others = before.runs()[0], after.runs()[0]
+    pairs = list(zip(trunks.run_ids, before.versions(trunks), after.versions(others), strict=True))
+    assert sum(a != b for _, a, b in pairs) == 1
+    assert next(run_id for run_id, a, b in pairs if a != b) == "t641"
+    assert SuiteTables(annealing(), exported).fingerprint == before.fingerprint
+
+
+def test_a_password_stands_nowhere(postgres: PostgresServer, exported: Path) -> None:
+    database = postgres.new_database()
+    ingest(exported, database)
+    for statement in ("GRANT USAGE ON SCHEMA public TO ada", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO ada"):
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(statement)
+    locked = postgres.locked_url(database) if hasattr(postgres, "locked_url") else ""
+    assert locked
+    suite = annealing(locked)
+    ds = dde.open_lineages(suite, cache_dir=None)
+    assert ds.train_loss.notnull().any()
+    shown = [repr(suite), repr(suite.tables), str(suite.to_dict()), suite.to_toml(), str(ds.attrs), repr(suite.digest)]
+    sent = pickle.dumps(suite) + pickle.dumps(ds)
+    assert not any(LOCKED_PASSWORD in text for text in shown)
+    assert LOCKED_PASSWORD.encode() not in sent
+    assert Suite.from_dict(suite.to_dict()) == suite
