@@ -195,7 +195,7 @@ def test_a_metric_reads_its_own_key_alone(exported: Path, monkeypatch: pytest.Mo
     ds = dde.open_lineages(exported, suite=annealing(), cache_dir=None)
     assert {name for names in asked for name in names} == {"throughput/tokens"}
     asked.clear()
-    ds.train_loss.load()
+    assert np.isfinite(ds.train_loss.values).any()
     assert asked == [("train/loss",), ("train/loss",)]
 
 
@@ -226,11 +226,9 @@ def test_a_changed_run_changes_the_fingerprint_and_its_own_version_alone(exporte
 def test_a_password_stands_nowhere(postgres: PostgresServer, exported: Path) -> None:
     database = postgres.new_database()
     ingest(exported, database)
-    for statement in ("GRANT USAGE ON SCHEMA public TO ada", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO ada"):
-        with psycopg.connect(database, autocommit=True) as connection:
-            connection.execute(statement)
-    locked = postgres.locked_url(database) if hasattr(postgres, "locked_url") else ""
-    assert locked
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO ada")
+    locked = postgres.locked(database)
     suite = annealing(locked)
     ds = dde.open_lineages(suite, cache_dir=None)
     assert ds.train_loss.notnull().any()

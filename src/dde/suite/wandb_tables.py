@@ -337,7 +337,7 @@ def row_versions(opened: Sequence[OpenedFile], run: Int64, file: Int32, row: Int
         pairs = np.unique(run[here] * (len(content.records) + 1) + of_store_run)
         for pair in pairs.tolist():
             record = content.records[pair % (len(content.records) + 1)]
-            found.append((pair // (len(content.records) + 1), f"{content.name} {record.run_id} {record.version}"))
+            found.append((pair // (len(content.records) + 1), f"{record.run_id} {record.version}"))
     return found
 
 
