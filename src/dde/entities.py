@@ -490,7 +490,7 @@ class TrainingLineage:
             in ``frame.attrs["left_out"]``.
 
             Of suites other than DataDecide, `differs` has the factors in which both runs differ: those of lineages
-            beside the bases alone, and not that which orders repetitions.
+            beside the bases alone, and neither that which orders repetitions nor the ids of runs.
 
         Examples
         --------

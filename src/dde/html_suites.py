@@ -82,10 +82,11 @@ def suite_repository_html(repository: RunRepository, runs: SuiteRuns, title: str
         ("lineages", f"{len(table.lineages):,}"),
         ("runs", f"{len(table):,}, {int(table.is_used.sum()):,} of them used"),
         ("left out", _some([f"{reason}: {count:,}" for reason, count in left_out.items()], "; ")),
-        ("doubtful", _some(runs.tables.notes, "; ")),
+        ("notes", _some(runs.tables.notes, "; ")),
     ]
     parts = [title_html(title, plural(len(table.lineages), "lineage")), facts_html(facts)]
-    factors = [_factor_row(name, factor.along, factor.values) for name, factor in table.factors.items()]
+    at = np.argsort(table.order)
+    factors = [_factor_row(name, factor.along, factor.values[at]) for name, factor in table.factors.items()]
     if factors:
         parts.append(table_html(["factor", "tells apart", ">values", "such as"], factors))
     types = _type_rows(table)
@@ -110,7 +111,7 @@ def suite_lineage_html(lineage: TrainingLineage) -> str:
     facts += [
         ("parameters", _some(sorted({_text(n) for n in table.n_params[rows].tolist() if n == n}), ", ")),
         ("bases" if len(bases) > 1 else "base", _some([str(table.run_id[row]) for row in bases], ", ")),
-        ("tokens trained", _spelled(int(table.end_tokens[rows].max()))),
+        ("longest curve", _spelled(int(table.end_tokens[rows].max()))),
         ("derived runs", count_words(table.status[derived].tolist()) or "none"),
     ]
     tree = [_run_row(table, row, depth) for row, depth in _tree(table, rows)]
@@ -151,7 +152,7 @@ def suite_lineages_html(lineages: Sequence[TrainingLineage]) -> str:
                 text_cell(count_words(table.status[members[~is_used]].tolist())),
             ]
         )
-    columns = ["lineage", *names[:_MOST_FACTORS], ">bases", ">tokens trained", "derived runs", "not used"]
+    columns = ["lineage", *names[:_MOST_FACTORS], ">bases", ">longest curve", "derived runs", "not used"]
     where = "[lineage.lineage_id for lineage in lineages]"
     return page_html(
         [

@@ -131,6 +131,7 @@ def compare_in_tables(
     here = {str(table.labels[r]): r for r in table.members[lineage].tolist()}
     there = {str(other_table.labels[r]): r for r in other_table.members[other_lineage].tolist()}
     no_roots = not (table.is_root[list(here.values())].any() and other_table.is_root[list(there.values())].any())
+    left_out = {*apart, *_identities(table), *_identities(other_table)}
     rows: list[tuple[object, ...]] = []
     for label in _merged(list(here), list(there)):
         run, other = here.get(label), there.get(label)
@@ -139,7 +140,7 @@ def compare_in_tables(
             # What tells lineages apart is the same of all their runs, so it is said of the roots alone.
             along = ("lineage", "run", "cell") if table.is_root[run] or no_roots else ("run", "cell")
             mine, theirs = factors_of(table, run, along), factors_of(other_table, other, along)
-            shared = [name for name in mine if name in theirs and name not in apart]
+            shared = [name for name in mine if name in theirs and name not in left_out]
             differs = {n: (mine[n], theirs[n]) for n in shared if not matches(mine[n], theirs[n])}
         rows.append(
             (
@@ -155,6 +156,12 @@ def compare_in_tables(
     frame = pd.DataFrame(rows, columns=columns).astype({"end_tokens": float, "other_end_tokens": float})
     frame.attrs["left_out"] = []
     return frame
+
+
+def _identities(table: RunTable) -> list[str]:
+    """Return the factors that are the ids of runs, and so differ in all of them."""
+    texts = {name: factor.values for name, factor in table.factors.items() if factor.is_text}
+    return [name for name, values in texts.items() if np.array_equal(values, table.run_id)]
 
 
 def _merged(labels: Sequence[str], others: Sequence[str]) -> list[str]:

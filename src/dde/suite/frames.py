@@ -43,7 +43,8 @@ def suite_curves(runs: SuiteRuns, run_ids: Sequence[str], metrics: Sequence[Metr
           states parameter counts: 6 N tokens, run by run where N changes along the curve;
         - a column per metric, NaN where a row has no value.
 
-        The curve of a run with several parents has what these have in common, then its own rows.
+        The curve of a run with several parents has what these have in common, then its own rows. Without rows, the
+        columns have the types that they have in a frame with rows.
 
     Raises
     ------
@@ -150,6 +151,10 @@ def _own_rows(observed: Sequence[Observations], run: int) -> tuple[Int64, Int64,
 
 
 def _joined(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> pd.DataFrame:
+    if not pieces and len(table):
+        # Without rows, columns have the types that they have in a frame with rows.
+        none = np.zeros(1, np.int64)
+        return _joined(table, [_Piece(0, 0, none, none, [np.empty(1) for _ in metrics])], metrics).iloc[:0]
     counts = [len(piece.tokens) for piece in pieces]
     run = np.repeat(np.array([piece.run for piece in pieces], np.int64), counts)
     member = np.repeat(np.array([piece.member for piece in pieces], np.int64), counts)
