@@ -208,7 +208,8 @@ def test_size_and_clearing(tmp_path: Path) -> None:
     opened(*make(), tmp_path).load()
     (tmp_path / "mine.txt").write_text("not dde's")
     entries = cache_size(tmp_path)
-    assert {e.kind for e in entries} == {"pretraining evaluations", "training logs", "final evaluations"}
+    rows = {"pretraining evaluations", "training logs", "final evaluations"}
+    assert {e.kind for e in entries} == rows | {"records of post-training runs"}
     assert all(e.bytes > 0 and e.files > 0 for e in entries)
     assert clear_cache(tmp_path) == sum(e.bytes for e in entries)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]

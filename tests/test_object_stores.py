@@ -89,7 +89,8 @@ def test_a_dataset_with_its_cache_in_an_object_store(store: str) -> None:
     xr.testing.assert_identical(opened(tables, wandb, url).load(), first)  # type: ignore[arg-type]
     assert (tables.calls, wandb.history_calls, wandb.evaluation_calls) == ([], [], [])
     entries = cache_size(url)
-    assert {e.kind for e in entries} == {"pretraining evaluations", "training logs", "final evaluations"}
+    rows = {"pretraining evaluations", "training logs", "final evaluations"}
+    assert {e.kind for e in entries} == rows | {"records of post-training runs"}
     shown = CliRunner().invoke(app, ["cache", "size", "--cache-dir", url])
     assert shown.exit_code == 0, shown.output
     assert f"{url} holds" in shown.output

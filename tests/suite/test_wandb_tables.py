@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import xarray as xr
 
 import dde
 from dde import Metric, Suite, Table
-from dde.errors import ConflictWarning, FormatError, SelectionError, SourceError, UnknownNameError
 from dde.sources.ingest import ingest
 from dde.suite.read_runs import SuiteTables
 from dde.suite.wandb_tables import WandbRows

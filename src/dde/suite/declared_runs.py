@@ -113,10 +113,11 @@ class DeclaredRuns:
         Parents of each run: run id, kind of branch, and its value where the kind has one.
     counts : {"own", "cumulative"} or None
         What tokens count from.
-    states : (run,) object array of str
-        State of each run: what W&B says of it, of the last of several W&B runs that are one; "finished" elsewhere.
     sources : tuple of RowSources
-        Where the values of the rows are.
+        Where the values of the rows are, of declared tables.
+    states : (run,) object array of str, optional
+        State of each run: what W&B says of it, of the last of several W&B runs that are one. All are finished when
+        None.
     """
 
     table: int
@@ -130,8 +131,8 @@ class DeclaredRuns:
     schedule_tokens: Float64
     parents: tuple[tuple[Parent, ...], ...]
     counts: str | None
-    states: Objects
-    sources: tuple[RowSources, ...]
+    sources: tuple[RowSources, ...] = ()
+    states: Objects | None = None
 
 
 def join_tables(rows: Sequence[TableRows], report: Report) -> list[DeclaredRuns]:
@@ -261,8 +262,8 @@ def _runs_of(
         numbers_of_runs(declared.schedule_tokens, values, f"{what}.schedule_tokens", report.notes),
         parents_of_runs(values),
         declared.counts,
-        _states(rows, parts, run[order], order, len(own)),
         tuple(sources),
+        _states(rows, parts, run[order], order, len(own)),
     )
 
 

@@ -130,7 +130,8 @@ class _Making:
         """Take over what one table says of its runs; no run stands in two."""
         self.run_type[at], self.counts[at], self.table_of[at] = d.run_type, d.counts, d.table
         self.n_params[at], self.schedule[at] = d.n_params, d.schedule_tokens
-        self.state[at] = d.states
+        if d.states is not None:
+            self.state[at] = d.states
         for name, values in d.fields.items():
             column = self.fields.setdefault(name, np.full(len(self.run_ids), "", object))
             # A number that a run has none of is NaN, which is equal to nothing.
