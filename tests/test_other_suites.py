@@ -374,3 +374,22 @@ def test_a_real_ladder(olmo: xr.Dataset) -> None:
         gain = ends.sel(run=f"cosine-{budget:g}xC").values - ends.sel(run=f"decay-{budget:g}xC").values
         assert ((gain > 0.0004) & (gain < 0.0403)).all()
     assert {s.kind for s in segments_of(curve_panels(olmo))} == {"cosine", "constant", "decay"}
+
+
+def test_a_real_soup() -> None:
+    if not (REAL / "olmo3_checkpoints").is_dir():
+        pytest.skip("the real suites (../shared/data/suites) are not here")
+    ds = dde.open_lineages(str(REAL / "olmo3_checkpoints"), suite="olmo3_32b", cache_dir=None)
+    members = find_members(run_rows(ds.dde.final("tokens_listed")))
+    assert [(m.label, m.depth, m.start) for m in members] == [
+        ("olmo3-32B", 0, 0),
+        ("midtrain-1", 1, 5_695_864_832_000),
+        ("merge", 2, 5_887_477_415_936),
+        ("longcontext", 3, 5_887_477_415_936),
+        ("merge", 4, 5_979_089_403_904),
+        ("midtrain-2", 1, 5_695_864_832_000),
+    ]
+    found = find_segments(ds, "tokens_listed")
+    assert [s.kind for s in found] == ["pretraining", "midtraining", "midtraining", "merge", "longcontext", "merge"]
+    assert [s.is_base for s in found] == [True] + [False] * 5
+    assert all(s.anchor is None for s in found)
