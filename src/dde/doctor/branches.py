@@ -64,7 +64,7 @@ def find_branches_off_rows(runs: ExaminedRuns) -> Iterator[Finding]:
         yield Finding(
             "branch_row",
             str(runs.run_id[parent]),
-            f"it has no rows, and {count} runs branch from it",
+            f"it has no rows, and {f'{count} runs branch' if count > 1 else 'one run branches'} from it",
             size=float(count),
         )
     for run in np.flatnonzero([str(s).startswith("branch unknown") for s in runs.status]).tolist():

@@ -70,7 +70,7 @@ def find_falling_counters(runs: ExaminedRuns) -> Iterator[Finding]:
         if not len(falls):
             continue
         i = int(falls[0])
-        again = f", and falls again {len(falls) - 1} times" if len(falls) > 1 else ""
+        again = f", and falls {len(falls)} times in all" if len(falls) > 1 else ""
         yield Finding(
             "counter_falls",
             str(runs.run_id[run]),
@@ -251,7 +251,7 @@ def _differing(runs: ExaminedRuns, run: int, rate: _Rate, found: list[tuple[int,
     first, stop, excess = max(found, key=lambda stretch: abs(stretch[2]))
     step, counter, r = rate.step, rate.counter, rate.tokens_per_step
     grown, gap = int(counter[stop] - counter[first]), int(step[stop] - step[first])
-    again = f", and in {len(found) - 1} more stretches" if len(found) > 1 else ""
+    again = f"; the largest of {len(found)} such stretches" if len(found) > 1 else ""
     if not grown:
         what = f"stands still from step {step[first]} to {step[stop]}"
     elif check == "counter_jumps":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -107,18 +109,19 @@ def equal_pairs(runs: ExaminedRuns) -> list[EqualPair]:
     Rows are compared at the same step, beyond token 0 and the branches of both runs: what lies before is shared on
     purpose. Equal are rows with the same value of every metric that both have there.
 
-    The chance that a metric agrees by accident is measured on the suite itself: how often two rows in a row of one run
-    agree, or neighbouring runs at one step in rows that differ elsewhere, whichever is more often. The three rarest
-    metrics of a row are multiplied, for others follow from them; `k` of `n` rows agree by accident with at most
-    ``C(n, k)`` times the product of the rows' chances. A pair needs a chance below 1e-4 over the number of pairs,
-    and three equal values. Logged metrics that follow from the step, as learning rates do, are left out. So one metric
-    that is rounded to few digits needs many rows, one with all digits few, and a
-    single checkpoint needs several metrics.
+    The chance that a metric agrees by accident is measured on the suite itself, as the larger of two rates: how often
+    rows lie within half of the metric's last digit of the line between their neighbours, which is what two runs with
+    one mean and independent scatter do; and how often other runs agree at one step, which is often for what does not
+    depend on the run. A value that its run has in the row before or after, too, says nothing. The three rarest metrics
+    of a row are multiplied, for others follow from them; `k` of `n` rows agree by accident with at most ``C(n, k)``
+    times the product of the rows' chances. A pair needs a chance below 1e-4 over the number of pairs, and three equal
+    values. Logged metrics that follow from the step, as learning rates do, are left out. So one metric that is rounded
+    to few digits needs many rows, one with all digits few, and a single checkpoint needs several metrics.
 
     Notes
     -----
-    Values are sorted once per metric and only neighbours of equal value are compared, so the work grows with the number
-    of values, not of pairs. Of three runs that are all the same, two pairs are found.
+    Pairs are found by sorting values and hashes of rows and of logs, so the work grows with the number of values, not
+    of pairs. Of runs that are all the same, each is paired with one other. All values of the metrics are in memory.
     """
     found = _FOUND.get(runs)
     if found is None:
@@ -129,122 +132,153 @@ def equal_pairs(runs: ExaminedRuns) -> list[EqualPair]:
 _FOUND: WeakKeyDictionary[ExaminedRuns, list[EqualPair]] = WeakKeyDictionary()
 
 
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """Values of one metric, ordered by run and step.
+
+    Attributes
+    ----------
+    at : (value,) int64 array
+        Number of the row; ascending.
+    values : (value,) float64 array
+    is_stuck : (value,) bool array
+        Whether the run has the same value in the row before or after.
+    scatter : float
+        Chance that two runs of one mean agree.
+    agreeing, compared : int
+        Pairs of runs with one value at a step, and all pairs at a step; those of whole equal logs not counted.
+    """
+
+    at: Int64
+    values: Float64
+    is_stuck: npt.NDArray[np.bool_]
+    scatter: float
+    agreeing: int
+    compared: int
+
+
 class _Comparison:
     """The values of all metrics, by run and step."""
 
     def __init__(self, runs: ExaminedRuns) -> None:
         self.runs = runs
-        self.metrics: list[str] = []
-        self.observed: list[Observations] = []
-        # Position of each value among the distinct (run, step) of all metrics.
         keys: list[Int64] = []
         values: list[Float64] = []
-        for name, (metric, observed) in runs.observed.items():
+        for metric, observed in runs.observed.values():
             # An error bar says the same as what it is of, and a schedule is the same in many runs on purpose.
             if metric.stderr_of or (metric.kind == "log" and _is_schedule(observed)):
                 continue
             run = np.repeat(np.arange(len(runs)), np.diff(observed.offsets))
             kept = ~np.isnan(observed.values) & (observed.tokens > np.maximum(runs.branch, 0)[run])
-            self.metrics.append(name)
-            self.observed.append(observed)
             keys.append(np.stack([run[kept], observed.step[kept], observed.tokens[kept]]))
             values.append(observed.values[kept])
         every = np.concatenate([np.empty((3, 0), np.int64), *keys], axis=1)
-        # The rows of all metrics; of a row with several places the first counts.
         order = np.lexsort((every[2], every[1], every[0]))
         run, step, tokens = every[:, order]
         is_first = np.ones(len(run), bool)
         is_first[1:] = (run[1:] != run[:-1]) | (step[1:] != step[:-1])
         position = np.empty(len(run), np.int64)
         position[order] = np.cumsum(is_first) - 1
+        # The rows of all metrics.
         self.run, self.step, self.tokens = run[is_first], step[is_first], tokens[is_first]
-        ends = np.cumsum([0, *(k.shape[1] for k in keys)])
-        self.at = [position[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
-        self.values = values
         self.n_values = np.bincount(position, minlength=len(self.run))
         self.offsets = np.searchsorted(self.run, np.arange(len(runs) + 1))
+        ends = np.cumsum([0, *(k.shape[1] for k in keys)]).tolist()
+        places = [position[a:b] for a, b in pairwise(ends)]
+        self.row_hash = _row_hashes(len(self.run), places, values)
+        self.log = self._logs()
+        self.columns = [self._column(at, v) for at, v in zip(places, values, strict=True)]
 
     def pairs(self) -> list[EqualPair]:
-        if not self.metrics or len(self.runs) < 2:
+        if not self.columns or len(self.runs) < 2:
             return []
-        # Neighbours of equal value, and by chance: pairs of rows, one column per metric.
-        left: list[Int64] = []
-        right: list[Int64] = []
-        for at, values in zip(self.at, self.values, strict=True):
-            order = np.lexsort((self.run[at], values, self.step[at]))
-            row, value = at[order], values[order]
-            same = (self.step[row][1:] == self.step[row][:-1]) & (value[1:] == value[:-1])
-            left.append(row[:-1][same])
-            right.append(row[1:][same])
-        chances = self._chances(left, right)
-        every = np.stack([np.concatenate(left), np.concatenate(right)])
-        rows, counts = np.unique(every, axis=1, return_counts=True)
-        # A third run that shares a value by accident may stand between two that share all.
-        likely = counts >= 0.5 * np.minimum(self.n_values[rows[0]], self.n_values[rows[1]])
-        candidates = np.unique(np.stack([self.run[rows[0][likely]], self.run[rows[1][likely]]]), axis=1)
         n = len(self.runs)
-        needed = _DIGITS + np.log10(max(n * (n - 1) / 2, 1))
-        found = [self._compare(int(a), int(b), chances) for a, b in candidates.T]
+        needed = _DIGITS + np.log10(n * (n - 1) / 2)
+        found = [self._compare(a, b) for a, b in self._candidates()]
         return [pair for pair in found if pair is not None and pair.evidence >= needed]
 
-    def _chances(self, left: list[Int64], right: list[Int64]) -> Float64:
-        """Return, for each metric, the chance that two rows agree by accident."""
-        n_metrics = len(self.metrics)
-        agreeing = np.zeros(n_metrics)
-        compared = np.zeros(n_metrics)
-        pairs = np.concatenate([np.stack([a, b]) for a, b in zip(left, right, strict=True)], axis=1)
-        key = pairs[0] * len(self.run) + pairs[1]
-        distinct, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
-        rows = np.stack([distinct // max(len(self.run), 1), distinct % max(len(self.run), 1)])
-        # In rows that are equal throughout, values do not agree by accident.
-        whole = counts >= 0.9 * np.minimum(self.n_values[rows[0]], self.n_values[rows[1]])
-        by_accident = ~whole[inverse] if n_metrics > 1 else np.zeros(len(inverse), bool)
-        ends = np.cumsum([0, *(len(a) for a in left)])
-        chances = np.ones(n_metrics)
-        for m, (at, values) in enumerate(zip(self.at, self.values, strict=True)):
-            run = self.run[at]
-            order = np.lexsort((self.step[at], run))
-            v, r = values[order], run[order]
-            in_row = r[1:] == r[:-1]
-            agreeing[m] = np.count_nonzero(in_row & (v[1:] == v[:-1]))
-            compared[m] = np.count_nonzero(in_row)
-            neighbours = len(at) - len(np.unique(self.step[at]))
-            across = np.count_nonzero(by_accident[ends[m] : ends[m + 1]])
-            shared = across / neighbours if neighbours else 0.0
-            chances[m] = min(max((agreeing[m] + 1) / (compared[m] + 2), shared), 1.0)
-        return chances
+    def _logs(self) -> Int64:
+        """Return the number of the log of each run; the same of runs that are equal in three rows or more, and all."""
+        number = np.arange(len(self.runs))
+        groups: dict[tuple[bytes, bytes], int] = {}
+        for run in np.flatnonzero(np.diff(self.offsets) >= _FEWEST_VALUES).tolist():
+            rows = slice(self.offsets[run], self.offsets[run + 1])
+            number[run] = groups.setdefault((self.step[rows].tobytes(), self.row_hash[rows].tobytes()), run)
+        return number
 
-    def _compare(self, a: int, b: int, chances: Float64) -> EqualPair | None:
-        """Return how two runs agree, a before b; None where no row does."""
+    def _column(self, at: Int64, values: Float64) -> _Column:
+        order = np.argsort(at, kind="stable")
+        at, values = at[order], values[order]
+        run, step = self.run[at], self.step[at]
+        again = (run[1:] == run[:-1]) & (values[1:] == values[:-1])
+        is_stuck = np.zeros(len(at), bool)
+        is_stuck[1:] |= again
+        is_stuck[:-1] |= again
+        # Of runs with one log the first counts: their agreement is what is looked for.
+        one = self.log[run] == run
+        step, of_one = step[one], values[one]
+        agreeing = _pairs_in(np.lexsort((of_one, step)), step, of_one)
+        compared = _pairs_in(np.argsort(step), step)
+        return _Column(at, values, is_stuck, _scatter(run, self.step[at], values), agreeing, compared)
+
+    def _candidates(self) -> list[tuple[int, int]]:
+        """Return pairs of runs that may have equal rows, the earlier one first."""
+        # Equal logs; equal stretches of rows, in which few runs agree by accident; and rows with half of their values
+        # equal, for one run may lack a metric that the other has.
+        found = [(first, run) for run, first in enumerate(self.log.tolist()) if first != run]
+        hashes = self.row_hash.copy()
+        for k in range(1, _STRETCH):
+            hashes[:-k] += self.row_hash[k:] * _MIX[k]
+        inside = np.arange(len(self.run)) + _STRETCH <= self.offsets[self.run + 1]
+        for which, of_rows in ((np.flatnonzero(inside), hashes), (np.arange(len(self.run)), self.row_hash)):
+            left, right = self._neighbours(which, of_rows[which])
+            found += zip(self.run[left].tolist(), self.run[right].tolist(), strict=True)
+        sides = [self._neighbours(c.at, c.values) for c in self.columns]
+        every = np.concatenate([a * len(self.run) + b for a, b in sides])
+        pair, counts = np.unique(every, return_counts=True)
+        left, right = np.divmod(pair, max(len(self.run), 1))
+        likely = counts >= 0.5 * np.minimum(self.n_values[left], self.n_values[right])
+        found += zip(self.run[left[likely]].tolist(), self.run[right[likely]].tolist(), strict=True)
+        # Of runs with one log the first is compared with others.
+        return [(a, b) for a, b in sorted(set(found)) if self.log[a] == a and self.log[b] in (a, b)]
+
+    def _neighbours(self, at: Int64, key: npt.NDArray[Any]) -> tuple[Int64, Int64]:
+        """Return rows of one step and key that follow each other by run."""
+        order = np.lexsort((self.run[at], key, self.step[at]))
+        row, key = at[order], key[order]
+        same = (self.step[row][1:] == self.step[row][:-1]) & (key[1:] == key[:-1])
+        return row[:-1][same], row[1:][same]
+
+    def _compare(self, a: int, b: int) -> EqualPair | None:
+        """Return how two runs agree, a before b; None where they have less than three equal values."""
         rows_a = np.arange(self.offsets[a], self.offsets[a + 1])
         rows_b = np.arange(self.offsets[b], self.offsets[b + 1])
         steps, in_a, in_b = np.intersect1d(self.step[rows_a], self.step[rows_b], return_indices=True)
-        n = len(steps)
-        if not n:
-            return None
         rows_a, rows_b = rows_a[in_a], rows_b[in_b]
+        n = len(steps)
         differ, n_common = np.zeros(n, bool), np.zeros(n, np.int64)
-        # The rarest metrics of each row.
         rarest = np.zeros((n, _COUNTED_METRICS + 1))
-        is_equal = np.zeros((len(self.metrics), n), bool)
-        for m, (at, values) in enumerate(zip(self.at, self.values, strict=True)):
-            x, y = _values_at(at, values, rows_a), _values_at(at, values, rows_b)
-            both = ~np.isnan(x) & ~np.isnan(y)
+        is_equal = np.zeros((len(self.columns), n), bool)
+        for m, column in enumerate(self.columns):
+            at_a, at_b = _places(column.at, rows_a), _places(column.at, rows_b)
+            both = (at_a >= 0) & (at_b >= 0)
+            equal = both & (column.values[at_a] == column.values[at_b])
+            is_equal[m] = equal
             n_common += both
-            is_equal[m] = both & (x == y)
-            differ |= both & (x != y)
-            rarest[:, 0] = np.where(is_equal[m], -np.log10(chances[m]), 0.0)
+            differ |= both & ~equal
+            # What the pair itself says of the chance is what is asked.
+            own = (0, 0) if self.log[a] == self.log[b] else (int(equal.sum()), int(both.sum()))
+            others = column.compared - own[1]
+            shared = (column.agreeing - own[0]) / others if others > 0 else 0.0
+            digits = -np.log10(min(max(column.scatter, shared), 1.0))
+            rarest[:, 0] = np.where(equal & ~column.is_stuck[at_a], digits, 0.0)
             rarest.sort(axis=1)
         equal = ~differ & (n_common > 0)
-        k = int(equal.sum())
-        if not k:
-            return None
-        ways = (gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)) / np.log(10)
-        evidence = float(rarest[equal, 1:].sum() - ways)
-        of_equal = is_equal[:, equal]
+        k, of_equal = int(equal.sum()), is_equal[:, equal]
         if of_equal.sum() < _FEWEST_VALUES:
             return None
-        of_both = np.diff(self.offsets)[[a, b]]
+        ways = (gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)) / np.log(10)
+        whole = n == np.diff(self.offsets)[a] == np.diff(self.offsets)[b]
         return EqualPair(
             run=b,
             other=a,
@@ -252,10 +286,64 @@ class _Comparison:
             first=int(self.tokens[rows_b[equal][0]]),
             last=int(self.tokens[rows_b[equal][-1]]),
             common=n,
-            is_whole=k == n == of_both[0] == of_both[1] and k > 1,
+            is_whole=bool(whole and k == n and k > 1),
             metrics=int(of_equal.any(axis=1).sum()),
-            evidence=evidence,
+            evidence=float(rarest[equal, 1:].sum() - ways),
         )
+
+
+#: Rows in a row by which runs are looked for that share a part of their logs.
+_STRETCH = 4
+#: Odd numbers without a pattern, to mix bits by; as many as `_STRETCH`.
+_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93], np.uint64)
+
+
+def _row_hashes(n: int, places: Sequence[Int64], values: Sequence[Float64]) -> npt.NDArray[np.uint64]:
+    """Return a hash of the values of each row; rows that lack a metric have other hashes than those with it."""
+    hashes = np.zeros(n, np.uint64)
+    for m, (at, column) in enumerate(zip(places, values, strict=True)):
+        # -0.0 and 0.0 are equal.
+        bits = (column + 0.0).view(np.uint64) + np.uint64((m + 1) * int(_MIX[0]) % 2**64)
+        for shift, mix in ((30, _MIX[1]), (27, _MIX[2])):
+            bits = (bits ^ (bits >> np.uint64(shift))) * mix
+        hashes[at] += bits ^ (bits >> np.uint64(31))
+    return hashes
+
+
+def _pairs_in(order: npt.NDArray[np.integer], *keys: npt.NDArray[Any]) -> int:
+    """Return how many pairs of values have equal keys; `order` puts those side by side."""
+    if not len(order):
+        return 0
+    other = np.ones(len(order), bool)
+    other[1:] = False
+    for key in keys:
+        other[1:] |= key[order][1:] != key[order][:-1]
+    counts = np.diff(np.flatnonzero(np.append(other, True)))
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def _scatter(run: Int64, step: Int64, values: Float64) -> float:
+    """Return how often rows lie within half a digit of the line between their neighbours."""
+    if len(values) < 3:
+        return 0.5
+    inner = run[2:] == run[:-2]
+    t = step.astype(np.float64)
+    span = np.where(inner, t[2:] - t[:-2], 1.0)
+    w = np.where(inner, (t[1:-1] - t[:-2]) / span, 0.5)
+    off = np.abs(values[1:-1] - ((1 - w) * values[:-2] + w * values[2:]))[inner]
+    gaps = np.diff(np.unique(values))
+    # Numbers that should be the same may differ in their last bits.
+    gaps = gaps[gaps > 1e-12 * np.abs(values).max()]
+    digit = float(gaps.min()) if len(gaps) else np.inf
+    return float((np.count_nonzero(off <= 0.5 * digit) + 1) / (len(off) + 2))
+
+
+def _places(at: Int64, rows: Int64) -> Int64:
+    """Return where rows stand in `at`, which is ascending; -1 where they do not."""
+    if not len(at):
+        return np.full(len(rows), -1, np.int64)
+    place = np.minimum(np.searchsorted(at, rows), len(at) - 1)
+    return np.where(at[place] == rows, place, -1)
 
 
 def _is_schedule(observed: Observations) -> bool:
@@ -275,11 +363,3 @@ def _is_schedule(observed: Observations) -> bool:
     both = within[1:] & within[:-1]
     changes = both & (sides[1:] * sides[:-1] < 0)
     return not both.any() or bool(changes.sum() < 0.1 * both.sum())
-
-
-def _values_at(at: Int64, values: Float64, rows: Int64) -> Float64:
-    """Return the values of a metric at rows; NaN where it has none. `at` is ascending."""
-    if not len(at):
-        return np.full(len(rows), np.nan)
-    place = np.minimum(np.searchsorted(at, rows), len(at) - 1)
-    return np.where(at[place] == rows, values[place], np.nan)

@@ -130,8 +130,8 @@ def _off_replicates(
         off = (table - np.nanmean(table, axis=0)) * count / (count - 1)
         usual = np.array([np.median(o[~np.isnan(o)]) if (~np.isnan(o)).any() else 0.0 for o in off])
         off = off - usual[:, None]
-        spread = _spread_near(off)
-        # Replicates that agree to the digit tell nothing of what they may differ by.
+        # Rounded values that agree to the digit may differ by one digit all the same.
+        spread = np.maximum(_spread_near(off), _resolution(table))
         times = np.nan_to_num(np.abs(off) / np.where(spread > 0, spread, np.nan), nan=0.0)
         for k, which in enumerate(names.tolist()):
             tokens, values = observed.of(which)
@@ -171,6 +171,15 @@ def _bend_at(observed: Observations, run: int, step: int) -> tuple[int, float, f
         return at, 0.0, 0.0
     off, _ = _bends(tokens, values)
     return at, float(off[at - 1]), float(np.median(np.abs(off[late[1:-1]])))
+
+
+def _resolution(values: Float64) -> float:
+    """Return the smallest step between values; 0 where there is none."""
+    distinct = np.unique(values[~np.isnan(values)])
+    steps = np.diff(distinct)
+    # Sums of the same numbers differ in the last bits.
+    steps = steps[steps > 1e-9 * max(float(np.abs(distinct).max(initial=0.0)), 1e-300)]
+    return float(steps.min()) if len(steps) else 0.0
 
 
 def _spread_near(off: Float64) -> Float64:
