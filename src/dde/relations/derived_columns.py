@@ -22,7 +22,7 @@ from dde.sources.protocols import CONFIG_KEYS
 if TYPE_CHECKING:
     from dde.relations.registry import Registry
 
-__all__ = ["KEPT_KEYS", "Column", "DerivedColumns", "derived_columns", "key_column"]
+__all__ = ["KEPT_KEYS", "Column", "DerivedColumns", "PlacedRows", "derived_columns", "key_column"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -78,6 +78,28 @@ class Column:
         table = np.empty(len(self.values) + 1, object)
         table[:] = [*self.values, ""]
         return np.asarray(table[self.codes])
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedRows:
+    """Logged rows of all runs on the axes of their own tokens.
+
+    Attributes
+    ----------
+    offsets : (run + 1,) int64 array
+        Rows of run `i` are ``offsets[i]`` to ``offsets[i + 1]``.
+    steps, tokens : (row,) int64 arrays
+        Logged steps, and tokens since the run's start.
+    """
+
+    offsets: Int64
+    steps: Int64
+    tokens: Int64
+
+    def of(self, run: int) -> tuple[Int64, Int64]:
+        """Return steps and tokens of one run."""
+        part = slice(int(self.offsets[run]), int(self.offsets[run + 1]))
+        return self.steps[part], self.tokens[part]
 
 
 @dataclass(frozen=True, eq=False)

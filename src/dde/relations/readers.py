@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dde.cache.places import Place
     from dde.cache.ragged import Fetch, RaggedCache
     from dde.curves.observations import Observations
-    from dde.relations.derived_columns import DerivedColumns
+    from dde.relations.derived_columns import DerivedColumns, PlacedRows
     from dde.relations.run_index import RunIndex
 
 __all__ = ["Readers"]
@@ -158,8 +158,24 @@ class Readers:
     def save_columns(self, settings: list[Any], records: Sequence[RunRecord], columns: DerivedColumns) -> None:
         """Keep the columns of all runs of the store, in the state in which its records were read."""
         index = self._columns_index(records)
-        if index is not None and self._fingerprint == self.opened and (self._index_read or not self.opened):
+        if index is not None and self._is_as_opened:
             index.save_columns(settings, columns, self._notes)
+
+    def load_placed_rows(self, settings: list[Any] | None, records: Sequence[RunRecord] | None) -> PlacedRows | None:
+        """Return the rows of all runs of the store by their own tokens from the cache; None where it has none."""
+        index = None if settings is None or not self._is_as_opened else self._columns_index(records)
+        return None if index is None or settings is None else index.load_placed_rows(settings)
+
+    def save_placed_rows(self, settings: list[Any], records: Sequence[RunRecord], rows: PlacedRows) -> None:
+        """Keep the rows of all runs of the store, in the state in which its records were read."""
+        index = self._columns_index(records)
+        if index is not None and self._is_as_opened:
+            index.save_placed_rows(settings, rows)
+
+    @property
+    def _is_as_opened(self) -> bool:
+        """Whether the store is in the state in which its runs were read, or tells of each run alone."""
+        return self._fingerprint == self.opened and (self._index_read is not None or not self.opened)
 
     def _columns_index(self, records: Sequence[RunRecord] | None) -> RunIndex | None:
         """Return where the columns of the store are kept; None where it doesn't tell when it changes."""

@@ -17,7 +17,14 @@ from dde.errors import LineageError
 from dde.names import MOST, Base, find_base_by_label
 from dde.relations.branches import Branch, branch_in_run
 from dde.relations.close_numbers import settle_numbers
-from dde.relations.derived_columns import KEPT_KEYS, Column, DerivedColumns, derived_columns, key_column
+from dde.relations.derived_columns import (
+    KEPT_KEYS,
+    Column,
+    DerivedColumns,
+    PlacedRows,
+    derived_columns,
+    key_column,
+)
 from dde.relations.evidence import Evidence, gather_evidence
 from dde.relations.parents import GIVEN, Parentage, chain_order, resolve_parents
 from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
@@ -207,7 +214,7 @@ class Registry:
     @cached_property
     def positions(self) -> RunPositions:
         """The runs as far as their values are concerned."""
-        return self if "derived" in self.__dict__ else SentRuns(self.columns, self.readers)
+        return self if "derived" in self.__dict__ else SentRuns(self.columns, self.readers, self._cached_rows)
 
     @property
     def _settings(self) -> list[Any] | None:
@@ -233,6 +240,17 @@ class Registry:
         settings = self._settings
         if settings is not None and self._records is not None:
             self.readers.save_columns(settings, self._records, columns)
+            if len(columns) and int(columns.n_rows.sum()) <= HELD_ROWS:
+                placed = self.placements.of(columns.ids.tolist())
+                rows = PlacedRows(
+                    np.concatenate([[0], np.cumsum(columns.n_rows)]).astype(np.int64),
+                    np.concatenate([p.steps for p in placed]),
+                    np.concatenate([p.tokens for p in placed]),
+                )
+                self.readers.save_placed_rows(settings, self._records, rows)
+
+    def _cached_rows(self) -> PlacedRows | None:
+        return self.readers.load_placed_rows(self._settings, self._records)
 
     @cached_property
     def catalog(self) -> Catalog:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from dde.cache.kept_files import read_kept, write_kept
 from dde.cache.places import Place
-from dde.relations.derived_columns import KEPT_KEYS, DerivedColumns
+from dde.relations.derived_columns import KEPT_KEYS, DerivedColumns, PlacedRows
 from dde.relations.evidence import USED_EXTRAS, is_training_program, key_values, parse_command
 from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_float
@@ -213,6 +213,22 @@ class RunIndex:
         with suppress(OSError, TypeError, ValueError):
             if not _SECRET.search(json.dumps(facts).replace("\\n", " ")):
                 write_kept(self.folder, "columns.npz", facts, arrays)
+
+    def load_placed_rows(self, settings: list[Any]) -> PlacedRows | None:
+        """Return the rows of all runs on the axes of their own tokens; None where none are kept."""
+        found = read_kept(self.folder, "placed_rows.npz")
+        if found is None or found[0].get("key") != self._columns_key(settings):
+            return None
+        try:
+            return PlacedRows(found[1]["offsets"], found[1]["steps"], found[1]["tokens"])
+        except KeyError:
+            return None
+
+    def save_placed_rows(self, settings: list[Any], rows: PlacedRows) -> None:
+        """Keep the rows of all runs; does nothing where they can't be written."""
+        facts = {"title": "rows of post-training runs by their own tokens", "key": self._columns_key(settings)}
+        with suppress(OSError):
+            write_kept(self.folder, "placed_rows.npz", facts, vars(rows))
 
     def _columns_key(self, settings: list[Any]) -> list[Any]:
         # As JSON gives it back.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dde.errors import SourceError
 from dde.names import Base, find_base_by_label
-from dde.relations.derived_columns import DerivedColumns
+from dde.relations.derived_columns import DerivedColumns, PlacedRows
 from dde.relations.logs import COUNTER, Log, split_logs
 from dde.relations.positions import HELD_ROWS, PlacedRun, RunEnd
 from dde.relations.readers import Readers
@@ -46,10 +46,14 @@ class SentRuns:
     ----------
     columns : DerivedColumns
     readers : Readers
+    load_rows : callable, optional
+        Returns the rows of all runs from the cache; None where it has none, as in another process.
     """
 
-    def __init__(self, columns: DerivedColumns, readers: Readers) -> None:
-        self.columns, self.readers = columns, readers
+    def __init__(
+        self, columns: DerivedColumns, readers: Readers, load_rows: Callable[[], PlacedRows | None] | None = None
+    ) -> None:
+        self.columns, self.readers, self._load_rows = columns, readers, load_rows
         self.tables, self.store = readers.tables, readers.store
         self._held: dict[str, Placement] = {}
         self._rows = 0
@@ -100,6 +104,9 @@ class SentRuns:
 
     def of(self, run_ids: Sequence[str]) -> list[Placement]:
         """Return the rows of runs on the axes of their own tokens, in that order; reads counters that are not held."""
+        known = self._rows_of_all
+        if known is not None:
+            return [self._placement(self.derived[r], known) for r in run_ids]
         missing = [r for r in run_ids if r not in self._held]
         # Runs of one counter are read together: as a rule all of them are.
         placed: dict[str, Placement] = {}
@@ -114,8 +121,22 @@ class SentRuns:
             self._held, self._rows = {}, 0
         return found
 
+    @cached_property
+    def _rows_of_all(self) -> PlacedRows | None:
+        return None if self._load_rows is None else self._load_rows()
+
+    def _placement(self, at: int, rows: PlacedRows) -> Placement:
+        steps, tokens = rows.of(at)
+        own, columns = int(self.columns.own_end[at]), self.columns
+        source = np.full(len(steps), columns.source[at], np.int8)
+        estimate = str(columns.end_estimate.values[columns.end_estimate.codes[at]])
+        return Placement(steps, tokens, source, None if own < 0 else own, int(columns.source[at]), estimate)
+
     def some_tokens(self, run_ids: Sequence[str], at_most: int) -> list[Int64]:
         """Return the own tokens of the rows of runs; of many rows, of so many of each run."""
+        rows = self._rows_of_all
+        if rows is not None:
+            return [rows.of(self.derived[r])[1] for r in run_ids]
         found: list[Int64] = []
         # By the whole store, so that a grid does not depend on how it was opened.
         is_held = int(self.columns.n_rows.sum()) <= HELD_ROWS
