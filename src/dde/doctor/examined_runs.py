@@ -101,6 +101,14 @@ class ExaminedRuns:
         return np.asarray(self.status == "used", bool)
 
     @cached_property
+    def end(self) -> Int64:
+        """Cumulative tokens of the last row of each run; -1 of one without rows or place."""
+        end = np.full(len(self), -1, np.int64)
+        has_rows = np.diff(self.offsets) > 0
+        end[has_rows] = self.tokens[self.offsets[1:][has_rows] - 1]
+        return end
+
+    @cached_property
     def observed(self) -> dict[str, tuple[Metric, Observations]]:
         """Metrics with their observations, by name; standard errors are among them."""
         metrics = list(self.metrics())

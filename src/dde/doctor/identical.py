@@ -26,6 +26,8 @@ Float64 = npt.NDArray[np.float64]
 _DIGITS = 4.0
 #: Equal values that a pair needs, however improbable they are.
 _FEWEST_VALUES = 3
+#: Share of a run's tokens in which it may be what it was initialised to.
+_UNTRAINED = 1e-3
 #: Metrics of a row whose chances are multiplied: more of them are not independent (a task's scores, averages).
 _COUNTED_METRICS = 3
 
@@ -106,8 +108,9 @@ def find_identical_rows(runs: ExaminedRuns) -> Iterator[Finding]:
 def equal_pairs(runs: ExaminedRuns) -> list[EqualPair]:
     """Return pairs of runs with equal rows that chance does not explain.
 
-    Rows are compared at the same step, beyond token 0 and the branches of both runs: what lies before is shared on
-    purpose. Equal are rows with the same value of every metric that both have there.
+    Rows are compared at the same step, beyond the branches of both runs and the first thousandth of their tokens: what
+    lies before is shared on purpose, as the initial state is that Pythia's 160m and 160m-deduped still have at step 1.
+    Equal are rows with the same value of every metric that both have there.
 
     The chance that a metric agrees by accident is measured on the suite itself, as the larger of two rates: how often
     rows lie within half of the metric's last digit of the line between their neighbours, which is what two runs with
@@ -164,12 +167,14 @@ class _Comparison:
         self.runs = runs
         keys: list[Int64] = []
         values: list[Float64] = []
+        start = np.maximum(runs.branch, 0)
+        trained = start + _UNTRAINED * np.maximum(runs.end - start, 0)
         for metric, observed in runs.observed.values():
             # An error bar says the same as what it is of, and a schedule is the same in many runs on purpose.
             if metric.stderr_of or (metric.kind == "log" and _is_schedule(observed)):
                 continue
             run = np.repeat(np.arange(len(runs)), np.diff(observed.offsets))
-            kept = ~np.isnan(observed.values) & (observed.tokens > np.maximum(runs.branch, 0)[run])
+            kept = ~np.isnan(observed.values) & (observed.tokens > trained[run])
             keys.append(np.stack([run[kept], observed.step[kept], observed.tokens[kept]]))
             values.append(observed.values[kept])
         every = np.concatenate([np.empty((3, 0), np.int64), *keys], axis=1)
