@@ -197,6 +197,21 @@ def test_steps_that_go_on_from_the_parent_are_no_lag_and_missing_ones_are() -> N
     assert (found.run_id, found["size"]) == ("w0-2-d1", -500 * PER_STEP)
 
 
+def test_a_start_between_checkpoints_of_the_parent_is_no_lead() -> None:
+    frame = make_suite(0)
+    is_decay = frame["parent"] != ""
+    # Decays that begin 60 steps after their trunk's last checkpoint before, count steps from 0, and log each 5th.
+    decays = frame[is_decay].copy()
+    own = decays.groupby("name").cumcount() + 1
+    decays["tokens"] = ((decays["at"] + 60 + own * 5) * PER_STEP).astype(int)
+    decays["step"] = own * 5
+    whole = pd.concat([frame[~is_decay], decays], ignore_index=True)
+    assert not len(open_suite(whole, at="checkpoint").doctor("counter_lags"))
+    found = open_suite(whole).doctor("counter_lags")
+    assert set(found["run_id"]) == set(decays["name"])
+    assert set(found["size"]) == {-60 * PER_STEP}
+
+
 def test_a_counter_that_jumps_or_stands_still() -> None:
     frame = make_suite(0, decays=0, counter_noise=0.02)
     rows = rows_of(frame, "w0-0")

@@ -88,8 +88,8 @@ def find_lagging_counters(runs: ExaminedRuns) -> Iterator[Finding]:
 
     The counter at the first row is compared with the run's own tokens per step, times the steps since its start: those
     from 0, or, where that does not fit, those from the parent's step at the branch. It may differ by half the usual
-    interval, or by 1.5 steps where that is more. `size` is the tokens that are missing; negative where there are too
-    many.
+    interval, or by 1.5 steps where that is more. Where the branch is put at a checkpoint of the parent, the run may
+    have started up to the parent's next one. `size` is the tokens that are missing; negative where there are too many.
     """
     for run in _logged(runs):
         rate = _rate_of(runs, run)
@@ -99,12 +99,13 @@ def find_lagging_counters(runs: ExaminedRuns) -> Iterator[Finding]:
             continue
         r, step, own = rate.tokens_per_step, int(rate.step[0]), int(rate.counter[0]) - first
         allowed = max(0.5 * r * float(np.median(np.diff(rate.step))), 1.5 * r)
-        lag = r * step - own
+        lags = [r * step - own]
         before = int(runs.start_step[run])
-        if abs(lag) <= allowed or (0 <= before <= step and abs(r * (step - before) - own) <= allowed):
+        if 0 <= before <= step:
+            lags.append(r * (step - before) - own)
+        lag = min(lags, key=abs)
+        if any(-allowed - int(runs.late_start[run]) <= one <= allowed for one in lags):
             continue
-        if 0 <= before <= step and abs(r * (step - before) - own) < abs(lag):
-            lag = r * (step - before) - own
         tokens = int(runs.tokens[runs.rows(run)][0])
         verb = "lags" if lag > 0 else "leads"
         yield Finding(

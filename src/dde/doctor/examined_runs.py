@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dde.curves.observations import Observations
 from dde.names import Metric
+from dde.suite.edges import read_edges
 
 if TYPE_CHECKING:
     from dde.relations.registry import Registry
@@ -49,6 +50,9 @@ class ExaminedRuns:
         What the counter shows at own token 0; -1 where unknown.
     start_step : (run,) int64 array
         Step of the parent at the branch, if the run's steps go on from there; -1 where unknown or a root.
+    late_start : (run,) int64 array
+        Tokens by which a run may have started after the branch that is known: up to the parent's next row, where the
+        branch is put at the parent's last row before the run's first.
     schedule, margin : (run,) float64 arrays
         Cumulative tokens at the planned end, NaN where no plan is known, and by how much a run may pass it.
     edge_child, edge_parent : (edge,) int64 arrays
@@ -78,6 +82,7 @@ class ExaminedRuns:
     branch: Int64
     start_counter: Int64
     start_step: Int64
+    late_start: Int64
     schedule: Float64
     margin: Float64
     edge_child: Int64
@@ -164,10 +169,15 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
     start = np.where(is_root, 0, table.start_tokens)
     child, parent = table.edge_child.astype(np.int64), table.edge_parent.astype(np.int64)
     place = np.where((table.edge_tokens >= 0) & (start[parent] >= 0), start[parent] + table.edge_tokens, -1)
-    start_step = np.full(n, -1, np.int64)
+    start_step, late_start = np.full(n, -1, np.int64), np.zeros(n, np.int64)
+    at_checkpoint = _at_checkpoint(runs)
     for c, p, at in zip(child.tolist(), parent.tolist(), place.tolist(), strict=True):
         if table.n_parents[c] == 1 and at >= 0:
             start_step[c] = _step_at(step, tokens, offsets, p, at)
+            of_parent = tokens[offsets[p] : offsets[p + 1]]
+            after = int(np.searchsorted(of_parent, at, side="right"))
+            if at_checkpoint[c] and after < len(of_parent):
+                late_start[c] = of_parent[after] - at
 
     def read(wanted: Sequence[Metric]) -> list[Observations]:
         values = {m.name: np.full(len(run), np.nan) for m in wanted}
@@ -191,6 +201,7 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
         branch=table.branch_tokens,
         start_counter=np.where(made.is_cumulative, start, 0),
         start_step=start_step,
+        late_start=late_start,
         schedule=schedule + np.where(made.is_cumulative, 0, np.maximum(start, 0)),
         margin=np.maximum(_step_tokens(step, counter, offsets), 1e-3 * np.nan_to_num(schedule)),
         edge_child=child,
@@ -296,6 +307,7 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
         branch=branch,
         start_counter=np.zeros(n, np.int64),
         start_step=np.concatenate([np.full(n_bases, -1, np.int64), columns.forked_at]),
+        late_start=np.zeros(n, np.int64),
         schedule=schedule,
         margin=margin,
         edge_child=child,
@@ -306,6 +318,17 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
         metrics=lambda: chosen,
         read=lambda wanted: [source.observations(m, run_ids, wanted) for m in wanted],
     )
+
+
+def _at_checkpoint(runs: SuiteRuns) -> Bool:
+    """Return which runs branch at their parent's last row before their own first."""
+    found = np.zeros(len(runs.table), bool)
+    for d, at in zip(runs.declared, runs.made.rows, strict=True):
+        found[at] = [any(kind == "checkpoint" for _, kind, _ in parents) for parents in d.parents]
+    for edge in read_edges(runs.suite.edges):
+        if edge.run in runs.table.number:
+            found[runs.table.number[edge.run]] = any(at == "checkpoint" for _, at in edge.parents)
+    return found
 
 
 def _repeated(runs: SuiteRuns, child: Int64, parent: Int64) -> Int64:
