@@ -280,6 +280,16 @@ def test_dense_rows_at_first_and_a_last_row_are_regular() -> None:
     assert not len(dde.RunRepository.from_suite(suite).doctor("step_spacing"))
 
 
+def test_the_planned_end_is_no_irregular_row() -> None:
+    step = np.array([*range(1000, 21000, 1000), 20_500, *range(21000, 24000, 1000)])
+    frame = pd.DataFrame({"name": "a", "step": step, "tokens": step * 8, "loss": 1.0, "plan": 20_500 * 8})
+    options = {"run": "name", "lineage": "{name}"}
+    planned = dde.RunRepository.from_suite(dde.Suite.from_frame(frame, schedule_tokens="plan", **options)).doctor()
+    assert planned["check"].tolist() == ["beyond_schedule"]
+    found = only(dde.RunRepository.from_suite(dde.Suite.from_frame(frame, **options)).doctor())
+    assert (found.check, found.step, found["size"]) == ("step_spacing", 20_500, 1)
+
+
 # Branches
 
 
@@ -693,8 +703,12 @@ def test_the_command_says_what_is_wrong_with_its_options(
     assert (code, "'mine' is no suite" in err) == (1, True)
     code, _, err = run("doctor", tmp_path / "runs", "store", "--suite", path)
     assert (code, "names runs of its own" in err) == (2, True)
-    code, _, err = run("doctor", "--help")
+    code, out, _ = run("doctor", "--help")
     assert code == 0
+    assert "dde doctor" in out.split("Examples:\n")[1]
+    assert "The exit code is 0 where nothing is found" in out
+    # A check that is new is named there, too.
+    assert [name for name in CHECKS if name not in out] == []
 
 
 def test_the_command_writes_a_file(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

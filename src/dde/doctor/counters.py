@@ -175,8 +175,9 @@ def find_irregular_steps(runs: ExaminedRuns) -> Iterator[Finding]:
     """Yield runs of regular steps that have rows between them.
 
     Steps are regular where the most frequent spacing makes up six tenths of the intervals, four at least, and eight
-    tenths of the rows stand at its multiples, counted from one of them. The first tenth of a run, and what follows its
-    last regular row by less than a spacing, may be dense. `size` is the number of rows.
+    tenths of the rows stand at its multiples, counted from one of them. The first tenth of a run may be dense, and the
+    planned end and what follows the last regular row by less than a spacing may lie anywhere. `size` is the number of
+    rows.
     """
     for run in range(len(runs)):
         rows = runs.rows(run)
@@ -197,7 +198,9 @@ def find_irregular_steps(runs: ExaminedRuns) -> Iterator[Finding]:
         last = int(step[regular][-1])
         early = step <= step[0] + 0.1 * (step[-1] - step[0])
         ending = (step > last) & (step < last + spacing)
-        odd = np.flatnonzero(~regular & ~early & ~ending)
+        # The last planned step is evaluated where a run goes on beyond it, too.
+        planned = np.abs(runs.tokens[rows] - runs.schedule[run]) <= runs.margin[run]
+        odd = np.flatnonzero(~regular & ~early & ~ending & ~planned)
         if len(odd):
             shown = ", ".join(str(s) for s in step[odd][:5].tolist()) + (", ..." if len(odd) > 5 else "")
             tokens = int(runs.tokens[rows][odd[0]])

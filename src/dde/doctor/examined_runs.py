@@ -143,10 +143,15 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
     UnknownNameError
         When the suite has no such metric.
     """
-    chosen = runs.choose_metrics(metrics)
-    named = {m.name for m in chosen}
-    # An error bar is read with what it is of.
-    chosen += [m for m in runs.metrics.values() if m.stderr_of in named and m.name not in named]
+
+    def choose() -> list[Metric]:
+        chosen = runs.choose_metrics(metrics)
+        named = {m.name for m in chosen}
+        # An error bar is read with what it is of.
+        return chosen + [m for m in runs.metrics.values() if m.stderr_of in named and m.name not in named]
+
+    # Names are looked up before anything is read; all metrics are listed only where a check needs values.
+    chosen = None if metrics is None else choose()
     made, table = runs.made, runs.table
     n = len(table)
     run = np.concatenate(
@@ -209,7 +214,7 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
         edge_place=place,
         edge_is_end=np.zeros(len(child), bool),
         repeated=_repeated(runs, child, parent),
-        metrics=lambda: chosen,
+        metrics=choose if chosen is None else lambda: chosen,
         read=read,
     )
 
@@ -234,7 +239,7 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
     from dde.relations.metric_choice import choose_metrics
     from dde.relations.token_counts import ESTIMATED, RESTORED
 
-    chosen = choose_metrics(registry, metrics)
+    chosen = None if metrics is None else choose_metrics(registry, metrics)
     columns = registry.columns
     bases = [registry.bases[label] for label in registry.bases]
     n_bases, n = len(bases), len(bases) + len(columns)
@@ -315,7 +320,7 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
         edge_place=branch[child],
         edge_is_end=at_end,
         repeated=_numbers(keys),
-        metrics=lambda: chosen,
+        metrics=lambda: choose_metrics(registry, None) if chosen is None else chosen,
         read=lambda wanted: [source.observations(m, run_ids, wanted) for m in wanted],
     )
 
