@@ -159,7 +159,7 @@ class RunList(_EntityList["TrainingRun"]):
         unplaced = [f"{run_id} ({table.status[r]})" for run_id, r in row.items() if not _is_opened(table, r)]
         kept = [run_id for run_id, r in row.items() if _is_opened(table, r)]
         remedy = "Correct what the suite declares of their parents and tokens."
-        if repository.suite_runs is None:
+        if repository.posttraining_source is not None or repository.suite_runs is None:
             remedy = "Pass parents={run id: parent} or tokens_per_sequence= to the repository where that settles it."
         if unplaced and kept:
             warn_caller(

@@ -99,10 +99,10 @@ def compare(repository: RunRepository, label: str, other_repository: RunReposito
     """Return the runs of two lineages side by side."""
     if repository.suite_runs is None and other_repository.suite_runs is None:
         return compare_lineages(repository.registry, label, other_repository.registry, other_label)
-    apart = {r.suite_runs.suite.replicate for r in (repository, other_repository) if r.suite_runs is not None}
-    return compare_in_tables(
-        repository.table, label, other_repository.table, other_label, {name for name in apart if name}
-    )
+    # What repetitions differ in: of post-training runs, the seed of the training.
+    apart = {"training_seed"}
+    apart |= {r.suite_runs.suite.replicate or "" for r in (repository, other_repository) if r.suite_runs is not None}
+    return compare_in_tables(repository.table, label, other_repository.table, other_label, apart)
 
 
 def filter_members(
@@ -149,7 +149,7 @@ def find_labels(
             "Pass one of them."
         )
     found = set(table.lineage[matching_rows(table, method, {**of_base, **filters})].tolist())
-    return [label for label in table.lineages if label in found]
+    return [label for label in table.lineages if label and label in found]
 
 
 def _ids(table: RunTable, rows: Sequence[int]) -> list[str]:

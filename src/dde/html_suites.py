@@ -69,6 +69,8 @@ def suite_repository_html(repository: RunRepository, runs: SuiteRuns, title: str
     (True, True)
     """
     source = [("suite", runs.suite.name), ("read from", redact(runs.tables.description))]
+    if runs.store is not None:
+        source.append(("post-training", redact(runs.store) or type(runs.store).__name__))
     try:
         table = repository.table
     except DdeError as problem:
@@ -79,12 +81,11 @@ def suite_repository_html(repository: RunRepository, runs: SuiteRuns, title: str
         left_out[reason] = left_out.get(reason, 0) + count
     facts = [
         *source,
-        ("lineages", f"{len(table.lineages):,}"),
-        ("runs", f"{len(table):,}, {int(table.is_used.sum()):,} of them used"),
+        ("runs", f"{len(table):,}, {int((_statuses(table) == 'used').sum()):,} of them used"),
         ("left out", _some([f"{reason}: {count:,}" for reason, count in left_out.items()], "; ")),
         ("notes", _some(runs.tables.notes, "; ")),
     ]
-    parts = [title_html(title, plural(len(table.lineages), "lineage")), facts_html(facts)]
+    parts = [title_html(title, plural(len(table.members), "lineage")), facts_html(facts)]
     at = np.argsort(table.order)
     factors = [_factor_row(name, factor.along, factor.values[at]) for name, factor in table.factors.items()]
     if factors:
@@ -112,10 +113,13 @@ def suite_lineage_html(lineage: TrainingLineage) -> str:
         ("parameters", _some(sorted({_text(n) for n in table.n_params[rows].tolist() if n == n}), ", ")),
         ("bases" if len(bases) > 1 else "base", _some([str(table.run_id[row]) for row in bases], ", ")),
         ("longest curve", _spelled(int(table.end_tokens[rows].max()))),
-        ("derived runs", count_words(table.status[derived].tolist()) or "none"),
+        ("derived runs", count_words(_statuses(table)[derived].tolist()) or "none"),
     ]
-    tree = [_run_row(table, row, depth) for row, depth in _tree(table, rows)]
+    status = _statuses(table)
+    tree = [_run_row(table, row, depth, str(status[row])) for row, depth in _tree(table, rows)]
     parts = [title_html("TrainingLineage", label), facts_html(facts), table_html(_RUN_COLUMNS, tree[:_MOST_ROWS])]
+    if any(text.startswith("state ") for text in status[rows].tolist()):
+        parts.append(note_html('Runs in another state than "finished" are opened with state="all".'))
     if not np.isin(bases, rows).any():
         parts.append(note_html("Its runs derive from several lineages, so it is a lineage of its own."))
     return page_html([*parts, not_shown(len(tree) - _MOST_ROWS, "run", "repository.coverage()")])
@@ -141,7 +145,8 @@ def suite_lineages_html(lineages: Sequence[TrainingLineage]) -> str:
     for lineage, values in zip(shown, facts, strict=True):
         table = lineage._repository.table
         members = table.members[lineage.lineage_id]
-        is_used, is_root = table.is_used[members], table.is_root[members]
+        status, is_root = _statuses(table)[members], table.is_root[members]
+        is_used = status == "used"
         rows.append(
             [
                 name_cell(lineage.lineage_id),
@@ -149,7 +154,7 @@ def suite_lineages_html(lineages: Sequence[TrainingLineage]) -> str:
                 number_cell(f"{int(is_root.sum()):,}"),
                 tokens_cell(_known(int(table.end_tokens[members].max()))),
                 text_cell(count_words(table.run_type[members[is_used & ~is_root]].tolist()) or "none"),
-                text_cell(count_words(table.status[members[~is_used]].tolist())),
+                text_cell(count_words(status[~is_used].tolist())),
             ]
         )
     columns = ["lineage", *names[:_MOST_FACTORS], ">bases", ">longest curve", "derived runs", "not used"]
@@ -196,6 +201,15 @@ def suite_run_html(run: TrainingRun) -> str:
     return page_html([title_html(type(run).__name__, run.run_id), facts_html(facts)])
 
 
+def _statuses(table: RunTable) -> npt.NDArray[np.object_]:
+    """Return what became of all runs where finished ones are used, as coverage() does."""
+    status = table.status.copy()
+    for word in dict.fromkeys(table.state.tolist()):
+        if word != "finished":
+            status[np.asarray(table.state == word, bool) & table.is_used] = f"state {word or 'unknown'}"
+    return status
+
+
 def _factor_row(name: str, along: str, values: npt.NDArray[Any]) -> list[str]:
     known = [v for v in dict.fromkeys(values.tolist()) if v != "" and v == v]
     such = ", ".join(_text(v) for v in known[:_MOST_NAMES]) + (", ..." if len(known) > _MOST_NAMES else "")
@@ -206,7 +220,7 @@ def _type_rows(table: RunTable) -> list[str]:
     """Return a row for each type and status, in the order of types; used runs first."""
     counts: dict[tuple[str, str], int] = {}
     types: dict[str, int] = {}
-    for run_type, status in zip(table.run_type.tolist(), table.status.tolist(), strict=True):
+    for run_type, status in zip(table.run_type.tolist(), _statuses(table).tolist(), strict=True):
         types.setdefault(run_type, len(types))
         counts[run_type, status] = counts.get((run_type, status), 0) + 1
     order = sorted(counts.items(), key=lambda item: (types[item[0][0]], item[0][1] != "used", -item[1], item[0][1]))
@@ -218,9 +232,9 @@ def _type_rows(table: RunTable) -> list[str]:
 
 def _next_steps(table: RunTable) -> str:
     """Return calls that work on this repository: with the lineage of most runs, and with a factor of it."""
-    if not table.lineages:
+    if not table.members:
         return ""
-    label = max(table.lineages, key=lambda lineage: len(table.members[lineage]))
+    label = max(table.members, key=lambda lineage: len(table.members[lineage]))
     values = factors_of(table, int(table.members[label][0]), ("lineage",))
     asked = next((f"{name}={_literal(value)}" for name, value in values.items()), "")
     calls = {
@@ -251,7 +265,7 @@ def _tree(table: RunTable, rows: Int64) -> list[tuple[int, int]]:
     return found
 
 
-def _run_row(table: RunTable, row: int, depth: int) -> str:
+def _run_row(table: RunTable, row: int, depth: int, status: str) -> str:
     branch, start, end = (int(x[row]) for x in (table.branch_tokens, table.start_tokens, table.end_tokens))
     own = end - max(start, 0) if end >= 0 else None
     cells = [
@@ -262,9 +276,9 @@ def _run_row(table: RunTable, row: int, depth: int) -> str:
         tokens_cell(own, sign="+"),
         tokens_cell(_known(end)),
         text_cell(str(table.token_source[row]), title=str(table.estimate[row])),
-        text_cell(str(table.status[row])),
+        text_cell(status),
     ]
-    return row_html(cells, aside=table.status[row] != "used")
+    return row_html(cells, aside=status != "used")
 
 
 def _at(table: RunTable, parent: int, own: int) -> str:

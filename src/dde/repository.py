@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -181,9 +181,9 @@ class RunRepository:
         """
         if self is other:
             return True
-        if self.suite_runs is not None or other.suite_runs is not None:
-            return _have_same_suite(self.suite_runs, other.suite_runs)
         settings = (self._parents, self._tokens_per_sequence) == (other._parents, other._tokens_per_sequence)
+        if self.suite_runs is not None or other.suite_runs is not None:
+            return settings and _have_same_suite(self.suite_runs, other.suite_runs)
         here, there = self.pretraining_source, other.pretraining_source
         if not settings or (here is None) != (there is None):
             return False
@@ -192,7 +192,8 @@ class RunRepository:
                 return False
             if (here.description, here.fingerprint) != (there.description, there.fingerprint):
                 return False
-        return _have_same_runs(self.registry, other.registry)
+        stores = self.registry.store, other.registry.store
+        return _have_same_runs(*stores, lambda: self.registry.versions, lambda: other.registry.versions)
 
     def __getstate__(self) -> dict[str, Any]:
         # The run table is made of the registry, or is that of the suite's runs.
@@ -228,16 +229,18 @@ class RunRepository:
         """
         run = self._runs.get(run_id)
         if run is None:
-            if self.table.is_root[self.row_of(run_id)]:
-                run = PretrainingRun(run_id, self._reader or self.pretraining_source, repository=self)
+            row = self.row_of(run_id)
+            if self.table.is_root[row]:
+                run = PretrainingRun(run_id, self._tables_of(row) or self.pretraining_source, repository=self)
             else:
-                run = PosttrainingRun(run_id, self._reader or self.posttraining_source, repository=self)
+                run = PosttrainingRun(run_id, self._tables_of(row) or self.posttraining_source, repository=self)
             self._runs[run_id] = run
         return run
 
-    @property
-    def _reader(self) -> PretrainingSource | None:
-        return None if self.suite_runs is None else self.suite_runs.tables
+    def _tables_of(self, row: int) -> PretrainingSource | None:
+        """Return the source of a suite that a run is of; None of a run of one of the two stores."""
+        runs = self.suite_runs
+        return None if runs is None or runs.made.is_attached[row] else runs.tables
 
     def get_lineage(self, run_id: str) -> TrainingLineage:
         """Return the whole lineage that a run belongs to, or that of a label; an id counts before a label.
@@ -541,17 +544,26 @@ def _have_same_suite(here: SuiteRuns | None, there: SuiteRuns | None) -> bool:
     if here is None or there is None:
         return False
     # The fingerprint is of the declaration and of the versions of all files, or the content of all frames.
-    return here.tables.description == there.tables.description and here.tables.fingerprint == there.tables.fingerprint
+    if here.tables is not there.tables:
+        if not here.tables.fingerprint or here.suite.digest != there.suite.digest:
+            return False
+        if (here.tables.description, here.tables.fingerprint) != (there.tables.description, there.tables.fingerprint):
+            return False
+    return _have_same_runs(here.store, there.store, lambda: here.store_versions, lambda: there.store_versions)
 
 
-def _have_same_runs(registry: Registry, other: Registry) -> bool:
-    here, there = registry.store, other.store
+def _have_same_runs(
+    here: PosttrainingSource | None,
+    there: PosttrainingSource | None,
+    versions: Callable[[], Mapping[str, str]],
+    other_versions: Callable[[], Mapping[str, str]],
+) -> bool:
     if here is there or here is None or there is None:
         return here is there
     if not here.description or here.description != there.description:
         return False
     # By what the stores said when their runs were read, not by what they would say now.
-    digest, of_other = (versions_digest(x.versions.items()) for x in (registry, other))
+    digest, of_other = versions_digest(versions().items()), versions_digest(other_versions().items())
     return bool(digest) and digest == of_other
 
 

@@ -15,6 +15,7 @@ import dde
 from dde.entities import PosttrainingRun, PretrainingRun, RunList, TrainingLineage
 from dde.errors import DdeWarning, LineageError, SelectionError, UnknownNameError
 from dde.repository import RunRepository
+from fakes import FakeRun, FakeStore, sft
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "suites"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="real suites are not here")
@@ -385,6 +386,110 @@ def test_two_lineages_side_by_side() -> None:
     assert mixed.loc[mixed["run"] == "pretraining", ["run_id", "other_run_id"]].values.tolist() == [
         ["base", "dolma1_7-4M-default"]
     ]
+
+
+# With a store of post-training runs
+
+
+def sizes() -> dde.Suite:
+    """Declare two sizes whose checkpoints post-training runs name."""
+    rows = [
+        {"size": size, "step": step, "acc": 0.2 + step / 1e6, "n": n}
+        for size, n in (("70m", 70_000_000), ("410m", 400_000_000))
+        for step in (0, 1000, 3000)
+    ]
+    return dde.Suite(
+        "sizes",
+        lineage="pythia-{size}",
+        run_id="{size}-pre",
+        tokens={"per_step": 1000},
+        counts="own",
+        n_params="n",
+        checkpoints="EleutherAI/pythia-{size}@step{step:int}",
+        metrics={"acc": dde.Metric("acc", "1", "higher")},
+        tables=[dde.Table(pd.DataFrame(rows))],
+    )
+
+
+def tuned(run_id: str, path: str, **options: Any) -> FakeRun:
+    return sft(run_id, (1000, 2000, 3000), model_name_or_path=path, **options)
+
+
+def with_store(**options: Any) -> RunRepository:
+    small, large = "EleutherAI/pythia-70m", "EleutherAI/pythia-410m"
+    store = FakeStore(
+        [
+            tuned("a", small, reduce_loss="sum", evaluations={"arc_easy": 0.5}),
+            tuned("b", small, reduce_loss="mean", learning_rate=3e-5),
+            tuned("c", large, reduce_loss="sum", state="crashed"),
+            tuned("early", f"{large}@step1000", learning_rate=2e-5),
+            tuned("second", "anything", parent_run_id="a", learning_rate=4e-7),
+            tuned("unknown", "some/other-model"),
+        ],
+        "fake",
+    )
+    return RunRepository.from_suite(sizes(), None, store, **options)  # type: ignore[arg-type]
+
+
+def test_runs_of_a_store_are_entities_of_the_suite() -> None:
+    repository = with_store()
+    run = repository.get_run
+    a, second, unknown = run("a"), run("second"), run("unknown")
+    assert (a.parent_run_ids, a.child_run_ids, a.branch_tokens) == (["70m-pre"], ["second"], 3_000_000)
+    assert a.data_source is repository.posttraining_source  # type: ignore[attr-defined]
+    assert run("70m-pre").child_run_ids == ["a", "b"]
+    assert run("70m-pre").data_source is repository.suite_runs.tables  # type: ignore[attr-defined, union-attr]
+    assert second.lineage_id == "pythia-70m"
+    assert isinstance(unknown, PosttrainingRun)
+    assert (unknown.lineage_id, unknown.parent_run_id, unknown.branch_tokens) == (None, None, None)
+    with pytest.raises(SelectionError, match=r"'unknown' has no known base \(parent unknown.*Pass parents="):
+        unknown.get_full_lineage()
+    assert ids(unknown.same_treatment()) == []
+    assert ids(repository.get_lineage("a").filter_derived_runs("supervised_ft", learning_rates=3e-5)) == ["b"]
+    assert [x.lineage_id for x in repository.find_lineages(learning_rates=2e-5)] == ["pythia-410m"]
+    assert [x.lineage_id for x in repository.find_lineages()] == ["pythia-70m", "pythia-410m"]
+    assert ids(a.siblings()) == ["b"]
+    curve = repository.get_lineage("a").get_continuous_curves(["second"], ["acc", "train_loss", "arc_easy"])
+    assert curve["run_id"].tolist() == ["70m-pre"] * 3 + ["a"] * 3 + ["second"] * 3
+    assert curve["checkpoint_type"].tolist() == ["pretraining"] * 3 + ["supervised_ft"] * 6
+    assert curve["cumulative_tokens"].tolist()[3:] == [3_001_000, 3_002_000, 3_003_000, 3_004_000, 3_005_000, 3_006_000]
+    assert curve["cumulative_compute"].tolist() == [6.0 * 70e6 * t for t in curve["cumulative_tokens"]]
+    with pytest.warns(DdeWarning, match=r"train_loss in different ways \(mean, sum\)"):
+        repository.get_lineage("a").get_continuous_curves(["a", "b"], ["train_loss"])
+    with pytest.warns(DdeWarning, match=r"'unknown' can't be placed.*Pass parents="):
+        assert unknown.get_training_progression(["train_loss"]).empty
+    compared = repository.get_lineage("a").compare(repository.get_lineage("c"))
+    assert compared.loc[0, "differs"] == "size: 70m, 410m"
+    assert "c" in compared["other_run_id"].tolist()
+
+
+def test_repositories_with_other_stores_are_other_content() -> None:
+    repository = with_store()
+    assert repository.has_same_content(with_store())
+    # A store that does not say what it is, is the same only where it is one object.
+    unnamed = RunRepository.from_suite(sizes(), None, FakeStore([tuned("a", "EleutherAI/pythia-70m")]))  # type: ignore[arg-type]
+    assert not unnamed.has_same_content(
+        RunRepository.from_suite(sizes(), None, FakeStore([tuned("a", "EleutherAI/pythia-70m")]))  # type: ignore[arg-type]
+    )
+    assert not repository.has_same_content(RunRepository.from_suite(sizes()))
+    store = repository.posttraining_source
+    assert repository.has_same_content(RunRepository.from_suite(sizes(), None, store))
+    settled = RunRepository.from_suite(sizes(), None, store, parents={"unknown": "410m-pre"})
+    assert not repository.has_same_content(settled)
+    assert settled.get_run("unknown").parent_run_ids == ["410m-pre"]
+
+
+def test_pages_of_a_suite_with_a_store() -> None:
+    repository = with_store()
+    page = text_of(repository._repr_html_())
+    assert "2 lineages" in page
+    assert "|8, 6 of them used|" in page
+    assert "parent unknown" in page
+    large = text_of(repository.get_lineage("c")._repr_html_())
+    assert "state crashed" in large
+    assert "opened with state=&quot;all&quot;" in large
+    unknown = text_of(repository.get_run("unknown")._repr_html_())
+    assert "parent unknown" in unknown
 
 
 # Equality, pickles

@@ -133,9 +133,9 @@ class RunTable:
         lineage = {label: i for i, label in enumerate(self.lineages)}
         run = {label: i for i, label in enumerate(self.runs)}
         ranks = (
-            np.array([run[label] for label in self.labels.tolist()], np.int64),
+            np.array([run.get(label, len(run)) for label in self.labels.tolist()], np.int64),
             self.depth,
-            np.array([lineage[label] for label in self.lineage.tolist()], np.int64),
+            np.array([lineage.get(label, len(lineage)) for label in self.lineage.tolist()], np.int64),
         )
         order = np.empty(len(self), np.int64)
         order[np.lexsort(ranks)] = np.arange(len(self))
@@ -145,7 +145,7 @@ class RunTable:
     def members(self) -> dict[str, Int64]:
         """Rows of each lineage, by its label, ordered by `order`; runs without a lineage are in none."""
         at = np.argsort(self.order, kind="stable")
-        rows: dict[str, list[int]] = {label: [] for label in self.lineages}
+        rows: dict[str, list[int]] = {label: [] for label in self.lineages if label}
         for row, label in zip(at.tolist(), self.lineage[at].tolist(), strict=True):
             if label:
                 rows.setdefault(label, []).append(row)

@@ -85,9 +85,11 @@ def base_rows(table: RunTable, lineage: str) -> list[int]:
 
 
 def same_treatment_rows(table: RunTable, row: int) -> list[int]:
-    """Return the runs of other lineages with the label of a run, repetitions included."""
-    found = (table.run == table.run[row]) & (table.lineage != table.lineage[row])
-    return in_order(table, np.flatnonzero(np.asarray(found, bool)))
+    """Return the runs of other lineages with the label of a run, repetitions included; none without a lineage."""
+    if not table.lineage[row]:
+        return []
+    elsewhere = (table.lineage != table.lineage[row]) & (table.lineage != "")
+    return in_order(table, np.flatnonzero(np.asarray((table.run == table.run[row]) & elsewhere, bool)))
 
 
 def same_base_rows(table: RunTable, row: int) -> list[int]:
@@ -160,8 +162,12 @@ def compare_in_tables(
 
 def _identities(table: RunTable) -> list[str]:
     """Return the factors that are the ids of runs, and so differ in all of them."""
-    texts = {name: factor.values for name, factor in table.factors.items() if factor.is_text}
-    return [name for name, values in texts.items() if np.array_equal(values, table.run_id)]
+    found = []
+    for name, factor in table.factors.items():
+        known = np.asarray(factor.values != "", bool) if factor.is_text else np.zeros(len(table), bool)
+        if known.any() and np.array_equal(factor.values[known], table.run_id[known]):
+            found.append(name)
+    return found
 
 
 def _merged(labels: Sequence[str], others: Sequence[str]) -> list[str]:

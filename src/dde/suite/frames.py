@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dde.curves.loss_reductions import warn_of_reductions
 from dde.curves.observations import Observations
 from dde.errors import warn_caller
 from dde.names import Metric
@@ -95,7 +96,7 @@ def _curves(
     runs: SuiteRuns, run_ids: Sequence[str], metrics: Sequence[Metric], *, with_ancestors: bool
 ) -> pd.DataFrame:
     table = runs.table
-    rows = _placed(table, table.rows(run_ids))
+    rows = _placed(runs, table.rows(run_ids))
     members = table.with_ancestors(rows) if with_ancestors else np.unique(rows)
     number = {row: i for i, row in enumerate(members.tolist())}
     ids = tuple(str(run_id) for run_id in table.run_id[members].tolist())
@@ -108,18 +109,36 @@ def _curves(
             high = len(tokens) if stop is None else int(np.searchsorted(tokens, stop, side="right"))
             if high:
                 pieces.append(_Piece(row, member, tokens[:high], step[:high], [v[:high] for v in values]))
+    _warn_of_reductions(table, pieces, metrics)
     return _joined(table, pieces, metrics)
 
 
-def _placed(table: RunTable, rows: Int64) -> Int64:
+def _placed(runs: SuiteRuns, rows: Int64) -> Int64:
     """Return the runs that have a curve; warn of the others."""
+    table = runs.table
     for row in rows[~table.is_used[rows]].tolist():
+        remedy = "Correct what the suite declares of its parent and tokens"
+        if runs.made.is_attached[row]:
+            remedy = "Pass parents={run id: parent} or tokens_per_sequence= where that settles it"
         warn_caller(
             f"the run {table.run_id[row]!r} can't be placed on its lineage ({table.status[row]}), so it has no rows "
-            "here. Correct what the suite declares of its parent and tokens, or leave it out. repository.coverage() "
-            "has the status of every run."
+            f"here. {remedy}, or leave it out. repository.coverage() has the status of every run."
         )
     return rows[table.is_used[rows]]
+
+
+def _warn_of_reductions(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> None:
+    """Warn where the rows of training loss of one type of runs were reduced in different ways."""
+    at = next((k for k, metric in enumerate(metrics) if metric.name == "train_loss"), None)
+    factor = table.factors.get("reduce_loss")
+    if at is None or factor is None:
+        return
+    ways: dict[str, set[str]] = {}
+    for member in {piece.member for piece in pieces if np.isfinite(piece.values[at]).any()}:
+        if not table.is_root[member]:
+            ways.setdefault(str(table.run_type[member]), set()).add(str(factor.values[member]))
+    for of_type in ways.values():
+        warn_of_reductions(of_type)
 
 
 def _path(table: RunTable, row: int) -> list[tuple[int, int | None]]:
