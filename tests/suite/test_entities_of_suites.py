@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dde
 from dde.entities import PosttrainingRun, PretrainingRun, RunList, TrainingLineage
@@ -244,8 +246,9 @@ def assert_frame_is_what_the_dataset_observes(lineage: TrainingLineage, metric: 
         np.testing.assert_array_equal(of_run["cumulative_tokens"], ds.cumulative_tokens.values[seen[j]])
         np.testing.assert_array_equal(of_run[metric], values[j][seen[j]])
         if compute is not None:
-            flops = compute.isel(lineage=0).values
-            np.testing.assert_array_equal(of_run["cumulative_compute"], flops[seen[j]])
+            # Along runs, too, where the size changes.
+            flops = compute.broadcast_like(ds[metric]).transpose(*ds[metric].dims).values[0, j]
+            np.testing.assert_allclose(of_run["cumulative_compute"], flops[seen[j]], rtol=1e-14)
         n_rows += len(of_run)
     assert n_rows == rows[metric].notna().sum() > 0
 
@@ -254,6 +257,46 @@ def test_frames_hold_what_datasets_observe() -> None:
     assert_frame_is_what_the_dataset_observes(opened().get_lineage("L"), "acc")
     for label in ("8M-s0", "80M-s1"):
         assert_frame_is_what_the_dataset_observes(RunRepository.from_suite(crossed()).get_lineage(label), "loss")
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_frames_of_any_graph_hold_what_datasets_observe(data: st.DataObject) -> None:
+    rows: list[dict[str, Any]] = []
+    edges: list[dict[str, Any]] = []
+    for k in range(data.draw(st.integers(2, 7))):
+        steps = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=5, unique=True))
+        n = data.draw(st.sampled_from([10, 10, 30]))
+        rows += [{"id": f"r{k}", "step": s, "tokens": 7 * s, "loss": 100 * k + s, "n": n} for s in sorted(steps)]
+        above = data.draw(st.lists(st.integers(0, k - 1), max_size=3, unique=True)) if k else []
+        ats = [data.draw(st.sampled_from(["end", {"step": 3}, {"tokens": 14}])) for _ in above]
+        if above:
+            parents = [[f"r{p}", at] for p, at in zip(above, ats, strict=True)]
+            edges.append({"run": f"r{k}", "parents": parents})
+    frame_of_all = pd.DataFrame(rows).astype({"loss": float})
+    suite = dde.Suite(
+        "graph",
+        lineage="L",
+        run="{id}",
+        run_id="{id}",
+        counts="own",
+        n_params="n",
+        edges=edges,
+        metrics={"loss": dde.Metric("loss", "nats", "lower")},
+        tables=[dde.Table(frame_of_all)],
+    )
+    repository = RunRepository.from_suite(suite)
+    lineage = repository.get_lineage("L")
+    assert_frame_is_what_the_dataset_observes(lineage, "loss")
+    curves = lineage.get_continuous_curves()
+    for run in [*lineage.base_runs, *lineage.derived_runs]:
+        if run.label not in set(curves["run"]):
+            continue
+        curve = curves[curves["run"] == run.label]
+        assert curve["cumulative_tokens"].is_monotonic_increasing
+        assert curve["cumulative_tokens"].is_unique
+        own = curve[curve["run_id"] == run.run_id].reset_index(drop=True)
+        pd.testing.assert_frame_equal(run.get_training_progression(), own)
 
 
 def test_compute_is_summed_where_the_size_changes() -> None:
