@@ -132,7 +132,7 @@ class TrainingRun:
 
     @property
     def state(self) -> str:
-        """State as W&B has it; a pretraining run counts as ``finished``, and so do the runs of files."""
+        """State as W&B, or what a suite declares of its runs, has it; ``finished`` where nothing says."""
         table, row = self._place
         return str(table.state[row])
 
