@@ -121,7 +121,8 @@ def suite_lineage_html(lineage: TrainingLineage) -> str:
     if any(text.startswith("state ") for text in status[rows].tolist()):
         parts.append(note_html('Runs in another state than "finished" are opened with state="all".'))
     if not np.isin(bases, rows).any():
-        parts.append(note_html("Its runs derive from several lineages, so it is a lineage of its own."))
+        said = "Its runs derive from several lineages, so it is a lineage of its own, with the factors of the first."
+        parts.append(note_html(said))
     return page_html([*parts, not_shown(len(tree) - _MOST_ROWS, "run", "repository.coverage()")])
 
 
