@@ -64,6 +64,7 @@ def open_lineages(
     run_ids: Iterable[str] | None = None,
     parents: Mapping[str, str] | None = None,
     tokens_per_sequence: float | Mapping[str, float] | None = None,
+    run_types: Mapping[str, str] | None = None,
     schema: str | None = None,
     cache_dir: str | os.PathLike[str] | None = "data_cache",
     chunks: Chunks = None,
@@ -114,6 +115,10 @@ def open_lineages(
         Settles where runs start: run id, lineage label or Hub revision.
     tokens_per_sequence : float or mapping, optional
         Overrides the estimate for runs without a counter; by run id or run type when a mapping.
+    run_types : mapping of str to str, optional
+        Types of runs that evidence does not tell or tells wrong, by id or name of a run, a pattern of either
+        (``"grpo_*"``), or a key of the config with its value (``"config.stage=rl"``): ``{"my_run": "supervised_ft"}``.
+        See :class:`dde.RunRepository`; ``coverage()`` says which runs need it.
     schema : str, optional
         Schema of the tables in PostgreSQL; by default that which the DSN names (``?schema=``), else what the server
         searches. Needs no startup option, so it works through poolers.
@@ -154,7 +159,10 @@ def open_lineages(
     """
     from dde.backend import DdeBackendEntrypoint
 
-    places = {"parents": parents, "tokens_per_sequence": tokens_per_sequence, "schema": schema, "suite": suite}
+    places = {
+        "parents": parents, "tokens_per_sequence": tokens_per_sequence, "run_types": run_types, "schema": schema,
+        "suite": suite,
+    }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in places.items() if value is not None}
     if cache_dir != "data_cache":
         given["cache_dir"] = cache_dir
@@ -186,9 +194,9 @@ def open_lineages(
 
 
 # Options on runs of a store of post-training runs.
-_OF_RUNS = ("parents", "tokens_per_sequence")
+_OF_RUNS = ("parents", "tokens_per_sequence", "run_types")
 # Options that say how stores are read, rather than what of them is opened.
-_OF_STORES = ("parents", "tokens_per_sequence", "schema", "suite", "cache_dir")
+_OF_STORES = ("parents", "tokens_per_sequence", "run_types", "schema", "suite", "cache_dir")
 
 
 def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepository:
@@ -199,7 +207,8 @@ def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepo
     source, db
         As for :func:`open_lineages`.
     options : dict
-        ``parents``, ``tokens_per_sequence``, ``schema``, ``suite`` and ``cache_dir`` are removed from it.
+        ``parents``, ``tokens_per_sequence``, ``run_types``, ``schema``, ``suite`` and ``cache_dir`` are removed from
+        it.
 
     Returns
     -------

@@ -21,6 +21,7 @@ from dde.relations.metric_choice import available_metrics, choose_metrics
 from dde.relations.registry import Registry
 from dde.relations.run_index import versions_digest
 from dde.relations.run_table import RunTable
+from dde.relations.run_types import RunTypes
 from dde.relations.table_coverage import table_coverage
 from dde.relations.table_related import base_rows
 from dde.sources.connection import Connection, absolute_path, redact
@@ -52,6 +53,11 @@ class RunRepository:
         ``run/step_200``; the id alone means the final checkpoint.
     tokens_per_sequence : float or mapping of str to float, optional
         Tokens of a training sequence, where a run has no counter; by run id or run type when a mapping.
+    run_types : mapping of str to str, optional
+        Types of runs that evidence does not tell or tells wrong: ``"supervised_ft"``, ``"dpo"``, or a word of one's
+        own. By id or name of a run, a pattern of either (``"grpo_*"``), or a key of the config with its value
+        (``"config.stage=rl"``); an id or name counts before all others, of these the first that fits. A run of another
+        type without a counter of tokens needs `tokens_per_sequence`.
     cache_dir : str or path, optional
         Folder that keeps what was parsed; None for none.
 
@@ -71,6 +77,7 @@ class RunRepository:
         parents: Mapping[str, str] | None = None,
         tokens_per_sequence: float | Mapping[str, float] | None = None,
         cache_dir: str | os.PathLike[str] | Connection | None = None,
+        run_types: Mapping[str, str] | None = None,
     ) -> None:
         told = tokens_per_sequence
         for value in told.values() if isinstance(told, Mapping) else [told]:
@@ -85,6 +92,7 @@ class RunRepository:
         self.posttraining_source = wandb_store
         self._parents = dict(parents or {})
         self._tokens_per_sequence = tokens_per_sequence
+        self._run_types = dict(RunTypes({} if run_types is None else run_types).told)
         #: Runs of a declared suite; None of the two stores of DataDecide.
         self.suite_runs: SuiteRuns | None = None
         # Entities hold the repository; were they held in turn, nothing of it would ever be freed at once.
@@ -100,6 +108,7 @@ class RunRepository:
         parents: Mapping[str, str] | None = None,
         tokens_per_sequence: float | Mapping[str, float] | None = None,
         cache_dir: str | os.PathLike[str] | Connection | None = None,
+        run_types: Mapping[str, str] | None = None,
     ) -> RunRepository:
         """Return the runs of a declared suite.
 
@@ -111,7 +120,7 @@ class RunRepository:
             Folder or URL that the suite's files are in; the suite's own by default.
         wandb_store : PosttrainingSource, optional
             Post-training runs that start from the suite's checkpoints; its `checkpoints` patterns say which they name.
-        parents, tokens_per_sequence
+        parents, tokens_per_sequence, run_types
             As for :class:`RunRepository`; the name of a checkpoint settles where a run starts, too.
         cache_dir : str or path, optional
             Folder that keeps what was parsed; None for none.
@@ -134,8 +143,13 @@ class RunRepository:
         from dde.suite.finding import find_suite
         from dde.suite.suite_runs import SuiteRuns
 
-        options: dict[str, Any] = {"parents": parents, "tokens_per_sequence": tokens_per_sequence}
+        options: dict[str, Any] = {
+            "parents": parents,
+            "tokens_per_sequence": tokens_per_sequence,
+            "run_types": run_types,
+        }
         repository = cls(None, wandb_store, cache_dir=cache_dir, **options)
+        options["run_types"] = repository._run_types
         repository.suite_runs = SuiteRuns(find_suite(suite), root, repository.cache_dir, wandb_store, **options)
         return repository
 
@@ -153,6 +167,7 @@ class RunRepository:
             self._parents,
             self._tokens_per_sequence,
             cache_dir=self.cache_dir,
+            run_types=self._run_types,
         )
 
     @cached_property
@@ -181,9 +196,9 @@ class RunRepository:
         """
         if self is other:
             return True
-        settings = (self._parents, self._tokens_per_sequence) == (other._parents, other._tokens_per_sequence)
         if self.suite_runs is not None or other.suite_runs is not None:
-            return settings and _have_same_suite(self.suite_runs, other.suite_runs)
+            return self._settings == other._settings and _have_same_suite(self.suite_runs, other.suite_runs)
+        settings = self._settings == other._settings
         here, there = self.pretraining_source, other.pretraining_source
         if not settings or (here is None) != (there is None):
             return False
@@ -194,6 +209,11 @@ class RunRepository:
                 return False
         stores = self.registry.store, other.registry.store
         return _have_same_runs(*stores, lambda: self.registry.versions, lambda: other.registry.versions)
+
+    @property
+    def _settings(self) -> tuple[object, ...]:
+        """What was said of the runs beside what the stores hold."""
+        return self._parents, self._tokens_per_sequence, list(self._run_types.items())
 
     def __getstate__(self) -> dict[str, Any]:
         # The run table is made of the registry, or is that of the suite's runs.

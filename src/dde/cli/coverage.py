@@ -14,6 +14,7 @@ from dde.cli.options import (
     Db,
     ExactText,
     NoCache,
+    RunTypeTexts,
     Schema,
     States,
     SuiteName,
@@ -33,6 +34,7 @@ def coverage(
     data: Data,
     db: Db = None,
     schema: Schema = None,
+    run_type: RunTypeTexts = None,
     suite: SuiteName = None,
     state: States = None,
     status: Annotated[
@@ -58,7 +60,7 @@ def coverage(
     if to is not None:
         check_target(to, (".csv", ".parquet"), overwrite)
     with busy("reading the registry of runs"):
-        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite)
+        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
         frame = repository.coverage(**state_filter(state))
     # What follows a colon is of one run alone.
     counts = frame["status"].str.partition(":")[0].value_counts()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dde.cli.options import CacheDir, Data, Db, ExactText, NoCache, Schema, SuiteName, open_repository
+from dde.cli.options import CacheDir, Data, Db, ExactText, NoCache, RunTypeTexts, Schema, SuiteName, open_repository
 from dde.cli.output import busy, note, print_table, say
 from dde.cli.writing import check_target, write_frame
 
@@ -22,6 +22,7 @@ def doctor(
     data: Data,
     db: Db = None,
     schema: Schema = None,
+    run_type: RunTypeTexts = None,
     suite: SuiteName = None,
     check: Annotated[
         list[str] | None,
@@ -57,7 +58,7 @@ def doctor(
     if to is not None:
         check_target(to, (".csv", ".parquet"), overwrite)
     with busy("looking at the runs"):
-        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite)
+        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
         wanted = "all" if metrics and "all" in metrics else metrics or None
         frame = repository.doctor(check or None, wanted, outliers)
     if to is not None:

@@ -17,12 +17,14 @@ from dde.cli.options import (
     NoCache,
     Params,
     Recipes,
+    RunTypeTexts,
     Schema,
     Seeds,
     States,
     SuiteName,
     Where,
     open_repository,
+    run_types_of,
     selection,
 )
 from dde.cli.output import busy, note, say
@@ -46,6 +48,7 @@ def explore(
     ] = None,
     db: Db = None,
     schema: Schema = None,
+    run_type: RunTypeTexts = None,
     suite: SuiteName = None,
     demo: Annotated[bool, typer.Option("--demo", help="Explore a generated suite.")] = False,
     params: Params = None,
@@ -88,8 +91,9 @@ def explore(
                 "dde.tutorial.open_lineages", ('"small"',), _options(options, None if kept is None else str(kept))
             )
         else:
-            repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite)
-            opened = _opened(ctx, data, db, schema, suite, _options(options, None if no_cache else cache_dir))
+            repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
+            said = options | {"run_types": types} if (types := run_types_of(run_type)) else options
+            opened = _opened(ctx, data, db, schema, suite, _options(said, None if no_cache else cache_dir))
         dataset = repository.to_dataset(**opens)
         check_dataset(dataset)
         progress("reading the first metric")

@@ -18,6 +18,7 @@ from dde.cli.options import (
     NoCache,
     Params,
     Recipes,
+    RunTypeTexts,
     Schema,
     Seeds,
     States,
@@ -41,6 +42,7 @@ def ls(
     data: Data,
     db: Db = None,
     schema: Schema = None,
+    run_type: RunTypeTexts = None,
     suite: SuiteName = None,
     runs: Annotated[bool, typer.Option("--runs", help="A row per run instead of one per lineage.")] = False,
     params: Params = None,
@@ -65,7 +67,7 @@ def ls(
     """
     filters = selection(params, recipe, seed, method, learning_rate, state, where)
     with busy("reading the registry of runs"):
-        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite)
+        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
         known = None if repository.suite_runs is None else list(repository.metrics())[:1]
         dataset = repository.to_dataset(metrics=known or ["train_loss"], **filters)
         table = run_table(dataset) if runs else lineage_table(dataset)

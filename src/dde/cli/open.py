@@ -17,6 +17,7 @@ from dde.cli.options import (
     NoCache,
     Params,
     Recipes,
+    RunTypeTexts,
     Schema,
     Seeds,
     States,
@@ -37,6 +38,7 @@ def open_dataset(
     data: Data,
     db: Db = None,
     schema: Schema = None,
+    run_type: RunTypeTexts = None,
     suite: SuiteName = None,
     params: Params = None,
     recipe: Recipes = None,
@@ -96,7 +98,7 @@ def open_dataset(
     if to is not None:
         check_target(to, DATASET_SUFFIXES, overwrite)
     with busy("reading the registry of runs"):
-        dataset = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite).to_dataset(**options)
+        dataset = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type).to_dataset(**options)
     if to is None:
         say(str(dataset))
         return

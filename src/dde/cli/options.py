@@ -22,12 +22,14 @@ __all__ = [
     "NoCache",
     "Params",
     "Recipes",
+    "RunTypeTexts",
     "Schema",
     "Seeds",
     "States",
     "SuiteName",
     "Where",
     "open_repository",
+    "run_types_of",
     "selection",
     "state_filter",
 ]
@@ -72,6 +74,15 @@ Where = Annotated[
     ),
 ]
 Schema = Annotated[str | None, typer.Option("--schema", metavar="SCHEMA", help="Schema of the tables in PostgreSQL.")]
+RunTypeTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--run-type",
+        metavar="RUN=TYPE",
+        help="Type of a run that nothing tells: my_run=supervised_ft, 'grpo_*=grpo', or by a key of the config, "
+        "config.stage=rl=grpo. Repeatable.",
+    ),
+]
 SuiteName = Annotated[
     str | None,
     typer.Option(
@@ -101,6 +112,7 @@ def open_repository(
     no_cache: bool = False,
     schema: str | None = None,
     suite: str | None = None,
+    run_types: Sequence[str] | None = None,
 ) -> RunRepository:
     """Return the repository that a command's arguments name.
 
@@ -112,7 +124,10 @@ def open_repository(
     db, cache_dir, no_cache, schema
     suite : str, optional
         Name of a suite, or a TOML file that declares one; None for DataDecide.
+    run_types : sequence of str, optional
+        Texts ``RUN=TYPE``.
     """
+    types = run_types_of(run_types)
     tables: str | None = None if data == "-" else data
     kept = None if no_cache else cache_dir
     declared = None if suite is None else find_suite(suite)
@@ -121,7 +136,12 @@ def open_repository(
         # A store that the environment names is DataDecide's, unless the suite says how runs name its checkpoints.
         is_named = bool(db) and (source is None or source.name != "ENVIRONMENT" or bool(declared.checkpoints))
         store = WandBStore(str(db), schema=schema) if is_named else None
-        return RunRepository.from_suite(declared, tables, store, cache_dir=kept)
+        if types and store is None:
+            raise typer.BadParameter(
+                f"--run-type is about runs of a store, and the suite {suite} declares the types of its own. Name the "
+                "store as DB, or leave it out."
+            )
+        return RunRepository.from_suite(declared, tables, store, cache_dir=kept, run_types=types)
     if tables is not None and Connection(tables).kind == "postgres":
         source = ctx.get_parameter_source("db")
         if db and (source is None or source.name != "ENVIRONMENT"):
@@ -131,7 +151,26 @@ def open_repository(
         raise typer.BadParameter(
             f"there is neither DATA nor DB, so nothing to open. Name a store, or set {CONNECTION_VARIABLE}."
         )
-    return DataDecideEvolved(tables, db or None, cache_dir=kept, schema=schema).repository
+    return DataDecideEvolved(tables, db or None, cache_dir=kept, schema=schema, run_types=types).repository
+
+
+def run_types_of(texts: Sequence[str] | None) -> dict[str, str] | None:
+    """Return what ``--run-type`` says, as ``run_types=`` takes it; None where it says nothing.
+
+    Examples
+    --------
+    >>> run_types_of(["my_run=dpo", "config.stage=rl=grpo"])
+    {'my_run': 'dpo', 'config.stage=rl': 'grpo'}
+    """
+    found = {}
+    for text in texts or ():
+        key, _, value = text.rpartition("=")
+        if not key or not value:
+            raise typer.BadParameter(
+                f"--run-type {text!r} says no run and type. Write RUN=TYPE, such as my_run=supervised_ft."
+            )
+        found[key] = value
+    return found or None
 
 
 def selection(

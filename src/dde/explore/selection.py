@@ -349,6 +349,8 @@ def _written(value: Any, spread: bool = False) -> str:
         if not spread or len(line) <= _WIDTH - 24:
             return line
         return "\n".join(["[", *(f"        {item}," for item in items), "    ]"])
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_written(key)}: {_written(item)}' for key, item in value.items())}}}"
     if isinstance(value, slice):
         return f"slice({_written(value.start)}, {_written(value.stop)})"
     return repr(value.item() if isinstance(value, np.generic) else value)

@@ -70,7 +70,7 @@ class Evidence:
     extras : mapping of str to str
         Keys of the ``wandb_config`` text.
     run_type : str
-        "supervised_ft", "dpo", or "other".
+        "supervised_ft", "dpo", a word that the user told, or "other" where nothing says it.
     hyperparameters : dict of str to object
         Numbers and texts by the names of the coordinates; a key is absent where nothing says it.
     contradictions : list of str
@@ -159,15 +159,25 @@ def parse_command(arguments: Sequence[str]) -> dict[str, str | list[str]]:
     return {k: "true" if not v else v[0] if len(v) == 1 else v for k, v in options.items()}
 
 
-def gather_evidence(record: RunRecord) -> Evidence:
-    """Return what a record says: run type, hyperparameters and the contradictions between its parts."""
+def gather_evidence(record: RunRecord, told_type: str = "") -> Evidence:
+    """Return what a record says: run type, hyperparameters and the contradictions between its parts.
+
+    Parameters
+    ----------
+    record : RunRecord
+    told_type : str
+        The user's word on the run type, which counts before any evidence; "" for none.
+    """
     name = parse_run_name(record.run_name or record.run_id)
     problems: list[str] = []
     config = lifted(record.config, problems)
     of_program = _run_type_of_program(record.program) or _run_type_of_trl(record)
     # A run touched later by another program shows that one's command: no evidence of the training.
     command: Mapping[str, str | list[str]] = parse_command(record.command) if of_program else {}
-    run_type = of_program or _run_type(record, config, name)
+    found_type = of_program or _run_type(record, config, name)
+    run_type = told_type or found_type
+    if found_type not in (run_type, "other"):
+        problems.append(f"run type: {found_type} by its evidence, {run_type} as told; what was told is believed")
     config = with_known_names(config, run_type == "dpo", problems, "config")
     command = with_known_names(command, run_type == "dpo", problems, "launch command")
     if config is not record.config:

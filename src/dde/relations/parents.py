@@ -391,7 +391,7 @@ def _parent_of_name(item: Evidence) -> Parentage:
             base=base,
             problem="run name describes the finetuning run it starts from, but nothing names that run",
         )
-    if item.run_type not in ("supervised_ft", "dpo"):
+    if item.run_type == "other":
         return Parentage(base=base, problem="run of an unknown type; its name alone is no evidence")
     if facts.step_in_doubt:
         return _step_in_doubt(item, base, "run name")

@@ -255,7 +255,10 @@ def status_of(
     if evidence.record.problem:
         return evidence.record.problem
     if evidence.run_type == "other":
-        return "unknown run type"
+        return (
+            "unknown run type: neither program, config, tags nor name says it. Pass "
+            f"run_types={{{evidence.record.run_id!r}: 'supervised_ft'}} to settle it, or another type"
+        )
     if evidence.refused:
         return f"treatment unknown: {evidence.refused}"
     if found.parent_run_id and not found.in_store:

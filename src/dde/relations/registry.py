@@ -31,6 +31,7 @@ from dde.relations.positions import HELD_ROWS, PlacedRun, Placements, has_data, 
 from dde.relations.readers import Readers
 from dde.relations.run_index import reduced, versions_digest
 from dde.relations.run_positions import RunPositions, TableSteps
+from dde.relations.run_types import RunTypes
 from dde.relations.sent_runs import SentRuns
 from dde.relations.token_counts import BEYOND, Placement
 from dde.relations.treatments import Treatment, number_replicates, treatment_of
@@ -125,6 +126,8 @@ class Registry:
         Config keys beyond the usual ones that filters ask for.
     cache_dir : str or path or None
         Folder of the cache; None for none.
+    run_types : mapping of str to str
+        The user's word on run types; see :class:`dde.relations.run_types.RunTypes`.
     whole : bool
         Whether runs are known with all options of their launch commands, which are never kept.
     """
@@ -136,6 +139,7 @@ class Registry:
     extra_config_keys: frozenset[str] = frozenset()
     cache_dir: str | os.PathLike[str] | Connection | None = None
     whole: bool = False
+    run_types: Mapping[str, str] = field(default_factory=dict)
     _is_whole: bool = field(default=True, init=False, repr=False)
     # What an unpickled registry came with, so that it reads no store for it.
     _records: list[RunRecord] | None = field(default=None, init=False, repr=False)
@@ -217,12 +221,22 @@ class Registry:
         return self if "derived" in self.__dict__ else SentRuns(self.columns, self.readers, self._cached_rows)
 
     @property
+    def _extra_keys(self) -> list[str]:
+        """Keys of configs to read beyond the usual ones."""
+        return sorted((self.extra_config_keys | RunTypes(self.run_types).config_keys).difference(CONFIG_KEYS))
+
+    @property
     def _settings(self) -> list[Any] | None:
         """What columns depend on beside the store's content; None where they are not cached."""
         if self.whole or self.extra_config_keys:
             return None
         told = self.tokens_per_sequence
-        return [sorted(self.parents.items()), sorted(told.items()) if isinstance(told, Mapping) else told]
+        settings: list[Any] = [
+            sorted(self.parents.items()),
+            sorted(told.items()) if isinstance(told, Mapping) else told,
+        ]
+        # Of several patterns that fit a run the first counts.
+        return [*settings, *([list(self.run_types.items())] if self.run_types else [])]
 
     def _cached_columns(self) -> DerivedColumns | None:
         settings = self._settings
@@ -230,7 +244,7 @@ class Registry:
             return None
         if not getattr(self.store, "fingerprint", "") and self._records is None:
             # Such a store tells of each run alone whether it changed.
-            self._records, self._is_whole = self.readers.records((), self.whole)
+            self._records, self._is_whole = self.readers.records(self._extra_keys, self.whole)
         found = self.readers.load_columns(settings, self._records)
         if found is not None and self._records is None:
             self._is_whole = False
@@ -279,10 +293,13 @@ class Registry:
         """Post-training runs by id, parents before children."""
         if self.store is None:
             return {}
-        extra = sorted(self.extra_config_keys.difference(CONFIG_KEYS))
         if self._records is None:
-            self._records, self._is_whole = self.readers.records(extra, self.whole)
-        evidence = {r.run_id: gather_evidence(r) for r in self._records}
+            self._records, self._is_whole = self.readers.records(self._extra_keys, self.whole)
+        types = RunTypes(self.run_types)
+        types.check(self._records)
+        # Keys that only say of which type a run is are no hyperparameters that were asked for.
+        of_types = types.config_keys - self.extra_config_keys
+        evidence = {r.run_id: gather_evidence(_without(r, of_types), types.of(r)) for r in self._records}
         settle_numbers([item.hyperparameters for item in evidence.values()])
         parents = resolve_parents(evidence, self.parents)
         treatments: dict[str, Treatment] = {}
@@ -448,3 +465,10 @@ class Registry:
         """Return the tokens of the last evaluated checkpoint of a pretraining run; None without any."""
         steps = self.checkpoint_steps.get(label, _NO_STEPS)
         return self.bases[label].size.tokens_at(int(steps[-1])) if len(steps) else None
+
+
+def _without(record: RunRecord, keys: frozenset[str]) -> RunRecord:
+    """Return a record without some keys of its config."""
+    if keys.isdisjoint(record.config):
+        return record
+    return replace(record, config={key: value for key, value in record.config.items() if key not in keys})

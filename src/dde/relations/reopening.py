@@ -90,6 +90,7 @@ def origin_of(registry: Registry) -> Origin | None:
         sorted(registry.extra_config_keys),
         cache_dir,
         registry.whole,
+        list(registry.run_types.items()),
     )
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
     _LIVE[key] = registry

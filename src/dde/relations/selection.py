@@ -34,7 +34,7 @@ METHODS = ("supervised_ft", "dpo")
 # Options of open_lineages: a misspelt one arrives here as a filter.
 _OPTIONS = tuple(
     "params data seed method learning_rate state metrics grid axis max_points interp max_gap bridge lineages "
-    "run_ids parents tokens_per_sequence schema cache_dir chunks suite".split()
+    "run_ids parents run_types tokens_per_sequence schema cache_dir chunks suite".split()
 )
 # Names that people use for run types.
 _METHOD_ALIASES = {"sft": "supervised_ft", "finetune": "supervised_ft"}

@@ -34,6 +34,9 @@ LOGGED, RESTORED, ESTIMATED = 0, 1, 2
 #: Names of the codes, in order of their codes.
 TOKEN_SOURCES = ("logged", "restored", "estimated")
 
+# Run types of which a sequence counts as many tokens as one of finetuning; of a run without a type nothing is known.
+_FINETUNING = ("supervised_ft", "other")
+
 #: Tokens that a sequence of the Tulu 3 SFT mixture counts on average, in the runs whose counters were logged.
 TULU_TOKENS_PER_SEQUENCE = 712
 
@@ -149,7 +152,7 @@ def measure_tokens_per_sequence(runs: Iterable[tuple[Evidence, Log]]) -> dict[st
     sequences: dict[str, float] = {}
     for item, log in runs:
         per_step, counter = item.sequences_per_step, log.counter
-        if per_step is None or not item.dataset or item.run_type == "dpo" or item.fork is not None:
+        if per_step is None or not item.dataset or item.run_type not in _FINETUNING or item.fork is not None:
             continue
         known = np.isfinite(counter)
         if not known.any() or (np.diff(counter[known]) < 0).any():
@@ -188,6 +191,11 @@ def place_run(
         if math.isfinite(count):
             end = as_count(count)
             return _unplaced(BEYOND) if end is None else Placement(none, none, none.astype(np.int8), end, LOGGED)
+    if item.run_type not in (*_FINETUNING, "dpo") and tokens_per_sequence is None:
+        return _unplaced(
+            f"it logged no counter, and how many tokens a sequence of {item.run_type} has is unknown; pass "
+            f"tokens_per_sequence={{{item.run_type!r}: ...}}"
+        )
     if item.run_type == "dpo" or forked_at is not None:
         return _place_by_batch(item, log, per_sequence, 2 if item.run_type == "dpo" else 1, forked_at)
     total, rule = _total_tokens(item, per_sequence)
@@ -323,8 +331,8 @@ def _unplaced(problem: str = _NO_EVIDENCE) -> Placement:
 
 
 def planned_tokens(item: Evidence, tokens_per_sequence: float) -> int | None:
-    """Return the tokens that a finetuning run was planned to train on; None where nothing tells, and of a DPO run."""
-    return None if item.run_type == "dpo" else _total_tokens(item, tokens_per_sequence)[0]
+    """Return the tokens that a finetuning run was planned to train on; None where nothing tells, and of others."""
+    return _total_tokens(item, tokens_per_sequence)[0] if item.run_type in _FINETUNING else None
 
 
 def _total_tokens(item: Evidence, per_sequence: float) -> tuple[int | None, str]:

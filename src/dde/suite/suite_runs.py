@@ -50,6 +50,8 @@ class SuiteRuns:
         Settles where runs of the store start.
     tokens_per_sequence : float or mapping, optional
         Tokens of a training sequence of runs of the store that have no counter.
+    run_types : mapping of str to str, optional
+        Types of runs of the store, by id, name or pattern.
     """
 
     def __init__(
@@ -61,10 +63,13 @@ class SuiteRuns:
         *,
         parents: Mapping[str, str] | None = None,
         tokens_per_sequence: float | Mapping[str, float] | None = None,
+        run_types: Mapping[str, str] | None = None,
     ) -> None:
         self.suite, self.store, self._parents = suite, store, dict(parents or {})
         self.tables: PretrainingSource = _source(suite, root, cache_dir)
-        self._registry = Registry(None, store, {}, tokens_per_sequence, cache_dir=cache_dir)
+        self._registry = Registry(
+            None, store, {}, tokens_per_sequence, cache_dir=cache_dir, run_types=dict(run_types or {})
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # What was read last is read again by whoever needs it.

@@ -41,7 +41,7 @@ _HYPERPARAMETERS = ("reduce_loss", "batch_size", "training_seed", "weight_decay"
 # What `open_lineages` takes beside factors: a factor of such a name could not be selected.
 _OPTIONS = (
     "source db suite schema method state lineages run_ids metrics axis grid max_points interp max_gap bridge parents "
-    "tokens_per_sequence cache_dir chunks"
+    "run_types tokens_per_sequence cache_dir chunks"
 ).split()
 #: Names of coordinates that every suite has; neither a metric nor a field may have one.
 COORDINATE_NAMES = frozenset(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow as pa
 from dde.errors import FormatError, SourceError
 from dde.relations.evidence import branch_point
 from dde.sources.arrow_columns import Numbers
+from dde.sources.config_values import CONFIG, config_heads, config_text, config_value
 from dde.sources.connection import Connection
 from dde.sources.protocols import RunRecord
 from dde.sources.values import as_float
@@ -22,7 +22,6 @@ from dde.sources.wandb_store import WandBStore
 from dde.suite.contents import ColumnKind, Columns, Content, arrow_kind, numbers_of
 from dde.suite.declare import Table
 from dde.suite.declared_runs import Report
-from dde.suite.patterns import as_text
 from dde.suite.row_values import OpenedFile, RowValues
 from dde.suite.rules import Rule
 
@@ -55,8 +54,8 @@ RUN_COLUMNS = (
 )
 #: W&B's step of a row, by both names that declarations use.
 STEP_COLUMNS = ("_step", "step")
-#: What stands before the name of a key of the config, or of the history, where both have one.
-CONFIG, HISTORY = "config.", "history."
+#: What stands before the name of a key of the history, where the config has one of its name.
+HISTORY = "history."
 
 _MOST_SHOWN = 5
 
@@ -90,7 +89,7 @@ class StoreRuns:
 
     def __init__(self, connection: Connection, names: Collection[str]) -> None:
         self.store = WandBStore(connection)
-        heads = {head for name in names for head in _heads(name)}
+        heads = {head for name in names for head in config_heads(name)}
         records = self.store.runs(sorted(heads))
         self.records: tuple[RunRecord, ...] = tuple(record for record in records if not record.problem)
         self.left_out: dict[str, list[str]] = {}
@@ -107,9 +106,9 @@ class StoreRuns:
             if name not in logged and bare in logged:
                 self.log_aliases[name] = bare
                 continue
-            values = [_config_value(record.config, name.removeprefix(CONFIG)) for record in self.records]
+            values = [config_value(record.config, name.removeprefix(CONFIG)) for record in self.records]
             if name.startswith(CONFIG) and all(value is None for value in values):
-                values = [_config_value(record.config, name) for record in self.records]
+                values = [config_value(record.config, name) for record in self.records]
             if all(value is None for value in values):
                 continue
             if name in logged:
@@ -392,35 +391,6 @@ def _names(rule: Any) -> frozenset[str]:
     return frozenset(Rule(rule).names) if isinstance(rule, str) else frozenset()
 
 
-def _heads(name: str) -> list[str]:
-    """Return the keys of a config under which a name may stand: ``a.b`` in ``a``, or as ``a.b``."""
-    found = []
-    for whole in dict.fromkeys((name, name.removeprefix(CONFIG))):
-        parts = whole.split(".")
-        found += [".".join(parts[: i + 1]) for i in range(len(parts))]
-    return found
-
-
-def _config_value(config: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a key of a config, of groups within it by dots; None where there is none.
-
-    Examples
-    --------
-    >>> _config_value({"optimizer": {"lr": 0.1}, "data.mix": "c4"}, "optimizer.lr")
-    0.1
-    >>> _config_value({"optimizer": {"lr": 0.1}, "data.mix": "c4"}, "data.mix")
-    'c4'
-    """
-    if name in config:
-        return config[name]
-    parts = name.split(".")
-    for i in range(len(parts) - 1, 0, -1):
-        group = config.get(".".join(parts[:i]))
-        if isinstance(group, Mapping):
-            return _config_value(group, ".".join(parts[i:]))
-    return None
-
-
 def _fact(name: str, records: Sequence[RunRecord]) -> pa.Array:
     if name == "created_at":
         times = [None if np.isnat(r.created_at) else str(r.created_at.astype("datetime64[s]")) for r in records]
@@ -448,13 +418,7 @@ def _column(values: Sequence[Any]) -> pa.Array:
         return pa.array(values, pa.int64())
     if all(type(v) in (int, float) for v in known):
         return pa.array([None if v is None else float(v) for v in values], pa.float64())
-    return pa.array([None if v is None else _text(v) for v in values], pa.string())
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return str(value) if isinstance(value, bool) else as_text(value)
+    return pa.array([None if v is None else config_text(v) for v in values], pa.string())
 
 
 def _spread(facts: pa.Array, which: Int64, run: Int32) -> pa.Array:
