@@ -16,6 +16,7 @@ import xarray as xr
 
 import dde
 from dde import Metric, Suite, Table
+from dde.errors import FormatError, SourceError, UnknownNameError
 from dde.sources.ingest import ingest
 from dde.suite.read_runs import SuiteTables
 from dde.suite.wandb_tables import WandbRows
@@ -235,3 +236,201 @@ def test_a_password_stands_nowhere(postgres: PostgresServer, exported: Path) -> 
     assert not any(LOCKED_PASSWORD in text for text in shown)
     assert LOCKED_PASSWORD.encode() not in sent
     assert Suite.from_dict(suite.to_dict()) == suite
+
+
+# Forks and rewinds
+
+
+def branched(run_id: str, name: str, point: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return run(run_id, name, {"_wandb": {"branch_point": point}, "size": "s"}, rows)
+
+
+def forked_suite(*tables: Table) -> Suite:
+    labels = {"pretraining": "trunk", "fork": "fork@{forked_at}", "rewind": "rewind@{rewound_at}"}
+    return Suite(
+        "forked", lineage="{size}", run={table.run_type: labels[table.run_type] for table in tables},
+        run_id="{run_id}", step="_step", tokens={"per_step": 10}, counts="cumulative",
+        metrics={"loss": Metric("loss", "nats", "lower", kind="log")}, tables=tables,
+    )  # fmt: skip
+
+
+def losses(first: int, last: int, offset: float = 0.0) -> list[dict[str, Any]]:
+    return [{"_step": step, "loss": step + offset} for step in range(first, last + 1)]
+
+
+def test_forks_of_wandb_name_their_parent_and_step(tmp_path: Path) -> None:
+    runs = [
+        run("trunk", "trunk", {"size": "s"}, losses(0, 8)),
+        branched("child", "child", {"run_id": "trunk", "step": 5}, losses(6, 10, 0.5)),
+        branched("grandchild", "again", {"run_id": "child", "step": 8}, losses(9, 12, 0.75)),
+    ]
+    suite = forked_suite(
+        Table(".", format="wandb", where="forked_from == ''"),
+        Table(
+            ".", format="wandb", run_type="fork", where="forked_from != ''", parent="{forked_from}",
+            at={"step": "forked_at"},
+        ),
+    )  # fmt: skip
+    ds = dde.open_lineages(write_jsonl(tmp_path / "e", runs), suite=suite, cache_dir=None)
+    assert ds.run.values.tolist() == ["trunk", "fork@5", "fork@5+fork@8"]
+    np.testing.assert_array_equal(ds.branch_tokens.values[0], [np.nan, 50, 80])
+    curve = ds.loss.sel(run="fork@5+fork@8").squeeze("lineage").to_series()
+    np.testing.assert_array_equal(curve[[50, 60, 80, 90, 120]], [5, 6.5, 8.5, 9.75, 12.75])
+
+
+def test_a_rewound_run_branches_from_its_own_replaced_rows(tmp_path: Path) -> None:
+    # W&B drops the rows after the step, so that they are there in an export made before alone.
+    before = write_jsonl(tmp_path / "before", [run("r", "r", {"size": "s"}, losses(0, 8))])
+    point = {"run_id": "r", "step": 4}
+    after = write_parquet(tmp_path / "after", [branched("r", "r", point, [*losses(0, 4), *losses(5, 10, 0.5)])])
+    suite = forked_suite(
+        Table(before.name, format="wandb"),
+        Table(
+            after.name, format="wandb", run_type="rewind", run_id="{run_id}-rewound", where="_step > rewound_at",
+            parent="{run_id}", at={"step": "rewound_at"},
+        ),
+    )  # fmt: skip
+    ds = dde.open_lineages(tmp_path, suite=suite, cache_dir=None)
+    assert ds.run.values.tolist() == ["trunk", "rewind@4"]
+    assert ds.end_tokens.values.tolist() == [[80, 100]]
+    curves = ds.loss.squeeze("lineage").transpose("run", ...).to_pandas()
+    np.testing.assert_array_equal(curves.loc["rewind@4"][[0, 40, 50, 100]], [0, 4, 5.5, 10.5])
+    np.testing.assert_array_equal(curves.loc["trunk"][[0, 40, 50, 80]], [0, 4, 5, 8])
+
+
+def test_a_run_resumed_under_another_id_is_one_run_in_the_state_of_the_last(tmp_path: Path) -> None:
+    runs = [
+        run("a1", "long", {"size": "s"}, losses(0, 4), state="crashed"),
+        run("a2", "long", {"size": "s"}, losses(5, 8)),
+        run("b1", "cut", {"size": "t"}, losses(0, 4)),
+        run("b2", "cut", {"size": "t"}, losses(5, 8), state="killed"),
+    ]
+    suite = Suite(
+        "resumed", lineage="{size}", run_id="{run_name}", tokens={"per_step": 10},
+        metrics={"loss": Metric("loss", "nats", "lower", kind="log")}, tables=[Table(".", format="wandb")],
+    )  # fmt: skip
+    ds = dde.open_lineages(write_jsonl(tmp_path / "e", runs), suite=suite, cache_dir=None, state="all")
+    assert ds.state.values.tolist() == [["finished"], ["killed"]]
+    assert ds.loss.sel(lineage="s").squeeze().values.tolist() == list(range(9))
+    with pytest.raises(UnknownNameError, match="'crashed' is no state"):
+        dde.open_lineages(tmp_path / "e", suite=suite, cache_dir=None, state="crashed")
+
+
+# What goes on, and what can't be
+
+
+def one_table(**more: Any) -> Suite:
+    said: dict[str, Any] = {"lineage": "{run_name}", "run_id": "{run_id}", "tokens": {"per_step": 10}, **more}
+    table = {key: said.pop(key) for key in ("where", "factors", "parse") if key in said}
+    return Suite("one", **said, tables=[Table(".", format="wandb", **table)])
+
+
+def test_a_run_that_is_written_on_while_it_is_read(postgres: PostgresServer, tmp_path: Path) -> None:
+    database = postgres.new_database()
+    runs = [run("a", "a", {}, losses(0, 4)), run("b", "b", {}, losses(0, 4))]
+    ingest(write_jsonl(tmp_path / "first", runs), database)
+    ds = dde.open_lineages(database, suite=one_table(), cache_dir=None)
+    more = [run("a", "a", {}, losses(0, 9)), run("b", "b", {}, losses(0, 4))]
+    ingest(write_jsonl(tmp_path / "second", more), database)
+    assert ds.loss.sel(lineage="a").squeeze().values.tolist() == [0, 1, 2, 3, 4]
+    assert ds.loss.sel(lineage="b").squeeze().values.tolist() == [0, 1, 2, 3, 4]
+    again = dde.open_lineages(database, suite=one_table(), cache_dir=None)
+    assert again.end_tokens.values.ravel().tolist() == [90, 40]
+    assert again.attrs["source_fingerprint"] != ds.attrs["source_fingerprint"]
+    ingest(write_jsonl(tmp_path / "third", [run("a", "a", {}, losses(3, 9)), run("b", "b", {}, [])]), database)
+    with pytest.raises(SourceError, match="fewer rows than when it was opened: 8 are gone"):
+        again.copy().loss.load()
+
+
+def test_without_metrics_each_key_of_the_history_is_one_and_facts_of_runs_are_none(exported: Path) -> None:
+    suite = one_table(lineage="{run_name}-{config.optimizer.lr}", where="kind == 'trunk'")
+    ds = dde.open_lineages(exported, suite=suite, cache_dir=None)
+    assert set(ds.data_vars) == {"train_loss", "eval_c4_loss", "throughput_tokens"}
+    patterns = {"{a}/{b}": Metric("{a}_{b}", kind="log"), "{key}": Metric("{key}", kind="log")}
+    named = one_table(
+        lineage="{run_name}-{lr}", where="kind == 'trunk'", factors={"lr": "optimizer.lr"}, metrics=patterns
+    )
+    ds = dde.open_lineages(exported, suite=named, cache_dir=None)
+    assert set(ds.data_vars) == {"train_loss", "throughput_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("betas", "[0.9, 0.95]"), ("flag", "True"), ("mixed", "auto"), ("whole", 3), ("deep.er.key", "x"), ("a.b", 1.5)],
+)
+def test_values_of_configs_of_any_type(key: str, text: Any, tmp_path: Path) -> None:
+    config = {
+        "betas": [0.9, 0.95], "flag": True, "mixed": "auto", "whole": 3, "deep": {"er": {"key": "x"}}, "a.b": 1.5,
+    }  # fmt: skip
+    other = {"mixed": 7}
+    folder = write_parquet(tmp_path / "e", [run("a", "a", config, losses(0, 2)), run("b", "b", other, losses(0, 2))])
+    for name in (key, f"config.{key}"):
+        ds = dde.open_lineages(folder, suite=one_table(factors={"found": name}), cache_dir=None)
+        found = ds.found.sel(lineage="a").values.ravel().tolist()
+        assert found == [text]
+        other_found = ds.found.sel(lineage="b").values.ravel().tolist()[0]
+        assert other_found == ("7" if key == "mixed" else "") or other_found != other_found
+
+
+def test_a_name_of_the_config_and_of_the_history_is_ambiguous(tmp_path: Path) -> None:
+    rows = [{"_step": step, "lr": 0.1 / (step + 1), "loss": 1.0} for step in range(3)]
+    folder = write_jsonl(tmp_path / "e", [run("a", "a", {"lr": 0.1}, rows)])
+    with pytest.raises(FormatError, match="'lr' is a key of the config and one of the history of the runs"):
+        dde.open_lineages(folder, suite=one_table(factors={"rate": "lr"}), cache_dir=None)
+    suite = one_table(factors={"rate": "config.lr"}, where="`history.lr` < 0.1")
+    ds = dde.open_lineages(folder, suite=suite, cache_dir=None)
+    assert ds.rate.values.ravel().tolist() == [0.1]
+    assert ds.cumulative_tokens.values.tolist() == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            {"lineage": "{config.optimiser.lr}"},
+            r"no run .* the config key 'optimiser.lr'.* Did you mean optimizer.lr or",
+        ),
+        ({"lineage": "{optimiser.lr}"}, "no table has the field 'optimiser.lr'"),
+        ({"factors": {"lr": "optimiser.lr"}}, "optimiser"),
+        ({"tokens": "throughput/token"}, "throughput/token"),
+    ],
+)
+def test_names_that_no_run_has(said: dict[str, Any], message: str, exported: Path) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        dde.open_lineages(exported, suite=one_table(**said), cache_dir=None)
+
+
+@pytest.mark.parametrize(
+    ("files", "more", "message"),
+    [
+        ("runs/{size}", {}, "'runs/{size}' is a pattern"),
+        ("", {}, "says where they are"),
+        ((), {}, "says where they are"),
+        (".", {"key": "{k}", "value": "v"}, "no key= and value="),
+    ],
+)
+def test_places_that_are_none(files: Any, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        Table(files, format="wandb", **more)
+
+
+def test_places_that_lead_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there is no root"):
+        dde.open_lineages(one_table(), cache_dir=None)
+    with pytest.raises(SourceError, match=r"Write files='\.'"):
+        dde.open_lineages("postgresql://localhost/wandb", suite=annealing("folder"), cache_dir=None)
+    with pytest.raises(SourceError):
+        dde.open_lineages(tmp_path, suite=one_table(), cache_dir=None)
+
+
+def test_a_suite_of_wandb_runs_is_plain_data(tmp_path: Path) -> None:
+    suite = annealing(["first", "second"])
+    path = tmp_path / "annealing.toml"
+    suite.to_toml(path)
+    assert Suite.from_toml(path) == suite
+    assert Suite.from_toml(path).digest == suite.digest
+
+
+def test_a_sent_dataset_is_read_elsewhere(exported: Path) -> None:
+    ds = dde.open_lineages(exported, suite=annealing(), cache_dir=None)
+    xr.testing.assert_equal(pickle.loads(pickle.dumps(ds)).load(), ds.load())

@@ -33,9 +33,9 @@ class Table:
     ----------
     files : str, sequence of str, or data frame
         Pattern of the paths below the suite's root, with fields (``"cosine/{size}-{budget:float}xC.csv"``); several; or
-        any data frame.
+        any data frame. Of W&B runs, a folder of an export below the root, a PostgreSQL DSN, or ``"."`` for the root.
     format : str, optional
-        Form of the files (see `table_checks.FORMATS`); by default what their suffix says.
+        Form of the files (see `table_checks.FORMATS`); by default what their suffix says. ``"wandb"`` for W&B runs.
     run_type : str
         Stage of the runs.
     run_id : str, optional
@@ -64,8 +64,30 @@ class Table:
     UnknownNameError
         A word that there is none of, a reserved name.
 
+    Notes
+    -----
+    Columns of W&B runs (``format="wandb"``) are
+
+    - keys of the history, and the step, as ``_step`` or ``step``; these alone can be metrics, and each is read when it
+      is asked for;
+    - keys of the config, nested ones with dots: ``config.optimizer.lr``, or ``optimizer.lr`` where the history has no
+      key of that name. In arithmetic such a name stands in backquotes: ``"`config.batch` * _step"``. A Python function
+      sees those keys alone that the declaration names elsewhere, as in `factors`;
+    - ``run_id``, ``run_name``, ``project``, ``entity``, ``state``, ``created_at``, ``tags`` (joined by commas);
+    - where W&B forked the run from another, ``forked_from`` and ``forked_at``, which is a step; ``rewound_at`` where it
+      rewound the run itself. ``parent="{forked_from}", at={"step": "forked_at"}`` follows forks; rows that a rewind
+      replaced are in an export made before it alone.
+
+    Runs are chosen by `parse` and `where` before any history is read. The state of a run is what W&B says of it.
+    A password in a DSN is never shown, written or sent.
+
     Examples
     --------
+    >>> decays = Table("postgresql://localhost/wandb", format="wandb", run_type="decay",
+    ...                where="project == 'annealing' and kind == 'decay'", factors={"lr": "config.optimizer.lr"},
+    ...                parent="{config.branch.run}", at={"step": "config.branch.step"})
+    >>> decays.parents
+    ((Template('{config.branch.run}'), {'step': 'config.branch.step'}),)
     >>> table = Table("decay/{size}-{budget:float}xC.csv", run_type="decay", parent="constant/{size}-10xC",
     ...               at="checkpoint")
     >>> table.parents

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from dde.errors import FormatError, SourceError
+from dde.errors import FormatError, SourceError, UnknownNameError, near_names
 from dde.relations.evidence import branch_point
 from dde.sources.arrow_columns import Numbers
 from dde.sources.config_values import CONFIG, config_heads, config_text, config_value
 from dde.sources.connection import Connection
 from dde.sources.protocols import RunRecord
-from dde.sources.values import as_float
+from dde.sources.values import as_float, read_object, unwrapped
 from dde.sources.wandb_store import WandBStore
 from dde.suite.contents import ColumnKind, Columns, Content, arrow_kind, numbers_of
 from dde.suite.declare import Table
@@ -124,6 +124,18 @@ class StoreRuns:
     def facts(self) -> Mapping[str, pa.Array]:
         """Column of each name that has one value a run, aligned with `records`."""
         return self._facts
+
+    def config_keys(self) -> list[str]:
+        """Return the keys of all configs, as far as the store can list them; for errors, as it reads all of each."""
+        raw_runs = getattr(self.store._source, "raw_runs", None)
+        if raw_runs is None:
+            configs: Iterable[Any] = (record.config for record in self.records)
+        else:
+            configs = (read_object(raw.objects[0])[0] for raw in raw_runs())
+        found: dict[str, None] = {}
+        for config in configs:
+            found.update(dict.fromkeys(_flat_keys(config)))
+        return [key for key in found if not key.startswith("_")]
 
     def notes_of(self, run_id: str) -> list[str]:
         """Return what of a run's config, as far as the declaration reads it, can't be used."""
@@ -294,6 +306,8 @@ def open_stores(
         stores[place], taken[place] = StoreRuns(place, used), set()
         for reason, ids in stores[place].left_out.items():
             report.add(f"runs of which each can't be used: {reason}", len(ids), f"{len(ids)} runs: {reason}")
+    if len(places) == len(tables):
+        _check_config_names(list(stores.values()), frozenset().union(*names.values()))
     opened: dict[int, list[OpenedFile]] = {}
     for number, of_table in places.items():
         opened[number] = []
@@ -348,6 +362,23 @@ def report_silent_runs(opened: Sequence[OpenedFile], what: str, report: Report) 
         report.add(text, len(silent), f"{len(silent)} {text}: {_shown(silent)}")
 
 
+def _check_config_names(stores: Sequence[StoreRuns], names: frozenset[str]) -> None:
+    """Raise UnknownNameError where no run of any store has a key of the config that the declaration names as one."""
+    for name in sorted(name for name in names if name.startswith(CONFIG)):
+        if any(name in runs.facts or name in runs.log_aliases for runs in stores):
+            continue
+        if any(is_sign in name for is_sign in " +*(<>="):
+            # A whole rule: it names each of its keys by itself.
+            continue
+        key = name.removeprefix(CONFIG)
+        known = list(dict.fromkeys(key for runs in stores for key in runs.config_keys()))
+        listed = f" Keys are {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}." if known else ""
+        raise UnknownNameError(
+            f"no run in {', '.join(runs.store.description for runs in stores)} has the config key {key!r}, which the "
+            f"suite names, so it has no value.{near_names(key, known)}{listed}"
+        )
+
+
 def _report(runs: StoreRuns, taken: Collection[int], report: Report) -> None:
     store = runs.store.description
     records = [runs.records[i] for i in sorted(taken)]
@@ -389,6 +420,15 @@ def _chosen(runs: StoreRuns, table: Table, what: str) -> Int64:
 def _names(rule: Any) -> frozenset[str]:
     """Return the names that a rule reads: a name alone may hold signs."""
     return frozenset(Rule(rule).names) if isinstance(rule, str) else frozenset()
+
+
+def _flat_keys(config: Mapping[str, Any]) -> Iterator[str]:
+    for key, wrapped in config.items():
+        value = unwrapped(wrapped)
+        if isinstance(value, dict) and value:
+            yield from (f"{key}.{below}" for below in _flat_keys(value))
+        else:
+            yield key
 
 
 def _fact(name: str, records: Sequence[RunRecord]) -> pa.Array:
