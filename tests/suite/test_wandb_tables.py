@@ -434,3 +434,43 @@ def test_a_suite_of_wandb_runs_is_plain_data(tmp_path: Path) -> None:
 def test_a_sent_dataset_is_read_elsewhere(exported: Path) -> None:
     ds = dde.open_lineages(exported, suite=annealing(), cache_dir=None)
     xr.testing.assert_equal(pickle.loads(pickle.dumps(ds)).load(), ds.load())
+
+
+def test_runs_without_the_counter_are_named(tmp_path: Path) -> None:
+    rows = [{"_step": step, "tokens": 10 * step, "loss": 1.0} for step in range(1, 4)]
+    rows.append({"_step": 9, "loss": 2.0})
+    runs = [run("a", "a", {}, rows), run("b", "b", {}, losses(0, 4))]
+    with_counter = one_table(tokens="tokens", metrics={"loss": Metric("loss", "nats", "lower", kind="log")})
+    ds = dde.open_lineages(write_jsonl(tmp_path / "e", runs), suite=with_counter, cache_dir=None)
+    assert ds.lineage.values.tolist() == ["a"]
+    assert ds.end_tokens.values.tolist() == [[30]]
+    assert "rows whose tokens is missing, in tables[0]: 6" in ds.attrs["left_out"]
+    assert "runs of which no row has a step and tokens, in tables[0]: 1" in ds.attrs["left_out"]
+    repository = dde.RunRepository.from_suite(with_counter, tmp_path / "e")
+    assert repository.suite_runs is not None
+    assert repository.coverage().run_id.tolist() == ["a"]
+    notes = getattr(repository.suite_runs.tables, "notes", [])
+    assert "1 runs of which no row has a step and tokens, in tables[0]: b" in notes
+
+
+def test_a_real_export_is_read_as_any_project(real_data: Path) -> None:
+    suite = Suite(
+        "tuning", lineage="{run_name}", run_id="{run_id}", tokens={"per_step": 1}, n_params="config.model_size",
+        metrics={"train_loss": Metric("train_loss", "nats", "lower", kind="log")},
+        tables=[Table(real_data.name, format="wandb", factors={"lr": "config.learning_rate"})],
+    )  # fmt: skip
+    ds = dde.open_lineages(real_data.parent, suite=suite, cache_dir=None, state="all")
+    store = dde.WandBStore(real_data)
+    ids = [run_id for run_id in ds.run_id.values.ravel().tolist() if run_id]
+    assert 0 < len(ids) <= len(store.runs())
+    for run_id in ids:
+        history = store.history([run_id], ["train_loss"])
+        known = ~np.isnan(history.values["train_loss"]) & (history.step > 0)
+        tables = SuiteTables(suite, real_data.parent)
+        [runs] = tables.runs()
+        at = runs.run_ids.index(run_id)
+        rows = slice(int(runs.row_offsets[at]), int(runs.row_offsets[at + 1]))
+        values = tables.values("train_loss", runs)[rows]
+        found = dict(zip(runs.step[rows].tolist(), values.tolist(), strict=True))
+        steps, losses_there = history.step[known].tolist(), history.values["train_loss"][known].tolist()
+        assert [found[step] for step in steps] == losses_there

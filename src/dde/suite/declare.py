@@ -78,7 +78,9 @@ class Table:
       rewound the run itself. ``parent="{forked_from}", at={"step": "forked_at"}`` follows forks; rows that a rewind
       replaced are in an export made before it alone.
 
-    Runs are chosen by `parse` and `where` before any history is read. The state of a run is what W&B says of it.
+    A row without the counter that `tokens` names has no place and is counted; where evaluations are logged without it,
+    declare tokens by steps. Runs are chosen by `parse` and `where` before any history is read. The state of a run is
+    what W&B says of it.
     A password in a DSN is never shown, written or sent.
 
     Examples

@@ -326,7 +326,8 @@ class SuiteTables:
                     "not read"
                 )
             if number in self._stores:
-                report_silent_runs(opened[number], f"tables[{number}]", self._report)
+                what = f"tables[{number}]"
+                report_silent_runs(opened[number], of_table.file, of_table.row, what, self._report)
             if not len(of_table.run) and opened[number]:
                 self.notes.append(f"tables[{number}] has no rows in its {len(opened[number])} files")
         no_table = {name: int((~mask).sum()) for name, mask in taken.items() if not mask.all()}

@@ -240,13 +240,6 @@ class WandbRows:
         assert self._rows is not None
         return self._rows[0]
 
-    def silent_runs(self) -> list[str]:
-        """Return the ids of runs that logged nothing; none before rows were read."""
-        if self._rows is None:
-            return []
-        counts = np.bincount(self._rows[0], minlength=len(self._which))
-        return [record.run_id for record, count in zip(self.records, counts.tolist(), strict=True) if not count]
-
     def _read_history(self, names: Sequence[str]) -> Mapping[str, npt.NDArray[np.float64]]:
         """Return keys of the history at the rows that were read first; the first reading says which these are."""
         keys = list(dict.fromkeys(self._log_keys[name] for name in names))
@@ -354,12 +347,31 @@ def row_versions(opened: Sequence[OpenedFile], run: Int64, file: Int32, row: Int
     return found
 
 
-def report_silent_runs(opened: Sequence[OpenedFile], what: str, report: Report) -> None:
-    """Count the runs of a table that logged nothing; they are no runs of the suite."""
-    silent = [run_id for file in opened if isinstance(file.content, WandbRows) for run_id in file.content.silent_runs()]
-    if silent:
-        text = f"runs without logged rows, in {what}"
-        report.add(text, len(silent), f"{len(silent)} {text}: {_shown(silent)}")
+def report_silent_runs(opened: Sequence[OpenedFile], file: Int32, row: Int64, what: str, report: Report) -> None:
+    """Count the runs of a table that logged nothing, and those of which no row has a place: they are no runs of it.
+
+    Parameters
+    ----------
+    opened : sequence of OpenedFile
+    file, row : (row,) int arrays
+        Rows that have a place: number of `opened`, and of the row there.
+    what : str
+        What the table is called in notes.
+    report : Report
+    """
+    silent: list[str] = []
+    lost: list[str] = []
+    for number, of_store in enumerate(opened):
+        content = of_store.content
+        if not isinstance(content, WandbRows) or content.n_rows is None:
+            continue
+        logged = np.bincount(content.run_of_rows, minlength=len(content.records))
+        placed = np.bincount(content.run_of_rows[row[file == number]], minlength=len(content.records))
+        silent += [content.records[i].run_id for i in np.flatnonzero(logged == 0).tolist()]
+        lost += [content.records[i].run_id for i in np.flatnonzero((logged > 0) & (placed == 0)).tolist()]
+    for ids, reason in ((silent, "runs without logged rows"), (lost, "runs of which no row has a step and tokens")):
+        if ids:
+            report.add(f"{reason}, in {what}", len(ids), f"{len(ids)} {reason}, in {what}: {_shown(ids)}")
 
 
 def _check_config_names(stores: Sequence[StoreRuns], names: frozenset[str]) -> None:
