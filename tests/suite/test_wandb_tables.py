@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import psycopg
@@ -231,14 +233,38 @@ def test_a_password_stands_nowhere(postgres: PostgresServer, exported: Path) -> 
     suite = annealing(locked)
     ds = dde.open_lineages(suite, cache_dir=None)
     assert ds.train_loss.notnull().any()
-    shown = [repr(suite), repr(suite.tables), str(suite.to_dict()), suite.to_toml(), str(ds.attrs), repr(suite.digest)]
+    for opened in (
+        dde.open_lineages(locked, suite=annealing(), cache_dir=None),
+        dde.open_lineages(dataclasses.replace(annealing(), root=locked), cache_dir=None),
+    ):
+        assert LOCKED_PASSWORD not in f"{opened.attrs}{opened.encoding}"
+        assert LOCKED_PASSWORD.encode() not in pickle.dumps(opened)
+        xr.testing.assert_equal(opened.train_loss, ds.train_loss)
+    rooted = dataclasses.replace(annealing(), root=locked)
+    assert not any(quote(LOCKED_PASSWORD, safe="") in text for text in (repr(rooted), rooted.to_toml()))
+    repository = dde.RunRepository.from_suite(rooted)
+    shown = [
+        repr(repository),
+        repository._repr_html_(),
+        repr(suite),
+        repr(suite.tables),
+        str(suite.to_dict()),
+        suite.to_toml(),
+        str(ds.attrs),
+        repr(suite.digest),
+    ]
     sent = pickle.dumps(suite) + pickle.dumps(ds)
-    assert not any(LOCKED_PASSWORD in text for text in shown)
-    assert LOCKED_PASSWORD.encode() not in sent
+    for secret in (LOCKED_PASSWORD, quote(LOCKED_PASSWORD, safe="")):
+        assert not any(secret in text for text in shown)
+        assert secret.encode() not in sent
     assert Suite.from_dict(suite.to_dict()) == suite
 
 
 # Forks and rewinds
+
+
+def losses(first: int, last: int, offset: float = 0.0) -> list[dict[str, Any]]:
+    return [{"_step": step, "loss": step + offset} for step in range(first, last + 1)]
 
 
 def branched(run_id: str, name: str, point: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -254,14 +280,11 @@ def forked_suite(*tables: Table) -> Suite:
     )  # fmt: skip
 
 
-def losses(first: int, last: int, offset: float = 0.0) -> list[dict[str, Any]]:
-    return [{"_step": step, "loss": step + offset} for step in range(first, last + 1)]
-
-
-def test_forks_of_wandb_name_their_parent_and_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inherited", [[], losses(0, 5)])
+def test_forks_of_wandb_name_their_parent_and_step(inherited: list[dict[str, Any]], tmp_path: Path) -> None:
     runs = [
         run("trunk", "trunk", {"size": "s"}, losses(0, 8)),
-        branched("child", "child", {"run_id": "trunk", "step": 5}, losses(6, 10, 0.5)),
+        branched("child", "child", {"run_id": "trunk", "step": 5}, [*inherited, *losses(6, 10, 0.5)]),
         branched("grandchild", "again", {"run_id": "child", "step": 8}, losses(9, 12, 0.75)),
     ]
     suite = forked_suite(
@@ -276,6 +299,7 @@ def test_forks_of_wandb_name_their_parent_and_step(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ds.branch_tokens.values[0], [np.nan, 50, 80])
     curve = ds.loss.sel(run="fork@5+fork@8").squeeze("lineage").to_series()
     np.testing.assert_array_equal(curve[[50, 60, 80, 90, 120]], [5, 6.5, 8.5, 9.75, 12.75])
+    assert ("rows at or before the branch of their run: 6" in ds.attrs["left_out"]) == bool(inherited)
 
 
 def test_a_rewound_run_branches_from_its_own_replaced_rows(tmp_path: Path) -> None:

@@ -254,6 +254,7 @@ class Suite:
 
     def __post_init__(self) -> None:
         plain.settle(self)
+        object.__setattr__(self, "root", wandb_places.settle_root(self.root))
         checks.check_suite(self)
 
     @property

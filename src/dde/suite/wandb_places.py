@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from dde.errors import FormatError, SourceError
@@ -13,7 +12,7 @@ from dde.sources.redaction import is_url
 if TYPE_CHECKING:
     from dde.suite.declare import Table
 
-__all__ = ["FORMAT", "HERE", "StorePlace", "check_places", "connect_places", "settle_places"]
+__all__ = ["FORMAT", "HERE", "StorePlace", "check_places", "connect_places", "settle_places", "settle_root"]
 
 #: The format of tables whose files are W&B runs.
 FORMAT = "wandb"
@@ -50,6 +49,12 @@ def settle_places(files: Any) -> Any:
     if isinstance(files, str):
         return StorePlace(files) if files.strip() and _is_elsewhere(files) else files
     return tuple(map(settle_places, files)) if isinstance(files, (list, tuple)) else files
+
+
+def settle_root(root: Any) -> Any:
+    """Return the root of a suite, a database without credentials; anything else stays as it is."""
+    is_database = isinstance(root, str) and bool(root.strip()) and Connection(root).kind == "postgres"
+    return StorePlace(root) if is_database else root
 
 
 def check_places(table: Table) -> None:
@@ -113,11 +118,6 @@ def connect_places(table: Table, root: str | os.PathLike[str] | None, suite: str
         else:
             found.append(Connection(f"{os.fspath(root).rstrip('/')}/{place}"))
     return tuple(found)
-
-
-def needs_folder(tables: Iterable[Table]) -> bool:
-    """Return whether any table names files by patterns."""
-    return any(not table.is_frame and table.format != FORMAT for table in tables)
 
 
 def _is_elsewhere(text: str) -> bool:
