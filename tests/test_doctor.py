@@ -23,6 +23,7 @@ from dde.doctor.examination import CHEAP_CHECKS
 from dde.doctor.examined_runs import suite_runs
 from dde.errors import UnknownNameError
 from dde.suite.builtin import olmo3_32b
+from fakes import FakeStore, sft
 
 SUITES = (Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "suites").resolve()
 COLUMNS = ["check", "run_id", "finding", "metric", "place", "step", "size", "compared_with"]
@@ -702,7 +703,7 @@ def test_the_command_says_what_is_wrong_with_its_options(
     code, _, err = run("doctor", tmp_path / "runs", "--suite", "mine")
     assert (code, "'mine' is no suite" in err) == (1, True)
     code, _, err = run("doctor", tmp_path / "runs", "store", "--suite", path)
-    assert (code, "names runs of its own" in err) == (2, True)
+    assert (code, "'store' does not exist" in err) == (1, True)
     code, out, _ = run("doctor", "--help")
     assert code == 0
     assert "dde doctor" in out.split("Examples:\n")[1]
@@ -718,3 +719,37 @@ def test_the_command_writes_a_file(run: Callable[..., tuple[int, str, str]], tmp
     code, out, _ = run("doctor", tmp_path / "runs", "--suite", path, "--to", tmp_path / "found.parquet")
     assert (code, out) == (1, f"wrote 1 rows to {tmp_path / 'found.parquet'}\n")
     assert pd.read_parquet(tmp_path / "found.parquet")["run_id"].tolist() == ["w1-0"]
+
+
+# Post-training runs on a declared suite
+
+
+def test_runs_of_a_store_on_a_suite() -> None:
+    rows = [{"size": "70m", "step": step, "acc": 0.2 + step / 1e6} for step in (0, 1000, 2000, 3000)]
+    suite = dde.Suite(
+        "mini",
+        lineage="mini-{size}",
+        run_id="{size}-pre",
+        tokens={"per_step": 1000},
+        counts="own",
+        checkpoints="lab/mini-{size}@step{step:int}",
+        metrics={"acc": dde.Metric("acc", "1", "higher")},
+        tables=[dde.Table(pd.DataFrame(rows))],
+    )
+    counters = tuple(range(1000, 13_000, 1000))
+    start = {"model_name_or_path": "lab/mini-70m", "learning_rate": 1e-5}
+    runs = [
+        sft("sound", counters, **start),
+        sft("resumed", (*counters[:8], *counters[:4]), **{**start, "learning_rate": 2e-5}),
+        sft("between", counters, **{**start, "learning_rate": 3e-5}, model_revision="step1500"),
+    ]
+    found = dde.RunRepository.from_suite(suite, None, FakeStore(runs, "fake")).doctor(CHEAP_CHECKS)
+    assert list(zip(found["check"], found["run_id"], strict=True)) == [
+        ("counter_falls", "resumed"),
+        ("branch_row", "between"),
+    ]
+    assert found["size"].tolist() == [7000, 500_000]
+    assert found["place"].tolist() == [3_000_000 + 8000, 1_500_000]
+    assert found["compared_with"].tolist()[1] == "70m-pre"
+    whole = dde.RunRepository.from_suite(suite, None, FakeStore(runs, "fake")).doctor(outliers=True)
+    assert set(whole["check"]) >= {"counter_falls", "branch_row"}

@@ -16,6 +16,8 @@ from dde.suite.edges import read_edges
 
 if TYPE_CHECKING:
     from dde.relations.registry import Registry
+    from dde.relations.token_counts import Placement
+    from dde.suite.attached_runs import AttachedRuns
     from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["ExaminedRuns", "datadecide_runs", "suite_runs"]
@@ -152,24 +154,29 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
 
     # Names are looked up before anything is read; all metrics are listed only where a check needs values.
     chosen = None if metrics is None else choose()
-    made, table = runs.made, runs.table
+    made, table, attached = runs.made, runs.table, runs.attached
     n = len(table)
-    run = np.concatenate(
-        [np.empty(0, np.int64)]
-        + [np.repeat(at, np.diff(d.row_offsets)) for d, at in zip(runs.declared, made.rows, strict=True)]
-    )
-    order = np.argsort(run, kind="stable")
-    run = run[order]
-    step, counter = (
-        np.concatenate([np.empty(0, np.int64), *(getattr(d, name) for d in runs.declared)])[order]
-        for name in ("step", "tokens")
-    )
-    offsets = np.searchsorted(run, np.arange(n + 1)).astype(np.int64)
-    shift = np.where(made.is_cumulative, 0, np.maximum(table.start_tokens, 0))
-    tokens = np.where(table.is_used[run], counter + shift[run], -1)
+    none: Int64 = np.empty(0, np.int64)
+    # Runs of a post-training store follow those of the suite.
+    at_store = none if attached is None else table.rows(attached.run_ids)
+    counts = [(at, np.diff(d.row_offsets)) for d, at in zip(runs.declared, made.rows, strict=True)]
+    steps, counters = [d.step for d in runs.declared], [d.tokens for d in runs.declared]
     schedule = np.full(n, np.nan)
     for d, at in zip(runs.declared, made.rows, strict=True):
         schedule[at] = d.schedule_tokens
+    if attached is not None:
+        schedule[at_store] = attached.schedule
+        counts.append((at_store, np.diff(attached.row_offsets)))
+        steps.append(attached.step)
+        counters.append(_logged_rows(attached))
+    run = np.concatenate([none, *(np.repeat(at, count) for at, count in counts)])
+    order = np.argsort(run, kind="stable")
+    run = run[order]
+    step, counter = (np.concatenate([none, *parts])[order] for parts in (steps, counters))
+    restored = counter if attached is None else np.concatenate([none, *counters[:-1], attached.tokens])[order]
+    offsets = np.searchsorted(run, np.arange(n + 1)).astype(np.int64)
+    shift = np.where(made.is_cumulative, 0, np.maximum(table.start_tokens, 0))
+    tokens = np.where(table.is_used[run], restored + shift[run], -1)
     is_root = table.n_parents == 0
     start = np.where(is_root, 0, table.start_tokens)
     child, parent = table.edge_child.astype(np.int64), table.edge_parent.astype(np.int64)
@@ -185,13 +192,18 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
                 late_start[c] = of_parent[after] - at
 
     def read(wanted: Sequence[Metric]) -> list[Observations]:
+        of_suite = [m.name for m in wanted if m.name in runs.tables.metrics()]
         values = {m.name: np.full(len(run), np.nan) for m in wanted}
         first = 0
         for d in runs.declared:
-            for name, found in runs.values_of([m.name for m in wanted], d).items() if len(d.step) else ():
+            for name, found in runs.values_of(of_suite, d).items() if len(d.step) and of_suite else ():
                 values[name][first : first + len(d.step)] = found
             first += len(d.step)
-        return [_observed(values[m.name][order], run, tokens, step, table.branch_tokens, n) for m in wanted]
+        read = [_observed(values[m.name][order], run, tokens, step, table.branch_tokens, n) for m in wanted]
+        if attached is None:
+            return read
+        of_store = [runs.observations(m, attached.run_ids, wanted) for m in wanted]
+        return [_joined(a, b, at_store) for a, b in zip(read, of_store, strict=True)]
 
     return ExaminedRuns(
         run_id=table.run_id,
@@ -201,7 +213,8 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
         step=step,
         counter=counter,
         tokens=tokens,
-        is_logged=np.asarray(table.token_source != "declared", bool),
+        # A run whose counter falls has no place, and so no source of tokens.
+        is_logged=~np.isin(table.token_source.astype(str), ("declared", "estimated")),
         start=start,
         branch=table.branch_tokens,
         start_counter=np.where(made.is_cumulative, start, 0),
@@ -235,9 +248,8 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
     """
     from dde.curves.run_sources import StoreRuns
     from dde.names.sizes import STOP_MARGIN
-    from dde.relations.logs import split_logs
     from dde.relations.metric_choice import choose_metrics
-    from dde.relations.token_counts import ESTIMATED, RESTORED
+    from dde.relations.token_counts import ESTIMATED
 
     chosen = None if metrics is None else choose_metrics(registry, metrics)
     columns = registry.columns
@@ -257,17 +269,10 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
         own.append(found * base.size.tokens_per_step)
         raw.append(own[-1])
     places = registry.placements.of(ids) if ids else []
-    restored = [run_id for run_id, p in zip(ids, places, strict=True) if (p.source == RESTORED).any()]
-    logs = (
-        dict(split_logs(restored, registry.readers.counters(restored, registry.versions, keep=False)))
-        if restored
-        else {}
-    )
-    for i, (run_id, p) in enumerate(zip(ids, places, strict=True)):
+    raw += _logged_counters(registry, ids, places)
+    for i, p in enumerate(places):
         steps.append(p.trained)
         own.append(p.tokens)
-        log = logs.get(run_id)
-        raw.append(p.tokens if log is None else _counted(p.steps, p.tokens, log.steps, log.counter))
         is_logged[n_bases + i] = len(p.steps) > 0 and not (p.source == ESTIMATED).any()
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in steps])]).astype(np.int64)
     run = np.repeat(np.arange(n), np.diff(offsets))
@@ -345,6 +350,9 @@ def _repeated(runs: SuiteRuns, child: Int64, parent: Int64) -> Int64:
         above.setdefault(c, []).append(p)
     keys: list[tuple[Any, ...]] = [()] * len(table)
     for r in np.argsort(table.depth, kind="stable").tolist():
+        if runs.made.is_attached[r]:
+            keys[r] = (str(table.run_type[r]), str(table.run[r]), *(keys[p] for p in above.get(r, [])))
+            continue
         named = dict.fromkeys((*suite.lineage_template.fields, *suite.run_template(str(table.run_type[r])).fields))
         factors = [table.factors[name].values[r] for name in named if name in table.factors and name not in repeating]
         keys[r] = (str(table.run_type[r]), *map(str, factors), *(keys[p] for p in above.get(r, [])))
@@ -360,6 +368,44 @@ def _observed(values: Float64, run: Int64, tokens: Int64, step: Int64, branch: I
     first[1:] = (run[1:] != run[:-1]) | (tokens[1:] != tokens[:-1])
     offsets = np.searchsorted(run[first], np.arange(n + 1)).astype(np.int64)
     return Observations(offsets, tokens[first], step[kept][first], values[kept][first])
+
+
+def _joined(of_suite: Observations, of_store: Observations, at_store: Int64) -> Observations:
+    """Return observations of runs of the suite with those of runs of a store, which stand at other numbers."""
+    n = len(of_suite.offsets) - 1
+    run = np.concatenate(
+        [np.repeat(np.arange(n), np.diff(of_suite.offsets)), np.repeat(at_store, np.diff(of_store.offsets))]
+    )
+    order = np.argsort(run, kind="stable")
+    tokens, step, values = (
+        np.concatenate([getattr(of_suite, name), getattr(of_store, name)])[order]
+        for name in ("tokens", "step", "values")
+    )
+    return Observations(np.searchsorted(run[order], np.arange(n + 1)).astype(np.int64), tokens, step, values)
+
+
+def _logged_rows(attached: AttachedRuns) -> Int64:
+    """Return the counters of runs of a store as they were logged; at a last evaluation beyond the log, own tokens."""
+    ids, registry = list(attached.run_ids), attached.registry
+    counters = attached.tokens.copy()
+    places = registry.placements.of(ids) if ids else []
+    for first, logged in zip(attached.row_offsets, _logged_counters(registry, ids, places), strict=False):
+        counters[first : first + len(logged)] = logged
+    return counters
+
+
+def _logged_counters(registry: Registry, run_ids: Sequence[str], places: Sequence[Placement]) -> list[Int64]:
+    """Return the counters of runs at their placed rows as they were logged, before anything was restored."""
+    from dde.relations.logs import split_logs
+    from dde.relations.token_counts import RESTORED
+
+    restored = [run_id for run_id, p in zip(run_ids, places, strict=True) if (p.source == RESTORED).any()]
+    rows = registry.readers.counters(restored, registry.versions, keep=False) if restored else None
+    logs = {} if rows is None else dict(split_logs(restored, rows))
+    return [
+        p.tokens if r not in logs else _counted(p.steps, p.tokens, logs[r].steps, logs[r].counter)
+        for r, p in zip(run_ids, places, strict=True)
+    ]
 
 
 def _counted(steps: Int64, restored: Int64, logged: Int64, counter: Float64) -> Int64:
