@@ -173,7 +173,8 @@ def test_what_opening_imports(suite: Suite, export: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-40], lambda b: b"no zip", lambda b: b.replace(b"a", b"b"), None])
 @pytest.mark.parametrize(
-    "name", ["columns.npz", "placed_rows.npz", "runs.npz", "counters.npz", "other_counters.npz", "catalog.npz", "files.npz"]
+    "name",
+    ["columns.npz", "placed_rows.npz", "runs.npz", "counters.npz", "other_counters.npz", "catalog.npz", "files.npz"],
 )
 def test_damaged_files_are_made_again(
     suite: Suite, tmp_path: Path, name: str, damage: Callable[[bytes], bytes] | None

@@ -186,17 +186,14 @@ class WandbRows:
     def __init__(self, runs: StoreRuns, which: Int64, what: str) -> None:
         self._runs = runs
         self._which = which
+        #: What the store says of the runs.
+        self.records = tuple(runs.records[i] for i in which.tolist())
         self._rows: tuple[Int32, Int64] | None = None
         self.name = f"{runs.store.description} ({what})"
         own = (*RUN_COLUMNS, *STEP_COLUMNS)
         logged = (key for key in runs.log_keys if key not in own)
         self.columns: Sequence[str] = tuple(dict.fromkeys((*own, *logged, *runs.log_aliases, *runs.facts)))
         self._log_keys = {**{key: key for key in runs.log_keys if key not in own}, **runs.log_aliases}
-
-    @property
-    def records(self) -> list[RunRecord]:
-        """What the store says of the runs."""
-        return [self._runs.records[i] for i in self._which.tolist()]
 
     @property
     def n_rows(self) -> int | None:
