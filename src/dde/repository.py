@@ -408,7 +408,13 @@ class RunRepository:
             raise UnknownNameError(
                 "this repository has cache_dir=None, so nothing that is read could be kept. Pass cache_dir= a folder."
             )
-        chosen = choose_metrics(registry, metrics)
+        with warnings.catch_warnings():
+            # Here it is an error, and said once.
+            warnings.filterwarnings("ignore", message="the cache .* can't be written", category=DdeWarning)
+            return self._filled(registry, choose_metrics(registry, metrics))
+
+    def _filled(self, registry: Registry, chosen: list[Metric]) -> int:
+        """Read metrics into the cache, and return how many they are."""
         readers, derived = registry.readers, list(registry.columns.number)
         bases = [registry.bases[label] for label in registry.checkpoint_steps]
         keeps_tables = registry.tables is not None and readers.keeps_tables and bool(bases)
@@ -417,17 +423,14 @@ class RunRepository:
                 "a cache keeps nothing of these sources: parsed tables are read as they lie, and a store that does not "
                 "tell when its runs change is read each time. So there is nothing to fill. Open them as they are."
             )
-        with warnings.catch_warnings():
-            # Here it is an error, and said once.
-            warnings.filterwarnings("ignore", message="the cache .* can't be written", category=DdeWarning)
-            if registry.tables is not None and keeps_tables:
-                readers.checkpoints(bases, [m for m in chosen if registry.tables.holds(m)])
-                readers.check_kept()
-            readers.logs(derived, registry.versions, [m.entry for m in chosen if m.kind == "log"])
+        if registry.tables is not None and keeps_tables:
+            readers.checkpoints(bases, [m for m in chosen if registry.tables.holds(m)])
             readers.check_kept()
-            evaluations = [m for m in chosen if m.kind == "evaluation"]
-            readers.final_evaluations(derived, registry.versions, evaluations)
-            readers.check_kept()
+        readers.logs(derived, registry.versions, [m.entry for m in chosen if m.kind == "log"])
+        readers.check_kept()
+        evaluations = [m for m in chosen if m.kind == "evaluation"]
+        readers.final_evaluations(derived, registry.versions, evaluations)
+        readers.check_kept()
         return len(chosen)
 
     def doctor(
