@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dde.errors import LineageError
-from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, order_runs, place_runs
+from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
 
 NONE = float("nan")
 
@@ -37,7 +37,7 @@ def placed(
         np.array([t for _, t in every], np.int64),
         np.array([n in cumulative for n in names], bool),
     )
-    _, depth = order_runs(names, edges.child, edges.parent)
+    depth = find_depths(names, edges.child, edges.parent)
     sizes = np.array([(n_params or {}).get(n, 1.0) for n in names])
     return names, place_runs(run_rows, edges, depth, sizes)
 
@@ -141,9 +141,9 @@ def test_compute_sums_the_segments_of_each_size() -> None:
 def test_a_circle_names_its_runs() -> None:
     child, parent = np.array([0, 1, 2], np.int32), np.array([1, 2, 0], np.int32)
     with pytest.raises(LineageError, match=r"'a', 'b', 'c' derive from each other in a circle"):
-        order_runs(["a", "b", "c"], child, parent)
+        find_depths(["a", "b", "c"], child, parent)
     with pytest.raises(LineageError, match="'b' is its own parent"):
-        order_runs(["a", "b"], np.array([1], np.int32), np.array([1], np.int32))
+        find_depths(["a", "b"], np.array([1], np.int32), np.array([1], np.int32))
 
 
 @st.composite

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.curves.alignment import Chains
+from dde.relations.ragged_rows import find_first_rows, rows_between
 from dde.relations.run_positions import RunPositions
 from dde.relations.run_table import RunTable
 
@@ -76,15 +77,7 @@ class CurvePoints:
         >>> points.places_beyond(np.array([0, 0, 1]), np.array([10, 5, 99])).tolist()
         [1, 0, 3]
         """
-        low, high = self.offsets[run], self.offsets[run + 1]
-        # A binary search in every run at once: each step halves what is left of the longest.
-        for _ in range(int((high - low).max(initial=0)).bit_length()):
-            middle = (low + high) >> 1
-            searching = low < high
-            beyond = np.zeros(len(run), bool)
-            beyond[searching] = self.tokens[middle[searching]] > bound[searching]
-            low, high = np.where(searching & ~beyond, middle + 1, low), np.where(beyond, middle, high)
-        return low
+        return find_first_rows(self.offsets, self.tokens, run, bound, "right")
 
 
 def build_chains(registry: RunPositions, run_ids: list[str]) -> Chains:
@@ -150,10 +143,8 @@ def points_on_curves(chains: Chains, rows: Int64, points: CurvePoints) -> tuple[
     while len(member):
         branch = chains.branch[member]
         first, last = points.places_beyond(member, branch), points.places_beyond(member, limit)
-        counts = np.maximum(last - first, 0)
-        ends = np.cumsum(counts)
-        places.append(np.repeat(first - ends + counts, counts) + np.arange(ends[-1]))
-        found.append(np.repeat(number, counts))
+        places.append(rows_between(first, last))
+        found.append(np.repeat(number, np.maximum(last - first, 0)))
         parent = chains.parent[member]
         above = parent >= 0
         member, number = parent[above].astype(np.int64), number[above]

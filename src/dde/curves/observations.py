@@ -12,6 +12,7 @@ import numpy.typing as npt
 from dde.errors import ConflictWarning, DdeWarning
 from dde.names import Metric
 from dde.relations.positions import tokens_of_steps
+from dde.relations.ragged_rows import rows_of
 from dde.relations.run_positions import RunPositions
 
 __all__ = ["Observations", "assemble_observations", "read_observations"]
@@ -54,7 +55,7 @@ class Observations:
         at = np.asarray(runs, np.int64)
         counts = (self.offsets[1:] - self.offsets[:-1])[at]
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        where = np.repeat(self.offsets[at] - offsets[:-1], counts) + np.arange(offsets[-1])
+        where = rows_of(self.offsets, at)
         return Observations(offsets, self.tokens[where], self.step[where], self.values[where])
 
 

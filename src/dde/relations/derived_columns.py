@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.relations.evidence import USED_OPTIONS
+from dde.relations.ragged_rows import with_ancestors
 from dde.relations.treatments import Treatment
 from dde.sources.protocols import CONFIG_KEYS
 
@@ -221,11 +222,7 @@ class DerivedColumns:
 
     def with_ancestors(self, rows: Int64) -> Int64:
         """Return rows with those of all ancestors in the store, each once, parents before children."""
-        found = [np.unique(rows)]
-        while len(found[-1]):
-            above = self.parent[found[-1]]
-            found.append(np.unique(above[above >= 0]).astype(np.int64))
-        return np.unique(np.concatenate(found))
+        return with_ancestors(self.parent, rows)
 
     def take(self, rows: Int64) -> DerivedColumns:
         """Return some runs, their ancestors among them, ascending, without what filters alone ask for."""

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from dde.errors import LineageError
 from dde.names import MOST
+from dde.relations.ragged_rows import find_first_rows, rows_of
 
-__all__ = ["At", "Edges", "PlacedRuns", "RunRows", "order_runs", "place_runs"]
+__all__ = ["At", "Edges", "PlacedRuns", "RunRows", "find_depths", "place_runs"]
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -108,8 +109,8 @@ class PlacedRuns:
     estimate: npt.NDArray[np.object_]
 
 
-def order_runs(run_ids: Sequence[str], child: Int32, parent: Int32) -> tuple[Int64, Int64]:
-    """Return an order of runs in which parents come before children, and each run's depth in the graph.
+def find_depths(run_ids: Sequence[str], child: Int32, parent: Int32) -> Int64:
+    """Return the depth of each run in the graph: the edges of the longest path from a root.
 
     Parameters
     ----------
@@ -119,10 +120,8 @@ def order_runs(run_ids: Sequence[str], child: Int32, parent: Int32) -> tuple[Int
 
     Returns
     -------
-    order : (run,) int64 array
-        Stable: by depth, then as given.
-    depth : (run,) int64 array
-        Edges of the longest path from a root.
+    (run,) int64 array
+        Parents come before children where runs are sorted by it.
 
     Raises
     ------
@@ -131,9 +130,8 @@ def order_runs(run_ids: Sequence[str], child: Int32, parent: Int32) -> tuple[Int
 
     Examples
     --------
-    >>> order, depth = order_runs(["sft", "base"], np.array([0], np.int32), np.array([1], np.int32))
-    >>> order.tolist(), depth.tolist()
-    ([1, 0], [1, 0])
+    >>> find_depths(["sft", "base"], np.array([0], np.int32), np.array([1], np.int32)).tolist()
+    [1, 0]
     """
     n = len(run_ids)
     depth = np.zeros(n, np.int64)
@@ -144,9 +142,7 @@ def order_runs(run_ids: Sequence[str], child: Int32, parent: Int32) -> tuple[Int
     done = 0
     while len(ready):
         done += len(ready)
-        counts = first[ready + 1] - first[ready]
-        ends = np.cumsum(counts)
-        edges = by_parent[np.repeat(first[ready] - ends + counts, counts) + np.arange(ends[-1])]
+        edges = by_parent[rows_of(first, ready)]
         below = child[edges]
         np.maximum.at(depth, below, depth[parent[edges]] + 1)
         waiting -= np.bincount(below, minlength=n)
@@ -161,7 +157,7 @@ def order_runs(run_ids: Sequence[str], child: Int32, parent: Int32) -> tuple[Int
         raise LineageError(
             f"{what}, so their place on the token axis is undefined. Correct the parents that the suite declares."
         )
-    return np.argsort(depth, kind="stable"), depth
+    return depth
 
 
 def _find_circle(left: Int64, child: Int32, parent: Int32) -> list[int]:
@@ -190,7 +186,7 @@ def place_runs(
     rows : RunRows
     edges : Edges
     depth : (run,) int64 array
-        As of :func:`order_runs`.
+        As of :func:`find_depths`.
     n_params : (run,) float64 array
         Exact parameters; NaN where unknown.
     problems : (run,) object array of str, optional
@@ -255,10 +251,8 @@ class _Placing:
         )
 
     def _place_level(self, runs: Int64) -> None:
-        first, stop = self.first_edge[runs], self.first_edge[runs + 1]
-        counts = stop - first
-        ends = np.cumsum(counts)
-        self._place_edges(np.repeat(first - ends + counts, counts) + np.arange(ends[-1]))
+        counts = self.first_edge[runs + 1] - self.first_edge[runs]
+        self._place_edges(rows_of(self.first_edge, runs))
         simple = runs[(counts == 1) & (self.problem[runs] == "")]
         edge = self.first_edge[simple]
         parent, own = self.edges.parent[edge], self.edge_tokens[edge]
@@ -279,11 +273,7 @@ class _Placing:
         first, stop = self.rows.offsets[runs], self.rows.offsets[runs + 1]
         shift = np.where(self.rows.is_cumulative[runs], np.maximum(self.start[runs], 0), 0)
         counts = stop - first
-        ends = np.cumsum(counts)
-        if not len(runs) or not ends[-1]:
-            return
-        at = np.repeat(first - ends + counts, counts) + np.arange(ends[-1])
-        self.own[at] -= np.repeat(shift, counts)
+        self.own[rows_of(self.rows.offsets, runs)] -= np.repeat(shift, counts)
         has_end = (counts > 0) & (self.start[runs] >= 0) & (self.problem[runs] == "")
         self.end[runs[has_end]] = self.start[runs[has_end]] + self.own[stop[has_end] - 1]
 
@@ -339,23 +329,12 @@ class _Placing:
             return np.zeros(len(runs), np.int64)
         return np.where(several, self.own[last] - self.own[np.maximum(last - 1, 0)], 0)
 
-    def _rows_below(self, values: Int64, runs: Int64, bound: Float64 | Int64) -> Int64:
-        """Return, of each run, the number of its first row whose value is not below a bound."""
-        low, high = self.rows.offsets[runs].copy(), self.rows.offsets[runs + 1].copy()
-        for _ in range(int((high - low).max(initial=0)).bit_length()):
-            middle = (low + high) >> 1
-            searching = low < high
-            below = np.zeros(len(runs), bool)
-            below[searching] = values[middle[searching]] < bound[searching]
-            low, high = np.where(searching & below, middle + 1, low), np.where(searching & ~below, middle, high)
-        return low
-
     def _place_checkpoints(self, where: Bool, child: Int64, parent: Int64, own: Int64) -> None:
         """Put branches at the parent's last row before the run's first."""
         k = np.flatnonzero(where)
         if not len(k):
             return
-        at = self._rows_below(self.own, parent[k], own[k]) - 1
+        at = find_first_rows(self.rows.offsets, self.own, parent[k], own[k]) - 1
         there = at >= self.rows.offsets[parent[k]]
         own[k[there]] = self.own[at[there]]
         own[k[~there]] = -1
@@ -367,7 +346,7 @@ class _Placing:
         if not len(k):
             return
         up, step = parent[k], value[k]
-        at = self._rows_below(self.rows.step, up, step)
+        at = find_first_rows(self.rows.offsets, self.rows.step, up, step)
         first, stop = self.rows.offsets[up], self.rows.offsets[up + 1]
         for j, (edge, row) in enumerate(zip(k.tolist(), at.tolist(), strict=True)):
             run, low, high = int(child[edge]), int(first[j]), int(stop[j])

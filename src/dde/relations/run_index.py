@@ -23,6 +23,7 @@ from dde.cache.kept_files import read_kept, write_kept
 from dde.cache.places import Place
 from dde.relations.derived_columns import KEPT_KEYS, DerivedColumns, PlacedRows
 from dde.relations.evidence import USED_EXTRAS, is_training_program, key_values, parse_command
+from dde.relations.ragged_rows import rows_of
 from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_float
 
@@ -255,8 +256,7 @@ class RunIndex:
         except KeyError:
             return None
         lengths = offsets[at + 1] - offsets[at]
-        ends = np.cumsum(lengths)
-        rows = np.arange(int(lengths.sum())) + np.repeat(offsets[at] - ends + lengths, lengths)
+        rows = rows_of(offsets, at)
         run = np.repeat(np.arange(len(at), dtype=np.int32), lengths)
         return History(run, step[rows], {key: of_key[rows] for key, of_key in values.items()})
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dde.errors import SelectionError, near_names
 from dde.relations.chain_texts import Stage
+from dde.relations.ragged_rows import with_ancestors
 
 __all__ = ["Factor", "RunTable"]
 
@@ -186,11 +187,7 @@ class RunTable:
 
     def with_ancestors(self, rows: Int64) -> Int64:
         """Return rows with those of all runs that their curves consist of, each once, parents before children."""
-        found = [np.unique(rows)]
-        while len(found[-1]):
-            above = self.curve_parent[found[-1]]
-            found.append(np.unique(above[above >= 0]).astype(np.int64))
-        every = np.unique(np.concatenate(found))
+        every = with_ancestors(self.curve_parent, rows)
         return every[np.argsort(self.depth[every], kind="stable")]
 
     def stages(self, row: int) -> tuple[Stage, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import LineageError, UnknownNameError, near_names
-from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, order_runs, place_runs
+from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
 from dde.relations.run_table import Along, Factor, RunTable
 from dde.suite.attached_runs import TREATMENT_FIELDS, AttachedRuns
 from dde.suite.declare import Suite, branch_rule
@@ -139,8 +139,7 @@ class _Making:
 
     def made(self) -> MadeTable:
         edges, evidence = self._edges()
-        order, depth = order_runs(self.run_ids, edges.child, edges.parent)
-        del order
+        depth = find_depths(self.run_ids, edges.child, edges.parent)
         self._inherit_params(edges, depth)
         rows, falling = self._rows()
         placed = self._place(rows, edges, depth)

@@ -18,6 +18,7 @@ from dde.curves.observations import Observations, assemble_observations, read_ob
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.names import Metric, log_metric, task_metric
 from dde.relations.derived_columns import Column
+from dde.relations.ragged_rows import rows_of
 from dde.relations.registry import Registry
 from dde.relations.run_table import RunTable
 from dde.relations.sent_runs import SentRuns
@@ -180,10 +181,7 @@ class SuiteRuns:
         """
         made = self.made
         rows = rows[made.is_attached[rows] == is_attached]
-        counts = made.offsets[rows + 1] - made.offsets[rows]
-        ends = np.cumsum(counts)
-        at = np.repeat(made.offsets[rows] - ends + counts, counts) + np.arange(int(counts.sum()))
-        return np.unique(made.positions[at])
+        return np.unique(made.positions[rows_of(made.offsets, rows)])
 
     def values_of(self, metrics: Sequence[str], declared: DeclaredRuns) -> dict[str, npt.NDArray[np.float64]]:
         """Return metrics at the rows of the runs of one declared table, by name; NaN where there is no sample."""
@@ -194,15 +192,15 @@ class SuiteRuns:
 
     def observations(self, metric: Metric, run_ids: tuple[str, ...], variables: Sequence[Metric]) -> Observations:
         """Return the own observations of a metric."""
-        read = self._read
-        key = (metric.name, run_ids)
-        if key not in read:
+        read, key = self._read, (metric.name, run_ids)
+        observed = read.get(key)
+        if observed is None:
             observed = self._observe(metric, run_ids)
             # Values and where they are sampled are asked for one after the other.
             while len(read) >= _KEPT:
                 read.pop(next(iter(read)), None)
             read[key] = observed
-        return read[key]
+        return observed
 
     @cached_property
     def _read(self) -> dict[tuple[str, tuple[str, ...]], Observations]:
@@ -221,10 +219,8 @@ class SuiteRuns:
             if not len(which):
                 continue
             values = self.tables.values(metric.name, d, which.tolist())
-            counts = np.diff(d.row_offsets)[which]
-            ends = np.cumsum(counts)
-            at = np.repeat(d.row_offsets[which] - ends + counts, counts) + np.arange(int(counts.sum()))
-            run = np.repeat(rows[which], counts)
+            at = rows_of(d.row_offsets, which)
+            run = np.repeat(rows[which], np.diff(d.row_offsets)[which])
             tokens = d.tokens[at] + start[run]
             # What lies at the branch is the parent's; a merge stands at its start.
             is_merge = made.table.n_parents[run] > 1

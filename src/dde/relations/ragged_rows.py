@@ -1,0 +1,104 @@
+"""Rows of several runs in one array: which belong to a run, where a value lies among them, and ancestors of runs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["find_first_rows", "rows_between", "rows_of", "with_ancestors"]
+
+Int64 = npt.NDArray[np.int64]
+
+
+def rows_of(offsets: Int64, runs: npt.NDArray[np.integer]) -> Int64:
+    """Return the rows of runs, run by run.
+
+    Parameters
+    ----------
+    offsets : (run + 1,) int64 array
+        Rows of run `i` are ``offsets[i]`` to ``offsets[i + 1]``.
+    runs : int array
+        Numbers of runs, in any order; one may stand several times.
+
+    Examples
+    --------
+    >>> rows_of(np.array([0, 2, 2, 5]), np.array([2, 0])).tolist()
+    [2, 3, 4, 0, 1]
+    """
+    return rows_between(offsets[runs], offsets[runs + 1])
+
+
+def rows_between(first: Int64, stop: Int64) -> Int64:
+    """Return the numbers from each `first` to before its `stop`, one range after the other; none where they cross.
+
+    Examples
+    --------
+    >>> rows_between(np.array([4, 0]), np.array([6, 1])).tolist()
+    [4, 5, 0]
+    """
+    counts = np.maximum(stop - first, 0)
+    ends = np.cumsum(counts)
+    return np.asarray(np.repeat(first - ends + counts, counts) + np.arange(int(counts.sum())), np.int64)
+
+
+def find_first_rows(
+    offsets: Int64,
+    values: npt.NDArray[Any],
+    runs: npt.NDArray[np.integer],
+    bound: npt.NDArray[Any],
+    side: Literal["left", "right"] = "left",
+) -> Int64:
+    """Return, of each run, the first row whose value is at or above a bound, or above it; its last and one where none.
+
+    Parameters
+    ----------
+    offsets : (run + 1,) int64 array
+        Rows of run `i` are ``offsets[i]`` to ``offsets[i + 1]``.
+    values : (row,) array
+        Ascending within a run.
+    runs, bound : arrays of one length
+        A run, and the bound in it.
+    side : {"left", "right"}
+        As of :func:`numpy.searchsorted`: "right" for values above the bound.
+
+    Examples
+    --------
+    >>> offsets, values = np.array([0, 2, 3]), np.array([10, 20, 15])
+    >>> find_first_rows(offsets, values, np.array([0, 0, 1]), np.array([10, 5, 99])).tolist()
+    [0, 0, 3]
+    >>> find_first_rows(offsets, values, np.array([0]), np.array([10]), "right").tolist()
+    [1]
+    """
+    low, high = offsets[runs], offsets[runs + 1]
+    # A binary search in every run at once: each step halves what is left of the longest.
+    for _ in range(int((high - low).max(initial=0)).bit_length()):
+        middle = (low + high) >> 1
+        searching = low < high
+        found = np.zeros(len(runs), bool)
+        here, limit = values[middle[searching]], bound[searching]
+        found[searching] = here > limit if side == "right" else here >= limit
+        low, high = np.where(searching & ~found, middle + 1, low), np.where(found, middle, high)
+    return np.asarray(low, np.int64)
+
+
+def with_ancestors(parent: npt.NDArray[np.integer], runs: npt.NDArray[np.integer]) -> Int64:
+    """Return runs with all their ancestors, each once, ascending.
+
+    Parameters
+    ----------
+    parent : (run,) int array
+        Number of the parent of each run; -1 where there is none.
+    runs : int array
+
+    Examples
+    --------
+    >>> with_ancestors(np.array([-1, 0, 1, -1]), np.array([2])).tolist()
+    [0, 1, 2]
+    """
+    found = [np.unique(runs).astype(np.int64)]
+    while len(found[-1]):
+        above = parent[found[-1]]
+        found.append(np.unique(above[above >= 0]).astype(np.int64))
+    return np.unique(np.concatenate(found))
