@@ -139,7 +139,7 @@ def find_labels(
         labels = [b.label for b in select_bases(registry, base["params"], base["data"], base["seed"])]
         if method is None and not filters:
             return labels
-        kept = filter_runs(registry, registry.derived, method, filters)
+        kept = filter_runs(registry, registry.columns.number, method, filters)
         return [label for label in labels if not kept.isdisjoint(registry.members[label])]
     table = repository.table
     of_base = {name: wanted for name, wanted in base.items() if wanted is not None}

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -178,12 +178,7 @@ def select_runs(
     if states is not None:
         words = np.array([f"state {word or 'unknown'}" for word in columns.state.values] or [""], object)
         leave_out(~columns.state.matching(states.__contains__, ""), words[columns.state.codes])
-    passes = np.ones(len(columns), bool)
-    if method is not None:
-        passes &= columns.run_type.matching(lambda word: matches(word, method), "")
-    for key, value in filters.items():
-        passes &= _passing(registry, key, value)
-    leave_out(~passes, np.full(len(columns), "filtered", object))
+    leave_out(~_passing(registry, method, filters), np.full(len(columns), "filtered", object))
     at = np.flatnonzero(kept)
     left_out.update(columns.oddities(at))
     lineages = columns.lineages
@@ -221,26 +216,36 @@ def select_runs(
     return Selection(tuple(labels), tuple(order), run_ids, dict(left_out), variants)
 
 
-def _passing(registry: Registry, key: str, wanted: object) -> npt.NDArray[np.bool_]:
-    """Return which runs pass a filter on a field or a hyperparameter; a run without a value has NaN."""
+def _passing(registry: Registry, method: object, filters: Mapping[str, object]) -> npt.NDArray[np.bool_]:
+    """Return which derived runs have one of the types and pass all filters on fields or hyperparameters."""
+    columns = registry.columns
+    passes = np.ones(len(columns), bool)
+    if method is not None:
+        passes &= columns.run_type.matching(partial(matches, wanted=method), "")
+    for key, wanted in filters.items():
+        if key == "run_id" and isinstance(wanted, list):
+            # Ids are looked up: comparing each with each takes as long as all the rest.
+            passes &= np.isin(np.arange(len(columns)), [columns.number[r] for r in wanted if r in columns.number])
+        else:
+            column, absent = _column_of(registry, key)
+            passes &= column.matching(partial(matches, wanted=wanted), absent)
+    return passes
+
+
+def _column_of(registry: Registry, key: str) -> tuple[Column, object]:
+    """Return the values of a field or a hyperparameter of all derived runs, and what stands for an absent one."""
     columns = registry.columns
     if key not in RUN_FIELDS:
-        return registry.key_column(key).matching(lambda value: matches(value, wanted), math.nan)
+        return registry.key_column(key), math.nan
     if key in ("treatment", "branch_point"):
         name = "label" if key == "treatment" else key
-        known = [matches(getattr(t, name), wanted) for t in columns.treatments]
-        return np.array([*known, matches("", wanted)], bool)[columns.treatment]
+        return Column(columns.treatment, tuple(getattr(t, name) for t in columns.treatments)), ""
     if key == "replicate":
-        values, at = np.unique(columns.replicate, return_inverse=True)
-        return np.array([matches(v, wanted) for v in values.tolist()], bool)[at]
+        return Column.of(columns.replicate.tolist()), 0
     if key == "run":
-        return np.array([matches(v, wanted) for v in columns.labels.tolist()], bool)
-    if key == "run_id" and isinstance(wanted, list):
-        chosen = np.zeros(len(columns), bool)
-        chosen[[columns.number[r] for r in wanted if r in columns.number]] = True
-        return chosen
+        return Column.of(columns.labels.tolist()), ""
     column: Column = getattr(columns, key)
-    return column.matching(lambda value: matches(value, wanted), "")
+    return column, ""
 
 
 def filter_runs(registry: Registry, run_ids: Iterable[str], method: object, filters: Mapping[str, object]) -> set[str]:
@@ -255,8 +260,8 @@ def filter_runs(registry: Registry, run_ids: Iterable[str], method: object, filt
     wider = registry.with_config_keys(filters)
     method = _run_types(method)
     _check_filters(wider, method, "all", filters)
-    runs = [wider.derived[run_id] for run_id in run_ids]
-    return {r.run_id for r in runs if (method is None or matches(r.run_type, method)) and _passes(r, filters)}
+    passing = wider.columns.ids[_passing(wider, method, filters)].tolist()
+    return set(passing).intersection(run_ids)
 
 
 def run_order(run: DerivedRun) -> tuple[object, ...]:
@@ -288,31 +293,6 @@ def _run_types(method: object) -> object:
     if method is None or callable(method):
         return method
     return [_METHOD_ALIASES.get(str(m), m) for m in as_values(method)]
-
-
-def _passes(run: DerivedRun, filters: Mapping[str, object]) -> bool:
-    return all(matches(_value(run, key), wanted) for key, wanted in filters.items())
-
-
-def _value(run: DerivedRun, key: str) -> Any:
-    if key in RUN_FIELDS:
-        record, treatment = run.evidence.record, run.treatment
-        return {
-            "run_id": run.run_id,
-            "run": run.label,
-            "parent_run_id": run.parent_run_id,
-            "project": record.project,
-            "entity": record.entity,
-            "treatment": treatment.label if treatment else "",
-            "replicate": run.replicate,
-            "branch_point": treatment.branch_point if treatment else "",
-        }[key]
-    # By the name of the coordinate, else by the key of config or launch command.
-    for held in (run.hyperparameters, run.evidence.record.config, run.evidence.command):
-        value = held.get(key)
-        if value is not None:
-            return value
-    return math.nan
 
 
 def _check_filters(registry: Registry, method: object, state: object, filters: Mapping[str, object]) -> None:
@@ -354,8 +334,8 @@ def _nothing(
     said = ", ".join(f"{k}={v!r}" for k, v in asked.items() if v is not None) or "no filter"
     bases = select_bases(registry, params, data, seed)
     if not registry.bases:
-        rows = {} if registry.tables is None else registry.tables.left_out
-        why = "; ".join(f"{reason}: {count} rows" for reason, count in sorted(rows.items())[:3])
+        unread = {} if registry.tables is None else registry.tables.left_out
+        why = "; ".join(f"{reason}: {count} rows" for reason, count in sorted(unread.items())[:3])
         return (
             "the stores hold no lineage at all, so there is nothing to open. "
             f"{f'Of the tables: {why}. ' if why else ''}"
@@ -371,14 +351,16 @@ def _nothing(
             f"{', ...' if len(recipes) > 8 else ''}."
         )
     labels = {b.label for b in bases}
-    runs = [r for r in registry.derived.values() if r.lineage in labels]
+    rows = np.flatnonzero(registry.columns.lineage.matching(labels.__contains__, ""))
     present: list[str] = []
     for key in ("learning_rate", *[k for k in filters if k != "learning_rate"]):
-        values = sorted({str(_value(r, key)) for r in runs})
+        column, absent = _column_of(registry, key)
+        codes = np.unique(column.codes[rows]).tolist()
+        values = sorted({str(column.values[code] if code >= 0 else absent) for code in codes})
         present.append(f"{key} {', '.join(values[:10])}{', ...' if len(values) > 10 else ''}")
     hidden = "" if states is None else f" in state {' or '.join(sorted(states))}"
     return (
         f"{len(bases)} lineages match the base, but no run{hidden} derived from them matches {said}, so there is "
-        f"nothing to open. Their {len(runs)} derived runs have {'; '.join(present)}. "
+        f"nothing to open. Their {len(rows)} derived runs have {'; '.join(present)}. "
         "Pass state='all' to see every state."
     )
