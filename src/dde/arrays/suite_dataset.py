@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.cube import Cube
-from dde.arrays.dataset import DatasetParts, assemble_dataset, count_texts, text_array, variable
+from dde.arrays.dataset import DatasetParts, assemble_dataset, count_texts, variable
 from dde.arrays.packed import packed
 from dde.curves.alignment import Interpolation
 from dde.curves.axes import AXES, TOKENS, AxisRule, Lines, positions_on
@@ -19,7 +19,9 @@ from dde.names import Metric
 from dde.relations.chain_texts import format_chain
 from dde.relations.run_table import RunTable
 from dde.relations.selection import Selection
+from dde.relations.table_related import parents_of
 from dde.schema import CELL_NUMBERS, CELL_TEXTS, CELLS, CHANGING_PARAMS, FACTOR_OF
+from dde.sources.values import text_array
 from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["build_suite_dataset"]
@@ -28,7 +30,7 @@ Texts = npt.NDArray[np.object_]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-# Evaluated rows are all points of an automatic grid, up to so many; beyond, they are thinned as dense logs are.
+# An automatic grid holds every evaluated row up to this number of rows. It thins more rows as it thins dense logs.
 _REQUIRED_POINTS = 8_192
 
 
@@ -115,17 +117,18 @@ def _coordinates(
         "run", table.replicate[first_of["run"]].astype(np.float64), {"long_name": "replicate, by the suite's order"}
     )
     coords |= _params(table, rows, cells, shape, first_of["lineage"])
+    roots, origins = table.roots(rows)
     texts = {
         "run_id": table.run_id[rows],
         "parent_run_id": _first_parents(table, rows),
-        "root_run_id": table.run_id[_roots(table, rows)],
+        "root_run_id": table.run_id[roots],
         "state": table.state[rows],
         "token_source": table.token_source[rows],
         "parent_evidence": table.parent_evidence[rows],
         "chain": text_array([format_chain(table.stages(row)) for row in rows.tolist()]),
     }
     if (table.n_parents > 1).any():
-        texts["parent_run_ids"] = text_array([_ALSO.join(_parent_ids(table, row)) for row in rows.tolist()])
+        texts["parent_run_ids"] = text_array([_ALSO.join(parents_of(table, row)) for row in rows.tolist()])
     for name, values in texts.items():
         out = np.full(shape, "", object)
         out[cells] = values
@@ -134,7 +137,7 @@ def _coordinates(
     is_root = table.is_root[rows]
     numbers = {
         "branch_tokens": np.where(is_root, np.nan, table.branch_tokens[rows]),
-        "origin_tokens": np.where(is_root, np.nan, np.nan_to_num(table.origin_tokens(rows), nan=0.0)),
+        "origin_tokens": np.where(is_root, np.nan, np.nan_to_num(origins, nan=0.0)),
         "start_tokens": table.start_tokens[rows].astype(np.float64),
         "end_tokens": np.where(table.end_tokens[rows] >= 0, table.end_tokens[rows], np.nan),
         "schedule_tokens": table.schedule_tokens[rows],
@@ -164,8 +167,8 @@ def _params(
     )
     if same:
         of_lineages = table.n_params[first]
-        whole = np.isfinite(of_lineages).all() and (of_lineages == np.rint(of_lineages)).all()
-        return {"n_params": variable("lineage", of_lineages.astype(np.int64) if whole else of_lineages, attrs)}
+        is_integer = np.isfinite(of_lineages).all() and (of_lineages == np.rint(of_lineages)).all()
+        return {"n_params": variable("lineage", of_lineages.astype(np.int64) if is_integer else of_lineages, attrs)}
     values = np.full(shape, np.nan)
     values[cells] = table.n_params[rows]
     return {"n_params": variable(CELLS, packed(values), {**attrs, CHANGING_PARAMS: 1})}
@@ -183,27 +186,12 @@ _ALSO = " & "
 _LABELS = {"root_run_id": "id of the run without parents", "parent_run_ids": "ids of all parents of the run"}
 
 
-def _parent_ids(table: RunTable, row: int) -> list[str]:
-    """Return the ids of the parents of a run, each once."""
-    return list(dict.fromkeys(str(table.run_id[parent]) for parent, _ in table.parents(row)))
-
-
 def _first_parents(table: RunTable, rows: Int64) -> Texts:
     edge = np.searchsorted(table.edge_child, rows)
     has_parent = table.n_parents[rows] > 0
     out = np.full(len(rows), "", object)
     out[has_parent] = table.run_id[table.edge_parent[edge[has_parent]]]
     return out
-
-
-def _roots(table: RunTable, rows: Int64) -> Int64:
-    """Return the row that the curve of each run begins with."""
-    at = rows.copy()
-    while True:
-        above = table.curve_parent[at]
-        if not (above >= 0).any():
-            return at
-        at = np.where(above >= 0, above, at)
 
 
 def _positions_on(
@@ -262,11 +250,10 @@ def _compute(
     """Return training compute of runs whose parameter count changes: 6 N tokens, summed over the runs of each curve."""
     out = np.full((*shape, len(tokens)), np.nan)
     for i, j, row in zip(*cells, rows.tolist(), strict=True):
-        at, stop = row, np.inf
-        while at >= 0:
-            start, first = int(table.start_tokens[at]), int(table.branch_tokens[at])
-            is_merge = table.n_parents[at] > 1
+        for member, left_at in table.curve(row):
+            stop = np.inf if left_at is None else left_at
+            start, first = int(table.start_tokens[member]), int(table.branch_tokens[member])
+            is_merge = table.n_parents[member] > 1
             here = (tokens <= stop) & ((tokens >= start) if is_merge or first < 0 else (tokens > first))
-            out[i, j, here] = table.start_compute[at] + 6.0 * table.n_params[at] * (tokens[here] - start)
-            at, stop = int(table.curve_parent[at]), first
+            out[i, j, here] = table.compute(member, tokens[here])
     return out

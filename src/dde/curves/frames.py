@@ -18,7 +18,7 @@ from dde.relations.positions import NO_DATA
 from dde.relations.registry import Registry
 from dde.relations.treatments import PRETRAINING
 
-__all__ = ["LEADING_COLUMNS", "continuous_curves", "empty_curves", "own_rows"]
+__all__ = ["LEADING_COLUMNS", "continuous_curves", "empty_curves", "join_observations", "own_rows"]
 
 #: Columns before the metrics: lineage and run, base, treatment, axis.
 LEADING_COLUMNS = (
@@ -102,8 +102,8 @@ def _curves(
     run_ids = _placed(registry, run_ids)
     chains = {run_id: registry.chain(run_id) if with_ancestors else [run_id] for run_id in run_ids}
     members = list(dict.fromkeys(m for chain in chains.values() for m in chain))
-    observed = read_observations(registry, members, metrics)
-    tables = {m: _table(observed, i) for i, m in enumerate(members)}
+    observed = list(read_observations(registry, members, metrics).values())
+    tables = {m: join_observations(observed, i) for i, m in enumerate(members)}
     pieces: list[_Piece] = []
     for run_id in run_ids:
         chain = chains[run_id]
@@ -179,18 +179,18 @@ def _branch(registry: Registry, run_id: str) -> int | None:
     return None if placed is None else placed.branch_tokens
 
 
-def _table(
-    observed: dict[str, Observations], run: int
+def join_observations(
+    observed: Sequence[Observations], run: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]:
-    """Return the union of a run's positions over all metrics, with steps and a column per metric."""
-    parts = [(o.tokens[o.offsets[run] : o.offsets[run + 1]], o) for o in observed.values()]
-    tokens = np.unique(np.concatenate([t for t, _ in parts])) if parts else np.empty(0, np.int64)
+    """Return the union of a run's positions over several metrics, with steps and a column per metric."""
+    parts = [slice(int(o.offsets[run]), int(o.offsets[run + 1])) for o in observed]
+    every = [o.tokens[part] for o, part in zip(observed, parts, strict=True)]
+    tokens = np.unique(np.concatenate(every)) if every else np.empty(0, np.int64)
     step = np.full(len(tokens), -1, np.int64)
     columns: list[npt.NDArray[np.float64]] = []
-    for own, o in parts:
+    for o, part in zip(observed, parts, strict=True):
         column = np.full(len(tokens), np.nan)
-        at = np.searchsorted(tokens, own)
-        part = slice(int(o.offsets[run]), int(o.offsets[run + 1]))
+        at = np.searchsorted(tokens, o.tokens[part])
         column[at] = o.values[part]
         step[at] = np.maximum(step[at], o.step[part])
         columns.append(column)

@@ -190,27 +190,45 @@ class RunTable:
         every = with_ancestors(self.curve_parent, rows)
         return every[np.argsort(self.depth[every], kind="stable")]
 
+    def curve(self, row: int) -> list[tuple[int, int | None]]:
+        """Return the rows of the runs of a curve, from its root on, and the tokens at which the curve leaves each.
+
+        The curve does not leave its own run: the tokens of that are None.
+        """
+        path: list[tuple[int, int | None]] = [(row, None)]
+        at = row
+        while self.curve_parent[at] >= 0:
+            stop = int(self.branch_tokens[at])
+            at = int(self.curve_parent[at])
+            path.append((at, stop))
+        return path[::-1]
+
     def stages(self, row: int) -> tuple[Stage, ...]:
         """Return the runs that the curve of a run consists of, from its root on."""
-        path = [row]
-        while self.curve_parent[path[-1]] >= 0:
-            path.append(int(self.curve_parent[path[-1]]))
         return tuple(
             Stage(
                 str(self.run_type[r]),
                 max(int(self.branch_tokens[r]), 0),
                 int(self.start_tokens[r]) if self.n_parents[r] > 1 else None,
             )
-            for r in path[::-1]
+            for r, _ in self.curve(row)
         )
 
-    def origin_tokens(self, rows: Int64) -> Float64:
-        """Return where the curves of runs left their roots, in cumulative tokens; NaN of a root."""
+    def roots(self, rows: Int64) -> tuple[Int64, Float64]:
+        """Return the rows that the curves of runs begin with, and where they left these, in cumulative tokens.
+
+        A run that its own curve begins with left nothing: its tokens are NaN.
+        """
         at, origin = rows.copy(), np.full(len(rows), np.nan)
         while True:
             above = self.curve_parent[at]
             moving = above >= 0
             if not moving.any():
-                return origin
+                return at, origin
             origin[moving] = self.branch_tokens[at[moving]]
             at = np.where(moving, above, at)
+
+    def compute(self, rows: Int64 | int, tokens: Int64) -> Float64:
+        """Return the compute of runs at tokens of their own part, in FLOP: 6 N tokens, summed over their histories."""
+        own = tokens - self.start_tokens[rows]
+        return np.asarray(self.start_compute[rows] + 6.0 * self.n_params[rows] * own, np.float64)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dde.curves.frames import join_observations
 from dde.curves.loss_reductions import warn_of_reductions
-from dde.curves.observations import Observations
 from dde.errors import warn_caller
 from dde.names import Metric
 from dde.relations.run_table import RunTable
@@ -101,10 +101,10 @@ def _curves(
     number = {row: i for i, row in enumerate(members.tolist())}
     ids = tuple(str(run_id) for run_id in table.run_id[members].tolist())
     observed = [runs.observations(metric, ids, ()) for metric in metrics] if ids else []
-    own = [_own_rows(observed, i) for i in range(len(ids))]
+    own = [join_observations(observed, i) for i in range(len(ids))]
     pieces: list[_Piece] = []
     for row in rows.tolist():
-        for member, stop in _path(table, row) if with_ancestors else [(row, None)]:
+        for member, stop in table.curve(row) if with_ancestors else [(row, None)]:
             tokens, step, values = own[number[member]]
             high = len(tokens) if stop is None else int(np.searchsorted(tokens, stop, side="right"))
             if high:
@@ -141,34 +141,6 @@ def _warn_of_reductions(table: RunTable, pieces: Sequence[_Piece], metrics: Sequ
         warn_of_reductions(of_type)
 
 
-def _path(table: RunTable, row: int) -> list[tuple[int, int | None]]:
-    """Return the runs that a curve consists of, from its root on, each with the tokens up to which it does."""
-    path: list[tuple[int, int | None]] = [(row, None)]
-    at, stop = row, np.iinfo(np.int64).max
-    while table.curve_parent[at] >= 0:
-        # A merge may leave its parents' curve before the last of them begins.
-        stop = min(stop, int(table.branch_tokens[at]))
-        at = int(table.curve_parent[at])
-        path.append((at, stop))
-    return path[::-1]
-
-
-def _own_rows(observed: Sequence[Observations], run: int) -> tuple[Int64, Int64, list[Float64]]:
-    """Return the union of a run's positions over all metrics, with steps and a column per metric."""
-    parts = [slice(int(o.offsets[run]), int(o.offsets[run + 1])) for o in observed]
-    every = [o.tokens[part] for o, part in zip(observed, parts, strict=True)]
-    tokens = np.unique(np.concatenate(every)) if every else np.empty(0, np.int64)
-    step = np.full(len(tokens), -1, np.int64)
-    columns: list[Float64] = []
-    for o, part in zip(observed, parts, strict=True):
-        column = np.full(len(tokens), np.nan)
-        at = np.searchsorted(tokens, o.tokens[part])
-        column[at] = o.values[part]
-        step[at] = np.maximum(step[at], o.step[part])
-        columns.append(column)
-    return tokens, step, columns
-
-
 def _joined(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> pd.DataFrame:
     if not pieces and len(table):
         # Without rows, columns have the types that they have in a frame with rows.
@@ -200,12 +172,9 @@ def _joined(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]
 
 def _compute(table: RunTable, member: Int64, tokens: Int64) -> Float64:
     """Return 6 N tokens in FLOP, summed over the runs of a curve where their parameter counts differ."""
-    n = table.n_params[member]
-    starts = table.start_tokens[member]
-    summed: Float64 = table.start_compute[member] + 6.0 * n * (tokens - starts)
-    whole: Float64 = 6.0 * n * tokens
+    product: Float64 = 6.0 * table.n_params[member] * tokens
     # Of one count the sum is the product, but for rounding; a Dataset has the product.
-    return np.where(_has_one_size(table)[member], whole, summed)
+    return np.where(_has_one_size(table)[member], product, table.compute(member, tokens))
 
 
 def _has_one_size(table: RunTable) -> npt.NDArray[np.bool_]:
