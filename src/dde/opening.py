@@ -231,11 +231,12 @@ def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepo
             )
         return source
     suite = repository_options.pop("suite", None)
-    if suite is not None or is_suite(source):
-        found = find_suite(source if suite is None else suite)  # type: ignore[arg-type]
+    if suite is None and is_suite(source):
+        suite, source = source, None
+    if suite is not None:
+        found = find_suite(suite)
         if found.producer != "datadecide":
-            return _repository_of_suite(found, None if suite is None else source, db, repository_options)
-        source = None if suite is None else source
+            return _repository_of_suite(found, source, db, repository_options)
     assert not isinstance(source, Suite)
     if isinstance(source, (str, os.PathLike)) and Connection(source).kind == "postgres":
         if db is not None:
@@ -326,7 +327,7 @@ def open_repository(
         columns = registry.columns
         derived = [r for r in wanted if r in columns.number]
         for run_id in derived:
-            status = columns.status.values[columns.status.codes[columns.number[run_id]]]
+            status = columns.status.text(columns.number[run_id])
             if status != "used":
                 raise SelectionError(
                     f"the run {run_id!r} can't be placed on its lineage ({status}), so it has no curve. "

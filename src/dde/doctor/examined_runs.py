@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dde.curves.observations import Observations
 from dde.names import Metric
+from dde.sources.values import text_array
 from dde.suite.edges import read_edges
 
 if TYPE_CHECKING:
@@ -305,7 +306,7 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
     run_ids = (*labels, *ids)
     source = StoreRuns(registry.positions)
     return ExaminedRuns(
-        run_id=_texts(run_ids),
+        run_id=text_array(run_ids),
         run_type=np.concatenate([np.full(n_bases, "pretraining", object), columns.run_type.texts()]),
         status=status,
         offsets=offsets,
@@ -439,9 +440,3 @@ def _step_tokens(step: Int64, counter: Int64, offsets: Int64) -> Float64:
 def _numbers(keys: Sequence[tuple[Any, ...]]) -> Int64:
     number: dict[tuple[Any, ...], int] = {}
     return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
-
-
-def _texts(values: Sequence[str]) -> Texts:
-    out = np.empty(len(values), object)
-    out[:] = values
-    return out

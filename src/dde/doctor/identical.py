@@ -72,16 +72,11 @@ def find_duplicate_logs(runs: ExaminedRuns) -> Iterator[Finding]:
     """
     for pair in equal_pairs(runs):
         if pair.is_whole:
-            yield Finding(
-                "duplicate_log",
-                str(runs.run_id[pair.run]),
+            text = (
                 f"its log is that of {runs.run_id[pair.other]}: all {len(pair.steps)} rows are equal in every one of "
-                f"{pair.metrics} metrics",
-                place=pair.first,
-                step=int(pair.steps[0]),
-                size=float(len(pair.steps)),
-                compared_with=str(runs.run_id[pair.other]),
+                f"{pair.metrics} metrics"
             )
+            yield _finding("duplicate_log", runs, pair, text)
 
 
 def find_identical_rows(runs: ExaminedRuns) -> Iterator[Finding]:
@@ -92,17 +87,24 @@ def find_identical_rows(runs: ExaminedRuns) -> Iterator[Finding]:
     for pair in equal_pairs(runs):
         if not pair.is_whole:
             shown = ", ".join(map(str, pair.steps[:12].tolist())) + (", ..." if len(pair.steps) > 12 else "")
-            yield Finding(
-                "identical_rows",
-                str(runs.run_id[pair.run]),
+            text = (
                 f"it equals {runs.run_id[pair.other]} in every one of {pair.metrics} metrics at {len(pair.steps)} of "
                 f"{pair.common} steps that both have, from {number_text(pair.first)} to {number_text(pair.last)} "
-                f"tokens: steps {shown}",
-                place=pair.first,
-                step=int(pair.steps[0]),
-                size=float(len(pair.steps)),
-                compared_with=str(runs.run_id[pair.other]),
+                f"tokens: steps {shown}"
             )
+            yield _finding("identical_rows", runs, pair, text)
+
+
+def _finding(check: str, runs: ExaminedRuns, pair: EqualPair, text: str) -> Finding:
+    return Finding(
+        check,
+        str(runs.run_id[pair.run]),
+        text,
+        place=pair.first,
+        step=int(pair.steps[0]),
+        size=float(len(pair.steps)),
+        compared_with=str(runs.run_id[pair.other]),
+    )
 
 
 def equal_pairs(runs: ExaminedRuns) -> list[EqualPair]:

@@ -21,7 +21,37 @@ __all__ = ["ArrowFile", "Frame", "ParquetFile", "frame_content", "is_frame"]
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetFile:
+class _ArrowColumns:
+    """A file whose schema types its columns; a subclass reads them."""
+
+    file: SuiteFile
+    kinds_by_column: Mapping[str, ColumnKind]
+
+    @property
+    def name(self) -> str:
+        """Path of the file."""
+        return self.file.path
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns."""
+        return tuple(self.kinds_by_column)
+
+    def read(self, columns: Sequence[str]) -> Columns:
+        """Return columns as their writer typed them."""
+        raise NotImplementedError
+
+    def read_numbers(self, columns: Sequence[str]) -> dict[str, Numbers]:
+        """Return columns as numbers."""
+        return numbers_of(self.read(columns), self.name)
+
+    def kinds(self) -> Mapping[str, ColumnKind]:
+        """Return what each column holds."""
+        return self.kinds_by_column
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetFile(_ArrowColumns):
     """A parquet file.
 
     Parameters
@@ -32,8 +62,6 @@ class ParquetFile:
     n_rows : int
     """
 
-    file: SuiteFile
-    kinds_by_column: Mapping[str, ColumnKind]
     n_rows: int
 
     untyped = False
@@ -52,30 +80,12 @@ class ParquetFile:
         with _parquet_reader(file) as parquet:
             return cls(file, _kinds(parquet.schema_arrow, file.path), parquet.metadata.num_rows)
 
-    @property
-    def name(self) -> str:
-        """Path of the file."""
-        return self.file.path
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Names of the columns."""
-        return tuple(self.kinds_by_column)
-
     def read(self, columns: Sequence[str]) -> Columns:
         """Return columns as their writer typed them."""
         wanted = [column for column in columns if column in self.kinds_by_column]
         with _parquet_reader(self.file) as parquet:
             table = parquet.read(wanted, use_threads=False)
             return {column: table.column(column) for column in wanted}
-
-    def read_numbers(self, columns: Sequence[str]) -> dict[str, Numbers]:
-        """Return columns as numbers."""
-        return numbers_of(self.read(columns), self.name)
-
-    def kinds(self) -> Mapping[str, ColumnKind]:
-        """Return what each column holds."""
-        return self.kinds_by_column
 
 
 @contextmanager
@@ -91,7 +101,7 @@ def _parquet_reader(file: SuiteFile) -> Iterator[pq.ParquetFile]:
 
 
 @dataclass(frozen=True, slots=True)
-class ArrowFile:
+class ArrowFile(_ArrowColumns):
     """An Arrow IPC file or stream; feather of version 2 is one.
 
     Parameters
@@ -100,9 +110,6 @@ class ArrowFile:
     kinds_by_column : mapping of str to {"number", "text", "empty"}
         What its columns hold, in order.
     """
-
-    file: SuiteFile
-    kinds_by_column: Mapping[str, ColumnKind]
 
     untyped = False
     n_rows = None
@@ -119,30 +126,12 @@ class ArrowFile:
         with _arrow_reader(file, None) as reader:
             return cls(file, _kinds(reader.schema, file.path))
 
-    @property
-    def name(self) -> str:
-        """Path of the file."""
-        return self.file.path
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Names of the columns."""
-        return tuple(self.kinds_by_column)
-
     def read(self, columns: Sequence[str]) -> Columns:
         """Return columns as their writer typed them."""
         numbers = {column: at for at, column in enumerate(self.kinds_by_column) if column in columns}
         with _arrow_reader(self.file, sorted(numbers.values())) as reader:
             table = reader.read_all()
             return {column: table.column(column) for column in numbers}
-
-    def read_numbers(self, columns: Sequence[str]) -> dict[str, Numbers]:
-        """Return columns as numbers."""
-        return numbers_of(self.read(columns), self.name)
-
-    def kinds(self) -> Mapping[str, ColumnKind]:
-        """Return what each column holds."""
-        return self.kinds_by_column
 
 
 @contextmanager
@@ -220,9 +209,9 @@ class Frame:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         columns: dict[str, pa.ChunkedArray | FormatError] = state["columns"]
-        self.__init__(  # type: ignore[misc]
-            state["name"], {column: functools.partial(_itself, values) for column, values in columns.items()}
-        )
+        self.name = state["name"]
+        self._makers = {column: functools.partial(_itself, values) for column, values in columns.items()}
+        self._made = {}
 
     @property
     def columns(self) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeGuard
 
 from dde.errors import SourceError, UnknownNameError, near_names
 from dde.suite.builtin import suites
@@ -50,7 +51,7 @@ def find_suite(suite: Suite | str | os.PathLike[str]) -> Suite:
     )
 
 
-def is_suite(source: object) -> bool:
+def is_suite(source: object) -> TypeGuard[Suite | str]:
     """Return whether a first argument of `open_lineages` is a suite rather than a place.
 
     Raises

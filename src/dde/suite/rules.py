@@ -123,7 +123,9 @@ class Rule:
             return frozenset((self._column,))
         if self._tree is None:
             return frozenset((self.source.strip(),))
-        return frozenset(self._name(n) for n in ast.walk(self._tree) if isinstance(n, ast.Name) and not _is_called(n))
+        nodes = list(ast.walk(self._tree))
+        functions = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
+        return frozenset(self._name(n) for n in nodes if isinstance(n, ast.Name) and id(n) not in functions)
 
     def bind(self, columns: Collection[str]) -> Rule:
         """Return the rule as the columns of a table settle it.
@@ -279,7 +281,6 @@ class Rule:
             )
         if function.id == "round" and len(node.args) == 2 and not _is_whole(node.args[1]):
             raise FormatError(f"{self.what}: the digits of round in {self.source!r} are no whole number from 0 to 15.")
-        function._called = True  # type: ignore[attr-defined]
 
     def _name(self, node: ast.Name) -> str:
         return self._quoted.get(node.id, node.id)
@@ -332,7 +333,8 @@ class Rule:
 
     def _walk(self, node: ast.expr, values: Mapping[str, Any]) -> Any:
         if isinstance(node, ast.Constant):
-            return node.value if isinstance(node.value, str) else np.float64(node.value)  # type: ignore[arg-type]
+            constant: Any = node.value
+            return constant if isinstance(constant, str) else np.float64(constant)
         if isinstance(node, ast.Name):
             return self._as_operand(self._name(node), self._value(self._name(node), values))
         if isinstance(node, ast.Compare):
@@ -425,10 +427,6 @@ def _source_of(node: ast.expr, source: str) -> str:
         return ast.unparse(node)
     except RecursionError:
         return source
-
-
-def _is_called(node: ast.Name) -> bool:
-    return getattr(node, "_called", False)
 
 
 def _is_whole(node: ast.expr) -> bool:

@@ -110,7 +110,7 @@ def _load(entry: EntryPoint) -> Suite:
     try:
         found = entry.load()
         suite = found() if callable(found) and not isinstance(found, Suite) else found
-    except Exception as error:
+    except Exception as error:  # Code of another package may raise anything.
         raise SourceError(
             f"The suite {entry.name!r} of {_package(entry)} can't be loaded from {entry.value}: "
             f"{type(error).__name__}: {error}. Mend or uninstall the package."
