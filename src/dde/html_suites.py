@@ -251,11 +251,11 @@ def _next_steps(table: RunTable) -> str:
 
 def _tree(table: RunTable, rows: Int64) -> list[tuple[int, int]]:
     """Return runs with their depth, children under the first of their parents that is among them."""
-    held = set(rows.tolist())
+    listed = set(rows.tolist())
     children: dict[int, list[int]] = {}
     tops: list[int] = []
     for row in rows.tolist():
-        above = next((parent for parent, _ in table.parents(row) if parent in held), None)
+        above = next((parent for parent, _ in table.parents(row) if parent in listed), None)
         (tops if above is None else children.setdefault(above, [])).append(row)
     found: list[tuple[int, int]] = []
     waiting = [(row, 0) for row in tops[::-1]]

@@ -537,29 +537,7 @@ class DataDecideEvolved:
     def get_scaling_analysis(
         self, final_run_ids: Iterable[str], metrics: str | Iterable[str] | None = None
     ) -> list[pd.DataFrame]:
-        """Return one frame per run: its continuous curve, from the start of pretraining on.
-
-        Parameters
-        ----------
-        final_run_ids : iterable of str
-        metrics : str or iterable of str, optional
-            The default metrics when None.
-
-        Returns
-        -------
-        list of pandas.DataFrame
-            As :func:`dde.curves.frames.continuous_curves`; without rows where a run can't be placed.
-
-        Raises
-        ------
-        SelectionError
-            When neither store has one of the runs.
-
-        Warns
-        -----
-        DdeWarning
-            When a run can't be placed; when runs of one method in one frame reduced `train_loss` in different ways.
-        """
+        """Return one frame per run, its continuous curve; as :meth:`RunRepository.get_scaling_analysis`."""
         return self.repository.get_scaling_analysis(final_run_ids, metrics)
 
 

@@ -25,7 +25,7 @@ from dde.curves.grids import Points, TokenGrid
 from dde.names import Metric
 from dde.schema import CELLS, SAMPLED_NUMBERS, log_sampling, sampled_names
 
-__all__ = ["DatasetParts", "assemble_dataset", "count_texts", "text_array", "variable"]
+__all__ = ["DatasetParts", "assemble_dataset", "count_texts", "variable"]
 
 Texts = npt.NDArray[np.object_]
 Float64 = npt.NDArray[np.float64]
@@ -132,17 +132,6 @@ def assemble_dataset(
     # What a reader must know first stands first: printing cuts the middle out.
     dataset.attrs.update({**counts, **attrs_of(grid, how), **attrs, "dde_version": _version()})
     return dataset
-
-
-def text_array(values: Sequence[str]) -> Texts:
-    """Return texts as an object array.
-
-    Variable-length: fixed-width text does not go to Zarr v3 without a warning, and NumPy's StringDType does not survive
-    the reindexing that concat and merge do.
-    """
-    out = np.empty(len(values), object)
-    out[:] = list(values)
-    return out
 
 
 def variable(dims: str | tuple[str, ...], values: npt.NDArray[Any], attrs: Mapping[str, Any]) -> xr.Variable:

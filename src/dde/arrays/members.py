@@ -239,7 +239,7 @@ def _given(factor: str, value: str) -> str:
 
 
 def _is_along(dataset: xr.Dataset, name: str) -> bool:
-    """Return whether a factor lies along one dimension alone, so that its labels can be told apart by it."""
+    """Return whether a factor lies along one dimension alone, so that it distinguishes the labels of that dimension."""
     return name in dataset.coords and dataset[name].ndim == 1 and dataset[name].dims[0] in ("lineage", "run")
 
 

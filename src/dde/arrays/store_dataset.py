@@ -12,7 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.cube import Cube
-from dde.arrays.dataset import DatasetParts, assemble_dataset, count_texts, text_array, variable
+from dde.arrays.dataset import DatasetParts, assemble_dataset, count_texts, variable
 from dde.arrays.packed import packed
 from dde.curves.alignment import Interpolation
 from dde.curves.axes import TOKENS, AxisRule, Lines, positions_on
@@ -25,6 +25,7 @@ from dde.relations.selection import Selection
 from dde.relations.token_counts import TOKEN_SOURCES
 from dde.relations.treatments import PRETRAINING
 from dde.schema import CELL_NUMBERS, CELL_TEXTS, CELLS, LINEAGE_COORDINATES, RUN_COORDINATES, TABLE_SAMPLINGS
+from dde.sources.values import text_array
 
 __all__ = ["build_dataset"]
 

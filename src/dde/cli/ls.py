@@ -89,16 +89,16 @@ def lineage_table(dataset: xr.Dataset) -> pd.DataFrame:
     Of another suite than DataDecide all runs are counted; of several bases, the one that goes furthest. A factor with
     the name of another column has ``_factor`` behind its own.
     """
-    held = dataset["run_id"].values != ""
-    is_base = held & np.isnan(dataset["branch_tokens"].values)
+    has_run = dataset["run_id"].values != ""
+    is_base = has_run & np.isnan(dataset["branch_tokens"].values)
     names = ("lineage", *lineage_factors(dataset), *(("seed_name",) if is_datadecide(dataset) else ()))
     table = pd.DataFrame({name: dataset[name].values for name in names})
     ends = np.where(is_base, np.nan_to_num(dataset["end_tokens"].values, nan=-1.0), -1.0).max(axis=1, initial=-1.0)
     counts = {"base_end_tokens": pd.array(np.where(ends >= 0, ends, np.nan), "Int64")}
     # Bases of another suite may be many, and have treatments of their own.
-    counted = held & ~is_base if is_datadecide(dataset) else held
+    counted = has_run & ~is_base if is_datadecide(dataset) else has_run
     counts["runs"] = counted.sum(axis=1)
-    types = np.broadcast_to(dataset["run_type"].values, held.shape)
+    types = np.broadcast_to(dataset["run_type"].values, has_run.shape)
     for kind in dict.fromkeys(types[counted].tolist()):
         counts[str(kind)] = (counted & (types == kind)).sum(axis=1)
     table = table.rename(columns={name: f"{name}_factor" for name in names if name in counts})

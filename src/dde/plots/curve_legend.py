@@ -44,7 +44,7 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
         hues = [LegendEntry(label_of(value), backend.line(colour)) for value, colour in look.colours.items()]
     plain = dict.fromkeys(label_of(s.kind, _KINDS) for s in segments if look.colour(s) == look.plain)
     kinds = [LegendEntry(", ".join(plain), backend.line(look.plain))] if plain else []
-    # Types of another suite that share a colour are told apart by their markers alone.
+    # Of another suite, only markers distinguish run types that share a colour.
     is_ambiguous = len(plain) > 1 and any("root_run_id" in s.facts for s in segments)
     marks: list[LegendEntry] = []
     if len(set(look.markers.values())) > 1:

@@ -183,7 +183,7 @@ def _type_colours(members: Sequence[Member]) -> dict[str, str]:
     bases = list(dict.fromkeys(m.run_type for m in members if m.is_base))
     derived = list(dict.fromkeys(m.run_type for m in members if not m.is_base and m.run_type not in bases))
     if len(bases) > 1:
-        # Bases that were trained in different ways are told apart, too.
+        # Colours distinguish several types of bases, too.
         return colours_of([*bases, *derived])
     return {bases[0]: NEUTRAL, **colours_of(sorted(derived, reverse=True))}
 

@@ -74,6 +74,11 @@ class Column:
         # The last one is that of code -1.
         return np.array([*map(matches, self.values), matches(absent)], bool)[self.codes]
 
+    def text(self, row: int) -> str:
+        """Return the value of one run as text; "" where nothing says it."""
+        code = int(self.codes[row])
+        return str(self.values[code]) if code >= 0 else ""
+
     def texts(self) -> Texts:
         """Return values as texts; "" where nothing says it."""
         table = np.empty(len(self.values) + 1, object)
@@ -305,7 +310,8 @@ def derived_columns(registry: Registry) -> DerivedColumns:
     names: dict[str, None] = {}
     for item in evidence:
         names.update(dict.fromkeys(item.hyperparameters))
-        names.update((key, None) for held in (item.record.config, item.command) for key in held if key in KEPT_KEYS)
+        for options in (item.record.config, item.command):
+            names.update(dict.fromkeys(key for key in options if key in KEPT_KEYS))
     return DerivedColumns(
         run_id=Column.of([r.run_id for r in runs]),
         version=Column.of([r.version for r in records]),
@@ -372,5 +378,5 @@ def key_column(registry: Registry, key: str) -> Column:
     return Column.of(values)
 
 
-def _number(value: object) -> float:
-    return np.nan if value is None else float(value)  # type: ignore[arg-type]
+def _number(value: Any) -> float:
+    return np.nan if value is None else float(value)

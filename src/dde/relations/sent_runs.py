@@ -103,7 +103,7 @@ class SentRuns:
         return self
 
     def of(self, run_ids: Sequence[str]) -> list[Placement]:
-        """Return the rows of runs on the axes of their own tokens, in that order; reads counters that are not held."""
+        """Return the rows of runs on the axes of their own tokens, in that order; reads what is not in memory."""
         known = self._rows_of_all
         if known is not None:
             return [self._placement(self.derived[r], known) for r in run_ids]
@@ -129,7 +129,7 @@ class SentRuns:
         steps, tokens = rows.of(at)
         own, columns = int(self.columns.own_end[at]), self.columns
         source = np.full(len(steps), columns.source[at], np.int8)
-        estimate = str(columns.end_estimate.values[columns.end_estimate.codes[at]])
+        estimate = columns.end_estimate.text(at)
         return Placement(steps, tokens, source, None if own < 0 else own, int(columns.source[at]), estimate)
 
     def some_tokens(self, run_ids: Sequence[str], at_most: int) -> list[Int64]:
@@ -152,7 +152,7 @@ class SentRuns:
         for run_id in run_ids:
             at = self.derived[run_id]
             step = (TRAINING_STEP,) if self.columns.has_training_step[at] else ()
-            found.setdefault((self._counters[at] or COUNTER, *step), []).append(run_id)
+            found.setdefault((self.columns.counter.text(at) or COUNTER, *step), []).append(run_id)
         return found
 
     def _place(self, run_id: str, log: Log) -> Placement:
@@ -169,11 +169,6 @@ class SentRuns:
         none = log.steps[:0]
         return Placement(none, none, none.astype(np.int8), end.tokens, end.source, end.estimate)
 
-    @cached_property
-    def _counters(self) -> list[str]:
-        found: list[str] = self.columns.counter.texts().tolist()
-        return found
-
     def chain(self, run_id: str) -> list[str]:
         """Return the run's ancestors in the store, from the base on, then the run itself."""
         columns = self.columns
@@ -186,7 +181,7 @@ class SentRuns:
             number = parent
         lineage = str(columns.lineages[number])
         # A parent that is not in the store is not known to lead to the base.
-        if lineage and columns.parent_run_id.values[columns.parent_run_id.codes[number]] == lineage:
+        if lineage and columns.parent_run_id.text(number) == lineage:
             chain.append(lineage)
         return chain[::-1]
 
@@ -207,16 +202,16 @@ class _Placed(Mapping[str, PlacedRun]):
         run_end = RunEnd(
             None if own < 0 else own,
             int(columns.source[at]),
-            str(columns.end_estimate.values[columns.end_estimate.codes[at]]),
+            columns.end_estimate.text(at),
             None if np.isnan(rate[0]) else (float(rate[0]), float(rate[1])),
             int(columns.last_step[at]),
             bool(columns.has_log[at]),
-            str(columns.counter.values[columns.counter.codes[at]]),
+            columns.counter.text(at),
             bool(columns.has_training_step[at]),
             None if forked_at < 0 else forked_at,
             n_rows=int(columns.n_rows[at]),
         )
-        status = str(columns.status.values[columns.status.codes[at]])
+        status = columns.status.text(at)
         return PlacedRun(None if branch < 0 else branch, None if end < 0 else end, run_end, status)
 
     def __iter__(self) -> Iterator[str]:

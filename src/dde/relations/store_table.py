@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dde.names import suite_order
+from dde.names import Base, suite_order
+from dde.relations.derived_columns import DerivedColumns
 from dde.relations.registry import Registry
 from dde.relations.run_table import Along, Factor, RunTable
 from dde.relations.token_counts import TOKEN_SOURCES
@@ -76,15 +78,14 @@ def make_store_table(registry: Registry) -> RunTable:
         parent_evidence=joined([""] * n_bases, columns.evidence.texts()),
         contradictions=joined([""] * n_bases, columns.contradictions.texts()),
         estimate=joined([""] * n_bases, columns.estimate.texts()),
-        factors=_factors(registry, n_bases, rows_of_base),
+        factors=_factors(columns, bases, rows_of_base),
         lineages=tuple(b.label for b in bases),
         runs=(),
     )
 
 
-def _factors(registry: Registry, n_bases: int, rows_of_base: npt.NDArray[np.int64]) -> dict[str, Factor]:
-    columns = registry.columns
-    bases = sorted(registry.bases.values(), key=suite_order)
+def _factors(columns: DerivedColumns, bases: Sequence[Base], rows_of_base: npt.NDArray[np.int64]) -> dict[str, Factor]:
+    n_bases = len(bases)
     found: dict[str, Factor] = {}
     of_bases: dict[str, list[Any]] = {
         "params": [b.size.name for b in bases],

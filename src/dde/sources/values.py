@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from dde.sources.json_text import MAX_DEPTH, read_json
 
@@ -20,6 +23,7 @@ __all__ = [
     "read_object",
     "readable_text",
     "summary_number",
+    "text_array",
     "unwrapped",
 ]
 
@@ -91,6 +95,23 @@ def as_text(value: object) -> str:
         return json.dumps(value, default=str)
     except RecursionError:
         return ""
+
+
+def text_array(values: Iterable[object]) -> npt.NDArray[np.object_]:
+    """Return values as an object array of texts.
+
+    Variable-length: fixed-width text does not go to Zarr v3 without a warning, and NumPy's StringDType does not survive
+    the reindexing that concat and merge do.
+
+    Examples
+    --------
+    >>> text_array(["a", 1]).tolist()
+    ['a', '1']
+    """
+    texts = [str(value) for value in values]
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array
 
 
 def readable_text(text: str) -> str:

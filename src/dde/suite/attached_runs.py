@@ -21,7 +21,7 @@ from dde.relations.registry import Registry
 from dde.relations.token_counts import TOKEN_SOURCES
 from dde.relations.treatments import Treatment, treatment_of
 from dde.relations.variants import spelled_labels, with_variants
-from dde.sources.values import as_text
+from dde.sources.values import as_text, text_array
 from dde.suite.checkpoint_names import CheckpointNames
 from dde.suite.declare import Suite
 from dde.suite.declared_runs import DeclaredRuns
@@ -170,17 +170,17 @@ class _Attaching:
         return AttachedRuns(
             registry=self.registry,
             run_ids=tuple(run_ids),
-            run_types=_texts(i.run_type for i in items),
-            states=_texts(i.record.state for i in items),
+            run_types=text_array(i.run_type for i in items),
+            states=text_array(i.record.state for i in items),
             labels=labels,
-            evidence=_texts(s.evidence for s in starts.values()),
-            contradictions=_texts(
+            evidence=text_array(s.evidence for s in starts.values()),
+            contradictions=text_array(
                 "; ".join([*self.contradictions.get(r, []), *self.evidence[r].contradictions, *ends[r].notes])
                 for r in run_ids
             ),
-            problems=_texts(problems),
-            estimates=_texts(estimates),
-            token_sources=_texts("" if ends[r].tokens is None else TOKEN_SOURCES[ends[r].source] for r in run_ids),
+            problems=text_array(problems),
+            estimates=text_array(estimates),
+            token_sources=text_array("" if ends[r].tokens is None else TOKEN_SOURCES[ends[r].source] for r in run_ids),
             fields=fields,
             row_offsets=offsets,
             step=step,
@@ -218,7 +218,7 @@ class _Attaching:
             links = ((text, branch),)
             treatments[run_id] = replace(found, label=text + branch, branch_point=branch, links=links)
         told = with_variants(treatments, self.evidence, dict.fromkeys(treatments, ""))
-        labels = _texts(label for label, _ in spelled_labels(list(told.values())))
+        labels = text_array(label for label, _ in spelled_labels(list(told.values())))
         fields: dict[str, Texts] = {}
         for name in TREATMENT_FIELDS:
             fields[name] = _blank_as_text([getattr(t, name) for t in treatments.values()])
@@ -304,13 +304,6 @@ class _Attaching:
             what = inner.unknown_part or f"{len(inner.candidates)} runs are called so"
             return _Start(evidence=source, problem=f"parent unknown: {name}: {what}")
         return _Start(inner.run_id, checkpoint=inner.checkpoint, evidence=source)
-
-
-def _texts(values: Any) -> Texts:
-    listed = [str(v) for v in values]
-    out = np.empty(len(listed), object)
-    out[:] = listed
-    return out
 
 
 def _blank_as_text(values: Sequence[Any]) -> Texts:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dde.errors import LineageError, UnknownNameError, near_names
 from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
 from dde.relations.run_table import Along, Factor, RunTable
+from dde.sources.values import text_array
 from dde.suite.attached_runs import TREATMENT_FIELDS, AttachedRuns
 from dde.suite.declare import Suite, branch_rule
 from dde.suite.declared_runs import DeclaredRuns
@@ -100,7 +101,7 @@ class _Making:
             self.attached_rows = np.array([number.setdefault(r, len(number)) for r in attached.run_ids], np.int64)
         self.number, self.run_ids = number, list(number)
         n = len(number)
-        self.state = _texts(["finished"] * n)
+        self.state = text_array(["finished"] * n)
         self.problems, self.contradictions = np.full(n, "", object), np.full(n, "", object)
         self.table_of = np.full(n, -1, np.int64)
         self.run_type = np.full(n, "", object)
@@ -150,7 +151,7 @@ class _Making:
         replicate = self._replicates(lineage, labels)
         status = self._statuses(rows, placed, roots)
         table = RunTable(
-            run_id=_texts(self.run_ids),
+            run_id=text_array(self.run_ids),
             run_type=self.run_type,
             state=self.state,
             lineage=lineage,
@@ -324,7 +325,7 @@ class _Making:
         estimates = placed.estimate.copy()
         if self.attached is not None:
             pairs = zip(placed.estimate[self.attached_rows], self.attached.estimates, strict=True)
-            estimates[self.attached_rows] = _texts(["; ".join(filter(None, pair)) for pair in pairs])
+            estimates[self.attached_rows] = text_array(["; ".join(filter(None, pair)) for pair in pairs])
         return estimates
 
     def _inherit_params(self, edges: Edges, depth: Int64) -> None:
@@ -414,7 +415,7 @@ class _Making:
             for key in values:
                 if key not in made:
                     made[key] = template.format(dict(zip(template.fields, key, strict=True)))
-            out[at] = _texts([made[key] for key in values])
+            out[at] = text_array([made[key] for key in values])
         return out
 
     def _replicates(self, lineage: Texts, labels: Texts) -> Int64:
@@ -566,13 +567,7 @@ def _typed(values: Texts) -> npt.NDArray[Any]:
     given = [v for v in plain if v != ""]
     if given and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in given):
         return np.array([np.nan if v == "" else float(v) for v in plain])
-    return _texts(["" if v is None else str(v) for v in plain])
-
-
-def _texts(values: Sequence[str]) -> Texts:
-    out = np.empty(len(values), object)
-    out[:] = list(values)
-    return out
+    return text_array(["" if v is None else str(v) for v in plain])
 
 
 def _natural(value: Any) -> tuple[tuple[int, float, str], ...]:

@@ -233,12 +233,12 @@ class SuiteRuns:
         self, metric: Metric, run_ids: tuple[str, ...]
     ) -> list[tuple[Int64, Int64, Int64, npt.NDArray[np.float64]]]:
         """Return run, tokens, step and value of each observation of runs of the store."""
-        held = self._store_metrics.get(metric.name)
-        if held is None:
+        of_store = self._store_metrics.get(metric.name)
+        if of_store is None:
             return []
         positions = self._store_positions
         number = [i for i, run_id in enumerate(run_ids) if run_id in positions.derived]
-        found = read_observations(positions, [run_ids[i] for i in number], [held])[held.name]
+        found = read_observations(positions, [run_ids[i] for i in number], [of_store])[of_store.name]
         counts = np.diff(found.offsets)
         return [(np.repeat(np.array(number, np.int64), counts), found.tokens, found.step, found.values)]
 
