@@ -164,6 +164,11 @@ def kinds_of(cells: Cells) -> Kinds:
     dims, types, words, number = training_types(dataset)
     codes: npt.NDArray[np.int8] = cells.spread(xr.DataArray(types, dims=dims)).copy()
     of_base: npt.NDArray[np.bool_] = cells.spread(xr.DataArray(number == 0, dims=dims)).copy()
+    if "root_run_id" in dataset.coords:
+        # A merge of runs that have nothing in common begins with itself, and yet is no base.
+        run_ids, roots = (cells.spread_runs(dataset[name]) for name in ("run_id", "root_run_id"))
+        branches = cells.spread_runs(dataset["branch_tokens"]).astype(np.float64)
+        of_base[(run_ids == roots) & np.isfinite(branches)] = False
     if MEMBERS in dataset.coords and "run_type" in dataset.coords:
         # A mean of runs of different chains has none; what its runs are themselves, it says where they agree.
         unknown = (cells.spread_runs(dataset["chain"]) == "") & (cells.spread_runs(dataset["run_id"]) != "")
