@@ -22,7 +22,7 @@ from dde.curves.statistics import BOOTSTRAP_FROM, INTERVAL_METHODS, STATISTICS, 
 from dde.errors import SelectionError, UnknownNameError, warn_caller
 from dde.names import as_values
 from dde.relations.chain_texts import Stage, format_chain, parse_chain
-from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide, sampling_of, treatment_names
+from dde.schema import AVERAGED_OVER, MEMBERS, factors_of, is_datadecide, sampling_of, treatment_names
 
 __all__ = ["mean_over"]
 
@@ -148,7 +148,26 @@ class _Means:
         every = "all" if self.min_count is None else self.min_count
         counts = made[MEMBERS].values[made[MEMBERS].values > 0]
         facts = {"interval": self.interval or "none", "interval_method": self._method_of(counts)}
+        if counts.size and int(counts.max()) == 1:
+            self._warn_of_single_runs(over)
         return made.assign_attrs({AVERAGED_OVER: over, "min_count": every, **facts})
+
+    def _warn_of_single_runs(self, over: str) -> None:
+        """Say that no mean is of several runs, where the runs differ in what the means are over."""
+        if not self.is_datadecide and any(len(set(self._values_of(name))) > 1 for name in self.over):
+            others = [n for n in factors_of(self.dataset) if n not in self.over and len(set(self._values_of(n))) > 1]
+            warn_caller(
+                f"each mean over {over} is of one run, for no two runs differ in nothing else"
+                + (f": there are {', '.join(others)}" if others else "")
+                + ". Take the mean over those, too, or select one value of each: ds.dde.sel(...)."
+            )
+
+    def _values_of(self, name: str) -> list[str]:
+        """Return the values that runs have of a coordinate, as texts; none where there is no such coordinate."""
+        if name not in self.dataset.coords:
+            return []
+        values = text_values(np.atleast_1d(self.dataset[name].values).astype(object)).ravel().tolist()
+        return [text for text in map(str, values) if text not in ("", "nan")]
 
     def _method_of(self, counts: npt.NDArray[Any]) -> str:
         """Return how intervals of means of that many members are made, and of how many."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,8 @@ def build_suite_dataset(
     def positions(lines: Lines | None, numbers: Sequence[Mapping[str, Float64]]) -> tuple[Points, Points, Points]:
         return _positions_on(runs, rows, cells, rule, lines, grid.needs_logs, is_dense)
 
-    coords = _coordinates(table, selection, rows, cells)
+    labelled = {name for kind in runs.suite.run_types for name in runs.suite.run_template(kind).fields}
+    coords = _coordinates(table, selection, rows, cells, labelled)
     parts = DatasetParts(Cube(runs, how, tuple(metrics)), packed(selection.run_ids), coords, (), positions)
     left_out = dict(selection.left_out)
     for reason, count in (*runs.tables.left_out.items(), *runs.made.left_out.items()):
@@ -89,7 +90,11 @@ def build_suite_dataset(
 
 
 def _coordinates(
-    table: RunTable, selection: Selection, rows: Int64, cells: tuple[npt.NDArray[np.intp], ...]
+    table: RunTable,
+    selection: Selection,
+    rows: Int64,
+    cells: tuple[npt.NDArray[np.intp], ...],
+    labelled: Collection[str],
 ) -> dict[str, xr.Variable]:
     shape = selection.run_ids.shape
     coords = {
@@ -103,6 +108,10 @@ def _coordinates(
     }
     for name, factor in table.factors.items():
         attrs = {"long_name": name.replace("_", " "), FACTOR_OF: factor.along}
+        is_own = factor.is_text and factor.along != "lineage" and name not in labelled
+        if is_own and bool((factor.values == table.run_id)[table.is_used].all()):
+            # The column of ids tells each run from all others, so repetitions would never be ones of one treatment.
+            del attrs[FACTOR_OF]
         if factor.along == "cell":
             blank: Any = "" if factor.is_text else np.nan
             values = np.full(shape, blank, factor.values.dtype)
@@ -161,8 +170,9 @@ def _params(
     counts: dict[str, float] = {}
     # Over the whole suite, so that the shape does not depend on what is selected.
     known = table.is_used
+    # A count that nothing says is no other count.
     same = all(
-        n == counts.setdefault(lineage, n)
+        n == counts.setdefault(lineage, n) or (n != n and counts[lineage] != counts[lineage])
         for lineage, n in zip(table.lineage[known].tolist(), table.n_params[known].tolist(), strict=True)
     )
     if same:
