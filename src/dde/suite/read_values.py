@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.cache.memory import Memory
-from dde.errors import ConflictWarning
+from dde.errors import ConflictWarning, warn_caller
 from dde.sources.arrow_columns import Numbers
 from dde.suite.declared_runs import DeclaredRuns, Report, RowSources
 from dde.suite.result_files import ParsedNumbers, ResultsFile
@@ -22,6 +22,9 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 _MEMORY_BYTES = 64 << 20
+# Stands for texts that were warned of.
+_TOLD = (-1, -1)
+_REMEDY = "Write numbers there, or nothing where there is none; or take the column out of metrics=."
 
 
 class ValueReader:
@@ -54,6 +57,8 @@ class ValueReader:
         self._memory = Memory(_MEMORY_BYTES)
         self._reported: dict[tuple[str, int, int], set[int]] = {}
         self._read_once: set[str] = set()
+        # Rows that are no number, and all rows, of columns and files that nobody was told of.
+        self._texts: dict[tuple[str, str], tuple[int, int]] = {}
         self._blocks: dict[int, tuple[Mapping[str, Float64], Int64] | None] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -97,6 +102,8 @@ class ValueReader:
         -----
         ConflictWarning
             When rows of one run and step have different values; the first is kept.
+        DdeWarning
+            When a row holds a text that is no number, once for each column.
         """
         value_column = self._value_columns[sources.table]
         at = np.arange(len(sources.row)) if chosen is None else np.flatnonzero(chosen[sources.run])
@@ -106,6 +113,7 @@ class ValueReader:
         place = starts[sources.file[at]] + sources.row[at]
         for metric, key in keys.items():
             column = value_column or key
+            self._warn_of_texts(column)
             if column not in read:
                 continue
             values, rows = read[column][place], at
@@ -113,6 +121,20 @@ class ValueReader:
                 is_key = sources.key[at] == self._keys[sources.table].index(key)
                 values, rows = values[is_key], at[is_key]
             self._put(found[metric], values, rows, metric, runs, sources)
+
+    def _warn_of_texts(self, column: str) -> None:
+        """Say which rows of a column that was asked for hold texts, each once: a plausible line leads past them."""
+        found = {key: self._texts.get(key) for key in list(self._texts) if key[0] == column}
+        if not found or any(counts == _TOLD for counts in found.values()):
+            return
+        counts = [c for c in found.values() if c is not None]
+        file = next(iter(found))[1]
+        self._texts.update(dict.fromkeys(found, _TOLD))
+        warn_caller(
+            f"the column {column!r} holds texts that are no numbers, in {sum(c for c, _ in counts)} of "
+            f"{sum(n for _, n in counts)} rows of {file}{f' and {len(counts) - 1} more' if len(counts) > 1 else ''}, "
+            f"so these rows have no value. {_REMEDY}"
+        )
 
     def _read(
         self, sources: RowSources, wanted: Sequence[int], columns: Sequence[str], others: Sequence[str]
@@ -210,6 +232,8 @@ class ValueReader:
                 count = int(rows.sum())
                 text = f"the column {column!r} of {file.name} {reason} in {count} rows"
                 self._report.add(f"values of {column} of which each {reason}", count, text)
+                if reason == "is no number":
+                    self._texts.setdefault((column, file.name), (count, len(rows)))
         return found
 
 
