@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from dde.suite.wandb_tables import (
 __all__ = ["DeclaredRuns", "MetricSource", "SuiteTables"]
 
 Float64 = npt.NDArray[np.float64]
+
+_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,13 +361,16 @@ class SuiteTables:
     def _find_metrics(self, opening: _Opening) -> dict[str, MetricSource]:
         patterns: dict[str, None] = {}
         matched: set[str] = set()
+        every: dict[str, None] = {}
         by_table = []
         for number, table in enumerate(self._tables):
+            keys = self._keys(number, opening)
             if opening.opened[number]:
                 patterns.update(dict.fromkeys(table.metrics or ()))
+                every.update(dict.fromkeys(key for key in keys if key not in opening.used[number]))
             by_table.append(
                 match_keys(
-                    self._keys(number, opening),
+                    keys,
                     table.metrics,
                     used=opening.used[number],
                     factors=opening.factors,
@@ -372,7 +378,14 @@ class SuiteTables:
                     matched=matched,
                 )
             )
-        if unmatched := [text for text in patterns if text not in matched]:
+        unmatched = [text for text in patterns if text not in matched]
+        if unmatched and not matched and every:
+            near = near_names(unmatched[0], every)
+            raise UnknownNameError(
+                f"The suite {self.suite.name!r} has patterns of metrics ({shown_names(unmatched)}), and none of them "
+                f"fits a key, so there are no metrics.{near} Keys: {shown_names(list(every))}."
+            )
+        if unmatched:
             reason = "patterns of metrics that match no key"
             self._report.add(reason, len(unmatched), f"{len(unmatched)} {reason}: {shown_names(unmatched)}")
         return collect_metrics(by_table)
@@ -389,4 +402,6 @@ class SuiteTables:
         for of_file in read_together(opened, lambda file: file.content.kinds()):
             for column, kind in of_file.items():
                 kinds.setdefault(column, set()).add(kind)
-        return [column for column in columns if kinds[column] - {"empty"} == {"number"}]
+        numbers = [column for column in columns if kinds[column] - {"empty"} == {"number"}]
+        # pandas writes an index without a name so, which only numbers the rows.
+        return [column for column in numbers if not _INDEX.fullmatch(column)]
