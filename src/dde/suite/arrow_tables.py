@@ -98,6 +98,13 @@ def _parquet_reader(file: SuiteFile) -> Iterator[pq.ParquetFile]:
         if file.is_remote:
             raise
         raise FormatError(str(error)) from error
+    except ValueError as error:
+        if not file.is_remote or "range requests" not in str(error):
+            raise
+        raise SourceError(
+            f"{file.path} is on a server that gives files whole alone, and parquet is read in parts, so its rows can't "
+            "be read. Copy the files to this machine, or to a server that answers range requests."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

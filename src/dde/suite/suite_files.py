@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -84,6 +85,8 @@ class Listing:
     _entered: set[str] = field(init=False, default_factory=set)
     _matched: set[str] = field(init=False, default_factory=set)
     _remote: dict[str, list[str]] = field(init=False, default_factory=dict)
+    # Names as a web server lists them, by what they mean.
+    _listed: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         problem = None
@@ -139,6 +142,7 @@ class Listing:
 
     def full_path(self, name: str) -> str:
         """Return the path of a file within its file system, with credentials."""
+        name = self._listed.get(name, name)
         return f"{self._root}/{name}" if self._root else name
 
     def file(self, name: str, version: str) -> SuiteFile:
@@ -234,7 +238,11 @@ class Listing:
                 problem = self._unlisted(start, error)
             if problem is not None:
                 raise problem
-            names = sorted(str(path).removeprefix(self._root).lstrip("/") for path in paths)
+            listed = [str(path).removeprefix(self._root).lstrip("/") for path in paths]
+            # Addresses write a blank as %20; what a pattern finds in a name must not depend on where the file is.
+            is_web = not {self._fs.protocol, *self._fs.protocol}.isdisjoint(("http", "https"))
+            self._listed.update({unquote(name): name for name in listed} if is_web else {})
+            names = sorted(map(unquote, listed) if is_web else listed)
             self._remote[start] = names
             for name in names:
                 folder, _, file = name.rpartition("/")
