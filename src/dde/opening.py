@@ -68,7 +68,7 @@ def open_lineages(
     schema: str | None = None,
     cache_dir: str | os.PathLike[str] | None = "data_cache",
     chunks: Chunks = None,
-    suite: Suite | str | os.PathLike[str] | None = None,
+    suite: Suite | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     **factors: Filter,
 ) -> xr.Dataset:
     """Open lineages of a suite of training runs as one lazy Dataset.
@@ -126,9 +126,9 @@ def open_lineages(
         Folder that keeps what was parsed; None for none.
     chunks : int, "auto", mapping or None
         Dask chunks, as xarray takes them; None for lazy NumPy arrays.
-    suite : Suite, str or path, optional
-        The suite whose files are at `source`: a :class:`dde.Suite`, a name of ``dde.suites``, or the path of a TOML
-        file that declares it. DataDecide when None.
+    suite : Suite, mapping, str or path, optional
+        The suite whose files are at `source`: a :class:`dde.Suite`, the mapping that :meth:`dde.Suite.from_dict`
+        takes, a name of ``dde.suites``, or the path of a TOML file that declares it. DataDecide when None.
     **factors : value, several, slice or function
         Filters on derived runs by any other hyperparameter (``finetune_tokens=``, ``epochs=``, ``dpo_beta=``,
         ``reduce_loss=``, ...), or by any factor of another suite. A filter on a factor of lineages leaves lineages

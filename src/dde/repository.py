@@ -370,6 +370,27 @@ class RunRepository:
             return self.suite_runs.metrics
         return available_metrics(self.registry)
 
+    @property
+    def notes(self) -> list[str]:
+        """What of a declared suite's files was left out or is doubtful, as sentences; none of DataDecide.
+
+        Patterns that name no file or fit no metric, factors with several values in a run, values that are no numbers.
+
+        Examples
+        --------
+        >>> import dde, pandas as pd
+        >>> frame = pd.DataFrame({"name": "a", "lr": [1, 2], "step": [0, 1], "tokens": [0, 8], "loss": 2.0})
+        >>> suite = dde.Suite.from_frame(frame, run="name", lineage="{name}", factors={"rate": "lr"})
+        >>> dde.RunRepository.from_suite(suite).notes
+        ['tables[0]: rate has several values in 1 runs (a), so it is no factor there']
+        """
+        if self.suite_runs is None:
+            return []
+        # Runs and metrics are found first: what is doubtful shows there.
+        self.suite_runs.tables.runs()
+        self.suite_runs.tables.metrics()
+        return list(self.suite_runs.tables.notes)
+
     def coverage(self, state: object = "finished") -> pd.DataFrame:
         """Return what became of every run that was seen.
 

@@ -51,7 +51,8 @@ def metric_named(dataset: xr.Dataset, name: str) -> str:
     if alias not in dataset.data_vars:
         raise UnknownNameError(
             f"{name!r} is no variable of this Dataset, so there is nothing of it to show or compute."
-            f"{near_names(name, map(str, dataset.data_vars))} There are {', '.join(map(str, dataset.data_vars))}."
+            f"{near_names(name, map(str, dataset.data_vars))} "
+            f"There are {', '.join(map(str, dataset.data_vars)) or 'none'}."
         )
     return alias
 

@@ -336,7 +336,8 @@ def sampled_as(
     if unknown := [n for n in by_name if n not in obj.data_vars]:
         raise UnknownNameError(
             f"{unknown[0]!r} is no variable of this Dataset, so it has no samples."
-            f"{near_names(unknown[0], map(str, obj.data_vars))} There are {', '.join(map(str, obj.data_vars))}."
+            f"{near_names(unknown[0], map(str, obj.data_vars))} "
+            f"There are {', '.join(map(str, obj.data_vars)) or 'none'}."
         )
     rule = axis_of(obj)
     wanted = {str(n): checked(s) for n, s in by_name.items()}

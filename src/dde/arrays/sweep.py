@@ -129,6 +129,13 @@ def _check(dataset: xr.Dataset, names: Sequence[str]) -> None:
     known = [str(n) for n, c in dataset.coords.items() if "run" in c.dims and set(c.dims) <= {"lineage", "run"}]
     known = [n for n in known if n not in ("run", "run_id") and not sampling_of(n)]
     for name in names:
+        if name in dataset.coords and dataset[name].dims == ("lineage",):
+            # Of DataDecide, seeds alone are averaged.
+            means = "" if is_datadecide(dataset) else f", or take means over it, ds.dde.mean_over({name!r})"
+            raise UnknownNameError(
+                f"{name!r} is no coordinate of the runs: it tells lineages apart, and a sweep makes dimensions of what "
+                f"tells runs apart. Select by it, ds.dde.sel({name}=...){means}."
+            )
         if name not in known:
             raise UnknownNameError(
                 f"{name!r} is no coordinate of the runs, so they can't be swept over it.{near_names(name, known)} "

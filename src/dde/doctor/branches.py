@@ -24,6 +24,8 @@ _WINDOW, FEWEST_RESIDUALS = 12, 8
 THRESHOLD = 7.0
 #: Rows of a child through which a line back to the branch is drawn.
 _FITTED = 4
+# Status of a run of a declared suite none of whose rows lies behind its branch.
+_IDLE = "no tokens of its own"
 #: Moves of its own that a child must begin off its trunk by.
 _OWN_STEPS = 3.0
 #: Runs of one type from which a start that all of them share is taken for what was done to them.
@@ -34,8 +36,9 @@ def find_branches_off_rows(runs: ExaminedRuns) -> Iterator[Finding]:
     """Yield runs that branch where their parent has no row, so that no value of the parent belongs to the branch.
 
     `size` is the tokens to the parent's nearest row. Runs whose branch is unknown are found, too, and parents without
-    any row once for all their children. A branch at the end of a DataDecide run's training needs no row: its last
-    checkpoints were not all evaluated.
+    any row once for all their children; and runs of a declared suite none of whose rows lies behind their branch, as
+    where `counts` is wrong (`size` is their rows). A branch at the end of a DataDecide run's training needs no row: its
+    last checkpoints were not all evaluated.
     """
     without: dict[int, int] = {}
     for child, parent, place, is_end in zip(
@@ -82,6 +85,20 @@ def find_branches_off_rows(runs: ExaminedRuns) -> Iterator[Finding]:
                 str(runs.status[run]),
                 compared_with=str(runs.run_id[parent]) if parent >= 0 else "",
             )
+    for run in np.flatnonzero((runs.status == _IDLE) & (runs.only_parent >= 0) & (np.diff(runs.offsets) > 0)).tolist():
+        rows, parent = runs.rows(run), int(runs.only_parent[run])
+        count, last, branch = rows.stop - rows.start, int(runs.counter[rows].max()), int(runs.branch[run])
+        yield Finding(
+            "branch_row",
+            str(runs.run_id[run]),
+            f"none of its {count} rows lies behind its branch from {runs.run_id[parent]}"
+            + (f" at {number_text(branch)} tokens" if branch >= 0 else "")
+            + f", and its counter ends at {number_text(last)}: where that counts from the run's own start, counts= is "
+            "'own'",
+            place=branch if branch >= 0 else None,
+            size=float(count),
+            compared_with=str(runs.run_id[parent]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

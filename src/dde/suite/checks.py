@@ -169,7 +169,9 @@ def _check_labels(suite: Suite) -> None:
     for name in Template(suite.lineage, "lineage").fields:
         if name in ("lineage", "run", "run_id", "cumulative_tokens"):
             raise UnknownNameError(
-                f"lineage: {{{name}}} is made of the lineage's label and can't be part of it. Name factors of the root."
+                f"lineage: {{{name}}} is made of the lineage's label and can't be part of it, so the name {name!r} is "
+                f"reserved. Name factors of the root. Where a column is called {name!r}, give it another name by "
+                f"factors={{{name + '_'!r}: {name!r}}}, and write {{{name + '_'}}}."
             )
     if isinstance(suite.run, Mapping):
         for run_type, text in suite.run.items():

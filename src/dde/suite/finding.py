@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from dde.errors import SourceError, UnknownNameError, near_names
 from dde.suite.builtin import suites
@@ -13,13 +14,14 @@ from dde.suite.declare import Suite
 __all__ = ["find_suite", "is_suite"]
 
 
-def find_suite(suite: Suite | str | os.PathLike[str]) -> Suite:
+def find_suite(suite: Suite | Mapping[str, Any] | str | os.PathLike[str]) -> Suite:
     """Return the suite that an argument means.
 
     Parameters
     ----------
-    suite : Suite, str or path
-        A declaration, a name of ``dde.suites``, or the path of a TOML file.
+    suite : Suite, mapping, str or path
+        A declaration, also as the mapping that `Suite.from_dict` takes; a name of ``dde.suites``; or the path of a
+        TOML file.
 
     Raises
     ------
@@ -35,6 +37,13 @@ def find_suite(suite: Suite | str | os.PathLike[str]) -> Suite:
     """
     if isinstance(suite, Suite):
         return suite
+    if isinstance(suite, Mapping):
+        return Suite.from_dict(suite)
+    if not isinstance(suite, (str, os.PathLike)):
+        raise UnknownNameError(
+            f"{suite!r} is no suite. Pass a dde.Suite, a mapping that declares one, a name ({', '.join(suites)}), or "
+            "the path of a .toml file."
+        )
     text = os.fspath(suite)
     if isinstance(suite, str) and suite in suites:
         return suites[suite]

@@ -59,9 +59,12 @@ def find_files(tables: Sequence[Table], place: Connection, suite: str, report: R
                 report.notes.append(f"the pattern {pattern.text!r} of tables[{number}] names no file")
     if not names:
         patterns = [pattern.text for table in tables for pattern in table.patterns]
+        files, folders = listing.unmatched()
+        beside = shown_names([*files, *(f"{folder}/" for folder in folders)])
         raise SourceError(
             f"{place.redacted!r} holds no file that a pattern of the suite {suite!r} names, such as {patterns[0]!r}. "
-            "So there is nothing to open. Pass the folder below which the patterns begin, or correct them."
+            "So there is nothing to open. Pass the folder below which the patterns begin, or correct them. "
+            f"{f'Where they lead, there are {beside}.' if beside else 'Where they lead, there is nothing.'}"
         )
     versions = read_versions(listing, names)
     for name in sorted(names):

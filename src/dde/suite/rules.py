@@ -30,6 +30,12 @@ FUNCTIONS = ("abs", "floor", "log10", "max", "min", "round")
 #: Whole numbers up to this one have a float64 of their own.
 MOST_EXACT = 2**53
 _MOST_CHARACTERS, _MOST_DEPTH = 1000, 50
+# Columns that are read where a declaration says nothing of a counter: whoever lacks them need not know their names.
+_UNSAID = {
+    "tokens": " Where nothing else is said, tokens are the column 'tokens'; say tokens= as a column, a rule, or "
+    "{'per_step': n}.",
+    "step": " Where nothing else is said, steps are the column 'step'; say step= as a column or rule.",
+}
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: np.add,
     ast.Sub: np.subtract,
@@ -159,7 +165,7 @@ class Rule:
         if unknown:
             raise UnknownNameError(
                 f"{self.what}: the rule {self.source!r} names {unknown[0]!r}, and nothing here is called so. Names: "
-                f"{_listed(columns)}.{near_names(unknown[0], columns)}"
+                f"{_listed(columns)}.{near_names(unknown[0], columns)}{_UNSAID.get(self.source, '')}"
             )
         return bound
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.errors import FormatError, UnknownNameError, near_names
+from dde.errors import FormatError, UnknownNameError, near_names, warn_caller
 from dde.suite.counters import factor_of_lookup, look_up
 from dde.suite.fields import Field, combine
 from dde.suite.patterns import as_text
@@ -209,8 +209,11 @@ def numbers_of_runs(declared: Any, runs: RunValues, what: str, notes: list[str])
     if isinstance(declared, Mapping):
         factor = factor_of_lookup(declared, what)
         numbers, lacking = look_up(declared[factor], runs.field(factor), what)
+        entries = [as_text(value) for value in declared[factor]]
         if lacking:
-            notes.append(f"{what} has no entry for {factor} = {', '.join(map(repr, lacking))}, so it is unknown there")
+            text = f"{what} has no entry for {factor} = {', '.join(map(repr, lacking))}, so it is unknown there"
+            notes.append(text)
+            warn_caller(f"{text}. Add an entry to {what}[{factor!r}], which has {', '.join(map(repr, entries))}.")
     else:
         numbers = runs.evaluate(declared, what)
     wrong = np.flatnonzero(~(np.isnan(numbers) | ((numbers > 0) & np.isfinite(numbers))))
