@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dde.errors import ConflictWarning, FormatError, SourceError, UnknownNameError
+from dde.errors import ConflictWarning, DdeWarning, FormatError, SourceError, UnknownNameError
 from dde.suite import Metric, Suite, Table
 from dde.suite.arrow_tables import ParquetFile
 from dde.suite.counters import tokens_of_steps
@@ -586,7 +586,11 @@ def test_columns_that_place_rows_are_no_metrics_unless_named(tmp_path: Path) -> 
     assert set(tables.metrics()) == {"loss", "note", "tokens_logged", "lr_at_step"}
     [runs] = tables.runs()
     assert tables.values("tokens_logged", runs).tolist() == [0, 1, 2, 3]
-    assert np.isnan(tables.values("note", runs)).all()
+    with pytest.warns(DdeWarning, match=r"'note' holds texts that are no numbers, in 4 of 4 rows of .*1B\.csv, so"):
+        assert np.isnan(tables.values("note", runs)).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tables.values("note", runs)
     assert tables.left_out["values of note of which each is no number"] == 4
     with pytest.raises(UnknownNameError, match=r"no metric 'losss'.*Did you mean loss"):
         tables.values("losss", runs)
@@ -649,7 +653,8 @@ def test_numbers_of_runs_that_change_within_a_run_are_errors(tmp_path: Path) -> 
     tables = one_table(tmp_path, files, "{size}.csv", n_params={"size": {"1B": 7, "3B": 9}}, metrics=LOSS)
     assert tables.runs()[0].n_params.tolist() == [7.0]
     tables = one_table(tmp_path, files, "{size}.csv", n_params={"size": {"3B": 9}}, metrics=LOSS)
-    assert np.isnan(tables.runs()[0].n_params).all()
+    with pytest.warns(DdeWarning, match=r"no entry for size = '1B'.*Add an entry to .*which has '3B'"):
+        assert np.isnan(tables.runs()[0].n_params).all()
     assert tables.notes == ["tables[0].n_params has no entry for size = '1B', so it is unknown there"]
 
 
