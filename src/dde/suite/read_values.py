@@ -23,7 +23,7 @@ Int64 = npt.NDArray[np.int64]
 
 _MEMORY_BYTES = 64 << 20
 # Stands for texts that were warned of.
-_TOLD = (-1, -1)
+_WARNED = (-1, -1)
 _REMEDY = "Write numbers there, or nothing where there is none; or take the column out of metrics=."
 
 
@@ -57,7 +57,7 @@ class ValueReader:
         self._memory = Memory(_MEMORY_BYTES)
         self._reported: dict[tuple[str, int, int], set[int]] = {}
         self._read_once: set[str] = set()
-        # Rows that are no number, and all rows, of columns and files that nobody was told of.
+        # Rows that are no number, and all rows, of columns and files, until a warning names them.
         self._texts: dict[tuple[str, str], tuple[int, int]] = {}
         self._blocks: dict[int, tuple[Mapping[str, Float64], Int64] | None] = {}
 
@@ -125,11 +125,11 @@ class ValueReader:
     def _warn_of_texts(self, column: str) -> None:
         """Say which rows of a column that was asked for hold texts, each once: a plausible line leads past them."""
         found = {key: self._texts.get(key) for key in list(self._texts) if key[0] == column}
-        if not found or any(counts == _TOLD for counts in found.values()):
+        if not found or any(counts == _WARNED for counts in found.values()):
             return
         counts = [c for c in found.values() if c is not None]
         file = next(iter(found))[1]
-        self._texts.update(dict.fromkeys(found, _TOLD))
+        self._texts.update(dict.fromkeys(found, _WARNED))
         warn_caller(
             f"the column {column!r} holds texts that are no numbers, in {sum(c for c, _ in counts)} of "
             f"{sum(n for _, n in counts)} rows of {file}{f' and {len(counts) - 1} more' if len(counts) > 1 else ''}, "
