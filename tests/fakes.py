@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from dde.names import Base, Metric, find_base_by_label, parse_metric
-from dde.sources.datadecide import Catalog
-from dde.sources.evaluation_tables import EVALUATED, PERPLEXITY
+from dde.curves.metric import Metric
+from dde.names import Base, find_base_by_label, parse_metric
 from dde.sources.protocols import History, RunRecord
+from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY
+from dde.suite.datadecide.tables.pretraining_tables import Catalog
 
 
 @dataclass

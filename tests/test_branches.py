@@ -17,11 +17,11 @@ import xarray as xr
 import dde
 from dde.errors import LineageError, UnknownNameError
 from dde.names import parse_run_checkpoint
-from dde.relations.readers import Readers
-from dde.relations.registry import Registry
-from dde.relations.reopening import origin_of
-from dde.relations.sent_runs import SentRuns
 from dde.sources.ingest import ingest
+from dde.suite.datadecide.runs.readers import Readers
+from dde.suite.datadecide.runs.registry import Registry
+from dde.suite.datadecide.runs.reopening import origin_of
+from dde.suite.datadecide.runs.sent_runs import SentRuns
 from fakes import FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048

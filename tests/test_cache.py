@@ -22,8 +22,8 @@ from dde.cache import RaggedCache, cache_size, clear_cache
 from dde.errors import DdeWarning
 from dde.repository import RunRepository
 from dde.sources.protocols import History
-from dde.sources.row_index import RowIndex
-from dde.sources.table_files import TableFile
+from dde.suite.datadecide.tables.row_index import RowIndex
+from dde.suite.datadecide.tables.table_files import TableFile
 from fakes import FakeStore, FakeTables, sft
 
 
@@ -220,7 +220,7 @@ def test_size_and_clearing(tmp_path: Path) -> None:
 
 def _suite_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Have every reading of key columns noted."""
-    from dde.sources import evaluation_tables
+    from dde.suite.datadecide.tables import evaluation_tables
 
     seen: list[str] = []
     read = evaluation_tables.read_row_index

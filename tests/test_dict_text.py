@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dde.errors import FormatError
 from dde.names import ENTRIES
-from dde.sources.dict_text import parse_dict_row, parse_dicts
+from dde.suite.datadecide.tables.dict_text import parse_dict_row, parse_dicts
 
 numbers = st.floats() | st.none() | st.integers(-(10**6), 10**6)
 keys = st.sampled_from(ENTRIES)

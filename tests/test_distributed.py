@@ -55,8 +55,8 @@ def test_the_same_numbers_from_the_cache(opened: tuple[Suite, Path, xr.Dataset],
     lazy = dde.open_lineages(suite.data, suite.wandb, cache_dir=cache, metrics=METRICS, chunks=chunks)
 
     def forbid_sources() -> None:
-        from dde.sources.datadecide import DataDecide
         from dde.sources.wandb_export import ExportStore
+        from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 
         def refused(*args: object) -> None:
             raise AssertionError("a worker reads the sources")
@@ -66,7 +66,7 @@ def test_the_same_numbers_from_the_cache(opened: tuple[Suite, Path, xr.Dataset],
     def registries_opened() -> int:
         import gc
 
-        from dde.relations.registry import Registry
+        from dde.suite.datadecide.runs.registry import Registry
 
         return sum(isinstance(found, Registry) for found in gc.get_objects())
 

@@ -20,7 +20,7 @@ from dde.curves.observations import Observations
 from dde.doctor import CHECKS, identical
 from dde.doctor.branches import FEWEST_RESIDUALS, THRESHOLD, trunk_noise
 from dde.doctor.examination import CHEAP_CHECKS
-from dde.doctor.examined_runs import suite_runs
+from dde.doctor.suite_runs import suite_runs
 from dde.errors import UnknownNameError
 from dde.suite.builtin import olmo3_32b
 from fakes import FakeStore, sft

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 import dde
-from dde.names.counts import MOST
-from dde.relations.evidence import gather_evidence
-from dde.relations.readers import Readers
-from dde.relations.registry import Registry
-from dde.relations.reopening import origin_of
-from dde.relations.sent_runs import SentRuns
-from dde.relations.token_counts import TULU_TOKENS_PER_SEQUENCE
+from dde.relations.counts import MOST
 from dde.sources.protocols import CONFIG_KEYS, SUMMARY_KEYS
+from dde.suite.datadecide.runs.evidence import gather_evidence
+from dde.suite.datadecide.runs.readers import Readers
+from dde.suite.datadecide.runs.registry import Registry
+from dde.suite.datadecide.runs.reopening import origin_of
+from dde.suite.datadecide.runs.sent_runs import SentRuns
+from dde.suite.datadecide.runs.token_counts import TULU_TOKENS_PER_SEQUENCE
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048

@@ -21,8 +21,8 @@ from dde import native
 from dde.curves.alignment import Chains, Interpolation, align
 from dde.curves.fast_alignment import plan_alignment
 from dde.curves.observations import Observations
-from dde.sources.dict_text import parse_dicts
-from dde.sources.exact_means import exact_mean, scatter
+from dde.suite.datadecide.tables.dict_text import parse_dicts
+from dde.suite.datadecide.tables.exact_means import exact_mean, scatter
 from dde.tutorial import make_suite
 
 
@@ -174,7 +174,8 @@ def test_kernels_can_be_left_out() -> None:
 def test_the_table_of_powers_outlives_the_call_that_copies_it() -> None:
     # MALLOC_PERTURB_ overwrites memory as soon as it is freed, so that a table copied from freed memory is garbage.
     code = (
-        "import pyarrow as pa; from dde.native import is_compiled; from dde.sources.dict_text import parse_dicts;"
+        "import pyarrow as pa; from dde.native import is_compiled;"
+        "from dde.suite.datadecide.tables.dict_text import parse_dicts;"
         "assert is_compiled();"
         "texts = [f\"{{'a': {x!r}}}\" for x in (0.1, 1/3, 1e-300, 1.7e308, 123456789.123456789)];"
         "print(parse_dicts(pa.array(texts), ['a']).values[:, 0].tolist())"

@@ -17,7 +17,7 @@ import xarray as xr
 import dde
 from dde.errors import DdeWarning
 from dde.names import ENTRIES, MMLU_SUBJECTS, PLAIN_TASKS, SIZES, lacks_entry
-from dde.sources.datadecide import DataDecide
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 
 TASKS = (*PLAIN_TASKS, *MMLU_SUBJECTS)
 STEPS = (0, 1250)

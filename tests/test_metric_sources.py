@@ -15,10 +15,17 @@ import xarray as xr
 
 import dde
 from dde.errors import ConflictWarning, DdeWarning
-from dde.names import DEFAULT_METRICS, OLMES_TASKS, PERPLEXITY_SETS, log_metric, parse_metric, wide_column_metric
-from dde.relations.metric_choice import choose_metrics, metrics_without_source
+from dde.names import (
+    DEFAULT_METRICS,
+    OLMES_TASKS,
+    PERPLEXITY_SETS,
+    log_metric,
+    parse_metric,
+    wide_column_metric,
+)
 from dde.repository import DataDecideEvolved, RunRepository
-from dde.sources.datadecide import DataDecide
+from dde.suite.datadecide.metric_choice import choose_metrics, metrics_without_source
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from dde.tutorial.suite import Suite
 from fakes import FakeStore, FakeTables, sft
 

@@ -11,7 +11,7 @@ import pytest
 
 import dde.names as names
 from dde.errors import UnknownNameError
-from dde.sources.checkpoint_list import read_checkpoint_list
+from dde.suite.datadecide.tables.checkpoint_list import read_checkpoint_list
 
 
 def test_recipes_have_distinct_names() -> None:

@@ -25,9 +25,10 @@ from dde.cache import cache_size
 from dde.cache.kept_files import read_kept, write_kept
 from dde.cache.places import Place
 from dde.errors import ConflictWarning, DdeError, SourceError
-from dde.relations.reopening import origin_of, runs_of
-from dde.sources import table_files, wandb_export, wandb_jsonl
+from dde.sources import wandb_export, wandb_jsonl
 from dde.sources.ingest import ingest
+from dde.suite.datadecide.runs.reopening import origin_of, runs_of
+from dde.suite.datadecide.tables import table_files
 from dde.tutorial.suite import Suite
 from fakes import FakeStore, sft
 from small_stores import example
@@ -267,7 +268,7 @@ def test_what_is_sent_opens_no_registry(suite: Suite, tmp_path: Path, monkeypatc
     (tmp_path / "sent").write_bytes(content)
     code = (
         "import pickle, sys\n"
-        "from dde.relations.registry import Registry\n"
+        "from dde.suite.datadecide.runs.registry import Registry\n"
         "def refused(*args, **options): raise AssertionError('a registry is opened')\n"
         "Registry.__init__ = refused\n"
         "ds = pickle.loads(open(sys.argv[1], 'rb').read())\n"

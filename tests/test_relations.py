@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 import dde
 from dde.errors import LineageError, SelectionError, UnknownNameError
-from dde.relations.evidence import gather_evidence, parse_command
-from dde.relations.parents import LONGEST_CHAIN
-from dde.relations.registry import Registry
-from dde.relations.run_names import parse_run_name
-from dde.relations.selection import _OPTIONS, matches, select_runs
-from dde.relations.token_counts import restore_counter
-from dde.relations.variants import _SHORT
+from dde.relations.filters import matches
 from dde.repository import RunRepository
 from dde.schema import TREATMENT
+from dde.suite.datadecide.runs.evidence import gather_evidence, parse_command
+from dde.suite.datadecide.runs.parents import LONGEST_CHAIN
+from dde.suite.datadecide.runs.registry import Registry
+from dde.suite.datadecide.runs.run_names import parse_run_name
+from dde.suite.datadecide.runs.selection import _OPTIONS, select_runs
+from dde.suite.datadecide.runs.token_counts import restore_counter
+from dde.suite.datadecide.runs.variants import _SHORT
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048

@@ -16,8 +16,8 @@ import xarray as xr
 import dde
 from dde.repository import DataDecideEvolved
 from dde.sources.connection import absolute_path
-from dde.sources.datadecide import DataDecide
 from dde.sources.wandb_store import WandBStore
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from dde.tutorial.suite import Suite
 
 METRICS = ["arc_easy", "pile_valppl", "train_loss"]

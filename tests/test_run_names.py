@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from dde.errors import UnknownNameError
-from dde.names import as_count, names_step_beyond_range, parse_revision, parse_run_checkpoint, resolve_checkpoint
-from dde.names.counts import MOST, whole_number
-from dde.relations.run_names import parse_run_name
+from dde.names import names_step_beyond_range, parse_revision, parse_run_checkpoint, resolve_checkpoint
+from dde.relations.counts import MOST, as_count, whole_number
+from dde.suite.datadecide.runs.run_names import parse_run_name
 
 LONG = "9" * 5000
 
@@ -104,9 +104,10 @@ PIECES = (
 
 _PARSE_ALL = """
 import sys
-from dde.names import find_base_by_label, find_hub_model, parse_revision, parse_run_checkpoint, parse_metric
-from dde.relations.evidence import gather_evidence
-from dde.relations.parents import resolve_parents
+from dde.names import find_base_by_label, find_hub_model, parse_run_checkpoint, parse_metric
+from dde.names import parse_revision
+from dde.suite.datadecide.runs.evidence import gather_evidence
+from dde.suite.datadecide.runs.parents import resolve_parents
 from dde.sources.protocols import RunRecord
 for piece in {pieces!r}:
     text = (piece * {size})[:{size}]

@@ -14,9 +14,9 @@ import xarray as xr
 import dde
 from dde.cli import main
 from dde.errors import UnknownNameError
-from dde.relations.registry import Registry
-from dde.relations.reopening import origin_of
-from dde.relations.run_types import RunTypes
+from dde.suite.datadecide.runs.registry import Registry
+from dde.suite.datadecide.runs.reopening import origin_of
+from dde.suite.datadecide.runs.run_types import RunTypes
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048

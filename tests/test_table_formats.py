@@ -17,7 +17,7 @@ import pytest
 
 import dde
 from dde.errors import DdeError, FormatError, SourceError
-from dde.sources.datadecide import DataDecide
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 
 STEPS = (0, 1250, 2500, 5000)
 TASKS = ("arc_easy", "mmlu_anatomy")

@@ -20,7 +20,7 @@ import pytest
 
 import dde
 from dde.errors import ConflictWarning, DdeWarning, SourceError
-from dde.sources.datadecide import DataDecide
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from test_table_formats import ICE, PILE, STEPS, check, raw_table, value, wide
 
 RECIPES = ("Dolma1.7", "C4", "FineWeb-Edu", "Falcon")
@@ -262,7 +262,7 @@ def test_links_loops_and_what_is_no_file(tmp_path: Path) -> None:
 LOOK = """
 import os, sys
 from dde.errors import SourceError
-from dde.sources.datadecide import DataDecide
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 if os.getuid() == 0:
     # Root may read all. What is imported on the way must be so before it becomes another.
     DataDecide(sys.argv[1])
@@ -349,7 +349,7 @@ def test_a_table_that_changes_while_open_gives_nothing_to_the_cache(tmp_path: Pa
 
 
 def test_a_table_that_changes_during_a_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dde.sources import row_groups
+    from dde.suite.datadecide.tables import row_groups
 
     path, first, second = two_contents(tmp_path)
     path.write_bytes(first)

@@ -18,7 +18,7 @@ import pytest
 import dde
 from dde.errors import ConflictWarning, DdeWarning, FormatError, SourceError, UnknownNameError
 from dde.names import ENTRIES, MMLU_SUBJECTS, OLMES_TASKS, task_metric
-from dde.sources.datadecide import DataDecide
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from dde.tutorial import Suite, make_suite
 
 METRICS = ["mmlu_average", "arc_challenge", "arc_challenge_acc_raw", "boolq_correct_prob", "pile_valppl"]

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from dde.opening import open_lineages as open_lineages
     from dde.repository import DataDecideEvolved as DataDecideEvolved
     from dde.repository import RunRepository as RunRepository
-    from dde.sources.checkpoint_list import read_checkpoint_list as read_checkpoint_list
-    from dde.sources.datadecide import DataDecide as DataDecide
     from dde.sources.ingest import ingest as ingest
     from dde.sources.wandb_store import WandBStore as WandBStore
     from dde.suite.builtin import suites as suites
+    from dde.suite.datadecide.tables.checkpoint_list import read_checkpoint_list as read_checkpoint_list
+    from dde.suite.datadecide.tables.pretraining_tables import DataDecide as DataDecide
     from dde.suite.declare import Suite as Suite
     from dde.suite.declare import Table as Table
     from dde.suite.metric import Metric as Metric
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Where each public name lives. They are imported when first used: the drivers of the stores alone take longer to
 # import than xarray, and a worker that opens a saved Dataset needs none of them.
 _HOMES = {
-    "DataDecide": "dde.sources.datadecide",
+    "DataDecide": "dde.suite.datadecide.tables.pretraining_tables",
     "DataDecideEvolved": "dde.repository",
     "Metric": "dde.suite.metric",
     "PosttrainingRun": "dde.entities",
@@ -48,7 +48,7 @@ _HOMES = {
     "concat": "dde.arrays.combine",
     "ingest": "dde.sources.ingest",
     "open_lineages": "dde.opening",
-    "read_checkpoint_list": "dde.sources.checkpoint_list",
+    "read_checkpoint_list": "dde.suite.datadecide.tables.checkpoint_list",
     "suites": "dde.suite.builtin",
 }
 _MODULES = ("names", "tutorial")

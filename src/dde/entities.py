@@ -21,16 +21,16 @@ from dde.entity_views import (
     runs_of_same_treatment,
 )
 from dde.errors import LineageError, SelectionError, near_names
-from dde.relations.table_related import base_rows, children_of, parents_of
-from dde.relations.treatments import PRETRAINING
+from dde.relations.related import base_rows, children_of, parents_of
+from dde.schema import PRETRAINING
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from dde.relations.run_table import RunTable
     from dde.repository import RunRepository
-    from dde.sources.datadecide import DataDecide
     from dde.sources.protocols import PosttrainingSource, PretrainingSource
+    from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 
 __all__ = ["LineageList", "PosttrainingRun", "PretrainingRun", "RunList", "TrainingLineage", "TrainingRun"]
 
@@ -211,7 +211,7 @@ class TrainingRun:
         Returns
         -------
         pandas.DataFrame
-            The seed's columns; see :func:`dde.curves.frames.continuous_curves`, and of a suite other than
+            The seed's columns; see :func:`dde.suite.datadecide.frames.continuous_curves`, and of a suite other than
             DataDecide :func:`dde.suite.frames.suite_curves`.
 
         Warns
@@ -420,7 +420,7 @@ class TrainingLineage:
         -------
         pandas.DataFrame
             Observed rows only. A derived run's rows repeat the base prefix with its own hyperparameters; see
-            :func:`dde.curves.frames.continuous_curves`, and of a suite other than DataDecide
+            :func:`dde.suite.datadecide.frames.continuous_curves`, and of a suite other than DataDecide
             :func:`dde.suite.frames.suite_curves`.
 
         Raises

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar, overload
 
 import pandas as pd
 
-from dde.curves.frames import empty_curves
 from dde.curves.loss_reductions import warn_of_reductions
 from dde.entity_views import curves_of, metrics_of
 from dde.errors import SelectionError, warn_caller
-from dde.relations.metric_choice import choose_metrics
-from dde.relations.registry import Registry
+from dde.suite.datadecide.frames import empty_curves
+from dde.suite.datadecide.metric_choice import choose_metrics
+from dde.suite.datadecide.runs.registry import Registry
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dde.curves.frames import continuous_curves, own_rows
+from dde.curves.metric import Metric
 from dde.errors import UnknownNameError
-from dde.names import Metric
-from dde.relations.metric_choice import choose_metrics
-from dde.relations.related import compare_lineages, same_base, same_treatment, siblings
+from dde.relations.related import compare_in_tables, factors_of, same_base_rows, same_treatment_rows, sibling_rows
 from dde.relations.run_table import RunTable
-from dde.relations.selection import filter_runs, select_bases
-from dde.relations.table_related import (
-    compare_in_tables,
-    factors_of,
-    same_base_rows,
-    same_treatment_rows,
-    sibling_rows,
-)
-from dde.relations.table_selection import matching_rows
+from dde.relations.selection import matching_rows
+from dde.suite.datadecide.frames import continuous_curves, own_rows
+from dde.suite.datadecide.metric_choice import choose_metrics
+from dde.suite.datadecide.runs.related import compare_lineages, same_base, same_treatment, siblings
+from dde.suite.datadecide.runs.selection import filter_runs, select_bases
 from dde.suite.frames import suite_curves, suite_own_rows
 
 if TYPE_CHECKING:

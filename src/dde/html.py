@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from dde.errors import DdeError
 from dde.html_parts import (
-    count_words,
     facts_html,
     name_cell,
     not_shown,
     note_html,
-    number_cell,
     page_html,
-    plain_text,
     plural,
-    row_html,
-    spelled_tokens,
     table_html,
     text_cell,
     title_html,
     tokens_cell,
 )
 from dde.html_suites import suite_lineage_html, suite_lineages_html, suite_repository_html, suite_run_html
-from dde.names import Base
-from dde.plots.axes import short_number
-from dde.relations.treatments import PRETRAINING
-from dde.sources.connection import redact
+from dde.suite.datadecide.html import (
+    coverage_by_id,
+    datadecide_lineage_html,
+    datadecide_lineages_html,
+    datadecide_repository_html,
+    datadecide_run_html,
+)
 
 if TYPE_CHECKING:
     from dde.entities import TrainingLineage, TrainingRun
-    from dde.relations.registry import DerivedRun, Registry
     from dde.repository import RunRepository
 
 __all__ = ["lineage_html", "lineages_html", "repository_html", "run_html", "runs_html"]
 
 # Rows that a page shows of a long list; what is beyond is counted.
 _MOST_RUNS = 30
-_MOST_UNPLACED = 10
-_MOST_LINEAGES = 30
-_MOST_REASONS = 15
-_MOST_NAMES = 8
 
 
 def lineage_html(lineage: TrainingLineage) -> str:
@@ -57,31 +46,9 @@ def lineage_html(lineage: TrainingLineage) -> str:
     >>> "3,744,832" in lineage_html(lineage)
     True
     """
-    repository, label = lineage._repository, lineage.lineage_id
-    if repository.suite_runs is not None:
+    if lineage._repository.suite_runs is not None:
         return suite_lineage_html(lineage)
-    registry = repository.registry
-    runs = _coverage_by_id(repository, registry.members.get(label, []))
-    placed = [r for r, row in runs.items() if not math.isnan(row["end_tokens"])]
-    unplaced = [r for r in runs if r not in set(placed)]
-    parts = [
-        title_html("TrainingLineage", label),
-        facts_html(
-            [*_base_facts(registry, label), ("derived runs", count_words(row["status"] for row in runs.values()))]
-        ),
-    ]
-    if placed:
-        rows = [_run_row(registry, r, runs[r], depth) for r, depth in _tree(registry, placed)]
-        parts.append(table_html(_RUN_COLUMNS, rows[:_MOST_RUNS]))
-        parts.append(not_shown(len(rows) - _MOST_RUNS, "derived run", "lineage.derived_runs"))
-        if any(row["status"].startswith("state ") for row in runs.values()):
-            parts.append(note_html('Runs in another state than "finished" are opened with state="all".'))
-    if unplaced:
-        parts.append(note_html("No place on the token axis, so not in any Dataset:"))
-        rows = [_unplaced_row(registry, r, runs[r]) for r in unplaced]
-        parts.append(table_html(_UNPLACED_COLUMNS, rows[:_MOST_UNPLACED]))
-        parts.append(not_shown(len(rows) - _MOST_UNPLACED, "run", "repository.coverage()"))
-    return page_html(parts)
+    return datadecide_lineage_html(lineage)
 
 
 def lineages_html(lineages: Sequence[TrainingLineage]) -> str:
@@ -94,38 +61,12 @@ def lineages_html(lineages: Sequence[TrainingLineage]) -> str:
     >>> "dolma1_7-4M-default" in lineages_html(found)
     True
     """
-    parts = [title_html("LineageList", plural(len(lineages), "lineage"))]
     if not lineages:
-        return page_html([*parts, note_html("No lineage matched. repository.find_lineages() returns all of them.")])
-    shown = lineages[:_MOST_LINEAGES]
-    if any(lineage._repository.suite_runs is not None for lineage in shown):
+        empty = note_html("No lineage matched. repository.find_lineages() returns all of them.")
+        return page_html([title_html("LineageList", plural(0, "lineage")), empty])
+    if any(lineage._repository.suite_runs is not None for lineage in lineages):
         return suite_lineages_html(lineages)
-    covered: dict[int, dict[str, dict[str, Any]]] = {}
-    rows = []
-    for lineage in shown:
-        repository, label = lineage._repository, lineage.lineage_id
-        registry = repository.registry
-        if id(repository) not in covered:
-            covered[id(repository)] = _coverage_by_id(repository, registry.derived)
-        runs = [covered[id(repository)][r] for r in registry.members.get(label, [])]
-        base, end = registry.bases[label], registry.base_end_tokens(label)
-        rows.append(
-            [
-                name_cell(label),
-                text_cell(base.recipe.name),
-                number_cell(base.size.name),
-                number_cell(f"{base.seed.index} ({base.seed.name})"),
-                tokens_cell(end),
-                number_cell(f"{len(registry.checkpoint_steps.get(label, ())):,}"),
-                text_cell(count_words(r["run_type"] for r in runs if r["status"] == "used") or "none"),
-                text_cell(count_words(r["status"] for r in runs if r["status"] != "used")),
-            ]
-        )
-    columns = "lineage,recipe,>size,>seed,>tokens trained,>evaluated,derived runs,not used".split(",")
-    parts.append(table_html(columns, rows))
-    parts.append(not_shown(len(lineages) - len(shown), "lineage", "[lineage.lineage_id for lineage in lineages]"))
-    parts.append(note_html("Each is a TrainingLineage; .to_dataset() opens all of them as one Dataset."))
-    return page_html(parts)
+    return datadecide_lineages_html(lineages)
 
 
 def runs_html(runs: Sequence[TrainingRun]) -> str:
@@ -151,7 +92,7 @@ def runs_html(runs: Sequence[TrainingRun]) -> str:
             continue
         if id(repository) not in covered:
             same = (other.run_id for other in shown if other._given_repository is repository)
-            covered[id(repository)] = _coverage_by_id(repository, dict.fromkeys(same))
+            covered[id(repository)] = coverage_by_id(repository, dict.fromkeys(same))
         row = covered[id(repository)][run.run_id]
         texts = [name_cell(run.run_id), text_cell(row["run_type"]), name_cell(row["lineage"]), name_cell(row["run"])]
         numbers = [tokens_cell(row["branch_tokens"]), tokens_cell(row["end_tokens"])]
@@ -178,35 +119,7 @@ def run_html(run: TrainingRun) -> str:
         return page_html([title_html(type(run).__name__, run.run_id), facts_html([("run type", run.run_type)]), note])
     if run._repository.suite_runs is not None:
         return suite_run_html(run)
-    repository, registry = run._repository, run._repository.registry
-    children = run.child_run_ids
-    facts: list[tuple[str, str]] = []
-    if run.run_type == PRETRAINING:
-        facts += _base_facts(registry, run.run_id)
-    else:
-        row = _coverage_by_id(repository, [run.run_id])[run.run_id]
-        checkpoint = registry.derived[run.run_id].parentage.checkpoint
-        inside = registry.derived[run.run_id].parentage.run_checkpoint
-        step = "" if inside.is_final else f", {inside.name}"
-        step = step if checkpoint is None else f", step {checkpoint.step:,}"
-        known = {k: v for k, v in registry.derived[run.run_id].hyperparameters.items() if v not in ("", None)}
-        facts += [
-            ("treatment", row["run"]),
-            ("lineage", row["lineage"]),
-            ("starts from", row["parent_run_id"] + step if row["parent_run_id"] else ""),
-            ("branches at", spelled_tokens(row["branch_tokens"])),
-            ("ends at", spelled_tokens(row["end_tokens"])),
-            ("token source", "; ".join(t for t in (row["token_source"], row["estimate"]) if t)),
-            ("hyperparameters", ", ".join(f"{k}={plain_text(v)}" for k, v in known.items())),
-            ("state", row["state"]),
-            ("status", row["status"]),
-            ("parent known from", row["parent_evidence"]),
-            ("contradictions", row["contradictions"]),
-        ]
-    some = ", ".join(children[:_MOST_NAMES])
-    more = f", and {len(children) - _MOST_NAMES} more in .child_run_ids" if len(children) > _MOST_NAMES else ""
-    facts.append(("runs starting here", some + more or "none"))
-    return page_html([title_html(type(run).__name__, run.run_id), facts_html([("type", run.run_type), *facts])])
+    return datadecide_run_html(run)
 
 
 def repository_html(repository: RunRepository, title: str = "RunRepository") -> str:
@@ -224,172 +137,4 @@ def repository_html(repository: RunRepository, title: str = "RunRepository") -> 
     """
     if repository.suite_runs is not None:
         return suite_repository_html(repository, repository.suite_runs, title)
-    tables, store = repository.pretraining_source, repository.posttraining_source
-    sources = [
-        ("pretraining", "none" if tables is None else redact(tables) or type(tables).__name__),
-        ("post-training", "none" if store is None else redact(store) or type(store).__name__),
-    ]
-    try:
-        registry = repository.registry
-        coverage = repository.coverage()
-    except DdeError as problem:
-        # A page that fails leaves a notebook with a traceback in place of what could be said.
-        return page_html([title_html(title, "can't be read"), facts_html([*sources, ("error", str(problem))])])
-    sources[0] = ("pretraining", f"{sources[0][1]} ({plural(len(registry.catalog.step), 'checkpoint')})")
-    sources[1] = ("post-training", f"{sources[1][1]} ({plural(len(registry.derived), 'run')})")
-    aside = [] if tables is None else [*(f"{n} rows: {r}" for r, n in sorted(tables.left_out.items()))]
-    aside += [] if tables is None else tables.set_aside
-    if aside:
-        more = f"; and {len(aside) - _MOST_NAMES} more" if len(aside) > _MOST_NAMES else ""
-        sources.append(("not read", "; ".join(aside[:_MOST_NAMES]) + more))
-    parts = [title_html(title, plural(len(registry.bases), "lineage")), facts_html(sources)]
-    parts.append(table_html(_SIZE_COLUMNS, _size_rows(registry)))
-    derived = coverage[coverage["run_type"] != PRETRAINING]
-    counts = derived.groupby(["run_type", "status"]).size().reset_index(name="runs")
-    # By method, that of most runs first; used runs, then the reasons that concern most.
-    counts["of_method"] = counts.groupby("run_type")["runs"].transform("sum")
-    counts["unused"] = counts["status"] != "used"
-    order = {"of_method": False, "run_type": True, "unused": True, "runs": False, "status": True}
-    counts = counts.sort_values(list(order), ascending=list(order.values()))
-    rows = [
-        row_html([name_cell(method), number_cell(f"{runs:,}"), text_cell(status)], aside=status != "used")
-        for method, status, runs in zip(counts["run_type"], counts["status"], counts["runs"], strict=True)
-    ]
-    if rows:
-        parts.append(table_html(["method", ">runs", "status"], rows[:_MOST_REASONS]))
-        parts.append(not_shown(len(rows) - _MOST_REASONS, "reason", "repository.coverage()"))
-    absent = int((coverage["status"] == "no data: not in the tables").sum())
-    if absent:
-        parts.append(note_html(f"{plural(absent, 'base')} known from post-training runs alone, without checkpoints."))
-    parts.append(_next_steps(registry))
-    return page_html(parts)
-
-
-_RUN_COLUMNS = (
-    "run,method,>learning rate,>budget × epochs,>branches at,>own tokens,>ends at,token source,state,status".split(",")
-)
-_UNPLACED_COLUMNS = "run id,method,starts from,state,status".split(",")
-_SIZE_COLUMNS = ">size,>parameters,>lineages,>recipes,>seeds,>with derived runs,>derived runs".split(",")
-
-
-def _base_facts(registry: Registry, label: str) -> list[tuple[str, str]]:
-    base: Base = registry.bases[label]
-    end, steps = registry.base_end_tokens(label), registry.checkpoint_steps.get(label, ())
-    trained = "not in the tables" if end is None else spelled_tokens(end)
-    return [
-        ("recipe", base.recipe.name),
-        ("size", f"{base.size.name}, {base.size.n_params:,} parameters"),
-        ("seed", f"{base.seed.index} ({base.seed.name})"),
-        ("tokens trained", f"{trained}; the schedule has {short_number(base.size.scheduled_tokens)}"),
-        ("evaluated checkpoints", f"{len(steps):,}"),
-    ]
-
-
-def _coverage_by_id(repository: RunRepository, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the rows of coverage() of some runs, in their order."""
-    coverage: pd.DataFrame = repository.coverage()
-    wanted = list(run_ids)
-    rows = {str(row["run_id"]): row for row in coverage[coverage["run_id"].isin(wanted)].to_dict("records")}
-    return {r: {str(k): v for k, v in rows[r].items()} for r in wanted}
-
-
-def _tree(registry: Registry, run_ids: Sequence[str]) -> list[tuple[str, int]]:
-    """Return runs with their depth, children under their parents, siblings by branch point and treatment."""
-    held = set(run_ids)
-
-    def order(run_id: str) -> tuple[Any, ...]:
-        run, branch = registry.derived[run_id], registry.placed[run_id].branch_tokens
-        numbers = [run.hyperparameters.get(k, math.inf) for k in ("learning_rate", "finetune_tokens", "epochs")]
-        rank = [x if isinstance(x, (int, float)) else math.inf for x in (branch, *numbers)]
-        return (rank[0], run.run_type != "supervised_ft", rank[1:], run.label, run_id)
-
-    roots = [r for r in run_ids if registry.derived[r].parent_run_id not in held]
-    found: list[tuple[str, int]] = []
-    waiting = [(r, 0) for r in sorted(roots, key=order, reverse=True)]
-    while waiting:
-        run_id, depth = waiting.pop()
-        found.append((run_id, depth))
-        children = [c for c in registry.children.get(run_id, ()) if c in held]
-        waiting += [(c, depth + 1) for c in sorted(children, key=order, reverse=True)]
-    return found
-
-
-def _run_row(registry: Registry, run_id: str, row: Mapping[str, Any], depth: int) -> str:
-    run = registry.derived[run_id]
-    branch, end = row["branch_tokens"], row["end_tokens"]
-    rate = run.hyperparameters.get("learning_rate", math.nan)
-    cells = [
-        name_cell(row["run"], title=f"{run_id}, starts from {row['parent_run_id']}", depth=depth),
-        text_cell(row["run_type"]),
-        number_cell("" if math.isnan(rate) else f"{rate:g}"),
-        number_cell(_budget(run)),
-        tokens_cell(branch),
-        tokens_cell(end - branch, sign="+"),
-        tokens_cell(end),
-        text_cell(row["token_source"], title=row["estimate"]),
-        text_cell(row["state"]),
-        text_cell(row["status"]),
-    ]
-    return row_html(cells, aside=row["status"] != "used")
-
-
-def _unplaced_row(registry: Registry, run_id: str, row: Mapping[str, Any]) -> str:
-    parent = row["parent_run_id"]
-    cells = [
-        name_cell(run_id, title=row["run"]),
-        text_cell(row["run_type"]),
-        name_cell(parent),
-        text_cell(row["state"]),
-    ]
-    return row_html([*cells, text_cell(row["status"], title=registry.derived[run_id].parentage.evidence)], aside=True)
-
-
-def _size_rows(registry: Registry) -> list[str]:
-    by_size: dict[Any, list[Base]] = {}
-    for base in registry.bases.values():
-        by_size.setdefault(base.size, []).append(base)
-    rows = []
-    for size, bases in sorted(by_size.items(), key=lambda item: item[0].n_params):
-        derived = [len(registry.members[b.label]) for b in bases]
-        counts = (
-            len(bases),
-            len({b.recipe for b in bases}),
-            len({b.seed for b in bases}),
-            sum(n > 0 for n in derived),
-            sum(derived),
-        )
-        rows.append(
-            row_html(
-                [number_cell(size.name), number_cell(f"{size.n_params:,}"), *(number_cell(f"{n:,}") for n in counts)]
-            )
-        )
-    return rows
-
-
-def _next_steps(registry: Registry) -> str:
-    """Return calls that work on this repository: with the size that most runs derive from."""
-    if not registry.bases:
-        return ""
-    label = max(registry.bases, key=lambda b: len(registry.members[b]))
-    params = registry.bases[label].size.name
-    calls = {
-        f'repository.find_lineages(base_params="{params}")': "lineages as objects",
-        f'repository.get_lineage("{label}")': "one, with the tree of its runs",
-        f'repository.to_dataset(params="{params}")': "a lazy Dataset",
-        "repository.coverage()": "every run, with what became of it and why",
-    }
-    rows = [row_html([name_cell(call), text_cell(meaning)]) for call, meaning in calls.items()]
-    return table_html(["next", ""], rows)
-
-
-def _budget(run: DerivedRun) -> str:
-    treatment = run.treatment
-    if treatment is None:
-        return ""
-    if not math.isnan(treatment.finetune_tokens):
-        budget = short_number(treatment.finetune_tokens)
-    elif not math.isnan(treatment.max_train_samples):
-        budget = f"{treatment.max_train_samples:,.0f} sequences"
-    else:
-        budget = "full"
-    return budget if math.isnan(treatment.epochs) else f"{budget} × {treatment.epochs:g}"
+    return datadecide_repository_html(repository, title)

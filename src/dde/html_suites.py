@@ -26,8 +26,8 @@ from dde.html_parts import (
     title_html,
     tokens_cell,
 )
+from dde.relations.related import base_rows, children_of, factors_of, parents_of
 from dde.relations.run_table import RunTable
-from dde.relations.table_related import base_rows, children_of, factors_of, parents_of
 from dde.sources.connection import redact
 
 if TYPE_CHECKING:

@@ -12,19 +12,19 @@ import numpy.typing as npt
 import xarray as xr
 from xarray.core.indexing import LazilyIndexedArray
 
-from dde.arrays.store_dataset import build_dataset
 from dde.curves.alignment import Interpolation, Method
 from dde.curves.axes import resolve_axis
 from dde.curves.grids import DEFAULT_MAX_POINTS, TokenGrid, resolve_grid
 from dde.errors import SelectionError, SourceError
-from dde.relations.metric_choice import choose_metrics, metrics_without_source
-from dde.relations.selection import select_runs
-from dde.relations.table_selection import select_table_runs
+from dde.relations.selection import select_table_runs
 from dde.repository import DataDecideEvolved, RunRepository
 from dde.sources.connection import Connection
-from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb_store import WandBStore
+from dde.suite.datadecide.dataset import build_dataset
+from dde.suite.datadecide.metric_choice import choose_metrics, metrics_without_source
+from dde.suite.datadecide.runs.selection import select_runs
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from dde.suite.declare import Suite
 from dde.suite.finding import find_suite, is_suite
 

@@ -12,22 +12,22 @@ from weakref import WeakValueDictionary
 import pandas as pd
 
 from dde.cache.kept_files import cache_place
-from dde.cache.table_index import FileKindsCache
+from dde.curves.metric import Metric
 from dde.entities import LineageList, PosttrainingRun, PretrainingRun, TrainingLineage, TrainingRun
 from dde.entity_views import curves_of, find_labels, metrics_of
 from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError, near_names
-from dde.names import Metric
-from dde.relations.metric_choice import available_metrics, choose_metrics
-from dde.relations.registry import Registry
-from dde.relations.run_index import versions_digest
+from dde.relations.coverage import table_coverage
+from dde.relations.related import base_rows
 from dde.relations.run_table import RunTable
-from dde.relations.run_types import RunTypes
-from dde.relations.table_coverage import table_coverage
-from dde.relations.table_related import base_rows
 from dde.sources.connection import Connection, absolute_path, redact
-from dde.sources.datadecide import DataDecide
 from dde.sources.protocols import PosttrainingSource, PretrainingSource
 from dde.sources.wandb_store import WandBStore
+from dde.suite.datadecide.metric_choice import available_metrics, choose_metrics
+from dde.suite.datadecide.runs.registry import Registry
+from dde.suite.datadecide.runs.run_index import versions_digest
+from dde.suite.datadecide.runs.run_types import RunTypes
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide
+from dde.suite.datadecide.tables.table_index import FileKindsCache
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -175,7 +175,7 @@ class RunRepository:
         """The run table: one row per run, with identity, relations, factors and place on the axis of tokens."""
         if self.suite_runs is not None:
             return self.suite_runs.table
-        from dde.relations.store_table import make_store_table
+        from dde.suite.datadecide.runs.store_table import make_store_table
 
         return make_store_table(self.registry)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -17,10 +18,12 @@ __all__ = [
     "EVALUATIONS",
     "FACTOR_OF",
     "IDENTITY",
+    "LEADING_COLUMNS",
     "LINEAGE_COORDINATES",
     "MEMBERS",
     "PERPLEXITIES",
     "POSITION_CHECK",
+    "PRETRAINING",
     "RUN_COORDINATES",
     "SAMPLED",
     "SAMPLED_NUMBERS",
@@ -38,6 +41,7 @@ __all__ = [
     "sampled_names",
     "sampling_of",
     "treatment_names",
+    "without_replicate",
 ]
 
 #: Dimensions of a Dataset as it is opened, in order.
@@ -45,6 +49,9 @@ DIMS = ("lineage", "run", "cumulative_tokens")
 
 #: Dimensions of its runs.
 CELLS = ("lineage", "run")
+
+#: Run type and run label of a base.
+PRETRAINING = "pretraining"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,26 @@ MEMBERS = "n_members"
 #: Attribute of a Dataset of means: what they are over.
 AVERAGED_OVER = "averaged_over"
 
+#: Columns of long tables of DataDecide before the metrics: lineage and run, base, treatment, axis.
+LEADING_COLUMNS = (
+    "lineage_id",
+    "run",
+    "run_id",
+    "run_type",
+    "params",
+    "data",
+    "seed",
+    "learning_rate",
+    "posttraining_method",
+    "finetune_tokens",
+    "epochs",
+    "dpo_beta",
+    "reduce_loss",
+    "step",
+    "cumulative_tokens",
+    "cumulative_compute",
+)
+
 #: Coordinates that say who had a treatment, how it is called, or where it lies, not what it was.
 IDENTITY = frozenset(
     {
@@ -192,6 +219,10 @@ _DATADECIDE_FACTORS: dict[str, FactorOf] = {
 }
 # Coordinates that every Dataset of another suite has, and none of DataDecide.
 _OF_OTHERS = ("start_tokens", "root_run_id")
+
+
+# Number of a repetition at the end of a label.
+_REPLICATE = re.compile(r"#\d+$")
 
 
 class Labelled(Protocol):
@@ -321,3 +352,14 @@ def sampling_of(name: str) -> str:
     stem = name.removeprefix(SAMPLED)
     head, _, tail = stem.rpartition("_")
     return head if head and tail in SAMPLED_NUMBERS else stem
+
+
+def without_replicate(label: object) -> str:
+    """Return the label of a run without the number that tells repetitions apart.
+
+    Examples
+    --------
+    >>> without_replicate("sft_lr=5e-05_fullx2#2")
+    'sft_lr=5e-05_fullx2'
+    """
+    return _REPLICATE.sub("", str(label))

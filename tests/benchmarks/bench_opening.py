@@ -104,7 +104,7 @@ def _sent(suite: str, wandb: str, cache_dir: str) -> list[dict[str, Any]]:
 
 
 def _registries() -> list[dict[str, Any]]:
-    from dde.relations.registry import Registry
+    from dde.suite.datadecide.runs.registry import Registry
     from fakes import FakeStore, sft
 
     rows = []

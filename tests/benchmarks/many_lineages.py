@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dde.names import RECIPES, SEEDS, Base, Metric, base_filters, find_size, task_metric
-from dde.names.recipes import Recipe
+from dde.curves.metric import Metric
+from dde.names import RECIPES, SEEDS, Base, find_size, task_metric
 from dde.repository import RunRepository
-from dde.sources.datadecide import Catalog
 from dde.sources.protocols import History
+from dde.suite.datadecide.names import base_filters
+from dde.suite.datadecide.names.recipes import Recipe
+from dde.suite.datadecide.tables.pretraining_tables import Catalog
 
 __all__ = ["open_many"]
 

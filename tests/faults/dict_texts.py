@@ -24,7 +24,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dde import native
-from dde.sources.dict_text import parse_dict_row, parse_dicts
+from dde.suite.datadecide.tables.dict_text import parse_dict_row, parse_dicts
 
 KEYS = ("acc_raw", "acc_per_char", "primary_metric", "sum_logits_corr", "logits_per_byte_corr", "no_answer", "é", "")
 WANTED = ("acc_raw", "primary_metric", "no_answer", "é", "absent")

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 import dde
+from dde.curves.metric import identifier
 from dde.errors import SourceError, UnknownNameError
-from dde.names.metrics import identifier
 from dde.suite import builtin
 from dde.suite.builtin import olmo3_32b
 from dde.suite.declare import Metric, Suite, Table

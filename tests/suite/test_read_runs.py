@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dde import Metric, Suite, Table
 from dde.errors import ConflictWarning, DdeWarning, FormatError, SourceError, UnknownNameError
-from dde.suite import Metric, Suite, Table
 from dde.suite.arrow_tables import ParquetFile
 from dde.suite.counters import tokens_of_steps
 from dde.suite.read_runs import DeclaredRuns, SuiteTables

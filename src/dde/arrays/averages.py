@@ -20,8 +20,8 @@ from dde.arrays.views import blank_of, mask_cells, pick_cells
 from dde.curves.axes import AxisRule
 from dde.curves.statistics import BOOTSTRAP_FROM, INTERVAL_METHODS, STATISTICS, IntervalMethod, summarize
 from dde.errors import SelectionError, UnknownNameError, warn_caller
-from dde.names import as_values
 from dde.relations.chain_texts import Stage, format_chain, parse_chain
+from dde.relations.filters import as_values
 from dde.schema import AVERAGED_OVER, MEMBERS, factors_of, is_datadecide, sampling_of, treatment_names
 
 __all__ = ["mean_over"]

@@ -16,7 +16,6 @@ from dde.arrays.samples import check_variable, checked_positions, samplings_in
 from dde.arrays.views import blank_of, first_of, pick_cells
 from dde.curves.axes import TOKENS
 from dde.errors import SelectionError
-from dde.relations.treatments import PRETRAINING
 from dde.schema import (
     CELL_NUMBERS,
     CELLS,
@@ -24,6 +23,7 @@ from dde.schema import (
     DIMS,
     FACTOR_OF,
     POSITION_CHECK,
+    PRETRAINING,
     SAMPLED,
     TEXT_COORDINATES,
     factors_of,

@@ -16,13 +16,10 @@ from dde.curves.chains import CurvePoints, points_on_curves
 from dde.curves.fast_alignment import AlignmentPlan
 from dde.curves.filling import Curves, mark_points
 from dde.curves.grids import Points, order_of
+from dde.curves.metric import Metric
 from dde.curves.observations import Observations
-from dde.curves.run_sources import RunSource, StoreRuns
+from dde.curves.run_sources import RunSource
 from dde.errors import FormatError
-from dde.names import Metric
-from dde.relations.registry import Registry
-from dde.relations.reopening import Origin, origin_of, runs_of
-from dde.relations.sent_runs import SentRuns
 from dde.schema import SAMPLED_NUMBERS
 
 __all__ = ["Cube", "Sampling"]
@@ -63,30 +60,20 @@ class Cube:
 
     Attributes
     ----------
-    source : Registry, Origin or RunSource
-        The runs; of the two stores, in another process than the one that opened them, how to open them again.
+    runs : RunSource
     how : Interpolation
     metrics : tuple of Metric
         Variables of the Dataset. In raw tables all entries of a task are one text: a text that is read for one
         variable is parsed for all of them.
     """
 
-    source: Registry | Origin | RunSource
+    runs: RunSource
     how: Interpolation
     metrics: tuple[Metric, ...] = ()
     _plans: deque[AlignmentPlan] = field(default_factory=lambda: deque(maxlen=_PLANS), repr=False)
 
-    @property
-    def runs(self) -> RunSource:
-        """The runs as far as their values are concerned; sent along to other processes."""
-        source = runs_of(self.source) if isinstance(self.source, Origin) else self.source
-        if isinstance(source, Registry):
-            return StoreRuns(source.positions)
-        return StoreRuns(source) if isinstance(source, SentRuns) else source
-
     def __getstate__(self) -> dict[str, Any]:
-        source = (origin_of(self.source) if isinstance(self.source, Registry) else None) or self.source
-        return {**self.__dict__, "source": source, "_plans": deque(maxlen=_PLANS)}
+        return {**self.__dict__, "_plans": deque(maxlen=_PLANS)}
 
     def __deepcopy__(self, memo: object) -> Cube:
         # It never changes, and its stores are not to be opened twice.

@@ -22,7 +22,7 @@ from dde.arrays.samples import flag_attrs, with_samplings
 from dde.curves.alignment import Interpolation
 from dde.curves.axes import TOKENS, AxisRule, Lines, axis_lines
 from dde.curves.grids import Points, TokenGrid
-from dde.names import Metric
+from dde.curves.metric import Metric
 from dde.schema import CELLS, SAMPLED_NUMBERS, log_sampling, sampled_names
 
 __all__ = ["DatasetParts", "assemble_dataset", "count_texts", "variable"]

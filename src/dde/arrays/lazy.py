@@ -15,8 +15,8 @@ from xarray.core import indexing
 from dde.arrays.cube import Cube, Sampling
 from dde.curves.axes import Lines
 from dde.curves.grids import Points
+from dde.curves.metric import Metric
 from dde.errors import DdeError, SourceError
-from dde.names import Metric
 
 __all__ = [
     "BlockArray",

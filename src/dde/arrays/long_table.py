@@ -14,9 +14,8 @@ import xarray as xr
 from dde.arrays.layout import axis_of, cell_dims, run_ids_along, spread
 from dde.arrays.loss_reductions import warn_of_mixed_loss
 from dde.arrays.provenance import checkpoint_type
-from dde.curves.frames import LEADING_COLUMNS
 from dde.errors import SelectionError
-from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide
+from dde.schema import CHANGING_PARAMS, LEADING_COLUMNS, factors_of, is_datadecide
 
 __all__ = ["frames_of", "to_frame", "to_parquet"]
 
@@ -34,9 +33,9 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The columns of :func:`dde.curves.frames.continuous_curves` but for `step`; `run_id` is the curve's own run
-        and `checkpoint_type` the type of the run that was training there. The dimensions of a sweep, another axis, and
-        the factors of another suite are columns, too.
+        The columns of a run's continuous curves but for `step`; `run_id` is the curve's own run and `checkpoint_type`
+        the type of the run that was training there. The dimensions of a sweep, another axis, and the factors of
+        another suite are columns, too.
 
     Raises
     ------

@@ -13,8 +13,7 @@ import xarray as xr
 from dde.arrays.layout import text_values
 from dde.arrays.naming import mean_over_seeds_label
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.relations.treatments import without_replicate
-from dde.schema import LINEAGE_COORDINATES, RUN_COORDINATES, factors_of, is_datadecide
+from dde.schema import LINEAGE_COORDINATES, RUN_COORDINATES, factors_of, is_datadecide, without_replicate
 
 __all__ = ["OF_MEMBERS", "Group", "groups_of"]
 

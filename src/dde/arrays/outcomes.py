@@ -18,12 +18,12 @@ from dde.arrays.views import mask_cells, pick_cells
 from dde.curves.axes import AXES, TOKENS, AxisRule
 from dde.errors import SelectionError, SourceError, UnknownNameError, warn_caller
 from dde.relations.chain_texts import format_chain, parse_chain
-from dde.relations.treatments import PRETRAINING
 from dde.schema import (
     AVERAGED_OVER,
     COORDINATES,
     LINEAGE_COORDINATES,
     MEMBERS,
+    PRETRAINING,
     factors_of,
     is_datadecide,
     sampled_names,

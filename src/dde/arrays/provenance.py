@@ -10,13 +10,12 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.arrays.layout import cell_dims, cells_along, require_axis, run_ids_along, spread, text_values, tokens_along
-from dde.arrays.naming import base_with_checkpoints, metric_alias
+from dde.arrays.naming import checkpoints_of, metric_alias
 from dde.arrays.samples import checked_positions, flags_of, has_samplings, is_sampled, is_set
 from dde.arrays.views import mask_cells
 from dde.errors import SourceError, UnknownNameError, near_names
 from dde.relations.chain_texts import Stage, parse_chain
-from dde.relations.treatments import PRETRAINING
-from dde.schema import SAMPLED, TABLE_SAMPLINGS, is_datadecide
+from dde.schema import PRETRAINING, SAMPLED, TABLE_SAMPLINGS, is_datadecide
 
 __all__ = [
     "CHECKPOINT_TYPES",
@@ -259,7 +258,7 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     rule = require_axis(obj)
     checked_positions(obj)
     if not is_datadecide(obj):
-        base_with_checkpoints(obj, "")
+        checkpoints_of(obj, "")
     if "lineage" not in obj.coords:
         raise SourceError(
             "this object lacks the coordinate lineage, so which model its cells are checkpoints of is unknown. "
@@ -286,15 +285,15 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     for at in np.ndindex(run_ids.shape):
         if not run_ids[at]:
             continue
-        base = base_with_checkpoints(obj, str(lineages[at]))
+        base = checkpoints_of(obj, str(lineages[at]))
         # The Hub has no revision for every step: those that were evaluated, the final one, the one branched from.
-        last, per_step = (end[at] if np.isnan(origin[at]) else origin[at]), base.size.tokens_per_step
-        others = [base.size.scheduled_tokens, -1 if np.isnan(last) else int(last) // per_step * per_step]
+        last, per_step = (end[at] if np.isnan(origin[at]) else origin[at]), base.tokens_per_step
+        others = [base.scheduled_tokens, -1 if np.isnan(last) else int(last) // per_step * per_step]
         here = tokens[at]
         is_checkpoint = (evaluated[at] | np.isin(here, others)) & (here >= 0) & (here % per_step == 0) & (here <= last)
         step[at] = np.where(is_checkpoint, here // per_step, -1)
         model[at] = np.where(is_checkpoint, base.hub_model, "")
-        texts = [f"step{s}-seed-{base.seed.dashed}" if s >= 0 else "" for s in np.atleast_1d(step[at]).tolist()]
+        texts = [base.revision(s) if s >= 0 else "" for s in np.atleast_1d(step[at]).tolist()]
         revisions[at] = np.array(texts, object).reshape(step[at].shape)
     made = {"hub_model": model, "revision": revisions, "step": step}
     return xr.Dataset({n: (dims, v) for n, v in made.items()}, _coords_of(obj, dims))

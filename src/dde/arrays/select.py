@@ -11,8 +11,7 @@ import xarray as xr
 from dde.arrays.naming import canonical_values
 from dde.arrays.views import blank_of, mask_cells, pick_cells
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.names import as_values
-from dde.relations.selection import matches
+from dde.relations.filters import as_values, matches
 
 __all__ = ["select"]
 

@@ -15,11 +15,11 @@ from dde.arrays.packed import packed
 from dde.curves.alignment import Interpolation
 from dde.curves.axes import AXES, TOKENS, AxisRule, Lines, positions_on
 from dde.curves.grids import Points, TokenGrid
-from dde.names import Metric
+from dde.curves.metric import Metric
 from dde.relations.chain_texts import format_chain
+from dde.relations.related import parents_of
 from dde.relations.run_table import RunTable
 from dde.relations.selection import Selection
-from dde.relations.table_related import parents_of
 from dde.schema import CELL_NUMBERS, CELL_TEXTS, CELLS, CHANGING_PARAMS, FACTOR_OF
 from dde.sources.values import text_array
 from dde.suite.suite_runs import SuiteRuns

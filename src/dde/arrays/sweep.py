@@ -13,8 +13,7 @@ import xarray as xr
 from dde.arrays.layout import run_ids_along, spread, text_values
 from dde.arrays.views import blank_of, pick_cells
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
-from dde.relations.treatments import PRETRAINING
-from dde.schema import factors_of, is_datadecide, is_identity, sampling_of
+from dde.schema import PRETRAINING, factors_of, is_datadecide, is_identity, sampling_of
 
 __all__ = ["sweep"]
 

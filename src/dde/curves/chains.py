@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from dde.curves.alignment import Chains
 from dde.relations.ragged_rows import find_first_rows, rows_between
-from dde.relations.run_positions import RunPositions
 from dde.relations.run_table import RunTable
 
-__all__ = ["CurvePoints", "build_chains", "chains_in_table", "points_on_curves"]
+__all__ = ["CurvePoints", "chains_in_table", "points_on_curves"]
 
 Int64 = npt.NDArray[np.int64]
 
@@ -78,23 +77,6 @@ class CurvePoints:
         [1, 0, 3]
         """
         return find_first_rows(self.offsets, self.tokens, run, bound, "right")
-
-
-def build_chains(registry: RunPositions, run_ids: list[str]) -> Chains:
-    """Return the runs with all their ancestors, parents before children."""
-    number: dict[str, int] = {}
-    parents: list[int] = []
-    branches: list[int] = []
-    for run_id in run_ids:
-        above = -1
-        for member in registry.chain(run_id):
-            if member not in number:
-                number[member] = len(number)
-                parents.append(above)
-                placed = registry.placed.get(member)
-                branches.append(-1 if placed is None or placed.branch_tokens is None else placed.branch_tokens)
-            above = number[member]
-    return Chains(tuple(number), np.array(parents, np.int32), np.array(branches, np.int64))
 
 
 def chains_in_table(table: RunTable, run_ids: Sequence[str]) -> Chains:

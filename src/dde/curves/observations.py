@@ -1,4 +1,4 @@
-"""Reading metrics of runs as ragged arrays on the axis of cumulative tokens."""
+"""Observations of metrics as ragged arrays on the axis of cumulative tokens."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dde.curves.metric import Metric
 from dde.errors import ConflictWarning, DdeWarning
-from dde.names import Metric
-from dde.relations.positions import tokens_of_steps
 from dde.relations.ragged_rows import rows_of
-from dde.relations.run_positions import RunPositions
 
-__all__ = ["Observations", "assemble_observations", "read_observations"]
+__all__ = ["Observations", "assemble_observations", "join_observations"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -57,94 +55,6 @@ class Observations:
         offsets = np.concatenate([[0], np.cumsum(counts)])
         where = rows_of(self.offsets, at)
         return Observations(offsets, self.tokens[where], self.step[where], self.values[where])
-
-
-def read_observations(
-    registry: RunPositions, run_ids: Sequence[str], metrics: Sequence[Metric], along: Sequence[Metric] = ()
-) -> dict[str, Observations]:
-    """Return the own observations of every metric, by the metric's name; reads what is asked for alone.
-
-    Parameters
-    ----------
-    registry : RunPositions
-    run_ids : sequence of str
-        Labels of pretraining runs and ids of derived ones.
-    metrics : sequence of Metric
-    along : sequence of Metric
-        Metrics to keep in the cache, too, where the tables have to be read anyway.
-
-    Warns
-    -----
-    ConflictWarning
-        When rows of one run and step disagree; the first is kept.
-    DdeWarning
-        When a run's counter stands still between steps: one row of each count is kept.
-    """
-    parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]] = {m.name: [] for m in metrics}
-    _read_tables(registry, run_ids, metrics, along, parts)
-    _read_store(registry, run_ids, metrics, parts)
-    return {m.name: assemble_observations(m, parts[m.name], run_ids) for m in metrics}
-
-
-def _read_tables(
-    registry: RunPositions,
-    run_ids: Sequence[str],
-    metrics: Sequence[Metric],
-    along: Sequence[Metric],
-    parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]],
-) -> None:
-    tables = registry.tables
-    if tables is None:
-        return
-    number = [i for i, r in enumerate(run_ids) if r in registry.checkpoint_steps]
-    held = [m for m in metrics if tables.holds(m)]
-    if not number or not held:
-        return
-    bases = [registry.bases[run_ids[i]] for i in number]
-    rows = registry.readers.checkpoints(bases, held, along)
-    run = np.array(number, np.int64)[rows.run]
-    tokens = rows.step * np.array([b.size.tokens_per_step for b in bases], np.int64)[rows.run]
-    for metric in held:
-        parts[metric.name].append((run, tokens, rows.step, rows.values[metric.name]))
-
-
-def _read_store(
-    registry: RunPositions,
-    run_ids: Sequence[str],
-    metrics: Sequence[Metric],
-    parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]],
-) -> None:
-    store = registry.store
-    number = [i for i, r in enumerate(run_ids) if r in registry.derived]
-    if store is None or not number:
-        return
-    ids = [run_ids[i] for i in number]
-    placed = [registry.placed[r] for r in ids]
-    logs = [m for m in metrics if m.kind == "log"]
-    if logs:
-        rows = registry.readers.logs(ids, registry.versions, [m.entry for m in logs])
-        bounds = np.searchsorted(rows.run, np.arange(len(ids) + 1))
-        tokens = np.zeros(len(rows.run), np.int64)
-        known = np.zeros(len(rows.run), bool)
-        for i, (run, placement) in enumerate(zip(placed, registry.placements.of(ids), strict=True)):
-            part = slice(bounds[i], bounds[i + 1])
-            if run.branch_tokens is not None and part.stop > part.start:
-                own, known[part] = tokens_of_steps(placement, rows.step[part])
-                tokens[part] = run.branch_tokens + own
-        run_number = np.array(number, np.int64)[rows.run]
-        for metric in logs:
-            parts[metric.name].append(
-                (run_number[known], tokens[known], rows.step[known], rows.values[metric.entry][known])
-            )
-    evaluations = [m for m in metrics if m.kind == "evaluation"]
-    ended = [i for i, run in enumerate(placed) if run.end_tokens is not None]
-    if evaluations and ended:
-        found = registry.readers.final_evaluations([ids[i] for i in ended], registry.versions, evaluations)
-        run_number = np.array([number[i] for i in ended], np.int64)
-        end = np.array([placed[i].end_tokens for i in ended], np.int64)
-        last = np.array([placed[i].end.last_step for i in ended], np.int64)
-        for metric in evaluations:
-            parts[metric.name].append((run_number, end, last, found[metric.name]))
 
 
 def assemble_observations(
@@ -191,6 +101,24 @@ def assemble_observations(
         keep = ~repeated
         run, tokens, step, values = run[keep], tokens[keep], step[keep], values[keep]
     return Observations(np.searchsorted(run, np.arange(n_runs + 1)), tokens, step, values)
+
+
+def join_observations(
+    observed: Sequence[Observations], run: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]:
+    """Return the union of a run's positions over several metrics, with steps and a column per metric."""
+    parts = [slice(int(o.offsets[run]), int(o.offsets[run + 1])) for o in observed]
+    every = [o.tokens[part] for o, part in zip(observed, parts, strict=True)]
+    tokens = np.unique(np.concatenate(every)) if every else np.empty(0, np.int64)
+    step = np.full(len(tokens), -1, np.int64)
+    columns: list[npt.NDArray[np.float64]] = []
+    for o, part in zip(observed, parts, strict=True):
+        column = np.full(len(tokens), np.nan)
+        at = np.searchsorted(tokens, o.tokens[part])
+        column[at] = o.values[part]
+        step[at] = np.maximum(step[at], o.step[part])
+        columns.append(column)
+    return tokens, step, columns
 
 
 def _ascend(run: Int64, tokens: Int64) -> bool:

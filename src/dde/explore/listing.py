@@ -14,8 +14,7 @@ import xarray as xr
 from dde.arrays.layout import spread
 from dde.arrays.samples import metrics_alone
 from dde.plots.colours import label_of
-from dde.relations.treatments import PRETRAINING
-from dde.schema import factors_of, is_datadecide
+from dde.schema import PRETRAINING, factors_of, is_datadecide
 
 __all__ = ["matching_lineages", "matching_runs", "run_table", "runs_of", "starting_lineages", "starting_metric"]
 

@@ -18,8 +18,7 @@ from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.curves import plot_curves
 from dde.plots.defaults import default_hue
 from dde.printable import printable
-from dde.relations.treatments import PRETRAINING
-from dde.schema import DIMS, is_datadecide
+from dde.schema import DIMS, PRETRAINING, is_datadecide
 
 __all__ = [
     "BANDS",

@@ -16,8 +16,7 @@ from dde.arrays.provenance import CHECKPOINT_TYPES, support, training_types
 from dde.arrays.samples import has_samplings
 from dde.curves.axes import AXES
 from dde.errors import SelectionError, warn_caller
-from dde.relations.treatments import PRETRAINING
-from dde.schema import MEMBERS
+from dde.schema import MEMBERS, PRETRAINING
 
 __all__ = ["INTERPOLATED", "OBSERVED", "OUTSIDE", "Cells", "Kinds", "kinds_of", "support_of"]
 

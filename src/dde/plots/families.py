@@ -11,7 +11,7 @@ import pandas as pd
 
 from dde.arrays.naming import title_of
 from dde.relations.chain_texts import parse_chain
-from dde.relations.treatments import PRETRAINING
+from dde.schema import PRETRAINING
 
 __all__ = ["Member", "find_members"]
 

@@ -12,8 +12,7 @@ import xarray as xr
 from dde.arrays.combine import with_object_text
 from dde.arrays.layout import spread
 from dde.plots.colours import is_given
-from dde.relations.treatments import without_replicate
-from dde.schema import IDENTITY, sampling_of
+from dde.schema import IDENTITY, sampling_of, without_replicate
 
 __all__ = ["Reduce", "differing", "run_rows", "varies"]
 

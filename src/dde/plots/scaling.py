@@ -36,8 +36,7 @@ from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, framed
 from dde.plots.places import Axis, Frame, arrange, places_of
 from dde.plots.run_rows import Reduce, run_rows
-from dde.relations.treatments import without_replicate
-from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide
+from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide, without_replicate
 
 __all__ = ["SCALES", "plot_scaling"]
 

@@ -22,8 +22,7 @@ from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
 from dde.plots.panels import coloured_lines, framed
 from dde.plots.places import Axis, Frame, Place
 from dde.plots.run_rows import Reduce, run_rows
-from dde.relations.treatments import PRETRAINING
-from dde.schema import is_datadecide
+from dde.schema import PRETRAINING, is_datadecide
 
 __all__ = ["plot_tree"]
 

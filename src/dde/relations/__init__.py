@@ -1,1 +1,1 @@
-"""Who derives from whom: evidence about a run, its parent, its place on the token axis, its treatment."""
+"""Runs and who derives from whom: the run table that every suite makes, its graph, and selecting runs of it."""

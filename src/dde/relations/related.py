@@ -1,139 +1,192 @@
-"""Runs that have something in common: a treatment, a base, a parent; and what differs between two of them."""
+"""Relations of runs as a run table has them: parents, children, lineages, and what differs between two lineages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from dde.names import Base, suite_order
-from dde.relations.evidence import Evidence
-from dde.relations.registry import DerivedRun, Registry
-from dde.relations.selection import matches, run_order
-from dde.relations.treatments import PRETRAINING
+from dde.relations.filters import matches
+from dde.relations.run_table import RunTable
 
-__all__ = ["compare_lineages", "differences", "same_base", "same_treatment", "siblings"]
+__all__ = [
+    "base_rows",
+    "children_of",
+    "compare_in_tables",
+    "factors_of",
+    "in_order",
+    "parents_of",
+    "same_base_rows",
+    "same_treatment_rows",
+    "sibling_rows",
+]
 
-# The batch is compared as a whole; the seed of the training is what repetitions differ in.
-_APART = frozenset({"per_device_train_batch_size", "gradient_accumulation_steps", "training_seed"})
+Bool = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
 
 
-def differences(run: Evidence, other: Evidence) -> dict[str, tuple[object, object]]:
-    """Return the hyperparameters in which two runs differ, with both values.
+def parents_of(table: RunTable, row: int) -> list[str]:
+    """Return the ids of the parents of a run, each once; one that is no run of the table first."""
+    absent = str(table.absent_parent[row])
+    known = [str(table.run_id[parent]) for parent, _ in table.parents(row)]
+    return list(dict.fromkeys([absent, *known] if absent else known))
 
-    Those that only one of the runs states are left out, and so is the seed of the training. ``sequences_per_step`` is
-    the batch over all GPUs, ``dataset`` the training mixture.
+
+def children_of(table: RunTable, row: int) -> list[str]:
+    """Return the ids of the runs that start directly from a run, each once, in the order of runs."""
+    rows = np.unique(table.edge_child[table.edge_parent == row]).astype(np.int64)
+    return [str(run_id) for run_id in table.run_id[in_order(table, rows)].tolist()]
+
+
+def factors_of(
+    table: RunTable, row: int, along: Collection[str] = ("lineage", "run", "cell")
+) -> dict[str, str | float]:
+    """Return the factors that a run has a value of.
+
+    Parameters
+    ----------
+    table : RunTable
+    row : int
+    along : collection of str
+        Where the factors lie that are wanted.
     """
-    here, there = _settings(run), _settings(other)
-    return {key: (here[key], there[key]) for key in here if key in there and not matches(here[key], there[key])}
+    values = {n: f.values[row : row + 1].tolist()[0] for n, f in table.factors.items() if f.along in along}
+    return {name: value for name, value in values.items() if value != "" and value == value}
 
 
-def _settings(run: Evidence) -> dict[str, object]:
-    found = {key: value for key, value in run.hyperparameters.items() if key not in _APART and value != ""}
-    found |= {"sequences_per_step": run.sequences_per_step} if run.sequences_per_step else {}
-    return found | ({"dataset": run.dataset} if run.dataset else {})
+def in_order(table: RunTable, rows: Int64) -> list[int]:
+    """Return rows in the order of lineages and runs, parents before children."""
+    ordered: list[int] = rows[np.argsort(table.order[rows], kind="stable")].tolist()
+    return ordered
 
 
-def same_treatment(registry: Registry, run_id: str) -> list[str]:
-    """Return the runs with the treatment of a run on other bases, in the order of the suite.
+def roots_of(table: RunTable, rows: Iterable[int]) -> Int64:
+    """Return the runs without parents that runs derive from, in the order of the table."""
+    reached = np.zeros(len(table), bool)
+    reached[list(rows)] = True
+    while True:
+        above = reached.copy()
+        above[table.edge_parent[reached[table.edge_child]]] = True
+        if np.array_equal(above, reached):
+            return np.flatnonzero(reached & table.is_root)
+        reached = above
 
-    Runs of one label whose chains differ in a hyperparameter that both state are different treatments. For a
-    pretraining run, the other pretraining runs.
+
+def base_rows(table: RunTable, lineage: str) -> list[int]:
+    """Return the runs without parents of a lineage, in the order of runs.
+
+    A merge of roots with different labels is a lineage without any: those that its runs derive from are returned.
     """
-    run = registry.derived.get(run_id)
-    if run is None:
-        others = (base for label, base in registry.bases.items() if label != run_id)
-        return [base.label for base in sorted(others, key=suite_order)]
-    if run.treatment is None:
+    rows = table.members[lineage]
+    roots = rows[table.is_root[rows]]
+    return in_order(table, roots if len(roots) else roots_of(table, rows.tolist()))
+
+
+def same_treatment_rows(table: RunTable, row: int) -> list[int]:
+    """Return the runs of other lineages with the label of a run, repetitions included; none without a lineage."""
+    if not table.lineage[row]:
         return []
-    found = [
-        other
-        for other in registry.derived.values()
-        if other.treatment is not None
-        and other.treatment.label == run.treatment.label
-        and other.lineage != run.lineage
-        and not any(differences(a, b) for a, b in zip(_links(registry, run), _links(registry, other), strict=False))
-    ]
-    found.sort(key=lambda other: (suite_order(registry.bases[other.lineage]), other.replicate))
-    return [other.run_id for other in found]
+    elsewhere = (table.lineage != table.lineage[row]) & (table.lineage != "")
+    return in_order(table, np.flatnonzero(np.asarray((table.run == table.run[row]) & elsewhere, bool)))
 
 
-def _links(registry: Registry, run: DerivedRun) -> Iterator[Evidence]:
-    """Yield what is known of a run and of the derived runs that it descends from, the run first."""
-    for member in reversed(registry.chain(run.run_id)):
-        if member in registry.derived:
-            yield registry.derived[member].evidence
+def same_base_rows(table: RunTable, row: int) -> list[int]:
+    """Return the derived runs of a run's lineage that share a root with it and have another label."""
+    below = np.zeros(len(table), bool)
+    below[roots_of(table, [row])] = True
+    while True:
+        reached = below.copy()
+        reached[table.edge_child[below[table.edge_parent]]] = True
+        if np.array_equal(reached, below):
+            break
+        below = reached
+    alike = np.asarray((table.run == table.run[row]) | (table.lineage != table.lineage[row]), bool)
+    return in_order(table, np.flatnonzero(below & ~table.is_root & ~alike))
 
 
-def same_base(registry: Registry, run_id: str) -> list[str]:
-    """Return the derived runs of a run's lineage that had another treatment, parents before children."""
-    run = registry.derived.get(run_id)
-    identity = None if run is None or run.treatment is None else run.treatment.identity
-    members = registry.members.get(run_id if run is None else run.lineage, [])
-    others = [registry.derived[member] for member in members if member != run_id]
-    return [other.run_id for other in others if other.treatment is None or other.treatment.identity != identity]
+def sibling_rows(table: RunTable, row: int) -> list[int]:
+    """Return the other runs that start from a parent of a run."""
+    above = [parent for parent, _ in table.parents(row)]
+    found = np.zeros(len(table), bool)
+    found[table.edge_child[np.isin(table.edge_parent, above)]] = True
+    if table.absent_parent[row]:
+        found |= np.asarray(table.absent_parent == table.absent_parent[row], bool)
+    found[row] = False
+    return in_order(table, np.flatnonzero(found))
 
 
-def siblings(registry: Registry, run_id: str) -> list[str]:
-    """Return the other runs that start from the parent of a run, at any of its checkpoints."""
-    run = registry.derived.get(run_id)
-    found = [] if run is None else registry.children.get(run.parent_run_id, [])
-    return [other for other in found if other != run_id]
+def compare_in_tables(
+    table: RunTable, lineage: str, other_table: RunTable, other_lineage: str, apart: Collection[str] = ()
+) -> pd.DataFrame:
+    """Return the runs of two lineages side by side; see :meth:`dde.TrainingLineage.compare`.
 
-
-def compare_lineages(registry: Registry, label: str, other_registry: Registry, other_label: str) -> pd.DataFrame:
-    """Return the runs of two lineages side by side; see :meth:`dde.TrainingLineage.compare`."""
-    here, there = _by_label(registry, label), _by_label(other_registry, other_label)
-    order = sorted({**there, **here}.items(), key=lambda item: run_order(item[1]))
-    bases = registry.bases[label], other_registry.bases[other_label]
-    ends = registry.base_end_tokens(label), other_registry.base_end_tokens(other_label)
-    rows: list[tuple[object, ...]] = [(PRETRAINING, label, other_label, *ends, _written(_base_differences(*bases)))]
-    for name, _ in order:
-        run, other = here.get(name), there.get(name)
-        differs = differences(run.evidence, other.evidence) if run is not None and other is not None else {}
+    Parameters
+    ----------
+    table, other_table : RunTable
+    lineage, other_lineage : str
+        Labels.
+    apart : collection of str
+        Factors that are not compared: those that repetitions differ in.
+    """
+    here = {str(table.labels[r]): r for r in table.members[lineage].tolist()}
+    there = {str(other_table.labels[r]): r for r in other_table.members[other_lineage].tolist()}
+    no_roots = not (table.is_root[list(here.values())].any() and other_table.is_root[list(there.values())].any())
+    left_out = {*apart, *_identities(table), *_identities(other_table)}
+    rows: list[tuple[object, ...]] = []
+    for label in _merged(list(here), list(there)):
+        run, other = here.get(label), there.get(label)
+        differs: dict[str, tuple[object, object]] = {}
+        if run is not None and other is not None:
+            # What tells lineages apart is the same of all their runs, so it is said of the roots alone.
+            along = ("lineage", "run", "cell") if table.is_root[run] or no_roots else ("run", "cell")
+            mine, theirs = factors_of(table, run, along), factors_of(other_table, other, along)
+            shared = [name for name in mine if name in theirs and name not in left_out]
+            differs = {n: (mine[n], theirs[n]) for n in shared if not matches(mine[n], theirs[n])}
         rows.append(
             (
-                name,
-                "" if run is None else run.run_id,
-                "" if other is None else other.run_id,
-                None if run is None else registry.placed[run.run_id].end_tokens,
-                None if other is None else other_registry.placed[other.run_id].end_tokens,
-                _written(differs),
+                label,
+                "" if run is None else table.run_id[run],
+                "" if other is None else other_table.run_id[other],
+                _end(table, run),
+                _end(other_table, other),
+                "; ".join(f"{name}: {_text(a)}, {_text(b)}" for name, (a, b) in differs.items()),
             )
         )
     columns = ["run", "run_id", "other_run_id", "end_tokens", "other_end_tokens", "differs"]
     frame = pd.DataFrame(rows, columns=columns).astype({"end_tokens": float, "other_end_tokens": float})
-    frame.attrs["left_out"] = [*_without_label(registry, label), *_without_label(other_registry, other_label)]
+    frame.attrs["left_out"] = []
     return frame
 
 
-def _by_label(registry: Registry, lineage: str) -> dict[str, DerivedRun]:
-    found: dict[str, DerivedRun] = {}
-    for run_id in registry.members.get(lineage, []):
-        run = registry.derived[run_id]
-        if run.treatment is None:
-            continue
-        # Variants of one treatment stand beside each other, unless one lineage has several of them.
-        plain = run.treatment.label + (f"#{run.replicate}" if run.replicate > 1 else "")
-        found[run.label if plain in found else plain] = run
+def _identities(table: RunTable) -> list[str]:
+    """Return the factors that are the ids of runs, and so differ in all of them."""
+    found = []
+    for name, factor in table.factors.items():
+        known = np.asarray(factor.values != "", bool) if factor.is_text else np.zeros(len(table), bool)
+        if known.any() and np.array_equal(factor.values[known], table.run_id[known]):
+            found.append(name)
     return found
 
 
-def _without_label(registry: Registry, lineage: str) -> list[str]:
-    return [run_id for run_id in registry.members.get(lineage, []) if not registry.derived[run_id].label]
+def _merged(labels: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Return the labels of both lists: the first as it is, what it lacks behind its predecessor in the second."""
+    merged = list(labels)
+    at = 0
+    for label in others:
+        if label in labels:
+            at = merged.index(label) + 1
+        else:
+            merged.insert(at, label)
+            at += 1
+    return merged
 
 
-def _base_differences(base: Base, other: Base) -> dict[str, tuple[object, object]]:
-    facts = {
-        "params": (base.size.name, other.size.name),
-        "data": (base.recipe.name, other.recipe.name),
-        "seed": (base.seed.index, other.seed.index),
-    }
-    return {name: pair for name, pair in facts.items() if pair[0] != pair[1]}
+def _end(table: RunTable, row: int | None) -> float:
+    return float("nan") if row is None or table.end_tokens[row] < 0 else float(table.end_tokens[row])
 
 
-def _written(differs: dict[str, tuple[object, object]]) -> str:
-    def text(value: object) -> str:
-        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-    return "; ".join(f"{name}: {text(here)}, {text(there)}" for name, (here, there) in differs.items())
+def _text(value: object) -> str:
+    # Never rounded: what differs must read differently.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

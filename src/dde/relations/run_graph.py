@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import LineageError
-from dde.names import MOST
+from dde.relations.counts import MOST
 from dde.relations.ragged_rows import find_first_rows, rows_of
 
 __all__ = ["At", "Edges", "PlacedRuns", "RunRows", "find_depths", "place_runs"]

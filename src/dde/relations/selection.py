@@ -1,43 +1,28 @@
-"""Selecting runs: filters on bases, on derived runs, on states; everything hidden is counted."""
+"""Selecting runs of a run table: filters on factors of lineages and of runs; everything left out is counted."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.names import Base, as_values, choose_bases, suite_order
-from dde.relations.derived_columns import Column
-from dde.relations.registry import RUN_FIELDS, DerivedRun, Registry
-from dde.relations.treatments import PRETRAINING, Treatment
-from dde.relations.variants import spelled_labels
-from dde.sources.values import as_float
+from dde.relations.filters import as_values, matches
+from dde.relations.run_table import RunTable
 
-__all__ = [
-    "METHODS",
-    "Selection",
-    "filter_runs",
-    "matches",
-    "select_bases",
-    "select_runs",
-]
+__all__ = ["Selection", "matching_rows", "select_rows", "select_table_runs"]
 
-#: Run types that ``method=`` may name; more may come.
-METHODS = ("supervised_ft", "dpo")
+Bool = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
 
-# Options of open_lineages: a misspelt one arrives here as a filter.
-_OPTIONS = tuple(
-    "params data seed method learning_rate state metrics grid axis max_points interp max_gap bridge lineages "
-    "run_ids parents run_types tokens_per_sequence schema cache_dir chunks suite".split()
-)
-# Names that people use for run types.
-_METHOD_ALIASES = {"sft": "supervised_ft", "finetune": "supervised_ft"}
+# Fields of every run, which a filter may name beside the suite's factors.
+_RUN_FIELDS = ("run_id", "run_type", "run", "replicate", "n_params", "state")
+# More cells than this, of which fewer than one in a hundred is a run, are a mistake in the labels.
+_MANY_CELLS, _FEWEST_SHARE = 20_000_000, 0.01
 
 
 @dataclass(frozen=True)
@@ -69,187 +54,149 @@ class Selection:
         return replace(self, runs=self.runs[:1], run_ids=self.run_ids[:, :1])
 
 
-def matches(value: object, wanted: object) -> bool:
-    """Return whether a run's value matches a filter.
-
-    A filter is a value, several of them, a ``slice`` (a range with both ends included), or a function of the
-    value. Numbers compare by closeness (1 part in a million), so that 5e-06 written in any way is one rate.
-
-    Examples
-    --------
-    >>> matches(5e-6, [5.0000000001e-06, 1e-4]), matches(5e-6, slice(1e-6, 1e-5)), matches("sum", "mean")
-    (True, True, False)
-    """
-    if callable(wanted):
-        return bool(wanted(value))
-    if isinstance(wanted, slice):
-        if not isinstance(value, (int, float)):
-            return False
-        value = as_float(value)  # a whole number of any length
-        if math.isnan(value):
-            return False
-        low = -math.inf if wanted.start is None else float(wanted.start)
-        high = math.inf if wanted.stop is None else float(wanted.stop)
-        return low <= value <= high or math.isclose(value, low, rel_tol=1e-6) or math.isclose(value, high, rel_tol=1e-6)
-    return any(_equal(value, one) for one in as_values(wanted))
-
-
-def _equal(value: object, wanted: object) -> bool:
-    if value is None or wanted is None:
-        return value is wanted
-    if isinstance(value, bool) or isinstance(wanted, bool):
-        # Configs write truth as true, True or "true".
-        return str(value).casefold() == str(wanted).casefold()
-    try:
-        a, b = float(str(value)), float(str(wanted))
-    except ValueError:
-        return str(value) == str(wanted)
-    return math.isclose(a, b, rel_tol=1e-6) or (math.isnan(a) and math.isnan(b))
-
-
-def select_bases(registry: Registry, params: object = None, data: object = None, seed: object = None) -> list[Base]:
-    """Return the bases that match, in the order of the suite; a filter is a name or several.
-
-    Raises
-    ------
-    UnknownNameError
-        When a name is not of the suite.
-    """
-    return sorted(choose_bases(registry.bases.values(), params, data, seed), key=suite_order)
-
-
-def select_runs(
-    registry: Registry,
-    params: object = None,
-    data: object = None,
-    seed: object = None,
+def select_table_runs(
+    table: RunTable,
     method: object = None,
     state: object = "finished",
     filters: Mapping[str, object] | None = None,
     lineages: Iterable[str] | None = None,
+    run_ids: Iterable[str] | None = None,
 ) -> Selection:
     """Return the lineages and runs that match.
 
     Parameters
     ----------
-    registry : Registry
-    params, data, seed
-        Filters on the base.
+    table : RunTable
     method : str or several, optional
         Run types.
     state : str or several
-        States of W&B, or "all". A base counts as finished.
+        States, or "all".
     filters : mapping of str to filter, optional
-        Filters on hyperparameters; see :func:`matches`.
+        Filters on factors: a value, several, a ``slice`` with both ends included, or a function.
     lineages : iterable of str, optional
-        Labels that the bases are taken from.
+        Labels to choose from.
+    run_ids : iterable of str, optional
+        Runs to choose from, in any state; the roots that they derive from stay.
+
+    Returns
+    -------
+    Selection
 
     Raises
     ------
     UnknownNameError
         When a filter names something that no run has.
     SelectionError
-        When no lineage is left.
+        When nothing is left, or a run of `run_ids` has no place on its lineage.
+
+    Notes
+    -----
+    A filter on a factor of lineages leaves lineages out. One on another factor leaves runs out; a root without that
+    factor stays where a run that derives from it matches, and a root that has it is filtered by it.
     """
     filters = {k: v for k, v in (filters or {}).items() if v is not None}
-    method = _run_types(method)
-    _check_filters(registry, method, state, filters)
-    bases = select_bases(registry, params, data, seed)
-    if lineages is not None:
-        wanted = set(lineages)
-        bases = [b for b in bases if b.label in wanted]
-    states = None if state == "all" else {str(s) for s in as_values(state)}
-    columns = registry.columns
     left_out: Counter[str] = Counter()
-    filtered = bool(filters) or method is not None
-    labels = [b.label for b in bases]
-    asked = set(labels)
-    kept = columns.lineage.matching(lambda label: not label or label in asked, "")
-    if len(columns) > kept.sum():
-        left_out["of another base"] += int(len(columns) - kept.sum())
-
-    def leave_out(mask: npt.NDArray[np.bool_], why: npt.NDArray[np.object_]) -> None:
-        gone = kept & mask
-        left_out.update(why[gone].tolist())
-        kept[gone] = False
-
-    reasons = np.array([status.split(":")[0] for status in columns.status.values] or [""], object)
-    leave_out(~columns.is_used, reasons[columns.status.codes])
-    if states is not None:
-        words = np.array([f"state {word or 'unknown'}" for word in columns.state.values] or [""], object)
-        leave_out(~columns.state.matching(states.__contains__, ""), words[columns.state.codes])
-    leave_out(~_passing(registry, method, filters), np.full(len(columns), "filtered", object))
+    if run_ids is not None:
+        state = "all"
+    kept = select_rows(table, method, state, filters, lineages, run_ids, left_out)
+    if not kept.any():
+        raise SelectionError(_nothing(table, {"method": method, **filters}))
+    labels = table.labels
     at = np.flatnonzero(kept)
-    left_out.update(columns.oddities(at))
-    lineages = columns.lineages
-    with_runs = set(lineages[at].tolist())
-    if filtered:
-        left_out_bases = sum(label not in with_runs for label in labels)
-        if left_out_bases:
-            left_out["lineages without a matching run"] = left_out_bases
-        labels = [label for label in labels if label in with_runs]
-    if not labels:
-        raise SelectionError(_nothing(registry, params, data, seed, method, filters, states))
-    # Every run that was chosen has a treatment: without a parent it has no place.
-    used = np.unique(columns.treatment[at])
-    treatments = [columns.treatments[k] for k in used.tolist()]
-    spelled = dict(zip(used.tolist(), spelled_labels(treatments), strict=True))
-    # Of each label and replicate, the treatment that sorts them; in the order of lineages, as ties are broken.
-    position = {label: i for i, label in enumerate(labels)}
-    row_of = np.array([position[x] for x in lineages[at].tolist()], np.int64)
-    at, row_of = (x[np.argsort(row_of, kind="stable")] for x in (at, row_of))
-    pairs = np.stack([columns.treatment[at].astype(np.int64), columns.replicate[at]])
-    distinct, pair_of = np.unique(pairs, axis=1, return_inverse=True)
-    names: list[str] = []
-    keys: dict[str, tuple[object, ...]] = {}
-    for number, replicate in distinct.T.tolist():
-        label = spelled[number][0] + (f"#{replicate}" if replicate > 1 else "")
-        names.append(label)
-        keys[label] = (treatment_order(columns.treatments[number], replicate), label)
-    order = [PRETRAINING, *sorted(keys, key=lambda label: keys[label])]
-    column = {label: j for j, label in enumerate(order)}
-    run_ids = np.full((len(labels), len(order)), "", object)
-    run_ids[:, 0] = np.array(labels, object)
-    column_of = np.array([column[label] for label in names], np.int64)
-    run_ids[row_of, column_of[pair_of.ravel()] if len(at) else []] = columns.ids[at]
-    variants = {names[k]: spelled[number][1] for k, (number, _) in enumerate(distinct.T.tolist()) if spelled[number][1]}
-    return Selection(tuple(labels), tuple(order), run_ids, dict(left_out), variants)
+    chosen_lineages, chosen_runs = set(table.lineage[at].tolist()), set(labels[at].tolist())
+    rows = {label: i for i, label in enumerate(x for x in table.lineages if x in chosen_lineages)}
+    columns = {label: i for i, label in enumerate(x for x in table.runs if x in chosen_runs)}
+    n_cells = len(rows) * len(columns)
+    if n_cells > _MANY_CELLS and len(at) < _FEWEST_SHARE * n_cells:
+        raise SelectionError(
+            f"{len(at)} runs have {len(rows)} labels of lineages and {len(columns)} of runs, so nearly all of the "
+            f"{n_cells} cells would be empty. Name fewer factors in the templates of lineage and run, so that runs "
+            "that were treated alike share a label, or select fewer runs."
+        )
+    cells = np.full((len(rows), len(columns)), "", object)
+    cells[[rows[x] for x in table.lineage[at].tolist()], [columns[x] for x in labels[at].tolist()]] = table.run_id[at]
+    return Selection(tuple(rows), tuple(columns), cells, dict(left_out))
 
 
-def _passing(registry: Registry, method: object, filters: Mapping[str, object]) -> npt.NDArray[np.bool_]:
-    """Return which derived runs have one of the types and pass all filters on fields or hyperparameters."""
-    columns = registry.columns
-    passes = np.ones(len(columns), bool)
+def select_rows(
+    table: RunTable,
+    method: object,
+    state: object,
+    filters: Mapping[str, object],
+    lineages: Iterable[str] | None,
+    run_ids: Iterable[str] | None,
+    left_out: Counter[str],
+) -> Bool:
+    """Return which runs match, and count in `left_out` those that do not, by reason; as `select_table_runs`."""
+    _check_names(table, method, state, filters)
+    kept = np.ones(len(table), bool)
+
+    def leave_out(where: Bool, reason: str) -> None:
+        gone = kept & where
+        if gone.any():
+            left_out[reason] += int(gone.sum())
+            kept[gone] = False
+
+    if lineages is not None:
+        wanted = [lineages] if isinstance(lineages, str) else list(lineages)
+        if unknown := [x for x in wanted if x not in table.lineages]:
+            raise UnknownNameError(
+                f"{unknown[0]!r} is no lineage of the suite, so it can't be opened."
+                f"{near_names(str(unknown[0]), table.lineages)} There are {len(table.lineages)}."
+            )
+        leave_out(~np.isin(table.lineage, wanted), "of another lineage")
+    of_lineage = {n: w for n, w in filters.items() if n in table.factors and table.factors[n].along == "lineage"}
+    for name, wanted_values in of_lineage.items():
+        leave_out(~_matching(table.factors[name].values, wanted_values), "of another lineage")
+    for reason in dict.fromkeys(table.status[kept & ~table.is_used].tolist()):
+        leave_out(np.asarray(table.status == reason, bool), str(reason).split(":")[0])
+    if state != "all":
+        for word in dict.fromkeys(table.state[kept].tolist()):
+            if not matches(word, state):
+                leave_out(np.asarray(table.state == word, bool), f"state {word or 'unknown'}")
+    is_root = table.is_root
+    matched = np.ones(len(table), bool)
+    lacking = np.zeros(len(table), bool)
     if method is not None:
-        passes &= columns.run_type.matching(partial(matches, wanted=method), "")
-    for key, wanted in filters.items():
-        if key == "run_id" and isinstance(wanted, list):
-            # Ids are looked up: comparing each with each takes as long as all the rest.
-            passes &= np.isin(np.arange(len(columns)), [columns.number[r] for r in wanted if r in columns.number])
-        else:
-            column, absent = _column_of(registry, key)
-            passes &= column.matching(partial(matches, wanted=wanted), absent)
-    return passes
+        found = _matching(table.run_type, method)
+        matched &= found | is_root
+        lacking |= is_root & ~found
+    for name, wanted_values in filters.items():
+        if name in of_lineage:
+            continue
+        values = _values(table, name)
+        found = _matching(values, wanted_values)
+        has_none = is_root & np.array([v == "" or v != v for v in values.tolist()], bool)
+        matched &= found | has_none
+        lacking |= has_none & ~found
+    if run_ids is not None:
+        wanted_rows = table.rows([run_ids] if isinstance(run_ids, str) else run_ids)
+        for row in wanted_rows.tolist():
+            if not table.is_used[row]:
+                raise SelectionError(
+                    f"the run {table.run_id[row]!r} can't be placed on its lineage ({table.status[row]}), so it has no "
+                    "curve. Correct what the suite declares of its parent and tokens."
+                )
+        of_ids = np.isin(np.arange(len(table)), wanted_rows)
+        lacking |= is_root & ~of_ids
+        matched &= of_ids | is_root
+    if lacking.any():
+        # A root that lacks what is asked for stays as the base of runs that have it.
+        matched &= ~lacking | _roots_of(table, kept & matched & ~lacking)
+    leave_out(~matched, "filtered")
+    return kept
 
 
-def _column_of(registry: Registry, key: str) -> tuple[Column, object]:
-    """Return the values of a field or a hyperparameter of all derived runs, and what stands for an absent one."""
-    columns = registry.columns
-    if key not in RUN_FIELDS:
-        return registry.key_column(key), math.nan
-    if key in ("treatment", "branch_point"):
-        name = "label" if key == "treatment" else key
-        return Column(columns.treatment, tuple(getattr(t, name) for t in columns.treatments)), ""
-    if key == "replicate":
-        return Column.of(columns.replicate.tolist()), 0
-    if key == "run":
-        return Column.of(columns.labels.tolist()), ""
-    column: Column = getattr(columns, key)
-    return column, ""
+def matching_rows(table: RunTable, method: object, filters: Mapping[str, object]) -> Bool:
+    """Return which runs match all filters themselves, whatever their status and state.
 
-
-def filter_runs(registry: Registry, run_ids: Iterable[str], method: object, filters: Mapping[str, object]) -> set[str]:
-    """Return those of the derived runs that match, whatever their state.
+    Parameters
+    ----------
+    table : RunTable
+    method : str or several, optional
+        Run types.
+    filters : mapping of str to filter
+        As of :func:`select_table_runs`; None for none.
 
     Raises
     ------
@@ -257,110 +204,77 @@ def filter_runs(registry: Registry, run_ids: Iterable[str], method: object, filt
         When a filter names something that no run has.
     """
     filters = {k: v for k, v in filters.items() if v is not None}
-    wider = registry.with_config_keys(filters)
-    method = _run_types(method)
-    _check_filters(wider, method, "all", filters)
-    passing = wider.columns.ids[_passing(wider, method, filters)].tolist()
-    return set(passing).intersection(run_ids)
+    _check_names(table, method, "all", filters)
+    found = np.ones(len(table), bool) if method is None else _matching(table.run_type, method)
+    for name, wanted in filters.items():
+        found &= _matching(_values(table, name), wanted)
+    return found
 
 
-def run_order(run: DerivedRun) -> tuple[object, ...]:
-    """Return the sort key of a run label: depth, type, then the label's numbers."""
-    return (0, run.run_type) if run.treatment is None else treatment_order(run.treatment, run.replicate)
+def _roots_of(table: RunTable, rows: Bool) -> Bool:
+    """Return which runs are roots that some of the given runs derive from."""
+    reached = rows.copy()
+    while True:
+        above = reached.copy()
+        above[table.edge_parent[reached[table.edge_child]]] = True
+        if np.array_equal(above, reached):
+            return np.asarray(above & table.is_root, bool)
+        reached = above
 
 
-def treatment_order(treatment: Treatment, replicate: int) -> tuple[object, ...]:
-    """Return the sort key of the label of a treatment and replicate: depth, type, then the label's numbers."""
-
-    def last(number: float) -> float:
-        return math.inf if math.isnan(number) else number
-
-    return (
-        treatment.parent_treatment.count("+") + bool(treatment.parent_treatment),
-        METHODS.index(treatment.run_type) if treatment.run_type in METHODS else len(METHODS),
-        last(treatment.learning_rate),
-        last(treatment.finetune_tokens),
-        last(treatment.epochs),
-        last(treatment.max_train_samples),
-        last(treatment.dpo_beta),
-        treatment.branch_point,
-        treatment.label,
-        replicate,
-    )
+def _values(table: RunTable, name: str) -> npt.NDArray[Any]:
+    if name in table.factors:
+        return table.factors[name].values
+    values: npt.NDArray[Any] = table.labels if name == "run" else getattr(table, name)
+    return values
 
 
-def _run_types(method: object) -> object:
-    if method is None or callable(method):
-        return method
-    return [_METHOD_ALIASES.get(str(m), m) for m in as_values(method)]
+def _matching(values: npt.NDArray[Any], wanted: object) -> Bool:
+    known: dict[Any, bool] = {}
+    out = np.zeros(len(values), bool)
+    for i, value in enumerate(values.tolist()):
+        if value not in known:
+            known[value] = matches(value, wanted)
+        out[i] = known[value]
+    return out
 
 
-def _check_filters(registry: Registry, method: object, state: object, filters: Mapping[str, object]) -> None:
-    if method is not None and not callable(method):
-        known = sorted({*registry.columns.run_type.values, *METHODS})
-        for one in as_values(method):
-            if one not in known:
-                raise UnknownNameError(
-                    f"method={one!r} is no run type of this store, so no run can match it.{near_names(one, known)} "
-                    f"There are {', '.join(known)}."
-                )
-    if state != "all":
-        known = sorted({*registry.columns.state.values, "finished", "running", "crashed", "failed"})
-        for one in as_values(state):
-            if one not in known:
-                raise UnknownNameError(
-                    f"state={one!r} is no state of this store, so no run can match it.{near_names(one, known)} "
-                    f"There are {', '.join(s for s in known if s)}, and 'all'."
-                )
-    keys = {*RUN_FIELDS, *registry.filter_keys} if filters else set()
-    for key in filters:
-        if key not in keys and len(registry.columns):
+def _check_names(table: RunTable, method: object, state: object, filters: Mapping[str, object]) -> None:
+    known = [*table.factors, *_RUN_FIELDS]
+    for name in filters:
+        if name not in known:
             raise UnknownNameError(
-                f"{key!r} is no option, and no run of this store has such a hyperparameter to filter on."
-                f"{near_names(key, [*_OPTIONS, *keys])} There are {', '.join(sorted(keys))}."
+                f"{name!r} is no option, and no factor of this suite to filter on.{near_names(name, known)} "
+                f"There are {', '.join(known)}."
             )
+    for what, value, words in (
+        ("run type", method, set(table.run_type.tolist())),
+        ("state", None if state == "all" else state, {*table.state.tolist(), "finished"}),
+    ):
+        if value is None or callable(value):
+            continue
+        for one in as_values(value):
+            if one not in words:
+                listed = sorted(words)
+                raise UnknownNameError(
+                    f"{one!r} is no {what} of this suite, so no run can match it.{near_names(str(one), listed)} "
+                    f"There are {', '.join(listed)}."
+                )
 
 
-def _nothing(
-    registry: Registry,
-    params: object,
-    data: object,
-    seed: object,
-    method: object,
-    filters: Mapping[str, object],
-    states: set[str] | None,
-) -> str:
-    asked = {"params": params, "data": data, "seed": seed, "method": method, **filters}
+def _nothing(table: RunTable, asked: Mapping[str, object]) -> str:
     said = ", ".join(f"{k}={v!r}" for k, v in asked.items() if v is not None) or "no filter"
-    bases = select_bases(registry, params, data, seed)
-    if not registry.bases:
-        unread = {} if registry.tables is None else registry.tables.left_out
-        why = "; ".join(f"{reason}: {count} rows" for reason, count in sorted(unread.items())[:3])
+    if not table.is_used.any():
+        reasons = Counter(str(s).split(":")[0] for s in table.status.tolist())
+        why = "; ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
         return (
-            "the stores hold no lineage at all, so there is nothing to open. "
-            f"{f'Of the tables: {why}. ' if why else ''}"
-            "repository.coverage() says why runs are not used."
+            f"no run of the suite has a place on its lineage ({why or 'it has no runs'}), so there is nothing to open. "
+            "repository.coverage() says why of each."
         )
-    if not bases:
-        held = sorted(registry.bases.values(), key=suite_order)
-        sizes = list(dict.fromkeys(b.size.name for b in held))
-        recipes = list(dict.fromkeys(b.recipe.name for b in held))
-        return (
-            f"no lineage of these stores matches {said}, so there is nothing to open. "
-            f"They hold the sizes {', '.join(sizes)} and the recipes {', '.join(recipes[:8])}"
-            f"{', ...' if len(recipes) > 8 else ''}."
-        )
-    labels = {b.label for b in bases}
-    rows = np.flatnonzero(registry.columns.lineage.matching(labels.__contains__, ""))
-    present: list[str] = []
-    for key in ("learning_rate", *[k for k in filters if k != "learning_rate"]):
-        column, absent = _column_of(registry, key)
-        codes = np.unique(column.codes[rows]).tolist()
-        values = sorted({str(column.values[code] if code >= 0 else absent) for code in codes})
-        present.append(f"{key} {', '.join(values[:10])}{', ...' if len(values) > 10 else ''}")
-    hidden = "" if states is None else f" in state {' or '.join(sorted(states))}"
-    return (
-        f"{len(bases)} lineages match the base, but no run{hidden} derived from them matches {said}, so there is "
-        f"nothing to open. Their {len(rows)} derived runs have {'; '.join(present)}. "
-        "Pass state='all' to see every state."
-    )
+    present = []
+    for name in asked:
+        if name in table.factors:
+            values = [v for v in dict.fromkeys(table.factors[name].values.tolist()) if v != "" and v == v]
+            listed = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values[:10])
+            present.append(f"{name} has {listed}{', ...' if len(values) > 10 else ''}")
+    return f"no run of the suite matches {said}, so there is nothing to open. {'; '.join(present)}."

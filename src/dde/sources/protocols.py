@@ -151,7 +151,7 @@ CONFIG_KEYS: tuple[str, ...] = (
     "total_compute_est",
     "wandb_config",
     "wandb_tags",
-    # As other programs, and later versions of them, name the same; see dde.relations.config_names.
+    # As other programs, and later versions of them, name the same; see dde.suite.datadecide.runs.config_names.
     "num_epochs",
     "beta",
     "loss_type",

@@ -1,9 +1,5 @@
-"""Suites of training runs: what they say of their files, and those that dde knows.
+"""Suites of training runs: what they declare of their files, how these are read, and those that dde knows.
 
-A :class:`Suite` is a declaration in plain data. :mod:`dde.suite.builtin` holds the ones that ``dde.suites`` names.
+A :class:`dde.Suite` is a declaration in plain data. :mod:`dde.suite.builtin` holds the ones that ``dde.suites`` names,
+and :mod:`dde.suite.datadecide` all that knows DataDecide's recipes, sizes, tables and runs.
 """
-
-from dde.suite.declare import Suite, Table
-from dde.suite.metric import Metric
-
-__all__ = ["Metric", "Suite", "Table"]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dde.errors import FormatError, SourceError
 from dde.sources.arrow_columns import Numbers
-from dde.sources.table_files import open_parquet
+from dde.sources.parquet_files import open_parquet
 from dde.suite.contents import ColumnKind, Columns, Content, arrow_kind, numbers_of
 from dde.suite.suite_files import SuiteFile
 

@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import UnknownNameError, near_names
-from dde.names import RunCheckpoint, parse_run_checkpoint
-from dde.relations.branches import branch_in_run
-from dde.relations.evidence import Evidence
-from dde.relations.parent_index import ParentIndex, path_problem
-from dde.relations.parents import GIVEN, Parentage
-from dde.relations.positions import has_data
-from dde.relations.registry import Registry
-from dde.relations.token_counts import TOKEN_SOURCES
-from dde.relations.treatments import Treatment, treatment_of
-from dde.relations.variants import spelled_labels, with_variants
 from dde.sources.values import as_text, text_array
 from dde.suite.checkpoint_names import CheckpointNames
+from dde.suite.datadecide.names import RunCheckpoint, parse_run_checkpoint
+from dde.suite.datadecide.runs.branches import branch_in_run
+from dde.suite.datadecide.runs.evidence import Evidence
+from dde.suite.datadecide.runs.parent_index import ParentIndex, path_problem
+from dde.suite.datadecide.runs.parents import GIVEN, Parentage
+from dde.suite.datadecide.runs.positions import has_data
+from dde.suite.datadecide.runs.registry import Registry
+from dde.suite.datadecide.runs.token_counts import TOKEN_SOURCES
+from dde.suite.datadecide.runs.treatments import Treatment, treatment_of
+from dde.suite.datadecide.runs.variants import spelled_labels, with_variants
 from dde.suite.declare import Suite
 from dde.suite.declared_runs import DeclaredRuns
 

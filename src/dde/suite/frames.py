@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dde.curves.frames import join_observations
 from dde.curves.loss_reductions import warn_of_reductions
+from dde.curves.metric import Metric
+from dde.curves.observations import join_observations
 from dde.errors import warn_caller
-from dde.names import Metric
 from dde.relations.run_table import RunTable
 from dde.suite.suite_runs import SuiteRuns
 

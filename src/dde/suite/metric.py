@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, get_args
 
+from dde.curves.metric import identifier
 from dde.errors import FormatError, UnknownNameError, near_names
-from dde.names.metrics import identifier
 from dde.suite.patterns import Template
 
 __all__ = ["Direction", "Metric", "MetricKind"]

@@ -14,17 +14,19 @@ import numpy.typing as npt
 
 from dde.curves.alignment import Chains
 from dde.curves.chains import CurvePoints, chains_in_table
-from dde.curves.observations import Observations, assemble_observations, read_observations
+from dde.curves.metric import Metric
+from dde.curves.observations import Observations, assemble_observations
 from dde.errors import FormatError, UnknownNameError, near_names
-from dde.names import Metric, log_metric, task_metric
-from dde.relations.derived_columns import Column
 from dde.relations.ragged_rows import rows_of
-from dde.relations.registry import Registry
 from dde.relations.run_table import RunTable
-from dde.relations.sent_runs import SentRuns
 from dde.sources.connection import Connection
 from dde.sources.protocols import PosttrainingSource, PretrainingSource
 from dde.suite.attached_runs import AttachedRuns, attach_runs
+from dde.suite.datadecide.datadecide_runs import read_observations
+from dde.suite.datadecide.names import log_metric, task_metric
+from dde.suite.datadecide.runs.derived_columns import Column
+from dde.suite.datadecide.runs.registry import Registry
+from dde.suite.datadecide.runs.sent_runs import SentRuns
 from dde.suite.declare import Suite
 from dde.suite.declared_runs import DeclaredRuns
 from dde.suite.read_runs import SuiteTables

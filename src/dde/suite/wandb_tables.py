@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 
 from dde.errors import FormatError, SourceError, UnknownNameError, near_names
-from dde.relations.evidence import branch_point
 from dde.sources.arrow_columns import Numbers
 from dde.sources.config_values import CONFIG, config_heads, config_text, config_value
 from dde.sources.connection import Connection
@@ -20,6 +19,7 @@ from dde.sources.protocols import RunRecord
 from dde.sources.values import as_float, read_object, unwrapped
 from dde.sources.wandb_store import WandBStore
 from dde.suite.contents import ColumnKind, Columns, Content, arrow_kind, numbers_of
+from dde.suite.datadecide.runs.evidence import branch_point
 from dde.suite.declare import Table
 from dde.suite.declared_runs import Report
 from dde.suite.row_values import OpenedFile, RowValues

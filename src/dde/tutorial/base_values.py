@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dde.names import MMLU_SUBJECTS, PLAIN_TASKS, Base, lacks_entry
+from dde.suite.datadecide.names import MMLU_SUBJECTS, PLAIN_TASKS, Base, lacks_entry
 from dde.tutorial.checkpoints import BaseCheckpoints, checkpoints_of, evaluation_grid
 from dde.tutorial.curves import base_loss, evaluations, perplexities, question_luck, random_stream, task_loss
 from dde.tutorial.tasks import ENTRY_INDEX, RAW_ENTRIES, RAW_TASKS

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dde.names import RECIPES, Base, ModelSize
+from dde.suite.datadecide.names import RECIPES, Base, ModelSize
 from dde.tutorial.curves import random_stream
 
 __all__ = ["BaseCheckpoints", "checkpoints_of", "evaluation_grid"]

@@ -18,7 +18,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from dde.names import Base, ModelSize, Recipe
+from dde.suite.datadecide.names import Base, ModelSize, Recipe
 from dde.tutorial.tasks import (
     ENTRY_INDEX,
     NO_UNCONDITIONED,

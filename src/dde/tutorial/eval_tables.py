@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dde.names import PERPLEXITY_SETS, Base, training_flops
+from dde.suite.datadecide.names import PERPLEXITY_SETS, Base, training_flops
 from dde.tutorial.base_values import MACRO_TASKS, BaseValues, base_values, entries_of, macro_values
 from dde.tutorial.checkpoints import checkpoints_of
 from dde.tutorial.curves import random_stream

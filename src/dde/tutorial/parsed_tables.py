@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dde.names import MMLU_SUBJECTS, PERPLEXITY_SETS, Base, training_flops
+from dde.suite.datadecide.names import MMLU_SUBJECTS, PERPLEXITY_SETS, Base, training_flops
 from dde.tutorial.base_values import base_values, entries_of
 from dde.tutorial.tasks import ENTRY_INDEX, NO_UNCONDITIONED, RAW_ENTRIES, RAW_TASKS, UNCONDITIONED_ENTRIES
 

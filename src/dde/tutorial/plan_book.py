@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dde.names import Base
+from dde.suite.datadecide.names import Base
 from dde.tutorial.curves import random_stream
 from dde.tutorial.run_plans import BATCH, FULL_SEQUENCES, RunPlan, launch_stamp, rate_text
 

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from dde.names import Base
+from dde.suite.datadecide.names import Base
 from dde.tutorial.curves import random_stream
 from dde.tutorial.plan_book import PlanBook
 from dde.tutorial.run_plans import RunPlan, base_of

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dde.names import Base, training_flops
-from dde.names.metrics import PERPLEXITY_SETS
+from dde.suite.datadecide.names import Base, training_flops
+from dde.suite.datadecide.names.metrics import PERPLEXITY_SETS
 from dde.tutorial.base_values import MACRO_TASKS, base_values, macro_values
 from dde.tutorial.curves import random_stream
 from dde.tutorial.run_plans import BATCH, LAB, RunPlan, rate_text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from dde.names import Base, resolve_recipe, resolve_size
-from dde.names.seeds import SEEDS
+from dde.suite.datadecide.names import Base, resolve_recipe, resolve_size
+from dde.suite.datadecide.names.seeds import SEEDS
 
 __all__ = [
     "FULL_SEQUENCES",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.names import PLAIN_TASKS
+from dde.suite.datadecide.names import PLAIN_TASKS
 from dde.tutorial.posttraining_curves import TrainingLog
 from dde.tutorial.run_plans import RunPlan
 from dde.tutorial.tasks import ENTRY_INDEX, NO_UNCONDITIONED, RAW_TASKS, TASKS, UNCONDITIONED_ENTRIES

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dde.names import Base
-from dde.names.metrics import PERPLEXITY_SETS
+from dde.suite.datadecide.names import Base
+from dde.suite.datadecide.names.metrics import PERPLEXITY_SETS
 from dde.tutorial.base_values import base_values, primary_of
 from dde.tutorial.plan_book import PlanBook
 from dde.tutorial.run_plans import base_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dde.names import ENTRIES, MMLU_SUBJECTS, PERPLEXITY_SETS, PLAIN_TASKS
+from dde.suite.datadecide.names import ENTRIES, MMLU_SUBJECTS, PERPLEXITY_SETS, PLAIN_TASKS
 
 __all__ = ["ENTRY_INDEX", "RAW_ENTRIES", "RAW_TASKS", "TASKS", "SetFacts", "TaskFacts", "task_array"]
 

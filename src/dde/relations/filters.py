@@ -1,0 +1,58 @@
+"""Filters on values of runs: a value, several, a range, or a function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from dde.sources.values import as_float
+
+__all__ = ["as_values", "matches"]
+
+
+def as_values(wanted: object) -> list[object]:
+    """Return a filter's alternatives: a value alone, or the items of a list, set, tuple or array."""
+    if isinstance(wanted, (str, bytes)) or not isinstance(wanted, Iterable):
+        return [wanted]
+    array = getattr(wanted, "__array__", None)
+    return list(wanted) if array is None else list(np.atleast_1d(np.asarray(wanted)).tolist())
+
+
+def matches(value: object, wanted: object) -> bool:
+    """Return whether a run's value matches a filter.
+
+    A filter is a value, several of them, a ``slice`` (a range with both ends included), or a function of the
+    value. Numbers compare by closeness (1 part in a million), so that 5e-06 written in any way is one rate.
+
+    Examples
+    --------
+    >>> matches(5e-6, [5.0000000001e-06, 1e-4]), matches(5e-6, slice(1e-6, 1e-5)), matches("sum", "mean")
+    (True, True, False)
+    """
+    if callable(wanted):
+        return bool(wanted(value))
+    if isinstance(wanted, slice):
+        if not isinstance(value, (int, float)):
+            return False
+        value = as_float(value)  # a whole number of any length
+        if math.isnan(value):
+            return False
+        low = -math.inf if wanted.start is None else float(wanted.start)
+        high = math.inf if wanted.stop is None else float(wanted.stop)
+        return low <= value <= high or math.isclose(value, low, rel_tol=1e-6) or math.isclose(value, high, rel_tol=1e-6)
+    return any(_equal(value, one) for one in as_values(wanted))
+
+
+def _equal(value: object, wanted: object) -> bool:
+    if value is None or wanted is None:
+        return value is wanted
+    if isinstance(value, bool) or isinstance(wanted, bool):
+        # Configs write truth as true, True or "true".
+        return str(value).casefold() == str(wanted).casefold()
+    try:
+        a, b = float(str(value)), float(str(wanted))
+    except ValueError:
+        return str(value) == str(wanted)
+    return math.isclose(a, b, rel_tol=1e-6) or (math.isnan(a) and math.isnan(b))

@@ -1,0 +1,209 @@
+"""Runs of DataDecide as a source of values: their chains, samplings and observations, from both stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.curves.alignment import Chains
+from dde.curves.chains import CurvePoints
+from dde.curves.metric import Metric
+from dde.curves.observations import Observations, assemble_observations
+from dde.schema import EVALUATIONS, PERPLEXITIES
+from dde.suite.datadecide.runs.positions import tokens_of_steps
+from dde.suite.datadecide.runs.registry import Registry
+from dde.suite.datadecide.runs.reopening import Origin, origin_of, runs_of
+from dde.suite.datadecide.runs.run_positions import RunPositions
+
+__all__ = ["DataDecideRuns", "read_observations"]
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+_NONE: Int64 = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class DataDecideRuns:
+    """Runs of the tables and of the post-training store; a :class:`dde.curves.run_sources.RunSource`.
+
+    Attributes
+    ----------
+    source : Registry, Origin or RunPositions
+        The runs; in another process than the one that opened them, how to open them again.
+    """
+
+    source: Registry | Origin | RunPositions
+
+    def __getstate__(self) -> dict[str, Any]:
+        origin = origin_of(self.source) if isinstance(self.source, Registry) else None
+        return {"source": origin or self.source}
+
+    @property
+    def runs(self) -> RunPositions:
+        """The runs as far as their values are concerned."""
+        found = runs_of(self.source) if isinstance(self.source, Origin) else self.source
+        return found.positions if isinstance(found, Registry) else found
+
+    def chains(self, run_ids: Sequence[str]) -> Chains:
+        """Return runs with all their ancestors, parents before children."""
+        return _build_chains(self.runs, list(run_ids))
+
+    def table_sampling(self, metric: Metric) -> str:
+        """Return the sampling of the tables that a metric belongs to; "" for one of a log."""
+        return _table_sampling(metric)
+
+    def sampled_points(self, sampling: str, chains: Chains) -> CurvePoints:
+        """Return where runs themselves were sampled in one of the tables."""
+        runs = self.runs
+        steps, bases, placed = runs.table_steps(sampling), runs.bases, runs.placed
+        points: list[Int64] = []
+        # Tokens of a step; of a derived run its end stands in place of a step.
+        per_step: list[int] = []
+        for run_id, parent in zip(chains.run_ids, chains.parent.tolist(), strict=True):
+            found, scale = _NONE, 1
+            if parent < 0:
+                if run_id in steps:
+                    found, scale = steps[run_id], bases[run_id].size.tokens_per_step
+            elif sampling == EVALUATIONS and runs.is_evaluated(run_id):
+                end = placed[run_id].end_tokens
+                found = _NONE if end is None else np.array([end], np.int64)
+            points.append(found)
+            per_step.append(scale)
+        lengths = [len(t) for t in points]
+        tokens = np.concatenate([_NONE, *points]) * np.repeat(np.array(per_step, np.int64), lengths)
+        return CurvePoints(np.concatenate([[0], np.cumsum(lengths)]), tokens)
+
+    def observations(self, metric: Metric, run_ids: tuple[str, ...], variables: Sequence[Metric]) -> Observations:
+        """Return the observations of a metric; its siblings that are read along are kept, here or in the cache."""
+        runs = self.runs
+        if metric.kind == "log":
+            found = runs.readers.find_log(run_ids, metric.name)
+            if found is None:
+                found = read_observations(runs, run_ids, [metric])[metric.name]
+                runs.readers.keep_log(run_ids, metric.name, found)
+            return found
+        found = runs.readers.take_sibling(run_ids, metric.name)
+        if found is not None:
+            return found
+        together = [metric] if runs.tables is None else runs.tables.read_together(metric, variables)
+        if runs.readers.keeps_tables:
+            return read_observations(runs, run_ids, [metric], together[1:])[metric.name]
+        observed = read_observations(runs, run_ids, together)
+        for sibling in together[1:]:
+            runs.readers.keep_sibling(run_ids, sibling.name, observed[sibling.name])
+        return observed[metric.name]
+
+
+def _table_sampling(metric: Metric) -> str:
+    """Return the sampling of the evaluation tables that a metric belongs to; "" for one of a log."""
+    return {"evaluation": EVALUATIONS, "perplexity": PERPLEXITIES}.get(metric.kind, "")
+
+
+def _build_chains(registry: RunPositions, run_ids: list[str]) -> Chains:
+    """Return the runs with all their ancestors, parents before children."""
+    number: dict[str, int] = {}
+    parents: list[int] = []
+    branches: list[int] = []
+    for run_id in run_ids:
+        above = -1
+        for member in registry.chain(run_id):
+            if member not in number:
+                number[member] = len(number)
+                parents.append(above)
+                placed = registry.placed.get(member)
+                branches.append(-1 if placed is None or placed.branch_tokens is None else placed.branch_tokens)
+            above = number[member]
+    return Chains(tuple(number), np.array(parents, np.int32), np.array(branches, np.int64))
+
+
+def read_observations(
+    registry: RunPositions, run_ids: Sequence[str], metrics: Sequence[Metric], along: Sequence[Metric] = ()
+) -> dict[str, Observations]:
+    """Return the own observations of every metric, by the metric's name; reads what is asked for alone.
+
+    Parameters
+    ----------
+    registry : RunPositions
+    run_ids : sequence of str
+        Labels of pretraining runs and ids of derived ones.
+    metrics : sequence of Metric
+    along : sequence of Metric
+        Metrics to keep in the cache, too, where the tables have to be read anyway.
+
+    Warns
+    -----
+    ConflictWarning
+        When rows of one run and step disagree; the first is kept.
+    DdeWarning
+        When a run's counter stands still between steps: one row of each count is kept.
+    """
+    parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]] = {m.name: [] for m in metrics}
+    _read_tables(registry, run_ids, metrics, along, parts)
+    _read_store(registry, run_ids, metrics, parts)
+    return {m.name: assemble_observations(m, parts[m.name], run_ids) for m in metrics}
+
+
+def _read_tables(
+    registry: RunPositions,
+    run_ids: Sequence[str],
+    metrics: Sequence[Metric],
+    along: Sequence[Metric],
+    parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]],
+) -> None:
+    tables = registry.tables
+    if tables is None:
+        return
+    number = [i for i, r in enumerate(run_ids) if r in registry.checkpoint_steps]
+    held = [m for m in metrics if tables.holds(m)]
+    if not number or not held:
+        return
+    bases = [registry.bases[run_ids[i]] for i in number]
+    rows = registry.readers.checkpoints(bases, held, along)
+    run = np.array(number, np.int64)[rows.run]
+    tokens = rows.step * np.array([b.size.tokens_per_step for b in bases], np.int64)[rows.run]
+    for metric in held:
+        parts[metric.name].append((run, tokens, rows.step, rows.values[metric.name]))
+
+
+def _read_store(
+    registry: RunPositions,
+    run_ids: Sequence[str],
+    metrics: Sequence[Metric],
+    parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]],
+) -> None:
+    store = registry.store
+    number = [i for i, r in enumerate(run_ids) if r in registry.derived]
+    if store is None or not number:
+        return
+    ids = [run_ids[i] for i in number]
+    placed = [registry.placed[r] for r in ids]
+    logs = [m for m in metrics if m.kind == "log"]
+    if logs:
+        rows = registry.readers.logs(ids, registry.versions, [m.entry for m in logs])
+        bounds = np.searchsorted(rows.run, np.arange(len(ids) + 1))
+        tokens = np.zeros(len(rows.run), np.int64)
+        known = np.zeros(len(rows.run), bool)
+        for i, (run, placement) in enumerate(zip(placed, registry.placements.of(ids), strict=True)):
+            part = slice(bounds[i], bounds[i + 1])
+            if run.branch_tokens is not None and part.stop > part.start:
+                own, known[part] = tokens_of_steps(placement, rows.step[part])
+                tokens[part] = run.branch_tokens + own
+        run_number = np.array(number, np.int64)[rows.run]
+        for metric in logs:
+            parts[metric.name].append(
+                (run_number[known], tokens[known], rows.step[known], rows.values[metric.entry][known])
+            )
+    evaluations = [m for m in metrics if m.kind == "evaluation"]
+    ended = [i for i, run in enumerate(placed) if run.end_tokens is not None]
+    if evaluations and ended:
+        found = registry.readers.final_evaluations([ids[i] for i in ended], registry.versions, evaluations)
+        run_number = np.array([number[i] for i in ended], np.int64)
+        end = np.array([placed[i].end_tokens for i in ended], np.int64)
+        last = np.array([placed[i].end.last_step for i in ended], np.int64)
+        for metric in evaluations:
+            parts[metric.name].append((run_number, end, last, found[metric.name]))

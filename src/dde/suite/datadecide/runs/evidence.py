@@ -1,0 +1,410 @@
+"""What a store's record says of a post-training run, gathered by source and order of trust."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from dde.relations.counts import MOST, as_count, shortened
+from dde.sources.protocols import CONFIG_GROUPS, TRAINING_STEP, RunRecord
+from dde.sources.values import as_float, as_int, as_object, as_text
+from dde.suite.datadecide.runs.config_names import ALIASES, lifted, with_known_names
+from dde.suite.datadecide.runs.run_names import NameFacts, parse_run_name
+
+__all__ = [
+    "USED_EXTRAS",
+    "USED_OPTIONS",
+    "Evidence",
+    "Fork",
+    "branch_point",
+    "gather_evidence",
+    "is_training_program",
+    "key_values",
+    "parse_command",
+]
+
+# olmo_core_finetune.py is open-instruct's; run_sft.py and run_dpo.py are those of the alignment handbook.
+_SFT_PROGRAM = re.compile(r"(?:olmo_core_|run_)?(?:finetune|sft|supervised_?f)", re.IGNORECASE)
+_DPO_PROGRAM = re.compile(r"(?:run_)?dpo", re.IGNORECASE)
+# LLaMA-Factory states the method as its stage, and so does the first argument of TRL's command line.
+_METHODS = {"sft": "supervised_ft", "dpo": "dpo"}
+# Losses of open-instruct's DPOLossType.
+_DPO_LOSSES = frozenset({"dpo", "dpo_norm", "simpo", "wpo"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A run and a step of it, from which W&B forked another run.
+
+    Attributes
+    ----------
+    run_id : str
+    step : int or None
+        None where what is stated is no step.
+    stated : str
+        The step as it is stated.
+    """
+
+    run_id: str
+    step: int | None
+    stated: str
+
+
+@dataclass(slots=True)
+class Evidence:
+    """All that is known of one run before its parent is looked for.
+
+    Attributes
+    ----------
+    record : RunRecord
+        Its config is flat and has our names of keys, whatever the program calls them.
+    name : NameFacts
+        What the run's name says.
+    command : mapping of str to str or list of str
+        Options of the launch command; empty where the program was not a training program.
+    extras : mapping of str to str
+        Keys of the ``wandb_config`` text.
+    run_type : str
+        "supervised_ft", "dpo", a word that the user told, or "other" where nothing says it.
+    hyperparameters : dict of str to object
+        Numbers and texts by the names of the coordinates; a key is absent where nothing says it.
+    contradictions : list of str
+        Facts on which sources disagree, with the one that was believed, and facts that can't be believed.
+    sequences_per_step : int or None
+        Sequences of one training step over all GPUs; None where a factor is unknown, or can't be believed.
+    fork : Fork or None
+        Where W&B forked the run from another.
+    refused : str
+        Why the treatment is unknown, though evidence states it; "" where it is known.
+    """
+
+    record: RunRecord
+    name: NameFacts
+    command: Mapping[str, str | list[str]]
+    extras: Mapping[str, str]
+    run_type: str
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    contradictions: list[str] = field(default_factory=list)
+    sequences_per_step: int | None = None
+    fork: Fork | None = None
+    refused: str = ""
+
+    def config_or_command(self, key: str) -> object:
+        """Return the value of a key in config, else in the launch command; None where neither has it."""
+        value = self.record.config.get(key)
+        return self.command.get(key) if value is None or value == "" else value
+
+    @property
+    def dataset(self) -> str:
+        """The training mixture, as text that is equal for equal mixtures; "" where unknown."""
+        value = self.config_or_command("dataset_mixer_list")
+        if isinstance(value, str):
+            value = value.split()
+        return " ".join(map(str, value)) if isinstance(value, Sequence) else ""
+
+    @property
+    def most_tokens_per_sequence(self) -> float:
+        """Tokens of a sequence of the batch at most, NaN where unknown; DPO reads a chosen and a rejected answer."""
+        return as_float(self.config_or_command("max_seq_length")) * (2 if self.run_type == "dpo" else 1)
+
+    def refuse_batch(self, tokens: float, step: float) -> bool:
+        """Forget the batch where the run's count of tokens is impossible with it; return whether it is.
+
+        W&B keeps the GPUs of one machine. What several of them read at a step is more than one can.
+
+        Parameters
+        ----------
+        tokens, step : float
+            A count of tokens since the run's start, and the training step at which it was logged.
+        """
+        batch, most = self.sequences_per_step, self.most_tokens_per_sequence
+        if batch is None or not (step > 0 and most > 0):
+            return False
+        per_sequence = tokens / (float(step) * batch)
+        if not per_sequence > most:
+            return False
+        self.sequences_per_step = None
+        self.contradictions.append(
+            f"batch: {batch} sequences a step on {self.record.gpu_count} GPUs of one machine would have "
+            f"{per_sequence:.0f} tokens each, more than the {most:.0f} of max_seq_length, so there were several "
+            "machines; not used"
+        )
+        return True
+
+
+def parse_command(arguments: Sequence[str]) -> dict[str, str | list[str]]:
+    """Return the options of a launch command; of a repeated option the last counts.
+
+    Dashes inside an option's name count as underscores. An option without a value is "true", one with several
+    values a list.
+
+    Examples
+    --------
+    >>> parse_command(["--lr", "1", "--add-bos", "--mix", "a", "1.0", "--lr=2"])
+    {'lr': '2', 'add_bos': 'true', 'mix': ['a', '1.0']}
+    """
+    options: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            key, equals, value = argument[2:].partition("=")
+            current = options[key.replace("-", "_")] = [value] if equals else []
+        elif current is not None:
+            current.append(argument)
+    return {k: "true" if not v else v[0] if len(v) == 1 else v for k, v in options.items()}
+
+
+def gather_evidence(record: RunRecord, told_type: str = "") -> Evidence:
+    """Return what a record says: run type, hyperparameters and the contradictions between its parts.
+
+    Parameters
+    ----------
+    record : RunRecord
+    told_type : str
+        The user's word on the run type, which counts before any evidence; "" for none.
+    """
+    name = parse_run_name(record.run_name or record.run_id)
+    problems: list[str] = []
+    config = lifted(record.config, problems)
+    of_program = _run_type_of_program(record.program) or _run_type_of_trl(record)
+    # A run touched later by another program shows that one's command: no evidence of the training.
+    command: Mapping[str, str | list[str]] = parse_command(record.command) if of_program else {}
+    found_type = of_program or _run_type(record, config, name)
+    run_type = told_type or found_type
+    if found_type not in (run_type, "other"):
+        problems.append(f"run type: {found_type} by its evidence, {run_type} as told; what was told is believed")
+    config = with_known_names(config, run_type == "dpo", problems, "config")
+    command = with_known_names(command, run_type == "dpo", problems, "launch command")
+    if config is not record.config:
+        record = replace(record, config=config)
+    extras = key_values(config.get("wandb_config") or command.get("wandb_config"))
+    evidence = Evidence(record, name, command, extras, run_type, contradictions=problems)
+    problems += record.notes
+    if name.model_problem:
+        problems.append(name.model_problem)
+    problems += name.problems
+    evidence.hyperparameters = _hyperparameters(evidence)
+    evidence.sequences_per_step = _sequences_per_step(evidence)
+    _refuse_impossible_batch(evidence)
+    evidence.fork = _fork(record)
+    return evidence
+
+
+def is_training_program(program: str) -> bool:
+    """Return whether the command of a launched program is evidence of the training."""
+    return bool(_run_type_of_program(program)) or PurePosixPath(program).name == _TRL
+
+
+def _run_type_of_program(program: str) -> str:
+    name = PurePosixPath(program).name
+    return "dpo" if _DPO_PROGRAM.match(name) else "supervised_ft" if _SFT_PROGRAM.match(name) else ""
+
+
+# Program of TRL's command line: trl sft --model_name_or_path ...
+_TRL = "trl"
+
+
+def _run_type_of_trl(record: RunRecord) -> str:
+    is_trl = PurePosixPath(record.program).name == _TRL and record.command
+    return _METHODS.get(record.command[0], "") if is_trl else ""
+
+
+def _run_type(record: RunRecord, config: Mapping[str, Any], name: NameFacts) -> str:
+    """Return the run type that config, tags and name tell, in that order, where the program tells none."""
+    if config.get("dpo_beta") is not None or config.get("dpo_loss_type") is not None:
+        return "dpo"
+    if config.get("beta") is not None and as_text(config.get("loss_type")) in _DPO_LOSSES:
+        return "dpo"
+    if method := _METHODS.get(as_text(config.get("stage"))):
+        return method
+    tags = {t.strip() for t in (*record.tags, *as_text(config.get("wandb_tags")).split(","))}
+    if any(t.startswith("dpo") for t in tags):
+        return "dpo"
+    if name.run_type:
+        return name.run_type
+    return "supervised_ft" if tags & {"finetune", "sft"} else "other"
+
+
+def _sequences_per_step(evidence: Evidence) -> int | None:
+    factors = [
+        as_int(evidence.config_or_command("per_device_train_batch_size")),
+        as_int(evidence.config_or_command("gradient_accumulation_steps")),
+        evidence.record.gpu_count,
+    ]
+    known = [f for f in factors if f is not None and f > 0]
+    if len(known) == len(factors):
+        if (product := math.prod(known)) <= MOST:
+            return product
+        said = " x ".join(shortened(str(f), 24) for f in known)
+        evidence.contradictions.append(f"batch: {said} sequences a step are beyond 64 bits; not used")
+    elif any(f is not None and f <= 0 for f in factors):
+        said = " x ".join("?" if f is None else shortened(str(f), 24) for f in factors)
+        evidence.contradictions.append(f"batch: {said} is no number of sequences a step; not used")
+    return None
+
+
+def branch_point(record: RunRecord) -> tuple[str, object]:
+    """Return the run and the step that W&B forked or rewound a run from, as they are stated; ("", None) for others.
+
+    ``wandb.init(fork_from="<run>?_step=<n>")`` keeps both as ``_wandb.branch_point`` of the config, and so does
+    ``resume_from``, which rewinds a run and names the run itself (wandb 0.31, sdk/wandb_init.py).
+    """
+    if "_wandb" not in record.config:
+        return "", None
+    internal = as_object(record.config["_wandb"])
+    point = as_object(as_object(internal.get("value", internal)).get("branch_point"))
+    return as_text(point.get("run_id")), point.get("step")
+
+
+def _fork(record: RunRecord) -> Fork | None:
+    """Return where W&B forked a run from; None for a run that was not forked."""
+    run_id, stated = branch_point(record)
+    if not run_id or run_id == record.run_id:
+        return None
+    return Fork(run_id, as_count(as_float(stated)), shortened(as_text(stated), 40))
+
+
+def _refuse_impossible_batch(evidence: Evidence) -> None:
+    """Forget a batch that is impossible with the last counts of the summary."""
+    summary = evidence.record.summary
+    step = summary.get(TRAINING_STEP)
+    if step is None:
+        evidence.refuse_batch(as_float(summary.get("total_tokens")), as_float(summary.get("_step")))
+    else:
+        evidence.refuse_batch(as_float(summary.get("train/num_tokens")), as_float(step))
+
+
+def key_values(value: object) -> dict[str, str]:
+    """Return the pairs of a ``key=value,key=value`` text, or of a list of them."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else as_text(value)
+    pairs = (piece.split("=", 1) for piece in text.split(",") if "=" in piece)
+    return {key.strip(): content.strip() for key, content in pairs}
+
+
+# The contract's name of a hyperparameter, and the key of config and command that holds it.
+_NUMBERS = {
+    "learning_rate": "learning_rate",
+    "epochs": "num_train_epochs",
+    "max_train_samples": "max_train_samples",
+    "dpo_beta": "dpo_beta",
+    "training_seed": "seed",
+    "weight_decay": "weight_decay",
+    "warmup_ratio": "warmup_ratio",
+    "max_seq_length": "max_seq_length",
+}
+_TEXTS = {
+    "reduce_loss": "reduce_loss",
+    "lr_scheduler_type": "lr_scheduler_type",
+    "dpo_loss_type": "dpo_loss_type",
+}
+
+#: Keys of the ``wandb_config`` text that are read.
+USED_EXTRAS = ("finetune_sequences", "model_pretrain_steps")
+
+#: Options of the launch command that are read, and those that a filter by the name of a coordinate finds.
+USED_OPTIONS = frozenset(
+    "model_name_or_path model_revision output_dir dataset_mixer_list per_device_train_batch_size "
+    "gradient_accumulation_steps finetune_tokens wandb_config logging_steps truncation_mode".split()
+).union(_NUMBERS, _NUMBERS.values(), _TEXTS, _TEXTS.values(), *ALIASES.values())
+
+
+def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
+    name, is_dpo = evidence.name, evidence.run_type == "dpo"
+    config, command = evidence.record.config, evidence.command
+    found: dict[str, Any] = {}
+    for field_name, key in _NUMBERS.items():
+        in_name = _name_number(name, field_name, is_dpo)
+        stated, in_command = config.get(key), as_float(_scalar(command.get(key)))
+        in_config = as_float(stated)
+        if stated is not None and not math.isfinite(in_config):
+            _note_unusable(evidence, field_name, "config", stated)
+        value = _agree(evidence, field_name, in_config, in_command, in_name)
+        if math.isfinite(value):
+            found[field_name] = value
+    for field_name, key in _TEXTS.items():
+        for text in (as_text(config.get(key)), as_text(_scalar(command.get(key))), name.options.get(key, "")):
+            if text:
+                found[field_name] = text
+                break
+    # A DPO name states the budget of the SFT run it starts from, not its own.
+    if not is_dpo and name.budget_tokens is not None:
+        found["finetune_tokens"] = name.budget_tokens
+    elif math.isfinite(nominal := as_float(config.get("finetune_tokens"))):
+        found["finetune_tokens"] = nominal
+    if evidence.run_type != "dpo":
+        found.pop("dpo_beta", None)
+    refused = [] if is_dpo else [p for p in name.problems if _OF_TREATMENT.get(p.partition(":")[0], "") not in found]
+    for field_name in _COUNTS:
+        value = found.get(field_name, 0)
+        if not 0 <= value <= MOST:
+            refused.append(f"{field_name}: {value:g}, which is no count of 64 bits; not used")
+            evidence.contradictions.append(refused[-1])
+            del found[field_name]
+    evidence.refused = "; ".join(refused)
+    of_contract = set(found)
+    for key, value in config.items():
+        if key not in _APART and key not in of_contract and isinstance(value, (int, float, str)):
+            number = as_float(value)
+            found[key] = number if math.isfinite(number) and not isinstance(value, bool) else value
+    return found
+
+
+# Config keys that say where a run comes from or what it is called, not how it was trained.
+_NOT_HYPERPARAMETERS = frozenset(
+    "parent_run_id model_name_or_path model_revision output_dir run_name exp_name wandb_config wandb_tags "
+    "pretrain_steps pretrain_tokens pretrain_compute total_compute_est model_size finetune_tokens "
+    "finetune_sequences finetune_unique_sequences".split()
+)
+# Keys of other programs, whose values are under our names.
+_OF_PROGRAMS = frozenset("stage logging_steps truncation_mode _name_or_path _wandb".split()).union(
+    CONFIG_GROUPS, *ALIASES.values()
+)
+_APART = _NOT_HYPERPARAMETERS.union(_NUMBERS.values(), _TEXTS.values(), _OF_PROGRAMS)
+
+_COUNTS = ("epochs", "max_train_samples", "finetune_tokens")
+# Facts of a name that make a treatment, and the hyperparameters that say the same.
+_OF_TREATMENT = {
+    "tokens": "finetune_tokens",
+    "epochs": "epochs",
+    "learning_rate": "learning_rate",
+    "lr": "learning_rate",
+}
+
+
+def _note_unusable(evidence: Evidence, what: str, where: str, value: object) -> None:
+    if value != "":
+        evidence.contradictions.append(f"{what}: {where} {shortened(as_text(value), 40)}, which is no number; not used")
+
+
+def _name_number(name: NameFacts, field_name: str, is_dpo: bool) -> float:
+    if field_name == "learning_rate":
+        return math.nan if name.learning_rate is None else name.learning_rate
+    if field_name == "epochs" and not is_dpo:
+        return math.nan if name.epochs is None else float(name.epochs)
+    if field_name in ("max_train_samples", "dpo_beta"):
+        return as_float(name.options.get(field_name))
+    return math.nan
+
+
+def _agree(evidence: Evidence, what: str, config: float, command: float, name: float) -> float:
+    """Return the most trusted of three readings of one number; note a disagreement."""
+    if math.isnan(command) and math.isnan(name):
+        return config if math.isfinite(config) else math.nan
+    readings = [("config", config), ("launch command", command), ("run name", name)]
+    known = [(source, value) for source, value in readings if math.isfinite(value)]
+    if not known:
+        return math.nan
+    source, value = known[0]
+    for other, reading in known[1:]:
+        if not math.isclose(reading, value, rel_tol=1e-6):
+            evidence.contradictions.append(f"{what}: {source} {value:g}, {other} {reading:g}; {source} believed")
+    return value
+
+
+def _scalar(value: str | list[str] | None) -> object:
+    return json.dumps(value) if isinstance(value, list) else value

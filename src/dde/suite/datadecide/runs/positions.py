@@ -1,0 +1,295 @@
+"""Where derived runs lie on the axis of tokens: their ends, held for all, and their rows, as far as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.relations.counts import MOST
+from dde.sources.protocols import History
+from dde.suite.datadecide.runs.evidence import Evidence
+from dde.suite.datadecide.runs.logs import Log, split_logs
+from dde.suite.datadecide.runs.parents import Parentage
+from dde.suite.datadecide.runs.token_counts import (
+    BEYOND,
+    TOKEN_SOURCES,
+    TULU_TOKENS_PER_SEQUENCE,
+    Placement,
+    measure_tokens_per_sequence,
+    place_run,
+)
+
+__all__ = [
+    "HELD_ROWS",
+    "NO_DATA",
+    "PlacedRun",
+    "Placements",
+    "RunEnd",
+    "has_data",
+    "status_of",
+    "tokens_of_steps",
+]
+
+Int64 = npt.NDArray[np.int64]
+
+#: Status of a run that logged and evaluated nothing; it goes on where rows were logged that have no place.
+NO_DATA = "no data"
+#: Rows whose places are held in memory, some 17 bytes each; those of larger stores are made again when asked for.
+HELD_ROWS = 4_000_000
+# Runs whose counters are read at once. A store without an index is scanned as often: most stores once.
+_BLOCK_RUNS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """Where a run ends on the axis of its own tokens; most fields are those of `Placement`.
+
+    Attributes
+    ----------
+    tokens : int or None
+    source : int
+    estimate : str
+    rate : (float, float) or None
+    last_step : int
+        Last logged step that is placed; -1 without any.
+    has_log : bool
+    counter : str
+        Key of the token counter that was logged, by which alone the rows are placed; "" where none was.
+    has_training_step : bool
+        Whether the log keeps the training step apart from its own step.
+    forked_at : int or None
+        Step at which the run was forked from its parent.
+    problem : str
+        Why nothing has a place; "" where something has.
+    notes : tuple of str
+        What was not used of the log, and why.
+    repeated_steps : int
+        Logged rows at a step that an earlier row of the run has.
+    impossible_counts : int
+        Logged token counts that no run has, below 0 or beyond 2**53; they are taken for absent.
+    n_rows : int
+        Logged rows that are placed.
+    """
+
+    tokens: int | None
+    source: int
+    estimate: str
+    rate: tuple[float, float] | None
+    last_step: int
+    has_log: bool
+    counter: str = ""
+    has_training_step: bool = False
+    forked_at: int | None = None
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+    repeated_steps: int = 0
+    impossible_counts: int = 0
+    n_rows: int = 0
+
+    def oddities(self, rows_without_step: int) -> dict[str, int]:
+        """Return what is odd about the run's log, counted; `rows_without_step` are those that the store left out."""
+        counts = {
+            "logged rows without a step that can be used": rows_without_step,
+            "logged rows at a step that was logged before": self.repeated_steps,
+            "token counts that are no counts": self.impossible_counts,
+        }
+        return {what: count for what, count in counts.items() if count}
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRun:
+    """Where a derived run lies on its lineage's axis of cumulative tokens.
+
+    Attributes
+    ----------
+    branch_tokens, end_tokens : int or None
+        None where unknown; a run without any data has no end.
+    end : RunEnd
+    status : str
+        ``used``, or why the run can't be in a Dataset.
+    branch_estimate : str
+        How the branch was found, where no logged row of the parent gives it.
+    """
+
+    branch_tokens: int | None
+    end_tokens: int | None
+    end: RunEnd
+    status: str
+    branch_estimate: str = ""
+
+    @property
+    def token_source(self) -> str:
+        """How the end is known; "" where it isn't."""
+        return "" if self.end_tokens is None else TOKEN_SOURCES[self.end.source]
+
+    @property
+    def end_estimate(self) -> str:
+        """The rule and the numbers of an estimated end; "" where the end is logged or unknown."""
+        return "" if self.end_tokens is None else self.end.estimate
+
+
+class Placements:
+    """Rows of derived runs on the axes of their own tokens; one pass over the counters of their logs.
+
+    Parameters
+    ----------
+    evidence : mapping of str to Evidence
+        By run id.
+    counters : callable
+        Returns the token counters of runs: all rows of their logs.
+    other_counters : callable
+        Returns `OTHER_COUNTERS` of runs that have rows and no token counter.
+    override : callable
+        Returns the user's word on the tokens of a run's sequences, or None.
+    """
+
+    def __init__(
+        self,
+        evidence: Mapping[str, Evidence],
+        counters: Callable[[Sequence[str]], History],
+        other_counters: Callable[[Sequence[str]], History],
+        override: Callable[[Evidence], float | None],
+    ) -> None:
+        self._evidence, self._override = evidence, override
+        self._counters, self._other_counters = counters, other_counters
+        #: End of each run, by run id.
+        self.ends: dict[str, RunEnd] = {}
+        self._held: dict[str, Placement] = {}
+        self._rows = 0
+        uncounted: list[tuple[str, Log]] = []
+
+        def counted() -> Iterator[tuple[Evidence, Log]]:
+            run_ids = list(evidence)
+            for start in range(0, len(run_ids), _BLOCK_RUNS):
+                for run_id, log in self._logs(run_ids[start : start + _BLOCK_RUNS]):
+                    if log.key:
+                        self._note(run_id, self._place(run_id, log, {}), log)
+                    else:
+                        # What its sequences count is known when all other runs have been seen.
+                        uncounted.append((run_id, log.without_counter()))
+                    if evidence[run_id].record.state == "finished":
+                        yield evidence[run_id], log
+
+        self._measured = measure_tokens_per_sequence(counted())
+        for run_id, log in uncounted:
+            self._note(run_id, self._place(run_id, log, self._measured), log)
+
+    def of(self, run_ids: Sequence[str]) -> list[Placement]:
+        """Return the rows of runs, in that order; reads counters again where they are not held."""
+        missing = [r for r in run_ids if r not in self._held]
+        found = {r: self._place(r, log, self._measured) for r, log in self._logs(missing)}
+        return [self._held[r] if r in self._held else found[r] for r in run_ids]
+
+    def tokens_per_sequence(self, run_id: str) -> float:
+        """Return the tokens of a training sequence of a run: the user's word, else as measured on its mixture."""
+        item = self._evidence[run_id]
+        return self._override(item) or self._measured.get(item.dataset, TULU_TOKENS_PER_SEQUENCE)
+
+    def some_tokens(self, run_ids: Sequence[str], at_most: int) -> list[Int64]:
+        """Return the own tokens of the rows of runs; of a store that is not held, of so many rows of each."""
+        found: list[Int64] = []
+        for start in range(0, len(run_ids), _BLOCK_RUNS):
+            for placement in self.of(run_ids[start : start + _BLOCK_RUNS]):
+                stride = 1 if self._rows <= HELD_ROWS else max(-(-len(placement.tokens) // at_most), 1)
+                found.append(placement.tokens[::stride])
+        return found
+
+    def _logs(self, run_ids: Sequence[str]) -> Iterator[tuple[str, Log]]:
+        if not run_ids:
+            return
+        without: dict[str, Log] = {}
+        for run_id, log in split_logs(run_ids, self._counters(run_ids)):
+            if log.key or not len(log.steps):
+                yield run_id, log
+            else:
+                without[run_id] = log
+        if without:
+            others = self._other_counters(list(without))
+            for run_id, log in split_logs(list(without), others, self._evidence):
+                impossible = log.impossible_counts + without[run_id].impossible_counts
+                yield run_id, replace(log, impossible_counts=impossible) if impossible else log
+
+    def _place(self, run_id: str, log: Log, measured: Mapping[str, int]) -> Placement:
+        item = self._evidence[run_id]
+        return place_run(item, log, measured, self._override(item))
+
+    def _note(self, run_id: str, placement: Placement, log: Log) -> None:
+        steps, fork = placement.steps, self._evidence[run_id].fork
+        last = int(steps[-1]) if len(steps) else -1
+        self.ends[run_id] = RunEnd(
+            *(placement.end, placement.end_source, placement.estimate, placement.rate, last),
+            has_log=len(log.steps) > 0,
+            counter=log.key,
+            has_training_step=log.training is not None,
+            forked_at=None if fork is None else fork.step,
+            problem=placement.problem,
+            notes=log.notes,
+            repeated_steps=log.repeated_steps,
+            impossible_counts=log.impossible_counts,
+            n_rows=len(steps),
+        )
+        self._rows += len(steps)
+        if self._rows <= HELD_ROWS:
+            self._held[run_id] = placement
+        else:
+            self._held.clear()
+
+
+def has_data(evidence: Evidence, end: RunEnd) -> bool:
+    """Return whether a run logged or evaluated anything."""
+    return end.has_log or evidence.record.evaluated
+
+
+def status_of(
+    found: Parentage,
+    evidence: Evidence,
+    branch: int | None,
+    end: RunEnd,
+    placed: Mapping[str, PlacedRun],
+    problem: str = "",
+) -> str:
+    """Return ``used``, or why a run can't be in a Dataset; `problem` says why its branch is unknown."""
+    if evidence.record.problem:
+        return evidence.record.problem
+    if evidence.run_type == "other":
+        return (
+            "unknown run type: neither program, config, tags nor name says it. Pass "
+            f"run_types={{{evidence.record.run_id!r}: 'supervised_ft'}} to settle it, or another type"
+        )
+    if evidence.refused:
+        return f"treatment unknown: {evidence.refused}"
+    if found.parent_run_id and not found.in_store:
+        return "parent not in store"
+    if found.problem or not found.parent_run_id:
+        return f"no parent found: {found.problem}" if found.problem else "no parent found"
+    parent = placed.get(found.parent_run_id)
+    # A parent without data has no curve, but it may be known where it ended.
+    if parent is not None and parent.status != "used" and not parent.status.startswith(NO_DATA):
+        # The reason of the first of a chain is that of all below it.
+        return f"{_PARENT_NOT_USABLE}{parent.status.removeprefix(_PARENT_NOT_USABLE)}"
+    if branch is None:
+        return f"branch unknown: {problem}"
+    if not has_data(evidence, end):
+        lost = evidence.record.rows_without_step
+        return f"{NO_DATA}: none of its {lost} logged rows has a step that can be used" if lost else NO_DATA
+    if end.tokens is None:
+        return f"tokens unknown: {end.problem}"
+    if end.tokens <= 0:
+        return "no tokens of its own"
+    if branch + end.tokens > MOST:
+        return f"tokens unknown: {BEYOND}"
+    return "used"
+
+
+_PARENT_NOT_USABLE = "parent not usable: "
+
+
+def tokens_of_steps(placement: Placement, steps: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """Return the run's own tokens at logged steps, and which of the steps are placed at all."""
+    if not len(placement.steps):
+        return np.zeros(len(steps), np.int64), np.zeros(len(steps), bool)
+    at = np.minimum(np.searchsorted(placement.steps, steps), len(placement.steps) - 1)
+    return placement.tokens[at], placement.steps[at] == steps

@@ -1,0 +1,475 @@
+"""The registry: every run of both stores with its parent, treatment, place on the token axis and status."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.errors import LineageError
+from dde.relations.counts import MOST
+from dde.sources.connection import Connection
+from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunRecord
+from dde.suite.datadecide.names import Base, find_base_by_label
+from dde.suite.datadecide.runs.branches import Branch, branch_in_run
+from dde.suite.datadecide.runs.close_numbers import settle_numbers
+from dde.suite.datadecide.runs.derived_columns import (
+    KEPT_KEYS,
+    Column,
+    DerivedColumns,
+    PlacedRows,
+    derived_columns,
+    key_column,
+)
+from dde.suite.datadecide.runs.evidence import Evidence, gather_evidence
+from dde.suite.datadecide.runs.parents import GIVEN, Parentage, chain_order, resolve_parents
+from dde.suite.datadecide.runs.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
+from dde.suite.datadecide.runs.readers import Readers
+from dde.suite.datadecide.runs.run_index import reduced, versions_digest
+from dde.suite.datadecide.runs.run_positions import RunPositions, TableSteps
+from dde.suite.datadecide.runs.run_types import RunTypes
+from dde.suite.datadecide.runs.sent_runs import SentRuns
+from dde.suite.datadecide.runs.token_counts import BEYOND, Placement
+from dde.suite.datadecide.runs.treatments import Treatment, number_replicates, treatment_of
+from dde.suite.datadecide.runs.variants import spelled_labels, with_variants
+from dde.suite.datadecide.tables.pretraining_tables import Catalog, DataDecide
+
+__all__ = ["RUN_FIELDS", "DerivedRun", "Registry"]
+
+#: Filters that name a field of the run rather than a hyperparameter.
+RUN_FIELDS = ("run_id", "run", "parent_run_id", "project", "entity", "treatment", "replicate", "branch_point")
+
+Int64 = npt.NDArray[np.int64]
+
+_NO_STEPS: Int64 = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedRun:
+    """One post-training run as the registry knows it: identity and relations, no positions.
+
+    Attributes
+    ----------
+    run_id : str
+    evidence : Evidence
+    parentage : Parentage
+    treatment : Treatment or None
+        None where no parent was found.
+    replicate : int
+        From 1; 0 where there is no treatment.
+    plain_label : str
+        Label of the treatment, spelled out where the store holds several variants of it; "" where there is none.
+    """
+
+    run_id: str
+    evidence: Evidence
+    parentage: Parentage
+    treatment: Treatment | None = None
+    replicate: int = 0
+    plain_label: str = ""
+
+    @property
+    def run_type(self) -> str:
+        """``supervised_ft``, ``dpo`` or ``other``."""
+        return self.evidence.run_type
+
+    @property
+    def state(self) -> str:
+        """State as W&B has it."""
+        return self.evidence.record.state
+
+    @property
+    def rows_without_step(self) -> int:
+        """Logged rows that the store left out."""
+        return self.evidence.record.rows_without_step
+
+    @property
+    def parent_run_id(self) -> str:
+        """Id of the parent run, the lineage's label for a pretraining checkpoint; "" where unknown."""
+        return self.parentage.parent_run_id
+
+    @property
+    def lineage(self) -> str:
+        """Label of the lineage; "" where unknown."""
+        return self.parentage.base.label if self.parentage.base else ""
+
+    @property
+    def label(self) -> str:
+        """Label along the dimension ``run`` of the whole store, with ``#<replicate>`` from the second on."""
+        return self.plain_label + (f"#{self.replicate}" if self.replicate > 1 else "")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Hyperparameters by the names of the coordinates, and any other config key that was asked for."""
+        return self.evidence.hyperparameters
+
+
+@dataclass
+class Registry:
+    """Everything about identity and relation of the runs of two stores; reads identifiers and a few keys.
+
+    Attributes
+    ----------
+    tables : DataDecide or None
+    store : PosttrainingSource or None
+    parents : mapping of run id to str
+        The user's word on parents.
+    tokens_per_sequence : float or mapping of str to float, optional
+        Overrides the estimate; by run id or run type when a mapping.
+    extra_config_keys : set of str
+        Config keys beyond the usual ones that filters ask for.
+    cache_dir : str or path or None
+        Folder of the cache; None for none.
+    run_types : mapping of str to str
+        The user's word on run types; see :class:`dde.suite.datadecide.runs.run_types.RunTypes`.
+    whole : bool
+        Whether runs are known with all options of their launch commands, which are never kept.
+    """
+
+    tables: DataDecide | None
+    store: PosttrainingSource | None
+    parents: Mapping[str, str] = field(default_factory=dict)
+    tokens_per_sequence: float | Mapping[str, float] | None = None
+    extra_config_keys: frozenset[str] = frozenset()
+    cache_dir: str | os.PathLike[str] | Connection | None = None
+    whole: bool = False
+    run_types: Mapping[str, str] = field(default_factory=dict)
+    _is_whole: bool = field(default=True, init=False, repr=False)
+    # What an unpickled registry came with, so that it reads no store for it.
+    _records: list[RunRecord] | None = field(default=None, init=False, repr=False)
+    _counters: History | None = field(default=None, init=False, repr=False)
+    _opened: str = field(default="", init=False, repr=False)
+    _others: dict[tuple[str, ...], History] = field(default_factory=dict, init=False, repr=False)
+    _wider: dict[frozenset[str], Registry | None] = field(default_factory=dict, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What follows from the records is made again: it is many times their size. Another process needs no launch
+        # commands; where a filter asks for one, it reads the store.
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__} | {"_wider": {}}
+        if self.store is not None:
+            self.derived  # noqa: B018 - reads the records
+            records = [reduced(record) or record for record in self._records or ()]
+            # The same keys and texts stand in all of them.
+            fields["_records"] = zlib.compress(pickle.dumps((records, self._counters, self._others)), 1)
+            fields["_others"] = {}
+            fields["_is_whole"] = False
+            fields["_opened"] = self.readers.opened
+        return fields
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.store is not None:
+            self._records, self._counters, self._others = pickle.loads(zlib.decompress(state["_records"]))
+
+    @property
+    def store_fingerprint(self) -> str:
+        """What the store said of its content when its runs were read; "" where it can't tell.
+
+        A store that has no word for all of it, as a database, has one for each run.
+        """
+        if self.store is None:
+            return ""
+        columns = self.columns
+        if getattr(self.store, "fingerprint", ""):
+            return self.readers.store_fingerprint
+        return versions_digest(zip(columns.ids.tolist(), columns.version.texts().tolist(), strict=True))
+
+    @cached_property
+    def readers(self) -> Readers:
+        """Rows of both stores, through the cache."""
+        return Readers(self.tables, self.store, self.cache_dir, self._opened)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """What the store says of each derived run's content."""
+        if "derived" in self.__dict__:
+            # Columns are made of positions, which follow from logs of these versions.
+            return {r.run_id: r.evidence.record.version for r in self.derived.values()}
+        return dict(zip(self.columns.ids.tolist(), self.columns.version.texts().tolist(), strict=True))
+
+    @cached_property
+    def columns(self) -> DerivedColumns:
+        """Derived runs as columns, from the cache where it has them: opening makes no object of any run."""
+        known = None if "derived" in self.__dict__ or self.store is None else self._cached_columns()
+        if known is None:
+            known = derived_columns(self)
+            self._cache_columns(known)
+        return known
+
+    @property
+    def filter_keys(self) -> set[str]:
+        """Hyperparameters, and keys of config and launch commands, that filters may name."""
+        keys = set(self.columns.keys)
+        if "derived" in self.__dict__:
+            for run in self.derived.values():
+                keys.update(run.evidence.record.config, run.evidence.command)
+        return keys
+
+    def key_column(self, key: str) -> Column:
+        """Return the values of a key that filters may name, of all derived runs."""
+        return self.columns.keys.get(key) or key_column(self, key)
+
+    @cached_property
+    def positions(self) -> RunPositions:
+        """The runs as far as their values are concerned."""
+        return self if "derived" in self.__dict__ else SentRuns(self.columns, self.readers, self._cached_rows)
+
+    @property
+    def _extra_keys(self) -> list[str]:
+        """Keys of configs to read beyond the usual ones."""
+        return sorted((self.extra_config_keys | RunTypes(self.run_types).config_keys).difference(CONFIG_KEYS))
+
+    @property
+    def _settings(self) -> list[Any] | None:
+        """What columns depend on beside the store's content; None where they are not cached."""
+        if self.whole or self.extra_config_keys:
+            return None
+        told = self.tokens_per_sequence
+        settings: list[Any] = [
+            sorted(self.parents.items()),
+            sorted(told.items()) if isinstance(told, Mapping) else told,
+        ]
+        # Of several patterns that fit a run the first counts.
+        return [*settings, *([list(self.run_types.items())] if self.run_types else [])]
+
+    def _cached_columns(self) -> DerivedColumns | None:
+        settings = self._settings
+        if settings is None:
+            return None
+        if not getattr(self.store, "fingerprint", "") and self._records is None:
+            # Such a store tells of each run alone whether it changed.
+            self._records, self._is_whole = self.readers.records(self._extra_keys, self.whole)
+        found = self.readers.load_columns(settings, self._records)
+        if found is not None and self._records is None:
+            self._is_whole = False
+        return found
+
+    def _cache_columns(self, columns: DerivedColumns) -> None:
+        settings = self._settings
+        if settings is not None and self._records is not None:
+            self.readers.save_columns(settings, self._records, columns)
+            if len(columns) and int(columns.n_rows.sum()) <= HELD_ROWS:
+                placed = self.placements.of(columns.ids.tolist())
+                rows = PlacedRows(
+                    np.concatenate([[0], np.cumsum(columns.n_rows)]).astype(np.int64),
+                    np.concatenate([p.steps for p in placed]),
+                    np.concatenate([p.tokens for p in placed]),
+                )
+                self.readers.save_placed_rows(settings, self._records, rows)
+
+    def _cached_rows(self) -> PlacedRows | None:
+        return self.readers.load_placed_rows(self._settings, self._records)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """Runs and checkpoints of the tables."""
+        return self.readers.catalog()
+
+    @cached_property
+    def checkpoint_steps(self) -> dict[str, Int64]:
+        """Evaluated steps of each pretraining run of the tables, by label."""
+        return self.catalog.steps_by_label()
+
+    @cached_property
+    def _table_steps(self) -> TableSteps:
+        return TableSteps(self.catalog)
+
+    def table_steps(self, sampling: str) -> Mapping[str, Int64]:
+        """Return the steps that tables have rows of, of each pretraining run: of evaluations, or of perplexities."""
+        return self._table_steps.of(sampling)
+
+    def is_evaluated(self, run_id: str) -> bool:
+        """Return whether a derived run has final evaluations."""
+        return self.derived[run_id].evidence.record.evaluated
+
+    @cached_property
+    def derived(self) -> dict[str, DerivedRun]:
+        """Post-training runs by id, parents before children."""
+        if self.store is None:
+            return {}
+        if self._records is None:
+            self._records, self._is_whole = self.readers.records(self._extra_keys, self.whole)
+        types = RunTypes(self.run_types)
+        types.check(self._records)
+        # Keys that only say of which type a run is are no hyperparameters that were asked for.
+        of_types = types.config_keys - self.extra_config_keys
+        evidence = {r.run_id: gather_evidence(_without(r, of_types), types.of(r)) for r in self._records}
+        settle_numbers([item.hyperparameters for item in evidence.values()])
+        parents = resolve_parents(evidence, self.parents)
+        treatments: dict[str, Treatment] = {}
+        for run_id in chain_order(parents):
+            found = parents[run_id]
+            parent = treatments.get(found.parent_run_id)
+            if not evidence[run_id].refused and (found.checkpoint is not None or parent is not None):
+                treatments[run_id] = treatment_of(evidence[run_id], found, parent)
+        treatments = with_variants(treatments, evidence, {r: parents[r].parent_run_id for r in treatments})
+        replicates = number_replicates(
+            [
+                (run_id, base.label, treatment.identity, evidence[run_id].record.created_at)
+                for run_id, treatment in treatments.items()
+                if (base := parents[run_id].base) is not None
+            ]
+        )
+        labels = dict(zip(treatments, spelled_labels(list(treatments.values())), strict=True))
+        return {
+            run_id: DerivedRun(
+                run_id,
+                evidence[run_id],
+                parents[run_id],
+                treatments.get(run_id),
+                replicates.get(run_id, 0),
+                labels.get(run_id, ("", ""))[0],
+            )
+            for run_id in chain_order(parents)
+        }
+
+    @cached_property
+    def bases(self) -> dict[str, Base]:
+        """Pretraining runs by label: those of the tables, then those that only post-training runs name."""
+        found = {b.label: b for b in self.catalog.bases}
+        for label in self.columns.lineage.values:
+            base = find_base_by_label(label) if label not in found else None
+            if base is not None:
+                found[label] = base
+        return found
+
+    @cached_property
+    def children(self) -> dict[str, list[str]]:
+        """Ids of the runs that start directly from each run."""
+        found: dict[str, list[str]] = {}
+        for run in self.derived.values():
+            if run.parent_run_id:
+                found.setdefault(run.parent_run_id, []).append(run.run_id)
+        return found
+
+    @cached_property
+    def members(self) -> dict[str, list[str]]:
+        """Ids of all derived runs of each lineage, parents before children."""
+        found: dict[str, list[str]] = {label: [] for label in self.bases}
+        for run in self.derived.values():
+            if run.lineage:
+                found[run.lineage].append(run.run_id)
+        return found
+
+    def with_config_keys(self, keys: Iterable[str]) -> Registry:
+        """Return a registry that also knows these keys of the runs' config, where this one does not."""
+        keys = frozenset(keys)
+        if keys <= {*self.columns.keys, *RUN_FIELDS}:
+            return self
+        known = {k for r in self.derived.values() for k in r.hyperparameters}
+        held = CONFIG_KEYS if self._is_whole else KEPT_KEYS.intersection(CONFIG_KEYS)
+        unknown = keys.difference(known, held, self.extra_config_keys, RUN_FIELDS)
+        if not unknown or self.store is None:
+            return self
+        if unknown not in self._wider:
+            wider = replace(self, extra_config_keys=self.extra_config_keys | unknown, whole=True)
+            found = {k for r in wider.derived.values() for k in r.hyperparameters}
+            # Kept records have few options of the launch command; any other may be what is asked for.
+            self._wider[unknown] = wider if found & unknown or not self._is_whole else None
+        return self._wider[unknown] or self
+
+    def chain(self, run_id: str) -> list[str]:
+        """Return the run's ancestors in the store, from the base on, then the run itself."""
+        chain = [run_id]
+        while (run := self.derived.get(chain[-1])) is not None and run.parent_run_id:
+            if not run.parentage.in_store:
+                break
+            chain.append(run.parent_run_id)
+        return chain[::-1]
+
+    @cached_property
+    def placements(self) -> Placements:
+        """Rows of derived runs on the axes of their own tokens; one pass over the counters of the store's logs."""
+        evidence = {} if self.store is None else {run_id: run.evidence for run_id, run in self.derived.items()}
+        return Placements(evidence, self._read_counters, self._read_other_counters, self._override)
+
+    @cached_property
+    def placed(self) -> dict[str, PlacedRun]:
+        """Positions of every derived run."""
+        ends = self.placements.ends
+        rows = self._rows_with_branches()
+        placed: dict[str, PlacedRun] = {}
+        for run_id, run in self.derived.items():
+            end, branch = ends[run_id], self._branch(run, placed, rows)
+            status = status_of(run.parentage, run.evidence, branch.tokens, end, placed, branch.problem)
+            last = None
+            if branch.tokens is not None and end.tokens is not None and has_data(run.evidence, end):
+                last = branch.tokens + end.tokens
+                last = last if last <= MOST else None
+            placed[run_id] = PlacedRun(branch.tokens, last, end, status, branch.estimate)
+        return placed
+
+    def _rows_with_branches(self) -> dict[str, Placement]:
+        """Return the rows of the runs that others branch from at a step."""
+        parents = [r.parent_run_id for r in self.derived.values() if r.parentage.run_checkpoint.step is not None]
+        run_ids = [run_id for run_id in dict.fromkeys(parents) if run_id in self.derived]
+        return dict(zip(run_ids, self.placements.of(run_ids), strict=True))
+
+    def _read_counters(self, run_ids: Sequence[str]) -> History:
+        whole = len(run_ids) == len(self.derived)
+        if self._counters is not None and whole:
+            return self._counters
+        rows = self.readers.counters(run_ids, self.versions, keep=whole)
+        if whole and len(rows.step) <= HELD_ROWS:
+            self._counters = rows
+        return rows
+
+    def _read_other_counters(self, run_ids: Sequence[str]) -> History:
+        key = tuple(run_ids)
+        if key not in self._others:
+            # The first to be asked for are those of all runs, where all are held.
+            is_first = self._counters is not None and not self._others
+            rows = self.readers.other_counters(run_ids, self.versions, keep=is_first)
+            if sum(len(held.step) for held in self._others.values()) + len(rows.step) > HELD_ROWS:
+                return rows
+            self._others[key] = rows
+        return self._others[key]
+
+    def _override(self, item: Evidence) -> float | None:
+        told = self.tokens_per_sequence
+        if isinstance(told, Mapping):
+            return told.get(item.record.run_id, told.get(item.run_type))
+        return told
+
+    def _branch(self, run: DerivedRun, placed: Mapping[str, PlacedRun], rows: Mapping[str, Placement]) -> Branch:
+        """Return where a run branches, in cumulative tokens."""
+        found = run.parentage
+        if found.checkpoint is not None:
+            return Branch(found.checkpoint.tokens)
+        if found.problem:
+            return Branch(problem=found.problem)
+        parent = placed.get(found.parent_run_id)
+        if parent is None or parent.branch_tokens is None or not found.in_store:
+            return Branch(problem="the parent's own place is unknown")
+        evidence = self.derived[found.parent_run_id].evidence
+        inside = branch_in_run(evidence, parent.end, found.run_checkpoint, rows)
+        if inside.tokens is None:
+            if found.evidence == GIVEN and not found.run_checkpoint.is_final:
+                raise LineageError(
+                    f"parents= says that {run.run_id!r} starts from {found.run_checkpoint.name} of the run "
+                    f"{found.parent_run_id!r}, but {inside.problem}, so the branch is unknown. "
+                    "Name a step that its log holds, or the id alone for its end."
+                )
+            return inside
+        if parent.branch_tokens + inside.tokens > MOST:
+            return Branch(problem=f"it has {BEYOND}")
+        return replace(inside, tokens=parent.branch_tokens + inside.tokens)
+
+    def base_end_tokens(self, label: str) -> int | None:
+        """Return the tokens of the last evaluated checkpoint of a pretraining run; None without any."""
+        steps = self.checkpoint_steps.get(label, _NO_STEPS)
+        return self.bases[label].size.tokens_at(int(steps[-1])) if len(steps) else None
+
+
+def _without(record: RunRecord, keys: frozenset[str]) -> RunRecord:
+    """Return a record without some keys of its config."""
+    if keys.isdisjoint(record.config):
+        return record
+    return replace(record, config={key: value for key, value in record.config.items() if key not in keys})

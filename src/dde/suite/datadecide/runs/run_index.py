@@ -1,0 +1,289 @@
+"""Records of post-training runs, kept from one opening to the next: what evidence is made of, and nothing more.
+
+A launch command may hold secrets (``--hf_token=...``, ``WANDB_API_KEY=...``). Of a command only the options are kept
+that evidence is made from, of config the wanted keys alone; a store of which even these look like a secret is not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.cache.kept_files import read_kept, write_kept
+from dde.cache.places import Place
+from dde.relations.ragged_rows import rows_of
+from dde.sources.protocols import History, RunRecord
+from dde.sources.values import as_float
+from dde.suite.datadecide.runs.derived_columns import KEPT_KEYS, DerivedColumns, PlacedRows
+from dde.suite.datadecide.runs.evidence import USED_EXTRAS, is_training_program, key_values, parse_command
+
+__all__ = ["RunIndex", "is_versions_digest", "reduced", "versions_digest"]
+
+_OF_VERSIONS = "runs:"
+
+_KEYS = [*sorted(KEPT_KEYS), *USED_EXTRAS]
+
+#: Raised whenever the same records make other columns.
+_COLUMNS = 1
+
+# Stands between the parts of a command, and between tags.
+_SEPARATOR = "\n"
+_TEXTS = ("run_id", "run_name", "state", "project", "entity", "version")
+# Options that take several values. With any other, what follows the first may be anything.
+_LISTS = frozenset({"dataset_mixer_list"})
+_SECRET = re.compile(
+    r"(?:pass(?:word|wd|phrase)?|secret|(?:api|access|private|auth)[_-]?key|(?<![A-Za-z])token|credentials?)\s*[\"']?[=:]"
+    r"|\bhf_[A-Za-z0-9]{16,}|\bAKIA[A-Z0-9]{12,}|\bbearer\s|://[^/\s\"]*@",
+    re.IGNORECASE,
+)
+
+
+def reduced(record: RunRecord) -> RunRecord | None:
+    """Return a record with nothing but what evidence is made from; None where that can't be told from the rest."""
+    config = dict(record.config)
+    command: tuple[str, ...] = ()
+    if is_training_program(record.program):
+        options = parse_command(record.command)
+        kept = {key: value for key, value in options.items() if key in KEPT_KEYS}
+        if any(isinstance(value, list) and not _takes(key, value) for key, value in kept.items()):
+            return None
+        command = tuple(part for key, value in kept.items() for part in _written(key, value))
+        told = config.get("wandb_config") or options.get("wandb_config")
+    else:
+        told = config.get("wandb_config")
+    if told:
+        extras = key_values(told)
+        config["wandb_config"] = ",".join(f"{key}={extras[key]}" for key in USED_EXTRAS if key in extras)
+    return RunRecord(
+        run_id=record.run_id,
+        run_name=record.run_name,
+        state=record.state,
+        project=record.project,
+        entity=record.entity,
+        created_at=record.created_at,
+        config=config,
+        summary=record.summary,
+        command=command,
+        program=PurePosixPath(record.program).name,
+        gpu_count=record.gpu_count,
+        tags=record.tags,
+        evaluated=record.evaluated,
+        version=record.version,
+        rows_without_step=record.rows_without_step,
+        problem=record.problem,
+        notes=record.notes,
+    )
+
+
+def versions_digest(versions: Iterable[tuple[str, str]]) -> str:
+    """Return a digest of what a store says of each run, by which to know its content again; "" where it does not.
+
+    Parameters
+    ----------
+    versions : iterable of (str, str)
+        Run id and version of each run.
+    """
+    pairs = list(versions)
+    if not all(version for _, version in pairs):
+        return ""
+    digest = hashlib.sha256()
+    for text in sorted(f"{run_id}\0{version}\0" for run_id, version in pairs):
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return _OF_VERSIONS + digest.hexdigest()[:16]
+
+
+def is_versions_digest(fingerprint: str) -> bool:
+    """Return whether a fingerprint was made of versions of runs, rather than told by their store."""
+    return fingerprint.startswith(_OF_VERSIONS)
+
+
+def _takes(key: str, values: list[str]) -> bool:
+    """Return whether several values are an option's own; behind one that takes one, numbers are at least no secret."""
+    return key in _LISTS or all(math.isfinite(as_float(value)) for value in values[1:])
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(text.split(_SEPARATOR)) if text else ()
+
+
+def _written(key: str, value: str | list[str]) -> list[str]:
+    first, *rest = value if isinstance(value, list) else [value]
+    return [f"--{key}={first}", *rest]
+
+
+@dataclass(frozen=True)
+class RunIndex:
+    """What is kept of the runs of one store.
+
+    Parameters
+    ----------
+    folder : Place
+    fingerprint : str
+        What the store says of all its content; whatever was kept under another one is of no use.
+    """
+
+    folder: Place
+    fingerprint: str
+
+    def load(self) -> tuple[list[RunRecord], list[str]] | None:
+        """Return the kept records, by run id, and what their source reported of them; None where none are kept."""
+        found = read_kept(self.folder, "runs.npz")
+        # Another release may make evidence of other keys.
+        if found is None or (found[0].get("fingerprint"), found[0].get("keys")) != (self.fingerprint, _KEYS):
+            return None
+        facts, arrays = found
+        try:
+            texts = zip(*(facts[name] for name in _TEXTS), strict=True)
+            columns = (facts[name] for name in ("config", "summary", "command", "program", "gpu_count", "tags"))
+            others = (facts[name] for name in ("rows_without_step", "problem", "record_notes"))
+            records = [
+                RunRecord(
+                    run_id, run_name, state, project, entity, created_at, config, summary, _parts(command), program,
+                    gpu_count, _parts(tags), evaluated, version, rows, problem, tuple(record_notes),
+                )
+                for (run_id, run_name, state, project, entity, version), config, summary, command, program, gpu_count,
+                tags, created_at, evaluated, rows, problem, record_notes
+                in zip(texts, *columns, arrays["created_at"], arrays["evaluated"].tolist(), *others, strict=True)
+            ]  # fmt: skip
+            return records, list(facts["notes"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+    def save(self, records: Sequence[RunRecord], notes: Sequence[str]) -> bool:
+        """Keep records, and return whether they are kept: not where they can't be written, or may hold a secret."""
+        kept = [reduced(record) for record in records]
+        if any(record is None for record in kept):
+            return False
+        whole = [record for record in kept if record is not None]
+        facts: dict[str, Any] = {
+            "title": "post-training runs",
+            "fingerprint": self.fingerprint,
+            "keys": _KEYS,
+            "notes": list(notes),
+        }
+        for name in (*_TEXTS, "summary", "program", "gpu_count", "rows_without_step", "problem"):
+            facts[name] = [getattr(record, name) for record in whole]
+        facts["record_notes"] = [list(record.notes) for record in whole]
+        facts["config"] = [dict(record.config) for record in whole]
+        facts["command"] = [_SEPARATOR.join(record.command) for record in whole]
+        facts["tags"] = [_SEPARATOR.join(record.tags) for record in whole]
+        if any(_SEPARATOR in part for record in whole for part in (*record.command, *record.tags)):
+            return False
+        arrays = {
+            "created_at": np.array([record.created_at for record in whole], "datetime64[us]"),
+            "evaluated": np.array([record.evaluated for record in whole], bool),
+        }
+        # Where it can't be written, or has no form in JSON, the store is read again the next time.
+        with suppress(OSError, TypeError, ValueError):
+            # An escape ends in a letter, behind which a word would not be seen to begin.
+            if not _SECRET.search(json.dumps(facts).replace("\\n", " ")):
+                write_kept(self.folder, "runs.npz", facts, arrays)
+                return True
+        return False
+
+    def load_columns(self, settings: list[Any]) -> tuple[DerivedColumns, list[str]] | None:
+        """Return the columns of all runs, and what their source reported of them; None where none are kept.
+
+        Parameters
+        ----------
+        settings : list
+            What the columns depend on beside the store's content.
+        """
+        found = read_kept(self.folder, "columns.npz")
+        if found is None or found[0].get("key") != self._columns_key(settings):
+            return None
+        try:
+            return DerivedColumns.unpacked(*found), list(found[0]["notes"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+    def save_columns(self, settings: list[Any], columns: DerivedColumns, notes: Sequence[str]) -> None:
+        """Keep the columns of all runs; does nothing where they can't be written, or may hold a secret."""
+        facts, arrays = columns.packed()
+        facts |= {"title": "run table", "key": self._columns_key(settings), "notes": list(notes)}
+        with suppress(OSError, TypeError, ValueError):
+            if not _SECRET.search(json.dumps(facts).replace("\\n", " ")):
+                write_kept(self.folder, "columns.npz", facts, arrays)
+
+    def load_placed_rows(self, settings: list[Any]) -> PlacedRows | None:
+        """Return the rows of all runs on the axes of their own tokens; None where none are kept."""
+        found = read_kept(self.folder, "placed_rows.npz")
+        if found is None or found[0].get("key") != self._columns_key(settings):
+            return None
+        try:
+            return PlacedRows(found[1]["offsets"], found[1]["steps"], found[1]["tokens"])
+        except KeyError:
+            return None
+
+    def save_placed_rows(self, settings: list[Any], rows: PlacedRows) -> None:
+        """Keep the rows of all runs; does nothing where they can't be written."""
+        facts = {"title": "rows of post-training runs by their own tokens", "key": self._columns_key(settings)}
+        with suppress(OSError):
+            write_kept(self.folder, "placed_rows.npz", facts, vars(rows))
+
+    def _columns_key(self, settings: list[Any]) -> list[Any]:
+        # As JSON gives it back.
+        key: list[Any] = json.loads(json.dumps([self.fingerprint, _COLUMNS, _KEYS, settings]))
+        return key
+
+    def load_logs(self, name: str, run_ids: Sequence[str], keys: Sequence[str]) -> History | None:
+        """Return the rows of some keys of the runs' logs; None where they are not kept.
+
+        Parameters
+        ----------
+        name : str
+            Of the file, as they were saved.
+        run_ids, keys : sequences of str
+        """
+        found = read_kept(self.folder, f"{name}.npz")
+        if found is None or (found[0].get("fingerprint"), found[0].get("keys")) != (self.fingerprint, list(keys)):
+            return None
+        try:
+            number = {run_id: i for i, run_id in enumerate(found[0]["run_id"])}
+            at = np.array([number[run_id] for run_id in run_ids], np.int64)
+            offsets, step = found[1]["row_offset"], found[1]["step"]
+            values = {key: found[1][f"values_{i}"] for i, key in enumerate(found[0]["logged"])}
+        except KeyError:
+            return None
+        lengths = offsets[at + 1] - offsets[at]
+        rows = rows_of(offsets, at)
+        run = np.repeat(np.arange(len(at), dtype=np.int32), lengths)
+        return History(run, step[rows], {key: of_key[rows] for key, of_key in values.items()})
+
+    def save_logs(self, name: str, run_ids: Sequence[str], keys: Sequence[str], rows: History) -> None:
+        """Keep the rows of some keys of the logs of runs; does nothing where they can't be written.
+
+        Parameters
+        ----------
+        name : str
+            Of the file.
+        run_ids, keys : sequences of str
+            Runs and keys that were read.
+        rows : History
+            Holds those of the keys that any of the runs logged.
+        """
+        logged = list(rows.values)
+        facts = {
+            "title": "token counters",
+            "fingerprint": self.fingerprint,
+            "keys": list(keys),
+            "logged": logged,
+            "run_id": list(run_ids),
+        }
+        arrays: Mapping[str, npt.NDArray[Any]] = {
+            "row_offset": np.searchsorted(rows.run, np.arange(len(run_ids) + 1)).astype(np.int64),
+            "step": rows.step,
+            **{f"values_{i}": rows.values[key] for i, key in enumerate(logged)},
+        }
+        with suppress(OSError):
+            write_kept(self.folder, f"{name}.npz", facts, arrays)

@@ -1,0 +1,1 @@
+"""Evaluation tables of DataDecide: finding the files, what rows they have, and reading their metrics."""

@@ -1,0 +1,418 @@
+"""Tables of pretraining evaluations: what all have in common, and those with one column per metric."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dde.curves.metric import Metric
+from dde.errors import ConflictWarning, FormatError
+from dde.sources.arrow_columns import read_numbers
+from dde.suite.datadecide.names import Base, wide_column_metric
+from dde.suite.datadecide.tables.checkpoint_keys import join_keys
+from dde.suite.datadecide.tables.row_groups import ReadCount, RowGroupReader
+from dde.suite.datadecide.tables.row_index import IndexHead, RowIndex, read_row_index
+from dde.suite.datadecide.tables.table_copies import find_copies
+from dde.suite.datadecide.tables.table_files import TableFile, open_unchanged
+
+__all__ = [
+    "EVALUATED",
+    "PERPLEXITY",
+    "EvaluationTable",
+    "OnError",
+    "WideTable",
+    "first_of_each",
+    "others",
+    "same_values",
+]
+
+OnError = Literal["raise", "skip"]
+
+#: Kinds of tables that a checkpoint may have a row of, as bits.
+EVALUATED, PERPLEXITY = 1, 2
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class EvaluationTable(ABC):
+    """One kind of table over its files.
+
+    Attributes
+    ----------
+    files : sequence of TableFile
+        Files of the table; without those that are copies of others, once its keys are known.
+    on_error : {"raise", "skip"}
+        What happens to a malformed row: an error, or a count in `left_out` and NaN.
+    repeated, conflicting, malformed : set of int
+        Rows read so far that repeat another one, disagree with it, or can't be read.
+    """
+
+    files: Sequence[TableFile]
+    on_error: OnError = "raise"
+    repeated: set[int] = field(default_factory=set)
+    conflicting: set[int] = field(default_factory=set)
+    malformed: set[int] = field(default_factory=set)
+    _index: RowIndex | None = None
+    _head: IndexHead | None = None
+    _kept_rows: Callable[[], dict[str, npt.NDArray[Any]] | None] | None = None
+    _reader: RowGroupReader = field(init=False)
+
+    #: Whether reading one entry of a task reads the text of all its entries.
+    reads_tasks_whole: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self._reader = RowGroupReader(self.files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that finds its rows in the cache needs no index; one that doesn't reads the key columns again.
+        return {**self.__dict__, "_index": None, "_head": self.head}
+
+    @property
+    def head(self) -> IndexHead:
+        """What the keys of the rows say of the table as a whole."""
+        if self._head is None:
+            self._head = self.index.head
+        return self._head
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks of the rows."""
+        return self.head.tasks
+
+    @property
+    def index(self) -> RowIndex:
+        """Keys of every row; read once."""
+        if self._index is None:
+            kept = self._kept_rows() if self._kept_rows is not None and self._head is not None else None
+            if kept is None or self._head is None:
+                self._index = self._read_index()
+            else:
+                head = self._head
+                self._index = RowIndex(
+                    tuple(self.files),
+                    bases=head.bases,
+                    tasks=head.tasks,
+                    left_out=head.left_out,
+                    columns=head.columns,
+                    copies=head.copies,
+                    **kept,
+                )
+        return self._index
+
+    def _read_index(self) -> RowIndex:
+        index = read_row_index(self.files)
+        if self._head is not None:
+            # Copies were left at an earlier reading, of which the head is known.
+            return replace(index, copies=self._head.copies)
+        copies = {file.path for file in find_copies(index)}
+        if not copies:
+            return index
+        self._leave(copies)
+        return replace(read_row_index(self.files), copies=tuple(sorted(copies)))
+
+    def _leave(self, paths: Collection[str]) -> None:
+        """Read these files no more."""
+        self.files = [file for file in self.files if file.path not in paths]
+        self._reader = RowGroupReader(self.files)
+
+    def use_kept(self, head: IndexHead, rows: Callable[[], dict[str, npt.NDArray[Any]] | None]) -> None:
+        """Take the index from where it is kept: its head now, its rows when they are needed."""
+        self._head, self._kept_rows = head, rows
+        if head.copies:
+            self._leave(head.copies)
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Rows left out so far, by reason; grows as rows are read."""
+        counts = Counter(self.head.left_out)
+        counts["repeated rows, identical"] = len(self.repeated - self.conflicting)
+        counts["repeated rows that disagree, first kept"] = len(self.conflicting)
+        counts["rows whose metrics can't be read"] = len(self.malformed)
+        return +counts
+
+    @abstractmethod
+    def holds(self, metric: Metric) -> bool:
+        """Return whether the table may hold a metric; reads none."""
+
+    @abstractmethod
+    def lacks_default(self, metric: Metric) -> bool:
+        """Return whether the table does not hold one of the default metrics; opens no file once the index is there."""
+
+    @abstractmethod
+    def metrics(self) -> list[Metric]:
+        """Return the metrics that the table may hold."""
+
+    @abstractmethod
+    def sampled(self) -> int | npt.NDArray[np.uint8]:
+        """Return the kinds of metrics that each row holds, `EVALUATED` and `PERPLEXITY`; one number for all rows."""
+
+    @abstractmethod
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
+        """Return the observations of `metrics` for `bases`.
+
+        Parameters
+        ----------
+        bases : sequence of Base
+        metrics : sequence of Metric
+        keys : (row,) int64 array
+            Runs and steps to return, ascending, as `join_keys` numbers them: index
+            into `bases`, and step. Those of the rows that the table has for `bases` are among them.
+
+        Returns
+        -------
+        list of (row,) float64 array
+            One for each metric; NaN where the table has no row.
+        """
+
+    def _rows_of(self, bases: Sequence[Base]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Return for each row the index into `bases` (-1: not asked for), and the rows that have one."""
+        index = self.index
+        number = {base: i for i, base in enumerate(bases)}
+        meaning = np.array([number.get(base, -1) for base in index.bases] + [-1], np.int32)
+        row_base = meaning[index.base]
+        return row_base, (row_base >= 0) & (index.step >= 0)
+
+    @property
+    def reads(self) -> ReadCount:
+        """What has been read of the metrics."""
+        return self._reader.reads
+
+    def _each_batch(self, rows: Int64, columns: Sequence[str], use: Callable[[Int64, pa.Table], None]) -> None:
+        """Read the row groups that hold `rows`; `use` gets the numbers of all rows of some of them, and their table."""
+        self._reader.each_batch(self.index, rows, columns, use)
+
+    def _report_repeated(self, rows: Int64, same: npt.NDArray[np.bool_], what: Sequence[str]) -> None:
+        """Count rows that repeat an earlier one; warn of those that disagree with it.
+
+        Parameters
+        ----------
+        rows : (row,) int64 array
+            Rows that are not used.
+        same : (row,) bool array
+            Whether all that was read of them is as in the row that is used.
+        what : sequence of str
+            Metrics that were read.
+        """
+        self.repeated.update(rows.tolist())
+        # Every metric of a row is read in its turn; the row is reported once.
+        found = [row for row in rows[~same].tolist() if row not in self.conflicting]
+        self.conflicting.update(found)
+        if found:
+            named = [self.name_row(row) for row in found[:3]]
+            warnings.warn(
+                f"{len(found)} repeated rows disagree with the first row of the same run and step "
+                f"({'; '.join(named)}{'; ...' if len(found) > 3 else ''}), so which value is right is "
+                f"unknown; the first one is used, for {', '.join(what[:3])} and all other metrics. "
+                "Remove the wrong rows to silence this.",
+                ConflictWarning,
+                stacklevel=2,
+            )
+
+    def _file_of(self, row: int) -> int:
+        """Return the number of the file that holds a row."""
+        index = self.index
+        return int(index.group_files[np.searchsorted(index.group_starts, row, side="right") - 1])
+
+    def _report_malformed(self, row: int, reason: str) -> None:
+        """Count a row that can't be read, or raise FormatError, as `on_error` says."""
+        if self.on_error == "raise":
+            index, file = self.index, self._file_of(row)
+            number = row - index.group_starts[np.searchsorted(index.group_files, file)]
+            raise FormatError(
+                f"{index.files[file].path}, row {number} ({self.name_row(row)}): the metrics can't be read: {reason}. "
+                "Its evaluation is unknown. Repair the file, or pass on_error='skip' to leave such rows out "
+                "and have them counted."
+            )
+        self.malformed.add(row)
+
+    def name_row(self, row: int) -> str:
+        """Return the run, step and task of a row, for people."""
+        index = self.index
+        base = index.bases[index.base[row]].label if index.base[row] >= 0 else "?"
+        task = f", {index.tasks[index.task[row]]}" if index.task[row] >= 0 else ""
+        return f"{base} at step {index.step[row]}{task}"
+
+
+class WideTable(EvaluationTable):
+    """A table with one row per run and step and one column per metric.
+
+    The perplexity table of ``allenai/DataDecide-ppl-results``, and ``full_eval.parquet`` of the package
+    datadec, whose details of model and recipe are not metrics.
+    """
+
+    # Column of each metric by the metric's name: of all files, and those of each file.
+    _columns: Mapping[str, str] | None = None
+    _columns_of: Sequence[Mapping[str, tuple[str, ...]]] | None = None
+
+    def _columns_by_file(self) -> Sequence[Mapping[str, tuple[str, ...]]]:
+        if self._columns_of is None:
+            # Files of a table mostly have the same columns.
+            of_names = {names: _columns_by_metric(names) for names in set(self.head.columns)}
+            self._columns_of = [of_names[names] for names in self.head.columns]
+        return self._columns_of
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Column of each metric, by the metric's name; where there are several, the last one."""
+        if self._columns is None:
+            by_file = self._columns_by_file()
+            self._columns = {metric: names[-1] for columns in by_file for metric, names in columns.items()}
+        return self._columns
+
+    def _column(self, file: int, metric: Metric) -> str:
+        """Return the column that a file has of a metric; raises FormatError where it has several."""
+        names = self._columns_by_file()[file][metric.name]
+        if len(names) > 1:
+            raise FormatError(
+                f"{self.files[file].path} has several columns of the metric {metric.name!r} ({', '.join(names)}), "
+                "so which of them counts is unknown. Remove the others."
+            )
+        return names[0]
+
+    def holds(self, metric: Metric) -> bool:
+        """Return whether the table has the metric's column."""
+        column = self.columns.get(metric.name)
+        return column is not None and wide_column_metric(column) == metric
+
+    def lacks_default(self, metric: Metric) -> bool:
+        """Return whether the table has no column of one of the default metrics."""
+        return metric.name not in self.columns
+
+    def metrics(self) -> list[Metric]:
+        """Return a metric for each column that holds one."""
+        return [m for m in map(wide_column_metric, self.columns.values()) if m is not None]
+
+    def sampled(self) -> int | npt.NDArray[np.uint8]:
+        """Return the kinds of metrics of each row; see :meth:`EvaluationTable.sampled`.
+
+        In a table of both kinds a row may have the metrics of one kind alone, which its columns tell: those of all
+        perplexities, and of each task its primary metric, where there are any.
+        """
+        index = self.index
+        kinds: dict[int, list[str]] = {EVALUATED: [], PERPLEXITY: []}
+        primary: list[str] = []
+        for name, column in self.columns.items():
+            metric = wide_column_metric(column)
+            if metric is not None and metric.kind != "log":
+                kinds[PERPLEXITY if metric.kind == "perplexity" else EVALUATED].append(name)
+                primary += [name] if metric.entry == "primary_metric" else []
+        kinds[EVALUATED] = primary or kinds[EVALUATED]
+        if not all(kinds.values()):
+            return sum(kind for kind, names in kinds.items() if names)
+        found = np.zeros(len(index), np.uint8)
+        start = 0
+        for file, columns in zip(self.files, self._columns_by_file(), strict=True):
+            with open_unchanged(file) as parquet:
+                stop = start + parquet.metadata.num_rows
+                for kind, names in kinds.items():
+                    held = [columns[n][-1] for n in names if n in columns]
+                    table = parquet.read(columns=held)
+                    for column in held:
+                        # Text that is no number is reported when its values are asked for.
+                        some = ~np.isnan(read_numbers(table[column], file.where(column)).values)
+                        found[start:stop] |= np.where(some, np.uint8(kind), np.uint8(0))
+                start = stop
+        return found
+
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
+        """Return the observations; reads only the columns asked for.
+
+        Of rows of one run and step the first counts, for each metric among those of files that have its column.
+        """
+        index = self.index
+        row_base, asked = self._rows_of(bases)
+        columns = self._columns_by_file()
+        found = [np.full(len(keys), np.nan) for _ in metrics]
+        # Nearly always all files have all columns, and there is one group.
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for k, metric in enumerate(metrics):
+            groups.setdefault(tuple(n for n, held in enumerate(columns) if metric.name in held), []).append(k)
+        for files, numbers in groups.items():
+            if not files:
+                continue
+            held = asked
+            if len(files) < len(columns):
+                held = asked & np.isin(np.repeat(index.group_files, np.diff(index.group_starts)), files)
+            values = self._values(row_base, held, [metrics[k] for k in numbers], files, keys)
+            for k, of_metric in zip(numbers, values, strict=True):
+                found[k] = of_metric
+        return found
+
+    def _values(
+        self,
+        row_base: npt.NDArray[np.int32],
+        asked: npt.NDArray[np.bool_],
+        metrics: Sequence[Metric],
+        files: Iterable[int],
+        keys: Int64,
+    ) -> list[Float64]:
+        """Return the values of metrics that each of these files has a column of."""
+        index = self.index
+        rows = np.flatnonzero(asked)
+        place = np.searchsorted(keys, join_keys(row_base[rows], index.step[rows]))
+        kept, first = first_of_each(place)
+        again = others(kept, len(rows))
+        # Rows that repeat another one are read behind the others, to be compared with them.
+        place[again] = len(keys) + np.arange(len(again))
+        values = np.full((len(metrics), len(keys) + len(again)), np.nan)
+        columns = {file: [self._column(file, m) for m in metrics] for file in files}
+        wanted = sorted({name for names in columns.values() for name in names})
+
+        def use(numbers: Int64, table: pa.Table) -> None:
+            inside = asked[numbers]
+            at = place[np.searchsorted(rows, numbers[inside])]
+            file = self._file_of(int(numbers[0]))
+            for k, name in enumerate(columns[file]):
+                read = read_numbers(table[name], index.files[file].where(name))
+                for reason, odd in read.problems.items():
+                    for row in numbers[inside & odd].tolist():
+                        self._report_malformed(row, f"the column {name!r} {reason}")
+                values[k, at] = read.values[inside]
+
+        if len(rows):
+            self._each_batch(rows, wanted, use)
+        if len(again):
+            same = same_values(values[:, len(keys) :], values[:, place[first[again]]], axis=0)
+            self._report_repeated(rows[again], same, [m.name for m in metrics])
+        return list(values[:, : len(keys)])
+
+
+def _columns_by_metric(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        metric = wide_column_metric(name)
+        if metric is not None:
+            found[metric.name] = (*found.get(metric.name, ()), name)
+    return found
+
+
+def first_of_each(key: Int64) -> tuple[Int64, Int64]:
+    """Return where each key stands first, by ascending key, and for every row where its key stands first."""
+    order = np.argsort(key, kind="stable")
+    starts = np.concatenate([[True], np.diff(key[order]) > 0]) if len(key) else np.empty(0, bool)
+    first = np.empty(len(key), np.int64)
+    kept: Int64 = order[starts]
+    first[order] = kept[np.cumsum(starts) - 1]
+    return kept, first
+
+
+def others(kept: Int64, size: int) -> Int64:
+    """Return the numbers below `size` that are not among `kept`, ascending."""
+    is_other = np.ones(size, bool)
+    is_other[kept] = False
+    return np.flatnonzero(is_other)
+
+
+def same_values(a: Float64, b: Float64, axis: int) -> npt.NDArray[np.bool_]:
+    """Return whether two arrays agree all along an axis: hold the same number, or both none."""
+    return np.asarray(((a == b) | (np.isnan(a) & np.isnan(b))).all(axis=axis))

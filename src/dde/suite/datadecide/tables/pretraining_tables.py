@@ -1,0 +1,473 @@
+"""The pretraining half: tables of the DataDecide suite, raw or parsed, in a folder or behind a URL."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dde.curves.metric import Metric
+from dde.errors import SourceError, UnknownNameError, near_names, warn_caller
+from dde.sources.connection import Connection
+from dde.sources.protocols import History
+from dde.suite.datadecide.names import (
+    DEFAULT_METRICS,
+    ENTRIES,
+    Base,
+    choose_bases,
+    parse_metric,
+    suite_order,
+    task_metric,
+    training_flops,
+)
+from dde.suite.datadecide.tables.checkpoint_keys import MAX_STEP, join_keys, key_runs, key_steps
+from dde.suite.datadecide.tables.dict_tables import DictTable
+from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY, EvaluationTable, OnError, WideTable
+from dde.suite.datadecide.tables.macro_table import MacroTable
+from dde.suite.datadecide.tables.row_index import IndexHead, RowIndex
+from dde.suite.datadecide.tables.table_files import FileKinds, TableFile, find_table_files, missing_shards
+from dde.suite.datadecide.tables.table_kinds import TableKind
+
+__all__ = ["Catalog", "DataDecide", "IndexKeeper"]
+
+# Tables of the raw layout, by the files of the published suite that hold them.
+_PUBLISHED: dict[TableKind, str] = {
+    "raw": "evaluation shards (DataDecide-eval-results/data/train-*.parquet)",
+    "macro": "macro averages (DataDecide-eval-results/data/macro_avg-*.parquet)",
+    "perplexity": "perplexity table (DataDecide-ppl-results/data/train-*.parquet)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Which checkpoints the tables hold, without their metrics.
+
+    Attributes
+    ----------
+    bases : tuple of Base
+        Pretraining runs, ordered by recipe, size, seed as the suite lists them.
+    base : (checkpoint,) int32 array
+        Index into `bases`; ascending.
+    step : (checkpoint,) int64 array
+        Training step; ascending within a run. Distinct.
+    sampled : (checkpoint,) uint8 array or None
+        Which kinds of tables have a row of the checkpoint: the sum of `EVALUATED` and `PERPLEXITY`. None where both
+        have a row of all.
+    """
+
+    bases: tuple[Base, ...]
+    base: npt.NDArray[np.int32]
+    step: npt.NDArray[np.int64]
+    sampled: npt.NDArray[np.uint8] | None = None
+
+    def steps_by_label(self, kind: int = 0) -> dict[str, npt.NDArray[np.int64]]:
+        """Return the steps of each run, by label; of a kind, those that its tables have a row of."""
+        base, step = self.base, self.step
+        if kind and self.sampled is not None:
+            some = (self.sampled & kind) > 0
+            base, step = base[some], step[some]
+        bounds = np.searchsorted(base, np.arange(len(self.bases) + 1))
+        return {b.label: step[bounds[i] : bounds[i + 1]] for i, b in enumerate(self.bases)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per checkpoint: params, data, seed, step, tokens, overrun."""
+        per_step = np.array([b.size.tokens_per_step for b in self.bases], np.int64)
+        last = np.array([b.size.last_step for b in self.bases], np.int64)
+        pick = self.base
+        return pd.DataFrame(
+            {
+                "lineage": np.array([b.label for b in self.bases], object)[pick],
+                "params": np.array([b.size.name for b in self.bases], object)[pick],
+                "data": np.array([b.recipe.name for b in self.bases], object)[pick],
+                "seed": np.array([b.seed.index for b in self.bases], np.int64)[pick],
+                "step": self.step,
+                "tokens": self.step * per_step[pick],
+                "overrun": [self.bases[b].size.overruns(s) for b, s in zip(pick, self.step, strict=True)],
+                "past_schedule": self.step - last[pick],
+            }
+        )
+
+
+class IndexKeeper(Protocol):
+    """Keeps the row indexes of tables from one opening to the next."""
+
+    def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
+        """Return the catalog and the head of each table's index; None where nothing is kept."""
+        ...
+
+    def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
+        """Return the arrays of a table's index; None where they are not kept."""
+        ...
+
+    def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
+        """Keep what was read."""
+        ...
+
+
+class DataDecide:
+    """Tables of the DataDecide suite.
+
+    Parameters
+    ----------
+    data_dir : str or path
+        Folder, file or fsspec URL with the Hub's raw tables (nested to any depth, or the Hub's own cache),
+        or with the tables of the package datadec.
+    layout : {"auto", "raw", "parsed"}
+        Which tables to read when both are there; "auto" prefers the parsed wide table.
+    on_error : {"raise", "skip"}
+        What a malformed row does: raise FormatError, or be counted in `left_out`.
+    kept : FileKinds, optional
+        What the files were found to be before; see :func:`dde.suite.datadecide.tables.table_files.find_table_files`.
+
+    Raises
+    ------
+    SourceError
+        When the folder does not exist or holds no table of the suite.
+
+    Examples
+    --------
+    >>> dd = DataDecide("data")  # doctest: +SKIP
+    >>> dd.select_subset(params="150M", data="C4", metrics=["mmlu_average"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str],
+        layout: Literal["auto", "raw", "parsed"] = "auto",
+        on_error: OnError = "raise",
+        kept: FileKinds | None = None,
+    ) -> None:
+        self._place = Connection(data_dir)
+        files, aside = find_table_files(self._place, kept)
+        kinds = {f.kind for f in files}
+        has_raw = bool(kinds & {"raw", "macro", "perplexity"})
+        if layout == "auto":
+            layout = "parsed" if "wide" in kinds else "raw"
+        wanted = {"wide"} if layout == "parsed" else {"raw", "macro", "perplexity"}
+        if not kinds & wanted:
+            other = "raw" if has_raw else "parsed"
+            found = f" It holds tables of the other layout: pass layout={other!r}." if kinds else ""
+            hint = _hint(self._place)
+            raise SourceError(
+                f"{self.data_dir!r} holds no {layout} table of the DataDecide suite, so there are no "
+                f"pretraining runs to open.{found}{hint} Expected are parquet files with the columns params, data, "
+                "seed, step and either task and metrics, or metric columns."
+            )
+        self._set_aside = aside + [
+            f"{f.path}: the {layout} tables are read instead" for f in files if f.kind not in wanted
+        ]
+        if layout == "raw":
+            self._set_aside += [f"{what}: missing" for kind, what in _PUBLISHED.items() if kind not in kinds]
+        self.layout = layout
+        self.on_error = on_error
+        self._tables: list[EvaluationTable] = []
+        for kind in ("wide", "raw", "perplexity", "macro"):
+            of_kind = [f for f in files if f.kind == kind and kind in wanted]
+            if of_kind:
+                self._tables.append(self._table(kind, of_kind))
+        self._found = self.files
+        self._catalog: Catalog | None = None
+        self._keeper: IndexKeeper | None = None
+
+    def _table(self, kind: TableKind, files: list[TableFile]) -> EvaluationTable:
+        if kind == "raw":
+            return DictTable(files, self.on_error)
+        if kind == "macro":
+            # Shards come before the averages of them.
+            shards = next((t for t in self._tables if isinstance(t, DictTable)), None)
+            return MacroTable(files, self.on_error, shards)
+        return WideTable(files, self.on_error)
+
+    def __repr__(self) -> str:
+        return f"DataDecide({self.description!r}, layout={self.layout!r})"
+
+    @property
+    def description(self) -> str:
+        """Folder or URL of the tables, without credentials."""
+        return self.data_dir
+
+    @property
+    def data_dir(self) -> str:
+        """Folder or URL of the tables, without credentials."""
+        return self._place.redacted
+
+    @property
+    def location(self) -> str:
+        """Where the tables are, without credentials, also for a process with another working directory."""
+        return self._place.location
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether they are read with a credential, which another process does not get."""
+        return self._place.has_secret
+
+    @property
+    def files(self) -> list[TableFile]:
+        """Files that are read."""
+        return [f for table in self._tables for f in table.files]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of names and versions of the files; changes when any of them changes."""
+        # Copies among them, which are known once the keys are, count too.
+        facts = sorted(f"{f.path}|{f.version}" for f in self._found)
+        return hashlib.sha256("\n".join([self.layout, *facts]).encode()).hexdigest()[:16]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Rows left out so far, by reason; grows as metrics are read."""
+        self.catalog()
+        total: dict[str, int] = {}
+        for table in self._tables:
+            for reason, count in table.left_out.items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    @property
+    def set_aside(self) -> list[str]:
+        """Tables and shards that are not read, each with the reason, and how many default metrics no table holds."""
+        self.catalog()
+        aside = [*self._set_aside, *(f"{path}: {what}" for path, what in self._copies().items())]
+        aside += [f"{name}: missing" for table in self._tables for name in missing_shards(table.files)]
+        if not self.absent_metrics:
+            return aside
+        names = ", ".join(m.name for m in self.absent_metrics)
+        return [
+            *aside,
+            f"default metrics that no pretraining table holds: {len(self.absent_metrics)} ({names})",
+        ]
+
+    def _copies(self) -> dict[str, str]:
+        """Return why each file is not read that holds nothing but rows of others."""
+        kinds = {f.path: f.kind for f in self._found}
+        return {
+            path: f"another copy of the {kinds[path]} table is read instead, with all of its rows"
+            for table in self._tables
+            for path in table.head.copies
+        }
+
+    @property
+    def absent_metrics(self) -> list[Metric]:
+        """Evaluations and perplexities among the default metrics that no table holds; reads no metrics."""
+        self.catalog()
+        return [m for m in DEFAULT_METRICS if m.kind != "log" and all(table.lacks_default(m) for table in self._tables)]
+
+    @property
+    def conflicts(self) -> list[str]:
+        """Rows read so far that disagree with the first row of the same run and step, by name."""
+        return [table.name_row(row) for table in self._tables for row in sorted(table.conflicting)]
+
+    @property
+    def reads(self) -> dict[str, int]:
+        """What has been read of metrics so far: rows, row groups, stored bytes."""
+        return {
+            name: sum(getattr(t.reads, name) for t in self._tables) for name in ("rows", "row_groups", "stored_bytes")
+        }
+
+    def keep_index(self, keeper: IndexKeeper) -> None:
+        """Take the row indexes from where they are kept, and keep them there once they were read."""
+        if self._catalog is None:
+            self._keeper = keeper
+
+    def catalog(self) -> Catalog:
+        """Return which runs and checkpoints the tables hold; reads key columns alone, once."""
+        if self._catalog is not None:
+            return self._catalog
+        if self._keeper is not None:
+            self._catalog = self._kept_catalog(self._keeper)
+        if self._catalog is None:
+            keys: list[npt.NDArray[np.int64]] = []
+            kinds: list[npt.NDArray[np.uint8]] = []
+            # A stable order that does not depend on which tables exist.
+            order = {base: None for table in self._tables for base in table.index.bases}
+            bases = tuple(sorted(order, key=suite_order))
+            number = {base: i for i, base in enumerate(bases)}
+            for table in self._tables:
+                index = table.index
+                meaning = np.array([number[b] for b in index.bases] + [-1], np.int64)
+                usable = (index.base >= 0) & (index.step >= 0)
+                key, sampled = join_keys(meaning[index.base[usable]], index.step[usable]), table.sampled()
+                for kind in (EVALUATED, PERPLEXITY):
+                    of_kind = key if isinstance(sampled, int) else key[(sampled[usable] & kind) > 0]
+                    if not isinstance(sampled, int) or sampled & kind:
+                        keys.append(np.unique(of_kind))
+                        kinds.append(np.full(len(keys[-1]), kind, np.uint8))
+                if not isinstance(sampled, int):
+                    # Rows without any metric are checkpoints all the same.
+                    keys.append(np.unique(key[sampled[usable] == 0]))
+                    kinds.append(np.zeros(len(keys[-1]), np.uint8))
+            distinct, number_of = np.unique(np.concatenate(keys), return_inverse=True)
+            of_checkpoint = np.zeros(len(distinct), np.uint8)
+            np.bitwise_or.at(of_checkpoint, number_of, np.concatenate(kinds))
+            self._catalog = Catalog(bases, key_runs(distinct).astype(np.int32), key_steps(distinct), of_checkpoint)
+            if self._keeper is not None:
+                # Where it can't be written it is read again the next time: that the cache as a whole can't be
+                # written is said once, where metrics are kept.
+                with suppress(OSError):
+                    self._keeper.save(self.fingerprint, self._catalog, [table.index for table in self._tables])
+        if copies := self._copies():
+            warn_caller(
+                f"{len(copies)} pretraining tables hold nothing but rows that stand in others too, with equal content "
+                f"({', '.join(list(copies)[:3])}{', ...' if len(copies) > 3 else ''}), so they are not read. "
+                "Remove them to silence this."
+            )
+        return self._catalog
+
+    def _kept_catalog(self, keeper: IndexKeeper) -> Catalog | None:
+        fingerprint = self.fingerprint
+        kept = keeper.load_catalog(fingerprint)
+        if kept is None or len(kept[1]) != len(self._tables):
+            return None
+        for number, (table, head) in enumerate(zip(self._tables, kept[1], strict=True)):
+            table.use_kept(head, partial(keeper.load_rows, fingerprint, number))
+        return kept[0]
+
+    def metrics(self) -> list[Metric]:
+        """Return every metric that the tables may hold."""
+        return list({m.name: m for table in self._tables for m in table.metrics()}.values())
+
+    def holds(self, metric: Metric) -> bool:
+        """Return whether some table may hold the metric."""
+        return self._holder(metric) is not None
+
+    def lacks_default(self, metric: Metric) -> bool:
+        """Return whether no table holds one of the default metrics; opens no file once the catalog is there."""
+        self.catalog()
+        return all(table.lacks_default(metric) for table in self._tables)
+
+    def read_together(self, metric: Metric, others: Iterable[Metric]) -> list[Metric]:
+        """Return the metric with those of the others that are read along with it at little cost.
+
+        Texts of all tasks of a run lie among each other: reading those of one task reads nearly all.
+        """
+        holder = self._holder(metric)
+        if holder is None or not holder.reads_tasks_whole:
+            return [metric]
+        return [metric, *(m for m in others if m != metric and self._holder(m) is holder)]
+
+    def whole_tasks(self, metrics: Iterable[Metric]) -> list[Metric]:
+        """Return all metrics of the tasks of these that are parsed from the same texts, these first."""
+        asked = {m.name: m for m in metrics}
+        for metric in list(asked.values()):
+            holder = self._holder(metric)
+            if holder is not None and holder.reads_tasks_whole:
+                siblings = (task_metric(metric.task, entry) for entry in ENTRIES)
+                asked |= {m.name: m for m in siblings if m.name not in asked and self._holder(m) is holder}
+        return list(asked.values())
+
+    def _holder(self, metric: Metric) -> EvaluationTable | None:
+        # The first table that holds a metric serves it: shards before the averages published beside them.
+        return next((t for t in self._tables if t.holds(metric)), None)
+
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
+        """Return the observations of `metrics` for `bases`: only the rows and columns asked for are read.
+
+        Returns
+        -------
+        History
+            `run` indexes `bases`; rows are ordered by run, then step: all that the catalog has for `bases`, whatever
+            the metrics. `values` are keyed by the metrics' names.
+        """
+        catalog = self.catalog()
+        wanted = {base: i for i, base in enumerate(bases)}
+        run = np.array([wanted.get(b, -1) for b in catalog.bases] + [-1], np.int64)[catalog.base]
+        keys = np.sort(join_keys(run[run >= 0], catalog.step[run >= 0]))
+        out: dict[str, npt.NDArray[np.float64]] = {}
+        for table in self._tables:
+            held = [m for m in metrics if self._holder(m) is table]
+            if held:
+                out |= {m.name: v for m, v in zip(held, table.evaluations(bases, held, keys), strict=True)}
+        found = {m.name: out[m.name] if m.name in out else np.full(len(keys), np.nan) for m in metrics}
+        return History(key_runs(keys).astype(np.int32), key_steps(keys), found)
+
+    def select_subset(
+        self,
+        params: str | Iterable[str] | None = None,
+        data: str | Iterable[str] | None = None,
+        seed: object = None,
+        steps: Iterable[int] | None = None,
+        metrics: str | Iterable[str] | None = None,
+    ) -> pd.DataFrame:
+        """Return checkpoints and metrics of the runs that match, read for them alone.
+
+        Parameters
+        ----------
+        params, data, seed : str, int or iterable, optional
+            Sizes, recipes (any of their names), seeds (index or name).
+        steps : iterable of int, optional
+            Training steps.
+        metrics : str or iterable of str, optional
+            Metric names; None for none.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per checkpoint: params, data, seed, step, tokens, compute, then the metrics.
+
+        Raises
+        ------
+        UnknownNameError
+            When a name is not of the suite, or no table holds a metric.
+        """
+        bases = self.find_bases(params, data, seed)
+        parsed = [parse_metric(m) for m in ([metrics] if isinstance(metrics, str) else metrics or [])]
+        for metric in parsed:
+            if not self.holds(metric):
+                raise UnknownNameError(
+                    f"no pretraining table holds {metric.name!r}, so there is nothing to select."
+                    f"{near_names(metric.name, [m.name for m in self.metrics()])} dd.metrics() lists what there is."
+                )
+        catalog = self.catalog()
+        wanted = {b: i for i, b in enumerate(bases)}
+        meaning = np.array([wanted.get(b, -1) for b in catalog.bases], np.int64)
+        run = meaning[catalog.base]
+        mask = run >= 0
+        if steps is not None:
+            # No table has a step beyond these.
+            mask &= np.isin(catalog.step, [int(s) for s in steps if 0 <= s <= MAX_STEP])
+        run, step = run[mask], catalog.step[mask]
+        per_step = np.array([b.size.tokens_per_step for b in bases], np.int64)
+        n_params = [b.size.n_params for b in bases]
+        tokens = step * per_step[run] if len(bases) else step
+        frame = pd.DataFrame(
+            {
+                "params": [bases[r].size.name for r in run],
+                "data": [bases[r].recipe.name for r in run],
+                "seed": [bases[r].seed.index for r in run],
+                "step": step,
+                "tokens": tokens,
+                "compute": [float(training_flops(n_params[r], int(t))) for r, t in zip(run, tokens, strict=True)],
+            }
+        )
+        if parsed:
+            found = self.evaluations(bases, parsed)
+            key, asked = join_keys(found.run, found.step), join_keys(run, step)
+            at = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
+            hit = key[at] == asked if len(key) else np.zeros(len(asked), bool)
+            for metric in parsed:
+                values = np.full(len(asked), np.nan)
+                values[hit] = found.values[metric.name][at[hit]]
+                frame[metric.name] = values
+        return frame
+
+    def find_bases(self, params: object = None, data: object = None, seed: object = None) -> list[Base]:
+        """Return the runs of the tables that match; each filter is a name or an iterable of names."""
+        return choose_bases(self.catalog().bases, params, data, seed)
+
+
+def _hint(place: Connection) -> str:
+    """Return what a folder without tables looks like."""
+    fs, path = fsspec.core.url_to_fs(place.reveal())
+    names = {str(name).rpartition("/")[2] for name in fs.find(path)}
+    if names & {"runs_metadata.parquet", "runs_history.parquet", "runs.jsonl", "history.jsonl"}:
+        return " It looks like an export of W&B runs: pass it as the second argument, db."
+    return ""

@@ -1,0 +1,164 @@
+"""Files of a table that hold nothing but rows of others: a joined file beside its shards, or a second download."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dde.sources.arrow_columns import read_numbers, read_texts
+from dde.suite.datadecide.names import wide_column_metric
+from dde.suite.datadecide.tables.checkpoint_keys import join_keys
+from dde.suite.datadecide.tables.row_index import RowIndex, read_row_index
+from dde.suite.datadecide.tables.table_files import TableFile, open_unchanged
+
+__all__ = ["find_copies"]
+
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+
+# Columns of numbers that are read at once when contents are compared.
+_COLUMNS = 64
+
+
+def find_copies(index: RowIndex) -> list[TableFile]:
+    """Return files all of whose rows stand in others that are not among them, with equal content.
+
+    Of two copies, the one that comes later in `index.files` is returned. What costs least is compared first: one row
+    of each file with all keys, then all keys of the files whose row stands elsewhere too, then the content of these.
+    """
+    rows = [_rows_of_file(index, number) for number in range(len(index.files))]
+    suspects = _suspects(index, rows) if len(rows) > 1 else []
+    if not suspects:
+        return []
+    keys = _row_keys(index)
+    kept = dict.fromkeys(range(len(index.files)))
+    copies: list[int] = []
+    for number in reversed(suspects):
+        elsewhere = [other for other in kept if other != number]
+        if _is_covered(index, keys, rows, number, elsewhere):
+            copies.append(number)
+            del kept[number]
+    return [index.files[number] for number in sorted(copies)]
+
+
+def _rows_of_file(index: RowIndex, number: int) -> slice:
+    first, stop = np.searchsorted(index.group_files, [number, number + 1])
+    return slice(int(index.group_starts[first]), int(index.group_starts[stop]))
+
+
+def _row_keys(index: RowIndex) -> Int64:
+    """Return a number for the run, step and task of each row; -1 for a row that can't be used."""
+    usable = (index.base >= 0) & (index.step >= 0)
+    task = index.task[usable].astype(np.int64) + 1
+    keys = np.full(len(index), -1, np.int64)
+    keys[usable] = join_keys(index.base[usable] * np.int64(len(index.tasks) + 1) + task, index.step[usable])
+    return keys
+
+
+def _suspects(index: RowIndex, rows: Sequence[slice]) -> list[int]:
+    """Return the files whose first row that can be used has the keys of a row of another file."""
+    found: list[int] = []
+    for number, part in enumerate(rows):
+        first = _first_usable(index, part)
+        if first is not None:
+            alike = np.flatnonzero(index.base == index.base[first])
+            alike = alike[(index.step[alike] == index.step[first]) & (index.task[alike] == index.task[first])]
+            if ((alike < part.start) | (alike >= part.stop)).any():
+                found.append(number)
+    return found
+
+
+def _first_usable(index: RowIndex, part: slice) -> int | None:
+    # Nearly always the first one can be.
+    for piece in (slice(part.start, min(part.start + 1, part.stop)), part):
+        usable = (index.base[piece] >= 0) & (index.step[piece] >= 0)
+        if usable.any():
+            return int(piece.start) + int(usable.argmax())
+    return None
+
+
+def _is_covered(index: RowIndex, keys: Int64, rows: Sequence[slice], number: int, elsewhere: Sequence[int]) -> bool:
+    """Return whether each row of a file stands in the others too, as often and with equal content."""
+    own = np.arange(rows[number].start, rows[number].stop)
+    own = own[keys[own] >= 0]
+    other = np.concatenate([np.arange(rows[k].start, rows[k].stop) for k in elsewhere] or [np.empty(0, np.int64)])
+    other = other[np.isin(keys[other], keys[own])]
+    own, other = own[np.argsort(keys[own], kind="stable")], other[np.argsort(keys[other], kind="stable")]
+    # The second row of a key has its match in the second one elsewhere.
+    repeat = np.arange(len(own)) - np.searchsorted(keys[own], keys[own])
+    at = np.searchsorted(keys[other], keys[own]) + repeat
+    if not len(other) or int(at.max()) >= len(other) or not np.array_equal(keys[other[at]], keys[own]):
+        return False
+    matches = other[at]
+    involved = [k for k in elsewhere if np.any((matches >= rows[k].start) & (matches < rows[k].stop))]
+    if len(own) < rows[number].stop - rows[number].start:
+        # Rows that can't be used are counted once, as long as the same are elsewhere.
+        left_out = [Counter(read_row_index([index.files[k] for k in some]).left_out) for some in ([number], involved)]
+        if not left_out[0] <= left_out[1]:
+            return False
+    columns = _content_columns(index.files[number])
+    digests = np.zeros(len(index), np.uint64)
+    for k in (number, *involved):
+        found = _digests(index.files[k], columns)
+        if found is None:
+            return False
+        digests[rows[k]] = found
+    return bool(np.array_equal(digests[own], digests[matches]))
+
+
+def _content_columns(file: TableFile) -> list[str]:
+    with open_unchanged(file) as parquet:
+        names = parquet.schema_arrow.names
+    return ["metrics"] if file.kind in ("raw", "macro") else [n for n in names if wide_column_metric(n) is not None]
+
+
+def _digests(file: TableFile, columns: Sequence[str]) -> UInt64 | None:
+    """Return a digest of the content of each row; None where it has a form that is not compared."""
+    with open_unchanged(file) as parquet:
+        parts = [np.empty(0, np.uint64)]
+        for group in range(parquet.num_row_groups):
+            found = _digests_of_group(file, parquet, group, columns)
+            if found is None:
+                return None
+            parts.append(found)
+    return np.concatenate(parts)
+
+
+def _digests_of_group(file: TableFile, parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> UInt64 | None:
+    if file.kind in ("raw", "macro"):
+        kind = parquet.schema_arrow.field("metrics").type
+        if pa.types.is_nested(kind):
+            return None
+        texts = read_texts(
+            parquet.read_row_group(group, columns=["metrics"])["metrics"], file.where("metrics"), check=False
+        )
+        return np.array([_digest(text) for text in texts.cast(pa.large_binary()).to_pylist()], np.uint64)
+    found = np.zeros(parquet.metadata.row_group(group).num_rows, np.uint64)
+    # A column that a file lacks is one without numbers.
+    held = [c for c in columns if c in parquet.schema_arrow.names]
+    for start in range(0, len(held), _COLUMNS):
+        table = parquet.read_row_group(group, columns=held[start : start + _COLUMNS])
+        for name in table.column_names:
+            numbers = read_numbers(table[name], file.where(name))
+            if numbers.problems:
+                return None
+            bits = numbers.values.view(np.uint64) ^ np.uint64(_digest(name.encode()))
+            found += np.where(np.isnan(numbers.values), np.uint64(0), _mixed(bits))
+    return found
+
+
+def _digest(content: bytes | None) -> int:
+    return 0 if content is None else int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
+
+
+def _mixed(bits: UInt64) -> UInt64:
+    """Return 64 bits in which each bit of the argument changes half (the finalizer of MurmurHash3)."""
+    bits = (bits ^ (bits >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    bits = (bits ^ (bits >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return bits ^ (bits >> np.uint64(33))

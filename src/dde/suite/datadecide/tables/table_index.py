@@ -1,0 +1,174 @@
+"""Which rows tables hold, and what their files are, kept: opening them again reads neither keys nor footers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.cache.kept_files import read_kept, write_kept
+from dde.cache.places import Place
+from dde.suite.datadecide.names import RECIPES, SEEDS, SIZES, Base
+from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY
+from dde.suite.datadecide.tables.pretraining_tables import Catalog
+from dde.suite.datadecide.tables.row_index import IndexHead, RowIndex
+
+__all__ = ["FileKindsCache", "TableIndexCache"]
+
+#: Raised whenever what is stored of the rows, or how, changes its meaning.
+_FORMAT = 3
+_ROWS = ("base", "step", "task", "group_starts", "group_files")
+_FILES, _CATALOG = "files.npz", "catalog.npz"
+
+
+@dataclass(frozen=True)
+class FileKindsCache:
+    """What the files of one folder were found to be.
+
+    Parameters
+    ----------
+    folder : Place
+    """
+
+    folder: Place
+
+    def load(self) -> Mapping[str, tuple[str, str | None]]:
+        """Return version of each file, by path, and its kind."""
+        found = read_kept(self.folder, _FILES)
+        try:
+            return {} if found is None else {path: (version, kind) for path, version, kind in found[0]["files"]}
+        except (KeyError, TypeError, ValueError):
+            return {}
+
+    def save(self, kinds: Mapping[str, tuple[str, str | None]]) -> None:
+        """Keep it; where it can't be written, the files are opened again the next time."""
+        files = [[path, version, kind] for path, (version, kind) in kinds.items()]
+        with suppress(OSError):
+            write_kept(self.folder, _FILES, {"title": "kinds of pretraining tables", "files": files}, {})
+
+
+@dataclass(frozen=True)
+class TableIndexCache:
+    """The row indexes of one folder of tables, by the fingerprint of its files.
+
+    Parameters
+    ----------
+    folder : Place
+        Holds a small file with the catalog of checkpoints and what is known of each table as a whole, which every
+        opening reads, and a Zarr group with the rows of each table, which only reading metrics asks for.
+    """
+
+    folder: Place
+
+    def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
+        """Return the catalog and what is known of each table without its rows; None where nothing whole is kept."""
+        found = read_kept(self.folder, _CATALOG)
+        if found is None or found[0].get("fingerprint") != fingerprint:
+            return None
+        facts, arrays = found
+        try:
+            recipes, sizes, seeds = _NAMES
+            # Columns of names: a list per run would be as many objects again for the collector of garbage.
+            columns = zip(facts["recipe"], facts["params"], facts["seed"], strict=True)
+            bases = tuple(Base(recipes[r], sizes[p], seeds[s]) for r, p, s in columns)
+            catalog = Catalog(bases, arrays["base"], arrays["step"], arrays["sampled"])
+            heads = [
+                IndexHead(
+                    tuple(bases[at] for at in table["bases"]),
+                    tuple(table["tasks"]),
+                    {reason: int(count) for reason, count in table["left_out"]},
+                    tuple(tuple(facts["columns"][at]) for at in table["columns"]),
+                    tuple(table["copies"]),
+                )
+                for table in facts["tables"]
+            ]
+        except (KeyError, IndexError, TypeError, ValueError):
+            # Written when the suite had other names, among others.
+            return None
+        return catalog, heads
+
+    def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
+        """Return the arrays of a table's index, by name; None where they are not whole."""
+        import zarr
+
+        from dde.cache.whole_arrays import UNREADABLE, checked
+
+        place = self.folder / _rows_name(fingerprint)
+        try:
+            with place.scrubbed():
+                group = zarr.open_group(place.store(), mode="r")
+                if group.attrs.get("dde_index_format") != _FORMAT:
+                    return None
+                return {name: checked(group[f"table_{table}/{name}"]) for name in _ROWS}
+        except UNREADABLE:
+            return None
+
+    def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
+        """Keep the indexes of all tables; raises OSError where they can't be written."""
+        # The rows first: whoever finds the catalog finds them.
+        self._save_rows(fingerprint, indexes)
+        number = {base: i for i, base in enumerate(catalog.bases)}
+        # Files of a table mostly have the same columns.
+        columns: dict[tuple[str, ...], int] = {}
+        facts: dict[str, Any] = {
+            "title": "checkpoints of pretraining tables",
+            "fingerprint": fingerprint,
+            "recipe": [b.recipe.slug for b in catalog.bases],
+            "params": [b.size.name for b in catalog.bases],
+            "seed": [b.seed.name for b in catalog.bases],
+            "tables": [
+                {
+                    "bases": [number[b] for b in index.bases],
+                    "tasks": list(index.tasks),
+                    "left_out": [[reason, count] for reason, count in index.left_out.items()],
+                    "columns": [columns.setdefault(names, len(columns)) for names in index.columns],
+                    "copies": list(index.copies),
+                }
+                for index in indexes
+            ],
+        }
+        facts["columns"] = [list(names) for names in columns]
+        sampled = np.full(len(catalog.step), EVALUATED | PERPLEXITY, np.uint8)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "base": catalog.base,
+            "step": catalog.step,
+            "sampled": sampled if catalog.sampled is None else catalog.sampled,
+        }
+        write_kept(self.folder, _CATALOG, facts, arrays)
+        for entry in self.folder.names():
+            if entry not in (_rows_name(fingerprint), _FILES, _CATALOG):
+                (self.folder / entry).remove_if_old()
+
+    def _save_rows(self, fingerprint: str, indexes: list[RowIndex]) -> None:
+        import zarr
+
+        from dde.cache.whole_arrays import write_array
+
+        name = _rows_name(fingerprint)
+        facts = {"dde_index_format": _FORMAT, "title": "rows of pretraining tables"}
+        try:
+            with self.folder.making(name) as made:
+                store = made.store(read_only=False)
+                for k, index in enumerate(indexes):
+                    for array in _ROWS:
+                        values = np.asarray(getattr(index, array))
+                        write_array(store, f"table_{k}/{array}", values, (_DIMS.get(array, "row"),), {})
+                # Last: in an object store this is what makes it whole.
+                zarr.open_group(store, mode="a", zarr_format=3).update_attributes(facts)
+        except OSError:
+            # Another process has kept the same, or what is there is damaged and gets out of the way in time.
+            if name not in self.folder.names():
+                raise
+            (self.folder / name).remove_if_old()
+
+
+_NAMES = ({r.slug: r for r in RECIPES}, {p.name: p for p in SIZES}, {s.name: s for s in SEEDS})
+_DIMS = {"group_starts": "row_group_bound", "group_files": "row_group"}
+
+
+def _rows_name(fingerprint: str) -> str:
+    return f"rows-{fingerprint}.zarr"
