@@ -417,6 +417,11 @@ class RunRepository:
         metrics : str, iterable of str, or None
             Names, globs or "all"; None for the default metrics.
 
+        Notes
+        -----
+        Of a declared suite, the cache keeps the numbers of result files (``lm_eval``, ``trainer_state``), which are
+        parsed whole, and the runs of a store; columns of tables are read as they lie.
+
         Raises
         ------
         UnknownNameError
@@ -424,7 +429,6 @@ class RunRepository:
         SourceError
             When what was read could not be kept.
         """
-        registry = self.registry
         if self.cache_dir is None:
             raise UnknownNameError(
                 "this repository has cache_dir=None, so nothing that is read could be kept. Pass cache_dir= a folder."
@@ -432,7 +436,9 @@ class RunRepository:
         with warnings.catch_warnings():
             # Here it is an error, and said once.
             warnings.filterwarnings("ignore", message="the cache .* can't be written", category=DdeWarning)
-            return self._filled(registry, choose_metrics(registry, metrics))
+            if self.suite_runs is not None:
+                return self.suite_runs.fill_cache(metrics)
+            return self._filled(self.registry, choose_metrics(self.registry, metrics))
 
     def _filled(self, registry: Registry, chosen: list[Metric]) -> int:
         """Read metrics into the cache, and return how many they are."""
@@ -447,11 +453,7 @@ class RunRepository:
         if registry.tables is not None and keeps_tables:
             readers.checkpoints(bases, [m for m in chosen if registry.tables.holds(m)])
             readers.check_kept()
-        readers.logs(derived, registry.versions, [m.entry for m in chosen if m.kind == "log"])
-        readers.check_kept()
-        evaluations = [m for m in chosen if m.kind == "evaluation"]
-        readers.final_evaluations(derived, registry.versions, evaluations)
-        readers.check_kept()
+        readers.keep_store(derived, registry.versions, chosen)
         return len(chosen)
 
     def doctor(

@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from dde.cache import cache_size, clear_cache
-from dde.cli.options import CacheDir, Data, Db, RunTypeTexts, Schema, open_repository
+from dde.cli.options import CacheDir, Data, Db, RunTypeTexts, Schema, SuiteName, open_repository
 from dde.cli.output import note, print_table, say
 from dde.sources.connection import redact
 
@@ -42,6 +42,7 @@ def fill(
     db: Db = None,
     schema: Schema = None,
     run_type: RunTypeTexts = None,
+    suite: SuiteName = None,
     metrics: Annotated[
         list[str] | None, typer.Option("--metric", metavar="NAME", help="Metric or glob; again for more.")
     ] = None,
@@ -53,10 +54,11 @@ def fill(
     Examples:
       dde cache fill data wandb_export
       dde cache fill data --metric "*_valppl" --metric mmlu_average
+      dde cache fill pythia --suite pythia
     """
-    repository = open_repository(ctx, data, db, cache_dir, schema=schema, run_types=run_type)
+    repository = open_repository(ctx, data, db, cache_dir, schema=schema, suite=suite, run_types=run_type)
     count = repository.fill_cache(metrics or "all")
-    say(f"{count} metrics of {len(repository.registry.bases)} lineages are in {redact(cache_dir)}")
+    say(f"{count} metrics of {sum(map(bool, repository.table.lineages))} lineages are in {redact(cache_dir)}")
 
 
 @app.command()

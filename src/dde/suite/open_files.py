@@ -19,7 +19,7 @@ from dde.suite.result_files import ParsedNumbers, ResultsFile, with_keys
 from dde.suite.row_values import OpenedFile, run_together
 from dde.suite.suite_files import Listing, SuiteFile, read_versions
 
-__all__ = ["FoundFile", "find_files", "frames_of", "open_tables", "shown_names"]
+__all__ = ["FoundFile", "find_files", "frames_of", "keep_results", "open_tables", "shown_names"]
 
 #: A file, and the fields of its path.
 FoundFile = tuple[SuiteFile, Mapping[str, str | int | float]]
@@ -147,6 +147,30 @@ def frames_of(tables: Sequence[Table]) -> dict[int, Content]:
                 by_frame[key] = frame_content(table.files, f"the frame of tables[{number}]")
             found[number] = by_frame[key]
     return found
+
+
+def keep_results(tables: Sequence[Table], files: Sequence[Sequence[FoundFile]], cache: Place | None) -> bool:
+    """Return whether some of the files are result files, whose numbers the cache has then; as `open_tables` left it.
+
+    Raises
+    ------
+    SourceError
+        When the cache lacks some of them, so that it can't be written.
+    """
+    keys = {
+        (file.name, file.version, kind)
+        for table, of_table in zip(tables, files, strict=True)
+        for file, _ in of_table
+        if (kind := file_format(file.name, table.format)) in PARSED_FORMATS
+    }
+    if cache is None or not keys:
+        return False
+    if lacking := len(keys - ParsedCache(cache).load().keys()):
+        raise SourceError(
+            f"the cache {cache} can't be written, so the numbers of {lacking} result files were not kept. Free space, "
+            "or pass cache_dir= with a folder or URL that can be written."
+        )
+    return True
 
 
 def shown_names(names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from dde.suite.counters import names_of_rule
 from dde.suite.declare import Suite, Table
 from dde.suite.declared_runs import DeclaredRuns, Report, join_tables
 from dde.suite.metric_keys import MetricSource, collect_metrics, match_keys
-from dde.suite.open_files import FoundFile, find_files, frames_of, open_tables, shown_names
+from dde.suite.open_files import FoundFile, find_files, frames_of, keep_results, open_tables, shown_names
 from dde.suite.patterns import Template
 from dde.suite.read_values import ValueReader
 from dde.suite.row_values import OpenedFile, read_together
@@ -258,6 +258,17 @@ class SuiteTables:
         rows = [np.arange(runs.row_offsets[run], runs.row_offsets[run + 1]) for run in which]
         at = np.concatenate([np.empty(0, np.int64), *rows])
         return {metric: values[at] for metric, values in found.items()}
+
+    def keep_results(self) -> bool:
+        """Return whether there are result files, whose numbers the cache has then.
+
+        Raises
+        ------
+        SourceError
+            When they could not be kept.
+        """
+        self._open()
+        return keep_results(self._tables, self._files, self._cache)
 
     def versions(self, runs: DeclaredRuns) -> tuple[str, ...]:
         """Return a text for each run that changes whenever its files, the frame or the declaration do.

@@ -159,6 +159,34 @@ class SuiteRuns:
             chosen |= {m: known[m] for m in found}
         return list(chosen.values())
 
+    def fill_cache(self, metrics: str | Iterable[str] | None = "all") -> int:
+        """Read metrics of all runs into the cache, and return how many they are.
+
+        Raises
+        ------
+        UnknownNameError
+            When the suite has no such metric, or the cache keeps nothing of its sources.
+        SourceError
+            When what was read could not be kept.
+        """
+        chosen = self.choose_metrics(metrics)
+        kept = (
+            set(self.tables.metrics()) if isinstance(self.tables, SuiteTables) and self.tables.keep_results() else set()
+        )
+        registry = self._registry
+        derived = [] if self.store is None else list(registry.columns.number)
+        if derived and registry.readers.keeps_store(derived, registry.versions):
+            of_store = [m for name, m in self._store_metrics.items() if any(name == c.name for c in chosen)]
+            registry.readers.keep_store(derived, registry.versions, of_store)
+            kept |= {m.name for m in of_store}
+        if not kept:
+            raise UnknownNameError(
+                f"a cache keeps nothing of the suite {self.suite.name!r}: tables and frames are read as they lie, and "
+                "a store that does not tell when its runs change is read each time. So there is nothing to fill. Open "
+                "the suite as it is."
+            )
+        return sum(m.name in kept for m in chosen)
+
     def chains(self, run_ids: Sequence[str]) -> Chains:
         """Return runs with all that their curves consist of, parents before children."""
         return chains_in_table(self.table, run_ids)

@@ -387,6 +387,19 @@ class Readers:
         """Return whether what is read of these runs of the store is kept: where it tells when each of them changes."""
         return self._history_cache is not None and bool(run_ids) and all(versions[r] for r in run_ids)
 
+    def keep_store(self, run_ids: Sequence[str], versions: Mapping[str, str], metrics: Sequence[Metric]) -> None:
+        """Read metrics of runs of the store into the cache.
+
+        Raises
+        ------
+        SourceError
+            When what was read could not be kept.
+        """
+        self.logs(run_ids, versions, [m.entry for m in metrics if m.kind == "log"])
+        self.check_kept()
+        self.final_evaluations(run_ids, versions, [m for m in metrics if m.kind == "evaluation"])
+        self.check_kept()
+
     def check_kept(self) -> None:
         """Raise SourceError where something that was read could not be kept."""
         for cache in (self._tables_cache, self._history_cache, self._summary_cache):
