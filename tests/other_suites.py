@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dde.arrays.samples import check_variable, flag_attrs, with_samplings
 from dde.curves.axes import AXES, TOKENS
-from dde.relations.chain_texts import Stage, format_chain
+from dde.dataset.samples import check_variable, flag_attrs, with_samplings
+from dde.lineage.chain_texts import Stage, format_chain
 from dde.schema import FACTOR_OF, sampled_names
 
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dde.arrays.averages import mean_over
 from dde.curves.statistics import STATISTICS, bootstrap_interval, summarize
+from dde.dataset.averages import mean_over
+from dde.entities.repository import RunRepository
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
-from dde.repository import RunRepository
 from fakes import FakeStore, FakeTables, sft
 
 SEEDS = ("default", "small-aux-2", "small-aux-3")
@@ -287,7 +287,7 @@ def test_a_reopened_mean_keeps_its_tokens(tmp_path: Path) -> None:
 
 
 def test_threads_that_ask_for_other_blocks_meanwhile_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dde.arrays import averages
+    from dde.dataset import averages
 
     expected = opened(metrics=["piqa"]).dde.mean_over("seed").load()
     means = opened(metrics=["piqa"]).dde.mean_over("seed")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import dde
 from dde.curves.axes import AXES, resolve_axis
+from dde.entities.repository import RunRepository
 from dde.errors import SelectionError, SourceError, UnknownNameError
-from dde.repository import RunRepository
 from fakes import FakeStore, FakeTables, sft
 from reference import ReferenceRun
 from small_stores import FINAL, example, stores

@@ -20,8 +20,8 @@ from dde.names import parse_run_checkpoint
 from dde.sources.ingest import ingest
 from dde.suite.datadecide.runs.readers import Readers
 from dde.suite.datadecide.runs.registry import Registry
-from dde.suite.datadecide.runs.reopening import origin_of
-from dde.suite.datadecide.runs.sent_runs import SentRuns
+from dde.suite.datadecide.runs.registry_handle import origin_of
+from dde.suite.datadecide.runs.worker_runs import SentRuns
 from fakes import FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048

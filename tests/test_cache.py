@@ -19,8 +19,8 @@ import xarray as xr
 
 import dde
 from dde.cache import RaggedCache, cache_size, clear_cache
+from dde.entities.repository import RunRepository
 from dde.errors import DdeWarning
-from dde.repository import RunRepository
 from dde.sources.protocols import History
 from dde.suite.datadecide.tables.row_index import RowIndex
 from dde.suite.datadecide.tables.table_files import TableFile

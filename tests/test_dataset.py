@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dde
+from dde.entities.repository import RunRepository
 from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError
-from dde.repository import RunRepository
 from dde.sources.protocols import TOKEN_COUNTERS, TRAINING_STEP
 from fakes import FakeStore, FakeTables, sft
 from reference import ReferenceRun

@@ -55,7 +55,7 @@ def test_the_same_numbers_from_the_cache(opened: tuple[Suite, Path, xr.Dataset],
     lazy = dde.open_lineages(suite.data, suite.wandb, cache_dir=cache, metrics=METRICS, chunks=chunks)
 
     def forbid_sources() -> None:
-        from dde.sources.wandb_export import ExportStore
+        from dde.sources.wandb.parquet_export import ExportStore
         from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 
         def refused(*args: object) -> None:

@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 
 import dde
+from dde.entities.repository import RunRepository
 from dde.errors import DdeWarning
-from dde.repository import RunRepository
 from dde.tutorial import Suite, make_suite
 from fakes import FakeStore
 from small_stores import example, sft

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 import dde
-from dde.entities import LineageList, PosttrainingRun, RunList
+from dde.entities.repository import RunRepository
+from dde.entities.runs import LineageList, PosttrainingRun, RunList
 from dde.errors import DdeWarning, LineageError, SelectionError
-from dde.repository import RunRepository
 from fakes import FakeStore, FakeTables, sft
 from small_stores import FINAL, example
 

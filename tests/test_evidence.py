@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 import dde
-from dde.relations.counts import MOST
+from dde.lineage.counts import MOST
 from dde.sources.protocols import CONFIG_KEYS, SUMMARY_KEYS
 from dde.suite.datadecide.runs.evidence import gather_evidence
 from dde.suite.datadecide.runs.readers import Readers
 from dde.suite.datadecide.runs.registry import Registry
-from dde.suite.datadecide.runs.reopening import origin_of
-from dde.suite.datadecide.runs.sent_runs import SentRuns
+from dde.suite.datadecide.runs.registry_handle import origin_of
 from dde.suite.datadecide.runs.token_counts import TULU_TOKENS_PER_SEQUENCE
+from dde.suite.datadecide.runs.worker_runs import SentRuns
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048

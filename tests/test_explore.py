@@ -21,9 +21,9 @@ import xarray as xr
 from PIL import Image
 
 import dde
-from dde.arrays.cube import Cube
 from dde.cli import explore as cli_explore
 from dde.cli import main
+from dde.dataset.lazy import Cube
 from dde.errors import SelectionError, UnknownNameError
 from dde.explore import page as explore_page
 from dde.explore.drawing import Loaded, draw, highlight, picture_bytes, table_bytes

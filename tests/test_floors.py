@@ -14,15 +14,14 @@ from dde.names import RECIPES, SEEDS, SIZES
 
 SOURCE = Path(dde.__file__).parent
 DATADECIDE = "dde.suite.datadecide"
-#: Old import paths, and the one module of arrays that asks the suite of an object for names.
+#: Old import paths, and the one module of `dataset` that asks the suite of an object for names.
 MAY_IMPORT = {
     "dde.names": f"{DATADECIDE}.names",
-    "dde.relations.run_names": f"{DATADECIDE}.runs.run_names",
     "dde.sources.datadecide": f"{DATADECIDE}.tables.pretraining_tables",
-    "dde.arrays.naming": f"{DATADECIDE}.naming",
+    "dde.dataset.naming": f"{DATADECIDE}.naming",
 }
 #: Floors that serve every suite.
-GENERIC = ("sources", "cache", "relations", "curves", "arrays", "plots", "explore", "cli", "native")
+GENERIC = ("sources", "cache", "lineage", "curves", "dataset", "plots", "explore", "cli", "native")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -79,7 +78,7 @@ def test_no_module_outside_writes_a_recipe_a_size_or_a_seed() -> None:
     found = []
     for module, path in modules():
         # The demo is of the tutorial's suite; the ladder has sizes of its own.
-        if any(is_in(module, package) for package in (DATADECIDE, "dde.tutorial", "dde.demo", "dde.suite.builtin")):
+        if any(is_in(module, package) for package in (DATADECIDE, "dde.tutorial", "dde.cli.demo", "dde.suite.builtin")):
             continue
         tree = ast.parse(path.read_text())
         docstrings = {
@@ -96,9 +95,7 @@ def test_no_module_outside_writes_a_recipe_a_size_or_a_seed() -> None:
 
 
 def test_old_import_paths_still_lead_to_the_same_objects() -> None:
-    from dde.relations.run_names import parse_run_name
     from dde.sources.datadecide import DataDecide
 
     assert DataDecide is dde.DataDecide
-    assert parse_run_name("250901-155734_test_finetune_DD-c4-4M-1250-0_lr=5e-05").step == 1250
     assert dde.names.resolve_size("150m").name == "150M"

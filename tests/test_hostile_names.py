@@ -19,11 +19,10 @@ import xarray as xr
 import dde
 from browser import Visit, exploring, running_chromium
 from command_process import run
-from dde.cli.texts import spreadsheet_safe
 from dde.explore.page import Explorer
 from dde.explore.selection import Choices, code_of
 from dde.plots.files import save_page, svg_bytes
-from dde.printable import printable
+from dde.printable import printable, spreadsheet_safe
 from dde.tutorial import Suite
 
 pytestmark = pytest.mark.filterwarnings("ignore:the runs reduce train_loss in different ways")

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 import dde
-from dde.html import lineage_html, lineages_html, repository_html, run_html
-from dde.repository import RunRepository
+from dde.entities.html import lineage_html, lineages_html, repository_html, run_html
+from dde.entities.repository import RunRepository
 from dde.sources.protocols import TOKEN_COUNTERS, TRAINING_STEP
 from fakes import HUB, FakeStore, FakeTables, sft
 from small_stores import example
@@ -103,7 +103,7 @@ def test_long_lists_are_cut_and_say_by_how_much() -> None:
     assert shown == [f"{(i + 1) * 1e-6:g}" for i in range(30)]
     assert "Not shown: 7 more derived runs. lineage.derived_runs" in page.beside
     assert page.facts["derived runs"] == "37 used"
-    many = dde.entities.LineageList([found.get_lineage("c4-4M-default")] * 31)
+    many = dde.entities.runs.LineageList([found.get_lineage("c4-4M-default")] * 31)
     page = _Page(lineages_html(many))
     assert sum(row[0] == "c4-4M-default" for row in page.rows) == 30
     assert "Not shown: 1 more lineage." in page.beside
@@ -115,7 +115,7 @@ def test_lineages_have_a_row_each() -> None:
     row = page.row("dolma1_7-4M-default")
     assert row[1:] == ["Dolma1.7", "4M", "0 (default)", "375.2M", "3", "1 dpo, 1 supervised_ft", "1 state crashed"]
     assert page.row("c4-4M-default")[-2:] == ["1 supervised_ft", ""]
-    assert "find_lineages" in _Page(lineages_html(dde.entities.LineageList())).beside
+    assert "find_lineages" in _Page(lineages_html(dde.entities.runs.LineageList())).beside
 
 
 def test_a_run_says_where_it_starts_and_how_that_is_known() -> None:

@@ -21,8 +21,8 @@ from dde import native
 from dde.curves.alignment import Chains, Interpolation, align
 from dde.curves.fast_alignment import plan_alignment
 from dde.curves.observations import Observations
+from dde.suite.datadecide.tables.dict_tables import exact_mean, scatter
 from dde.suite.datadecide.tables.dict_text import parse_dicts
-from dde.suite.datadecide.tables.exact_means import exact_mean, scatter
 from dde.tutorial import make_suite
 
 

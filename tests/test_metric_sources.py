@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 
 import dde
+from dde.entities.repository import DataDecideEvolved, RunRepository
 from dde.errors import ConflictWarning, DdeWarning
 from dde.names import (
     DEFAULT_METRICS,
@@ -23,7 +24,6 @@ from dde.names import (
     parse_metric,
     wide_column_metric,
 )
-from dde.repository import DataDecideEvolved, RunRepository
 from dde.suite.datadecide.metric_choice import choose_metrics, metrics_without_source
 from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from dde.tutorial.suite import Suite

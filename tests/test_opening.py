@@ -20,14 +20,15 @@ import pytest
 import xarray as xr
 
 import dde
-from dde.arrays.packed import PackedArray, packed, packed_product
 from dde.cache import cache_size
 from dde.cache.kept_files import read_kept, write_kept
 from dde.cache.places import Place
+from dde.dataset.build import PackedArray, packed, packed_product
 from dde.errors import ConflictWarning, DdeError, SourceError
-from dde.sources import wandb_export, wandb_jsonl
 from dde.sources.ingest import ingest
-from dde.suite.datadecide.runs.reopening import origin_of, runs_of
+from dde.sources.wandb import jsonl_export as wandb_jsonl
+from dde.sources.wandb import parquet_export as wandb_export
+from dde.suite.datadecide.runs.registry_handle import origin_of, runs_of
 from dde.suite.datadecide.tables import table_files
 from dde.tutorial.suite import Suite
 from fakes import FakeStore, sft
@@ -311,7 +312,7 @@ def test_a_database_is_sent_as_a_place(suite: Suite, database: str, tmp_path: Pa
     expected = repr(float(ds.train_loss.sum()))
     code = (
         "import pickle, sys\n"
-        "from dde.sources.postgres import PostgresStore\n"
+        "from dde.sources.postgres.store import PostgresStore\n"
         "def refused(*args): raise AssertionError('the database is read')\n"
         "if sys.argv[2] == 'refuse': PostgresStore._ask = refused\n"
         "ds = pickle.loads(open(sys.argv[1], 'rb').read())\n"

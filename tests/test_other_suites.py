@@ -12,12 +12,12 @@ import xarray as xr
 import dde
 from dde.cli.ls import lineage_table, run_table
 from dde.errors import SelectionError, SourceError, UnknownNameError
+from dde.plots.cells import run_rows
 from dde.plots.curves import curve_panels
 from dde.plots.defaults import default_hue, default_places, line_factors
-from dde.plots.families import find_members
 from dde.plots.panels import Panel, value_of
-from dde.plots.run_rows import run_rows
 from dde.plots.segments import find_segments
+from dde.plots.tree import find_members
 from dde.schema import factor_of, factors_of, is_datadecide, treatment_names
 from other_suites import SIZES, ladder, optimizers
 

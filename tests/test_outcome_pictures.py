@@ -9,11 +9,11 @@ import pytest
 import xarray as xr
 
 import dde
-from dde.arrays.outcomes import final
+from dde.dataset.finals import final
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
+from dde.plots.cells import run_rows
 from dde.plots.colours import shades, text_colour
-from dde.plots.families import find_members
-from dde.plots.run_rows import run_rows
+from dde.plots.tree import find_members
 from picture_checks import assert_nothing_is_cut_off, drawn, figures_of, legend_entries, printed, tick_labels
 
 

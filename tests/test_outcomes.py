@@ -12,11 +12,11 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 
-from dde.arrays.axis_values import axis_values
-from dde.arrays.outcomes import base_curves, difference_to_base, final
 from dde.curves.axes import AXES
+from dde.dataset.align import axis_values
+from dde.dataset.finals import base_curves, difference_to_base, final
+from dde.entities.repository import RunRepository
 from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError
-from dde.repository import RunRepository
 from fakes import FakeStore, FakeTables
 from reference import ReferenceRun
 from small_stores import FINAL, example, stores

@@ -109,7 +109,7 @@ def test_values_that_can_not_be_read_do_not_blame_the_file_that_is_written(
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("dde.arrays.cube.Cube.block", broken)
+    monkeypatch.setattr("dde.dataset.lazy.Cube.block", broken)
     for suffix in (".zarr", ".nc", ".csv", ".parquet"):
         with pytest.raises(SourceError, match=r"values can't be read \(Input/output error\)"):
             write_dataset(dataset, tmp_path / f"sweep{suffix}", lambda done, total: None)
@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(suite: Suite, tmp_pat
 
 
 def test_a_netcdf_is_what_xarray_itself_writes(suite: Suite, tmp_path: Path) -> None:
-    from dde.cli.netcdf import write_netcdf
+    from dde.cli.writing import write_netcdf
 
     dataset = dde.open_lineages(suite.data, suite.wandb, cache_dir=None, metrics=["piqa", "train_loss"])
     blocks = dataset.assign({name: dataset.variables[name].chunk({"lineage": 2}) for name in dataset.data_vars})

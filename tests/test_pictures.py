@@ -20,8 +20,7 @@ from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, shades, text_colour
 from dde.plots.curves import curve_panels, plot_curves
 from dde.plots.files import save_page
 from dde.plots.legends import MOST_ENTRIES
-from dde.plots.segments import find_segments
-from dde.plots.thinning import LINE_POINTS, MARKERS, thinned
+from dde.plots.segments import LINE_POINTS, MARKERS, find_segments, thinned
 from picture_checks import assert_nothing_is_cut_off, drawn, figures_of, legend_entries, lightness, printed, tick_labels
 
 TASKS = ["arc_challenge", "arc_easy", "boolq", "csqa", "hellaswag", "openbookqa", "piqa", "socialiqa", "winogrande",

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dde
+from dde.entities.repository import RunRepository
 from dde.errors import LineageError, SelectionError, UnknownNameError
-from dde.relations.filters import matches
-from dde.repository import RunRepository
+from dde.lineage.filters import matches
 from dde.schema import TREATMENT
 from dde.suite.datadecide.runs.evidence import gather_evidence, parse_command
 from dde.suite.datadecide.runs.parents import LONGEST_CHAIN
@@ -22,7 +22,7 @@ from dde.suite.datadecide.runs.registry import Registry
 from dde.suite.datadecide.runs.run_names import parse_run_name
 from dde.suite.datadecide.runs.selection import _OPTIONS, select_runs
 from dde.suite.datadecide.runs.token_counts import restore_counter
-from dde.suite.datadecide.runs.variants import _SHORT
+from dde.suite.datadecide.runs.treatments import _SHORT_NAMES
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 
 FINAL_4M = 5_725 * 32 * 2048
@@ -509,7 +509,7 @@ def test_rows_before_between_and_after_the_counts_are_placed_by_their_steps() ->
 
 def test_what_makes_a_variant_is_a_coordinate_of_the_treatment() -> None:
     # These two are filters alone, and stand in the coordinate variant.
-    assert set(_SHORT) - {"lr_scheduler_type", "dpo_loss_type"} <= TREATMENT
+    assert set(_SHORT_NAMES) - {"lr_scheduler_type", "dpo_loss_type"} <= TREATMENT
 
 
 def test_misspelt_options_are_compared_with_all_there_are() -> None:

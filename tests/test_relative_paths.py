@@ -14,9 +14,9 @@ import pytest
 import xarray as xr
 
 import dde
-from dde.repository import DataDecideEvolved
+from dde.entities.repository import DataDecideEvolved
 from dde.sources.connection import absolute_path
-from dde.sources.wandb_store import WandBStore
+from dde.sources.wandb.store import WandBStore
 from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from dde.tutorial.suite import Suite
 

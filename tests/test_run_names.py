@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from dde.errors import UnknownNameError
+from dde.lineage.counts import MOST, as_count, whole_number
 from dde.names import names_step_beyond_range, parse_revision, parse_run_checkpoint, resolve_checkpoint
-from dde.relations.counts import MOST, as_count, whole_number
 from dde.suite.datadecide.runs.run_names import parse_run_name
 
 LONG = "9" * 5000

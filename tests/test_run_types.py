@@ -15,7 +15,7 @@ import dde
 from dde.cli import main
 from dde.errors import UnknownNameError
 from dde.suite.datadecide.runs.registry import Registry
-from dde.suite.datadecide.runs.reopening import origin_of
+from dde.suite.datadecide.runs.registry_handle import origin_of
 from dde.suite.datadecide.runs.run_types import RunTypes
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 

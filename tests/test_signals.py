@@ -12,7 +12,7 @@ import pytest
 
 import dde.tutorial
 from command_process import PATIENCE, environment, start, wait_until
-from dde.cli.signals import ends_in_one_line
+from dde.cli.streams import ends_in_one_line
 from dde.tutorial import Suite
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, to see what is caught")
@@ -106,8 +106,8 @@ def test_an_old_file_is_put_back_where_a_new_one_had_not_taken_its_place(tmp_pat
     code = """
 import os, signal
 from pathlib import Path
-from dde.cli.signals import ends_in_one_line
-from dde.whole_files import whole_file
+from dde.cli.streams import ends_in_one_line
+from dde.atomic_files import whole_file
 replace = os.replace
 def interrupted(*places):
     os.kill(os.getpid(), signal.SIGINT)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dde
-from dde.arrays.sweep import sweep
+from dde.dataset.sweep import sweep
+from dde.entities.repository import RunRepository
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
-from dde.repository import RunRepository
 from dde.schema import TREATMENT, is_identity
 from fakes import FakeRun, FakeStore, FakeTables, sft
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from dde.atomic_files import whole_file
 from dde.cache.places import Place
-from dde.whole_files import whole_file
 
 OLD = time.time() - 3600
 
@@ -133,7 +133,7 @@ def test_a_cleared_cache_leaves_what_its_links_point_to(tmp_path: Path) -> None:
 _KILLED = """
 import sys, time
 from pathlib import Path
-from dde.whole_files import whole_file
+from dde.atomic_files import whole_file
 with whole_file(Path(sys.argv[1])) as part:
     part.write_text("half")
     print("writing", flush=True)

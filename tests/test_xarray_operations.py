@@ -18,7 +18,7 @@ import xarray as xr
 from bokeh.models import Axis, ColorBar, GlyphRenderer
 
 import dde
-from dde.repository import RunRepository
+from dde.entities.repository import RunRepository
 from dde.sources.protocols import TOKEN_COUNTERS, TRAINING_STEP
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft
 from reference import ReferenceRun

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dde import names as names
     from dde import tutorial as tutorial
-    from dde.arrays.combine import concat as concat
     from dde.curves.grids import TokenGrid as TokenGrid
-    from dde.entities import PosttrainingRun as PosttrainingRun
-    from dde.entities import PretrainingRun as PretrainingRun
-    from dde.entities import TrainingLineage as TrainingLineage
-    from dde.entities import TrainingRun as TrainingRun
+    from dde.dataset.concat import concat as concat
+    from dde.entities.repository import DataDecideEvolved as DataDecideEvolved
+    from dde.entities.repository import RunRepository as RunRepository
+    from dde.entities.runs import PosttrainingRun as PosttrainingRun
+    from dde.entities.runs import PretrainingRun as PretrainingRun
+    from dde.entities.runs import TrainingLineage as TrainingLineage
+    from dde.entities.runs import TrainingRun as TrainingRun
     from dde.opening import open_lineages as open_lineages
-    from dde.repository import DataDecideEvolved as DataDecideEvolved
-    from dde.repository import RunRepository as RunRepository
     from dde.sources.ingest import ingest as ingest
-    from dde.sources.wandb_store import WandBStore as WandBStore
+    from dde.sources.wandb.store import WandBStore as WandBStore
     from dde.suite.builtin import suites as suites
     from dde.suite.datadecide.tables.checkpoint_list import read_checkpoint_list as read_checkpoint_list
     from dde.suite.datadecide.tables.pretraining_tables import DataDecide as DataDecide
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 # import than xarray, and a worker that opens a saved Dataset needs none of them.
 _HOMES = {
     "DataDecide": "dde.suite.datadecide.tables.pretraining_tables",
-    "DataDecideEvolved": "dde.repository",
+    "DataDecideEvolved": "dde.entities.repository",
     "Metric": "dde.suite.metric",
-    "PosttrainingRun": "dde.entities",
-    "PretrainingRun": "dde.entities",
-    "RunRepository": "dde.repository",
+    "PosttrainingRun": "dde.entities.runs",
+    "PretrainingRun": "dde.entities.runs",
+    "RunRepository": "dde.entities.repository",
     "Suite": "dde.suite.declare",
     "Table": "dde.suite.declare",
     "TokenGrid": "dde.curves.grids",
-    "TrainingLineage": "dde.entities",
-    "TrainingRun": "dde.entities",
-    "WandBStore": "dde.sources.wandb_store",
-    "concat": "dde.arrays.combine",
+    "TrainingLineage": "dde.entities.runs",
+    "TrainingRun": "dde.entities.runs",
+    "WandBStore": "dde.sources.wandb.store",
+    "concat": "dde.dataset.concat",
     "ingest": "dde.sources.ingest",
     "open_lineages": "dde.opening",
     "read_checkpoint_list": "dde.suite.datadecide.tables.checkpoint_list",

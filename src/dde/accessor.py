@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from dde.arrays.outcomes import At
     from dde.curves.alignment import Method
     from dde.curves.grids import TokenGrid
     from dde.curves.statistics import IntervalMethod
+    from dde.dataset.finals import At
     from dde.explore.page import Explorer
-    from dde.plots.backends import BackendName
-    from dde.plots.run_rows import Reduce
+    from dde.plots.backends.base import BackendName
+    from dde.plots.cells import Reduce
 
     Grid = Literal["auto", "union"] | int | npt.ArrayLike | TokenGrid
     Size = tuple[int, int]
@@ -35,21 +35,21 @@ __all__ = ["DdeDataArrayAccessor", "DdeDatasetAccessor"]
 
 #: Function that each method calls, by module.
 _FUNCTIONS = {
-    "sel": "dde.arrays.select:select",
-    "align": "dde.arrays.regrid:align",
-    "derive": "dde.arrays.regrid:derive",
-    "sweep": "dde.arrays.sweep:sweep",
-    "mean_over": "dde.arrays.averages:mean_over",
-    "final": "dde.arrays.outcomes:final",
-    "base_curves": "dde.arrays.outcomes:base_curves",
-    "difference_to_base": "dde.arrays.outcomes:difference_to_base",
-    "support": "dde.arrays.provenance:support",
-    "observed": "dde.arrays.provenance:observed",
-    "sampled_as": "dde.arrays.samples:sampled_as",
-    "checkpoint_type": "dde.arrays.provenance:checkpoint_type",
-    "revision": "dde.arrays.provenance:revision",
-    "to_frame": "dde.arrays.long_table:to_frame",
-    "to_parquet": "dde.arrays.long_table:to_parquet",
+    "sel": "dde.dataset.select:select",
+    "align": "dde.dataset.align:align",
+    "derive": "dde.dataset.align:derive",
+    "sweep": "dde.dataset.sweep:sweep",
+    "mean_over": "dde.dataset.averages:mean_over",
+    "final": "dde.dataset.finals:final",
+    "base_curves": "dde.dataset.finals:base_curves",
+    "difference_to_base": "dde.dataset.finals:difference_to_base",
+    "support": "dde.dataset.provenance:support",
+    "observed": "dde.dataset.provenance:observed",
+    "sampled_as": "dde.dataset.samples:sampled_as",
+    "checkpoint_type": "dde.dataset.provenance:checkpoint_type",
+    "revision": "dde.dataset.provenance:revision",
+    "to_frame": "dde.dataset.frames:to_frame",
+    "to_parquet": "dde.dataset.frames:to_parquet",
     "plot": "dde.plots.curves:plot_curves",
     "plot_heatmap": "dde.plots.heatmap:plot_heatmap",
     "plot_scaling": "dde.plots.scaling:plot_scaling",
@@ -164,7 +164,7 @@ class DdeDatasetAccessor(_Documented):
 
     def support(self, metric: str) -> xr.DataArray:
         """Return how each cell of a metric is known."""
-        from dde.arrays.provenance import metric_named
+        from dde.dataset.provenance import metric_named
 
         codes: xr.DataArray = _function("support")(self._obj[metric_named(self._obj, metric)])
         return codes

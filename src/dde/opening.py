@@ -1,26 +1,27 @@
-"""Opening: from two stores to the lazy Dataset."""
+"""Opening lineages as a lazy Dataset: `open_lineages`, and the xarray engine `dde`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from xarray.backends import BackendEntrypoint
 from xarray.core.indexing import LazilyIndexedArray
 
 from dde.curves.alignment import Interpolation, Method
 from dde.curves.axes import resolve_axis
 from dde.curves.grids import DEFAULT_MAX_POINTS, TokenGrid, resolve_grid
+from dde.entities.repository import DataDecideEvolved, RunRepository
 from dde.errors import SelectionError, SourceError
-from dde.relations.selection import select_table_runs
-from dde.repository import DataDecideEvolved, RunRepository
-from dde.sources.connection import Connection
+from dde.lineage.selection import select_table_runs
+from dde.sources.connection import Connection, redact
 from dde.sources.protocols import PosttrainingSource
-from dde.sources.wandb_store import WandBStore
+from dde.sources.wandb.store import WandBStore
 from dde.suite.datadecide.dataset import build_dataset
 from dde.suite.datadecide.metric_choice import choose_metrics, metrics_without_source
 from dde.suite.datadecide.runs.selection import select_runs
@@ -31,7 +32,54 @@ from dde.suite.finding import find_suite, is_suite
 if TYPE_CHECKING:
     from dde.suite.suite_runs import SuiteRuns
 
-__all__ = ["open_lineages", "open_repository", "repository_of"]
+__all__ = [
+    "DdeBackendEntrypoint",
+    "open_lineages",
+    "open_repository",
+    "repository_of",
+]
+
+
+class DdeBackendEntrypoint(BackendEntrypoint):
+    """Opens lineages of two stores; options as for :func:`dde.open_lineages`."""
+
+    description: ClassVar[str] = "Lineages of pretraining and post-training runs"
+    open_dataset_parameters: ClassVar[tuple[str, ...]] = ("filename_or_obj", "drop_variables", "db")
+    url: ClassVar[str] = ""
+
+    def open_dataset(  # type: ignore[override]
+        self,
+        filename_or_obj: Tables,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        db: Store = None,
+        **options: Any,
+    ) -> xr.Dataset:
+        """Return the lazy Dataset; `filename_or_obj` and `db` are the two stores."""
+        repository = repository_of(filename_or_obj, db, options)
+        dataset = open_repository(repository, **options)
+        if drop_variables is not None:
+            names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables)
+            dataset = dataset.drop_vars(names, errors="ignore")
+        # xarray records its first argument here unless something stands there already.
+        dataset.encoding["source"] = (
+            redact(os.fspath(filename_or_obj))
+            if isinstance(filename_or_obj, (str, os.PathLike))
+            else _described(repository)
+        )
+        return dataset
+
+    def guess_can_open(self, filename_or_obj: object) -> bool:
+        """Return False: a folder of tables looks like many other things."""
+        return False
+
+
+def _described(repository: RunRepository) -> str:
+    if repository.suite_runs is not None:
+        return repository.suite_runs.tables.description
+    sources = (repository.pretraining_source, repository.posttraining_source)
+    return " + ".join(s.description for s in sources if s is not None)
+
 
 Tables = str | os.PathLike[str] | DataDecide | RunRepository | Suite | None
 Store = str | os.PathLike[str] | PosttrainingSource | None
@@ -97,7 +145,7 @@ def open_lineages(
     grid : "auto", "union", int, array of points, or TokenGrid
         Points of the axis; see :class:`dde.TokenGrid`.
     axis : str, default "cumulative_tokens"
-        What runs are aligned by, and the name of the last dimension; see :func:`dde.arrays.regrid.align`. Values are
+        What runs are aligned by, and the name of the last dimension; see :func:`dde.dataset.align.align`. Values are
         made of all observations, which a dense log on an automatic grid of tokens no longer holds.
     max_points : int, default 1024
         Size of an auto grid, where its required points allow.
@@ -157,7 +205,7 @@ def open_lineages(
     >>> ds.mmlu_average.dims
     ('lineage', 'run', 'cumulative_tokens')
     """
-    from dde.backend import DdeBackendEntrypoint
+    from dde.opening import DdeBackendEntrypoint
 
     places = {
         "parents": parents, "tokens_per_sequence": tokens_per_sequence, "run_types": run_types, "schema": schema,
@@ -314,7 +362,7 @@ def open_repository(
     token_grid, rule = resolve_grid(grid, max_points), resolve_axis(axis)
     runs = repository.suite_runs
     if runs is not None:
-        from dde.arrays.suite_dataset import build_suite_dataset
+        from dde.suite.dataset import build_suite_dataset
 
         filters |= {"params": params, "data": data, "seed": seed}
         selection = select_table_runs(runs.table, method, state, filters, lineages, run_ids)

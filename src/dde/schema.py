@@ -149,7 +149,7 @@ CELL_NUMBERS = _table(
 CHANGING_PARAMS = "changes_along_curves"
 #: Attribute of a coordinate that says whose factor it is, of a declared suite: "lineage", "run" or "cell".
 FACTOR_OF = "factor_of"
-#: Check number of each position along the axis; see :mod:`dde.arrays.samples`.
+#: Check number of each position along the axis; see :mod:`dde.dataset.samples`.
 POSITION_CHECK = "position_check"
 #: Start of the names of the coordinates that say which cells are samples.
 SAMPLED = "sampled_"

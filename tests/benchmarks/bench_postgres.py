@@ -30,8 +30,8 @@ sys.path[:0] = [str(_TESTS), str(_TESTS / "sources"), str(_TESTS / "benchmarks")
 from postgres_store import ROWS, RUNS, fill_store, write_exports  # noqa: E402
 from store_data import watched_traffic  # noqa: E402
 
-from dde.sources.postgres import PostgresStore  # noqa: E402
-from dde.sources.postgres_sql import Layout  # noqa: E402
+from dde.sources.postgres.queries import Layout  # noqa: E402
+from dde.sources.postgres.store import PostgresStore  # noqa: E402
 from dde.sources.protocols import CONFIG_KEYS  # noqa: E402
 from postgres_server import running_server  # noqa: E402
 
@@ -260,7 +260,7 @@ def peak():
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 """
 _OURS = """
-from dde.sources.postgres import PostgresStore
+from dde.sources.postgres.store import PostgresStore
 store, keys = PostgresStore(sys.argv[1]), json.loads(sys.argv[2])
 run_ids = [run.run_id for run in store.runs()]
 store.history(run_ids[:1], keys)

@@ -82,8 +82,8 @@ def _frame(data: str, wandb: str, cache_dir: str) -> dict[str, Any]:
 
 def _refresh(wandb: str) -> dict[str, Any]:
     """One run of an export changes: what reading its log again costs beside reading all of them."""
-    from dde.repository import RunRepository
-    from dde.sources.wandb_store import WandBStore
+    from dde.entities.repository import RunRepository
+    from dde.sources.wandb.store import WandBStore
 
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "wandb"

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 
 from dde.curves.metric import Metric
+from dde.entities.repository import RunRepository
 from dde.names import RECIPES, SEEDS, Base, find_size, task_metric
-from dde.repository import RunRepository
 from dde.sources.protocols import History
-from dde.suite.datadecide.names import base_filters
+from dde.suite.datadecide.names import checkpoints as base_filters
 from dde.suite.datadecide.names.recipes import Recipe
 from dde.suite.datadecide.tables.pretraining_tables import Catalog
 

@@ -29,8 +29,8 @@ from store_data import (
 from dde.errors import ConflictWarning, SourceError
 from dde.sources import ingest as module
 from dde.sources.ingest import ingest
-from dde.sources.ingest_sql import LOCK_RUNS
-from dde.sources.postgres import PostgresStore
+from dde.sources.postgres.ingest_queries import LOCK_RUNS
+from dde.sources.postgres.store import PostgresStore
 from postgres_server import PostgresServer
 
 _IDS = ["b_sft", "a_dpo", "c_no_log"]

@@ -24,8 +24,8 @@ import xarray as xr
 
 import dde
 from dde.errors import ConflictWarning, DdeError, FormatError, SourceError, UnknownNameError
-from dde.sources.wandb_export import ExportStore
-from dde.sources.wandb_jsonl import JsonlStore
+from dde.sources.wandb.jsonl_export import JsonlStore
+from dde.sources.wandb.parquet_export import ExportStore
 
 BASE = "allenai/DataDecide-dolma1_7-4M"
 CONFIGS: list[dict[str, Any]] = [

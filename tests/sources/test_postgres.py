@@ -33,17 +33,16 @@ from store_data import (
 )
 
 from dde.errors import SourceError
-from dde.sources import postgres as module
-from dde.sources import postgres_rows as rows_module
 from dde.sources.connection import CONNECTION_VARIABLE
 from dde.sources.ingest import ingest
 from dde.sources.json_text import load_json
-from dde.sources.postgres import PostgresStore
-from dde.sources.postgres_sql import CATALOG, Layout, history_query
+from dde.sources.postgres import store as module
+from dde.sources.postgres.queries import CATALOG, Layout, history_query
+from dde.sources.postgres.store import PostgresStore
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.values import as_float
-from dde.sources.wandb_export import ExportStore
-from dde.sources.wandb_store import WandBStore
+from dde.sources.wandb.parquet_export import ExportStore
+from dde.sources.wandb.store import WandBStore
 from postgres_server import LOCKED_PASSWORD, PostgresServer
 
 _IDS = ["b_sft", "a_dpo", "absent"]
@@ -369,7 +368,7 @@ def test_a_log_of_many_portions(database: str, monkeypatch: pytest.MonkeyPatch) 
     ids = [f"run{i}" for i in (3, 1, 6, 5, 2)]
     rows = sorted((row for row in rows if row[0] in ids), key=lambda row: (ids.index(row[0]), row[1]))
     for portion in (1, 1000, 1 << 20):
-        monkeypatch.setattr(rows_module, "_PORTION", portion)
+        monkeypatch.setattr(module, "_PORTION", portion)
         history = PostgresStore(database).history(ids, ["x"])
         assert history.run.tolist() == [ids.index(row[0]) for row in rows]
         assert history.step.tolist() == [row[1] for row in rows]

@@ -21,7 +21,7 @@ from store_data import (
 )
 
 from dde.errors import ConflictWarning, SourceError
-from dde.sources.postgres import PostgresStore
+from dde.sources.postgres.store import PostgresStore
 from dde.sources.protocols import RunRecord
 
 _IDS = ["b_sft", "a_dpo", "absent"]

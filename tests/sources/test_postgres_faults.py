@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 import dde
 from dde.cli.app import app
 from dde.errors import SourceError
-from dde.sources import postgres as module
 from dde.sources.ingest import ingest
-from dde.sources.postgres import PostgresStore
-from dde.sources.wandb_store import WandBStore
+from dde.sources.postgres import store as module
+from dde.sources.postgres.store import PostgresStore
+from dde.sources.wandb.store import WandBStore
 from postgres_server import PostgresServer, error_message, frozen, pooler, running_server
 
 _IDS = ["b_sft", "a_dpo"]

@@ -27,16 +27,18 @@ from store_data import (
 )
 
 from dde.errors import ConflictWarning, FormatError, SourceError
-from dde.sources import export_tables, json_text, summary_table
+from dde.sources import json_text
 from dde.sources import values as value_readers
-from dde.sources.export_files import ExportFile
-from dde.sources.log_rows import as_float_array
 from dde.sources.protocols import PosttrainingSource
-from dde.sources.run_records import utc_microseconds
 from dde.sources.values import as_float
-from dde.sources.wandb_export import ExportStore
-from dde.sources.wandb_jsonl import JsonlStore
-from dde.sources.wandb_store import WandBStore
+from dde.sources.wandb import parquet_tables as export_tables
+from dde.sources.wandb import summaries as summary_table
+from dde.sources.wandb.export_files import ExportFile
+from dde.sources.wandb.jsonl_export import JsonlStore
+from dde.sources.wandb.logs import as_float_array
+from dde.sources.wandb.parquet_export import ExportStore
+from dde.sources.wandb.records import utc_microseconds
+from dde.sources.wandb.store import WandBStore
 
 _IDS = ["b_sft", "a_dpo", "absent"]
 

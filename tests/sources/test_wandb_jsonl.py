@@ -20,9 +20,9 @@ from store_data import (
 
 from dde.errors import ConflictWarning, FormatError
 from dde.sources.protocols import PosttrainingSource
-from dde.sources.wandb_export import ExportStore
-from dde.sources.wandb_jsonl import JsonlStore
-from dde.sources.wandb_store import WandBStore
+from dde.sources.wandb.jsonl_export import JsonlStore
+from dde.sources.wandb.parquet_export import ExportStore
+from dde.sources.wandb.store import WandBStore
 
 _IDS = ["b_sft", "a_dpo", "absent"]
 

@@ -11,8 +11,8 @@ import pytest
 
 import dde
 from dde.errors import LineageError, SourceError, UnknownNameError
-from dde.suite.checkpoint_names import CheckpointNames
-from dde.suite.read_runs import SuiteTables
+from dde.suite.attached_runs import CheckpointNames
+from dde.suite.reading.read_runs import SuiteTables
 from fakes import FakeRun, FakeStore, sft
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "suites"

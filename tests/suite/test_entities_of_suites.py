@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dde
-from dde.entities import PosttrainingRun, PretrainingRun, RunList, TrainingLineage
+from dde.entities.repository import RunRepository
+from dde.entities.runs import PosttrainingRun, PretrainingRun, RunList, TrainingLineage
 from dde.errors import DdeWarning, LineageError, SelectionError, UnknownNameError
-from dde.repository import RunRepository
 from fakes import FakeRun, FakeStore, sft
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "suites"

@@ -11,7 +11,7 @@ import pytest
 import command_process
 import dde
 from dde.errors import SourceError, UnknownNameError
-from dde.suite import open_files
+from dde.suite.reading import open_files
 from fakes import FakeStore, sft
 
 RESULTS = dde.Suite(

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 
 from dde.errors import ConflictWarning, DdeError, FormatError, SourceError, UnknownNameError
 from dde.sources.connection import Connection
-from dde.suite.arrow_tables import frame_content, is_frame
-from dde.suite.contents import Content
-from dde.suite.fields import encode_columns, parse_number
-from dde.suite.formats import file_format, open_content, parse_file
-from dde.suite.result_files import result_column, trainer_rows, with_keys
-from dde.suite.suite_files import Listing, SuiteFile, read_versions
+from dde.suite.reading.arrow_tables import frame_content, is_frame
+from dde.suite.reading.contents import Content
+from dde.suite.reading.fields import encode_columns, parse_number
+from dde.suite.reading.formats import file_format, open_content, parse_file
+from dde.suite.reading.result_files import result_column, trainer_rows, with_keys
+from dde.suite.reading.suite_files import Listing, SuiteFile, read_versions
 
 STEPS = [0, 10, 20]
 LOSSES = [9.25, float("nan"), 0.1 + 0.2]

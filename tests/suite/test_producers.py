@@ -13,8 +13,8 @@ import pytest
 import dde
 from dde.errors import FormatError
 from dde.sources.protocols import PretrainingSource
-from dde.suite.declared_runs import DeclaredRuns
-from dde.suite.metric_keys import MetricSource
+from dde.suite.reading.declared_runs import DeclaredRuns
+from dde.suite.reading.metric_keys import MetricSource
 
 
 class Simulated:

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 
 from dde import Metric, Suite, Table
 from dde.errors import ConflictWarning, DdeWarning, FormatError, SourceError, UnknownNameError
-from dde.suite.arrow_tables import ParquetFile
-from dde.suite.counters import tokens_of_steps
-from dde.suite.read_runs import DeclaredRuns, SuiteTables
-from dde.suite.text_tables import CsvFile
+from dde.suite.reading.arrow_tables import ParquetFile
+from dde.suite.reading.counters import tokens_of_steps
+from dde.suite.reading.read_runs import DeclaredRuns, SuiteTables
+from dde.suite.reading.text_tables import CsvFile
 from http_server import running_http
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "suites"
@@ -740,7 +740,7 @@ def test_results_that_were_parsed_are_kept_by_version(tmp_path: Path, monkeypatc
     write_results(data, 0.5)
     write_results(data, 0.6, "1B_step5.json")
     parsed: list[str] = []
-    from dde.suite import open_files
+    from dde.suite.reading import open_files
 
     parse = open_files.parse_file
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dde.errors import LineageError
-from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
+from dde.lineage.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
 
 NONE = float("nan")
 

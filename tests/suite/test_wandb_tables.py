@@ -20,8 +20,8 @@ import dde
 from dde import Metric, Suite, Table
 from dde.errors import FormatError, SourceError, UnknownNameError
 from dde.sources.ingest import ingest
-from dde.suite.read_runs import SuiteTables
-from dde.suite.wandb_tables import WandbRows
+from dde.suite.reading.read_runs import SuiteTables
+from dde.suite.reading.wandb_tables import WandbRows
 from postgres_server import LOCKED_PASSWORD, PostgresServer
 
 BATCH = 4_000

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 
+from dde.atomic_files import removed_if_ended
 from dde.sources.connection import Connection
-from dde.whole_files import removed_if_ended
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dde.repository import DataDecideEvolved, RunRepository
+from dde.entities.repository import DataDecideEvolved, RunRepository
 from dde.sources.connection import CONNECTION_VARIABLE, Connection
-from dde.sources.wandb_store import WandBStore
+from dde.sources.wandb.store import WandBStore
 from dde.suite.finding import find_suite
 
 __all__ = [

@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dde.cli.signals import stopped_at_end
-from dde.cli.texts import spreadsheet_safe
+from dde.cli.streams import stopped_at_end
 from dde.plots.axes import short_number
-from dde.printable import printable
+from dde.printable import printable, spreadsheet_safe
 
 __all__ = ["Advance", "busy", "note", "print_table", "progress_bar", "say"]
 
@@ -42,7 +41,7 @@ def print_table(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> No
     frame : pandas.DataFrame
     columns : sequence of str, optional
         What a terminal has room for. Elsewhere all columns come, with tabs between them, nothing cut or rounded; text
-        is as in a CSV, see :func:`dde.cli.texts.spreadsheet_safe`.
+        is as in a CSV, see :func:`dde.printable.spreadsheet_safe`.
     """
     if not sys.stdout.isatty():
         safe, _ = spreadsheet_safe(frame)

@@ -1,18 +1,26 @@
-"""Runs with their ancestors, and points along their curves."""
+"""Runs with their ancestors: points along their curves, and the protocol of what values are read from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dde.curves.alignment import Chains
-from dde.relations.ragged_rows import find_first_rows, rows_between
-from dde.relations.run_table import RunTable
+from dde.curves.metric import Metric
+from dde.curves.observations import Observations
+from dde.lineage.ragged_rows import find_first_rows, rows_between
+from dde.lineage.run_table import RunTable
 
-__all__ = ["CurvePoints", "chains_in_table", "points_on_curves"]
+__all__ = [
+    "CurvePoints",
+    "RunSource",
+    "chains_in_table",
+    "points_on_curves",
+]
 
 Int64 = npt.NDArray[np.int64]
 
@@ -133,3 +141,23 @@ def points_on_curves(chains: Chains, rows: Int64, points: CurvePoints) -> tuple[
         limit = np.minimum(limit[above], branch[above])
     none = np.empty(0, np.intp)
     return np.concatenate([none, *found]), points.tokens[np.concatenate([none, *places])]
+
+
+class RunSource(Protocol):
+    """Runs as far as values along their curves are concerned."""
+
+    def chains(self, run_ids: Sequence[str]) -> Chains:
+        """Return runs with all that their curves consist of, parents before children."""
+        ...
+
+    def table_sampling(self, metric: Metric) -> str:
+        """Return the sampling that a metric shares with others, known without its values; "" for one of its own."""
+        ...
+
+    def sampled_points(self, sampling: str, chains: Chains) -> CurvePoints:
+        """Return where runs themselves were sampled in a sampling that several metrics share."""
+        ...
+
+    def observations(self, metric: Metric, run_ids: tuple[str, ...], variables: Sequence[Metric]) -> Observations:
+        """Return the own observations of a metric; those of other `variables` that are read along are cached."""
+        ...

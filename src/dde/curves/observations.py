@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dde.curves.metric import Metric
 from dde.errors import ConflictWarning, DdeWarning
-from dde.relations.ragged_rows import rows_of
+from dde.lineage.ragged_rows import rows_of
 
 __all__ = ["Observations", "assemble_observations", "join_observations"]
 

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.curves.observations import Observations
-from dde.doctor.examined_runs import ExaminedRuns
-from dde.doctor.finding import Finding, number_text
+from dde.doctor.examined_runs import ExaminedRuns, Finding, number_text
 
 __all__ = ["FEWEST_RESIDUALS", "THRESHOLD", "find_branches_off_rows", "find_branches_off_values", "trunk_noise"]
 

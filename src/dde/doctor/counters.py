@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dde.doctor.examined_runs import ExaminedRuns
-from dde.doctor.finding import Finding, number_text
+from dde.doctor.examined_runs import ExaminedRuns, Finding, number_text
 
 __all__ = [
     "find_falling_counters",

@@ -17,8 +17,7 @@ from dde.doctor.counters import (
     find_other_rates,
     find_rows_beyond_schedule,
 )
-from dde.doctor.examined_runs import ExaminedRuns
-from dde.doctor.finding import Finding, findings_frame
+from dde.doctor.examined_runs import ExaminedRuns, Finding, findings_frame
 from dde.doctor.identical import find_duplicate_logs, find_identical_rows
 from dde.doctor.outliers import find_outliers
 from dde.doctor.suite_runs import suite_runs
@@ -26,7 +25,7 @@ from dde.errors import UnknownNameError, near_names
 from dde.suite.datadecide.examined_runs import datadecide_runs
 
 if TYPE_CHECKING:
-    from dde.repository import RunRepository
+    from dde.entities.repository import RunRepository
 
 __all__ = ["CHEAP_CHECKS", "CHECKS", "examine"]
 

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 from dde.curves.observations import Observations
-from dde.doctor.examined_runs import ExaminedRuns
-from dde.doctor.finding import Finding, number_text
+from dde.doctor.examined_runs import ExaminedRuns, Finding, number_text
 
 __all__ = ["EqualPair", "equal_pairs", "find_duplicate_logs", "find_identical_rows"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import panel as pn
 import xarray as xr
 
-from dde.arrays.naming import listed_value
 from dde.curves.axes import AXES
+from dde.dataset.naming import listed_value
 from dde.errors import UnknownNameError, near_names
 from dde.explore.filters import Filters
 from dde.explore.listing import runs_of, starting_lineages, starting_metric

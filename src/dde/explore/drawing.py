@@ -16,7 +16,7 @@ import xarray as xr
 from dde.errors import DdeWarning
 from dde.explore.listing import run_table
 from dde.explore.selection import Choices, apply, plot_options
-from dde.plots.backends import ONE_AT_A_TIME
+from dde.plots.backends.base import ONE_AT_A_TIME
 from dde.plots.curves import curve_panels
 from dde.plots.files import png_bytes, svg_bytes
 from dde.plots.segments import OBSERVED, Segment

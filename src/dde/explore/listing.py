@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from dde.arrays.layout import spread
-from dde.arrays.samples import metrics_alone
+from dde.dataset.layout import spread
+from dde.dataset.samples import metrics_alone
 from dde.plots.colours import label_of
 from dde.schema import PRETRAINING, factors_of, is_datadecide
 

@@ -11,9 +11,9 @@ from typing import Any, get_args
 import numpy as np
 import xarray as xr
 
-from dde.arrays.samples import metrics_alone
 from dde.curves.alignment import Method
 from dde.curves.grids import TokenGrid
+from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.curves import plot_curves
 from dde.plots.defaults import default_hue

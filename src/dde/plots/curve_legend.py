@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dde.plots.backends import Backend
+from dde.plots.backends.base import Backend
 from dde.plots.colours import INK, is_given, is_number, is_ordered, label_of
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import Panel

@@ -1,28 +1,78 @@
-"""What pictures show of a suite when nobody says: its colours, places and lines follow from its factors."""
+"""What pictures show by default: colours, facets and lines that follow from the factors of the suite."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.layout import run_ids_along, spread, text_values
-from dde.plots.colours import is_given, is_number
+from dde.dataset.layout import run_ids_along, spread, text_values
+from dde.dataset.naming import title_of
+from dde.errors import UnknownNameError, near_names
+from dde.plots.colours import is_given, is_number, label_of
 from dde.schema import FactorOf, factor_of, factors_of, is_datadecide
 
 __all__ = [
     "AUTO",
     "band_factors",
+    "check_names",
     "default_hue",
     "default_places",
+    "facet_title",
     "line_factors",
     "place_of_finals",
+    "run_coordinates",
     "scaling_hue",
+    "task_of",
     "varying_factors",
 ]
+
+
+def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str) -> None:
+    """Raise where an argument, by its name, is none of the known coordinates; None always is.
+
+    Raises
+    ------
+    UnknownNameError
+    """
+    known = list(dict.fromkeys(known))
+    for argument, name in wanted.items():
+        if name is not None and name not in known:
+            raise UnknownNameError(
+                f"{argument}={name!r} is {why}.{near_names(name, known)} There are {', '.join(known)}."
+            )
+
+
+def run_coordinates(dataset: xr.Dataset) -> list[str]:
+    """Return the coordinates that whole runs have, by name."""
+    return [str(n) for n, c in dataset.coords.items() if set(c.dims) <= set(dataset["run_id"].dims)]
+
+
+def facet_title(facts: Iterable[Mapping[Any, Any]], facet_by: str | None, facet: object) -> str:
+    """Return what stands above the panels of one value of a facet, by the coordinates of the runs in it."""
+    if facet_by not in (None, "lineage"):
+        return f"{str(facet_by).replace('_', ' ')}: {label_of(facet) if is_given(facet) else 'none'}"
+    lineages = {str(f["lineage"]): f for f in facts}
+    return title_of(next(iter(lineages.values()))) if len(lineages) == 1 else f"{len(lineages)} lineages"
+
+
+def task_of(array: xr.DataArray) -> tuple[str, str]:
+    """Return what a metric is of, for a title, and how it is measured, for an axis.
+
+    Examples
+    --------
+    >>> task_of(xr.DataArray(0, attrs={"long_name": "ARC-Easy, primary metric", "task": "arc_easy"}))
+    ('ARC-Easy', 'primary metric')
+    >>> task_of(xr.DataArray(0, attrs={"long_name": "training loss", "units": "nats"}))
+    ('training loss', 'nats')
+    """
+    name, units = str(array.attrs.get("long_name", array.name)), str(array.attrs.get("units", ""))
+    task, _, measure = name.partition(", ")
+    return task, measure or (units if units != "1" else "")
+
 
 #: Stands for what follows from the suite.
 AUTO = "auto"

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dde.atomic_files import whole_file
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.plots.backends import BackendName, drawing_with
+from dde.plots.backends.base import BackendName
+from dde.plots.backends.choice import drawing_with
 from dde.printable import printable
-from dde.whole_files import whole_file
 
 __all__ = ["pdf_bytes", "png_bytes", "save_page", "save_picture", "svg_bytes"]
 

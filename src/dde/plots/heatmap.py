@@ -10,20 +10,20 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dde.arrays.loss_reductions import is_train_loss, warn_of_reductions
-from dde.arrays.outcomes import final
-from dde.arrays.provenance import metric_named
-from dde.arrays.samples import metrics_alone
+from dde.dataset.finals import final
+from dde.dataset.loss_reductions import is_train_loss, warn_of_reductions
+from dde.dataset.provenance import metric_named
+from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError
 from dde.plots.axes import axis_label, short_number
-from dde.plots.backends import Backend, BackendName, drawing_with
+from dde.plots.backends.base import Backend, BackendName
+from dde.plots.backends.choice import drawing_with
+from dde.plots.cells import Reduce, differing, run_rows
 from dde.plots.colours import facets_of, is_given, label_of, shades, sorted_values, text_colour
-from dde.plots.coordinates import check_names, facet_title, run_coordinates, task_of
-from dde.plots.defaults import AUTO, default_places
+from dde.plots.defaults import AUTO, check_names, default_places, facet_title, run_coordinates, task_of
+from dde.plots.figure_layout import LINE_INCHES, Axis, Frame, Place, arrange, title_points
 from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
 from dde.plots.panels import framed
-from dde.plots.places import LINE_INCHES, Axis, Frame, Place, arrange, title_points
-from dde.plots.run_rows import Reduce, differing, run_rows
 from dde.schema import factors_of, is_datadecide
 
 __all__ = ["plot_heatmap"]

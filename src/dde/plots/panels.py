@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.arrays.naming import step_of
+from dde.dataset.naming import step_of
 from dde.plots.axes import short_number
-from dde.plots.backends import Backend
+from dde.plots.backends.base import Backend
 from dde.plots.colours import INK, NEUTRAL, is_given
+from dde.plots.figure_layout import Axis, Frame, Place, shortened
 from dde.plots.legends import Legend
-from dde.plots.places import Axis, Frame, Place, shortened
-from dde.plots.segments import OBSERVED, Segment
-from dde.plots.thinning import MARKERS, columns_for, spread_picks, thinned
+from dde.plots.segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
 
 __all__ = [
     "Axis",

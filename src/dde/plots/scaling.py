@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dde.arrays.loss_reductions import is_train_loss, warn_of_reductions
-from dde.arrays.outcomes import At, final
-from dde.arrays.provenance import metric_named
-from dde.arrays.samples import metrics_alone
 from dde.curves.axes import AXES
 from dde.curves.statistics import summarize
+from dde.dataset.finals import At, final
+from dde.dataset.loss_reductions import is_train_loss, warn_of_reductions
+from dde.dataset.provenance import metric_named
+from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError, warn_caller
 from dde.plots.axes import axis_label, padded_range, short_number
-from dde.plots.backends import Backend, BackendName, drawing_with
+from dde.plots.backends.base import Backend, BackendName
+from dde.plots.backends.choice import drawing_with
+from dde.plots.cells import Reduce, run_rows
 from dde.plots.colours import (
     INK,
     NEUTRAL,
@@ -30,12 +32,19 @@ from dde.plots.colours import (
     label_of,
     markers_of,
 )
-from dde.plots.coordinates import check_names, facet_title, run_coordinates
-from dde.plots.defaults import AUTO, band_factors, line_factors, place_of_finals, scaling_hue
+from dde.plots.defaults import (
+    AUTO,
+    band_factors,
+    check_names,
+    facet_title,
+    line_factors,
+    place_of_finals,
+    run_coordinates,
+    scaling_hue,
+)
+from dde.plots.figure_layout import Axis, Frame, arrange, places_of
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, framed
-from dde.plots.places import Axis, Frame, arrange, places_of
-from dde.plots.run_rows import Reduce, run_rows
 from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide, without_replicate
 
 __all__ = ["SCALES", "plot_scaling"]

@@ -16,8 +16,8 @@ from psycopg import errors
 
 from dde.errors import SourceError
 from dde.sources.connection import Connection
-from dde.sources.export_files import find_export
-from dde.sources.ingest_sql import (
+from dde.sources.json_text import as_jsonb_text, count_negative_zeros
+from dde.sources.postgres.ingest_queries import (
     CREATE_INCOMING,
     LOCK_RUNS,
     LOCK_TABLES,
@@ -28,12 +28,12 @@ from dde.sources.ingest_sql import (
     insert_logs,
     insert_runs,
 )
-from dde.sources.json_text import as_jsonb_text, count_negative_zeros
-from dde.sources.postgres_session import connect, explain
-from dde.sources.postgres_sql import Layout, catalog_query
-from dde.sources.raw_runs import RawExport, RawRow, RawRun
-from dde.sources.wandb_export import ExportStore
-from dde.sources.wandb_jsonl import JsonlStore
+from dde.sources.postgres.queries import Layout, catalog_query
+from dde.sources.postgres.session import connect, explain
+from dde.sources.wandb.export_files import find_export
+from dde.sources.wandb.jsonl_export import JsonlStore
+from dde.sources.wandb.parquet_export import ExportStore
+from dde.sources.wandb.raw_runs import RawExport, RawRow, RawRun
 
 __all__ = ["IngestReport", "ingest"]
 

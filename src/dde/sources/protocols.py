@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from dde.suite.declared_runs import DeclaredRuns
-    from dde.suite.metric_keys import MetricSource
+    from dde.suite.reading.declared_runs import DeclaredRuns
+    from dde.suite.reading.metric_keys import MetricSource
 
 __all__ = [
     "CONFIG_GROUPS",
@@ -151,7 +151,7 @@ CONFIG_KEYS: tuple[str, ...] = (
     "total_compute_est",
     "wandb_config",
     "wandb_tags",
-    # As other programs, and later versions of them, name the same; see dde.suite.datadecide.runs.config_names.
+    # As other programs, and later versions of them, name the same; see dde.suite.datadecide.runs.evidence.
     "num_epochs",
     "beta",
     "loss_type",

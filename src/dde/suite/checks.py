@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dde.errors import FormatError, UnknownNameError, near_names
-from dde.suite import plain
+from dde.suite import serialization
 from dde.suite.edges import read_edges
 from dde.suite.patterns import Pattern, Template
 from dde.suite.rules import Rule
@@ -25,7 +25,7 @@ BRANCH_NAMES = ("first_step", "first_tokens", "last_step", "last_tokens")
 
 def check_suite(suite: Suite) -> None:
     """Raise where a suite is wrong; messages name the suite and the place in it."""
-    with plain.within(f"suite {suite.name!r}: "):
+    with serialization.within(f"suite {suite.name!r}: "):
         check_text(suite.name, "name", "the name of a suite")
         if not suite.tables and suite.producer is None:
             raise FormatError(
@@ -50,7 +50,7 @@ def check_suite(suite: Suite) -> None:
                 )
         checkpoint_patterns(suite)
         if suite.tables and all(table.is_frame for table in suite.tables):
-            columns = [plain.frame_columns(table.files) for table in suite.tables]
+            columns = [serialization.frame_columns(table.files) for table in suite.tables]
             _check_frame_rules(suite, columns)
             check_fields(suite, [(*c, *t.declared_fields) for c, t in zip(columns, suite.tables, strict=True)])
 

@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from dde.errors import FormatError
-from dde.suite import checks, digests, plain, table_checks, toml_files, wandb_places
+from dde.suite import checks, serialization, table_checks
 from dde.suite.edges import Edge, read_edges
 from dde.suite.metric import Metric
 from dde.suite.patterns import Pattern, Template
+from dde.suite.reading import wandb_places
 from dde.suite.rules import Rule, RuleSource
 
 __all__ = ["At", "Metric", "PerStep", "Suite", "Table", "branch_rule"]
@@ -116,7 +117,7 @@ class Table:
     metrics: Mapping[str, Metric] | None = None
 
     def __post_init__(self) -> None:
-        plain.settle(self)
+        serialization.settle(self)
         if self.format == wandb_places.FORMAT:
             object.__setattr__(self, "files", wandb_places.settle_places(self.files))
         table_checks.check_table(self)
@@ -124,7 +125,7 @@ class Table:
     @property
     def is_frame(self) -> bool:
         """Whether the table is a data frame."""
-        return plain.is_frame(self.files)
+        return serialization.is_frame(self.files)
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
@@ -147,16 +148,16 @@ class Table:
     @property
     def parents(self) -> tuple[tuple[Template, At], ...]:
         """Template and branch of each parent, in the order in which they stand."""
-        return tuple((Template(text, "parent"), at) for text, at in plain.split_parents(self.parent, self.at))
+        return tuple((Template(text, "parent"), at) for text, at in serialization.split_parents(self.parent, self.at))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the table says, by name, without what it leaves to the defaults."""
-        return plain.table_to_dict(self)
+        return serialization.table_to_dict(self)
 
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any]) -> Table:
         """Return the table that a mapping says."""
-        return plain.table_from_dict(cls, declared, "table")
+        return serialization.table_from_dict(cls, declared, "table")
 
     def __repr__(self) -> str:
         said = self.to_dict()
@@ -165,7 +166,7 @@ class Table:
         return f"Table({', '.join([*shown, *(f'{key}={value!r}' for key, value in said.items())])})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Table) and plain.same(self.to_dict(), other.to_dict())
+        return isinstance(other, Table) and serialization.same(self.to_dict(), other.to_dict())
 
     def __hash__(self) -> int:
         return hash((self.run_type, self.run_id))
@@ -253,7 +254,7 @@ class Suite:
     settle_counts: bool = False
 
     def __post_init__(self) -> None:
-        plain.settle(self)
+        serialization.settle(self)
         object.__setattr__(self, "root", wandb_places.settle_root(self.root))
         checks.check_suite(self)
 
@@ -285,7 +286,7 @@ class Suite:
         UnknownNameError
             The suite says none for this type.
         """
-        with plain.within(f"suite {self.name!r}: "):
+        with serialization.within(f"suite {self.name!r}: "):
             return checks.run_template(self, run_type)
 
     def resolved(self, table: Table) -> Table:
@@ -318,24 +319,24 @@ class Suite:
         UnknownNameError
             No table has a field of a template.
         """
-        with plain.within(f"suite {self.name!r}: "):
+        with serialization.within(f"suite {self.name!r}: "):
             return checks.check_fields(self, available)
 
     @property
     def digest(self) -> str:
         """Short digest of all that the suite says, values of its data frames included; part of fingerprints."""
         # A frame may have been changed since, all else can't be.
-        if any(table.is_frame for table in self.tables) or plain.holds_frame("edges", self.edges):
-            return digests.digest(self)
+        if any(table.is_frame for table in self.tables) or serialization.holds_frame("edges", self.edges):
+            return serialization.digest(self)
         return self._lasting_digest
 
     @cached_property
     def _lasting_digest(self) -> str:
-        return digests.digest(self)
+        return serialization.digest(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the suite says, by name, without what it leaves to the defaults."""
-        return plain.suite_to_dict(self)
+        return serialization.suite_to_dict(self)
 
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any]) -> Suite:
@@ -346,7 +347,7 @@ class Suite:
         UnknownNameError, FormatError
             As the constructor; the message names the place (``tables[1].parent``).
         """
-        return plain.suite_from_dict(cls, Table, declared)
+        return serialization.suite_from_dict(cls, Table, declared)
 
     def to_toml(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return the suite as TOML, and write it to `path` where one is given.
@@ -356,7 +357,7 @@ class Suite:
         FormatError
             A rule is a Python function, or a table a data frame: TOML holds neither.
         """
-        return toml_files.suite_to_toml(self, path)
+        return serialization.suite_to_toml(self, path)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Suite:
@@ -382,7 +383,7 @@ class Suite:
         >>> Suite.from_toml(suite.to_toml()) == suite
         True
         """
-        return toml_files.suite_from_toml(cls, Table, path)
+        return serialization.suite_from_toml(cls, Table, path)
 
     @classmethod
     def from_frame(
@@ -443,7 +444,7 @@ class Suite:
         >>> suite.run_template("pretraining").fields
         ('lr',)
         """
-        if not plain.is_frame(df):
+        if not serialization.is_frame(df):
             raise FormatError(
                 f"df: {df!r} is no data frame. Take one of pandas, polars, DuckDB or pyarrow, a mapping of columns, or "
                 "a list of mappings; a file is a Table of a Suite."
@@ -482,7 +483,7 @@ class Suite:
         return f"<Suite {self.name!r}: {tables}{types}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Suite) and plain.same(self.to_dict(), other.to_dict())
+        return isinstance(other, Suite) and serialization.same(self.to_dict(), other.to_dict())
 
     def __hash__(self) -> int:
         return hash(self.name)

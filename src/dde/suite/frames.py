@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dde.curves.loss_reductions import warn_of_reductions
 from dde.curves.metric import Metric
 from dde.curves.observations import join_observations
+from dde.dataset.loss_reductions import warn_of_reductions
 from dde.errors import warn_caller
-from dde.relations.run_table import RunTable
+from dde.lineage.run_table import RunTable
 from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["suite_curves", "suite_own_rows"]

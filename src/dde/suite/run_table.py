@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import LineageError, UnknownNameError, near_names
-from dde.relations.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
-from dde.relations.run_table import Along, Factor, RunTable
+from dde.lineage.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
+from dde.lineage.run_table import Along, Factor, RunTable
 from dde.sources.values import text_array
 from dde.suite.attached_runs import TREATMENT_FIELDS, AttachedRuns
 from dde.suite.declare import Suite, branch_rule
-from dde.suite.declared_runs import DeclaredRuns
 from dde.suite.patterns import Template
+from dde.suite.reading.declared_runs import DeclaredRuns
 
 __all__ = ["MadeTable", "make_run_table"]
 

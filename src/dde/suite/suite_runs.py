@@ -17,8 +17,8 @@ from dde.curves.chains import CurvePoints, chains_in_table
 from dde.curves.metric import Metric
 from dde.curves.observations import Observations, assemble_observations
 from dde.errors import FormatError, UnknownNameError, near_names
-from dde.relations.ragged_rows import rows_of
-from dde.relations.run_table import RunTable
+from dde.lineage.ragged_rows import rows_of
+from dde.lineage.run_table import RunTable
 from dde.sources.connection import Connection
 from dde.sources.protocols import PosttrainingSource, PretrainingSource
 from dde.suite.attached_runs import AttachedRuns, attach_runs
@@ -26,10 +26,10 @@ from dde.suite.datadecide.datadecide_runs import read_observations
 from dde.suite.datadecide.names import log_metric, task_metric
 from dde.suite.datadecide.runs.derived_columns import Column
 from dde.suite.datadecide.runs.registry import Registry
-from dde.suite.datadecide.runs.sent_runs import SentRuns
+from dde.suite.datadecide.runs.worker_runs import SentRuns
 from dde.suite.declare import Suite
-from dde.suite.declared_runs import DeclaredRuns
-from dde.suite.read_runs import SuiteTables
+from dde.suite.reading.declared_runs import DeclaredRuns
+from dde.suite.reading.read_runs import SuiteTables
 from dde.suite.run_table import MadeTable, make_run_table
 
 __all__ = ["SuiteRuns"]
@@ -38,7 +38,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 class SuiteRuns:
-    """The runs of a declared suite; a :class:`dde.curves.run_sources.RunSource`.
+    """The runs of a declared suite; a :class:`dde.curves.chains.RunSource`.
 
     Parameters
     ----------

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.schema import CELL_NUMBERS, CELL_TEXTS, DIMS, MEMBERS, POSITION_CHECK, SAMPLED, TABLE_SAMPLINGS
-from dde.suite import plain, wandb_places
+from dde.suite import serialization
 from dde.suite.metric import Metric
 from dde.suite.patterns import Pattern, Template
+from dde.suite.reading import wandb_places
 from dde.suite.rules import Rule
 
 if TYPE_CHECKING:
@@ -96,22 +97,22 @@ def check_name(name: str, place: str) -> None:
 def check_at(at: Any, key: str) -> None:
     """Raise where a branch is none."""
     if isinstance(at, str):
-        if at not in plain.AT_WORDS:
+        if at not in serialization.AT_WORDS:
             raise UnknownNameError(
-                f"{key}: {at!r} is no branch. Take {', '.join(plain.AT_WORDS)}, or a mapping of "
-                f"{', '.join(plain.AT_KINDS)} to a rule.{near_names(at, plain.AT_WORDS)}"
+                f"{key}: {at!r} is no branch. Take {', '.join(serialization.AT_WORDS)}, or a mapping of "
+                f"{', '.join(serialization.AT_KINDS)} to a rule.{near_names(at, serialization.AT_WORDS)}"
             )
         return
     if not isinstance(at, Mapping) or len(at) != 1:
         raise FormatError(
-            f"{key}: {at!r} is no branch. Take {', '.join(plain.AT_WORDS)}, or a mapping of one of "
-            f"{', '.join(plain.AT_KINDS)} to a rule."
+            f"{key}: {at!r} is no branch. Take {', '.join(serialization.AT_WORDS)}, or a mapping of one of "
+            f"{', '.join(serialization.AT_KINDS)} to a rule."
         )
     ((kind, rule),) = at.items()
-    if kind not in plain.AT_KINDS:
+    if kind not in serialization.AT_KINDS:
         raise UnknownNameError(
-            f"{key}: a branch is not counted in {kind!r}. Take one of {', '.join(plain.AT_KINDS)}."
-            f"{near_names(kind, plain.AT_KINDS)}"
+            f"{key}: a branch is not counted in {kind!r}. Take one of {', '.join(serialization.AT_KINDS)}."
+            f"{near_names(kind, serialization.AT_KINDS)}"
         )
     check_rule(rule, f"{key}.{kind}")
 
@@ -229,7 +230,7 @@ def _check_field_sources(table: Table) -> None:
 
 
 def _check_parents(table: Table) -> None:
-    pairs = plain.split_parents(table.parent, table.at)
+    pairs = serialization.split_parents(table.parent, table.at)
     seen: list[tuple[str, Any]] = []
     check_at(table.at, "at")
     if not pairs and table.at != "end":

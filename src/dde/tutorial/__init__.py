@@ -19,19 +19,23 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from dde.atomic_files import removed_if_ended
 from dde.errors import DdeError
-from dde.tutorial.checkpoints import checkpoints_of, stops_early
-from dde.tutorial.eval_tables import ROW_GROUP_ROWS, write_evaluation_tables, write_perplexity_table
-from dde.tutorial.parsed_tables import write_parsed_tables
+from dde.tutorial.base_values import checkpoints_of, stops_early
 from dde.tutorial.posttraining_plan import plan_posttraining
+from dde.tutorial.pretraining_tables import (
+    ROW_GROUP_ROWS,
+    write_evaluation_tables,
+    write_parsed_tables,
+    write_perplexity_table,
+)
 from dde.tutorial.suite import PRESETS, Suite, SuiteSpec, suite_spec
 from dde.tutorial.wandb_runs import truth_of_runs, write_wandb_export
-from dde.whole_files import removed_if_ended
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dde.repository import RunRepository
+    from dde.entities.repository import RunRepository
 
 __all__ = ["PRESETS", "Suite", "SuiteSpec", "make_suite", "open_lineages", "open_repository", "suite_spec"]
 

@@ -11,7 +11,7 @@ import pandas as pd
 from dde.errors import UnknownNameError, near_names
 from dde.suite.datadecide.names import RECIPES, SIZES, Base, find_base_by_label, resolve_recipe, resolve_size
 from dde.suite.datadecide.names.seeds import SEEDS
-from dde.tutorial.checkpoints import checkpoints_of, extra_recipes
+from dde.tutorial.base_values import checkpoints_of, extra_recipes
 
 __all__ = ["PRESETS", "Suite", "SuiteSpec", "suite_spec"]
 

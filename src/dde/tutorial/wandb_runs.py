@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 
 from dde.tutorial.posttraining_curves import TrainingLog, final_evaluations, own_tokens, training_log
 from dde.tutorial.posttraining_plan import replicate_numbers
-from dde.tutorial.run_configs import machine_record, run_config, system_attributes, system_metrics
 from dde.tutorial.run_plans import RunPlan
-from dde.tutorial.run_summaries import run_summary
+from dde.tutorial.run_records import machine_record, run_config, run_summary, system_attributes, system_metrics
 
 __all__ = ["truth_of_runs", "write_wandb_export"]
 

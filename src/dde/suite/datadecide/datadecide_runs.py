@@ -16,8 +16,8 @@ from dde.curves.observations import Observations, assemble_observations
 from dde.schema import EVALUATIONS, PERPLEXITIES
 from dde.suite.datadecide.runs.positions import tokens_of_steps
 from dde.suite.datadecide.runs.registry import Registry
-from dde.suite.datadecide.runs.reopening import Origin, origin_of, runs_of
-from dde.suite.datadecide.runs.run_positions import RunPositions
+from dde.suite.datadecide.runs.registry_handle import Origin, origin_of, runs_of
+from dde.suite.datadecide.runs.worker_runs import RunPositions
 
 __all__ = ["DataDecideRuns", "read_observations"]
 
@@ -29,7 +29,7 @@ _NONE: Int64 = np.empty(0, np.int64)
 
 @dataclass(frozen=True, eq=False)
 class DataDecideRuns:
-    """Runs of the tables and of the post-training store; a :class:`dde.curves.run_sources.RunSource`.
+    """Runs of the tables and of the post-training store; a :class:`dde.curves.chains.RunSource`.
 
     Attributes
     ----------

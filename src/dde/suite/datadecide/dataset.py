@@ -11,15 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.arrays.cube import Cube
-from dde.arrays.dataset import DatasetParts, assemble_dataset, count_texts, variable
-from dde.arrays.packed import packed
 from dde.curves.alignment import Interpolation
 from dde.curves.axes import TOKENS, AxisRule, Lines, positions_on
 from dde.curves.grids import Points, TokenGrid
 from dde.curves.metric import Metric
-from dde.relations.chain_texts import Stage, extend_chain, format_chain
-from dde.relations.selection import Selection
+from dde.dataset.build import DatasetParts, assemble_dataset, count_texts, packed, variable
+from dde.dataset.lazy import Cube
+from dde.lineage.chain_texts import Stage, extend_chain, format_chain
+from dde.lineage.selection import Selection
 from dde.schema import (
     CELL_NUMBERS,
     CELL_TEXTS,

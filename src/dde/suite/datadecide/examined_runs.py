@@ -13,9 +13,8 @@ from dde.sources.values import text_array
 from dde.suite.datadecide.datadecide_runs import DataDecideRuns
 from dde.suite.datadecide.metric_choice import choose_metrics
 from dde.suite.datadecide.names.sizes import STOP_MARGIN
-from dde.suite.datadecide.runs.logs import split_logs
 from dde.suite.datadecide.runs.registry import Registry
-from dde.suite.datadecide.runs.token_counts import ESTIMATED, RESTORED, Placement
+from dde.suite.datadecide.runs.token_counts import ESTIMATED, RESTORED, Placement, split_logs
 
 __all__ = ["datadecide_runs", "logged_counters"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dde.curves.loss_reductions import warn_of_reductions
 from dde.curves.metric import Metric
 from dde.curves.observations import join_observations
+from dde.dataset.loss_reductions import warn_of_reductions
 from dde.errors import warn_caller
 from dde.schema import LEADING_COLUMNS, PRETRAINING
 from dde.suite.datadecide.datadecide_runs import read_observations

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dde.errors import DdeError
-from dde.html_parts import (
+from dde.entities.html_parts import (
     count_words,
     facts_html,
     name_cell,
@@ -26,14 +25,15 @@ from dde.html_parts import (
     title_html,
     tokens_cell,
 )
+from dde.errors import DdeError
 from dde.plots.axes import short_number
 from dde.schema import PRETRAINING
 from dde.sources.connection import redact
 from dde.suite.datadecide.names import Base
 
 if TYPE_CHECKING:
-    from dde.entities import TrainingLineage, TrainingRun
-    from dde.repository import RunRepository
+    from dde.entities.repository import RunRepository
+    from dde.entities.runs import TrainingLineage, TrainingRun
     from dde.suite.datadecide.runs.registry import DerivedRun, Registry
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dde.errors import SourceError, UnknownNameError
-from dde.relations.filters import as_values
+from dde.lineage.filters import as_values
 from dde.suite.datadecide.names import (
     find_base_by_label,
     find_size,

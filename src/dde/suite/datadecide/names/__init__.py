@@ -1,10 +1,10 @@
 """Names of the DataDecide suite: recipes, sizes, seeds, checkpoints and metrics, with all their aliases."""
 
-from dde.suite.datadecide.names.base_filters import choose_bases, suite_order
 from dde.suite.datadecide.names.checkpoints import (
     Base,
     Checkpoint,
     RunCheckpoint,
+    choose_bases,
     find_base_by_label,
     find_hub_model,
     names_step_beyond_range,
@@ -12,6 +12,7 @@ from dde.suite.datadecide.names.checkpoints import (
     parse_run_checkpoint,
     parse_training_name,
     resolve_checkpoint,
+    suite_order,
 )
 from dde.suite.datadecide.names.metrics import (
     DEFAULT_METRICS,

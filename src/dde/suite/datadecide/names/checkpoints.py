@@ -1,14 +1,16 @@
-"""Names of pretraining runs and their checkpoints: labels, Hub repositories and revisions, checkpoint lists."""
+"""Pretraining runs and their checkpoints: labels, Hub repositories and revisions, checkpoint lists, filters."""
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dde.errors import UnknownNameError
-from dde.relations.counts import MOST, shortened, whole_number
-from dde.suite.datadecide.names.recipes import Recipe, find_recipe, resolve_recipe
+from dde.lineage.counts import MOST, shortened, whole_number
+from dde.lineage.filters import as_values
+from dde.suite.datadecide.names.recipes import RECIPES, Recipe, find_recipe, resolve_recipe
 from dde.suite.datadecide.names.seeds import SEEDS, Seed, find_seed, find_seed_by_raw, resolve_seed
 from dde.suite.datadecide.names.sizes import SIZES, ModelSize, find_size, resolve_size
 
@@ -16,12 +18,14 @@ __all__ = [
     "Base",
     "Checkpoint",
     "RunCheckpoint",
+    "choose_bases",
     "find_base_by_label",
     "find_hub_model",
     "names_step_beyond_range",
     "parse_run_checkpoint",
     "parse_training_name",
     "resolve_checkpoint",
+    "suite_order",
 ]
 
 _SIZE = "|".join(sorted((s.name for s in SIZES), key=len, reverse=True))
@@ -306,3 +310,32 @@ def _named_checkpoint(name: str) -> Checkpoint | None:
         return Checkpoint(base, step)
     parsed = parse_revision(revision)
     return Checkpoint(base, parsed[0]) if parsed is not None and parsed[1] == base.seed else None
+
+
+def suite_order(base: Base) -> tuple[int, int, int]:
+    """Return the sort key of a base: recipe, size, seed as the suite lists them."""
+    return _RECIPE_ORDER[base.recipe.slug], _SIZE_ORDER[base.size.name], base.seed.index
+
+
+_RECIPE_ORDER = {recipe.slug: i for i, recipe in enumerate(RECIPES)}
+_SIZE_ORDER = {size.name: i for i, size in enumerate(SIZES)}
+
+
+def choose_bases(bases: Iterable[Base], params: object = None, data: object = None, seed: object = None) -> list[Base]:
+    """Return the bases that match, in their order; each filter is a name or several, None for all.
+
+    Raises
+    ------
+    UnknownNameError
+        When a name is not of the suite.
+    """
+    sizes = None if params is None else {resolve_size(str(p)) for p in as_values(params)}
+    recipes = None if data is None else {resolve_recipe(str(d)) for d in as_values(data)}
+    seeds = None if seed is None else {resolve_seed(s) for s in as_values(seed)}
+    return [
+        b
+        for b in bases
+        if (sizes is None or b.size in sizes)
+        and (recipes is None or b.recipe in recipes)
+        and (seeds is None or b.seed in seeds)
+    ]

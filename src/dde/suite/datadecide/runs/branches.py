@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dde.relations.counts import as_count
+from dde.lineage.counts import as_count
 from dde.sources.protocols import TRAINING_STEP
 from dde.sources.values import as_float, as_int
 from dde.suite.datadecide.names import RunCheckpoint

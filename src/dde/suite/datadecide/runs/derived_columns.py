@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.relations.ragged_rows import with_ancestors
+from dde.lineage.ragged_rows import with_ancestors
 from dde.sources.protocols import CONFIG_KEYS
 from dde.suite.datadecide.runs.evidence import USED_OPTIONS
 from dde.suite.datadecide.runs.treatments import Treatment

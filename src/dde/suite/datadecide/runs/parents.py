@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dde.errors import LineageError, UnknownNameError, near_names
-from dde.relations.counts import shortened
+from dde.lineage.counts import shortened
 from dde.sources.values import as_float, as_int, as_text
 from dde.suite.datadecide.names import (
     SEEDS,

@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dde.relations.counts import MOST
+from dde.lineage.counts import MOST
 from dde.sources.protocols import History
 from dde.suite.datadecide.runs.evidence import Evidence
-from dde.suite.datadecide.runs.logs import Log, split_logs
 from dde.suite.datadecide.runs.parents import Parentage
 from dde.suite.datadecide.runs.token_counts import (
     BEYOND,
     TOKEN_SOURCES,
     TULU_TOKENS_PER_SEQUENCE,
+    Log,
     Placement,
     measure_tokens_per_sequence,
     place_run,
+    split_logs,
 )
 
 __all__ = [

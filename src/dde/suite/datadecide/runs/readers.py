@@ -20,8 +20,8 @@ from dde.errors import ConflictWarning, SourceError
 from dde.sources.connection import Connection, redact
 from dde.sources.protocols import History, PosttrainingSource, RunRecord
 from dde.suite.datadecide.names import Base
-from dde.suite.datadecide.runs.logs import COUNTER, OTHER_COUNTERS
 from dde.suite.datadecide.runs.positions import HELD_ROWS
+from dde.suite.datadecide.runs.token_counts import COUNTER, OTHER_COUNTERS
 from dde.suite.datadecide.tables.pretraining_tables import Catalog, DataDecide
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import LineageError
-from dde.relations.counts import MOST
+from dde.lineage.counts import MOST
 from dde.sources.connection import Connection
 from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunRecord
 from dde.suite.datadecide.names import Base, find_base_by_label
@@ -33,12 +33,16 @@ from dde.suite.datadecide.runs.parents import GIVEN, Parentage, chain_order, res
 from dde.suite.datadecide.runs.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
 from dde.suite.datadecide.runs.readers import Readers
 from dde.suite.datadecide.runs.run_index import reduced, versions_digest
-from dde.suite.datadecide.runs.run_positions import RunPositions, TableSteps
 from dde.suite.datadecide.runs.run_types import RunTypes
-from dde.suite.datadecide.runs.sent_runs import SentRuns
 from dde.suite.datadecide.runs.token_counts import BEYOND, Placement
-from dde.suite.datadecide.runs.treatments import Treatment, number_replicates, treatment_of
-from dde.suite.datadecide.runs.variants import spelled_labels, with_variants
+from dde.suite.datadecide.runs.treatments import (
+    Treatment,
+    number_replicates,
+    spelled_labels,
+    treatment_of,
+    with_variants,
+)
+from dde.suite.datadecide.runs.worker_runs import RunPositions, SentRuns, TableSteps
 from dde.suite.datadecide.tables.pretraining_tables import Catalog, DataDecide
 
 __all__ = ["RUN_FIELDS", "DerivedRun", "Registry"]

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from dde.cache.kept_files import read_kept, write_kept
 from dde.cache.places import Place
-from dde.relations.ragged_rows import rows_of
+from dde.lineage.ragged_rows import rows_of
 from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_float
 from dde.suite.datadecide.runs.derived_columns import KEPT_KEYS, DerivedColumns, PlacedRows

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from dde.relations.counts import MOST, shortened, whole_number
+from dde.lineage.counts import MOST, shortened, whole_number
 from dde.suite.datadecide.names import SIZES, ModelSize, Recipe, Seed, find_recipe, find_seed, find_size
 
 __all__ = ["NameFacts", "is_run_name", "parse_run_name"]

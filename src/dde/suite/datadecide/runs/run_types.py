@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from dde.errors import UnknownNameError, near_names
-from dde.sources.config_values import CONFIG, config_heads, config_text, config_value
 from dde.sources.protocols import CONFIG_KEYS, RunRecord
+from dde.sources.wandb.records import CONFIG, config_heads, config_text, config_value
 
 __all__ = ["UNKNOWN_TYPE", "RunTypes"]
 

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.relations.filters import as_values, matches
-from dde.relations.selection import Selection
+from dde.lineage.filters import as_values, matches
+from dde.lineage.selection import Selection
 from dde.schema import PRETRAINING
 from dde.suite.datadecide.names import Base, choose_bases, suite_order
 from dde.suite.datadecide.runs.derived_columns import Column
 from dde.suite.datadecide.runs.registry import RUN_FIELDS, DerivedRun, Registry
-from dde.suite.datadecide.runs.treatments import Treatment
-from dde.suite.datadecide.runs.variants import spelled_labels
+from dde.suite.datadecide.runs.treatments import Treatment, spelled_labels
 
 __all__ = [
     "METHODS",

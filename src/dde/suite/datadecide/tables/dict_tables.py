@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dde.curves.metric import Metric
+from dde.native import is_compiled, means_of_columns, scatter_rows
 from dde.suite.datadecide.names import (
     ENTRIES,
     MMLU_SUBJECTS,
@@ -20,14 +22,80 @@ from dde.suite.datadecide.names import (
     ModelSize,
     task_metric,
 )
-from dde.suite.datadecide.tables.checkpoint_keys import join_keys
+from dde.suite.datadecide.tables.dict_text import names_of_entries, read_entries_into
 from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, EvaluationTable, first_of_each, others, same_values
-from dde.suite.datadecide.tables.exact_means import exact_mean, scatter
-from dde.suite.datadecide.tables.metric_entries import names_of_entries, read_entries_into
+from dde.suite.datadecide.tables.row_index import join_keys
 
-__all__ = ["DictTable"]
+__all__ = [
+    "DictTable",
+    "exact_mean",
+    "scatter",
+]
 
 Float64 = npt.NDArray[np.float64]
+
+
+def exact_mean(terms: Float64) -> Float64:
+    """Return the correctly rounded sum over the first axis, divided by its length.
+
+    Parameters
+    ----------
+    terms : (term, value) float64 array
+        Contiguous.
+
+    Returns
+    -------
+    (value,) float64 array
+        NaN where a term is NaN, and infinite where one is infinite.
+
+    Examples
+    --------
+    >>> exact_mean(np.array([[0.1, 0.1], [0.2, np.nan], [0.3, 0.3]])).tolist()
+    [0.19999999999999998, nan]
+    """
+    if is_compiled():
+        return means_of_columns(np.ascontiguousarray(terms, np.float64))
+    count, size = terms.shape
+    out = np.empty(size)
+    finite = np.isfinite(terms).all(axis=0)
+    out[~finite] = terms[:, ~finite].sum(axis=0)
+    out[finite] = [math.fsum(column) for column in terms[:, finite].T.tolist()]
+    means: Float64 = out / count
+    return means
+
+
+def scatter(table: Float64, base: npt.NDArray[np.int64], step: int, out: Float64) -> None:
+    """Put rows of a table into columns: entry `e` of row `r` goes to ``base[r] + e * step`` of the flat `out`.
+
+    Parameters
+    ----------
+    table : (row, entry) float64 array
+    base : (row,) int64 array
+        Negative for a row that goes nowhere.
+    step : int
+    out : float64 array
+        Contiguous.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When `out` is not contiguous, or has another type.
+
+    Examples
+    --------
+    >>> out = np.zeros((2, 3))
+    >>> scatter(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([2, 0]), 3, out)
+    >>> out.tolist()
+    [[3.0, 0.0, 1.0], [4.0, 0.0, 2.0]]
+    """
+    if is_compiled():
+        scatter_rows(np.ascontiguousarray(table, np.float64), np.ascontiguousarray(base, np.int64), step, out)
+        return
+    rows = np.flatnonzero(base >= 0)
+    # A copy would be filled in vain.
+    np.reshape(out, -1, copy=False)[base[rows, None] + np.arange(table.shape[1]) * step] = table[rows]
+
+
 Int64 = npt.NDArray[np.int64]
 
 

@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from dde.curves.metric import Metric
 from dde.suite.datadecide.names import SIZES, Base, ModelSize, lacks_entry
-from dde.suite.datadecide.tables.checkpoint_keys import key_runs, key_steps
 from dde.suite.datadecide.tables.dict_tables import DictTable
 from dde.suite.datadecide.tables.evaluation_tables import OnError
-from dde.suite.datadecide.tables.table_files import TableFile
-from dde.suite.datadecide.tables.table_kinds import AGGREGATED_TASKS
+from dde.suite.datadecide.tables.row_index import key_runs, key_steps
+from dde.suite.datadecide.tables.table_files import AGGREGATED_TASKS, TableFile
 
 __all__ = ["MacroTable"]
 

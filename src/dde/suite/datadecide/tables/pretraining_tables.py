@@ -29,13 +29,11 @@ from dde.suite.datadecide.names import (
     task_metric,
     training_flops,
 )
-from dde.suite.datadecide.tables.checkpoint_keys import MAX_STEP, join_keys, key_runs, key_steps
 from dde.suite.datadecide.tables.dict_tables import DictTable
 from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY, EvaluationTable, OnError, WideTable
 from dde.suite.datadecide.tables.macro_table import MacroTable
-from dde.suite.datadecide.tables.row_index import IndexHead, RowIndex
-from dde.suite.datadecide.tables.table_files import FileKinds, TableFile, find_table_files, missing_shards
-from dde.suite.datadecide.tables.table_kinds import TableKind
+from dde.suite.datadecide.tables.row_index import MAX_STEP, IndexHead, RowIndex, join_keys, key_runs, key_steps
+from dde.suite.datadecide.tables.table_files import FileKinds, TableFile, TableKind, find_table_files, missing_shards
 
 __all__ = ["Catalog", "DataDecide", "IndexKeeper"]
 

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from dde.sources.arrow_columns import read_numbers, read_texts
 from dde.suite.datadecide.names import wide_column_metric
-from dde.suite.datadecide.tables.checkpoint_keys import join_keys
-from dde.suite.datadecide.tables.row_index import RowIndex, read_row_index
+from dde.suite.datadecide.tables.row_index import RowIndex, join_keys, read_row_index
 from dde.suite.datadecide.tables.table_files import TableFile, open_unchanged
 
 __all__ = ["find_copies"]

@@ -1,1 +1,0 @@
-"""Labeled arrays: the lazy Dataset of lineages and what is done with it."""

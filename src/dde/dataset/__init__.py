@@ -1,0 +1,1 @@
+"""Datasets of lineages: building them lazily, and what `ds.dde` does with them."""

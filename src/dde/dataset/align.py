@@ -1,0 +1,452 @@
+"""Aligning a Dataset on another grid or axis, and deriving metrics of observations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.curves.alignment import Interpolation, Method
+from dde.curves.axes import AXES, TOKENS, AxisRule, Lines, axis_lines, resolve_axis
+from dde.curves.grids import DEFAULT_MAX_POINTS, Points, resolve_grid
+from dde.dataset.curve_source import Source
+from dde.dataset.layout import axis_of, require_params
+from dde.dataset.lazy import TokensArray, lazily
+from dde.dataset.provenance import observed
+from dde.dataset.refill import RefilledFlags, RefilledValues, Refilling
+from dde.dataset.samples import (
+    check_variable,
+    checked_positions,
+    flag_attrs,
+    flags_join,
+    flags_of,
+    has_samplings,
+    joins_at_branch,
+    number_of,
+    samplings_in,
+    samplings_of,
+)
+from dde.errors import SelectionError, UnknownNameError
+from dde.schema import CHANGING_PARAMS, POSITION_CHECK, SAMPLED, TABLE_SAMPLINGS, sampled_names
+
+__all__ = [
+    "align",
+    "attrs_of",
+    "axis_coordinates",
+    "axis_values",
+    "derive",
+    "interpolation_attrs",
+    "interpolation_of",
+]
+
+
+def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
+    """Return where on an axis the cells of a Dataset lie.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`dde.open_lineages` gives it, or saved and opened again, or on another axis.
+    axis : str
+        One of :data:`dde.curves.axes.AXES`.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dimensions a subset of the Dataset's; NaN where a run has no place on the axis: before its branch on
+        ``post_tokens`` and ``fraction_of_training``, which a pretraining run is on from its start, or not at all.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no such axis.
+    SelectionError
+        When the Dataset lacks the coordinates that it follows from.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> axis_values(ds, "post_tokens").dims
+    ('cumulative_tokens', 'lineage', 'run')
+    >>> float(axis_values(ds, "tokens_per_parameter").max()) > 100
+    True
+    """
+    rule = resolve_axis(axis)
+    if rule.name in dataset.coords:
+        return dataset[rule.name]
+    needed = {"": (), "lineage": (), "run": ("branch_tokens",)}[rule.by]
+    if rule.name == "fraction_of_training":
+        needed = ("branch_tokens", "schedule_tokens")
+    if missing := [n for n in ("cumulative_tokens", *needed) if n not in dataset.coords]:
+        raise SelectionError(
+            f"the Dataset lacks the coordinates {', '.join(missing)}, which {rule.name} follows from. "
+            "Keep the coordinates that dde.open_lineages() gives."
+        )
+    if rule.by == "lineage":
+        require_params(dataset.coords, rule)
+    checked_positions(dataset)
+    tokens = dataset["cumulative_tokens"].reset_coords(drop=True)
+    if rule.by == "lineage":
+        n_params = dataset["n_params"].reset_coords(drop=True)
+        values = 6.0 * n_params * tokens if rule.name == "cumulative_compute" else tokens / n_params
+    else:
+        branch = dataset["branch_tokens"].reset_coords(drop=True)
+        if "start_tokens" in dataset.coords:
+            # The own tokens of a merge begin where it stands, not where its parents part.
+            branch = dataset["start_tokens"].reset_coords(drop=True).where(branch.notnull())
+        if rule.name == "post_tokens":
+            values = tokens - branch
+        else:
+            start, end = branch.fillna(0.0), dataset["schedule_tokens"].reset_coords(drop=True)
+            values = (tokens - start) / (end - start).where(end > start)
+        values = values.where(values >= 0)
+    return values.rename(rule.name).assign_attrs(rule.attrs)
+
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+# Attributes of a metric that do not hold for what is computed from it.
+_OF_ONE_METRIC = ("long_name", "units", "task", "metric", "direction", "source_name")
+
+
+def attrs_of(grid: object, how: Interpolation) -> dict[str, Any]:
+    """Return the attributes that say how the values of a Dataset were made."""
+    return {"grid": str(grid), **interpolation_attrs(how)}
+
+
+def interpolation_attrs(how: Interpolation) -> dict[str, Any]:
+    """Return the attributes that say how values between observations were made; of each metric, and of its Dataset.
+
+    ``max_gap`` is -1 where gaps of any length are filled.
+    """
+    return {
+        "interpolation": how.method,
+        "max_gap": -1 if how.max_gap is None else how.max_gap,
+        "bridge": int(how.bridge),
+    }
+
+
+def interpolation_of(dataset: xr.Dataset) -> Interpolation:
+    """Return how values between observations were made, as the metrics say, or else the Dataset; linear where neither.
+
+    Raises
+    ------
+    SelectionError
+        When its metrics were interpolated in different ways.
+    """
+    along = [a.attrs for a in dataset.data_vars.values() if has_samplings(a)]
+    found = {}
+    for key, default in interpolation_attrs(Interpolation()).items():
+        distinct = list(dict.fromkeys(attrs[key] for attrs in along if key in attrs))
+        if len(distinct) > 1 or any(" | " in str(value) for value in distinct):
+            raise SelectionError(
+                f"metrics of the Dataset were interpolated in different ways ({key} is "
+                f"{', '.join(map(str, distinct))}), so how new values are made is open. Align one metric at a time, or "
+                "all in one way first: ds.dde.align(interp='linear', max_gap=..., bridge=False)."
+            )
+        found[key] = distinct[0] if distinct else dataset.attrs.get(key, default)
+    return Interpolation(
+        found["interpolation"], None if found["max_gap"] == -1 else int(found["max_gap"]), bool(found["bridge"])
+    )
+
+
+def align(
+    dataset: xr.Dataset,
+    grid: object = "auto",
+    interp: Method | None = None,
+    *,
+    axis: str | None = None,
+    max_gap: int | None = None,
+    bridge: bool | None = None,
+    max_points: int = DEFAULT_MAX_POINTS,
+) -> xr.Dataset:
+    """Return the Dataset on another grid or axis, or interpolated in another way, made anew from its observations.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`dde.open_lineages` gives it, a selection or a sweep of it, with metrics or anything computed from
+        them cell by cell, saved and opened again or not.
+    grid, max_points
+        As for :func:`dde.open_lineages`, in points of the axis.
+    interp : {"linear", "log", "nearest", "previous", "pchip"}, optional
+        As the attribute ``interpolation`` of the metrics says when None, ``linear`` where that is gone; likewise
+        `bridge`. Always between observations in tokens.
+    axis : str, optional
+        What runs are aligned by, and the name of the last dimension: ``cumulative_tokens``,
+        ``cumulative_compute`` (6 N tokens), ``tokens_per_parameter``, ``fraction_of_training`` (of a run's own
+        schedule: 0 at its branch or start, 1 at its planned end, more where it went on) or ``post_tokens`` (tokens
+        since the run's own branch, so that all sweeps start at zero). As the Dataset has it when None.
+    max_gap : int, optional
+        Longest gap in tokens that is filled; all are when None, whatever the Dataset was opened with.
+    bridge : bool, optional
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy. On another axis than cumulative tokens, these stand in a coordinate, ``(lineage, axis)`` or, where
+        each run has its own, ``(lineage, run, axis)``; observations stay exact, and a run that has no place on
+        the axis (a pretraining run on ``post_tokens``) is NaN.
+
+    Raises
+    ------
+    SourceError
+        When a coordinate or the attribute that says which cells are samples is gone.
+    SelectionError
+        When samples are no points of the Dataset (a dense log on an automatic grid, a part of the axis), so that
+        values between them are unknown.
+    UnknownNameError
+        When there is no such axis, grid or method.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> ds.dde.align(grid=[0, 10**8, 2 * 10**8], interp="log").sizes["cumulative_tokens"]
+    3
+    >>> ds.dde.align(axis="post_tokens").piqa.dims
+    ('lineage', 'run', 'post_tokens')
+    """
+    if isinstance(grid, str) and grid in AXES:
+        raise UnknownNameError(
+            f"{grid!r} is an axis, not a grid on one, so the points are undefined. "
+            f"Pass it by name: ds.dde.align(axis={grid!r})."
+        )
+    rule = resolve_axis(axis) if axis is not None else axis_of(dataset) or TOKENS
+    if interp is None or bridge is None:
+        as_made = interpolation_of(dataset)
+        interp, bridge = interp or as_made.method, as_made.bridge if bridge is None else bridge
+    how = Interpolation(interp, max_gap, bridge)
+    made = resolve_grid(grid, max_points)
+    source = Source.of(dataset)
+    _check_variables({str(n): dataset[n] for n in dataset.data_vars}, source, rule)
+    lines = source.lines(rule)
+    points = made.build(*source.positions(rule, lines, with_logs=made.needs_logs))
+    return _put(source, points, rule, lines, how).assign_attrs(attrs_of(made, how))
+
+
+def derive(dataset: xr.Dataset, **functions: Callable[[xr.Dataset], xr.DataArray]) -> xr.Dataset:
+    """Return the Dataset with new metrics, computed from observations and then interpolated as all others.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`dde.open_lineages` gives it, or anything that :func:`align` takes.
+    **functions : callable
+        Name of the new variable to a function of the observations: a Dataset that is NaN where runs were not sampled
+        (:func:`dde.dataset.provenance.observed`). It returns an array of the same cells, computed cell by cell.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the new variables: exact at observations, interpolated between them as the metrics' attributes say. They
+        have the ``long_name``, ``units`` and ``direction`` that the function gives them, if it gives a ``long_name``.
+        Arithmetic on the Dataset itself is as exact at observations; between them it transforms interpolated values.
+
+    Raises
+    ------
+    SourceError
+        When a function combines metrics of different samplings, so that its result names none.
+    SelectionError
+        When samples are no points of the Dataset, so that values between them are unknown; and when a function returns
+        no array, or one that lacks cells of the Dataset.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["arc_easy"])
+    >>> odds = ds.dde.derive(odds=lambda seen: seen.arc_easy / (1 - seen.arc_easy))
+    >>> bool((odds.odds.dde.support() == ds.arc_easy.dde.support()).all())
+    True
+    """
+    source = Source.of(dataset)
+    seen = observed(dataset)
+    how = interpolation_of(dataset)
+    variables: dict[str, xr.Variable] = {}
+    for name, function in functions.items():
+        result = function(seen)
+        if not isinstance(result, xr.DataArray):
+            raise SelectionError(
+                f"the function of {name!r} returned a {type(result).__name__}, so there is no metric. Return an array "
+                "of the Dataset's cells, such as lambda seen: 1 - seen.arc_easy."
+            )
+        result = result.rename(name)
+        samplings_of(result)
+        if not {*source.cells, source.rule.name} <= set(result.dims) <= set(dataset.dims):
+            raise SelectionError(
+                f"the function of {name!r} returned an array along {', '.join(map(str, result.dims))}, which are not "
+                "the cells of the Dataset, so it is no metric of its runs. Compute cell by cell; "
+                "ds.assign() takes anything else."
+            )
+        whole = dataset.assign({name: _with_labels_of(dataset, result)})[name]
+        if whole.attrs.get("long_name") in {a.attrs.get("long_name") for a in dataset.data_vars.values()}:
+            # What arithmetic took over from an operand says what that was: its unit, and which direction is better.
+            whole.attrs = {k: v for k, v in whole.attrs.items() if k not in _OF_ONE_METRIC}
+        _check_variables({name: whole}, source, source.rule)
+        variables[name] = _fill(
+            source, whole, source.points, source.rule, source.lines(source.rule), how, filled=_filled(source, whole)
+        )
+    return dataset.assign(variables)
+
+
+def _filled(source: Source, derived: xr.DataArray) -> xr.Variable | None:
+    """Return a metric over the cells with the samplings of a derived one, with values between; None where none is."""
+    dims, names = {*source.cells, source.rule.name}, set(samplings_of(derived))
+    for array in source.dataset.data_vars.values():
+        if set(map(str, array.dims)) == dims and has_samplings(array) and set(samplings_of(array)) == names:
+            return array.variable
+    return None
+
+
+def _with_labels_of(dataset: xr.Dataset, result: xr.DataArray) -> xr.Variable:
+    """Return the values of an array in the order of a Dataset's labels.
+
+    Raises
+    ------
+    SelectionError
+        When it has other labels.
+    """
+    for dim in map(str, result.dims):
+        if result.sizes[dim] != dataset.sizes[dim]:
+            raise SelectionError(
+                f"the function of {str(result.name)!r} returned {result.sizes[dim]} of {dataset.sizes[dim]} positions "
+                f"along {dim}, so the others have no value. Compute cell by cell, and select afterwards."
+            )
+        if dim not in dataset.indexes or dim not in result.indexes:
+            continue
+        ours, theirs = dataset.indexes[dim], result.indexes[dim]
+        if not ours.equals(theirs):
+            if not (ours.is_unique and theirs.is_unique and len(ours.difference(theirs)) == 0):
+                raise SelectionError(
+                    f"the function of {str(result.name)!r} returned other labels along {dim} than the Dataset has, so "
+                    "which cells its values are of is unknown. Compute cell by cell."
+                )
+            result = result.isel({dim: theirs.get_indexer(ours)})
+    return result.variable
+
+
+def axis_coordinates(
+    points: Points, rule: AxisRule, lines: Lines | None, n_params: xr.Variable | None, cells: Sequence[str]
+) -> dict[str, xr.Variable]:
+    """Return the coordinates along an axis: its points, their check numbers, tokens and, where it fits, compute.
+
+    Parameters
+    ----------
+    points : (point,) int64 or float64 array
+    rule : AxisRule
+    lines : Lines or None
+        How tokens follow from points, over the dimensions `cells`; None where points are cumulative tokens.
+    n_params : xarray.Variable or None
+        Exact parameters. Where these are unknown, or change along a curve, compute does not follow from tokens alone,
+        and is left out.
+    cells : sequence of str
+        Dimensions of the runs.
+    """
+    coords = {
+        rule.name: xr.Variable((rule.name,), points, rule.attrs, fastpath=True),
+        POSITION_CHECK: check_variable(points, rule),
+    }
+    if rule.by == "run":
+        assert lines is not None
+        array = TokensArray(np.empty(lines.scale.shape, object), points, lines)
+        coords["cumulative_tokens"] = lazily((*cells, rule.name), array, dict(TOKENS.attrs))
+        return coords
+    if n_params is None or n_params.attrs.get(CHANGING_PARAMS):
+        return coords
+    n = np.asarray(n_params.values, np.float64)
+    dims = (*n_params.dims, rule.name)
+    if rule.by == "lineage":
+        every = axis_lines(rule, np.full(n.shape, np.nan), np.full(n.shape, np.nan), n)
+        tokens = every.tokens(points)
+        coords["cumulative_tokens"] = xr.Variable(dims, tokens, dict(TOKENS.attrs), fastpath=True)
+    else:
+        tokens = np.broadcast_to(points.astype(np.int64), (*n.shape, len(points)))
+    if rule.name != "cumulative_compute":
+        compute = 6.0 * n[..., None] * tokens
+        coords["cumulative_compute"] = xr.Variable(dims, compute, AXES["cumulative_compute"].attrs, fastpath=True)
+    return coords
+
+
+def _check_variables(arrays: Mapping[str, xr.DataArray], source: Source, rule: AxisRule) -> None:
+    """Raise where a variable can't be made anew: it names no sampling, or samples of it are no points.
+
+    Raises
+    ------
+    SourceError, SelectionError
+    """
+    checked: set[str] = set()
+    for name, array in arrays.items():
+        if source.rule.name not in array.dims:
+            continue
+        if not {*source.cells, source.rule.name} <= set(map(str, array.dims)):
+            raise SelectionError(
+                f"the variable {name!r} lies along {', '.join(map(str, array.dims))}, so it can't be put on "
+                "another grid of tokens. Drop it, or join Datasets on one grid."
+            )
+        names = samplings_of(array)
+        flags_of(array)
+        for sampling in names:
+            # Of a log the samples are known by reading it: that waits until its values are read.
+            if sampling not in checked and sampling in TABLE_SAMPLINGS:
+                source.require_samples(array, sampling, rule)
+                checked.add(sampling)
+
+
+def _put(source: Source, points: Points, rule: AxisRule, lines: Lines | None, how: Interpolation) -> xr.Dataset:
+    """Return the Dataset at points of an axis."""
+    old = source.dataset
+    coords = {str(n): c.variable for n, c in old.coords.items() if source.rule.name not in c.dims}
+    for name in ("cumulative_tokens", "cumulative_compute"):
+        coords.pop(name, None)
+    coords |= axis_coordinates(points, rule, lines, source.params, source.cells)
+    refilling = Refilling(source, points, rule, lines)
+    for sampling in samplings_in(old):
+        flag = old.coords[SAMPLED + sampling].variable
+        array = RefilledFlags(refilling, flag)
+        coords[sampled_names(sampling)[""]] = lazily(
+            (*source.cells, rule.name), array, flag_attrs(sampling, flags_join(flag))
+        )
+    variables = {
+        str(name): array.variable
+        if source.rule.name not in array.dims
+        else _fill(source, array, points, rule, lines, how, refilling)
+        for name, array in old.data_vars.items()
+    }
+    attrs = dict(old.attrs)
+    if "cumulative_compute" in old.coords and old["n_params"].attrs.get(CHANGING_PARAMS):
+        lost = "cumulative_compute, which on other points follows from the sources alone: 1"
+        attrs["left_out"] = "; ".join(filter(None, [str(attrs.get("left_out", "")), lost]))
+    return xr.Dataset(variables, coords, attrs)
+
+
+def _fill(
+    source: Source,
+    array: xr.DataArray,
+    points: Points,
+    rule: AxisRule,
+    lines: Lines | None,
+    how: Interpolation,
+    refilling: Refilling | None = None,
+    filled: xr.Variable | None = None,
+) -> xr.Variable:
+    """Return a variable at points of an axis, made of its samples."""
+    names = samplings_of(array)
+    refilling = refilling or Refilling(source, points, rule, lines)
+    flags = [source.dataset.coords[SAMPLED + n].variable for n in names]
+    dims = [*source.cells, *(str(d) for d in array.dims if d not in source.cells and d != source.rule.name), rule.name]
+    number = "own" if rule.by == "run" else "count"
+    counts = {n: number_of(array, n, number, load=False).variable for n in names}
+    made_alike = interpolation_attrs(how).items() <= {**source.dataset.attrs, **array.attrs}.items()
+    values = RefilledValues(refilling, array.variable, flags, counts, how, joins_at_branch(array), made_alike, filled)
+    variable = lazily(dims, values, {**array.attrs, **interpolation_attrs(how)})
+    if array.chunks is not None:
+        # As it was, but for the axis, which has other points now.
+        kept = dict(zip(map(str, array.dims), array.chunks, strict=True))
+        variable = variable.chunk({d: kept[d] if d != rule.name else -1 for d in dims})
+    return variable

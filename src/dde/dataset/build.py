@@ -1,0 +1,254 @@
+"""Building the Dataset of any suite: dimensions, coordinates, lazy variables, attributes."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import distribution
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from dde.curves.alignment import Interpolation
+from dde.curves.axes import TOKENS, AxisRule, Lines, axis_lines
+from dde.curves.grids import Points, TokenGrid
+from dde.curves.metric import Metric
+from dde.dataset.align import attrs_of, axis_coordinates, interpolation_attrs
+from dde.dataset.layout import require_params
+from dde.dataset.lazy import Cube, FlagsArray, MetricArray, SampleNumberArray, Sampling, lazily
+from dde.dataset.samples import flag_attrs, with_samplings
+from dde.schema import CELLS, SAMPLED_NUMBERS, log_sampling, sampled_names
+
+__all__ = [
+    "DatasetParts",
+    "PackedArray",
+    "assemble_dataset",
+    "count_texts",
+    "packed",
+    "packed_product",
+    "variable",
+]
+
+# Empty cells are long stretches of one value, which the fastest level finds as well as any.
+_LEVEL = 1
+
+Factors = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+
+class PackedArray(np.ndarray[Any, np.dtype[Any]]):
+    """A NumPy array like any other, but compressed when it is pickled; text as codes of its distinct values."""
+
+    #: A number per row and one per column, whose product it was made as; not handed on to what is made from it.
+    factors: Factors | None = None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Return how to make it again."""
+        values = np.ascontiguousarray(self)
+        if self.factors is not None and np.array_equal(values, _product(*self.factors)):
+            return packed_product, self.factors
+        labels: list[Any] | None = None
+        if values.dtype.hasobject:
+            codes, found = pd.factorize(values.ravel())
+            labels = found.tolist()
+            if (codes < 0).any() or not all(isinstance(label, str) for label in labels):
+                return packed, (values,)
+            values = codes.astype(np.min_scalar_type(len(labels)))
+        return _unpacked, (zlib.compress(values.tobytes(), _LEVEL), values.dtype.str, self.shape, labels)
+
+    def __repr__(self) -> str:
+        return repr(np.asarray(self))
+
+
+def packed(values: npt.NDArray[Any]) -> PackedArray:
+    """Return the same array, sharing its memory, such that it is compressed when it is pickled."""
+    return np.asarray(values).view(PackedArray)
+
+
+def packed_product(rows: npt.NDArray[Any], columns: npt.NDArray[Any]) -> PackedArray:
+    """Return the product of a number per row and one per column, pickled as these."""
+    array = packed(_product(rows, columns))
+    array.factors = (rows, columns)
+    return array
+
+
+def _product(rows: npt.NDArray[Any], columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.asarray(rows[:, None] * columns[None, :])
+
+
+def _unpacked(content: bytes, dtype: str, shape: tuple[int, ...], labels: list[str] | None) -> PackedArray:
+    values = np.frombuffer(bytearray(zlib.decompress(content)), np.dtype(dtype))
+    if labels is not None:
+        table = np.empty(len(labels), object)
+        table[:] = labels
+        values = table[values]
+    return packed(values.reshape(shape))
+
+
+Texts = npt.NDArray[np.object_]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetParts:
+    """What a suite gives for the Dataset of a selection of its runs.
+
+    Attributes
+    ----------
+    cube : Cube
+    run_ids : (lineage, run) object array of str
+        "" where a lineage has no such run.
+    coords : mapping of str to xarray.Variable
+        Those along ``lineage`` and ``run``.
+    samplings : tuple of str
+        Samplings that several metrics share.
+    positions : callable
+        Returns the positions on the axis that a grid must hold, those of dense logs, and its anchors; takes how tokens
+        follow from points of the axis, and the numbers of each of `samplings`.
+    """
+
+    cube: Cube
+    run_ids: Texts
+    coords: Mapping[str, xr.Variable]
+    samplings: tuple[str, ...]
+    positions: Callable[[Lines | None, Sequence[Mapping[str, Float64]]], tuple[Points, Points, Points]]
+
+
+def assemble_dataset(
+    parts: DatasetParts,
+    metrics: Sequence[Metric],
+    grid: TokenGrid,
+    how: Interpolation,
+    rule: AxisRule,
+    counts: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+) -> xr.Dataset:
+    """Return the lazy Dataset of a selection.
+
+    Parameters
+    ----------
+    parts : DatasetParts
+    metrics : sequence of Metric
+    grid : TokenGrid
+    how : Interpolation
+    rule : AxisRule
+        The axis that runs are aligned by.
+    counts, attrs : mappings
+        Attributes on what was left out and estimated, and on the sources; those on grid and interpolation stand
+        between them.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dimensions ``(lineage, run, axis)``; no metric has been read.
+
+    Raises
+    ------
+    SelectionError
+        When the axis asks for parameter counts that the suite does not state, or that change within a lineage.
+    """
+    cube, run_ids, coords = parts.cube, parts.run_ids, dict(parts.coords)
+    runs = cube.runs
+    samplings: dict[str, Sampling] = {name: name for name in parts.samplings}
+    samplings |= {log_sampling(m.name): m for m in metrics if not runs.table_sampling(m)}
+    numbers = dict(zip(parts.samplings, cube.sample_numbers(parts.samplings, run_ids), strict=True))
+    lines = _lines(coords, run_ids, rule)
+    points = grid.build(*parts.positions(lines, list(numbers.values())))
+    n_params = coords.get("n_params")
+    along = axis_coordinates(points, rule, lines, n_params, CELLS)
+    if rule is TOKENS and "cumulative_compute" in along and n_params is not None:
+        # 6 N tokens exceeds int64 for the larger sizes, so FLOPs are floats; a product is sent as its factors.
+        compute = packed_product(6.0 * n_params.values, points)
+        along["cumulative_compute"] = variable(
+            ("lineage", "cumulative_tokens"), compute, along["cumulative_compute"].attrs
+        )
+    coords |= along
+    dims = (*CELLS, rule.name)
+    for name, sampling in samplings.items():
+        label = sampling if isinstance(sampling, str) else sampling.long_name
+        names = sampled_names(name)
+        joins = not isinstance(sampling, str) and sampling.joins_at_branch
+        coords[names[""]] = lazily(dims, FlagsArray(cube, sampling, run_ids, points, lines), flag_attrs(label, joins))
+        for number, (meaning, units) in SAMPLED_NUMBERS.items():
+            number_attrs = {"long_name": f"{label}: {meaning}", "units": units}
+            if name in numbers:
+                coords[names[number]] = variable(CELLS, packed(numbers[name][number]), number_attrs)
+            else:
+                array = SampleNumberArray(cube, sampling, number, run_ids)
+                coords[names[number]] = lazily(CELLS, array, number_attrs)
+    variables = {
+        m.name: lazily(
+            dims,
+            MetricArray(cube, m, run_ids, points, lines),
+            with_samplings(
+                {**_metric_attrs(m), **interpolation_attrs(how)}, [runs.table_sampling(m) or log_sampling(m.name)]
+            ),
+        )
+        for m in metrics
+    }
+    dataset = xr.Dataset(variables, coords)
+    # What a reader must know first stands first: printing cuts the middle out.
+    dataset.attrs.update({**counts, **attrs_of(grid, how), **attrs, "dde_version": _version()})
+    return dataset
+
+
+def variable(dims: str | tuple[str, ...], values: npt.NDArray[Any], attrs: Mapping[str, Any]) -> xr.Variable:
+    """Return a variable of an array in memory."""
+    # Without the fast path xarray imports dask.array, which takes twice as long as opening, to see that a NumPy array
+    # is none of dask's.
+    return xr.Variable((dims,) if isinstance(dims, str) else dims, values, dict(attrs), fastpath=True)
+
+
+def count_texts(counts: Mapping[str, int]) -> str:
+    """Return counts by reason as the text of an attribute."""
+    return "; ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
+
+
+@cache
+def _version() -> str:
+    # `importlib.metadata.version` parses the whole description of the package, as an e-mail.
+    metadata = distribution("dde").read_text("METADATA") or ""
+    found = re.search(r"^Version: *(\S+)", metadata, re.MULTILINE)
+    return found[1] if found else distribution("dde").version
+
+
+def _lines(coords: Mapping[str, xr.Variable], run_ids: Texts, rule: AxisRule) -> Lines | None:
+    """Return how tokens follow from points of an axis; None where these are tokens."""
+    if not rule.by:
+        return None
+    n_params = np.ones(run_ids.shape)
+    if rule.by == "lineage":
+        require_params(coords, rule)
+        n_params = coords["n_params"].values[:, None].astype(np.float64)
+    n_params = np.where(run_ids != "", n_params, np.nan)
+    # The own tokens of a merge begin where it stands, not where its parents part.
+    branch = np.asarray(coords["branch_tokens"].values)
+    if "start_tokens" in coords:
+        branch = np.where(np.isnan(branch), np.nan, coords["start_tokens"].values)
+    lines = axis_lines(rule, branch, np.asarray(coords["schedule_tokens"].values), n_params)
+    return Lines(packed(lines.offset), packed(lines.scale))
+
+
+def _metric_attrs(metric: Metric) -> dict[str, str]:
+    return {
+        "long_name": metric.long_name,
+        "units": metric.units,
+        "task": metric.task,
+        "metric": metric.entry,
+        "direction": metric.direction,
+        "source_name": _source_name(metric),
+        **({"stderr_of": metric.stderr_of} if metric.stderr_of else {}),
+    }
+
+
+def _source_name(metric: Metric) -> str:
+    if metric.source_name:
+        return metric.source_name
+    if metric.kind == "perplexity":
+        return f"eval/{metric.task}-validation/Perplexity"
+    return metric.entry if metric.kind == "log" else f"{metric.task}_{metric.entry}"

@@ -1,0 +1,335 @@
+"""Joining Datasets that were opened separately, or saved and opened again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.curves.axes import TOKENS
+from dde.dataset.layout import spread, text_values
+from dde.dataset.lazy import source_of
+from dde.dataset.naming import ordered_lineages
+from dde.dataset.samples import check_variable, checked_positions, samplings_in
+from dde.dataset.views import blank_of, first_of, pick_cells
+from dde.errors import SelectionError
+from dde.schema import (
+    CELL_NUMBERS,
+    CELLS,
+    COORDINATES,
+    DIMS,
+    FACTOR_OF,
+    POSITION_CHECK,
+    PRETRAINING,
+    SAMPLED,
+    TEXT_COORDINATES,
+    factors_of,
+    is_datadecide,
+    sampling_of,
+)
+
+__all__ = ["concat", "with_object_text"]
+
+
+def with_object_text(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset whose text coordinates are Python strings, as those of an opened one are."""
+    texts_of = {
+        *TEXT_COORDINATES,
+        "root_run_id",
+        "parent_run_ids",
+        *(n for n in factors_of(dataset) if dataset[n].dtype.kind == "O"),
+    }
+    texts = {
+        name: c.copy(data=text_values(c.values.astype(object)))
+        for name, c in dataset.coords.items()
+        if c.dtype.kind in "TUS" or (name in texts_of and c.dtype.kind == "O" and name not in dataset.dims)
+    }
+    return dataset.assign_coords(texts) if texts else dataset
+
+
+def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
+    """Join Datasets of lineages: the union of their lineages, runs, tokens and metrics.
+
+    Parameters
+    ----------
+    datasets : iterable of xarray.Dataset
+        As :func:`dde.open_lineages` gives them, or saved and opened again. A run may be in several of them.
+
+    Returns
+    -------
+    xarray.Dataset
+        Labels align; a cell that no Dataset holds is NaN or "". Lazy where they are. Datasets on different grids are
+        first put on the union of their tokens, made anew from their observations.
+
+    Raises
+    ------
+    SelectionError
+        When there is nothing to join; when one cell of lineage and run holds different runs, or one run has other
+        values in one Dataset than in another; when a Dataset is a sweep or on another axis; and when samples are no
+        points of a Dataset whose grid differs from others'.
+
+    Examples
+    --------
+    >>> import dde
+    >>> a = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> b = dde.tutorial.open_lineages("tiny", params="150M", metrics=["piqa"])
+    >>> dde.concat([a, b]).sizes["lineage"] == a.sizes["lineage"] + b.sizes["lineage"]
+    True
+    """
+    given = [datasets] if isinstance(datasets, (xr.Dataset, xr.DataArray)) else datasets
+    parts = [with_object_text(_with_dimensions(_checked(d))) for d in given]
+    if not parts:
+        raise SelectionError("no Dataset was given, so there is nothing to join. Pass a list of Datasets.")
+    parts = _on_one_grid(parts)
+    joined = _Joined(parts, _ordered_lineages(parts), _ordered_runs(parts))
+    joined.check()
+    coords = joined.coordinates()
+    names = dict.fromkeys(str(n) for p in parts for n in p.data_vars)
+    variables = {name: joined.variable(name) for name in names}
+    return xr.Dataset(variables, coords, _joined_attrs([p.attrs for p in parts]))
+
+
+_NEEDED = ("lineage", "run", "cumulative_tokens", "run_id")
+
+
+def _checked(dataset: object) -> xr.Dataset:
+    if not isinstance(dataset, xr.Dataset):
+        raise SelectionError(
+            f"a {type(dataset).__name__} was given where a Dataset is wanted, so it can't be joined. "
+            "Pass a list of Datasets; array.to_dataset() makes one of a DataArray."
+        )
+    # Another suite may state no parameter counts.
+    needed = (*_NEEDED, "n_params") if is_datadecide(dataset) else _NEEDED
+    if missing := [n for n in needed if n not in dataset.coords]:
+        raise SelectionError(
+            f"a Dataset lacks the coordinates {', '.join(missing)}, so its cells can't be told from others. "
+            "Keep the coordinates that dde.open_lineages() gives."
+        )
+    if POSITION_CHECK in dataset.coords and not checked_positions(dataset).values.all():
+        raise SelectionError(
+            "a Dataset holds points of cumulative_tokens that no cell was made for, as padding and outer joins leave "
+            "them, so they can't be joined with others. Drop them: ds.dropna('cumulative_tokens', how='all')."
+        )
+    return dataset
+
+
+def _with_dimensions(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset with all three dimensions, also where one was selected away."""
+    for dim in DIMS:
+        if dim in dataset.coords and dim not in dataset.dims:
+            if dataset[dim].ndim:
+                raise SelectionError(
+                    f"a Dataset lies along {', '.join(map(str, dataset.dims))}, and no more along {dim}, so its cells "
+                    "have no place in the joined one. Join Datasets first, then sweep or align them."
+                )
+            along = [
+                n
+                for n, c in dataset.coords.items()
+                if n not in DIMS and _native_dims(str(n), c.attrs).issuperset({dim}) and dim not in c.dims
+            ]
+            dataset = dataset.expand_dims(dim)
+            for name in along:
+                dataset = dataset.assign_coords({name: dataset[name].expand_dims(dim)})
+    if missing := set(DIMS) - set(map(str, dataset.dims)):
+        raise SelectionError(
+            f"a Dataset lacks {', '.join(sorted(missing))}, so its cells have no place in the joined one. "
+            "Pass Datasets as dde.open_lineages() gives them."
+        )
+    if extra := set(map(str, dataset.dims)) - set(DIMS):
+        raise SelectionError(
+            f"a Dataset lies along {', '.join(sorted(extra))} as well, which the cells of others do not. Select one "
+            "position of it, or join first."
+        )
+    return dataset.transpose(*DIMS)
+
+
+def _native_dims(name: str, attrs: Mapping[Any, Any]) -> set[str]:
+    if of := attrs.get(FACTOR_OF):
+        return {of} if of in CELLS else set(CELLS)
+    if name in COORDINATES:
+        return set(COORDINATES[name].dims)
+    if name == "cumulative_compute":
+        return {"lineage", "cumulative_tokens"}
+    if name == POSITION_CHECK:
+        return {"cumulative_tokens"}
+    is_flag = sampling_of(name) and name == SAMPLED + sampling_of(name)
+    return set(DIMS) if is_flag else {"lineage", "run"}
+
+
+def _on_one_grid(parts: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    grids = [p["cumulative_tokens"].values for p in parts]
+    if all(np.array_equal(g, grids[0]) for g in grids):
+        return list(parts)
+    from dde.dataset.align import align
+
+    union = np.unique(np.concatenate(grids)).astype(np.int64)
+    return [p if np.array_equal(g, union) else align(p, union) for p, g in zip(parts, grids, strict=True)]
+
+
+def _ordered_lineages(parts: Sequence[xr.Dataset]) -> list[str]:
+    return ordered_lineages(dict.fromkeys(str(x) for p in parts for x in p["lineage"].values), parts)
+
+
+def _ordered_runs(parts: Sequence[xr.Dataset]) -> list[str]:
+    runs = list(dict.fromkeys(str(r) for p in parts for r in p["run"].values))
+    return sorted(runs, key=lambda r: r != PRETRAINING)
+
+
+def _is_same(a: xr.Variable, b: xr.Variable) -> bool:
+    """Return whether two variables are parts of one, so that no cell can differ; reads nothing."""
+    return source_of(a) is source_of(b)
+
+
+class _Joined:
+    """Datasets on one grid, and where their cells lie in the joined one."""
+
+    def __init__(self, parts: Sequence[xr.Dataset], lineages: list[str], runs: list[str]) -> None:
+        self.parts = parts
+        self.labels = {"lineage": lineages, "run": runs}
+        shape = (len(lineages), len(runs))
+        #: Position along each dimension of every part, of each label; -1 where the part has none.
+        self.at: list[dict[str, npt.NDArray[np.int64]]] = []
+        #: Id of the run that each part has in each cell; "" where it has none.
+        self.run_ids: list[npt.NDArray[np.object_]] = []
+        for part in parts:
+            at = {}
+            for dim, labels in self.labels.items():
+                place = {str(label): k for k, label in enumerate(part[dim].values)}
+                if len(place) < part.sizes[dim]:
+                    raise SelectionError(
+                        f"a Dataset holds a {dim} twice, so which of its cells are meant is unclear. "
+                        f"Keep each once: ds.drop_duplicates({dim!r})."
+                    )
+                at[dim] = np.array([place.get(label, -1) for label in labels], np.int64)
+            self.at.append(at)
+            ids = text_values(spread(part["run_id"].variable, {d: part.sizes[d] for d in CELLS}))
+            here = ids[np.ix_(np.maximum(at["lineage"], 0), np.maximum(at["run"], 0))]
+            there = (at["lineage"] >= 0)[:, None] & (at["run"] >= 0)[None, :]
+            self.run_ids.append(np.where(there, here, "").reshape(shape))
+
+    def check(self) -> None:
+        """Raise where parts contradict each other.
+
+        Raises
+        ------
+        SelectionError
+        """
+        for j, ours in enumerate(self.run_ids):
+            for i in range(j):
+                theirs = self.run_ids[i]
+                clash = (theirs != "") & (ours != "") & (theirs != ours)
+                if clash.any():
+                    lineage, run = np.argwhere(clash)[0]
+                    raise SelectionError(
+                        f"the cell {self.labels['lineage'][lineage]} / {self.labels['run'][run]} is the run "
+                        f"{theirs[lineage, run]!r} in one Dataset and {ours[lineage, run]!r} in another, so they can't "
+                        "be joined. They come from different stores: select different lineages or runs of each."
+                    )
+                both = np.argwhere((ours != "") & (theirs == ours))
+                if len(both):
+                    self._check_equal(i, j, both)
+
+    def _check_equal(self, i: int, j: int, both: npt.NDArray[np.intp]) -> None:
+        """Raise where a run has other facts or values in one part than in another."""
+        facts = [*CELL_NUMBERS, "start_tokens", "chain"]
+        facts += [n for n, of in factors_of(self.parts[i]).items() if of == "cell" and n not in facts]
+        names = [n for n in facts if all(n in self.parts[k].coords for k in (i, j))]
+        names += [str(n) for n in self.parts[i].data_vars if n in self.parts[j].data_vars]
+        for name in names:
+            if _is_same(self.parts[i][name].variable, self.parts[j][name].variable):
+                continue
+            ours, theirs = (self._rows(k, name, both) for k in (i, j))
+            if ours is None or theirs is None:
+                continue
+            if ours.dtype.kind in "OTU":
+                differ = (text_values(ours) != text_values(theirs)) & (ours != "") & (theirs != "")
+            else:
+                a, b = ours.astype(np.float64), theirs.astype(np.float64)
+                # A number of a run that one part lacks is taken from the other; a value that one lacks was masked, or
+                # made of other samples, and which of the two is right is not for this function to say.
+                lacks = np.isnan(a) & np.isnan(b) if name in self.parts[i].data_vars else np.isnan(a) | np.isnan(b)
+                differ = ~(np.isclose(a, b, rtol=1e-9, atol=0) | lacks)
+            if differ.any():
+                at = np.argwhere(differ)[0]
+                lineage, run = both[at[0]]
+                raise SelectionError(
+                    f"{name} of the run {self.run_ids[i][lineage, run]!r} is {ours[tuple(at)]} in one Dataset and "
+                    f"{theirs[tuple(at)]} in another, so they contradict each other and can't be joined: they were "
+                    "made from different versions of a source, or in different ways. Open them alike, or leave the "
+                    f"run out of one of them: ds.dde.sel(run=lambda r: r != {self.labels['run'][run]!r})."
+                )
+
+    def _rows(self, part: int, name: str, cells: npt.NDArray[np.intp]) -> npt.NDArray[Any] | None:
+        variable = self.parts[part][name].variable
+        if not set(CELLS) <= set(variable.dims):
+            return None
+        at = {d: self.at[part][d][cells[:, k]] for k, d in enumerate(CELLS)}
+        return np.asarray(pick_cells(variable, at, ["cell"]).values)
+
+    def variable(self, name: str) -> xr.Variable:
+        """Return a variable or coordinate of the parts, over the joined labels; of the first part that has a cell."""
+        holders = [k for k, part in enumerate(self.parts) if name in part.variables]
+        first = self.parts[holders[0]].variables[name]
+        dims = [d for d in CELLS if d in first.dims]
+        if not dims:
+            return first
+        blank = blank_of(first, name)
+        theres = [
+            np.logical_and.reduce(np.meshgrid(*(self.at[k][d] >= 0 for d in dims), indexing="ij")) for k in holders
+        ]
+        if len(dims) == 2:
+            theres = [there & (self.run_ids[k] != "") for k, there in zip(holders, theres, strict=True)]
+        if first.dtype.kind in "iu" and np.logical_or.reduce(theres).all():
+            # Some part has a number for every label, so that none is needed that stands for nothing.
+            blank = 0
+        picked: list[xr.Variable] = []
+        for k, there in zip(holders, theres, strict=True):
+            places = np.meshgrid(*(np.maximum(self.at[k][d], 0) for d in dims), indexing="ij")
+            variable = self.parts[k].variables[name]
+            picked.append(pick_cells(variable, dict(zip(dims, places, strict=True)), dims, there, blank))
+        made = first_of(picked, theres)
+        # What differs, such as how values were interpolated, is said of the joined variable as of the parts.
+        made.attrs = _joined_attrs([v.attrs for v in picked])
+        return made
+
+    def coordinates(self) -> dict[str, xr.Variable]:
+        """Return the coordinates of the joined Dataset."""
+        coords: dict[str, xr.Variable] = {}
+        first = self.parts[0]
+        for dim, labels in self.labels.items():
+            values = np.empty(len(labels), object)
+            values[:] = labels
+            coords[dim] = xr.Variable(dim, values, first[dim].attrs)
+        tokens = coords["cumulative_tokens"] = first["cumulative_tokens"].variable
+        flags = {SAMPLED + s for part in self.parts for s in samplings_in(part)}
+        for name in dict.fromkeys(str(n) for p in self.parts for n in p.coords if n not in coords):
+            holders = [p for p in self.parts if name in p.coords]
+            dims = holders[0][name].dims
+            # Compute follows from parameters, but where these change along curves.
+            along_tokens = "cumulative_tokens" in dims and name not in flags and "run" not in dims
+            if not dims or name == POSITION_CHECK or along_tokens:
+                continue
+            if len(holders) < len(self.parts) and holders[0][name].dtype.kind not in "Of" and name not in flags:
+                # Whole numbers have no sign for "nothing": what some Datasets lack is left out.
+                continue
+            coords[name] = self.variable(name)
+        if all(POSITION_CHECK in p.coords for p in self.parts):
+            coords[POSITION_CHECK] = check_variable(np.asarray(tokens.values, np.int64), TOKENS)
+        if "n_params" in coords and coords["n_params"].dims == ("lineage",) and "cumulative_compute" not in coords:
+            attrs = first["cumulative_compute"].attrs if "cumulative_compute" in first.coords else {}
+            compute = 6.0 * coords["n_params"].values[:, None] * tokens.values[None, :]
+            coords["cumulative_compute"] = xr.Variable(("lineage", "cumulative_tokens"), compute, attrs)
+        return coords
+
+
+def _joined_attrs(attrs: Sequence[dict[Any, Any]]) -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for key in dict.fromkeys(str(k) for a in attrs for k in a):
+        held = [a[key] for a in attrs if key in a]
+        # Attributes may be arrays or lists, which have no hash.
+        distinct = list(dict.fromkeys(map(str, held)))
+        joined[key] = held[0] if len(distinct) == 1 else " | ".join(distinct)
+    return joined

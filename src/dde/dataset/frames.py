@@ -1,0 +1,204 @@
+"""A Dataset as a long table, in memory or as a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dde.atomic_files import whole_file
+from dde.dataset.layout import axis_of, cell_dims, run_ids_along, spread
+from dde.dataset.loss_reductions import warn_of_mixed_loss
+from dde.dataset.provenance import checkpoint_type
+from dde.errors import SelectionError
+from dde.schema import CHANGING_PARAMS, LEADING_COLUMNS, factors_of, is_datadecide
+
+__all__ = [
+    "frames_of",
+    "to_frame",
+    "to_parquet",
+    "write_frames",
+]
+
+
+def write_frames(frames: Iterable[pd.DataFrame], path: Path, facts: Mapping[Any, Any] | None = None) -> Path:
+    """Write frames with the same columns, one after the other, to a ``.csv`` file or else as parquet.
+
+    Parameters
+    ----------
+    frames : iterable of pandas.DataFrame
+    path : Path
+        Replaced whole where it exists.
+    facts : mapping, optional
+        Kept in the metadata of a parquet file, as JSON under ``dde``.
+    """
+    with whole_file(path) as part:
+        if path.suffix == ".csv":
+            with part.open("w", newline="", encoding="utf-8") as file:
+                for k, frame in enumerate(frames):
+                    frame.to_csv(file, index=False, header=k == 0)
+        else:
+            _write_parquet(frames, part, facts)
+    return path
+
+
+def _write_parquet(frames: Iterable[pd.DataFrame], part: Path, facts: Mapping[Any, Any] | None) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer = None
+    try:
+        for frame in frames:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if writer is None:
+                schema = _typed(table.schema)
+                if facts:
+                    told = {**(schema.metadata or {}), b"dde": json.dumps(facts, default=_plain).encode()}
+                    schema = schema.with_metadata(told)
+                writer = pq.ParquetWriter(part, schema)
+            writer.write_table(table.cast(writer.schema))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
+
+
+def _typed(schema: Any) -> Any:
+    """Return a schema whose columns without any value are text, which they are wherever they have one."""
+    import pyarrow as pa
+
+    for k, field in enumerate(schema):
+        if pa.types.is_null(field.type):
+            schema = schema.set(k, field.with_type(pa.string()))
+    return schema
+
+
+def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
+    """Return one row per lineage, run and token, with the seed's columns.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`dde.open_lineages` gives it, or a selection of it.
+    dropna : bool, default True
+        Leave out rows without any metric.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of a run's continuous curves but for `step`; `run_id` is the curve's own run and `checkpoint_type`
+        the type of the run that was training there. The dimensions of a sweep, another axis, and the factors of
+        another suite are columns, too.
+
+    Raises
+    ------
+    SelectionError
+        When it has no axis.
+    SourceError
+        When a coordinate is gone that the columns follow from.
+
+    Warns
+    -----
+    DdeWarning
+        When runs of one table of ``train_loss`` reduce it in different ways; the column ``reduce_loss`` says how.
+    """
+    rule = axis_of(dataset)
+    if rule is None:
+        raise SelectionError(
+            "the Dataset has no coordinate of tokens, so its rows have no place on an axis. "
+            "Keep cumulative_tokens, which dde.open_lineages() gives."
+        )
+    if rule.name not in dataset.dims:
+        dataset = dataset.expand_dims(rule.name)
+    # Lineages first, then runs or the dimensions of a sweep, the axis last.
+    dims = sorted(cell_dims(dataset), key=lambda d: d != "lineage")
+    dims.append(rule.name)
+    metrics = [str(n) for n, v in dataset.data_vars.items() if rule.name in v.dims and set(v.dims) <= set(dims)]
+    sizes = {d: dataset.sizes[d] for d in dims}
+    values = {name: spread(dataset[name].variable, sizes) for name in metrics}
+    keep = np.array(np.broadcast_to((run_ids_along(dataset, tuple(dims[:-1])) != "")[..., None], tuple(sizes.values())))
+    for name in metrics:
+        warn_of_mixed_loss(dataset[name], values[name], by_method=True)
+    if dropna:
+        some = np.zeros(keep.shape, bool)
+        for column in values.values():
+            some |= ~np.isnan(column)
+        keep &= some
+    # Rows are picked before columns are made: most cells of a Dataset hold nothing.
+    at = dict(zip(dims, np.nonzero(keep), strict=True))
+    rows = len(at[rule.name])
+    table: dict[str, Any] = {}
+    # What a sweep or another axis is along is a column, too.
+    factors = [] if is_datadecide(dataset) else list(factors_of(dataset))
+    for name in dict.fromkeys([*LEADING_COLUMNS, *factors, *(d for d in dims if d != "lineage")]):
+        source = "lineage" if name == "lineage_id" else name
+        if source in dataset.coords:
+            coordinate = dataset[source].variable
+            picked = tuple(at[str(d)] for d in coordinate.dims)
+            table[name] = coordinate.values[picked] if picked else np.full(rows, coordinate.values.item())
+    known = "n_params" in dataset.coords and not dataset["n_params"].attrs.get(CHANGING_PARAMS)
+    if "cumulative_compute" not in table and known and "cumulative_tokens" in dataset.coords:
+        table["cumulative_compute"] = spread(
+            (6.0 * dataset["n_params"] * dataset["cumulative_tokens"]).variable, sizes
+        )[keep]
+    for name in metrics:
+        table[name] = values[name][keep]
+    kinds = checkpoint_type(dataset)
+    table["checkpoint_type"] = np.array(kinds.attrs["flag_meanings"].split(), object)[
+        spread(kinds.variable, sizes)[keep]
+    ]
+    return pd.DataFrame(table)
+
+
+def to_parquet(dataset: xr.Dataset, path: str | os.PathLike[str], dropna: bool = True) -> Path:
+    """Write the long table of :func:`to_frame` as parquet, a lineage at a time.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    path : path-like
+        File to write; replaced whole where it exists.
+    dropna : bool, default True
+        Leave out rows without any metric.
+
+    Returns
+    -------
+    Path
+        The file. Its schema's metadata holds the Dataset's attributes, which say what made it, as JSON under
+        ``dde``.
+
+    Raises
+    ------
+    SourceError
+        When a coordinate is gone that the columns follow from.
+
+    Examples
+    --------
+    >>> import dde, pandas
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> len(pandas.read_parquet(ds.dde.to_parquet("piqa.parquet"))) == len(ds.dde.to_frame())
+    True
+    """
+    from dde.dataset.frames import write_frames
+
+    return write_frames(frames_of(dataset, dropna), Path(path), dict(dataset.attrs))
+
+
+def frames_of(dataset: xr.Dataset, dropna: bool = True) -> Iterator[pd.DataFrame]:
+    """Give the long table of one lineage after the other, with the same columns."""
+    if "lineage" not in dataset.dims:
+        yield to_frame(dataset, dropna)
+        return
+    if not dataset.sizes["lineage"]:
+        yield to_frame(dataset, dropna)
+    for k in range(dataset.sizes["lineage"]):
+        yield to_frame(dataset.isel(lineage=[k]), dropna)

@@ -1,0 +1,250 @@
+"""Which lineages or runs a mean is of, and what it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.dataset.layout import text_values
+from dde.dataset.naming import mean_over_seeds_label
+from dde.errors import SelectionError, UnknownNameError, near_names
+from dde.schema import LINEAGE_COORDINATES, RUN_COORDINATES, factors_of, is_datadecide, without_replicate
+
+__all__ = ["OF_MEMBERS", "Group", "groups_of"]
+
+#: Coordinates that tell the members of a mean apart, and say nothing of it, where they are more than the factor.
+OF_MEMBERS = {"seed": ("seed", "seed_name")}
+
+# Coordinates of DataDecide in which members of a mean must agree.
+_COMMON = {
+    "seed": tuple(n for n in LINEAGE_COORDINATES if n not in OF_MEMBERS["seed"]),
+    "replicate": tuple(n for n in RUN_COORDINATES if n != "replicate"),
+}
+# How to have the dimension that members lie along.
+_KEEPING = {
+    "lineage": "Select with a list to keep it: ds.dde.sel(lineage=[...]).",
+    "run": "A sweep has replicate where cells hold several runs; else select with a list: ds.dde.sel(run=[...]).",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Positions along a dimension that are averaged.
+
+    Attributes
+    ----------
+    over : tuple of str
+        What members differ in.
+    dim : str
+    index : (group, member) int64 array
+        Positions; -1 where a group has fewer members.
+    labels : (group,) object array of str
+    is_dropped : bool
+        Whether the dimension goes with them: one of a sweep.
+    """
+
+    over: tuple[str, ...]
+    dim: str
+    index: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
+    is_dropped: bool = False
+
+
+def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
+    """Return the groups of a mean: one for each dimension of a sweep, of lineages and of runs.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    over : sequence of str
+        Each once. A factor that differs between runs of one label may stand beside others: members may differ in it.
+
+    Raises
+    ------
+    UnknownNameError
+        When one is no factor, nor a dimension of a sweep.
+    SelectionError
+        When the Dataset lacks the dimension or a coordinate, or holds a lineage or run twice.
+    """
+    factors = factors_of(dataset)
+    found: list[Group] = []
+    along: dict[str, list[str]] = {}
+    excused: list[str] = []
+    for name in over:
+        if name in dataset.dims and (name == "replicate" or name == "seed" or name in factors):
+            everything = np.arange(dataset.sizes[name])[None, :]
+            found.append(Group((name,), name, everything, np.array([""], object), is_dropped=True))
+            continue
+        if factors.get(name) == "cell" and not is_datadecide(dataset):
+            # Members may differ in it, and it makes none of them.
+            excused.append(name)
+            continue
+        dim = _dimension_of(dataset, name, factors)
+        if dim in along:
+            along[dim].append(name)
+        else:
+            along[dim] = [name]
+            # Groups of a dimension stand where the first of its factors does.
+            found.append(Group((), dim, np.empty((0, 0), np.int64), np.empty(0, object)))
+    if excused and not found:
+        raise SelectionError(
+            f"{excused[0]} differs between runs of one label, so a mean over it has no place along lineage and run. "
+            f"Make a dimension of it first: ds.dde.sweep({excused[0]!r}).dde.mean_over({excused[0]!r})."
+        )
+    made = [g if g.over else _group(dataset, g.dim, tuple(along[g.dim])) for g in found]
+    return [*made[:-1], replace(made[-1], over=(*made[-1].over, *excused))] if made else made
+
+
+def _dimension_of(dataset: xr.Dataset, name: str, factors: dict[str, Any]) -> str:
+    """Return the dimension whose labels a factor tells apart."""
+    if is_datadecide(dataset):
+        if name not in _COMMON:
+            raise UnknownNameError(
+                f"{name!r} is nothing that runs repeat, so there is no mean over it.{near_names(name, _COMMON)} "
+                "Pass 'seed', 'replicate' or both; dataset.mean(dim) is xarray's own mean, over anything."
+            )
+        return "lineage" if name == "seed" else "run"
+    if name == "replicate":
+        return "run"
+    if name not in factors:
+        known = list(dict.fromkeys([*factors, "replicate"]))
+        raise UnknownNameError(
+            f"{name!r} is no factor of the suite, so there is no mean over it.{near_names(name, known)} "
+            f"There are {', '.join(known)}; dataset.mean(dim) is xarray's own mean, over anything."
+        )
+    return str(factors[name])
+
+
+def _group(dataset: xr.Dataset, dim: str, over: tuple[str, ...]) -> Group:
+    words = " and ".join(over)
+    if dim not in dataset.dims or dim not in dataset.coords:
+        raise SelectionError(
+            f"the Dataset has no dimension {dim} with its labels, so there is nothing to average over {words}. "
+            f"{_KEEPING[dim]}"
+        )
+    if not dataset.sizes[dim]:
+        raise SelectionError(f"the Dataset holds no {dim}, so there is nothing to average over {words}. Select some.")
+    labels = [str(v) for v in dataset[dim].values]
+    if twice := sorted({v for v in labels if labels.count(v) > 1}) if len(set(labels)) < len(labels) else []:
+        raise SelectionError(
+            f"the Dataset holds the {dim} {twice[0]!r} {labels.count(twice[0])} times, so a mean would take the same "
+            f"runs several times for repetitions. Keep each once: ds.drop_duplicates({dim!r})."
+        )
+    if is_datadecide(dataset):
+        keys, names = _of_datadecide(dataset, dim, over[0], labels)
+    elif dim == "lineage":
+        keys, names = _by_factors(dataset, over, labels)
+    else:
+        keys, names = _by_treatment(dataset, over, labels)
+    members: dict[tuple[str, ...], list[int]] = {}
+    for position, key in enumerate(keys):
+        members.setdefault(key, []).append(position)
+    index = np.full((len(members), max(map(len, members.values()))), -1)
+    for k, positions in enumerate(members.values()):
+        index[k, : len(positions)] = positions
+    called = np.empty(len(members), object)
+    called[:] = _distinct([names[positions[0]] for positions in members.values()], list(members))
+    return Group(over, dim, index, called)
+
+
+def _of_datadecide(
+    dataset: xr.Dataset, dim: str, over: str, labels: Sequence[str]
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return what members of a mean agree in, and what means are called, for each label."""
+    if missing := [n for n in _COMMON[over] if n not in dataset.coords or dataset[n].dims != (dim,)]:
+        raise SelectionError(
+            f"the Dataset lacks the coordinates {', '.join(missing)} along {dim}, so which {dim}s differ in nothing "
+            f"but their {over} is unknown. Keep the coordinates that dde.open_lineages() gives."
+        )
+    name = without_replicate if over == "replicate" else mean_over_seeds_label
+    return _columns(dataset, _COMMON[over]), [name(label) for label in labels]
+
+
+def _columns(dataset: xr.Dataset, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the values of coordinates along one dimension as texts, label by label."""
+    columns = [text_values(dataset[n].values.astype(object)).tolist() for n in names]
+    return [tuple(map(str, key)) for key in zip(*columns, strict=True)]
+
+
+def _by_factors(
+    dataset: xr.Dataset, over: tuple[str, ...], labels: Sequence[str]
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    others = [n for n, of in factors_of(dataset).items() if of == "lineage" and n not in over and _is_along(dataset, n)]
+    if not others:
+        return [() for _ in labels], ["all" for _ in labels]
+    keys = _columns(dataset, others)
+    return keys, ["-".join(filter(None, map(_named, others, key))) or "all" for key in keys]
+
+
+def _named(factor: str, value: str) -> str:
+    """Return a value as a part of a label: a text alone, a number after the name of its factor; "" for nothing."""
+    if value in ("", "nan"):
+        return ""
+    try:
+        return f"{factor}={float(value):g}"
+    except ValueError:
+        return value.strip("-_ ")
+
+
+def _by_treatment(
+    dataset: xr.Dataset, over: tuple[str, ...], labels: Sequence[str]
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return what runs agree in that a mean is of: their own factors, and what their parents are called then.
+
+    Repetitions of a treatment share its label. Means over another factor are called by their parents' label, the type
+    of the run and the factors that are left.
+    """
+    factors = [n for n, of in factors_of(dataset).items() if of == "run" and _is_along(dataset, n)]
+    others = [n for n in factors if n not in over and n != "run_type"]
+    own = _columns(dataset, others) if others else [() for _ in labels]
+    types = _columns(dataset, ["run_type"]) if _is_along(dataset, "run_type") else [("run",)] * len(labels)
+    plain = [without_replicate(label) for label in labels]
+    averaged = [n for n in over if n in factors]
+    has_averaged = [any(v not in ("", "nan") for v in key) for key in _columns(dataset, averaged)] if averaged else []
+    varying = [k for k in range(len(others)) if len({key[k] for key in own}) > 1]
+    one_type = len(set(types)) == 1 and bool(varying)
+    keys: list[tuple[str, ...]] = [()] * len(labels)
+    names = [""] * len(labels)
+    new_name: dict[str, str] = {}
+    # Parents first: their labels are parts of those of their runs.
+    for i in sorted(range(len(labels)), key=lambda i: plain[i].count("+")):
+        parent, _, _ = plain[i].rpartition("+")
+        above = new_name.get(parent, parent)
+        number = labels[i].removeprefix(plain[i]) if "replicate" not in over else ""
+        if averaged and has_averaged[i]:
+            keys[i] = (above, *types[i], *own[i], number)
+            link = "_".join(
+                filter(None, [*([] if one_type else types[i]), *(_given(others[k], own[i][k]) for k in varying)])
+            )
+            names[i] = "+".join(filter(None, (above, link or types[i][0]))) + number
+        else:
+            # A run without the factor is joined with its own repetitions alone, if with any.
+            own_part = plain[i].removeprefix(f"{parent}+") if parent else plain[i]
+            names[i] = "+".join(filter(None, (above, own_part))) + number
+            keys[i] = (names[i],)
+        new_name[plain[i]] = without_replicate(names[i])
+    return keys, names
+
+
+def _given(factor: str, value: str) -> str:
+    """Return a factor with its value as a part of the label of runs; "" where it has none."""
+    named = _named(factor, value)
+    return named if not named or "=" in named else f"{factor}={named}"
+
+
+def _is_along(dataset: xr.Dataset, name: str) -> bool:
+    """Return whether a factor lies along one dimension alone, so that it distinguishes the labels of that dimension."""
+    return name in dataset.coords and dataset[name].ndim == 1 and dataset[name].dims[0] in ("lineage", "run")
+
+
+def _distinct(names: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the names of means; with all that they agree in where two would be called the same."""
+    return [
+        name if names.count(name) == 1 else " ".join(filter(None, (name, *key)))
+        for name, key in zip(names, keys, strict=True)
+    ]

@@ -1,0 +1,318 @@
+"""What a Dataset's cells are made of: support, observations, the run that was training, the checkpoint on the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.dataset.layout import cell_dims, cells_along, require_axis, run_ids_along, spread, text_values, tokens_along
+from dde.dataset.naming import checkpoints_of, metric_alias
+from dde.dataset.samples import checked_positions, flags_of, has_samplings, is_sampled, is_set
+from dde.dataset.views import mask_cells
+from dde.errors import SourceError, UnknownNameError, near_names
+from dde.lineage.chain_texts import Stage, parse_chain
+from dde.schema import PRETRAINING, SAMPLED, TABLE_SAMPLINGS, is_datadecide
+
+__all__ = [
+    "CHECKPOINT_TYPES",
+    "checkpoint_type",
+    "metric_named",
+    "observed",
+    "revision",
+    "run_types_of",
+    "stages_along",
+    "support",
+    "training_types",
+]
+
+T = TypeVar("T", xr.Dataset, xr.DataArray)
+
+#: Flags of :func:`checkpoint_type`, by code.
+CHECKPOINT_TYPES = ("outside", PRETRAINING, "supervised_ft", "dpo", "other")
+SUPPORT = ("outside", "observed", "interpolated")
+
+
+def metric_named(dataset: xr.Dataset, name: str) -> str:
+    """Return the variable of a Dataset that a name or an alias means.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is none.
+    """
+    if name in dataset.data_vars:
+        return name
+    alias = metric_alias(dataset, name)
+    if alias not in dataset.data_vars:
+        raise UnknownNameError(
+            f"{name!r} is no variable of this Dataset, so there is nothing of it to show or compute."
+            f"{near_names(name, map(str, dataset.data_vars))} "
+            f"There are {', '.join(map(str, dataset.data_vars)) or 'none'}."
+        )
+    return alias
+
+
+def support(array: xr.DataArray) -> xr.DataArray:
+    """Return how each cell of a metric is known.
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+        A metric of :func:`dde.open_lineages`, whatever was computed from its cells one by one, a selection, sweep or
+        alignment of it, saved and opened again or not.
+
+    Returns
+    -------
+    xarray.DataArray
+        int8 of the dimensions of `array`: 0 outside of the run's observations, 1 observed, 2 interpolated.
+
+    Raises
+    ------
+    SourceError
+        When a coordinate or the attribute that says which cells are samples is gone.
+    SelectionError
+        When points of the axis were moved.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> bool((ds.piqa.dde.support() == (100 * ds.piqa).dde.support()).all())
+    True
+    """
+    sampled = is_sampled(array)
+    known = array.reset_coords(drop=True).notnull().compute()
+    sizes = {str(d): n for d, n in array.sizes.items()}
+    has_value, is_sample = spread(known.variable, sizes), spread(sampled.variable, sizes)
+    codes = np.where(has_value, np.where(is_sample, 1, 2), 0).astype(np.int8)
+    return _flags(array, array.dims, codes, SUPPORT, "support")
+
+
+def observed(obj: T) -> T:
+    """Return observations alone: NaN where the run was not sampled.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset or DataArray
+        As :func:`dde.open_lineages` gives it, or anything computed from it cell by cell. Variables of a Dataset that
+        name no sampling are left out.
+
+    Returns
+    -------
+    xarray.Dataset or DataArray
+        Lazy where `obj` is.
+
+    Raises
+    ------
+    SourceError
+        When a coordinate or the attribute that says which cells are samples is gone.
+    SelectionError
+        When points of the axis were moved.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"], grid=500)
+    >>> int(ds.dde.observed().piqa.count()) < int(ds.piqa.count())
+    True
+    """
+    if isinstance(obj, xr.DataArray):
+        return obj.copy(data=mask_cells(obj.variable, flags_of(obj))._data)
+    kept = {str(n): a for n, a in obj.data_vars.items() if has_samplings(a)}
+    if not kept and len(obj.data_vars):
+        raise SourceError(
+            f"no variable of this Dataset ({', '.join(map(str, obj.data_vars))}) names a sampling, so which cells were "
+            "observed is unknown. Name them: ds.dde.sampled_as('evaluations')."
+        )
+    return obj[list(kept)].assign({n: mask_cells(a.variable, flags_of(a)) for n, a in kept.items()})
+
+
+def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
+    """Return which kind of run was training at each cell: pretraining, supervised_ft, dpo, or outside.
+
+    Returns
+    -------
+    xarray.DataArray
+        int8 of the cells' shape; a cell behind the run's last token is outside, and so is one between the last token
+        that the parents of a merge have in common and the merge. ``flag_meanings`` names the types of runs: of
+        another suite than DataDecide its own, in the order in which they appear.
+
+    Raises
+    ------
+    SourceError
+        When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are gone.
+    """
+    dims, codes, words, _ = training_types(obj)
+    return _flags(obj, dims, codes, words, "checkpoint_type")
+
+
+def training_types(
+    obj: xr.Dataset | xr.DataArray,
+) -> tuple[tuple[str, ...], npt.NDArray[np.int8], tuple[str, ...], npt.NDArray[np.int16]]:
+    """Return what :func:`checkpoint_type` is made of, and which stage of its curve was training at each cell.
+
+    Returns
+    -------
+    dims : tuple of str
+        Dimensions of the cells: those of runs, then the axis.
+    codes : int8 array
+    words : tuple of str
+        Type of each code; "outside" is 0.
+    number : int16 array
+        Position among the stages of the curve, 0 for the base; -1 outside of all.
+
+    Raises
+    ------
+    SourceError
+        When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are gone.
+    """
+    require_axis(obj)
+    checked_positions(obj)
+    dims, number, stages = _training_stages(obj)
+    words = run_types_of(obj, stages)
+    codes = np.zeros(number.shape, np.int8)
+    last = len(words) - 1
+    for at in np.ndindex(stages.shape):
+        # Another type than the four of DataDecide has the last code.
+        known = [words.index(w) if (w := _word(s.run_type)) in words else last for s in stages[at]]
+        codes[at] = np.array([*known, 0], np.int8)[number[at]]
+    return dims, codes, words, number
+
+
+def run_types_of(obj: xr.Dataset | xr.DataArray, stages: npt.NDArray[np.object_]) -> tuple[str, ...]:
+    """Return the flags of :func:`checkpoint_type`: of DataDecide `CHECKPOINT_TYPES`, else those that chains name."""
+    if is_datadecide(obj):
+        return CHECKPOINT_TYPES
+    found = dict.fromkeys(_word(stage.run_type) for chain in stages.ravel().tolist() for stage in chain)
+    return (CHECKPOINT_TYPES[0], *found)
+
+
+def _word(run_type: str) -> str:
+    # Flag meanings stand in one text, with spaces between.
+    return "_".join(run_type.split())
+
+
+def _training_stages(
+    obj: xr.Dataset | xr.DataArray,
+) -> tuple[tuple[str, ...], npt.NDArray[np.int16], npt.NDArray[np.object_]]:
+    """Return the dimensions of cells, which stage was training at each, and the stages of each run; () where none."""
+    rule = require_axis(obj)
+    cells = tuple(d for d in cell_dims(obj) if d in obj.coords["run_id"].dims) if "run_id" in obj.coords else ()
+    run_ids = run_ids_along(obj, cells)
+    axis = (rule.name,) if rule.name in obj.dims else ()
+    tokens = tokens_along(obj, (*cells, *axis))
+    end, stages = cells_along(obj, "end_tokens", cells), stages_along(obj, cells)
+    number = np.full(tokens.shape, -1, np.int16)
+    for at in np.ndindex(run_ids.shape):
+        if not run_ids[at]:
+            stages[at] = ()
+            continue
+        here, chain = tokens[at], stages[at]
+        for k, stage in enumerate(chain):
+            start, stop = (-1 if not k else stage.start), (end[at] if k + 1 == len(chain) else chain[k + 1].start)
+            begins = here > start if stage.merged_at is None else here >= stage.merged_at
+            number[at] = np.where(begins & (here <= stop), k, number[at])
+    return (*cells, *axis), number, stages
+
+
+def stages_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.object_]:
+    """Return the stages of each run's curve over dimensions of cells; () where there is no run.
+
+    Raises
+    ------
+    SourceError
+        When the coordinate `chain` is gone.
+    """
+    if "chain" not in obj.coords:
+        raise SourceError(
+            "this object lacks the coordinate chain, so which kind of run its cells are of is unknown. Keep the "
+            "coordinates that dde.open_lineages() gives; Datasets that were saved before there was one have to be "
+            "opened from their stores, and saved, again."
+        )
+    texts = text_values(spread(obj.coords["chain"].variable, {d: obj.sizes[d] for d in dims}))
+    parsed: dict[str, tuple[Stage, ...]] = {text: parse_chain(text) for text in set(texts.ravel().tolist())}
+    out = np.empty(texts.shape, object)
+    for at in np.ndindex(texts.shape):
+        out[at] = parsed[str(texts[at])]
+    return out
+
+
+def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """Return the Hub model, revision and step of each cell that is a pretraining checkpoint.
+
+    Returns
+    -------
+    xarray.Dataset
+        `hub_model`, `revision` (object text, "" where the cell is no checkpoint of the base that was evaluated,
+        branched from or final, or lies behind the branch) and `step` (int64, -1 there), of the cells' shape.
+
+    Raises
+    ------
+    SourceError
+        When a coordinate is gone that it follows from, or the suite declares no checkpoints or has no such lineage.
+    """
+    rule = require_axis(obj)
+    checked_positions(obj)
+    if not is_datadecide(obj):
+        checkpoints_of(obj, "")
+    if "lineage" not in obj.coords:
+        raise SourceError(
+            "this object lacks the coordinate lineage, so which model its cells are checkpoints of is unknown. "
+            "Keep the coordinates that dde.open_lineages() gives."
+        )
+    cells = tuple(str(d) for d in obj.coords["run_id"].dims) if "run_id" in obj.coords else ()
+    run_ids = run_ids_along(obj, cells)
+    axis = (rule.name,) if rule.name in obj.dims else ()
+    dims = (*cells, *axis)
+    sizes = {d: obj.sizes[d] for d in dims}
+    tokens = np.nan_to_num(tokens_along(obj, dims), nan=-1.0).astype(np.int64)
+    lineages = text_values(spread(obj.coords["lineage"].variable, {d: obj.sizes[d] for d in cells}))
+    origin, end = cells_along(obj, "origin_tokens", cells), cells_along(obj, "end_tokens", cells)
+    evaluated = np.zeros(tokens.shape, bool)
+    if missing := [SAMPLED + s for s in TABLE_SAMPLINGS if SAMPLED + s not in obj.coords]:
+        raise SourceError(
+            f"this object lacks the coordinate {', '.join(missing)}, so which of its cells are checkpoints that were "
+            "evaluated is unknown. Keep the coordinates that dde.open_lineages() gives."
+        )
+    for name in TABLE_SAMPLINGS:
+        evaluated |= is_set(spread(obj.coords[SAMPLED + name].variable, sizes))
+    model, revisions = np.full(tokens.shape, "", object), np.full(tokens.shape, "", object)
+    step = np.full(tokens.shape, -1, np.int64)
+    for at in np.ndindex(run_ids.shape):
+        if not run_ids[at]:
+            continue
+        base = checkpoints_of(obj, str(lineages[at]))
+        # The Hub has no revision for every step: those that were evaluated, the final one, the one branched from.
+        last, per_step = (end[at] if np.isnan(origin[at]) else origin[at]), base.tokens_per_step
+        others = [base.scheduled_tokens, -1 if np.isnan(last) else int(last) // per_step * per_step]
+        here = tokens[at]
+        is_checkpoint = (evaluated[at] | np.isin(here, others)) & (here >= 0) & (here % per_step == 0) & (here <= last)
+        step[at] = np.where(is_checkpoint, here // per_step, -1)
+        model[at] = np.where(is_checkpoint, base.hub_model, "")
+        texts = [base.revision(s) if s >= 0 else "" for s in np.atleast_1d(step[at]).tolist()]
+        revisions[at] = np.array(texts, object).reshape(step[at].shape)
+    made = {"hub_model": model, "revision": revisions, "step": step}
+    return xr.Dataset({n: (dims, v) for n, v in made.items()}, _coords_of(obj, dims))
+
+
+def _coords_of(obj: xr.Dataset | xr.DataArray, dims: Sequence[Any]) -> dict[str, xr.DataArray]:
+    return {str(n): c for n, c in obj.coords.items() if set(c.dims) <= set(dims)}
+
+
+def _flags(
+    obj: xr.Dataset | xr.DataArray,
+    dims: Sequence[Any],
+    codes: npt.NDArray[np.int8],
+    meanings: tuple[str, ...],
+    name: str,
+) -> xr.DataArray:
+    attrs = {
+        "long_name": name.replace("_", " "),
+        "flag_values": np.arange(len(meanings), dtype=np.int8),
+        "flag_meanings": " ".join(meanings),
+    }
+    return xr.DataArray(xr.Variable(tuple(dims), codes), _coords_of(obj, dims), name=name, attrs=attrs)

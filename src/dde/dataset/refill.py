@@ -1,0 +1,343 @@
+"""Cells made anew of the samples among a Dataset's cells, block by block, on another grid or axis."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.curves.alignment import Chains, Interpolation
+from dde.curves.axes import TOKENS, AxisRule, Lines
+from dde.curves.chains import CurvePoints
+from dde.curves.fast_alignment import AlignmentPlan
+from dde.curves.filling import Curves, mark_points
+from dde.curves.grids import Points, order_of
+from dde.curves.observations import Observations
+from dde.dataset.curve_source import Source, require_complete
+from dde.dataset.layout import branch_or_start, spread, text_values
+from dde.dataset.lazy import BlockArray
+from dde.dataset.samples import is_set
+from dde.errors import SelectionError
+from dde.schema import TABLE_SAMPLINGS
+
+__all__ = ["RefilledFlags", "RefilledValues", "Refilling"]
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+# Rows whose cells are in memory at once while they are made anew.
+_ROWS_AT_ONCE = 1_024
+# Plans of the last alignments of a variable's source, of which metrics of one sampling share one.
+_PLANS = 4
+
+
+class Refilling:
+    """Rows of a Dataset and the points of an axis that they are put on."""
+
+    def __init__(self, source: Source, points: Points, rule: AxisRule, lines: Lines | None) -> None:
+        self.cells, self.old = source.cells, source.rule.name
+        self.shape = source.run_ids.shape
+        self.run_ids, self.starts, self.merges = (a.ravel() for a in (source.run_ids, source.starts, source.merges))
+        self.points, self.lines, self.of_runs = points, lines, rule.by == "run"
+        self.branch = branch_or_start(source.branch).ravel()
+        tokens = source.dataset["cumulative_tokens"].variable
+        self.tokens = tokens if source.rule is not TOKENS else xr.Variable(tokens.dims, tokens.values)
+        self.plans: deque[AlignmentPlan] = deque(maxlen=_PLANS)
+        parents = source.parents.ravel()
+        roots = np.full(self.run_ids.shape, "", object)
+        # The id of a pretraining run of DataDecide is the label of its lineage; that of another suite is stated.
+        name = "root_run_id" if "root_run_id" in source.dataset.coords else "lineage"
+        if name in source.dataset.coords and set(source.dataset[name].dims) <= set(self.cells):
+            roots = text_values(spread(source.dataset[name].variable, source.sizes)).ravel()
+        #: Row that holds the base of each run, and row that holds its parent; -1 where the Dataset has none.
+        self.base, self.parent = self._rows_of(roots), self._rows_of(parents)
+        if source.rule.by == "run":
+            # On an axis of each run's own, other rows hold other parts of their curves.
+            self.base[:], self.parent[:] = -1, -1
+
+    def _rows_of(self, wanted: npt.NDArray[np.object_]) -> Int64:
+        """Return the row of the run that each row wants, of copies the one that is its neighbour; -1 where none is.
+
+        Raises
+        ------
+        SelectionError
+            When several copies of a run are equally near, so that which one is meant is unknown.
+        """
+        places: dict[str, list[int]] = {}
+        for row, run_id in enumerate(self.run_ids.tolist()):
+            if run_id:
+                places.setdefault(run_id, []).append(row)
+        found = np.full(len(wanted), -1, np.int64)
+        for row, run_id in enumerate(wanted.tolist()):
+            copies = places.get(run_id, [])
+            if len(copies) > 1:
+                at, others = (np.array(np.unravel_index(r, self.shape)) for r in (row, copies))
+                shared = (others == at[:, None]).sum(axis=0)
+                nearest = np.flatnonzero(shared == shared.max())
+                if len(nearest) > 1 and self.run_ids[row]:
+                    raise SelectionError(
+                        f"the Dataset holds the run {run_id} {len(copies)} times, so which copy "
+                        f"{self.run_ids[row]} goes on from is unknown. Keep each run once, or join copies along a new "
+                        "dimension."
+                    )
+                copies = [copies[nearest[0]]]
+            if copies:
+                found[row] = copies[0]
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "plans": deque(maxlen=_PLANS)}
+
+    def rows_with_ancestors(self, rows: Int64) -> Int64:
+        """Return rows with those of their ancestors that the Dataset has, each once, ascending."""
+        every = set(rows.tolist())
+        new = every
+        while new:
+            above = {int(a) for r in new for a in (self.parent[r], self.base[r]) if a >= 0 and a != r}
+            new = above - every
+            every |= new
+        return np.array(sorted(every), np.int64)
+
+    def read(self, variable: xr.Variable, rows: Int64, others: dict[str, Any]) -> npt.NDArray[Any]:
+        """Return the cells of rows of a variable, (row, others..., old point)."""
+        at = np.unravel_index(rows, self.shape) if self.shape else ()
+        index: dict[str, Any] = {}
+        inverse: dict[str, Any] = {}
+        for dim, positions in zip(self.cells, at, strict=True):
+            if dim in variable.dims:
+                index[dim], inverse[dim] = np.unique(positions, return_inverse=True)
+        rest = [d for d in others if d in variable.dims]
+        axis = [self.old] if self.old in variable.dims else []
+        block = variable.isel({**index, **{d: others[d] for d in rest}}).transpose(*inverse, *rest, *axis).values
+        if inverse:
+            return np.asarray(block[tuple(inverse.values())])
+        return np.broadcast_to(block, (len(rows), *block.shape))
+
+    def groups(self, rows: Int64, points: Points) -> list[tuple[npt.NDArray[np.intp], Int64]]:
+        """Return positions along rows whose points are the same tokens, with these, ascending."""
+        if self.lines is None:
+            return [(np.arange(len(rows)), points.astype(np.int64))]
+        return self.lines.take(rows).groups(points)
+
+
+class _RefilledArray(BlockArray):
+    """Cells made anew of those of a Dataset, block by block: (cells..., others..., point)."""
+
+    def __init__(self, refilling: Refilling, variable: xr.Variable) -> None:
+        self.refilling, self.variable = refilling, variable
+        self.others = [str(d) for d in variable.dims if d not in refilling.cells and d != refilling.old]
+        self.shape = (*refilling.shape, *(variable.sizes[d] for d in self.others), len(refilling.points))
+
+    def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
+        refilling, n_cells = self.refilling, len(self.refilling.shape)
+        shape = tuple(len(a) for a in at)
+        rows = (
+            np.ravel_multi_index(np.ix_(*at[:n_cells]), refilling.shape).ravel() if n_cells else np.zeros(1, np.int64)
+        )
+        points = refilling.points[at[-1]]
+        order, back = order_of(points)
+        blank = np.nan if self.dtype.kind == "f" else 0
+        out = np.full((len(rows), *shape[n_cells:]), blank, self.dtype)
+        others = dict(zip(self.others, at[n_cells:-1], strict=True))
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = np.flatnonzero(refilling.run_ids[rows[start : start + _ROWS_AT_ONCE]] != "") + start
+            if len(part) and len(points):
+                made = np.full((len(part), *shape[n_cells:]), blank, self.dtype)
+                self._fill(made, rows[part], points[order], others)
+                out[part] = made[..., back]
+        return out.reshape(shape)
+
+    def _fill(self, out: npt.NDArray[Any], rows: Int64, points: Points, others: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class RefilledFlags(_RefilledArray):
+    """Which points of another grid are samples: those at tokens of a sample."""
+
+    dtype = np.dtype(np.int8)
+
+    def _fill(self, out: npt.NDArray[Any], rows: Int64, points: Points, others: dict[str, Any]) -> None:
+        flags = self.refilling.read(self.variable, rows, others)
+        tokens = np.broadcast_to(self.refilling.read(self.refilling.tokens, rows, {}), flags.shape)
+        for here, grid in self.refilling.groups(rows, points):
+            row, point = np.nonzero(is_set(flags[here]))
+            mark_points(out, here, grid, (row, tokens[here][row, point].astype(np.int64)), 1)
+
+
+class RefilledValues(_RefilledArray):
+    """A metric on another grid: curves through its samples.
+
+    Cells up to a branch may follow from a sample that the parent has behind it. Where no row holds the parent they are
+    copied, if there are such cells and they were made in the same way; else they are an error.
+
+    Parameters
+    ----------
+    refilling : Refilling
+    variable : xarray.Variable
+    flags : list of xarray.Variable
+        Of each sampling of `variable`.
+    counts : dict of sampling to xarray.Variable
+    how : Interpolation
+    joins : bool
+        Whether curves may begin with the parent's sample at the branch.
+    made_alike : bool
+        Whether cells between samples were made as `how` says.
+    filled : xarray.Variable, optional
+        A metric of the same samplings over cells and axis, where `variable` itself holds samples alone.
+    """
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(
+        self,
+        refilling: Refilling,
+        variable: xr.Variable,
+        flags: list[xr.Variable],
+        counts: dict[str, xr.Variable],
+        how: Interpolation,
+        joins: bool,
+        made_alike: bool,
+        filled: xr.Variable | None = None,
+    ) -> None:
+        super().__init__(refilling, variable)
+        self.flags, self.counts, self.how, self.joins = flags, counts, how, joins
+        # The slope of a monotone cubic before the parent's last sample follows from the sample behind the branch, too.
+        self.may_copy = made_alike and filled is None and how.method != "pchip"
+        self.filled = filled
+
+    def _fill(self, out: npt.NDArray[Any], rows: Int64, points: Points, others: dict[str, Any]) -> None:
+        refilling = self.refilling
+        every = refilling.rows_with_ancestors(rows)
+        values = refilling.read(self.variable, every, others).astype(np.float64)
+        tokens = np.broadcast_to(refilling.read(refilling.tokens, every, {}), (len(every), values.shape[-1]))
+        each = [is_set(refilling.read(flag, every, {})) for flag in self.flags]
+        for (name, count), seen in zip(self.counts.items(), each, strict=True):
+            if name not in TABLE_SAMPLINGS:
+                is_asked = np.isin(every, rows)
+                own = seen & (tokens > refilling.branch[every][:, None]) if refilling.of_runs else seen
+                counted = refilling.read(count, every, {}).astype(np.float64)
+                require_complete(np.where(is_asked, refilling.run_ids[every], ""), own.sum(axis=-1), counted, name)
+        flags = np.broadcast_to(np.logical_and.reduce(each), tokens.shape)
+        place = np.searchsorted(every, rows)
+        flat, made = values.reshape(len(every), -1, values.shape[-1]), out.reshape(len(rows), -1, out.shape[-1])
+        filled = None if self.filled is None else refilling.read(self.filled, every, {})
+        for k in range(flat.shape[1]):
+            old = flat[:, k]
+            curves, number, unknown = self._curves(every, old, flags, tokens, old if filled is None else filled)
+            target = np.full((len(rows), out.shape[-1]), np.nan)
+            for here, grid in refilling.groups(rows, points):
+                curves.fill(target, here, number[place[here]], grid, self.how, refilling.plans)
+                for i in here[np.isin(place[here], list(unknown))].tolist() if unknown else ():
+                    row = int(place[i])
+                    self._copy_between(target[i], grid, unknown[row], old[row], tokens[row], every[row])
+            made[:, k] = target
+
+    def _copy_between(
+        self,
+        out: Float64,
+        grid: Int64,
+        stretches: list[tuple[float, float]],
+        old: Float64,
+        tokens: Float64,
+        row: np.int64,
+    ) -> None:
+        """Copy cells that follow from a sample which no row holds, (point,).
+
+        Raises
+        ------
+        SelectionError
+            When a point is no cell, or cells were made in another way.
+        """
+        for begin, stop in stretches:
+            wanted = np.flatnonzero((grid > begin) & (grid <= stop))
+            if not len(wanted):
+                continue
+            place = {t: j for j, t in enumerate(tokens.tolist())}
+            at = [place.get(float(t), -1) for t in grid[wanted].tolist()]
+            if -1 in at or not self.may_copy:
+                raise SelectionError(
+                    f"the curve of {self.refilling.run_ids[row]} lies, between {begin:.0f} tokens and its branch at "
+                    f"{stop:.0f}, on a line to a sample that its parent has behind the branch, and the Dataset does "
+                    "not hold the parent, so new values there are unknown. Keep the run it starts from "
+                    "(run='pretraining'), or open on the grid that is wanted."
+                )
+            out[wanted] = old[at]
+
+    def _curves(
+        self, every: Int64, values: Float64, flags: npt.NDArray[np.bool_], tokens: Float64, filled: Float64
+    ) -> tuple[Curves, Int64, dict[int, list[tuple[float, float]]]]:
+        """Return the curves of rows, the run of the chains that each row is, and the stretches unknown to each."""
+        refilling = self.refilling
+        where = {row: i for i, row in enumerate(every.tolist())}
+        parent: list[int] = []
+        branch: list[int] = []
+        is_merge: list[bool] = []
+        nodes: list[tuple[int, float, float]] = []  # row, and the stretch of its cells
+        number: dict[int, int] = {}
+
+        def add(row: int) -> int:
+            """Add the nodes of a row, after those of its ancestors."""
+            if row in number:
+                return number[row]
+            starts = refilling.starts[every[row]]
+            above, first = -1, 0
+            up, base = (where.get(int(a[every[row]]), -1) for a in (refilling.parent, refilling.base))
+            if len(starts) > 1 and up >= 0 and up != row:
+                above, first = add(up), len(starts) - 1
+            elif len(starts) > 1 and base >= 0 and base != row:
+                above, first = add(base), 1
+            for k in range(first, len(starts)):
+                begin = float(starts[k]) if k else -1.0
+                parent.append(above)
+                branch.append(int(starts[k]) if k else -1)
+                is_merge.append(refilling.merges[every[row]][k])
+                nodes.append((row, begin, float(starts[k + 1]) if k + 1 < len(starts) else np.inf))
+                above = len(nodes) - 1
+            number[row] = above
+            return above
+
+        for row in range(len(every)):
+            add(row)
+        of_node = np.array([n[0] for n in nodes], np.int64)
+        begin, stop = (np.array([n[k] for n in nodes])[:, None] for k in (1, 2))
+        here = flags[of_node] & (tokens[of_node] > begin) & (tokens[of_node] <= stop)
+        unknown = _unknown_stretches(begin, stop, filled[of_node], tokens[of_node], here)
+        order = np.argsort(np.where(here, tokens[of_node], np.inf), axis=1, kind="stable")
+        here = np.take_along_axis(here, order, axis=1)
+        seen = np.take_along_axis(values[of_node], order, axis=1)[here]
+        at = np.take_along_axis(tokens[of_node], order, axis=1)[here].astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(here.sum(axis=1))]).astype(np.int64)
+        own = Observations(offsets, at, np.zeros(len(at), np.int64), seen)
+        lacks = np.isnan(seen)
+        lacking = CurvePoints.where(offsets, at, lacks) if lacks.any() else None
+        chains = Chains(
+            tuple(map(str, range(len(nodes)))),
+            np.array(parent, np.int32),
+            np.array(branch, np.int64).reshape(-1),
+            np.array(is_merge, bool),
+        )
+        of_row: dict[int, list[tuple[float, float]]] = {}
+        for row, node in number.items() if unknown else ():
+            at_node = node
+            while at_node >= 0:
+                if at_node in unknown:
+                    of_row.setdefault(row, []).append(unknown[at_node])
+                at_node = parent[at_node]
+        runs = np.array([number[r] for r in range(len(every))], np.int64)
+        return Curves(chains, own, lacking, self.joins), runs, of_row
+
+
+def _unknown_stretches(
+    begin: Float64, stop: Float64, values: Float64, tokens: Float64, here: npt.NDArray[np.bool_]
+) -> dict[int, tuple[float, float]]:
+    """Return the nodes whose last stretch, up to a branch, follows from a sample that no row holds, and the stretch."""
+    last = np.maximum(np.where(here, tokens, -np.inf).max(axis=1, initial=-np.inf)[:, None], begin)
+    inside = (tokens > last) & (tokens <= stop) & np.isfinite(stop)
+    has_value = (inside & ~np.isnan(values)).any(axis=1)
+    # Where there is no cell, whether the parent has a sample behind the branch is unknown as well.
+    has_none = here.any(axis=1) & ~inside.any(axis=1) & np.isfinite(stop[:, 0]) & (last < stop)[:, 0]
+    nodes = np.flatnonzero(has_value | has_none)
+    return {int(n): (float(last[n, 0]), float(stop[n, 0])) for n in nodes}

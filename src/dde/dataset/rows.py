@@ -1,0 +1,174 @@
+"""The cells of a metric as rows, one for each run, with what the samples of each row tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.curves.axes import AxisRule
+from dde.dataset.layout import axis_of, branch_or_start, cell_dims, cells_along, run_ids_along, spread, tokens_along
+from dde.dataset.samples import is_set, number_of
+from dde.errors import SelectionError
+from dde.schema import SAMPLED
+
+__all__ = ["Rows"]
+
+Float64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An array's cells as (row, point), a row for each run; points of a row in any order.
+
+    Attributes
+    ----------
+    array : xarray.DataArray
+        The metric.
+    cells : tuple of str
+        Dimensions of runs, which the rows lie along in that order.
+    rule : AxisRule
+        Axis of the points.
+    names : tuple of str
+        Samplings of the metric.
+    values, tokens : (row, point) float64 arrays
+        Values, and cumulative tokens of the cells.
+    flags : tuple of (row, point) bool arrays
+        Cells that each sampling of `names` sampled.
+    run_ids : (row,) object array
+        "" where there is no run.
+    """
+
+    array: xr.DataArray
+    cells: tuple[str, ...]
+    rule: AxisRule
+    names: tuple[str, ...]
+    values: Float64
+    tokens: Float64
+    flags: tuple[Mask, ...]
+    run_ids: npt.NDArray[np.object_]
+
+    @classmethod
+    def of(cls, array: xr.DataArray, names: tuple[str, ...], flags: list[xr.Variable]) -> Rows:
+        """Return the rows of a metric.
+
+        Parameters
+        ----------
+        array : xarray.DataArray
+        names : tuple of str
+            Its samplings.
+        flags : list of xarray.Variable
+            Cells that each of them sampled.
+
+        Raises
+        ------
+        SelectionError
+            When the array has no dimension of an axis.
+        """
+        rule = axis_of(array)
+        if rule is None or rule.name not in array.dims:
+            raise SelectionError(
+                f"{str(array.name)!r} has no dimension of tokens, so no last value. Select several points, or none."
+            )
+        cells = cell_dims(array)
+        dims = (*cells, rule.name)
+        sizes = {d: array.sizes[d] for d in dims}
+        shape = (int(np.prod([array.sizes[d] for d in cells])), array.sizes[rule.name])
+
+        def rows(variable: xr.Variable) -> npt.NDArray[Any]:
+            return np.asarray(spread(variable, sizes)).reshape(shape)
+
+        return cls(
+            array,
+            cells,
+            rule,
+            names,
+            rows(array.variable).astype(np.float64),
+            tokens_along(array, dims).reshape(shape),
+            tuple(is_set(rows(flag)) for flag in flags),
+            run_ids_along(array, cells).ravel(),
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the dimensions of runs."""
+        return tuple(self.array.sizes[d] for d in self.cells)
+
+    def number(self, name: str) -> Float64:
+        """Return a coordinate of the runs, (row,)."""
+        return cells_along(self.array, name, self.cells).ravel()
+
+    @property
+    def sampled(self) -> Mask:
+        """Cells that every sampling of the metric sampled."""
+        everywhere = np.ones(self.values.shape, bool)
+        return np.asarray(np.logical_and.reduce([everywhere, *self.flags]))
+
+    def sample_number(self, sampling: str, number: str) -> Float64:
+        """Return a number of a sampling, (row,); see :data:`dde.schema.SAMPLED_NUMBERS`."""
+        found = number_of(self.array, sampling, number)
+        return np.asarray(spread(found.variable, {d: self.array.sizes[d] for d in self.cells}), np.float64).ravel()
+
+    @property
+    def own(self) -> Mask:
+        """Cells behind the run's branch, or of a base."""
+        return np.asarray(self.tokens > branch_or_start(self.number("branch_tokens"))[:, None])
+
+    @property
+    def without_place(self) -> Mask:
+        """Rows of runs that have no place on the axis, where each run has its own."""
+        if self.rule.by != "run":
+            return np.zeros(len(self.run_ids), bool)
+        return np.asarray(np.isnan(self.tokens).all(axis=1))
+
+    def is_complete(self, of_run: bool) -> Mask:
+        """Return the rows whose samples, of the run itself or of its whole curve, all are points of the object."""
+        complete = np.ones(len(self.values), bool)
+        for name, flag in zip(self.names, self.flags, strict=True):
+            seen = (flag & self.own if of_run else flag).sum(axis=1)
+            complete &= seen == np.nan_to_num(self.sample_number(name, "own" if of_run else "count"))
+        return complete
+
+    def holds(self, number: Literal["last", "base"]) -> tuple[Mask, Mask]:
+        """Return the rows that have the last sample of each sampling as a point, and those that have none at all."""
+        is_point, has_none = np.ones(len(self.values), bool), np.zeros(len(self.values), bool)
+        ends = [self.sample_number(name, number) for name in self.names]
+        for end, flag in zip(ends, self.flags, strict=True):
+            is_point &= (flag & (self.tokens == end[:, None])).any(axis=1)
+            has_none |= np.isnan(end)
+        if len(ends) > 1:
+            # What two samplings have in common may lie before the last sample of either.
+            is_point &= np.logical_and.reduce([end == ends[0] for end in ends]) | self.is_complete(number == "last")
+        return is_point, has_none
+
+    def last(self, where: Mask) -> tuple[Float64, Float64, Mask]:
+        """Return value and tokens of the last point of each row among `where`, and the rows that have one."""
+        some: Mask = np.asarray(where.any(axis=1))
+        if not where.shape[1]:
+            return np.full(len(some), np.nan), np.full(len(some), np.nan), some
+        at = np.where(where, self.tokens, -np.inf).argmax(axis=1)
+        row = np.arange(len(some))
+        return (
+            np.where(some, self.values[row, at], np.nan),
+            np.where(some, self.tokens[row, at], np.nan),
+            some,
+        )
+
+    def refuse(self, unsure: Mask, number: str, what: str) -> None:
+        """Raise for rows whose answer needs a sample that is no point of the object."""
+        unsure = unsure & (self.run_ids != "")
+        if not unsure.any():
+            return
+        coordinates = ", ".join(f"{SAMPLED}{name}_{number}" for name in self.names)
+        example = str(self.run_ids[unsure][0])
+        place = self.sample_number(self.names[0], number)[unsure][0]
+        raise SelectionError(
+            f"{what} of {str(self.array.name)!r} is unknown for {int(unsure.sum())} runs, such as {example}: the "
+            f"sample that it follows from ({coordinates} says where it lies: {place:.0f}) is no point of this object, "
+            "which was put on a coarser grid or a part of the axis. Ask before selecting along the axis, or open on a "
+            "grid that holds it, such as grid='auto' or a number of points."
+        )

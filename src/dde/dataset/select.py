@@ -1,0 +1,168 @@
+"""Selecting over any coordinates at once."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.dataset.naming import canonical_values
+from dde.dataset.views import blank_of, mask_cells, pick_cells
+from dde.errors import SelectionError, UnknownNameError, near_names
+from dde.lineage.filters import as_values, matches
+
+__all__ = ["select"]
+
+T = TypeVar("T", xr.Dataset, xr.DataArray)
+
+
+def select(obj: T, **wanted: Any) -> T:
+    """Return the part of `obj` where every coordinate matches.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset or DataArray
+        With any of the dimensions of an opened Dataset, or those of a sweep or another axis.
+    **wanted
+        Coordinate to what it must be: a value, several, a ``slice`` with both ends included, or a function of
+        the value. Numbers compare by closeness. Of DataDecide, ``params``, ``data`` and ``seed`` take any of their
+        names; of other suites, every coordinate takes its values alone.
+        A single value for a dimension drops that dimension, as xarray's own ``sel`` does.
+
+    Returns
+    -------
+    xarray.Dataset or DataArray
+        Cells of a coordinate over several dimensions, such as ``(lineage, run)``, that do not match are NaN;
+        lineages and runs without any matching cell are dropped.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no such coordinate.
+    SelectionError
+        When nothing matches; says what exists.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", metrics=["train_loss"])
+    >>> dict(ds.dde.sel(params=["4M"], learning_rate=slice(1e-6, 1e-4)).sizes)["lineage"] > 0
+    True
+    """
+    cells: list[xr.DataArray] = []
+    for name, value in wanted.items():
+        if name not in obj.coords:
+            raise UnknownNameError(
+                f"{name!r} is no coordinate, so nothing can be selected by it.{near_names(name, map(str, obj.coords))} "
+                f"There are {', '.join(map(str, obj.coords))}."
+            )
+        coordinate = obj.coords[name]
+        mask = _mask(name, coordinate, canonical_values(obj, name, value))
+        if not mask.any():
+            raise SelectionError(_miss(name, coordinate, value))
+        if coordinate.ndim == 0:
+            continue
+        if coordinate.ndim > 1:
+            cells.append(xr.DataArray(mask, dims=coordinate.dims))
+            continue
+        (dim,) = coordinate.dims
+        keep: Any = np.flatnonzero(mask)
+        if name in obj.dims and np.ndim(value) == 0 and not isinstance(value, slice) and not callable(value):
+            # Of several that are close, the closest.
+            far = np.abs(coordinate.values[keep] - float(str(value))) if coordinate.dtype.kind == "f" else keep
+            keep = int(keep[np.argmin(far)])
+        obj = obj.isel({dim: keep})
+        if isinstance(keep, int):
+            obj = _with_object_scalars(obj)
+        cells = [c.isel({dim: keep}) if dim in c.dims else c for c in cells]
+    for cell in cells:
+        for dim in cell.dims:
+            some = cell.any([d for d in cell.dims if d != dim]).values
+            obj = obj.isel({dim: np.flatnonzero(some)})
+            cell = cell.isel({dim: np.flatnonzero(some)})
+        if not cell.values.any():
+            raise SelectionError(
+                f"each condition of {wanted!r} matches, but no cell matches them all, so nothing is selected. "
+                "Loosen one of them."
+            )
+        if not cell.values.all():
+            obj = _without_cells(obj, cell)
+    return obj
+
+
+def _with_object_scalars(obj: T) -> T:
+    """Return `obj` with scalar labels as variable-length text, which goes to Zarr v3 without a warning."""
+    scalars = {n: c for n, c in obj.coords.items() if c.ndim == 0 and c.dtype.kind == "U"}
+    return obj.assign_coords({n: ((), np.array(c.item(), object), c.attrs) for n, c in scalars.items()})
+
+
+def _without_cells(obj: T, keep: xr.DataArray) -> T:
+    """Return `obj` with nothing in the cells that are not kept: no value, and no run."""
+    of_runs = set(keep.dims) <= set(obj.coords["run_id"].dims) if "run_id" in obj.coords else True
+    at = dict(zip(map(str, keep.dims), np.indices(keep.shape), strict=True))
+
+    def kept(name: str, variable: xr.Variable) -> xr.Variable:
+        if not set(keep.dims) <= set(variable.dims):
+            return variable
+        if not of_runs:
+            # Cells along the axis are points of a run, which stays what it is.
+            return mask_cells(variable, [keep.astype(np.int8).variable])
+        blank = blank_of(variable, name)
+        return pick_cells(variable, at, [str(d) for d in keep.dims], keep.values, blank).transpose(*variable.dims)
+
+    coords = {str(n): kept(str(n), c.variable) for n, c in obj.coords.items() if of_runs and n not in obj.dims}
+    if isinstance(obj, xr.DataArray):
+        made = obj.assign_coords(coords)
+        return made.copy(data=kept(str(obj.name), obj.variable)._data)
+    return obj.assign_coords(coords).assign({str(n): kept(str(n), a.variable) for n, a in obj.data_vars.items()})
+
+
+def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bool_]:
+    values = coordinate.values
+    # Tokens and seeds are whole numbers: one part in a million of them is another number.
+    is_whole = values.dtype.kind in "iu" or coordinate.attrs.get("units") == "tokens"
+    if values.dtype.kind in "iuf" and not callable(wanted):
+        if isinstance(wanted, slice):
+            try:
+                low = -np.inf if wanted.start is None else float(wanted.start)
+                high = np.inf if wanted.stop is None else float(wanted.stop)
+            except (TypeError, ValueError):
+                return np.zeros(values.shape, bool)
+            if low > high:
+                raise SelectionError(
+                    f"{name}=slice({wanted.start!r}, {wanted.stop!r}) begins above its end, so nothing lies between. "
+                    f"Write slice({wanted.stop!r}, {wanted.start!r})."
+                )
+            inside = (values >= low) & (values <= high)
+            if is_whole:
+                return np.asarray(inside)
+            return np.asarray(
+                inside | np.isclose(values, low, rtol=1e-6, atol=0) | np.isclose(values, high, rtol=1e-6, atol=0)
+            )
+        try:
+            numbers = np.array([float(str(v)) for v in as_values(wanted)])
+        except (TypeError, ValueError):
+            return np.zeros(values.shape, bool)
+        if is_whole:
+            return np.asarray(np.isin(values, numbers))
+        close = np.isclose(values[..., None], numbers, rtol=1e-6, atol=0, equal_nan=True)
+        return np.asarray(close.any(axis=-1))
+    flat = [matches(v, wanted) for v in values.ravel().tolist()]
+    return np.array(flat, bool).reshape(values.shape)
+
+
+def _miss(name: str, coordinate: xr.DataArray, wanted: Any) -> str:
+    values = coordinate.values.ravel()
+    if coordinate.name == "cumulative_tokens":
+        held = f"{len(values)} tokens from {values.min()} to {values.max()}" if len(values) else "none"
+        return (
+            f"cumulative_tokens={wanted!r} is not on the grid, so nothing is selected. It holds {held}; "
+            ".interp() reads between them."
+        )
+    kept = [v for v in values.tolist() if v == v and v != ""]
+    held_values = sorted(set(kept), key=lambda v: (str(type(v)), v))
+    shown = ", ".join(map(repr, held_values[:12])) + (", ..." if len(held_values) > 12 else "")
+    near = near_names(wanted, map(str, held_values)) if isinstance(wanted, str) else ""
+    return f"{name}={wanted!r} matches nothing, so nothing is selected.{near} {name} holds {shown or 'nothing'}."

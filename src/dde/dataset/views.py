@@ -1,0 +1,220 @@
+"""Variables made of others' cells, lazily where those are lazy: picked, blanked, and masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.dataset.lazy import BlockArray, is_chunked, is_lazy, lazily
+from dde.dataset.samples import is_set
+from dde.schema import sampling_of
+
+__all__ = ["blank_of", "first_of", "mask_cells", "pick_cells"]
+
+Positions = npt.NDArray[np.intp]
+
+
+def blank_of(variable: xr.Variable, name: str = "") -> Any:
+    """Return what a cell without a run holds: "" in text, NaN among numbers, 0 in flags, which no run has set."""
+    if variable.dtype.kind == "i" and sampling_of(name):
+        return 0
+    return "" if variable.dtype.kind in "OTU" else np.nan
+
+
+def pick_cells(
+    variable: xr.Variable,
+    at: Mapping[str, Positions],
+    dims: Sequence[str],
+    there: npt.NDArray[np.bool_] | None = None,
+    blank: Any = None,
+) -> xr.Variable:
+    """Return a variable whose cells are picked from another one.
+
+    Parameters
+    ----------
+    variable : xarray.Variable
+    at : mapping of dimension to int array
+        Position along each dimension that is replaced, for every picked cell; arrays of one shape. Those of
+        dimensions that `variable` lacks are ignored.
+    dims : sequence of str
+        New dimensions, in place of those; first in what comes back.
+    there : bool array of the shape of the cells, optional
+        Cells that are not there become `blank`.
+    blank : optional
+        "" in text and NaN among numbers when None.
+
+    Returns
+    -------
+    xarray.Variable
+        Dimensions `dims`, then the others of `variable`. Lazy where `variable` is, chunked where it is; else in
+        memory. Whole numbers become floats where cells are not there.
+    """
+    used = {d: np.asarray(a) for d, a in at.items() if d in variable.dims}
+    rest = tuple(str(d) for d in variable.dims if d not in used)
+    shape = np.shape(next(iter(at.values())))
+    if blank is None:
+        blank = blank_of(variable)
+    is_whole = there is None or bool(there.all())
+    dtype = variable.dtype
+    if not is_whole and dtype.kind in "iub" and not (isinstance(blank, int) or dtype.kind == "O"):
+        dtype = np.dtype(np.float64)
+    if used and is_lazy(variable):
+        array = _PickedArray(variable, used, shape, rest, None if is_whole else there, blank, dtype)
+        return lazily((*dims, *rest), array, dict(variable.attrs))
+    ordered: xr.Variable = variable.transpose(*used, *rest)
+    if is_chunked(ordered):
+        picked: xr.Variable = ordered.isel({d: xr.Variable(dims, a) for d, a in used.items()}) if used else ordered
+        picked = picked.set_dims({**dict(zip(dims, shape, strict=True)), **{d: ordered.sizes[d] for d in rest}})  # type: ignore[no-untyped-call]
+        if not is_whole:
+            picked = picked.astype(dtype).where(xr.Variable(tuple(dims), there), blank)  # type: ignore[no-untyped-call]
+        # Picking leaves chunks of any size, which Zarr has no room for.
+        kept = {str(d): max(sizes) for d, sizes in zip(variable.dims, variable.chunks or (), strict=False)}
+        chunked = picked.transpose(*dims, *rest)
+        chunked = chunked.chunk({d: kept.get(str(d), -1) for d in chunked.dims})
+        chunked.attrs = dict(variable.attrs)
+        return chunked
+    values = ordered.values
+    values = values[tuple(used.values())] if used else np.broadcast_to(values, (*shape, *values.shape))
+    if not is_whole:
+        assert there is not None
+        values = np.where(there.reshape(*there.shape, *(1 for _ in rest)), values.astype(dtype), blank)
+        values = values.astype(dtype, copy=False)
+    return xr.Variable((*dims, *rest), values, dict(variable.attrs), fastpath=True)
+
+
+class _PickedArray(BlockArray):
+    """Cells picked from a lazy variable; reads the cells of a block."""
+
+    def __init__(
+        self,
+        variable: xr.Variable,
+        at: Mapping[str, Positions],
+        shape: tuple[int, ...],
+        rest: tuple[str, ...],
+        there: npt.NDArray[np.bool_] | None,
+        blank: Any,
+        dtype: np.dtype[Any],
+    ) -> None:
+        self.variable, self.at, self.rest, self.there, self.blank = variable, dict(at), rest, there, blank
+        self.cells = len(shape)
+        self.shape = (*shape, *(variable.sizes[d] for d in rest))
+        self.dtype = dtype
+
+    def _block(self, at: tuple[Positions, ...]) -> npt.NDArray[Any]:
+        here, others = np.ix_(*at[: self.cells]), at[self.cells :]
+        shape = tuple(len(a) for a in at)
+        there = np.ones(shape[: self.cells], bool) if self.there is None else self.there[here]
+        out = np.full(shape, self.blank, self.dtype) if not there.all() else np.empty(shape, self.dtype)
+        if not there.any():
+            return out
+        index: dict[str, Any] = dict(zip(self.rest, others, strict=True))
+        inverse = []
+        for dim, positions in self.at.items():
+            # What is not there is not read.
+            index[dim], back = np.unique(positions[here][there], return_inverse=True)
+            inverse.append(back)
+        out[there] = self.variable.isel(index).transpose(*self.at, *self.rest).values[tuple(inverse)]
+        return out
+
+
+def first_of(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bool_]]) -> xr.Variable:
+    """Return, cell by cell, the first of several variables that has the cell.
+
+    Parameters
+    ----------
+    variables : sequence of xarray.Variable
+        Of the same dimensions, cells first; blank where a cell is not there.
+    there : sequence of bool array
+        The cells that each of them has.
+
+    Returns
+    -------
+    xarray.Variable
+        Lazy where any of them is and none is chunked.
+    """
+    first = variables[0]
+    if len(variables) == 1:
+        return first
+    dims = first.dims
+    others = [v.transpose(*dims) for v in variables]
+    if any(is_lazy(v) for v in others) and not any(is_chunked(v) for v in others):
+        return lazily(list(map(str, dims)), _FirstArray(others, there), dict(first.attrs))
+    joined = others[-1]
+    for variable, cells in zip(others[-2::-1], there[-2::-1], strict=True):
+        has = xr.Variable(dims[: cells.ndim], cells)
+        joined = variable.where(has, joined)  # type: ignore[no-untyped-call]
+    joined = joined.transpose(*dims)
+    joined.attrs = dict(first.attrs)
+    return joined
+
+
+class _FirstArray(BlockArray):
+    """The first of several variables, cell by cell; reads only those that a block needs."""
+
+    def __init__(self, variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bool_]]) -> None:
+        self.variables, self.there = list(variables), list(there)
+        self.shape = variables[0].shape
+        self.dtype = np.result_type(*(v.dtype for v in variables))
+
+    def _block(self, at: tuple[Positions, ...]) -> npt.NDArray[Any]:
+        out: npt.NDArray[Any] | None = None
+        missing: npt.NDArray[np.bool_] | None = None
+        for variable, cells in zip(self.variables, self.there, strict=True):
+            has = cells[np.ix_(*at[: cells.ndim])]
+            missing = np.ones(has.shape, bool) if missing is None else missing
+            if out is not None and not (missing & has).any():
+                continue
+            block = variable.isel(dict(zip(variable.dims, at, strict=True))).values
+            if out is None:
+                out = np.array(block, self.dtype)
+            else:
+                out[missing & has] = block[missing & has]
+            missing = missing & ~has
+        assert out is not None
+        return out
+
+
+def mask_cells(variable: xr.Variable, flags: Sequence[xr.Variable]) -> xr.Variable:
+    """Return a variable that is NaN where any of the flags is not 1.
+
+    Parameters
+    ----------
+    variable : xarray.Variable
+    flags : sequence of xarray.Variable
+        Their dimensions are among those of `variable`.
+
+    Returns
+    -------
+    xarray.Variable
+        Lazy where `variable` is.
+    """
+    if is_lazy(variable):
+        return lazily(list(map(str, variable.dims)), _MaskedArray(variable, flags), dict(variable.attrs))
+    masked = variable
+    for flag in flags:
+        masked = masked.where(is_set(flag))  # type: ignore[no-untyped-call]
+    masked = masked.transpose(*variable.dims)
+    masked.attrs = dict(variable.attrs)
+    return masked
+
+
+class _MaskedArray(BlockArray):
+    """A lazy variable, NaN where any of its flags is not 1."""
+
+    def __init__(self, variable: xr.Variable, flags: Sequence[xr.Variable]) -> None:
+        self.variable, self.flags = variable, list(flags)
+        self.shape, self.dtype = variable.shape, np.dtype(np.float64)
+
+    def _block(self, at: tuple[Positions, ...]) -> npt.NDArray[Any]:
+        dims = self.variable.dims
+        index = dict(zip(dims, at, strict=True))
+        out = self.variable.isel(index).values.astype(np.float64)
+        for flag in self.flags:
+            part = flag.isel({d: index[d] for d in flag.dims})
+            wide: Any = part.set_dims(dict(zip(dims, out.shape, strict=True)))  # type: ignore[no-untyped-call]
+            out = np.where(is_set(wide.transpose(*dims).values), out, np.nan)
+        return out

@@ -1,0 +1,1 @@
+"""Runs, lineages and repositories as objects, and what notebooks show of them."""

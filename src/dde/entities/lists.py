@@ -1,0 +1,186 @@
+"""Lists of runs and lineages: what can be done to all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar, overload
+
+import pandas as pd
+
+from dde.dataset.loss_reductions import warn_of_reductions
+from dde.entities.views import curves_of, metrics_of
+from dde.errors import SelectionError, warn_caller
+from dde.suite.datadecide.frames import empty_curves
+from dde.suite.datadecide.metric_choice import choose_metrics
+from dde.suite.datadecide.runs.registry import Registry
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from dde.entities.repository import RunRepository
+    from dde.entities.runs import TrainingLineage, TrainingRun
+    from dde.lineage.run_table import RunTable
+
+__all__ = ["LineageList", "RunList"]
+
+_Entity = TypeVar("_Entity", bound="TrainingRun | TrainingLineage")
+
+
+class _EntityList(list[_Entity]):
+    """A list whose slices and sums are lists of its own kind."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> _Entity: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Self: ...
+    def __getitem__(self, index: SupportsIndex | slice, /) -> _Entity | Self:
+        found = super().__getitem__(index)
+        return type(self)(found) if isinstance(found, list) else found
+
+    def __add__(self, other: list[_Entity], /) -> Self:  # type: ignore[override]
+        return type(self)([*self, *other])
+
+    def copy(self) -> Self:
+        """Return a copy."""
+        return type(self)(self)
+
+    def _one_repository(self) -> RunRepository:
+        """Return the repository of all entities; an error where they come from several."""
+        first = self[0]._repository
+        for entity in self:
+            if entity._repository is not first and not first.has_same_content(entity._repository):
+                raise SelectionError(
+                    f"the list has entities of different repositories ({first!r} and {entity._repository!r}), which no "
+                    "single Dataset is opened from. Open those of each repository, and join them: dde.concat([...])."
+                )
+        return first
+
+
+class LineageList(_EntityList["TrainingLineage"]):
+    """Lineages, with what can be done to all of them at once; slices and sums are lists of lineages, too.
+
+    Examples
+    --------
+    >>> import dde
+    >>> lineages = dde.tutorial.open_repository("tiny").find_lineages(base_params="4M")
+    >>> lineages[:1].to_dataset(metrics=["piqa"]).sizes["lineage"]
+    1
+    """
+
+    def _repr_html_(self) -> str:
+        from dde.entities.html import lineages_html
+
+        return lineages_html(self)
+
+    def to_dataset(self, **options: Any) -> xr.Dataset:
+        """Return the lineages as one Dataset; `options` as in :func:`dde.open_lineages`.
+
+        Raises
+        ------
+        SelectionError
+            When the list is empty, or has lineages of different repositories.
+        """
+        if not self:
+            raise SelectionError(
+                "the list holds no lineage, so there is nothing to open. Widen the filters of find_lineages()."
+            )
+        return self._one_repository().to_dataset(lineages=[lineage.lineage_id for lineage in self], **options)
+
+    def get_continuous_curves(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the continuous curves of all lineages in one frame; a lineage that is repeated counts once.
+
+        Warns
+        -----
+        DdeWarning
+            When runs of one method reduced `train_loss` in different ways, so that the values can't be compared.
+        """
+        by_repository: dict[int, list[TrainingLineage]] = {}
+        for lineage in dict.fromkeys(self):
+            by_repository.setdefault(id(lineage._repository), []).append(lineage)
+        frames = []
+        for lineages in by_repository.values():
+            repository = lineages[0]._repository
+            run_ids = [run_id for lineage in lineages for run_id in lineage._curve_ids]
+            frames.append(curves_of(repository, run_ids, metrics_of(repository, metrics)))
+        if not frames:
+            return empty_curves(choose_metrics(Registry(None, None), metrics))
+        if len(frames) == 1:
+            return frames[0]
+        frame = pd.concat(frames, ignore_index=True)
+        if "train_loss" in frame and "reduce_loss" in frame:
+            own = frame[frame["train_loss"].notna() & (frame["run_type"] == frame["checkpoint_type"])]
+            for _, rows in own.groupby("run_type"):
+                warn_of_reductions(rows["reduce_loss"])
+        return frame
+
+
+class RunList(_EntityList["TrainingRun"]):
+    """Runs that belong together, with what can be done to all of them at once; slices and sums are lists of runs, too.
+
+    Examples
+    --------
+    >>> import dde
+    >>> run = dde.tutorial.open_repository("tiny").get_run("dolma1_7-4M-default")
+    >>> run.same_base()[:2].to_dataset(metrics=["piqa"]).run.values[0]
+    'pretraining'
+    """
+
+    def _repr_html_(self) -> str:
+        from dde.entities.html import runs_html
+
+        return runs_html(self)
+
+    def to_dataset(self, **options: Any) -> xr.Dataset:
+        """Return the continuous curves of the runs as one Dataset, each on its base.
+
+        Parameters
+        ----------
+        **options
+            As in :func:`dde.open_lineages`, without the stores.
+
+        Raises
+        ------
+        SelectionError
+            When the list has no run that can be placed, runs of different repositories, or bases beside derived runs
+            of other bases.
+
+        Warns
+        -----
+        DdeWarning
+            When runs can't be placed on their lineages, so that they are left out.
+        """
+        if not self:
+            raise SelectionError("the list holds no run, so there is nothing to open. Select runs that exist.")
+        repository = self._one_repository()
+        table = repository.table
+        row = {run.run_id: repository.row_of(run.run_id) for run in self}
+        if repository.suite_runs is None:
+            self._check_bases(table, row)
+        unplaced = [f"{run_id} ({table.status[r]})" for run_id, r in row.items() if not _is_opened(table, r)]
+        kept = [run_id for run_id, r in row.items() if _is_opened(table, r)]
+        remedy = "Correct what the suite declares of their parents and tokens."
+        if repository.posttraining_source is not None or repository.suite_runs is None:
+            remedy = "Pass parents={run id: parent} or tokens_per_sequence= to the repository where that settles it."
+        if unplaced and kept:
+            warn_caller(
+                f"{len(unplaced)} of {len(self)} runs can't be placed on their lineages, so they are left out: "
+                f"{', '.join(unplaced[:4])}{', ...' if len(unplaced) > 4 else ''}. {remedy}"
+            )
+        # Where no run is left, opening says why.
+        return repository.to_dataset(run_ids=kept or list(row), **options)
+
+    def _check_bases(self, table: RunTable, row: Mapping[str, int]) -> None:
+        """Raise where bases stand beside derived runs of other bases alone: a Dataset has those of its runs."""
+        derived = [r for r in row.values() if not table.is_root[r]]
+        bases = {run_id for run_id, r in row.items() if table.is_root[r]}
+        apart = sorted(bases - {str(table.lineage[r]) for r in derived})
+        if derived and apart:
+            raise SelectionError(
+                f"the list has the pretraining runs {', '.join(apart)} beside derived runs of other bases alone, which "
+                "no single Dataset is opened from. Open both, and join them: dde.concat([...])."
+            )
+
+
+def _is_opened(table: RunTable, row: int) -> bool:
+    """Return whether a run has a place, or is a base, which is a lineage without any rows, too."""
+    return bool(table.is_used[row] or table.is_root[row])

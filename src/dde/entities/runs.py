@@ -1,0 +1,530 @@
+"""Runs and lineages as objects that know their data and, through the repository, each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dde.entities.lists import LineageList, RunList
+from dde.entities.views import (
+    compare,
+    curves_of,
+    filter_members,
+    hyperparameters_of,
+    metrics_of,
+    rows_of_run,
+    runs_of_same_base,
+    runs_of_same_parent,
+    runs_of_same_treatment,
+)
+from dde.errors import LineageError, SelectionError, near_names
+from dde.lineage.related import base_rows, children_of, parents_of
+from dde.schema import PRETRAINING
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from dde.entities.repository import RunRepository
+    from dde.lineage.run_table import RunTable
+    from dde.sources.protocols import PosttrainingSource, PretrainingSource
+    from dde.suite.datadecide.tables.pretraining_tables import DataDecide
+
+__all__ = ["LineageList", "PosttrainingRun", "PretrainingRun", "RunList", "TrainingLineage", "TrainingRun"]
+
+
+class TrainingRun:
+    """Any training run.
+
+    Parameters
+    ----------
+    run_id : str
+        W&B's id; the lineage's label for a pretraining run. In another suite, what its ``run_id`` says.
+    run_type : str
+        ``pretraining``, ``supervised_ft`` or ``dpo``; in another suite, its own words.
+    repository : RunRepository, optional
+        Resolves relations; a run holds ids, never other runs. Without one a run has its id and type alone.
+
+    Notes
+    -----
+    Runs are equal when they have the same id and type and come from the same sources, opened in the same way.
+
+    Examples
+    --------
+    >>> import dde
+    >>> repository = dde.tutorial.open_repository("tiny")
+    >>> run = repository.get_run("dolma1_7-4M-default")
+    >>> run.run_type, run.state, run.branch_tokens
+    ('pretraining', 'finished', None)
+    """
+
+    def __init__(self, run_id: str, run_type: str, *, repository: RunRepository | None = None) -> None:
+        self.run_id = run_id
+        self.run_type = run_type
+        self._given_repository = repository
+
+    @property
+    def _repository(self) -> RunRepository:
+        if self._given_repository is None:
+            raise LineageError(
+                f"the run {self.run_id!r} was made without a repository, so its relations and its data are unknown. "
+                f"Use repository.get_run({self.run_id!r}), which gives a run that knows them."
+            )
+        return self._given_repository
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.run_id!r}, {self.run_type!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TrainingRun):
+            return NotImplemented
+        if (self.run_id, self.run_type) != (other.run_id, other.run_type):
+            return False
+        here, there = self._given_repository, other._given_repository
+        return here is there or (here is not None and there is not None and here.has_same_content(there))
+
+    def __hash__(self) -> int:
+        return hash(self.run_id)
+
+    def _repr_html_(self) -> str:
+        from dde.entities.html import run_html
+
+        return run_html(self)
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """Id of the run it starts from, the first of several; None without any, and where no parent was found."""
+        return next(iter(self.parent_run_ids), None)
+
+    @property
+    def parent_run_ids(self) -> list[str]:
+        """Ids of all runs that it starts from; several of a merge, none of a pretraining run."""
+        table, row = self._place
+        return parents_of(table, row)
+
+    @property
+    def child_run_ids(self) -> list[str]:
+        """Ids of the runs that start directly from this one."""
+        table, row = self._place
+        return children_of(table, row)
+
+    @property
+    def lineage_id(self) -> str | None:
+        """Label of the lineage that the run belongs to; None where its base is unknown."""
+        table, row = self._place
+        return str(table.lineage[row]) or None
+
+    @property
+    def label(self) -> str:
+        """Treatment, as along the dimension ``run``; "" where no parent was found."""
+        table, row = self._place
+        return str(table.labels[row])
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Hyperparameters by name; what nothing says is absent.
+
+        Of a pretraining run, and of any run of another suite, the factors that it has a value of.
+        """
+        return hyperparameters_of(self._repository, self.run_id)
+
+    @property
+    def state(self) -> str:
+        """State as W&B, or what a suite declares of its runs, has it; ``finished`` where nothing says."""
+        table, row = self._place
+        return str(table.state[row])
+
+    @property
+    def branch_tokens(self) -> int | None:
+        """Cumulative tokens at which it leaves its parent; None for a pretraining run, and where unknown.
+
+        Of a run with several parents, those up to which its curve is that of its parents.
+        """
+        table, row = self._place
+        return _known(table.branch_tokens[row])
+
+    @property
+    def start_tokens(self) -> int | None:
+        """Cumulative tokens of all that it starts from, 0 for a pretraining run; None where unknown."""
+        table, row = self._place
+        return _known(table.start_tokens[row])
+
+    @property
+    def end_tokens(self) -> int | None:
+        """Cumulative tokens of its last row; None where unknown, and for a run without data."""
+        table, row = self._place
+        return _known(table.end_tokens[row])
+
+    @property
+    def _place(self) -> tuple[RunTable, int]:
+        """The run table and its row there; an error where there is no such run."""
+        repository = self._repository
+        return repository.table, repository.row_of(self.run_id)
+
+    def same_treatment(self) -> RunList:
+        """Return the runs with the same treatment on other bases, in the order of the suite.
+
+        Returns
+        -------
+        RunList
+            Runs of all states with the label of this one's treatment, repetitions included. Those whose
+            hyperparameters, or whose parents', differ from this one's where both are stated have another treatment;
+            the seed of the training makes no difference. For a pretraining run, all other pretraining runs. In a suite
+            other than DataDecide, the runs of this label in other lineages.
+        """
+        return self._related(runs_of_same_treatment(self._repository, self.run_id))
+
+    def same_base(self) -> RunList:
+        """Return the runs of other treatments on the same base, parents before children.
+
+        Returns
+        -------
+        RunList
+            Derived runs of the lineage, of all states; repetitions of this run are left out. Where a lineage has
+            several bases, those that derive from this run's.
+        """
+        return self._related(runs_of_same_base(self._repository, self.run_id))
+
+    def siblings(self) -> RunList:
+        """Return the other runs that start from the same parent, or from one of several, at any of its checkpoints.
+
+        Returns
+        -------
+        RunList
+            Runs of all states, repetitions of this run included; none for a pretraining run.
+        """
+        return self._related(runs_of_same_parent(self._repository, self.run_id))
+
+    def _related(self, run_ids: Iterable[str]) -> RunList:
+        return RunList(self._repository.get_run(run_id) for run_id in run_ids)
+
+    def get_training_progression(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the run's own observed rows: one per position, with the metrics asked for.
+
+        Parameters
+        ----------
+        metrics : str or iterable of str, optional
+            Names, globs or "all"; the default metrics when None.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The seed's columns; see :func:`dde.suite.datadecide.frames.continuous_curves`, and of a suite other than
+            DataDecide :func:`dde.suite.frames.suite_curves`.
+
+        Warns
+        -----
+        DdeWarning
+            When the run can't be placed on its lineage, so that it has no rows; says why and what to do.
+        """
+        return rows_of_run(self._repository, self.run_id, metrics_of(self._repository, metrics))
+
+    def get_evaluations(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the run's own rows that hold an evaluation; training logs are left out.
+
+        Parameters
+        ----------
+        metrics : str or iterable of str, optional
+            As in :meth:`get_training_progression`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As :meth:`get_training_progression` gives it.
+
+        Warns
+        -----
+        DdeWarning
+            When the run can't be placed on its lineage, so that it has no rows; says why and what to do.
+        """
+        chosen = [m for m in metrics_of(self._repository, metrics) if m.kind != "log"]
+        frame = rows_of_run(self._repository, self.run_id, chosen)
+        return frame.dropna(subset=[m.name for m in chosen], how="all").reset_index(drop=True)
+
+    def get_full_lineage(self) -> TrainingLineage:
+        """Return the whole lineage that the run belongs to."""
+        return self._repository.get_lineage(self.run_id)
+
+    def to_dataset(self, **options: Any) -> xr.Dataset:
+        """Return the run's continuous curve as a Dataset; `options` as in :func:`dde.open_lineages`."""
+        return self._repository.to_dataset(run_ids=[self.run_id], **options)
+
+
+class PretrainingRun(TrainingRun):
+    """A run without parents: of DataDecide, sparse, evaluated checkpoints in its tables.
+
+    Parameters
+    ----------
+    run_id : str
+        The lineage's label; of another suite, the run's id.
+    dd : DataDecide or PretrainingSource
+        Tables it is read from.
+    """
+
+    def __init__(
+        self, run_id: str, dd: DataDecide | PretrainingSource | None, *, repository: RunRepository | None = None
+    ) -> None:
+        repository = repository or _repository(dd, None)
+        of_suite = repository.suite_runs is not None
+        super().__init__(run_id, repository.run_type(run_id) if of_suite else PRETRAINING, repository=repository)
+        self.data_source = dd
+
+
+class PosttrainingRun(TrainingRun):
+    """A run with parents: of DataDecide, dense training logs and final evaluations in a store of W&B runs.
+
+    Parameters
+    ----------
+    run_id : str
+        W&B's id.
+    wandb_store : PosttrainingSource or PretrainingSource
+        Store it is read from; of another suite, its tables.
+    parent_run_id : str, optional
+        Parent, settled by the caller; found from the evidence when None.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        wandb_store: PosttrainingSource | PretrainingSource | None,
+        parent_run_id: str | None = None,
+        *,
+        repository: RunRepository | None = None,
+    ) -> None:
+        if repository is None:
+            repository = _repository(None, wandb_store, {run_id: parent_run_id} if parent_run_id else None)
+            if parent_run_id:
+                # An id names no checkpoint: where the evidence finds the same parent, it knows the checkpoint, too.
+                plain = _repository(None, wandb_store)
+                found = plain.registry.derived.get(run_id)
+                if found is None or found.parent_run_id == parent_run_id:
+                    repository = plain
+        super().__init__(run_id, repository.run_type(run_id), repository=repository)
+        self.data_source = wandb_store
+
+
+class TrainingLineage:
+    """A pretraining run and every run derived from it, at any depth; in general, all runs of one lineage's label.
+
+    Parameters
+    ----------
+    base_run : PretrainingRun
+        The first one, where a suite has several of one label.
+    lineage_id : str, optional
+        The label; that of `base_run` by default. A merge of runs of several lineages is a lineage of its own, whose
+        base is the first run that it derives from.
+
+    Notes
+    -----
+    Lineages are equal when their bases are and they have the same label, from the same sources, opened in the same way.
+
+    Examples
+    --------
+    >>> import dde
+    >>> lineage = dde.tutorial.open_repository("tiny").get_lineage("dolma1_7-4M-default")
+    >>> lineage.base_run.run_id
+    'dolma1_7-4M-default'
+    """
+
+    def __init__(self, base_run: PretrainingRun, lineage_id: str | None = None) -> None:
+        self.base_run = base_run
+        self._repository = base_run._repository
+        self._given_id = lineage_id
+
+    def __repr__(self) -> str:
+        return f"TrainingLineage({self.lineage_id!r}, {len(self._member_ids)} derived runs)"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TrainingLineage):
+            return NotImplemented
+        return self.base_run == other.base_run and self.lineage_id == other.lineage_id
+
+    def __hash__(self) -> int:
+        return hash(self.base_run)
+
+    def _repr_html_(self) -> str:
+        from dde.entities.html import lineage_html
+
+        return lineage_html(self)
+
+    @property
+    def lineage_id(self) -> str:
+        """Label of the lineage."""
+        if self._given_id is None:
+            self._given_id = self.base_run.lineage_id or self.base_run.run_id
+        return self._given_id
+
+    @property
+    def base_runs(self) -> list[PretrainingRun]:
+        """All runs without parents, `base_run` first; of a merge across lineages, those that it derives from."""
+        table = self._repository.table
+        found = [self._repository.get_run(str(table.run_id[row])) for row in base_rows(table, self.lineage_id)]
+        return [r for r in found if isinstance(r, PretrainingRun)]
+
+    @property
+    def _member_ids(self) -> list[str]:
+        """Ids of the derived runs, parents before children."""
+        table = self._repository.table
+        rows = table.members[self.lineage_id]
+        return [str(run_id) for run_id in table.run_id[rows[~table.is_root[rows]]].tolist()]
+
+    @property
+    def derived_runs(self) -> list[PosttrainingRun]:
+        """Derived runs, parents before children; those that can't be placed included (see coverage())."""
+        runs = [self._repository.get_run(run_id) for run_id in self._member_ids]
+        return [r for r in runs if isinstance(r, PosttrainingRun)]
+
+    def filter_derived_runs(
+        self,
+        posttraining_method: object = None,
+        learning_rates: object = None,
+        **hyperparameters: object,
+    ) -> list[PosttrainingRun]:
+        """Return the derived runs that match; changes nothing.
+
+        Parameters
+        ----------
+        posttraining_method : str or several, optional
+        learning_rates : float, several, or slice, optional
+            Compared as numbers.
+        **hyperparameters
+            Any other key of a run's config, or factor of another suite; a value, several, a ``slice`` with both ends
+            included, or a function.
+
+        Raises
+        ------
+        UnknownNameError
+            When no run of the store has such a hyperparameter, or is of such a method.
+        """
+        wanted = {"learning_rate": learning_rates, **hyperparameters}
+        kept = filter_members(self._repository, self._member_ids, posttraining_method, wanted)
+        return [run for run in self.derived_runs if run.run_id in kept]
+
+    def get_continuous_curves(
+        self,
+        runs: Iterable[TrainingRun | str] | None = None,
+        metrics: str | Iterable[str] | None = None,
+    ) -> pd.DataFrame:
+        """Return the continuous curves of the base and its derived runs, joined at their branch points.
+
+        Parameters
+        ----------
+        runs : iterable of TrainingRun or str, optional
+            Runs, run ids or run labels; the base and all usable derived runs when None.
+        metrics : str or iterable of str, optional
+            As in :meth:`TrainingRun.get_training_progression`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Observed rows only. A derived run's rows repeat the base prefix with its own hyperparameters; see
+            :func:`dde.suite.datadecide.frames.continuous_curves`, and of a suite other than DataDecide
+            :func:`dde.suite.frames.suite_curves`.
+
+        Raises
+        ------
+        SelectionError
+            When one of `runs` is no run of the lineage.
+
+        Warns
+        -----
+        DdeWarning
+            When one of `runs` can't be placed, so that it has no rows; when runs of one method reduced `train_loss` in
+            different ways, so that the values can't be compared.
+        """
+        if runs is None:
+            run_ids = self._curve_ids
+        else:
+            run_ids = [self._run_id(run) for run in ([runs] if isinstance(runs, (str, TrainingRun)) else runs)]
+        return curves_of(self._repository, run_ids, metrics_of(self._repository, metrics))
+
+    @property
+    def _curve_ids(self) -> list[str]:
+        """Ids of the runs that have a curve. A base that the tables do not hold is a lineage all the same."""
+        table = self._repository.table
+        rows = table.members[self.lineage_id]
+        return [str(run_id) for run_id in table.run_id[rows[table.is_used[rows]]].tolist()]
+
+    def _run_id(self, run: TrainingRun | str) -> str:
+        wanted = run.run_id if isinstance(run, TrainingRun) else run
+        table = self._repository.table
+        base, rows = self.base_run.run_id, table.members[self.lineage_id].tolist()
+        # An id counts before a label, and either before what the base is called.
+        names = {self.lineage_id: base, PRETRAINING: base} if base in table.run_id[rows] else {}
+        names |= {str(table.labels[row]): str(table.run_id[row]) for row in rows if table.labels[row]}
+        names |= {str(table.run_id[row]): str(table.run_id[row]) for row in rows}
+        if wanted not in names:
+            raise SelectionError(
+                f"{wanted!r} is no run of the lineage {self.lineage_id}, so it has no curve here."
+                f"{near_names(wanted, names)} lineage.derived_runs lists its runs."
+            )
+        return names[wanted]
+
+    def compare(self, other: TrainingLineage) -> pd.DataFrame:
+        """Return the runs of this lineage beside those of another one, by treatment.
+
+        Parameters
+        ----------
+        other : TrainingLineage
+            May come from other sources.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per run label of either lineage: ``pretraining`` first, then as along the dimension ``run``. A
+            label is a treatment with ``#2``, ``#3`` for its repetitions, so that a row has one run of each lineage at
+            most. Runs of all states are in it.
+
+            - `run`: the label.
+            - `run_id`, `other_run_id`: ids of the runs; "" where the lineage has none.
+            - `end_tokens`, `other_end_tokens`: cumulative tokens of their last rows, float; NaN where the lineage has
+              no such run, or its end is unknown.
+            - `differs`: hyperparameters that both runs state and in which they differ, as ``name: here, there``,
+              joined by "; ". ``sequences_per_step`` is the batch over all GPUs, ``dataset`` the training mixture; the
+              seed of the training and the hyperparameters of parent runs are not compared. For the bases: params,
+              data and seed.
+
+            Derived runs without a label, because their parent is absent from the store, are not in it; their ids are
+            in ``frame.attrs["left_out"]``.
+
+            Of suites other than DataDecide, `differs` has the factors in which both runs differ: those of lineages
+            beside the bases alone, and neither that which orders repetitions nor the ids of runs.
+
+        Examples
+        --------
+        >>> import dde
+        >>> repository = dde.tutorial.open_repository("tiny")
+        >>> one, other = (repository.get_lineage(f"{x}-150M-default") for x in ("dolma1_7", "dclm-baseline"))
+        >>> one.compare(other).loc[0, ["run", "differs"]].tolist()
+        ['pretraining', 'data: Dolma1.7, DCLM-Baseline']
+        """
+        return compare(self._repository, self.lineage_id, other._repository, other.lineage_id)
+
+    def to_dataset(self, **options: Any) -> xr.Dataset:
+        """Return the lineage as a Dataset; `options` as in :func:`dde.open_lineages`."""
+        return self._repository.to_dataset(lineages=[self.lineage_id], **options)
+
+
+def _known(tokens: np.int64) -> int | None:
+    return int(tokens) if tokens >= 0 else None
+
+
+def _repository(
+    dd: DataDecide | PretrainingSource | None,
+    store: PosttrainingSource | PretrainingSource | None,
+    parents: dict[str, str] | None = None,
+) -> RunRepository:
+    from dde.entities.repository import RunRepository
+    from dde.sources.protocols import PretrainingSource
+
+    for reader in (dd, store):
+        if isinstance(reader, PretrainingSource):
+            raise LineageError(
+                f"a run of the {reader.description} is known by the run table of the whole suite, so it can't be made "
+                "of its tables alone. Use dde.RunRepository.from_suite(suite, folder).get_run(run_id)."
+            )
+    assert not isinstance(dd, PretrainingSource)
+    assert not isinstance(store, PretrainingSource)
+    return RunRepository(dd, store, parents=parents)

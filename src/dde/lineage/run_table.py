@@ -1,0 +1,234 @@
+"""The run table: one row per run, columns as arrays. Every suite makes one, and Datasets are built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.errors import SelectionError, near_names
+from dde.lineage.chain_texts import Stage
+from dde.lineage.ragged_rows import with_ancestors
+
+__all__ = ["Factor", "RunTable"]
+
+Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+Float64 = npt.NDArray[np.float64]
+Texts = npt.NDArray[np.object_]
+#: Where a factor lies: it is the same for a lineage, for a label of runs, or it differs from run to run.
+Along = Literal["lineage", "run", "cell"]
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """One factor of all runs.
+
+    Attributes
+    ----------
+    along : {"lineage", "run", "cell"}
+    values : (run,) array
+        Object texts with "" where a run has none, or float64 numbers with NaN there.
+    """
+
+    along: Along
+    values: npt.NDArray[Any]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its values are texts."""
+        return self.values.dtype == object
+
+
+@dataclass(frozen=True, eq=False)
+class RunTable:
+    """Runs of a suite: identity, relations and place on the axis of cumulative tokens.
+
+    Attributes
+    ----------
+    run_id, run_type, state : (run,) object arrays of str
+    lineage, run : (run,) object arrays of str
+        Labels along both dimensions; "" where unknown. `run` has no number of the replicate.
+    replicate : (run,) int64 array
+        From 1; 0 where unknown.
+    is_root : (run,) bool array
+        Whether a run was trained from scratch, rather than from a parent, be it known or not.
+    depth : (run,) int64 array
+        Edges of the longest path from a root.
+    edge_child, edge_parent : (edge,) int32 arrays
+        Numbers of runs; edges are ordered by child, and by its parents.
+    edge_tokens : (edge,) int64 array
+        Own tokens of the parent at the branch; -1 where unknown.
+    absent_parent : (run,) object array of str
+        Id of a parent that is known by name and is no run of the table; "" elsewhere.
+    curve_parent : (run,) int32 array
+        The run whose curve this one follows up to its branch; -1 where there is none.
+    start_tokens, branch_tokens, end_tokens : (run,) int64 arrays
+        Cumulative tokens at own token 0, up to which the curve is that of the parents, and of the last row. -1 where
+        unknown; `branch_tokens` is -1 of a root, too.
+    n_params, schedule_tokens : (run,) float64 arrays
+        NaN where unknown.
+    start_compute : (run,) float64 array
+        6 N tokens of all that the run starts from, in FLOP; NaN where an N is unknown.
+    token_source, status, parent_evidence, contradictions, estimate : (run,) object arrays of str
+        `status` is ``used`` or says why a run has no place.
+    factors : mapping of str to Factor
+        In the order in which the suite declares them.
+    lineages, runs : tuples of str
+        Labels in the order of the suite; those of runs with the number of the replicate.
+    """
+
+    run_id: Texts
+    run_type: Texts
+    state: Texts
+    lineage: Texts
+    run: Texts
+    replicate: Int64
+    is_root: npt.NDArray[np.bool_]
+    depth: Int64
+    edge_child: Int32
+    edge_parent: Int32
+    edge_tokens: Int64
+    absent_parent: Texts
+    curve_parent: Int32
+    start_tokens: Int64
+    branch_tokens: Int64
+    end_tokens: Int64
+    n_params: Float64
+    schedule_tokens: Float64
+    start_compute: Float64
+    token_source: Texts
+    status: Texts
+    parent_evidence: Texts
+    contradictions: Texts
+    estimate: Texts
+    factors: Mapping[str, Factor] = field(default_factory=dict)
+    lineages: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.run_id)
+
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """Row of each run, by its id."""
+        return {run_id: i for i, run_id in enumerate(self.run_id.tolist())}
+
+    @cached_property
+    def labels(self) -> Texts:
+        """Label of each run along the dimension ``run``, with ``#<replicate>`` from the second on."""
+        labels = self.run.copy()
+        for row in np.flatnonzero(self.replicate > 1).tolist():
+            labels[row] = f"{labels[row]}#{self.replicate[row]}"
+        return labels
+
+    @cached_property
+    def order(self) -> Int64:
+        """Rank of each run: by lineage, depth and label, in the order of the suite; that of rows where it has none."""
+        if not self.runs:
+            return np.arange(len(self))
+        lineage = {label: i for i, label in enumerate(self.lineages)}
+        run = {label: i for i, label in enumerate(self.runs)}
+        ranks = (
+            np.array([run.get(label, len(run)) for label in self.labels.tolist()], np.int64),
+            self.depth,
+            np.array([lineage.get(label, len(lineage)) for label in self.lineage.tolist()], np.int64),
+        )
+        order = np.empty(len(self), np.int64)
+        order[np.lexsort(ranks)] = np.arange(len(self))
+        return order
+
+    @cached_property
+    def members(self) -> dict[str, Int64]:
+        """Rows of each lineage, by its label, ordered by `order`; runs without a lineage are in none."""
+        at = np.argsort(self.order, kind="stable")
+        rows: dict[str, list[int]] = {label: [] for label in self.lineages if label}
+        for row, label in zip(at.tolist(), self.lineage[at].tolist(), strict=True):
+            if label:
+                rows.setdefault(label, []).append(row)
+        return {label: np.array(of_lineage, np.int64) for label, of_lineage in rows.items()}
+
+    @cached_property
+    def n_parents(self) -> Int64:
+        """How many parents each run has."""
+        return np.bincount(self.edge_child, minlength=len(self)).astype(np.int64)
+
+    @cached_property
+    def is_used(self) -> npt.NDArray[np.bool_]:
+        """Which runs have a place on their lineage."""
+        return np.asarray(self.status == "used", bool)
+
+    def rows(self, run_ids: Iterable[str]) -> Int64:
+        """Return the rows of runs.
+
+        Raises
+        ------
+        SelectionError
+            When the table has no such run; names the nearest ones.
+        """
+        number = self.number
+        try:
+            return np.array([number[r] for r in run_ids], np.int64)
+        except KeyError as error:
+            run_id = str(error.args[0])
+            raise SelectionError(
+                f"the suite has no run {run_id!r}, so it can't be opened.{near_names(run_id, number)} "
+                "repository.coverage() lists every run."
+            ) from None
+
+    def parents(self, row: int) -> list[tuple[int, int]]:
+        """Return the parents of a run: their rows, and own tokens at the branch."""
+        first, stop = np.searchsorted(self.edge_child, [row, row + 1])
+        return list(zip(self.edge_parent[first:stop].tolist(), self.edge_tokens[first:stop].tolist(), strict=True))
+
+    def with_ancestors(self, rows: Int64) -> Int64:
+        """Return rows with those of all runs that their curves consist of, each once, parents before children."""
+        every = with_ancestors(self.curve_parent, rows)
+        return every[np.argsort(self.depth[every], kind="stable")]
+
+    def curve(self, row: int) -> list[tuple[int, int | None]]:
+        """Return the rows of the runs of a curve, from its root on, and the tokens at which the curve leaves each.
+
+        The curve does not leave its own run: the tokens of that are None.
+        """
+        path: list[tuple[int, int | None]] = [(row, None)]
+        at = row
+        while self.curve_parent[at] >= 0:
+            stop = int(self.branch_tokens[at])
+            at = int(self.curve_parent[at])
+            path.append((at, stop))
+        return path[::-1]
+
+    def stages(self, row: int) -> tuple[Stage, ...]:
+        """Return the runs that the curve of a run consists of, from its root on."""
+        return tuple(
+            Stage(
+                str(self.run_type[r]),
+                max(int(self.branch_tokens[r]), 0),
+                int(self.start_tokens[r]) if self.n_parents[r] > 1 else None,
+            )
+            for r, _ in self.curve(row)
+        )
+
+    def roots(self, rows: Int64) -> tuple[Int64, Float64]:
+        """Return the rows that the curves of runs begin with, and where they left these, in cumulative tokens.
+
+        A run that its own curve begins with left nothing: its tokens are NaN.
+        """
+        at, origin = rows.copy(), np.full(len(rows), np.nan)
+        while True:
+            above = self.curve_parent[at]
+            moving = above >= 0
+            if not moving.any():
+                return at, origin
+            origin[moving] = self.branch_tokens[at[moving]]
+            at = np.where(moving, above, at)
+
+    def compute(self, rows: Int64 | int, tokens: Int64) -> Float64:
+        """Return the compute of runs at tokens of their own part, in FLOP: 6 N tokens, summed over their histories."""
+        own = tokens - self.start_tokens[rows]
+        return np.asarray(self.start_compute[rows] + 6.0 * self.n_params[rows] * own, np.float64)

@@ -1,0 +1,1 @@
+"""Bokeh and Matplotlib: the options that each needs for the same picture."""

@@ -1,0 +1,205 @@
+"""Options of a picture for Bokeh, to explore in a notebook or a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dde.plots.axes import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, BOKEH_TICKS
+from dde.plots.backends.base import BackendName, Options, crowd_look
+from dde.plots.colours import EDGE, GRID, INK, WINDOW
+from dde.plots.figure_layout import Axis, Frame, Place
+from dde.plots.legends import ColourBar, Legend
+from dde.printable import printable
+
+__all__ = ["OnBokeh"]
+
+# First half of what begins or ends a formula.
+_DELIMITER = re.compile(r"\$(?=\$)|\\(?=[\[\]()])")
+
+
+class OnBokeh:
+    """See :class:`dde.plots.backends.base.Backend`."""
+
+    name: BackendName = "bokeh"
+    hovers = True
+
+    def line(self, colour: str, dashed: bool = False, crowd: int = 1) -> Options:
+        """Return options of a line."""
+        alpha, width = crowd_look(crowd, 1.2 if dashed else 1.5)
+        return {"color": colour, "alpha": alpha, "line_width": width} | ({"line_dash": "dashed"} if dashed else {})
+
+    def partial(self, colour: str, crowd: int = 1) -> Options:
+        """Return options of a line of fewer runs."""
+        alpha, width = crowd_look(crowd, 1.3)
+        return {"color": colour, "alpha": alpha, "line_width": width, "line_dash": "6 2 2 2"}
+
+    def band(self, colour: str) -> Options:
+        """Return options of an interval."""
+        return {"fill_color": colour, "fill_alpha": 0.2, "line_alpha": 0.0}
+
+    def sample(self, colour: str) -> Options:
+        """Return options of a sample of an interval."""
+        return {"fill_color": colour, "fill_alpha": 0.2, "line_alpha": 0.0, "marker": "square", "size": 13}
+
+    def outline(self) -> Options:
+        """Return options of a sample of what stands out."""
+        return {"fill_alpha": 0.0, "line_color": INK, "line_width": 3, "marker": "square", "size": 11}
+
+    def hollow(self) -> Options:
+        """Return options of a point without a value."""
+        return {"fill_color": "white", "line_color": EDGE, "line_width": 1.3, "marker": "circle", "size": 7}
+
+    def thick(self) -> Options:
+        """Return options of a line that stands for a run."""
+        return {"line_width": 3}
+
+    def points(
+        self, colour: str, marker: str, dense: bool = False, tooltips: Sequence[tuple[str, str]] = (), crowd: int = 1
+    ) -> Options:
+        """Return options of points."""
+        alpha, _ = crowd_look(crowd, 1.0)
+        look = {"size": 3, "line_color": None} if dense else {"size": 7, "line_color": "white", "line_width": 0.6}
+        if crowd > 60 and not dense:
+            look["size"] = 5
+        tools = {"tools": [_hover(tooltips)] if tooltips else []}
+        return {"fill_color": colour, "marker": marker, "fill_alpha": alpha if crowd > 20 else 1.0, **tools, **look}
+
+    def unseen(self, tooltips: Sequence[tuple[str, str]]) -> Options:
+        """Return options of points that are not seen."""
+        return {"size": 6, "alpha": 0, "hover_alpha": 0.6, "tools": [_hover(tooltips)], "color": INK}
+
+    def branch(self) -> Options:
+        """Return options of branch marks."""
+        return {"color": INK, "line_dash": "dotted", "line_width": 1, "alpha": 0.7}
+
+    def zero(self) -> Options:
+        """Return options of the zero line."""
+        return {"color": INK, "line_width": 1, "alpha": 0.8}
+
+    def window(self) -> Options:
+        """Return options of the window."""
+        return {"color": WINDOW, "line_color": "#c5cbd6", "line_width": 0.8}
+
+    def tiles(self, tooltips: Sequence[tuple[str, str]], best: bool = False) -> Options:
+        """Return options of rectangles."""
+        edge = {"line_color": INK, "line_width": 3} if best else {"line_color": "white", "line_width": 1}
+        return {"fill_color": "colour", "tools": [_hover(tooltips)] if tooltips else [], **edge}
+
+    def text(self, colour: str, align: str = "center", bold: bool = False) -> Options:
+        """Return options of text."""
+        style = {"text_font_style": "bold"} if bold else {}
+        size = {"text_font_size": "11px", "text_baseline": "middle"}
+        return {"text_color": colour, "text_align": align, **size, **style}
+
+    def plain(self, text: str) -> str:
+        """Return text without formulas, whose delimiters are parted by a space without a width."""
+        return _DELIMITER.sub("\\g<0>\N{ZERO WIDTH SPACE}", printable(text))
+
+    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
+        """Return options of a panel."""
+        from bokeh.models import CustomJSTickFormatter
+
+        options: Options = {
+            "frame_width": place.size[0],
+            "frame_height": place.size[1],
+            "toolbar": "above",
+            "hooks": [_style(place, frame, legend)],
+            "fontsize": {
+                "title": f"{place.title_points}pt",
+                "labels": "10pt",
+                "ticks": "9pt",
+                "legend": "9pt",
+            },
+        }
+        for name, axis in (("x", frame.x), ("y", frame.y)):
+            if axis.ticks is not None:
+                options[f"{name}ticks"] = list(axis.ticks)
+            elif axis.is_log or name == "x":
+                options[f"{name}formatter"] = CustomJSTickFormatter(code=BOKEH_TICKS)
+        if legend.entries:
+            look = {"title": legend.title, "border_line_color": None, "ncols": legend.columns(place.size[1])}
+            options |= {"legend_position": "right", "legend_opts": look}
+        return options
+
+    def layout(self, place: Place) -> Options:
+        """Return options of all panels."""
+        return {"shared_axes": True, "merge_tools": True}
+
+
+def _hover(tooltips: Sequence[tuple[str, str]]) -> Any:
+    from bokeh.models import HoverTool
+
+    return HoverTool(tooltips=list(tooltips), name="cell")
+
+
+def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
+    def style(plot: Any, element: Any) -> None:
+        figure = plot.state
+        # The frame's size is what is fixed; Bokeh warns of a fixed figure whose own size is not given.
+        figure.sizing_mode = None
+        figure.outline_line_color = None
+        figure.grid.grid_line_color = GRID if frame.grid else None
+        for axis in figure.axis:
+            axis.axis_line_color = axis.major_tick_line_color = EDGE
+            axis.minor_tick_line_color = None
+            axis.axis_label_text_font_style = "normal"
+            axis.axis_label_text_color = axis.major_label_text_color = INK
+        _style_ticks(figure.xaxis, figure.xgrid, frame.x, across=True)
+        _style_ticks(figure.yaxis, figure.ygrid, frame.y, across=False)
+        figure.title.text_color = INK
+        for shown in figure.legend:
+            shown.title_text_font_style = "bold"
+            shown.title_text_font_size = "9pt"
+            shown.label_text_color = shown.title_text_color = INK
+            shown.spacing, shown.padding, shown.margin = 1, 4, 12
+            shown.location = "top_left"
+            if legend.columns(place.size[1]) > 1:
+                # The gap between rows is that between columns, too.
+                for item in shown.items:
+                    item.label = {"value": f"{item.label.value}\N{EM SPACE}"}
+        if legend.bar is not None:
+            figure.right = [_bar(legend.bar, place), *figure.right]
+
+    return style
+
+
+def _style_ticks(drawn: Any, grid: Any, axis: Axis, across: bool) -> None:
+    from bokeh.models import CustomJSTicker
+
+    if axis.ticks is not None:
+        return
+    for one in drawn:
+        if axis.is_log:
+            one.ticker = CustomJSTicker(major_code=BOKEH_LOG_TICKS, minor_code=BOKEH_MINOR_LOG_TICKS)
+            one.minor_tick_line_color = EDGE
+            # Lines of a grid go by a ticker of their own.
+            for lines in grid:
+                lines.ticker = one.ticker
+        elif across:
+            one.ticker.desired_num_ticks = 5
+
+
+def _bar(bar: ColourBar, place: Place) -> Any:
+    from bokeh.models import FixedTicker, LinearColorMapper
+    from bokeh.models.annotations.legends import ColorBar
+
+    low, high = bar.span
+    return ColorBar(
+        color_mapper=LinearColorMapper(palette=list(bar.colours), low=low, high=high),
+        ticker=FixedTicker(ticks=[value for value, _ in bar.ticks]),
+        major_label_overrides={value: label for value, label in bar.ticks},
+        # Along the bar, which is as long as the frame is high.
+        title=Axis("", bar.title).fitted_label(place.size[1]),
+        title_text_font_style="bold",
+        title_text_font_size="9pt",
+        title_text_color=INK,
+        title_standoff=8,
+        major_label_text_color=INK,
+        major_tick_line_color=None,
+        width=14,
+        margin=12,
+        border_line_color=None,
+        background_fill_alpha=0.0,
+    )

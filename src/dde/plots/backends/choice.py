@@ -1,0 +1,50 @@
+"""Choosing a backend by name, and drawing with it in one thread at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dde.errors import UnknownNameError, near_names
+from dde.plots.backends.base import ONE_AT_A_TIME, Backend
+from dde.plots.backends.bokeh import OnBokeh
+from dde.plots.backends.matplotlib import OnMatplotlib
+
+__all__ = ["drawing_with"]
+
+# Backends whose options HoloViews has made. An import of its plotting modules alone registers a backend without them.
+_LOADED: set[str] = set()
+
+
+@contextmanager
+def drawing_with(name: str) -> Iterator[Backend]:
+    """Provide a backend by name, loaded and made HoloViews' current one, to one thread at a time.
+
+    The backend stays HoloViews' current one afterwards, so that a notebook shows what was drawn.
+
+    Parameters
+    ----------
+    name : {"bokeh", "matplotlib"}
+
+    Yields
+    ------
+    Backend
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no such backend.
+    """
+    backends: dict[str, Backend] = {"bokeh": OnBokeh(), "matplotlib": OnMatplotlib()}
+    if name not in backends:
+        raise UnknownNameError(
+            f"backend={name!r} draws no pictures here, so there is none.{near_names(name, backends)} "
+            "Pass 'bokeh' or 'matplotlib'."
+        )
+    with ONE_AT_A_TIME:
+        import holoviews as hv
+
+        if name not in _LOADED or hv.Store.current_backend != name:
+            hv.extension(name)
+            _LOADED.add(name)
+        yield backends[name]

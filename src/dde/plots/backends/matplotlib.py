@@ -1,0 +1,197 @@
+"""Options of a picture for matplotlib, to print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dde.plots.axes import log_ticks, minor_log_ticks, short_number
+from dde.plots.backends.base import BackendName, Options, crowd_look
+from dde.plots.colours import EDGE, GRID, INK, WINDOW
+from dde.plots.figure_layout import Axis, Frame, Place
+from dde.plots.legends import ColourBar, Legend, without_formulas
+
+__all__ = ["OnMatplotlib"]
+
+
+class OnMatplotlib:
+    """See :class:`dde.plots.backends.base.Backend`."""
+
+    name: BackendName = "matplotlib"
+    hovers = False
+
+    def line(self, colour: str, dashed: bool = False, crowd: int = 1) -> Options:
+        """Return options of a line."""
+        alpha, width = crowd_look(crowd, 1.0 if dashed else 1.2)
+        return {"color": colour, "alpha": alpha, "linewidth": width} | ({"linestyle": (0, (4, 3))} if dashed else {})
+
+    def partial(self, colour: str, crowd: int = 1) -> Options:
+        """Return options of a line of fewer runs."""
+        alpha, width = crowd_look(crowd, 1.0)
+        return {"color": colour, "alpha": alpha, "linewidth": width, "linestyle": (0, (5, 1.5, 1.5, 1.5))}
+
+    def band(self, colour: str) -> Options:
+        """Return options of an interval."""
+        return {"facecolor": colour, "alpha": 0.2, "linewidth": 0}
+
+    def sample(self, colour: str) -> Options:
+        """Return options of a sample of an interval."""
+        return {"facecolors": colour, "alpha": 0.2, "edgecolors": "none", "marker": "s", "s": 110}
+
+    def outline(self) -> Options:
+        """Return options of a sample of what stands out."""
+        return {"facecolors": "none", "edgecolors": INK, "linewidth": 2.2, "marker": "s", "s": 70}
+
+    def hollow(self) -> Options:
+        """Return options of a point without a value."""
+        return {"facecolors": "white", "edgecolors": EDGE, "linewidth": 1.1, "marker": "o", "s": 26}
+
+    def thick(self) -> Options:
+        """Return options of a line that stands for a run."""
+        return {"linewidth": 2.4}
+
+    def points(
+        self, colour: str, marker: str, dense: bool = False, tooltips: Sequence[tuple[str, str]] = (), crowd: int = 1
+    ) -> Options:
+        """Return options of points."""
+        alpha, _ = crowd_look(crowd, 1.0)
+        look: Options = {"s": 4, "edgecolors": "none"} if dense else {"s": 26, "edgecolors": "white", "linewidth": 0.5}
+        if crowd > 60 and not dense:
+            look["s"] = 12
+        return {"facecolors": colour, "marker": marker, "alpha": alpha if crowd > 20 else 1.0, **look}
+
+    def unseen(self, tooltips: Sequence[tuple[str, str]]) -> Options:
+        """Return options of points that are not seen."""
+        return {"alpha": 0.0}
+
+    def branch(self) -> Options:
+        """Return options of branch marks."""
+        return {"color": INK, "linestyle": "dotted", "linewidth": 0.9, "alpha": 0.7}
+
+    def zero(self) -> Options:
+        """Return options of the zero line."""
+        return {"color": INK, "linewidth": 0.9, "alpha": 0.8}
+
+    def window(self) -> Options:
+        """Return options of the window."""
+        return {"facecolor": WINDOW, "edgecolor": "#c5cbd6", "linewidth": 0.8}
+
+    def tiles(self, tooltips: Sequence[tuple[str, str]], best: bool = False) -> Options:
+        """Return options of rectangles."""
+        edge = {"edgecolor": INK, "linewidth": 2.2} if best else {"edgecolor": "white", "linewidth": 0.8}
+        return {"facecolor": "colour", **edge}
+
+    def text(self, colour: str, align: str = "center", bold: bool = False) -> Options:
+        """Return options of text."""
+        return {"color": colour, "size": 8.5, "horizontalalignment": align, "verticalalignment": "center"} | (
+            {"weight": "bold"} if bold else {}
+        )
+
+    def plain(self, text: str) -> str:
+        """Return text without formulas."""
+        return without_formulas(text)
+
+    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
+        """Return options of a panel."""
+        options: Options = {
+            "aspect": place.size[0] / place.size[1],
+            "hooks": [_style(place, frame, legend)],
+            "fontsize": {
+                "title": place.title_points,
+                "labels": 9.5,
+                "xticks": 8.5,
+                "yticks": 8.5,
+                "legend": 8.5,
+            },
+        }
+        for name, axis in (("x", frame.x), ("y", frame.y)):
+            if axis.ticks is not None:
+                options[f"{name}ticks"] = list(axis.ticks)
+        if legend.entries:
+            options |= {"legend_position": "right", "legend_cols": legend.columns(place.size[1])}
+        return options
+
+    def layout(self, place: Place) -> Options:
+        """Return options of all panels."""
+        return {
+            "fig_inches": place.figure_inches(),
+            "sublabel_format": "",
+            "tight": False,
+            "shared_axes": False,
+        }
+
+
+def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
+    from matplotlib.transforms import Bbox
+
+    wanted = place.figure_inches()
+
+    def locate(axis: Any, renderer: Any) -> Bbox:
+        across, down = axis.figure.get_size_inches()
+        if abs(across - wanted[0]) < 1e-6 and down != wanted[1]:
+            # HoloViews changes the height, and draws to measure; what it draws then is not kept.
+            axis.figure.set_size_inches(*wanted, forward=False)
+            down = wanted[1]
+        left, bottom, width, height = place.frame_inches()
+        return Bbox.from_bounds(left / across, 1 + bottom / down, width / across, height / down)
+
+    def style(plot: Any, element: Any) -> None:
+        axis = plot.handles["axis"]
+        # HoloViews' own layout gives frames whose shape depends on how many there are.
+        axis.set_aspect("auto")
+        axis.set_axes_locator(locate)
+        _style_ticks(axis.xaxis, frame.x, across=True)
+        _style_ticks(axis.yaxis, frame.y, across=False)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["left", "bottom"]].set_color(EDGE)
+        axis.tick_params(which="both", color=EDGE, labelcolor=INK)
+        axis.grid(False)
+        if frame.grid:
+            axis.grid(True, color=GRID, linewidth=0.8)
+        axis.set_axisbelow(True)
+        for text in (axis.xaxis.label, axis.yaxis.label):
+            text.set_color(INK)
+        axis.set_title(axis.get_title(), loc="left", fontsize=place.title_points, fontweight="bold", color=INK)
+        axis.set_title("")
+        beside = 1.02
+        if legend.bar is not None:
+            _draw_bar(axis, legend.bar, place)
+            beside += legend.bar.width_inches() / place.frame_size_inches()[0]
+        shown = axis.get_legend()
+        if shown is not None and legend:
+            shown.set_title(legend.title, prop={"size": 8.5, "weight": "bold"})
+            shown.set_alignment("left")
+            shown.set_frame_on(False)
+            shown.set_bbox_to_anchor((beside, 1.02), transform=axis.transAxes)
+
+    return style
+
+
+def _style_ticks(drawn: Any, axis: Axis, across: bool) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+
+    if axis.ticks is not None:
+        return
+    if across or axis.is_log:
+        drawn.set_major_formatter(FuncFormatter(short_number))
+    if axis.is_log and axis.shown is not None:
+        drawn.set_major_locator(FixedLocator(log_ticks(*axis.shown)))
+        drawn.set_minor_locator(FixedLocator(minor_log_ticks(*axis.shown)))
+        drawn.set_minor_formatter(NullFormatter())
+    elif not axis.is_log:
+        drawn.set_major_locator(MaxNLocator(5))
+
+
+def _draw_bar(axis: Any, bar: ColourBar, place: Place) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    across, down = place.frame_size_inches()
+    # Of the axes, so that it moves with them: their place is settled when they are drawn.
+    beside = axis.inset_axes((1 + 0.2 / across, 0.0, 0.16 / across, 1 - 0.18 / down))
+    drawn = axis.figure.colorbar(ScalarMappable(Normalize(*bar.span), ListedColormap(list(bar.colours))), cax=beside)
+    drawn.set_ticks([value for value, _ in bar.ticks], labels=[label for _, label in bar.ticks])
+    drawn.outline.set_visible(False)
+    beside.tick_params(length=0, labelsize=8.5, labelcolor=INK)
+    beside.minorticks_off()
+    beside.set_title(bar.title, loc="left", fontsize=8.5, fontweight="bold", color=INK)

@@ -1,0 +1,495 @@
+"""Runs in PostgreSQL, as dr_wandb mirrors them from W&B: both layouts of its tables, rows decoded while they arrive."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from psycopg import IsolationLevel
+
+from dde.errors import ConflictWarning, SourceError
+from dde.sources.connection import Connection
+from dde.sources.json_text import load_json, top_level_value
+from dde.sources.postgres.queries import (
+    PACKED,
+    SCHEMAS,
+    CatalogRow,
+    Layout,
+    catalog_query,
+    evaluations_query,
+    history_query,
+    metric_names_query,
+    runs_query,
+)
+from dde.sources.postgres.session import CONNECT_SECONDS, connect, explain, is_conflict, leave_after
+from dde.sources.protocols import SUMMARY_KEYS, History, RunRecord
+from dde.sources.values import as_float, as_object, evaluation_names, evaluation_value, read_object, summary_task
+from dde.sources.wandb.logs import as_float_array, empty_history, first_positions, log_order
+from dde.sources.wandb.records import (
+    EVALUATION_PREFIX,
+    has_evaluations,
+    run_record,
+    wanted_config_keys,
+    without_logged_rate,
+)
+
+__all__ = [
+    "PostgresStore",
+    "read_history",
+]
+
+# Bytes that are decoded at once: enough that decoding costs no more than for the whole, few enough to be nothing
+# beside the result.
+_PORTION = 1 << 20
+
+# Rows that there is room for at first.
+_FIRST_ROWS = 1 << 12
+
+
+def read_history(blocks: Iterable[bytes | bytearray | memoryview], keys: Sequence[str]) -> History:
+    """Return the history in the answer to `history_query`, as its rows arrive.
+
+    Parameters
+    ----------
+    blocks : iterable of bytes, bytearray or memoryview
+        The answer as CSV; a block ends where a row ends.
+    keys : sequence of str
+        Keys that were asked for, each once.
+    """
+    columns = _Columns(len(keys))
+    waiting: deque[Future[list[npt.NDArray[Any]]]] = deque()
+    # One thread decodes while this one takes in what the server sends; neither may get far ahead.
+    with ThreadPoolExecutor(1, "dde-log") as decoder:
+        content = bytearray()
+        for block in blocks:
+            content += block
+            if len(content) >= _PORTION:
+                waiting.append(decoder.submit(_decoded, content, keys))
+                content = bytearray()
+                if len(waiting) > 2:
+                    columns.append(waiting.popleft().result())
+        if content:
+            waiting.append(decoder.submit(_decoded, content, keys))
+        while waiting:
+            columns.append(waiting.popleft().result())
+    columns.finish()
+    # The server gives rows as it finds them; ids tell the order in which they were logged.
+    row_id = columns.pop(2)
+    order = log_order(columns.arrays[0], columns.arrays[1], row_id)
+    del row_id
+    run, step, *values = (columns.pop(0, order) for _ in range(2 + len(keys)))
+    return History(run=run, step=step, values=dict(zip(keys, values, strict=True)))
+
+
+class _Columns:
+    """Columns that grow: run, step, id and a number per key.
+
+    They are made longer where they stand, which for large ones copies nothing: so nothing is in memory twice but
+    the one column that is being put in order.
+    """
+
+    def __init__(self, keys: int) -> None:
+        types = [np.int32, np.int64, np.int64, *[np.float64] * keys]
+        self.arrays: list[npt.NDArray[Any]] = [np.empty(_FIRST_ROWS, kind) for kind in types]
+        self._rows = 0
+
+    def append(self, rows: list[npt.NDArray[Any]]) -> None:
+        end = self._rows + len(rows[0])
+        if end > len(self.arrays[0]):
+            self._resize(max(end, len(self.arrays[0]) * 5 // 4))
+        for array, part in zip(self.arrays, rows, strict=True):
+            array[self._rows : end] = part
+        self._rows = end
+
+    def finish(self) -> None:
+        self._resize(self._rows)
+
+    def pop(self, position: int, order: npt.NDArray[np.intp] | None = None) -> npt.NDArray[Any]:
+        array = self.arrays.pop(position)
+        return array if order is None else array[order]
+
+    def _resize(self, rows: int) -> None:
+        for array in self.arrays:
+            array.resize(rows, refcheck=False)
+
+
+def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
+    """Return the columns of some rows: run, step, id, and a number per key."""
+    names = ["run", "step", "id", *(f"key{position}" for position in range(len(keys)))]
+    packed = ["packed"] if keys else []
+    positions: dict[str, pa.DataType] = {"run": pa.int32(), "step": pa.int64(), "id": pa.int64()}
+
+    def read(value_type: pa.DataType) -> pa.Table:
+        return pyarrow.csv.read_csv(
+            pa.BufferReader(content),
+            # A row of any length is one block.
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=names + packed, use_threads=False, block_size=len(content) + 1
+            ),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=positions | dict.fromkeys(names[3:], value_type) | dict.fromkeys(packed, pa.string()),
+                strings_can_be_null=True,
+            ),
+        )
+
+    try:
+        table = read(pa.float64())
+    except pa.ArrowInvalid:
+        table = read(pa.string())  # some text is no number
+    if table["id"].null_count:
+        table = table.set_column(2, "id", pc.fill_null(table["id"], np.iinfo(np.int64).max))
+    rows = [
+        *(table[name].to_numpy() for name in names[:3]),
+        *(as_float_array(table[name]) for name in names[3:]),
+    ]
+    if packed and table["packed"].null_count < len(table):
+        # The server looks into no text, and what Python writes of NaN it could not parse.
+        texts = table["packed"]
+        rows[3:] = [values if values.flags.writeable else values.copy() for values in rows[3:]]
+        for row in np.flatnonzero(texts.is_valid().to_numpy()):
+            metrics = as_object(load_json(texts[row].as_py()))
+            for values, key in zip(rows[3:], keys, strict=True):
+                if key in metrics:
+                    values[row] = as_float(metrics[key])
+    return rows
+
+
+_Answer = TypeVar("_Answer")
+_Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+# How often a question is asked that a standby gives up, each time of a fresh snapshot.
+_ATTEMPTS = 4
+# Seconds that the server has for the catalog, and beyond its own limit for a question, before it is left.
+_CATALOG_SECONDS = 60.0
+_GRACE_SECONDS = 10.0
+
+
+class PostgresStore:
+    """A W&B store in PostgreSQL.
+
+    Parameters
+    ----------
+    connection : str or Connection
+        DSN; a password in it is never shown and never pickled.
+    schema : str, optional
+        Schema of the tables, where the connection names none; by default that which the server searches.
+    statement_timeout : float or None
+        Seconds after which the server gives up on a question, unless the connection, the role or the server has a
+        shorter limit; None for their limit alone. A server that does not even give up is left ten seconds later; one
+        that answers nothing at all, after a minute at most.
+    connect_timeout : int
+        Seconds after which connecting gives up, over all hosts and addresses of the connection, unless it says itself.
+
+    Raises
+    ------
+    SourceError
+        By any question, where the server is unreachable, refuses, takes too long or holds no such tables.
+    """
+
+    def __init__(
+        self,
+        connection: str | Connection,
+        *,
+        schema: str | None = None,
+        statement_timeout: float | None = 300.0,
+        connect_timeout: int = CONNECT_SECONDS,
+    ) -> None:
+        self._connection = connection if isinstance(connection, Connection) else Connection(connection, schema)
+        self._statement_timeout = statement_timeout
+        self._connect_timeout = connect_timeout
+        self._conflicts: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._connection.redacted!r})"
+
+    @property
+    def description(self) -> str:
+        """The connection without its credentials."""
+        return self._connection.redacted
+
+    @property
+    def conflicts(self) -> list[str]:
+        """What is contradictory about the runs that were read last, as sentences."""
+        return list(self._conflicts)
+
+    def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
+        """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
+
+        The version of a run is made of the server, the transactions that wrote its row and its logged rows, and
+        how many these are and how large.
+        """
+        config_keys = wanted_config_keys(extra_config_keys)
+
+        def question(cursor: _Cursor, layout: Layout) -> list[RunRecord | None]:
+            with _rows(
+                cursor,
+                runs_query(layout),
+                {"config_keys": list(config_keys), "summary_keys": list(SUMMARY_KEYS)},
+            ) as rows:
+                return [_record(row, config_keys, layout) for row in rows]
+
+        records, self._conflicts = _each_once(self._ask(question), self.description)
+        for conflict in self._conflicts:
+            warnings.warn(conflict, ConflictWarning, stacklevel=2)
+        # Sorted here, for servers sort text by rules of their own.
+        return sorted(records, key=lambda record: record.run_id)
+
+    def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
+        """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
+
+        Rows whose step is missing, below 0, no whole number or beyond what a double has exactly can't be placed and are
+        left out; the records of runs count them.
+        """
+        positions = first_positions(run_ids)
+        keys = list(dict.fromkeys(keys))
+
+        def question(cursor: _Cursor, layout: Layout) -> History:
+            if not layout.history:
+                return empty_history(keys)
+            query, parameters = history_query(layout, keys)
+            with cursor.copy(
+                f"COPY ({query}) TO STDOUT (FORMAT csv)",
+                {**parameters, "run_ids": list(positions), "indices": list(positions.values())},
+            ) as copy:
+                return read_history(copy, keys)
+
+        return self._ask(question) if positions else empty_history(keys)
+
+    def evaluations(
+        self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+        """Return final evaluations from the summaries: per (task, entry), a (run,) array.
+
+        See `PosttrainingSource`.
+        """
+        nothing = {name: np.full(len(run_ids), np.nan) for name in names}
+        positions = first_positions(run_ids)
+        if not nothing or not positions:
+            return nothing
+        keys: set[str] = set()
+        entries = {"extra_metrics"}
+        for task, entry in nothing:
+            key = EVALUATION_PREFIX + summary_task(task)
+            keys |= {key, f"{key}/{entry}"}
+            entries.add("primary_score" if entry == "primary_metric" else entry)
+
+        def question(cursor: _Cursor, layout: Layout) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+            wanted = {
+                "run_ids": list(positions),
+                "indices": list(positions.values()),
+                "keys": sorted(keys),
+                "entries": sorted(entries),
+            }
+            values = {name: column.copy() for name, column in nothing.items()}
+            read: set[int] = set()
+            with _rows(cursor, evaluations_query(layout), wanted) as rows:
+                for position, text in rows:
+                    if position in read:
+                        continue  # of two rows of one run the first counts, as among its records
+                    read.add(position)
+                    whole = as_object(load_json(text))
+                    # JSON text is parsed once here rather than once per entry.
+                    summary = {
+                        key: as_object(value) if isinstance(value, str) and key.count("/") == 1 else value
+                        for key, value in whole.items()
+                        if key in keys
+                    }
+                    for (task, entry), column in values.items():
+                        column[position] = evaluation_value(summary, task, entry)
+            return values
+
+        return self._ask(question)
+
+    def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Return the keys of all histories and the (task, entry) of all evaluations, both sorted."""
+
+        def question(cursor: _Cursor, layout: Layout) -> list[tuple[Any, ...]]:
+            cursor.execute(metric_names_query(layout))
+            return cursor.fetchall()
+
+        logs: set[str] = set()
+        evaluations: set[tuple[str, str]] = set()
+        for kind, key, entry in self._ask(question):
+            if kind == "log":
+                found = as_object(load_json(key[1:])) if key.startswith(PACKED) else (key,)
+                # W&B's own keys: _runtime, _timestamp, ...
+                logs.update(name for name in found if not name.startswith("_"))
+            elif kind == "entry" and entry.startswith(PACKED):
+                evaluations |= evaluation_names(as_object(load_json(entry[1:])))
+            elif kind == "entry":
+                evaluations |= evaluation_names({key: {entry: 0}})
+            else:
+                evaluations |= evaluation_names({key: entry})
+        return sorted(logs), sorted(evaluations)
+
+    def _ask(self, question: Callable[[_Cursor, Layout], _Answer]) -> _Answer:
+        for attempt in range(1, _ATTEMPTS + 1):
+            session = connect(self._connection, self._connect_timeout)
+            with leave_after(session, self._allowed(_CATALOG_SECONDS)) as deadline:
+                try:
+                    session.read_only = True
+                    # The catalog and the answer are of one snapshot. A standby knows no stricter level.
+                    session.isolation_level = IsolationLevel.REPEATABLE_READ
+                    with session.cursor() as cursor:
+                        layout = self._layout(cursor, session.info.server_version)
+                        deadline.set(layout.limit + _GRACE_SECONDS if layout.limit else None)
+                        answer = question(cursor, layout)
+                    session.commit()
+                    return answer
+                except psycopg.Error as error:
+                    again = is_conflict(error) and attempt < _ATTEMPTS
+                    with suppress(psycopg.Error):
+                        # A pooler keeps the server of a transaction that was ended.
+                        session.rollback()
+                    problem = explain(error, self._connection, deadline.left_after)
+                except (UnicodeError, pa.ArrowInvalid) as error:
+                    again = False
+                    problem = SourceError(
+                        f"{self.description} holds text that can't be read: {self._connection.scrub(error)}. So "
+                        "nothing was read. Have the text repaired; that of a database in SQL_ASCII has to be UTF-8."
+                    )
+            if not again:
+                break
+            time.sleep(0.1 * 2**attempt)
+        # Raised outside of the handler: the driver's error may quote the DSN and must not ride along.
+        raise problem
+
+    def _allowed(self, seconds: float) -> float:
+        limit = self._statement_timeout
+        return seconds if limit is None else min(seconds, limit + _GRACE_SECONDS)
+
+    def _layout(self, cursor: _Cursor, server_version: int) -> Layout:
+        schema = self._connection.schema
+        cursor.execute(*catalog_query(schema, self._statement_timeout))
+        rows = cast("list[CatalogRow]", cursor.fetchall())
+        if not any(row[0] == "wandb_runs" for row in rows):
+            cursor.execute(SCHEMAS)
+            if problem := _elsewhere(self.description, schema, cursor.fetchall()):
+                raise problem
+        return Layout.from_catalog(rows, server_version, self.description)
+
+
+def _elsewhere(store: str, schema: str, found: Sequence[tuple[Any, ...]]) -> SourceError | None:
+    """Return where there are tables of runs, when they are not where they were looked for; None where nowhere."""
+    searched = f"in the schema {schema!r}" if schema else "on the search path of this user"
+    usable = [repr(name) for name, may in found if may]
+    if usable:
+        return SourceError(
+            f"{store} has no table wandb_runs {searched}, but one in {', '.join(usable)}. So which runs are meant is "
+            "open. Pass schema= with one of these, or add ?schema=<schema> to the URL."
+        )
+    if found:
+        return SourceError(
+            f"{store} has no table wandb_runs {searched}; the schema {found[0][0]!r} has one, which this user may not "
+            "look into. So its runs can't be read. Have USAGE granted on the schema, and SELECT on its tables."
+        )
+    if schema:
+        return SourceError(
+            f"{store} has no table wandb_runs {searched}, nor in any other. So it is no W&B store. "
+            "Name the database that dr_wandb wrote to."
+        )
+    return None
+
+
+def _each_once(records: Iterable[RunRecord | None], store: str) -> tuple[list[RunRecord], list[str]]:
+    """Return the first record of each run, and what is contradictory about them, as sentences."""
+    first: dict[str, RunRecord] = {}
+    differing: dict[str, None] = {}
+    nameless = 0
+    for record in records:
+        if record is None:
+            nameless += 1
+            continue
+        before = first.setdefault(record.run_id, record)
+        if before is record:
+            continue
+        if replace(before, version="") != replace(record, version=""):
+            differing[record.run_id] = None
+        # A change of either row is one of the run.
+        first[record.run_id] = replace(before, version=f"{before.version}+{record.version}")
+    conflicts = []
+    if nameless:
+        conflicts.append(
+            f"{store} has {nameless} rows of wandb_runs without a run_id. So nothing tells which logs are theirs, and "
+            "they were left out. Give them a run_id, or remove them."
+        )
+    if differing:
+        conflicts.append(
+            f"{store} has rows of wandb_runs that disagree for {len(differing)} runs, such as "
+            f"{next(iter(differing))!r}. So which is right is open, and the first of each was kept. Remove the others."
+        )
+    return list(first.values()), conflicts
+
+
+def _rows(cursor: _Cursor, query: str, parameters: Mapping[str, Any]) -> closing[Generator[tuple[Any, ...]]]:
+    """Return the rows of an answer as they arrive, so that they are used while the server is at the next ones.
+
+    A block that is left before the last row, by an error, has to close them: the session stays locked while they are
+    open, and ending it would wait for ever.
+    """
+    return closing(cast("Generator[tuple[Any, ...]]", cursor.stream(query, parameters)))
+
+
+def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) -> RunRecord | None:
+    """Return the record of a row of runs; None where it names no run."""
+    run_id, run_name, state, project, entity, created_at, config_text, summary_text = row[:8]
+    evaluated, launch, tags, last_rate, version, config_packed, summary_packed, attributes_packed, unplaced = row[8:]
+    notes: list[str] = []
+    if not run_id:
+        return None
+    metadata, tag_list = load_json(launch), load_json(tags)
+    config, summary = as_object(load_json(config_text)), as_object(load_json(summary_text))
+    if config_packed is not None:
+        config = _noted_object(config_packed, "config", notes)
+        if layout.flat:
+            metadata = config.get("wandb_metadata", config.get("metadata"))
+            tag_list = config.get("tags", as_object(config.get("system_attrs")).get("tags"))
+    if summary_packed is not None:
+        summary = _noted_object(summary_packed, "summary", [] if layout.flat else notes)
+        evaluated = has_evaluations(summary)
+    if attributes_packed is not None:
+        tag_list = top_level_value(attributes_packed, "tags")
+    if layout.flat:
+        # The rate stands alone, or in the text of the whole row.
+        logged = load_json(last_rate)
+        rate = as_object(logged).get("learning_rate") if isinstance(logged, (dict, str)) else last_rate
+        rate = last_rate if rate is None else rate
+        config = without_logged_rate(config, summary, None if last_rate is None else as_float(rate))
+    return run_record(
+        run_id=run_id,
+        run_name=run_name,
+        state=state,
+        project=project,
+        entity=entity,
+        created_at=created_at,
+        config=config,
+        summary=summary,
+        metadata=metadata,
+        tags=load_json(tag_list) if isinstance(tag_list, str) else tag_list,
+        config_keys=config_keys,
+        evaluated=evaluated,
+        version=version,
+        rows_without_step=unplaced,
+        notes=notes,
+    )
+
+
+def _noted_object(text: str, name: str, notes: list[str]) -> dict[str, Any]:
+    """Return the object in JSON text; note where there is none or not all of it."""
+    found, problem = read_object(text)
+    if problem:
+        notes.append(f"the {name} {problem}, and is not used")
+    return found

@@ -1,0 +1,448 @@
+"""Runs exported as JSON lines by dr_wandb 3: `runs.jsonl`, and training logs in `history.jsonl`, a row per line."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.errors import FormatError
+from dde.sources.json_text import (
+    NOTHING,
+    NotExactError,
+    Part,
+    decode_line,
+    dump_json,
+    join_parts,
+    object_text,
+    read_json,
+    split_object,
+)
+from dde.sources.protocols import History, RunRecord
+from dde.sources.values import as_object, as_text, read_object
+from dde.sources.wandb.export_files import ExportFile, ExportFolder, RunDigests
+from dde.sources.wandb.logs import LOG_COLUMNS, Log, LogBuilder, empty_history, log_notes, logged_metrics, step_of
+from dde.sources.wandb.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
+from dde.sources.wandb.records import pick, run_record, wanted_config_keys
+from dde.sources.wandb.summaries import SummaryTable
+
+__all__ = [
+    "JsonlStore",
+    "log_parts",
+    "metric_parts",
+    "read_log",
+    "run_digests",
+    "run_lines",
+    "run_parts",
+    "summary_table",
+]
+
+# When a snapshot was taken says nothing of the run.
+_EXPORTED_AT = re.compile(rb'"exported_at"\s*:\s*"[^"]*"')
+
+# What dr_wandb 3 keeps of a run's attributes; 0.1 had all of them in one column.
+_ATTRIBUTES = (
+    "tags",
+    "display_name",
+    "updated_at",
+    "heartbeat_at",
+    "storage_id",
+    "url",
+    "path",
+    "group",
+    "job_type",
+    "user",
+    "read_only",
+    "history_keys",
+)
+
+
+def run_lines(runs: ExportFile) -> Iterator[dict[str, Any]]:
+    """Yield each run once, under the column names of dr_wandb 0.1, with objects decoded.
+
+    Lines are snapshots of dr_wandb 3 (``{"run": {...}, "exported_at": ...}``), or runs under those names
+    already, their objects perhaps as JSON text. Of lines with one run id the first counts. Under "problem" stands
+    why not all of a line could be read, "" where it could.
+    """
+    seen: set[str] = set()
+    for line in _lines(runs):
+        for record in line.records:
+            run_id = _run_id(record, runs)
+            if run_id not in seen:
+                seen.add(run_id)
+                yield {**_columns(record), "run_id": run_id, "problem": line.problem}
+
+
+@functools.lru_cache(maxsize=4)
+def run_digests(runs: ExportFile) -> RunDigests:
+    """Return a digest of the line of each run, less the time it was exported."""
+    return RunDigests.of(_line_digests(runs), runs, "lines")
+
+
+def _line_digests(runs: ExportFile) -> Iterator[tuple[str, str]]:
+    for line in _lines(runs):
+        digest = hashlib.blake2b(_EXPORTED_AT.sub(b"", line.text), digest_size=8).hexdigest()
+        for record in line.records:
+            yield _run_id(record, runs), digest
+
+
+@functools.lru_cache(maxsize=4)
+def summary_table(runs: ExportFile) -> SummaryTable:
+    """Return what is kept of all summaries, in the order of `run_lines`."""
+    return SummaryTable.from_summaries((run["run_id"], run["summary"]) for run in run_lines(runs))
+
+
+@functools.lru_cache(maxsize=2)
+def read_log(history: ExportFile) -> Log:
+    """Return all logged rows of an export."""
+    builder = LogBuilder()
+    for line in _lines(history):
+        # The line of several rows is told apart from that of one by what each row holds.
+        whole = hashlib.blake2b(line.text, digest_size=8).digest() if len(line.records) == 1 else b""
+        for record in line.records:
+            metrics, problem = logged_metrics(record)
+            digest = whole or hashlib.blake2b(dump_json(record).encode(errors="replace"), digest_size=8).digest()
+            builder.add(
+                _run_id(record, history),
+                step_of(record),
+                metrics,
+                int.from_bytes(digest),
+                line.offset,
+                problem or line.problem,
+            )
+    return builder.log()
+
+
+def run_parts(runs: ExportFile) -> Iterator[tuple[dict[str, Part], str]]:
+    """Yield each run once as `run_lines` does, with the JSON text of each column, and why that can't be had."""
+    seen: set[str] = set()
+    of_lines = ((line.text, record) for line in _lines(runs) for record in line.records)
+    for text, record in of_lines:
+        run_id = _run_id(record, runs)
+        if run_id in seen:
+            continue
+        seen.add(run_id)
+        try:
+            parts, problem = split_object(decode_line(text)), ""
+            if isinstance(record.get("run"), dict):
+                parts = split_object(parts["run"].text or "")
+                columns = _snapshot_columns(parts)
+            else:
+                columns = _plain_columns(parts)
+            # Bytes that are no UTF-8 are these halves of pairs; see `decode_line`.
+            if any("\udc80" <= letter <= "\udcff" for letter in run_id):
+                raise NotExactError("has a run id that is no UTF-8")
+        except NotExactError as error:
+            columns, problem = {}, f"the run {error}"
+        yield {**columns, "run_id": Part(None, run_id)}, problem
+
+
+def log_parts(history: ExportFile, run_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Part], str]]:
+    """Yield the logged rows of some runs, in the order of the file: run id, parts, and why these can't be had."""
+    log = read_log(history)
+    names = list(log.run_ids)
+    wanted = [log.run_ids[run_id] for run_id in run_ids if run_id in log.run_ids]
+    rows = np.flatnonzero(np.isin(log.run, wanted))
+    with history.open() as stream:
+        for offset, run in zip(log.offset[rows].tolist(), log.run[rows].tolist(), strict=True):
+            stream.seek(offset)
+            try:
+                parts, problem = split_object(decode_line(_text(stream.readline(), offset))), ""
+            except NotExactError as error:
+                parts, problem = {}, f"the row {error}"
+            yield names[run], parts, problem
+
+
+def metric_parts(parts: Mapping[str, Part]) -> Part:
+    """Return what a row logged; see :func:`dde.sources.wandb.logs.logged_metrics`."""
+    if "metrics" in parts:
+        return parts["metrics"]
+    return join_parts({k: part for k, part in parts.items() if k not in LOG_COLUMNS and not k.startswith("_")})
+
+
+def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    run = record.get("run")
+    if not isinstance(run, dict):
+        plain = {key: record.get(key) for key in ("run_name", "state", "project", "entity", "created_at")}
+        attributes = as_object(record.get("system_attrs"))
+        if "tags" in record:
+            attributes.setdefault("tags", record["tags"])
+        return {
+            **plain,
+            "config": record.get("config"),
+            "summary": record.get("summary"),
+            "wandb_metadata": record.get("wandb_metadata", record.get("metadata")),
+            "system_metrics": record.get("system_metrics"),
+            "system_attrs": attributes,
+            "sweep_info": record.get("sweep_info"),
+        }
+    return {
+        **{key: run.get(key) for key in ("state", "project", "entity", "created_at", "config")},
+        "run_name": run.get("name"),
+        "summary": run.get("summary_metrics"),
+        "wandb_metadata": run.get("metadata"),
+        "system_metrics": run.get("system_metrics"),
+        "system_attrs": pick(run, _ATTRIBUTES),
+        "sweep_info": {"sweep_id": run.get("sweep_name")},
+    }
+
+
+def _plain_columns(parts: dict[str, Part]) -> dict[str, Part]:
+    """Return the parts of a line that has the columns of dr_wandb 0.1."""
+    if "wandb_metadata" not in parts and "metadata" in parts:
+        parts["wandb_metadata"] = parts["metadata"]
+    if "tags" in parts:
+        attributes = split_object(object_text(parts.get("system_attrs", NOTHING)))
+        parts["system_attrs"] = join_parts({"tags": parts["tags"], **attributes})
+    return parts
+
+
+def _snapshot_columns(run: dict[str, Part]) -> dict[str, Part]:
+    """Return the parts of a snapshot of dr_wandb 3 under the names of the columns of 0.1; see `_columns`."""
+    names = {"run_name": "name", "summary": "summary_metrics", "wandb_metadata": "metadata"}
+    same = ("state", "project", "entity", "created_at", "config", "system_metrics")
+    sweep = run.get("sweep_name", Part("null", None))
+    return {
+        **{name: run.get(names.get(name, name), NOTHING) for name in (*names, *same)},
+        "system_attrs": join_parts({name: run[name] for name in _ATTRIBUTES if name in run}),
+        "sweep_info": join_parts({"sweep_id": sweep}),
+    }
+
+
+def _run_id(record: Mapping[str, Any], file: ExportFile) -> str:
+    run = record.get("run")
+    run_id = (run if isinstance(run, dict) else record).get("run_id")
+    if isinstance(run_id, str):
+        return run_id
+    if isinstance(run_id, int) and not isinstance(run_id, bool):
+        return str(run_id)
+    raise FormatError(
+        f"{file.shown} has a line without a run_id: {dump_json(dict(record))[:80]}. So it is no export "
+        "of dr_wandb. Export the project again, or remove the file from the folder."
+    )
+
+
+class _Line(NamedTuple):
+    """A line of a file.
+
+    Attributes
+    ----------
+    offset : int
+        Where it begins.
+    text : bytes
+        Without white space around it.
+    records : sequence of dict
+        What it holds: one object, or a list of them.
+    problem : str
+        Why not all of it could be read.
+    """
+
+    offset: int
+    text: bytes
+    records: Sequence[dict[str, Any]]
+    problem: str
+
+
+_UTF8_MARK = b"\xef\xbb\xbf"
+# How files begin that are no UTF-8 text, and what they are.
+_OTHER_FORMS = {
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"BZh": "compressed by bzip2",
+    b"PK\x03\x04": "a zip archive",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"PAR1": "a parquet file",
+}
+
+
+def _lines(file: ExportFile) -> Iterator[_Line]:
+    """Yield the lines of a file; blank ones are skipped.
+
+    A line that nests too deeply is read as far as it can be.
+    """
+    offset = 0
+    with file.open() as stream:
+        for number, line in enumerate(stream, start=1):
+            text = _text(line, offset)
+            if text:
+                records, problem = _decoded(text)
+                if not records:
+                    raise FormatError(_not_a_row(file, number, text))
+                yield _Line(offset, text, records, problem)
+            offset += len(line)
+
+
+def _text(line: bytes, offset: int) -> bytes:
+    # A byte order mark begins what Windows programs write.
+    return (line if offset else line.removeprefix(_UTF8_MARK)).strip()
+
+
+def _decoded(text: bytes) -> tuple[Sequence[dict[str, Any]], str]:
+    """Return the objects of a line, none where it holds anything else, and why they are not whole."""
+    # Bytes that are no UTF-8 become halves of surrogate pairs: what they are part of is noted, or set aside.
+    value, problem = read_json(decode_line(text))
+    if isinstance(value, str):
+        # The whole line was encoded once more.
+        value, reason = read_object(value)
+        problem = problem or reason
+    if isinstance(value, dict):
+        return _rows_of(value), problem
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        return value, problem
+    return (), problem
+
+
+def _rows_of(record: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    """Return the rows of a line: it is one, or has a list of a run's rows in place of metrics."""
+    rows = record.get("metrics", record.get("history"))
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+        of_run = {key: value for key, value in record.items() if key in LOG_COLUMNS}
+        return [{**of_run, **row} for row in rows]
+    return (record,)
+
+
+def _not_a_row(file: ExportFile, number: int, text: bytes) -> str:
+    if number == 1:
+        for start, what in _OTHER_FORMS.items():
+            if text.startswith(start):
+                return f"{file.shown} is {what}, which is not read here. So its rows are unknown. Unpack or convert it."
+    return (
+        f"{file.shown}, line {number}, is no JSON object: {text[:60].decode('utf-8', 'replace')!r}. "
+        "So the file is cut short or was not written by dr_wandb. Export the project again."
+    )
+
+
+class JsonlStore(ExportFolder):
+    """A JSON-lines export of dr_wandb.
+
+    Parameters
+    ----------
+    folder : str, path or Connection
+        Folder with the export, or with one folder that has it; an fsspec URL. Other files are ignored.
+
+    Raises
+    ------
+    SourceError
+        By any question, where the folder holds no export, or several.
+    FormatError
+        Where a line is no JSON object or has no run id.
+    """
+
+    form = "jsonl"
+
+    def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
+        """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
+
+        The version of a run is a digest of its line, and of its logged lines.
+        """
+        with self._reading() as export:
+            return list(_run_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
+
+    def _run_digests(self) -> RunDigests:
+        return run_digests(self._export().runs)
+
+    def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
+        """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
+
+        Rows without a step that can be used have no place and are left out; `runs` counts them.
+        """
+        keys = list(dict.fromkeys(keys))
+        with self._reading() as export:
+            if export.history is None:
+                return empty_history(keys)
+            return read_log(export.history).history(run_ids, keys)
+
+    def evaluations(
+        self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+        """Return final evaluations from the summaries: per (task, entry), a (run,) array.
+
+        See `PosttrainingSource`.
+        """
+        with self._reading() as export:
+            return summary_table(export.runs).select(run_ids, names)
+
+    def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Return the keys of all histories and the (task, entry) of all evaluations, both sorted."""
+        with self._reading() as export:
+            logs = [] if export.history is None else read_log(export.history).keys()
+            return logs, summary_table(export.runs).public_names()
+
+    def is_flat(self) -> bool:
+        """Whether config and summary stand in one object: never; see `RawExport`."""
+        return False
+
+    def raw_runs(self) -> Iterator[RawRun]:
+        """Yield every run with all that the export has of it; see `RawExport`."""
+        for run, problem in run_parts(self._export().runs):
+            values = {name: as_text(run[name].value) if name in run else "" for name in _NAMES}
+            created_at = run.get("created_at", NOTHING).value
+            yield raw_run(values, created_at, [run.get(name, NOTHING) for name in OBJECT_COLUMNS], problem)
+
+    def raw_rows(self, run_ids: Sequence[str]) -> Iterator[RawRow]:
+        """Yield the logged rows of these runs; see `RawExport`."""
+        file = self._export().history
+        if file is None:
+            return
+        for run_id, row, problem in log_parts(file, run_ids):
+            step, time, runtime, metadata = (row.get(a, row.get(b, NOTHING)) for a, b in _PLACE)
+            metrics = metric_parts(row)
+            yield raw_row(run_id, step.value, time.value, runtime.value, metadata, metrics, problem)
+
+    def row_counts(self) -> Mapping[str, int]:
+        """Return how many logged rows there are of each run; see `RawExport`."""
+        file = self._export().history
+        if file is None:
+            return {}
+        log = read_log(file)
+        counts = np.bincount(log.run, minlength=len(log.run_ids))
+        return {run_id: int(counts[number]) for run_id, number in log.run_ids.items()}
+
+
+_NAMES = ("run_id", "run_name", "state", "project", "entity")
+# What says where a row stands, as dr_wandb and as W&B call it.
+_PLACE = (("step", "_step"), ("timestamp", "_timestamp"), ("runtime", "_runtime"), ("wandb_metadata", "_wandb"))
+
+
+@functools.lru_cache(maxsize=4)
+def _run_records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
+    summaries = summary_table(runs)
+    digests = run_digests(runs)
+    digests.warn()
+    log = None if history is None else read_log(history)
+    records = []
+    for position, run in enumerate(run_lines(runs)):
+        run_id = run["run_id"]
+        config, problem = read_object(run["config"])
+        notes = [f"its line {run['problem']}"] if run["problem"] else []
+        notes += [f"the config {problem}, and is not used"] if problem else []
+        records.append(
+            run_record(
+                run_id=run_id,
+                run_name=run["run_name"],
+                state=run["state"],
+                project=run["project"],
+                entity=run["entity"],
+                created_at=run["created_at"],
+                config=config,
+                summary=summaries.picked[position],
+                metadata=run["wandb_metadata"],
+                tags=as_object(run["system_attrs"]).get("tags"),
+                config_keys=config_keys,
+                evaluated=summaries.evaluated[position],
+                version=f"{digests.of_run[run_id]}-{'' if log is None else log.digests.get(run_id, '')}",
+                rows_without_step=0 if log is None else log.rows_without_step.get(run_id, 0),
+                notes=[
+                    *notes,
+                    *summaries.problems[position],
+                    *log_notes(0 if log is None else log.unreadable.get(run_id, 0)),
+                ],
+            )
+        )
+    return tuple(sorted(records, key=lambda record: record.run_id))

@@ -1,0 +1,284 @@
+"""Rows of training logs as columns: from what an export holds, decoded row by row, to a `History` in its order."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dde.sources.protocols import History
+from dde.sources.values import as_float, read_object, readable_text, unwrapped
+
+__all__ = [
+    "LOG_COLUMNS",
+    "MOST_STEPS",
+    "Log",
+    "LogBuilder",
+    "as_float_array",
+    "empty_history",
+    "first_positions",
+    "is_step",
+    "log_notes",
+    "log_order",
+    "logged_metrics",
+    "ordered_history",
+    "step_of",
+]
+
+#: Columns of a log that say where a row stands, and are no metrics.
+LOG_COLUMNS = frozenset({"id", "run_id", "run_name", "project", "step", "timestamp", "runtime", "wandb_metadata"})
+
+
+#: Steps from here on are beyond what a double, as which JSON has them, tells from their neighbours.
+MOST_STEPS = 2**53
+
+
+def is_step(number: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return which numbers are steps that rows can be placed by: whole, not below 0, and exact; NaN is none."""
+    return np.asarray((number >= 0) & (number < MOST_STEPS) & (np.floor(number) == number), np.bool_)
+
+
+def first_positions(run_ids: Sequence[str]) -> dict[str, int]:
+    """Return the position of each run id; of one that stands twice, the first."""
+    positions: dict[str, int] = {}
+    for position, run_id in enumerate(run_ids):
+        positions.setdefault(run_id, position)
+    return positions
+
+
+def log_order(*keys: npt.NDArray[Any]) -> npt.NDArray[np.intp] | None:
+    """Return what orders rows by the first key, then the second, and so on, equals as they stand; None if they are.
+
+    Parameters
+    ----------
+    *keys : (row,) arrays
+        Index of the run, step, and what else there is.
+    """
+    if _are_ordered(keys):
+        return None
+    # A store keeps runs one after the other, each in order, though not in the order that they are asked for. Then
+    # sorting by run is all, at a fraction of what sorting by everything takes.
+    order = np.argsort(keys[0], kind="stable")
+    return order if _are_ordered([key[order] for key in keys]) else np.lexsort(keys[::-1])
+
+
+def ordered_history(
+    run: npt.NDArray[np.int32], step: npt.NDArray[np.int64], values: Mapping[str, npt.NDArray[np.float64]]
+) -> History:
+    """Return rows that stand in the store's order, ordered by run, then step, then as they stood.
+
+    Parameters
+    ----------
+    run, step : (row,) arrays
+        Index of the run, and step.
+    values : mapping of str to (row,) array
+        One array per key.
+    """
+    order = log_order(run, step)
+    if order is None:
+        return History(run=run, step=step, values=dict(values))
+    return History(run=run[order], step=step[order], values={key: array[order] for key, array in values.items()})
+
+
+def _are_ordered(keys: Sequence[npt.NDArray[Any]]) -> bool:
+    """Return whether rows are in order of the first key, then the second, and so on."""
+    if len(keys[0]) < 2:
+        return True
+    tied = np.ones(len(keys[0]) - 1, np.bool_)
+    for key in keys:
+        if np.any(tied & (key[1:] < key[:-1])):
+            return False
+        tied &= key[1:] == key[:-1]
+    return True
+
+
+def empty_history(keys: Sequence[str]) -> History:
+    """Return a history without rows, with an empty array per key."""
+    return History(run=np.empty(0, np.int32), step=np.empty(0, np.int64), values={key: np.empty(0) for key in keys})
+
+
+def as_float_array(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Return a column as numbers, as `values.as_float` reads each: NaN for null and for text that is none.
+
+    Parameters
+    ----------
+    column : pyarrow array of shape (row,)
+        Numbers, booleans or text, dictionary-encoded or not. Any other type gives NaN.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        if len(column.dictionary) == 0:
+            return np.full(len(column), np.nan)
+        numbers = as_float_array(column.dictionary)
+        index = column.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        return np.where(index < 0, np.nan, numbers[index])
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        # Counters beyond 2**53 lose their last digits, as they do in any float.
+        column = column.cast(pa.float64(), safe=False)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _text_as_float(column)
+    elif pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    else:
+        return np.full(len(column), np.nan)
+    # pyarrow leaves what lies under a null undefined, so nulls are filled rather than read.
+    numbers = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    return np.asarray(numbers, dtype=np.float64)
+
+
+def _text_as_float(column: pa.Array) -> npt.NDArray[np.float64]:
+    try:
+        parsed = column.cast(pa.float64())
+    except pa.ArrowInvalid:
+        # Some text is no number. Each different text is read once: what is none tends to repeat.
+        encoded = pc.dictionary_encode(column)
+        numbers = np.array([as_float(text) for text in encoded.dictionary.to_pylist()], dtype=np.float64)
+        parsed = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(numbers)).cast(pa.float64())
+    return np.asarray(parsed.fill_null(np.nan).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """All logged rows of an export.
+
+    Attributes
+    ----------
+    run_ids : mapping of str to int
+        Number of each run.
+    run, offset : (row,) arrays
+        Number of the run, and where the row begins in the file.
+    step : (row,) array
+        Step; NaN for a row without one that can be used.
+    columns : mapping of str to ((value,) array, (value,) array)
+        Per key, the rows that have it, and their values.
+    digests : mapping of str to str
+        Per run: how many rows, the last step, and a hash of all they hold.
+    rows_without_step : mapping of str to int
+        Per run, rows that have no place; runs without any left out.
+    unreadable : mapping of str to int
+        Per run, rows whose metrics could not be read, or not all of them; runs without any left out.
+    """
+
+    run_ids: Mapping[str, int]
+    run: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    step: npt.NDArray[np.float64]
+    columns: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
+    digests: Mapping[str, str]
+    rows_without_step: Mapping[str, int]
+    unreadable: Mapping[str, int]
+
+    def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
+        """Return the rows of some runs that have a step, with those keys alone."""
+        position = np.full(len(self.run_ids), -1, dtype=np.int32)
+        for run_id, asked in first_positions(run_ids).items():
+            if run_id in self.run_ids:
+                position[self.run_ids[run_id]] = asked
+        run = position[self.run]
+        rows = np.flatnonzero((run >= 0) & ~np.isnan(self.step))
+        values: dict[str, npt.NDArray[np.float64]] = {}
+        for key in keys:
+            whole = np.full(len(self.run), np.nan)
+            if key in self.columns:
+                logged, numbers = self.columns[key]
+                whole[logged] = numbers
+            values[key] = whole[rows]
+        return ordered_history(run[rows], self.step[rows].astype(np.int64), values)
+
+    def keys(self) -> list[str]:
+        """Return the keys that are metrics, sorted."""
+        return sorted(key for key in self.columns if key not in LOG_COLUMNS and not key.startswith("_"))
+
+
+@dataclass
+class LogBuilder:
+    """A log that rows are added to, in the order of the file."""
+
+    _run_ids: dict[str, int] = field(default_factory=dict)
+    _run: array[int] = field(default_factory=lambda: array("i"))
+    _offset: array[int] = field(default_factory=lambda: array("q"))
+    _step: array[float] = field(default_factory=lambda: array("d"))
+    _columns: dict[str, tuple[array[int], array[float]]] = field(default_factory=dict)
+    _hashes: list[int] = field(default_factory=list)
+    _unreadable: dict[str, int] = field(default_factory=dict)
+
+    def add(
+        self, run_id: str, step: float, metrics: Mapping[str, Any], digest: int, offset: int = 0, problem: str = ""
+    ) -> None:
+        """Add a row; `digest` is one of all that it holds, `problem` says why not all metrics could be read."""
+        number = self._run_ids.setdefault(run_id, len(self._run_ids))
+        if number == len(self._hashes):
+            self._hashes.append(0)
+        # A sum, so that the order of rows means nothing.
+        self._hashes[number] += digest
+        row = len(self._run)
+        self._run.append(number)
+        self._offset.append(offset)
+        self._step.append(step)
+        if problem:
+            self._unreadable[run_id] = self._unreadable.get(run_id, 0) + 1
+        columns = self._columns
+        for key, value in metrics.items():
+            rows, values = columns.get(key) or columns.setdefault(key, (array("q"), array("d")))
+            rows.append(row)
+            values.append(as_float(value))
+
+    def log(self) -> Log:
+        """Return the log of all rows that were added."""
+        run, step = np.array(self._run, dtype=np.int32), np.array(self._step, dtype=np.float64)
+        counts = np.bincount(run, minlength=len(self._run_ids))
+        last = np.full(len(self._run_ids), -np.inf)
+        np.fmax.at(last, run, step)
+        placed = is_step(step)
+        lost = np.bincount(run[~placed], minlength=len(self._run_ids))
+        return Log(
+            run_ids=self._run_ids,
+            run=run,
+            offset=np.array(self._offset, dtype=np.int64),
+            step=np.where(placed, step, np.nan),
+            columns={
+                readable_text(key): (np.array(rows, dtype=np.int64), np.array(values, dtype=np.float64))
+                for key, (rows, values) in self._columns.items()
+            },
+            digests={
+                run_id: f"{counts[number]}.{last[number]:.0f}.{self._hashes[number] % 2**64:016x}"
+                for run_id, number in self._run_ids.items()
+            },
+            rows_without_step={run_id: int(lost[n]) for run_id, n in self._run_ids.items() if lost[n]},
+            unreadable=self._unreadable,
+        )
+
+
+def log_notes(unreadable: int) -> Iterable[str]:
+    """Return what to say of a run of which so many rows have metrics that could not be read."""
+    if unreadable:
+        yield f"{unreadable} logged {'row' if unreadable == 1 else 'rows'} with metrics that can't be read"
+
+
+def step_of(record: Mapping[str, Any]) -> float:
+    """Return the step of a row, under the name of dr_wandb or of W&B itself; NaN where it has none."""
+    for name in ("step", "_step"):
+        value = record.get(name)
+        if value is not None:
+            return np.nan if isinstance(value, bool) else as_float(value)
+    metrics = record.get("metrics")
+    return as_float(metrics.get("_step")) if isinstance(metrics, dict) else np.nan
+
+
+def logged_metrics(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return what a row logged, and why not all of it; "" where it is whole.
+
+    That is its ``metrics``, else every key that is not W&B's own or a row's place.
+    """
+    if "metrics" in record:
+        metrics = record["metrics"]
+        return (metrics, "") if isinstance(metrics, dict) else read_object(unwrapped(metrics))
+    return {k: v for k, v in record.items() if k not in LOG_COLUMNS and not k.startswith("_")}, ""

@@ -1,0 +1,216 @@
+"""Runs exported to parquet: `runs_metadata.parquet`, and training logs in `runs_history.parquet`.
+
+A run's row is some 200 KB of JSON text. Columns are read as they are needed and decoded once per process and
+version of the file; of the attributes, half of the text, only the beginning is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.sources.json_text import Part, top_level_value
+from dde.sources.protocols import History, RunRecord
+from dde.sources.values import as_object, as_text, read_object
+from dde.sources.wandb import parquet_tables as tables
+from dde.sources.wandb.export_files import ExportFile, ExportFolder, RunDigests
+from dde.sources.wandb.logs import LOG_COLUMNS, empty_history, first_positions, log_notes, ordered_history
+from dde.sources.wandb.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
+from dde.sources.wandb.records import run_record, wanted_config_keys, without_logged_rate
+
+__all__ = ["ExportStore"]
+
+
+class ExportStore(ExportFolder):
+    """A parquet export of dr_wandb.
+
+    Parameters
+    ----------
+    folder : str, path or Connection
+        Folder with the export, or with one folder that has it; an fsspec URL. Other files are ignored.
+
+    Raises
+    ------
+    SourceError
+        By any question, where the folder holds no export, or several.
+    FormatError
+        Where a file is no parquet or lacks its columns.
+    """
+
+    form = "parquet"
+
+    def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
+        """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
+
+        The version of a run is a digest of its row, and of its logged rows.
+        """
+        with self._reading() as export:
+            return list(_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
+
+    def _run_digests(self) -> RunDigests:
+        return tables.run_digests(self._export().runs)
+
+    def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
+        """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
+
+        Reads the columns of these keys, and only the parts of the file that may hold the runs. Rows without
+        a step that can be used have no place and are left out; `runs` counts them.
+        """
+        keys = list(dict.fromkeys(keys))
+        positions = first_positions(run_ids)
+        with self._reading() as export:
+            file = export.history
+            if file is None or not positions:
+                return empty_history(keys)
+            if tables.is_packed(file):
+                return tables.read_packed_log(file).history(run_ids, keys)
+            return _wide_history(file, positions, keys)
+
+    def evaluations(
+        self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+        """Return final evaluations from the summaries: per (task, entry), a (run,) array.
+
+        See `PosttrainingSource`.
+        """
+        with self._reading() as export:
+            return tables.summary_table(export.runs).select(run_ids, names)
+
+    def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Return the keys of all histories and the (task, entry) of all evaluations, both sorted."""
+        with self._reading() as export:
+            file = export.history
+            if file is None:
+                logs = []
+            elif tables.is_packed(file):
+                logs = tables.read_packed_log(file).keys()
+            else:
+                logs = list(tables.log_columns(file))
+            return logs, tables.summary_table(export.runs).public_names()
+
+    def is_flat(self) -> bool:
+        """Whether config and summary stand in one object; see `RawExport`."""
+        return tables.is_flat(self._export().runs)
+
+    def raw_runs(self) -> Iterator[RawRun]:
+        """Yield every run with all that the export has of it; see `RawExport`."""
+        runs = self._export().runs
+        flat = tables.is_flat(runs)
+        for row in tables.run_rows(runs, None):
+            objects = [row.get(name) for name in OBJECT_COLUMNS]
+            if flat:
+                objects[0] = row["raw_data"] if "raw_data" in row else tables.flat_object(row)[0]
+            names = {name: as_text(row.get(name)) for name in ("run_name", "state", "project", "entity")}
+            parts = [Part(None, value) for value in objects]
+            yield raw_run({"run_id": row["run_id"], **names}, row.get("created_at"), parts)
+
+    def raw_rows(self, run_ids: Sequence[str]) -> Iterator[RawRow]:
+        """Yield the logged rows of these runs; see `RawExport`. A null in the file is a key not logged."""
+        file = self._export().history
+        if file is None:
+            return
+        packed = tables.is_packed(file)
+        for rows in tables.asked_rows(file, first_positions(run_ids), None):
+            step_column = tables.step_column(rows.table.column_names, file)
+            apart = LOG_COLUMNS | {step_column}
+            ids = [run_ids[at] for at in rows.run.tolist()]
+            for run_id, row in zip(ids, rows.table.to_pylist(), strict=True):
+                metrics = {k: v for k, v in row.items() if v is not None and k not in apart}
+                yield raw_row(
+                    run_id,
+                    row[step_column],
+                    row.get("timestamp"),
+                    row.get("runtime"),
+                    Part(None, row.get("wandb_metadata")),
+                    Part(None, row["metrics"] if packed else metrics),
+                )
+
+    def row_counts(self) -> Mapping[str, int]:
+        """Return how many logged rows there are of each run; see `RawExport`."""
+        file = self._export().history
+        return {} if file is None else tables.row_counts(file)
+
+
+def _wide_history(file: ExportFile, positions: Mapping[str, int], keys: Sequence[str]) -> History:
+    known = [key for key in keys if key not in LOG_COLUMNS]
+    runs = [np.empty(0, np.int32)]
+    steps = [np.empty(0, np.int64)]
+    values = {key: [np.empty(0)] for key in keys}
+    for rows in tables.asked_rows(file, positions, known):
+        placed = rows.step >= 0
+        every = bool(placed.all())
+        runs.append(rows.run if every else rows.run[placed])
+        steps.append(rows.step if every else rows.step[placed])
+        for key in keys:
+            is_metric = key in rows.table.column_names and key not in LOG_COLUMNS
+            numbers = tables.number_column(rows.table, key, file) if is_metric else np.full(len(rows.run), np.nan)
+            values[key].append(numbers if every else numbers[placed])
+    joined = {key: np.concatenate(parts) for key, parts in values.items()}
+    return ordered_history(np.concatenate(runs), np.concatenate(steps), joined)
+
+
+@functools.lru_cache(maxsize=4)
+def _records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
+    summaries = tables.summary_table(runs)
+    digests = tables.run_digests(runs)
+    digests.warn()
+    log = None if history is None else tables.history_digests(history)
+    flat = tables.is_flat(runs)
+    rates = tables.last_rates(history) if flat and history is not None else {}
+    wanted = ["run_name", "state", "project", "entity", "created_at"]
+    wanted += ["raw_data", *config_keys] if flat else ["config", "wandb_metadata", "system_attrs"]
+    records = []
+    for position, row in enumerate(tables.run_rows(runs, wanted)):
+        run_id = row["run_id"]
+        parts = _parts(row, flat)
+        config, picked = parts.config, summaries.picked[position]
+        if flat:
+            config = without_logged_rate(config, picked, rates.get(run_id))
+        records.append(
+            run_record(
+                run_id=run_id,
+                run_name=row.get("run_name"),
+                state=row.get("state"),
+                project=row.get("project"),
+                entity=row.get("entity"),
+                created_at=row.get("created_at"),
+                config=config,
+                summary=picked,
+                metadata=parts.launch,
+                tags=parts.tags,
+                config_keys=config_keys,
+                evaluated=summaries.evaluated[position],
+                version=f"{digests.of_run[run_id]}-{'' if log is None else log.of_run.get(run_id, '')}",
+                rows_without_step=0 if log is None else log.rows_without_step.get(run_id, 0),
+                notes=[
+                    *([f"the config {parts.problem}, and is not used"] if parts.problem else []),
+                    *summaries.problems[position],
+                    *log_notes(0 if log is None else log.unreadable.get(run_id, 0)),
+                ],
+            )
+        )
+    return tuple(sorted(records, key=lambda record: record.run_id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Config, launch metadata and tags of a row, and why the config is not whole."""
+
+    config: Mapping[str, Any]
+    problem: str
+    launch: object
+    tags: object
+
+
+def _parts(row: Mapping[str, Any], flat: bool) -> _Parts:
+    if flat:
+        values, problem = tables.flat_object(row)
+        return _Parts(values, problem, values.get("wandb_metadata", values.get("metadata")), values.get("tags"))
+    attributes = row.get("system_attrs")
+    tags = top_level_value(attributes, "tags") if isinstance(attributes, str) else as_object(attributes).get("tags")
+    return _Parts(*read_object(row.get("config")), row.get("wandb_metadata"), tags)

@@ -1,0 +1,207 @@
+"""Finding the files of all tables of a suite, and opening each of them once, whatever number of tables read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dde.cache.places import Place
+from dde.errors import SourceError
+from dde.sources.connection import Connection
+from dde.suite.declare import Table
+from dde.suite.patterns import Template
+from dde.suite.reading.arrow_tables import frame_content
+from dde.suite.reading.contents import Content
+from dde.suite.reading.declared_runs import Report
+from dde.suite.reading.formats import PARSED_FORMATS, file_format, open_content, parse_file
+from dde.suite.reading.result_files import FileKey, ParsedCache, ParsedNumbers, ResultsFile, with_keys
+from dde.suite.reading.row_values import OpenedFile, run_together
+from dde.suite.reading.suite_files import Listing, SuiteFile, read_versions
+
+__all__ = ["FoundFile", "find_files", "frames_of", "keep_results", "open_tables", "shown_names"]
+
+#: A file, and the fields of its path.
+FoundFile = tuple[SuiteFile, Mapping[str, str | int | float]]
+# A file that is read as one format.
+_Key = tuple[str, str]
+
+_MOST_SHOWN = 5
+
+
+def find_files(tables: Sequence[Table], place: Connection, suite: str, report: Report) -> list[list[FoundFile]]:
+    """Return the files of each table below a folder or URL, by path; none for frames.
+
+    Parameters
+    ----------
+    tables : sequence of Table
+    place : Connection
+    suite : str
+        Name of the suite, for errors.
+    report : Report
+        Takes patterns that name no file, and files and folders that no pattern names.
+
+    Raises
+    ------
+    SourceError
+        When a folder is absent or can't be listed, or no pattern names any file.
+    """
+    listing = Listing(place)
+    found: list[list[FoundFile]] = [[] for _ in tables]
+    names: dict[str, dict[int, Mapping[str, str | int | float]]] = {}
+    for number, table in enumerate(tables):
+        for pattern in table.patterns:
+            matches = [(name, pattern.match(name)) for name in listing.find(pattern.glob())]
+            for name, fields in matches:
+                if fields is not None:
+                    names.setdefault(name, {}).setdefault(number, fields)
+            if all(fields is None for _, fields in matches):
+                report.notes.append(f"the pattern {pattern.text!r} of tables[{number}] names no file")
+    if not names:
+        patterns = [pattern.text for table in tables for pattern in table.patterns]
+        files, folders = listing.unmatched()
+        beside = shown_names([*files, *(f"{folder}/" for folder in folders)])
+        raise SourceError(
+            f"{place.redacted!r} holds no file that a pattern of the suite {suite!r} names, such as {patterns[0]!r}. "
+            "So there is nothing to open. Pass the folder below which the patterns begin, or correct them. "
+            f"{f'Where they lead, there are {beside}.' if beside else 'Where they lead, there is nothing.'}"
+        )
+    versions = read_versions(listing, names)
+    for name in sorted(names):
+        for number, of_path in names[name].items():
+            found[number].append((listing.file(name, versions[name]), of_path))
+    listing.take(names)
+    for what, unmatched in zip(("files", "folders"), listing.unmatched(), strict=True):
+        if unmatched:
+            reason = f"{what} that no pattern names"
+            report.add(reason, len(unmatched), f"{len(unmatched)} {reason}: {shown_names(unmatched)}")
+    return found
+
+
+def open_tables(
+    tables: Sequence[Table],
+    files: Sequence[Sequence[FoundFile]],
+    frames: Mapping[int, Content],
+    cache: Place | None,
+    report: Report,
+) -> list[list[OpenedFile]]:
+    """Return the opened files of each table; reads headers, footers and schemas, and result files whole.
+
+    Parameters
+    ----------
+    tables : sequence of Table
+    files : sequence of sequences of FoundFile
+        Of each table.
+    frames : mapping of int to Content
+        Frames, by the number of their table.
+    cache : Place or None
+        Keeps the numbers of result files.
+    report : Report
+        Takes what result files hold beside numbers.
+
+    Raises
+    ------
+    SourceError, FormatError
+        When a file can't be read, is damaged, or of another format; names it.
+    """
+    keys: list[list[_Key]] = []
+    distinct: dict[_Key, SuiteFile] = {}
+    for table, of_table in zip(tables, files, strict=True):
+        keys.append([(file.name, file_format(file.name, table.format)) for file, _ in of_table])
+        for key, (file, _) in zip(keys[-1], of_table, strict=True):
+            distinct.setdefault(key, file)
+    parsed = _parse({key: file for key, file in distinct.items() if key[1] in PARSED_FORMATS}, cache, report)
+    plain = [(key, file) for key, file in distinct.items() if key[1] not in PARSED_FORMATS]
+    contents = dict(zip((key for key, _ in plain), _read_all(plain, open_content), strict=True))
+    opened: list[list[OpenedFile]] = []
+    for number, table in enumerate(tables):
+        if number in frames:
+            opened.append([OpenedFile(frames[number], None, {})])
+            continue
+        make_key = Template(table.key or "{task}/{metric}", f"tables[{number}].key").format
+        # Most files of a suite have the same results.
+        made: dict[tuple[str, ...], tuple[str, ...]] = {}
+        of_files: list[OpenedFile] = []
+        for key, (file, fields) in zip(keys[number], files[number], strict=True):
+            if key in contents:
+                of_files.append(OpenedFile(contents[key], file, fields))
+                continue
+            numbers = parsed[key]
+            if key[1] == "lm_eval":
+                if numbers.columns not in made:
+                    made[numbers.columns] = with_keys(numbers, make_key, file.path).columns
+                numbers = ParsedNumbers(made[numbers.columns], numbers.values, numbers.notes)
+            of_files.append(OpenedFile(ResultsFile(file.path, numbers), file, fields))
+        opened.append(of_files)
+    return opened
+
+
+def frames_of(tables: Sequence[Table]) -> dict[int, Content]:
+    """Return the columns of the frames, by the number of their table; tables of one frame share them."""
+    found: dict[int, Content] = {}
+    by_frame: dict[int, Content] = {}
+    for number, table in enumerate(tables):
+        if table.is_frame:
+            key = id(table.files)
+            if key not in by_frame:
+                by_frame[key] = frame_content(table.files, f"the frame of tables[{number}]")
+            found[number] = by_frame[key]
+    return found
+
+
+def keep_results(tables: Sequence[Table], files: Sequence[Sequence[FoundFile]], cache: Place | None) -> bool:
+    """Return whether some of the files are result files, whose numbers the cache has then; as `open_tables` left it.
+
+    Raises
+    ------
+    SourceError
+        When the cache lacks some of them, so that it can't be written.
+    """
+    keys = {
+        (file.name, file.version, kind)
+        for table, of_table in zip(tables, files, strict=True)
+        for file, _ in of_table
+        if (kind := file_format(file.name, table.format)) in PARSED_FORMATS
+    }
+    if cache is None or not keys:
+        return False
+    if lacking := len(keys - ParsedCache(cache).load().keys()):
+        raise SourceError(
+            f"the cache {cache} can't be written, so the numbers of {lacking} result files were not kept. Free space, "
+            "or pass cache_dir= with a folder or URL that can be written."
+        )
+    return True
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Return the first few of names, for a note."""
+    return ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "")
+
+
+def _parse(files: Mapping[_Key, SuiteFile], cache: Place | None, report: Report) -> dict[_Key, ParsedNumbers]:
+    """Return the numbers of result files: what the cache keeps of these versions, else parsed."""
+    if not files:
+        return {}
+    place = None if cache is None else ParsedCache(cache)
+    kept = {} if place is None else place.load()
+    keys: dict[_Key, FileKey] = {key: (key[0], file.version, key[1]) for key, file in files.items()}
+    lacking = [(key, file) for key, file in files.items() if keys[key] not in kept]
+    parsed = dict(zip((key for key, _ in lacking), _read_all(lacking, parse_file), strict=True))
+    found = {key: parsed[key] if key in parsed else kept[keys[key]] for key in files}
+    if place is not None and parsed:
+        # Other suites may read other files of the folder; of these, older versions are of no use any more.
+        own = {(key[0], key[1]) for key in files}
+        others = {key: numbers for key, numbers in kept.items() if (key[0], key[2]) not in own}
+        place.save({**others, **{keys[key]: numbers for key, numbers in found.items()}})
+    report.notes += dict.fromkeys(note for numbers in found.values() for note in numbers.notes)
+    return found
+
+
+def _read_all(files: Sequence[tuple[_Key, SuiteFile]], read: Callable[[SuiteFile, str], Any]) -> list[Any]:
+    """Return what `read` makes of each file and its format."""
+
+    def read_one(item: tuple[_Key, SuiteFile]) -> Any:
+        (_, kind), file = item
+        with file.unchanged():
+            return read(file, kind)
+
+    return run_together(files, read_one, is_remote=any(file.is_remote for _, file in files))

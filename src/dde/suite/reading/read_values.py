@@ -1,0 +1,257 @@
+"""Values of metrics at the rows of declared runs: one column of the files that hold it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.cache.memory import Memory
+from dde.errors import ConflictWarning, warn_caller
+from dde.sources.arrow_columns import Numbers
+from dde.suite.reading.declared_runs import DeclaredRuns, Report, RowSources
+from dde.suite.reading.result_files import ParsedNumbers, ResultsFile
+from dde.suite.reading.row_values import OpenedFile, read_together
+
+__all__ = ["ValueReader"]
+
+Bool = npt.NDArray[np.bool_]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+_MEMORY_BYTES = 64 << 20
+# Stands for texts that were warned of.
+_WARNED = (-1, -1)
+_REMEDY = "Write numbers there, or nothing where there is none; or take the column out of metrics=."
+
+
+class ValueReader:
+    """Reads values of metrics.
+
+    Parameters
+    ----------
+    opened : sequence of sequences of OpenedFile
+        Files of each declared table.
+    keys : sequence of tuples of str
+        Keys of each long table; () for wide ones.
+    value_columns : sequence of str or None
+        Column of the values of each long table; None for wide ones.
+    report : Report
+        Takes what is no number, or differs.
+    """
+
+    def __init__(
+        self,
+        opened: Sequence[Sequence[OpenedFile]],
+        keys: Sequence[Sequence[str]],
+        value_columns: Sequence[str | None],
+        report: Report,
+    ) -> None:
+        self._opened = opened
+        self._keys = keys
+        self._value_columns = value_columns
+        self._report = report
+        # Chunks of runs are asked for one after the other, and a file has the rows of many.
+        self._memory = Memory(_MEMORY_BYTES)
+        self._reported: dict[tuple[str, int, int], set[int]] = {}
+        self._read_once: set[str] = set()
+        # Rows that are no number, and all rows, of columns and files, until a warning names them.
+        self._texts: dict[tuple[str, str], tuple[int, int]] = {}
+        self._blocks: dict[int, tuple[Mapping[str, Float64], Int64] | None] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_memory": None, "_blocks": {}}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._memory = Memory(_MEMORY_BYTES)
+
+    def fill(
+        self,
+        found: Mapping[str, Float64],
+        keys: Mapping[str, str],
+        runs: DeclaredRuns,
+        sources: RowSources,
+        chosen: Bool | None,
+        others: Sequence[str] = (),
+    ) -> None:
+        """Put the values that one table has at the positions of runs that have none yet.
+
+        Parameters
+        ----------
+        found : mapping of str to (row,) float64 array
+            By metric; written to.
+        keys : mapping of str to str
+            Key of each metric in the table.
+        runs : DeclaredRuns
+        sources : RowSources
+            Rows of the table.
+        chosen : (run,) bool array or None
+            Runs whose values are asked for; None for all.
+        others : sequence of str
+            Keys of the metrics that may be asked for next.
+
+        Raises
+        ------
+        SourceError, FormatError
+            When a file can't be read, is damaged, or is not the one that was opened.
+
+        Warns
+        -----
+        ConflictWarning
+            When rows of one run and step have different values; the first is kept.
+        DdeWarning
+            When a row holds a text that is no number, once for each column.
+        """
+        value_column = self._value_columns[sources.table]
+        at = np.arange(len(sources.row)) if chosen is None else np.flatnonzero(chosen[sources.run])
+        columns = list(keys.values()) if value_column is None else [value_column]
+        read, starts = self._read(sources, np.unique(sources.file[at]).tolist(), columns, others)
+        at = at[starts[sources.file[at]] >= 0]
+        place = starts[sources.file[at]] + sources.row[at]
+        for metric, key in keys.items():
+            column = value_column or key
+            self._warn_of_texts(column)
+            if column not in read:
+                continue
+            values, rows = read[column][place], at
+            if sources.key is not None:
+                is_key = sources.key[at] == self._keys[sources.table].index(key)
+                values, rows = values[is_key], at[is_key]
+            self._put(found[metric], values, rows, metric, runs, sources)
+
+    def _warn_of_texts(self, column: str) -> None:
+        """Say which rows of a column that was asked for hold texts, each once: a plausible line leads past them."""
+        found = {key: self._texts.get(key) for key in list(self._texts) if key[0] == column}
+        if not found or any(counts == _WARNED for counts in found.values()):
+            return
+        counts = [c for c in found.values() if c is not None]
+        file = next(iter(found))[1]
+        self._texts.update(dict.fromkeys(found, _WARNED))
+        warn_caller(
+            f"the column {column!r} holds texts that are no numbers, in {sum(c for c, _ in counts)} of "
+            f"{sum(n for _, n in counts)} rows of {file}{f' and {len(counts) - 1} more' if len(counts) > 1 else ''}, "
+            f"so these rows have no value. {_REMEDY}"
+        )
+
+    def _read(
+        self, sources: RowSources, wanted: Sequence[int], columns: Sequence[str], others: Sequence[str]
+    ) -> tuple[Mapping[str, Float64], Int64]:
+        """Return columns of files, one file behind the other, and where each file begins; -1 for one without them."""
+        opened = self._opened[sources.table]
+        block = self._block(sources.table)
+        if block is not None:
+            return block
+        # Text is parsed whole for one column: who asks for a second one gets all, where memory holds them.
+        fits = len(sources.row) * len(others) * 8 <= _MEMORY_BYTES // 2
+        next_columns = others if fits and self._value_columns[sources.table] is None else ()
+        parts = read_together([opened[n] for n in wanted], lambda file: self._columns(file, columns, next_columns))
+        read = {n: found for n, found in zip(wanted, parts, strict=True) if found}
+        lengths = [len(next(iter(of_file.values()))) for of_file in read.values()]
+        starts = np.full(len(opened), -1, np.int64)
+        starts[list(read)] = np.cumsum([0, *lengths])[:-1]
+        joined: dict[str, Float64] = {}
+        for column in columns:
+            pieces = [
+                of_file[column] if column in of_file else np.full(length, np.nan)
+                for of_file, length in zip(read.values(), lengths, strict=True)
+            ]
+            joined[column] = np.concatenate([np.empty(0), *pieces])
+        return joined, starts
+
+    def _block(self, table: int) -> tuple[Mapping[str, Float64], Int64] | None:
+        """Return the columns of all result files of a table, joined once: these are many, with a row or so each."""
+        if table not in self._blocks:
+            contents = [file.content for file in self._opened[table]]
+            results = [content.parsed for content in contents if isinstance(content, ResultsFile)]
+            self._blocks[table] = _joined(results) if len(results) == len(contents) else None
+        return self._blocks[table]
+
+    def _put(
+        self,
+        into: Float64,
+        values: Float64,
+        at: npt.NDArray[np.int64],
+        metric: str,
+        runs: DeclaredRuns,
+        sources: RowSources,
+    ) -> None:
+        is_number = ~np.isnan(values)
+        values, at = values[is_number], at[is_number]
+        position = sources.position[at]
+        free = np.isnan(into[position])
+        # Of repeated positions the last assignment stays, and the first row counts.
+        into[position[free][::-1]] = values[free][::-1]
+        if sources.is_unique and free.all():
+            return
+        differing = np.flatnonzero(values != into[position])
+        # Runs are asked for again, in other company; each counts once.
+        known = self._reported.setdefault((metric, runs.table, sources.table), set())
+        of_run = sources.run[at[differing]]
+        new = np.array([run not in known for run in of_run.tolist()], np.bool_)
+        differing = differing[new] if len(new) else differing
+        if not len(differing):
+            return
+        known.update(of_run.tolist())
+        row = int(differing[0])
+        run_id = runs.run_ids[int(sources.run[at[row]])]
+        text = (
+            f"{len(differing)} values of {metric} differ from the first value of their run and step, such as run "
+            f"{run_id!r} at step {int(runs.step[position[row]])}: {float(into[position[row]])!r}, "
+            f"{float(values[row])!r}; the first is kept"
+        )
+        self._report.add(f"values of {metric} that differ from the first of their step", len(differing), text)
+        warnings.warn(
+            f"{text}. Leave the other rows out by where=, or name what tells them apart in run_id= or key=.",
+            ConflictWarning,
+            stacklevel=4,
+        )
+
+    def _columns(self, file: OpenedFile, columns: Sequence[str], next_columns: Sequence[str]) -> dict[str, Float64]:
+        """Return the columns of a file that it has, from memory where they were read before."""
+        version = "" if file.file is None else file.file.version
+        known = frozenset(file.content.columns)
+        own = [column for column in dict.fromkeys(columns) if column in known]
+        found: dict[str, Float64] = {}
+        for column in own:
+            kept = self._memory.get((f"{version} {file.name}", column, 0, 0))
+            if kept is not None:
+                found[column] = kept
+        lacking = [column for column in own if column not in found]
+        if lacking and file.content.untyped:
+            if (token := f"{version} {file.name}") in self._read_once:
+                lacking = list(dict.fromkeys([*lacking, *(column for column in next_columns if column in known)]))
+            self._read_once.add(token)
+        for column, numbers in (_numbers(file, lacking) if lacking else {}).items():
+            if column in own:
+                found[column] = numbers.values
+            self._memory.put((f"{version} {file.name}", column, 0, 0), numbers.values)
+            for reason, rows in numbers.problems.items():
+                count = int(rows.sum())
+                text = f"the column {column!r} of {file.name} {reason} in {count} rows"
+                self._report.add(f"values of {column} of which each {reason}", count, text)
+                if reason == "is no number":
+                    self._texts.setdefault((column, file.name), (count, len(rows)))
+        return found
+
+
+def _joined(results: Sequence[ParsedNumbers]) -> tuple[Mapping[str, Float64], Int64]:
+    places = {column: at for at, column in enumerate(dict.fromkeys(c for parsed in results for c in parsed.columns))}
+    starts = np.cumsum([0, *(parsed.values.shape[1] for parsed in results)])
+    values = np.full((len(places), int(starts[-1])), np.nan)
+    # Most files of a suite have the same results.
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for parsed, start, end in zip(results, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        if parsed.columns not in rows:
+            rows[parsed.columns] = [places[column] for column in parsed.columns]
+        values[rows[parsed.columns], start:end] = parsed.values
+    return {column: values[at] for column, at in places.items()}, starts[:-1].astype(np.int64)
+
+
+def _numbers(file: OpenedFile, columns: Sequence[str]) -> dict[str, Numbers]:
+    if file.file is None:
+        return file.content.read_numbers(columns)
+    with file.file.unchanged():
+        return file.content.read_numbers(columns)
