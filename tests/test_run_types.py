@@ -87,7 +87,7 @@ def test_what_is_told_counts_before_evidence_and_is_reported() -> None:
     held = registry(sft("a", [1e6]), a="dpo")
     assert held.derived["a"].run_type == "dpo"
     assert held.derived["a"].evidence.contradictions == [
-        "run type: supervised_ft by its evidence, dpo as told; what was told is believed"
+        "run type: supervised_ft by its evidence, dpo as given; the given type is used"
     ]
     assert not registry(sft("a", [1e6]), a="supervised_ft").derived["a"].evidence.contradictions
 

@@ -1,4 +1,4 @@
-"""Where derived runs branch from a parent run: the parent's own tokens at one of its checkpoints."""
+"""Branch points inside post-training runs: the parent's own tokens at one of its checkpoints."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dde.suite.datadecide.runs.token_counts import LOGGED, Placement
 
 __all__ = ["Branch", "branch_in_run"]
 
-# Before the first logged row tokens follow from the step where the count at that row is what the run's own rate gives,
-# up to this share: otherwise the log begins after a resume, and the count with it.
+# A step before the first logged row is placed by the run's own rate if the count of that row agrees with the rate
+# within this share. Otherwise the log, and its count, begin after a resume.
 _RATE_TOLERANCE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Where a run starts on the axis of its parent's own tokens.
+    """A branch point in the parent's own tokens.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Branch:
     problem : str
         Why it is unknown.
     estimate : str
-        How it was found, where no logged row gives it.
+        How it was estimated, where no logged row gives it.
     """
 
     tokens: int | None = None
@@ -44,24 +44,23 @@ class Branch:
 
 
 def branch_in_run(parent: Evidence, end: RunEnd, checkpoint: RunCheckpoint, rows: Mapping[str, Placement]) -> Branch:
-    """Return where a checkpoint of a post-training run lies on the axis of the run's own tokens.
+    """Return the own tokens of a post-training run at one of its checkpoints.
 
     Parameters
     ----------
     parent : Evidence
-        Of the run that wrote the checkpoint.
+        Evidence about the run that wrote the checkpoint.
     end : RunEnd
-        Where that run ends.
+        End of that run.
     checkpoint : RunCheckpoint
     rows : mapping of str to Placement
         Rows of the runs with checkpoints at a step, by run id.
 
     Notes
     -----
-    A step is at the tokens of its logged row; between two rows it is on the line between them. A checkpoint is written
-    within one logging interval of the last row at the latest, or up to the last step of the summary: so far
-    the run's own rate is certain. The end of epoch `k`, counted from 0, is at (k + 1) / epochs of the tokens of a run
-    that finished.
+    The tokens of a step are those of its logged row, or are interpolated linearly between two rows. After the last row,
+    the run's own rate is trusted for one logging interval, or up to the last step of the summary, because a checkpoint
+    is written by then. The end of epoch `k`, counted from 0, is at (k + 1) / epochs of the tokens of a finished run.
     """
     if checkpoint.step is not None:
         return _at_step(parent, end, checkpoint.step, rows[parent.record.run_id])
@@ -76,7 +75,7 @@ def branch_in_run(parent: Evidence, end: RunEnd, checkpoint: RunCheckpoint, rows
 
 
 def _known_end(parent: Evidence, end: RunEnd) -> int | None:
-    """Return where a run ends; of one without rows, only where its summary counts what it did."""
+    """Return the end of a run; for a run without rows, only if its summary counts its steps or tokens."""
     if end.has_log or parent.record.evaluated or end.source == LOGGED:
         return end.tokens
     counts_steps = parent.run_type == "dpo" and as_int(parent.record.summary.get("_step"))
@@ -126,7 +125,7 @@ def _at_step(parent: Evidence, end: RunEnd, step: int, placement: Placement) -> 
         between = f"between the logged steps {steps[at - 1]} and {steps[at]}"
         return Branch(round(float(np.interp(step, steps, tokens))), estimate=f"branch at step {step}: {between}")
     many = last > first
-    # Rows of a forked run begin where it was forked.
+    # The rows of a forked run begin at its fork.
     start = end.forked_at or 0
     rate = (int(tokens[-1]) - int(tokens[0])) / (last - first) if many else int(tokens[0]) / max(first - start, 1)
     if step < first:

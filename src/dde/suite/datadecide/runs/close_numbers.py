@@ -1,7 +1,7 @@
-"""Hyperparameters that are the same number but for their last digits, which programs that copy a store change.
+"""Hyperparameters that differ in their last digits only, because a program that copied the store changed them.
 
-A JSON writer that rounds wrongly turns 5e-06 into 4.9999999999999996e-06. Labels, filters and sweeps take numbers that
-agree in 12 significant digits for one, so that two repetitions of a run do not become two treatments.
+A JSON writer that rounds wrongly turns 5e-06 into 4.9999999999999996e-06. Labels, filters and sweeps treat numbers that
+agree in 12 significant digits as equal, so that two repetitions of a run do not become two treatments.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 __all__ = ["settle_numbers"]
 
-# Neighbours of a double, counted in its last place, that a wrong rounding leads to.
+# Units in the last place by which a wrong rounding may change a double.
 _PLACES = 4
 
 
 def settle_numbers(runs: Sequence[dict[str, Any]]) -> None:
-    """Make hyperparameters one number where they agree in 12 significant digits.
+    """Replace hyperparameters that agree in 12 significant digits by one number.
 
-    A number that is but for its last places one of at most 12 digits becomes that one. Of longer ones, the shortest
-    spelling in the store counts, then the least number; where all agree, they stay as they are.
+    A number within a few units in the last place of one with at most 12 digits becomes that number. Among longer
+    numbers, the shortest spelling in the store wins, then the smallest number.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def settle_numbers(runs: Sequence[dict[str, Any]]) -> None:
 
 
 def _settled(values: set[float]) -> dict[float, float]:
-    """Return what becomes of those values that become another one."""
+    """Return the replacement of each value that changes."""
     alike: dict[str, list[float]] = {}
     for value in values:
         if math.isfinite(value):

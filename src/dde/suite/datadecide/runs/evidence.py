@@ -1,4 +1,4 @@
-"""What a store's record says of a post-training run, gathered by source and order of trust."""
+"""Evidence about a post-training run: what its record states, by source and in order of trust."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ __all__ = [
     "with_known_names",
 ]
 
-#: Our name of a key, and what other programs call it, the most trusted first.
-#: open-instruct's finetune.py and, until January 2026, its dpo_tune_cache.py have ours; since then its
-#: DPOExperimentConfig and TrainingConfig have num_epochs, beta, loss_type and mixer_list. TRL's DPOConfig has beta,
+#: Our name of a key, and the names in other programs, the most trusted first.
+#: open-instruct's finetune.py and, until January 2026, its dpo_tune_cache.py use our names; since then its
+#: DPOExperimentConfig and TrainingConfig use num_epochs, beta, loss_type and mixer_list. TRL's DPOConfig has beta,
 #: loss_type and max_length (TRL 1.16). LLaMA-Factory has pref_beta, pref_loss and cutoff_len, axolotl sequence_len.
 ALIASES: dict[str, tuple[str, ...]] = {
     "num_train_epochs": ("num_epochs",),
@@ -47,16 +47,16 @@ _OF_DPO = frozenset({"dpo_beta", "dpo_loss_type"})
 
 
 def lifted(config: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:
-    """Return a config whose groups, as ``{"training": {"learning_rate": ...}}``, are flat.
+    """Return a config with its groups, such as ``{"training": {"learning_rate": ...}}``, flattened.
 
     open-instruct's olmo_core_finetune.py logs its dataclasses by name; LLaMA-Factory logs ``model_args``, ``data_args``
-    and so on beside the flat arguments of transformers. A key outside of a group counts more than one in it.
+    and so on beside the flat arguments of transformers. A key outside of a group takes precedence.
 
     Parameters
     ----------
     config : mapping
     problems : list of str
-        Gets a note of each key that two places have different values of.
+        Receives a note for each key that has different values in two places.
     """
     if _GROUPS.isdisjoint(config):
         return config
@@ -80,16 +80,16 @@ def lifted(config: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:
 
 
 def with_known_names(config: Mapping[str, Any], is_dpo: bool, problems: list[str], where: str) -> Mapping[str, Any]:
-    """Return a config, or the options of a command, that has values under our names, too.
+    """Return a config, or the options of a command, with values under our names added.
 
     Parameters
     ----------
     config : mapping
     is_dpo : bool
     problems : list of str
-        Gets a note of each key that two names have different values of.
+        Receives a note for each key that has different values under two names.
     where : str
-        What the mapping is, for notes.
+        Name of the mapping in notes.
     """
     if _OTHERS.isdisjoint(config):
         return config
@@ -100,7 +100,7 @@ def with_known_names(config: Mapping[str, Any], is_dpo: bool, problems: list[str
         value, source = config.get(ours), ours
         for other in others:
             found = config.get(other)
-            # Without truncation_mode, which TRL's configs have, max_length is what a model generates at most.
+            # Without truncation_mode, which TRL's configs have, max_length limits what a model generates.
             if found is None or found == "" or (other == "max_length" and "truncation_mode" not in config):
                 continue
             if value is None or value == "":
@@ -125,15 +125,15 @@ _DPO_LOSSES = frozenset({"dpo", "dpo_norm", "simpo", "wpo"})
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """A run and a step of it, from which W&B forked another run.
+    """The run and step from which W&B forked another run.
 
     Attributes
     ----------
     run_id : str
     step : int or None
-        None where what is stated is no step.
+        None if the stated step is not a number.
     stated : str
-        The step as it is stated.
+        The step as written.
     """
 
     run_id: str
@@ -143,7 +143,7 @@ class Fork:
 
 @dataclass(slots=True)
 class Evidence:
-    """All that is known of one run before its parent is looked for.
+    """Everything known about one run before its parent is resolved.
 
     Attributes
     ----------
@@ -156,9 +156,9 @@ class Evidence:
     extras : mapping of str to str
         Keys of the ``wandb_config`` text.
     run_type : str
-        "supervised_ft", "dpo", a word that the user told, or "other" where nothing says it.
+        "supervised_ft", "dpo", the type given in `run_types`, or "other" if no evidence states one.
     hyperparameters : dict of str to object
-        Numbers and texts by the names of the coordinates; a key is absent where nothing says it.
+        Numbers and texts by the names of the coordinates; a key is absent if nothing states it.
     contradictions : list of str
         Facts on which sources disagree, with the one that was believed, and facts that can't be believed.
     sequences_per_step : int or None
@@ -199,14 +199,14 @@ class Evidence:
         return as_float(self.config_or_command("max_seq_length")) * (2 if self.run_type == "dpo" else 1)
 
     def refuse_batch(self, tokens: float, step: float) -> bool:
-        """Forget the batch where the run's count of tokens is impossible with it; return whether it is.
+        """Discard the batch size if the run's token count is impossible with it; return whether it was discarded.
 
-        W&B keeps the GPUs of one machine. What several of them read at a step is more than one can.
+        W&B records the GPUs of one machine. Several machines read more tokens per step than one can.
 
         Parameters
         ----------
         tokens, step : float
-            A count of tokens since the run's start, and the training step at which it was logged.
+            Token count since the start of the run, and the training step at which it was logged.
         """
         batch, most = self.sequences_per_step, self.most_tokens_per_sequence
         if batch is None or not (step > 0 and most > 0):
@@ -224,7 +224,7 @@ class Evidence:
 
 
 def parse_command(arguments: Sequence[str]) -> dict[str, str | list[str]]:
-    """Return the options of a launch command; of a repeated option the last counts.
+    """Return the options of a launch command; the last value of a repeated option wins.
 
     Dashes inside an option's name count as underscores. An option without a value is "true", one with several
     values a list.
@@ -245,25 +245,25 @@ def parse_command(arguments: Sequence[str]) -> dict[str, str | list[str]]:
     return {k: "true" if not v else v[0] if len(v) == 1 else v for k, v in options.items()}
 
 
-def gather_evidence(record: RunRecord, told_type: str = "") -> Evidence:
+def gather_evidence(record: RunRecord, given_type: str = "") -> Evidence:
     """Return what a record says: run type, hyperparameters and the contradictions between its parts.
 
     Parameters
     ----------
     record : RunRecord
-    told_type : str
-        The user's word on the run type, which counts before any evidence; "" for none.
+    given_type : str
+        Run type given by the user, which overrides all evidence; "" for none.
     """
     name = parse_run_name(record.run_name or record.run_id)
     problems: list[str] = []
     config = lifted(record.config, problems)
     of_program = _run_type_of_program(record.program) or _run_type_of_trl(record)
-    # A run touched later by another program shows that one's command: no evidence of the training.
+    # A run that another program touched later has that program's command, which is no evidence of the training.
     command: Mapping[str, str | list[str]] = parse_command(record.command) if of_program else {}
     found_type = of_program or _run_type(record, config, name)
-    run_type = told_type or found_type
+    run_type = given_type or found_type
     if found_type not in (run_type, "other"):
-        problems.append(f"run type: {found_type} by its evidence, {run_type} as told; what was told is believed")
+        problems.append(f"run type: {found_type} by its evidence, {run_type} as given; the given type is used")
     config = with_known_names(config, run_type == "dpo", problems, "config")
     command = with_known_names(command, run_type == "dpo", problems, "launch command")
     if config is not record.config:
@@ -301,7 +301,7 @@ def _run_type_of_trl(record: RunRecord) -> str:
 
 
 def _run_type(record: RunRecord, config: Mapping[str, Any], name: NameFacts) -> str:
-    """Return the run type that config, tags and name tell, in that order, where the program tells none."""
+    """Return the run type stated by config, tags or name, in that order, if the program states none."""
     if config.get("dpo_beta") is not None or config.get("dpo_loss_type") is not None:
         return "dpo"
     if config.get("beta") is not None and as_text(config.get("loss_type")) in _DPO_LOSSES:
@@ -335,9 +335,9 @@ def _sequences_per_step(evidence: Evidence) -> int | None:
 
 
 def branch_point(record: RunRecord) -> tuple[str, object]:
-    """Return the run and the step that W&B forked or rewound a run from, as they are stated; ("", None) for others.
+    """Return the run and the step that W&B forked or rewound a run from, as written; ("", None) for other runs.
 
-    ``wandb.init(fork_from="<run>?_step=<n>")`` keeps both as ``_wandb.branch_point`` of the config, and so does
+    ``wandb.init(fork_from="<run>?_step=<n>")`` stores both as ``_wandb.branch_point`` of the config, and so does
     ``resume_from``, which rewinds a run and names the run itself (wandb 0.31, sdk/wandb_init.py).
     """
     if "_wandb" not in record.config:
@@ -348,7 +348,7 @@ def branch_point(record: RunRecord) -> tuple[str, object]:
 
 
 def _fork(record: RunRecord) -> Fork | None:
-    """Return where W&B forked a run from; None for a run that was not forked."""
+    """Return the origin of a forked run; None for a run that was not forked."""
     run_id, stated = branch_point(record)
     if not run_id or run_id == record.run_id:
         return None
@@ -356,7 +356,7 @@ def _fork(record: RunRecord) -> Fork | None:
 
 
 def _refuse_impossible_batch(evidence: Evidence) -> None:
-    """Forget a batch that is impossible with the last counts of the summary."""
+    """Discard a batch size that is impossible with the last counts of the summary."""
     summary = evidence.record.summary
     step = summary.get(TRAINING_STEP)
     if step is None:
@@ -372,7 +372,7 @@ def key_values(value: object) -> dict[str, str]:
     return {key.strip(): content.strip() for key, content in pairs}
 
 
-# The contract's name of a hyperparameter, and the key of config and command that holds it.
+# Coordinate name of a hyperparameter, and its key in config and command.
 _NUMBERS = {
     "learning_rate": "learning_rate",
     "epochs": "num_train_epochs",
@@ -392,7 +392,7 @@ _TEXTS = {
 #: Keys of the ``wandb_config`` text that are read.
 USED_EXTRAS = ("finetune_sequences", "model_pretrain_steps")
 
-#: Options of the launch command that are read, and those that a filter by the name of a coordinate finds.
+#: Options of the launch command that are read, and those that filters on coordinates need.
 USED_OPTIONS = frozenset(
     "model_name_or_path model_revision output_dir dataset_mixer_list per_device_train_batch_size "
     "gradient_accumulation_steps finetune_tokens wandb_config logging_steps truncation_mode".split()
@@ -428,7 +428,7 @@ def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
     for field_name in _COUNTS:
         value = found.get(field_name, 0)
         if not 0 <= value <= MOST:
-            refused.append(f"{field_name}: {value:g}, which is no count of 64 bits; not used")
+            refused.append(f"{field_name}: {value:g}, which is no 64-bit count; not used")
             evidence.contradictions.append(refused[-1])
             del found[field_name]
     evidence.refused = "; ".join(refused)
@@ -440,20 +440,20 @@ def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
     return found
 
 
-# Config keys that say where a run comes from or what it is called, not how it was trained.
+# Config keys that identify a run or its origin, not how it was trained.
 _NOT_HYPERPARAMETERS = frozenset(
     "parent_run_id model_name_or_path model_revision output_dir run_name exp_name wandb_config wandb_tags "
     "pretrain_steps pretrain_tokens pretrain_compute total_compute_est model_size finetune_tokens "
     "finetune_sequences finetune_unique_sequences".split()
 )
-# Keys of other programs, whose values are under our names.
+# Keys of other programs whose values are also under our names.
 _OF_PROGRAMS = frozenset("stage logging_steps truncation_mode _name_or_path _wandb".split()).union(
     CONFIG_GROUPS, *ALIASES.values()
 )
 _APART = _NOT_HYPERPARAMETERS.union(_NUMBERS.values(), _TEXTS.values(), _OF_PROGRAMS)
 
 _COUNTS = ("epochs", "max_train_samples", "finetune_tokens")
-# Facts of a name that make a treatment, and the hyperparameters that say the same.
+# Facts in a run name that belong to the treatment, and the hyperparameters that state the same.
 _OF_TREATMENT = {
     "tokens": "finetune_tokens",
     "epochs": "epochs",

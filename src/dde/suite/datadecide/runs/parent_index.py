@@ -1,6 +1,6 @@
-"""Looking runs up by what other runs call their parent: id, name, or output folder, perhaps cut short.
+"""Index of runs by the ways in which other runs name their parent: id, name, or output folder, which may be truncated.
 
-A path may go on behind the output folder to one of the run's checkpoints.
+A path may continue after the output folder to one of the run's checkpoints.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FoundRun:
     checkpoint : RunCheckpoint
         The checkpoint of the run; its final one where nothing else is named.
     unknown_part : str
-        End of the path behind the run that names no checkpoint.
+        Rest of the path after the run, if it names no checkpoint.
     """
 
     run_id: str | None = None
@@ -63,7 +63,7 @@ class _Candidates:
     Attributes
     ----------
     past_group : set of str
-        Those that fit it behind the group's name.
+        Those that match it beyond the name of the group.
     every : list of str
         All, sorted.
     rates : mapping of float or None to list of (float, str)
@@ -93,7 +93,7 @@ class ParentIndex:
             if own:
                 self._folders.setdefault(own, set()).add(record.run_id)
             elif PurePosixPath(launched).name in names:
-                # Without the run's name at its end the command's folder is that of the whole group.
+                # A folder of the command that does not end with the run's name is shared by the group.
                 self._folders.setdefault(launched, set()).add(record.run_id)
         self._sorted_folders = sorted(self._folders)
         self._sorted_names = sorted(self._by_key)
@@ -101,7 +101,7 @@ class ParentIndex:
         self._cut: dict[str, _Candidates] = {}
 
     def find(self, name: str) -> FoundRun:
-        """Return the run that a name, an id or a path means whole, perhaps with one of its checkpoints behind it.
+        """Return the run that a complete name, id or path means, which may end with one of the run's checkpoints.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ class ParentIndex:
         Parameters
         ----------
         path : str
-            Model path; may be cut short anywhere behind the group's folder, or go on to a checkpoint.
+            Model path; may be truncated anywhere after the group's folder, or continue to a checkpoint.
         child : Evidence
             The run that starts from it; another run is preferred as its parent. The name of a DPO run states rate
             and budget of its SFT run.
@@ -140,8 +140,8 @@ class ParentIndex:
         own = child.record.run_id
         found = self._find_whole(parts, own)
         if found.candidates:
-            told = _told(_rates(self._evidence, found.candidates), child.name)
-            return found if told is None else FoundRun(told, ", and the run name", checkpoint=found.checkpoint)
+            match = _match_by_name(_rates(self._evidence, found.candidates), child.name)
+            return found if match is None else FoundRun(match, ", and the run name", checkpoint=found.checkpoint)
         if found.is_known:
             return found
         if not hub_depth(parts):
@@ -151,9 +151,9 @@ class ParentIndex:
             past_group = cut.past_group - {own}
             if len(past_group) == 1:
                 return FoundRun(next(iter(past_group)), ", cut short")
-            told = _told(cut.rates, child.name)
-            if told is not None:
-                return FoundRun(told, ", cut short, and the run name")
+            match = _match_by_name(cut.rates, child.name)
+            if match is not None:
+                return FoundRun(match, ", cut short, and the run name")
             every = tuple(run_id for run_id in cut.every if run_id != own)
             if every:
                 return FoundRun(None, ", cut short", every)
@@ -175,7 +175,7 @@ class ParentIndex:
         return FoundRun() if own_checkpoint is None else FoundRun(own, checkpoint=own_checkpoint)
 
     def _find_unknown_part(self, parts: list[str], own: str = "") -> FoundRun:
-        """Return the run whose output folder a path leaves behind, going on to no checkpoint."""
+        """Return the run whose output folder begins a path that continues to something other than a checkpoint."""
         for end in range(len(parts) - 1, hub_depth(parts), -1):
             if is_run_name(parts[end]):
                 # The path means this run, which the store does not have.
@@ -246,19 +246,19 @@ def _rates(evidence: Mapping[str, Evidence], run_ids: Iterable[str]) -> dict[flo
     return rates
 
 
-def _told(rates: Mapping[float | None, list[tuple[float, str]]], child: NameFacts) -> str | None:
+def _match_by_name(rates: Mapping[float | None, list[tuple[float, str]]], child: NameFacts) -> str | None:
     """Return the one candidate with the learning rate and budget that a DPO run's name gives for its SFT run."""
     rate = child.parent_learning_rate
     if not child.starts_from_sft or rate is None:
         return None
     listed = rates.get(child.budget_tokens, [])
-    told: list[str] = []
+    matches: list[str] = []
     for own, run_id in listed[bisect_left(listed, (rate * (1 - 2 * _CLOSE), "")) :]:
-        if own > rate * (1 + 2 * _CLOSE) or len(told) > 1:
+        if own > rate * (1 + 2 * _CLOSE) or len(matches) > 1:
             break
         if math.isclose(own, rate, rel_tol=_CLOSE):
-            told.append(run_id)
-    return told[0] if len(told) == 1 else None
+            matches.append(run_id)
+    return matches[0] if len(matches) == 1 else None
 
 
 # Learning rates this near are one: they are written with few digits.
@@ -274,8 +274,8 @@ def _beginning_with(texts: list[str], beginning: str) -> Iterator[str]:
 
 
 def _rate_and_budget(item: Evidence) -> tuple[float, float]:
-    held = item.hyperparameters
-    return float(held.get("learning_rate", math.nan)), float(held.get("finetune_tokens", math.nan))
+    numbers = item.hyperparameters
+    return float(numbers.get("learning_rate", math.nan)), float(numbers.get("finetune_tokens", math.nan))
 
 
 def _one_of(runs: set[str], checkpoint: RunCheckpoint = _FINAL, unknown_part: str = "") -> FoundRun:
@@ -285,7 +285,7 @@ def _one_of(runs: set[str], checkpoint: RunCheckpoint = _FINAL, unknown_part: st
 
 
 def _revision(text: str) -> RunCheckpoint | None:
-    """Return the checkpoint that stands behind an ``@``: as in a path, or the step alone, or ``main``."""
+    """Return the checkpoint that follows an ``@``: written as in a path, as a step alone, or as ``main``."""
     return parse_run_checkpoint(f"step_{text}" if text.isdecimal() else "final" if text == "main" else text)
 
 

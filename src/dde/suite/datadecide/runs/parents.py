@@ -59,7 +59,7 @@ class Parentage:
     in_store : bool
         Whether a parent run that is known by name is in the store.
     evidence : str
-        Where the parent stands written; "" where it does not.
+        Source that names the parent; "" if none does.
     contradictions : list of str
         Evidence that disagrees.
     problem : str
@@ -107,15 +107,15 @@ def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str]
     problem; so is the length of a chain of more than `LONGEST_CHAIN` runs.
     """
     index = ParentIndex(evidence.values())
-    told = dict(parents or {})
-    for run_id in told:
+    given = dict(parents or {})
+    for run_id in given:
         if run_id not in evidence:
             raise UnknownNameError(
                 f"parents= names the run {run_id!r}, which is not in the store, so its parent can't be set."
                 f"{near_names(run_id, evidence)}"
             )
     resolved = {
-        run_id: _told_parent(item, told[run_id], index, evidence) if run_id in told else _find_parent(item, index)
+        run_id: _given_parent(item, given[run_id], index, evidence) if run_id in given else _find_parent(item, index)
         for run_id, item in evidence.items()
     }
     _set_circles_aside(resolved)
@@ -144,7 +144,7 @@ def _ends_with(parent: Evidence, checkpoint: RunCheckpoint) -> bool:
     return checkpoint.step == as_int(parent.record.summary.get("_step"))
 
 
-def _told_parent(item: Evidence, parent: str, index: ParentIndex, evidence: Mapping[str, Evidence]) -> Parentage:
+def _given_parent(item: Evidence, parent: str, index: ParentIndex, evidence: Mapping[str, Evidence]) -> Parentage:
     run_id = item.record.run_id
     found = index.find(parent)
     if found.candidates:
@@ -316,7 +316,7 @@ def _parent_on_hub(item: Evidence, parts: list[str], source: str) -> Parentage:
             return Parentage(evidence=source, problem=problem, ambiguous=True)
         if item.name.step_in_doubt:
             return _step_in_doubt(item, Base(*hub, item.name.seed or SEEDS[0]), source)
-    # A step in the name and one in a revision: the name is what the launcher was told to run.
+    # If name and revision state different steps, the name wins: the launcher ran what the name says.
     step = item.name.step if item.name.step is not None or stated is None else stated[0]
     seed = item.name.seed or (stated and stated[1]) or SEEDS[0]
     base = Base(*hub, seed)

@@ -1,4 +1,4 @@
-"""Where derived runs lie on the axis of tokens: their ends, held for all, and their rows, as far as memory allows."""
+"""Token positions of derived runs: the ends of all runs, and the rows of as many runs as fit in memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Int64 = npt.NDArray[np.int64]
 
 #: Status of a run that logged and evaluated nothing; it goes on where rows were logged that have no place.
 NO_DATA = "no data"
-#: Rows whose places are held in memory, some 17 bytes each; those of larger stores are made again when asked for.
+#: Rows whose token positions stay in memory, some 17 bytes each; larger stores compute them again on request.
 HELD_ROWS = 4_000_000
 # Runs whose counters are read at once. A store without an index is scanned as often: most stores once.
 _BLOCK_RUNS = 5_000
@@ -60,7 +60,7 @@ class RunEnd:
     counter : str
         Key of the token counter that was logged, by which alone the rows are placed; "" where none was.
     has_training_step : bool
-        Whether the log keeps the training step apart from its own step.
+        Whether the log records the training step separately from its own step.
     forked_at : int or None
         Step at which the run was forked from its parent.
     problem : str
@@ -102,7 +102,7 @@ class RunEnd:
 
 @dataclass(frozen=True, slots=True)
 class PlacedRun:
-    """Where a derived run lies on its lineage's axis of cumulative tokens.
+    """Position of a derived run on its lineage's axis of cumulative tokens.
 
     Attributes
     ----------
@@ -179,7 +179,7 @@ class Placements:
             self._note(run_id, self._place(run_id, log, self._measured), log)
 
     def of(self, run_ids: Sequence[str]) -> list[Placement]:
-        """Return the rows of runs, in that order; reads counters again where they are not held."""
+        """Return the rows of runs, in that order; reads counters again if they are not in memory."""
         missing = [r for r in run_ids if r not in self._held]
         found = {r: self._place(r, log, self._measured) for r, log in self._logs(missing)}
         return [self._held[r] if r in self._held else found[r] for r in run_ids]
@@ -190,7 +190,7 @@ class Placements:
         return self._override(item) or self._measured.get(item.dataset, TULU_TOKENS_PER_SEQUENCE)
 
     def some_tokens(self, run_ids: Sequence[str], at_most: int) -> list[Int64]:
-        """Return the own tokens of the rows of runs; of a store that is not held, of so many rows of each."""
+        """Return the own tokens of the rows of runs; if the store does not fit in memory, of `at_most` rows each."""
         found: list[Int64] = []
         for start in range(0, len(run_ids), _BLOCK_RUNS):
             for placement in self.of(run_ids[start : start + _BLOCK_RUNS]):

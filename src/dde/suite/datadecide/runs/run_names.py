@@ -1,4 +1,4 @@
-"""What the name of a post-training run says of it."""
+"""Facts that the name of a post-training run states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["NameFacts", "is_run_name", "parse_run_name"]
 _SIZE = "|".join(sorted((s.name for s in SIZES), key=len, reverse=True))
 _DATE = re.compile(r"(?:[0-9]{4}_[0-9]{2}_[0-9]{2}-[0-9]{2}_[0-9]{2}_[0-9]{2}|[0-9]{6}-[0-9]{6})(?=_|$)")
 # DD-<recipe>-<params>, dd__<recipe>-<params>__main, allenai--DataDecide-<recipe>-<params>; then -<step>-<seed>.
-# A step follows a dash, so that a number behind an underscore is never taken for one.
+# A step follows a dash; a number after an underscore is never a step.
 _MODEL_HEAD = re.compile(r"(?:^|[_-])(?:DD|dd|DataDecide)(?:-|_+)")
 _MODEL_TAIL = re.compile(
     rf"-(?P<params>{_SIZE})"
@@ -26,7 +26,7 @@ _MODEL_TAIL = re.compile(
 _NOT_IN_RECIPE = re.compile(r"[^A-Za-z0-9_.+-]")
 # The recipe with the longest name has 55 letters. What is longer is none, and is not looked at again for each head.
 _LONGEST_RECIPE = 200
-# The model behind _match_ is the one that a checkpoint was chosen to be equal to, and not the one that was trained.
+# The model after _match_ is the one whose metric a checkpoint was chosen to match, not the one that was trained.
 _MATCHED = re.compile(r"(?:^|_)match(?=[_-])")
 _MATCH_HEAD = re.compile(rf"(?:^|_)match_(?P<params>{_SIZE})_")
 _MATCH_TAIL = re.compile(r"_(?:finetune|sft|dpo)(?=_|$)")
@@ -66,7 +66,7 @@ class NameFacts:
         Tokens of an epoch; in the name of a DPO run, those of the SFT run it starts from.
     epochs : int or None
     full : bool
-        Whether the name says that the whole mixture was used.
+        Whether the name states that the entire mixture was used.
     run_type : str
         "supervised_ft", "dpo" or "".
     starts_from_sft : bool
@@ -155,7 +155,7 @@ def parse_run_name(name: str) -> NameFacts:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A model that a name states: its recipe as written, what stands behind it, and whether another was matched to it.
+    """A model that a name states: its recipe as written, what follows it, and whether another model was matched to it.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ class _Model:
     tail : re.Match
         Size, step and seed.
     is_target : bool
-        Whether it stands behind ``_match_``.
+        Whether it follows ``_match_``.
     """
 
     recipe: str
@@ -178,7 +178,7 @@ class _Model:
 def _own_model(models: list[_Model]) -> tuple[_Model | None, str]:
     """Return the model that a run starts from as its name states it, and why none is believed where several are.
 
-    Known recipes come first: one may itself hold something like a size. Of several models the one that is matched is
+    Known recipes come first: one may itself contain something like a size. Of several models the one that is matched is
     not the run's own; nor is one without a step beside one that has step and seed, as in
     ``<exp>_DD-<recipe>-<params>_Ft_DD-<recipe>-<params>-<step>-<seed>`` (what dr_ingest parses as a matched run).
     """

@@ -1,4 +1,4 @@
-"""What users say of the types of a store's runs, where evidence does not tell them or tells them wrong."""
+"""Run types given by the user, where evidence states none or a wrong one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selecting runs: filters on bases, on derived runs, on states; everything hidden is counted."""
+"""Select runs by filters on bases, derived runs and states; everything left out is counted."""
 
 from __future__ import annotations
 
@@ -87,22 +87,22 @@ def select_runs(
     _check_filters(registry, method, state, filters)
     bases = select_bases(registry, params, data, seed)
     if lineages is not None:
-        wanted = set(lineages)
-        bases = [b for b in bases if b.label in wanted]
+        requested = set(lineages)
+        bases = [b for b in bases if b.label in requested]
     states = None if state == "all" else {str(s) for s in as_values(state)}
     columns = registry.columns
     left_out: Counter[str] = Counter()
     filtered = bool(filters) or method is not None
     labels = [b.label for b in bases]
-    asked = set(labels)
-    kept = columns.lineage.matching(lambda label: not label or label in asked, "")
-    if len(columns) > kept.sum():
-        left_out["of another base"] += int(len(columns) - kept.sum())
+    selected = set(labels)
+    matching = columns.lineage.matching(lambda label: not label or label in selected, "")
+    if len(columns) > matching.sum():
+        left_out["of another base"] += int(len(columns) - matching.sum())
 
     def leave_out(mask: npt.NDArray[np.bool_], why: npt.NDArray[np.object_]) -> None:
-        gone = kept & mask
+        gone = matching & mask
         left_out.update(why[gone].tolist())
-        kept[gone] = False
+        matching[gone] = False
 
     reasons = np.array([status.split(":")[0] for status in columns.status.values] or [""], object)
     leave_out(~columns.is_used, reasons[columns.status.codes])
@@ -110,7 +110,7 @@ def select_runs(
         words = np.array([f"state {word or 'unknown'}" for word in columns.state.values] or [""], object)
         leave_out(~columns.state.matching(states.__contains__, ""), words[columns.state.codes])
     leave_out(~_passing(registry, method, filters), np.full(len(columns), "filtered", object))
-    at = np.flatnonzero(kept)
+    at = np.flatnonzero(matching)
     left_out.update(columns.oddities(at))
     lineages = columns.lineages
     with_runs = set(lineages[at].tolist())
@@ -164,7 +164,7 @@ def _passing(registry: Registry, method: object, filters: Mapping[str, object]) 
 
 
 def _column_of(registry: Registry, key: str) -> tuple[Column, object]:
-    """Return the values of a field or a hyperparameter of all derived runs, and what stands for an absent one."""
+    """Return the values of a field or hyperparameter of all derived runs, and the value for an absent one."""
     columns = registry.columns
     if key not in RUN_FIELDS:
         return registry.key_column(key), math.nan
@@ -261,24 +261,24 @@ def _nothing(
     filters: Mapping[str, object],
     states: set[str] | None,
 ) -> str:
-    asked = {"params": params, "data": data, "seed": seed, "method": method, **filters}
-    said = ", ".join(f"{k}={v!r}" for k, v in asked.items() if v is not None) or "no filter"
+    filters_given = {"params": params, "data": data, "seed": seed, "method": method, **filters}
+    said = ", ".join(f"{k}={v!r}" for k, v in filters_given.items() if v is not None) or "no filter"
     bases = select_bases(registry, params, data, seed)
     if not registry.bases:
         unread = {} if registry.tables is None else registry.tables.left_out
         why = "; ".join(f"{reason}: {count} rows" for reason, count in sorted(unread.items())[:3])
         return (
-            "the stores hold no lineage at all, so there is nothing to open. "
+            "the stores have no lineage at all, so there is nothing to open. "
             f"{f'Of the tables: {why}. ' if why else ''}"
             "repository.coverage() says why runs are not used."
         )
     if not bases:
-        held = sorted(registry.bases.values(), key=suite_order)
-        sizes = list(dict.fromkeys(b.size.name for b in held))
-        recipes = list(dict.fromkeys(b.recipe.name for b in held))
+        bases = sorted(registry.bases.values(), key=suite_order)
+        sizes = list(dict.fromkeys(b.size.name for b in bases))
+        recipes = list(dict.fromkeys(b.recipe.name for b in bases))
         return (
             f"no lineage of these stores matches {said}, so there is nothing to open. "
-            f"They hold the sizes {', '.join(sizes)} and the recipes {', '.join(recipes[:8])}"
+            f"They have the sizes {', '.join(sizes)} and the recipes {', '.join(recipes[:8])}"
             f"{', ...' if len(recipes) > 8 else ''}."
         )
     labels = {b.label for b in bases}

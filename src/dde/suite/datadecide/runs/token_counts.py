@@ -1,4 +1,4 @@
-"""Where on the token axis the rows of a training log lie: logged, restored after a resume, or estimated."""
+"""Token positions of the rows of training logs: logged, restored after a resume, or estimated."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Log:
     key : str
         Key of the counter; "" where there is none.
     training : (row,) int64 array or None
-        Training step of each row, where the log keeps it apart from its own step.
+        Training step of each row, if the log records it separately from its own step.
     notes : tuple of str
         What was not used, and why.
     repeated_steps, impossible_counts : int
@@ -75,10 +75,10 @@ class Log:
         """Training step of each row."""
         return self.steps if self.training is None else self.training
 
-    def rows(self, kept: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Log:
+    def rows(self, selected: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Log:
         """Return the log with some of its rows."""
-        training = None if self.training is None else self.training[kept]
-        return replace(self, steps=self.steps[kept], counter=self.counter[kept], training=training)
+        training = None if self.training is None else self.training[selected]
+        return replace(self, steps=self.steps[selected], counter=self.counter[selected], training=training)
 
     def without_counter(self) -> Log:
         """Return the log with its steps alone, apart from the arrays that they were read into."""
@@ -111,18 +111,18 @@ def split_logs(
         steps = rows.step[part]
         notes: list[str] = []
         trained = None if training is None else training[part]
-        kept = _placed_rows(steps, trained, notes)
+        usable = _placed_rows(steps, trained, notes)
         chosen, counter = "", np.broadcast_to(np.nan, steps.shape)
         for key, counts in counters.items():
-            own = counts[part] if kept is None else np.where(kept, counts[part], np.nan)
+            own = counts[part] if usable is None else np.where(usable, counts[part], np.nan)
             if np.isfinite(own).any() and not (evidence and _refused(key, own, evidence[run_id], notes)):
                 chosen, counter = key, own
                 break
         log = Log(steps, counter, chosen, None, tuple(notes), *odd.get(run_id, (0, 0)))
-        if kept is not None:
-            log = log.rows(kept)
+        if usable is not None:
+            log = log.rows(usable)
             if trained is not None and not np.isnan(trained).all():
-                log = replace(log, training=np.rint(trained[kept]).astype(np.int64))
+                log = replace(log, training=np.rint(trained[usable]).astype(np.int64))
         yield run_id, _distinct_steps(log)
 
 
@@ -133,12 +133,12 @@ def _placed_rows(steps: Int64, trained: Float64 | None, notes: list[str]) -> npt
     """
     if not len(steps) or (steps[0] >= 0 and (trained is None or np.isnan(trained).all())):
         return None
-    kept = steps >= 0
+    usable = steps >= 0
     if trained is not None and not np.isnan(trained).all():
-        kept &= (trained >= 0) & (trained < 2.0**53)
-    if not kept.all():
-        notes.append(f"{np.count_nonzero(~kept)} logged rows at no step of the training, which have no place")
-    return kept
+        usable &= (trained >= 0) & (trained < 2.0**53)
+    if not usable.all():
+        notes.append(f"{np.count_nonzero(~usable)} logged rows at no step of the training, which have no place")
+    return usable
 
 
 def _odd_rows(run_ids: Sequence[str], rows: History, counters: Iterable[Float64]) -> dict[str, tuple[int, int]]:
@@ -201,10 +201,10 @@ _FINETUNING = ("supervised_ft", "other")
 TULU_TOKENS_PER_SEQUENCE = 712
 
 
-#: Why a run has no place whose tokens no 64-bit integer holds.
+#: Why a run whose tokens exceed 64 bits has no position.
 BEYOND = "more tokens than 64 bits count"
 _NO_EVIDENCE = "neither counter, sequences, batch nor budget"
-# The largest number that a float holds exactly as a 64-bit integer.
+# The largest float that is a 64-bit integer.
 _MOST = float(2**63 - 1024)
 
 
@@ -229,7 +229,7 @@ class Placement:
     rate : (float, float) or None
         Tokens, and the steps that count them, where rows are placed by their steps alone.
     training : (row,) int64 array or None
-        Training step of each row, where the log keeps it apart from its own step.
+        Training step of each row, if the log records it separately from its own step.
     problem : str
         Why nothing has a place; "" where something has.
     """
@@ -287,14 +287,14 @@ def restore_counter(steps: Int64, counter: npt.NDArray[np.float64]) -> tuple[Int
     rate = increments[sound].sum() / gaps[sound].sum() if sound.any() else counter[0] / max(steps[0], 1)
     grown = np.where(falls[1:], rate * gaps, increments)
     tokens = counter[0] + np.concatenate([[0.0], np.cumsum(grown)])
-    # Before the first fall the logged numbers stand as they are.
+    # Before the first fall the logged numbers are right.
     tokens[: int(np.argmax(falls))] = counter[: int(np.argmax(falls))]
     tokens = np.minimum(tokens, _MOST)
     return np.rint(tokens).astype(np.int64), source
 
 
 def measure_tokens_per_sequence(runs: Iterable[tuple[Evidence, Log]]) -> dict[str, int]:
-    """Return the mean tokens of a sequence, per training mixture, over runs with a whole logged counter.
+    """Return the mean tokens of a sequence, per training mixture, over runs with a complete logged counter.
 
     Parameters
     ----------
@@ -305,7 +305,7 @@ def measure_tokens_per_sequence(runs: Iterable[tuple[Evidence, Log]]) -> dict[st
     Returns
     -------
     dict of str to int
-        Mixture to tokens per sequence, rounded to a whole token; all runs of a mixture pooled.
+        Mixture to tokens per sequence, rounded to an integer; all runs of a mixture pooled.
     """
     tokens: dict[str, float] = {}
     sequences: dict[str, float] = {}
@@ -328,7 +328,7 @@ def measure_tokens_per_sequence(runs: Iterable[tuple[Evidence, Log]]) -> dict[st
 def place_run(
     item: Evidence, log: Log, measured: Mapping[str, int], tokens_per_sequence: float | None = None
 ) -> Placement:
-    """Return where the rows of a run lie on the axis of its own tokens.
+    """Return the rows of a run on the axis of its own tokens.
 
     Parameters
     ----------
@@ -367,13 +367,13 @@ def place_run(
         return _unplaced()
     if total is None:
         return _unplaced(f"{rule}: {BEYOND}")
-    # A finished run has used its whole budget by its last step.
+    # A finished run has used its entire budget by its last step.
     last = max(int(log.trained[-1]), 1) if len(log.steps) else 1
     return place_by_rate(log, (total, last), total, rule)
 
 
 def place_counted(log: Log, forked_at: int | None = None) -> Placement:
-    """Return where the rows of a run with a token counter lie.
+    """Return the rows of a run with a token counter on the axis of its own tokens.
 
     Parameters
     ----------
@@ -414,7 +414,7 @@ def place_counted(log: Log, forked_at: int | None = None) -> Placement:
 def _count_at_fork(log: Log, own: Log, forked_at: int) -> tuple[float | None, str]:
     """Return what the counter of a forked run had counted where it was forked, and by which rule an estimate is made.
 
-    The count is None where that can't be told.
+    The count is None if that is unknown.
 
     A trainer that restores its state counts on, any other one from 0. Rows of the other run, where the log has them,
     give the count; without them, the rate of the run's own rows tells which of the two it is.
@@ -447,7 +447,7 @@ _RATE_TOLERANCE = 0.25
 def place_by_rate(
     log: Log, rate: tuple[float, float], end: int | None, rule: str, forked_at: int | None = None
 ) -> Placement:
-    """Return where the rows of a run lie that nothing but their steps tells of.
+    """Return the rows of a run on the axis of its own tokens, estimated from their steps alone.
 
     Parameters
     ----------
@@ -495,7 +495,7 @@ def planned_tokens(item: Evidence, tokens_per_sequence: float) -> int | None:
 
 
 def _total_tokens(item: Evidence, per_sequence: float) -> tuple[int | None, str]:
-    """Return the tokens of a whole finetuning run, and the rule: sequences where known, else the budget.
+    """Return the tokens of a complete finetuning run, and the rule: sequences where known, else the budget.
 
     The tokens are None where nothing tells, and where 64 bits do not count them; the rule is "" where nothing tells.
     """

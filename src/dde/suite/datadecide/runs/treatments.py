@@ -36,7 +36,7 @@ class Treatment:
     run_type : str
     learning_rate, finetune_tokens, epochs, max_train_samples, dpo_beta : float
         NaN where it does not apply or is unknown. `finetune_tokens` is nominal, of one epoch; infinite
-        budgets do not exist: NaN means the whole mixture.
+        budgets do not exist: NaN means the entire mixture.
     branch_point : str
         ``@<step>`` or ``@match_<params>_<metric>``, of a checkpoint inside a post-training run ``@<step>`` or
         ``@epoch_<k>``; "" for the parent's final checkpoint.
@@ -214,7 +214,7 @@ def with_variants(
     Returns
     -------
     dict of run id to Treatment
-        `variant` holds, for each link of the chain, the values in which runs of that link's label differ. One that
+        `variant` has, for each link of the chain, the values in which runs of that link's label differ. One that
         nothing says of a run, where all others of the label agree, is theirs.
     """
     acting = {run_id: acting_values(evidence[run_id]) for run_id in treatments}
@@ -245,14 +245,14 @@ def spelled_labels(treatments: Sequence[Treatment]) -> list[tuple[str, str]]:
     list of (str, str)
         Label, and the variant as text: "" where all treatments of the plain label are the same.
     """
-    held: dict[str, dict[tuple[int, str], set[str]]] = {}
+    by_label: dict[str, dict[tuple[int, str], set[str]]] = {}
     for treatment in treatments:
-        values = held.setdefault(treatment.label, {})
+        values = by_label.setdefault(treatment.label, {})
         for key, value in _values(treatment):
             values.setdefault(key, set()).add(value)
     spelled: list[tuple[str, str]] = []
     for treatment in treatments:
-        differing = {key for key, values in held[treatment.label].items() if len(values) > 1}
+        differing = {key for key, values in by_label[treatment.label].items() if len(values) > 1}
         if not differing:
             spelled.append((treatment.label, ""))
             continue
