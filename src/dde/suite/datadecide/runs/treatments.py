@@ -1,4 +1,9 @@
-"""Treatments: what was done to a base, as a label that is equal for equal treatments; variants beyond the label."""
+"""Treatments: what was done to a base, as a label that is equal for equal treatments; variants beyond the label.
+
+A label gives method, learning rate, budget and so on. If runs of one label differ in the reduction of the loss, the
+batch size, the weight decay or the like, they are variants of the treatment and no replicates of each other. A
+selection with several variants spells them out, as in ``sft_lr=2e-05_10Mx1_reduce=mean``.
+"""
 
 from __future__ import annotations
 
