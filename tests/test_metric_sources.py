@@ -84,7 +84,7 @@ def test_an_absent_perplexity_table_is_named_counted_and_warned_of(raw: Suite, t
             assert ds[name].isnull().all()
         assert ds["arc_easy"].notnull().any()
         [message] = said
-        assert "no pretraining table holds 11 of the 22 metrics (wikitext_103_valppl, " in message
+        assert "no pretraining table has 11 of the 22 metrics (wikitext_103_valppl, " in message
         assert "perplexity table" in message
     assert opened(folder, None, "arc_easy")[1] == []
     assert "1 of the 1 metrics (pile_valppl)" in opened(folder, None, "pile_valppl")[1][0]

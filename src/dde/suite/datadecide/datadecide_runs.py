@@ -1,4 +1,4 @@
-"""Runs of DataDecide as a source of values: their chains, samplings and observations, from both stores."""
+"""Runs of DataDecide as a source of values: chains, samplings and observations from the tables and the store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DataDecideRuns:
     Attributes
     ----------
     source : Registry, Origin or RunPositions
-        The runs; in another process than the one that opened them, how to open them again.
+        The registry in the process that opened it; in other processes, the handle that opens the runs again.
     """
 
     source: Registry | Origin | RunPositions
@@ -45,7 +45,7 @@ class DataDecideRuns:
 
     @property
     def runs(self) -> RunPositions:
-        """The runs as far as their values are concerned."""
+        """Token positions and sources of the runs."""
         found = runs_of(self.source) if isinstance(self.source, Origin) else self.source
         return found.positions if isinstance(found, Registry) else found
 
@@ -58,11 +58,11 @@ class DataDecideRuns:
         return _table_sampling(metric)
 
     def sampled_points(self, sampling: str, chains: Chains) -> CurvePoints:
-        """Return where runs themselves were sampled in one of the tables."""
+        """Return the points of a table sampling at which each run itself was sampled, without its ancestors."""
         runs = self.runs
         steps, bases, placed = runs.table_steps(sampling), runs.bases, runs.placed
         points: list[Int64] = []
-        # Tokens of a step; of a derived run its end stands in place of a step.
+        # Tokens per step; 1 for derived runs, whose point is their end.
         per_step: list[int] = []
         for run_id, parent in zip(chains.run_ids, chains.parent.tolist(), strict=True):
             found, scale = _NONE, 1
@@ -79,7 +79,7 @@ class DataDecideRuns:
         return CurvePoints(np.concatenate([[0], np.cumsum(lengths)]), tokens)
 
     def observations(self, metric: Metric, run_ids: tuple[str, ...], variables: Sequence[Metric]) -> Observations:
-        """Return the observations of a metric; its siblings that are read along are kept, here or in the cache."""
+        """Return the observations of a metric; metrics that are read along with it are cached."""
         runs = self.runs
         if metric.kind == "log":
             found = runs.readers.find_log(run_ids, metric.name)
@@ -124,7 +124,7 @@ def _build_chains(registry: RunPositions, run_ids: list[str]) -> Chains:
 def read_observations(
     registry: RunPositions, run_ids: Sequence[str], metrics: Sequence[Metric], along: Sequence[Metric] = ()
 ) -> dict[str, Observations]:
-    """Return the own observations of every metric, by the metric's name; reads what is asked for alone.
+    """Return the own observations of every metric, by name; reads the requested metrics only.
 
     Parameters
     ----------
@@ -133,14 +133,14 @@ def read_observations(
         Labels of pretraining runs and ids of derived ones.
     metrics : sequence of Metric
     along : sequence of Metric
-        Metrics to keep in the cache, too, where the tables have to be read anyway.
+        Metrics to cache as well if the tables have to be read anyway.
 
     Warns
     -----
     ConflictWarning
-        When rows of one run and step disagree; the first is kept.
+        When rows of one run and step disagree; the first is used.
     DdeWarning
-        When a run's counter stands still between steps: one row of each count is kept.
+        When a run's counter does not advance between steps; the first row of each count is used.
     """
     parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]] = {m.name: [] for m in metrics}
     _read_tables(registry, run_ids, metrics, along, parts)
@@ -159,14 +159,14 @@ def _read_tables(
     if tables is None:
         return
     number = [i for i, r in enumerate(run_ids) if r in registry.checkpoint_steps]
-    held = [m for m in metrics if tables.holds(m)]
-    if not number or not held:
+    of_tables = [m for m in metrics if tables.holds(m)]
+    if not number or not of_tables:
         return
     bases = [registry.bases[run_ids[i]] for i in number]
-    rows = registry.readers.checkpoints(bases, held, along)
+    rows = registry.readers.checkpoints(bases, of_tables, along)
     run = np.array(number, np.int64)[rows.run]
     tokens = rows.step * np.array([b.size.tokens_per_step for b in bases], np.int64)[rows.run]
-    for metric in held:
+    for metric in of_tables:
         parts[metric.name].append((run, tokens, rows.step, rows.values[metric.name]))
 
 

@@ -1,4 +1,4 @@
-"""The runs of both stores as the checks of the doctor look at them."""
+"""Runs of DataDecide in the form that the checks of the doctor examine."""
 
 from __future__ import annotations
 

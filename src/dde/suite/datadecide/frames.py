@@ -1,4 +1,4 @@
-"""Curves as DataFrames: the seed's columns, observed rows only."""
+"""Curves of DataDecide's runs as DataFrames: observed rows only."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _curves(
         chain = chains[run_id]
         for position, member in enumerate(chain):
             tokens, step, values = tables[member]
-            # A member's rows count from behind its own branch up to the branch of the next one.
+            # A member contributes its rows after its own branch, up to the branch of the next member.
             start = _branch(registry, member)
             low = 0 if start is None else int(np.searchsorted(tokens, start, side="right"))
             child = chain[position + 1] if position + 1 < len(chain) else None
@@ -115,25 +115,25 @@ def empty_curves(metrics: Sequence[Metric]) -> pd.DataFrame:
 
 def _placed(registry: Registry, run_ids: Sequence[str]) -> list[str]:
     """Return the runs that have a curve; warn of the others."""
-    kept: list[str] = []
+    placed: list[str] = []
     for run_id in run_ids:
         if run_id in registry.derived:
             status = registry.placed[run_id].status
         else:
             status = "used" if run_id in registry.checkpoint_steps else f"{NO_DATA}: not in the tables"
         if status == "used":
-            kept.append(run_id)
+            placed.append(run_id)
         else:
             warn_caller(
                 f"the run {run_id!r} can't be placed on its lineage ({status}), so it has no rows here. "
                 f"{_remedy(status)} repository.coverage() has the status of every run."
             )
-    return kept
+    return placed
 
 
 def _remedy(status: str) -> str:
     if status.startswith(NO_DATA):
-        return "The sources hold no rows of it: leave it out, or open those that do."
+        return "The sources have no rows of it: leave it out, or open sources that have them."
     if status.startswith("tokens unknown"):
         return "Pass tokens_per_sequence= to settle how many tokens a step has."
     return "Pass parents={run id: parent} to settle where it starts."

@@ -1,4 +1,4 @@
-"""Which metrics a request means: names, aliases, globs, "all"."""
+"""Choose metrics by name, alias, glob or "all"."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["available_metrics", "choose_metrics", "metrics_without_source"]
 def available_metrics(registry: Registry) -> dict[str, Metric]:
     """Return every metric of both stores by name, the default ones first; one pass over the store's keys.
 
-    Keys that become one name, as ``train/loss`` and ``train_loss`` do, are kept apart: the key that is the name itself
-    has it, the others are numbered, as ``train_loss_2``.
+    Keys that become one name, as ``train/loss`` and ``train_loss`` do, stay separate: the key that is the name itself
+    gets it, the others are numbered, as ``train_loss_2``.
     """
     found = {m.name: m for m in DEFAULT_METRICS}
     if registry.tables is not None:
@@ -53,12 +53,12 @@ def choose_metrics(registry: Registry, metrics: str | Iterable[str] | None) -> l
     Raises
     ------
     UnknownNameError
-        When neither store holds a requested metric; lists near names.
+        When neither store has a requested metric; lists near names.
 
     Warns
     -----
     DdeWarning
-        When no pretraining table holds some of them, which are default metrics.
+        When no pretraining table has some of the default metrics.
     """
     chosen = list(DEFAULT_METRICS) if metrics is None else _named(registry, metrics)
     absent = getattr(registry.tables, "absent_metrics", ())
@@ -66,15 +66,15 @@ def choose_metrics(registry: Registry, metrics: str | Iterable[str] | None) -> l
     if registry.tables is not None and names:
         missing = "".join(f"; {s}" for s in registry.tables.set_aside if s.endswith(": missing"))
         warn_caller(
-            f"no pretraining table holds {len(names)} of the {len(chosen)} metrics ({', '.join(names[:3])}"
+            f"no pretraining table has {len(names)} of the {len(chosen)} metrics ({', '.join(names[:3])}"
             f"{', ...' if len(names) > 3 else ''}){missing}. All their cells of pretraining runs are NaN. "
-            "Add the tables that hold them, or choose other metrics with metrics=."
+            "Add the tables that have them, or choose other metrics with metrics=."
         )
     return chosen
 
 
 def metrics_without_source(registry: Registry, metrics: Iterable[Metric]) -> str:
-    """Return how many of the metrics no source holds and which, as an attribute has it; "" where each has a source.
+    """Return the text of the attribute that names metrics without a source; "" if each has one.
 
     Reads no metrics. The default metrics exist in every Dataset, so some may have no source: the training loss
     without a store of post-training runs, perplexities without the table of them.
@@ -86,7 +86,7 @@ def metrics_without_source(registry: Registry, metrics: Iterable[Metric]) -> str
     """
     tables, store = registry.tables, registry.store
     names = []
-    # Any other metric is chosen because a source holds it.
+    # Any other metric was chosen because a source has it.
     for metric in (m for m in metrics if m in DEFAULT_METRICS):
         if store is not None and metric.kind != "perplexity":
             continue
@@ -99,14 +99,14 @@ def metrics_without_source(registry: Registry, metrics: Iterable[Metric]) -> str
 
 def _named(registry: Registry, metrics: str | Iterable[str]) -> list[Metric]:
     """Return the metrics that names, aliases and globs mean."""
-    wanted = [metrics] if isinstance(metrics, str) else list(metrics)
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
     default = {m.name: m for m in DEFAULT_METRICS}
     known: dict[str, Metric] | None = None
     chosen: dict[str, Metric] = {}
-    for name in wanted:
+    for name in names:
         parsed = parse_metric(name)
-        # An unknown name is taken for a key of the log, and a glob's signs vanish from its identifier: "piqa_*"
-        # and "arc-easy" would pass for keys of that name, which no run has.
+        # An unknown name parses as a log key, and an identifier drops the signs of a glob. So "piqa_*" and
+        # "arc-easy" must not be accepted as log keys that no run has.
         if default.get(parsed.name) == parsed:
             chosen.setdefault(parsed.name, parsed)
             continue
@@ -124,7 +124,7 @@ def _named(registry: Registry, metrics: str | Iterable[str]) -> list[Metric]:
             hits = hits or _of_name(name, parsed, known)
         if not hits:
             raise UnknownNameError(
-                f"no store holds a metric {name!r}, so there is nothing to read.{near_names(name, known)} "
+                f"no store has a metric {name!r}, so there is nothing to read.{near_names(name, known)} "
                 "dde.open_lineages(..., metrics='all') opens every metric there is."
             )
         for metric in hits:
@@ -133,7 +133,7 @@ def _named(registry: Registry, metrics: str | Iterable[str]) -> list[Metric]:
 
 
 def _of_name(name: str, parsed: Metric, known: dict[str, Metric]) -> list[Metric]:
-    """Return the metric of a name that is no key itself, none where there is none.
+    """Return the metric whose name, but not whose key, is `name`; an empty list without one.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def _of_name(name: str, parsed: Metric, known: dict[str, Metric]) -> list[Metric
     if name == metric.name and len(alike) > 1:
         raise UnknownNameError(
             f"{name!r} may be any of {len(alike)} keys of training logs, {', '.join(map(repr, sorted(alike)))}, so "
-            "which is meant is open. Name the key as it was logged."
+            "the name is ambiguous. Name the key as it was logged."
         )
     return [metric]
 
