@@ -34,7 +34,8 @@ from dde.suite.datadecide.names import Base
 if TYPE_CHECKING:
     from dde.entities.repository import RunRepository
     from dde.entities.runs import TrainingLineage, TrainingRun
-    from dde.suite.datadecide.runs.registry import DerivedRun, Registry
+    from dde.suite.datadecide.runs.derived_runs import DerivedRun
+    from dde.suite.datadecide.runs.registry import Registry
 
 __all__ = [
     "coverage_by_id",

@@ -7,10 +7,10 @@ Dataset and its values need, and are cached, so that opening again makes no obje
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,7 @@ from dde.sources.protocols import CONFIG_KEYS
 from dde.suite.datadecide.runs.evidence import USED_OPTIONS
 from dde.suite.datadecide.runs.treatments import Treatment
 
-if TYPE_CHECKING:
-    from dde.suite.datadecide.runs.registry import Registry
-
-__all__ = ["KEPT_KEYS", "Column", "DerivedColumns", "PlacedRows", "derived_columns", "key_column"]
+__all__ = ["KEPT_KEYS", "Column", "DerivedColumns", "PlacedRows"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -32,8 +29,6 @@ Texts = npt.NDArray[np.object_]
 _OF_TREATMENT = [f.name for f in fields(Treatment)][:-2]
 #: Keys of config and command of which a kept record has what the store has.
 KEPT_KEYS = (USED_OPTIONS | frozenset(CONFIG_KEYS)) - {"wandb_config"}
-#: Coordinates that are numbers of a run's hyperparameters.
-_NUMBERS = ("training_seed", "weight_decay", "warmup_ratio", "max_seq_length")
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,101 +277,3 @@ class DerivedColumns:
             for *values, links, variant in facts["treatments"]
         )
         return cls(**made)
-
-
-def derived_columns(registry: Registry) -> DerivedColumns:
-    """Return the columns of all derived runs of a registry."""
-    from dde.suite.datadecide.runs.schedules import schedule_tokens
-
-    runs = list(registry.derived.values())
-    places = [registry.placed[run.run_id] for run in runs]
-    ends = [place.end for place in places]
-    evidence = [run.evidence for run in runs]
-    records = [item.record for item in evidence]
-    number = {run.run_id: i for i, run in enumerate(runs)}
-
-    def counts(values: Iterable[int | None]) -> Int64:
-        return np.array([-1 if v is None else v for v in values], np.int64)
-
-    def numbers(name: str) -> Float64:
-        return np.array([_number(item.hyperparameters.get(name)) for item in evidence], np.float64)
-
-    treatments: dict[Treatment, int] = {}
-    treatment = np.full(len(runs), -1, np.int32)
-    for i, run in enumerate(runs):
-        if run.treatment is not None:
-            treatment[i] = treatments.setdefault(run.treatment, len(treatments))
-    # Any other option of a launch command may be a secret, and is neither kept here nor cached.
-    names: dict[str, None] = {}
-    for item in evidence:
-        names.update(dict.fromkeys(item.hyperparameters))
-        for options in (item.record.config, item.command):
-            names.update(dict.fromkeys(key for key in options if key in KEPT_KEYS))
-    return DerivedColumns(
-        run_id=Column.of([r.run_id for r in runs]),
-        version=Column.of([r.version for r in records]),
-        run_type=Column.of([r.run_type for r in runs]),
-        state=Column.of([r.state for r in runs]),
-        project=Column.of([r.project for r in records]),
-        entity=Column.of([r.entity for r in records]),
-        lineage=Column.of([r.lineage for r in runs]),
-        parent_run_id=Column.of([r.parent_run_id for r in runs]),
-        status=Column.of([p.status for p in places]),
-        contradictions=Column.of(
-            [
-                "; ".join(
-                    [
-                        *run.parentage.contradictions,
-                        *run.evidence.contradictions,
-                        *place.end.notes,
-                        *(f"{what}: {n}" for what, n in place.end.oddities(run.rows_without_step).items()),
-                    ]
-                )
-                for run, place in zip(runs, places, strict=True)
-            ]
-        ),
-        estimate=Column.of(["; ".join(filter(None, (p.branch_estimate, p.end_estimate))) for p in places]),
-        evidence=Column.of([r.parentage.evidence for r in runs]),
-        end_estimate=Column.of([e.estimate for e in ends]),
-        counter=Column.of([e.counter for e in ends]),
-        reduce_loss=Column.of([str(r.hyperparameters.get("reduce_loss", "")) for r in runs]),
-        plain_label=Column.of([r.plain_label for r in runs]),
-        replicate=np.array([r.replicate for r in runs], np.int64),
-        parent=np.array([number.get(r.parent_run_id, -1) if r.parentage.in_store else -1 for r in runs], np.int32),
-        branch=counts(p.branch_tokens for p in places),
-        end=counts(p.end_tokens for p in places),
-        own_end=counts(e.tokens for e in ends),
-        last_step=np.array([e.last_step for e in ends], np.int64),
-        forked_at=counts(e.forked_at for e in ends),
-        schedule=counts(schedule_tokens(registry, r.run_id) for r in runs),
-        rows_without_step=np.array([r.rows_without_step for r in runs], np.int64),
-        repeated_steps=np.array([e.repeated_steps for e in ends], np.int64),
-        impossible_counts=np.array([e.impossible_counts for e in ends], np.int64),
-        n_rows=np.array([e.n_rows for e in ends], np.int64),
-        source=np.array([e.source for e in ends], np.int8),
-        rate=np.array([e.rate or (np.nan, np.nan) for e in ends], np.float64).reshape(-1, 2),
-        batch_size=np.array([_number(item.sequences_per_step) for item in evidence], np.float64),
-        **{name: numbers(name) for name in _NUMBERS},
-        has_training_step=np.array([e.has_training_step for e in ends], bool),
-        has_log=np.array([e.has_log for e in ends], bool),
-        evaluated=np.array([r.evaluated for r in records], bool),
-        treatment=treatment,
-        treatments=tuple(treatments),
-        keys={name: key_column(registry, name) for name in names},
-    )
-
-
-def key_column(registry: Registry, key: str) -> Column:
-    """Return the values of a hyperparameter, or of a key of config or launch command, of all runs of a registry."""
-    values = []
-    for run in registry.derived.values():
-        item = run.evidence
-        value = item.hyperparameters.get(key)
-        if value is None:
-            value = item.record.config.get(key)
-        values.append(item.command.get(key) if value is None else value)
-    return Column.of(values)
-
-
-def _number(value: Any) -> float:
-    return np.nan if value is None else float(value)

@@ -20,21 +20,15 @@ from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunR
 from dde.suite.datadecide.names import Base, find_base_by_label
 from dde.suite.datadecide.runs.branches import Branch, branch_in_run
 from dde.suite.datadecide.runs.close_numbers import settle_numbers
-from dde.suite.datadecide.runs.derived_columns import (
-    KEPT_KEYS,
-    Column,
-    DerivedColumns,
-    PlacedRows,
-    derived_columns,
-    key_column,
-)
+from dde.suite.datadecide.runs.derived_columns import KEPT_KEYS, Column, DerivedColumns, PlacedRows
+from dde.suite.datadecide.runs.derived_runs import DerivedRun, derived_columns, key_column
 from dde.suite.datadecide.runs.evidence import Evidence, gather_evidence
-from dde.suite.datadecide.runs.parents import GIVEN, Parentage, chain_order, resolve_parents
+from dde.suite.datadecide.runs.parents import GIVEN, chain_order, resolve_parents
 from dde.suite.datadecide.runs.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
 from dde.suite.datadecide.runs.readers import Readers
 from dde.suite.datadecide.runs.run_index import reduced, versions_digest
 from dde.suite.datadecide.runs.run_types import RunTypes
-from dde.suite.datadecide.runs.token_counts import BEYOND, Placement
+from dde.suite.datadecide.runs.token_counts import BEYOND, Placement, planned_tokens
 from dde.suite.datadecide.runs.treatments import (
     Treatment,
     number_replicates,
@@ -45,7 +39,7 @@ from dde.suite.datadecide.runs.treatments import (
 from dde.suite.datadecide.runs.worker_runs import RunPositions, SentRuns, TableSteps
 from dde.suite.datadecide.tables.pretraining_tables import Catalog, DataDecide
 
-__all__ = ["RUN_FIELDS", "DerivedRun", "Registry"]
+__all__ = ["RUN_FIELDS", "Registry"]
 
 #: Filters that name a field of the run rather than a hyperparameter.
 RUN_FIELDS = ("run_id", "run", "parent_run_id", "project", "entity", "treatment", "replicate", "branch_point")
@@ -53,66 +47,6 @@ RUN_FIELDS = ("run_id", "run", "parent_run_id", "project", "entity", "treatment"
 Int64 = npt.NDArray[np.int64]
 
 _NO_STEPS: Int64 = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class DerivedRun:
-    """One post-training run as the registry knows it: identity and relations, no positions.
-
-    Attributes
-    ----------
-    run_id : str
-    evidence : Evidence
-    parentage : Parentage
-    treatment : Treatment or None
-        None where no parent was found.
-    replicate : int
-        From 1; 0 where there is no treatment.
-    plain_label : str
-        Label of the treatment, spelled out where the store holds several variants of it; "" where there is none.
-    """
-
-    run_id: str
-    evidence: Evidence
-    parentage: Parentage
-    treatment: Treatment | None = None
-    replicate: int = 0
-    plain_label: str = ""
-
-    @property
-    def run_type(self) -> str:
-        """``supervised_ft``, ``dpo`` or ``other``."""
-        return self.evidence.run_type
-
-    @property
-    def state(self) -> str:
-        """State as W&B has it."""
-        return self.evidence.record.state
-
-    @property
-    def rows_without_step(self) -> int:
-        """Logged rows that the store left out."""
-        return self.evidence.record.rows_without_step
-
-    @property
-    def parent_run_id(self) -> str:
-        """Id of the parent run, the lineage's label for a pretraining checkpoint; "" where unknown."""
-        return self.parentage.parent_run_id
-
-    @property
-    def lineage(self) -> str:
-        """Label of the lineage; "" where unknown."""
-        return self.parentage.base.label if self.parentage.base else ""
-
-    @property
-    def label(self) -> str:
-        """Label along the dimension ``run`` of the whole store, with ``#<replicate>`` from the second on."""
-        return self.plain_label + (f"#{self.replicate}" if self.replicate > 1 else "")
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """Hyperparameters by the names of the coordinates, and any other config key that was asked for."""
-        return self.evidence.hyperparameters
 
 
 @dataclass
@@ -203,7 +137,10 @@ class Registry:
         """Derived runs as columns, from the cache where it has them: opening makes no object of any run."""
         known = None if "derived" in self.__dict__ or self.store is None else self._cached_columns()
         if known is None:
-            known = derived_columns(self)
+            runs = list(self.derived.values())
+            known = derived_columns(
+                runs, [self.placed[run.run_id] for run in runs], [self._schedule_tokens(run) for run in runs]
+            )
             self._cache_columns(known)
         return known
 
@@ -218,7 +155,7 @@ class Registry:
 
     def key_column(self, key: str) -> Column:
         """Return the values of a key that filters may name, of all derived runs."""
-        return self.columns.keys.get(key) or key_column(self, key)
+        return self.columns.keys.get(key) or key_column(self.derived.values(), key)
 
     @cached_property
     def positions(self) -> RunPositions:
@@ -465,6 +402,18 @@ class Registry:
         if parent.branch_tokens + inside.tokens > MOST:
             return Branch(problem=f"it has {BEYOND}")
         return replace(inside, tokens=parent.branch_tokens + inside.tokens)
+
+    def _schedule_tokens(self, run: DerivedRun) -> int | None:
+        """Return the cumulative tokens at the planned end of a derived run; None where unknown.
+
+        A finetuning run that finished ended as planned. The plan of one that did not is its sequences, or its nominal
+        budget, times its epochs; the plan of an unfinished DPO run is unknown.
+        """
+        placed = self.placed[run.run_id]
+        if run.state == "finished":
+            return placed.end_tokens
+        planned = planned_tokens(run.evidence, self.placements.tokens_per_sequence(run.run_id))
+        return None if planned is None or placed.branch_tokens is None else placed.branch_tokens + planned
 
     def base_end_tokens(self, label: str) -> int | None:
         """Return the tokens of the last evaluated checkpoint of a pretraining run; None without any."""

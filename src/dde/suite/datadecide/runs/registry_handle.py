@@ -96,7 +96,7 @@ def origin_of(registry: Registry) -> Origin | None:
     _LIVE[key] = registry
     origin = Origin(
         key,
-        sent_columns(registry),
+        sent_columns(registry.columns),
         registry.readers.opened,
         place,
         tables_fingerprint,

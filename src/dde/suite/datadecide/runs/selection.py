@@ -16,7 +16,8 @@ from dde.lineage.selection import Selection
 from dde.schema import PRETRAINING
 from dde.suite.datadecide.names import Base, choose_bases, suite_order
 from dde.suite.datadecide.runs.derived_columns import Column
-from dde.suite.datadecide.runs.registry import RUN_FIELDS, DerivedRun, Registry
+from dde.suite.datadecide.runs.derived_runs import DerivedRun
+from dde.suite.datadecide.runs.registry import RUN_FIELDS, Registry
 from dde.suite.datadecide.runs.treatments import Treatment, spelled_labels
 
 __all__ = [

@@ -14,8 +14,9 @@ from dde.lineage.run_table import Along, Factor, RunTable
 from dde.schema import CELL_NUMBERS, CELL_TEXTS, LINEAGE_COORDINATES, PRETRAINING, RUN_COORDINATES
 from dde.suite.datadecide.names import Base, suite_order
 from dde.suite.datadecide.runs.derived_columns import DerivedColumns
+from dde.suite.datadecide.runs.derived_runs import DerivedRun
 from dde.suite.datadecide.runs.evidence import Evidence
-from dde.suite.datadecide.runs.registry import DerivedRun, Registry
+from dde.suite.datadecide.runs.registry import Registry
 from dde.suite.datadecide.runs.selection import run_order
 from dde.suite.datadecide.runs.token_counts import TOKEN_SOURCES
 

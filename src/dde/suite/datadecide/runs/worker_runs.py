@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from dde.suite.datadecide.runs.readers import Readers
 from dde.suite.datadecide.runs.token_counts import COUNTER, Log, Placement, place_by_rate, place_counted, split_logs
 from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY
 from dde.suite.datadecide.tables.pretraining_tables import Catalog, DataDecide
-
-if TYPE_CHECKING:
-    from dde.suite.datadecide.runs.registry import Registry
 
 __all__ = [
     "LoggedPlaces",
@@ -122,12 +119,11 @@ class TableSteps:
 _BLOCK_RUNS = 5_000
 
 
-def sent_columns(registry: Registry) -> DerivedColumns:
-    """Return the columns of all runs that values can be made of, and of their ancestors, as other processes need them.
+def sent_columns(columns: DerivedColumns) -> DerivedColumns:
+    """Return the columns that another process needs: of all runs that values can be made of, and of their ancestors.
 
     An ancestor without data of its own still says where its parent's curve was left.
     """
-    columns = registry.columns
     return columns.take(columns.with_ancestors(np.flatnonzero(columns.is_used)))
 
 
