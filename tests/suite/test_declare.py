@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 import dde
 from dde.errors import DdeError, FormatError, SourceError, UnknownNameError
 from dde.suite.declare import Metric, Suite, Table, branch_rule
+from dde.suite.field_checks import RESERVED
 from dde.suite.rules import Rule
-from dde.suite.table_checks import RESERVED
 
 TWO_CORPORA = """\
 name = "two_corpora"

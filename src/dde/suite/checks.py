@@ -1,21 +1,29 @@
-"""Checks of a whole suite: all that can be known to be wrong before a file is read."""
+"""Checks across the tables of a suite: what can be known to be wrong before a file is read."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dde.errors import FormatError, UnknownNameError, near_names
-from dde.suite import serialization
-from dde.suite.edges import read_edges
+from dde.suite.field_checks import check_text, listed, sort_of
 from dde.suite.patterns import Pattern, Template
 from dde.suite.rules import Rule
-from dde.suite.table_checks import check_metrics, check_numbers, check_text, listed, sort_of
+from dde.suite.table import Table
 
-if TYPE_CHECKING:
-    from dde.suite.declare import Suite, Table
-
-__all__ = ["BRANCH_NAMES", "check_fields", "check_suite", "checkpoint_patterns", "column_template", "run_template"]
+__all__ = [
+    "BRANCH_NAMES",
+    "check_counts",
+    "check_duplicates",
+    "check_fields",
+    "check_frame_rules",
+    "check_kinds",
+    "check_labels",
+    "check_run_ids",
+    "checkpoint_patterns",
+    "column_template",
+    "run_template",
+]
 
 # Names that a template may always use, beside the fields of its table.
 _MADE = frozenset(("run_type",))
@@ -23,48 +31,35 @@ _MADE = frozenset(("run_type",))
 BRANCH_NAMES = ("first_step", "first_tokens", "last_step", "last_tokens")
 
 
-def check_suite(suite: Suite) -> None:
-    """Raise where a suite is wrong; messages name the suite and the place in it."""
-    with serialization.within(f"suite {suite.name!r}: "):
-        check_text(suite.name, "name", "the name of a suite")
-        if not suite.tables and suite.producer is None:
-            raise FormatError(
-                "tables: the suite has no tables, so there is nothing to open. Say its files: tables=[Table(...)]."
-            )
-        _check_labels(suite)
-        check_numbers(suite)
-        check_metrics(suite.metrics)
-        if not (
-            suite.producer is None or callable(suite.producer) or (isinstance(suite.producer, str) and suite.producer)
-        ):
-            raise FormatError(f"producer: {suite.producer!r} is neither the name of a producer nor a function.")
-        _check_duplicates(suite.tables)
-        _check_kinds(suite.tables)
-        read_edges(suite.edges)
-        _check_counts(suite)
-        for index, table in enumerate(suite.tables):
-            if table.run_id is None and suite.run_id is None:
-                raise FormatError(
-                    f"tables[{index}].run_id: neither the table nor the suite says it. It is the template that tells "
-                    "all runs apart, of fields of paths, parsed texts, factors or columns."
-                )
-        checkpoint_patterns(suite)
-        if suite.tables and all(table.is_frame for table in suite.tables):
-            columns = [serialization.frame_columns(table.files) for table in suite.tables]
-            _check_frame_rules(suite, columns)
-            check_fields(suite, [(*c, *t.declared_fields) for c, t in zip(columns, suite.tables, strict=True)])
+def check_fields(
+    lineage: str,
+    run: str | Mapping[str, str] | None,
+    replicate: str | None,
+    numbers: Mapping[str, Any],
+    tables: Sequence[Table],
+    available: Sequence[Collection[str]],
+) -> tuple[frozenset[str], ...]:
+    """Return which fields of its templates each table lacks, and raise where no table has one.
 
-
-def check_fields(suite: Suite, available: Sequence[Collection[str]]) -> tuple[frozenset[str], ...]:
-    """Return which fields of its templates each table lacks, and raise where no table has one."""
-    if len(available) != len(suite.tables):
-        raise ValueError(f"{len(available)} tables' fields for {len(suite.tables)} tables")
+    Parameters
+    ----------
+    lineage, run, replicate
+        As of the suite.
+    numbers : mapping
+        The suite's ``run_id``, ``tokens``, ``n_params`` and ``schedule_tokens``, which hold for tables without their
+        own.
+    tables : sequence of Table
+    available : sequence of collections of str
+        Of each table, its fields and the columns of its files.
+    """
+    if len(available) != len(tables):
+        raise ValueError(f"{len(available)} tables' fields for {len(tables)} tables")
     known = _MADE.union(*available)
-    lacking: list[set[str]] = [set() for _ in suite.tables]
-    for path, name, users in _used_fields(suite):
+    lacking: list[set[str]] = [set() for _ in tables]
+    for path, name, users in _used_fields(lineage, run, replicate, numbers, tables):
         if name not in known:
             # What the declaration itself gives stands first.
-            declared = {f for table in suite.tables for f in table.declared_fields} & known
+            declared = {f for table in tables for f in table.declared_fields} & known
             fields = [*sorted(declared), *sorted(known.difference(_MADE, declared))]
             raise UnknownNameError(
                 f"{path}: no table has the field {name!r}: no path, parsed text, factor or "
@@ -76,31 +71,30 @@ def check_fields(suite: Suite, available: Sequence[Collection[str]]) -> tuple[fr
     return tuple(map(frozenset, lacking))
 
 
-def run_template(suite: Suite, run_type: str) -> Template:
-    """Return the template of the own label of runs of a type."""
-    if suite.run is None:
+def run_template(run: str | Mapping[str, str] | None, run_type: str) -> Template:
+    """Return the template of the own label of runs of a type; `run` is as of the suite."""
+    if run is None:
         return Template("{run_type}", "run")
-    if isinstance(suite.run, str):
-        return Template(suite.run, "run")
-    if run_type not in suite.run:
+    if isinstance(run, str):
+        return Template(run, "run")
+    if run_type not in run:
         raise UnknownNameError(
             f"run: there is no template for the run type {run_type!r}, so its runs have no "
-            f"label. Run types: {listed(suite.run)}.{near_names(run_type, suite.run)}"
+            f"label. Run types: {listed(run)}.{near_names(run_type, run)}"
         )
-    return Template(suite.run[run_type], f"run.{run_type}")
+    return Template(run[run_type], f"run.{run_type}")
 
 
-def checkpoint_patterns(suite: Suite) -> tuple[Pattern, ...]:
+def checkpoint_patterns(tables: Sequence[Table], texts: Sequence[str]) -> tuple[Pattern, ...]:
     """Return the patterns of checkpoints' names; a field without a type has the one it has in the tables' paths."""
     specs: dict[str, str] = {}
-    for table in suite.tables:
+    for table in tables:
         for pattern in (*table.patterns, *table.parse_patterns.values()):
             for name, spec in pattern.specs.items():
                 choices = [*specs.get(name, spec).split("|"), *spec.split("|")]
                 same = specs.setdefault(name, spec) == spec
                 # Texts that several tables list are all possible; a field that one leaves open is open.
                 specs[name] = spec if same else "|".join(dict.fromkeys(choices)) if spec and specs[name] else ""
-    texts = suite.checkpoints
     return tuple(
         Pattern(t, f"checkpoints[{i}]" if len(texts) > 1 else "checkpoints", specs) for i, t in enumerate(texts)
     )
@@ -123,29 +117,35 @@ def column_template(column: str) -> str:
     return f"{{{column}}}"
 
 
-def _used_fields(suite: Suite) -> Iterator[tuple[str, str, list[int]]]:
+def _used_fields(
+    lineage: str,
+    run: str | Mapping[str, str] | None,
+    replicate: str | None,
+    numbers: Mapping[str, Any],
+    tables: Sequence[Table],
+) -> Iterator[tuple[str, str, list[int]]]:
     """Yield place, name and tables of each field that a template or a lookup uses."""
-    every = list(range(len(suite.tables)))
-    for name in Template(suite.lineage).fields:
+    every = list(range(len(tables)))
+    for name in Template(lineage).fields:
         yield "lineage", name, every
-    for run_type in suite.run_types:
-        label = run_template(suite, run_type)
+    for run_type in dict.fromkeys(table.run_type for table in tables):
+        label = run_template(run, run_type)
         for name in label.fields:
             if name != "lineage":
-                yield label.what, name, [i for i in every if suite.tables[i].run_type == run_type]
-    if suite.replicate is not None:
-        yield "replicate", suite.replicate, every
-    for key in ("run_id", "tokens", "n_params", "schedule_tokens"):
-        own = [i for i in every if getattr(suite.tables[i], key) is None]
+                yield label.what, name, [i for i in every if tables[i].run_type == run_type]
+    if replicate is not None:
+        yield "replicate", replicate, every
+    for key, common in numbers.items():
+        own = [i for i in every if getattr(tables[i], key) is None]
         for users, path, value in [
-            (own, key, getattr(suite, key)),
-            *(([i], f"tables[{i}].{key}", getattr(suite.tables[i], key)) for i in every if i not in own),
+            (own, key, common),
+            *(([i], f"tables[{i}].{key}", getattr(tables[i], key)) for i in every if i not in own),
         ]:
             for name in _fields_of(key, value):
                 if users:
                     yield path, name, users
     for index in every:
-        table = suite.tables[index]
+        table = tables[index]
         for template, _ in table.parents:
             for name in template.fields:
                 if name != "lineage":
@@ -165,39 +165,59 @@ def _fields_of(key: str, value: Any) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, Mapping) else ()
 
 
-def _check_labels(suite: Suite) -> None:
-    for name in Template(suite.lineage, "lineage").fields:
+def check_labels(
+    lineage: str,
+    run: str | Mapping[str, str] | None,
+    run_id: str | None,
+    replicate: str | None,
+    tables: Sequence[Table],
+    is_complete: bool,
+) -> None:
+    """Raise where a template of labels or ids is wrong; `is_complete` is whether tables have all run types."""
+    for name in Template(lineage, "lineage").fields:
         if name in ("lineage", "run", "run_id", "cumulative_tokens"):
             raise UnknownNameError(
                 f"lineage: {{{name}}} is made of the lineage's label and can't be part of it, so the name {name!r} is "
                 f"reserved. Name factors of the root. Where a column is called {name!r}, give it another name by "
                 f"factors={{{name + '_'!r}: {name!r}}}, and write {{{name + '_'}}}."
             )
-    if isinstance(suite.run, Mapping):
-        for run_type, text in suite.run.items():
+    if isinstance(run, Mapping):
+        for run_type, text in run.items():
             Template(text, f"run.{run_type}")
-        for index, table in enumerate(suite.tables):
-            if table.run_type not in suite.run:
+        for index, table in enumerate(tables):
+            if table.run_type not in run:
                 raise UnknownNameError(
                     f"tables[{index}].run_type: run has no template for {table.run_type!r}, so its runs have no label. "
-                    f"Run types: {listed(suite.run)}.{near_names(table.run_type, suite.run)}"
+                    f"Run types: {listed(run)}.{near_names(table.run_type, run)}"
                 )
-        if suite.producer is None:
-            for run_type in suite.run:
-                if run_type not in suite.run_types:
+        if is_complete:
+            run_types = tuple(dict.fromkeys(table.run_type for table in tables))
+            for run_type in run:
+                if run_type not in run_types:
                     raise UnknownNameError(
                         f"run.{run_type}: no table has the run type {run_type!r}. Run types: "
-                        f"{listed(suite.run_types)}.{near_names(run_type, suite.run_types)}"
+                        f"{listed(run_types)}.{near_names(run_type, run_types)}"
                     )
-    elif suite.run is not None:
-        Template(suite.run, "run")
-    if suite.run_id is not None:
-        Template(suite.run_id, "run_id")
-    if suite.replicate is not None:
-        check_text(suite.replicate, "replicate", "the factor that orders repetitions")
+    elif run is not None:
+        Template(run, "run")
+    if run_id is not None:
+        Template(run_id, "run_id")
+    if replicate is not None:
+        check_text(replicate, "replicate", "the factor that orders repetitions")
 
 
-def _check_duplicates(tables: Sequence[Table]) -> None:
+def check_run_ids(tables: Sequence[Table], run_id: str | None) -> None:
+    """Raise where neither a table nor the suite has the template of a run's id."""
+    for index, table in enumerate(tables):
+        if table.run_id is None and run_id is None:
+            raise FormatError(
+                f"tables[{index}].run_id: neither the table nor the suite says it. It is the template that tells "
+                "all runs apart, of fields of paths, parsed texts, factors or columns."
+            )
+
+
+def check_duplicates(tables: Sequence[Table]) -> None:
+    """Raise where two tables read the same rows."""
     for index, table in enumerate(tables):
         for earlier in range(index):
             if _rows_of(tables[earlier], table):
@@ -213,7 +233,7 @@ def _rows_of(a: Table, b: Table) -> bool:
     return files and a.parse == b.parse and all(getattr(a, k) == getattr(b, k) for k in keys)
 
 
-def _check_kinds(tables: Sequence[Table]) -> None:
+def check_kinds(tables: Sequence[Table]) -> None:
     """Raise where a field is a number in one table and text in another."""
     seen: dict[str, tuple[str, str]] = {}
     for index, table in enumerate(tables):
@@ -231,11 +251,10 @@ def _check_kinds(tables: Sequence[Table]) -> None:
                     )
 
 
-def _check_counts(suite: Suite) -> None:
-    if suite.counts is not None or suite.settle_counts:
-        return
-    for index, table in enumerate(suite.tables):
-        if table.counts is None and (table.parent is not None or suite.edges is not None):
+def check_counts(tables: Sequence[Table], has_edges: bool) -> None:
+    """Raise where runs may have parents and their table does not say what their tokens count from."""
+    for index, table in enumerate(tables):
+        if table.counts is None and (table.parent is not None or has_edges):
             what = "the table has a parent" if table.parent is not None else "the suite has edges"
             raise FormatError(
                 f"tables[{index}].counts: {what}, and nothing says what its tokens count from. Say 'own' where the "
@@ -243,10 +262,17 @@ def _check_counts(suite: Suite) -> None:
             )
 
 
-def _check_frame_rules(suite: Suite, columns: Sequence[Collection[str]]) -> None:
-    """Raise where a rule of a table that is a frame names no column of it."""
-    for index, declared in enumerate(suite.tables):
-        table = suite.resolved(declared)
+def check_frame_rules(tables: Sequence[Table], resolved: Sequence[Table], columns: Sequence[Collection[str]]) -> None:
+    """Raise where a rule of a table that is a frame names no column of it.
+
+    Parameters
+    ----------
+    tables, resolved : sequences of Table
+        As declared, and with what they leave to the suite.
+    columns : sequence of collections of str
+        Of each frame.
+    """
+    for index, (declared, table) in enumerate(zip(tables, resolved, strict=True)):
         known = {*columns[index], *table.declared_fields, "run_type"}
         given: list[tuple[str, Any]] = [
             (key, getattr(table, key)) for key in ("step", "tokens", "n_params", "schedule_tokens")

@@ -1,175 +1,24 @@
-"""Suite and Table: what a suite of training runs says of its files."""
+"""Suite: what a suite of training runs declares of its files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from dde.errors import FormatError
-from dde.suite import checks, serialization, table_checks
+from dde.suite import checks, serialization
 from dde.suite.edges import Edge, read_edges
+from dde.suite.field_checks import check_metrics, check_numbers, check_text
 from dde.suite.metric import Metric
 from dde.suite.patterns import Pattern, Template
 from dde.suite.reading import wandb_places
-from dde.suite.rules import Rule, RuleSource
+from dde.suite.rules import RuleSource
+from dde.suite.table import At, Lookup, PerStep, Table, branch_rule
 
 __all__ = ["At", "Metric", "PerStep", "Suite", "Table", "branch_rule"]
-
-#: Where a run branches from its parent: a word, or a rule for the parent's own steps or tokens, or cumulative tokens.
-At = str | Mapping[str, RuleSource]
-#: Tokens of a step: of all, in pieces from a step on, or by the value of a factor.
-PerStep = Mapping[str, Any]
-#: A lookup by the value of a factor.
-Lookup = Mapping[str, Mapping[Any, int]]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Table:
-    """One table of a suite: files of one form, or a data frame.
-
-    Parameters
-    ----------
-    files : str, sequence of str, or data frame
-        Pattern of the paths below the suite's root, with fields (``"cosine/{size}-{budget:float}xC.csv"``); several; or
-        any data frame. Of W&B runs, a folder of an export below the root, a PostgreSQL DSN, or ``"."`` for the root.
-    format : str, optional
-        Form of the files (see `table_checks.FORMATS`); by default what their suffix says. ``"wandb"`` for W&B runs.
-    run_type : str
-        Stage of the runs.
-    run_id : str, optional
-        Template of the run's id; by default the suite's.
-    parse : mapping of str to str
-        Pattern of a column's texts, which gives fields; rows that do not match are not this table's.
-    where : str or callable, optional
-        Rule of the rows that count.
-    factors : mapping of str to rule
-        Fields that are computed.
-    key, value : str, optional
-        Of a long table: template of the metric's key, and the column of its value.
-    parent : str or sequence, optional
-        Template of the parent's run id; or several, each alone or as ``[template, at]``.
-    at : str or mapping
-        Where the run branches: ``"end"`` of the parent; ``"first_row"``, where the run's first row is the parent's
-        state; ``"checkpoint"``, the parent's last row before the run's first; or ``{"step": rule}``, ``{"tokens":
-        rule}`` (the parent's own), ``{"cumulative": rule}``.
-    step, tokens, counts, n_params, schedule_tokens, metrics : optional
-        As of the suite, for this table. Patterns of metrics are tried before those of the suite.
-
-    Raises
-    ------
-    FormatError
-        A pattern, template or rule is none.
-    UnknownNameError
-        A word that there is none of, a reserved name.
-
-    Notes
-    -----
-    Columns of W&B runs (``format="wandb"``) are
-
-    - keys of the history, and the step, as ``_step`` or ``step``; these alone can be metrics, and each is read when it
-      is asked for;
-    - keys of the config, nested ones with dots: ``config.optimizer.lr``, or ``optimizer.lr`` where the history has no
-      key of that name. In arithmetic such a name stands in backquotes: ``"`config.batch` * _step"``. A Python function
-      sees those keys alone that the declaration names elsewhere, as in `factors`;
-    - ``run_id``, ``run_name``, ``project``, ``entity``, ``state``, ``created_at``, ``tags`` (joined by commas);
-    - where W&B forked the run from another, ``forked_from`` and ``forked_at``, which is a step; ``rewound_at`` where it
-      rewound the run itself. ``parent="{forked_from}", at={"step": "forked_at"}`` follows forks; rows that a rewind
-      replaced are in an export made before it alone.
-
-    A row without the counter that `tokens` names has no place and is counted; where evaluations are logged without it,
-    declare tokens by steps. Runs are chosen by `parse` and `where` before any history is read. The state of a run is
-    what W&B says of it.
-    A password in a DSN is never shown, written or sent.
-
-    Examples
-    --------
-    >>> decays = Table("postgresql://localhost/wandb", format="wandb", run_type="decay",
-    ...                where="project == 'annealing' and kind == 'decay'", factors={"lr": "config.optimizer.lr"},
-    ...                parent="{config.branch.run}", at={"step": "config.branch.step"})
-    >>> decays.parents
-    ((Template('{config.branch.run}'), {'step': 'config.branch.step'}),)
-    >>> table = Table("decay/{size}-{budget:float}xC.csv", run_type="decay", parent="constant/{size}-10xC",
-    ...               at="checkpoint")
-    >>> table.parents
-    ((Template('constant/{size}-10xC'), 'checkpoint'),)
-    """
-
-    files: Any
-    _: KW_ONLY
-    format: str | None = None
-    run_type: str = "pretraining"
-    run_id: str | None = None
-    parse: Mapping[str, str] = field(default_factory=dict)
-    where: RuleSource | None = None
-    factors: Mapping[str, RuleSource] = field(default_factory=dict)
-    key: str | None = None
-    value: str | None = None
-    parent: str | Sequence[Any] | None = None
-    at: At = "end"
-    step: RuleSource | None = None
-    tokens: RuleSource | PerStep | None = None
-    counts: str | None = None
-    n_params: RuleSource | Lookup | None = None
-    schedule_tokens: RuleSource | Lookup | None = None
-    metrics: Mapping[str, Metric] | None = None
-
-    def __post_init__(self) -> None:
-        serialization.settle(self)
-        if self.format == wandb_places.FORMAT:
-            object.__setattr__(self, "files", wandb_places.settle_places(self.files))
-        table_checks.check_table(self)
-
-    @property
-    def is_frame(self) -> bool:
-        """Whether the table is a data frame."""
-        return serialization.is_frame(self.files)
-
-    @property
-    def patterns(self) -> tuple[Pattern, ...]:
-        """Patterns of the files; none of a data frame or of W&B runs."""
-        if self.is_frame or self.format == wandb_places.FORMAT:
-            return ()
-        return tuple(Pattern(f, "files") for f in ((self.files,) if isinstance(self.files, str) else self.files))
-
-    @property
-    def parse_patterns(self) -> dict[str, Pattern]:
-        """Pattern of each column that is parsed."""
-        return {column: Pattern(text, f"parse[{column!r}]") for column, text in self.parse.items()}
-
-    @property
-    def declared_fields(self) -> frozenset[str]:
-        """Fields that the declaration itself gives: of paths, of parsed columns, computed ones."""
-        patterns = (*self.patterns, *self.parse_patterns.values())
-        return frozenset(f for p in patterns for f in p.fields).union(self.factors)
-
-    @property
-    def parents(self) -> tuple[tuple[Template, At], ...]:
-        """Template and branch of each parent, in the order in which they stand."""
-        return tuple((Template(text, "parent"), at) for text, at in serialization.split_parents(self.parent, self.at))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what the table says, by name, without what it leaves to the defaults."""
-        return serialization.table_to_dict(self)
-
-    @classmethod
-    def from_dict(cls, declared: Mapping[str, Any]) -> Table:
-        """Return the table that a mapping says."""
-        return serialization.table_from_dict(cls, declared, "table")
-
-    def __repr__(self) -> str:
-        said = self.to_dict()
-        files = said.pop("files")
-        shown = [f"<{type(files).__name__}>" if self.is_frame else repr(files)]
-        return f"Table({', '.join([*shown, *(f'{key}={value!r}' for key, value in said.items())])})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Table) and serialization.same(self.to_dict(), other.to_dict())
-
-    def __hash__(self) -> int:
-        return hash((self.run_type, self.run_id))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -254,9 +103,34 @@ class Suite:
     settle_counts: bool = False
 
     def __post_init__(self) -> None:
-        serialization.settle(self)
+        serialization.settle(self, Table)
         object.__setattr__(self, "root", wandb_places.settle_root(self.root))
-        checks.check_suite(self)
+        with serialization.within(f"suite {self.name!r}: "):
+            self._check()
+
+    def _check(self) -> None:
+        """Raise where the suite is wrong; messages begin with the key."""
+        check_text(self.name, "name", "the name of a suite")
+        if not self.tables and self.producer is None:
+            raise FormatError(
+                "tables: the suite has no tables, so there is nothing to open. Say its files: tables=[Table(...)]."
+            )
+        checks.check_labels(self.lineage, self.run, self.run_id, self.replicate, self.tables, self.producer is None)
+        check_numbers(self.step, self.tokens, self.counts, self.n_params, self.schedule_tokens)
+        check_metrics(self.metrics)
+        if not (self.producer is None or callable(self.producer) or (isinstance(self.producer, str) and self.producer)):
+            raise FormatError(f"producer: {self.producer!r} is neither the name of a producer nor a function.")
+        checks.check_duplicates(self.tables)
+        checks.check_kinds(self.tables)
+        read_edges(self.edges)
+        if self.counts is None and not self.settle_counts:
+            checks.check_counts(self.tables, has_edges=self.edges is not None)
+        checks.check_run_ids(self.tables, self.run_id)
+        checks.checkpoint_patterns(self.tables, self.checkpoints)
+        if self.tables and all(table.is_frame for table in self.tables):
+            columns = [serialization.frame_columns(table.files) for table in self.tables]
+            checks.check_frame_rules(self.tables, [self.resolved(table) for table in self.tables], columns)
+            self._find_lacking([(*c, *t.declared_fields) for c, t in zip(columns, self.tables, strict=True)])
 
     @property
     def run_types(self) -> tuple[str, ...]:
@@ -276,7 +150,7 @@ class Suite:
     @property
     def checkpoint_patterns(self) -> tuple[Pattern, ...]:
         """Patterns of checkpoints' names; a field without a type has the one that it has in the tables' paths."""
-        return checks.checkpoint_patterns(self)
+        return checks.checkpoint_patterns(self.tables, self.checkpoints)
 
     def run_template(self, run_type: str) -> Template:
         """Return the template of the own label of runs of a type.
@@ -287,7 +161,7 @@ class Suite:
             The suite says none for this type.
         """
         with serialization.within(f"suite {self.name!r}: "):
-            return checks.run_template(self, run_type)
+            return checks.run_template(self.run, run_type)
 
     def resolved(self, table: Table) -> Table:
         """Return a table with all that it leaves to the suite filled in.
@@ -320,23 +194,27 @@ class Suite:
             No table has a field of a template.
         """
         with serialization.within(f"suite {self.name!r}: "):
-            return checks.check_fields(self, available)
+            return self._find_lacking(available)
+
+    def _find_lacking(self, available: Sequence[Collection[str]]) -> tuple[frozenset[str], ...]:
+        numbers = {key: getattr(self, key) for key in ("run_id", "tokens", "n_params", "schedule_tokens")}
+        return checks.check_fields(self.lineage, self.run, self.replicate, numbers, self.tables, available)
 
     @property
     def digest(self) -> str:
         """Short digest of all that the suite says, values of its data frames included; part of fingerprints."""
         # A frame may have been changed since, all else can't be.
         if any(table.is_frame for table in self.tables) or serialization.holds_frame("edges", self.edges):
-            return serialization.digest(self)
+            return serialization.digest(self.to_dict())
         return self._lasting_digest
 
     @cached_property
     def _lasting_digest(self) -> str:
-        return serialization.digest(self)
+        return serialization.digest(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the suite says, by name, without what it leaves to the defaults."""
-        return serialization.suite_to_dict(self)
+        return serialization.to_dict(self)
 
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any]) -> Suite:
@@ -357,7 +235,7 @@ class Suite:
         FormatError
             A rule is a Python function, or a table a data frame: TOML holds neither.
         """
-        return serialization.suite_to_toml(self, path)
+        return serialization.suite_to_toml(self.to_dict(), path)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Suite:
@@ -487,19 +365,3 @@ class Suite:
 
     def __hash__(self) -> int:
         return hash(self.name)
-
-
-def branch_rule(at: At) -> tuple[str, Rule | None]:
-    """Return what a branch is counted in, and its rule.
-
-    Examples
-    --------
-    >>> branch_rule("checkpoint")
-    ('checkpoint', None)
-    >>> branch_rule({"step": "first_step - 1000"})
-    ('step', Rule('first_step - 1000'))
-    """
-    if isinstance(at, str):
-        return at, None
-    ((kind, rule),) = at.items()
-    return kind, Rule(rule, what=f"at.{kind}")

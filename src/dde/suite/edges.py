@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from dde.errors import FormatError, UnknownNameError, near_names
+from dde.suite.field_checks import check_at, check_name, check_text, listed
 from dde.suite.serialization import AT_KINDS, AT_WORDS, as_frame, is_frame, within
-from dde.suite.table_checks import check_at, check_name, check_text, listed
 
 __all__ = ["Edge", "read_edges"]
 

@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from dde.suite.metric import Metric
 from dde.suite.patterns import as_text
 
 if TYPE_CHECKING:
-    from dde.suite.declare import Suite, Table
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "AT_KINDS",
@@ -41,20 +41,22 @@ __all__ = [
     "split_parents",
     "suite_from_dict",
     "suite_from_toml",
-    "suite_to_dict",
     "suite_to_toml",
     "table_from_dict",
-    "table_to_dict",
+    "to_dict",
     "within",
 ]
 
+_Suite = TypeVar("_Suite")
+_Table = TypeVar("_Table", bound="DataclassInstance")
 
-def digest(suite: Suite) -> str:
-    """Return a short digest of all that a suite says.
+
+def digest(said: dict[str, Any]) -> str:
+    """Return a short digest of a suite, from what `to_dict` returns.
 
     A function counts by its name and code; a data frame by its values.
     """
-    text = json.dumps(_digestible(suite_to_dict(suite)), ensure_ascii=True, allow_nan=True)
+    text = json.dumps(_digestible(said), ensure_ascii=True, allow_nan=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -176,14 +178,15 @@ def as_frame(frame: Any) -> pd.DataFrame:
     return made
 
 
-def settle(declared: Suite | Table) -> None:
-    """Make plain data of what a suite or a table was given, in the object itself."""
+def settle(declared: DataclassInstance, table: type[DataclassInstance] | None = None) -> None:
+    """Make plain data of what a suite or a table was given, in the object itself; `table` is the class of tables."""
     for spec in dataclasses.fields(declared):
         value = getattr(declared, spec.name)
         if spec.name == "metrics":
             value = None if value is None else _as_metrics(value)
         elif spec.name == "tables":
-            value = _as_tables(value)
+            assert table is not None
+            value = _as_tables(value, table)
         elif isinstance(value, pa.RecordBatchReader):
             # A stream can be read once, and a suite is asked for its columns, its digest and its rows.
             value = value.read_all()
@@ -239,26 +242,16 @@ def same(a: Any, b: Any, key: str = "") -> bool:
     return type(a) is type(b) and isinstance(a, (str, int, float, bool)) and a == b
 
 
-def table_to_dict(table: Table) -> dict[str, Any]:
-    """Return what a table says, by name."""
-    return _to_dict(table)
-
-
-def suite_to_dict(suite: Suite) -> dict[str, Any]:
-    """Return what a suite says, by name; its tables as mappings."""
-    return _to_dict(suite)
-
-
-def table_from_dict(cls: type[Table], declared: Any, what: str) -> Table:
-    """Return the table that a mapping says."""
+def table_from_dict(cls: type[_Table], declared: Any, what: str) -> _Table:
+    """Return the table that a mapping declares."""
     _check_keys(declared, cls, what)
     if "files" not in declared:
         raise FormatError("files: a table says its files, a pattern of paths or a data frame, and this one does not.")
     return cls(**declared)
 
 
-def suite_from_dict(cls: type[Suite], table: type[Table], declared: Mapping[str, Any]) -> Suite:
-    """Return the suite that a mapping says."""
+def suite_from_dict(cls: type[_Suite], table: type[DataclassInstance], declared: Mapping[str, Any]) -> _Suite:
+    """Return the suite that a mapping declares; `cls` and `table` are the classes of suites and of tables."""
     name = declared.get("name") if isinstance(declared, Mapping) else None
     with within(f"suite {name!r}: " if isinstance(name, str) else "suite: "):
         _check_keys(declared, cls, "suite")
@@ -311,15 +304,13 @@ def _as_metrics(declared: Any) -> dict[str, Metric]:
     return made
 
 
-def _as_tables(declared: Any) -> tuple[Table, ...]:
-    from dde.suite.declare import Table
-
+def _as_tables(declared: Any, table: type[_Table]) -> tuple[_Table, ...]:
     if not isinstance(declared, (list, tuple)):
         raise FormatError(f"tables: the tables of a suite are a list, and {type(declared).__name__} is none.")
     made = []
     for index, one in enumerate(declared):
         with within(f"tables[{index}]."):
-            made.append(one if isinstance(one, Table) else table_from_dict(Table, one, "table"))
+            made.append(one if isinstance(one, table) else table_from_dict(table, one, "table"))
     return tuple(made)
 
 
@@ -335,7 +326,8 @@ def _check_keys(declared: Any, cls: type, what: str) -> None:
             )
 
 
-def _to_dict(declared: Suite | Table) -> dict[str, Any]:
+def to_dict(declared: DataclassInstance) -> dict[str, Any]:
+    """Return what a suite or a table declares, by name, without defaults; tables of a suite as mappings."""
     said: dict[str, Any] = {}
     for spec in dataclasses.fields(declared):
         value = getattr(declared, spec.name)
@@ -344,7 +336,7 @@ def _to_dict(declared: Suite | Table) -> dict[str, Any]:
             said["metrics"] = {pattern: metric.to_dict() for pattern, metric in value.items()}
         elif spec.name == "tables":
             if value:
-                said["tables"] = [table_to_dict(table) for table in value]
+                said["tables"] = [to_dict(table) for table in value]
         elif value is made or (isinstance(value, (str, int, float, dict, tuple)) and value == made):
             continue
         elif spec.name == "checkpoints" and len(value) == 1:
@@ -356,11 +348,11 @@ def _to_dict(declared: Suite | Table) -> dict[str, Any]:
     return said
 
 
-def suite_to_toml(suite: Suite, path: str | os.PathLike[str] | None = None) -> str:
-    """Return a suite as TOML, and write it to `path` where one is given."""
-    said = suite_to_dict(suite)
+def suite_to_toml(said: dict[str, Any], path: str | os.PathLike[str] | None = None) -> str:
+    """Return a suite as TOML, from what `to_dict` returns, and write it to `path` where one is given."""
+    name = said["name"]
     sections = {key: said.pop(key) for key in ("metrics", "edges", "tables") if key in said}
-    with within(f"suite {suite.name!r} can't be written to TOML: "):
+    with within(f"suite {name!r} can't be written to TOML: "):
         lines = [f"{_toml_key(k)} = {_toml(v, k)}" for k, v in said.items()]
         if "metrics" in sections:
             lines += ["", "[metrics]", *_toml_metrics(sections["metrics"], "metrics")]
@@ -392,7 +384,7 @@ def suite_to_toml(suite: Suite, path: str | os.PathLike[str] | None = None) -> s
     return text
 
 
-def suite_from_toml(cls: type[Suite], table: type[Table], path: str | os.PathLike[str]) -> Suite:
+def suite_from_toml(cls: type[_Suite], table: type[DataclassInstance], path: str | os.PathLike[str]) -> _Suite:
     """Read a suite from a TOML file, or from the text of one."""
     # No path has several lines.
     is_text = isinstance(path, str) and "\n" in path

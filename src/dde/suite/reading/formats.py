@@ -6,12 +6,12 @@ import functools
 from collections.abc import Callable
 
 from dde.errors import FormatError, UnknownNameError, near_names
+from dde.suite.field_checks import FORMATS
 from dde.suite.reading.arrow_tables import ArrowFile, ParquetFile
 from dde.suite.reading.contents import Content
 from dde.suite.reading.result_files import ParsedNumbers, parse_results, parse_trainer_state
 from dde.suite.reading.suite_files import SuiteFile
 from dde.suite.reading.text_tables import CsvFile, JsonLines
-from dde.suite.table_checks import FORMATS
 
 __all__ = ["PARSED_FORMATS", "file_format", "open_content", "parse_file"]
 

@@ -8,7 +8,6 @@ from typing import Any
 from dde.cache.places import Place
 from dde.errors import SourceError
 from dde.sources.connection import Connection
-from dde.suite.declare import Table
 from dde.suite.patterns import Template
 from dde.suite.reading.arrow_tables import frame_content
 from dde.suite.reading.contents import Content
@@ -17,6 +16,7 @@ from dde.suite.reading.formats import PARSED_FORMATS, file_format, open_content,
 from dde.suite.reading.result_files import FileKey, ParsedCache, ParsedNumbers, ResultsFile, with_keys
 from dde.suite.reading.row_values import OpenedFile, run_together
 from dde.suite.reading.suite_files import Listing, SuiteFile, read_versions
+from dde.suite.table import Table
 
 __all__ = ["FoundFile", "find_files", "frames_of", "keep_results", "open_tables", "shown_names"]
 

@@ -106,7 +106,7 @@ class SuiteTables:
         self._files: list[list[FoundFile]] = [[] for _ in self._tables]
         where = suite.root if root is None else root
         self._stores = {
-            number: connect_places(table, where, suite.name, f"tables[{number}]")
+            number: connect_places(table.files, where, suite.name, f"tables[{number}]")
             for number, table in enumerate(self._tables)
             if table.format == FORMAT
         }

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.errors import FormatError, UnknownNameError
-from dde.suite.declare import Table
 from dde.suite.patterns import Template
 from dde.suite.reading.counters import count_rows, names_of_rule
 from dde.suite.reading.fields import Field, combine
 from dde.suite.reading.row_values import OpenedFile, RowValues, whole_of_rule
 from dde.suite.reading.wandb_places import FORMAT
+from dde.suite.table import Table
 
 __all__ = ["TableRows", "names_in_table", "read_table"]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dde.errors import FormatError, SourceError
 from dde.sources.connection import Connection
 from dde.sources.redaction import is_url
-
-if TYPE_CHECKING:
-    from dde.suite.declare import Table
 
 __all__ = ["FORMAT", "HERE", "StorePlace", "check_places", "connect_places", "settle_places", "settle_root"]
 
@@ -57,13 +54,13 @@ def settle_root(root: Any) -> Any:
     return StorePlace(root) if is_database else root
 
 
-def check_places(table: Table) -> None:
-    """Raise where a table of W&B runs names no places, or says what such a table can't have; messages name the key."""
-    places = (table.files,) if isinstance(table.files, str) else table.files
+def check_places(files: Any, key: str | None, value: str | None) -> None:
+    """Raise where a table of W&B runs names no places, or has a `key` or `value`; messages name the key."""
+    places = (files,) if isinstance(files, str) else files
     if not isinstance(places, tuple) or not places or not all(isinstance(p, str) and p.strip() for p in places):
         raise FormatError(
             f"files: a table of W&B runs says where they are, a folder of an export or a PostgreSQL DSN, and "
-            f"{table.files!r} is neither. Write {HERE!r} for runs at the suite's root itself."
+            f"{files!r} is neither. Write {HERE!r} for runs at the suite's root itself."
         )
     for place in places:
         if not isinstance(place, StorePlace) and set(place) & set("{}*"):
@@ -71,19 +68,20 @@ def check_places(table: Table) -> None:
                 f"files: {place!r} is a pattern, and W&B runs are in one folder or database each, so nothing tells "
                 "which are meant. Name each place, and take fields out of run_name by parse=, or out of config keys."
             )
-    if table.key is not None or table.value is not None:
+    if key is not None or value is not None:
         raise FormatError(
             "key: a table of W&B runs has a column for each key of the history, so it has no key= and value=. Leave "
             "them out."
         )
 
 
-def connect_places(table: Table, root: str | os.PathLike[str] | None, suite: str, what: str) -> tuple[Connection, ...]:
+def connect_places(files: Any, root: str | os.PathLike[str] | None, suite: str, what: str) -> tuple[Connection, ...]:
     """Return where the W&B runs of a table are.
 
     Parameters
     ----------
-    table : Table
+    files : str or sequence of str
+        What the table declares of them.
     root : str, path or None
         Folder, URL or DSN of the suite.
     suite, what : str
@@ -95,7 +93,7 @@ def connect_places(table: Table, root: str | os.PathLike[str] | None, suite: str
         When a place is below the root and there is none, or the root is a database.
     """
     found = []
-    for place in (table.files,) if isinstance(table.files, str) else table.files:
+    for place in (files,) if isinstance(files, str) else files:
         if isinstance(place, StorePlace):
             found.append(place.connection)
             continue

@@ -19,11 +19,11 @@ from dde.sources.values import as_float, read_object, unwrapped
 from dde.sources.wandb.records import CONFIG, config_heads, config_text, config_value
 from dde.sources.wandb.store import WandBStore
 from dde.suite.datadecide.runs.evidence import branch_point
-from dde.suite.declare import Table
 from dde.suite.reading.contents import ColumnKind, Columns, Content, arrow_kind, numbers_of
 from dde.suite.reading.declared_runs import Report
 from dde.suite.reading.row_values import OpenedFile, RowValues
 from dde.suite.rules import Rule
+from dde.suite.table import Table
 
 __all__ = [
     "RUN_COLUMNS",

@@ -1,21 +1,17 @@
-"""Checks of a table, and of what a suite and its tables say alike."""
+"""Checks of single fields of a declaration: names, rules, branches, counts and metrics."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.schema import CELL_NUMBERS, CELL_TEXTS, DIMS, MEMBERS, POSITION_CHECK, SAMPLED, TABLE_SAMPLINGS
 from dde.suite import serialization
 from dde.suite.metric import Metric
 from dde.suite.patterns import Pattern, Template
-from dde.suite.reading import wandb_places
 from dde.suite.rules import Rule
-
-if TYPE_CHECKING:
-    from dde.suite.declare import Suite, Table
 
 __all__ = [
     "COUNTS",
@@ -26,7 +22,6 @@ __all__ = [
     "check_name",
     "check_numbers",
     "check_rule",
-    "check_table",
     "check_text",
     "listed",
     "sort_of",
@@ -56,31 +51,6 @@ COORDINATE_NAMES = frozenset(
 RESERVED = COORDINATE_NAMES.union(_OPTIONS)
 # Beginnings of the names of coordinates that are made of names of metrics.
 _RESERVED_STARTS = (SAMPLED, "base_distance")
-
-
-def check_table(table: Table) -> None:
-    """Raise where a table alone is wrong; messages begin with the key."""
-    _check_files(table)
-    check_text(table.run_type, "run_type", "the run type of a table")
-    for key in ("run_id", "key"):
-        if getattr(table, key) is not None:
-            Template(getattr(table, key), key)
-    for key in ("parse", "factors"):
-        if not isinstance(getattr(table, key), Mapping):
-            raise FormatError(f"{key}: {getattr(table, key)!r} is no mapping of names.")
-    _check_field_sources(table)
-    if table.where is not None:
-        check_rule(table.where, "where")
-    if table.value is not None:
-        check_text(table.value, "value", "the column of the values")
-    if (table.value is None) != (table.key is None) and table.format != "lm_eval":
-        raise FormatError(
-            f"{'value' if table.value is None else 'key'}: a long table says both: key, the template of metrics, and "
-            "value, the column of their values. This one says one of them."
-        )
-    _check_parents(table)
-    check_numbers(table)
-    check_metrics(table.metrics)
 
 
 def check_name(name: str, place: str) -> None:
@@ -117,21 +87,20 @@ def check_at(at: Any, key: str) -> None:
     check_rule(rule, f"{key}.{kind}")
 
 
-def check_numbers(declared: Suite | Table) -> None:
-    """Check step, tokens, counts, n_params and schedule_tokens of a suite or a table."""
-    if declared.counts is not None and declared.counts not in COUNTS:
+def check_numbers(step: Any, tokens: Any, counts: Any, n_params: Any, schedule_tokens: Any) -> None:
+    """Raise where one of these fields of a suite or a table is wrong; messages begin with the key."""
+    if counts is not None and counts not in COUNTS:
         raise UnknownNameError(
-            f"counts: {declared.counts!r} is no way to count. Take 'own', tokens since the run's start, or "
-            f"'cumulative', where the counter goes on from the parent's.{near_names(declared.counts, COUNTS)}"
+            f"counts: {counts!r} is no way to count. Take 'own', tokens since the run's start, or "
+            f"'cumulative', where the counter goes on from the parent's.{near_names(counts, COUNTS)}"
         )
-    if declared.step is not None:
-        check_rule(declared.step, "step")
-    if isinstance(declared.tokens, Mapping):
-        _check_per_step(declared.tokens)
-    elif declared.tokens is not None:
-        check_rule(declared.tokens, "tokens")
-    for key in ("n_params", "schedule_tokens"):
-        value = getattr(declared, key)
+    if step is not None:
+        check_rule(step, "step")
+    if isinstance(tokens, Mapping):
+        _check_per_step(tokens)
+    elif tokens is not None:
+        check_rule(tokens, "tokens")
+    for key, value in (("n_params", n_params), ("schedule_tokens", schedule_tokens)):
         if isinstance(value, Mapping):
             _check_lookup(value, key)
         elif value is not None:
@@ -179,72 +148,6 @@ def listed(names: Iterable[str], most: int = 8) -> str:
     every = list(names)
     more = f" and {len(every) - most:,} more" if len(every) > most else ""
     return (", ".join(every[:most]) or "none") + more
-
-
-def _check_files(table: Table) -> None:
-    files = table.files
-    if table.is_frame:
-        if table.format is not None:
-            raise FormatError(f"format: a data frame has no format, and {table.format!r} is said. Leave it out.")
-        return
-    if table.format == wandb_places.FORMAT:
-        wandb_places.check_places(table)
-        return
-    if not isinstance(files, (str, tuple)) or not files:
-        raise FormatError(
-            f"files: a table says its files, a pattern of paths or a data frame, and {files!r} is neither."
-        )
-    for index, one in enumerate((files,) if isinstance(files, str) else files):
-        Pattern(one, "files" if isinstance(files, str) else f"files[{index}]")
-    if table.format is not None and table.format not in FORMATS:
-        raise UnknownNameError(
-            f"format: {table.format!r} is no format that is read. Formats: {', '.join(FORMATS)}; leave it out to go by "
-            f"the suffix.{near_names(table.format, FORMATS)}"
-        )
-
-
-def _check_field_sources(table: Table) -> None:
-    """Raise where a field has a reserved name, or two sources that may say different things of it."""
-    sources: dict[str, str] = {}
-    places: list[tuple[str, Iterable[str]]] = [
-        ("files", dict.fromkeys(f for p in table.patterns for f in p.fields)),
-        *((f"parse[{column!r}]", pattern.fields) for column, pattern in table.parse_patterns.items()),
-        *((f"factors.{name}", (name,)) for name in table.factors),
-    ]
-    for place, names in places:
-        for name in names:
-            check_name(name, place)
-            if name in sources:
-                raise FormatError(
-                    f"{place}: the field {name!r} is ambiguous: {sources[name]} gives it too, and nothing says which "
-                    "counts. Give one of the two another name."
-                )
-            sources[name] = place
-    for name, rule in table.factors.items():
-        check_rule(rule, f"factors.{name}")
-    kinds: dict[str, str] = {}
-    for pattern in table.patterns:
-        for name, kind in pattern.kinds.items():
-            if kinds.setdefault(name, sort_of(kind)) != sort_of(kind):
-                raise FormatError(f"files: the field {name!r} is a number in one pattern and text in another.")
-
-
-def _check_parents(table: Table) -> None:
-    pairs = serialization.split_parents(table.parent, table.at)
-    seen: list[tuple[str, Any]] = []
-    check_at(table.at, "at")
-    if not pairs and table.at != "end":
-        raise FormatError(
-            f"at: a branch at {table.at!r} needs a parent, and the table says none. Say parent=, the template of the "
-            "parent's run id."
-        )
-    several = not isinstance(table.parent, str)
-    for index, (text, at) in enumerate(pairs):
-        Template(text, f"parent[{index}]" if several else "parent")
-        check_at(at, f"parent[{index}]" if several else "at")
-        if (text, at) in seen:
-            raise FormatError(f"parent[{index}]: the parent {text!r} at {at!r} stands there twice.")
-        seen.append((text, at))
 
 
 def _check_per_step(tokens: Mapping[str, Any]) -> None:
