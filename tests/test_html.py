@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 import dde
-from dde.entities.html import lineage_html, lineages_html, repository_html, run_html
+from dde.entities.html import lineages_html, repository_html
 from dde.entities.repository import RunRepository
 from dde.sources.protocols import TOKEN_COUNTERS, TRAINING_STEP
 from fakes import HUB, FakeStore, FakeTables, sft
@@ -98,13 +98,13 @@ def test_long_lists_are_cut_and_say_by_how_much() -> None:
     tables, _ = example()
     store = FakeStore([sft(f"r{i:02}", [10.0 * (i + 1)], learning_rate=(i + 1) * 1e-6) for i in range(37)])
     found = repository(tables, store)
-    page = _Page(lineage_html(found.get_lineage("r00")))
+    page = _Page(found.get_lineage("r00")._repr_html_())
     shown = [row[2] for row in page.rows if row[0].startswith("sft")]
     assert shown == [f"{(i + 1) * 1e-6:g}" for i in range(30)]
     assert "Not shown: 7 more derived runs. lineage.derived_runs" in page.beside
     assert page.facts["derived runs"] == "37 used"
     many = dde.entities.runs.LineageList([found.get_lineage("c4-4M-default")] * 31)
-    page = _Page(lineages_html(many))
+    page = _Page(many._repr_html_())
     assert sum(row[0] == "c4-4M-default" for row in page.rows) == 30
     assert "Not shown: 1 more lineage." in page.beside
 
@@ -122,12 +122,12 @@ def test_a_run_says_where_it_starts_and_how_that_is_known() -> None:
     held = repository()
     base = _Page(held.get_run("dolma1_7-4M-default")._repr_html_())
     assert base.facts["runs starting here"] == "a, dead"
-    run = _Page(run_html(held.get_run("a")))
+    run = _Page(held.get_run("a")._repr_html_())
     assert run.facts["starts from"] == "dolma1_7-4M-default, step 5,725"
     assert run.facts["branches at"] == "375.2M tokens (375,193,600)"
     assert "reduce_loss=sum" in run.facts["hyperparameters"]
     assert run.facts["runs starting here"] == "d"
-    chained = _Page(run_html(held.get_run("d")))
+    chained = _Page(held.get_run("d")._repr_html_())
     assert chained.facts["starts from"] == "a"
     assert "712" in chained.facts["token source"]
 

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 from xarray.core.indexing import LazilyIndexedArray
 
-from dde.curves.alignment import Interpolation, Method
-from dde.curves.axes import resolve_axis
-from dde.curves.grids import DEFAULT_MAX_POINTS, TokenGrid, resolve_grid
+from dde.curves.alignment import Method
+from dde.curves.grids import DEFAULT_MAX_POINTS
+from dde.entities.catalog import Grid
 from dde.entities.repository import DataDecideEvolved, RunRepository
-from dde.errors import SelectionError, SourceError
-from dde.lineage.selection import select_table_runs
+from dde.errors import SourceError
 from dde.sources.connection import Connection, redact
 from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb.store import WandBStore
-from dde.suite.datadecide.dataset import build_dataset
-from dde.suite.datadecide.metric_choice import choose_metrics, metrics_without_source
-from dde.suite.datadecide.runs.selection import select_runs
 from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from dde.suite.declare import Suite
 from dde.suite.finding import find_suite, is_suite
 
 if TYPE_CHECKING:
-    from dde.suite.suite_runs import SuiteRuns
+    pass
 
 __all__ = [
     "DdeBackendEntrypoint",
     "open_lineages",
-    "open_repository",
     "repository_of",
 ]
 
@@ -57,7 +50,7 @@ class DdeBackendEntrypoint(BackendEntrypoint):
     ) -> xr.Dataset:
         """Return the lazy Dataset; `filename_or_obj` and `db` are the two stores."""
         repository = repository_of(filename_or_obj, db, options)
-        dataset = open_repository(repository, **options)
+        dataset = repository.to_dataset(**options)
         if drop_variables is not None:
             names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables)
             dataset = dataset.drop_vars(names, errors="ignore")
@@ -83,7 +76,6 @@ def _described(repository: RunRepository) -> str:
 
 Tables = str | os.PathLike[str] | DataDecide | RunRepository | Suite | None
 Store = str | os.PathLike[str] | PosttrainingSource | None
-Grid = Literal["auto", "union"] | int | npt.ArrayLike | TokenGrid
 Chunks = int | Literal["auto"] | Mapping[Any, Any] | None
 Names = str | Iterable[str] | None
 #: A filter on a factor: a value, several, a range with both ends included, or a function of the value.
@@ -205,8 +197,6 @@ def open_lineages(
     >>> ds.mmlu_average.dims
     ('lineage', 'run', 'cumulative_tokens')
     """
-    from dde.opening import DdeBackendEntrypoint
-
     places = {
         "parents": parents, "tokens_per_sequence": tokens_per_sequence, "run_types": run_types, "schema": schema,
         "suite": suite,
@@ -317,105 +307,3 @@ def _repository_of_suite(suite: Suite, root: Tables, db: Store, options: dict[st
     store = WandBStore(db, schema=schema) if isinstance(db, (str, os.PathLike)) else db
     options.setdefault("cache_dir", "data_cache")
     return RunRepository.from_suite(suite, root, store, **options)
-
-
-def open_repository(
-    repository: RunRepository,
-    *,
-    params: object = None,
-    data: object = None,
-    seed: object = None,
-    method: object = None,
-    state: object = "finished",
-    metrics: str | Iterable[str] | None = None,
-    grid: Grid = "auto",
-    axis: str = "cumulative_tokens",
-    max_points: int = DEFAULT_MAX_POINTS,
-    interp: Method = "linear",
-    max_gap: int | None = None,
-    bridge: bool = False,
-    lineages: Iterable[str] | None = None,
-    run_ids: Iterable[str] | None = None,
-    **filters: Any,
-) -> xr.Dataset:
-    """Return lineages of a repository as a lazy Dataset; arguments as for :func:`open_lineages`.
-
-    Parameters
-    ----------
-    repository : RunRepository
-
-    Returns
-    -------
-    xarray.Dataset
-        As :func:`open_lineages` gives it.
-
-    Raises
-    ------
-    SourceError
-        When a store is unreachable.
-    UnknownNameError
-        When a filter, metric, grid, axis or method names nothing.
-    SelectionError
-        When no lineage matches, or a run of `run_ids` has no place on its lineage.
-    """
-    how = Interpolation(interp, max_gap, bridge)
-    token_grid, rule = resolve_grid(grid, max_points), resolve_axis(axis)
-    runs = repository.suite_runs
-    if runs is not None:
-        from dde.suite.dataset import build_suite_dataset
-
-        filters |= {"params": params, "data": data, "seed": seed}
-        selection = select_table_runs(runs.table, method, state, filters, lineages, run_ids)
-        chosen = runs.choose_metrics(metrics)
-        return build_suite_dataset(runs, selection, chosen, token_grid, how, _suite_attrs(runs), rule)
-    registry = repository.registry.with_config_keys(filters)
-    if run_ids is not None:
-        wanted = list(run_ids)
-        lineages = [repository.lineage_of(r) for r in wanted]
-        columns = registry.columns
-        derived = [r for r in wanted if r in columns.number]
-        for run_id in derived:
-            status = columns.status.text(columns.number[run_id])
-            if status != "used":
-                raise SelectionError(
-                    f"the run {run_id!r} can't be placed on its lineage ({status}), so it has no curve. "
-                    "Pass parents={run id: parent} or tokens_per_sequence= where that settles it."
-                )
-        state, filters = "all", {**filters, "run_id": derived or [""]} if derived else filters
-    selection = select_runs(registry, params, data, seed, method, state, filters, lineages)
-    if run_ids is not None and not derived:
-        selection = selection.only_base()
-    chosen = choose_metrics(registry, metrics)
-    attrs = _source_attrs(repository)
-    if missing := metrics_without_source(registry, chosen):
-        attrs["metrics_left_out"] = missing
-    return build_dataset(registry, selection, chosen, token_grid, how, attrs, rule)
-
-
-def _digest(versions: Mapping[str, str]) -> str:
-    texts = sorted(f"{run_id}|{version}" for run_id, version in versions.items())
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-
-
-def _suite_attrs(runs: SuiteRuns) -> dict[str, str]:
-    store = runs.store
-    return {
-        "suite": runs.suite.name,
-        "source": runs.tables.description,
-        "source_fingerprint": runs.tables.fingerprint,
-        **({} if store is None else {"posttraining_source": store.description}),
-        **({} if store is None else {"posttraining_fingerprint": _digest(runs.store_versions)}),
-    }
-
-
-def _source_attrs(repository: RunRepository) -> dict[str, str]:
-    tables, store = repository.pretraining_source, repository.posttraining_source
-    aside = [] if tables is None else tables.set_aside
-    rows = {} if tables is None else tables.left_out
-    return {
-        "pretraining_source": "" if tables is None else tables.description,
-        "pretraining_fingerprint": "" if tables is None else tables.fingerprint,
-        "pretraining_left_out": "; ".join([*(f"{reason}: {n}" for reason, n in sorted(rows.items())), *aside]),
-        "posttraining_source": "" if store is None else store.description,
-        "posttraining_fingerprint": "" if store is None else _digest(repository.registry.versions),
-    }

@@ -23,9 +23,10 @@ from dde.doctor.outliers import find_outliers
 from dde.doctor.suite_runs import suite_runs
 from dde.errors import UnknownNameError, near_names
 from dde.suite.datadecide.examined_runs import datadecide_runs
+from dde.suite.datadecide.runs.registry import Registry
 
 if TYPE_CHECKING:
-    from dde.entities.repository import RunRepository
+    from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["CHEAP_CHECKS", "CHECKS", "examine"]
 
@@ -58,12 +59,24 @@ CHEAP_CHECKS = (
 
 
 def examine(
-    repository: RunRepository,
+    runs: Registry | SuiteRuns,
     checks: str | Iterable[str] | None = None,
     metrics: str | Iterable[str] | None = None,
     outliers: bool = False,
 ) -> pd.DataFrame:
-    """Return what checks find in the runs of a repository; see :meth:`dde.RunRepository.doctor`.
+    """Return what checks find in runs; see :meth:`dde.RunRepository.doctor`.
+
+    Parameters
+    ----------
+    runs : Registry or SuiteRuns
+        Runs of the two stores of DataDecide, or of a declared suite.
+    checks, metrics, outliers
+        As for :meth:`dde.RunRepository.doctor`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per finding.
 
     Raises
     ------
@@ -71,11 +84,8 @@ def examine(
         When there is no such check or metric; names the nearest ones.
     """
     wanted = choose_checks(checks, outliers)
-    if repository.suite_runs is not None:
-        runs = suite_runs(repository.suite_runs, metrics)
-    else:
-        runs = datadecide_runs(repository.registry, metrics)
-    return findings_frame((finding for name in wanted for finding in CHECKS[name](runs)), list(CHECKS))
+    examined = datadecide_runs(runs, metrics) if isinstance(runs, Registry) else suite_runs(runs, metrics)
+    return findings_frame((finding for name in wanted for finding in CHECKS[name](examined)), list(CHECKS))
 
 
 def choose_checks(checks: str | Iterable[str] | None, outliers: bool) -> list[str]:

@@ -1,11 +1,13 @@
-"""What a notebook shows of runs, lineages and repositories: HTML that follows the notebook's own colours."""
+"""HTML that notebooks show of runs, lineages and repositories, in the notebook's own colours."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dde.entities.html_parts import (
+from dde.entities.catalog import RunCatalog
+from dde.errors import DdeError
+from dde.html_parts import (
     facts_html,
     name_cell,
     not_shown,
@@ -17,7 +19,7 @@ from dde.entities.html_parts import (
     title_html,
     tokens_cell,
 )
-from dde.entities.html_suites import suite_lineage_html, suite_lineages_html, suite_repository_html, suite_run_html
+from dde.sources.connection import redact
 from dde.suite.datadecide.html import (
     coverage_by_id,
     datadecide_lineage_html,
@@ -25,10 +27,7 @@ from dde.suite.datadecide.html import (
     datadecide_repository_html,
     datadecide_run_html,
 )
-
-if TYPE_CHECKING:
-    from dde.entities.repository import RunRepository
-    from dde.entities.runs import TrainingLineage, TrainingRun
+from dde.suite.html import suite_lineage_html, suite_lineages_html, suite_repository_html, suite_run_html
 
 __all__ = ["lineage_html", "lineages_html", "repository_html", "run_html", "runs_html"]
 
@@ -36,47 +35,54 @@ __all__ = ["lineage_html", "lineages_html", "repository_html", "run_html", "runs
 _MOST_RUNS = 30
 
 
-def lineage_html(lineage: TrainingLineage) -> str:
+def lineage_html(catalog: RunCatalog, lineage_id: str) -> str:
     """Return a lineage for a notebook: its base, and the tree of the runs derived from it.
 
     Examples
     --------
     >>> import dde
-    >>> lineage = dde.tutorial.open_repository("tiny").get_lineage("dolma1_7-4M-default")
-    >>> "3,744,832" in lineage_html(lineage)
+    >>> "3,744,832" in lineage_html(dde.tutorial.open_repository("tiny"), "dolma1_7-4M-default")
     True
     """
-    if lineage._repository.suite_runs is not None:
-        return suite_lineage_html(lineage)
-    return datadecide_lineage_html(lineage)
+    if catalog.suite_runs is not None:
+        return suite_lineage_html(catalog.table, lineage_id)
+    return datadecide_lineage_html(catalog.registry, catalog.table, lineage_id)
 
 
-def lineages_html(lineages: Sequence[TrainingLineage]) -> str:
+def lineages_html(lineages: Sequence[tuple[RunCatalog, str]]) -> str:
     """Return several lineages for a notebook: a row for each, with its base and the counts of its derived runs.
+
+    Parameters
+    ----------
+    lineages : sequence of (RunCatalog, str)
+        Catalog and label of each.
 
     Examples
     --------
     >>> import dde
-    >>> found = dde.tutorial.open_repository("tiny").find_lineages(base_params="4M")
-    >>> "dolma1_7-4M-default" in lineages_html(found)
+    >>> "Dolma1.7" in lineages_html([(dde.tutorial.open_repository("tiny"), "dolma1_7-4M-default")])
     True
     """
     if not lineages:
         empty = note_html("No lineage matched. repository.find_lineages() returns all of them.")
         return page_html([title_html("LineageList", plural(0, "lineage")), empty])
-    if any(lineage._repository.suite_runs is not None for lineage in lineages):
-        return suite_lineages_html(lineages)
-    return datadecide_lineages_html(lineages)
+    if any(catalog.suite_runs is not None for catalog, _ in lineages):
+        return suite_lineages_html([(catalog.table, label) for catalog, label in lineages])
+    return datadecide_lineages_html([(catalog.registry, catalog.table, label) for catalog, label in lineages])
 
 
-def runs_html(runs: Sequence[TrainingRun]) -> str:
-    """Return several runs for a notebook: a row for each, with its lineage, its place and its status.
+def runs_html(runs: Sequence[tuple[str, str, RunCatalog | None]]) -> str:
+    """Return several runs for a notebook: a row for each, with its lineage, its position and its status.
+
+    Parameters
+    ----------
+    runs : sequence of (str, str, RunCatalog or None)
+        Id, type and catalog of each.
 
     Examples
     --------
     >>> import dde
-    >>> run = dde.tutorial.open_repository("tiny").get_run("dolma1_7-4M-default")
-    >>> "supervised_ft" in runs_html(run.same_base())
+    >>> "finished" in runs_html([("dolma1_7-4M-default", "pretraining", dde.tutorial.open_repository("tiny"))])
     True
     """
     parts = [title_html("RunList", plural(len(runs), "run"))]
@@ -85,16 +91,15 @@ def runs_html(runs: Sequence[TrainingRun]) -> str:
     shown = runs[:_MOST_RUNS]
     covered: dict[int, dict[str, dict[str, Any]]] = {}
     rows = []
-    for run in shown:
-        repository = run._given_repository
-        if repository is None:
-            rows.append([name_cell(run.run_id), text_cell(run.run_type), *(text_cell("") for _ in range(6))])
+    for run_id, run_type, catalog in shown:
+        if catalog is None:
+            rows.append([name_cell(run_id), text_cell(run_type), *(text_cell("") for _ in range(6))])
             continue
-        if id(repository) not in covered:
-            same = (other.run_id for other in shown if other._given_repository is repository)
-            covered[id(repository)] = coverage_by_id(repository, dict.fromkeys(same))
-        row = covered[id(repository)][run.run_id]
-        texts = [name_cell(run.run_id), text_cell(row["run_type"]), name_cell(row["lineage"]), name_cell(row["run"])]
+        if id(catalog) not in covered:
+            same = (other_id for other_id, _, other in shown if other is catalog)
+            covered[id(catalog)] = coverage_by_id(catalog.table, dict.fromkeys(same))
+        row = covered[id(catalog)][run_id]
+        texts = [name_cell(run_id), text_cell(row["run_type"]), name_cell(row["lineage"]), name_cell(row["run"])]
         numbers = [tokens_cell(row["branch_tokens"]), tokens_cell(row["end_tokens"])]
         rows.append([*texts, *numbers, text_cell(row["state"]), text_cell(row["status"])])
     columns = "run id,method,lineage,run,>branches at,>ends at,state,status".split(",")
@@ -103,31 +108,41 @@ def runs_html(runs: Sequence[TrainingRun]) -> str:
     return page_html([*parts, note_html("Each is a TrainingRun; .to_dataset() opens all of them as one Dataset.")])
 
 
-def run_html(run: TrainingRun) -> str:
+def run_html(kind: str, run_id: str, run_type: str, catalog: RunCatalog | None) -> str:
     """Return a run for a notebook: where it starts and ends, what was done, and how that is known.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the run's class.
+    run_id, run_type : str
+    catalog : RunCatalog or None
+        None of a run that was made without a repository.
 
     Examples
     --------
     >>> import dde
-    >>> "evaluated checkpoints" in run_html(dde.tutorial.open_repository("tiny").get_run("dolma1_7-4M-default"))
+    >>> repository = dde.tutorial.open_repository("tiny")
+    >>> "evaluated checkpoints" in run_html("PretrainingRun", "dolma1_7-4M-default", "pretraining", repository)
     True
     """
-    if run._given_repository is None:
+    if catalog is None:
         note = note_html(
             "Made without a repository: repository.get_run() gives a run that knows its relations and data."
         )
-        return page_html([title_html(type(run).__name__, run.run_id), facts_html([("run type", run.run_type)]), note])
-    if run._repository.suite_runs is not None:
-        return suite_run_html(run)
-    return datadecide_run_html(run)
+        return page_html([title_html(kind, run_id), facts_html([("run type", run_type)]), note])
+    table, row = catalog.table, catalog.row_of(run_id)
+    if catalog.suite_runs is not None:
+        return suite_run_html(kind, table, row)
+    return datadecide_run_html(kind, catalog.registry, table, row)
 
 
-def repository_html(repository: RunRepository, title: str = "RunRepository") -> str:
+def repository_html(catalog: RunCatalog, title: str = "RunRepository") -> str:
     """Return a repository for a notebook: its sources, its lineages by size, its runs by method and status.
 
     Of a suite other than DataDecide: its factors, and its runs by type.
 
-    Identifiers, a few keys and positions are read where they were not yet; metrics are not.
+    Identifiers, a few keys and positions are read unless they are in memory; metrics are not.
 
     Examples
     --------
@@ -135,6 +150,24 @@ def repository_html(repository: RunRepository, title: str = "RunRepository") -> 
     >>> "find_lineages" in repository_html(dde.tutorial.open_repository("tiny"))
     True
     """
-    if repository.suite_runs is not None:
-        return suite_repository_html(repository, repository.suite_runs, title)
-    return datadecide_repository_html(repository, title)
+    sources = _sources_of(catalog)
+    try:
+        table = catalog.table
+    except DdeError as problem:
+        # A page that fails leaves a notebook with a traceback in place of what is known.
+        return page_html([title_html(title, "can't be read"), facts_html([*sources, ("error", str(problem))])])
+    if catalog.suite_runs is not None:
+        return suite_repository_html(catalog.suite_runs, sources, title)
+    return datadecide_repository_html(catalog.registry, table, sources, title)
+
+
+def _sources_of(catalog: RunCatalog) -> list[tuple[str, str]]:
+    """Return names and descriptions of what a catalog reads, without credentials."""
+    runs = catalog.suite_runs
+    if runs is None:
+        sources = (("pretraining", catalog.pretraining_source), ("post-training", catalog.posttraining_source))
+        return [(name, "none" if s is None else redact(s) or type(s).__name__) for name, s in sources]
+    of_suite = [("suite", runs.suite.name), ("read from", redact(runs.tables.description))]
+    if runs.store is not None:
+        of_suite.append(("post-training", redact(runs.store) or type(runs.store).__name__))
+    return of_suite

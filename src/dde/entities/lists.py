@@ -1,15 +1,17 @@
-"""Lists of runs and lineages: what can be done to all of them at once."""
+"""Lists of runs and of lineages, and what is done with all members at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeVar, overload
 
 import pandas as pd
 
 from dde.dataset.loss_reductions import warn_of_reductions
+from dde.entities.catalog import RunCatalog
 from dde.entities.views import curves_of, metrics_of
 from dde.errors import SelectionError, warn_caller
+from dde.lineage.run_table import RunTable
 from dde.suite.datadecide.frames import empty_curves
 from dde.suite.datadecide.metric_choice import choose_metrics
 from dde.suite.datadecide.runs.registry import Registry
@@ -17,13 +19,34 @@ from dde.suite.datadecide.runs.registry import Registry
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dde.entities.repository import RunRepository
-    from dde.entities.runs import TrainingLineage, TrainingRun
-    from dde.lineage.run_table import RunTable
 
 __all__ = ["LineageList", "RunList"]
 
-_Entity = TypeVar("_Entity", bound="TrainingRun | TrainingLineage")
+
+class _Member(Protocol):
+    """A member of a list: knows the catalog that it is of."""
+
+    @property
+    def _catalog(self) -> RunCatalog: ...
+
+
+class _Lineage(_Member, Protocol):
+    @property
+    def lineage_id(self) -> str: ...
+
+    @property
+    def _curve_ids(self) -> list[str]: ...
+
+
+class _Run(_Member, Protocol):
+    run_id: str
+    run_type: str
+    _given_catalog: RunCatalog | None
+
+
+_Entity = TypeVar("_Entity", bound=_Member)
+_LineageT = TypeVar("_LineageT", bound=_Lineage)
+_RunT = TypeVar("_RunT", bound=_Run)
 
 
 class _EntityList(list[_Entity]):
@@ -44,19 +67,19 @@ class _EntityList(list[_Entity]):
         """Return a copy."""
         return type(self)(self)
 
-    def _one_repository(self) -> RunRepository:
-        """Return the repository of all entities; an error where they come from several."""
-        first = self[0]._repository
+    def _one_catalog(self) -> RunCatalog:
+        """Return the catalog of all members; raise SelectionError where they come from several."""
+        first = self[0]._catalog
         for entity in self:
-            if entity._repository is not first and not first.has_same_content(entity._repository):
+            if entity._catalog is not first and not first.has_same_content(entity._catalog):
                 raise SelectionError(
-                    f"the list has entities of different repositories ({first!r} and {entity._repository!r}), which no "
+                    f"the list has entities of different repositories ({first!r} and {entity._catalog!r}), which no "
                     "single Dataset is opened from. Open those of each repository, and join them: dde.concat([...])."
                 )
         return first
 
 
-class LineageList(_EntityList["TrainingLineage"]):
+class LineageList(_EntityList[_LineageT]):
     """Lineages, with what can be done to all of them at once; slices and sums are lists of lineages, too.
 
     Examples
@@ -70,7 +93,7 @@ class LineageList(_EntityList["TrainingLineage"]):
     def _repr_html_(self) -> str:
         from dde.entities.html import lineages_html
 
-        return lineages_html(self)
+        return lineages_html([(lineage._catalog, lineage.lineage_id) for lineage in self])
 
     def to_dataset(self, **options: Any) -> xr.Dataset:
         """Return the lineages as one Dataset; `options` as in :func:`dde.open_lineages`.
@@ -84,7 +107,7 @@ class LineageList(_EntityList["TrainingLineage"]):
             raise SelectionError(
                 "the list holds no lineage, so there is nothing to open. Widen the filters of find_lineages()."
             )
-        return self._one_repository().to_dataset(lineages=[lineage.lineage_id for lineage in self], **options)
+        return self._one_catalog().to_dataset(lineages=[lineage.lineage_id for lineage in self], **options)
 
     def get_continuous_curves(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
         """Return the continuous curves of all lineages in one frame; a lineage that is repeated counts once.
@@ -94,14 +117,14 @@ class LineageList(_EntityList["TrainingLineage"]):
         DdeWarning
             When runs of one method reduced `train_loss` in different ways, so that the values can't be compared.
         """
-        by_repository: dict[int, list[TrainingLineage]] = {}
+        by_catalog: dict[int, list[_LineageT]] = {}
         for lineage in dict.fromkeys(self):
-            by_repository.setdefault(id(lineage._repository), []).append(lineage)
+            by_catalog.setdefault(id(lineage._catalog), []).append(lineage)
         frames = []
-        for lineages in by_repository.values():
-            repository = lineages[0]._repository
+        for lineages in by_catalog.values():
+            catalog = lineages[0]._catalog
             run_ids = [run_id for lineage in lineages for run_id in lineage._curve_ids]
-            frames.append(curves_of(repository, run_ids, metrics_of(repository, metrics)))
+            frames.append(curves_of(catalog, run_ids, metrics_of(catalog, metrics)))
         if not frames:
             return empty_curves(choose_metrics(Registry(None, None), metrics))
         if len(frames) == 1:
@@ -114,7 +137,7 @@ class LineageList(_EntityList["TrainingLineage"]):
         return frame
 
 
-class RunList(_EntityList["TrainingRun"]):
+class RunList(_EntityList[_RunT]):
     """Runs that belong together, with what can be done to all of them at once; slices and sums are lists of runs, too.
 
     Examples
@@ -128,7 +151,7 @@ class RunList(_EntityList["TrainingRun"]):
     def _repr_html_(self) -> str:
         from dde.entities.html import runs_html
 
-        return runs_html(self)
+        return runs_html([(run.run_id, run.run_type, run._given_catalog) for run in self])
 
     def to_dataset(self, **options: Any) -> xr.Dataset:
         """Return the continuous curves of the runs as one Dataset, each on its base.
@@ -151,15 +174,15 @@ class RunList(_EntityList["TrainingRun"]):
         """
         if not self:
             raise SelectionError("the list holds no run, so there is nothing to open. Select runs that exist.")
-        repository = self._one_repository()
-        table = repository.table
-        row = {run.run_id: repository.row_of(run.run_id) for run in self}
-        if repository.suite_runs is None:
+        catalog = self._one_catalog()
+        table = catalog.table
+        row = {run.run_id: catalog.row_of(run.run_id) for run in self}
+        if catalog.suite_runs is None:
             self._check_bases(table, row)
         unplaced = [f"{run_id} ({table.status[r]})" for run_id, r in row.items() if not _is_opened(table, r)]
         kept = [run_id for run_id, r in row.items() if _is_opened(table, r)]
         remedy = "Correct what the suite declares of their parents and tokens."
-        if repository.posttraining_source is not None or repository.suite_runs is None:
+        if catalog.posttraining_source is not None or catalog.suite_runs is None:
             remedy = "Pass parents={run id: parent} or tokens_per_sequence= to the repository where that settles it."
         if unplaced and kept:
             warn_caller(
@@ -167,7 +190,7 @@ class RunList(_EntityList["TrainingRun"]):
                 f"{', '.join(unplaced[:4])}{', ...' if len(unplaced) > 4 else ''}. {remedy}"
             )
         # Where no run is left, opening says why.
-        return repository.to_dataset(run_ids=kept or list(row), **options)
+        return catalog.to_dataset(run_ids=kept or list(row), **options)
 
     def _check_bases(self, table: RunTable, row: Mapping[str, int]) -> None:
         """Raise where bases stand beside derived runs of other bases alone: a Dataset has those of its runs."""

@@ -1,44 +1,35 @@
-"""The repository: finds runs and lineages of two stores, and opens them."""
+"""The repository: finds runs and lineages of two stores or of a suite, as objects."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 import pandas as pd
 
 from dde.cache.kept_files import cache_place
 from dde.curves.metric import Metric
-from dde.entities.runs import LineageList, PosttrainingRun, PretrainingRun, TrainingLineage, TrainingRun
+from dde.entities.catalog import RunCatalog
+from dde.entities.runs import LineageList, TrainingLineage, TrainingRun, make_lineage, make_run
 from dde.entities.views import curves_of, find_labels, metrics_of
-from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError, near_names
-from dde.lineage.related import base_rows
-from dde.lineage.run_table import RunTable
-from dde.lineage.selection import table_coverage
-from dde.sources.connection import Connection, absolute_path, redact
-from dde.sources.protocols import PosttrainingSource, PretrainingSource
+from dde.errors import DdeWarning, SourceError, UnknownNameError
+from dde.sources.connection import Connection, redact
+from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb.store import WandBStore
-from dde.suite.datadecide.metric_choice import available_metrics, choose_metrics
+from dde.suite.datadecide.metric_choice import choose_metrics
 from dde.suite.datadecide.runs.registry import Registry
-from dde.suite.datadecide.runs.run_index import versions_digest
-from dde.suite.datadecide.runs.run_types import RunTypes
 from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from dde.suite.datadecide.tables.table_index import FileKindsCache
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from dde.suite.declare import Suite
-    from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["DataDecideEvolved", "RunRepository"]
 
 
-class RunRepository:
+class RunRepository(RunCatalog):
     """Runs of two stores and their relations.
 
     Parameters
@@ -68,35 +59,6 @@ class RunRepository:
     >>> repository.find_lineages(base_params="4M", base_data="Dolma1.7")
     [TrainingLineage('dolma1_7-4M-default', ... derived runs)...]
     """
-
-    def __init__(
-        self,
-        dd: DataDecide | None,
-        wandb_store: PosttrainingSource | None = None,
-        *,
-        parents: Mapping[str, str] | None = None,
-        tokens_per_sequence: float | Mapping[str, float] | None = None,
-        cache_dir: str | os.PathLike[str] | Connection | None = None,
-        run_types: Mapping[str, str] | None = None,
-    ) -> None:
-        told = tokens_per_sequence
-        for value in told.values() if isinstance(told, Mapping) else [told]:
-            if value is not None and not (isinstance(value, (int, float)) and value > 0):
-                raise UnknownNameError(
-                    f"tokens_per_sequence={value!r} is no positive number, so no run can be placed by it. "
-                    "Pass a number such as 712, or a mapping of run id or run type to one."
-                )
-        #: Folder or URL of the cache; one with credentials as a `Connection`, which does not show them.
-        self.cache_dir: str | Connection | None = None if cache_dir is None else _cache_folder(cache_dir)
-        self.pretraining_source = dd
-        self.posttraining_source = wandb_store
-        self._parents = dict(parents or {})
-        self._tokens_per_sequence = tokens_per_sequence
-        self._run_types = dict(RunTypes({} if run_types is None else run_types).told)
-        #: Runs of a declared suite; None of the two stores of DataDecide.
-        self.suite_runs: SuiteRuns | None = None
-        # Entities hold the repository; were they held in turn, nothing of it would ever be freed at once.
-        self._runs: WeakValueDictionary[str, TrainingRun] = WeakValueDictionary()
 
     @classmethod
     def from_suite(
@@ -153,91 +115,10 @@ class RunRepository:
         repository.suite_runs = SuiteRuns(find_suite(suite), root, repository.cache_dir, wandb_store, **options)
         return repository
 
-    @cached_property
-    def registry(self) -> Registry:
-        """Identity, relations and positions of all runs; read when first asked for."""
-        if self.suite_runs is not None:
-            raise SelectionError(
-                f"runs of the suite {self.suite_runs.suite.name!r} are known by its run table alone, so this is not "
-                "known of them. Open them with to_dataset(), or look at coverage()."
-            )
-        return Registry(
-            self.pretraining_source,
-            self.posttraining_source,
-            self._parents,
-            self._tokens_per_sequence,
-            cache_dir=self.cache_dir,
-            run_types=self._run_types,
-        )
-
-    @cached_property
-    def table(self) -> RunTable:
-        """The run table: one row per run, with identity, relations, factors and place on the axis of tokens."""
-        if self.suite_runs is not None:
-            return self.suite_runs.table
-        from dde.suite.datadecide.runs.store_table import make_store_table
-
-        return make_store_table(self.registry)
-
-    def __repr__(self) -> str:
-        if self.suite_runs is not None:
-            return f"RunRepository({self.suite_runs.suite.name!r}, {self.suite_runs.tables.description!r})"
-        return f"RunRepository({self.pretraining_source!r}, {self.posttraining_source!r})"
-
     def _repr_html_(self) -> str:
         from dde.entities.html import repository_html
 
         return repository_html(self)
-
-    def has_same_content(self, other: RunRepository) -> bool:
-        """Return whether another repository reads the same content from the same sources, opened in the same way.
-
-        Sources that do not tell when their content changes are the same only where they are one object.
-        """
-        if self is other:
-            return True
-        if self.suite_runs is not None or other.suite_runs is not None:
-            return self._settings == other._settings and _have_same_suite(self.suite_runs, other.suite_runs)
-        settings = self._settings == other._settings
-        here, there = self.pretraining_source, other.pretraining_source
-        if not settings or (here is None) != (there is None):
-            return False
-        if here is not None and there is not None and here is not there:
-            if not here.description or not here.fingerprint:
-                return False
-            if (here.description, here.fingerprint) != (there.description, there.fingerprint):
-                return False
-        stores = self.registry.store, other.registry.store
-        return _have_same_runs(*stores, lambda: self.registry.versions, lambda: other.registry.versions)
-
-    @property
-    def _settings(self) -> tuple[object, ...]:
-        """What was said of the runs beside what the stores hold."""
-        return self._parents, self._tokens_per_sequence, list(self._run_types.items())
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The run table is made of the registry, or is that of the suite's runs.
-        return {k: v for k, v in self.__dict__.items() if k not in ("_runs", "table")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._runs = WeakValueDictionary()
-
-    def row_of(self, run_id: str) -> int:
-        """Return the row of a run in the run table; raises SelectionError when there is no such run."""
-        row = self.table.number.get(run_id)
-        if row is not None:
-            return row
-        if self.suite_runs is not None:
-            return int(self.table.rows([run_id])[0])
-        raise SelectionError(
-            f"neither store has a run {run_id!r}, so it can't be opened.{near_names(run_id, self.table.number)} "
-            "repository.coverage() lists every run."
-        )
-
-    def run_type(self, run_id: str) -> str:
-        """Return the type of a run, in the suite's words; raises SelectionError when there is no such run."""
-        return str(self.table.run_type[self.row_of(run_id)])
 
     def get_run(self, run_id: str) -> TrainingRun:
         """Return a run by its id; a pretraining run of DataDecide by its lineage's label.
@@ -247,20 +128,7 @@ class RunRepository:
         SelectionError
             When there is no such run; names the nearest ones.
         """
-        run = self._runs.get(run_id)
-        if run is None:
-            row = self.row_of(run_id)
-            if self.table.is_root[row]:
-                run = PretrainingRun(run_id, self._tables_of(row) or self.pretraining_source, repository=self)
-            else:
-                run = PosttrainingRun(run_id, self._tables_of(row) or self.posttraining_source, repository=self)
-            self._runs[run_id] = run
-        return run
-
-    def _tables_of(self, row: int) -> PretrainingSource | None:
-        """Return the source of a suite that a run is of; None of a run of one of the two stores."""
-        runs = self.suite_runs
-        return None if runs is None or runs.made.is_attached[row] else runs.tables
+        return make_run(self, run_id)
 
     def get_lineage(self, run_id: str) -> TrainingLineage:
         """Return the whole lineage that a run belongs to, or that of a label; an id counts before a label.
@@ -270,34 +138,7 @@ class RunRepository:
         SelectionError
             When there is no such run or lineage, or the run's base is unknown.
         """
-        return self._lineage(self.lineage_of(run_id))
-
-    def _lineage(self, label: str) -> TrainingLineage:
-        base = self.get_run(str(self.table.run_id[base_rows(self.table, label)[0]]))
-        assert isinstance(base, PretrainingRun)
-        return TrainingLineage(base, label)
-
-    def lineage_of(self, run_id: str) -> str:
-        """Return the label of the lineage that a run belongs to; a label is its own.
-
-        Raises
-        ------
-        SelectionError
-            When there is no such run or lineage, or the run's base is unknown.
-        """
-        table = self.table
-        if run_id not in table.number and run_id in table.lineages:
-            return run_id
-        row = self.row_of(run_id)
-        label = str(table.lineage[row])
-        if not label:
-            derived = None if self.suite_runs is not None else self.registry.derived.get(run_id)
-            problem = table.status[row] if derived is None else derived.parentage.problem
-            raise SelectionError(
-                f"the run {run_id!r} has no known base ({problem}), so it belongs to no lineage. "
-                "Pass parents={run id: parent} to settle where it starts."
-            )
-        return label
+        return make_lineage(self, self.lineage_of(run_id))
 
     def find_lineages(
         self,
@@ -307,7 +148,7 @@ class RunRepository:
         posttraining_method: object = None,
         learning_rates: object = None,
         **hyperparameters: object,
-    ) -> LineageList:
+    ) -> LineageList[TrainingLineage]:
         """Return the lineages that match, in the order of the suite.
 
         Parameters
@@ -330,7 +171,7 @@ class RunRepository:
             posttraining_method,
             {"learning_rate": learning_rates, **hyperparameters},
         )
-        return LineageList(self._lineage(label) for label in labels)
+        return LineageList(make_lineage(self, label) for label in labels)
 
     def get_scaling_analysis(
         self, final_run_ids: Iterable[str], metrics: str | Iterable[str] | None = None
@@ -364,12 +205,6 @@ class RunRepository:
             self.row_of(run_id)
         return [curves_of(self, [run_id], chosen) for run_id in run_ids]
 
-    def metrics(self) -> dict[str, Metric]:
-        """Return every metric by name."""
-        if self.suite_runs is not None:
-            return self.suite_runs.metrics
-        return available_metrics(self.registry)
-
     @property
     def notes(self) -> list[str]:
         """What of a declared suite's files was left out or is doubtful, as sentences; none of DataDecide.
@@ -390,24 +225,6 @@ class RunRepository:
         self.suite_runs.tables.runs()
         self.suite_runs.tables.metrics()
         return list(self.suite_runs.tables.notes)
-
-    def coverage(self, state: object = "finished") -> pd.DataFrame:
-        """Return what became of every run that was seen.
-
-        Parameters
-        ----------
-        state : str or several
-            States that count as used, or "all".
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per run: run_id, run_type, lineage, parent_run_id, branch_tokens, end_tokens, token_source,
-            status, parent_evidence, contradictions, run, state, estimate. `status` is ``used`` or says why not;
-            `estimate` says how a branch was found that no logged row gives, and by what rule the end was estimated.
-            Text is "" and numbers are NaN where there is nothing: a run without data has no end.
-        """
-        return table_coverage(self.table, state)
 
     def fill_cache(self, metrics: str | Iterable[str] | None = "all") -> int:
         """Read metrics of all runs into the cache in one pass over each store, and return how many they are.
@@ -496,13 +313,8 @@ class RunRepository:
         """
         from dde.doctor import examine
 
-        return examine(self, checks, metrics, outliers)
-
-    def to_dataset(self, **options: Any) -> xr.Dataset:
-        """Return lineages as a Dataset; `options` as in :func:`dde.open_lineages`, without the stores."""
-        from dde.opening import open_repository
-
-        return open_repository(self, **options)
+        runs = self.registry if self.suite_runs is None else self.suite_runs
+        return examine(runs, checks, metrics, outliers)
 
 
 class DataDecideEvolved:
@@ -562,40 +374,6 @@ class DataDecideEvolved:
     ) -> list[pd.DataFrame]:
         """Return one frame per run, its continuous curve; as :meth:`RunRepository.get_scaling_analysis`."""
         return self.repository.get_scaling_analysis(final_run_ids, metrics)
-
-
-def _have_same_suite(here: SuiteRuns | None, there: SuiteRuns | None) -> bool:
-    if here is None or there is None:
-        return False
-    # The fingerprint is of the declaration and of the versions of all files, or the content of all frames.
-    if here.tables is not there.tables:
-        if not here.tables.fingerprint or here.suite.digest != there.suite.digest:
-            return False
-        if (here.tables.description, here.tables.fingerprint) != (there.tables.description, there.tables.fingerprint):
-            return False
-    return _have_same_runs(here.store, there.store, lambda: here.store_versions, lambda: there.store_versions)
-
-
-def _have_same_runs(
-    here: PosttrainingSource | None,
-    there: PosttrainingSource | None,
-    versions: Callable[[], Mapping[str, str]],
-    other_versions: Callable[[], Mapping[str, str]],
-) -> bool:
-    if here is there or here is None or there is None:
-        return here is there
-    if not here.description or here.description != there.description:
-        return False
-    # By what the stores said when their runs were read, not by what they would say now.
-    digest, of_other = versions_digest(versions().items()), versions_digest(other_versions().items())
-    return bool(digest) and digest == of_other
-
-
-def _cache_folder(cache_dir: str | os.PathLike[str] | Connection) -> str | Connection:
-    if isinstance(cache_dir, Connection):
-        return cache_dir
-    folder = absolute_path(cache_dir)
-    return folder if redact(folder) == folder else Connection(folder)
 
 
 def _open_tables(data_dir: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None) -> DataDecide:

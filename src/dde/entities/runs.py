@@ -1,4 +1,4 @@
-"""Runs and lineages as objects that know their data and, through the repository, each other."""
+"""Runs and lineages as objects. They hold ids and a catalog, by which they find their data and each other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from dde.entities.catalog import RunCatalog
 from dde.entities.lists import LineageList, RunList
 from dde.entities.views import (
     compare,
@@ -23,16 +24,25 @@ from dde.entities.views import (
 from dde.errors import LineageError, SelectionError, near_names
 from dde.lineage.related import base_rows, children_of, parents_of
 from dde.schema import PRETRAINING
+from dde.sources.protocols import PretrainingSource
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dde.entities.repository import RunRepository
     from dde.lineage.run_table import RunTable
-    from dde.sources.protocols import PosttrainingSource, PretrainingSource
+    from dde.sources.protocols import PosttrainingSource
     from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 
-__all__ = ["LineageList", "PosttrainingRun", "PretrainingRun", "RunList", "TrainingLineage", "TrainingRun"]
+__all__ = [
+    "LineageList",
+    "PosttrainingRun",
+    "PretrainingRun",
+    "RunList",
+    "TrainingLineage",
+    "TrainingRun",
+    "make_lineage",
+    "make_run",
+]
 
 
 class TrainingRun:
@@ -60,19 +70,19 @@ class TrainingRun:
     ('pretraining', 'finished', None)
     """
 
-    def __init__(self, run_id: str, run_type: str, *, repository: RunRepository | None = None) -> None:
+    def __init__(self, run_id: str, run_type: str, *, repository: RunCatalog | None = None) -> None:
         self.run_id = run_id
         self.run_type = run_type
-        self._given_repository = repository
+        self._given_catalog = repository
 
     @property
-    def _repository(self) -> RunRepository:
-        if self._given_repository is None:
+    def _catalog(self) -> RunCatalog:
+        if self._given_catalog is None:
             raise LineageError(
                 f"the run {self.run_id!r} was made without a repository, so its relations and its data are unknown. "
                 f"Use repository.get_run({self.run_id!r}), which gives a run that knows them."
             )
-        return self._given_repository
+        return self._given_catalog
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.run_id!r}, {self.run_type!r})"
@@ -82,7 +92,7 @@ class TrainingRun:
             return NotImplemented
         if (self.run_id, self.run_type) != (other.run_id, other.run_type):
             return False
-        here, there = self._given_repository, other._given_repository
+        here, there = self._given_catalog, other._given_catalog
         return here is there or (here is not None and there is not None and here.has_same_content(there))
 
     def __hash__(self) -> int:
@@ -91,7 +101,7 @@ class TrainingRun:
     def _repr_html_(self) -> str:
         from dde.entities.html import run_html
 
-        return run_html(self)
+        return run_html(type(self).__name__, self.run_id, self.run_type, self._given_catalog)
 
     @property
     def parent_run_id(self) -> str | None:
@@ -128,7 +138,7 @@ class TrainingRun:
 
         Of a pretraining run, and of any run of another suite, the factors that it has a value of.
         """
-        return hyperparameters_of(self._repository, self.run_id)
+        return hyperparameters_of(self._catalog, self.run_id)
 
     @property
     def state(self) -> str:
@@ -160,10 +170,9 @@ class TrainingRun:
     @property
     def _place(self) -> tuple[RunTable, int]:
         """The run table and its row there; an error where there is no such run."""
-        repository = self._repository
-        return repository.table, repository.row_of(self.run_id)
+        return self._catalog.table, self._catalog.row_of(self.run_id)
 
-    def same_treatment(self) -> RunList:
+    def same_treatment(self) -> RunList[TrainingRun]:
         """Return the runs with the same treatment on other bases, in the order of the suite.
 
         Returns
@@ -174,9 +183,9 @@ class TrainingRun:
             the seed of the training makes no difference. For a pretraining run, all other pretraining runs. In a suite
             other than DataDecide, the runs of this label in other lineages.
         """
-        return self._related(runs_of_same_treatment(self._repository, self.run_id))
+        return self._related(runs_of_same_treatment(self._catalog, self.run_id))
 
-    def same_base(self) -> RunList:
+    def same_base(self) -> RunList[TrainingRun]:
         """Return the runs of other treatments on the same base, parents before children.
 
         Returns
@@ -185,9 +194,9 @@ class TrainingRun:
             Derived runs of the lineage, of all states; repetitions of this run are left out. Where a lineage has
             several bases, those that derive from this run's.
         """
-        return self._related(runs_of_same_base(self._repository, self.run_id))
+        return self._related(runs_of_same_base(self._catalog, self.run_id))
 
-    def siblings(self) -> RunList:
+    def siblings(self) -> RunList[TrainingRun]:
         """Return the other runs that start from the same parent, or from one of several, at any of its checkpoints.
 
         Returns
@@ -195,10 +204,10 @@ class TrainingRun:
         RunList
             Runs of all states, repetitions of this run included; none for a pretraining run.
         """
-        return self._related(runs_of_same_parent(self._repository, self.run_id))
+        return self._related(runs_of_same_parent(self._catalog, self.run_id))
 
-    def _related(self, run_ids: Iterable[str]) -> RunList:
-        return RunList(self._repository.get_run(run_id) for run_id in run_ids)
+    def _related(self, run_ids: Iterable[str]) -> RunList[TrainingRun]:
+        return RunList(make_run(self._catalog, run_id) for run_id in run_ids)
 
     def get_training_progression(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
         """Return the run's own observed rows: one per position, with the metrics asked for.
@@ -219,7 +228,7 @@ class TrainingRun:
         DdeWarning
             When the run can't be placed on its lineage, so that it has no rows; says why and what to do.
         """
-        return rows_of_run(self._repository, self.run_id, metrics_of(self._repository, metrics))
+        return rows_of_run(self._catalog, self.run_id, metrics_of(self._catalog, metrics))
 
     def get_evaluations(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
         """Return the run's own rows that hold an evaluation; training logs are left out.
@@ -239,17 +248,17 @@ class TrainingRun:
         DdeWarning
             When the run can't be placed on its lineage, so that it has no rows; says why and what to do.
         """
-        chosen = [m for m in metrics_of(self._repository, metrics) if m.kind != "log"]
-        frame = rows_of_run(self._repository, self.run_id, chosen)
+        chosen = [m for m in metrics_of(self._catalog, metrics) if m.kind != "log"]
+        frame = rows_of_run(self._catalog, self.run_id, chosen)
         return frame.dropna(subset=[m.name for m in chosen], how="all").reset_index(drop=True)
 
     def get_full_lineage(self) -> TrainingLineage:
         """Return the whole lineage that the run belongs to."""
-        return self._repository.get_lineage(self.run_id)
+        return make_lineage(self._catalog, self._catalog.lineage_of(self.run_id))
 
     def to_dataset(self, **options: Any) -> xr.Dataset:
         """Return the run's continuous curve as a Dataset; `options` as in :func:`dde.open_lineages`."""
-        return self._repository.to_dataset(run_ids=[self.run_id], **options)
+        return self._catalog.to_dataset(run_ids=[self.run_id], **options)
 
 
 class PretrainingRun(TrainingRun):
@@ -264,9 +273,9 @@ class PretrainingRun(TrainingRun):
     """
 
     def __init__(
-        self, run_id: str, dd: DataDecide | PretrainingSource | None, *, repository: RunRepository | None = None
+        self, run_id: str, dd: DataDecide | PretrainingSource | None, *, repository: RunCatalog | None = None
     ) -> None:
-        repository = repository or _repository(dd, None)
+        repository = repository or _catalog_of(dd, None)
         of_suite = repository.suite_runs is not None
         super().__init__(run_id, repository.run_type(run_id) if of_suite else PRETRAINING, repository=repository)
         self.data_source = dd
@@ -291,13 +300,13 @@ class PosttrainingRun(TrainingRun):
         wandb_store: PosttrainingSource | PretrainingSource | None,
         parent_run_id: str | None = None,
         *,
-        repository: RunRepository | None = None,
+        repository: RunCatalog | None = None,
     ) -> None:
         if repository is None:
-            repository = _repository(None, wandb_store, {run_id: parent_run_id} if parent_run_id else None)
+            repository = _catalog_of(None, wandb_store, {run_id: parent_run_id} if parent_run_id else None)
             if parent_run_id:
                 # An id names no checkpoint: where the evidence finds the same parent, it knows the checkpoint, too.
-                plain = _repository(None, wandb_store)
+                plain = _catalog_of(None, wandb_store)
                 found = plain.registry.derived.get(run_id)
                 if found is None or found.parent_run_id == parent_run_id:
                     repository = plain
@@ -330,7 +339,7 @@ class TrainingLineage:
 
     def __init__(self, base_run: PretrainingRun, lineage_id: str | None = None) -> None:
         self.base_run = base_run
-        self._repository = base_run._repository
+        self._catalog = base_run._catalog
         self._given_id = lineage_id
 
     def __repr__(self) -> str:
@@ -347,7 +356,7 @@ class TrainingLineage:
     def _repr_html_(self) -> str:
         from dde.entities.html import lineage_html
 
-        return lineage_html(self)
+        return lineage_html(self._catalog, self.lineage_id)
 
     @property
     def lineage_id(self) -> str:
@@ -359,21 +368,21 @@ class TrainingLineage:
     @property
     def base_runs(self) -> list[PretrainingRun]:
         """All runs without parents, `base_run` first; of a merge across lineages, those that it derives from."""
-        table = self._repository.table
-        found = [self._repository.get_run(str(table.run_id[row])) for row in base_rows(table, self.lineage_id)]
+        table = self._catalog.table
+        found = [make_run(self._catalog, str(table.run_id[row])) for row in base_rows(table, self.lineage_id)]
         return [r for r in found if isinstance(r, PretrainingRun)]
 
     @property
     def _member_ids(self) -> list[str]:
         """Ids of the derived runs, parents before children."""
-        table = self._repository.table
+        table = self._catalog.table
         rows = table.members[self.lineage_id]
         return [str(run_id) for run_id in table.run_id[rows[~table.is_root[rows]]].tolist()]
 
     @property
     def derived_runs(self) -> list[PosttrainingRun]:
         """Derived runs, parents before children; those that can't be placed included (see coverage())."""
-        runs = [self._repository.get_run(run_id) for run_id in self._member_ids]
+        runs = [make_run(self._catalog, run_id) for run_id in self._member_ids]
         return [r for r in runs if isinstance(r, PosttrainingRun)]
 
     def filter_derived_runs(
@@ -399,7 +408,7 @@ class TrainingLineage:
             When no run of the store has such a hyperparameter, or is of such a method.
         """
         wanted = {"learning_rate": learning_rates, **hyperparameters}
-        kept = filter_members(self._repository, self._member_ids, posttraining_method, wanted)
+        kept = filter_members(self._catalog, self._member_ids, posttraining_method, wanted)
         return [run for run in self.derived_runs if run.run_id in kept]
 
     def get_continuous_curves(
@@ -438,18 +447,18 @@ class TrainingLineage:
             run_ids = self._curve_ids
         else:
             run_ids = [self._run_id(run) for run in ([runs] if isinstance(runs, (str, TrainingRun)) else runs)]
-        return curves_of(self._repository, run_ids, metrics_of(self._repository, metrics))
+        return curves_of(self._catalog, run_ids, metrics_of(self._catalog, metrics))
 
     @property
     def _curve_ids(self) -> list[str]:
         """Ids of the runs that have a curve. A base that the tables do not hold is a lineage all the same."""
-        table = self._repository.table
+        table = self._catalog.table
         rows = table.members[self.lineage_id]
         return [str(run_id) for run_id in table.run_id[rows[table.is_used[rows]]].tolist()]
 
     def _run_id(self, run: TrainingRun | str) -> str:
         wanted = run.run_id if isinstance(run, TrainingRun) else run
-        table = self._repository.table
+        table = self._catalog.table
         base, rows = self.base_run.run_id, table.members[self.lineage_id].tolist()
         # An id counts before a label, and either before what the base is called.
         names = {self.lineage_id: base, PRETRAINING: base} if base in table.run_id[rows] else {}
@@ -500,25 +509,50 @@ class TrainingLineage:
         >>> one.compare(other).loc[0, ["run", "differs"]].tolist()
         ['pretraining', 'data: Dolma1.7, DCLM-Baseline']
         """
-        return compare(self._repository, self.lineage_id, other._repository, other.lineage_id)
+        return compare(self._catalog, self.lineage_id, other._catalog, other.lineage_id)
 
     def to_dataset(self, **options: Any) -> xr.Dataset:
         """Return the lineage as a Dataset; `options` as in :func:`dde.open_lineages`."""
-        return self._repository.to_dataset(lineages=[self.lineage_id], **options)
+        return self._catalog.to_dataset(lineages=[self.lineage_id], **options)
 
 
 def _known(tokens: np.int64) -> int | None:
     return int(tokens) if tokens >= 0 else None
 
 
-def _repository(
+def make_run(catalog: RunCatalog, run_id: str) -> TrainingRun:
+    """Return a run of a catalog by its id: the same object as long as one is in use.
+
+    Raises
+    ------
+    SelectionError
+        When there is no such run; names the nearest ones.
+    """
+    run = catalog._runs.get(run_id)
+    if not isinstance(run, TrainingRun):
+        row = catalog.row_of(run_id)
+        runs = catalog.suite_runs
+        source = None if runs is None or runs.made.is_attached[row] else runs.tables
+        if catalog.table.is_root[row]:
+            run = PretrainingRun(run_id, source or catalog.pretraining_source, repository=catalog)
+        else:
+            run = PosttrainingRun(run_id, source or catalog.posttraining_source, repository=catalog)
+        catalog._runs[run_id] = run
+    return run
+
+
+def make_lineage(catalog: RunCatalog, label: str) -> TrainingLineage:
+    """Return a lineage of a catalog by its label."""
+    base = make_run(catalog, str(catalog.table.run_id[base_rows(catalog.table, label)[0]]))
+    assert isinstance(base, PretrainingRun)
+    return TrainingLineage(base, label)
+
+
+def _catalog_of(
     dd: DataDecide | PretrainingSource | None,
     store: PosttrainingSource | PretrainingSource | None,
     parents: dict[str, str] | None = None,
-) -> RunRepository:
-    from dde.entities.repository import RunRepository
-    from dde.sources.protocols import PretrainingSource
-
+) -> RunCatalog:
     for reader in (dd, store):
         if isinstance(reader, PretrainingSource):
             raise LineageError(
@@ -527,4 +561,4 @@ def _repository(
             )
     assert not isinstance(dd, PretrainingSource)
     assert not isinstance(store, PretrainingSource)
-    return RunRepository(dd, store, parents=parents)
+    return RunCatalog(dd, store, parents=parents)

@@ -1,17 +1,18 @@
-"""What entities ask of their repository: answered by the registry of two stores, or by the run table of a suite.
+"""Answers to what runs and lineages ask of their catalog: from the registry of two stores, or from a run table.
 
-Registries know more than the run table has: every key of a config, evidence, and rows of both stores. All that the
-table has is read from it, whatever the suite.
+A registry has more than the run table: every key of a config, evidence, and rows of both stores. Everything that the
+table has is read from the table, whatever the suite.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from dde.curves.metric import Metric
+from dde.entities.catalog import RunCatalog
 from dde.errors import UnknownNameError
 from dde.lineage.related import compare_in_tables, factors_of, same_base_rows, same_treatment_rows, sibling_rows
 from dde.lineage.run_table import RunTable
@@ -21,9 +22,6 @@ from dde.suite.datadecide.metric_choice import choose_metrics
 from dde.suite.datadecide.runs.selection import filter_runs, select_bases
 from dde.suite.datadecide.runs.store_table import compare_lineages, same_base, same_treatment, siblings
 from dde.suite.frames import suite_curves, suite_own_rows
-
-if TYPE_CHECKING:
-    from dde.entities.repository import RunRepository
 
 __all__ = [
     "compare",
@@ -39,78 +37,78 @@ __all__ = [
 ]
 
 
-def metrics_of(repository: RunRepository, metrics: str | Iterable[str] | None) -> list[Metric]:
+def metrics_of(catalog: RunCatalog, metrics: str | Iterable[str] | None) -> list[Metric]:
     """Return the metrics that a request means: names, globs, "all", or None for the default ones."""
-    runs = repository.suite_runs
-    return choose_metrics(repository.registry, metrics) if runs is None else runs.choose_metrics(metrics)
+    runs = catalog.suite_runs
+    return choose_metrics(catalog.registry, metrics) if runs is None else runs.choose_metrics(metrics)
 
 
-def curves_of(repository: RunRepository, run_ids: Sequence[str], metrics: Sequence[Metric]) -> pd.DataFrame:
+def curves_of(catalog: RunCatalog, run_ids: Sequence[str], metrics: Sequence[Metric]) -> pd.DataFrame:
     """Return the continuous curves of runs."""
-    runs = repository.suite_runs
+    runs = catalog.suite_runs
     if runs is None:
-        return continuous_curves(repository.registry, run_ids, metrics)
+        return continuous_curves(catalog.registry, run_ids, metrics)
     return suite_curves(runs, run_ids, metrics)
 
 
-def rows_of_run(repository: RunRepository, run_id: str, metrics: Sequence[Metric]) -> pd.DataFrame:
+def rows_of_run(catalog: RunCatalog, run_id: str, metrics: Sequence[Metric]) -> pd.DataFrame:
     """Return the rows that a run logged itself."""
-    runs = repository.suite_runs
+    runs = catalog.suite_runs
     if runs is None:
-        return own_rows(repository.registry, run_id, metrics)
+        return own_rows(catalog.registry, run_id, metrics)
     return suite_own_rows(runs, run_id, metrics)
 
 
-def hyperparameters_of(repository: RunRepository, run_id: str) -> dict[str, Any]:
+def hyperparameters_of(catalog: RunCatalog, run_id: str) -> dict[str, Any]:
     """Return the hyperparameters of a run of a store; of any other run the factors that it has a value of."""
-    if repository.suite_runs is None and (derived := repository.registry.derived.get(run_id)) is not None:
+    if catalog.suite_runs is None and (derived := catalog.registry.derived.get(run_id)) is not None:
         return dict(derived.hyperparameters)
-    return dict(factors_of(repository.table, repository.row_of(run_id)))
+    return dict(factors_of(catalog.table, catalog.row_of(run_id)))
 
 
-def runs_of_same_treatment(repository: RunRepository, run_id: str) -> list[str]:
+def runs_of_same_treatment(catalog: RunCatalog, run_id: str) -> list[str]:
     """Return the runs with the treatment of a run in other lineages."""
-    if repository.suite_runs is None:
-        return same_treatment(repository.registry, run_id)
-    return _ids(repository.table, same_treatment_rows(repository.table, repository.row_of(run_id)))
+    if catalog.suite_runs is None:
+        return same_treatment(catalog.registry, run_id)
+    return _ids(catalog.table, same_treatment_rows(catalog.table, catalog.row_of(run_id)))
 
 
-def runs_of_same_base(repository: RunRepository, run_id: str) -> list[str]:
+def runs_of_same_base(catalog: RunCatalog, run_id: str) -> list[str]:
     """Return the runs of other treatments that derive from the base of a run."""
-    if repository.suite_runs is None:
-        return same_base(repository.registry, run_id)
-    return _ids(repository.table, same_base_rows(repository.table, repository.row_of(run_id)))
+    if catalog.suite_runs is None:
+        return same_base(catalog.registry, run_id)
+    return _ids(catalog.table, same_base_rows(catalog.table, catalog.row_of(run_id)))
 
 
-def runs_of_same_parent(repository: RunRepository, run_id: str) -> list[str]:
+def runs_of_same_parent(catalog: RunCatalog, run_id: str) -> list[str]:
     """Return the other runs that start from a parent of a run."""
-    if repository.suite_runs is None:
-        return siblings(repository.registry, run_id)
-    return _ids(repository.table, sibling_rows(repository.table, repository.row_of(run_id)))
+    if catalog.suite_runs is None:
+        return siblings(catalog.registry, run_id)
+    return _ids(catalog.table, sibling_rows(catalog.table, catalog.row_of(run_id)))
 
 
-def compare(repository: RunRepository, label: str, other_repository: RunRepository, other_label: str) -> pd.DataFrame:
+def compare(catalog: RunCatalog, label: str, other_catalog: RunCatalog, other_label: str) -> pd.DataFrame:
     """Return the runs of two lineages side by side."""
-    if repository.suite_runs is None and other_repository.suite_runs is None:
-        return compare_lineages(repository.registry, label, other_repository.registry, other_label)
+    if catalog.suite_runs is None and other_catalog.suite_runs is None:
+        return compare_lineages(catalog.registry, label, other_catalog.registry, other_label)
     # What repetitions differ in: of post-training runs, the seed of the training.
     apart = {"training_seed"}
-    apart |= {r.suite_runs.suite.replicate or "" for r in (repository, other_repository) if r.suite_runs is not None}
-    return compare_in_tables(repository.table, label, other_repository.table, other_label, apart)
+    apart |= {r.suite_runs.suite.replicate or "" for r in (catalog, other_catalog) if r.suite_runs is not None}
+    return compare_in_tables(catalog.table, label, other_catalog.table, other_label, apart)
 
 
 def filter_members(
-    repository: RunRepository, run_ids: Iterable[str], method: object, filters: Mapping[str, object]
+    catalog: RunCatalog, run_ids: Iterable[str], method: object, filters: Mapping[str, object]
 ) -> set[str]:
     """Return those of some derived runs that match, whatever their state."""
-    if repository.suite_runs is None:
-        return filter_runs(repository.registry, run_ids, method, filters)
-    table = repository.table
+    if catalog.suite_runs is None:
+        return filter_runs(catalog.registry, run_ids, method, filters)
+    table = catalog.table
     return set(table.run_id[matching_rows(table, method, filters)].tolist()).intersection(run_ids)
 
 
 def find_labels(
-    repository: RunRepository,
+    catalog: RunCatalog,
     base: Mapping[str, object],
     method: object,
     filters: Mapping[str, object],
@@ -119,7 +117,7 @@ def find_labels(
 
     Parameters
     ----------
-    repository : RunRepository
+    catalog : RunCatalog
     base : mapping
         Filters on ``params``, ``data`` and ``seed``.
     method : str or several, optional
@@ -128,14 +126,14 @@ def find_labels(
         Of the two stores, filters on derived runs; of a suite, on any factor.
     """
     filters = {name: wanted for name, wanted in filters.items() if wanted is not None}
-    if repository.suite_runs is None:
-        registry = repository.registry
+    if catalog.suite_runs is None:
+        registry = catalog.registry
         labels = [b.label for b in select_bases(registry, base["params"], base["data"], base["seed"])]
         if method is None and not filters:
             return labels
         kept = filter_runs(registry, registry.columns.number, method, filters)
         return [label for label in labels if not kept.isdisjoint(registry.members[label])]
-    table = repository.table
+    table = catalog.table
     of_base = {name: wanted for name, wanted in base.items() if wanted is not None}
     if twice := sorted(of_base.keys() & filters.keys()):
         raise UnknownNameError(

@@ -1,4 +1,4 @@
-"""What a notebook shows of DataDecide: its lineages by size and recipe, its runs with what is known of them."""
+"""HTML that notebooks show of DataDecide: lineages by size and recipe, and runs with their treatments and evidence."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from dde.entities.html_parts import (
+from dde.html_parts import (
     count_words,
     facts_html,
     name_cell,
@@ -25,15 +23,14 @@ from dde.entities.html_parts import (
     title_html,
     tokens_cell,
 )
-from dde.errors import DdeError
+from dde.lineage.related import children_of
+from dde.lineage.run_table import RunTable
+from dde.lineage.selection import table_coverage
 from dde.plots.axes import short_number
 from dde.schema import PRETRAINING
-from dde.sources.connection import redact
 from dde.suite.datadecide.names import Base
 
 if TYPE_CHECKING:
-    from dde.entities.repository import RunRepository
-    from dde.entities.runs import TrainingLineage, TrainingRun
     from dde.suite.datadecide.runs.derived_runs import DerivedRun
     from dde.suite.datadecide.runs.registry import Registry
 
@@ -53,11 +50,9 @@ _MOST_REASONS = 15
 _MOST_NAMES = 8
 
 
-def datadecide_lineage_html(lineage: TrainingLineage) -> str:
+def datadecide_lineage_html(registry: Registry, table: RunTable, label: str) -> str:
     """Return a lineage for a notebook: its base, and the tree of the runs derived from it."""
-    repository, label = lineage._repository, lineage.lineage_id
-    registry = repository.registry
-    runs = coverage_by_id(repository, registry.members.get(label, []))
+    runs = coverage_by_id(table, registry.members.get(label, []))
     placed = [r for r, row in runs.items() if not math.isnan(row["end_tokens"])]
     unplaced = [r for r in runs if r not in set(placed)]
     parts = [
@@ -80,18 +75,16 @@ def datadecide_lineage_html(lineage: TrainingLineage) -> str:
     return page_html(parts)
 
 
-def datadecide_lineages_html(lineages: Sequence[TrainingLineage]) -> str:
+def datadecide_lineages_html(lineages: Sequence[tuple[Registry, RunTable, str]]) -> str:
     """Return several lineages for a notebook: a row for each, with its base and the counts of its derived runs."""
     parts = [title_html("LineageList", plural(len(lineages), "lineage"))]
     shown = lineages[:_MOST_LINEAGES]
     covered: dict[int, dict[str, dict[str, Any]]] = {}
     rows = []
-    for lineage in shown:
-        repository, label = lineage._repository, lineage.lineage_id
-        registry = repository.registry
-        if id(repository) not in covered:
-            covered[id(repository)] = coverage_by_id(repository, registry.derived)
-        runs = [covered[id(repository)][r] for r in registry.members.get(label, [])]
+    for registry, table, label in shown:
+        if id(table) not in covered:
+            covered[id(table)] = coverage_by_id(table, registry.derived)
+        runs = [covered[id(table)][r] for r in registry.members.get(label, [])]
         base, end = registry.bases[label], registry.base_end_tokens(label)
         rows.append(
             [
@@ -112,54 +105,57 @@ def datadecide_lineages_html(lineages: Sequence[TrainingLineage]) -> str:
     return page_html(parts)
 
 
-def datadecide_run_html(run: TrainingRun) -> str:
+def datadecide_run_html(kind: str, registry: Registry, table: RunTable, row: int) -> str:
     """Return a run for a notebook: where it starts and ends, what was done, and how that is known."""
-    repository, registry = run._repository, run._repository.registry
-    children = run.child_run_ids
+    run_id, run_type = str(table.run_id[row]), str(table.run_type[row])
+    children = children_of(table, row)
     facts: list[tuple[str, str]] = []
-    if run.run_type == PRETRAINING:
-        facts += _base_facts(registry, run.run_id)
+    if run_type == PRETRAINING:
+        facts += _base_facts(registry, run_id)
     else:
-        row = coverage_by_id(repository, [run.run_id])[run.run_id]
-        checkpoint = registry.derived[run.run_id].parentage.checkpoint
-        inside = registry.derived[run.run_id].parentage.run_checkpoint
+        covered = coverage_by_id(table, [run_id])[run_id]
+        checkpoint = registry.derived[run_id].parentage.checkpoint
+        inside = registry.derived[run_id].parentage.run_checkpoint
         step = "" if inside.is_final else f", {inside.name}"
         step = step if checkpoint is None else f", step {checkpoint.step:,}"
-        known = {k: v for k, v in registry.derived[run.run_id].hyperparameters.items() if v not in ("", None)}
+        known = {k: v for k, v in registry.derived[run_id].hyperparameters.items() if v not in ("", None)}
         facts += [
-            ("treatment", row["run"]),
-            ("lineage", row["lineage"]),
-            ("starts from", row["parent_run_id"] + step if row["parent_run_id"] else ""),
-            ("branches at", spelled_tokens(row["branch_tokens"])),
-            ("ends at", spelled_tokens(row["end_tokens"])),
-            ("token source", "; ".join(t for t in (row["token_source"], row["estimate"]) if t)),
+            ("treatment", covered["run"]),
+            ("lineage", covered["lineage"]),
+            ("starts from", covered["parent_run_id"] + step if covered["parent_run_id"] else ""),
+            ("branches at", spelled_tokens(covered["branch_tokens"])),
+            ("ends at", spelled_tokens(covered["end_tokens"])),
+            ("token source", "; ".join(t for t in (covered["token_source"], covered["estimate"]) if t)),
             ("hyperparameters", ", ".join(f"{k}={plain_text(v)}" for k, v in known.items())),
-            ("state", row["state"]),
-            ("status", row["status"]),
-            ("parent known from", row["parent_evidence"]),
-            ("contradictions", row["contradictions"]),
+            ("state", covered["state"]),
+            ("status", covered["status"]),
+            ("parent known from", covered["parent_evidence"]),
+            ("contradictions", covered["contradictions"]),
         ]
     some = ", ".join(children[:_MOST_NAMES])
     more = f", and {len(children) - _MOST_NAMES} more in .child_run_ids" if len(children) > _MOST_NAMES else ""
     facts.append(("runs starting here", some + more or "none"))
-    return page_html([title_html(type(run).__name__, run.run_id), facts_html([("type", run.run_type), *facts])])
+    return page_html([title_html(kind, run_id), facts_html([("type", run_type), *facts])])
 
 
-def datadecide_repository_html(repository: RunRepository, title: str = "RunRepository") -> str:
-    """Return a repository for a notebook: its sources, its lineages by size, its runs by method and status."""
-    tables, store = repository.pretraining_source, repository.posttraining_source
-    sources = [
-        ("pretraining", "none" if tables is None else redact(tables) or type(tables).__name__),
-        ("post-training", "none" if store is None else redact(store) or type(store).__name__),
-    ]
-    try:
-        registry = repository.registry
-        coverage = repository.coverage()
-    except DdeError as problem:
-        # A page that fails leaves a notebook with a traceback in place of what could be said.
-        return page_html([title_html(title, "can't be read"), facts_html([*sources, ("error", str(problem))])])
-    sources[0] = ("pretraining", f"{sources[0][1]} ({plural(len(registry.catalog.step), 'checkpoint')})")
-    sources[1] = ("post-training", f"{sources[1][1]} ({plural(len(registry.derived), 'run')})")
+def datadecide_repository_html(
+    registry: Registry, table: RunTable, sources: Sequence[tuple[str, str]], title: str
+) -> str:
+    """Return a repository for a notebook: its sources, its lineages by size, its runs by method and status.
+
+    Parameters
+    ----------
+    registry : Registry
+    table : RunTable
+        Of the registry.
+    sources : sequence of (str, str)
+        Name and description of the tables, then of the store of post-training runs.
+    title : str
+        What the page is of.
+    """
+    counts_of = (plural(len(registry.catalog.step), "checkpoint"), plural(len(registry.derived), "run"))
+    sources = [(name, f"{source} ({count})") for (name, source), count in zip(sources, counts_of, strict=True)]
+    coverage, tables = table_coverage(table), registry.tables
     aside = [] if tables is None else [*(f"{n} rows: {r}" for r, n in sorted(tables.left_out.items()))]
     aside += [] if tables is None else tables.set_aside
     if aside:
@@ -188,9 +184,9 @@ def datadecide_repository_html(repository: RunRepository, title: str = "RunRepos
     return page_html(parts)
 
 
-def coverage_by_id(repository: RunRepository, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+def coverage_by_id(table: RunTable, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the rows of coverage() of some runs, in their order."""
-    coverage: pd.DataFrame = repository.coverage()
+    coverage = table_coverage(table)
     wanted = list(run_ids)
     rows = {str(row["run_id"]): row for row in coverage[coverage["run_id"].isin(wanted)].to_dict("records")}
     return {r: {str(k): v for k, v in rows[r].items()} for r in wanted}

@@ -1,4 +1,4 @@
-"""What a notebook shows of the runs, lineages and repositories of any suite: what its run table says."""
+"""HTML that notebooks show of the runs and lineages of any suite: what its run table has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.entities.html_parts import (
+from dde.html_parts import (
     count_words,
     facts_html,
     name_cell,
@@ -25,14 +25,10 @@ from dde.entities.html_parts import (
     title_html,
     tokens_cell,
 )
-from dde.errors import DdeError
 from dde.lineage.related import base_rows, children_of, factors_of, parents_of
 from dde.lineage.run_table import RunTable
-from dde.sources.connection import redact
 
 if TYPE_CHECKING:
-    from dde.entities.repository import RunRepository
-    from dde.entities.runs import TrainingLineage, TrainingRun
     from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["suite_lineage_html", "suite_lineages_html", "suite_repository_html", "suite_run_html"]
@@ -48,14 +44,14 @@ _RUN_COLUMNS = "run,type,starts from,>branches at,>own tokens,>ends at,token sou
 _ALONG = {"lineage": "lineages", "run": "runs of a lineage", "cell": "each run"}
 
 
-def suite_repository_html(repository: RunRepository, runs: SuiteRuns, title: str = "RunRepository") -> str:
-    """Return a repository for a notebook: where its runs are read, its factors, and its runs by type and status.
+def suite_repository_html(runs: SuiteRuns, sources: Sequence[tuple[str, str]], title: str) -> str:
+    """Return the runs of a suite for a notebook: their sources, their factors, and their numbers by type and status.
 
     Parameters
     ----------
-    repository : RunRepository
     runs : SuiteRuns
-        Its runs.
+    sources : sequence of (str, str)
+        Names and descriptions of what the runs are read from.
     title : str
         What the page is of.
 
@@ -68,19 +64,12 @@ def suite_repository_html(repository: RunRepository, runs: SuiteRuns, title: str
     >>> "1 lineage" in page, "get_lineage" in page
     (True, True)
     """
-    source = [("suite", runs.suite.name), ("read from", redact(runs.tables.description))]
-    if runs.store is not None:
-        source.append(("post-training", redact(runs.store) or type(runs.store).__name__))
-    try:
-        table = repository.table
-    except DdeError as problem:
-        # A page that fails leaves a notebook with a traceback in place of what could be said.
-        return page_html([title_html(title, "can't be read"), facts_html([*source, ("error", str(problem))])])
+    table = runs.table
     left_out = {**runs.tables.left_out}
     for reason, count in runs.made.left_out.items():
         left_out[reason] = left_out.get(reason, 0) + count
     facts = [
-        *source,
+        *sources,
         ("runs", f"{len(table):,}, {int((_statuses(table) == 'used').sum()):,} of them used"),
         ("left out", _some([f"{reason}: {count:,}" for reason, count in left_out.items()], "; ")),
         ("notes", _some(runs.tables.notes, "; ")),
@@ -97,14 +86,15 @@ def suite_repository_html(repository: RunRepository, runs: SuiteRuns, title: str
     return page_html(parts)
 
 
-def suite_lineage_html(lineage: TrainingLineage) -> str:
+def suite_lineage_html(table: RunTable, label: str) -> str:
     """Return a lineage for a notebook: its factors, its bases, and the tree of its runs.
 
     Parameters
     ----------
-    lineage : TrainingLineage
+    table : RunTable
+    label : str
+        Of the lineage.
     """
-    table, label = lineage._repository.table, lineage.lineage_id
     rows = table.members[label]
     bases = base_rows(table, label)
     derived = rows[~table.is_root[rows]]
@@ -126,31 +116,29 @@ def suite_lineage_html(lineage: TrainingLineage) -> str:
     return page_html([*parts, not_shown(len(tree) - _MOST_ROWS, "run", "repository.coverage()")])
 
 
-def suite_lineages_html(lineages: Sequence[TrainingLineage]) -> str:
+def suite_lineages_html(lineages: Sequence[tuple[RunTable, str]]) -> str:
     """Return several lineages for a notebook: a row for each, with its factors and the counts of its runs.
 
     Parameters
     ----------
-    lineages : sequence of TrainingLineage
-        At least one; may come from several repositories.
+    lineages : sequence of (RunTable, str)
+        Run table and label of each, at least one; may come from several repositories.
     """
     shown = lineages[:_MOST_ROWS]
     facts: list[dict[str, str]] = []
-    for lineage in shown:
-        table = lineage._repository.table
-        known = factors_of(table, int(table.members[lineage.lineage_id][0]), ("lineage",))
+    for table, label in shown:
+        known = factors_of(table, int(table.members[label][0]), ("lineage",))
         facts.append({name: _text(value) for name, value in known.items()})
     names = list(dict.fromkeys(name for values in facts for name in values))
     more = names[_MOST_FACTORS:]
     rows = []
-    for lineage, values in zip(shown, facts, strict=True):
-        table = lineage._repository.table
-        members = table.members[lineage.lineage_id]
+    for (table, label), values in zip(shown, facts, strict=True):
+        members = table.members[label]
         status, is_root = _statuses(table)[members], table.is_root[members]
         is_used = status == "used"
         rows.append(
             [
-                name_cell(lineage.lineage_id),
+                name_cell(label),
                 *(text_cell(values.get(name, "")) for name in names[:_MOST_FACTORS]),
                 number_cell(f"{int(is_root.sum()):,}"),
                 tokens_cell(_known(int(table.end_tokens[members].max()))),
@@ -171,14 +159,17 @@ def suite_lineages_html(lineages: Sequence[TrainingLineage]) -> str:
     )
 
 
-def suite_run_html(run: TrainingRun) -> str:
+def suite_run_html(kind: str, table: RunTable, row: int) -> str:
     """Return a run for a notebook: its factors, where it starts and ends, and how that is known.
 
     Parameters
     ----------
-    run : TrainingRun
+    kind : str
+        What the page calls it: ``"PretrainingRun"`` or ``"PosttrainingRun"``.
+    table : RunTable
+    row : int
+        Of the run.
     """
-    table, row = run._place
     absent = [f"{table.absent_parent[row]}, which is absent"] if table.absent_parent[row] else []
     parents = [f"{table.run_id[up]}{_at(table, up, own)}" for up, own in table.parents(row)]
     is_merge = table.n_parents[row] > 1
@@ -199,7 +190,7 @@ def suite_run_html(run: TrainingRun) -> str:
         ("contradictions", str(table.contradictions[row])),
         ("runs starting here", _some(children_of(table, row), ", ") or "none"),
     ]
-    return page_html([title_html(type(run).__name__, run.run_id), facts_html(facts)])
+    return page_html([title_html(kind, str(table.run_id[row])), facts_html(facts)])
 
 
 def _statuses(table: RunTable) -> npt.NDArray[np.object_]:
