@@ -1,10 +1,12 @@
-"""Where knowledge of DataDecide lies: recipes, sizes and seeds in its package alone, and what may import it."""
+"""Which module may import which: floors from errors to the command line, without circles; DataDecide in one package."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,44 @@ from dde.names import RECIPES, SEEDS, SIZES
 
 SOURCE = Path(dde.__file__).parent
 DATADECIDE = "dde.suite.datadecide"
-#: Old import paths, and the one module of `dataset` that asks the suite of an object for names.
+#: Modules and packages of dde from the lowest floor up; each imports only what stands before it, or is inside it. The
+#: longest name that fits a module is its floor.
+FLOORS = (
+    "errors",
+    "schema",
+    "printable",
+    "atomic_files",
+    "native",
+    "sources",
+    "cache",
+    "lineage",
+    "curves",
+    "dataset",
+    "plots",
+    "html_parts",
+    "doctor.examined_runs",
+    "suite.datadecide",
+    "names",
+    "suite",
+    "doctor",
+    "entities",
+    "opening",
+    "tutorial",
+    "explore",
+    "accessor",
+    "cli",
+    "__main__",
+)
+#: Imports of higher floors, each for its reason.
+EXCEPTIONS = {
+    # The path that `DataDecide` had before its package; it holds nothing of its own.
+    "dde.sources.datadecide": (f"{DATADECIDE}.tables.pretraining_tables",),
+    # Names of recipes and sizes in a Dataset's labels: the one module of `dataset` that asks the suite of an object.
+    "dde.dataset.naming": (f"{DATADECIDE}.naming",),
+    # Types alone: what a source of a declared suite returns.
+    "dde.sources.protocols": ("dde.suite.reading.declared_runs", "dde.suite.reading.metric_keys"),
+}
+#: Modules outside the package of DataDecide, on floors that serve every suite, that may import a part of it.
 MAY_IMPORT = {
     "dde.names": f"{DATADECIDE}.names",
     "dde.sources.datadecide": f"{DATADECIDE}.tables.pretraining_tables",
@@ -30,19 +69,135 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def imports_of(path: Path) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports_in(tree: ast.AST) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
+            assert node.level == 0, "a relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return found
 
 
+def imports_of(path: Path) -> set[str]:
+    """Return what a module imports anywhere: in functions and for type checkers, too."""
+    return imports_in(parsed(path))
+
+
+def imports_at_start(path: Path) -> set[str]:
+    """Return what is imported as soon as a module is."""
+    is_later = (ast.FunctionDef, ast.ClassDef)
+    body = [node for node in parsed(path).body if not isinstance(node, is_later)]
+    body = [n for n in body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
+    return imports_in(ast.Module(body, []))
+
+
+def module_of(name: str, known: Collection[str]) -> str | None:
+    """Return the module that an imported name is or is in; None where it is none of these."""
+    module = name.rpartition(".")[0]
+    return name if name in known else module if module in known else None
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return the modules that each module imports in whatever way."""
+    known = dict(modules())
+    return {m: {t for name in imports_of(path) if (t := module_of(name, known))} for m, path in known.items()}
+
+
+def start_graph() -> dict[str, set[str]]:
+    """Return the modules that are imported with each module, the packages that they are in among them."""
+    known = dict(modules())
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        imported = {t for name in imports_at_start(path) if (t := module_of(name, known))}
+        packages = {p for t in imported for p in known if t.startswith(f"{p}.")}
+        # Inside a package, the package is already being imported.
+        graph[module] = imported | {p for p in packages if not is_in(module, p)}
+    return graph
+
+
+def circle_in(graph: Mapping[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as found:
+        circle: list[str] = found.args[1]
+        return circle
+    return []
+
+
+def floor_of(module: str) -> int:
+    """Return the number of a module's floor, from 0; the package itself is above all."""
+    found = [floor for floor in FLOORS if is_in(module, f"dde.{floor}")]
+    if module == "dde":
+        return len(FLOORS)
+    assert found, f"{module} is on no floor: name it in FLOORS"
+    return FLOORS.index(max(found, key=len))
+
+
+def upward_imports(graph: Mapping[str, set[str]]) -> list[str]:
+    """Return the imports of a higher floor that no exception allows."""
+    return [
+        f"{module} imports {target}"
+        for module, targets in graph.items()
+        for target in sorted(targets)
+        if floor_of(target) > floor_of(module) and target not in EXCEPTIONS.get(module, ())
+    ]
+
+
 def is_in(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
+
+
+def test_no_circle_of_imports() -> None:
+    graph = import_graph()
+    assert graph["dde.opening"] >= {"dde.entities.repository", "dde.curves.grids"}
+    # An import in a function, and one for type checkers.
+    assert "dde.cli.app" in graph["dde.cli"]
+    assert "dde.tutorial" in graph["dde"]
+    assert circle_in(graph) == []
+
+
+def test_every_module_can_be_imported_first() -> None:
+    graph = start_graph()
+    assert "dde.cli.app" not in graph["dde.cli"]
+    assert "dde.tutorial" not in graph["dde"]
+    # Importing a module of a package runs the package.
+    assert "dde.doctor" in graph["dde.suite.datadecide.examined_runs"]
+    assert circle_in(graph) == []
+
+
+def test_each_floor_imports_lower_ones_alone() -> None:
+    graph = import_graph()
+    assert upward_imports(graph) == []
+    assert {floor_of(module) for module in graph} == set(range(len(FLOORS) + 1))
+    for module, targets in EXCEPTIONS.items():
+        assert graph[module] >= set(targets), f"{module} needs no exception"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from dde.entities.repository import RunRepository",
+        "def f():\n    import dde.opening",
+        "def f():\n    from dde import opening",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from dde.opening import open_lineages",
+    ],
+)
+def test_a_wrong_import_is_found(text: str) -> None:
+    graph = import_graph()
+    wrong = {module_of(name, graph) for name in imports_in(ast.parse(text))} & set(graph)
+    graph["dde.entities.catalog"] |= wrong
+    circle = circle_in(graph)
+    assert "dde.entities.catalog" in circle
+    assert circle[0] == circle[-1]
+    if "opening" in text:
+        assert upward_imports(graph) == ["dde.entities.catalog imports dde.opening"]
 
 
 @pytest.mark.parametrize("floor", GENERIC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -22,9 +22,6 @@ from dde.sources.wandb.store import WandBStore
 from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from dde.suite.declare import Suite
 from dde.suite.finding import find_suite, is_suite
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "DdeBackendEntrypoint",

@@ -104,8 +104,6 @@ def demo(cache_dir: CacheDir = "data_cache") -> None:
       dde demo
       dde demo --cache-dir /tmp/dde
     """
-    from dde.cli.demo import run_demo
-
     with busy("starting") as progress:
         made = run_demo(cache_dir, progress)
     repository = made.repository

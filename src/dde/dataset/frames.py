@@ -188,8 +188,6 @@ def to_parquet(dataset: xr.Dataset, path: str | os.PathLike[str], dropna: bool =
     >>> len(pandas.read_parquet(ds.dde.to_parquet("piqa.parquet"))) == len(ds.dde.to_frame())
     True
     """
-    from dde.dataset.frames import write_frames
-
     return write_frames(frames_of(dataset, dropna), Path(path), dict(dataset.attrs))
 
 

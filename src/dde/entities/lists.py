@@ -19,7 +19,6 @@ from dde.suite.datadecide.runs.registry import Registry
 if TYPE_CHECKING:
     import xarray as xr
 
-
 __all__ = ["LineageList", "RunList"]
 
 

@@ -311,7 +311,7 @@ class RunRepository(RunCatalog):
         >>> dde.RunRepository.from_suite(suite).doctor()[["check", "place", "size"]].values.tolist()
         [['counter_jumps', 40, 40.0]]
         """
-        from dde.doctor import examine
+        from dde.doctor.examination import examine
 
         runs = self.registry if self.suite_runs is None else self.suite_runs
         return examine(runs, checks, metrics, outliers)

@@ -184,13 +184,10 @@ def open_lineages(
         What ``dde.open_lineages`` gives.
     """
     # Imported here: the package of readers must not be needed to make test data for it.
-    import dde
+    from dde.opening import open_lineages as open_stores
 
     target = _kept_suite(size, suite_seed, cache_dir)
-    opened: xr.Dataset = dde.open_lineages(
-        str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs
-    )
-    return opened
+    return open_stores(str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs)
 
 
 def open_repository(
@@ -207,10 +204,10 @@ def open_repository(
     RunRepository
         What ``dde.DataDecideEvolved(...).repository`` gives.
     """
-    import dde
+    from dde.entities.repository import DataDecideEvolved
 
     target = _kept_suite(size, suite_seed, cache_dir)
-    suite = dde.DataDecideEvolved(str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs)
+    suite = DataDecideEvolved(str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs)
     return suite.repository
 
 
