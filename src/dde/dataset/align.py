@@ -12,11 +12,11 @@ import xarray as xr
 from dde.curves.alignment import Interpolation, Method
 from dde.curves.axes import AXES, TOKENS, AxisRule, Lines, axis_lines, resolve_axis
 from dde.curves.grids import DEFAULT_MAX_POINTS, Points, resolve_grid
-from dde.dataset.curve_source import Source
-from dde.dataset.layout import axis_of, require_params
+from dde.dataset.dimensions import axis_of, require_params
 from dde.dataset.lazy import TokensArray, lazily
 from dde.dataset.provenance import observed
-from dde.dataset.refill import RefilledFlags, RefilledValues, Refilling
+from dde.dataset.reinterpolation import ReinterpolatedFlags, ReinterpolatedValues, Reinterpolation
+from dde.dataset.sample_source import SampleSource
 from dde.dataset.samples import (
     check_variable,
     checked_positions,
@@ -224,7 +224,7 @@ def align(
         interp, bridge = interp or as_made.method, as_made.bridge if bridge is None else bridge
     how = Interpolation(interp, max_gap, bridge)
     made = resolve_grid(grid, max_points)
-    source = Source.of(dataset)
+    source = SampleSource.of(dataset)
     _check_variables({str(n): dataset[n] for n in dataset.data_vars}, source, rule)
     lines = source.lines(rule)
     points = made.build(*source.positions(rule, lines, with_logs=made.needs_logs))
@@ -265,7 +265,7 @@ def derive(dataset: xr.Dataset, **functions: Callable[[xr.Dataset], xr.DataArray
     >>> bool((odds.odds.dde.support() == ds.arc_easy.dde.support()).all())
     True
     """
-    source = Source.of(dataset)
+    source = SampleSource.of(dataset)
     seen = observed(dataset)
     how = interpolation_of(dataset)
     variables: dict[str, xr.Variable] = {}
@@ -295,7 +295,7 @@ def derive(dataset: xr.Dataset, **functions: Callable[[xr.Dataset], xr.DataArray
     return dataset.assign(variables)
 
 
-def _filled(source: Source, derived: xr.DataArray) -> xr.Variable | None:
+def _filled(source: SampleSource, derived: xr.DataArray) -> xr.Variable | None:
     """Return a metric over the cells with the samplings of a derived one, with values between; None where none is."""
     dims, names = {*source.cells, source.rule.name}, set(samplings_of(derived))
     for array in source.dataset.data_vars.values():
@@ -373,7 +373,7 @@ def axis_coordinates(
     return coords
 
 
-def _check_variables(arrays: Mapping[str, xr.DataArray], source: Source, rule: AxisRule) -> None:
+def _check_variables(arrays: Mapping[str, xr.DataArray], source: SampleSource, rule: AxisRule) -> None:
     """Raise where a variable can't be made anew: it names no sampling, or samples of it are no points.
 
     Raises
@@ -398,24 +398,24 @@ def _check_variables(arrays: Mapping[str, xr.DataArray], source: Source, rule: A
                 checked.add(sampling)
 
 
-def _put(source: Source, points: Points, rule: AxisRule, lines: Lines | None, how: Interpolation) -> xr.Dataset:
+def _put(source: SampleSource, points: Points, rule: AxisRule, lines: Lines | None, how: Interpolation) -> xr.Dataset:
     """Return the Dataset at points of an axis."""
     old = source.dataset
     coords = {str(n): c.variable for n, c in old.coords.items() if source.rule.name not in c.dims}
     for name in ("cumulative_tokens", "cumulative_compute"):
         coords.pop(name, None)
     coords |= axis_coordinates(points, rule, lines, source.params, source.cells)
-    refilling = Refilling(source, points, rule, lines)
+    reinterpolation = Reinterpolation(source, points, rule, lines)
     for sampling in samplings_in(old):
         flag = old.coords[SAMPLED + sampling].variable
-        array = RefilledFlags(refilling, flag)
+        array = ReinterpolatedFlags(reinterpolation, flag)
         coords[sampled_names(sampling)[""]] = lazily(
             (*source.cells, rule.name), array, flag_attrs(sampling, flags_join(flag))
         )
     variables = {
         str(name): array.variable
         if source.rule.name not in array.dims
-        else _fill(source, array, points, rule, lines, how, refilling)
+        else _fill(source, array, points, rule, lines, how, reinterpolation)
         for name, array in old.data_vars.items()
     }
     attrs = dict(old.attrs)
@@ -426,24 +426,26 @@ def _put(source: Source, points: Points, rule: AxisRule, lines: Lines | None, ho
 
 
 def _fill(
-    source: Source,
+    source: SampleSource,
     array: xr.DataArray,
     points: Points,
     rule: AxisRule,
     lines: Lines | None,
     how: Interpolation,
-    refilling: Refilling | None = None,
+    reinterpolation: Reinterpolation | None = None,
     filled: xr.Variable | None = None,
 ) -> xr.Variable:
     """Return a variable at points of an axis, made of its samples."""
     names = samplings_of(array)
-    refilling = refilling or Refilling(source, points, rule, lines)
+    reinterpolation = reinterpolation or Reinterpolation(source, points, rule, lines)
     flags = [source.dataset.coords[SAMPLED + n].variable for n in names]
     dims = [*source.cells, *(str(d) for d in array.dims if d not in source.cells and d != source.rule.name), rule.name]
     number = "own" if rule.by == "run" else "count"
     counts = {n: number_of(array, n, number, load=False).variable for n in names}
     made_alike = interpolation_attrs(how).items() <= {**source.dataset.attrs, **array.attrs}.items()
-    values = RefilledValues(refilling, array.variable, flags, counts, how, joins_at_branch(array), made_alike, filled)
+    values = ReinterpolatedValues(
+        reinterpolation, array.variable, flags, counts, how, joins_at_branch(array), made_alike, filled
+    )
     variable = lazily(dims, values, {**array.attrs, **interpolation_attrs(how)})
     if array.chunks is not None:
         # As it was, but for the axis, which has other points now.

@@ -13,12 +13,12 @@ import xarray as xr
 
 from dde.curves.axes import AxisRule
 from dde.curves.statistics import BOOTSTRAP_FROM, INTERVAL_METHODS, STATISTICS, IntervalMethod, summarize
-from dde.dataset.layout import axis_of, cell_dims, run_ids_along, spread, text_values
+from dde.dataset.cell_operations import blank_value, mask_cells, pick_cells
+from dde.dataset.dimensions import axis_of, broadcast_values, cell_dims, run_ids_along, text_values
 from dde.dataset.lazy import BlockArray, is_chunked, is_lazy, lazily
 from dde.dataset.loss_reductions import warn_of_reductions
 from dde.dataset.members import OF_MEMBERS, Group, groups_of
 from dde.dataset.samples import ANCILLARY, flags_of, has_samplings
-from dde.dataset.views import blank_of, mask_cells, pick_cells
 from dde.errors import SelectionError, UnknownNameError, warn_caller
 from dde.lineage.chain_texts import Stage, format_chain, parse_chain
 from dde.lineage.filters import as_values
@@ -239,7 +239,7 @@ class _Means:
             parts = [every.isel(statistic=k) for k in range(len(STATISTICS))]
             parts[STATISTICS.index("count")] = parts[STATISTICS.index("count")].astype(np.int64)
         else:
-            needed = np.broadcast_to(spread(required, sizes), tuple(sizes.values()))
+            needed = np.broadcast_to(broadcast_values(required, sizes), tuple(sizes.values()))
             summary = _Summary(stack, needed, self.interval, self.method)
             parts = [lazily(ordered, _StatisticArray(summary, k), {}) for k in range(len(STATISTICS))]
         label = str(array.attrs.get("long_name", name))
@@ -297,7 +297,7 @@ class _Means:
         text = variable.dtype.kind in "OTU"
         stack = self._stacked(variable if text else variable.astype(np.float64))
         if set(variable.dims) == set(self.cells):
-            stack = stack.where(present, blank_of(stack))  # type: ignore[no-untyped-call]
+            stack = stack.where(present, blank_value(stack))  # type: ignore[no-untyped-call]
         dims = tuple(d for d in stack.dims if d != _MEMBER)
         values = stack.transpose(*dims, _MEMBER).values
         if text:

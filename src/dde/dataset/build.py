@@ -20,7 +20,7 @@ from dde.curves.axes import TOKENS, AxisRule, Lines, axis_lines
 from dde.curves.grids import Points, TokenGrid
 from dde.curves.metric import Metric
 from dde.dataset.align import attrs_of, axis_coordinates, interpolation_attrs
-from dde.dataset.layout import require_params
+from dde.dataset.dimensions import require_params
 from dde.dataset.lazy import Cube, FlagsArray, MetricArray, SampleNumberArray, Sampling, lazily
 from dde.dataset.samples import flag_attrs, with_samplings
 from dde.schema import CELLS, SAMPLED_NUMBERS, log_sampling, sampled_names

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.curves.axes import TOKENS
-from dde.dataset.layout import spread, text_values
+from dde.dataset.cell_operations import blank_value, coalesce, pick_cells
+from dde.dataset.dimensions import broadcast_values, text_values
 from dde.dataset.lazy import source_of
 from dde.dataset.naming import ordered_lineages
 from dde.dataset.samples import check_variable, checked_positions, samplings_in
-from dde.dataset.views import blank_of, first_of, pick_cells
 from dde.errors import SelectionError
 from dde.schema import (
     CELL_NUMBERS,
@@ -205,7 +205,7 @@ class _Joined:
                     )
                 at[dim] = np.array([place.get(label, -1) for label in labels], np.int64)
             self.at.append(at)
-            ids = text_values(spread(part["run_id"].variable, {d: part.sizes[d] for d in CELLS}))
+            ids = text_values(broadcast_values(part["run_id"].variable, {d: part.sizes[d] for d in CELLS}))
             here = ids[np.ix_(np.maximum(at["lineage"], 0), np.maximum(at["run"], 0))]
             there = (at["lineage"] >= 0)[:, None] & (at["run"] >= 0)[None, :]
             self.run_ids.append(np.where(there, here, "").reshape(shape))
@@ -276,7 +276,7 @@ class _Joined:
         dims = [d for d in CELLS if d in first.dims]
         if not dims:
             return first
-        blank = blank_of(first, name)
+        blank = blank_value(first, name)
         theres = [
             np.logical_and.reduce(np.meshgrid(*(self.at[k][d] >= 0 for d in dims), indexing="ij")) for k in holders
         ]
@@ -290,7 +290,7 @@ class _Joined:
             places = np.meshgrid(*(np.maximum(self.at[k][d], 0) for d in dims), indexing="ij")
             variable = self.parts[k].variables[name]
             picked.append(pick_cells(variable, dict(zip(dims, places, strict=True)), dims, there, blank))
-        made = first_of(picked, theres)
+        made = coalesce(picked, theres)
         # What differs, such as how values were interpolated, is said of the joined variable as of the parts.
         made.attrs = _joined_attrs([v.attrs for v in picked])
         return made

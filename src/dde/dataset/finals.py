@@ -10,12 +10,12 @@ import xarray as xr
 
 from dde.curves.axes import AXES, TOKENS, AxisRule
 from dde.dataset.align import align, interpolation_of
-from dde.dataset.layout import axis_of, cell_dims, cells_along, run_ids_along, spread, text_values
+from dde.dataset.cell_operations import mask_cells, pick_cells
+from dde.dataset.dimensions import axis_of, broadcast_values, cell_dims, cells_along, run_ids_along, text_values
 from dde.dataset.loss_reductions import warn_of_mixed_loss
+from dde.dataset.metric_rows import MetricRows
 from dde.dataset.provenance import metric_named
-from dde.dataset.rows import Rows
 from dde.dataset.samples import checked_positions, flags_of, has_samplings, samplings_in, samplings_of
-from dde.dataset.views import mask_cells, pick_cells
 from dde.errors import SelectionError, SourceError, UnknownNameError, warn_caller
 from dde.lineage.chain_texts import format_chain, parse_chain
 from dde.schema import (
@@ -108,7 +108,7 @@ def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last
         return _final_of_means(dataset, array, at)
     if at == "last" and not has_samplings(array) and (found := _last_cells(array)) is not None:
         return found
-    rows = Rows.of(array, samplings_of(array), flags_of(array))
+    rows = MetricRows.of(array, samplings_of(array), flags_of(array))
     own = rows.own
     if at == "last" or at == "schedule":
         return _final_at_ends(rows, own, "last" if at == "last" else "schedule")
@@ -132,7 +132,7 @@ def _last_cells(array: xr.DataArray) -> xr.DataArray | None:
     if rule is None or rule.name not in array.dims or not names:
         return None
     checked_positions(array)
-    rows = Rows.of(array, (), [])
+    rows = MetricRows.of(array, (), [])
     values, tokens, some = rows.last(rows.own & ~np.isnan(rows.values))
     for name in names:
         last = rows.sample_number(name, "last")
@@ -142,7 +142,7 @@ def _last_cells(array: xr.DataArray) -> xr.DataArray | None:
     return None
 
 
-def _final_at_ends(rows: Rows, own: Mask, at: Literal["last", "schedule"]) -> xr.DataArray:
+def _final_at_ends(rows: MetricRows, own: Mask, at: Literal["last", "schedule"]) -> xr.DataArray:
     schedule = rows.number("schedule_tokens") if at == "schedule" or "schedule_tokens" in rows.array.coords else None
     sampled = own & rows.sampled
     allowed = sampled
@@ -175,7 +175,7 @@ def _final_at_ends(rows: Rows, own: Mask, at: Literal["last", "schedule"]) -> xr
     return _result(rows.array, rows.cells, values, tokens, at, left_out)
 
 
-def _if_reached(rows: Rows, values: Float64, tokens: Float64, has_value: Mask) -> tuple[Float64, Float64, str]:
+def _if_reached(rows: MetricRows, values: Float64, tokens: Float64, has_value: Mask) -> tuple[Float64, Float64, str]:
     """Return values and their tokens where runs reach the end of their schedule, and count those that do not."""
     schedule, start = rows.number("schedule_tokens"), np.nan_to_num(rows.number("branch_tokens"))
     reaches = tokens >= start + _REACHED * (schedule - start)
@@ -188,19 +188,19 @@ def _if_reached(rows: Rows, values: Float64, tokens: Float64, has_value: Mask) -
 
 
 def _final_at_place(
-    dataset: xr.Dataset, rows: Rows, own: Mask, some: Mask, reaches: Mask, place: float, at: At | float
+    dataset: xr.Dataset, rows: MetricRows, own: Mask, some: Mask, reaches: Mask, place: float, at: At | float
 ) -> xr.DataArray:
     """Return values at one number of tokens: the cells there, made where the axis has no such point."""
     if not (rows.tokens[reaches] == place).any(axis=1).all():
         # On another axis than tokens a point of some runs is none of others.
         name = str(rows.array.name)
         put = align(dataset[[name]], [place], axis=TOKENS.name, max_gap=interpolation_of(dataset).max_gap)[name]
-        again = Rows.of(put, rows.names, flags_of(put))
+        again = MetricRows.of(put, rows.names, flags_of(put))
         return _at_point(again, again.own, some, place, at)
     return _at_point(rows, own, some, place, at)
 
 
-def _at_point(rows: Rows, own: Mask, some: Mask, place: float, at: At | float) -> xr.DataArray:
+def _at_point(rows: MetricRows, own: Mask, some: Mask, place: float, at: At | float) -> xr.DataArray:
     values, tokens, _ = rows.last(own & (rows.tokens == place) & ~np.isnan(rows.values))
     left_out = _counted(rows.run_ids[some & np.isnan(values)], f"have no value of their own at {place:.0f} tokens")
     return _result(rows.array, rows.cells, values, tokens, at, left_out)
@@ -208,7 +208,7 @@ def _at_point(rows: Rows, own: Mask, some: Mask, place: float, at: At | float) -
 
 def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) -> xr.DataArray:
     """Return the final of means: taken where all members are."""
-    rows = Rows.of(array, (), [])
+    rows = MetricRows.of(array, (), [])
     first, last = (
         (rows.number(n) if n in array.coords else np.full(len(rows.values), np.nan))
         for n in ("end_tokens", "last_end_tokens")
@@ -255,11 +255,11 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
     return _result(array, rows.cells, values, tokens, at, left_out)
 
 
-def _with_most_members(dataset: xr.Dataset, rows: Rows, where: Mask) -> Mask:
+def _with_most_members(dataset: xr.Dataset, rows: MetricRows, where: Mask) -> Mask:
     """Return the points of means that most members are in; warn where these are not all members."""
     counted = dataset[f"{rows.array.name}_count"].variable
     sizes = {d: rows.array.sizes[d] for d in (*rows.cells, rows.rule.name)}
-    counts = np.where(where, np.asarray(spread(counted, sizes), np.float64).reshape(where.shape), 0.0)
+    counts = np.where(where, np.asarray(broadcast_values(counted, sizes), np.float64).reshape(where.shape), 0.0)
     most = counts.max(axis=1, initial=0.0)
     fewer = (most > 0) & (most < rows.number(MEMBERS))
     if fewer.any():
@@ -375,7 +375,7 @@ def _check_one_root(dataset: xr.Dataset, cells: tuple[str, ...], run_ids: npt.ND
     """
     if "root_run_id" not in dataset.coords:
         return
-    roots = text_values(spread(dataset["root_run_id"].variable, {d: dataset.sizes[d] for d in cells}))
+    roots = text_values(broadcast_values(dataset["root_run_id"].variable, {d: dataset.sizes[d] for d in cells}))
     by_lineage = (
         np.moveaxis(np.where(run_ids != "", roots, ""), cells.index("lineage"), 0) if "lineage" in cells else roots
     )
@@ -406,7 +406,7 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
     if roots == "lineage":
         coords |= {n: picked[n].variable for n in LINEAGE_COORDINATES if n in picked.coords}
     names = picked[roots].variable if roots in picked.coords else picked["run_id"].variable
-    coords["run_id"] = xr.Variable(dims, text_values(spread(names, sizes)), picked["run_id"].attrs)
+    coords["run_id"] = xr.Variable(dims, text_values(broadcast_values(names, sizes)), picked["run_id"].attrs)
     is_part = np.isfinite(limit)
     for name in ("branch_tokens", "origin_tokens", "schedule_tokens"):
         coords[name] = xr.Variable(dims, np.full(limit.shape, np.nan), COORDINATES[name].attrs)
@@ -414,7 +414,7 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
     coords["parent_run_id"] = xr.Variable(dims, np.full(limit.shape, "", object), COORDINATES["parent_run_id"].attrs)
     chains = np.full(limit.shape, f"{PRETRAINING}@0", object)
     if not is_datadecide(picked):
-        found = text_values(spread(picked["chain"].variable, sizes))
+        found = text_values(broadcast_values(picked["chain"].variable, sizes))
         for at in np.ndindex(chains.shape):
             chains[at] = format_chain(parse_chain(str(found[at]))[:1])
         coords["start_tokens"] = xr.Variable(dims, np.zeros(limit.shape), picked["start_tokens"].attrs)
@@ -423,7 +423,9 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
         label = sampled_names(sampling)
         if not set(label.values()) <= set(map(str, picked.coords)):
             continue
-        last, base = (np.asarray(spread(picked[label[n]].variable, sizes), np.float64) for n in ("last", "base"))
+        last, base = (
+            np.asarray(broadcast_values(picked[label[n]].variable, sizes), np.float64) for n in ("last", "base")
+        )
         attrs = dict(picked[label["last"]].attrs)
         coords[label["last"]] = xr.Variable(dims, np.where(is_part, base, last), attrs)
         coords[label["base"]] = xr.Variable(dims, np.full(limit.shape, np.nan), picked[label["base"]].attrs)
@@ -431,7 +433,7 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
         of_base = (flag * is_base).astype(flag.dtype)
         seen = np.asarray(of_base.sum(rule.name).transpose(*dims).values, np.float64)
         whole = np.asarray(flag.sum(rule.name).transpose(*dims).values, np.float64)
-        count = np.asarray(spread(picked[label["count"]].variable, sizes), np.float64)
+        count = np.asarray(broadcast_values(picked[label["count"]].variable, sizes), np.float64)
         # What a part of the curve holds is known where all of it is among the cells.
         for number in ("own", "count"):
             known = np.where(whole == count, seen, np.nan)
@@ -517,7 +519,7 @@ def _run_dims(dataset: xr.Dataset) -> tuple[str, ...]:
 
 def _change(array: xr.DataArray, max_distance: float | None) -> tuple[xr.Variable, xr.Variable]:
     """Return a metric's change from the base, and the distance of the base's last observation, along the cells."""
-    rows = Rows.of(array, samplings_of(array), flags_of(array))
+    rows = MetricRows.of(array, samplings_of(array), flags_of(array))
     origin = rows.number("origin_tokens")
     is_derived = np.isfinite(origin)
     before = rows.tokens <= np.where(is_derived, origin, -1.0)[:, None]

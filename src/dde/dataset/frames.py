@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from dde.atomic_files import whole_file
-from dde.dataset.layout import axis_of, cell_dims, run_ids_along, spread
+from dde.dataset.dimensions import axis_of, broadcast_values, cell_dims, run_ids_along
 from dde.dataset.loss_reductions import warn_of_mixed_loss
 from dde.dataset.provenance import checkpoint_type
 from dde.errors import SelectionError
@@ -124,7 +124,7 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
     dims.append(rule.name)
     metrics = [str(n) for n, v in dataset.data_vars.items() if rule.name in v.dims and set(v.dims) <= set(dims)]
     sizes = {d: dataset.sizes[d] for d in dims}
-    values = {name: spread(dataset[name].variable, sizes) for name in metrics}
+    values = {name: broadcast_values(dataset[name].variable, sizes) for name in metrics}
     keep = np.array(np.broadcast_to((run_ids_along(dataset, tuple(dims[:-1])) != "")[..., None], tuple(sizes.values())))
     for name in metrics:
         warn_of_mixed_loss(dataset[name], values[name], by_method=True)
@@ -147,14 +147,14 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
             table[name] = coordinate.values[picked] if picked else np.full(rows, coordinate.values.item())
     known = "n_params" in dataset.coords and not dataset["n_params"].attrs.get(CHANGING_PARAMS)
     if "cumulative_compute" not in table and known and "cumulative_tokens" in dataset.coords:
-        table["cumulative_compute"] = spread(
+        table["cumulative_compute"] = broadcast_values(
             (6.0 * dataset["n_params"] * dataset["cumulative_tokens"]).variable, sizes
         )[keep]
     for name in metrics:
         table[name] = values[name][keep]
     kinds = checkpoint_type(dataset)
     table["checkpoint_type"] = np.array(kinds.attrs["flag_meanings"].split(), object)[
-        spread(kinds.variable, sizes)[keep]
+        broadcast_values(kinds.variable, sizes)[keep]
     ]
     return pd.DataFrame(table)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.dataset.layout import text_values
+from dde.dataset.dimensions import text_values
 from dde.dataset.naming import mean_over_seeds_label
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.schema import LINEAGE_COORDINATES, RUN_COORDINATES, factors_of, is_datadecide, without_replicate

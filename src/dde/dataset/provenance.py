@@ -9,10 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.dataset.layout import cell_dims, cells_along, require_axis, run_ids_along, spread, text_values, tokens_along
+from dde.dataset.cell_operations import mask_cells
+from dde.dataset.dimensions import (
+    broadcast_values,
+    cell_dims,
+    cells_along,
+    require_axis,
+    run_ids_along,
+    text_values,
+    tokens_along,
+)
 from dde.dataset.naming import checkpoints_of, metric_alias
 from dde.dataset.samples import checked_positions, flags_of, has_samplings, is_sampled, is_set
-from dde.dataset.views import mask_cells
 from dde.errors import SourceError, UnknownNameError, near_names
 from dde.lineage.chain_texts import Stage, parse_chain
 from dde.schema import PRETRAINING, SAMPLED, TABLE_SAMPLINGS, is_datadecide
@@ -87,7 +95,7 @@ def support(array: xr.DataArray) -> xr.DataArray:
     sampled = is_sampled(array)
     known = array.reset_coords(drop=True).notnull().compute()
     sizes = {str(d): n for d, n in array.sizes.items()}
-    has_value, is_sample = spread(known.variable, sizes), spread(sampled.variable, sizes)
+    has_value, is_sample = broadcast_values(known.variable, sizes), broadcast_values(sampled.variable, sizes)
     codes = np.where(has_value, np.where(is_sample, 1, 2), 0).astype(np.int8)
     return _flags(array, array.dims, codes, SUPPORT, "support")
 
@@ -233,7 +241,7 @@ def stages_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.N
             "coordinates that dde.open_lineages() gives; Datasets that were saved before there was one have to be "
             "opened from their stores, and saved, again."
         )
-    texts = text_values(spread(obj.coords["chain"].variable, {d: obj.sizes[d] for d in dims}))
+    texts = text_values(broadcast_values(obj.coords["chain"].variable, {d: obj.sizes[d] for d in dims}))
     parsed: dict[str, tuple[Stage, ...]] = {text: parse_chain(text) for text in set(texts.ravel().tolist())}
     out = np.empty(texts.shape, object)
     for at in np.ndindex(texts.shape):
@@ -270,7 +278,7 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     dims = (*cells, *axis)
     sizes = {d: obj.sizes[d] for d in dims}
     tokens = np.nan_to_num(tokens_along(obj, dims), nan=-1.0).astype(np.int64)
-    lineages = text_values(spread(obj.coords["lineage"].variable, {d: obj.sizes[d] for d in cells}))
+    lineages = text_values(broadcast_values(obj.coords["lineage"].variable, {d: obj.sizes[d] for d in cells}))
     origin, end = cells_along(obj, "origin_tokens", cells), cells_along(obj, "end_tokens", cells)
     evaluated = np.zeros(tokens.shape, bool)
     if missing := [SAMPLED + s for s in TABLE_SAMPLINGS if SAMPLED + s not in obj.coords]:
@@ -279,7 +287,7 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
             "evaluated is unknown. Keep the coordinates that dde.open_lineages() gives."
         )
     for name in TABLE_SAMPLINGS:
-        evaluated |= is_set(spread(obj.coords[SAMPLED + name].variable, sizes))
+        evaluated |= is_set(broadcast_values(obj.coords[SAMPLED + name].variable, sizes))
     model, revisions = np.full(tokens.shape, "", object), np.full(tokens.shape, "", object)
     step = np.full(tokens.shape, -1, np.int64)
     for at in np.ndindex(run_ids.shape):

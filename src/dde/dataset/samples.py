@@ -21,7 +21,7 @@ import xarray as xr
 
 from dde.curves.axes import AXES, AxisRule
 from dde.curves.grids import Points
-from dde.dataset.layout import axis_of, require_axis
+from dde.dataset.dimensions import axis_of, require_axis
 from dde.errors import SelectionError, SourceError, UnknownNameError, near_names
 from dde.schema import POSITION_CHECK, SAMPLED, SAMPLED_NUMBERS, TABLE_SAMPLINGS, sampled_names, sampling_of
 

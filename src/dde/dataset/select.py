@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.dataset.cell_operations import blank_value, mask_cells, pick_cells
 from dde.dataset.naming import canonical_values
-from dde.dataset.views import blank_of, mask_cells, pick_cells
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.lineage.filters import as_values, matches
 
@@ -109,7 +109,7 @@ def _without_cells(obj: T, keep: xr.DataArray) -> T:
         if not of_runs:
             # Cells along the axis are points of a run, which stays what it is.
             return mask_cells(variable, [keep.astype(np.int8).variable])
-        blank = blank_of(variable, name)
+        blank = blank_value(variable, name)
         return pick_cells(variable, at, [str(d) for d in keep.dims], keep.values, blank).transpose(*variable.dims)
 
     coords = {str(n): kept(str(n), c.variable) for n, c in obj.coords.items() if of_runs and n not in obj.dims}

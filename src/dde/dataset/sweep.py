@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.dataset.layout import run_ids_along, spread, text_values
-from dde.dataset.views import blank_of, pick_cells
+from dde.dataset.cell_operations import blank_value, pick_cells
+from dde.dataset.dimensions import broadcast_values, run_ids_along, text_values
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.schema import PRETRAINING, factors_of, is_datadecide, is_identity, sampling_of
 
@@ -165,7 +165,7 @@ def _example(dataset: xr.Dataset) -> str:
 
 
 def _along(coordinate: xr.DataArray, cells: tuple[str, ...], dataset: xr.Dataset) -> npt.NDArray[Any]:
-    return spread(coordinate.variable, {d: dataset.sizes[d] for d in cells})
+    return broadcast_values(coordinate.variable, {d: dataset.sizes[d] for d in cells})
 
 
 def _values_of(dataset: xr.Dataset, name: str, cells: tuple[str, ...]) -> npt.NDArray[Any]:
@@ -303,7 +303,7 @@ def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Da
         if "run" not in coordinate.dims:
             coords[str(name)] = coordinate.variable
             continue
-        picked = pick_cells(coordinate.variable, at, new_cells, there, blank_of(coordinate.variable, str(name)))
+        picked = pick_cells(coordinate.variable, at, new_cells, there, blank_value(coordinate.variable, str(name)))
         coords[str(name)] = _without_lineage(picked) if "lineage" not in coordinate.dims else picked
     return xr.Dataset(variables, coords, dict(dataset.attrs))
 

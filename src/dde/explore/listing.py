@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from dde.dataset.layout import spread
+from dde.dataset.dimensions import broadcast_values
 from dde.dataset.samples import metrics_alone
 from dde.plots.colours import label_of
 from dde.schema import PRETRAINING, factors_of, is_datadecide
@@ -210,7 +210,7 @@ def run_table(shown: xr.Dataset) -> pd.DataFrame:
     else:
         for name, of in factors_of(shown).items():
             if of != "lineage" and set(shown[name].dims) <= {"lineage", "run"}:
-                cells = spread(shown[name].variable, {d: shown.sizes[d] for d in ("lineage", "run")})
+                cells = broadcast_values(shown[name].variable, {d: shown.sizes[d] for d in ("lineage", "run")})
                 table[name] = cells[rows, columns]
     for name in ("state", "branch_tokens", "end_tokens"):
         if name in shown.coords:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from dde.curves.axes import AXES
 from dde.dataset.concat import with_object_text
-from dde.dataset.layout import axis_of, spread
+from dde.dataset.dimensions import axis_of, broadcast_values
 from dde.dataset.provenance import CHECKPOINT_TYPES, support, training_types
 from dde.dataset.samples import has_samplings
 from dde.errors import SelectionError, warn_caller
@@ -111,12 +111,12 @@ class Cells:
 
     def spread(self, array: xr.DataArray) -> npt.NDArray[Any]:
         """Return values as (lineage, run, point)."""
-        wide = spread(array.variable, {**self.sizes, self.axis: self.points})
+        wide = broadcast_values(array.variable, {**self.sizes, self.axis: self.points})
         return wide.reshape(self.lineages, self.runs, self.points)
 
     def spread_runs(self, array: xr.DataArray) -> npt.NDArray[Any]:
         """Return values as (lineage, run)."""
-        return spread(array.variable, self.sizes).reshape(self.lineages, self.runs)
+        return broadcast_values(array.variable, self.sizes).reshape(self.lineages, self.runs)
 
 
 def support_of(cells: Cells, metric: str) -> npt.NDArray[np.int8]:
@@ -222,7 +222,7 @@ def run_rows(values: xr.DataArray) -> pd.DataFrame:
     for name, coordinate in values.coords.items():
         if sampling_of(str(name)):
             continue
-        columns[str(name)] = spread(coordinate.variable, sizes).ravel()
+        columns[str(name)] = broadcast_values(coordinate.variable, sizes).ravel()
     rows = pd.DataFrame(columns)
     return rows[rows["run_id"] != ""].reset_index(drop=True)
 

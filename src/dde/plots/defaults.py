@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.dataset.layout import run_ids_along, spread, text_values
+from dde.dataset.dimensions import broadcast_values, run_ids_along, text_values
 from dde.dataset.naming import title_of
 from dde.errors import UnknownNameError, near_names
 from dde.plots.colours import is_given, is_number, label_of
@@ -105,7 +105,7 @@ def _of_runs(dataset: xr.Dataset, name: str) -> npt.NDArray[Any]:
     if not set(map(str, dataset[name].dims)) <= set(dims):
         return np.empty(0, object)
     sizes = {d: dataset.sizes[d] for d in dims}
-    values = spread(dataset[name].variable, sizes)
+    values = broadcast_values(dataset[name].variable, sizes)
     return np.asarray(values[run_ids_along(dataset, dims) != ""])
 
 

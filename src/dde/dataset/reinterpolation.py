@@ -16,14 +16,14 @@ from dde.curves.fast_alignment import AlignmentPlan
 from dde.curves.filling import Curves, mark_points
 from dde.curves.grids import Points, order_of
 from dde.curves.observations import Observations
-from dde.dataset.curve_source import Source, require_complete
-from dde.dataset.layout import branch_or_start, spread, text_values
+from dde.dataset.dimensions import branch_or_start, broadcast_values, text_values
 from dde.dataset.lazy import BlockArray
+from dde.dataset.sample_source import SampleSource, require_complete
 from dde.dataset.samples import is_set
 from dde.errors import SelectionError
 from dde.schema import TABLE_SAMPLINGS
 
-__all__ = ["RefilledFlags", "RefilledValues", "Refilling"]
+__all__ = ["ReinterpolatedFlags", "ReinterpolatedValues", "Reinterpolation"]
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -34,10 +34,10 @@ _ROWS_AT_ONCE = 1_024
 _PLANS = 4
 
 
-class Refilling:
+class Reinterpolation:
     """Rows of a Dataset and the points of an axis that they are put on."""
 
-    def __init__(self, source: Source, points: Points, rule: AxisRule, lines: Lines | None) -> None:
+    def __init__(self, source: SampleSource, points: Points, rule: AxisRule, lines: Lines | None) -> None:
         self.cells, self.old = source.cells, source.rule.name
         self.shape = source.run_ids.shape
         self.run_ids, self.starts, self.merges = (a.ravel() for a in (source.run_ids, source.starts, source.merges))
@@ -51,7 +51,7 @@ class Refilling:
         # The id of a pretraining run of DataDecide is the label of its lineage; that of another suite is stated.
         name = "root_run_id" if "root_run_id" in source.dataset.coords else "lineage"
         if name in source.dataset.coords and set(source.dataset[name].dims) <= set(self.cells):
-            roots = text_values(spread(source.dataset[name].variable, source.sizes)).ravel()
+            roots = text_values(broadcast_values(source.dataset[name].variable, source.sizes)).ravel()
         #: Row that holds the base of each run, and row that holds its parent; -1 where the Dataset has none.
         self.base, self.parent = self._rows_of(roots), self._rows_of(parents)
         if source.rule.by == "run":
@@ -123,27 +123,29 @@ class Refilling:
         return self.lines.take(rows).groups(points)
 
 
-class _RefilledArray(BlockArray):
+class _ReinterpolatedArray(BlockArray):
     """Cells made anew of those of a Dataset, block by block: (cells..., others..., point)."""
 
-    def __init__(self, refilling: Refilling, variable: xr.Variable) -> None:
-        self.refilling, self.variable = refilling, variable
-        self.others = [str(d) for d in variable.dims if d not in refilling.cells and d != refilling.old]
-        self.shape = (*refilling.shape, *(variable.sizes[d] for d in self.others), len(refilling.points))
+    def __init__(self, reinterpolation: Reinterpolation, variable: xr.Variable) -> None:
+        self.reinterpolation, self.variable = reinterpolation, variable
+        self.others = [str(d) for d in variable.dims if d not in reinterpolation.cells and d != reinterpolation.old]
+        self.shape = (*reinterpolation.shape, *(variable.sizes[d] for d in self.others), len(reinterpolation.points))
 
     def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
-        refilling, n_cells = self.refilling, len(self.refilling.shape)
+        reinterpolation, n_cells = self.reinterpolation, len(self.reinterpolation.shape)
         shape = tuple(len(a) for a in at)
         rows = (
-            np.ravel_multi_index(np.ix_(*at[:n_cells]), refilling.shape).ravel() if n_cells else np.zeros(1, np.int64)
+            np.ravel_multi_index(np.ix_(*at[:n_cells]), reinterpolation.shape).ravel()
+            if n_cells
+            else np.zeros(1, np.int64)
         )
-        points = refilling.points[at[-1]]
+        points = reinterpolation.points[at[-1]]
         order, back = order_of(points)
         blank = np.nan if self.dtype.kind == "f" else 0
         out = np.full((len(rows), *shape[n_cells:]), blank, self.dtype)
         others = dict(zip(self.others, at[n_cells:-1], strict=True))
         for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = np.flatnonzero(refilling.run_ids[rows[start : start + _ROWS_AT_ONCE]] != "") + start
+            part = np.flatnonzero(reinterpolation.run_ids[rows[start : start + _ROWS_AT_ONCE]] != "") + start
             if len(part) and len(points):
                 made = np.full((len(part), *shape[n_cells:]), blank, self.dtype)
                 self._fill(made, rows[part], points[order], others)
@@ -154,20 +156,20 @@ class _RefilledArray(BlockArray):
         raise NotImplementedError
 
 
-class RefilledFlags(_RefilledArray):
+class ReinterpolatedFlags(_ReinterpolatedArray):
     """Which points of another grid are samples: those at tokens of a sample."""
 
     dtype = np.dtype(np.int8)
 
     def _fill(self, out: npt.NDArray[Any], rows: Int64, points: Points, others: dict[str, Any]) -> None:
-        flags = self.refilling.read(self.variable, rows, others)
-        tokens = np.broadcast_to(self.refilling.read(self.refilling.tokens, rows, {}), flags.shape)
-        for here, grid in self.refilling.groups(rows, points):
+        flags = self.reinterpolation.read(self.variable, rows, others)
+        tokens = np.broadcast_to(self.reinterpolation.read(self.reinterpolation.tokens, rows, {}), flags.shape)
+        for here, grid in self.reinterpolation.groups(rows, points):
             row, point = np.nonzero(is_set(flags[here]))
             mark_points(out, here, grid, (row, tokens[here][row, point].astype(np.int64)), 1)
 
 
-class RefilledValues(_RefilledArray):
+class ReinterpolatedValues(_ReinterpolatedArray):
     """A metric on another grid: curves through its samples.
 
     Cells up to a branch may follow from a sample that the parent has behind it. Where no row holds the parent they are
@@ -175,7 +177,7 @@ class RefilledValues(_RefilledArray):
 
     Parameters
     ----------
-    refilling : Refilling
+    reinterpolation : Reinterpolation
     variable : xarray.Variable
     flags : list of xarray.Variable
         Of each sampling of `variable`.
@@ -193,7 +195,7 @@ class RefilledValues(_RefilledArray):
 
     def __init__(
         self,
-        refilling: Refilling,
+        reinterpolation: Reinterpolation,
         variable: xr.Variable,
         flags: list[xr.Variable],
         counts: dict[str, xr.Variable],
@@ -202,34 +204,36 @@ class RefilledValues(_RefilledArray):
         made_alike: bool,
         filled: xr.Variable | None = None,
     ) -> None:
-        super().__init__(refilling, variable)
+        super().__init__(reinterpolation, variable)
         self.flags, self.counts, self.how, self.joins = flags, counts, how, joins
         # The slope of a monotone cubic before the parent's last sample follows from the sample behind the branch, too.
         self.may_copy = made_alike and filled is None and how.method != "pchip"
         self.filled = filled
 
     def _fill(self, out: npt.NDArray[Any], rows: Int64, points: Points, others: dict[str, Any]) -> None:
-        refilling = self.refilling
-        every = refilling.rows_with_ancestors(rows)
-        values = refilling.read(self.variable, every, others).astype(np.float64)
-        tokens = np.broadcast_to(refilling.read(refilling.tokens, every, {}), (len(every), values.shape[-1]))
-        each = [is_set(refilling.read(flag, every, {})) for flag in self.flags]
+        reinterpolation = self.reinterpolation
+        every = reinterpolation.rows_with_ancestors(rows)
+        values = reinterpolation.read(self.variable, every, others).astype(np.float64)
+        tokens = np.broadcast_to(
+            reinterpolation.read(reinterpolation.tokens, every, {}), (len(every), values.shape[-1])
+        )
+        each = [is_set(reinterpolation.read(flag, every, {})) for flag in self.flags]
         for (name, count), seen in zip(self.counts.items(), each, strict=True):
             if name not in TABLE_SAMPLINGS:
-                is_asked = np.isin(every, rows)
-                own = seen & (tokens > refilling.branch[every][:, None]) if refilling.of_runs else seen
-                counted = refilling.read(count, every, {}).astype(np.float64)
-                require_complete(np.where(is_asked, refilling.run_ids[every], ""), own.sum(axis=-1), counted, name)
+                requested = np.where(np.isin(every, rows), reinterpolation.run_ids[every], "")
+                own = seen & (tokens > reinterpolation.branch[every][:, None]) if reinterpolation.of_runs else seen
+                counted = reinterpolation.read(count, every, {}).astype(np.float64)
+                require_complete(requested, own.sum(axis=-1), counted, name)
         flags = np.broadcast_to(np.logical_and.reduce(each), tokens.shape)
         place = np.searchsorted(every, rows)
         flat, made = values.reshape(len(every), -1, values.shape[-1]), out.reshape(len(rows), -1, out.shape[-1])
-        filled = None if self.filled is None else refilling.read(self.filled, every, {})
+        filled = None if self.filled is None else reinterpolation.read(self.filled, every, {})
         for k in range(flat.shape[1]):
             old = flat[:, k]
             curves, number, unknown = self._curves(every, old, flags, tokens, old if filled is None else filled)
             target = np.full((len(rows), out.shape[-1]), np.nan)
-            for here, grid in refilling.groups(rows, points):
-                curves.fill(target, here, number[place[here]], grid, self.how, refilling.plans)
+            for here, grid in reinterpolation.groups(rows, points):
+                curves.fill(target, here, number[place[here]], grid, self.how, reinterpolation.plans)
                 for i in here[np.isin(place[here], list(unknown))].tolist() if unknown else ():
                     row = int(place[i])
                     self._copy_between(target[i], grid, unknown[row], old[row], tokens[row], every[row])
@@ -259,10 +263,10 @@ class RefilledValues(_RefilledArray):
             at = [place.get(float(t), -1) for t in grid[wanted].tolist()]
             if -1 in at or not self.may_copy:
                 raise SelectionError(
-                    f"the curve of {self.refilling.run_ids[row]} lies, between {begin:.0f} tokens and its branch at "
-                    f"{stop:.0f}, on a line to a sample that its parent has behind the branch, and the Dataset does "
-                    "not hold the parent, so new values there are unknown. Keep the run it starts from "
-                    "(run='pretraining'), or open on the grid that is wanted."
+                    f"between {begin:.0f} tokens and its branch at {stop:.0f}, the curve of "
+                    f"{self.reinterpolation.run_ids[row]} depends on a sample of its parent after the branch, and the "
+                    "Dataset does not hold the parent, so new values there are unknown. Keep the parent in the "
+                    "selection (run='pretraining'), or open the Dataset on the requested grid."
                 )
             out[wanted] = old[at]
 
@@ -270,7 +274,7 @@ class RefilledValues(_RefilledArray):
         self, every: Int64, values: Float64, flags: npt.NDArray[np.bool_], tokens: Float64, filled: Float64
     ) -> tuple[Curves, Int64, dict[int, list[tuple[float, float]]]]:
         """Return the curves of rows, the run of the chains that each row is, and the stretches unknown to each."""
-        refilling = self.refilling
+        reinterpolation = self.reinterpolation
         where = {row: i for i, row in enumerate(every.tolist())}
         parent: list[int] = []
         branch: list[int] = []
@@ -282,9 +286,9 @@ class RefilledValues(_RefilledArray):
             """Add the nodes of a row, after those of its ancestors."""
             if row in number:
                 return number[row]
-            starts = refilling.starts[every[row]]
+            starts = reinterpolation.starts[every[row]]
             above, first = -1, 0
-            up, base = (where.get(int(a[every[row]]), -1) for a in (refilling.parent, refilling.base))
+            up, base = (where.get(int(a[every[row]]), -1) for a in (reinterpolation.parent, reinterpolation.base))
             if len(starts) > 1 and up >= 0 and up != row:
                 above, first = add(up), len(starts) - 1
             elif len(starts) > 1 and base >= 0 and base != row:
@@ -293,7 +297,7 @@ class RefilledValues(_RefilledArray):
                 begin = float(starts[k]) if k else -1.0
                 parent.append(above)
                 branch.append(int(starts[k]) if k else -1)
-                is_merge.append(refilling.merges[every[row]][k])
+                is_merge.append(reinterpolation.merges[every[row]][k])
                 nodes.append((row, begin, float(starts[k + 1]) if k + 1 < len(starts) else np.inf))
                 above = len(nodes) - 1
             number[row] = above

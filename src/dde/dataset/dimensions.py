@@ -17,13 +17,13 @@ from dde.schema import CHANGING_PARAMS
 __all__ = [
     "axis_of",
     "branch_or_start",
+    "broadcast_values",
     "cell_dims",
     "cells_along",
     "points_along",
     "require_axis",
     "require_params",
     "run_ids_along",
-    "spread",
     "text_values",
     "tokens_along",
 ]
@@ -138,10 +138,10 @@ def run_ids_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.
             "this object has no coordinate run_id, so which run a cell is of is unknown. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
-    return text_values(spread(obj.coords["run_id"].variable, {d: obj.sizes[d] for d in dims}))
+    return text_values(broadcast_values(obj.coords["run_id"].variable, {d: obj.sizes[d] for d in dims}))
 
 
-def spread(variable: xr.Variable, sizes: Mapping[str, int]) -> npt.NDArray[Any]:
+def broadcast_values(variable: xr.Variable, sizes: Mapping[str, int]) -> npt.NDArray[Any]:
     """Return values over all of `sizes`, in their order, also over dimensions that the variable lacks."""
     wide: Any = variable.set_dims(sizes)  # type: ignore[no-untyped-call]
     return np.asarray(wide.transpose(*sizes).values)
@@ -165,7 +165,7 @@ def cells_along(obj: xr.Dataset | xr.DataArray, name: str, dims: tuple[str, ...]
             f"the coordinate {name} lies along {', '.join(sorted(other))}, which cells of runs do not, so it tells "
             "nothing of them. Keep the coordinates as dde.open_lineages() gives them."
         )
-    values = spread(obj.coords[name].variable, {d: obj.sizes[d] for d in dims})
+    values = broadcast_values(obj.coords[name].variable, {d: obj.sizes[d] for d in dims})
     return values.astype(np.float64)
 
 

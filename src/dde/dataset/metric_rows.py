@@ -10,19 +10,27 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.curves.axes import AxisRule
-from dde.dataset.layout import axis_of, branch_or_start, cell_dims, cells_along, run_ids_along, spread, tokens_along
+from dde.dataset.dimensions import (
+    axis_of,
+    branch_or_start,
+    broadcast_values,
+    cell_dims,
+    cells_along,
+    run_ids_along,
+    tokens_along,
+)
 from dde.dataset.samples import is_set, number_of
 from dde.errors import SelectionError
 from dde.schema import SAMPLED
 
-__all__ = ["Rows"]
+__all__ = ["MetricRows"]
 
 Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Rows:
+class MetricRows:
     """An array's cells as (row, point), a row for each run; points of a row in any order.
 
     Attributes
@@ -53,7 +61,7 @@ class Rows:
     run_ids: npt.NDArray[np.object_]
 
     @classmethod
-    def of(cls, array: xr.DataArray, names: tuple[str, ...], flags: list[xr.Variable]) -> Rows:
+    def of(cls, array: xr.DataArray, names: tuple[str, ...], flags: list[xr.Variable]) -> MetricRows:
         """Return the rows of a metric.
 
         Parameters
@@ -80,7 +88,7 @@ class Rows:
         shape = (int(np.prod([array.sizes[d] for d in cells])), array.sizes[rule.name])
 
         def rows(variable: xr.Variable) -> npt.NDArray[Any]:
-            return np.asarray(spread(variable, sizes)).reshape(shape)
+            return np.asarray(broadcast_values(variable, sizes)).reshape(shape)
 
         return cls(
             array,
@@ -111,7 +119,9 @@ class Rows:
     def sample_number(self, sampling: str, number: str) -> Float64:
         """Return a number of a sampling, (row,); see :data:`dde.schema.SAMPLED_NUMBERS`."""
         found = number_of(self.array, sampling, number)
-        return np.asarray(spread(found.variable, {d: self.array.sizes[d] for d in self.cells}), np.float64).ravel()
+        return np.asarray(
+            broadcast_values(found.variable, {d: self.array.sizes[d] for d in self.cells}), np.float64
+        ).ravel()
 
     @property
     def own(self) -> Mask:

@@ -11,15 +11,15 @@ import xarray as xr
 
 from dde.curves.axes import TOKENS, AxisRule, Lines, axis_lines, positions_on
 from dde.curves.grids import Points
-from dde.dataset.layout import (
+from dde.dataset.dimensions import (
     axis_of,
     branch_or_start,
+    broadcast_values,
     cell_dims,
     cells_along,
     points_along,
     require_params,
     run_ids_along,
-    spread,
     text_values,
 )
 from dde.dataset.provenance import stages_along
@@ -27,13 +27,13 @@ from dde.dataset.samples import flags_join, is_set, number_of, samplings_in
 from dde.errors import SelectionError, SourceError
 from dde.schema import MEMBERS, SAMPLED, TABLE_SAMPLINGS
 
-__all__ = ["Source", "require_complete"]
+__all__ = ["SampleSource", "require_complete"]
 
 Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SampleSource:
     """A Dataset whose cells curves are made of anew.
 
     Attributes
@@ -64,7 +64,7 @@ class Source:
     end: Float64
 
     @classmethod
-    def of(cls, dataset: xr.Dataset) -> Source:
+    def of(cls, dataset: xr.Dataset) -> SampleSource:
         """Return a Dataset as a source.
 
         Raises
@@ -104,7 +104,7 @@ class Source:
                 "Keep the coordinates that dde.open_lineages() gives."
             )
         sizes = {d: dataset.sizes[d] for d in cells}
-        parents = text_values(spread(dataset["parent_run_id"].variable, sizes))
+        parents = text_values(broadcast_values(dataset["parent_run_id"].variable, sizes))
         branch, end = (cells_along(dataset, n, cells) for n in ("branch_tokens", "end_tokens"))
         return cls(dataset, rule, points, cells, run_ids, parents, starts, merges, branch, end)
 
@@ -143,7 +143,7 @@ class Source:
         """Raise where samples that curves on an axis are made of are no points of the Dataset: a run's own, or any."""
         of_runs = rule.by == "run"
         number = number_of(array, sampling, "own" if of_runs else "count").variable
-        count = np.asarray(spread(number, self.sizes), np.float64)
+        count = np.asarray(broadcast_values(number, self.sizes), np.float64)
         is_sample = is_set(self.dataset.coords[SAMPLED + sampling].variable)
         if of_runs:
             branch = xr.Variable(self.cells, branch_or_start(self.branch))
@@ -152,7 +152,7 @@ class Source:
             has_place = np.isfinite(self.branch) if rule.name == "post_tokens" else np.True_
             count = np.where(has_place, count, 0.0)
             is_sample = is_sample & xr.Variable(self.cells, np.broadcast_to(has_place, self.branch.shape))
-        seen = np.asarray(spread(is_sample.sum(self.rule.name), self.sizes))
+        seen = np.asarray(broadcast_values(is_sample.sum(self.rule.name), self.sizes))
         require_complete(self.run_ids.ravel(), seen.ravel(), count.ravel(), sampling)
 
     def positions(self, rule: AxisRule, lines: Lines | None, with_logs: bool) -> tuple[Points, Points, Points]:
@@ -200,11 +200,11 @@ class Source:
         variable = self.dataset["cumulative_tokens"].variable
         if self.rule is TOKENS:
             return np.asarray(variable.values, np.float64)
-        return np.asarray(spread(variable, {**self.sizes, self.rule.name: len(self.points)}), np.float64)
+        return np.asarray(broadcast_values(variable, {**self.sizes, self.rule.name: len(self.points)}), np.float64)
 
     def _flags(self, sampling: str) -> npt.NDArray[Any]:
         flag = self.dataset.coords[SAMPLED + sampling].variable
-        return spread(flag, {**self.sizes, self.rule.name: len(self.points)})
+        return broadcast_values(flag, {**self.sizes, self.rule.name: len(self.points)})
 
 
 def require_complete(run_ids: npt.NDArray[np.object_], seen: npt.NDArray[Any], count: Float64, sampling: str) -> None:

@@ -13,12 +13,12 @@ from dde.dataset.lazy import BlockArray, is_chunked, is_lazy, lazily
 from dde.dataset.samples import is_set
 from dde.schema import sampling_of
 
-__all__ = ["blank_of", "first_of", "mask_cells", "pick_cells"]
+__all__ = ["blank_value", "coalesce", "mask_cells", "pick_cells"]
 
 Positions = npt.NDArray[np.intp]
 
 
-def blank_of(variable: xr.Variable, name: str = "") -> Any:
+def blank_value(variable: xr.Variable, name: str = "") -> Any:
     """Return what a cell without a run holds: "" in text, NaN among numbers, 0 in flags, which no run has set."""
     if variable.dtype.kind == "i" and sampling_of(name):
         return 0
@@ -57,7 +57,7 @@ def pick_cells(
     rest = tuple(str(d) for d in variable.dims if d not in used)
     shape = np.shape(next(iter(at.values())))
     if blank is None:
-        blank = blank_of(variable)
+        blank = blank_value(variable)
     is_whole = there is None or bool(there.all())
     dtype = variable.dtype
     if not is_whole and dtype.kind in "iub" and not (isinstance(blank, int) or dtype.kind == "O"):
@@ -121,7 +121,7 @@ class _PickedArray(BlockArray):
         return out
 
 
-def first_of(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bool_]]) -> xr.Variable:
+def coalesce(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bool_]]) -> xr.Variable:
     """Return, cell by cell, the first of several variables that has the cell.
 
     Parameters
@@ -142,7 +142,7 @@ def first_of(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bo
     dims = first.dims
     others = [v.transpose(*dims) for v in variables]
     if any(is_lazy(v) for v in others) and not any(is_chunked(v) for v in others):
-        return lazily(list(map(str, dims)), _FirstArray(others, there), dict(first.attrs))
+        return lazily(list(map(str, dims)), _CoalescedArray(others, there), dict(first.attrs))
     joined = others[-1]
     for variable, cells in zip(others[-2::-1], there[-2::-1], strict=True):
         has = xr.Variable(dims[: cells.ndim], cells)
@@ -152,7 +152,7 @@ def first_of(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bo
     return joined
 
 
-class _FirstArray(BlockArray):
+class _CoalescedArray(BlockArray):
     """The first of several variables, cell by cell; reads only those that a block needs."""
 
     def __init__(self, variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bool_]]) -> None:
