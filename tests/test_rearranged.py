@@ -75,9 +75,9 @@ def test_base_curves_keep_dimensions_that_are_not_of_runs(whole: xr.Dataset, cop
 def test_base_curves_need_one_dimension_of_lineages(whole: xr.Dataset) -> None:
     pair = {d: xr.DataArray([0, 1], dims="pair") for d in ("lineage", "run")}
     for rearranged in (whole.stack(cell=("lineage", "run")), whole.isel(pair)):
-        with pytest.raises(SelectionError, match="lie along"):
+        with pytest.raises(SelectionError, match="have the dimension"):
             rearranged.dde.base_curves()
-    with pytest.raises(SourceError, match="lacks the coordinate lineage"):
+    with pytest.raises(SourceError, match="has no coordinate lineage"):
         whole.rename(lineage="base").dde.base_curves()
     for empty in (whole.isel(lineage=[]), whole.isel(run=[])):
         with pytest.raises(SelectionError, match="holds no runs"):
@@ -110,7 +110,7 @@ def test_copies_are_aligned_with_ancestors_of_their_own(whole: xr.Dataset, copie
         aligned = made.dde.align(30).arc_easy
         for boot in (0, 1):
             np.testing.assert_allclose(aligned.isel(boot=boot).transpose("lineage", "run", ...), expected + boot)
-    with pytest.raises(SelectionError, match=r"2 times, so which copy .* goes on from is unknown"):
+    with pytest.raises(SelectionError, match=r"2 times, so the copy that .* continues is unknown"):
         xr.concat([whole, whole + 1], "run").dde.align(30)
 
 
@@ -122,11 +122,11 @@ def test_concat_refuses_axes_that_were_moved(whole: xr.Dataset, copies: xr.Datas
         whole.interp(cumulative_tokens=more),
         whole.assign_coords(cumulative_tokens=whole.cumulative_tokens * 2),
     ):
-        with pytest.raises(SelectionError, match="not the points that the cells were made for"):
+        with pytest.raises(SelectionError, match="not the points that the cells were computed for"):
             dde.concat([moved])
     with pytest.raises(SelectionError, match="no cell was made for"):
         dde.concat([whole.pad(cumulative_tokens=2)])
-    with pytest.raises(SelectionError, match="lies along boot as well"):
+    with pytest.raises(SelectionError, match="has the dimension boot as well"):
         dde.concat([copies])
 
 
@@ -254,7 +254,7 @@ def test_grids_that_no_run_can_reach_are_errors(whole: xr.Dataset, grid: Any) ->
 
 @pytest.mark.parametrize("at", [True, np.array([1, 2]), -1, "end"])
 def test_places_to_compare_runs_at(whole: xr.Dataset, at: Any) -> None:
-    with pytest.raises(UnknownNameError, match="no place to compare runs at"):
+    with pytest.raises(UnknownNameError, match="is no position"):
         whole.dde.final("arc_easy", at)
 
 
@@ -266,7 +266,7 @@ def test_a_descending_axis_is_aligned_as_an_ascending_one(whole: xr.Dataset) -> 
 
 @pytest.mark.parametrize("gone", ["sampled_evaluations", "sampled_perplexities"])
 def test_revisions_need_the_flags_of_both_tables(whole: xr.Dataset, gone: str) -> None:
-    with pytest.raises(SourceError, match=f"lacks the coordinate {gone}"):
+    with pytest.raises(SourceError, match=f"has no coordinate {gone}"):
         whole.drop_vars(gone).dde.revision()
 
 

@@ -1,7 +1,7 @@
-"""``ds.dde``: what dde adds to xarray's own operations; every method calls a plain function.
+"""The accessor ``ds.dde``: operations on Datasets of lineages, each a thin method of a plain function.
 
-A method has the documentation of its function, less the parameter that is the object itself. It is taken over when the
-method is first looked up: importing all functions takes longer than importing xarray.
+A method has the docstring of its function without the parameter that is the object itself. The docstring is copied when
+the method is first looked up, because importing all functions takes longer than importing xarray.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DdeDataArrayAccessor", "DdeDatasetAccessor"]
 
-#: Function that each method calls, by module.
+#: Module and function of each method.
 _FUNCTIONS = {
     "sel": "dde.dataset.select:select",
     "align": "dde.dataset.align:align",
@@ -67,19 +67,19 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def _documentation(function: Callable[..., Any], method: Callable[..., Any]) -> str:
-    """Return the docstring of a function, less the parameters that a method has not."""
+    """Return the docstring of a function without the parameters that its method does not have."""
     text = function.__doc__ or ""
-    taken = inspect.signature(method).parameters
+    parameters = inspect.signature(method).parameters
     for name in inspect.signature(function).parameters:
-        if name not in taken:
-            # A parameter's own line and what is indented below it.
+        if name not in parameters:
+            # The line of a parameter and the indented lines below it.
             block = re.compile(rf"^( *){name}\b *(?::[^\n]*)?\n(?:\1 +[^\n]*\n)*", re.MULTILINE)
             text = block.sub("", text, count=1)
     return _NO_PARAMETERS.sub("", text)
 
 
 def _check_factors(obj: xr.Dataset | xr.DataArray, factors: Iterable[str]) -> None:
-    """Raise as Python does where keywords are no factors of the suite."""
+    """Raise a TypeError where keywords are no factors of the suite, as Python does for unknown keywords."""
     from dde.schema import factors_of
 
     known = factors_of(obj)
@@ -88,7 +88,7 @@ def _check_factors(obj: xr.Dataset | xr.DataArray, factors: Iterable[str]) -> No
 
 
 class _Documented:
-    """Methods that take over the documentation of the functions they call."""
+    """A class whose methods get the docstrings of the functions that they call."""
 
     def __getattribute__(self, name: str) -> Any:
         if name in _FUNCTIONS:
@@ -127,7 +127,7 @@ class DdeDatasetAccessor(_Documented):
         return aligned
 
     def derive(self, **functions: Callable[[xr.Dataset], xr.DataArray]) -> xr.Dataset:
-        """Return the Dataset with new metrics, computed from observations and then interpolated as all others."""
+        """Return the Dataset with new metrics, computed from observations and then interpolated like the others."""
         derived: xr.Dataset = _function("derive")(self._obj, **functions)
         return derived
 
@@ -148,39 +148,39 @@ class DdeDatasetAccessor(_Documented):
         return means
 
     def final(self, metric: str | None = None, at: At | float = "last") -> xr.DataArray:
-        """Return the last value of a metric that each run has itself, or its value at a common place."""
+        """Return the final value of a metric in each run: its own last value, or its value at a common position."""
         finals: xr.DataArray = _function("final")(self._obj, metric, at)
         return finals
 
     def base_curves(self) -> xr.Dataset:
-        """Return the curves of the bases alone."""
+        """Return only the curves of the bases."""
         bases: xr.Dataset = _function("base_curves")(self._obj)
         return bases
 
     def difference_to_base(self, max_distance: float | None = 0.05) -> xr.Dataset:
-        """Return every metric less its base's last observation before the run's chain left it."""
+        """Return the change of every metric from the base's last observation before the run's chain left it."""
         change: xr.Dataset = _function("difference_to_base")(self._obj, max_distance)
         return change
 
     def support(self, metric: str) -> xr.DataArray:
-        """Return how each cell of a metric is known."""
+        """Return whether each cell of a metric is observed, interpolated, or outside of the run's observations."""
         from dde.dataset.provenance import metric_named
 
         codes: xr.DataArray = _function("support")(self._obj[metric_named(self._obj, metric)])
         return codes
 
     def observed(self) -> xr.Dataset:
-        """Return observations alone: NaN where the run was not sampled."""
+        """Return the observations only: NaN where the run was not sampled."""
         seen: xr.Dataset = _function("observed")(self._obj)
         return seen
 
     def sampled_as(self, samplings: str | Sequence[str] | None = None, **by_name: str | Sequence[str]) -> xr.Dataset:
-        """Say which cells of variables are samples, where the attribute that says it was lost."""
+        """Name the samplings of variables whose attribute ``ancillary_variables`` was lost."""
         named: xr.Dataset = _function("sampled_as")(self._obj, samplings, **by_name)
         return named
 
     def checkpoint_type(self) -> xr.DataArray:
-        """Return which kind of run was training at each cell."""
+        """Return the type of the run that was training at each cell."""
         codes: xr.DataArray = _function("checkpoint_type")(self._obj)
         return codes
 
@@ -190,7 +190,7 @@ class DdeDatasetAccessor(_Documented):
         return revisions
 
     def to_frame(self, dropna: bool = True) -> pd.DataFrame:
-        """Return one row per lineage, run and token, with the seed's columns."""
+        """Return one row per lineage, run and token, with columns for lineage, run and treatment."""
         frame: pd.DataFrame = _function("to_frame")(self._obj, dropna)
         return frame
 
@@ -238,7 +238,7 @@ class DdeDatasetAccessor(_Documented):
         columns: int | None = None,
         frame_size: Size | None = None,
     ) -> Any:
-        """Draw a sweep as a heat map of what runs end at."""
+        """Draw a sweep as a heat map of the final values of runs."""
         return _function("plot_heatmap")(
             self._obj, metric, x, y, facet_by=facet_by, reduce=reduce, average_over=average_over, backend=backend,
             columns=columns, frame_size=frame_size,
@@ -263,7 +263,7 @@ class DdeDatasetAccessor(_Documented):
         columns: int | None = None,
         frame_size: Size | None = None,
     ) -> Any:
-        """Draw what runs end at against what they cost."""
+        """Draw the final values of runs against their cost."""
         return _function("plot_scaling")(
             self._obj, metric, x, at=at, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band,
             reduce=reduce, log_x=log_x, log_y=log_y, backend=backend, columns=columns, frame_size=frame_size,
@@ -309,7 +309,7 @@ class DdeDatasetAccessor(_Documented):
         """Return an application with widgets, picture and table."""
         given = locals()
         _check_factors(self._obj, factors)
-        # What is not chosen here the application chooses.
+        # The application chooses options that were not given.
         defaults = DdeDatasetAccessor.explore.__kwdefaults__ or {}
         chosen = {name: given[name] for name, default in defaults.items() if given[name] != default} | factors
         explorer: Explorer = _function("explore")(self._obj, **chosen)
@@ -317,7 +317,7 @@ class DdeDatasetAccessor(_Documented):
 
 
 class DdeDataArrayAccessor(_Documented):
-    """Operations on one metric of a Dataset of lineages; each is that of a Dataset with this metric alone."""
+    """Operations on one metric of a Dataset of lineages, as on a Dataset with only this metric."""
 
     def __init__(self, array: xr.DataArray) -> None:
         self._obj = array
@@ -327,7 +327,7 @@ class DdeDataArrayAccessor(_Documented):
         return str(self._obj.name or "value")
 
     @property
-    def _whole(self) -> DdeDatasetAccessor:
+    def _dataset(self) -> DdeDatasetAccessor:
         return DdeDatasetAccessor(self._obj.to_dataset(name=self._obj.name or "value"))
 
     def _array(self, dataset: xr.Dataset) -> xr.DataArray:
@@ -351,16 +351,16 @@ class DdeDataArrayAccessor(_Documented):
     ) -> xr.DataArray:
         """Return the array on another grid or axis, or interpolated in another way."""
         return self._array(
-            self._whole.align(grid, interp, axis=axis, max_gap=max_gap, bridge=bridge, max_points=max_points)
+            self._dataset.align(grid, interp, axis=axis, max_gap=max_gap, bridge=bridge, max_points=max_points)
         )
 
     def derive(self, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.DataArray:
-        """Return what a function makes of the observations, interpolated as the array itself."""
-        return self._array(self._whole.derive(**{self._name: lambda seen: function(seen[self._name])}))
+        """Return a metric that a function computes from the observations, interpolated like the array itself."""
+        return self._array(self._dataset.derive(**{self._name: lambda seen: function(seen[self._name])}))
 
     def sweep(self, *names: str) -> xr.DataArray:
         """Return the array with hyperparameters as dimensions in place of ``run``."""
-        return self._array(self._whole.sweep(*names))
+        return self._array(self._dataset.sweep(*names))
 
     def mean_over(
         self,
@@ -370,37 +370,37 @@ class DdeDataArrayAccessor(_Documented):
         method: IntervalMethod = "auto",
     ) -> xr.Dataset:
         """Return means over seeds, replicates or other factors, with their count, spread and uncertainty."""
-        return self._whole.mean_over(over, min_count, interval, method)
+        return self._dataset.mean_over(over, min_count, interval, method)
 
     def final(self, at: At | float = "last") -> xr.DataArray:
-        """Return the last value that each run has itself, or its value at a common place."""
-        return self._array(self._whole.final(self._name, at).to_dataset(name=self._obj.name or "value"))
+        """Return the final value of each run: its own last value, or its value at a common position."""
+        return self._array(self._dataset.final(self._name, at).to_dataset(name=self._obj.name or "value"))
 
     def base_curves(self) -> xr.DataArray:
-        """Return the curves of the bases alone."""
-        return self._array(self._whole.base_curves())
+        """Return only the curves of the bases."""
+        return self._array(self._dataset.base_curves())
 
     def difference_to_base(self, max_distance: float | None = 0.05) -> xr.DataArray:
-        """Return the metric less its base's last observation before the run's chain left it."""
-        return self._array(self._whole.difference_to_base(max_distance))
+        """Return the change of the metric from the base's last observation before the run's chain left it."""
+        return self._array(self._dataset.difference_to_base(max_distance))
 
     def support(self) -> xr.DataArray:
-        """Return how each cell is known."""
+        """Return whether each cell is observed, interpolated, or outside of the run's observations."""
         codes: xr.DataArray = _function("support")(self._obj)
         return codes
 
     def observed(self) -> xr.DataArray:
-        """Return observations alone: NaN where the run was not sampled."""
+        """Return the observations only: NaN where the run was not sampled."""
         seen: xr.DataArray = _function("observed")(self._obj)
         return seen
 
     def sampled_as(self, samplings: str | Sequence[str]) -> xr.DataArray:
-        """Say which cells are samples, where the attribute that says it was lost."""
+        """Name the samplings of an array whose attribute ``ancillary_variables`` was lost."""
         named: xr.DataArray = _function("sampled_as")(self._obj, samplings)
         return named
 
     def checkpoint_type(self) -> xr.DataArray:
-        """Return which kind of run was training at each cell."""
+        """Return the type of the run that was training at each cell."""
         codes: xr.DataArray = _function("checkpoint_type")(self._obj)
         return codes
 
@@ -410,12 +410,12 @@ class DdeDataArrayAccessor(_Documented):
         return revisions
 
     def to_frame(self, dropna: bool = True) -> pd.DataFrame:
-        """Return one row per lineage, run and token, with the seed's columns."""
-        return self._whole.to_frame(dropna)
+        """Return one row per lineage, run and token, with columns for lineage, run and treatment."""
+        return self._dataset.to_frame(dropna)
 
     def to_parquet(self, path: str | os.PathLike[str], dropna: bool = True) -> Path:
         """Write the long table as parquet, a lineage at a time."""
-        return self._whole.to_parquet(path, dropna)
+        return self._dataset.to_parquet(path, dropna)
 
     def plot(
         self,
@@ -436,7 +436,7 @@ class DdeDataArrayAccessor(_Documented):
         frame_size: Size | None = None,
     ) -> Any:
         """Draw curves of lineages, pretraining and post-training joined."""
-        return self._whole.plot(
+        return self._dataset.plot(
             None, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
             relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
             mark_branches=mark_branches, columns=columns, frame_size=frame_size,
@@ -454,8 +454,8 @@ class DdeDataArrayAccessor(_Documented):
         columns: int | None = None,
         frame_size: Size | None = None,
     ) -> Any:
-        """Draw a sweep as a heat map of what runs end at."""
-        return self._whole.plot_heatmap(
+        """Draw a sweep as a heat map of the final values of runs."""
+        return self._dataset.plot_heatmap(
             self._name, x, y, facet_by=facet_by, reduce=reduce, average_over=average_over, backend=backend,
             columns=columns, frame_size=frame_size,
         )  # fmt: skip
@@ -478,8 +478,8 @@ class DdeDataArrayAccessor(_Documented):
         columns: int | None = None,
         frame_size: Size | None = None,
     ) -> Any:
-        """Draw what runs end at against what they cost."""
-        return self._whole.plot_scaling(
+        """Draw the final values of runs against their cost."""
+        return self._dataset.plot_scaling(
             self._name, x, at=at, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, reduce=reduce,
             log_x=log_x, log_y=log_y, backend=backend, columns=columns, frame_size=frame_size,
         )  # fmt: skip
@@ -488,7 +488,7 @@ class DdeDataArrayAccessor(_Documented):
         self, *, reduce: Reduce | None = None, backend: BackendName = "bokeh", frame_size: Size | None = None
     ) -> Any:
         """Draw the tree of each lineage's runs."""
-        return self._whole.plot_tree(self._name, reduce=reduce, backend=backend, frame_size=frame_size)
+        return self._dataset.plot_tree(self._name, reduce=reduce, backend=backend, frame_size=frame_size)
 
     def explore(
         self,
@@ -520,5 +520,5 @@ class DdeDataArrayAccessor(_Documented):
         _check_factors(self._obj, factors)
         defaults = DdeDataArrayAccessor.explore.__kwdefaults__ or {}
         chosen = {name: given[name] for name, default in defaults.items() if given[name] != default} | factors
-        explorer: Explorer = _function("explore")(self._whole._obj, metrics=self._name, **chosen)
+        explorer: Explorer = _function("explore")(self._dataset._obj, metrics=self._name, **chosen)
         return explorer

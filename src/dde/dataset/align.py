@@ -44,7 +44,7 @@ __all__ = [
 
 
 def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
-    """Return where on an axis the cells of a Dataset lie.
+    """Return the positions of a Dataset's cells on an axis.
 
     Parameters
     ----------
@@ -56,15 +56,16 @@ def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        Dimensions a subset of the Dataset's; NaN where a run has no place on the axis: before its branch on
-        ``post_tokens`` and ``fraction_of_training``, which a pretraining run is on from its start, or not at all.
+        Its dimensions are a subset of the Dataset's; in units of the axis. NaN where a cell has no position: on
+        ``post_tokens`` and ``fraction_of_training`` before the run's branch. Pretraining runs are on
+        ``fraction_of_training`` from their start, and not on ``post_tokens``.
 
     Raises
     ------
     UnknownNameError
         When there is no such axis.
     SelectionError
-        When the Dataset lacks the coordinates that it follows from.
+        When the Dataset has no coordinates that the axis is derived from.
 
     Examples
     --------
@@ -83,7 +84,7 @@ def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
         needed = ("branch_tokens", "schedule_tokens")
     if missing := [n for n in ("cumulative_tokens", *needed) if n not in dataset.coords]:
         raise SelectionError(
-            f"the Dataset lacks the coordinates {', '.join(missing)}, which {rule.name} follows from. "
+            f"the Dataset has no coordinates {', '.join(missing)}, so {rule.name} can't be derived. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
     if rule.by == "lineage":
@@ -96,7 +97,7 @@ def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
     else:
         branch = dataset["branch_tokens"].reset_coords(drop=True)
         if "start_tokens" in dataset.coords:
-            # The own tokens of a merge begin where it stands, not where its parents part.
+            # The own tokens of a merge begin at the merge, not where the curves of its parents part.
             branch = dataset["start_tokens"].reset_coords(drop=True).where(branch.notnull())
         if rule.name == "post_tokens":
             values = tokens - branch
@@ -111,17 +112,17 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 
-# Attributes of a metric that do not hold for what is computed from it.
+# Attributes of a metric that are wrong for values computed from it.
 _OF_ONE_METRIC = ("long_name", "units", "task", "metric", "direction", "source_name")
 
 
 def attrs_of(grid: object, how: Interpolation) -> dict[str, Any]:
-    """Return the attributes that say how the values of a Dataset were made."""
+    """Return the attributes of a Dataset that name its grid and interpolation."""
     return {"grid": str(grid), **interpolation_attrs(how)}
 
 
 def interpolation_attrs(how: Interpolation) -> dict[str, Any]:
-    """Return the attributes that say how values between observations were made; of each metric, and of its Dataset.
+    """Return the attributes of a metric, or of its Dataset, that say how values between observations were made.
 
     ``max_gap`` is -1 where gaps of any length are filled.
     """
@@ -133,22 +134,24 @@ def interpolation_attrs(how: Interpolation) -> dict[str, Any]:
 
 
 def interpolation_of(dataset: xr.Dataset) -> Interpolation:
-    """Return how values between observations were made, as the metrics say, or else the Dataset; linear where neither.
+    """Return how values between observations were interpolated.
+
+    The attributes of the metrics decide, then those of the Dataset; without either it is linear.
 
     Raises
     ------
     SelectionError
-        When its metrics were interpolated in different ways.
+        When the metrics were interpolated in different ways.
     """
-    along = [a.attrs for a in dataset.data_vars.values() if has_samplings(a)]
+    metric_attrs = [a.attrs for a in dataset.data_vars.values() if has_samplings(a)]
     found = {}
     for key, default in interpolation_attrs(Interpolation()).items():
-        distinct = list(dict.fromkeys(attrs[key] for attrs in along if key in attrs))
+        distinct = list(dict.fromkeys(attrs[key] for attrs in metric_attrs if key in attrs))
         if len(distinct) > 1 or any(" | " in str(value) for value in distinct):
             raise SelectionError(
                 f"metrics of the Dataset were interpolated in different ways ({key} is "
-                f"{', '.join(map(str, distinct))}), so how new values are made is open. Align one metric at a time, or "
-                "all in one way first: ds.dde.align(interp='linear', max_gap=..., bridge=False)."
+                f"{', '.join(map(str, distinct))}), so how to interpolate new values is ambiguous. Align one metric "
+                "at a time, or align all in one way first: ds.dde.align(interp='linear', max_gap=..., bridge=False)."
             )
         found[key] = distinct[0] if distinct else dataset.attrs.get(key, default)
     return Interpolation(
@@ -166,38 +169,40 @@ def align(
     bridge: bool | None = None,
     max_points: int = DEFAULT_MAX_POINTS,
 ) -> xr.Dataset:
-    """Return the Dataset on another grid or axis, or interpolated in another way, made anew from its observations.
+    """Return the Dataset on another grid or axis, or interpolated in another way, recomputed from its observations.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection or a sweep of it, with metrics or anything computed from
-        them cell by cell, saved and opened again or not.
+        A Dataset of :func:`dde.open_lineages`, a selection or a sweep of it, with metrics or values computed from
+        them cell by cell. It may have been saved and opened again.
     grid, max_points
         As for :func:`dde.open_lineages`, in points of the axis.
     interp : {"linear", "log", "nearest", "previous", "pchip"}, optional
-        As the attribute ``interpolation`` of the metrics says when None, ``linear`` where that is gone; likewise
-        `bridge`. Always between observations in tokens.
+        Interpolation between observations, always in tokens. When None, the attribute ``interpolation`` of the
+        metrics decides, and ``linear`` where there is none.
     axis : str, optional
-        What runs are aligned by, and the name of the last dimension: ``cumulative_tokens``,
+        Axis that runs are aligned by, and the name of the last dimension: ``cumulative_tokens``,
         ``cumulative_compute`` (6 N tokens), ``tokens_per_parameter``, ``fraction_of_training`` (of a run's own
         schedule: 0 at its branch or start, 1 at its planned end, more where it went on) or ``post_tokens`` (tokens
-        since the run's own branch, so that all sweeps start at zero). As the Dataset has it when None.
+        since the run's own branch, so that all sweeps start at zero). The axis of the Dataset when None.
     max_gap : int, optional
-        Longest gap in tokens that is filled; all are when None, whatever the Dataset was opened with.
+        Longest gap in tokens that is filled; all gaps are filled when None, whatever the Dataset was opened with.
     bridge : bool, optional
+        Whether evaluations are joined across branches that the parent was not evaluated at; when None, the attribute
+        ``bridge`` of the metrics decides.
 
     Returns
     -------
     xarray.Dataset
-        Lazy. On another axis than cumulative tokens, these stand in a coordinate, ``(lineage, axis)`` or, where
-        each run has its own, ``(lineage, run, axis)``; observations stay exact, and a run that has no place on
-        the axis (a pretraining run on ``post_tokens``) is NaN.
+        Lazy. On another axis than cumulative tokens, cumulative tokens are a coordinate ``(lineage, axis)``, or
+        ``(lineage, run, axis)`` where each run has its own axis. Observations stay exact, and a run without a position
+        on the axis (a pretraining run on ``post_tokens``) is NaN.
 
     Raises
     ------
     SourceError
-        When a coordinate or the attribute that says which cells are samples is gone.
+        When a coordinate, or the attribute that says which cells are samples, is missing.
     SelectionError
         When samples are no points of the Dataset (a dense log on an automatic grid, a part of the axis), so that
         values between them are unknown.
@@ -215,47 +220,49 @@ def align(
     """
     if isinstance(grid, str) and grid in AXES:
         raise UnknownNameError(
-            f"{grid!r} is an axis, not a grid on one, so the points are undefined. "
-            f"Pass it by name: ds.dde.align(axis={grid!r})."
+            f"{grid!r} is an axis, not a grid, so the points are undefined. "
+            f"Pass it as the axis: ds.dde.align(axis={grid!r})."
         )
     rule = resolve_axis(axis) if axis is not None else axis_of(dataset) or TOKENS
     if interp is None or bridge is None:
-        as_made = interpolation_of(dataset)
-        interp, bridge = interp or as_made.method, as_made.bridge if bridge is None else bridge
+        current = interpolation_of(dataset)
+        interp, bridge = interp or current.method, current.bridge if bridge is None else bridge
     how = Interpolation(interp, max_gap, bridge)
-    made = resolve_grid(grid, max_points)
+    token_grid = resolve_grid(grid, max_points)
     source = SampleSource.of(dataset)
     _check_variables({str(n): dataset[n] for n in dataset.data_vars}, source, rule)
     lines = source.lines(rule)
-    points = made.build(*source.positions(rule, lines, with_logs=made.needs_logs))
-    return _put(source, points, rule, lines, how).assign_attrs(attrs_of(made, how))
+    points = token_grid.build(*source.positions(rule, lines, with_logs=token_grid.needs_logs))
+    return _aligned(source, points, rule, lines, how).assign_attrs(attrs_of(token_grid, how))
 
 
 def derive(dataset: xr.Dataset, **functions: Callable[[xr.Dataset], xr.DataArray]) -> xr.Dataset:
-    """Return the Dataset with new metrics, computed from observations and then interpolated as all others.
+    """Return the Dataset with new metrics, computed from observations and then interpolated like the others.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, or anything that :func:`align` takes.
+        A Dataset of :func:`dde.open_lineages`, or any that :func:`align` takes.
     **functions : callable
-        Name of the new variable to a function of the observations: a Dataset that is NaN where runs were not sampled
-        (:func:`dde.dataset.provenance.observed`). It returns an array of the same cells, computed cell by cell.
+        A function for each new variable, by name. It takes the observations, a Dataset that is NaN where runs were
+        not sampled (:func:`dde.dataset.provenance.observed`), and returns an array of the same cells, computed cell
+        by cell.
 
     Returns
     -------
     xarray.Dataset
         With the new variables: exact at observations, interpolated between them as the metrics' attributes say. They
-        have the ``long_name``, ``units`` and ``direction`` that the function gives them, if it gives a ``long_name``.
-        Arithmetic on the Dataset itself is as exact at observations; between them it transforms interpolated values.
+        have the ``long_name``, ``units`` and ``direction`` that the function sets, if it sets a ``long_name``.
+        Arithmetic on the Dataset itself is as exact at observations, but between them it transforms interpolated
+        values.
 
     Raises
     ------
     SourceError
         When a function combines metrics of different samplings, so that its result names none.
     SelectionError
-        When samples are no points of the Dataset, so that values between them are unknown; and when a function returns
-        no array, or one that lacks cells of the Dataset.
+        When samples are no points of the Dataset, so that values between them are unknown; and when a function does
+        not return an array of all cells of the Dataset.
 
     Examples
     --------
@@ -273,30 +280,29 @@ def derive(dataset: xr.Dataset, **functions: Callable[[xr.Dataset], xr.DataArray
         result = function(seen)
         if not isinstance(result, xr.DataArray):
             raise SelectionError(
-                f"the function of {name!r} returned a {type(result).__name__}, so there is no metric. Return an array "
+                f"the function for {name!r} returned a {type(result).__name__}, so there is no metric. Return an array "
                 "of the Dataset's cells, such as lambda seen: 1 - seen.arc_easy."
             )
         result = result.rename(name)
         samplings_of(result)
         if not {*source.cells, source.rule.name} <= set(result.dims) <= set(dataset.dims):
             raise SelectionError(
-                f"the function of {name!r} returned an array along {', '.join(map(str, result.dims))}, which are not "
-                "the cells of the Dataset, so it is no metric of its runs. Compute cell by cell; "
-                "ds.assign() takes anything else."
+                f"the function for {name!r} returned an array along {', '.join(map(str, result.dims))}, which are not "
+                "the cells of the Dataset, so it is no metric of its runs. Compute it cell by cell; "
+                "ds.assign() takes other arrays."
             )
-        whole = dataset.assign({name: _with_labels_of(dataset, result)})[name]
-        if whole.attrs.get("long_name") in {a.attrs.get("long_name") for a in dataset.data_vars.values()}:
-            # What arithmetic took over from an operand says what that was: its unit, and which direction is better.
-            whole.attrs = {k: v for k, v in whole.attrs.items() if k not in _OF_ONE_METRIC}
-        _check_variables({name: whole}, source, source.rule)
-        variables[name] = _fill(
-            source, whole, source.points, source.rule, source.lines(source.rule), how, filled=_filled(source, whole)
-        )
+        derived = dataset.assign({name: _with_labels_of(dataset, result)})[name]
+        if derived.attrs.get("long_name") in {a.attrs.get("long_name") for a in dataset.data_vars.values()}:
+            # Arithmetic copies the attributes of an operand, whose unit and direction are wrong for the result.
+            derived.attrs = {k: v for k, v in derived.attrs.items() if k not in _OF_ONE_METRIC}
+        _check_variables({name: derived}, source, source.rule)
+        lines, filled = source.lines(source.rule), _interpolated_metric(source, derived)
+        variables[name] = _interpolated(source, derived, source.points, source.rule, lines, how, filled=filled)
     return dataset.assign(variables)
 
 
-def _filled(source: SampleSource, derived: xr.DataArray) -> xr.Variable | None:
-    """Return a metric over the cells with the samplings of a derived one, with values between; None where none is."""
+def _interpolated_metric(source: SampleSource, derived: xr.DataArray) -> xr.Variable | None:
+    """Return a metric of the Dataset with the dimensions and samplings of a derived one; None where there is none."""
     dims, names = {*source.cells, source.rule.name}, set(samplings_of(derived))
     for array in source.dataset.data_vars.values():
         if set(map(str, array.dims)) == dims and has_samplings(array) and set(samplings_of(array)) == names:
@@ -310,12 +316,12 @@ def _with_labels_of(dataset: xr.Dataset, result: xr.DataArray) -> xr.Variable:
     Raises
     ------
     SelectionError
-        When it has other labels.
+        When the array has other labels.
     """
     for dim in map(str, result.dims):
         if result.sizes[dim] != dataset.sizes[dim]:
             raise SelectionError(
-                f"the function of {str(result.name)!r} returned {result.sizes[dim]} of {dataset.sizes[dim]} positions "
+                f"the function for {str(result.name)!r} returned {result.sizes[dim]} of {dataset.sizes[dim]} positions "
                 f"along {dim}, so the others have no value. Compute cell by cell, and select afterwards."
             )
         if dim not in dataset.indexes or dim not in result.indexes:
@@ -324,8 +330,8 @@ def _with_labels_of(dataset: xr.Dataset, result: xr.DataArray) -> xr.Variable:
         if not ours.equals(theirs):
             if not (ours.is_unique and theirs.is_unique and len(ours.difference(theirs)) == 0):
                 raise SelectionError(
-                    f"the function of {str(result.name)!r} returned other labels along {dim} than the Dataset has, so "
-                    "which cells its values are of is unknown. Compute cell by cell."
+                    f"the function for {str(result.name)!r} returned other labels along {dim} than the Dataset has, so "
+                    "the cells of its values are unknown. Compute cell by cell."
                 )
             result = result.isel({dim: theirs.get_indexer(ours)})
     return result.variable
@@ -334,17 +340,17 @@ def _with_labels_of(dataset: xr.Dataset, result: xr.DataArray) -> xr.Variable:
 def axis_coordinates(
     points: Points, rule: AxisRule, lines: Lines | None, n_params: xr.Variable | None, cells: Sequence[str]
 ) -> dict[str, xr.Variable]:
-    """Return the coordinates along an axis: its points, their check numbers, tokens and, where it fits, compute.
+    """Return the coordinates along an axis: points, check numbers, cumulative tokens and, where possible, compute.
 
     Parameters
     ----------
     points : (point,) int64 or float64 array
     rule : AxisRule
     lines : Lines or None
-        How tokens follow from points, over the dimensions `cells`; None where points are cumulative tokens.
+        How tokens follow from points, along the dimensions `cells`; None where points are cumulative tokens.
     n_params : xarray.Variable or None
-        Exact parameters. Where these are unknown, or change along a curve, compute does not follow from tokens alone,
-        and is left out.
+        Exact parameter counts. Where these are unknown, or change along a curve, compute does not follow from tokens
+        alone and is left out.
     cells : sequence of str
         Dimensions of the runs.
     """
@@ -362,8 +368,8 @@ def axis_coordinates(
     n = np.asarray(n_params.values, np.float64)
     dims = (*n_params.dims, rule.name)
     if rule.by == "lineage":
-        every = axis_lines(rule, np.full(n.shape, np.nan), np.full(n.shape, np.nan), n)
-        tokens = every.tokens(points)
+        unknown = np.full(n.shape, np.nan)
+        tokens = axis_lines(rule, unknown, unknown, n).tokens(points)
         coords["cumulative_tokens"] = xr.Variable(dims, tokens, dict(TOKENS.attrs), fastpath=True)
     else:
         tokens = np.broadcast_to(points.astype(np.int64), (*n.shape, len(points)))
@@ -374,7 +380,7 @@ def axis_coordinates(
 
 
 def _check_variables(arrays: Mapping[str, xr.DataArray], source: SampleSource, rule: AxisRule) -> None:
-    """Raise where a variable can't be made anew: it names no sampling, or samples of it are no points.
+    """Raise where a variable can't be interpolated again: it names no sampling, or its samples are no points.
 
     Raises
     ------
@@ -386,19 +392,21 @@ def _check_variables(arrays: Mapping[str, xr.DataArray], source: SampleSource, r
             continue
         if not {*source.cells, source.rule.name} <= set(map(str, array.dims)):
             raise SelectionError(
-                f"the variable {name!r} lies along {', '.join(map(str, array.dims))}, so it can't be put on "
-                "another grid of tokens. Drop it, or join Datasets on one grid."
+                f"the variable {name!r} has the dimensions {', '.join(map(str, array.dims))}, which are not those of "
+                "the runs, so it can't be aligned on another grid. Drop it, or join Datasets on one grid."
             )
         names = samplings_of(array)
         flags_of(array)
         for sampling in names:
-            # Of a log the samples are known by reading it: that waits until its values are read.
+            # The samples of a log are known only by reading it; they are checked when its values are read.
             if sampling not in checked and sampling in TABLE_SAMPLINGS:
                 source.require_samples(array, sampling, rule)
                 checked.add(sampling)
 
 
-def _put(source: SampleSource, points: Points, rule: AxisRule, lines: Lines | None, how: Interpolation) -> xr.Dataset:
+def _aligned(
+    source: SampleSource, points: Points, rule: AxisRule, lines: Lines | None, how: Interpolation
+) -> xr.Dataset:
     """Return the Dataset at points of an axis."""
     old = source.dataset
     coords = {str(n): c.variable for n, c in old.coords.items() if source.rule.name not in c.dims}
@@ -415,17 +423,17 @@ def _put(source: SampleSource, points: Points, rule: AxisRule, lines: Lines | No
     variables = {
         str(name): array.variable
         if source.rule.name not in array.dims
-        else _fill(source, array, points, rule, lines, how, reinterpolation)
+        else _interpolated(source, array, points, rule, lines, how, reinterpolation)
         for name, array in old.data_vars.items()
     }
     attrs = dict(old.attrs)
     if "cumulative_compute" in old.coords and old["n_params"].attrs.get(CHANGING_PARAMS):
-        lost = "cumulative_compute, which on other points follows from the sources alone: 1"
-        attrs["left_out"] = "; ".join(filter(None, [str(attrs.get("left_out", "")), lost]))
+        dropped = "cumulative_compute, which on other points follows from the sources alone: 1"
+        attrs["left_out"] = "; ".join(filter(None, [str(attrs.get("left_out", "")), dropped]))
     return xr.Dataset(variables, coords, attrs)
 
 
-def _fill(
+def _interpolated(
     source: SampleSource,
     array: xr.DataArray,
     points: Points,
@@ -435,7 +443,7 @@ def _fill(
     reinterpolation: Reinterpolation | None = None,
     filled: xr.Variable | None = None,
 ) -> xr.Variable:
-    """Return a variable at points of an axis, made of its samples."""
+    """Return a variable at points of an axis, interpolated between its samples."""
     names = samplings_of(array)
     reinterpolation = reinterpolation or Reinterpolation(source, points, rule, lines)
     flags = [source.dataset.coords[SAMPLED + n].variable for n in names]
@@ -448,7 +456,7 @@ def _fill(
     )
     variable = lazily(dims, values, {**array.attrs, **interpolation_attrs(how)})
     if array.chunks is not None:
-        # As it was, but for the axis, which has other points now.
-        kept = dict(zip(map(str, array.dims), array.chunks, strict=True))
-        variable = variable.chunk({d: kept[d] if d != rule.name else -1 for d in dims})
+        # The chunks stay, except along the axis, whose points are new.
+        chunks = dict(zip(map(str, array.dims), array.chunks, strict=True))
+        variable = variable.chunk({d: chunks[d] if d != rule.name else -1 for d in dims})
     return variable

@@ -1,4 +1,4 @@
-"""Means over seeds, replicates and other factors, with how many runs they are of and how far these lie apart."""
+"""Means over seeds, replicates and other factors, with their count, standard deviation and confidence interval."""
 
 from __future__ import annotations
 
@@ -42,43 +42,44 @@ def mean_over(
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection, sweep or alignment of it.
+        A Dataset of :func:`dde.open_lineages`, a selection, sweep or alignment of it.
     over : str or several
-        ``seed`` joins lineages that agree in all coordinates but the seed, ``replicate`` runs of one lineage that
-        agree in all fields of their treatment. Of another suite than DataDecide, any factor of lineages or runs as
-        well: what agrees in all other factors is joined. A dimension of a sweep is one, too.
+        ``seed`` averages lineages that agree in all coordinates but the seed, ``replicate`` runs of one lineage that
+        agree in all fields of their treatment. Suites other than DataDecide may use any factor of lineages or runs:
+        lineages or runs that agree in all other factors are averaged. It may be a dimension of a sweep, too.
     min_count : int, optional
-        Runs that must have a value for a cell to have a mean. When None, every run that a mean is of must have
-        one: where a run ends or begins, the mean does too, and never steps because its members change.
+        Smallest number of runs with a value for which a cell has a mean. When None, every member must have a value:
+        the mean ends and begins where a member does, and never steps because its members change.
     interval : float or None, default 0.95
         Confidence level of the interval from low to high; None leaves these out.
     method : {"auto", "t", "bootstrap"}
-        How the interval is made, see :func:`dde.curves.statistics.summarize`: Student's t below 10 members and the
-        percentile bootstrap from there on when "auto".
+        Method of the interval, see :func:`dde.curves.statistics.summarize`. "auto" is Student's t below 10 members
+        and the percentile bootstrap from 10 on.
 
     Returns
     -------
     xarray.Dataset
-        Lazy where `dataset` is. For every metric ``m``: ``m``, the mean; ``m_count``, the runs with a value;
+        Lazy where `dataset` is. For every metric ``m``: ``m``, the mean; ``m_count``, the number of runs with a value;
         ``m_std``, their standard deviation (of a sample: n - 1); ``m_sem``, the standard error of the mean;
-        ``m_low`` and ``m_high``; and ``m_observed``, how many of the values are observed, not interpolated.
-        Lineages are called ``<recipe>-<size>`` over seeds, runs without ``#2`` over replicates; lineages and runs of
-        another suite by the factors that are left. ``n_members`` says how
-        many runs a cell is of, ``run_id`` which. Facts that differ within a mean are NaN or ""; ``branch_tokens`` is
-        then the last of them, ``end_tokens`` the first and ``last_end_tokens`` the last.
+        ``m_low`` and ``m_high``, the bounds of the interval; and ``m_observed``, the number of values that are
+        observed, not interpolated. Labels of lineages are ``<recipe>-<size>`` over seeds, those of runs have no ``#2``
+        over replicates; in other suites labels consist of the remaining factors. ``n_members`` is the number of runs
+        of each mean, and ``run_id`` names them. Coordinates that differ between members are NaN or "", except
+        ``branch_tokens`` (the last of them), ``end_tokens`` (the first) and ``last_end_tokens`` (the last).
 
     Raises
     ------
     UnknownNameError
-        When `over`, `interval` or `method` names nothing.
+        When `over`, `interval`, `method` or `min_count` has no such value.
     SelectionError
-        When the Dataset is one of means already, has no such dimension, holds a lineage or run twice, or when members
-        of a mean had different treatments.
+        When the Dataset already holds means, has no such dimension, holds a lineage or run twice, or when members of a
+        mean had different treatments.
 
     Warns
     -----
     DdeWarning
-        When runs of a mean branch at different tokens; or reduce their training loss in different ways.
+        When runs of a mean branch at different tokens or reduce their training loss in different ways; and when each
+        mean is of one run, because no two runs differ in `over` alone.
 
     Examples
     --------
@@ -88,25 +89,31 @@ def mean_over(
     >>> means.lineage.values.tolist(), int(means.n_members.sel(run="pretraining").item())
     (['dolma1_7-4M'], 3)
     """
-    wanted = [str(v) for v in as_values(over)]
+    names = [str(v) for v in as_values(over)]
     if MEMBERS in dataset.coords:
         raise SelectionError(
-            f"the Dataset holds means over {dataset.attrs.get(AVERAGED_OVER, 'runs')}, and a mean of means forgets how "
-            "many runs each is of. Take it of the runs: ds.dde.mean_over(['seed', 'replicate'])."
+            f"the Dataset holds means over {dataset.attrs.get(AVERAGED_OVER, 'runs')}, and a mean of means ignores the "
+            "number of runs of each. Average the runs instead: ds.dde.mean_over(['seed', 'replicate'])."
         )
     if interval is not None and not 0 < interval < 1:
-        raise UnknownNameError(f"interval={interval!r} is no share between 0 and 1. Pass 0.95, or None for none.")
+        raise UnknownNameError(
+            f"interval={interval!r} is not between 0 and 1, so it is no confidence level. Pass 0.95, or None for no "
+            "interval."
+        )
     if method not in INTERVAL_METHODS:
-        raise UnknownNameError(f"method={method!r} makes no interval. Pass one of {', '.join(INTERVAL_METHODS)}.")
+        raise UnknownNameError(
+            f"method={method!r} is no method of an interval, so there is no interval. Pass one of "
+            f"{', '.join(INTERVAL_METHODS)}."
+        )
     if min_count is not None and min_count < 1:
-        raise UnknownNameError(f"min_count={min_count!r} asks for no run, so of nothing. Pass 1 or more, or None.")
-    groups = groups_of(dataset, list(dict.fromkeys(wanted)))
+        raise UnknownNameError(f"min_count={min_count!r} allows means of no runs. Pass 1 or more, or None.")
+    groups = groups_of(dataset, list(dict.fromkeys(names)))
     return _Means(dataset, groups, min_count, interval, method).build()
 
 
 @dataclass(frozen=True)
 class _Means:
-    """A Dataset of means in the making."""
+    """Build a Dataset of means."""
 
     dataset: xr.Dataset
     groups: Sequence[Group]
@@ -116,12 +123,12 @@ class _Means:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Dimensions of runs, those that are averaged away among them."""
+        """Dimensions of the runs, including those that are averaged."""
         return cell_dims(self.dataset)
 
     @property
     def over(self) -> list[str]:
-        """What the means are over."""
+        """Names that the means are over."""
         return [name for g in self.groups for name in g.over]
 
     def build(self) -> xr.Dataset:
@@ -135,42 +142,42 @@ class _Means:
                 continue
             if array.dtype.kind not in "fiub":
                 raise SelectionError(
-                    f"the variable {str(name)!r} holds no numbers, so it has no mean. Drop it: ds.drop_vars({name!r})."
+                    f"the variable {str(name)!r} is not numeric, so it has no mean. Drop it: ds.drop_vars({name!r})."
                 )
             if has_samplings(array) and "train_loss" in str(array.attrs.get(ANCILLARY)):
                 warn_of_reductions(
                     text_values(self.dataset["reduce_loss"].values).ravel() if "reduce_loss" in self.dataset else ()
                 )
             variables |= self._statistics(str(name), array, present)
-        made = xr.Dataset(variables, self._coordinates(present, rule), dict(self.dataset.attrs))
-        made = made.squeeze([g.dim for g in self.groups if g.is_dropped], drop=True)
+        means = xr.Dataset(variables, self._coordinates(present, rule), dict(self.dataset.attrs))
+        means = means.squeeze([g.dim for g in self.groups if g.is_dropped], drop=True)
         over = ", ".join(self.over)
-        every = "all" if self.min_count is None else self.min_count
-        counts = made[MEMBERS].values[made[MEMBERS].values > 0]
-        facts = {"interval": self.interval or "none", "interval_method": self._method_of(counts)}
+        required = "all" if self.min_count is None else self.min_count
+        counts = means[MEMBERS].values[means[MEMBERS].values > 0]
+        interval_attrs = {"interval": self.interval or "none", "interval_method": self._method_text(counts)}
         if counts.size and int(counts.max()) == 1:
             self._warn_of_single_runs(over)
-        return made.assign_attrs({AVERAGED_OVER: over, "min_count": every, **facts})
+        return means.assign_attrs({AVERAGED_OVER: over, "min_count": required, **interval_attrs})
 
     def _warn_of_single_runs(self, over: str) -> None:
-        """Say that no mean is of several runs, where the runs differ in what the means are over."""
+        """Warn that no mean is of several runs, although the runs differ in the averaged factor."""
         if not self.is_datadecide and any(len(set(self._values_of(name))) > 1 for name in self.over):
             others = [n for n in factors_of(self.dataset) if n not in self.over and len(set(self._values_of(n))) > 1]
             warn_caller(
-                f"each mean over {over} is of one run, for no two runs differ in nothing else"
-                + (f": there are {', '.join(others)}" if others else "")
+                f"each mean over {over} is of one run, because no two runs differ in nothing else"
+                + (f": they also differ in {', '.join(others)}" if others else "")
                 + ". Take the mean over those, too, or select one value of each: ds.dde.sel(...)."
             )
 
     def _values_of(self, name: str) -> list[str]:
-        """Return the values that runs have of a coordinate, as texts; none where there is no such coordinate."""
+        """Return the values of a coordinate as texts; none where there is no such coordinate."""
         if name not in self.dataset.coords:
             return []
         values = text_values(np.atleast_1d(self.dataset[name].values).astype(object)).ravel().tolist()
         return [text for text in map(str, values) if text not in ("", "nan")]
 
-    def _method_of(self, counts: npt.NDArray[Any]) -> str:
-        """Return how intervals of means of that many members are made, and of how many."""
+    def _method_text(self, counts: npt.NDArray[Any]) -> str:
+        """Return the method of the intervals, with the numbers of members, as the text of an attribute."""
         if self.interval is None or not counts.size:
             return "none"
         low, high = int(counts.min()), int(counts.max())
@@ -183,7 +190,7 @@ class _Means:
         return f"{names['t']} below {BOOTSTRAP_FROM} members, {names['bootstrap']} from there on, {of}"
 
     def _stacked(self, variable: xr.Variable, missing: Any = None) -> xr.Variable:
-        """Return a variable with all members along one dimension, the last; `missing` where a group has fewer."""
+        """Return a variable with all members along one last dimension; `missing` fills groups with fewer members."""
         groups = [g for g in self.groups if g.dim in variable.dims]
         dims = [str(d) for d in variable.dims]
         others = [d for d in dims if d not in {g.dim for g in groups}]
@@ -213,7 +220,7 @@ class _Means:
         over = " and ".join(f"{name}s" for name in self.over)
         along = [d for d in cells if d in array.dims]
         if len(along) < len(cells):
-            # One value for all runs of a lineage, or of all lineages: its members are those labels.
+            # It has one value per lineage, or per run label: its members are those labels.
             every_label = xr.Variable(along, np.ones([array.sizes[d] for d in along], bool))
             present = self._stacked(every_label, False)
         required: xr.Variable = present.sum(_MEMBER) if self.min_count is None else xr.Variable((), self.min_count)
@@ -228,7 +235,7 @@ class _Means:
             made[f"{name}_observed"] = _counted(seen)
         sizes = {d: stack.sizes[d] for d in ordered}
         if is_chunked(stack):
-            # Members lie in chunks of any size, of which Zarr takes but one.
+            # Zarr needs chunks of one size, and all members of a mean are reduced together.
             sizes_of_chunks = dict(zip(stack.dims, stack.chunks or (), strict=True))
             stack = stack.chunk({d: -1 if d == _MEMBER else max(sizes) for d, sizes in sizes_of_chunks.items()})
             every = xr.apply_ufunc(
@@ -259,7 +266,7 @@ class _Means:
         return {name: mean, **{f"{name}_{s}": v for s, v in shown.items()}, **made}
 
     def _broadcast(self, flags: Sequence[xr.Variable], array: xr.DataArray) -> list[xr.Variable]:
-        """Return flags along all dimensions of a variable that are averaged."""
+        """Return flags broadcast along all averaged dimensions of a variable."""
         dims = {g.dim: array.sizes[g.dim] for g in self.groups if g.dim in array.dims}
         return [f if set(dims) <= set(f.dims) else f.set_dims({**dims, **f.sizes}) for f in flags]  # type: ignore[no-untyped-call]
 
@@ -273,14 +280,14 @@ class _Means:
                 if not dims[str(name)].is_dropped:
                     coords[str(name)] = xr.Variable(str(name), dims[str(name)].labels, coordinate.attrs)
             elif name in hidden or sampling_of(str(name)):
-                # A mean has no samples of its own: how many of its members have one stands beside it.
+                # A mean has no samples of its own; `m_observed` counts those of its members.
                 continue
             elif not set(map(str, variable.dims)) & set(dims):
                 coords[str(name)] = variable
             elif rule is not None and rule.name in variable.dims:
-                kept = self._along_axis(variable, rule)
-                if kept is not None:
-                    coords[str(name)] = kept
+                common = self._along_axis(variable, rule)
+                if common is not None:
+                    coords[str(name)] = common
             else:
                 coords[str(name)] = self._common(str(name), variable, present)
                 if name == "end_tokens":
@@ -293,7 +300,7 @@ class _Means:
         return coords
 
     def _common(self, name: str, variable: xr.Variable, present: xr.Variable) -> xr.Variable:
-        """Return what the members of each mean have in common."""
+        """Return the common value of a coordinate among the members of each mean; NaN or "" where they differ."""
         text = variable.dtype.kind in "OTU"
         stack = self._stacked(variable if text else variable.astype(np.float64))
         if set(variable.dims) == set(self.cells):
@@ -322,7 +329,7 @@ class _Means:
         if name == "branch_tokens" and (differ := int((~same & some.any(axis=-1)).sum())) and not self._is_by_run():
             warn_caller(
                 f"{differ} {'mean is' if differ == 1 else 'means are'} of runs that branch at different tokens, so "
-                "between those other things were training, too. "
+                "between those they mix runs that have branched with runs that have not. "
                 "Align runs by their branch first: ds.dde.align(axis='post_tokens')."
             )
         if name in ("branch_tokens", "last_end_tokens"):
@@ -335,7 +342,12 @@ class _Means:
         return xr.Variable(dims, number, dict(variable.attrs))
 
     def _check_treatment(self, name: str, values: Sequence[str]) -> None:
-        """Raise where members of a mean had different treatments."""
+        """Raise where members of a mean had different treatments.
+
+        Raises
+        ------
+        SelectionError
+        """
         if name in self.treatment:
             over = " and ".join(self.over)
             also = f" or take the mean over it as well: {[*self.over, name]!r};" if not self.is_datadecide else ""
@@ -346,7 +358,7 @@ class _Means:
 
     @cached_property
     def is_datadecide(self) -> bool:
-        """Whether the Dataset is of DataDecide."""
+        """Whether the Dataset is of the DataDecide suite."""
         return is_datadecide(self.dataset)
 
     @cached_property
@@ -359,21 +371,21 @@ class _Means:
         return rule is not None and rule.by == "run"
 
     def _along_axis(self, variable: xr.Variable, rule: AxisRule) -> xr.Variable | None:
-        """Return a coordinate along the axis where members agree on it; None where none is known to."""
+        """Return a coordinate along the axis where members agree on it; None where they do not."""
         if not set(self.cells) <= set(map(str, variable.dims)):
             stack = self._stacked(variable.astype(np.float64))
             low, high = stack.min(_MEMBER), stack.max(_MEMBER)
             return low.astype(variable.dtype) if bool((low == high).all()) else None
         if rule.by != "run":
             return None
-        # Where members lie at different tokens, the mean has none.
+        # Where members are at different tokens, those of the mean are NaN.
         ordered = (*self.cells, rule.name)
         stack = self._stacked(variable.transpose(*ordered))
-        return lazily(ordered, _AgreedArray(stack), dict(variable.attrs))
+        return lazily(ordered, _CommonValueArray(stack), dict(variable.attrs))
 
 
 def _common_chain(chains: Sequence[str]) -> str:
-    """Return the chain of runs of the same kinds, each beginning where the last of them does; "" of different kinds."""
+    """Return the chain of runs with the same types, where each stage begins at the last of their starts; else ""."""
     parsed = [parse_chain(text) for text in chains]
     if len({tuple(stage.run_type for stage in stages) for stages in parsed}) > 1:
         return ""
@@ -383,7 +395,7 @@ def _common_chain(chains: Sequence[str]) -> str:
 
 
 def _counted(seen: xr.Variable) -> xr.Variable:
-    """Return how many members have a value."""
+    """Return the number of members with a value."""
     dims = [str(d) for d in seen.dims if d != _MEMBER]
     if is_lazy(seen):
         return lazily(dims, _CountArray(seen), {})
@@ -391,8 +403,8 @@ def _counted(seen: xr.Variable) -> xr.Variable:
     return counted
 
 
-class _OfMembers(BlockArray):
-    """A number of the members of each mean, which lie along the last dimension of a variable."""
+class _MemberReduction(BlockArray):
+    """A reduction over the members of each mean, which are along the last dimension of a variable."""
 
     def __init__(self, stack: xr.Variable) -> None:
         self.stack = stack
@@ -402,8 +414,8 @@ class _OfMembers(BlockArray):
         return np.asarray(self.stack.isel(dict(zip(self.stack.dims, at, strict=False))).values, np.float64)
 
 
-class _CountArray(_OfMembers):
-    """How many members have a value."""
+class _CountArray(_MemberReduction):
+    """The number of members with a value."""
 
     dtype = np.dtype(np.int64)
 
@@ -411,8 +423,8 @@ class _CountArray(_OfMembers):
         return np.asarray((~np.isnan(self._members(at))).sum(axis=-1))
 
 
-class _AgreedArray(_OfMembers):
-    """What all members have in common; NaN where they differ."""
+class _CommonValueArray(_MemberReduction):
+    """The common value of all members; NaN where they differ."""
 
     dtype = np.dtype(np.float64)
 
@@ -425,13 +437,13 @@ class _AgreedArray(_OfMembers):
 
 
 class _Summary:
-    """All statistics of a stack of members, block by block."""
+    """All statistics of a stack of members, computed block by block."""
 
     def __init__(
         self, stack: xr.Variable, required: npt.NDArray[Any], interval: float | None, method: IntervalMethod
     ) -> None:
         self.stack, self.required, self.interval, self.method = stack, required, interval, method
-        # Mean, count and spread of a block are asked for one after the other.
+        # Mean, count and standard deviation of a block are usually read one after the other.
         self._last: tuple[Any, npt.NDArray[np.float64]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -439,14 +451,14 @@ class _Summary:
 
     def block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[np.float64]:
         """Return the statistics, along the last dimension, of a block."""
-        asked = tuple(a.tobytes() for a in at)
-        # Held here, since another thread may ask for another block meanwhile.
+        key = tuple(a.tobytes() for a in at)
+        # A local reference: another thread may replace the cached block.
         last = self._last
-        if last is None or last[0] != asked:
+        if last is None or last[0] != key:
             dims = [d for d in self.stack.dims if d != _MEMBER]
             part = self.stack.isel(dict(zip(dims, at, strict=True))).values
             members = np.moveaxis(part, self.stack.dims.index(_MEMBER), -1)
-            last = self._last = asked, summarize(members, self.required[np.ix_(*at)], self.interval, self.method)
+            last = self._last = key, summarize(members, self.required[np.ix_(*at)], self.interval, self.method)
         return last[1]
 
 

@@ -1,4 +1,4 @@
-"""Building the Dataset of any suite: dimensions, coordinates, lazy variables, attributes."""
+"""Build the Dataset of any suite: dimensions, coordinates, lazy variables, attributes."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ __all__ = [
     "variable",
 ]
 
-# Empty cells are long stretches of one value, which the fastest level finds as well as any.
+# Empty cells are long runs of one value, which the fastest level compresses as well as any.
 _LEVEL = 1
 
 Factors = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
 class PackedArray(np.ndarray[Any, np.dtype[Any]]):
-    """A NumPy array like any other, but compressed when it is pickled; text as codes of its distinct values."""
+    """A NumPy array that is compressed when it is pickled; text as codes of its distinct values."""
 
-    #: A number per row and one per column, whose product it was made as; not handed on to what is made from it.
+    #: The row and column factors of an outer product; arrays derived from it have none.
     factors: Factors | None = None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Return how to make it again."""
+        """Return a function and its arguments that restore the array."""
         values = np.ascontiguousarray(self)
         if self.factors is not None and np.array_equal(values, _product(*self.factors)):
             return packed_product, self.factors
         labels: list[Any] | None = None
         if values.dtype.hasobject:
-            codes, found = pd.factorize(values.ravel())
-            labels = found.tolist()
+            codes, distinct = pd.factorize(values.ravel())
+            labels = distinct.tolist()
             if (codes < 0).any() or not all(isinstance(label, str) for label in labels):
                 return packed, (values,)
             values = codes.astype(np.min_scalar_type(len(labels)))
@@ -66,12 +66,12 @@ class PackedArray(np.ndarray[Any, np.dtype[Any]]):
 
 
 def packed(values: npt.NDArray[Any]) -> PackedArray:
-    """Return the same array, sharing its memory, such that it is compressed when it is pickled."""
+    """Return a view of an array that is compressed when it is pickled."""
     return np.asarray(values).view(PackedArray)
 
 
 def packed_product(rows: npt.NDArray[Any], columns: npt.NDArray[Any]) -> PackedArray:
-    """Return the product of a number per row and one per column, pickled as these."""
+    """Return the outer product of row and column factors, which is pickled as these factors."""
     array = packed(_product(rows, columns))
     array.factors = (rows, columns)
     return array
@@ -96,7 +96,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class DatasetParts:
-    """What a suite gives for the Dataset of a selection of its runs.
+    """The parts of a Dataset that a suite provides for a selection of its runs.
 
     Attributes
     ----------
@@ -104,12 +104,12 @@ class DatasetParts:
     run_ids : (lineage, run) object array of str
         "" where a lineage has no such run.
     coords : mapping of str to xarray.Variable
-        Those along ``lineage`` and ``run``.
+        Coordinates along ``lineage`` and ``run``.
     samplings : tuple of str
         Samplings that several metrics share.
     positions : callable
-        Returns the positions on the axis that a grid must hold, those of dense logs, and its anchors; takes how tokens
-        follow from points of the axis, and the numbers of each of `samplings`.
+        Returns the positions on the axis that a grid must hold, those of dense logs, and the anchors of the grid. Its
+        arguments are how tokens follow from points of the axis, and the numbers of each of `samplings`.
     """
 
     cube: Cube
@@ -139,8 +139,8 @@ def assemble_dataset(
     rule : AxisRule
         The axis that runs are aligned by.
     counts, attrs : mappings
-        Attributes on what was left out and estimated, and on the sources; those on grid and interpolation stand
-        between them.
+        Attributes that count left out and estimated values, and those that name the sources. Attributes of grid and
+        interpolation are between them.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def assemble_dataset(
     Raises
     ------
     SelectionError
-        When the axis asks for parameter counts that the suite does not state, or that change within a lineage.
+        When the axis needs parameter counts that the suite does not state, or that change within a lineage.
     """
     cube, run_ids, coords = parts.cube, parts.run_ids, dict(parts.coords)
     runs = cube.runs
@@ -162,7 +162,7 @@ def assemble_dataset(
     n_params = coords.get("n_params")
     along = axis_coordinates(points, rule, lines, n_params, CELLS)
     if rule is TOKENS and "cumulative_compute" in along and n_params is not None:
-        # 6 N tokens exceeds int64 for the larger sizes, so FLOPs are floats; a product is sent as its factors.
+        # 6 N tokens exceeds int64 for the larger sizes, so FLOPs are floats; the product is pickled as its factors.
         compute = packed_product(6.0 * n_params.values, points)
         along["cumulative_compute"] = variable(
             ("lineage", "cumulative_tokens"), compute, along["cumulative_compute"].attrs
@@ -192,15 +192,14 @@ def assemble_dataset(
         for m in metrics
     }
     dataset = xr.Dataset(variables, coords)
-    # What a reader must know first stands first: printing cuts the middle out.
+    # The most important attributes come first, because printing omits the middle ones.
     dataset.attrs.update({**counts, **attrs_of(grid, how), **attrs, "dde_version": _version()})
     return dataset
 
 
 def variable(dims: str | tuple[str, ...], values: npt.NDArray[Any], attrs: Mapping[str, Any]) -> xr.Variable:
     """Return a variable of an array in memory."""
-    # Without the fast path xarray imports dask.array, which takes twice as long as opening, to see that a NumPy array
-    # is none of dask's.
+    # Without the fast path xarray imports dask.array, which takes twice as long as opening, for a type check.
     return xr.Variable((dims,) if isinstance(dims, str) else dims, values, dict(attrs), fastpath=True)
 
 
@@ -211,14 +210,14 @@ def count_texts(counts: Mapping[str, int]) -> str:
 
 @cache
 def _version() -> str:
-    # `importlib.metadata.version` parses the whole description of the package, as an e-mail.
+    # `importlib.metadata.version` parses the complete description of the package as an e-mail, which is slow.
     metadata = distribution("dde").read_text("METADATA") or ""
-    found = re.search(r"^Version: *(\S+)", metadata, re.MULTILINE)
-    return found[1] if found else distribution("dde").version
+    line = re.search(r"^Version: *(\S+)", metadata, re.MULTILINE)
+    return line[1] if line else distribution("dde").version
 
 
 def _lines(coords: Mapping[str, xr.Variable], run_ids: Texts, rule: AxisRule) -> Lines | None:
-    """Return how tokens follow from points of an axis; None where these are tokens."""
+    """Return how tokens follow from points of an axis; None where the points are cumulative tokens."""
     if not rule.by:
         return None
     n_params = np.ones(run_ids.shape)
@@ -226,7 +225,7 @@ def _lines(coords: Mapping[str, xr.Variable], run_ids: Texts, rule: AxisRule) ->
         require_params(coords, rule)
         n_params = coords["n_params"].values[:, None].astype(np.float64)
     n_params = np.where(run_ids != "", n_params, np.nan)
-    # The own tokens of a merge begin where it stands, not where its parents part.
+    # The own tokens of a merge begin at the merge, not where the curves of its parents part.
     branch = np.asarray(coords["branch_tokens"].values)
     if "start_tokens" in coords:
         branch = np.where(np.isnan(branch), np.nan, coords["start_tokens"].values)

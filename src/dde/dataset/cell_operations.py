@@ -1,4 +1,4 @@
-"""Variables made of others' cells, lazily where those are lazy: picked, blanked, and masked."""
+"""Pick, coalesce and mask the cells of variables, lazily where the variables are lazy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Positions = npt.NDArray[np.intp]
 
 
 def blank_value(variable: xr.Variable, name: str = "") -> Any:
-    """Return what a cell without a run holds: "" in text, NaN among numbers, 0 in flags, which no run has set."""
+    """Return the value of a cell without a run: "" in text, NaN in numbers, 0 in flags of samples."""
     if variable.dtype.kind == "i" and sampling_of(name):
         return 0
     return "" if variable.dtype.kind in "OTU" else np.nan
@@ -32,26 +32,26 @@ def pick_cells(
     there: npt.NDArray[np.bool_] | None = None,
     blank: Any = None,
 ) -> xr.Variable:
-    """Return a variable whose cells are picked from another one.
+    """Return a variable with cells picked from another one by position.
 
     Parameters
     ----------
     variable : xarray.Variable
     at : mapping of dimension to int array
-        Position along each dimension that is replaced, for every picked cell; arrays of one shape. Those of
-        dimensions that `variable` lacks are ignored.
+        Positions of the picked cells along each dimension to replace; arrays of one shape. Dimensions that `variable`
+        does not have are ignored.
     dims : sequence of str
-        New dimensions, in place of those; first in what comes back.
+        New dimensions that replace those; first in the result.
     there : bool array of the shape of the cells, optional
-        Cells that are not there become `blank`.
+        Cells where it is False become `blank`.
     blank : optional
-        "" in text and NaN among numbers when None.
+        "" in text and NaN in numbers when None.
 
     Returns
     -------
     xarray.Variable
-        Dimensions `dims`, then the others of `variable`. Lazy where `variable` is, chunked where it is; else in
-        memory. Whole numbers become floats where cells are not there.
+        Dimensions `dims`, then the others of `variable`. Lazy or chunked where `variable` is; otherwise in memory.
+        Integers become floats where cells are blank.
     """
     used = {d: np.asarray(a) for d, a in at.items() if d in variable.dims}
     rest = tuple(str(d) for d in variable.dims if d not in used)
@@ -71,7 +71,7 @@ def pick_cells(
         picked = picked.set_dims({**dict(zip(dims, shape, strict=True)), **{d: ordered.sizes[d] for d in rest}})  # type: ignore[no-untyped-call]
         if not is_whole:
             picked = picked.astype(dtype).where(xr.Variable(tuple(dims), there), blank)  # type: ignore[no-untyped-call]
-        # Picking leaves chunks of any size, which Zarr has no room for.
+        # Picking leaves chunks of unequal sizes, which Zarr can't store.
         kept = {str(d): max(sizes) for d, sizes in zip(variable.dims, variable.chunks or (), strict=False)}
         chunked = picked.transpose(*dims, *rest)
         chunked = chunked.chunk({d: kept.get(str(d), -1) for d in chunked.dims})
@@ -114,7 +114,7 @@ class _PickedArray(BlockArray):
         index: dict[str, Any] = dict(zip(self.rest, others, strict=True))
         inverse = []
         for dim, positions in self.at.items():
-            # What is not there is not read.
+            # Blank cells are not read.
             index[dim], back = np.unique(positions[here][there], return_inverse=True)
             inverse.append(back)
         out[there] = self.variable.isel(index).transpose(*self.at, *self.rest).values[tuple(inverse)]
@@ -122,19 +122,19 @@ class _PickedArray(BlockArray):
 
 
 def coalesce(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bool_]]) -> xr.Variable:
-    """Return, cell by cell, the first of several variables that has the cell.
+    """Return each cell from the first of several variables that has it.
 
     Parameters
     ----------
     variables : sequence of xarray.Variable
-        Of the same dimensions, cells first; blank where a cell is not there.
+        Of the same dimensions, those of the cells first; blank where they do not have a cell.
     there : sequence of bool array
-        The cells that each of them has.
+        For each variable, the cells that it has.
 
     Returns
     -------
     xarray.Variable
-        Lazy where any of them is and none is chunked.
+        Lazy where any of the variables is lazy and none is chunked.
     """
     first = variables[0]
     if len(variables) == 1:
@@ -153,7 +153,7 @@ def coalesce(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bo
 
 
 class _CoalescedArray(BlockArray):
-    """The first of several variables, cell by cell; reads only those that a block needs."""
+    """Cells from the first of several variables that has them; reads only the variables that a block needs."""
 
     def __init__(self, variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bool_]]) -> None:
         self.variables, self.there = list(variables), list(there)
@@ -185,7 +185,7 @@ def mask_cells(variable: xr.Variable, flags: Sequence[xr.Variable]) -> xr.Variab
     ----------
     variable : xarray.Variable
     flags : sequence of xarray.Variable
-        Their dimensions are among those of `variable`.
+        Their dimensions are a subset of those of `variable`.
 
     Returns
     -------

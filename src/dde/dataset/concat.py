@@ -1,4 +1,4 @@
-"""Joining Datasets that were opened separately, or saved and opened again."""
+"""Join Datasets that were opened separately, or saved and opened again."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ __all__ = ["concat", "with_object_text"]
 
 
 def with_object_text(dataset: xr.Dataset) -> xr.Dataset:
-    """Return a Dataset whose text coordinates are Python strings, as those of an opened one are."""
-    texts_of = {
+    """Return a Dataset whose text coordinates are Python strings, as :func:`dde.open_lineages` gives them."""
+    text_names = {
         *TEXT_COORDINATES,
         "root_run_id",
         "parent_run_ids",
@@ -45,31 +45,32 @@ def with_object_text(dataset: xr.Dataset) -> xr.Dataset:
     texts = {
         name: c.copy(data=text_values(c.values.astype(object)))
         for name, c in dataset.coords.items()
-        if c.dtype.kind in "TUS" or (name in texts_of and c.dtype.kind == "O" and name not in dataset.dims)
+        if c.dtype.kind in "TUS" or (name in text_names and c.dtype.kind == "O" and name not in dataset.dims)
     }
     return dataset.assign_coords(texts) if texts else dataset
 
 
 def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
-    """Join Datasets of lineages: the union of their lineages, runs, tokens and metrics.
+    """Join Datasets of lineages into the union of their lineages, runs, tokens and metrics.
 
     Parameters
     ----------
     datasets : iterable of xarray.Dataset
-        As :func:`dde.open_lineages` gives them, or saved and opened again. A run may be in several of them.
+        Datasets of :func:`dde.open_lineages`, which may have been saved and opened again. A run may be in several of
+        them.
 
     Returns
     -------
     xarray.Dataset
-        Labels align; a cell that no Dataset holds is NaN or "". Lazy where they are. Datasets on different grids are
-        first put on the union of their tokens, made anew from their observations.
+        Joined by label; a cell that no Dataset holds is NaN or "". Lazy where they are. Datasets on different grids are
+        first aligned on the union of their tokens, recomputed from their observations.
 
     Raises
     ------
     SelectionError
-        When there is nothing to join; when one cell of lineage and run holds different runs, or one run has other
-        values in one Dataset than in another; when a Dataset is a sweep or on another axis; and when samples are no
-        points of a Dataset whose grid differs from others'.
+        When no Dataset is given; when one cell of lineage and run holds different runs, or one run has different
+        values in two Datasets; when a Dataset is a sweep or on another axis; and when samples are no points of a
+        Dataset whose grid differs from the others.
 
     Examples
     --------
@@ -96,34 +97,46 @@ _NEEDED = ("lineage", "run", "cumulative_tokens", "run_id")
 
 
 def _checked(dataset: object) -> xr.Dataset:
+    """Return a Dataset that has all that joining needs.
+
+    Raises
+    ------
+    SelectionError
+    """
     if not isinstance(dataset, xr.Dataset):
         raise SelectionError(
-            f"a {type(dataset).__name__} was given where a Dataset is wanted, so it can't be joined. "
+            f"a {type(dataset).__name__} is no Dataset, so it can't be joined. "
             "Pass a list of Datasets; array.to_dataset() makes one of a DataArray."
         )
-    # Another suite may state no parameter counts.
+    # Other suites may state no parameter counts.
     needed = (*_NEEDED, "n_params") if is_datadecide(dataset) else _NEEDED
     if missing := [n for n in needed if n not in dataset.coords]:
         raise SelectionError(
-            f"a Dataset lacks the coordinates {', '.join(missing)}, so its cells can't be told from others. "
+            f"a Dataset has no coordinates {', '.join(missing)}, so its cells can't be identified. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
     if POSITION_CHECK in dataset.coords and not checked_positions(dataset).values.all():
         raise SelectionError(
-            "a Dataset holds points of cumulative_tokens that no cell was made for, as padding and outer joins leave "
-            "them, so they can't be joined with others. Drop them: ds.dropna('cumulative_tokens', how='all')."
+            "a Dataset has points of cumulative_tokens without cells, as padding and outer joins leave them, so it "
+            "can't be joined with others. Drop them: ds.dropna('cumulative_tokens', how='all')."
         )
     return dataset
 
 
 def _with_dimensions(dataset: xr.Dataset) -> xr.Dataset:
-    """Return a Dataset with all three dimensions, also where one was selected away."""
+    """Return a Dataset with all three dimensions, restoring those that a selection of one label dropped.
+
+    Raises
+    ------
+    SelectionError
+        When it has other dimensions.
+    """
     for dim in DIMS:
         if dim in dataset.coords and dim not in dataset.dims:
             if dataset[dim].ndim:
                 raise SelectionError(
-                    f"a Dataset lies along {', '.join(map(str, dataset.dims))}, and no more along {dim}, so its cells "
-                    "have no place in the joined one. Join Datasets first, then sweep or align them."
+                    f"a Dataset has the dimensions {', '.join(map(str, dataset.dims))}, without {dim}, so its cells "
+                    "have no position in the joined Dataset. Join Datasets first, then sweep or align them."
                 )
             along = [
                 n
@@ -135,13 +148,13 @@ def _with_dimensions(dataset: xr.Dataset) -> xr.Dataset:
                 dataset = dataset.assign_coords({name: dataset[name].expand_dims(dim)})
     if missing := set(DIMS) - set(map(str, dataset.dims)):
         raise SelectionError(
-            f"a Dataset lacks {', '.join(sorted(missing))}, so its cells have no place in the joined one. "
-            "Pass Datasets as dde.open_lineages() gives them."
+            f"a Dataset has no dimension {', '.join(sorted(missing))}, so its cells have no position in the joined "
+            "Dataset. Pass Datasets as dde.open_lineages() gives them."
         )
     if extra := set(map(str, dataset.dims)) - set(DIMS):
         raise SelectionError(
-            f"a Dataset lies along {', '.join(sorted(extra))} as well, which the cells of others do not. Select one "
-            "position of it, or join first."
+            f"a Dataset has the dimension {', '.join(sorted(extra))} as well, which others do not have, so it can't be "
+            "joined with them. Select one position of it, or join first."
         )
     return dataset.transpose(*DIMS)
 
@@ -179,31 +192,31 @@ def _ordered_runs(parts: Sequence[xr.Dataset]) -> list[str]:
 
 
 def _is_same(a: xr.Variable, b: xr.Variable) -> bool:
-    """Return whether two variables are parts of one, so that no cell can differ; reads nothing."""
+    """Return whether two variables show the same array, so that no cell can differ; reads nothing."""
     return source_of(a) is source_of(b)
 
 
 class _Joined:
-    """Datasets on one grid, and where their cells lie in the joined one."""
+    """Join Datasets on one grid: the positions of their cells, their checks, and the joined variables."""
 
     def __init__(self, parts: Sequence[xr.Dataset], lineages: list[str], runs: list[str]) -> None:
         self.parts = parts
         self.labels = {"lineage": lineages, "run": runs}
         shape = (len(lineages), len(runs))
-        #: Position along each dimension of every part, of each label; -1 where the part has none.
+        #: For each part, the positions of all labels along each of its dimensions; -1 where it has no such label.
         self.at: list[dict[str, npt.NDArray[np.int64]]] = []
-        #: Id of the run that each part has in each cell; "" where it has none.
+        #: For each part, the run ids in the joined cells; "" where it has no run.
         self.run_ids: list[npt.NDArray[np.object_]] = []
         for part in parts:
             at = {}
             for dim, labels in self.labels.items():
-                place = {str(label): k for k, label in enumerate(part[dim].values)}
-                if len(place) < part.sizes[dim]:
+                position = {str(label): k for k, label in enumerate(part[dim].values)}
+                if len(position) < part.sizes[dim]:
                     raise SelectionError(
-                        f"a Dataset holds a {dim} twice, so which of its cells are meant is unclear. "
+                        f"a Dataset holds a {dim} twice, so its cells are ambiguous. "
                         f"Keep each once: ds.drop_duplicates({dim!r})."
                     )
-                at[dim] = np.array([place.get(label, -1) for label in labels], np.int64)
+                at[dim] = np.array([position.get(label, -1) for label in labels], np.int64)
             self.at.append(at)
             ids = text_values(broadcast_values(part["run_id"].variable, {d: part.sizes[d] for d in CELLS}))
             here = ids[np.ix_(np.maximum(at["lineage"], 0), np.maximum(at["run"], 0))]
@@ -226,17 +239,22 @@ class _Joined:
                     raise SelectionError(
                         f"the cell {self.labels['lineage'][lineage]} / {self.labels['run'][run]} is the run "
                         f"{theirs[lineage, run]!r} in one Dataset and {ours[lineage, run]!r} in another, so they can't "
-                        "be joined. They come from different stores: select different lineages or runs of each."
+                        "be joined. They come from different stores: select different lineages or runs from each."
                     )
                 both = np.argwhere((ours != "") & (theirs == ours))
                 if len(both):
                     self._check_equal(i, j, both)
 
     def _check_equal(self, i: int, j: int, both: npt.NDArray[np.intp]) -> None:
-        """Raise where a run has other facts or values in one part than in another."""
-        facts = [*CELL_NUMBERS, "start_tokens", "chain"]
-        facts += [n for n, of in factors_of(self.parts[i]).items() if of == "cell" and n not in facts]
-        names = [n for n in facts if all(n in self.parts[k].coords for k in (i, j))]
+        """Raise where a run has different coordinates or values in two parts.
+
+        Raises
+        ------
+        SelectionError
+        """
+        coordinates = [*CELL_NUMBERS, "start_tokens", "chain"]
+        coordinates += [n for n, of in factors_of(self.parts[i]).items() if of == "cell" and n not in coordinates]
+        names = [n for n in coordinates if all(n in self.parts[k].coords for k in (i, j))]
         names += [str(n) for n in self.parts[i].data_vars if n in self.parts[j].data_vars]
         for name in names:
             if _is_same(self.parts[i][name].variable, self.parts[j][name].variable):
@@ -248,18 +266,19 @@ class _Joined:
                 differ = (text_values(ours) != text_values(theirs)) & (ours != "") & (theirs != "")
             else:
                 a, b = ours.astype(np.float64), theirs.astype(np.float64)
-                # A number of a run that one part lacks is taken from the other; a value that one lacks was masked, or
-                # made of other samples, and which of the two is right is not for this function to say.
-                lacks = np.isnan(a) & np.isnan(b) if name in self.parts[i].data_vars else np.isnan(a) | np.isnan(b)
-                differ = ~(np.isclose(a, b, rtol=1e-9, atol=0) | lacks)
+                # A coordinate that is missing in one part is taken from the other. A value that is missing in one was
+                # masked, or computed from other samples: which of the two is right can't be decided here.
+                is_metric = name in self.parts[i].data_vars
+                is_missing = np.isnan(a) & np.isnan(b) if is_metric else np.isnan(a) | np.isnan(b)
+                differ = ~(np.isclose(a, b, rtol=1e-9, atol=0) | is_missing)
             if differ.any():
                 at = np.argwhere(differ)[0]
                 lineage, run = both[at[0]]
                 raise SelectionError(
                     f"{name} of the run {self.run_ids[i][lineage, run]!r} is {ours[tuple(at)]} in one Dataset and "
-                    f"{theirs[tuple(at)]} in another, so they contradict each other and can't be joined: they were "
-                    "made from different versions of a source, or in different ways. Open them alike, or leave the "
-                    f"run out of one of them: ds.dde.sel(run=lambda r: r != {self.labels['run'][run]!r})."
+                    f"{theirs[tuple(at)]} in another, so they contradict each other and can't be joined: they come "
+                    "from different versions of a source, or were opened in different ways. Open them alike, or leave "
+                    f"the run out of one of them: ds.dde.sel(run=lambda r: r != {self.labels['run'][run]!r})."
                 )
 
     def _rows(self, part: int, name: str, cells: npt.NDArray[np.intp]) -> npt.NDArray[Any] | None:
@@ -270,7 +289,7 @@ class _Joined:
         return np.asarray(pick_cells(variable, at, ["cell"]).values)
 
     def variable(self, name: str) -> xr.Variable:
-        """Return a variable or coordinate of the parts, over the joined labels; of the first part that has a cell."""
+        """Return a variable or coordinate along the joined labels; each cell is from the first part that has it."""
         holders = [k for k, part in enumerate(self.parts) if name in part.variables]
         first = self.parts[holders[0]].variables[name]
         dims = [d for d in CELLS if d in first.dims]
@@ -283,17 +302,17 @@ class _Joined:
         if len(dims) == 2:
             theres = [there & (self.run_ids[k] != "") for k, there in zip(holders, theres, strict=True)]
         if first.dtype.kind in "iu" and np.logical_or.reduce(theres).all():
-            # Some part has a number for every label, so that none is needed that stands for nothing.
+            # Some part has a number for every label, so no value for missing cells is needed, and integers stay.
             blank = 0
         picked: list[xr.Variable] = []
         for k, there in zip(holders, theres, strict=True):
-            places = np.meshgrid(*(np.maximum(self.at[k][d], 0) for d in dims), indexing="ij")
+            positions = np.meshgrid(*(np.maximum(self.at[k][d], 0) for d in dims), indexing="ij")
             variable = self.parts[k].variables[name]
-            picked.append(pick_cells(variable, dict(zip(dims, places, strict=True)), dims, there, blank))
-        made = coalesce(picked, theres)
-        # What differs, such as how values were interpolated, is said of the joined variable as of the parts.
-        made.attrs = _joined_attrs([v.attrs for v in picked])
-        return made
+            picked.append(pick_cells(variable, dict(zip(dims, positions, strict=True)), dims, there, blank))
+        joined = coalesce(picked, theres)
+        # Attributes that differ, such as the interpolation, are all listed.
+        joined.attrs = _joined_attrs([v.attrs for v in picked])
+        return joined
 
     def coordinates(self) -> dict[str, xr.Variable]:
         """Return the coordinates of the joined Dataset."""
@@ -308,12 +327,12 @@ class _Joined:
         for name in dict.fromkeys(str(n) for p in self.parts for n in p.coords if n not in coords):
             holders = [p for p in self.parts if name in p.coords]
             dims = holders[0][name].dims
-            # Compute follows from parameters, but where these change along curves.
+            # Compute is recomputed from parameter counts below, unless these change along curves.
             along_tokens = "cumulative_tokens" in dims and name not in flags and "run" not in dims
             if not dims or name == POSITION_CHECK or along_tokens:
                 continue
             if len(holders) < len(self.parts) and holders[0][name].dtype.kind not in "Of" and name not in flags:
-                # Whole numbers have no sign for "nothing": what some Datasets lack is left out.
+                # Integers have no missing value: a coordinate that some Datasets do not have is left out.
                 continue
             coords[name] = self.variable(name)
         if all(POSITION_CHECK in p.coords for p in self.parts):
@@ -328,8 +347,8 @@ class _Joined:
 def _joined_attrs(attrs: Sequence[dict[Any, Any]]) -> dict[str, Any]:
     joined: dict[str, Any] = {}
     for key in dict.fromkeys(str(k) for a in attrs for k in a):
-        held = [a[key] for a in attrs if key in a]
-        # Attributes may be arrays or lists, which have no hash.
-        distinct = list(dict.fromkeys(map(str, held)))
-        joined[key] = held[0] if len(distinct) == 1 else " | ".join(distinct)
+        values = [a[key] for a in attrs if key in a]
+        # Attributes may be arrays or lists, which are not hashable.
+        distinct = list(dict.fromkeys(map(str, values)))
+        joined[key] = values[0] if len(distinct) == 1 else " | ".join(distinct)
     return joined

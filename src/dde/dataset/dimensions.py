@@ -1,4 +1,4 @@
-"""What the dimensions of an object mean: cells of runs, and the axis that their points lie along."""
+"""Dimensions of an object: its axis, the dimensions of its runs, and coordinates broadcast along them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = [
 
 
 def axis_of(obj: xr.Dataset | xr.DataArray) -> AxisRule | None:
-    """Return the axis that the points of an object lie along; None where it has none."""
+    """Return the axis of an object's points; None where it has none."""
     known = {name: rule for name, rule in AXES.items() if name in obj.coords}
     for name, rule in known.items():
         if name in obj.dims:
             return rule
-    # One point was selected. Where more than one axis knows its place, each of them is right.
+    # One point was selected. Where it has a position on more than one axis, each of them is right.
     return next((r for n, r in known.items() if not obj.coords[n].dims and obj.coords[n].notnull()), None)
 
 
@@ -50,14 +50,14 @@ def require_axis(obj: xr.Dataset | xr.DataArray) -> AxisRule:
     rule = axis_of(obj)
     if rule is None:
         raise SourceError(
-            "this object has no coordinate cumulative_tokens, so its cells have no place on the token axis. "
+            "this object has no coordinate cumulative_tokens, so its cells have no position on the token axis. "
             "Keep the coordinate, or compute this before dropping it."
         )
     return rule
 
 
 def require_params(coords: Mapping[Any, Any], rule: AxisRule) -> None:
-    """Check that runs have a place on an axis that follows from their parameter counts.
+    """Check that runs have a position on an axis that is derived from their parameter counts.
 
     Parameters
     ----------
@@ -72,23 +72,23 @@ def require_params(coords: Mapping[Any, Any], rule: AxisRule) -> None:
     """
     if "n_params" not in coords:
         raise SelectionError(
-            f"there is no coordinate n_params, so runs have no place on {rule.name}: the suite states no parameter "
-            "counts, or the coordinate was dropped. Declare n_params= in the suite, or keep to cumulative_tokens."
+            f"there is no coordinate n_params, so runs have no position on {rule.name}: the suite states no parameter "
+            "counts, or the coordinate was dropped. Declare n_params= in the suite, or use cumulative_tokens."
         )
     if coords["n_params"].attrs.get(CHANGING_PARAMS):
         raise SelectionError(
-            f"the parameter count changes along the curves of runs, so {rule.name} is no axis of them. Keep to "
+            f"the parameter count changes along the curves of runs, so they have no axis {rule.name}. Use "
             "cumulative_tokens; the coordinate cumulative_compute has the compute of each cell."
         )
 
 
 def points_along(obj: xr.Dataset | xr.DataArray, rule: AxisRule) -> Points:
-    """Return the points of an object's axis: whole tokens where it counts these.
+    """Return the points of an object's axis; int64 on an axis of tokens.
 
     Raises
     ------
     SelectionError
-        When they are no tokens any more, as after a division by a billion.
+        When points of an axis of tokens are no whole numbers, as after a division by a billion.
     """
     points: Points = np.atleast_1d(obj.coords[rule.name].values)
     if not rule.is_whole or points.dtype.kind == "i":
@@ -96,20 +96,20 @@ def points_along(obj: xr.Dataset | xr.DataArray, rule: AxisRule) -> Points:
     whole = np.rint(points).astype(np.int64)
     if (whole != points).any():
         raise SelectionError(
-            f"points of {rule.name}, such as {points[whole != points][0]}, are no whole tokens, so the axis does not "
-            "count tokens any more and cells have no place on it. Rescale it after the last operation of ds.dde."
+            f"points of {rule.name}, such as {points[whole != points][0]}, are no whole numbers, so the axis no longer "
+            "counts tokens and cells have no position on it. Rescale it after the last operation of ds.dde."
         )
     return whole
 
 
 def cell_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
-    """Return the dimensions of an object that its axis is not among, those of its runs first, as they stand there."""
+    """Return the dimensions of an object other than its axis: those of ``run_id`` first, in their order."""
     runs = [str(d) for d in obj.coords["run_id"].dims] if "run_id" in obj.coords else []
     return tuple(dict.fromkeys([*runs, *(str(d) for d in obj.dims if d not in AXES)]))
 
 
 def text_values(values: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
-    """Return texts as Python strings; "" where a join or reindexing left NaN or None in their place.
+    """Return texts as Python strings; "" where a join or reindexing left NaN or None.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def text_values(values: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
 
 
 def run_ids_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.object_]:
-    """Return the ids of the runs over `dims`, "" where there is none, also where the coordinate lacks dimensions.
+    """Return the ids of the runs broadcast along `dims`; "" where there is no run.
 
     Raises
     ------
@@ -135,47 +135,47 @@ def run_ids_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.
     """
     if "run_id" not in obj.coords:
         raise SourceError(
-            "this object has no coordinate run_id, so which run a cell is of is unknown. "
+            "this object has no coordinate run_id, so the runs of its cells are unknown. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
     return text_values(broadcast_values(obj.coords["run_id"].variable, {d: obj.sizes[d] for d in dims}))
 
 
 def broadcast_values(variable: xr.Variable, sizes: Mapping[str, int]) -> npt.NDArray[Any]:
-    """Return values over all of `sizes`, in their order, also over dimensions that the variable lacks."""
+    """Return the values of a variable broadcast to all dimensions of `sizes`, in their order."""
     wide: Any = variable.set_dims(sizes)  # type: ignore[no-untyped-call]
     return np.asarray(wide.transpose(*sizes).values)
 
 
 def cells_along(obj: xr.Dataset | xr.DataArray, name: str, dims: tuple[str, ...]) -> npt.NDArray[np.float64]:
-    """Return a coordinate of numbers over dimensions of cells.
+    """Return a numeric coordinate broadcast along dimensions of cells, as float64.
 
     Raises
     ------
     SourceError
-        When the object has no such coordinate, or one along other dimensions.
+        When the object has no such coordinate, or it has other dimensions.
     """
     if name not in obj.coords:
         raise SourceError(
-            f"this object lacks the coordinate {name}, which the answer follows from. Keep the coordinates that "
-            "dde.open_lineages() gives, and ask before runs are put together."
+            f"this object has no coordinate {name}, so the result can't be computed. Keep the coordinates that "
+            "dde.open_lineages() gives, and call this before runs are combined."
         )
     if other := set(map(str, obj.coords[name].dims)) - set(dims):
         raise SourceError(
-            f"the coordinate {name} lies along {', '.join(sorted(other))}, which cells of runs do not, so it tells "
-            "nothing of them. Keep the coordinates as dde.open_lineages() gives them."
+            f"the coordinate {name} has the dimensions {', '.join(sorted(other))}, which are none of the runs, so it "
+            "does not describe them. Keep the coordinates as dde.open_lineages() gives them."
         )
     values = broadcast_values(obj.coords[name].variable, {d: obj.sizes[d] for d in dims})
     return values.astype(np.float64)
 
 
 def branch_or_start(branch: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the tokens that the own part of each run lies behind: its branch, or -1 of a base, whose part is all."""
+    """Return the tokens after which each run's own part begins: its branch, or -1 for a base."""
     return np.where(np.isnan(branch), -1.0, branch)
 
 
 def tokens_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.float64]:
-    """Return the cumulative tokens of every cell over `dims`, the dimension of the axis among them; NaN where none.
+    """Return the cumulative tokens of every cell, broadcast along `dims`; NaN where a cell has no position.
 
     Raises
     ------

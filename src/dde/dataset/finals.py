@@ -1,4 +1,4 @@
-"""What runs end at, and what they gain over the base they started from."""
+"""Final values of runs, curves of their bases, and differences from the base."""
 
 from __future__ import annotations
 
@@ -34,53 +34,54 @@ __all__ = ["At", "base_curves", "difference_to_base", "final"]
 Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-#: Where runs are compared.
+#: Position at which runs are compared.
 At = Literal["last", "schedule", "common"]
 
-# A run whose last sample lies at least this far along its schedule counts as one that reached its end. The suite's
-# sizes were evaluated last at 89 to 100 % of their schedules, but for 750M, whose evaluations stop at 41 %.
+# A run whose last sample is at least this far along its schedule counts as having reached its end. DataDecide's sizes
+# were last evaluated at 89 to 100 % of their schedules, except 750M, whose evaluations stop at 41 %.
 _REACHED = 0.85
-# Jobs stop some steps after the last scheduled one: by up to 0.35 % of the schedule in the suite.
+# Jobs stop some steps after the last scheduled one: by up to 0.35 % of the schedule in DataDecide.
 _STOP_MARGIN = 0.005
 
 
 def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last") -> xr.DataArray:
-    """Return the last value of a metric that each run has itself, or its value at a common place.
+    """Return the final value of a metric in each run: its own last value, or its value at a common position.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection, sweep or alignment of it, saved and opened again or not; or
-        means (:func:`dde.dataset.averages.mean_over`).
+        A Dataset of :func:`dde.open_lineages`, a selection, sweep or alignment of it, or means of runs
+        (:func:`dde.dataset.averages.mean_over`). It may have been saved and opened again.
     metric : str, optional
-        Name or alias of a data variable; may be left out where there is one alone.
+        Name or alias of a data variable; may be omitted where there is only one.
     at : {"last", "schedule", "common"} or float, default "last"
-        Where runs are compared. ``last``: each at its last observation. ``schedule``: each at its last observation at
-        or before its planned end (``schedule_tokens``), if that lies within the last 15 % of its schedule.
-        ``common``: all at the furthest place that all of them reach. A number: all at this many cumulative tokens.
+        Position at which runs are compared. ``last``: each at its last observation. ``schedule``: each at its last
+        observation at or before its planned end (``schedule_tokens``), if that is within the last 15 % of its
+        schedule. ``common``: all at the furthest position that all of them reach. A number: all at this many
+        cumulative tokens.
 
     Returns
     -------
     xarray.DataArray
         Dimensions of the runs, such as ``(lineage, run)``; NaN where a run has no value of its own there. The
-        coordinates ``final_tokens`` and ``final_compute`` (6 N tokens) say where the value stands; the attribute
-        ``at`` is the argument, and ``left_out`` counts the runs that do not reach the place, and names some.
+        coordinates ``final_tokens`` and ``final_compute`` (6 N tokens) give the position of the value. The attribute
+        ``at`` is the argument, and ``left_out`` counts the runs that do not reach the position, and names some.
 
     Raises
     ------
     UnknownNameError
-        When there is no such variable or place.
+        When there is no such variable or position.
     SelectionError
-        When the sample that the answer follows from is no point of the object; and when means are of runs that end at
+        When the sample that decides the value is no point of the object; and when means are of runs that end at
         different tokens, and `at` is "last".
     SourceError
-        When a coordinate or the attribute that says which cells are samples is gone.
+        When a coordinate, or the attribute that says which cells are samples, is missing.
 
     Warns
     -----
     DdeWarning
-        When `at` is "last" and pretraining runs went on beyond their schedule, and when means are of fewer than all
-        their members at every place; they are named.
+        When `at` is "last" and pretraining runs went on beyond their schedule, and when means have fewer than all
+        their members at every position; the warning names them.
 
     Examples
     --------
@@ -94,38 +95,39 @@ def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last
     if metric is None:
         if len(dataset.data_vars) != 1:
             raise UnknownNameError(
-                f"the Dataset has {len(dataset.data_vars)} metrics, so which one's final value is meant is open. "
-                f"Name it: ds.dde.final('arc_easy'). There are {', '.join(map(str, dataset.data_vars))}."
+                f"the Dataset has {len(dataset.data_vars)} metrics, so the final value is ambiguous. "
+                f"Name the metric: ds.dde.final('arc_easy'). There are {', '.join(map(str, dataset.data_vars))}."
             )
         (metric,) = map(str, dataset.data_vars)
     is_number = isinstance(at, (int, float, np.number)) and not isinstance(at, bool)
     if not (float(at) >= 0 if is_number else isinstance(at, str) and at in ("last", "schedule", "common")):
         raise UnknownNameError(
-            f"at={at!r} is no place to compare runs at. Pass 'last', 'schedule', 'common' or a number of tokens."
+            f"at={at!r} is no position, so runs can't be compared there. Pass 'last', 'schedule', 'common' or a number "
+            "of tokens."
         )
     array = dataset[metric_named(dataset, metric)]
     if MEMBERS in dataset.coords:
         return _final_of_means(dataset, array, at)
-    if at == "last" and not has_samplings(array) and (found := _last_cells(array)) is not None:
-        return found
+    if at == "last" and not has_samplings(array) and (last_values := _last_cells(array)) is not None:
+        return last_values
     rows = MetricRows.of(array, samplings_of(array), flags_of(array))
     own = rows.own
     if at == "last" or at == "schedule":
         return _final_at_ends(rows, own, "last" if at == "last" else "schedule")
-    # Where runs are compared at one place they must reach it.
-    is_point, has_none = rows.holds("last")
-    rows.refuse(~is_point & ~has_none & ~rows.without_place, "last", "the place that all runs reach")
+    # Compared at one position, runs must reach it.
+    is_point, has_none = rows.end_samples("last")
+    rows.require_known(~is_point & ~has_none & ~rows.off_axis, "last", "the position that all runs reach")
     _, ends, some = rows.last(rows.sampled & own & ~np.isnan(rows.values))
     furthest = float(ends[some].min()) if some.any() else np.nan
-    place = furthest if at == "common" else float(at)
-    return _final_at_place(dataset, rows, own, some, some & (ends >= place), place, at)
+    position = furthest if at == "common" else float(at)
+    return _final_at_position(dataset, rows, own, some, some & (ends >= position), position, at)
 
 
 def _last_cells(array: xr.DataArray) -> xr.DataArray | None:
-    """Return the last values of an array that names no sampling, where one of its samplings fits them all; else None.
+    """Return the last values of an array that names no sampling, where one of its samplings matches them; else None.
 
-    Cells behind a run's last sample hold nothing. Where the last value of every run stands at its last sample in one of
-    the samplings, it is that sample, whichever sampling the array is of.
+    Cells after a run's last sample are empty. Where the last value of every run is at its last sample in one of the
+    samplings, it is that sample, whichever sampling the array belongs to.
     """
     rule = axis_of(array)
     names = samplings_in(array)
@@ -136,30 +138,31 @@ def _last_cells(array: xr.DataArray) -> xr.DataArray | None:
     values, tokens, some = rows.last(rows.own & ~np.isnan(rows.values))
     for name in names:
         last = rows.sample_number(name, "last")
-        # A run without any cell left of its own may have lost its last sample with them.
+        # A run none of whose own cells are left may have lost its last sample with them.
         if np.where(some, last == tokens, np.isnan(last) | (rows.run_ids == "")).all():
             return _result(array, rows.cells, values, tokens, "last", "")
     return None
 
 
 def _final_at_ends(rows: MetricRows, own: Mask, at: Literal["last", "schedule"]) -> xr.DataArray:
+    """Return the last own values of runs, or those at or before the end of their schedule."""
     schedule = rows.number("schedule_tokens") if at == "schedule" or "schedule_tokens" in rows.array.coords else None
     sampled = own & rows.sampled
     allowed = sampled
-    is_point, has_none = rows.holds("last")
+    is_point, has_none = rows.end_samples("last")
     unsure = ~is_point & ~has_none
     if at == "schedule":
         assert schedule is not None
         allowed = sampled & (rows.tokens <= schedule[:, None])
-        # The last sample before a place within the curve is known where all samples are points of the object.
+        # The last sample before a position within the curve is known where all samples are points of the object.
         passes = np.logical_or.reduce([rows.sample_number(name, "last") > schedule for name in rows.names])
         unsure = np.where(passes, ~rows.is_complete(of_run=True), unsure)
     values, tokens, some = rows.last(allowed & ~np.isnan(rows.values))
-    # Where the last sample lacks this metric, the one before counts if it is certain to be among the cells.
-    lacks = rows.last(allowed)[1] > np.where(some, tokens, -1.0)
-    unsure = (unsure | (lacks & ~rows.is_complete(of_run=True))) & ~rows.without_place
-    rows.refuse(unsure, "last", "the last value")
-    left_out = _counted(rows.run_ids[rows.without_place & (rows.run_ids != "")], f"have no place on {rows.rule.name}")
+    # Where the last sample has no value of this metric, the one before counts if it is certain to be among the cells.
+    has_no_value = rows.last(allowed)[1] > np.where(some, tokens, -1.0)
+    unsure = (unsure | (has_no_value & ~rows.is_complete(of_run=True))) & ~rows.off_axis
+    rows.require_known(unsure, "last", "the last value")
+    left_out = _counted(rows.run_ids[rows.off_axis & (rows.run_ids != "")], f"have no place on {rows.rule.name}")
     if at == "schedule":
         assert schedule is not None
         has_own = np.asarray((sampled & ~np.isnan(rows.values)).any(axis=1))
@@ -169,14 +172,14 @@ def _final_at_ends(rows: MetricRows, own: Mask, at: Literal["last", "schedule"])
         over = some & np.isnan(rows.number("branch_tokens")) & (tokens > (1 + _STOP_MARGIN) * schedule)
         if over.any():
             warn_caller(
-                f"{_counted(rows.run_ids[over], 'went on beyond their schedule')}, so what they end at is not "
+                f"{_counted(rows.run_ids[over], 'went on beyond their schedule')}, so their last values are not "
                 "comparable with others. Pass at='schedule' to compare runs at their planned end."
             )
     return _result(rows.array, rows.cells, values, tokens, at, left_out)
 
 
 def _if_reached(rows: MetricRows, values: Float64, tokens: Float64, has_value: Mask) -> tuple[Float64, Float64, str]:
-    """Return values and their tokens where runs reach the end of their schedule, and count those that do not."""
+    """Return values and tokens of runs that reach the end of their schedule, NaN for others, and count the others."""
     schedule, start = rows.number("schedule_tokens"), np.nan_to_num(rows.number("branch_tokens"))
     reaches = tokens >= start + _REACHED * (schedule - start)
     unknown = has_value & np.isnan(schedule)
@@ -187,27 +190,23 @@ def _if_reached(rows: MetricRows, values: Float64, tokens: Float64, has_value: M
     return np.where(reaches, values, np.nan), np.where(reaches, tokens, np.nan), "; ".join(filter(None, left_out))
 
 
-def _final_at_place(
-    dataset: xr.Dataset, rows: MetricRows, own: Mask, some: Mask, reaches: Mask, place: float, at: At | float
+def _final_at_position(
+    dataset: xr.Dataset, rows: MetricRows, own: Mask, some: Mask, reaches: Mask, position: float, at: At | float
 ) -> xr.DataArray:
-    """Return values at one number of tokens: the cells there, made where the axis has no such point."""
-    if not (rows.tokens[reaches] == place).any(axis=1).all():
-        # On another axis than tokens a point of some runs is none of others.
+    """Return values at one number of tokens, interpolated where the axis has no such point."""
+    if not (rows.tokens[reaches] == position).any(axis=1).all():
+        # On an axis other than tokens, the position may be a point of some runs only.
         name = str(rows.array.name)
-        put = align(dataset[[name]], [place], axis=TOKENS.name, max_gap=interpolation_of(dataset).max_gap)[name]
-        again = MetricRows.of(put, rows.names, flags_of(put))
-        return _at_point(again, again.own, some, place, at)
-    return _at_point(rows, own, some, place, at)
-
-
-def _at_point(rows: MetricRows, own: Mask, some: Mask, place: float, at: At | float) -> xr.DataArray:
-    values, tokens, _ = rows.last(own & (rows.tokens == place) & ~np.isnan(rows.values))
-    left_out = _counted(rows.run_ids[some & np.isnan(values)], f"have no value of their own at {place:.0f} tokens")
+        aligned = align(dataset[[name]], [position], axis=TOKENS.name, max_gap=interpolation_of(dataset).max_gap)[name]
+        rows = MetricRows.of(aligned, rows.names, flags_of(aligned))
+        own = rows.own
+    values, tokens, _ = rows.last(own & (rows.tokens == position) & ~np.isnan(rows.values))
+    left_out = _counted(rows.run_ids[some & np.isnan(values)], f"have no value of their own at {position:.0f} tokens")
     return _result(rows.array, rows.cells, values, tokens, at, left_out)
 
 
 def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) -> xr.DataArray:
-    """Return the final of means: taken where all members are."""
+    """Return final values of means, at points that all their members reach."""
     rows = MetricRows.of(array, (), [])
     first, last = (
         (rows.number(n) if n in array.coords else np.full(len(rows.values), np.nan))
@@ -219,8 +218,8 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
         raise SelectionError(
             f"{int(differ.sum())} means over {over} are of runs that end at different tokens, such as from "
             f"{first[differ][0]:.0f} to {last[differ][0]:.0f}, so their last values are not comparable with others. "
-            "Say where: final(at='common') where all members are, at='schedule' at their planned end, or a number "
-            "of tokens; or take the means of what each run ends at: ds.dde.final(...).dde.mean_over(...)."
+            "Give a position: final(at='common') where all members are, at='schedule' at their planned end, or a "
+            "number of tokens; or average the final values of runs: ds.dde.final(...).dde.mean_over(...)."
         )
     own = rows.own | np.isnan(rows.tokens)
     # A count of no runs is no value.
@@ -236,7 +235,7 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
         if not (rows.tokens == float(at)).any():
             raise SelectionError(
                 f"{at} tokens are no point of the means' axis, so their values there are unknown. Align the runs on "
-                "points that hold it, then take their means."
+                "a grid that includes it, then take their means."
             )
         where = where & (rows.tokens == float(at))
     if isinstance(at, str) and f"{array.name}_count" in dataset:
@@ -256,7 +255,7 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
 
 
 def _with_most_members(dataset: xr.Dataset, rows: MetricRows, where: Mask) -> Mask:
-    """Return the points of means that most members are in; warn where these are not all members."""
+    """Return the points of means with the most members; warn where these are not all members."""
     counted = dataset[f"{rows.array.name}_count"].variable
     sizes = {d: rows.array.sizes[d] for d in (*rows.cells, rows.rule.name)}
     counts = np.where(where, np.asarray(broadcast_values(counted, sizes), np.float64).reshape(where.shape), 0.0)
@@ -264,14 +263,15 @@ def _with_most_members(dataset: xr.Dataset, rows: MetricRows, where: Mask) -> Ma
     fewer = (most > 0) & (most < rows.number(MEMBERS))
     if fewer.any():
         warn_caller(
-            f"{_counted(rows.run_ids[fewer], 'have no value of all their members at one place')}, so their final "
-            f"values are means of fewer, as min_count= allowed, and {MEMBERS} does not hold for them. Take the means "
-            "of what each run ends at: ds.dde.final(...).dde.mean_over(...)."
+            f"{_counted(rows.run_ids[fewer], 'have no point with a value of all their members')}, so their final "
+            f"values are means of fewer, as min_count= allowed, and {MEMBERS} is not their number of members. Average "
+            "the final values of runs instead: ds.dde.final(...).dde.mean_over(...)."
         )
     return np.asarray(where & (counts == most[:, None]))
 
 
 def _counted(run_ids: npt.NDArray[np.object_], what: str) -> str:
+    """Return a text that counts runs, names some, and says `what` about them; "" for no runs."""
     named = sorted(map(str, run_ids))
     if not named:
         return ""
@@ -296,25 +296,25 @@ def _result(
 
 
 def base_curves(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the curves of the bases alone, whatever runs the Dataset holds: what its runs started from.
+    """Return only the curves of the bases that the runs of a Dataset started from.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection or a sweep of it.
+        A Dataset of :func:`dde.open_lineages`, a selection or a sweep of it. The bases need not be in it.
 
     Returns
     -------
     xarray.Dataset
-        With dimensions ``(lineage, axis)``; values are lazy. Where the Dataset holds the bases, their whole curves;
-        else of each lineage as much as one of its runs holds: up to where its chain left the base.
+        With dimensions ``(lineage, axis)``; values are lazy. Where the Dataset holds the bases, these are their
+        complete curves; otherwise the part that a run of the lineage holds, up to where its chain left the base.
 
     Raises
     ------
     SourceError
-        When a coordinate is missing that it needs.
+        When a coordinate that it needs is missing.
     SelectionError
-        When the Dataset holds no runs, has no dimension of tokens, or its lineages lie along another dimension than
+        When the Dataset holds no runs, has no dimension of tokens, or its lineages have another dimension than
         ``lineage``; and when points of the axis were moved.
 
     Examples
@@ -332,37 +332,37 @@ def base_curves(dataset: xr.Dataset) -> xr.Dataset:
     checked_positions(dataset)
     if "lineage" not in dataset.coords:
         raise SourceError(
-            "the Dataset lacks the coordinate lineage, so which runs started from one base is unknown. Keep the "
+            "the Dataset has no coordinate lineage, so which runs started from one base is unknown. Keep the "
             "coordinates that dde.open_lineages() gives, under their names."
         )
     cells = tuple(map(str, dataset["run_id"].dims)) if "run_id" in dataset.coords else cell_dims(dataset)
-    kept, runs = [d for d in cells if d == "lineage"], [d for d in cells if d != "lineage"]
-    if along := set(map(str, dataset["lineage"].dims)) - set(kept):
+    lineages, runs = [d for d in cells if d == "lineage"], [d for d in cells if d != "lineage"]
+    if along := set(map(str, dataset["lineage"].dims)) - set(lineages):
         raise SelectionError(
-            f"the lineages of the Dataset lie along {', '.join(sorted(along))}, so there is not one base for each "
-            "position of a dimension lineage. Ask before stacking or picking single cells, or unstack."
+            f"the lineages of the Dataset have the dimension {', '.join(sorted(along))}, so there is not one base for "
+            "each position of a dimension lineage. Call this before stacking or picking single cells, or unstack."
         )
     if not all(dataset.sizes[d] for d in cells):
         raise SelectionError("the Dataset holds no runs, so they started from no bases. Select some runs.")
     origin, run_ids = cells_along(dataset, "origin_tokens", cells), run_ids_along(dataset, cells)
     _check_one_root(dataset, cells, run_ids)
-    # A base holds all of its curve, a run as much as up to where its chain left the base.
+    # A base has all of its curve, a run the part up to where its chain left the base.
     reach = np.where(run_ids != "", np.where(np.isnan(origin), np.inf, origin), -np.inf)
-    by_lineage = np.moveaxis(reach, [cells.index(d) for d in kept], range(len(kept)))
-    by_lineage = by_lineage.reshape(*by_lineage.shape[: len(kept)], -1)
+    by_lineage = np.moveaxis(reach, [cells.index(d) for d in lineages], range(len(lineages)))
+    by_lineage = by_lineage.reshape(*by_lineage.shape[: len(lineages)], -1)
     best, limit = by_lineage.argmax(axis=-1), by_lineage.max(axis=-1, initial=-np.inf)
     if len(runs) == 1 and best.size and (best == best.ravel()[0]).all() and (limit == np.inf).all():
         return dataset.isel({runs[0]: int(best.ravel()[0])})
     at = dict(zip(runs, np.unravel_index(best, [dataset.sizes[d] for d in runs]) if runs else (), strict=True))
-    if kept:
-        at[kept[0]] = np.arange(len(best))
-    made = {
-        str(name): pick_cells(variable, at, kept) if set(runs) & set(map(str, variable.dims)) else variable
+    if lineages:
+        at[lineages[0]] = np.arange(len(best))
+    variables = {
+        str(name): pick_cells(variable, at, lineages) if set(runs) & set(map(str, variable.dims)) else variable
         for name, variable in dataset.variables.items()
         if name not in runs
     }
-    coords = {str(n): made.pop(str(n)) for n in dataset.coords if str(n) in made}
-    picked = xr.Dataset(made, coords, dict(dataset.attrs))
+    coords = {str(n): variables.pop(str(n)) for n in dataset.coords if str(n) in variables}
+    picked = xr.Dataset(variables, coords, dict(dataset.attrs))
     return _only_base(picked, rule, np.where(np.isfinite(limit), limit, np.inf))
 
 
@@ -383,13 +383,13 @@ def _check_one_root(dataset: xr.Dataset, cells: tuple[str, ...], run_ids: npt.ND
         several = list(dict.fromkeys(r for r in found.tolist() if r))
         if len(several) > 1:
             raise SelectionError(
-                f"runs of one lineage started from {len(several)} bases ({', '.join(several[:4])}), so which curve is "
-                f"the base's is open. Select runs of one: ds.dde.sel(root_run_id={several[0]!r})."
+                f"runs of one lineage started from {len(several)} bases ({', '.join(several[:4])}), so the curve of "
+                f"the base is ambiguous. Select runs of one base: ds.dde.sel(root_run_id={several[0]!r})."
             )
 
 
 def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset:
-    """Return curves as those of their bases: nothing behind the tokens `limit`, and no fact of the runs themselves."""
+    """Return curves as those of their bases: no values after the tokens `limit`, and no coordinates of the runs."""
     dims = tuple(map(str, picked["run_id"].dims))
     sizes = {d: picked.sizes[d] for d in dims}
     end = xr.Variable(dims, limit)
@@ -398,7 +398,7 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
         str(n): mask_cells(a.variable, [is_base]) if rule.name in a.dims else a.variable
         for n, a in picked.data_vars.items()
     }
-    # Of another suite, which states the id of the base, factors of the lineage stay.
+    # In other suites, which have a coordinate for the id of the base, factors of the lineage stay.
     roots = "root_run_id" if "root_run_id" in picked.coords else "lineage"
     factors = factors_of(picked)
     of_runs = {n for n in (*COORDINATES, *factors, "start_tokens") if factors.get(n) != "lineage"} - {"n_params"}
@@ -432,38 +432,39 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
         flag = picked[label[""]].variable
         of_base = (flag * is_base).astype(flag.dtype)
         seen = np.asarray(of_base.sum(rule.name).transpose(*dims).values, np.float64)
-        whole = np.asarray(flag.sum(rule.name).transpose(*dims).values, np.float64)
+        total = np.asarray(flag.sum(rule.name).transpose(*dims).values, np.float64)
         count = np.asarray(broadcast_values(picked[label["count"]].variable, sizes), np.float64)
-        # What a part of the curve holds is known where all of it is among the cells.
+        # The number of samples in a part of the curve is known where all samples are among the cells.
         for number in ("own", "count"):
-            known = np.where(whole == count, seen, np.nan)
+            known = np.where(total == count, seen, np.nan)
             coords[label[number]] = xr.Variable(dims, known, dict(picked[label[number]].attrs))
         if is_part.any():
-            # Samples behind the branch are none of the base.
+            # Samples after the branch are not of the base.
             of_base.attrs = dict(flag.attrs)
             coords[label[""]] = of_base
     return xr.Dataset(masked, coords, dict(picked.attrs))
 
 
 def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -> xr.Dataset:
-    """Return every metric less its base's last observation before the run's chain left it: what was changed.
+    """Return the change of every metric from the base's last observation before the run's chain left it.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection, sweep or alignment of it, saved and opened again or not.
+        A Dataset of :func:`dde.open_lineages`, a selection, sweep or alignment of it. It may have been saved and
+        opened again.
     max_distance : float or None, default 0.05
-        How far before the branch the base may have been observed last, as a share of its tokens at the branch. Runs
-        whose base was observed further away are NaN, and counted: what their base learned until the branch would be
-        taken for the effect of post-training. None for any distance.
+        Largest distance of the base's last observation from the branch, as a share of the tokens at the branch. Runs
+        whose base was last observed further away are NaN, and counted: otherwise the progress of the base up to the
+        branch would count as an effect of post-training. None for any distance.
 
     Returns
     -------
     xarray.Dataset
-        Of the same dimensions; metrics are read. 0 up to where the chain of runs left its base, and for the base
-        itself. The coordinate ``base_distance`` (of several metrics that differ in it, ``base_distance_<metric>``) says
-        how many tokens before the branch the base was observed last; the attribute ``left_out`` of each variable
-        counts the runs that are NaN for it.
+        With the same dimensions; metrics are read. 0 up to where the chain of runs left its base, and for the base
+        itself. The coordinate ``base_distance`` is the number of tokens from the base's last observation to the
+        branch; metrics that differ in it have a coordinate ``base_distance_<metric>`` each. The attribute ``left_out``
+        of each variable counts the runs that are NaN for it.
 
     Raises
     ------
@@ -472,12 +473,12 @@ def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -
     UnknownNameError
         When `max_distance` is negative.
     SourceError
-        When a coordinate or the attribute that says which cells are samples is gone.
+        When a coordinate, or the attribute that says which cells are samples, is missing.
 
     Warns
     -----
     DdeWarning
-        When bases have no value before runs left them, or one too far away; those runs are named.
+        When bases have no value before runs left them, or one too far away; the warning names these runs.
 
     Examples
     --------
@@ -489,12 +490,13 @@ def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -
     """
     if max_distance is not None and not max_distance >= 0:
         raise UnknownNameError(
-            f"max_distance={max_distance!r} is no share of the base's tokens. Pass a number such as 0.05, or None."
+            f"max_distance={max_distance!r} is no share of the base's tokens, so no distance is allowed. Pass a number "
+            "such as 0.05, or None."
         )
     if MEMBERS in dataset.coords:
         raise SelectionError(
-            "the Dataset holds means, so what each of their runs changed is unknown. Take the means of the "
-            "differences: ds.dde.difference_to_base().dde.mean_over(...)."
+            "the Dataset holds means, so the changes of their runs are unknown. Average the differences of runs "
+            "instead: ds.dde.difference_to_base().dde.mean_over(...)."
         )
     changed: dict[str, xr.Variable] = {}
     distances: dict[str, xr.Variable] = {}
@@ -518,24 +520,24 @@ def _run_dims(dataset: xr.Dataset) -> tuple[str, ...]:
 
 
 def _change(array: xr.DataArray, max_distance: float | None) -> tuple[xr.Variable, xr.Variable]:
-    """Return a metric's change from the base, and the distance of the base's last observation, along the cells."""
+    """Return a metric's change from the base, and the distance of the base's last observation from the branch."""
     rows = MetricRows.of(array, samplings_of(array), flags_of(array))
     origin = rows.number("origin_tokens")
     is_derived = np.isfinite(origin)
     before = rows.tokens <= np.where(is_derived, origin, -1.0)[:, None]
-    is_point, has_none = rows.holds("base")
+    is_point, has_none = rows.end_samples("base")
     _, sampled_tokens, _ = rows.last(before & rows.sampled)
     reference, tokens, _ = rows.last(before & rows.sampled & ~np.isnan(rows.values))
     unsure = ~is_point & ~has_none
-    # Where the base's last sample lacks this metric, the one before counts if it is certain to be among the cells.
+    # Where the base's last sample has no value, the one before counts if it is certain to be among the cells.
     earlier = np.nan_to_num(tokens, nan=-1.0) < np.nan_to_num(sampled_tokens, nan=-1.0)
     unsure |= earlier & ~rows.is_complete(of_run=False)
-    rows.refuse(unsure & is_derived, "base", "the base's last value")
+    rows.require_known(unsure & is_derived, "base", "the base's last value")
     distance = origin - tokens
     is_far = is_derived & (distance > np.inf if max_distance is None else distance > max_distance * origin)
-    behind = (rows.tokens > np.where(is_derived, origin, np.inf)[:, None]) & ~np.isnan(rows.tokens)
-    own = (behind & ~np.isnan(rows.values)).any(axis=1)
-    change = np.where(behind, rows.values - np.where(is_far, np.nan, reference)[:, None], rows.values * 0.0)
+    after = (rows.tokens > np.where(is_derived, origin, np.inf)[:, None]) & ~np.isnan(rows.tokens)
+    own = (after & ~np.isnan(rows.values)).any(axis=1)
+    change = np.where(after, rows.values - np.where(is_far, np.nan, reference)[:, None], rows.values * 0.0)
     left_out = [
         _counted(rows.run_ids[own & np.isnan(reference)], f"left a base that has no {array.name} before that"),
         _counted(
@@ -543,16 +545,16 @@ def _change(array: xr.DataArray, max_distance: float | None) -> tuple[xr.Variabl
             f"left a base that was observed last more than {max_distance or 0:.0%} of its tokens before that",
         ),
     ]
-    for found in filter(None, left_out):
+    for reason in filter(None, left_out):
         warn_caller(
-            f"{found}, so what they changed in {array.name} is unknown and NaN. The metric itself is in the Dataset; "
-            "base_distance says how far away the base was observed, and max_distance= how far it may be."
+            f"{reason}, so their change of {array.name} is unknown and NaN. The metric itself is in the Dataset; "
+            "base_distance is the distance of the base's last observation, and max_distance= the largest one allowed."
         )
     dims = (*rows.cells, rows.rule.name)
-    made = xr.Variable(dims, change.reshape(tuple(array.sizes[d] for d in dims))).transpose(*array.dims)
-    made.attrs = {
+    changed = xr.Variable(dims, change.reshape(tuple(array.sizes[d] for d in dims))).transpose(*array.dims)
+    changed.attrs = {
         **array.attrs,
         "long_name": f"{array.attrs.get('long_name', array.name)}, change from the base",
         "left_out": "; ".join(filter(None, left_out)),
     }
-    return made, xr.Variable(rows.cells, distance.reshape(rows.shape))
+    return changed, xr.Variable(rows.cells, distance.reshape(rows.shape))

@@ -1,4 +1,4 @@
-"""A Dataset as a long table, in memory or as a file."""
+"""Convert a Dataset to a long table, in memory or as a file."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def write_frames(frames: Iterable[pd.DataFrame], path: Path, facts: Mapping[Any,
     ----------
     frames : iterable of pandas.DataFrame
     path : Path
-        Replaced whole where it exists.
+        Replaced atomically where it exists.
     facts : mapping, optional
-        Kept in the metadata of a parquet file, as JSON under ``dde``.
+        Stored in the metadata of a parquet file, as JSON under ``dde``.
     """
     with whole_file(path) as part:
         if path.suffix == ".csv":
@@ -59,8 +59,8 @@ def _write_parquet(frames: Iterable[pd.DataFrame], part: Path, facts: Mapping[An
             if writer is None:
                 schema = _typed(table.schema)
                 if facts:
-                    told = {**(schema.metadata or {}), b"dde": json.dumps(facts, default=_plain).encode()}
-                    schema = schema.with_metadata(told)
+                    metadata = {**(schema.metadata or {}), b"dde": json.dumps(facts, default=_plain).encode()}
+                    schema = schema.with_metadata(metadata)
                 writer = pq.ParquetWriter(part, schema)
             writer.write_table(table.cast(writer.schema))
     finally:
@@ -73,7 +73,7 @@ def _plain(value: object) -> object:
 
 
 def _typed(schema: Any) -> Any:
-    """Return a schema whose columns without any value are text, which they are wherever they have one."""
+    """Return a schema in which columns without any value are text, as they are in frames that have values."""
     import pyarrow as pa
 
     for k, field in enumerate(schema):
@@ -83,38 +83,38 @@ def _typed(schema: Any) -> Any:
 
 
 def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
-    """Return one row per lineage, run and token, with the seed's columns.
+    """Return one row per lineage, run and token, with columns for lineage, run and treatment.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, or a selection of it.
+        A Dataset of :func:`dde.open_lineages`, or a selection of it.
     dropna : bool, default True
         Leave out rows without any metric.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of a run's continuous curves but for `step`; `run_id` is the curve's own run and `checkpoint_type`
+        The columns of a run's continuous curves except `step`; `run_id` is the curve's own run and `checkpoint_type`
         the type of the run that was training there. The dimensions of a sweep, another axis, and the factors of
         another suite are columns, too.
 
     Raises
     ------
     SelectionError
-        When it has no axis.
+        When the Dataset has no axis.
     SourceError
-        When a coordinate is gone that the columns follow from.
+        When a coordinate that the columns need is missing.
 
     Warns
     -----
     DdeWarning
-        When runs of one table of ``train_loss`` reduce it in different ways; the column ``reduce_loss`` says how.
+        When runs of one method reduce ``train_loss`` in different ways; the column ``reduce_loss`` says how.
     """
     rule = axis_of(dataset)
     if rule is None:
         raise SelectionError(
-            "the Dataset has no coordinate of tokens, so its rows have no place on an axis. "
+            "the Dataset has no coordinate of tokens, so its rows have no position on an axis. "
             "Keep cumulative_tokens, which dde.open_lineages() gives."
         )
     if rule.name not in dataset.dims:
@@ -133,11 +133,11 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
         for column in values.values():
             some |= ~np.isnan(column)
         keep &= some
-    # Rows are picked before columns are made: most cells of a Dataset hold nothing.
+    # Rows are picked before columns are built, because most cells of a Dataset are empty.
     at = dict(zip(dims, np.nonzero(keep), strict=True))
     rows = len(at[rule.name])
     table: dict[str, Any] = {}
-    # What a sweep or another axis is along is a column, too.
+    # Dimensions of a sweep and another axis are columns, too.
     factors = [] if is_datadecide(dataset) else list(factors_of(dataset))
     for name in dict.fromkeys([*LEADING_COLUMNS, *factors, *(d for d in dims if d != "lineage")]):
         source = "lineage" if name == "lineage_id" else name
@@ -166,20 +166,20 @@ def to_parquet(dataset: xr.Dataset, path: str | os.PathLike[str], dropna: bool =
     ----------
     dataset : xarray.Dataset
     path : path-like
-        File to write; replaced whole where it exists.
+        File to write; replaced atomically where it exists.
     dropna : bool, default True
         Leave out rows without any metric.
 
     Returns
     -------
     Path
-        The file. Its schema's metadata holds the Dataset's attributes, which say what made it, as JSON under
+        The file. The metadata of its schema holds the Dataset's attributes, which record its origin, as JSON under
         ``dde``.
 
     Raises
     ------
     SourceError
-        When a coordinate is gone that the columns follow from.
+        When a coordinate that the columns need is missing.
 
     Examples
     --------
@@ -192,7 +192,7 @@ def to_parquet(dataset: xr.Dataset, path: str | os.PathLike[str], dropna: bool =
 
 
 def frames_of(dataset: xr.Dataset, dropna: bool = True) -> Iterator[pd.DataFrame]:
-    """Give the long table of one lineage after the other, with the same columns."""
+    """Yield the long table of one lineage after the other, with the same columns."""
     if "lineage" not in dataset.dims:
         yield to_frame(dataset, dropna)
         return

@@ -1,4 +1,4 @@
-"""Metrics as lazy arrays: the source of their blocks, and reading a block when it is indexed."""
+"""Metrics as lazy arrays: compute a block from a suite's runs when it is indexed."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ Sampling = str | Metric
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Some rows of a block: their runs with all ancestors, and groups of rows whose points are the same tokens.
+    """Some rows of a block: their runs with all ancestors, and groups of rows with the same tokens.
 
     Attributes
     ----------
     chains : Chains
     rows : (row,) int64 array
-        Index into `chains` of each row.
+        Index of each row into `chains`.
     at : (row,) int array
         Row of the block.
     groups : list of (int array, int64 array)
-        Positions along `rows`, and the tokens of their points, ascending. Rows that have no place on the axis are in
-        none.
+        Positions along `rows`, and the tokens of their points, ascending. Rows without a position on the axis are in
+        no group.
     """
 
     chains: Chains
@@ -71,7 +71,7 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class Cube:
-    """Runs and the way their values are made; holds no metric.
+    """Runs and their interpolation, from which blocks of any metric are computed; holds no values.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Cube:
     how : Interpolation
     metrics : tuple of Metric
         Variables of the Dataset. In raw tables all entries of a task are one text: a text that is read for one
-        variable is parsed for all of them.
+        variable is parsed for all of these.
     """
 
     runs: RunSource
@@ -91,13 +91,13 @@ class Cube:
         return {**self.__dict__, "_plans": deque(maxlen=_PLANS)}
 
     def __deepcopy__(self, memo: object) -> Cube:
-        # It never changes, and its stores are not to be opened twice.
+        # It is immutable, and its stores must not be opened twice.
         return self
 
     def block(self, metric: Metric, run_ids: Texts, points: Points, lines: Lines | None = None) -> Float64:
-        """Return values of shape ``run_ids.shape + points.shape``; reads the runs and the metric alone.
+        """Return values of shape ``run_ids.shape + points.shape``; reads only these runs and this metric.
 
-        Where a table has a row of a run, a metric without a sample is NaN in that cell.
+        Where a table has a row of a run but the metric has no sample, the cell is NaN.
 
         Parameters
         ----------
@@ -122,39 +122,39 @@ class Cube:
         return (out if isinstance(back, slice) else out[:, back]).reshape(shape)
 
     def sampled(self, sampling: Sampling, run_ids: Texts, points: Points, lines: Lines | None = None) -> Int8:
-        """Return 1 where the run whose cell it is was sampled, else 0; shape ``run_ids.shape + points.shape``.
+        """Return 1 in cells whose run was sampled, else 0; shape ``run_ids.shape + points.shape``.
 
         Parameters
         ----------
         sampling : str or Metric
-            ``evaluations`` or ``perplexities``, which need no metric to be read; or the metric of a log.
+            ``evaluations`` or ``perplexities``, for which no metric is read; or the metric of a log.
         run_ids, points, lines
             As for :meth:`block`.
         """
         order, back = order_of(points)
         out = np.zeros((run_ids.size, len(points)), np.int8)
         for part in self._parts(run_ids.ravel(), points[order], lines):
-            places = self._points(sampling, part.chains)
+            sampled = self._points(sampling, part.chains)
             for here, grid in part.groups:
-                mark_points(out, part.at[here], grid, points_on_curves(part.chains, part.rows[here], places), 1)
+                mark_points(out, part.at[here], grid, points_on_curves(part.chains, part.rows[here], sampled), 1)
         return out[:, back].reshape((*run_ids.shape, len(points)))
 
     def sample_numbers(self, samplings: Sequence[Sampling], run_ids: Texts) -> list[dict[str, Float64]]:
-        """Return, for each sampling, where the last samples of runs lie, and how many there are.
+        """Return, for each sampling, the positions of last samples and the numbers of samples of runs.
 
         Returns
         -------
         list of dict
-            Arrays of the shape of `run_ids`. ``last``: cumulative tokens of the run's own last sample; ``base``: of its
-            base's last one at or before the place where its chain left it; ``own``: its own samples; ``count``: samples
-            along the whole curve. NaN where there is no run, and where there is no such sample; ``base`` of a base is
-            NaN.
+            Arrays of the shape of `run_ids`. ``last``: cumulative tokens of the run's own last sample; ``base``: of the
+            last sample of its base at or before the point where its chain left it; ``own``: number of its own samples;
+            ``count``: number of samples along its complete curve. NaN where there is no run or no such sample;
+            ``base`` of a base is NaN.
         """
-        made = [{name: np.full(run_ids.size, np.nan) for name in SAMPLED_NUMBERS} for _ in samplings]
+        numbers = [{name: np.full(run_ids.size, np.nan) for name in SAMPLED_NUMBERS} for _ in samplings]
         for part in self._parts(run_ids.ravel(), np.empty(0, np.int64), None):
             chains, rows = part.chains, part.rows
             branch, origin = chains.branch[rows], chains.origins()[rows]
-            for sampling, out in zip(samplings, made, strict=True):
+            for sampling, out in zip(samplings, numbers, strict=True):
                 row, tokens = points_on_curves(chains, rows, self._points(sampling, chains))
                 last, base = (np.full(len(rows), -1, np.int64) for _ in range(2))
                 own = tokens > branch[row]
@@ -165,17 +165,17 @@ class Cube:
                 out["count"][part.at] = np.bincount(row, minlength=len(rows))
                 for name, found in (("last", last), ("base", base)):
                     out[name][part.at] = np.where(found >= 0, found, np.nan)
-        return [{name: values.reshape(run_ids.shape) for name, values in out.items()} for out in made]
+        return [{name: values.reshape(run_ids.shape) for name, values in out.items()} for out in numbers]
 
     def _parts(self, run_ids: Texts, points: Points, lines: Lines | None) -> Iterator[_Part]:
-        """Yield the rows of a block, some at once; `points` are ascending."""
+        """Yield the rows of a block in parts; `points` are ascending."""
         present = np.flatnonzero(np.asarray(run_ids != "", bool))
         for start in range(0, len(present), _RUNS_AT_ONCE):
             at = present[start : start + _RUNS_AT_ONCE]
-            asked = run_ids[at]
-            chains = self.runs.chains([str(r) for r in asked])
+            ids = [str(r) for r in run_ids[at]]
+            chains = self.runs.chains(ids)
             number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
-            rows = np.array([number[str(r)] for r in asked], np.int64)
+            rows = np.array([number[run_id] for run_id in ids], np.int64)
             if lines is None:
                 groups = [(np.arange(len(at)), tokens_at(points, 0.0, 1.0))]
             else:
@@ -183,7 +183,7 @@ class Cube:
             yield _Part(chains, rows, at, groups)
 
     def _points(self, sampling: Sampling, chains: Chains) -> CurvePoints:
-        """Return where runs were sampled themselves."""
+        """Return the own samples of runs, without those of their ancestors."""
         if isinstance(sampling, Metric):
             own = self._observations(sampling, chains)
             return CurvePoints.where(own.offsets, own.tokens, ~np.isnan(own.values))
@@ -192,44 +192,50 @@ class Cube:
     def _observations(self, metric: Metric, chains: Chains) -> Observations:
         return self.runs.observations(metric, chains.run_ids, self.metrics)
 
-    def _lacking(self, metric: Metric, chains: Chains, own: Observations) -> CurvePoints | None:
-        """Return where a table has a row of runs, and a metric of it no sample; None where nothing is lacking."""
+    def _missing_samples(self, metric: Metric, chains: Chains, own: Observations) -> CurvePoints | None:
+        """Return the points where a table has a row of a run but the metric has no sample; None where there are none.
+
+        Raises
+        ------
+        FormatError
+            When the metric has a value where the table has no row.
+        """
         sampling = self.runs.table_sampling(metric)
         if not sampling:
             return None
-        places = self._points(sampling, chains)
+        table_rows = self._points(sampling, chains)
         observed = CurvePoints.where(own.offsets, own.tokens, ~np.isnan(own.values))
-        if np.array_equal(observed.offsets, places.offsets) and np.array_equal(observed.tokens, places.tokens):
+        if np.array_equal(observed.offsets, table_rows.offsets) and np.array_equal(observed.tokens, table_rows.tokens):
             return None
-        expected = observed.are_in(places)
+        expected = observed.are_in(table_rows)
         if not expected.all():
             at = int(np.argmin(expected))
             run_id = chains.run_ids[int(np.searchsorted(observed.offsets, at, side="right")) - 1]
             raise FormatError(
                 f"{metric.name} of {run_id} has a value at {observed.tokens[at]} tokens, where the list of its "
-                f"{sampling} has no row, so which of its cells are observed is unknown. The source changed since it "
-                "was opened, or tells of its runs and of their values differently: open it again, and look at that row."
+                f"{sampling} has no row, so its observed cells are unknown. The source changed since it was opened, or "
+                "its list of rows and its values disagree: open it again, and look at that row."
             )
-        return CurvePoints.where(places.offsets, places.tokens, ~places.are_in(observed))
+        return CurvePoints.where(table_rows.offsets, table_rows.tokens, ~table_rows.are_in(observed))
 
     def _align_part(self, metric: Metric, part: _Part, out: Float64) -> None:
-        """Fill the rows of a part."""
+        """Fill the rows of a part of a block."""
         own = self._observations(metric, part.chains)
-        curves = Curves(part.chains, own, self._lacking(metric, part.chains, own), metric.joins_at_branch)
+        curves = Curves(part.chains, own, self._missing_samples(metric, part.chains, own), metric.joins_at_branch)
         for here, grid in part.groups:
             curves.fill(out, part.at[here], part.rows[here], grid, self.how, self._plans)
 
 
-# Plans of the last alignments: one for evaluations and one for logs, in two blocks at a time.
+# Cached plans of recent alignments: one for evaluations and one for logs, for two blocks.
 _PLANS = 4
 
-# Runs whose observations are in memory at once, some 100 bytes a row while they are put in order. A store without an
-# index is scanned as often.
+# Runs whose observations are in memory at once, at some 100 bytes a row while they are sorted. A store without an index
+# is scanned once for each such part.
 _RUNS_AT_ONCE = 1_024
 
 
 class BlockArray(BackendArray):
-    """An array whose blocks are made when they are asked for; a subclass has `shape`, `dtype` and makes them."""
+    """A lazy array that computes a block when it is indexed; subclasses set `shape` and `dtype`, and compute it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -242,13 +248,14 @@ class BlockArray(BackendArray):
         try:
             block = self._block(tuple(_positions(k, n) for k, n in zip(key, self.shape, strict=True)))
         except OSError as error:
-            # Nothing is read in vain for want of space.
+            # A full disk is an error of writing the cache, not of reading the source.
             if isinstance(error, DdeError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            # Named here, where it is known to be one of reading: who writes what is read would take it for their own.
+            # Converted here, where it is known to be an error of reading: code that writes the values to a file would
+            # otherwise report it as an error of writing.
             raise SourceError(
-                f"values can't be read ({error.strerror or error}), so there are none. Open the Dataset again, and "
-                "look at the files or the server that it reads."
+                f"values can't be read ({error.strerror or error}), so there are none. Check the files or the server "
+                "of the Dataset, and open it again."
             ) from error
         scalar = tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)
         return np.asarray(block[scalar])
@@ -301,7 +308,7 @@ class MetricArray(_CellsArray):
 
 
 class FlagsArray(_CellsArray):
-    """Which cells of runs along an axis are samples: 1, else 0."""
+    """Flags of samples along an axis: 1 in cells that are samples, else 0."""
 
     dtype = np.dtype(np.int8)
 
@@ -321,7 +328,7 @@ class FlagsArray(_CellsArray):
 
 
 class SampleNumberArray(BlockArray):
-    """A number of the samples of runs, known by reading them; see :meth:`dde.dataset.lazy.Cube.sample_numbers`.
+    """A number of the samples of runs, computed by reading them; see :meth:`dde.dataset.lazy.Cube.sample_numbers`.
 
     Parameters
     ----------
@@ -342,7 +349,7 @@ class SampleNumberArray(BlockArray):
 
 
 class TokensArray(_CellsArray):
-    """Cumulative tokens of runs along an axis on which each has its own; NaN where a run is not on the axis."""
+    """Cumulative tokens of runs along an axis that differs by run; NaN where a run is not on the axis."""
 
     def _make(self, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None) -> npt.NDArray[Any]:
         assert lines is not None
@@ -350,8 +357,8 @@ class TokensArray(_CellsArray):
 
 
 def lazily(dims: Sequence[str], array: BlockArray, attrs: dict[Any, Any]) -> xr.Variable:
-    """Return a variable that is made when it is indexed."""
-    # The fast path: else xarray imports dask.array, which takes twice as long as opening, to see that it is none.
+    """Return a variable that is computed when it is indexed."""
+    # Without the fast path xarray imports dask.array, which takes twice as long as opening, for a type check.
     return xr.Variable(tuple(dims), indexing.LazilyIndexedArray(array), attrs, fastpath=True)
 
 
@@ -364,12 +371,12 @@ def source_of(variable: xr.Variable) -> Any:
 
 
 def is_lazy(variable: xr.Variable) -> bool:
-    """Return whether a variable is made when it is indexed, and is no array of dask's."""
+    """Return whether a variable is computed when it is indexed, without dask."""
     return isinstance(source_of(variable), BackendArray)
 
 
 def is_chunked(variable: xr.Variable) -> bool:
-    """Return whether a variable is an array of dask's."""
+    """Return whether a variable is a dask array."""
     return hasattr(variable._data, "dask")
 
 

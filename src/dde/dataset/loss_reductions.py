@@ -1,4 +1,4 @@
-"""Training losses that can't be compared: reduced over the batch in different ways."""
+"""Warn about training losses that can't be compared, because runs reduce them over the batch in different ways."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def warn_of_reductions(reductions: Iterable[object]) -> None:
     Parameters
     ----------
     reductions : iterable of str
-        ``reduce_loss`` of the runs whose ``train_loss`` is shown, averaged or put into one frame; "" where there is
-        no run, or nothing says.
+        ``reduce_loss`` of the runs whose ``train_loss`` is shown, averaged or collected in one frame; "" where there
+        is no run, or the reduction is unknown.
 
     Warns
     -----
     DdeWarning
-        When there is more than one.
+        When there is more than one reduction.
     """
     ways = sorted({str(r) for r in reductions} - {""})
     if len(ways) > 1:
         warn_caller(
             f"the runs reduce train_loss in different ways ({', '.join(ways)}), so their values can't be compared. "
-            "Select one: ds.dde.sel(reduce_loss=...), or in a frame the rows that runs of one reduction logged."
+            "Select one: ds.dde.sel(reduce_loss=...), or in a frame the rows of runs with one reduction."
         )
 
 
@@ -54,11 +54,11 @@ def warn_of_mixed_loss(array: xr.DataArray, values: npt.NDArray[Any], by_method:
     Parameters
     ----------
     array : xarray.DataArray
-    values : array over the cells of `array`, then others
+    values : array along the dimensions of the runs of `array`, then others
         Runs without any value are ignored.
     by_method : bool, default False
-        Warn where runs of one method differ alone: a table keeps methods apart, whose losses are of different
-        objectives anyway.
+        Warn only where runs of one method differ: a table separates methods, whose losses are of different objectives
+        anyway.
     """
     if not values.size or not is_train_loss(array) or "reduce_loss" not in array.coords:
         return

@@ -1,4 +1,4 @@
-"""Which lineages or runs a mean is of, and what it is called."""
+"""Groups of lineages and runs to average, and the labels of their means."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dde.schema import LINEAGE_COORDINATES, RUN_COORDINATES, factors_of, is_data
 
 __all__ = ["OF_MEMBERS", "Group", "groups_of"]
 
-#: Coordinates that tell the members of a mean apart, and say nothing of it, where they are more than the factor.
+#: Coordinates that differ between members and are dropped from a mean, where they are more than the factor itself.
 OF_MEMBERS = {"seed": ("seed", "seed_name")}
 
 # Coordinates of DataDecide in which members of a mean must agree.
@@ -25,8 +25,8 @@ _COMMON = {
     "seed": tuple(n for n in LINEAGE_COORDINATES if n not in OF_MEMBERS["seed"]),
     "replicate": tuple(n for n in RUN_COORDINATES if n != "replicate"),
 }
-# How to have the dimension that members lie along.
-_KEEPING = {
+# Remedies where the dimension of the members is missing.
+_HOW_TO_KEEP = {
     "lineage": "Select with a list to keep it: ds.dde.sel(lineage=[...]).",
     "run": "A sweep has replicate where cells hold several runs; else select with a list: ds.dde.sel(run=[...]).",
 }
@@ -34,18 +34,18 @@ _KEEPING = {
 
 @dataclass(frozen=True)
 class Group:
-    """Positions along a dimension that are averaged.
+    """Positions along a dimension that are averaged together.
 
     Attributes
     ----------
     over : tuple of str
-        What members differ in.
+        Names of the factors that members differ in.
     dim : str
     index : (group, member) int64 array
         Positions; -1 where a group has fewer members.
     labels : (group,) object array of str
     is_dropped : bool
-        Whether the dimension goes with them: one of a sweep.
+        Whether the dimension is dropped, as one of a sweep is.
     """
 
     over: tuple[str, ...]
@@ -56,20 +56,20 @@ class Group:
 
 
 def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
-    """Return the groups of a mean: one for each dimension of a sweep, of lineages and of runs.
+    """Return the groups to average along each dimension: of a sweep, of lineages and of runs.
 
     Parameters
     ----------
     dataset : xarray.Dataset
     over : sequence of str
-        Each once. A factor that differs between runs of one label may stand beside others: members may differ in it.
+        Each once. A factor that differs between runs of one label is allowed beside others: members may differ in it.
 
     Raises
     ------
     UnknownNameError
         When one is no factor, nor a dimension of a sweep.
     SelectionError
-        When the Dataset lacks the dimension or a coordinate, or holds a lineage or run twice.
+        When the Dataset does not have the dimension or a coordinate, or holds a lineage or run twice.
     """
     factors = factors_of(dataset)
     found: list[Group] = []
@@ -81,7 +81,7 @@ def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
             found.append(Group((name,), name, everything, np.array([""], object), is_dropped=True))
             continue
         if factors.get(name) == "cell" and not is_datadecide(dataset):
-            # Members may differ in it, and it makes none of them.
+            # Members may differ in it, but it does not define them.
             excused.append(name)
             continue
         dim = _dimension_of(dataset, name, factors)
@@ -89,11 +89,11 @@ def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
             along[dim].append(name)
         else:
             along[dim] = [name]
-            # Groups of a dimension stand where the first of its factors does.
+            # Groups of a dimension take the position of the first of its factors.
             found.append(Group((), dim, np.empty((0, 0), np.int64), np.empty(0, object)))
     if excused and not found:
         raise SelectionError(
-            f"{excused[0]} differs between runs of one label, so a mean over it has no place along lineage and run. "
+            f"{excused[0]} differs between runs of one label, so there are no labels to average over it. "
             f"Make a dimension of it first: ds.dde.sweep({excused[0]!r}).dde.mean_over({excused[0]!r})."
         )
     made = [g if g.over else _group(dataset, g.dim, tuple(along[g.dim])) for g in found]
@@ -101,12 +101,12 @@ def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
 
 
 def _dimension_of(dataset: xr.Dataset, name: str, factors: dict[str, Any]) -> str:
-    """Return the dimension whose labels a factor tells apart."""
+    """Return the dimension whose labels a factor distinguishes."""
     if is_datadecide(dataset):
         if name not in _COMMON:
             raise UnknownNameError(
-                f"{name!r} is nothing that runs repeat, so there is no mean over it.{near_names(name, _COMMON)} "
-                "Pass 'seed', 'replicate' or both; dataset.mean(dim) is xarray's own mean, over anything."
+                f"{name!r} does not distinguish repetitions, so there is no mean over it.{near_names(name, _COMMON)} "
+                "Pass 'seed', 'replicate' or both; dataset.mean(dim) is xarray's own mean, over any dimension."
             )
         return "lineage" if name == "seed" else "run"
     if name == "replicate":
@@ -115,7 +115,7 @@ def _dimension_of(dataset: xr.Dataset, name: str, factors: dict[str, Any]) -> st
         known = list(dict.fromkeys([*factors, "replicate"]))
         raise UnknownNameError(
             f"{name!r} is no factor of the suite, so there is no mean over it.{near_names(name, known)} "
-            f"There are {', '.join(known)}; dataset.mean(dim) is xarray's own mean, over anything."
+            f"There are {', '.join(known)}; dataset.mean(dim) is xarray's own mean, over any dimension."
         )
     return str(factors[name])
 
@@ -125,15 +125,15 @@ def _group(dataset: xr.Dataset, dim: str, over: tuple[str, ...]) -> Group:
     if dim not in dataset.dims or dim not in dataset.coords:
         raise SelectionError(
             f"the Dataset has no dimension {dim} with its labels, so there is nothing to average over {words}. "
-            f"{_KEEPING[dim]}"
+            f"{_HOW_TO_KEEP[dim]}"
         )
     if not dataset.sizes[dim]:
         raise SelectionError(f"the Dataset holds no {dim}, so there is nothing to average over {words}. Select some.")
     labels = [str(v) for v in dataset[dim].values]
     if twice := sorted({v for v in labels if labels.count(v) > 1}) if len(set(labels)) < len(labels) else []:
         raise SelectionError(
-            f"the Dataset holds the {dim} {twice[0]!r} {labels.count(twice[0])} times, so a mean would take the same "
-            f"runs several times for repetitions. Keep each once: ds.drop_duplicates({dim!r})."
+            f"the Dataset holds the {dim} {twice[0]!r} {labels.count(twice[0])} times, so a mean would count the same "
+            f"runs several times. Keep each once: ds.drop_duplicates({dim!r})."
         )
     if is_datadecide(dataset):
         keys, names = _of_datadecide(dataset, dim, over[0], labels)
@@ -147,19 +147,19 @@ def _group(dataset: xr.Dataset, dim: str, over: tuple[str, ...]) -> Group:
     index = np.full((len(members), max(map(len, members.values()))), -1)
     for k, positions in enumerate(members.values()):
         index[k, : len(positions)] = positions
-    called = np.empty(len(members), object)
-    called[:] = _distinct([names[positions[0]] for positions in members.values()], list(members))
-    return Group(over, dim, index, called)
+    mean_labels = np.empty(len(members), object)
+    mean_labels[:] = _distinct([names[positions[0]] for positions in members.values()], list(members))
+    return Group(over, dim, index, mean_labels)
 
 
 def _of_datadecide(
     dataset: xr.Dataset, dim: str, over: str, labels: Sequence[str]
 ) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Return what members of a mean agree in, and what means are called, for each label."""
+    """Return, for each label, the key that members of one mean share, and the label of the mean."""
     if missing := [n for n in _COMMON[over] if n not in dataset.coords or dataset[n].dims != (dim,)]:
         raise SelectionError(
-            f"the Dataset lacks the coordinates {', '.join(missing)} along {dim}, so which {dim}s differ in nothing "
-            f"but their {over} is unknown. Keep the coordinates that dde.open_lineages() gives."
+            f"the Dataset has no coordinates {', '.join(missing)} along {dim}, so the {dim}s that differ only in "
+            f"their {over} are unknown. Keep the coordinates that dde.open_lineages() gives."
         )
     name = without_replicate if over == "replicate" else mean_over_seeds_label
     return _columns(dataset, _COMMON[over]), [name(label) for label in labels]
@@ -174,6 +174,7 @@ def _columns(dataset: xr.Dataset, names: Sequence[str]) -> list[tuple[str, ...]]
 def _by_factors(
     dataset: xr.Dataset, over: tuple[str, ...], labels: Sequence[str]
 ) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return the key and the label of the mean of each lineage: the factors that are not averaged."""
     others = [n for n, of in factors_of(dataset).items() if of == "lineage" and n not in over and _is_along(dataset, n)]
     if not others:
         return [() for _ in labels], ["all" for _ in labels]
@@ -182,7 +183,7 @@ def _by_factors(
 
 
 def _named(factor: str, value: str) -> str:
-    """Return a value as a part of a label: a text alone, a number after the name of its factor; "" for nothing."""
+    """Return a value as a part of a label: text as it is, a number after the name of its factor; "" for no value."""
     if value in ("", "nan"):
         return ""
     try:
@@ -194,10 +195,10 @@ def _named(factor: str, value: str) -> str:
 def _by_treatment(
     dataset: xr.Dataset, over: tuple[str, ...], labels: Sequence[str]
 ) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Return what runs agree in that a mean is of: their own factors, and what their parents are called then.
+    """Return the key and the label of the mean of each run: its own factors, and the label of its parents' mean.
 
-    Repetitions of a treatment share its label. Means over another factor are called by their parents' label, the type
-    of the run and the factors that are left.
+    Repetitions of a treatment share its label. The label of a mean over another factor consists of the label of the
+    parents' mean, the type of the run and the remaining factors.
     """
     factors = [n for n, of in factors_of(dataset).items() if of == "run" and _is_along(dataset, n)]
     others = [n for n in factors if n not in over and n != "run_type"]
@@ -223,7 +224,7 @@ def _by_treatment(
             )
             names[i] = "+".join(filter(None, (above, link or types[i][0]))) + number
         else:
-            # A run without the factor is joined with its own repetitions alone, if with any.
+            # A run without the factor is averaged with its own repetitions only.
             own_part = plain[i].removeprefix(f"{parent}+") if parent else plain[i]
             names[i] = "+".join(filter(None, (above, own_part))) + number
             keys[i] = (names[i],)
@@ -232,18 +233,18 @@ def _by_treatment(
 
 
 def _given(factor: str, value: str) -> str:
-    """Return a factor with its value as a part of the label of runs; "" where it has none."""
+    """Return a factor with its value as a part of the label of runs; "" where it has no value."""
     named = _named(factor, value)
     return named if not named or "=" in named else f"{factor}={named}"
 
 
 def _is_along(dataset: xr.Dataset, name: str) -> bool:
-    """Return whether a factor lies along one dimension alone, so that it distinguishes the labels of that dimension."""
+    """Return whether a factor is a coordinate along one dimension only, and so distinguishes its labels."""
     return name in dataset.coords and dataset[name].ndim == 1 and dataset[name].dims[0] in ("lineage", "run")
 
 
 def _distinct(names: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the names of means; with all that they agree in where two would be called the same."""
+    """Return distinct labels of means; equal names are extended by the values that their members share."""
     return [
         name if names.count(name) == 1 else " ".join(filter(None, (name, *key)))
         for name, key in zip(names, keys, strict=True)

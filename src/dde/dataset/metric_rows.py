@@ -1,4 +1,4 @@
-"""The cells of a metric as rows, one for each run, with what the samples of each row tell."""
+"""The cells of a metric as arrays (row, point), one row per run, with the samples and last values of each row."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class MetricRows:
-    """An array's cells as (row, point), a row for each run; points of a row in any order.
+    """The cells of a metric as (row, point), one row per run; the points of a row are in any order.
 
     Attributes
     ----------
     array : xarray.DataArray
         The metric.
     cells : tuple of str
-        Dimensions of runs, which the rows lie along in that order.
+        Dimensions of the runs; rows are these dimensions flattened, in this order.
     rule : AxisRule
-        Axis of the points.
+        Axis that the points are on.
     names : tuple of str
         Samplings of the metric.
     values, tokens : (row, point) float64 arrays
-        Values, and cumulative tokens of the cells.
+        Values and cumulative tokens of the cells.
     flags : tuple of (row, point) bool arrays
-        Cells that each sampling of `names` sampled.
+        For each sampling of `names`, whether a cell is one of its samples.
     run_ids : (row,) object array
         "" where there is no run.
     """
@@ -70,7 +70,7 @@ class MetricRows:
         names : tuple of str
             Its samplings.
         flags : list of xarray.Variable
-            Cells that each of them sampled.
+            Flags of each sampling.
 
         Raises
         ------
@@ -80,7 +80,8 @@ class MetricRows:
         rule = axis_of(array)
         if rule is None or rule.name not in array.dims:
             raise SelectionError(
-                f"{str(array.name)!r} has no dimension of tokens, so no last value. Select several points, or none."
+                f"{str(array.name)!r} has no dimension of tokens, so it has no last value. Select several points, or "
+                "none."
             )
         cells = cell_dims(array)
         dims = (*cells, rule.name)
@@ -112,7 +113,7 @@ class MetricRows:
 
     @property
     def sampled(self) -> Mask:
-        """Cells that every sampling of the metric sampled."""
+        """Whether a cell is a sample in every sampling of the metric."""
         everywhere = np.ones(self.values.shape, bool)
         return np.asarray(np.logical_and.reduce([everywhere, *self.flags]))
 
@@ -125,38 +126,44 @@ class MetricRows:
 
     @property
     def own(self) -> Mask:
-        """Cells behind the run's branch, or of a base."""
+        """Whether a cell is of the run itself: after its branch, or any cell of a base."""
         return np.asarray(self.tokens > branch_or_start(self.number("branch_tokens"))[:, None])
 
     @property
-    def without_place(self) -> Mask:
-        """Rows of runs that have no place on the axis, where each run has its own."""
+    def off_axis(self) -> Mask:
+        """Rows of runs without a position on an axis of each run's own."""
         if self.rule.by != "run":
             return np.zeros(len(self.run_ids), bool)
         return np.asarray(np.isnan(self.tokens).all(axis=1))
 
     def is_complete(self, of_run: bool) -> Mask:
-        """Return the rows whose samples, of the run itself or of its whole curve, all are points of the object."""
+        """Return the rows all of whose samples are points of the object: the run's own, or those of its curve."""
         complete = np.ones(len(self.values), bool)
         for name, flag in zip(self.names, self.flags, strict=True):
             seen = (flag & self.own if of_run else flag).sum(axis=1)
             complete &= seen == np.nan_to_num(self.sample_number(name, "own" if of_run else "count"))
         return complete
 
-    def holds(self, number: Literal["last", "base"]) -> tuple[Mask, Mask]:
-        """Return the rows that have the last sample of each sampling as a point, and those that have none at all."""
+    def end_samples(self, number: Literal["last", "base"]) -> tuple[Mask, Mask]:
+        """Return the rows whose last sample is a point of the object, and the rows without any sample.
+
+        Parameters
+        ----------
+        number : {"last", "base"}
+            The last sample of the run itself, or of its base before the branch; of every sampling.
+        """
         is_point, has_none = np.ones(len(self.values), bool), np.zeros(len(self.values), bool)
         ends = [self.sample_number(name, number) for name in self.names]
         for end, flag in zip(ends, self.flags, strict=True):
             is_point &= (flag & (self.tokens == end[:, None])).any(axis=1)
             has_none |= np.isnan(end)
         if len(ends) > 1:
-            # What two samplings have in common may lie before the last sample of either.
+            # The last sample that two samplings share may be before the last sample of either.
             is_point &= np.logical_and.reduce([end == ends[0] for end in ends]) | self.is_complete(number == "last")
         return is_point, has_none
 
     def last(self, where: Mask) -> tuple[Float64, Float64, Mask]:
-        """Return value and tokens of the last point of each row among `where`, and the rows that have one."""
+        """Return the value and tokens of the last point of each row where `where` holds, and the rows with a point."""
         some: Mask = np.asarray(where.any(axis=1))
         if not where.shape[1]:
             return np.full(len(some), np.nan), np.full(len(some), np.nan), some
@@ -168,17 +175,22 @@ class MetricRows:
             some,
         )
 
-    def refuse(self, unsure: Mask, number: str, what: str) -> None:
-        """Raise for rows whose answer needs a sample that is no point of the object."""
+    def require_known(self, unsure: Mask, number: str, what: str) -> None:
+        """Raise where the answer for a row needs a sample that is no point of the object.
+
+        Raises
+        ------
+        SelectionError
+        """
         unsure = unsure & (self.run_ids != "")
         if not unsure.any():
             return
         coordinates = ", ".join(f"{SAMPLED}{name}_{number}" for name in self.names)
         example = str(self.run_ids[unsure][0])
-        place = self.sample_number(self.names[0], number)[unsure][0]
+        tokens = self.sample_number(self.names[0], number)[unsure][0]
         raise SelectionError(
             f"{what} of {str(self.array.name)!r} is unknown for {int(unsure.sum())} runs, such as {example}: the "
-            f"sample that it follows from ({coordinates} says where it lies: {place:.0f}) is no point of this object, "
-            "which was put on a coarser grid or a part of the axis. Ask before selecting along the axis, or open on a "
-            "grid that holds it, such as grid='auto' or a number of points."
+            f"sample that decides it, at {tokens:.0f} tokens (coordinate {coordinates}), is no point of this object, "
+            "which is on a coarser grid or a part of the axis. Call this before selecting along the axis, or open the "
+            "Dataset on a grid that includes the sample, such as grid='auto' or a number of points."
         )

@@ -1,7 +1,7 @@
-"""Names that a suite gives its lineages and metrics: their order, aliases and titles, asked of the object at hand.
+"""Names of lineages and metrics in the suite of an object: their order, aliases and titles.
 
-DataDecide's recipes, sizes, seeds and metrics have several names each, and an order. Lineages of another suite are
-called as its declaration says, have no aliases, and stand in the order in which they appear.
+DataDecide's recipes, sizes, seeds and metrics have several names each, and an order. Lineages of other suites have the
+labels of their declaration, no aliases, and the order in which they appear.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def ordered_lineages(labels: Iterable[str], objects: Iterable[Labelled]) -> list
     labels : iterable of str
         In the order in which they appear, each once.
     objects : iterable of Dataset
-        Those that they are of.
+        The Datasets of the lineages.
     """
     return datadecide.order_lineages(labels) if all(map(is_datadecide, objects)) else list(labels)
 
 
 def canonical_values(obj: Labelled, name: str, wanted: Any) -> Any:
-    """Return the values of a coordinate that a filter means, under the names that the coordinate has.
+    """Return the values of a coordinate that a filter names, resolving aliases.
 
     Raises
     ------
     UnknownNameError
-        When the suite has names for its values, and this is none of them.
+        When the suite has names for the values, and this is none of them.
 
     Examples
     --------
@@ -59,12 +59,12 @@ def canonical_values(obj: Labelled, name: str, wanted: Any) -> Any:
 
 
 def listed_value(obj: Labelled, name: str, value: Any) -> Any:
-    """Return a value of a coordinate, by any of its names, as lists of what to choose from show it.
+    """Return the name under which lists of options show a value of a coordinate, given any of its names.
 
     Raises
     ------
     UnknownNameError
-        When the suite has names for its values, and this is none of them.
+        When the suite has names for the values, and this is none of them.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def listed_value(obj: Labelled, name: str, value: Any) -> Any:
 
 
 def metric_alias(obj: Labelled, name: str) -> str:
-    """Return the name that a metric's alias stands for; "" where it stands for none.
+    """Return the metric of an alias; "" where it is no alias.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def metric_alias(obj: Labelled, name: str) -> str:
 
 
 def title_of(facts: Mapping[Any, Any]) -> str:
-    """Return what a lineage is called above a panel, from its coordinates; its label where the suite has no other name.
+    """Return the title of a lineage's panel, from its coordinates; its label where the suite has no other name.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def title_of(facts: Mapping[Any, Any]) -> str:
 
 
 def step_of(facts: Mapping[Any, Any], tokens: float) -> str:
-    """Return the step of a checkpoint of a base as text; "" between two, and where the suite does not say.
+    """Return the step of a checkpoint of a base as text; "" between two steps, and where the suite does not say.
 
     Examples
     --------
@@ -119,7 +119,7 @@ def checkpoints_of(obj: Labelled, lineage: str) -> Checkpoints:
     """
     if not is_datadecide(obj):
         raise SourceError(
-            "the suite of this object declares no `checkpoints`, so its cells have no revisions that are known here. "
-            "The coordinates run_id and cumulative_tokens say which run a cell is of, and where it stands."
+            "the suite of this object declares no `checkpoints`, so the revisions of its cells are unknown. "
+            "The coordinates run_id and cumulative_tokens give the run and the position of a cell."
         )
     return datadecide.checkpoints_of(lineage)

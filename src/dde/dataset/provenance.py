@@ -1,4 +1,4 @@
-"""What a Dataset's cells are made of: support, observations, the run that was training, the checkpoint on the Hub."""
+"""Provenance of cells: observed or interpolated, the type of run that was training, the checkpoint on the Hub."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ SUPPORT = ("outside", "observed", "interpolated")
 
 
 def metric_named(dataset: xr.Dataset, name: str) -> str:
-    """Return the variable of a Dataset that a name or an alias means.
+    """Return the name of a variable of a Dataset, given its name or an alias.
 
     Raises
     ------
     UnknownNameError
-        When there is none.
+        When there is no such variable.
     """
     if name in dataset.data_vars:
         return name
     alias = metric_alias(dataset, name)
     if alias not in dataset.data_vars:
         raise UnknownNameError(
-            f"{name!r} is no variable of this Dataset, so there is nothing of it to show or compute."
+            f"{name!r} is no variable of this Dataset, so it can't be shown or used in a computation."
             f"{near_names(name, map(str, dataset.data_vars))} "
             f"There are {', '.join(map(str, dataset.data_vars)) or 'none'}."
         )
@@ -65,23 +65,23 @@ def metric_named(dataset: xr.Dataset, name: str) -> str:
 
 
 def support(array: xr.DataArray) -> xr.DataArray:
-    """Return how each cell of a metric is known.
+    """Return whether each cell of a metric is observed, interpolated, or outside of the run's observations.
 
     Parameters
     ----------
     array : xarray.DataArray
-        A metric of :func:`dde.open_lineages`, whatever was computed from its cells one by one, a selection, sweep or
-        alignment of it, saved and opened again or not.
+        A metric of :func:`dde.open_lineages`, values computed from it cell by cell, or a selection, sweep or
+        alignment of it. It may have been saved and opened again.
 
     Returns
     -------
     xarray.DataArray
-        int8 of the dimensions of `array`: 0 outside of the run's observations, 1 observed, 2 interpolated.
+        int8 with the dimensions of `array`: 0 outside of the run's observations, 1 observed, 2 interpolated.
 
     Raises
     ------
     SourceError
-        When a coordinate or the attribute that says which cells are samples is gone.
+        When a coordinate, or the attribute that says which cells are samples, is missing.
     SelectionError
         When points of the axis were moved.
 
@@ -101,12 +101,12 @@ def support(array: xr.DataArray) -> xr.DataArray:
 
 
 def observed(obj: T) -> T:
-    """Return observations alone: NaN where the run was not sampled.
+    """Return the observations only: NaN where the run was not sampled.
 
     Parameters
     ----------
     obj : xarray.Dataset or DataArray
-        As :func:`dde.open_lineages` gives it, or anything computed from it cell by cell. Variables of a Dataset that
+        A Dataset of :func:`dde.open_lineages`, or values computed from it cell by cell. Variables of a Dataset that
         name no sampling are left out.
 
     Returns
@@ -117,7 +117,7 @@ def observed(obj: T) -> T:
     Raises
     ------
     SourceError
-        When a coordinate or the attribute that says which cells are samples is gone.
+        When a coordinate, or the attribute that says which cells are samples, is missing.
     SelectionError
         When points of the axis were moved.
 
@@ -130,84 +130,86 @@ def observed(obj: T) -> T:
     """
     if isinstance(obj, xr.DataArray):
         return obj.copy(data=mask_cells(obj.variable, flags_of(obj))._data)
-    kept = {str(n): a for n, a in obj.data_vars.items() if has_samplings(a)}
-    if not kept and len(obj.data_vars):
+    sampled = {str(n): a for n, a in obj.data_vars.items() if has_samplings(a)}
+    if not sampled and len(obj.data_vars):
         raise SourceError(
-            f"no variable of this Dataset ({', '.join(map(str, obj.data_vars))}) names a sampling, so which cells were "
-            "observed is unknown. Name them: ds.dde.sampled_as('evaluations')."
+            f"no variable of this Dataset ({', '.join(map(str, obj.data_vars))}) names a sampling, so the observed "
+            "cells are unknown. Name the samplings: ds.dde.sampled_as('evaluations')."
         )
-    return obj[list(kept)].assign({n: mask_cells(a.variable, flags_of(a)) for n, a in kept.items()})
+    return obj[list(sampled)].assign({n: mask_cells(a.variable, flags_of(a)) for n, a in sampled.items()})
 
 
 def checkpoint_type(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
-    """Return which kind of run was training at each cell: pretraining, supervised_ft, dpo, or outside.
+    """Return the type of the run that was training at each cell: pretraining, supervised_ft, dpo, or outside.
 
     Returns
     -------
     xarray.DataArray
-        int8 of the cells' shape; a cell behind the run's last token is outside, and so is one between the last token
-        that the parents of a merge have in common and the merge. ``flag_meanings`` names the types of runs: of
-        another suite than DataDecide its own, in the order in which they appear.
+        int8 codes along the dimensions of the cells. A cell after the run's last token is outside, and so is one
+        between the last token that the parents of a merge have in common and the merge. ``flag_meanings`` names the
+        type of each code; for suites other than DataDecide these are the suite's own types, in the order in which
+        they appear.
 
     Raises
     ------
     SourceError
-        When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are gone.
+        When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are missing.
     """
-    dims, codes, words, _ = training_types(obj)
-    return _flags(obj, dims, codes, words, "checkpoint_type")
+    dims, codes, types, _ = training_types(obj)
+    return _flags(obj, dims, codes, types, "checkpoint_type")
 
 
 def training_types(
     obj: xr.Dataset | xr.DataArray,
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int8], tuple[str, ...], npt.NDArray[np.int16]]:
-    """Return what :func:`checkpoint_type` is made of, and which stage of its curve was training at each cell.
+    """Return the codes of :func:`checkpoint_type`, and the stage of its curve that was training at each cell.
 
     Returns
     -------
     dims : tuple of str
         Dimensions of the cells: those of runs, then the axis.
     codes : int8 array
-    words : tuple of str
+        Code of the type at each cell.
+    types : tuple of str
         Type of each code; "outside" is 0.
     number : int16 array
-        Position among the stages of the curve, 0 for the base; -1 outside of all.
+        Position among the stages of the curve, 0 for the base; -1 outside of all stages.
 
     Raises
     ------
     SourceError
-        When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are gone.
+        When the coordinates `chain`, `end_tokens` or `cumulative_tokens` are missing.
     """
     require_axis(obj)
     checked_positions(obj)
     dims, number, stages = _training_stages(obj)
-    words = run_types_of(obj, stages)
+    types = run_types_of(obj, stages)
     codes = np.zeros(number.shape, np.int8)
-    last = len(words) - 1
+    other = len(types) - 1
     for at in np.ndindex(stages.shape):
-        # Another type than the four of DataDecide has the last code.
-        known = [words.index(w) if (w := _word(s.run_type)) in words else last for s in stages[at]]
+        # Types that DataDecide does not have get the last code, "other".
+        known = [types.index(t) if (t := _flag_meaning(s.run_type)) in types else other for s in stages[at]]
         codes[at] = np.array([*known, 0], np.int8)[number[at]]
-    return dims, codes, words, number
+    return dims, codes, types, number
 
 
 def run_types_of(obj: xr.Dataset | xr.DataArray, stages: npt.NDArray[np.object_]) -> tuple[str, ...]:
-    """Return the flags of :func:`checkpoint_type`: of DataDecide `CHECKPOINT_TYPES`, else those that chains name."""
+    """Return the flags of :func:`checkpoint_type`: `CHECKPOINT_TYPES` for DataDecide, else the types in the chains."""
     if is_datadecide(obj):
         return CHECKPOINT_TYPES
-    found = dict.fromkeys(_word(stage.run_type) for chain in stages.ravel().tolist() for stage in chain)
-    return (CHECKPOINT_TYPES[0], *found)
+    types = dict.fromkeys(_flag_meaning(stage.run_type) for chain in stages.ravel().tolist() for stage in chain)
+    return (CHECKPOINT_TYPES[0], *types)
 
 
-def _word(run_type: str) -> str:
-    # Flag meanings stand in one text, with spaces between.
+def _flag_meaning(run_type: str) -> str:
+    # CF separates flag meanings by spaces.
     return "_".join(run_type.split())
 
 
 def _training_stages(
     obj: xr.Dataset | xr.DataArray,
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int16], npt.NDArray[np.object_]]:
-    """Return the dimensions of cells, which stage was training at each, and the stages of each run; () where none."""
+    """Return the dimensions of cells, the stage that was training at each, and the stages of each run, () for none."""
     rule = require_axis(obj)
     cells = tuple(d for d in cell_dims(obj) if d in obj.coords["run_id"].dims) if "run_id" in obj.coords else ()
     run_ids = run_ids_along(obj, cells)
@@ -228,18 +230,18 @@ def _training_stages(
 
 
 def stages_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.object_]:
-    """Return the stages of each run's curve over dimensions of cells; () where there is no run.
+    """Return the stages of each run's curve along dimensions of cells; () where there is no run.
 
     Raises
     ------
     SourceError
-        When the coordinate `chain` is gone.
+        When the coordinate `chain` is missing.
     """
     if "chain" not in obj.coords:
         raise SourceError(
-            "this object lacks the coordinate chain, so which kind of run its cells are of is unknown. Keep the "
-            "coordinates that dde.open_lineages() gives; Datasets that were saved before there was one have to be "
-            "opened from their stores, and saved, again."
+            "this object has no coordinate chain, so the types of run of its cells are unknown. Keep the coordinates "
+            "that dde.open_lineages() gives; open Datasets that were saved before this coordinate existed from their "
+            "stores, and save them, again."
         )
     texts = text_values(broadcast_values(obj.coords["chain"].variable, {d: obj.sizes[d] for d in dims}))
     parsed: dict[str, tuple[Stage, ...]] = {text: parse_chain(text) for text in set(texts.ravel().tolist())}
@@ -255,13 +257,14 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        `hub_model`, `revision` (object text, "" where the cell is no checkpoint of the base that was evaluated,
-        branched from or final, or lies behind the branch) and `step` (int64, -1 there), of the cells' shape.
+        `hub_model`, `revision` (object text) and `step` (int64) along the dimensions of the cells. They are "" and -1
+        where the cell is after the branch, or is no checkpoint of the base that was evaluated, branched from or
+        final.
 
     Raises
     ------
     SourceError
-        When a coordinate is gone that it follows from, or the suite declares no checkpoints or has no such lineage.
+        When a coordinate that it needs is missing, or the suite declares no checkpoints or has no such lineage.
     """
     rule = require_axis(obj)
     checked_positions(obj)
@@ -269,7 +272,7 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
         checkpoints_of(obj, "")
     if "lineage" not in obj.coords:
         raise SourceError(
-            "this object lacks the coordinate lineage, so which model its cells are checkpoints of is unknown. "
+            "this object has no coordinate lineage, so the models of its checkpoints are unknown. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
     cells = tuple(str(d) for d in obj.coords["run_id"].dims) if "run_id" in obj.coords else ()
@@ -283,8 +286,8 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     evaluated = np.zeros(tokens.shape, bool)
     if missing := [SAMPLED + s for s in TABLE_SAMPLINGS if SAMPLED + s not in obj.coords]:
         raise SourceError(
-            f"this object lacks the coordinate {', '.join(missing)}, so which of its cells are checkpoints that were "
-            "evaluated is unknown. Keep the coordinates that dde.open_lineages() gives."
+            f"this object has no coordinate {', '.join(missing)}, so its evaluated checkpoints are unknown. "
+            "Keep the coordinates that dde.open_lineages() gives."
         )
     for name in TABLE_SAMPLINGS:
         evaluated |= is_set(broadcast_values(obj.coords[SAMPLED + name].variable, sizes))
@@ -294,7 +297,7 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
         if not run_ids[at]:
             continue
         base = checkpoints_of(obj, str(lineages[at]))
-        # The Hub has no revision for every step: those that were evaluated, the final one, the one branched from.
+        # The Hub has revisions of some steps: those that were evaluated, the final one, and the one branched from.
         last, per_step = (end[at] if np.isnan(origin[at]) else origin[at]), base.tokens_per_step
         others = [base.scheduled_tokens, -1 if np.isnan(last) else int(last) // per_step * per_step]
         here = tokens[at]

@@ -1,4 +1,4 @@
-"""Cells made anew of the samples among a Dataset's cells, block by block, on another grid or axis."""
+"""Interpolate the samples of a Dataset again, block by block, to give its cells on another grid or axis."""
 
 from __future__ import annotations
 
@@ -28,14 +28,25 @@ __all__ = ["ReinterpolatedFlags", "ReinterpolatedValues", "Reinterpolation"]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-# Rows whose cells are in memory at once while they are made anew.
+# Rows whose cells are in memory at once during interpolation.
 _ROWS_AT_ONCE = 1_024
-# Plans of the last alignments of a variable's source, of which metrics of one sampling share one.
+# Cached plans of recent alignments; metrics of one sampling share a plan.
 _PLANS = 4
 
 
 class Reinterpolation:
-    """Rows of a Dataset and the points of an axis that they are put on."""
+    """The runs of a Dataset as rows, with their parents, and the points of the new grid.
+
+    Parameters
+    ----------
+    source : SampleSource
+    points : (point,) int64 or float64 array
+        Points of the new axis.
+    rule : AxisRule
+        The new axis.
+    lines : Lines or None
+        How tokens follow from points; None where points are cumulative tokens.
+    """
 
     def __init__(self, source: SampleSource, points: Points, rule: AxisRule, lines: Lines | None) -> None:
         self.cells, self.old = source.cells, source.rule.name
@@ -48,39 +59,46 @@ class Reinterpolation:
         self.plans: deque[AlignmentPlan] = deque(maxlen=_PLANS)
         parents = source.parents.ravel()
         roots = np.full(self.run_ids.shape, "", object)
-        # The id of a pretraining run of DataDecide is the label of its lineage; that of another suite is stated.
+        # In DataDecide the id of a pretraining run is the label of its lineage; other suites have a coordinate for it.
         name = "root_run_id" if "root_run_id" in source.dataset.coords else "lineage"
         if name in source.dataset.coords and set(source.dataset[name].dims) <= set(self.cells):
             roots = text_values(broadcast_values(source.dataset[name].variable, source.sizes)).ravel()
-        #: Row that holds the base of each run, and row that holds its parent; -1 where the Dataset has none.
+        #: Rows of the base and of the parent of each run; -1 where the Dataset does not hold it.
         self.base, self.parent = self._rows_of(roots), self._rows_of(parents)
         if source.rule.by == "run":
-            # On an axis of each run's own, other rows hold other parts of their curves.
+            # Where each run has its own axis, the rows of ancestors cover other parts of the curves.
             self.base[:], self.parent[:] = -1, -1
 
-    def _rows_of(self, wanted: npt.NDArray[np.object_]) -> Int64:
-        """Return the row of the run that each row wants, of copies the one that is its neighbour; -1 where none is.
+    def _rows_of(self, ancestors: npt.NDArray[np.object_]) -> Int64:
+        """Return the row of an ancestor of each row, by run id; -1 where the Dataset does not hold it.
+
+        Of several copies of the ancestor, the row that shares most positions along the dimensions of the runs is taken.
+
+        Parameters
+        ----------
+        ancestors : (row,) object array of str
+            Run id of the ancestor of each row; "" for none.
 
         Raises
         ------
         SelectionError
-            When several copies of a run are equally near, so that which one is meant is unknown.
+            When several copies of an ancestor are equally near, so that the choice is ambiguous.
         """
-        places: dict[str, list[int]] = {}
+        rows_by_id: dict[str, list[int]] = {}
         for row, run_id in enumerate(self.run_ids.tolist()):
             if run_id:
-                places.setdefault(run_id, []).append(row)
-        found = np.full(len(wanted), -1, np.int64)
-        for row, run_id in enumerate(wanted.tolist()):
-            copies = places.get(run_id, [])
+                rows_by_id.setdefault(run_id, []).append(row)
+        found = np.full(len(ancestors), -1, np.int64)
+        for row, run_id in enumerate(ancestors.tolist()):
+            copies = rows_by_id.get(run_id, [])
             if len(copies) > 1:
                 at, others = (np.array(np.unravel_index(r, self.shape)) for r in (row, copies))
                 shared = (others == at[:, None]).sum(axis=0)
                 nearest = np.flatnonzero(shared == shared.max())
                 if len(nearest) > 1 and self.run_ids[row]:
                     raise SelectionError(
-                        f"the Dataset holds the run {run_id} {len(copies)} times, so which copy "
-                        f"{self.run_ids[row]} goes on from is unknown. Keep each run once, or join copies along a new "
+                        f"the Dataset holds the run {run_id} {len(copies)} times, so the copy that "
+                        f"{self.run_ids[row]} continues is unknown. Keep each run once, or join copies along a new "
                         "dimension."
                     )
                 copies = [copies[nearest[0]]]
@@ -92,7 +110,7 @@ class Reinterpolation:
         return {**self.__dict__, "plans": deque(maxlen=_PLANS)}
 
     def rows_with_ancestors(self, rows: Int64) -> Int64:
-        """Return rows with those of their ancestors that the Dataset has, each once, ascending."""
+        """Return rows and the rows of their ancestors in the Dataset, each once, ascending."""
         every = set(rows.tolist())
         new = every
         while new:
@@ -102,7 +120,7 @@ class Reinterpolation:
         return np.array(sorted(every), np.int64)
 
     def read(self, variable: xr.Variable, rows: Int64, others: dict[str, Any]) -> npt.NDArray[Any]:
-        """Return the cells of rows of a variable, (row, others..., old point)."""
+        """Return the cells of a variable in some rows, (row, others..., old point)."""
         at = np.unravel_index(rows, self.shape) if self.shape else ()
         index: dict[str, Any] = {}
         inverse: dict[str, Any] = {}
@@ -117,14 +135,14 @@ class Reinterpolation:
         return np.broadcast_to(block, (len(rows), *block.shape))
 
     def groups(self, rows: Int64, points: Points) -> list[tuple[npt.NDArray[np.intp], Int64]]:
-        """Return positions along rows whose points are the same tokens, with these, ascending."""
+        """Return groups of rows whose points are the same tokens: positions along `rows`, and the tokens, ascending."""
         if self.lines is None:
             return [(np.arange(len(rows)), points.astype(np.int64))]
         return self.lines.take(rows).groups(points)
 
 
 class _ReinterpolatedArray(BlockArray):
-    """Cells made anew of those of a Dataset, block by block: (cells..., others..., point)."""
+    """Cells of a Dataset on another grid, computed block by block: (cells..., others..., point)."""
 
     def __init__(self, reinterpolation: Reinterpolation, variable: xr.Variable) -> None:
         self.reinterpolation, self.variable = reinterpolation, variable
@@ -157,7 +175,7 @@ class _ReinterpolatedArray(BlockArray):
 
 
 class ReinterpolatedFlags(_ReinterpolatedArray):
-    """Which points of another grid are samples: those at tokens of a sample."""
+    """Flags of samples on another grid: 1 at points whose tokens are those of a sample."""
 
     dtype = np.dtype(np.int8)
 
@@ -170,25 +188,27 @@ class ReinterpolatedFlags(_ReinterpolatedArray):
 
 
 class ReinterpolatedValues(_ReinterpolatedArray):
-    """A metric on another grid: curves through its samples.
+    """A metric on another grid, interpolated between its samples.
 
-    Cells up to a branch may follow from a sample that the parent has behind it. Where no row holds the parent they are
-    copied, if there are such cells and they were made in the same way; else they are an error.
+    Cells just before a branch may depend on a sample of the parent after the branch. Where no row holds the parent, the
+    existing cells are copied, provided that the Dataset has them and they were interpolated in the same way; otherwise
+    reading them is an error.
 
     Parameters
     ----------
     reinterpolation : Reinterpolation
     variable : xarray.Variable
     flags : list of xarray.Variable
-        Of each sampling of `variable`.
+        Flags of each sampling of `variable`.
     counts : dict of sampling to xarray.Variable
+        Number of samples of each run that the Dataset must hold.
     how : Interpolation
     joins : bool
         Whether curves may begin with the parent's sample at the branch.
     made_alike : bool
-        Whether cells between samples were made as `how` says.
+        Whether the existing cells between samples were interpolated as `how` says.
     filled : xarray.Variable, optional
-        A metric of the same samplings over cells and axis, where `variable` itself holds samples alone.
+        A metric of the same samplings with values between its samples, where `variable` holds samples only.
     """
 
     dtype = np.dtype(np.float64)
@@ -206,7 +226,7 @@ class ReinterpolatedValues(_ReinterpolatedArray):
     ) -> None:
         super().__init__(reinterpolation, variable)
         self.flags, self.counts, self.how, self.joins = flags, counts, how, joins
-        # The slope of a monotone cubic before the parent's last sample follows from the sample behind the branch, too.
+        # The slope of a monotone cubic before the parent's last sample depends on the sample after the branch, too.
         self.may_copy = made_alike and filled is None and how.method != "pchip"
         self.filled = filled
 
@@ -248,19 +268,19 @@ class ReinterpolatedValues(_ReinterpolatedArray):
         tokens: Float64,
         row: np.int64,
     ) -> None:
-        """Copy cells that follow from a sample which no row holds, (point,).
+        """Copy cells that depend on a sample which no row holds, (point,).
 
         Raises
         ------
         SelectionError
-            When a point is no cell, or cells were made in another way.
+            When a point is not among the cells, or the cells were interpolated in another way.
         """
         for begin, stop in stretches:
-            wanted = np.flatnonzero((grid > begin) & (grid <= stop))
-            if not len(wanted):
+            inside = np.flatnonzero((grid > begin) & (grid <= stop))
+            if not len(inside):
                 continue
-            place = {t: j for j, t in enumerate(tokens.tolist())}
-            at = [place.get(float(t), -1) for t in grid[wanted].tolist()]
+            position = {t: j for j, t in enumerate(tokens.tolist())}
+            at = [position.get(float(t), -1) for t in grid[inside].tolist()]
             if -1 in at or not self.may_copy:
                 raise SelectionError(
                     f"between {begin:.0f} tokens and its branch at {stop:.0f}, the curve of "
@@ -268,18 +288,21 @@ class ReinterpolatedValues(_ReinterpolatedArray):
                     "Dataset does not hold the parent, so new values there are unknown. Keep the parent in the "
                     "selection (run='pretraining'), or open the Dataset on the requested grid."
                 )
-            out[wanted] = old[at]
+            out[inside] = old[at]
 
     def _curves(
         self, every: Int64, values: Float64, flags: npt.NDArray[np.bool_], tokens: Float64, filled: Float64
     ) -> tuple[Curves, Int64, dict[int, list[tuple[float, float]]]]:
-        """Return the curves of rows, the run of the chains that each row is, and the stretches unknown to each."""
+        """Return the curves of rows, the node of each row in their chains, and the stretches unknown to each row.
+
+        A node is one stage of a curve: a stretch between two branches, with the samples of the row there.
+        """
         reinterpolation = self.reinterpolation
         where = {row: i for i, row in enumerate(every.tolist())}
         parent: list[int] = []
         branch: list[int] = []
         is_merge: list[bool] = []
-        nodes: list[tuple[int, float, float]] = []  # row, and the stretch of its cells
+        nodes: list[tuple[int, float, float]] = []  # row, and begin and end of the stage in tokens
         number: dict[int, int] = {}
 
         def add(row: int) -> int:
@@ -315,8 +338,8 @@ class ReinterpolatedValues(_ReinterpolatedArray):
         at = np.take_along_axis(tokens[of_node], order, axis=1)[here].astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(here.sum(axis=1))]).astype(np.int64)
         own = Observations(offsets, at, np.zeros(len(at), np.int64), seen)
-        lacks = np.isnan(seen)
-        lacking = CurvePoints.where(offsets, at, lacks) if lacks.any() else None
+        is_missing = np.isnan(seen)
+        missing = CurvePoints.where(offsets, at, is_missing) if is_missing.any() else None
         chains = Chains(
             tuple(map(str, range(len(nodes)))),
             np.array(parent, np.int32),
@@ -331,17 +354,17 @@ class ReinterpolatedValues(_ReinterpolatedArray):
                     of_row.setdefault(row, []).append(unknown[at_node])
                 at_node = parent[at_node]
         runs = np.array([number[r] for r in range(len(every))], np.int64)
-        return Curves(chains, own, lacking, self.joins), runs, of_row
+        return Curves(chains, own, missing, self.joins), runs, of_row
 
 
 def _unknown_stretches(
     begin: Float64, stop: Float64, values: Float64, tokens: Float64, here: npt.NDArray[np.bool_]
 ) -> dict[int, tuple[float, float]]:
-    """Return the nodes whose last stretch, up to a branch, follows from a sample that no row holds, and the stretch."""
+    """Return the nodes whose values just before a branch depend on a sample that no row holds, with that stretch."""
     last = np.maximum(np.where(here, tokens, -np.inf).max(axis=1, initial=-np.inf)[:, None], begin)
     inside = (tokens > last) & (tokens <= stop) & np.isfinite(stop)
     has_value = (inside & ~np.isnan(values)).any(axis=1)
-    # Where there is no cell, whether the parent has a sample behind the branch is unknown as well.
+    # Without any cell there, whether the parent has a sample after the branch is unknown as well.
     has_none = here.any(axis=1) & ~inside.any(axis=1) & np.isfinite(stop[:, 0]) & (last < stop)[:, 0]
     nodes = np.flatnonzero(has_value | has_none)
     return {int(n): (float(last[n, 0]), float(stop[n, 0])) for n in nodes}

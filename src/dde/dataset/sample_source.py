@@ -1,4 +1,4 @@
-"""A Dataset as the source of curves: which samples its cells hold, and where they lie on any axis."""
+"""A Dataset as the source of samples to interpolate: its runs, their stages, and sample positions on any axis."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class SampleSource:
-    """A Dataset whose cells curves are made of anew.
+    """A Dataset whose cells provide the samples of new curves.
 
     Attributes
     ----------
@@ -46,9 +46,10 @@ class SampleSource:
         Dimensions of the runs.
     run_ids, parents : object arrays over `cells`
     starts : object array over `cells`
-        Of each run, the tokens after which the stages of its curve begin, its base's first.
+        For each run, a tuple of the tokens after which the stages of its curve begin, that of the base first.
     merges : object array over `cells`
-        Of each run, whether the stages of its curve are merges, which nothing joins to their parents.
+        For each run, a tuple that says which stages of its curve are merges; curves of merges do not join their
+        parents'.
     branch, end : float64 arrays over `cells`
     """
 
@@ -70,25 +71,25 @@ class SampleSource:
         Raises
         ------
         SelectionError, SourceError
-            When it has no dimension of tokens, holds means, or lacks a coordinate.
+            When it has no dimension of tokens, holds means, or misses a coordinate.
         """
         rule = axis_of(dataset)
         if rule is None or rule.name not in dataset.dims:
             raise SelectionError(
-                "the Dataset has no dimension of tokens with its coordinate, so there is nothing to put on a grid. "
+                "the Dataset has no dimension of tokens with its coordinate, so it can't be aligned on a grid. "
                 "Select several points, and keep the coordinate."
             )
         if MEMBERS in dataset.coords:
             raise SelectionError(
-                "the Dataset holds means, whose observations are those of their runs. Align the runs first: "
-                "ds.dde.align(...).dde.mean_over(...)."
+                "the Dataset holds means, which have no observations of their own, so it can't be aligned. Align the "
+                "runs first: ds.dde.align(...).dde.mean_over(...)."
             )
         # A suite that states no parameter counts has no compute either.
         needed = ["n_params"] if "cumulative_compute" in dataset.coords else []
         if missing := [n for n in (*needed, "cumulative_tokens") if n not in dataset.coords]:
             raise SelectionError(
-                f"the Dataset lacks the coordinates {', '.join(missing)}, so where its cells lie on another axis is "
-                "unknown. Keep the coordinates that dde.open_lineages() gives."
+                f"the Dataset has no coordinates {', '.join(missing)}, so the positions of its cells on another axis "
+                "are unknown. Keep the coordinates that dde.open_lineages() gives."
             )
         points = points_along(dataset, rule)
         cells = tuple(map(str, dataset["run_id"].dims)) if "run_id" in dataset.coords else cell_dims(dataset)
@@ -100,7 +101,7 @@ class SampleSource:
             merges[at] = tuple(stage.merged_at is not None for stage in stages[at])
         if "parent_run_id" not in dataset.coords:
             raise SourceError(
-                "the Dataset lacks the coordinate parent_run_id, so which curves its runs go on from is unknown. "
+                "the Dataset has no coordinate parent_run_id, so the curves that its runs continue are unknown. "
                 "Keep the coordinates that dde.open_lineages() gives."
             )
         sizes = {d: dataset.sizes[d] for d in cells}
@@ -114,7 +115,7 @@ class SampleSource:
         return {d: self.dataset.sizes[d] for d in self.cells}
 
     def lines(self, rule: AxisRule) -> Lines | None:
-        """Return how tokens follow from points of an axis; None where these are tokens."""
+        """Return how tokens follow from points of an axis; None where the points are cumulative tokens."""
         if not rule.by:
             return None
         schedule = (
@@ -134,13 +135,25 @@ class SampleSource:
         return self.dataset["n_params"].variable if "n_params" in self.dataset.coords else None
 
     def _starts(self) -> Float64:
-        """Return where the own tokens of derived runs begin: of a merge where it stands, not where its parents part."""
+        """Return the cumulative tokens at which the own tokens of derived runs begin.
+
+        For a merge they begin at the merge itself, not where the curves of its parents part.
+        """
         if "start_tokens" not in self.dataset.coords:
             return self.branch
         return np.where(np.isnan(self.branch), np.nan, cells_along(self.dataset, "start_tokens", self.cells))
 
     def require_samples(self, array: xr.DataArray, sampling: str, rule: AxisRule) -> None:
-        """Raise where samples that curves on an axis are made of are no points of the Dataset: a run's own, or any."""
+        """Raise where samples that curves on an axis need are no points of the Dataset.
+
+        An axis of each run's own needs the run's own samples, any other axis all samples of the curve.
+
+        Raises
+        ------
+        SelectionError
+        SourceError
+            When the coordinate that counts the samples is missing.
+        """
         of_runs = rule.by == "run"
         number = number_of(array, sampling, "own" if of_runs else "count").variable
         count = np.asarray(broadcast_values(number, self.sizes), np.float64)
@@ -148,7 +161,7 @@ class SampleSource:
         if of_runs:
             branch = xr.Variable(self.cells, branch_or_start(self.branch))
             is_sample = is_sample & (self.dataset["cumulative_tokens"].variable > branch)
-            # What has no place on the wanted axis needs no samples.
+            # A run without a position on the axis needs no samples.
             has_place = np.isfinite(self.branch) if rule.name == "post_tokens" else np.True_
             count = np.where(has_place, count, 0.0)
             is_sample = is_sample & xr.Variable(self.cells, np.broadcast_to(has_place, self.branch.shape))
@@ -156,15 +169,16 @@ class SampleSource:
         require_complete(self.run_ids.ravel(), seen.ravel(), count.ravel(), sampling)
 
     def positions(self, rule: AxisRule, lines: Lines | None, with_logs: bool) -> tuple[Points, Points, Points]:
-        """Return the positions that a grid on an axis must hold, those of dense logs, and its anchors.
+        """Return the positions that a grid on an axis must hold, those of dense logs, and the anchors of the grid.
 
-        Required are samples of the tables, branch points and last tokens; on an axis that begins at the branch, of the
-        run's own part. Anchors are branch points, last tokens, and the last samples of each run and of its base.
+        Required positions are samples of the tables, branch points and last tokens; on an axis that begins at the
+        branch, only those of the run's own part. Anchors are branch points, last tokens, and the last samples of each
+        run and of its base.
         """
         none: Points = np.empty(0, np.int64 if rule.is_whole else np.float64)
         required, logs, anchors = [none], [none], [none]
         names = samplings_in(self.dataset)
-        # Evaluations of another suite have a sampling each, and count as those of a table.
+        # Each evaluation of another suite has its own sampling; these count as samplings of a table.
         evaluated = {n for n in names if n in TABLE_SAMPLINGS or flags_join(self.dataset.coords[SAMPLED + n].variable)}
         if not with_logs:
             names = [n for n in names if n in evaluated]
@@ -176,22 +190,22 @@ class SampleSource:
             own = self.branch[at] if rule.by == "run" and np.isfinite(self.branch[at]) else -1.0
             starts = self.starts[at][1:]
             fixed = [t for t in (*starts, self.end[at]) if np.isfinite(t) and t >= own]
-            places: list[npt.NDArray[Any]] = [np.array(fixed)]
+            required_here: list[npt.NDArray[Any]] = [np.array(fixed)]
             dense_here: list[npt.NDArray[Any]] = []
             for name, flag in flags.items():
                 seen = here[is_set(flag[at]) & (here > own)]
-                (places if name in evaluated else dense_here).append(seen)
+                (required_here if name in evaluated else dense_here).append(seen)
                 if name in evaluated and len(seen):
                     fixed.append(float(seen.max()))
                     fixed += [float(seen[seen <= starts[0]].max())] if starts and (seen <= starts[0]).any() else []
             offset, scale = (0.0, 1.0) if lines is None else (float(lines.offset[at]), float(lines.scale[at]))
             if np.isfinite(scale):
-                parts = (places, dense_here, [np.array(fixed)])
-                whole = [np.concatenate([np.empty(0), *p]).astype(np.int64) for p in parts]
-                for kind, found in zip(
-                    (required, logs, anchors), positions_on(whole, offset, scale, rule), strict=True
+                parts = (required_here, dense_here, [np.array(fixed)])
+                token_parts = [np.concatenate([np.empty(0), *p]).astype(np.int64) for p in parts]
+                for kind, positions in zip(
+                    (required, logs, anchors), positions_on(token_parts, offset, scale, rule), strict=True
                 ):
-                    kind.append(found)
+                    kind.append(positions)
         made = (np.unique(np.concatenate(kind)) for kind in (required, logs, anchors))
         return next(made), next(made), next(made)
 
@@ -208,14 +222,19 @@ class SampleSource:
 
 
 def require_complete(run_ids: npt.NDArray[np.object_], seen: npt.NDArray[Any], count: Float64, sampling: str) -> None:
-    """Raise where runs have samples that are no points of the Dataset."""
+    """Raise where runs have samples that are no points of the Dataset.
+
+    Raises
+    ------
+    SelectionError
+    """
     fewer = (run_ids != "") & (seen != np.nan_to_num(count))
     if fewer.any():
         at = int(np.flatnonzero(fewer)[0])
         raise SelectionError(
             f"{int(fewer.sum())} runs have samples of {sampling} that are no points of this Dataset, such as "
             f"{run_ids[at]}: {int(seen[at])} of {int(np.nan_to_num(count[at]))} are (the coordinate "
-            f"{SAMPLED}{sampling}_count counts them), so values between its points are unknown. Open it on the points "
-            "that are wanted, which makes exact values: dde.open_lineages(..., grid=..., axis=...); ask before "
-            "selecting a part of the axis; or leave the metric out."
+            f"{SAMPLED}{sampling}_count counts them), so values between its points are unknown. Open the Dataset on "
+            "the requested points, which gives exact values: dde.open_lineages(..., grid=..., axis=...); call this "
+            "before selecting a part of the axis; or leave the metric out."
         )

@@ -1,13 +1,13 @@
-"""Which cells of an object are samples, and how an object says it.
+"""Samplings of metrics: the flags that mark samples, their counts, and the check that points were not moved.
 
 A metric names its samplings in the attribute ``ancillary_variables``, CF's name for this. The coordinate ``sampled_S``
-says in which cells the run was sampled; ``sampled_S_last``, ``_base``, ``_own`` and ``_count`` say where its samples
-lie and how many there are, whether they are points of the object or not. A cell is an observation where the run was
-sampled and the cell holds a value, for everything that is computed from a metric as well.
+marks the cells in which the run was sampled; ``sampled_S_last``, ``_base``, ``_own`` and ``_count`` give the positions
+and the number of its samples, whether they are points of the object or not. A cell is an observation where the run was
+sampled and the cell holds a value; this holds for everything that is computed from a metric as well.
 
 xarray interpolates coordinates along with values, ``reindex(method=...)`` copies them, and rescaling an axis leaves
-them. ``position_check`` notices that: its numbers are no linear function of the position, so interpolating, filling or
-rescaling makes them wrong.
+them unchanged. ``position_check`` detects that: its numbers are not a linear function of the position, so
+interpolating, filling or rescaling makes them wrong.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ __all__ = [
 #: Attribute of a metric that names its samplings.
 ANCILLARY = "ancillary_variables"
 
-# The golden ratio's fraction in 64 bits: products of neighbouring numbers lie far apart.
+# The fraction of the golden ratio in 64 bits: products of neighbouring numbers are far apart.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-# A number of 31 bits survives being a float64, which reindex and joins make of it.
+# Numbers of 31 bits are exact in float64, to which reindex and joins convert them.
 _SHIFT = np.uint64(33)
-# Attribute of the flags of a sampling whose metric is an evaluation: the tables' samplings always are.
+# Attribute of the flags of a sampling whose metric is an evaluation; samplings of tables are evaluations without it.
 _JOINS = "joins_at_branch"
-#: Check number of what is no position of the axis, such as half a token.
+#: Check number of a value that is no position of the axis, such as half a token.
 _NO_POSITION = -1
-#: Stands for check numbers that contradict each other.
+#: Marks check numbers that contradict each other.
 _WRONG = -2
 
 
@@ -83,7 +83,7 @@ def check_numbers(points: Points, rule: AxisRule) -> npt.NDArray[np.int64]:
         is_position = is_position & (whole == points)
         bits = whole.view(np.uint64)
     else:
-        # A sum with zero has no negative zero.
+        # Adding zero turns negative zero into zero.
         bits = np.ascontiguousarray(np.asarray(points, np.float64) + 0.0).view(np.uint64)
     return np.where(is_position, ((bits * _MULTIPLIER) >> _SHIFT).astype(np.int64), _NO_POSITION)
 
@@ -113,7 +113,7 @@ def flags_join(flag: xr.Variable) -> bool:
 
 
 def with_samplings(attrs: Mapping[Any, Any], samplings: Iterable[str]) -> dict[Any, Any]:
-    """Return attributes of a metric that name its samplings."""
+    """Return the attributes of a metric, with its samplings named in ``ancillary_variables``."""
     return {**attrs, ANCILLARY: " ".join(SAMPLED + s for s in dict.fromkeys(samplings))}
 
 
@@ -134,57 +134,59 @@ def samplings_of(array: xr.DataArray) -> tuple[str, ...]:
     Raises
     ------
     SourceError
-        When it names none, or one whose coordinate is gone.
+        When it names none, or one whose coordinate is missing.
     """
     named = [n for n in str(array.attrs.get(ANCILLARY, "")).split() if n.startswith(SAMPLED)]
     what = f"the variable {str(array.name)!r}" if array.name is not None else "this array"
-    there = samplings_in(array)
+    present = samplings_in(array)
     if not named:
-        known = f" It has the samplings {', '.join(there)}." if there else ""
+        known = f" It has the samplings {', '.join(present)}." if present else ""
         raise SourceError(
-            f"{what} has no attribute {ANCILLARY} that names a sampling, so which of its cells were observed is "
-            "unknown: attributes were dropped, values of several runs or metrics were put together, or it never was a "
-            f"metric.{known} If its cells still are what one sampling saw, say so: "
-            f"array.dde.sampled_as({(there or list(TABLE_SAMPLINGS))[0]!r})."
+            f"{what} has no attribute {ANCILLARY} that names a sampling, so its observed cells are unknown: attributes "
+            "were dropped, values of several runs or metrics were combined, or it never was a metric."
+            f"{known} If its cells still are those of one sampling, name it: "
+            f"array.dde.sampled_as({(present or list(TABLE_SAMPLINGS))[0]!r})."
         )
     samplings = [n.removeprefix(SAMPLED) for n in named]
-    if gone := [n for n in named if n not in array.coords]:
+    if missing := [n for n in named if n not in array.coords]:
         raise SourceError(
-            f"{what} lacks the coordinate {', '.join(gone)}, so which of its cells were observed is unknown: the "
-            "coordinate was dropped, or runs that were sampled at different tokens were put together. Ask before "
-            "that, on what dde.open_lineages(...) gives."
+            f"{what} has no coordinate {', '.join(missing)}, so its observed cells are unknown: the coordinate was "
+            "dropped, or runs that were sampled at different tokens were combined. Call this before that, on the "
+            "Dataset of dde.open_lineages(...)."
         )
     return tuple(samplings)
 
 
 def metrics_alone(dataset: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
-    """Return some variables of a Dataset, with no samplings of logs but their own, which would be read with them."""
+    """Return some variables of a Dataset without the samplings of other logs, which would be read with them."""
     chosen = dataset[list(names)]
     used = {n for a in chosen.data_vars.values() for n in str(a.attrs.get(ANCILLARY, "")).split()}
-    idle = [s for s in samplings_in(chosen) if SAMPLED + s not in used and s not in TABLE_SAMPLINGS]
-    return chosen.drop_vars([n for s in idle for n in sampled_names(s).values() if n in chosen.coords])
+    unused = [s for s in samplings_in(chosen) if SAMPLED + s not in used and s not in TABLE_SAMPLINGS]
+    return chosen.drop_vars([n for s in unused for n in sampled_names(s).values() if n in chosen.coords])
 
 
 def number_of(array: xr.DataArray, sampling: str, number: str, load: bool = True) -> xr.DataArray:
-    """Return a number of a sampling, along the dimensions of the runs.
+    """Return a number of a sampling along the dimensions of the runs; see :data:`dde.schema.SAMPLED_NUMBERS`.
 
     Parameters
     ----------
     array : xarray.DataArray
     sampling : str
     number : {"last", "base", "own", "count"}
+    load : bool, default True
+        Read the numbers where they are lazy.
 
     Raises
     ------
     SourceError
-        When the coordinate is gone.
+        When the array has no such coordinate.
     """
     name = sampled_names(sampling)[number]
     if name not in array.coords:
         raise SourceError(
-            f"{str(array.name)!r} lacks the coordinate {name} ({SAMPLED_NUMBERS[number][0]}), so whether its cells "
-            "hold all that the answer needs is unknown. Keep the coordinates that dde.open_lineages(...) gives, and "
-            "ask before runs are put together."
+            f"{str(array.name)!r} has no coordinate {name} ({SAMPLED_NUMBERS[number][0]}), so whether its cells "
+            "include all samples that the result needs is unknown. Keep the coordinates that dde.open_lineages(...) "
+            "gives, and call this before runs are combined."
         )
     found: xr.DataArray = array.coords[name].reset_coords(drop=True)
     return found.compute() if load else found
@@ -196,13 +198,13 @@ def joins_at_branch(array: xr.DataArray) -> bool:
     Raises
     ------
     SourceError
-        When the metric names no sampling, or one whose coordinate is gone.
+        When the metric names no sampling, or one whose coordinate is missing.
     """
     return all(s in TABLE_SAMPLINGS or flags_join(array.coords[SAMPLED + s].variable) for s in samplings_of(array))
 
 
 def checked_positions(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
-    """Return which points of the axis have a check number.
+    """Return which points of the axis have a check number, after checking these numbers.
 
     Raises
     ------
@@ -214,41 +216,40 @@ def checked_positions(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     rule = require_axis(obj)
     if POSITION_CHECK not in obj.coords:
         raise SourceError(
-            f"this object lacks the coordinate {POSITION_CHECK}, so whether its points still are those that were "
-            f"sampled is unknown. Keep the coordinates that dde.open_lineages(...) gives; Datasets that were saved "
-            "before there was one have to be opened from their stores, and saved, again."
+            f"this object has no coordinate {POSITION_CHECK}, so whether its points still are those that were sampled "
+            "is unknown. Keep the coordinates that dde.open_lineages(...) gives; open Datasets that were saved before "
+            "this coordinate existed from their stores, and save them, again."
         )
     check = obj.coords[POSITION_CHECK].reset_coords(drop=True)
     points = obj.coords[rule.name].reset_coords(drop=True)
     given = np.asarray(check.values, np.float64)
     if extra := tuple(i for i, d in enumerate(check.dims) if d not in points.dims):
-        # Joined along another dimension, every part has its own numbers; they all must be right.
+        # Joined along another dimension, every part has its own numbers, and all of them must be right.
         given = np.where((given == given.max(axis=extra, keepdims=True)).all(axis=extra), given.max(axis=extra), _WRONG)
     given = np.broadcast_to(given, points.shape)
     there = np.isfinite(given)
-    # Of one point that was selected, several axes may know the position; it was made for one of them.
+    # A single selected point may have positions on several axes; its check number is of one of them.
     axes = [rule] if points.ndim else [r for n, r in AXES.items() if n in obj.coords and not obj.coords[n].ndim]
     numbers = [check_numbers(np.atleast_1d(obj.coords[r.name].values), r).reshape(points.shape) for r in axes]
     wrong = there & np.logical_and.reduce([given != n for n in numbers])
     if wrong.any():
         at = np.atleast_1d(points.values)[np.atleast_1d(wrong)][0]
         raise SelectionError(
-            f"{int(wrong.sum())} points of {rule.name}, such as {at}, are not the points that the cells were made "
-            "for, so which cells are samples, and of which runs, is unknown: the axis does not count "
-            f"{rule.units if rule.is_whole else 'what it did'} any more, for it was interpolated, filled by reindex, "
-            "shifted or rescaled. Do that last, after the operations of ds.dde; ds.dde.align(grid) puts a Dataset on "
-            "other points."
+            f"{int(wrong.sum())} points of {rule.name}, such as {at}, are not the points that the cells were computed "
+            f"for, so the samples among the cells are unknown: the axis was interpolated, filled by reindex, shifted "
+            f"or rescaled, and no longer counts {rule.units if rule.is_whole else 'what it did'}. Do that last, after "
+            "the operations of ds.dde; ds.dde.align(grid) gives a Dataset on other points."
         )
     return points.copy(data=there)
 
 
 def is_set(flag: Any) -> Any:
-    """Return whether flags are set; NaN, which joins leave where there is nothing, is not; rounding does no harm."""
+    """Return whether flags are set; NaN, which joins leave in empty cells, is not set, and rounding does no harm."""
     return flag > 0.5
 
 
 def flags_of(array: xr.DataArray) -> list[xr.Variable]:
-    """Return the flags of all samplings of a variable, which must all be set where a cell is a sample; lazy.
+    """Return the lazy flags of all samplings of a variable; a cell is a sample where all of them are set.
 
     Raises
     ------
@@ -261,12 +262,12 @@ def flags_of(array: xr.DataArray) -> list[xr.Variable]:
 
 
 def is_sampled(array: xr.DataArray) -> xr.DataArray:
-    """Return where the run whose cell it is was sampled, in all samplings of a variable.
+    """Return whether each cell is a sample in all samplings of a variable.
 
     Returns
     -------
     xarray.DataArray
-        bool, over dimensions of `array` in their order, without coordinates.
+        bool, along dimensions of `array` in their order, without coordinates.
 
     Raises
     ------
@@ -284,21 +285,22 @@ def is_sampled(array: xr.DataArray) -> xr.DataArray:
 def sampled_as(
     obj: xr.Dataset | xr.DataArray, samplings: str | Sequence[str] | None = None, **by_name: str | Sequence[str]
 ) -> Any:
-    """Say which cells of variables are samples, where the attribute that says it was lost.
+    """Name the samplings of variables whose attribute ``ancillary_variables`` was lost.
 
     Parameters
     ----------
     obj : xarray.Dataset or DataArray
     samplings : str or several, optional
-        ``evaluations``, ``perplexities`` or the name of a log metric whose flags are coordinates of `obj`; of several,
-        a cell is a sample where all were sampled. For every variable of a Dataset along the axis.
+        ``evaluations``, ``perplexities`` or the name of a log metric whose flags are coordinates of `obj`. Given
+        several, a cell is a sample where all of them sampled it. In a Dataset they hold for every variable along the
+        axis.
     **by_name : str or several
-        The same for single variables of a Dataset.
+        Samplings of single variables of a Dataset, by name.
 
     Returns
     -------
     xarray.Dataset or DataArray
-        With the attribute ``ancillary_variables``; values are not touched.
+        With the attribute ``ancillary_variables``; values are unchanged.
 
     Raises
     ------
@@ -320,7 +322,7 @@ def sampled_as(
         for name in names:
             if name not in known:
                 raise UnknownNameError(
-                    f"{name!r} is no sampling of this object, so it tells of no cell whether it is a sample."
+                    f"{name!r} is no sampling of this object, so it does not mark any cells as samples."
                     f"{near_names(name, known)} There are {', '.join(known) or 'none'}."
                 )
         return names
@@ -328,7 +330,7 @@ def sampled_as(
     if isinstance(obj, xr.DataArray):
         if by_name or samplings is None:
             raise UnknownNameError(
-                "an array takes the samplings of its own cells alone. Pass them: array.dde.sampled_as('evaluations')."
+                "an array takes the samplings of its own cells only. Pass them: array.dde.sampled_as('evaluations')."
             )
         made = obj.copy(deep=False)
         made.attrs = with_samplings(obj.attrs, checked(samplings))
@@ -340,11 +342,11 @@ def sampled_as(
             f"There are {', '.join(map(str, obj.data_vars)) or 'none'}."
         )
     rule = axis_of(obj)
-    wanted = {str(n): checked(s) for n, s in by_name.items()}
+    samplings_by_name = {str(n): checked(s) for n, s in by_name.items()}
     if samplings is not None:
         along = [str(n) for n, a in obj.data_vars.items() if rule is not None and rule.name in a.dims]
-        wanted = {name: checked(samplings) for name in along} | wanted
+        samplings_by_name = {name: checked(samplings) for name in along} | samplings_by_name
     named = obj.copy(deep=False)
-    for name, names in wanted.items():
+    for name, names in samplings_by_name.items():
         named[name].attrs = with_samplings(named[name].attrs, names)
     return named

@@ -1,4 +1,4 @@
-"""Selecting over any coordinates at once."""
+"""Select by any coordinates at once, along one dimension or several."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def select(obj: T, **wanted: Any) -> T:
     Parameters
     ----------
     obj : xarray.Dataset or DataArray
-        With any of the dimensions of an opened Dataset, or those of a sweep or another axis.
+        With any dimensions of an opened Dataset, or those of a sweep or another axis.
     **wanted
-        Coordinate to what it must be: a value, several, a ``slice`` with both ends included, or a function of
-        the value. Numbers compare by closeness. Of DataDecide, ``params``, ``data`` and ``seed`` take any of their
-        names; of other suites, every coordinate takes its values alone.
+        A filter for each coordinate: a value, several, a ``slice`` with both ends included, or a function of the
+        value. Numbers compare by closeness. In DataDecide, ``params``, ``data`` and ``seed`` take any of their names;
+        in other suites, every coordinate takes only its values.
         A single value for a dimension drops that dimension, as xarray's own ``sel`` does.
 
     Returns
     -------
     xarray.Dataset or DataArray
-        Cells of a coordinate over several dimensions, such as ``(lineage, run)``, that do not match are NaN;
+        Where a coordinate has several dimensions, such as ``(lineage, run)``, cells that do not match are NaN, and
         lineages and runs without any matching cell are dropped.
 
     Raises
@@ -42,7 +42,7 @@ def select(obj: T, **wanted: Any) -> T:
     UnknownNameError
         When there is no such coordinate.
     SelectionError
-        When nothing matches; says what exists.
+        When nothing matches; it lists the existing values.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def select(obj: T, **wanted: Any) -> T:
         (dim,) = coordinate.dims
         keep: Any = np.flatnonzero(mask)
         if name in obj.dims and np.ndim(value) == 0 and not isinstance(value, slice) and not callable(value):
-            # Of several that are close, the closest.
+            # Of several close values, take the closest.
             far = np.abs(coordinate.values[keep] - float(str(value))) if coordinate.dtype.kind == "f" else keep
             keep = int(keep[np.argmin(far)])
         obj = obj.isel({dim: keep})
@@ -84,8 +84,8 @@ def select(obj: T, **wanted: Any) -> T:
             cell = cell.isel({dim: np.flatnonzero(some)})
         if not cell.values.any():
             raise SelectionError(
-                f"each condition of {wanted!r} matches, but no cell matches them all, so nothing is selected. "
-                "Loosen one of them."
+                f"each filter of {wanted!r} matches, but no cell matches them all, so nothing is selected. "
+                "Relax one of them."
             )
         if not cell.values.all():
             obj = _without_cells(obj, cell)
@@ -99,29 +99,35 @@ def _with_object_scalars(obj: T) -> T:
 
 
 def _without_cells(obj: T, keep: xr.DataArray) -> T:
-    """Return `obj` with nothing in the cells that are not kept: no value, and no run."""
+    """Return `obj` with blank cells where `keep` is False: without value, and without run."""
     of_runs = set(keep.dims) <= set(obj.coords["run_id"].dims) if "run_id" in obj.coords else True
     at = dict(zip(map(str, keep.dims), np.indices(keep.shape), strict=True))
 
-    def kept(name: str, variable: xr.Variable) -> xr.Variable:
+    def masked(name: str, variable: xr.Variable) -> xr.Variable:
         if not set(keep.dims) <= set(variable.dims):
             return variable
         if not of_runs:
-            # Cells along the axis are points of a run, which stays what it is.
+            # Cells along the axis are points of a run, whose coordinates stay.
             return mask_cells(variable, [keep.astype(np.int8).variable])
         blank = blank_value(variable, name)
         return pick_cells(variable, at, [str(d) for d in keep.dims], keep.values, blank).transpose(*variable.dims)
 
-    coords = {str(n): kept(str(n), c.variable) for n, c in obj.coords.items() if of_runs and n not in obj.dims}
+    coords = {str(n): masked(str(n), c.variable) for n, c in obj.coords.items() if of_runs and n not in obj.dims}
     if isinstance(obj, xr.DataArray):
-        made = obj.assign_coords(coords)
-        return made.copy(data=kept(str(obj.name), obj.variable)._data)
-    return obj.assign_coords(coords).assign({str(n): kept(str(n), a.variable) for n, a in obj.data_vars.items()})
+        return obj.assign_coords(coords).copy(data=masked(str(obj.name), obj.variable)._data)
+    return obj.assign_coords(coords).assign({str(n): masked(str(n), a.variable) for n, a in obj.data_vars.items()})
 
 
 def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bool_]:
+    """Return which values of a coordinate match a filter.
+
+    Raises
+    ------
+    SelectionError
+        When a slice begins above its end.
+    """
     values = coordinate.values
-    # Tokens and seeds are whole numbers: one part in a million of them is another number.
+    # Tokens and seeds are whole numbers, which must match exactly.
     is_whole = values.dtype.kind in "iu" or coordinate.attrs.get("units") == "tokens"
     if values.dtype.kind in "iuf" and not callable(wanted):
         if isinstance(wanted, slice):
@@ -132,7 +138,7 @@ def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bo
                 return np.zeros(values.shape, bool)
             if low > high:
                 raise SelectionError(
-                    f"{name}=slice({wanted.start!r}, {wanted.stop!r}) begins above its end, so nothing lies between. "
+                    f"{name}=slice({wanted.start!r}, {wanted.stop!r}) begins above its end, so nothing is between. "
                     f"Write slice({wanted.stop!r}, {wanted.start!r})."
                 )
             inside = (values >= low) & (values <= high)
@@ -154,15 +160,15 @@ def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bo
 
 
 def _miss(name: str, coordinate: xr.DataArray, wanted: Any) -> str:
+    """Return the error text of a filter that matches nothing, with the values of the coordinate."""
     values = coordinate.values.ravel()
     if coordinate.name == "cumulative_tokens":
-        held = f"{len(values)} tokens from {values.min()} to {values.max()}" if len(values) else "none"
+        points = f"{len(values)} points from {values.min()} to {values.max()}" if len(values) else "no points"
         return (
-            f"cumulative_tokens={wanted!r} is not on the grid, so nothing is selected. It holds {held}; "
-            ".interp() reads between them."
+            f"cumulative_tokens={wanted!r} is not on the grid, so nothing is selected. The grid has {points}; "
+            ".interp() interpolates between them."
         )
-    kept = [v for v in values.tolist() if v == v and v != ""]
-    held_values = sorted(set(kept), key=lambda v: (str(type(v)), v))
-    shown = ", ".join(map(repr, held_values[:12])) + (", ..." if len(held_values) > 12 else "")
-    near = near_names(wanted, map(str, held_values)) if isinstance(wanted, str) else ""
-    return f"{name}={wanted!r} matches nothing, so nothing is selected.{near} {name} holds {shown or 'nothing'}."
+    known = sorted({v for v in values.tolist() if v == v and v != ""}, key=lambda v: (str(type(v)), v))
+    shown = ", ".join(map(repr, known[:12])) + (", ..." if len(known) > 12 else "")
+    near = near_names(wanted, map(str, known)) if isinstance(wanted, str) else ""
+    return f"{name}={wanted!r} matches nothing, so nothing is selected.{near} {name} has {shown or 'no values'}."

@@ -1,4 +1,4 @@
-"""Sweeps: the dimension of runs turned into dimensions of hyperparameters."""
+"""Sweeps: replace the dimension of runs by dimensions of hyperparameters."""
 
 from __future__ import annotations
 
@@ -26,21 +26,20 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection of it, or on another axis.
+        A Dataset of :func:`dde.open_lineages`, a selection of it, or on another axis.
     *names : str
         Coordinates along ``run`` or ``(lineage, run)``, such as ``"learning_rate", "finetune_tokens"``. Numbers
-        that differ by less than a millionth are one value. Along ``finetune_tokens`` the whole mixture, which has no
-        limit (``full`` in labels), is infinite.
+        that differ by less than a millionth are one value. In ``finetune_tokens``, a run on the complete mixture,
+        which has no limit (``full`` in labels), is infinite.
 
     Returns
     -------
     xarray.Dataset
-        Dimensions ``(lineage, *names, axis)``, lazy where `dataset` is. A run belongs when it has a value of every
-        name; the others are counted in the attribute ``left_out``, but for the bases, whose curves every run's
-        cells hold up to its branch (``ds.dde.base_curves()`` gives them alone). Where cells hold several runs,
-        there is a dimension ``replicate`` after the names: the runs' own numbers, where these tell them apart,
-        else 1, 2, ... in the order of the runs. Cells without a run are NaN or "". ``run``, the treatment, becomes
-        a coordinate.
+        Dimensions ``(lineage, *names, axis)``, lazy where `dataset` is. It has the runs with a value of every name.
+        The attribute ``left_out`` counts the others, except the bases, whose curves every run's cells hold up to its
+        branch (``ds.dde.base_curves()`` gives only these). Where cells hold several runs, there is a dimension
+        ``replicate`` after the names: the runs' own numbers where these distinguish them, else 1, 2, ... in the order
+        of the runs. Cells without a run are NaN or "". ``run``, the treatment, becomes a coordinate.
 
     Raises
     ------
@@ -52,7 +51,7 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     Warns
     -----
     DdeWarning
-        When runs that share a cell differ in what they were trained with: names what to sweep over or select by.
+        When runs that share a cell differ in their treatment; it names the coordinates to sweep over or select by.
 
     Examples
     --------
@@ -72,13 +71,13 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     if not belongs.any():
         raise SelectionError(
             f"no run of the Dataset has a value of each of {', '.join(names)}, so there is no sweep. "
-            f"Those that any run has: {', '.join(_given(dataset, cells)) or 'none'}."
+            f"Coordinates with values: {', '.join(_with_values(dataset, cells)) or 'none'}."
         )
-    plan = _plan(dataset, cells, belongs, [column.of(belongs) for column in columns], names)
-    # Runs that were trained from scratch are what the others start from, not a part of any sweep.
+    layout = _sweep_layout(dataset, cells, belongs, [column.of(belongs) for column in columns], names)
+    # Runs that were trained from scratch are the bases of the others, not a part of any sweep.
     derived = has_run & ~_is_base(dataset, cells)
     left_out = int((derived & ~belongs).sum())
-    result = _gathered(dataset, plan, cells)
+    result = _swept(dataset, layout, cells)
     if left_out:
         count = f"not in the sweep over {', '.join(names)}: {left_out}"
         result.attrs["left_out"] = "; ".join(filter(None, [str(dataset.attrs.get("left_out", "")), count]))
@@ -87,29 +86,29 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
 
 @dataclass(frozen=True)
 class _Column:
-    """Values of a hyperparameter in order, and which of them each run has; -1 where it has none."""
+    """The sorted values of a hyperparameter, and the index of each run's value among them; -1 for none."""
 
     values: npt.NDArray[Any]
     code: npt.NDArray[np.intp]
 
     def of(self, runs: npt.NDArray[np.bool_]) -> _Column:
-        """Return the column of some runs alone: with the values that these have."""
+        """Return the column of some runs, with only the values that these have."""
         used, code = np.unique(self.code[runs], return_inverse=True)
-        kept = np.full(self.code.shape, -1, np.intp)
-        kept[runs] = code
-        return _Column(self.values[used], kept)
+        codes = np.full(self.code.shape, -1, np.intp)
+        codes[runs] = code
+        return _Column(self.values[used], codes)
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Which run stands in each cell of a sweep.
+class _SweepLayout:
+    """The run in each cell of a sweep.
 
     Attributes
     ----------
     dims : tuple of str
         Dimensions that replace ``run``.
-    position : int array over the lineage, where it is a dimension, and `dims`
-        Position along ``run``; -1 where there is none.
+    position : int array along the lineage, where it is a dimension, and `dims`
+        Position along ``run``; -1 where the cell has no run.
     labels : mapping of str to array
         Coordinates of `dims`.
     """
@@ -120,6 +119,12 @@ class _Plan:
 
 
 def _check(dataset: xr.Dataset, names: Sequence[str]) -> None:
+    """Raise where a Dataset can't be swept over some names.
+
+    Raises
+    ------
+    SelectionError, UnknownNameError
+    """
     if "run" not in dataset.dims or "run_id" not in dataset.coords:
         raise SelectionError(
             "the Dataset has no dimension run with the coordinate run_id, so there is nothing to sweep over. "
@@ -129,11 +134,11 @@ def _check(dataset: xr.Dataset, names: Sequence[str]) -> None:
     known = [n for n in known if n not in ("run", "run_id") and not sampling_of(n)]
     for name in names:
         if name in dataset.coords and dataset[name].dims == ("lineage",):
-            # Of DataDecide, seeds alone are averaged.
+            # In DataDecide, seeds are the only factor of lineages that can be averaged.
             means = "" if is_datadecide(dataset) else f", or take means over it, ds.dde.mean_over({name!r})"
             raise UnknownNameError(
-                f"{name!r} is no coordinate of the runs: it tells lineages apart, and a sweep makes dimensions of what "
-                f"tells runs apart. Select by it, ds.dde.sel({name}=...){means}."
+                f"{name!r} is a coordinate of lineages, and a sweep makes dimensions of coordinates of runs, so it "
+                f"can't be swept over. Select by it, ds.dde.sel({name}=...){means}."
             )
         if name not in known:
             raise UnknownNameError(
@@ -142,8 +147,8 @@ def _check(dataset: xr.Dataset, names: Sequence[str]) -> None:
             )
     if not names or len(set(names)) < len(names):
         raise UnknownNameError(
-            f"a sweep over {', '.join(names) or 'nothing'} has no dimensions of its own. Name each hyperparameter "
-            f"once: ds.dde.sweep({_example(dataset)}). There are {', '.join(known)}."
+            f"a sweep over {', '.join(names) or 'nothing'} has no distinct dimensions. Name each hyperparameter once: "
+            f"ds.dde.sweep({_example(dataset)}). There are {', '.join(known)}."
         )
 
 
@@ -169,7 +174,7 @@ def _along(coordinate: xr.DataArray, cells: tuple[str, ...], dataset: xr.Dataset
 
 
 def _values_of(dataset: xr.Dataset, name: str, cells: tuple[str, ...]) -> npt.NDArray[Any]:
-    """Return a hyperparameter of each run; the budget of a run on the whole mixture is infinite: it has no limit."""
+    """Return a hyperparameter of each run; the budget of a run on the complete mixture, without limit, is infinite."""
     values = _along(dataset[name], cells, dataset)
     if name != "finetune_tokens" or "run_type" not in dataset.coords or not is_datadecide(dataset):
         return values
@@ -181,6 +186,7 @@ def _values_of(dataset: xr.Dataset, name: str, cells: tuple[str, ...]) -> npt.ND
 
 
 def _clustered(values: npt.NDArray[Any]) -> _Column:
+    """Return a column of values; numbers that differ by less than a millionth are one value."""
     code = np.full(values.shape, -1, np.intp)
     if values.dtype.kind in "OTU":
         values = text_values(values)
@@ -192,7 +198,7 @@ def _clustered(values: npt.NDArray[Any]) -> _Column:
         return _Column(labels, code)
     numbers = values.astype(np.float64)
     some = np.unique(numbers[~np.isnan(numbers)])
-    # Learning rates that were computed differ in their last digits from those that were written.
+    # Computed learning rates differ in their last digits from written ones.
     finite = some[np.isfinite(some)]
     starts = np.concatenate([[True], np.diff(finite) > 1e-6 * np.abs(finite[1:])]) if len(finite) else np.empty(0, bool)
     starts = np.concatenate([starts, np.ones(len(some) - len(finite), bool)])
@@ -201,13 +207,20 @@ def _clustered(values: npt.NDArray[Any]) -> _Column:
     return _Column(some[starts].astype(values.dtype), code)
 
 
-def _plan(
+def _sweep_layout(
     dataset: xr.Dataset,
     cells: tuple[str, ...],
     belongs: npt.NDArray[np.bool_],
     columns: Sequence[_Column],
     names: Sequence[str],
-) -> _Plan:
+) -> _SweepLayout:
+    """Return the run in each cell of a sweep; `belongs` are its runs, with a column for each name.
+
+    Raises
+    ------
+    SelectionError
+        When ``replicate`` is among the names and does not distinguish the runs of a cell.
+    """
     at = np.nonzero(belongs)
     rows = at[:-1]
     codes = tuple(column.code[at] for column in columns)
@@ -229,16 +242,16 @@ def _plan(
     elif several:
         _warn_of_mixtures(dataset, cells, at, flat, names)
         raise SelectionError(
-            f"a cell of {', '.join(names)} holds several runs, which have no dimension of their own there. "
-            "Leave out 'replicate', which is added where it is needed, or name what tells them apart."
+            f"a cell of {', '.join(names)} holds several runs, which these names do not distinguish. Leave out "
+            "'replicate', which is added where it is needed, or name a coordinate in which they differ."
         )
     position = np.full(shape, -1, np.intp)
     position[(*rows, *codes)] = at[-1]
-    return _Plan(dims, position, labels)
+    return _SweepLayout(dims, position, labels)
 
 
 def _rank(flat: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], bool]:
-    """Return the position of each run among the runs of its cell, from 0, and whether any cell holds several."""
+    """Return the rank of each run within its cell, from 0, and whether any cell holds several runs."""
     order = np.argsort(flat, kind="stable")
     ordered = flat[order]
     first = np.searchsorted(ordered, ordered)
@@ -274,31 +287,33 @@ def _warn_of_mixtures(
         cell_count = len(np.unique(flat[order][1:][same_cell]))
         warn_caller(
             f"{cell_count} cell{'s' if cell_count > 1 else ''} of the sweep hold{'s' if cell_count == 1 else ''} runs "
-            f"that differ in {', '.join(differing)}, so along replicate they are no repetitions. "
-            "Sweep over those, too, or select one of each: ds.dde.sel(...)."
+            f"that differ in {', '.join(differing)}, so they are no repetitions along replicate. "
+            "Sweep over those, too, or select one value of each: ds.dde.sel(...)."
         )
 
 
-def _given(dataset: xr.Dataset, cells: tuple[str, ...]) -> list[str]:
+def _with_values(dataset: xr.Dataset, cells: tuple[str, ...]) -> list[str]:
+    """Return the hyperparameters of which any run has a value."""
     names = [str(n) for n, c in dataset.coords.items() if "run" in c.dims and set(c.dims) <= set(cells)]
     names = [n for n in names if not is_identity(n) and not sampling_of(n)]
     return [n for n in names if (_clustered(_along(dataset[n], cells, dataset)).code >= 0).any()]
 
 
-def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Dataset:
-    new_cells = (*cells[:-1], *plan.dims)
-    there = plan.position >= 0
-    at = {"run": np.maximum(plan.position, 0)}
+def _swept(dataset: xr.Dataset, layout: _SweepLayout, cells: tuple[str, ...]) -> xr.Dataset:
+    """Return a Dataset with its cells picked as a layout says."""
+    new_cells = (*cells[:-1], *layout.dims)
+    there = layout.position >= 0
+    at = {"run": np.maximum(layout.position, 0)}
     if len(cells) > 1:
-        lineage = np.arange(plan.position.shape[0]).reshape(-1, *(1 for _ in plan.dims))
-        at["lineage"] = np.broadcast_to(lineage, plan.position.shape)
+        lineage = np.arange(layout.position.shape[0]).reshape(-1, *(1 for _ in layout.dims))
+        at["lineage"] = np.broadcast_to(lineage, layout.position.shape)
     variables = {
         str(name): array.variable if "run" not in array.dims else pick_cells(array.variable, at, new_cells, there)
         for name, array in dataset.data_vars.items()
     }
-    coords: dict[str, xr.Variable] = {**plan.labels}
+    coords: dict[str, xr.Variable] = {**layout.labels}
     for name, coordinate in dataset.coords.items():
-        if name in plan.labels or (name == REPLICATE and "run" in coordinate.dims):
+        if name in layout.labels or (name == REPLICATE and "run" in coordinate.dims):
             continue
         if "run" not in coordinate.dims:
             coords[str(name)] = coordinate.variable
@@ -309,7 +324,7 @@ def _gathered(dataset: xr.Dataset, plan: _Plan, cells: tuple[str, ...]) -> xr.Da
 
 
 def _without_lineage(variable: xr.Variable) -> xr.Variable:
-    """Return a coordinate without the dimension of lineages, where all that have a run there agree on it."""
+    """Return a coordinate without the dimension of lineages, where all lineages with a run agree on its values."""
     if "lineage" not in variable.dims:
         return variable
     values = np.moveaxis(variable.values, variable.dims.index("lineage"), 0)
