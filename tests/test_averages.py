@@ -303,7 +303,7 @@ def test_requests_that_mean_nothing_say_what_there_is() -> None:
         ds.dde.mean_over("seeds")
     with pytest.raises(UnknownNameError, match="no confidence level"):
         ds.dde.mean_over("seed", interval=95)
-    with pytest.raises(UnknownNameError, match="asks for no run"):
+    with pytest.raises(UnknownNameError, match="allows means of no runs"):
         ds.dde.mean_over("seed", min_count=0)
     with pytest.raises(SelectionError, match="holds no lineage"):
         ds.isel(lineage=[]).dde.mean_over("seed")

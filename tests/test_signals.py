@@ -107,12 +107,12 @@ def test_an_old_file_is_put_back_where_a_new_one_had_not_taken_its_place(tmp_pat
 import os, signal
 from pathlib import Path
 from dde.cli.streams import ends_in_one_line
-from dde.atomic_files import whole_file
+from dde.atomic_files import atomic_path
 replace = os.replace
 def interrupted(*places):
     os.kill(os.getpid(), signal.SIGINT)
 os.replace = interrupted
-with ends_in_one_line(), whole_file(Path("store")) as part:
+with ends_in_one_line(), atomic_path(Path("store")) as part:
     part.mkdir()
 """
     (tmp_path / "store").mkdir()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dde.atomic_files import whole_file
+from dde.atomic_files import atomic_path
 from dde.cache.places import Place
 
 OLD = time.time() - 3600
@@ -25,7 +25,7 @@ def names(folder: Path) -> list[str]:
 def test_what_is_written_takes_its_place_at_the_end(tmp_path: Path) -> None:
     target = tmp_path / "table.csv"
     target.write_text("old")
-    with whole_file(target) as part:
+    with atomic_path(target) as part:
         part.write_text("new")
         assert target.read_text() == "old"
         assert part.parent.stat().st_mode & 0o777 == 0o700, "nobody else can put anything there"
@@ -39,7 +39,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     (target / "old").write_text("old")
 
     def write_half() -> None:
-        with whole_file(target) as part:
+        with atomic_path(target) as part:
             part.mkdir()
             (part / "new").write_text("half")
             raise RuntimeError("halfway")
@@ -52,7 +52,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
     target = tmp_path / "store.zarr"
     (target / "deep").mkdir(parents=True)
-    with whole_file(target) as part:
+    with atomic_path(target) as part:
         part.mkdir()
         (part / "new").write_text("whole")
     assert names(tmp_path) == ["store.zarr", "store.zarr/new"]
@@ -61,7 +61,7 @@ def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
 def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
     (tmp_path / "work.csv").mkdir()
     (tmp_path / "work.csv" / "thesis").write_text("years")
-    with pytest.raises(OSError, match="directory"), whole_file(tmp_path / "work.csv") as part:
+    with pytest.raises(OSError, match="directory"), atomic_path(tmp_path / "work.csv") as part:
         part.write_text("new")
     assert names(tmp_path) == ["work.csv", "work.csv/thesis"]
 
@@ -70,9 +70,9 @@ def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
 def test_permissions_are_those_of_any_file(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        with whole_file(tmp_path / "a.csv") as part:
+        with atomic_path(tmp_path / "a.csv") as part:
             part.write_text("")
-        with whole_file(tmp_path / "a.zarr") as part:
+        with atomic_path(tmp_path / "a.zarr") as part:
             part.mkdir()
         Place(tmp_path / "cache").replace("kept", b"")
     finally:
@@ -85,7 +85,7 @@ def test_permissions_are_those_of_any_file(tmp_path: Path, mask: int) -> None:
 def test_a_link_in_the_place_is_replaced_and_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("years")
     (tmp_path / "a.csv").symlink_to(tmp_path / "precious")
-    with whole_file(tmp_path / "a.csv") as part:
+    with atomic_path(tmp_path / "a.csv") as part:
         part.write_text("new")
     assert (tmp_path / "precious").read_text() == "years"
     assert not (tmp_path / "a.csv").is_symlink()
@@ -96,7 +96,7 @@ def test_a_link_in_the_place_is_replaced_and_not_written_through(tmp_path: Path)
 def test_names_can_not_be_guessed(tmp_path: Path) -> None:
     seen = set()
     for _ in range(20):
-        with whole_file(tmp_path / "a.csv") as part:
+        with atomic_path(tmp_path / "a.csv") as part:
             part.write_text("")
             seen.add(part.parent.name)
     assert len(seen) == 20
@@ -133,8 +133,8 @@ def test_a_cleared_cache_leaves_what_its_links_point_to(tmp_path: Path) -> None:
 _KILLED = """
 import sys, time
 from pathlib import Path
-from dde.atomic_files import whole_file
-with whole_file(Path(sys.argv[1])) as part:
+from dde.atomic_files import atomic_path
+with atomic_path(Path(sys.argv[1])) as part:
     part.write_text("half")
     print("writing", flush=True)
     time.sleep(1000)
@@ -165,7 +165,7 @@ def test_what_a_killed_writer_has_left_goes_with_the_next_one(tmp_path: Path) ->
     try:
         for folder in tmp_path.iterdir():
             os.utime(folder, (OLD, OLD))
-        with whole_file(target) as part:
+        with atomic_path(target) as part:
             part.write_text("whole")
         assert not left.exists()
         # A writer that lives keeps what it has, however long it takes.
@@ -180,7 +180,7 @@ def test_an_old_folder_that_a_killed_writer_had_moved_is_put_back(tmp_path: Path
     (left / "old").mkdir(parents=True)
     (left / "old" / "precious").write_text("years")
     os.utime(left, (OLD, OLD))
-    with pytest.raises(RuntimeError, match="halfway"), whole_file(tmp_path / "a.zarr"):
+    with pytest.raises(RuntimeError, match="halfway"), atomic_path(tmp_path / "a.zarr"):
         raise RuntimeError("halfway")
     assert names(tmp_path) == ["a.zarr", "a.zarr/precious"]
 
@@ -193,7 +193,7 @@ def test_folders_of_other_files_and_links_stay(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "precious").write_text("years")
     (tmp_path / ".a.csv.dde-link").symlink_to(tmp_path / "elsewhere")
     before = names(tmp_path)
-    with whole_file(tmp_path / "a.csv") as part:
+    with atomic_path(tmp_path / "a.csv") as part:
         part.write_text("")
     assert names(tmp_path) == sorted([*before, "a.csv"])
 

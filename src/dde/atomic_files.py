@@ -1,8 +1,7 @@
-"""Files and folders that appear whole or not at all, and leave nothing behind where writing them ends early.
+"""Write files and folders atomically, and remove unfinished ones where writing ends early.
 
-What is written lies in a folder of its own beside its place until it is whole: made for this one purpose, under a
-name that nobody can guess, and open to nobody else, so that no link can be put in its way. The files in it have the
-permissions that they have anywhere.
+Content is written to a temporary folder beside its target until it is complete. The folder has an unpredictable name
+and is closed to other users, so nobody can place a link in it. Files in it have the usual permissions.
 """
 
 from __future__ import annotations
@@ -19,41 +18,42 @@ from typing import Any
 fcntl: Any
 try:
     import fcntl
-except ImportError:  # Windows, where nobody can tell whether a writer lives
+except ImportError:  # Windows, where it is unknown whether a writer is still running
     fcntl = None
 
-__all__ = ["remove_unfinished", "removed_if_ended", "unfinished_targets", "whole_file"]
+__all__ = ["atomic_path", "remove_unfinished", "removed_if_ended", "unfinished_targets"]
 
 _MARK = ".dde-"
 _NEW, _OLD = "new", "old"
 # A folder younger than this may have a writer that has not locked it yet.
 _YOUNG_SECONDS = 60.0
-# Threads may go on writing while a folder is removed.
+# Attempts to remove a folder: threads may still write to it.
 _ATTEMPTS = 50
 
-#: What is being written, with the place that it is to take; None where that is for its writer to say.
+#: Unfinished files and folders, with the target that each will replace; None where its writer moves it itself.
 _UNFINISHED: dict[Path, Path | None] = {}
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write a file or folder to, which takes the place of `path` once all is written.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write a file or folder to, which replaces `path` once it is complete.
 
-    A folder takes the place of another folder or of a file, a file that of a file or link. What a process that was
-    killed has left of the same file is removed.
+    A folder replaces a folder or a file, a file replaces a file or link. Leftovers of killed processes that wrote the
+    same file are removed.
 
     Parameters
     ----------
     path : Path
+        Target.
 
     Raises
     ------
     OSError
-        When it can't be written. What was there before stays.
+        When it can't be written. An existing target stays.
 
     Examples
     --------
-    >>> with whole_file(Path("notes.txt")) as part:
+    >>> with atomic_path(Path("notes.txt")) as part:
     ...     _ = part.write_text("all of it")
     >>> Path("notes.txt").read_text()
     'all of it'
@@ -64,12 +64,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     lock = _locked(folder)
     _UNFINISHED[folder] = path
     try:
-        made = folder / f"{_NEW}{path.suffix}"
-        yield made
-        if made.is_dir() and os.path.lexists(path):
-            # A folder can't take the place of another one in one step; until it has, the old one can be put back.
+        part = folder / f"{_NEW}{path.suffix}"
+        yield part
+        if part.is_dir() and os.path.lexists(path):
+            # A folder can't replace another one in one step; until it has, the old one can be restored.
             os.rename(path, folder / _OLD)
-        os.replace(made, path)
+        os.replace(part, path)
     finally:
         _discard(folder, path)
         del _UNFINISHED[folder]
@@ -79,7 +79,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def removed_if_ended(made: Path) -> Iterator[None]:
-    """Have a file or folder removed where the process is ended by a signal; otherwise its writer removes it."""
+    """Register a file or folder to remove if a signal ends the process; otherwise its writer removes it."""
     _UNFINISHED[made] = None
     try:
         yield
@@ -88,12 +88,12 @@ def removed_if_ended(made: Path) -> Iterator[None]:
 
 
 def unfinished_targets() -> list[Path]:
-    """Return the files and folders that are being written."""
+    """Return the targets of files and folders that are being written."""
     return [path for path in _UNFINISHED.values() if path is not None]
 
 
 def remove_unfinished() -> None:
-    """Remove what is being written, as the last act of a process."""
+    """Remove all unfinished files and folders, before the process ends."""
     for folder, path in list(_UNFINISHED.items()):
         with suppress(OSError):
             _discard(folder, path)
@@ -112,7 +112,7 @@ def _discard(folder: Path, path: Path | None) -> None:
 
 
 def _remove_leftovers(path: Path, prefix: str) -> None:
-    """Remove what writers of the same file have left that were killed: nobody holds its lock."""
+    """Remove leftovers of killed writers of the same file: those whose lock no process holds."""
     if fcntl is None:
         return
     with suppress(OSError):
@@ -121,7 +121,7 @@ def _remove_leftovers(path: Path, prefix: str) -> None:
                 continue
             left = path.parent / name
             with suppress(OSError):
-                # A link is none of ours, and is not followed.
+                # A link was not made here, and is not followed.
                 if not left.is_symlink() and time.time() - left.stat().st_mtime > _YOUNG_SECONDS:
                     lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
                     try:
@@ -132,7 +132,7 @@ def _remove_leftovers(path: Path, prefix: str) -> None:
 
 
 def _locked(folder: Path) -> int | None:
-    """Lock a folder as long as this process lives; None where its file system has no locks."""
+    """Lock a folder while this process runs, and return the descriptor; None where its file system has no locks."""
     if fcntl is None:
         return None
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Errors of dde: each says the cause, what it means, and what to do, in that order."""
+"""Errors and warnings of dde; each message gives the cause, its meaning, and a remedy, in that order."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ class DdeError(Exception):
 
 
 class UnknownNameError(DdeError, ValueError):
-    """A recipe, size, seed, metric or hyperparameter that dde has no entry for."""
+    """A name or option that does not exist, such as a recipe, size, seed, metric or hyperparameter."""
 
 
 class SourceError(DdeError, OSError):
-    """A store that is absent, unreachable or not one that dde reads."""
+    """A store that is absent, unreachable or of no kind that dde reads, or an object without data that it needs."""
 
 
 class FormatError(DdeError, ValueError):
-    """Content of a store that does not have the form it should; names file and row."""
+    """Content of a store that does not have the expected format; the message names file and row."""
 
 
 class LineageError(DdeError, ValueError):
-    """Relations between runs that can't be true: a cycle, or a run that is its own parent."""
+    """Impossible relations between runs: a cycle, or a run that is its own parent."""
 
 
 class SelectionError(DdeError, KeyError):
-    """A selection that matches nothing; says what exists."""
+    """A selection that matches nothing, or an operation that the selected cells do not allow."""
 
     def __str__(self) -> str:
-        # KeyError shows the repr of its argument, which would quote and escape the message.
+        # KeyError prints the repr of its argument, which quotes and escapes the message.
         return str(self.args[0]) if self.args else ""
 
 
 class DdeWarning(UserWarning):
-    """Base of every warning that dde gives."""
+    """Base of every warning that dde issues."""
 
 
 class ConflictWarning(DdeWarning):
-    """Rows of one run and step that disagree; the first was kept."""
+    """Rows of one run and step that disagree; the first one is used."""
 
 
 def warn_caller(message: str) -> None:
-    """Give a DdeWarning at the line that called dde, however deep inside it the reason was found."""
+    """Issue a DdeWarning that points to the line outside dde that called it."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "dde":
         frame, level = frame.f_back, level + 1
@@ -66,7 +66,7 @@ def warn_caller(message: str) -> None:
 
 
 def near_names(name: object, known: Iterable[str], n: int = 3) -> str:
-    """Return a sentence naming the entries of `known` closest to `name`, or "" when none is near.
+    """Return a sentence that names the entries of `known` closest to `name`; "" when none is close.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Names as text: no control characters that a terminal obeys, no formulas that a spreadsheet computes."""
+"""Make text safe to show: escape control characters for terminals, and formulas for spreadsheets."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ __all__ = [
     "spreadsheet_safe",
 ]
 
-# Control characters, separators of lines, marks that change the direction of text, halves of surrogate pairs.
-_OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, line separators, marks that change the direction of text, lone surrogates.
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Return text whose characters are seen, where a terminal would obey them; lines stay lines.
+    """Return text with control characters escaped, so that a terminal shows them; newlines stay.
 
     Examples
     --------
     >>> printable("run \\x1b[31mred")
     'run \\\\x1b[31mred'
     """
-    return _OBEYED.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), text)
+    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), text)
 
 
-# What spreadsheets take for the beginning of a formula, full-width forms among them.
+# Characters with which formulas begin in spreadsheets, including full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def spreadsheet_safe(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return a frame whose texts are seen as they are in a spreadsheet and a terminal, and how many cells were changed.
+    """Return a frame whose texts are safe in a spreadsheet and a terminal, and the number of changed cells.
 
-    A text that begins with ``=``, ``+``, ``-`` or ``@`` and is no number gets ``'`` in front; control characters are
-    spelled out. Names of columns are texts, too. Numbers stay as they are.
+    A text that begins with ``=``, ``+``, ``-`` or ``@`` and is no number gets the prefix ``'``; control characters are
+    escaped. This includes the names of columns. Numbers stay unchanged.
 
     Examples
     --------

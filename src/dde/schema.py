@@ -1,4 +1,4 @@
-"""Which coordinates and attributes a Dataset of lineages has: names, dimensions and meaning of each, in one table."""
+"""The schema of Datasets of lineages: names, dimensions and meaning of their coordinates and attributes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
     "without_replicate",
 ]
 
-#: Dimensions of a Dataset as it is opened, in order.
+#: Dimensions of an opened Dataset, in order.
 DIMS = ("lineage", "run", "cumulative_tokens")
 
 #: Dimensions of its runs.
@@ -56,15 +56,15 @@ PRETRAINING = "pretraining"
 
 @dataclass(frozen=True, slots=True)
 class Coordinate:
-    """One coordinate.
+    """One coordinate of a Dataset of lineages.
 
     Attributes
     ----------
     name : str
     dims : tuple of str
-        Dimensions in a Dataset as it is opened.
+        Dimensions in an opened Dataset.
     kind : {"text", "number"}
-        A cell without a run is "" in a text coordinate and NaN in one of numbers.
+        A cell without a run is "" in a text coordinate and NaN in a numeric one.
     label : str
         Its ``long_name``.
     units : str
@@ -129,7 +129,7 @@ CELL_TEXTS = _table(
         ("chain", "text", "runs of the curve, each with the token that it begins behind", ""),
     ],
 )
-#: Coordinates of a run of a lineage that are numbers.
+#: Numeric coordinates of a run of a lineage.
 CELL_NUMBERS = _table(
     CELLS,
     [
@@ -147,16 +147,16 @@ CELL_NUMBERS = _table(
 #: Attribute of the coordinate ``n_params`` where the parameter count differs between the runs of one curve, so that
 #: compute does not follow from it and tokens alone.
 CHANGING_PARAMS = "changes_along_curves"
-#: Attribute of a coordinate that says whose factor it is, of a declared suite: "lineage", "run" or "cell".
+#: Attribute of a coordinate of a declared suite: whether it is a factor of a "lineage", "run" or "cell".
 FACTOR_OF = "factor_of"
 #: Check number of each position along the axis; see :mod:`dde.dataset.samples`.
 POSITION_CHECK = "position_check"
-#: Start of the names of the coordinates that say which cells are samples.
+#: Prefix of the names of the coordinates that mark samples.
 SAMPLED = "sampled_"
 #: Samplings of the evaluation tables: every metric of a table is sampled where the table has a row.
 EVALUATIONS, PERPLEXITIES = "evaluations", "perplexities"
 TABLE_SAMPLINGS = (EVALUATIONS, PERPLEXITIES)
-#: Numbers of a sampling, along (lineage, run), and what they mean.
+#: Numbers of a sampling along (lineage, run), with their meanings and units.
 SAMPLED_NUMBERS = {
     "last": ("tokens of the run's own last sample", "tokens"),
     "base": ("tokens of the base's last sample before the chain of runs left it", "tokens"),
@@ -164,14 +164,14 @@ SAMPLED_NUMBERS = {
     "count": ("samples along the whole curve", "1"),
 }
 
-#: Every coordinate that a Dataset may have beside its samplings and axes, by name.
+#: Every coordinate that a Dataset may have besides its samplings and axes, by name.
 COORDINATES: dict[str, Coordinate] = {**LINEAGE_COORDINATES, **RUN_COORDINATES, **CELL_TEXTS, **CELL_NUMBERS}
-#: Those that hold text, and "" where there is no run.
+#: Text coordinates, which are "" where there is no run.
 TEXT_COORDINATES = frozenset(name for name, c in COORDINATES.items() if c.kind == "text") | {"lineage", "run"}
 
-#: Coordinate that a Dataset of means has, and no other: how many runs each mean is of.
+#: Coordinate that only Datasets of means have: the number of runs of each mean.
 MEMBERS = "n_members"
-#: Attribute of a Dataset of means: what they are over.
+#: Attribute of a Dataset of means: the averaged factors.
 AVERAGED_OVER = "averaged_over"
 
 #: Columns of long tables of DataDecide before the metrics: lineage and run, base, treatment, axis.
@@ -194,7 +194,7 @@ LEADING_COLUMNS = (
     "cumulative_compute",
 )
 
-#: Coordinates that say who had a treatment, how it is called, or where it lies, not what it was.
+#: Coordinates that identify a run or give its positions, and are no part of its treatment.
 IDENTITY = frozenset(
     {
         "run", "replicate", "run_id", "parent_run_id", "state", "branch_tokens", "origin_tokens", "end_tokens",
@@ -203,30 +203,30 @@ IDENTITY = frozenset(
     }
 )  # fmt: skip
 
-#: Coordinates that say what was done: runs that differ in one of them are no repetitions of each other.
+#: Coordinates of the treatment: runs that differ in one of them are no repetitions of each other.
 TREATMENT = frozenset(RUN_COORDINATES) - {"replicate"} | {
     "reduce_loss", "batch_size", "weight_decay", "warmup_ratio", "max_seq_length",
 }  # fmt: skip
 
-#: What a factor tells apart: lineages, runs of a lineage, or each run of each lineage.
+#: What a factor distinguishes: lineages, runs of a lineage, or each run of each lineage.
 FactorOf = Literal["lineage", "run", "cell"]
 
-# Factors of DataDecide, whose coordinates do not say it themselves.
+# Factors of DataDecide, whose coordinates have no attribute `factor_of`.
 _DATADECIDE_FACTORS: dict[str, FactorOf] = {
     **dict.fromkeys(("params", "data", "seed"), "lineage"),
     **dict.fromkeys((n for n in RUN_COORDINATES if n not in ("replicate", "posttraining_method")), "run"),
     **dict.fromkeys(sorted(TREATMENT - set(RUN_COORDINATES)), "cell"),
 }
-# Coordinates that every Dataset of another suite has, and none of DataDecide.
-_OF_OTHERS = ("start_tokens", "root_run_id")
+# Coordinates that every Dataset of another suite has, and no Dataset of DataDecide.
+_OF_OTHER_SUITES = ("start_tokens", "root_run_id")
 
 
-# Number of a repetition at the end of a label.
+# Number of the replicate at the end of a label.
 _REPLICATE = re.compile(r"#\d+$")
 
 
 class Labelled(Protocol):
-    """A Dataset or DataArray: what has coordinates."""
+    """An object with coordinates: a Dataset or DataArray."""
 
     @property
     def coords(self) -> Any:
@@ -234,13 +234,13 @@ class Labelled(Protocol):
 
 
 def _attrs_of(obj: Labelled) -> dict[str, Mapping[Any, Any]]:
-    """Return the attributes of the coordinates but for samplings, of which there may be thousands."""
-    # As variables: to make an array of each takes longer than to look at them.
+    """Return the attributes of all coordinates except samplings, of which there may be thousands."""
+    # Variables, because creating a DataArray of each takes longer than reading its attributes.
     return {str(n): v.attrs for n, v in obj.coords.variables.items() if not str(n).startswith(SAMPLED)}
 
 
 def is_datadecide(obj: Labelled) -> bool:
-    """Return whether an object is of the DataDecide suite: no coordinate says that it is a factor of another one.
+    """Return whether an object is of the DataDecide suite: none of its coordinates is of another suite.
 
     Examples
     --------
@@ -250,11 +250,11 @@ def is_datadecide(obj: Labelled) -> bool:
     (True, False)
     """
     attrs = _attrs_of(obj)
-    return not any(n in attrs for n in _OF_OTHERS) and not any(FACTOR_OF in a for a in attrs.values())
+    return not any(n in attrs for n in _OF_OTHER_SUITES) and not any(FACTOR_OF in a for a in attrs.values())
 
 
 def factor_of(obj: Labelled, name: str) -> FactorOf | None:
-    """Return what a coordinate of an object is a factor of; None where it is no factor.
+    """Return whether a coordinate is a factor of a lineage, run or cell; None where it is no factor.
 
     Examples
     --------
@@ -269,10 +269,10 @@ def factor_of(obj: Labelled, name: str) -> FactorOf | None:
 
 
 def factors_of(obj: Labelled) -> dict[str, FactorOf]:
-    """Return the factors of an object, in the order of its coordinates, and what each is a factor of.
+    """Return the factors of an object in the order of its coordinates: of a lineage, run or cell, by name.
 
-    Of DataDecide, a table says it; of other suites, the attribute ``factor_of`` of each coordinate. The type of a run
-    is a factor of runs in both.
+    A table lists those of DataDecide; in other suites, each coordinate has the attribute ``factor_of``. The type of a
+    run is a factor of runs in both.
 
     Examples
     --------
@@ -280,19 +280,19 @@ def factors_of(obj: Labelled) -> dict[str, FactorOf]:
     >>> factors_of(xr.Dataset(coords={"learning_rate": ("run", [1e-5]), "state": ("run", ["finished"])}))
     {'learning_rate': 'run'}
     """
-    found: dict[str, FactorOf] = {}
+    factors: dict[str, FactorOf] = {}
     known: dict[str, FactorOf] = _DATADECIDE_FACTORS if is_datadecide(obj) else {"run_type": "run"}
     for name, attrs in _attrs_of(obj).items():
         given = attrs.get(FACTOR_OF)
-        # Of Datasets that were joined, one may say more than the other.
+        # Datasets that were joined may have different attributes, which are listed in one text.
         of: FactorOf = "lineage" if given == "lineage" else "run" if given == "run" else "cell"
         if given is not None or name in known:
-            found[name] = of if given is not None else known[name]
-    return found
+            factors[name] = of if given is not None else known[name]
+    return factors
 
 
 def treatment_names(obj: Labelled) -> frozenset[str]:
-    """Return the coordinates in which repetitions of one treatment agree.
+    """Return the coordinates of the treatment, in which repetitions agree.
 
     Examples
     --------
@@ -307,7 +307,7 @@ def treatment_names(obj: Labelled) -> frozenset[str]:
 
 
 def is_identity(name: str) -> bool:
-    """Return whether a coordinate says who had a treatment, how it is called, or where it lies; see `IDENTITY`.
+    """Return whether a coordinate identifies a run or gives its positions; see `IDENTITY`.
 
     Examples
     --------
@@ -318,7 +318,7 @@ def is_identity(name: str) -> bool:
 
 
 def sampled_names(sampling: str) -> dict[str, str]:
-    """Return the names of the coordinates of a sampling: its flags under "", its numbers by their own names.
+    """Return the names of the coordinates of a sampling: its flags under "", its numbers under their own names.
 
     Examples
     --------
@@ -329,7 +329,7 @@ def sampled_names(sampling: str) -> dict[str, str]:
 
 
 def log_sampling(metric: str) -> str:
-    """Return the sampling of a metric of a training log: its name, unless the coordinates of both would be confused.
+    """Return the sampling of a metric of a training log: its name, with ``_log`` where that would be ambiguous.
 
     Examples
     --------
@@ -340,7 +340,7 @@ def log_sampling(metric: str) -> str:
 
 
 def sampling_of(name: str) -> str:
-    """Return the sampling that a coordinate belongs to, "" for none.
+    """Return the sampling that a coordinate belongs to; "" for none.
 
     Examples
     --------
@@ -355,7 +355,7 @@ def sampling_of(name: str) -> str:
 
 
 def without_replicate(label: object) -> str:
-    """Return the label of a run without the number that tells repetitions apart.
+    """Return the label of a run without the number of its replicate.
 
     Examples
     --------

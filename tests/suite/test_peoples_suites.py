@@ -157,7 +157,7 @@ def test_trials_as_a_long_table(tmp_path: Path) -> None:
     assert best.to_series().to_dict() == expected.unstack("lr").idxmin(axis=1).to_dict()
     with pytest.raises(
         UnknownNameError,
-        match=r"'optimizer' is no coordinate of the runs: it tells lineages apart.*mean_over\('optimizer'\)",
+        match=r"'optimizer' is a coordinate of lineages, and a sweep.*mean_over\('optimizer'\)",
     ):
         ds.dde.sweep("optimizer")
     with pytest.raises(UnknownNameError, match=r"patterns of metrics \(val/los\).*Did you mean val/loss"):

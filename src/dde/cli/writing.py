@@ -15,7 +15,7 @@ import typer
 import xarray as xr
 from dask.callbacks import Callback
 
-from dde.atomic_files import whole_file
+from dde.atomic_files import atomic_path
 from dde.cli.output import Advance, note
 from dde.dataset.frames import frames_of, write_frames
 from dde.errors import DdeError, near_names
@@ -170,7 +170,7 @@ def write_dataset(dataset: xr.Dataset, path: Path, advance: Advance, exact_text:
     # Metrics alone: what type a text coordinate has is known only to one that is in memory.
     blocks = dataset.assign({n: dataset.variables[n].chunk(size) for n in dataset.data_vars})
     # One block after the other: reading is what takes long, and memory stays small.
-    with _told(path), whole_file(path) as part, dask.config.set(scheduler="synchronous"), _Progress(advance):
+    with _told(path), atomic_path(path) as part, dask.config.set(scheduler="synchronous"), _Progress(advance):
         if path.suffix == ".zarr":
             blocks.to_zarr(part, mode="w", zarr_format=3, consolidated=False)
         else:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dde.atomic_files import whole_file
+from dde.atomic_files import atomic_path
 from dde.dataset.dimensions import axis_of, broadcast_values, cell_dims, run_ids_along
 from dde.dataset.loss_reductions import warn_of_mixed_loss
 from dde.dataset.provenance import checkpoint_type
@@ -38,7 +38,7 @@ def write_frames(frames: Iterable[pd.DataFrame], path: Path, facts: Mapping[Any,
     facts : mapping, optional
         Stored in the metadata of a parquet file, as JSON under ``dde``.
     """
-    with whole_file(path) as part:
+    with atomic_path(path) as part:
         if path.suffix == ".csv":
             with part.open("w", newline="", encoding="utf-8") as file:
                 for k, frame in enumerate(frames):

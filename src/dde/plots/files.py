@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dde.atomic_files import whole_file
+from dde.atomic_files import atomic_path
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.backends.base import BackendName
 from dde.plots.backends.choice import drawing_with
@@ -172,6 +172,6 @@ def _check_backend(picture: Any, wanted: BackendName, otherwise: str) -> None:
 
 def _replace(path: Path, content: bytes) -> Path:
     # Whoever opens the file while it is made anew sees the old one or the new one, also when several threads make it.
-    with whole_file(path) as part:
+    with atomic_path(path) as part:
         part.write_bytes(content)
     return path
