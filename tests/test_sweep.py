@@ -263,7 +263,7 @@ def test_five_hundred_runs() -> None:
 def test_requests_that_mean_nothing_say_what_there_is(factorial: xr.Dataset) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean learning_rate"):
         factorial.dde.sweep("learning_rates")
-    with pytest.raises(UnknownNameError, match="no coordinate of the runs"):
+    with pytest.raises(UnknownNameError, match="is a coordinate of lineages"):
         factorial.dde.sweep("params")
     with pytest.raises(UnknownNameError, match="Name each hyperparameter once"):
         factorial.dde.sweep()

@@ -1,4 +1,4 @@
-"""Axes: what the points of a run are counted in. Each is linear in cumulative tokens, run by run."""
+"""Axes along which runs are aligned, such as tokens or compute; each is linear in cumulative tokens, run by run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class AxisRule:
-    """An axis: its name as a dimension, and what it means.
+    """An axis: its name as a dimension, its meaning and units.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class AxisRule:
         Long name.
     units : str
     by : {"", "lineage", "run"}
-        What its relation to cumulative tokens differs by: nothing, the size of the base, or each run.
+        What its relation to cumulative tokens depends on: nothing, the size of the base, or the run.
     """
 
     name: str
@@ -73,12 +73,12 @@ _ALIASES = {"tokens": "cumulative_tokens", "compute": "cumulative_compute"}
 
 
 def resolve_axis(name: str) -> AxisRule:
-    """Return the axis of that name.
+    """Return the axis with a name or alias.
 
     Raises
     ------
     UnknownNameError
-        When there is none.
+        When there is no such axis.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def resolve_axis(name: str) -> AxisRule:
     rule = AXES.get(_ALIASES.get(name, name))
     if rule is None:
         raise UnknownNameError(
-            f"{name!r} is no axis, so nothing can be put on it.{near_names(name, AXES)} There are {', '.join(AXES)}."
+            f"{name!r} is no axis, so runs can't be aligned by it.{near_names(name, AXES)} There are {', '.join(AXES)}."
         )
     return rule
 
@@ -100,7 +100,7 @@ class Lines:
     Attributes
     ----------
     offset, scale : float64 arrays of the shape of the runs
-        Tokens, and tokens per unit of the axis; NaN where a run has no place on the axis.
+        Tokens at the origin of the axis, and tokens per unit of it; NaN where a run has no position on the axis.
     """
 
     offset: Float64
@@ -115,7 +115,10 @@ class Lines:
         return Lines(self.offset[at], self.scale[at])
 
     def groups(self, points: Points) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]]:
-        """Return positions of runs whose points are the same tokens, with these; a run without a place is in none."""
+        """Return groups of runs whose points are the same tokens, with these tokens.
+
+        A run without a position on the axis is in no group.
+        """
         both = np.stack([self.offset.ravel(), self.scale.ravel()])
         distinct, which = np.unique(both, axis=1, return_inverse=True)
         return [
@@ -125,7 +128,7 @@ class Lines:
         ]
 
     def tokens(self, points: Points) -> Float64:
-        """Return the cumulative tokens of each run at each point; NaN where it has no place on the axis."""
+        """Return the cumulative tokens of each run at each point; NaN where it has no position on the axis."""
         offset, scale = self.offset[..., None], self.scale[..., None]
         if points.dtype.kind == "i":
             return np.asarray(offset + scale * points)
@@ -138,16 +141,16 @@ def axis_lines(rule: AxisRule, branch: Float64, schedule: Float64, n_params: Flo
     Parameters
     ----------
     rule : AxisRule
-        Of another axis than cumulative tokens.
+        An axis other than cumulative tokens.
     branch, schedule, n_params : float64 arrays of one shape
-        Cumulative tokens at the branch, NaN for a pretraining run, and at the planned end, NaN where unknown; exact
-        parameters, NaN where there is no run.
+        Cumulative tokens at the branch, NaN for a pretraining run; cumulative tokens at the planned end, NaN where
+        unknown; exact parameter count, NaN where there is no run.
 
     Returns
     -------
     Lines
-        NaN where a run has no place on the axis: a pretraining run branches from nothing, and the share of a schedule
-        that is unknown, or that ends at the branch, has no meaning.
+        NaN where a run has no position on the axis: a pretraining run has no branch, and a schedule that is unknown,
+        or that ends at the branch, has no fractions.
     """
     there = np.isfinite(n_params)
     if rule.name == "post_tokens":
@@ -160,7 +163,7 @@ def axis_lines(rule: AxisRule, branch: Float64, schedule: Float64, n_params: Flo
 
 
 def _tokens_per_unit(rule: AxisRule, n_params: Float64) -> Float64:
-    """Return the tokens that a unit of an axis by lineage stands for, by the base's exact parameters."""
+    """Return the tokens per unit of an axis that depends on the exact parameter count of the base."""
     return 1 / (6.0 * n_params) if rule.name == "cumulative_compute" else n_params * 1.0
 
 
@@ -178,9 +181,9 @@ def tokens_at(values: Points, offset: float, scale: float) -> npt.NDArray[np.int
 
 
 def positions_on(tokens: Sequence[npt.NDArray[np.int64]], offset: float, scale: float, rule: AxisRule) -> list[Points]:
-    """Return positions of a run on an axis; those before its branch are on no axis that starts there."""
+    """Return the positions of tokens of a run on an axis, without those before its start, such as the branch."""
     if rule.is_whole:
-        found: list[Points] = [t - int(offset) for t in tokens]
+        positions: list[Points] = [t - int(offset) for t in tokens]
     else:
-        found = [(t - offset) / scale for t in tokens]
-    return [f[f >= 0] for f in found]
+        positions = [(t - offset) / scale for t in tokens]
+    return [p[p >= 0] for p in positions]

@@ -1,4 +1,4 @@
-"""Grids: which points of its axis a Dataset holds."""
+"""Grids: rules for the points of a Dataset's axis."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Kind = Literal["auto", "observed", "linear", "log", "quantile", "explicit"]
 
 DEFAULT_MAX_POINTS = 1024
 
-# Tokens are whole numbers of 64 bits with a sign.
+# Tokens are signed 64-bit integers.
 _TOO_FAR = 2.0**63
 
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """A rule that makes a grid from the positions of the selected runs, in tokens or along another axis.
+    """A rule for a grid from the positions of the selected runs, in tokens or along another axis.
 
     Attributes
     ----------
     kind : {"auto", "observed", "linear", "log", "quantile", "explicit"}
     n : int
-        Points of a linear, log or quantile grid; largest number of points of an auto grid.
+        Number of points of a linear, log or quantile grid; largest number of points of an auto grid.
     values : tuple of float
         Points of an explicit grid.
 
@@ -48,12 +48,12 @@ class TokenGrid:
 
     @classmethod
     def auto(cls, max_points: int = DEFAULT_MAX_POINTS) -> TokenGrid:
-        """Every evaluation, branch point and last token; dense logs thinned to about `max_points` in all."""
+        """Every evaluation, branch point and last token, and dense logs thinned to about `max_points` in total."""
         return cls("auto", _positive(max_points))
 
     @classmethod
     def observed(cls) -> TokenGrid:
-        """Every position of every selected run, dense logs included."""
+        """Every position of every selected run, including dense logs."""
         return cls("observed")
 
     @classmethod
@@ -83,7 +83,7 @@ class TokenGrid:
 
     @property
     def needs_logs(self) -> bool:
-        """Whether the points depend on where dense logs lie, beyond the branch points and last tokens of runs."""
+        """Whether the points depend on positions of dense logs, besides branch points and last tokens of runs."""
         return self.kind not in ("explicit", "linear")
 
     def build(self, required: Points, dense: Points, anchors: Points | None = None) -> Points:
@@ -96,13 +96,13 @@ class TokenGrid:
         dense : (position,) array of the same type
             Positions of dense logs.
         anchors : (position,) array of the same type, optional
-            Positions that a grid of a number of points holds beside these, so that answers about ends and branches do
-            not depend on how fine it is: last samples, branch points and last tokens.
+            Positions that a grid of a number of points also holds, so that values at ends and branches do not depend
+            on its resolution: last samples, branch points and last tokens.
 
         Returns
         -------
         (point,) array of the same type
-            Ascending and distinct; whole tokens where the positions are.
+            Ascending and distinct; integers where the positions are.
         """
         required = np.unique(required)
         if self.kind == "explicit":
@@ -114,7 +114,7 @@ class TokenGrid:
             optional = np.setdiff1d(every, required, assume_unique=True)
             room = max(self.n - len(required), 0)
             if len(optional) > room:
-                # Even in rank, so that the grid is as fine as the logs are, everywhere.
+                # Evenly spaced in rank, so that the grid follows the density of the logs.
                 pick = np.unique(np.rint(np.linspace(0, len(optional) - 1, room)).astype(np.int64))
                 optional = optional[pick] if room else optional[:0]
             return np.union1d(required, optional)
@@ -124,12 +124,12 @@ class TokenGrid:
         elif self.kind == "log":
             positive = every[every > 0]
             if not len(positive):
-                return every[:1]  # all runs stand at token 0
+                return every[:1]  # all runs are at token 0
             points = np.geomspace(positive[0], last, self.n)
         else:
             points = np.quantile(every, np.linspace(0, 1, self.n))
-        made = _typed_as(required, points)
-        return made if anchors is None else np.union1d(made, anchors)
+        typed = _typed_as(required, points)
+        return typed if anchors is None else np.union1d(typed, anchors)
 
     def __str__(self) -> str:
         if self.kind == "explicit":
@@ -140,12 +140,12 @@ class TokenGrid:
 
 
 def resolve_grid(grid: object, max_points: int = DEFAULT_MAX_POINTS) -> TokenGrid:
-    """Return the grid that an argument means: "auto", "union", a number of points, tokens, or a TokenGrid.
+    """Return the grid of an argument: "auto", "union", a number of points, an array of tokens, or a TokenGrid.
 
     Raises
     ------
     UnknownNameError
-        When a text names no grid.
+        When the argument is no grid.
     """
     if isinstance(grid, TokenGrid):
         return grid
@@ -169,7 +169,7 @@ def resolve_grid(grid: object, max_points: int = DEFAULT_MAX_POINTS) -> TokenGri
 
 
 def order_of(points: Points) -> tuple[Any, Any]:
-    """Return an index that puts points in order, and one that puts them back; slices where they are."""
+    """Return an index that sorts points, and one that restores their order; full slices where they are sorted."""
     order = np.argsort(points, kind="stable")
     if np.array_equal(order, np.arange(len(order))):
         return slice(None), slice(None)
@@ -179,6 +179,13 @@ def order_of(points: Points) -> tuple[Any, Any]:
 
 
 def _typed_as(positions: Points, points: npt.NDArray[np.float64]) -> Points:
+    """Return distinct points, rounded to integers where the positions are integers.
+
+    Raises
+    ------
+    UnknownNameError
+        When a point exceeds 64 bits.
+    """
     if positions.dtype.kind != "i":
         return np.unique(points)
     if (points >= _TOO_FAR).any():
@@ -191,5 +198,5 @@ def _typed_as(positions: Points, points: npt.NDArray[np.float64]) -> Points:
 
 def _positive(n: int) -> int:
     if n < 1 or not math.isfinite(n):
-        raise UnknownNameError(f"a grid of {n} points holds nothing. Pass a whole number from 1 on.")
+        raise UnknownNameError(f"a grid of {n} points is empty. Pass a whole number of at least 1.")
     return int(n)

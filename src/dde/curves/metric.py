@@ -20,21 +20,21 @@ class Metric:
     name : str
         Name of the data variable; a Python identifier (``"pile_valppl"``).
     kind : {"evaluation", "perplexity", "log"}
-        Where values come from: an OLMES evaluation, a perplexity table, a training log.
+        Source of the values: an OLMES evaluation, a perplexity table, or a training log.
     task : str
         Task or evaluation set; for a log, "".
     entry : str
         Entry of the evaluation (``"acc_raw"``), ``"perplexity"``, or the log's key.
     long_name : str
-        What stands at an axis.
+        Text for axis labels.
     units : str
         Unit; "1" for a plain number.
     direction : {"higher", "lower", ""}
-        Which way is better; "" where neither is.
+        Direction in which values are better; "" for neither.
     source_name : str
-        Key of the source, where it follows from nothing else.
+        Key in the source, where it does not follow from the other attributes.
     stderr_of : str
-        Name of the metric that it is the standard error of; "" for none.
+        Name of the metric whose standard error this is; "" for none.
     """
 
     name: str
@@ -51,14 +51,14 @@ class Metric:
     def joins_at_branch(self) -> bool:
         """Whether a derived run's curve may start from its parent's observation at the branch.
 
-        Evaluations of one model on one set are comparable across a branch; a training log is not, for
-        data, loss reduction and objective change there.
+        Evaluations on one set are comparable across a branch; a training log is not, because data, loss reduction and
+        objective change there.
         """
         return self.kind != "log"
 
 
 def identifier(name: str) -> str:
-    """Return `name` as a Python identifier: every other sign becomes an underscore.
+    """Return `name` as a Python identifier: sequences of other characters become an underscore.
 
     Examples
     --------

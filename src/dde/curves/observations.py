@@ -21,7 +21,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """Own observations of one metric, of several runs: ancestors' observations are not repeated.
+    """Own observations of one metric in several runs, without those of their ancestors.
 
     Attributes
     ----------
@@ -30,10 +30,10 @@ class Observations:
     tokens : (observation,) int64 array
         Cumulative tokens; ascending and distinct within a run.
     step : (observation,) int64 array
-        Step of the run itself; for an evaluation of a derived run its last logged step, -1 without any.
+        Step of the run itself; for an evaluation of a derived run its last logged step, -1 without one.
     values : (observation,) float64 array
-        NaN where the metric has no sample, which is no observation. Such places are kept while they are few, so that
-        metrics of one source lie on the same ones.
+        NaN where the metric has no sample, which is no observation. Such positions are included while they are few, so
+        that metrics of one source share their positions.
     """
 
     offsets: Int64
@@ -42,14 +42,14 @@ class Observations:
     values: Float64
 
     def of(self, run: int) -> tuple[Int64, Float64]:
-        """Return tokens and values of one run, those alone that it has a sample at."""
+        """Return the tokens and values of the samples of one run."""
         part = slice(int(self.offsets[run]), int(self.offsets[run + 1]))
         tokens, values = self.tokens[part], self.values[part]
         some = ~np.isnan(values)
         return (tokens, values) if some.all() else (tokens[some], values[some])
 
     def take(self, runs: Sequence[int]) -> Observations:
-        """Return the observations of some runs, in that order."""
+        """Return the observations of some runs, in the order of `runs`."""
         at = np.asarray(runs, np.int64)
         counts = (self.offsets[1:] - self.offsets[:-1])[at]
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -60,7 +60,22 @@ class Observations:
 def assemble_observations(
     metric: Metric, parts: list[tuple[Int64, Int64, Int64, Float64]], run_ids: Sequence[str]
 ) -> Observations:
-    """Order observations by run and tokens, and collapse repeated ones."""
+    """Sort observations by run and tokens, and drop repeated ones.
+
+    Parameters
+    ----------
+    metric : Metric
+    parts : list of (run, tokens, step, values)
+        Arrays of one length: index into `run_ids`, cumulative tokens, step, and value, NaN for no sample.
+    run_ids : sequence of str
+
+    Warns
+    -----
+    DdeWarning
+        When rows of different steps are at the same tokens; the first one is used.
+    ConflictWarning
+        When rows of the same run and step disagree; the first one is used.
+    """
     n_runs = len(run_ids)
     if not parts:
         none = np.empty(0, np.int64)
@@ -76,15 +91,15 @@ def assemble_observations(
         repeated = _repeated(run, tokens)
     if repeated.any():
         first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(run))))
-        # Different steps that count the same tokens are no conflict: the count stood still between them. An axis of
-        # tokens has room for one of them.
+        # Different steps at the same tokens are no conflict: the count did not advance between them. An axis of tokens
+        # has a position for only one of them.
         stalled = repeated & (step != step[first])
         if stalled.any():
             named = sorted({run_ids[run[i]] for i in np.flatnonzero(stalled)})
             warnings.warn(
                 f"{int(stalled.sum())} rows of {metric.name} count the same tokens as an earlier step of their run "
-                f"({', '.join(named[:3])}{', ...' if len(named) > 3 else ''}), so the axis has no place for them; "
-                "the first row stays. They are in the store's own history.",
+                f"({', '.join(named[:3])}{', ...' if len(named) > 3 else ''}), so the axis has no position for them; "
+                "the first row is used. The others are in the store's own history.",
                 DdeWarning,
                 stacklevel=2,
             )
@@ -106,7 +121,7 @@ def assemble_observations(
 def join_observations(
     observed: Sequence[Observations], run: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]:
-    """Return the union of a run's positions over several metrics, with steps and a column per metric."""
+    """Return the union of a run's positions over several metrics, with steps and a column of values per metric."""
     parts = [slice(int(o.offsets[run]), int(o.offsets[run + 1])) for o in observed]
     every = [o.tokens[part] for o, part in zip(observed, parts, strict=True)]
     tokens = np.unique(np.concatenate(every)) if every else np.empty(0, np.int64)
@@ -127,11 +142,11 @@ def _ascend(run: Int64, tokens: Int64) -> bool:
 
 
 def _repeated(run: Int64, tokens: Int64) -> npt.NDArray[np.bool_]:
-    """Return which observations are at the place of the one before them; ordered by run and tokens."""
+    """Return which observations have the run and tokens of the one before them; sorted by run and tokens."""
     again = np.zeros(len(run), bool)
     again[1:] = (run[1:] == run[:-1]) & (tokens[1:] == tokens[:-1])
     return again
 
 
-# A metric that has samples at fewer of its places is faster on its own.
+# A metric with samples at a smaller share of its positions is faster without the empty ones.
 _KEPT_SHARE = 0.5

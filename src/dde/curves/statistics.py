@@ -1,4 +1,4 @@
-"""Statistics of a few runs at once, such as three seeds: mean, spread, and how sure the mean is."""
+"""Statistics of a few runs, such as three seeds: mean, standard deviation, and confidence interval of the mean."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = [
 
 Float64 = npt.NDArray[np.float64]
 
-#: How an interval of a mean is made; see :func:`summarize`.
+#: Method of the confidence interval of a mean; see :func:`summarize`.
 IntervalMethod = Literal["auto", "t", "bootstrap"]
 #: Values of :data:`IntervalMethod`.
 INTERVAL_METHODS: tuple[str, ...] = get_args(IntervalMethod)
 
-#: Members from which "auto" takes the bootstrap; below, it takes Student's t.
+#: Number of members from which "auto" uses the bootstrap; below, it uses Student's t.
 BOOTSTRAP_FROM = 10
 
 #: Statistics of :func:`summarize`, in order.
 STATISTICS = ("mean", "count", "std", "sem", "low", "high")
 
-# Up to so many members every resample is counted, exactly: 462 of them for 6. Beyond, so many are drawn.
+# Up to 6 members all resamples are enumerated, 462 of them for 6; beyond, 2,000 are drawn.
 _EXACT, _DRAWN = 6, 2_000
-# Resampled means that are in memory at once.
+# Number of resampled means in memory at once.
 _BLOCK = 4_000_000
 
 
@@ -54,7 +54,7 @@ def summarize(
     values : (..., member) float64 array
         NaN where a member has no value.
     required : int64 array, broadcastable to ``values.shape[:-1]``
-        Members that must have a value, for there to be any statistic.
+        Number of members that must have a value for a cell to have statistics.
     interval : float or None
         Confidence level of the interval of the mean, between 0 and 1; None leaves both bounds NaN.
     method : {"auto", "t", "bootstrap"}, default "auto"
@@ -65,14 +65,14 @@ def summarize(
     Returns
     -------
     (..., 6) float64 array
-        :data:`STATISTICS`, in the units of `values` except for the count. The count is there always; the others are
-        NaN where it is less than required, and those of spread where it is less than two. The bounds are both the
-        mean where all members are equal.
+        :data:`STATISTICS`, in the units of `values` except for the count. The count is always given. The others are
+        NaN where it is less than required; standard deviation, standard error and bounds also where it is less than
+        two. Both bounds equal the mean where all members are equal.
 
     Raises
     ------
     UnknownNameError
-        When `method` is none of the three.
+        When there is no such `method`.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def summarize(
     """
     if method not in INTERVAL_METHODS:
         raise UnknownNameError(
-            f"method={method!r} names no interval of a mean, so there are no bounds to compute."
+            f"method={method!r} is no method of an interval, so there are no bounds."
             f"{near_names(str(method), INTERVAL_METHODS)} Pass {', '.join(map(repr, INTERVAL_METHODS))}."
         )
     some = ~np.isnan(values)
@@ -91,14 +91,14 @@ def summarize(
     enough = (count >= np.maximum(required, 1)) & (count > 0)
     if not enough.any():
         return out
-    kept, there = values[enough], some[enough]
+    members, there = values[enough], some[enough]
     n = there.sum(axis=-1)
-    mean = np.where(there, kept, 0.0).sum(axis=-1) / n
+    mean = np.where(there, members, 0.0).sum(axis=-1) / n
     out[enough, 0] = mean
     several = n > 1
-    squares = np.where(there, (kept - mean[:, None]) ** 2, 0.0).sum(axis=-1)
-    # The mean of equal numbers may differ from them in its last bit, which is no spread.
-    constant = np.where(there, kept, np.inf).min(axis=-1) == np.where(there, kept, -np.inf).max(axis=-1)
+    squares = np.where(there, (members - mean[:, None]) ** 2, 0.0).sum(axis=-1)
+    # The mean of equal numbers may differ from them in its last bit; their standard deviation is 0.
+    constant = np.where(there, members, np.inf).min(axis=-1) == np.where(there, members, -np.inf).max(axis=-1)
     squares[constant] = 0.0
     std = np.full(len(mean), np.nan)
     std[several] = np.sqrt(squares[several] / (n[several] - 1))
@@ -110,11 +110,11 @@ def summarize(
         by_t = several & (constant | (method == "t") | ((method == "auto") & (n < BOOTSTRAP_FROM)))
         bounds[by_t] = t_interval(mean[by_t], sem[by_t], n[by_t], interval)
         drawn = np.flatnonzero(several & ~by_t)
-        # Cells differ in which members have a value, but in few ways.
+        # There are few different sets of members with a value.
         patterns, which = np.unique(there[drawn], axis=0, return_inverse=True)
         for k, pattern in enumerate(patterns):
             here = drawn[which == k]
-            bounds[here] = bootstrap_interval(kept[np.ix_(here, np.flatnonzero(pattern))], interval)
+            bounds[here] = bootstrap_interval(members[np.ix_(here, np.flatnonzero(pattern))], interval)
         out[enough, 4:] = bounds
     return out
 
@@ -156,7 +156,7 @@ def t_interval(mean: Float64, sem: Float64, n: npt.NDArray[np.int64], interval: 
     """
     if not len(mean):
         return np.empty((0, 2))
-    # Imported where it is needed: opening needs none of it.
+    # A local import, because opening a Dataset does not need scipy.
     from scipy.special import stdtrit
 
     sizes, which = np.unique(n, return_inverse=True)
@@ -175,7 +175,7 @@ def bootstrap_interval(values: Float64, interval: float) -> Float64:
     values : (cell, member) float64 array
         Without NaN.
     interval : float
-        Share of the distribution between the two.
+        Share of the distribution between the bounds, between 0 and 1.
 
     Returns
     -------
@@ -209,7 +209,7 @@ def bootstrap_interval(values: Float64, interval: float) -> Float64:
         ranked = np.take_along_axis(means, order, axis=1)
         below = np.cumsum(chances[order], axis=1)
         for side, share in enumerate((tail, 1.0 - tail)):
-            # The least mean that at least this share of resamples does not exceed; rounding must not skip it.
+            # The smallest mean that at least this share of resamples does not exceed; the margin absorbs rounding.
             at = (below < share - 1e-12).sum(axis=1)
             out[start : start + step, side] = ranked[np.arange(len(ranked)), np.minimum(at, len(chances) - 1)]
     return out
@@ -217,7 +217,7 @@ def bootstrap_interval(values: Float64, interval: float) -> Float64:
 
 @cache
 def _resamples(n: int) -> tuple[Float64, Float64]:
-    """Return the weights of the members in each resample of n, and how likely each is."""
+    """Return the weights of the members in each resample of n members, and the probability of each resample."""
     if n > _EXACT:
         drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_DRAWN)
         return drawn / n, np.full(_DRAWN, 1 / _DRAWN)

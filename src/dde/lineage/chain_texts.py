@@ -1,4 +1,4 @@
-"""The coordinate `chain`: the runs that a curve consists of, such as ``pretraining@0 > supervised_ft@786432``."""
+"""Format and parse the coordinate `chain`: the runs of a curve, such as ``pretraining@0 > supervised_ft@786432``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Stage:
     ----------
     run_type : str
     start : int
-        Cumulative tokens after which it begins; 0 for a root, whose first token is its own. For a merge, those up to
-        which its curve is that of its parents.
+        Cumulative tokens after which it begins; 0 for a root, whose first token is its own. For a merge, the tokens up
+        to which its curve is that of its parents.
     merged_at : int or None
-        Cumulative tokens at which a merge of several parents stands: between `start` and there it has no curve. None
-        for a run with one parent.
+        Cumulative tokens of a merge of several parents: between `start` and `merged_at` it has no curve. None for a run
+        with one parent.
     """
 
     run_type: str
@@ -34,7 +34,7 @@ class Stage:
 
 
 def format_chain(stages: Iterable[Stage]) -> str:
-    """Return the text of a chain, from its base on.
+    """Return the text of a chain, beginning with its base.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def extend_chain(chain: str, stage: Stage) -> str:
 
 @lru_cache(maxsize=4096)
 def parse_chain(text: str) -> tuple[Stage, ...]:
-    """Return the stages of a chain; none of "".
+    """Return the stages of a chain; () for "".
 
     Raises
     ------
@@ -77,12 +77,12 @@ def parse_chain(text: str) -> tuple[Stage, ...]:
     """
     stages = []
     for part in text.split(_BETWEEN) if text else []:
-        run_type, _, place = part.rpartition(_AT)
-        start, is_merge, merged_at = place.partition(_TO)
+        run_type, _, tokens = part.rpartition(_AT)
+        start, is_merge, merged_at = tokens.partition(_TO)
         if not run_type or not start.isdecimal() or (is_merge and not merged_at.isdecimal()):
             raise FormatError(
-                f"the coordinate chain holds {text!r}, which does not name runs and where they begin, so which run a "
-                "cell is of is unknown. Keep the coordinate as dde.open_lineages() gives it."
+                f"the coordinate chain holds {text!r}, which does not name runs and the tokens at which they begin, so "
+                "the runs of its cells are unknown. Keep the coordinate as dde.open_lineages() gives it."
             )
         stages.append(Stage(run_type, int(start), int(merged_at) if is_merge else None))
     return tuple(stages)

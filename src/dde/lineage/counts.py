@@ -1,4 +1,4 @@
-"""Whole numbers as names and logs write them, as far as a count of steps or tokens can hold them."""
+"""Convert numbers in names and logs to counts of steps or tokens, which are 64-bit integers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _MOST_DIGITS = len(str(MOST))
 
 
 def whole_number(digits: str) -> int | None:
-    """Return the number that decimal digits write; None where it is beyond 64 bits.
+    """Return the integer of decimal digits; None where it exceeds 64 bits.
 
-    Python refuses to read more than 4,300 digits, and takes a time that grows with their square below that.
+    Python refuses to parse more than 4,300 digits, and parsing takes time quadratic in their number below that.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def whole_number(digits: str) -> int | None:
 
 
 def as_count(number: float | None) -> int | None:
-    """Return the nearest whole number, or None where it is negative, beyond 64 bits or not finite.
+    """Return the nearest integer; None where it is negative, exceeds 64 bits or is not finite.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def as_count(number: float | None) -> int | None:
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """Return a text for a message: of a long one its beginning, and how long it is.
+    """Return a text for a message; a long one is truncated, with its length.
 
     Examples
     --------

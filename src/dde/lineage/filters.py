@@ -1,4 +1,4 @@
-"""Filters on values of runs: a value, several, a range, or a function."""
+"""Filters on values of runs: a value, several values, a range, or a function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["as_values", "matches"]
 
 
 def as_values(wanted: object) -> list[object]:
-    """Return a filter's alternatives: a value alone, or the items of a list, set, tuple or array."""
+    """Return the alternatives of a filter: its single value, or the items of a list, set, tuple or array."""
     if isinstance(wanted, (str, bytes)) or not isinstance(wanted, Iterable):
         return [wanted]
     array = getattr(wanted, "__array__", None)
@@ -23,8 +23,8 @@ def as_values(wanted: object) -> list[object]:
 def matches(value: object, wanted: object) -> bool:
     """Return whether a run's value matches a filter.
 
-    A filter is a value, several of them, a ``slice`` (a range with both ends included), or a function of the
-    value. Numbers compare by closeness (1 part in a million), so that 5e-06 written in any way is one rate.
+    A filter is a value, several values, a ``slice`` (a range with both ends included), or a function of the
+    value. Numbers compare by closeness (1 part in a million), so that 5e-06 is one learning rate however it is written.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def _equal(value: object, wanted: object) -> bool:
     if value is None or wanted is None:
         return value is wanted
     if isinstance(value, bool) or isinstance(wanted, bool):
-        # Configs write truth as true, True or "true".
+        # Configs write booleans as true, True or "true".
         return str(value).casefold() == str(wanted).casefold()
     try:
         a, b = float(str(value)), float(str(wanted))

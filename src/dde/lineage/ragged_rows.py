@@ -1,4 +1,4 @@
-"""Rows of several runs in one array: which belong to a run, where a value lies among them, and ancestors of runs."""
+"""Ragged arrays of rows of several runs: the rows of a run, searches in all runs at once, and ancestors of runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rows_of(offsets: Int64, runs: npt.NDArray[np.integer]) -> Int64:
     offsets : (run + 1,) int64 array
         Rows of run `i` are ``offsets[i]`` to ``offsets[i + 1]``.
     runs : int array
-        Numbers of runs, in any order; one may stand several times.
+        Numbers of runs, in any order and possibly repeated.
 
     Examples
     --------
@@ -31,7 +31,7 @@ def rows_of(offsets: Int64, runs: npt.NDArray[np.integer]) -> Int64:
 
 
 def rows_between(first: Int64, stop: Int64) -> Int64:
-    """Return the numbers from each `first` to before its `stop`, one range after the other; none where they cross.
+    """Return concatenated ranges from each `first` up to, not including, its `stop`; empty where `stop` is not above.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def find_first_rows(
     bound: npt.NDArray[Any],
     side: Literal["left", "right"] = "left",
 ) -> Int64:
-    """Return, of each run, the first row whose value is at or above a bound, or above it; its last and one where none.
+    """Return for each run the first row whose value is at or above a bound, or above it; one past its last if none is.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def find_first_rows(
     runs, bound : arrays of one length
         A run, and the bound in it.
     side : {"left", "right"}
-        As of :func:`numpy.searchsorted`: "right" for values above the bound.
+        As in :func:`numpy.searchsorted`: "right" for values above the bound.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def find_first_rows(
     [1]
     """
     low, high = offsets[runs], offsets[runs + 1]
-    # A binary search in every run at once: each step halves what is left of the longest.
+    # A binary search in all runs at once: each step halves the remaining range of the longest.
     for _ in range(int((high - low).max(initial=0)).bit_length()):
         middle = (low + high) >> 1
         searching = low < high
@@ -97,8 +97,8 @@ def with_ancestors(parent: npt.NDArray[np.integer], runs: npt.NDArray[np.integer
     >>> with_ancestors(np.array([-1, 0, 1, -1]), np.array([2])).tolist()
     [0, 1, 2]
     """
-    found = [np.unique(runs).astype(np.int64)]
-    while len(found[-1]):
-        above = parent[found[-1]]
-        found.append(np.unique(above[above >= 0]).astype(np.int64))
-    return np.unique(np.concatenate(found))
+    levels = [np.unique(runs).astype(np.int64)]
+    while len(levels[-1]):
+        above = parent[levels[-1]]
+        levels.append(np.unique(above[above >= 0]).astype(np.int64))
+    return np.unique(np.concatenate(levels))

@@ -1,4 +1,4 @@
-"""Relations of runs as a run table has them: parents, children, lineages, and what differs between two lineages."""
+"""Relations of runs in a run table: parents, children, siblings, lineages, and differences between two lineages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 def parents_of(table: RunTable, row: int) -> list[str]:
-    """Return the ids of the parents of a run, each once; one that is no run of the table first."""
+    """Return the ids of the parents of a run, each once; a parent that is not in the table first."""
     absent = str(table.absent_parent[row])
     known = [str(table.run_id[parent]) for parent, _ in table.parents(row)]
     return list(dict.fromkeys([absent, *known] if absent else known))
@@ -43,14 +43,14 @@ def children_of(table: RunTable, row: int) -> list[str]:
 def factors_of(
     table: RunTable, row: int, along: Collection[str] = ("lineage", "run", "cell")
 ) -> dict[str, str | float]:
-    """Return the factors that a run has a value of.
+    """Return the factors of a run that have a value.
 
     Parameters
     ----------
     table : RunTable
     row : int
     along : collection of str
-        Where the factors lie that are wanted.
+        What the requested factors distinguish; see :class:`~dde.lineage.run_table.Factor`.
     """
     values = {n: f.values[row : row + 1].tolist()[0] for n, f in table.factors.items() if f.along in along}
     return {name: value for name, value in values.items() if value != "" and value == value}
@@ -77,7 +77,8 @@ def roots_of(table: RunTable, rows: Iterable[int]) -> Int64:
 def base_rows(table: RunTable, lineage: str) -> list[int]:
     """Return the runs without parents of a lineage, in the order of runs.
 
-    A merge of roots with different labels is a lineage without any: those that its runs derive from are returned.
+    The lineage of a merge of roots with different labels has no roots of its own: then the roots that its runs derive
+    from are returned.
     """
     rows = table.members[lineage]
     roots = rows[table.is_root[rows]]
@@ -85,7 +86,7 @@ def base_rows(table: RunTable, lineage: str) -> list[int]:
 
 
 def same_treatment_rows(table: RunTable, row: int) -> list[int]:
-    """Return the runs of other lineages with the label of a run, repetitions included; none without a lineage."""
+    """Return the runs of other lineages with the label of a run, including repetitions; none without a lineage."""
     if not table.lineage[row]:
         return []
     elsewhere = (table.lineage != table.lineage[row]) & (table.lineage != "")
@@ -109,12 +110,12 @@ def same_base_rows(table: RunTable, row: int) -> list[int]:
 def sibling_rows(table: RunTable, row: int) -> list[int]:
     """Return the other runs that start from a parent of a run."""
     above = [parent for parent, _ in table.parents(row)]
-    found = np.zeros(len(table), bool)
-    found[table.edge_child[np.isin(table.edge_parent, above)]] = True
+    siblings = np.zeros(len(table), bool)
+    siblings[table.edge_child[np.isin(table.edge_parent, above)]] = True
     if table.absent_parent[row]:
-        found |= np.asarray(table.absent_parent == table.absent_parent[row], bool)
-    found[row] = False
-    return in_order(table, np.flatnonzero(found))
+        siblings |= np.asarray(table.absent_parent == table.absent_parent[row], bool)
+    siblings[row] = False
+    return in_order(table, np.flatnonzero(siblings))
 
 
 def compare_in_tables(
@@ -128,7 +129,7 @@ def compare_in_tables(
     lineage, other_lineage : str
         Labels.
     apart : collection of str
-        Factors that are not compared: those that repetitions differ in.
+        Factors in which repetitions differ; they are not compared.
     """
     here = {str(table.labels[r]): r for r in table.members[lineage].tolist()}
     there = {str(other_table.labels[r]): r for r in other_table.members[other_lineage].tolist()}
@@ -139,7 +140,7 @@ def compare_in_tables(
         run, other = here.get(label), there.get(label)
         differs: dict[str, tuple[object, object]] = {}
         if run is not None and other is not None:
-            # What tells lineages apart is the same of all their runs, so it is said of the roots alone.
+            # Factors of lineages are the same in all their runs, so they are listed for the roots only.
             along = ("lineage", "run", "cell") if table.is_root[run] or no_roots else ("run", "cell")
             mine, theirs = factors_of(table, run, along), factors_of(other_table, other, along)
             shared = [name for name in mine if name in theirs and name not in left_out]
@@ -161,17 +162,17 @@ def compare_in_tables(
 
 
 def _identities(table: RunTable) -> list[str]:
-    """Return the factors that are the ids of runs, and so differ in all of them."""
-    found = []
+    """Return the factors that equal the run ids, and so differ between all runs."""
+    names = []
     for name, factor in table.factors.items():
         known = np.asarray(factor.values != "", bool) if factor.is_text else np.zeros(len(table), bool)
         if known.any() and np.array_equal(factor.values[known], table.run_id[known]):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _merged(labels: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return the labels of both lists: the first as it is, what it lacks behind its predecessor in the second."""
+    """Return the labels of both lists: the first list, with each missing label after its predecessor in the second."""
     merged = list(labels)
     at = 0
     for label in others:
@@ -188,5 +189,5 @@ def _end(table: RunTable, row: int | None) -> float:
 
 
 def _text(value: object) -> str:
-    # Never rounded: what differs must read differently.
+    # Not rounded: different values must have different texts.
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -1,8 +1,8 @@
-"""The graph of runs: where each run starts on the axis of cumulative tokens, for any number of parents.
+"""The graph of runs: place each run on the axis of cumulative tokens, for any number of parents.
 
-The history of a run at own token t maps each run to the own tokens that were reached in it: the maximum, run by run,
-over the histories of its parents at their branch points, and t for the run itself. Cumulative tokens are the sum of the
-history, so segments that several ancestors share count once.
+The history of a run at its own token t maps runs to own tokens: t for the run itself, and for each ancestor the maximum
+over the histories of the run's parents at their branch points. Cumulative tokens are the sum of the history, so
+segments that several ancestors share count once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Bool = npt.NDArray[np.bool_]
 
 
 class At(IntEnum):
-    """How a declaration says where a run leaves its parent."""
+    """How a declaration gives the point at which a run leaves its parent."""
 
     END = 0
     FIRST_ROW = 1
@@ -68,7 +68,7 @@ class RunRows:
     step, counter : (row,) int64 arrays
         Ascending in both within a run.
     is_cumulative : (run,) bool array
-        Whether the counter goes on from the parent's cumulative tokens rather than from 0.
+        Whether the counter continues from the parent's cumulative tokens rather than starting from 0.
     """
 
     offsets: Int64
@@ -79,15 +79,15 @@ class RunRows:
 
 @dataclass(frozen=True, eq=False)
 class PlacedRuns:
-    """Where runs lie on the axis of cumulative tokens.
+    """Positions of runs on the axis of cumulative tokens.
 
     Attributes
     ----------
     own : (row,) int64 array
-        Own tokens of each row: since the run's start.
+        Own tokens of each row, counted from the run's start.
     start, branch, end : (run,) int64 arrays
-        Cumulative tokens at own token 0, up to which the curve is that of the parents, and of the last row. -1 where
-        unknown; `branch` is -1 of a root, too.
+        Cumulative tokens: at own token 0; up to which the curve is that of the parents; of the last row. -1 where
+        unknown; `branch` is -1 for a root, too.
     curve_parent : (run,) int32 array
         The run whose curve this one follows up to `branch`; -1 where there is none.
     edge_tokens : (edge,) int64 array
@@ -95,7 +95,7 @@ class PlacedRuns:
     compute : (run,) float64 array
         6 N tokens of the history at own token 0, in FLOP; NaN where an N is unknown.
     problem, estimate : (run,) object arrays of str
-        Why a run has no place, and how its branch was found where no row of the parent gives it; "" otherwise.
+        Why a run has no position, and how its branch was estimated where no row of the parent gives it; "" otherwise.
     """
 
     own: Int64
@@ -110,7 +110,7 @@ class PlacedRuns:
 
 
 def find_depths(run_ids: Sequence[str], child: Int32, parent: Int32) -> Int64:
-    """Return the depth of each run in the graph: the edges of the longest path from a root.
+    """Return the depth of each run in the graph: the number of edges of the longest path from a root.
 
     Parameters
     ----------
@@ -121,12 +121,12 @@ def find_depths(run_ids: Sequence[str], child: Int32, parent: Int32) -> Int64:
     Returns
     -------
     (run,) int64 array
-        Parents come before children where runs are sorted by it.
+        Sorted by depth, parents come before children.
 
     Raises
     ------
     LineageError
-        When runs derive from each other in a circle.
+        When runs derive from each other in a cycle.
 
     Examples
     --------
@@ -155,13 +155,13 @@ def find_depths(run_ids: Sequence[str], child: Int32, parent: Int32) -> Int64:
         if len(circle) == 1:
             what = f"the run {named} is its own parent"
         raise LineageError(
-            f"{what}, so their place on the token axis is undefined. Correct the parents that the suite declares."
+            f"{what}, so their position on the token axis is undefined. Correct the parents that the suite declares."
         )
     return depth
 
 
 def _find_circle(left: Int64, child: Int32, parent: Int32) -> list[int]:
-    """Return the runs of one circle among runs none of which has all its parents placed."""
+    """Return the runs of one cycle among runs that each have an unplaced parent."""
     among = set(left.tolist())
     above = {int(c): int(p) for c, p in zip(child, parent, strict=True) if int(c) in among and int(p) in among}
     path: list[int] = []
@@ -179,28 +179,29 @@ def place_runs(
     n_params: Float64,
     problems: npt.NDArray[np.object_] | None = None,
 ) -> PlacedRuns:
-    """Return where runs lie on the axis of cumulative tokens.
+    """Return the positions of runs on the axis of cumulative tokens.
 
     Parameters
     ----------
     rows : RunRows
     edges : Edges
     depth : (run,) int64 array
-        As of :func:`find_depths`.
+        As :func:`find_depths` returns it.
     n_params : (run,) float64 array
-        Exact parameters; NaN where unknown.
+        Exact parameter counts; NaN where unknown.
     problems : (run,) object array of str, optional
-        Why runs have no place, where that is known; "" for the others. One without a parent is no root then.
+        Why runs have no position, where that is already known; "" for the others. A run with a problem and without a
+        parent is no root.
 
     Returns
     -------
     PlacedRuns
     """
-    return _Placing(rows, edges, depth, n_params, problems).placed()
+    return _Placement(rows, edges, depth, n_params, problems).placed()
 
 
-class _Placing:
-    """The state of placing runs, level by level of the graph."""
+class _Placement:
+    """Place runs level by level of the graph."""
 
     def __init__(
         self,
@@ -215,13 +216,13 @@ class _Placing:
         self.own = rows.counter.copy()
         self.start, self.branch, self.end = (np.full(n, -1, np.int64) for _ in range(3))
         self.curve_parent = np.full(n, -1, np.int32)
-        # Own tokens of `curve_parent` at the branch, and of the edges' parents.
+        # Own tokens of `curve_parent`, and of the parents of edges, at the branch.
         self.curve_at = np.full(n, -1, np.int64)
         self.edge_tokens = np.full(len(edges.child), -1, np.int64)
         self.compute = np.zeros(n)
         self.problem = np.full(n, "", object) if problems is None else problems.copy()
         self.estimate = np.full(n, "", object)
-        # Histories of merges at own token 0. Those of other runs follow from their one parent.
+        # Histories of merges at own token 0. Histories of other runs follow from their single parent.
         self.merged: dict[int, dict[int, int]] = {}
         count = np.bincount(edges.child, minlength=n)
         self.is_merge = count > 1
@@ -265,11 +266,11 @@ class _Placing:
         self.problem[beyond] = "tokens unknown: more tokens than 64 bits count"
 
     def _flops(self, run: npt.NDArray[np.integer], own: Int64) -> Float64:
-        # A branch at token 0 adds nothing, whatever the size of what it leaves.
+        # A branch at token 0 adds no compute, even where the size of the parent is unknown.
         return np.where(own > 0, self.n_params[run] * own, 0.0)
 
     def _place_rows(self, runs: Int64) -> None:
-        """Turn the counters of runs into own tokens, and find their ends."""
+        """Convert the counters of runs to own tokens, and set their ends."""
         first, stop = self.rows.offsets[runs], self.rows.offsets[runs + 1]
         shift = np.where(self.rows.is_cumulative[runs], np.maximum(self.start[runs], 0), 0)
         counts = stop - first
@@ -281,7 +282,7 @@ class _Placing:
         return np.where(self.end[runs] >= 0, self.end[runs] - self.start[runs], -1)
 
     def _place_edges(self, edges: Int64) -> None:
-        """Find own tokens of the parents at the branches of one level, and note what can't be found."""
+        """Set the own tokens of parents at the branches of one level, and record the problems of the others."""
         child, parent = self.edges.child[edges].astype(np.int64), self.edges.parent[edges].astype(np.int64)
         at, value = self.edges.at[edges], self.edges.value[edges]
         own = np.full(len(edges), -1, np.int64)
@@ -314,7 +315,7 @@ class _Placing:
         self._place_checkpoints(by_row & (at == At.CHECKPOINT), child, parent, own)
         self._place_steps(np.flatnonzero((at == At.STEP) & has_rows), child, parent, value, own)
         note((own < 0) & (at != At.STEP), "branch unknown: it lies before the parent's start")
-        # A parent trained at least up to the next row that it would have logged.
+        # The parent may have trained up to the next row that it would have logged.
         far = (own > own_end + self._last_interval(parent)) & (own_end >= 0)
         for k in np.flatnonzero(far).tolist():
             why = f"branch unknown: {own[k]} own tokens of the parent lie beyond its last row at {own_end[k]}"
@@ -322,7 +323,7 @@ class _Placing:
         self.edge_tokens[edges] = own
 
     def _last_interval(self, runs: Int64) -> Int64:
-        """Return the tokens between the last two rows of runs; 0 of a run with one."""
+        """Return the tokens between the last two rows of runs; 0 for a run with a single row."""
         last = np.maximum(self.rows.offsets[runs + 1] - 1, 0)
         several = self.rows.offsets[runs + 1] - self.rows.offsets[runs] > 1
         if not len(self.own):
@@ -330,7 +331,7 @@ class _Placing:
         return np.where(several, self.own[last] - self.own[np.maximum(last - 1, 0)], 0)
 
     def _place_checkpoints(self, where: Bool, child: Int64, parent: Int64, own: Int64) -> None:
-        """Put branches at the parent's last row before the run's first."""
+        """Place branches at the parent's last row before the run's first row."""
         k = np.flatnonzero(where)
         if not len(k):
             return
@@ -342,7 +343,7 @@ class _Placing:
             self.problem[run] = self.problem[run] or "branch unknown: the parent has no row before the run's first one"
 
     def _place_steps(self, k: Int64, child: Int64, parent: Int64, value: Float64, own: Int64) -> None:
-        """Put branches at a step of the parent: its row, or on the line between two rows."""
+        """Place branches at a step of the parent: at its row, or interpolated between two rows."""
         if not len(k):
             return
         up, step = parent[k], value[k]
@@ -389,7 +390,7 @@ class _Placing:
         self.branch[run] = 0 if common < 0 else self.start[common] + own
 
     def _history(self, run: int, own: int) -> dict[int, int]:
-        """Return the own tokens that were reached in each run, at own tokens of a run."""
+        """Return the history of a run at own tokens `own`: the own tokens reached in it and in each ancestor."""
         history = {run: own}
         while run not in self.merged and self.curve_parent[run] >= 0:
             run, own = int(self.curve_parent[run]), int(self.curve_at[run])
@@ -399,7 +400,7 @@ class _Placing:
         return history
 
     def _path(self, run: int, own: int) -> list[tuple[int, int]]:
-        """Return the runs that a curve consists of, from its root on, each with the own tokens at which it is left."""
+        """Return the runs of a curve, beginning with its root, with the own tokens at which the curve leaves each."""
         path = [(run, own)]
         while self.curve_parent[run] >= 0:
             run, own = int(self.curve_parent[run]), int(self.curve_at[run])
@@ -408,7 +409,7 @@ class _Placing:
 
 
 def _common_part(paths: Sequence[Sequence[tuple[int, int]]]) -> tuple[int, int]:
-    """Return the run, and its own tokens, up to which all curves are one; -1 where they have nothing in common."""
+    """Return the run and its own tokens up to which all curves coincide; -1 where they have nothing in common."""
     run, own = -1, -1
     for links in zip(*paths, strict=False):
         if len({r for r, _ in links}) > 1:

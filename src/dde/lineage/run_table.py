@@ -1,4 +1,4 @@
-"""The run table: one row per run, columns as arrays. Every suite makes one, and Datasets are built from it."""
+"""The run table: one row per run, columns as arrays. Every suite provides one, and Datasets are built from it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 Float64 = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
-#: Where a factor lies: it is the same for a lineage, for a label of runs, or it differs from run to run.
+#: What a factor distinguishes: lineages, labels of runs, or each run of each lineage.
 Along = Literal["lineage", "run", "cell"]
 
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """One factor of all runs.
+    """The values of one factor in all runs.
 
     Attributes
     ----------
     along : {"lineage", "run", "cell"}
     values : (run,) array
-        Object texts with "" where a run has none, or float64 numbers with NaN there.
+        Object texts, "" where a run has no value, or float64 numbers, NaN there.
     """
 
     along: Along
@@ -46,40 +46,40 @@ class Factor:
 
 @dataclass(frozen=True, eq=False)
 class RunTable:
-    """Runs of a suite: identity, relations and place on the axis of cumulative tokens.
+    """Runs of a suite: identity, relations and position on the axis of cumulative tokens.
 
     Attributes
     ----------
     run_id, run_type, state : (run,) object arrays of str
     lineage, run : (run,) object arrays of str
-        Labels along both dimensions; "" where unknown. `run` has no number of the replicate.
+        Labels along both dimensions; "" where unknown. `run` does not include the number of the replicate.
     replicate : (run,) int64 array
         From 1; 0 where unknown.
     is_root : (run,) bool array
-        Whether a run was trained from scratch, rather than from a parent, be it known or not.
+        Whether a run was trained from scratch, rather than from a parent, known or not.
     depth : (run,) int64 array
-        Edges of the longest path from a root.
+        Number of edges of the longest path from a root.
     edge_child, edge_parent : (edge,) int32 arrays
-        Numbers of runs; edges are ordered by child, and by its parents.
+        Numbers of runs; edges are ordered by child, then in the order of its parents.
     edge_tokens : (edge,) int64 array
         Own tokens of the parent at the branch; -1 where unknown.
     absent_parent : (run,) object array of str
-        Id of a parent that is known by name and is no run of the table; "" elsewhere.
+        Id of a parent that is not in the table; "" elsewhere.
     curve_parent : (run,) int32 array
         The run whose curve this one follows up to its branch; -1 where there is none.
     start_tokens, branch_tokens, end_tokens : (run,) int64 arrays
-        Cumulative tokens at own token 0, up to which the curve is that of the parents, and of the last row. -1 where
-        unknown; `branch_tokens` is -1 of a root, too.
+        Cumulative tokens: at own token 0; up to which the curve is that of the parents; of the last row. -1 where
+        unknown; `branch_tokens` is -1 for a root, too.
     n_params, schedule_tokens : (run,) float64 arrays
         NaN where unknown.
     start_compute : (run,) float64 array
-        6 N tokens of all that the run starts from, in FLOP; NaN where an N is unknown.
+        Compute of the run's history at own token 0, 6 N tokens, in FLOP; NaN where an N is unknown.
     token_source, status, parent_evidence, contradictions, estimate : (run,) object arrays of str
-        `status` is ``used`` or says why a run has no place.
+        `status` is ``used`` or the reason why a run has no position.
     factors : mapping of str to Factor
         In the order in which the suite declares them.
     lineages, runs : tuples of str
-        Labels in the order of the suite; those of runs with the number of the replicate.
+        Labels in the order of the suite; those of runs include the number of the replicate.
     """
 
     run_id: Texts
@@ -120,7 +120,7 @@ class RunTable:
 
     @cached_property
     def labels(self) -> Texts:
-        """Label of each run along the dimension ``run``, with ``#<replicate>`` from the second on."""
+        """Label of each run along the dimension ``run``, with ``#<replicate>`` from the second replicate on."""
         labels = self.run.copy()
         for row in np.flatnonzero(self.replicate > 1).tolist():
             labels[row] = f"{labels[row]}#{self.replicate[row]}"
@@ -128,7 +128,7 @@ class RunTable:
 
     @cached_property
     def order(self) -> Int64:
-        """Rank of each run: by lineage, depth and label, in the order of the suite; that of rows where it has none."""
+        """Rank of each run by lineage, depth and label in the order of the suite; by row where the suite has none."""
         if not self.runs:
             return np.arange(len(self))
         lineage = {label: i for i, label in enumerate(self.lineages)}
@@ -144,7 +144,7 @@ class RunTable:
 
     @cached_property
     def members(self) -> dict[str, Int64]:
-        """Rows of each lineage, by its label, ordered by `order`; runs without a lineage are in none."""
+        """Rows of each lineage, by its label, sorted by `order`; runs without a lineage are omitted."""
         at = np.argsort(self.order, kind="stable")
         rows: dict[str, list[int]] = {label: [] for label in self.lineages if label}
         for row, label in zip(at.tolist(), self.lineage[at].tolist(), strict=True):
@@ -154,12 +154,12 @@ class RunTable:
 
     @cached_property
     def n_parents(self) -> Int64:
-        """How many parents each run has."""
+        """Number of parents of each run."""
         return np.bincount(self.edge_child, minlength=len(self)).astype(np.int64)
 
     @cached_property
     def is_used(self) -> npt.NDArray[np.bool_]:
-        """Which runs have a place on their lineage."""
+        """Whether each run has a position on its lineage."""
         return np.asarray(self.status == "used", bool)
 
     def rows(self, run_ids: Iterable[str]) -> Int64:
@@ -168,7 +168,7 @@ class RunTable:
         Raises
         ------
         SelectionError
-            When the table has no such run; names the nearest ones.
+            When the table has no such run; the message names similar ones.
         """
         number = self.number
         try:
@@ -181,19 +181,19 @@ class RunTable:
             ) from None
 
     def parents(self, row: int) -> list[tuple[int, int]]:
-        """Return the parents of a run: their rows, and own tokens at the branch."""
+        """Return the parents of a run: their rows, and their own tokens at the branch."""
         first, stop = np.searchsorted(self.edge_child, [row, row + 1])
         return list(zip(self.edge_parent[first:stop].tolist(), self.edge_tokens[first:stop].tolist(), strict=True))
 
     def with_ancestors(self, rows: Int64) -> Int64:
-        """Return rows with those of all runs that their curves consist of, each once, parents before children."""
+        """Return rows and the rows of all ancestors on their curves, each once, parents before children."""
         every = with_ancestors(self.curve_parent, rows)
         return every[np.argsort(self.depth[every], kind="stable")]
 
     def curve(self, row: int) -> list[tuple[int, int | None]]:
-        """Return the rows of the runs of a curve, from its root on, and the tokens at which the curve leaves each.
+        """Return the rows of the runs of a curve, beginning with its root, and the tokens at which it leaves each.
 
-        The curve does not leave its own run: the tokens of that are None.
+        The curve does not leave its own run, whose tokens are None.
         """
         path: list[tuple[int, int | None]] = [(row, None)]
         at = row
@@ -204,7 +204,7 @@ class RunTable:
         return path[::-1]
 
     def stages(self, row: int) -> tuple[Stage, ...]:
-        """Return the runs that the curve of a run consists of, from its root on."""
+        """Return the stages of the curve of a run, beginning with its root."""
         return tuple(
             Stage(
                 str(self.run_type[r]),
@@ -215,9 +215,9 @@ class RunTable:
         )
 
     def roots(self, rows: Int64) -> tuple[Int64, Float64]:
-        """Return the rows that the curves of runs begin with, and where they left these, in cumulative tokens.
+        """Return the rows of the roots of curves, and the cumulative tokens at which the curves leave them.
 
-        A run that its own curve begins with left nothing: its tokens are NaN.
+        A root does not leave itself: its tokens are NaN.
         """
         at, origin = rows.copy(), np.full(len(rows), np.nan)
         while True:
@@ -229,6 +229,6 @@ class RunTable:
             at = np.where(moving, above, at)
 
     def compute(self, rows: Int64 | int, tokens: Int64) -> Float64:
-        """Return the compute of runs at tokens of their own part, in FLOP: 6 N tokens, summed over their histories."""
+        """Return the compute of runs at cumulative tokens of their own part, in FLOP: 6 N tokens over the history."""
         own = tokens - self.start_tokens[rows]
         return np.asarray(self.start_compute[rows] + 6.0 * self.n_params[rows] * own, np.float64)

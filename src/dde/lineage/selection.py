@@ -1,4 +1,4 @@
-"""Selecting runs of a run table by factors, with everything that is left out counted; and what became of every run."""
+"""Select runs of a run table by factors, count those left out by reason, and list the status of every run."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ __all__ = [
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 
-# Fields of every run, which a filter may name beside the suite's factors.
+# Fields of every run, which filters may name besides the suite's factors.
 _RUN_FIELDS = ("run_id", "run_type", "run", "replicate", "n_params", "state")
-# More cells than this, of which fewer than one in a hundred is a run, are a mistake in the labels.
+# More cells than this, with a run in fewer than one of a hundred, indicate a mistake in the labels.
 _MANY_CELLS, _FEWEST_SHARE = 20_000_000, 0.01
 
 
@@ -46,9 +46,9 @@ class Selection:
     run_ids : (lineage, run) object array of str
         "" where a lineage has no such run.
     left_out : mapping of str to int
-        Runs that the stores hold but the Dataset doesn't, by reason, and logged rows of the runs in it.
+        Number of runs in the stores that are not in the Dataset, and of left out rows of its runs, by reason.
     variants : mapping of str to str
-        What tells runs apart whose treatments differ in nothing that labels give, by run label.
+        Differences between treatments that have the same fields in their labels, by run label.
     """
 
     lineages: tuple[str, ...]
@@ -84,7 +84,7 @@ def select_table_runs(
     lineages : iterable of str, optional
         Labels to choose from.
     run_ids : iterable of str, optional
-        Runs to choose from, in any state; the roots that they derive from stay.
+        Runs to choose from, in any state; the roots that they derive from are included.
 
     Returns
     -------
@@ -93,24 +93,24 @@ def select_table_runs(
     Raises
     ------
     UnknownNameError
-        When a filter names something that no run has.
+        When a filter names a factor or value that no run has.
     SelectionError
-        When nothing is left, or a run of `run_ids` has no place on its lineage.
+        When no run matches, or a run of `run_ids` has no position on its lineage.
 
     Notes
     -----
-    A filter on a factor of lineages leaves lineages out. One on another factor leaves runs out; a root without that
-    factor stays where a run that derives from it matches, and a root that has it is filtered by it.
+    A filter on a factor of lineages leaves lineages out. A filter on another factor leaves runs out: a root without
+    that factor stays if a run that derives from it matches, and a root with the factor is filtered by it.
     """
     filters = {k: v for k, v in (filters or {}).items() if v is not None}
     left_out: Counter[str] = Counter()
     if run_ids is not None:
         state = "all"
-    kept = select_rows(table, method, state, filters, lineages, run_ids, left_out)
-    if not kept.any():
-        raise SelectionError(_nothing(table, {"method": method, **filters}))
+    selected = select_rows(table, method, state, filters, lineages, run_ids, left_out)
+    if not selected.any():
+        raise SelectionError(_no_match_text(table, {"method": method, **filters}))
     labels = table.labels
-    at = np.flatnonzero(kept)
+    at = np.flatnonzero(selected)
     chosen_lineages, chosen_runs = set(table.lineage[at].tolist()), set(labels[at].tolist())
     rows = {label: i for i, label in enumerate(x for x in table.lineages if x in chosen_lineages)}
     columns = {label: i for i, label in enumerate(x for x in table.runs if x in chosen_runs)}
@@ -118,8 +118,8 @@ def select_table_runs(
     if n_cells > _MANY_CELLS and len(at) < _FEWEST_SHARE * n_cells:
         raise SelectionError(
             f"{len(at)} runs have {len(rows)} labels of lineages and {len(columns)} of runs, so nearly all of the "
-            f"{n_cells} cells would be empty. Name fewer factors in the templates of lineage and run, so that runs "
-            "that were treated alike share a label, or select fewer runs."
+            f"{n_cells} cells would be empty. Use fewer factors in the templates of lineage and run, so that runs "
+            "with the same treatment share a label, or select fewer runs."
         )
     cells = np.full((len(rows), len(columns)), "", object)
     cells[[rows[x] for x in table.lineage[at].tolist()], [columns[x] for x in labels[at].tolist()]] = table.run_id[at]
@@ -135,68 +135,69 @@ def select_rows(
     run_ids: Iterable[str] | None,
     left_out: Counter[str],
 ) -> Bool:
-    """Return which runs match, and count in `left_out` those that do not, by reason; as `select_table_runs`."""
+    """Return which runs match, and count the others in `left_out` by reason; arguments as of `select_table_runs`."""
     _check_names(table, method, state, filters)
-    kept = np.ones(len(table), bool)
+    selected = np.ones(len(table), bool)
 
     def leave_out(where: Bool, reason: str) -> None:
-        gone = kept & where
-        if gone.any():
-            left_out[reason] += int(gone.sum())
-            kept[gone] = False
+        excluded = selected & where
+        if excluded.any():
+            left_out[reason] += int(excluded.sum())
+            selected[excluded] = False
 
     if lineages is not None:
-        wanted = [lineages] if isinstance(lineages, str) else list(lineages)
-        if unknown := [x for x in wanted if x not in table.lineages]:
+        labels = [lineages] if isinstance(lineages, str) else list(lineages)
+        if unknown := [x for x in labels if x not in table.lineages]:
             raise UnknownNameError(
                 f"{unknown[0]!r} is no lineage of the suite, so it can't be opened."
                 f"{near_names(str(unknown[0]), table.lineages)} There are {len(table.lineages)}."
             )
-        leave_out(~np.isin(table.lineage, wanted), "of another lineage")
+        leave_out(~np.isin(table.lineage, labels), "of another lineage")
     of_lineage = {n: w for n, w in filters.items() if n in table.factors and table.factors[n].along == "lineage"}
-    for name, wanted_values in of_lineage.items():
-        leave_out(~_matching(table.factors[name].values, wanted_values), "of another lineage")
-    for reason in dict.fromkeys(table.status[kept & ~table.is_used].tolist()):
+    for name, wanted in of_lineage.items():
+        leave_out(~_matching(table.factors[name].values, wanted), "of another lineage")
+    for reason in dict.fromkeys(table.status[selected & ~table.is_used].tolist()):
         leave_out(np.asarray(table.status == reason, bool), str(reason).split(":")[0])
     if state != "all":
-        for word in dict.fromkeys(table.state[kept].tolist()):
+        for word in dict.fromkeys(table.state[selected].tolist()):
             if not matches(word, state):
                 leave_out(np.asarray(table.state == word, bool), f"state {word or 'unknown'}")
     is_root = table.is_root
     matched = np.ones(len(table), bool)
-    lacking = np.zeros(len(table), bool)
+    # Roots that match only as the bases of other runs.
+    only_base = np.zeros(len(table), bool)
     if method is not None:
-        found = _matching(table.run_type, method)
-        matched &= found | is_root
-        lacking |= is_root & ~found
-    for name, wanted_values in filters.items():
+        matches_itself = _matching(table.run_type, method)
+        matched &= matches_itself | is_root
+        only_base |= is_root & ~matches_itself
+    for name, wanted in filters.items():
         if name in of_lineage:
             continue
         values = _values(table, name)
-        found = _matching(values, wanted_values)
+        matches_itself = _matching(values, wanted)
         has_none = is_root & np.array([v == "" or v != v for v in values.tolist()], bool)
-        matched &= found | has_none
-        lacking |= has_none & ~found
+        matched &= matches_itself | has_none
+        only_base |= has_none & ~matches_itself
     if run_ids is not None:
-        wanted_rows = table.rows([run_ids] if isinstance(run_ids, str) else run_ids)
-        for row in wanted_rows.tolist():
+        requested = table.rows([run_ids] if isinstance(run_ids, str) else run_ids)
+        for row in requested.tolist():
             if not table.is_used[row]:
                 raise SelectionError(
                     f"the run {table.run_id[row]!r} can't be placed on its lineage ({table.status[row]}), so it has no "
-                    "curve. Correct what the suite declares of its parent and tokens."
+                    "curve. Correct its parent and tokens in the declaration of the suite."
                 )
-        of_ids = np.isin(np.arange(len(table)), wanted_rows)
-        lacking |= is_root & ~of_ids
-        matched &= of_ids | is_root
-    if lacking.any():
-        # A root that lacks what is asked for stays as the base of runs that have it.
-        matched &= ~lacking | _roots_of(table, kept & matched & ~lacking)
+        is_requested = np.isin(np.arange(len(table)), requested)
+        only_base |= is_root & ~is_requested
+        matched &= is_requested | is_root
+    if only_base.any():
+        # A root that does not match itself stays as the base of runs that match.
+        matched &= ~only_base | _roots_of(table, selected & matched & ~only_base)
     leave_out(~matched, "filtered")
-    return kept
+    return selected
 
 
 def matching_rows(table: RunTable, method: object, filters: Mapping[str, object]) -> Bool:
-    """Return which runs match all filters themselves, whatever their status and state.
+    """Return which runs match all filters themselves, in any status and state.
 
     Parameters
     ----------
@@ -204,23 +205,23 @@ def matching_rows(table: RunTable, method: object, filters: Mapping[str, object]
     method : str or several, optional
         Run types.
     filters : mapping of str to filter
-        As of :func:`select_table_runs`; None for none.
+        As of :func:`select_table_runs`; a value of None is no filter.
 
     Raises
     ------
     UnknownNameError
-        When a filter names something that no run has.
+        When a filter names a factor or value that no run has.
     """
     filters = {k: v for k, v in filters.items() if v is not None}
     _check_names(table, method, "all", filters)
-    found = np.ones(len(table), bool) if method is None else _matching(table.run_type, method)
+    matched = np.ones(len(table), bool) if method is None else _matching(table.run_type, method)
     for name, wanted in filters.items():
-        found &= _matching(_values(table, name), wanted)
-    return found
+        matched &= _matching(_values(table, name), wanted)
+    return matched
 
 
 def _roots_of(table: RunTable, rows: Bool) -> Bool:
-    """Return which runs are roots that some of the given runs derive from."""
+    """Return which runs are roots of the given runs."""
     reached = rows.copy()
     while True:
         above = reached.copy()
@@ -231,6 +232,7 @@ def _roots_of(table: RunTable, rows: Bool) -> Bool:
 
 
 def _values(table: RunTable, name: str) -> npt.NDArray[Any]:
+    """Return the values of a factor, or of a field that every run has."""
     if name in table.factors:
         return table.factors[name].values
     values: npt.NDArray[Any] = table.labels if name == "run" else getattr(table, name)
@@ -238,6 +240,7 @@ def _values(table: RunTable, name: str) -> npt.NDArray[Any]:
 
 
 def _matching(values: npt.NDArray[Any], wanted: object) -> Bool:
+    """Return which values match a filter; each distinct value is compared once."""
     known: dict[Any, bool] = {}
     out = np.zeros(len(values), bool)
     for i, value in enumerate(values.tolist()):
@@ -248,11 +251,18 @@ def _matching(values: npt.NDArray[Any], wanted: object) -> Bool:
 
 
 def _check_names(table: RunTable, method: object, state: object, filters: Mapping[str, object]) -> None:
+    """Raise where filters name factors, run types or states that no run has.
+
+    Raises
+    ------
+    UnknownNameError
+    """
     known = [*table.factors, *_RUN_FIELDS]
     for name in filters:
         if name not in known:
             raise UnknownNameError(
-                f"{name!r} is no option, and no factor of this suite to filter on.{near_names(name, known)} "
+                f"{name!r} is no option and no factor of this suite, so there is nothing to filter on."
+                f"{near_names(name, known)} "
                 f"There are {', '.join(known)}."
             )
     for what, value, words in (
@@ -270,22 +280,23 @@ def _check_names(table: RunTable, method: object, state: object, filters: Mappin
                 )
 
 
-def _nothing(table: RunTable, asked: Mapping[str, object]) -> str:
-    said = ", ".join(f"{k}={v!r}" for k, v in asked.items() if v is not None) or "no filter"
+def _no_match_text(table: RunTable, filters: Mapping[str, object]) -> str:
+    """Return the error text of filters that no run matches, with the values that factors have."""
+    listed_filters = ", ".join(f"{k}={v!r}" for k, v in filters.items() if v is not None) or "no filter"
     if not table.is_used.any():
         reasons = Counter(str(s).split(":")[0] for s in table.status.tolist())
         why = "; ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
         return (
             f"no run of the suite has a place on its lineage ({why or 'it has no runs'}), so there is nothing to open. "
-            "repository.coverage() says why of each."
+            "repository.coverage() gives the reason for each run."
         )
     present = []
-    for name in asked:
+    for name in filters:
         if name in table.factors:
             values = [v for v in dict.fromkeys(table.factors[name].values.tolist()) if v != "" and v == v]
             listed = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values[:10])
             present.append(f"{name} has {listed}{', ...' if len(values) > 10 else ''}")
-    return f"no run of the suite matches {said}, so there is nothing to open. {'; '.join(present)}."
+    return f"no run of the suite matches {listed_filters}, so there is nothing to open. {'; '.join(present)}."
 
 
 #: Columns of the frame of coverage.
@@ -296,7 +307,7 @@ COVERAGE_COLUMNS = (
 
 
 def table_coverage(table: RunTable, state: object = "finished") -> pd.DataFrame:
-    """Return what became of every run of a table.
+    """Return the status of every run of a table, with its relations and positions.
 
     Parameters
     ----------
@@ -307,8 +318,8 @@ def table_coverage(table: RunTable, state: object = "finished") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per run, as :meth:`dde.RunRepository.coverage`. Of a run with several parents, `parent_run_id` names all
-        of them, with " & " between.
+        One row per run, as of :meth:`dde.RunRepository.coverage`. For a run with several parents, `parent_run_id` names
+        all of them, separated by " & ".
     """
     status = table.status.copy()
     if state != "all":
