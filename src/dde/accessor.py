@@ -62,8 +62,8 @@ _NO_PARAMETERS = re.compile(r" *Parameters\n *-+\n\s*(?=\n *\w+\n *-+\n|\Z)")
 
 def _function(name: str) -> Callable[..., Any]:
     module, _, function = _FUNCTIONS[name].partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return loaded
 
 
 def _documentation(function: Callable[..., Any], method: Callable[..., Any]) -> str:
@@ -105,9 +105,9 @@ class DdeDatasetAccessor(_Documented):
     def __init__(self, dataset: xr.Dataset) -> None:
         self._obj = dataset
 
-    def sel(self, **wanted: Any) -> xr.Dataset:
+    def sel(self, **filters: Any) -> xr.Dataset:
         """Return the part of the Dataset where every coordinate matches."""
-        selected: xr.Dataset = _function("sel")(self._obj, **wanted)
+        selected: xr.Dataset = _function("sel")(self._obj, **filters)
         return selected
 
     def align(
@@ -334,9 +334,9 @@ class DdeDataArrayAccessor(_Documented):
         array = dataset[self._obj.name or "value"]
         return array if self._obj.name else array.rename(None)
 
-    def sel(self, **wanted: Any) -> xr.DataArray:
+    def sel(self, **filters: Any) -> xr.DataArray:
         """Return the part of the array where every coordinate matches."""
-        selected: xr.DataArray = _function("sel")(self._obj, **wanted)
+        selected: xr.DataArray = _function("sel")(self._obj, **filters)
         return selected
 
     def align(

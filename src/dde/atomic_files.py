@@ -78,13 +78,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def removed_if_ended(made: Path) -> Iterator[None]:
+def removed_if_ended(path: Path) -> Iterator[None]:
     """Register a file or folder to remove if a signal ends the process; otherwise its writer removes it."""
-    _UNFINISHED[made] = None
+    _UNFINISHED[path] = None
     try:
         yield
     finally:
-        del _UNFINISHED[made]
+        del _UNFINISHED[path]
 
 
 def unfinished_targets() -> list[Path]:
@@ -121,7 +121,7 @@ def _remove_leftovers(path: Path, prefix: str) -> None:
                 continue
             left = path.parent / name
             with suppress(OSError):
-                # A link was not made here, and is not followed.
+                # This module creates no links, and follows none.
                 if not left.is_symlink() and time.time() - left.stat().st_mtime > _YOUNG_SECONDS:
                     lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
                     try:

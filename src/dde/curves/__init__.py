@@ -1,1 +1,1 @@
-"""Curves: what runs observed on the token axis, and its alignment onto a shared grid."""
+"""Curves: observations of runs on the token axis, and their alignment on a shared grid."""

@@ -1,1 +1,1 @@
-"""Datasets of lineages: building them lazily, and what `ds.dde` does with them."""
+"""Datasets of lineages: build them lazily, and the operations of `ds.dde`."""

@@ -226,13 +226,13 @@ class _Means:
         required: xr.Variable = present.sum(_MEMBER) if self.min_count is None else xr.Variable((), self.min_count)
         ordered = [d for d in (*cells, rule.name if rule else "") if d in array.dims]
         ordered += [str(d) for d in array.dims if d not in ordered]
-        made: dict[str, xr.Variable] = {}
+        observed: dict[str, xr.Variable] = {}
         stack = self._stacked(array.variable.transpose(*ordered))
         if not is_lazy(stack):
             stack = stack.astype(np.float64)
         if has_samplings(array) and rule is not None and rule.name in array.dims:
             seen = mask_cells(stack, [self._stacked(flag, 0) for flag in self._broadcast(flags_of(array), array)])
-            made[f"{name}_observed"] = _counted(seen)
+            observed[f"{name}_observed"] = _counted(seen)
         sizes = {d: stack.sizes[d] for d in ordered}
         if is_chunked(stack):
             # Zarr needs chunks of one size, and all members of a mean are reduced together.
@@ -253,7 +253,7 @@ class _Means:
         shown = dict(zip(STATISTICS, parts, strict=True))
         if self.interval is None:
             del shown["low"], shown["high"]
-        companions = [f"{name}_{s}" for s in shown if s != "mean"] + ([f"{name}_observed"] if made else [])
+        companions = [f"{name}_{s}" for s in shown if s != "mean"] + list(observed)
         mean = shown.pop("mean")
         mean.attrs = {**array.attrs, "long_name": f"{label}, mean over {over}", ANCILLARY: " ".join(companions)}
         units = {"units": array.attrs["units"]} if "units" in array.attrs else {}
@@ -261,9 +261,9 @@ class _Means:
             what = _LABELS.get(statistic, f"{statistic} end of the {self.interval:.0%} interval of the mean"
                                if self.interval else statistic)  # fmt: skip
             variable.attrs = {"long_name": f"{label}, {what}", **({"units": "1"} if statistic == "count" else units)}
-        for variable in made.values():
+        for variable in observed.values():
             variable.attrs = {"long_name": f"{label}, number of observed values", "units": "1"}
-        return {name: mean, **{f"{name}_{s}": v for s, v in shown.items()}, **made}
+        return {name: mean, **{f"{name}_{s}": v for s, v in shown.items()}, **observed}
 
     def _broadcast(self, flags: Sequence[xr.Variable], array: xr.DataArray) -> list[xr.Variable]:
         """Return flags broadcast along all averaged dimensions of a variable."""

@@ -72,9 +72,9 @@ def pick_cells(
         if not is_whole:
             picked = picked.astype(dtype).where(xr.Variable(tuple(dims), there), blank)  # type: ignore[no-untyped-call]
         # Picking leaves chunks of unequal sizes, which Zarr can't store.
-        kept = {str(d): max(sizes) for d, sizes in zip(variable.dims, variable.chunks or (), strict=False)}
+        chunks = {str(d): max(sizes) for d, sizes in zip(variable.dims, variable.chunks or (), strict=False)}
         chunked = picked.transpose(*dims, *rest)
-        chunked = chunked.chunk({d: kept.get(str(d), -1) for d in chunked.dims})
+        chunked = chunked.chunk({d: chunks.get(str(d), -1) for d in chunked.dims})
         chunked.attrs = dict(variable.attrs)
         return chunked
     values = ordered.values

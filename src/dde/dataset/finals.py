@@ -379,8 +379,8 @@ def _check_one_root(dataset: xr.Dataset, cells: tuple[str, ...], run_ids: npt.ND
     by_lineage = (
         np.moveaxis(np.where(run_ids != "", roots, ""), cells.index("lineage"), 0) if "lineage" in cells else roots
     )
-    for found in by_lineage.reshape(dataset.sizes.get("lineage", 1) if "lineage" in cells else 1, -1):
-        several = list(dict.fromkeys(r for r in found.tolist() if r))
+    for of_lineage in by_lineage.reshape(dataset.sizes.get("lineage", 1) if "lineage" in cells else 1, -1):
+        several = list(dict.fromkeys(r for r in of_lineage.tolist() if r))
         if len(several) > 1:
             raise SelectionError(
                 f"runs of one lineage started from {len(several)} bases ({', '.join(several[:4])}), so the curve of "

@@ -163,8 +163,8 @@ class Cube:
                 np.maximum.at(base, row[before], tokens[before])
                 out["own"][part.at] = np.bincount(row[own], minlength=len(rows))
                 out["count"][part.at] = np.bincount(row, minlength=len(rows))
-                for name, found in (("last", last), ("base", base)):
-                    out[name][part.at] = np.where(found >= 0, found, np.nan)
+                for name, ends in (("last", last), ("base", base)):
+                    out[name][part.at] = np.where(ends >= 0, ends, np.nan)
         return [{name: values.reshape(run_ids.shape) for name, values in out.items()} for out in numbers]
 
     def _parts(self, run_ids: Texts, points: Points, lines: Lines | None) -> Iterator[_Part]:

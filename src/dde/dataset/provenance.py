@@ -306,8 +306,8 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
         model[at] = np.where(is_checkpoint, base.hub_model, "")
         texts = [base.revision(s) if s >= 0 else "" for s in np.atleast_1d(step[at]).tolist()]
         revisions[at] = np.array(texts, object).reshape(step[at].shape)
-    made = {"hub_model": model, "revision": revisions, "step": step}
-    return xr.Dataset({n: (dims, v) for n, v in made.items()}, _coords_of(obj, dims))
+    variables = {"hub_model": model, "revision": revisions, "step": step}
+    return xr.Dataset({n: (dims, v) for n, v in variables.items()}, _coords_of(obj, dims))
 
 
 def _coords_of(obj: xr.Dataset | xr.DataArray, dims: Sequence[Any]) -> dict[str, xr.DataArray]:

@@ -88,7 +88,7 @@ class Reinterpolation:
         for row, run_id in enumerate(self.run_ids.tolist()):
             if run_id:
                 rows_by_id.setdefault(run_id, []).append(row)
-        found = np.full(len(ancestors), -1, np.int64)
+        ancestor_rows = np.full(len(ancestors), -1, np.int64)
         for row, run_id in enumerate(ancestors.tolist()):
             copies = rows_by_id.get(run_id, [])
             if len(copies) > 1:
@@ -103,8 +103,8 @@ class Reinterpolation:
                     )
                 copies = [copies[nearest[0]]]
             if copies:
-                found[row] = copies[0]
-        return found
+                ancestor_rows[row] = copies[0]
+        return ancestor_rows
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "plans": deque(maxlen=_PLANS)}
@@ -165,9 +165,9 @@ class _ReinterpolatedArray(BlockArray):
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = np.flatnonzero(reinterpolation.run_ids[rows[start : start + _ROWS_AT_ONCE]] != "") + start
             if len(part) and len(points):
-                made = np.full((len(part), *shape[n_cells:]), blank, self.dtype)
-                self._fill(made, rows[part], points[order], others)
-                out[part] = made[..., back]
+                filled = np.full((len(part), *shape[n_cells:]), blank, self.dtype)
+                self._fill(filled, rows[part], points[order], others)
+                out[part] = filled[..., back]
         return out.reshape(shape)
 
     def _fill(self, out: npt.NDArray[Any], rows: Int64, points: Points, others: dict[str, Any]) -> None:
@@ -245,19 +245,19 @@ class ReinterpolatedValues(_ReinterpolatedArray):
                 counted = reinterpolation.read(count, every, {}).astype(np.float64)
                 require_complete(requested, own.sum(axis=-1), counted, name)
         flags = np.broadcast_to(np.logical_and.reduce(each), tokens.shape)
-        place = np.searchsorted(every, rows)
-        flat, made = values.reshape(len(every), -1, values.shape[-1]), out.reshape(len(rows), -1, out.shape[-1])
+        position = np.searchsorted(every, rows)
+        flat, flat_out = values.reshape(len(every), -1, values.shape[-1]), out.reshape(len(rows), -1, out.shape[-1])
         filled = None if self.filled is None else reinterpolation.read(self.filled, every, {})
         for k in range(flat.shape[1]):
             old = flat[:, k]
             curves, number, unknown = self._curves(every, old, flags, tokens, old if filled is None else filled)
             target = np.full((len(rows), out.shape[-1]), np.nan)
             for here, grid in reinterpolation.groups(rows, points):
-                curves.fill(target, here, number[place[here]], grid, self.how, reinterpolation.plans)
-                for i in here[np.isin(place[here], list(unknown))].tolist() if unknown else ():
-                    row = int(place[i])
+                curves.fill(target, here, number[position[here]], grid, self.how, reinterpolation.plans)
+                for i in here[np.isin(position[here], list(unknown))].tolist() if unknown else ():
+                    row = int(position[i])
                     self._copy_between(target[i], grid, unknown[row], old[row], tokens[row], every[row])
-            made[:, k] = target
+            flat_out[:, k] = target
 
     def _copy_between(
         self,

@@ -188,8 +188,8 @@ def number_of(array: xr.DataArray, sampling: str, number: str, load: bool = True
             "include all samples that the result needs is unknown. Keep the coordinates that dde.open_lineages(...) "
             "gives, and call this before runs are combined."
         )
-    found: xr.DataArray = array.coords[name].reset_coords(drop=True)
-    return found.compute() if load else found
+    numbers: xr.DataArray = array.coords[name].reset_coords(drop=True)
+    return numbers.compute() if load else numbers
 
 
 def joins_at_branch(array: xr.DataArray) -> bool:
@@ -275,11 +275,11 @@ def is_sampled(array: xr.DataArray) -> xr.DataArray:
         As of :func:`flags_of`.
     """
     names = samplings_of(array)
-    found = checked_positions(array)
+    is_sample = checked_positions(array)
     for name in names:
         flag = array.coords[SAMPLED + name].reset_coords(drop=True).compute()
-        found = found & is_set(flag)
-    return found.transpose(*(d for d in array.dims if d in found.dims))
+        is_sample = is_sample & is_set(flag)
+    return is_sample.transpose(*(d for d in array.dims if d in is_sample.dims))
 
 
 def sampled_as(
@@ -332,9 +332,9 @@ def sampled_as(
             raise UnknownNameError(
                 "an array takes the samplings of its own cells only. Pass them: array.dde.sampled_as('evaluations')."
             )
-        made = obj.copy(deep=False)
-        made.attrs = with_samplings(obj.attrs, checked(samplings))
-        return made
+        array = obj.copy(deep=False)
+        array.attrs = with_samplings(obj.attrs, checked(samplings))
+        return array
     if unknown := [n for n in by_name if n not in obj.data_vars]:
         raise UnknownNameError(
             f"{unknown[0]!r} is no variable of this Dataset, so it has no samples."

@@ -18,14 +18,14 @@ __all__ = ["select"]
 T = TypeVar("T", xr.Dataset, xr.DataArray)
 
 
-def select(obj: T, **wanted: Any) -> T:
+def select(obj: T, **filters: Any) -> T:
     """Return the part of `obj` where every coordinate matches.
 
     Parameters
     ----------
     obj : xarray.Dataset or DataArray
         With any dimensions of an opened Dataset, or those of a sweep or another axis.
-    **wanted
+    **filters
         A filter for each coordinate: a value, several, a ``slice`` with both ends included, or a function of the
         value. Numbers compare by closeness. In DataDecide, ``params``, ``data`` and ``seed`` take any of their names;
         in other suites, every coordinate takes only its values.
@@ -52,7 +52,7 @@ def select(obj: T, **wanted: Any) -> T:
     True
     """
     cells: list[xr.DataArray] = []
-    for name, value in wanted.items():
+    for name, value in filters.items():
         if name not in obj.coords:
             raise UnknownNameError(
                 f"{name!r} is no coordinate, so nothing can be selected by it.{near_names(name, map(str, obj.coords))} "
@@ -84,7 +84,7 @@ def select(obj: T, **wanted: Any) -> T:
             cell = cell.isel({dim: np.flatnonzero(some)})
         if not cell.values.any():
             raise SelectionError(
-                f"each filter of {wanted!r} matches, but no cell matches them all, so nothing is selected. "
+                f"each filter of {filters!r} matches, but no cell matches them all, so nothing is selected. "
                 "Relax one of them."
             )
         if not cell.values.all():

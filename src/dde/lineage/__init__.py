@@ -1,1 +1,1 @@
-"""Lineages: the run table that every suite makes, the graph of its runs, and selecting runs."""
+"""Lineages: the run table that every suite provides, the graph of its runs, and the selection of runs."""

@@ -76,10 +76,10 @@ def find_first_rows(
     for _ in range(int((high - low).max(initial=0)).bit_length()):
         middle = (low + high) >> 1
         searching = low < high
-        found = np.zeros(len(runs), bool)
+        reaches = np.zeros(len(runs), bool)
         here, limit = values[middle[searching]], bound[searching]
-        found[searching] = here > limit if side == "right" else here >= limit
-        low, high = np.where(searching & ~found, middle + 1, low), np.where(found, middle, high)
+        reaches[searching] = here > limit if side == "right" else here >= limit
+        low, high = np.where(searching & ~reaches, middle + 1, low), np.where(reaches, middle, high)
     return np.asarray(low, np.int64)
 
 
