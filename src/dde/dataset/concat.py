@@ -11,7 +11,7 @@ import xarray as xr
 
 from dde.curves.axes import TOKENS
 from dde.dataset.cell_operations import blank_value, coalesce, pick_cells
-from dde.dataset.dimensions import broadcast_values, text_values
+from dde.dataset.dimensions import text_values, texts_along
 from dde.dataset.lazy import source_of
 from dde.dataset.naming import ordered_lineages
 from dde.dataset.samples import check_variable, checked_positions, samplings_in
@@ -218,7 +218,7 @@ class _Joined:
                     )
                 at[dim] = np.array([position.get(label, -1) for label in labels], np.int64)
             self.at.append(at)
-            ids = text_values(broadcast_values(part["run_id"].variable, {d: part.sizes[d] for d in CELLS}))
+            ids = texts_along(part, "run_id", CELLS)
             here = ids[np.ix_(np.maximum(at["lineage"], 0), np.maximum(at["run"], 0))]
             there = (at["lineage"] >= 0)[:, None] & (at["run"] >= 0)[None, :]
             self.run_ids.append(np.where(there, here, "").reshape(shape))

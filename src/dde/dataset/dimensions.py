@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "require_params",
     "run_ids_along",
     "text_values",
+    "texts_along",
     "tokens_along",
 ]
 
@@ -138,7 +139,12 @@ def run_ids_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.
             "this object has no coordinate run_id, so the runs of its cells are unknown. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
-    return text_values(broadcast_values(obj.coords["run_id"].variable, {d: obj.sizes[d] for d in dims}))
+    return texts_along(obj, "run_id", dims)
+
+
+def texts_along(obj: xr.Dataset | xr.DataArray, name: str, dims: Sequence[str]) -> npt.NDArray[np.object_]:
+    """Return a text coordinate broadcast along `dims`, as Python strings; "" where it is missing."""
+    return text_values(broadcast_values(obj.coords[name].variable, {d: obj.sizes[d] for d in dims}))
 
 
 def broadcast_values(variable: xr.Variable, sizes: Mapping[str, int]) -> npt.NDArray[Any]:

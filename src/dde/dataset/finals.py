@@ -11,7 +11,7 @@ import xarray as xr
 from dde.curves.axes import AXES, TOKENS, AxisRule
 from dde.dataset.align import align, interpolation_of
 from dde.dataset.cell_operations import mask_cells, pick_cells
-from dde.dataset.dimensions import axis_of, broadcast_values, cell_dims, cells_along, run_ids_along, text_values
+from dde.dataset.dimensions import axis_of, broadcast_values, cell_dims, cells_along, run_ids_along, texts_along
 from dde.dataset.loss_reductions import warn_of_mixed_loss
 from dde.dataset.metric_rows import MetricRows
 from dde.dataset.provenance import metric_named
@@ -375,7 +375,7 @@ def _check_one_root(dataset: xr.Dataset, cells: tuple[str, ...], run_ids: npt.ND
     """
     if "root_run_id" not in dataset.coords:
         return
-    roots = text_values(broadcast_values(dataset["root_run_id"].variable, {d: dataset.sizes[d] for d in cells}))
+    roots = texts_along(dataset, "root_run_id", cells)
     by_lineage = (
         np.moveaxis(np.where(run_ids != "", roots, ""), cells.index("lineage"), 0) if "lineage" in cells else roots
     )
@@ -405,8 +405,8 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
     coords = {str(n): c.variable for n, c in picked.coords.items() if str(n) not in of_runs}
     if roots == "lineage":
         coords |= {n: picked[n].variable for n in LINEAGE_COORDINATES if n in picked.coords}
-    names = picked[roots].variable if roots in picked.coords else picked["run_id"].variable
-    coords["run_id"] = xr.Variable(dims, text_values(broadcast_values(names, sizes)), picked["run_id"].attrs)
+    base_ids = texts_along(picked, roots if roots in picked.coords else "run_id", dims)
+    coords["run_id"] = xr.Variable(dims, base_ids, picked["run_id"].attrs)
     is_part = np.isfinite(limit)
     for name in ("branch_tokens", "origin_tokens", "schedule_tokens"):
         coords[name] = xr.Variable(dims, np.full(limit.shape, np.nan), COORDINATES[name].attrs)
@@ -414,9 +414,9 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
     coords["parent_run_id"] = xr.Variable(dims, np.full(limit.shape, "", object), COORDINATES["parent_run_id"].attrs)
     chains = np.full(limit.shape, f"{PRETRAINING}@0", object)
     if not is_datadecide(picked):
-        found = text_values(broadcast_values(picked["chain"].variable, sizes))
+        texts = texts_along(picked, "chain", dims)
         for at in np.ndindex(chains.shape):
-            chains[at] = format_chain(parse_chain(str(found[at]))[:1])
+            chains[at] = format_chain(parse_chain(str(texts[at]))[:1])
         coords["start_tokens"] = xr.Variable(dims, np.zeros(limit.shape), picked["start_tokens"].attrs)
     coords["chain"] = xr.Variable(dims, chains, COORDINATES["chain"].attrs)
     for sampling in samplings_in(picked):

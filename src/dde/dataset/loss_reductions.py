@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.dataset.dimensions import broadcast_values, cell_dims, text_values
+from dde.dataset.dimensions import cell_dims, texts_along
 from dde.dataset.samples import ANCILLARY
 from dde.errors import warn_caller
 from dde.schema import SAMPLED
@@ -63,10 +63,10 @@ def warn_of_mixed_loss(array: xr.DataArray, values: npt.NDArray[Any], by_method:
     if not values.size or not is_train_loss(array) or "reduce_loss" not in array.coords:
         return
     cells = cell_dims(array)
-    reductions = text_values(broadcast_values(array.coords["reduce_loss"].variable, {d: array.sizes[d] for d in cells}))
+    reductions = texts_along(array, "reduce_loss", cells)
     some = ~np.isnan(values.reshape(*reductions.shape, -1)).all(axis=-1)
     methods = np.full(reductions.shape, "", object)
     if by_method and "run_type" in array.coords and set(array.coords["run_type"].dims) <= set(cells):
-        methods = text_values(broadcast_values(array.coords["run_type"].variable, {d: array.sizes[d] for d in cells}))
+        methods = texts_along(array, "run_type", cells)
     for method in set(methods[some].tolist()):
         warn_of_reductions(reductions[some & (methods == method)].tolist())

@@ -16,7 +16,7 @@ from dde.dataset.dimensions import (
     cells_along,
     require_axis,
     run_ids_along,
-    text_values,
+    texts_along,
     tokens_along,
 )
 from dde.dataset.naming import checkpoints_of, metric_alias
@@ -243,7 +243,7 @@ def stages_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.N
             "that dde.open_lineages() gives; open Datasets that were saved before this coordinate existed from their "
             "stores, and save them, again."
         )
-    texts = text_values(broadcast_values(obj.coords["chain"].variable, {d: obj.sizes[d] for d in dims}))
+    texts = texts_along(obj, "chain", dims)
     parsed: dict[str, tuple[Stage, ...]] = {text: parse_chain(text) for text in set(texts.ravel().tolist())}
     out = np.empty(texts.shape, object)
     for at in np.ndindex(texts.shape):
@@ -281,7 +281,7 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     dims = (*cells, *axis)
     sizes = {d: obj.sizes[d] for d in dims}
     tokens = np.nan_to_num(tokens_along(obj, dims), nan=-1.0).astype(np.int64)
-    lineages = text_values(broadcast_values(obj.coords["lineage"].variable, {d: obj.sizes[d] for d in cells}))
+    lineages = texts_along(obj, "lineage", cells)
     origin, end = cells_along(obj, "origin_tokens", cells), cells_along(obj, "end_tokens", cells)
     evaluated = np.zeros(tokens.shape, bool)
     if missing := [SAMPLED + s for s in TABLE_SAMPLINGS if SAMPLED + s not in obj.coords]:

@@ -16,7 +16,7 @@ from dde.curves.fast_alignment import AlignmentPlan
 from dde.curves.filling import Curves, mark_points
 from dde.curves.grids import Points, order_of
 from dde.curves.observations import Observations
-from dde.dataset.dimensions import branch_or_start, broadcast_values, text_values
+from dde.dataset.dimensions import branch_or_start, texts_along
 from dde.dataset.lazy import BlockArray
 from dde.dataset.sample_source import SampleSource, require_complete
 from dde.dataset.samples import is_set
@@ -62,7 +62,7 @@ class Reinterpolation:
         # In DataDecide the id of a pretraining run is the label of its lineage; other suites have a coordinate for it.
         name = "root_run_id" if "root_run_id" in source.dataset.coords else "lineage"
         if name in source.dataset.coords and set(source.dataset[name].dims) <= set(self.cells):
-            roots = text_values(broadcast_values(source.dataset[name].variable, source.sizes)).ravel()
+            roots = texts_along(source.dataset, name, self.cells).ravel()
         #: Rows of the base and of the parent of each run; -1 where the Dataset does not hold it.
         self.base, self.parent = self._rows_of(roots), self._rows_of(parents)
         if source.rule.by == "run":

@@ -20,7 +20,7 @@ from dde.dataset.dimensions import (
     points_along,
     require_params,
     run_ids_along,
-    text_values,
+    texts_along,
 )
 from dde.dataset.provenance import stages_along
 from dde.dataset.samples import flags_join, is_set, number_of, samplings_in
@@ -104,8 +104,7 @@ class SampleSource:
                 "the Dataset has no coordinate parent_run_id, so the curves that its runs continue are unknown. "
                 "Keep the coordinates that dde.open_lineages() gives."
             )
-        sizes = {d: dataset.sizes[d] for d in cells}
-        parents = text_values(broadcast_values(dataset["parent_run_id"].variable, sizes))
+        parents = texts_along(dataset, "parent_run_id", cells)
         branch, end = (cells_along(dataset, n, cells) for n in ("branch_tokens", "end_tokens"))
         return cls(dataset, rule, points, cells, run_ids, parents, starts, merges, branch, end)
 

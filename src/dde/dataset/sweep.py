@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.dataset.cell_operations import blank_value, pick_cells
-from dde.dataset.dimensions import broadcast_values, run_ids_along, text_values
+from dde.dataset.dimensions import broadcast_values, run_ids_along, text_values, texts_along
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.schema import PRETRAINING, factors_of, is_datadecide, is_identity, sampling_of
 
@@ -178,7 +178,7 @@ def _values_of(dataset: xr.Dataset, name: str, cells: tuple[str, ...]) -> npt.ND
     values = _along(dataset[name], cells, dataset)
     if name != "finetune_tokens" or "run_type" not in dataset.coords or not is_datadecide(dataset):
         return values
-    is_derived = ~np.isin(text_values(_along(dataset["run_type"], cells, dataset)), ["", PRETRAINING])
+    is_derived = ~np.isin(texts_along(dataset, "run_type", cells), ["", PRETRAINING])
     has_limit = ~np.isnan(values)
     if "max_train_samples" in dataset.coords:
         has_limit |= ~np.isnan(_along(dataset["max_train_samples"], cells, dataset))
