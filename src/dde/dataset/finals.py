@@ -391,9 +391,7 @@ def _check_one_root(dataset: xr.Dataset, cells: tuple[str, ...], run_ids: npt.ND
 def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset:
     """Return curves as those of their bases: no values after the tokens `limit`, and no coordinates of the runs."""
     dims = tuple(map(str, picked["run_id"].dims))
-    sizes = {d: picked.sizes[d] for d in dims}
-    end = xr.Variable(dims, limit)
-    is_base = (picked["cumulative_tokens"].variable <= end).astype(np.int8)
+    is_base = (picked["cumulative_tokens"].variable <= xr.Variable(dims, limit)).astype(np.int8)
     masked = {
         str(n): mask_cells(a.variable, [is_base]) if rule.name in a.dims else a.variable
         for n, a in picked.data_vars.items()
@@ -420,29 +418,46 @@ def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset
         coords["start_tokens"] = xr.Variable(dims, np.zeros(limit.shape), picked["start_tokens"].attrs)
     coords["chain"] = xr.Variable(dims, chains, COORDINATES["chain"].attrs)
     for sampling in samplings_in(picked):
-        label = sampled_names(sampling)
-        if not set(label.values()) <= set(map(str, picked.coords)):
-            continue
-        last, base = (
-            np.asarray(broadcast_values(picked[label[n]].variable, sizes), np.float64) for n in ("last", "base")
-        )
-        attrs = dict(picked[label["last"]].attrs)
-        coords[label["last"]] = xr.Variable(dims, np.where(is_part, base, last), attrs)
-        coords[label["base"]] = xr.Variable(dims, np.full(limit.shape, np.nan), picked[label["base"]].attrs)
-        flag = picked[label[""]].variable
-        of_base = (flag * is_base).astype(flag.dtype)
-        seen = np.asarray(of_base.sum(rule.name).transpose(*dims).values, np.float64)
-        total = np.asarray(flag.sum(rule.name).transpose(*dims).values, np.float64)
-        count = np.asarray(broadcast_values(picked[label["count"]].variable, sizes), np.float64)
-        # The number of samples in a part of the curve is known where all samples are among the cells.
-        for number in ("own", "count"):
-            known = np.where(total == count, seen, np.nan)
-            coords[label[number]] = xr.Variable(dims, known, dict(picked[label[number]].attrs))
-        if is_part.any():
-            # Samples after the branch are not of the base.
-            of_base.attrs = dict(flag.attrs)
-            coords[label[""]] = of_base
+        if set(sampled_names(sampling).values()) <= set(map(str, picked.coords)):
+            coords |= _base_sampling(picked, sampling, rule, is_base, is_part)
     return xr.Dataset(masked, coords, dict(picked.attrs))
+
+
+def _base_sampling(
+    picked: xr.Dataset, sampling: str, rule: AxisRule, is_base: xr.Variable, is_part: Mask
+) -> dict[str, xr.Variable]:
+    """Return the coordinates of a sampling for curves of bases: its numbers, and its flags where they change.
+
+    Parameters
+    ----------
+    picked : xarray.Dataset
+    sampling : str
+    rule : AxisRule
+    is_base : xarray.Variable
+        1 in cells of the base.
+    is_part : bool array along the dimensions of the runs
+        Whether a curve is that of a derived run, of which only a part is the base's.
+    """
+    dims = tuple(map(str, picked["run_id"].dims))
+    names = sampled_names(sampling)
+    last, base, count = (cells_along(picked, names[n], dims) for n in ("last", "base", "count"))
+    flag = picked[names[""]].variable
+    of_base = (flag * is_base).astype(flag.dtype)
+    n_of_base, n_flags = (np.asarray(f.sum(rule.name).transpose(*dims).values, np.float64) for f in (of_base, flag))
+    # The number of samples in a part of the curve is known where all samples are among the cells.
+    known = np.where(n_flags == count, n_of_base, np.nan)
+    numbers = {
+        "last": np.where(is_part, base, last),
+        "base": np.full(is_part.shape, np.nan),
+        "own": known,
+        "count": known.copy(),
+    }
+    coords = {names[n]: xr.Variable(dims, values, dict(picked[names[n]].attrs)) for n, values in numbers.items()}
+    if is_part.any():
+        # Samples after the branch are not of the base.
+        of_base.attrs = dict(flag.attrs)
+        coords[names[""]] = of_base
+    return coords
 
 
 def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -> xr.Dataset:
