@@ -23,6 +23,7 @@ __all__ = [
     "points_along",
     "require_axis",
     "require_params",
+    "run_dims",
     "run_ids_along",
     "text_values",
     "texts_along",
@@ -105,8 +106,12 @@ def points_along(obj: xr.Dataset | xr.DataArray, rule: AxisRule) -> Points:
 
 def cell_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
     """Return the dimensions of an object other than its axis: those of ``run_id`` first, in their order."""
-    runs = [str(d) for d in obj.coords["run_id"].dims] if "run_id" in obj.coords else []
-    return tuple(dict.fromkeys([*runs, *(str(d) for d in obj.dims if d not in AXES)]))
+    return tuple(dict.fromkeys([*run_dims(obj), *(str(d) for d in obj.dims if d not in AXES)]))
+
+
+def run_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
+    """Return the dimensions of ``run_id``, such as ``(lineage, run)``; () without this coordinate."""
+    return tuple(map(str, obj.coords["run_id"].dims)) if "run_id" in obj.coords else ()
 
 
 def text_values(values: npt.NDArray[Any]) -> npt.NDArray[np.object_]:

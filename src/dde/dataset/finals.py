@@ -11,7 +11,15 @@ import xarray as xr
 from dde.curves.axes import AXES, TOKENS, AxisRule
 from dde.dataset.align import align, interpolation_of
 from dde.dataset.cell_operations import mask_cells, pick_cells
-from dde.dataset.dimensions import axis_of, broadcast_values, cell_dims, cells_along, run_ids_along, texts_along
+from dde.dataset.dimensions import (
+    axis_of,
+    broadcast_values,
+    cell_dims,
+    cells_along,
+    run_dims,
+    run_ids_along,
+    texts_along,
+)
 from dde.dataset.loss_reductions import warn_of_mixed_loss
 from dde.dataset.metric_rows import MetricRows
 from dde.dataset.provenance import metric_named
@@ -335,7 +343,7 @@ def base_curves(dataset: xr.Dataset) -> xr.Dataset:
             "the Dataset has no coordinate lineage, so which runs started from one base is unknown. Keep the "
             "coordinates that dde.open_lineages() gives, under their names."
         )
-    cells = tuple(map(str, dataset["run_id"].dims)) if "run_id" in dataset.coords else cell_dims(dataset)
+    cells = run_dims(dataset) if "run_id" in dataset.coords else cell_dims(dataset)
     lineages, runs = [d for d in cells if d == "lineage"], [d for d in cells if d != "lineage"]
     if along := set(map(str, dataset["lineage"].dims)) - set(lineages):
         raise SelectionError(
@@ -390,7 +398,7 @@ def _check_one_root(dataset: xr.Dataset, cells: tuple[str, ...], run_ids: npt.ND
 
 def _only_base(picked: xr.Dataset, rule: AxisRule, limit: Float64) -> xr.Dataset:
     """Return curves as those of their bases: no values after the tokens `limit`, and no coordinates of the runs."""
-    dims = tuple(map(str, picked["run_id"].dims))
+    dims = run_dims(picked)
     is_base = (picked["cumulative_tokens"].variable <= xr.Variable(dims, limit)).astype(np.int8)
     masked = {
         str(n): mask_cells(a.variable, [is_base]) if rule.name in a.dims else a.variable
@@ -438,7 +446,7 @@ def _base_sampling(
     is_part : bool array along the dimensions of the runs
         Whether a curve is that of a derived run, of which only a part is the base's.
     """
-    dims = tuple(map(str, picked["run_id"].dims))
+    dims = run_dims(picked)
     names = sampled_names(sampling)
     last, base, count = (cells_along(picked, names[n], dims) for n in ("last", "base", "count"))
     flag = picked[names[""]].variable
@@ -517,7 +525,7 @@ def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -
     distances: dict[str, xr.Variable] = {}
     for name, array in dataset.data_vars.items():
         rule = axis_of(array)
-        if rule is None or rule.name not in array.dims or not set(_run_dims(dataset)) <= set(map(str, array.dims)):
+        if rule is None or rule.name not in array.dims or not set(run_dims(dataset)) <= set(map(str, array.dims)):
             continue
         changed[str(name)], distances[str(name)] = _change(array, max_distance)
     attrs = {"long_name": "tokens from the base's last observation to the branch", "units": "tokens"}
@@ -528,10 +536,6 @@ def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -
     if some and all(v.dims == some[0].dims and np.array_equal(v.values, some[0].values, equal_nan=True) for v in some):
         coords = {"base_distance": some[0]}
     return dataset.assign(changed).assign_coords(coords)
-
-
-def _run_dims(dataset: xr.Dataset) -> tuple[str, ...]:
-    return tuple(map(str, dataset["run_id"].dims)) if "run_id" in dataset.coords else ()
 
 
 def _change(array: xr.DataArray, max_distance: float | None) -> tuple[xr.Variable, xr.Variable]:

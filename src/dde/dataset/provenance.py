@@ -12,9 +12,9 @@ import xarray as xr
 from dde.dataset.cell_operations import mask_cells
 from dde.dataset.dimensions import (
     broadcast_values,
-    cell_dims,
     cells_along,
     require_axis,
+    run_dims,
     run_ids_along,
     texts_along,
     tokens_along,
@@ -211,7 +211,7 @@ def _training_stages(
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int16], npt.NDArray[np.object_]]:
     """Return the dimensions of cells, the stage that was training at each, and the stages of each run, () for none."""
     rule = require_axis(obj)
-    cells = tuple(d for d in cell_dims(obj) if d in obj.coords["run_id"].dims) if "run_id" in obj.coords else ()
+    cells = run_dims(obj)
     run_ids = run_ids_along(obj, cells)
     axis = (rule.name,) if rule.name in obj.dims else ()
     tokens = tokens_along(obj, (*cells, *axis))
@@ -275,7 +275,7 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
             "this object has no coordinate lineage, so the models of its checkpoints are unknown. "
             "Keep the coordinates that dde.open_lineages() gives."
         )
-    cells = tuple(str(d) for d in obj.coords["run_id"].dims) if "run_id" in obj.coords else ()
+    cells = run_dims(obj)
     run_ids = run_ids_along(obj, cells)
     axis = (rule.name,) if rule.name in obj.dims else ()
     dims = (*cells, *axis)

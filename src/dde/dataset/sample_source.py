@@ -15,10 +15,10 @@ from dde.dataset.dimensions import (
     axis_of,
     branch_or_start,
     broadcast_values,
-    cell_dims,
     cells_along,
     points_along,
     require_params,
+    run_dims,
     run_ids_along,
     texts_along,
 )
@@ -92,7 +92,7 @@ class SampleSource:
                 "are unknown. Keep the coordinates that dde.open_lineages() gives."
             )
         points = points_along(dataset, rule)
-        cells = tuple(map(str, dataset["run_id"].dims)) if "run_id" in dataset.coords else cell_dims(dataset)
+        cells = run_dims(dataset)
         run_ids = run_ids_along(dataset, cells)
         stages = stages_along(dataset, cells)
         starts, merges = np.empty(stages.shape, object), np.empty(stages.shape, object)
