@@ -72,32 +72,33 @@ def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
         When the Dataset does not have the dimension or a coordinate, or holds a lineage or run twice.
     """
     factors = factors_of(dataset)
-    found: list[Group] = []
+    swept: set[str] = set()
     along: dict[str, list[str]] = {}
     excused: list[str] = []
     for name in over:
         if name in dataset.dims and (name == "replicate" or name == "seed" or name in factors):
-            everything = np.arange(dataset.sizes[name])[None, :]
-            found.append(Group((name,), name, everything, np.array([""], object), is_dropped=True))
-            continue
-        if factors.get(name) == "cell" and not is_datadecide(dataset):
+            swept.add(name)
+            along[name] = [name]
+        elif factors.get(name) == "cell" and not is_datadecide(dataset):
             # Members may differ in it, but it does not define them.
             excused.append(name)
-            continue
-        dim = _dimension_of(dataset, name, factors)
-        if dim in along:
-            along[dim].append(name)
         else:
-            along[dim] = [name]
-            # Groups of a dimension take the position of the first of its factors.
-            found.append(Group((), dim, np.empty((0, 0), np.int64), np.empty(0, object)))
-    if excused and not found:
+            along.setdefault(_dimension_of(dataset, name, factors), []).append(name)
+    if excused and not along:
         raise SelectionError(
             f"{excused[0]} differs between runs of one label, so there are no labels to average over it. "
             f"Make a dimension of it first: ds.dde.sweep({excused[0]!r}).dde.mean_over({excused[0]!r})."
         )
-    made = [g if g.over else _group(dataset, g.dim, tuple(along[g.dim])) for g in found]
-    return [*made[:-1], replace(made[-1], over=(*made[-1].over, *excused))] if made else made
+    groups = [
+        _swept_group(dataset, dim) if dim in swept else _group(dataset, dim, tuple(names))
+        for dim, names in along.items()
+    ]
+    return [*groups[:-1], replace(groups[-1], over=(*groups[-1].over, *excused))] if groups else groups
+
+
+def _swept_group(dataset: xr.Dataset, dim: str) -> Group:
+    """Return all positions of a dimension of a sweep as one group."""
+    return Group((dim,), dim, np.arange(dataset.sizes[dim])[None, :], np.array([""], object), is_dropped=True)
 
 
 def _dimension_of(dataset: xr.Dataset, name: str, factors: dict[str, Any]) -> str:
@@ -121,6 +122,12 @@ def _dimension_of(dataset: xr.Dataset, name: str, factors: dict[str, Any]) -> st
 
 
 def _group(dataset: xr.Dataset, dim: str, over: tuple[str, ...]) -> Group:
+    """Return the groups of lineages or runs that differ only in some factors.
+
+    Raises
+    ------
+    SelectionError
+    """
     words = " and ".join(over)
     if dim not in dataset.dims or dim not in dataset.coords:
         raise SelectionError(
