@@ -283,11 +283,11 @@ def factors_of(obj: Labelled) -> dict[str, FactorOf]:
     factors: dict[str, FactorOf] = {}
     known: dict[str, FactorOf] = _DATADECIDE_FACTORS if is_datadecide(obj) else {"run_type": "run"}
     for name, attrs in _attrs_of(obj).items():
-        given = attrs.get(FACTOR_OF)
-        # Datasets that were joined may have different attributes, which are listed in one text.
-        of: FactorOf = "lineage" if given == "lineage" else "run" if given == "run" else "cell"
-        if given is not None or name in known:
-            factors[name] = of if given is not None else known[name]
+        if (given := attrs.get(FACTOR_OF)) is not None:
+            # Datasets that were joined may have different attributes, which are listed in one text.
+            factors[name] = given if given in ("lineage", "run") else "cell"
+        elif name in known:
+            factors[name] = known[name]
     return factors
 
 

@@ -154,16 +154,13 @@ def resolve_grid(grid: object, max_points: int = DEFAULT_MAX_POINTS) -> TokenGri
             return TokenGrid.auto(max_points)
         if grid in ("union", "observed"):
             return TokenGrid.observed()
-        raise UnknownNameError(
-            f"{grid!r} is not a grid, so the token axis is undefined.{near_names(grid, ('auto', 'union'))} "
-            "Pass 'auto', 'union', a number of points, an array of tokens, or a dde.TokenGrid."
-        )
-    if isinstance(grid, (int, np.integer)) and not isinstance(grid, bool):
+    elif isinstance(grid, (int, np.integer)) and not isinstance(grid, bool):
         return TokenGrid.linear(int(grid))
-    if isinstance(grid, Iterable) and getattr(grid, "ndim", 1) == 1:
+    elif isinstance(grid, Iterable) and getattr(grid, "ndim", 1) == 1:
         return TokenGrid.explicit(grid)
+    near = near_names(grid, ("auto", "union")) if isinstance(grid, str) else ""
     raise UnknownNameError(
-        f"{grid!r} is not a grid, so the token axis is undefined. "
+        f"{grid!r} is not a grid, so the token axis is undefined.{near} "
         "Pass 'auto', 'union', a number of points, an array of tokens, or a dde.TokenGrid."
     )
 

@@ -205,8 +205,10 @@ class SampleSource:
                     (required, logs, anchors), positions_on(token_parts, offset, scale, rule), strict=True
                 ):
                     kind.append(positions)
-        made = (np.unique(np.concatenate(kind)) for kind in (required, logs, anchors))
-        return next(made), next(made), next(made)
+        required_points, log_points, anchor_points = (
+            np.unique(np.concatenate(kind)) for kind in (required, logs, anchors)
+        )
+        return required_points, log_points, anchor_points
 
     def _tokens(self) -> Float64:
         """Return the cumulative tokens of the points, (point,), or of each cell."""
