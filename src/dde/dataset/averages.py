@@ -319,14 +319,12 @@ class _Means:
                 elif name == "chain" and distinct:
                     out[at] = _common_chain(distinct)
             return xr.Variable(dims, out, dict(variable.attrs))
-        some = ~np.isnan(values)
-        low = np.where(some, values, np.inf).min(axis=-1, initial=np.inf)
-        high = np.where(some, values, -np.inf).max(axis=-1, initial=-np.inf)
-        same = low == high
-        if name in self.treatment and (differing := np.argwhere(~same & some.any(axis=-1))).size:
+        low, high = _range(values)
+        same, some = low == high, low <= high
+        if name in self.treatment and (differing := np.argwhere(~same & some)).size:
             members = values[tuple(differing[0])]
             self._check_treatment(name, [f"{v:g}" for v in np.unique(members[~np.isnan(members)])])
-        if name == "branch_tokens" and (differ := int((~same & some.any(axis=-1)).sum())) and not self._is_by_run():
+        if name == "branch_tokens" and (differ := int((~same & some).sum())) and not self._is_by_run():
             warn_caller(
                 f"{differ} {'mean is' if differ == 1 else 'means are'} of runs that branch at different tokens, so "
                 "between those they mix runs that have branched with runs that have not. "
@@ -384,6 +382,14 @@ class _Means:
         return lazily(ordered, _CommonValueArray(stack), dict(variable.attrs))
 
 
+def _range(members: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the smallest and the largest value along the last dimension, without NaN; inf and -inf for none."""
+    some = ~np.isnan(members)
+    low = np.where(some, members, np.inf).min(axis=-1, initial=np.inf)
+    high = np.where(some, members, -np.inf).max(axis=-1, initial=-np.inf)
+    return low, high
+
+
 def _common_chain(chains: Sequence[str]) -> str:
     """Return the chain of runs with the same types, where each stage begins at the last of their starts; else ""."""
     parsed = [parse_chain(text) for text in chains]
@@ -429,10 +435,7 @@ class _CommonValueArray(_MemberReduction):
     dtype = np.dtype(np.float64)
 
     def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
-        members = self._members(at)
-        some = ~np.isnan(members)
-        low = np.where(some, members, np.inf).min(axis=-1, initial=np.inf)
-        high = np.where(some, members, -np.inf).max(axis=-1, initial=-np.inf)
+        low, high = _range(self._members(at))
         return np.where(low == high, low, np.nan)
 
 
