@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -62,18 +62,6 @@ def in_order(table: RunTable, rows: Int64) -> list[int]:
     return ordered
 
 
-def roots_of(table: RunTable, rows: Iterable[int]) -> Int64:
-    """Return the runs without parents that runs derive from, in the order of the table."""
-    reached = np.zeros(len(table), bool)
-    reached[list(rows)] = True
-    while True:
-        above = reached.copy()
-        above[table.edge_parent[reached[table.edge_child]]] = True
-        if np.array_equal(above, reached):
-            return np.flatnonzero(reached & table.is_root)
-        reached = above
-
-
 def base_rows(table: RunTable, lineage: str) -> list[int]:
     """Return the runs without parents of a lineage, in the order of runs.
 
@@ -82,7 +70,9 @@ def base_rows(table: RunTable, lineage: str) -> list[int]:
     """
     rows = table.members[lineage]
     roots = rows[table.is_root[rows]]
-    return in_order(table, roots if len(roots) else roots_of(table, rows.tolist()))
+    if not len(roots):
+        roots = np.flatnonzero(table.roots_of(np.isin(np.arange(len(table)), rows)))
+    return in_order(table, roots)
 
 
 def same_treatment_rows(table: RunTable, row: int) -> list[int]:
@@ -95,8 +85,7 @@ def same_treatment_rows(table: RunTable, row: int) -> list[int]:
 
 def same_base_rows(table: RunTable, row: int) -> list[int]:
     """Return the derived runs of a run's lineage that share a root with it and have another label."""
-    below = np.zeros(len(table), bool)
-    below[roots_of(table, [row])] = True
+    below = table.roots_of(np.arange(len(table)) == row)
     while True:
         reached = below.copy()
         reached[table.edge_child[below[table.edge_parent]]] = True

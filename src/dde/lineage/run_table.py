@@ -190,6 +190,16 @@ class RunTable:
         every = with_ancestors(self.curve_parent, rows)
         return every[np.argsort(self.depth[every], kind="stable")]
 
+    def roots_of(self, runs: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which runs are roots of some given runs, by all of their parents; both as masks of the table."""
+        reached = runs.copy()
+        while True:
+            above = reached.copy()
+            above[self.edge_parent[reached[self.edge_child]]] = True
+            if np.array_equal(above, reached):
+                return np.asarray(reached & self.is_root, bool)
+            reached = above
+
     def curve(self, row: int) -> list[tuple[int, int | None]]:
         """Return the rows of the runs of a curve, beginning with its root, and the tokens at which it leaves each.
 

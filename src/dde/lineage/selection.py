@@ -191,7 +191,7 @@ def select_rows(
         matched &= is_requested | is_root
     if only_base.any():
         # A root that does not match itself stays as the base of runs that match.
-        matched &= ~only_base | _roots_of(table, selected & matched & ~only_base)
+        matched &= ~only_base | table.roots_of(selected & matched & ~only_base)
     leave_out(~matched, "filtered")
     return selected
 
@@ -218,17 +218,6 @@ def matching_rows(table: RunTable, method: object, filters: Mapping[str, object]
     for name, wanted in filters.items():
         matched &= _matching(_values(table, name), wanted)
     return matched
-
-
-def _roots_of(table: RunTable, rows: Bool) -> Bool:
-    """Return which runs are roots of the given runs."""
-    reached = rows.copy()
-    while True:
-        above = reached.copy()
-        above[table.edge_parent[reached[table.edge_child]]] = True
-        if np.array_equal(above, reached):
-            return np.asarray(above & table.is_root, bool)
-        reached = above
 
 
 def _values(table: RunTable, name: str) -> npt.NDArray[Any]:
