@@ -267,7 +267,7 @@ def test_requests_that_mean_nothing_say_what_there_is(factorial: xr.Dataset) -> 
         factorial.dde.sweep("params")
     with pytest.raises(UnknownNameError, match="Name each hyperparameter once"):
         factorial.dde.sweep()
-    with pytest.raises(SelectionError, match=r"Those that any run has: .*learning_rate"):
+    with pytest.raises(SelectionError, match=r"Coordinates with values: .*learning_rate"):
         factorial.dde.sweep("dpo_beta")
     with pytest.raises(SelectionError, match="Join Datasets first"):
         dde.concat([factorial.dde.sweep("learning_rate", "finetune_tokens")])
