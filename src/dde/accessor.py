@@ -10,7 +10,7 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,6 +85,11 @@ def _check_factors(obj: xr.Dataset | xr.DataArray, factors: Iterable[str]) -> No
     known = factors_of(obj)
     if unknown := [name for name in factors if name not in known]:
         raise TypeError(f"explore() got an unexpected keyword argument {unknown[0]!r}")
+
+
+def _changed_options(method: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments that differ from their defaults; the application chooses the others."""
+    return {name: given[name] for name, default in method.__kwdefaults__.items() if given[name] != default}
 
 
 class _Documented:
@@ -309,10 +314,8 @@ class DdeDatasetAccessor(_Documented):
         """Return an application with widgets, picture and table."""
         given = locals()
         _check_factors(self._obj, factors)
-        # The application chooses options that were not given.
-        defaults = DdeDatasetAccessor.explore.__kwdefaults__ or {}
-        chosen = {name: given[name] for name, default in defaults.items() if given[name] != default} | factors
-        explorer: Explorer = _function("explore")(self._obj, **chosen)
+        options = _changed_options(DdeDatasetAccessor.explore, given) | factors
+        explorer: Explorer = _function("explore")(self._obj, **options)
         return explorer
 
 
@@ -518,7 +521,6 @@ class DdeDataArrayAccessor(_Documented):
         """Return an application with widgets, picture and table."""
         given = locals()
         _check_factors(self._obj, factors)
-        defaults = DdeDataArrayAccessor.explore.__kwdefaults__ or {}
-        chosen = {name: given[name] for name, default in defaults.items() if given[name] != default} | factors
-        explorer: Explorer = _function("explore")(self._dataset._obj, metrics=self._name, **chosen)
+        options = _changed_options(DdeDataArrayAccessor.explore, given) | factors
+        explorer: Explorer = _function("explore")(self._dataset._obj, metrics=self._name, **options)
         return explorer
