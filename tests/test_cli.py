@@ -272,7 +272,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dde.dataset.lazy.Cube.block", full)
+    monkeypatch.setattr("dde.dataset.lazy.BlockReader.block", full)
     ran = run(*words, "--overwrite", "--no-cache")
     assert ran.code == 1
     assert ran.err.startswith(f"error: sweep{suffix} can't be written (No space left on device)")

@@ -23,7 +23,7 @@ from PIL import Image
 import dde
 from dde.cli import explore as cli_explore
 from dde.cli import main
-from dde.dataset.lazy import Cube
+from dde.dataset.lazy import BlockReader
 from dde.errors import SelectionError, UnknownNameError
 from dde.explore import page as explore_page
 from dde.explore.drawing import Loaded, draw, highlight, picture_bytes, table_bytes
@@ -163,13 +163,13 @@ def test_the_table_holds_the_last_value_of_each_run_itself(dataset: xr.Dataset) 
 def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, frozenset[str]]]:
     """Metric and runs of each block that is made."""
     found: list[tuple[str, frozenset[str]]] = []
-    usual = Cube.block
+    usual = BlockReader.block
 
-    def block(self: Cube, metric: Any, run_ids: Any, *where: Any) -> Any:
+    def block(self: BlockReader, metric: Any, run_ids: Any, *where: Any) -> Any:
         found.append((metric.name, frozenset(map(str, np.unique(run_ids[run_ids != ""])))))
         return usual(self, metric, run_ids, *where)
 
-    monkeypatch.setattr(Cube, "block", block)
+    monkeypatch.setattr(BlockReader, "block", block)
     return found
 
 

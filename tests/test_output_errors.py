@@ -109,7 +109,7 @@ def test_values_that_can_not_be_read_do_not_blame_the_file_that_is_written(
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("dde.dataset.lazy.Cube.block", broken)
+    monkeypatch.setattr("dde.dataset.lazy.BlockReader.block", broken)
     for suffix in (".zarr", ".nc", ".csv", ".parquet"):
         with pytest.raises(SourceError, match=r"values can't be read \(Input/output error\)"):
             write_dataset(dataset, tmp_path / f"sweep{suffix}", lambda done, total: None)

@@ -21,7 +21,7 @@ from dde.curves.grids import Points, TokenGrid
 from dde.curves.metric import Metric
 from dde.dataset.align import attrs_of, axis_coordinates, interpolation_attrs
 from dde.dataset.dimensions import require_params
-from dde.dataset.lazy import Cube, FlagsArray, MetricArray, SampleNumberArray, Sampling, lazily
+from dde.dataset.lazy import BlockReader, FlagsArray, MetricArray, SampleNumberArray, Sampling, lazily
 from dde.dataset.samples import flag_attrs, with_samplings
 from dde.schema import CELLS, SAMPLED_NUMBERS, log_sampling, sampled_names
 
@@ -100,7 +100,7 @@ class DatasetParts:
 
     Attributes
     ----------
-    cube : Cube
+    reader : BlockReader
     run_ids : (lineage, run) object array of str
         "" where a lineage has no such run.
     coords : mapping of str to xarray.Variable
@@ -112,7 +112,7 @@ class DatasetParts:
         arguments are how tokens follow from points of the axis, and the numbers of each of `samplings`.
     """
 
-    cube: Cube
+    reader: BlockReader
     run_ids: Texts
     coords: Mapping[str, xr.Variable]
     samplings: tuple[str, ...]
@@ -152,11 +152,11 @@ def assemble_dataset(
     SelectionError
         When the axis needs parameter counts that the suite does not state, or that change within a lineage.
     """
-    cube, run_ids, coords = parts.cube, parts.run_ids, dict(parts.coords)
-    runs = cube.runs
+    reader, run_ids, coords = parts.reader, parts.run_ids, dict(parts.coords)
+    runs = reader.runs
     samplings: dict[str, Sampling] = {name: name for name in parts.samplings}
     samplings |= {log_sampling(m.name): m for m in metrics if not runs.table_sampling(m)}
-    numbers = dict(zip(parts.samplings, cube.sample_numbers(parts.samplings, run_ids), strict=True))
+    numbers = dict(zip(parts.samplings, reader.sample_numbers(parts.samplings, run_ids), strict=True))
     lines = _lines(coords, run_ids, rule)
     points = grid.build(*parts.positions(lines, list(numbers.values())))
     n_params = coords.get("n_params")
@@ -173,18 +173,18 @@ def assemble_dataset(
         label = sampling if isinstance(sampling, str) else sampling.long_name
         names = sampled_names(name)
         joins = not isinstance(sampling, str) and sampling.joins_at_branch
-        coords[names[""]] = lazily(dims, FlagsArray(cube, sampling, run_ids, points, lines), flag_attrs(label, joins))
+        coords[names[""]] = lazily(dims, FlagsArray(reader, sampling, run_ids, points, lines), flag_attrs(label, joins))
         for number, (meaning, units) in SAMPLED_NUMBERS.items():
             number_attrs = {"long_name": f"{label}: {meaning}", "units": units}
             if name in numbers:
                 coords[names[number]] = variable(CELLS, packed(numbers[name][number]), number_attrs)
             else:
-                array = SampleNumberArray(cube, sampling, number, run_ids)
+                array = SampleNumberArray(reader, sampling, number, run_ids)
                 coords[names[number]] = lazily(CELLS, array, number_attrs)
     variables = {
         m.name: lazily(
             dims,
-            MetricArray(cube, m, run_ids, points, lines),
+            MetricArray(reader, m, run_ids, points, lines),
             with_samplings(
                 {**_metric_attrs(m), **interpolation_attrs(how)}, [runs.table_sampling(m) or log_sampling(m.name)]
             ),

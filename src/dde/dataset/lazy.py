@@ -27,7 +27,7 @@ from dde.schema import SAMPLED_NUMBERS
 
 __all__ = [
     "BlockArray",
-    "Cube",
+    "BlockReader",
     "FlagsArray",
     "MetricArray",
     "SampleNumberArray",
@@ -70,8 +70,8 @@ class _Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Cube:
-    """Runs and their interpolation, from which blocks of any metric are computed; holds no values.
+class BlockReader:
+    """Compute blocks of metrics and flags for any runs and points; holds no values.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Cube:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plans": deque(maxlen=_PLANS)}
 
-    def __deepcopy__(self, memo: object) -> Cube:
+    def __deepcopy__(self, memo: object) -> BlockReader:
         # It is immutable, and its stores must not be opened twice.
         return self
 
@@ -298,13 +298,18 @@ class MetricArray(_CellsArray):
     """One metric of runs along an axis, such as ``(lineage, run, cumulative_tokens)``; reads what is indexed."""
 
     def __init__(
-        self, cube: Cube, metric: Metric, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None = None
+        self,
+        reader: BlockReader,
+        metric: Metric,
+        run_ids: npt.NDArray[np.object_],
+        points: Points,
+        lines: Lines | None = None,
     ) -> None:
         super().__init__(run_ids, points, lines)
-        self.cube, self.metric = cube, metric
+        self.reader, self.metric = reader, metric
 
     def _make(self, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None) -> npt.NDArray[Any]:
-        return self.cube.block(self.metric, run_ids, points, lines)
+        return self.reader.block(self.metric, run_ids, points, lines)
 
 
 class FlagsArray(_CellsArray):
@@ -314,25 +319,25 @@ class FlagsArray(_CellsArray):
 
     def __init__(
         self,
-        cube: Cube,
+        reader: BlockReader,
         sampling: Sampling,
         run_ids: npt.NDArray[np.object_],
         points: Points,
         lines: Lines | None = None,
     ) -> None:
         super().__init__(run_ids, points, lines)
-        self.cube, self.sampling = cube, sampling
+        self.reader, self.sampling = reader, sampling
 
     def _make(self, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None) -> npt.NDArray[Any]:
-        return self.cube.sampled(self.sampling, run_ids, points, lines)
+        return self.reader.sampled(self.sampling, run_ids, points, lines)
 
 
 class SampleNumberArray(BlockArray):
-    """A number of the samples of runs, computed by reading them; see :meth:`dde.dataset.lazy.Cube.sample_numbers`.
+    """A number of the samples of runs, computed by reading them; see :meth:`BlockReader.sample_numbers`.
 
     Parameters
     ----------
-    cube : Cube
+    reader : BlockReader
     sampling : str or Metric
     number : {"last", "base", "own", "count"}
     run_ids : object array of str, of any shape
@@ -340,12 +345,12 @@ class SampleNumberArray(BlockArray):
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, cube: Cube, sampling: Sampling, number: str, run_ids: npt.NDArray[np.object_]) -> None:
-        self.cube, self.sampling, self.number, self.run_ids = cube, sampling, number, run_ids
+    def __init__(self, reader: BlockReader, sampling: Sampling, number: str, run_ids: npt.NDArray[np.object_]) -> None:
+        self.reader, self.sampling, self.number, self.run_ids = reader, sampling, number, run_ids
         self.shape = run_ids.shape
 
     def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
-        return self.cube.sample_numbers([self.sampling], self.run_ids[np.ix_(*at)])[0][self.number]
+        return self.reader.sample_numbers([self.sampling], self.run_ids[np.ix_(*at)])[0][self.number]
 
 
 class TokensArray(_CellsArray):

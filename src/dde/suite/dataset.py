@@ -14,7 +14,7 @@ from dde.curves.axes import AXES, TOKENS, AxisRule, Lines, positions_on
 from dde.curves.grids import Points, TokenGrid
 from dde.curves.metric import Metric
 from dde.dataset.build import DatasetParts, assemble_dataset, count_texts, packed, variable
-from dde.dataset.lazy import Cube
+from dde.dataset.lazy import BlockReader
 from dde.lineage.chain_texts import format_chain
 from dde.lineage.related import parents_of
 from dde.lineage.run_table import RunTable
@@ -71,7 +71,7 @@ def build_suite_dataset(
 
     labelled = {name for kind in runs.suite.run_types for name in runs.suite.run_template(kind).fields}
     coords = _coordinates(table, selection, rows, cells, labelled)
-    parts = DatasetParts(Cube(runs, how, tuple(metrics)), packed(selection.run_ids), coords, (), positions)
+    parts = DatasetParts(BlockReader(runs, how, tuple(metrics)), packed(selection.run_ids), coords, (), positions)
     left_out = dict(selection.left_out)
     for reason, count in (*runs.tables.left_out.items(), *runs.made.left_out.items()):
         left_out[reason] = left_out.get(reason, 0) + count

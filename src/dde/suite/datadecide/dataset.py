@@ -16,7 +16,7 @@ from dde.curves.axes import TOKENS, AxisRule, Lines, positions_on
 from dde.curves.grids import Points, TokenGrid
 from dde.curves.metric import Metric
 from dde.dataset.build import DatasetParts, assemble_dataset, count_texts, packed, variable
-from dde.dataset.lazy import Cube
+from dde.dataset.lazy import BlockReader
 from dde.lineage.chain_texts import Stage, extend_chain, format_chain
 from dde.lineage.selection import Selection
 from dde.schema import (
@@ -77,7 +77,7 @@ def build_dataset(
         return _positions_on(registry, selection.run_ids, rule, lines, grid.needs_logs, numbers)
 
     parts = DatasetParts(
-        Cube(DataDecideRuns(registry), how, tuple(metrics)),
+        BlockReader(DataDecideRuns(registry), how, tuple(metrics)),
         packed(selection.run_ids),
         _coordinates(registry, selection),
         TABLE_SAMPLINGS,
