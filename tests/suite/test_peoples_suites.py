@@ -335,7 +335,7 @@ def test_midtraining_under_a_growing_batch(tmp_path: Path) -> None:
     assert means.n_members.values.tolist() == [[1, 2, 2]]
     shared = after[10500], [want["7B", f"mid{n}@10000"][after[10500]] for n in (1000, 2000)]
     assert means.acc.sel(cumulative_tokens=shared[0]).values[0, 2] == pytest.approx(np.mean(shared[1]))
-    with pytest.warns(DdeWarning, match=r"each mean over n is of one run.*there are .*at"):
+    with pytest.warns(DdeWarning, match=r"each mean over n is of one run.*they also differ in .*at"):
         ds.sel(run=["mid1000@4000", "mid2000@10000"]).dde.mean_over("n")
     check_copy(ds, tmp_path)
 

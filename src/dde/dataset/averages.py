@@ -164,7 +164,7 @@ class _Means:
         if not self.is_datadecide and any(len(set(self._values_of(name))) > 1 for name in self.over):
             others = [n for n in factors_of(self.dataset) if n not in self.over and len(set(self._values_of(n))) > 1]
             warn_caller(
-                f"each mean over {over} is of one run, because no two runs differ in nothing else"
+                f"each mean over {over} is of one run, because no two runs differ in {over} alone"
                 + (f": they also differ in {', '.join(others)}" if others else "")
                 + ". Take the mean over those, too, or select one value of each: ds.dde.sel(...)."
             )
