@@ -258,7 +258,7 @@ def test_grid_arguments() -> None:
         resolve_grid("atuo")
     with pytest.raises(ValueError, match="negative"):
         resolve_grid([-1])
-    with pytest.raises(ValueError, match="holds nothing"):
+    with pytest.raises(ValueError, match="is empty"):
         resolve_grid(0)
 
 
