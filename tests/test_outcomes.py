@@ -14,7 +14,8 @@ from hypothesis import given, settings
 
 from dde.curves.axes import AXES
 from dde.dataset.align import axis_values
-from dde.dataset.finals import base_curves, difference_to_base, final
+from dde.dataset.bases import base_curves, difference_to_base
+from dde.dataset.finals import final
 from dde.entities.repository import RunRepository
 from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError
 from fakes import FakeStore, FakeTables

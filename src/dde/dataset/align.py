@@ -1,4 +1,4 @@
-"""Aligning a Dataset on another grid or axis, and deriving metrics of observations."""
+"""Align a Dataset on another grid or axis, and derive metrics from its observations."""
 
 from __future__ import annotations
 

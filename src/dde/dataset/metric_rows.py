@@ -175,6 +175,13 @@ class MetricRows:
             some,
         )
 
+    def count_text(self, where: Mask, what: str) -> str:
+        """Return a text that counts the runs of some rows, names up to three, and says `what` of them; "" for none."""
+        named = sorted(map(str, self.run_ids[where]))
+        if not named:
+            return ""
+        return f"{len(named)} runs ({', '.join(named[:3])}{', ...' if len(named) > 3 else ''}) {what}"
+
     def require_known(self, unsure: Mask, number: str, what: str) -> None:
         """Raise where the answer for a row needs a sample that is no point of the object.
 

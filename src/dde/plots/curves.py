@@ -12,8 +12,8 @@ import xarray as xr
 from dde.curves.axes import AXES
 from dde.dataset.align import align, axis_values
 from dde.dataset.averages import mean_over
+from dde.dataset.bases import difference_to_base
 from dde.dataset.dimensions import axis_of
-from dde.dataset.finals import difference_to_base
 from dde.dataset.loss_reductions import is_train_loss, warn_of_reductions
 from dde.dataset.provenance import metric_named
 from dde.dataset.samples import metrics_alone
