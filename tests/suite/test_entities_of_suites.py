@@ -164,7 +164,7 @@ def test_lineages_are_found_by_factors() -> None:
     assert found(posttraining_method="merge") == ["8M-s0 & 8M-s1"]
     assert found(lr=0.01) == ["8M-s0", "8M-s1", "80M-s0", "80M-s1"]
     assert found(lr=0.5) == []
-    with pytest.raises(UnknownNameError, match=r"'params' is no option, and no factor of this suite"):
+    with pytest.raises(UnknownNameError, match=r"'params' is no option and no factor of this suite"):
         found(base_params="8M")
     with pytest.raises(UnknownNameError, match=r"base_seed= and seed= both filter"):
         found(base_seed=1, seed=1)

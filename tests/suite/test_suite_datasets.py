@@ -175,7 +175,7 @@ def test_filters_on_factors(two_corpora: Path) -> None:
     assert labels(method="pretraining")[1] == ["pretraining"]
     assert labels(run_ids=["web-70m@20B"])[:2] == (["web-70m"], ["pretraining", "cooldown@20B"])
     assert labels(lineages=["web-70m"], size=["70m"])[0] == ["web-70m"]
-    with pytest.raises(UnknownNameError, match=r"'corpsu' is no option, and no factor.*mean corpus"):
+    with pytest.raises(UnknownNameError, match=r"'corpsu' is no option and no factor.*mean corpus"):
         labels(corpsu="web")
     with pytest.raises(UnknownNameError, match=r"'cooldwn' is no run type of this suite.*mean cooldown"):
         labels(method="cooldwn")
