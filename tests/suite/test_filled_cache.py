@@ -75,7 +75,7 @@ def test_what_is_read_as_it_lies_is_not_filled(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_an_error(results: Path) -> None:
     (results / "taken").write_text("")
     repository = dde.RunRepository.from_suite(RESULTS, results, cache_dir=results / "taken" / "cache")
-    with pytest.raises(SourceError, match=r"the numbers of 2 result files were not kept\. Free space"):
+    with pytest.raises(SourceError, match=r"the numbers of 2 result files were not cached\. Free space"):
         repository.fill_cache()
 
 

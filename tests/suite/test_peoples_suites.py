@@ -197,7 +197,7 @@ def test_widths_in_nested_folders(tmp_path: Path) -> None:
     again = dde.open_lineages(tmp_path, suite=suite().to_dict(), cache_dir=None)
     xr.testing.assert_identical(again.drop_attrs().load(), ds.drop_attrs().load())
     wrong = "w{width:int}/lr{lr:int}/seed{seed:int}/metrics.csv"
-    with pytest.raises(SourceError, match=r"Where they lead, there are w128/lr0\.001/seed0/metrics\.csv"):
+    with pytest.raises(SourceError, match=r"The folders of the patterns hold w128/lr0\.001/seed0/metrics\.csv"):
         opened(suite(wrong), tmp_path)
     with pytest.raises(FormatError, match=r"Name \{seed\} in run_id="):
         opened(suite(run_id="w{width}-{lr}"), tmp_path)
@@ -299,7 +299,7 @@ def test_results_of_several_shots_filters_and_stages(tmp_path: Path) -> None:
             }
             check(ds, name + (f"_{shots}shot" if shots else ""), want)
     # The filter stands behind the metric, and "none" stands nowhere; who writes keys as the files have them is told.
-    with pytest.raises(UnknownNameError, match=r"none of them fits a key.*gsm8k/exact_match_strict-match"):
+    with pytest.raises(UnknownNameError, match=r"none of them matches a key.*gsm8k/exact_match_strict-match"):
         opened(suite({"{task}/{metric},{filter}": "{task}_{metric}_{filter}"}), tmp_path)
 
 
@@ -484,7 +484,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder as `python -m http.server` does, which gives files whole alone."""
+    """Serve a folder as `python -m http.server` does, which sends complete files only."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -510,7 +510,7 @@ def test_names_on_a_web_server_are_those_on_disk(tmp_path: Path) -> None:
     with serving(tmp_path) as address:
         for root in (tmp_path, address):
             check(opened(suite("part={part:int}/{log}.csv.gz"), root), "loss", want)
-        with pytest.raises(SourceError, match=r"a server that gives files whole alone"):
+        with pytest.raises(SourceError, match=r"a server that sends complete files only"):
             opened(suite("{log}.parquet"), address)
 
 

@@ -214,7 +214,7 @@ def test_a_value_without_tokens_is_an_error_that_names_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        ("step / 3", r"3\.33.* in row 1 of .*1B\.csv, which is no whole number.*2 rows"),
+        ("step / 3", r"3\.33.* in row 1 of .*1B\.csv, which is not a whole number.*2 rows"),
         ("step - 15", r"-15\.0 in row 0 of .*is below 0"),
         ("step * 1e15", r"1e\+16 .*is above 2\*\*53"),
         ("loss_text", r"none of 4 rows, such as row 0 of .*1B\.csv, has a usable tokens \(it is no number in 4\)"),
@@ -232,11 +232,11 @@ def test_counters_that_are_no_whole_numbers_are_refused(tmp_path: Path, tokens: 
     ("per_step", "message"),
     [
         ([[10, 4]], "Begin with step 0"),
-        ([[0, 4], [20, 8], [20, 9]], "in order"),
+        ([[0, 4], [20, 8], [20, 9]], "ascending order"),
         ([], "begin at nothing"),
-        ([4, 8], "4 is no piece"),
-        (2.5, r"2\.5 is no whole number"),
-        (-1, "-1 is no whole number"),
+        ([4, 8], "4 is not a piece"),
+        (2.5, r"2\.5 is not a whole number"),
+        (-1, "-1 is not a whole number"),
     ],
 )
 def test_tokens_of_steps_that_are_none_are_errors(per_step: Any, message: str) -> None:
@@ -424,7 +424,7 @@ def test_rules_of_branches_may_name_first_and_last_rows() -> None:
     assert branches({"tokens": "last_tokens / 2"}) == [8, 40]
     assert branches({"cumulative": 7}) == [7, 7]
     assert branches("checkpoint") == [None, None]
-    with pytest.raises(FormatError, match=r"-15 for the run 'b'.*whole number of 0 and more"):
+    with pytest.raises(FormatError, match=r"-15 for the run 'b'.*non-negative whole number"):
         branches({"step": "first_step - 27"})
     with pytest.raises(FormatError, match=r"changes within a run.*first_step"):
         branches({"step": "step"})
@@ -549,7 +549,7 @@ def test_files_that_no_pattern_names_and_patterns_that_name_no_file(tmp_path: Pa
     assert tables.left_out == {"files that no pattern names": 1, "folders that no pattern names": 1}
     assert "notes.csv" in tables.notes[0]
     assert "deep" in tables.notes[1]
-    with pytest.raises(SourceError, match=r"no file that a pattern .*'\{size\}\.parquet'"):
+    with pytest.raises(SourceError, match=r"no file that matches a pattern .*'\{size\}\.parquet'"):
         one_table(tmp_path, {}, "{size}.parquet", metrics=LOSS)
     with pytest.raises(SourceError, match="no folder to search"):
         SuiteTables(Suite("t", lineage="x", run_id="{size}", tables=[Table("{size}.csv")], metrics=LOSS))
@@ -675,7 +675,7 @@ def test_tables_that_say_different_things_of_a_metric_are_errors(tmp_path: Path)
         pd.DataFrame({**rows(), "tokens": 0}).to_csv(tmp_path / folder / f"{folder}.csv", index=False)
     both = [Table("a/{size}.csv"), Table("b/{size}.csv", metrics={"loss": Metric("loss", "bits", "lower")})]
     tables = SuiteTables(Suite("two", lineage="{size}", run_id="{size}", metrics=LOSS, tables=both), tmp_path)
-    with pytest.raises(FormatError, match=r"tables\[1\] says units 'bits' of the metric 'loss'.*'nats'"):
+    with pytest.raises(FormatError, match=r"tables\[1\] declares units 'bits' for the metric 'loss'.*'nats'"):
         tables.metrics()
 
 

@@ -412,7 +412,7 @@ def test_a_name_of_the_config_and_of_the_history_is_ambiguous(tmp_path: Path) ->
     [
         (
             {"lineage": "{config.optimiser.lr}"},
-            r"no run .* the config key 'optimiser.lr'.* Did you mean optimizer.lr or",
+            r"No run .* the config key 'optimiser.lr'.* Did you mean optimizer.lr or",
         ),
         ({"lineage": "{optimiser.lr}"}, "no table has the field 'optimiser.lr'"),
         ({"factors": {"lr": "optimiser.lr"}}, "optimiser"),
@@ -428,9 +428,9 @@ def test_names_that_no_run_has(said: dict[str, Any], message: str, exported: Pat
     ("files", "more", "message"),
     [
         ("runs/{size}", {}, "'runs/{size}' is a pattern"),
-        ("", {}, "says where they are"),
-        ((), {}, "says where they are"),
-        (".", {"key": "{k}", "value": "v"}, "no key= and value="),
+        ("", {}, "needs a folder of an export"),
+        ((), {}, "needs a folder of an export"),
+        (".", {"key": "{k}", "value": "v"}, "key= and value= have no meaning"),
     ],
 )
 def test_places_that_are_none(files: Any, more: dict[str, Any], message: str) -> None:

@@ -1,1 +1,1 @@
-"""Reading the files, frames and stores that a suite declares: runs, positions of their rows, values of metrics."""
+"""Read the files, frames and stores that a suite declares: runs, positions of their rows, values of metrics."""

@@ -1,4 +1,4 @@
-"""Columns of parquet files, Arrow files and data frames, of which each column is read by itself."""
+"""Columns of parquet files, Arrow files and data frames; each column can be read alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["ArrowFile", "Frame", "ParquetFile", "frame_content", "is_frame"]
 
 @dataclass(frozen=True, slots=True)
 class _ArrowColumns:
-    """A file whose schema types its columns; a subclass reads them."""
+    """A file whose schema gives the types of its columns; subclasses read them."""
 
     file: SuiteFile
     kinds_by_column: Mapping[str, ColumnKind]
@@ -38,7 +38,7 @@ class _ArrowColumns:
         return tuple(self.kinds_by_column)
 
     def read(self, columns: Sequence[str]) -> Columns:
-        """Return columns as their writer typed them."""
+        """Return columns with the types that their writer gave them."""
         raise NotImplementedError
 
     def read_numbers(self, columns: Sequence[str]) -> dict[str, Numbers]:
@@ -46,7 +46,7 @@ class _ArrowColumns:
         return numbers_of(self.read(columns), self.name)
 
     def kinds(self) -> Mapping[str, ColumnKind]:
-        """Return what each column holds."""
+        """Return the kind of each column."""
         return self.kinds_by_column
 
 
@@ -58,7 +58,7 @@ class ParquetFile(_ArrowColumns):
     ----------
     file : SuiteFile
     kinds_by_column : mapping of str to {"number", "text", "empty"}
-        What its columns hold, in order.
+        Kind of each column, in the order of the file.
     n_rows : int
     """
 
@@ -73,24 +73,24 @@ class ParquetFile(_ArrowColumns):
         Raises
         ------
         FormatError
-            When the file is no parquet, or two of its columns have one name.
+            When the file is not parquet, or two of its columns have the same name.
         SourceError
-            When it is behind a URL and can't be read.
+            When the file is remote and can't be read.
         """
         with _parquet_reader(file) as parquet:
             return cls(file, _kinds(parquet.schema_arrow, file.path), parquet.metadata.num_rows)
 
     def read(self, columns: Sequence[str]) -> Columns:
-        """Return columns as their writer typed them."""
-        wanted = [column for column in columns if column in self.kinds_by_column]
+        """Return columns with the types that their writer gave them."""
+        known = [column for column in columns if column in self.kinds_by_column]
         with _parquet_reader(self.file) as parquet:
-            table = parquet.read(wanted, use_threads=False)
-            return {column: table.column(column) for column in wanted}
+            table = parquet.read(known, use_threads=False)
+            return {column: table.column(column) for column in known}
 
 
 @contextmanager
 def _parquet_reader(file: SuiteFile) -> Iterator[pq.ParquetFile]:
-    """Open a file as `open_parquet` does; one on this machine that can't be read is damaged."""
+    """Open a file as `open_parquet` does; an unreadable file on this machine counts as damaged."""
     try:
         with open_parquet(file) as parquet:
             yield parquet
@@ -102,20 +102,20 @@ def _parquet_reader(file: SuiteFile) -> Iterator[pq.ParquetFile]:
         if not file.is_remote or "range requests" not in str(error):
             raise
         raise SourceError(
-            f"{file.path} is on a server that gives files whole alone, and parquet is read in parts, so its rows can't "
-            "be read. Copy the files to this machine, or to a server that answers range requests."
+            f"{file.path} is on a server that sends complete files only, and parquet is read in parts, so its rows "
+            "can't be read. Copy the files to this machine, or to a server that answers range requests."
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class ArrowFile(_ArrowColumns):
-    """An Arrow IPC file or stream; feather of version 2 is one.
+    """An Arrow IPC file or stream, which includes feather version 2.
 
     Parameters
     ----------
     file : SuiteFile
     kinds_by_column : mapping of str to {"number", "text", "empty"}
-        What its columns hold, in order.
+        Kind of each column, in the order of the file.
     """
 
     untyped = False
@@ -128,13 +128,13 @@ class ArrowFile(_ArrowColumns):
         Raises
         ------
         FormatError
-            When the file is no Arrow file, or two of its columns have one name.
+            When the file is not an Arrow file, or two of its columns have the same name.
         """
         with _arrow_reader(file, None) as reader:
             return cls(file, _kinds(reader.schema, file.path))
 
     def read(self, columns: Sequence[str]) -> Columns:
-        """Return columns as their writer typed them."""
+        """Return columns with the types that their writer gave them."""
         numbers = {column: at for at, column in enumerate(self.kinds_by_column) if column in columns}
         with _arrow_reader(self.file, sorted(numbers.values())) as reader:
             table = reader.read_all()
@@ -155,24 +155,24 @@ def _arrow_reader(file: SuiteFile, fields: Sequence[int] | None) -> Iterator[Any
         return
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         reason = file.root.scrub(error)[:300] or type(error).__name__
-    # Outside of the handler: the error of a store may quote a signed address.
+    # Raised outside the handler: the store's error may quote a signed address.
     raise FormatError(
-        f"{file.path} is no readable Arrow file ({reason}), so its rows are unknown. "
-        "Write it again as Arrow IPC or feather of version 2, or remove it."
+        f"{file.path} is not a readable Arrow file ({reason}), so its rows are unknown. "
+        "Write it again as Arrow IPC or feather version 2, or remove it."
     )
 
 
 def _kinds(schema: pa.Schema, name: str) -> dict[str, ColumnKind]:
     if repeated := sorted({column for column in schema.names if schema.names.count(column) > 1}):
         raise FormatError(
-            f"{name} has {len(repeated)} columns whose name another one has too, such as {repeated[0]!r}, so which of "
-            "them a declaration means is open. Rename or remove them."
+            f"{name} has {len(repeated)} column names that occur more than once, such as {repeated[0]!r}, so the "
+            "column that a declaration means is ambiguous. Rename or remove the repeated columns."
         )
     return {field.name: arrow_kind(field.type) for field in schema}
 
 
 def is_frame(source: object) -> bool:
-    """Return whether an object holds columns itself, and is no pattern of files.
+    """Return whether an object is a data frame rather than a pattern of files.
 
     Examples
     --------
@@ -187,14 +187,14 @@ def is_frame(source: object) -> bool:
 
 
 class Frame:
-    """A data frame, whose columns become Arrow's when they are asked for.
+    """A data frame; each column is converted to Arrow on first use.
 
     Parameters
     ----------
     name : str
-        What it is called in errors.
+        Name in errors.
     columns : mapping of str to callable
-        Gives each column as an Arrow array.
+        Return each column as an Arrow array.
     """
 
     untyped = False
@@ -205,7 +205,7 @@ class Frame:
         self._made: dict[str, pa.ChunkedArray] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        # A function that makes a column of a frame does not pickle; the column does, or why there is none.
+        # The functions that make columns do not pickle; their results, columns or errors, do.
         columns: dict[str, pa.ChunkedArray | FormatError] = {}
         for column in self._makers:
             try:
@@ -217,7 +217,7 @@ class Frame:
     def __setstate__(self, state: dict[str, Any]) -> None:
         columns: dict[str, pa.ChunkedArray | FormatError] = state["columns"]
         self.name = state["name"]
-        self._makers = {column: functools.partial(_itself, values) for column, values in columns.items()}
+        self._makers = {column: functools.partial(_value_or_raise, values) for column, values in columns.items()}
         self._made = {}
 
     @property
@@ -231,7 +231,7 @@ class Frame:
         return len(self._column(next(iter(self._makers)))) if self._makers else 0
 
     def read(self, columns: Sequence[str]) -> Columns:
-        """Return columns as their writer typed them.
+        """Return columns with the types that their writer gave them.
 
         Raises
         ------
@@ -245,14 +245,14 @@ class Frame:
         return numbers_of(self.read(columns), self.name)
 
     def kinds(self) -> Mapping[str, ColumnKind]:
-        """Return what each column holds; one of several types is no column of numbers."""
-        found: dict[str, ColumnKind] = {}
+        """Return the kind of each column; a column of mixed types counts as text."""
+        kinds: dict[str, ColumnKind] = {}
         for column in self._makers:
             try:
-                found[column] = arrow_kind(self._column(column).type)
+                kinds[column] = arrow_kind(self._column(column).type)
             except FormatError:
-                found[column] = "text"
-        return found
+                kinds[column] = "text"
+        return kinds
 
     def _column(self, column: str) -> pa.ChunkedArray:
         if column not in self._made:
@@ -277,14 +277,14 @@ def frame_content(source: Any, name: str) -> Content:
     ----------
     source : pandas.DataFrame, mapping, sequence of mappings, or object
         A mapping of columns, a list of rows, or anything with Arrow's C stream: polars, DuckDB, Arrow tables. Named
-        levels of a pandas index are columns.
+        levels of a pandas index become columns.
     name : str
-        What it is called in errors: ``"the frame of tables[0]"``.
+        Name in errors: ``"the frame of tables[0]"``.
 
     Raises
     ------
     FormatError
-        When it has no such form, columns of unequal length, or two columns of one name.
+        When the source has none of these forms, columns of unequal length, or two columns of the same name.
 
     Examples
     --------
@@ -302,7 +302,7 @@ def frame_content(source: Any, name: str) -> Content:
             shown = ", ".join(f"{column!r} has {length}" for column, length in list(lengths.items())[:5])
             raise FormatError(
                 f"The columns of {name} have different numbers of rows ({shown}), so which values belong together is "
-                "unknown. Give columns of one length."
+                "unknown. Give columns of equal length."
             )
         return Frame(name, {str(column): functools.partial(_arrow_array, values) for column, values in source.items()})
     if isinstance(source, (list, tuple)):
@@ -312,12 +312,14 @@ def frame_content(source: Any, name: str) -> Content:
         table = pa.table(source if hasattr(source, "__arrow_c_stream__") else source.to_arrow())
     except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
         raise FormatError(
-            f"{name[:1].upper()}{name[1:]} is a {type(source).__name__}, which gives no Arrow table "
-            f"({str(error)[:200]}). So its rows are unknown. Give a pandas or polars frame, a mapping of columns, or a "
-            "list of rows."
+            f"{name[:1].upper()}{name[1:]} is a {type(source).__name__}, which can't be converted to an Arrow table "
+            f"({str(error)[:200]}), so its rows are unknown. Give a pandas or polars frame, a mapping of columns, or "
+            "a list of rows."
         ) from error
     _kinds(table.schema, name)
-    return Frame(name, {column: functools.partial(_itself, table.column(column)) for column in table.column_names})
+    return Frame(
+        name, {column: functools.partial(_value_or_raise, table.column(column)) for column in table.column_names}
+    )
 
 
 def _pandas_frame(frame: Any, name: str) -> Content:
@@ -327,12 +329,12 @@ def _pandas_frame(frame: Any, name: str) -> Content:
     columns = [str(column) for column in frame.columns]
     _kinds(pa.schema([(column, pa.null()) for column in columns]), name)
     return Frame(
-        name, {column: functools.partial(_pandas_column, frame, place) for place, column in enumerate(columns)}
+        name, {column: functools.partial(_pandas_column, frame, position) for position, column in enumerate(columns)}
     )
 
 
-def _pandas_column(frame: Any, place: int) -> pa.Array | pa.ChunkedArray:
-    return pa.array(frame.iloc[:, place], from_pandas=True)
+def _pandas_column(frame: Any, position: int) -> pa.Array | pa.ChunkedArray:
+    return pa.array(frame.iloc[:, position], from_pandas=True)
 
 
 def _arrow_array(values: Any) -> pa.Array | pa.ChunkedArray:
@@ -345,7 +347,7 @@ def _column_of_rows(rows: Sequence[Mapping[str, Any]], column: str) -> pa.Array:
     return pa.array([row.get(column) for row in rows], from_pandas=True)
 
 
-def _itself(values: pa.ChunkedArray | FormatError) -> pa.ChunkedArray:
+def _value_or_raise(values: pa.ChunkedArray | FormatError) -> pa.ChunkedArray:
     if isinstance(values, FormatError):
         raise values
     return values

@@ -1,4 +1,4 @@
-"""What a file or frame gives its reader: named columns, of which only those asked for are read."""
+"""Protocol of an opened file or frame: named columns, of which only the requested ones are read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dde.sources.arrow_columns import Numbers, read_numbers
 
 __all__ = ["NULL_TEXTS", "ColumnKind", "Columns", "Content", "arrow_kind", "numbers_of", "without_null_texts"]
 
-#: "number" holds numbers; "empty" holds nothing but nulls; "text" holds anything else.
+#: Kind of a column: numbers, nothing but nulls ("empty"), or anything else ("text").
 ColumnKind = Literal["number", "text", "empty"]
 Columns = Mapping[str, pa.ChunkedArray]
 
-#: Texts that say in a column of numbers that a row has none.
+#: Texts that mean a missing value in a column of numbers.
 NULL_TEXTS = ("", "nan", "NaN", "NAN", "-nan", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "#N/A", "<NA>")
 
 
@@ -26,7 +26,7 @@ class Content(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in errors."""
+        """Name in errors."""
         ...
 
     @property
@@ -36,29 +36,29 @@ class Content(Protocol):
 
     @property
     def n_rows(self) -> int | None:
-        """Number of rows; None where only reading a column tells."""
+        """Number of rows; None where it is unknown until a column is read."""
         ...
 
     @property
     def untyped(self) -> bool:
-        """Whether all columns are texts, of which some stand for numbers: in CSV."""
+        """Whether all columns are texts that may represent numbers, as in CSV."""
         ...
 
     def read(self, columns: Sequence[str]) -> Columns:
-        """Return columns as their writer typed them; one that is not there is left out."""
+        """Return columns with the types that their writer gave them; absent columns are left out."""
         ...
 
     def read_numbers(self, columns: Sequence[str]) -> dict[str, Numbers]:
-        """Return columns as numbers; one that is not there is left out."""
+        """Return columns as numbers; absent columns are left out."""
         ...
 
     def kinds(self) -> Mapping[str, ColumnKind]:
-        """Return what each column holds."""
+        """Return the kind of each column."""
         ...
 
 
 def arrow_kind(kind: pa.DataType) -> ColumnKind:
-    """Return what a column of an Arrow type holds."""
+    """Return the kind of a column of an Arrow type."""
     if isinstance(kind, pa.BaseExtensionType):
         return arrow_kind(kind.storage_type)
     if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
@@ -69,7 +69,7 @@ def arrow_kind(kind: pa.DataType) -> ColumnKind:
 
 
 def without_null_texts(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return texts with null in place of those that say that there is no number."""
+    """Replace texts that mean a missing number with null."""
     is_null = pc.is_in(texts, value_set=pa.array(NULL_TEXTS, texts.type))
     return pc.if_else(is_null, pa.scalar(None, texts.type), texts)
 

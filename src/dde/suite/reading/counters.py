@@ -1,4 +1,4 @@
-"""Counters of rows and numbers of runs as suites declare them: columns, rules, tokens per step, lookups by a factor."""
+"""Steps and tokens of rows, and numbers of runs, from a declaration: column, rule, tokens per step, or lookup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dde.errors import FormatError, UnknownNameError, near_names
 from dde.sources.arrow_columns import WholeNumbers
 from dde.suite.patterns import as_text
 from dde.suite.reading.fields import Field
-from dde.suite.reading.row_values import RowValues, whole_of_rule
+from dde.suite.reading.row_values import RowValues, whole_numbers_of_rule
 from dde.suite.rules import Rule
 
 __all__ = ["count_rows", "factor_of_lookup", "look_up", "names_of_rule", "tokens_of_steps"]
@@ -21,11 +21,11 @@ __all__ = ["count_rows", "factor_of_lookup", "look_up", "names_of_rule", "tokens
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-_MOST = 2**63 - 1
+_MAX_INT64 = 2**63 - 1
 
 
 def count_rows(declared: Any, rows: RowValues, step: Int64, what: str) -> WholeNumbers:
-    """Return the tokens at each row, as a suite declares them.
+    """Return the tokens at each row.
 
     Parameters
     ----------
@@ -36,23 +36,23 @@ def count_rows(declared: Any, rows: RowValues, step: Int64, what: str) -> WholeN
     step : (row,) int64 array
         Steps of the rows.
     what : str
-        What the declaration is called in errors.
+        Name of the declaration in errors.
 
     Raises
     ------
     FormatError
-        When a rule gives a number that is not whole, below 0 or above 2**53, or the declaration has none of the forms.
+        When a rule gives a number that is not whole, is below 0 or above 2**53, or the declaration has another form.
     UnknownNameError
-        When a name has no value, or a value of the factor has no entry.
+        When a name is unknown, or a value of the factor has no entry.
     """
     if not isinstance(declared, Mapping):
         rows.require_all(names_of_rule(declared), what)
         if isinstance(declared, str) and declared in rows:
-            return rows.whole(declared)
-        return whole_of_rule(rows.evaluate(declared, what), rows.n_rows, str(declared), rows)
+            return rows.whole_numbers(declared)
+        return whole_numbers_of_rule(rows.evaluate(declared, what), rows.n_rows, str(declared), rows)
     if set(declared) != {"per_step"}:
         raise UnknownNameError(
-            f"{what} has the keys {', '.join(map(repr, declared)) or 'none'}, so how tokens are counted is unknown. "
+            f"{what} has the keys {', '.join(map(repr, declared)) or 'none'}, which do not say how to count tokens. "
             "Name a column, a rule, or {'per_step': ...}."
         )
     per_step = declared["per_step"]
@@ -69,7 +69,7 @@ def count_rows(declared: Any, rows: RowValues, step: Int64, what: str) -> WholeN
         if code not in entries:
             known = [as_text(key) for key in per_step[factor]]
             raise UnknownNameError(
-                f"{what}: no tokens per step are given for {factor}={value!r}, as in {rows.where(int(of_value[0]))}, "
+                f"{what}: {factor}={value!r} has no tokens per step, as in {rows.describe_row(int(of_value[0]))}, "
                 f"so {len(of_value)} rows have no tokens.{near_names(value, known)} "
                 f"Add an entry to per_step[{factor!r}], which has {', '.join(map(repr, known))}."
             )
@@ -78,20 +78,20 @@ def count_rows(declared: Any, rows: RowValues, step: Int64, what: str) -> WholeN
 
 
 def tokens_of_steps(per_step: Any, step: Int64, what: str) -> Int64:
-    """Return the tokens after so many steps, of one number of tokens a step or of pieces.
+    """Return the tokens after each step, from constant or piecewise constant tokens per step.
 
     Parameters
     ----------
     per_step : int or sequence of (step, int)
-        Tokens of a step; or from which step on how many.
+        Tokens per step; or pairs of a first step and the tokens per step from there on.
     step : (row,) int64 array
     what : str
-        What the declaration is called in errors.
+        Name of the declaration in errors.
 
     Raises
     ------
     FormatError
-        When a number is not whole or below 0, pieces are not in order, or the product is beyond int64.
+        When a number is not whole or is below 0, pieces are out of order, or the tokens exceed int64.
 
     Examples
     --------
@@ -103,22 +103,22 @@ def tokens_of_steps(per_step: Any, step: Int64, what: str) -> Int64:
     rates: list[int] = []
     for piece in pieces:
         if not isinstance(piece, Sequence) or isinstance(piece, str) or len(piece) != 2:
-            raise FormatError(f"{what}: {piece!r} is no piece of tokens per step. Write [step, tokens per step].")
+            raise FormatError(f"{what}: {piece!r} is not a piece of tokens per step. Write [step, tokens per step].")
         start, rate = (_whole(number, what) for number in piece)
         starts.append(start)
         rates.append(rate)
     if not starts or starts[0] != 0 or any(a >= b for a, b in itertools.pairwise(starts)):
         raise FormatError(
-            f"{what}: the pieces of tokens per step begin at {', '.join(map(str, starts)) or 'nothing'}, so how many "
-            "tokens the first steps have is unknown. Begin with step 0, and name later steps in order."
+            f"{what}: the pieces of tokens per step begin at {', '.join(map(str, starts)) or 'nothing'}, so some steps "
+            "have no tokens or several. Begin with step 0, and list later steps in ascending order."
         )
     if len(step):
         last, at_start = int(step.max()), [0]
         for start, end, rate in zip(starts, starts[1:], rates, strict=False):
             at_start.append(at_start[-1] + (end - start) * rate)
-        if max(*at_start, at_start[-1] + max(last - starts[-1], 0) * rates[-1], 0) > _MOST:
+        if max(*at_start, at_start[-1] + max(last - starts[-1], 0) * rates[-1], 0) > _MAX_INT64:
             raise FormatError(
-                f"{what}: step {last:,} stands at more tokens than int64 holds, so its place is unknown. "
+                f"{what}: step {last:,} is at more tokens than int64 holds, so its token position is unknown. "
                 "Correct the tokens per step, or the column of the step."
             )
         number = np.searchsorted(np.array(starts, np.int64), step, side="right") - 1
@@ -131,32 +131,32 @@ def factor_of_lookup(declared: Mapping[str, Any], what: str) -> str:
     """Return the factor whose values a lookup ``{factor: {value: n}}`` lists."""
     if len(declared) != 1 or not isinstance(next(iter(declared.values())), Mapping):
         raise FormatError(
-            f"{what}: {dict(declared)!r} is no lookup by one factor, so which numbers are meant is unknown. "
+            f"{what}: {dict(declared)!r} is not a lookup by one factor, so its numbers can't be assigned. "
             "Write {factor: {value: number, ...}}."
         )
     return str(next(iter(declared)))
 
 
 def look_up(declared: Mapping[str, Any], field: Field, what: str) -> tuple[Float64, list[str]]:
-    """Return the number of each row or run by a factor, NaN where its value has no entry, and those values.
+    """Return the number for each row or run, NaN where the lookup has no entry, and the values without an entry.
 
     Raises
     ------
     FormatError
-        When an entry is no number.
+        When an entry is not a number.
     """
     entries = _entries(declared, field, what)
     numbers = np.full(len(field.values) + 1, np.nan)
     for code, number in entries.items():
         if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise FormatError(f"{what}: {number!r} is no number. Give each value of the factor one.")
+            raise FormatError(f"{what}: {number!r} is not a number. Give a number for each value of the factor.")
         numbers[code] = number
-    lacking = [as_text(value) for code, value in enumerate(field.values) if code not in entries]
-    return numbers[field.codes], lacking
+    missing = [as_text(value) for code, value in enumerate(field.values) if code not in entries]
+    return numbers[field.codes], missing
 
 
 def names_of_rule(declared: Any) -> frozenset[str]:
-    """Return the names that a declared counter or number may read; also those that only a column's name gives."""
+    """Return the names that a declared counter or number may read, including the text itself as a column name."""
     if isinstance(declared, Mapping):
         per_step = declared.get("per_step", declared)
         return frozenset(map(str, per_step)) if isinstance(per_step, Mapping) else frozenset()
@@ -166,7 +166,7 @@ def names_of_rule(declared: Any) -> frozenset[str]:
 
 
 def _entries(declared: Mapping[Any, Any], field: Field, what: str) -> dict[int, Any]:
-    """Return what a lookup has for each value of a field, by its code; -1 stands for no value."""
+    """Return the entry of a lookup for each code of a field; ``len(field.values)`` is the code of no value."""
     by_text: dict[str, Any] = {}
     for key, entry in declared.items():
         if as_text(key) in by_text:
@@ -179,9 +179,9 @@ def _entries(declared: Mapping[Any, Any], field: Field, what: str) -> dict[int, 
 
 def _whole(number: Any, what: str) -> int:
     is_number = isinstance(number, (int, float, np.integer, np.floating)) and not isinstance(number, bool)
-    if not is_number or number != number or number < 0 or number > _MOST or int(number) != number:
+    if not is_number or number != number or number < 0 or number > _MAX_INT64 or int(number) != number:
         raise FormatError(
-            f"{what}: {number!r} is no whole number of 0 and more, so how many tokens a step has is unknown. "
+            f"{what}: {number!r} is not a whole number of at least 0, so the tokens of a step are unknown. "
             "Write steps and tokens as whole numbers."
         )
     return int(number)

@@ -1,4 +1,4 @@
-"""The runs of declared tables, with the positions of their rows and the places of their values."""
+"""Runs of declared tables, with the positions of their rows and the sources of their values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MOST_SHOWN = 5
 
 @dataclass(eq=False)
 class Report:
-    """What reading a suite left out, and what is doubtful.
+    """Content that was left out while reading a suite, and doubtful content.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def add(self, reason: str, count: int, note: str) -> None:
-        """Count what is left out for a reason; what a note says already is counted."""
+        """Count content left out for a reason, once for each note."""
         if note in self.notes:
             return
         self.left_out[reason] = self.left_out.get(reason, 0) + count
@@ -58,7 +58,7 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class RowSources:
-    """Where the rows of runs are read in one declared table, in the order in which values count.
+    """Sources of the rows of runs in one declared table, in order of precedence.
 
     Attributes
     ----------
@@ -73,9 +73,9 @@ class RowSources:
     run : (source,) int64 array
         Number of the run.
     position : (source,) int64 array
-        Row of the runs.
+        Row of the runs' `step` and `tokens` arrays.
     is_unique : bool
-        Whether no position comes twice; of a long table, twice for one key.
+        Whether no position occurs twice; in a long table, twice for the same key.
     """
 
     table: int
@@ -91,7 +91,7 @@ class RowSources:
 class DeclaredRuns:
     """Runs of one declared table.
 
-    A run of which two tables have rows stands among the runs of the first, with the rows of both.
+    A run with rows in two tables belongs to the first, with the rows of both.
 
     Attributes
     ----------
@@ -99,25 +99,25 @@ class DeclaredRuns:
         Number of the declared table.
     run_type : str
     run_ids : tuple of str
-        In the order of their first rows; each id once over all tables.
+        In the order of their first rows; each id occurs once over all tables.
     fields : mapping of str to (run,) object array
-        Fields of paths, parsed texts and factors, and what templates name: texts or numbers; "" or NaN where a run has
-        none.
+        Fields of paths, parsed texts and factors, and names in templates: texts or numbers; "" or NaN where a run has
+        no value.
     row_offsets : (run + 1,) int64 array
-        Where the rows of each run begin.
+        First row of each run, then the number of rows.
     step, tokens : (row,) int64 array
-        Ascending by step within a run, no step twice; tokens as the suite declares them.
+        Ascending by step within a run, each step once; tokens as the suite declares them.
     n_params, schedule_tokens : (run,) float64 array
         NaN where unknown.
     parents : tuple of tuples
         Parents of each run: run id, kind of branch, and its value where the kind has one.
     counts : {"own", "cumulative"} or None
-        What tokens count from.
+        Origin of the token counts: the run's own start, or the start of its root.
     sources : tuple of RowSources
-        Where the values of the rows are, of declared tables.
+        Sources of the rows in the declared tables.
     states : (run,) object array of str, optional
-        State of each run: what W&B says of it, of the last of several W&B runs that are one. All are finished when
-        None.
+        State of each run in W&B; where several W&B runs form one run, the state of the last. None means that all runs
+        are finished.
     """
 
     table: int
@@ -136,19 +136,19 @@ class DeclaredRuns:
 
 
 def join_tables(rows: Sequence[TableRows], report: Report) -> list[DeclaredRuns]:
-    """Return the runs of each table; a run of several tables stands in the first.
+    """Return the runs of each table; a run with rows in several tables belongs to the first.
 
     Parameters
     ----------
     rows : sequence of TableRows
-        Of each declared table.
+        Rows of each declared table.
     report : Report
-        Takes what is left out or doubtful.
+        Receives content that is left out or doubtful.
 
     Raises
     ------
     FormatError
-        When ids do not tell runs apart; names both places.
+        When one id stands for several runs; names both sources.
 
     Warns
     -----
@@ -194,12 +194,12 @@ def _check_shared(
         differing.insert(0, "run_type")
     if differing:
         places = [
-            rows[table].where(int(np.flatnonzero(rows[table].run == at)[0]))
+            rows[table].describe_row(int(np.flatnonzero(rows[table].run == at)[0]))
             for table, at in ((first, run_of_first), (number, run))
         ]
         raise FormatError(
             f"The run id {rows[number].run_ids[run]!r} is ambiguous: {places[0]} (tables[{first}]) and {places[1]} "
-            f"(tables[{number}]) have it, and they differ in {', '.join(differing)}. So two runs would become one. "
+            f"(tables[{number}]) have it, and they differ in {', '.join(differing)}, so two runs would become one. "
             f"Name {{{differing[0]}}} in run_id=."
         )
 
@@ -270,7 +270,7 @@ def _runs_of(
 def _states(
     rows: Sequence[TableRows], parts: Sequence[tuple[int, Int64, Int64]], run: Int64, order: Int64, n_runs: int
 ) -> Objects:
-    """Return the state of each run, as its last row has it; `order` sorts the rows of all parts by run and step."""
+    """Return the state of each run at its last row; `order` sorts the rows of all parts by run and step."""
     states = np.full(n_runs, "finished", object)
     starts = np.cumsum([0, *(len(at) for _, at, _ in parts)])
     last = order[np.searchsorted(run, np.arange(n_runs), side="right") - 1]
@@ -299,12 +299,12 @@ def _report_tokens(
     def place(row: int) -> str:
         part = int(np.searchsorted(starts, row, side="right")) - 1
         table, at, _ = parts[part]
-        return f"{int(tokens[row])} in {rows[table].where(int(at[row - starts[part]]))}"
+        return f"{int(tokens[row])} in {rows[table].describe_row(int(at[row - starts[part]]))}"
 
     row = int(differing[0])
     text = (
         f"{len(differing)} rows have other tokens than the first row of their run and step: "
-        f"{place(int(firsts[position[row]]))}, {place(row)}; the first is kept"
+        f"{place(int(firsts[position[row]]))}, {place(row)}; the first is used"
     )
     report.add("tokens that differ from those of the first row of their step", len(differing), text)
     warnings.warn(
@@ -315,7 +315,7 @@ def _report_tokens(
 
 
 def _order(run: Int64, step: Int64) -> Int64:
-    """Return rows by run and step; of one step, in the order in which they are."""
+    """Return the order of rows by run and step; stable within a step."""
     if not len(run):
         return np.empty(0, np.int64)
     d_run, d_step = np.diff(run), np.diff(step)

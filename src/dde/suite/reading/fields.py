@@ -1,4 +1,4 @@
-"""Values that rows share: each row has the number of a value among the distinct ones."""
+"""Dictionary-encoded values of rows: each row has the code of one of the distinct values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Field", "combine", "encode_array", "encode_columns", "parse_number"]
 Int64 = npt.NDArray[np.int64]
 Objects = npt.NDArray[np.object_]
 
-# Python and NumPy write an exponent with a sign; an id such as 12e5 is none.
+# Python and NumPy write exponents with a sign, so a text such as 12e5 is an id.
 _NUMBER = re.compile(r"[+-]?(?:0|[1-9]\d{0,17})(?:\.\d*)?(?:[eE][+-]\d{1,3})?|[+-]?\.\d+(?:[eE][+-]\d{1,3})?")
 _WHOLE = re.compile(r"[+-]?\d+")
 
@@ -33,9 +33,9 @@ class Field:
     Attributes
     ----------
     codes : (row,) int64 array
-        Number of each row's value; -1 where it has none.
+        Code of each row's value; -1 where it has none.
     values : tuple of str, int or float
-        The distinct values: all texts, or all numbers.
+        Distinct values: all texts, or all numbers.
     """
 
     codes: Int64
@@ -43,11 +43,11 @@ class Field:
 
     @property
     def is_number(self) -> bool:
-        """Whether it holds numbers; one without any value holds none."""
+        """Whether the values are numbers; False for a field without values."""
         return bool(self.values) and not isinstance(self.values[0], str)
 
     def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Field:
-        """Return the field of some rows."""
+        """Return the field at some rows."""
         return Field(self.codes[rows], self.values)
 
     def objects(self) -> Objects:
@@ -58,7 +58,7 @@ class Field:
         return known[self.codes]
 
     def array(self) -> npt.NDArray[np.float64] | Objects:
-        """Return the values for rules: float64 with NaN, or texts with ""."""
+        """Return the values for rules: float64 with NaN, or texts with "", where a row has none."""
         if not self.is_number:
             return self.objects()
         return np.array([*self.values, np.nan], np.float64)[self.codes]
@@ -70,9 +70,9 @@ class Field:
 
 
 def parse_number(text: str) -> int | float | None:
-    """Return the number that a text of an untyped column stands for; None where it is a text.
+    """Parse a text of an untyped column as a number; return None where it is a text.
 
-    A text with zeros in front, an exponent without a sign, or more digits than int64 has is one, such as an id.
+    A text with leading zeros, an exponent without a sign, or more digits than int64 holds stays a text, such as an id.
 
     Examples
     --------
@@ -92,30 +92,30 @@ def encode_columns(
     Parameters
     ----------
     columns : sequence of pyarrow.ChunkedArray or None
-        The column of each file; None where a file lacks it.
+        The column of each file; None where a file has no such column.
     lengths : sequence of int
-        Rows of each file.
+        Number of rows of each file.
     untyped : sequence of bool
-        Whether texts of the file may stand for numbers: those of all such files have to.
+        Whether texts of the file may represent numbers. They become numbers only if all of them, in all such files, do.
     names : sequence of str
-        What the column of each file is called in errors.
+        Name of each file's column in errors.
 
     Raises
     ------
     FormatError
-        When a column holds lists or objects, or bytes that are no UTF-8.
+        When a column holds lists or objects, or bytes that are not UTF-8.
     """
     parts: list[Int64] = []
-    found: list[list[str | int | float]] = []
+    values_by_part: list[list[str | int | float]] = []
     texts_stand_for_numbers = True
     for column, length, may_be_numbers, name in zip(columns, lengths, untyped, names, strict=True):
         if column is None:
             parts.append(np.full(length, -1, np.int64))
-            found.append([])
+            values_by_part.append([])
             continue
         codes, values = _encoded(column, name)
         parts.append(codes)
-        found.append(values)
+        values_by_part.append(values)
         texts = (value for value in values if isinstance(value, str))
         if may_be_numbers:
             texts_stand_for_numbers = texts_stand_for_numbers and all(
@@ -123,14 +123,14 @@ def encode_columns(
             )
         elif any(True for _ in texts):
             texts_stand_for_numbers = False
-    # A column of nothing but such words has no number that they could be missing among.
+    # Null texts mean missing numbers only where there are numbers; a column of null texts alone stays text.
     texts_stand_for_numbers = texts_stand_for_numbers and any(
-        not isinstance(value, str) or value not in NULL_TEXTS for values in found for value in values
+        not isinstance(value, str) or value not in NULL_TEXTS for values in values_by_part for value in values
     )
-    any_text = any(isinstance(value, str) for values in found for value in values)
+    any_text = any(isinstance(value, str) for values in values_by_part for value in values)
     number: dict[str | int | float, int] = {}
     all_codes: list[Int64] = []
-    for codes, values in zip(parts, found, strict=True):
+    for codes, values in zip(parts, values_by_part, strict=True):
         if texts_stand_for_numbers:
             meant: Iterable[str | int | float | None] = (parse_number(v) if isinstance(v, str) else v for v in values)
         else:
@@ -150,16 +150,16 @@ def _encoded(column: pa.ChunkedArray, name: str) -> tuple[Int64, list[str | int 
         column = pa.chunked_array([pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())])
     elif pt.is_nested(kind):
         raise FormatError(
-            f"{name} holds {kind}, which is neither a text nor a number, so it tells no runs apart. "
-            "Name another column, or write its parts as columns."
+            f"{name} holds {kind}, which is neither a text nor a number, so it can't identify runs. "
+            "Name another column, or write its parts as separate columns."
         )
     codes, texts = encode_texts(column, name)
     if "" in texts:
-        # A text without letters is no value.
-        kept = [text for text in texts if text]
-        place = {text: at for at, text in enumerate(kept)}
-        codes = np.array([*(place.get(text, -1) for text in texts), -1], np.int64)[codes]
-        return codes, list(kept)
+        # An empty text means no value.
+        known = [text for text in texts if text]
+        new_code = {text: at for at, text in enumerate(known)}
+        codes = np.array([*(new_code.get(text, -1) for text in texts), -1], np.int64)[codes]
+        return codes, list(known)
     return codes.astype(np.int64, copy=False), list(texts)
 
 
@@ -173,21 +173,21 @@ def _encoded_numbers(column: pa.ChunkedArray) -> tuple[Int64, list[str | int | f
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
     if pt.is_float32(column.type):
-        # 1e-05 as its writer meant it, not the double next to the float.
+        # The shortest decimal of the float, such as 1e-05, is what the writer meant; its exact double is not.
         values = [float(str(np.float32(value))) for value in values if value is not None]
     indices = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
     if any(value != value for value in values):
-        place: dict[object, int] = {}
+        new_code: dict[object, int] = {}
         for value in values:
             if value == value:
-                place.setdefault(value, len(place))
-        indices = np.array([*(place.get(value, -1) for value in values), -1], np.int64)[indices]
+                new_code.setdefault(value, len(new_code))
+        indices = np.array([*(new_code.get(value, -1) for value in values), -1], np.int64)[indices]
         values = [value for value in values if value == value]
     return np.asarray(indices, np.int64), values
 
 
 def encode_array(values: npt.ArrayLike, n_rows: int) -> Field:
-    """Return what a rule made as a field: numbers, texts, or one value for all rows.
+    """Encode the result of a rule as a field: numbers, texts, or one value for all rows.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def encode_array(values: npt.ArrayLike, n_rows: int) -> Field:
 
 
 def combine(fields: Mapping[str, Field], n_rows: int) -> tuple[Int64, list[dict[str, str | int | float]]]:
-    """Return the number of each row's combination of values, in the order of first rows, and the combinations.
+    """Return the code of each row's combination of values, and the combinations in the order of their first rows.
 
     A combination has "" for a field without a value.
 

@@ -1,4 +1,4 @@
-"""Which format a file of a suite has, and opening it: one reader for each format."""
+"""Determine the format of a suite's file, and open it with the reader of that format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OPENERS: dict[str, Callable[[SuiteFile], Content]] = {
     "jsonl": JsonLines.open,
     "arrow": ArrowFile.open,
 }
-#: Formats whose files are parsed whole into numbers.
+#: Formats whose files are parsed completely into numbers.
 PARSED_FORMATS = ("lm_eval", "trainer_state")
 
 _SUFFIXES = {
@@ -42,7 +42,7 @@ _PACKED = (".gz", ".bz2", ".zst")
 
 
 def file_format(name: str, declared: str | None) -> str:
-    """Return the format of a file: the one that its table declares, else what its name says.
+    """Return the format of a file: the one that its table declares, else the one that its name implies.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def file_format(name: str, declared: str | None) -> str:
     Raises
     ------
     UnknownNameError
-        When there is no format of the declared name.
+        When the declared format does not exist.
     FormatError
-        When none is declared and the name says none.
+        When no format is declared and the name implies none.
 
     Examples
     --------
@@ -80,26 +80,26 @@ def file_format(name: str, declared: str | None) -> str:
             return found
     if file.endswith(".json"):
         raise FormatError(
-            f"{name} may be JSON of any form, so how to read it is unknown. Declare format='lm_eval' for results of "
-            "lm-evaluation-harness, 'trainer_state' for the state of a transformers trainer, or 'jsonl' for an object "
-            "a line."
+            f"{name} may be JSON of any form, so its format is unknown. Declare format='lm_eval' for results of "
+            "lm-evaluation-harness, 'trainer_state' for the state of a transformers trainer, or 'jsonl' for one object "
+            "per line."
         )
     raise FormatError(
-        f"The name of {name} says no format, so how to read it is unknown. "
+        f"The name of {name} implies no format, so it can't be read. "
         f"Declare format= in its table ({', '.join(FORMATS)}), or narrow its pattern to names that end in "
         f"{', '.join(_SUFFIXES)}."
     )
 
 
 def open_content(file: SuiteFile, kind: str) -> Content:
-    """Return the columns of a file of one of the formats that are no :data:`PARSED_FORMATS`; reads names alone.
+    """Open a file of a format that is not in :data:`PARSED_FORMATS`; reads only the names of its columns.
 
     Raises
     ------
     SourceError
         When the file can't be read.
     FormatError
-        When the file is damaged or of another format; names it.
+        When the file is damaged or of another format; names the file.
     """
     return _OPENERS[kind](file)
 
@@ -117,6 +117,6 @@ def parse_file(file: SuiteFile, kind: str) -> ParsedNumbers:
     SourceError
         When the file can't be read.
     FormatError
-        When it is damaged or of another format; names it.
+        When the file is damaged or of another format; names the file.
     """
     return parse_trainer_state(file) if kind == "trainer_state" else parse_results(file)

@@ -1,4 +1,4 @@
-"""Which columns, or keys of long tables, are metrics: the first pattern that matches says what."""
+"""Match columns, or keys of long tables, to metrics: the first pattern that matches defines the metric."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dde.suite.patterns import Pattern
 
 __all__ = ["MetricSource", "collect_metrics", "match_keys"]
 
-# Names of a Dataset that no data variable can have.
+# Names that a Dataset uses for other things than metrics.
 _RESERVED = frozenset((*DIMS, *COORDINATES, *TABLE_SAMPLINGS, POSITION_CHECK, "cumulative_compute"))
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSource:
-    """One metric of a suite, and where its values are.
+    """One metric of a suite, and the columns or keys of its values.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class MetricSource:
     units, direction, task, metric, kind, stderr_of : str
         As the suite declares them; see :class:`dde.suite.metric.Metric`.
     keys : tuple of str
-        Columns, or keys of long tables, of each declared table; "" where a table lacks the metric.
+        Column, or key of a long table, in each declared table; "" where a table does not have the metric.
     """
 
     name: str
@@ -41,7 +41,7 @@ class MetricSource:
 
     @property
     def source_name(self) -> str:
-        """The first of the keys."""
+        """First of the keys."""
         return next((key for key in self.keys if key), "")
 
 
@@ -54,28 +54,28 @@ def match_keys(
     what: str,
     matched: set[str] | None = None,
 ) -> dict[str, tuple[str, Metric]]:
-    """Return the metrics of one table, by name: the key of each and what it is.
+    """Return the metrics of one table by name: the key and the definition of each.
 
     Parameters
     ----------
     keys : iterable of str
         Columns, or keys of a long table.
     patterns : mapping of str to Metric, or None
-        Declared metrics by pattern. Without any, each key is a metric of its own name and of the kind ``log``, so
-        that nothing joins its values across a branch.
+        Declared metrics by pattern. If None, each key is a metric of its own name and of the kind ``log``, so that its
+        values are not joined across a branch.
     used : collection of str
-        Columns that place rows or name runs; only a pattern without fields makes a metric of one.
+        Columns that position rows or name runs; only a pattern without fields makes a metric of such a column.
     factors : collection of str
-        Names that are coordinates, so that no data variable can have one: a metric gets ``_at_step`` behind it.
+        Names of coordinates; a metric with such a name gets the suffix ``_at_step``.
     what : str
-        What the table is called in errors.
+        Name of the table in errors.
     matched : set of str, optional
-        Takes the patterns that are the first to match a key.
+        Receives the patterns that are the first to match a key.
 
     Raises
     ------
     FormatError
-        When two keys become one name; names both.
+        When two keys become the same metric; names both.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def match_keys(
     found: dict[str, tuple[str, Metric]] = {}
     for key in keys:
         if compiled is None:
-            # Nobody said that its values can be compared across a branch.
+            # Without a declaration, its values may not be comparable across a branch.
             made = None if key in used else Metric(_literal(key), kind="log").named({})
         else:
             made = _first_match(key, compiled, key in used, matched)
@@ -99,8 +99,9 @@ def match_keys(
             made = replace(made, name=(name := f"{name}_at_step"))
         if name in found:
             raise FormatError(
-                f"{what}: the keys {found[name][0]!r} and {key!r} both become the metric {name!r}, so which values it "
-                "has is unknown. Name what tells them apart in its template, or a pattern of its own for one of them."
+                f"{what}: the keys {found[name][0]!r} and {key!r} both become the metric {name!r}, so its values are "
+                "ambiguous. Name the field that distinguishes them in its template, or give one of them its own "
+                "pattern."
             )
         found[name] = key, made
     return found
@@ -130,22 +131,22 @@ def collect_metrics(by_table: Sequence[Mapping[str, tuple[str, Metric]]]) -> dic
     Raises
     ------
     FormatError
-        When two tables say different things of one name.
+        When two tables define one name differently.
     """
     found: dict[str, MetricSource] = {}
     facts = ("units", "direction", "task", "metric", "kind", "stderr_of")
     for number, table in enumerate(by_table):
         for name, (key, metric) in table.items():
-            said = {fact: getattr(metric, fact) for fact in facts}
+            own = {fact: getattr(metric, fact) for fact in facts}
             if name not in found:
-                found[name] = MetricSource(name, **said, keys=("",) * len(by_table))
+                found[name] = MetricSource(name, **own, keys=("",) * len(by_table))
             other = {fact: getattr(found[name], fact) for fact in facts}
-            if differing := [fact for fact in facts if other[fact] != said[fact]]:
+            if differing := [fact for fact in facts if other[fact] != own[fact]]:
                 fact = differing[0]
                 raise FormatError(
-                    f"tables[{number}] says {fact} {said[fact]!r} of the metric {name!r} ({key!r}), and another table "
-                    f"{other[fact]!r} ({found[name].source_name!r}), so what its values are is unknown. "
-                    "Say the same in both, or give one of them another name."
+                    f"tables[{number}] declares {fact} {own[fact]!r} for the metric {name!r} ({key!r}), and another "
+                    f"table declares {other[fact]!r} ({found[name].source_name!r}), so its values can't be joined. "
+                    "Declare the same in both, or give one of them another name."
                 )
             keys = (*found[name].keys[:number], key, *found[name].keys[number + 1 :])
             found[name] = replace(found[name], keys=keys)

@@ -1,4 +1,4 @@
-"""Finding the files of all tables of a suite, and opening each of them once, whatever number of tables read it."""
+"""Find the files of all tables of a suite, and open each file once, however many tables read it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["FoundFile", "find_files", "frames_of", "keep_results", "open_tables"
 
 #: A file, and the fields of its path.
 FoundFile = tuple[SuiteFile, Mapping[str, str | int | float]]
-# A file that is read as one format.
+# Name of a file, and the format that it is read as.
 _Key = tuple[str, str]
 
 _MOST_SHOWN = 5
 
 
 def find_files(tables: Sequence[Table], place: Connection, suite: str, report: Report) -> list[list[FoundFile]]:
-    """Return the files of each table below a folder or URL, by path; none for frames.
+    """Return the files of each table below a folder or URL, sorted by path; none for frames.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ def find_files(tables: Sequence[Table], place: Connection, suite: str, report: R
     suite : str
         Name of the suite, for errors.
     report : Report
-        Takes patterns that name no file, and files and folders that no pattern names.
+        Receives patterns that match no file, and files and folders that no pattern matches.
 
     Raises
     ------
     SourceError
-        When a folder is absent or can't be listed, or no pattern names any file.
+        When a folder is absent or can't be listed, or no pattern matches any file.
     """
     listing = Listing(place)
     found: list[list[FoundFile]] = [[] for _ in tables]
@@ -61,9 +61,9 @@ def find_files(tables: Sequence[Table], place: Connection, suite: str, report: R
         files, folders = listing.unmatched()
         beside = shown_names([*files, *(f"{folder}/" for folder in folders)])
         raise SourceError(
-            f"{place.redacted!r} holds no file that a pattern of the suite {suite!r} names, such as {patterns[0]!r}. "
-            "So there is nothing to open. Pass the folder below which the patterns begin, or correct them. "
-            f"{f'Where they lead, there are {beside}.' if beside else 'Where they lead, there is nothing.'}"
+            f"{place.redacted!r} holds no file that matches a pattern of the suite {suite!r}, such as {patterns[0]!r}, "
+            "so there is nothing to open. Pass the folder that the patterns are relative to, or correct them. "
+            f"{f'The folders of the patterns hold {beside}.' if beside else 'The folders of the patterns are empty.'}"
         )
     versions = read_versions(listing, names)
     for name in sorted(names):
@@ -84,24 +84,24 @@ def open_tables(
     cache: Place | None,
     report: Report,
 ) -> list[list[OpenedFile]]:
-    """Return the opened files of each table; reads headers, footers and schemas, and result files whole.
+    """Return the opened files of each table; reads headers, footers and schemas, and result files completely.
 
     Parameters
     ----------
     tables : sequence of Table
     files : sequence of sequences of FoundFile
-        Of each table.
+        Files of each table.
     frames : mapping of int to Content
         Frames, by the number of their table.
     cache : Place or None
-        Keeps the numbers of result files.
+        Storage for the numbers of result files.
     report : Report
-        Takes what result files hold beside numbers.
+        Receives notes on the content of result files that is not numbers.
 
     Raises
     ------
     SourceError, FormatError
-        When a file can't be read, is damaged, or of another format; names it.
+        When a file can't be read, is damaged, or has another format; names the file.
     """
     keys: list[list[_Key]] = []
     distinct: dict[_Key, SuiteFile] = {}
@@ -118,7 +118,7 @@ def open_tables(
             opened.append([OpenedFile(frames[number], None, {})])
             continue
         make_key = Template(table.key or "{task}/{metric}", f"tables[{number}].key").format
-        # Most files of a suite have the same results.
+        # Most files of a suite have the same results, so their keys are made once.
         made: dict[tuple[str, ...], tuple[str, ...]] = {}
         of_files: list[OpenedFile] = []
         for key, (file, fields) in zip(keys[number], files[number], strict=True):
@@ -136,7 +136,7 @@ def open_tables(
 
 
 def frames_of(tables: Sequence[Table]) -> dict[int, Content]:
-    """Return the columns of the frames, by the number of their table; tables of one frame share them."""
+    """Return the columns of the frames by the number of their table; tables with the same frame share them."""
     found: dict[int, Content] = {}
     by_frame: dict[int, Content] = {}
     for number, table in enumerate(tables):
@@ -149,12 +149,12 @@ def frames_of(tables: Sequence[Table]) -> dict[int, Content]:
 
 
 def keep_results(tables: Sequence[Table], files: Sequence[Sequence[FoundFile]], cache: Place | None) -> bool:
-    """Return whether some of the files are result files, whose numbers the cache has then; as `open_tables` left it.
+    """Return whether some of the files are result files, whose numbers `open_tables` put into the cache.
 
     Raises
     ------
     SourceError
-        When the cache lacks some of them, so that it can't be written.
+        When the cache does not have some of these numbers because it can't be written.
     """
     keys = {
         (file.name, file.version, kind)
@@ -164,40 +164,40 @@ def keep_results(tables: Sequence[Table], files: Sequence[Sequence[FoundFile]], 
     }
     if cache is None or not keys:
         return False
-    if lacking := len(keys - ParsedCache(cache).load().keys()):
+    if missing := len(keys - ParsedCache(cache).load().keys()):
         raise SourceError(
-            f"the cache {cache} can't be written, so the numbers of {lacking} result files were not kept. Free space, "
-            "or pass cache_dir= with a folder or URL that can be written."
+            f"the cache {cache} can't be written, so the numbers of {missing} result files were not cached. Free "
+            "space, or pass cache_dir= with a folder or URL that can be written."
         )
     return True
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Return the first few of names, for a note."""
+    """Join the first few names for a note."""
     return ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "")
 
 
 def _parse(files: Mapping[_Key, SuiteFile], cache: Place | None, report: Report) -> dict[_Key, ParsedNumbers]:
-    """Return the numbers of result files: what the cache keeps of these versions, else parsed."""
+    """Return the numbers of result files, from the cache where it has their current versions."""
     if not files:
         return {}
-    place = None if cache is None else ParsedCache(cache)
-    kept = {} if place is None else place.load()
+    parsed_cache = None if cache is None else ParsedCache(cache)
+    cached = {} if parsed_cache is None else parsed_cache.load()
     keys: dict[_Key, FileKey] = {key: (key[0], file.version, key[1]) for key, file in files.items()}
-    lacking = [(key, file) for key, file in files.items() if keys[key] not in kept]
-    parsed = dict(zip((key for key, _ in lacking), _read_all(lacking, parse_file), strict=True))
-    found = {key: parsed[key] if key in parsed else kept[keys[key]] for key in files}
-    if place is not None and parsed:
-        # Other suites may read other files of the folder; of these, older versions are of no use any more.
+    missing = [(key, file) for key, file in files.items() if keys[key] not in cached]
+    parsed = dict(zip((key for key, _ in missing), _read_all(missing, parse_file), strict=True))
+    numbers = {key: parsed[key] if key in parsed else cached[keys[key]] for key in files}
+    if parsed_cache is not None and parsed:
+        # Entries of other files stay, as other suites may read them; older versions of these files are dropped.
         own = {(key[0], key[1]) for key in files}
-        others = {key: numbers for key, numbers in kept.items() if (key[0], key[2]) not in own}
-        place.save({**others, **{keys[key]: numbers for key, numbers in found.items()}})
-    report.notes += dict.fromkeys(note for numbers in found.values() for note in numbers.notes)
-    return found
+        others = {key: of_file for key, of_file in cached.items() if (key[0], key[2]) not in own}
+        parsed_cache.save({**others, **{keys[key]: of_file for key, of_file in numbers.items()}})
+    report.notes += dict.fromkeys(note for of_file in numbers.values() for note in of_file.notes)
+    return numbers
 
 
 def _read_all(files: Sequence[tuple[_Key, SuiteFile]], read: Callable[[SuiteFile, str], Any]) -> list[Any]:
-    """Return what `read` makes of each file and its format."""
+    """Call `read` with each file and its format, and return the results in order."""
 
     def read_one(item: tuple[_Key, SuiteFile]) -> Any:
         (_, kind), file = item

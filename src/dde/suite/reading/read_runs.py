@@ -1,4 +1,4 @@
-"""Reading a declared suite: its runs with their positions, its metrics, and the values of a metric at the positions."""
+"""Read a declared suite: its runs with their positions, its metrics, and the values of a metric at the positions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _INDEX = re.compile(r"__index_level_\d+__")
 
 @dataclass(frozen=True, eq=False)
 class _Opening:
-    """What opening the tables found: what each table reads, its runs, and what of it is no metric."""
+    """The opened tables: files and runs of each, and the names that are not metrics."""
 
     opened: list[list[OpenedFile]]
     runs: list[DeclaredRuns]
@@ -61,9 +61,9 @@ class SuiteTables:
     ----------
     suite : Suite
     root : str or path, optional
-        Folder or URL below which the patterns name files; by default the suite's own. Frames need none.
+        Folder or URL that the patterns are relative to; by default the suite's own. Frames need none.
     cache_dir : str, path or Place, optional
-        Folder or URL that keeps the numbers of parsed result files; None for none.
+        Folder or URL that caches the numbers of parsed result files; None disables the cache.
 
     Attributes
     ----------
@@ -72,12 +72,12 @@ class SuiteTables:
     Raises
     ------
     SourceError
-        When a folder is absent or can't be listed, or no pattern of the suite names any file.
+        When a folder is absent or can't be listed, or no pattern of the suite matches any file.
 
     Notes
     -----
-    Opening reads the columns alone that place rows and name runs; a metric reads its own column of the files that hold
-    it. Instances pickle; threads may share one.
+    Opening reads only the columns that position rows and name runs; reading a metric reads its own column of the files
+    that have it. Instances can be pickled, and threads may share one.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class SuiteTables:
             if where is None:
                 raise SourceError(
                     f"The suite {suite.name!r} names files by patterns, and there is no folder to search, so it has no "
-                    "rows. Pass the folder or URL of its files, or declare root=."
+                    "rows. Pass the folder or URL of the files, or declare root=."
                 )
             self._place = Connection(where)
             if self._place.kind == "postgres":
@@ -137,12 +137,12 @@ class SuiteTables:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Files, rows and values that belong to no run, by reason; rows are counted once `runs` was called."""
+        """Number of files, rows and values that belong to no run, by reason; rows are counted by `runs`."""
         return self._report.left_out
 
     @property
     def notes(self) -> list[str]:
-        """What was left out or is doubtful, as sentences."""
+        """Sentences on content that was left out or is doubtful."""
         return self._report.notes
 
     @property
@@ -152,7 +152,7 @@ class SuiteTables:
 
     @property
     def description(self) -> str:
-        """What is read, for people and attributes; without credentials."""
+        """Name and location of the suite, for messages and attributes; without credentials."""
         places = [] if self._place is None else [self._place]
         places += [place for of_table in self._stores.values() for place in of_table]
         shown = ", ".join(dict.fromkeys(place.redacted for place in places))
@@ -160,7 +160,7 @@ class SuiteTables:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the declaration and of the versions of all files, or the content of all frames."""
+        """Digest of the declaration, of the versions of all files, and of the content of all frames."""
         digest = hashlib.sha256(self.suite.digest.encode())
         for number, files in enumerate(self._files):
             for file, fields in files:
@@ -171,21 +171,22 @@ class SuiteTables:
         return digest.hexdigest()[:16]
 
     def runs(self) -> list[DeclaredRuns]:
-        """Return the runs of each declared table; reads the columns alone that place rows and name runs.
+        """Return the runs of each declared table; reads only the columns that position rows and name runs.
 
         Raises
         ------
         FormatError
-            When a file is damaged, ids do not tell runs apart, or a counter is no whole number; names file and row.
+            When a file is damaged, one id stands for several runs, or a counter is not a whole number; names file and
+            row.
         UnknownNameError
-            When a template or rule names what no file has.
+            When a template or rule names something that no file has.
         SourceError
             When a file can't be read.
 
         Warns
         -----
         ConflictWarning
-            When rows of one run and step have different tokens; the first is kept.
+            When rows of one run and step have different tokens; the first are used.
         """
         return list(self._open().runs)
 
@@ -195,7 +196,7 @@ class SuiteTables:
         Raises
         ------
         FormatError
-            When two keys become one name, or two tables say different things of it.
+            When two keys become the same metric, or two tables define it differently.
         """
         opening = self._open()
         with self._lock:
@@ -204,7 +205,7 @@ class SuiteTables:
             return dict(self._metrics)
 
     def values(self, metric: str, runs: DeclaredRuns, which: Sequence[int] | None = None) -> Float64:
-        """Return the values of a metric at the rows of runs, NaN where their files lack it.
+        """Return the values of a metric at the rows of runs, NaN where their files do not have it.
 
         Parameters
         ----------
@@ -217,7 +218,7 @@ class SuiteTables:
         Returns
         -------
         (row,) float64 array
-            Aligned with the rows of these runs, one run behind the other.
+            Aligned with the rows of these runs, one run after the other.
 
         Raises
         ------
@@ -227,7 +228,7 @@ class SuiteTables:
         Warns
         -----
         ConflictWarning
-            When rows of one run and step have different values; the first is kept.
+            When rows of one run and step have different values; the first is used.
         """
         return self.values_of([metric], runs, which)[metric]
 
@@ -242,36 +243,36 @@ class SuiteTables:
                     f"The suite {self.suite.name!r} has no metric {metric!r}, so it has no values."
                     f"{near_names(metric, known)} It has {len(known)} metrics."
                 )
-        wanted = list(dict.fromkeys(metrics))
-        found = {metric: np.full(len(runs.step), np.nan) for metric in wanted}
+        requested = list(dict.fromkeys(metrics))
+        values_by_metric = {metric: np.full(len(runs.step), np.nan) for metric in requested}
         chosen = None
         if which is not None:
             chosen = np.zeros(len(runs.run_ids), np.bool_)
             chosen[np.asarray(which, np.int64)] = True
         for sources in runs.sources:
-            keys = {metric: key for metric in wanted if (key := known[metric].keys[sources.table])}
+            keys = {metric: key for metric in requested if (key := known[metric].keys[sources.table])}
             if keys:
                 others = [metric.keys[sources.table] for metric in known.values()]
-                self._open().values.fill(found, keys, runs, sources, chosen, others)
+                self._open().values.fill(values_by_metric, keys, runs, sources, chosen, others)
         if which is None:
-            return found
+            return values_by_metric
         rows = [np.arange(runs.row_offsets[run], runs.row_offsets[run + 1]) for run in which]
         at = np.concatenate([np.empty(0, np.int64), *rows])
-        return {metric: values[at] for metric, values in found.items()}
+        return {metric: values[at] for metric, values in values_by_metric.items()}
 
     def keep_results(self) -> bool:
-        """Return whether there are result files, whose numbers the cache has then.
+        """Parse the result files into the cache; return whether there are any.
 
         Raises
         ------
         SourceError
-            When they could not be kept.
+            When the cache can't be written.
         """
         self._open()
         return keep_results(self._tables, self._files, self._cache)
 
     def versions(self, runs: DeclaredRuns) -> tuple[str, ...]:
-        """Return a text for each run that changes whenever its files, the frame or the declaration do.
+        """Return the version of each run, a digest of its files or frame and of the declaration.
 
         Parameters
         ----------
@@ -301,13 +302,13 @@ class SuiteTables:
                         opened[number] = of_stores
                     self._opening = self._read(opened)
                 except BaseException:
-                    # What was found on the way is found again the next time.
+                    # The next attempt reports the same again.
                     self._report.left_out, self._report.notes = left_out, notes
                     raise
             return self._opening
 
     def _open_stores(self) -> dict[int, list[OpenedFile]]:
-        """Return the W&B runs of the tables that have some, as far as no history is needed for that."""
+        """Return the W&B runs of the tables that have some; reads no history."""
         names = {}
         for number in self._stores:
             table = self._with_labels(self._tables[number], frozenset())
@@ -319,7 +320,7 @@ class SuiteTables:
     def _read(self, opened: list[list[OpenedFile]]) -> _Opening:
         columns = [frozenset(name for file in of_table for name in file.content.columns) for of_table in opened]
         tables = [self._with_labels(table, columns[number]) for number, table in enumerate(self._tables)]
-        # A field that one table lacks is "" there; one that no table has is an error.
+        # A field that one table does not have is "" there; one that no table has is an error.
         self.suite.check_fields([columns[n] | table.declared_fields for n, table in enumerate(tables)])
         rows: list[TableRows] = []
         taken: dict[str, npt.NDArray[np.bool_]] = {}
@@ -361,7 +362,7 @@ class SuiteTables:
         )
 
     def _with_labels(self, table: Table, columns: frozenset[str]) -> Table:
-        """Return a table whose run id names fields alone, where its template names the labels of lineage or run."""
+        """Return a table whose run_id has the templates of the labels in place of ``{lineage}`` and ``{run}``."""
         made = table.run_id
         labels = {"lineage": self.suite.lineage, "run": self.suite.run_template(table.run_type).text}
         for label, text in labels.items():
@@ -394,7 +395,7 @@ class SuiteTables:
             near = near_names(unmatched[0], every)
             raise UnknownNameError(
                 f"The suite {self.suite.name!r} has patterns of metrics ({shown_names(unmatched)}), and none of them "
-                f"fits a key, so there are no metrics.{near} Keys: {shown_names(list(every))}."
+                f"matches a key, so there are no metrics.{near} Keys: {shown_names(list(every))}."
             )
         if unmatched:
             reason = "patterns of metrics that match no key"
@@ -414,5 +415,5 @@ class SuiteTables:
             for column, kind in of_file.items():
                 kinds.setdefault(column, set()).add(kind)
         numbers = [column for column in columns if kinds[column] - {"empty"} == {"number"}]
-        # pandas writes an index without a name so, which only numbers the rows.
+        # pandas writes an unnamed index, which only numbers the rows, under such a name.
         return [column for column in numbers if not _INDEX.fullmatch(column)]

@@ -1,4 +1,4 @@
-"""Values of metrics at the rows of declared runs: one column of the files that hold it."""
+"""Read values of metrics at the rows of declared runs, one column of the files that have it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 _MEMORY_BYTES = 64 << 20
-# Stands for texts that were warned of.
+# Marks columns with texts for which a warning was given.
 _WARNED = (-1, -1)
-_REMEDY = "Write numbers there, or nothing where there is none; or take the column out of metrics=."
+_REMEDY = "Write numbers there, or leave missing values empty; or remove the column from metrics=."
 
 
 class ValueReader:
-    """Reads values of metrics.
+    """Reader of the values of metrics.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class ValueReader:
     value_columns : sequence of str or None
         Column of the values of each long table; None for wide ones.
     report : Report
-        Takes what is no number, or differs.
+        Receives values that are not numbers, or that differ.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class ValueReader:
         self._keys = keys
         self._value_columns = value_columns
         self._report = report
-        # Chunks of runs are asked for one after the other, and a file has the rows of many.
+        # Chunks of runs are read one after the other, and a file has the rows of many runs.
         self._memory = Memory(_MEMORY_BYTES)
         self._reported: dict[tuple[str, int, int], set[int]] = {}
         self._read_once: set[str] = set()
-        # Rows that are no number, and all rows, of columns and files, until a warning names them.
+        # Number of rows with a text, and of all rows, by column and file, until a warning is given.
         self._texts: dict[tuple[str, str], tuple[int, int]] = {}
         self._blocks: dict[int, tuple[Mapping[str, Float64], Int64] | None] = {}
 
@@ -77,33 +77,33 @@ class ValueReader:
         chosen: Bool | None,
         others: Sequence[str] = (),
     ) -> None:
-        """Put the values that one table has at the positions of runs that have none yet.
+        """Write the values of one table to those positions of runs that have none yet.
 
         Parameters
         ----------
         found : mapping of str to (row,) float64 array
-            By metric; written to.
+            Values by metric; changed in place.
         keys : mapping of str to str
             Key of each metric in the table.
         runs : DeclaredRuns
         sources : RowSources
             Rows of the table.
         chosen : (run,) bool array or None
-            Runs whose values are asked for; None for all.
+            Runs whose values are requested; None for all.
         others : sequence of str
-            Keys of the metrics that may be asked for next.
+            Keys of the metrics that may be requested next.
 
         Raises
         ------
         SourceError, FormatError
-            When a file can't be read, is damaged, or is not the one that was opened.
+            When a file can't be read, is damaged, or has changed since it was opened.
 
         Warns
         -----
         ConflictWarning
-            When rows of one run and step have different values; the first is kept.
+            When rows of one run and step have different values; the first is used.
         DdeWarning
-            When a row holds a text that is no number, once for each column.
+            When a row holds a text that is not a number, once for each column.
         """
         value_column = self._value_columns[sources.table]
         at = np.arange(len(sources.row)) if chosen is None else np.flatnonzero(chosen[sources.run])
@@ -123,7 +123,7 @@ class ValueReader:
             self._put(found[metric], values, rows, metric, runs, sources)
 
     def _warn_of_texts(self, column: str) -> None:
-        """Say which rows of a column that was asked for hold texts, each once: a plausible line leads past them."""
+        """Warn once of texts in a requested column: the curve through the other rows would look plausible."""
         found = {key: self._texts.get(key) for key in list(self._texts) if key[0] == column}
         if not found or any(counts == _WARNED for counts in found.values()):
             return
@@ -137,18 +137,18 @@ class ValueReader:
         )
 
     def _read(
-        self, sources: RowSources, wanted: Sequence[int], columns: Sequence[str], others: Sequence[str]
+        self, sources: RowSources, files: Sequence[int], columns: Sequence[str], others: Sequence[str]
     ) -> tuple[Mapping[str, Float64], Int64]:
-        """Return columns of files, one file behind the other, and where each file begins; -1 for one without them."""
+        """Return columns of files, one file after the other, and the first row of each file; -1 if without them."""
         opened = self._opened[sources.table]
         block = self._block(sources.table)
         if block is not None:
             return block
-        # Text is parsed whole for one column: who asks for a second one gets all, where memory holds them.
+        # Text is parsed completely even for one column, so a second request reads all columns that fit into memory.
         fits = len(sources.row) * len(others) * 8 <= _MEMORY_BYTES // 2
         next_columns = others if fits and self._value_columns[sources.table] is None else ()
-        parts = read_together([opened[n] for n in wanted], lambda file: self._columns(file, columns, next_columns))
-        read = {n: found for n, found in zip(wanted, parts, strict=True) if found}
+        parts = read_together([opened[n] for n in files], lambda file: self._columns(file, columns, next_columns))
+        read = {n: found for n, found in zip(files, parts, strict=True) if found}
         lengths = [len(next(iter(of_file.values()))) for of_file in read.values()]
         starts = np.full(len(opened), -1, np.int64)
         starts[list(read)] = np.cumsum([0, *lengths])[:-1]
@@ -162,7 +162,7 @@ class ValueReader:
         return joined, starts
 
     def _block(self, table: int) -> tuple[Mapping[str, Float64], Int64] | None:
-        """Return the columns of all result files of a table, joined once: these are many, with a row or so each."""
+        """Return the columns of all result files of a table, joined once: there are many, of about one row each."""
         if table not in self._blocks:
             contents = [file.content for file in self._opened[table]]
             results = [content.parsed for content in contents if isinstance(content, ResultsFile)]
@@ -182,12 +182,12 @@ class ValueReader:
         values, at = values[is_number], at[is_number]
         position = sources.position[at]
         free = np.isnan(into[position])
-        # Of repeated positions the last assignment stays, and the first row counts.
+        # NumPy keeps the last assignment to a repeated position; reversed, that is the first row.
         into[position[free][::-1]] = values[free][::-1]
         if sources.is_unique and free.all():
             return
         differing = np.flatnonzero(values != into[position])
-        # Runs are asked for again, in other company; each counts once.
+        # A run may be requested again together with other runs; it is reported once.
         known = self._reported.setdefault((metric, runs.table, sources.table), set())
         of_run = sources.run[at[differing]]
         new = np.array([run not in known for run in of_run.tolist()], np.bool_)
@@ -200,7 +200,7 @@ class ValueReader:
         text = (
             f"{len(differing)} values of {metric} differ from the first value of their run and step, such as run "
             f"{run_id!r} at step {int(runs.step[position[row]])}: {float(into[position[row]])!r}, "
-            f"{float(values[row])!r}; the first is kept"
+            f"{float(values[row])!r}; the first is used"
         )
         self._report.add(f"values of {metric} that differ from the first of their step", len(differing), text)
         warnings.warn(
@@ -210,21 +210,21 @@ class ValueReader:
         )
 
     def _columns(self, file: OpenedFile, columns: Sequence[str], next_columns: Sequence[str]) -> dict[str, Float64]:
-        """Return the columns of a file that it has, from memory where they were read before."""
+        """Return the requested columns that a file has, from memory where they were read before."""
         version = "" if file.file is None else file.file.version
         known = frozenset(file.content.columns)
         own = [column for column in dict.fromkeys(columns) if column in known]
         found: dict[str, Float64] = {}
         for column in own:
-            kept = self._memory.get((f"{version} {file.name}", column, 0, 0))
-            if kept is not None:
-                found[column] = kept
-        lacking = [column for column in own if column not in found]
-        if lacking and file.content.untyped:
+            cached = self._memory.get((f"{version} {file.name}", column, 0, 0))
+            if cached is not None:
+                found[column] = cached
+        missing = [column for column in own if column not in found]
+        if missing and file.content.untyped:
             if (token := f"{version} {file.name}") in self._read_once:
-                lacking = list(dict.fromkeys([*lacking, *(column for column in next_columns if column in known)]))
+                missing = list(dict.fromkeys([*missing, *(column for column in next_columns if column in known)]))
             self._read_once.add(token)
-        for column, numbers in (_numbers(file, lacking) if lacking else {}).items():
+        for column, numbers in (_numbers(file, missing) if missing else {}).items():
             if column in own:
                 found[column] = numbers.values
             self._memory.put((f"{version} {file.name}", column, 0, 0), numbers.values)
@@ -241,7 +241,7 @@ def _joined(results: Sequence[ParsedNumbers]) -> tuple[Mapping[str, Float64], In
     places = {column: at for at, column in enumerate(dict.fromkeys(c for parsed in results for c in parsed.columns))}
     starts = np.cumsum([0, *(parsed.values.shape[1] for parsed in results)])
     values = np.full((len(places), int(starts[-1])), np.nan)
-    # Most files of a suite have the same results.
+    # Most files of a suite have the same results, so their rows are looked up once.
     rows: dict[tuple[str, ...], list[int]] = {}
     for parsed, start, end in zip(results, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         if parsed.columns not in rows:

@@ -1,4 +1,4 @@
-"""Results of lm-evaluation-harness and the trainer state of transformers: JSON files, parsed once, kept as numbers."""
+"""Results of lm-evaluation-harness and trainer states of transformers: JSON files, parsed once, cached as numbers."""
 
 from __future__ import annotations
 
@@ -35,44 +35,44 @@ __all__ = [
 
 Float64 = npt.NDArray[np.float64]
 
-# No name of a task holds this sign.
-_BETWEEN = "\x1f"
-# What stands among the numbers of a task and is no result of it.
-_NO_RESULTS = frozenset({"alias", "name", "sample_len", "sample_count"})
-# transformers writes these once, into a row behind the last one of the curve, with the mean of the loss.
+# No name of a task contains this character.
+_SEPARATOR = "\x1f"
+# Keys beside the results of a task that are not results.
+_OTHER_KEYS = frozenset({"alias", "name", "sample_len", "sample_count"})
+# transformers writes these once, in a row after the last one of the curve, with the mean of the loss.
 _SUMMARY_KEYS = frozenset({"train_runtime", "train_samples_per_second", "train_steps_per_second"})
 
 
 @dataclass(frozen=True, eq=False)
 class ParsedNumbers:
-    """What is kept of a parsed file.
+    """Numbers of a parsed file.
 
     Attributes
     ----------
     columns : tuple of str
     values : (column, row) float64 array
-        NaN where a row lacks a column.
+        NaN where a row has no value.
     notes : tuple of str
-        What was left out, as sentences.
+        Sentences on content that was left out.
     """
 
     columns: tuple[str, ...]
     values: Float64
     notes: tuple[str, ...] = ()
-    _places: dict[str, int] = field(init=False, default_factory=dict)
+    _row_of_column: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._places.update({column: at for at, column in enumerate(self.columns)})
+        self._row_of_column.update({column: at for at, column in enumerate(self.columns)})
 
     def column(self, name: str) -> Float64 | None:
         """Return a column; None where there is none of that name."""
-        at = self._places.get(name)
+        at = self._row_of_column.get(name)
         return None if at is None else self.values[at]
 
 
 @dataclass(frozen=True, eq=False)
 class ResultsFile:
-    """A file of which all numbers are kept.
+    """A file whose numbers are all in memory.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class ResultsFile:
         return int(self.parsed.values.shape[1])
 
     def read(self, columns: Sequence[str]) -> Columns:
-        """Return columns as numbers, null where a row lacks one."""
+        """Return columns as numbers, null where a row has no value."""
         found = ((column, self.parsed.column(column)) for column in columns)
         return {column: pa.chunked_array([pa.array(v, from_pandas=True)]) for column, v in found if v is not None}
 
@@ -107,7 +107,7 @@ class ResultsFile:
         return {column: Numbers(values, {}) for column, values in found if values is not None}
 
     def kinds(self) -> Mapping[str, ColumnKind]:
-        """Return what each column holds: numbers, or nothing."""
+        """Return the kind of each column: all hold numbers."""
         return dict.fromkeys(self.parsed.columns, "number")
 
 
@@ -136,7 +136,7 @@ def parse_results(file: SuiteFile) -> ParsedNumbers:
         )
     groups = record.get("groups")
     if isinstance(groups, dict):
-        # Groups of tasks stand among the results too, in most releases.
+        # Most releases list groups of tasks among the results too.
         results = {**groups, **results}
     values: dict[str, float] = {}
     left_out = 0
@@ -145,17 +145,17 @@ def parse_results(file: SuiteFile) -> ParsedNumbers:
             left_out += 1
         else:
             values.setdefault(result_column(task, metric), value)
-    notes = () if not left_out else (f"{left_out} results of {file.path} are no numbers and are left out",)
+    notes = () if not left_out else (f"{left_out} results of {file.path} are not numbers and are left out",)
     return ParsedNumbers(tuple(values), np.array([[value] for value in values.values()]).reshape(-1, 1), notes)
 
 
 def result_column(task: str, metric: str) -> str:
-    """Return the name of the column of a result, which tells task and metric apart whatever signs they have."""
-    return f"{task}{_BETWEEN}{metric}"
+    """Return the column name of a result; task and metric stay separable whatever characters they contain."""
+    return f"{task}{_SEPARATOR}{metric}"
 
 
 def with_keys(parsed: ParsedNumbers, key: Callable[[Mapping[str, object]], str], name: str) -> ParsedNumbers:
-    """Return results under the keys that a template makes of the fields ``task`` and ``metric``.
+    """Rename the columns of results with a template of the fields ``task`` and ``metric``.
 
     Parameters
     ----------
@@ -163,31 +163,31 @@ def with_keys(parsed: ParsedNumbers, key: Callable[[Mapping[str, object]], str],
         As :func:`parse_results` returns it.
     key : callable
     name : str
-        What the file is called in errors.
+        Name of the file in errors.
 
     Raises
     ------
     FormatError
-        When two results have one key.
+        When two results get the same key.
     """
-    found: dict[str, str] = {}
+    column_by_key: dict[str, str] = {}
     for column in parsed.columns:
-        task, _, metric = column.partition(_BETWEEN)
+        task, _, metric = column.partition(_SEPARATOR)
         made = key({"task": task, "metric": metric})
-        if made in found:
+        if made in column_by_key:
             raise FormatError(
-                f"{name} has two results of the key {made!r}: {found[made].replace(_BETWEEN, ' ')} and "
-                f"{task} {metric}. So which of them is meant is open. Name {{task}} and {{metric}} in key=."
+                f"{name} has two results of the key {made!r}: {column_by_key[made].replace(_SEPARATOR, ' ')} and "
+                f"{task} {metric}, so the key is ambiguous. Name {{task}} and {{metric}} in key=."
             )
-        found[made] = column
-    return ParsedNumbers(tuple(found), parsed.values, parsed.notes)
+        column_by_key[made] = column
+    return ParsedNumbers(tuple(column_by_key), parsed.values, parsed.notes)
 
 
 def evaluation_results(results: Mapping[str, Any]) -> Iterator[tuple[str, str, float | None]]:
-    """Yield task, metric and value of each result, whichever release of the harness wrote it; None is no number.
+    """Yield task, metric and value of each result, for all releases of the harness; None where it is not a number.
 
-    Releases from 0.4 on write the filter of the answers behind a comma, ``acc,none``. The filter ``none`` is left out;
-    another one becomes part of the metric, and its standard error keeps ``_stderr`` at the end.
+    Releases from 0.4 on write the filter of the answers after a comma, ``acc,none``. The filter ``none`` is left out;
+    any other becomes part of the metric's name, before the ``_stderr`` of its standard error.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def evaluation_results(results: Mapping[str, Any]) -> Iterator[tuple[str, str, f
             yield task, "", None
             continue
         for written, value in of_task.items():
-            if written.strip() in _NO_RESULTS:
+            if written.strip() in _OTHER_KEYS:
                 continue
             metric, _, kind = (part.strip() for part in written.partition(","))
             if kind not in ("", "none"):
@@ -215,12 +215,12 @@ def evaluation_results(results: Mapping[str, Any]) -> Iterator[tuple[str, str, f
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 yield task, metric, _as_double(value)
             elif not (metric.endswith("_stderr") and value in ("N/A", None)):
-                # What has no standard error has that text, or null.
+                # A metric without a standard error has "N/A" or null there.
                 yield task, metric, None
 
 
 def parse_trainer_state(file: SuiteFile) -> ParsedNumbers:
-    """Return the log of a trainer_state.json of transformers, a row a step.
+    """Return the log of a trainer_state.json of transformers, one row per step.
 
     Raises
     ------
@@ -233,25 +233,25 @@ def parse_trainer_state(file: SuiteFile) -> ParsedNumbers:
     log = record.get("log_history")
     if not isinstance(log, list) or not all(isinstance(row, dict) for row in log):
         raise FormatError(
-            f"{file.path} has no list 'log_history' of rows, so it holds no log of a trainer. "
+            f"{file.path} has no list 'log_history' of rows, so it has no log of a trainer. "
             "Narrow the pattern of the table to files that do, or write the file again."
         )
     return trainer_rows(log, file.path)
 
 
 def trainer_rows(log: Sequence[Mapping[str, Any]], name: str) -> ParsedNumbers:
-    """Return the rows of ``log_history``, those of one step joined, without the summary at the end of training.
+    """Return the rows of ``log_history``, joined by step, without the summary at the end of training.
 
     Parameters
     ----------
     log : sequence of mapping
     name : str
-        What the log is called in errors.
+        Name of the log in errors.
 
     Warns
     -----
     ConflictWarning
-        When two rows of a step have different values of one key; the first is kept.
+        When two rows of a step have different values of one key; the first is used.
 
     Examples
     --------
@@ -270,7 +270,7 @@ def trainer_rows(log: Sequence[Mapping[str, Any]], name: str) -> ParsedNumbers:
         step = row.get("step")
         if not isinstance(step, (int, float)) or isinstance(step, bool):
             raise FormatError(
-                f"Row {number} of {name} has the step {step!r}, so where its values belong is unknown. "
+                f"Row {number} of {name} has the step {step!r}, so the position of its values is unknown. "
                 "Repair the file, or remove the row."
             )
         joined = rows.setdefault(_as_double(step), {"step": _as_double(step)})
@@ -279,17 +279,17 @@ def trainer_rows(log: Sequence[Mapping[str, Any]], name: str) -> ParsedNumbers:
                 no_numbers[key] = no_numbers.get(key, 0) + 1
                 continue
             keys.setdefault(key)
-            found = _as_double(value)
-            # Any NaN is the same as another.
-            if key in joined and joined[key] != found and not (np.isnan(joined[key]) and np.isnan(found)):
-                conflicts.append(f"{key} at step {step}: {joined[key]!r} and {found!r}")
-            joined.setdefault(key, found)
+            double = _as_double(value)
+            # Two NaNs do not conflict.
+            if key in joined and joined[key] != double and not (np.isnan(joined[key]) and np.isnan(double)):
+                conflicts.append(f"{key} at step {step}: {joined[key]!r} and {double!r}")
+            joined.setdefault(key, double)
     notes = [
-        f"{count} values of {key!r} in {name} are no numbers and are left out" for key, count in no_numbers.items()
+        f"{count} values of {key!r} in {name} are not numbers and are left out" for key, count in no_numbers.items()
     ]
     if conflicts:
         text = (
-            f"{len(conflicts)} values of {name} stand twice for one step and differ ({conflicts[0]}); the first is kept"
+            f"{len(conflicts)} values of {name} occur twice at one step and differ ({conflicts[0]}); the first is used"
         )
         notes.append(text)
         _warn_conflict(f"{text}. Remove one of the rows from the file.")
@@ -302,9 +302,9 @@ def _json_object(file: SuiteFile, what: str) -> dict[str, Any]:
     try:
         record, problem = read_json(content.decode())
     except UnicodeDecodeError as error:
-        record, problem = None, f"is no UTF-8 text ({error})"
+        record, problem = None, f"is not UTF-8 text ({error})"
     if not isinstance(record, dict):
-        reason = problem or ("is empty" if record is None else "is no JSON object")
+        reason = problem or ("is empty" if record is None else "is not a JSON object")
         raise FormatError(f"{file.path} {reason}, so it does not hold {what}. Copy it again, or remove it.")
     return record
 
@@ -320,7 +320,7 @@ def _warn_conflict(message: str) -> None:
     warnings.warn(message, ConflictWarning, stacklevel=2)
 
 
-#: Raised whenever what is stored, or how it is parsed, changes its meaning.
+#: Version of the stored form; increased whenever its meaning or the parsing changes.
 _FORMAT = 1
 _NAME = "parsed.npz"
 
@@ -340,28 +340,28 @@ class ParsedCache:
     folder: Place
 
     def load(self) -> dict[FileKey, ParsedNumbers]:
-        """Return what is kept, by name, version and format of the file; nothing where nothing whole is."""
-        found = read_kept(self.folder, _NAME)
-        if found is None or found[0].get("format") != _FORMAT:
+        """Return the cached numbers by name, version and format of the file; empty without a complete cache file."""
+        stored = read_kept(self.folder, _NAME)
+        if stored is None or stored[0].get("format") != _FORMAT:
             return {}
-        facts, arrays = found
-        kept: dict[FileKey, ParsedNumbers] = {}
+        facts, arrays = stored
+        cached: dict[FileKey, ParsedNumbers] = {}
         try:
             names = facts["columns"]
             numbers, values = arrays["column"], arrays["value"]
-            at = place = 0
+            at = start = 0
             for name, version, kind, n_columns, n_rows, notes in facts["files"]:
                 columns = tuple(names[i] for i in numbers[at : at + n_columns].tolist())
                 size = n_columns * n_rows
-                block = values[place : place + size].reshape(n_columns, n_rows)
-                kept[name, version, kind] = ParsedNumbers(columns, block, tuple(notes))
-                at, place = at + n_columns, place + size
+                block = values[start : start + size].reshape(n_columns, n_rows)
+                cached[name, version, kind] = ParsedNumbers(columns, block, tuple(notes))
+                at, start = at + n_columns, start + size
         except (KeyError, IndexError, TypeError, ValueError):
             return {}
-        return kept
+        return cached
 
     def save(self, files: Mapping[FileKey, ParsedNumbers]) -> None:
-        """Keep what was parsed, in the place of what is there; where it can't be written, it is parsed again."""
+        """Replace the cache file with these numbers; a failure to write is ignored, as files can be parsed again."""
         number: dict[str, int] = {}
         facts: list[list[Any]] = []
         columns: list[int] = []

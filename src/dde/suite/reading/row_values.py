@@ -1,4 +1,4 @@
-"""Values of the rows of one declared table by name: fields of paths and parsed texts, factors, columns, counters."""
+"""Values of the rows of a declared table by name: fields of paths and parsed texts, factors, columns, counters."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from dde.suite.reading.fields import Field, encode_array, encode_columns
 from dde.suite.reading.suite_files import SuiteFile
 from dde.suite.rules import Rule, RuleSource
 
-__all__ = ["OpenedFile", "RowValues", "read_together", "run_together", "whole_of_rule"]
+__all__ = ["OpenedFile", "RowValues", "read_together", "run_together", "whole_numbers_of_rule"]
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-_REQUESTS = 16
+_MAX_REQUESTS = 16
 _Read = TypeVar("_Read")
 #: Whole numbers that rules give are exact up to this one.
 MOST_EXACT = 2**53
@@ -45,7 +45,7 @@ class OpenedFile:
     file : SuiteFile or None
         None for a frame.
     fields : mapping of str to object
-        What the pattern took out of its path.
+        Fields that the pattern extracted from its path.
     """
 
     content: Content
@@ -54,11 +54,11 @@ class OpenedFile:
 
     @property
     def name(self) -> str:
-        """What it is called in errors."""
+        """Name in errors."""
         return self.content.name
 
     def read(self, columns: Sequence[str]) -> Columns:
-        """Return columns; raises SourceError when the file is not the one that was found."""
+        """Return columns; raises SourceError when the file has changed since it was found."""
         if self.file is None:
             return self.content.read(columns)
         with self.file.unchanged():
@@ -66,34 +66,34 @@ class OpenedFile:
 
 
 def run_together(items: Sequence[Any], read: Callable[[Any], Any], *, is_remote: bool) -> list[Any]:
-    """Return what `read` gives for each item, in order; items are read in threads, and errors are raised."""
+    """Call `read` with each item in threads, and return the results in order; raises the errors of `read`."""
     if len(items) < 2:
         return [read(item) for item in items]
-    # Threads that wait for another machine need no processor.
-    with ThreadPoolExecutor(_REQUESTS if is_remote else processors()) as threads:
+    # Threads that wait for a remote machine may outnumber the processors.
+    with ThreadPoolExecutor(_MAX_REQUESTS if is_remote else processors()) as threads:
         return list(threads.map(read, items))
 
 
 def read_together(opened: Sequence[OpenedFile], read: Callable[[OpenedFile], Any]) -> list[Any]:
-    """Return what `read` gives for each file, in order; files are read in threads."""
+    """Call `read` with each file in threads, and return the results in order."""
     return run_together(opened, read, is_remote=any(f.file is not None and f.file.is_remote for f in opened))
 
 
 class RowValues(Mapping[str, Any]):
-    """Values of rows by name, as arrays for rules; columns are read when they are asked for.
+    """Values of rows by name, as arrays for rules; columns are read on first use.
 
     Parameters
     ----------
     opened : sequence of OpenedFile
     what : str
-        What the table is called in errors: ``"tables[2]"``.
+        Name of the table in errors: ``"tables[2]"``.
     factors : mapping of str to rule
         Rules of the table's factors.
 
     Notes
     -----
-    Of one name, the field of a path or of a parsed text comes first, then a factor, then a column. Within the rule of
-    a factor its own name means the column.
+    A name means the field of a path or of a parsed text, else a factor, else a column. Within the rule of a factor,
+    the factor's own name means the column.
     """
 
     def __init__(self, opened: Sequence[OpenedFile], what: str, factors: Mapping[str, RuleSource]) -> None:
@@ -114,14 +114,14 @@ class RowValues(Mapping[str, Any]):
     # Rows
 
     def load(self, names: Sequence[str]) -> None:
-        """Read columns that were not read yet; those of the first call tell how many rows there are."""
-        wanted = [name for name in dict.fromkeys(names) if name in self._column_names and name not in self._columns]
+        """Read columns that were not read yet; the first call determines the number of rows."""
+        requested = [name for name in dict.fromkeys(names) if name in self._column_names and name not in self._columns]
         is_first = not self._lengths
-        if not wanted and not is_first:
+        if not requested and not is_first:
             return
 
         def read(file: OpenedFile) -> tuple[Columns, int]:
-            own = [name for name in wanted if name in file.content.columns]
+            own = [name for name in requested if name in file.content.columns]
             counted = file.content.n_rows
             if counted is None and not own and is_first:
                 own = list(file.content.columns[:1])
@@ -133,31 +133,31 @@ class RowValues(Mapping[str, Any]):
         results = read_together(self.opened, read)
         if is_first:
             self._lengths = [length for _, length in results]
-        for name in wanted:
+        for name in requested:
             self._columns[name] = [found.get(name) for found, _ in results]
 
     @property
     def n_rows(self) -> int:
-        """Rows that are left."""
+        """Number of selected rows."""
         return sum(self._lengths) if self._index is None else len(self._index)
 
     @property
     def n_read(self) -> int:
-        """Rows of all files."""
+        """Number of rows of all files."""
         return sum(self._lengths)
 
     @property
     def lengths(self) -> Sequence[int]:
-        """Rows of each file."""
+        """Number of rows of each file."""
         return tuple(self._lengths)
 
     @property
     def index(self) -> Int64:
-        """Numbers of the rows that are left, counted through all files."""
+        """Numbers of the selected rows, counted through all files."""
         return np.arange(self.n_read) if self._index is None else self._index
 
-    def keep(self, rows: Bool) -> None:
-        """Leave out all other rows."""
+    def select(self, rows: Bool) -> None:
+        """Select rows among those selected now."""
         if rows.all():
             return
         self._index = self.index[rows]
@@ -165,17 +165,17 @@ class RowValues(Mapping[str, Any]):
         self._arrays = {name: array[rows] for name, array in self._arrays.items()}
         self._counters = {name: values[rows] for name, values in self._counters.items()}
 
-    def places(self) -> tuple[npt.NDArray[np.int32], Int64]:
-        """Return the file of each row that is left, and its row there."""
+    def sources(self) -> tuple[npt.NDArray[np.int32], Int64]:
+        """Return the file of each selected row, and its row there."""
         lengths = np.array(self._lengths, np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         index = self.index
         file = np.searchsorted(starts, index, side="right") - 1
         return file.astype(np.int32), index - starts[file]
 
-    def where(self, row: int) -> str:
-        """Return what a row that is left is called in errors."""
-        file, at = (int(values[row]) for values in self.places())
+    def describe_row(self, row: int) -> str:
+        """Return the name of a selected row in errors."""
+        file, at = (int(values[row]) for values in self.sources())
         return f"row {at} of {self.opened[file].name}"
 
     # Names
@@ -210,18 +210,18 @@ class RowValues(Mapping[str, Any]):
         return tuple(dict.fromkeys([*self._path_names, *self._made, *self._factors]))
 
     def add_counter(self, name: str, values: Int64) -> None:
-        """Have rules name a counter, where no field, factor or column has its name."""
+        """Make a counter available to rules, unless a field, factor or column has its name."""
         self._counters[name] = values
 
     def add_parsed(self, column: str, text: str | Pattern) -> Bool:
-        """Take fields out of the texts of a column; returns the rows that match the pattern.
+        """Extract fields from the texts of a column; returns a mask of the rows that match the pattern.
 
         Raises
         ------
         UnknownNameError
             When no file has the column.
         FormatError
-            When two patterns of the table have a field of one name.
+            When two patterns of the table have a field of the same name.
         """
         pattern = text if isinstance(text, Pattern) else Pattern(text, f"{self.what}.parse[{column!r}]")
         if column in self._path_names:
@@ -235,8 +235,8 @@ class RowValues(Mapping[str, Any]):
         for name in pattern.fields:
             if name in self._made or name in self._path_names:
                 raise FormatError(
-                    f"{self.what} takes the field {name!r} out of {column!r} and of another text, so which is meant is "
-                    "open. Give one of them another name."
+                    f"{self.what} extracts the field {name!r} from {column!r} and from another text, so the field is "
+                    "ambiguous. Give one of them another name."
                 )
             number: dict[str | int | float, int] = {}
             of_text = [
@@ -247,12 +247,12 @@ class RowValues(Mapping[str, Any]):
         return np.asarray(codes[source.codes])[self.index]
 
     def field(self, name: str) -> Field:
-        """Return the values of a name as a field of the rows that are left.
+        """Return the values of a name as a field of the selected rows.
 
         Raises
         ------
         UnknownNameError
-            When nothing has the name.
+            When the name is unknown.
         """
         if name not in self._fields:
             if name in self._made:
@@ -262,7 +262,7 @@ class RowValues(Mapping[str, Any]):
             elif name in self._factors and name not in self._resolving:
                 found = self._factor(name)
             elif name in self._column_names:
-                # Within a factor of its name, the column is not what others call so.
+                # Within the rule of a factor, its own name means the column; elsewhere, the factor. So do not cache it.
                 column = self._field_of_column(name).take(self.index)
                 if name in self._factors:
                     return column
@@ -272,18 +272,18 @@ class RowValues(Mapping[str, Any]):
             elif name in self._resolving:
                 raise FormatError(
                     f"{self.what}: the rules of the factors {', '.join(sorted(self._resolving))} need each other, so "
-                    "none has a value. Make one of them of columns alone."
+                    "none has a value. Define one of them by columns only."
                 )
             else:
                 raise self._unknown(name, "a template or rule")
             self._fields[name] = found
         return self._fields[name]
 
-    def whole(self, name: str) -> WholeNumbers:
-        """Return the values of a name as whole numbers of 0 and more."""
+    def whole_numbers(self, name: str) -> WholeNumbers:
+        """Return the values of a name as non-negative whole numbers."""
         is_column = name not in self._made and name not in self._path_names and name not in self._factors
         if not is_column or name not in self._column_names:
-            return whole_of_rule(self[name], self.n_rows, name, self)
+            return whole_numbers_of_rule(self[name], self.n_rows, name, self)
         parts = self._read_joined(name, _whole_numbers)
         index = self.index
         values = np.concatenate([np.empty(0, np.int64), *(part.values for part in parts)])[index]
@@ -295,19 +295,19 @@ class RowValues(Mapping[str, Any]):
         return WholeNumbers(values, {reason: rows for reason, rows in problems.items() if rows.any()})
 
     def require_all(self, names: Collection[str], what: str) -> None:
-        """Raise FormatError where a file lacks a column that others have: none of its rows would have a place."""
-        wanted = sorted(name for name in names if name in self._column_names and name not in self.declared)
+        """Raise FormatError where a file has no column that others have: its rows would have no position."""
+        requested = sorted(name for name in names if name in self._column_names and name not in self.declared)
         for file in self.opened:
-            lacking = [name for name in wanted if name not in file.content.columns]
-            if lacking and file.content.columns:
+            missing = [name for name in requested if name not in file.content.columns]
+            if missing and file.content.columns:
                 raise FormatError(
-                    f"{file.name} has no column {lacking[0]!r}, which {what} names, so where its rows stand is unknown."
-                    f"{near_names(lacking[0], file.content.columns)} Narrow the pattern of the table to files that "
-                    "have it, or give the others a table of their own."
+                    f"{file.name} has no column {missing[0]!r}, which {what} names, so the position of its rows is "
+                    f"unknown.{near_names(missing[0], file.content.columns)} Narrow the pattern of the table to files "
+                    "that have it, or give the others a table of their own."
                 )
 
     def evaluate(self, source: RuleSource, what: str) -> Any:
-        """Return what a rule gives for the rows that are left: an array, or one value for all."""
+        """Return the result of a rule for the selected rows: an array, or one value for all."""
         if isinstance(source, str) and source in self:
             return self[source]
         rule = Rule(source, what=what)
@@ -342,9 +342,9 @@ class RowValues(Mapping[str, Any]):
         return np.concatenate([np.empty(0), *known]) if len(known) == len(parts) else None
 
     def _read_joined(self, name: str, read: Callable[[pa.ChunkedArray, bool, str], _Read]) -> list[_Read]:
-        """Return what `read` makes of a column of all rows, in order: of files with one type together.
+        """Return the results of `read` for a column, in the order of rows; neighboring files of one type are joined.
 
-        Where that fails, each file is read by itself, so that the error names it.
+        Where that fails, each file is read alone, so that the error names it.
         """
         self.load([name])
         found: list[_Read] = []
@@ -353,8 +353,8 @@ class RowValues(Mapping[str, Any]):
             chunks = [chunk for column in columns for chunk in column.chunks]
             untyped = group[0][2].content.untyped and group[0][0] is not None
             try:
-                where = f"the column {name!r} of {group[0][2].name}"
-                found.append(read(pa.chunked_array(chunks, columns[0].type), untyped, where))
+                describe_row = f"the column {name!r} of {group[0][2].name}"
+                found.append(read(pa.chunked_array(chunks, columns[0].type), untyped, describe_row))
             except FormatError:
                 if len(group) == 1:
                     raise
@@ -363,7 +363,7 @@ class RowValues(Mapping[str, Any]):
         return found
 
     def _groups(self, name: str) -> list[list[tuple[pa.ChunkedArray | None, int, OpenedFile]]]:
-        """Return column, rows and file of neighbours whose columns have one type."""
+        """Return column, number of rows and file, grouped by neighboring files whose columns have one type."""
         found = zip(self._columns[name], self._lengths, self.opened, strict=True)
         groups = itertools.groupby(found, lambda item: (item[0] is None or str(item[0].type), item[2].content.untyped))
         return [list(group) for _, group in groups]
@@ -377,7 +377,7 @@ class RowValues(Mapping[str, Any]):
             return encode_array(self.evaluate(source, f"{self.what}.factors[{name!r}]"), self.n_rows)
         finally:
             self._resolving.discard(name)
-            # What a rule saw under its own name was the column.
+            # While the rule ran, its own name meant the column.
             self._arrays.pop(name, None)
 
     def _field_of_path(self, name: str) -> Field:
@@ -387,7 +387,7 @@ class RowValues(Mapping[str, Any]):
         return Field(np.repeat(np.array(codes, np.int64), self._lengths), tuple(number))
 
     def _field_of_column(self, name: str) -> Field:
-        """Return a column of all rows that were read."""
+        """Return a column as a field of all rows, selected or not."""
         self.load([name])
         columns: list[pa.ChunkedArray | None] = []
         lengths, untyped, names = [], [], []
@@ -400,7 +400,7 @@ class RowValues(Mapping[str, Any]):
         try:
             return encode_columns(columns, lengths, untyped, names)
         except FormatError:
-            # Each file by itself, so that the error names it.
+            # Each file alone, so that the error names it.
             return encode_columns(
                 self._columns[name],
                 self._lengths,
@@ -411,24 +411,24 @@ class RowValues(Mapping[str, Any]):
     def _require(self, column: str, what: str) -> None:
         if column not in self._column_names:
             raise UnknownNameError(
-                f"{what} names the column {column!r}, and no file of the table has it, so which rows are meant is "
-                f"unknown.{near_names(column, self._column_names)} Columns: {_listed(self._column_names)}."
+                f"{what} names the column {column!r}, and no file of the table has it, so its rows can't be selected."
+                f"{near_names(column, self._column_names)} Columns: {_listed(self._column_names)}."
             )
 
     def _unknown(self, name: str, what: str) -> UnknownNameError:
         return UnknownNameError(
-            f"{self.what}: {what} names {name!r}, which is no field of a path or parsed text, no factor and no column, "
-            f"so it has no value.{near_names(name, list(self))} Names: {_listed(self)}."
+            f"{self.what}: {what} names {name!r}, which is neither a field of a path or parsed text, a factor nor a "
+            f"column, so it has no value.{near_names(name, list(self))} Names: {_listed(self)}."
         )
 
 
-def whole_of_rule(values: Any, n_rows: int, what: str, rows: RowValues) -> WholeNumbers:
-    """Return what a rule gives as whole numbers; where it gives none, because a row has no value, -1.
+def whole_numbers_of_rule(values: Any, n_rows: int, what: str, rows: RowValues) -> WholeNumbers:
+    """Return the result of a rule as whole numbers; -1 where a row has no value.
 
     Raises
     ------
     FormatError
-        When a number is not whole, below 0 or above 2**53; names the first such row.
+        When a number is not whole, is below 0 or above 2**53; names the first such row.
     """
     found = np.broadcast_to(np.asarray(values), (n_rows,))
     if found.dtype.kind not in "biuf":
@@ -442,31 +442,31 @@ def whole_of_rule(values: Any, n_rows: int, what: str, rows: RowValues) -> Whole
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         number = float(numbers[row])
-        reason = "is below 0" if number < 0 else "is above 2**53" if number > MOST_EXACT else "is no whole number"
+        reason = "is below 0" if number < 0 else "is above 2**53" if number > MOST_EXACT else "is not a whole number"
         raise FormatError(
-            f"{rows.what}: {what!r} gives {number!r} in {rows.where(row)}, which {reason}, so where the row stands is "
-            f"unknown; {int(wrong.sum())} rows have such a value. Correct the rule or the rows, or leave them out by "
-            "where=."
+            f"{rows.what}: {what!r} gives {number!r} in {rows.describe_row(row)}, which {reason}, so the position of "
+            f"the row is unknown; {int(wrong.sum())} rows have such a value. Correct the rule or the rows, or exclude "
+            "them with where=."
         )
-    whole = np.where(missing, -1.0, numbers).astype(np.int64)
-    return WholeNumbers(whole, {"is missing": missing} if missing.any() else {})
+    whole_numbers = np.where(missing, -1.0, numbers).astype(np.int64)
+    return WholeNumbers(whole_numbers, {"is missing": missing} if missing.any() else {})
 
 
-def _whole_numbers(column: pa.ChunkedArray, untyped: bool, where: str) -> WholeNumbers:
+def _whole_numbers(column: pa.ChunkedArray, untyped: bool, describe_row: str) -> WholeNumbers:
     if untyped:
         column = without_null_texts(column)
-        # Digits are read at once, as long as each is a whole number of int64; all else goes text by text.
+        # Fast path: all texts are integers of int64. Others are parsed one by one.
         with suppress(pa.ArrowInvalid):
-            return read_whole_numbers(column.cast(pa.int64()), where)
+            return read_whole_numbers(column.cast(pa.int64()), describe_row)
         if pc.all(pc.match_substring_regex(column, r"^[0-9]{1,15}(\.0*)?$")).as_py():
-            return read_whole_numbers(column.cast(pa.float64()), where)
-    return read_whole_numbers(column, where)
+            return read_whole_numbers(column.cast(pa.float64()), describe_row)
+    return read_whole_numbers(column, describe_row)
 
 
-def _numbers_or_none(column: pa.ChunkedArray, untyped: bool, where: str) -> Float64 | None:
+def _numbers_or_none(column: pa.ChunkedArray, untyped: bool, describe_row: str) -> Float64 | None:
     if not untyped and not _holds_numbers(column.type):
         return None
-    found = read_numbers(without_null_texts(column) if untyped else column, where)
+    found = read_numbers(without_null_texts(column) if untyped else column, describe_row)
     return None if "is no number" in found.problems else found.values
 
 

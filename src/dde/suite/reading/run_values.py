@@ -1,4 +1,4 @@
-"""What is declared of each run of a table: its fields, its numbers, its parents and where it branches from them."""
+"""Declared facts of each run of a table: its fields, its numbers, its parents and its branch points."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-#: A parent: its run id, the kind of branch, and its value where the kind has one.
+#: A parent: its run id, the kind of branch, and the value of the branch where the kind has one.
 Parent = tuple[str, str, int | None]
 
 _MOST_EXACT = 2**53
@@ -36,15 +36,15 @@ _MOST_SHOWN = 3
 
 
 def settle_fields(rows: TableRows, notes: list[str]) -> dict[str, Field]:
-    """Return the fields of the runs of a table: of paths, parsed texts, factors, and all that templates name.
+    """Return the fields of the runs of a table: of paths, parsed texts, factors, and names in templates.
 
-    A field that has several values in a run, and that neither labels nor ids need, has none there; a note says so.
+    A field with several values in a run, which neither labels nor ids need, has no value there; a note says so.
 
     Raises
     ------
     FormatError
-        When a field that labels, ids, or lookups need has two values in a run, or rows of one run and step differ in
-        a field: ids do not tell all runs apart. Names both places.
+        When a field that labels, ids or lookups need has two values in a run, or rows of one run and step differ in
+        a field: one id stands for several runs. Names both rows.
     """
     counters = {name for name in (rows.table.step, rows.table.tokens) if isinstance(name, str)}
     fields: dict[str, Field] = {}
@@ -79,7 +79,7 @@ def settle_fields(rows: TableRows, notes: list[str]) -> dict[str, Field]:
 def _ambiguous(rows: TableRows, name: str, first: int, other: int) -> FormatError:
     field = rows.values.field(name)
     run_id = rows.run_ids[int(rows.run[first])]
-    places = [f"{field.value(row)!r} in {rows.where(row)}" for row in (first, other)]
+    places = [f"{field.value(row)!r} in {rows.describe_row(row)}" for row in (first, other)]
     differing = [
         known
         for known in rows.values.declared
@@ -87,9 +87,9 @@ def _ambiguous(rows: TableRows, name: str, first: int, other: int) -> FormatErro
     ]
     more = f" (they differ in {', '.join(differing)} too)" if differing else ""
     return FormatError(
-        f"{rows.what}: the run id {run_id!r} is ambiguous: {name} is {places[0]} and {places[1]}{more}. So rows of "
+        f"{rows.what}: the run id {run_id!r} is ambiguous: {name} is {places[0]} and {places[1]}{more}, so rows of "
         f"several runs would become one, or its label has two values. Name {{{name}}} in run_id={rows.table.run_id!r}, "
-        "or take it out of the templates and the pattern."
+        "or remove it from the templates and the pattern."
     )
 
 
@@ -134,41 +134,42 @@ class RunValues(Mapping[str, Any]):
         Raises
         ------
         UnknownNameError
-            When nothing has the name.
+            When the name is unknown.
         FormatError
             When it has two values in a run.
         """
         found, several = self.rows.per_run(name)
         if name not in self.rows.values:
             raise UnknownNameError(
-                f"{self.rows.what}: a rule of its runs names {name!r}, which is no field and no column, so it has no "
-                f"value.{near_names(name, list(self))} Of steps and tokens, name first_step, last_step, first_tokens "
-                "or last_tokens."
+                f"{self.rows.what}: a rule of its runs names {name!r}, which is neither a field nor a column, so it "
+                f"has no value.{near_names(name, list(self))} For steps and tokens, use first_step, last_step, "
+                "first_tokens or last_tokens."
             )
         if len(several):
             first, other = self.rows.first_rows_of_values(name, int(several[0]))
             if name in (self.rows.table.step, self.rows.table.tokens, "step", "tokens"):
                 raise FormatError(
-                    f"{self.rows.what}: a rule of its runs names {name!r}, which changes within a run, so which row is "
-                    "meant is open. Name first_step, last_step, first_tokens or last_tokens."
+                    f"{self.rows.what}: a rule of its runs names {name!r}, which changes within a run, so it is "
+                    "ambiguous. Use first_step, last_step, first_tokens or last_tokens."
                 )
             values = [
-                f"{self.rows.values.field(name).value(row)!r} in {self.rows.where(row)}" for row in (first, other)
+                f"{self.rows.values.field(name).value(row)!r} in {self.rows.describe_row(row)}"
+                for row in (first, other)
             ]
             raise FormatError(
                 f"{self.rows.what}: a rule of its runs names {name!r}, which has two values in the run "
-                f"{self.rows.run_ids[int(self.rows.run[first])]!r}: {values[0]} and {values[1]}. So which of them is "
-                "meant is open. Name what is the same in all rows of a run, or tell the runs apart in run_id=."
+                f"{self.rows.run_ids[int(self.rows.run[first])]!r}: {values[0]} and {values[1]}, so the value is "
+                "ambiguous. Name a field with one value in all rows of a run, or distinguish the runs in run_id=."
             )
         return found.take(self.runs)
 
     def evaluate(self, source: Any, what: str) -> Float64:
-        """Return what a rule gives for each run; NaN where it gives nothing.
+        """Return the result of a rule for each run; NaN where it has no value.
 
         Raises
         ------
         FormatError
-            When it gives texts.
+            When the results are texts.
         """
         if isinstance(source, str) and source in self:
             result = self[source]
@@ -181,11 +182,11 @@ class RunValues(Mapping[str, Any]):
                 result = rule.evaluate({name: self[name] for name in rule.names})
         found = np.broadcast_to(np.asarray(result), (len(self.runs),))
         if found.dtype.kind == "O" and all(value == "" for value in found):
-            # A column of which no row of the table has a value.
+            # A column without any value in this table.
             return np.full(len(self.runs), np.nan)
         if found.dtype.kind not in "biuf":
             raise FormatError(
-                f"{what}: {source!r} gives texts such as {found[0]!r}, where a number is asked for. "
+                f"{what}: {source!r} gives texts such as {found[0]!r}, where a number is needed. "
                 "Name a column of numbers, or a rule that makes them."
             )
         return found.astype(np.float64)
@@ -202,16 +203,16 @@ def numbers_of_runs(declared: Any, runs: RunValues, what: str, notes: list[str])
     Raises
     ------
     FormatError
-        When a number is not above 0.
+        When a number is not positive and finite.
     """
     if declared is None or not len(runs.runs):
         return np.full(len(runs.runs), np.nan)
     if isinstance(declared, Mapping):
         factor = factor_of_lookup(declared, what)
-        numbers, lacking = look_up(declared[factor], runs.field(factor), what)
+        numbers, missing = look_up(declared[factor], runs.field(factor), what)
         entries = [as_text(value) for value in declared[factor]]
-        if lacking:
-            text = f"{what} has no entry for {factor} = {', '.join(map(repr, lacking))}, so it is unknown there"
+        if missing:
+            text = f"{what} has no entry for {factor} = {', '.join(map(repr, missing))}, so it is unknown there"
             notes.append(text)
             warn_caller(f"{text}. Add an entry to {what}[{factor!r}], which has {', '.join(map(repr, entries))}.")
     else:
@@ -220,13 +221,13 @@ def numbers_of_runs(declared: Any, runs: RunValues, what: str, notes: list[str])
     if len(wrong):
         raise FormatError(
             f"{what} is {float(numbers[wrong[0]])!r} for the run {runs.rows.run_ids[int(runs.runs[wrong[0]])]!r}, and "
-            "it is a number above 0. Correct the declaration or the column, or leave it out."
+            "it must be a positive number. Correct the declaration or the column, or remove the declaration."
         )
     return numbers
 
 
 def parents_of_runs(runs: RunValues) -> tuple[tuple[Parent, ...], ...]:
-    """Return the parents of each run, in the order of the declaration; none where a template gives "".
+    """Return the parents of each run in the order of the declaration; a template that gives "" means no parent.
 
     Parameters
     ----------
@@ -235,7 +236,7 @@ def parents_of_runs(runs: RunValues) -> tuple[tuple[Parent, ...], ...]:
     Raises
     ------
     FormatError
-        When the rule of a branch gives no whole number of 0 and more for a run that has the parent.
+        When the rule of a branch does not give a non-negative whole number for a run that has the parent.
     """
     n_runs = len(runs.runs)
     if not n_runs:
@@ -247,10 +248,10 @@ def parents_of_runs(runs: RunValues) -> tuple[tuple[Parent, ...], ...]:
         codes, combinations = combine(fields, n_runs)
         ids = [template.format(combination) for combination in combinations]
         kind, values = _branch(at, runs, what)
-        wanted = np.array([bool(run_id) for run_id in ids], np.bool_)[codes] if n_runs else np.empty(0, np.bool_)
+        has_parent = np.array([bool(run_id) for run_id in ids], np.bool_)[codes] if n_runs else np.empty(0, np.bool_)
         if values is not None:
-            _check_branches(values, wanted, runs, at, what, number)
-        for run in np.flatnonzero(wanted).tolist():
+            _check_branches(values, has_parent, runs, at, what, number)
+        for run in np.flatnonzero(has_parent).tolist():
             value = None if values is None else int(values[run])
             found[run].append((ids[int(codes[run])], kind, value))
     return tuple(map(tuple, found))
@@ -264,21 +265,21 @@ def _branch(at: Any, runs: RunValues, what: str) -> tuple[str, Float64 | None]:
 
 
 def _check_branches(
-    values: Float64, wanted: npt.NDArray[np.bool_], runs: RunValues, at: Any, what: str, number: int
+    values: Float64, has_parent: npt.NDArray[np.bool_], runs: RunValues, at: Any, what: str, number: int
 ) -> None:
-    whole = (values >= 0) & (values <= _MOST_EXACT) & (np.floor(values) == values)
-    wrong = np.flatnonzero(wanted & ~whole)
+    is_whole = (values >= 0) & (values <= _MOST_EXACT) & (np.floor(values) == values)
+    wrong = np.flatnonzero(has_parent & ~is_whole)
     if len(wrong):
         shown = as_text(float(values[wrong[0]])) or "nothing"
         raise FormatError(
-            f"{what}: {dict(at)!r} gives {shown} for the run {runs.rows.run_ids[int(runs.runs[wrong[0]])]!r}, so where "
-            f"it branches from its parent {number + 1} is unknown; {len(wrong)} runs have no whole number of 0 and "
-            "more there. Correct the rule or the column, or leave the parent of these runs empty."
+            f"{what}: {dict(at)!r} gives {shown} for the run {runs.rows.run_ids[int(runs.runs[wrong[0]])]!r}, so its "
+            f"branch point from its parent {number + 1} is unknown; {len(wrong)} runs have no non-negative whole "
+            "number there. Correct the rule or the column, or leave the parent of these runs empty."
         )
 
 
 def first_and_last(offsets: Int64, step: Int64, tokens: Int64) -> dict[str, Int64]:
-    """Return what rules of runs call the first and last step and tokens."""
+    """Return the first and last step and tokens of runs, by their names in rules."""
     first, last = offsets[:-1], offsets[1:] - 1
     return {
         "first_step": step[first],
@@ -291,7 +292,7 @@ def first_and_last(offsets: Int64, step: Int64, tokens: Int64) -> dict[str, Int6
 def shared_differences(
     one: Mapping[str, Field], other: Mapping[str, Field], names: Sequence[str], run: int, other_run: int
 ) -> list[str]:
-    """Return the fields of which two tables have different values for one run."""
+    """Return the fields for which two tables have different values of one run."""
     return [
         name
         for name in names

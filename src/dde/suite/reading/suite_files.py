@@ -1,4 +1,4 @@
-"""Finding the files of a suite below a folder or URL: those that patterns name, and what no pattern names."""
+"""Find the files of a suite below a folder or URL: those that match patterns, and those that match none."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from dde.sources.redaction import is_url
 
 __all__ = ["Listing", "SuiteFile", "read_versions"]
 
-# Requests to an object store that wait at once.
-_REQUESTS = 16
+# Concurrent requests to an object store.
+_MAX_REQUESTS = 16
 # A wildcard or the beginning of one.
 _WILD = re.compile(r"[*?\[]")
 
@@ -34,7 +34,7 @@ class SuiteFile:
     Attributes
     ----------
     name : str
-        Path below the root, with ``/`` between folders.
+        Path relative to the root, with ``/`` between folders.
     path : str
         Path within its file system, without credentials.
     root : Connection
@@ -49,26 +49,22 @@ class SuiteFile:
     version: str
 
     def open_place(self) -> tuple[Any, str]:
-        """Return the file system that has the file, and the path that it goes by there, with credentials."""
+        """Return the file system of the file, and its path there, with credentials."""
         return fsspec.core.url_to_fs(self.root.reveal())[0], self.root.find(self.path)
 
     @property
     def is_remote(self) -> bool:
-        """Whether reading it means waiting for another machine."""
+        """Whether the file is on another machine."""
         return is_url(self.root.redacted)
 
     def unchanged(self) -> Any:
-        """Raise SourceError when the file is not the one that was found, before a block that reads it or after."""
+        """Return a context manager that raises SourceError when the file has changed before or after its block."""
         return reading_one_version(*self.open_place(), self.version)
-
-    def where(self, column: str) -> str:
-        """Return what a column of the file is called in errors."""
-        return f"the column {column!r} of {self.path}"
 
 
 @dataclass(eq=False)
 class Listing:
-    """The files below a folder or URL, listed as far as patterns ask for them.
+    """The files below a folder or URL; folders are listed when a pattern needs them.
 
     Attributes
     ----------
@@ -80,12 +76,12 @@ class Listing:
     _fs: Any = field(init=False)
     _root: str = field(init=False)
     _entries: dict[str, tuple[list[str], list[str]]] = field(init=False, default_factory=dict)
-    # Folders in which a pattern names files, and folders that a pattern leads through.
+    # Folders whose files were matched with a pattern, and folders that were searched for subfolders.
     _searched: set[str] = field(init=False, default_factory=set)
     _entered: set[str] = field(init=False, default_factory=set)
     _matched: set[str] = field(init=False, default_factory=set)
     _remote: dict[str, list[str]] = field(init=False, default_factory=dict)
-    # Names as a web server lists them, by what they mean.
+    # Quoted names, as a web server lists them, by their unquoted form.
     _listed: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,19 +90,19 @@ class Listing:
             self._fs, root = fsspec.core.url_to_fs(self.place.reveal())
             self._root = root.rstrip("/")
             if not self.is_local:
-                # Listings are remembered by fsspec; files may have changed since an earlier opening.
+                # fsspec caches listings; files may have changed since an earlier opening.
                 self._fs.invalidate_cache()
-        except Exception as error:  # Each store has errors of its own, which share no base.
+        except Exception as error:  # The errors of stores share no base class.
             problem = self._unlisted("", error)
         else:
             if self.is_local and not os.path.isdir(self._root):
-                what = "is no folder" if os.path.lexists(self._root) else "does not exist"
+                what = "is not a folder" if os.path.lexists(self._root) else "does not exist"
                 problem = SourceError(
                     f"{self.place.redacted!r} {what}, so there are no files of the suite to read. "
-                    "Pass the folder or URL below which the patterns of its tables name files."
+                    "Pass the folder or URL that the patterns of its tables are relative to."
                 )
         if problem is not None:
-            # Outside of the handler: the error of a store may quote a signed address.
+            # Raised outside the handler: the store's error may quote a signed address.
             raise problem
 
     @property
@@ -115,9 +111,9 @@ class Listing:
         return isinstance(self._fs, LocalFileSystem)
 
     def find(self, glob: str) -> list[str]:
-        """Return the paths below the root that a glob names, sorted; ``**`` stands for any number of folders.
+        """Return the paths below the root that match a glob, sorted; ``**`` matches any number of folders.
 
-        Names that begin with a dot count only where the pattern has the dot, as in a shell.
+        Names that begin with a dot match only where the pattern has the dot, as in a shell.
 
         Raises
         ------
@@ -129,7 +125,7 @@ class Listing:
             parts.append("*")
         if not any(_WILD.search(part) for part in parts):
             path = "/".join(parts)
-            found = [path] if self._is_there(path) else []
+            found = [path] if self._exists(path) else []
         elif self.is_local:
             found = sorted(set(self._walk("", parts, frozenset())))
         else:
@@ -137,7 +133,7 @@ class Listing:
         return found
 
     def take(self, names: Iterable[str]) -> None:
-        """Say which files a suite reads; all others count as unmatched."""
+        """Mark files as read by the suite; all others count as unmatched."""
         self._matched.update(names)
 
     def full_path(self, name: str) -> str:
@@ -146,14 +142,13 @@ class Listing:
         return f"{self._root}/{name}" if self._root else name
 
     def file(self, name: str, version: str) -> SuiteFile:
-        """Return a file that was found."""
+        """Return a file of the listing."""
         return SuiteFile(name, self.place.hide(self.full_path(name)), self.place, version)
 
     def unmatched(self) -> tuple[list[str], list[str]]:
-        """Return files and folders beside those that patterns name, sorted: files in the folders that were searched.
+        """Return the files and folders that match no pattern, sorted; files only from folders that were searched.
 
-        A link that leads nowhere counts as a file wherever a folder was looked for. Those whose names begin with a dot
-        are left out.
+        A broken link counts as a file wherever a folder was expected. Names that begin with a dot are left out.
         """
         files = {
             name
@@ -174,13 +169,13 @@ class Listing:
         return self.is_local and os.path.islink(path) and not os.path.exists(path)
 
     def _walk(self, folder: str, parts: Sequence[str], above: frozenset[tuple[int, int]]) -> Iterator[str]:
-        """Yield the files of a folder that the parts of a glob name; folders are entered by name, links followed."""
+        """Yield the files of a folder that match the parts of a glob; follows links to folders."""
         part, rest = parts[0], parts[1:]
         if part == "**":
             status = os.stat(self.full_path(folder))
             here = (status.st_dev, status.st_ino)
             if here in above:
-                # A link to a folder above leads round in a circle.
+                # A link to a folder above would recurse forever.
                 return
             yield from self._walk(folder, rest, above)
             self._entered.add(folder)
@@ -229,17 +224,17 @@ class Listing:
             problem = None
             folder = self.full_path(start) if start else self._root
             try:
-                # A search leaves out what it can't list; of the folder that it begins with, this says why.
+                # `find` ignores folders that it can't list; `ls` raises the reason for the first one.
                 self._fs.ls(folder, detail=False)
                 paths = self._fs.find(folder)
             except FileNotFoundError:
                 paths = []
-            except Exception as error:  # Each store has errors of its own, which share no base.
+            except Exception as error:  # The errors of stores share no base class.
                 problem = self._unlisted(start, error)
             if problem is not None:
                 raise problem
             listed = [str(path).removeprefix(self._root).lstrip("/") for path in paths]
-            # Addresses write a blank as %20; what a pattern finds in a name must not depend on where the file is.
+            # URLs write a blank as %20; a pattern must match the same names on a web server as on disk.
             is_web = not {self._fs.protocol, *self._fs.protocol}.isdisjoint(("http", "https"))
             self._listed.update({unquote(name): name for name in listed} if is_web else {})
             names = sorted(map(unquote, listed) if is_web else listed)
@@ -257,14 +252,14 @@ class Listing:
                     found.append(name)
         return found
 
-    def _is_there(self, path: str) -> bool:
+    def _exists(self, path: str) -> bool:
         full = self.full_path(path)
         if self.is_local:
             return os.path.lexists(full)
         problem = None
         try:
             return bool(self._fs.exists(full))
-        except Exception as error:  # Each store has errors of its own, which share no base.
+        except Exception as error:  # The errors of stores share no base class.
             problem = self._unlisted(path, error)
         raise problem
 
@@ -272,29 +267,29 @@ class Listing:
         shown = self.place.scrub(error) or type(error).__name__
         where = _join(self.place.redacted.rstrip("/") or "/", folder) if folder else self.place.redacted
         return SourceError(
-            f"{where!r} can't be listed ({shown}), so which files of the suite it holds is unknown. "
-            "Pass a folder that may be entered, with all folders in it that the patterns lead through, or a URL that "
+            f"{where!r} can't be listed ({shown}), so its files of the suite are unknown. "
+            "Pass a folder that you may read, together with the folders in it that the patterns name, or a URL that "
             "fsspec can open."
         )
 
 
 def read_versions(listing: Listing, names: Iterable[str]) -> dict[str, str]:
-    """Return the versions of files, by name; an object store is asked for several at once.
+    """Return the versions of files, by name; requests to an object store are concurrent.
 
     Raises
     ------
     SourceError
-        When a file is absent, can't be read, or is no file.
+        When a file is absent, can't be read, or is not a file.
     """
-    wanted = list(names)
+    requested = list(names)
 
     def read(name: str) -> str:
         return file_version(listing._fs, listing.full_path(name))
 
-    if listing.is_local or len(wanted) < 2:
-        return {name: read(name) for name in wanted}
-    with ThreadPoolExecutor(_REQUESTS) as threads:
-        return dict(zip(wanted, threads.map(read, wanted), strict=True))
+    if listing.is_local or len(requested) < 2:
+        return {name: read(name) for name in requested}
+    with ThreadPoolExecutor(_MAX_REQUESTS) as threads:
+        return dict(zip(requested, threads.map(read, requested), strict=True))
 
 
 def _join(folder: str, name: str) -> str:
@@ -305,7 +300,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # A link to nothing, or to itself: a file that can't be read.
+        # A broken link, or a link to itself, counts as an unreadable file.
         return False
 
 
@@ -316,7 +311,7 @@ def _matching(names: Iterable[str], part: str) -> list[str]:
 
 
 def _matches(folders: Sequence[str], parts: Sequence[str]) -> bool:
-    """Return whether folders are what the parts of a glob name."""
+    """Return whether folders match the parts of a glob."""
     if not parts:
         return not folders
     if parts[0] == "**":

@@ -1,4 +1,4 @@
-"""The rows of one declared table: which run each belongs to, its step and tokens, and what is the same in a run."""
+"""Rows of one declared table: the run, step and tokens of each, and the fields that are constant within a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dde.errors import FormatError, UnknownNameError
 from dde.suite.patterns import Template
 from dde.suite.reading.counters import count_rows, names_of_rule
 from dde.suite.reading.fields import Field, combine
-from dde.suite.reading.row_values import OpenedFile, RowValues, whole_of_rule
+from dde.suite.reading.row_values import OpenedFile, RowValues, whole_numbers_of_rule
 from dde.suite.reading.wandb_places import FORMAT
 from dde.suite.table import Table
 
@@ -30,9 +30,9 @@ class TableRows:
     Attributes
     ----------
     what : str
-        What the table is called in errors: ``"tables[2]"``.
+        Name of the table in errors: ``"tables[2]"``.
     table : Table
-        The declaration, with what the suite says for it filled in.
+        The declaration, completed with the defaults of the suite.
     values : RowValues
         Values of the rows by name.
     run : (row,) int64 array
@@ -42,17 +42,17 @@ class TableRows:
     step, tokens : (row,) int64 array
     file : (row,) int32 array
     row : (row,) int64 array
-        Where each row is read: the file's number in the table, and its row there.
+        Source of each row: number of the file in the table, and row in the file.
     keys : tuple of str
         Keys of a long table.
     key : (row,) int64 array or None
         Number of each row's key; None for a wide table.
     used : frozenset of str
-        Columns that place rows or name runs.
+        Columns that position rows or name runs.
     named : frozenset of str
         Fields that labels, ids and lookups need: each run has one value of them.
     left_out : dict of str to int
-        Rows that are no row of a run, by reason.
+        Number of rows that belong to no run, by reason.
     """
 
     what: str
@@ -71,12 +71,12 @@ class TableRows:
     left_out: dict[str, int]
     _order: Int64 | None = field(default=None)
 
-    def where(self, row: int) -> str:
-        """Return what a row is called in errors."""
+    def describe_row(self, row: int) -> str:
+        """Return the name of a row in errors."""
         return f"row {int(self.row[row])} of {self.values.opened[int(self.file[row])].name}"
 
     def per_run(self, name: str) -> tuple[Field, npt.NDArray[np.int64]]:
-        """Return a field of the runs, and the runs in which it has several values; these have none in the field."""
+        """Return a field of the runs, and the runs with several values of it, which have no value in the field."""
         found = template_field(self.values, self.table, name)
         order, starts = self._by_run()
         codes = found.codes[order]
@@ -95,7 +95,7 @@ class TableRows:
         return int(rows[0]), int(other[0])
 
     def repeated(self, name: str) -> int | None:
-        """Return a row that has another value of a field than one of the same run and step, and key; None if none."""
+        """Return a row whose value of a field differs from one of the same run, step and key; None if there is none."""
         codes = template_field(self.values, self.table, name).codes
         order = np.lexsort((*(() if self.key is None else (self.key,)), self.step, self.run))
         same = (np.diff(self.run[order]) == 0) & (np.diff(self.step[order]) == 0)
@@ -119,17 +119,17 @@ class TableRows:
 
 
 def names_in_table(table: Table, texts: Iterable[str], replicate: str | None) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names that place rows and make runs, and those of them that each run has one value of.
+    """Return the names that position rows and define runs, and the subset that must be constant within a run.
 
-    What `where` names is not among them: rows may be chosen by a metric.
+    Names in `where` are not included, as rows may be selected by a metric.
 
     Parameters
     ----------
     table : Table
     texts : iterable of str
-        Templates of the labels of its lineages and runs.
+        Templates of the labels of lineages and runs.
     replicate : str or None
-        Factor that orders repetitions.
+        Factor that numbers replicates.
     """
     named: set[str] = set()
     for text in (*texts, *filter(None, [table.run_id])):
@@ -155,7 +155,7 @@ def names_in_table(table: Table, texts: Iterable[str], replicate: str | None) ->
 
 
 def template_field(values: RowValues, table: Table, name: str) -> Field:
-    """Return the field that a template names: of rows, or the word that all rows of the table have."""
+    """Return the field that a template names: values of rows, or the run type, which all rows share."""
     if name == "run_type" and name not in values:
         return Field(np.zeros(values.n_rows, np.int64), (table.run_type,))
     if name not in values:
@@ -171,15 +171,15 @@ def read_table(
     used: frozenset[str],
     named: frozenset[str],
 ) -> tuple[TableRows, list[tuple[int, Bool]]]:
-    """Return the rows of a declared table; reads the columns alone that place rows and name runs.
+    """Return the rows of a declared table; reads only the columns that position rows and name runs.
 
     Parameters
     ----------
     table : Table
-        With what the suite says for it filled in.
+        The declaration, completed with the defaults of the suite.
     opened : sequence of OpenedFile
     what : str
-        What the table is called in errors.
+        Name of the table in errors.
     used, named : frozenset of str
         As :func:`names_in_table` returns them.
 
@@ -187,25 +187,25 @@ def read_table(
     -------
     rows : TableRows
     taken : list of (int, (row,) bool array)
-        Rows of each file that the table takes by `parse` and `where`.
+        Rows of each file that the table selects by `parse` and `where`.
 
     Raises
     ------
     FormatError, UnknownNameError, SourceError
-        When a declaration and the files do not fit together; names the table, the file and the row.
+        When the declaration does not fit the files; names the table, the file and the row.
     """
     values = RowValues(opened, what, table.factors)
     if not opened:
-        # Its patterns name no file: nothing says what its rules would be of.
+        # Without a file, its rules can't be checked.
         none = np.empty(0, np.int64)
         no_files = none.astype(np.int32)
         return TableRows(what, table, values, none, [], none, none, no_files, none, (), None, used, named, {}), []
     columns = {name for file in opened for name in file.content.columns}
     values.load(sorted(((used | names_of_rule(table.where)) & columns) - {table.value or ""}))
     for column, pattern in table.parse.items():
-        values.keep(values.add_parsed(column, pattern))
+        values.select(values.add_parsed(column, pattern))
     if table.where is not None:
-        values.keep(_mask(values.evaluate(table.where, f"{what}.where"), values, f"{what}.where"))
+        values.select(_mask(values.evaluate(table.where, f"{what}.where"), values, f"{what}.where"))
     taken = _taken(values)
     left_out: dict[str, int] = {}
     step = _counter(values, left_out, "step", lambda: _steps(table.step, values, what))
@@ -216,7 +216,7 @@ def read_table(
     values.add_counter("tokens", tokens)
     run, run_ids = _runs(table, values, left_out, what)
     keys, key = _keys(table, values, what)
-    file, row = values.places()
+    file, row = values.sources()
     rows = TableRows(
         what, table, values, run, run_ids, values._counters["step"], values._counters["tokens"], file, row, keys, key,
         used, named, left_out,
@@ -228,14 +228,14 @@ def _mask(result: Any, values: RowValues, what: str) -> Bool:
     found = np.broadcast_to(np.asarray(result), (values.n_rows,))
     if found.dtype != np.bool_:
         raise FormatError(
-            f"{what} gives {found[:1].tolist()} and not whether a row counts, so which rows are meant is unknown. "
+            f"{what} gives {found[:1].tolist()} instead of True or False, so no rows can be selected. "
             "Write a comparison, such as \"split == 'val'\"."
         )
     return found
 
 
 def _taken(values: RowValues) -> list[tuple[int, Bool]]:
-    """Return for each file which of its rows are left."""
+    """Return for each file a mask of its selected rows."""
     rows = np.zeros(values.n_read, np.bool_)
     rows[values.index] = True
     return list(enumerate(np.split(rows, np.cumsum(values.lengths)[:-1])))
@@ -244,12 +244,12 @@ def _taken(values: RowValues) -> list[tuple[int, Bool]]:
 def _steps(declared: Any, values: RowValues, what: str) -> Any:
     values.require_all(names_of_rule(declared), f"{what}.step")
     if isinstance(declared, str) and declared in values:
-        return values.whole(declared)
-    return whole_of_rule(values.evaluate(declared, f"{what}.step"), values.n_rows, str(declared), values)
+        return values.whole_numbers(declared)
+    return whole_numbers_of_rule(values.evaluate(declared, f"{what}.step"), values.n_rows, str(declared), values)
 
 
 def _counter(values: RowValues, left_out: dict[str, int], name: str, read: Any) -> Int64:
-    """Return a counter of the rows; those that have none are left out and counted."""
+    """Return a counter of the rows; rows without it are left out and counted."""
     found = read()
     wrong = np.zeros(values.n_rows, np.bool_)
     for reason, rows in found.problems.items():
@@ -258,15 +258,15 @@ def _counter(values: RowValues, left_out: dict[str, int], name: str, read: Any) 
     if wrong.all() and len(wrong):
         reasons = "; ".join(f"it {reason} in {int(rows.sum())}" for reason, rows in found.problems.items())
         raise FormatError(
-            f"{values.what}: none of {len(wrong)} rows, such as {values.where(0)}, has a usable {name} ({reasons}), so "
-            f"no row has a place. Declare {name}= as a column or rule that gives whole numbers."
+            f"{values.what}: none of {len(wrong)} rows, such as {values.describe_row(0)}, has a usable {name} "
+            f"({reasons}), so no row has a position. Declare {name}= as a column or rule that gives whole numbers."
         )
     if wrong.any():
-        file, _ = values.places()
+        file, _ = values.sources()
         emptied = sorted(set(np.unique(file).tolist()) - set(np.unique(file[~wrong]).tolist()))
         if emptied:
             left_out[f"files of which no row has a usable {name} ({_named(values, emptied)})"] = len(emptied)
-        values.keep(~wrong)
+        values.select(~wrong)
     return np.asarray(found.values[~wrong], np.int64)
 
 
@@ -278,8 +278,8 @@ def _named(values: RowValues, files: Sequence[int]) -> str:
 def _runs(table: Table, values: RowValues, left_out: dict[str, int], what: str) -> tuple[Int64, list[str]]:
     if table.run_id is None:
         raise FormatError(
-            f"{what} says no run_id, and neither does the suite, so which rows are one run is unknown. "
-            "Write run_id= with the fields that tell its runs apart."
+            f"{what} declares no run_id, and neither does the suite, so rows can't be assigned to runs. "
+            "Write run_id= with the fields that distinguish its runs."
         )
     template = Template(table.run_id, f"{what}.run_id")
     codes, combinations = combine(
@@ -292,7 +292,7 @@ def _runs(table: Table, values: RowValues, left_out: dict[str, int], what: str) 
     nameless = run < 0
     if nameless.any():
         left_out["rows without a run id"] = int(nameless.sum())
-        values.keep(~nameless)
+        values.select(~nameless)
         run = run[~nameless]
     return run, list(number)
 
@@ -303,13 +303,13 @@ def _keys(table: Table, values: RowValues, what: str) -> tuple[tuple[str, ...], 
         return (), None
     if not any(table.value in file.content.columns for file in values.opened):
         raise UnknownNameError(
-            f"{what} names the column {table.value!r} of the values, and no file of the table has it, so its metrics "
-            "have none. Correct value=."
+            f"{what} names the column of values {table.value!r}, and no file of the table has it, so its metrics "
+            "have no values. Correct value=."
         )
     template = Template(table.key or "{key}", f"{what}.key")
     for name in template.fields:
         if name not in values:
-            # Says what there is.
+            # Raises an error that lists the known names.
             values.field(name)
     codes, combinations = combine({name: values.field(name) for name in template.fields}, values.n_rows)
     number: dict[str, int] = {}

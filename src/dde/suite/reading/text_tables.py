@@ -1,4 +1,4 @@
-"""Columns of CSV and of JSON lines: text that has to be read whole, plain or compressed."""
+"""Columns of CSV and JSON lines: text that has to be read completely, plain or compressed."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ from dde.suite.reading.suite_files import SuiteFile
 __all__ = ["CsvFile", "JsonLines", "read_bytes"]
 
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
-# Text has to be fetched whole for each of its columns; a header, key columns and some metrics come from one fetch.
+# Text has to be downloaded completely for each column, so a download serves the header, key columns and metrics.
 _DOWNLOADS = Memory(64 << 20)
-# Whole numbers up to this one are doubles, each of them.
+# Largest range in which every whole number is a double.
 _EXACT = 2**53
-# Types of columns are told by the first block alone; a block is at most 2 GiB.
+# Arrow infers column types from the first block only, which holds at most 2 GiB.
 _LEAST_BLOCK, _MOST_BLOCK = 1 << 20, 1 << 30
 
 
 def read_bytes(file: SuiteFile) -> pa.Buffer:
-    """Return the content of a file, unpacked where its name ends as that of a compressed one.
+    """Return the content of a file, decompressed where the suffix of its name says so.
 
     Raises
     ------
     SourceError
         When the file can't be read.
     FormatError
-        When it can't be unpacked.
+        When it can't be decompressed.
     """
     fs, path = file.open_place()
     problem: SourceError | FormatError
     try:
         if isinstance(fs, LocalFileSystem):
-            # A file that is cut while it is mapped into memory ends the process.
+            # Not memory-mapped: truncating a mapped file would crash the process.
             with pa.OSFile(path) as source:
                 content = source.read_buffer()
         else:
             content = _downloaded(fs, path, file)
-    except Exception as error:  # Each store has errors of its own, which share no base.
+    except Exception as error:  # The errors of stores share no base class.
         problem = SourceError(
             f"{file.path} can't be read ({file.root.scrub(error)[:300] or type(error).__name__}), so its rows are "
-            "unknown. Restore the file and the right to read it, or remove it."
+            "unknown. Restore the file and the permission to read it, or remove it."
         )
     else:
         method = _COMPRESSIONS.get(os.path.splitext(file.name)[1].casefold())
@@ -69,15 +69,15 @@ def read_bytes(file: SuiteFile) -> pa.Buffer:
                 return stream.read_buffer()
         except (pa.ArrowException, OSError) as error:
             problem = FormatError(
-                f"{file.path} can't be unpacked ({str(error)[:200]}), so its rows are unknown. "
+                f"{file.path} can't be decompressed ({str(error)[:200]}), so its rows are unknown. "
                 "Copy it again, or remove it."
             )
-    # Outside of the handler: the error of a store may quote a signed address.
+    # Raised outside the handler: the store's error may quote a signed address.
     raise problem
 
 
 def _downloaded(fs: Any, path: str, file: SuiteFile) -> pa.Buffer:
-    """Return the content of a file behind a URL, from memory where this version was fetched before."""
+    """Return the content of a remote file, from memory where this version was downloaded before."""
     token = (f"{file.root.redacted} {file.version}", path, 0, 0)
     content = _DOWNLOADS.get(token)
     if content is None:
@@ -96,7 +96,7 @@ class CsvFile:
     columns : tuple of str
         Names in the header, in order.
     delimiter : str
-        What separates values: a comma, or a tab.
+        Separator of values: a comma or a tab.
     """
 
     file: SuiteFile
@@ -115,7 +115,7 @@ class CsvFile:
         SourceError
             When the file can't be read.
         FormatError
-            When it has no header, or can't be unpacked.
+            When it has no header, or can't be decompressed.
         """
         return cls(file, tuple(_header(file, read_bytes(file), delimiter)), delimiter)
 
@@ -125,59 +125,59 @@ class CsvFile:
         return self.file.path
 
     def read(self, columns: Sequence[str]) -> Columns:
-        """Return columns as texts, null where a row has nothing.
+        """Return columns as texts, null where a row has no value.
 
         Raises
         ------
         FormatError
-            When rows have other numbers of values than the header, or bytes are no UTF-8.
+            When a row has more or fewer values than the header, or bytes are not UTF-8.
         """
-        wanted = self._wanted(columns)
+        own = self._own_columns(columns)
         options = pacsv.ConvertOptions(
-            include_columns=wanted,
-            column_types=dict.fromkeys(wanted, pa.string()),
+            include_columns=own,
+            column_types=dict.fromkeys(own, pa.string()),
             null_values=[""],
             strings_can_be_null=True,
         )
-        return self._read(wanted, options)
+        return self._read(own, options)
 
     def read_numbers(self, columns: Sequence[str]) -> dict[str, Numbers]:
         """Return columns as numbers."""
-        wanted = self._wanted(columns)
+        own = self._own_columns(columns)
         options = pacsv.ConvertOptions(
-            include_columns=wanted, column_types=dict.fromkeys(wanted, pa.float64()), null_values=list(NULL_TEXTS)
+            include_columns=own, column_types=dict.fromkeys(own, pa.float64()), null_values=list(NULL_TEXTS)
         )
         read: Columns
         try:
             read = self._parse(read_bytes(self.file), options)
         except pa.ArrowException:
-            # Some value of some column is no number: each row by itself.
-            as_text = self.read(wanted)
+            # Some value is not a number: parse each row alone.
+            as_text = self.read(own)
             read = {column: without_null_texts(values) for column, values in as_text.items()}
         return numbers_of(read, self.name)
 
     def kinds(self) -> Mapping[str, ColumnKind]:
-        """Return what each column holds: numbers where every value is one."""
+        """Return the kind of each column: numbers where every value is one."""
         options = pacsv.ConvertOptions(null_values=list(NULL_TEXTS), strings_can_be_null=True)
         return {column: arrow_kind(values.type) for column, values in self._read(self.columns, options).items()}
 
-    def _wanted(self, columns: Sequence[str]) -> list[str]:
-        wanted = [column for column in dict.fromkeys(columns) if column in self.columns]
-        for column in wanted:
+    def _own_columns(self, columns: Sequence[str]) -> list[str]:
+        own = [column for column in dict.fromkeys(columns) if column in self.columns]
+        for column in own:
             if self.columns.count(column) > 1:
                 raise FormatError(
-                    f"{self.name} has {self.columns.count(column)} columns {column!r}, so which of them is meant is "
-                    "open. Rename or remove all but one."
+                    f"{self.name} has {self.columns.count(column)} columns {column!r}, so the name is ambiguous. "
+                    "Rename or remove all but one."
                 )
-        return wanted
+        return own
 
-    def _read(self, wanted: Sequence[str], options: pacsv.ConvertOptions) -> Columns:
+    def _read(self, own: Sequence[str], options: pacsv.ConvertOptions) -> Columns:
         content = read_bytes(self.file)
         try:
             return self._parse(content, options)
         except pa.ArrowException as error:
             raise FormatError(
-                f"{self.name} is no readable CSV ({_shortened(error)}), so its rows are unknown. "
+                f"{self.name} is not readable CSV ({_shortened(error)}), so its rows are unknown. "
                 "Write it again as UTF-8 with as many values in each row as the header has, or remove it."
             ) from error
 
@@ -199,19 +199,19 @@ def _header(file: SuiteFile, content: pa.Buffer, delimiter: str) -> list[str]:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         try:
             header = next((row for row in rows if row), None)
-            # A header that ends where the text does may go on behind it.
-            is_whole = header is not None and next(rows, None) is not None
+            # A header that ends where the text ends may continue after it.
+            is_complete = header is not None and next(rows, None) is not None
         except csv.Error as error:
             raise FormatError(
-                f"{file.path} has no readable header ({error}), so what its columns are is unknown. "
+                f"{file.path} has no readable header ({error}), so its columns are unknown. "
                 "Write it again as CSV, or remove it."
             ) from error
-        if is_whole or size >= content.size:
+        if is_complete or size >= content.size:
             break
         size *= 8
     if header is None:
         raise FormatError(
-            f"{file.path} is empty, so what its columns are is unknown. Write it again with a header, or remove it."
+            f"{file.path} is empty, so its columns are unknown. Write it again with a header, or remove it."
         )
     return header
 
@@ -226,10 +226,9 @@ def _shortened(error: Exception) -> str:
 
 
 class JsonLines:
-    """A file of JSON lines, an object a row, plain or compressed; parsed once.
+    """A file of JSON lines, one object per row, plain or compressed; parsed once.
 
-    Objects in objects are columns of their own, ``eval.loss``. NaN and Infinity stand for the numbers, as Python
-    writes them.
+    Nested objects become columns such as ``eval.loss``. NaN and Infinity are read as numbers, as Python writes them.
 
     Parameters
     ----------
@@ -253,7 +252,7 @@ class JsonLines:
         SourceError
             When the file can't be read.
         FormatError
-            When a line is no JSON object, or the file can't be unpacked.
+            When a line is not a JSON object, or the file can't be decompressed.
         """
         content = read_bytes(file)
         table = _parse_with_arrow(content)
@@ -279,13 +278,13 @@ class JsonLines:
         return int(self._table.num_rows)
 
     def read(self, columns: Sequence[str]) -> Columns:
-        """Return columns as their writer typed them."""
+        """Return columns with the types that their writer gave them."""
         names = self._table.column_names
         for column in columns:
             if names.count(column) > 1:
                 raise FormatError(
-                    f"{self.name} has the key {column!r} and an object with the same path, so which of them is "
-                    "meant is open. Rename one."
+                    f"{self.name} has the key {column!r} and an object with the same path, so the name is ambiguous. "
+                    "Rename one."
                 )
         return {column: self._table.column(column) for column in columns if column in names}
 
@@ -294,22 +293,22 @@ class JsonLines:
         return numbers_of(self.read(columns), self.name)
 
     def kinds(self) -> Mapping[str, ColumnKind]:
-        """Return what each column holds."""
+        """Return the kind of each column."""
         return {field.name: arrow_kind(field.type) for field in self._table.schema}
 
 
 def _parse_with_arrow(content: pa.Buffer) -> pa.Table | None:
-    """Return the rows of JSON lines; None where Arrow can't tell them: of mixed types, with NaN, or damaged."""
+    """Return the rows of JSON lines; None where Arrow can't parse them: mixed types, NaN, or damaged text."""
     if not content.size:
         return None
     reading = pajson.ReadOptions(use_threads=False, block_size=_block_size(content))
-    # A key that is no UTF-8 can't be decoded.
+    # A key that is not UTF-8 can't be decoded.
     with suppress(pa.ArrowException, UnicodeDecodeError):
         table = pajson.read_json(pa.BufferReader(content), reading)
         _ = table.column_names
         times = [field.name for field in table.schema if pt.is_timestamp(field.type)]
         if times:
-            # A text that looks like a date is a text.
+            # Texts that look like dates stay texts.
             schema = pa.schema([(name, pa.string()) for name in times])
             table = pajson.read_json(pa.BufferReader(content), reading, pajson.ParseOptions(explicit_schema=schema))
         return table
@@ -327,13 +326,13 @@ def _parse_by_line(content: pa.Buffer, file: SuiteFile) -> pa.Table:
             row, _ = read_json(text.decode())
         except UnicodeDecodeError as error:
             raise FormatError(
-                f"{file.path}, line {number}, is no UTF-8 text ({error}), so what it says is unknown. "
+                f"{file.path}, line {number}, is not UTF-8 text ({error}), so its values are unknown. "
                 "Write the file again as UTF-8, or remove it."
             ) from error
         if not isinstance(row, dict):
             raise FormatError(
-                f"{file.path}, line {number}, is no JSON object: {text[:60].decode('utf-8', 'replace')!r}. "
-                "So the file is cut short or holds no JSON lines. Write it again with an object a line, or remove it."
+                f"{file.path}, line {number}, is not a JSON object: {text[:60].decode('utf-8', 'replace')!r}, so the "
+                "file is cut short or is not JSON lines. Write it again with one object per line, or remove it."
             )
         for key, value in _flat(row):
             values = columns.setdefault(key, [])
@@ -343,8 +342,7 @@ def _parse_by_line(content: pa.Buffer, file: SuiteFile) -> pa.Table:
         n_rows += 1
     if not n_rows:
         raise FormatError(
-            f"{file.path} is empty, so what its columns are is unknown. Write it again with an object a line, or "
-            "remove it."
+            f"{file.path} is empty, so its columns are unknown. Write it again with one object per line, or remove it."
         )
     return pa.table({key: _arrow_column(values + [None] * (n_rows - len(values))) for key, values in columns.items()})
 
@@ -364,10 +362,10 @@ def _arrow_column(values: list[Any]) -> pa.Array:
     if len(kinds) < 2 and not kinds & {list, dict}:
         with suppress(pa.ArrowException, OverflowError, UnicodeError):
             return pa.array(values)
-    # Texts are read as numbers exactly, where they are some. Among texts, NaN is what pandas has for none.
+    # Numbers among texts are parsed exactly later. Among texts, NaN is a missing value of pandas.
     return pa.array([None if value is None or value != value else _as_text(value) for value in values], pa.string())
 
 
 def _as_text(value: Any) -> str:
-    # Halves of surrogate pairs are no text.
+    # A lone surrogate can't be encoded.
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else json.dumps(value)

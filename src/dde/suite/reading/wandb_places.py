@@ -1,4 +1,4 @@
-"""Where the W&B runs of a table are: an export below the suite's root or elsewhere, or a database."""
+"""Locations of the W&B runs of a table: an export below the suite's root or elsewhere, or a database."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dde.sources.redaction import is_url
 
 __all__ = ["FORMAT", "HERE", "StorePlace", "check_places", "connect_places", "settle_places", "settle_root"]
 
-#: The format of tables whose files are W&B runs.
+#: Format of tables of W&B runs.
 FORMAT = "wandb"
-#: What a table says of runs that are at the suite's root itself.
+#: ``files`` of a table whose runs are at the suite's root itself.
 HERE = "."
 
 
 class StorePlace(str):
-    """A database or URL as a declaration may show it: without credentials, which this process alone looks up.
+    """A database or URL in a declaration; the text has no credentials, the `connection` has.
 
     Examples
     --------
@@ -32,7 +32,7 @@ class StorePlace(str):
     connection: Connection
 
     def __new__(cls, text: str) -> StorePlace:
-        """Return the place that a text names."""
+        """Return the location that a text names."""
         if isinstance(text, StorePlace):
             return text
         connection = Connection(text)
@@ -42,41 +42,41 @@ class StorePlace(str):
 
 
 def settle_places(files: Any) -> Any:
-    """Return the places of a table without credentials; what is no text stays as it is."""
+    """Return the locations of a table without credentials; other values are returned unchanged."""
     if isinstance(files, str):
         return StorePlace(files) if files.strip() and _is_elsewhere(files) else files
     return tuple(map(settle_places, files)) if isinstance(files, (list, tuple)) else files
 
 
 def settle_root(root: Any) -> Any:
-    """Return the root of a suite, a database without credentials; anything else stays as it is."""
+    """Return the root of a suite, without credentials if it is a database; else unchanged."""
     is_database = isinstance(root, str) and bool(root.strip()) and Connection(root).kind == "postgres"
     return StorePlace(root) if is_database else root
 
 
 def check_places(files: Any, key: str | None, value: str | None) -> None:
-    """Raise where a table of W&B runs names no places, or has a `key` or `value`; messages name the key."""
+    """Raise FormatError where a table of W&B runs has no locations, or has a `key` or `value`; names the key."""
     places = (files,) if isinstance(files, str) else files
     if not isinstance(places, tuple) or not places or not all(isinstance(p, str) and p.strip() for p in places):
         raise FormatError(
-            f"files: a table of W&B runs says where they are, a folder of an export or a PostgreSQL DSN, and "
-            f"{files!r} is neither. Write {HERE!r} for runs at the suite's root itself."
+            f"files: a table of W&B runs needs a folder of an export or a PostgreSQL DSN, and {files!r} is "
+            f"neither. Write {HERE!r} for runs at the suite's root itself."
         )
     for place in places:
         if not isinstance(place, StorePlace) and set(place) & set("{}*"):
             raise FormatError(
-                f"files: {place!r} is a pattern, and W&B runs are in one folder or database each, so nothing tells "
-                "which are meant. Name each place, and take fields out of run_name by parse=, or out of config keys."
+                f"files: {place!r} is a pattern, and a table of W&B runs names folders or databases, so it can't be "
+                "opened. Name each folder, and get fields from run_name with parse=, or from config keys."
             )
     if key is not None or value is not None:
         raise FormatError(
-            "key: a table of W&B runs has a column for each key of the history, so it has no key= and value=. Leave "
-            "them out."
+            "key: a table of W&B runs has a column for each key of the history, so key= and value= have no meaning. "
+            "Remove them."
         )
 
 
 def connect_places(files: Any, root: str | os.PathLike[str] | None, suite: str, what: str) -> tuple[Connection, ...]:
-    """Return where the W&B runs of a table are.
+    """Return the locations of the W&B runs of a table.
 
     Parameters
     ----------
@@ -85,12 +85,12 @@ def connect_places(files: Any, root: str | os.PathLike[str] | None, suite: str, 
     root : str, path or None
         Folder, URL or DSN of the suite.
     suite, what : str
-        What suite and table are called in errors.
+        Names of suite and table in errors.
 
     Raises
     ------
     SourceError
-        When a place is below the root and there is none, or the root is a database.
+        When a location is relative to the root, and there is no root, or the root is a database.
     """
     found = []
     for place in (files,) if isinstance(files, str) else files:
@@ -102,8 +102,8 @@ def connect_places(files: Any, root: str | os.PathLike[str] | None, suite: str, 
             continue
         if root is None:
             raise SourceError(
-                f"The suite {suite!r} has W&B runs at {place!r} ({what}), which is below its root, and there is no "
-                "root, so there is nothing to read. Pass the folder, URL or PostgreSQL DSN first, or declare root=."
+                f"The suite {suite!r} has W&B runs at {place!r} ({what}), which is relative to its root, and there is "
+                "no root, so there is nothing to read. Pass the folder, URL or PostgreSQL DSN first, or declare root=."
             )
         top = root.connection if isinstance(root, StorePlace) else Connection(root)
         if place.strip() == HERE:

@@ -1,4 +1,4 @@
-"""W&B runs as a table of a suite: keys of the history, of the config, and what W&B says of a run are its columns."""
+"""W&B runs as a table of a suite, with columns from the history, the config, and the record of each run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-#: What W&B says of a run, by the column that has it.
+#: Columns from the record of a run.
 RUN_COLUMNS = (
     "run_id",
     "run_name",
@@ -52,22 +52,22 @@ RUN_COLUMNS = (
     "forked_at",
     "rewound_at",
 )
-#: W&B's step of a row, by both names that declarations use.
+#: Both names of W&B's step of a row.
 STEP_COLUMNS = ("_step", "step")
-#: What stands before the name of a key of the history, where the config has one of its name.
+#: Prefix that selects a key of the history where the config has a key of the same name.
 HISTORY = "history."
 
 _MOST_SHOWN = 5
 
 
 class StoreRuns:
-    """The runs of one store, with those keys of their configs that a suite names.
+    """Runs of one store, with the config keys that a suite names.
 
     Parameters
     ----------
     connection : Connection
     names : collection of str
-        Names that the declaration uses: keys of the config are looked up by them.
+        Names in the declaration, which may be config keys.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ class StoreRuns:
         return self._facts
 
     def config_keys(self) -> list[str]:
-        """Return the keys of all configs, as far as the store can list them; for errors, as it reads all of each."""
+        """Return the keys of all configs; slow, as it reads complete configs, so only for errors."""
         raw_runs = getattr(self.store._source, "raw_runs", None)
         if raw_runs is None:
             configs: Iterable[Any] = (record.config for record in self.records)
@@ -138,13 +138,13 @@ class StoreRuns:
         return [key for key in found if not key.startswith("_")]
 
     def notes_of(self, run_id: str) -> list[str]:
-        """Return what of a run's config, as far as the declaration reads it, can't be used."""
+        """Return notes on unusable values of a run's config, for the keys that the declaration reads."""
         read = [name.removeprefix(CONFIG).partition(".")[0] for name in self._facts]
         return [note for note in self._notes.get(run_id, ()) if any(f"config.{key}" in note for key in read)]
 
 
 class _RunFacts:
-    """The runs of a store, a row each: tells which of them a table takes before any history is read."""
+    """The runs of a store, one row each, to select the runs of a table before any history is read."""
 
     untyped = False
 
@@ -173,12 +173,12 @@ class WandbRows:
     which : (run,) int64 array
         Numbers of the runs among the records.
     what : str
-        The table that reads them, as errors call it.
+        Name of the table in errors.
 
     Notes
     -----
-    Keys of histories are read when they are asked for, by one question to the store. Facts of a run stand in all of its
-    rows, and are no metrics.
+    Keys of histories are read on first use, with one request to the store. Facts of a run are repeated in all of its
+    rows, and are not metrics.
     """
 
     untyped = False
@@ -186,7 +186,7 @@ class WandbRows:
     def __init__(self, runs: StoreRuns, which: Int64, what: str) -> None:
         self._runs = runs
         self._which = which
-        #: What the store says of the runs.
+        #: Records of the selected runs.
         self.records = tuple(runs.records[i] for i in which.tolist())
         self._rows: tuple[Int32, Int64] | None = None
         self.name = f"{runs.store.description} ({what})"
@@ -197,28 +197,28 @@ class WandbRows:
 
     @property
     def n_rows(self) -> int | None:
-        """Number of rows; None before any were read."""
+        """Number of rows; None before the first read."""
         return None if self._rows is None else len(self._rows[0])
 
     @property
     def metric_columns(self) -> tuple[str, ...]:
-        """Keys of histories: what can be a metric."""
+        """Keys of histories, the columns that can be metrics."""
         return tuple(key for key in self._log_keys if key not in self._runs.log_aliases)
 
     def read(self, columns: Sequence[str]) -> Columns:
-        """Return columns; the keys of histories among them by one question."""
-        wanted = [name for name in columns if name in self.columns]
-        logged = self._read_history([name for name in wanted if name in self._log_keys])
+        """Return columns; reads all requested keys of histories with one request."""
+        own = [name for name in columns if name in self.columns]
+        logged = self._read_history([name for name in own if name in self._log_keys])
         assert self._rows is not None
         run, step = self._rows
         found: dict[str, pa.ChunkedArray] = {}
-        for name in wanted:
+        for name in own:
             if name in STEP_COLUMNS:
                 values = pa.array(step)
             elif name in self._log_keys:
                 values = pa.array(logged[self._log_keys[name]], from_pandas=True)
             else:
-                values = _spread(self._runs.facts[name], self._which, run)
+                values = _repeat_per_row(self._runs.facts[name], self._which, run)
             found[name] = pa.chunked_array([values])
         return found
 
@@ -227,18 +227,18 @@ class WandbRows:
         return numbers_of(self.read(columns), self.name)
 
     def kinds(self) -> Mapping[str, ColumnKind]:
-        """Return what each column holds; facts of runs count as text, for they are no metrics."""
+        """Return the kind of each column; facts of runs count as text, as they are not metrics."""
         metrics = frozenset(self.metric_columns)
         return {name: "number" if name in metrics else "text" for name in self.columns}
 
     @property
     def run_of_rows(self) -> Int32:
-        """Number of the run of each row that was read, among `records`."""
+        """Index into `records` of the run of each row."""
         assert self._rows is not None
         return self._rows[0]
 
     def _read_history(self, names: Sequence[str]) -> Mapping[str, npt.NDArray[np.float64]]:
-        """Return keys of the history at the rows that were read first; the first reading says which these are."""
+        """Return keys of the history at the rows of the first read, which fixes the set of rows."""
         keys = list(dict.fromkeys(self._log_keys[name] for name in names))
         if self._rows is not None and not keys:
             return {}
@@ -249,19 +249,19 @@ class WandbRows:
         run, step = self._rows
         if np.array_equal(run, history.run) and np.array_equal(step, history.step):
             return history.values
-        # Runs of a database may go on being written. Rows that came later are not looked at.
-        place = _places(history.run, history.step).get_indexer(_places(run, step))
-        if (place < 0).any():
-            run_id = self.records[int(run[np.flatnonzero(place < 0)[0]])].run_id
+        # Runs of a database may still be written; rows added after the first read are ignored.
+        order = _row_keys(history.run, history.step).get_indexer(_row_keys(run, step))
+        if (order < 0).any():
+            run_id = self.records[int(run[np.flatnonzero(order < 0)[0]])].run_id
             raise SourceError(
-                f"{self.name} has fewer rows than when it was opened: {int((place < 0).sum())} are gone, of the run "
+                f"{self.name} has fewer rows than when it was opened: {int((order < 0).sum())} are gone, of the run "
                 f"{run_id!r} among others, so which values are whose is unknown. Open the suite again."
             )
-        return {key: values[place] for key, values in history.values.items()}
+        return {key: values[order] for key, values in history.values.items()}
 
 
 def metric_columns(content: Content) -> Sequence[str]:
-    """Return the columns of a file or store that may be metrics."""
+    """Return the columns of a file or store that can be metrics."""
     return content.metric_columns if isinstance(content, WandbRows) else content.columns
 
 
@@ -271,18 +271,18 @@ def open_stores(
     names: Mapping[int, frozenset[str]],
     report: Report,
 ) -> dict[int, list[OpenedFile]]:
-    """Return the rows of each table of W&B runs, by the number of the table; reads records of runs, no history.
+    """Return the rows of each table of W&B runs, by the number of the table; reads records of runs, not histories.
 
     Parameters
     ----------
     tables : sequence of Table
-        With what the suite says for them filled in.
+        Declarations, completed with the defaults of the suite.
     places : mapping of int to sequence of Connection
-        Where the runs of each table are.
+        Locations of the runs of each table.
     names : mapping of int to frozenset of str
         Names that each table uses.
     report : Report
-        Takes runs that no table takes, or that can't be used.
+        Receives runs that no table selects, or that can't be used.
 
     Raises
     ------
@@ -302,7 +302,7 @@ def open_stores(
     for number, of_table in places.items():
         opened[number] = []
         for place in of_table:
-            which = _chosen(stores[place], tables[number], f"tables[{number}]")
+            which = _select_runs(stores[place], tables[number], f"tables[{number}]")
             taken[place].update(which.tolist())
             opened[number].append(OpenedFile(WandbRows(stores[place], which, f"tables[{number}]"), None, {}))
     for place, runs in stores.items():
@@ -311,25 +311,25 @@ def open_stores(
 
 
 def store_versions(file: OpenedFile) -> list[tuple[str, str]]:
-    """Return id and version of each run that a table takes of a store; none of a file."""
+    """Return id and version of each run that a table selects from a store; nothing for a file."""
     content = file.content
     return [(record.run_id, record.version) for record in content.records] if isinstance(content, WandbRows) else []
 
 
 def row_versions(opened: Sequence[OpenedFile], run: Int64, file: Int32, row: Int64) -> list[tuple[int, str]]:
-    """Return what stores say of the content of runs.
+    """Return the versions of the W&B runs behind the runs of a table.
 
     Parameters
     ----------
     opened : sequence of OpenedFile
         Rows of stores.
     run, file, row : (row,) int arrays
-        Number of the run of each row, of `opened`, and of the row there.
+        For each row, the number of its run, its index into `opened`, and its row there.
 
     Returns
     -------
     list of (int, str)
-        A run of the table, and id and version of a run of a store that has rows of it.
+        Number of a run of the table, and id and version of a W&B run that has rows of it.
     """
     found: list[tuple[int, str]] = []
     for number, of_store in enumerate(opened):
@@ -345,15 +345,15 @@ def row_versions(opened: Sequence[OpenedFile], run: Int64, file: Int32, row: Int
 
 
 def report_silent_runs(opened: Sequence[OpenedFile], file: Int32, row: Int64, what: str, report: Report) -> None:
-    """Count the runs of a table that logged nothing, and those of which no row has a place: they are no runs of it.
+    """Report the W&B runs that logged nothing, or have no row with a position; the table leaves them out.
 
     Parameters
     ----------
     opened : sequence of OpenedFile
     file, row : (row,) int arrays
-        Rows that have a place: number of `opened`, and of the row there.
+        Rows with a position: index into `opened`, and row there.
     what : str
-        What the table is called in notes.
+        Name of the table in notes.
     report : Report
     """
     silent: list[str] = []
@@ -372,18 +372,18 @@ def report_silent_runs(opened: Sequence[OpenedFile], file: Int32, row: Int64, wh
 
 
 def _check_config_names(stores: Sequence[StoreRuns], names: frozenset[str]) -> None:
-    """Raise UnknownNameError where no run of any store has a key of the config that the declaration names as one."""
+    """Raise UnknownNameError where no run of any store has a config key that the declaration names."""
     for name in sorted(name for name in names if name.startswith(CONFIG)):
         if any(name in runs.facts or name in runs.log_aliases for runs in stores):
             continue
         if any(is_sign in name for is_sign in " +*(<>="):
-            # A whole rule: it names each of its keys by itself.
+            # A complete rule; its names are checked one by one.
             continue
         key = name.removeprefix(CONFIG)
         known = list(dict.fromkeys(key for runs in stores for key in runs.config_keys()))
         listed = f" Keys are {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}." if known else ""
         raise UnknownNameError(
-            f"no run in {', '.join(runs.store.description for runs in stores)} has the config key {key!r}, which the "
+            f"No run in {', '.join(runs.store.description for runs in stores)} has the config key {key!r}, which the "
             f"suite names, so it has no value.{near_names(key, known)}{listed}"
         )
 
@@ -406,28 +406,28 @@ def _report(runs: StoreRuns, taken: Collection[int], report: Report) -> None:
         report.notes.append(f"{len(notes) - _MOST_SHOWN} more keys of configs can't be used")
 
 
-def _chosen(runs: StoreRuns, table: Table, what: str) -> Int64:
-    """Return the runs that a table takes, as far as facts of runs say: by `parse`, and `where` if it names these."""
+def _select_runs(runs: StoreRuns, table: Table, what: str) -> Int64:
+    """Return the runs that a table selects by facts of runs: by `parse`, and by `where` if it names only facts."""
     facts = _RunFacts(runs)
     values = RowValues([OpenedFile(facts, None, {})], what, table.factors)
     values.load(())
     known = set(facts.columns)
     for column, pattern in table.parse_patterns.items():
         if column in known:
-            values.keep(values.add_parsed(column, pattern))
+            values.select(values.add_parsed(column, pattern))
             known |= set(pattern.fields)
     for name, rule in table.factors.items():
         if not callable(rule) and _names(rule) <= known:
             known.add(name)
     if table.where is not None and not callable(table.where) and _names(table.where) <= known:
-        kept = np.broadcast_to(np.asarray(values.evaluate(table.where, f"{what}.where")), (values.n_rows,))
-        if kept.dtype == np.bool_:
-            values.keep(kept)
+        is_selected = np.broadcast_to(np.asarray(values.evaluate(table.where, f"{what}.where")), (values.n_rows,))
+        if is_selected.dtype == np.bool_:
+            values.select(is_selected)
     return values.index
 
 
 def _names(rule: Any) -> frozenset[str]:
-    """Return the names that a rule reads: a name alone may hold signs."""
+    """Return the names that a rule reads; none for a function."""
     return frozenset(Rule(rule).names) if isinstance(rule, str) else frozenset()
 
 
@@ -449,18 +449,20 @@ def _fact(name: str, records: Sequence[RunRecord]) -> pa.Array:
     if name in ("forked_from", "forked_at", "rewound_at"):
         points = [branch_point(record) for record in records]
         is_fork = name != "rewound_at"
-        wanted = [
+        has_point = [
             run_id != "" and (run_id != r.run_id) == is_fork for (run_id, _), r in zip(points, records, strict=True)
         ]
         if name == "forked_from":
-            return pa.array([run_id if w else None for (run_id, _), w in zip(points, wanted, strict=True)], pa.string())
-        steps = [as_float(step) if w else math.nan for (_, step), w in zip(points, wanted, strict=True)]
+            return pa.array(
+                [run_id if w else None for (run_id, _), w in zip(points, has_point, strict=True)], pa.string()
+            )
+        steps = [as_float(step) if w else math.nan for (_, step), w in zip(points, has_point, strict=True)]
         return pa.array(np.array(steps, np.float64), from_pandas=True)
     return pa.array([getattr(record, name) or None for record in records], pa.string())
 
 
 def _column(values: Sequence[Any]) -> pa.Array:
-    """Return values of configs as a column: of numbers where all are, else of texts."""
+    """Return values of configs as a column: numbers where all values are numbers, else texts."""
     values = [None if isinstance(v, float) and math.isnan(v) else v for v in values]
     known = [v for v in values if v is not None]
     if all(type(v) is int and abs(v) <= 2**53 for v in known):
@@ -470,8 +472,8 @@ def _column(values: Sequence[Any]) -> pa.Array:
     return pa.array([None if v is None else config_text(v) for v in values], pa.string())
 
 
-def _spread(facts: pa.Array, which: Int64, run: Int32) -> pa.Array:
-    """Return a fact of runs at each row; texts stand there once."""
+def _repeat_per_row(facts: pa.Array, which: Int64, run: Int32) -> pa.Array:
+    """Repeat a fact of runs at each of their rows; texts are dictionary-encoded."""
     of_runs = facts.take(pa.array(which))
     if not pa.types.is_string(of_runs.type):
         return of_runs.take(pa.array(run))
@@ -479,8 +481,8 @@ def _spread(facts: pa.Array, which: Int64, run: Int32) -> pa.Array:
     return pa.DictionaryArray.from_arrays(encoded.indices.take(pa.array(run)), encoded.dictionary)
 
 
-def _places(run: Int32, step: Int64) -> pd.MultiIndex:
-    """Return what tells rows apart, ordered by run and step: both, and how many rows of both came before."""
+def _row_keys(run: Int32, step: Int64) -> pd.MultiIndex:
+    """Return unique keys of rows sorted by run and step: run, step, and the count of earlier rows with both."""
     is_first = (np.diff(run, prepend=-1) != 0) | (np.diff(step, prepend=-1) != 0)
     starts = np.flatnonzero(is_first)
     repeat = np.arange(len(run)) - np.repeat(starts, np.diff(starts, append=len(run)))
