@@ -701,7 +701,7 @@ def test_the_command_says_what_is_wrong_with_its_options(
 ) -> None:
     path = write_suite(tmp_path, make_suite(0, decays=0))
     code, _, err = run("doctor", tmp_path / "runs", "--suite", "mine")
-    assert (code, "'mine' is no suite" in err) == (1, True)
+    assert (code, "'mine' is not a known suite" in err) == (1, True)
     code, _, err = run("doctor", tmp_path / "runs", "store", "--suite", path)
     assert (code, "'store' does not exist" in err) == (1, True)
     code, out, _ = run("doctor", "--help")

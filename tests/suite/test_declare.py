@@ -369,7 +369,7 @@ def test_metrics_of_keys() -> None:
         "{", "{{"
     ).replace("}", "}}")
     assert Metric("loss").named({}).task == ""
-    with pytest.raises(UnknownNameError, match=r"nothing has the field 'tsak'.*Did you mean task"):
+    with pytest.raises(UnknownNameError, match=r"there is no field 'tsak'.*Did you mean task"):
         Metric("{tsak}").named({"task": "x"})
 
 
@@ -619,7 +619,7 @@ WRONG = [
     ({"tables_1_at": 5}, FormatError, r"tables\[1\]\.at: 5 is no branch"),
     ({"tables_0_at": "first_row"}, FormatError, r"tables\[0\]\.at: a branch at 'first_row' needs a parent"),
     ({"tables_0_format": "jsnol"}, UnknownNameError, r"tables\[0\]\.format: 'jsnol' is no format.*Did you mean jsonl"),
-    ({"metrics": {"loss": {"name": "l", "direction": "up"}}}, UnknownNameError, r"metrics\['loss'\]\.direction: 'up' is no direction"),
+    ({"metrics": {"loss": {"name": "l", "direction": "up"}}}, UnknownNameError, r"metrics\['loss'\]\.direction: 'up' is not a direction"),
     ({"metrics": {"loss": {"name": "l", "kind": "logs"}}}, UnknownNameError, r"metrics\['loss'\]\.kind: 'logs'.*Did you mean log"),
     # reserved names
     ({"tables_0_files": "{lineage}-{corpus}.csv"}, UnknownNameError, r"tables\[0\]\.files: the name 'lineage' is reserved"),
@@ -633,7 +633,7 @@ WRONG = [
     ({"metrics": {"x": {"name": "cumulative_compute"}}}, UnknownNameError, r"metrics\['x'\]\.name: the name 'cumulative_compute' is reserved"),
     ({"lineage": "{run}-x"}, UnknownNameError, r"lineage: \{run\} is made of"),
     # ambiguous fields
-    ({"tables_0_files": "{corpus}{size}.csv"}, FormatError, r"tables\[0\]\.files '\{corpus\}\{size\}\.csv', character 9: \{corpus\} and \{size\} stand side by side"),
+    ({"tables_0_files": "{corpus}{size}.csv"}, FormatError, r"tables\[0\]\.files '\{corpus\}\{size\}\.csv', character 9: \{corpus\} and \{size\} are side by side"),
     ({"tables_0_factors": {"size": "1"}}, FormatError, r"tables\[0\]\.factors\.size: the field 'size' is ambiguous: files gives it too"),
     ({"tables_0_parse": {"x": "{size}"}}, FormatError, r"tables\[0\]\.parse\['x'\]: the field 'size' is ambiguous"),
     ({"tables_0_files": ["{size}.csv", "x/{size:int}.csv"]}, FormatError, r"tables\[0\]\.files: the field 'size' is a number in one"),
@@ -653,12 +653,12 @@ WRONG = [
     ({"tables_0_files": ""}, FormatError, r"tables\[0\]\.files: a table says its files"),
     ({"tables_0_files": []}, FormatError, r"tables\[0\]\.files: a table says its files"),
     ({"run_id": "{corpus"}, FormatError, r"run_id '\{corpus', character 1"),
-    ({"lineage": "{corpus:int}"}, FormatError, r"lineage .*a template takes no types"),
+    ({"lineage": "{corpus:int}"}, FormatError, r"lineage .*fields of a template have no types"),
     ({"run": {"pretraining": "{", "cooldown": "x"}}, FormatError, r"run\.pretraining '\{', character 1"),
     ({"tokens": "eval('1')"}, UnknownNameError, r"tokens: the rule .* calls 'eval'"),
     ({"tokens": "rond(x)"}, UnknownNameError, r"tokens: .*Did you mean round"),
     ({"tables_1_factors": {"at_b": "x[0]"}}, FormatError, r"tables\[1\]\.factors\.at_b: 'x\[0\]' in"),
-    ({"tables_1_where": "split = 'val'"}, FormatError, r"tables\[1\]\.where: .* is no rule"),
+    ({"tables_1_where": "split = 'val'"}, FormatError, r"tables\[1\]\.where: .* is not a rule"),
     ({"tables_1_where": True}, FormatError, r"tables\[1\]\.where: a rule is a text"),
     ({"tables_1_at": {"step": "os.system('x')"}}, FormatError, r"tables\[1\]\.at\.step: "),
     ({"metrics": {"{set": {"name": "x"}}}, FormatError, r"metrics\['\{set'\] '\{set', character 1"),

@@ -229,7 +229,7 @@ def test_the_frames_of_the_worked_example() -> None:
     assert curves.dtypes.equals(lineage.get_continuous_curves([]).dtypes)
     with pytest.raises(SelectionError, match=r"'sfd' is no run of the lineage L.*mean sft"):
         lineage.get_continuous_curves("sfd")
-    with pytest.raises(UnknownNameError, match=r"'ac' is no metric of the suite 'worked'"):
+    with pytest.raises(UnknownNameError, match=r"'ac' is not a metric of the suite 'worked'"):
         lineage.get_continuous_curves(metrics="ac")
     with pytest.raises(SelectionError, match=r"no run 'spoon'"):
         repository.get_scaling_analysis(["dpo", "spoon"])
@@ -351,7 +351,7 @@ def test_a_run_without_a_place_has_no_rows_and_says_why() -> None:
         lambda: repository.get_lineage("L").get_continuous_curves(["late"]),
     )
     for ask in answers:
-        with pytest.warns(DdeWarning, match=r"'late' can't be placed.*step 900.*suite declares") as caught:
+        with pytest.warns(DdeWarning, match=r"'late' can't be placed.*step 900.*Correct the declaration") as caught:
             rows = ask()
         assert rows.empty
         assert {w.filename for w in caught} == {__file__}

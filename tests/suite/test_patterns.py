@@ -147,14 +147,14 @@ def test_a_text_that_splits_in_two_ways_is_refused() -> None:
         ("{a:str}", 1, r"write \{a\}"),
         ("{a:x|x}", 1, "twice"),
         ("{a:x/y|z}", 1, "ends a field"),
-        ("-{a}{b}", 5, r"\{a\} and \{b\} stand side by side"),
+        ("-{a}{b}", 5, r"\{a\} and \{b\} are side by side"),
         ("-{a}*", 5, "side by side"),
         ("*{a}", 2, "side by side"),
         ("{a:int}{b:float}", 8, "side by side"),
         ("{a}-{a:int}", 5, "two types"),
-        ("a**", 2, "whole component"),
-        ("a/**.csv", 3, "whole component"),
-        ("***", 1, "whole component"),
+        ("a**", 2, "complete component"),
+        ("a/**.csv", 3, "complete component"),
+        ("***", 1, "complete component"),
     ],
 )
 def test_wrong_patterns_are_refused_with_their_place(pattern: str, position: int, cause: str) -> None:
@@ -349,7 +349,7 @@ def test_a_template_without_its_field_says_which() -> None:
     with pytest.raises(UnknownNameError) as caught:
         Template("{size}-{buget}", "run.cosine").format({"size": "1B", "budget": 1})
     assert str(caught.value) == (
-        "run.cosine '{size}-{buget}': nothing has the field 'buget', so the text can't be made. Fields: size, budget. "
+        "run.cosine '{size}-{buget}': there is no field 'buget', so the text can't be formatted. Fields: size, budget. "
         "Did you mean budget?"
     )
 

@@ -162,7 +162,7 @@ def test_trials_as_a_long_table(tmp_path: Path) -> None:
         ds.dde.sweep("optimizer")
     with pytest.raises(UnknownNameError, match=r"patterns of metrics \(val/los\).*Did you mean val/loss"):
         opened(dde.Suite.from_frame(frame, **{**declared, "metrics": {"val/los": dde.Metric("x")}}))
-    with pytest.raises(UnknownNameError, match=r"Where nothing else is said, tokens are the column 'tokens'"):
+    with pytest.raises(UnknownNameError, match=r"By default, tokens are the column 'tokens'"):
         dde.Suite.from_frame(frame, **{**declared, "tokens": "tokens"})
 
 

@@ -112,5 +112,5 @@ def test_opening_reads_no_values() -> None:
 
 
 def test_a_producer_of_something_else_is_named() -> None:
-    with pytest.raises(FormatError, match=r"the producer of the suite 'simulated' returned a dict"):
+    with pytest.raises(FormatError, match=r"The producer of the suite 'simulated' returned a dict"):
         dde.open_lineages("x", suite=suite(lambda *_: {}), cache_dir=None)

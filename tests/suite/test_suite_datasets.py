@@ -185,7 +185,7 @@ def test_filters_on_factors(two_corpora: Path) -> None:
         labels(run_ids=["web-70m@2B"])
     with pytest.raises(UnknownNameError, match=r"'web-70' is no lineage"):
         labels(lineages=["web-70"])
-    with pytest.raises(UnknownNameError, match=r"'los' is no metric of the suite 'two_corpora'.*mean loss"):
+    with pytest.raises(UnknownNameError, match=r"'los' is not a metric of the suite 'two_corpora'.*mean loss"):
         labels(metrics="los")
 
 
@@ -328,7 +328,7 @@ def test_without_parameter_counts_there_is_no_compute() -> None:
 def test_what_is_given_beside_a_suite(two_corpora: Path) -> None:
     with pytest.raises(SourceError, match=r"parents was given without a store of post-training runs"):
         dde.open_lineages(two_corpora, suite=two_corpora / "suite.toml", parents={"a": "b"}, cache_dir=None)
-    with pytest.raises(UnknownNameError, match=r"'pythja' is no suite.*mean pythia"):
+    with pytest.raises(UnknownNameError, match=r"'pythja' is not a known suite.*mean pythia"):
         dde.open_lineages(two_corpora, suite="pythja")
     with pytest.raises(SourceError, match=r"no file .*absent.toml"):
         dde.open_lineages(two_corpora, suite="absent.toml")

@@ -1,4 +1,4 @@
-"""Post-training runs of a store on a declared suite: where each starts, by the names of checkpoints."""
+"""Attach post-training runs of a store to a declared suite, by the names of the checkpoints they start from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from dde.suite.datadecide.runs.registry import Registry
 from dde.suite.datadecide.runs.token_counts import TOKEN_SOURCES
 from dde.suite.datadecide.runs.treatments import Treatment, spelled_labels, treatment_of, with_variants
 from dde.suite.declare import Suite
-from dde.suite.patterns import Pattern, Template
+from dde.suite.patterns import Pattern
+from dde.suite.patterns import as_text as field_text
 from dde.suite.reading.declared_runs import DeclaredRuns
 
 __all__ = [
@@ -33,22 +34,22 @@ __all__ = [
 ]
 
 _STEP = "step"
-# Revisions that mean the last checkpoint.
+# Revisions of the last checkpoint.
 _LAST = frozenset({"", "main", "final", "latest"})
 
 
 @dataclass(frozen=True, slots=True)
 class NamedCheckpoint:
-    """What the name of a checkpoint means.
+    """Run and step that the name of a checkpoint refers to.
 
     Attributes
     ----------
     run_id : str
-        "" where several runs fit.
+        "" where several runs match.
     step : float or None
         Step of the run; None for its last one.
     candidates : tuple of str
-        Runs that fit, where more than one does.
+        Matching runs, where there are several.
     """
 
     run_id: str
@@ -57,7 +58,7 @@ class NamedCheckpoint:
 
 
 class CheckpointNames:
-    """Looks up runs of a suite by the names of their checkpoints.
+    """Lookup of runs of a suite by the names of their checkpoints.
 
     Parameters
     ----------
@@ -88,11 +89,11 @@ class CheckpointNames:
         self._patterns: list[tuple[Pattern, tuple[str, ...]]] = []
         for pattern in suite.checkpoint_patterns:
             for text in (pattern.text, pattern.text.partition("@")[0]):
-                # The model alone names the last checkpoint, if it says which run.
-                whole = Pattern(text, "checkpoints", pattern.specs) if text != pattern.text else pattern
-                fields = tuple(f for f in whole.fields if f != _STEP)
-                if fields and (whole, fields) not in self._patterns:
-                    self._patterns.append((whole, fields))
+                # The name of the model without a revision means its last checkpoint.
+                pattern_part = Pattern(text, "checkpoints", pattern.specs) if text != pattern.text else pattern
+                fields = tuple(f for f in pattern_part.fields if f != _STEP)
+                if fields and (pattern_part, fields) not in self._patterns:
+                    self._patterns.append((pattern_part, fields))
         self._runs: dict[tuple[str, ...], dict[tuple[str, ...], list[str]]] = {}
         self._unnamed: dict[str, dict[str, str]] = {}
         self._roots: set[str] = set()
@@ -101,44 +102,44 @@ class CheckpointNames:
             self._runs.setdefault(fields, {})
         for d in declared:
             for i, run_id in enumerate(d.run_ids):
-                said = {name: _text(values[i]) for name, values in d.fields.items()}
-                self._unnamed[run_id] = {name: said.get(name, "") for name in path_fields}
+                fields_of_run = {name: field_text(values[i]) for name, values in d.fields.items()}
+                self._unnamed[run_id] = {name: fields_of_run.get(name, "") for name in path_fields}
                 if not d.parents[i]:
                     self._roots.add(run_id)
                 for fields, runs in self._runs.items():
-                    if all(name in said for name in fields):
-                        runs.setdefault(tuple(said[name] for name in fields), []).append(run_id)
+                    if all(name in fields_of_run for name in fields):
+                        runs.setdefault(tuple(fields_of_run[name] for name in fields), []).append(run_id)
 
     def find(self, name: str, revision: str = "") -> NamedCheckpoint | None:
-        """Return what a model's name, with its revision, or a path to a checkpoint means; None where no pattern fits.
+        """Return the checkpoint of a model's name and revision, or of a path; None where no pattern matches.
 
         Parameters
         ----------
         name : str
             ``EleutherAI/pythia-70m``, ``EleutherAI/pythia-70m@step1000`` or a path that ends with such parts.
         revision : str
-            Where it stands apart from the name.
+            Revision, where it is not part of the name.
         """
         for text in _readings(name, revision):
             for pattern, fields in self._patterns:
-                said = pattern.match(text)
-                if said is None:
+                matched = pattern.match(text)
+                if matched is None:
                     continue
-                key = tuple(_text(said[f]) for f in fields)
+                key = tuple(field_text(matched[f]) for f in fields)
                 runs = self._narrowed(self._runs[fields].get(key, []), fields)
                 if not runs:
                     continue
-                step = said.get(_STEP)
+                step = matched.get(_STEP)
                 if len(runs) > 1:
                     return NamedCheckpoint("", candidates=tuple(runs))
                 return NamedCheckpoint(runs[0], None if step is None else float(step))
         return None
 
     def _narrowed(self, runs: list[str], fields: tuple[str, ...]) -> list[str]:
-        """Return those of several runs that have none of the factors that the name does not state, else the roots."""
-        for keep in (self._has_no_other(fields), self._roots.__contains__):
+        """Narrow several runs to those without factors that the name does not state, then to roots."""
+        for accepts in (self._has_no_other(fields), self._roots.__contains__):
             if len(runs) > 1:
-                runs = [r for r in runs if keep(r)] or runs
+                runs = [r for r in runs if accepts(r)] or runs
         return runs
 
     def _has_no_other(self, fields: tuple[str, ...]) -> Any:
@@ -149,7 +150,7 @@ class CheckpointNames:
 
 
 def _readings(name: str, revision: str) -> Iterator[str]:
-    """Yield the texts that patterns may match: the name with its revision, then the ends of a path."""
+    """Yield the texts to match with patterns: the name with its revision, then the last parts of a path."""
     name = name.rstrip("/")
     stated, _, own = name.partition("@")
     revision = own or revision
@@ -158,7 +159,7 @@ def _readings(name: str, revision: str) -> Iterator[str]:
     if revision not in _LAST:
         yield from _distinct(f"{head}@{revision}" for head in heads)
         return
-    # A folder of checkpoints has the revision below the model's name.
+    # A folder of checkpoints has the revision as its last part, after the model's name.
     if len(parts) > 1:
         above = parts[:-1]
         yield from _distinct(f"{'/'.join(above[-n:])}@{parts[-1]}" for n in (len(above), 2, 1) if 0 < n <= len(above))
@@ -167,14 +168,6 @@ def _readings(name: str, revision: str) -> Iterator[str]:
 
 def _distinct(texts: Iterable[str]) -> Iterator[str]:
     yield from dict.fromkeys(texts)
-
-
-_VALUE = Template("{value}")
-
-
-def _text(value: object) -> str:
-    said: Mapping[str, object] = {"value": value}
-    return _VALUE.format(said)
 
 
 Int64 = npt.NDArray[np.int64]
@@ -188,7 +181,7 @@ _HYPERPARAMETERS = ("reduce_loss", "batch_size", "training_seed", "weight_decay"
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """Where a run starts: a run of the suite at a step, or one of the store at a checkpoint."""
+    """Start of a run: a run of the suite and a step, or a run of the store and a checkpoint."""
 
     parent: str = ""
     step: float | None = None
@@ -211,12 +204,12 @@ class AttachedRuns:
     Attributes
     ----------
     registry : Registry
-        Reads them.
+        Registry that reads the runs.
     run_ids : tuple of str
     run_types, states, labels, evidence, contradictions, problems, estimates, token_sources : (run,) object arrays
-        Texts; `labels` are those of each run's own treatment, `problems` say why a run can't be placed.
+        Texts; `labels` name each run's own treatment, `problems` say why a run can't be placed.
     fields : mapping of str to (run,) object array
-        Factors; "" where a run has none.
+        Factors; "" where a run has no value.
     row_offsets : (run + 1,) int64 array
     step, tokens : (row,) int64 arrays
         Logged rows, and the last evaluation, by own tokens.
@@ -249,7 +242,7 @@ class AttachedRuns:
 def attach_runs(
     suite: Suite, declared: Sequence[DeclaredRuns], registry: Registry, parents: Mapping[str, str] | None = None
 ) -> AttachedRuns:
-    """Return the post-training runs of a store with where they start in a suite.
+    """Return the post-training runs of a store, with their starts in a suite.
 
     Parameters
     ----------
@@ -257,10 +250,10 @@ def attach_runs(
     declared : sequence of DeclaredRuns
         The suite's own runs.
     registry : Registry
-        Of the store alone.
+        Registry of the store alone.
     parents : mapping of run id to str, optional
-        Settles where runs start: the id of a run of either, with ``@step_200`` or the like for a checkpoint inside it,
-        or the name of a checkpoint.
+        Overrides of starts: the id of a run of the suite or the store, with ``@step_200`` or the like for an inner
+        checkpoint, or the name of a checkpoint.
 
     Raises
     ------
@@ -340,7 +333,7 @@ class _Attaching:
         )
 
     def _rows(self, run_ids: list[str]) -> tuple[Int64, Int64, Int64]:
-        """Return the rows of runs by own tokens; the last evaluation is one, where the log ends before it."""
+        """Return the rows of runs by own tokens, with the last evaluation as a row if the log ends before it."""
         steps: list[Int64] = []
         tokens: list[Int64] = []
         for run_id, placement in zip(run_ids, self.registry.placements.of(run_ids), strict=True):
@@ -356,7 +349,7 @@ class _Attaching:
         return offsets, np.concatenate([none, *steps]), np.concatenate([none, *tokens])
 
     def _treatments(self, starts: Mapping[str, _Start]) -> tuple[dict[str, Texts], Texts]:
-        """Return the factors of runs, and the labels of their own treatments, variants spelled out."""
+        """Return the factors of runs, and the labels of their own treatments, with variants spelled out."""
         treatments: dict[str, Treatment] = {}
         for run_id, item in self.evidence.items():
             found = treatment_of(item, Parentage(), None)
@@ -366,8 +359,8 @@ class _Attaching:
             ((text, _),) = found.links
             links = ((text, branch),)
             treatments[run_id] = replace(found, label=text + branch, branch_point=branch, links=links)
-        told = with_variants(treatments, self.evidence, dict.fromkeys(treatments, ""))
-        labels = text_array(label for label, _ in spelled_labels(list(told.values())))
+        distinct = with_variants(treatments, self.evidence, dict.fromkeys(treatments, ""))
+        labels = text_array(label for label, _ in spelled_labels(list(distinct.values())))
         fields: dict[str, Texts] = {}
         for name in TREATMENT_FIELDS:
             fields[name] = _blank_as_text([getattr(t, name) for t in treatments.values()])
@@ -408,7 +401,7 @@ class _Attaching:
         return known
 
     def _readings(self, item: Evidence) -> list[_Start | None]:
-        """Return what each piece of evidence says, the most trusted first."""
+        """Return the start according to each piece of evidence, the most trusted first."""
         config = item.record.config
         found: list[_Start | None] = []
         if item.fork is not None and item.fork.run_id in self.evidence:
@@ -428,7 +421,7 @@ class _Attaching:
         return found
 
     def _named(self, name: str, source: str, item: Evidence, revision: str = "") -> _Start | None:
-        """Return the start that a name, an id or a path means; None where it means nothing that is known."""
+        """Return the start that a name, an id or a path refers to; None if it is unknown."""
         if path_problem(name):
             return None
         head, _, tail = name.rpartition("@")
@@ -456,7 +449,7 @@ class _Attaching:
 
 
 def _blank_as_text(values: Sequence[Any]) -> Texts:
-    """Return values as objects, "" for what is unknown."""
+    """Return values as objects, with "" for unknown values."""
     out = np.empty(len(values), object)
     out[:] = ["" if v is None or (isinstance(v, float) and math.isnan(v)) else v for v in values]
     return out

@@ -1,4 +1,4 @@
-"""The Dataset of a declared suite: coordinates and grid points that follow from its run table."""
+"""The Dataset of a declared suite, with coordinates and grid points from its run table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Texts = npt.NDArray[np.object_]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-# An automatic grid holds every evaluated row up to this number of rows. It thins more rows as it thins dense logs.
+# An automatic grid has every evaluated row up to this number of rows; more rows are thinned like dense logs.
 _REQUIRED_POINTS = 8_192
 
 
@@ -52,9 +52,9 @@ def build_suite_dataset(
     grid : TokenGrid
     how : Interpolation
     attrs : mapping
-        Attributes on the sources; those on grid, interpolation and counts are added.
+        Attributes on the sources; attributes on grid, interpolation and counts are added.
     rule : AxisRule
-        The axis that runs are aligned by.
+        Axis on which runs are aligned.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def _coordinates(
         "lineage": variable("lineage", text_array(selection.lineages), {"long_name": "lineage"}),
         "run": variable("run", text_array(selection.runs), {"long_name": "run"}),
     }
-    # A run of each label, along both dimensions; any will do, for what lies along one is the same in all of them.
+    # One run of each label along both dimensions; any will do, as factors along a dimension are equal in all of them.
     first_of = {
         "lineage": _first(cells[0], rows, shape[0]),
         "run": _first(cells[1], rows, shape[1]),
@@ -109,7 +109,7 @@ def _coordinates(
         attrs = {"long_name": name.replace("_", " "), FACTOR_OF: factor.along}
         is_own = factor.is_text and factor.along != "lineage" and name not in labelled
         if is_own and bool((factor.values == table.run_id)[table.is_used].all()):
-            # The column of ids tells each run from all others, so repetitions would never be ones of one treatment.
+            # A column of run ids differs in every run, so as a factor it would leave no replicates.
             del attrs[FACTOR_OF]
         if factor.along == "cell":
             blank: Any = "" if factor.is_text else np.nan
@@ -162,14 +162,14 @@ def _coordinates(
 def _params(
     table: RunTable, rows: Int64, cells: tuple[npt.NDArray[np.intp], ...], shape: tuple[int, ...], first: Int64
 ) -> dict[str, xr.Variable]:
-    """Return the coordinate of exact parameters: of lineages where each has one count, else of runs; none without."""
+    """Return the coordinate of parameter counts: along lineages if each has one count, else per cell; or nothing."""
     if np.isnan(table.n_params[table.is_used]).all():
         return {}
     attrs: dict[str, Any] = {"long_name": "parameters", "units": "1"}
     counts: dict[str, float] = {}
-    # Over the whole suite, so that the shape does not depend on what is selected.
+    # Over the complete suite, so that the shape does not depend on the selection.
     known = table.is_used
-    # A count that nothing says is no other count.
+    # Two unknown counts are equal.
     same = all(
         n == counts.setdefault(lineage, n) or (n != n and counts[lineage] != counts[lineage])
         for lineage, n in zip(table.lineage[known].tolist(), table.n_params[known].tolist(), strict=True)
@@ -190,7 +190,7 @@ def _first(at: npt.NDArray[np.intp], rows: Int64, size: int) -> Int64:
     return first
 
 
-# Stands between the ids of several parents.
+# Separator of the ids of several parents.
 _ALSO = " & "
 _LABELS = {"root_run_id": "id of the run without parents", "parent_run_ids": "ids of all parents of the run"}
 
@@ -212,10 +212,10 @@ def _positions_on(
     with_rows: bool,
     is_dense: bool,
 ) -> tuple[Points, Points, Points]:
-    """Return the positions on an axis that a grid must hold, those of dense logs, and its anchors.
+    """Return the positions on an axis that a grid must have, those of dense logs, and the grid's anchors.
 
-    Required are the rows of evaluated runs, branch points and last tokens: those of ancestors, too, but on an axis that
-    begins at the branch, where ancestors may have gone on for much longer than the run itself.
+    Required are the rows of evaluated runs, branch points and last tokens, including those of ancestors. An axis that
+    begins at the branch leaves out ancestors, which may have trained for much longer than the run itself.
     """
     table = runs.table
     none: Points = np.empty(0, np.int64 if rule.is_whole else np.float64)
@@ -223,12 +223,12 @@ def _positions_on(
 
     def anchors(members: Int64) -> Int64:
         ends = np.concatenate([table.branch_tokens[members], table.start_tokens[members], table.end_tokens[members]])
-        # A root starts at token 0, where it need not have been observed.
+        # A root starts at token 0, where it may not have been observed.
         ends = np.delete(ends, np.flatnonzero(table.is_root[members]) + len(members))
         return np.unique(ends[ends >= 0])
 
     def parts_of(members: Int64) -> list[Int64]:
-        """Return anchors, rows of the suite's own runs, and those of dense logs."""
+        """Return anchors, rows of the suite's own runs, and rows of dense logs."""
         skipped: Int64 = np.empty(0, np.int64)
         own = runs.positions(members) if with_rows or not is_dense else skipped
         return [anchors(members), own, runs.positions(members, is_attached=True) if with_rows else skipped]
@@ -256,7 +256,7 @@ def _compute(
     shape: tuple[int, ...],
     tokens: Int64,
 ) -> Float64:
-    """Return training compute of runs whose parameter count changes: 6 N tokens, summed over the runs of each curve."""
+    """Return training compute where parameter counts change: 6 N tokens, summed over the runs of each curve."""
     out = np.full((*shape, len(tokens)), np.nan)
     for i, j, row in zip(*cells, rows.tolist(), strict=True):
         for member, left_at in table.curve(row):

@@ -1,4 +1,4 @@
-"""Finding the suite that an argument means: a declaration, a name, or a TOML file."""
+"""Find the suite that an argument refers to: a declaration, a name, or a TOML file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["find_suite", "is_suite"]
 
 
 def find_suite(suite: Suite | Mapping[str, Any] | str | os.PathLike[str]) -> Suite:
-    """Return the suite that an argument means.
+    """Return the suite that an argument refers to.
 
     Parameters
     ----------
     suite : Suite, mapping, str or path
-        A declaration, also as the mapping that `Suite.from_dict` takes; a name of ``dde.suites``; or the path of a
-        TOML file.
+        A declaration, or the mapping that `Suite.from_dict` takes; a name in ``dde.suites``; or the path of a TOML
+        file.
 
     Raises
     ------
@@ -41,8 +41,8 @@ def find_suite(suite: Suite | Mapping[str, Any] | str | os.PathLike[str]) -> Sui
         return Suite.from_dict(suite)
     if not isinstance(suite, (str, os.PathLike)):
         raise UnknownNameError(
-            f"{suite!r} is no suite. Pass a dde.Suite, a mapping that declares one, a name ({', '.join(suites)}), or "
-            "the path of a .toml file."
+            f"{suite!r} is not a suite. Pass a dde.Suite, a mapping that declares one, a name ({', '.join(suites)}), "
+            "or the path of a .toml file."
         )
     text = os.fspath(suite)
     if isinstance(suite, str) and suite in suites:
@@ -50,23 +50,23 @@ def find_suite(suite: Suite | Mapping[str, Any] | str | os.PathLike[str]) -> Sui
     if text.endswith(".toml"):
         if not Path(text).expanduser().is_file():
             raise SourceError(
-                f"there is no file {text!r}, so the suite that it declares is unknown. Correct the path, or write the "
-                "declaration: dde.Suite(...).to_toml(path)."
+                f"There is no file {text!r}, so its suite can't be read. Correct the path, or write the file: "
+                "dde.Suite(...).to_toml(path)."
             )
         return Suite.from_toml(Path(text).expanduser())
     raise UnknownNameError(
-        f"{text!r} is no suite that is known here.{near_names(text, suites)} There are {', '.join(suites)}; or pass a "
+        f"{text!r} is not a known suite.{near_names(text, suites)} Known suites are {', '.join(suites)}; or pass a "
         "dde.Suite, or the path of a .toml file."
     )
 
 
 def is_suite(source: object) -> TypeGuard[Suite | str]:
-    """Return whether a first argument of `open_lineages` is a suite rather than a place.
+    """Return whether the first argument of `open_lineages` is a suite rather than a location.
 
     Raises
     ------
     SourceError
-        When a name of ``dde.suites`` is a folder here as well.
+        When a name in ``dde.suites`` is also a folder in the working directory.
     """
     if isinstance(source, Suite):
         return True
@@ -74,10 +74,11 @@ def is_suite(source: object) -> TypeGuard[Suite | str]:
         return False
     if os.path.exists(source):
         if suites[source].producer == "datadecide":
-            # A folder of DataDecide tables is opened as one, whatever its name.
+            # A folder named "datadecide" is opened as DataDecide tables.
             return False
         raise SourceError(
-            f"{source!r} is a suite that dde knows, and a folder here, so which is meant is unclear. Pass "
-            f"suite={source!r} beside the folder of its files, or './{source}' for DataDecide tables in the folder."
+            f"{source!r} is both a suite that dde knows and a folder here, so it is ambiguous. Pass "
+            f"suite={source!r} together with the folder of its files, or './{source}' for DataDecide tables in the "
+            "folder."
         )
     return True

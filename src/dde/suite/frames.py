@@ -24,28 +24,28 @@ Float64 = npt.NDArray[np.float64]
 
 
 def suite_curves(runs: SuiteRuns, run_ids: Sequence[str], metrics: Sequence[Metric]) -> pd.DataFrame:
-    """Return the continuous curves of runs: what they share with their parents, then the runs' own rows.
+    """Return the continuous curves of runs: rows shared with their parents, then the runs' own rows.
 
     Parameters
     ----------
     runs : SuiteRuns
     run_ids : sequence of str
-        Runs whose curves are wanted, in order.
+        Runs whose curves to return, in order.
     metrics : sequence of Metric
 
     Returns
     -------
     pandas.DataFrame
-        One row per run and observed position, ordered by run as asked, then tokens:
+        One row per run and observed position, ordered as `run_ids`, then by tokens:
 
-        - `lineage_id`, `run` (its label), `run_type` and the suite's factors, of the run whose curve it is;
+        - `lineage_id`, `run` (its label), `run_type` and the suite's factors, of the run that the curve belongs to;
         - `run_id`, the run that logged the row, and last `checkpoint_type`, that run's type;
         - `step` of the run that logged the row, `cumulative_tokens`, and `cumulative_compute` in FLOP where the suite
-          states parameter counts: 6 N tokens, run by run where N changes along the curve;
+          declares parameter counts: 6 N tokens, run by run where N changes along the curve;
         - a column per metric, NaN where a row has no value.
 
-        The curve of a run with several parents has what these have in common, then its own rows. Without rows, the
-        columns have the types that they have in a frame with rows.
+        The curve of a run with several parents consists of the rows that the parents have in common, then its own rows.
+        An empty frame has columns of the same types as a frame with rows.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def suite_curves(runs: SuiteRuns, run_ids: Sequence[str], metrics: Sequence[Metr
 
 
 def suite_own_rows(runs: SuiteRuns, run_id: str, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """Return a run's own observed rows, without its parents'; columns and warnings as of :func:`suite_curves`.
+    """Return a run's own observed rows, without its parents' rows; columns and warnings as in :func:`suite_curves`.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def suite_own_rows(runs: SuiteRuns, run_id: str, metrics: Sequence[Metric]) -> p
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Rows of one run that lie on the curve of another, or on its own."""
+    """Rows of one run that are part of the curve of another run, or of its own."""
 
     run: int
     member: int
@@ -114,12 +114,12 @@ def _curves(
 
 
 def _placed(runs: SuiteRuns, rows: Int64) -> Int64:
-    """Return the runs that have a curve; warn of the others."""
+    """Return the rows of runs that have a curve; warn about the others."""
     table = runs.table
     for row in rows[~table.is_used[rows]].tolist():
-        remedy = "Correct what the suite declares of its parent and tokens"
+        remedy = "Correct the declaration of its parent and tokens"
         if runs.made.is_attached[row]:
-            remedy = "Pass parents={run id: parent} or tokens_per_sequence= where that settles it"
+            remedy = "Pass parents={run id: parent} or tokens_per_sequence= where that helps"
         warn_caller(
             f"the run {table.run_id[row]!r} can't be placed on its lineage ({table.status[row]}), so it has no rows "
             f"here. {remedy}, or leave it out. repository.coverage() has the status of every run."
@@ -143,7 +143,7 @@ def _warn_of_reductions(table: RunTable, pieces: Sequence[_Piece], metrics: Sequ
 
 def _joined(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> pd.DataFrame:
     if not pieces and len(table):
-        # Without rows, columns have the types that they have in a frame with rows.
+        # One row, then none, so that the columns of an empty frame have their types.
         none = np.zeros(1, np.int64)
         return _joined(table, [_Piece(0, 0, none, none, [np.empty(1) for _ in metrics])], metrics).iloc[:0]
     counts = [len(piece.tokens) for piece in pieces]
@@ -173,12 +173,12 @@ def _joined(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]
 def _compute(table: RunTable, member: Int64, tokens: Int64) -> Float64:
     """Return 6 N tokens in FLOP, summed over the runs of a curve where their parameter counts differ."""
     product: Float64 = 6.0 * table.n_params[member] * tokens
-    # Of one count the sum is the product, but for rounding; a Dataset has the product.
+    # With one parameter count the sum equals the product but for rounding; a Dataset has the product.
     return np.where(_has_one_size(table)[member], product, table.compute(member, tokens))
 
 
 def _has_one_size(table: RunTable) -> npt.NDArray[np.bool_]:
-    """Return which runs have the parameter count of all that they derive from."""
+    """Return a mask of the runs that have the same parameter count as all their ancestors."""
     child, parent = table.edge_child, table.edge_parent
     changed = np.zeros(len(table), bool)
     changed[child[table.n_params[child] != table.n_params[parent]]] = True

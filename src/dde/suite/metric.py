@@ -1,4 +1,4 @@
-"""Metric: what the values under a key are called, and what they are."""
+"""Metric: name, unit, direction and kind of the values under a key."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ class Metric:
     Parameters
     ----------
     name : str
-        Template of the name (``"{set}_loss"``), of the fields of the key's pattern.
+        Template of the name (``"{set}_loss"``) with fields of the key's pattern.
     units : str
         Unit; ``"1"`` for a plain number.
     direction : {"higher", "lower", ""}
-        Which way is better; "" where neither is.
+        Direction of improvement; "" where neither is better.
     task, metric : str
-        Templates of the task and of what is measured there; by default the key's fields of these names, where it has
+        Templates of the task and of the quantity measured; by default the key's fields of these names, where it has
         them.
     kind : {"evaluation", "log"}
-        An evaluation joins its parent's curve at a branch; what a trainer logs never does.
+        Curves of evaluations continue their parent's curve at a branch; curves of a trainer's logs never do.
     stderr_of : str
-        Template of the name of the metric that this is the standard error of.
+        Template of the name of the metric whose standard error this is.
 
     Raises
     ------
     UnknownNameError
-        A direction or a kind that there is none of.
+        When the direction or the kind does not exist.
     FormatError
-        A template is none.
+        When a template is malformed.
 
     Examples
     --------
@@ -62,13 +62,13 @@ class Metric:
         for key in ("name", "units", "task", "metric", "stderr_of"):
             value = getattr(self, key)
             if not isinstance(value, str) or (key == "name" and not value):
-                raise FormatError(f"{key}: the {key} of a metric is a text, and {value!r} is none.")
+                raise FormatError(f"{key}: the {key} of a metric must be a text, not {value!r}.")
         for key, words in (("direction", get_args(Direction)), ("kind", get_args(MetricKind))):
             value = getattr(self, key)
             if value not in words:
                 known = " or ".join(map(repr, words))
                 raise UnknownNameError(
-                    f"{key}: {value!r} is no {key} of a metric; take {known}.{near_names(value, words)}"
+                    f"{key}: {value!r} is not a {key} of a metric; use {known}.{near_names(value, words)}"
                 )
         for key in ("name", "task", "metric", "stderr_of"):
             if getattr(self, key):
@@ -76,22 +76,22 @@ class Metric:
 
     @property
     def fields(self) -> frozenset[str]:
-        """Fields that the templates of the metric name."""
+        """Names of the fields in the templates of the metric."""
         texts = [t for t in (self.name, self.task, self.metric, self.stderr_of) if t]
         return frozenset(field for text in texts for field in Template(text).fields)
 
     def named(self, fields: Mapping[str, object]) -> Metric:
-        """Return the metric that the fields of one key make: every template filled in, names as Python names.
+        """Return the metric of one key: templates filled with its fields, names turned into Python identifiers.
 
         Parameters
         ----------
         fields : mapping of str to object
-            What the pattern of the key found in it.
+            Fields that the pattern extracted from the key.
 
         Raises
         ------
         UnknownNameError
-            A template names a field that the pattern does not have.
+            When a template names a field that the pattern does not have.
 
         Examples
         --------
@@ -106,7 +106,7 @@ class Metric:
         return replace(self, **filled)
 
     def to_dict(self) -> dict[str, str]:
-        """Return what differs from the defaults, by name, as a TOML file holds it."""
+        """Return the values that differ from the defaults, by name, as in a TOML file."""
         return {
             key: getattr(self, key)
             for key, default in _DEFAULTS.items()
@@ -126,5 +126,5 @@ _DEFAULTS = {
 
 
 def _escaped(text: str) -> str:
-    # A name that is filled in is a template without fields.
+    # A filled name must parse as a template without fields.
     return text.replace("{", "{{").replace("}", "}}")

@@ -1,4 +1,4 @@
-"""Search for a split of a text into the parts of a pattern, in steps that grow with the text and no faster."""
+"""Search for a split of a text into the parts of a pattern, in a number of steps linear in the text."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["FieldKind", "FieldValue", "Part", "Search", "as_number", "compile_pa
 FieldKind = Literal["text", "int", "float", "choice"]
 FieldValue = str | int | float
 
-# A number of more digits fits into no int64; longer runs of digits are hashes and dates.
+# Numbers of more digits may exceed int64; longer runs of digits are hashes and dates.
 _MOST_DIGITS = 18
-# A text is matched in steps that grow with its length; only a repeated field makes them grow faster.
+# The number of steps is linear in the length of the text, except for repeated fields; this limits those.
 _MOST_STEPS = 2_000_000
 _DIGITS = tuple("0123456789")
 _INT_TEXT = rf"[0-9]{{1,{_MOST_DIGITS}}}(?![0-9])"
@@ -32,16 +32,16 @@ class Part:
     kind: Literal["literal", "text", "int", "float", "choice", "same", "star", "folders", "rest"]
     text: str  # the literal text, or the name of the field
     choices: tuple[str, ...] = ()
-    of: FieldKind = "text"  # what the repeated field is
+    of: FieldKind = "text"  # kind of the repeated field
 
     @property
     def is_free(self) -> bool:
-        """Whether the part may end at more than a few places."""
+        """Whether the part may end at any position."""
         return self.kind in ("text", "star", "folders", "rest")
 
     @property
     def is_field(self) -> bool:
-        """Whether the part gives a value."""
+        """Whether the part has a value."""
         return self.kind in ("text", "int", "float", "choice")
 
     @property
@@ -70,7 +70,7 @@ class Search:
         """Return whether the parts from `index` on match the text from `start` on."""
         if index == len(self.parts):
             return start == len(self.text)
-        # What follows depends on the fields that come again.
+        # The result for the rest depends on the values of repeated fields so far.
         state = tuple(self.bound.get(name) for name in self.repeated)
         part = self.parts[index]
         if part.is_free:
@@ -93,13 +93,13 @@ class Search:
             stop = slash if slash >= 0 else stop
         first = start + 1 if part.kind == "text" else start
         if part.text in self.repeated or index in self.unlike:
-            # What comes again, or may not be a text, depends on the start as well as on the end.
+            # For a repeated field, or one with an excluded text, the result depends on the start as well as the end.
             if (index, start, state) not in self.failed:
                 if any(self._try(index, start, end) for end in self._free_ends(part, index, first, stop, stop)):
                     return True
                 self.failed.add((index, start, state))
             return False
-        # Every end behind a start that failed before failed with it.
+        # Ends after an earlier start that failed have been tried with it.
         key = (index, stop, state)
         last = self.bounds.get(key, stop)
         for end in self._free_ends(part, index, first, min(stop, last), stop):
@@ -116,7 +116,7 @@ class Search:
             return
         follows = self.parts[index + 1] if index + 1 < len(self.parts) else None
         if follows is None:
-            # The last part ends where the text does, or the text goes on behind it.
+            # The last part must end with the text.
             if first <= stop == len(self.text) and last == stop:
                 yield stop
             return
@@ -136,7 +136,7 @@ class Search:
                 end = self.text.find(literal, end + 1, last + len(literal))
 
     def _ends(self, part: Part, index: int, start: int) -> Iterator[int]:
-        """Yield where a part that is not free may end, the longest first."""
+        """Yield the possible ends of a part that is not free, the longest first."""
         if part.kind == "literal":
             if self.text.startswith(part.text, start):
                 yield start + len(part.text)
@@ -160,7 +160,7 @@ class Search:
         if match is None:
             return
         if index and self.parts[index - 1].is_open and (match[1] or self.text[start - 1 : start] in _DIGITS):
-            # Behind free text, a sign belongs to the text, and a number does not begin inside another.
+            # After free text, a sign belongs to the text, and a number does not begin inside another number.
             return
         groups = (4, 3, 2) if kind == "float" else (2,)
         ends = {match.end(g) for g in groups if match[g] is not None}
@@ -187,20 +187,20 @@ class Search:
         self.steps += steps
         if self.steps > _MOST_STEPS:
             raise FormatError(
-                f"A text of {len(self.text):,} characters can be split in too many ways: {self.text[:60]!r}... A "
-                "pattern whose field comes again is for short texts; name the field once."
+                f"A text of {len(self.text):,} characters can be split in too many ways: {self.text[:60]!r}... "
+                "Patterns with a repeated field are for short texts; name the field once."
             )
 
 
 def as_number(kind: str, text: str) -> int | float:
-    """Return the number of a text that a number field found."""
+    """Return the number that the text of a number field represents."""
     return int(text) if kind == "int" else float(text)
 
 
 def compile_parts(parts: tuple[Part, ...], longest: bool) -> re.Pattern[str] | None:
-    """Return a regular expression that splits a text as `Search` does; None where a number comes again.
+    """Return a regular expression that splits a text as `Search` does; None where a number is repeated.
 
-    It is faster by far where a text is short, and slower by any factor where one is long and hostile.
+    It is much faster for short texts, and exponentially slower for long adversarial ones.
     """
     made: list[str] = []
     names: dict[str, str] = {}

@@ -1,20 +1,20 @@
-"""Patterns that take fields out of a text, and templates that make a text of fields.
+"""Patterns that extract fields from a text, and templates that format fields as a text.
 
-A pattern says how the path of a file, the name of a run or the key of a metric becomes fields:
+A pattern describes the fields in the path of a file, the name of a run or the key of a metric:
 
 =====================  =============================================================
 ``{name}``             text, one character or more, without ``/``
 ``{name:int}``         a whole number
 ``{name:float}``       a number
-``{name:a|b|}``        one of these texts; an empty one is allowed
-``*``                  any text without ``/``, also none
-``**``                 any folders, also none; a whole component of a path
+``{name:a|b|}``        one of these texts; one may be empty
+``*``                  any text without ``/``, or none
+``**``                 any folders, or none; a complete component of a path
 ``{{`` and ``}}``      a brace
 =====================  =============================================================
 
-Every other character stands for itself. From left to right a text field takes the shortest text, a number or one of
-several texts the longest, with which the whole pattern matches. Where text fields alone could be split in another
-way, the text is refused: nothing says which way is meant.
+Every other character matches itself. From left to right, a text field takes the shortest text, and a number or one of
+several texts takes the longest, with which the complete pattern matches. If the text fields could be split in another
+way, the match is ambiguous and raises an error.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from dde.suite.pattern_search import FieldKind, FieldValue, Part, Search, as_num
 
 __all__ = ["FieldKind", "Pattern", "Template", "as_text"]
 
-# Texts that a regular expression may have to split in more ways are searched.
+# Above this number of splits, a search replaces the regular expression.
 _MOST_QUICK_STEPS = 1_000_000
 _NO_TYPES = {"integer": "int", "number": "float", "double": "float", "str": "", "string": "", "text": "", "bool": ""}
 
 
 class Pattern:
-    """A text with fields, as it is searched in paths, names of runs and keys of metrics.
+    """A text with fields, matched against paths, names of runs and keys of metrics.
 
     Parameters
     ----------
     text : str
-        The pattern; see :mod:`dde.suite.patterns` for what it may hold.
+        The pattern; see :mod:`dde.suite.patterns` for its syntax.
     what : str
-        What the pattern is for, as errors say it (``"tables[2].files"``).
+        Name of the pattern in errors (``"tables[2].files"``).
     types : mapping of str to str, optional
-        What stands behind the colon of fields that say nothing there.
+        Types of fields that have none in the pattern.
 
     Raises
     ------
     FormatError
-        The pattern is none: a brace without its other one, a field without a name, two text fields side by side.
+        When the pattern is malformed: an unbalanced brace, a field without a name, two adjacent text fields.
 
     Examples
     --------
@@ -79,14 +79,14 @@ class Pattern:
     what: str
     #: Names of the fields, in order.
     fields: tuple[str, ...]
-    #: What stands behind the colon of each field, "" for nothing.
+    #: Text after the colon of each field, "" without a colon.
     specs: dict[str, str]
-    #: What each field is: text, a number, or one of several texts.
+    #: Kind of each field: text, a number, or one of several texts.
     kinds: dict[str, FieldKind]
 
     def __init__(self, text: str, what: str = "pattern", types: Mapping[str, str] | None = None) -> None:
         if not isinstance(text, str) or not text:
-            raise FormatError(f"{what}: a pattern is a text, and {text!r} is none.")
+            raise FormatError(f"{what}: a pattern is a text, not {text!r}.")
         self.text, self.what = text, what
         parts: list[Part] = []
         kinds: dict[str, FieldKind] = {}
@@ -99,7 +99,7 @@ class Pattern:
             if part.kind in ("text", "int", "float", "choice"):
                 if part.text in kinds:
                     if kinds[part.text] != part.kind:
-                        raise _error(text, what, position, f"the field {part.text!r} comes twice with two types")
+                        raise _error(text, what, position, f"the field {part.text!r} occurs twice with two types")
                     new = Part("same", part.text, part.choices, kinds[part.text])
                     repeated.append(part.text)
                 else:
@@ -117,12 +117,12 @@ class Pattern:
         self.fields = tuple(kinds)
 
     def match(self, text: str) -> dict[str, FieldValue] | None:
-        """Return the fields of a whole text, or None where the pattern does not match it.
+        """Return the fields of a complete text, or None where the pattern does not match it.
 
         Raises
         ------
         FormatError
-            The text fields can be split in two ways.
+            When the text fields can be split in two ways.
 
         Examples
         --------
@@ -134,7 +134,7 @@ class Pattern:
         Traceback (most recent call last):
         ...
         dde.errors.FormatError: pattern '{corpus}-{size}' splits 'dolma-v1-150M' in two ways: corpus='dolma',
-        size='v1-150M' or corpus='dolma-v1', size='150M'. Nothing says which is meant. Name the texts of one field, as
+        size='v1-150M' or corpus='dolma-v1', size='150M', so the match is ambiguous. List the texts of one field, as
         in {corpus:a|b}.
         """
         if self._shortest is None or self._longest is None or self._most_steps(len(text)) > _MOST_QUICK_STEPS:
@@ -145,7 +145,7 @@ class Pattern:
         if self._free > 1:
             other = self._longest.fullmatch(text)
             if other is None or other.regs != found.regs:
-                # Where the two differ, in a number or one of several texts or in free text alone, the search knows.
+                # The search tells a difference in a number or a listed text from one in free text, which is ambiguous.
                 return self._search(text)
         return self._as_values([found[f"part{i}"] if p.is_field else "" for i, p in enumerate(self._parts)])
 
@@ -187,7 +187,7 @@ class Pattern:
         other.run(0, 0)
         others = self._values(other)
         if others == values and other.ends != search.ends:
-            # The ends of wildcards differ, and splits in between may differ in a field.
+            # Only wildcards differ so far; another split between these two may differ in a field.
             for index, part in enumerate(self._parts):
                 if part.kind == "text":
                     unlike = {index: text[slice(*search.ends[index])]}
@@ -200,12 +200,12 @@ class Pattern:
         ways = [", ".join(f"{n}={v!r}" for n, v in way.items()) for way in (values, others)]
         first = next(name for name in self.fields if values[name] != others[name])
         raise FormatError(
-            f"{self.what} {self.text!r} splits {_shortened(text)} in two ways: {ways[0]} or {ways[1]}. Nothing says "
-            f"which is meant. Name the texts of one field, as in {{{first}:a|b}}."
+            f"{self.what} {self.text!r} splits {_shortened(text)} in two ways: {ways[0]} or {ways[1]}, so the match is "
+            f"ambiguous. List the texts of one field, as in {{{first}:a|b}}."
         )
 
     def glob(self) -> str:
-        """Return a glob that lists at least the files of the pattern: ``*`` for every field.
+        """Return a glob that matches at least the files of the pattern: ``*`` for every field.
 
         Examples
         --------
@@ -235,7 +235,7 @@ class Pattern:
 
 
 class Template:
-    """A text with fields, as a label or an id is made from them.
+    """A text with fields, from which labels and ids are formatted.
 
     Parameters
     ----------
@@ -243,12 +243,12 @@ class Template:
         The template: ``{name}`` for a field, ``{{`` and ``}}`` for braces. A name is any text without braces, so that
         columns of files can be named too.
     what : str
-        What the template is for, as errors say it.
+        Name of the template in errors.
 
     Raises
     ------
     FormatError
-        The template is none: a brace without its other one, a field without a name or with a type.
+        When the template is malformed: an unbalanced brace, a field without a name or with a type.
 
     Examples
     --------
@@ -267,29 +267,29 @@ class Template:
 
     def __init__(self, text: str, what: str = "template") -> None:
         if not isinstance(text, str) or not text:
-            raise FormatError(f"{what}: a template is a text, and {text!r} is none.")
+            raise FormatError(f"{what}: a template is a text, not {text!r}.")
         self.text, self.what = text, what
         parts: list[tuple[bool, str]] = []
         for position, is_field, piece in _split_braces(text, what):
             if is_field and ":" in piece:
                 name = piece.partition(":")[0]
-                raise _error(text, what, position, f"a template takes no types; write {{{name}}}")
+                raise _error(text, what, position, f"fields of a template have no types; write {{{name}}}")
             parts.append((is_field, piece))
         self._parts = tuple(parts)
         self.fields = tuple(dict.fromkeys(piece for is_field, piece in parts if is_field))
 
     def format(self, values: Mapping[str, object]) -> str:
-        """Return the text that the fields make.
+        """Return the template with its fields filled in.
 
         Parameters
         ----------
         values : mapping of str to object
-            Value of every field: numbers in their shortest exact form, None, NaN and "" as nothing.
+            Value of every field. Numbers are written in their shortest exact form; None, NaN and "" become "".
 
         Raises
         ------
         UnknownNameError
-            A field has no value.
+            When a field has no value.
         """
         made: list[str] = []
         for is_field, piece in self._parts:
@@ -298,7 +298,7 @@ class Template:
                 continue
             if piece not in values:
                 raise UnknownNameError(
-                    f"{self.what} {self.text!r}: nothing has the field {piece!r}, so the text can't be made. Fields: "
+                    f"{self.what} {self.text!r}: there is no field {piece!r}, so the text can't be formatted. Fields: "
                     f"{', '.join(map(str, values)) or 'none'}.{near_names(piece, map(str, values))}"
                 )
             made.append(as_text(values[piece]))
@@ -315,7 +315,7 @@ class Template:
 
 
 def as_text(value: object) -> str:
-    """Return the text of a field's value: a number in its shortest exact form, "" for None and NaN.
+    """Return a field's value as text: a number in its shortest exact form, "" for None and NaN.
 
     Examples
     --------
@@ -327,12 +327,12 @@ def as_text(value: object) -> str:
     if isinstance(value, (bool, numbers.Integral)):
         return str(value)
     if isinstance(value, numbers.Real):
-        # The text of a float32 is the shortest that gives it back, as that of a float.
+        # str() of a float32 is its shortest exact form; float() of it would show the digits of the double.
         number = float(str(value)) if type(value).__module__ == "numpy" else float(value)
         if math.isnan(number):
             return ""
         return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
-    # pandas' NA and NaT differ from themselves, or say neither.
+    # Missing values of pandas: NaT differs from itself, and comparing NA gives NA.
     return "" if str(value) in ("<NA>", "NaT") else str(value)
 
 
@@ -345,7 +345,7 @@ def _error(text: str, what: str, position: int, cause: str) -> FormatError:
 
 
 def _split_braces(text: str, what: str) -> Iterator[tuple[int, bool, str]]:
-    """Yield position, whether it is a field, and text of the pieces between braces; neighbouring literals as one."""
+    """Yield position, whether it is a field, and text of each piece; adjacent literals are joined."""
     literal, begin, position = "", 0, 0
     while position < len(text):
         sign = text[position]
@@ -357,12 +357,12 @@ def _split_braces(text: str, what: str) -> Iterator[tuple[int, bool, str]]:
             literal += sign
             position += 2
         elif sign == "}":
-            raise _error(text, what, position, "a closing brace has no opening one; write }} for a brace")
+            raise _error(text, what, position, "a closing brace has no opening brace; write }} for a brace")
         else:
             end = text.find("}", position)
             inside = text[position + 1 : end] if end >= 0 else ""
             if end < 0 or "{" in inside:
-                raise _error(text, what, position, "an opening brace has no closing one; write {{ for a brace")
+                raise _error(text, what, position, "an opening brace has no closing brace; write {{ for a brace")
             if not inside.partition(":")[0].strip():
                 raise _error(text, what, position, "a field has no name")
             if literal:
@@ -387,7 +387,7 @@ def _split_pattern(text: str, what: str, types: Mapping[str, str]) -> Iterator[t
 
 def _field_part(name: str, colon: str, spec: str, text: str, what: str, position: int) -> Part:
     if not name.isidentifier():
-        raise _error(text, what, position, f"{name!r} can't name a field; take a name of letters, digits and _")
+        raise _error(text, what, position, f"{name!r} can't name a field; use letters, digits and _")
     if not colon:
         return Part("text", name)
     if spec == "int":
@@ -398,7 +398,7 @@ def _field_part(name: str, colon: str, spec: str, text: str, what: str, position
         raise _error(text, what, position, f"the field {name!r} has an empty type; write int, float or a|b")
     if spec in _NO_TYPES:
         better = f"{{{name}:{_NO_TYPES[spec]}}}" if _NO_TYPES[spec] else f"{{{name}}}"
-        raise _error(text, what, position, f"{spec!r} is no type (int, float or a|b are); write {better}")
+        raise _error(text, what, position, f"{spec!r} is not a type (int, float or a|b are); write {better}")
     choices = spec.split("|")
     if len(set(choices)) < len(choices):
         raise _error(text, what, position, f"the field {name!r} lists one text twice")
@@ -417,7 +417,7 @@ def _split_wildcards(piece: str, text: str, what: str, position: int) -> Iterato
         else:
             before = text[at - 1] if at else "/"
             if token.rstrip("/") != "**" or before != "/" or not (token.endswith("/") or at + 2 == len(text)):
-                raise _error(text, what, at, "** is a whole component of a path; write * inside of one")
+                raise _error(text, what, at, "** is a complete component of a path; write * inside a component")
             yield at, Part("folders" if token.endswith("/") else "rest", "")
 
 
@@ -428,14 +428,14 @@ def _check_neighbours(left: Part, right: Part, text: str, what: str, position: i
             text,
             what,
             position,
-            f"{names[0]} and {names[1]} stand side by side, so nothing says where one ends; put a text between them or "
-            "name their texts, as in {name:a|b}",
+            f"{names[0]} and {names[1]} are side by side, so the end of the first is ambiguous; put a text between "
+            "them or list their texts, as in {name:a|b}",
         )
     if left.kind in ("int", "float") and right.kind in ("int", "float"):
         raise _error(
             text,
             what,
             position,
-            f"the numbers {{{left.text}}} and {{{right.text}}} stand side by side, so nothing says where one ends; put "
-            "a text between them",
+            f"the numbers {{{left.text}}} and {{{right.text}}} are side by side, so the end of the first is ambiguous; "
+            "put a text between them",
         )

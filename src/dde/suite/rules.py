@@ -1,8 +1,9 @@
-"""Rules: arithmetic over the names of columns and factors, parsed and walked, never run as code.
+"""Rules: arithmetic over the names of columns and factors, parsed and interpreted, never run as code.
 
-A rule may hold numbers, texts in quotes, names, ``+ - * / // % **``, comparisons, ``and``, ``or``, ``not``,
-parentheses and the functions of `FUNCTIONS`. A rule that is, as a whole, the name of a column is that column, whatever
-signs the name holds (``throughput/total_tokens``, ``Tokens Seen``); inside of a rule such a name stands in backquotes.
+A rule may contain numbers, texts in quotes, names, ``+ - * / // % **``, comparisons, ``and``, ``or``, ``not``,
+parentheses and the functions of `FUNCTIONS`. If the complete rule is the name of a column, it means that column,
+whatever characters the name contains (``throughput/total_tokens``, ``Tokens Seen``); within a rule such a name is
+written in backquotes.
 """
 
 from __future__ import annotations
@@ -27,14 +28,13 @@ Values = npt.NDArray[Any] | np.generic | str | float
 #: Functions that a rule may call.
 FUNCTIONS = ("abs", "floor", "log10", "max", "min", "round")
 
-#: Whole numbers up to this one have a float64 of their own.
+#: Largest range in which every whole number is a float64.
 MOST_EXACT = 2**53
 _MOST_CHARACTERS, _MOST_DEPTH = 1000, 50
-# Columns that are read where a declaration says nothing of a counter: whoever lacks them need not know their names.
-_UNSAID = {
-    "tokens": " Where nothing else is said, tokens are the column 'tokens'; say tokens= as a column, a rule, or "
-    "{'per_step': n}.",
-    "step": " Where nothing else is said, steps are the column 'step'; say step= as a column or rule.",
+# Added to errors on default columns, whose names the user may never have written.
+_DEFAULT_COLUMNS = {
+    "tokens": " By default, tokens are the column 'tokens'; declare tokens= as a column, a rule, or {'per_step': n}.",
+    "step": " By default, steps are the column 'step'; declare step= as a column or rule.",
 }
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: np.add,
@@ -62,19 +62,19 @@ class Rule:
     Parameters
     ----------
     source : str, int, float or callable
-        The rule. A callable takes a mapping of names to arrays and gives an array.
+        The rule. A callable takes a mapping of names to arrays and returns an array.
     columns : collection of str, optional
-        What the rule may name. Where it is given, a rule that names anything else is refused at once; where it is
-        not, `bind` does so later.
+        Names that the rule may use. If given, a rule with other names raises at once; if not, `bind` checks the names
+        later.
     what : str
-        What the rule is for, as errors say it (``"tables[1].tokens"``).
+        Name of the rule in errors (``"tables[1].tokens"``).
 
     Raises
     ------
     FormatError
-        The rule is none: it does not parse, or holds anything but arithmetic.
+        When the rule does not parse, or contains anything but arithmetic.
     UnknownNameError
-        The rule names a function or, of the given columns, one that is not there.
+        When the rule names an unknown function, or a column that is not among `columns`.
 
     Examples
     --------
@@ -101,9 +101,9 @@ class Rule:
         if isinstance(source, str):
             self._parse(source)
         elif isinstance(source, bool) or not (isinstance(source, (int, float)) or callable(source)):
-            raise FormatError(f"{what}: a rule is a text, a number or a function, and {source!r} is none.")
+            raise FormatError(f"{what}: a rule is a text, a number or a function, not {source!r}.")
         elif isinstance(source, (int, float)) and not abs(source) <= MOST_EXACT:
-            raise FormatError(f"{what}: {source!r} is no number up to 2**53, beyond which numbers are not exact.")
+            raise FormatError(f"{what}: {source!r} is beyond 2**53, where numbers are not exact.")
         if columns is not None:
             bound = self.bind(columns)
             self._column, self._tree, self._problem = bound._column, bound._tree, bound._problem
@@ -115,14 +115,14 @@ class Rule:
 
     @property
     def is_name(self) -> bool:
-        """Whether the rule is one name alone, so far as that can be known without the columns."""
+        """Whether the rule is a single name, as far as is known without the columns."""
         return self._column is not None or (
             isinstance(self.source, str) and (self._tree is None or isinstance(self._tree, ast.Name))
         )
 
     @property
     def names(self) -> frozenset[str]:
-        """Names that the rule reads; of a function, none are known."""
+        """Names that the rule reads; empty for a function, whose names are unknown."""
         if not isinstance(self.source, str):
             return frozenset()
         if self._column is not None:
@@ -134,17 +134,17 @@ class Rule:
         return frozenset(self._name(n) for n in nodes if isinstance(n, ast.Name) and id(n) not in functions)
 
     def bind(self, columns: Collection[str]) -> Rule:
-        """Return the rule as the columns of a table settle it.
+        """Resolve the names of the rule against the columns of a table.
 
         Parameters
         ----------
         columns : collection of str
-            What the rule may name: columns of the table and factors.
+            Names that the rule may use: columns of the table and factors.
 
         Raises
         ------
         UnknownNameError
-            The rule names what is not there.
+            When the rule uses another name.
 
         Examples
         --------
@@ -164,26 +164,26 @@ class Rule:
         unknown = sorted(self.names.difference(columns))
         if unknown:
             raise UnknownNameError(
-                f"{self.what}: the rule {self.source!r} names {unknown[0]!r}, and nothing here is called so. Names: "
-                f"{_listed(columns)}.{near_names(unknown[0], columns)}{_UNSAID.get(self.source, '')}"
+                f"{self.what}: the rule {self.source!r} names {unknown[0]!r}, which does not exist here. Names: "
+                f"{_listed(columns)}.{near_names(unknown[0], columns)}{_DEFAULT_COLUMNS.get(self.source, '')}"
             )
         return bound
 
     def evaluate(self, values: Mapping[str, Any]) -> npt.NDArray[Any] | np.generic | str:
-        """Return what the rule gives: an array where it names arrays, else a scalar.
+        """Return the result of the rule: an array where it names arrays, else a scalar.
 
         Parameters
         ----------
         values : mapping of str to array_like
-            Value of each name. Arithmetic is done in float64, so that whole numbers are exact up to 2**53; a rule
-            that is a name alone gives the values as they are.
+            Value of each name. Arithmetic is in float64, so whole numbers are exact up to 2**53; a rule that is a
+            single name returns its values unchanged.
 
         Raises
         ------
         UnknownNameError
-            A name has no value.
+            When a name has no value.
         FormatError
-            Texts are used as numbers, numbers as texts, or a remainder is asked of a number beyond 2**53.
+            When texts are used as numbers, numbers as texts, or ``//`` or ``%`` gets a number beyond 2**53.
         """
         if callable(self.source):
             return np.asarray(self.source(values))
@@ -214,25 +214,25 @@ class Rule:
         text = source.strip()
         if not text or len(text) > _MOST_CHARACTERS:
             raise FormatError(
-                f"{self.what}: a rule has 1 to {_MOST_CHARACTERS:,} characters, and this has {len(text):,}."
+                f"{self.what}: a rule has 1 to {_MOST_CHARACTERS:,} characters, and this one has {len(text):,}."
             )
         try:
             with warnings.catch_warnings():
-                # Python warns of what it would not do with the text; a rule is never run.
+                # Python's warnings on code do not apply: a rule is never run.
                 warnings.simplefilter("ignore")
                 tree = ast.parse(self._without_backquotes(text), mode="eval").body
         except SyntaxError as error:
             reason = f", character {error.offset}" if error.offset else ""
-            self._problem = f"{source!r} is no rule{reason}: {error.msg}"
+            self._problem = f"{source!r} is not a rule{reason}: {error.msg}"
         except (ValueError, RecursionError, MemoryError) as error:
-            self._problem = f"{source!r} is no rule: {str(error) or 'too deep'}"
+            self._problem = f"{source!r} is not a rule: {str(error) or 'too deep'}"
         else:
             foreign = self._foreign_part(tree, 0)
             if foreign is None:
                 self._tree = tree
                 return
-            self._problem = f"{foreign!r} in {source!r} is no arithmetic"
-        # Words alone may be the name of a column, which the table knows; a name with other signs stands in backquotes.
+            self._problem = f"{foreign!r} in {source!r} is not arithmetic"
+        # A text without these characters may still be the name of a column, which `bind` decides.
         if re.search(r"[()\[\]{}'\"`=;,\n]|\blambda\b|__", text):
             raise FormatError(f"{self.what}: {self._problem}.{_ALLOWED}")
 
@@ -249,7 +249,7 @@ class Rule:
         return _QUOTED.sub(name, text).strip()
 
     def _foreign_part(self, node: ast.expr, depth: int) -> str | None:
-        """Return the first part of a rule that is no arithmetic; raise where arithmetic is wrong."""
+        """Return the first part of a rule that is not arithmetic; raise where the arithmetic is wrong."""
         if depth > _MOST_DEPTH:
             raise FormatError(f"{self.what}: the rule {self.source!r} is nested more than {_MOST_DEPTH} deep.")
         below: Iterable[ast.expr] = ()
@@ -286,7 +286,9 @@ class Rule:
                 f"not {len(node.args)}; it works row by row."
             )
         if function.id == "round" and len(node.args) == 2 and not _is_whole(node.args[1]):
-            raise FormatError(f"{self.what}: the digits of round in {self.source!r} are no whole number from 0 to 15.")
+            raise FormatError(
+                f"{self.what}: the digits of round in {self.source!r} must be a whole number from 0 to 15."
+            )
 
     def _name(self, node: ast.Name) -> str:
         return self._quoted.get(node.id, node.id)
@@ -294,13 +296,13 @@ class Rule:
     def _value(self, name: str, values: Mapping[str, Any]) -> Any:
         if name not in values:
             raise UnknownNameError(
-                f"{self.what}: the rule {self.source!r} names {name!r}, and nothing here is called so. Names: "
+                f"{self.what}: the rule {self.source!r} names {name!r}, which does not exist here. Names: "
                 f"{_listed(values)}.{near_names(name, values)}"
             )
         return values[name]
 
     def _as_operand(self, name: str, value: Any) -> Any:
-        """Return values as numbers where they are numbers, else as texts, None where there is none."""
+        """Return values as numbers if all are numbers, else as texts with None for missing values."""
         if isinstance(value, str):
             return value
         array = np.asarray(value)
@@ -319,7 +321,7 @@ class Rule:
             texts[gaps] = None
             return texts.reshape(array.shape)[()]
         raise FormatError(
-            f"{self.what}: the rule {self.source!r} takes numbers and texts, and {name!r} is of the type {array.dtype}."
+            f"{self.what}: the rule {self.source!r} takes numbers and texts, and {name!r} has the type {array.dtype}."
         )
 
     def _as_float(self, name: str, value: Any) -> float:
@@ -382,49 +384,51 @@ class Rule:
     def _compare(self, left: Any, op: ast.cmpop, right: Any) -> Any:
         texts = [_is_text(left), _is_text(right)]
         if texts[0] != texts[1] and _is_empty(right if texts[0] else left):
-            # A column without any value equals no text.
+            # A column without any value is read as numbers, and equals no text.
             none = np.broadcast_to(np.False_, np.broadcast_shapes(np.shape(left), np.shape(right)))
             return none if isinstance(op, ast.Eq) else ~none
         if texts[0] != texts[1]:
             raise FormatError(
-                f"{self.what}: the rule {self.source!r} compares texts with numbers. Put quotes around a text, and "
-                "none around a number."
+                f"{self.what}: the rule {self.source!r} compares texts with numbers. Write texts with quotes, and "
+                "numbers without."
             )
         if not texts[0]:
             return _COMPARISONS[type(op)](self._number(left), self._number(right))
         if not isinstance(op, (ast.Eq, ast.NotEq)):
-            raise FormatError(f"{self.what}: the rule {self.source!r} orders texts; only == and != compare them.")
+            raise FormatError(f"{self.what}: the rule {self.source!r} orders texts, which only == and != can compare.")
         same = np.asarray(np.asarray(left, dtype=object) == np.asarray(right, dtype=object), dtype=bool)
         return same if isinstance(op, ast.Eq) else ~same
 
     def _number(self, value: Any) -> Any:
         if _is_text(value):
             raise FormatError(
-                f"{self.what}: the rule {self.source!r} computes with texts, as {_first_text(value)!r}. Only == and != "
-                "take texts."
+                f"{self.what}: the rule {self.source!r} computes with texts such as {_first_text(value)!r}. Only == "
+                "and != take texts."
             )
         array = np.asarray(value)
         if array.dtype.kind in "iu" and array.size and max(abs(int(array.min())), int(array.max())) > MOST_EXACT:
             raise FormatError(
                 f"{self.what}: the rule {self.source!r} meets a number beyond 2**53, where rules are not exact. A rule "
-                "that is the name of a column alone takes its numbers as they are."
+                "that is only the name of a column uses its numbers unchanged."
             )
         return array.astype(np.float64, copy=False)[()]
 
     def _flags(self, value: Any, word: str) -> Any:
         if np.asarray(value).dtype != np.bool_:
-            raise FormatError(f"{self.what}: {word!r} in {self.source!r} joins comparisons, and a number is none.")
+            raise FormatError(f"{self.what}: {word!r} in {self.source!r} joins comparisons, not numbers.")
         return value
 
     def _refuse_inexact(self, *operands: Any) -> None:
         for operand in operands:
             if np.any(np.abs(operand) > MOST_EXACT):
-                raise FormatError(f"{self.what}: // or % in {self.source!r} meets a number beyond 2**53: not exact.")
+                raise FormatError(
+                    f"{self.what}: // or % in {self.source!r} meets a number beyond 2**53, where it is not exact."
+                )
 
 
 _ALLOWED = (
-    " A rule holds numbers, names, texts in quotes, + - * / // % **, comparisons, and, or, not, parentheses and "
-    f"{', '.join(FUNCTIONS)}; a column whose name holds other signs stands in backquotes."
+    " A rule contains numbers, names, texts in quotes, + - * / // % **, comparisons, and, or, not, parentheses and "
+    f"{', '.join(FUNCTIONS)}; write a column whose name has other characters in backquotes."
 )
 
 

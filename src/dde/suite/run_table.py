@@ -1,4 +1,4 @@
-"""From declared runs to the run table: identity, lineage, labels, factors and place of every run of a suite."""
+"""Make the run table of a suite: identity, lineage, labels, factors and token position of every declared run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Texts = npt.NDArray[np.object_]
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kKmMbBtT]?)(?![A-Za-z])")
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-#: Fields that name what the model has names for already; they are used in templates, and are no factors.
+#: Fields with the names of coordinates; templates may use them, but they are not factors.
 _NO_FACTORS = frozenset({"run_id", "run", "run_type", "lineage", "cumulative_tokens", "state"})
 
 
 @dataclass(frozen=True, eq=False)
 class MadeTable:
-    """A run table with what is needed to read the values of its runs.
+    """A run table, and the positions and rows needed to read the values of its runs.
 
     Attributes
     ----------
@@ -41,13 +41,13 @@ class MadeTable:
     rows : tuple of int64 arrays
         For each declared table, the row of the run table of each of its runs.
     is_cumulative : (run,) bool array
-        Whether the counter of a run goes on from its parent.
+        Whether the counter of a run continues from its parent.
     positions : (row,) int64 array
-        Cumulative tokens of the rows of all runs that have a place, ordered by run and tokens.
+        Cumulative tokens of the rows on curves, ordered by run and tokens.
     offsets : (run + 1,) int64 array
         Positions of run `i` are ``offsets[i]`` to ``offsets[i + 1]``.
     is_attached : (run,) bool array
-        Which runs are of a store, whose rows are dense logs.
+        Whether a run is from a store, so that its rows are dense logs.
     left_out : mapping of str to int
         Rows that are on no curve, by reason.
     """
@@ -68,22 +68,23 @@ def make_run_table(suite: Suite, declared: Sequence[DeclaredRuns], attached: Att
     ----------
     suite : Suite
     declared : sequence of DeclaredRuns
-        What was read for each of the suite's tables.
+        Runs of each of the suite's tables.
     attached : AttachedRuns, optional
         Post-training runs of a store that start from runs of the suite.
 
     Raises
     ------
     LineageError
-        When a parent does not exist, runs derive from each other in a circle, or what their counters count is open.
+        When a parent does not exist, runs derive from each other in a circle, or the origin of their counters is
+        ambiguous.
     UnknownNameError
-        When labels do not tell runs apart.
+        When several runs have the same labels.
     """
     return _Making(suite, declared, attached).made()
 
 
 class _Making:
-    """Columns of all runs while they are put together."""
+    """Columns of all runs while the table is made."""
 
     def __init__(self, suite: Suite, declared: Sequence[DeclaredRuns], attached: AttachedRuns | None) -> None:
         self.suite, self.declared, self.attached = suite, declared, attached
@@ -95,8 +96,8 @@ class _Making:
         if attached is not None:
             if both := [r for r in attached.run_ids if r in number]:
                 raise LineageError(
-                    f"the suite and the store both have a run {both[0]!r}, so which one an id means is unclear. Give "
-                    "run_id= of the suite a template that no run of the store has."
+                    f"The suite and the store both have a run {both[0]!r}, so the id is ambiguous. Change the template "
+                    "run_id= of the suite so that its ids differ from those of the store."
                 )
             self.attached_rows = np.array([number.setdefault(r, len(number)) for r in attached.run_ids], np.int64)
         self.number, self.run_ids = number, list(number)
@@ -121,21 +122,21 @@ class _Making:
         for k, edge in enumerate(self.edges):
             if edge.run not in number:
                 raise LineageError(
-                    f"edges[{k}] is of the run {edge.run!r}, which no table has, so its parents start nothing."
-                    f"{near_names(edge.run, self.run_ids)} Correct the id, or add a table that holds the run."
+                    f"edges[{k}] is of the run {edge.run!r}, which no table has, so the edge has no effect."
+                    f"{near_names(edge.run, self.run_ids)} Correct the id, or add a table that has the run."
                 )
             for name, value in edge.factors.items():
                 self.fields.setdefault(name, np.full(n, "", object))[number[edge.run]] = value
 
     def _add(self, d: DeclaredRuns, at: Int64) -> None:
-        """Take over what one table says of its runs; no run stands in two."""
+        """Copy the columns of one table's runs; each run is in one table."""
         self.run_type[at], self.counts[at], self.table_of[at] = d.run_type, d.counts, d.table
         self.n_params[at], self.schedule[at] = d.n_params, d.schedule_tokens
         if d.states is not None:
             self.state[at] = d.states
         for name, values in d.fields.items():
             column = self.fields.setdefault(name, np.full(len(self.run_ids), "", object))
-            # A number that a run has none of is NaN, which is equal to nothing.
+            # A missing number is NaN, the only value unequal to itself.
             column[at] = np.where(values != values, "", values)
 
     def made(self) -> MadeTable:
@@ -183,7 +184,7 @@ class _Making:
     # Relations
 
     def _edges(self) -> tuple[Edges, Texts]:
-        """Return the parents of all runs, and where each stands declared."""
+        """Return the parents of all runs, and the declaration that each comes from."""
         found: list[tuple[int, int, int, float]] = []
         evidence = np.full(len(self.run_ids), "", object)
 
@@ -222,15 +223,15 @@ class _Making:
         if number is None:
             raise LineageError(
                 f"{where} says that the run {self.run_ids[child]!r} starts from {run_id!r}, and no table has such a "
-                f"run, so its place on the token axis is unknown.{near_names(run_id, self.run_ids)} Correct the "
-                "template, or add a table that holds the parent."
+                f"run, so its position on the token axis is unknown.{near_names(run_id, self.run_ids)} Correct the "
+                "template, or add a table that has the parent."
             )
         return number
 
     # Positions
 
     def _rows(self) -> tuple[RunRows, dict[int, int]]:
-        """Return the rows of all tables, by run and step, each once, and the steps at which counters of runs fall."""
+        """Return the distinct rows of all tables by run and step, and the first step at which each counter falls."""
         n = len(self.run_ids)
         sources: list[tuple[DeclaredRuns | AttachedRuns, Int64]] = list(zip(self.declared, self.rows, strict=True))
         if self.attached is not None:
@@ -251,15 +252,15 @@ class _Making:
         return RunRows(offsets, step, counter, is_cumulative), falling
 
     def _place(self, rows: RunRows, edges: Edges, depth: Int64) -> PlacedRuns:
-        unsaid = np.array([c is None for c in self.counts.tolist()], bool)
+        undeclared = np.array([c is None for c in self.counts.tolist()], bool)
         derived = np.bincount(edges.child, minlength=len(self.run_ids)) > 0
-        if not (unsaid & derived).any():
+        if not (undeclared & derived).any():
             return place_runs(rows, edges, depth, self.n_params, self.problems)
         fits: list[tuple[str, RunRows, PlacedRuns]] = []
-        open_runs = np.flatnonzero(unsaid & derived)
+        open_runs = np.flatnonzero(undeclared & derived)
         for word in ("cumulative", "own"):
             tried = RunRows(
-                rows.offsets, rows.step, rows.counter, np.where(unsaid, word == "cumulative", rows.is_cumulative)
+                rows.offsets, rows.step, rows.counter, np.where(undeclared, word == "cumulative", rows.is_cumulative)
             )
             placed = place_runs(tried, edges, depth, self.n_params, self.problems)
             if all(self._begins_at_branch(r, tried, placed) for r in open_runs.tolist()):
@@ -268,17 +269,17 @@ class _Making:
             example = self.run_ids[int(open_runs[0])]
             why = "both are possible" if fits else "their counters fit neither"
             raise LineageError(
-                f"counts is not declared, and {len(open_runs)} runs have a parent, such as {example!r}; whether their "
-                f"token counters start at 0 or go on from the parent does not follow from the rows ({why}). Pass "
+                f"counts is not declared, and {len(open_runs)} runs have a parent, such as {example!r}; the rows do "
+                f"not show whether their token counters start at 0 or continue from the parent ({why}). Pass "
                 "counts='own' or counts='cumulative'."
             )
         word, tried, placed = fits[0]
-        self.counts[unsaid] = word
+        self.counts[undeclared] = word
         rows.is_cumulative[:] = tried.is_cumulative
         return placed
 
     def _begins_at_branch(self, run: int, rows: RunRows, placed: PlacedRuns) -> bool:
-        """Return whether the rows of a run begin within one interval after its branch, as they do where it is right."""
+        """Return whether the rows of a run begin within one interval after its branch, as with the right counter."""
         if placed.problem[run]:
             return False
         own = placed.own[rows.offsets[run] : rows.offsets[run + 1]]
@@ -303,7 +304,7 @@ class _Making:
         return status
 
     def _schedules(self, rows: RunRows, placed: PlacedRuns) -> Float64:
-        """Return cumulative tokens at the planned ends: as declared, else where the rows end."""
+        """Return cumulative tokens at the planned ends: as declared, else at the last rows."""
         start = np.where(rows.is_cumulative, 0, np.maximum(placed.start, 0))
         end = np.where(placed.end >= 0, placed.end.astype(np.float64), np.nan)
         return np.where(np.isnan(self.schedule), end, self.schedule + start)
@@ -311,7 +312,7 @@ class _Making:
     def _token_sources(self, placed: PlacedRuns) -> Texts:
         sources = np.full(len(self.run_ids), "", object)
         for d in self.declared:
-            # A producer's runs are of no declared table.
+            # Runs of a producer have no declared table.
             tokens = self.suite.resolved(self.suite.tables[d.table]).tokens if self.suite.tables else None
             sources[(self.table_of == d.table) & (placed.end >= 0)] = (
                 "declared" if isinstance(tokens, Mapping) else "logged"
@@ -329,7 +330,7 @@ class _Making:
         return estimates
 
     def _inherit_params(self, edges: Edges, depth: Int64) -> None:
-        """Give attached runs the parameter count of their parent: training goes on from its weights."""
+        """Give attached runs the parameter count of their parent, as training continues from its weights."""
         parent = np.full(len(self.run_ids), -1, np.int64)
         parent[edges.child[::-1]] = edges.parent[::-1]
         for run in self.attached_rows[np.argsort(depth[self.attached_rows], kind="stable")].tolist():
@@ -339,19 +340,19 @@ class _Making:
     def _with_positions(
         self, table: RunTable, rows: RunRows, placed: PlacedRuns, roots: npt.NDArray[np.bool_]
     ) -> MadeTable:
-        """Return the table with the positions of all rows that lie on curves, and count those that do not."""
+        """Return the table with the positions of all rows on curves, and count the other rows."""
         run = np.repeat(np.arange(len(table)), np.diff(rows.offsets))
         tokens = placed.own + np.maximum(placed.start, 0)[run]
         used = table.is_used[run]
         is_merge = (table.n_parents > 1)[run]
         on_curve = np.where(is_merge, placed.own >= 0, (placed.own > 0) | roots[run])
-        # A first row that is declared to be the parent's state is left out by the declaration.
+        # The first row of an `at="first_row"` branch is the parent's state by declaration, so it is not counted.
         at_branch = used & ~on_curve & ~((placed.own == 0) & self._first_rows(table)[run])
         left_out: dict[str, int] = {}
         if at_branch.any():
             left_out["rows at or before the branch of their run"] = int(at_branch.sum())
-        kept = used & on_curve
-        run, tokens = run[kept], tokens[kept]
+        on_curve_rows = used & on_curve
+        run, tokens = run[on_curve_rows], tokens[on_curve_rows]
         offsets = np.searchsorted(run, np.arange(len(table) + 1)).astype(np.int64)
         is_attached = np.isin(np.arange(len(table)), self.attached_rows)
         return MadeTable(table, self.rows, rows.is_cumulative, tokens, offsets, is_attached, left_out)
@@ -365,7 +366,7 @@ class _Making:
     # Labels
 
     def _labels(self, edges: Edges, depth: Int64, roots: npt.NDArray[np.bool_]) -> tuple[Texts, Texts]:
-        """Return the labels of runs along both dimensions, without numbers of replicates."""
+        """Return the labels of runs along both dimensions, without replicate numbers."""
         n = len(self.run_ids)
         of_suite = np.ones(n, bool)
         of_suite[self.attached_rows] = False
@@ -383,7 +384,7 @@ class _Making:
                 continue
             parents = edges.parent[first[run] : first[run + 1]].tolist()
             if not parents:
-                # Of an attached run whose start is unknown, the lineage is, too.
+                # Without a known parent, an attached run has no known lineage.
                 label[run] = own[run]
                 continue
             lineages = list(dict.fromkeys(lineage[p] for p in parents))
@@ -393,7 +394,7 @@ class _Making:
 
     @staticmethod
     def _joined(own: str, parents: list[int], label: Texts, roots: npt.NDArray[np.bool_]) -> str:
-        """Return the label of a derived run: that of its parents, roots left out, and its own."""
+        """Return the label of a derived run: the labels of its parents except roots, then its own."""
         distinct = list(dict.fromkeys(parents))
         if len(distinct) == 1:
             return own if roots[distinct[0]] else f"{label[distinct[0]]}+{own}"
@@ -403,11 +404,11 @@ class _Making:
         return f"({' & '.join(above)})+{own}"
 
     def _formatted(self, templates: Mapping[str, Any], kind: Texts) -> Texts:
-        """Return templates filled with the fields of each run; `kind` says which template is whose."""
+        """Return the filled template of each run; `kind` selects the template."""
         out = np.full(len(kind), "", object)
         for name, template in templates.items():
             at = np.flatnonzero(kind == name)
-            # A field that one table lacks is empty in its runs.
+            # A field that a table does not have is empty in its runs.
             fields = {**self.fields, "run_type": self.run_type}
             columns = [fields[f][at].tolist() if f in fields else [""] * len(at) for f in template.fields]
             made: dict[tuple[Any, ...], str] = {}
@@ -419,7 +420,7 @@ class _Making:
         return out
 
     def _replicates(self, lineage: Texts, labels: Texts) -> Int64:
-        """Return the number of each run among those of one lineage and label, by the factor that orders them."""
+        """Return the rank of each run among those of the same lineage and label, by the replicate factor."""
         replicate = np.ones(len(labels), np.int64)
         groups: dict[tuple[str, str], list[int]] = {}
         for run, key in enumerate(zip(lineage.tolist(), labels.tolist(), strict=True)):
@@ -431,7 +432,7 @@ class _Making:
             orders = self.fields.get(name) if name else None
             keys: list[Any] = [_natural(orders[r]) for r in runs] if orders is not None else []
             if self.attached is not None and np.isin(runs, self.attached_rows).all():
-                # Repetitions of a treatment are numbered by when they were made, as in DataDecide.
+                # Replicates of a treatment are numbered by time of creation, as in DataDecide.
                 created = self.attached.created[np.searchsorted(self.attached_rows, runs)]
                 keys = [(np.isnat(c), str(c), self.run_ids[r]) for c, r in zip(created, runs, strict=True)]
             if len(set(keys)) < len(runs):
@@ -446,8 +447,8 @@ class _Making:
         remedy = f"Add {{{differing[0]}}} to the template of run or lineage" if differing else "Add a factor to them"
         return (
             f"{len(runs)} runs of the lineage {lineage!r} have the label {label!r}, such as {self.run_ids[a]!r} and "
-            f"{self.run_ids[b]!r}, so labels do not tell them apart. {remedy}, or declare replicate= with the factor "
-            "that orders repetitions."
+            f"{self.run_ids[b]!r}, so their labels are ambiguous. {remedy}, or declare replicate= with the factor "
+            "that numbers replicates."
         )
 
     # Factors
@@ -472,7 +473,7 @@ class _Making:
         return factors
 
     def _factor_names(self, of_lineage: list[str], of_run: list[str]) -> list[str]:
-        """Return the factors: fields of paths, records and labels, in the order of the declaration."""
+        """Return the names of factors: fields of paths, records and labels, in the order of the declaration."""
         names: dict[str, None] = dict.fromkeys([*of_lineage, *of_run])
         if self.suite.replicate:
             names[self.suite.replicate] = None
@@ -493,7 +494,7 @@ class _Making:
 
     @staticmethod
     def _first_roots(roots: npt.NDArray[np.bool_], edges: Edges, depth: Int64) -> Int64:
-        """Return a root that each run derives from: that of its first parent."""
+        """Return the root of each run along its first parents."""
         first = np.arange(len(roots))
         parent = np.full(len(roots), -1, np.int64)
         parent[edges.child[::-1]] = edges.parent[::-1]
@@ -503,7 +504,7 @@ class _Making:
         return first
 
     def _orders(self, table: RunTable) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return labels in the order of the suite: of declared values, else of the numbers in them."""
+        """Return labels in the order of the suite: by declared values, else in natural order."""
         ranks = self._declared_ranks()
         types = {t: k for k, t in enumerate(self.suite.run_types)}
 
@@ -529,13 +530,13 @@ class _Making:
         return lineages, runs
 
     def _declared_ranks(self) -> dict[str, dict[str, int]]:
-        """Return the order of the values of factors that the declaration lists."""
+        """Return the ranks of factor values that are listed in the declaration."""
         ranks: dict[str, dict[str, int]] = {}
         for table in self.suite.tables:
-            whole = self.suite.resolved(table)
-            lookups = [whole.n_params]
-            if isinstance(whole.tokens, Mapping):
-                lookups.append(whole.tokens.get("per_step"))
+            resolved = self.suite.resolved(table)
+            lookups = [resolved.n_params]
+            if isinstance(resolved.tokens, Mapping):
+                lookups.append(resolved.tokens.get("per_step"))
             for lookup in lookups:
                 for name, values in lookup.items() if isinstance(lookup, Mapping) else ():
                     if isinstance(values, Mapping):
@@ -550,7 +551,7 @@ def _ascends(run: Int64, step: Int64, counter: Int64) -> bool:
 
 
 def _where_constant(values: Texts, lineage: Texts, labels: Texts) -> Along:
-    """Return the dimension along which a factor is the same in all runs of a label; "cell" where along none."""
+    """Return the dimension whose labels determine a factor; "cell" if neither does."""
     for along, key in (("lineage", lineage), ("run", labels)):
         seen: dict[str, Any] = {}
         if all(seen.setdefault(k, v) == v for k, v in zip(key.tolist(), values.tolist(), strict=True)):
@@ -562,7 +563,7 @@ _ALONG: dict[str, Literal["lineage", "run"]] = {"lineage": "lineage", "run": "ru
 
 
 def _typed(values: Texts) -> npt.NDArray[Any]:
-    """Return numbers as float64 with NaN where a run has none, anything else as texts with "" there."""
+    """Return numbers as float64 with NaN for missing values, anything else as texts with ""."""
     plain = values.tolist()
     given = [v for v in plain if v != ""]
     if given and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in given):
@@ -571,7 +572,7 @@ def _typed(values: Texts) -> npt.NDArray[Any]:
 
 
 def _natural(value: Any) -> tuple[tuple[int, float, str], ...]:
-    """Return a sort key in which numbers within texts count as numbers: 190M before 1B, step 9 before step 10.
+    """Return a natural sort key, which compares numbers within texts by value: 190M before 1B, step 9 before step 10.
 
     Examples
     --------

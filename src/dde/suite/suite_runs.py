@@ -1,4 +1,4 @@
-"""The runs of a declared suite: the run table, metrics and observations that Datasets are made of."""
+"""The runs of a declared suite: run table, metrics and observations, from which Datasets are built."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class SuiteRuns:
     ----------
     suite : Suite
     root : str or path, optional
-        Folder or URL that the files are in, in place of the suite's own.
+        Folder or URL of the files, in place of the suite's own.
     cache_dir : str or path, optional
-        Folder that keeps what was parsed; None for none.
+        Folder that caches parsed files; None disables the cache.
     store : PosttrainingSource, optional
         Post-training runs that start from checkpoints of the suite, by its `checkpoints` patterns.
     parents : mapping of run id to str, optional
-        Settles where runs of the store start.
+        Overrides of the parents of runs of the store.
     tokens_per_sequence : float or mapping, optional
-        Tokens of a training sequence of runs of the store that have no counter.
+        Tokens of a training sequence, for runs of the store without a token counter.
     run_types : mapping of str to str, optional
         Types of runs of the store, by id, name or pattern.
     """
@@ -75,8 +75,8 @@ class SuiteRuns:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # What was read last is read again by whoever needs it.
-        return {name: value for name, value in self.__dict__.items() if name != "_read"}
+        # Cached observations are not sent; they are read again where needed.
+        return {name: value for name, value in self.__dict__.items() if name != "_observed"}
 
     @cached_property
     def declared(self) -> list[DeclaredRuns]:
@@ -85,19 +85,19 @@ class SuiteRuns:
 
     @cached_property
     def made(self) -> MadeTable:
-        """The run table, with what reading values needs."""
+        """The run table, and the positions and rows needed to read values."""
         return make_run_table(self.suite, self.declared, self.attached)
 
     @cached_property
     def attached(self) -> AttachedRuns | None:
-        """Post-training runs with where they start; None without a store."""
+        """Post-training runs and their starts; None without a store."""
         if self.store is None:
             return None
         return attach_runs(self.suite, self.declared, self._registry, self._parents)
 
     @property
     def store_versions(self) -> dict[str, str]:
-        """What the store says of the content of each of its runs."""
+        """Version of the content of each run of the store."""
         return {} if self.store is None else dict(self._registry.versions)
 
     @property
@@ -126,7 +126,7 @@ class SuiteRuns:
 
     @cached_property
     def _store_metrics(self) -> dict[str, Metric]:
-        """Metrics of the store by name; one of the suite's names is the same variable."""
+        """Metrics of the store by name; a name that the suite has too is the same variable."""
         if self.store is None:
             return {}
         keys, evaluations = self.store.metric_names()
@@ -136,7 +136,7 @@ class SuiteRuns:
         return found
 
     def choose_metrics(self, metrics: str | Iterable[str] | None) -> list[Metric]:
-        """Return the metrics that a request means: names, globs, "all", or None for all.
+        """Return the requested metrics: names, globs, "all", or None for all.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class SuiteRuns:
                 found = list(known)
             if not found:
                 raise UnknownNameError(
-                    f"{name!r} is no metric of the suite {self.suite.name!r}, so there is nothing to open."
+                    f"{name!r} is not a metric of the suite {self.suite.name!r}, so there is nothing to open."
                     f"{near_names(str(name), known)} repository.metrics() lists all {len(known)}."
                 )
             chosen |= {m: known[m] for m in found}
@@ -188,26 +188,26 @@ class SuiteRuns:
         return sum(m.name in kept for m in chosen)
 
     def chains(self, run_ids: Sequence[str]) -> Chains:
-        """Return runs with all that their curves consist of, parents before children."""
+        """Return runs with all their ancestors, parents before children."""
         return chains_in_table(self.table, run_ids)
 
     def table_sampling(self, metric: Metric) -> str:
-        """Return "": where a metric has values, only its values say."""
+        """Return "": the sampling of a metric is known only from its values."""
         return ""
 
     def sampled_points(self, sampling: str, chains: Chains) -> CurvePoints:
-        """Raise: no metrics share a sampling that is known without values."""
+        """Raise AssertionError: no metric has a sampling that is known without values."""
         raise AssertionError(f"a declared suite has no sampling {sampling!r}")
 
     def positions(self, rows: Int64, is_attached: bool = False) -> Int64:
-        """Return the cumulative tokens of the rows of runs, ancestors' not among them; ascending and distinct.
+        """Return the cumulative tokens of the rows of runs, without their ancestors; ascending and distinct.
 
         Parameters
         ----------
         rows : (run,) int64 array
             Rows of the run table.
         is_attached : bool
-            Whether those of the post-training store are asked for, which are dense logs, or the suite's own.
+            Whether to return rows of the post-training store, which are dense logs, or of the suite's own runs.
         """
         made = self.made
         rows = rows[made.is_attached[rows] == is_attached]
@@ -222,41 +222,41 @@ class SuiteRuns:
 
     def observations(self, metric: Metric, run_ids: tuple[str, ...], variables: Sequence[Metric]) -> Observations:
         """Return the own observations of a metric."""
-        read, key = self._read, (metric.name, run_ids)
-        observed = read.get(key)
+        cached, key = self._observed, (metric.name, run_ids)
+        observed = cached.get(key)
         if observed is None:
             observed = self._observe(metric, run_ids)
-            # Values and where they are sampled are asked for one after the other.
-            while len(read) >= _KEPT:
-                read.pop(next(iter(read)), None)
-            read[key] = observed
+            # Values and their positions are requested one after the other.
+            while len(cached) >= _MAX_CACHED:
+                cached.pop(next(iter(cached)), None)
+            cached[key] = observed
         return observed
 
     @cached_property
-    def _read(self) -> dict[tuple[str, tuple[str, ...]], Observations]:
+    def _observed(self) -> dict[tuple[str, tuple[str, ...]], Observations]:
         return {}
 
     def _observe(self, metric: Metric, run_ids: tuple[str, ...]) -> Observations:
         made = self.made
-        wanted = np.full(len(made.table), -1, np.int64)
-        wanted[made.table.rows(run_ids)] = np.arange(len(run_ids))
+        index_of = np.full(len(made.table), -1, np.int64)
+        index_of[made.table.rows(run_ids)] = np.arange(len(run_ids))
         parts = self._observed_in_store(metric, run_ids)
         if metric.name not in self.tables.metrics():
             return assemble_observations(metric, parts, run_ids)
         start = np.where(made.is_cumulative, 0, np.maximum(made.table.start_tokens, 0))
         for d, rows in zip(self.declared, made.rows, strict=True):
-            which = np.flatnonzero((wanted[rows] >= 0) & made.table.is_used[rows])
+            which = np.flatnonzero((index_of[rows] >= 0) & made.table.is_used[rows])
             if not len(which):
                 continue
             values = self.tables.values(metric.name, d, which.tolist())
             at = rows_of(d.row_offsets, which)
             run = np.repeat(rows[which], np.diff(d.row_offsets)[which])
             tokens = d.tokens[at] + start[run]
-            # What lies at the branch is the parent's; a merge stands at its start.
+            # A row at the branch belongs to the parent; a merge has its first row at its start.
             is_merge = made.table.n_parents[run] > 1
             first = np.where(is_merge, made.table.start_tokens[run], made.table.branch_tokens[run] + 1)
-            kept = (tokens >= first) & ~np.isnan(values)
-            parts.append((wanted[run[kept]], tokens[kept], d.step[at][kept], values[kept]))
+            is_own = (tokens >= first) & ~np.isnan(values)
+            parts.append((index_of[run[is_own]], tokens[is_own], d.step[at][is_own], values[is_own]))
         return assemble_observations(metric, parts, run_ids)
 
     def _observed_in_store(
@@ -274,7 +274,7 @@ class SuiteRuns:
 
     @cached_property
     def _store_positions(self) -> SentRuns:
-        """The runs of the store where they lie on the suite's lineages."""
+        """The runs of the store, at their positions on the suite's lineages."""
         registry, table = self._registry, self.table
         columns = registry.columns
         rows = table.rows(columns.ids.tolist())
@@ -288,17 +288,18 @@ class SuiteRuns:
 def _source(
     suite: Suite, root: str | os.PathLike[str] | None, cache_dir: str | os.PathLike[str] | Connection | None
 ) -> PretrainingSource:
-    """Return the reader of a suite: of its tables, or what its producer makes."""
+    """Return the source of a suite's runs: the reader of its tables, or the result of its producer."""
     if not callable(suite.producer):
         return SuiteTables(suite, root, cache_dir)
     made = suite.producer(suite, root, cache_dir)
     if not isinstance(made, PretrainingSource):
         raise FormatError(
-            f"the producer of the suite {suite.name!r} returned a {type(made).__name__}, which lacks methods of "
-            "dde.sources.protocols.PretrainingSource, so its runs can't be read. Return an object that has them."
+            f"The producer of the suite {suite.name!r} returned a {type(made).__name__}, which does not have all "
+            "methods of dde.sources.protocols.PretrainingSource, so its runs can't be read. Return an object that has "
+            "them."
         )
     return made
 
 
-#: Metrics of some runs whose observations are kept.
-_KEPT = 8
+#: Number of cached observations, each of one metric of some runs.
+_MAX_CACHED = 8

@@ -1,4 +1,4 @@
-"""The suites that dde knows by name, and those of installed packages."""
+"""Suites by name: the built-in ones, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dde.suite.declare import Suite
 
 __all__ = ["GROUP", "Suites", "UnknownSuiteError", "suites"]
 
-#: Group of the entry points by which packages add suites.
+#: Group of the entry points with which packages add suites.
 GROUP = "dde.suites"
 
 _BUILT_IN: dict[str, Callable[[], Suite]] = {
@@ -34,8 +34,8 @@ class UnknownSuiteError(UnknownNameError, KeyError):
 class Suites(Mapping[str, Suite]):
     """Suites by name: the built-in ones, then those of installed packages.
 
-    A package adds one by an entry point of the group ``dde.suites``: a :class:`dde.Suite`, or a function that returns
-    one. It is imported when its suite is asked for, not before.
+    A package adds a suite with an entry point of the group ``dde.suites``: a :class:`dde.Suite`, or a function that
+    returns one. The package is imported when its suite is first requested.
 
     Examples
     --------
@@ -55,9 +55,9 @@ class Suites(Mapping[str, Suite]):
         Raises
         ------
         UnknownSuiteError
-            There is none of this name; a KeyError too.
+            When there is no suite of this name; also a KeyError.
         SourceError
-            The package of the suite can't be loaded, gives no suite, or is not alone in using the name.
+            When the package of the suite can't be loaded, has no suite there, or another package uses the same name.
         """
         if name not in self:
             raise UnknownSuiteError(
@@ -68,8 +68,8 @@ class Suites(Mapping[str, Suite]):
         if len(entries) + (name in _BUILT_IN) > 1:
             packages = [*(["dde"] if name in _BUILT_IN else []), *(_package(entry) for entry in entries)]
             raise SourceError(
-                f"The suite {name!r} is declared more than once, by {' and '.join(packages)}, and nothing says which "
-                "is meant. Uninstall one, or import its suite and give that."
+                f"The suite {name!r} is declared more than once, by {' and '.join(packages)}, so the name is "
+                "ambiguous. Uninstall one package, or import the suite and pass the object."
             )
         if not entries:
             if name not in self._read:
@@ -113,12 +113,12 @@ def _load(entry: EntryPoint) -> Suite:
     except Exception as error:  # Code of another package may raise anything.
         raise SourceError(
             f"The suite {entry.name!r} of {_package(entry)} can't be loaded from {entry.value}: "
-            f"{type(error).__name__}: {error}. Mend or uninstall the package."
+            f"{type(error).__name__}: {error}. Repair or uninstall the package."
         ) from error
     if not isinstance(suite, Suite):
         raise SourceError(
             f"The suite {entry.name!r} of {_package(entry)}: {entry.value} is a {type(suite).__name__}, not a "
-            "dde.Suite or a function that returns one. Mend or uninstall the package."
+            "dde.Suite or a function that returns one. Repair or uninstall the package."
         )
     return suite
 

@@ -8,7 +8,7 @@ __all__ = ["declare"]
 
 
 def declare() -> Suite:
-    """Return the suite whose runs DataDecide's own resolver finds.
+    """Return the suite whose runs DataDecide's own resolver identifies.
 
     Examples
     --------

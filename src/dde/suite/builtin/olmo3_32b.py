@@ -1,4 +1,4 @@
-"""OLMo 3 32B: a trunk, two midtraining ingredients, their soup, a long-context stage, the soup of its checkpoints."""
+"""OLMo 3 32B: a trunk, two midtraining ingredients and their soup, a long-context stage and its checkpoint soup."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def declare(by_steps: bool = False) -> Suite:
     Parameters
     ----------
     by_steps : bool
-        Whether tokens are steps times the batch, not the list's own counter. The counters of three stages begin 1,000
-        steps late, so the two differ from the midtraining on.
+        Whether to count tokens as steps times the batch instead of by the list's own counter. The counters of three
+        stages begin 1,000 steps late, so the two differ from the midtraining on.
 
     Examples
     --------
@@ -32,12 +32,12 @@ def declare(by_steps: bool = False) -> Suite:
             return {"tokens": {"per_step": tokens_per_step}, "counts": "own"}
         return {"tokens": "Tokens Seen", "counts": "cumulative"}
 
-    # A soup is made of checkpoints and not trained.
+    # A soup averages checkpoints and is not trained.
     soup: dict[str, Any] = {
         "tokens": "0 * Step" if by_steps else "Tokens Seen",
         "counts": "own" if by_steps else "cumulative",
     }
-    # The batch of each stage is what "Tokens Seen" of the list grows by in a step: 8,388,608 is 1,024 sequences of
+    # The batch of each stage is the growth of the list's "Tokens Seen" per step: 8,388,608 is 1,024 sequences of
     # 8,192 tokens, 4,194,304 is half of it.
     return Suite(
         "olmo3_32b",
@@ -50,7 +50,7 @@ def declare(by_steps: bool = False) -> Suite:
         },
         run_id="{Stage}",
         step="Step",
-        # The list says none.
+        # The list has no parameter count.
         n_params=None,
         metrics={"Tokens Seen": Metric("tokens_listed", "tokens", kind="log")},
         tables=[

@@ -12,7 +12,7 @@ def declare() -> Suite:
     """Return the suite of the files in ``scripts/scaling/data`` of allenai/OLMo, branch ladder-1xC.
 
     Its folders are ``cosine`` (there ``peteish-moreeval``), ``constant`` (``peteish-moreeval-const``) and ``decay``.
-    The files ``cosine/peteish*`` of larger targets are no part of the ladder, and no pattern matches them.
+    The files ``cosine/peteish*`` of larger targets are not part of the ladder, and no pattern matches them.
 
     Examples
     --------
@@ -22,13 +22,13 @@ def declare() -> Suite:
     return Suite(
         "olmo_ladder",
         lineage="{size}",
-        # A budget of 1xC is 20 tokens a parameter.
+        # A budget of 1xC is 20 tokens per parameter.
         run={"cosine": "cosine-{budget}xC", "constant": "constant", "decay": "decay-{budget}xC"},
         run_id="{run_type}/{size}-{budget}xC{rerun}",
         replicate="rerun",
         step="_step",
         tokens="throughput/total_tokens",
-        # The counter of a decay goes on from its trunk's: 190M-1xC begins at step 6,100 with 3,198,156,800 tokens.
+        # The counter of a decay continues its trunk's: 190M-1xC begins at step 6,100 with 3,198,156,800 tokens.
         counts="cumulative",
         # Field n of scripts/scaling/const.json and final.json: parameters without embeddings.
         n_params={
@@ -51,8 +51,8 @@ def declare() -> Suite:
         tables=[
             Table("cosine/{size}-{budget:float}xC{rerun:|-rerun}.csv", run_type="cosine"),
             Table("constant/{size}-{budget:float}xC.csv", run_type="constant"),
-            # Decays replay some steps of the trunk at its peak rate before they decay, and these rows differ from the
-            # trunk's in the fourth digit: a decay branches where its own rows begin.
+            # Decays replay some steps of the trunk at its peak rate first, and these rows differ from the trunk's in
+            # the fourth digit, so a decay branches where its own rows begin.
             Table(
                 "decay/{size}-{budget:float}xC.csv",
                 run_type="decay",

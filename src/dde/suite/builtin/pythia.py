@@ -14,7 +14,7 @@ def _metrics(shots: str) -> dict[str, Metric]:
     return {
         "{task}/{metric}_stderr": Metric(f"{{task}}_{{metric}}{shots}_stderr", stderr_of=f"{{task}}_{{metric}}{shots}"),
         "{task}/{metric:ppl}": Metric(f"{{task}}_{{metric}}{shots}", "1", "lower"),
-        # CrowS-Pairs measures stereotypes: a share of 0.5 is none, and neither more nor less of it is better.
+        # CrowS-Pairs measures stereotypes: 0.5 means no bias, so neither direction is better.
         "{task}/{metric:likelihood_difference|pct_stereotype}": Metric(f"{{task}}_{{metric}}{shots}"),
         "{task}/{metric}": Metric(f"{{task}}_{{metric}}{shots}", "1", "higher"),
     }
@@ -34,12 +34,12 @@ def declare() -> Suite:
         run={"pretraining": "pretraining", "intervention": "intervention{long}"},
         run_id="{size}{batch}{data}-{run_type}{long}",
         step="step",
-        # A batch is 1,024 sequences of 2,048 tokens (Biderman et al. 2023, arXiv:2304.01373); the folders of runs
-        # with smaller ones say 1, 0.5 or 0.25 million tokens, which are 512, 256 or 128 sequences.
+        # A batch is 1,024 sequences of 2,048 tokens (Biderman et al. 2023, arXiv:2304.01373); the folder names of runs
+        # with smaller batches give 1, 0.5 or 0.25 million tokens, which are 512, 256 or 128 sequences.
         tokens={
             "per_step": {"batch": {"": 2_097_152, "-1MtokBS": 1_048_576, "-0.5MtokBS": 524_288, "-0.25MtokBS": 262_144}}
         },
-        # Steps of an intervention go on from those of the run that it retrains.
+        # Steps of an intervention continue those of the run that it retrains.
         counts="cumulative",
         # Non-embedding parameters, table 1 of the paper; 1b-bf16 is the model of 1b in another number format.
         n_params={
@@ -66,7 +66,7 @@ def declare() -> Suite:
                 key="{task}/{metric}",
                 metrics=_metrics("_5shot"),
             ),
-            # Evaluations stand 1,000 steps apart, and an intervention begins that much before its first one: it
+            # Evaluations are 1,000 steps apart, and an intervention begins that much before its first evaluation: it
             # retrains the last 7 % of a run on other data, the long one the last 21 %.
             Table(
                 f"{_MODEL}/intervention/intervention-{{model}}-deduped{{long:|-long}}_step{{step:int}}.json",
