@@ -237,8 +237,8 @@ def test_a_batch_that_changes() -> None:
     found = only(open_suite(frame).doctor())
     assert (found.check, found.run_id, found.step) == ("counter_rate", "w1-0", 4500)
     assert found["size"] == 15 * 25 * PER_STEP
-    assert "grows by 640 tokens a step from step 4500 to 6000" in found.finding
-    assert "512 tokens a step" in found.finding
+    assert "grows by 640 tokens per step from step 4500 to 6000" in found.finding
+    assert "512 tokens per step" in found.finding
     # What is declared is no finding.
     pieces = {"tokens": {"per_step": [[0, PER_STEP], [4500, 640]]}}
     assert not len(open_suite(frame.drop(columns="tokens"), **pieces).doctor())
@@ -393,7 +393,7 @@ def test_a_log_that_is_equal_in_a_part() -> None:
     found = only(open_suite(frame).doctor("identical_rows"))
     assert (found.run_id, found.compared_with, found["size"]) == ("w1-0", "w0-0", 12)
     assert found.place == 2100 * PER_STEP
-    assert "at 12 of 60 steps that both have" in found.finding
+    assert "at 12 of 60 common steps" in found.finding
 
 
 def trials(seed: int, n_runs: int, n_rows: int, digits: int, metrics: int, spread: float) -> list[pd.DataFrame]:
@@ -526,7 +526,7 @@ def test_checks_by_name_and_near_names() -> None:
     repository = open_suite(make_suite(0))
     with pytest.raises(UnknownNameError, match=r"'counter_lag' is no check.*Did you mean counter_lags"):
         repository.doctor("counter_lag")
-    with pytest.raises(UnknownNameError, match="'los' is no metric"):
+    with pytest.raises(UnknownNameError, match="'los' is not a metric"):
         repository.doctor(metrics="los")
 
 
@@ -538,7 +538,7 @@ def test_cheap_checks_read_no_values() -> None:
         list(CHECKS[name](runs))
         assert ("observed" in vars(runs)) == (name not in CHEAP_CHECKS)
         vars(runs).pop("observed", None)
-        identical._FOUND.pop(runs, None)
+        identical._PAIRS.pop(runs, None)
 
 
 def test_metrics_that_are_looked_at() -> None:

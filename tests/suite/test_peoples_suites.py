@@ -252,8 +252,8 @@ def test_trainer_states_whose_paths_name_their_parents(tmp_path: Path) -> None:
     # What counts from each run's start and is said to go on leaves no run behind its branch; the doctor says why.
     repository = dde.RunRepository.from_suite(suite("cumulative"), tmp_path)
     found = repository.doctor("branch_row").set_index("run_id").finding
-    assert "none of its 3 rows lies behind its branch from llama at 4,096,000 tokens" in found["llama-sft-1e-05"]
-    assert "counts= is 'own'" in found["llama-sft-1e-05"]
+    assert "none of its 3 rows is after its branch from llama at 4,096,000 tokens" in found["llama-sft-1e-05"]
+    assert "declare counts='own'" in found["llama-sft-1e-05"]
 
 
 # Results of lm-evaluation-harness

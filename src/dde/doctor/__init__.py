@@ -1,4 +1,4 @@
-"""The doctor: looks for faults in the runs of a suite that would make a plausible Dataset wrong."""
+"""The doctor: checks runs for faults that make a Dataset wrong though it looks plausible."""
 
 from __future__ import annotations
 

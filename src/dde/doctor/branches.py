@@ -1,4 +1,4 @@
-"""Checks of branches: places where the parent has no row, and children that begin off their parent's curve."""
+"""Checks of branches: branch points where the parent has no row, and children that begin off their parent's curve."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["FEWEST_RESIDUALS", "THRESHOLD", "find_branches_off_rows", "find_bran
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-#: Rows of the trunk on either side of a branch from which its spread is taken, and the fewest residuals of them.
+#: Rows of the trunk on either side of a branch that its spread is estimated from, and the fewest residuals needed.
 _WINDOW, FEWEST_RESIDUALS = 12, 8
-#: Spreads by which a child must begin off its trunk.
+#: Distance of a child's first value from its trunk, in spreads, from which it is a finding.
 THRESHOLD = 7.0
-#: Rows of a child through which a line back to the branch is drawn.
+#: Rows of a child that are extrapolated back to the branch with a line.
 _FITTED = 4
-# Status of a run of a declared suite none of whose rows lies behind its branch.
+# Status of a run of a declared suite without rows after its branch.
 _IDLE = "no tokens of its own"
-#: Moves of its own that a child must begin off its trunk by.
+#: Distance of a child's first value from its trunk, in the child's own changes per row, from which it is a finding.
 _OWN_STEPS = 3.0
-#: Runs of one type from which a start that all of them share is taken for what was done to them.
+#: Runs of one type from which a common offset at the start counts as an effect of the type.
 _FEWEST_OF_TYPE = 5
 
 
 def find_branches_off_rows(runs: ExaminedRuns) -> Iterator[Finding]:
-    """Yield runs that branch where their parent has no row, so that no value of the parent belongs to the branch.
+    """Yield runs that branch where their parent has no row, and so no value.
 
-    `size` is the tokens to the parent's nearest row. Runs whose branch is unknown are found, too, and parents without
-    any row once for all their children; and runs of a declared suite none of whose rows lies behind their branch, as
-    where `counts` is wrong (`size` is their rows). A branch at the end of a DataDecide run's training needs no row: its
-    last checkpoints were not all evaluated.
+    `size` is the distance in tokens to the parent's nearest row. Other findings are runs whose branch is unknown;
+    parents without any row, once for all their children; and runs of a declared suite without rows after their branch,
+    which happens where `counts` is wrong (`size` is their number of rows). A branch at the end of a DataDecide run's
+    training needs no row, as not all last checkpoints were evaluated.
     """
     without: dict[int, int] = {}
     for child, parent, place, is_end in zip(
@@ -63,7 +63,7 @@ def find_branches_off_rows(runs: ExaminedRuns) -> Iterator[Finding]:
             "branch_row",
             str(runs.run_id[child]),
             f"it branches from {runs.run_id[parent]} at {number_text(place)} tokens, where that has no row; the "
-            f"nearest {'stand' if len(near) > 1 else 'stands'} at {' and '.join(map(number_text, near.tolist()))}",
+            f"nearest {'are' if len(near) > 1 else 'is'} at {' and '.join(map(number_text, near.tolist()))}",
             place=place,
             size=float(size),
             compared_with=str(runs.run_id[parent]),
@@ -90,10 +90,10 @@ def find_branches_off_rows(runs: ExaminedRuns) -> Iterator[Finding]:
         yield Finding(
             "branch_row",
             str(runs.run_id[run]),
-            f"none of its {count} rows lies behind its branch from {runs.run_id[parent]}"
+            f"none of its {count} rows is after its branch from {runs.run_id[parent]}"
             + (f" at {number_text(branch)} tokens" if branch >= 0 else "")
-            + f", and its counter ends at {number_text(last)}: where that counts from the run's own start, counts= is "
-            "'own'",
+            + f", and its counter ends at {number_text(last)}: if it counts from the run's own start, declare "
+            "counts='own'",
             place=branch if branch >= 0 else None,
             size=float(count),
             compared_with=str(runs.run_id[parent]),
@@ -102,14 +102,14 @@ def find_branches_off_rows(runs: ExaminedRuns) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """How a child begins.
+    """Start of a child in comparison with its parent.
 
     Attributes
     ----------
     difference, spread : float
-        From its parent's value, and what that difference scatters by.
+        Difference from the parent's value, and the spread of that difference.
     own_step : float
-        How far the child itself moves from row to row, or over the tokens to its first row; 0 at the branch.
+        Change of the child itself from row to row, or over the tokens to its first row; 0 at the branch.
     place : int
         Cumulative tokens.
     expected : float
@@ -124,25 +124,25 @@ class _Start:
 
 
 def find_branches_off_values(runs: ExaminedRuns) -> Iterator[Finding]:
-    """Yield runs that begin with another value than their parent has there, by more than the parent's own spread.
+    """Yield runs whose first value differs from their parent's value there by more than the parent's own spread.
 
-    Where the child has a row at the branch, that is compared with the parent's value there. Otherwise two differences
-    are taken, and the smaller one counts: that of its first row from the parent's curve there, and that at the branch
-    of a line through its first four rows. It must be three times what the child moves in a row on that line, too; so
-    that a loss that begins to fall, as in a decay, is no finding.
+    If the child has a row at the branch, it is compared with the parent's value there. Otherwise the smaller of two
+    differences counts: that of the child's first row from the parent's curve, and that of a line through the child's
+    first four rows, extrapolated to the branch. It must also be three times the child's change per row on that line,
+    so that a loss that begins to fall, as in a decay, is not a finding.
 
-    The spread is that of the parent's residuals: of each row within 12 of the branch from the line between its
-    neighbours, divided by what such residuals are of one row's spread where rows scatter independently; at least half
-    of the smallest step between values that are rounded, and at least the standard error of the evaluation, where the
-    suite has one (`stderr_of`). A finding needs 7 spreads, of 8 residuals at least. Where five or more runs of a type
-    have the metric, their median difference in spreads is taken for what the type does to it, and their own scatter
-    around it counts where it is larger than 1.
+    The spread comes from the parent's residuals: the distance of each row within 12 of the branch from the line between
+    its neighbors, scaled to the spread of one row under independent scatter. It is at least half of the smallest step
+    between rounded values, and at least the standard error of the evaluation, if the suite has one (`stderr_of`). A
+    finding needs 7 spreads, estimated from at least 8 residuals. If five or more runs of a type have the metric, their
+    median difference in spreads counts as an effect of the type, and their own scatter around it replaces a smaller
+    spread.
 
     Notes
     -----
     `size` is the difference in the metric's unit. False alarms on trunks with Gaussian scatter: fewer than 1 in 1,000
-    comparisons of child and metric where 8 residuals tell the spread, none in 36,000 where 24 do (simulated; see
-    tests/test_doctor.py). What a trainer logs is never compared: data and objective change at a branch.
+    comparisons of child and metric where the spread is estimated from 8 residuals, none in 36,000 with 24 (simulated;
+    see tests/test_doctor.py). Logs of a trainer are never compared, as data and objective change at a branch.
     """
     parents = runs.only_parent
     children = np.flatnonzero((parents >= 0) & runs.is_used & (runs.branch >= 0)).tolist()
@@ -152,20 +152,20 @@ def find_branches_off_values(runs: ExaminedRuns) -> Iterator[Finding]:
     for name, (metric, observed) in runs.observed.items():
         if not metric.joins_at_branch or metric.stderr_of:
             continue
-        found: list[tuple[int, _Start]] = []
+        starts: list[tuple[int, _Start]] = []
         for child in children:
             start = _start(int(runs.branch[child]), *observed.of(child), *observed.of(int(parents[child])))
             if start is not None and name in errors:
                 error = _error_near(errors[name], child, start.place)
                 start = replace(start, spread=max(start.spread, error))
             if start is not None:
-                found.append((child, start))
-        if not found:
+                starts.append((child, start))
+        if not starts:
             continue
-        scores = np.array([s.difference / max(s.spread, _OWN_STEPS / THRESHOLD * s.own_step) for _, s in found])
-        centre, scale = _by_type(runs.run_type[[child for child, _ in found]], scores)
+        scores = np.array([s.difference / max(s.spread, _OWN_STEPS / THRESHOLD * s.own_step) for _, s in starts])
+        centre, scale = _by_type(runs.run_type[[child for child, _ in starts]], scores)
         for k in np.flatnonzero(np.abs(scores - centre) > THRESHOLD * scale).tolist():
-            child, start = found[k]
+            child, start = starts[k]
             parent = str(runs.run_id[parents[child]])
             yield Finding(
                 "branch_value",
@@ -181,13 +181,13 @@ def find_branches_off_values(runs: ExaminedRuns) -> Iterator[Finding]:
 
 
 def _error_near(errors: Observations, run: int, place: int) -> float:
-    """Return the standard error of the row of a run that is nearest to a place; 0 where it has none."""
-    tokens, found = errors.of(run)
-    return float(found[np.argmin(np.abs(tokens - place))]) if len(tokens) else 0.0
+    """Return the standard error of the row of a run nearest to a token position; 0 where it has none."""
+    tokens, values = errors.of(run)
+    return float(values[np.argmin(np.abs(tokens - place))]) if len(tokens) else 0.0
 
 
 def _by_type(types: npt.NDArray[np.object_], scores: Float64) -> tuple[Float64, Float64]:
-    """Return the centre and the scale of the scores of each run's type; 0 and 1 where few runs have it."""
+    """Return center and scale of the scores of each run's type; 0 and 1 for types of few runs."""
     centre, scale = np.zeros(len(scores)), np.ones(len(scores))
     for kind in set(types.tolist()):
         of_kind = types == kind
@@ -198,7 +198,7 @@ def _by_type(types: npt.NDArray[np.object_], scores: Float64) -> tuple[Float64, 
 
 
 def _start(branch: int, tokens: Int64, values: Float64, trunk_tokens: Int64, trunk_values: Float64) -> _Start | None:
-    """Return how a child begins; None where that, or the scatter of its trunk, is unknown."""
+    """Compare the start of a child with its trunk; None where it, or the spread of the trunk, is unknown."""
     own = np.flatnonzero(tokens >= branch)[:_FITTED]
     spread = trunk_noise(trunk_tokens, trunk_values, branch) if len(own) else None
     at_branch = _on_line(trunk_tokens, trunk_values, branch)
@@ -215,7 +215,7 @@ def _start(branch: int, tokens: Int64, values: Float64, trunk_tokens: Int64, tru
     back = float(y.mean() - slope * x.mean())
     own_step = abs(slope) * max(float(x[0]), float(x[-1] - x[0]) / (len(x) - 1))
     scale = math.sqrt(1 / len(x) + float(x.mean() ** 2 / (centred @ centred)) + at_branch[1])
-    # A trunk that ends at the branch has nothing beside the child's first row but its last value.
+    # A trunk that ends at the branch has only its last value to compare with the child's first row.
     here, share = _on_line(trunk_tokens, trunk_values, first) or at_branch
     starts = (
         _Start(back - at_branch[0], spread * scale, own_step, branch, at_branch[0]),
@@ -225,7 +225,7 @@ def _start(branch: int, tokens: Int64, values: Float64, trunk_tokens: Int64, tru
 
 
 def _on_line(tokens: Int64, values: Float64, place: int) -> tuple[float, float] | None:
-    """Return the value on the line between rows, and its variance in units of one row's; None outside the rows."""
+    """Interpolate between rows; return the value and its variance in units of one row's; None outside the rows."""
     after = int(np.searchsorted(tokens, place))
     if after < len(tokens) and tokens[after] == place:
         return float(values[after]), 1.0
@@ -236,7 +236,7 @@ def _on_line(tokens: Int64, values: Float64, place: int) -> tuple[float, float] 
 
 
 def trunk_noise(tokens: Int64, values: Float64, place: int) -> float | None:
-    """Return the spread of one row of a curve near a place; None where too few rows tell it.
+    """Estimate the spread of one row of a curve near a token position; None where there are too few rows.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ def trunk_noise(tokens: Int64, values: Float64, place: int) -> float | None:
         Ascending, distinct.
     values : (row,) float64 array
     place : int
-        Tokens.
+        Token position.
 
     Examples
     --------

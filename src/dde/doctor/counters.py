@@ -1,7 +1,7 @@
 """Checks of token counters and steps: falls, lags, jumps, other rates, rows beyond the plan, irregular steps.
 
-They read no values, so they are cheap. A counter that follows from the steps by declaration is not looked at: it can't
-be anything but right.
+They read no values, so they are cheap. They skip counters that are computed from the steps by declaration, which are
+consistent by construction.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-#: Intervals between rows from which a rate of tokens per step is believed.
+#: Fewest intervals between rows from which a rate of tokens per step is estimated.
 _FEWEST_INTERVALS = 3
-#: Share of the rate by which an interval may always differ: counters of packed sequences scatter by a few percent.
+#: Relative difference from the rate that is always allowed: counters of packed sequences scatter by a few percent.
 _SHARE, _SHARE_OF_FEW, _MANY = 0.05, 0.5, 10
-#: Robust standard deviations by which an interval may differ.
+#: Allowed difference of an interval in robust standard deviations.
 _DEVIATIONS = 8.0
-#: Of a run's rows, the share that must be one spacing apart for its steps to be regular.
+#: Share of a run's rows that must be at multiples of one spacing for its steps to be regular.
 _REGULAR = 0.8
 
 
 @dataclass(frozen=True, eq=False)
 class _Rate:
-    """Tokens per step of one run, with the intervals between its rows that differ from it.
+    """Tokens per step of one run, and the intervals between its rows that differ from it.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class _Rate:
         Median over intervals, weighted by their steps.
     step, counter : (row,) int64 arrays
     differs : (interval,) bool array
-        Intervals whose rate is another; falls are among them.
+        Intervals with another rate, including falls.
     """
 
     tokens_per_step: float
@@ -57,10 +57,10 @@ class _Rate:
 
 
 def find_falling_counters(runs: ExaminedRuns) -> Iterator[Finding]:
-    """Yield runs whose token counter falls while steps go on; one finding a run, at the first fall.
+    """Yield runs whose token counter falls while steps increase; one finding per run, at the first fall.
 
-    `size` is the tokens of the first fall. DataDecide's counters that fell are restored when they are opened; runs of a
-    declared suite have no place then.
+    `size` is the fall in tokens. Falling counters of DataDecide are restored when they are opened; runs of a declared
+    suite with a falling counter have no token position.
     """
     for run in _logged(runs):
         rows = runs.rows(run)
@@ -85,15 +85,16 @@ def find_falling_counters(runs: ExaminedRuns) -> Iterator[Finding]:
 def find_lagging_counters(runs: ExaminedRuns) -> Iterator[Finding]:
     """Yield runs whose counter does not fit their steps from the first row on, though it grows at an even rate.
 
-    The counter at the first row is compared with the run's own tokens per step, times the steps since its start: those
-    from 0, or, where that does not fit, those from the parent's step at the branch. It may differ by half the usual
-    interval, or by 1.5 steps where that is more. Where the branch is put at a checkpoint of the parent, the run may
-    have started up to the parent's next one. `size` is the tokens that are missing; negative where there are too many.
+    The counter at the first row is compared with the run's own tokens per step, times the steps since its start:
+    counted from 0 or, if that does not fit, from the parent's step at the branch. It may differ by half the usual
+    interval or by 1.5 steps, whichever is more. If the branch is declared at a checkpoint of the parent, the run may
+    have started as late as the parent's next one. `size` is the number of missing tokens; negative if there are too
+    many.
     """
     for run in _logged(runs):
         rate = _rate_of(runs, run)
         first = int(runs.start_counter[run])
-        # At a rate that changes right away the steps before the first row say nothing.
+        # If the rate changes at once, the steps before the first row can't be converted to tokens.
         if rate is None or first < 0 or rate.differs[0]:
             continue
         r, step, own = rate.tokens_per_step, int(rate.step[0]), int(rate.counter[0]) - first
@@ -112,7 +113,7 @@ def find_lagging_counters(runs: ExaminedRuns) -> Iterator[Finding]:
             str(runs.run_id[run]),
             f"the token counter {verb} by {number_text(round(abs(lag)))} tokens, {number_text(round(abs(lag) / r))} "
             f"steps: at its first row, step {step}, it counts {number_text(own)} tokens since the run's start, and the "
-            f"run has {number_text(r)} tokens a step",
+            f"run has {number_text(r)} tokens per step",
             place=tokens if tokens >= 0 else None,
             step=step,
             size=float(round(lag)),
@@ -121,36 +122,36 @@ def find_lagging_counters(runs: ExaminedRuns) -> Iterator[Finding]:
 
 
 def find_jumping_counters(runs: ExaminedRuns) -> Iterator[Finding]:
-    """Yield runs whose counter jumps, or stands still, between two rows; one finding a run, at the largest jump.
+    """Yield runs whose counter jumps, or stands still, between two rows; one finding per run, at the largest jump.
 
-    An interval counts where its tokens per step differ from the run's median by more than 5 % (50 % in runs of fewer
-    than 10 intervals) and 8 robust standard deviations of the run's intervals, and its tokens by more than 1.5 steps.
-    `size` is the tokens beyond those of the run's rate.
+    An interval counts if its tokens per step differ from the run's median by more than 5 % (50 % in runs of fewer than
+    10 intervals) and 8 robust standard deviations of the run's intervals, and its tokens by more than 1.5 steps. `size`
+    is the excess in tokens over the run's rate.
     """
     for run in _logged(runs):
         rate = _rate_of(runs, run)
-        found = [] if rate is None else [s for s in _stretches(rate) if s[1] == s[0] + 1]
-        if rate is not None and found:
-            yield _differing(runs, run, rate, found, "counter_jumps")
+        stretches = [] if rate is None else [s for s in _stretches(rate) if s[1] == s[0] + 1]
+        if rate is not None and stretches:
+            yield _differing(runs, run, rate, stretches, "counter_jumps")
 
 
 def find_other_rates(runs: ExaminedRuns) -> Iterator[Finding]:
-    """Yield runs that have other tokens per step over two or more intervals in a row; as :func:`find_jumping_counters`.
+    """Yield runs with other tokens per step over two or more consecutive intervals; as :func:`find_jumping_counters`.
 
-    A batch that was changed on purpose is found, too: where it is right, declare it by
+    A batch size that was changed on purpose is a finding too; declare it with
     ``tokens={"per_step": [[0, n], [step, m]]}``.
     """
     for run in _logged(runs):
         rate = _rate_of(runs, run)
-        found = [] if rate is None else [s for s in _stretches(rate) if s[1] > s[0] + 1]
-        if rate is not None and found:
-            yield _differing(runs, run, rate, found, "counter_rate")
+        stretches = [] if rate is None else [s for s in _stretches(rate) if s[1] > s[0] + 1]
+        if rate is not None and stretches:
+            yield _differing(runs, run, rate, stretches, "counter_rate")
 
 
 def find_rows_beyond_schedule(runs: ExaminedRuns) -> Iterator[Finding]:
     """Yield runs with rows beyond their planned end, by more than a step and a thousandth of the plan.
 
-    Runs of DataDecide may stop 20 steps late. `size` is the tokens beyond the plan. Only declared plans count.
+    Runs of DataDecide may stop 20 steps late. `size` is the excess in tokens over the plan. Only declared plans count.
     """
     for run in np.flatnonzero(runs.is_used & ~np.isnan(runs.schedule)).tolist():
         rows = runs.rows(run)
@@ -161,7 +162,7 @@ def find_rows_beyond_schedule(runs: ExaminedRuns) -> Iterator[Finding]:
             yield Finding(
                 "beyond_schedule",
                 str(runs.run_id[run]),
-                f"{len(beyond)} of {len(tokens)} rows lie beyond the planned end at {number_text(plan)} tokens, the "
+                f"{len(beyond)} of {len(tokens)} rows are beyond the planned end at {number_text(plan)} tokens, the "
                 f"last by {number_text(float(tokens[-1]) - plan)} tokens, at step {runs.step[rows][-1]}",
                 place=int(tokens[first]),
                 step=int(runs.step[rows][first]),
@@ -173,10 +174,9 @@ def find_rows_beyond_schedule(runs: ExaminedRuns) -> Iterator[Finding]:
 def find_irregular_steps(runs: ExaminedRuns) -> Iterator[Finding]:
     """Yield runs of regular steps that have rows between them.
 
-    Steps are regular where the most frequent spacing makes up six tenths of the intervals, four at least, and eight
-    tenths of the rows stand at its multiples, counted from one of them. The first tenth of a run may be dense, and the
-    planned end and what follows the last regular row by less than a spacing may lie anywhere. `size` is the number of
-    rows.
+    Steps are regular if the most frequent spacing makes up six tenths of the intervals, at least four, and eight tenths
+    of the rows are at its multiples, counted from one of them. Excluded are the first tenth of a run, which may be
+    dense, the planned end, and rows less than a spacing after the last regular row. `size` is the number of rows.
     """
     for run in range(len(runs)):
         rows = runs.rows(run)
@@ -197,7 +197,7 @@ def find_irregular_steps(runs: ExaminedRuns) -> Iterator[Finding]:
         last = int(step[regular][-1])
         early = step <= step[0] + 0.1 * (step[-1] - step[0])
         ending = (step > last) & (step < last + spacing)
-        # The last planned step is evaluated where a run goes on beyond it, too.
+        # The last planned step is evaluated even if a run continues beyond it.
         planned = np.abs(runs.tokens[rows] - runs.schedule[run]) <= runs.margin[run]
         odd = np.flatnonzero(~regular & ~early & ~ending & ~planned)
         if len(odd):
@@ -219,7 +219,7 @@ def _logged(runs: ExaminedRuns) -> list[int]:
 
 
 def _rate_of(runs: ExaminedRuns, run: int) -> _Rate | None:
-    """Return the rate of a run; None where too few intervals of a rising counter tell it."""
+    """Estimate the rate of a run; None where its counter rises in too few intervals."""
     rows = runs.rows(run)
     step, counter = runs.step[rows], runs.counter[rows]
     gaps, grown = np.diff(step), np.diff(counter)
@@ -236,37 +236,39 @@ def _rate_of(runs: ExaminedRuns, run: int) -> _Rate | None:
 
 
 def _stretches(rate: _Rate) -> list[tuple[int, int, float]]:
-    """Return stretches of intervals that differ to one side: first, one after the last, tokens in excess."""
+    """Return stretches of intervals that differ in one direction: first, one after the last, excess in tokens."""
     gaps, grown = np.diff(rate.step), np.diff(rate.counter)
     excess = grown - rate.tokens_per_step * gaps
-    # A fall is a finding of its own.
+    # Falls are findings of another check.
     side = np.where(rate.differs & (grown >= 0), np.sign(excess), 0)
     bounds = np.flatnonzero(np.diff(side, prepend=0, append=0))
-    found = []
+    stretches = []
     for first, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         total = float(excess[first:stop].sum())
         if side[first] != 0 and abs(total) > 1.5 * rate.tokens_per_step:
-            found.append((first, stop, total))
-    return found
+            stretches.append((first, stop, total))
+    return stretches
 
 
-def _differing(runs: ExaminedRuns, run: int, rate: _Rate, found: list[tuple[int, int, float]], check: str) -> Finding:
-    first, stop, excess = max(found, key=lambda stretch: abs(stretch[2]))
+def _differing(
+    runs: ExaminedRuns, run: int, rate: _Rate, stretches: list[tuple[int, int, float]], check: str
+) -> Finding:
+    first, stop, excess = max(stretches, key=lambda stretch: abs(stretch[2]))
     step, counter, r = rate.step, rate.counter, rate.tokens_per_step
     grown, gap = int(counter[stop] - counter[first]), int(step[stop] - step[first])
-    again = f"; the largest of {len(found)} such stretches" if len(found) > 1 else ""
+    again = f"; the largest of {len(stretches)} such stretches" if len(stretches) > 1 else ""
     if not grown:
         what = f"stands still from step {step[first]} to {step[stop]}"
     elif check == "counter_jumps":
         what = f"jumps by {number_text(grown)} tokens from step {step[first]} to {step[stop]}"
     else:
-        what = f"grows by {number_text(grown / gap)} tokens a step from step {step[first]} to {step[stop]}"
+        what = f"grows by {number_text(grown / gap)} tokens per step from step {step[first]} to {step[stop]}"
     tokens = int(runs.tokens[runs.rows(run)][first])
     return Finding(
         check,
         str(runs.run_id[run]),
         f"the token counter {what}, {number_text(round(abs(excess)))} {'more' if excess > 0 else 'fewer'} than "
-        f"{number_text(r)} tokens a step, the run's own rate, make{again}",
+        f"at the run's own rate of {number_text(r)} tokens per step{again}",
         place=tokens if tokens >= 0 else None,
         step=int(step[first]),
         size=float(round(excess)),

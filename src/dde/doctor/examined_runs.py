@@ -1,4 +1,4 @@
-"""ExaminedRuns, what the checks look at, and Finding, what a check found of one run."""
+"""ExaminedRuns, the input of the checks, and Finding, their result for one run."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found of one run.
+    """Finding of one check about one run.
 
     Attributes
     ----------
     check : str
     run_id : str
     finding : str
-        A sentence with place, size, and what it was compared with.
+        A sentence with position, size, and the object of comparison.
     metric : str
-        "" where it is of no metric.
+        "" where it concerns no metric.
     place : int or None
         Cumulative tokens; None where unknown.
     step : int or None
         Step of the run.
     size : float
-        In the unit that the check says: tokens, rows, or the metric's own.
+        Size in the unit that the check documents: tokens, rows, or the metric's own.
     compared_with : str
         Id of a run, or a description.
     """
@@ -56,7 +56,7 @@ class Finding:
 
 
 def findings_frame(found: Iterable[Finding], order: Sequence[str]) -> pd.DataFrame:
-    """Return findings as a frame, by check in the given order, then by run, place and metric.
+    """Return findings as a frame, sorted by check in the given order, then by run, place and metric.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def findings_frame(found: Iterable[Finding], order: Sequence[str]) -> pd.DataFra
 
 
 def number_text(value: float) -> str:
-    """Return a number as text: whole ones in full with commas, others with four significant digits.
+    """Format a number: whole numbers in full with commas, others with four significant digits.
 
     Examples
     --------
@@ -94,7 +94,7 @@ Texts = npt.NDArray[np.object_]
 
 @dataclass(frozen=True, eq=False)
 class ExaminedRuns:
-    """Runs with their rows and relations, as the checks need them.
+    """Runs with their rows and relations, in the form that the checks need.
 
     Attributes
     ----------
@@ -102,22 +102,22 @@ class ExaminedRuns:
     offsets : (run + 1,) int64 array
         Rows of run `i` are ``offsets[i]`` to ``offsets[i + 1]``, ascending by step.
     step, counter : (row,) int64 arrays
-        The token counter as it was logged or declared, before anything is restored.
+        Step and token counter as logged or declared, before any restoration.
     tokens : (row,) int64 array
-        Cumulative tokens; -1 of a run without a place.
+        Cumulative tokens; -1 for runs without a position.
     is_logged : (run,) bool array
-        Whether the counter was logged, and does not follow from the steps.
+        Whether the counter was logged, rather than computed from the steps.
     start, branch : (run,) int64 arrays
-        Cumulative tokens at own token 0, and up to which the curve is the parent's; -1 where unknown.
+        Cumulative tokens at own token 0, and at the end of the parent's part of the curve; -1 where unknown.
     start_counter : (run,) int64 array
-        What the counter shows at own token 0; -1 where unknown.
+        Value of the counter at own token 0; -1 where unknown.
     start_step : (run,) int64 array
-        Step of the parent at the branch, if the run's steps go on from there; -1 where unknown or a root.
+        Step of the parent at the branch, if the run's steps continue from there; -1 where unknown or a root.
     late_start : (run,) int64 array
-        Tokens by which a run may have started after the branch that is known: up to the parent's next row, where the
-        branch is put at the parent's last row before the run's first.
+        Tokens by which a run may have started after its declared branch: up to the parent's next row, if the branch is
+        declared at the parent's last row before the run's first.
     schedule, margin : (run,) float64 arrays
-        Cumulative tokens at the planned end, NaN where no plan is known, and by how much a run may pass it.
+        Cumulative tokens at the planned end, NaN without a plan, and the tokens by which a run may exceed it.
     edge_child, edge_parent : (edge,) int64 arrays
         Numbers of runs.
     edge_place : (edge,) int64 array
@@ -125,12 +125,12 @@ class ExaminedRuns:
     edge_is_end : (edge,) bool array
         Whether the branch is the end of the parent's training, which needs no row.
     repeated : (run,) int64 array
-        Runs that differ in nothing but seed or replicate have the same number.
-    metrics : tuple of Metric
-        Metrics to look at.
+        Number of each group of replicates: runs that differ only in seed or replicate have the same number.
+    metrics : callable
+        Returns the metrics to check.
     read : callable
-        Returns the observations of metrics, in their order, for all runs in theirs. Rows at the branch are among
-        them where the run has any.
+        Returns the observations of metrics, in their order, for all runs in theirs. They include the run's own row at
+        the branch, if it has one.
     """
 
     run_id: Texts
@@ -165,12 +165,12 @@ class ExaminedRuns:
 
     @cached_property
     def is_used(self) -> Bool:
-        """Which runs have a place on their lineage."""
+        """Whether each run has a position on its lineage."""
         return np.asarray(self.status == "used", bool)
 
     @cached_property
     def end(self) -> Int64:
-        """Cumulative tokens of the last row of each run; -1 of one without rows or place."""
+        """Cumulative tokens of the last row of each run; -1 for runs without rows or position."""
         end = np.full(len(self), -1, np.int64)
         has_rows = np.diff(self.offsets) > 0
         end[has_rows] = self.tokens[self.offsets[1:][has_rows] - 1]
@@ -178,13 +178,13 @@ class ExaminedRuns:
 
     @cached_property
     def observed(self) -> dict[str, tuple[Metric, Observations]]:
-        """Metrics with their observations, by name; standard errors are among them."""
+        """Metrics with their observations, by name; includes standard errors."""
         metrics = list(self.metrics())
         return {m.name: (m, found) for m, found in zip(metrics, self.read(metrics), strict=True)}
 
     @cached_property
     def only_parent(self) -> Int64:
-        """The parent of each run that has one alone; -1 of roots and merges."""
+        """Parent of each run with exactly one; -1 for roots and merges."""
         count = np.bincount(self.edge_child, minlength=len(self))
         parent = np.full(len(self), -1, np.int64)
         parent[self.edge_child] = self.edge_parent
@@ -193,7 +193,7 @@ class ExaminedRuns:
 
 
 def number_keys(keys: Sequence[tuple[Any, ...]]) -> Int64:
-    """Return the same number for equal keys, counted from 0 in the order in which they first appear.
+    """Number distinct keys from 0 in the order of their first occurrence; equal keys get the same number.
 
     Examples
     --------

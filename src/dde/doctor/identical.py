@@ -1,4 +1,4 @@
-"""Checks for curves that are the same in runs that should differ: whole logs, and rows of some checkpoints."""
+"""Checks for runs with identical values where they should differ: complete logs, or rows of some checkpoints."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["EqualPair", "equal_pairs", "find_duplicate_logs", "find_identical_ro
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-#: Decimal digits of evidence that a pair needs beyond those of the number of pairs there are: one suite in 10,000 in
-#: which nothing is the same has a finding, where chances of metrics are independent.
+#: Evidence that a pair needs, in decimal digits, in addition to the digits of the number of pairs: with independent
+#: metrics, one suite in 10,000 has a false finding.
 _DIGITS = 4.0
-#: Equal values that a pair needs, however improbable they are.
+#: Fewest equal values of a pair, however improbable they are.
 _FEWEST_VALUES = 3
-#: Share of a run's tokens in which it may be what it was initialised to.
+#: Share of a run's tokens in which it may still equal its initialization.
 _UNTRAINED = 1e-3
-#: Metrics of a row whose chances are multiplied: more of them are not independent (a task's scores, averages).
+#: Number of metrics of a row whose chances are multiplied; more are not independent (scores of a task, averages).
 _COUNTED_METRICS = 3
 
 
@@ -40,17 +40,17 @@ class EqualPair:
     run, other : int
         The later run and the earlier one.
     steps : (row,) int64 array
-        Steps at which they are equal.
+        Steps of the equal rows.
     first, last : int
-        Cumulative tokens of the first and last of them in `run`.
+        Cumulative tokens of the first and last equal row in `run`.
     common : int
-        Rows that both have.
-    is_whole : bool
+        Number of steps that both runs have.
+    is_complete : bool
         Whether neither run has any other row.
     metrics : int
-        Metrics that are equal.
+        Number of equal metrics.
     evidence : float
-        Decimal digits of the chance that such rows agree by accident.
+        Negative decimal logarithm of the probability that such rows agree by chance.
     """
 
     run: int
@@ -59,18 +59,18 @@ class EqualPair:
     first: int
     last: int
     common: int
-    is_whole: bool
+    is_complete: bool
     metrics: int
     evidence: float
 
 
 def find_duplicate_logs(runs: ExaminedRuns) -> Iterator[Finding]:
-    """Yield runs whose whole log is that of another run: the same steps, the same values of all metrics.
+    """Yield runs whose complete log is that of another run: the same steps, the same values of all metrics.
 
-    `size` is the number of rows. See :func:`equal_pairs` for what counts as equal.
+    `size` is the number of rows. See :func:`equal_pairs` for the definition of equal rows.
     """
     for pair in equal_pairs(runs):
-        if pair.is_whole:
+        if pair.is_complete:
             text = (
                 f"its log is that of {runs.run_id[pair.other]}: all {len(pair.steps)} rows are equal in every one of "
                 f"{pair.metrics} metrics"
@@ -79,16 +79,16 @@ def find_duplicate_logs(runs: ExaminedRuns) -> Iterator[Finding]:
 
 
 def find_identical_rows(runs: ExaminedRuns) -> Iterator[Finding]:
-    """Yield runs that have rows in common with another run: equal in every metric at some steps, not at all.
+    """Yield runs that share some rows with another run: equal in every metric at some of their steps.
 
-    `size` is the number of rows. See :func:`equal_pairs` for what counts as equal.
+    `size` is the number of rows. See :func:`equal_pairs` for the definition of equal rows.
     """
     for pair in equal_pairs(runs):
-        if not pair.is_whole:
+        if not pair.is_complete:
             shown = ", ".join(map(str, pair.steps[:12].tolist())) + (", ..." if len(pair.steps) > 12 else "")
             text = (
                 f"it equals {runs.run_id[pair.other]} in every one of {pair.metrics} metrics at {len(pair.steps)} of "
-                f"{pair.common} steps that both have, from {number_text(pair.first)} to {number_text(pair.last)} "
+                f"{pair.common} common steps, from {number_text(pair.first)} to {number_text(pair.last)} "
                 f"tokens: steps {shown}"
             )
             yield _finding("identical_rows", runs, pair, text)
@@ -109,31 +109,33 @@ def _finding(check: str, runs: ExaminedRuns, pair: EqualPair, text: str) -> Find
 def equal_pairs(runs: ExaminedRuns) -> list[EqualPair]:
     """Return pairs of runs with equal rows that chance does not explain.
 
-    Rows are compared at the same step, beyond the branches of both runs and the first thousandth of their tokens: what
-    lies before is shared on purpose, as the initial state is that Pythia's 160m and 160m-deduped still have at step 1.
-    Equal are rows with the same value of every metric that both have there.
+    Rows are compared at the same step, after the branches of both runs and the first thousandth of their tokens:
+    earlier rows are shared on purpose, such as the initial state that Pythia's 160m and 160m-deduped still have at step
+    1. Two rows are equal if they have the same value of every metric that both runs have there.
 
-    The chance that a metric agrees by accident is measured on the suite itself, as the larger of two rates: how often
-    rows lie within half of the metric's last digit of the line between their neighbours, which is what two runs with
-    one mean and independent scatter do; and how often other runs agree at one step, which is often for what does not
-    depend on the run. A value that its run has in the row before or after, too, says nothing. The three rarest metrics
-    of a row are multiplied, for others follow from them; `k` of `n` rows agree by accident with at most ``C(n, k)``
-    times the product of the rows' chances. A pair needs a chance below 1e-4 over the number of pairs, and three equal
-    values. Logged metrics that follow from the step, as learning rates do, are left out. So one metric that is rounded
-    to few digits needs many rows, one with all digits few, and a single checkpoint needs several metrics.
+    The probability that a metric agrees by chance is estimated from the suite itself, as the larger of two rates: how
+    often rows are within half of the metric's last digit of the line between their neighbors, as for two runs with the
+    same mean and independent scatter; and how often other runs agree at one step, which is often for a metric that does
+    not depend on the run. A value that is repeated in the row before or after is no evidence. The probabilities of the
+    three rarest metrics of a row are multiplied, as others depend on them; `k` of `n` rows agree by chance with at most
+    ``C(n, k)`` times the product of the rows' probabilities. A pair needs a probability below 1e-4 over the number of
+    pairs, and three equal values. Logged metrics that are a function of the step, such as learning rates, are left out.
+    So a metric that is rounded to few digits needs many rows, one with all digits needs few, and a single checkpoint
+    needs several metrics.
 
     Notes
     -----
-    Pairs are found by sorting values and hashes of rows and of logs, so the work grows with the number of values, not
-    of pairs. Of runs that are all the same, each is paired with one other. All values of the metrics are in memory.
+    Candidates come from sorting values and hashes of rows and of logs, so the work grows with the number of values, not
+    of pairs. In a group of identical runs, each is paired with one other. All values of the metrics are in memory.
     """
-    found = _FOUND.get(runs)
-    if found is None:
-        found = _FOUND[runs] = _Comparison(runs).pairs()
-    return found
+    pairs = _PAIRS.get(runs)
+    if pairs is None:
+        pairs = _PAIRS[runs] = _Comparison(runs).pairs()
+    return pairs
 
 
-_FOUND: WeakKeyDictionary[ExaminedRuns, list[EqualPair]] = WeakKeyDictionary()
+# Both checks need the pairs of the same runs.
+_PAIRS: WeakKeyDictionary[ExaminedRuns, list[EqualPair]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,17 +147,18 @@ class _Column:
     at : (value,) int64 array
         Number of the row; ascending.
     values : (value,) float64 array
-    is_stuck : (value,) bool array
+    is_repeated : (value,) bool array
         Whether the run has the same value in the row before or after.
     scatter : float
-        Chance that two runs of one mean agree.
+        Probability that two runs with the same mean agree.
     agreeing, compared : int
-        Pairs of runs with one value at a step, and all pairs at a step; those of whole equal logs not counted.
+        Number of pairs of runs with the same value at a step, and of all pairs at a step, without runs whose complete
+        logs are equal.
     """
 
     at: Int64
     values: Float64
-    is_stuck: npt.NDArray[np.bool_]
+    is_repeated: npt.NDArray[np.bool_]
     scatter: float
     agreeing: int
     compared: int
@@ -171,13 +174,13 @@ class _Comparison:
         start = np.maximum(runs.branch, 0)
         trained = start + _UNTRAINED * np.maximum(runs.end - start, 0)
         for metric, observed in runs.observed.values():
-            # An error bar says the same as what it is of, and a schedule is the same in many runs on purpose.
+            # A standard error depends on its metric, and a schedule is the same in many runs on purpose.
             if metric.stderr_of or (metric.kind == "log" and _is_schedule(observed)):
                 continue
             run = np.repeat(np.arange(len(runs)), np.diff(observed.offsets))
-            kept = ~np.isnan(observed.values) & (observed.tokens > trained[run])
-            keys.append(np.stack([run[kept], observed.step[kept], observed.tokens[kept]]))
-            values.append(observed.values[kept])
+            is_trained = ~np.isnan(observed.values) & (observed.tokens > trained[run])
+            keys.append(np.stack([run[is_trained], observed.step[is_trained], observed.tokens[is_trained]]))
+            values.append(observed.values[is_trained])
         every = np.concatenate([np.empty((3, 0), np.int64), *keys], axis=1)
         order = np.lexsort((every[2], every[1], every[0]))
         run, step, tokens = every[:, order]
@@ -200,11 +203,11 @@ class _Comparison:
             return []
         n = len(self.runs)
         needed = _DIGITS + np.log10(n * (n - 1) / 2)
-        found = [self._compare(a, b) for a, b in self._candidates()]
-        return [pair for pair in found if pair is not None and pair.evidence >= needed]
+        pairs = [self._compare(a, b) for a, b in self._candidates()]
+        return [pair for pair in pairs if pair is not None and pair.evidence >= needed]
 
     def _logs(self) -> Int64:
-        """Return the number of the log of each run; the same of runs that are equal in three rows or more, and all."""
+        """Return the number of the log of each run; runs with equal logs of three or more rows share the number."""
         number = np.arange(len(self.runs))
         groups: dict[tuple[bytes, bytes], int] = {}
         for run in np.flatnonzero(np.diff(self.offsets) >= _FEWEST_VALUES).tolist():
@@ -217,46 +220,46 @@ class _Comparison:
         at, values = at[order], values[order]
         run, step = self.run[at], self.step[at]
         again = (run[1:] == run[:-1]) & (values[1:] == values[:-1])
-        is_stuck = np.zeros(len(at), bool)
-        is_stuck[1:] |= again
-        is_stuck[:-1] |= again
-        # Of runs with one log the first counts: their agreement is what is looked for.
+        is_repeated = np.zeros(len(at), bool)
+        is_repeated[1:] |= again
+        is_repeated[:-1] |= again
+        # Of runs with equal logs only the first counts, as their agreement is the fault to detect.
         one = self.log[run] == run
         step, of_one = step[one], values[one]
         agreeing = _pairs_in(np.lexsort((of_one, step)), step, of_one)
         compared = _pairs_in(np.argsort(step), step)
-        return _Column(at, values, is_stuck, _scatter(run, self.step[at], values), agreeing, compared)
+        return _Column(at, values, is_repeated, _scatter(run, self.step[at], values), agreeing, compared)
 
     def _candidates(self) -> list[tuple[int, int]]:
         """Return pairs of runs that may have equal rows, the earlier one first."""
-        # Equal logs; equal stretches of rows, in which few runs agree by accident; and rows with half of their values
-        # equal, for one run may lack a metric that the other has.
-        found = [(first, run) for run, first in enumerate(self.log.tolist()) if first != run]
+        # Equal logs; equal stretches of rows, which few runs have by chance; and rows with half of their values equal,
+        # as one run may have a metric that the other has not.
+        pairs = [(first, run) for run, first in enumerate(self.log.tolist()) if first != run]
         hashes = self.row_hash.copy()
         for k in range(1, _STRETCH):
             hashes[:-k] += self.row_hash[k:] * _MIX[k]
         inside = np.arange(len(self.run)) + _STRETCH <= self.offsets[self.run + 1]
         for which, of_rows in ((np.flatnonzero(inside), hashes), (np.arange(len(self.run)), self.row_hash)):
             left, right = self._neighbours(which, of_rows[which])
-            found += zip(self.run[left].tolist(), self.run[right].tolist(), strict=True)
+            pairs += zip(self.run[left].tolist(), self.run[right].tolist(), strict=True)
         sides = [self._neighbours(c.at, c.values) for c in self.columns]
         every = np.concatenate([a * len(self.run) + b for a, b in sides])
         pair, counts = np.unique(every, return_counts=True)
         left, right = np.divmod(pair, max(len(self.run), 1))
         likely = counts >= 0.5 * np.minimum(self.n_values[left], self.n_values[right])
-        found += zip(self.run[left[likely]].tolist(), self.run[right[likely]].tolist(), strict=True)
-        # Of runs with one log the first is compared with others.
-        return [(a, b) for a, b in sorted(set(found)) if self.log[a] == a and self.log[b] in (a, b)]
+        pairs += zip(self.run[left[likely]].tolist(), self.run[right[likely]].tolist(), strict=True)
+        # Of runs with equal logs the first is compared with others.
+        return [(a, b) for a, b in sorted(set(pairs)) if self.log[a] == a and self.log[b] in (a, b)]
 
     def _neighbours(self, at: Int64, key: npt.NDArray[Any]) -> tuple[Int64, Int64]:
-        """Return rows of one step and key that follow each other by run."""
+        """Return pairs of rows with the same step and key, in consecutive runs."""
         order = np.lexsort((self.run[at], key, self.step[at]))
         row, key = at[order], key[order]
         same = (self.step[row][1:] == self.step[row][:-1]) & (key[1:] == key[:-1])
         return row[:-1][same], row[1:][same]
 
     def _compare(self, a: int, b: int) -> EqualPair | None:
-        """Return how two runs agree, a before b; None where they have less than three equal values."""
+        """Compare two runs, a before b; None where they have fewer than three equal values."""
         rows_a = np.arange(self.offsets[a], self.offsets[a + 1])
         rows_b = np.arange(self.offsets[b], self.offsets[b + 1])
         steps, in_a, in_b = np.intersect1d(self.step[rows_a], self.step[rows_b], return_indices=True)
@@ -272,19 +275,19 @@ class _Comparison:
             is_equal[m] = equal
             n_common += both
             differ |= both & ~equal
-            # What the pair itself says of the chance is what is asked.
+            # The pair itself is excluded from the estimate of its chance.
             own = (0, 0) if self.log[a] == self.log[b] else (int(equal.sum()), int(both.sum()))
             others = column.compared - own[1]
             shared = (column.agreeing - own[0]) / others if others > 0 else 0.0
             digits = -np.log10(min(max(column.scatter, shared), 1.0))
-            rarest[:, 0] = np.where(equal & ~column.is_stuck[at_a], digits, 0.0)
+            rarest[:, 0] = np.where(equal & ~column.is_repeated[at_a], digits, 0.0)
             rarest.sort(axis=1)
         equal = ~differ & (n_common > 0)
         k, of_equal = int(equal.sum()), is_equal[:, equal]
         if of_equal.sum() < _FEWEST_VALUES:
             return None
         ways = (gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)) / np.log(10)
-        whole = n == np.diff(self.offsets)[a] == np.diff(self.offsets)[b]
+        has_no_others = n == np.diff(self.offsets)[a] == np.diff(self.offsets)[b]
         return EqualPair(
             run=b,
             other=a,
@@ -292,20 +295,20 @@ class _Comparison:
             first=int(self.tokens[rows_b[equal][0]]),
             last=int(self.tokens[rows_b[equal][-1]]),
             common=n,
-            is_whole=bool(whole and k == n and k > 1),
+            is_complete=bool(has_no_others and k == n and k > 1),
             metrics=int(of_equal.any(axis=1).sum()),
             evidence=float(rarest[equal, 1:].sum() - ways),
         )
 
 
-#: Rows in a row by which runs are looked for that share a part of their logs.
+#: Number of consecutive rows whose joint hash identifies runs that share a part of their logs.
 _STRETCH = 4
-#: Odd numbers without a pattern, to mix bits by; as many as `_STRETCH`.
+#: Odd numbers without a pattern, to mix bits; as many as `_STRETCH`.
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93], np.uint64)
 
 
 def _row_hashes(n: int, places: Sequence[Int64], values: Sequence[Float64]) -> npt.NDArray[np.uint64]:
-    """Return a hash of the values of each row; rows that lack a metric have other hashes than those with it."""
+    """Return a hash of the values of each row, including which metrics it has."""
     hashes = np.zeros(n, np.uint64)
     for m, (at, column) in enumerate(zip(places, values, strict=True)):
         # -0.0 and 0.0 are equal.
@@ -317,7 +320,7 @@ def _row_hashes(n: int, places: Sequence[Int64], values: Sequence[Float64]) -> n
 
 
 def _pairs_in(order: npt.NDArray[np.integer], *keys: npt.NDArray[Any]) -> int:
-    """Return how many pairs of values have equal keys; `order` puts those side by side."""
+    """Return the number of pairs of values with equal keys; `order` sorts equal keys together."""
     if not len(order):
         return 0
     other = np.ones(len(order), bool)
@@ -329,7 +332,7 @@ def _pairs_in(order: npt.NDArray[np.integer], *keys: npt.NDArray[Any]) -> int:
 
 
 def _scatter(run: Int64, step: Int64, values: Float64) -> float:
-    """Return how often rows lie within half a digit of the line between their neighbours."""
+    """Return how often rows are within half a digit of the line between their neighbors."""
     if len(values) < 3:
         return 0.5
     inner = run[2:] == run[:-2]
@@ -338,14 +341,14 @@ def _scatter(run: Int64, step: Int64, values: Float64) -> float:
     w = np.where(inner, (t[1:-1] - t[:-2]) / span, 0.5)
     off = np.abs(values[1:-1] - ((1 - w) * values[:-2] + w * values[2:]))[inner]
     gaps = np.diff(np.unique(values))
-    # Numbers that should be the same may differ in their last bits.
+    # Equal numbers may differ in their last bits from rounding.
     gaps = gaps[gaps > 1e-12 * np.abs(values).max()]
     digit = float(gaps.min()) if len(gaps) else np.inf
     return float((np.count_nonzero(off <= 0.5 * digit) + 1) / (len(off) + 2))
 
 
 def _places(at: Int64, rows: Int64) -> Int64:
-    """Return where rows stand in `at`, which is ascending; -1 where they do not."""
+    """Return the index of each row in `at`, which is ascending; -1 if absent."""
     if not len(at):
         return np.full(len(rows), -1, np.int64)
     place = np.minimum(np.searchsorted(at, rows), len(at) - 1)
@@ -353,17 +356,17 @@ def _places(at: Int64, rows: Int64) -> Int64:
 
 
 def _is_schedule(observed: Observations) -> bool:
-    """Return whether a logged metric follows from the step alone: a learning rate, a count of tokens.
+    """Return whether a logged metric is a function of the step: a learning rate, a count of tokens.
 
-    Such a curve is smooth: the sides on which rows lie of the line between their neighbours seldom change. Of rows that
-    scatter independently two in three lie on another side than the row before.
+    Such a curve is smooth: the sign of a row's distance from the line between its neighbors seldom changes. With
+    independent scatter, the sign changes in two of three rows.
     """
     run = np.repeat(np.arange(len(observed.offsets) - 1), np.diff(observed.offsets))
     t, y = observed.tokens.astype(np.float64), observed.values
     with np.errstate(invalid="ignore", divide="ignore"):
         w = (t[1:-1] - t[:-2]) / (t[2:] - t[:-2])
         off = y[1:-1] - ((1 - w) * y[:-2] + w * y[2:])
-    # Rounding is no scatter.
+    # Rounding does not count as scatter.
     sides = np.where(np.abs(off) <= 1e-9 * np.abs(y[1:-1]), 0, np.sign(off))
     within = (run[2:] == run[:-2]) & np.isfinite(off)
     both = within[1:] & within[:-1]

@@ -1,4 +1,4 @@
-"""Check for points far off what replicates, or the number of items of an evaluation, allow."""
+"""Check for outliers, compared with replicates or with the standard error of an evaluation."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ __all__ = ["find_outliers"]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-#: Spreads by which a point must be off.
+#: Distance of an outlier in spreads.
 _THRESHOLD = 8.0
-#: Points of a group of replicates from which their spread is known.
+#: Fewest points of a group of replicates from which their spread is estimated.
 _FEWEST_POINTS = 10
-#: Steps to either side over which the spread of replicates is taken.
+#: Steps to either side from which the spread of replicates is estimated.
 _NEAR = 15
-#: Share of a run, from its first row on, in which curves bend too much to say.
+#: Share of a run at its start in which curves bend too much to detect outliers.
 _SKIPPED = 0.1
 
 
 def find_outliers(runs: ExaminedRuns) -> Iterator[Finding]:
-    """Yield points far off, one finding for each run and metric, at the farthest.
+    """Yield outliers, one finding for each run and metric, at the farthest.
 
-    Where the suite has the standard error of an evaluation (`stderr_of`), a point is compared with the line between its
-    neighbours, in units of what that difference may be by its errors, which are those of the number of items. Else it
-    is compared with the mean of its replicates, runs that differ in nothing but seed or replicate, at the same step:
-    in units of the median distance within 15 steps, each run's usual distance from the others left out. Of two
-    replicates the one that is farther from the line between its neighbours is the outlier. A metric that has neither is
-    not looked at: three neighbours alone do not tell noise from a fault.
+    If the suite has the standard error of an evaluation (`stderr_of`), a point is compared with the line between its
+    neighbors, in units of the standard error of that difference, which reflects the number of items. Otherwise it is
+    compared with the mean of its replicates, runs that differ only in seed or replicate, at the same step: in units of
+    the median distance within 15 steps, after subtracting each run's usual distance from the others. Of two replicates
+    the one farther from the line between its neighbors is the outlier. A metric with neither is skipped, as three
+    neighboring points can't separate noise from a fault.
 
-    A point must be 8 units off, and in both cases 8 times as far from the line between its neighbours as half of the
-    run's points are, so that curves that bend are no finding. The first tenth of a run is left out. `size` is the
-    difference in the metric's unit.
+    An outlier is 8 units off, and in both cases 8 times as far from the line between its neighbors as half of the run's
+    points are, so that bending curves are not findings. The first tenth of a run is left out. `size` is the difference
+    in the metric's unit.
     """
     errors = {m.stderr_of: observed for m, observed in runs.observed.values() if m.stderr_of}
     for name, (metric, observed) in runs.observed.items():
@@ -46,10 +46,10 @@ def find_outliers(runs: ExaminedRuns) -> Iterator[Finding]:
         if name in errors:
             for run in np.flatnonzero(np.diff(observed.offsets) >= 4).tolist():
                 tokens, values = observed.of(run)
-                found = _off_line(tokens, values, _error_at(errors[name], run, tokens))
-                if found is not None:
+                outlier = _off_line(tokens, values, _error_at(errors[name], run, tokens))
+                if outlier is not None:
                     yield _finding(
-                        runs, name, run, tokens, values, *found, "the line between its neighbours", "its error"
+                        runs, name, run, tokens, values, *outlier, "the line between its neighbours", "its error"
                     )
             continue
         for run, tokens, values, at, difference, times in _off_replicates(runs, observed):
@@ -83,7 +83,7 @@ def _finding(
 
 
 def _bends(tokens: Int64, values: Float64) -> tuple[Float64, Float64]:
-    """Return how far inner rows lie from the line between their neighbours, and what errors of 1 would make of that."""
+    """Return the distance of inner rows from the line between their neighbors, and its error for row errors of 1."""
     t = tokens.astype(np.float64)
     w = (t[1:-1] - t[:-2]) / (t[2:] - t[:-2])
     return values[1:-1] - ((1 - w) * values[:-2] + w * values[2:]), np.sqrt(1 + (1 - w) ** 2 + w**2)
@@ -94,7 +94,7 @@ def _is_late(tokens: Int64) -> npt.NDArray[np.bool_]:
 
 
 def _off_line(tokens: Int64, values: Float64, unit: Float64) -> tuple[int, float, float] | None:
-    """Return the row that is farthest off its neighbours' line, by how much, and that in its unit; None without any."""
+    """Return the row farthest off its neighbors' line, its distance, and the distance in units; None without any."""
     off, scale = _bends(tokens, values)
     late = _is_late(tokens)[1:-1]
     times = np.where(late, np.nan_to_num(np.abs(off) / (unit[1:-1] * scale), nan=0.0), 0.0)
@@ -107,12 +107,12 @@ def _off_line(tokens: Int64, values: Float64, unit: Float64) -> tuple[int, float
 def _off_replicates(
     runs: ExaminedRuns, observed: Observations
 ) -> Iterator[tuple[int, Int64, Float64, int, float, float]]:
-    """Yield runs with their row that is farthest off their replicates: row, by how much, and that in spreads."""
+    """Yield runs with the row farthest off their replicates: row, distance, and distance in spreads."""
     run = np.repeat(np.arange(len(runs)), np.diff(observed.offsets))
-    kept = ~np.isnan(observed.values)
+    has_value = ~np.isnan(observed.values)
     group, members = np.unique(runs.repeated, return_counts=True)
     for number in group[members > 1].tolist():
-        own = np.flatnonzero(kept & (runs.repeated[run] == number))
+        own = np.flatnonzero(has_value & (runs.repeated[run] == number))
         names, row = np.unique(run[own], return_inverse=True)
         steps, column = np.unique(observed.step[own], return_inverse=True)
         if len(names) < 2 or len(steps) < _FEWEST_POINTS:
@@ -129,21 +129,21 @@ def _off_replicates(
         off = (table - np.nanmean(table, axis=0)) * count / (count - 1)
         usual = np.array([np.median(o[~np.isnan(o)]) if (~np.isnan(o)).any() else 0.0 for o in off])
         off = off - usual[:, None]
-        # Rounded values that agree to the digit may differ by one digit all the same.
+        # Rounded values may differ by one digit though the values behind them agree.
         spread = np.maximum(_spread_near(off), _resolution(table))
         times = np.nan_to_num(np.abs(off) / np.where(spread > 0, spread, np.nan), nan=0.0)
         for k, which in enumerate(names.tolist()):
             tokens, values = observed.of(which)
-            found = _farthest_replicate(observed, names, k, steps[usable], off, times)
-            if found is not None:
-                at, difference, size = found
+            farthest = _farthest_replicate(observed, names, k, steps[usable], off, times)
+            if farthest is not None:
+                at, difference, size = farthest
                 yield which, tokens, values, at, difference, size
 
 
 def _farthest_replicate(
     observed: Observations, names: Int64, k: int, steps: Int64, off: Float64, times: Float64
 ) -> tuple[int, float, float] | None:
-    """Return the row of one replicate that is farthest off; None where none is, or another replicate is to blame."""
+    """Return the row of one replicate that is farthest off; None if none is, or another replicate is the outlier."""
     for column in np.argsort(times[k])[::-1].tolist():
         if times[k, column] <= _THRESHOLD:
             return None
@@ -157,9 +157,9 @@ def _farthest_replicate(
 
 
 def _bend_at(observed: Observations, run: int, step: int) -> tuple[int, float, float]:
-    """Return the number of the row of a run at a step, how far it is off its line, and how far half of the rows are.
+    """Return the number of the row of a run at a step, its distance off its line, and the median distance.
 
-    The first and the last row, and the first tenth, have no distance: 0.
+    The distance is 0 in the first and the last row, and in the first tenth.
     """
     part = slice(int(observed.offsets[run]), int(observed.offsets[run + 1]))
     some = ~np.isnan(observed.values[part])
@@ -173,30 +173,30 @@ def _bend_at(observed: Observations, run: int, step: int) -> tuple[int, float, f
 
 
 def _resolution(values: Float64) -> float:
-    """Return the smallest step between values; 0 where there is none."""
+    """Return the smallest difference between values; 0 where there is none."""
     distinct = np.unique(values[~np.isnan(values)])
     steps = np.diff(distinct)
-    # Sums of the same numbers differ in the last bits.
+    # Sums of the same numbers may differ in their last bits.
     steps = steps[steps > 1e-9 * max(float(np.abs(distinct).max(initial=0.0)), 1e-300)]
     return float(steps.min()) if len(steps) else 0.0
 
 
 def _spread_near(off: Float64) -> Float64:
-    """Return the spread of replicates near each step, (step,): robustly, over 15 steps to either side."""
+    """Return a robust estimate of the spread of replicates near each step, over 15 steps to either side; (step,)."""
     n = off.shape[1]
-    found = np.full(n, np.nan)
+    spreads = np.full(n, np.nan)
     for column in range(n):
         near = np.abs(off[:, max(column - _NEAR, 0) : column + _NEAR + 1])
         near = near[~np.isnan(near)]
         if len(near) >= _FEWEST_POINTS:
-            found[column] = 1.4826 * float(np.median(near))
-    return found
+            spreads[column] = 1.4826 * float(np.median(near))
+    return spreads
 
 
 def _error_at(errors: Observations, run: int, tokens: Int64) -> Float64:
-    """Return the standard errors of a run at tokens; NaN where there is none, or it is 0."""
-    places, found = errors.of(run)
+    """Return the standard errors of a run at tokens; NaN where there is none or it is 0."""
+    places, values = errors.of(run)
     if not len(places):
         return np.full(len(tokens), np.nan)
     at = np.minimum(np.searchsorted(places, tokens), len(places) - 1)
-    return np.where((places[at] == tokens) & (found[at] > 0), found[at], np.nan)
+    return np.where((places[at] == tokens) & (values[at] > 0), values[at], np.nan)

@@ -1,4 +1,4 @@
-"""The runs of a declared suite, and post-training runs that start from them, as the checks look at them."""
+"""Convert the runs of a declared suite, and post-training runs that start from them, for the checks."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-#: Factors by which runs are repeated, beside the one that a suite declares as `replicate`.
+#: Factors that number replicates, in addition to the one that a suite declares as `replicate`.
 _REPEATING = frozenset({"seed", "seed_name", "replicate", "rerun"})
 
 
 def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
-    """Return the runs of a declared suite; reads no values.
+    """Return the runs of a declared suite for the checks; reads no values.
 
     Parameters
     ----------
     runs : SuiteRuns
     metrics : str, iterable of str, or None
-        Names or globs of the metrics to look at; None for all.
+        Names or globs of the metrics to check; None for all.
 
     Raises
     ------
@@ -46,10 +46,10 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
     def choose() -> list[Metric]:
         chosen = runs.choose_metrics(metrics)
         named = {m.name for m in chosen}
-        # An error bar is read with what it is of.
+        # Standard errors are read together with their metrics.
         return chosen + [m for m in runs.metrics.values() if m.stderr_of in named and m.name not in named]
 
-    # Names are looked up before anything is read; all metrics are listed only where a check needs values.
+    # Names are validated before anything is read; all metrics are listed only if a check needs values.
     chosen = None if metrics is None else choose()
     made, table, attached = runs.made, runs.table, runs.attached
     n = len(table)
@@ -88,18 +88,18 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
             if at_checkpoint[c] and after < len(of_parent):
                 late_start[c] = of_parent[after] - at
 
-    def read(wanted: Sequence[Metric]) -> list[Observations]:
-        of_suite = [m.name for m in wanted if m.name in runs.tables.metrics()]
-        values = {m.name: np.full(len(run), np.nan) for m in wanted}
+    def read(requested: Sequence[Metric]) -> list[Observations]:
+        of_suite = [m.name for m in requested if m.name in runs.tables.metrics()]
+        values = {m.name: np.full(len(run), np.nan) for m in requested}
         first = 0
         for d in runs.declared:
-            for name, found in runs.values_of(of_suite, d).items() if len(d.step) and of_suite else ():
-                values[name][first : first + len(d.step)] = found
+            for name, of_metric in runs.values_of(of_suite, d).items() if len(d.step) and of_suite else ():
+                values[name][first : first + len(d.step)] = of_metric
             first += len(d.step)
-        read = [_observed(values[m.name][order], run, tokens, step, table.branch_tokens, n) for m in wanted]
+        read = [_observed(values[m.name][order], run, tokens, step, table.branch_tokens, n) for m in requested]
         if attached is None:
             return read
-        of_store = [runs.observations(m, attached.run_ids, wanted) for m in wanted]
+        of_store = [runs.observations(m, attached.run_ids, requested) for m in requested]
         return [_joined(a, b, at_store) for a, b in zip(read, of_store, strict=True)]
 
     return ExaminedRuns(
@@ -110,7 +110,7 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
         step=step,
         counter=counter,
         tokens=tokens,
-        # A run whose counter falls has no place, and so no source of tokens.
+        # A run with a falling counter has no position and no token source, but its counter was logged.
         is_logged=~np.isin(table.token_source.astype(str), ("declared", "estimated")),
         start=start,
         branch=table.branch_tokens,
@@ -130,18 +130,18 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
 
 
 def _at_checkpoint(runs: SuiteRuns) -> Bool:
-    """Return which runs branch at their parent's last row before their own first."""
-    found = np.zeros(len(runs.table), bool)
+    """Return a mask of the runs that branch at their parent's last row before their own first."""
+    is_at_checkpoint = np.zeros(len(runs.table), bool)
     for d, at in zip(runs.declared, runs.made.rows, strict=True):
-        found[at] = [any(kind == "checkpoint" for _, kind, _ in parents) for parents in d.parents]
+        is_at_checkpoint[at] = [any(kind == "checkpoint" for _, kind, _ in parents) for parents in d.parents]
     for edge in read_edges(runs.suite.edges):
         if edge.run in runs.table.number:
-            found[runs.table.number[edge.run]] = any(at == "checkpoint" for _, at in edge.parents)
-    return found
+            is_at_checkpoint[runs.table.number[edge.run]] = any(at == "checkpoint" for _, at in edge.parents)
+    return is_at_checkpoint
 
 
 def _repeated(runs: SuiteRuns, child: Int64, parent: Int64) -> Int64:
-    """Return numbers of runs whose labels, and those of their parents, differ in nothing but seed or replicate."""
+    """Return group numbers of replicates: runs whose labels and parents differ only in seed or replicate."""
     suite, table = runs.suite, runs.table
     repeating = _REPEATING | {suite.replicate}
     above: dict[int, list[int]] = {}
@@ -159,18 +159,18 @@ def _repeated(runs: SuiteRuns, child: Int64, parent: Int64) -> Int64:
 
 
 def _observed(values: Float64, run: Int64, tokens: Int64, step: Int64, branch: Int64, n: int) -> Observations:
-    """Return the values of rows that have one and a place; rows before the branch are the parent's past."""
-    kept = ~np.isnan(values) & (tokens >= 0) & (tokens >= branch[run])
-    run, tokens = run[kept], tokens[kept]
-    # A counter that stands still counts several steps at one place; the first is kept, as in a Dataset.
+    """Return the rows with a value and a position, except those before the branch, which belong to the parent."""
+    is_own = ~np.isnan(values) & (tokens >= 0) & (tokens >= branch[run])
+    run, tokens = run[is_own], tokens[is_own]
+    # A counter that stands still gives several steps one position; the first is used, as in a Dataset.
     first = np.ones(len(run), bool)
     first[1:] = (run[1:] != run[:-1]) | (tokens[1:] != tokens[:-1])
     offsets = np.searchsorted(run[first], np.arange(n + 1)).astype(np.int64)
-    return Observations(offsets, tokens[first], step[kept][first], values[kept][first])
+    return Observations(offsets, tokens[first], step[is_own][first], values[is_own][first])
 
 
 def _joined(of_suite: Observations, of_store: Observations, at_store: Int64) -> Observations:
-    """Return observations of runs of the suite with those of runs of a store, which stand at other numbers."""
+    """Join observations of runs of the suite with those of runs of a store, which are renumbered by `at_store`."""
     n = len(of_suite.offsets) - 1
     run = np.concatenate(
         [np.repeat(np.arange(n), np.diff(of_suite.offsets)), np.repeat(at_store, np.diff(of_store.offsets))]
@@ -184,7 +184,7 @@ def _joined(of_suite: Observations, of_store: Observations, at_store: Int64) -> 
 
 
 def _logged_rows(attached: AttachedRuns) -> Int64:
-    """Return the counters of runs of a store as they were logged; at a last evaluation beyond the log, own tokens."""
+    """Return the logged counters of runs of a store; own tokens at a last evaluation beyond the log."""
     ids, registry = list(attached.run_ids), attached.registry
     counters = attached.tokens.copy()
     places = registry.placements.of(ids) if ids else []
@@ -194,7 +194,7 @@ def _logged_rows(attached: AttachedRuns) -> Int64:
 
 
 def _step_at(step: Int64, tokens: Int64, offsets: Int64, run: int, place: int) -> int:
-    """Return the step of a run at cumulative tokens, on the line between its rows; -1 without rows."""
+    """Interpolate the step of a run at cumulative tokens; -1 without rows."""
     rows = slice(int(offsets[run]), int(offsets[run + 1]))
     if rows.stop == rows.start or tokens[rows.start] < 0:
         return -1
@@ -202,10 +202,10 @@ def _step_at(step: Int64, tokens: Int64, offsets: Int64, run: int, place: int) -
 
 
 def _step_tokens(step: Int64, counter: Int64, offsets: Int64) -> Float64:
-    """Return the mean tokens of a step of each run; 0 where a run has fewer than two rows."""
+    """Return the mean tokens per step of each run; 0 for runs with fewer than two rows."""
     first, last = offsets[:-1], offsets[1:] - 1
-    found = np.zeros(len(first))
+    tokens_per_step = np.zeros(len(first))
     several = last > first
     a, b = first[several], last[several]
-    found[several] = np.maximum(counter[b] - counter[a], 0) / np.maximum(step[b] - step[a], 1)
-    return found
+    tokens_per_step[several] = np.maximum(counter[b] - counter[a], 0) / np.maximum(step[b] - step[a], 1)
+    return tokens_per_step
