@@ -122,7 +122,7 @@ def test_a_part_of_macro_averages_is_what_its_siblings_are(tmp_path: Path) -> No
 def quietly(folder: Path) -> DataDecide:
     """Open tables of which some are copies."""
     dd = DataDecide(folder)
-    with pytest.warns(DdeWarning, match="hold nothing but rows that stand in others too"):
+    with pytest.warns(DdeWarning, match="only have rows that are in other tables too"):
         dd.catalog()
     return dd
 
@@ -198,7 +198,7 @@ def test_what_only_looks_like_a_copy_is_read_and_conflicts_are_named(change: str
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         dd = check(tmp_path)
-    copies = [w for w in caught if "stand in others too" in str(w.message)]
+    copies = [w for w in caught if "only have rows that are in other tables" in str(w.message)]
     conflicts = [w for w in caught if issubclass(w.category, ConflictWarning)]
     assert bool(copies) == (change != "one value")
     assert bool(conflicts) == (change == "one value")

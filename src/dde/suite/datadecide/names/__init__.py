@@ -1,4 +1,4 @@
-"""Names of the DataDecide suite: recipes, sizes, seeds, checkpoints and metrics, with all their aliases."""
+"""Names of the DataDecide suite: recipes, sizes, seeds, checkpoints and metrics, with their aliases."""
 
 from dde.suite.datadecide.names.checkpoints import (
     Base,

@@ -33,16 +33,16 @@ _LABEL = re.compile(rf"(?P<recipe>.+)-(?P<params>{_SIZE})-(?P<seed>[a-z]+(?:-[a-
 _TRAINING_NAME = re.compile(rf"(?P<recipe>.+)-(?P<params>{_SIZE})(?:-5xC)?-(?P<raw>[0-9]+)")
 _HUB_MODEL = re.compile(rf"(?:allenai(?:/|--))?DataDecide-(?P<recipe>[A-Za-z0-9_.\-]+?)-(?P<params>{_SIZE})")
 _REVISION = re.compile(r"step(?P<step>[0-9]+)-seed-(?P<seed>[a-z0-9-]+)")
-# What trainers call the checkpoints of a run, with what converters add: step_200, epoch_0 (open-instruct finetune.py),
-# step3256-hf (OLMo-core and its converter), checkpoint-400 (transformers Trainer, and so TRL, axolotl, LLaMA-Factory).
+# Names that trainers and converters give to checkpoints: step_200, epoch_0 (open-instruct finetune.py), step3256-hf
+# (OLMo-core and its converter), checkpoint-400 (transformers Trainer, and so TRL, axolotl, LLaMA-Factory).
 _RUN_STEP = re.compile(
     r"(?:(?:global[_-]?)?step|checkpoint|ckpt)[_-]?(?P<step>[0-9]+)(?:[_-]tokens[0-9]+[KMBT]?)?(?:[_-](?:hf|unsharded))?",
     re.IGNORECASE,
 )
 _RUN_EPOCH = re.compile(r"epoch[_-]?(?P<epoch>[0-9]+)(?:[_-]hf)?", re.IGNORECASE)
 _RUN_END = re.compile(r"final(?:[_-](?:model|checkpoint|ckpt))?(?:[_-]hf)?", re.IGNORECASE)
-# Folders within a checkpoint that say how it is stored: hf_model is where open-instruct's dpo.py exports the last one
-# to, merged where axolotl and LLaMA-Factory write adapters that were merged into their model.
+# Folders within a checkpoint that name its format: open-instruct's dpo.py exports the last checkpoint to hf_model;
+# axolotl and LLaMA-Factory write adapters merged into their model to merged.
 _STORED_AS = frozenset({"model", "hf", "hf_model", "unsharded", "merged"})
 
 
@@ -66,7 +66,7 @@ class Base:
 
     @classmethod
     def resolve(cls, params: str, data: str, seed: object) -> Base:
-        """Return the base that the names mean; raises UnknownNameError with the nearest known names."""
+        """Return the base with these names; raises UnknownNameError with the nearest known names."""
         return cls(resolve_recipe(data), resolve_size(params), resolve_seed(seed))
 
 
@@ -127,7 +127,7 @@ class RunCheckpoint:
 
     @property
     def branch_point(self) -> str:
-        """What a treatment's label says of it: ``@200``, ``@epoch_0``; "" for the final one."""
+        """Its form in the label of a treatment: ``@200``, ``@epoch_0``; "" for the final one."""
         if self.step is not None:
             return f"@{self.step}"
         return "" if self.epoch is None else f"@epoch_{self.epoch}"
@@ -135,7 +135,7 @@ class RunCheckpoint:
 
 @functools.lru_cache(maxsize=16384)
 def parse_run_checkpoint(name: str) -> RunCheckpoint | None:
-    """Return the checkpoint that the last parts of a path below a run's output folder name, or None.
+    """Parse the part of a path below a run's output folder as a checkpoint; None if it names none.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def parse_run_checkpoint(name: str) -> RunCheckpoint | None:
 
 
 def names_step_beyond_range(part: str) -> bool:
-    """Return whether a part of a path, or a revision, names a step that no 64-bit integer holds.
+    """Return whether a part of a path, or a revision, names a step beyond 64 bits.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def names_step_beyond_range(part: str) -> bool:
 
 @functools.lru_cache(maxsize=16384)
 def find_base_by_label(label: str) -> Base | None:
-    """Return the base that a lineage label names, or None.
+    """Return the base of a lineage label, or None.
 
     Examples
     --------
@@ -190,11 +190,11 @@ def find_base_by_label(label: str) -> Base | None:
 
 @functools.lru_cache(maxsize=16384)
 def find_hub_model(path: str) -> tuple[Recipe, ModelSize] | None:
-    """Return recipe and size of the Hub model that a model path names, or None.
+    """Return recipe and size of the Hub model in a model path, or None.
 
     Accepts a Hub id (``allenai/DataDecide-c4-1B``), a cache path
-    (``.../models--allenai--DataDecide-c4-1B/snapshots/<hash>``) and a folder of the model's name, each possibly cut
-    short after the name.
+    (``.../models--allenai--DataDecide-c4-1B/snapshots/<hash>``) and a folder of the model's name; each may end right
+    after the name.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def find_hub_model(path: str) -> tuple[Recipe, ModelSize] | None:
 
 
 def parse_training_name(name: str) -> Base:
-    """Return the base that an entry of a checkpoint list means.
+    """Return the base of an entry of a checkpoint list.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def parse_training_name(name: str) -> Base:
     if match is None:
         raise UnknownNameError(
             f"{shortened(name)!r} does not have the form '<training name>-<params>-<raw seed>' of a checkpoint list, "
-            "so the run it means is unknown. Pass names such as 'dolma17-150M-6198'."
+            "so its run is unknown. Pass names such as 'dolma17-150M-6198'."
         )
     raw = whole_number(match["raw"])
     seed = None if raw is None else find_seed_by_raw(raw)
@@ -255,7 +255,7 @@ def parse_revision(revision: str) -> tuple[int, Seed] | None:
 
 
 def resolve_checkpoint(name: str) -> Checkpoint:
-    """Return the checkpoint that `name` means.
+    """Return the checkpoint called `name`.
 
     Parameters
     ----------
@@ -313,7 +313,7 @@ def _named_checkpoint(name: str) -> Checkpoint | None:
 
 
 def suite_order(base: Base) -> tuple[int, int, int]:
-    """Return the sort key of a base: recipe, size, seed as the suite lists them."""
+    """Return the sort key of a base: recipe, size and seed in the order of the suite."""
     return _RECIPE_ORDER[base.recipe.slug], _SIZE_ORDER[base.size.name], base.seed.index
 
 
@@ -327,7 +327,7 @@ def choose_bases(bases: Iterable[Base], params: object = None, data: object = No
     Raises
     ------
     UnknownNameError
-        When a name is not of the suite.
+        When a name is not in the suite.
     """
     sizes = None if params is None else {resolve_size(str(p)) for p in as_values(params)}
     recipes = None if data is None else {resolve_recipe(str(d)) for d in as_values(data)}

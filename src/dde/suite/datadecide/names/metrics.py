@@ -1,4 +1,4 @@
-"""Metrics of the suite: one canonical Python name for each, and every name that the stores use for it."""
+"""Metrics of the suite: a canonical Python name for each, and the names that stores use for it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ MMLU_SUBJECTS: tuple[str, ...] = tuple(
 #: The ten OLMES tasks; ``mmlu_average`` is the unweighted mean over the 57 subjects.
 OLMES_TASKS: tuple[str, ...] = ("mmlu_average", *PLAIN_TASKS)
 
-# Aggregates that some stores hold beside the tasks: post-training's nine-task suite, the tables' macro average.
+# Aggregates that some stores have in addition to the tasks: post-training's nine-task suite, the tables' macro average.
 _AGGREGATES = ("core_9mcqa", "olmes_10_macro_avg", "mmlu")
 
 #: Perplexity sets of the suite.
@@ -78,7 +78,7 @@ PERPLEXITY_SETS: tuple[str, ...] = (
     "dolma_books",
 )
 
-#: Entries of an OLMES evaluation, in the key order of the raw tables; then those that only W&B summaries have.
+#: Entries of an OLMES evaluation in the key order of the raw tables, then entries that only W&B summaries have.
 ENTRIES: tuple[str, ...] = (
     "correct_choice",
     "acc_raw",
@@ -122,10 +122,10 @@ ENTRIES: tuple[str, ...] = (
 #: Entries that evaluations of post-training runs have and the tables do not.
 SUMMARY_ONLY_ENTRIES: tuple[str, ...] = ("correct_logit", "correct_logit_per_token", "correct_logit_per_char")
 
-#: Tasks whose answers are not normalised by an unconditional probability: the tables lack those entries.
+#: Tasks whose answers are not normalized by an unconditional probability; the tables have no such entries for them.
 TASKS_WITHOUT_UNCONDITIONAL: tuple[str, ...] = ("boolq", "winogrande")
 
-# Entries that the tables lack, by size: three versions of the evaluation code ran.
+# Entries missing in the tables, by size: they were evaluated with three versions of the code.
 _LACKING: dict[str, frozenset[str]] = {
     **dict.fromkeys("4M 6M 8M 10M 14M 16M 20M 60M 90M".split(), frozenset({"bits_per_byte_corr"})),
     **dict.fromkeys(
@@ -147,7 +147,7 @@ _LACKING: dict[str, frozenset[str]] = {
 
 
 def lacks_entry(params: str, task: str, entry: str) -> bool:
-    """Return whether the train shards of the suite lack an entry for a size and task.
+    """Return whether an entry is missing in the train shards of the suite for a size and task.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def task_metric(task: str, entry: str = "primary_metric") -> Metric:
     task : str
         Task of the raw tables, ``"mmlu_average"``, or an aggregate.
     entry : str
-        Entry of the evaluation; the primary metric bears the bare name of the task.
+        Entry of the evaluation; the primary metric has the plain name of the task.
     """
     label = _LABELS.get(task, task.replace("_", " "))
     stem = re.sub(r"_(macro|micro)$", "", entry)
@@ -232,9 +232,9 @@ def perplexity_metric(name: str) -> Metric:
     )
 
 
-# Keys of the training log whose own name would mislead or collide with a hyperparameter.
+# Keys of the training log whose own name would be misleading or collide with a hyperparameter.
 _LOG_NAMES = {"learning_rate": "lr_at_step"}
-# A log's key of the name of a coordinate, or of a sampling, is what was logged at each step.
+# Names of coordinates and samplings; a logged key with such a name gets the suffix _at_step.
 _RESERVED = frozenset((*DIMS, *COORDINATES, *TABLE_SAMPLINGS, POSITION_CHECK, "cumulative_compute"))
 _LOG_FACTS: dict[str, tuple[str, str, str]] = {
     "train_loss": ("training loss", "nats", "lower"),
@@ -270,11 +270,11 @@ _ENTRY_SET = frozenset(ENTRIES)
 
 @functools.cache
 def wide_column_metric(column: str) -> Metric | None:
-    """Return the metric that a column of the parsed wide table holds, or None for a detail of model or recipe.
+    """Return the metric of a column of the parsed wide table, or None for a detail of model or recipe.
 
-    The column `lr_at_step` is the learning rate at the row's step, as logs of post-training runs have it under
-    `learning_rate`: one metric. The columns `total_tokens`, `total_steps` and `true_model_size` repeat nominal figures
-    of the schedule in every row and are no metrics; the metric `total_tokens` is the counter of a training log.
+    The column `lr_at_step` is the learning rate at the row's step, which is the same metric as `learning_rate` in logs
+    of post-training runs. The columns `total_tokens`, `total_steps` and `true_model_size` repeat nominal figures of the
+    schedule in every row and are not metrics; the metric `total_tokens` is the counter of a training log.
 
     Examples
     --------
@@ -303,14 +303,13 @@ def wide_column_metric(column: str) -> Metric | None:
 
 @functools.cache
 def parse_metric(name: str) -> Metric:
-    """Return the metric that a user's name means, under its canonical name.
+    """Return the metric for a name that a user may write.
 
     Parameters
     ----------
     name : str
         Canonical name, a wide table's column (``"pile-valppl"``, ``"arc_challenge_primary_metric"``), or a
-        key of the training log. Any other name is taken for a key of the log: whether a store holds it
-        is for the store to say.
+        key of the training log. Any other name is taken as a key of the log, whether a store has it or not.
 
     Examples
     --------
@@ -323,7 +322,7 @@ def parse_metric(name: str) -> Metric:
     return log_metric(name)
 
 
-#: What ``open_lineages(metrics=None)`` gives: training loss, the ten OLMES tasks, the eleven perplexities.
+#: Metrics of ``open_lineages(metrics=None)``: training loss, the ten OLMES tasks, the eleven perplexities.
 DEFAULT_METRICS: tuple[Metric, ...] = (
     log_metric("train_loss"),
     *(task_metric(task) for task in OLMES_TASKS),

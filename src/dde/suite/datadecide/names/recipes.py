@@ -1,4 +1,4 @@
-"""The 25 data recipes of the DataDecide suite and every name they go by."""
+"""The 25 data recipes of the DataDecide suite, with all their names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Recipe:
     slug : str
         Name in Hub repositories (``"dolma1_7-no-code"``).
     family : str
-        The corpus that the recipe varies.
+        Corpus of which the recipe is a variant.
     training_names : tuple of str
         Names in checkpoint lists and training configurations.
     """
@@ -33,8 +33,8 @@ class Recipe:
     training_names: tuple[str, ...]
 
 
-# Display name and slug: the dataset and model cards of allenai/DataDecide; training names: its checkpoint list,
-# then what finetuning runs are called (hadasah/open-instruct-fts, ml/scripts/constants.py) and read as (dr_ingest).
+# Sources: display name and slug, the dataset and model cards of allenai/DataDecide; training names, its checkpoint
+# list, then names of finetuning runs (hadasah/open-instruct-fts, ml/scripts/constants.py) and their parser (dr_ingest).
 RECIPES: tuple[Recipe, ...] = (
     Recipe("Dolma1.7", "dolma1_7", "Dolma1.7", ("dolma17", "d17", "baseline")),
     Recipe("Dolma1.7 (no code)", "dolma1_7-no-code", "Dolma1.7", ("no_code",)),
@@ -114,7 +114,7 @@ RECIPES: tuple[Recipe, ...] = (
 
 
 def _fold(name: str) -> str:
-    # "+" and "%" carry meaning in display names; every other sign is only a separator.
+    # "+" and "%" distinguish display names; every other character is only a separator.
     return re.sub(r"[^a-z0-9+%]+", "-", name.casefold()).strip("-")
 
 
@@ -125,12 +125,12 @@ _BY_NAME: dict[str, Recipe] = {
 
 @functools.lru_cache(maxsize=4096)
 def find_recipe(name: str) -> Recipe | None:
-    """Return the recipe that goes by `name` (display name, slug or training name), or None."""
+    """Return the recipe called `name` (display name, slug or training name), or None."""
     return _BY_NAME.get(_fold(name))
 
 
 def resolve_recipe(name: str) -> Recipe:
-    """Return the recipe that goes by `name`.
+    """Return the recipe called `name`.
 
     Raises
     ------

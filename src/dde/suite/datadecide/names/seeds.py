@@ -1,4 +1,4 @@
-"""The five pretraining seeds of the DataDecide suite under their three names."""
+"""The five pretraining seeds of the DataDecide suite, with their three names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Seed:
     name : str
         Name in the raw tables (``"small aux 2"``).
     raw : int
-        Random seed that the training program was given; stands in checkpoint lists.
+        Random seed of the training program, used in checkpoint lists.
     """
 
     index: int
@@ -51,7 +51,7 @@ def find_seed(value: object) -> Seed | None:
     if text in _BY_NAME:
         return _BY_NAME[text]
     try:
-        # A dash that is a sign is no space.
+        # Parsed from the original text, in which a minus sign is not replaced by a space.
         number = float(str(value))
     except ValueError:
         return None
@@ -59,7 +59,7 @@ def find_seed(value: object) -> Seed | None:
 
 
 def find_seed_by_raw(raw: int) -> Seed | None:
-    """Return the seed whose training program was given the random seed `raw`, or None."""
+    """Return the seed whose training program used the random seed `raw`, or None."""
     return _BY_RAW.get(raw)
 
 

@@ -21,7 +21,7 @@ __all__ = [
 #: Tokens in one pretraining sequence.
 SEQUENCE_LENGTH = 2048
 
-#: Steps past the schedule at which a job may stop without having overrun it.
+#: Steps past the schedule that a job may take before it counts as an overrun.
 STOP_MARGIN = 20
 
 
@@ -38,9 +38,9 @@ class ModelSize:
     batch_size : int
         Sequences of 2,048 tokens in a training step.
     last_step : int
-        Last scheduled training step; what the Hub revision ``main`` holds.
+        Last scheduled training step; the checkpoint of the Hub revision ``main``.
     last_evaluated_step : int
-        Last step of the schedule that the evaluation tables hold.
+        Last step of the schedule in the evaluation tables.
     """
 
     name: str
@@ -59,10 +59,10 @@ class ModelSize:
         return step * self.tokens_per_step
 
     def overruns(self, step: int) -> bool:
-        """Return whether `step` lies past the schedule.
+        """Return whether `step` is past the schedule.
 
-        Jobs stop up to 20 steps after the last scheduled one (4M at 5,735): that is still its end. The
-        checkpoint lists hold 55 such steps; the next one lies 463 past.
+        Jobs stop up to 20 steps after the last scheduled one (4M at 5,735), which counts as its end. The
+        checkpoint lists have 55 such steps; the next one is 463 past the schedule.
         """
         return step > self.last_step + STOP_MARGIN
 
@@ -92,8 +92,8 @@ SIZES: tuple[ModelSize, ...] = (
 
 _BY_NAME = {size.name.casefold(): size for size in SIZES}
 
-# Stores round the count (3,700,000 for 4M) and some hold the nominal one (1e9 for 1B, 15% below the exact
-# one); neighbouring sizes are at least 11% apart, so the nearest on a log scale is never in doubt.
+# Stores round the count (3,700,000 for 4M) and some have the nominal one (1e9 for 1B, 15% below the exact
+# one); neighboring sizes are at least 11% apart, so the nearest on a log scale is unambiguous.
 _LOG_TOLERANCE = math.log(1.25)
 
 
@@ -127,7 +127,7 @@ def resolve_size(name: str) -> ModelSize:
 
 @functools.lru_cache(maxsize=4096)
 def find_size_by_params(n_params: float) -> ModelSize | None:
-    """Return the size whose exact parameter count is nearest to `n_params`, or None when none is near.
+    """Return the size whose exact parameter count is nearest to `n_params`, or None if none is near.
 
     Examples
     --------

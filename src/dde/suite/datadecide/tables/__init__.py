@@ -1,1 +1,1 @@
-"""Evaluation tables of DataDecide: finding the files, what rows they have, and reading their metrics."""
+"""Evaluation tables of DataDecide: find the files, index their rows, and read their metrics."""

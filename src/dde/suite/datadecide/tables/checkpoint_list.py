@@ -1,4 +1,4 @@
-"""The suite's checkpoint list: which checkpoints were trained, evaluated or not."""
+"""The suite's checkpoint list: all trained checkpoints, evaluated or not."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _REVISION = re.compile(r"step(?P<step>\d+)(?:-unsharded)?(?:-hf)?")
 
 @dataclass(frozen=True)
 class CheckpointList:
-    """Checkpoints that were trained, under the names of the runs they belong to.
+    """Trained checkpoints, under the labels of their runs.
 
     Attributes
     ----------
     checkpoints : pandas.DataFrame
         One row per run and step: lineage, params, data, seed, step, tokens, revision, overrun.
     names : int
-        Entries of the list.
+        Number of entries in the list.
     listed : int
-        Checkpoints as listed: those of runs with two names are counted under each.
+        Number of checkpoints in the list; those of runs with two names are counted under each.
     double_names : dict of str to list of str
-        Runs that stand under several names.
+        Names of runs with several names, by label.
     unknown : list of str
-        Names and revisions that could not be read, each with the reason.
+        Names and revisions that could not be parsed, each with the reason.
     overruns : int
-        Listed checkpoints that lie past the schedule of their size.
+        Number of listed checkpoints past the schedule of their size.
     """
 
     checkpoints: pd.DataFrame
@@ -57,7 +57,7 @@ def read_checkpoint_list(path: str | os.PathLike[str]) -> CheckpointList:
     Raises
     ------
     FormatError
-        When a line is no such entry.
+        When a line is not such an entry.
 
     Examples
     --------
@@ -80,8 +80,8 @@ def read_checkpoint_list(path: str | os.PathLike[str]) -> CheckpointList:
                 name, revisions = str(entry["model_name"]), list(entry["revisions"])
             except (ValueError, KeyError, TypeError) as error:
                 raise FormatError(
-                    f"{os.fspath(path)}, line {number}, is no entry of a checkpoint list ({error!r}), so its "
-                    "checkpoints are unknown. Expected is an object with model_name and revisions."
+                    f"{os.fspath(path)}, line {number}, is not an entry of a checkpoint list ({error!r}), so its "
+                    "checkpoints are unknown. Write an object with model_name and revisions."
                 ) from error
             names += 1
             listed += len(revisions)
@@ -111,5 +111,5 @@ def read_checkpoint_list(path: str | os.PathLike[str]) -> CheckpointList:
                 }
     columns = ["lineage", "params", "data", "seed", "step", "tokens", "revision", "overrun"]
     frame = pd.DataFrame([rows[key] for key in sorted(rows)], columns=columns)
-    double = {label: found for label, found in spellings.items() if len(found) > 1}
+    double = {label: names_of_run for label, names_of_run in spellings.items() if len(names_of_run) > 1}
     return CheckpointList(frame, names, listed, double, unknown, overruns)

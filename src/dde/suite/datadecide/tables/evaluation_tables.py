@@ -1,4 +1,4 @@
-"""Tables of pretraining evaluations: reading the row groups that hold the wanted rows, one column per metric."""
+"""Tables of pretraining evaluations: read the row groups with the requested rows, one column per metric."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ __all__ = [
 
 Int64 = npt.NDArray[np.int64]
 
-# A batch that fits the processor's cache is read, and what it holds parsed, in two thirds of the time of one of 50 MB.
+# Batches that fit the processor's cache are read and parsed in two thirds of the time of batches of 50 MB.
 _BATCH_BYTES = 6 << 20
 
 
 @dataclass(slots=True)
 class ReadCount:
-    """What has been read of metrics so far, in rows, row groups and bytes as stored."""
+    """Amount of metrics read so far, in rows, row groups and stored bytes."""
 
     rows: int = 0
     row_groups: int = 0
@@ -57,20 +57,20 @@ class ReadCount:
 
 @dataclass(frozen=True, slots=True)
 class _Footer:
-    """The footer of a file, and where each column as stored lies, by path: a nested one has several."""
+    """The footer of a file, and the index of each stored column by its path; a nested column has several."""
 
     metadata: pq.FileMetaData
-    places: Mapping[str, int]
+    index_by_path: Mapping[str, int]
 
-    def places_of(self, columns: Iterable[str]) -> list[int]:
-        """Return where the columns lie; of those that the file lacks, nothing."""
-        found: list[int] = []
+    def indexes_of(self, columns: Iterable[str]) -> list[int]:
+        """Return the indexes of stored columns; absent columns have none."""
+        indexes: list[int] = []
         for column in columns:
-            if column in self.places:
-                found.append(self.places[column])
+            if column in self.index_by_path:
+                indexes.append(self.index_by_path[column])
             else:
-                found += (k for path, k in self.places.items() if path.startswith(f"{column}."))
-        return found
+                indexes += (k for path, k in self.index_by_path.items() if path.startswith(f"{column}."))
+        return indexes
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,13 @@ class _Stretch:
 
 @dataclass(eq=False)
 class RowGroupReader:
-    """Reads row groups of the files of one table.
+    """Reader of row groups of the files of one table.
 
     Attributes
     ----------
     files : sequence of TableFile
     reads : ReadCount
-        What has been read.
+        Amount read so far.
     """
 
     files: Sequence[TableFile]
@@ -106,23 +106,22 @@ class RowGroupReader:
     def each_batch(
         self, index: RowIndex, rows: Int64, columns: Sequence[str], use: Callable[[Int64, pa.Table], None]
     ) -> None:
-        """Call `use` with all rows of each row group that holds any of those asked for.
+        """Call `use` with all rows of each row group that has any of the requested rows.
 
         Parameters
         ----------
         index : RowIndex
         rows : (row,) int64 array
-            Ascending.
+            Requested rows, ascending.
         columns : sequence of str
-            Columns to read; one that a file lacks is not in its table.
+            Columns to read; absent columns of a file are not in its table.
         use : callable
-            Given the numbers of the rows of a batch, and their table; may be called by several threads at once.
+            Called with the numbers of the rows of a batch, and their table; by several threads at once.
 
         Raises
         ------
         SourceError
-            When a file can't be read, is not the one that was found, or changes meanwhile. What `use` was given
-            does not count then.
+            When a file can't be read, or changes before or during the read. Results of `use` are invalid then.
         """
         groups = np.unique(np.searchsorted(index.group_starts, rows, side="right") - 1)
         with ExitStack() as stack:
@@ -147,34 +146,34 @@ class RowGroupReader:
             read(stretches[0])
         elif stretches:
             with ThreadPoolExecutor(processors()) as threads:
-                # Results are taken so that the first error of a thread is raised here.
+                # Iterating raises the first error of a thread here.
                 for _ in threads.map(read, stretches):
                     pass
 
     def _stretches(self, index: RowIndex, groups: Int64, columns: Sequence[str]) -> list[_Stretch]:
-        found: list[_Stretch] = []
+        stretches: list[_Stretch] = []
         for number in np.unique(index.group_files[groups]).tolist():
             first_group = int(np.searchsorted(index.group_files, number))
             local = (groups[index.group_files[groups] == number] - first_group).tolist()
             batches = list(self._batches(self._footer(number), local, columns))
             share = -(-len(batches) // processors())
-            found += [_Stretch(number, tuple(batches[k : k + share])) for k in range(0, len(batches), share)]
-        return found
+            stretches += [_Stretch(number, tuple(batches[k : k + share])) for k in range(0, len(batches), share)]
+        return stretches
 
     def _footer(self, number: int) -> _Footer:
         if number not in self._footers:
             with open_parquet(self.files[number]) as parquet:
                 schema = parquet.metadata.schema
-                places = {schema.column(k).path: k for k in range(len(schema))}
-                self._footers[number] = _Footer(parquet.metadata, places)
+                index_by_path = {schema.column(k).path: k for k in range(len(schema))}
+                self._footers[number] = _Footer(parquet.metadata, index_by_path)
         return self._footers[number]
 
     def _batches(self, footer: _Footer, groups: Iterable[int], columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
-        wanted = footer.places_of(columns)
+        indexes = footer.indexes_of(columns)
         batch: list[int] = []
         size = 0
         for group in groups:
-            chunks = [footer.metadata.row_group(group).column(c) for c in wanted]
+            chunks = [footer.metadata.row_group(group).column(c) for c in indexes]
             self.reads.row_groups += 1
             self.reads.stored_bytes += sum(c.total_compressed_size for c in chunks)
             grown = sum(c.total_uncompressed_size for c in chunks)
@@ -191,9 +190,9 @@ class RowGroupReader:
     ) -> Iterator[tuple[Int64, pa.Table]]:
         first_group = int(np.searchsorted(index.group_files, stretch.file))
         with open_parquet(self.files[stretch.file], metadata=self._footers[stretch.file].metadata) as parquet:
-            held = [c for c in columns if c in parquet.schema_arrow.names]
+            present = [c for c in columns if c in parquet.schema_arrow.names]
             for batch in stretch.batches:
-                table = parquet.read_row_groups(list(batch), columns=held, use_threads=use_threads)
+                table = parquet.read_row_groups(list(batch), columns=present, use_threads=use_threads)
                 starts = index.group_starts[np.array(batch) + first_group]
                 stops = index.group_starts[np.array(batch) + first_group + 1]
                 yield np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)]), table
@@ -214,9 +213,9 @@ class EvaluationTable(ABC):
     Attributes
     ----------
     files : sequence of TableFile
-        Files of the table; without those that are copies of others, once its keys are known.
+        Files of the table; without copies of others, once its keys are known.
     on_error : {"raise", "skip"}
-        What happens to a malformed row: an error, or a count in `left_out` and NaN.
+        Handling of malformed rows: raise an error, or count them in `left_out` and return NaN.
     repeated, conflicting, malformed : set of int
         Rows read so far that repeat another one, disagree with it, or can't be read.
     """
@@ -228,7 +227,7 @@ class EvaluationTable(ABC):
     malformed: set[int] = field(default_factory=set)
     _index: RowIndex | None = None
     _head: IndexHead | None = None
-    _kept_rows: Callable[[], dict[str, npt.NDArray[Any]] | None] | None = None
+    _cached_rows: Callable[[], dict[str, npt.NDArray[Any]] | None] | None = None
     _reader: RowGroupReader = field(init=False)
 
     #: Whether reading one entry of a task reads the text of all its entries.
@@ -238,12 +237,12 @@ class EvaluationTable(ABC):
         self._reader = RowGroupReader(self.files)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker that finds its rows in the cache needs no index; one that doesn't reads the key columns again.
+        # The index is large: a worker loads it from the cache, or else reads the key columns again.
         return {**self.__dict__, "_index": None, "_head": self.head}
 
     @property
     def head(self) -> IndexHead:
-        """What the keys of the rows say of the table as a whole."""
+        """The part of the index that describes the table as a whole."""
         if self._head is None:
             self._head = self.index.head
         return self._head
@@ -257,8 +256,8 @@ class EvaluationTable(ABC):
     def index(self) -> RowIndex:
         """Keys of every row; read once."""
         if self._index is None:
-            kept = self._kept_rows() if self._kept_rows is not None and self._head is not None else None
-            if kept is None or self._head is None:
+            cached_rows = self._cached_rows() if self._cached_rows is not None and self._head is not None else None
+            if cached_rows is None or self._head is None:
                 self._index = self._read_index()
             else:
                 head = self._head
@@ -269,14 +268,14 @@ class EvaluationTable(ABC):
                     left_out=head.left_out,
                     columns=head.columns,
                     copies=head.copies,
-                    **kept,
+                    **cached_rows,
                 )
         return self._index
 
     def _read_index(self) -> RowIndex:
         index = read_row_index(self.files)
         if self._head is not None:
-            # Copies were left at an earlier reading, of which the head is known.
+            # The head is from an earlier read, which has removed copies.
             return replace(index, copies=self._head.copies)
         copies = {file.path for file in find_copies(index)}
         if not copies:
@@ -285,19 +284,19 @@ class EvaluationTable(ABC):
         return replace(read_row_index(self.files), copies=tuple(sorted(copies)))
 
     def _leave(self, paths: Collection[str]) -> None:
-        """Read these files no more."""
+        """Exclude files from the table."""
         self.files = [file for file in self.files if file.path not in paths]
         self._reader = RowGroupReader(self.files)
 
-    def use_kept(self, head: IndexHead, rows: Callable[[], dict[str, npt.NDArray[Any]] | None]) -> None:
-        """Take the index from where it is kept: its head now, its rows when they are needed."""
-        self._head, self._kept_rows = head, rows
+    def use_cached(self, head: IndexHead, rows: Callable[[], dict[str, npt.NDArray[Any]] | None]) -> None:
+        """Use a cached index: its head now, and its rows when they are needed."""
+        self._head, self._cached_rows = head, rows
         if head.copies:
             self._leave(head.copies)
 
     @property
     def left_out(self) -> Counter[str]:
-        """Rows left out so far, by reason; grows as rows are read."""
+        """Number of rows left out so far, by reason; grows as rows are read."""
         counts = Counter(self.head.left_out)
         counts["repeated rows, identical"] = len(self.repeated - self.conflicting)
         counts["repeated rows that disagree, first kept"] = len(self.conflicting)
@@ -306,19 +305,19 @@ class EvaluationTable(ABC):
 
     @abstractmethod
     def holds(self, metric: Metric) -> bool:
-        """Return whether the table may hold a metric; reads none."""
+        """Return whether the table may have a metric; reads no values."""
 
     @abstractmethod
     def lacks_default(self, metric: Metric) -> bool:
-        """Return whether the table does not hold one of the default metrics; opens no file once the index is there."""
+        """Return whether one of the default metrics is not in the table; opens no file once the index is loaded."""
 
     @abstractmethod
     def metrics(self) -> list[Metric]:
-        """Return the metrics that the table may hold."""
+        """Return the metrics that the table may have."""
 
     @abstractmethod
     def sampled(self) -> int | npt.NDArray[np.uint8]:
-        """Return the kinds of metrics that each row holds, `EVALUATED` and `PERPLEXITY`; one number for all rows."""
+        """Return the kinds of metrics of each row, `EVALUATED` and `PERPLEXITY`, or one number for all rows."""
 
     @abstractmethod
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
@@ -329,8 +328,8 @@ class EvaluationTable(ABC):
         bases : sequence of Base
         metrics : sequence of Metric
         keys : (row,) int64 array
-            Runs and steps to return, ascending, as `join_keys` numbers them: index
-            into `bases`, and step. Those of the rows that the table has for `bases` are among them.
+            Runs and steps to return, ascending, as made by `join_keys` from index into `bases` and step. They include
+            those of all rows of the table for `bases`.
 
         Returns
         -------
@@ -339,7 +338,7 @@ class EvaluationTable(ABC):
         """
 
     def _rows_of(self, bases: Sequence[Base]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-        """Return for each row the index into `bases` (-1: not asked for), and the rows that have one."""
+        """Return for each row the index into `bases` (-1 if not requested), and a mask of the requested rows."""
         index = self.index
         number = {base: i for i, base in enumerate(bases)}
         meaning = np.array([number.get(base, -1) for base in index.bases] + [-1], np.int32)
@@ -348,34 +347,34 @@ class EvaluationTable(ABC):
 
     @property
     def reads(self) -> ReadCount:
-        """What has been read of the metrics."""
+        """Amount of metrics read so far."""
         return self._reader.reads
 
     def _each_batch(self, rows: Int64, columns: Sequence[str], use: Callable[[Int64, pa.Table], None]) -> None:
-        """Read the row groups that hold `rows`; `use` gets the numbers of all rows of some of them, and their table."""
+        """Read the row groups with `rows` in batches; `use` gets the numbers of a batch's rows, and their table."""
         self._reader.each_batch(self.index, rows, columns, use)
 
     def _report_repeated(self, rows: Int64, same: npt.NDArray[np.bool_], what: Sequence[str]) -> None:
-        """Count rows that repeat an earlier one; warn of those that disagree with it.
+        """Count rows that repeat an earlier one; warn about those that disagree with it.
 
         Parameters
         ----------
         rows : (row,) int64 array
             Rows that are not used.
         same : (row,) bool array
-            Whether all that was read of them is as in the row that is used.
+            Whether all values read from a row equal those of the row that is used.
         what : sequence of str
             Metrics that were read.
         """
         self.repeated.update(rows.tolist())
-        # Every metric of a row is read in its turn; the row is reported once.
-        found = [row for row in rows[~same].tolist() if row not in self.conflicting]
-        self.conflicting.update(found)
-        if found:
-            named = [self.name_row(row) for row in found[:3]]
+        # Metrics of a row are read one after the other; the row is reported once.
+        conflicting = [row for row in rows[~same].tolist() if row not in self.conflicting]
+        self.conflicting.update(conflicting)
+        if conflicting:
+            named = [self.name_row(row) for row in conflicting[:3]]
             warnings.warn(
-                f"{len(found)} repeated rows disagree with the first row of the same run and step "
-                f"({'; '.join(named)}{'; ...' if len(found) > 3 else ''}), so which value is right is "
+                f"{len(conflicting)} repeated rows disagree with the first row of the same run and step "
+                f"({'; '.join(named)}{'; ...' if len(conflicting) > 3 else ''}), so which value is right is "
                 f"unknown; the first one is used, for {', '.join(what[:3])} and all other metrics. "
                 "Remove the wrong rows to silence this.",
                 ConflictWarning,
@@ -383,24 +382,24 @@ class EvaluationTable(ABC):
             )
 
     def _file_of(self, row: int) -> int:
-        """Return the number of the file that holds a row."""
+        """Return the number of the file of a row."""
         index = self.index
         return int(index.group_files[np.searchsorted(index.group_starts, row, side="right") - 1])
 
     def _report_malformed(self, row: int, reason: str) -> None:
-        """Count a row that can't be read, or raise FormatError, as `on_error` says."""
+        """Count a row that can't be read, or raise FormatError, depending on `on_error`."""
         if self.on_error == "raise":
             index, file = self.index, self._file_of(row)
             number = row - index.group_starts[np.searchsorted(index.group_files, file)]
             raise FormatError(
                 f"{index.files[file].path}, row {number} ({self.name_row(row)}): the metrics can't be read: {reason}. "
-                "Its evaluation is unknown. Repair the file, or pass on_error='skip' to leave such rows out "
-                "and have them counted."
+                "So its evaluation is unknown. Repair the file, or pass on_error='skip' to leave out and count such "
+                "rows."
             )
         self.malformed.add(row)
 
     def name_row(self, row: int) -> str:
-        """Return the run, step and task of a row, for people."""
+        """Return the run, step and task of a row, for messages."""
         index = self.index
         base = index.bases[index.base[row]].label if index.base[row] >= 0 else "?"
         task = f", {index.tasks[index.task[row]]}" if index.task[row] >= 0 else ""
@@ -414,32 +413,32 @@ class WideTable(EvaluationTable):
     datadec, whose details of model and recipe are not metrics.
     """
 
-    # Column of each metric by the metric's name: of all files, and those of each file.
+    # Column of each metric by the metric's name, over all files, and columns by file.
     _columns: Mapping[str, str] | None = None
     _columns_of: Sequence[Mapping[str, tuple[str, ...]]] | None = None
 
     def _columns_by_file(self) -> Sequence[Mapping[str, tuple[str, ...]]]:
         if self._columns_of is None:
-            # Files of a table mostly have the same columns.
+            # Most files of a table have the same columns, which are parsed once.
             of_names = {names: _columns_by_metric(names) for names in set(self.head.columns)}
             self._columns_of = [of_names[names] for names in self.head.columns]
         return self._columns_of
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Column of each metric, by the metric's name; where there are several, the last one."""
+        """Column of each metric, by the metric's name; the last one if there are several."""
         if self._columns is None:
             by_file = self._columns_by_file()
             self._columns = {metric: names[-1] for columns in by_file for metric, names in columns.items()}
         return self._columns
 
     def _column(self, file: int, metric: Metric) -> str:
-        """Return the column that a file has of a metric; raises FormatError where it has several."""
+        """Return the column of a metric in a file; raises FormatError if it has several."""
         names = self._columns_by_file()[file][metric.name]
         if len(names) > 1:
             raise FormatError(
                 f"{self.files[file].path} has several columns of the metric {metric.name!r} ({', '.join(names)}), "
-                "so which of them counts is unknown. Remove the others."
+                "so its values are ambiguous. Remove all but one."
             )
         return names[0]
 
@@ -453,14 +452,14 @@ class WideTable(EvaluationTable):
         return metric.name not in self.columns
 
     def metrics(self) -> list[Metric]:
-        """Return a metric for each column that holds one."""
+        """Return the metric of each column that is one."""
         return [m for m in map(wide_column_metric, self.columns.values()) if m is not None]
 
     def sampled(self) -> int | npt.NDArray[np.uint8]:
         """Return the kinds of metrics of each row; see :meth:`EvaluationTable.sampled`.
 
-        In a table of both kinds a row may have the metrics of one kind alone, which its columns tell: those of all
-        perplexities, and of each task its primary metric, where there are any.
+        In a table of both kinds, a row may have metrics of one kind only. This is read from its values: of all
+        perplexities, and of each task's primary metric, if there is one.
         """
         index = self.index
         kinds: dict[int, list[str]] = {EVALUATED: [], PERPLEXITY: []}
@@ -473,67 +472,67 @@ class WideTable(EvaluationTable):
         kinds[EVALUATED] = primary or kinds[EVALUATED]
         if not all(kinds.values()):
             return sum(kind for kind, names in kinds.items() if names)
-        found = np.zeros(len(index), np.uint8)
+        kinds_of_rows = np.zeros(len(index), np.uint8)
         start = 0
         for file, columns in zip(self.files, self._columns_by_file(), strict=True):
             with open_unchanged(file) as parquet:
                 stop = start + parquet.metadata.num_rows
                 for kind, names in kinds.items():
-                    held = [columns[n][-1] for n in names if n in columns]
-                    table = parquet.read(columns=held)
-                    for column in held:
-                        # Text that is no number is reported when its values are asked for.
+                    present = [columns[n][-1] for n in names if n in columns]
+                    table = parquet.read(columns=present)
+                    for column in present:
+                        # Text that is not a number is reported when its values are requested.
                         some = ~np.isnan(read_numbers(table[column], file.where(column)).values)
-                        found[start:stop] |= np.where(some, np.uint8(kind), np.uint8(0))
+                        kinds_of_rows[start:stop] |= np.where(some, np.uint8(kind), np.uint8(0))
                 start = stop
-        return found
+        return kinds_of_rows
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
-        """Return the observations; reads only the columns asked for.
+        """Return the observations; reads only the requested columns.
 
-        Of rows of one run and step the first counts, for each metric among those of files that have its column.
+        Of several rows of one run and step the first is used, for each metric among the files that have its column.
         """
         index = self.index
-        row_base, asked = self._rows_of(bases)
+        row_base, is_requested = self._rows_of(bases)
         columns = self._columns_by_file()
-        found = [np.full(len(keys), np.nan) for _ in metrics]
-        # Nearly always all files have all columns, and there is one group.
+        values_by_metric = [np.full(len(keys), np.nan) for _ in metrics]
+        # Metrics by the files that have them: nearly always one group, as all files have all columns.
         groups: dict[tuple[int, ...], list[int]] = {}
         for k, metric in enumerate(metrics):
-            groups.setdefault(tuple(n for n, held in enumerate(columns) if metric.name in held), []).append(k)
+            groups.setdefault(tuple(n for n, of_file in enumerate(columns) if metric.name in of_file), []).append(k)
         for files, numbers in groups.items():
             if not files:
                 continue
-            held = asked
+            has_columns = is_requested
             if len(files) < len(columns):
-                held = asked & np.isin(np.repeat(index.group_files, np.diff(index.group_starts)), files)
-            values = self._values(row_base, held, [metrics[k] for k in numbers], files, keys)
+                has_columns = is_requested & np.isin(np.repeat(index.group_files, np.diff(index.group_starts)), files)
+            values = self._values(row_base, has_columns, [metrics[k] for k in numbers], files, keys)
             for k, of_metric in zip(numbers, values, strict=True):
-                found[k] = of_metric
-        return found
+                values_by_metric[k] = of_metric
+        return values_by_metric
 
     def _values(
         self,
         row_base: npt.NDArray[np.int32],
-        asked: npt.NDArray[np.bool_],
+        is_requested: npt.NDArray[np.bool_],
         metrics: Sequence[Metric],
         files: Iterable[int],
         keys: Int64,
     ) -> list[Float64]:
-        """Return the values of metrics that each of these files has a column of."""
+        """Return the values of metrics for which all of these files have a column."""
         index = self.index
-        rows = np.flatnonzero(asked)
+        rows = np.flatnonzero(is_requested)
         place = np.searchsorted(keys, join_keys(row_base[rows], index.step[rows]))
-        kept, first = first_of_each(place)
-        again = others(kept, len(rows))
-        # Rows that repeat another one are read behind the others, to be compared with them.
+        firsts, first = first_of_each(place)
+        again = others(firsts, len(rows))
+        # Repeated rows are stored after the others, to be compared with them.
         place[again] = len(keys) + np.arange(len(again))
         values = np.full((len(metrics), len(keys) + len(again)), np.nan)
         columns = {file: [self._column(file, m) for m in metrics] for file in files}
-        wanted = sorted({name for names in columns.values() for name in names})
+        to_read = sorted({name for of_file in columns.values() for name in of_file})
 
         def use(numbers: Int64, table: pa.Table) -> None:
-            inside = asked[numbers]
+            inside = is_requested[numbers]
             at = place[np.searchsorted(rows, numbers[inside])]
             file = self._file_of(int(numbers[0]))
             for k, name in enumerate(columns[file]):
@@ -544,7 +543,7 @@ class WideTable(EvaluationTable):
                 values[k, at] = read.values[inside]
 
         if len(rows):
-            self._each_batch(rows, wanted, use)
+            self._each_batch(rows, to_read, use)
         if len(again):
             same = same_values(values[:, len(keys) :], values[:, place[first[again]]], axis=0)
             self._report_repeated(rows[again], same, [m.name for m in metrics])
@@ -552,31 +551,31 @@ class WideTable(EvaluationTable):
 
 
 def _columns_by_metric(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    columns: dict[str, tuple[str, ...]] = {}
     for name in names:
         metric = wide_column_metric(name)
         if metric is not None:
-            found[metric.name] = (*found.get(metric.name, ()), name)
-    return found
+            columns[metric.name] = (*columns.get(metric.name, ()), name)
+    return columns
 
 
 def first_of_each(key: Int64) -> tuple[Int64, Int64]:
-    """Return where each key stands first, by ascending key, and for every row where its key stands first."""
+    """Return the first row of each key, by ascending key, and for every row the first row with its key."""
     order = np.argsort(key, kind="stable")
     starts = np.concatenate([[True], np.diff(key[order]) > 0]) if len(key) else np.empty(0, bool)
     first = np.empty(len(key), np.int64)
-    kept: Int64 = order[starts]
-    first[order] = kept[np.cumsum(starts) - 1]
-    return kept, first
+    firsts: Int64 = order[starts]
+    first[order] = firsts[np.cumsum(starts) - 1]
+    return firsts, first
 
 
-def others(kept: Int64, size: int) -> Int64:
-    """Return the numbers below `size` that are not among `kept`, ascending."""
+def others(firsts: Int64, size: int) -> Int64:
+    """Return the numbers below `size` that are not in `kept`, ascending."""
     is_other = np.ones(size, bool)
-    is_other[kept] = False
+    is_other[firsts] = False
     return np.flatnonzero(is_other)
 
 
 def same_values(a: Float64, b: Float64, axis: int) -> npt.NDArray[np.bool_]:
-    """Return whether two arrays agree all along an axis: hold the same number, or both none."""
+    """Return whether two arrays are equal along an axis; two NaNs count as equal."""
     return np.asarray(((a == b) | (np.isnan(a) & np.isnan(b))).all(axis=axis))

@@ -1,4 +1,4 @@
-"""The table of macro averages, whose zeros may stand for missing entries."""
+"""The table of macro averages, in which a zero may mean a missing entry."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ _PARTIAL = "rows of the macro averages with means over tasks of which some lack 
 class MacroTable(DictTable):
     """The macro averages of ``allenai/DataDecide-eval-results``.
 
-    The table has a zero where an entry is missing. A zero is taken for missing, and is NaN, where the train shards
-    lack the entry for that size and task:
+    The table has a zero where an entry is missing. A zero counts as missing, and becomes NaN, if the train shards do
+    not have the entry for that size and task:
 
-    - Where train shards are there, the entries of a size and task are those that its first row of them holds.
+    - If there are train shards, the entries of a size and task are those in its first row.
     - For a size or task without such a row, they are those of :func:`dde.names.lacks_entry`, the key sets of the
       published suite.
-    - An aggregate (`mmlu`, `olmes_10_macro_avg`) has an entry if all of its tasks have it. If none has it, a zero is
-      missing. If some lack it, a mean over all would hold zeros for those and a mean over the others would be another
-      quantity, and the table does not say which it is: the value is NaN, whatever it is.
+    - An aggregate (`mmlu`, `olmes_10_macro_avg`) has an entry if all of its tasks have it. If no task has it, a zero is
+      missing. If only some have it, a mean over all tasks would include zeros and a mean over the others would be
+      another quantity, and the table does not say which of the two it has, so any value becomes NaN.
 
-    Every other zero is a value. What is NaN by this rule is counted in `left_out`, with the entries and sizes.
+    Every other zero is a value. Values that become NaN by this rule are counted in `left_out`, with entries and sizes.
 
     Parameters
     ----------
     files : sequence of TableFile
         Files of the macro averages.
     on_error : {"raise", "skip"}
-        As for :class:`dde.suite.datadecide.tables.evaluation_tables.EvaluationTable`.
+        As in :class:`dde.suite.datadecide.tables.evaluation_tables.EvaluationTable`.
     shards : DictTable or None
         The train shards of the same suite.
     """
@@ -54,47 +54,47 @@ class MacroTable(DictTable):
     ) -> None:
         super().__init__(files, on_error)
         self.shards = shards
-        # By reason: steps of the rows, by run and task; and what they lack, as (size, entry).
-        self._missing: dict[str, dict[tuple[Base, str], set[int]]] = {_ZEROS: {}, _PARTIAL: {}}
-        self._lacked: dict[str, set[tuple[str, str]]] = {_ZEROS: set(), _PARTIAL: set()}
+        # By reason: steps of the rows, by run and task; and their missing entries, as (size, entry).
+        self._missing_rows: dict[str, dict[tuple[Base, str], set[int]]] = {_ZEROS: {}, _PARTIAL: {}}
+        self._missing_entries: dict[str, set[tuple[str, str]]] = {_ZEROS: set(), _PARTIAL: set()}
 
     @property
     def left_out(self) -> Counter[str]:
-        """Rows left out so far, by reason, and rows with missing entries; grows as rows are read."""
+        """Number of rows left out so far, by reason, and of rows with missing entries; grows as rows are read."""
         counts = super().left_out
-        for reason, rows in self._missing.items():
+        for reason, rows in self._missing_rows.items():
             if rows:
-                counts[f"{reason} ({_named(set(self._lacked[reason]))})"] = sum(map(len, list(rows.values())))
+                counts[f"{reason} ({_named(set(self._missing_entries[reason]))})"] = sum(map(len, list(rows.values())))
         return counts
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
-        """Return the observations, NaN where a zero stands for a missing entry."""
-        found = super().evaluations(bases, metrics, keys)
+        """Return the observations, NaN where a zero means a missing entry."""
+        values_by_metric = super().evaluations(bases, metrics, keys)
         run = key_runs(keys)
         for size in dict.fromkeys(b.size for b in bases):
             is_size = np.array([b.size == size for b in bases])[run]
-            for metric, values in zip(metrics, found, strict=True):
+            for metric, values in zip(metrics, values_by_metric, strict=True):
                 is_zero = is_size & (values == 0.0)
                 is_value = is_size & ~np.isnan(values)
-                # The shards are read where the answer depends on them.
+                # The shards are read only if the result depends on them.
                 if not (is_value if metric.task in AGGREGATED_TASKS else is_zero).any():
                     continue
-                lacking = self._share_lacking(size, metric)
-                if lacking == 1.0:
+                missing_share = self._share_missing(size, metric)
+                if missing_share == 1.0:
                     self._leave_out(_ZEROS, metric, values, is_zero, bases, keys)
-                elif lacking > 0.0:
+                elif missing_share > 0.0:
                     self._leave_out(_PARTIAL, metric, values, is_value, bases, keys)
-        return found
+        return values_by_metric
 
-    def _share_lacking(self, size: ModelSize, metric: Metric) -> float:
-        """Return the share of the tasks behind a value that lack its entry at a size."""
+    def _share_missing(self, size: ModelSize, metric: Metric) -> float:
+        """Return the share of the tasks of a value in which its entry is missing at a size."""
         present = {} if self.shards is None else self.shards.entries_at(size)
         members = AGGREGATED_TASKS.get(metric.task, (metric.task,))
-        lacking = [
+        is_missing = [
             metric.entry not in present[task] if task in present else lacks_entry(size.name, task, metric.entry)
             for task in members
         ]
-        return sum(lacking) / len(lacking)
+        return sum(is_missing) / len(is_missing)
 
     def _leave_out(
         self, reason: str, metric: Metric, values: Float64, where: npt.NDArray[np.bool_],
@@ -103,15 +103,15 @@ class MacroTable(DictTable):
         values[where] = np.nan
         run, step = key_runs(keys[where]), key_steps(keys[where])
         for r in np.unique(run).tolist():
-            self._missing[reason].setdefault((bases[r], metric.task), set()).update(step[run == r].tolist())
-            self._lacked[reason].add((bases[r].size.name, metric.entry))
+            self._missing_rows[reason].setdefault((bases[r], metric.task), set()).update(step[run == r].tolist())
+            self._missing_entries[reason].add((bases[r].size.name, metric.entry))
 
 
-def _named(lacked: set[tuple[str, str]]) -> str:
-    """Return entries and the sizes that lack them: ``"acc_per_byte, no_answer of 150M, 300M"``."""
+def _named(missing: set[tuple[str, str]]) -> str:
+    """Return missing entries with their sizes as text: ``"acc_per_byte, no_answer of 150M, 300M"``."""
     sizes_of: dict[str, list[str]] = {}
-    for entry in sorted({entry for _, entry in lacked}):
-        sizes_of[entry] = [s.name for s in SIZES if (s.name, entry) in lacked]
+    for entry in sorted({entry for _, entry in missing}):
+        sizes_of[entry] = [s.name for s in SIZES if (s.name, entry) in missing]
     groups: dict[str, list[str]] = {}
     for entry, sizes in sizes_of.items():
         groups.setdefault(", ".join(sizes), []).append(entry)

@@ -1,4 +1,4 @@
-"""The pretraining half: tables of the DataDecide suite, raw or parsed, in a folder or behind a URL."""
+"""The pretraining tables of the DataDecide suite, raw or parsed, in a folder or at a URL."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from dde.suite.datadecide.tables.table_files import FileKinds, TableFile, TableK
 
 __all__ = ["Catalog", "DataDecide", "IndexKeeper"]
 
-# Tables of the raw layout, by the files of the published suite that hold them.
+# Names of the tables of the raw layout, with their files in the published suite.
 _PUBLISHED: dict[TableKind, str] = {
     "raw": "evaluation shards (DataDecide-eval-results/data/train-*.parquet)",
     "macro": "macro averages (DataDecide-eval-results/data/macro_avg-*.parquet)",
@@ -47,19 +47,19 @@ _PUBLISHED: dict[TableKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Which checkpoints the tables hold, without their metrics.
+    """Checkpoints in the tables, without their metrics.
 
     Attributes
     ----------
     bases : tuple of Base
-        Pretraining runs, ordered by recipe, size, seed as the suite lists them.
+        Pretraining runs, by recipe, size and seed in the order of the suite.
     base : (checkpoint,) int32 array
         Index into `bases`; ascending.
     step : (checkpoint,) int64 array
         Training step; ascending within a run. Distinct.
     sampled : (checkpoint,) uint8 array or None
-        Which kinds of tables have a row of the checkpoint: the sum of `EVALUATED` and `PERPLEXITY`. None where both
-        have a row of all.
+        Kinds of tables that have a row of the checkpoint: the sum of `EVALUATED` and `PERPLEXITY`. None if both kinds
+        have rows of all checkpoints.
     """
 
     bases: tuple[Base, ...]
@@ -68,7 +68,7 @@ class Catalog:
     sampled: npt.NDArray[np.uint8] | None = None
 
     def steps_by_label(self, kind: int = 0) -> dict[str, npt.NDArray[np.int64]]:
-        """Return the steps of each run, by label; of a kind, those that its tables have a row of."""
+        """Return the steps of each run, by label; with `kind`, only steps that have a row in tables of the kind."""
         base, step = self.base, self.step
         if kind and self.sampled is not None:
             some = (self.sampled & kind) > 0
@@ -96,18 +96,18 @@ class Catalog:
 
 
 class IndexKeeper(Protocol):
-    """Keeps the row indexes of tables from one opening to the next."""
+    """Protocol of a cache of the row indexes of tables."""
 
     def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
-        """Return the catalog and the head of each table's index; None where nothing is kept."""
+        """Return the catalog and the head of each table's index; None if they are not cached."""
         ...
 
     def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
-        """Return the arrays of a table's index; None where they are not kept."""
+        """Return the arrays of a table's index; None if they are not cached."""
         ...
 
     def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
-        """Keep what was read."""
+        """Store the catalog and the indexes."""
         ...
 
 
@@ -120,16 +120,16 @@ class DataDecide:
         Folder, file or fsspec URL with the Hub's raw tables (nested to any depth, or the Hub's own cache),
         or with the tables of the package datadec.
     layout : {"auto", "raw", "parsed"}
-        Which tables to read when both are there; "auto" prefers the parsed wide table.
+        Tables to read if there are both; "auto" prefers the parsed wide table.
     on_error : {"raise", "skip"}
-        What a malformed row does: raise FormatError, or be counted in `left_out`.
+        Handling of malformed rows: raise FormatError, or count them in `left_out`.
     kept : FileKinds, optional
-        What the files were found to be before; see :func:`dde.suite.datadecide.tables.table_files.find_table_files`.
+        Cached kinds of the files; see :func:`dde.suite.datadecide.tables.table_files.find_table_files`.
 
     Raises
     ------
     SourceError
-        When the folder does not exist or holds no table of the suite.
+        When the folder does not exist or has no table of the suite.
 
     Examples
     --------
@@ -150,18 +150,18 @@ class DataDecide:
         has_raw = bool(kinds & {"raw", "macro", "perplexity"})
         if layout == "auto":
             layout = "parsed" if "wide" in kinds else "raw"
-        wanted = {"wide"} if layout == "parsed" else {"raw", "macro", "perplexity"}
-        if not kinds & wanted:
+        requested = {"wide"} if layout == "parsed" else {"raw", "macro", "perplexity"}
+        if not kinds & requested:
             other = "raw" if has_raw else "parsed"
-            found = f" It holds tables of the other layout: pass layout={other!r}." if kinds else ""
+            other_layout = f" It holds tables of the other layout: pass layout={other!r}." if kinds else ""
             hint = _hint(self._place)
             raise SourceError(
                 f"{self.data_dir!r} holds no {layout} table of the DataDecide suite, so there are no "
-                f"pretraining runs to open.{found}{hint} Expected are parquet files with the columns params, data, "
-                "seed, step and either task and metrics, or metric columns."
+                f"pretraining runs to open.{other_layout}{hint} Pass a folder with parquet files with the columns "
+                "params, data, seed, step and either task and metrics, or metric columns."
             )
         self._set_aside = aside + [
-            f"{f.path}: the {layout} tables are read instead" for f in files if f.kind not in wanted
+            f"{f.path}: the {layout} tables are read instead" for f in files if f.kind not in requested
         ]
         if layout == "raw":
             self._set_aside += [f"{what}: missing" for kind, what in _PUBLISHED.items() if kind not in kinds]
@@ -169,7 +169,7 @@ class DataDecide:
         self.on_error = on_error
         self._tables: list[EvaluationTable] = []
         for kind in ("wide", "raw", "perplexity", "macro"):
-            of_kind = [f for f in files if f.kind == kind and kind in wanted]
+            of_kind = [f for f in files if f.kind == kind and kind in requested]
             if of_kind:
                 self._tables.append(self._table(kind, of_kind))
         self._found = self.files
@@ -180,7 +180,7 @@ class DataDecide:
         if kind == "raw":
             return DictTable(files, self.on_error)
         if kind == "macro":
-            # Shards come before the averages of them.
+            # The shards are needed to interpret zeros of the averages.
             shards = next((t for t in self._tables if isinstance(t, DictTable)), None)
             return MacroTable(files, self.on_error, shards)
         return WideTable(files, self.on_error)
@@ -200,29 +200,29 @@ class DataDecide:
 
     @property
     def location(self) -> str:
-        """Where the tables are, without credentials, also for a process with another working directory."""
+        """Absolute location of the tables, without credentials, valid in any working directory."""
         return self._place.location
 
     @property
     def has_secret(self) -> bool:
-        """Whether they are read with a credential, which another process does not get."""
+        """Whether the tables are read with a credential, which is not sent to other processes."""
         return self._place.has_secret
 
     @property
     def files(self) -> list[TableFile]:
-        """Files that are read."""
+        """Files that are read, without copies."""
         return [f for table in self._tables for f in table.files]
 
     @property
     def fingerprint(self) -> str:
         """Digest of names and versions of the files; changes when any of them changes."""
-        # Copies among them, which are known once the keys are, count too.
+        # Includes copies, so that the digest is the same before and after they are detected.
         facts = sorted(f"{f.path}|{f.version}" for f in self._found)
         return hashlib.sha256("\n".join([self.layout, *facts]).encode()).hexdigest()[:16]
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Rows left out so far, by reason; grows as metrics are read."""
+        """Number of rows left out so far, by reason; grows as metrics are read."""
         self.catalog()
         total: dict[str, int] = {}
         for table in self._tables:
@@ -232,7 +232,7 @@ class DataDecide:
 
     @property
     def set_aside(self) -> list[str]:
-        """Tables and shards that are not read, each with the reason, and how many default metrics no table holds."""
+        """Tables and shards that are not read, each with the reason, and default metrics that no table has."""
         self.catalog()
         aside = [*self._set_aside, *(f"{path}: {what}" for path, what in self._copies().items())]
         aside += [f"{name}: missing" for table in self._tables for name in missing_shards(table.files)]
@@ -245,7 +245,7 @@ class DataDecide:
         ]
 
     def _copies(self) -> dict[str, str]:
-        """Return why each file is not read that holds nothing but rows of others."""
+        """Return the files that only repeat rows of others, with the reason for not reading them."""
         kinds = {f.path: f.kind for f in self._found}
         return {
             path: f"another copy of the {kinds[path]} table is read instead, with all of its rows"
@@ -255,37 +255,37 @@ class DataDecide:
 
     @property
     def absent_metrics(self) -> list[Metric]:
-        """Evaluations and perplexities among the default metrics that no table holds; reads no metrics."""
+        """Evaluations and perplexities among the default metrics that no table has; reads no metrics."""
         self.catalog()
         return [m for m in DEFAULT_METRICS if m.kind != "log" and all(table.lacks_default(m) for table in self._tables)]
 
     @property
     def conflicts(self) -> list[str]:
-        """Rows read so far that disagree with the first row of the same run and step, by name."""
+        """Names of rows read so far that disagree with the first row of the same run and step."""
         return [table.name_row(row) for table in self._tables for row in sorted(table.conflicting)]
 
     @property
     def reads(self) -> dict[str, int]:
-        """What has been read of metrics so far: rows, row groups, stored bytes."""
+        """Amount of metrics read so far: rows, row groups, stored bytes."""
         return {
             name: sum(getattr(t.reads, name) for t in self._tables) for name in ("rows", "row_groups", "stored_bytes")
         }
 
     def keep_index(self, keeper: IndexKeeper) -> None:
-        """Take the row indexes from where they are kept, and keep them there once they were read."""
+        """Load the row indexes from a cache, and store them there after they are read."""
         if self._catalog is None:
             self._keeper = keeper
 
     def catalog(self) -> Catalog:
-        """Return which runs and checkpoints the tables hold; reads key columns alone, once."""
+        """Return the runs and checkpoints in the tables; reads only key columns, once."""
         if self._catalog is not None:
             return self._catalog
         if self._keeper is not None:
-            self._catalog = self._kept_catalog(self._keeper)
+            self._catalog = self._cached_catalog(self._keeper)
         if self._catalog is None:
             keys: list[npt.NDArray[np.int64]] = []
             kinds: list[npt.NDArray[np.uint8]] = []
-            # A stable order that does not depend on which tables exist.
+            # A stable order, whichever tables exist.
             order = {base: None for table in self._tables for base in table.index.bases}
             bases = tuple(sorted(order, key=suite_order))
             number = {base: i for i, base in enumerate(bases)}
@@ -300,7 +300,7 @@ class DataDecide:
                         keys.append(np.unique(of_kind))
                         kinds.append(np.full(len(keys[-1]), kind, np.uint8))
                 if not isinstance(sampled, int):
-                    # Rows without any metric are checkpoints all the same.
+                    # Rows without any metric are checkpoints too.
                     keys.append(np.unique(key[sampled[usable] == 0]))
                     kinds.append(np.zeros(len(keys[-1]), np.uint8))
             distinct, number_of = np.unique(np.concatenate(keys), return_inverse=True)
@@ -308,44 +308,43 @@ class DataDecide:
             np.bitwise_or.at(of_checkpoint, number_of, np.concatenate(kinds))
             self._catalog = Catalog(bases, key_runs(distinct).astype(np.int32), key_steps(distinct), of_checkpoint)
             if self._keeper is not None:
-                # Where it can't be written it is read again the next time: that the cache as a whole can't be
-                # written is said once, where metrics are kept.
+                # A failure to write is ignored, as the keys can be read again; caching metrics warns of it once.
                 with suppress(OSError):
                     self._keeper.save(self.fingerprint, self._catalog, [table.index for table in self._tables])
         if copies := self._copies():
             warn_caller(
-                f"{len(copies)} pretraining tables hold nothing but rows that stand in others too, with equal content "
+                f"{len(copies)} pretraining tables only have rows that are in other tables too, with equal content "
                 f"({', '.join(list(copies)[:3])}{', ...' if len(copies) > 3 else ''}), so they are not read. "
                 "Remove them to silence this."
             )
         return self._catalog
 
-    def _kept_catalog(self, keeper: IndexKeeper) -> Catalog | None:
+    def _cached_catalog(self, keeper: IndexKeeper) -> Catalog | None:
         fingerprint = self.fingerprint
-        kept = keeper.load_catalog(fingerprint)
-        if kept is None or len(kept[1]) != len(self._tables):
+        cached = keeper.load_catalog(fingerprint)
+        if cached is None or len(cached[1]) != len(self._tables):
             return None
-        for number, (table, head) in enumerate(zip(self._tables, kept[1], strict=True)):
-            table.use_kept(head, partial(keeper.load_rows, fingerprint, number))
-        return kept[0]
+        for number, (table, head) in enumerate(zip(self._tables, cached[1], strict=True)):
+            table.use_cached(head, partial(keeper.load_rows, fingerprint, number))
+        return cached[0]
 
     def metrics(self) -> list[Metric]:
-        """Return every metric that the tables may hold."""
+        """Return every metric that the tables may have."""
         return list({m.name: m for table in self._tables for m in table.metrics()}.values())
 
     def holds(self, metric: Metric) -> bool:
-        """Return whether some table may hold the metric."""
+        """Return whether some table may have the metric."""
         return self._holder(metric) is not None
 
     def lacks_default(self, metric: Metric) -> bool:
-        """Return whether no table holds one of the default metrics; opens no file once the catalog is there."""
+        """Return whether one of the default metrics is in no table; opens no file once the catalog is loaded."""
         self.catalog()
         return all(table.lacks_default(metric) for table in self._tables)
 
     def read_together(self, metric: Metric, others: Iterable[Metric]) -> list[Metric]:
-        """Return the metric with those of the others that are read along with it at little cost.
+        """Return the metric, and those of the others that are read together with it at little cost.
 
-        Texts of all tasks of a run lie among each other: reading those of one task reads nearly all.
+        Texts of all tasks of a run are interleaved, so reading those of one task reads nearly all of them.
         """
         holder = self._holder(metric)
         if holder is None or not holder.reads_tasks_whole:
@@ -353,39 +352,39 @@ class DataDecide:
         return [metric, *(m for m in others if m != metric and self._holder(m) is holder)]
 
     def whole_tasks(self, metrics: Iterable[Metric]) -> list[Metric]:
-        """Return all metrics of the tasks of these that are parsed from the same texts, these first."""
-        asked = {m.name: m for m in metrics}
-        for metric in list(asked.values()):
+        """Return the metrics, then all other metrics of their tasks that are parsed from the same texts."""
+        requested = {m.name: m for m in metrics}
+        for metric in list(requested.values()):
             holder = self._holder(metric)
             if holder is not None and holder.reads_tasks_whole:
                 siblings = (task_metric(metric.task, entry) for entry in ENTRIES)
-                asked |= {m.name: m for m in siblings if m.name not in asked and self._holder(m) is holder}
-        return list(asked.values())
+                requested |= {m.name: m for m in siblings if m.name not in requested and self._holder(m) is holder}
+        return list(requested.values())
 
     def _holder(self, metric: Metric) -> EvaluationTable | None:
-        # The first table that holds a metric serves it: shards before the averages published beside them.
+        # The first table with a metric is used: shards before their published averages.
         return next((t for t in self._tables if t.holds(metric)), None)
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric]) -> History:
-        """Return the observations of `metrics` for `bases`: only the rows and columns asked for are read.
+        """Return the observations of `metrics` for `bases`; reads only the requested rows and columns.
 
         Returns
         -------
         History
-            `run` indexes `bases`; rows are ordered by run, then step: all that the catalog has for `bases`, whatever
-            the metrics. `values` are keyed by the metrics' names.
+            `run` indexes `bases`; rows are ordered by run, then step. They are all rows of the catalog for `bases`,
+            whatever the metrics. `values` are keyed by the metrics' names.
         """
         catalog = self.catalog()
-        wanted = {base: i for i, base in enumerate(bases)}
-        run = np.array([wanted.get(b, -1) for b in catalog.bases] + [-1], np.int64)[catalog.base]
+        number = {base: i for i, base in enumerate(bases)}
+        run = np.array([number.get(b, -1) for b in catalog.bases] + [-1], np.int64)[catalog.base]
         keys = np.sort(join_keys(run[run >= 0], catalog.step[run >= 0]))
         out: dict[str, npt.NDArray[np.float64]] = {}
         for table in self._tables:
-            held = [m for m in metrics if self._holder(m) is table]
-            if held:
-                out |= {m.name: v for m, v in zip(held, table.evaluations(bases, held, keys), strict=True)}
-        found = {m.name: out[m.name] if m.name in out else np.full(len(keys), np.nan) for m in metrics}
-        return History(key_runs(keys).astype(np.int32), key_steps(keys), found)
+            own = [m for m in metrics if self._holder(m) is table]
+            if own:
+                out |= {m.name: v for m, v in zip(own, table.evaluations(bases, own, keys), strict=True)}
+        values = {m.name: out[m.name] if m.name in out else np.full(len(keys), np.nan) for m in metrics}
+        return History(key_runs(keys).astype(np.int32), key_steps(keys), values)
 
     def select_subset(
         self,
@@ -395,7 +394,7 @@ class DataDecide:
         steps: Iterable[int] | None = None,
         metrics: str | Iterable[str] | None = None,
     ) -> pd.DataFrame:
-        """Return checkpoints and metrics of the runs that match, read for them alone.
+        """Return checkpoints and metrics of the runs that match; reads only these runs.
 
         Parameters
         ----------
@@ -414,23 +413,23 @@ class DataDecide:
         Raises
         ------
         UnknownNameError
-            When a name is not of the suite, or no table holds a metric.
+            When a name is not in the suite, or no table has a metric.
         """
         bases = self.find_bases(params, data, seed)
         parsed = [parse_metric(m) for m in ([metrics] if isinstance(metrics, str) else metrics or [])]
         for metric in parsed:
             if not self.holds(metric):
                 raise UnknownNameError(
-                    f"no pretraining table holds {metric.name!r}, so there is nothing to select."
-                    f"{near_names(metric.name, [m.name for m in self.metrics()])} dd.metrics() lists what there is."
+                    f"No pretraining table has {metric.name!r}, so there is nothing to select."
+                    f"{near_names(metric.name, [m.name for m in self.metrics()])} dd.metrics() lists all metrics."
                 )
         catalog = self.catalog()
-        wanted = {b: i for i, b in enumerate(bases)}
-        meaning = np.array([wanted.get(b, -1) for b in catalog.bases], np.int64)
+        number = {b: i for i, b in enumerate(bases)}
+        meaning = np.array([number.get(b, -1) for b in catalog.bases], np.int64)
         run = meaning[catalog.base]
         mask = run >= 0
         if steps is not None:
-            # No table has a step beyond these.
+            # Tables have no other steps.
             mask &= np.isin(catalog.step, [int(s) for s in steps if 0 <= s <= MAX_STEP])
         run, step = run[mask], catalog.step[mask]
         per_step = np.array([b.size.tokens_per_step for b in bases], np.int64)
@@ -447,13 +446,13 @@ class DataDecide:
             }
         )
         if parsed:
-            found = self.evaluations(bases, parsed)
-            key, asked = join_keys(found.run, found.step), join_keys(run, step)
-            at = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
-            hit = key[at] == asked if len(key) else np.zeros(len(asked), bool)
+            history = self.evaluations(bases, parsed)
+            key, requested = join_keys(history.run, history.step), join_keys(run, step)
+            at = np.minimum(np.searchsorted(key, requested), max(len(key) - 1, 0))
+            hit = key[at] == requested if len(key) else np.zeros(len(requested), bool)
             for metric in parsed:
-                values = np.full(len(asked), np.nan)
-                values[hit] = found.values[metric.name][at[hit]]
+                values = np.full(len(requested), np.nan)
+                values[hit] = history.values[metric.name][at[hit]]
                 frame[metric.name] = values
         return frame
 
@@ -463,7 +462,7 @@ class DataDecide:
 
 
 def _hint(place: Connection) -> str:
-    """Return what a folder without tables looks like."""
+    """Return a hint for a folder that looks like an export of W&B runs, else ""."""
     fs, path = fsspec.core.url_to_fs(place.reveal())
     names = {str(name).rpartition("/")[2] for name in fs.find(path)}
     if names & {"runs_metadata.parquet", "runs_history.parquet", "runs.jsonl", "history.jsonl"}:

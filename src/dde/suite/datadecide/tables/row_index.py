@@ -1,4 +1,4 @@
-"""Which run, step and task each row of a table holds: read from the key columns alone, never from metrics."""
+"""Index of the run, step and task of each row of a table, read from the key columns only."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ MAX_STEP = 2**_STEP_BITS - 1
 
 
 def join_keys(runs: npt.NDArray[np.integer], steps: npt.NDArray[np.integer]) -> Int64:
-    """Return a number for each run and step that is ordered by run, then step.
+    """Encode run and step as one number, ordered by run, then step.
 
     Parameters
     ----------
     runs : (row,) integer array
         At least 0, and below 2**31.
     steps : (row,) integer array
-        From 0 to `MAX_STEP`. Whoever reads steps from a store counts and leaves out all others.
+        From 0 to `MAX_STEP`. Readers of a store must leave out and count all others.
 
     Raises
     ------
     ValueError
-        When a run or step is out of these bounds: its key would be that of another run.
+        When a run or step is out of these bounds, as its key would be that of another run.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def join_keys(runs: npt.NDArray[np.integer], steps: npt.NDArray[np.integer]) -> 
     """
     for numbers, most in ((runs, 2 ** (63 - _STEP_BITS) - 1), (steps, MAX_STEP)):
         if len(numbers) and (int(numbers.min()) < 0 or int(numbers.max()) > most):
-            raise ValueError(f"a run or step lies outside of 0 to {most}")
+            raise ValueError(f"a run or step is outside of 0 to {most}")
     keys = runs.astype(np.int64) << _STEP_BITS
     keys |= steps.astype(np.int64, copy=False)
     return keys
@@ -79,19 +79,19 @@ def key_steps(keys: Int64) -> Int64:
 
 
 _NAMES = ("params", "data", "seed", "task")
-# What a column names, how to find it, all of the suite, and their names.
+# For each key column: kind of its values, lookup by name, all values of the suite, and their names.
 _SUITE: Mapping[str, tuple[str, Callable[[str], object | None], Sequence[object], Sequence[str]]] = {
     "params": ("size", find_size, SIZES, [s.name for s in SIZES]),
     "data": ("recipe", find_recipe, RECIPES, [r.name for r in RECIPES]),
     "seed": ("seed", find_seed, SEEDS, [s.name for s in SEEDS]),
 }
-# Unknown names that are listed one by one, and how much of a long one is shown.
+# Number of unknown names that are listed, and number of characters shown of a long name.
 _MOST_NAMED, _LONGEST_SHOWN = 20, 60
 
 
 @dataclass(frozen=True, slots=True)
 class IndexHead:
-    """What a row index says of a table as a whole; attributes as those of :class:`RowIndex`."""
+    """The attributes of a :class:`RowIndex` that describe the table as a whole, without its rows."""
 
     bases: tuple[Base, ...]
     tasks: tuple[str, ...]
@@ -109,13 +109,13 @@ class RowIndex:
     files : tuple of TableFile
         Files in the order of the rows.
     bases : tuple of Base
-        Distinct runs, ordered by recipe, size, seed as the suite lists them.
+        Distinct runs, by recipe, size and seed in the order of the suite.
     base : (row,) int32 array
         Index into `bases`; -1 where a name of the row is unknown.
     step : (row,) int64 array
         Training step, at most `MAX_STEP`; -1 where the row has none.
-    task : (row,) int16 array
-        Index into `tasks`, of 32 bits where they are many; -1 where a row has none.
+    task : (row,) int16 or int32 array
+        Index into `tasks`, of 32 bits if there are many; -1 where a row has none.
     tasks : tuple of str
         Distinct tasks.
     group_starts : (row group + 1,) int64 array
@@ -123,11 +123,11 @@ class RowIndex:
     group_files : (row group,) int32 array
         File of each row group.
     left_out : mapping of str to int
-        Rows that can't be used, by reason.
+        Number of unusable rows, by reason.
     columns : tuple of tuple of str
-        Names of the columns of each file that hold one metric. In a table with a column of texts they lie in these.
+        Names of the columns of each file that are metrics. A table with a column of texts has its metrics in the texts.
     copies : tuple of str
-        Paths of the files that were not indexed, for all of their rows are those of others.
+        Paths of files that were not indexed, as they only repeat rows of others.
     """
 
     files: tuple[TableFile, ...]
@@ -147,25 +147,25 @@ class RowIndex:
 
     @property
     def head(self) -> IndexHead:
-        """What it says of the table as a whole."""
+        """The attributes that describe the table as a whole."""
         return IndexHead(self.bases, self.tasks, self.left_out, self.columns, self.copies)
 
 
 def read_row_index(files: Sequence[TableFile]) -> RowIndex:
-    """Return the keys of every row of `files`; reads the key columns alone.
+    """Return the keys of every row of `files`; reads only the key columns.
 
     Raises
     ------
     SourceError
-        When a file can't be read, or is not the one that was found.
+        When a file can't be read, or has changed since it was found.
     FormatError
-        When a key column has a type that holds no keys; names the file and column.
+        When a key column has an unsuitable type; names the file and column.
     """
     starts, group_files = [0], []
     columns: list[tuple[str, ...]] = []
     keys = _Keys()
     for number, file in enumerate(files):
-        # Names are few and repeat: as codes they take a tenth of the time, and of the memory.
+        # Names repeat a lot: dictionary-encoded, they take a tenth of the time and memory.
         with open_unchanged(file, read_dictionary=_NAMES) as parquet:
             names = parquet.schema_arrow.names
             footer = parquet.metadata
@@ -180,9 +180,9 @@ def read_row_index(files: Sequence[TableFile]) -> RowIndex:
     combined = (data.astype(np.int32) * len(SIZES) + params) * len(SEEDS) + seed
     n_codes = len(RECIPES) * len(SIZES) * len(SEEDS)
     distinct = np.flatnonzero(np.bincount(combined[known], minlength=n_codes))
-    place = np.full(n_codes, -1, np.int32)
-    place[distinct] = np.arange(len(distinct))
-    base = np.where(known, place[combined], np.int32(-1))
+    new_code = np.full(n_codes, -1, np.int32)
+    new_code[distinct] = np.arange(len(distinct))
+    base = np.where(known, new_code[combined], np.int32(-1))
     bases = tuple(
         Base(
             RECIPES[c // (len(SIZES) * len(SEEDS))],
@@ -209,13 +209,13 @@ def _read_keys(file: TableFile, parquet: pq.ParquetFile, columns: Sequence[str])
     try:
         return parquet.read(columns=columns)
     except (pa.ArrowNotImplementedError, OSError):
-        # Arrow makes no codes of texts in some encodings, such as DELTA_BYTE_ARRAY. Damage is found again.
+        # Arrow can't dictionary-encode some encodings, such as DELTA_BYTE_ARRAY. Damaged files fail again here.
         with open_parquet(file, metadata=parquet.metadata) as plain:
             return plain.read(columns=columns)
 
 
 class _Keys:
-    """The keys of rows as numbers, file by file, and what can't be one."""
+    """Collector of the keys of rows as numbers, file by file, and of values that are not keys."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, int] = {}
@@ -225,11 +225,11 @@ class _Keys:
 
     @cached_property
     def codes(self) -> dict[str, npt.NDArray[Any]]:
-        """Index into the sizes, recipes, seeds of the suite and into `tasks` of each row, and its step; -1 for none."""
+        """For each row, index into the suite's sizes, recipes and seeds and into `tasks`, and step; -1 for none."""
         return {name: np.concatenate(parts) if len(parts) > 1 else parts[0] for name, parts in self._parts.items()}
 
     def add(self, file: TableFile, table: pa.Table, n_rows: int) -> None:
-        """Add the rows of a file; keys that are no column of it stand in its path."""
+        """Add the rows of a file; keys without a column come from its path."""
         of_path = path_keys(file.path)
         for name, parts in self._parts.items():
             where = file.where(name)
@@ -250,7 +250,7 @@ class _Keys:
             codes, texts = encode_texts(column, where, numbers=True)
             self._count_nulls("task" if name == "task" else _SUITE[name][0], codes)
             meaning = self._tasks_of(texts) if name == "task" else self._suite_of(name, texts, codes)
-            # Small numbers: there is one of each per row, and rows are many.
+            # Small integers save memory, as there is one per row.
             kind = np.int16 if max(meaning, default=0) < 2**15 else np.int32
             parts.append(np.array([*meaning, -1], kind)[codes])
 
@@ -262,11 +262,11 @@ class _Keys:
         return [self.tasks.setdefault(name, len(self.tasks)) for name in names]
 
     def _suite_of(self, column: str, names: Sequence[str], codes: npt.NDArray[Any]) -> list[int]:
-        """Return the index into the suite's list of what each name means, -1 for an unknown one."""
+        """Return the index into the suite's list for each name, -1 for an unknown one."""
         kind, find, known, _ = _SUITE[column]
         order = {id(item): index for index, item in enumerate(known)}
-        found = [find(name) for name in names]
-        meaning = [-1 if item is None else order[id(item)] for item in found]
+        items = [find(name) for name in names]
+        meaning = [-1 if item is None else order[id(item)] for item in items]
         if -1 in meaning:
             counts = np.bincount(codes[codes >= 0], minlength=len(names)).tolist()
             for name, number, count in zip(names, meaning, counts, strict=True):
@@ -275,7 +275,7 @@ class _Keys:
         return meaning
 
     def left_out(self) -> dict[str, int]:
-        """Return how many rows can't be used, by reason; rare ones of many unknown names are put together."""
+        """Return the number of unusable rows by reason; rare unknown names are counted together."""
         left_out: Counter[str] = Counter()
         for kind, _, _, names in _SUITE.values():
             unknown = self._unknown[kind]

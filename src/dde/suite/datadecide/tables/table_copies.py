@@ -1,4 +1,4 @@
-"""Files of a table that hold nothing but rows of others: a joined file beside its shards, or a second download."""
+"""Find files that only repeat rows of other files: a joined file beside its shards, or a second download."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ __all__ = ["find_copies"]
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
 
-# Columns of numbers that are read at once when contents are compared.
+# Number of columns that are read at once when contents are compared.
 _COLUMNS = 64
 
 
 def find_copies(index: RowIndex) -> list[TableFile]:
-    """Return files all of whose rows stand in others that are not among them, with equal content.
+    """Return the files whose rows are all in the remaining files too, with equal content.
 
-    Of two copies, the one that comes later in `index.files` is returned. What costs least is compared first: one row
-    of each file with all keys, then all keys of the files whose row stands elsewhere too, then the content of these.
+    Of two copies, the one later in `index.files` is returned. Cheap comparisons come first: one row of each file with
+    all keys, then all keys of the files whose row is in another file too, then the content of these.
     """
     rows = [_rows_of_file(index, number) for number in range(len(index.files))]
     suspects = _suspects(index, rows) if len(rows) > 1 else []
     if not suspects:
         return []
     keys = _row_keys(index)
-    kept = dict.fromkeys(range(len(index.files)))
+    remaining = dict.fromkeys(range(len(index.files)))
     copies: list[int] = []
     for number in reversed(suspects):
-        elsewhere = [other for other in kept if other != number]
+        elsewhere = [other for other in remaining if other != number]
         if _is_covered(index, keys, rows, number, elsewhere):
             copies.append(number)
-            del kept[number]
+            del remaining[number]
     return [index.files[number] for number in sorted(copies)]
 
 
@@ -52,7 +52,7 @@ def _rows_of_file(index: RowIndex, number: int) -> slice:
 
 
 def _row_keys(index: RowIndex) -> Int64:
-    """Return a number for the run, step and task of each row; -1 for a row that can't be used."""
+    """Return a number for the run, step and task of each row; -1 for an unusable row."""
     usable = (index.base >= 0) & (index.step >= 0)
     task = index.task[usable].astype(np.int64) + 1
     keys = np.full(len(index), -1, np.int64)
@@ -61,20 +61,20 @@ def _row_keys(index: RowIndex) -> Int64:
 
 
 def _suspects(index: RowIndex, rows: Sequence[slice]) -> list[int]:
-    """Return the files whose first row that can be used has the keys of a row of another file."""
-    found: list[int] = []
+    """Return the files whose first usable row has the keys of a row in another file."""
+    suspects: list[int] = []
     for number, part in enumerate(rows):
         first = _first_usable(index, part)
         if first is not None:
             alike = np.flatnonzero(index.base == index.base[first])
             alike = alike[(index.step[alike] == index.step[first]) & (index.task[alike] == index.task[first])]
             if ((alike < part.start) | (alike >= part.stop)).any():
-                found.append(number)
-    return found
+                suspects.append(number)
+    return suspects
 
 
 def _first_usable(index: RowIndex, part: slice) -> int | None:
-    # Nearly always the first one can be.
+    # Nearly always the first row is usable.
     for piece in (slice(part.start, min(part.start + 1, part.stop)), part):
         usable = (index.base[piece] >= 0) & (index.step[piece] >= 0)
         if usable.any():
@@ -83,13 +83,13 @@ def _first_usable(index: RowIndex, part: slice) -> int | None:
 
 
 def _is_covered(index: RowIndex, keys: Int64, rows: Sequence[slice], number: int, elsewhere: Sequence[int]) -> bool:
-    """Return whether each row of a file stands in the others too, as often and with equal content."""
+    """Return whether each row of a file is in the others too, as often and with equal content."""
     own = np.arange(rows[number].start, rows[number].stop)
     own = own[keys[own] >= 0]
     other = np.concatenate([np.arange(rows[k].start, rows[k].stop) for k in elsewhere] or [np.empty(0, np.int64)])
     other = other[np.isin(keys[other], keys[own])]
     own, other = own[np.argsort(keys[own], kind="stable")], other[np.argsort(keys[other], kind="stable")]
-    # The second row of a key has its match in the second one elsewhere.
+    # The second row of a key matches the second one in the others.
     repeat = np.arange(len(own)) - np.searchsorted(keys[own], keys[own])
     at = np.searchsorted(keys[other], keys[own]) + repeat
     if not len(other) or int(at.max()) >= len(other) or not np.array_equal(keys[other[at]], keys[own]):
@@ -97,17 +97,17 @@ def _is_covered(index: RowIndex, keys: Int64, rows: Sequence[slice], number: int
     matches = other[at]
     involved = [k for k in elsewhere if np.any((matches >= rows[k].start) & (matches < rows[k].stop))]
     if len(own) < rows[number].stop - rows[number].start:
-        # Rows that can't be used are counted once, as long as the same are elsewhere.
+        # Unusable rows must be in the others too, so that they are still counted once.
         left_out = [Counter(read_row_index([index.files[k] for k in some]).left_out) for some in ([number], involved)]
         if not left_out[0] <= left_out[1]:
             return False
     columns = _content_columns(index.files[number])
     digests = np.zeros(len(index), np.uint64)
     for k in (number, *involved):
-        found = _digests(index.files[k], columns)
-        if found is None:
+        of_file = _digests(index.files[k], columns)
+        if of_file is None:
             return False
-        digests[rows[k]] = found
+        digests[rows[k]] = of_file
     return bool(np.array_equal(digests[own], digests[matches]))
 
 
@@ -118,14 +118,14 @@ def _content_columns(file: TableFile) -> list[str]:
 
 
 def _digests(file: TableFile, columns: Sequence[str]) -> UInt64 | None:
-    """Return a digest of the content of each row; None where it has a form that is not compared."""
+    """Return a digest of the content of each row; None for a form that is not compared."""
     with open_unchanged(file) as parquet:
         parts = [np.empty(0, np.uint64)]
         for group in range(parquet.num_row_groups):
-            found = _digests_of_group(file, parquet, group, columns)
-            if found is None:
+            of_group = _digests_of_group(file, parquet, group, columns)
+            if of_group is None:
                 return None
-            parts.append(found)
+            parts.append(of_group)
     return np.concatenate(parts)
 
 
@@ -138,26 +138,26 @@ def _digests_of_group(file: TableFile, parquet: pq.ParquetFile, group: int, colu
             parquet.read_row_group(group, columns=["metrics"])["metrics"], file.where("metrics"), check=False
         )
         return np.array([_digest(text) for text in texts.cast(pa.large_binary()).to_pylist()], np.uint64)
-    found = np.zeros(parquet.metadata.row_group(group).num_rows, np.uint64)
-    # A column that a file lacks is one without numbers.
-    held = [c for c in columns if c in parquet.schema_arrow.names]
-    for start in range(0, len(held), _COLUMNS):
-        table = parquet.read_row_group(group, columns=held[start : start + _COLUMNS])
+    sums = np.zeros(parquet.metadata.row_group(group).num_rows, np.uint64)
+    # A missing column counts as a column without numbers.
+    present = [c for c in columns if c in parquet.schema_arrow.names]
+    for start in range(0, len(present), _COLUMNS):
+        table = parquet.read_row_group(group, columns=present[start : start + _COLUMNS])
         for name in table.column_names:
             numbers = read_numbers(table[name], file.where(name))
             if numbers.problems:
                 return None
             bits = numbers.values.view(np.uint64) ^ np.uint64(_digest(name.encode()))
-            found += np.where(np.isnan(numbers.values), np.uint64(0), _mixed(bits))
-    return found
+            sums += np.where(np.isnan(numbers.values), np.uint64(0), _mix_bits(bits))
+    return sums
 
 
 def _digest(content: bytes | None) -> int:
     return 0 if content is None else int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
-def _mixed(bits: UInt64) -> UInt64:
-    """Return 64 bits in which each bit of the argument changes half (the finalizer of MurmurHash3)."""
+def _mix_bits(bits: UInt64) -> UInt64:
+    """Mix bits so that each bit of the argument changes half of the result (the finalizer of MurmurHash3)."""
     bits = (bits ^ (bits >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     bits = (bits ^ (bits >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return bits ^ (bits >> np.uint64(33))

@@ -1,4 +1,4 @@
-"""The parquet files of the suite: finding them in a folder or behind a URL, and which table each holds."""
+"""Find the parquet files of the suite in a folder or at a URL, and the kind of table in each."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ __all__ = [
 
 TableKind = Literal["raw", "macro", "perplexity", "wide"]
 
-#: Tasks that macro averages alone have, and the tasks of the train shards that each is the mean of.
+#: Tasks that only macro averages have, each with the tasks of the train shards that it averages.
 AGGREGATED_TASKS: Mapping[str, tuple[str, ...]] = {
     "mmlu": MMLU_SUBJECTS,
     "olmes_10_macro_avg": (*PLAIN_TASKS, *MMLU_SUBJECTS),
 }
 
-# What is found of a file, beside its kind.
+# Results of `probe_kind` that are not kinds.
 _OPEN, _LACKS = "open", "lacks "
 _RUN_KEYS = ("params", "data", "seed", "step")
 _SUBJECTS = frozenset(MMLU_SUBJECTS)
 _ROWS_AT_ONCE = 1024
-# Hive's folders: params=150M/task=arc_easy/part-0.parquet. Columns of a folder's name are not in its files.
+# Hive partitions: params=150M/task=arc_easy/part-0.parquet. Their columns are in the folder names, not in the files.
 _PARTITION = re.compile(r"(?P<key>params|data|seed|step|task)=(?P<value>[^/]*)")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-# Numbers of shards and hashes of their content, which programs put into names.
+# Numbers of shards and hashes of their content in file names.
 _NUMBERS = re.compile(r"[0-9a-f]{8,}|[0-9a-f]+(?:-[0-9a-f]+){4}|\d+")
 
 
 def path_keys(path: str) -> dict[str, str | None]:
-    """Return the keys of a table that the folders of its path name, as Hive, Spark and dask write them.
+    """Return the keys of a table in the folders of its path, as Hive, Spark and dask write them.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def path_keys(path: str) -> dict[str, str | None]:
 
 
 def file_family(path: str) -> tuple[str, str]:
-    """Return folder and name of a file without the numbers and hashes in which those of one writing differ.
+    """Return folder and name of a file without the numbers and hashes that distinguish files written together.
 
     Examples
     --------
@@ -84,43 +84,43 @@ def file_family(path: str) -> tuple[str, str]:
 
 
 def probe_kind(parquet: pq.ParquetFile, path: str) -> str | None:
-    """Return what a file tells of its kind.
+    """Return the kind of a file as far as its content shows it.
 
     Parameters
     ----------
     parquet : pyarrow.parquet.ParquetFile
     path : str
-        Where the file is, without credentials.
+        Path of the file, without credentials.
 
     Returns
     -------
     str or None
-        The kind, where columns and tasks tell it. ``"open"`` where its rows may be train shards or macro averages.
-        ``"lacks"`` and names of columns, where these keep a table of metrics from being read. None for a table that
-        is none of the suite.
+        The kind, if columns and tasks determine it. ``"open"`` if its rows may be train shards or macro averages.
+        ``"lacks"`` and names of columns, if a table of metrics can't be read without these. None for a table that is
+        not of the suite.
 
     Raises
     ------
     FormatError
-        When two columns have one name.
+        When two columns have the same name.
     """
     counts = Counter(parquet.schema_arrow.names)
     columns = {*counts, *path_keys(path)}
-    # A table with run ids is somebody's export, perhaps our own: not a table of the suite.
+    # A table with run ids is an export of runs, not a table of the suite.
     if "run_id" in columns:
         return None
     is_dict = {"task", "metrics"} <= columns
-    lacking = [key for key in _RUN_KEYS if key not in columns]
-    if lacking:
-        return f"{_LACKS}{', '.join(lacking)}" if is_dict and len(lacking) < len(_RUN_KEYS) else None
+    missing = [key for key in _RUN_KEYS if key not in columns]
+    if missing:
+        return f"{_LACKS}{', '.join(missing)}" if is_dict and len(missing) < len(_RUN_KEYS) else None
     for name in (*_RUN_KEYS, "task", "metrics"):
         if counts[name] > 1:
             raise FormatError(
-                f"{path} has {counts[name]} columns named {name!r}, so which of them counts is unknown. "
-                "Rename or remove the others."
+                f"{path} has {counts[name]} columns named {name!r}, so its rows are ambiguous. "
+                "Rename or remove all but one."
             )
     if is_dict:
-        return _tell_by_tasks(parquet, path) or _OPEN
+        return _kind_by_tasks(parquet, path) or _OPEN
     metric_columns = [c for c in columns - {*_RUN_KEYS} if wide_column_metric(c) is not None]
     if any(c.startswith("eval/") for c in metric_columns):
         return "perplexity"
@@ -128,23 +128,23 @@ def probe_kind(parquet: pq.ParquetFile, path: str) -> str | None:
 
 
 def settle_kinds(found: Mapping[str, str | None]) -> tuple[dict[str, TableKind], list[str]]:
-    """Return the kind of each table, and a sentence for each that lacks columns.
+    """Return the kind of each table, and a sentence for each with missing columns.
 
-    Some rows fit train shards and macro averages alike. Their file is what the files are that were written along with
-    it; else what its name says; else a train shard.
+    Some rows fit both train shards and macro averages. The kind of their file is the kind of the files that were
+    written together with it, else the kind that its name implies, else a train shard.
 
     Parameters
     ----------
     found : mapping of str to str or None
-        What :func:`probe_kind` returned, by path.
+        Results of :func:`probe_kind`, by path.
     """
-    told = {path: kind for path, kind in found.items() if kind is not None}
-    kinds = {path: cast("TableKind", kind) for path, kind in told.items() if kind in get_args(TableKind)}
+    probed = {path: kind for path, kind in found.items() if kind is not None}
+    kinds = {path: cast("TableKind", kind) for path, kind in probed.items() if kind in get_args(TableKind)}
     families: dict[tuple[str, str], set[TableKind]] = {}
     for path, decided in kinds.items():
         families.setdefault(file_family(path), set()).add(decided)
     notes: list[str] = []
-    for path, kind in told.items():
+    for path, kind in probed.items():
         if kind == _OPEN:
             siblings = families.get(file_family(path), set())
             kinds[path] = next(iter(siblings)) if len(siblings) == 1 else _kind_by_name(path)
@@ -157,8 +157,8 @@ def _kind_by_name(path: str) -> TableKind:
     return "macro" if any("macro" in part.casefold() for part in PurePosixPath(path).parts[-2:]) else "raw"
 
 
-def _tell_by_tasks(parquet: pq.ParquetFile, path: str) -> TableKind | None:
-    """Return the kind that the tasks of the first row group that tells it are of."""
+def _kind_by_tasks(parquet: pq.ParquetFile, path: str) -> TableKind | None:
+    """Return the kind implied by the tasks, from the first row group that determines it."""
     names = parquet.schema_arrow.names
     if "task" not in names:
         return _kind_of_tasks({path_keys(path)["task"]})
@@ -169,7 +169,7 @@ def _tell_by_tasks(parquet: pq.ParquetFile, path: str) -> TableKind | None:
             least, greatest = statistics.min, statistics.max
             if not any(least <= task <= greatest for task in (*AGGREGATED_TASKS, *MMLU_SUBJECTS)):
                 continue
-        # The first rows mostly tell.
+        # The first rows usually determine it.
         batches = parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=["task"], use_threads=False)
         for batch in batches:
             names_of_tasks = encode_texts(batch.column(0), f"the column 'task' of {path}", numbers=True)[1]
@@ -188,7 +188,7 @@ def _kind_of_tasks(tasks: Iterable[str | None]) -> TableKind | None:
 _SUFFIXES = (".parquet", ".parq", ".pq")
 # 00000-of-00004; older releases of the package datasets append a hash.
 _SHARD = re.compile(r"-(?P<shard>\d{5})-of-(?P<count>\d{5})(?:-[0-9a-f]{8,})?$")
-# Hub cache: <repository>/snapshots/<commit>/..., beside refs/main which names the commit in use.
+# Hub cache: <repository>/snapshots/<commit>/...; <repository>/refs/main names the commit in use.
 _SNAPSHOT = re.compile(r"(?P<repository>.*/datasets--[^/]+)/snapshots/(?P<commit>[^/]+)/")
 
 
@@ -219,48 +219,48 @@ class TableFile:
         return PurePosixPath(self.path).name
 
     def open_place(self) -> tuple[Any, str]:
-        """Return the file system that has the file, and the path that it goes by there, with credentials."""
+        """Return the file system of the file, and its path there, with credentials."""
         return fsspec.core.url_to_fs(self.root.reveal())[0], self.root.find(self.path)
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Raise SourceError when the file is not the one that was found, before a block that reads it or after."""
+        """Raise SourceError when the file has changed before or after the block that reads it."""
         with reading_one_version(*self.open_place(), self.version):
             yield
 
     def where(self, column: str) -> str:
-        """Return what a column of the file is called in errors."""
+        """Return the name of a column of the file in errors."""
         return f"the column {column!r} of {self.path}"
 
 
 class FileKinds(Protocol):
-    """Keeps what files were found to be, by path: version, and what :func:`probe_kind` returned."""
+    """Protocol of a cache of file kinds by path: version, and result of :func:`probe_kind`."""
 
     def load(self) -> Mapping[str, tuple[str, str | None]]:
-        """Return what is kept; nothing where nothing whole is."""
+        """Return the cached kinds; empty without a complete cache file."""
         ...
 
     def save(self, kinds: Mapping[str, tuple[str, str | None]]) -> None:
-        """Keep it, where that can be done."""
+        """Store the kinds, if possible."""
         ...
 
 
 @contextmanager
 def open_unchanged(file: TableFile, *, read_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
-    """Open a table as :func:`open_parquet` does, and raise SourceError when it is not the one that was found."""
+    """Open a table as :func:`open_parquet` does, and raise SourceError when it has changed since it was found."""
     with file.unchanged(), open_parquet(file, read_dictionary=read_dictionary) as parquet:
         yield parquet
 
 
 def find_table_files(root: str | Connection, known: FileKinds | None = None) -> tuple[list[TableFile], list[str]]:
-    """Return the tables under `root`, in the order of reading, and a sentence for every table that is set aside.
+    """Return the tables below `root` in reading order, and a sentence for every table that is set aside.
 
     Parameters
     ----------
     root : str or Connection
         Folder, file or fsspec URL. Folders may be nested to any depth, or be the Hub's own cache.
     known : FileKinds, optional
-        What files were found to be before; those that are unchanged are not opened.
+        Cache of file kinds; files that are unchanged are not opened.
 
     Raises
     ------
@@ -272,13 +272,14 @@ def find_table_files(root: str | Connection, known: FileKinds | None = None) -> 
     current = _current_snapshots(fs, place, listing)
     aside: list[str] = []
     versions: dict[str, str] = {}
-    found: dict[str, str | None] = {}
+    probed: dict[str, str | None] = {}
     before = {} if known is None else known.load()
-    # What a file is must not be kept for another version. Of an object that costs a request; its keys are checked.
+    # A kind must not be cached for another version. For objects the check costs a request, and reading their keys
+    # checks the version anyway.
     opened = open_unchanged if isinstance(fs, LocalFileSystem) else open_parquet
     for path in listing:
-        # A file that is named counts whatever its name. The Hub writes shards of half-finished downloads under other
-        # names; what ends in .parquet is whole.
+        # A file passed as root may have any name. In folders, the Hub writes unfinished downloads under other names, so
+        # files that end in .parquet are complete.
         if not is_file and not path.casefold().endswith(_SUFFIXES):
             continue
         name, snapshot = place.hide(path), _SNAPSHOT.match(path)
@@ -287,33 +288,33 @@ def find_table_files(root: str | Connection, known: FileKinds | None = None) -> 
             continue
         versions[name] = file_version(fs, path)
         if name in before and before[name][0] == versions[name]:
-            found[name] = before[name][1]
+            probed[name] = before[name][1]
         else:
             with opened(TableFile(name, place, "raw", versions[name])) as parquet:
-                found[name] = probe_kind(parquet, name)
-    if known is not None and before != (now := {path: (versions[path], kind) for path, kind in found.items()}):
+                probed[name] = probe_kind(parquet, name)
+    if known is not None and before != (now := {path: (versions[path], kind) for path, kind in probed.items()}):
         known.save(now)
-    kinds, lacking = settle_kinds(found)
+    kinds, notes = settle_kinds(probed)
     files = [TableFile(path, place, kind, versions[path]) for path, kind in kinds.items()]
-    return _in_reading_order(files), sorted({*aside, *lacking})
+    return _in_reading_order(files), sorted({*aside, *notes})
 
 
 def _list_files(place: Connection) -> tuple[Any, list[str], bool]:
-    """Return the file system of a place, the paths of all files there, and whether it is itself a file."""
+    """Return the file system of a location, the paths of all files there, and whether it is itself a file."""
     try:
         fs, path = fsspec.core.url_to_fs(place.reveal())
         if isinstance(fs, LocalFileSystem):
             listing = _list_local_files(path)
         else:
-            # Listings are remembered by fsspec; the tables may have changed since an earlier opening.
+            # fsspec caches listings; the tables may have changed since an earlier opening.
             fs.invalidate_cache()
             listing = sorted(fs.find(path))
         exists = bool(listing) or fs.exists(path)
-    except Exception as error:  # Each store has errors of its own, which share no base.
+    except Exception as error:  # The errors of stores share no base class.
         shown = place.scrub(error) or type(error).__name__
         problem = SourceError(
-            f"{place.redacted!r} can't be listed ({shown}), so which tables it holds is unknown. "
-            "Pass a folder of parquet tables that may be entered, with all folders in it, or a URL that fsspec can "
+            f"{place.redacted!r} can't be listed ({shown}), so its tables are unknown. "
+            "Pass a folder of parquet tables that you may read, with all folders in it, or a URL that fsspec can "
             "open."
         )
     else:
@@ -321,28 +322,28 @@ def _list_files(place: Connection) -> tuple[Any, list[str], bool]:
             return fs, listing, listing == [path]
         problem = SourceError(
             f"{place.redacted!r} does not exist, so there are no pretraining tables to read. Pass the folder with the "
-            "DataDecide tables, or None to open post-training runs alone."
+            "DataDecide tables, or None to open only post-training runs."
         )
-    # Outside of the handler: the error of a store may quote a signed address.
+    # Raised outside the handler: the store's error may quote a signed address.
     raise problem
 
 
 def _list_local_files(path: str) -> list[str]:
-    """Return the files below a folder, in the order of their paths; raises OSError where a folder can't be entered.
+    """Return the files below a folder, sorted by path; raises OSError if a folder can't be listed.
 
-    Links to folders are followed; a folder that several lead to is listed once.
+    Links to folders are followed; a folder with several links to it is listed once.
     """
     try:
         if not stat.S_ISDIR(os.stat(path).st_mode):
             return [path]
     except FileNotFoundError:
-        # A link to nothing is a file that can't be read.
+        # A broken link counts as an unreadable file.
         return [path] if os.path.lexists(path) else []
 
     def fail(error: OSError) -> None:
         raise error
 
-    found: list[str] = []
+    files: list[str] = []
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, names in os.walk(path, onerror=fail, followlinks=True):
         status = os.stat(folder)
@@ -350,37 +351,37 @@ def _list_local_files(path: str) -> list[str]:
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        # Links last, so that files go by the path that they lie at.
+        # Links last, so that files are listed under their real path.
         subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
-        found += (os.path.join(folder, name) for name in names)
-    return sorted(found)
+        files += (os.path.join(folder, name) for name in names)
+    return sorted(files)
 
 
 def _current_snapshots(fs: Any, place: Connection, listing: Sequence[str]) -> dict[str, str]:
-    """Return the commit in use of each of the Hub's repositories below a place, where one is named."""
+    """Return the commit in use of each Hub repository below a location, if refs/main names one."""
     matches = (_SNAPSHOT.match(path) for path in listing)
-    found: dict[str, str] = {}
+    commits: dict[str, str] = {}
     for repository in sorted({match["repository"] for match in matches if match is not None}):
         ref = f"{repository}/refs/main"
         try:
             if fs.exists(ref):
-                found[repository] = fs.cat_file(ref).decode(errors="replace").strip()
-        except Exception as error:  # Each store has errors of its own, which share no base.
+                commits[repository] = fs.cat_file(ref).decode(errors="replace").strip()
+        except Exception as error:  # The errors of stores share no base class.
             problem = SourceError(
-                f"{place.hide(ref)} can't be read ({place.scrub(error) or type(error).__name__}), so which snapshot of "
-                "its tables is in use is unknown. Restore the right to read it, or pass the folder of a snapshot."
+                f"{place.hide(ref)} can't be read ({place.scrub(error) or type(error).__name__}), so the snapshot in "
+                "use is unknown. Restore the permission to read it, or pass the folder of a snapshot."
             )
         else:
             continue
         raise problem
-    return found
+    return commits
 
 
 def _in_reading_order(files: list[TableFile]) -> list[TableFile]:
-    """Return files by kind; of one kind, those first whose rows count where others repeat them.
+    """Return files by kind, and within a kind by precedence, as the first of repeated rows is used.
 
-    These are the published names (full_eval is the parsed table itself; datadec writes variants of it beside it),
-    then what was written in more parts: the Hub's shards before a joined file.
+    Published names come first (full_eval is the parsed table; datadec writes variants of it beside it), then files
+    written in more parts: the Hub's shards before a joined file.
     """
     families = Counter((f.kind, file_family(f.path)) for f in files)
     order = list(get_args(TableKind))
@@ -395,7 +396,7 @@ def _in_reading_order(files: list[TableFile]) -> list[TableFile]:
 
 
 def missing_shards(files: Sequence[TableFile]) -> list[str]:
-    """Return the names of shards that the names of the others imply but that are not there."""
+    """Return the names of absent shards that the names of the others imply."""
     by_stem: dict[str, tuple[int, set[int]]] = {}
     for file in files:
         match = _SHARD.search(PurePosixPath(file.path).stem)

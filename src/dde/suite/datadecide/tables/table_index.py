@@ -1,4 +1,4 @@
-"""Which rows tables hold, and what their files are, kept: opening them again reads neither keys nor footers."""
+"""Cache of the row indexes and file kinds of tables, so that opening again reads neither keys nor footers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dde.suite.datadecide.tables.row_index import IndexHead, RowIndex
 
 __all__ = ["FileKindsCache", "TableIndexCache"]
 
-#: Raised whenever what is stored of the rows, or how, changes its meaning.
+#: Version of the stored form; increased whenever its meaning changes.
 _FORMAT = 3
 _ROWS = ("base", "step", "task", "group_starts", "group_files")
 _FILES, _CATALOG = "files.npz", "catalog.npz"
@@ -27,7 +27,7 @@ _FILES, _CATALOG = "files.npz", "catalog.npz"
 
 @dataclass(frozen=True)
 class FileKindsCache:
-    """What the files of one folder were found to be.
+    """Cache of the kinds of the files in one folder.
 
     Parameters
     ----------
@@ -37,15 +37,15 @@ class FileKindsCache:
     folder: Place
 
     def load(self) -> Mapping[str, tuple[str, str | None]]:
-        """Return version of each file, by path, and its kind."""
-        found = read_kept(self.folder, _FILES)
+        """Return version and kind of each file, by path."""
+        stored = read_kept(self.folder, _FILES)
         try:
-            return {} if found is None else {path: (version, kind) for path, version, kind in found[0]["files"]}
+            return {} if stored is None else {path: (version, kind) for path, version, kind in stored[0]["files"]}
         except (KeyError, TypeError, ValueError):
             return {}
 
     def save(self, kinds: Mapping[str, tuple[str, str | None]]) -> None:
-        """Keep it; where it can't be written, the files are opened again the next time."""
+        """Store the kinds; a failure to write is ignored, as the files can be opened again."""
         files = [[path, version, kind] for path, (version, kind) in kinds.items()]
         with suppress(OSError):
             write_kept(self.folder, _FILES, {"title": "kinds of pretraining tables", "files": files}, {})
@@ -58,21 +58,21 @@ class TableIndexCache:
     Parameters
     ----------
     folder : Place
-        Holds a small file with the catalog of checkpoints and what is known of each table as a whole, which every
-        opening reads, and a Zarr group with the rows of each table, which only reading metrics asks for.
+        Has a small file with the catalog of checkpoints and the head of each table's index, which every opening reads,
+        and a Zarr group with the rows of each table, which only reading metrics needs.
     """
 
     folder: Place
 
     def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
-        """Return the catalog and what is known of each table without its rows; None where nothing whole is kept."""
-        found = read_kept(self.folder, _CATALOG)
-        if found is None or found[0].get("fingerprint") != fingerprint:
+        """Return the catalog and the head of each table's index; None without a complete cache file."""
+        stored = read_kept(self.folder, _CATALOG)
+        if stored is None or stored[0].get("fingerprint") != fingerprint:
             return None
-        facts, arrays = found
+        facts, arrays = stored
         try:
             recipes, sizes, seeds = _NAMES
-            # Columns of names: a list per run would be as many objects again for the collector of garbage.
+            # Columns of names: a list per run would double the number of objects for the garbage collector.
             columns = zip(facts["recipe"], facts["params"], facts["seed"], strict=True)
             bases = tuple(Base(recipes[r], sizes[p], seeds[s]) for r, p, s in columns)
             catalog = Catalog(bases, arrays["base"], arrays["step"], arrays["sampled"])
@@ -87,12 +87,12 @@ class TableIndexCache:
                 for table in facts["tables"]
             ]
         except (KeyError, IndexError, TypeError, ValueError):
-            # Written when the suite had other names, among others.
+            # For example, written when the suite had other names.
             return None
         return catalog, heads
 
     def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
-        """Return the arrays of a table's index, by name; None where they are not whole."""
+        """Return the arrays of a table's index, by name; None if they are incomplete."""
         import zarr
 
         from dde.cache.whole_arrays import UNREADABLE, checked
@@ -108,11 +108,11 @@ class TableIndexCache:
             return None
 
     def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
-        """Keep the indexes of all tables; raises OSError where they can't be written."""
-        # The rows first: whoever finds the catalog finds them.
+        """Store the indexes of all tables; raises OSError if they can't be written."""
+        # Rows before the catalog, so that a reader of the catalog finds them.
         self._save_rows(fingerprint, indexes)
         number = {base: i for i, base in enumerate(catalog.bases)}
-        # Files of a table mostly have the same columns.
+        # Most files of a table have the same columns, which are stored once.
         columns: dict[tuple[str, ...], int] = {}
         facts: dict[str, Any] = {
             "title": "checkpoints of pretraining tables",
@@ -157,10 +157,10 @@ class TableIndexCache:
                     for array in _ROWS:
                         values = np.asarray(getattr(index, array))
                         write_array(store, f"table_{k}/{array}", values, (_DIMS.get(array, "row"),), {})
-                # Last: in an object store this is what makes it whole.
+                # Last, as in an object store these attributes mark the group as complete.
                 zarr.open_group(store, mode="a", zarr_format=3).update_attributes(facts)
         except OSError:
-            # Another process has kept the same, or what is there is damaged and gets out of the way in time.
+            # Another process has stored the same, or the group there is damaged and is removed once it is old.
             if name not in self.folder.names():
                 raise
             (self.folder / name).remove_if_old()
