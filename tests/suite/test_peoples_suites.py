@@ -465,7 +465,7 @@ def test_a_text_among_numbers_is_said(tmp_path: Path) -> None:
     suite = dde.Suite("spoiled", lineage="l", run_id="r", tokens={"per_step": 1}, metrics=LOSS, tables=[
         dde.Table("a.csv")])  # fmt: skip
     ds = opened(suite, tmp_path)
-    with pytest.warns(DdeWarning, match=r"'loss' holds texts that are no numbers, in 1 of 3 rows of .*a\.csv"):
+    with pytest.warns(DdeWarning, match=r"'loss' has texts that are not numbers, in 1 of 3 rows of .*a\.csv"):
         values = ds.loss.values
     assert values.ravel().tolist() == [1.5, 2.0, 2.5]
     assert ds.loss.dde.support().values.ravel().tolist() == [1, 2, 1]

@@ -586,7 +586,7 @@ def test_columns_that_place_rows_are_no_metrics_unless_named(tmp_path: Path) -> 
     assert set(tables.metrics()) == {"loss", "note", "tokens_logged", "lr_at_step"}
     [runs] = tables.runs()
     assert tables.values("tokens_logged", runs).tolist() == [0, 1, 2, 3]
-    with pytest.warns(DdeWarning, match=r"'note' holds texts that are no numbers, in 4 of 4 rows of .*1B\.csv, so"):
+    with pytest.warns(DdeWarning, match=r"'note' has texts that are not numbers, in 4 of 4 rows of .*1B\.csv, so"):
         assert np.isnan(tables.values("note", runs)).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

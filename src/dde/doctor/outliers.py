@@ -125,7 +125,7 @@ def _off_replicates(
         if len(usable) < _FEWEST_POINTS:
             continue
         table, count = table[:, usable], count[usable]
-        # From the mean of the others: that of all holds the run itself.
+        # Compared with the mean of the others, as the mean of all includes the run itself.
         off = (table - np.nanmean(table, axis=0)) * count / (count - 1)
         usual = np.array([np.median(o[~np.isnan(o)]) if (~np.isnan(o)).any() else 0.0 for o in off])
         off = off - usual[:, None]

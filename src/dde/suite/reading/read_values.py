@@ -131,7 +131,7 @@ class ValueReader:
         file = next(iter(found))[1]
         self._texts.update(dict.fromkeys(found, _WARNED))
         warn_caller(
-            f"the column {column!r} holds texts that are no numbers, in {sum(c for c, _ in counts)} of "
+            f"the column {column!r} has texts that are not numbers, in {sum(c for c, _ in counts)} of "
             f"{sum(n for _, n in counts)} rows of {file}{f' and {len(counts) - 1} more' if len(counts) > 1 else ''}, "
             f"so these rows have no value. {_REMEDY}"
         )
@@ -204,7 +204,7 @@ class ValueReader:
         )
         self._report.add(f"values of {metric} that differ from the first of their step", len(differing), text)
         warnings.warn(
-            f"{text}. Leave the other rows out by where=, or name what tells them apart in run_id= or key=.",
+            f"{text}. Exclude the other rows with where=, or name the field that tells them apart in run_id= or key=.",
             ConflictWarning,
             stacklevel=4,
         )
