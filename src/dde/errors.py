@@ -16,6 +16,7 @@ __all__ = [
     "SelectionError",
     "SourceError",
     "UnknownNameError",
+    "list_names",
     "near_names",
     "warn_caller",
 ]
@@ -78,3 +79,16 @@ def near_names(name: object, known: Iterable[str], n: int = 3) -> str:
         by_fold.setdefault(entry.casefold(), entry)
     close = difflib.get_close_matches(str(name).casefold(), list(by_fold), n=n, cutoff=0.5)
     return f" Did you mean {' or '.join(by_fold[c] for c in close)}?" if close else ""
+
+
+def list_names(names: Iterable[str], most: int = 5) -> str:
+    """Return the first names and the number of the others, for messages.
+
+    Examples
+    --------
+    >>> list_names(["a", "b", "c"], most=2), list_names([])
+    ('a, b and 1 more', 'none')
+    """
+    listed = list(names)
+    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return (", ".join(listed[:most]) or "none") + more

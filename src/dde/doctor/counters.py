@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.doctor.examined_runs import ExaminedRuns, Finding, number_text
+from dde.errors import list_names
 
 __all__ = [
     "find_falling_counters",
@@ -201,12 +202,12 @@ def find_irregular_steps(runs: ExaminedRuns) -> Iterator[Finding]:
         planned = np.abs(runs.tokens[rows] - runs.schedule[run]) <= runs.margin[run]
         odd = np.flatnonzero(~regular & ~early & ~ending & ~planned)
         if len(odd):
-            shown = ", ".join(str(s) for s in step[odd][:5].tolist()) + (", ..." if len(odd) > 5 else "")
             tokens = int(runs.tokens[rows][odd[0]])
             yield Finding(
                 "step_spacing",
                 str(runs.run_id[run]),
-                f"{len(odd)} of {len(step)} rows are off the run's spacing of {spacing} steps: {shown}",
+                f"{len(odd)} of {len(step)} rows are off the run's spacing of {spacing} steps: "
+                f"{list_names(map(str, step[odd].tolist()))}",
                 place=tokens if tokens >= 0 else None,
                 step=int(step[odd[0]]),
                 size=float(len(odd)),

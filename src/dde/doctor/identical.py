@@ -14,6 +14,7 @@ from scipy.special import gammaln
 
 from dde.curves.observations import Observations
 from dde.doctor.examined_runs import ExaminedRuns, Finding, number_text
+from dde.errors import list_names
 
 __all__ = ["EqualPair", "equal_pairs", "find_duplicate_logs", "find_identical_rows"]
 
@@ -85,7 +86,7 @@ def find_identical_rows(runs: ExaminedRuns) -> Iterator[Finding]:
     """
     for pair in equal_pairs(runs):
         if not pair.is_complete:
-            shown = ", ".join(map(str, pair.steps[:12].tolist())) + (", ..." if len(pair.steps) > 12 else "")
+            shown = list_names(map(str, pair.steps.tolist()), 12)
             text = (
                 f"it equals {runs.run_id[pair.other]} in every one of {pair.metrics} metrics at {len(pair.steps)} of "
                 f"{pair.common} common steps, from {number_text(pair.first)} to {number_text(pair.last)} "

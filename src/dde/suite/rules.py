@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dde.errors import FormatError, UnknownNameError, near_names
+from dde.errors import FormatError, UnknownNameError, list_names, near_names
 
 __all__ = ["FUNCTIONS", "Rule", "RuleSource"]
 
@@ -165,7 +165,7 @@ class Rule:
         if unknown:
             raise UnknownNameError(
                 f"{self.what}: the rule {self.source!r} names {unknown[0]!r}, which does not exist here. Names: "
-                f"{_listed(columns)}.{near_names(unknown[0], columns)}{_DEFAULT_COLUMNS.get(self.source, '')}"
+                f"{list_names(columns, 8)}.{near_names(unknown[0], columns)}{_DEFAULT_COLUMNS.get(self.source, '')}"
             )
         return bound
 
@@ -297,7 +297,7 @@ class Rule:
         if name not in values:
             raise UnknownNameError(
                 f"{self.what}: the rule {self.source!r} names {name!r}, which does not exist here. Names: "
-                f"{_listed(values)}.{near_names(name, values)}"
+                f"{list_names(values, 8)}.{near_names(name, values)}"
             )
         return values[name]
 
@@ -336,7 +336,7 @@ class Rule:
         text = str(self.source)
         raise UnknownNameError(
             f"{self.what}: {text!r} is neither a column nor a rule: {self._problem}. Columns: "
-            f"{_listed(columns)}.{near_names(text, columns)}"
+            f"{list_names(columns, 8)}.{near_names(text, columns)}"
         )
 
     def _walk(self, node: ast.expr, values: Mapping[str, Any]) -> Any:
@@ -441,12 +441,6 @@ def _source_of(node: ast.expr, source: str) -> str:
 
 def _is_whole(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) is int and 0 <= node.value <= 15
-
-
-def _listed(names: Iterable[str], most: int = 8) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return (", ".join(listed[:most]) or "none") + more
 
 
 def _is_text(value: Any) -> bool:

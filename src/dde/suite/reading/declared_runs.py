@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dde.errors import ConflictWarning, FormatError
+from dde.errors import ConflictWarning, FormatError, list_names
 from dde.suite.reading.fields import Field
 from dde.suite.reading.run_values import (
     Parent,
@@ -29,8 +29,6 @@ __all__ = ["DeclaredRuns", "Report", "RowSources", "join_tables"]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Objects = npt.NDArray[np.object_]
-
-_MOST_SHOWN = 5
 
 
 @dataclass(eq=False)
@@ -54,6 +52,10 @@ class Report:
             return
         self.left_out[reason] = self.left_out.get(reason, 0) + count
         self.notes.append(note)
+
+    def add_names(self, reason: str, names: Sequence[str]) -> None:
+        """Count named content left out for a reason; the note lists the first names."""
+        self.add(reason, len(names), f"{len(names)} {reason}: {list_names(names)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,11 +244,8 @@ def _runs_of(
     step, tokens = step[firsts], tokens[firsts]
     falls = np.unique(run[firsts][1:][(np.diff(run[firsts]) == 0) & (np.diff(tokens) < 0)])
     if len(falls):
-        ids = [rows[number].run_ids[int(own[i])] for i in falls[:_MOST_SHOWN].tolist()]
-        report.notes.append(
-            f"tables[{number}]: tokens fall where steps rise in {len(falls)} runs: {', '.join(ids)}"
-            f"{', ...' if len(falls) > _MOST_SHOWN else ''}"
-        )
+        ids = [rows[number].run_ids[int(own[i])] for i in falls.tolist()]
+        report.notes.append(f"tables[{number}]: tokens fall where steps rise in {len(falls)} runs: {list_names(ids)}")
     declared = rows[number].table
     what = f"tables[{number}]"
     values = RunValues(rows[number], own, first_and_last(offsets, step, tokens))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dde.cache.places import Place
-from dde.errors import SourceError
+from dde.errors import SourceError, list_names
 from dde.sources.connection import Connection
 from dde.suite.patterns import Template
 from dde.suite.reading.arrow_tables import frame_content
@@ -18,14 +18,12 @@ from dde.suite.reading.row_values import OpenedFile, run_together
 from dde.suite.reading.suite_files import Listing, SuiteFile, read_versions
 from dde.suite.table import Table
 
-__all__ = ["FoundFile", "find_files", "frames_of", "keep_results", "open_tables", "shown_names"]
+__all__ = ["FoundFile", "find_files", "frames_of", "keep_results", "open_tables"]
 
 #: A file, and the fields of its path.
 FoundFile = tuple[SuiteFile, Mapping[str, str | int | float]]
 # Name of a file, and the format that it is read as.
 _Key = tuple[str, str]
-
-_MOST_SHOWN = 5
 
 
 def find_files(tables: Sequence[Table], place: Connection, suite: str, report: Report) -> list[list[FoundFile]]:
@@ -59,11 +57,12 @@ def find_files(tables: Sequence[Table], place: Connection, suite: str, report: R
     if not names:
         patterns = [pattern.text for table in tables for pattern in table.patterns]
         files, folders = listing.unmatched()
-        beside = shown_names([*files, *(f"{folder}/" for folder in folders)])
+        beside = [*files, *(f"{folder}/" for folder in folders)]
+        hint = f"hold {list_names(beside)}" if beside else "are empty"
         raise SourceError(
             f"{place.redacted!r} holds no file that matches a pattern of the suite {suite!r}, such as {patterns[0]!r}, "
             "so there is nothing to open. Pass the folder that the patterns are relative to, or correct them. "
-            f"{f'The folders of the patterns hold {beside}.' if beside else 'The folders of the patterns are empty.'}"
+            f"The folders of the patterns {hint}."
         )
     versions = read_versions(listing, names)
     for name in sorted(names):
@@ -72,8 +71,7 @@ def find_files(tables: Sequence[Table], place: Connection, suite: str, report: R
     listing.take(names)
     for what, unmatched in zip(("files", "folders"), listing.unmatched(), strict=True):
         if unmatched:
-            reason = f"{what} that no pattern names"
-            report.add(reason, len(unmatched), f"{len(unmatched)} {reason}: {shown_names(unmatched)}")
+            report.add_names(f"{what} that no pattern names", unmatched)
     return found
 
 
@@ -170,11 +168,6 @@ def keep_results(tables: Sequence[Table], files: Sequence[Sequence[FoundFile]], 
             "space, or pass cache_dir= with a folder or URL that can be written."
         )
     return True
-
-
-def shown_names(names: Sequence[str]) -> str:
-    """Join the first few names for a note."""
-    return ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "")
 
 
 def _parse(files: Mapping[_Key, SuiteFile], cache: Place | None, report: Report) -> dict[_Key, ParsedNumbers]:

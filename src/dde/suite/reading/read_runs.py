@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.cache.kept_files import cache_place
-from dde.errors import SourceError, UnknownNameError, near_names
+from dde.errors import SourceError, UnknownNameError, list_names, near_names
 from dde.sources.connection import Connection
 from dde.suite.declare import Suite, Table
 from dde.suite.patterns import Template
 from dde.suite.reading.counters import names_of_rule
 from dde.suite.reading.declared_runs import DeclaredRuns, Report, join_tables
 from dde.suite.reading.metric_keys import MetricSource, collect_metrics, match_keys
-from dde.suite.reading.open_files import FoundFile, find_files, frames_of, keep_results, open_tables, shown_names
+from dde.suite.reading.open_files import FoundFile, find_files, frames_of, keep_results, open_tables
 from dde.suite.reading.read_values import ValueReader
 from dde.suite.reading.row_values import OpenedFile, read_together
 from dde.suite.reading.table_rows import TableRows, names_in_table, read_table
@@ -348,7 +348,7 @@ class SuiteTables:
         no_table = {name: int((~mask).sum()) for name, mask in taken.items() if not mask.all()}
         if no_table:
             reason, count = "rows that belong to no table", sum(no_table.values())
-            shown = shown_names([f"{n} of {name}" for name, n in no_table.items()])
+            shown = list_names([f"{n} of {name}" for name, n in no_table.items()])
             self._report.add(reason, count, f"{count} {reason}: {shown}")
         runs = join_tables(rows, self._report)
         keys = [of_table.keys for of_table in rows]
@@ -394,12 +394,11 @@ class SuiteTables:
         if unmatched and not matched and every:
             near = near_names(unmatched[0], every)
             raise UnknownNameError(
-                f"The suite {self.suite.name!r} has patterns of metrics ({shown_names(unmatched)}), and none of them "
-                f"matches a key, so there are no metrics.{near} Keys: {shown_names(list(every))}."
+                f"The suite {self.suite.name!r} has patterns of metrics ({list_names(unmatched)}), and none of them "
+                f"matches a key, so there are no metrics.{near} Keys: {list_names(every)}."
             )
         if unmatched:
-            reason = "patterns of metrics that match no key"
-            self._report.add(reason, len(unmatched), f"{len(unmatched)} {reason}: {shown_names(unmatched)}")
+            self._report.add_names("patterns of metrics that match no key", unmatched)
         return collect_metrics(by_table)
 
     def _keys(self, number: int, opening: _Opening) -> Sequence[str]:

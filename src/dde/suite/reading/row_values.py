@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dde.errors import FormatError, UnknownNameError, near_names
+from dde.errors import FormatError, UnknownNameError, list_names, near_names
 from dde.native import processors
 from dde.sources.arrow_columns import WholeNumbers, read_numbers, read_whole_numbers
 from dde.suite.patterns import Pattern
@@ -412,13 +412,13 @@ class RowValues(Mapping[str, Any]):
         if column not in self._column_names:
             raise UnknownNameError(
                 f"{what} names the column {column!r}, and no file of the table has it, so its rows can't be selected."
-                f"{near_names(column, self._column_names)} Columns: {_listed(self._column_names)}."
+                f"{near_names(column, self._column_names)} Columns: {list_names(sorted(self._column_names), 20)}."
             )
 
     def _unknown(self, name: str, what: str) -> UnknownNameError:
         return UnknownNameError(
             f"{self.what}: {what} names {name!r}, which is neither a field of a path or parsed text, a factor nor a "
-            f"column, so it has no value.{near_names(name, list(self))} Names: {_listed(self)}."
+            f"column, so it has no value.{near_names(name, list(self))} Names: {list_names(sorted(self), 20)}."
         )
 
 
@@ -472,9 +472,3 @@ def _numbers_or_none(column: pa.ChunkedArray, untyped: bool, describe_row: str) 
 
 def _holds_numbers(kind: pa.DataType) -> bool:
     return arrow_kind(kind) in ("number", "empty")
-
-
-def _listed(names: Any, most: int = 20) -> str:
-    known = sorted(names)
-    more = f" and {len(known) - most:,} more" if len(known) > most else ""
-    return (", ".join(known[:most]) or "none") + more

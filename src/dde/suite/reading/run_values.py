@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.errors import FormatError, UnknownNameError, near_names, warn_caller
+from dde.errors import FormatError, UnknownNameError, list_names, near_names, warn_caller
 from dde.suite.patterns import as_text
 from dde.suite.reading.counters import factor_of_lookup, look_up
 from dde.suite.reading.fields import Field, combine
@@ -32,7 +32,6 @@ Int64 = npt.NDArray[np.int64]
 Parent = tuple[str, str, int | None]
 
 _MOST_EXACT = 2**53
-_MOST_SHOWN = 3
 
 
 def settle_fields(rows: TableRows, notes: list[str]) -> dict[str, Field]:
@@ -66,10 +65,9 @@ def settle_fields(rows: TableRows, notes: list[str]) -> dict[str, Field]:
                 codes = rows.values.field(name).codes
                 first = int(np.flatnonzero(same & (codes >= 0) & (codes != codes[repeated]))[0])
                 raise _ambiguous(rows, name, first, repeated)
-            shown = ", ".join(rows.run_ids[run] for run in several[:_MOST_SHOWN].tolist())
+            shown = list_names([rows.run_ids[run] for run in several.tolist()], 3)
             notes.append(
-                f"{rows.what}: {name} has several values in {len(several)} runs ({shown}"
-                f"{', ...' if len(several) > _MOST_SHOWN else ''}), so it is no factor there"
+                f"{rows.what}: {name} has several values in {len(several)} runs ({shown}), so it is no factor there"
             )
         if name not in counters or name in rows.named:
             fields[name] = found

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from dde.errors import FormatError, SourceError, UnknownNameError, near_names
+from dde.errors import FormatError, SourceError, UnknownNameError, list_names, near_names
 from dde.sources.arrow_columns import Numbers
 from dde.sources.connection import Connection
 from dde.sources.protocols import RunRecord
@@ -368,7 +368,7 @@ def report_silent_runs(opened: Sequence[OpenedFile], file: Int32, row: Int64, wh
         lost += [content.records[i].run_id for i in np.flatnonzero((logged > 0) & (placed == 0)).tolist()]
     for ids, reason in ((silent, "runs without logged rows"), (lost, "runs of which no row has a step and tokens")):
         if ids:
-            report.add(f"{reason}, in {what}", len(ids), f"{len(ids)} {reason}, in {what}: {_shown(ids)}")
+            report.add_names(f"{reason}, in {what}", ids)
 
 
 def _check_config_names(stores: Sequence[StoreRuns], names: frozenset[str]) -> None:
@@ -381,7 +381,7 @@ def _check_config_names(stores: Sequence[StoreRuns], names: frozenset[str]) -> N
             continue
         key = name.removeprefix(CONFIG)
         known = list(dict.fromkeys(key for runs in stores for key in runs.config_keys()))
-        listed = f" Keys are {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}." if known else ""
+        listed = f" Keys are {list_names(known, 20)}." if known else ""
         raise UnknownNameError(
             f"No run in {', '.join(runs.store.description for runs in stores)} has the config key {key!r}, which the "
             f"suite names, so it has no value.{near_names(key, known)}{listed}"
@@ -395,11 +395,11 @@ def _report(runs: StoreRuns, taken: Collection[int], report: Report) -> None:
     if others:
         report.add(
             "runs that belong to no table", len(others), f"{len(others)} runs of {store} belong to no table: "
-            f"{_shown(others)}",
+            f"{list_names(others)}",
         )  # fmt: skip
     if lost := {record.run_id: record.rows_without_step for record in records if record.rows_without_step}:
         count = sum(lost.values())
-        report.add("rows without a step", count, f"{count} rows without a step are left out, of {_shown(list(lost))}")
+        report.add("rows without a step", count, f"{count} rows without a step are left out, of {list_names(lost)}")
     notes = [f"{record.run_id}: {note}" for record in records for note in runs.notes_of(record.run_id)]
     report.notes += notes[:_MOST_SHOWN]
     if len(notes) > _MOST_SHOWN:
@@ -487,7 +487,3 @@ def _row_keys(run: Int32, step: Int64) -> pd.MultiIndex:
     starts = np.flatnonzero(is_first)
     repeat = np.arange(len(run)) - np.repeat(starts, np.diff(starts, append=len(run)))
     return pd.MultiIndex.from_arrays([run, step, repeat])
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "")

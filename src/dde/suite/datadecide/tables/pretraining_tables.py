@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dde.curves.metric import Metric
-from dde.errors import SourceError, UnknownNameError, near_names, warn_caller
+from dde.errors import SourceError, UnknownNameError, list_names, near_names, warn_caller
 from dde.sources.connection import Connection
 from dde.sources.protocols import History
 from dde.suite.datadecide.names import (
@@ -314,7 +314,7 @@ class DataDecide:
         if copies := self._copies():
             warn_caller(
                 f"{len(copies)} pretraining tables only have rows that are in other tables too, with equal content "
-                f"({', '.join(list(copies)[:3])}{', ...' if len(copies) > 3 else ''}), so they are not read. "
+                f"({list_names(copies, 3)}), so they are not read. "
                 "Remove them to silence this."
             )
         return self._catalog
