@@ -16,7 +16,7 @@ from dde.suite.reading.fields import Field
 from dde.suite.reading.row_values import RowValues, whole_numbers_of_rule
 from dde.suite.rules import Rule
 
-__all__ = ["count_rows", "factor_of_lookup", "look_up", "names_of_rule", "tokens_of_steps"]
+__all__ = ["count_rows", "factor_of_lookup", "look_up", "names_of_rule", "numbers_of_rows", "tokens_of_steps"]
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -46,10 +46,7 @@ def count_rows(declared: Any, rows: RowValues, step: Int64, what: str) -> WholeN
         When a name is unknown, or a value of the factor has no entry.
     """
     if not isinstance(declared, Mapping):
-        rows.require_all(names_of_rule(declared), what)
-        if isinstance(declared, str) and declared in rows:
-            return rows.whole_numbers(declared)
-        return whole_numbers_of_rule(rows.evaluate(declared, what), rows.n_rows, str(declared), rows)
+        return numbers_of_rows(declared, rows, what)
     if set(declared) != {"per_step"}:
         raise UnknownNameError(
             f"{what} has the keys {', '.join(map(repr, declared)) or 'none'}, which do not say how to count tokens. "
@@ -75,6 +72,29 @@ def count_rows(declared: Any, rows: RowValues, step: Int64, what: str) -> WholeN
             )
         tokens[of_value] = tokens_of_steps(entries[code], step[of_value], what)
     return WholeNumbers(tokens, {})
+
+
+def numbers_of_rows(declared: Any, rows: RowValues, what: str) -> WholeNumbers:
+    """Return the whole numbers of a column or rule at each row.
+
+    Parameters
+    ----------
+    declared : str, number or callable
+    rows : RowValues
+    what : str
+        Name of the declaration in errors.
+
+    Raises
+    ------
+    FormatError
+        When a file has no such column, or a rule gives a number that is not whole, is below 0 or above 2**53.
+    UnknownNameError
+        When a name is unknown.
+    """
+    rows.require_all(names_of_rule(declared), what)
+    if isinstance(declared, str) and declared in rows:
+        return rows.whole_numbers(declared)
+    return whole_numbers_of_rule(rows.evaluate(declared, what), rows.n_rows, str(declared), rows)
 
 
 def tokens_of_steps(per_step: Any, step: Int64, what: str) -> Int64:

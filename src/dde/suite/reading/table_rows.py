@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from dde.errors import FormatError, UnknownNameError
 from dde.suite.patterns import Template
-from dde.suite.reading.counters import count_rows, names_of_rule
+from dde.suite.reading.counters import count_rows, names_of_rule, numbers_of_rows
 from dde.suite.reading.fields import Field, combine
-from dde.suite.reading.row_values import OpenedFile, RowValues, whole_numbers_of_rule
+from dde.suite.reading.row_values import OpenedFile, RowValues
 from dde.suite.reading.wandb_places import FORMAT
 from dde.suite.table import Table
 
@@ -208,7 +208,7 @@ def read_table(
         values.select(_mask(values.evaluate(table.where, f"{what}.where"), values, f"{what}.where"))
     taken = _taken(values)
     left_out: dict[str, int] = {}
-    step = _counter(values, left_out, "step", lambda: _steps(table.step, values, what))
+    step = _counter(values, left_out, "step", lambda: numbers_of_rows(table.step, values, f"{what}.step"))
     values.add_counter("step", step)
     tokens = _counter(
         values, left_out, "tokens", lambda: count_rows(table.tokens, values, values._counters["step"], f"{what}.tokens")
@@ -239,13 +239,6 @@ def _taken(values: RowValues) -> list[tuple[int, Bool]]:
     rows = np.zeros(values.n_read, np.bool_)
     rows[values.index] = True
     return list(enumerate(np.split(rows, np.cumsum(values.lengths)[:-1])))
-
-
-def _steps(declared: Any, values: RowValues, what: str) -> Any:
-    values.require_all(names_of_rule(declared), f"{what}.step")
-    if isinstance(declared, str) and declared in values:
-        return values.whole_numbers(declared)
-    return whole_numbers_of_rule(values.evaluate(declared, f"{what}.step"), values.n_rows, str(declared), values)
 
 
 def _counter(values: RowValues, left_out: dict[str, int], name: str, read: Any) -> Int64:
