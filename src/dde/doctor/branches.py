@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.curves.observations import Observations
-from dde.doctor.examined_runs import ExaminedRuns, Finding, number_text
+from dde.doctor.examined_runs import ExaminedRuns, Finding, neighbor_residuals, number_text
 
 __all__ = ["FEWEST_RESIDUALS", "THRESHOLD", "find_branches_off_rows", "find_branches_off_values", "trunk_noise"]
 
@@ -255,13 +255,10 @@ def trunk_noise(tokens: Int64, values: Float64, place: int) -> float | None:
     """
     centre = int(np.searchsorted(tokens, place))
     near = slice(max(centre - _WINDOW, 0), centre + _WINDOW + 1)
-    t, y = tokens[near].astype(np.float64), values[near]
-    if len(t) - 2 < FEWEST_RESIDUALS:
+    if len(tokens[near]) - 2 < FEWEST_RESIDUALS:
         return None
-    w = (t[1:-1] - t[:-2]) / (t[2:] - t[:-2])
-    residuals = y[1:-1] - ((1 - w) * y[:-2] + w * y[2:])
-    scaled = residuals / np.sqrt(1 + (1 - w) ** 2 + w**2)
-    spread = float(np.sqrt(np.mean(scaled**2)))
-    steps = np.abs(np.diff(np.unique(y)))
+    residuals, scale = neighbor_residuals(tokens[near], values[near])
+    spread = float(np.sqrt(np.mean((residuals / scale) ** 2)))
+    steps = np.abs(np.diff(np.unique(values[near])))
     resolution = 0.5 * float(steps.min()) if len(steps) else 0.0
     return max(spread, resolution) or None

@@ -18,6 +18,7 @@ __all__ = [
     "ExaminedRuns",
     "Finding",
     "findings_frame",
+    "neighbor_residuals",
     "number_keys",
     "number_text",
 ]
@@ -190,6 +191,33 @@ class ExaminedRuns:
         parent[self.edge_child] = self.edge_parent
         parent[count != 1] = -1
         return parent
+
+
+def neighbor_residuals(position: npt.NDArray[np.number], values: Float64) -> tuple[Float64, Float64]:
+    """Return the distance of each inner value from the line between its neighbors, and its scale.
+
+    Parameters
+    ----------
+    position : (row,) array
+        Tokens or steps, ascending within a run.
+    values : (row,) float64 array
+
+    Returns
+    -------
+    residuals, scale : (row - 2,) float64 arrays
+        The scale is the standard deviation of a residual if rows scatter independently with a standard deviation of 1.
+        Both are infinite or NaN where the two neighbors have the same position.
+
+    Examples
+    --------
+    >>> residuals, scale = neighbor_residuals(np.array([0, 10, 20]), np.array([1.0, 4.0, 3.0]))
+    >>> residuals.tolist(), scale.round(3).tolist()
+    ([2.0], [1.225])
+    """
+    t = position.astype(np.float64)
+    with np.errstate(all="ignore"):
+        w = (t[1:-1] - t[:-2]) / (t[2:] - t[:-2])
+        return values[1:-1] - ((1 - w) * values[:-2] + w * values[2:]), np.sqrt(1 + (1 - w) ** 2 + w**2)
 
 
 def number_keys(keys: Sequence[tuple[Any, ...]]) -> Int64:

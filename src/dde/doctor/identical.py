@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 from dde.curves.observations import Observations
-from dde.doctor.examined_runs import ExaminedRuns, Finding, number_text
+from dde.doctor.examined_runs import ExaminedRuns, Finding, neighbor_residuals, number_text
 from dde.errors import list_names
 
 __all__ = ["EqualPair", "equal_pairs", "find_duplicate_logs", "find_identical_rows"]
@@ -336,11 +336,8 @@ def _scatter(run: Int64, step: Int64, values: Float64) -> float:
     """Return how often rows are within half a digit of the line between their neighbors."""
     if len(values) < 3:
         return 0.5
-    inner = run[2:] == run[:-2]
-    t = step.astype(np.float64)
-    span = np.where(inner, t[2:] - t[:-2], 1.0)
-    w = np.where(inner, (t[1:-1] - t[:-2]) / span, 0.5)
-    off = np.abs(values[1:-1] - ((1 - w) * values[:-2] + w * values[2:]))[inner]
+    residuals, _ = neighbor_residuals(step, values)
+    off = np.abs(residuals[run[2:] == run[:-2]])
     gaps = np.diff(np.unique(values))
     # Equal numbers may differ in their last bits from rounding.
     gaps = gaps[gaps > 1e-12 * np.abs(values).max()]
@@ -363,12 +360,9 @@ def _is_schedule(observed: Observations) -> bool:
     independent scatter, the sign changes in two of three rows.
     """
     run = np.repeat(np.arange(len(observed.offsets) - 1), np.diff(observed.offsets))
-    t, y = observed.tokens.astype(np.float64), observed.values
-    with np.errstate(invalid="ignore", divide="ignore"):
-        w = (t[1:-1] - t[:-2]) / (t[2:] - t[:-2])
-        off = y[1:-1] - ((1 - w) * y[:-2] + w * y[2:])
+    off, _ = neighbor_residuals(observed.tokens, observed.values)
     # Rounding does not count as scatter.
-    sides = np.where(np.abs(off) <= 1e-9 * np.abs(y[1:-1]), 0, np.sign(off))
+    sides = np.where(np.abs(off) <= 1e-9 * np.abs(observed.values[1:-1]), 0, np.sign(off))
     within = (run[2:] == run[:-2]) & np.isfinite(off)
     both = within[1:] & within[:-1]
     changes = both & (sides[1:] * sides[:-1] < 0)

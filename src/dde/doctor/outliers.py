@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.curves.observations import Observations
-from dde.doctor.examined_runs import ExaminedRuns, Finding, number_text
+from dde.doctor.examined_runs import ExaminedRuns, Finding, neighbor_residuals, number_text
 
 __all__ = ["find_outliers"]
 
@@ -82,20 +82,13 @@ def _finding(
     )
 
 
-def _bends(tokens: Int64, values: Float64) -> tuple[Float64, Float64]:
-    """Return the distance of inner rows from the line between their neighbors, and its error for row errors of 1."""
-    t = tokens.astype(np.float64)
-    w = (t[1:-1] - t[:-2]) / (t[2:] - t[:-2])
-    return values[1:-1] - ((1 - w) * values[:-2] + w * values[2:]), np.sqrt(1 + (1 - w) ** 2 + w**2)
-
-
 def _is_late(tokens: Int64) -> npt.NDArray[np.bool_]:
     return np.asarray(tokens >= tokens[0] + _SKIPPED * (tokens[-1] - tokens[0]), bool)
 
 
 def _off_line(tokens: Int64, values: Float64, unit: Float64) -> tuple[int, float, float] | None:
     """Return the row farthest off its neighbors' line, its distance, and the distance in units; None without any."""
-    off, scale = _bends(tokens, values)
+    off, scale = neighbor_residuals(tokens, values)
     late = _is_late(tokens)[1:-1]
     times = np.where(late, np.nan_to_num(np.abs(off) / (unit[1:-1] * scale), nan=0.0), 0.0)
     at = int(np.argmax(times))
@@ -168,7 +161,7 @@ def _bend_at(observed: Observations, run: int, step: int) -> tuple[int, float, f
     late = _is_late(tokens)
     if at in (0, len(tokens) - 1) or not late[at]:
         return at, 0.0, 0.0
-    off, _ = _bends(tokens, values)
+    off, _ = neighbor_residuals(tokens, values)
     return at, float(off[at - 1]), float(np.median(np.abs(off[late[1:-1]])))
 
 
