@@ -260,10 +260,10 @@ def attach_runs(
     UnknownNameError
         When `parents` names a run or a start that does not exist.
     """
-    return _Attaching(suite, declared, registry, dict(parents or {})).attached()
+    return _RunAttacher(suite, declared, registry, dict(parents or {})).attach()
 
 
-class _Attaching:
+class _RunAttacher:
     def __init__(
         self, suite: Suite, declared: Sequence[DeclaredRuns], registry: Registry, parents: dict[str, str]
     ) -> None:
@@ -274,7 +274,7 @@ class _Attaching:
         self.index = ParentIndex(self.evidence.values())
         self.contradictions: dict[str, list[str]] = {}
 
-    def attached(self) -> AttachedRuns:
+    def attach(self) -> AttachedRuns:
         for run_id in self.given:
             if run_id not in self.evidence:
                 raise UnknownNameError(

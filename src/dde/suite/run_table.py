@@ -19,7 +19,7 @@ from dde.suite.declare import Suite, branch_rule
 from dde.suite.patterns import Template
 from dde.suite.reading.declared_runs import DeclaredRuns
 
-__all__ = ["MadeTable", "make_run_table"]
+__all__ = ["PositionedTable", "make_run_table"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -32,7 +32,7 @@ _NO_FACTORS = frozenset({"run_id", "run", "run_type", "lineage", "cumulative_tok
 
 
 @dataclass(frozen=True, eq=False)
-class MadeTable:
+class PositionedTable:
     """A run table, and the positions and rows needed to read the values of its runs.
 
     Attributes
@@ -61,7 +61,9 @@ class MadeTable:
     left_out: Mapping[str, int]
 
 
-def make_run_table(suite: Suite, declared: Sequence[DeclaredRuns], attached: AttachedRuns | None = None) -> MadeTable:
+def make_run_table(
+    suite: Suite, declared: Sequence[DeclaredRuns], attached: AttachedRuns | None = None
+) -> PositionedTable:
     """Return the run table of a suite.
 
     Parameters
@@ -80,10 +82,10 @@ def make_run_table(suite: Suite, declared: Sequence[DeclaredRuns], attached: Att
     UnknownNameError
         When several runs have the same labels.
     """
-    return _Making(suite, declared, attached).made()
+    return _TableBuilder(suite, declared, attached).build()
 
 
-class _Making:
+class _TableBuilder:
     """Columns of all runs while the table is made."""
 
     def __init__(self, suite: Suite, declared: Sequence[DeclaredRuns], attached: AttachedRuns | None) -> None:
@@ -139,7 +141,7 @@ class _Making:
             # A missing number is NaN, the only value unequal to itself.
             column[at] = np.where(values != values, "", values)
 
-    def made(self) -> MadeTable:
+    def build(self) -> PositionedTable:
         edges, evidence = self._edges()
         depth = find_depths(self.run_ids, edges.child, edges.parent)
         self._inherit_params(edges, depth)
@@ -339,7 +341,7 @@ class _Making:
 
     def _with_positions(
         self, table: RunTable, rows: RunRows, placed: PlacedRuns, roots: npt.NDArray[np.bool_]
-    ) -> MadeTable:
+    ) -> PositionedTable:
         """Return the table with the positions of all rows on curves, and count the other rows."""
         run = np.repeat(np.arange(len(table)), np.diff(rows.offsets))
         tokens = placed.own + np.maximum(placed.start, 0)[run]
@@ -355,7 +357,7 @@ class _Making:
         run, tokens = run[on_curve_rows], tokens[on_curve_rows]
         offsets = np.searchsorted(run, np.arange(len(table) + 1)).astype(np.int64)
         is_attached = np.isin(np.arange(len(table)), self.attached_rows)
-        return MadeTable(table, self.rows, rows.is_cumulative, tokens, offsets, is_attached, left_out)
+        return PositionedTable(table, self.rows, rows.is_cumulative, tokens, offsets, is_attached, left_out)
 
     def _first_rows(self, table: RunTable) -> npt.NDArray[np.bool_]:
         first = np.zeros(len(table), bool)
@@ -411,12 +413,12 @@ class _Making:
             # A field that a table does not have is empty in its runs.
             fields = {**self.fields, "run_type": self.run_type}
             columns = [fields[f][at].tolist() if f in fields else [""] * len(at) for f in template.fields]
-            made: dict[tuple[Any, ...], str] = {}
+            texts: dict[tuple[Any, ...], str] = {}
             values = list(zip(*columns, strict=True)) if columns else [()] * len(at)
             for key in values:
-                if key not in made:
-                    made[key] = template.format(dict(zip(template.fields, key, strict=True)))
-            out[at] = text_array([made[key] for key in values])
+                if key not in texts:
+                    texts[key] = template.format(dict(zip(template.fields, key, strict=True)))
+            out[at] = text_array([texts[key] for key in values])
         return out
 
     def _replicates(self, lineage: Texts, labels: Texts) -> Int64:

@@ -30,7 +30,7 @@ from dde.suite.datadecide.runs.worker_runs import SentRuns
 from dde.suite.declare import Suite
 from dde.suite.reading.declared_runs import DeclaredRuns
 from dde.suite.reading.read_runs import SuiteTables
-from dde.suite.run_table import MadeTable, make_run_table
+from dde.suite.run_table import PositionedTable, make_run_table
 
 __all__ = ["SuiteRuns"]
 
@@ -84,7 +84,7 @@ class SuiteRuns:
         return list(self.tables.runs())
 
     @cached_property
-    def made(self) -> MadeTable:
+    def made(self) -> PositionedTable:
         """The run table, and the positions and rows needed to read values."""
         return make_run_table(self.suite, self.declared, self.attached)
 

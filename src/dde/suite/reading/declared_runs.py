@@ -16,10 +16,10 @@ from dde.suite.reading.fields import Field
 from dde.suite.reading.run_values import (
     Parent,
     RunValues,
+    fields_of_runs,
     first_and_last,
     numbers_of_runs,
     parents_of_runs,
-    settle_fields,
     shared_differences,
 )
 from dde.suite.reading.table_rows import TableRows
@@ -157,7 +157,7 @@ def join_tables(rows: Sequence[TableRows], report: Report) -> list[DeclaredRuns]
     ConflictWarning
         When rows of one run and step have different tokens.
     """
-    fields = [settle_fields(of_table, report.notes) for of_table in rows]
+    fields = [fields_of_runs(of_table, report.notes) for of_table in rows]
     owner: dict[str, tuple[int, int]] = {}
     own: list[list[int]] = [[] for _ in rows]
     parts: list[list[tuple[int, Int64, Int64]]] = [[] for _ in rows]

@@ -43,7 +43,7 @@ _INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclass(frozen=True, eq=False)
-class _Opening:
+class _OpenedTables:
     """The opened tables: files and runs of each, and the names that are not metrics."""
 
     opened: list[list[OpenedFile]]
@@ -99,7 +99,7 @@ class SuiteTables:
         self._report = Report()
         self._tables = [suite.resolved(table) for table in suite.tables]
         self._lock = threading.RLock()
-        self._opening: _Opening | None = None
+        self._opening: _OpenedTables | None = None
         self._metrics: dict[str, MetricSource] | None = None
         self._frames = frames_of(self._tables)
         self._place: Connection | None = None
@@ -292,7 +292,7 @@ class SuiteTables:
         declared = self.suite.digest
         return tuple(hashlib.sha256("\0".join([declared, *files]).encode()).hexdigest()[:16] for files in of_run)
 
-    def _open(self) -> _Opening:
+    def _open(self) -> _OpenedTables:
         with self._lock:
             if self._opening is None:
                 left_out, notes = dict(self.left_out), list(self.notes)
@@ -317,7 +317,7 @@ class SuiteTables:
             names[number] = (used | names_of_rule(table.where)) - table.declared_fields.difference(table.factors)
         return open_stores(self._tables, self._stores, names, self._report)
 
-    def _read(self, opened: list[list[OpenedFile]]) -> _Opening:
+    def _read(self, opened: list[list[OpenedFile]]) -> _OpenedTables:
         columns = [frozenset(name for file in of_table for name in file.content.columns) for of_table in opened]
         tables = [self._with_labels(table, columns[number]) for number, table in enumerate(self._tables)]
         # A field that one table does not have is "" there; one that no table has is an error.
@@ -352,7 +352,7 @@ class SuiteTables:
             self._report.add(reason, count, f"{count} {reason}: {shown}")
         runs = join_tables(rows, self._report)
         keys = [of_table.keys for of_table in rows]
-        return _Opening(
+        return _OpenedTables(
             opened,
             runs,
             keys,
@@ -370,7 +370,7 @@ class SuiteTables:
                 made = made.replace(f"{{{label}}}", text)
         return table if made == table.run_id else dataclasses.replace(table, run_id=made)
 
-    def _find_metrics(self, opening: _Opening) -> dict[str, MetricSource]:
+    def _find_metrics(self, opening: _OpenedTables) -> dict[str, MetricSource]:
         patterns: dict[str, None] = {}
         matched: set[str] = set()
         every: dict[str, None] = {}
@@ -401,7 +401,7 @@ class SuiteTables:
             self._report.add_names("patterns of metrics that match no key", unmatched)
         return collect_metrics(by_table)
 
-    def _keys(self, number: int, opening: _Opening) -> Sequence[str]:
+    def _keys(self, number: int, opening: _OpenedTables) -> Sequence[str]:
         """Return the keys of a table that may be metrics."""
         table, opened = self._tables[number], opening.opened[number]
         if table.value is not None:

@@ -18,10 +18,10 @@ from dde.suite.rules import Rule
 __all__ = [
     "Parent",
     "RunValues",
+    "fields_of_runs",
     "first_and_last",
     "numbers_of_runs",
     "parents_of_runs",
-    "settle_fields",
     "shared_differences",
 ]
 
@@ -34,7 +34,7 @@ Parent = tuple[str, str, int | None]
 _MOST_EXACT = 2**53
 
 
-def settle_fields(rows: TableRows, notes: list[str]) -> dict[str, Field]:
+def fields_of_runs(rows: TableRows, notes: list[str]) -> dict[str, Field]:
     """Return the fields of the runs of a table: of paths, parsed texts, factors, and names in templates.
 
     A field with several values in a run, which neither labels nor ids need, has no value there; a note says so.

@@ -280,10 +280,10 @@ class EvaluationTable(ABC):
         copies = {file.path for file in find_copies(index)}
         if not copies:
             return index
-        self._leave(copies)
+        self._exclude(copies)
         return replace(read_row_index(self.files), copies=tuple(sorted(copies)))
 
-    def _leave(self, paths: Collection[str]) -> None:
+    def _exclude(self, paths: Collection[str]) -> None:
         """Exclude files from the table."""
         self.files = [file for file in self.files if file.path not in paths]
         self._reader = RowGroupReader(self.files)
@@ -292,7 +292,7 @@ class EvaluationTable(ABC):
         """Use a cached index: its head now, and its rows when they are needed."""
         self._head, self._cached_rows = head, rows
         if head.copies:
-            self._leave(head.copies)
+            self._exclude(head.copies)
 
     @property
     def left_out(self) -> Counter[str]:

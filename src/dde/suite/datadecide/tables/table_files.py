@@ -29,13 +29,13 @@ __all__ = [
     "FileKinds",
     "TableFile",
     "TableKind",
+    "decide_kinds",
     "file_family",
     "find_table_files",
     "missing_shards",
     "open_unchanged",
     "path_keys",
     "probe_kind",
-    "settle_kinds",
 ]
 
 TableKind = Literal["raw", "macro", "perplexity", "wide"]
@@ -127,7 +127,7 @@ def probe_kind(parquet: pq.ParquetFile, path: str) -> str | None:
     return "wide" if metric_columns else None
 
 
-def settle_kinds(found: Mapping[str, str | None]) -> tuple[dict[str, TableKind], list[str]]:
+def decide_kinds(found: Mapping[str, str | None]) -> tuple[dict[str, TableKind], list[str]]:
     """Return the kind of each table, and a sentence for each with missing columns.
 
     Some rows fit both train shards and macro averages. The kind of their file is the kind of the files that were
@@ -294,7 +294,7 @@ def find_table_files(root: str | Connection, known: FileKinds | None = None) -> 
                 probed[name] = probe_kind(parquet, name)
     if known is not None and before != (now := {path: (versions[path], kind) for path, kind in probed.items()}):
         known.save(now)
-    kinds, notes = settle_kinds(probed)
+    kinds, notes = decide_kinds(probed)
     files = [TableFile(path, place, kind, versions[path]) for path, kind in kinds.items()]
     return _in_reading_order(files), sorted({*aside, *notes})
 
