@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dde.curves.alignment import Chains, Interpolation, align, interpolate
-from dde.curves.chains import CurvePoints, points_on_curves
-from dde.curves.fast_alignment import plan_alignment
+from dde.curves.alignment import Interpolation, align, plan_alignment, without_missing
+from dde.curves.chains import Chains, CurvePoints, points_on_curves
 from dde.curves.grids import TokenGrid, resolve_grid
 from dde.curves.observations import Observations
 from dde.errors import UnknownNameError
-from dde.native import is_compiled
 from reference import ReferenceRun, between
 
 METHODS = ("linear", "log", "nearest", "previous")
@@ -53,34 +51,28 @@ def as_arrays(runs: list[ReferenceRun], lacking: list[int]) -> tuple[Chains, Obs
     return chains, Observations(offsets, flat, flat, np.concatenate(y))
 
 
-def is_observed(chains: Chains, own: Observations, grid: np.ndarray) -> np.ndarray:
-    """Return which points of each run's curve are observations: its own behind its branch, else its parent's."""
-    seen = np.zeros((len(chains.run_ids), len(grid)), bool)
-    for run, (parent, branch) in enumerate(zip(chains.parent.tolist(), chains.branch.tolist(), strict=True)):
-        seen[run] = np.isin(grid, own.of(run)[0])
-        if parent >= 0:
-            seen[run] = np.where(grid <= branch, seen[parent], seen[run])
-    return seen
-
-
-def check_kernel(
-    chains: Chains,
-    own: Observations,
-    grid: np.ndarray,
-    how: Interpolation,
-    joins: bool,
-    made: np.ndarray,
+def check_rows(
+    chains: Chains, own: Observations, grid: np.ndarray, how: Interpolation, joins: bool, made: np.ndarray
 ) -> None:
-    """The kernel's numbers are NumPy's, for any choice of runs, wherever they go and as often as they are asked for."""
+    """A plan fills any choice of runs, in any order and as often as wanted, and no other row."""
     n = len(chains.run_ids)
-    for rows in (list(range(n)), [n - 1], [n - 1, 0, n - 1]):
+    own = without_missing(own)
+    plan = plan_alignment(chains, own, grid, how, joins)
+    for rows in (np.arange(n), np.array([n - 1]), np.array([n - 1, 0, n - 1])):
         at = np.arange(len(rows))[::-1]
         out = np.full((len(rows) + 1, len(grid)), 7.0)
-        plan_alignment(chains, own, grid, how, joins).fill(own, rows, at, out)
+        plan.fill(own.values, rows, at, out)
         np.testing.assert_array_equal(out[at], made[rows])
-        seen = is_observed(chains, own, grid)[rows]
-        np.testing.assert_array_equal(np.signbit(out[at][seen]), np.signbit(made[rows][seen]))
         assert (out[len(rows)] == 7.0).all()
+
+
+def interpolate(
+    x: np.ndarray, y: np.ndarray, at: np.ndarray, method: str = "linear", max_gap: int | None = None
+) -> np.ndarray:
+    """Return the curve of one run."""
+    chains = Chains(("base",), np.array([-1], np.int32), np.array([-1]))
+    own = Observations(np.array([0, len(x)]), x, x, y)
+    return align(chains, own, at, Interpolation(method, max_gap), False)[0]  # type: ignore[arg-type]
 
 
 @given(
@@ -107,7 +99,7 @@ def test_curves_equal_the_plain_reference(
     )
     how = Interpolation(method, max_gap, bridge)  # type: ignore[arg-type]
     made = align(chains, own, grid, how, joins)
-    check_kernel(chains, own, grid, how, joins, made)
+    check_rows(chains, own, grid, how, joins, made)
     for i, run in enumerate(runs):
         expected = np.array([run.value(int(t), method, joins, bridge, max_gap) for t in grid])
         np.testing.assert_allclose(made[i], expected, rtol=1e-12, atol=1e-12)
@@ -116,18 +108,16 @@ def test_curves_equal_the_plain_reference(
             seen = run.observation(int(t))
             if seen is not None:
                 assert made[i, j] == seen
+                assert np.signbit(made[i, j]) == np.signbit(seen)
         if run.parent is not None:
             shared = grid <= run.branch
             np.testing.assert_array_equal(made[i][shared], made[runs.index(run.parent)][shared])
 
 
-def both_ways(runs: list[ReferenceRun], grid: list[int], how: Interpolation, joins: bool = True) -> np.ndarray:
-    """Return values by NumPy, after the kernel gave the same."""
+def curves_of(runs: list[ReferenceRun], grid: list[int], how: Interpolation, joins: bool = True) -> np.ndarray:
+    """Return the curve of every run."""
     chains, own = as_arrays(runs, [])
-    points = np.array(grid, np.int64)
-    made = align(chains, own, points, how, joins)
-    check_kernel(chains, own, points, how, joins, made)
-    return made
+    return align(chains, own, np.array(grid, np.int64), how, joins)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -138,7 +128,7 @@ def test_an_observation_at_the_branch_is_the_parents(method: str, bridge: bool, 
     child = ReferenceRun({100: 9.0, 200: 3.0}, base, 100)
     grid = [0, 99, 100, 101, 150, 200]
     how = Interpolation(method, None, bridge)  # type: ignore[arg-type]
-    made = both_ways([base, child], grid, how, joins)
+    made = curves_of([base, child], grid, how, joins)
     # The child's own 9.0 shows neither at the branch nor in what is made of its neighbours.
     np.testing.assert_array_equal(made[1, :3], made[0, :3])
     assert made[1, 2] == 2.0
@@ -153,7 +143,7 @@ def test_an_observation_at_the_branch_does_not_stand_in_for_a_missing_one_of_the
     base = ReferenceRun({0: 1.0, 90: 2.0})
     child = ReferenceRun({100: 9.0, 200: 3.0}, base, 100)
     for bridge, expected in ((False, np.nan), (True, 2.0 + 60 / 110)):
-        made = both_ways([base, child], [100, 150, 200], Interpolation("linear", None, bridge))
+        made = curves_of([base, child], [100, 150, 200], Interpolation("linear", None, bridge))
         np.testing.assert_allclose(made[1], [np.nan, expected, 3.0])
 
 
@@ -164,12 +154,12 @@ def test_a_gap_of_exactly_the_longest_is_filled_and_one_token_more_is_not(method
     ends = np.cumsum([1, gap, gap + 1, gap])
     run = ReferenceRun({int(t): float(i) for i, t in enumerate(ends)})
     grid = list(range(1, int(ends[-1]) + 1))
-    made = both_ways([run], grid, Interpolation(method, gap))  # type: ignore[arg-type]
+    made = curves_of([run], grid, Interpolation(method, gap))  # type: ignore[arg-type]
     inside = {t for t in grid if ends[1] < t < ends[2]}
     assert inside
     for t, value in zip(grid, made[0], strict=True):
         assert np.isnan(value) == (t in inside), t
-    filled = interpolate(ends, np.arange(4.0), np.array(grid), method, gap + 1)  # type: ignore[arg-type]
+    filled = interpolate(ends, np.arange(4.0), np.array(grid), method, gap + 1)
     assert not np.isnan(filled).any()
 
 
@@ -178,7 +168,7 @@ def test_the_longest_gap_counts_from_the_parents_observation(bridge: bool) -> No
     base = ReferenceRun({0: 1.0, 100: 2.0})
     child = ReferenceRun({150: 3.0}, base, 120 if bridge else 100)
     for max_gap, is_filled in ((50, True), (49, False)):
-        made = both_ways([base, child], [149, 150], Interpolation("linear", max_gap, bridge))
+        made = curves_of([base, child], [149, 150], Interpolation("linear", max_gap, bridge))
         assert np.isnan(made[1, 0]) != is_filled
         assert made[1, 1] == 3.0
 
@@ -187,7 +177,7 @@ def test_the_longest_gap_counts_from_the_parents_observation(bridge: bool) -> No
 def test_a_curve_is_never_extrapolated(known: dict[int, float], points: list[int], method: str) -> None:
     x = np.array(sorted(known), np.int64)
     at = np.array(sorted(points), np.int64)
-    made = interpolate(x, np.array([known[t] for t in sorted(known)]), at, method)  # type: ignore[arg-type]
+    made = interpolate(x, np.array([known[t] for t in sorted(known)]), at, method)
     outside = (at < x[0]) | (at > x[-1]) if len(x) else np.ones(len(at), bool)
     assert np.isnan(made[outside]).all()
     assert not np.isnan(made[~outside]).any()
@@ -203,20 +193,25 @@ def test_monotone_cubic_stays_between_its_neighbours() -> None:
     np.testing.assert_array_equal(made[[0, 100, 200, 300]], y)
 
 
-def test_infinite_observations_stay_and_spoil_only_their_stretches() -> None:
-    for method in (*METHODS, "pchip"):
-        made = interpolate(np.array([0, 10, 20, 30]), np.array([1.0, np.inf, 3.0, 4.0]), np.arange(31), method)  # type: ignore[arg-type]
-        assert made[0] == 1.0
-        assert made[10] == np.inf
-        assert made[20] == 3.0
-        assert np.isfinite(made[20:]).all()
-        chains, own = as_arrays([ReferenceRun({0: 1.0, 10: np.inf, 20: 3.0, 30: 4.0})], [])
-        how = Interpolation(method)  # type: ignore[arg-type]
-        check_kernel(chains, own, np.arange(31), how, False, align(chains, own, np.arange(31), how, False))
+@pytest.mark.parametrize("method", [*METHODS, "pchip"])
+def test_infinite_observations_stay_and_spoil_only_their_stretches(method: str) -> None:
+    made = interpolate(np.array([0, 10, 20, 30]), np.array([1.0, np.inf, 3.0, 4.0]), np.arange(31), method)
+    assert made[0] == 1.0
+    assert made[10] == np.inf
+    assert made[20] == 3.0
+    assert np.isfinite(made[20:]).all()
 
 
-def test_kernels_are_compiled_where_the_tests_run() -> None:
-    assert is_compiled(), "run `python -m pip install -e .` again: the kernels were not compiled"
+@pytest.mark.parametrize("method", ["linear", "log"])
+def test_lines_from_and_to_infinity_are_those_of_numpy(method: str) -> None:
+    x = np.array([0, 10, 20, 30, 40, 50])
+    y = np.array([1.0, np.inf, np.inf, -np.inf, 2.0, 3.0])
+    with np.errstate(invalid="ignore"):
+        expected = np.interp(np.arange(51), x, y)
+    made = interpolate(x, y, np.arange(51), method)
+    infinite = slice(1, 40)
+    np.testing.assert_array_equal(made[infinite], expected[infinite])
+    assert np.isnan(made[infinite]).sum() == 9
 
 
 def test_the_longest_gap_is_whole_tokens() -> None:

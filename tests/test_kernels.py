@@ -1,4 +1,4 @@
-"""Kernels in C against Python's own arithmetic, bit for bit, and what serves where they are not compiled."""
+"""The kernel in C, exact means and writing to columns against Python's own arithmetic, bit for bit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dde import native
-from dde.curves.alignment import Chains, Interpolation, align
-from dde.curves.fast_alignment import plan_alignment
-from dde.curves.observations import Observations
 from dde.suite.datadecide.tables.dict_tables import exact_mean, scatter
 from dde.suite.datadecide.tables.dict_text import parse_dicts
 from dde.tutorial import make_suite
@@ -91,8 +88,14 @@ def test_sums_that_cancel_are_exact() -> None:
 
 
 def test_means_of_what_is_not_finite() -> None:
-    table = np.array([[1.0, np.nan, np.inf, np.inf], [2.0, 1.0, 1.0, -np.inf]])
-    np.testing.assert_array_equal(exact_mean(table), [1.5, np.nan, np.inf, np.nan])
+    table = np.array([[1.0, np.nan, np.inf, np.inf, 1.7e308], [2.0, 1.0, 1.0, -np.inf, 1.7e308]])
+    np.testing.assert_array_equal(exact_mean(table), [1.5, np.nan, np.inf, np.nan, np.inf])
+
+
+def test_means_of_many_columns() -> None:
+    draw = np.random.default_rng(0)
+    table = draw.random((57, 10_000)) * 10.0 ** draw.integers(-30, 30, (57, 10_000))
+    assert exact_mean(table).tolist() == [math.fsum(column) / 57 for column in table.T.tolist()]
 
 
 @given(st.integers(0, 20), st.integers(1, 8), st.randoms())
@@ -109,28 +112,13 @@ def test_rows_go_into_columns(rows: int, width: int, draw: random.Random) -> Non
     np.testing.assert_array_equal(out, expected)
 
 
-def test_without_kernels_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    table = rng.random((5, 40))
-    texts = pa.array([repr({"a": v, "b": None}) for v in table[0].tolist()] + ["{'b': 1, \"a\": inf}"])
-    chains = Chains(("base", "run"), np.array([-1, 0], np.int32), np.array([-1, 20], np.int64))
-    tokens = np.array([0, 10, 20, 25, 40])
-    own = Observations(np.array([0, 3, 5]), tokens, tokens, rng.random(5))
-
-    def everything() -> list[np.ndarray]:
-        out = np.zeros((2, 50))
-        plan = plan_alignment(chains, own, np.arange(50), Interpolation("log"), True)
-        plan.fill(own, [1, 0], np.array([0, 1]), out)
-        placed = np.zeros((40, 5))
-        scatter(table, np.array([4, -1, 2, 0, 1]), 5, placed)
-        return [parse_dicts(texts, ["a", "b", "c"]).values, exact_mean(table), placed, out]
-
-    fast = everything()
+def test_without_the_kernel_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = np.random.default_rng(0).random(40).tolist()
+    texts = pa.array([repr({"a": v, "b": None}) for v in numbers] + ["{'b': 1, \"a\": inf}"])
+    fast = parse_dicts(texts, ["a", "b", "c"]).values
     monkeypatch.setattr("dde.native.library._load", lambda: None)
-    for a, b in zip(fast, everything(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    made = align(chains, own, np.arange(50), Interpolation("log"), True)
-    np.testing.assert_array_equal(fast[3], made[[1, 0]])
+    np.testing.assert_array_equal(fast, parse_dicts(texts, ["a", "b", "c"]).values)
+    assert fast[:40, 0].tolist() == numbers
 
 
 _WHOLE = """
@@ -190,90 +178,7 @@ def test_the_table_of_powers_outlives_the_call_that_copies_it() -> None:
     assert out.stdout.strip() == str([0.1, 1 / 3, 1e-300, 1.7e308, 123456789.123456789])
 
 
-def plan(**changes: object) -> native.CurvePlan:
-    """Make a plan of a base of three observations and a run of two, with some arguments replaced."""
-    grid = np.arange(0, 50, 10)
-    arguments: dict[str, object] = {
-        "parent": np.array([-1, 0], np.int32),
-        "root": np.array([0, 0], np.int32),
-        "branch": np.array([-1, 20]),
-        "offsets": np.array([0, 3, 5]),
-        "tokens": np.array([0, 10, 20, 25, 40]),
-        "places": np.array([0.0, 10.0, 20.0, 25.0, 40.0, np.nan, np.nan, np.nan]),
-        "grid": grid,
-        "points": grid.astype(float),
-        "log_points": grid.astype(float),
-        "method": "linear",
-        "joins": np.ones(2, np.uint8),
-        "bridges": False,
-        "max_gap": -1,
-    }
-    return native.CurvePlan(**{**arguments, **changes})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"parent": np.array([-1, 0])},
-        {"parent": np.array([-1, 1], np.int32)},
-        {"root": np.array([0, 7], np.int32)},
-        {"root": np.array([0, -1], np.int32)},
-        {"branch": np.array([-1, 20, 3])},
-        {"branch": np.array([-1.0, 20.0])},
-        {"offsets": np.array([0, 5, 3])},
-        {"offsets": np.array([0, 3, 6])},
-        {"offsets": np.array([-1, 3, 5])},
-        {"tokens": np.array([0, 10, 20, 25, 40], np.uint64)},
-        {"tokens": np.arange(0, 10, 2).repeat(2)[::2]},
-        {"tokens": np.array([0, 10, 20, 25, 40]).astype(">i8")},
-        {"places": np.zeros(5)},
-        {"points": np.zeros(4)},
-        {"grid": np.arange(0, 100, 10)[::2]},
-        {"max_gap": 2**63},
-    ],
-)
-def test_no_plan_is_made_of_arrays_that_a_kernel_would_leave(changes: dict[str, object]) -> None:
-    with pytest.raises((ValueError, TypeError), match="no kernel is called"):
-        plan(**changes)
-
-
-def test_curves_are_filled_inside_of_their_arrays_alone() -> None:
-    whole = plan()
-    whole.place(0, 1)
-
-    def fill(values: object = None, rows: object = None, at: object = None, out: object = None, lines: int = 8) -> bool:
-        return whole.fill(
-            np.arange(5.0) if values is None else values,
-            np.array([0, 1]) if rows is None else rows,
-            np.array([1, 0]) if at is None else at,
-            np.zeros((2, 5)) if out is None else out,
-            is_simple=True,
-            room=(np.empty((lines, 4)), np.empty(lines, np.int32)),
-            part=0,
-            parts=1,
-        )
-
-    assert fill()
-    for wrong in (
-        {"values": np.arange(4.0)},
-        {"rows": np.array([1, 0])},
-        {"rows": np.array([0, 2])},
-        {"rows": np.array([-1, 0])},
-        {"at": np.array([0, 2])},
-        {"at": np.array([0])},
-        {"out": np.zeros((2, 4))},
-        {"lines": 7},
-    ):
-        with pytest.raises(ValueError, match="no kernel is called"):
-            fill(**wrong)
-    frozen = np.zeros((2, 5))
-    frozen.flags.writeable = False
-    for wrong in ({"out": np.zeros((5, 2)).T}, {"out": np.zeros((2, 5), np.float32)}, {"out": frozen}):
-        with pytest.raises(ctypes.ArgumentError):
-            fill(**wrong)
-
-
-def test_texts_and_rows_are_read_inside_of_their_arrays_alone() -> None:
+def test_texts_are_read_inside_of_their_arrays_only() -> None:
     data, out = np.frombuffer(b"{'a': 1}{'a': 2}", np.uint8), np.zeros((2, 1))
 
     def parse(offsets: list[int], target: list[int], out: np.ndarray = out, keys: tuple[bytes, ...] = (b"a",)) -> None:
@@ -293,18 +198,9 @@ def test_texts_and_rows_are_read_inside_of_their_arrays_alone() -> None:
     for wrong in (np.zeros((2, 1), np.float32), np.zeros((4, 1))[::2]):
         with pytest.raises(ctypes.ArgumentError):
             parse([0, 8, 16], [0, 1], wrong)
-    table = np.ones((2, 3))
-    for base, step, size in (([0, 1], 2, 5), ([0, 6], 0, 6), ([0, 1], -1, 9)):
-        with pytest.raises(ValueError, match="no kernel is called"):
-            native.scatter_rows(table, np.array(base), step, np.zeros(size))
-    with pytest.raises(ValueError, match="no kernel is called"):
-        native.means_of_columns(np.zeros(3))
-    with pytest.raises(ctypes.ArgumentError):
-        native.means_of_columns(np.zeros((3, 4)).T)
 
 
-def test_rows_are_never_put_into_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dde.native.library._load", lambda: None)
+def test_rows_are_never_written_to_a_copy() -> None:
     with pytest.raises(ValueError):
         scatter(np.ones((1, 2)), np.array([0]), 1, np.zeros((4, 4))[:, :2])
 

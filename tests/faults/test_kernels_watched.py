@@ -30,7 +30,7 @@ def test_generated_texts_are_read_as_python_reads_them(seed: int) -> None:
 @pytest.mark.skipif(not has_compiler(), reason="GCC with its sanitizers is not here")
 def test_kernels_touch_nothing_outside_of_their_arrays() -> None:
     assert run_sanitized([str(TESTS / "faults" / "dict_texts.py"), "--texts=10000", "--seed=7"]) == 0
-    modules = [str(TESTS / f"test_{name}.py") for name in ("kernels", "dict_text", "alignment")]
+    modules = [str(TESTS / f"test_{name}.py") for name in ("kernels", "dict_text")]
     # Processes that tests start would load the other kernels.
     chosen = ["-k", "not (left_out or outlives or other_sources)"]
     assert run_sanitized([*modules, *chosen, "-q", "-p", "no:cacheprovider"]) == 0
@@ -43,6 +43,9 @@ def test_an_access_outside_of_an_array_is_seen(tmp_path: Path) -> None:
         "import numpy as np\n"
         "from dde.native.library import kernels\n"
         "def test_it():\n"
-        "    kernels().dde_exact_means(np.zeros(100_000), 2, 100_000, 100_000, np.zeros(100_000))\n"
+        "    data, keys = (np.frombuffer(text, np.uint8) for text in (b\"{'a': 1}\", b'a'))\n"
+        "    offsets, sizes = np.array([0, 8]), np.array([0, 1], np.int32)\n"
+        "    far, out = np.array([100_000]), np.zeros(1)\n"
+        "    kernels().dde_parse_dicts(data, offsets, 1, keys, sizes, 1, far, out, 1, np.zeros(1, np.uint8))\n"
     )
     assert run_sanitized([str(script), "-q", "-p", "no:cacheprovider"]) != 0

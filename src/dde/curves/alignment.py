@@ -1,18 +1,23 @@
-"""Alignment: observations of runs and their ancestors onto one grid of cumulative tokens."""
+"""Alignment: observations of runs and their ancestors on one grid of cumulative tokens.
+
+Where the points of a grid lie among the observations of runs is the same for every metric of one sampling. A plan finds
+it once, for all runs and points. A metric then needs two lookups, a product and a sum for each cell.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from dde.curves.chains import Chains
 from dde.curves.observations import Observations
 from dde.errors import UnknownNameError, near_names
+from dde.lineage.ragged_rows import find_first_rows
 
-__all__ = ["Chains", "Interpolation", "Method", "align", "interpolate"]
+__all__ = ["AlignmentPlan", "Interpolation", "Method", "align", "plan_alignment", "without_missing"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -60,137 +65,240 @@ class Interpolation:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Chains:
-    """Runs with their ancestors, parents before children.
+# Cells that are filled at once; what these need fits into the cache of a processor.
+_CELLS_AT_ONCE = 1 << 14
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentPlan:
+    """Where the points of a grid lie among the observations of runs.
+
+    The line to an observation begins at the observation before it on the curve of its run.
 
     Attributes
     ----------
-    run_ids : tuple of str
-    parent : (run,) int32 array
-        Index of the parent; -1 for a pretraining run.
-    branch : (run,) int64 array
-        Cumulative tokens at the branch; -1 for a pretraining run.
-    is_merge : (run,) bool array, optional
-        Whether a run merges several parents, so that nothing joins its curve to theirs; no run does when None.
+    chains : Chains
+    offsets, tokens : int64 arrays
+        Of the observations; see :class:`dde.curves.observations.Observations`.
+    grid : (token,) int64 array
+        Ascending.
+    how : Interpolation
+    joins_at_branch : bool
+    before : (observation,) int64 array
+        Where the line to each observation begins: an observation of the run itself or of an ancestor; -1 where none
+        does.
+    width : (observation,) float64 array
+        Length of the line to each observation, in tokens or log tokens.
+    cell : (run, token) int64 array
+        What each cell is, of `n` observations: observation ``cell`` below `n`, nothing at `n`, a point on the line to
+        observation ``cell - n - 1`` above.
+    distance : (run, token) float64 array, or None
+        From the beginning of the line, in tokens or log tokens; None where each cell is an observation or nothing.
     """
 
-    run_ids: tuple[str, ...]
-    parent: npt.NDArray[np.int32]
-    branch: Int64
-    is_merge: npt.NDArray[np.bool_] | None = None
+    chains: Chains
+    offsets: Int64
+    tokens: Int64
+    grid: Int64
+    how: Interpolation
+    joins_at_branch: bool
+    before: Int64
+    width: Float64
+    cell: Int64
+    distance: Float64 | None
 
-    def joins(self, joins_at_branch: bool) -> npt.NDArray[np.bool_]:
-        """Return which curves may begin with their parent's observation at the branch."""
-        if self.is_merge is None or not joins_at_branch:
-            return np.full(len(self.run_ids), joins_at_branch)
-        return ~self.is_merge
+    @property
+    def size(self) -> int:
+        """Number of cells; each takes up to 16 bytes."""
+        return self.cell.size
 
-    def origins(self) -> Int64:
-        """Return where the chain of each run left its base, in cumulative tokens; -1 for a pretraining run."""
-        origin = self.branch.copy()
-        for run, parent in enumerate(self.parent.tolist()):
-            if parent >= 0 and self.parent[parent] >= 0:
-                origin[run] = origin[parent]
-        return origin
+    def serves(self, chains: Chains, own: Observations, grid: Int64, how: Interpolation, joins_at_branch: bool) -> bool:
+        """Return whether :func:`plan_alignment` would return an equal plan for these arguments."""
+        return (
+            self.how == how
+            and self.joins_at_branch == joins_at_branch
+            and self.chains.run_ids == chains.run_ids
+            and np.array_equal(self.chains.joins(True), chains.joins(True))
+            and np.array_equal(self.grid, grid)
+            and np.array_equal(self.offsets, own.offsets)
+            and np.array_equal(self.tokens, own.tokens)
+        )
 
-    def upward(self, rows: Iterable[int]) -> list[int]:
-        """Return runs with all their ancestors, parents before children."""
-        found: set[int] = set()
-        for row in rows:
-            while row >= 0 and row not in found:
-                found.add(row)
-                row = int(self.parent[row])
-        return sorted(found)
+    def fill(self, values: Float64, rows: npt.NDArray[np.integer], at: npt.NDArray[np.integer], out: Float64) -> None:
+        """Write the curves of runs for one metric.
 
-    def take(self, runs: Sequence[int]) -> Chains:
-        """Return some runs, their ancestors among them, in that order."""
-        at = np.asarray(runs, np.int64)
-        number = np.full(len(self.run_ids) + 1, -1, np.int32)
-        number[at] = np.arange(len(at))
-        is_merge = None if self.is_merge is None else self.is_merge[at]
-        return Chains(tuple(self.run_ids[r] for r in runs), number[self.parent[at]], self.branch[at], is_merge)
+        Parameters
+        ----------
+        values : (observation,) float64 array
+            Of the observations of the plan; no NaN.
+        rows : (row,) int array
+            Runs of the chains, in any order; a run may occur several times.
+        at : (row,) int array
+            Row of `out` for each of them.
+        out : (any, token) float64 array
+        """
+        size = max(_CELLS_AT_ONCE // max(len(self.grid), 1), 1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            powers = self._coefficients(values)
+            is_finite = all(np.isfinite(coefficients[len(values) + 1 :]).all() for coefficients in powers)
+            for start in range(0, len(rows), size):
+                some = rows[start : start + size]
+                cell = self.cell[some]
+                made = powers[0].take(cell)
+                if self.distance is not None:
+                    distance = power = self.distance[some]
+                    for coefficients in powers[1:]:
+                        made += coefficients.take(cell) * power
+                        power = power * distance
+                    if not is_finite:
+                        self._mend(made, cell, distance, values, powers[1])
+                out[at[start : start + size]] = made
+
+    def _coefficients(self, values: Float64) -> list[Float64]:
+        """Return coefficients of the distance to the power of 0, 1, ... for all that a cell can be.
+
+        Powers of an observation have the coefficient -0.0, so that its value stays as it is, even if that is -0.0.
+        """
+        first = np.append(values, np.nan)
+        if self.distance is None:
+            return [first]
+        n = len(values)
+        start = values[self.before]
+        # Tokens beyond 2 ** 53, and their logarithms much earlier, may be different and equal as floats.
+        slope = np.divide(values - start, self.width, out=np.zeros(n), where=self.width > 0)
+        flat = np.full(n + 1, -0.0)
+        powers = [np.concatenate([first, start]), np.concatenate([flat, slope])]
+        if self.how.method == "pchip":
+            powers += [np.full(2 * n + 1, -0.0) for _ in range(2)]
+            self._add_cubics(values, powers)
+        return powers
+
+    def _add_cubics(self, values: Float64, powers: list[Float64]) -> None:
+        """Replace the lines of runs by monotone cubics."""
+        from scipy.interpolate import PchipInterpolator
+
+        for first, stop in zip(_first_own(self.chains, self.offsets, self.tokens), self.offsets[1:], strict=True):
+            knots = np.arange(first, stop)
+            if len(knots) and self.before[first] >= 0:
+                knots = np.append(self.before[first], knots)
+            # A monotone cubic needs two knots, and an infinite value makes all of it undefined.
+            if len(knots) > 1 and np.isfinite(values[knots]).all():
+                cubics = PchipInterpolator(self.tokens[knots].astype(np.float64), values[knots]).c
+                for coefficients, cubic in zip(powers, cubics[::-1], strict=True):
+                    coefficients[len(values) + 1 + knots[1:]] = cubic
+
+    def _mend(self, made: Float64, cell: Int64, distance: Float64, values: Float64, slope: Float64) -> None:
+        """Fill cells on lines from an infinite observation, which are NaN, from the end of the line."""
+        row, point = np.nonzero(np.isnan(made) & (cell > len(values)))
+        line = cell[row, point]
+        last = line - len(values) - 1
+        start, stop = values[self.before[last]], values[last]
+        value = slope[line] * (distance[row, point] - self.width[last]) + stop
+        made[row, point] = np.where(np.isnan(value) & (start == stop), start, value)
 
 
-def interpolate(x: Int64, y: Float64, at: Int64, method: Method = "linear", max_gap: int | None = None) -> Float64:
-    """Return one run's values at `at`: exact at observations, NaN outside of them.
+def plan_alignment(
+    chains: Chains, own: Observations, grid: Int64, how: Interpolation, joins_at_branch: bool
+) -> AlignmentPlan:
+    """Return where the points of a grid lie among the observations of runs.
 
     Parameters
     ----------
-    x : (observation,) int64 array
-        Tokens; ascending and distinct.
-    y : (observation,) float64 array
-        Values; no NaN.
-    at : (point,) int64 array
-        Tokens asked for; ascending.
-    method, max_gap
-        As in :class:`Interpolation`.
-
-    Examples
-    --------
-    >>> interpolate(np.array([0, 10]), np.array([1.0, 2.0]), np.array([0, 5, 10, 11])).tolist()
-    [1.0, 1.5, 2.0, nan]
+    chains, own, grid, how, joins_at_branch
+        As for :func:`align`. A place among `own` counts as an observation, whatever its value.
     """
-    out = np.full(len(at), np.nan)
-    if not len(x) or not len(at):
-        return out
-    lo, hi = np.searchsorted(at, [x[0], x[-1] + 1])
-    points = at[lo:hi]
-    if not len(points):
-        return out
-    left = np.searchsorted(x, points, side="right") - 1
-    exact = x[left] == points
-    if exact.all():
-        # Nothing lies between observations, as when the grid is made of them.
-        out[lo:hi] = y[left]
-        return out
-    filled = _between(x, y, points, left, method)
-    filled[exact] = y[left[exact]]
-    if max_gap is not None:
-        right = np.minimum(left + 1, len(x) - 1)
-        filled[~exact & (x[right] - x[left] > max_gap)] = np.nan
-    out[lo:hi] = filled
-    return out
+    offsets, tokens, n = own.offsets, own.tokens, len(own.tokens)
+    first = _first_own(chains, offsets, tokens)
+    before = _previous_observations(chains, offsets, tokens, first, how.bridge, joins_at_branch)
+    has_line = before >= 0
+    if how.max_gap is not None:
+        has_line &= tokens - tokens[before] <= how.max_gap
+    # The observation at or after each point on the curve of each run, n where there is none.
+    following = np.full((len(chains.run_ids), len(grid)), n)
+    begin = np.searchsorted(grid, chains.branch, side="right").tolist()
+    for run, (low, high, parent) in enumerate(zip(first.tolist(), offsets[1:].tolist(), chains.parent, strict=True)):
+        here = following[run]
+        if parent >= 0:
+            here[: begin[run]] = following[parent, : begin[run]]
+        if low < high:
+            points = grid[begin[run] : np.searchsorted(grid, tokens[high - 1], side="right")]
+            here[begin[run] : begin[run] + len(points)] = tokens[low:high].searchsorted(points) + low
+    is_observed = np.append(tokens, -1).take(following) == grid
+    if how.method in ("nearest", "previous"):
+        width, distance = np.zeros(n), None
+        cell = np.append(np.where(has_line, before, n), n).take(following)
+        if how.method == "nearest":
+            # Halfway between two observations the earlier one counts.
+            ends = np.append(tokens, 0)
+            is_later = (cell < n) & (ends.take(following) - grid < grid - ends.take(cell))
+            np.copyto(cell, following, where=is_later)
+        np.copyto(cell, following, where=is_observed)
+    else:
+        cell = np.append(np.where(has_line, np.arange(n + 1, 2 * n + 1), n), n).take(following)
+        np.copyto(cell, following, where=is_observed)
+        width, distance = _distances(tokens, before, grid, cell, is_log=how.method == "log")
+    return AlignmentPlan(chains, offsets, tokens, grid, how, joins_at_branch, before, width, cell, distance)
 
 
-def _between(x: Int64, y: Float64, points: Int64, left: npt.NDArray[np.intp], method: Method) -> Float64:
-    right = np.minimum(left + 1, len(x) - 1)
-    if method == "linear":
-        return np.interp(points, x, y)
-    if method == "previous":
-        return y[left].copy()
-    if method == "nearest":
-        # Halfway between two observations the earlier one counts.
-        return np.where(points - x[left] <= x[right] - points, y[left], y[right])
-    if method == "log":
-        positive = x > 0
-        first = int(np.argmax(positive)) if positive.any() else len(x)
-        filled = np.interp(points, x, y)
-        if first < len(x):
-            later = points > x[first]
-            filled[later] = np.interp(np.log(points[later]), np.log(x[first:]), y[first:])
-        return filled
-    if len(x) < 2 or not np.isfinite(y).all():
-        # A monotone cubic needs two finite neighbours; an infinite value leaves its stretches undefined.
-        return np.interp(points, x, y)
-    from scipy.interpolate import PchipInterpolator
-
-    return np.asarray(PchipInterpolator(x.astype(np.float64), y)(points), np.float64)
+def _first_own(chains: Chains, offsets: Int64, tokens: Int64) -> Int64:
+    """Return the first observation of each run after its branch: one at the branch belongs to its parent."""
+    return find_first_rows(offsets, tokens, np.arange(len(chains.run_ids)), chains.branch, "right")
 
 
-def align(
-    chains: Chains,
-    own: Observations,
-    grid: Int64,
-    how: Interpolation,
-    joins_at_branch: bool,
-    rows: Sequence[int] | None = None,
-) -> Float64:
-    """Return every run's continuous curve on the grid.
+def _previous_observations(
+    chains: Chains, offsets: Int64, tokens: Int64, first: Int64, bridge: bool, joins_at_branch: bool
+) -> Int64:
+    """Return the observation before each one on the curve of its run; -1 where there is none."""
+    before = np.arange(-1, len(tokens) - 1)
+    has_own = first < offsets[1:]
+    before[first[has_own]] = -1
+    # Search the parents of runs that may join their parent's curve, then the parents of these, and so on.
+    run = np.flatnonzero(chains.joins(joins_at_branch) & has_own)
+    ancestor, bound = chains.parent[run], chains.branch[run]
+    while len(run := run[ancestor >= 0]):
+        ancestor, bound = ancestor[ancestor >= 0], bound[ancestor >= 0]
+        last = find_first_rows(offsets, tokens, ancestor, bound, "right") - 1
+        is_found = last >= _first_own(chains, offsets, tokens)[ancestor]
+        joins = is_found & (tokens.take(last, mode="clip") == chains.branch[run]) | (is_found & bridge)
+        before[first[run[joins]]] = last[joins]
+        run, bound = run[~is_found], np.minimum(bound, chains.branch[ancestor])[~is_found]
+        ancestor = chains.parent[ancestor[~is_found]]
+    return before
 
-    Up to its branch a run's cells equal its parent's. Behind it, a metric that joins at the branch
-    interpolates from the observation there, if there is one, else its curve begins at the run's own
-    first observation.
+
+def _distances(tokens: Int64, before: Int64, grid: Int64, cell: Int64, is_log: bool) -> tuple[Float64, Float64]:
+    """Return the length of each line, and the distance of each cell from the beginning of its line.
+
+    Token 0 has no logarithm: a line that begins there is linear in tokens.
+    """
+    if not is_log:
+        places, points = tokens.astype(np.float64), grid.astype(np.float64)
+        start = places[before]
+        return places - start, points - np.concatenate([places, [0.0], start]).take(cell)
+    places, points = np.log(np.maximum(tokens, 1)), np.log(np.maximum(grid, 1))
+    start = places[before]
+    from_zero = tokens[before] == 0
+    width = np.where(from_zero, tokens, places - start)
+    distance = points - np.concatenate([places, [0.0], start]).take(cell)
+    np.copyto(distance, grid, where=np.concatenate([np.zeros(len(tokens) + 1, bool), from_zero]).take(cell))
+    return width, distance
+
+
+def without_missing(own: Observations) -> Observations:
+    """Return the observations without the places that the metric has no sample at."""
+    some = ~np.isnan(own.values)
+    if some.all():
+        return own
+    offsets = np.concatenate([[0], np.cumsum(some)])[own.offsets]
+    return Observations(offsets, own.tokens[some], own.step[some], own.values[some])
+
+
+def align(chains: Chains, own: Observations, grid: Int64, how: Interpolation, joins_at_branch: bool) -> Float64:
+    """Return the continuous curve of every run on a grid.
+
+    Up to its branch a run's cells equal its parent's. After it, a metric that joins at the branch interpolates from the
+    observation there, if there is one; otherwise the curve begins at the run's own first observation. Cells are exact
+    at observations, and NaN outside of them.
 
     Parameters
     ----------
@@ -202,42 +310,21 @@ def align(
     how : Interpolation
     joins_at_branch : bool
         False for training logs, which never join.
-    rows : sequence of int, optional
-        Runs to return; all by default.
 
     Returns
     -------
     (run, token) float64 array
+
+    Examples
+    --------
+    >>> chains = Chains(("base", "sft"), np.array([-1, 0], np.int32), np.array([-1, 10]))
+    >>> tokens = np.array([0, 10, 20])
+    >>> own = Observations(np.array([0, 2, 3]), tokens, tokens, np.array([1.0, 2.0, 4.0]))
+    >>> align(chains, own, np.array([0, 5, 10, 15, 20]), Interpolation(), joins_at_branch=True).tolist()
+    [[1.0, 1.5, 2.0, nan, nan], [1.0, 1.5, 2.0, 3.0, 4.0]]
     """
-    n_runs, n_tokens = len(chains.run_ids), len(grid)
-    values = np.full((n_runs, n_tokens), np.nan)
-    joins = chains.joins(joins_at_branch)
-    for run in range(n_runs):
-        x, y = own.of(run)
-        parent, branch, start = int(chains.parent[run]), int(chains.branch[run]), 0
-        if parent >= 0:
-            # A run's own observations lie behind its branch; what is at the branch belongs to its parent.
-            later = int(np.searchsorted(x, branch, side="right"))
-            x, y = x[later:], y[later:]
-            start = int(np.searchsorted(grid, branch, side="right"))
-            values[run, :start] = values[parent, :start]
-            if joins[run] and len(x):
-                anchor = _last_observation(chains, own, parent, branch)
-                if anchor is not None and (how.bridge or anchor[0] == branch):
-                    x = np.concatenate([[anchor[0]], x])
-                    y = np.concatenate([[anchor[1]], y])
-        values[run, start:] = interpolate(x, y, grid[start:], how.method, how.max_gap)
-    return values if rows is None else values[list(rows)]
-
-
-def _last_observation(chains: Chains, own: Observations, run: int, tokens: int) -> tuple[int, float] | None:
-    """Return the last observation of a run's continuous curve at or before `tokens`."""
-    while run >= 0:
-        x, y = own.of(run)
-        at = int(np.searchsorted(x, tokens, side="right")) - 1
-        branch = int(chains.branch[run])
-        if at >= 0 and x[at] > branch:
-            return int(x[at]), float(y[at])
-        tokens = min(tokens, branch)
-        run = int(chains.parent[run])
-    return None
+    own = without_missing(own)
+    rows = np.arange(len(chains.run_ids))
+    curves = np.empty((len(rows), len(grid)))
+    plan_alignment(chains, own, grid, how, joins_at_branch).fill(own.values, rows, rows, curves)
+    return curves

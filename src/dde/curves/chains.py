@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dde.curves.alignment import Chains
 from dde.curves.metric import Metric
 from dde.curves.observations import Observations
 from dde.lineage.ragged_rows import find_first_rows, rows_between
 from dde.lineage.run_table import RunTable
 
 __all__ = [
+    "Chains",
     "CurvePoints",
     "RunSource",
     "chains_in_table",
@@ -25,6 +25,58 @@ __all__ = [
 Int64 = npt.NDArray[np.int64]
 
 _MOST_TOKENS = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """Runs with their ancestors, parents before children.
+
+    Attributes
+    ----------
+    run_ids : tuple of str
+    parent : (run,) int32 array
+        Index of the parent; -1 for a pretraining run.
+    branch : (run,) int64 array
+        Cumulative tokens at the branch; -1 for a pretraining run.
+    is_merge : (run,) bool array, optional
+        Whether a run merges several parents, so that nothing joins its curve to theirs; no run does when None.
+    """
+
+    run_ids: tuple[str, ...]
+    parent: npt.NDArray[np.int32]
+    branch: Int64
+    is_merge: npt.NDArray[np.bool_] | None = None
+
+    def joins(self, joins_at_branch: bool) -> npt.NDArray[np.bool_]:
+        """Return which curves may begin with their parent's observation at the branch."""
+        if self.is_merge is None or not joins_at_branch:
+            return np.full(len(self.run_ids), joins_at_branch)
+        return ~self.is_merge
+
+    def origins(self) -> Int64:
+        """Return where the chain of each run left its base, in cumulative tokens; -1 for a pretraining run."""
+        origin = self.branch.copy()
+        for run, parent in enumerate(self.parent.tolist()):
+            if parent >= 0 and self.parent[parent] >= 0:
+                origin[run] = origin[parent]
+        return origin
+
+    def upward(self, rows: Iterable[int]) -> list[int]:
+        """Return runs with all their ancestors, parents before children."""
+        found: set[int] = set()
+        for row in rows:
+            while row >= 0 and row not in found:
+                found.add(row)
+                row = int(self.parent[row])
+        return sorted(found)
+
+    def take(self, runs: Sequence[int]) -> Chains:
+        """Return some runs, their ancestors among them, in that order."""
+        at = np.asarray(runs, np.int64)
+        number = np.full(len(self.run_ids) + 1, -1, np.int32)
+        number[at] = np.arange(len(at))
+        is_merge = None if self.is_merge is None else self.is_merge[at]
+        return Chains(tuple(self.run_ids[r] for r in runs), number[self.parent[at]], self.branch[at], is_merge)
 
 
 @dataclass(frozen=True, slots=True)

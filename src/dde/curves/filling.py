@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.curves.alignment import Chains, Interpolation
-from dde.curves.chains import CurvePoints, points_on_curves
-from dde.curves.fast_alignment import AlignmentPlan, plan_alignment
+from dde.curves.alignment import AlignmentPlan, Interpolation, plan_alignment, without_missing
+from dde.curves.chains import Chains, CurvePoints, points_on_curves
 from dde.curves.observations import Observations
+from dde.lineage.ragged_rows import with_ancestors
 
 __all__ = ["Curves", "mark_points"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-# Cells of a plan that is kept for the next metric, 4 bytes each.
-_PLANNED_CELLS = 1 << 23
+# Cells of a plan that is cached for the next metrics, 16 bytes each.
+_CACHED_CELLS = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +69,13 @@ class Curves:
         plans : deque of AlignmentPlan
             Those of the last metrics, which tend to be observed at the same tokens; a new one is added.
         """
-        chosen = self.chains.upward(rows.tolist())
-        whole = len(chosen) == len(self.chains.run_ids)
-        place = {run: i for i, run in enumerate(chosen)}
-        own = self.own if whole else self.own.take(chosen)
-        chains = self.chains if whole else self.chains.take(chosen)
+        chains, own = self.chains, self.own
+        chosen = with_ancestors(chains.parent, rows)
+        if len(chosen) < len(chains.run_ids):
+            chains, own = chains.take(chosen), own.take(chosen)
+        own = without_missing(own)
         plan = self._plan(chains, own, grid, how, plans)
-        plan.fill(own, [place[r] for r in rows.tolist()], at, out)
+        plan.fill(own.values, np.searchsorted(chosen, rows), at, out)
         if self.lacking is not None:
             mark_points(out, at, grid, points_on_curves(self.chains, rows, self.lacking), np.nan)
 
@@ -87,7 +87,7 @@ class Curves:
                 return plan
         plan = plan_alignment(chains, own, grid, how, self.joins_at_branch)
         # Other threads may add theirs; each is as good.
-        if plan.size <= _PLANNED_CELLS:
+        if plan.size <= _CACHED_CELLS:
             plans.append(plan)
         return plan
 

@@ -14,10 +14,9 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from dde.curves.alignment import Chains, Interpolation
+from dde.curves.alignment import AlignmentPlan, Interpolation
 from dde.curves.axes import Lines, tokens_at
-from dde.curves.chains import CurvePoints, RunSource, points_on_curves
-from dde.curves.fast_alignment import AlignmentPlan
+from dde.curves.chains import Chains, CurvePoints, RunSource, points_on_curves
 from dde.curves.filling import Curves, mark_points
 from dde.curves.grids import Points, order_of
 from dde.curves.metric import Metric

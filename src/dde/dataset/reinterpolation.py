@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.curves.alignment import Chains, Interpolation
+from dde.curves.alignment import AlignmentPlan, Interpolation
 from dde.curves.axes import TOKENS, AxisRule, Lines
-from dde.curves.chains import CurvePoints
-from dde.curves.fast_alignment import AlignmentPlan
+from dde.curves.chains import Chains, CurvePoints
 from dde.curves.filling import Curves, mark_points
 from dde.curves.grids import Points, order_of
 from dde.curves.observations import Observations

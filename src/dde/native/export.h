@@ -7,7 +7,7 @@
 #define DDE_EXPORT __attribute__((visibility("default")))
 #endif
 
-/* As _INTERFACE in library.py: changes with any declaration of a kernel or of what it is given. */
-#define DDE_INTERFACE 3
+/* Equal to _INTERFACE in library.py; changes with any declaration of an exported function. */
+#define DDE_INTERFACE 4
 
 #endif

@@ -1,4 +1,4 @@
-"""Compiles the kernels when a wheel or an editable install is made."""
+"""Compiles the kernel when a wheel or an editable install is made."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("curves.c", "dict_text.c", "means.c")
+_SOURCE = _FOLDER / "dict_text.c"
 # Contracted multiplications and additions would round differently on machines that have them.
-_FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno")
+_FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off")
 
 
 class KernelHook(BuildHookInterface[Any]):
-    """Adds the compiled kernels to a wheel; without them the same is done in NumPy.
+    """Adds the compiled kernel to a wheel; without it the package reads the same values in Python.
 
-    ``DDE_NATIVE=0`` leaves them out.
+    ``DDE_NATIVE=0`` leaves it out.
     """
 
     PLUGIN_NAME = "custom"
 
     def dependencies(self) -> list[str]:
-        """Return what compiles where the machine has no compiler: one that is installed as a package."""
+        """Return a compiler that pip installs, where the machine has none."""
         return [] if _is_off() or _system_compiler() else ["ziglang>=0.13"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -35,18 +35,17 @@ class KernelHook(BuildHookInterface[Any]):
         if self.target_name != "wheel" or _is_off():
             return
         compiler = _system_compiler() or [sys.executable, "-m", "ziglang", "cc"]
-        # No ending that Python takes for a module's.
+        # Python takes no file with this ending for a module.
         library = _FOLDER / "kernels.shared"
         made = library.with_name(f"{library.name}.{os.getpid()}")
-        math = [] if os.name == "nt" else ["-lm"]
         try:
-            command = [*compiler, *_FLAGS, *(str(_FOLDER / s) for s in _SOURCES), *math, "-o", str(made)]
+            command = [*compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                # Everything works without them, a few times slower.
-                self.app.display_warning(f"the kernels were not compiled; NumPy does their work: {done.stderr}")
+                # Dict texts are read more slowly without it; everything else is the same.
+                self.app.display_warning(f"the kernel was not compiled; Python reads dict texts: {done.stderr}")
                 return
-            # A process that has the old library open keeps it.
+            # A process that has the old library open keeps using it.
             os.replace(made, library)
         finally:
             made.unlink(missing_ok=True)
@@ -62,7 +61,7 @@ def _is_off() -> bool:
 
 def _system_compiler() -> list[str]:
     for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
-        # A compiler may be told with options of its own.
+        # CC may hold options after the name of the compiler.
         command = name.split()
         if command and shutil.which(command[0]):
             return command

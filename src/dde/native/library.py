@@ -1,4 +1,4 @@
-"""The shared library of kernels: found, checked and loaded once."""
+"""The shared library: found, checked and loaded once."""
 
 from __future__ import annotations
 
@@ -11,52 +11,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Plan", "is_compiled", "kernels"]
+__all__ = ["is_compiled", "kernels"]
 
 _LIBRARY = Path(__file__).with_name("kernels.shared")
 
-# As DDE_INTERFACE in export.h. An editable install keeps its library when the sources change: one compiled from other
-# declarations would take arguments for what they are not.
-_INTERFACE = 3
+# Equal to DDE_INTERFACE in export.h. An editable install keeps its library when the sources change; one compiled from
+# other declarations would misread its arguments.
+_INTERFACE = 4
 
-# The least and the largest power of ten that a double can be a multiple of; as in numbers.h.
+# Smallest and largest power of ten in the text of a double; as in numbers.h.
 _POWERS = (-342, 308)
 
 _Count = ctypes.c_int64
-_Address = ctypes.c_void_p
-
-
-class Plan(ctypes.Structure):
-    """Argument of ``dde_plan`` and ``dde_fill``; fields as in curves.c. Whoever makes it keeps the arrays alive."""
-
-    _fields_ = (
-        ("n_runs", _Count),
-        ("parent", _Address),
-        ("root", _Address),
-        ("branch", _Address),
-        ("joins", _Address),
-        ("offsets", _Address),
-        ("tokens", _Address),
-        ("places", _Address),
-        ("n_points", _Count),
-        ("grid", _Address),
-        ("points", _Address),
-        ("log_points", _Address),
-        ("method", ctypes.c_int32),
-        ("bridges", ctypes.c_int32),
-        ("max_gap", _Count),
-        ("cell", _Address),
-        ("before", _Address),
-    )
 
 
 def is_compiled() -> bool:
-    """Return whether kernels can be called; ``DDE_NATIVE=0`` does without them."""
+    """Return whether the kernel can be called; ``DDE_NATIVE=0`` turns it off."""
     return _load() is not None
 
 
 def kernels() -> ctypes.CDLL:
-    """Return the loaded library, whose arrays are checked for type, contiguity and alignment at each call.
+    """Return the loaded library; each call checks arrays for type, contiguity and alignment.
 
     Raises
     ------
@@ -65,7 +40,7 @@ def kernels() -> ctypes.CDLL:
     """
     loaded = _load()
     if loaded is None:
-        raise RuntimeError("The kernels are not compiled, or DDE_NATIVE=0 leaves them out. Use the NumPy form.")
+        raise RuntimeError("The kernel is not compiled, or DDE_NATIVE=0 turns it off. Use the Python form.")
     return loaded
 
 
@@ -81,21 +56,13 @@ def _load() -> ctypes.CDLL | None:
     except (OSError, AttributeError):
         # Not compiled, for another machine, or older than the check.
         return None
-    bytes_, int32, int64, float64 = (_array(np.dtype(t)) for t in (np.uint8, np.int32, np.int64, np.float64))
-    new_bytes, new_int32, new_float64 = (_array(np.dtype(t), True) for t in (np.uint8, np.int32, np.float64))
-    plan, number = ctypes.POINTER(Plan), ctypes.c_int32
+    bytes_, int32, int64 = (_array(np.dtype(t)) for t in (np.uint8, np.int32, np.int64))
+    new_bytes, new_float64 = (_array(np.dtype(t), True) for t in (np.uint8, np.float64))
     declared: dict[str, tuple[list[Any], Any]] = {
         "dde_set_powers": ([_array(np.dtype(np.uint64))], None),
         "dde_parse_dicts": (
-            [bytes_, int64, _Count, bytes_, int32, number, int64, new_float64, _Count, new_bytes],
+            [bytes_, int64, _Count, bytes_, int32, ctypes.c_int32, int64, new_float64, _Count, new_bytes],
             _Count,
-        ),
-        "dde_exact_means": ([float64, _Count, _Count, _Count, new_float64], None),
-        "dde_scatter": ([float64, _Count, _Count, int64, _Count, new_float64], None),
-        "dde_plan": ([plan, number, number], None),
-        "dde_fill": (
-            [plan, number, float64, new_float64, new_int32, number, number, _Count, int64, int64, new_float64],
-            number,
         ),
     }
     for name, (arguments, result) in declared.items():
@@ -107,7 +74,7 @@ def _load() -> ctypes.CDLL | None:
 
 
 def _array(dtype: np.dtype[Any], is_written: bool = False) -> Any:
-    """Return the type of an argument that takes NumPy arrays of one type alone, and keeps them alive in the call."""
+    """Return the type of an argument that accepts NumPy arrays of one type only."""
     if is_written:
         return np.ctypeslib.ndpointer(dtype, flags=("C_CONTIGUOUS", "ALIGNED", "WRITEABLE"))
     return np.ctypeslib.ndpointer(dtype, flags=("C_CONTIGUOUS", "ALIGNED"))

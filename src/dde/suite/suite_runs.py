@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.curves.alignment import Chains
-from dde.curves.chains import CurvePoints, chains_in_table
+from dde.curves.chains import Chains, CurvePoints, chains_in_table
 from dde.curves.metric import Metric
 from dde.curves.observations import Observations, assemble_observations
 from dde.errors import FormatError, UnknownNameError, near_names

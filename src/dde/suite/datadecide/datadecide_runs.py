@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.curves.alignment import Chains
-from dde.curves.chains import CurvePoints
+from dde.curves.chains import Chains, CurvePoints
 from dde.curves.metric import Metric
 from dde.curves.observations import Observations, assemble_observations
 from dde.schema import EVALUATIONS, PERPLEXITIES

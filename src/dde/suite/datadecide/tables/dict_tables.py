@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dde.curves.metric import Metric
-from dde.native import is_compiled, means_of_columns, scatter_rows
 from dde.suite.datadecide.names import (
     ENTRIES,
     MMLU_SUBJECTS,
@@ -33,6 +32,7 @@ __all__ = [
 ]
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 
 def exact_mean(terms: Float64) -> Float64:
@@ -41,45 +41,71 @@ def exact_mean(terms: Float64) -> Float64:
     Parameters
     ----------
     terms : (term, value) float64 array
-        Contiguous.
 
     Returns
     -------
     (value,) float64 array
-        NaN where a term is NaN, and infinite where one is infinite.
+        NaN where a term is NaN, or infinite ones differ in sign; infinite where one is infinite.
 
     Examples
     --------
     >>> exact_mean(np.array([[0.1, 0.1], [0.2, np.nan], [0.3, 0.3]])).tolist()
     [0.19999999999999998, nan]
     """
-    if is_compiled():
-        return means_of_columns(np.ascontiguousarray(terms, np.float64))
     count, size = terms.shape
-    out = np.empty(size)
-    finite = np.isfinite(terms).all(axis=0)
-    out[~finite] = terms[:, ~finite].sum(axis=0)
-    out[finite] = [math.fsum(column) for column in terms[:, finite].T.tolist()]
-    means: Float64 = out / count
+    totals = np.empty(size)
+    for start in range(0, size, _COLUMNS_AT_ONCE):
+        some = slice(start, start + _COLUMNS_AT_ONCE)
+        totals[some] = _exact_sum(terms[:, some])
+    means: Float64 = totals / count
     return means
 
 
+# Columns that are summed at once; what these need fits into the cache of a processor.
+_COLUMNS_AT_ONCE = 1 << 12
+
+
+def _exact_sum(terms: Float64) -> Float64:
+    """Return the correctly rounded sum over the first axis; the plain sum where that is not finite."""
+    total, error, lost = (np.zeros(terms.shape[1]) for _ in range(3))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for term in terms:
+            # Each addition has a rounding error, which is known exactly and summed as well. As long as none of these
+            # sums is rounded, total and error together are the exact sum.
+            total, rounded = _two_sum(total, term)
+            error, rounded = _two_sum(error, rounded)
+            lost += np.abs(rounded)
+        total = total + error
+        rest = np.flatnonzero(~(lost == 0.0))
+        total[rest] = terms[:, rest].sum(axis=0)
+    rest = rest[np.isfinite(total[rest])]
+    total[rest] = [math.fsum(column) for column in terms[:, rest].T.tolist()]
+    return total
+
+
+def _two_sum(a: Float64, b: Float64) -> tuple[Float64, Float64]:
+    """Return the rounded sum and its rounding error (Knuth 1969)."""
+    total = a + b
+    of_b = total - a
+    return total, (a - (total - of_b)) + (b - of_b)
+
+
 def scatter(table: Float64, base: npt.NDArray[np.int64], step: int, out: Float64) -> None:
-    """Put rows of a table into columns: entry `e` of row `r` goes to ``base[r] + e * step`` of the flat `out`.
+    """Write rows of a table to columns: entry `e` of row `r` goes to ``base[r] + e * step`` of the flat `out`.
 
     Parameters
     ----------
     table : (row, entry) float64 array
     base : (row,) int64 array
-        Negative for a row that goes nowhere.
+        Negative for a row that is not written.
     step : int
     out : float64 array
         Contiguous.
 
     Raises
     ------
-    ValueError, TypeError
-        When `out` is not contiguous, or has another type.
+    ValueError
+        When `out` is not contiguous.
 
     Examples
     --------
@@ -88,15 +114,12 @@ def scatter(table: Float64, base: npt.NDArray[np.int64], step: int, out: Float64
     >>> out.tolist()
     [[3.0, 0.0, 1.0], [4.0, 0.0, 2.0]]
     """
-    if is_compiled():
-        scatter_rows(np.ascontiguousarray(table, np.float64), np.ascontiguousarray(base, np.int64), step, out)
-        return
     rows = np.flatnonzero(base >= 0)
     # A copy would be filled in vain.
-    np.reshape(out, -1, copy=False)[base[rows, None] + np.arange(table.shape[1]) * step] = table[rows]
-
-
-Int64 = npt.NDArray[np.int64]
+    flat, place, table = np.reshape(out, -1, copy=False), base[rows], table[rows]
+    # Rows that follow each other tend to have adjacent places: entry by entry, writes stay in the cache.
+    for entry in range(table.shape[1]):
+        flat[place + entry * step] = table[:, entry]
 
 
 class DictTable(EvaluationTable):
