@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,15 +60,6 @@ class Chains:
             if parent >= 0 and self.parent[parent] >= 0:
                 origin[run] = origin[parent]
         return origin
-
-    def upward(self, rows: Iterable[int]) -> list[int]:
-        """Return runs with all their ancestors, parents before children."""
-        found: set[int] = set()
-        for row in rows:
-            while row >= 0 and row not in found:
-                found.add(row)
-                row = int(self.parent[row])
-        return sorted(found)
 
     def take(self, runs: Sequence[int]) -> Chains:
         """Return some runs, their ancestors among them, in that order."""

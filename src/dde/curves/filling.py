@@ -72,7 +72,7 @@ class Curves:
         chains, own = self.chains, self.own
         chosen = with_ancestors(chains.parent, rows)
         if len(chosen) < len(chains.run_ids):
-            chains, own = chains.take(chosen), own.take(chosen)
+            chains, own = chains.take(chosen.tolist()), own.take(chosen.tolist())
         own = without_missing(own)
         plan = self._plan(chains, own, grid, how, plans)
         plan.fill(own.values, np.searchsorted(chosen, rows), at, out)
