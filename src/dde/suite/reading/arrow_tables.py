@@ -301,8 +301,8 @@ def frame_content(source: Any, name: str) -> Content:
         if len(set(lengths.values())) > 1:
             shown = ", ".join(f"{column!r} has {length}" for column, length in list(lengths.items())[:5])
             raise FormatError(
-                f"The columns of {name} have different numbers of rows ({shown}), so which values belong together is "
-                "unknown. Give columns of equal length."
+                f"The columns of {name} have different numbers of rows ({shown}), so they form no rows. "
+                "Give columns of equal length."
             )
         return Frame(name, {str(column): functools.partial(_arrow_array, values) for column, values in source.items()})
     if isinstance(source, (list, tuple)):

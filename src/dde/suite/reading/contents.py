@@ -1,4 +1,4 @@
-"""Protocol of an opened file or frame: named columns, of which only the requested ones are read."""
+"""Protocol of an opened file or frame: named columns that are read on request."""
 
 from __future__ import annotations
 

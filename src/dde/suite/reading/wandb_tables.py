@@ -114,7 +114,7 @@ class StoreRuns:
             if name in logged:
                 raise FormatError(
                     f"{name!r} is a key of the config and one of the history of the runs in {self.store.description}, "
-                    f"so which of them a rule or template means is open. Write {CONFIG + name!r} or "
+                    f"so the name is ambiguous in rules and templates. Write {CONFIG + name!r} or "
                     f"{HISTORY + name!r}; in a rule, with backquotes around it."
                 )
             self._facts[name] = _column(values)
@@ -255,7 +255,7 @@ class WandbRows:
             run_id = self.records[int(run[np.flatnonzero(order < 0)[0]])].run_id
             raise SourceError(
                 f"{self.name} has fewer rows than when it was opened: {int((order < 0).sum())} are gone, of the run "
-                f"{run_id!r} among others, so which values are whose is unknown. Open the suite again."
+                f"{run_id!r} among others, so values can't be assigned to rows. Open the suite again."
             )
         return {key: values[order] for key, values in history.values.items()}
 
