@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,29 @@ Int64 = npt.NDArray[np.int64]
 _ROWS_AT_ONCE = 1_024
 # Cached plans of recent alignments; metrics of one sampling share a plan.
 _PLANS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class _Nodes:
+    """Stages of curves as the nodes of a forest: stretches between branches, each with samples of one row.
+
+    Attributes
+    ----------
+    chains : Chains
+        The forest.
+    row : (node,) int64 array
+        Row with the samples of each node.
+    begin, stop : (node, 1) float64 arrays
+        Cumulative tokens after which the node begins, and of its last cell.
+    of_row : (row,) int64 array
+        Last node of each row.
+    """
+
+    chains: Chains
+    row: Int64
+    begin: Float64
+    stop: Float64
+    of_row: Int64
 
 
 class Reinterpolation:
@@ -132,6 +156,49 @@ class Reinterpolation:
         if inverse:
             return np.asarray(block[tuple(inverse.values())])
         return np.broadcast_to(block, (len(rows), *block.shape))
+
+    def nodes(self, rows: Int64) -> _Nodes:
+        """Return the stages of the curves of rows, which include all of their ancestors in the Dataset.
+
+        A stage that several rows share is taken from the row of the parent, or else of the base, where there is one.
+        """
+        where = {row: i for i, row in enumerate(rows.tolist())}
+        parent: list[int] = []
+        branch: list[int] = []
+        is_merge: list[bool] = []
+        stages: list[tuple[int, float, float]] = []  # row, and begin and end of the stage in tokens
+        last_node: dict[int, int] = {}
+
+        def add(row: int) -> int:
+            """Add the stages of a row, after those of its ancestors, and return the last one."""
+            if row in last_node:
+                return last_node[row]
+            starts = self.starts[rows[row]]
+            above, first = -1, 0
+            up, base = (where.get(int(a[rows[row]]), -1) for a in (self.parent, self.base))
+            if len(starts) > 1 and up >= 0 and up != row:
+                above, first = add(up), len(starts) - 1
+            elif len(starts) > 1 and base >= 0 and base != row:
+                above, first = add(base), 1
+            for k in range(first, len(starts)):
+                parent.append(above)
+                branch.append(int(starts[k]) if k else -1)
+                is_merge.append(self.merges[rows[row]][k])
+                begin, stop = (float(starts[k]) if k else -1.0), (starts[k + 1] if k + 1 < len(starts) else np.inf)
+                stages.append((row, begin, float(stop)))
+                above = len(stages) - 1
+            last_node[row] = above
+            return above
+
+        of_row = np.array([add(row) for row in range(len(rows))], np.int64)
+        chains = Chains(
+            tuple(map(str, range(len(stages)))),
+            np.array(parent, np.int32),
+            np.array(branch, np.int64).reshape(-1),
+            np.array(is_merge, bool),
+        )
+        row, begin, stop = np.array(stages, np.float64).reshape(-1, 3).T
+        return _Nodes(chains, row.astype(np.int64), begin[:, None], stop[:, None], of_row)
 
     def groups(self, rows: Int64, points: Points) -> list[tuple[npt.NDArray[np.intp], Int64]]:
         """Return groups of rows whose points are the same tokens: positions along `rows`, and the tokens, ascending."""
@@ -247,12 +314,13 @@ class ReinterpolatedValues(_ReinterpolatedArray):
         position = np.searchsorted(every, rows)
         flat, flat_out = values.reshape(len(every), -1, values.shape[-1]), out.reshape(len(rows), -1, out.shape[-1])
         filled = None if self.filled is None else reinterpolation.read(self.filled, every, {})
+        nodes = reinterpolation.nodes(every)
         for k in range(flat.shape[1]):
             old = flat[:, k]
-            curves, number, unknown = self._curves(every, old, flags, tokens, old if filled is None else filled)
+            curves, unknown = self._curves(nodes, old, flags, tokens, old if filled is None else filled)
             target = np.full((len(rows), out.shape[-1]), np.nan)
             for here, grid in reinterpolation.groups(rows, points):
-                curves.fill(target, here, number[position[here]], grid, self.how, reinterpolation.plans)
+                curves.fill(target, here, nodes.of_row[position[here]], grid, self.how, reinterpolation.plans)
                 for i in here[np.isin(position[here], list(unknown))].tolist() if unknown else ():
                     row = int(position[i])
                     self._copy_between(target[i], grid, unknown[row], old[row], tokens[row], every[row])
@@ -290,80 +358,38 @@ class ReinterpolatedValues(_ReinterpolatedArray):
             out[inside] = old[at]
 
     def _curves(
-        self, every: Int64, values: Float64, flags: npt.NDArray[np.bool_], tokens: Float64, filled: Float64
-    ) -> tuple[Curves, Int64, dict[int, list[tuple[float, float]]]]:
-        """Return the curves of rows, the node of each row in their chains, and the stretches unknown to each row.
-
-        A node is one stage of a curve: a stretch between two branches, with the samples of the row there.
-        """
-        reinterpolation = self.reinterpolation
-        where = {row: i for i, row in enumerate(every.tolist())}
-        parent: list[int] = []
-        branch: list[int] = []
-        is_merge: list[bool] = []
-        nodes: list[tuple[int, float, float]] = []  # row, and begin and end of the stage in tokens
-        number: dict[int, int] = {}
-
-        def add(row: int) -> int:
-            """Add the nodes of a row, after those of its ancestors."""
-            if row in number:
-                return number[row]
-            starts = reinterpolation.starts[every[row]]
-            above, first = -1, 0
-            up, base = (where.get(int(a[every[row]]), -1) for a in (reinterpolation.parent, reinterpolation.base))
-            if len(starts) > 1 and up >= 0 and up != row:
-                above, first = add(up), len(starts) - 1
-            elif len(starts) > 1 and base >= 0 and base != row:
-                above, first = add(base), 1
-            for k in range(first, len(starts)):
-                begin = float(starts[k]) if k else -1.0
-                parent.append(above)
-                branch.append(int(starts[k]) if k else -1)
-                is_merge.append(reinterpolation.merges[every[row]][k])
-                nodes.append((row, begin, float(starts[k + 1]) if k + 1 < len(starts) else np.inf))
-                above = len(nodes) - 1
-            number[row] = above
-            return above
-
-        for row in range(len(every)):
-            add(row)
-        of_node = np.array([n[0] for n in nodes], np.int64)
-        begin, stop = (np.array([n[k] for n in nodes])[:, None] for k in (1, 2))
-        here = flags[of_node] & (tokens[of_node] > begin) & (tokens[of_node] <= stop)
-        unknown = _unknown_stretches(begin, stop, filled[of_node], tokens[of_node], here)
-        order = np.argsort(np.where(here, tokens[of_node], np.inf), axis=1, kind="stable")
+        self, nodes: _Nodes, values: Float64, flags: npt.NDArray[np.bool_], tokens: Float64, filled: Float64
+    ) -> tuple[Curves, dict[int, list[tuple[float, float]]]]:
+        """Return the curves of rows through their samples, and the stretches unknown to each row."""
+        tokens = tokens[nodes.row]
+        here = flags[nodes.row] & (tokens > nodes.begin) & (tokens <= nodes.stop)
+        unknown = _unknown_stretches(nodes, filled[nodes.row], tokens, here)
+        order = np.argsort(np.where(here, tokens, np.inf), axis=1, kind="stable")
         here = np.take_along_axis(here, order, axis=1)
-        seen = np.take_along_axis(values[of_node], order, axis=1)[here]
-        at = np.take_along_axis(tokens[of_node], order, axis=1)[here].astype(np.int64)
+        seen = np.take_along_axis(values[nodes.row], order, axis=1)[here]
+        at = np.take_along_axis(tokens, order, axis=1)[here].astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(here.sum(axis=1))]).astype(np.int64)
         own = Observations(offsets, at, np.zeros(len(at), np.int64), seen)
         is_missing = np.isnan(seen)
         missing = CurvePoints.where(offsets, at, is_missing) if is_missing.any() else None
-        chains = Chains(
-            tuple(map(str, range(len(nodes)))),
-            np.array(parent, np.int32),
-            np.array(branch, np.int64).reshape(-1),
-            np.array(is_merge, bool),
-        )
         of_row: dict[int, list[tuple[float, float]]] = {}
-        for row, node in number.items() if unknown else ():
-            at_node = node
-            while at_node >= 0:
-                if at_node in unknown:
-                    of_row.setdefault(row, []).append(unknown[at_node])
-                at_node = parent[at_node]
-        runs = np.array([number[r] for r in range(len(every))], np.int64)
-        return Curves(chains, own, missing, self.joins), runs, of_row
+        for row, last in enumerate(nodes.of_row.tolist()) if unknown else ():
+            node = last
+            while node >= 0:
+                if node in unknown:
+                    of_row.setdefault(row, []).append(unknown[node])
+                node = int(nodes.chains.parent[node])
+        return Curves(nodes.chains, own, missing, self.joins), of_row
 
 
 def _unknown_stretches(
-    begin: Float64, stop: Float64, values: Float64, tokens: Float64, here: npt.NDArray[np.bool_]
+    nodes: _Nodes, values: Float64, tokens: Float64, here: npt.NDArray[np.bool_]
 ) -> dict[int, tuple[float, float]]:
     """Return the nodes whose values just before a branch depend on a sample that no row holds, with that stretch."""
+    begin, stop = nodes.begin, nodes.stop
     last = np.maximum(np.where(here, tokens, -np.inf).max(axis=1, initial=-np.inf)[:, None], begin)
     inside = (tokens > last) & (tokens <= stop) & np.isfinite(stop)
     has_value = (inside & ~np.isnan(values)).any(axis=1)
     # Without any cell there, whether the parent has a sample after the branch is unknown as well.
     has_none = here.any(axis=1) & ~inside.any(axis=1) & np.isfinite(stop[:, 0]) & (last < stop)[:, 0]
-    nodes = np.flatnonzero(has_value | has_none)
-    return {int(n): (float(last[n, 0]), float(stop[n, 0])) for n in nodes}
+    return {int(n): (float(last[n, 0]), float(stop[n, 0])) for n in np.flatnonzero(has_value | has_none)}
