@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHEAP_CHECKS", "CHECKS", "examine"]
 
-#: Check to what it finds; the gravest first.
+#: Function of each check, the most serious first.
 CHECKS: Mapping[str, Callable[[ExaminedRuns], Iterator[Finding]]] = MappingProxyType(
     {
         "counter_falls": find_falling_counters,
@@ -89,7 +89,7 @@ def examine(
 
 
 def choose_checks(checks: str | Iterable[str] | None, outliers: bool) -> list[str]:
-    """Return the names of the checks that a request means, the gravest first.
+    """Return the names of the requested checks, the most serious first.
 
     Raises
     ------

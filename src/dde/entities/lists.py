@@ -49,7 +49,7 @@ _RunT = TypeVar("_RunT", bound=_Run)
 
 
 class _EntityList(list[_Entity]):
-    """A list whose slices and sums are lists of its own kind."""
+    """A list whose slices and sums have its own type."""
 
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> _Entity: ...
@@ -188,11 +188,11 @@ class RunList(_EntityList[_RunT]):
                 f"{len(unplaced)} of {len(self)} runs can't be placed on their lineages, so they are left out: "
                 f"{', '.join(unplaced[:4])}{', ...' if len(unplaced) > 4 else ''}. {remedy}"
             )
-        # Where no run is left, opening says why.
+        # Where no run is left, opening raises an error with the reason.
         return catalog.to_dataset(run_ids=kept or list(row), **options)
 
     def _check_bases(self, table: RunTable, row: Mapping[str, int]) -> None:
-        """Raise where bases stand beside derived runs of other bases alone: a Dataset has those of its runs."""
+        """Raise where the list mixes bases with derived runs of other bases alone: a Dataset has only their own."""
         derived = [r for r in row.values() if not table.is_root[r]]
         bases = {run_id for run_id, r in row.items() if table.is_root[r]}
         apart = sorted(bases - {str(table.lineage[r]) for r in derived})
@@ -204,5 +204,5 @@ class RunList(_EntityList[_RunT]):
 
 
 def _is_opened(table: RunTable, row: int) -> bool:
-    """Return whether a run has a place, or is a base, which is a lineage without any rows, too."""
+    """Return whether a run has a position or is a base; a base without rows is a lineage, too."""
     return bool(table.is_used[row] or table.is_root[row])

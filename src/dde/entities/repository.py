@@ -131,7 +131,7 @@ class RunRepository(RunCatalog):
         return make_run(self, run_id)
 
     def get_lineage(self, run_id: str) -> TrainingLineage:
-        """Return the whole lineage that a run belongs to, or that of a label; an id counts before a label.
+        """Return the lineage that a run belongs to, or the lineage of a label; an id takes precedence over a label.
 
         Raises
         ------
@@ -251,7 +251,7 @@ class RunRepository(RunCatalog):
                 "this repository has cache_dir=None, so nothing that is read could be kept. Pass cache_dir= a folder."
             )
         with warnings.catch_warnings():
-            # Here it is an error, and said once.
+            # Here it is an error, and is raised below.
             warnings.filterwarnings("ignore", message="the cache .* can't be written", category=DdeWarning)
             if self.suite_runs is not None:
                 return self.suite_runs.fill_cache(metrics)
@@ -289,13 +289,13 @@ class RunRepository(RunCatalog):
             Metrics to look at: names, globs or "all"; None for all of a declared suite, and for the default ones of
             DataDecide.
         outliers : bool
-            Whether to look for points far off, too.
+            Whether to look for outliers, too.
 
         Returns
         -------
         pandas.DataFrame
-            A row per finding, the gravest check first: ``check, run_id, finding, metric, place`` (cumulative tokens),
-            ``step, size, compared_with``. `size` is in tokens, rows, or the metric's unit, as `finding` says.
+            A row per finding, the most serious check first: ``check, run_id, finding, metric, place`` (cumulative
+            tokens), ``step, size, compared_with``. `size` is in tokens, rows, or the metric's unit, as `finding` says.
 
         Raises
         ------

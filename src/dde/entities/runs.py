@@ -169,7 +169,7 @@ class TrainingRun:
 
     @property
     def _place(self) -> tuple[RunTable, int]:
-        """The run table and its row there; an error where there is no such run."""
+        """The run table and the row of this run; raises SelectionError when there is no such run."""
         return self._catalog.table, self._catalog.row_of(self.run_id)
 
     def same_treatment(self) -> RunList[TrainingRun]:
@@ -253,7 +253,7 @@ class TrainingRun:
         return frame.dropna(subset=[m.name for m in chosen], how="all").reset_index(drop=True)
 
     def get_full_lineage(self) -> TrainingLineage:
-        """Return the whole lineage that the run belongs to."""
+        """Return the lineage that the run belongs to."""
         return make_lineage(self._catalog, self._catalog.lineage_of(self.run_id))
 
     def to_dataset(self, **options: Any) -> xr.Dataset:

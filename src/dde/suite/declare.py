@@ -203,7 +203,7 @@ class Suite:
     @property
     def digest(self) -> str:
         """Short digest of all that the suite says, values of its data frames included; part of fingerprints."""
-        # A frame may have been changed since, all else can't be.
+        # A frame is mutable; everything else is not.
         if any(table.is_frame for table in self.tables) or serialization.holds_frame("edges", self.edges):
             return serialization.digest(self.to_dict())
         return self._lasting_digest
@@ -213,12 +213,12 @@ class Suite:
         return serialization.digest(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the suite says, by name, without what it leaves to the defaults."""
+        """Return what the suite declares, by name, without defaults."""
         return serialization.to_dict(self)
 
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any]) -> Suite:
-        """Return the suite that a mapping says: the fields of Suite, Table and Metric by name.
+        """Return the suite that a mapping declares: the fields of Suite, Table and Metric by name.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Edges: the graph of runs where a suite says it run by run, as a list or as a data frame."""
+"""Edges: the graph of runs that a suite declares run by run, as a list or as a data frame."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Edge:
     parents : tuple of (str, str or mapping)
         Id of each parent, and where the run branches from it; none of a root.
     factors : dict
-        What else the edge says of the run.
+        Other values of the run.
     """
 
     run: str
@@ -117,7 +117,7 @@ def _read_frame(frame: pd.DataFrame) -> tuple[Edge, ...]:
     factors = [c for c in columns if c not in ("run", "parent", *kinds)]
     for column in factors:
         check_name(column, "edges")
-    # Gaps of all types as None, numbers of NumPy as Python's.
+    # Missing values of any type become None, and numbers of NumPy become those of Python.
     rows = frame.astype(object).where(frame.notna().to_numpy(), None).to_dict("records")
     read: dict[str, Edge] = {}
     for index, row in enumerate(rows):

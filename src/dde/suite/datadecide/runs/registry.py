@@ -58,7 +58,7 @@ class Registry:
     tables : DataDecide or None
     store : PosttrainingSource or None
     parents : mapping of run id to str
-        The user's word on parents.
+        Parents that the user states; they override the evidence.
     tokens_per_sequence : float or mapping of str to float, optional
         Overrides the estimate; by run id or run type when a mapping.
     extra_config_keys : set of str
@@ -66,7 +66,7 @@ class Registry:
     cache_dir : str or path or None
         Folder of the cache; None for none.
     run_types : mapping of str to str
-        The user's word on run types; see :class:`dde.suite.datadecide.runs.run_types.RunTypes`.
+        Run types that the user states; see :class:`dde.suite.datadecide.runs.run_types.RunTypes`.
     whole : bool
         Whether runs are known with all options of their launch commands, which are never kept.
     """
@@ -80,7 +80,7 @@ class Registry:
     whole: bool = False
     run_types: Mapping[str, str] = field(default_factory=dict)
     _is_whole: bool = field(default=True, init=False, repr=False)
-    # What an unpickled registry came with, so that it reads no store for it.
+    # Content of an unpickled registry, so that it does not read the store again.
     _records: list[RunRecord] | None = field(default=None, init=False, repr=False)
     _counters: History | None = field(default=None, init=False, repr=False)
     _opened: str = field(default="", init=False, repr=False)
@@ -88,13 +88,13 @@ class Registry:
     _wider: dict[frozenset[str], Registry | None] = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What follows from the records is made again: it is many times their size. Another process needs no launch
-        # commands; where a filter asks for one, it reads the store.
+        # Everything derived from the records is computed again: it is many times their size. Another process needs
+        # no launch commands; where a filter names an option of one, it reads the store.
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__} | {"_wider": {}}
         if self.store is not None:
             self.derived  # noqa: B018 - reads the records
             records = [reduced(record) or record for record in self._records or ()]
-            # The same keys and texts stand in all of them.
+            # Compressed, since the same keys and texts occur in all records.
             fields["_records"] = zlib.compress(pickle.dumps((records, self._counters, self._others)), 1)
             fields["_others"] = {}
             fields["_is_whole"] = False
@@ -108,9 +108,9 @@ class Registry:
 
     @property
     def store_fingerprint(self) -> str:
-        """What the store said of its content when its runs were read; "" where it can't tell.
+        """Fingerprint that the store reported when its runs were read; "" where it reports none.
 
-        A store that has no word for all of it, as a database, has one for each run.
+        A store without a fingerprint of all its content, such as a database, has a version of each run.
         """
         if self.store is None:
             return ""
@@ -126,7 +126,7 @@ class Registry:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """What the store says of each derived run's content."""
+        """Version of each derived run, as the store reports it."""
         if "derived" in self.__dict__:
             # Columns are made of positions, which follow from logs of these versions.
             return {r.run_id: r.evidence.record.version for r in self.derived.values()}
@@ -169,15 +169,15 @@ class Registry:
 
     @property
     def _settings(self) -> list[Any] | None:
-        """What columns depend on beside the store's content; None where they are not cached."""
+        """Options that the columns depend on, beside the content of the store; None where columns are not cached."""
         if self.whole or self.extra_config_keys:
             return None
-        told = self.tokens_per_sequence
+        override = self.tokens_per_sequence
         settings: list[Any] = [
             sorted(self.parents.items()),
-            sorted(told.items()) if isinstance(told, Mapping) else told,
+            sorted(override.items()) if isinstance(override, Mapping) else override,
         ]
-        # Of several patterns that fit a run the first counts.
+        # The order counts: the first of several matching patterns is used.
         return [*settings, *([list(self.run_types.items())] if self.run_types else [])]
 
     def _cached_columns(self) -> DerivedColumns | None:
@@ -185,7 +185,7 @@ class Registry:
         if settings is None:
             return None
         if not getattr(self.store, "fingerprint", "") and self._records is None:
-            # Such a store tells of each run alone whether it changed.
+            # Such a store reports changes run by run.
             self._records, self._is_whole = self.readers.records(self._extra_keys, self.whole)
         found = self.readers.load_columns(settings, self._records)
         if found is not None and self._records is None:
@@ -312,7 +312,7 @@ class Registry:
         if unknown not in self._wider:
             wider = replace(self, extra_config_keys=self.extra_config_keys | unknown, whole=True)
             found = {k for r in wider.derived.values() for k in r.hyperparameters}
-            # Kept records have few options of the launch command; any other may be what is asked for.
+            # Cached records have few options of the launch command; the filter may name any other.
             self._wider[unknown] = wider if found & unknown or not self._is_whole else None
         return self._wider[unknown] or self
 
@@ -365,7 +365,7 @@ class Registry:
     def _read_other_counters(self, run_ids: Sequence[str]) -> History:
         key = tuple(run_ids)
         if key not in self._others:
-            # The first to be asked for are those of all runs, where all are held.
+            # The first request is for all runs, where all are in memory.
             is_first = self._counters is not None and not self._others
             rows = self.readers.other_counters(run_ids, self.versions, keep=is_first)
             if sum(len(held.step) for held in self._others.values()) + len(rows.step) > HELD_ROWS:
@@ -374,10 +374,10 @@ class Registry:
         return self._others[key]
 
     def _override(self, item: Evidence) -> float | None:
-        told = self.tokens_per_sequence
-        if isinstance(told, Mapping):
-            return told.get(item.record.run_id, told.get(item.run_type))
-        return told
+        override = self.tokens_per_sequence
+        if isinstance(override, Mapping):
+            return override.get(item.record.run_id, override.get(item.run_type))
+        return override
 
     def _branch(self, run: DerivedRun, placed: Mapping[str, PlacedRun], rows: Mapping[str, Placement]) -> Branch:
         """Return where a run branches, in cumulative tokens."""
