@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dde.registration import register_accessors_with_xarray
+
 if TYPE_CHECKING:
     from dde import names as names
     from dde import tutorial as tutorial
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from dde.suite.declare import Table as Table
     from dde.suite.metric import Metric as Metric
 
-# Where each public name lives. They are imported when first used: the drivers of the stores alone take longer to
+# The module of each public name. They are imported when first used: the drivers of the stores alone take longer to
 # import than xarray, and a worker that opens a saved Dataset needs none of them.
 _HOMES = {
     "DataDecide": "dde.suite.datadecide.tables.pretraining_tables",
@@ -57,7 +59,7 @@ __all__ = sorted([*_HOMES, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _MODULES or name == "accessor":
         return importlib.import_module(f"dde.{name}")
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -74,13 +76,4 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-def _register_accessors() -> None:
-    import xarray as xr
-
-    from dde.accessor import DdeDataArrayAccessor, DdeDatasetAccessor
-
-    xr.register_dataset_accessor("dde")(DdeDatasetAccessor)  # type: ignore[no-untyped-call]
-    xr.register_dataarray_accessor("dde")(DdeDataArrayAccessor)  # type: ignore[no-untyped-call]
-
-
-_register_accessors()
+register_accessors_with_xarray()

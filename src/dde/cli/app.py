@@ -1,22 +1,20 @@
-"""All commands together, and what becomes of errors."""
+"""All commands together, and how their errors and warnings are shown."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated, Any
 
-import pyarrow as pa
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
-from dde.cli import cache, coverage, demo, doctor, explore, ingest, ls
-from dde.cli import open as open_
 from dde.errors import DdeError, DdeWarning
-from dde.printable import printable
 from dde.sources.connection import Connection, redact
 
 __all__ = ["app"]
@@ -24,16 +22,33 @@ __all__ = ["app"]
 #: Base of all mistakes in using a command line; typer carries its own copy of click and does not name it.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
+#: Function or group of each command, and its line in the list of commands. A command is imported when it is called:
+#: what the commands need takes seconds to import, and neither --help nor --version needs any of it.
+_COMMANDS = {
+    "demo": ("dde.cli.demo:demo", "A generated suite, from nothing to a picture."),
+    "ls": ("dde.cli.ls:ls", "Lineages and runs, as a table."),
+    "coverage": ("dde.cli.coverage:coverage", "What became of every run, and why."),
+    "doctor": ("dde.cli.doctor:doctor", "Faults of runs: counters, duplicated logs, branches."),
+    "open": ("dde.cli.open:open_dataset", "The Dataset, printed or written to a file."),
+    "explore": ("dde.cli.explore:explore", "Choose and look at runs in the browser."),
+    "ingest": ("dde.cli.ingest:ingest", "Load an export into PostgreSQL."),
+    "cache": ("dde.cli.cache:app", "See what is kept in data_cache, fill it or clear it."),
+}
+
 
 class _Commands(TyperGroup):
-    """Commands whose errors and warnings are one line each, and show no credential."""
+    """Commands that are imported when called, whose errors and warnings are one line each and show no credential."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _told_in_one_line():
+        with _errors_in_one_line():
             return super().make_context(*args, **kwargs)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command if name is None else _load_command(name), rest
+
     def invoke(self, ctx: Any) -> Any:
-        with _told_in_one_line(), warnings.catch_warnings():
+        with _errors_in_one_line(), warnings.catch_warnings():
             warnings.simplefilter("always", DdeWarning)
             others = warnings.showwarning
 
@@ -48,33 +63,54 @@ class _Commands(TyperGroup):
 
 
 @contextmanager
-def _told_in_one_line() -> Iterator[None]:
+def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except DdeError as error:
         _say("error: ", "red", error)
         raise typer.Exit(1) from None
     except _UsageError as error:
-        error.message = printable(_without_secrets(error.message))
+        error.message = _shown(error.message)
         raise
-    except (OSError, MemoryError, RecursionError, UnicodeError, pa.ArrowException) as error:
+    except _errors_of_others() as error:
         # No defect of dde's, but a file, a disk or a server that gives no better reason; output has errors of its own.
         _say("error: ", "red", f"{type(error).__name__}: {error}. So the command was not completed.")
         raise typer.Exit(1) from None
 
 
+def _errors_of_others() -> tuple[type[Exception], ...]:
+    # pyarrow raises only in a command that has imported it.
+    pyarrow = sys.modules.get("pyarrow")
+    arrow = () if pyarrow is None else (pyarrow.ArrowException,)
+    return (OSError, MemoryError, RecursionError, UnicodeError, *arrow)
+
+
 def _say(head: str, colour: str, message: object) -> None:
     # Without rich: a message may hold brackets, which it would take for markup.
     typer.secho(head, fg=colour, bold=True, nl=False, err=True)
-    typer.echo(printable(_without_secrets(" ".join(str(message).split()))), err=True)
+    typer.echo(_shown(" ".join(str(message).split())), err=True)
 
 
-def _without_secrets(message: str) -> str:
-    """Return a message, which may quote what was typed, without the credentials in that: a DSN may stand anywhere."""
+def _shown(message: str) -> str:
+    """Return a message, which may quote what was typed, without control characters and credentials."""
+    from dde.printable import printable
+
+    # A connection may stand in any argument.
     for typed in filter(None, sys.argv[1:]):
         if redact(typed) != typed:
             message = Connection(typed).scrub(message)
-    return message
+    return printable(message)
+
+
+def _load_command(name: str) -> Any:
+    module, _, attribute = _COMMANDS[name][0].partition(":")
+    loaded = getattr(importlib.import_module(module), attribute)
+    group = typer.Typer(rich_markup_mode=None, add_completion=False)
+    if isinstance(loaded, typer.Typer):
+        group.add_typer(loaded, name=name)
+    else:
+        group.command(name)(loaded)
+    return get_group(group).commands[name]
 
 
 app = typer.Typer(
@@ -116,15 +152,9 @@ def _dde(
     """
 
 
-_COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
-    "demo": (demo.demo, "A generated suite, from nothing to a picture."),
-    "ls": (ls.ls, "Lineages and runs, as a table."),
-    "coverage": (coverage.coverage, "What became of every run, and why."),
-    "doctor": (doctor.doctor, "Faults of runs: counters, duplicated logs, branches."),
-    "open": (open_.open_dataset, "The Dataset, printed or written to a file."),
-    "explore": (explore.explore, "Choose and look at runs in the browser."),
-    "ingest": (ingest.ingest, "Load an export into PostgreSQL."),
-}
-for _name, (_command, _summary) in _COMMANDS.items():
-    app.command(_name, short_help=_summary)(_command)
-app.add_typer(cache.app, name="cache")
+def _listed() -> None:
+    """Stand in the list of commands for one that is not imported yet."""
+
+
+for _name, (_, _summary) in _COMMANDS.items():
+    app.command(_name, short_help=_summary)(_listed)

@@ -1,0 +1,74 @@
+"""Registering ``ds.dde`` with xarray: at once where xarray is imported already, else as soon as it is.
+
+xarray takes half a second to import, which ``dde --help`` and a process that asks for ``dde.__version__`` need not
+spend. Nobody has a Dataset without importing xarray, so ``ds.dde`` is there whichever of the two is imported first.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["register_accessors_with_xarray"]
+
+
+def register_accessors_with_xarray() -> None:
+    """Make ``dde`` an accessor of Datasets and DataArrays, now or when xarray is imported."""
+    if "xarray" in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _XarrayFinder())
+
+
+def _register() -> None:
+    import xarray as xr
+
+    from dde.accessor import DdeDataArrayAccessor, DdeDatasetAccessor
+
+    xr.register_dataset_accessor("dde")(DdeDatasetAccessor)  # type: ignore[no-untyped-call]
+    xr.register_dataarray_accessor("dde")(DdeDataArrayAccessor)  # type: ignore[no-untyped-call]
+
+
+class _XarrayFinder(importlib.abc.MetaPathFinder):
+    """Finds xarray where the other finders do, with a loader that registers the accessors after the import."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "xarray":
+            return None
+        for finder in sys.meta_path:
+            if not isinstance(finder, _XarrayFinder) and (spec := finder.find_spec(fullname, path, target)):
+                if spec.loader is not None:
+                    spec.loader = _XarrayLoader(spec.loader, self)
+                return spec
+        return None
+
+
+class _XarrayLoader(importlib.abc.Loader):
+    """A loader that loads what another one does, and then registers the accessors."""
+
+    def __init__(self, loader: importlib.abc.Loader, finder: _XarrayFinder) -> None:
+        self._loader, self._finder = loader, finder
+
+    def __getattr__(self, name: str) -> Any:
+        # Who looks for a package without importing it may ask its loader for sources or resources.
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # From here on the module is as if it had been imported without this loader.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        # Only now: an import that fails is tried again.
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+            _register()
