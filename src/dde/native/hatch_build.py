@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ class KernelHook(BuildHookInterface[Any]):
         made = library.with_name(f"{library.name}.{os.getpid()}")
         try:
             command = [*compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
             if done.returncode:
                 # Dict texts are read more slowly without it; everything else is the same.
                 self.app.display_warning(f"the kernel was not compiled; Python reads dict texts: {done.stderr}")
@@ -50,9 +51,34 @@ class KernelHook(BuildHookInterface[Any]):
         finally:
             made.unlink(missing_ok=True)
         build_data["pure_python"] = False
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{platform}"
+        build_data["tag"] = f"py3-none-{_platform().replace('-', '_').replace('.', '_')}"
         build_data["artifacts"].append(f"/src/dde/native/{library.name}")
+
+
+def _platform() -> str:
+    """Return the platform of the compiled library; on macOS Python's own may name two architectures, or an older one.
+
+    On Linux this is ``linux-<machine>``, which package indexes refuse: auditwheel makes a manylinux tag of it.
+    """
+    name = sysconfig.get_platform()
+    if not name.startswith("macosx-"):
+        return name
+    _, release, machine = name.split("-", 2)
+    if machine not in ("arm64", "x86_64"):
+        machine = platform.machine()
+    release = os.environ.get("MACOSX_DEPLOYMENT_TARGET", release)
+    # macOS 11 is the first on arm64, and the first whose tags leave out minor releases.
+    major = int(release.partition(".")[0])
+    if major >= 11 or machine == "arm64":
+        release = f"{max(major, 11)}.0"
+    return f"macosx-{release}-{machine}"
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of the compiler: on macOS the library must run on the release that the tag names."""
+    name = _platform()
+    target = {"MACOSX_DEPLOYMENT_TARGET": name.split("-")[1]} if name.startswith("macosx-") else {}
+    return os.environ | target
 
 
 def _is_off() -> bool:
