@@ -1,16 +1,35 @@
-"""Fixtures for all tests: a real PostgreSQL server, and the real samples where they are at hand."""
+"""Fixtures for all tests: a PostgreSQL server, generated suites, the real samples; and the markers of the subsets."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+import dde
 from postgres_server import PostgresServer, running_server
+from samples import sample_folder
 
-_REAL_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "real"
+if TYPE_CHECKING:
+    from dde.tutorial import Suite
+
+#: Modules of the fast subset, ``pytest -m fast``: every floor is in it, and all of it takes less than 30 s.
+FAST = {
+    "test_alignment",
+    "test_dict_text",
+    "test_floors",
+    "test_formats",
+    "test_html",
+    "test_names",
+    "test_patterns",
+    "test_rules",
+    "test_run_graph",
+    "test_start",
+    "test_statistics",
+}
 
 
 def pytest_configure() -> None:
@@ -18,6 +37,22 @@ def pytest_configure() -> None:
     # inherit that.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # Importing all test modules takes longer than the fast subset itself.
+    is_other = collection_path.suffix == ".py" and collection_path.stem not in FAST
+    return True if is_other and config.option.markexpr == "fast" else None
+
+
+# Before -m chooses by the markers.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "postgres" in getattr(item, "fixturenames", ()):
+            item.add_marker("postgres")
+        if item.path.stem in FAST and not any(map(item.get_closest_marker, ("slow", "browser", "postgres"))):
+            item.add_marker("fast")
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +69,18 @@ def database(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """The generated suite `tiny` of seed 0, for tests that only read it."""
+    return dde.tutorial.make_suite(tmp_path_factory.mktemp("suites") / "tiny", "tiny")
+
+
+@pytest.fixture(scope="session")
+def small_suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """The generated suite `small` of seed 0, for tests that only read it."""
+    return dde.tutorial.make_suite(tmp_path_factory.mktemp("suites") / "small", "small")
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real samples; they are read where they are and never copied."""
-    folder = _REAL_DATA.resolve()
-    if not (folder / "runs_metadata.parquet").exists():
-        pytest.skip("the real samples (../shared/data/real) are not here")
-    return folder
+    """The folder of real samples of DataDecide."""
+    return sample_folder("real")

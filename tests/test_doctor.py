@@ -24,18 +24,16 @@ from dde.doctor.suite_runs import suite_runs
 from dde.errors import UnknownNameError
 from dde.suite.builtin import olmo3_32b
 from fakes import FakeStore, sft
+from samples import sample_folder
 
-SUITES = (Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "suites").resolve()
 COLUMNS = ["check", "run_id", "finding", "metric", "place", "step", "size", "compared_with"]
 PER_STEP = 512
 
 
 @pytest.fixture(scope="module")
 def suites() -> Path:
-    """The folder of real suites; they are read where they are and never copied."""
-    if not SUITES.is_dir():
-        pytest.skip("the real suites (../shared/data/suites) are not here")
-    return SUITES
+    """The folder of real suites."""
+    return sample_folder("suites")
 
 
 # Synthetic suites: trunks of several widths and seeds, and decays of each

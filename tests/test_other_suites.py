@@ -20,8 +20,8 @@ from dde.plots.segments import find_segments
 from dde.plots.tree import find_members
 from dde.schema import factor_of, factors_of, is_datadecide, treatment_names
 from other_suites import SIZES, ladder, optimizers
+from samples import sample_folder
 
-REAL = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "suites"
 MERGE = "(decay-1xC & decay-2xC)+merge"
 differing_branches = pytest.mark.filterwarnings("ignore:.*branch at different tokens:dde.errors.DdeWarning")
 
@@ -355,11 +355,8 @@ def test_lists_have_the_factors_of_the_suite(sizes: xr.Dataset) -> None:
 
 @pytest.fixture(scope="module")
 def olmo() -> xr.Dataset:
-    if not (REAL / "olmo_ladder").is_dir():
-        pytest.skip("the real suites (../shared/data/suites) are not here")
-    return dde.open_lineages(
-        str(REAL / "olmo_ladder"), suite="olmo_ladder", metrics=["c4_en_loss"], cache_dir=None
-    ).load()
+    ladder = sample_folder("suites/olmo_ladder")
+    return dde.open_lineages(str(ladder), suite="olmo_ladder", metrics=["c4_en_loss"], cache_dir=None).load()
 
 
 def test_a_real_ladder(olmo: xr.Dataset) -> None:
@@ -377,9 +374,8 @@ def test_a_real_ladder(olmo: xr.Dataset) -> None:
 
 
 def test_a_real_soup() -> None:
-    if not (REAL / "olmo3_checkpoints").is_dir():
-        pytest.skip("the real suites (../shared/data/suites) are not here")
-    ds = dde.open_lineages(str(REAL / "olmo3_checkpoints"), suite="olmo3_32b", cache_dir=None)
+    checkpoints = sample_folder("suites/olmo3_checkpoints")
+    ds = dde.open_lineages(str(checkpoints), suite="olmo3_32b", cache_dir=None)
     members = find_members(run_rows(ds.dde.final("tokens_listed")))
     assert [(m.label, m.depth, m.start) for m in members] == [
         ("olmo3-32B", 0, 0),

@@ -14,8 +14,8 @@ from dde.errors import LineageError, SourceError, UnknownNameError
 from dde.suite.attached_runs import CheckpointNames
 from dde.suite.reading.read_runs import SuiteTables
 from fakes import FakeRun, FakeStore, sft
+from samples import SUITES, needs_suites
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "suites"
 STEP = 2_097_152
 END = 143_000 * STEP
 
@@ -160,7 +160,7 @@ def test_parents_without_a_store() -> None:
         dde.open_lineages(pretraining(), cache_dir=None, tokens_per_sequence=700)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="real suites are not here")
+@needs_suites
 def test_a_store_on_the_real_pythia(tmp_path: Path) -> None:
     runs = FakeStore(
         [
@@ -169,7 +169,7 @@ def test_a_store_on_the_real_pythia(tmp_path: Path) -> None:
         ],
         "fake",
     )
-    ds = dde.open_lineages(REAL / "pythia", runs, suite="pythia", metrics=["piqa_acc", "train_loss"], cache_dir=None)
+    ds = dde.open_lineages(SUITES / "pythia", runs, suite="pythia", metrics=["piqa_acc", "train_loss"], cache_dir=None)
     where = {run_id: at for at, run_id in np.ndenumerate(ds.run_id.values) if run_id}
     assert ds.branch_tokens.values[where["tuned"]] == 133_000 * STEP
     assert ds.branch_tokens.values[where["last"]] == END

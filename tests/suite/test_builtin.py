@@ -22,17 +22,13 @@ from dde.suite import builtin
 from dde.suite.builtin import olmo3_32b
 from dde.suite.declare import Metric, Suite, Table
 from dde.suite.patterns import Pattern
-
-_SUITES = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "suites"
+from samples import sample_folder
 
 
 @pytest.fixture(scope="module")
 def real_suites() -> Path:
-    """The folder of real public suites; they are read where they are and never copied."""
-    folder = _SUITES.resolve()
-    if not (folder / "olmo_ladder" / "const.json").exists():
-        pytest.skip(f"the real public suites are not at {folder}")
-    return folder
+    """The folder of real public suites."""
+    return sample_folder("suites")
 
 
 def files_of(folder: Path, pattern: Pattern) -> dict[str, dict[str, Any]]:

@@ -200,6 +200,7 @@ def _declarations(draw: st.DrawFn) -> dict[str, Any]:
     return {**suite, "tables": tables}
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(_declarations())
 def test_round_trips(tmp_path_factory: pytest.TempPathFactory, declared: dict[str, Any]) -> None:
@@ -216,6 +217,7 @@ def test_round_trips(tmp_path_factory: pytest.TempPathFactory, declared: dict[st
         assert suite.resolved(table).counts == suite.counts
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(_declarations(), st.data())
 def test_what_differs_has_another_digest(declared: dict[str, Any], data: st.DataObject) -> None:

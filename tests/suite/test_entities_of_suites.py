@@ -18,9 +18,8 @@ from dde.entities.repository import RunRepository
 from dde.entities.runs import PosttrainingRun, PretrainingRun, RunList, TrainingLineage
 from dde.errors import DdeWarning, LineageError, SelectionError, UnknownNameError
 from fakes import FakeRun, FakeStore, sft
+from samples import SUITES, needs_suites
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "suites"
-real = pytest.mark.skipif(not REAL.is_dir(), reason="real suites are not here")
 SOUP = "(sft & sft+dpo)+merge"
 
 
@@ -670,9 +669,9 @@ def test_entities_of_datadecide_need_no_evidence_for_what_the_table_has(tmp_path
 # Real files
 
 
-@real
+@needs_suites
 def test_the_olmo_ladder() -> None:
-    repository = RunRepository.from_suite("olmo_ladder", REAL / "olmo_ladder")
+    repository = RunRepository.from_suite("olmo_ladder", SUITES / "olmo_ladder")
     lineages = repository.find_lineages()
     assert [lineage.lineage_id for lineage in lineages] == ["190M", "370M", "760M", "1B", "3B"]
     assert [len(lineage.base_runs) for lineage in lineages] == [7] * 5
@@ -693,9 +692,9 @@ def test_the_olmo_ladder() -> None:
     assert (len(compared), compared["differs"].tolist()) == (12, ["size: 190M, 1B"] * 7 + [""] * 5)
 
 
-@real
+@needs_suites
 def test_a_soup_of_olmo_3() -> None:
-    repository = RunRepository.from_suite("olmo3_32b", REAL / "olmo3_checkpoints")
+    repository = RunRepository.from_suite("olmo3_32b", SUITES / "olmo3_checkpoints")
     [lineage] = repository.find_lineages()
     soup = repository.get_run("stage2_midtraining_souped")
     assert soup.parent_run_ids == ["stage2_midtraining_ingredient1", "stage2_midtraining_ingredient2"]

@@ -241,6 +241,7 @@ def _splits(
             yield from (value + more for more in _splits(parts, text, index + 1, end, known))
 
 
+@pytest.mark.slow
 @settings(max_examples=800, deadline=None)
 @given(parts=_PARTS, text=st.text("aab--/12.e", max_size=9))
 def test_a_match_is_what_trying_every_split_finds(parts: list[str], text: str) -> None:
@@ -285,10 +286,10 @@ def test_most_texts_take_no_search() -> None:
     text = "20250901_llama-c4_lr=5e-06_seed=3"
     seconds = {}
     for name, find in [("match", pattern.match), ("search", pattern._search)]:
-        begin = time.perf_counter()
+        begin = time.process_time()
         for _ in range(500):
             find(text)
-        seconds[name] = time.perf_counter() - begin
+        seconds[name] = time.process_time() - begin
     assert seconds["match"] * 2 < seconds["search"]
 
 
@@ -298,18 +299,19 @@ def test_most_texts_take_no_search() -> None:
 )
 @pytest.mark.parametrize("text", ["a-" * 4000, "-" * 8000, "a/" * 4000, "a-a/" * 2000, "1" * 8000])
 def test_hostile_texts_take_no_long_time(pattern: str, text: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert Pattern(pattern).match(text) is None
     # The steps of a backtracking search would be 8,000 to the power of the fields.
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
+@pytest.mark.slow
 def test_a_repeated_field_in_a_hostile_text_is_an_error_or_an_answer() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     for text in ("a-" * 3000, "a" * 6000 + "-" + "a" * 6000):
         with contextlib.suppress(FormatError):
             assert Pattern("{a}-{b}{n:int}-{a}{c:x|y}").match(text) is None
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 20
 
 
 def test_patterns_and_templates_compare_by_their_text_and_travel() -> None:

@@ -27,18 +27,15 @@ from dde.suite.reading.counters import tokens_of_steps
 from dde.suite.reading.read_runs import DeclaredRuns, SuiteTables
 from dde.suite.reading.text_tables import CsvFile
 from http_server import running_http
+from samples import SUITES, sample_folder
 
-REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "suites"
 LOSS = {"loss": Metric("loss", "nats", "lower")}
 
 
 def real_suite(name: str, folder: str) -> SuiteTables:
     from dde.suite.builtin import suites
 
-    where = (REAL / folder).resolve()
-    if not where.is_dir():
-        pytest.skip("the real suites (../shared/data/suites) are not here")
-    return SuiteTables(suites[name], where)
+    return SuiteTables(suites[name], sample_folder(f"suites/{folder}"))
 
 
 def one_table(tmp_path: Path, files: Mapping[str, Any], pattern: str, **declared: Any) -> SuiteTables:
@@ -113,7 +110,7 @@ def test_each_value_of_the_ladder_is_that_of_its_file() -> None:
     for runs in tables.runs():
         values = tables.values_of(list(known), runs)
         for number, run_id in enumerate(runs.run_ids):
-            frame = exact_frame(REAL / "olmo_ladder" / f"{run_id}.csv").sort_values("_step", kind="stable")
+            frame = exact_frame(SUITES / "olmo_ladder" / f"{run_id}.csv").sort_values("_step", kind="stable")
             rows = slice(runs.row_offsets[number], runs.row_offsets[number + 1])
             np.testing.assert_array_equal(runs.step[rows], frame["_step"])
             np.testing.assert_array_equal(runs.tokens[rows], frame["throughput/total_tokens"].astype(np.int64))
@@ -140,7 +137,7 @@ def test_each_value_of_pythia_is_that_of_its_json(tmp_path: Path) -> None:
             size, _, kind = run_id.rpartition("-pretraining" if folder == "zero-shot" else "-intervention")
             stem = size if folder == "zero-shot" else f"intervention-{size}{kind}"
             for row in range(runs.row_offsets[number], runs.row_offsets[number + 1]):
-                path = REAL / "pythia" / f"pythia-{size}" / folder / f"{stem}_step{runs.step[row]}.json"
+                path = SUITES / "pythia" / f"pythia-{size}" / folder / f"{stem}_step{runs.step[row]}.json"
                 results = json.loads(path.read_text())["results"]
                 for task, of_task in results.items():
                     for metric, value in of_task.items():

@@ -14,9 +14,7 @@ import xarray as xr
 
 import dde
 from dde.errors import LineageError, SelectionError, SourceError, UnknownNameError
-
-REAL = Path(__file__).parents[3] / "shared" / "data" / "suites"
-real = pytest.mark.skipif(not REAL.is_dir(), reason="real suites are not here")
+from samples import SUITES, needs_suites
 
 
 def frame(rows: list[tuple[str, int, float]]) -> pd.DataFrame:
@@ -334,9 +332,9 @@ def test_what_is_given_beside_a_suite(two_corpora: Path) -> None:
         dde.open_lineages(two_corpora, suite="absent.toml")
 
 
-@real
+@needs_suites
 def test_the_olmo_ladder() -> None:
-    ds = dde.open_lineages(REAL / "olmo_ladder", suite="olmo_ladder", cache_dir=None)
+    ds = dde.open_lineages(SUITES / "olmo_ladder", suite="olmo_ladder", cache_dir=None)
     assert int((ds.run_id != "").sum()) == 60
     assert ds.lineage.values.tolist() == ["190M", "370M", "760M", "1B", "3B"]
     ends = [38_076_416_000, 74_260_414_464, 151_658_168_320, 255_895_535_616, 633_939_689_472]
@@ -358,15 +356,15 @@ def test_the_olmo_ladder() -> None:
     assert len(differences) == 25
     assert min(differences) == pytest.approx(0.0005, abs=5e-5)
     assert max(differences) == pytest.approx(0.0402, abs=5e-5)
-    budget = dde.open_lineages(REAL / "olmo_ladder", suite="olmo_ladder", cache_dir=None, budget=1)
+    budget = dde.open_lineages(SUITES / "olmo_ladder", suite="olmo_ladder", cache_dir=None, budget=1)
     # The trunks have a budget of their own, and are filtered by it; the curves of their decays begin with them.
     assert budget.run.values.tolist() == ["cosine-1xC", "cosine-1xC#2", "decay-1xC"]
     assert budget.c4_en_loss.sel(lineage="1B", run="decay-1xC").notnull().sum() > 20
 
 
-@real
+@needs_suites
 def test_every_value_of_pythia_equals_its_json(tmp_path: Path) -> None:
-    ds = dde.open_lineages(REAL / "pythia", suite="pythia", cache_dir=tmp_path)
+    ds = dde.open_lineages(SUITES / "pythia", suite="pythia", cache_dir=tmp_path)
     branch = ds.branch_tokens / 2_097_152
     at = branch.sel(run=["intervention", "intervention-long"])
     assert set(at.values[np.isfinite(at.values)].tolist()) == {133_000, 113_000}
@@ -375,7 +373,7 @@ def test_every_value_of_pythia_equals_its_json(tmp_path: Path) -> None:
     values = {str(name): ds[name].values for name in ds.data_vars}
     points = ds.cumulative_tokens.values
     checked = 0
-    for path in [*REAL.glob("pythia/*/zero-shot/*.json"), *REAL.glob("pythia/*/intervention/intervention-*.json")]:
+    for path in [*SUITES.glob("pythia/*/zero-shot/*.json"), *SUITES.glob("pythia/*/intervention/intervention-*.json")]:
         folder, (stem, _, step) = path.parts[-3].removeprefix("pythia-"), path.stem.rpartition("_step")
         kind = "pretraining" if path.parts[-2] == "zero-shot" else "intervention"
         run_id = f"{folder}-{kind}" + ("-long" if stem.endswith("-long") else "")
@@ -389,9 +387,9 @@ def test_every_value_of_pythia_equals_its_json(tmp_path: Path) -> None:
     assert ds.piqa_acc_stderr.attrs["stderr_of"] == "piqa_acc"
 
 
-@real
+@needs_suites
 def test_the_soups_of_olmo_3() -> None:
-    ds = dde.open_lineages(REAL / "olmo3_checkpoints", suite="olmo3_32b", cache_dir=None).isel(lineage=0)
+    ds = dde.open_lineages(SUITES / "olmo3_checkpoints", suite="olmo3_32b", cache_dir=None).isel(lineage=0)
     ingredients = "(midtrain-1 & midtrain-2)+merge"
     assert int(ds.start_tokens.sel(run="midtrain-1")) == 5_695_864_832_000
     assert int((ds.end_tokens - ds.start_tokens).sel(run="midtrain-2")) == 95_806_291_968
