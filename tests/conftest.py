@@ -49,8 +49,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "postgres" in getattr(item, "fixturenames", ()):
-            item.add_marker("postgres")
+        for name in {"postgres", "browser"}.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(name)
         if item.path.stem in FAST and not any(map(item.get_closest_marker, ("slow", "browser", "postgres"))):
             item.add_marker("fast")
 

@@ -34,8 +34,8 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return dde.tutorial.make_suite(tmp_path_factory.mktemp("cli") / "suite", "tiny")
+def suite(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 @pytest.fixture
@@ -475,6 +475,7 @@ def test_no_cache_keeps_nothing(run: Run, suite: Suite, tmp_path: Path) -> None:
 # The demonstration, and a pipe, as processes of their own
 
 
+@pytest.mark.slow
 def test_demo_goes_from_nothing_to_a_picture(tmp_path: Path) -> None:
     def demo() -> str:
         ran = subprocess.run(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import dde
-from dde.tutorial import Suite, make_suite
+from dde.tutorial import Suite
 
 Rows = dict[str, dict[str, Any]]
 
@@ -23,14 +23,16 @@ def benchmarks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("counts"), "tiny")
+def suite(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 def counted(rows: list[dict[str, Any]]) -> Rows:
     return {r["job"]: r["counts"] for r in rows}
 
 
+@pytest.mark.postgres
+@pytest.mark.slow
 def test_the_server_is_asked_twice_and_sends_what_is_asked_for() -> None:
     import bench_postgres
 
@@ -53,6 +55,7 @@ def test_the_cache_reads_the_keys_that_are_asked_for() -> None:
     assert next(c for c in rows.values() if "runs_fetched" in c)["runs_fetched"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::dde.errors.ConflictWarning")
 def test_raw_tables_are_read_once_for_everything(suite: Suite, tmp_path: Path) -> None:
     repository = dde.DataDecideEvolved(suite.data, suite.wandb, cache_dir=tmp_path).repository

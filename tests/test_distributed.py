@@ -29,16 +29,15 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, xr.Dataset]:
-    root = tmp_path_factory.mktemp("distributed")
-    suite = dde.tutorial.make_suite(root / "suite", "small")
-    whole = dde.open_lineages(suite.data, suite.wandb, cache_dir=root / "cache", metrics=METRICS)
+def opened(small_suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, xr.Dataset]:
+    cache = tmp_path_factory.mktemp("distributed")
+    whole = dde.open_lineages(small_suite.data, small_suite.wandb, cache_dir=cache, metrics=METRICS)
     with pytest.warns(ConflictWarning, match="repeated rows"):
         whole.load()
-    return suite, root / "cache", whole
+    return small_suite, cache, whole
 
 
-@pytest.fixture(scope="module", params=[1, 2, 4])
+@pytest.fixture(scope="module", params=[1, 3])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -49,6 +48,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
             yield client
 
 
+@pytest.mark.slow
 def test_the_same_numbers_from_the_cache(opened: tuple[Suite, Path, xr.Dataset], client: Any) -> None:
     suite, cache, whole = opened
     chunks = {"lineage": max(whole.sizes["lineage"] // 5, 1)}

@@ -46,6 +46,8 @@ def code(visit: Visit, *parts: str) -> str:
     return str(visit.page.locator("pre").inner_text())
 
 
+@pytest.mark.slow
+@pytest.mark.browser
 def test_the_page_as_a_person_uses_it(suite: Suite, browser: Any, tmp_path: Path) -> None:
     with exploring(
         suite.data, suite.wandb, "--no-cache", "--data", "Dolma1.7", "--seed", 0, *METRICS, folder=tmp_path

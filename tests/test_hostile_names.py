@@ -46,8 +46,8 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return dde.tutorial.make_suite(tmp_path_factory.mktemp("hostile") / "suite", "tiny")
+def suite(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 @pytest.fixture(scope="module")

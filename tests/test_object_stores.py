@@ -136,6 +136,7 @@ def _fill(url: str, number: int) -> None:
         source.check(RaggedCache(url, "t"), list(dict.fromkeys(run_ids)), KEYS[turn : turn + 2 + number])
 
 
+@pytest.mark.slow
 def test_two_processes_fill_at_once_and_a_reader_meanwhile(bucket: str) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_fill, args=(f"{bucket}/c", n)) for n in range(2)]
@@ -151,6 +152,7 @@ def test_two_processes_fill_at_once_and_a_reader_meanwhile(bucket: str) -> None:
     source.check(RaggedCache(f"{bucket}/c", "t"), RUNS, ["a"])
 
 
+@pytest.mark.slow
 def test_writers_that_are_killed_show_nothing_half(bucket: str) -> None:
     context = multiprocessing.get_context("spawn")
     url, place = f"{bucket}/c", Place(f"{bucket}/c")
@@ -173,6 +175,7 @@ def test_writers_that_are_killed_show_nothing_half(bucket: str) -> None:
     assert not source.calls
 
 
+@pytest.mark.slow
 def test_many_small_parts_become_few_and_the_old_ones_go(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_merging(f"{store}/c", monkeypatch)
 

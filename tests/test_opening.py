@@ -38,8 +38,8 @@ SECRET = "zq7Wc0vBexample9"
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return dde.tutorial.make_suite(tmp_path_factory.mktemp("suite") / "tiny", "tiny")
+def suite(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 def _with_secrets(suite: Suite, folder: Path, form: str) -> Path:

@@ -36,8 +36,8 @@ class Truth:
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("suite"), "tiny")
+def suite(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import dde
+from dde.tutorial import Suite
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,12 +23,11 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(small_suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the README assumes: tables in ``data``, an export in ``wandb_export``."""
     here = tmp_path_factory.mktemp("readme")
-    suite = dde.tutorial.make_suite(here / "suite", "small")
-    (here / "data").symlink_to(suite.data)
-    (here / "wandb_export").symlink_to(suite.wandb)
+    (here / "data").symlink_to(small_suite.data)
+    (here / "wandb_export").symlink_to(small_suite.wandb)
     write_runs(here / "runs")
     return here
 
@@ -49,9 +49,14 @@ def write_runs(here: Path) -> None:
         (here / "cooldowns" / f"{corpus}.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("python"), ids=range(len(blocks("python"))))
 def test_python_runs(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    run_block(code)
+
+
+def run_block(code: str) -> None:
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
 
 
@@ -66,8 +71,9 @@ def test_the_first_screen_is_five_lines_of_code() -> None:
 def commands() -> list[list[str]]:
     lines = [line.partition("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     found = [shlex.split(line) for line in lines if line.startswith("dde ")]
-    # The application serves until it is stopped: tests/test_explore_browser.py visits it.
-    return [words[1:] for words in found if words[1] != "explore"]
+    # tests/test_explore_browser.py visits the application, which serves until it is stopped; tests/test_cli.py runs the
+    # demo, and looks at what it makes.
+    return [words[1:] for words in found if words[1] not in ("explore", "demo")]
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
@@ -82,6 +88,11 @@ def test_commands_run(
 
     monkeypatch.chdir(folder)
     monkeypatch.delenv("DDE_DB_CONNECTION", raising=False)
+    if "two_corpora.toml" in words:
+        # The reader has run the block that writes it.
+        (code,) = (block for block in blocks("python") if "two_corpora.toml" in block)
+        run_block(code)
+        capsys.readouterr()
     if any(word.startswith("postgresql://") for word in words):
         database = request.getfixturevalue("database")
         words = [database if word.startswith("postgresql://") else word for word in words]

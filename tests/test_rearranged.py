@@ -11,17 +11,17 @@ import xarray as xr
 
 import dde
 from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError
-from dde.tutorial import Suite, make_suite
+from dde.tutorial import Suite
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("suite"), "tiny")
+def suite(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("small"), "small")
+def small(small_suite: Suite) -> Suite:
+    return small_suite
 
 
 def opened(suite: Suite, **options: Any) -> xr.Dataset:

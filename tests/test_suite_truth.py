@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import dde
@@ -15,7 +14,9 @@ from dde.tutorial import Suite, make_suite
 
 
 @pytest.fixture(scope="module", params=[0, 1])
-def suite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Suite:
+def suite(request: pytest.FixtureRequest, small_suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    if request.param == 0:
+        return small_suite
     return make_suite(tmp_path_factory.mktemp("small"), "small", seed=request.param)
 
 
@@ -68,6 +69,7 @@ def test_the_dataset_agrees_with_the_frames_and_the_axis_with_the_truth(
                 np.testing.assert_array_equal(cells[name].values[seen], rows[name][seen])
 
 
+@pytest.mark.slow
 def test_the_full_suite_is_read_in_small_parts(tmp_path: Path) -> None:
     suite = make_suite(tmp_path / "full", "full")
     repository = dde.DataDecideEvolved(suite.data, suite.wandb, cache_dir=tmp_path / "cache").repository
@@ -109,4 +111,5 @@ def test_conflicts_of_the_generated_tables_are_reported(suite: Suite) -> None:
         ds.load()
     conflicting = suite.bases["quirks"].str.contains("repeated").any()
     assert any(issubclass(w.category, ConflictWarning) for w in told) == conflicting
-    assert isinstance(suite.runs, pd.DataFrame)
+    # Both suites have a repeated row: a check of their absence would test nothing.
+    assert conflicting

@@ -67,13 +67,13 @@ def parse_dict(text: str) -> dict[str, float | None]:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("tiny"), "tiny")
+def tiny(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("small"), "small")
+def small(small_suite: Suite) -> Suite:
+    return small_suite
 
 
 @pytest.fixture(scope="session")

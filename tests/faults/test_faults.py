@@ -21,6 +21,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
     return make_stores(tmp_path_factory.mktemp("stores"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_a_damaged_file_is_read_right_or_named(stores: list[Store], seed: int) -> None:
     for store in stores:
@@ -28,12 +29,14 @@ def test_a_damaged_file_is_read_right_or_named(stores: list[Store], seed: int) -
         assert not is_fault(store, outcome), f"{outcome}: {details}"
 
 
+@pytest.mark.slow
 def test_a_cache_whose_writers_were_killed_gives_what_the_sources_give(tmp_path: Path) -> None:
     killed, differences = try_kills(tmp_path, kills=6, seed=3)
     assert killed
     assert not differences
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_sessions_gives_all_or_an_error(postgres: PostgresServer, tmp_path: Path) -> None:
     outcomes, faults = try_losses(postgres, tmp_path, tries=40, seed=5)
     assert not faults

@@ -27,6 +27,7 @@ def test_generated_texts_are_read_as_python_reads_them(seed: int) -> None:
     assert 600 < outcome.malformed < 1_200
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="GCC with its sanitizers is not here")
 def test_kernels_touch_nothing_outside_of_their_arrays() -> None:
     assert run_sanitized([str(TESTS / "faults" / "dict_texts.py"), "--texts=10000", "--seed=7"]) == 0

@@ -29,7 +29,6 @@ from store_data import (
 from dde.errors import ConflictWarning, FormatError, SourceError
 from dde.sources import json_text
 from dde.sources import values as value_readers
-from dde.sources.protocols import PosttrainingSource
 from dde.sources.values import as_float
 from dde.sources.wandb import parquet_tables as export_tables
 from dde.sources.wandb import summaries as summary_table
@@ -62,7 +61,7 @@ def test_runs(store: ExportStore) -> None:
     assert runs[1].command == (() if flat else ("--learning_rate", "5e-05", "7"))
     assert runs[1].gpu_count == (None if flat else 2)
     assert runs[1].tags == (() if flat else ("150M", "finetune"))
-    assert isinstance(store, PosttrainingSource)
+    assert [run.run_id for run in WandBStore(store).runs()] == [run.run_id for run in runs]
 
 
 def test_history(store: ExportStore) -> None:

@@ -19,7 +19,6 @@ from store_data import (
 )
 
 from dde.errors import ConflictWarning, FormatError
-from dde.sources.protocols import PosttrainingSource
 from dde.sources.wandb.jsonl_export import JsonlStore
 from dde.sources.wandb.parquet_export import ExportStore
 from dde.sources.wandb.store import WandBStore
@@ -45,7 +44,7 @@ def test_runs(store: JsonlStore) -> None:
     assert runs[1].summary == {"_step": 300, "total_tokens": "894174859"}
     assert runs[1].command == ("--learning_rate", "5e-05", "7")
     assert (runs[1].program, runs[1].gpu_count, runs[1].tags) == ("finetune.py", 2, ("150M", "finetune"))
-    assert isinstance(store, PosttrainingSource)
+    assert [run.run_id for run in WandBStore(store).runs()] == [run.run_id for run in runs]
 
 
 def test_history(store: JsonlStore) -> None:
