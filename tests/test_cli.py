@@ -488,7 +488,7 @@ def test_demo_goes_from_nothing_to_a_picture(tmp_path: Path) -> None:
 
     said = demo()
     folder = Path("data_cache/demo")
-    for wanted in ("41 lineages", "Left out, and why:", "state crashed", "<xarray.Dataset>", "left_out"):
+    for wanted in ("41 lineages", "Left out, by reason:", "state crashed", "<xarray.Dataset>", "left_out"):
         assert wanted in said
     for name in ("sweep.html", "sweep.png"):
         assert str(folder / name) in said

@@ -332,7 +332,7 @@ def test_names_that_are_many_long_or_no_text(tmp_path: Path) -> None:
     assert any("unknown seed '-1'" in reason for reason in dd.left_out)
     bad = pa.array([b"C4"] * (n - 1) + [b"\xff"], pa.binary()).view(pa.string())
     pq.write_table(replaced(table, "data", bad), tmp_path / "a.parquet")
-    with pytest.raises(FormatError, match=r"the column 'data' of .*a\.parquet holds bytes that are no UTF-8"):
+    with pytest.raises(FormatError, match=r"the column 'data' of .*a\.parquet has bytes that are not UTF-8"):
         DataDecide(tmp_path).catalog()
 
 

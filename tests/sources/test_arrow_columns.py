@@ -80,13 +80,13 @@ def test_ids_as_numbers_and_uuids() -> None:
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()], ids=str)
 def test_bytes_that_are_no_utf8(kind: pa.DataType) -> None:
     column = pa.array([b"a", b"\xff"], kind)
-    with pytest.raises(FormatError, match=r"the column 'x' of a\.parquet holds bytes that are no UTF-8"):
+    with pytest.raises(FormatError, match=r"the column 'x' of a\.parquet has bytes that are not UTF-8"):
         read_texts(column, WHERE)
-    with pytest.raises(FormatError, match="no UTF-8"):
+    with pytest.raises(FormatError, match="not UTF-8"):
         encode_texts(column.cast(pa.binary()).dictionary_encode(), WHERE)
     assert read_texts(column, WHERE, check=False)[0].as_py() == "a"
     text = pa.array([b"a", b"\xff"], pa.binary()).view(pa.string())
-    with pytest.raises(FormatError, match="no UTF-8"):
+    with pytest.raises(FormatError, match="not UTF-8"):
         read_texts(text, WHERE)
 
 

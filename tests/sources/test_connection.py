@@ -52,7 +52,7 @@ def test_a_folder_whose_name_looks_like_a_setting_is_a_folder(tmp_path: Path, mo
 
 @pytest.mark.parametrize("nothing", ["", "  ", 3, None])
 def test_no_connection_at_all(nothing: object) -> None:
-    with pytest.raises(SourceError, match=r"names no store.*Give a postgresql:// URL"):
+    with pytest.raises(SourceError, match=r"does not name a store.*Give a postgresql:// URL"):
         Connection(nothing)  # type: ignore[arg-type]
 
 

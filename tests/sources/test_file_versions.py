@@ -78,7 +78,7 @@ def test_a_change_during_a_read_is_the_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="was changed"), reading_one_version(LOCAL, str(path), version):
         overwrite(path, b"old")
     path.unlink()
-    with pytest.raises(SourceError, match="is gone"):
+    with pytest.raises(SourceError, match="has been removed"):
         check_version(LOCAL, str(path), version)
 
 

@@ -330,7 +330,7 @@ def test_what_is_stored_in_another_way_is_counted(database: str, tmp_path: Path)
         "fine": {"step is NaN, null is stored": 1, "timestamp is no time, null is stored": 1},
     }
     assert len(report.added) == 4
-    assert "6 values of 4 runs stored in another way" in str(report)
+    assert "6 values of 4 runs stored differently" in str(report)
 
 
 def test_objects_in_json_text_become_objects_where_columns_are_put_together(database: str, tmp_path: Path) -> None:
@@ -485,7 +485,7 @@ def test_layouts_that_do_not_fit(database: str, postgres: PostgresServer, tmp_pa
     ingest(tmp_path / "new", database)
     with pytest.raises(SourceError, match=r"have the layout '0.1', not 'old'"):
         ingest(tmp_path / "new", database, layout="old")
-    with pytest.raises(SourceError, match=r"can't be told apart.*layout='old'"):
+    with pytest.raises(SourceError, match=r"can't be separated.*layout='old'"):
         ingest(tmp_path / "flat", database)
     flat = postgres.new_database()
     assert ingest(tmp_path / "flat", flat).layout == "old"

@@ -235,7 +235,7 @@ def test_columns_without_numbers_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_map_with_a_key_twice_is_refused(tmp_path: Path) -> None:
     twice = pa.array([[("parent_run_id", BASE), ("parent_run_id", "other")]] * 2, MAP)
-    with pytest.raises(FormatError, match=r"'config' of .*runs_metadata.parquet has a map with one key more than once"):
+    with pytest.raises(FormatError, match=r"'config' of .*runs_metadata.parquet has a map with a repeated key"):
         ExportStore(write_export(tmp_path, runs(config=twice))).runs()
 
 
@@ -428,7 +428,7 @@ def test_marks_and_ends_of_lines_of_windows(tmp_path: Path) -> None:
     [
         (gzip.compress(b"{}"), "is compressed by gzip"),
         (json.dumps(run()).encode("utf-16"), "is UTF-16 text"),
-        (json.dumps(run()).encode()[:80], "line 1, is no JSON object: .*cut short"),
+        (json.dumps(run()).encode()[:80], "line 1, is not a JSON object: .*truncated"),
     ],
 )
 def test_files_of_another_form_are_refused_by_name(content: bytes, said: str, tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ def test_files_of_another_form_are_refused_by_name(content: bytes, said: str, tm
 
 def test_a_compressed_export_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs.jsonl.gz").write_bytes(gzip.compress(b"{}"))
-    with pytest.raises(SourceError, match=r"runs.jsonl.gz is compressed, which is not read: unpack it"):
+    with pytest.raises(SourceError, match=r"runs.jsonl.gz is compressed, which is not supported: decompress it"):
         opened(tmp_path)
 
 

@@ -203,7 +203,7 @@ def test_one_query_per_question(store: PostgresStore, question: str, monkeypatch
     }
     with watched_traffic(monkeypatch) as traffic:
         getattr(store, question)(*arguments.get(question, ()))
-    # The catalog, which also sets the limit of time, and the question.
+    # The catalog, which also sets the timeout, and the query.
     assert len(traffic.statements) == 2
     assert "set_config" in traffic.statements[0]
 
@@ -588,9 +588,9 @@ def test_no_right_to_read(postgres: PostgresServer, database: str) -> None:
     ("dsn", "match"),
     [
         ("postgresql://u:hush@127.0.0.1:1/db", r"can't be reached.*Check host"),
-        ("postgresql://u:hu sh@127.0.0.1:x/db", r"no valid connection string.*percent codes"),
-        ("host=127.0.0.1 passwrd=hush", r"no valid connection string"),
-        ("host=127.0.0.1 password='hush", r"no valid connection string"),
+        ("postgresql://u:hu sh@127.0.0.1:x/db", r"not a valid connection string.*Percent-encode"),
+        ("host=127.0.0.1 passwrd=hush", r"not a valid connection string"),
+        ("host=127.0.0.1 password='hush", r"not a valid connection string"),
     ],
 )
 def test_errors_show_no_credential(dsn: str, match: str) -> None:
@@ -607,7 +607,7 @@ def _assert_clean(error: BaseException | None, password: str) -> None:
 
 
 def test_a_wrong_password(postgres: PostgresServer, database: str) -> None:
-    with pytest.raises(SourceError, match=r"refuses to log this user in.*Check user and password") as raised:
+    with pytest.raises(SourceError, match=r"refuses the login of this user.*Check user and password") as raised:
         PostgresStore(postgres.locked(database, password="wrong/hush")).runs()
     _assert_clean(raised.value, "hush")
 

@@ -327,5 +327,5 @@ def test_text_in_no_encoding(postgres: Any) -> None:
         connection.execute("CREATE TABLE wandb_runs (run_id text, run_name text, config jsonb, summary jsonb)")
         connection.execute("CREATE TABLE wandb_history (run_id text, step int, metrics jsonb)")
         connection.execute("INSERT INTO wandb_runs VALUES ('a', E'caf\\xe9', '{}', '{}')")
-    with pytest.raises(SourceError, match=r"holds text that can't be read.*SQL_ASCII"):
+    with pytest.raises(SourceError, match=r"has text that can't be read.*SQL_ASCII"):
         PostgresStore(dsn).runs()

@@ -168,7 +168,7 @@ def test_a_password_that_can_be_read_in_two_ways_reaches_no_network(dsn: str, mo
 
     monkeypatch.setattr(psycopg, "connect", connect)
     text = dsn.format("ge@heim")
-    with pytest.raises(SourceError, match=r"no valid connection string.*percent codes") as raised:
+    with pytest.raises(SourceError, match=r"not a valid connection string.*Percent-encode") as raised:
         dde.WandBStore(text).runs()
     assert not [part for part in _chain(raised.value) if "heim" in part]
 

@@ -203,20 +203,20 @@ def test_subfolder_url_and_file(tmp_path: Path) -> None:
 def test_several_exports(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_parquet(tmp_path / name)
-    with pytest.raises(SourceError, match=r"holds 2 exports: .*one/runs_metadata.parquet, .*two/runs_metadata"):
+    with pytest.raises(SourceError, match=r"has 2 exports: .*one/runs_metadata.parquet, .*two/runs_metadata"):
         ExportStore(tmp_path).runs()
-    with pytest.raises(SourceError, match="holds 2 exports"):
+    with pytest.raises(SourceError, match=r"has 2 exports"):
         WandBStore(tmp_path)
     # A folder that is itself an export is meant as such.
     write_parquet(tmp_path)
     assert len(WandBStore(tmp_path).runs()) == 3
     write_jsonl(tmp_path)
-    with pytest.raises(SourceError, match=r"holds 2 exports: .*runs.jsonl, .*runs_metadata.parquet"):
+    with pytest.raises(SourceError, match=r"has 2 exports: .*runs.jsonl, .*runs_metadata.parquet"):
         WandBStore(tmp_path)
 
 
 def test_no_export(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"holds neither runs_metadata.parquet nor runs.jsonl, but nothing"):
+    with pytest.raises(SourceError, match=r"has neither runs_metadata.parquet nor runs.jsonl, but nothing"):
         WandBStore(tmp_path)
     (tmp_path / "eval.parquet").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"but eval.parquet\. So there are no .* postgresql://"):
@@ -225,13 +225,13 @@ def test_no_export(tmp_path: Path) -> None:
         WandBStore(tmp_path / "absent")
     with pytest.raises(SourceError, match="can't be read"):
         WandBStore("nosuchprotocol://x:hush@h/y")
-    with pytest.raises(SourceError, match="object of type int is no store"):
+    with pytest.raises(SourceError, match="object of type int is not a store"):
         WandBStore(3)  # type: ignore[arg-type]
 
 
 def test_not_parquet(tmp_path: Path) -> None:
     (tmp_path / "runs_metadata.parquet").write_bytes(b"no parquet")
-    with pytest.raises(FormatError, match=r"runs_metadata.parquet is no parquet file.*Export it again"):
+    with pytest.raises(FormatError, match=r"runs_metadata.parquet is not a parquet file.*Export it again"):
         ExportStore(tmp_path).runs()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "runs_metadata.parquet")
     with pytest.raises(FormatError, match=r"no column run_id, but a\."):

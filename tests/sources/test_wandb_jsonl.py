@@ -101,8 +101,8 @@ def test_versions_follow_the_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ('{"run_id": "a"}\n\n{"run_id": "b", "con', r"line 3, is no JSON object: .*cut short"),
-        ("[1]\n", "line 1, is no JSON object"),
+        ('{"run_id": "a"}\n\n{"run_id": "b", "con', r"line 3, is not a JSON object: .*truncated"),
+        ("[1]\n", "line 1, is not a JSON object"),
         ('{"name": "a"}\n', r"a line without a run_id: \{\"name\": \"a\"\}"),
     ],
 )

@@ -1,9 +1,9 @@
-"""Columns of Arrow tables as plain texts, numbers, whole numbers and times, whichever type their writer chose.
+"""Convert Arrow columns of any type to texts, floats, integers and times.
 
-The same content comes as text, string view, dictionary, bytes, decimal or extension type, depending on the program
-that wrote a file, and in one file of a table as another type than in the next. Every reader takes an array or a
-chunked array. A type that can't hold what is asked for is an error that names it, never a column of NaN. A row that
-can't be read is marked with the reason, so that the caller can count it or refuse it.
+Depending on the program that wrote a file, the same content has the type text, string view, dictionary, bytes,
+decimal or an extension type, and the type may differ between files of one table. Every reader accepts an array or a
+chunked array. A type that can't be converted raises an error that names it; it never gives a column of NaN. A row
+that can't be read is reported with the reason, so that the caller can count or reject it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-# What is left of a UUID where its extension type was dropped.
+# Storage type of UUIDs, where the extension type was dropped.
 _UUID = pa.binary(16)
-# Whole numbers up to this one are doubles, each of them.
+# Every integer up to this one is exact as a double.
 _EXACT = 2**53
-# Texts that say NaN.
+# Texts that represent NaN.
 _NANS = frozenset({"nan", "+nan", "-nan"})
 
 
@@ -44,10 +44,11 @@ class Numbers:
     Attributes
     ----------
     values : (row,) float64 array
-        NaN where a row is null, NaN, or no number; else the nearest double.
+        The nearest double; NaN where a row is null, NaN, or not a number.
     problems : mapping of str to (row,) bool array
-        Rows that are no number, or no double exactly, by reason; empty where there are none. The reasons go behind
-        the name of the column: ``"is no number"``, ``"has more digits than a double"``.
+        Rows that are not a number, or not exactly representable as a double, by reason; empty if there are none. A
+        reason is a predicate that follows the name of the column: ``"is no number"``,
+        ``"has more digits than a double"``.
     """
 
     values: Float64
@@ -56,16 +57,16 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class WholeNumbers:
-    """Whole numbers of a column.
+    """Integers of a column.
 
     Attributes
     ----------
     values : (row,) int64 array
-        -1 where a row has none that can be used.
+        -1 where a row has no usable integer.
     problems : mapping of str to (row,) bool array
-        Rows that can't be used, by reason; a row has one reason. Empty where there are none. The reasons go behind
-        the name of the column: ``"is missing"``, ``"is no number"``, ``"is no whole number"``, ``"is below 0"``,
-        ``"is above 4294967295"``.
+        Rows that can't be used, by reason, with one reason per row; empty if there are none. A reason is a predicate
+        that follows the name of the column: ``"is missing"``, ``"is no number"``, ``"is no whole number"``,
+        ``"is below 0"``, ``"is above 4294967295"``.
     """
 
     values: Int64
@@ -81,14 +82,14 @@ def read_texts(
     ----------
     column : pyarrow array of shape (row,)
         Text or bytes of any layout (string, large_string, string_view, binary, ...), a dictionary of them, JSON, or
-        UUIDs, which are written as RFC 4122 does.
+        UUIDs, which are formatted as in RFC 4122.
     where : str
-        What the column is, for errors: ``"the column 'data' of a.parquet"``.
+        Name of the column in errors: ``"the column 'data' of a.parquet"``.
     numbers : bool
-        Whether numbers are taken too, written in decimal digits: ids and seeds are text in one file and numbers in
-        the next. Whole ones have no point, and NaN is null.
+        Whether to accept numbers, formatted in decimal digits: ids and seeds are text in some files and numbers in
+        others. Integers have no decimal point, and NaN is null.
     check : bool
-        Whether bytes that are no UTF-8 are an error. Without it, they are in the texts, and decoding these fails.
+        Whether to raise an error for bytes that are not UTF-8. If False, the texts contain them and can't be decoded.
 
     Returns
     -------
@@ -97,7 +98,7 @@ def read_texts(
     Raises
     ------
     FormatError
-        When the type can't be text, or bytes are no UTF-8.
+        If the type can't be converted to text, or bytes are not UTF-8.
 
     Examples
     --------
@@ -132,16 +133,16 @@ def read_texts(
             texts.validate(full=True)
         except pa.ArrowInvalid as error:
             raise FormatError(
-                f"{where} holds bytes that are no UTF-8 text ({error}), so what they name is unknown. "
+                f"{where} has bytes that are not UTF-8 text ({error}), so its texts are unknown. "
                 "Write the file again as UTF-8."
             ) from error
     return texts
 
 
 def encode_texts(column: pa.Array | pa.ChunkedArray, where: str, *, numbers: bool = False) -> tuple[Int64, list[str]]:
-    """Return a column as the number of each row's text, and the distinct texts; -1 stands for null.
+    """Return the code of each row's text, -1 for null, and the distinct texts that the codes index.
 
-    Parameters are those of :func:`read_texts`. Of a dictionary-encoded column only the dictionary is decoded.
+    Parameters are those of :func:`read_texts`. For a dictionary-encoded column, only the dictionary is decoded.
 
     Examples
     --------
@@ -153,28 +154,28 @@ def encode_texts(column: pa.Array | pa.ChunkedArray, where: str, *, numbers: boo
     if not pa.types.is_dictionary(column.type):
         column = read_texts(column, where, numbers=numbers).dictionary_encode()
     with suppress(pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        # Chunks then have one dictionary. Of some types, and with a null within, Arrow makes none.
+        # One dictionary for all chunks. Arrow can't unify some types, nor dictionaries with a null.
         column = pa.chunked_array([column.unify_dictionaries().combine_chunks()])
     parts: list[npt.NDArray[Any]] = []
-    number: dict[str, int] = {}
-    known: pa.Array | None = None
-    meaning: npt.NDArray[np.int32] | None = None
+    code_of: dict[str, int] = {}
+    dictionary: pa.Array | None = None
+    recode: npt.NDArray[np.int32] | None = None
     for chunk in column.chunks:
-        if known is None or not chunk.dictionary.equals(known):
-            known = chunk.dictionary
-            names = read_texts(known, where, numbers=numbers).to_pylist()
-            codes = [-1 if name is None else number.setdefault(name, len(number)) for name in names]
-            # A dictionary may hold null, and a text more than once. The last place is that of the index -1.
-            is_plain = codes == list(range(len(codes)))
-            meaning = None if is_plain else np.array([*codes, -1], np.int32)
+        if dictionary is None or not chunk.dictionary.equals(dictionary):
+            dictionary = chunk.dictionary
+            names = read_texts(dictionary, where, numbers=numbers).to_pylist()
+            codes = [-1 if name is None else code_of.setdefault(name, len(code_of)) for name in names]
+            # A dictionary may contain null, or a text more than once. The last entry is for the index -1.
+            is_identity = codes == list(range(len(codes)))
+            recode = None if is_identity else np.array([*codes, -1], np.int32)
         indices = chunk.indices
         if indices.null_count:
             indices = indices.cast(pa.int64()).fill_null(-1)
-        found = indices.to_numpy(zero_copy_only=False)
-        parts.append(found if meaning is None else meaning[found])
+        positions = indices.to_numpy(zero_copy_only=False)
+        parts.append(positions if recode is None else recode[positions])
     all_codes = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int32), *parts])
-    distinct = list(number)
-    # The dictionary of a part of an array, or of categories, holds names of no row. Some rows mostly use all.
+    distinct = list(code_of)
+    # The dictionary of a slice, or of categories, may have texts of no row. A sample of rows mostly uses all of them.
     used = np.zeros(len(distinct) + 1, np.bool_)
     for step in (101, 1):
         if not used[:-1].all():
@@ -194,12 +195,12 @@ def read_numbers(column: pa.Array | pa.ChunkedArray, where: str) -> Numbers:
         Integers, floats, decimals or booleans of any width, numbers as text, or a dictionary of them. Decimals and
         texts are rounded correctly.
     where : str
-        What the column is, for errors.
+        Name of the column in errors.
 
     Raises
     ------
     FormatError
-        When the type can't hold numbers.
+        If the type can't be converted to numbers.
 
     Examples
     --------
@@ -221,7 +222,7 @@ def read_numbers(column: pa.Array | pa.ChunkedArray, where: str) -> Numbers:
             if inexact.any():
                 problems["has more digits than a double"] = inexact
     elif pa.types.is_decimal(kind):
-        # Arrow's own cast of decimals to doubles is not correctly rounded, that of texts is.
+        # Arrow's cast of decimals to doubles is not correctly rounded; its cast of texts is.
         numbers = column.cast(pa.string()).cast(pa.float64())
     elif _is_text(kind):
         texts = read_texts(column, where, check=False)
@@ -231,28 +232,28 @@ def read_numbers(column: pa.Array | pa.ChunkedArray, where: str) -> Numbers:
             return _numbers_of_texts(texts, where)
     else:
         raise _other_type(where, kind, "numbers")
-    # What lies under a null is undefined.
+    # The values under nulls are undefined.
     return Numbers(np.asarray(_filled(numbers, np.nan), np.float64), problems)
 
 
 def read_whole_numbers(
     column: pa.Array | pa.ChunkedArray, where: str, *, least: int = 0, most: int = 2**63 - 1
 ) -> WholeNumbers:
-    """Return a column as whole numbers, such as steps and counts; exact at any size.
+    """Return a column as integers, such as steps and counts; exact at any size.
 
     Parameters
     ----------
     column : pyarrow array of shape (row,)
         Integers, floats or decimals of any width, numbers as text, or a dictionary of them.
     where : str
-        What the column is, for errors.
+        Name of the column in errors.
     least, most : int
-        Bounds of what can be used, both within int64.
+        Smallest and largest usable integer, both within int64.
 
     Raises
     ------
     FormatError
-        When the type can't hold whole numbers.
+        If the type can't be converted to integers.
 
     Examples
     --------
@@ -286,13 +287,13 @@ def read_whole_numbers(
         numbers = _filled(column.cast(pa.float64()), np.nan)
         with np.errstate(invalid="ignore"):
             values = numbers.astype(np.int64)
-        # Nearly always all are whole, and small enough for being told from what a cast makes of others.
+        # Fast path for the usual case: all are integers small enough that the cast of no other value equals them.
         bound = min(most + 1, _EXACT)
         if len(values) and (values == numbers).all() and least <= int(values.min()) and int(values.max()) < bound:
             return WholeNumbers(values, {})
         missing = np.isnan(numbers)
         whole = np.isfinite(numbers) & (np.floor(numbers) == numbers)
-        # 2.0**63 is what `most` rounds to, and no int64.
+        # `most` may round up to 2.0**63, which int64 can't represent.
         below, above = whole & (numbers < least), whole & (numbers >= float(most + 1))
         inside = whole & ~below & ~above
         values = np.where(inside, numbers, 0.0).astype(np.int64)
@@ -304,19 +305,19 @@ def read_whole_numbers(
 
 
 def read_times(column: pa.Array | pa.ChunkedArray, where: str) -> npt.NDArray[np.datetime64]:
-    """Return a column of dates or timestamps as microseconds in UTC, NaT for null; a finer unit is cut off.
+    """Return a column of dates or timestamps as microseconds in UTC, NaT for null; finer units are rounded down.
 
     Parameters
     ----------
     column : pyarrow array of shape (row,)
-        Timestamps of any unit, with a time zone or without (then they are UTC), dates, or a dictionary of them.
+        Timestamps of any unit, with a time zone or without one (UTC is assumed), dates, or a dictionary of them.
     where : str
-        What the column is, for errors.
+        Name of the column in errors.
 
     Raises
     ------
     FormatError
-        When the type holds no times, or a time is beyond what 64 bits of microseconds hold.
+        If the type is not one of times, or a time is beyond the range of 64-bit microseconds.
 
     Examples
     --------
@@ -333,7 +334,7 @@ def read_times(column: pa.Array | pa.ChunkedArray, where: str) -> npt.NDArray[np
         raise _other_type(where, kind, "times")
     try:
         if pa.types.is_timestamp(kind) and kind.unit == "ns":
-            # Rounding down, as it would be for a time that is written in microseconds.
+            # NumPy rounds down, also before 1970; Arrow's cast would truncate towards zero or fail.
             column = column.cast(pa.int64())
             nanoseconds = _filled(column, np.iinfo(np.int64).min)
             times = np.asarray(nanoseconds.astype("datetime64[ns]").astype("datetime64[us]"))
@@ -342,14 +343,14 @@ def read_times(column: pa.Array | pa.ChunkedArray, where: str) -> npt.NDArray[np
             times = _filled(cast, np.iinfo(np.int64).min).astype("datetime64[us]")
     except pa.ArrowInvalid as error:
         raise FormatError(
-            f"{where} holds a time that is out of range ({error}), so when its rows were written is unknown. "
+            f"{where} has a time that is out of range ({error}), so the times of its rows are unknown. "
             "Repair the file, or remove the column."
         ) from error
     return times
 
 
 def _plain(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column without the types that only wrap another one."""
+    """Return a column without extension types and run-end encoding."""
     if not isinstance(column, pa.ChunkedArray):
         column = pa.chunked_array([column], column.type)
     kind = column.type
@@ -364,10 +365,10 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     try:
         return column.cast(kind)
     except pa.ArrowNotImplementedError:
-        # Early releases of Arrow have views and no casts of them.
+        # Early releases of Arrow have view types but can't cast them.
         return pa.chunked_array([pa.array(chunk.to_pylist(), kind) for chunk in column.chunks], kind)
     except pa.ArrowInvalid:
-        # Text that is no UTF-8 is for the caller to refuse.
+        # Invalid UTF-8; the caller decides whether to reject it.
         as_bytes = pa.large_binary() if kind == pa.large_string() else kind
         return pa.chunked_array([chunk.cast(as_bytes).view(kind) for chunk in column.chunks], kind)
 
@@ -398,13 +399,13 @@ def _other_type(where: str, kind: pa.DataType, wanted: str) -> FormatError:
     shown = str(kind)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     return FormatError(
-        f"{where} has the type {shown}, which holds no {wanted}, so its rows can't be read. "
+        f"{where} has the type {shown}, which can't be read as {wanted}, so its rows are unknown. "
         f"Write the column as {wanted}."
     )
 
 
 def _filled(column: pa.ChunkedArray, missing: object) -> npt.NDArray[Any]:
-    """Return a column as an array of its own type, with a number in place of null."""
+    """Return a column as an array of its own type, with nulls replaced by `missing`."""
     if column.null_count:
         column = column.fill_null(pa.scalar(missing, column.type))
     return np.asarray(column.to_numpy())
@@ -416,14 +417,14 @@ def _mask(column: pa.ChunkedArray) -> Bool:
 
 def _inexact(column: pa.ChunkedArray, numbers: pa.ChunkedArray) -> Bool:
     whole, doubles = _filled(column, 0), _filled(numbers, 0.0)
-    found = np.zeros(len(whole), np.bool_)
+    inexact = np.zeros(len(whole), np.bool_)
     large = np.flatnonzero(np.abs(doubles) >= _EXACT)
-    found[large] = [int(a) != int(b) for a, b in zip(whole[large].tolist(), doubles[large].tolist(), strict=True)]
-    return found
+    inexact[large] = [int(a) != int(b) for a, b in zip(whole[large].tolist(), doubles[large].tolist(), strict=True)]
+    return inexact
 
 
 def _number_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Write numbers in decimal digits, whole ones without a point; NaN is null. Ids and seeds repeat."""
+    """Format numbers in decimal digits, integers without a point, NaN as null; each distinct number once."""
     if pa.types.is_floating(column.type):
         column = column.cast(pa.float64())
 
@@ -443,26 +444,26 @@ def _number_text(value: int | float | Decimal | None) -> str | None:
 
 
 def _each_dictionary(column: pa.ChunkedArray, read: Any) -> tuple[Int64, list[Any]]:
-    """Return the number of each row's value among those of all dictionaries, -1 for null, and what `read` makes."""
-    found: list[Any] = []
+    """Return each row's index into the concatenated dictionaries, -1 for null, and `read` of each dictionary."""
+    results: list[Any] = []
     codes: list[Int64] = [np.empty(0, np.int64)]
-    known: pa.Array | None = None
+    dictionary: pa.Array | None = None
     start = stop = 0
     for chunk in column.chunks:
-        if known is None or not chunk.dictionary.equals(known):
-            known = chunk.dictionary
-            found.append(read(known))
-            start, stop = stop, stop + len(known)
+        if dictionary is None or not chunk.dictionary.equals(dictionary):
+            dictionary = chunk.dictionary
+            results.append(read(dictionary))
+            start, stop = stop, stop + len(dictionary)
         indices = chunk.indices.cast(pa.int64())
         codes.append(np.asarray(pc.add(indices, start).fill_null(-1).to_numpy(zero_copy_only=False), np.int64))
-    return np.concatenate(codes), found
+    return np.concatenate(codes), results
 
 
-def _spread_problems(found: list[Any], codes: Int64, missing: str | None = None) -> dict[str, Bool]:
-    """Return for each row the problems of its value in a dictionary; null has the problem `missing`."""
+def _spread_problems(parts: list[Any], codes: Int64, missing: str | None = None) -> dict[str, Bool]:
+    """Return the problems of each row, from those of its dictionary value; null has the problem `missing`."""
     problems: dict[str, Bool] = {}
-    for reason in dict.fromkeys(reason for part in found for reason in part.problems):
-        of_value = [part.problems.get(reason, np.zeros(len(part.values), np.bool_)) for part in found]
+    for reason in dict.fromkeys(reason for part in parts for reason in part.problems):
+        of_value = [part.problems.get(reason, np.zeros(len(part.values), np.bool_)) for part in parts]
         problems[reason] = np.append(np.concatenate(of_value), False)[codes]
     if missing is not None and (codes < 0).any():
         problems[missing] = problems.get(missing, np.zeros(len(codes), np.bool_)) | (codes < 0)
@@ -470,13 +471,13 @@ def _spread_problems(found: list[Any], codes: Int64, missing: str | None = None)
 
 
 def _numbers_of_dictionaries(column: pa.ChunkedArray, where: str) -> Numbers:
-    codes, found = _each_dictionary(column, lambda values: read_numbers(values, where))
-    values = np.concatenate([*(part.values for part in found), np.array([np.nan])])
-    return Numbers(values[codes], _spread_problems(found, codes))
+    codes, parts = _each_dictionary(column, lambda values: read_numbers(values, where))
+    values = np.concatenate([*(part.values for part in parts), np.array([np.nan])])
+    return Numbers(values[codes], _spread_problems(parts, codes))
 
 
 def _numbers_of_texts(texts: pa.ChunkedArray, where: str) -> Numbers:
-    """Read texts of which some are no number; what is none tends to repeat, so each different one is read once."""
+    """Parse texts that are not all numbers; the others tend to repeat, so each distinct text is parsed once."""
     encoded = texts.cast(pa.large_binary()).dictionary_encode()
 
     def read(values: pa.Array) -> Numbers:
@@ -485,9 +486,9 @@ def _numbers_of_texts(texts: pa.ChunkedArray, where: str) -> Numbers:
         no_number = np.isnan(numbers) & np.array([text.strip().casefold() not in _NANS for text in known], np.bool_)
         return Numbers(numbers, {"is no number": no_number} if no_number.any() else {})
 
-    codes, found = _each_dictionary(encoded, read)
-    values = np.concatenate([*(part.values for part in found), np.array([np.nan])])
-    return Numbers(values[codes], _spread_problems(found, codes))
+    codes, parts = _each_dictionary(encoded, read)
+    values = np.concatenate([*(part.values for part in parts), np.array([np.nan])])
+    return Numbers(values[codes], _spread_problems(parts, codes))
 
 
 def _decoded(value: bytes) -> str:
@@ -505,7 +506,7 @@ def _whole_numbers(
 
 
 def _parsed_whole_numbers(column: pa.ChunkedArray, where: str, least: int, most: int) -> WholeNumbers:
-    """Read decimals and texts, each different one once: floats would change the last digits of long ones."""
+    """Parse decimals and texts exactly, each distinct one once: floats would change the last digits of long ones."""
     if not pa.types.is_decimal(column.type):
         column = read_texts(column, where, check=False).cast(pa.large_binary())
 
@@ -517,17 +518,17 @@ def _parsed_whole_numbers(column: pa.ChunkedArray, where: str, least: int, most:
             {reason: np.array([value == reason for value in known], np.bool_) for reason in dict.fromkeys(reasons)},
         )
 
-    codes, found = _each_dictionary(column.dictionary_encode(), read)
-    values = np.concatenate([*(part.values for part in found), np.array([-1])])
-    return WholeNumbers(values[codes], _spread_problems(found, codes, missing="is missing"))
+    codes, parts = _each_dictionary(column.dictionary_encode(), read)
+    values = np.concatenate([*(part.values for part in parts), np.array([-1])])
+    return WholeNumbers(values[codes], _spread_problems(parts, codes, missing="is missing"))
 
 
 def _parse_whole(value: bytes | Decimal | None, least: int, most: int) -> int | str:
-    """Return a whole number, or why there is none."""
+    """Return an integer, or the reason why there is none."""
     if isinstance(value, bytes):
         text = _decoded(value).strip()
         try:
-            # Python reads other digits and "1_000" as well, which no program writes.
+            # Python also accepts non-ASCII digits and "1_000", which no program writes.
             value = Decimal(text) if text.isascii() and "_" not in text else None
         except ArithmeticError:
             value = None
@@ -537,7 +538,7 @@ def _parse_whole(value: bytes | Decimal | None, least: int, most: int) -> int | 
         return "is missing"
     if not value.is_finite():
         return "is no whole number"
-    # Bounds first: a number of a million digits is not written out.
+    # Compare first, so that a number of a million digits is never expanded.
     if value < least:
         return f"is below {least}" if _is_whole(value) else "is no whole number"
     if value > most:

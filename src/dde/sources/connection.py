@@ -1,9 +1,8 @@
-"""What a ``db_connection`` is, and how its credentials stay out of sight.
+"""Parse a ``db_connection`` and keep its credentials out of everything that is shown, logged or pickled.
 
-A connection is a PostgreSQL DSN or a folder of exported files. Whatever is shown, logged or pickled is the
-redacted form; the full one lives in this process alone, in a registry keyed by the redacted form. Another
-process gets the password again from its own surroundings: ``DDE_DB_CONNECTION``, or what libpq itself looks
-at (``PGPASSWORD``, a password file, a service).
+A connection is a PostgreSQL DSN or a folder of exported files. Only its redacted form is shown, logged or pickled.
+The full form stays in a registry of this process, under a random name. Another process gets the password from its
+own environment: from ``DDE_DB_CONNECTION``, or from the sources of libpq (``PGPASSWORD``, a password file, a service).
 """
 
 from __future__ import annotations
@@ -22,40 +21,39 @@ __all__ = ["CONNECTION_VARIABLE", "Connection", "absolute_path", "redact"]
 #: Environment variable in which a worker finds a DSN with its password.
 CONNECTION_VARIABLE = "DDE_DB_CONNECTION"
 
-# Full connections of this process, and what is secret in them, by a random name. Only a lookup finds them: no object
-# that is shown, copied or
-# pickled holds a credential. Two that differ in a credential alone have two names.
+# Full connections of this process and their secrets, by random name. Objects store only the name, so none that is
+# shown, copied or pickled has a credential. Connections that differ only in a credential have different names.
 _FULL: dict[str, tuple[str, tuple[str, ...]]] = {}
 _NAMES: dict[str, str] = {}
-# Paths as a file system has them, which may repeat the credential, by that name and by what is shown of them.
+# Paths as the file system reports them, which may repeat the credential, by that name and by their redacted form.
 _PATHS: dict[tuple[str, str], str] = {}
 
 _State = tuple[Literal["postgres", "files"], str, str, str]
 
 
 class Connection:
-    """A connection without its credentials; the full one is looked up when it is needed.
+    """A connection without its credentials; the full form is looked up when it is needed.
 
     Parameters
     ----------
     connection : str or path
         ``postgresql://``, ``postgres://`` (with or without an SQLAlchemy driver), a libpq keyword string,
-        a folder, a file in it, or an fsspec URL. A DSN may name the schema of the tables as ``schema``, beside the
-        settings that libpq has: ``postgresql://localhost/wandb?schema=mirror``, ``dbname=wandb schema=mirror``.
+        a folder, a file in it, or an fsspec URL. A DSN may name the schema of the tables as ``schema``, in addition
+        to the settings of libpq: ``postgresql://localhost/wandb?schema=mirror``, ``dbname=wandb schema=mirror``.
     schema : str, optional
-        Schema of the tables in PostgreSQL, in the place of one that the DSN names.
+        Schema of the tables in PostgreSQL; overrides the schema in the DSN.
 
     Attributes
     ----------
     kind : {"postgres", "files"}
-        Which kind of store it names.
+        Kind of the store.
     redacted : str
-        The connection as it may be shown.
+        The connection without credentials.
 
     Raises
     ------
     SourceError
-        Where `connection` is neither text nor a path, or is empty, or where a schema is given and it is no database.
+        If `connection` is neither text nor a path, if it is empty, or if a schema is given for a folder or file.
 
     Examples
     --------
@@ -77,12 +75,12 @@ class Connection:
                 full = _with_schema(_split_schema(full)[0], schema)
         elif schema is not None:
             raise SourceError(
-                f"{redact(connection)!r} is no database, so it has no schema {schema!r}. "
+                f"{redact(connection)!r} is not a database, so it has no schema {schema!r}. "
                 "Leave out schema=, or name a database as postgresql://user@host/database."
             )
         parsed = parse_source(full)
         self.redacted = parsed.shown
-        # Shown as it was given, but read from where it was given: a worker has another working directory.
+        # A relative path is shown as given, but resolved now: a worker may have another working directory.
         is_local = self.kind == "files" and not is_url(full)
         self._folder = absolute_path(self.redacted) if is_local else ""
         self._name = ""
@@ -111,36 +109,36 @@ class Connection:
 
     @property
     def location(self) -> str:
-        """The connection without its credentials; a local path in full."""
+        """The connection without its credentials; a local path is absolute."""
         return self._folder or self.redacted
 
     @property
     def schema(self) -> str:
-        """Schema of the tables in PostgreSQL that the connection names; "" where it names none."""
+        """Schema of the tables in PostgreSQL, from the connection; "" where it names none."""
         return _split_schema(self.redacted)[1] if self.kind == "postgres" else ""
 
     @property
     def lost_secret(self) -> bool:
-        """Whether the credential that the connection was made with is out of reach in this process."""
+        """Whether the connection was created with a credential that this process does not have."""
         return bool(self._name) and self._full() == self.location
 
     def reveal(self) -> str:
-        """Return the connection with its credentials, as far as this process has them; a local path in full.
+        """Return the connection with its credentials, if this process has them; a local path is absolute.
 
-        Without them the redacted form comes back: libpq then looks for a password by itself. The schema, which libpq
-        does not know, is left out.
+        Without credentials, the redacted form is returned, and libpq looks for a password itself. The schema is
+        removed because libpq has no such setting.
 
         Raises
         ------
         SourceError
-            Where a DSN can be read in two ways: libpq might take a piece of the password for the host.
+            If a DSN is ambiguous: libpq might take part of the password for the host.
         """
         full = self._full()
         if self.kind == "postgres":
             if not parse_source(full).clear:
                 raise SourceError(
-                    f"{self.redacted} is no valid connection string. So no server could be asked. "
-                    "Escape signs such as @ / ? % in the password by percent codes, or give it by PGPASSWORD."
+                    f"{self.redacted} is not a valid connection string. So no server was contacted. "
+                    "Percent-encode characters such as @ / ? % in the password, or set PGPASSWORD."
                 )
             return _split_schema(full)[0]
         return full
@@ -150,19 +148,19 @@ class Connection:
             return self.location
         full = _FULL.get(self._name, (None,))[0]
         if full is None and self.kind == "postgres":
-            named = os.environ.get(CONNECTION_VARIABLE, "").strip()
-            if named and _same_target(named, self.redacted):
-                full = POSTGRES_URL.sub(r"\g<scheme>://", named, count=1)
+            from_environment = os.environ.get(CONNECTION_VARIABLE, "").strip()
+            if from_environment and _same_target(from_environment, self.redacted):
+                full = POSTGRES_URL.sub(r"\g<scheme>://", from_environment, count=1)
                 full = _with_schema(_split_schema(full)[0], self.schema)
         return self.location if full is None else full
 
     @property
     def has_secret(self) -> bool:
-        """Whether it was given with a credential."""
+        """Whether the connection was created with a credential."""
         return bool(self._name)
 
     def hide(self, path: str) -> str:
-        """Return a path below this place, as its file system has it, without the credentials in it."""
+        """Return a path below this connection, as its file system reports it, without credentials."""
         if not self._name or self._folder:
             return path
         shown = parse_source(path).shown
@@ -173,11 +171,11 @@ class Connection:
         return shown
 
     def find(self, shown: str) -> str:
-        """Return the path that `hide` made this of, as far as this process has it."""
+        """Return the path that `hide` redacted, if this process has it; otherwise the redacted path."""
         return _PATHS.get((self._name, shown), shown)
 
     def scrub(self, message: object) -> str:
-        """Return a message, such as one of the driver, with every credential of this connection taken out."""
+        """Return a message, such as an error of the driver, without the credentials of this connection."""
         text = str(message).strip()
         secrets = list(filter(None, [os.environ.get("PGPASSWORD")]))
         if self._name:
@@ -189,9 +187,9 @@ class Connection:
 
 
 def absolute_path(where: str | os.PathLike[str]) -> str:
-    """Return a local path in full, with the home folder in place of ``~``; a URL as it is.
+    """Return a local path as an absolute path, with ``~`` expanded; a URL unchanged.
 
-    The working directory may be another one when the path is used: later, or in a worker.
+    The working directory may differ when the path is used: later, or in a worker.
 
     Parameters
     ----------
@@ -208,7 +206,7 @@ def absolute_path(where: str | os.PathLike[str]) -> str:
 
 
 def redact(connection: object) -> str:
-    """Return a connection as it may be shown: without password, key or token.
+    """Return a connection without password, key or token.
 
     Parameters
     ----------
@@ -235,10 +233,10 @@ def _as_text(connection: str | os.PathLike[str]) -> str:
     if isinstance(connection, (str, os.PathLike)):
         text = os.fspath(connection)
         if isinstance(text, str) and text.strip():
-            # Around a DSN white space means nothing; in a path it may be part of a name.
+            # White space around a DSN is insignificant; in a path object it may be part of a name.
             return text.strip() if isinstance(connection, str) else text
     raise SourceError(
-        f"A connection of type {type(connection).__name__} names no store"
+        f"A connection of type {type(connection).__name__} does not name a store"
         f"{' (it is empty)' if isinstance(connection, (str, os.PathLike)) else ''}. "
         "So there are no post-training runs to read. "
         "Give a postgresql:// URL, a libpq string ('host=... dbname=...') or a folder of exported files."
@@ -252,26 +250,26 @@ def _is_postgres(text: str) -> bool:
 
 
 def _split_schema(text: str) -> tuple[str, str]:
-    """Return a DSN without the schema that it names, which libpq does not know, and the schema."""
+    """Return a DSN without its ``schema``, which is not a setting of libpq, and the schema."""
     if not POSTGRES_URL.match(text):
-        found = list(keyword_settings(text))
-        named = [value for key, value, _ in found if key == "schema"]
-        if not named:
+        settings = list(keyword_settings(text))
+        schemas = [value for key, value, _ in settings if key == "schema"]
+        if not schemas:
             return text, ""
-        value = named[-1].strip("'") if named[-1].startswith("'") else named[-1]
-        rest = " ".join(whole for key, _, whole in found if key != "schema")
+        value = schemas[-1].strip("'") if schemas[-1].startswith("'") else schemas[-1]
+        rest = " ".join(setting for key, _, setting in settings if key != "schema")
         return rest, re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
     body, _, query = text.partition("?")
     parameters = query.split("&")
-    named = [p.partition("=")[2] for p in parameters if p.startswith("schema=")]
-    if not named:
+    schemas = [p.partition("=")[2] for p in parameters if p.startswith("schema=")]
+    if not schemas:
         return text, ""
     rest = "&".join(p for p in parameters if not p.startswith("schema="))
-    return body + (f"?{rest}" if rest else ""), unquote(named[-1])
+    return body + (f"?{rest}" if rest else ""), unquote(schemas[-1])
 
 
 def _with_schema(text: str, schema: str) -> str:
-    """Return a DSN that names a schema."""
+    """Return a DSN with a schema added to it."""
     if not schema:
         return text
     if POSTGRES_URL.match(text):
@@ -280,19 +278,19 @@ def _with_schema(text: str, schema: str) -> str:
     return f"{text} schema='{quoted}'"
 
 
-def _same_target(named: str, redacted: str) -> bool:
-    """Return whether two connections name one database and user, however they are written."""
-    named_redacted = redact(POSTGRES_URL.sub(r"\g<scheme>://", named, count=1))
-    if named_redacted == redacted:
+def _same_target(full: str, redacted: str) -> bool:
+    """Return whether two connections name the same database and user, in whichever notation."""
+    full_redacted = redact(POSTGRES_URL.sub(r"\g<scheme>://", full, count=1))
+    if full_redacted == redacted:
         return True
-    if not (_is_postgres(named) and _is_postgres(redacted)):
+    if not (_is_postgres(full) and _is_postgres(redacted)):
         return False
-    # Imported where a password is looked for alone: the driver takes longer to import than a folder to open.
+    # Imported only here: importing the driver takes longer than opening a folder.
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
     try:
-        ours, theirs = (conninfo_to_dict(_split_schema(text)[0]) for text in (redacted, named_redacted))
+        ours, theirs = (conninfo_to_dict(_split_schema(text)[0]) for text in (redacted, full_redacted))
     except psycopg.Error:
         return False
     return all(ours.get(key) == theirs.get(key) for key in ("host", "hostaddr", "port", "dbname", "user", "service"))

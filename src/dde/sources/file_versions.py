@@ -1,4 +1,4 @@
-"""Which version of a file is read: what changes when its content does, and whether it did during a read."""
+"""Identify the version of a file, and detect a change of it during a read."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dde.sources.connection import redact
 
 __all__ = ["check_version", "file_version", "reading_one_version"]
 
-# The end of a parquet file is its footer, with sizes and statistics of all parts; that of a log is its last rows.
+# A parquet file ends with its footer, which has sizes and statistics of all row groups; a log ends with its last rows.
 _TAIL_BYTES = 1 << 14
-# What object stores call a digest or a counter of the content. A weak entity tag (W/"...") is none.
+# Names that object stores give to a digest or a counter of the content. A weak entity tag (W/"...") does not count.
 _CONTENT = ("ETag", "etag", "md5", "md5Hash", "content_md5", "crc32c", "checksum", "sha", "generation")
 _TIMES = ("mtime", "LastModified", "last_modified", "modified", "updated", "created", "date_time", "CRC")
 
@@ -26,9 +26,9 @@ _TIMES = ("mtime", "LastModified", "last_modified", "modified", "updated", "crea
 def file_version(file_system: Any, path: str) -> str:
     """Return a text that changes whenever the content of a file does.
 
-    A local file's takes in size, inode, the times of the last change of content and of the file's own record, in
-    nanoseconds, and a digest of the end of the file. An object's takes in its size and entity tag or other digest;
-    where the store has none, its times and a digest of the end.
+    For a local file it covers size, inode, ``mtime`` and ``ctime`` in nanoseconds, and a digest of the end of the
+    file. For an object it covers the size and the entity tag or another digest of the store; if the store has no
+    digest, its times and a digest of the end.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def file_version(file_system: Any, path: str) -> str:
     Raises
     ------
     SourceError
-        When the file is absent, can't be read, or is no file: a folder, a pipe, a link to nothing or to itself.
+        If the file is absent, can't be read, or is not a regular file: a folder, a pipe, a broken or circular link.
 
     Examples
     --------
@@ -54,21 +54,21 @@ def file_version(file_system: Any, path: str) -> str:
         facts = _local_facts(path) if isinstance(file_system, LocalFileSystem) else _remote_facts(file_system, path)
     except SourceError:
         raise
-    except Exception as error:  # Each store has errors of its own, which share no base.
+    except Exception as error:  # the errors of different stores have no common base class
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         link = " is a link and" if isinstance(file_system, LocalFileSystem) and os.path.islink(path) else ""
         problem = SourceError(
-            f"{redact(path)}{link} can't be read ({reason}), so what it holds is unknown. "
-            "Restore the file and the right to read it, or remove it."
+            f"{redact(path)}{link} can't be read ({reason}), so its content is unknown. "
+            "Restore the file and the permission to read it, or remove it."
         )
     else:
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-    # Outside of the handler: the error of a store may quote a signed address.
+    # Raised outside the handler: the error of a store may quote a signed URL.
     raise problem
 
 
 def check_version(file_system: Any, path: str, version: str) -> None:
-    """Raise SourceError when a file has another version than the one given: it holds other rows than were found.
+    """Raise SourceError if a file no longer has the given version, so its rows may have changed.
 
     Parameters
     ----------
@@ -78,18 +78,18 @@ def check_version(file_system: Any, path: str, version: str) -> None:
         As :func:`file_version` returned it.
     """
     try:
-        # Listings are remembered by fsspec, and the facts of objects with them.
+        # fsspec caches listings, including sizes and tags of objects.
         file_system.invalidate_cache(path)
         found = file_version(file_system, path)
     except SourceError as error:
         raise SourceError(
-            f"{redact(path)} is gone or can't be read since it was opened, so its rows are not known to be the same "
+            f"{redact(path)} has been removed or made unreadable since it was opened, so its rows may have changed "
             f"({error}) Open it again."
         ) from None
     if found != version:
         raise SourceError(
-            f"{redact(path)} was changed since it was opened, so which rows it holds is no longer known. "
-            "Nothing of this read is kept. Open it again."
+            f"{redact(path)} was changed since it was opened, so its rows may be different. "
+            "The result of this read was discarded. Open it again."
         )
 
 
@@ -97,9 +97,8 @@ def check_version(file_system: Any, path: str, version: str) -> None:
 def reading_one_version(file_system: Any, path: str, version: str) -> Iterator[None]:
     """Check the version of a file before and after a block that reads it.
 
-    An error of the block is that of the change, where there was one: a reader that runs into new bytes may find
-    anything. An object, whose version costs a request, is checked after the block alone, which tells as much: it was
-    not changed at any time before.
+    If the file changed, that is the error raised, whatever the block raised: a reader of changed bytes may fail in
+    any way. An object, whose version costs a request, is checked only after the block. This detects the same changes.
 
     Parameters
     ----------
@@ -111,7 +110,7 @@ def reading_one_version(file_system: Any, path: str, version: str) -> Iterator[N
     Raises
     ------
     SourceError
-        When the file was changed before the block, or during it.
+        If the file changed before or during the block.
     """
     if isinstance(file_system, LocalFileSystem):
         check_version(file_system, path, version)
@@ -126,8 +125,8 @@ def reading_one_version(file_system: Any, path: str, version: str) -> Iterator[N
 def _local_facts(path: str) -> tuple[object, ...]:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-        raise SourceError(f"{path} is {kind}, so it holds no rows that can be read. Remove it, or name a file.")
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise SourceError(f"{path} is {kind}, so it has no rows that can be read. Remove it, or name a file.")
     with open(path, "rb", buffering=0) as file:
         file.seek(max(status.st_size - _TAIL_BYTES, 0))
         tail = file.read(_TAIL_BYTES)
@@ -137,7 +136,7 @@ def _local_facts(path: str) -> tuple[object, ...]:
 def _remote_facts(file_system: Any, path: str) -> tuple[object, ...]:
     info: Mapping[str, Any] = file_system.info(path)
     if info.get("type") == "directory":
-        raise SourceError(f"{redact(path)} is a folder, so it holds no rows. Name a file.")
+        raise SourceError(f"{redact(path)} is a folder, so it has no rows. Name a file.")
     size = info.get("size")
     content = [(name, str(info[name])) for name in _CONTENT if info.get(name)]
     if any(not value.startswith("W/") for _, value in content):

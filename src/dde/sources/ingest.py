@@ -1,4 +1,4 @@
-"""Loading an export into PostgreSQL, in the tables that dr_wandb makes."""
+"""Load an export into PostgreSQL, into the tables of dr_wandb."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from dde.sources.wandb.raw_runs import RawExport, RawRow, RawRun
 
 __all__ = ["IngestReport", "ingest"]
 
-# What PostgreSQL says of content that it can't hold: beyond the range of a number, too deep, too long.
-_REFUSALS = (
+# Errors of PostgreSQL for content that it can't store: numbers out of range, nesting too deep, texts too long.
+_REJECTIONS = (
     errors.CharacterNotInRepertoire,
     errors.DatetimeFieldOverflow,
     errors.InvalidDatetimeFormat,
@@ -50,18 +50,18 @@ _REFUSALS = (
     errors.StringDataRightTruncation,
     errors.UntranslatableCharacter,
 )
-# What a column of type integer holds.
-_LEAST, _MOST = -(2**31), 2**31 - 1
+# Range of a column of type integer.
+_INTEGER_MIN, _INTEGER_MAX = -(2**31), 2**31 - 1
 
 _Session = psycopg.Connection[tuple[Any, ...]]
 
-# Runs of one transaction. At 200 KB a run some 40 MB, and few enough passes over the unindexed log.
+# Runs per transaction: about 40 MB at 200 KB a run, and few enough passes over the unindexed log.
 _BATCH = 200
 
 
 @dataclass(slots=True)
 class IngestReport:
-    """What an ingest did.
+    """Result of an ingest.
 
     Attributes
     ----------
@@ -70,17 +70,18 @@ class IngestReport:
     layout : {"0.1", "old"}
         Layout of the tables.
     added, replaced, unchanged : list of str
-        Run ids: new in the database; there with other content; there already as they are.
+        Ids of runs that were new in the database, that were stored with other content, and that were stored already.
     rows_written : int
-        Logged rows of added and replaced runs.
+        Number of logged rows written for added and replaced runs.
     replaced_characters : dict of str to int
-        Per run, how many characters PostgreSQL has no place for, or were no UTF-8, and were replaced by U+FFFD.
+        Per run, the number of characters that PostgreSQL can't store or that were not UTF-8, replaced by U+FFFD.
     refused_runs : dict of str to str
-        Runs that can't be stored as they are, and why. They are not written; what the database has of them stays.
+        Runs that can't be stored exactly, with the reason. They are not written; an older version in the database
+        stays.
     refused_rows : dict of str to dict of str to int
-        Per run, logged rows that are not written: why, and how many. Rows without a run id are those of "".
+        Per run, the number of logged rows that are not written, by reason. Rows without a run id are under "".
     changed : dict of str to dict of str to int
-        Per run, what is stored in another way than the export has it: what, and how often.
+        Per run, the number of values that are stored differently than in the export, by kind of change.
     """
 
     source: str
@@ -112,11 +113,11 @@ class IngestReport:
             text += f"; {refused} logged rows of {len(self.refused_rows)} runs refused"
         if self.changed:
             changed = sum(sum(reasons.values()) for reasons in self.changed.values())
-            text += f"; {changed} values of {len(self.changed)} runs stored in another way"
+            text += f"; {changed} values of {len(self.changed)} runs stored differently"
         return text
 
     def remarks(self) -> list[str]:
-        """Return a line for each run and each thing of it that is not stored as the export has it."""
+        """Return one line per run and kind of content that is not stored exactly as in the export."""
         return [
             *(f"{run_id}: refused, for {reason}" for run_id, reason in self.refused_runs.items()),
             *(
@@ -125,9 +126,9 @@ class IngestReport:
                 for reason, count in reasons.items()
             ),
             *(
-                f"{run_id}: {count} times, {what}"
-                for run_id, whats in self.changed.items()
-                for what, count in whats.items()
+                f"{run_id}: {count} times, {change}"
+                for run_id, changes in self.changed.items()
+                for change, count in changes.items()
             ),
             *(
                 f"{run_id}: {count} characters that PostgreSQL can't hold were replaced"
@@ -150,46 +151,46 @@ def ingest(
     layout: TableLayout | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestReport:
-    """Load an export into PostgreSQL, whole and exactly.
+    """Load an export into PostgreSQL, completely and exactly.
 
-    Runs that are there as they are stay untouched, changed ones are replaced with their logs, new ones added,
-    all others left alone: a second run changes nothing. Each batch of runs is one transaction, so that a
-    reader sees a run whole or not at all. Several ingests at once wait for each other where they write the
-    same run, and nowhere else.
+    New runs are added, changed ones are replaced together with their logs, and all other runs in the database stay
+    as they are. Running it a second time changes nothing. Each batch of runs is one transaction, so a reader never
+    sees part of a run. Concurrent ingests wait for each other only where they write the same run.
 
-    Numbers keep their digits, NaN and Infinity become text as W&B writes them. Times have microseconds and runtimes
-    seconds, as the tables of dr_wandb have them. What can't be stored as it is, is refused, and what is stored in
-    another way is counted, both by run in the report: objects that are no JSON objects or have a key twice, numbers
-    beyond the range of PostgreSQL, steps beyond that of its column or that are no whole numbers, rows of runs that
-    the export doesn't have; characters that have no place in it, the sign of a negative zero, times that are none.
+    Numbers keep their digits; NaN and Infinity become text, as W&B writes them. Times are stored in microseconds and
+    runtimes in seconds, as in the tables of dr_wandb. The report lists by run what was not stored exactly:
+
+    - refused: values that are not JSON objects or that have a key twice, numbers beyond the range of PostgreSQL,
+      steps that are not integers or beyond the range of their column, and rows of runs that are not in the export;
+    - changed: characters that PostgreSQL can't store, the sign of a negative zero, and invalid times.
 
     Parameters
     ----------
     source : str, path or RawExport
         Folder of a parquet or JSON-lines export, or an object with the methods of `RawExport`.
     db_connection : str or Connection
-        DSN of the database. Its tables are made where they are absent.
+        DSN of the database. Missing tables are created.
     layout : {"0.1", "old"}, optional
-        Layout of the tables; by default that of the tables there are, else that of the export. ``"old"``
-        is the one before dr_wandb 0.1, with config, summary and launch command in one object.
+        Layout of the tables; by default that of existing tables, else that of the export. ``"old"`` is the layout
+        before dr_wandb 0.1, with config, summary and launch command in one object.
     progress : callable, optional
-        Called after each batch with the number of runs done and of all runs.
+        Called after each batch with the number of processed runs and of all runs.
 
     Returns
     -------
     IngestReport
-        What was added, replaced and left.
+        Runs that were added, replaced, unchanged and refused.
 
     Raises
     ------
     SourceError
-        Where the export or the database can't be used, or the tables there have another layout.
+        If the export or the database can't be used, or existing tables have another layout.
     """
     export = _export(source)
     connection = db_connection if isinstance(db_connection, Connection) else Connection(db_connection)
     if connection.kind != "postgres":
         raise SourceError(
-            f"{connection.redacted!r} is no database. So there is nothing to load {export.description!r} into. "
+            f"{connection.redacted!r} is not a database. So {export.description!r} can't be loaded into it. "
             "Give a postgresql:// URL as the target."
         )
     try:
@@ -201,15 +202,15 @@ def ingest(
             stored: set[str] = set()
             for batch in _batches(export.raw_runs()):
                 known.update(run.run_id for run in batch)
-                _load_what_fits(session, export, _storable(batch, stored, report), report, connection.schema)
+                _load_or_bisect(session, export, _storable(batch, stored, report), report, connection.schema)
                 done += len(batch)
                 if progress is not None:
                     progress(done, max(total, done))
-            _count_lost_rows(export, known, report)
+            _count_orphan_rows(export, known, report)
             return report
     except psycopg.Error as error:
         problem = explain(error, connection)
-    # Raised outside of the handler: the driver's error may quote the DSN and must not ride along.
+    # Raised outside the handler: the driver's error may quote the DSN and must not be chained.
     raise problem
 
 
@@ -219,34 +220,34 @@ def _export(source: str | os.PathLike[str] | RawExport) -> RawExport:
     connection = Connection(source)
     if connection.kind != "files":
         raise SourceError(
-            f"{connection.redacted!r} is a database, not an export. So there is nothing to load from. "
+            f"{connection.redacted!r} is a database, not an export. So there are no files to load. "
             "Give the folder of an export as the source."
         )
     return ExportStore(connection) if find_export(connection).form == "parquet" else JsonlStore(connection)
 
 
 def _prepare(session: _Session, export: RawExport, connection: Connection, layout: TableLayout | None) -> TableLayout:
-    """Make the tables that are absent and return their layout."""
+    """Create missing tables and return the layout."""
     flat, target = export.is_flat(), connection.redacted
     with session.transaction():
         session.execute(LOCK_TABLES)
-        _search(session, connection.schema)
+        _set_search_path(session, connection.schema)
         rows: list[Any] = session.execute(*catalog_query(connection.schema, None)).fetchall()
         present = {row[0] for row in rows}
         if "wandb_runs" in present:
-            found: TableLayout = "old" if Layout.from_catalog(rows, session.info.server_version, target).flat else "0.1"
-            if layout not in (None, found):
+            existing = Layout.from_catalog(rows, session.info.server_version, target)
+            chosen: TableLayout = "old" if existing.flat else "0.1"
+            if layout not in (None, chosen):
                 raise SourceError(
-                    f"The tables in {target} have the layout {found!r}, not {layout!r}. "
-                    "So runs can't be added in that form. Leave layout out, or name another database."
+                    f"The tables in {target} have the layout {chosen!r}, not {layout!r}. "
+                    "So runs can't be added in that layout. Leave out layout, or name another database."
                 )
-            chosen = found
         else:
             chosen = layout or ("old" if flat else "0.1")
         if flat and chosen == "0.1":
             raise SourceError(
-                f"{export.description!r} holds config and summary in one object, where keys of one hide those "
-                "of the other. So they can't be told apart as the layout '0.1' needs. "
+                f"{export.description!r} has config and summary in one object, where keys of one replace those "
+                "of the other. So they can't be separated as the layout '0.1' requires. "
                 "Use layout='old', or export the project again with a newer dr_wandb."
             )
         for table, statements in TABLES.items():
@@ -255,8 +256,8 @@ def _prepare(session: _Session, export: RawExport, connection: Connection, layou
     return chosen
 
 
-def _search(session: _Session, schema: str) -> None:
-    """Let the transaction that is open find and make tables in a schema; a pooler gives the next another server."""
+def _set_search_path(session: _Session, schema: str) -> None:
+    """Set the schema for the current transaction only: a pooler may use another server for the next one."""
     if schema:
         session.execute("SELECT set_config('search_path', quote_ident(%s), true)", [schema])
 
@@ -267,8 +268,8 @@ def _batches(runs: Iterator[RawRun]) -> Iterator[list[RawRun]]:
 
 
 def _storable(batch: Sequence[RawRun], stored: set[str], report: IngestReport) -> list[RawRun]:
-    """Return the runs that can be stored, under ids that none of `stored` has; the others are refused in the report."""
-    found = []
+    """Return the runs that can be stored under an id not yet in `stored`; report the others as refused."""
+    runs = []
     for run in batch:
         run_id = _fit_name(run.run_id)
         if run.problem:
@@ -277,27 +278,27 @@ def _storable(batch: Sequence[RawRun], stored: set[str], report: IngestReport) -
             report.refused_runs[run.run_id] = "another run has this id, once characters are replaced in it"
         else:
             stored.add(run_id)
-            found.append(run)
-    return found
+            runs.append(run)
+    return runs
 
 
-def _count_lost_rows(export: RawExport, known: set[str], report: IngestReport) -> None:
+def _count_orphan_rows(export: RawExport, known: set[str], report: IngestReport) -> None:
     for run_id, count in export.row_counts().items():
         if run_id not in known:
             report.refused_rows[run_id] = {"the export has no such run": count}
 
 
-def _load_what_fits(
+def _load_or_bisect(
     session: _Session, export: RawExport, batch: Sequence[RawRun], report: IngestReport, schema: str
 ) -> None:
-    """Write a batch of runs; where PostgreSQL refuses some of it, in parts, until the run is found that it refuses."""
+    """Write a batch of runs; if PostgreSQL rejects it, bisect it until the rejected run is isolated."""
     if not batch:
         return
     part = IngestReport(report.source, report.target, report.layout)
     try:
         with session.transaction():
             _load(session, export, batch, part, schema)
-    except _REFUSALS as error:
+    except _REJECTIONS as error:
         if len(batch) == 1:
             column = re.search(r"column (\w+)", error.diag.context or "")
             where = f" ({column[1]})" if column else ""
@@ -307,13 +308,13 @@ def _load_what_fits(
         report._add(part)
         return
     half = len(batch) // 2
-    _load_what_fits(session, export, batch[:half], report, schema)
-    _load_what_fits(session, export, batch[half:], report, schema)
+    _load_or_bisect(session, export, batch[:half], report, schema)
+    _load_or_bisect(session, export, batch[half:], report, schema)
 
 
 def _load(session: _Session, export: RawExport, batch: Sequence[RawRun], report: IngestReport, schema: str) -> None:
-    """Write what differs of one batch of runs, within the transaction that is open."""
-    _search(session, schema)
+    """Write the runs of a batch that differ from the database, within the current transaction."""
+    _set_search_path(session, schema)
     session.execute("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, MDY', true)")
     session.execute(CREATE_INCOMING)
     run_ids = [run.run_id for run in batch]
@@ -325,46 +326,47 @@ def _load(session: _Session, export: RawExport, batch: Sequence[RawRun], report:
         if has_history:
             with cursor.copy("COPY dde_incoming_history FROM STDIN") as copy:
                 for position, row in enumerate(export.raw_rows(run_ids)):
-                    if problem := row.problem or _beyond_range(row):
-                        _tally(report.refused_rows, row.run_id, problem)
+                    if problem := row.problem or _range_problem(row):
+                        _add_count(report.refused_rows, row.run_id, problem)
                     else:
                         copy.write_row((position, *_log_row(row, report)))
-        # The server knows nothing of a table just filled, and would compare row by row.
+        # A table just filled has no statistics; without them the server would compare row by row.
         cursor.execute("ANALYZE dde_incoming_runs, dde_incoming_history")
-        # Not before everything has arrived: until here nobody waits for anybody. What another one wrote of these runs
-        # in the meantime is seen by the statements that follow.
+        # Lock only after all data has arrived, so that uploads don't wait for each other. The statements below see
+        # what other ingests wrote of these runs in the meantime.
         cursor.execute(LOCK_RUNS)
-        there: dict[str, bool] = dict(cursor.execute(changed_runs(report.layout)).fetchall())
-        # An export without logs says nothing of them.
+        # Each maps a run id to whether the database had the run, or its logs, before.
+        runs: dict[str, bool] = dict(cursor.execute(changed_runs(report.layout)).fetchall())
+        # An export without logs leaves the logs in the database as they are.
         logs: dict[str, bool] = dict(cursor.execute(changed_logs(report.layout)).fetchall()) if has_history else {}
-        if there:
-            cursor.execute("DELETE FROM wandb_runs WHERE run_id = ANY(%s::text[])", (list(there),))
-            cursor.execute(insert_runs(report.layout), {"run_ids": list(there)})
-        # Without an index this looks at every row that is logged.
-        if old := [run_id for run_id, was_there in logs.items() if was_there]:
+        if runs:
+            cursor.execute("DELETE FROM wandb_runs WHERE run_id = ANY(%s::text[])", (list(runs),))
+            cursor.execute(insert_runs(report.layout), {"run_ids": list(runs)})
+        # Without an index, this scans all logged rows.
+        if old := [run_id for run_id, existed in logs.items() if existed]:
             cursor.execute("DELETE FROM wandb_history WHERE run_id = ANY(%s::text[])", (old,))
         if logs:
             cursor.execute(insert_logs(report.layout), {"run_ids": list(logs)})
             report.rows_written += cursor.rowcount
-    changed = set(there) | set(logs)
+    changed = set(runs) | set(logs)
     for run_id in map(_fit_name, run_ids):
-        is_new = there.get(run_id) is False
+        is_new = runs.get(run_id) is False
         (report.added if is_new else report.replaced if run_id in changed else report.unchanged).append(run_id)
 
 
-def _beyond_range(row: RawRow) -> str:
-    if row.step is not None and not _LEAST <= row.step <= _MOST:
+def _range_problem(row: RawRow) -> str:
+    if row.step is not None and not _INTEGER_MIN <= row.step <= _INTEGER_MAX:
         return "step is beyond the range of its column, integer"
-    if np.isfinite(row.runtime) and not _LEAST <= row.runtime <= _MOST:
+    if np.isfinite(row.runtime) and not _INTEGER_MIN <= row.runtime <= _INTEGER_MAX:
         return "runtime is beyond the range of its column, integer"
     return ""
 
 
 def _run_row(run: RawRun, report: IngestReport) -> tuple[str | None, ...]:
     names = (run.run_id, run.run_name, run.state, run.project, run.entity)
-    _count(sum(len(_NO_PLACE.findall(name)) for name in names), run.run_id, report)
+    _count_replaced(sum(len(_NOT_STORABLE.findall(name)) for name in names), run.run_id, report)
     for change in run.changes:
-        _tally(report.changed, run.run_id, change)
+        _add_count(report.changed, run.run_id, change)
     return (
         *(_fit_name(name) for name in names),
         _timestamp(run.created_at),
@@ -373,13 +375,13 @@ def _run_row(run: RawRun, report: IngestReport) -> tuple[str | None, ...]:
 
 
 def _unwrapped(text: str, layout: TableLayout) -> str:
-    """Return the text of an object, out of the JSON string that it may stand in, where columns are put together."""
+    """Return the text of an object, decoded once if it is a JSON string, for the layout that merges the columns."""
     return json.loads(text) if layout == "old" and text.lstrip().startswith('"') else text
 
 
 def _log_row(row: RawRow, report: IngestReport) -> tuple[Any, ...]:
     for change in row.changes:
-        _tally(report.changed, row.run_id, change)
+        _add_count(report.changed, row.run_id, change)
     return (
         _fit_name(row.run_id),
         row.step,
@@ -390,28 +392,28 @@ def _log_row(row: RawRow, report: IngestReport) -> tuple[Any, ...]:
     )
 
 
-# Characters that PostgreSQL has no place for.
-_NO_PLACE = re.compile("[\x00\ud800-\udfff]")
+# Characters that PostgreSQL can't store.
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def _fit_name(text: str) -> str:
-    return _NO_PLACE.sub("\ufffd", text)
+    return _NOT_STORABLE.sub("\ufffd", text)
 
 
 def _fit(text: str, run_id: str, report: IngestReport) -> str:
     fitting, replaced = as_jsonb_text(text)
-    _count(replaced, run_id, report)
+    _count_replaced(replaced, run_id, report)
     if zeros := count_negative_zeros(fitting):
-        _tally(report.changed, run_id, "a negative zero loses its sign", zeros)
+        _add_count(report.changed, run_id, "a negative zero loses its sign", zeros)
     return fitting
 
 
-def _count(replaced: int, run_id: str, report: IngestReport) -> None:
+def _count_replaced(replaced: int, run_id: str, report: IngestReport) -> None:
     if replaced:
         report.replaced_characters[run_id] = report.replaced_characters.get(run_id, 0) + replaced
 
 
-def _tally(counts: dict[str, dict[str, int]], run_id: str, reason: str, count: int = 1) -> None:
+def _add_count(counts: dict[str, dict[str, int]], run_id: str, reason: str, count: int = 1) -> None:
     of_run = counts.setdefault(run_id, {})
     of_run[reason] = of_run.get(reason, 0) + count
 

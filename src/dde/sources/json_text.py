@@ -1,4 +1,4 @@
-"""JSON text of the stores: decoding it, reading one key, keeping exact digits, and making it fit for PostgreSQL."""
+"""Decode JSON text of the stores, read single keys, preserve exact digits, and convert it to valid jsonb."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = [
     "top_level_value",
 ]
 
-#: Levels of objects and lists that are read; what W&B writes has some five.
+#: Levels of objects and lists that are read; W&B writes about five.
 MAX_DEPTH = 100
-#: Why a part of JSON was left out.
+#: Reason why a part of JSON was left out.
 TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 
-# int() refuses text of more digits, and no double is near such a number anyway.
+# int() rejects text with more digits, and such a number exceeds every double anyway.
 _MAX_DIGITS = 4000
 
 
@@ -45,16 +45,16 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def load_json(text: str | bytes | None) -> Any:
-    """Return the value of JSON text; None for no text, blank text and text that is no JSON.
+    """Return the value of JSON text; None for None, blank text and invalid JSON.
 
-    NaN and Infinity stand for the numbers, as Python and W&B write them. Where it nests so deeply that Python can't
-    decode it, what lies below `MAX_DEPTH` levels is None.
+    NaN and Infinity are read as numbers, as Python and W&B write them. If the nesting is too deep for Python to
+    decode, values below `MAX_DEPTH` levels are None.
     """
     return read_json(text)[0]
 
 
 def read_json(text: str | bytes | None) -> tuple[Any, str]:
-    """Return the value of JSON text as `load_json` does, and why it is not whole; "" where it is, and for no text.
+    """Return the value of JSON text as `load_json` does, and the problem with it; "" if it is complete or absent.
 
     Examples
     --------
@@ -77,38 +77,38 @@ def read_json(text: str | bytes | None) -> tuple[Any, str]:
         return None, "is no JSON"
 
 
-# A whole string, so that brackets in it are not seen, or one bracket. A string without an end takes no backtracking.
+# A string, so that brackets within it are skipped, or one bracket. An unterminated string causes no backtracking.
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def _without_depths(text: str) -> str:
     """Return JSON text with null in place of every value below `MAX_DEPTH` levels, in one pass."""
-    kept: list[str] = []
+    pieces: list[str] = []
     depth = start = 0
     for match in _BRACKET.finditer(text):
-        sign = match.group()
-        if sign in "[{":
+        token = match.group()
+        if token in "[{":
             depth += 1
             if depth == MAX_DEPTH + 1:
-                kept += [text[start : match.start()], "null"]
-        elif sign in "]}":
+                pieces += [text[start : match.start()], "null"]
+        elif token in "]}":
             if depth == MAX_DEPTH + 1:
                 start = match.end()
             depth -= 1
     if depth > MAX_DEPTH:
-        # Cut short below there: no JSON, however much of it is read.
-        return "".join(kept)
-    return "".join([*kept, text[start:]])
+        # Truncated within a removed value, so it is invalid JSON in any case.
+        return "".join(pieces)
+    return "".join([*pieces, text[start:]])
 
 
 def top_level_value(text: str, wanted: str) -> Any:
-    """Return the value of one key of a JSON object, without decoding what follows it; None where absent.
+    """Return the value of one key of a JSON object, without decoding the text after it; None where absent.
 
-    The attributes of a run are some 100 KB of text, of which the tags near the start are all we need.
+    The attributes of a run are about 100 KB of text, and only the tags near the start are needed.
     """
     at = _SPACE.match(text, 0).end()  # type: ignore[union-attr]
     if text[at : at + 1] != "{":
-        nested = load_json(text)  # JSON text of JSON text, or no object at all
+        nested = load_json(text)  # JSON text encoded again, or not an object
         return top_level_value(nested, wanted) if isinstance(nested, str) else None
     try:
         while True:
@@ -127,12 +127,12 @@ def top_level_value(text: str, wanted: str) -> Any:
 
 
 def dump_json(value: Any) -> str:
-    """Return `value` as JSON text; what JSON has no form for becomes text, NaN stands as Python writes it."""
+    """Return `value` as JSON text; other types are converted with ``str``, and NaN is written as Python does."""
     return json.dumps(value, default=str)
 
 
-# jsonb has no NaN or Infinity, no character U+0000 and no half of a surrogate pair. Strings are matched
-# whole, so that the words are seen outside of strings alone and escapes inside of them alone.
+# jsonb has no NaN or Infinity, no U+0000 and no lone surrogate. Strings are matched as one token, so that NaN and
+# Infinity are matched only outside strings, and escapes only inside.
 _SUSPECT = re.compile(r"NaN|Infinity|\\u0000|\\u[dD][89a-fA-F]|[\x00\ud800-\udfff]")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
 _ESCAPE = re.compile(
@@ -143,10 +143,10 @@ _ESCAPE = re.compile(
 
 
 def as_jsonb_text(text: str) -> tuple[str, int]:
-    """Return JSON text that PostgreSQL takes as jsonb, and how many characters had to be replaced in it.
+    """Return JSON text that PostgreSQL accepts as jsonb, and the number of characters replaced in it.
 
-    Numbers keep their digits. NaN and Infinity become text, as W&B writes them. The character U+0000 and
-    halves of surrogate pairs have no place in jsonb and become U+FFFD.
+    Numbers keep their digits. NaN and Infinity become text, as W&B writes them. U+0000 and lone surrogates, which
+    jsonb can't represent, become U+FFFD.
 
     Examples
     --------
@@ -159,15 +159,15 @@ def as_jsonb_text(text: str) -> tuple[str, int]:
 
     def escape(match: re.Match[str]) -> str:
         nonlocal replaced
-        found = match.group()
-        if len(found) == 2 or len(found) == 12:
-            return found
+        text = match.group()
+        if len(text) == 2 or len(text) == 12:
+            return text
         replaced += 1
         return "\\ufffd"
 
     def token(match: re.Match[str]) -> str:
-        found = match.group()
-        return _ESCAPE.sub(escape, found) if found[0] == '"' else f'"{found}"'
+        text = match.group()
+        return _ESCAPE.sub(escape, text) if text[0] == '"' else f'"{text}"'
 
     return _TOKEN.sub(token, text), replaced
 
@@ -176,22 +176,22 @@ _ZERO = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![eE])-0(?:\.0+)?(?:[eE][+-]?\d+)?(?![
 
 
 def count_negative_zeros(text: str) -> int:
-    """Return how many numbers of JSON text are negative zeros, whose sign jsonb does not keep.
+    """Return the number of negative zeros in JSON text, whose sign jsonb loses.
 
     Examples
     --------
     >>> count_negative_zeros('{"-0": [-0.0, -0.5, 1e-05, -0]}')
     2
     """
-    return sum(found[0] == "-" for found in _ZERO.findall(text)) if "-0" in text else 0
+    return sum(token[0] == "-" for token in _ZERO.findall(text)) if "-0" in text else 0
 
 
 class NotExactError(ValueError):
-    """Content that can't be stored as it is; says what is wrong with it, after the name of what it is."""
+    """Content that can't be stored unchanged; the message is a predicate that follows the name of the content."""
 
 
 class Part(NamedTuple):
-    """A value with its JSON text, which keeps its digits, where it has one."""
+    """A value and, if it was read from JSON, its text, which preserves the digits."""
 
     text: str | None
     value: Any
@@ -201,21 +201,21 @@ NOTHING = Part(None, None)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        # A database keeps one of them.
+    decoded = dict(pairs)
+    if len(decoded) != len(pairs):
+        # A database would drop one of them.
         raise NotExactError("has a key twice")
-    return found
+    return decoded
 
 
-# Whole numbers stay text, of which Python reads no more than some thousand digits.
+# Long integers stay text, because Python refuses to parse more than some thousand digits.
 _EXACT_DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=lambda text: text if len(text) > 300 else int(text)
 )
 
 
 def decode_line(line: bytes) -> str:
-    """Return a line of JSON as text; bytes that are no UTF-8 become halves of surrogate pairs, which can be counted."""
+    """Return a line of JSON as text; bytes that are not UTF-8 become lone surrogates, which can be counted."""
     return line.decode("utf-8", "surrogateescape")
 
 
@@ -225,7 +225,7 @@ def split_object(text: str) -> dict[str, Part]:
     Raises
     ------
     NotExactError
-        When it is no JSON object, or has a key twice.
+        If it is not a JSON object, or has a key twice.
 
     Examples
     --------
@@ -260,18 +260,18 @@ def split_object(text: str) -> dict[str, Part]:
 
 
 def join_parts(parts: Mapping[str, Part]) -> Part:
-    """Return the JSON object of parts that have texts."""
+    """Return a JSON object composed of parts that have text."""
     text = "{" + ", ".join(f"{json.dumps(key)}: {part.text}" for key, part in parts.items()) + "}"
     return Part(text, {key: part.value for key, part in parts.items()})
 
 
 def object_text(part: Part) -> str:
-    """Return the JSON text of an object, which may be JSON text already, once or twice over; "{}" of nothing.
+    """Return the JSON text of an object, which may already be encoded once or twice; "{}" for null and blank text.
 
     Raises
     ------
     NotExactError
-        When it is no object.
+        If it is not an object.
 
     Examples
     --------
@@ -286,7 +286,7 @@ def object_text(part: Part) -> str:
     if isinstance(value, Mapping):
         return _value_text(value) if part.text is None else part.text
     if isinstance(value, list) and value and all(isinstance(item, tuple) and len(item) == 2 for item in value):
-        # A column of maps.
+        # A value of a map column.
         return _value_text(_object(value))
     if isinstance(value, str):
         try:
@@ -305,7 +305,7 @@ def object_text(part: Part) -> str:
 
 
 def _value_text(value: Any) -> str:
-    """Return a value of Python as JSON text; decimal numbers in an object keep their digits."""
+    """Return a Python value as JSON text; decimal numbers in an object keep their digits."""
     if isinstance(value, Mapping) and any(isinstance(inner, Decimal) for inner in value.values()):
         return "{" + ", ".join(f"{json.dumps(str(key))}: {_value_text(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, Decimal) and value.is_finite():

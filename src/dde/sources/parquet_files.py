@@ -1,4 +1,4 @@
-"""Opening parquet files for reading ranges of them, on disk or in an object store."""
+"""Open parquet files, on disk or in an object store, to read parts of them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fsspec.implementations.local import LocalFileSystem
 from dde.errors import DdeError, SourceError
 from dde.sources.connection import Connection
 
-__all__ = ["ParquetPlace", "open_parquet"]
+__all__ = ["ReadableFile", "open_parquet"]
 
 
-class ParquetPlace(Protocol):
-    """What :func:`open_parquet` has to know of a file."""
+class ReadableFile(Protocol):
+    """Protocol: location and credentials of a file for :func:`open_parquet`."""
 
     @property
     def path(self) -> str:
@@ -26,40 +26,40 @@ class ParquetPlace(Protocol):
 
     @property
     def root(self) -> Connection:
-        """Folder or URL that was searched."""
+        """Folder or URL that contains the file."""
         ...
 
     def open_place(self) -> tuple[Any, str]:
-        """Return the file system that has the file, and the path that it goes by there, with credentials."""
+        """Return the file system of the file, and its path there, with credentials."""
         ...
 
 
 @contextmanager
 def open_parquet(
-    file: ParquetPlace, *, metadata: pq.FileMetaData | None = None, read_dictionary: Sequence[str] = ()
+    file: ReadableFile, *, metadata: pq.FileMetaData | None = None, read_dictionary: Sequence[str] = ()
 ) -> Iterator[pq.ParquetFile]:
-    """Open a table for reading ranges of it.
+    """Open a table to read parts of it.
 
-    `metadata` spares reading the footer again: a wide table's is over a megabyte. With it, the file must be the
-    one that it was read from. The columns of `read_dictionary` come dictionary-encoded.
+    `metadata` saves reading the footer again, which exceeds a megabyte for a wide table; it must come from the same
+    file. The columns in `read_dictionary` are returned dictionary-encoded.
 
-    Arrow reads a local file without Python's lock. In an object store it asks for the ranges that it needs, neighbours
-    together. Reading ahead, which fsspec does by default, fetches all else too: opening six tables of 31 MB, it reads
-    32 MB in 19 requests, Arrow 0.9 MB in 36.
+    Arrow reads a local file without the GIL. From an object store it requests only the ranges that it needs, and
+    merges adjacent ones. The read-ahead of fsspec, its default, would fetch the rest as well: to open six tables of
+    31 MB it reads 32 MB in 19 requests; Arrow reads 0.9 MB in 36.
 
     Raises
     ------
     SourceError
-        When the file, or a part of it that is read within the block, is no parquet or can't be read; names the file.
+        If the file, or a part of it that is read within the block, is not parquet or can't be read; names the file.
     """
     fs, path = file.open_place()
     is_local = isinstance(fs, LocalFileSystem)
     try:
         with nullcontext(path) if is_local else fs.open(path, "rb", cache_type="none") as source:
-            # Where a writer left checksums of pages, they tell damage that would read as other numbers.
+            # Where the writer added page checksums, they detect damage that would otherwise read as wrong numbers.
             options: dict[str, Any] = {"pre_buffer": not is_local, "page_checksum_verification": True}
             parquet = pq.ParquetFile(source, metadata=metadata, **options)
-            # Only columns that the file has, as such, can be read so.
+            # Arrow accepts only existing columns that are not nested here.
             if encoded := [
                 field.name
                 for field in (parquet.schema_arrow if read_dictionary else ())
@@ -69,23 +69,23 @@ def open_parquet(
             with parquet:
                 yield parquet
     except Exception as error:
-        if isinstance(error, DdeError) or not _is_of_reading(error, is_local):
+        if isinstance(error, DdeError) or not _is_read_error(error, is_local):
             raise
         problem = _unreadable(file, error, is_local)
     else:
         return
-    # Outside of the handler: the error of a store may quote a signed address.
+    # Raised outside the handler: the error of a store may quote a signed URL.
     raise problem
 
 
-def _is_of_reading(error: Exception, is_local: bool) -> bool:
+def _is_read_error(error: Exception, is_local: bool) -> bool:
     if isinstance(error, (pa.ArrowException, OSError, UnicodeDecodeError)):
         return True
-    # Stores have errors of their own, which share no base.
+    # The errors of different stores have no common base class.
     return not is_local and type(error).__module__.partition(".")[0] not in ("builtins", "dde", "numpy", "pyarrow")
 
 
-def _unreadable(file: ParquetPlace, error: Exception, is_local: bool) -> SourceError:
+def _unreadable(file: ReadableFile, error: Exception, is_local: bool) -> SourceError:
     if isinstance(error, pa.ArrowNotImplementedError):
         return SourceError(
             f"{file.path} is not a readable parquet file here ({error}), so its rows are unknown. "

@@ -1,7 +1,7 @@
-"""What a store must give: one small protocol per half of the data, and the records they exchange.
+"""Protocols of the two kinds of source, pretraining and post-training, and the records that they return.
 
-A third party adds a kind of store by writing a class with these methods and passing an instance where a path
-or a connection string goes: ``dde.open_lineages(my_tables, my_store)``.
+To add a kind of store, write a class with these methods and pass an instance in place of a path or a connection
+string: ``dde.open_lineages(my_tables, my_store)``.
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What the registry needs to know of one post-training run: identifiers and a few keys, never metrics.
+    """Metadata of one post-training run: identifiers and a few keys of config and summary, but no metrics.
 
     Attributes
     ----------
     run_id, run_name, state, project, entity : str
-        As the store has them; "" where it has nothing.
+        As in the store; "" where the store has no value.
     created_at : numpy.datetime64
         UTC, microseconds; NaT where unknown.
     config : mapping of str to object
-        Those of the keys in ``CONFIG_KEYS`` that the run's config has, as JSON values. Older stores hold
-        config and summary flat in one object; the source tells them apart by key.
+        The keys of ``CONFIG_KEYS`` that the run's config has, as JSON values. Older stores have config and summary
+        in one flat object; the source separates them by key.
     summary : mapping of str to object
-        Those of the keys in ``SUMMARY_KEYS`` that the run's summary has.
+        The keys of ``SUMMARY_KEYS`` that the run's summary has.
     command : tuple of str
         Arguments of the launch command.
     program : str
-        Program that was launched; the command counts as evidence only where it is a training program.
+        Program that was launched; the command is evidence only where this is a training program.
     gpu_count : int or None
-        GPUs of the machine that ran it.
+        Number of GPUs of the machine.
     tags : tuple of str
         Tags set in W&B.
     evaluated : bool
         Whether the summary holds any final evaluation.
     version : str
-        Changes whenever the store's content for this run changes; what the cache is keyed by.
+        Changes whenever the store's content for this run changes; key of the cache.
     rows_without_step : int
-        Logged rows that `PosttrainingSource.history` leaves out, because their step is missing, below 0, no whole
-        number or 2**53 and more. They are counted in the status and the contradictions of the run.
+        Number of logged rows that `PosttrainingSource.history` leaves out because their step is missing, below 0,
+        not a whole number, or at least 2**53. The status and the contradictions of the run report it.
     problem : str
-        Why the run can't be used, where its own content forbids it; "" for all others. It becomes the run's status.
+        Why the content of the run makes it unusable; "" for a usable run. It becomes the run's status.
     notes : tuple of str
-        What of the run could not be read or is ambiguous, as phrases; they stand among its contradictions.
+        Phrases on content that could not be read or is ambiguous; they are listed among the run's contradictions.
     """
 
     run_id: str
@@ -87,16 +87,16 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Rows of training logs, ordered by run, then step, then the order of the store.
+    """Rows of training logs, ordered by run, then by step, then as in the store.
 
     Attributes
     ----------
     run : (row,) int32 array
-        Index into the `run_ids` that were asked for.
+        Index into the requested `run_ids`.
     step : (row,) int64 array
-        Step of the run itself.
+        Step within the run.
     values : mapping of str to (row,) float64 array
-        One array per key asked for; NaN where a row lacks the key or holds null or "NaN".
+        One array per requested key; NaN where a row does not have the key, or its value is null or "NaN".
     """
 
     run: npt.NDArray[np.int32]
@@ -118,7 +118,7 @@ CONFIG_GROUPS: tuple[str, ...] = (
     "finetuning_args",
 )
 
-#: Keys of a run's config that identity, hyperparameters and token accounting are made from.
+#: Keys of a run's config from which identity, hyperparameters and token counts are derived.
 CONFIG_KEYS: tuple[str, ...] = (
     "parent_run_id",
     "model_name_or_path",
@@ -151,7 +151,7 @@ CONFIG_KEYS: tuple[str, ...] = (
     "total_compute_est",
     "wandb_config",
     "wandb_tags",
-    # As other programs, and later versions of them, name the same; see dde.suite.datadecide.runs.evidence.
+    # Names that other programs and later versions use for the same; see dde.suite.datadecide.runs.evidence.
     "num_epochs",
     "beta",
     "loss_type",
@@ -169,24 +169,24 @@ CONFIG_KEYS: tuple[str, ...] = (
     *CONFIG_GROUPS,
 )
 
-#: Keys of training logs that count tokens since the run's own start, the most trusted first.
+#: Keys of training logs that count tokens since the start of the run, most trusted first.
 TOKEN_COUNTERS: tuple[str, ...] = (
     "total_tokens",  # open-instruct finetune.py
     "perf/total_tokens",  # open-instruct dpo.py (PerfCallback), since February 2026
     "val/total_tokens",
     "val/num_total_tokens",  # open-instruct grpo_fast.py
     "throughput/total tokens",  # OLMo-core SpeedMonitorCallback, so open-instruct olmo_core_finetune.py
-    "throughput/total_tokens",  # the same as exports of the OLMo ladder write it
+    "throughput/total_tokens",  # the same, as written by exports of the OLMo ladder
     "train/num_tokens",  # TRL SFTTrainer and DPOTrainer, through the W&B callback of transformers
     "train/num_input_tokens_seen",  # transformers Trainer with include_num_input_tokens_seen
     "num_tokens",
     "num_input_tokens_seen",
 )
 
-#: Key under which the W&B callback of transformers logs the training step: its rows' own step counts calls of log.
+#: Key of the training step in logs of the W&B callback of transformers, where ``_step`` counts calls of ``log``.
 TRAINING_STEP = "train/global_step"
 
-#: Keys of a run's summary that place its evaluations when it has no history.
+#: Keys of a run's summary that give the position of its evaluations when it has no history.
 SUMMARY_KEYS: tuple[str, ...] = ("_step", TRAINING_STEP, *TOKEN_COUNTERS)
 
 
@@ -194,65 +194,65 @@ SUMMARY_KEYS: tuple[str, ...] = ("_step", TRAINING_STEP, *TOKEN_COUNTERS)
 class PosttrainingSource(Protocol):
     """A store of post-training runs.
 
-    Instances pickle (a worker opens its own connection) and show no credential in repr or error.
+    Instances can be pickled (a worker opens its own connection) and show no credential in ``repr`` or errors.
     """
 
     @property
     def description(self) -> str:
-        """What the store is, for people and attributes; without credentials."""
+        """Name of the store, for messages and attributes; without credentials."""
         ...
 
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
-        """Return a record of every run, ordered by run_id. One pass over the store; no metrics."""
+        """Return a record of every run, ordered by run_id, in one pass over the store. Reads no metrics."""
         ...
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
-        """Return the logged rows of the runs, with those keys alone. One pass over the store.
+        """Return the logged rows of the runs with the given keys, in one pass over the store.
 
-        With no keys, run and step alone. Unknown run ids have no rows; unknown keys are NaN.
+        Without keys, only run and step. Unknown run ids have no rows; unknown keys are NaN.
         """
         ...
 
     def evaluations(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-        """Return final evaluations from the summaries: per (task, entry), a (run,) array; NaN where absent."""
+        """Return final evaluations from the summaries: a (run,) array per (task, entry), NaN where absent."""
         ...
 
     def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
-        """Return the keys of all histories and the (task, entry) of all evaluations. One pass; for globs."""
+        """Return the keys of all histories and the (task, entry) of all evaluations, in one pass; for globs."""
         ...
 
 
 @runtime_checkable
 class PretrainingSource(Protocol):
-    """The runs of a suite and their values: what a suite's `producer` returns in place of the reader of its tables.
+    """Runs of a suite and their values; a suite's `producer` returns it in place of the reader of its tables.
 
-    Instances pickle and show no credential in repr or error.
+    Instances can be pickled and show no credential in ``repr`` or errors.
     """
 
     @property
     def description(self) -> str:
-        """What the source is, for people and attributes; without credentials."""
+        """Name of the source, for messages and attributes; without credentials."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Text that differs wherever the content does; "" where the source can't tell."""
+        """Text that changes with the content; "" where the source can't provide one."""
         ...
 
     @property
     def left_out(self) -> Mapping[str, int]:
-        """What was not read, counted by reason."""
+        """Number of items that were not read, by reason."""
         ...
 
     @property
     def notes(self) -> Sequence[str]:
-        """What was left out or is doubtful, as sentences."""
+        """Sentences on content that was left out or is doubtful."""
         ...
 
     def runs(self) -> Sequence[DeclaredRuns]:
-        """Return all runs with the positions of their rows; reads no values."""
+        """Return all runs with the token positions of their rows; reads no values."""
         ...
 
     def metrics(self) -> Mapping[str, MetricSource]:
@@ -260,5 +260,5 @@ class PretrainingSource(Protocol):
         ...
 
     def values(self, metric: str, runs: DeclaredRuns, which: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Return a metric at the rows of some of the runs, NaN where it has no sample."""
+        """Return a metric at the rows of the selected runs, NaN where it has no sample."""
         ...

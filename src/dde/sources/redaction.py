@@ -1,8 +1,8 @@
-"""Taking credentials out of what names a source; each form is parsed as the program that reads it parses it.
+"""Remove credentials from names of sources, parsing each form as the program that reads it does.
 
-The forms are strings of libpq keywords, URLs of PostgreSQL, URLs of fsspec (also chained), and a user, password and
-host whose scheme was forgotten. A form may be broken, for then a message is about to quote it: where it can be read
-in two ways, what is a secret in either of them is taken out.
+The forms are libpq keyword strings, PostgreSQL URLs, fsspec URLs (also chained), and user, password and host without
+a scheme. Malformed names are parsed as well, because error messages quote them. If a name is ambiguous, the secrets
+of every reading are removed.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from urllib.parse import quote, unquote, unquote_plus
 
 __all__ = ["POSTGRES_URL", "Parsed", "is_url", "keyword_settings", "parse_source", "scrub"]
 
-#: Beginning of a URL of PostgreSQL, with or without a driver of SQLAlchemy.
+#: Start of a PostgreSQL URL, with or without an SQLAlchemy driver.
 POSTGRES_URL = re.compile(r"(?P<scheme>postgres(?:ql)?)(?:\+\w+)?://", re.IGNORECASE)
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-# Also with a scheme before the scheme, as JDBC has it, or in the quotes or after the variable of a shell.
+# Also with a prefix before the scheme, as in JDBC, or quoted or after a variable name, as in a shell.
 _ANY_URL = re.compile(r"(?P<head>.*?(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)(?P<rest>.*)", re.DOTALL)
 _HEADED_URL = re.compile(r"(?:jdbc:|(?:export\s+)?\w+=)?[\"'<]?[A-Za-z][A-Za-z0-9+.-]*://")
-# What fsspec puts around another URL.
+# Protocols of fsspec that wrap another URL.
 _WRAPPER = r"(?:zip|tar|dir|libarchive|simplecache|filecache|blockcache|cached|reference|async_wrapper)"
 _CHAINED = re.compile(rf"{_WRAPPER}::")
 _WRAPPED = re.compile(rf"{_WRAPPER}(?:::|://)")
-# Where fsspec's chains are cut, and a password that holds "::" is not: before a URL, or the path of an archive.
+# Separator of a URL chain of fsspec, but not a "::" within a password: a URL or the path of an archive follows it.
 _LINK = re.compile(rf"::(?=[A-Za-z][A-Za-z0-9+.-]*://|{_WRAPPER}(?:::|$))")
 _LINK_OF_WRAPPER = re.compile(rf"{_LINK.pattern}|::(?=[/~.][^@]*$)")
 
-# Settings of libpq that are no secret. Any other is taken out of what is shown, be it a secret or one misspelt.
+# Settings of libpq that are not secret. All others are removed, whether they are secret or misspelt.
 _PLAIN_SETTING = re.compile(
     r"host|hostaddr|port|dbname|schema|user|passfile|service|servicefile|options|application_name"
     r"|fallback_application_name|connect_timeout|client_encoding|target_session_attrs|channel_binding|replication"
@@ -39,29 +39,29 @@ _PLAIN_SETTING = re.compile(
     re.IGNORECASE,
 )
 _SECRET_SETTING = re.compile(r"(?:pg|ssl|\w*_)?(?:pass(?:w\w*|phrase|code)?|pwd|secret\w*)", re.IGNORECASE)
-# As libpq reads one: a value in quotes, or up to a space; a backslash takes the next character as it is. A quote
-# left open runs to the end.
+# A setting as libpq reads it: the value is quoted or ends at a space; a backslash escapes the next character. An
+# unterminated quote runs to the end.
 _SETTING = re.compile(r"\s*(?P<key>[^\s=]+)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'?|(?!')(?:[^\s\\]|\\.)*)", re.DOTALL)
 _WORD = re.compile(r"\s*(?P<word>\S+)")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 
-# Signed addresses of object stores carry their credential as a parameter under many names.
+# Signed URLs of object stores have their credential in a parameter, under many names.
 _SECRET_PARAMETER = re.compile(
     r"pass(?!file)|pwd|secret|token|sig|cred|key|auth|jwt|bearer|\bsas\b|session|cookie|ticket", re.IGNORECASE
 )
-# A host, perhaps with a port.
+# A host with an optional port.
 _HOST = re.compile(r"(?:\[[^\[\]@]*\]|[^:@]*)(?::[0-9]+)?")
 _NAMED_PARAMETER = re.compile(r"[A-Za-z_][\w.\[\]-]*=")
-# What has the signs of a user and password, and neither: github://owner:repository@revision.
+# Schemes whose URLs use ":" and "@" without user and password: github://owner:repository@revision.
 _WITHOUT_USERS = frozenset({"github", "git", "file", "local"})
-# A forgotten scheme. One letter and a slash are a drive.
+# User, password and host without a scheme. One letter, a colon and a slash are a drive.
 _SCHEMELESS = re.compile(r"(?P<user>[^/\\\s:@]+):(?P<secret>.+)@(?P<rest>[^@]+)", re.DOTALL)
 _USER_AND_SECRET = re.compile(r"://[^:@/?#]*:(?P<secret>.+)@", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 class Parsed(NamedTuple):
-    """What names a source, taken apart.
+    """A parsed name of a source.
 
     Attributes
     ----------
@@ -70,8 +70,8 @@ class Parsed(NamedTuple):
     secrets : tuple of str
         The credentials, in every form in which a message may quote them.
     clear : bool
-        Whether it can be read in one way only. Of one that can't, a program may take a piece of the password for
-        the host, and ask the network for it.
+        Whether the text is unambiguous. If not, a program may take part of the password for the host, and send it
+        over the network to resolve it.
     """
 
     shown: str
@@ -86,17 +86,17 @@ class _Part(NamedTuple):
 
 
 def is_url(text: str) -> bool:
-    """Return whether a text is a URL that fsspec opens, rather than a local path."""
+    """Return whether a text is a URL for fsspec rather than a local path."""
     return _URL.match(text) is not None or "::" in text
 
 
 def parse_source(text: str) -> Parsed:
-    """Return what names a source without its credentials, and the credentials.
+    """Separate the name of a source into text without credentials, and the credentials.
 
     Parameters
     ----------
     text : str
-        Keywords of libpq, a URL, or anything else, which is shown as it is.
+        A libpq keyword string, a URL, or anything else, which is returned unchanged.
 
     Examples
     --------
@@ -105,18 +105,18 @@ def parse_source(text: str) -> Parsed:
     """
     bare = text.strip()
     if POSTGRES_URL.match(bare):
-        # Not cut at "::", which in a DSN is a piece of an IPv6 address.
+        # Not split at "::", which in a DSN belongs to an IPv6 address.
         part = _parse_link(bare)
     elif is_keyword_string(bare):
         part = _parse_settings(bare)
     elif _URL.match(bare) or _CHAINED.match(bare):
-        cut = _LINK_OF_WRAPPER if _WRAPPED.match(bare) else _LINK
-        links = [_parse_link(link) for link in cut.split(bare)]
+        separator = _LINK_OF_WRAPPER if _WRAPPED.match(bare) else _LINK
+        links = [_parse_link(link) for link in separator.split(bare)]
         part = _Part("::".join(link.shown for link in links), [s for link in links for s in link.secrets])
     elif _HEADED_URL.match(bare):
         part = _parse_link(bare)
     elif (match := _SCHEMELESS.fullmatch(bare)) and not _DRIVE.match(bare) and not os.path.exists(text):
-        # It is taken for a path, and would be shown as one.
+        # Other code takes it for a path and would show it unredacted.
         part = _Part(f"{match['user']}@{match['rest']}", [match["secret"]])
     elif "://" in bare:
         part = _parse_link(bare)
@@ -124,14 +124,14 @@ def parse_source(text: str) -> Parsed:
         return Parsed(text, ())
     if not part.secrets:
         return Parsed(text, ())
-    # Messages are cleaned of the other reading as well.
+    # Remove the secret of the alternative reading from messages as well.
     other = [match["secret"]] if (match := _USER_AND_SECRET.search(bare)) else []
     secrets = dict.fromkeys(form for secret in (*part.secrets, *other) for form in _forms(secret) if form)
     return Parsed(part.shown, tuple(secrets), part.clear)
 
 
 def scrub(message: str, secrets: Sequence[str]) -> str:
-    """Return a message with secrets taken out, and the pieces of them that a program takes for parts of a URL."""
+    """Return a message without secrets, and without the pieces of them that a program may take for parts of a URL."""
     pieces = {piece for secret in secrets for piece in re.split(r"[@:/?#&=\[\]\s]+", secret) if len(piece) > 3}
     for secret in sorted({*secrets, *pieces}, key=len, reverse=True):
         message = message.replace(secret, "***")
@@ -139,7 +139,7 @@ def scrub(message: str, secrets: Sequence[str]) -> str:
 
 
 def is_keyword_string(text: str) -> bool:
-    """Return whether a text consists of settings of libpq; one that is misspelt does not hide the others."""
+    """Return whether a text consists of libpq settings; misspelt ones are tolerated."""
     first = _SETTING.match(text)
     if first is None or not _IDENTIFIER.fullmatch(first["key"]):
         return False
@@ -152,7 +152,7 @@ def is_keyword_string(text: str) -> bool:
 
 
 def keyword_settings(text: str) -> Iterator[tuple[str | None, str, str]]:
-    """Yield key, value as it stands, and the whole of each setting of libpq; None for the key of what is none."""
+    """Yield key, raw value and complete text of each libpq setting; the key is None for a word that is no setting."""
     position = 0
     while position < len(text):
         match = _SETTING.match(text, position)
@@ -167,22 +167,22 @@ def keyword_settings(text: str) -> Iterator[tuple[str | None, str, str]]:
 
 
 def _parse_settings(text: str) -> _Part:
-    kept: list[str] = []
+    shown: list[str] = []
     secrets: list[str] = []
-    for key, value, whole in keyword_settings(text):
+    for key, value, setting in keyword_settings(text):
         # The name of a database may itself be a DSN.
         plain = re.sub(r"\\(.)", r"\1", value.strip("'"), flags=re.DOTALL)
         inner = parse_source(plain)
         if key is not None and _PLAIN_SETTING.fullmatch(key) and not inner.secrets:
-            kept.append(whole)
+            shown.append(setting)
         else:
-            # What is no setting may be a piece of a password with spaces.
+            # A word that is no setting may be part of a password with spaces.
             secrets += [value, plain, *inner.secrets]
-    return _Part(" ".join(kept), secrets)
+    return _Part(" ".join(shown), secrets)
 
 
 def _parse_link(link: str) -> _Part:
-    """Parse one URL; a word without ``://``, or a path, is shown as it is."""
+    """Parse one URL; a word without ``://``, or a path, is returned unchanged."""
     match = _ANY_URL.fullmatch(link)
     if match is None:
         return _Part(link, [])
@@ -197,15 +197,15 @@ def _parse_link(link: str) -> _Part:
     if user and scheme in ("http", "https"):
         # A user may be a token.
         secrets, user = [*secrets, user], ""
-    rest, found, sane = _parse_place(rest, postgres=postgres, ports=ports)
-    return _Part(match["head"] + (f"{user}@" if user else "") + rest, secrets + found, clear and sane)
+    rest, more, valid = _parse_hosts_and_path(rest, postgres=postgres, ports=ports)
+    return _Part(match["head"] + (f"{user}@" if user else "") + rest, secrets + more, clear and valid)
 
 
 def _parse_user(rest: str, *, postgres: bool) -> tuple[str, list[str], str, bool]:
-    """Return user, secrets and what follows them, and whether there is no other way to read it.
+    """Return user, secrets, the text after them, and whether this is the only possible reading.
 
-    libpq takes user and password up to the first ``@`` before a slash; in other URLs they end at the last ``@``
-    before ``/``, ``?`` or ``#``. A password with these signs is no valid one, and must not be shown for that.
+    In libpq, user and password end at the first ``@`` before a slash; in other URLs, at the last ``@`` before ``/``,
+    ``?`` or ``#``. An unescaped password with these characters is invalid, but it must not be shown either.
     """
     authority = re.split("/" if postgres else "[/?#]", rest, maxsplit=1)[0]
     at = authority.find("@") if postgres else authority.rfind("@")
@@ -218,23 +218,23 @@ def _parse_user(rest: str, *, postgres: bool) -> tuple[str, list[str], str, bool
     return user, [password] if colon else [], after, True
 
 
-def _parse_place(rest: str, *, postgres: bool, ports: bool) -> tuple[str, list[str], bool]:
-    """Return hosts, path and parameters without secrets, the secrets, and whether hosts can be read."""
+def _parse_hosts_and_path(rest: str, *, postgres: bool, ports: bool) -> tuple[str, list[str], bool]:
+    """Return hosts, path and parameters without secrets, the secrets, and whether the hosts are valid."""
     hosts = re.split("[/?#]", rest, maxsplit=1)[0]
     if ports and not _are_hosts(hosts):
-        # A port that is no number: a user and password without a host.
+        # The port is not a number, so this is a user and password without a host.
         user, _, secret = rest.partition(":")
         return user, [secret], False
-    # A fragment may have parameters as well; libpq knows none.
+    # A fragment may have parameters as well; libpq has no fragments.
     body, *parts = re.split("([?])" if postgres else "([?#])", rest)
     secrets: list[str] = []
-    for sign, query in zip(parts[::2], parts[1::2], strict=True):
+    for delimiter, query in zip(parts[::2], parts[1::2], strict=True):
         if secrets:
-            # A piece of the secret before it, perhaps.
+            # It may be part of the preceding secret.
             secrets.append(query)
             continue
         shown, secrets = _without_secrets(query, _is_plain_setting if postgres else _is_plain_parameter)
-        body += sign + shown if shown or not secrets else ""
+        body += delimiter + shown if shown or not secrets else ""
     return body, secrets, True
 
 
@@ -247,9 +247,9 @@ def _is_plain_parameter(name: str) -> bool:
 
 
 def _is_at_in_parameter(rest: str) -> bool:
-    """Return whether every ``@`` in hosts, path and parameters stands in the value of a parameter with a name."""
-    place, _, query = rest.partition("?")
-    hosts, slash, path = place.partition("/")
+    """Return whether every ``@`` in hosts, path and parameters is in the value of a named parameter."""
+    hosts_and_path, _, query = rest.partition("?")
+    hosts, slash, path = hosts_and_path.partition("/")
     return (
         bool(slash)
         and _are_hosts(hosts)
@@ -259,21 +259,21 @@ def _is_at_in_parameter(rest: str) -> bool:
 
 
 def _without_secrets(query: str, is_plain: Callable[[str], bool]) -> tuple[str, list[str]]:
-    """Return parameters without those that are secrets, and these."""
-    kept: list[str] = []
+    """Return parameters without the secret ones, and the secrets."""
+    plain: list[str] = []
     secrets: list[str] = []
     after_secret = False
     for parameter in query.split("&"):
         name, equals, value = parameter.partition("=")
-        # A value may itself be a URL. What has no name may be a piece of the secret before it.
+        # A value may itself be a URL. A parameter without a name may be part of the preceding secret.
         inner = parse_source(unquote_plus(value))
         semicolon = next((part for part in value.split(";")[1:] if not is_plain(part.partition("=")[0])), "")
         after_secret = (after_secret and not equals) or not is_plain(unquote_plus(name)) or bool(inner.secrets)
         if after_secret or semicolon:
             secrets += [value if equals else name, *inner.secrets, *semicolon.split("=", 1)[1:]]
         else:
-            kept.append(parameter)
-    return "&".join(kept) if secrets else query, secrets
+            plain.append(parameter)
+    return "&".join(plain) if secrets else query, secrets
 
 
 def _are_hosts(text: str) -> bool:

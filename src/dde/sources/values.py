@@ -1,4 +1,4 @@
-"""Values as W&B writes them: numbers as text, NaN and Infinity as text, JSON inside JSON."""
+"""Decode values as W&B writes them: numbers as text, NaN and Infinity as text, JSON inside JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SPECIAL = {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf, "inf"
 
 
 def as_float(value: object) -> float:
-    """Return a JSON value as a number; NaN for null, text that is no number, and anything else.
+    """Return a JSON value as a number; NaN for null, text that is not a number, and anything else.
 
     Examples
     --------
@@ -45,14 +45,14 @@ def as_float(value: object) -> float:
     if isinstance(value, int):
         try:
             return float(value)
-        except OverflowError:  # a database keeps whole numbers of any length
+        except OverflowError:  # a database stores integers of any length
             return math.inf if value > 0 else -math.inf
     if isinstance(value, str):
         text = value.strip()
         special = _SPECIAL.get(text.casefold())
         if special is not None:
             return special
-        # Python also takes "1_000"; JSON and W&B never write it.
+        # Python also accepts "1_000"; JSON and W&B never write it.
         if "_" in text:
             return math.nan
         try:
@@ -65,9 +65,9 @@ def as_float(value: object) -> float:
 
 
 def as_int(value: object) -> int | None:
-    """Return a JSON value as a whole number, or None when it is not one (big integers may be floats).
+    """Return a JSON value as an integer, or None if it is not one (large integers may be written as floats).
 
-    Numbers beyond 64 bits count nothing that a run has, and no array holds them: they are none.
+    Integers that do not fit into int64 give None: no count of a run is that large.
 
     Examples
     --------
@@ -75,21 +75,21 @@ def as_int(value: object) -> int | None:
     (8, 8, None, None)
     """
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if -_WHOLE <= value < _WHOLE else None
+        return value if -_INT64_BOUND <= value < _INT64_BOUND else None
     number = as_float(value)
-    return int(number) if -_WHOLE <= number < _WHOLE and number.is_integer() else None
+    return int(number) if -_INT64_BOUND <= number < _INT64_BOUND and number.is_integer() else None
 
 
-# Whole numbers from here on are beyond int64.
-_WHOLE = 2**63
+# The first positive integer that int64 can't represent.
+_INT64_BOUND = 2**63
 
 
 def as_text(value: object) -> str:
-    """Return a JSON value as text; "" for null, and for a value that is nested too deeply to be written."""
+    """Return a JSON value as text; "" for null, and for a value that is nested too deeply to encode."""
     if value is None or isinstance(value, str):
         return value or ""
     if not isinstance(value, (bool, int, float, list, tuple, dict)):
-        # A column of a parquet file may hold UUIDs and dates.
+        # Parquet columns may contain UUIDs and dates.
         return str(value)
     try:
         return json.dumps(value, default=str)
@@ -98,10 +98,9 @@ def as_text(value: object) -> str:
 
 
 def text_array(values: Iterable[object]) -> npt.NDArray[np.object_]:
-    """Return values as an object array of texts.
+    """Return values as an object array of strings.
 
-    Variable-length: fixed-width text does not go to Zarr v3 without a warning, and NumPy's StringDType does not survive
-    the reindexing that concat and merge do.
+    Zarr v3 warns about fixed-width text, and NumPy's StringDType does not survive the reindexing in concat and merge.
 
     Examples
     --------
@@ -115,7 +114,7 @@ def text_array(values: Iterable[object]) -> npt.NDArray[np.object_]:
 
 
 def readable_text(text: str) -> str:
-    """Return text with what no file and no screen takes written out: halves of surrogate pairs, and U+0000.
+    """Return text with lone surrogates and U+0000 escaped, which files and terminals reject.
 
     Examples
     --------
@@ -128,30 +127,30 @@ def readable_text(text: str) -> str:
 
 
 def is_deep(value: object, levels: int = MAX_DEPTH) -> bool:
-    """Return whether objects and lists of a JSON value nest deeper than so many levels."""
-    inside = [value]
+    """Return whether objects and lists of a JSON value are nested more than `levels` deep."""
+    level = [value]
     for _ in range(levels + 1):
-        inside = [
+        level = [
             part
-            for outer in inside
+            for outer in level
             if isinstance(outer, (dict, list))
             for part in (outer.values() if isinstance(outer, dict) else outer)
             if isinstance(part, (dict, list))
         ]
-        if not inside:
+        if not level:
             return False
     return True
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """Return a JSON object that may itself be JSON text, or text of such text; {} for anything else."""
+    """Return a JSON object, which may be encoded as JSON text once or several times; {} for anything else."""
     return read_object(value)[0]
 
 
 def read_object(value: object) -> tuple[dict[str, Any], str]:
-    """Return a JSON object as `as_object` does, and why there is none or not all of it; "" where it is whole.
+    """Return a JSON object as `as_object` does, and the problem with it; "" where it is complete.
 
-    Nothing at all (None, blank text, JSON null) is an object without keys, and whole.
+    None, blank text and JSON null give an empty object without a problem.
 
     Examples
     --------
@@ -159,7 +158,7 @@ def read_object(value: object) -> tuple[dict[str, Any], str]:
     (({'lr': 1e-05}, ''), ({}, 'is no JSON object'))
     """
     reason = ""
-    # Programs that copy an export encode its text once more, and so does the next one.
+    # Each program that copies an export may encode its text once more.
     for _ in range(4):
         if not isinstance(value, (str, bytes)):
             break
@@ -173,7 +172,7 @@ def read_object(value: object) -> tuple[dict[str, Any], str]:
 
 
 def unwrapped(value: Any) -> Any:
-    """Return what a config file of W&B holds under a key: ``{"value": 1e-05, "desc": null}`` is 1e-05.
+    """Return a config value without the wrapping of W&B's config files: ``{"value": 1e-05, "desc": null}`` is 1e-05.
 
     Examples
     --------
@@ -184,15 +183,15 @@ def unwrapped(value: Any) -> Any:
 
 
 _WRAPPING = frozenset({"value", "desc"})
-# What W&B keeps of a metric where `define_metric` asks for more than its last value.
+# Aggregates that W&B stores of a metric where `define_metric` requests more than its last value.
 _AGGREGATES = frozenset({"min", "max", "mean", "last", "first", "best", "sum", "copy", "std"})
 
 
 def summary_number(value: object) -> float:
-    """Return a value of a summary as a number: the last one, where W&B aggregated it.
+    """Return a value of a summary as a number; the last value, where W&B stored aggregates.
 
-    Of an object without ``last``, the number that all its aggregates are: of a metric that was logged once they
-    agree, and of any other the last value is not known. NaN where there is none.
+    Where the aggregates do not include ``last`` but all agree, as for a metric that was logged once, that number is
+    the value. Otherwise the last value is unknown, and the result is NaN.
 
     Examples
     --------
@@ -219,16 +218,16 @@ _CORE_SUITE = "core_9mcqa:rc::olmes:full"
 
 
 def summary_task(task: str) -> str:
-    """Return the name that a W&B summary gives to `task`."""
+    """Return the name of `task` in a W&B summary."""
     return _CORE_SUITE if task == "core_9mcqa" else task
 
 
 def evaluation_value(summary: Mapping[str, Any], task: str, entry: str) -> float:
     """Return one final evaluation from a run's summary; NaN where it is absent.
 
-    An evaluation stands as an object under ``oe_eval_metrics/<task>`` (JSON text in older stores) and in part
-    as flat keys beside it; ``primary_score``, our primary metric, is in the object alone. A flat key counts before
-    the object, where it holds a number; any of them may be an aggregate.
+    An evaluation is an object under ``oe_eval_metrics/<task>`` (JSON text in older stores). Some of its entries are
+    also written as flat keys; ``primary_score``, the primary metric, is only in the object. A flat key that has a
+    number takes precedence over the object; either may be an aggregate.
     """
     key = _PREFIX + summary_task(task)
     if entry == "primary_metric":
@@ -238,25 +237,25 @@ def evaluation_value(summary: Mapping[str, Any], task: str, entry: str) -> float
         return flat
     if flat is not None:
         number = summary_number(flat)
-        if number == number or _says_nan(flat):
+        if number == number or _is_nan(flat):
             return number
     return nested_value(summary, task, entry)
 
 
 def nested_value(summary: Mapping[str, Any], task: str, entry: str) -> float:
-    """Return one final evaluation as its object has it, whatever flat keys stand beside it; NaN where absent."""
+    """Return one final evaluation from its object, ignoring flat keys; NaN where absent."""
     nested = _object_in(summary, _PREFIX + summary_task(task))
     if entry in nested:
         return summary_number(nested[entry])
     return summary_number(_object_in(nested, "extra_metrics").get(entry))
 
 
-def _says_nan(value: object) -> bool:
+def _is_nan(value: object) -> bool:
     return isinstance(value, float) or (isinstance(value, str) and value.strip().casefold() == "nan")
 
 
 def _object_in(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    # A copy per entry of each evaluation would cost more than all else.
+    # No copy: one per entry of each evaluation would dominate the cost.
     inner = unwrapped(value.get(key))
     return inner if isinstance(inner, dict) else as_object(inner)
 

@@ -1,7 +1,7 @@
-"""Statements that load runs into PostgreSQL: the tables of both layouts, and what replaces changed runs.
+"""SQL statements that load runs into PostgreSQL: create the tables of both layouts, and replace changed runs.
 
-Whole runs arrive in temporary tables of one form. The server compares them with what it has, so that a run
-that is there already is not written again and keeps its row versions.
+Complete runs are first copied into temporary tables. The server compares them with the stored runs, so that an
+unchanged run is not written again and keeps its row versions.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = [
 
 TableLayout = Literal["0.1", "old"]
 
-#: One at a time makes the tables, whoever ingests; released when the transaction ends.
+#: Serializes the creation of tables between ingests; released when the transaction ends.
 LOCK_TABLES = "SELECT pg_advisory_xact_lock(hashtextextended('dde ingest', 0))"
 
-#: One at a time writes a run, whoever ingests; released when the transaction ends. Others go on with other runs.
-#: Everybody takes the locks of a batch in the same order, so that no two can wait for each other.
+#: Serializes writes of the same run between ingests, one lock per run; released when the transaction ends.
+#: All ingests take the locks of a batch in the same order, which prevents deadlocks.
 LOCK_RUNS = """
 SELECT pg_advisory_xact_lock(k.key) FROM (
     SELECT DISTINCT hashtextextended('dde ingest ' || run_id, 0) AS key FROM dde_incoming_runs ORDER BY key
@@ -86,10 +86,10 @@ _CREATE_HISTORY: dict[TableLayout, str] = {
     """,
 }
 
-#: Per table and layout, the statement that makes it as dr_wandb does.
+#: Per table and layout, the statement that creates it as dr_wandb does.
 TABLES = {"wandb_runs": _CREATE_RUNS, "wandb_history": _CREATE_HISTORY}
 
-#: Where a batch arrives; gone when the transaction ends.
+#: Creates the temporary tables of a batch; they are dropped when the transaction ends.
 CREATE_INCOMING = """
 CREATE TEMPORARY TABLE dde_incoming_runs (
     run_id text, run_name text, state text, project text, entity text, created_at timestamp,
@@ -101,9 +101,9 @@ CREATE TEMPORARY TABLE dde_incoming_history (
 ) ON COMMIT DROP
 """
 
-# Before 0.1 the keys of config and summary stood in one object, and the objects of final evaluations in it as JSON
-# text. Where both have a key we keep config's, whose summary twin is the last logged row; command and tags, which
-# that layout had no place for, go in under their own names, so that no evidence of a run's parent is lost.
+# Before 0.1, the keys of config and summary were in one object, with the objects of final evaluations as JSON text.
+# If both have a key, the value of config is stored; that of the summary is the last logged one. Command and tags, for
+# which that layout had no column, are added under their own names, so that no evidence of a run's parent is lost.
 _RAW_DATA = """
 CASE WHEN jsonb_typeof(i.wandb_metadata) = 'object'
      THEN jsonb_build_object('wandb_metadata', i.wandb_metadata) ELSE '{}' END
@@ -121,7 +121,7 @@ _RUNTIME = """
 CASE WHEN jsonb_typeof(i.summary -> '_runtime') = 'number' THEN round((i.summary ->> '_runtime')::numeric)::int END
 """
 
-# Per layout, each column and what it is made of.
+# Per layout, the SQL expression of each column.
 _RUN_COLUMNS: dict[TableLayout, dict[str, str]] = {
     "0.1": {
         name: f"i.{name}"
@@ -162,7 +162,7 @@ def _row(alias: str, columns: tuple[str, ...]) -> str:
 
 
 def changed_runs(layout: TableLayout) -> str:
-    """Return the query of incoming runs whose row is absent or differs: run_id, whether it was there."""
+    """Return the query of incoming runs whose row is absent or differs: run_id, and whether a row existed."""
     columns = tuple(_RUN_COLUMNS[layout])
     return f"""
     SELECT g.run_id, r.run_id IS NOT NULL
@@ -172,22 +172,22 @@ def changed_runs(layout: TableLayout) -> str:
 
 
 def changed_logs(layout: TableLayout) -> str:
-    """Return the query of incoming runs whose logged rows differ, compared in the order they were logged.
+    """Return the query of incoming runs whose logged rows differ, compared in the order of logging.
 
-    Columns: run_id, whether any of its rows were there.
+    Columns: run_id, and whether any of its rows existed.
     """
     columns = _LOG_COLUMNS[layout]
     numbered = "row_number() OVER (PARTITION BY {0}.run_id ORDER BY {0}.{1}) AS number, {2}"
     stored = numbered.format("h", "id", ", ".join(f"h.{name}" for name in columns))
-    given = numbered.format("i", "position", ", ".join(f"i.{name}" for name in columns))
+    incoming = numbered.format("i", "position", ", ".join(f"i.{name}" for name in columns))
     return f"""
     WITH stored AS (
         SELECT {stored} FROM wandb_history h WHERE h.run_id IN (SELECT run_id FROM dde_incoming_runs)
-    ), given AS (
-        SELECT {given} FROM dde_incoming_history i
+    ), incoming AS (
+        SELECT {incoming} FROM dde_incoming_history i
     )
     SELECT coalesce(s.run_id, g.run_id), bool_or(s.run_id IS NOT NULL)
-    FROM stored s FULL JOIN given g ON s.run_id = g.run_id AND s.number = g.number
+    FROM stored s FULL JOIN incoming g ON s.run_id = g.run_id AND s.number = g.number
     GROUP BY 1
     HAVING bool_or({_row("s", columns)} IS DISTINCT FROM {_row("g", columns)})
     """

@@ -1,10 +1,10 @@
-"""The queries that a PostgreSQL store is asked, one per question, for both layouts of its tables.
+"""SQL queries of a PostgreSQL store, one per method, for both layouts of its tables.
 
-The server picks the keys: a run's config, summary and attributes are some 200 KB, of which a few hundred
-bytes are wanted. Keys travel as parameters, so any character may stand in them.
+The server selects the keys: config, summary and attributes of a run are about 200 KB, and only a few hundred bytes of
+them are needed. Keys are passed as parameters, so they may contain any character.
 
-A key per ``->`` would make the server decompress a large column once per key. Where several keys of one are
-wanted, ``|| '{}'`` in a subquery of its own gives the column decompressed, once for all of them.
+With one ``->`` per key, the server would decompress a large column once per key. Where several keys of a column are
+needed, ``|| '{}'`` in a subquery decompresses the column once for all of them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = [
     "runs_query",
 ]
 
-#: What tables there are, with their columns. The settings hold for the transaction alone, so that a pooled
-#: connection goes back as it was: the shorter limit of time of ours and theirs, one form of timestamps on every server,
-#: rows in the order of the table, and an error rather than a part of the rows where policies hide some.
+#: Existing tables and their columns. The query also sets, for this transaction only, so that a pooled connection is
+#: returned unchanged: the shorter of our statement timeout and the server's, the format of timestamps, the order of
+#: rows as in the table, and an error instead of partial results where row-level security hides rows.
 CATALOG = """
 WITH given AS (
     SELECT extract(epoch FROM current_setting('statement_timeout')::interval) * 1000 AS own,
@@ -59,7 +59,7 @@ WHERE c.oid IN (to_regclass('wandb_runs'), to_regclass('wandb_history'))
 GROUP BY c.relname, c.relkind, session.settings, allowed.limit
 """
 
-# The same for tables of one schema, which later statements of the transaction then find by their names.
+# The same for the tables of one schema; it is put on the search path for later statements of the transaction.
 _CATALOG_OF_SCHEMA = CATALOG.replace(
     "|| set_config('TimeZone', 'UTC', true)",
     "|| set_config('search_path', quote_ident(%(schema)s::text), true) || set_config('TimeZone', 'UTC', true)",
@@ -69,14 +69,14 @@ _CATALOG_OF_SCHEMA = CATALOG.replace(
     "to_regclass(quote_ident(%(schema)s::text) || '.wandb_history')",
 )
 
-#: Schemas that have a table of runs, and whether this user may look into them.
+#: Schemas that have a table of runs, and whether this user has access to them.
 SCHEMAS = """
 SELECT n.nspname::text, has_schema_privilege(n.oid, 'usage')
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname = 'wandb_runs' AND c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY 1
 """
 
-# Types of columns that hold JSON, and of steps. What is not jsonb is decoded by us.
+# Accepted types of JSON columns and of steps. JSON of other types than jsonb is decoded on the client.
 _JSON_TYPES = frozenset({"jsonb", "json", "text", "character varying", "character"})
 _JSON_COLUMNS = {
     "wandb_runs": ("config", "summary", "raw_data", "wandb_metadata", "system_attrs"),
@@ -86,50 +86,50 @@ _WHOLE_TYPES = frozenset({"smallint", "integer", "bigint"})
 _NUMBER_TYPES = frozenset({"numeric", "real", "double precision"})
 _TEXT_TYPES = frozenset({"text", "character varying", "character"})
 _NUMBER = "'^[[:space:]]*[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]{1,3})?[[:space:]]*$'"
-# Begins the key that stands for a row whose keys are in text; no name of a metric has it.
+# Prefix of a result key that contains the JSON text of an entire row instead; no metric name starts with it.
 PACKED = "\x01"
 
 #: A row of `CATALOG`.
 CatalogRow = tuple[str, str, Sequence[str], bool, bool, Sequence[str], float]
 
-# What starts the key of a final evaluation, and where the task's name begins in it.
+# Prefix of the key of a final evaluation, and the position of the task's name after it.
 _EVALUATION = "'oe_eval_metrics/'"
 _TASK_START = 17
-# Whether a key names one entry of an evaluation, rather than the object of all.
+# Whether a key names one entry of an evaluation rather than the object of all its entries.
 _IS_FLAT = f"position('/' IN substr(e.key, {_TASK_START})) > 0"
 
-# Bytes beyond which a text is no number, unless it holds nothing but what numbers are written with.
+# A text of more bytes is not a number, unless it consists only of characters of numbers.
 _LONG = 64
 _NOT_OF_NUMBERS = "'[^-+.0-9eE[:space:]]'"
 
-# The runs that are asked for. Grouping tells the planner that each stands once; without it, it takes the log for
-# the smaller side of the join, and writes all of it to temporary files.
-_ASKED = """(
+# The requested runs. GROUP BY tells the planner that ids are unique; otherwise it takes the log for the smaller side
+# of the join, and writes all of it to temporary files.
+_REQUESTED = """(
     SELECT u.run_id, min(u.index) AS index
     FROM unnest(%(run_ids)s::text[], %(indices)s::int[]) AS u(run_id, index) GROUP BY u.run_id
-) AS asked"""
+) AS requested"""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the catalog says of the tables.
+    """Layout of the tables, as described by the catalog.
 
     Attributes
     ----------
     runs, history : frozenset of str
-        Names of the columns; of `history` none where the table is absent.
+        Names of the columns; `history` is empty if the table is absent.
     physical : bool
-        Whether both are tables, whose rows tell by which transaction they were written; a view's don't.
+        Whether both are tables rather than views; only rows of tables record the transaction that wrote them.
     parses_safely : bool
-        Whether the server can tell beforehand if text is JSON (from PostgreSQL 16).
+        Whether the server can check that text is valid JSON before parsing it (from PostgreSQL 16).
     hashes_transactions : bool
-        Whether the server hashes the number of a transaction (from PostgreSQL 18).
+        Whether the server can hash transaction ids (from PostgreSQL 18).
     tells_identity : bool
-        Whether this user may ask which server this is.
+        Whether this user may query the identity of the server.
     types : mapping of (str, str) to str
-        Type of each column, by table and column, as the server calls it.
+        Type of each column, by table and column, under the server's name.
     limit : float
-        Seconds after which the server gives up on a question; 0 for never.
+        Statement timeout in seconds; 0 for none.
     """
 
     runs: frozenset[str]
@@ -143,21 +143,21 @@ class Layout:
 
     @classmethod
     def from_catalog(cls, rows: Sequence[CatalogRow], server_version: int, store: str) -> Layout:
-        """Return the layout that the rows of `CATALOG` describe.
+        """Return the layout described by the rows of `CATALOG`.
 
         Raises
         ------
         SourceError
-            Where the tables are absent, have neither known layout, or a column of a type that can't be read.
+            If the tables are absent, have neither known layout, or a column has a type that can't be read.
         """
         columns = {row[0]: frozenset(row[2]) for row in rows}
         runs, history = columns.get("wandb_runs", frozenset()), columns.get("wandb_history", frozenset())
         if not runs:
             raise SourceError(
                 f"{store} has no table wandb_runs on the search path of this user. "
-                "So it is no W&B store, or its schema is not searched. "
+                "So it is not a W&B store, or its schema is not on the search path. "
                 "Name the database that dr_wandb wrote to; for tables in a schema pass schema=, or add "
-                "?schema=<schema> to the URL (?options=-csearch_path%3D<schema> where no pooler stands in between)."
+                "?schema=<schema> to the URL (?options=-csearch_path%3D<schema> if no pooler is in between)."
             )
         types = {(row[0], name): kind for row in rows for name, kind in zip(row[2], row[5], strict=True)}
         wanted_history = {"run_id", "step", "metrics"}
@@ -185,25 +185,25 @@ class Layout:
         )
 
     def is_jsonb(self, table: str, column: str) -> bool:
-        """Return whether the server can look into a column; text and ``json`` are decoded by us."""
+        """Return whether a column is jsonb, so the server can select keys; other types are decoded on the client."""
         return self.types.get((table, column), "jsonb") == "jsonb"
 
     def json(self, alias: str, column: str) -> str:
-        """Return SQL of a column of JSON as jsonb: text in it, as in a jsonb string, where it is of another type."""
+        """Return SQL of a JSON column as jsonb; a column of another type becomes a jsonb string with its text."""
         table = "wandb_history" if alias == "h" else "wandb_runs"
         name = f"{alias}.{column}"
         return name if self.is_jsonb(table, column) else f"to_jsonb({name}::text)"
 
     @property
     def step(self) -> str:
-        """SQL of a step as a whole number; null where it is none. See `has_step` for those that count."""
+        """SQL of a step as an integer; null where it is not one. `has_step` tells which are usable."""
         kind = self.types.get(("wandb_history", "step"), "integer")
         if kind in _WHOLE_TYPES:
             return "h.step"
         number = "h.step::numeric"
         if kind in _TEXT_TYPES:
             number = f"CASE WHEN h.step ~ {_NUMBER} THEN btrim(h.step)::numeric END"
-        # NaN and Infinity, which numeric has, are beyond any other number.
+        # NaN and Infinity, which numeric allows, compare greater than any other number.
         return (
             f"(SELECT n::bigint FROM (SELECT {number} AS n OFFSET 0) s "
             f"WHERE n >= 0 AND n < {MOST_STEPS} AND n = trunc(n))"
@@ -211,7 +211,7 @@ class Layout:
 
     @property
     def has_step(self) -> str:
-        """SQL of whether a row has a step that it can be placed by."""
+        """SQL of whether a row has a usable step."""
         kind = self.types.get(("wandb_history", "step"), "integer")
         if kind not in _WHOLE_TYPES:
             return f"{self.step} IS NOT NULL"
@@ -219,12 +219,12 @@ class Layout:
 
     @property
     def order(self) -> str:
-        """SQL of a whole number that tells in which order rows were logged; null for those that come last."""
+        """SQL of an integer that gives the order in which rows were logged; null for rows that come last."""
         if "id" in self.history and self.types.get(("wandb_history", "id"), "integer") in _WHOLE_TYPES:
             return "h.id"
         kind = self.types.get(("wandb_history", "timestamp"), "") if "timestamp" in self.history else ""
         if kind.startswith("timestamp") or kind == "date":
-            # Infinity, and what was before the common era, is no time of a log.
+            # Infinity and years outside 1 to 9999 are not times of a log.
             return (
                 "CASE WHEN isfinite(h.timestamp) AND h.timestamp BETWEEN '0001-01-01' AND '9999-01-01' "
                 "THEN (extract(epoch FROM h.timestamp) * 1000000)::bigint END"
@@ -233,12 +233,12 @@ class Layout:
 
     @property
     def flat(self) -> bool:
-        """Whether config and summary stand in one object, as before dr_wandb 0.1."""
+        """Whether config and summary are in one object, as before dr_wandb 0.1."""
         return not {"config", "summary"} <= self.runs
 
     @property
     def summary(self) -> str:
-        """SQL of the object that summary keys are in."""
+        """SQL of the object that contains the summary."""
         return self.json("r", "raw_data" if self.flat else "summary")
 
 
@@ -250,9 +250,9 @@ def catalog_query(schema: str, timeout: float | None) -> tuple[str, dict[str, st
     schema : str
         Schema of the tables; "" for those on the search path.
     timeout : float or None
-        Seconds for a question, where the server allows no fewer; None for what the server allows.
+        Statement timeout in seconds, unless that of the server is shorter; None for that of the server.
     """
-    # Beyond some 24 days is never, for the server.
+    # The server's maximum is about 24 days.
     limit = None if timeout is None else str(min(max(1, round(timeout * 1000)), 2**31 - 1))
     if schema:
         return _CATALOG_OF_SCHEMA, {"timeout": limit, "schema": schema}
@@ -277,9 +277,9 @@ def _text_in(value: str) -> str:
 
 
 def _text_in_list(value: str) -> str:
-    """Return SQL of the text of a jsonb string that ``|| '{}'`` made a list of; null for an object, and for null.
+    """Return SQL of the text of a jsonb string that ``|| '{}'`` wrapped into a list; null for an object and for null.
 
-    Of what is neither, it is the text of a list.
+    For any other value, it is the text of an empty list.
     """
     first = f"({value} -> 0)"
     return (
@@ -288,17 +288,20 @@ def _text_in_list(value: str) -> str:
     )
 
 
-def _object(column: str, of_text: str = "") -> str:
-    """Return SQL of an object: the value, or one without keys; of a string, where wanted, one with its text as key."""
-    # jsonb_each refuses anything but an object.
-    if not of_text:
+def _object(column: str, text_template: str = "") -> str:
+    """Return SQL of a value that is an object, and of an empty object for any other value.
+
+    With `text_template`, a jsonb string becomes an object with its text as key, put into the template.
+    """
+    # jsonb_each accepts only objects.
+    if not text_template:
         return f"CASE WHEN jsonb_typeof({column}) = 'object' THEN {column} ELSE '{{}}' END"
-    packed = of_text.format(f"jsonb_build_object(chr(1) || ({column} #>> '{{}}'), NULL)")
+    packed = text_template.format(f"jsonb_build_object(chr(1) || ({column} #>> '{{}}'), NULL)")
     return f"CASE jsonb_typeof({column}) WHEN 'object' THEN {column} WHEN 'string' THEN {packed} ELSE '{{}}' END"
 
 
 def _unwrapped(value: str, layout: Layout) -> str:
-    """Return SQL of a value that may be JSON text: the object in it, where the server can parse it safely."""
+    """Return SQL of a value that may be JSON text, parsed if the server can do that safely."""
     if not layout.parses_safely:
         return value
     text = f"({value} #>> '{{}}')"
@@ -309,7 +312,7 @@ def _unwrapped(value: str, layout: Layout) -> str:
 
 
 def _inner(value: str, layout: Layout) -> str:
-    """Return SQL of an evaluation: what is wrapped as in W&B's config files, after JSON text was parsed."""
+    """Return SQL of an evaluation, with JSON text parsed and the wrapping of W&B's config files removed."""
     parsed = _unwrapped(value, layout)
     return (
         "(SELECT CASE WHEN jsonb_typeof(p) = 'object' AND p ? 'value' AND p - 'value' - 'desc' = '{}' "
@@ -318,12 +321,12 @@ def _inner(value: str, layout: Layout) -> str:
 
 
 def runs_query(layout: Layout) -> str:
-    """Return the query of all runs: identifiers, the wanted keys, and what tells that content changed.
+    """Return the query of all runs: identifiers, selected keys, and a version that changes with the content.
 
     Parameters: ``config_keys``, ``summary_keys``. Columns: run_id, run_name, state, project, entity,
-    created_at, config, summary, evaluated, launch, tags, last logged learning rate, version; then the text of config,
-    of summary and of what tags are in, where that is JSON text that the server does not look into, and how many logged
-    rows have no step that they can be placed by.
+    created_at, config, summary, evaluated, launch, tags, last logged learning rate, version. Then follow the texts of
+    config, of summary and of the attributes with the tags, where these are JSON text that the server does not parse,
+    and the number of logged rows without a usable step.
     """
     last_step = f"max({layout.step}) FILTER (WHERE {layout.has_step})" if layout.flat else "NULL::int"
     log = (
@@ -337,8 +340,8 @@ def runs_query(layout: Layout) -> str:
         else "SELECT NULL::text AS run_id, NULL::int AS last_step, NULL::text AS version, 0 AS unplaced WHERE false"
     )
     if layout.flat:
-        # Keys of the summary overwrote those of config: what a run logged under the name of a
-        # hyperparameter is compared with its last logged value to tell which of them was kept.
+        # Keys of the summary overwrote those of config. To detect that for a hyperparameter, its value is compared
+        # with the last value that the run logged under that name.
         launch = "coalesce(whole.config -> 'wandb_metadata', whole.config -> 'metadata')"
         tags = "coalesce(whole.config -> 'tags', whole.config #> '{system_attrs,tags}')"
         given, attributes_text = f"{launch} AS value", "NULL::text"
@@ -394,7 +397,7 @@ def runs_query(layout: Layout) -> str:
 
 
 def _picked(value: str, parameter: str) -> str:
-    """Return SQL of the JSON text of those keys of an object that a parameter names; null where it has none."""
+    """Return SQL of the JSON text of an object with the keys that a parameter names; null if it has none of them."""
     return f"""(
                SELECT jsonb_object_agg(e.key, e.value)::text
                FROM unnest(%({parameter})s::text[]) AS k(key)
@@ -404,17 +407,17 @@ def _picked(value: str, parameter: str) -> str:
 
 
 def _row_version(layout: Layout) -> str:
-    """Return SQL that differs whenever a row of a run does."""
+    """Return SQL of a version that changes with the row of a run."""
     if not layout.physical:
         return "md5(r::text)"
     parts = [
         "r.xmin::text",
-        # The stored size is at hand without decompressing; it tells one restored copy from another.
+        # The stored size, known without decompressing, distinguishes restored copies.
         *(f"pg_column_size(r.{name})" for name in ("config", "summary", "raw_data") if name in layout.runs),
     ]
     if layout.tells_identity:
-        # Numbers of transactions are a server's own: a copy restored on another may have the same. So may one that
-        # was set back to an earlier time and went on from there, which begins a new timeline.
+        # Transaction ids are unique only within a server: a copy restored on another server may have the same. So may
+        # a server that was reset to an earlier point, which starts a new timeline.
         parts += [
             "(SELECT system_identifier FROM pg_control_system())",
             "(SELECT timeline_id FROM pg_control_checkpoint())",
@@ -423,41 +426,42 @@ def _row_version(layout: Layout) -> str:
 
 
 def _log_version(layout: Layout) -> list[str]:
-    """Return SQL of what, taken over a run's logged rows, differs whenever any of them does.
+    """Return SQL aggregates over the logged rows of a run that change whenever any of them does.
 
-    A row that is written or changed bears the number of the transaction that did it, which is new to the
-    server, and one that is deleted takes its own away. Their sum rather than the last of them tells a change
-    that began before another and was seen after it.
+    A row that is written or changed gets the id of the transaction, which is new to the server; the id of a deleted
+    row disappears. The sum of ids, unlike their maximum, also detects a transaction that began before another one and
+    was committed after it.
     """
     if not layout.physical:
         return ["count(*)", f"max({layout.order})", f"max({layout.step})", "sum(hashtextextended(h::text, 0))"]
-    # Text on the way to a number costs more than all the rest of it.
+    # Where available, avoid the cast through text, which costs more than everything else here.
     number = "hashxidextended(h.xmin, 0)" if layout.hashes_transactions else "h.xmin::text::bigint"
     return ["count(*)", f"sum({number})", "sum(pg_column_size(h.metrics))"]
 
 
 def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """Return the query of logged rows, and the parameters that stand for its keys.
+    """Return the query of logged rows, and the parameters for its keys.
 
-    Parameters: ``run_ids`` and those returned. Columns: index of the run, step, id, and with any keys, one per key and
-    the text of the whole row where that is JSON text that the server does not look into. Numbers go
-    as text, the very digits of the store: a cast on the server would fail the whole query at the first text
-    that is no number, and costs more there than here.
+    Parameters: ``run_ids``, ``indices`` and those returned. Columns: index of the run, step, id; with any keys, also
+    one column per key, and the text of the row where it is JSON text that the server does not parse. Numbers are sent
+    as text with the digits of the store: a cast on the server would fail the query at the first text that is not a
+    number, and is slower than one on the client.
 
-    A value's type, which takes a second look into the row, is asked for where its text alone leaves a doubt:
-    ``true`` may be a boolean or a text, and what is long is as a rule no number and need not travel. All else
-    reads the same whatever its type.
+    The type of a value, which requires another lookup in the row, is checked only where the text is ambiguous:
+    ``true`` may be a boolean or a text, and a long text is usually not a number and need not be sent. Other texts
+    are read the same way whatever their type.
     """
     parameters = {f"key{position}": key for position, key in enumerate(keys)}
     texts, values = [], []
     if not layout.is_jsonb("wandb_history", "metrics"):
+        # The row is decoded on the client.
         values = ["NULL"] * len(parameters)
         packed = ["q.metrics::text"] if parameters else []
         parameters = {}
     else:
-        # A string of JSON has no keys.
-        found = ", ".join(f"q.text{position}" for position in range(len(parameters)))
-        packed = [f"CASE WHEN coalesce({found}) IS NULL THEN {_text_in('q.metrics')} END"] if found else []
+        # If the row is a JSON string, all keys are null.
+        key_texts = ", ".join(f"q.text{position}" for position in range(len(parameters)))
+        packed = [f"CASE WHEN coalesce({key_texts}) IS NULL THEN {_text_in('q.metrics')} END"] if key_texts else []
     for position, name in enumerate(parameters):
         text = f"q.text{position}"
         texts.append(f"h.metrics ->> %({name})s::text AS text{position}")
@@ -468,14 +472,15 @@ def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, s
             f"THEN {text} END "
             f"WHEN 'boolean' THEN CASE {text} WHEN 'true' THEN '1' ELSE '0' END END END"
         )
-    # OFFSET 0 keeps the server from writing the inner expressions into the outer ones, once per mention.
+    columns = ("requested.index", f"{layout.step} AS step", f"{layout.order} AS id", "h.metrics", *texts)
+    # OFFSET 0 prevents the server from inlining the inner expressions at each use in the outer ones.
     return (
         f"""
         SELECT {", ".join(("q.index", "q.step", "q.id", *values, *packed))}
         FROM (
-            SELECT {", ".join(("asked.index", f"{layout.step} AS step", f"{layout.order} AS id", "h.metrics", *texts))}
+            SELECT {", ".join(columns)}
             FROM wandb_history h
-            JOIN {_ASKED} ON asked.run_id = h.run_id::text
+            JOIN {_REQUESTED} ON requested.run_id = h.run_id::text
             WHERE {layout.has_step}
             OFFSET 0
         ) q
@@ -485,17 +490,17 @@ def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, s
 
 
 def evaluations_query(layout: Layout) -> str:
-    """Return the query of final evaluations: of each run asked for, the wanted keys of its summary.
+    """Return the query of final evaluations: the selected summary keys of each requested run.
 
     Parameters: ``run_ids``, ``indices``, ``keys`` (of the summary), ``entries`` (of the objects among
-    them). Columns: index of the run, JSON text of an object. An object's task configuration, most of its
-    size, stays behind. A summary that is JSON text comes whole.
+    them). Columns: index of the run, JSON text of an object. The task configuration of an evaluation, most of its
+    size, is not sent. A summary that is JSON text is sent completely.
     """
     value = _inner("e.value", layout)
     return f"""
-    SELECT asked.index, coalesce(picked.summary::text, {_text_in(layout.summary)})
+    SELECT requested.index, coalesce(picked.summary::text, {_text_in(layout.summary)})
     FROM wandb_runs r
-    JOIN {_ASKED} ON asked.run_id = r.run_id::text
+    JOIN {_REQUESTED} ON requested.run_id = r.run_id::text
     CROSS JOIN LATERAL (
         SELECT jsonb_object_agg(e.key, CASE WHEN jsonb_typeof(v.value) = 'object' AND NOT {_IS_FLAT} THEN (
                    SELECT jsonb_object_agg(i.key, i.value) FROM jsonb_each(v.value) i
@@ -512,14 +517,14 @@ def evaluations_query(layout: Layout) -> str:
 def metric_names_query(layout: Layout) -> str:
     """Return the query of all names: kind (``log``, ``flat``, ``entry``, ``text``), key, entry or text.
 
-    ``text`` is an evaluation as JSON text that the server could not parse safely. A key that begins with `PACKED` goes
-    on with the text of a whole row, or summary, that is JSON text.
+    ``text`` is an evaluation as JSON text that the server could not parse safely. A key that starts with `PACKED`
+    contains the JSON text of an entire row or summary.
     """
     logs = ""
     summary = _object(layout.summary, "jsonb_build_object('oe_eval_metrics/', {0})")
     if layout.history:
-        # Rows differ little in their keys. Those of a sample are taken away from every row, and only what is left
-        # is spread out: some tenth of the work.
+        # Rows have mostly the same keys. Removing those of a sample before expanding the rest saves about 90% of the
+        # work.
         rows = "wandb_history h TABLESAMPLE SYSTEM (1) REPEATABLE (0)" if layout.physical else "wandb_history h"
         metrics = layout.json("h", "metrics")
         row = _object(metrics, "{0}")

@@ -1,4 +1,4 @@
-"""A session with a PostgreSQL server: it begins and ends within a stated time, and says why where it fails."""
+"""Sessions with a PostgreSQL server, with deadlines, and with driver errors explained."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from dde.sources.connection import CONNECTION_VARIABLE, Connection
 
 __all__ = ["CONNECT_SECONDS", "Deadline", "connect", "explain", "is_conflict", "leave_after"]
 
-#: Seconds after which connecting gives up, over all hosts and addresses, where the connection says nothing else.
+#: Seconds for connecting, over all hosts and addresses, unless the connection sets a timeout.
 CONNECT_SECONDS = 10
 
 _Session = psycopg.Connection[tuple[Any, ...]]
 
-# How the socket finds a machine that is gone; nothing of it is sent to the server. Idle and interval are seconds,
-# the last, for what was sent and not acknowledged, milliseconds.
+# Client-side socket options that detect an unreachable server. Idle and interval are in seconds; the last, for sent
+# data that is not acknowledged, is in milliseconds.
 _KEEP_ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
-# A standby that must apply a change to rows that are being read ends the question, or the session.
+# Serialization failure and deadlock. A standby cancels queries with the first to apply a change to rows being read.
 _CONFLICTS = frozenset({"40001", "40P01"})
 
-# What servers and poolers say before they answer anything: libpq hands no code of these on.
-_FULL_HOUSE = ("too many", "remaining connection slots", "no more connections allowed", "connection limit")
+# Messages of servers and poolers that refuse a connection; libpq does not pass on their codes.
+_TOO_MANY = ("too many", "remaining connection slots", "no more connections allowed", "connection limit")
 _NOT_NOW = ("starting up", "shutting down", "in recovery", "not yet accepting", "not accepting connections")
 _REFUSED = (
     "password", "authentication", "pg_hba.conf", "role ", "not permitted to log in", "permission denied for database",
@@ -41,22 +41,22 @@ _GONE_CODES = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "
 
 
 def connect(connection: Connection, timeout: int = CONNECT_SECONDS) -> _Session:
-    """Return an open connection to the server; closing it is the caller's.
+    """Return an open connection to the server, which the caller has to close.
 
-    Nothing is prepared on the server, and no startup option is sent that the connection does not name, so that a
-    pooler in between may give each transaction another server.
+    No statement is prepared on the server, and no startup option is sent unless the connection names it. So a pooler
+    may use another server for each transaction.
 
     Parameters
     ----------
     connection : Connection
-        ``connect_timeout`` in it, or ``PGCONNECT_TIMEOUT``, comes before `timeout`.
+        Its ``connect_timeout``, or ``PGCONNECT_TIMEOUT``, takes precedence over `timeout`.
     timeout : int
-        Seconds for all hosts and addresses together; each has its share before the next is tried.
+        Seconds for all hosts and addresses together; each gets its share before the next is tried.
 
     Raises
     ------
     SourceError
-        Where there is no session to be had, with the reason.
+        If no session can be opened; gives the reason.
     """
     seconds: float = timeout
     try:
@@ -68,7 +68,7 @@ def connect(connection: Connection, timeout: int = CONNECT_SECONDS) -> _Session:
         return _open_one_of([settings | address for address in addresses], seconds)
     except (psycopg.Error, ValueError) as error:
         problem = _explain_refusal(error, connection, seconds)
-    # Raised outside of the handler: the driver's error holds the password and must not ride along.
+    # Raised outside the handler: the driver's error contains the password and must not be chained.
     raise problem
 
 
@@ -77,7 +77,7 @@ def _open(settings: dict[str, Any]) -> _Session:
 
 
 def _addresses(settings: dict[str, Any]) -> list[dict[str, str]]:
-    """Return what is to be tried one after the other, as settings; one without any where the driver has to choose."""
+    """Return the settings of each address to try, in order; a single empty dict if the driver has to choose."""
     if settings.get("target_session_attrs") == "prefer-standby" or settings.get("load_balance_hosts") == "random":
         return [{}]
     hosts, numbers, ports = (
@@ -95,7 +95,7 @@ def _addresses(settings: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _resolved(host: str) -> list[str]:
-    """Return the addresses of a host; "" for the driver to say why there is none."""
+    """Return the addresses of a host; [""] if there are none, so that the driver reports why."""
     try:
         entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -104,9 +104,10 @@ def _resolved(host: str) -> list[str]:
 
 
 def _open_one_of(attempts: Sequence[dict[str, Any]], seconds: float) -> _Session:
-    """Return a session with the first that gives one; each has its share of the time before the next is tried as well.
+    """Return the first session that opens; each address gets its share of the time before the next is tried too.
 
-    The driver waits two seconds for each at least, and one after the other: so each is tried in a thread.
+    Each attempt runs in a thread, because the driver tries addresses in sequence and waits at least two seconds for
+    each.
     """
     if len(attempts) == 1 or seconds <= 0:
         return _open(attempts[0])
@@ -154,7 +155,7 @@ def _open_one_of(attempts: Sequence[dict[str, Any]], seconds: float) -> _Session
 
 
 class Deadline:
-    """A time at which a session is left whose server says nothing; a server that is frozen keeps its socket open."""
+    """Deadline of a session, at which its socket is shut down; a frozen server would keep it open for ever."""
 
     def __init__(self, session: _Session) -> None:
         self._session = session
@@ -162,11 +163,11 @@ class Deadline:
         self._at: float | None = None
         self._is_over = False
         self._thread: threading.Thread | None = None
-        #: Seconds after which the session was left; None where it was not.
+        #: Seconds after which the session was aborted; None if it was not.
         self.left_after: float | None = None
 
     def set(self, seconds: float | None) -> None:
-        """Leave the session in so many seconds from now on; None for never."""
+        """Set the deadline to a number of seconds from now; None for no deadline."""
         with self._changed:
             self._seconds = seconds
             self._at = None if seconds is None else time.monotonic() + seconds
@@ -176,7 +177,7 @@ class Deadline:
             self._thread.start()
 
     def end(self) -> None:
-        """Leave the session alone from now on."""
+        """Remove the deadline and end its thread."""
         with self._changed:
             self._is_over = True
             self._changed.notify()
@@ -189,7 +190,7 @@ class Deadline:
                     self._changed.wait(left)
                     continue
                 self.left_after = self._seconds
-                # Wakes whoever waits for the server. The lock keeps the number of the socket from being reused.
+                # Wakes the thread that waits for the server. The lock prevents reuse of the file descriptor.
                 with suppress(OSError, psycopg.Error):
                     sock = socket.socket(fileno=self._session.pgconn.socket)
                     try:
@@ -201,7 +202,7 @@ class Deadline:
 
 @contextmanager
 def leave_after(session: _Session, seconds: float | None) -> Iterator[Deadline]:
-    """Yield the deadline of a session, which is closed at the end."""
+    """Yield a deadline for the session, and close the session at the end."""
     deadline = Deadline(session)
     deadline.set(seconds)
     try:
@@ -212,126 +213,126 @@ def leave_after(session: _Session, seconds: float | None) -> Iterator[Deadline]:
 
 
 def is_conflict(error: psycopg.Error) -> bool:
-    """Return whether a question failed for what else happened on the server, and may be asked again."""
+    """Return whether a query failed because of concurrent activity on the server, and can be retried."""
     return error.sqlstate in _CONFLICTS
 
 
 def explain(error: psycopg.Error, connection: Connection, left_after: float | None = None) -> SourceError:
-    """Return what the driver raised in a session as an error of ours, without credentials: cause, meaning, remedy.
+    """Convert an error of the driver within a session to a `SourceError` without credentials.
 
     Parameters
     ----------
     left_after : float, optional
-        Seconds after which the session was left, where it was.
+        Seconds after which the session was aborted, if it was.
     """
-    store, said, code = connection.redacted, connection.scrub(error), error.sqlstate or ""
+    store, message, code = connection.redacted, connection.scrub(error), error.sqlstate or ""
     if left_after is not None:
         return SourceError(
-            f"{store} did not answer for {left_after:g} s, beyond its own limit of time: it is frozen or cut off. "
-            "So nothing was read. Ask again when it answers; a smaller statement_timeout gives up sooner."
+            f"{store} did not answer for {left_after:g} s, longer than its own timeout: it is frozen or unreachable. "
+            "So nothing was read. Retry when it answers; a smaller statement_timeout gives up sooner."
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
-        if "timeout" in said or not said:
+        if "timeout" in message or not message:
             return SourceError(
-                f"{store} took longer than the time allowed ({said}). So nothing was read. "
-                "Ask again with a larger statement_timeout, or when the server is less busy."
+                f"{store} took longer than the time allowed ({message}). So nothing was read. "
+                "Retry with a larger statement_timeout, or when the server is less busy."
             )
         return SourceError(
-            f"The question was cancelled on {store}, by this or another user ({said}). So nothing was read. Ask again."
+            f"The query was cancelled on {store}, by this or another user ({message}). So nothing was read. Retry."
         )
     if code in _CONFLICTS:
         return SourceError(
-            f"{store} gave the question up again and again ({said}): it is a standby whose primary changes what is "
-            "read, or a server whose transactions are in each other's way. So nothing was read. Ask the primary, or "
+            f"{store} cancelled the query repeatedly ({message}): it is a standby whose primary changes the rows being "
+            "read, or a server with conflicting transactions. So nothing was read. Connect to the primary, or "
             "have max_standby_streaming_delay raised or hot_standby_feedback switched on."
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        if "row-level security" in said:
+        if "row-level security" in message:
             return SourceError(
-                f"{store} shows this user a part of the rows alone: {said}. A part would be taken for the whole, so "
-                "nothing was read. Name a user with BYPASSRLS, the owner of the tables, or the schema of views that "
-                "hold what is meant to be read."
+                f"{store} shows this user only some of the rows: {message}. The result would be incomplete, so "
+                "nothing was read. Name a user with BYPASSRLS, the owner of the tables, or a schema of views "
+                "with the rows to be read."
             )
         return SourceError(
-            f"{store} refuses this user: {said}. So its runs can't be read or written. "
+            f"{store} refuses this user: {message}. So its runs can't be read or written. "
             "Have SELECT granted on wandb_runs and wandb_history (and INSERT, DELETE to ingest)."
         )
     if code in ("22021", "22P05"):
         return SourceError(
-            f"{store} holds text that can't be read: {said}. So nothing was read. Have the text repaired; that of a "
-            "database in SQL_ASCII has to be UTF-8."
+            f"{store} has text that can't be read: {message}. So nothing was read. Have the text repaired; in an "
+            "SQL_ASCII database it has to be UTF-8."
         )
     if code.startswith(("XX", "58")):
         return SourceError(
-            f"{store} finds its own files damaged or unreadable: {said}. So nothing was read. "
-            "Have whoever keeps the server check it; other runs of the store may still be whole."
+            f"{store} reports that its files are damaged or unreadable: {message}. So nothing was read. "
+            "Have the administrator of the server check it; other runs of the store may be intact."
         )
     if code.startswith("53"):
         return SourceError(
-            f"{store} ran out of memory, space or connections: {said}. So nothing was read. "
-            "Ask again when the server is less busy, or for fewer runs at once."
+            f"{store} ran out of memory, space or connections: {message}. So nothing was read. "
+            "Retry when the server is less busy, or read fewer runs at once."
         )
     if code in _GONE_CODES or (not code and isinstance(error, psycopg.OperationalError)):
         return SourceError(
-            f"{store} went away before its answer was whole: {said}. So nothing was read. "
-            "Ask again when the server is back; if an administrator ended the session, ask why."
+            f"{store} closed the connection before its answer was complete: {message}. So nothing was read. "
+            "Retry when the server is back; if an administrator ended the session, ask why."
         )
     return SourceError(
-        f"{store} could not answer: {said}. So its runs can't be read. "
+        f"{store} could not answer: {message}. So its runs can't be read. "
         "Check that its tables are those of dr_wandb and intact."
     )
 
 
 def _explain_refusal(error: Exception, connection: Connection, seconds: float) -> SourceError:
-    """Return why there is no session as an error of ours."""
-    store, said = connection.redacted, connection.scrub(error)
-    if "connect_timeout" in said or "could not convert string to float" in said:
+    """Convert an error of the driver while connecting to a `SourceError` without credentials."""
+    store, message = connection.redacted, connection.scrub(error)
+    if "connect_timeout" in message or "could not convert string to float" in message:
         return SourceError(
-            f"{store} has a connect_timeout, or PGCONNECT_TIMEOUT, that is no number of seconds. So no server could be "
-            "asked. Give a number such as 10, or leave it out."
+            f"{store} has a connect_timeout, or PGCONNECT_TIMEOUT, that is not a number of seconds. So no server was "
+            "contacted. Give a number such as 10, or leave it out."
         )
     if not isinstance(error, psycopg.OperationalError):
-        # libpq quotes the piece that it could not read, which may be a piece of a password.
+        # The message is not shown: libpq quotes the part that it could not parse, which may belong to a password.
         return SourceError(
-            f"{store} is no valid connection string. So no server could be asked. "
-            "Escape signs such as @ / ? % in the password by percent codes, or give it by PGPASSWORD."
+            f"{store} is not a valid connection string. So no server was contacted. "
+            "Percent-encode characters such as @ / ? % in the password, or set PGPASSWORD."
         )
     if isinstance(error, psycopg.errors.ConnectionTimeout):
         return SourceError(
             f"{store} can't be reached: nothing answered within {seconds:g} s. So its runs can't be read. Check host "
             "and port, and that the server runs; connect_timeout=<seconds> in the connection waits longer."
         )
-    if "unsupported startup parameter" in said:
+    if "unsupported startup parameter" in message:
         return SourceError(
-            f"{store} is a pooler that takes no startup options: {said}. So its runs can't be read. Leave options out "
-            "of the connection and of PGOPTIONS; schema= names the schema of the tables."
+            f"{store} is a pooler that accepts no startup options: {message}. So its runs can't be read. Leave options "
+            "out of the connection and of PGOPTIONS; use schema= for the schema of the tables."
         )
-    if any(words in said for words in _FULL_HOUSE):
+    if any(words in message for words in _TOO_MANY):
         return SourceError(
-            f"{store} has no connection left: {said}. So its runs can't be read. "
-            "Ask again when others are done, or have the limit raised."
+            f"{store} has no connection left: {message}. So its runs can't be read. "
+            "Retry when other sessions have ended, or have the limit raised."
         )
-    if any(words in said for words in _NOT_NOW):
+    if any(words in message for words in _NOT_NOW):
         return SourceError(
-            f"{store} takes no connections at present: {said}. So its runs can't be read. Ask again in a moment."
+            f"{store} accepts no connections at present: {message}. So its runs can't be read. Retry in a moment."
         )
-    if "database" in said and "does not exist" in said:
+    if "database" in message and "does not exist" in message:
         return SourceError(
-            f"{store} has no such database: {said}. So its runs can't be read. "
-            "Name the database that dr_wandb wrote to, behind the host: postgresql://user@host/database."
+            f"{store} has no such database: {message}. So its runs can't be read. "
+            "Name the database that dr_wandb wrote to, after the host: postgresql://user@host/database."
         )
-    if any(words in said for words in _REFUSED):
+    if any(words in message for words in _REFUSED):
         if connection.lost_secret:
             return SourceError(
-                f"{store} asks for a password that this process does not have ({said}). "
-                "A pickled store carries no credentials, so a worker must have them in its own surroundings. "
+                f"{store} asks for a password that this process does not have ({message}). "
+                "A pickled store has no credentials, so a worker must get them from its own environment. "
                 f"Set {CONNECTION_VARIABLE} to the full URL there, or PGPASSWORD, or a password file."
             )
         return SourceError(
-            f"{store} refuses to log this user in: {said}. So its runs can't be read. "
+            f"{store} refuses the login of this user: {message}. So its runs can't be read. "
             "Check user and password, in the URL, PGPASSWORD or the password file."
         )
     return SourceError(
-        f"{store} can't be reached: {said}. So its runs can't be read. "
+        f"{store} can't be reached: {message}. So its runs can't be read. "
         "Check host, port and database, and that the server runs."
     )

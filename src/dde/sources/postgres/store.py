@@ -1,4 +1,4 @@
-"""Runs in PostgreSQL, as dr_wandb mirrors them from W&B: both layouts of its tables, rows decoded while they arrive."""
+"""Read runs that dr_wandb mirrored from W&B into PostgreSQL, decoding rows while they arrive."""
 
 from __future__ import annotations
 
@@ -50,27 +50,26 @@ __all__ = [
     "read_history",
 ]
 
-# Bytes that are decoded at once: enough that decoding costs no more than for the whole, few enough to be nothing
-# beside the result.
+# Bytes that are decoded at a time: large enough for full decoding speed, small compared with the result.
 _PORTION = 1 << 20
 
-# Rows that there is room for at first.
+# Initial capacity in rows.
 _FIRST_ROWS = 1 << 12
 
 
 def read_history(blocks: Iterable[bytes | bytearray | memoryview], keys: Sequence[str]) -> History:
-    """Return the history in the answer to `history_query`, as its rows arrive.
+    """Return the history from the result of `history_query`, decoding rows while they arrive.
 
     Parameters
     ----------
     blocks : iterable of bytes, bytearray or memoryview
-        The answer as CSV; a block ends where a row ends.
+        The result as CSV; each block ends at the end of a row.
     keys : sequence of str
-        Keys that were asked for, each once.
+        Requested keys, without duplicates.
     """
     columns = _Columns(len(keys))
     waiting: deque[Future[list[npt.NDArray[Any]]]] = deque()
-    # One thread decodes while this one takes in what the server sends; neither may get far ahead.
+    # One thread decodes while this one receives; the queue is short, so that receiving can't get far ahead.
     with ThreadPoolExecutor(1, "dde-log") as decoder:
         content = bytearray()
         for block in blocks:
@@ -85,7 +84,7 @@ def read_history(blocks: Iterable[bytes | bytearray | memoryview], keys: Sequenc
         while waiting:
             columns.append(waiting.popleft().result())
     columns.finish()
-    # The server gives rows as it finds them; ids tell the order in which they were logged.
+    # The server returns rows in any order; ids give the order in which they were logged.
     row_id = columns.pop(2)
     order = log_order(columns.arrays[0], columns.arrays[1], row_id)
     del row_id
@@ -94,10 +93,10 @@ def read_history(blocks: Iterable[bytes | bytearray | memoryview], keys: Sequenc
 
 
 class _Columns:
-    """Columns that grow: run, step, id and a number per key.
+    """Growing columns: run, step, id and one of numbers per key.
 
-    They are made longer where they stand, which for large ones copies nothing: so nothing is in memory twice but
-    the one column that is being put in order.
+    They are resized in place, which does not copy large arrays. So only the column that is being sorted is in memory
+    twice.
     """
 
     def __init__(self, keys: int) -> None:
@@ -126,7 +125,7 @@ class _Columns:
 
 
 def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
-    """Return the columns of some rows: run, step, id, and a number per key."""
+    """Return the columns of some rows: run, step, id, and one of numbers per key."""
     names = ["run", "step", "id", *(f"key{position}" for position in range(len(keys)))]
     packed = ["packed"] if keys else []
     positions: dict[str, pa.DataType] = {"run": pa.int32(), "step": pa.int64(), "id": pa.int64()}
@@ -134,7 +133,7 @@ def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
     def read(value_type: pa.DataType) -> pa.Table:
         return pyarrow.csv.read_csv(
             pa.BufferReader(content),
-            # A row of any length is one block.
+            # One block for all rows, since a row may be of any length.
             read_options=pyarrow.csv.ReadOptions(
                 column_names=names + packed, use_threads=False, block_size=len(content) + 1
             ),
@@ -148,7 +147,7 @@ def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
     try:
         table = read(pa.float64())
     except pa.ArrowInvalid:
-        table = read(pa.string())  # some text is no number
+        table = read(pa.string())  # some text is not a number
     if table["id"].null_count:
         table = table.set_column(2, "id", pc.fill_null(table["id"], np.iinfo(np.int64).max))
     rows = [
@@ -156,7 +155,7 @@ def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
         *(as_float_array(table[name]) for name in names[3:]),
     ]
     if packed and table["packed"].null_count < len(table):
-        # The server looks into no text, and what Python writes of NaN it could not parse.
+        # Rows as JSON text are decoded here: the server does not parse them, and would reject NaN as Python writes it.
         texts = table["packed"]
         rows[3:] = [values if values.flags.writeable else values.copy() for values in rows[3:]]
         for row in np.flatnonzero(texts.is_valid().to_numpy()):
@@ -185,18 +184,18 @@ class PostgresStore:
     connection : str or Connection
         DSN; a password in it is never shown and never pickled.
     schema : str, optional
-        Schema of the tables, where the connection names none; by default that which the server searches.
+        Schema of the tables, if the connection names none; by default those on the server's search path.
     statement_timeout : float or None
-        Seconds after which the server gives up on a question, unless the connection, the role or the server has a
-        shorter limit; None for their limit alone. A server that does not even give up is left ten seconds later; one
-        that answers nothing at all, after a minute at most.
+        Seconds after which the server cancels a query, unless the connection, the role or the server has a shorter
+        limit; None for their limit only. If the server does not cancel it, the session is closed ten seconds later. A
+        server that does not respond at all is left after a minute at most.
     connect_timeout : int
-        Seconds after which connecting gives up, over all hosts and addresses of the connection, unless it says itself.
+        Seconds for connecting, over all hosts and addresses of the connection, unless the connection sets a timeout.
 
     Raises
     ------
     SourceError
-        By any question, where the server is unreachable, refuses, takes too long or holds no such tables.
+        From any method, if the server is unreachable, refuses, takes too long or does not have the tables.
     """
 
     def __init__(
@@ -222,14 +221,14 @@ class PostgresStore:
 
     @property
     def conflicts(self) -> list[str]:
-        """What is contradictory about the runs that were read last, as sentences."""
+        """Sentences on contradictory rows of the runs that were read last."""
         return list(self._conflicts)
 
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
         """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
 
-        The version of a run is made of the server, the transactions that wrote its row and its logged rows, and
-        how many these are and how large.
+        The version of a run combines the server, the transactions that wrote its row and its logged rows, and the
+        number and size of the logged rows.
         """
         config_keys = wanted_config_keys(extra_config_keys)
 
@@ -244,14 +243,14 @@ class PostgresStore:
         records, self._conflicts = _each_once(self._ask(question), self.description)
         for conflict in self._conflicts:
             warnings.warn(conflict, ConflictWarning, stacklevel=2)
-        # Sorted here, for servers sort text by rules of their own.
+        # Sorted here, because collations differ between servers.
         return sorted(records, key=lambda record: record.run_id)
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
-        """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
+        """Return the logged rows of the runs with the given keys; see `PosttrainingSource`.
 
-        Rows whose step is missing, below 0, no whole number or beyond what a double has exactly can't be placed and are
-        left out; the records of runs count them.
+        Rows whose step is missing, below 0, not an integer or at least 2**53 are left out; the records of runs count
+        them.
         """
         positions = first_positions(run_ids)
         keys = list(dict.fromkeys(keys))
@@ -271,40 +270,40 @@ class PostgresStore:
     def evaluations(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-        """Return final evaluations from the summaries: per (task, entry), a (run,) array.
+        """Return final evaluations from the summaries: a (run,) array per (task, entry).
 
         See `PosttrainingSource`.
         """
-        nothing = {name: np.full(len(run_ids), np.nan) for name in names}
+        empty = {name: np.full(len(run_ids), np.nan) for name in names}
         positions = first_positions(run_ids)
-        if not nothing or not positions:
-            return nothing
+        if not empty or not positions:
+            return empty
         keys: set[str] = set()
         entries = {"extra_metrics"}
-        for task, entry in nothing:
+        for task, entry in empty:
             key = EVALUATION_PREFIX + summary_task(task)
             keys |= {key, f"{key}/{entry}"}
             entries.add("primary_score" if entry == "primary_metric" else entry)
 
         def question(cursor: _Cursor, layout: Layout) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-            wanted = {
+            parameters = {
                 "run_ids": list(positions),
                 "indices": list(positions.values()),
                 "keys": sorted(keys),
                 "entries": sorted(entries),
             }
-            values = {name: column.copy() for name, column in nothing.items()}
+            values = {name: column.copy() for name, column in empty.items()}
             read: set[int] = set()
-            with _rows(cursor, evaluations_query(layout), wanted) as rows:
+            with _rows(cursor, evaluations_query(layout), parameters) as rows:
                 for position, text in rows:
                     if position in read:
-                        continue  # of two rows of one run the first counts, as among its records
+                        continue  # the first of several rows of a run is used, as in `runs`
                     read.add(position)
-                    whole = as_object(load_json(text))
-                    # JSON text is parsed once here rather than once per entry.
+                    picked = as_object(load_json(text))
+                    # Parse JSON text once, not once per entry.
                     summary = {
                         key: as_object(value) if isinstance(value, str) and key.count("/") == 1 else value
-                        for key, value in whole.items()
+                        for key, value in picked.items()
                         if key in keys
                     }
                     for (task, entry), column in values.items():
@@ -324,9 +323,9 @@ class PostgresStore:
         evaluations: set[tuple[str, str]] = set()
         for kind, key, entry in self._ask(question):
             if kind == "log":
-                found = as_object(load_json(key[1:])) if key.startswith(PACKED) else (key,)
-                # W&B's own keys: _runtime, _timestamp, ...
-                logs.update(name for name in found if not name.startswith("_"))
+                keys = as_object(load_json(key[1:])) if key.startswith(PACKED) else (key,)
+                # W&B's own keys start with "_": _runtime, _timestamp, ...
+                logs.update(name for name in keys if not name.startswith("_"))
             elif kind == "entry" and entry.startswith(PACKED):
                 evaluations |= evaluation_names(as_object(load_json(entry[1:])))
             elif kind == "entry":
@@ -341,7 +340,7 @@ class PostgresStore:
             with leave_after(session, self._allowed(_CATALOG_SECONDS)) as deadline:
                 try:
                     session.read_only = True
-                    # The catalog and the answer are of one snapshot. A standby knows no stricter level.
+                    # Catalog and query see the same snapshot. A standby supports no stricter level.
                     session.isolation_level = IsolationLevel.REPEATABLE_READ
                     with session.cursor() as cursor:
                         layout = self._layout(cursor, session.info.server_version)
@@ -352,19 +351,19 @@ class PostgresStore:
                 except psycopg.Error as error:
                     again = is_conflict(error) and attempt < _ATTEMPTS
                     with suppress(psycopg.Error):
-                        # A pooler keeps the server of a transaction that was ended.
+                        # A pooler retains the server connection if the transaction was ended.
                         session.rollback()
                     problem = explain(error, self._connection, deadline.left_after)
                 except (UnicodeError, pa.ArrowInvalid) as error:
                     again = False
                     problem = SourceError(
-                        f"{self.description} holds text that can't be read: {self._connection.scrub(error)}. So "
-                        "nothing was read. Have the text repaired; that of a database in SQL_ASCII has to be UTF-8."
+                        f"{self.description} has text that can't be read: {self._connection.scrub(error)}. So "
+                        "nothing was read. Have the text repaired; in an SQL_ASCII database it has to be UTF-8."
                     )
             if not again:
                 break
             time.sleep(0.1 * 2**attempt)
-        # Raised outside of the handler: the driver's error may quote the DSN and must not ride along.
+        # Raised outside the handler: the driver's error may quote the DSN and must not be chained.
         raise problem
 
     def _allowed(self, seconds: float) -> float:
@@ -377,35 +376,35 @@ class PostgresStore:
         rows = cast("list[CatalogRow]", cursor.fetchall())
         if not any(row[0] == "wandb_runs" for row in rows):
             cursor.execute(SCHEMAS)
-            if problem := _elsewhere(self.description, schema, cursor.fetchall()):
+            if problem := _schema_problem(self.description, schema, cursor.fetchall()):
                 raise problem
         return Layout.from_catalog(rows, server_version, self.description)
 
 
-def _elsewhere(store: str, schema: str, found: Sequence[tuple[Any, ...]]) -> SourceError | None:
-    """Return where there are tables of runs, when they are not where they were looked for; None where nowhere."""
+def _schema_problem(store: str, schema: str, found: Sequence[tuple[Any, ...]]) -> SourceError | None:
+    """Return an error that names the schemas with tables of runs; None if there are none and no schema was given."""
     searched = f"in the schema {schema!r}" if schema else "on the search path of this user"
     usable = [repr(name) for name, may in found if may]
     if usable:
         return SourceError(
-            f"{store} has no table wandb_runs {searched}, but one in {', '.join(usable)}. So which runs are meant is "
-            "open. Pass schema= with one of these, or add ?schema=<schema> to the URL."
+            f"{store} has no table wandb_runs {searched}, but one in {', '.join(usable)}. So it is unclear which runs "
+            "to read. Pass schema= with one of these, or add ?schema=<schema> to the URL."
         )
     if found:
         return SourceError(
-            f"{store} has no table wandb_runs {searched}; the schema {found[0][0]!r} has one, which this user may not "
-            "look into. So its runs can't be read. Have USAGE granted on the schema, and SELECT on its tables."
+            f"{store} has no table wandb_runs {searched}; the schema {found[0][0]!r} has one, but this user has no "
+            "access to it. So its runs can't be read. Have USAGE granted on the schema, and SELECT on its tables."
         )
     if schema:
         return SourceError(
-            f"{store} has no table wandb_runs {searched}, nor in any other. So it is no W&B store. "
+            f"{store} has no table wandb_runs {searched}, nor in any other. So it is not a W&B store. "
             "Name the database that dr_wandb wrote to."
         )
     return None
 
 
 def _each_once(records: Iterable[RunRecord | None], store: str) -> tuple[list[RunRecord], list[str]]:
-    """Return the first record of each run, and what is contradictory about them, as sentences."""
+    """Return the first record of each run, and sentences on contradictory records."""
     first: dict[str, RunRecord] = {}
     differing: dict[str, None] = {}
     nameless = 0
@@ -418,33 +417,34 @@ def _each_once(records: Iterable[RunRecord | None], store: str) -> tuple[list[Ru
             continue
         if replace(before, version="") != replace(record, version=""):
             differing[record.run_id] = None
-        # A change of either row is one of the run.
+        # A change of any of its rows is a change of the run.
         first[record.run_id] = replace(before, version=f"{before.version}+{record.version}")
     conflicts = []
     if nameless:
         conflicts.append(
-            f"{store} has {nameless} rows of wandb_runs without a run_id. So nothing tells which logs are theirs, and "
+            f"{store} has {nameless} rows of wandb_runs without a run_id. So it is unknown which logs are theirs, and "
             "they were left out. Give them a run_id, or remove them."
         )
     if differing:
         conflicts.append(
             f"{store} has rows of wandb_runs that disagree for {len(differing)} runs, such as "
-            f"{next(iter(differing))!r}. So which is right is open, and the first of each was kept. Remove the others."
+            f"{next(iter(differing))!r}. So it is unknown which is right, and the first of each is used. "
+            "Remove the others."
         )
     return list(first.values()), conflicts
 
 
 def _rows(cursor: _Cursor, query: str, parameters: Mapping[str, Any]) -> closing[Generator[tuple[Any, ...]]]:
-    """Return the rows of an answer as they arrive, so that they are used while the server is at the next ones.
+    """Stream the rows of a query, so that they are processed while the server prepares the next ones.
 
-    A block that is left before the last row, by an error, has to close them: the session stays locked while they are
-    open, and ending it would wait for ever.
+    Use it in a ``with`` block: if an error ends the block before the last row, the stream has to be closed. An open
+    stream locks the session, and closing the session would wait for ever.
     """
     return closing(cast("Generator[tuple[Any, ...]]", cursor.stream(query, parameters)))
 
 
 def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) -> RunRecord | None:
-    """Return the record of a row of runs; None where it names no run."""
+    """Return the record of a row of runs; None if it has no run id."""
     run_id, run_name, state, project, entity, created_at, config_text, summary_text = row[:8]
     evaluated, launch, tags, last_rate, version, config_packed, summary_packed, attributes_packed, unplaced = row[8:]
     notes: list[str] = []
@@ -463,7 +463,7 @@ def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) ->
     if attributes_packed is not None:
         tag_list = top_level_value(attributes_packed, "tags")
     if layout.flat:
-        # The rate stands alone, or in the text of the whole row.
+        # The rate is a plain value, or is in the JSON text of the entire row.
         logged = load_json(last_rate)
         rate = as_object(logged).get("learning_rate") if isinstance(logged, (dict, str)) else last_rate
         rate = last_rate if rate is None else rate
@@ -488,8 +488,8 @@ def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) ->
 
 
 def _noted_object(text: str, name: str, notes: list[str]) -> dict[str, Any]:
-    """Return the object in JSON text; note where there is none or not all of it."""
-    found, problem = read_object(text)
+    """Return the object in JSON text; add a note if it is absent or incomplete."""
+    decoded, problem = read_object(text)
     if problem:
         notes.append(f"the {name} {problem}, and is not used")
-    return found
+    return decoded

@@ -1,4 +1,4 @@
-"""Where the files of an export are: in a folder, one level below it, or behind an fsspec URL."""
+"""Find the files of an export in a folder, one level below it, or at an fsspec URL."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["Export", "ExportFile", "ExportFolder", "ExportForm", "RunDigests", "
 
 ExportForm = Literal["parquet", "jsonl"]
 
-# Per form: the file of runs, which makes it an export, and that of training logs, which may be absent.
+# Per form: the file of runs, which identifies an export, and the file of training logs, which may be absent.
 _FILES: dict[ExportForm, tuple[str, str]] = {
     "parquet": ("runs_metadata.parquet", "runs_history.parquet"),
     "jsonl": ("runs.jsonl", "history.jsonl"),
 }
-# What the parquet file of runs has, under whichever name dr_wandb wrote it, and that of logs has not.
+# Columns that distinguish the parquet file of runs from that of logs, whatever their names.
 _RUN_COLUMNS = frozenset({"config", "summary", "raw_data"})
 
 
 @dataclass(frozen=True, slots=True)
 class ExportFile:
-    """One file of an export; equal to another when path and content are.
+    """One file of an export; files are equal if path and content are.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class ExportFile:
     identity : str
         Changes when the file does; see :func:`dde.sources.file_versions.file_version`.
     file_system : fsspec.AbstractFileSystem
-        May hold credentials, so a store keeps no `ExportFile` between questions.
+        May contain credentials, so a store retains no `ExportFile` between calls.
     """
 
     path: str
@@ -56,23 +56,23 @@ class ExportFile:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies in a folder of this machine."""
+        """Whether it is in a local folder."""
         return isinstance(self.file_system, LocalFileSystem)
 
     def open(self) -> IO[bytes]:
-        """Return the file, open for reading; raises SourceError where it can't be opened."""
+        """Open the file for reading; raises SourceError if it can't be opened."""
         try:
             return cast("IO[bytes]", self.file_system.open(self.path, "rb"))
-        except Exception as error:  # file systems of URLs raise what has no common base
+        except Exception as error:  # the errors of remote file systems have no common base class
             problem = SourceError(
                 f"{self.shown} can't be opened: {Connection(self.path).scrub(error)} ({type(error).__name__}). "
-                "So what it holds is unknown. Check that it is there and may be read, and open the export again."
+                "So its content is unknown. Check that it exists and is readable, and open the export again."
             )
-        # Outside of the handler, for the error of a remote file system may quote a credential.
+        # Raised outside the handler: the error of a remote file system may quote a credential.
         raise problem
 
     def check(self) -> None:
-        """Raise SourceError where the file has changed since its identity was read."""
+        """Raise SourceError if the file has changed since its identity was read."""
         check_version(self.file_system, self.path, self.identity)
 
 
@@ -83,7 +83,7 @@ class Export:
     Attributes
     ----------
     form : {"parquet", "jsonl"}
-        Which program wrote it.
+        Format of the files.
     runs : ExportFile
         Runs with config and summary.
     history : ExportFile or None
@@ -95,7 +95,7 @@ class Export:
     history: ExportFile | None
 
     def check(self) -> None:
-        """Raise SourceError where a file has changed since it was found."""
+        """Raise SourceError if a file has changed since the export was found."""
         for file in (self.runs, self.history):
             if file is not None:
                 file.check()
@@ -103,14 +103,14 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class RunDigests:
-    """A digest of what an export says of each run.
+    """A digest of the entry of each run in an export.
 
     Attributes
     ----------
     of_run : mapping of str to str
-        Digest by run id; of the first, where a run stands there more than once.
+        Digest by run id; that of the first entry where a run has several.
     conflicts : tuple of str
-        What is contradictory, as sentences.
+        Sentences on contradictory entries.
     """
 
     of_run: Mapping[str, str]
@@ -118,7 +118,7 @@ class RunDigests:
 
     @classmethod
     def of(cls, digests: Iterable[tuple[str | None, str]], runs: ExportFile, unit: str) -> RunDigests:
-        """Return them of pairs of run id and digest, one pair per unit ("rows" or "lines") of a file."""
+        """Collect pairs of run id and digest, one per unit ("rows" or "lines") of the file of runs."""
         first: dict[str, str] = {}
         differing: dict[str, None] = {}
         nameless = 0
@@ -131,13 +131,13 @@ class RunDigests:
         if differing:
             conflicts.append(
                 f"{runs.shown} has {unit} that disagree for {len(differing)} runs, such as "
-                f"{next(iter(differing))!r}. So which is right is open, and the first of each was kept. "
+                f"{next(iter(differing))!r}. So it is unknown which is right, and the first of each is used. "
                 "Export the project again."
             )
         if nameless:
             conflicts.append(
-                f"{runs.shown} has {nameless} {unit} without a run_id. So which runs they are is unknown, and they "
-                "were left out. Export the project again."
+                f"{runs.shown} has {nameless} {unit} without a run_id. So it is unknown which runs they describe, and "
+                "they were left out. Export the project again."
             )
         return cls(first, tuple(conflicts))
 
@@ -148,7 +148,7 @@ class RunDigests:
 
 
 class ExportFolder(ABC):
-    """What stores of exported files have in common.
+    """Base class of stores of exported files.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ class ExportFolder(ABC):
         Folder with the export, or with one folder that has it; an fsspec URL. Other files are ignored.
     """
 
-    #: Which program's files it reads.
+    #: Format of the files that it reads.
     form: ClassVar[ExportForm]
 
     def __init__(self, folder: str | os.PathLike[str] | Connection) -> None:
@@ -172,54 +172,54 @@ class ExportFolder(ABC):
 
     @property
     def location(self) -> str:
-        """The folder in full, without credentials, also for a process with another working directory."""
+        """The absolute path or URL of the folder, without credentials."""
         return self._connection.location
 
     @property
     def fingerprint(self) -> str:
-        """Digest of what the file system says of the files; changes when any of them does."""
+        """Digest of paths and versions of the files; changes when any of them does."""
         export = self._export()
         files = (export.runs, export.history)
-        facts = [self.form, *("" if file is None else f"{file.path}|{file.identity}" for file in files)]
-        return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+        parts = [self.form, *("" if file is None else f"{file.path}|{file.identity}" for file in files)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     @property
     def conflicts(self) -> list[str]:
-        """What is contradictory about the runs, as sentences; the first of each is kept."""
+        """Sentences on runs with contradictory entries; the first entry of each is used."""
         return list(self._run_digests().conflicts)
 
     def raw_run_count(self) -> int:
-        """Return how many runs there are; see `RawExport`."""
+        """Return the number of runs; see `RawExport`."""
         digests = self._run_digests()
         digests.warn()
         return len(digests.of_run)
 
     def has_history(self) -> bool:
-        """Return whether training logs were exported at all; see `RawExport`."""
+        """Return whether the export includes training logs; see `RawExport`."""
         return self._export().history is not None
 
     @abstractmethod
     def _run_digests(self) -> RunDigests:
-        """Return a digest of each run; kept while the files are the same."""
+        """Return a digest of each run; cached until the files change."""
 
     def _export(self) -> Export:
         return find_export(self._connection, (self.form,))
 
     @contextmanager
     def _reading(self) -> Iterator[Export]:
-        """Give the files of the export to a block that reads them; SourceError where one changed meanwhile."""
+        """Yield the files of the export to a block that reads them; SourceError if one changed meanwhile."""
         export = self._export()
         try:
             yield export
         except Exception:
-            # What a reader runs into in a file that is being written says nothing of the file.
+            # If the file changed, that is the cause, whatever error the reader raised.
             export.check()
             raise
         export.check()
 
 
 def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parquet", "jsonl")) -> Export:
-    """Return the export in a folder, or in the one folder within it that has one; other files are ignored.
+    """Return the export in a folder, or in the only subfolder that has one; other files are ignored.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parque
     Raises
     ------
     SourceError
-        Where there is no export, or more than one.
+        If there is no export, or more than one.
     """
     shown = connection.redacted
     try:
@@ -242,20 +242,20 @@ def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parque
             raise SourceError(_nothing_found(file_system, root, shown, forms))
     except SourceError:
         raise
-    except Exception as error:  # file systems of URLs raise what has no common base
+    except Exception as error:  # the errors of remote file systems have no common base class
         problem = SourceError(
             f"{shown!r} can't be read: {connection.scrub(error)} ({type(error).__name__}). "
-            "So there are no post-training runs. Check the path; a URL needs the fsspec package of its kind."
+            "So there are no post-training runs. Check the path; a URL needs the fsspec package for its scheme."
         )
     else:
         if len(found) > 1:
             names = ", ".join(sorted(export.runs.shown for export in found))
             raise SourceError(
-                f"{shown!r} holds {len(found)} exports: {names}. So which runs are meant is open. "
+                f"{shown!r} has {len(found)} exports: {names}. So it is unclear which one to read. "
                 "Name the folder of one of them."
             )
         return found[0]
-    # Outside of the handler, for the error of a remote file system may quote a signed address.
+    # Raised outside the handler: the error of a remote file system may quote a signed URL.
     raise problem
 
 
@@ -264,10 +264,10 @@ def _candidates(file_system: Any, root: str, forms: tuple[ExportForm, ...]) -> l
     for form in forms:
         if os.path.basename(root) in _FILES[form] and is_file:
             return _named(file_system, os.path.dirname(root), (form,))
-    # Behind HTTP a folder is a file as well.
+    # Over HTTP a folder is reported as a file too.
     if is_file and "parquet" in forms and root.endswith(".parquet"):
         return _by_schema(file_system, os.path.dirname(root))
-    # A folder that is itself an export is meant as such, whatever lies below it.
+    # If the folder itself is an export, its subfolders are ignored.
     if here := _named(file_system, root, forms):
         return here
     try:
@@ -283,18 +283,18 @@ def _candidates(file_system: Any, root: str, forms: tuple[ExportForm, ...]) -> l
 
 
 def _named(file_system: Any, folder: str, forms: tuple[ExportForm, ...]) -> list[Export]:
-    """Return the exports of a folder whose files have the names of dr_wandb, one for each form."""
-    found = []
+    """Return the exports of a folder whose files have the names that dr_wandb uses, one per form."""
+    exports = []
     for form in forms:
         runs, history = (f"{folder.rstrip('/')}/{name}" for name in _FILES[form])
-        if _is_there(file_system, runs):
-            log = _file(file_system, history) if _is_there(file_system, history) else None
-            found.append(Export(form, _file(file_system, runs), log))
-    return found
+        if _exists(file_system, runs):
+            log = _file(file_system, history) if _exists(file_system, history) else None
+            exports.append(Export(form, _file(file_system, runs), log))
+    return exports
 
 
-def _is_there(file_system: Any, path: str) -> bool:
-    """Return whether a folder has an entry of that name; a link to nothing is one, which reading it will name."""
+def _exists(file_system: Any, path: str) -> bool:
+    """Return whether a folder has an entry of that name; a broken link counts, and reading it raises an error."""
     if not isinstance(file_system, LocalFileSystem):
         return bool(file_system.exists(path))
     try:
@@ -305,14 +305,14 @@ def _is_there(file_system: Any, path: str) -> bool:
 
 
 def _by_schema(file_system: Any, folder: str) -> list[Export]:
-    """Return the export of parquet files under other names, as dr_wandb 0.2 writes them: their columns tell.
+    """Return the export of parquet files under other names, as dr_wandb 0.2 writes them, identified by columns.
 
     Raises
     ------
     SourceError
-        Where several files may be the runs, or the logs.
+        If several files may be the runs, or the logs.
     """
-    # Only where no file has its name: other stores need no parquet.
+    # Imported only here: other stores don't need parquet.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -333,10 +333,11 @@ def _by_schema(file_system: Any, folder: str) -> list[Export]:
             logs.append(path)
     if len(runs) > 1 or (runs and len(logs) > 1):
         several = sorted(map(redact, runs if len(runs) > 1 else logs))
-        what = "runs" if len(runs) > 1 else "logged rows"
+        content = "runs" if len(runs) > 1 else "logged rows"
         raise SourceError(
-            f"{redact(folder)} holds {len(several)} parquet files of {what}: {', '.join(several)}. So which of "
-            f"them is meant is open. Leave one of each, or name them {_FILES['parquet'][0]} and {_FILES['parquet'][1]}."
+            f"{redact(folder)} has {len(several)} parquet files of {content}: {', '.join(several)}. So it is unclear "
+            "which of them to read. Leave one of each, or name them "
+            f"{_FILES['parquet'][0]} and {_FILES['parquet'][1]}."
         )
     if not runs:
         return []
@@ -348,14 +349,14 @@ def _file(file_system: Any, path: str) -> ExportFile:
 
 
 def _nothing_found(file_system: Any, root: str, shown: str, forms: tuple[ExportForm, ...]) -> str:
-    wanted = " nor ".join(_FILES[form][0] for form in forms)
+    expected = " nor ".join(_FILES[form][0] for form in forms)
     if file_system.exists(root):
         names = sorted(str(path).rstrip("/").rpartition("/")[2] for path in file_system.ls(root, detail=False))
-        holds = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") if names else "nothing"
-        cause = f"{shown!r} holds {'neither ' if len(forms) > 1 else 'no '}{wanted}, but {holds}"
-        packed = [name for name in names if name.endswith((".gz", ".bz2", ".xz", ".zst", ".zip", ".tar"))]
-        if packed:
-            cause += f". {packed[0]} is compressed, which is not read: unpack it"
+        content = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") if names else "nothing"
+        cause = f"{shown!r} has {'neither ' if len(forms) > 1 else 'no '}{expected}, but {content}"
+        compressed = [name for name in names if name.endswith((".gz", ".bz2", ".xz", ".zst", ".zip", ".tar"))]
+        if compressed:
+            cause += f". {compressed[0]} is compressed, which is not supported: decompress it"
     else:
         cause = f"{shown!r} does not exist"
     return (

@@ -1,4 +1,4 @@
-"""Runs exported as JSON lines by dr_wandb 3: `runs.jsonl`, and training logs in `history.jsonl`, a row per line."""
+"""Read JSON-lines exports of dr_wandb 3: runs in `runs.jsonl`, and training logs in `history.jsonl`."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ __all__ = [
     "summary_table",
 ]
 
-# When a snapshot was taken says nothing of the run.
+# The time of the snapshot is not part of the run, so digests exclude it.
 _EXPORTED_AT = re.compile(rb'"exported_at"\s*:\s*"[^"]*"')
 
-# What dr_wandb 3 keeps of a run's attributes; 0.1 had all of them in one column.
+# Run attributes that dr_wandb 3 exports as keys of their own; 0.1 had all attributes in one column.
 _ATTRIBUTES = (
     "tags",
     "display_name",
@@ -65,9 +65,9 @@ _ATTRIBUTES = (
 def run_lines(runs: ExportFile) -> Iterator[dict[str, Any]]:
     """Yield each run once, under the column names of dr_wandb 0.1, with objects decoded.
 
-    Lines are snapshots of dr_wandb 3 (``{"run": {...}, "exported_at": ...}``), or runs under those names
-    already, their objects perhaps as JSON text. Of lines with one run id the first counts. Under "problem" stands
-    why not all of a line could be read, "" where it could.
+    Lines are snapshots of dr_wandb 3 (``{"run": {...}, "exported_at": ...}``), or runs that already use those names,
+    possibly with objects as JSON text. Of several lines with the same run id, the first is used. The key "problem"
+    tells why a line could not be read completely; "" if it could.
     """
     seen: set[str] = set()
     for line in _lines(runs):
@@ -80,7 +80,7 @@ def run_lines(runs: ExportFile) -> Iterator[dict[str, Any]]:
 
 @functools.lru_cache(maxsize=4)
 def run_digests(runs: ExportFile) -> RunDigests:
-    """Return a digest of the line of each run, less the time it was exported."""
+    """Return a digest of the line of each run, excluding the time of the export."""
     return RunDigests.of(_line_digests(runs), runs, "lines")
 
 
@@ -93,7 +93,7 @@ def _line_digests(runs: ExportFile) -> Iterator[tuple[str, str]]:
 
 @functools.lru_cache(maxsize=4)
 def summary_table(runs: ExportFile) -> SummaryTable:
-    """Return what is kept of all summaries, in the order of `run_lines`."""
+    """Return the table of all summaries, in the order of `run_lines`."""
     return SummaryTable.from_summaries((run["run_id"], run["summary"]) for run in run_lines(runs))
 
 
@@ -102,11 +102,11 @@ def read_log(history: ExportFile) -> Log:
     """Return all logged rows of an export."""
     builder = LogBuilder()
     for line in _lines(history):
-        # The line of several rows is told apart from that of one by what each row holds.
-        whole = hashlib.blake2b(line.text, digest_size=8).digest() if len(line.records) == 1 else b""
+        # A line with several rows needs a digest per row; otherwise the digest of the line is that of the row.
+        of_line = hashlib.blake2b(line.text, digest_size=8).digest() if len(line.records) == 1 else b""
         for record in line.records:
             metrics, problem = logged_metrics(record)
-            digest = whole or hashlib.blake2b(dump_json(record).encode(errors="replace"), digest_size=8).digest()
+            digest = of_line or hashlib.blake2b(dump_json(record).encode(errors="replace"), digest_size=8).digest()
             builder.add(
                 _run_id(record, history),
                 step_of(record),
@@ -119,10 +119,10 @@ def read_log(history: ExportFile) -> Log:
 
 
 def run_parts(runs: ExportFile) -> Iterator[tuple[dict[str, Part], str]]:
-    """Yield each run once as `run_lines` does, with the JSON text of each column, and why that can't be had."""
+    """Yield each run once as `run_lines` does, with the JSON text of each column, and the problem with it."""
     seen: set[str] = set()
-    of_lines = ((line.text, record) for line in _lines(runs) for record in line.records)
-    for text, record in of_lines:
+    records = ((line.text, record) for line in _lines(runs) for record in line.records)
+    for text, record in records:
         run_id = _run_id(record, runs)
         if run_id in seen:
             continue
@@ -134,7 +134,7 @@ def run_parts(runs: ExportFile) -> Iterator[tuple[dict[str, Part], str]]:
                 columns = _snapshot_columns(parts)
             else:
                 columns = _plain_columns(parts)
-            # Bytes that are no UTF-8 are these halves of pairs; see `decode_line`.
+            # `decode_line` turns bytes that are not UTF-8 into these surrogates.
             if any("\udc80" <= letter <= "\udcff" for letter in run_id):
                 raise NotExactError("has a run id that is no UTF-8")
         except NotExactError as error:
@@ -143,11 +143,11 @@ def run_parts(runs: ExportFile) -> Iterator[tuple[dict[str, Part], str]]:
 
 
 def log_parts(history: ExportFile, run_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Part], str]]:
-    """Yield the logged rows of some runs, in the order of the file: run id, parts, and why these can't be had."""
+    """Yield the logged rows of some runs, in the order of the file: run id, parts, and the problem with them."""
     log = read_log(history)
     names = list(log.run_ids)
-    wanted = [log.run_ids[run_id] for run_id in run_ids if run_id in log.run_ids]
-    rows = np.flatnonzero(np.isin(log.run, wanted))
+    selected = [log.run_ids[run_id] for run_id in run_ids if run_id in log.run_ids]
+    rows = np.flatnonzero(np.isin(log.run, selected))
     with history.open() as stream:
         for offset, run in zip(log.offset[rows].tolist(), log.run[rows].tolist(), strict=True):
             stream.seek(offset)
@@ -159,7 +159,7 @@ def log_parts(history: ExportFile, run_ids: Sequence[str]) -> Iterator[tuple[str
 
 
 def metric_parts(parts: Mapping[str, Part]) -> Part:
-    """Return what a row logged; see :func:`dde.sources.wandb.logs.logged_metrics`."""
+    """Return the metrics of a row; see :func:`dde.sources.wandb.logs.logged_metrics`."""
     if "metrics" in parts:
         return parts["metrics"]
     return join_parts({k: part for k, part in parts.items() if k not in LOG_COLUMNS and not k.startswith("_")})
@@ -193,7 +193,7 @@ def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_columns(parts: dict[str, Part]) -> dict[str, Part]:
-    """Return the parts of a line that has the columns of dr_wandb 0.1."""
+    """Return the parts of a line with the column names of dr_wandb 0.1."""
     if "wandb_metadata" not in parts and "metadata" in parts:
         parts["wandb_metadata"] = parts["metadata"]
     if "tags" in parts:
@@ -222,7 +222,7 @@ def _run_id(record: Mapping[str, Any], file: ExportFile) -> str:
     if isinstance(run_id, int) and not isinstance(run_id, bool):
         return str(run_id)
     raise FormatError(
-        f"{file.shown} has a line without a run_id: {dump_json(dict(record))[:80]}. So it is no export "
+        f"{file.shown} has a line without a run_id: {dump_json(dict(record))[:80]}. So it is not an export "
         "of dr_wandb. Export the project again, or remove the file from the folder."
     )
 
@@ -233,13 +233,13 @@ class _Line(NamedTuple):
     Attributes
     ----------
     offset : int
-        Where it begins.
+        Byte offset of its start.
     text : bytes
-        Without white space around it.
+        Content without surrounding white space.
     records : sequence of dict
-        What it holds: one object, or a list of them.
+        The object in the line, or the objects of the list in it.
     problem : str
-        Why not all of it could be read.
+        Why it could not be read completely; "" if it could.
     """
 
     offset: int
@@ -249,7 +249,7 @@ class _Line(NamedTuple):
 
 
 _UTF8_MARK = b"\xef\xbb\xbf"
-# How files begin that are no UTF-8 text, and what they are.
+# First bytes of files that are not UTF-8 text, with a description.
 _OTHER_FORMS = {
     b"\x1f\x8b": "compressed by gzip",
     b"\x28\xb5\x2f\xfd": "compressed by zstd",
@@ -262,10 +262,7 @@ _OTHER_FORMS = {
 
 
 def _lines(file: ExportFile) -> Iterator[_Line]:
-    """Yield the lines of a file; blank ones are skipped.
-
-    A line that nests too deeply is read as far as it can be.
-    """
+    """Yield the lines of a file, except blank ones; of a line that is nested too deeply, the readable part."""
     offset = 0
     with file.open() as stream:
         for number, line in enumerate(stream, start=1):
@@ -279,16 +276,16 @@ def _lines(file: ExportFile) -> Iterator[_Line]:
 
 
 def _text(line: bytes, offset: int) -> bytes:
-    # A byte order mark begins what Windows programs write.
+    # Windows programs write a byte order mark.
     return (line if offset else line.removeprefix(_UTF8_MARK)).strip()
 
 
 def _decoded(text: bytes) -> tuple[Sequence[dict[str, Any]], str]:
-    """Return the objects of a line, none where it holds anything else, and why they are not whole."""
-    # Bytes that are no UTF-8 become halves of surrogate pairs: what they are part of is noted, or set aside.
+    """Return the objects of a line, none for other content, and why they are incomplete."""
+    # Bytes that are not UTF-8 become lone surrogates, which later steps note or reject.
     value, problem = read_json(decode_line(text))
     if isinstance(value, str):
-        # The whole line was encoded once more.
+        # The line was encoded twice.
         value, reason = read_object(value)
         problem = problem or reason
     if isinstance(value, dict):
@@ -299,11 +296,11 @@ def _decoded(text: bytes) -> tuple[Sequence[dict[str, Any]], str]:
 
 
 def _rows_of(record: dict[str, Any]) -> Sequence[dict[str, Any]]:
-    """Return the rows of a line: it is one, or has a list of a run's rows in place of metrics."""
+    """Return the rows of a line: the line itself, or the list of a run's rows that it has instead of metrics."""
     rows = record.get("metrics", record.get("history"))
     if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
-        of_run = {key: value for key, value in record.items() if key in LOG_COLUMNS}
-        return [{**of_run, **row} for row in rows]
+        run_columns = {key: value for key, value in record.items() if key in LOG_COLUMNS}
+        return [{**run_columns, **row} for row in rows]
     return (record,)
 
 
@@ -311,10 +308,10 @@ def _not_a_row(file: ExportFile, number: int, text: bytes) -> str:
     if number == 1:
         for start, what in _OTHER_FORMS.items():
             if text.startswith(start):
-                return f"{file.shown} is {what}, which is not read here. So its rows are unknown. Unpack or convert it."
+                return f"{file.shown} is {what}, which is not supported. So its rows are unknown. Unpack or convert it."
     return (
-        f"{file.shown}, line {number}, is no JSON object: {text[:60].decode('utf-8', 'replace')!r}. "
-        "So the file is cut short or was not written by dr_wandb. Export the project again."
+        f"{file.shown}, line {number}, is not a JSON object: {text[:60].decode('utf-8', 'replace')!r}. "
+        "So the file is truncated or was not written by dr_wandb. Export the project again."
     )
 
 
@@ -329,9 +326,9 @@ class JsonlStore(ExportFolder):
     Raises
     ------
     SourceError
-        By any question, where the folder holds no export, or several.
+        From any method, if the folder has no export, or several.
     FormatError
-        Where a line is no JSON object or has no run id.
+        If a line is not a JSON object or has no run id.
     """
 
     form = "jsonl"
@@ -339,7 +336,7 @@ class JsonlStore(ExportFolder):
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
         """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
 
-        The version of a run is a digest of its line, and of its logged lines.
+        The version of a run is a digest of its line and of its logged lines.
         """
         with self._reading() as export:
             return list(_run_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
@@ -348,9 +345,9 @@ class JsonlStore(ExportFolder):
         return run_digests(self._export().runs)
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
-        """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
+        """Return the logged rows of the runs with the given keys; see `PosttrainingSource`.
 
-        Rows without a step that can be used have no place and are left out; `runs` counts them.
+        Rows without a usable step are left out; `runs` counts them.
         """
         keys = list(dict.fromkeys(keys))
         with self._reading() as export:
@@ -361,7 +358,7 @@ class JsonlStore(ExportFolder):
     def evaluations(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-        """Return final evaluations from the summaries: per (task, entry), a (run,) array.
+        """Return final evaluations from the summaries: a (run,) array per (task, entry).
 
         See `PosttrainingSource`.
         """
@@ -375,11 +372,11 @@ class JsonlStore(ExportFolder):
             return logs, summary_table(export.runs).public_names()
 
     def is_flat(self) -> bool:
-        """Whether config and summary stand in one object: never; see `RawExport`."""
+        """Return False: config and summary are separate; see `RawExport`."""
         return False
 
     def raw_runs(self) -> Iterator[RawRun]:
-        """Yield every run with all that the export has of it; see `RawExport`."""
+        """Yield every run with its complete content; see `RawExport`."""
         for run, problem in run_parts(self._export().runs):
             values = {name: as_text(run[name].value) if name in run else "" for name in _NAMES}
             created_at = run.get("created_at", NOTHING).value
@@ -391,12 +388,12 @@ class JsonlStore(ExportFolder):
         if file is None:
             return
         for run_id, row, problem in log_parts(file, run_ids):
-            step, time, runtime, metadata = (row.get(a, row.get(b, NOTHING)) for a, b in _PLACE)
+            step, time, runtime, metadata = (row.get(a, row.get(b, NOTHING)) for a, b in _ROW_KEYS)
             metrics = metric_parts(row)
             yield raw_row(run_id, step.value, time.value, runtime.value, metadata, metrics, problem)
 
     def row_counts(self) -> Mapping[str, int]:
-        """Return how many logged rows there are of each run; see `RawExport`."""
+        """Return the number of logged rows of each run; see `RawExport`."""
         file = self._export().history
         if file is None:
             return {}
@@ -406,8 +403,8 @@ class JsonlStore(ExportFolder):
 
 
 _NAMES = ("run_id", "run_name", "state", "project", "entity")
-# What says where a row stands, as dr_wandb and as W&B call it.
-_PLACE = (("step", "_step"), ("timestamp", "_timestamp"), ("runtime", "_runtime"), ("wandb_metadata", "_wandb"))
+# Keys that identify a row, under the names of dr_wandb and of W&B.
+_ROW_KEYS = (("step", "_step"), ("timestamp", "_timestamp"), ("runtime", "_runtime"), ("wandb_metadata", "_wandb"))
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,4 +1,4 @@
-"""Rows of training logs as columns: from what an export holds, decoded row by row, to a `History` in its order."""
+"""Collect rows of training logs as columns, and order them as a `History`."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ __all__ = [
     "step_of",
 ]
 
-#: Columns of a log that say where a row stands, and are no metrics.
+#: Columns of a log that identify a row, and are not metrics.
 LOG_COLUMNS = frozenset({"id", "run_id", "run_name", "project", "step", "timestamp", "runtime", "wandb_metadata"})
 
 
-#: Steps from here on are beyond what a double, as which JSON has them, tells from their neighbours.
+#: Upper bound of steps: JSON readers decode them as doubles, which are exact below it.
 MOST_STEPS = 2**53
 
 
 def is_step(number: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Return which numbers are steps that rows can be placed by: whole, not below 0, and exact; NaN is none."""
+    """Return which numbers are usable steps: integers from 0 to below `MOST_STEPS`. NaN is not."""
     return np.asarray((number >= 0) & (number < MOST_STEPS) & (np.floor(number) == number), np.bool_)
 
 
 def first_positions(run_ids: Sequence[str]) -> dict[str, int]:
-    """Return the position of each run id; of one that stands twice, the first."""
+    """Return the first position of each run id."""
     positions: dict[str, int] = {}
     for position, run_id in enumerate(run_ids):
         positions.setdefault(run_id, position)
@@ -53,17 +53,17 @@ def first_positions(run_ids: Sequence[str]) -> dict[str, int]:
 
 
 def log_order(*keys: npt.NDArray[Any]) -> npt.NDArray[np.intp] | None:
-    """Return what orders rows by the first key, then the second, and so on, equals as they stand; None if they are.
+    """Return the stable order of rows by the first key, then the second, and so on; None if they are in order.
 
     Parameters
     ----------
     *keys : (row,) arrays
-        Index of the run, step, and what else there is.
+        Index of the run, step, and further keys.
     """
     if _are_ordered(keys):
         return None
-    # A store keeps runs one after the other, each in order, though not in the order that they are asked for. Then
-    # sorting by run is all, at a fraction of what sorting by everything takes.
+    # Stores usually have the rows of each run in order, but the runs in another order than requested. Then sorting by
+    # run is sufficient, and much faster than sorting by all keys.
     order = np.argsort(keys[0], kind="stable")
     return order if _are_ordered([key[order] for key in keys]) else np.lexsort(keys[::-1])
 
@@ -71,7 +71,7 @@ def log_order(*keys: npt.NDArray[Any]) -> npt.NDArray[np.intp] | None:
 def ordered_history(
     run: npt.NDArray[np.int32], step: npt.NDArray[np.int64], values: Mapping[str, npt.NDArray[np.float64]]
 ) -> History:
-    """Return rows that stand in the store's order, ordered by run, then step, then as they stood.
+    """Return rows ordered by run, then by step, then as given, which is the order of the store.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def empty_history(keys: Sequence[str]) -> History:
 
 
 def as_float_array(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Return a column as numbers, as `values.as_float` reads each: NaN for null and for text that is none.
+    """Return a column as floats, converted as by `values.as_float`: NaN for null and for text that is not a number.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def as_float_array(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64
         index = column.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
         return np.where(index < 0, np.nan, numbers[index])
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        # Counters beyond 2**53 lose their last digits, as they do in any float.
+        # Counters beyond 2**53 lose their last digits, as in any double.
         column = column.cast(pa.float64(), safe=False)
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _text_as_float(column)
@@ -129,7 +129,7 @@ def as_float_array(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64
         column = column.cast(pa.float64())
     else:
         return np.full(len(column), np.nan)
-    # pyarrow leaves what lies under a null undefined, so nulls are filled rather than read.
+    # In pyarrow the values under nulls are undefined, so they are filled.
     numbers = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
     return np.asarray(numbers, dtype=np.float64)
 
@@ -138,7 +138,7 @@ def _text_as_float(column: pa.Array) -> npt.NDArray[np.float64]:
     try:
         parsed = column.cast(pa.float64())
     except pa.ArrowInvalid:
-        # Some text is no number. Each different text is read once: what is none tends to repeat.
+        # Some text is not a number. Such text tends to repeat, so each distinct text is parsed once.
         encoded = pc.dictionary_encode(column)
         numbers = np.array([as_float(text) for text in encoded.dictionary.to_pylist()], dtype=np.float64)
         parsed = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(numbers)).cast(pa.float64())
@@ -152,19 +152,19 @@ class Log:
     Attributes
     ----------
     run_ids : mapping of str to int
-        Number of each run.
+        Index of each run.
     run, offset : (row,) arrays
-        Number of the run, and where the row begins in the file.
+        Index of the run, and byte offset of the row in the file.
     step : (row,) array
-        Step; NaN for a row without one that can be used.
+        Step; NaN for a row without a usable one.
     columns : mapping of str to ((value,) array, (value,) array)
         Per key, the rows that have it, and their values.
     digests : mapping of str to str
-        Per run: how many rows, the last step, and a hash of all they hold.
+        Per run: the number of rows, the last step, and a hash of their content.
     rows_without_step : mapping of str to int
-        Per run, rows that have no place; runs without any left out.
+        Per run, the number of rows without a usable step; only runs that have any.
     unreadable : mapping of str to int
-        Per run, rows whose metrics could not be read, or not all of them; runs without any left out.
+        Per run, the number of rows whose metrics could not be read completely; only runs that have any.
     """
 
     run_ids: Mapping[str, int]
@@ -177,20 +177,20 @@ class Log:
     unreadable: Mapping[str, int]
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
-        """Return the rows of some runs that have a step, with those keys alone."""
+        """Return the rows of some runs that have a usable step, with the given keys."""
         position = np.full(len(self.run_ids), -1, dtype=np.int32)
-        for run_id, asked in first_positions(run_ids).items():
+        for run_id, requested in first_positions(run_ids).items():
             if run_id in self.run_ids:
-                position[self.run_ids[run_id]] = asked
+                position[self.run_ids[run_id]] = requested
         run = position[self.run]
         rows = np.flatnonzero((run >= 0) & ~np.isnan(self.step))
         values: dict[str, npt.NDArray[np.float64]] = {}
         for key in keys:
-            whole = np.full(len(self.run), np.nan)
+            column = np.full(len(self.run), np.nan)
             if key in self.columns:
                 logged, numbers = self.columns[key]
-                whole[logged] = numbers
-            values[key] = whole[rows]
+                column[logged] = numbers
+            values[key] = column[rows]
         return ordered_history(run[rows], self.step[rows].astype(np.int64), values)
 
     def keys(self) -> list[str]:
@@ -200,7 +200,7 @@ class Log:
 
 @dataclass
 class LogBuilder:
-    """A log that rows are added to, in the order of the file."""
+    """Builder of a `Log`; rows are added in the order of the file."""
 
     _run_ids: dict[str, int] = field(default_factory=dict)
     _run: array[int] = field(default_factory=lambda: array("i"))
@@ -213,11 +213,11 @@ class LogBuilder:
     def add(
         self, run_id: str, step: float, metrics: Mapping[str, Any], digest: int, offset: int = 0, problem: str = ""
     ) -> None:
-        """Add a row; `digest` is one of all that it holds, `problem` says why not all metrics could be read."""
+        """Add a row, with a digest of its content and the reason why some of its metrics could not be read."""
         number = self._run_ids.setdefault(run_id, len(self._run_ids))
         if number == len(self._hashes):
             self._hashes.append(0)
-        # A sum, so that the order of rows means nothing.
+        # A sum does not depend on the order of rows.
         self._hashes[number] += digest
         row = len(self._run)
         self._run.append(number)
@@ -232,18 +232,18 @@ class LogBuilder:
             values.append(as_float(value))
 
     def log(self) -> Log:
-        """Return the log of all rows that were added."""
+        """Return the log of all added rows."""
         run, step = np.array(self._run, dtype=np.int32), np.array(self._step, dtype=np.float64)
         counts = np.bincount(run, minlength=len(self._run_ids))
         last = np.full(len(self._run_ids), -np.inf)
         np.fmax.at(last, run, step)
-        placed = is_step(step)
-        lost = np.bincount(run[~placed], minlength=len(self._run_ids))
+        usable = is_step(step)
+        without_step = np.bincount(run[~usable], minlength=len(self._run_ids))
         return Log(
             run_ids=self._run_ids,
             run=run,
             offset=np.array(self._offset, dtype=np.int64),
-            step=np.where(placed, step, np.nan),
+            step=np.where(usable, step, np.nan),
             columns={
                 readable_text(key): (np.array(rows, dtype=np.int64), np.array(values, dtype=np.float64))
                 for key, (rows, values) in self._columns.items()
@@ -252,19 +252,21 @@ class LogBuilder:
                 run_id: f"{counts[number]}.{last[number]:.0f}.{self._hashes[number] % 2**64:016x}"
                 for run_id, number in self._run_ids.items()
             },
-            rows_without_step={run_id: int(lost[n]) for run_id, n in self._run_ids.items() if lost[n]},
+            rows_without_step={
+                run_id: int(without_step[number]) for run_id, number in self._run_ids.items() if without_step[number]
+            },
             unreadable=self._unreadable,
         )
 
 
 def log_notes(unreadable: int) -> Iterable[str]:
-    """Return what to say of a run of which so many rows have metrics that could not be read."""
+    """Yield the note for a run with `unreadable` rows whose metrics could not be read."""
     if unreadable:
         yield f"{unreadable} logged {'row' if unreadable == 1 else 'rows'} with metrics that can't be read"
 
 
 def step_of(record: Mapping[str, Any]) -> float:
-    """Return the step of a row, under the name of dr_wandb or of W&B itself; NaN where it has none."""
+    """Return the step of a row, under the key of dr_wandb or of W&B; NaN where absent."""
     for name in ("step", "_step"):
         value = record.get(name)
         if value is not None:
@@ -274,9 +276,9 @@ def step_of(record: Mapping[str, Any]) -> float:
 
 
 def logged_metrics(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """Return what a row logged, and why not all of it; "" where it is whole.
+    """Return the metrics of a row, and the problem with them; "" where they are complete.
 
-    That is its ``metrics``, else every key that is not W&B's own or a row's place.
+    The metrics are in ``metrics`` if the row has it. Otherwise they are all keys except W&B's own and `LOG_COLUMNS`.
     """
     if "metrics" in record:
         metrics = record["metrics"]

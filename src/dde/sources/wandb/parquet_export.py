@@ -1,7 +1,7 @@
-"""Runs exported to parquet: `runs_metadata.parquet`, and training logs in `runs_history.parquet`.
+"""Read parquet exports of dr_wandb: runs in `runs_metadata.parquet`, and training logs in `runs_history.parquet`.
 
-A run's row is some 200 KB of JSON text. Columns are read as they are needed and decoded once per process and
-version of the file; of the attributes, half of the text, only the beginning is.
+A run's row is about 200 KB of JSON text. Columns are read when they are needed, and decoded once per process and
+version of the file. Of the attributes, half of the text, only the beginning is decoded.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class ExportStore(ExportFolder):
     Raises
     ------
     SourceError
-        By any question, where the folder holds no export, or several.
+        From any method, if the folder has no export, or several.
     FormatError
-        Where a file is no parquet or lacks its columns.
+        If a file is not parquet or its columns are missing.
     """
 
     form = "parquet"
@@ -47,7 +47,7 @@ class ExportStore(ExportFolder):
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
         """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
 
-        The version of a run is a digest of its row, and of its logged rows.
+        The version of a run is a digest of its row and of its logged rows.
         """
         with self._reading() as export:
             return list(_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
@@ -56,10 +56,10 @@ class ExportStore(ExportFolder):
         return tables.run_digests(self._export().runs)
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
-        """Return the logged rows of the runs, with those keys alone; see `PosttrainingSource`.
+        """Return the logged rows of the runs with the given keys; see `PosttrainingSource`.
 
-        Reads the columns of these keys, and only the parts of the file that may hold the runs. Rows without
-        a step that can be used have no place and are left out; `runs` counts them.
+        Reads only the columns of these keys, and only row groups that may contain the runs. Rows without a usable
+        step are left out; `runs` counts them.
         """
         keys = list(dict.fromkeys(keys))
         positions = first_positions(run_ids)
@@ -74,7 +74,7 @@ class ExportStore(ExportFolder):
     def evaluations(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-        """Return final evaluations from the summaries: per (task, entry), a (run,) array.
+        """Return final evaluations from the summaries: a (run,) array per (task, entry).
 
         See `PosttrainingSource`.
         """
@@ -94,11 +94,11 @@ class ExportStore(ExportFolder):
             return logs, tables.summary_table(export.runs).public_names()
 
     def is_flat(self) -> bool:
-        """Whether config and summary stand in one object; see `RawExport`."""
+        """Return whether config and summary are in one object; see `RawExport`."""
         return tables.is_flat(self._export().runs)
 
     def raw_runs(self) -> Iterator[RawRun]:
-        """Yield every run with all that the export has of it; see `RawExport`."""
+        """Yield every run with its complete content; see `RawExport`."""
         runs = self._export().runs
         flat = tables.is_flat(runs)
         for row in tables.run_rows(runs, None):
@@ -110,17 +110,17 @@ class ExportStore(ExportFolder):
             yield raw_run({"run_id": row["run_id"], **names}, row.get("created_at"), parts)
 
     def raw_rows(self, run_ids: Sequence[str]) -> Iterator[RawRow]:
-        """Yield the logged rows of these runs; see `RawExport`. A null in the file is a key not logged."""
+        """Yield the logged rows of these runs; see `RawExport`. A null in the file is a key that was not logged."""
         file = self._export().history
         if file is None:
             return
         packed = tables.is_packed(file)
-        for rows in tables.asked_rows(file, first_positions(run_ids), None):
+        for rows in tables.selected_rows(file, first_positions(run_ids), None):
             step_column = tables.step_column(rows.table.column_names, file)
-            apart = LOG_COLUMNS | {step_column}
+            row_columns = LOG_COLUMNS | {step_column}
             ids = [run_ids[at] for at in rows.run.tolist()]
             for run_id, row in zip(ids, rows.table.to_pylist(), strict=True):
-                metrics = {k: v for k, v in row.items() if v is not None and k not in apart}
+                metrics = {k: v for k, v in row.items() if v is not None and k not in row_columns}
                 yield raw_row(
                     run_id,
                     row[step_column],
@@ -131,25 +131,25 @@ class ExportStore(ExportFolder):
                 )
 
     def row_counts(self) -> Mapping[str, int]:
-        """Return how many logged rows there are of each run; see `RawExport`."""
+        """Return the number of logged rows of each run; see `RawExport`."""
         file = self._export().history
         return {} if file is None else tables.row_counts(file)
 
 
 def _wide_history(file: ExportFile, positions: Mapping[str, int], keys: Sequence[str]) -> History:
-    known = [key for key in keys if key not in LOG_COLUMNS]
+    metric_keys = [key for key in keys if key not in LOG_COLUMNS]
     runs = [np.empty(0, np.int32)]
     steps = [np.empty(0, np.int64)]
     values = {key: [np.empty(0)] for key in keys}
-    for rows in tables.asked_rows(file, positions, known):
-        placed = rows.step >= 0
-        every = bool(placed.all())
-        runs.append(rows.run if every else rows.run[placed])
-        steps.append(rows.step if every else rows.step[placed])
+    for rows in tables.selected_rows(file, positions, metric_keys):
+        usable = rows.step >= 0
+        all_usable = bool(usable.all())
+        runs.append(rows.run if all_usable else rows.run[usable])
+        steps.append(rows.step if all_usable else rows.step[usable])
         for key in keys:
             is_metric = key in rows.table.column_names and key not in LOG_COLUMNS
             numbers = tables.number_column(rows.table, key, file) if is_metric else np.full(len(rows.run), np.nan)
-            values[key].append(numbers if every else numbers[placed])
+            values[key].append(numbers if all_usable else numbers[usable])
     joined = {key: np.concatenate(parts) for key, parts in values.items()}
     return ordered_history(np.concatenate(runs), np.concatenate(steps), joined)
 
@@ -162,10 +162,10 @@ def _records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[st
     log = None if history is None else tables.history_digests(history)
     flat = tables.is_flat(runs)
     rates = tables.last_rates(history) if flat and history is not None else {}
-    wanted = ["run_name", "state", "project", "entity", "created_at"]
-    wanted += ["raw_data", *config_keys] if flat else ["config", "wandb_metadata", "system_attrs"]
+    columns = ["run_name", "state", "project", "entity", "created_at"]
+    columns += ["raw_data", *config_keys] if flat else ["config", "wandb_metadata", "system_attrs"]
     records = []
-    for position, row in enumerate(tables.run_rows(runs, wanted)):
+    for position, row in enumerate(tables.run_rows(runs, columns)):
         run_id = row["run_id"]
         parts = _parts(row, flat)
         config, picked = parts.config, summaries.picked[position]
@@ -199,7 +199,7 @@ def _records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[st
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Config, launch metadata and tags of a row, and why the config is not whole."""
+    """Config, launch metadata and tags of a row, and why the config is incomplete."""
 
     config: Mapping[str, Any]
     problem: str

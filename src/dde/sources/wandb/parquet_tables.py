@@ -1,7 +1,7 @@
-"""Reading the two parquet files of an export: rows of runs, and logged rows of some runs.
+"""Read the two parquet files of an export: rows of runs, and logged rows of some runs.
 
-What is decoded is kept per process and version of the file, so that asking again costs nothing and a changed
-file is read anew.
+Decoded content is cached per process and version of the file, so repeated calls are free and a changed file is read
+again.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ from dde.sources.wandb.records import EVALUATION_PREFIX
 from dde.sources.wandb.summaries import SummaryTable
 
 __all__ = [
-    "AskedRows",
     "LogDigests",
-    "asked_rows",
+    "SelectedRows",
     "column_names",
     "flat_object",
     "history_digests",
@@ -48,19 +47,20 @@ __all__ = [
     "row_counts",
     "run_digests",
     "run_rows",
+    "selected_rows",
     "step_column",
     "summary_table",
 ]
 
-# Rows of JSON text held at once: at 200 KB a run, some 13 MB.
+# Rows of JSON text in memory at a time: about 13 MB at 200 KB a run.
 _BATCH = 64
-# Columns of a flat export that are no key of config or summary.
+# Columns of a flat export that are not keys of config or summary.
 _STANDARD = frozenset({"run_id", "run_name", "state", "project", "entity", "created_at", "runtime"})
 
 
 @contextmanager
 def _opened(file: ExportFile) -> Iterator[pq.ParquetFile]:
-    """Open a file for reading parts of it; what goes wrong in the block becomes an error that names the file."""
+    """Open a file to read parts of it; errors in the block are converted to one that names the file."""
     try:
         with file.open() as stream:
             yield _parquet(stream, file)
@@ -69,13 +69,13 @@ def _opened(file: ExportFile) -> Iterator[pq.ParquetFile]:
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         connection = Connection(file.path)
-        said = connection.scrub(error)
+        message = connection.scrub(error)
         if connection.has_secret:
-            # It stays in the chain of the new one, and may quote a credential.
-            error.args = (said,)
+            # The error stays in the chain of the new one, and may quote a credential.
+            error.args = (message,)
         problem = FormatError(
-            f"{file.shown} can't be read: {said[:200]}. So a part of it is damaged, and what "
-            "its rows hold is unknown. Export it again, or restore it from a copy."
+            f"{file.shown} can't be read: {message[:200]}. So part of it is damaged, and the content of "
+            "its rows is unknown. Export it again, or restore it from a copy."
         )
     raise problem
 
@@ -92,23 +92,23 @@ def _schema(file: ExportFile) -> pa.Schema:
 
 
 def is_flat(runs: ExportFile) -> bool:
-    """Return whether config and summary stand in one object, or a column per key, as before dr_wandb 0.1."""
+    """Return whether config and summary share one object or one set of columns, as before dr_wandb 0.1."""
     return not {"config", "summary"} & set(column_names(runs))
 
 
 def flat_object(row: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return the keys of config and summary of a row of a flat export, and why not all; "" where they are whole."""
+    """Return the keys of config and summary of a row of a flat export, and the problem; "" if they are complete."""
     if "raw_data" in row:
         return read_object(row["raw_data"])
-    # A key that another run has and this one has not is a null here.
+    # The column of a key that only other runs have is null here.
     return {key: value for key, value in row.items() if value is not None and key not in _STANDARD}, ""
 
 
 def run_rows(runs: ExportFile, columns: Iterable[str] | None) -> Iterator[dict[str, Any]]:
-    """Yield each run's row once, those columns of it that the file has; all of them where None.
+    """Yield one row per run, with the given columns as far as the file has them; all columns if None.
 
-    Values are plain: text, numbers, `numpy.datetime64`, objects without nulls. Of rows with one run id the first
-    counts; `run_digests` tells where they differ.
+    Values are plain: text, numbers, `numpy.datetime64`, objects without nulls. Of several rows with the same run id,
+    the first is used; `run_digests` reports where they differ.
     """
     seen: set[str] = set()
     for batch in _run_batches(runs, columns):
@@ -122,24 +122,20 @@ def run_rows(runs: ExportFile, columns: Iterable[str] | None) -> Iterator[dict[s
 
 
 def _run_batches(runs: ExportFile, columns: Iterable[str] | None) -> Iterator[dict[str, Sequence[Any]]]:
-    """Yield some rows at a time as a list of values per column, in the order of the file."""
+    """Yield batches of rows as a list of values per column, in the order of the file."""
     with _opened(runs) as parquet:
         names = parquet.schema_arrow.names
-        if "run_id" not in names:
-            raise _not_an_export(runs, "no column run_id", names)
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise _not_an_export(runs, f"more than one column {twice}", names)
-        wanted = None if columns is None else [name for name in names if name in {"run_id", *columns}]
-        for batch in parquet.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=runs.is_local):
+        _check_columns(runs, names)
+        selected = None if columns is None else [name for name in names if name in {"run_id", *columns}]
+        for batch in parquet.iter_batches(batch_size=_BATCH, columns=selected, use_threads=runs.is_local):
             yield {
-                name: _values(batch.column(at), f"the column {name!r} of {runs.shown}", is_id=name == "run_id")
+                name: _values(batch.column(at), _where(name, runs), is_id=name == "run_id")
                 for at, name in enumerate(batch.schema.names)
             }
 
 
 def _values(column: pa.Array, where: str, *, is_id: bool = False) -> Sequence[Any]:
-    """Return the values of a column as Python has them, whichever type it was written in."""
+    """Return the values of a column as Python objects, whatever its type."""
     kind = column.type
     if is_id:
         codes, names = _encoded_texts(column, where)
@@ -148,20 +144,20 @@ def _values(column: pa.Array, where: str, *, is_id: bool = False) -> Sequence[An
         try:
             return list(read_times(column, where))
         except FormatError:
-            # One of them is beyond what 64 bits hold: that one is none.
+            # One of them is out of range; it becomes text, the others stay times.
             return [value for at in range(len(column)) for value in _time_or_text(column.slice(at, 1), where)]
-    if _holds_text(kind):
+    if _is_text_type(kind):
         try:
             return _listed(read_texts(column, where))
         except FormatError:
-            # A byte that is no UTF-8 somewhere: what it is part of is noted, the others are as they are.
+            # Some texts are not UTF-8; they get lone surrogates, which are noted later. The others are unchanged.
             return [None if value is None else decode_line(value) for value in _listed(_raw_texts(column, where))]
     if pa.types.is_nested(kind):
         try:
             return [_without_nulls(value) for value in column.to_pylist(maps_as_pydicts="strict")]
         except KeyError:
             raise FormatError(
-                f"{where} has a map with one key more than once, so which value is meant is open. "
+                f"{where} has a map with a repeated key, so it is unclear which value is right. "
                 "Write the file again with each key once."
             ) from None
     return _listed(column)
@@ -173,11 +169,11 @@ def _listed(column: pa.Array | pa.ChunkedArray) -> list[Any]:
 
 
 def _encoded_texts(column: pa.Array | pa.ChunkedArray, where: str) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return texts as `encode_texts` does; bytes that are no UTF-8 become halves of surrogate pairs."""
+    """Return texts as `encode_texts` does; bytes that are not UTF-8 become lone surrogates."""
     try:
         return encode_texts(column, where, numbers=True)
     except FormatError:
-        if not _holds_text(column.type):
+        if not _is_text_type(column.type):
             raise
     raw = _raw_texts(column, where)
     encoded = (raw.combine_chunks() if isinstance(raw, pa.ChunkedArray) else raw).dictionary_encode()
@@ -189,7 +185,7 @@ def _raw_texts(column: pa.Array | pa.ChunkedArray, where: str) -> pa.ChunkedArra
     return read_texts(column, where, check=False).cast(pa.large_binary())
 
 
-def _holds_text(kind: pa.DataType) -> bool:
+def _is_text_type(kind: pa.DataType) -> bool:
     while pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type
     text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary)
@@ -205,7 +201,7 @@ def _time_or_text(one: pa.Array, where: str) -> list[Any]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Return an object of a struct or map column less its nulls: a key that another row has is a null in this one."""
+    """Return an object of a struct or map column without nulls, which stand for keys that only other rows have."""
     if isinstance(value, dict):
         return {key: _without_nulls(part) for key, part in value.items() if part is not None}
     return value
@@ -213,7 +209,7 @@ def _without_nulls(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def run_digests(runs: ExportFile) -> RunDigests:
-    """Return a digest of the whole row of each run."""
+    """Return a digest of the complete row of each run."""
     return RunDigests.of(_row_digests(runs), runs, "rows")
 
 
@@ -229,17 +225,17 @@ def _row_digests(runs: ExportFile) -> Iterator[tuple[str | None, str]]:
 
 @functools.lru_cache(maxsize=4)
 def summary_table(runs: ExportFile) -> SummaryTable:
-    """Return what is kept of all summaries, in the order of `run_rows`."""
+    """Return the table of all summaries, in the order of `run_rows`."""
     names = column_names(runs)
     if not is_flat(runs):
-        wanted = ["summary"]
+        columns = ["summary"]
     elif "raw_data" in names:
-        wanted = ["raw_data"]
+        columns = ["raw_data"]
     else:
-        wanted = [name for name in names if name.startswith(EVALUATION_PREFIX) or name in SUMMARY_KEYS]
+        columns = [name for name in names if name.startswith(EVALUATION_PREFIX) or name in SUMMARY_KEYS]
 
     def summaries() -> Iterator[tuple[str, object]]:
-        for row in run_rows(runs, wanted):
+        for row in run_rows(runs, columns):
             if "raw_data" in row or "summary" in row:
                 yield row["run_id"], row.get("summary", row.get("raw_data"))
             else:
@@ -249,7 +245,7 @@ def summary_table(runs: ExportFile) -> SummaryTable:
 
 
 def step_column(names: Iterable[str], history: ExportFile) -> str:
-    """Return the name of the column with steps."""
+    """Return the name of the step column."""
     for name in ("step", "_step"):
         if name in names:
             return name
@@ -257,17 +253,17 @@ def step_column(names: Iterable[str], history: ExportFile) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedRows:
-    """Some logged rows of a wide log, of the runs that were asked for.
+class SelectedRows:
+    """Logged rows of the requested runs in a part of a wide log.
 
     Attributes
     ----------
     table : pyarrow.Table
-        The columns that were asked for, run id and step among them.
+        The requested columns, including run id and step.
     run : (row,) int32 array
         Position of the run.
     step : (row,) int64 array
-        Step; -1 for a row without one that can be used.
+        Step; -1 for a row without a usable one.
     """
 
     table: pa.Table
@@ -275,42 +271,44 @@ class AskedRows:
     step: npt.NDArray[np.int64]
 
 
-def asked_rows(history: ExportFile, positions: Mapping[str, int], keys: Iterable[str] | None) -> Iterator[AskedRows]:
+def selected_rows(
+    history: ExportFile, positions: Mapping[str, int], keys: Iterable[str] | None
+) -> Iterator[SelectedRows]:
     """Yield the logged rows of some runs, in the order of the file.
 
     Parameters
     ----------
     positions : mapping of str to int
-        Position of each run that is asked for.
+        Position of each requested run.
     keys : iterable of str or None
-        Columns to read beside run and step, where the file has them; all where None.
+        Columns to read in addition to run and step, where the file has them; all columns if None.
     """
     with _opened(history) as parquet:
         names = parquet.schema_arrow.names
-        _check_log(history, names)
+        _check_columns(history, names)
         step_name = step_column(names, history)
-        wanted = {"run_id", step_name, *(names if keys is None else keys)}
-        columns = [name for name in names if name in wanted]
+        requested = {"run_id", step_name, *(names if keys is None else keys)}
+        columns = [name for name in names if name in requested]
         run_index = parquet.schema.names.index("run_id") if "run_id" in parquet.schema.names else None
-        # Compared as UTF-8, as the statistics of the file are made.
+        # Compared as UTF-8, like the statistics of the file.
         ids = sorted(run_id.encode("utf-8", "surrogatepass") for run_id in positions)
-        known = {run_id: at for run_id, at in positions.items() if is_unicode(run_id)}
-        asked = pa.array(known, type=pa.large_string())
-        numbers = np.fromiter(known.values(), dtype=np.int32, count=len(known))
+        valid = {run_id: at for run_id, at in positions.items() if is_unicode(run_id)}
+        value_set = pa.array(valid, type=pa.large_string())
+        numbers = np.fromiter(valid.values(), dtype=np.int32, count=len(valid))
         for group in range(parquet.num_row_groups):
-            if run_index is not None and not _may_hold(parquet.metadata.row_group(group).column(run_index), ids):
+            if run_index is not None and not _may_contain(parquet.metadata.row_group(group).column(run_index), ids):
                 continue
             table = parquet.read_row_group(group, columns=columns, use_threads=history.is_local)
             texts = read_texts(table["run_id"], _where("run_id", history), numbers=True, check=False)
-            found = pc.index_in(texts.cast(pa.large_string()), value_set=asked)
-            is_asked = pc.is_valid(found)
-            if not pc.all(is_asked).as_py():
-                table, found = table.filter(is_asked), found.filter(is_asked)
-            yield AskedRows(table, numbers[found.to_numpy()], _steps(table[step_name], history))
+            index = pc.index_in(texts.cast(pa.large_string()), value_set=value_set)
+            is_selected = pc.is_valid(index)
+            if not pc.all(is_selected).as_py():
+                table, index = table.filter(is_selected), index.filter(is_selected)
+            yield SelectedRows(table, numbers[index.to_numpy()], _steps(table[step_name], history))
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether text has no half of a surrogate pair, which no column can hold."""
+    """Return whether text has no lone surrogate, which a column can't store."""
     return readable_text(text) == text
 
 
@@ -322,22 +320,22 @@ def _where(name: str, file: ExportFile) -> str:
     return f"the column {name!r} of {file.shown}"
 
 
-def _check_log(history: ExportFile, names: Sequence[str]) -> None:
+def _check_columns(file: ExportFile, names: Sequence[str]) -> None:
     if "run_id" not in names:
-        raise _not_an_export(history, "no column run_id", names)
+        raise _not_an_export(file, "no column run_id", names)
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _not_an_export(history, f"more than one column {twice}", names)
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise _not_an_export(file, f"more than one column {repeated}", names)
 
 
 def number_column(table: pa.Table, key: str, history: ExportFile) -> npt.NDArray[np.float64]:
-    """Return a column of a wide log as numbers; NaN where a row has none."""
+    """Return a column of a wide log as numbers, NaN where absent."""
     return read_numbers(table[key], _where(key, history)).values
 
 
 @functools.lru_cache(maxsize=4)
 def log_columns(history: ExportFile) -> tuple[str, ...]:
-    """Return the columns of a wide log that can be metrics, sorted: not those of lists, objects and times."""
+    """Return the columns of a wide log that can be metrics, sorted; lists, objects and times are excluded."""
     return tuple(
         sorted(
             field.name
@@ -350,27 +348,27 @@ def log_columns(history: ExportFile) -> tuple[str, ...]:
 
 
 def is_packed(history: ExportFile) -> bool:
-    """Return whether all logged keys of a row stand in one column ``metrics``, or all rows of a run.
+    """Return whether the column ``metrics`` contains all keys of a row, or all rows of a run.
 
-    dr_wandb 0.2 writes them so, as JSON text; other programs as a map, an object or a list of objects.
+    dr_wandb 0.2 writes such logs, as JSON text; other programs write a map, an object or a list of objects.
     """
     schema = _schema(history)
     at = schema.get_field_index("metrics")
     if at < 0:
         return False
     kind = schema.field(at).type
-    return bool(pa.types.is_nested(kind)) or _holds_text(kind)
+    return bool(pa.types.is_nested(kind)) or _is_text_type(kind)
 
 
 @functools.lru_cache(maxsize=2)
 def read_packed_log(history: ExportFile) -> Log:
-    """Return all logged rows of a log whose keys stand in one column."""
+    """Return all logged rows of a log with its keys in one column; see `is_packed`."""
     builder = LogBuilder()
     names = column_names(history)
-    _check_log(history, names)
-    kept = [name for name in ("run_id", "step", "_step", "metrics") if name in names]
+    _check_columns(history, names)
+    selected = [name for name in ("run_id", "step", "_step", "metrics") if name in names]
     with _opened(history) as parquet:
-        for batch in parquet.iter_batches(columns=kept, use_threads=history.is_local):
+        for batch in parquet.iter_batches(columns=selected, use_threads=history.is_local):
             columns = {
                 name: _values(batch.column(at), _where(name, history), is_id=name == "run_id")
                 for at, name in enumerate(batch.schema.names)
@@ -380,10 +378,10 @@ def read_packed_log(history: ExportFile) -> Log:
             for at, run_id in enumerate(columns["run_id"]):
                 if run_id is None:
                     continue
-                written = columns["metrics"][at]
-                digest = hashlib.blake2b(f"{steps and steps[at]}\0{written}".encode(errors="replace"), digest_size=8)
+                encoded = columns["metrics"][at]
+                digest = hashlib.blake2b(f"{steps and steps[at]}\0{encoded}".encode(errors="replace"), digest_size=8)
                 number = int.from_bytes(digest.digest())
-                value, problem = read_json(written) if isinstance(written, str) else (written, "")
+                value, problem = read_json(encoded) if isinstance(encoded, str) else (encoded, "")
                 if isinstance(value, list) and all(isinstance(row, dict) for row in value):
                     for row in value:
                         builder.add(run_id, step_of(row), logged_metrics(row)[0], number, problem=problem)
@@ -397,22 +395,22 @@ def read_packed_log(history: ExportFile) -> Log:
 
 
 def row_counts(history: ExportFile) -> dict[str, int]:
-    """Return how many logged rows there are of each run; those without a run id are of ""."""
+    """Return the number of logged rows of each run; rows without a run id are counted under ""."""
     counts: dict[str, int] = {}
     with _opened(history) as parquet:
-        _check_log(history, parquet.schema_arrow.names)
+        _check_columns(history, parquet.schema_arrow.names)
         for group in range(parquet.num_row_groups):
             column = parquet.read_row_group(group, columns=["run_id"], use_threads=history.is_local)["run_id"]
             codes, names = _encoded_texts(column, _where("run_id", history))
-            found = np.bincount(codes % (len(names) + 1), minlength=len(names) + 1).tolist()
-            for run_id, count in zip([*names, ""], found, strict=True):
+            group_counts = np.bincount(codes % (len(names) + 1), minlength=len(names) + 1).tolist()
+            for run_id, count in zip([*names, ""], group_counts, strict=True):
                 if count:
                     counts[run_id] = counts.get(run_id, 0) + count
     return counts
 
 
-def _may_hold(column: Any, ids: Sequence[bytes]) -> bool:
-    """Return whether a part of the file may hold any of the ascending ids, by the least and the greatest in it."""
+def _may_contain(column: Any, ids: Sequence[bytes]) -> bool:
+    """Return whether a row group may contain any of the ascending ids, by the statistics of its id column."""
     statistics = column.statistics
     if statistics is None or not statistics.has_min_max:
         return True
@@ -425,22 +423,22 @@ def _may_hold(column: Any, ids: Sequence[bytes]) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def history_digests(history: ExportFile) -> LogDigests:
-    """Return what tells the logged rows of each run from any others."""
+    """Return a digest of the logged rows of each run."""
     if is_packed(history):
         log = read_packed_log(history)
         return LogDigests(log.digests, log.rows_without_step, log.unreadable)
     counts: dict[str, int] = {}
     last: dict[str, float] = {}
     hashes: dict[str, int] = {}
-    lost: dict[str, int] = {}
+    rows_without_step: dict[str, int] = {}
     with _opened(history) as parquet:
-        _check_log(history, parquet.schema_arrow.names)
+        _check_columns(history, parquet.schema_arrow.names)
         for group in range(parquet.num_row_groups):
             table = parquet.read_row_group(group, use_threads=history.is_local)
             rows = np.zeros(table.num_rows, np.uint64)
             for name in table.column_names:
-                # The same number means the same whatever its type, so that a file written anew by another
-                # program changes nothing; the multiplier keeps columns apart.
+                # Equal numbers have equal hashes whatever their type, so that rewriting the file with another
+                # program does not change the digest. The multiplier makes the hash depend on the column.
                 rows = rows * np.uint64(0x9E3779B97F4A7C15) + _hashed(table[name], _where(name, history))
             step = _steps(table[step_column(table.column_names, history)], history)
             codes, names = _encoded_texts(table["run_id"], _where("run_id", history))
@@ -459,21 +457,21 @@ def history_digests(history: ExportFile) -> LogDigests:
                 last[run_id] = max(last.get(run_id, -1), greatest)
                 hashes[run_id] = (hashes.get(run_id, 0) + total) % 2**64
                 if without_step:
-                    lost[run_id] = lost.get(run_id, 0) + without_step
+                    rows_without_step[run_id] = rows_without_step.get(run_id, 0) + without_step
     digests = {run_id: f"{counts[run_id]}.{last[run_id]:.0f}.{hashes[run_id]:016x}" for run_id in counts}
-    return LogDigests(digests, lost, {})
+    return LogDigests(digests, rows_without_step, {})
 
 
 @dataclass(frozen=True, slots=True)
 class LogDigests:
-    """What tells the logged rows of each run from any others.
+    """Digests of the logged rows of each run.
 
     Attributes
     ----------
     of_run : mapping of str to str
-        Per run: how many rows, the last step, a hash of all they hold.
+        Per run: the number of rows, the last step, and a hash of their content.
     rows_without_step, unreadable : mapping of str to int
-        As of :class:`dde.sources.wandb.logs.Log`.
+        As in :class:`dde.sources.wandb.logs.Log`.
     """
 
     of_run: Mapping[str, str]
@@ -486,12 +484,12 @@ def _hashed(column: pa.ChunkedArray, where: str) -> npt.NDArray[np.uint64]:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return np.asarray(pd.util.hash_array(read_numbers(column, where).values), dtype=np.uint64)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        # A run's id stands in all of its rows: each text is hashed once.
+        # A run's id repeats in all of its rows, so each distinct text is hashed once.
         return np.concatenate([np.empty(0, np.uint64), *map(_hashed_texts, column.chunks)])
     if pa.types.is_decimal(kind):
         return np.asarray(pd.util.hash_array(read_numbers(column, where).values), dtype=np.uint64)
-    if _holds_text(kind):
-        # Bytes that are no text, such as an interval, count as well.
+    if _is_text_type(kind):
+        # Binary columns that are not text, such as intervals, are hashed as well.
         codes, names = _encoded_texts(column, where)
         return _hashed_objects([*map(readable_text, names), None])[codes]
     return _hashed_objects([None if value is None else str(value) for value in column.to_pylist()])
@@ -499,9 +497,9 @@ def _hashed(column: pa.ChunkedArray, where: str) -> npt.NDArray[np.uint64]:
 
 def _hashed_texts(texts: pa.Array) -> npt.NDArray[np.uint64]:
     encoded = texts.dictionary_encode()
-    known = _hashed_objects([*encoded.dictionary.to_pylist(), None])
-    numbers: npt.NDArray[np.int32] = encoded.indices.fill_null(len(known) - 1).to_numpy()
-    return known[numbers]
+    hashes = _hashed_objects([*encoded.dictionary.to_pylist(), None])
+    codes: npt.NDArray[np.int32] = encoded.indices.fill_null(len(hashes) - 1).to_numpy()
+    return hashes[codes]
 
 
 def _hashed_objects(values: list[str | None]) -> npt.NDArray[np.uint64]:
@@ -510,7 +508,7 @@ def _hashed_objects(values: list[str | None]) -> npt.NDArray[np.uint64]:
 
 @functools.lru_cache(maxsize=4)
 def last_rates(history: ExportFile) -> Mapping[str, float]:
-    """Return the learning rate that each run logged last; needed for flat exports alone."""
+    """Return the learning rate that each run logged last; needed only for flat exports."""
     if is_packed(history):
         log = read_packed_log(history)
         ids = list(log.run_ids)
@@ -535,21 +533,21 @@ def last_rates(history: ExportFile) -> Mapping[str, float]:
 
 
 def _parquet(stream: IO[bytes], file: ExportFile) -> pq.ParquetFile:
-    """Return an export's file for reading parts of it; of one that is not local, without threads.
+    """Open a file of an export to read parts of it; callers read a remote file without Arrow's threads.
 
-    A thread of Arrow that lets go of a Python file when the interpreter has ended would abort the process.
+    If an Arrow thread released a Python file after the interpreter has ended, the process would abort.
     """
     try:
-        # Where a writer left checksums of pages, damage to a value is seen as well.
+        # Where the writer added page checksums, damaged values are detected as well.
         return pq.ParquetFile(file.path if file.is_local else stream, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(
-            f"{file.shown} is no parquet file ({error}). So its runs can't be read. Export it again."
+            f"{file.shown} is not a parquet file ({error}). So its runs can't be read. Export it again."
         ) from None
 
 
 def _not_an_export(file: ExportFile, problem: str, names: Iterable[str]) -> FormatError:
     return FormatError(
-        f"{file.shown} has {problem}, but {', '.join(list(names)[:10])}. So it is no export of dr_wandb. "
+        f"{file.shown} has {problem}, but {', '.join(list(names)[:10])}. So it is not an export of dr_wandb. "
         "Export the project again, or remove the file from the folder."
     )

@@ -1,4 +1,4 @@
-"""Runs and logged rows of an export with all that they hold, for loading them into a database."""
+"""Runs and logged rows of an export with their complete content, to load them into a database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dde.sources.wandb.records import utc_microseconds
 
 __all__ = ["OBJECT_COLUMNS", "RawExport", "RawRow", "RawRun", "raw_row", "raw_run"]
 
-#: Columns of a run that hold JSON objects.
+#: Columns of a run that contain JSON objects.
 OBJECT_COLUMNS: tuple[str, ...] = (
     "config",
     "summary",
@@ -27,21 +27,21 @@ OBJECT_COLUMNS: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class RawRun:
-    """One run, whole.
+    """One run with its complete content.
 
     Attributes
     ----------
     run_id, run_name, state, project, entity : str
-        As the export has them; "" where it has nothing.
+        As in the export; "" where absent.
     created_at : numpy.datetime64
         UTC; NaT where unknown.
     objects : tuple of str
-        JSON text of each of `OBJECT_COLUMNS`, ``"{}"`` where the export has nothing. NaN and Infinity may
-        stand in it as Python writes them.
+        JSON text of each of `OBJECT_COLUMNS`, ``"{}"`` where absent. It may contain NaN and Infinity as Python writes
+        them.
     problem : str
-        Why the run can't be stored as it is; "" where it can.
+        Why the run can't be stored exactly; "" where it can.
     changes : tuple of str
-        What of it is not as the export has it.
+        Phrases on values that differ from the export.
     """
 
     run_id: str
@@ -57,7 +57,7 @@ class RawRun:
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """One row of a training log, whole.
+    """One row of a training log with its complete content.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class RawRow:
     wandb_metadata, metrics : str
         JSON text of an object.
     problem, changes
-        As of a `RawRun`.
+        As in `RawRun`.
     """
 
     run_id: str
@@ -86,19 +86,19 @@ class RawRow:
 
 
 class RawExport(Protocol):
-    """An export that can be copied whole."""
+    """Protocol: an export that can be copied completely."""
 
     @property
     def description(self) -> str:
-        """What the export is, without credentials."""
+        """Name of the export, without credentials."""
         ...
 
     def is_flat(self) -> bool:
-        """Whether config and summary stand in one object, which is given as the config."""
+        """Return whether config and summary are in one object, which is returned as the config."""
         ...
 
     def raw_run_count(self) -> int:
-        """Return how many runs there are, for progress; warn of those that the export contradicts itself about."""
+        """Return the number of runs, for progress; warn of runs with contradictory entries."""
         ...
 
     def raw_runs(self) -> Iterator[RawRun]:
@@ -106,23 +106,23 @@ class RawExport(Protocol):
         ...
 
     def has_history(self) -> bool:
-        """Return whether training logs were exported at all."""
+        """Return whether the export includes training logs."""
         ...
 
     def raw_rows(self, run_ids: Sequence[str]) -> Iterator[RawRow]:
-        """Yield the logged rows of these runs, each run's in the order of the export."""
+        """Yield the logged rows of these runs; rows of one run are in the order of the export."""
         ...
 
     def row_counts(self) -> Mapping[str, int]:
-        """Return how many logged rows there are of each run, runs that are not in the export among them.
+        """Return the number of logged rows of each run, including runs that are not in the export.
 
-        Rows without a run id count as those of "".
+        Rows without a run id are counted under "".
         """
         ...
 
 
 def raw_run(names: Mapping[str, str], created_at: object, objects: Sequence[Part], problem: str = "") -> RawRun:
-    """Return a run of what an export has of it.
+    """Build a run from its columns in an export.
 
     Parameters
     ----------
@@ -130,9 +130,9 @@ def raw_run(names: Mapping[str, str], created_at: object, objects: Sequence[Part
         run_id, run_name, state, project and entity.
     created_at : object
     objects : sequence of Part
-        Each of `OBJECT_COLUMNS`.
+        Values of `OBJECT_COLUMNS`, in that order.
     problem : str
-        Why it can't be stored, where that is known.
+        Why the run can't be stored, where that is already known.
     """
     problems = [problem] if problem else []
     texts = [_text(name, part, problems) for name, part in zip(OBJECT_COLUMNS, objects, strict=True)]
@@ -149,19 +149,19 @@ def raw_row(
     metrics: Part,
     problem: str = "",
 ) -> RawRow:
-    """Return a logged row of what an export has of it; see :func:`raw_run`."""
+    """Build a logged row from its columns in an export; see :func:`raw_run`."""
     problems = [problem] if problem else []
     number = as_float(step)
-    whole = step if isinstance(step, int) else int(number) if number.is_integer() else None
+    integer = step if isinstance(step, int) else int(number) if number.is_integer() else None
     changes: tuple[str, ...] = ()
     if isinstance(step, float) and np.isnan(step):
         changes = ("step is NaN, null is stored",)
-    elif step is not None and (whole is None or isinstance(step, bool)):
+    elif step is not None and (integer is None or isinstance(step, bool)):
         problems.append("step is no whole number")
     time, other = _time("timestamp", timestamp)
     return RawRow(
         run_id=run_id,
-        step=whole,
+        step=integer,
         timestamp=time,
         runtime=as_float(runtime),
         wandb_metadata=_text("wandb_metadata", metadata, problems),

@@ -1,4 +1,4 @@
-"""Records of runs from config, summary, metadata and tags, as every form of a W&B store has them."""
+"""Build records of runs from config, summary, metadata and tags; shared by all forms of a W&B store."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ __all__ = [
     "without_logged_rate",
 ]
 
-#: What stands before the name of a key of the config, where other things have names as well.
+#: Prefix of config keys where they are named together with other fields of a run.
 CONFIG = "config."
 
 
 def config_heads(name: str) -> list[str]:
-    """Return the keys of a config under which a name may stand: ``a.b`` in ``a``, or as ``a.b``.
+    """Return the config keys that may contain a dotted name: ``a.b`` may be in ``a``, or be a key itself.
 
     Examples
     --------
     >>> config_heads("config.optimizer.lr")
     ['config', 'config.optimizer', 'config.optimizer.lr', 'optimizer', 'optimizer.lr']
     """
-    found = []
-    for whole in dict.fromkeys((name, name.removeprefix(CONFIG))):
-        parts = whole.split(".")
-        found += [".".join(parts[: i + 1]) for i in range(len(parts))]
-    return found
+    heads = []
+    for full_name in dict.fromkeys((name, name.removeprefix(CONFIG))):
+        parts = full_name.split(".")
+        heads += [".".join(parts[: i + 1]) for i in range(len(parts))]
+    return heads
 
 
 def config_value(config: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a key of a config, of groups within it by dots; None where there is none.
+    """Return the value of a config key, where dots separate groups; None where absent.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def config_value(config: Mapping[str, Any], name: str) -> Any:
 
 
 def config_text(value: Any) -> str:
-    """Return a value of a config as text: "" for None, lists and groups as JSON.
+    """Return a config value as text: "" for None, JSON for lists and groups.
 
     Examples
     --------
@@ -91,54 +91,54 @@ def config_text(value: Any) -> str:
     return str(value) if isinstance(value, bool) else as_text(value)
 
 
-#: What the keys of final evaluations in a summary start with.
+#: Prefix of the keys of final evaluations in a summary.
 EVALUATION_PREFIX = "oe_eval_metrics/"
 
 _NAT = np.datetime64("NaT", "us")
 
 
 def wanted_config_keys(extra: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return ``CONFIG_KEYS`` and the extra ones, each once."""
+    """Return ``CONFIG_KEYS`` and the extra keys, without duplicates."""
     return tuple(dict.fromkeys((*CONFIG_KEYS, *extra)))
 
 
 def pick(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Return the entries of `values` with these keys; keys that it lacks are left out."""
+    """Return the entries of `values` with these keys; absent keys are left out."""
     return {key: values[key] for key in keys if key in values}
 
 
 def has_evaluations(summary: Iterable[str]) -> bool:
-    """Return whether a summary has any key of a final evaluation."""
+    """Return whether a summary has any final evaluation."""
     return any(key.startswith(EVALUATION_PREFIX) for key in summary)
 
 
 def without_logged_rate(
     config: Mapping[str, Any], summary: Mapping[str, Any], last_rate: float | None
 ) -> dict[str, Any]:
-    """Return the config of a flat object, less a learning rate that is the last logged one.
+    """Return the config from a flat object, without ``learning_rate`` where that is the last logged value.
 
-    Before dr_wandb 0.1 the summary's keys overwrote those of config. ``learning_rate`` stands in both, and a
-    schedule ends far below the rate that it is set to: a value that equals the last logged one, or that can't
-    be compared in a run that logged, is no hyperparameter.
+    Before dr_wandb 0.1, keys of the summary overwrote those of the config. ``learning_rate`` is in both, and a schedule
+    ends far below the configured rate. So a value that equals the last logged one is not the hyperparameter; nor is
+    one that can't be compared although the run logged steps.
 
     Parameters
     ----------
     config, summary : mapping
-        What was picked from the flat object.
+        Keys picked from the flat object.
     last_rate : float or None
         Learning rate in the run's last logged row; None where it logged none.
     """
-    kept = dict(config)
+    result = dict(config)
     if as_text(config.get("lr_scheduler_type")).startswith("constant"):
-        return kept
+        return result
     logged = "_step" in summary if last_rate is None else last_rate == as_float(config.get("learning_rate"))
     if logged:
-        kept.pop("learning_rate", None)
-    return kept
+        result.pop("learning_rate", None)
+    return result
 
 
 def utc_microseconds(value: object) -> np.datetime64:
-    """Return a time as the stores write it, in UTC; NaT for null and for what is no time.
+    """Return a time as the stores write it, in UTC; NaT for null and for values that are not times.
 
     Text is ISO 8601; without an offset it is UTC, which is what W&B writes. Numbers are seconds since 1970.
 
@@ -159,13 +159,13 @@ def utc_microseconds(value: object) -> np.datetime64:
     if isinstance(value, bool):
         return _NAT
     if isinstance(value, (int, float)):
-        # Seconds beyond the years of a calendar, NaN among them, are no time.
+        # Seconds beyond the range of years, and NaN, are not times.
         return np.datetime64(round(value * 1e6), "us") if abs(value) < 1e11 else _NAT
     if isinstance(value, dt.datetime):
         if value.tzinfo is not None:
             try:
                 value = value.astimezone(dt.UTC).replace(tzinfo=None)
-            except OverflowError:  # the year 1 east of Greenwich is the year 0 there
+            except OverflowError:  # year 1 with a positive offset is year 0 in UTC
                 return _NAT
         return np.datetime64(value, "us")
     if isinstance(value, dt.date):
@@ -193,44 +193,43 @@ def run_record(
 ) -> RunRecord:
     """Return the record of a run from its parts; text columns that are null become "".
 
-    What can't be used of it is left out and noted: counts beyond any run's, dates beyond the calendar, values that
-    nest too deeply. A run whose id is no text is set aside.
+    Unusable content is left out and noted: counts too large for any run, dates beyond the calendar, values nested too
+    deeply. A run whose id is not valid text gets a `problem`.
 
     Parameters
     ----------
     config, summary : mapping
-        May hold more than is asked for; only the wanted keys are kept. Values may be wrapped as in W&B's config
-        files, or aggregates.
+        May have other keys, which are ignored. Values may be wrapped as in W&B's config files, or be aggregates.
     metadata : object
-        What W&B keeps of the launch: ``args``, ``program``, ``gpu_count``; an object or JSON text.
+        Launch metadata of W&B: ``args``, ``program``, ``gpu_count``; an object or JSON text.
     tags : object
-        A list of str; anything else gives none.
+        A list of str; any other value gives no tags.
     config_keys : iterable of str
-        Keys of config to keep.
+        Config keys to include.
     rows_without_step : int
-        Logged rows that have no place.
+        Number of logged rows without a usable step.
     notes : iterable of str
-        What the store could not read of the run.
+        Phrases on content of the run that the store could not read.
     """
-    found = [*notes]
+    all_notes = [*notes]
     launch, problem = read_object(metadata)
     if problem:
-        found.append(f"the launch metadata {problem}, and is not used")
+        all_notes.append(f"the launch metadata {problem}, and is not used")
     arguments = _decoded(launch.get("args"))
     created = utc_microseconds(created_at)
-    if np.isnat(created) and created_at not in (None, "") and not _is_nothing(created_at):
-        found.append(f"created_at {_shown(created_at)} is no date, and is not used")
-    texts = {name: _text(value, name, found) for name, value in _named_texts(run_name, state, project, entity)}
-    known_id = readable_text(run_id)
+    if np.isnat(created) and created_at not in (None, "") and not _is_missing(created_at):
+        all_notes.append(f"created_at {_shown(created_at)} is no date, and is not used")
+    texts = {name: _text(value, name, all_notes) for name, value in _named_texts(run_name, state, project, entity)}
+    readable_id = readable_text(run_id)
     return RunRecord(
-        run_id=known_id,
+        run_id=readable_id,
         **texts,
         created_at=created,
-        # Keys are the same in every run: one copy of each serves thousands of records.
-        config={sys.intern(key): value for key, value in _usable(config, config_keys, found)},
+        # Keys are the same in every run, so thousands of records share one copy of each.
+        config={sys.intern(key): value for key, value in _usable(config, config_keys, all_notes)},
         summary={
             key: summary_number(value) if isinstance(value, dict) else value
-            for key, value in _usable(summary, SUMMARY_KEYS, found, "summary")
+            for key, value in _usable(summary, SUMMARY_KEYS, all_notes, "summary")
         },
         command=tuple(readable_text(as_text(item)) for item in arguments) if isinstance(arguments, list) else (),
         program=readable_text(as_text(_decoded(launch.get("program")))),
@@ -239,14 +238,14 @@ def run_record(
         evaluated=evaluated,
         version=version,
         rows_without_step=rows_without_step,
-        problem="" if known_id == run_id else "its run id has characters or bytes that are no text",
-        notes=tuple(found),
+        problem="" if readable_id == run_id else "its run id has characters or bytes that are no text",
+        notes=tuple(all_notes),
     )
 
 
-# From here on doubles lie further than 1 apart: no run counts so many tokens, steps or sequences.
-_COUNTED = 2**53
-# FLOPs are more than that.
+# Doubles from here on are more than 1 apart, and no run counts that many tokens, steps or sequences.
+_COUNT_BOUND = 2**53
+# Keys with this word are FLOPs, which exceed that bound.
 _COMPUTE = "compute"
 
 
@@ -256,16 +255,16 @@ def _named_texts(run_name: object, state: object, project: object, entity: objec
 
 def _text(value: object, name: str, notes: list[str]) -> str:
     text = as_text(value)
-    known = readable_text(text)
-    if known != text:
+    readable = readable_text(text)
+    if readable != text:
         notes.append(f"{name} has characters or bytes that are no text, which are written out")
-    return known
+    return readable
 
 
 def _usable(
     values: Mapping[str, Any], keys: Iterable[str], notes: list[str], where: str = "config"
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the entries with these keys that can be used, unwrapped; note the others."""
+    """Yield the usable entries with these keys, unwrapped; add a note for each unusable one."""
     for key, wrapped in pick(values, keys).items():
         value = unwrapped(wrapped)
         if isinstance(value, (dict, list)):
@@ -275,13 +274,13 @@ def _usable(
             value = _readable(value)
         elif isinstance(value, str):
             value = _text(_decoded(value) if value[:1] == '"' else value, f"{where}.{key}", notes)
-        if isinstance(value, (int, float, str)) and _COMPUTE not in key and abs(as_float(value)) >= _COUNTED:
+        if isinstance(value, (int, float, str)) and _COMPUTE not in key and abs(as_float(value)) >= _COUNT_BOUND:
             notes.append(f"{where}.{key} {_shown(value)} is beyond any count, and is not used")
             continue
         yield key, value
 
 
-# Values of config that are kept, shown and sent have some two.
+# Config values that are stored, shown and sent have about two levels.
 _LEVELS = 20
 
 
@@ -296,14 +295,14 @@ def _readable(value: Any) -> Any:
 
 
 def _decoded(value: object) -> object:
-    """Return a value of a map whose values are JSON text, as databases write them: ``'"finetune.py"'``."""
+    """Decode a value of a map that stores its values as JSON text, as databases do: ``'"finetune.py"'``."""
     if isinstance(value, str) and value[:1] in ('"', "["):
         decoded = load_json(value)
         return value if decoded is None else decoded
     return value
 
 
-def _is_nothing(value: object) -> bool:
+def _is_missing(value: object) -> bool:
     return (isinstance(value, float) and value != value) or (isinstance(value, np.datetime64) and bool(np.isnat(value)))
 
 

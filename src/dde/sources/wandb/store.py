@@ -1,4 +1,4 @@
-"""The store of post-training runs, whatever it is: a database, an export, or an object with the methods."""
+"""Open a store of post-training runs: a database, an export, or an object with the methods of the protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["WandBStore"]
 
 
 class WandBStore:
-    """W&B runs, read only as far as they are asked for.
+    """W&B runs, read only as far as requested.
 
     Parameters
     ----------
@@ -25,13 +25,13 @@ class WandBStore:
         A PostgreSQL DSN (``postgresql://``, an SQLAlchemy URL, a libpq string), a folder of exported parquet
         or JSON-lines files, an fsspec URL of one, or any object with the methods of `PosttrainingSource`.
     schema : str, optional
-        Schema of the tables in PostgreSQL; by default that which the DSN names, else what the server searches.
+        Schema of the tables in PostgreSQL; by default the one in the DSN, else those on the server's search path.
 
     Raises
     ------
     SourceError
-        Where `db_connection` names no store that dde reads, or a schema is given for one that has none.
-        A database is not asked before it must be.
+        If `db_connection` is not a store that dde can read, or a schema is given for a store without schemas.
+        A database is contacted only when data is requested.
 
     Examples
     --------
@@ -49,50 +49,50 @@ class WandBStore:
 
     @property
     def description(self) -> str:
-        """What the store is, without credentials."""
+        """Name of the store, without credentials."""
         return redact(self._source.description)
 
     @property
     def location(self) -> str:
-        """Where the store is, without credentials, also for a process with another working directory."""
+        """Absolute path or URL of the store, without credentials."""
         return redact(getattr(self._source, "location", "") or self._source.description)
 
     @property
     def fingerprint(self) -> str:
-        """What the store says of all its content, changing with it; "" where it can't tell without being read."""
+        """Text that changes with the content of the store; "" where that is unknown without reading it."""
         return str(getattr(self._source, "fingerprint", ""))
 
     @property
     def conflicts(self) -> list[str]:
-        """What is contradictory about the runs, as sentences."""
+        """Sentences on contradictory entries of runs."""
         return list(getattr(self._source, "conflicts", ()))
 
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
-        """Return a record of every run, ordered by run_id. One pass over the store; no metrics.
+        """Return a record of every run, ordered by run_id, in one pass over the store. Reads no metrics.
 
         Parameters
         ----------
         extra_config_keys : iterable of str
-            Keys of config to return beside ``CONFIG_KEYS``.
+            Config keys to return in addition to ``CONFIG_KEYS``.
         """
         return self._source.runs(extra_config_keys)
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
-        """Return the logged rows of the runs, with those keys alone. One pass over the store.
+        """Return the logged rows of the runs with the given keys, in one pass over the store.
 
         Parameters
         ----------
         run_ids : sequence of str
             Runs; unknown ones have no rows.
         keys : sequence of str
-            Keys of the training log; unknown ones are NaN. With none, run and step alone.
+            Keys of the training log; unknown ones are NaN. Without keys, only run and step.
         """
         return self._source.history(run_ids, keys)
 
     def evaluations(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-        """Return final evaluations: per (task, entry), a (run,) array; NaN where absent.
+        """Return final evaluations: a (run,) array per (task, entry), NaN where absent.
 
         Parameters
         ----------
@@ -112,20 +112,20 @@ def _source(db_connection: object, schema: str | None) -> PosttrainingSource:
     if isinstance(db_connection, PosttrainingSource):
         if schema is not None:
             raise SourceError(
-                f"The schema {schema!r} was given for a store that is open already ({redact(db_connection)}), so it "
-                "would not count. Give it where that store is made, or leave it out."
+                f"The schema {schema!r} was given for a store that is already open ({redact(db_connection)}), so it "
+                "would be ignored. Pass it where that store is created, or leave it out."
             )
         return db_connection._source if isinstance(db_connection, WandBStore) else db_connection
     if not isinstance(db_connection, (str, os.PathLike, Connection)):
         raise SourceError(
-            f"An object of type {type(db_connection).__name__} is no store of post-training runs. "
-            "It lacks methods of dde.sources.protocols.PosttrainingSource, so it can't be asked for runs. "
+            f"An object of type {type(db_connection).__name__} is not a store of post-training runs. "
+            "Methods of dde.sources.protocols.PosttrainingSource are missing, so runs can't be read from it. "
             "Give a postgresql:// URL, a folder of exported files, or an object with these methods."
         )
     if not isinstance(db_connection, Connection) or schema is not None:
         db_connection = Connection(_revealed(db_connection), schema)
     connection = db_connection
-    # Each kind of store is imported where it is meant: the driver of a database alone takes as long as opening.
+    # Import only the store that is used: importing the PostgreSQL driver takes as long as opening.
     if connection.kind == "postgres":
         from dde.sources.postgres.store import PostgresStore
 
@@ -139,5 +139,5 @@ def _source(db_connection: object, schema: str | None) -> PosttrainingSource:
     return JsonlStore(connection)
 
 
-def _revealed(place: str | os.PathLike[str] | Connection) -> str | os.PathLike[str]:
-    return place.reveal() if isinstance(place, Connection) else place
+def _revealed(connection: str | os.PathLike[str] | Connection) -> str | os.PathLike[str]:
+    return connection.reveal() if isinstance(connection, Connection) else connection

@@ -1,4 +1,4 @@
-"""Final evaluations of all runs of an export as one compact table, made while summaries are decoded once."""
+"""Decode all summaries of an export once, into a compact table of final evaluations."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ __all__ = ["SummaryTable"]
 
 @dataclass(frozen=True, slots=True)
 class SummaryTable:
-    """What is kept of the summaries of an export, some 35 KB a run as text.
+    """The evaluations and counters in the summaries of an export, whose text is about 35 KB per run.
 
     Attributes
     ----------
     run_ids : tuple of str
-        Runs, in the order of the export; of a run that stands twice, the first.
+        Runs, in the order of the export. Of duplicate runs, `select` uses the first.
     picked : tuple of mapping
-        Per run, those of ``SUMMARY_KEYS`` that it has.
+        Per run, the keys of ``SUMMARY_KEYS`` that it has.
     evaluated : tuple of bool
         Per run, whether it has any final evaluation.
     names : tuple of (str, str)
         (task, entry) of every evaluation of any run, sorted.
     values : (name, run) array
-        Evaluations; NaN where a run lacks one.
+        Evaluations; NaN where a run has none.
     problems : tuple of tuple of str
-        Per run, what of its summary could not be read or is ambiguous, as phrases.
+        Per run, phrases on content of its summary that could not be read or is ambiguous.
     """
 
     run_ids: tuple[str, ...]
@@ -54,20 +54,20 @@ class SummaryTable:
 
     @classmethod
     def from_summaries(cls, summaries: Iterable[tuple[str, object]]) -> SummaryTable:
-        """Return the table of (run id, summary) pairs; a summary is an object or JSON text, and decoded here."""
+        """Build the table from (run id, summary) pairs, where a summary is an object or JSON text."""
         run_ids: list[str] = []
         picked: list[Mapping[str, Any]] = []
         evaluated: list[bool] = []
         rows: list[dict[tuple[str, str], float]] = []
         problems: list[tuple[str, ...]] = []
-        for run_id, written in summaries:
-            summary, problem = read_object(written)
-            found = [f"the summary {problem}, and is not used"] if problem else []
+        for run_id, encoded in summaries:
+            summary, problem = read_object(encoded)
+            run_problems = [f"the summary {problem}, and is not used"] if problem else []
             run_ids.append(run_id)
             picked.append(pick(summary, SUMMARY_KEYS))
             evaluated.append(has_evaluations(summary))
-            rows.append(_evaluations(summary, found))
-            problems.append(tuple(map(readable_text, found)))
+            rows.append(_evaluations(summary, run_problems))
+            problems.append(tuple(map(readable_text, run_problems)))
         names = sorted({name for row in rows for name in row})
         values = np.full((len(names), len(rows)), np.nan)
         index = {name: position for position, name in enumerate(names)}
@@ -80,7 +80,7 @@ class SummaryTable:
     def select(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-        """Return per (task, entry) a (run,) array; NaN for runs and names that are unknown."""
+        """Return a (run,) array per (task, entry); NaN for unknown runs and names."""
         known = first_positions(self.run_ids)
         runs = np.array([known.get(run_id, -1) for run_id in run_ids], dtype=np.intp)
         index = {name: position for position, name in enumerate(self.names)}
@@ -96,7 +96,7 @@ class SummaryTable:
         return [(task, entry) for task, entry in self.names if entry not in _NO_METRICS]
 
 
-# Entries that a caller may ask for by name, but that are no metrics of their own.
+# Entries that a caller may request by name, but that are not listed as metrics.
 _NO_METRICS = frozenset({"num_instances", "primary_score"})
 
 
@@ -105,7 +105,7 @@ def _evaluations(summary: Mapping[str, Any], problems: list[str]) -> dict[tuple[
     objects: list[str] = []
     for key, value in summary.items():
         if key.startswith(EVALUATION_PREFIX):
-            # JSON text of an older store is parsed once here rather than once per entry.
+            # Parse the JSON text of an older store once, not once per entry.
             is_flat = "/" in key.removeprefix(EVALUATION_PREFIX)
             if is_flat:
                 decoded[key] = value
@@ -125,20 +125,20 @@ def _evaluations(summary: Mapping[str, Any], problems: list[str]) -> dict[tuple[
 
 
 def _ambiguities(decoded: Mapping[str, Any], objects: Iterable[str]) -> Iterator[str]:
-    """Yield what is read one way and could be read another: flat keys beside objects that disagree, aggregates.
+    """Yield phrases on ambiguous evaluations: flat keys that disagree with an object, and aggregates.
 
     Parameters
     ----------
     decoded : mapping of str to object
         The evaluations of a summary.
     objects : iterable of str
-        Their keys that hold objects or lists.
+        Keys whose values are objects or lists.
     """
-    found: dict[str, list[str]] = {}
+    keys_by_reason: dict[str, list[str]] = {}
     for key in objects:
         if "/" in key.removeprefix(EVALUATION_PREFIX):
-            if what := _oddity(decoded[key]):
-                found.setdefault(what, []).append(key)
+            if reason := _aggregate_problem(decoded[key]):
+                keys_by_reason.setdefault(reason, []).append(key)
             continue
         nested = decoded[key]
         extra = nested.get("extra_metrics")
@@ -148,17 +148,17 @@ def _ambiguities(decoded: Mapping[str, Any], objects: Iterable[str]) -> Iterator
                 continue
             other = summary_number(value)
             if other == other and summary_number(flat) != other:
-                found.setdefault(_DISAGREES, []).append(f"{key}/{entry}")
-    for what, entries in found.items():
-        first = entries[0].removeprefix(EVALUATION_PREFIX)
-        yield f"{len(entries)} evaluations ({first}{', ...' if len(entries) > 1 else ''}) {what}"
+                keys_by_reason.setdefault(_DISAGREES, []).append(f"{key}/{entry}")
+    for reason, keys in keys_by_reason.items():
+        first = keys[0].removeprefix(EVALUATION_PREFIX)
+        yield f"{len(keys)} evaluations ({first}{', ...' if len(keys) > 1 else ''}) {reason}"
 
 
 _DISAGREES = "that a flat key and an object disagree on; a number of the flat key counts"
 
 
-def _oddity(flat: Any) -> str:
-    """Return what is odd about an object or a list under a flat key; "" where it holds the last value."""
+def _aggregate_problem(flat: Any) -> str:
+    """Return why an object or list under a flat key is ambiguous; "" where it has the last value."""
     if math.isnan(summary_number(flat)):
         return "under a flat key that holds no single number"
     if isinstance(unwrapped(flat), dict) and "last" not in unwrapped(flat):
