@@ -1,4 +1,4 @@
-"""``dde coverage``: what became of every run."""
+"""``dde coverage``: the status of every run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dde.cli.options import (
     Db,
     ExactText,
     NoCache,
+    Overwrite,
     RunTypeTexts,
     Schema,
     States,
@@ -43,13 +44,13 @@ def coverage(
             help="Only runs with this status, such as used or 'no data*'; '!used' for all others. Repeatable."
         ),
     ] = None,
-    to: Annotated[Path | None, typer.Option(help="Write the whole table to a .csv or .parquet file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
+    to: Annotated[Path | None, typer.Option(help="Write the complete table to a .csv or .parquet file.")] = None,
+    overwrite: Overwrite = False,
     exact_text: ExactText = False,
     cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
 ) -> None:
-    """Say of every run that was seen whether it is used, or why not, and where its parent stands written.
+    """Show for every run whether it is used, or why not, and which evidence names its parent.
 
     \b
     Examples:
@@ -62,20 +63,20 @@ def coverage(
     with busy("reading the registry of runs"):
         repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
         frame = repository.coverage(**state_filter(state))
-    # What follows a colon is of one run alone.
+    # The part of a status after the colon is specific to the run.
     counts = frame["status"].str.partition(":")[0].value_counts()
     if status:
-        frame = frame[[any(_matches(s, wanted) for wanted in status) for s in frame["status"]]].reset_index(drop=True)
+        frame = frame[[any(_matches(s, pattern) for pattern in status) for s in frame["status"]]].reset_index(drop=True)
     if to is not None:
         write_frame([frame], to, exact_text)
         say(f"wrote {len(frame)} rows to {to}")
     else:
-        # Whole numbers, so that tokens are not rounded when they are printed.
+        # Integers, so that tokens are not rounded in print.
         print_table(frame.astype({"branch_tokens": "Int64", "end_tokens": "Int64"}), _COLUMNS)
     note(f"{counts.sum()} runs: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
 
-def _matches(status: str, wanted: str) -> bool:
-    if wanted.startswith("!"):
-        return not fnmatchcase(status, wanted[1:])
-    return fnmatchcase(status, wanted)
+def _matches(status: str, pattern: str) -> bool:
+    if pattern.startswith("!"):
+        return not fnmatchcase(status, pattern[1:])
+    return fnmatchcase(status, pattern)

@@ -1,4 +1,4 @@
-"""``dde demo``: from nothing to a picture of a sweep."""
+"""``dde demo``: generate a suite, open it, and plot a sweep."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ SWEEP: dict[str, Any] = {
     "method": "supervised_ft",
     "epochs": 2,
     "metrics": ["arc_easy", "train_loss"],
-    # Enough for every row of the logs, so that what is drawn is what was logged.
+    # Enough for every logged row, so that the curves show exactly the logs.
     "max_points": 4096,
 }
 
 _TITLE = "A learning-rate sweep, pretraining and finetuning joined"
 _TEXT = (
-    "Two 150M models of a generated suite, each finetuned at several learning rates. Left, all training so far; "
-    "middle, the shaded part of it enlarged, counted from where finetuning branches off; right, the training loss. "
-    "Points are observations, and a dashed line joins what the data leaves open. Point at anything to see its run."
+    "Two 150M models of a generated suite, each finetuned at several learning rates. Left: the complete training; "
+    "middle: the shaded part enlarged, in tokens since the branch to finetuning; right: the training loss. "
+    "Points are observations, and dashed lines bridge gaps in the data. Hover over a curve to see its run."
 )
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demonstration made.
+    """Result of the demonstration.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Demo:
     dataset : xarray.Dataset
         The sweep.
     page, picture : Path
-        The interactive page, and the picture to print.
+        Files of the interactive page and of the static picture.
     """
 
     repository: RunRepository
@@ -62,19 +62,19 @@ class Demo:
 def run_demo(
     cache_dir: str | os.PathLike[str] = "data_cache", progress: Callable[[str], None] = lambda doing: None
 ) -> Demo:
-    """Make the small suite, open it, and draw a sweep of it; a second time the suite is there already.
+    """Generate the small suite, open it, and plot a sweep; the generated suite is reused the next time.
 
     Parameters
     ----------
     cache_dir : path-like
-        Everything goes to ``demo/`` in there.
+        Everything is written to its folder ``demo/``.
     progress : callable
-        Told what is being done.
+        Called with a description of each step.
 
     Returns
     -------
     Demo
-        The repository, the Dataset, and where the two files are.
+        The repository, the Dataset, and the paths of the two files.
     """
     folder = Path(cache_dir) / "demo"
     progress("generating the suite")
@@ -94,10 +94,10 @@ def run_demo(
 
 
 def demo(cache_dir: CacheDir = "data_cache") -> None:
-    """Generate a small suite, open it, print what was found, and draw a learning-rate sweep of it.
+    """Generate a small suite, open it, print a summary, and plot a learning-rate sweep.
 
-    All of it goes to data_cache/demo in the current folder. It takes less than half a minute, and a second time
-    less than that.
+    All files are written to data_cache/demo in the current folder. It takes less than half a minute, and less the
+    second time.
 
     \b
     Examples:
@@ -105,22 +105,19 @@ def demo(cache_dir: CacheDir = "data_cache") -> None:
       dde demo --cache-dir /tmp/dde
     """
     with busy("starting") as progress:
-        made = run_demo(cache_dir, progress)
-    repository = made.repository
+        result = run_demo(cache_dir, progress)
+    repository = result.repository
     frame = repository.coverage()
     bases = frame[frame["run_type"] == "pretraining"]
     runs = frame[frame["run_type"] != "pretraining"]
     used = runs[runs["status"] == "used"]
-    say(
-        f"A generated suite in {Path(cache_dir) / 'demo'}, its pretraining as tables and its post-training as "
-        "parquet.\n"
-    )
+    say(f"A generated suite in {Path(cache_dir) / 'demo'}, with pretraining as tables and post-training as parquet.\n")
     kinds = ", ".join(f"{n} {kind}" for kind, n in used["run_type"].value_counts().items())
     say(f"{len(bases)} lineages, and {len(used)} of {len(runs)} post-training runs placed on them ({kinds}).")
-    say("Left out, and why:")
+    say("Left out, by reason:")
     for status, count in runs.loc[runs["status"] != "used", "status"].str.partition(":")[0].value_counts().items():
         say(f"  {count:3d}  {status}")
-    say("\nOne learning-rate sweep of it:\n")
-    say(str(made.dataset))
-    say(f"\nInteractive page: {made.page}\nPicture:          {made.picture}")
-    note("\nNext: dde ls --help, or the README's first lines in Python.")
+    say("\nOne of its learning-rate sweeps:\n")
+    say(str(result.dataset))
+    say(f"\nInteractive page: {result.page}\nPicture:          {result.picture}")
+    note("\nNext: dde ls --help, or the Python example at the top of the README.")

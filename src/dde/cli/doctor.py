@@ -7,13 +7,24 @@ from typing import Annotated
 
 import typer
 
-from dde.cli.options import CacheDir, Data, Db, ExactText, NoCache, RunTypeTexts, Schema, SuiteName, open_repository
+from dde.cli.options import (
+    CacheDir,
+    Data,
+    Db,
+    ExactText,
+    NoCache,
+    Overwrite,
+    RunTypeTexts,
+    Schema,
+    SuiteName,
+    open_repository,
+)
 from dde.cli.output import busy, note, print_table, say
 from dde.cli.writing import check_target, write_frame
 
 __all__ = ["doctor"]
 
-# What a terminal has room for: a finding is a sentence that holds the rest.
+# Columns that fit a terminal; the sentence of a finding has the rest.
 _COLUMNS = ("check", "run_id", "finding")
 
 
@@ -34,19 +45,19 @@ def doctor(
             metavar="METRIC", help="Only this metric, a glob such as '*_loss', or all. Repeatable. By default all."
         ),
     ] = None,
-    outliers: Annotated[bool, typer.Option("--outliers", help="Look for points far off, too.")] = False,
+    outliers: Annotated[bool, typer.Option("--outliers", help="Look for outlying points, too.")] = False,
     to: Annotated[Path | None, typer.Option(help="Write the findings to a .csv or .parquet file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
+    overwrite: Overwrite = False,
     exact_text: ExactText = False,
     cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
 ) -> None:
-    """Look for faults of runs: counters, duplicated logs, branches, steps; each with its place and size.
+    """Look for faults of runs: counters, duplicated logs, branches, steps; each with its position and size.
 
-    Checks, the gravest first: counter_falls, duplicate_log, identical_rows, counter_lags, counter_jumps, counter_rate,
-    branch_row, branch_value, beyond_schedule, step_spacing, outlier. Of DataDecide the default metrics are looked at.
+    Checks, most severe first: counter_falls, duplicate_log, identical_rows, counter_lags, counter_jumps, counter_rate,
+    branch_row, branch_value, beyond_schedule, step_spacing, outlier. For DataDecide, the default metrics are checked.
 
-    The exit code is 0 where nothing is found, and 1 where something is, or where the runs can't be read.
+    The exit code is 0 if there are no findings, and 1 if there are any or if the runs can't be read.
 
     \b
     Examples:
@@ -57,17 +68,17 @@ def doctor(
     """
     if to is not None:
         check_target(to, (".csv", ".parquet"), overwrite)
-    with busy("looking at the runs"):
+    with busy("checking the runs"):
         repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
-        wanted = "all" if metrics and "all" in metrics else metrics or None
-        frame = repository.doctor(check or None, wanted, outliers)
+        selected = "all" if metrics and "all" in metrics else metrics or None
+        frame = repository.doctor(check or None, selected, outliers)
     if to is not None:
         write_frame([frame], to, exact_text)
         say(f"wrote {len(frame)} rows to {to}")
     else:
         print_table(frame, _COLUMNS)
     counts = frame["check"].value_counts(sort=False)
-    found = ", ".join(f"{count} {name}" for name, count in counts.items())
-    note(f"{len(frame)} findings: {found}" if len(frame) else "nothing found")
+    summary = ", ".join(f"{count} {name}" for name, count in counts.items())
+    note(f"{len(frame)} findings: {summary}" if len(frame) else "nothing found")
     if len(frame):
         raise typer.Exit(1)

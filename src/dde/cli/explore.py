@@ -1,4 +1,4 @@
-"""``dde explore``: the application in the browser."""
+"""``dde explore``: explore lineages in the browser."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def explore(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="Folder or URL of the DataDecide tables; '-' for none. A generated suite where it is not given.",
+            help="Folder or URL of the DataDecide tables; '-' for none. Without it, a generated suite.",
             metavar="[DATA]",
         ),
     ] = None,
@@ -62,15 +62,15 @@ def explore(
         list[str] | None,
         typer.Option(metavar="METRIC", help="Metrics to choose from: name, or glob. Repeatable. By default all."),
     ] = None,
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any that is free.")] = 0,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any free one.")] = 0,
     address: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to serve on.")] = "127.0.0.1",
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address of the page only.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address of the page.")] = False,
     cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
 ) -> None:
-    """Explore lineages in the browser: choose what is drawn, and take it away as code, picture or table.
+    """Explore lineages in the browser: choose what to plot, and export it as code, picture or table.
 
-    Nothing of a metric is read before it is chosen. The page is served to this machine alone, until Ctrl-C.
+    A metric is read only when it is chosen. By default the page is served to this machine only, until Ctrl-C.
 
     \b
     Examples:
@@ -79,28 +79,31 @@ def explore(
       dde explore data postgresql://localhost/wandb --params 150M --method supervised_ft --port 8123 --no-browser
     """
     if demo and data is not None:
-        raise typer.BadParameter("--demo explores a generated suite, so DATA is not read. Leave out one of them.")
+        raise typer.BadParameter("--demo explores a generated suite, so DATA would be ignored. Leave out one of them.")
     options: dict[str, Any] = selection(params, recipe, seed, method, learning_rate, state, where)
-    opens: dict[str, Any] = {**options, "metrics": list(metrics) if metrics and "all" not in metrics else "all"}
+    dataset_options: dict[str, Any] = {
+        **options,
+        "metrics": list(metrics) if metrics and "all" not in metrics else "all",
+    }
     with busy("reading the registry of runs") as progress:
         if data is None:
-            kept = None if no_cache else Path(cache_dir) / "demo"
+            cache = None if no_cache else Path(cache_dir) / "demo"
             progress("generating the suite")
-            repository = dde.tutorial.open_repository("small", cache_dir=kept)
+            repository = dde.tutorial.open_repository("small", cache_dir=cache)
             opened = Opened(
-                "dde.tutorial.open_lineages", ('"small"',), _options(options, None if kept is None else str(kept))
+                "dde.tutorial.open_lineages", ('"small"',), _options(options, None if cache is None else str(cache))
             )
         else:
             repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
-            said = options | {"run_types": types} if (types := run_types_of(run_type)) else options
-            opened = _opened(ctx, data, db, schema, suite, _options(said, None if no_cache else cache_dir))
-        dataset = repository.to_dataset(**opens)
+            given = options | {"run_types": types} if (types := run_types_of(run_type)) else options
+            opened = _opened(ctx, data, db, schema, suite, _options(given, None if no_cache else cache_dir))
+        dataset = repository.to_dataset(**dataset_options)
         check_dataset(dataset)
         progress("reading the first metric")
         first = starting_metric(dataset, starting_lineages(dataset))
     if not is_loopback(address):
-        note(f"warning: whoever reaches {address} can see these runs; the page asks for no password.")
-    # Imported late: a wrong option should not have to wait for it.
+        note(f"warning: everyone who can reach {address} can see these runs; the page requires no password.")
+    # Imported late, so that errors in options appear at once.
     from dde.explore.page import Explorer
 
     def ready(url: str) -> None:
@@ -112,8 +115,8 @@ def explore(
 
 
 def _options(filters: dict[str, Any], cache_dir: str | None) -> tuple[tuple[str, Any], ...]:
-    kept = {} if cache_dir == "data_cache" else {"cache_dir": cache_dir}
-    return tuple({**filters, **kept}.items())
+    cache = {} if cache_dir == "data_cache" else {"cache_dir": cache_dir}
+    return tuple({**filters, **cache}.items())
 
 
 def _opened(
@@ -124,17 +127,17 @@ def _opened(
     suite: str | None,
     options: tuple[tuple[str, Any], ...],
 ) -> Opened:
-    """Return how the stores are opened in code, which holds no password."""
+    """Return the Python call that opens the stores, without passwords."""
     options = (
         *options,
         *((name, value) for name, value in (("schema", schema), ("suite", suite)) if value is not None),
     )
-    # A store that the environment names is opened with a suite where that says how runs name its checkpoints.
-    is_apart = suite is not None and not find_suite(suite).checkpoints
+    # As in `open_repository`: a suite without `checkpoints` ignores a store in the environment.
+    ignores_environment = suite is not None and not find_suite(suite).checkpoints
     arguments = ["None" if data == "-" else _source(data)]
     if db and (data == "-" or Connection(data).kind != "postgres"):
         if getattr(ctx.get_parameter_source("db"), "name", "") == "ENVIRONMENT":
-            if is_apart:
+            if ignores_environment:
                 return Opened("dde.open_lineages", tuple(arguments), options)
             return Opened(
                 "dde.open_lineages", (*arguments, f'os.environ["{CONNECTION_VARIABLE}"]'), options, imports=("os",)
@@ -143,5 +146,5 @@ def _opened(
     return Opened("dde.open_lineages", tuple(arguments), options)
 
 
-def _source(typed: str) -> str:
-    return text_literal(Connection(typed).redacted)
+def _source(argument: str) -> str:
+    return text_literal(Connection(argument).redacted)

@@ -1,4 +1,4 @@
-"""``dde ingest``: an export into PostgreSQL."""
+"""``dde ingest``: load an export into PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def ingest(
     export: Annotated[str, typer.Argument(help="Folder of a parquet or jsonl export.", metavar="EXPORT")],
     dsn: Annotated[str, typer.Argument(help="PostgreSQL DSN to load into.", envvar=CONNECTION_VARIABLE, metavar="DSN")],
     schema: Annotated[
-        str | None, typer.Option(metavar="SCHEMA", help="Schema of the tables, which must be there.")
+        str | None, typer.Option(metavar="SCHEMA", help="Schema of the tables, which must exist.")
     ] = None,
     layout: Annotated[
         str | None,
         typer.Option(
-            help="Layout of the tables: 0.1 or old. By default that of the tables there are, or of the export."
+            help="Layout of the tables: 0.1 or old. By default that of existing tables, else that of the export."
         ),
     ] = None,
 ) -> None:
-    """Load an export into PostgreSQL: new runs are added, changed ones replaced, all others left alone.
+    """Load an export into PostgreSQL: add new runs, replace changed ones, leave all others as they are.
 
-    A second time, nothing changes. Let the DSN leave out the password and give it through PGPASSWORD or a
-    password file, so that no list of processes shows it.
+    Running it a second time changes nothing. Leave the password out of the DSN, where process lists would show it;
+    use PGPASSWORD or a password file.
 
     \b
     Examples:

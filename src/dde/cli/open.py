@@ -1,4 +1,4 @@
-"""``dde open``: the Dataset, printed or written to a file."""
+"""``dde open``: print the Dataset or write it to a file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dde.cli.options import (
     LearningRates,
     Methods,
     NoCache,
+    Overwrite,
     Params,
     Recipes,
     RunTypeTexts,
@@ -57,7 +58,7 @@ def open_dataset(
     grid: Annotated[
         str,
         typer.Option(
-            metavar="GRID", help="Token axis: auto, union, a number of points, or tokens with commas between them."
+            metavar="GRID", help="Token axis: auto, union, a number of points, or tokens separated by commas."
         ),
     ] = "auto",
     max_points: Annotated[
@@ -72,9 +73,11 @@ def open_dataset(
     bridge: Annotated[bool, typer.Option("--bridge", help="Join evaluations across branches.")] = False,
     to: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write it to a .zarr or .nc, or its long table to a .parquet or .csv."),
+        typer.Option(
+            metavar="FILE", help="Write the Dataset to a .zarr or .nc file, or its long table to a .parquet or .csv."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
+    overwrite: Overwrite = False,
     exact_text: ExactText = False,
     cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
@@ -111,7 +114,7 @@ def open_dataset(
 
 
 def _grid(text: str) -> str | TokenGrid:
-    # A name is looked up later, and is an error there that lists the names.
+    # Names are checked later, where the error lists the valid ones.
     if not text[:1].isdigit():
         return text
     try:

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and what they mean."""
+"""Arguments and options shared by several commands, and their conversion to arguments of the library."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ __all__ = [
     "LearningRates",
     "Methods",
     "NoCache",
+    "Overwrite",
     "Params",
     "Recipes",
     "RunTypeTexts",
@@ -79,7 +80,7 @@ RunTypeTexts = Annotated[
     typer.Option(
         "--run-type",
         metavar="RUN=TYPE",
-        help="Type of a run that nothing tells: my_run=supervised_ft, 'grpo_*=grpo', or by a key of the config, "
+        help="Type of runs whose type is unknown: my_run=supervised_ft, 'grpo_*=grpo', or by a config key, "
         "config.stage=rl=grpo. Repeatable.",
     ),
 ]
@@ -88,20 +89,20 @@ SuiteName = Annotated[
     typer.Option(
         "--suite",
         metavar="NAME",
-        help="Suite that DATA holds: a name such as olmo_ladder, or a .toml file that declares one. By default "
-        "DataDecide.",
+        help="Suite of DATA: a name such as olmo_ladder, or a .toml file that declares one. By default DataDecide.",
     ),
 ]
-CacheDir = Annotated[str, typer.Option("--cache-dir", metavar="FOLDER", help="Folder or URL of what was parsed.")]
+CacheDir = Annotated[str, typer.Option("--cache-dir", metavar="FOLDER", help="Folder or URL of the cache.")]
 ExactText = Annotated[
     bool,
     typer.Option(
         "--exact-text",
-        help="Write the text of a .csv as it is. By default what a spreadsheet would take for a formula gets ' in "
-        "front, and control characters are spelled out.",
+        help="Write the text of a .csv unchanged. By default, text that a spreadsheet would take for a formula is "
+        "prefixed with ', and control characters are escaped.",
     ),
 ]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep nothing.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write a cache.")]
 
 
 def open_repository(
@@ -114,13 +115,13 @@ def open_repository(
     suite: str | None = None,
     run_types: Sequence[str] | None = None,
 ) -> RunRepository:
-    """Return the repository that a command's arguments name.
+    """Open the repository given by the arguments of a command.
 
     Parameters
     ----------
     ctx : typer.Context
     data : str
-        Tables of DataDecide, or the files of the suite; "-" for none, of a suite for its own folder.
+        Tables of DataDecide, or the files of the suite; "-" for none, or for the suite's own folder.
     db, cache_dir, no_cache, schema
     suite : str, optional
         Name of a suite, or a TOML file that declares one; None for DataDecide.
@@ -129,19 +130,19 @@ def open_repository(
     """
     types = run_types_of(run_types)
     tables: str | None = None if data == "-" else data
-    kept = None if no_cache else cache_dir
+    cache = None if no_cache else cache_dir
     declared = None if suite is None else find_suite(suite)
     if declared is not None and declared.producer != "datadecide":
         source = ctx.get_parameter_source("db")
-        # A store that the environment names is DataDecide's, unless the suite says how runs name its checkpoints.
+        # A store in the environment belongs to DataDecide, unless the suite declares how runs name its checkpoints.
         is_named = bool(db) and (source is None or source.name != "ENVIRONMENT" or bool(declared.checkpoints))
         store = WandBStore(str(db), schema=schema) if is_named else None
         if types and store is None:
             raise typer.BadParameter(
-                f"--run-type is about runs of a store, and the suite {suite} declares the types of its own. Name the "
-                "store as DB, or leave it out."
+                f"--run-type applies to runs of a store, and the suite {suite} declares the types of its own runs. "
+                "Name the store as DB, or leave out --run-type."
             )
-        return RunRepository.from_suite(declared, tables, store, cache_dir=kept, run_types=types)
+        return RunRepository.from_suite(declared, tables, store, cache_dir=cache, run_types=types)
     if tables is not None and Connection(tables).kind == "postgres":
         source = ctx.get_parameter_source("db")
         if db and (source is None or source.name != "ENVIRONMENT"):
@@ -149,28 +150,29 @@ def open_repository(
         tables, db = None, tables
     if tables is None and not db:
         raise typer.BadParameter(
-            f"there is neither DATA nor DB, so nothing to open. Name a store, or set {CONNECTION_VARIABLE}."
+            f"neither DATA nor DB was given, so there is nothing to open. Name a store, or set {CONNECTION_VARIABLE}."
         )
-    return DataDecideEvolved(tables, db or None, cache_dir=kept, schema=schema, run_types=types).repository
+    return DataDecideEvolved(tables, db or None, cache_dir=cache, schema=schema, run_types=types).repository
 
 
 def run_types_of(texts: Sequence[str] | None) -> dict[str, str] | None:
-    """Return what ``--run-type`` says, as ``run_types=`` takes it; None where it says nothing.
+    """Convert values of ``--run-type`` to the argument ``run_types=``; None if there are none.
 
     Examples
     --------
     >>> run_types_of(["my_run=dpo", "config.stage=rl=grpo"])
     {'my_run': 'dpo', 'config.stage=rl': 'grpo'}
     """
-    found = {}
+    types = {}
     for text in texts or ():
         key, _, value = text.rpartition("=")
         if not key or not value:
             raise typer.BadParameter(
-                f"--run-type {text!r} says no run and type. Write RUN=TYPE, such as my_run=supervised_ft."
+                f"--run-type {text!r} is not RUN=TYPE, so the run or the type is missing. Write it as in "
+                "my_run=supervised_ft."
             )
-        found[key] = value
-    return found or None
+        types[key] = value
+    return types or None
 
 
 def selection(
@@ -182,7 +184,7 @@ def selection(
     states: Sequence[str] | None,
     where: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """Return the filters of ``dde.open_lineages`` that a command's options mean."""
+    """Convert the options of a command to filters of ``dde.open_lineages``."""
     chosen: dict[str, list[Any]] = {
         "params": list(params or []),
         "data": list(recipes or []),
@@ -208,7 +210,7 @@ def selection(
 
 
 def state_filter(states: Sequence[str] | None) -> dict[str, Any]:
-    """Return the filter on states that --state means."""
+    """Convert values of ``--state`` to a filter on states."""
     return {} if not states else {"state": "all" if "all" in states else list(states)}
 
 

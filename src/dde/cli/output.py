@@ -1,4 +1,4 @@
-"""What commands write: for people on a terminal, plain and complete everywhere else."""
+"""Output of commands: formatted for people on a terminal, plain and complete otherwise."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from dde.printable import printable, spreadsheet_safe
 
 __all__ = ["Advance", "busy", "note", "print_table", "progress_bar", "say"]
 
-#: Told how much is done and how much there is.
+#: Progress callback; its arguments are the amount done and the total amount.
 Advance = Callable[[int, int], None]
 
 
 def say(text: str) -> None:
-    """Write lines of output; what a terminal would obey in them is shown."""
+    """Write lines of output, with control characters escaped."""
     typer.echo(printable(text))
 
 
 def note(text: str) -> None:
-    """Write a remark to stderr, beside the output."""
+    """Write a remark to stderr, with control characters escaped."""
     typer.echo(printable(text), err=True)
 
 
@@ -40,8 +40,8 @@ def print_table(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> No
     ----------
     frame : pandas.DataFrame
     columns : sequence of str, optional
-        What a terminal has room for. Elsewhere all columns come, with tabs between them, nothing cut or rounded; text
-        is as in a CSV, see :func:`dde.printable.spreadsheet_safe`.
+        Columns to show on a terminal. Other output has all columns, separated by tabs, without cutting or rounding;
+        text is written as in a CSV, see :func:`dde.printable.spreadsheet_safe`.
     """
     if not sys.stdout.isatty():
         safe, _ = spreadsheet_safe(frame)
@@ -51,11 +51,11 @@ def print_table(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> No
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
     for name in shown.columns:
         right = pd.api.types.is_numeric_dtype(shown[name])
-        # Ids are folded, never cut: they are what is copied from here.
+        # Long ids are folded rather than cut, because users copy them.
         table.add_column(printable(str(name)), justify="right" if right else "left", overflow="fold")
     for row in shown.itertuples(index=False):
         table.add_row(*map(_cell, row))
-    # A name may look like markup, or like the code of an emoji.
+    # Names may look like markup or emoji codes.
     Console(markup=False, highlight=False, emoji=False).print(table)
 
 
@@ -69,7 +69,7 @@ def _cell(value: Any) -> str:
 
 @contextmanager
 def busy(doing: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal that something goes on whose end is not known; gives a function that says what."""
+    """Show a spinner on a terminal; yields a function that changes its text."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda doing: None
@@ -80,7 +80,7 @@ def busy(doing: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def progress_bar(doing: str) -> Iterator[Advance]:
-    """Show on a terminal how much is done; gives a function of what is done and what there is."""
+    """Show a progress bar on a terminal; yields the callback that advances it."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda done, total: None

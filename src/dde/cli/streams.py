@@ -1,4 +1,4 @@
-"""Standard streams, and signals that end a command early: one line, the right exit code, nothing half written."""
+"""Handle signals and failed standard streams: one line on stderr, the right exit code, no partial files."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = [
 
 _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "the terminal is gone"}
 
-#: What has to be stopped first: displays that hide the cursor.
+#: Functions that stop displays which hide the cursor; called before a signal ends the process.
 _DISPLAYS: list[Callable[[], object]] = []
 
 
 @contextmanager
 def ends_in_one_line() -> Iterator[None]:
-    """End the process by one line on stderr when Ctrl-C is pressed, or it is asked to terminate.
+    """End the process with one line on stderr on Ctrl-C, SIGTERM or SIGHUP.
 
-    The process ends within the handler, with 128 and the signal's number (130 for Ctrl-C, 143 for SIGTERM). Were it
-    an exception, as Python has it, libraries in C would swallow it in their callbacks, and the event loops of other
-    threads would complain of each task that they lose.
+    The process ends within the handler, with 128 plus the signal's number (130 for Ctrl-C, 143 for SIGTERM). An
+    exception, as Python raises by default, would be swallowed by callbacks of C libraries, and event loops of other
+    threads would report each of their lost tasks.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -43,7 +43,7 @@ def ends_in_one_line() -> Iterator[None]:
     before: dict[signal.Signals, Any] = {}
     for name in _WORDS:
         number = getattr(signal, name, None)
-        # One that is ignored stays so: nohup, and jobs in the background of a script.
+        # Ignored signals stay ignored, as under nohup and in background jobs of scripts.
         if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
             before[number] = signal.signal(number, _end)
     try:
@@ -54,9 +54,9 @@ def ends_in_one_line() -> Iterator[None]:
 
 
 def end_process(code: object) -> None:
-    """End the process at once, with what is registered to be done at its end.
+    """Run the functions registered with `atexit`, and end the process at once.
 
-    The interpreter takes its time to tear itself down, and takes back handlers of signals before it does.
+    The regular shutdown of the interpreter takes long, and restores the default signal handlers first.
     """
     if code is None or isinstance(code, int):
         atexit._run_exitfuncs()
@@ -67,7 +67,7 @@ def end_process(code: object) -> None:
 
 @contextmanager
 def stopped_at_end(stop: Callable[[], object]) -> Iterator[None]:
-    """Have a display stopped where a signal ends the process."""
+    """Within the block, stop a display if a signal ends the process."""
     _DISPLAYS.append(stop)
     try:
         yield
@@ -90,12 +90,12 @@ def _end(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
-# What a shell reports of a program that SIGPIPE ended, as of most that write to `head`.
+# Exit code that a shell reports for a program ended by SIGPIPE, such as one that writes to `head`.
 _BROKEN_PIPE = 141
 
 
 class OutputError(Exception):
-    """Standard output can't be written. No OSError, so that nobody takes it for one of reading."""
+    """Standard output can't be written. It is not an OSError, so that it is not mistaken for an error of reading."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(cause.strerror or str(cause))
@@ -104,14 +104,14 @@ class OutputError(Exception):
 
 @contextmanager
 def checked_streams() -> Iterator[None]:
-    """Write to standard output whole, or end in one line; remarks that nobody can read stop nothing.
+    """End the command with one line if standard output can't be written; ignore failed writes to stderr.
 
-    A reader that has seen enough, such as `head`, ends a command without a word.
+    If the reader of a pipe closes it, as `head` does, the command ends without a message.
     """
     _open_closed()
     before = sys.stdout, sys.stderr
     try:
-        # Where something else stands in their place, such as in a test, it is left alone.
+        # Streams that were replaced, as in tests, are left as they are.
         if sys.stdout is sys.__stdout__:
             sys.stdout = _wrapped(sys.stdout, raises=True)
         if sys.stderr is sys.__stderr__:
@@ -125,7 +125,7 @@ def checked_streams() -> Iterator[None]:
         if error.errno == errno.EPIPE:
             raise SystemExit(_BROKEN_PIPE) from None
         with suppress(OSError):
-            sys.stderr.write(f"error: standard output can't be written ({error}), so it is not whole.\n")
+            sys.stderr.write(f"error: standard output can't be written ({error}), so it is incomplete.\n")
             sys.stderr.flush()
         raise SystemExit(1) from None
     finally:
@@ -133,7 +133,7 @@ def checked_streams() -> Iterator[None]:
 
 
 class _Raw(io.RawIOBase):
-    """A stream whose failed writes raise OutputError, or are forgotten."""
+    """A stream whose failed writes raise OutputError or are ignored."""
 
     def __init__(self, raw: Any, raises: bool) -> None:
         self._raw, self._raises = raw, raises
@@ -159,7 +159,7 @@ class _Raw(io.RawIOBase):
 def _wrapped(stream: Any, raises: bool) -> io.TextIOWrapper:
     stream.flush()
     raw = _Raw(getattr(stream.buffer, "raw", stream.buffer), raises)
-    # A name that the terminal has no letters for is spelled out; output does not end over it.
+    # Characters that the encoding can't represent are escaped rather than raising an error.
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
@@ -169,11 +169,11 @@ def _wrapped(stream: Any, raises: bool) -> io.TextIOWrapper:
 
 
 def _open_closed() -> None:
-    """Open streams that were closed when the process began, or files that it opens would get their numbers."""
+    """Open standard streams that were closed at the start; otherwise new files would get their descriptors."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is not None:
             continue
-        # Writing to the first is an error, as it is to the closed stream; remarks may vanish.
+        # Writing to this stdout fails, as with the closed stream; writes to stderr are discarded.
         opened = os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
         if opened != number:
             os.dup2(opened, number)
@@ -185,7 +185,7 @@ def _open_closed() -> None:
 
 
 def _discard_output() -> None:
-    """Let what is still to be written vanish: at its end the interpreter would fail on it again."""
+    """Discard buffered output; otherwise the interpreter would fail on it again at its end."""
     with suppress(OSError):
         number = os.open(os.devnull, os.O_WRONLY)
         os.dup2(number, 1)

@@ -1,4 +1,4 @@
-"""Writing netCDF so that a full disk is an error and nothing else."""
+"""Write Datasets and tables to files; a full disk is one error, and the old file stays."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ __all__ = [
 def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     """Write a Dataset with h5netcdf.
 
-    HDF5 goes on after a write that failed: it tries again whenever an object is freed, prints each failure, and
-    crashes at the end of the process. So it never sees one: the file keeps what it can't write in memory until the
-    block that is being written is done, and the failure is raised then.
+    HDF5 continues after a failed write: it retries whenever an object is freed, prints each failure, and crashes at
+    the end of the process. So failures are hidden from it: the file keeps content that it can't write in memory, and
+    raises the error after the current block.
 
     Raises
     ------
     OSError
-        When it can't be written.
+        If the file can't be written.
     """
-    with _PatientFile(path) as file, _AfterEachBlock(file):
+    with _DeferredErrorFile(path) as file, _CheckAfterBlock(file):
         try:
             dataset.to_netcdf(cast(Any, file), engine="h5netcdf")
         finally:
             file.check()
 
 
-class _PatientFile(io.FileIO):
-    """A new file whose writes succeed, or seem to."""
+class _DeferredErrorFile(io.FileIO):
+    """A new file whose writes never raise; `check` raises the first error, and unwritten content stays readable."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "x+")
@@ -100,10 +100,10 @@ class _PatientFile(io.FileIO):
         return size
 
 
-class _AfterEachBlock(Callback):
-    """Raises what went wrong with a block once it is written."""
+class _CheckAfterBlock(Callback):
+    """Raise a deferred error after each block."""
 
-    def __init__(self, file: _PatientFile) -> None:
+    def __init__(self, file: _DeferredErrorFile) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._file = file
 
@@ -113,33 +113,33 @@ class _AfterEachBlock(Callback):
 
 DATASET_SUFFIXES = (".zarr", ".nc", ".parquet", ".csv")
 
-# Bytes of one metric that are in memory at once.
+# Bytes of one metric that are in memory at a time.
 _BLOCK = 64_000_000
 
 
 def check_target(path: Path, suffixes: Sequence[str], overwrite: bool) -> None:
-    """Raise when a file of that name can't be written, before any work is done for it.
+    """Check that a file of that name can be written, before any work is done for it.
 
     Raises
     ------
     typer.BadParameter
-        When its suffix names no format.
+        If its suffix is not that of a supported format.
     DdeError
-        When it exists already, its folder doesn't, or a package for its format is missing.
+        If it already exists, its folder does not, or a package for its format is missing.
     """
     if path.suffix not in suffixes:
         raise typer.BadParameter(
-            f"--to {path}: the suffix {path.suffix!r} names no format.{near_names(path.suffix, suffixes)} "
+            f"--to {path}: the suffix {path.suffix!r} is not a format.{near_names(path.suffix, suffixes)} "
             f"Use one of {', '.join(suffixes)}."
         )
     if not path.parent.is_dir():
         raise DdeError(
-            f"the folder {path.parent} does not exist, so {path.name} can't be written there. Make it first."
+            f"the folder {path.parent} does not exist, so {path.name} can't be written there. Create it first."
         )
     if path.exists() and not overwrite:
         raise DdeError(f"{path} exists, so nothing was written. Pass --overwrite to replace it.")
     if path.is_dir() and not (path.suffix == ".zarr" and any((path / n).exists() for n in ("zarr.json", ".zgroup"))):
-        raise DdeError(f"{path} is a folder with something else in it, so it is not replaced. Choose another name.")
+        raise DdeError(f"{path} is a folder with other content, so it is not replaced. Choose another name.")
     missing = [name for name in ("h5netcdf", "h5py") if find_spec(name) is None]
     if path.suffix == ".nc" and missing:
         raise DdeError(
@@ -149,28 +149,28 @@ def check_target(path: Path, suffixes: Sequence[str], overwrite: bool) -> None:
 
 
 def write_dataset(dataset: xr.Dataset, path: Path, advance: Advance, exact_text: bool = False) -> None:
-    """Write a Dataset in the format that the suffix of `path` names, a few lineages at a time.
+    """Write a Dataset in the format given by the suffix of `path`, a few lineages at a time.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        Lazy, as ``dde.open_lineages`` gives it.
+        Lazy, as returned by ``dde.open_lineages``.
     path : Path
-        ``.zarr`` and ``.nc`` keep the Dataset as it is; ``.parquet`` and ``.csv`` hold the long table.
+        ``.zarr`` and ``.nc`` store the Dataset itself; ``.parquet`` and ``.csv`` store its long table.
     advance : callable
-        Told how much is done and how much there is.
+        Progress callback; its arguments are the amount done and the total amount.
     exact_text : bool, default False
-        As for :func:`write_frame`.
+        As in :func:`write_frame`.
     """
     if path.suffix in (".parquet", ".csv"):
         write_frame(_frames(dataset, advance), path, exact_text)
         return
     cells = max(dataset.sizes["run"] * dataset.sizes["cumulative_tokens"], 1)
     size = {"lineage": max(_BLOCK // (8 * cells), 1), "run": -1, "cumulative_tokens": -1}
-    # Metrics alone: what type a text coordinate has is known only to one that is in memory.
+    # Chunk metrics only: the type of a text coordinate is known only while it is in memory.
     blocks = dataset.assign({n: dataset.variables[n].chunk(size) for n in dataset.data_vars})
-    # One block after the other: reading is what takes long, and memory stays small.
-    with _told(path), atomic_path(path) as part, dask.config.set(scheduler="synchronous"), _Progress(advance):
+    # Synchronous, which limits memory; most time is spent on reading anyway.
+    with _write_errors(path), atomic_path(path) as part, dask.config.set(scheduler="synchronous"), _Progress(advance):
         if path.suffix == ".zarr":
             blocks.to_zarr(part, mode="w", zarr_format=3, consolidated=False)
         else:
@@ -185,16 +185,17 @@ def write_frame(frames: Iterable[pd.DataFrame], path: Path, exact_text: bool = F
     frames : iterable of pandas.DataFrame
     path : Path
     exact_text : bool, default False
-        Write the text of a ``.csv`` as it is, also where a spreadsheet would compute it or a terminal obey it. Else
-        see :func:`dde.printable.spreadsheet_safe`; what is changed is counted in a remark.
+        Write the text of a ``.csv`` unchanged, also where a spreadsheet would take it for a formula or a terminal for
+        a control sequence. Otherwise :func:`dde.printable.spreadsheet_safe` is applied, and a remark gives the number
+        of changed texts.
     """
     changes: list[int] = []
-    with _told(path):
+    with _write_errors(path):
         write_frames(frames if exact_text or path.suffix != ".csv" else _safe(frames, changes), path)
     if count := sum(changes):
         note(
-            f"{count} texts of {path.name} begin as a formula does, or hold control characters, and were written so "
-            "that they are shown as text (--exact-text leaves them as they are)"
+            f"{count} texts of {path.name} start like a formula or have control characters, and were escaped so that "
+            "they are shown as text (--exact-text writes them unchanged)"
         )
 
 
@@ -214,20 +215,20 @@ def _frames(dataset: xr.Dataset, advance: Advance) -> Iterator[pd.DataFrame]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Say in one line when a file can't be written; what can't be read is a DdeError already."""
+def _write_errors(path: Path) -> Iterator[None]:
+    """Convert an OSError to a DdeError on the file being written; errors of reading are already DdeErrors."""
     try:
         yield
     except DdeError:
         raise
     except OSError as error:
         raise DdeError(
-            f"{path} can't be written ({error.strerror or error}). Free space, or choose another place."
+            f"{path} can't be written ({error.strerror or error}). Free space, or choose another folder."
         ) from error
 
 
 class _Progress(Callback):
-    """Tells how many of dask's tasks are done."""
+    """Report the number of finished dask tasks."""
 
     def __init__(self, advance: Advance) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
