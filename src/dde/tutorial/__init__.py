@@ -1,7 +1,7 @@
-"""Seeded tutorial data in the real raw formats, quirks and defects included, with the truth beside it.
+"""Generate seeded tutorial data in the real raw formats, including their irregularities, together with its truth.
 
-For demonstrations without a network, and for tests, one's own included: every reader of the real tables can
-be tried on a suite whose truth is known.
+For demonstrations without a network, and for tests, also of users: every reader of the real tables can be tested on
+a suite whose true content is known.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "Suite", "SuiteSpec", "make_suite", "open_lineages", "open_repository", "suite_spec"]
 
-#: Raised whenever the same seed gives other values than before, so that caches of old values are left alone.
+#: Incremented whenever the same seed gives other values than before, so that suites generated earlier are not used.
 GENERATION = 1
 
 
@@ -53,24 +53,24 @@ def make_suite(
     workers: int = 1,
     row_group_rows: int = ROW_GROUP_ROWS,
 ) -> Suite:
-    """Write a suite of pretraining tables and post-training runs, and return where it is and what is true.
+    """Write a suite of pretraining tables and post-training runs, and return its paths and its truth.
 
     Parameters
     ----------
     path : path-like
-        Folder to write to; made where it does not exist.
+        Folder to write to; created if it does not exist.
     size : str or SuiteSpec
-        ``"tiny"`` (a few runs, under a second), ``"small"`` (the demonstration), ``"full"`` (the whole
-        suite: 1,410,750 raw rows and 341 post-training runs), ``"scale:<K>"``, or a spec of one's own.
+        ``"tiny"`` (a few runs, under a second), ``"small"`` (for demonstrations), ``"full"`` (the complete
+        suite: 1,410,750 raw rows and 341 post-training runs), ``"scale:<K>"``, or a `SuiteSpec`.
     seed : int
-        The same seed gives the same values. A run's values do not depend on which others there are.
+        The same seed gives the same values. The values of a run do not depend on the other runs in the suite.
     formats : sequence of {"raw", "parsed"}
         ``"raw"`` writes the tables of the two Hub repositories, ``"parsed"`` the wide table that `datadec`
-        leaves. A folder should hold one of them, as real ones do.
+        writes. A folder should have one of them, as real ones do.
     progress : callable, optional
-        Called with what is being done, how much is done and how much there is.
+        Called with the name of the step, the amount done and the total amount.
     workers : int
-        Processes for the raw evaluations. With more than one, a script needs the usual
+        Number of processes for the raw evaluations. With more than one, a script needs the usual
         ``if __name__ == "__main__":`` guard.
     row_group_rows : int
         Rows in a row group of the raw evaluations.
@@ -78,15 +78,15 @@ def make_suite(
     Returns
     -------
     Suite
-        Paths for ``dde.open_lineages(suite.data, suite.wandb)``, and two frames of truth, which are also
+        Paths for ``dde.open_lineages(suite.data, suite.wandb)``, and two frames with the truth, which are also
         written to ``<path>/truth``.
 
     Raises
     ------
     UnknownNameError
-        When there is no such size.
+        If there is no such size.
     DdeError
-        When a format is unknown.
+        If a format is unknown.
 
     Examples
     --------
@@ -99,8 +99,8 @@ def make_suite(
     unknown = set(formats) - {"raw", "parsed"}
     if unknown:
         raise DdeError(
-            f"{', '.join(map(repr, sorted(unknown)))} is not a form of the pretraining tables, so nothing is "
-            "generated. Forms are 'raw' and 'parsed'."
+            f"{', '.join(map(repr, sorted(unknown)))} is not a format of the pretraining tables, so nothing was "
+            "generated. Formats are 'raw' and 'parsed'."
         )
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,29 +164,29 @@ def open_lineages(
     cache_dir: str | os.PathLike[str] | None = "data_cache",
     **kwargs: Any,
 ) -> xr.Dataset:
-    """Open the tutorial's lineages as a Dataset, making the suite first where it is not there yet.
+    """Open the lineages of the tutorial suite as a Dataset; the suite is generated first if necessary.
 
     Parameters
     ----------
     size : str or SuiteSpec
         See `make_suite`.
     suite_seed : int
-        `seed` of `make_suite`: what the values of the suite are drawn with.
+        `seed` of `make_suite`, from which the values of the suite are drawn.
     cache_dir : path-like or None
-        Folder that keeps the suite, under ``tutorial/``, and what is parsed from it. None keeps the suite in
-        the system's temporary folder and caches nothing.
+        Folder that stores the suite, under ``tutorial/``, and the cache of its parsed tables. None stores the suite
+        in the system's temporary folder, without a cache.
     **kwargs
-        For ``dde.open_lineages``: filters (``seed=`` among them), metrics, grid and so on.
+        For ``dde.open_lineages``: filters (including ``seed=``), metrics, grid and so on.
 
     Returns
     -------
     xarray.Dataset
-        What ``dde.open_lineages`` gives.
+        The result of ``dde.open_lineages``.
     """
-    # Imported here: the package of readers must not be needed to make test data for it.
+    # Imported here, so that generating test data does not depend on the readers.
     from dde.opening import open_lineages as open_stores
 
-    target = _kept_suite(size, suite_seed, cache_dir)
+    target = _stored_suite(size, suite_seed, cache_dir)
     return open_stores(str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs)
 
 
@@ -197,29 +197,29 @@ def open_repository(
     cache_dir: str | os.PathLike[str] | None = "data_cache",
     **kwargs: Any,
 ) -> RunRepository:
-    """Open the tutorial's runs as a repository of entities; parameters as for :func:`open_lineages`.
+    """Open the runs of the tutorial suite as a repository of entities; parameters as in :func:`open_lineages`.
 
     Returns
     -------
     RunRepository
-        What ``dde.DataDecideEvolved(...).repository`` gives.
+        The repository of ``dde.DataDecideEvolved(...)``.
     """
     from dde.entities.repository import DataDecideEvolved
 
-    target = _kept_suite(size, suite_seed, cache_dir)
+    target = _stored_suite(size, suite_seed, cache_dir)
     suite = DataDecideEvolved(str(target / "datadecide"), str(target / "wandb"), cache_dir=cache_dir, **kwargs)
     return suite.repository
 
 
-def _kept_suite(size: str | SuiteSpec, seed: int, cache_dir: str | os.PathLike[str] | None) -> Path:
-    """Return the folder of a suite that is kept for later, made first where it is not there yet."""
+def _stored_suite(size: str | SuiteSpec, seed: int, cache_dir: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of a stored suite, which is generated first if necessary."""
     spec = suite_spec(size)
     root = _own_temporary_folder() if cache_dir is None else Path(cache_dir)
     key = hashlib.sha256(f"{GENERATION}|{seed}|{spec!r}".encode()).hexdigest()[:12]
     target = root / "tutorial" / f"{spec.name.replace(':', '-')}-{seed}-{key}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A reader, or a second writer, sees all of the suite or nothing of it.
+        # Renamed when complete, so that readers and concurrent writers never see part of the suite.
         fresh = target.with_name(f".making-{os.getpid()}-{secrets.token_hex(4)}")
         with removed_if_ended(fresh):
             try:
@@ -235,16 +235,16 @@ def _kept_suite(size: str | SuiteSpec, seed: int, cache_dir: str | os.PathLike[s
 
 
 def _own_temporary_folder() -> Path:
-    """Return a folder of this user alone: whoever else can write to the system's may put anything there."""
+    """Return a private folder of this user; other users can also write to the system's temporary folder."""
     root = Path(tempfile.gettempdir())
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = root / f"dde-{user}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    facts = folder.lstat()
-    if not stat.S_ISDIR(facts.st_mode) or (hasattr(os, "getuid") and facts.st_uid != user):
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or (hasattr(os, "getuid") and status.st_uid != user):
         raise DdeError(
-            f"{str(folder)!r} belongs to somebody else, or is no folder, so no suite is kept in it. Remove it, or "
-            "pass cache_dir= a folder."
+            f"{str(folder)!r} belongs to another user or is not a folder, so no suite was stored in it. Remove it, or "
+            "pass a folder as cache_dir=."
         )
     return folder

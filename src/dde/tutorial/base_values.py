@@ -1,4 +1,4 @@
-"""Checkpoints of a pretraining run that the tutorial's tables hold, gaps included, and all values at each of them."""
+"""Checkpoints of a pretraining run in the tutorial's tables, including gaps, and all values at each of them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Steps = npt.NDArray[np.int64]
 #: Steps between two evaluated checkpoints.
 INTERVAL = 1250
 
-# Of each auxiliary seed's checkpoints between the first and the last: how many were never evaluated on tasks,
-# and how many of those have perplexities all the same. Over 50 auxiliary runs a size, with the other rules,
-# the totals of the module's docstring come out.
+# Per size, of the checkpoints of an auxiliary seed between the first and the last: how many were never evaluated on
+# tasks, and how many of these have perplexities nevertheless. With the other rules, this gives the row counts of the
+# published tables over 50 auxiliary runs per size.
 _NOT_EVALUATED = {
     "8M": 1, "10M": 2, "14M": 3, "16M": 4, "20M": 2, "60M": 6, "90M": 6, "150M": 7, "300M": 9, "530M": 11,
     "750M": 5, "1B": 16,
@@ -56,7 +56,7 @@ class BaseCheckpoints:
     evaluated : (row,) int64 array
         Steps with task evaluations, increasing.
     perplexity : (row,) int64 array
-        Steps of the perplexity table, in its order; may hold a step twice.
+        Steps of the perplexity table, in its order; a step may occur twice.
     conflicting : (row,) bool array
         Whether a perplexity row repeats an earlier one with other values.
     """
@@ -92,13 +92,13 @@ def extra_recipes() -> tuple[str, ...]:
 
 
 def evaluation_grid(size: ModelSize) -> Steps:
-    """Return the steps at which a complete run of this size is evaluated on tasks."""
+    """Return the steps at which a complete run of this size was evaluated on tasks."""
     last = size.last_evaluated_step
     return np.unique(np.append(np.arange(0, last + 1, INTERVAL), last))
 
 
 def checkpoints_of(seed: int, base: Base) -> BaseCheckpoints:
-    """Return the rows that the tables hold of a pretraining run."""
+    """Return the rows of a pretraining run in the tables."""
     size = base.size
     grid = evaluation_grid(size)
     if stops_early(base):
@@ -109,17 +109,17 @@ def checkpoints_of(seed: int, base: Base) -> BaseCheckpoints:
     dropped = _NOT_EVALUATED.get(size.name, 0) if auxiliary else 0
     if dropped:
         inner = np.arange(1, len(grid) - 1)
-        gone = random_stream(seed, "thinning", base.label).permutation(inner)[:dropped]
-        without = gone[_PERPLEXITY_ONLY.get(size.name, 0) :]
-        evaluated = np.delete(grid, gone)
-        perplexity = np.delete(grid, np.append(without, 0))
+        unevaluated = random_stream(seed, "thinning", base.label).permutation(inner)[:dropped]
+        without_perplexity = unevaluated[_PERPLEXITY_ONLY.get(size.name, 0) :]
+        evaluated = np.delete(grid, unevaluated)
+        perplexity = np.delete(grid, np.append(without_perplexity, 0))
     if not auxiliary and base.recipe.name in _NO_PERPLEXITY:
         if size.name in ("150M", "300M", "530M", "750M"):
             perplexity = perplexity[perplexity != INTERVAL]
         elif size.name in ("60M", "90M", "1B"):
             perplexity = perplexity[:-1]
     if size.name == "4M":
-        # The job ran ten steps on; only the perplexities were taken there.
+        # The job continued for ten steps, at which only perplexities were evaluated.
         perplexity = np.append(perplexity, size.last_step + 10)
     if size.name in ("150M", "300M") and auxiliary and base.recipe.name in _OVERRAN:
         past = -(-size.last_step // INTERVAL) * INTERVAL + INTERVAL * np.array([4, 40, 120])
@@ -129,7 +129,7 @@ def checkpoints_of(seed: int, base: Base) -> BaseCheckpoints:
         again = perplexity[[1, 2, 3]]
         perplexity = np.append(perplexity, again)
         conflicting = np.append(conflicting, np.zeros(3, dtype=bool))
-        # One row of the whole table disagrees with the one it repeats.
+        # A single row of the table disagrees with the one that it repeats.
         conflicting[-1] = base.recipe.name == "DCLM-Baseline" and size.name == "150M"
     return BaseCheckpoints(evaluated, perplexity, conflicting)
 
@@ -146,7 +146,7 @@ _SUBJECT_ROWS = np.array([RAW_TASKS.index(name) for name in MMLU_SUBJECTS])
 
 
 def entries_of(base: Base) -> tuple[str, ...]:
-    """Return the entries that evaluations of this size have: three versions of the evaluation code ran."""
+    """Return the entries of evaluations of this size, which depend on the version of the evaluation code."""
     return tuple(entry for entry in RAW_ENTRIES if not lacks_entry(base.size.name, "", entry))
 
 
@@ -159,9 +159,9 @@ class BaseValues:
     base : Base
         The run.
     checkpoints : BaseCheckpoints
-        Which rows the tables have.
+        Rows in the tables.
     steps : (step,) int64 array
-        Steps that values exist for, increasing; more than the tables show.
+        Steps of the values, increasing; more than those in the tables.
     loss : (step,) array
         Latent loss.
     tasks : (step, task, entry) array
@@ -197,15 +197,15 @@ def base_values(seed: int, base: Base, *, keep: bool = False) -> BaseValues:
     base : Base
         The run.
     keep : bool
-        Remember the result: for bases that many post-training runs start from.
+        Whether to cache the result, for bases that many post-training runs start from.
     """
     return _small_cache(seed, base) if keep else _make(seed, base)
 
 
 def _make(seed: int, base: Base) -> BaseValues:
     checkpoints = checkpoints_of(seed, base)
-    # Values are drawn on all steps that any rule could show, so that a row has the same values whichever of
-    # its neighbours the tables hold. The last scheduled step is among them: runs branch there.
+    # Values are drawn for all steps that any rule may include, so that the values of a row do not depend on which
+    # other rows are in the tables. The last scheduled step is included because runs branch there.
     steps = np.unique(
         np.concatenate(
             [evaluation_grid(base.size), checkpoints.evaluated, checkpoints.perplexity, [base.size.last_step]]
@@ -217,12 +217,12 @@ def _make(seed: int, base: Base) -> BaseValues:
         question_luck(seed, base),
         random_stream(seed, "tasks", base.label),
     )
-    found = perplexities(seed, base.recipe, loss, random_stream(seed, "perplexity", base.label))
-    return BaseValues(base, checkpoints, steps, loss, tasks, found)
+    perplexity = perplexities(seed, base.recipe, loss, random_stream(seed, "perplexity", base.label))
+    return BaseValues(base, checkpoints, steps, loss, tasks, perplexity)
 
 
 def macro_values(tasks: Floats) -> Floats:
-    """Return the values of the macro table, (step, 11, entry), from those of the 66 tasks.
+    """Return the values of the macro table, (step, 11, entry), computed from those of the 66 tasks.
 
     Missing entries are zero, as in the published table.
     """
@@ -234,5 +234,5 @@ def macro_values(tasks: Floats) -> Floats:
 
 
 def primary_of(tasks: Floats) -> Floats:
-    """Return the primary metric alone, (step, task)."""
+    """Return the primary metric, (step, task)."""
     return tasks[..., ENTRY_INDEX["primary_metric"]]

@@ -1,13 +1,13 @@
 """Latent curves of the tutorial: loss, perplexities and task accuracies that behave like real ones.
 
-Loss follows a law of the Chinchilla form, E + A / N^a + B / D^b, shifted by recipe and seed. Perplexities
-follow from the loss. A task's accuracy leaves chance late, as a sigmoid of the loss, with binomial noise by
-its number of questions; every other entry is made to agree with accuracy and loss.
+Loss follows a law of the Chinchilla form, E + A / N^a + B / D^b, shifted by recipe and seed. Perplexities are
+computed from the loss. The accuracy of a task is a sigmoid of the loss that exceeds chance only late, with binomial
+noise according to its number of questions. All other entries are consistent with accuracy and loss.
 
-Every random stream is keyed by names (of the recipe, the base, ...), so that one base's values do not depend
-on which others are made. What comes out of exp and log is rounded to single precision, as perplexities of
-real tables are: mathematics libraries differ in the last bits of a double, and rounding hides it all but
-surely, so that the same seed gives the same values on any machine.
+Every random stream is keyed by names (of the recipe, the base, ...), so that the values of a base do not depend on
+which others are generated. Results of exp and log are rounded to single precision, like perplexities of real tables.
+Mathematics libraries differ in the last bits of a double, which rounding almost certainly removes, so that the same
+seed gives the same values on all machines.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Floats = npt.NDArray[np.float64]
 
 # Fitted by eye to the magnitudes of real perplexities between 4M and 1B.
 _ENTROPY, _A, _ALPHA, _B, _BETA = 2.36, 51.6, 0.22, 330.0, 0.30
-# Loss of a model that knows nothing: every token of a vocabulary of 50,304 is as likely.
+# Loss of an untrained model: all tokens of a vocabulary of 50,304 are equally likely.
 _UNTRAINED = 10.83
 
-# How far a corpus is plain web text (0: it has code, books and papers, 1: it has none), and how much lower
-# the loss is that its models reach on tasks, by recipe family.
+# By recipe family: how much of the corpus is plain web text (0: it has code, books and papers, 1: it has none), and
+# by how much the loss of its models on tasks is lower.
 _FAMILIES = {
     "Dolma1.7": (0.0, 0.00),
     "Dolma1.6++": (0.0, 0.02),
@@ -55,27 +55,27 @@ _FAMILIES = {
 
 
 def random_stream(seed: int, *names: object) -> np.random.Generator:
-    """Return the random generator that belongs to `names`, whatever else is generated."""
+    """Return a random generator that depends only on `seed` and `names`."""
     digest = hashlib.blake2b("\0".join(map(str, names)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64([seed, *np.frombuffer(digest, dtype="<u4").tolist()]))
 
 
 def single(values: npt.ArrayLike) -> Floats:
-    """Return values rounded to single precision, as doubles."""
+    """Round values to single precision; the result has doubles."""
     return np.asarray(values, dtype=np.float32).astype(np.float64)
 
 
 def chinchilla_loss(n_params: int, tokens: npt.ArrayLike) -> Floats:
     """Return the loss of a model of the average recipe after `tokens` tokens."""
     limit = _ENTROPY + _A / n_params**_ALPHA
-    # A shift of the tokens makes the law start from the untrained loss instead of infinity.
+    # Tokens are shifted so that the law starts at the untrained loss instead of infinity.
     shift = (_B / (_UNTRAINED - limit)) ** (1 / _BETA)
     return np.asarray(limit + _B / (np.asarray(tokens, dtype=np.float64) + shift) ** _BETA)
 
 
 @functools.cache
 def _recipe_effects(seed: int, recipe: Recipe) -> tuple[float, float, Floats, Floats]:
-    """Shift of the loss, gain on tasks, gain by task and shift of log perplexity by set."""
+    """Return the shift of the loss, the gain on tasks, the gain by task and the shift of log perplexity by set."""
     web, gain = _FAMILIES[recipe.family]
     stream = random_stream(seed, "recipe", recipe.slug)
     by_set = np.array([facts.web for facts in PERPLEXITIES]) * web + 0.03 * stream.standard_normal(11)
@@ -96,12 +96,12 @@ def base_loss(seed: int, base: Base, steps: npt.NDArray[np.int64]) -> Floats:
     own = 0.012 * random_stream(seed, "seed", base.label).standard_normal()
     tokens = steps.astype(np.float64) * size.tokens_per_step
     loss = chinchilla_loss(size.n_params, tokens)
-    # Recipes and seeds part as training goes on; an untrained model knows neither.
+    # Effects of recipe and seed grow with training; an untrained model has neither.
     return np.asarray(loss + (shift + own) * np.minimum(tokens / (0.02 * size.scheduled_tokens), 1.0))
 
 
 def task_loss(seed: int, recipe: Recipe, loss: Floats) -> Floats:
-    """Return the loss that counts for each task, (..., task), from the latent loss, (...)."""
+    """Return the effective loss of each task, (..., task), from the latent loss, (...)."""
     _, gain, by_task, _ = _recipe_effects(seed, recipe)
     return np.asarray(loss[..., np.newaxis] - gain - by_task)
 
@@ -116,14 +116,14 @@ def perplexities(seed: int, recipe: Recipe, loss: Floats, stream: np.random.Gene
 
 
 def accuracy_curve(loss: Floats) -> Floats:
-    """Return the accuracy that models of this loss tend to, (..., task): a sigmoid leaving chance late."""
+    """Return the expected accuracy of models of this loss, (..., task): a sigmoid that exceeds chance late."""
     turn = 1.0 / (1.0 + np.exp((loss - task_array("midpoint")) / task_array("width")))
     floor = task_array("floor")
     return np.asarray(floor + (task_array("ceiling") - floor) * turn)
 
 
 def question_luck(seed: int, base: Base) -> Floats:
-    """Return how lucky the models of a lineage are with each task's questions, (task,) standard normals."""
+    """Return the effect of each task's questions on models of a lineage, (task,) standard normals."""
     return random_stream(seed, "questions", base.label).standard_normal(len(TASKS))
 
 
@@ -133,11 +133,11 @@ def evaluations(loss: Floats, luck: Floats, stream: np.random.Generator) -> Floa
     Parameters
     ----------
     loss : (model, task) array
-        Loss that counts for each task, see `task_loss`.
+        Effective loss of each task, see `task_loss`.
     luck : (task,) array
         See `question_luck`.
     stream : numpy.random.Generator
-        Stream that belongs to the models.
+        Random generator of the models.
 
     Returns
     -------
@@ -171,7 +171,7 @@ def evaluations(loss: Floats, luck: Floats, stream: np.random.Generator) -> Floa
     for k, (entry, offset) in enumerate(
         [("acc_raw", -0.012), ("acc_per_token", 0.002), ("acc_per_char", 0.004), ("acc_uncond", -0.006)], 1
     ):
-        # The task's own way of scoring is the one its curve describes; the others lie a little below.
+        # The curve describes the task's primary scoring; the others differ slightly.
         put(entry, share(np.clip(accuracy + np.where(primary == entry, 0.0, offset), 0.02, 0.98), k, 0.9))
     per_char = out[..., ENTRY_INDEX["acc_per_char"]]
     put("acc_per_byte", np.clip(np.round(per_char * counts + noise[..., 5]), 0, counts) / counts)
@@ -196,7 +196,7 @@ def evaluations(loss: Floats, luck: Floats, stream: np.random.Generator) -> Floa
     put("logits_per_byte_corr", single(0.994 * per_char_logit))
     put("bits_per_byte_corr", single(-0.994 * per_char_logit / np.log(2.0)))
 
-    # Share of the correct answer among all: what accuracy is a threshold of.
+    # Probability of the correct answer relative to all answers, which accuracy thresholds.
     lean = chance + 0.85 * (out[..., ENTRY_INDEX["acc_raw"]] - chance)
     jitter = 1 + 0.03 * noise[..., 12]
     for way, scaled, sharp in (

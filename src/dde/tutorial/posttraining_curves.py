@@ -1,7 +1,7 @@
 """Training logs and final evaluations of the tutorial's post-training runs.
 
-A finetuning run lowers the training loss the more the longer it runs, best at a learning rate that falls with
-model size; a rate too high costs loss and accuracy. What it gains differs by task, and some tasks lose.
+The longer a finetuning run, the lower its training loss. The best learning rate decreases with model size, and a rate
+that is too high increases the loss and lowers accuracy. The gain differs by task, and is negative for some.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["TrainingLog", "final_evaluations", "own_tokens", "training_log"]
 
 Floats = npt.NDArray[np.float64]
 
-# How much of a run's gain each task shows; negative where answering in a conversation's style hurts.
+# Fraction of a run's gain per task; negative where a conversational style lowers accuracy.
 _GAINS = {
     "arc_challenge": 1.0, "arc_easy": 0.9, "boolq": 0.6, "csqa": 1.1, "hellaswag": 0.5, "openbookqa": 0.9,
     "piqa": 0.4, "socialiqa": 1.6, "winogrande": -0.3,
 }  # fmt: skip
 
-#: What a run without a base to be found is made to look like.
+#: Recipe and size whose curves are used for a run without a known base.
 _STAND_IN = ("Dolma1.7", "4M")
 
 
@@ -41,9 +41,9 @@ class TrainingLog:
     step : (row,) int64 array
         Steps of the run.
     columns : mapping of str to (row,) array
-        What was logged; keys as the store names them.
+        Logged values, by key of the store.
     true_tokens : (row,) int64 array
-        Tokens that the run had truly seen.
+        True number of tokens that the run had seen.
     """
 
     step: npt.NDArray[np.int64]
@@ -56,7 +56,7 @@ def _base(plan: RunPlan) -> Base:
 
 
 def _dose(plan: RunPlan) -> tuple[float, float, float]:
-    """Return how fast the run learns, what it gains and what too high a rate costs it."""
+    """Return the speed of learning of a run, its gain, and its loss from too high a rate."""
     best = 2e-5 * (1.5e8 / _base(plan).size.n_params) ** 0.35
     tokens = plan.sequences * plan.epochs * TOKENS_PER_SEQUENCE * plan.done
     above = float(np.log10(plan.learning_rate / best))
@@ -68,7 +68,7 @@ def _dose(plan: RunPlan) -> tuple[float, float, float]:
 
 
 def _shift(plan: RunPlan | None) -> Floats:
-    """Return what a chain of runs takes off the loss that counts for each task, (task,)."""
+    """Return the reduction of each task's loss by a chain of runs, (task,)."""
     if plan is None or plan.run_type == "other":
         return np.zeros(len(RAW_TASKS))
     _, gain, harm = _dose(plan)
@@ -80,15 +80,15 @@ def _shift(plan: RunPlan | None) -> Floats:
 def final_evaluations(seed: int, plan: RunPlan) -> Floats:
     """Return the evaluations of a run's final model, (task, entry)."""
     base = _base(plan)
-    values = base_values(seed, base, keep=True)
-    at = np.searchsorted(values.steps, plan.branch_step)
-    if at < len(values.steps) and values.steps[at] == plan.branch_step:
-        loss = values.loss[at : at + 1]
+    pretraining = base_values(seed, base, keep=True)
+    at = np.searchsorted(pretraining.steps, plan.branch_step)
+    if at < len(pretraining.steps) and pretraining.steps[at] == plan.branch_step:
+        loss = pretraining.loss[at : at + 1]
     else:
         loss = base_loss(seed, base, np.array([plan.branch_step]))
     shifted = task_loss(seed, base.recipe, loss) - _shift(plan)
-    found = evaluations(shifted, question_luck(seed, base), random_stream(seed, "final", plan.run_id))
-    return np.asarray(found[0])
+    values = evaluations(shifted, question_luck(seed, base), random_stream(seed, "final", plan.run_id))
+    return np.asarray(values[0])
 
 
 def _steps(plan: RunPlan) -> npt.NDArray[np.int64]:
@@ -100,7 +100,7 @@ def own_tokens(seed: int, plan: RunPlan) -> int:
     if plan.has("no_data") or plan.run_type == "other":
         return 0
     if plan.run_type == "dpo":
-        # The log has no counter: two answers a sequence of the usual length.
+        # The log has no counter, so this assumes two answers of the usual length per sequence.
         steps = plan.logged_steps or plan.last_step
         return steps * BATCH * 2 * TOKENS_PER_SEQUENCE
     if plan.logged_steps and not plan.has("no_counter"):
@@ -122,7 +122,7 @@ def _schedule(plan: RunPlan, step: npt.NDArray[np.int64], warmup: float) -> Floa
 
 
 def training_log(seed: int, plan: RunPlan) -> TrainingLog:
-    """Return the log of a run, counters that fall included."""
+    """Return the log of a run, with token counters that decrease after a restart."""
     step = _steps(plan)
     if plan.run_type == "dpo":
         return _preference_log(seed, plan, step)
@@ -141,7 +141,7 @@ def training_log(seed: int, plan: RunPlan) -> TrainingLog:
         loss *= 1765.0
     counter = true.astype(np.float64)
     for at in _falls(plan):
-        # The counter goes on from what an early save had stored; steps and time do not.
+        # The counter continues from the value in an early checkpoint; steps and time are not reset.
         counter[at:] -= counter[at - 1] * 0.75
     if plan.has("no_counter"):
         counter[:] = np.nan

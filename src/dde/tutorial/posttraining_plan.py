@@ -1,4 +1,4 @@
-"""Which post-training runs a suite has: the learning-rate sweep, and one irregular run for each quirk of real data."""
+"""Plan the post-training runs of a suite: the learning-rate sweep, and an irregular run for each quirk of real data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
     "plan_posttraining",
 ]
 
-#: Forms of run names; ``|`` ends the part that names the group of a sweep.
+#: Forms of run names; the part before ``|`` is the name of the sweep's group.
 NAME_FORMS = {
     "hub": "{date}_allenai--DataDecide-{slug}-{params}_main|_default",
     "hub_options": "{date}_allenai--DataDecide-{slug}-{params}_main|_default"
@@ -44,12 +44,12 @@ def matching_step(seed: int, start: Base, goal: Base, metric: str) -> int:
     else:
         column = RAW_TASKS.index(metric)
         curve, target = primary_of(ours.tasks)[:, column], primary_of(theirs.tasks)[-1, column]
-    kept = np.isin(ours.steps, ours.checkpoints.evaluated) & (ours.steps > 0)
-    return int(ours.steps[kept][np.argmin(np.abs(curve[kept] - target))])
+    candidates = np.isin(ours.steps, ours.checkpoints.evaluated) & (ours.steps > 0)
+    return int(ours.steps[candidates][np.argmin(np.abs(curve[candidates] - target))])
 
 
 def add_few_special_runs(book: PlanBook) -> None:
-    """Plan the irregular runs of the smallest suite: those that real samples show."""
+    """Plan the irregular runs of the smallest suite, which occur in samples of real stores."""
     dolma4, dclm150 = base_of("Dolma1.7", "4M"), base_of("DCLM-Baseline", "150M")
     book.sft(
         dolma4, 1e-4, "Ft", NAME_FORMS["hub"], state="crashed", done=0.966, training_seed=42,
@@ -121,7 +121,7 @@ def add_special_runs(book: PlanBook) -> None:
             step=step, matched=("150M", metric), quirks=["matched", "intermediate_checkpoint"],
         )  # fmt: skip
 
-    # Runs on runs.
+    # Chains of runs.
     book.dpo(parent, dolma150, 5e-7, sequences=271_000, quirks=["trailing_slash"])
     book.dpo(parent, dolma150, 2e-6, sequences=20_000, quirks=["path_cut_short"], state="crashed")
     second = book.dpo(parent, dolma150, 1e-6, sequences=20_000, beta=0.1, quirks=["explicit_parent"])
@@ -134,7 +134,7 @@ def add_special_runs(book: PlanBook) -> None:
     book.other("update-wandb-{date}")
 
 
-# Of 341 runs in a surveyed store.
+# Shares among the 341 runs of a surveyed store.
 _STATE_SHARES = {"running": 54 / 341, "crashed": 25 / 341, "failed": 7 / 341}
 
 
@@ -148,17 +148,17 @@ def plan_posttraining(spec: SuiteSpec, seed: int) -> list[RunPlan]:
             spec.sweep_recipes, spec.sweep_params, spec.sweep_budgets, spec.sweep_rates
         )
     ]
-    wanted = [cell for _ in range(spec.replicates) for cell in cells]
+    sweep = [cell for _ in range(spec.replicates) for cell in cells]
     if spec.posttraining_runs is not None:
-        # Most cells have their replicates; to meet the total, some have one more or one less.
-        missing = spec.posttraining_runs - len(book.plans) - len(wanted)
+        # To meet the total, some cells have one replicate more or less than the others.
+        missing = spec.posttraining_runs - len(book.plans) - len(sweep)
         order = random_stream(seed, "cells").permutation(len(cells))
         if missing < 0:
-            wanted = [cell for k, cell in enumerate(wanted) if k not in set(order[:-missing].tolist())]
-        wanted += [cells[int(order[k % len(cells)])] for k in range(max(missing, 0))]
-    states = _states(spec, seed, book, len(wanted))
+            sweep = [cell for k, cell in enumerate(sweep) if k not in set(order[:-missing].tolist())]
+        sweep += [cells[int(order[k % len(cells)])] for k in range(max(missing, 0))]
+    states = _states(spec, seed, book, len(sweep))
     seen: dict[tuple[Base, str, float], int] = {}
-    for (base, budget, rate), state in zip(wanted, states, strict=True):
+    for (base, budget, rate), state in zip(sweep, states, strict=True):
         replicate = seen[base, budget, rate] = seen.get((base, budget, rate), 0) + 1
         _add_sweep_run(book, base, budget, rate, replicate, state)
     return book.plans
@@ -171,8 +171,8 @@ def _states(spec: SuiteSpec, seed: int, book: PlanBook, count: int) -> list[str]
     total, k = spec.posttraining_runs, 0
     order = random_stream(seed, "states").permutation(count)
     for state, share in _STATE_SHARES.items():
-        there = sum(plan.state == state for plan in book.plans)
-        for _ in range(max(round(total * share) - there, 0)):
+        existing = sum(plan.state == state for plan in book.plans)
+        for _ in range(max(round(total * share) - existing, 0)):
             states[int(order[k])] = state
             k += 1
     return states
@@ -182,7 +182,7 @@ def _add_sweep_run(book: PlanBook, base: Base, budget: str, rate: float, replica
     stream = random_stream(book.seed, "sweep", base.label, budget, rate, replicate)
     done = 1.0 if state == "finished" else float(stream.uniform(0.2, 0.9))
     quirks = ["failed_at_start", "no_data"] if state == "failed" else []
-    # Replicates were launched by different scripts, so the same treatment stands under different names.
+    # Replicates imitate launches by different scripts, so the same treatment has names of different forms.
     if budget == "Ft":
         form = "full" if replicate % 2 else "full_checkpoint"
         if form == "full":
@@ -199,7 +199,7 @@ def _add_sweep_run(book: PlanBook, base: Base, budget: str, rate: float, replica
 
 
 def replicate_numbers(plans: list[RunPlan]) -> list[int]:
-    """Return each run's number among the runs with the same treatment of the same base."""
+    """Return the replicate number of each run among runs with the same treatment of the same base."""
     groups: dict[tuple[object, ...], list[RunPlan]] = {}
     for plan in plans:
         groups.setdefault(_treatment(plan), []).append(plan)
@@ -215,9 +215,9 @@ def _treatment(plan: RunPlan | None) -> tuple[object, ...]:
     if plan is None:
         return ()
     beta = "" if np.isnan(plan.beta) else plan.beta
-    # NaN never equals itself, so text stands for what is unknown.
+    # NaN never equals itself, so unknown values are compared as text.
     size = str(plan.nominal_tokens) if plan.nominal_tokens > 0 else str(plan.sequences)
-    # A loss that is reduced in another way makes other steps: such runs are no repetitions.
+    # Runs with different loss reduction take different steps, so they are not replicates.
     own = (plan.run_type, plan.learning_rate, size, str(plan.known_epochs), beta, plan.matched, plan.reduce_loss)
     if plan.base is None:
         return (plan.run_id, *own)

@@ -1,4 +1,4 @@
-"""Writer of the pretraining tables: raw evaluation shards, macro averages, perplexities, or the parsed wide layout."""
+"""Write the pretraining tables: raw evaluation shards, macro averages and perplexities, or the parsed wide layout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 Progress = Callable[[str, int, int], None]
 
-#: Rows of raw evaluations in a row group: about 4 MB of text, one or a few runs.
+#: Rows of raw evaluations per row group: about 4 MB of text, one or a few runs.
 ROW_GROUP_ROWS = 4096
 
 _EVALUATIONS = "datadecide/DataDecide-eval-results/data"
@@ -49,9 +49,9 @@ _SCHEMA = pa.schema(
         ("metrics", pa.string()),
     ]
 )
-# Texts of metrics never repeat: a dictionary of them would be built for nothing.
+# Texts of metrics never repeat, so a dictionary of them would be useless.
 _DICTIONARY = ["params", "data", "task", "seed", "chinchilla"]
-# No bits_per_byte_corr in the macro averages; zeros stand for what else is missing.
+# The macro averages have no bits_per_byte_corr; other missing entries are zero.
 _MACRO_ENTRIES = tuple(entry for entry in RAW_ENTRIES if entry != "bits_per_byte_corr")
 
 
@@ -61,7 +61,7 @@ def _dict_template(entries: tuple[str, ...]) -> str:
 
 
 def _dict_texts(seed: int, values: BaseValues, at: npt.NDArray[np.intp]) -> list[str]:
-    """Return the repr of every row's dict, by step and task."""
+    """Return the repr of each row's dict, ordered by step and task."""
     entries = entries_of(values.base)
     texts: list[list[str]] = []
     tasks = values.tasks[at]
@@ -77,9 +77,9 @@ def _dict_texts(seed: int, values: BaseValues, at: npt.NDArray[np.intp]) -> list
 
 
 def _odd_values(seed: int, values: BaseValues, rows: int) -> dict[str, list[tuple[int, str, float | None]]]:
-    """Return a few values that are no ordinary numbers, in entries that no primary metric repeats."""
+    """Return a few values None, NaN and infinity, in entries that are no task's primary metric."""
     stream = random_stream(seed, "odd", values.base.label)
-    # About one run in three has them; draws are made in any case, so that streams stay aligned.
+    # About a third of the runs have them. The draws are the same for all runs, so that streams stay aligned.
     has, row, task = stream.random(), stream.integers(rows, size=3), stream.integers(len(RAW_TASKS), size=3)
     odd: dict[str, list[tuple[int, str, float | None]]] = {}
     if has < 0.34:
@@ -94,7 +94,7 @@ def _columns(values: BaseValues, tasks: Sequence[str], texts: list[str]) -> pa.T
     base, steps = values.base, values.checkpoints.evaluated
     n, width = len(steps), len(tasks)
     tokens = steps * base.size.tokens_per_step
-    # FLOPs pass 2**63; exact integers first, rounded once.
+    # FLOPs exceed 2**63, so they are computed as Python integers and rounded once.
     compute = [float(training_flops(base.size.n_params, int(t))) for t in tokens]
     constant = [
         pa.DictionaryArray.from_arrays(pa.array(np.zeros(n * width, dtype=np.int32)), [text]).cast(pa.string())
@@ -121,18 +121,18 @@ class _Rows:
 
     def __init__(self, path: Path, rows: int) -> None:
         self._writer = pq.ParquetWriter(path, _SCHEMA, compression="snappy", use_dictionary=_DICTIONARY)
-        self._rows, self._held, self._count = rows, list[pa.Table](), 0
+        self._rows, self._pending, self._count = rows, list[pa.Table](), 0
 
     def add(self, table: pa.Table) -> None:
         if self._count and self._count + table.num_rows > self._rows:
             self.flush()
-        self._held.append(table)
+        self._pending.append(table)
         self._count += table.num_rows
 
     def flush(self) -> None:
-        if self._held:
-            self._writer.write_table(pa.concat_tables(self._held), row_group_size=self._rows)
-        self._held, self._count = [], 0
+        if self._pending:
+            self._writer.write_table(pa.concat_tables(self._pending), row_group_size=self._rows)
+        self._pending, self._count = [], 0
 
     def close(self) -> None:
         self.flush()
@@ -140,7 +140,7 @@ class _Rows:
 
 
 def _write_shard(seed: int, bases: Sequence[Base], shard: Path, macro: Path, rows: int) -> Iterator[None]:
-    """Write one shard and its part of the macro averages; yields after each base."""
+    """Write one shard and its part of the macro averages, yielding after each base."""
     writer, averages = _Rows(shard, rows), _Rows(macro, rows)
     template = "{" + ", ".join(f'"{entry}": %r' for entry in _MACRO_ENTRIES) + "}"
     columns = [ENTRY_INDEX[entry] for entry in _MACRO_ENTRIES]
@@ -148,9 +148,8 @@ def _write_shard(seed: int, bases: Sequence[Base], shard: Path, macro: Path, row
         values = base_values(seed, base)
         at = values.rows(values.checkpoints.evaluated)
         writer.add(_columns(values, RAW_TASKS, _dict_texts(seed, values, at)))
-        lacking = [ENTRY_INDEX[entry] for entry in RAW_ENTRIES if entry not in entries_of(base)]
         means = macro_values(values.tasks[at])
-        means[..., lacking] = 0.0
+        means[..., _missing_entries(base)] = 0.0
         texts = [template % tuple(row) for row in means[..., columns].reshape(-1, len(columns)).tolist()]
         averages.add(_columns(values, MACRO_TASKS, texts))
         yield
@@ -158,18 +157,25 @@ def _write_shard(seed: int, bases: Sequence[Base], shard: Path, macro: Path, row
     averages.close()
 
 
-def _write_whole_shard(seed: int, bases: Sequence[Base], shard: Path, macro: Path, rows: int) -> int:
+def _missing_entries(base: Base) -> list[int]:
+    """Return the positions of entries that evaluations of this size do not have."""
+    entries = entries_of(base)
+    return [ENTRY_INDEX[entry] for entry in RAW_ENTRIES if entry not in entries]
+
+
+def _write_complete_shard(seed: int, bases: Sequence[Base], shard: Path, macro: Path, rows: int) -> int:
     for _ in _write_shard(seed, bases, shard, macro, rows):
         pass
     return len(bases)
 
 
-def _cut(seed: int, bases: Sequence[Base], parts: int) -> list[list[Base]]:
+def _split(seed: int, bases: Sequence[Base], shards: int) -> list[list[Base]]:
+    """Split bases into consecutive parts with about equal numbers of rows."""
     ends = list(accumulate(len(checkpoints_of(seed, base).evaluated) for base in bases))
-    found: list[list[Base]] = [[] for _ in range(parts)]
+    parts: list[list[Base]] = [[] for _ in range(shards)]
     for base, end in zip(bases, ends, strict=True):
-        found[min((end - 1) * parts // ends[-1], parts - 1)].append(base)
-    return found
+        parts[min((end - 1) * shards // ends[-1], shards - 1)].append(base)
+    return parts
 
 
 def write_evaluation_tables(
@@ -195,15 +201,15 @@ def write_evaluation_tables(
     shards : int
         Number of files.
     workers : int
-        Processes; with more than one, a script needs the usual ``if __name__ == "__main__":`` guard.
+        Number of processes; with more than one, a script needs the usual ``if __name__ == "__main__":`` guard.
     row_group_rows : int
         Rows in a row group.
     progress : callable, optional
-        Called with what is being done, how much is done and how much there is.
+        Called with the name of the step, the amount done and the total amount.
     """
     folder = path / _EVALUATIONS
     folder.mkdir(parents=True, exist_ok=True)
-    parts = _cut(seed, bases, shards)
+    parts = _split(seed, bases, shards)
     jobs = [
         (
             seed,
@@ -216,22 +222,22 @@ def write_evaluation_tables(
     ]
     done = 0
 
-    def say() -> None:
+    def report() -> None:
         if progress is not None:
             progress("evaluations", done, len(bases))
 
-    say()
+    report()
     if workers > 1:
-        # Fresh processes: a fork of a process with Arrow's threads may hang.
+        # Spawned, because a fork of a process with Arrow's threads may hang.
         with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-            for count in pool.map(_write_whole_shard, *zip(*jobs, strict=True)):
+            for count in pool.map(_write_complete_shard, *zip(*jobs, strict=True)):
                 done += count
-                say()
+                report()
     else:
         for job in jobs:
             for _ in _write_shard(*job):
                 done += 1
-                say()
+                report()
     target = folder / "macro_avg-00000-of-00001.parquet"
     with pq.ParquetWriter(target, _SCHEMA, compression="snappy", use_dictionary=_DICTIONARY) as writer:
         for job in jobs:
@@ -248,34 +254,34 @@ def write_perplexity_table(path: Path, seed: int, bases: Sequence[Base]) -> None
     params: list[str] = []
     data: list[str] = []
     seeds: list[str] = []
-    steps, found = [], []
+    all_steps, all_rows = [], []
     for base in bases:
         values = base_values(seed, base)
-        wanted = values.checkpoints.perplexity
-        rows = values.perplexity[values.rows(wanted)]
-        # The one conflicting row: as if the checkpoint had been evaluated again with other numerics.
+        steps = values.checkpoints.perplexity
+        rows = values.perplexity[values.rows(steps)]
+        # The single conflicting row looks like another evaluation of the checkpoint with other numerics.
         rows[values.checkpoints.conflicting] *= 1.0009765625
-        params += [base.size.name] * len(wanted)
-        data += [base.recipe.name] * len(wanted)
-        seeds += [base.seed.name] * len(wanted)
-        steps.append(wanted)
-        found.append(rows)
+        params += [base.size.name] * len(steps)
+        data += [base.recipe.name] * len(steps)
+        seeds += [base.seed.name] * len(steps)
+        all_steps.append(steps)
+        all_rows.append(rows)
     table = {
         "params": pa.array(params, pa.string()),
         "data": pa.array(data, pa.string()),
         "seed": pa.array(seeds, pa.string()),
-        "step": pa.array(np.concatenate(steps)),
+        "step": pa.array(np.concatenate(all_steps)),
     }
-    columns = np.concatenate(found).T
+    columns = np.concatenate(all_rows).T
     for name, column in zip(PERPLEXITY_SETS, columns, strict=True):
         table[f"eval/{name}-validation/Perplexity"] = pa.array(np.ascontiguousarray(column))
-    # What is left of a data frame's index after rows were filtered away: rising, with gaps.
+    # The index of a filtered data frame: increasing, with gaps.
     index = np.cumsum(random_stream(seed, "index").integers(1, 4, size=len(params)))
     table["__index_level_0__"] = pa.array(index)
     pq.write_table(pa.table(table), folder / "train-00000-of-00001.parquet", row_group_size=ROW_GROUP_ROWS)
 
 
-#: Entries that the wide table has columns for.
+#: Entries with a column in the wide table.
 WIDE_ENTRIES: tuple[str, ...] = tuple(
     entry for entry in RAW_ENTRIES if not entry.startswith("predicted_index") and entry != "logits_per_byte_corr"
 )
@@ -295,7 +301,7 @@ _SPREAD = [_WIDE_TASKS.index(name) for name in RAW_TASKS]
 
 
 def _numbers(seed: int, base: Base) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the steps of a run's rows and their values, (row, column); NaN where a raw table has none."""
+    """Return the steps of a run's rows and their values, (row, column); NaN where the raw tables have none."""
     values = base_values(seed, base)
     evaluated, perplexity = values.checkpoints.evaluated, np.unique(values.checkpoints.perplexity)
     steps = np.union1d(evaluated, perplexity)
@@ -304,16 +310,15 @@ def _numbers(seed: int, base: Base) -> tuple[npt.NDArray[np.int64], npt.NDArray[
     tasks[:, _SPREAD] = values.tasks[at]
     tasks[:, _WIDE_TASKS.index("mmlu_average")] = values.tasks[at][:, _SUBJECTS].mean(axis=1)
     tasks[~np.isin(steps, evaluated)] = np.nan
-    lacking = [ENTRY_INDEX[entry] for entry in RAW_ENTRIES if entry not in entries_of(base)]
-    tasks[..., lacking] = np.nan
-    # Repeated perplexity rows collapse to the first, as the package does.
+    tasks[..., _missing_entries(base)] = np.nan
+    # Repeated perplexity rows collapse to the first, as in `datadec`.
     shown = np.where(np.isin(steps, perplexity)[:, np.newaxis], values.perplexity[at], np.nan)
     cells = tasks[:, [_WIDE_TASKS.index(task) for task, _ in _CELLS], [ENTRY_INDEX[entry] for _, entry in _CELLS]]
     return steps, np.concatenate([shown, cells], axis=1)
 
 
 def _details(base: Base) -> dict[str, Any]:
-    """Return model details, nominal sizes among them as the package has them: traps for the unwary."""
+    """Return model details as `datadec` writes them, including nominal sizes that differ from the true ones."""
     nominal = int(float(base.size.name[:-1]) * (1e9 if base.size.name.endswith("B") else 1e6))
     sequences = nominal * 100 // 2048
     return {
@@ -339,17 +344,17 @@ def _details(base: Base) -> dict[str, Any]:
 
 
 def _wide_table(seed: int, bases: Sequence[Base]) -> pa.Table:
-    found = [_numbers(seed, base) for base in bases]
-    counts = [len(steps) for steps, _ in found]
+    numbers = [_numbers(seed, base) for base in bases]
+    counts = [len(steps) for steps, _ in numbers]
 
     def spread(values: Sequence[Any]) -> pa.Array:
         return pa.array([value for value, count in zip(values, counts, strict=True) for _ in range(count)])
 
-    steps = np.concatenate([steps for steps, _ in found])
-    tokens = [base.size.tokens_at(int(step)) for base, (own, _) in zip(bases, found, strict=True) for step in own]
+    steps = np.concatenate([steps for steps, _ in numbers])
+    tokens = [base.size.tokens_at(int(step)) for base, (own, _) in zip(bases, numbers, strict=True) for step in own]
     flops = [
         training_flops(base.size.n_params, base.size.tokens_at(int(step)))
-        for base, (own, _) in zip(bases, found, strict=True)
+        for base, (own, _) in zip(bases, numbers, strict=True)
         for step in own
     ]
     columns = {
@@ -360,7 +365,7 @@ def _wide_table(seed: int, bases: Sequence[Base]) -> pa.Table:
         "tokens": pa.array(np.array(tokens, dtype=np.float64)),
         "compute": pa.array(np.array(flops, dtype=np.float64)),
     }
-    matrix = np.ascontiguousarray(np.concatenate([values for _, values in found]).T)
+    matrix = np.ascontiguousarray(np.concatenate([values for _, values in numbers]).T)
     columns |= {name: pa.array(row, from_pandas=True) for name, row in zip(_NUMBERS, matrix, strict=True)}
     details = [_details(base) for base in bases]
     columns |= {name: spread([detail[name] for detail in details]) for name in details[0]}
@@ -379,27 +384,27 @@ def write_parsed_tables(path: Path, seed: int, bases: Sequence[Base], *, rows: i
     bases : sequence of Base
         Pretraining runs, in table order.
     rows : int
-        About as many rows are in a row group.
+        Approximate number of rows in a row group.
     """
     folder = path / "datadecide"
     folder.mkdir(parents=True, exist_ok=True)
     schema = _wide_table(seed, bases[:1]).schema
-    # Runs of one size and recipe stay together, so that their mean over seeds is made in one go.
+    # Runs of one size and recipe stay together, so that their mean over seeds is computed from one table.
     groups: dict[tuple[str, str], list[Base]] = {}
     for base in bases:
         groups.setdefault((base.size.name, base.recipe.name), []).append(base)
-    held: list[pa.Table] = []
+    pending: list[pa.Table] = []
     means: list[pa.Table] = []
     with pq.ParquetWriter(folder / "full_eval.parquet", schema, use_dictionary=["params", "data"]) as writer:
         for group in groups.values():
             table = _wide_table(seed, group)
-            held.append(table)
+            pending.append(table)
             means.append(_seed_means(table))
-            if sum(part.num_rows for part in held) >= rows:
-                writer.write_table(pa.concat_tables(held))
-                held = []
-        if held:
-            writer.write_table(pa.concat_tables(held))
+            if sum(part.num_rows for part in pending) >= rows:
+                writer.write_table(pa.concat_tables(pending))
+                pending = []
+        if pending:
+            writer.write_table(pa.concat_tables(pending))
     pq.write_table(pa.concat_tables(means), folder / "mean_eval.parquet")
 
 

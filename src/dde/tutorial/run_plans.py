@@ -1,4 +1,4 @@
-"""What the post-training runs of the tutorial are, in truth: parents, treatments, lengths, names and launch times."""
+"""Plans of the tutorial's post-training runs: true parents, treatments, lengths, names and launch times."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = [
 #: Root of every path in the tutorial's runs.
 LAB = "/scratch/lab"
 
-#: Mean length of a sequence of the finetuning mixture, as the real one has it.
+#: Mean length of a sequence of the finetuning mixture, as in the real one.
 TOKENS_PER_SEQUENCE = 712
 
-#: Sequences of the whole finetuning mixture.
+#: Number of sequences in the complete finetuning mixture.
 FULL_SEQUENCES = 934_407
 
 #: Sequences in a finetuning step: 4 on each of 2 GPUs, accumulated 16 times.
@@ -52,48 +52,48 @@ def base_of(recipe: str, params: str, seed: int = 0) -> Base:
 
 @dataclass(frozen=True, eq=False)
 class RunPlan:
-    """One post-training run as it truly was, whatever its record says.
+    """One post-training run as it truly was; its record may differ.
 
     Attributes
     ----------
     run_id : str
         Id and name.
     group : str
-        Folder of outputs: the name without the part that tells runs of a sweep apart.
+        Folder of outputs: the name without the part that distinguishes runs of a sweep.
     run_type : {"supervised_ft", "dpo", "other"}
-        What was done.
+        Type of training.
     base : Base or None
-        Pretraining run of the lineage; None where the run has none that anyone could find.
+        Pretraining run of the lineage; None if its record gives no evidence of one.
     branch_step : int
-        Step of the base that the chain started from.
+        Step of the base at which the chain of runs branches off.
     parent : RunPlan or None
-        Run that this one continues, when it is not a base.
+        Run that this one continues, if that is not a base.
     absent_parent : str
-        Name of the parent run when the store does not hold it.
+        Name of the parent run if it is not in the store.
     learning_rate : float
         Peak learning rate.
     budget : str
-        Tokens an epoch and epochs (``"100Mtx1"``), or ``"Ft"``.
+        Tokens per epoch and epochs (``"100Mtx1"``), or ``"Ft"``.
     sequences : int
-        Sequences an epoch.
+        Sequences per epoch.
     epochs : int
-        Passes over them.
+        Number of epochs.
     launched : datetime
         Start, in UTC.
     state : {"finished", "running", "crashed", "failed"}
         Last state.
     done : float
-        Share of the planned steps that ran.
+        Fraction of the planned steps that ran.
     reduce_loss : {"sum", "mean"}
         How losses were reduced.
     training_seed : int
         Seed of the finetuning program.
     beta : float
-        DPO's beta; NaN otherwise.
+        Beta of DPO; NaN for other types.
     quirks : frozenset of str
         Irregularities of the record.
     matched : tuple of str
-        Size and metric that the starting checkpoint was matched by, or ().
+        Size and metric by which the starting checkpoint was matched, or ().
     """
 
     run_id: str
@@ -122,34 +122,34 @@ class RunPlan:
 
     @property
     def nominal_tokens(self) -> float:
-        """Tokens an epoch that the name states; NaN where it states none."""
+        """Tokens per epoch in the name; NaN where it gives none."""
         millions = self.budget.split("M")[0]
         stated = any(f"_{part}_" in f"{self.run_id}_" for part in (self.budget, f"{millions}M_toks"))
         return float(millions) * 1e6 if stated and self.budget != "Ft" else float("nan")
 
     @property
     def known_epochs(self) -> float:
-        """Epochs; NaN where neither config, command nor name has them."""
+        """Number of epochs; NaN where neither config, command nor name gives it."""
         return float("nan") if self.has("name_only") else float(self.epochs)
 
     @property
     def output_dir(self) -> str:
-        """Folder that the run wrote to."""
+        """Output folder of the run."""
         return f"{LAB}/open-finetune/models/{self.group}/{self.run_id}"
 
     @property
     def saved_model(self) -> str:
-        """Folder of the final model, as another run's model path names it."""
+        """Folder of the final model, as in the model path of another run."""
         return f"{LAB}/open-finetune/models/{self.group}/model/{self.run_id}/"
 
     @property
     def planned_steps(self) -> int:
-        """Steps of the complete run."""
+        """Number of steps of the complete run."""
         return max(self.sequences * self.epochs // BATCH, 1)
 
     @property
     def last_step(self) -> int:
-        """Steps that ran."""
+        """Number of steps that ran."""
         return max(int(self.planned_steps * self.done), 1)
 
     @property
@@ -159,7 +159,7 @@ class RunPlan:
 
     @property
     def logged_steps(self) -> int:
-        """Rows of the log."""
+        """Number of rows in the log."""
         silent = self.run_type == "other" or self.has("no_history") or self.has("no_data")
         return 0 if silent else self.last_step // self.logging_interval
 
@@ -175,7 +175,7 @@ _FIRST_LAUNCH = datetime(2025, 8, 18, 22, 30, 5)
 
 
 def budget_sequences(budget: str) -> tuple[int, int]:
-    """Return sequences an epoch and epochs of a token budget."""
+    """Return the sequences per epoch and the number of epochs of a token budget."""
     if budget == "Ft":
         return FULL_SEQUENCES, 2
     millions, epochs = budget.split("Mtx")
@@ -184,21 +184,21 @@ def budget_sequences(budget: str) -> tuple[int, int]:
 
 @dataclass
 class PlanBook:
-    """Plans in the order of their launch; gives each its launch time.
+    """Builder of plans, which adds them in the order of launch and assigns launch times.
 
     Attributes
     ----------
     seed : int
         Seed of the suite.
     plans : list of RunPlan
-        What has been planned.
+        Plans so far.
     """
 
     seed: int
     plans: list[RunPlan] = field(default_factory=list)
 
     def launch(self) -> datetime:
-        """Return the time at which the next run is launched."""
+        """Return the launch time of the next run."""
         k = len(self.plans)
         wait = random_stream(self.seed, "launch", k).integers(0, 3000)
         return _FIRST_LAUNCH + timedelta(hours=2 * k, seconds=int(wait) if k else 0)
@@ -220,21 +220,21 @@ class PlanBook:
         Parameters
         ----------
         base : Base or None
-            Pretraining run to start from.
+            Pretraining run to start from, if any.
         rate : float
             Learning rate.
         budget : str
             Token budget.
         form : str
             Form of the run's name, a template with the fields ``date``, ``short``, ``slug``, ``params``,
-            ``step``, ``index``, ``budget``, ``millions``, ``lr``, ``reduce``, ``samples``; what follows ``|``
-            is left out of the group's name.
+            ``step``, ``index``, ``budget``, ``millions``, ``lr``, ``reduce``, ``samples``. The part after ``|`` is
+            not in the group's name.
         step : int, optional
             Step of the checkpoint; the last scheduled one by default.
         quirks : iterable of str
             Irregularities.
         epochs : int, optional
-            Epochs, where the budget does not say them.
+            Number of epochs; by default that of the budget.
         **facts
             Further fields of the plan.
         """
@@ -292,21 +292,21 @@ class PlanBook:
         Parameters
         ----------
         parent : RunPlan or str
-            The run to start from, or the name of one that the store does not hold.
+            The run to start from, or the name of one that is not in the store.
         base : Base
             Pretraining run of the lineage.
         rate : float
             Learning rate.
         sequences : int
-            Pairs of answers.
+            Number of pairs of answers.
         absent : tuple of float and str
-            Learning rate and budget of a parent that the store does not hold.
+            Learning rate and budget of a parent that is not in the store.
         quirks : iterable of str
             Irregularities.
         beta : float
-            DPO's beta.
+            Beta of DPO.
         branch_step : int, optional
-            Step of the checkpoint that the chain started from; the last scheduled one by default.
+            Step of the base at which the chain branches off; the last scheduled one by default.
         **facts
             Further fields of the plan.
         """
@@ -320,7 +320,6 @@ class PlanBook:
             f"{launch_stamp(when)}_test_dpo_tune_cache_dd__{base.recipe.slug}-{base.size.name}__main__"
             f"{parent_budget}_lr={rate_text(parent_rate)}"
         )
-        here = isinstance(parent, RunPlan)
         plan = RunPlan(
             run_id=f"{group}_default_--learning_rate={rate_text(rate)}",
             group=group,
@@ -333,7 +332,7 @@ class PlanBook:
             epochs=1,
             launched=when,
             parent=parent if isinstance(parent, RunPlan) else None,
-            absent_parent="" if here else str(parent),
+            absent_parent="" if isinstance(parent, RunPlan) else parent,
             reduce_loss="mean",
             beta=beta,
             quirks=frozenset(quirks),

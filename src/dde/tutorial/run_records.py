@@ -1,4 +1,4 @@
-"""Configs, launch commands, machine records and summaries of post-training runs, as W&B keeps them."""
+"""Build configs, launch commands, machine records and summaries of post-training runs, as W&B stores them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _SNAPSHOT_LENGTH = 40
 
 
 def rounded_params(base: Base) -> int:
-    """Return the parameter count as configurations round it (3,700,000 for 4M)."""
+    """Return the parameter count, rounded as in configs (3,700,000 for 4M)."""
     return round(base.size.n_params / 1e5) * 100_000
 
 
 def model_path(plan: RunPlan) -> str:
-    """Return the model path that the run was launched with."""
+    """Return the model path in the launch command of the run."""
     if plan.absent_parent:
         group = plan.absent_parent.split("_main_")[0] + "_main"
         return f"{LAB}/open-finetune/models/{group}/model/{plan.absent_parent}/"
@@ -92,7 +92,7 @@ def command_line(plan: RunPlan) -> list[str]:
         ("dataset_mixer_list", dataset(plan), "1.0"),
     ]
     if plan.has("repeated_option"):
-        # A sweep's launcher appends its own value to the template's; the program takes the last.
+        # A sweep's launcher appends its value to the template's options; the program uses the last one.
         options.insert(5, ("learning_rate", rate_text(plan.learning_rate * 50)))
     if plan.base is None or not wandb_config(plan):
         options = [option for option in options if option[0] != "wandb_config"]
@@ -107,14 +107,14 @@ def command_line(plan: RunPlan) -> list[str]:
 
 
 def dataset(plan: RunPlan) -> str:
-    """Return the data that the run was trained on."""
+    """Return the name of the training dataset."""
     if plan.run_type == "dpo":
         return "allenai/llama-3.1-tulu-3-8b-preference-mixture"
     return "allenai/tulu-3-sft-mixture"
 
 
 def wandb_config(plan: RunPlan) -> str:
-    """Return the facts that the launcher passes on as ``key=value,key=value``."""
+    """Return the values that the launcher passes as ``key=value,key=value``."""
     if plan.base is None or plan.run_type == "dpo":
         return ""
     size = plan.base.size
@@ -139,7 +139,7 @@ def _tokenizer() -> str:
 
 
 def trainer_options(plan: RunPlan) -> dict[str, Any]:
-    """Return what the training program records of its own options."""
+    """Return the options that the training program logs as its config."""
     words = command_line(plan)
     dpo = plan.run_type == "dpo"
     return {
@@ -167,9 +167,9 @@ def trainer_options(plan: RunPlan) -> dict[str, Any]:
 
 
 def pretraining_facts(plan: RunPlan, seed: int) -> dict[str, Any]:
-    """Return what a script copied about pretraining: of the final checkpoint, sometimes of another size.
+    """Return the config keys on pretraining, for the final checkpoint, and sometimes of another size.
 
-    Perplexities are those of the checkpoint that the run starts from, task values those of the final one.
+    Perplexities are those of the starting checkpoint of the run, task values those of the final one.
     """
     base = plan.base
     if base is None:
@@ -185,7 +185,7 @@ def pretraining_facts(plan: RunPlan, seed: int) -> dict[str, Any]:
         "pretrain_sequences": steps * size.batch_size,
         "finetune_sequences": plan.sequences * plan.epochs,
         "finetune_unique_sequences": plan.sequences,
-        # Counts every sequence as full: evidence of a run's length, not the truth.
+        # Assumes that all sequences are full, so it is evidence of the run's length but not exact.
         "total_compute_est": flops + 6 * rounded_params(base) * plan.sequences * plan.epochs * 2048,
         "d_model": 64 if size.name == "4M" else 768, "n_heads": 12, "n_layers": 12, "model_type": "hf_olmo",
         "vocab_size": 50280, "max_sequence_length": 2048, "activation_type": "swiglu",
@@ -203,7 +203,7 @@ def pretraining_facts(plan: RunPlan, seed: int) -> dict[str, Any]:
 
 
 def run_config(plan: RunPlan, seed: int) -> dict[str, Any]:
-    """Return the configuration of a run, with the gaps and odd forms that its quirks say."""
+    """Return the config of a run, with the missing and irregular values of its quirks."""
     if plan.run_type == "other":
         return {"job": plan.run_id, "wandb_entity": "tutorial-lab"}
     config = {} if plan.quirks & {"command_only", "name_only"} else trainer_options(plan)
@@ -245,7 +245,7 @@ def run_tags(plan: RunPlan) -> list[str]:
 
 
 def machine_record(plan: RunPlan) -> dict[str, Any]:
-    """Return what W&B knows of the program, its arguments and the machine."""
+    """Return W&B's metadata of the program, its arguments and the machine."""
     if plan.has("touched_later") or plan.run_type == "other":
         script = "ml/scripts/update_wandb.py" if plan.has("touched_later") else "ml/scripts/eval.py"
         later = plan.launched + timedelta(days=21)
@@ -281,7 +281,7 @@ def system_metrics(plan: RunPlan) -> dict[str, float]:
 def system_attributes(
     plan: RunPlan, config: str, summary: str, metrics: str, rows: int, columns: list[str]
 ) -> dict[str, Any]:
-    """Return W&B's own record of the run, which repeats config and summary as text inside."""
+    """Return W&B's own attributes of the run, which repeat config and summary as JSON text."""
     keys = {key: {"typeCounts": [{"type": "number", "count": rows}], "monotonic": False} for key in columns}
     return {
         "projectId": "10000001", "id": f"run-{plan.run_id}", "tags": run_tags(plan), "name": plan.run_id,
@@ -298,7 +298,7 @@ def system_attributes(
 SEQUENCES_PER_STEP = BATCH
 
 
-#: Name of the nine tasks' aggregate in summaries.
+#: Name of the aggregate of the nine tasks in summaries.
 CORE = "core_9mcqa:rc::olmes:full"
 
 _NESTED = (
@@ -330,7 +330,7 @@ def _task_config(task: str, primary: str) -> dict[str, Any]:
 
 
 def task_values(evaluations: npt.NDArray[np.float64], task: str) -> dict[str, float]:
-    """Return the entries of one task, rounded as W&B rounds."""
+    """Return the entries of one task, rounded as in W&B."""
     row = evaluations[RAW_TASKS.index(task)]
     values = {
         entry: round(float(row[ENTRY_INDEX[_RENAMED.get(entry, entry)]]), 10)
@@ -343,21 +343,22 @@ def task_values(evaluations: npt.NDArray[np.float64], task: str) -> dict[str, fl
 def _core_values(by_task: dict[str, dict[str, float]]) -> dict[str, float]:
     weights = np.array([_FACTS[task].instances for task in PLAIN_TASKS], dtype=np.float64)
     shared = set.intersection(*(set(values) for values in by_task.values()))
-    found = {}
+    aggregates = {}
     for entry in sorted(shared):
         column = [by_task[task][entry] for task in PLAIN_TASKS]
         if entry.startswith("total_prob"):
-            found[entry] = round(math.fsum(column), 10)
+            aggregates[entry] = round(math.fsum(column), 10)
             continue
-        found[f"{entry}_macro"] = round(math.fsum(column) / len(column), 10)
-        found[f"{entry}_micro"] = round(math.fsum(np.array(column) * weights) / float(weights.sum()), 10)
-    return found
+        aggregates[f"{entry}_macro"] = round(math.fsum(column) / len(column), 10)
+        aggregates[f"{entry}_micro"] = round(math.fsum(np.array(column) * weights) / float(weights.sum()), 10)
+    return aggregates
 
 
 def _nested(values: dict[str, float], task: str) -> dict[str, Any]:
     core = task == CORE
-    wanted = {entry + end for entry in (*_NESTED, "primary_score") for end in (("_macro", "_micro") if core else ("",))}
-    nested: dict[str, Any] = {entry: value for entry, value in values.items() if entry in wanted}
+    suffixes = ("_macro", "_micro") if core else ("",)
+    names = {entry + suffix for entry in (*_NESTED, "primary_score") for suffix in suffixes}
+    nested: dict[str, Any] = {entry: value for entry, value in values.items() if entry in names}
     if core:
         nested["primary_score"] = values["primary_score_macro"]
         nested["num_instances"] = sum(_FACTS[name].instances for name in PLAIN_TASKS)
@@ -380,8 +381,8 @@ def run_summary(plan: RunPlan, log: TrainingLog | None, evaluations: npt.NDArray
         }
         for key, value in last.items():
             if not math.isnan(value):
-                whole = "tokens" in key or key == "training_step"
-                summary[key] = int(value) if whole else value
+                is_count = "tokens" in key or key == "training_step"
+                summary[key] = int(value) if is_count else value
         summary["_wandb"] = {"runtime": int(summary["_runtime"])}
     else:
         summary["_wandb"] = {"runtime": 90}

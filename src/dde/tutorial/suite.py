@@ -1,4 +1,4 @@
-"""Which runs a tutorial suite has: its presets, and what is handed back when one has been written."""
+"""Specifications of tutorial suites, their presets, and the result of writing one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["PRESETS", "Suite", "SuiteSpec", "suite_spec"]
 
 @dataclass(frozen=True)
 class SuiteSpec:
-    """What a suite is made of.
+    """Specification of a suite.
 
     Attributes
     ----------
@@ -27,25 +27,26 @@ class SuiteSpec:
     recipes, params : tuple of str
         Display names and sizes of the complete grid of pretraining runs.
     auxiliary_seeds : int
-        Seeds beside the default one, 0 to 2.
+        Number of seeds in addition to the default one, 0 to 2.
     extra_bases : tuple of str
-        Labels of pretraining runs beside the grid.
+        Labels of pretraining runs in addition to the grid.
     early_stopped : bool
-        Whether the extra 1B runs exist that stop early.
+        Whether to include the extra 1B runs that stop early.
     sweep_recipes, sweep_params : tuple of str
-        Bases (default seed) that the learning-rate sweep is made on.
+        Recipes and sizes of the bases (default seed) of the learning-rate sweep.
     sweep_rates : tuple of float
         Learning rates of the sweep.
     sweep_budgets : tuple of str
-        Token budgets of the sweep: ``"100Mtx1"`` (tokens an epoch, epochs) or ``"Ft"``, the whole mixture.
+        Token budgets of the sweep: ``"100Mtx1"`` (tokens per epoch, epochs) or ``"Ft"``, the complete mixture.
     replicates : int
-        Runs of most cells of the sweep.
+        Number of runs in most cells of the sweep.
     special_runs : {"few", "all"}
-        How many of the irregular post-training runs there are.
+        Which irregular post-training runs to include.
     posttraining_runs : int or None
-        Total of post-training runs; the sweep is thinned to meet it. None leaves every cell its replicates.
+        Total number of post-training runs, met by removing or adding runs of the sweep. None gives every cell its
+        replicates.
     shards : int
-        Files of raw evaluations.
+        Number of files with raw evaluations.
     """
 
     name: str
@@ -65,22 +66,22 @@ class SuiteSpec:
 
     def bases(self) -> list[Base]:
         """Return the pretraining runs in table order: by size, recipe, seed."""
-        found = []
+        bases = []
         for size in map(resolve_size, self.params):
             for recipe in map(resolve_recipe, self.recipes):
                 # The largest models were trained with auxiliary seeds of their own.
                 seeds = (SEEDS[0], *(SEEDS[3:5] if size.name == "1B" else SEEDS[1:3])[: self.auxiliary_seeds])
-                found += [Base(recipe, size, seed) for seed in seeds]
+                bases += [Base(recipe, size, seed) for seed in seeds]
         if self.early_stopped:
-            found += [
+            bases += [
                 Base(resolve_recipe(name), SIZES[-1], seed)
                 for name in extra_recipes()
                 if name in self.recipes
                 for seed in SEEDS[1:3]
             ]
-        found += [base for label in self.extra_bases if (base := find_base_by_label(label)) is not None]
+        bases += [base for label in self.extra_bases if (base := find_base_by_label(label)) is not None]
         order = {recipe.name: k for k, recipe in enumerate(RECIPES)}
-        return sorted(dict.fromkeys(found), key=lambda b: (b.size.n_params, order[b.recipe.name], b.seed.index))
+        return sorted(dict.fromkeys(bases), key=lambda b: (b.size.n_params, order[b.recipe.name], b.seed.index))
 
     def evaluated_checkpoints(self, seed: int = 0) -> int:
         """Return the number of (run, step) pairs with task evaluations; 66 raw rows each."""
@@ -125,18 +126,18 @@ PRESETS: dict[str, SuiteSpec] = {
 
 
 def suite_spec(size: str | SuiteSpec) -> SuiteSpec:
-    """Return the spec of a preset.
+    """Return the specification of a preset.
 
     Parameters
     ----------
     size : str or SuiteSpec
-        Name of a preset; ``"scale:<K>"`` is the full suite with K times the post-training runs; a spec is
-        returned as it is.
+        Name of a preset; ``"scale:<K>"`` is the full suite with K times the post-training runs. A specification is
+        returned unchanged.
 
     Raises
     ------
     UnknownNameError
-        When there is no such preset.
+        If there is no such preset.
 
     Examples
     --------
@@ -153,7 +154,7 @@ def suite_spec(size: str | SuiteSpec) -> SuiteSpec:
     spec = PRESETS.get(size)
     if spec is None:
         raise UnknownNameError(
-            f"{size!r} is not a size of the tutorial suite, so nothing is generated."
+            f"{size!r} is not a size of the tutorial suite, so nothing was generated."
             f"{near_names(size, PRESETS)} Sizes are {', '.join(PRESETS)} and 'scale:<K>'."
         )
     return spec
@@ -161,12 +162,12 @@ def suite_spec(size: str | SuiteSpec) -> SuiteSpec:
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite on disk, and the truth about it.
+    """A suite on disk, and its truth.
 
     Attributes
     ----------
     path : Path
-        Folder that holds all of it.
+        Folder of the suite.
     data : str
         First argument for ``dde.open_lineages``: the pretraining tables.
     wandb : str
@@ -174,7 +175,7 @@ class Suite:
     bases : pandas.DataFrame
         A row per pretraining run.
     runs : pandas.DataFrame
-        A row per post-training run: what a reader should find out about it.
+        A row per post-training run, with the values that a reader should derive.
     """
 
     path: Path

@@ -1,7 +1,7 @@
-"""Constants of the evaluation tasks and perplexity sets that the tutorial's curves are made with.
+"""Constants of evaluation tasks and perplexity sets for the tutorial's curves.
 
-Instance counts and numbers of choices are those of the public benchmarks; every other number is chosen so
-that the curves have the magnitudes of real ones, and describes no real model.
+Instance counts and numbers of choices are those of the public benchmarks. All other numbers are chosen so that the
+curves have realistic magnitudes; they describe no real model.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dde.suite.datadecide.names import ENTRIES, MMLU_SUBJECTS, PERPLEXITY_SETS, 
 
 __all__ = ["ENTRY_INDEX", "RAW_ENTRIES", "RAW_TASKS", "TASKS", "SetFacts", "TaskFacts", "task_array"]
 
-#: The 66 tasks of the raw tables, sorted as the tables have them.
+#: The 66 tasks of the raw tables, in their order.
 RAW_TASKS: tuple[str, ...] = tuple(sorted((*PLAIN_TASKS, *MMLU_SUBJECTS)))
 
-#: Entries of the raw tables' dicts, in their order; what follows in ENTRIES stands in W&B summaries alone.
+#: Entries of the raw tables' dicts, in their order; the remaining ENTRIES are only in W&B summaries.
 RAW_ENTRIES: tuple[str, ...] = ENTRIES[: ENTRIES.index("primary_metric") + 1]
 ENTRY_INDEX: dict[str, int] = {entry: k for k, entry in enumerate(RAW_ENTRIES)}
 
-#: Tasks scored without an unconditioned pass, so without the entries that come from it.
+#: Tasks scored without an unconditioned pass, which do not have its entries.
 NO_UNCONDITIONED = frozenset({"boolq", "winogrande"})
 UNCONDITIONED_ENTRIES = frozenset(
     entry for entry in RAW_ENTRIES if entry.startswith("uncond") or entry.endswith("_uncond")
@@ -32,26 +32,26 @@ UNCONDITIONED_ENTRIES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
-    """What the accuracy and the likelihoods of one task follow from.
+    """Parameters of the accuracy and the likelihoods of one task.
 
     Attributes
     ----------
     name : str
         Task of the raw tables.
     instances : int
-        Questions; sets the binomial noise.
+        Number of questions; determines the binomial noise.
     choices : int
-        Answers to choose from; one over it is chance.
+        Number of answers per question; chance is one over it.
     floor, ceiling : float
-        Accuracy far before and far after the sigmoid's turn.
+        Limits of the accuracy for high and for low loss.
     midpoint : float
-        Loss at which half of the way is gone.
+        Loss at which accuracy is midway between them.
     width : float
-        Loss over which the sigmoid turns.
+        Width of the sigmoid in loss.
     chars, tokens : float
         Mean length of an answer.
     primary : str
-        Entry that the primary metric repeats.
+        Entry that is the primary metric.
     """
 
     name: str
@@ -89,7 +89,7 @@ _MMLU_INSTANCES = (
 def _mmlu_facts() -> list[TaskFacts]:
     facts = []
     for k, (name, count) in enumerate(zip(MMLU_SUBJECTS, _MMLU_INSTANCES.split(), strict=True)):
-        # Subjects differ; a fixed low-discrepancy sequence spreads them without a table of 57 rows.
+        # A fixed low-discrepancy sequence gives subjects different parameters without a table of 57 rows.
         a, b, c = (math.fmod((k + 1) * step, 1.0) for step in (0.6180339887, 0.7548776662, 0.5698402910))
         facts.append(
             TaskFacts(
@@ -112,9 +112,9 @@ def task_array(attribute: str) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class SetFacts:
-    """Log perplexity of one set: `level` at a loss of 3.6, `slope` per unit of loss.
+    """Parameters of the log perplexity of one set: `level` at a loss of 3.6, `slope` per unit of loss.
 
-    `web` is what a recipe of nothing but filtered web text adds to it.
+    `web` is the increase for a recipe that consists only of filtered web text.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Writer of the post-training runs in the form of a dr_wandb parquet export, and of the truth about them."""
+"""Write the post-training runs as a dr_wandb parquet export, and return the truth about them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _history_table(plans: Sequence[RunPlan], logs: Sequence[TrainingLog | None])
         "step": pa.array(np.concatenate(steps)),
     }
     for name, parts in columns.items():
-        # A key that a row lacks is null in the export.
+        # A key that a row does not have is null in the export.
         fields[name] = pa.array(np.concatenate(parts), from_pandas=True)
     return pa.table(fields)
 
@@ -95,9 +95,9 @@ def write_wandb_export(
     plans : sequence of RunPlan
         The runs.
     progress : callable, optional
-        Called with what is being done, how much is done and how much there is.
+        Called with the name of the step, the amount done and the total amount.
     runs_at_once : int
-        Runs that are held in memory; a row group each.
+        Number of runs in memory at a time, and per row group.
     """
     folder = path / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,23 +144,23 @@ def _branch_tokens(seed: int, plan: RunPlan) -> float:
 
 
 def _contradicts(plan: RunPlan) -> bool:
-    """Return whether config's pretraining steps disagree with the checkpoint that the run starts from."""
+    """Return whether the pretraining steps in the config disagree with the starting checkpoint of the run."""
     if plan.base is None or plan.run_type == "other" or plan.has("no_model_size"):
         return False
     return plan.has("pretrain_steps_of_another_size") or plan.branch_step != plan.base.size.last_step
 
 
 def truth_of_runs(seed: int, plans: Sequence[RunPlan]) -> pd.DataFrame:
-    """Return what is true of every post-training run.
+    """Return the truth about every post-training run.
 
     Returns
     -------
     pandas.DataFrame
-        A row per run. `parent_run_id` is the label of a base, the id of a run, or "" where nobody can know;
+        A row per run. `parent_run_id` is the label of a base, the id of a run, or "" where it can't be known;
         `branch_step` is a step of that parent; `branch_tokens` and `end_tokens` count from the start of
-        pretraining, NaN where unknown; `own_tokens` is true, whatever the log says; `finetune_tokens` and
-        `epochs` are what the record states, NaN where it does not; `expected_status` holds where runs of
-        all states are asked for.
+        pretraining, NaN where unknown; `own_tokens` is the true number, which may differ from the log;
+        `finetune_tokens` and `epochs` are those in the record, NaN where it has none; `expected_status` is the
+        status when runs of all states are requested.
     """
     rows = []
     for plan, replicate in zip(plans, replicate_numbers(list(plans)), strict=True):
