@@ -494,7 +494,7 @@ def test_layouts_that_do_not_fit(database: str, postgres: PostgresServer, tmp_pa
 
 
 def test_ends_that_do_not_fit(database: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="is no database"):
+    with pytest.raises(SourceError, match="is not a database"):
         ingest(write_parquet(tmp_path), str(tmp_path))
     with pytest.raises(SourceError, match="is a database, not an export"):
         ingest(database, database)
