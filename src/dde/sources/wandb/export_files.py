@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, ClassVar, Literal, cast
+from typing import IO, Any, Literal, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -18,7 +15,7 @@ from dde.errors import ConflictWarning, SourceError
 from dde.sources.connection import Connection, redact
 from dde.sources.file_versions import check_version, file_version
 
-__all__ = ["Export", "ExportFile", "ExportFolder", "ExportForm", "RunDigests", "find_export"]
+__all__ = ["Export", "ExportFile", "ExportForm", "RunDigests", "find_export"]
 
 ExportForm = Literal["parquet", "jsonl"]
 
@@ -145,77 +142,6 @@ class RunDigests:
         """Emit a ConflictWarning of each conflict."""
         for conflict in self.conflicts:
             warnings.warn(conflict, ConflictWarning, stacklevel=3)
-
-
-class ExportFolder(ABC):
-    """Base class of stores of exported files.
-
-    Parameters
-    ----------
-    folder : str, path or Connection
-        Folder with the export, or with one folder that has it; an fsspec URL. Other files are ignored.
-    """
-
-    #: Format of the files that it reads.
-    form: ClassVar[ExportForm]
-
-    def __init__(self, folder: str | os.PathLike[str] | Connection) -> None:
-        self._connection = folder if isinstance(folder, Connection) else Connection(folder)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._connection.redacted!r})"
-
-    @property
-    def description(self) -> str:
-        """The folder, without credentials."""
-        return self._connection.redacted
-
-    @property
-    def location(self) -> str:
-        """The absolute path or URL of the folder, without credentials."""
-        return self._connection.location
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of paths and versions of the files; changes when any of them does."""
-        export = self._export()
-        files = (export.runs, export.history)
-        parts = [self.form, *("" if file is None else f"{file.path}|{file.identity}" for file in files)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-    @property
-    def conflicts(self) -> list[str]:
-        """Sentences on runs with contradictory entries; the first entry of each is used."""
-        return list(self._run_digests().conflicts)
-
-    def raw_run_count(self) -> int:
-        """Return the number of runs; see `RawExport`."""
-        digests = self._run_digests()
-        digests.warn()
-        return len(digests.of_run)
-
-    def has_history(self) -> bool:
-        """Return whether the export includes training logs; see `RawExport`."""
-        return self._export().history is not None
-
-    @abstractmethod
-    def _run_digests(self) -> RunDigests:
-        """Return a digest of each run; cached until the files change."""
-
-    def _export(self) -> Export:
-        return find_export(self._connection, (self.form,))
-
-    @contextmanager
-    def _reading(self) -> Iterator[Export]:
-        """Yield the files of the export to a block that reads them; SourceError if one changed meanwhile."""
-        export = self._export()
-        try:
-            yield export
-        except Exception:
-            # If the file changed, that is the cause, whatever error the reader raised.
-            export.check()
-            raise
-        export.check()
 
 
 def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parquet", "jsonl")) -> Export:

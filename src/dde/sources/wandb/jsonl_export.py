@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from dde.errors import FormatError
 from dde.sources.json_text import (
@@ -25,10 +24,11 @@ from dde.sources.json_text import (
 )
 from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_object, as_text, read_object
-from dde.sources.wandb.export_files import ExportFile, ExportFolder, RunDigests
-from dde.sources.wandb.logs import LOG_COLUMNS, Log, LogBuilder, empty_history, log_notes, logged_metrics, step_of
+from dde.sources.wandb.export_files import Export, ExportFile, RunDigests
+from dde.sources.wandb.export_folder import RUN_NAMES, ExportedRun, ExportFolder, export_records
+from dde.sources.wandb.logs import LOG_COLUMNS, Log, LogBuilder, empty_history, logged_metrics, step_of
 from dde.sources.wandb.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
-from dde.sources.wandb.records import pick, run_record, wanted_config_keys
+from dde.sources.wandb.records import pick
 from dde.sources.wandb.summaries import SummaryTable
 
 __all__ = [
@@ -333,16 +333,17 @@ class JsonlStore(ExportFolder):
 
     form = "jsonl"
 
-    def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
-        """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
-
-        The version of a run is a digest of its line and of its logged lines.
-        """
-        with self._reading() as export:
-            return list(_run_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
-
     def _run_digests(self) -> RunDigests:
         return run_digests(self._export().runs)
+
+    def _records(self, export: Export, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
+        return _run_records(export.runs, export.history, config_keys)
+
+    def _summaries(self, runs: ExportFile) -> SummaryTable:
+        return summary_table(runs)
+
+    def _log_keys(self, history: ExportFile) -> list[str]:
+        return read_log(history).keys()
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs with the given keys; see `PosttrainingSource`.
@@ -355,22 +356,6 @@ class JsonlStore(ExportFolder):
                 return empty_history(keys)
             return read_log(export.history).history(run_ids, keys)
 
-    def evaluations(
-        self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
-    ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-        """Return final evaluations from the summaries: a (run,) array per (task, entry).
-
-        See `PosttrainingSource`.
-        """
-        with self._reading() as export:
-            return summary_table(export.runs).select(run_ids, names)
-
-    def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
-        """Return the keys of all histories and the (task, entry) of all evaluations, both sorted."""
-        with self._reading() as export:
-            logs = [] if export.history is None else read_log(export.history).keys()
-            return logs, summary_table(export.runs).public_names()
-
     def is_flat(self) -> bool:
         """Return False: config and summary are separate; see `RawExport`."""
         return False
@@ -378,7 +363,7 @@ class JsonlStore(ExportFolder):
     def raw_runs(self) -> Iterator[RawRun]:
         """Yield every run with its complete content; see `RawExport`."""
         for run, problem in run_parts(self._export().runs):
-            values = {name: as_text(run[name].value) if name in run else "" for name in _NAMES}
+            values = {name: as_text(run[name].value) if name in run else "" for name in ("run_id", *RUN_NAMES)}
             created_at = run.get("created_at", NOTHING).value
             yield raw_run(values, created_at, [run.get(name, NOTHING) for name in OBJECT_COLUMNS], problem)
 
@@ -402,44 +387,20 @@ class JsonlStore(ExportFolder):
         return {run_id: int(counts[number]) for run_id, number in log.run_ids.items()}
 
 
-_NAMES = ("run_id", "run_name", "state", "project", "entity")
 # Keys that identify a row, under the names of dr_wandb and of W&B.
 _ROW_KEYS = (("step", "_step"), ("timestamp", "_timestamp"), ("runtime", "_runtime"), ("wandb_metadata", "_wandb"))
 
 
 @functools.lru_cache(maxsize=4)
 def _run_records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
-    summaries = summary_table(runs)
-    digests = run_digests(runs)
-    digests.warn()
-    log = None if history is None else read_log(history)
-    records = []
-    for position, run in enumerate(run_lines(runs)):
-        run_id = run["run_id"]
+    logs = None if history is None else read_log(history).digests
+    return export_records(_exported_runs(runs), summary_table(runs), run_digests(runs), logs, config_keys)
+
+
+def _exported_runs(runs: ExportFile) -> Iterator[ExportedRun]:
+    for run in run_lines(runs):
         config, problem = read_object(run["config"])
         notes = [f"its line {run['problem']}"] if run["problem"] else []
         notes += [f"the config {problem}, and is not used"] if problem else []
-        records.append(
-            run_record(
-                run_id=run_id,
-                run_name=run["run_name"],
-                state=run["state"],
-                project=run["project"],
-                entity=run["entity"],
-                created_at=run["created_at"],
-                config=config,
-                summary=summaries.picked[position],
-                metadata=run["wandb_metadata"],
-                tags=as_object(run["system_attrs"]).get("tags"),
-                config_keys=config_keys,
-                evaluated=summaries.evaluated[position],
-                version=f"{digests.of_run[run_id]}-{'' if log is None else log.digests.get(run_id, '')}",
-                rows_without_step=0 if log is None else log.rows_without_step.get(run_id, 0),
-                notes=[
-                    *notes,
-                    *summaries.problems[position],
-                    *log_notes(0 if log is None else log.unreadable.get(run_id, 0)),
-                ],
-            )
-        )
-    return tuple(sorted(records, key=lambda record: record.run_id))
+        tags = as_object(run["system_attrs"]).get("tags")
+        yield ExportedRun(run["run_id"], run, config, run["wandb_metadata"], tags, tuple(notes))

@@ -20,6 +20,7 @@ __all__ = [
     "MOST_STEPS",
     "Log",
     "LogBuilder",
+    "LogDigests",
     "as_float_array",
     "empty_history",
     "first_positions",
@@ -146,6 +147,25 @@ def _text_as_float(column: pa.Array) -> npt.NDArray[np.float64]:
 
 
 @dataclass(frozen=True, slots=True)
+class LogDigests:
+    """Digests of the logged rows of each run.
+
+    Attributes
+    ----------
+    of_run : mapping of str to str
+        Per run: the number of rows, the last step, and a hash of their content.
+    rows_without_step : mapping of str to int
+        Per run, the number of rows without a usable step; only runs that have any.
+    unreadable : mapping of str to int
+        Per run, the number of rows whose metrics could not be read completely; only runs that have any.
+    """
+
+    of_run: Mapping[str, str]
+    rows_without_step: Mapping[str, int]
+    unreadable: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """All logged rows of an export.
 
@@ -159,12 +179,8 @@ class Log:
         Step; NaN for a row without a usable one.
     columns : mapping of str to ((value,) array, (value,) array)
         Per key, the rows that have it, and their values.
-    digests : mapping of str to str
-        Per run: the number of rows, the last step, and a hash of their content.
-    rows_without_step : mapping of str to int
-        Per run, the number of rows without a usable step; only runs that have any.
-    unreadable : mapping of str to int
-        Per run, the number of rows whose metrics could not be read completely; only runs that have any.
+    digests : LogDigests
+        Digests of the rows of each run.
     """
 
     run_ids: Mapping[str, int]
@@ -172,9 +188,7 @@ class Log:
     offset: npt.NDArray[np.int64]
     step: npt.NDArray[np.float64]
     columns: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
-    digests: Mapping[str, str]
-    rows_without_step: Mapping[str, int]
-    unreadable: Mapping[str, int]
+    digests: LogDigests
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the rows of some runs that have a usable step, with the given keys."""
@@ -248,14 +262,18 @@ class LogBuilder:
                 readable_text(key): (np.array(rows, dtype=np.int64), np.array(values, dtype=np.float64))
                 for key, (rows, values) in self._columns.items()
             },
-            digests={
-                run_id: f"{counts[number]}.{last[number]:.0f}.{self._hashes[number] % 2**64:016x}"
-                for run_id, number in self._run_ids.items()
-            },
-            rows_without_step={
-                run_id: int(without_step[number]) for run_id, number in self._run_ids.items() if without_step[number]
-            },
-            unreadable=self._unreadable,
+            digests=LogDigests(
+                of_run={
+                    run_id: f"{counts[number]}.{last[number]:.0f}.{self._hashes[number] % 2**64:016x}"
+                    for run_id, number in self._run_ids.items()
+                },
+                rows_without_step={
+                    run_id: int(without_step[number])
+                    for run_id, number in self._run_ids.items()
+                    if without_step[number]
+                },
+                unreadable=self._unreadable,
+            ),
         )
 
 

@@ -7,21 +7,22 @@ version of the file. Of the attributes, half of the text, only the beginning is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dde.sources.json_text import Part, top_level_value
 from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_object, as_text, read_object
 from dde.sources.wandb import parquet_tables as tables
-from dde.sources.wandb.export_files import ExportFile, ExportFolder, RunDigests
-from dde.sources.wandb.logs import LOG_COLUMNS, empty_history, first_positions, log_notes, ordered_history
+from dde.sources.wandb.export_files import Export, ExportFile, RunDigests
+from dde.sources.wandb.export_folder import RUN_NAMES, ExportedRun, ExportFolder, export_records
+from dde.sources.wandb.logs import LOG_COLUMNS, empty_history, first_positions, ordered_history
 from dde.sources.wandb.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
-from dde.sources.wandb.records import run_record, wanted_config_keys, without_logged_rate
+from dde.sources.wandb.records import without_logged_rate
+from dde.sources.wandb.summaries import SummaryTable
 
 __all__ = ["ExportStore"]
 
@@ -44,16 +45,19 @@ class ExportStore(ExportFolder):
 
     form = "parquet"
 
-    def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
-        """Return a record of every run, ordered by run_id; see `PosttrainingSource`.
-
-        The version of a run is a digest of its row and of its logged rows.
-        """
-        with self._reading() as export:
-            return list(_records(export.runs, export.history, wanted_config_keys(extra_config_keys)))
-
     def _run_digests(self) -> RunDigests:
         return tables.run_digests(self._export().runs)
+
+    def _records(self, export: Export, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
+        return _run_records(export.runs, export.history, config_keys)
+
+    def _summaries(self, runs: ExportFile) -> SummaryTable:
+        return tables.summary_table(runs)
+
+    def _log_keys(self, history: ExportFile) -> list[str]:
+        if tables.is_packed(history):
+            return tables.read_packed_log(history).keys()
+        return list(tables.log_columns(history))
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         """Return the logged rows of the runs with the given keys; see `PosttrainingSource`.
@@ -71,28 +75,6 @@ class ExportStore(ExportFolder):
                 return tables.read_packed_log(file).history(run_ids, keys)
             return _wide_history(file, positions, keys)
 
-    def evaluations(
-        self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
-    ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-        """Return final evaluations from the summaries: a (run,) array per (task, entry).
-
-        See `PosttrainingSource`.
-        """
-        with self._reading() as export:
-            return tables.summary_table(export.runs).select(run_ids, names)
-
-    def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
-        """Return the keys of all histories and the (task, entry) of all evaluations, both sorted."""
-        with self._reading() as export:
-            file = export.history
-            if file is None:
-                logs = []
-            elif tables.is_packed(file):
-                logs = tables.read_packed_log(file).keys()
-            else:
-                logs = list(tables.log_columns(file))
-            return logs, tables.summary_table(export.runs).public_names()
-
     def is_flat(self) -> bool:
         """Return whether config and summary are in one object; see `RawExport`."""
         return tables.is_flat(self._export().runs)
@@ -105,7 +87,7 @@ class ExportStore(ExportFolder):
             objects = [row.get(name) for name in OBJECT_COLUMNS]
             if flat:
                 objects[0] = row["raw_data"] if "raw_data" in row else tables.flat_object(row)[0]
-            names = {name: as_text(row.get(name)) for name in ("run_name", "state", "project", "entity")}
+            names = {name: as_text(row.get(name)) for name in RUN_NAMES}
             parts = [Part(None, value) for value in objects]
             yield raw_run({"run_id": row["run_id"], **names}, row.get("created_at"), parts)
 
@@ -155,46 +137,28 @@ def _wide_history(file: ExportFile, positions: Mapping[str, int], keys: Sequence
 
 
 @functools.lru_cache(maxsize=4)
-def _records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
+def _run_records(runs: ExportFile, history: ExportFile | None, config_keys: tuple[str, ...]) -> tuple[RunRecord, ...]:
     summaries = tables.summary_table(runs)
-    digests = tables.run_digests(runs)
-    digests.warn()
-    log = None if history is None else tables.history_digests(history)
+    logs = None if history is None else tables.history_digests(history)
+    exported = _exported_runs(runs, history, summaries, config_keys)
+    return export_records(exported, summaries, tables.run_digests(runs), logs, config_keys)
+
+
+def _exported_runs(
+    runs: ExportFile, history: ExportFile | None, summaries: SummaryTable, config_keys: tuple[str, ...]
+) -> Iterator[ExportedRun]:
     flat = tables.is_flat(runs)
     rates = tables.last_rates(history) if flat and history is not None else {}
-    columns = ["run_name", "state", "project", "entity", "created_at"]
+    columns = [*RUN_NAMES, "created_at"]
     columns += ["raw_data", *config_keys] if flat else ["config", "wandb_metadata", "system_attrs"]
-    records = []
     for position, row in enumerate(tables.run_rows(runs, columns)):
         run_id = row["run_id"]
         parts = _parts(row, flat)
-        config, picked = parts.config, summaries.picked[position]
+        config = parts.config
         if flat:
-            config = without_logged_rate(config, picked, rates.get(run_id))
-        records.append(
-            run_record(
-                run_id=run_id,
-                run_name=row.get("run_name"),
-                state=row.get("state"),
-                project=row.get("project"),
-                entity=row.get("entity"),
-                created_at=row.get("created_at"),
-                config=config,
-                summary=picked,
-                metadata=parts.launch,
-                tags=parts.tags,
-                config_keys=config_keys,
-                evaluated=summaries.evaluated[position],
-                version=f"{digests.of_run[run_id]}-{'' if log is None else log.of_run.get(run_id, '')}",
-                rows_without_step=0 if log is None else log.rows_without_step.get(run_id, 0),
-                notes=[
-                    *([f"the config {parts.problem}, and is not used"] if parts.problem else []),
-                    *summaries.problems[position],
-                    *log_notes(0 if log is None else log.unreadable.get(run_id, 0)),
-                ],
-            )
-        )
-    return tuple(sorted(records, key=lambda record: record.run_id))
+            config = without_logged_rate(config, summaries.picked[position], rates.get(run_id))
+        notes = (f"the config {parts.problem}, and is not used",) if parts.problem else ()
+        yield ExportedRun(run_id, row, config, parts.launch, parts.tags, notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,11 @@ from dde.sources.json_text import decode_line, read_json
 from dde.sources.protocols import SUMMARY_KEYS
 from dde.sources.values import as_float, read_object, readable_text
 from dde.sources.wandb.export_files import ExportFile, RunDigests
-from dde.sources.wandb.logs import LOG_COLUMNS, MOST_STEPS, Log, LogBuilder, logged_metrics, step_of
+from dde.sources.wandb.logs import LOG_COLUMNS, MOST_STEPS, Log, LogBuilder, LogDigests, logged_metrics, step_of
 from dde.sources.wandb.records import EVALUATION_PREFIX
 from dde.sources.wandb.summaries import SummaryTable
 
 __all__ = [
-    "LogDigests",
     "SelectedRows",
     "column_names",
     "flat_object",
@@ -425,8 +424,7 @@ def _may_contain(column: Any, ids: Sequence[bytes]) -> bool:
 def history_digests(history: ExportFile) -> LogDigests:
     """Return a digest of the logged rows of each run."""
     if is_packed(history):
-        log = read_packed_log(history)
-        return LogDigests(log.digests, log.rows_without_step, log.unreadable)
+        return read_packed_log(history).digests
     counts: dict[str, int] = {}
     last: dict[str, float] = {}
     hashes: dict[str, int] = {}
@@ -460,23 +458,6 @@ def history_digests(history: ExportFile) -> LogDigests:
                     rows_without_step[run_id] = rows_without_step.get(run_id, 0) + without_step
     digests = {run_id: f"{counts[run_id]}.{last[run_id]:.0f}.{hashes[run_id]:016x}" for run_id in counts}
     return LogDigests(digests, rows_without_step, {})
-
-
-@dataclass(frozen=True, slots=True)
-class LogDigests:
-    """Digests of the logged rows of each run.
-
-    Attributes
-    ----------
-    of_run : mapping of str to str
-        Per run: the number of rows, the last step, and a hash of their content.
-    rows_without_step, unreadable : mapping of str to int
-        As in :class:`dde.sources.wandb.logs.Log`.
-    """
-
-    of_run: Mapping[str, str]
-    rows_without_step: Mapping[str, int]
-    unreadable: Mapping[str, int]
 
 
 def _hashed(column: pa.ChunkedArray, where: str) -> npt.NDArray[np.uint64]:
