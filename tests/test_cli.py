@@ -341,7 +341,7 @@ def test_ingest_then_the_database_is_what_the_folder_was(
         (["open", "{data}", "{wandb}", "--interp", "lineer"], "Did you mean linear"),
         (["open", "{data}", "{wandb}", "--to", "no/folder/x.csv"], "does not exist"),
         (["ingest", "nowhere", "postgresql://localhost/x"], "'nowhere' does not exist"),
-        (["ingest", "{wandb}", "{data}"], "is no database"),
+        (["ingest", "{wandb}", "{data}"], "is not a database"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1(run: Run, suite: Suite, words: list[str], message: str) -> None:

@@ -165,7 +165,7 @@ def test_characters_that_have_no_place(database: str, tmp_path: Path) -> None:
     (tmp_path / "runs.jsonl").write_text(text + "\n")
     report = ingest(tmp_path, database)
     assert list(report.replaced_characters.values()) == [3]
-    assert "3 characters that PostgreSQL can't hold replaced in 1 runs" in str(report)
+    assert "3 characters that PostgreSQL can't store replaced in 1 runs" in str(report)
     with psycopg.connect(database) as connection:
         row = connection.execute("SELECT run_id, config FROM wandb_runs").fetchone()
     assert row == ("a\ufffd", {"note": "x\ufffdy", "half": "\ufffd", "kept": "\\u0000 \U0001f600"})

@@ -127,7 +127,7 @@ def read_texts(
     elif numbers and _is_number(kind):
         return _number_texts(column)
     else:
-        raise _other_type(where, kind, "text")
+        raise _type_error(where, kind, "text")
     if check:
         try:
             texts.validate(full=True)
@@ -231,7 +231,7 @@ def read_numbers(column: pa.Array | pa.ChunkedArray, where: str) -> Numbers:
         except pa.ArrowInvalid:
             return _numbers_of_texts(texts, where)
     else:
-        raise _other_type(where, kind, "numbers")
+        raise _type_error(where, kind, "numbers")
     # The values under nulls are undefined.
     return Numbers(np.asarray(_filled(numbers, np.nan), np.float64), problems)
 
@@ -266,12 +266,12 @@ def read_whole_numbers(
     column = _plain(column)
     kind = column.type
     if pa.types.is_dictionary(kind):
-        codes, found = _each_dictionary(
+        codes, parts = _each_dictionary(
             column, lambda values: read_whole_numbers(values, where, least=least, most=most)
         )
         return WholeNumbers(
-            np.append(np.concatenate([f.values for f in found]) if found else np.empty(0, np.int64), -1)[codes],
-            _spread_problems(found, codes, missing="is missing"),
+            np.append(np.concatenate([part.values for part in parts]) if parts else np.empty(0, np.int64), -1)[codes],
+            _spread_problems(parts, codes, missing="is missing"),
         )
     if pa.types.is_null(kind):
         column = column.cast(pa.int64())
@@ -292,16 +292,16 @@ def read_whole_numbers(
         if len(values) and (values == numbers).all() and least <= int(values.min()) and int(values.max()) < bound:
             return WholeNumbers(values, {})
         missing = np.isnan(numbers)
-        whole = np.isfinite(numbers) & (np.floor(numbers) == numbers)
+        is_integer = np.isfinite(numbers) & (np.floor(numbers) == numbers)
         # `most` may round up to 2.0**63, which int64 can't represent.
-        below, above = whole & (numbers < least), whole & (numbers >= float(most + 1))
-        inside = whole & ~below & ~above
+        below, above = is_integer & (numbers < least), is_integer & (numbers >= float(most + 1))
+        inside = is_integer & ~below & ~above
         values = np.where(inside, numbers, 0.0).astype(np.int64)
-        odd = {"is no whole number": ~whole & ~missing}
+        odd = {"is no whole number": ~is_integer & ~missing}
         return _whole_numbers(values, missing, odd, below, above | (values > most), least, most)
     if pa.types.is_decimal(kind) or _is_text(kind):
         return _parsed_whole_numbers(column, where, least, most)
-    raise _other_type(where, kind, "whole numbers")
+    raise _type_error(where, kind, "whole numbers")
 
 
 def read_times(column: pa.Array | pa.ChunkedArray, where: str) -> npt.NDArray[np.datetime64]:
@@ -327,11 +327,11 @@ def read_times(column: pa.Array | pa.ChunkedArray, where: str) -> npt.NDArray[np
     column = _plain(column)
     kind = column.type
     if pa.types.is_dictionary(kind):
-        codes, found = _each_dictionary(column, lambda values: read_times(values, where))
-        known = np.concatenate([*found, np.array(["NaT"], "datetime64[us]")])
+        codes, parts = _each_dictionary(column, lambda values: read_times(values, where))
+        known = np.concatenate([*parts, np.array(["NaT"], "datetime64[us]")])
         return known[codes]
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_null(kind)):
-        raise _other_type(where, kind, "times")
+        raise _type_error(where, kind, "times")
     try:
         if pa.types.is_timestamp(kind) and kind.unit == "ns":
             # NumPy rounds down, also before 1970; Arrow's cast would truncate towards zero or fail.
@@ -395,12 +395,12 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def _other_type(where: str, kind: pa.DataType, wanted: str) -> FormatError:
+def _type_error(where: str, kind: pa.DataType, target: str) -> FormatError:
     shown = str(kind)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     return FormatError(
-        f"{where} has the type {shown}, which can't be read as {wanted}, so its rows are unknown. "
-        f"Write the column as {wanted}."
+        f"{where} has the type {shown}, which can't be read as {target}, so its rows are unknown. "
+        f"Write the column as {target}."
     )
 
 
@@ -416,10 +416,11 @@ def _mask(column: pa.ChunkedArray) -> Bool:
 
 
 def _inexact(column: pa.ChunkedArray, numbers: pa.ChunkedArray) -> Bool:
-    whole, doubles = _filled(column, 0), _filled(numbers, 0.0)
-    inexact = np.zeros(len(whole), np.bool_)
+    integers, doubles = _filled(column, 0), _filled(numbers, 0.0)
+    inexact = np.zeros(len(integers), np.bool_)
     large = np.flatnonzero(np.abs(doubles) >= _EXACT)
-    inexact[large] = [int(a) != int(b) for a, b in zip(whole[large].tolist(), doubles[large].tolist(), strict=True)]
+    pairs = zip(integers[large].tolist(), doubles[large].tolist(), strict=True)
+    inexact[large] = [int(integer) != int(double) for integer, double in pairs]
     return inexact
 
 
@@ -431,16 +432,16 @@ def _number_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     def write(values: pa.Array) -> list[str | None]:
         return [_number_text(value) for value in values.to_pylist()]
 
-    codes, found = _each_dictionary(column.dictionary_encode(), write)
-    names = pa.array([*(name for part in found for name in part), None], pa.large_string())
+    codes, parts = _each_dictionary(column.dictionary_encode(), write)
+    names = pa.array([*(name for part in parts for name in part), None], pa.large_string())
     return pa.chunked_array([names.take(pa.array(codes % len(names)))])
 
 
 def _number_text(value: int | float | Decimal | None) -> str | None:
     if value is None or value != value:
         return None
-    whole = _is_whole(value) if isinstance(value, Decimal) else float(value).is_integer()
-    return str(int(value)) if whole else str(value)
+    is_integer = _is_integer(value) if isinstance(value, Decimal) else float(value).is_integer()
+    return str(int(value)) if is_integer else str(value)
 
 
 def _each_dictionary(column: pa.ChunkedArray, read: Any) -> tuple[Int64, list[Any]]:
@@ -511,7 +512,7 @@ def _parsed_whole_numbers(column: pa.ChunkedArray, where: str, least: int, most:
         column = read_texts(column, where, check=False).cast(pa.large_binary())
 
     def read(values: pa.Array) -> WholeNumbers:
-        known = [_parse_whole(value, least, most) for value in values.to_pylist()]
+        known = [_parse_integer(value, least, most) for value in values.to_pylist()]
         reasons = [text for text in known if isinstance(text, str)]
         return WholeNumbers(
             np.array([-1 if isinstance(value, str) else value for value in known], np.int64),
@@ -523,7 +524,7 @@ def _parsed_whole_numbers(column: pa.ChunkedArray, where: str, least: int, most:
     return WholeNumbers(values[codes], _spread_problems(parts, codes, missing="is missing"))
 
 
-def _parse_whole(value: bytes | Decimal | None, least: int, most: int) -> int | str:
+def _parse_integer(value: bytes | Decimal | None, least: int, most: int) -> int | str:
     """Return an integer, or the reason why there is none."""
     if isinstance(value, bytes):
         text = _decoded(value).strip()
@@ -540,13 +541,13 @@ def _parse_whole(value: bytes | Decimal | None, least: int, most: int) -> int | 
         return "is no whole number"
     # Compare first, so that a number of a million digits is never expanded.
     if value < least:
-        return f"is below {least}" if _is_whole(value) else "is no whole number"
+        return f"is below {least}" if _is_integer(value) else "is no whole number"
     if value > most:
         return f"is above {most}"
-    return int(value) if _is_whole(value) else "is no whole number"
+    return int(value) if _is_integer(value) else "is no whole number"
 
 
-def _is_whole(value: Decimal) -> bool:
+def _is_integer(value: Decimal) -> bool:
     _, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int) or exponent >= 0:
         return True

@@ -80,13 +80,13 @@ def check_version(file_system: Any, path: str, version: str) -> None:
     try:
         # fsspec caches listings, including sizes and tags of objects.
         file_system.invalidate_cache(path)
-        found = file_version(file_system, path)
+        current = file_version(file_system, path)
     except SourceError as error:
         raise SourceError(
             f"{redact(path)} has been removed or made unreadable since it was opened, so its rows may have changed "
             f"({error}) Open it again."
         ) from None
-    if found != version:
+    if current != version:
         raise SourceError(
             f"{redact(path)} was changed since it was opened, so its rows may be different. "
             "The result of this read was discarded. Open it again."

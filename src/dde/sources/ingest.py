@@ -103,7 +103,7 @@ class IngestReport:
         )
         if self.replaced_characters:
             text += (
-                f"; {sum(self.replaced_characters.values())} characters that PostgreSQL can't hold replaced "
+                f"; {sum(self.replaced_characters.values())} characters that PostgreSQL can't store replaced "
                 f"in {len(self.replaced_characters)} runs"
             )
         if self.refused_runs:
@@ -131,7 +131,7 @@ class IngestReport:
                 for change, count in changes.items()
             ),
             *(
-                f"{run_id}: {count} characters that PostgreSQL can't hold were replaced"
+                f"{run_id}: {count} characters that PostgreSQL can't store were replaced"
                 for run_id, count in self.replaced_characters.items()
             ),
         ]

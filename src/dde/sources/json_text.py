@@ -101,7 +101,7 @@ def _without_depths(text: str) -> str:
     return "".join([*pieces, text[start:]])
 
 
-def top_level_value(text: str, wanted: str) -> Any:
+def top_level_value(text: str, name: str) -> Any:
     """Return the value of one key of a JSON object, without decoding the text after it; None where absent.
 
     The attributes of a run are about 100 KB of text, and only the tags near the start are needed.
@@ -109,7 +109,7 @@ def top_level_value(text: str, wanted: str) -> Any:
     at = _SPACE.match(text, 0).end()  # type: ignore[union-attr]
     if text[at : at + 1] != "{":
         nested = load_json(text)  # JSON text encoded again, or not an object
-        return top_level_value(nested, wanted) if isinstance(nested, str) else None
+        return top_level_value(nested, name) if isinstance(nested, str) else None
     try:
         while True:
             at = _SPACE.match(text, at + 1).end()  # type: ignore[union-attr]
@@ -119,7 +119,7 @@ def top_level_value(text: str, wanted: str) -> Any:
             at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
             at = _SPACE.match(text, at + 1).end()  # type: ignore[union-attr]
             value, at = _DECODER.raw_decode(text, at)
-            if key == wanted:
+            if key == name:
                 return value
             at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
     except (ValueError, IndexError, RecursionError):
@@ -136,7 +136,7 @@ def dump_json(value: Any) -> str:
 _SUSPECT = re.compile(r"NaN|Infinity|\\u0000|\\u[dD][89a-fA-F]|[\x00\ud800-\udfff]")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
 _ESCAPE = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character, kept
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a surrogate pair, which is a valid character
     r"|\\u0000|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|[\x00\ud800-\udfff]|\\.",
     re.DOTALL,
 )

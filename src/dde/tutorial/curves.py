@@ -147,16 +147,16 @@ def evaluations(loss: Floats, luck: Floats, stream: np.random.Generator) -> Floa
     out = np.full((*loss.shape, len(RAW_ENTRIES)), np.nan)
     counts, choices = task_array("instances"), task_array("choices")
     noise = stream.standard_normal((*loss.shape, 14))
-    # All checkpoints of a lineage answer the same questions, so most of the binomial noise stays from one to
-    # the next: curves are smoother than their distance between seeds.
+    # All checkpoints of a lineage answer the same questions, so they share most of the binomial noise. Curves are
+    # smoother than the differences between seeds suggest.
     noise[..., 0] = np.sqrt(0.75) * luck + np.sqrt(0.25) * noise[..., 0]
 
     def put(entry: str, values: npt.ArrayLike) -> None:
         out[..., ENTRY_INDEX[entry]] = values
 
     def share(probability: Floats, k: int, common: float = 0.0) -> Floats:
-        # A rounded normal stands for the binomial: the same to the eye, and fewer operations that differ
-        # between mathematics libraries. `common` is the noise that all ways of scoring share.
+        # A rounded normal approximates the binomial well, with fewer operations that differ between mathematics
+        # libraries. `common` is the fraction of the noise that all ways of scoring share.
         draw = np.sqrt(common) * noise[..., 0] + np.sqrt(1.0 - common) * noise[..., k]
         spread = np.sqrt(counts * probability * (1 - probability))
         return np.asarray(np.clip(np.round(counts * probability + spread * draw), 0, counts) / counts)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from dde.sources.wandb.raw_runs import OBJECT_COLUMNS
+
 __all__ = [
     "CREATE_INCOMING",
     "LOCK_RUNS",
@@ -121,27 +123,12 @@ _RUNTIME = """
 CASE WHEN jsonb_typeof(i.summary -> '_runtime') = 'number' THEN round((i.summary ->> '_runtime')::numeric)::int END
 """
 
+_PLAIN_COLUMNS = ("run_id", "run_name", "state", "project", "entity", "created_at")
 # Per layout, the SQL expression of each column.
 _RUN_COLUMNS: dict[TableLayout, dict[str, str]] = {
-    "0.1": {
-        name: f"i.{name}"
-        for name in (
-            "run_id",
-            "run_name",
-            "state",
-            "project",
-            "entity",
-            "created_at",
-            "config",
-            "summary",
-            "wandb_metadata",
-            "system_metrics",
-            "system_attrs",
-            "sweep_info",
-        )
-    },
+    "0.1": {name: f"i.{name}" for name in (*_PLAIN_COLUMNS, *OBJECT_COLUMNS)},
     "old": {
-        **{name: f"i.{name}" for name in ("run_id", "run_name", "state", "project", "entity", "created_at")},
+        **{name: f"i.{name}" for name in _PLAIN_COLUMNS},
         "runtime": _RUNTIME,
         "raw_data": _RAW_DATA,
     },

@@ -33,9 +33,9 @@ __all__ = [
 CATALOG = """
 WITH given AS (
     SELECT extract(epoch FROM current_setting('statement_timeout')::interval) * 1000 AS own,
-           %(timeout)s::text::numeric AS asked
+           %(timeout)s::text::numeric AS requested
 ), allowed AS (
-    SELECT CASE WHEN own = 0 OR asked < own THEN coalesce(asked, own) ELSE own END AS limit FROM given
+    SELECT CASE WHEN own = 0 OR requested < own THEN coalesce(requested, own) ELSE own END AS limit FROM given
 ), session AS MATERIALIZED (
     SELECT set_config('statement_timeout', round(allowed.limit)::bigint::text, true)
         || set_config('TimeZone', 'UTC', true)
@@ -342,8 +342,8 @@ def runs_query(layout: Layout) -> str:
     if layout.flat:
         # Keys of the summary overwrote those of config. To detect that for a hyperparameter, its value is compared
         # with the last value that the run logged under that name.
-        launch = "coalesce(whole.config -> 'wandb_metadata', whole.config -> 'metadata')"
-        tags = "coalesce(whole.config -> 'tags', whole.config #> '{system_attrs,tags}')"
+        launch = "coalesce(unpacked.config -> 'wandb_metadata', unpacked.config -> 'metadata')"
+        tags = "coalesce(unpacked.config -> 'tags', unpacked.config #> '{system_attrs,tags}')"
         given, attributes_text = f"{launch} AS value", "NULL::text"
         metrics = layout.json("h", "metrics")
         last = (
@@ -357,7 +357,7 @@ def runs_query(layout: Layout) -> str:
             else "SELECT NULL::text AS run_id, NULL::text AS rate WHERE false"
         )
         last_rate = "last.rate"
-        whole = (
+        unpacked = (
             "SELECT w.config, w.config AS summary "
             f"FROM (SELECT {layout.json('r', 'raw_data')} || '{{}}' AS config OFFSET 0) w"
         )
@@ -369,7 +369,7 @@ def runs_query(layout: Layout) -> str:
         last = "SELECT NULL::text AS run_id WHERE false"
         last_rate = "NULL::text"
         config, summary = layout.json("r", "config"), layout.json("r", "summary")
-        whole = f"SELECT {config} || '{{}}' AS config, {summary} || '{{}}' AS summary OFFSET 0"
+        unpacked = f"SELECT {config} || '{{}}' AS config, {summary} || '{{}}' AS summary OFFSET 0"
 
     def column(name: str) -> str:
         return f"r.{name}::text" if name in layout.runs else "NULL::text"
@@ -378,19 +378,20 @@ def runs_query(layout: Layout) -> str:
     WITH log AS MATERIALIZED ({log}),
          last AS ({last})
     SELECT r.run_id::text, {column("run_name")}, {column("state")}, {column("project")}, {column("entity")},
-           {column("created_at")}, {_picked("whole.config", "config_keys")}, {_picked("whole.summary", "summary_keys")},
-           coalesce(jsonb_typeof(whole.summary) = 'object' AND jsonb_path_exists(
-               whole.summary, '$.keyvalue() ? (@.key starts with "oe_eval_metrics/")', '{{}}', true), false),
+           {column("created_at")}, {_picked("unpacked.config", "config_keys")},
+           {_picked("unpacked.summary", "summary_keys")},
+           coalesce(jsonb_typeof(unpacked.summary) = 'object' AND jsonb_path_exists(
+               unpacked.summary, '$.keyvalue() ? (@.key starts with "oe_eval_metrics/")', '{{}}', true), false),
            coalesce({_text_in("launch.value")}, jsonb_build_object(
                'args', launch.value -> 'args', 'program', launch.value -> 'program',
                'gpu_count', launch.value -> 'gpu_count')::text),
            ({tags})::text, {last_rate}, concat_ws('-', {_row_version(layout)}, log.version),
-           {_text_in_list("whole.config")}, {_text_in_list("whole.summary")}, {attributes_text},
+           {_text_in_list("unpacked.config")}, {_text_in_list("unpacked.summary")}, {attributes_text},
            coalesce(log.unplaced, 0)
     FROM wandb_runs r
     LEFT JOIN log ON log.run_id = r.run_id::text
     LEFT JOIN last ON last.run_id = r.run_id::text
-    CROSS JOIN LATERAL ({whole}) whole
+    CROSS JOIN LATERAL ({unpacked}) unpacked
     CROSS JOIN LATERAL (SELECT {given} OFFSET 0) given
     CROSS JOIN LATERAL (SELECT {_unwrapped("given.value", layout)} AS value OFFSET 0) launch
     """

@@ -87,11 +87,11 @@ def _addresses(settings: dict[str, Any]) -> list[dict[str, str]]:
     count = max(len(hosts), len(numbers))
     hosts, numbers = (part if len(part) == count else [""] * count for part in (hosts, numbers))
     ports = ports if len(ports) == count else ports[:1] * count
-    found: list[dict[str, str]] = []
+    addresses: list[dict[str, str]] = []
     for host, number, port in zip(hosts, numbers, ports, strict=True):
         resolved = [number] if number or not host or host.startswith(("/", "@")) else _resolved(host)
-        found += [{k: v for k, v in (("host", host), ("hostaddr", n), ("port", port)) if v} for n in resolved]
-    return found if len(found) > 1 else [{}]
+        addresses += [{k: v for k, v in (("host", host), ("hostaddr", n), ("port", port)) if v} for n in resolved]
+    return addresses if len(addresses) > 1 else [{}]
 
 
 def _resolved(host: str) -> list[str]:

@@ -169,7 +169,7 @@ def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
 _Answer = TypeVar("_Answer")
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
 
-# How often a question is asked that a standby gives up, each time of a fresh snapshot.
+# Number of times that a query is tried if a standby cancels it, each time on a new snapshot.
 _ATTEMPTS = 4
 # Seconds that the server has for the catalog, and beyond its own limit for a question, before it is left.
 _CATALOG_SECONDS = 60.0
@@ -381,18 +381,18 @@ class PostgresStore:
         return Layout.from_catalog(rows, server_version, self.description)
 
 
-def _schema_problem(store: str, schema: str, found: Sequence[tuple[Any, ...]]) -> SourceError | None:
+def _schema_problem(store: str, schema: str, schemas: Sequence[tuple[Any, ...]]) -> SourceError | None:
     """Return an error that names the schemas with tables of runs; None if there are none and no schema was given."""
     searched = f"in the schema {schema!r}" if schema else "on the search path of this user"
-    usable = [repr(name) for name, may in found if may]
+    usable = [repr(name) for name, may in schemas if may]
     if usable:
         return SourceError(
             f"{store} has no table wandb_runs {searched}, but one in {', '.join(usable)}. So it is unclear which runs "
             "to read. Pass schema= with one of these, or add ?schema=<schema> to the URL."
         )
-    if found:
+    if schemas:
         return SourceError(
-            f"{store} has no table wandb_runs {searched}; the schema {found[0][0]!r} has one, but this user has no "
+            f"{store} has no table wandb_runs {searched}; the schema {schemas[0][0]!r} has one, but this user has no "
             "access to it. So its runs can't be read. Have USAGE granted on the schema, and SELECT on its tables."
         )
     if schema:

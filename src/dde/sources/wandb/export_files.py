@@ -163,8 +163,8 @@ def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parque
     try:
         file_system, root = fsspec.core.url_to_fs(connection.reveal())
         file_system.invalidate_cache()
-        found = _candidates(file_system, root.rstrip("/") or "/", forms)
-        if not found:
+        exports = _candidates(file_system, root.rstrip("/") or "/", forms)
+        if not exports:
             raise SourceError(_nothing_found(file_system, root, shown, forms))
     except SourceError:
         raise
@@ -174,13 +174,13 @@ def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parque
             "So there are no post-training runs. Check the path; a URL needs the fsspec package for its scheme."
         )
     else:
-        if len(found) > 1:
-            names = ", ".join(sorted(export.runs.shown for export in found))
+        if len(exports) > 1:
+            names = ", ".join(sorted(export.runs.shown for export in exports))
             raise SourceError(
-                f"{shown!r} has {len(found)} exports: {names}. So it is unclear which one to read. "
+                f"{shown!r} has {len(exports)} exports: {names}. So it is unclear which one to read. "
                 "Name the folder of one of them."
             )
-        return found[0]
+        return exports[0]
     # Raised outside the handler: the error of a remote file system may quote a signed URL.
     raise problem
 

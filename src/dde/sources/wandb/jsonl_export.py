@@ -306,9 +306,9 @@ def _rows_of(record: dict[str, Any]) -> Sequence[dict[str, Any]]:
 
 def _not_a_row(file: ExportFile, number: int, text: bytes) -> str:
     if number == 1:
-        for start, what in _OTHER_FORMS.items():
+        for start, kind in _OTHER_FORMS.items():
             if text.startswith(start):
-                return f"{file.shown} is {what}, which is not supported. So its rows are unknown. Unpack or convert it."
+                return f"{file.shown} is {kind}, which is not supported. So its rows are unknown. Unpack or convert it."
     return (
         f"{file.shown}, line {number}, is not a JSON object: {text[:60].decode('utf-8', 'replace')!r}. "
         "So the file is truncated or was not written by dr_wandb. Export the project again."
