@@ -705,7 +705,7 @@ def test_the_command_says_what_is_wrong_with_its_options(
     code, out, _ = run("doctor", "--help")
     assert code == 0
     assert "dde doctor" in out.split("Examples:\n")[1]
-    assert "The exit code is 0 where nothing is found" in " ".join(out.split())
+    assert "The exit code is 0 if there are no findings" in " ".join(out.split())
     # A check that is new is named there, too.
     assert [name for name in CHECKS if name not in out] == []
 
