@@ -14,7 +14,7 @@ from dde.cli.ls import lineage_table, run_table
 from dde.errors import SelectionError, SourceError, UnknownNameError
 from dde.plots.cells import run_rows
 from dde.plots.curves import curve_panels
-from dde.plots.defaults import default_hue, default_places, line_factors
+from dde.plots.defaults import default_hue, heatmap_coordinates, line_factors
 from dde.plots.panels import Panel, value_of
 from dde.plots.segments import find_segments
 from dde.plots.tree import find_members
@@ -208,8 +208,8 @@ def test_colours_follow_from_factors(sizes: xr.Dataset, trials: xr.Dataset) -> N
     assert default_hue(trials.dde.sel(optimizer="muon")) == "learning_rate"
     assert default_hue(sizes.dde.sel(run=["constant", "rewound"])) == "run"
     assert default_hue(sizes.dde.sel(run="constant")) is None
-    assert default_places(sizes)[:2] == ["budget", "size"]
-    assert default_places(trials)[:2] == ["learning_rate", "optimizer"]
+    assert heatmap_coordinates(sizes)[:2] == ["budget", "size"]
+    assert heatmap_coordinates(trials)[:2] == ["learning_rate", "optimizer"]
     assert line_factors(sizes, ["seed"]) == []
     assert line_factors(sizes, []) == ["seed"]
 
@@ -254,12 +254,12 @@ def test_means_of_some_runs_show_no_base_of_their_own(sizes: xr.Dataset) -> None
     bases = [s.run_id for s in find_segments(means, "loss") if s.is_base]
     assert len(bases) == len(set(bases)) == 3
     (row,) = curve_panels(means)
-    assert [since for s, since in row[1].placed() if s.is_base] == [80e6, 120e6, 160e6]
+    assert [since for s, since in row[1].shifted_segments() if s.is_base] == [80e6, 120e6, 160e6]
 
 
 def test_a_run_is_compared_with_the_base_it_left(sizes: xr.Dataset) -> None:
     (row,) = curve_panels(sizes.isel(lineage=[0]))
-    zoomed = row[1].placed()
+    zoomed = row[1].shifted_segments()
     assert {s.run_id for s, _ in zoomed if s.is_base} == {"190M-s0/constant"}
 
 

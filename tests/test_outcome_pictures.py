@@ -313,9 +313,9 @@ def test_where_values_stand_belongs_to_final(bases: xr.Dataset) -> None:
 
     with printed(bases.dde.plot_scaling("arc_easy", "n_params", reduce=highest, backend="matplotlib")) as figure:
         assert figure.axes[0].get_xlabel() == "parameters"
-    with pytest.raises(SelectionError, match=r"lacks the coordinate final_tokens.*or pass x='n_params'"):
+    with pytest.raises(SelectionError, match=r"has no coordinate final_tokens.*or pass x='n_params'"):
         bases.dde.plot_scaling("arc_easy", reduce=highest)
-    with pytest.raises(SelectionError, match="at='last' is where final takes values, and reduce= takes them"):
+    with pytest.raises(SelectionError, match="at='last' is the position of final values, and reduce= replaces those"):
         bases.dde.plot_scaling("arc_easy", "n_params", at="last", reduce=highest)
     with pytest.raises(SelectionError, match=r"no run has a value of arc_easy at 900B tokens.*Pass at='last'"):
         bases.dde.plot_scaling("arc_easy", at=9e11)
@@ -401,7 +401,7 @@ def test_trees_of_many_lineages(suite: xr.Dataset) -> None:
         assert sum(" on " in row for row in rows) == 10
         assert len(rows) > 30
         assert_nothing_is_cut_off(figure)
-    with pytest.raises(SelectionError, match="the Dataset has 0 runs, so no tree"):
+    with pytest.raises(SelectionError, match="the Dataset has 0 runs, so there is no tree"):
         suite.where(suite.run_id == "nothing", drop=True).dde.plot_tree()
 
 

@@ -44,7 +44,7 @@ def test_the_suffix_says_what_is_written(sweep: xr.Dataset, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["sweep.jpg", "sweep", "sweep.html", ".png", "sweep.pdf.gz"])
 def test_other_suffixes_are_named(sweep: xr.Dataset, tmp_path: Path, name: str) -> None:
-    with pytest.raises(UnknownNameError, match=re.escape(f"{name!r} ends in") + r".*\.png, \.svg, \.pdf"):
+    with pytest.raises(UnknownNameError, match=re.escape(f"{name!r} has no suffix of") + r".*\.png, \.svg, \.pdf"):
         save_picture(drawn(sweep), tmp_path / name)
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Values that an axis has no place for, truth values, and attributes that are gone: drawn, or counted and named."""
+"""Values that an axis can't show, booleans, and missing attributes: drawn, or counted and named."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_infinite_cells_are_counted_and_their_neighbours_not_joined(bases: xr.Da
     one = bases.dde.sel(lineage=["c4-150M-default"])
     finite = find_segments(one, "arc_easy")[0]
     lost = one.arc_easy.where(~one.cumulative_tokens.isin(finite.tokens[3:5]), np.inf)
-    with pytest.warns(DdeWarning, match=r"^2 cells of arc_easy are infinite, so an axis has no place") as caught:
+    with pytest.warns(DdeWarning, match=r"^2 cells of arc_easy are infinite, so an axis can.t show") as caught:
         ((panel,),) = curve_panels(one.assign(arc_easy=lost), "arc_easy")
     assert len(caught) == 1
     (segment,) = panel.segments
@@ -80,10 +80,10 @@ def test_infinite_ends_have_the_colour_of_the_end_of_the_bar(sweep: xr.Dataset, 
 
 def test_runs_that_scaling_has_no_place_for_are_named(bases: xr.Dataset) -> None:
     small = bases.params == "4M"
-    picture = r"so they have no place in the picture and are not drawn\."
+    picture = r"so they can't be shown and are not drawn\."
     for changed, options, why in (
         (bases.assign(arc_easy=bases.arc_easy.where(~small, np.inf)), {}, "end at infinite values of arc_easy"),
-        (bases.assign(arc_easy=bases.arc_easy.where(~small, -1.0)), {"log_y": True}, "lie at or below zero"),
+        (bases.assign(arc_easy=bases.arc_easy.where(~small, -1.0)), {"log_y": True}, "are at or below zero"),
         (bases.assign_coords(n_params=bases.n_params.where(~small)), {}, "have no known cumulative compute"),
     ):
         message = rf"^6 runs \(\S+-4M-default, \S+, \S+, \.\.\.\) {why}.*{picture}"

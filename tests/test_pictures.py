@@ -101,9 +101,9 @@ def test_a_sweep_is_flattened_back_to_its_runs(sweep: xr.Dataset) -> None:
 
 def test_other_dimensions_are_named(sweep: xr.Dataset) -> None:
     stacked = sweep[["arc_easy"]].expand_dims(member=2)
-    with pytest.raises(SelectionError, match="lies along member too"):
+    with pytest.raises(SelectionError, match="has the dimension member too"):
         find_segments(stacked, "arc_easy")
-    with pytest.raises(SelectionError, match="lacks the coordinates run_id"):
+    with pytest.raises(SelectionError, match="has no coordinates run_id"):
         find_segments(sweep.mean("run"), "arc_easy")
 
 
@@ -275,7 +275,7 @@ def test_a_mean_of_fewer_runs_looks_different(ragged: xr.Dataset) -> None:
         theirs = theirs.isel(lineage=(ragged.data == s.facts["data"]).values)
         np.testing.assert_array_equal(s.counts, theirs.notnull().sum("lineage"))
         np.testing.assert_allclose(s.values, theirs.mean("lineage"))
-        for part, is_partial in s.whole_and_partial_lines():
+        for part, is_partial in s.complete_and_partial_lines():
             joined[is_partial] |= set(zip(part.values[:-1].tolist(), part.values[1:].tolist(), strict=True))
         whole = theirs.notnull().all("lineage").values
         pairs = list(zip(s.values[:-1].tolist(), s.values[1:].tolist(), strict=True))
@@ -350,7 +350,7 @@ def test_differences_are_drawn_from_a_line_at_zero(sweep: xr.Dataset) -> None:
         ({"relative_to": "basis"}, UnknownNameError, "Pass 'base', or None"),
         ({"band": "sed"}, UnknownNameError, "Did you mean seed"),
         ({"x": "post_token"}, UnknownNameError, "Did you mean post_tokens"),
-        ({"run": "pretraining", "x": "post_tokens"}, SelectionError, "bases alone have none"),
+        ({"run": "pretraining", "x": "post_tokens"}, SelectionError, "bases and cells before it have none"),
         ({"run": "pretraining", "relative_to": "base"}, SelectionError, "Bases alone have no change"),
     ],
 )

@@ -162,7 +162,7 @@ def test_ranges_hold_all_that_a_panel_shows_and_are_those_of_its_column(sweep: x
         assert len({(p.frame.x_range, p.frame.y_range) for p in column}) == 1
         for panel in column:
             (left, right), (low, high) = panel.frame.x_range, panel.frame.y_range  # type: ignore[misc]
-            for segment, since in panel.placed():
+            for segment, since in panel.shifted_segments():
                 x = segment.x - since
                 inside = (x >= left) & (x <= right)
                 assert ((segment.values[inside] >= low) & (segment.values[inside] <= high)).all()
@@ -175,7 +175,7 @@ def test_the_enlarged_panel_makes_the_sweep_visible(sweep: xr.Dataset) -> None:
 
     def share(panel: Any) -> float:
         left, right = panel.frame.x_range
-        own = [x - since for s, since in panel.placed() if not s.is_base for x in (s.start, s.x.max())]
+        own = [x - since for s, since in panel.shifted_segments() if not s.is_base for x in (s.start, s.x.max())]
         return float((max(own) - min(own)) / (right - left))
 
     assert share(whole) < 0.02 < 0.5 < share(enlarged)
@@ -188,7 +188,7 @@ def test_the_enlarged_panel_makes_the_sweep_visible(sweep: xr.Dataset) -> None:
 def test_a_base_ends_at_the_branch_where_the_branch_is_enlarged(suite: Suite) -> None:
     opened = open_suite(suite, metrics=["arc_easy"], state="all")
     for row in curve_panels(opened, "arc_easy"):
-        for segment, since in row[-1].placed():
+        for segment, since in row[-1].shifted_segments():
             if row[-1].frame.since_branch and segment.is_base:
                 assert (segment.x <= since).all()
 
@@ -249,7 +249,7 @@ def test_one_row_without_facets(sweep: xr.Dataset) -> None:
         ({"y": "arc_easy", "x": "params"}, UnknownNameError, "does not run along cumulative_tokens"),
         ({"y": "arc_easy", "x": "checkpoint_type"}, UnknownNameError, "does not run along cumulative_tokens"),
         ({"y": "arc_easy", "facet_by": "checkpoint_type"}, UnknownNameError, "facet_by='checkpoint_type'"),
-        ({"y": "arc_easy", "hue_by": "cumulative_compute"}, UnknownNameError, "whole runs"),
+        ({"y": "arc_easy", "hue_by": "cumulative_compute"}, UnknownNameError, "no coordinate of runs"),
         ({"y": "arc_easy", "backend": "plotly"}, UnknownNameError, "Pass 'bokeh' or 'matplotlib'"),
         ({"y": []}, SelectionError, "holds no metric"),
     ],

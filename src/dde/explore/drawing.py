@@ -1,4 +1,4 @@
-"""What the page shows of some choices: the picture, its runs, and both as files."""
+"""Draw the choices of the page: the picture, the table of its runs, and both as files."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from dde.plots.segments import OBSERVED, Segment
 
 __all__ = ["Drawing", "Loaded", "draw", "highlight", "picture_bytes", "table_bytes"]
 
-# Selections that are kept in memory, so that another colour or scale reads nothing.
-_KEPT = 4
+# Number of selections cached in memory, so that changing a colour or scale reads nothing.
+_MOST_CACHED = 4
 
-# Room for panels beside the controls, on a window of 1400 pixels; and what of it frames can't have.
+# Width for panels beside the controls in a window of 1400 pixels, and the parts of it for the legend and labels.
 _ROOM, _LEGEND, _LABELS = 1040, 170, 84
 
 
 class Loaded:
-    """Selections of one Dataset with their values, the latest few of them.
+    """Cache of the latest few selections of one Dataset, with their values.
 
     Parameters
     ----------
@@ -40,37 +40,37 @@ class Loaded:
 
     def __init__(self, dataset: xr.Dataset) -> None:
         self.dataset = dataset
-        self._kept: OrderedDict[tuple[object, ...], xr.Dataset] = OrderedDict()
+        self._cached: OrderedDict[tuple[object, ...], xr.Dataset] = OrderedDict()
 
     def get(self, choices: Choices) -> xr.Dataset:
-        """Return what is chosen, in memory; reads what is not there yet and nothing else."""
+        """Return the selection in memory, read on the first request only."""
         key = choices.data_key
-        if key not in self._kept:
-            # Computed on a copy: what is chosen shares its lazy arrays with the Dataset.
-            self._kept[key] = apply(self.dataset, choices).compute()
-        self._kept.move_to_end(key)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        if key not in self._cached:
+            # compute() copies: the selection shares its lazy arrays with the Dataset, which must stay lazy.
+            self._cached[key] = apply(self.dataset, choices).compute()
+        self._cached.move_to_end(key)
+        while len(self._cached) > _MOST_CACHED:
+            self._cached.popitem(last=False)
+        return self._cached[key]
 
 
 @dataclass
 class Drawing:
-    """A picture with what belongs to it.
+    """A picture with its selection and table.
 
     Attributes
     ----------
     choices : Choices
     shown : xarray.Dataset
-        In memory.
+        The selection, in memory.
     model : Bokeh model
-        Its panels.
+        The panels.
     table : pandas.DataFrame
         A row for each run.
     notes : list of str
-        What was warned of.
+        Texts of warnings.
     alphas : dict
-        Opacity of what was faded, to give it back.
+        Original opacity of faded glyphs, to restore it.
     """
 
     choices: Choices
@@ -82,19 +82,19 @@ class Drawing:
 
 
 def draw(loaded: Loaded, choices: Choices) -> Drawing:
-    """Return the drawing of what is chosen.
+    """Draw the current selection.
 
     Raises
     ------
     DdeError
-        When nothing is chosen, nothing matches, or there is nothing to draw.
+        When nothing is selected, nothing matches, or there is nothing to draw.
     """
     import holoviews as hv
 
     with ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DdeWarning)
         shown = loaded.get(choices)
-        with _same_backend_after():
+        with _backend_restored():
             picture = shown.dde.plot(**plot_options(choices, loaded.dataset), backend="bokeh")
             model = hv.render(picture, backend="bokeh")
         table = run_table(shown)
@@ -104,40 +104,40 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
 
 
 def picture_bytes(drawing: Drawing, suffix: str) -> bytes:
-    """Return the picture as matplotlib draws it for print: ``.png``, or ``.svg`` with its text as text."""
-    with ONE_AT_A_TIME, _same_backend_after():
+    """Return the picture drawn with Matplotlib: ``.png``, or ``.svg`` with text as text."""
+    with ONE_AT_A_TIME, _backend_restored():
         picture = drawing.shown.dde.plot(**plot_options(drawing.choices, drawing.shown), backend="matplotlib")
         return png_bytes(picture) if suffix == ".png" else svg_bytes(picture)
 
 
 def table_bytes(drawing: Drawing) -> bytes:
-    """Return the long table of what is shown as parquet."""
+    """Return the long table of the selection as Parquet."""
     written = io.BytesIO()
     drawing.shown.dde.to_frame().to_parquet(written, index=False)
     return written.getvalue()
 
 
 def highlight(drawing: Drawing, run_ids: Collection[str]) -> None:
-    """Make the curves of some runs stand out of the others; of none, show all alike.
+    """Highlight the curves of some runs and fade the others; without runs, restore all.
 
     Parameters
     ----------
     drawing : Drawing
         Its model is changed.
     run_ids : collection of str
-        As in the column of its table.
+        As in the column ``run_id`` of the table.
     """
     figures = [figure for figure, _, _ in _cells(drawing.model)]
     panels = [
         panel for row in curve_panels(drawing.shown, **plot_options(drawing.choices, drawing.shown)) for panel in row
     ]
-    chosen = [[(s, since) for s, since in panel.placed() if s.run_id in run_ids] for panel in panels]
+    chosen = [[(s, since) for s, since in panel.shifted_segments() if s.run_id in run_ids] for panel in panels]
     for figure in figures:
         entries = {renderer for legend in figure.legend for item in legend.items for renderer in item.renderers}
         figure.renderers = [r for r in figure.renderers if r.name != _MARK]
         for renderer in figure.renderers:
             if renderer not in entries and hasattr(renderer, "glyph"):
-                # Means are of several runs: none of them stands out.
+                # A mean averages several runs, so none is highlighted.
                 _fade(renderer.glyph, drawing.alphas, any(chosen))
     for figure, panel, segments in zip(figures, panels, chosen, strict=True):
         for segment, since in segments:
@@ -152,7 +152,7 @@ def _fade(glyph: Any, alphas: dict[str, float], faded: bool) -> None:
     for name in ("line_alpha", "fill_alpha"):
         if not hasattr(glyph, name):
             continue
-        # What is there for the pointer alone stays unseen.
+        # Glyphs that only carry tooltips stay invisible.
         usual = alphas.setdefault(f"{glyph.id} {name}", getattr(glyph, name))
         if isinstance(usual, (int, float)):
             setattr(glyph, name, min(usual, _FADED) if faded else usual)
@@ -179,7 +179,7 @@ def _cells(model: Any) -> list[tuple[Any, int, int]]:
 
 
 def _fit(model: Any) -> None:
-    """Make the panels as large as there is room for beside the controls."""
+    """Size the panels to the width beside the controls."""
     cells = _cells(model)
     rows, columns = (1 + max(cell[k] for cell in cells) for k in (1, 2))
     width = int(min(max((_ROOM - _LEGEND) / columns - _LABELS, 200), 640))
@@ -188,8 +188,8 @@ def _fit(model: Any) -> None:
 
 
 @contextmanager
-def _same_backend_after() -> Iterator[None]:
-    """Leave HoloViews' backend as it was: pictures in other cells of a notebook go by it."""
+def _backend_restored() -> Iterator[None]:
+    """Restore HoloViews' current backend, on which pictures in other notebook cells depend."""
     import holoviews as hv
 
     before = hv.Store.current_backend

@@ -1,4 +1,4 @@
-"""Axes that can be read: 10B instead of 1e10, names and units from attributes, ticks of logarithmic axes."""
+"""Readable axes: 10B instead of 1e10, labels and units from attributes, ticks of logarithmic axes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
-#: The same as `short_number`, for a page.
+#: The format of `short_number` in JavaScript, for Bokeh.
 BOKEH_TICKS = """
 const size = Math.abs(tick)
 if (size >= 1e15 || (size > 0 && size < 1e-3)) return tick.toExponential(1).replace(/\\.0e/, "e").replace("e+", "e")
@@ -31,11 +31,11 @@ for (const [unit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]])
 return String(parseFloat(tick.toPrecision(4)))
 """
 
-# Steps within a decade, the densest first, each with the most ticks that it may give.
+# Steps within a decade, densest first, each with the maximum number of ticks it may give.
 _STEPS: tuple[tuple[tuple[int, ...], int], ...] = (((1, 2, 5), 6), ((1, 3), 8), ((1,), 8))
 _FEWEST, _MOST = 3, 8
 
-#: The same as `log_ticks`, for a page, where ticks follow as one zooms.
+#: The rule of `log_ticks` in JavaScript, for Bokeh, where ticks change with the zoom.
 BOKEH_LOG_TICKS = """
 const low = Math.min(cb_data.start, cb_data.end), high = Math.max(cb_data.start, cb_data.end)
 if (!(low > 0 && high > low)) return []
@@ -93,7 +93,7 @@ def short_number(number: float, position: object = None) -> str:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return ticks of a logarithmic axis: 1, 2, 5 or 1, 3 or whole decades, and even steps under a decade.
+    """Return ticks of a logarithmic axis: 1, 2, 5, or 1, 3, or decades, and even steps within one decade.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def minor_log_ticks(low: float, high: float) -> list[float]:
 
 
 def axis_label(array: xr.DataArray) -> str:
-    """Return an axis's label from the attributes of what it shows: its long name, and its unit in brackets.
+    """Return the axis label of an array: its long name, with its units in brackets.
 
     Examples
     --------
@@ -158,9 +158,9 @@ def axis_label(array: xr.DataArray) -> str:
 
 
 def padded_range(values: Iterable[Any], share: float = 0.06, log: bool = False) -> tuple[float, float] | None:
-    """Return the range of an axis that holds all values with some room; None when there are none.
+    """Return the limits of an axis that include all values with some padding; None when there are no values.
 
-    A logarithmic axis holds those that are positive.
+    A logarithmic axis includes the positive values only.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The cells of a metric as lineage, run and point; and runs as rows of a table, one value each."""
+"""Cells of a metric as arrays (lineage, run, point), and runs as rows of a table with one value each."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ Floats = npt.NDArray[np.float64]
 
 #: Support of a cell that has a value, as :func:`dde.dataset.provenance.support` gives it.
 OBSERVED, INTERPOLATED = 1, 2
-#: Code of cells that no run was training at.
+#: Code of cells at which no run was training.
 OUTSIDE = 0
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a metric as (lineage, run, point).
+    """A Dataset whose cells are read as arrays (lineage, run, point).
 
     Attributes
     ----------
     dataset : xarray.Dataset
-        Points in order, texts as Python strings.
+        Sorted along `axis`, with texts as Python strings.
     sizes : mapping
-        Of the lineages, then of the dimensions of runs: ``run``, or the hyperparameters of a sweep.
+        Length of ``lineage``, then of the dimensions of runs: ``run``, or the hyperparameters of a sweep.
     axis : str
         Dimension of the points.
     """
@@ -65,7 +65,7 @@ class Cells:
         """Return the cells of a metric."""
         if missing := [n for n in ("run_id", "parent_run_id", "branch_tokens") if n not in dataset.coords]:
             raise SelectionError(
-                f"the Dataset lacks the coordinates {', '.join(missing)}, so its curves can't be told apart. "
+                f"the Dataset has no coordinates {', '.join(missing)}, so its curves can't be distinguished. "
                 "Keep the coordinates that dde.open_lineages() gives; ds.dde.mean_over('seed') is a mean that does."
             )
         dataset = with_object_text(dataset)
@@ -77,8 +77,8 @@ class Cells:
         sizes = {d: dataset.sizes.get(d, 1) for d in ("lineage", *runs)}
         if others := [str(d) for d in dataset[metric].dims if d not in sizes and d != axis]:
             raise SelectionError(
-                f"{metric!r} lies along {', '.join(others)} too, which is no dimension of runs, so a curve would "
-                f"stand for several. Select one: ds.isel({others[0]}=0), or plot one after the other."
+                f"{metric!r} has the dimension {', '.join(others)} too, which is no dimension of runs, so several "
+                f"values would share a curve. Select one: ds.isel({others[0]}=0), or draw a picture for each."
             )
         return cls(dataset, sizes, axis)
 
@@ -94,19 +94,19 @@ class Cells:
 
     @property
     def is_own_axis(self) -> bool:
-        """Whether each run's points are counted from its own branch, so that a run's are its own but for zero."""
+        """Whether points are counted from each run's own branch, so that all but zero are the run's own."""
         return self.axis in AXES and AXES[self.axis].by == "run"
 
     @property
     def tokens(self) -> Floats:
-        """Cumulative tokens of the cells; NaN where they aren't known."""
+        """Cumulative tokens of the cells; NaN where unknown."""
         if "cumulative_tokens" not in self.dataset.coords:
             return np.full((self.lineages, self.runs, self.points), np.nan)
         return self.spread(self.dataset["cumulative_tokens"].astype(np.float64))
 
     @property
     def runs(self) -> int:
-        """Number of runs of a lineage, cells without one among them."""
+        """Number of positions for runs in a lineage, including empty ones."""
         return int(np.prod([n for d, n in self.sizes.items() if d != "lineage"]))
 
     def spread(self, array: xr.DataArray) -> npt.NDArray[Any]:
@@ -120,12 +120,12 @@ class Cells:
 
 
 def support_of(cells: Cells, metric: str) -> npt.NDArray[np.int8]:
-    """Return how each cell is known: of a mean, observed where all that it is of were observed.
+    """Return the support of each cell; a mean is observed where all of its members were observed.
 
     Raises
     ------
     SourceError, SelectionError
-        As of :func:`dde.dataset.provenance.support`.
+        As raised by :func:`dde.dataset.provenance.support`.
 
     Warns
     -----
@@ -138,8 +138,8 @@ def support_of(cells: Cells, metric: str) -> npt.NDArray[np.int8]:
     if MEMBERS not in dataset.coords:
         warn_caller(
             f"{metric!r} has no attribute that names its sampling, so which of its cells were observed is unknown: "
-            "points are drawn where a cell has no neighbour to draw a line to, and nowhere else. If its cells still "
-            "are what one sampling saw, say so: ds.dde.sampled_as('evaluations')."
+            "points are drawn only where a cell has no neighbour to draw a line to. If its cells still come from "
+            "one sampling, state it: ds.dde.sampled_as('evaluations')."
         )
         some = np.isfinite(cells.spread(dataset[metric]))
         beside = np.zeros_like(some)
@@ -147,7 +147,7 @@ def support_of(cells: Cells, metric: str) -> npt.NDArray[np.int8]:
         beside[..., :-1] |= some[..., 1:]
         return np.where(some & ~beside, OBSERVED, INTERPOLATED).astype(np.int8)
     if not {f"{metric}_observed", f"{metric}_count"} <= set(dataset.data_vars):
-        # A mean alone does not say how many of its members were observed: none of its cells is drawn as a point.
+        # Without these variables the number of observed members is unknown, so no cell is drawn as a point.
         return np.full((cells.lineages, cells.runs, cells.points), INTERPOLATED, np.int8)
     seen, count = cells.spread(dataset[f"{metric}_observed"]), cells.spread(dataset[f"{metric}_count"])
     return np.where((seen == count) & (count > 0), OBSERVED, INTERPOLATED).astype(np.int8)
@@ -155,15 +155,15 @@ def support_of(cells: Cells, metric: str) -> npt.NDArray[np.int8]:
 
 @dataclass(frozen=True)
 class Kinds:
-    """What was training.
+    """The run type that was training at each cell.
 
     Attributes
     ----------
     codes : (lineage, run, point) int8 array
     words : tuple of str
-        Type of each code.
+        Run type of each code.
     of_base : (lineage, run, point) bool array
-        Whether it was the run that the curve begins with.
+        Whether the base of the curve was training.
     """
 
     codes: npt.NDArray[np.int8]
@@ -172,18 +172,18 @@ class Kinds:
 
 
 def kinds_of(cells: Cells) -> Kinds:
-    """Return what was training at each cell."""
+    """Return the run type that was training at each cell."""
     dataset = cells.dataset
     dims, types, words, number = training_types(dataset)
     codes: npt.NDArray[np.int8] = cells.spread(xr.DataArray(types, dims=dims)).copy()
     of_base: npt.NDArray[np.bool_] = cells.spread(xr.DataArray(number == 0, dims=dims)).copy()
     if "root_run_id" in dataset.coords:
-        # A merge of runs that have nothing in common begins with itself, and yet is no base.
+        # A merge of runs without a common base is its own root, but no base.
         run_ids, roots = (cells.spread_runs(dataset[name]) for name in ("run_id", "root_run_id"))
         branches = cells.spread_runs(dataset["branch_tokens"]).astype(np.float64)
         of_base[(run_ids == roots) & np.isfinite(branches)] = False
     if MEMBERS in dataset.coords and "run_type" in dataset.coords:
-        # A mean of runs of different chains has none; what its runs are themselves, it says where they agree.
+        # A mean over runs of different chains has no chain; its run type is stated where its runs agree.
         unknown = (cells.spread_runs(dataset["chain"]) == "") & (cells.spread_runs(dataset["run_id"]) != "")
         own_types = cells.spread_runs(dataset["run_type"])
         if words != CHECKPOINT_TYPES:
@@ -193,15 +193,15 @@ def kinds_of(cells: Cells) -> Kinds:
         branch = cells.spread_runs(dataset["branch_tokens"]).astype(np.float64)[..., None]
         after = np.isfinite(branch) if cells.is_own_axis else cells.tokens > branch
         after = np.broadcast_to(after, codes.shape)
-        found = np.where(after, own[..., None], names[PRETRAINING]).astype(np.int8)
-        codes[unknown], of_base[unknown] = found[unknown], ~after[unknown]
+        types_there = np.where(after, own[..., None], names[PRETRAINING]).astype(np.int8)
+        codes[unknown], of_base[unknown] = types_there[unknown], ~after[unknown]
     return Kinds(codes, words, of_base)
 
 
-#: What gives each run one value: a Dataset and a metric in, an array over the runs out.
+#: Function of a Dataset and a metric that returns one value for each run.
 Reduce = Callable[[xr.Dataset, str], xr.DataArray]
 
-# Coordinates that say which run it is, not what was done; and those that follow from others.
+# Coordinates that identify a run rather than describe its treatment, and those that follow from others.
 _IDENTITY = IDENTITY | {
     "n_params", "seed_name", "recipe_family", "posttraining_method", "lineage",
     "value",
@@ -228,24 +228,24 @@ def run_rows(values: xr.DataArray) -> pd.DataFrame:
 
 
 def varies(values: Iterable[Any]) -> bool:
-    """Return whether values differ, taking those that say nothing for one."""
+    """Return whether values differ; all missing values count as one."""
     return len({v if is_given(v) else "" for v in values}) > 1
 
 
 def differing(groups: Iterable[pd.DataFrame], over: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """Return what the runs of a group differ in, other than being repetitions of one treatment.
+    """Return the coordinates in which runs of a group differ, other than as repetitions of one treatment.
 
     Parameters
     ----------
     groups : iterable of DataFrame
-        Rows that a picture would show as one.
+        Rows that share one cell of a picture.
     over : sequence of str
         Coordinates that they may differ in; ``seed`` allows for lineages that differ in nothing else.
 
     Returns
     -------
     dict
-        Values by coordinate; the label of the run where no coordinate tells them apart.
+        Values by coordinate; by ``run`` where only the labels of runs differ.
     """
     found: dict[str, list[Any]] = {}
     for group in groups:

@@ -1,4 +1,4 @@
-"""Colours and markers: ordered for numbers, distinct for names, readable to the colour-blind."""
+"""Colours and markers: ordered for numbers, distinct for names, and readable with colour blindness."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = [
     "text_colour",
 ]
 
-#: Colour of what has no value of the hue: a base in a sweep over learning rates.
+#: Colour of curves without a value of the hue, such as a base in a sweep over learning rates.
 NEUTRAL = "#7d8491"
-#: Colour of curves where nothing has a value of the hue.
+#: Colour of curves when none has a value of the hue.
 PRIMARY = "#0072B2"
 #: Colour of marks and text.
 INK = "#3b4252"
-#: Colours of the lines of a grid, of axes, and of what another panel enlarges.
+#: Colours of grid lines, of axes, and of the region that another panel enlarges.
 GRID, EDGE, WINDOW = "#e8eaee", "#9aa1ae", "#eef1f6"
 
-# Lightness falls steadily along it, so that order is seen without hue; its ends, too pale on white or too close to
-# black, are cut off.
+# Lightness falls monotonically along the map, so order is visible without hue. Its ends are cut off: they are too pale
+# on white, or too close to black.
 _ORDERED_MAP, _ORDERED_RANGE = "plasma_r", (0.16, 0.96)
-# Okabe and Ito's palette without its yellow, which is lost on white.
+# Okabe and Ito's palette without its yellow, which is hard to see on white.
 _DISTINCT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 _WORDS = re.compile(r"[a-z]+(_[a-z]+)*")
 # A size of a model in words, such as 150M.
@@ -51,12 +51,12 @@ _MARKERS = (("circle", "o"), ("square", "s"), ("triangle", "^"), ("diamond", "D"
 
 
 def is_given(value: object) -> bool:
-    """Return whether a coordinate says something: not NaN, not ""."""
+    """Return whether a coordinate has a value: not NaN, None or ""."""
     return value not in ("", None) and not (is_number(value) and value != value)
 
 
 def is_number(value: object) -> bool:
-    """Return whether a coordinate's value is a number, of Python or of NumPy; a truth value is none.
+    """Return whether a value is a number, of Python or NumPy; booleans are not.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def is_number(value: object) -> bool:
 
 
 def is_ordered(values: Iterable[Any]) -> bool:
-    """Return whether values have an order of their own: numbers, and names of model sizes.
+    """Return whether values have a natural order: numbers, and names of model sizes.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def is_ordered(values: Iterable[Any]) -> bool:
 
 
 def sorted_values(values: Iterable[Any]) -> list[Any]:
-    """Return distinct values in order: numbers and model sizes by size, other names as they come.
+    """Return distinct values in order: numbers and model sizes by size, other names in order of appearance.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def sorted_values(values: Iterable[Any]) -> list[Any]:
 
 
 def facets_of(values: Iterable[Any], with_none: bool) -> list[Any]:
-    """Return the values that panels are made for, in order; "" last, for what has none, if that is wanted.
+    """Return the values of a facet in order; with `with_none`, "" last when some have no value.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def facets_of(values: Iterable[Any], with_none: bool) -> list[Any]:
 
 
 def colours_of(values: Iterable[Any]) -> dict[Any, str]:
-    """Return a colour for each value: along an ordered map for what has an order, distinct ones for other names.
+    """Return a colour for each value: from an ordered map for ordered values, distinct ones for other names.
 
     Examples
     --------
@@ -117,13 +117,13 @@ def colours_of(values: Iterable[Any]) -> dict[Any, str]:
     from matplotlib.colors import to_hex
 
     low, high = _ORDERED_RANGE
-    # By rank: hyperparameters are tried in uneven steps, and neighbours must be told apart.
-    places = [low + (high - low) * (k / (len(given) - 1) if len(given) > 1 else 0.7) for k in range(len(given))]
-    return {v: to_hex(matplotlib.colormaps[_ORDERED_MAP](p)) for v, p in zip(given, places, strict=True)}
+    # By rank: hyperparameters are tried in uneven steps, and neighbours must be distinguishable.
+    positions = [low + (high - low) * (k / (len(given) - 1) if len(given) > 1 else 0.7) for k in range(len(given))]
+    return {v: to_hex(matplotlib.colormaps[_ORDERED_MAP](p)) for v, p in zip(given, positions, strict=True)}
 
 
 def shades(count: int = 256) -> list[str]:
-    """Return colours for values between a least and a largest one: lighter for larger, none close to white."""
+    """Return `count` colours of a continuous map: lighter for larger values, none close to white."""
     import matplotlib
     from matplotlib.colors import to_hex
 
@@ -148,13 +148,13 @@ def text_colour(background: str) -> str:
 def _size_of(value: Any) -> float:
     if is_number(value):
         return float(value)
-    found = _SIZE.fullmatch(str(value).strip())
-    assert found is not None
-    return float(found[1]) * _POWERS[found[2].lower()]
+    size = _SIZE.fullmatch(str(value).strip())
+    assert size is not None
+    return float(size[1]) * _POWERS[size[2].lower()]
 
 
 def _distinct(count: int) -> list[str]:
-    """Return distinct colours; the palette's own first, then darker and lighter ones, then all again."""
+    """Return distinct colours: the palette, then darker and lighter variants, then all of them again."""
     darker = [_mixed(c, "#000000", 0.42) for c in _DISTINCT[:-1]]
     lighter = [_mixed(c, "#ffffff", 0.45) for c in _DISTINCT]
     every = [*_DISTINCT, *darker, *lighter]
@@ -167,7 +167,7 @@ def _mixed(colour: str, other: str, share: float) -> str:
 
 
 def markers_of(values: Iterable[Any], backend: str) -> dict[Any, str]:
-    """Return a marker for each value, in the words of a backend."""
+    """Return a marker for each value, by its name in the backend."""
     word = 0 if backend == "bokeh" else 1
     return {v: _MARKERS[k % len(_MARKERS)][word] for k, v in enumerate(dict.fromkeys(values))}
 
@@ -187,11 +187,11 @@ def label_of(value: object, names: Mapping[Any, str] | None = None) -> str:
     if is_number(value):
         number = float(str(value))
         if number == float("inf"):
-            # The budget of a run on the whole mixture, as labels of runs have it.
+            # The budget of a run on the full mixture, as in the labels of runs.
             return "full"
         if 0 < abs(number) < 1e-2:
             digits, _, power = f"{number:.2e}".partition("e")
             return f"{float(digits):g}e{int(power)}"
         return short_number(number)
-    # Words joined by underscores are read as words; labels of runs and lineages are keys, and stay.
+    # Words joined by underscores become words; labels of runs and lineages are keys, and stay unchanged.
     return str(value).replace("_", " ") if _WORDS.fullmatch(str(value)) else str(value)

@@ -1,4 +1,4 @@
-"""The one legend that all panels of curves share."""
+"""The legend that all panels of curves share."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _KINDS = {"supervised_ft": "supervised finetuning", "dpo": "DPO", "pretraining":
 
 
 def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> Legend:
-    """Return the legend of panels with a common look.
+    """Return the legend of panels that share a look.
 
     Parameters
     ----------
     panels : iterable of Panel
     backend : Backend
     band : str
-        What the band around a mean spans, where there is one.
+        What means are over and what their band spans, separated by ``|``; "" when no mean is drawn.
 
     Returns
     -------
     Legend
-        Nothing in it where one kind of curve alone is drawn, without a mark that needs words.
+        Empty where only one kind of curve is drawn and no mark needs an explanation.
     """
     panels = list(panels)
     look, segments = panels[0].look, [s for p in panels for s in p.segments]
@@ -44,7 +44,7 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
         hues = [LegendEntry(label_of(value), backend.line(colour)) for value, colour in look.colours.items()]
     plain = dict.fromkeys(label_of(s.kind, _KINDS) for s in segments if look.colour(s) == look.plain)
     kinds = [LegendEntry(", ".join(plain), backend.line(look.plain))] if plain else []
-    # Of another suite, only markers distinguish run types that share a colour.
+    # Outside DataDecide, run types may share a colour; then only markers distinguish them.
     is_ambiguous = len(plain) > 1 and any("root_run_id" in s.facts for s in segments)
     marks: list[LegendEntry] = []
     if len(set(look.markers.values())) > 1:
@@ -64,12 +64,12 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
 
 
 def _style_label(style_by: str, value: Any) -> str:
-    # A number alone does not say what it is, beside those of the hue.
+    # Beside the numbers of the hue, a bare number would be ambiguous.
     return f"{style_by.replace('_', ' ')} {label_of(value)}" if is_number(value) else label_of(value, _KINDS)
 
 
 def _of_means(segments: list[Segment], backend: Backend, band: str) -> list[LegendEntry]:
-    """Return what lines and bands are, where they are of means."""
+    """Return the entries that explain lines and bands of means."""
     if not band:
         return []
     counts = {int(n) for s in segments if np.isfinite(n := float(s.facts.get(MEMBERS, np.nan)))}

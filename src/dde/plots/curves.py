@@ -1,4 +1,4 @@
-"""Curves of pretraining and post-training, joined: the first picture of a sweep."""
+"""Plot curves of pretraining and post-training as one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dde.plots.backends.choice import drawing_with
 from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, facets_of, is_given, markers_of
 from dde.plots.curve_legend import curve_legend
 from dde.plots.defaults import check_names, default_hue, facet_title, task_of
-from dde.plots.figure_layout import arrange, places_of
+from dde.plots.figure_layout import arrange, panel_layouts
 from dde.plots.panels import Axis, Frame, Look, Panel, value_of, x_values, y_values
 from dde.plots.segments import Segment, find_segments
 from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
@@ -39,14 +39,14 @@ __all__ = [
     "titled",
 ]
 
-# Part of the panel that enlarges the branch which is left to the base before it.
+# Share of the enlarged panel in which the base before the branch is drawn.
 _BEFORE = 0.26
 _MOST_IN_ROW = 6
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What the axes of a picture are."""
+    """The axes of a picture."""
 
     x: str
     log_x: bool
@@ -58,7 +58,7 @@ class Scale:
 def metric_panels(
     dataset: xr.Dataset, metric: str, segments: list[Segment], look: Look, scale: Scale, mark_branches: bool
 ) -> list[Panel]:
-    """Return the panels of one metric with the segments of all facets: all share their ranges."""
+    """Return the panels of one metric with the segments of all facets, so that facets share their ranges."""
     x = axis_values(dataset, scale.x) if scale.x in AXES else dataset[scale.x]
     along, up = Axis(scale.x, axis_label(x), scale.log_x), Axis(metric, _label(dataset[metric]), scale.log_y)
     made: list[Panel] = []
@@ -74,70 +74,70 @@ def metric_panels(
         panel = Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference)
         reach = max(x_values((s, s.origin) for s in derived))
         joined = any(s.is_base or s.anchor for s in segments)
-        shown = -(_BEFORE if joined else 0.04) * reach, 1.05 * reach
-        y_range = _y_range(panel.placed(), *shown, scale)
-        made = [replace(panel, frame=frame.showing(shown, y_range))]
+        x_range = -(_BEFORE if joined else 0.04) * reach, 1.05 * reach
+        y_range = _y_range(panel.shifted_segments(), *x_range, scale)
+        made = [replace(panel, frame=frame.with_limits(x_range, y_range))]
         origins = {s.origin for s in derived}
         if len(origins) == 1 and y_range is not None:
             (origin,) = origins
-            left = max(shown[0] + origin, min(x_values((s, 0.0) for s in segments)))
-            window = (left, y_range[0], shown[1] + origin, y_range[1])
+            left = max(x_range[0] + origin, min(x_values((s, 0.0) for s in segments)))
+            window = (left, y_range[0], x_range[1] + origin, y_range[1])
     if not made or any(s.is_base for s in segments):
-        placed = [(s, 0.0) for s in segments]
-        places = x_values(placed)
-        x_range = padded_range(places, 0.04, log=scale.log_x)
+        shifted = [(s, 0.0) for s in segments]
+        positions = x_values(shifted)
+        limits = padded_range(positions, 0.04, log=scale.log_x)
         if scale.x in AXES and AXES[scale.x].by == "run" and not scale.log_x and any(s.anchor for s in segments):
-            # Room for the connections that come from before the branch, where that is not far before it.
+            # Make room for connections that start shortly before the branch.
             before = [s.anchor[0] for s in segments if s.anchor and s.anchor[0] < 0]
-            reach = float(places.max())
+            reach = float(positions.max())
             near = [1.04 * b for b in before if b >= -reach]
-            x_range = (min([-_BEFORE / 2 * reach, *near]), x_range[1]) if x_range else None
-        y_range = _y_range(placed, *(x_range or (-np.inf, np.inf)), scale)
-        frame = Frame(along, up, window=window).showing(x_range, y_range)
+            limits = (min([-_BEFORE / 2 * reach, *near]), limits[1]) if limits else None
+        y_range = _y_range(shifted, *(limits or (-np.inf, np.inf)), scale)
+        frame = Frame(along, up, window=window).with_limits(limits, y_range)
         made.insert(0, Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference))
     return made
 
 
 def _label(metric: xr.DataArray) -> str:
-    """Return the label of a metric; that it is a mean, the legend says."""
+    """Return the label of a metric without the words that call it a mean, which the legend has."""
     name = str(metric.attrs.get("long_name", metric.name)).partition(", mean over ")[0]
     return axis_label(metric.assign_attrs(long_name=name))
 
 
 def _y_range(
-    placed: Sequence[tuple[Segment, float]], left: float, right: float, scale: Scale
+    shifted: Sequence[tuple[Segment, float]], left: float, right: float, scale: Scale
 ) -> tuple[float, float] | None:
-    values = y_values(placed, left, right)
+    values = y_values(shifted, left, right)
     if scale.is_difference:
         values = np.append(values, 0.0)
     return padded_range(values, log=scale.log_y)
 
 
 def columns_for_facets(facets: int, width: int) -> int:
-    """Return how many panels stand in a row, where each facet has so many."""
+    """Return the number of panels in a row when each facet has `width` panels."""
     if width > _MOST_IN_ROW:
         return 5 if width % 5 == 0 else 4
     if width == 1:
         return facets if facets < 4 else 2 if facets == 4 else 3 if facets <= 9 else 4
-    # A few facets stand one below the other, so that their axes can be compared.
+    # A few facets are stacked, so that their axes can be compared.
     return 4 if width == 2 and facets > 3 else width
 
 
 def titled(dataset: xr.Dataset, panels: list[Panel], title: str, by_task: bool, alone: bool) -> list[Panel]:
-    """Return the panels of a facet with titles: on the first one alone, or on each, by what its metric is of."""
+    """Return the panels of a facet with titles: on the first one only, or with `by_task` the task of each."""
     if not by_task:
         return [replace(p, title=title if k == 0 else "") for k, p in enumerate(panels)]
     named = []
     for panel in panels:
         task, measure = task_of(dataset[panel.frame.y.name.removesuffix("_since_branch")])
-        whose = "" if alone and title.endswith(" lineages") else f", {title}"
+        facet = "" if alone and title.endswith(" lineages") else f", {title}"
         frame = replace(panel.frame, y=replace(panel.frame.y, label=measure))
-        named.append(replace(panel, title=f"{task}{whose}", frame=frame))
+        named.append(replace(panel, title=f"{task}{facet}", frame=frame))
     return named
 
 
 def labelled_below(rows: list[list[Panel]]) -> list[list[Panel]]:
-    """Return rows whose x has a label only where no panel stands below, and y only at the left."""
+    """Return rows without x labels on panels that have another panel below them."""
     return [
         [
             replace(panel, frame=replace(panel.frame, x=replace(panel.frame.x, label="")))
@@ -149,9 +149,9 @@ def labelled_below(rows: list[list[Panel]]) -> list[list[Panel]]:
     ]
 
 
-# A picture of more facets or panels than this can't be looked at, and takes minutes to draw.
+# A picture of more facets or panels is unreadable, and takes minutes to draw.
 _MOST_ROWS, _MOST_PANELS = 64, 128
-# With more facets or metrics, each has one panel, and panels are small.
+# With more facets or metrics, zoomed panels are left out; with more panels, panels are small.
 _MOST_PAIRS, _MOST_METRICS, _MOST_LARGE = 8, 3, 6
 _SINGLE, _LARGE, _SMALL = (480, 320), (330, 230), (240, 165)
 
@@ -178,56 +178,57 @@ def plot_curves(
     """Draw curves of lineages, pretraining and post-training joined.
 
     A base is drawn once, in grey where it has no value of the hue, and each derived run in its colour from its
-    branch on. Points are observations, lines interpolation between them. A dashed line joins a run's first
-    evaluation to its parent's last one; the data holds nothing there.
+    branch on. Points are observations, lines interpolate between them. A dashed line connects the first
+    evaluation of a run to the last one of its parent; there is no data between them.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection of it, or saved and opened again; aligned on another
-        axis; swept; or of means (``ds.dde.mean_over``), which are drawn with their interval.
+        As returned by :func:`dde.open_lineages`, a selection of it, or saved and opened again; aligned on another
+        axis; a sweep; or means (``ds.dde.mean_over``), which are drawn with their interval.
     y : str or several
-        Metrics, a column of panels for each; the first one of the Dataset when None.
+        Metrics, with a column of panels for each; the first metric of the Dataset when None.
     x : str, optional
         ``cumulative_tokens``, ``cumulative_compute``, ``tokens_per_parameter``, ``fraction_of_training``,
-        ``post_tokens``, or another coordinate along the Dataset's own axis, which it is when None. On
+        ``post_tokens``, or another coordinate along the axis of the Dataset; that axis when None. On
         ``post_tokens`` and ``fraction_of_training`` each run starts at its own branch.
     hue_by : str or None
         Coordinate that gives runs their colour: an ordered map for numbers and model sizes, distinct colours for
-        other names. When "auto", the learning rate; of another suite than DataDecide the first factor in which its
-        runs differ and that half of them have, else their label.
+        other names. When "auto", the learning rate; in suites other than DataDecide, the first factor in which runs
+        differ and which at least half of them have, else the label of runs.
     style_by : str or None
-        Coordinate that gives observations their marker; ``checkpoint_type`` is what was training.
+        Coordinate that gives observations their marker; ``checkpoint_type`` is the type of the
+        run that was training.
     facet_by : str or None
-        Coordinate with panels for each value; None for no such division.
+        Coordinate with separate panels for each value; None for no facets.
     band : str or several, optional
-        Draw means over "seed" or "replicate", of another suite over any of its factors, with their 95 % interval as
-        a band.
+        Draw means over "seed" or "replicate", in other suites over any factor, with their 95 % interval as a band.
     min_count : int, optional
-        With `band`: runs that must have a value for the mean to be drawn. When None, every run of a mean must have
-        one, so that a mean ends where the first of its runs does. Where fewer than all runs have a value, the line
-        is dash-dotted, and the legend says so.
+        With `band`: number of runs that must have a value for the mean to be drawn. When None, all of them, so a
+        mean ends where the first of its runs does. Where only some runs have a value, the line is dash-dotted, and
+        the legend says so.
     relative_to : {"base"}, optional
-        Draw what post-training changed: the difference to the base where its runs left it.
+        Draw the change due to post-training: the difference to the base at the point where runs left it.
     backend : {"bokeh", "matplotlib"}
-        Bokeh to explore (point at a cell to see its run), matplotlib to print. It becomes HoloViews' current one.
+        Bokeh for exploration (with a tooltip for each cell), Matplotlib for print. It becomes HoloViews' current
+        backend.
     log_x, log_y : bool
-        Logarithmic axes; x without the point at zero, y without values that are not positive, which are counted.
+        Logarithmic axes; x omits the point at zero, y omits values that are not positive, with a warning.
     zoom : bool, optional
-        Beside each panel, one that enlarges what follows the branch. A metric that the bases don't have is shown
-        in that one alone. When None, of up to three metrics and eight facets, over tokens or compute.
+        Add a panel beside each one that enlarges the curves after the branch. A metric that the bases don't have is
+        shown only there. When None, with up to three metrics and eight facets, over tokens or compute.
     mark_branches : bool, default True
-        Mark where runs branch off.
+        Mark the points at which runs branch off.
     columns : int, optional
-        Panels in a row, at most.
+        Maximum number of panels in a row.
     frame_size : tuple of int, optional
-        Width and height of a panel, in pixels; smaller where there are many panels.
+        Width and height of a panel, in pixels; the default is smaller for many panels.
 
     Returns
     -------
     holoviews.Layout
-        Shows itself in a notebook; ``hv.save`` and ``hv.render`` write it. Of many curves, points are thinned to
-        what can be seen, extremes kept, and the title says so.
+        Displays itself in a notebook; ``hv.save`` and ``hv.render`` write it. The points of many curves are thinned
+        to the visible resolution, retaining extremes, and the title says so.
 
     Raises
     ------
@@ -236,12 +237,12 @@ def plot_curves(
     SelectionError
         When no cell has a value.
     SourceError
-        When a coordinate or the attribute that says which cells are samples is missing.
+        When a coordinate, or the attribute that names the sampling of a metric, is missing.
 
     Warns
     -----
     DdeWarning
-        When cells are infinite, or not positive on a logarithmic axis: they are counted, and not drawn.
+        When cells are infinite, or not positive on a logarithmic axis: states how many are not drawn.
 
     Examples
     --------
@@ -252,7 +253,9 @@ def plot_curves(
     >>> tasks = ds.dde.plot(["arc_easy", "piqa"], zoom=False, facet_by=None, hue_by="data")
     """
     if relative_to not in (None, "base"):
-        raise UnknownNameError(f"relative_to={relative_to!r} is nothing to draw differences to. Pass 'base', or None.")
+        raise UnknownNameError(
+            f"relative_to={relative_to!r} is no reference for differences, so nothing is drawn. Pass 'base', or None."
+        )
     rows = curve_panels(
         dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
         relative_to=relative_to, log_x=log_x, log_y=log_y, zoom=zoom, mark_branches=mark_branches, columns=columns,
@@ -266,14 +269,14 @@ def plot_curves(
         import holoviews as hv
 
         legend = curve_legend(panels, drawing, _band_words(dataset, band))
-        places = places_of(rows, size, legend, [p.frame for p in panels], [p.title for p in panels])
-        # One legend for all panels, outside of the last one of the first row, where it covers nothing.
+        layouts = panel_layouts(rows, size, legend, [p.frame for p in panels], [p.title for p in panels])
+        # One legend for all panels, right of the last panel of the first row, where it covers nothing.
         drawn = [
-            panel.draw(drawing, place, *([legend] if (place.row, place.column) == (0, len(rows[0]) - 1) else []))
-            for panel, place in zip(panels, places, strict=True)
+            panel.draw(drawing, layout, *([legend] if (layout.row, layout.column) == (0, len(rows[0]) - 1) else []))
+            for panel, layout in zip(panels, layouts, strict=True)
         ]
         filled = _filled(drawn, rows, hv.Empty)
-        return hv.Layout(filled).cols(places[0].columns).opts(hv.opts.Layout(**drawing.layout(places[0])))
+        return hv.Layout(filled).cols(layouts[0].columns).opts(hv.opts.Layout(**drawing.figure(layouts[0])))
 
 
 def curve_panels(
@@ -309,9 +312,7 @@ def curve_panels(
     if not every:
         without = " Bases alone have no change from the base." if relative_to else ""
         if x in AXES and AXES[x].by == "run":
-            without = (
-                f" On {x} runs are counted from their own branch: bases alone have none, and cells before it no place."
-            )
+            without = f" On {x} points are counted from the branch of a run, so bases and cells before it have none."
         raise SelectionError(
             f"no cell of {', '.join(metrics)} has a value, so there is nothing to draw.{without} "
             "Select other runs or metrics; repository.coverage() says what each run has."
@@ -327,9 +328,9 @@ def curve_panels(
         hue_label=axis_label(dataset[hue_by]) if hue_by in dataset.coords else (hue_by or "").replace("_", " "),
         plain=NEUTRAL if colours else PRIMARY,
     )
-    # Without a value to tell them apart by, all curves stand together.
-    # "" is a value of a factor like any other, but of DataDecide, whose bases have no treatment.
-    with_none = not is_datadecide(dataset) and any(_lacks(s, facet_by) for s in every)
+    # Without any value of the facet, all curves share a panel. "" is a value like any other, except in DataDecide,
+    # whose bases have no treatment.
+    with_none = not is_datadecide(dataset) and any(_has_no_facet(s, facet_by) for s in every)
     facets = (facets_of((value_of(s, facet_by) for s in every), with_none) if facet_by else []) or [None]
     facet_by = None if facets == [None] else facet_by
     many = len(facets) > _MOST_PAIRS or len(metrics) > _MOST_METRICS
@@ -348,7 +349,7 @@ def curve_panels(
 
 
 def _filled(drawn: Sequence[Any], rows: Sequence[Sequence[Any]], empty: Any) -> list[Any]:
-    """Return drawn panels with nothing where a row is shorter than others, but for the last one."""
+    """Return drawn panels, with empty ones where a row before the last is shorter than others."""
     columns, at = max(map(len, rows)), 0
     filled: list[Any] = []
     for i, row in enumerate(rows):
@@ -362,7 +363,7 @@ def _filled(drawn: Sequence[Any], rows: Sequence[Sequence[Any]], empty: Any) -> 
 def _with_thinning(panel: Panel, width: int) -> str:
     if not panel.is_thinned(width):
         return panel.title
-    curves = f"{len(panel.placed())} curves"
+    curves = f"{len(panel.shifted_segments())} curves"
     return (
         f"{panel.title}, points thinned"
         if panel.title and "lineages" not in panel.title
@@ -378,12 +379,12 @@ def _prepared(
     min_count: int | None,
     relative_to: str | None,
 ) -> xr.Dataset:
-    """Return what is drawn: the metrics, their difference to the base, or their means."""
+    """Return the Dataset to draw: the metrics, their differences to the base, or their means."""
     if MEMBERS in dataset.coords:
         over = str(dataset.attrs.get(AVERAGED_OVER, "runs"))
         if band is not None and not set([band] if isinstance(band, str) else band) <= set(over.split(", ")):
             raise SelectionError(
-                f"the Dataset holds means over {over}, so there is no band={band!r} to draw. Leave band= out, or "
+                f"the Dataset holds means over {over}, so there is no band={band!r} to draw. Leave out band=, or "
                 "pass the Dataset of the runs."
             )
         if min_count is not None:
@@ -409,15 +410,15 @@ def _prepared(
         return dataset
     rule = axis_of(dataset)
     if x in AXES and AXES[x].by == "run" and (rule is None or rule.name != x):
-        # A mean is of runs at the same place of the picture's axis, on which each run has its own tokens.
+        # A mean averages runs at the same position on the axis of the picture, on which each run has its own tokens.
         dataset = align(dataset, axis=x)
     return mean_over(dataset, band, min_count)
 
 
 def _band_words(dataset: xr.Dataset, band: str | Sequence[str] | None) -> str:
-    """Return what means are over and what their band spans, "" where there are none."""
+    """Return what means are over and what their band spans, separated by ``|``; "" when there are no means."""
     if MEMBERS in dataset.coords:
-        # Without their attributes, means do not say what they are over nor what their interval is.
+        # Means that lost their attributes don't state what they are over, nor their interval.
         over, interval = dataset.attrs.get(AVERAGED_OVER, "run"), dataset.attrs.get("interval", "")
     elif band:
         over, interval = band if isinstance(band, str) else ", ".join(band), 0.95
@@ -442,7 +443,7 @@ def _check_coordinates(dataset: xr.Dataset, x: str, own: str, by: dict[str, str 
     along = [str(n) for n, c in dataset.coords.items() if own in c.dims and c.dtype.kind in "fiu"]
     check_names({"x": x}, [*AXES, *along], f"no axis, and does not run along {own}, so no curve can be drawn over it")
     others = [str(name) for name in dataset.coords if name not in along]
-    why = "no coordinate that whole runs have, so curves can't be told apart by it"
+    why = "no coordinate of runs, so it can't distinguish curves"
     check_names({"facet_by": by.pop("facet_by")}, others, why)
     check_names(by, [*others, "checkpoint_type"], why)
 
@@ -456,8 +457,8 @@ def _check_count(facet_by: str | None, facets: int, width: int) -> None:
         )
 
 
-def _lacks(segment: Segment, facet_by: str | None) -> bool:
-    """Return whether a segment has nothing of a coordinate, and belongs to no panel of a value of it."""
+def _has_no_facet(segment: Segment, facet_by: str | None) -> bool:
+    """Return whether a segment has no value of a facet, and is not a base that belongs to all its panels."""
     is_everywhere = segment.is_base and facet_by not in segment.of_lineage
     return bool(facet_by) and not is_everywhere and not is_given(value_of(segment, facet_by or ""))
 

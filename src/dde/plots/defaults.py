@@ -1,4 +1,4 @@
-"""What pictures show by default: colours, facets and lines that follow from the factors of the suite."""
+"""Defaults of pictures: colours, facets and lines that follow from the factors of the suite."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = [
     "band_factors",
     "check_names",
     "default_hue",
-    "default_places",
     "facet_title",
+    "heatmap_coordinates",
     "line_factors",
-    "place_of_finals",
+    "position_of_finals",
     "run_coordinates",
     "scaling_hue",
     "task_of",
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str) -> None:
-    """Raise where an argument, by its name, is none of the known coordinates; None always is.
+    """Raise when the value of an argument, given by its name, is neither a known coordinate nor None.
 
     Raises
     ------
@@ -47,12 +47,12 @@ def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str
 
 
 def run_coordinates(dataset: xr.Dataset) -> list[str]:
-    """Return the coordinates that whole runs have, by name."""
+    """Return the names of the coordinates of runs."""
     return [str(n) for n, c in dataset.coords.items() if set(c.dims) <= set(dataset["run_id"].dims)]
 
 
 def facet_title(facts: Iterable[Mapping[Any, Any]], facet_by: str | None, facet: object) -> str:
-    """Return what stands above the panels of one value of a facet, by the coordinates of the runs in it."""
+    """Return the title of the panels of one value of a facet, from the coordinates of its runs."""
     if facet_by not in (None, "lineage"):
         return f"{str(facet_by).replace('_', ' ')}: {label_of(facet) if is_given(facet) else 'none'}"
     lineages = {str(f["lineage"]): f for f in facts}
@@ -60,7 +60,7 @@ def facet_title(facts: Iterable[Mapping[Any, Any]], facet_by: str | None, facet:
 
 
 def task_of(array: xr.DataArray) -> tuple[str, str]:
-    """Return what a metric is of, for a title, and how it is measured, for an axis.
+    """Return the task of a metric, for a title, and its measure, for an axis label.
 
     Examples
     --------
@@ -74,19 +74,19 @@ def task_of(array: xr.DataArray) -> tuple[str, str]:
     return task, measure or (units if units != "1" else "")
 
 
-#: Stands for what follows from the suite.
+#: Requests the default that follows from the suite.
 AUTO = "auto"
 
 
 def varying_factors(dataset: xr.Dataset, of: Sequence[FactorOf] = ("run", "cell"), share: float = 0.0) -> list[str]:
-    """Return factors in which the runs of a Dataset differ, in the order of its coordinates, but for their type.
+    """Return the factors other than the run type in which runs of a Dataset differ, in the order of its coordinates.
 
     Parameters
     ----------
     dataset : xarray.Dataset
     of : sequence of {"lineage", "run", "cell"}
     share : float
-        Part of the runs that must have a value.
+        Minimum share of the runs that must have a value.
     """
     found = []
     for name, kind in factors_of(dataset).items():
@@ -100,7 +100,7 @@ def varying_factors(dataset: xr.Dataset, of: Sequence[FactorOf] = ("run", "cell"
 
 
 def _of_runs(dataset: xr.Dataset, name: str) -> npt.NDArray[Any]:
-    """Return a coordinate of each run that the Dataset holds; nothing where it lies along more than runs."""
+    """Return a coordinate of each run in the Dataset; empty when it has dimensions other than those of runs."""
     dims = tuple(map(str, dataset["run_id"].dims))
     if not set(map(str, dataset[name].dims)) <= set(dims):
         return np.empty(0, object)
@@ -110,10 +110,10 @@ def _of_runs(dataset: xr.Dataset, name: str) -> npt.NDArray[Any]:
 
 
 def default_hue(dataset: xr.Dataset, hue_by: str | None = AUTO) -> str | None:
-    """Return the coordinate that gives curves their colour: of DataDecide the learning rate.
+    """Return the coordinate that gives curves their colour: in DataDecide, the learning rate.
 
-    Of another suite the first factor in which runs differ and that half of them have; else the label of the run, and
-    none where there is one label.
+    In other suites, it is the first factor in which runs differ and which at least half of them have, else the label
+    of the run, or none when there is one label only.
     """
     if hue_by != AUTO:
         return hue_by
@@ -122,34 +122,34 @@ def default_hue(dataset: xr.Dataset, hue_by: str | None = AUTO) -> str | None:
     if "run_id" not in dataset.coords:
         return None
     swept = {str(d) for d in dataset["run_id"].dims}
-    found = [n for n in varying_factors(dataset, share=0.5) if n in swept or factor_of(dataset, n) == "run"]
-    if found:
-        return found[0]
+    candidates = [n for n in varying_factors(dataset, share=0.5) if n in swept or factor_of(dataset, n) == "run"]
+    if candidates:
+        return candidates[0]
     return "run" if "run" in dataset.coords and dataset["run"].size > 1 else None
 
 
 def scaling_hue(dataset: xr.Dataset, hue_by: str | None = AUTO) -> str | None:
-    """Return the coordinate that gives final values their colour: of DataDecide the recipe, else as that of curves."""
+    """Return the coordinate that gives final values their colour: in DataDecide the recipe, else that of curves."""
     if hue_by == AUTO and is_datadecide(dataset):
         return "data"
     return default_hue(dataset, hue_by)
 
 
-def default_places(dataset: xr.Dataset) -> list[str]:
-    """Return coordinates that a heat map may be laid out by, the most usual first: dimensions of a sweep, factors."""
+def heatmap_coordinates(dataset: xr.Dataset) -> list[str]:
+    """Return coordinates for the axes of a heat map, most suitable first: dimensions of a sweep, then factors."""
     swept = [str(d) for d in dataset["run_id"].dims if d not in ("lineage", "run", "replicate")]
     if is_datadecide(dataset):
         return [*swept, "learning_rate", "finetune_tokens"]
     of_runs = varying_factors(dataset, ("run",))
-    # What has an order stands first.
+    # Factors with a natural order come first.
     of_runs.sort(key=lambda n: not all(is_number(v) for v in _of_runs(dataset, n).tolist() if is_given(v)))
     labels = [n for n in ("run", "lineage") if n in dataset.coords]
     others = [*varying_factors(dataset, ("lineage",)), *labels, *varying_factors(dataset, ("cell",))]
     return list(dict.fromkeys([*swept, *of_runs, *others]))
 
 
-def place_of_finals(dataset: xr.Dataset, at: Any) -> Any:
-    """Return where final values are taken: at the end of schedules where any is known, else at the last samples."""
+def position_of_finals(dataset: xr.Dataset, at: Any) -> Any:
+    """Return the position of final values: the end of schedules where any is known, else the last samples."""
     if at != AUTO or is_datadecide(dataset):
         return "schedule" if isinstance(at, str) and at == AUTO else at
     known = "schedule_tokens" in dataset.coords and bool(dataset["schedule_tokens"].notnull().any())
@@ -157,14 +157,14 @@ def place_of_finals(dataset: xr.Dataset, at: Any) -> Any:
 
 
 def band_factors(dataset: xr.Dataset, band: str | None) -> list[str]:
-    """Return factors of lineages that means of final values are over: the seed when "auto"."""
+    """Return the factors of lineages over which final values are averaged: the seed when "auto"."""
     if band is None:
         return []
     return ["seed"] if band == AUTO else [band]
 
 
 def line_factors(dataset: xr.Dataset, over: Sequence[str]) -> list[str]:
-    """Return factors of lineages that tell the lines of final values apart: all but `over` and those of the size."""
+    """Return the factors of lineages with a line for each value: all but `over` and those that set the size."""
     if is_datadecide(dataset):
         return ["data"] if over else ["data", "seed"]
     lineages = [n for n, of in factors_of(dataset).items() if of == "lineage"]
@@ -173,12 +173,12 @@ def line_factors(dataset: xr.Dataset, over: Sequence[str]) -> list[str]:
 
 
 def _size_factors(dataset: xr.Dataset, names: Sequence[str]) -> set[str]:
-    """Return the factors that the parameter count follows from, of those that differ."""
+    """Return the factors among `names` that determine the parameter count."""
     if "n_params" not in dataset.coords:
         return set()
     counts = _of_runs(dataset, "n_params").astype(np.float64).tolist()
     columns = {n: text_values(_of_runs(dataset, n).astype(object)).tolist() for n in names}
-    found = set()
+    determining = set()
     for name in names:
         others = [columns[n] for n in names if n != name]
         by_others: dict[Any, dict[str, set[float]]] = {}
@@ -189,7 +189,7 @@ def _size_factors(dataset: xr.Dataset, names: Sequence[str]) -> set[str]:
             by_value.setdefault(value, set()).add(count)
         changes = any(len(set().union(*values.values())) > 1 and len(values) > 1 for values in by_others.values())
         determines = all(len(c) == 1 for c in by_value.values()) and len(set().union(*by_value.values())) > 1
-        # A factor that differs from lineage to lineage, such as a number of each, determines every count by accident.
+        # A factor with a different value for each lineage, such as a number, determines every count by accident.
         if changes or (determines and len(by_value) == len(set(counts))):
-            found.add(name)
-    return found
+            determining.add(name)
+    return determining

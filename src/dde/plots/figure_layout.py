@@ -1,4 +1,4 @@
-"""Where the panels of a picture stand, in rows and columns, and what each shows of its axes."""
+"""Figure layout: the rows and columns of panels, their margins, and the axes that each panel shows."""
 
 from __future__ import annotations
 
@@ -13,65 +13,65 @@ import numpy.typing as npt
 
 from dde.plots.legends import Legend
 
-__all__ = ["LINE_INCHES", "Axis", "Frame", "Place", "arrange", "places_of", "shortened", "title_points"]
+__all__ = ["LINE_INCHES", "Axis", "Frame", "PanelLayout", "arrange", "panel_layouts", "shortened", "title_points"]
 
 # A frame of 330 pixels is 3.1 inches wide: three of them with their labels fill a page across.
-_PER_INCH = 106
-# Room beside and below a frame for what is written there, in inches.
-_BESIDE, _BELOW = 0.75, 0.92
-# Of the text of a label: the height of a line in inches, and the width of a letter in pixels.
+_PIXELS_PER_INCH = 106
+# Margins in inches: left of a frame for tick labels and the axis label, below it for those and the next title.
+_LEFT_MARGIN, _BOTTOM_MARGIN = 0.75, 0.92
+# Size of the text of labels: the height of a line in inches, and the mean width of a letter in pixels.
 LINE_INCHES, _LETTER_PIXELS = 0.16, 6.3
-# A bold letter is two thirds as wide as it is high, of a type of one point.
+# Width in pixels of a bold letter at a font size of one point: about two thirds of its height.
 _TITLE_PIXELS = 0.98
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: its name, equal for axes that move together, and its label.
+    """An axis of a panel. Axes of the same name are linked: zooming one zooms all.
 
     Attributes
     ----------
     name, label : str
     is_log : bool
-    shown : tuple of float, or None
-        Range.
+    limits : tuple of float, or None
+        Range that is shown.
     ticks : tuple of (float, str), or None
-        Where it has ticks, and what is written there; where its scale has them when None.
+        Positions and labels of ticks; chosen from the scale when None.
     """
 
     name: str
     label: str
     is_log: bool = False
-    shown: tuple[float, float] | None = None
+    limits: tuple[float, float] | None = None
     ticks: tuple[tuple[float, str], ...] | None = None
 
     def span(self) -> tuple[float, float]:
-        """Return the range; any that the scale has room for where there is none.
+        """Return the limits, or an arbitrary range that is valid on the scale when there are none.
 
         Examples
         --------
-        >>> Axis("loss", "loss", is_log=True).span(), Axis("loss", "loss", shown=(2.0, 4.0)).span()
+        >>> Axis("loss", "loss", is_log=True).span(), Axis("loss", "loss", limits=(2.0, 4.0)).span()
         ((1.0, 10.0), (2.0, 4.0))
         """
-        return self.shown or ((1.0, 10.0) if self.is_log else (0.0, 1.0))
+        return self.limits or ((1.0, 10.0) if self.is_log else (0.0, 1.0))
 
     def middle(self) -> float:
-        """Return the value in the middle of the axis, as one sees it."""
+        """Return the value at the visual middle of the axis."""
         low, high = self.span()
         return float(math.sqrt(low * high)) if self.is_log else (low + high) / 2
 
-    def reached(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return the lower ends of what is drawn, far below the range where a logarithmic axis has no place for them.
+    def drawable(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return lower ends of intervals that the axis can draw: on a logarithmic axis, positive ones below it.
 
         Examples
         --------
-        >>> Axis("loss", "loss", is_log=True, shown=(2.0, 4.0)).reached(np.array([3.0, -1.0])).tolist()
+        >>> Axis("loss", "loss", is_log=True, limits=(2.0, 4.0)).drawable(np.array([3.0, -1.0])).tolist()
         [3.0, 0.002]
         """
         return np.where((values <= 0) & self.is_log, self.span()[0] / 1e3, values)
 
     def fitted_label(self, pixels: int) -> str:
-        """Return the label in lines that fit beside a frame of so many pixels.
+        """Return the label wrapped into lines no longer than `pixels`.
 
         Examples
         --------
@@ -81,30 +81,30 @@ class Axis:
         return "\n".join(textwrap.wrap(self.label, max(int(pixels / _LETTER_PIXELS), 12)))
 
     def with_texts(self, change: Callable[[str], str]) -> Axis:
-        """Return the axis with what is written at its ticks changed."""
+        """Return the axis with `change` applied to its tick labels."""
         ticks = None if self.ticks is None else tuple((value, change(text)) for value, text in self.ticks)
         return replace(self, ticks=ticks)
 
     def label_lines(self, pixels: int) -> int:
-        """Return how many lines that takes."""
+        """Return the number of lines of the wrapped label."""
         return self.fitted_label(pixels).count("\n") + 1
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a panel shows.
+    """The axes of a panel, and what is drawn around its curves.
 
     Attributes
     ----------
     x, y : Axis
     since_branch : bool
-        Count x from where the chain of runs left its base.
+        Count x from the point where the chain of runs left its base.
     window : tuple of four floats, or None
-        Left, bottom, right, top of what another panel shows enlarged.
+        Left, bottom, right, top of the region that another panel enlarges.
     grid : bool
-        Draw lines at ticks.
+        Draw grid lines at ticks.
     note : str
-        Below the label of x: which values are shown, and what is not.
+        Text below the label of x: which values are shown, and which are left out.
     """
 
     x: Axis
@@ -117,39 +117,44 @@ class Frame:
     @property
     def x_range(self) -> tuple[float, float] | None:
         """Range of x."""
-        return self.x.shown
+        return self.x.limits
 
     @property
     def y_range(self) -> tuple[float, float] | None:
         """Range of y."""
-        return self.y.shown
+        return self.y.limits
 
     def middle(self) -> tuple[float, float]:
-        """Return the point in the middle."""
+        """Return the point at the visual middle of the frame."""
         return self.x.middle(), self.y.middle()
 
-    def showing(self, x_range: tuple[float, float] | None = None, y_range: tuple[float, float] | None = None) -> Frame:
-        """Return the frame with other ranges, where given."""
-        x = self.x if x_range is None else replace(self.x, shown=x_range)
-        y = self.y if y_range is None else replace(self.y, shown=y_range)
+    def with_limits(
+        self, x_range: tuple[float, float] | None = None, y_range: tuple[float, float] | None = None
+    ) -> Frame:
+        """Return the frame with its limits replaced where given."""
+        x = self.x if x_range is None else replace(self.x, limits=x_range)
+        y = self.y if y_range is None else replace(self.y, limits=y_range)
         return replace(self, x=x, y=y)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a panel stands among the others.
+class PanelLayout:
+    """Layout of one panel within a figure.
 
     Attributes
     ----------
     size : tuple of int
         Width and height of every frame, in pixels.
-    row, column, rows, columns : int
-    beside, below : float
-        Inches left of a frame and below it, with its title, for what is written there.
-    legend : tuple of float
-        Inches that the legend takes, right of the first row.
+    row, column : int
+        Position of the panel.
+    rows, columns : int
+        Number of rows and columns of the figure.
+    left_margin, bottom_margin : float
+        Inches left of a frame for labels, and below it for labels and the title of the next row.
+    legend_size : tuple of float
+        Width and height of the legend in inches, right of the first row.
     title_points : float
-        Size of the titles' type.
+        Font size of the titles.
     """
 
     size: tuple[int, int]
@@ -157,37 +162,37 @@ class Place:
     column: int
     rows: int
     columns: int
-    beside: float = _BESIDE
-    below: float = _BELOW
-    legend: tuple[float, float] = (0.0, 0.0)
+    left_margin: float = _LEFT_MARGIN
+    bottom_margin: float = _BOTTOM_MARGIN
+    legend_size: tuple[float, float] = (0.0, 0.0)
     title_points: float = 11.0
 
     def frame_size_inches(self) -> tuple[float, float]:
         """Return width and height of the frame."""
-        return self.size[0] / _PER_INCH, self.size[1] / _PER_INCH
+        return self.size[0] / _PIXELS_PER_INCH, self.size[1] / _PIXELS_PER_INCH
 
     def figure_inches(self) -> tuple[float, float]:
-        """Return width and height of the figure of all panels with their legend."""
+        """Return width and height of the figure: all panels and the legend."""
         width, height = self._cell_inches()
-        across, down = self.columns * width + self.legend[0] + 0.1, self.rows * height
-        return across, max(down, self.legend[1] + self._above())
+        across, down = self.columns * width + self.legend_size[0] + 0.1, self.rows * height
+        return across, max(down, self.legend_size[1] + self._title_height())
 
     def frame_inches(self) -> tuple[float, float, float, float]:
-        """Return left, bottom, width and height of the frame, in inches from the figure's upper left corner."""
+        """Return left, bottom, width and height of the frame, in inches from the upper left corner of the figure."""
         width, height = self._cell_inches()
         across, down = self.frame_size_inches()
-        return self.column * width + self.beside, -(self.row * height + self._above() + down), across, down
+        return self.column * width + self.left_margin, -(self.row * height + self._title_height() + down), across, down
 
-    def _above(self) -> float:
-        return 0.4 * _BELOW
+    def _title_height(self) -> float:
+        return 0.4 * _BOTTOM_MARGIN
 
     def _cell_inches(self) -> tuple[float, float]:
         across, down = self.frame_size_inches()
-        return across + self.beside, down + self.below
+        return across + self.left_margin, down + self.bottom_margin
 
 
 def title_points(titles: Iterable[str], pixels: int) -> float:
-    """Return the size of type that titles have, so that none is wider than its frame where that can be read.
+    """Return the font size at which no title is wider than its frame, but at least 7 points, which can be read.
 
     Examples
     --------
@@ -199,7 +204,7 @@ def title_points(titles: Iterable[str], pixels: int) -> float:
 
 
 def shortened(title: str, points: float, pixels: int) -> str:
-    """Return a title that is no wider than its frame.
+    """Return a title shortened in the middle so that it is no wider than its frame.
 
     Examples
     --------
@@ -209,19 +214,19 @@ def shortened(title: str, points: float, pixels: int) -> str:
     most = int(pixels / (_TITLE_PIXELS * points))
     if len(title) <= most:
         return title
-    # What tells facets apart often stands at the end, such as a seed.
+    # The end often distinguishes facets, such as a seed.
     return f"{title[: most // 2].rstrip(' ,/')}… {title[-(most - most // 2 - 2) :].lstrip(' ,/')}"
 
 
 def arrange(blocks: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]:
-    """Return panels in rows: blocks side by side where several fit a row, and one broken into rows where none does.
+    """Return panels in rows: several blocks in a row where they fit, and a block wider than a row split over rows.
 
     Parameters
     ----------
     blocks : sequence of sequences
         Panels that belong together, such as those of one lineage.
     columns : int
-        Panels in a row.
+        Maximum number of panels in a row.
 
     Examples
     --------
@@ -237,20 +242,20 @@ def arrange(blocks: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]:
     return [[panel for block in blocks[k : k + beside] for panel in block] for k in range(0, len(blocks), beside)]
 
 
-def places_of(
+def panel_layouts(
     rows: Sequence[Sequence[Any]],
     size: tuple[int, int],
     legend: Legend | None = None,
     frames: Sequence[Frame] = (),
     titles: Sequence[str] = (),
-) -> list[Place]:
-    """Return the places of panels in rows, row by row, with room for a legend and for what is written at frames."""
-    beside = _BESIDE + max((f.y.label_lines(size[1]) - 1 for f in frames), default=0) * LINE_INCHES
-    below = _BELOW + max((len(f.note.splitlines()) for f in frames), default=0) * LINE_INCHES
-    taken = legend.inches(size[1]) if legend else (0.0, 0.0)
+) -> list[PanelLayout]:
+    """Return the layouts of panels, row by row, with room for the legend, axis labels of several lines and notes."""
+    left = _LEFT_MARGIN + max((f.y.label_lines(size[1]) - 1 for f in frames), default=0) * LINE_INCHES
+    bottom = _BOTTOM_MARGIN + max((len(f.note.splitlines()) for f in frames), default=0) * LINE_INCHES
+    legend_size = legend.inches(size[1]) if legend else (0.0, 0.0)
     columns = max(map(len, rows))
     return [
-        Place(size, i, j, len(rows), columns, beside, below, taken, title_points(titles, size[0]))
+        PanelLayout(size, i, j, len(rows), columns, left, bottom, legend_size, title_points(titles, size[0]))
         for i, row in enumerate(rows)
         for j in range(len(row))
     ]

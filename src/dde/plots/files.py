@@ -1,4 +1,4 @@
-"""Pictures as files: a page to explore, which needs no network, and a PNG, SVG or PDF to print."""
+"""Pictures as files: a page to explore that needs no network, and PNG, SVG or PDF for print."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _PAGE = """
 
 
 def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str = "") -> Path:
-    """Write a picture drawn with Bokeh as a page that stands alone: nothing is fetched when it is opened.
+    """Write a picture drawn with Bokeh as a self-contained page: opening it fetches nothing.
 
     Parameters
     ----------
     picture : HoloViews object
         As :func:`dde.plots.curves.plot_curves` gives it.
     path : path-like
-        File to write; replaced whole where it exists.
+        File to write; an existing one is replaced atomically.
     title, text : str
-        Heading, and a paragraph below it; shown as they are, whatever stands in them.
+        Heading, and a paragraph below it; shown literally.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str 
     Raises
     ------
     SelectionError
-        When the picture was drawn with matplotlib.
+        When the picture was drawn with Matplotlib.
     """
     with drawing_with("bokeh"):
         _check_backend(picture, "bokeh", "save_picture writes one that was drawn with matplotlib")
@@ -64,7 +64,7 @@ def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str 
         from bokeh.resources import INLINE, Resources
 
         model = hv.render(picture, backend="bokeh")
-        # Bokeh would also add scripts and styles of every extension that is imported, used or not, some as addresses.
+        # Otherwise Bokeh would add scripts and styles of every imported extension, used or not, some of them as URLs.
         used = Resources(mode="inline", components=["bokeh"])
         scripts = "".join(f"<script>{script}</script>" for script in used.js_raw)
         variables = {"text": printable(text), "scripts": scripts}
@@ -80,8 +80,8 @@ def save_picture(picture: Any, path: str | os.PathLike[str], dpi: int = 150) -> 
     picture : HoloViews object
         As :func:`dde.plots.curves.plot_curves` gives it with ``backend="matplotlib"``.
     path : path-like
-        File to write; replaced whole where it exists. ``.png`` is in a palette of 256 colours; ``.svg`` keeps text as
-        text, in the fonts of whoever opens it; ``.pdf`` embeds its fonts (TrueType). SVG and PDF are vectors.
+        File to write; an existing one is replaced atomically. ``.png`` has a palette of 256 colours; ``.svg`` stores
+        text as text, shown in the fonts of the viewer; ``.pdf`` embeds its fonts (TrueType). SVG and PDF are vectors.
     dpi : int
         Pixels per inch of a PNG; vectors have none.
 
@@ -93,7 +93,7 @@ def save_picture(picture: Any, path: str | os.PathLike[str], dpi: int = 150) -> 
     Raises
     ------
     UnknownNameError
-        When the suffix is another one.
+        When the suffix is not one of these.
     SelectionError
         When the picture was drawn with Bokeh.
 
@@ -108,7 +108,7 @@ def save_picture(picture: Any, path: str | os.PathLike[str], dpi: int = 150) -> 
     kind = path.suffix.lower()
     if kind not in _KINDS:
         raise UnknownNameError(
-            f"{path.name!r} ends in no kind of picture that is written here, so there is no file."
+            f"{path.name!r} has no suffix of a supported format, so no file is written."
             f"{near_names(kind, _KINDS)} Let its name end in {', '.join(_KINDS)}."
         )
     return _replace(path, png_bytes(picture, dpi) if kind == ".png" else _KINDS[kind](picture))
@@ -118,7 +118,7 @@ def png_bytes(picture: Any, dpi: int = 150) -> bytes:
     """Return a picture drawn with matplotlib as a PNG, in a palette of 256 colours."""
     from PIL import Image
 
-    # A third of the size, and nothing that can be seen is lost: pictures here are lines on white.
+    # A palette makes the file a third of the size without a visible loss: pictures are lines on white.
     with Image.open(io.BytesIO(_printed(picture, format="png", dpi=dpi))) as image:
         packed = io.BytesIO()
         image.convert("RGB").quantize(256).save(packed, "PNG", optimize=True)
@@ -126,12 +126,12 @@ def png_bytes(picture: Any, dpi: int = 150) -> bytes:
 
 
 def svg_bytes(picture: Any) -> bytes:
-    """Return a picture drawn with matplotlib as an SVG with its text as text; the same picture gives the same bytes."""
+    """Return a picture drawn with matplotlib as an SVG with text as text; the same picture gives the same bytes."""
     return _printed(picture, format="svg", metadata={"Date": None})
 
 
 def pdf_bytes(picture: Any) -> bytes:
-    """Return a picture drawn with matplotlib as a PDF with its fonts in it; the same picture gives the same bytes."""
+    """Return a picture drawn with matplotlib as a PDF with embedded fonts; the same picture gives the same bytes."""
     return _printed(picture, format="pdf", metadata={"CreationDate": None})
 
 
@@ -146,9 +146,9 @@ def _printed(picture: Any, **options: Any) -> bytes:
         import matplotlib.pyplot as plt
 
         drawn = io.BytesIO()
-        # Journals refuse matplotlib's usual kind of font in a PDF, Type 3; 42 is TrueType.
+        # Journals reject Type 3 fonts, Matplotlib's default in a PDF; 42 is TrueType.
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dde", "pdf.fonttype": 42}):
-            # hv.render draws it twice.
+            # hv.render would draw the picture twice.
             figure = hv.renderer("matplotlib").get_plot(picture).state
             try:
                 figure.savefig(drawn, bbox_inches="tight", pad_inches=0.15, facecolor="white", **options)
@@ -158,20 +158,20 @@ def _printed(picture: Any, **options: Any) -> bytes:
 
 
 def _check_backend(picture: Any, wanted: BackendName, otherwise: str) -> None:
-    """Raise where a picture has the looks of the other backend alone: this one would draw it without any."""
+    """Raise when a picture has options of the other backend only: this one would draw it without any."""
     import holoviews as hv
 
     parts = {part.id for part in picture.traverse(lambda part: part) if part.id is not None}
     drawn = [name for name in hv.Store.registry if parts & set(hv.Store.custom_options(backend=name))]
     if drawn and wanted not in drawn:
         raise SelectionError(
-            f"the picture was drawn with backend={drawn[0]!r}, so written here it would have none of its looks. "
+            f"the picture was drawn with backend={drawn[0]!r}, so its colours, markers and layout would be lost here. "
             f"Draw it with backend={wanted!r}; {otherwise}."
         )
 
 
 def _replace(path: Path, content: bytes) -> Path:
-    # Whoever opens the file while it is made anew sees the old one or the new one, also when several threads make it.
+    # Readers see the old file or the new one, never part of one, even when several threads write it.
     with atomic_path(path) as part:
         part.write_bytes(content)
     return path

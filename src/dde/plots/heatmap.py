@@ -1,4 +1,4 @@
-"""Sweeps as heat maps: what runs end at, by two of their hyperparameters."""
+"""Plot the final values of a sweep as a heat map over two hyperparameters."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.cells import Reduce, differing, run_rows
 from dde.plots.colours import facets_of, is_given, label_of, shades, sorted_values, text_colour
-from dde.plots.defaults import AUTO, check_names, default_places, facet_title, run_coordinates, task_of
-from dde.plots.figure_layout import LINE_INCHES, Axis, Frame, Place, arrange, title_points
-from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
+from dde.plots.defaults import AUTO, check_names, facet_title, heatmap_coordinates, run_coordinates, task_of
+from dde.plots.figure_layout import LINE_INCHES, Axis, Frame, PanelLayout, arrange, title_points
+from dde.plots.legends import ColourBar, Legend, LegendEntry, text_width_inches
 from dde.plots.panels import framed
 from dde.schema import factors_of, is_datadecide
 
 __all__ = ["plot_heatmap"]
 
-# Pixels of a cell, and of the smallest frame.
+# Width and height in pixels of a cell, and of the smallest frame.
 _CELL, _LEAST = (58, 34), (150, 130)
 _MOST_CELLS, _MOST_FACETS = 2_000, 64
 
@@ -46,34 +46,34 @@ def plot_heatmap(
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
 ) -> Any:
-    """Draw a sweep as a heat map: what each run ends at, by two hyperparameters.
+    """Draw a sweep as a heat map: the final value of each run by two hyperparameters.
 
-    Values are evenly spaced and in order; the value is written in its cell. The best one of each panel is outlined
-    where the attribute ``direction`` of the metric says which is best: a text that starts with higher or lower. A
-    cell without a run is empty. Repetitions of a treatment are averaged; the pointer says how many there are.
+    Hyperparameters are in order and evenly spaced; each cell is labelled with its value. The best cell of each panel
+    is outlined when the attribute ``direction`` of the metric starts with "higher" or "lower". A cell without a run
+    is empty. Repetitions of a treatment are averaged; the tooltip states their number.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection or a sweep of it, or means.
+        As returned by :func:`dde.open_lineages`, a selection or a sweep of it, or means.
     metric : str
         Name or alias of a data variable.
     x, y : str, optional
-        Coordinates of runs; the dimensions of a sweep, else ``learning_rate`` and ``finetune_tokens``, when None; of
-        another suite than DataDecide its factors that differ, those of runs first.
-        How many runs lack a value of either stands below the panels.
+        Coordinates of runs. When None, the dimensions of a sweep, else ``learning_rate`` and ``finetune_tokens``; in
+        suites other than DataDecide, factors in which runs differ, those of runs first. A note below the panels
+        states how many runs have no value of either.
     facet_by : str or None
-        Coordinate with a panel for each value. When "auto", the lineage, unless its factors lay the map out.
+        Coordinate with a panel for each value. When "auto", the lineage, unless one of its factors is on an axis.
     reduce : callable, optional
-        Gives each run its value: a function of Dataset and metric, such as
+        Function of Dataset and metric that returns one value for each run, such as
         ``lambda ds, m: ds[m].max("cumulative_tokens")``; the last value, as by ``ds.dde.final``, when None.
     average_over : str or several
-        Coordinates that the runs of a cell may differ in, such as ``"seed"``; their values are averaged.
+        Coordinates in which runs of a cell may differ, such as ``"seed"``; their values are averaged.
     backend : {"bokeh", "matplotlib"}
     columns : int, optional
-        Panels in a row, at most.
+        Maximum number of panels in a row.
     frame_size : tuple of int, optional
-        Width and height of a panel, in pixels; by the number of cells when None.
+        Width and height of a panel, in pixels; from the number of cells when None.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def plot_heatmap(
     UnknownNameError
         When a metric, coordinate or backend does not exist.
     SelectionError
-        When no run has a value, or runs of one cell differ in more than `average_over`: names what to select.
+        When no run has a value, or runs of one cell differ in more than `average_over`; names a selection.
 
     Examples
     --------
@@ -93,38 +93,38 @@ def plot_heatmap(
     >>> picture = ds.dde.sel(branch_point="", epochs=1).dde.plot_heatmap("arc_easy", backend="matplotlib")
     """
     name = metric_named(dataset, metric)
-    x, y = _places(dataset, x, y)
+    x, y = _axis_coordinates(dataset, x, y)
     if facet_by == AUTO:
         of_lineages = {"lineage", *(n for n, of in factors_of(dataset).items() if of == "lineage")}
         facet_by = None if {x, y} & of_lineages else "lineage"
     known = run_coordinates(dataset)
-    check_names({"x": x, "y": y, "facet_by": facet_by}, known, "no coordinate of runs, so they can't be laid out by it")
+    check_names({"x": x, "y": y, "facet_by": facet_by}, known, "no coordinate of runs, so it can't be an axis or facet")
     over = [average_over] if isinstance(average_over, str) else list(average_over)
     for one in over:
         check_names({"average_over": one}, known, "no coordinate of runs, so there is no mean over it")
     rows = run_rows(final(metrics_alone(dataset, [name]), name) if reduce is None else reduce(dataset, name))
     rows = rows[rows["value"].notna()]
     if is_datadecide(dataset):
-        # A base has no treatment. Bases of other suites may have one, and a place where they have.
+        # In DataDecide, a base has no treatment; in other suites it may have one.
         rows = rows[rows["run_type"] != "pretraining"]
-    placed = rows[[is_given(a) and is_given(b) for a, b in zip(rows[x], rows[y], strict=True)]]
-    if placed.empty:
+    complete = rows[[is_given(a) and is_given(b) for a, b in zip(rows[x], rows[y], strict=True)]]
+    if complete.empty:
         raise SelectionError(
             f"no run has a value of {name}, {x} and {y}, so there is nothing to draw. "
             "Choose other coordinates or a metric that the runs have."
         )
     if reduce is not None and is_train_loss(dataset[name]):
-        warn_of_reductions(placed.get("reduce_loss", ()))
+        warn_of_reductions(complete.get("reduce_loss", ()))
     keys = [*([facet_by] if facet_by else []), y, x]
-    _check_mixtures(placed, keys, x, y, over)
-    grids = _grids(placed, x, y, facet_by, dataset[name])
+    _check_mixtures(complete, keys, x, y, over)
+    grids = _grids(complete, x, y, facet_by, dataset[name])
     with drawing_with(backend) as drawing:
-        return _drawn(dataset, name, grids, x, y, len(rows) - len(placed), drawing, columns, frame_size)
+        return _drawn(dataset, name, grids, x, y, len(rows) - len(complete), drawing, columns, frame_size)
 
 
-def _places(dataset: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str]:
-    """Return the coordinates that a heat map is laid out by."""
-    usual = default_places(dataset)
+def _axis_coordinates(dataset: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str]:
+    """Return the coordinates of the axes of a heat map."""
+    usual = heatmap_coordinates(dataset)
     across = x or next((name for name in usual if name != y), "run")
     return across, y or next((name for name in usual if name != across), "lineage")
 
@@ -141,7 +141,7 @@ class _Grid:
     cells : DataFrame
         Columns ``x``, ``y`` (positions), ``value``, ``count``, ``run_id``.
     best : int
-        Position of the best cell; -1 where there is none, or none is known to be.
+        Position of the best cell; -1 where there is none or the direction is unknown.
     """
 
     title: str
@@ -159,14 +159,14 @@ def _check_mixtures(rows: pd.DataFrame, keys: list[str], x: str, y: str, over: l
     first = next(iter(mixed))
     usual = _written(rows[first].mode(dropna=False)[0])
     raise SelectionError(
-        f"cells of {x} and {y} hold runs that differ in {', '.join(mixed)} ({shown}), which one value can't stand for. "
-        f"Select one of each, such as ds.dde.sel({first}={usual}), draw them apart with x=, y= or facet_by=, or "
+        f"cells of {x} and {y} have several runs that differ in {', '.join(mixed)} ({shown}), so no value is right. "
+        f"Select one of each, such as ds.dde.sel({first}={usual}), separate them with x=, y= or facet_by=, or "
         f"average them: average_over={list(mixed)}."
     )
 
 
 def _direction(metric: xr.DataArray) -> str:
-    """Return which value of a metric is best, "highest" or "lowest"; "" where its attributes do not say."""
+    """Return which value of a metric is best, "highest" or "lowest"; "" when its attributes don't state it."""
     given = str(metric.attrs.get("direction", ""))
     return next((f"{word}est" for word in ("high", "low") if given.startswith(f"{word}er")), "")
 
@@ -220,36 +220,38 @@ def _drawn(
     best = LegendEntry(f"best ({_direction(dataset[metric])})", backend.outline(), "marker")
     legend = Legend("", [best] if any(g.best >= 0 for g in grids) else [], bar)
     axes = [
-        Axis(f"{name}_place", axis_label(dataset[name]), shown=(-0.5, len(values) - 0.5),
+        Axis(f"{name}_place", axis_label(dataset[name]), limits=(-0.5, len(values) - 0.5),
              ticks=tuple((float(k), label_of(v)) for k, v in enumerate(values)))
         for name, values in ((x, across), (y, up))
     ]  # fmt: skip
     frame = Frame(axes[0], axes[1], grid=False)
-    beside = 0.3 + max(text_inches(label) for _, label in axes[1].ticks or ())
-    beside += LINE_INCHES * axes[1].label_lines(size[1])
+    left = 0.3 + max(text_width_inches(label) for _, label in axes[1].ticks or ())
+    left += LINE_INCHES * axes[1].label_lines(size[1])
     rows = arrange([[g] for g in grids], columns or max(min(3, 1100 // (size[0] + 110)), 1))
     task, _ = task_of(dataset[metric])
     drawn = []
     points = title_points([g.title for g in grids], size[0])
-    places = [
-        Place(size, i, j, len(rows), max(map(len, rows)), beside, 0.92 + LINE_INCHES, legend.inches(size[1]), points)
+    layouts = [
+        PanelLayout(
+            size, i, j, len(rows), max(map(len, rows)), left, 0.92 + LINE_INCHES, legend.inches(size[1]), points
+        )
         for i, row in enumerate(rows)
         for j in range(len(row))
     ]
-    for grid, place in zip((g for row in rows for g in row), places, strict=True):
-        shown = legend if (place.row, place.column) == (0, len(rows[0]) - 1) else Legend()
-        is_last = (place.row, place.column) == (len(rows) - 1, 0)
-        below = replace(frame, note=_missing(left_out, x, y)) if is_last else frame
+    for grid, layout in zip((g for row in rows for g in row), layouts, strict=True):
+        shown = legend if (layout.row, layout.column) == (0, len(rows[0]) - 1) else Legend()
+        is_last = (layout.row, layout.column) == (len(rows) - 1, 0)
+        below = replace(frame, note=_note(left_out, x, y)) if is_last else frame
         title = grid.title if len(grids) > 1 or "lineages" not in grid.title else task
-        drawn.append(framed(_tiles(hv, grid, bar, axes, backend), below, backend, place, shown, title))
-    return hv.Layout(drawn).cols(places[0].columns).opts(hv.opts.Layout(**backend.layout(places[0])))
+        drawn.append(framed(_tiles(hv, grid, bar, axes, backend), below, backend, layout, shown, title))
+    return hv.Layout(drawn).cols(layouts[0].columns).opts(hv.opts.Layout(**backend.figure(layouts[0])))
 
 
-def _missing(left_out: int, *names: str) -> str:
+def _note(left_out: int, *names: str) -> str:
     if not left_out:
         return ""
-    lacking = " or ".join(name.replace("_", " ") for name in names)
-    return f"not shown: {left_out} {'run' if left_out == 1 else 'runs'} without {lacking}"
+    missing = " or ".join(name.replace("_", " ") for name in names)
+    return f"not shown: {left_out} {'run' if left_out == 1 else 'runs'} without {missing}"
 
 
 def _bar(metric: xr.DataArray, values: pd.Series) -> ColourBar:
@@ -271,7 +273,7 @@ def _tiles(hv: Any, grid: _Grid, bar: ColourBar, axes: Sequence[Axis], backend: 
     kinds: dict[bool, list[Any]] = {False: [], True: []}
     written: dict[tuple[str, bool], list[Any]] = {}
     for k, (i, j, value, count, run_id) in enumerate(grid.cells.itertuples(index=False)):
-        # What is infinite has the colour of the end of the bar that it lies behind.
+        # Infinite values have the colour of the nearer end of the bar.
         colour = colours[round(float(np.clip((value - low) / (high - low), 0, 1)) * (len(colours) - 1))]
         best = k == grid.best
         inset = 0.04 if best else 0.0

@@ -1,4 +1,4 @@
-"""What tells the colours and marks of a picture: entries beside it, or a bar of colours where they are many."""
+"""Legends: entries for colours and markers, or a colour bar where an ordered hue has many values."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 
 from dde.printable import printable
 
-__all__ = ["MOST_ENTRIES", "ColourBar", "Legend", "LegendEntry", "text_inches", "without_formulas"]
+__all__ = ["MOST_ENTRIES", "ColourBar", "Legend", "LegendEntry", "text_width_inches", "without_formulas"]
 
-#: Values of a hue that are listed; ordered ones that are more have a bar of colours.
+#: Most values of a hue that a legend lists; a hue with more ordered values has a colour bar.
 MOST_ENTRIES = 14
 
 _ENTRY_PIXELS, _TITLE_PIXELS = 19, 34
-# Points of text, and inches for the sample beside it and for the gap behind it.
+# Font size of entries in points, and the inches of an entry's sample with the gaps around it.
 _TEXT_POINTS, _SAMPLE_INCHES = 8.5, 0.52
 _LINE_INCHES = 0.172
 _BAR_INCHES = 0.16
@@ -28,14 +28,14 @@ _BOLD = 1.18
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """An entry of the legend: a line or a marker, with its options."""
+    """An entry of the legend: a line or a marker with its label and options."""
 
     label: str
     options: Mapping[str, Any] = field(repr=False)
     kind: Literal["line", "marker"] = "line"
 
     def draw(self, hv: Any, dims: list[Any]) -> Any:
-        """Return an element that shows nothing but its entry in the legend."""
+        """Return an element without points, which appears in the legend only."""
         if self.kind == "marker":
             element = hv.Points([(np.nan, np.nan)], dims, label=self.label)
         else:
@@ -45,7 +45,7 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class ColourBar:
-    """A bar of colours.
+    """A colour bar.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class ColourBar:
     span : tuple of float
         Values at its ends.
     ticks : sequence of (float, str)
-        Values, and what is written there.
+        Values and their labels.
     """
 
     title: str
@@ -65,21 +65,21 @@ class ColourBar:
 
     @classmethod
     def of_ranks(cls, title: str, colours: Mapping[Any, str], labels: Sequence[str]) -> ColourBar:
-        """Return the bar of values that have their colours by rank, as many written beside it as can be read."""
+        """Return the bar of values coloured by rank, with at most about nine of them labelled."""
         n = len(colours)
         every = math.ceil((n - 1) / 8) or 1
         shown = sorted({*range(0, n - every // 2 - 1, every), n - 1})
         return cls(title, tuple(colours.values()), (-0.5, n - 0.5), [(float(k), labels[k]) for k in shown])
 
     def width_inches(self) -> float:
-        """Return what the bar takes with its ticks and title."""
-        beside = max((text_inches(label) for _, label in self.ticks), default=0.0)
-        return 0.2 + max(_BAR_INCHES + 0.12 + beside, _BOLD * text_inches(self.title) + 0.08)
+        """Return the width of the bar with its tick labels and title."""
+        labels = max((text_width_inches(label) for _, label in self.ticks), default=0.0)
+        return 0.2 + max(_BAR_INCHES + 0.12 + labels, _BOLD * text_width_inches(self.title) + 0.08)
 
 
 @dataclass(frozen=True)
 class Legend:
-    """All that stands beside a picture.
+    """The legend of a picture: entries, a colour bar, or both.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class Legend:
         return bool(self.entries) or self.bar is not None
 
     def columns(self, height: int) -> int:
-        """Return into how many columns the entries fall beside a frame of `height` pixels, so that none is cut off.
+        """Return the number of columns in which all entries fit beside a frame of `height` pixels.
 
         Examples
         --------
@@ -107,29 +107,29 @@ class Legend:
         return max(math.ceil(len(self.entries) / fitting), 1)
 
     def with_texts(self, change: Callable[[str], str]) -> Legend:
-        """Return the legend with each text changed."""
+        """Return the legend with `change` applied to each text."""
         bar = self.bar
         if bar is not None:
             bar = replace(bar, title=change(bar.title), ticks=[(value, change(label)) for value, label in bar.ticks])
         return Legend(change(self.title), [replace(e, label=change(e.label)) for e in self.entries], bar)
 
     def inches(self, height: int) -> tuple[float, float]:
-        """Return the width and height that it takes in print, beside a frame of `height` pixels."""
+        """Return width and height of the printed legend beside a frame of `height` pixels."""
         columns = self.columns(height)
         rows = math.ceil(len(self.entries) / columns)
         # Entries fill one column after the other; each is as wide as its widest one.
         widths = [
-            max(text_inches(e.label) for e in self.entries[k * rows : (k + 1) * rows]) + _SAMPLE_INCHES
+            max(text_width_inches(e.label) for e in self.entries[k * rows : (k + 1) * rows]) + _SAMPLE_INCHES
             for k in range(columns)
             if self.entries[k * rows : (k + 1) * rows]
         ]
-        listed = max(sum(widths), _BOLD * text_inches(self.title) + 0.1) + 0.15 if self.entries else 0.0
+        listed = max(sum(widths), _BOLD * text_width_inches(self.title) + 0.1) + 0.15 if self.entries else 0.0
         bar = self.bar.width_inches() if self.bar else 0.0
         return listed + bar, rows * _LINE_INCHES + (0.35 if self.title else 0.1)
 
 
 def without_formulas(text: str) -> str:
-    """Return text that matplotlib shows letter by letter, where it would take it for a formula.
+    """Return text escaped so that Matplotlib shows it literally instead of typesetting formulas.
 
     Examples
     --------
@@ -140,8 +140,8 @@ def without_formulas(text: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def text_inches(text: str) -> float:
-    """Return how wide a text is in print, as written in a legend or at a tick."""
+def text_width_inches(text: str) -> float:
+    """Return the printed width of a text in a legend or at a tick."""
     if not text.strip():
         return 0.0
     from matplotlib.textpath import TextPath

@@ -1,4 +1,4 @@
-"""One panel of curves: lines, points, intervals, connections and marks of some segments."""
+"""One panel of curves: lines, points, intervals, connections and branch marks of its segments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dde.dataset.naming import step_of
 from dde.plots.axes import short_number
 from dde.plots.backends.base import Backend
 from dde.plots.colours import INK, NEUTRAL, is_given
-from dde.plots.figure_layout import Axis, Frame, Place, shortened
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, shortened
 from dde.plots.legends import Legend
 from dde.plots.segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
 
@@ -31,31 +31,31 @@ __all__ = [
 
 # A stretch with more observations than this is a training log: its points are drawn small.
 _DENSE = 48
-# So are all points of a panel with more of them than this.
+# All points of a panel with more of them than this are drawn small, too.
 _MANY = 400
-# Interpolated cells of a stretch that answer to the pointer. All of them would make the page heavy.
-_ANSWERING = 48
-# Branch points that are marked from top to bottom; more of them would hide the curves.
+# Interpolated cells of a stretch that have a tooltip. Tooltips for all cells would make the page heavy.
+_MOST_TOOLTIPS = 48
+# Branch points that are marked over the full height; more of them would hide the curves.
 _MOST_BRANCHES = 24
 
-Placed = list[tuple[Segment, float]]
+Shifted = list[tuple[Segment, float]]
 Lines = list[tuple[Any, Any, str]]
 
 
 @dataclass(frozen=True)
 class Look:
-    """How the runs of a picture are told apart.
+    """The colours and markers that distinguish the runs of a picture.
 
     Attributes
     ----------
     hue_by, style_by : str
-        Coordinates; "" for none. ``checkpoint_type`` is what was training.
+        Coordinates; "" for none. ``checkpoint_type`` is the type of the run that was training.
     colours, markers : mapping
         By value of the coordinate.
     hue_label : str
         Title of the legend.
     plain : str
-        Colour of what has no value of the hue.
+        Colour of segments without a value of the hue.
     """
 
     hue_by: str
@@ -67,17 +67,17 @@ class Look:
 
     def colour(self, segment: Segment) -> str:
         """Return the colour of a segment."""
-        # What trained the base has no value of the sweep, also where another run's row shows it.
+        # A base has no value of the sweep, even where the row of a derived run shows it.
         return self.colours.get(value_of(segment, self.hue_by), self.plain)
 
     def marker(self, segment: Segment) -> str:
-        """Return the marker of a segment's observations."""
+        """Return the marker of the observations of a segment."""
         return self.markers[value_of(segment, self.style_by)]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel before it is drawn; its parts can be counted without a backend.
+    """A panel before it is drawn; its contents can be examined without a backend.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Panel:
     title : str
     mark_branches : bool
     zero : bool
-        Draw a line at zero: values are differences.
+        Draw a line at zero, because values are differences.
     """
 
     segments: Sequence[Segment]
@@ -97,12 +97,12 @@ class Panel:
     mark_branches: bool = True
     zero: bool = False
 
-    def placed(self) -> Placed:
-        """Return the segments with where x is counted from; a base up to each branch of its runs."""
+    def shifted_segments(self) -> Shifted:
+        """Return pairs of a segment and its zero of x; a base is cut at each branch of its runs."""
         if not self.frame.since_branch:
             return [(s, 0.0) for s in self.segments]
         derived = [(s, s.origin) for s in self.segments if not s.is_base]
-        # A base stands once before each place at which runs left it.
+        # A base is drawn once for each point at which runs left it.
         origins = {(s.root, origin): s for s, origin in derived}
         bases = [
             (s.until(origin), origin)
@@ -113,23 +113,23 @@ class Panel:
         return bases + derived
 
     def is_thinned(self, width: int) -> bool:
-        """Return whether the panel, so many pixels wide, holds more points than are drawn, and one could see it."""
-        placed = self.placed()
-        columns = columns_for(len(placed), width)
-        return self._observed_count(placed) > MARKERS or (
-            columns < width // 3 and any(len(s.x) > 4 * columns for s, _ in placed)
+        """Return whether a panel of `width` pixels visibly draws fewer points than it has."""
+        shifted = self.shifted_segments()
+        columns = columns_for(len(shifted), width)
+        return self._observed_count(shifted) > MARKERS or (
+            columns < width // 3 and any(len(s.x) > 4 * columns for s, _ in shifted)
         )
 
-    def _observed_count(self, placed: Placed) -> int:
-        return sum(int((s.support == OBSERVED).sum()) for s, _ in placed)
+    def _observed_count(self, shifted: Shifted) -> int:
+        return sum(int((s.support == OBSERVED).sum()) for s, _ in shifted)
 
     def branches(self) -> list[float]:
-        """Return where on the axis runs branch off."""
+        """Return the positions on the axis at which runs branch off."""
         if self.frame.since_branch:
             return [0.0] if any(not s.is_base for s in self.segments) else []
         return sorted({s.start for s in self.segments if np.isfinite(s.start)})
 
-    def draw(self, backend: Backend, place: Place, legend: Legend = Legend()) -> Any:  # noqa: B008
+    def draw(self, backend: Backend, layout: PanelLayout, legend: Legend = Legend()) -> Any:  # noqa: B008
         """Return the panel as an overlay of HoloViews elements."""
         import holoviews as hv
 
@@ -141,53 +141,53 @@ class Panel:
             elements.append(hv.HLine(0.0).opts(**backend.zero()))
         if self.mark_branches:
             elements += self._branch_marks(hv, dims, backend)
-        placed = self.placed()
-        crowd = len(placed)
-        columns = columns_for(crowd, place.size[0])
-        elements += self._bands(hv, dims, backend, placed)
-        whole, partial = self._lines(placed, columns)
+        shifted = self.shifted_segments()
+        crowd = len(shifted)
+        columns = columns_for(crowd, layout.size[0])
+        elements += self._bands(hv, dims, backend, shifted)
+        complete, partial = self._lines(shifted, columns)
         joints = [
             ([s.anchor[0] - since, s.x[0] - since], [s.anchor[1], s.values[0]], self.look.colour(s))
-            for s, since in placed
+            for s, since in shifted
             if s.anchor
         ]
-        elements += coloured_lines(dims, whole, backend.line("colour", crowd=crowd))
+        elements += coloured_lines(dims, complete, backend.line("colour", crowd=crowd))
         elements += coloured_lines(dims, partial, backend.partial("colour", crowd=crowd))
         elements += coloured_lines(dims, joints, backend.line("colour", dashed=True, crowd=crowd))
-        elements += self._points(hv, dims, backend, placed)
-        if not len(y_values(placed, *(self.frame.x.shown or (-np.inf, np.inf)))):
+        elements += self._points(hv, dims, backend, shifted)
+        if not len(y_values(shifted, *(self.frame.x.limits or (-np.inf, np.inf)))):
             elements.append(hv.Labels([(*self.frame.middle(), "no values")], dims, "text").opts(**backend.text(INK)))
-        return framed(elements, self.frame, backend, place, legend, self.title)
+        return framed(elements, self.frame, backend, layout, legend, self.title)
 
-    def _lines(self, placed: Placed, columns: int) -> tuple[Lines, Lines]:
-        """Return lines of runs and of means of all their runs, and those of means of fewer."""
+    def _lines(self, shifted: Shifted, columns: int) -> tuple[Lines, Lines]:
+        """Return lines of runs and of means over all their runs, and lines of means over fewer runs."""
         x = self.frame.x
-        found: tuple[Lines, Lines] = [], []
-        for segment, since in placed:
+        lines: tuple[Lines, Lines] = [], []
+        for segment, since in shifted:
             colour = self.look.colour(segment)
-            for part, is_partial in segment.whole_and_partial_lines():
+            for part, is_partial in segment.complete_and_partial_lines():
                 at, values = part.x - since, part.values
-                if x.shown is not None:
-                    picked = thinned(at, values, *x.shown, columns, x.is_log)
+                if x.limits is not None:
+                    picked = thinned(at, values, *x.limits, columns, x.is_log)
                     at, values = at[picked], values[picked]
                 if len(at) > 1:
-                    found[is_partial].append((at, values, colour))
-        return found
+                    lines[is_partial].append((at, values, colour))
+        return lines
 
     def _branch_marks(self, hv: Any, dims: list[Any], backend: Backend) -> list[Any]:
         at = self.branches()
-        if len(at) <= _MOST_BRANCHES or self.frame.y.shown is None:
-            # One by one: HoloViews' element of many lines writes its labels on the first panel of a figure.
+        if len(at) <= _MOST_BRANCHES or self.frame.y.limits is None:
+            # One element per line: HoloViews' element for several lines labels the first panel of a figure.
             return [hv.VLine(x).opts(**backend.branch()) for x in at]
-        low, high = self.frame.y.shown
+        low, high = self.frame.y.limits
         top = low * (high / low) ** 0.05 if self.frame.y.is_log else low + 0.05 * (high - low)
         return [hv.Path([([x, x], [low, top]) for x in at], dims).opts(**backend.branch())]
 
-    def _bands(self, hv: Any, dims: list[Any], backend: Backend, placed: Placed) -> list[Any]:
-        """Return intervals of means: an area along lines, a bar at a point that stands alone."""
+    def _bands(self, hv: Any, dims: list[Any], backend: Backend, shifted: Shifted) -> list[Any]:
+        """Return intervals of means: an area along a line, a bar at a single point."""
         areas: list[Any] = []
         bars: list[tuple[Any, Any, str]] = []
-        for s, since in placed:
+        for s, since in shifted:
             colour = self.look.colour(s)
             if s.low is None:
                 continue
@@ -196,14 +196,14 @@ class Panel:
                 assert piece.high is not None
                 known = np.isfinite(piece.low) & np.isfinite(piece.high)
                 x, high = piece.x[known] - since, piece.high[known]
-                low = self.frame.y.reached(piece.low[known])
+                low = self.frame.y.drawable(piece.low[known])
                 if len(x) > 1:
                     area = hv.Area((x, low, high), dims[0], [dims[1], f"{dims[1].name}_end"])
                     areas.append(area.opts(**backend.band(colour)))
                 bars += [([a, a], [b, c], colour) for a, b, c in zip(x, low, high, strict=True) if len(x) == 1]
         return areas + coloured_lines(dims, bars, backend.line("colour"))
 
-    def _points(self, hv: Any, dims: list[Any], backend: Backend, placed: Placed) -> list[Any]:
+    def _points(self, hv: Any, dims: list[Any], backend: Backend, shifted: Shifted) -> list[Any]:
         fields = ["colour", "run", "run_id", "tokens", "step", "support", "count"]
         tooltips = [
             ("run", "@run"),
@@ -212,11 +212,11 @@ class Panel:
             ("step", "@step"),
             (self.frame.y.label, f"@{{{dims[1].name}}}{{0.0000}}"),
             ("support", "@support"),
-            *([("runs averaged", "@count")] if any(s.counts is not None for s, _ in placed) else []),
+            *([("runs averaged", "@count")] if any(s.counts is not None for s, _ in shifted) else []),
         ]
-        observed = [(s, since, np.flatnonzero(s.support == OBSERVED)) for s, since in placed]
-        crowd, total = len(placed), self._observed_count(placed)
-        # Of many curves, each keeps a few points: its last one, and some that answer to the pointer.
+        observed = [(s, since, np.flatnonzero(s.support == OBSERVED)) for s, since in shifted]
+        crowd, total = len(shifted), self._observed_count(shifted)
+        # With many curves, each has a few points: its last one, and some others with tooltips.
         each = MARKERS // max(crowd, 1) or 1
         if total > MARKERS:
             observed = [(s, since, at[spread_picks(len(at), each)]) for s, since, at in observed]
@@ -229,8 +229,8 @@ class Panel:
             for (marker, dense), rows in groups.items()
         ]
         if backend.hovers:
-            answering = min(each, _ANSWERING)
-            rows = [row for s, since in placed for row in self._cells(s, since, _between(s, answering))]
+            most = min(each, _MOST_TOOLTIPS)
+            rows = [row for s, since in shifted for row in self._cells(s, since, _interpolated_cells(s, most))]
             if rows:
                 elements.append(hv.Points(rows, dims, fields).opts(**backend.unseen(tooltips)))
         return elements
@@ -240,7 +240,7 @@ class Panel:
         return self.look.marker(segment), dense
 
     def _cells(self, segment: Segment, since: float, at: npt.NDArray[np.intp]) -> list[tuple[Any, ...]]:
-        """Return points with what they answer to the pointer."""
+        """Return points with the fields of their tooltips."""
         run = str(segment.facts.get("run", "")) if segment.is_of_itself else segment.kind
         run_id = segment.run_id if segment.is_of_itself else segment.root
         colour = self.look.colour(segment)
@@ -268,9 +268,10 @@ class Panel:
 
 
 def coloured_lines(dims: Sequence[Any], lines: Sequence[tuple[Any, Any, str]], options: Mapping[str, Any]) -> list[Any]:
-    """Return one element of lines, each x, y and colour, whose options name ``colour``; none of no lines.
+    """Return one element for all lines, each given as x, y and colour; an empty list when there are none.
 
-    HoloViews takes its time for each element, and for a path more than for a contour.
+    HoloViews needs time for each element, and more for a ``Path`` than for ``Contours``. `options` refer to the
+    dimension ``colour``.
     """
     import holoviews as hv
 
@@ -282,55 +283,55 @@ def coloured_lines(dims: Sequence[Any], lines: Sequence[tuple[Any, Any, str]], o
 
 
 def framed(
-    elements: Sequence[Any], frame: Frame, backend: Backend, place: Place, legend: Legend, title: str = ""
+    elements: Sequence[Any], frame: Frame, backend: Backend, layout: PanelLayout, legend: Legend, title: str = ""
 ) -> Any:
     """Return elements as a panel: an overlay with axes, title and legend."""
     import holoviews as hv
 
     dims = [hv.Dimension(axis.name) for axis in (frame.x, frame.y)]
     plain, legend = backend.plain, legend.with_texts(backend.plain)
-    # HoloViews fills in what stands between braces.
-    heading = plain(shortened(title, place.title_points, place.size[0])).replace("{", "{{").replace("}", "}}")
-    # Names the axes, which the first element does, and the marks that follow don't. A line of one point is not seen;
-    # without any point, matplotlib finds no ticks for a logarithmic axis.
+    # HoloViews formats titles: braces would be replaced.
+    heading = plain(shortened(title, layout.title_points, layout.size[0])).replace("{", "{{").replace("}", "}}")
+    # The first element names the axes, which branch marks can't do. A curve of one point is invisible; without any
+    # point, Matplotlib finds no ticks for a logarithmic axis.
     first = [hv.Curve([frame.middle()], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]
     options = {
-        # Bokeh loses the x label of a figure without a title, beside one with a title.
+        # Bokeh drops the x label of a figure without a title beside one with a title.
         "title": heading or "\N{NO-BREAK SPACE}",
-        "xlabel": plain("\n".join(filter(None, [frame.x.fitted_label(place.size[0]), frame.note]))),
-        "ylabel": plain(frame.y.fitted_label(place.size[1])),
+        "xlabel": plain("\n".join(filter(None, [frame.x.fitted_label(layout.size[0]), frame.note]))),
+        "ylabel": plain(frame.y.fitted_label(layout.size[1])),
         "logx": frame.x.is_log,
         "logy": frame.y.is_log,
         "show_legend": bool(legend.entries),
-        # HoloViews drops a legend where elements, not entries, are many.
+        # HoloViews drops the legend when there are many elements, even if few have an entry.
         "legend_limit": 10_000,
         "show_grid": frame.grid,
         "xlim": frame.x.span(),
         "ylim": frame.y.span(),
     }
     frame = replace(frame, x=frame.x.with_texts(plain), y=frame.y.with_texts(plain))
-    return hv.Overlay([*first, *elements]).opts(hv.opts.Overlay(**options, **backend.panel(place, frame, legend)))
+    return hv.Overlay([*first, *elements]).opts(hv.opts.Overlay(**options, **backend.panel(layout, frame, legend)))
 
 
-def y_values(placed: Iterable[tuple[Segment, float]], low: float, high: float) -> npt.NDArray[np.float64]:
-    """Return the values that a panel from `low` to `high` shows, the ends of intervals among them."""
-    found: list[Any] = [np.empty(0)]
-    for s, since in placed:
+def y_values(shifted: Iterable[tuple[Segment, float]], low: float, high: float) -> npt.NDArray[np.float64]:
+    """Return the values shown between `low` and `high` on x, including the ends of intervals."""
+    parts: list[Any] = [np.empty(0)]
+    for s, since in shifted:
         x = s.x - since
         inside = (x >= low) & (x <= high)
-        found += [values[inside] for values in (s.values, s.low, s.high) if values is not None]
+        parts += [values[inside] for values in (s.values, s.low, s.high) if values is not None]
         if s.anchor and low <= s.anchor[0] - since <= high:
-            found.append([s.anchor[1]])
-    return np.concatenate(found)
+            parts.append([s.anchor[1]])
+    return np.concatenate(parts)
 
 
-def x_values(placed: Iterable[tuple[Segment, float]]) -> npt.NDArray[np.float64]:
-    """Return all places of segments along x."""
-    return np.concatenate([np.empty(0), *(s.x - since for s, since in placed)])
+def x_values(shifted: Iterable[tuple[Segment, float]]) -> npt.NDArray[np.float64]:
+    """Return the positions of all points along x."""
+    return np.concatenate([np.empty(0), *(s.x - since for s, since in shifted)])
 
 
 def value_of(segment: Segment, coordinate: str) -> Any:
-    """Return a segment's value of a coordinate; "" where it has none."""
+    """Return the value of a coordinate for a segment; "" where it has none."""
     if coordinate == "checkpoint_type":
         return segment.kind
     if not coordinate or (segment.is_base and coordinate not in segment.of_lineage):
@@ -339,6 +340,6 @@ def value_of(segment: Segment, coordinate: str) -> Any:
     return value if is_given(value) else ""
 
 
-def _between(segment: Segment, most: int) -> npt.NDArray[np.intp]:
-    between = np.flatnonzero(segment.support != OBSERVED)
-    return between[spread_picks(len(between), most)]
+def _interpolated_cells(segment: Segment, most: int) -> npt.NDArray[np.intp]:
+    cells = np.flatnonzero(segment.support != OBSERVED)
+    return cells[spread_picks(len(cells), most)]

@@ -1,4 +1,4 @@
-"""Final metrics against what they cost, over all model sizes."""
+"""Plot final metrics against their cost, over all model sizes."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ from dde.plots.defaults import (
     check_names,
     facet_title,
     line_factors,
-    place_of_finals,
+    position_of_finals,
     run_coordinates,
     scaling_hue,
 )
-from dde.plots.figure_layout import Axis, Frame, arrange, places_of
+from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, framed
 from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide, without_replicate
 
 __all__ = ["SCALES", "plot_scaling"]
 
-#: What a final value can be drawn against.
+#: Quantities on the x axis of final values.
 SCALES = ("cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params")
 
 _LARGE = (420, 300)
 _MOST_FACETS = 36
-# Ends that differ by less are of runs that were to end at one place.
-_SAME_PLACE = 1.05
-# What `at` is called below a picture.
-_STANDING = {
+# Runs whose ends differ by less than this factor are taken to share an intended end.
+_SAME_END = 1.05
+# Text of `at` in the note below a picture.
+_AT_TEXTS = {
     "last": "where each run was last observed",
     "schedule": "at the end of the schedule",
     "common": "at the last tokens that all runs reach",
 }
-# A crowd in which a point is as faint as a run beside its mean.
+# Crowd size that gives the opacity of single runs beside their mean.
 _FAINT = 200
 
 
@@ -83,39 +83,39 @@ def plot_scaling(
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
 ) -> Any:
-    """Draw what runs end at against what they cost, one point per size, joined per recipe and treatment.
+    """Draw final values of runs against their cost, one point per size, joined per recipe and treatment.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection or a sweep of it.
+        As returned by :func:`dde.open_lineages`, a selection or a sweep of it.
     metric : str
         Name or alias of a data variable.
     x : str
-        ``cumulative_compute`` (6 N tokens, with what came before the run's own part), ``cumulative_tokens``,
-        ``tokens_per_parameter``, all of them where the value was measured, or ``n_params``.
+        ``cumulative_compute`` (6 N tokens, including that of ancestors), ``cumulative_tokens`` or
+        ``tokens_per_parameter``, all at the point where the value was measured, or ``n_params``.
     at : {"auto", "schedule", "last", "common"} or float, default "auto"
-        Where each run's value is taken, as by ``ds.dde.final``: at the end of its schedule; where it was last
-        observed, which mixes runs that stopped early or went on beyond their schedule with others; at the last
-        tokens that all runs reach; or at a number of cumulative tokens. When "auto", at the end of the schedule, or
-        where a suite states no schedules, at the last observation. Runs that do not reach it are left out. A line below
-        the first panel of the last row says where values stand, and how many runs are left out.
+        Position of the value of each run, as in ``ds.dde.final``: the end of its schedule; its last observation, which
+        mixes runs that stopped early or continued beyond their schedule with others; the last tokens that all runs
+        reach; or a number of cumulative tokens. When "auto", the end of the schedule, or in suites without schedules
+        the last observation. Runs that do not reach it are left out. A note below the first panel of the last row
+        states the position and the number of runs left out.
     hue_by, style_by, facet_by : str or None
-        Coordinates that give colour, marker and panel. Colour when "auto": the recipe, or of another suite than
-        DataDecide the first factor in which its runs differ and that half of them have, else their label.
+        Coordinates that give colour, marker and panel. The colour when "auto": the recipe; in suites other than
+        DataDecide, the first factor in which runs differ and which at least half of them have, else their label.
     band : str or None
-        Join means over seeds and replicates, with a bar for their 95 % interval, and each run as a faint point; None
-        joins runs of one seed, each for itself. Of another suite, the factor of lineages that means are over; "auto"
-        is the seed.
+        Join means over seeds and replicates, with a bar for their 95 % interval, and draw each run as a faint point.
+        When None, join the runs of each seed separately. In suites other than DataDecide, the factor of lineages that
+        means are over; "auto" is the seed.
     reduce : callable, optional
-        Gives each run its value in place of ``ds.dde.final``: a function of Dataset and metric, such as
-        ``lambda ds, m: ds[m].max("cumulative_tokens")``, whose array has the coordinate ``final_tokens`` unless `x`
-        is ``n_params``. `at` does not apply to it.
+        Function of Dataset and metric that returns one value for each run instead of ``ds.dde.final``, such as
+        ``lambda ds, m: ds[m].max("cumulative_tokens")``. The array needs the coordinate ``final_tokens`` unless `x` is
+        ``n_params``. `at` does not apply to it.
     log_x, log_y : bool
         Logarithmic axes.
     backend : {"bokeh", "matplotlib"}
     columns : int, optional
-        Panels in a row, at most.
+        Maximum number of panels in a row.
     frame_size : tuple of int, optional
         Width and height of a panel, in pixels.
 
@@ -133,7 +133,7 @@ def plot_scaling(
     Warns
     -----
     DdeWarning
-        When the axes have no place for runs with a value: they are counted and named, and not drawn.
+        When the axes can't show runs that have a value: states their number and names, and leaves them out.
 
     Examples
     --------
@@ -146,20 +146,20 @@ def plot_scaling(
     name = metric_named(dataset, metric)
     hue_by = scaling_hue(dataset, hue_by)
     known = run_coordinates(dataset)
-    check_names({"x": x}, SCALES, "nothing that a final value can be drawn against")
+    check_names({"x": x}, SCALES, "no quantity to draw final values against")
     by = {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by}
-    check_names(by, known, "no coordinate of runs, so they can't be told apart by it")
+    check_names(by, known, "no coordinate of runs, so it can't distinguish them")
     _check_params(dataset, x)
     over = band_factors(dataset, band)
     of_lineages = [n for n, of in factors_of(dataset).items() if of == "lineage"]
     check_names({"band": band}, [AUTO, "seed", *of_lineages], "no factor of lineages, so there is no mean over it")
     if reduce is None or reduce is final:
-        at = place_of_finals(dataset, at)
+        at = position_of_finals(dataset, at)
     values, note = _values(dataset, name, at, reduce)
     rows = run_rows(values)
     rows["_line"] = _line_numbers(rows, line_factors(dataset, over), bool(over))
-    rows["place"] = _places(rows, x)
-    rows = _with_place(rows[rows["value"].notna()], name, x, log_x, log_y)
+    rows["x"] = _x_values(rows, x)
+    rows = _drawable(rows[rows["value"].notna()], name, x, log_x, log_y)
     if rows.empty:
         last = "Pass at='last' to see what runs were last observed at, or select" if note and at != "last" else "Select"
         raise SelectionError(
@@ -176,48 +176,48 @@ def plot_scaling(
 def _values(
     dataset: xr.Dataset, metric: str, at: Literal["auto", "last", "schedule", "common"] | float, reduce: Reduce | None
 ) -> tuple[xr.DataArray, str]:
-    """Return what each run has, and in words where that stands and what is left out; "" where nobody knows."""
+    """Return the value of each run, and a note on its position and the runs left out; "" when these are unknown."""
     if reduce is not None and reduce is not final:
         if at not in (AUTO, "schedule"):
             raise SelectionError(
-                f"at={at!r} is where final takes values, and reduce= takes them in its place, so at= would do nothing. "
-                "Leave one of the two out."
+                f"at={at!r} is the position of final values, and reduce= replaces those, so at= would do nothing. "
+                "Leave out one of the two."
             )
         return reduce(dataset, metric), ""
     where: At | float = "schedule" if at == "auto" else at
-    # Where other metrics were sampled is not asked for: to know it, they would be read.
+    # Without other metrics: their samplings would have to be read.
     values = final(metrics_alone(dataset, [metric]), metric, at=where)
-    words = _STANDING[where] if isinstance(where, str) else f"at {short_number(where)} tokens"
+    words = _AT_TEXTS[where] if isinstance(where, str) else f"at {short_number(where)} tokens"
     left_out = str(values.attrs.get("left_out", ""))
     return values, f"{words}; left out: {left_out}" if left_out else words
 
 
-def _with_place(rows: pd.DataFrame, metric: str, x: str, log_x: bool, log_y: bool) -> pd.DataFrame:
-    """Return the rows that the axes have a place for, and warn of the others by why they have none."""
-    known = rows["place"].notna()
+def _drawable(rows: pd.DataFrame, metric: str, x: str, log_x: bool, log_y: bool) -> pd.DataFrame:
+    """Return the rows that the axes can show, and warn of the others by reason."""
+    known = rows["x"].notna()
     why = {
         f"have no known {x.replace('_', ' ')}": ~known,
         f"end at infinite values of {metric}": known & ~np.isfinite(rows["value"]),
-        "lie at or below zero on a logarithmic axis": known
+        "are at or below zero on a logarithmic axis": known
         & np.isfinite(rows["value"])
-        & (((rows["place"] <= 0) & log_x) | ((rows["value"] <= 0) & log_y)),
+        & (((rows["x"] <= 0) & log_x) | ((rows["value"] <= 0) & log_y)),
     }
     for reason, lost in why.items():
         if len(names := rows.loc[lost, "run_id"]):
             warn_caller(
-                f"{len(names)} runs ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) {reason}, so they have "
-                "no place in the picture and are not drawn. Choose another x or linear axes, or select other runs."
+                f"{len(names)} runs ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) {reason}, so they "
+                "can't be shown and are not drawn. Choose another x or linear axes, or select other runs."
             )
-    kept: pd.DataFrame = rows[~np.logical_or.reduce(list(why.values()))]
-    return kept
+    drawable: pd.DataFrame = rows[~np.logical_or.reduce(list(why.values()))]
+    return drawable
 
 
-def _places(rows: pd.DataFrame, x: str) -> pd.Series:
+def _x_values(rows: pd.DataFrame, x: str) -> pd.Series:
     if x == "n_params":
         return rows["n_params"].astype(np.float64)
     if "final_tokens" not in rows:
         raise SelectionError(
-            f"what reduce= gave lacks the coordinate final_tokens, so its values have no place on {x}. Give it one "
+            f"the result of reduce= has no coordinate final_tokens, so its values can't be drawn against {x}. Add it "
             "with .assign_coords(final_tokens=...), or pass x='n_params'."
         )
     tokens = rows["final_tokens"]
@@ -230,8 +230,8 @@ def _places(rows: pd.DataFrame, x: str) -> pd.Series:
 def _check_params(dataset: xr.Dataset, x: str) -> None:
     if x != "cumulative_tokens" and "n_params" not in dataset.coords:
         raise SelectionError(
-            f"there is no coordinate n_params, so runs have no place on {x}: the suite states no parameter counts, or "
-            "the coordinate was dropped. Declare n_params= in the suite, or pass x='cumulative_tokens'."
+            f"there is no coordinate n_params, so runs can't be drawn against {x}: the suite states no parameter "
+            "counts, or the coordinate was dropped. Declare n_params= in the suite, or pass x='cumulative_tokens'."
         )
     if x in ("cumulative_compute", "tokens_per_parameter") and dataset["n_params"].attrs.get(CHANGING_PARAMS):
         raise SelectionError(
@@ -241,7 +241,7 @@ def _check_params(dataset: xr.Dataset, x: str) -> None:
 
 
 def _line_numbers(rows: pd.DataFrame, factors: Sequence[str], is_averaged: bool) -> Any:
-    """Return the number of the line that each run is a point of: recipe and treatment, whatever the colour."""
+    """Return the line number of each run: one line per recipe and treatment, whatever the colour."""
     keys = [rows[n].to_numpy() for n in factors if n in rows]
     treatment = rows["run"].map(without_replicate if is_averaged else str).to_numpy()
     return rows.groupby([*keys, treatment], sort=False, dropna=False).ngroup().to_numpy()
@@ -290,7 +290,7 @@ def _drawn(
 ) -> Any:
     import holoviews as hv
 
-    # "" is a value of a factor like any other, but of DataDecide, whose bases have no treatment.
+    # "" is a value like any other, except in DataDecide, whose bases have no treatment.
     facets = (facets_of(rows[facet_by], not is_datadecide(dataset)) if facet_by else []) or [None]
     if len(facets) > _MOST_FACETS:
         raise SelectionError(
@@ -302,7 +302,7 @@ def _drawn(
     drawn_lines = [_lines(part) for part in parts]
     bounds = np.concatenate([line.bounds() for lines in drawn_lines for line in lines])
     frame = Frame(
-        Axis(x, _x_label(x), logs[0], padded_range(rows["place"].to_numpy(), log=logs[0])),
+        Axis(x, _x_label(x), logs[0], padded_range(rows["x"].to_numpy(), log=logs[0])),
         Axis(metric, axis_label(dataset[metric]), logs[1],
              padded_range(np.concatenate([rows["value"].to_numpy(), bounds]), log=logs[1])),
     )  # fmt: skip
@@ -314,13 +314,13 @@ def _drawn(
         for part, facet in zip(parts, facets, strict=True)
     ]
     noted = replace(frame, note=Axis("", note).fitted_label(size[0]))
-    places = places_of(grid, size, legend, [noted], titles)
+    layouts = panel_layouts(grid, size, legend, [noted], titles)
     drawn = []
-    for part, lines, title, place in zip(parts, drawn_lines, titles, places, strict=True):
-        shown = legend if (place.row, place.column) == (0, len(grid[0]) - 1) else Legend()
-        here = noted if (place.row, place.column) == (len(grid) - 1, 0) else frame
-        drawn.append(framed(_elements(hv, part, lines, frame, look, backend), here, backend, place, shown, title))
-    return hv.Layout(drawn).cols(places[0].columns).opts(hv.opts.Layout(**backend.layout(places[0])))
+    for part, lines, title, layout in zip(parts, drawn_lines, titles, layouts, strict=True):
+        shown = legend if (layout.row, layout.column) == (0, len(grid[0]) - 1) else Legend()
+        here = noted if (layout.row, layout.column) == (len(grid) - 1, 0) else frame
+        drawn.append(framed(_elements(hv, part, lines, frame, look, backend), here, backend, layout, shown, title))
+    return hv.Layout(drawn).cols(layouts[0].columns).opts(hv.opts.Layout(**backend.figure(layouts[0])))
 
 
 def _x_label(x: str) -> str:
@@ -347,22 +347,22 @@ class _Line:
 def _lines(rows: pd.DataFrame) -> list[_Line]:
     lines = []
     for _, line in rows.groupby("_line", sort=False):
-        # A suite without parameter counts has no sizes: its runs stand where they end.
+        # A suite without parameter counts has no sizes: the points of its runs are their ends.
         by_size = [size for _, size in line.groupby("n_params", sort=True)] if "n_params" in line else [line]
-        sizes = [part for size in by_size for part in _at_one_place(size)]
+        sizes = [part for size in by_size for part in _by_end(size)]
         most = max(map(len, sizes))
         members = np.full((len(sizes), most), np.nan)
         for k, size in enumerate(sizes):
             members[k, : len(size)] = size["value"]
         statistics = summarize(members, np.ones(len(sizes), np.int64), 0.95)
-        lines.append(_Line(line.iloc[0], np.array([s["place"].mean() for s in sizes]), statistics, most))
+        lines.append(_Line(line.iloc[0], np.array([s["x"].mean() for s in sizes]), statistics, most))
     return lines
 
 
-def _at_one_place(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return runs of one size, apart where they end at different places: no run is where their mean would be."""
-    rows = rows.sort_values("place")
-    apart = rows["place"].to_numpy()[1:] > _SAME_PLACE * rows["place"].to_numpy()[:-1]
+def _by_end(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return runs of one size grouped by their end: no run is near the mean of different ends."""
+    rows = rows.sort_values("x")
+    apart = rows["x"].to_numpy()[1:] > _SAME_END * rows["x"].to_numpy()[:-1]
     return [rows.iloc[part] for part in np.split(np.arange(len(rows)), np.flatnonzero(apart) + 1)]
 
 
@@ -382,7 +382,7 @@ def _elements(
         colour, mean = look.colour(line.first), line.statistics[:, 0]
         if len(line.x) > 1:
             paths.append((line.x, mean, colour))
-        for at, low, high in zip(line.x, frame.y.reached(line.statistics[:, 4]), line.statistics[:, 5], strict=True):
+        for at, low, high in zip(line.x, frame.y.drawable(line.statistics[:, 4]), line.statistics[:, 5], strict=True):
             if np.isfinite(low):
                 bars.append(([at, at], [low, high], colour))
         if line.most > 1:
@@ -398,11 +398,11 @@ def _elements(
     for row in rows.to_dict("records"):
         key = (row["_line"], *([row["n_params"]] if "n_params" in row else []))
         tokens = short_number(row["final_tokens"]) if np.isfinite(row.get("final_tokens", np.nan)) else ""
-        point = (row["place"], row["value"], look.colour(row), row["run"], row["run_id"], row["lineage"], tokens)
+        point = (row["x"], row["value"], look.colour(row), row["run"], row["run_id"], row["lineage"], tokens)
         groups.setdefault((look.marker(row), key in several), []).append(point)
-    for (marker, faint), found in groups.items():
+    for (marker, faint), points in groups.items():
         options = backend.points("colour", marker, False, tooltips, _FAINT if faint else 1)
-        elements.append(hv.Points(found, dims, fields).opts(**options))
+        elements.append(hv.Points(points, dims, fields).opts(**options))
     elements += [hv.Points(p, dims, "colour").opts(**backend.points("colour", marker)) for marker, p in means.items()]
     return elements
 

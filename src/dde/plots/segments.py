@@ -1,4 +1,4 @@
-"""Segments of curves: each run's own stretch, the base's, what joins them; thinned where they have too many points."""
+"""Segments of curves: the stretches of runs and bases, their connections, and the thinning of their points."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ __all__ = [
     "thinned",
 ]
 
-#: Points of lines in a panel, before they are thinned further than to what its pixels can show.
+#: Points of lines in a panel, above which curves are thinned further than to the resolution of its pixels.
 LINE_POINTS = 30_000
-#: Markers in a panel, and cells that answer to the pointer.
+#: Maximum number of markers in a panel, and of cells with a tooltip.
 MARKERS = 3_600
 
 _FEWEST_COLUMNS = 12
@@ -43,7 +43,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def columns_for(curves: int, width: int) -> int:
-    """Return into how many columns each of some curves is thinned: those of pixels where they are few.
+    """Return the number of columns to which each of `curves` is thinned: the pixels where there are few curves.
 
     Examples
     --------
@@ -54,22 +54,22 @@ def columns_for(curves: int, width: int) -> int:
 
 
 def thinned(x: Floats, y: Floats, low: float, high: float, columns: int, log: bool = False) -> npt.NDArray[np.intp]:
-    """Return which points of a line to draw: the first, least, largest and last of each column.
+    """Return the points of a line to draw: the first, lowest, highest and last of each column.
 
     Parameters
     ----------
     x, y : (point,) float array
         `x` ascending, without NaN.
     low, high : float
-        Range of the axis that is shown; of what lies outside, the nearest point on either side is drawn.
+        Range of the axis that is shown. Of the points outside, the nearest one on either side is drawn.
     columns : int
     log : bool
-        Whether columns are even on a logarithmic axis.
+        Whether columns are of equal width on a logarithmic axis.
 
     Returns
     -------
     int array
-        Ascending. All points inside where they are no more than four a column.
+        Indices, ascending; of all points inside when there are at most four per column.
 
     Examples
     --------
@@ -84,9 +84,9 @@ def thinned(x: Floats, y: Floats, low: float, high: float, columns: int, log: bo
     inside = np.arange(start, stop)
     if len(inside) <= 4 * columns:
         return inside
-    place = (np.log(x[inside] / low) / np.log(high / low)) if log else (x[inside] - low) / (high - low)
-    # What is outside has columns of its own; the right end belongs to the last one inside.
-    column = np.where(place > 1, columns, np.minimum(np.floor(place * columns), columns - 1)).astype(np.intp)
+    share = (np.log(x[inside] / low) / np.log(high / low)) if log else (x[inside] - low) / (high - low)
+    # Points outside have columns of their own; the right end belongs to the last column inside.
+    column = np.where(share > 1, columns, np.minimum(np.floor(share * columns), columns - 1)).astype(np.intp)
     picks = []
     for key in (y[inside], np.arange(len(inside))):
         order = np.lexsort((key, column))
@@ -96,7 +96,7 @@ def thinned(x: Floats, y: Floats, low: float, high: float, columns: int, log: bo
 
 
 def spread_picks(count: int, most: int) -> npt.NDArray[np.intp]:
-    """Return at most `most` of `count` positions, evenly spread, the last always among them.
+    """Return at most `most` of `count` positions, evenly spread and always including the last.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def spread_picks(count: int, most: int) -> npt.NDArray[np.intp]:
     return np.unique(np.linspace(count - 1, 0, most).round().astype(np.intp))
 
 
-#: Coordinates that a base has as well. Its row may be shown by a derived run, in whose others it has no part.
+#: Coordinates that hold for a base as well. Where the row of a derived run shows the base, its others do not.
 OF_LINEAGE = frozenset(LINEAGE_COORDINATES) | {"lineage"}
 
 Mask = npt.NDArray[np.bool_]
@@ -116,42 +116,42 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one run's curve, trained in one way.
+    """A stretch of the curve of a run, trained by runs of one type.
 
     Attributes
     ----------
     run_id : str
-        Run whose curve it is taken from.
+        Run whose row in the Dataset has the values.
     kind : str
-        What was training: pretraining, supervised_ft, dpo, other; of another suite, the type of the run.
+        Type of the run that was training: pretraining, supervised_ft, dpo, other; in other suites, their own types.
     is_base : bool
-        Whether it is a stretch of the run that the curve begins with.
+        Whether the base of the curve was training.
     tokens : (point,) float array
-        Cumulative tokens, NaN where they are not known; only cells with a value.
+        Cumulative tokens of cells with a value; NaN where unknown.
     x : (point,) float array
         The same points on the axis of the picture.
     values : (point,) float array
     support : (point,) int8 array
         1 observed, 2 interpolated.
     breaks : (break,) int array
-        Points before which the line is interrupted, because cells between have no value.
+        Points before which the line is interrupted, because cells before them have no value.
     start : float
-        Where on the axis the stretch branches off; NaN for a base.
+        Position on the axis at which the stretch branches off; NaN for a base.
     origin : float
-        Where on the axis the chain of runs left its base; NaN for a base.
+        Position on the axis at which the chain of runs left its base; NaN for a base.
     anchor : tuple of float, or None
-        The parent's last point, from where a picture may draw a connection that the data does not claim.
+        Last point of the parent, for a connection across which there is no data.
     is_log : bool
-        Whether the metric is one of a training log, not an evaluation.
+        Whether the metric comes from a training log rather than evaluations.
     low, high : (point,) float array, or None
-        Interval of a mean, NaN where it is of one run; None where it is no mean.
+        Interval of a mean, NaN where it averages one run; None when it is no mean.
     counts : (point,) float array, or None
-        Runs of a mean that have a value; None where it is no mean.
+        Number of averaged runs that have a value; None when it is no mean.
     facts : mapping
         Coordinates of the run, by name.
     of_lineage : set of str
-        Those that hold for the base as well: the lineage's, and of a suite whose bases have treatments of their own,
-        what its own row gives.
+        Coordinates that hold for the base as well: those of the lineage, and in suites whose bases have treatments,
+        those that the row of the base gives.
     """
 
     run_id: str
@@ -174,22 +174,22 @@ class Segment:
 
     @property
     def is_of_itself(self) -> bool:
-        """Whether the coordinates are those of the run that was training: not of another whose row shows it."""
+        """Whether `facts` describe the run that was training, and not another run whose row shows it."""
         return not self.is_base or "run" in self.of_lineage
 
     @property
     def root(self) -> str:
-        """What the curve begins with: the id of that run, where the suite states it, else the lineage."""
+        """Id of the base of the curve where the suite states it, else the lineage."""
         return str(self.facts.get("root_run_id") or self.facts["lineage"])
 
     def starts_with(self, base: Segment) -> bool:
-        """Return whether the curve begins with a base: of a mean, with some of the runs that the base's mean is of."""
+        """Return whether the curve starts with `base`; a mean, with some of the runs that `base` averages."""
         if MEMBERS in self.facts and "root_run_id" in self.facts:
             return set(self.root.split("+")) <= set(base.root.split("+"))
         return self.root == base.root
 
     def pick(self, cells: npt.NDArray[np.intp] | slice) -> Segment:
-        """Return the segment with some of its points, in order."""
+        """Return the segment with some of its points only."""
         index = np.arange(len(self.x))[cells]
         breaks = np.unique(np.searchsorted(index, self.breaks))
         return replace(
@@ -205,41 +205,41 @@ class Segment:
         )
 
     def until(self, x: float) -> Segment:
-        """Return the segment up to a place on the axis."""
+        """Return the segment up to a position on the axis."""
         return self.pick(slice(0, int((self.x <= x).sum())))
 
     def pieces(self) -> list[Segment]:
-        """Return the uninterrupted parts, those of one point too."""
+        """Return the uninterrupted parts, including single points."""
         edges = [0, *self.breaks.tolist(), len(self.x)]
         return [self.pick(slice(a, b)) for a, b in pairwise(edges) if b > a]
 
     def lines(self, since: float = 0.0) -> list[tuple[Floats, Floats]]:
-        """Return the uninterrupted lines, x counted from `since`; a lone point is none."""
+        """Return the uninterrupted lines of two points or more, with x counted from `since`."""
         parts = zip(np.split(self.x - since, self.breaks), np.split(self.values, self.breaks), strict=True)
         return [(x, values) for x, values in parts if len(x) > 1]
 
     @property
     def has_fewer(self) -> Mask:
-        """Which points of a mean are of fewer runs than it has; none of those of a run."""
+        """Points at which a mean averages fewer runs than it has; none for a run."""
         if self.counts is None:
             return np.zeros(len(self.x), bool)
         return np.asarray(self.counts < float(self.facts[MEMBERS]))
 
-    def whole_and_partial_lines(self) -> list[tuple[Segment, bool]]:
-        """Return the uninterrupted lines, cut where the number of runs of a mean changes.
+    def complete_and_partial_lines(self) -> list[tuple[Segment, bool]]:
+        """Return the uninterrupted lines, split where a mean starts or ceases to average all of its runs.
 
         Returns
         -------
         list of (Segment, bool)
-            Parts of two points or more; True where one of each two neighbours is of fewer runs than the mean has.
-            Parts that touch share a point.
+            Parts of two points or more; True where one of two neighbouring points averages fewer runs than the mean
+            has. Adjacent parts share a point.
         """
-        found: list[tuple[Segment, bool]] = []
+        parts: list[tuple[Segment, bool]] = []
         for piece in self.pieces():
             partial = piece.has_fewer[1:] | piece.has_fewer[:-1]
             edges = [0, *(np.flatnonzero(np.diff(partial)) + 1).tolist(), len(partial)]
-            found += [(piece.pick(slice(a, b + 1)), bool(partial[a])) for a, b in pairwise(edges) if b > a]
-        return found
+            parts += [(piece.pick(slice(a, b + 1)), bool(partial[a])) for a, b in pairwise(edges) if b > a]
+        return parts
 
 
 def find_segments(
@@ -254,31 +254,31 @@ def find_segments(
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, on any axis; swept, so that hyperparameters stand in place of runs;
-        or of means. Dimensions may be selected away.
+        As returned by :func:`dde.open_lineages`, on any axis; a sweep, with hyperparameters in place of the dimension
+        ``run``; or means. Dimensions may have been dropped by a selection.
     metric : str
         Name of a data variable.
     x : str
-        One of :data:`dde.curves.axes.AXES`, or another coordinate along the Dataset's axis: the axis of the picture.
+        One of :data:`dde.curves.axes.AXES`, or another coordinate along the axis of the Dataset; the x axis.
     positive, positive_values : bool
-        Leave out points at or below zero along x, or of the metric, which a logarithmic axis has no place for.
+        Leave out points at or below zero on x, or of the metric, which a logarithmic axis can't show.
 
     Returns
     -------
     list of Segment
-        A base is there once per lineage, first. Of a derived run there is its own stretch; those of its
-        ancestors as well, once, where they are not in the Dataset themselves. Cells that have no place on the
-        axis, such as a base on ``post_tokens``, are in none.
+        Bases come first in each lineage, once each. A derived run contributes its own stretch, and those of its
+        ancestors, once, where they are not in the Dataset themselves. Cells without a position on the axis, such as
+        those of a base on ``post_tokens``, belong to no segment.
 
     Raises
     ------
     SelectionError
-        When the metric has a dimension that is none of the runs', such as one that a user added.
+        When the metric has a dimension other than those of runs, such as one that a user added.
 
     Warns
     -----
     DdeWarning
-        When cells are infinite, or not positive with `positive_values`: they are in no segment, and are counted.
+        When cells are infinite, or not positive with `positive_values`: states how many are left out.
     """
     cells = Cells.of(dataset, metric)
     dataset = cells.dataset
@@ -301,21 +301,21 @@ def find_segments(
         for n, c in dataset.coords.items()
         if set(map(str, c.dims)) <= set(cells.sizes) and n not in AXES and not sampling_of(str(n))
     }
-    # Those that a user added, too.
+    # Including coordinates that a user added.
     along_lineage = {str(n) for n, c in dataset.coords.items() if c.dims == ("lineage",)}
     has_own_treatments = not is_datadecide(dataset)
     if has_own_treatments:
-        # Where a dimension was selected away, factors of the lineage are scalars.
+        # When a selection dropped a dimension, factors of the lineage are scalars.
         along_lineage |= {n for n, of in factors_of(dataset).items() if of == "lineage"} | {"lineage", "n_params"}
     of_lineage = frozenset(along_lineage) if has_own_treatments else OF_LINEAGE.union(along_lineage)
-    # Losses of two training jobs are different quantities: nothing joins them, nor what is not known to be otherwise.
+    # Losses of two training jobs are different quantities, so they are not joined; nor are metrics of unknown kind.
     array = dataset[metric]
     if has_samplings(array):
         joins = joins_at_branch(array)
         is_log = not joins
     else:
         joins, is_log = bool(array.attrs.get("task")), array.attrs.get("task") == ""
-    found: list[Segment] = []
+    segments: list[Segment] = []
     counted = dict.fromkeys(lost, 0)
     for i in range(cells.lineages):
         curves = _Curves(
@@ -338,9 +338,9 @@ def find_segments(
             is_linear=x in AXES,
             is_own_axis=cells.is_own_axis,
         )
-        found += curves.segments()
+        segments += curves.segments()
     _warn_of_lost(metric, counted)
-    return found
+    return segments
 
 
 def _warn_of_lost(metric: str, counted: Mapping[str, int]) -> None:
@@ -348,16 +348,16 @@ def _warn_of_lost(metric: str, counted: Mapping[str, int]) -> None:
     for what, (axis, remedy) in axes.items():
         if counted[what]:
             warn_caller(
-                f"{counted[what]} cells of {metric} are {what}, so {axis} has no place for them and they are not "
+                f"{counted[what]} cells of {metric} are {what}, so {axis} can't show them and they are not "
                 f"drawn.{remedy}"
             )
 
 
 @dataclass(frozen=True)
 class _Curves:
-    """Curves of one lineage; facts are arrays (run,), the others (run, point).
+    """Curves of one lineage: `facts` are arrays (run,), the other arrays are (run, point).
 
-    `counted` is how many cells are not drawn, by why `lost`; it grows as segments are made.
+    `lost` marks the cells that can't be drawn, by reason; `counted` counts them as segments are made.
     """
 
     facts: Mapping[str, npt.NDArray[Any]]
@@ -388,9 +388,9 @@ class _Curves:
         derived = [j for j in number.values() if np.isfinite(branches[j])]
         bases = [j for j in number.values() if j not in derived]
         left = self.facts.get("origin_tokens", branches).astype(np.float64)
-        # Means of runs that left their bases at different tokens have no origin in common.
+        # Means over runs that left their bases at different tokens have no common origin.
         origins = {j: float(left[j] if np.isfinite(left[j]) else branches[j]) for j in derived}
-        for j in self._showing(number, bases, origins):
+        for j in self._rows_of_bases(number, bases, origins):
             for kind in dict.fromkeys(self.kinds[j][self.of_base[j]].tolist()):
                 yield from self._stretch(j, kind, (self.kinds[j] == kind) & self.of_base[j], np.nan, np.nan)
         drawn: set[tuple[str, int]] = set()
@@ -405,8 +405,8 @@ class _Curves:
                     yield from self._stretch(j, kind, where & ~own, origins[j], origins[j])
                 yield from self._stretch(j, kind, where & own, branches[j], origins[j])
 
-    def _showing(self, number: Mapping[str, int], bases: list[int], origins: Mapping[int, float]) -> list[int]:
-        """Return the runs that show the bases: these, and where one was selected away, the run that left it last."""
+    def _rows_of_bases(self, number: Mapping[str, int], bases: list[int], origins: Mapping[int, float]) -> list[int]:
+        """Return the rows that show the bases: their own, or that of the last run to leave a base not selected."""
         if "root_run_id" not in self.facts or (MEMBERS in self.facts and bases):
             return bases or [max(origins, key=origins.__getitem__)]
         last: dict[str, int] = {}
@@ -429,7 +429,7 @@ class _Curves:
             before = np.flatnonzero(np.isfinite(self.values[j, : cells[0]]))
             if len(before) and before[-1] == cells[0] - 1 and support[cells[0]] == INTERPOLATED:
                 if np.isfinite(self.axis[j, before[-1]]):
-                    # The data itself joins the two. The point stays the parent's, which shows it.
+                    # The data joins the two runs. The marker of the joining point is drawn with the parent.
                     cells = np.concatenate([before[-1:], cells])
                     support[before[-1]] = INTERPOLATED
             elif len(before):
@@ -456,25 +456,25 @@ class _Curves:
         )
 
     def _is_merge(self, j: int) -> bool:
-        """Return whether a run has several parents, to whose curves nothing joins its own."""
+        """Return whether a run has several parents; its curve is joined to none of them."""
         if "start_tokens" not in self.facts:
             return False
         return bool(float(self.facts["start_tokens"][j]) > float(self.facts["branch_tokens"][j]))
 
     def _own_facts(self, j: int) -> frozenset[str]:
-        """Return the coordinates that hold for a base that the row of a run shows."""
+        """Return the coordinates in a row that hold for the base shown by it."""
         if not self.has_own_treatments or np.isfinite(float(self.facts["branch_tokens"][j])):
             return self.of_lineage
         return self.of_lineage | {"run"} | {n for n, values in self.facts.items() if is_given(values[j])}
 
     def _on_axis(self, j: int, tokens: float) -> float:
-        """Return where on the axis a number of tokens lies; before the axis begins, too, where it is linear."""
+        """Return the position on the axis of a number of tokens; a linear axis is extrapolated to the left."""
         both = np.isfinite(self.tokens[j]) & np.isfinite(self.axis[j])
-        known, places = self.tokens[j][both], self.axis[j][both]
+        known, positions = self.tokens[j][both], self.axis[j][both]
         if not np.isfinite(tokens) or not len(known):
             return np.nan
         if tokens >= known[0] or not self.is_linear:
-            return float(np.interp(tokens, known, places))
+            return float(np.interp(tokens, known, positions))
         if len(known) < 2:
             return np.nan
-        return float(places[0] + (tokens - known[0]) * (places[-1] - places[0]) / (known[-1] - known[0]))
+        return float(positions[0] + (tokens - known[0]) * (positions[-1] - positions[0]) / (known[-1] - known[0]))

@@ -1,4 +1,4 @@
-"""The tree of a family: each run a line from its branch point to its end, below the run that it branches from."""
+"""Plot the tree of a family: each run as a line from its branch point to its end, below its parent."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.cells import Reduce, run_rows
 from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of, shades
-from dde.plots.figure_layout import Axis, Frame, Place
-from dde.plots.legends import ColourBar, Legend, LegendEntry, text_inches
+from dde.plots.figure_layout import Axis, Frame, PanelLayout
+from dde.plots.legends import ColourBar, Legend, LegendEntry, text_width_inches
 from dde.plots.panels import coloured_lines, framed
 from dde.schema import PRETRAINING, is_datadecide
 
@@ -41,24 +41,24 @@ class Member:
     Attributes
     ----------
     run_id, run_type, label : str
-        `label` is what is new in its treatment; for a base, what the lineage is called.
+        `label` is the last stage of its treatment; for a base, the title of the lineage.
     depth : int
-        Runs between it and its base.
+        Number of runs between it and its base.
     row : int
         Its row, from 0 at the top; its descendants follow.
     parent : Member or None
     branch, end : float
         Cumulative tokens; the branch of a base is 0.
     origin : float
-        Where its chain left the base; NaN for a base.
+        Cumulative tokens at which its chain left the base; NaN for a base.
     value : float
-        Of the metric; NaN where there is none.
+        Value of the metric; NaN where there is none.
     is_listed : bool
-        Whether the Dataset holds it; an ancestor that it does not hold is there to connect the others.
+        Whether the run is in the Dataset. Ancestors that are not connect the others.
     facts : mapping
         Coordinates of the run, by name.
     start : float
-        Cumulative tokens at its own token 0: its branch, or where a merge of several parents stands.
+        Cumulative tokens at its own token 0: its branch, or the position of a merge of several parents.
     """
 
     run_id: str
@@ -82,13 +82,13 @@ class Member:
 
 
 def find_members(rows: pd.DataFrame) -> list[Member]:
-    """Return the runs of all families, each base followed by what derives from it, nearest branch first.
+    """Return the runs of all families: each base followed by its descendants, earliest branch first.
 
     Parameters
     ----------
     rows : DataFrame
-        As :func:`dde.plots.cells.run_rows` gives them, one lineage's or several'. Ancestors that are not among them
-        follow from the coordinate ``chain``: up to where the next run of the chain branches off.
+        As returned by :func:`dde.plots.cells.run_rows`, of one or several lineages. Ancestors that are not among them
+        follow from the coordinate ``chain``, up to the point at which the next run of the chain branches off.
     """
     members: list[Member] = []
     for lineage, family in rows.groupby("lineage", sort=False):
@@ -98,7 +98,7 @@ def find_members(rows: pd.DataFrame) -> list[Member]:
 
 
 def _family(lineage: str, nodes: dict[str, Any], first: int) -> Iterator[Member]:
-    """Give the runs of a lineage: each of its bases, followed by what derives from it."""
+    """Yield the runs of a lineage: each of its bases, followed by its descendants."""
     bases = [i for i, row in nodes.items() if _is_base(row)]
     listed = set(nodes)
     some = next(iter(nodes.values()))
@@ -106,7 +106,7 @@ def _family(lineage: str, nodes: dict[str, Any], first: int) -> Iterator[Member]
         _add_ancestors(run_id, nodes)
     families: dict[str, dict[str, Any]] = {i: {} for i in bases}
     for run_id, row in nodes.items():
-        # The id of a base of DataDecide is not stated: it is the one of its lineage, listed or not.
+        # DataDecide states no id of the base: each lineage has one base, which may not be listed.
         root = str(row.get("root_run_id", "")) or (bases[0] if bases else lineage)
         families.setdefault(run_id if run_id in families else root, {})[run_id] = row
     for root, family in families.items():
@@ -126,7 +126,7 @@ def _is_base(row: Mapping[str, Any]) -> bool:
 
 
 def _base_type(nodes: Mapping[str, Any]) -> str:
-    """Return the type of the run that runs started from."""
+    """Return the type of the base from which the runs started."""
     chains = (parse_chain(str(row.get("chain", ""))) for row in nodes.values())
     return next((stages[0].run_type for stages in chains if stages), PRETRAINING)
 
@@ -135,7 +135,7 @@ def _descendants_of(
     base_id: str, nodes: dict[str, Any], label: str, first: int, listed: set[str], lineage: str
 ) -> Iterator[Member]:
     base = nodes.get(base_id, {})
-    # A base goes on, listed or not, up to where the last of its runs branches off.
+    # A base, listed or not, extends at least to the last branch of its runs.
     direct = [
         float(row["branch_tokens"])
         for i, row in nodes.items()
@@ -160,7 +160,7 @@ def _descend(
 ) -> Iterator[Member]:
     yield member
     row = member.row + 1
-    # The order of the Dataset's runs is that of their hyperparameters.
+    # Sorting is stable: runs of one branch stay in the order of their hyperparameters.
     for run_id in sorted(children.get(member.run_id, []), key=lambda r: float(nodes[r]["branch_tokens"])):
         facts = nodes[run_id]
         branch = float(facts["branch_tokens"])
@@ -169,19 +169,19 @@ def _descend(
             branch, float(facts["end_tokens"]), branch if member.is_base else member.origin, facts["value"],
             run_id in listed, facts, max(branch, float(facts.get("start_tokens", branch))),
         )  # fmt: skip
-        for found in _descend(child, nodes, children, listed):
-            yield found
+        for descendant in _descend(child, nodes, children, listed):
+            yield descendant
             row += 1
 
 
 def _add_ancestors(run_id: str, nodes: dict[str, Any]) -> None:
-    """Add what lies between a run and its base, and is not among the rows."""
+    """Add the ancestors between a run and its base that are not among the rows."""
     row = nodes[run_id]
     stages = parse_chain(str(row.get("chain", "")))
     label, child, end = str(row["run"]), row, float(row["branch_tokens"])
     for stage in reversed(stages[1:-1]):
         label = label.rpartition("+")[0]
-        # The id of a run's parent is known, those of its other ancestors are not.
+        # The id of the parent of a run is known, those of its other ancestors are not.
         ancestor = str(child["parent_run_id"]) or f"{label} of {row['lineage']}"
         child["parent_run_id"] = ancestor
         if ancestor in nodes:
@@ -196,7 +196,7 @@ def _add_ancestors(run_id: str, nodes: dict[str, Any]) -> None:
 
 _ROW_PIXELS, _WIDTH = 19, 560
 _MOST_ROWS = 160
-# Part of the width that pretraining has, and the gap behind it. Post-training is a hundredth of it, and would be lost.
+# Shares of the width for pretraining and the gap after it. On one scale, post-training would be too short to see.
 _PRETRAINING, _GAP = 0.36, 0.05
 _NAMES = {"supervised_ft": "supervised finetuning", "dpo": "DPO"}
 
@@ -209,24 +209,24 @@ def plot_tree(
     backend: BackendName = "bokeh",
     frame_size: tuple[int, int] | None = None,
 ) -> Any:
-    """Draw the tree of each lineage: every run a line from its branch to its end, below the run it started from.
+    """Draw the tree of each lineage: each run as a line from its branch to its end, below its parent.
 
-    The axis is broken. At the left pretraining, with each branch point; at the right, on a scale of its own, the
-    tokens that runs and their descendants saw since they left the base. A dot at a run's end has the colour of
-    what it ends at, and is hollow where it has no value.
+    The axis is broken: pretraining with each branch point on the left; on the right, on a scale of its own, the
+    tokens that runs and their descendants saw since they left the base. A dot at the end of a run has the colour of
+    its value, and is hollow when it has none.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, a selection or a sweep of it, or saved and opened again.
+        As returned by :func:`dde.open_lineages`, a selection or a sweep of it, or saved and opened again.
     metric : str, optional
-        Colours runs by what they end at; by what trained them when None.
+        Colours runs by their final value; by their type when None.
     reduce : callable, optional
-        Gives each run its value: a function of Dataset and metric, such as
+        Function of Dataset and metric that returns one value for each run, such as
         ``lambda ds, m: ds[m].max("cumulative_tokens")``; the last value, as by ``ds.dde.final``, when None.
     backend : {"bokeh", "matplotlib"}
     frame_size : tuple of int, optional
-        Width and height, in pixels; high enough for a row for each run when None.
+        Width and height, in pixels; when None, the height follows from the number of runs.
 
     Returns
     -------
@@ -260,40 +260,40 @@ def plot_tree(
     if not members or len(members) > _MOST_ROWS:
         few = "params=..., data=..., seed=0" if is_datadecide(dataset) else "lineage=[...]"
         raise SelectionError(
-            f"the Dataset has {len(members)} runs, {'more than can be looked at' if members else 'so no tree'}. "
-            f"Select a few lineages: ds.dde.sel({few})."
+            f"the Dataset has {len(members)} runs, {'more than can be looked at' if members else 'so there is no tree'}"
+            f". Select a few lineages: ds.dde.sel({few})."
         )
     with drawing_with(backend) as drawing:
-        return _drawn(members, _broken(members), label, drawing, frame_size)
+        return _drawn(members, _broken_axis(members), label, drawing, frame_size)
 
 
 @dataclass(frozen=True)
-class _Broken:
-    """A broken axis: pretraining up to `whole` tokens, then post-training up to `reach` tokens since the base."""
+class _BrokenAxis:
+    """A broken axis: tokens of pretraining, then tokens of post-training since the base was left."""
 
-    whole: float
-    reach: float
+    pretraining_tokens: float
+    posttraining_tokens: float
 
     @property
     def edge(self) -> float:
-        """Where pretraining ends on it."""
-        return _PRETRAINING if self.reach else 1.0
+        """Position at which pretraining ends."""
+        return _PRETRAINING if self.posttraining_tokens else 1.0
 
     def before(self, tokens: float) -> float:
-        """Return the place of tokens of pretraining."""
-        return self.edge * tokens / self.whole
+        """Return the position of tokens of pretraining."""
+        return self.edge * tokens / self.pretraining_tokens
 
     def after(self, tokens: float) -> float:
-        """Return the place of tokens since the base was left."""
+        """Return the position of tokens since the base was left."""
         start = _PRETRAINING + _GAP
-        return start + (1 - start) * tokens / (self.reach or 1.0)
+        return start + (1 - start) * tokens / (self.posttraining_tokens or 1.0)
 
     def ticks(self) -> tuple[tuple[float, str], ...]:
-        """Return ticks of both parts; a plus marks those that count from the base."""
-        first = [(self.before(t), short_number(t)) for t in _even(self.whole, 3)]
-        if not self.reach:
+        """Return the ticks of both parts; a plus marks tokens since the base."""
+        first = [(self.before(t), short_number(t)) for t in _even(self.pretraining_tokens, 3)]
+        if not self.posttraining_tokens:
             return tuple(first)
-        return (*first, *((self.after(t), f"+{short_number(t)}") for t in _even(self.reach, 5)))
+        return (*first, *((self.after(t), f"+{short_number(t)}") for t in _even(self.posttraining_tokens, 5)))
 
 
 def _even(most: float, count: int) -> list[float]:
@@ -303,14 +303,14 @@ def _even(most: float, count: int) -> list[float]:
     return [float(t) for t in ticks if 0 <= t <= most * (1 + 1e-9)]
 
 
-def _broken(members: Sequence[Member]) -> _Broken:
-    whole = max((m.end for m in members if m.is_base and np.isfinite(m.end)), default=1.0)
-    reach = max((m.end - m.origin for m in members if not m.is_base and np.isfinite(m.end)), default=0.0)
-    return _Broken(whole or 1.0, reach)
+def _broken_axis(members: Sequence[Member]) -> _BrokenAxis:
+    pretraining = max((m.end for m in members if m.is_base and np.isfinite(m.end)), default=1.0)
+    posttraining = max((m.end - m.origin for m in members if not m.is_base and np.isfinite(m.end)), default=0.0)
+    return _BrokenAxis(pretraining or 1.0, posttraining)
 
 
 def _drawn(
-    members: Sequence[Member], broken: _Broken, label: str, backend: Backend, frame_size: tuple[int, int] | None
+    members: Sequence[Member], axis: _BrokenAxis, label: str, backend: Backend, frame_size: tuple[int, int] | None
 ) -> Any:
     import holoviews as hv
 
@@ -319,18 +319,18 @@ def _drawn(
     labels = [m.label for m in members]
     bases = {m.run_type for m in members if m.is_base}
     first = PRETRAINING if bases == {PRETRAINING} else "the base"
-    x_label = f"tokens of {first}" + (", then since the base was left (+)" if broken.reach else "")
+    x_label = f"tokens of {first}" + (", then since the base was left (+)" if axis.posttraining_tokens else "")
     frame = Frame(
-        Axis("tree_place", x_label, shown=(-0.015, 1.03), ticks=broken.ticks()),
-        Axis("tree_row", "", shown=(-count + 0.4, 0.6), ticks=tuple((-float(k), t) for k, t in enumerate(labels))),
+        Axis("tree_place", x_label, limits=(-0.015, 1.03), ticks=axis.ticks()),
+        Axis("tree_row", "", limits=(-count + 0.4, 0.6), ticks=tuple((-float(k), t) for k, t in enumerate(labels))),
         grid=False,
     )
     bar = _bar(members, label) if label else None
     legend = _legend(members, bar, backend)
-    beside = 0.25 + max(map(text_inches, labels)) * 1.02
-    place = Place(size, 0, 0, 1, 1, beside, 0.8, legend.inches(size[1]))
-    drawn = framed(_elements(hv, members, broken, bar, frame, label, backend), frame, backend, place, legend)
-    return hv.Layout([drawn]).cols(1).opts(hv.opts.Layout(**backend.layout(place)))
+    left = 0.25 + max(map(text_width_inches, labels)) * 1.02
+    layout = PanelLayout(size, 0, 0, 1, 1, left, 0.8, legend.inches(size[1]))
+    drawn = framed(_elements(hv, members, axis, bar, frame, label, backend), frame, backend, layout, legend)
+    return hv.Layout([drawn]).cols(1).opts(hv.opts.Layout(**backend.figure(layout)))
 
 
 def _bar(members: Sequence[Member], label: str) -> ColourBar | None:
@@ -369,14 +369,14 @@ def _legend(members: Sequence[Member], bar: ColourBar | None, backend: Backend) 
 def _elements(
     hv: Any,
     members: Sequence[Member],
-    broken: _Broken,
+    axis: _BrokenAxis,
     bar: ColourBar | None,
     frame: Frame,
     label: str,
     backend: Backend,
 ) -> list[Any]:
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
-    bottom, top = frame.y.shown or (0.0, 1.0)
+    bottom, top = frame.y.limits or (0.0, 1.0)
     colours = _type_colours(members)
     lines: list[tuple[Any, Any, str]] = []
     missing: list[tuple[Any, Any, str]] = []
@@ -385,43 +385,43 @@ def _elements(
     for m in members:
         y = -float(m.row)
         if m.parent is None:
-            start, end = broken.before(0.0), broken.before(m.end) if np.isfinite(m.end) else np.nan
+            start, end = axis.before(0.0), axis.before(m.end) if np.isfinite(m.end) else np.nan
         else:
             since = m.start - m.origin
-            start = broken.after(since)
-            end = broken.after(m.end - m.origin) if np.isfinite(m.end) else start
+            start = axis.after(since)
+            end = axis.after(m.end - m.origin) if np.isfinite(m.end) else start
             if m.parent.is_base:
-                at = broken.before(m.branch)
+                at = axis.before(m.branch)
                 joints.append(([at, at, start], [-float(m.parent.row), y, y], EDGE))
             else:
                 row, before = -float(m.parent.row), min(m.parent.end, m.start)
-                # A merge stands behind the end of each of its parents.
-                path = ([broken.after(before - m.origin), start, start], [row, row, y])
+                # A merge starts after the end of each of its parents.
+                path = ([axis.after(before - m.origin), start, start], [row, row, y])
                 joints.append((*(path if before < m.start else ([start, start], [row, y])), EDGE))
             for other in _other_parents(m, members):
                 row, leaves = -float(other.row), min(other.end, m.start)
-                at = broken.before(leaves) if other.is_base else broken.after(leaves - m.origin)
+                at = axis.before(leaves) if other.is_base else axis.after(leaves - m.origin)
                 joints.append(([at, start, start], [row, row, y], EDGE))
         if not np.isfinite(end):
             continue
         (lines if m.is_listed else missing).append(([start, end], [y, y], colours[m.run_type]))
         if m.is_listed:
             known = bar is None or not np.isnan(m.value)
-            dots[known].append((end, y, _dot_colour(m, bar, colours), *_told(m)))
+            dots[known].append((end, y, _dot_colour(m, bar, colours), *_tooltip_values(m)))
     elements: list[Any] = []
-    if broken.reach:
-        elements.append(hv.Rectangles([(-0.015, bottom, broken.edge + _GAP / 2, top)]).opts(**backend.window()))
+    if axis.posttraining_tokens:
+        elements.append(hv.Rectangles([(-0.015, bottom, axis.edge + _GAP / 2, top)]).opts(**backend.window()))
     elements += coloured_lines(dims, joints, backend.branch() | {"color": "colour"})
     elements += coloured_lines(dims, missing, backend.line("colour", dashed=True))
     elements += coloured_lines(dims, lines, backend.line("colour") | backend.thick())
-    tooltips = [(name.replace("_", " "), f"@{name}") for name in _TOLD]
+    tooltips = [(name.replace("_", " "), f"@{name}") for name in _TOOLTIP_FIELDS]
     if label:
         tooltips.append((label, "@value"))
     for known, points in dots.items():
         if points:
             look = backend.points("colour", _MARKER[backend.name], False, tooltips)
             elements.append(
-                hv.Points(points, dims, ["colour", *_TOLD, "value"]).opts(
+                hv.Points(points, dims, ["colour", *_TOOLTIP_FIELDS, "value"]).opts(
                     **(look if known else look | backend.hollow())
                 )
             )
@@ -429,21 +429,21 @@ def _elements(
 
 
 def _other_parents(member: Member, members: Sequence[Member]) -> list[Member]:
-    """Return the parents of a merge but for the one that its row stands below."""
+    """Return the parents of a merge other than the one that its row is drawn below."""
     ids = str(member.facts.get("parent_run_ids", "")).split(" & ")
     drawn = None if member.parent is None else member.parent.run_id
     return [m for m in members if m.run_id in ids and m.run_id != drawn and m.row != member.row]
 
 
-_TOLD = ("run", "run_id", "state", "branch_tokens", "end_tokens")
+_TOOLTIP_FIELDS = ("run", "run_id", "state", "branch_tokens", "end_tokens")
 _MARKER = {"bokeh": "circle", "matplotlib": "o"}
 
 
-def _told(member: Member) -> tuple[str, ...]:
-    """Return what a dot answers to the pointer."""
-    told = [str(member.facts.get(name, "")) for name in ("run", "run_id", "state")]
+def _tooltip_values(member: Member) -> tuple[str, ...]:
+    """Return the values in the tooltip of a dot."""
+    facts = [str(member.facts.get(name, "")) for name in ("run", "run_id", "state")]
     tokens = ["" if not np.isfinite(t) else short_number(t) for t in (member.branch, member.end)]
-    return (*told, *tokens, "none" if np.isnan(member.value) else f"{member.value:.4f}")
+    return (*facts, *tokens, "none" if np.isnan(member.value) else f"{member.value:.4f}")
 
 
 def _dot_colour(member: Member, bar: ColourBar | None, colours: dict[str, str]) -> str:
@@ -452,5 +452,5 @@ def _dot_colour(member: Member, bar: ColourBar | None, colours: dict[str, str]) 
     if np.isnan(member.value):
         return "#ffffff"
     low, high = bar.span
-    # What is infinite has the colour of the end of the bar that it lies behind.
+    # Infinite values have the colour of the nearer end of the bar.
     return bar.colours[round(float(np.clip((member.value - low) / (high - low), 0, 1)) * (len(bar.colours) - 1))]

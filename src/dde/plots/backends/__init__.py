@@ -1,1 +1,1 @@
-"""Bokeh and Matplotlib: the options that each needs for the same picture."""
+"""Plotting backends: the options that Bokeh and Matplotlib need for the same picture."""

@@ -1,4 +1,4 @@
-"""Backend: the options that every backend gives for the elements and panels of a picture."""
+"""Protocol of plotting backends: the HoloViews options of elements, panels and figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
-from dde.plots.figure_layout import Frame, Place
+from dde.plots.figure_layout import Frame, PanelLayout
 from dde.plots.legends import Legend
 
 __all__ = ["ONE_AT_A_TIME", "Backend", "BackendName", "crowd_look"]
@@ -14,54 +14,54 @@ __all__ = ["ONE_AT_A_TIME", "Backend", "BackendName", "crowd_look"]
 BackendName = Literal["bokeh", "matplotlib"]
 Options = dict[str, Any]
 
-#: HoloViews has one current backend in a process, which its options go by, and pyplot one list of figures. Whatever
-#: draws a picture or writes one takes this lock first.
+#: HoloViews applies options for its one current backend, and pyplot keeps one list of figures; both are global to the
+#: process. Code that draws or writes a picture takes this lock first.
 ONE_AT_A_TIME = threading.RLock()
 
 
 class Backend(Protocol):
-    """Options of elements and panels, which HoloViews passes on to the backend as they are."""
+    """Options of elements and panels that HoloViews passes to the backend unchanged."""
 
     name: BackendName
-    #: Whether a cell can be looked at with the pointer.
+    #: Whether cells show a tooltip under the pointer.
     hovers: bool
 
     def line(self, colour: str, dashed: bool = False, crowd: int = 1) -> Options:
-        """Return options of a line among a crowd; a dashed one stands for what the data does not hold."""
+        """Return options of one of `crowd` lines; dashed ones connect points between which there is no data."""
         ...
 
     def partial(self, colour: str, crowd: int = 1) -> Options:
-        """Return options of a line that stands for fewer runs than the rest of its curve."""
+        """Return options of a line that averages fewer runs than the rest of its curve."""
         ...
 
     def band(self, colour: str) -> Options:
-        """Return options of the area between the ends of an interval."""
+        """Return options of the area of an interval."""
         ...
 
     def sample(self, colour: str) -> Options:
-        """Return options of the point that stands for such an area in a legend."""
+        """Return options of the legend sample of an interval."""
         ...
 
     def outline(self) -> Options:
-        """Return options of the point that stands for what stands out in a legend."""
+        """Return options of the legend sample of an outlined tile."""
         ...
 
     def hollow(self) -> Options:
-        """Return options of a point that has no value."""
+        """Return options of a point without a value."""
         ...
 
     def thick(self) -> Options:
-        """Return options of a line that stands for a run, not for its values."""
+        """Return options of a line that represents a run rather than its values."""
         ...
 
     def points(
         self, colour: str, marker: str, dense: bool = False, tooltips: Sequence[tuple[str, str]] = (), crowd: int = 1
     ) -> Options:
-        """Return options of observed points; smaller where there are many."""
+        """Return options of observed points; `dense` ones are smaller."""
         ...
 
     def unseen(self, tooltips: Sequence[tuple[str, str]]) -> Options:
-        """Return options of points that show only what they are when pointed at."""
+        """Return options of invisible points that only show tooltips."""
         ...
 
     def branch(self) -> Options:
@@ -69,15 +69,15 @@ class Backend(Protocol):
         ...
 
     def zero(self) -> Options:
-        """Return options of the line that differences are counted from."""
+        """Return options of the line at zero difference."""
         ...
 
     def window(self) -> Options:
-        """Return options of the rectangle that another panel shows enlarged."""
+        """Return options of the rectangle that another panel enlarges."""
         ...
 
     def tiles(self, tooltips: Sequence[tuple[str, str]], best: bool = False) -> Options:
-        """Return options of rectangles whose dimension ``colour`` is their colour; `best` ones stand out."""
+        """Return options of rectangles coloured by their dimension ``colour``; `best` ones are outlined."""
         ...
 
     def text(self, colour: str, align: str = "center", bold: bool = False) -> Options:
@@ -85,20 +85,20 @@ class Backend(Protocol):
         ...
 
     def plain(self, text: str) -> str:
-        """Return text so that the backend shows it letter by letter, no part of it as a formula."""
+        """Return text escaped so that the backend shows it literally, without typesetting formulas."""
         ...
 
-    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
+    def panel(self, layout: PanelLayout, frame: Frame, legend: Legend) -> Options:
         """Return options of a panel."""
         ...
 
-    def layout(self, place: Place) -> Options:
-        """Return options of all panels together."""
+    def figure(self, layout: PanelLayout) -> Options:
+        """Return options of the figure of all panels."""
         ...
 
 
 def crowd_look(crowd: int, width: float) -> tuple[float, float]:
-    """Return opacity and width of a line among so many, so that those below stay to be seen.
+    """Return opacity and width of one of `crowd` lines, so that overlapping lines stay visible.
 
     Examples
     --------

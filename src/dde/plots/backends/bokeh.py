@@ -1,4 +1,4 @@
-"""Options of a picture for Bokeh, to explore in a notebook or a page."""
+"""Options for Bokeh: pictures to explore in a notebook or on a page."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from dde.plots.axes import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, BOKEH_TICKS
 from dde.plots.backends.base import BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
-from dde.plots.figure_layout import Axis, Frame, Place
+from dde.plots.figure_layout import Axis, Frame, PanelLayout
 from dde.plots.legends import ColourBar, Legend
 from dde.printable import printable
 
 __all__ = ["OnBokeh"]
 
-# First half of what begins or ends a formula.
+# First character of a delimiter of a formula: $$, \[, \], \( or \).
 _DELIMITER = re.compile(r"\$(?=\$)|\\(?=[\[\]()])")
 
 
@@ -31,7 +31,7 @@ class OnBokeh:
         return {"color": colour, "alpha": alpha, "line_width": width} | ({"line_dash": "dashed"} if dashed else {})
 
     def partial(self, colour: str, crowd: int = 1) -> Options:
-        """Return options of a line of fewer runs."""
+        """Return options of a line that averages fewer runs."""
         alpha, width = crowd_look(crowd, 1.3)
         return {"color": colour, "alpha": alpha, "line_width": width, "line_dash": "6 2 2 2"}
 
@@ -40,11 +40,11 @@ class OnBokeh:
         return {"fill_color": colour, "fill_alpha": 0.2, "line_alpha": 0.0}
 
     def sample(self, colour: str) -> Options:
-        """Return options of a sample of an interval."""
+        """Return options of the legend sample of an interval."""
         return {"fill_color": colour, "fill_alpha": 0.2, "line_alpha": 0.0, "marker": "square", "size": 13}
 
     def outline(self) -> Options:
-        """Return options of a sample of what stands out."""
+        """Return options of the legend sample of an outlined tile."""
         return {"fill_alpha": 0.0, "line_color": INK, "line_width": 3, "marker": "square", "size": 11}
 
     def hollow(self) -> Options:
@@ -52,7 +52,7 @@ class OnBokeh:
         return {"fill_color": "white", "line_color": EDGE, "line_width": 1.3, "marker": "circle", "size": 7}
 
     def thick(self) -> Options:
-        """Return options of a line that stands for a run."""
+        """Return options of a line that represents a run."""
         return {"line_width": 3}
 
     def points(
@@ -67,7 +67,7 @@ class OnBokeh:
         return {"fill_color": colour, "marker": marker, "fill_alpha": alpha if crowd > 20 else 1.0, **tools, **look}
 
     def unseen(self, tooltips: Sequence[tuple[str, str]]) -> Options:
-        """Return options of points that are not seen."""
+        """Return options of invisible points with tooltips."""
         return {"size": 6, "alpha": 0, "hover_alpha": 0.6, "tools": [_hover(tooltips)], "color": INK}
 
     def branch(self) -> Options:
@@ -94,20 +94,20 @@ class OnBokeh:
         return {"text_color": colour, "text_align": align, **size, **style}
 
     def plain(self, text: str) -> str:
-        """Return text without formulas, whose delimiters are parted by a space without a width."""
+        """Return text with a zero-width space in each delimiter of formulas, so that none is typeset."""
         return _DELIMITER.sub("\\g<0>\N{ZERO WIDTH SPACE}", printable(text))
 
-    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
+    def panel(self, layout: PanelLayout, frame: Frame, legend: Legend) -> Options:
         """Return options of a panel."""
         from bokeh.models import CustomJSTickFormatter
 
         options: Options = {
-            "frame_width": place.size[0],
-            "frame_height": place.size[1],
+            "frame_width": layout.size[0],
+            "frame_height": layout.size[1],
             "toolbar": "above",
-            "hooks": [_style(place, frame, legend)],
+            "hooks": [_style(layout, frame, legend)],
             "fontsize": {
-                "title": f"{place.title_points}pt",
+                "title": f"{layout.title_points}pt",
                 "labels": "10pt",
                 "ticks": "9pt",
                 "legend": "9pt",
@@ -119,12 +119,12 @@ class OnBokeh:
             elif axis.is_log or name == "x":
                 options[f"{name}formatter"] = CustomJSTickFormatter(code=BOKEH_TICKS)
         if legend.entries:
-            look = {"title": legend.title, "border_line_color": None, "ncols": legend.columns(place.size[1])}
+            look = {"title": legend.title, "border_line_color": None, "ncols": legend.columns(layout.size[1])}
             options |= {"legend_position": "right", "legend_opts": look}
         return options
 
-    def layout(self, place: Place) -> Options:
-        """Return options of all panels."""
+    def figure(self, layout: PanelLayout) -> Options:
+        """Return options of the figure."""
         return {"shared_axes": True, "merge_tools": True}
 
 
@@ -134,10 +134,10 @@ def _hover(tooltips: Sequence[tuple[str, str]]) -> Any:
     return HoverTool(tooltips=list(tooltips), name="cell")
 
 
-def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
+def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
     def style(plot: Any, element: Any) -> None:
         figure = plot.state
-        # The frame's size is what is fixed; Bokeh warns of a fixed figure whose own size is not given.
+        # Only the frame has a fixed size; Bokeh warns when a fixed figure has no size of its own.
         figure.sizing_mode = None
         figure.outline_line_color = None
         figure.grid.grid_line_color = GRID if frame.grid else None
@@ -155,12 +155,12 @@ def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], N
             shown.label_text_color = shown.title_text_color = INK
             shown.spacing, shown.padding, shown.margin = 1, 4, 12
             shown.location = "top_left"
-            if legend.columns(place.size[1]) > 1:
-                # The gap between rows is that between columns, too.
+            if legend.columns(layout.size[1]) > 1:
+                # Bokeh uses the same gap for rows and columns; a space after labels widens that between columns.
                 for item in shown.items:
                     item.label = {"value": f"{item.label.value}\N{EM SPACE}"}
         if legend.bar is not None:
-            figure.right = [_bar(legend.bar, place), *figure.right]
+            figure.right = [_bar(legend.bar, layout), *figure.right]
 
     return style
 
@@ -174,14 +174,14 @@ def _style_ticks(drawn: Any, grid: Any, axis: Axis, across: bool) -> None:
         if axis.is_log:
             one.ticker = CustomJSTicker(major_code=BOKEH_LOG_TICKS, minor_code=BOKEH_MINOR_LOG_TICKS)
             one.minor_tick_line_color = EDGE
-            # Lines of a grid go by a ticker of their own.
+            # Grid lines have a ticker of their own.
             for lines in grid:
                 lines.ticker = one.ticker
         elif across:
             one.ticker.desired_num_ticks = 5
 
 
-def _bar(bar: ColourBar, place: Place) -> Any:
+def _bar(bar: ColourBar, layout: PanelLayout) -> Any:
     from bokeh.models import FixedTicker, LinearColorMapper
     from bokeh.models.annotations.legends import ColorBar
 
@@ -190,8 +190,8 @@ def _bar(bar: ColourBar, place: Place) -> Any:
         color_mapper=LinearColorMapper(palette=list(bar.colours), low=low, high=high),
         ticker=FixedTicker(ticks=[value for value, _ in bar.ticks]),
         major_label_overrides={value: label for value, label in bar.ticks},
-        # Along the bar, which is as long as the frame is high.
-        title=Axis("", bar.title).fitted_label(place.size[1]),
+        # Bokeh writes the title along the bar, which is as long as the frame is high.
+        title=Axis("", bar.title).fitted_label(layout.size[1]),
         title_text_font_style="bold",
         title_text_font_size="9pt",
         title_text_color=INK,

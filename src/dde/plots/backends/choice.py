@@ -1,4 +1,4 @@
-"""Choosing a backend by name, and drawing with it in one thread at a time."""
+"""Select a backend by name, and draw with it in one thread at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dde.plots.backends.matplotlib import OnMatplotlib
 
 __all__ = ["drawing_with"]
 
-# Backends whose options HoloViews has made. An import of its plotting modules alone registers a backend without them.
+# Backends loaded by hv.extension. Importing HoloViews' plotting modules alone registers a backend without its options.
 _LOADED: set[str] = set()
 
 
@@ -20,7 +20,7 @@ _LOADED: set[str] = set()
 def drawing_with(name: str) -> Iterator[Backend]:
     """Provide a backend by name, loaded and made HoloViews' current one, to one thread at a time.
 
-    The backend stays HoloViews' current one afterwards, so that a notebook shows what was drawn.
+    The backend remains HoloViews' current one afterwards, so that a notebook displays the picture.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def drawing_with(name: str) -> Iterator[Backend]:
     Raises
     ------
     UnknownNameError
-        When there is no such backend.
+        When no backend has this name.
     """
     backends: dict[str, Backend] = {"bokeh": OnBokeh(), "matplotlib": OnMatplotlib()}
     if name not in backends:
         raise UnknownNameError(
-            f"backend={name!r} draws no pictures here, so there is none.{near_names(name, backends)} "
+            f"backend={name!r} is not a backend for pictures, so nothing is drawn.{near_names(name, backends)} "
             "Pass 'bokeh' or 'matplotlib'."
         )
     with ONE_AT_A_TIME:

@@ -1,4 +1,4 @@
-"""Options of a picture for matplotlib, to print."""
+"""Options for Matplotlib: pictures for print."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from dde.plots.axes import log_ticks, minor_log_ticks, short_number
 from dde.plots.backends.base import BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
-from dde.plots.figure_layout import Axis, Frame, Place
+from dde.plots.figure_layout import Axis, Frame, PanelLayout
 from dde.plots.legends import ColourBar, Legend, without_formulas
 
 __all__ = ["OnMatplotlib"]
@@ -26,7 +26,7 @@ class OnMatplotlib:
         return {"color": colour, "alpha": alpha, "linewidth": width} | ({"linestyle": (0, (4, 3))} if dashed else {})
 
     def partial(self, colour: str, crowd: int = 1) -> Options:
-        """Return options of a line of fewer runs."""
+        """Return options of a line that averages fewer runs."""
         alpha, width = crowd_look(crowd, 1.0)
         return {"color": colour, "alpha": alpha, "linewidth": width, "linestyle": (0, (5, 1.5, 1.5, 1.5))}
 
@@ -35,11 +35,11 @@ class OnMatplotlib:
         return {"facecolor": colour, "alpha": 0.2, "linewidth": 0}
 
     def sample(self, colour: str) -> Options:
-        """Return options of a sample of an interval."""
+        """Return options of the legend sample of an interval."""
         return {"facecolors": colour, "alpha": 0.2, "edgecolors": "none", "marker": "s", "s": 110}
 
     def outline(self) -> Options:
-        """Return options of a sample of what stands out."""
+        """Return options of the legend sample of an outlined tile."""
         return {"facecolors": "none", "edgecolors": INK, "linewidth": 2.2, "marker": "s", "s": 70}
 
     def hollow(self) -> Options:
@@ -47,7 +47,7 @@ class OnMatplotlib:
         return {"facecolors": "white", "edgecolors": EDGE, "linewidth": 1.1, "marker": "o", "s": 26}
 
     def thick(self) -> Options:
-        """Return options of a line that stands for a run."""
+        """Return options of a line that represents a run."""
         return {"linewidth": 2.4}
 
     def points(
@@ -61,7 +61,7 @@ class OnMatplotlib:
         return {"facecolors": colour, "marker": marker, "alpha": alpha if crowd > 20 else 1.0, **look}
 
     def unseen(self, tooltips: Sequence[tuple[str, str]]) -> Options:
-        """Return options of points that are not seen."""
+        """Return options of invisible points."""
         return {"alpha": 0.0}
 
     def branch(self) -> Options:
@@ -88,16 +88,16 @@ class OnMatplotlib:
         )
 
     def plain(self, text: str) -> str:
-        """Return text without formulas."""
+        """Return text with dollar signs escaped, so that no formula is typeset."""
         return without_formulas(text)
 
-    def panel(self, place: Place, frame: Frame, legend: Legend) -> Options:
+    def panel(self, layout: PanelLayout, frame: Frame, legend: Legend) -> Options:
         """Return options of a panel."""
         options: Options = {
-            "aspect": place.size[0] / place.size[1],
-            "hooks": [_style(place, frame, legend)],
+            "aspect": layout.size[0] / layout.size[1],
+            "hooks": [_style(layout, frame, legend)],
             "fontsize": {
-                "title": place.title_points,
+                "title": layout.title_points,
                 "labels": 9.5,
                 "xticks": 8.5,
                 "yticks": 8.5,
@@ -108,36 +108,37 @@ class OnMatplotlib:
             if axis.ticks is not None:
                 options[f"{name}ticks"] = list(axis.ticks)
         if legend.entries:
-            options |= {"legend_position": "right", "legend_cols": legend.columns(place.size[1])}
+            options |= {"legend_position": "right", "legend_cols": legend.columns(layout.size[1])}
         return options
 
-    def layout(self, place: Place) -> Options:
-        """Return options of all panels."""
+    def figure(self, layout: PanelLayout) -> Options:
+        """Return options of the figure."""
         return {
-            "fig_inches": place.figure_inches(),
+            "fig_inches": layout.figure_inches(),
             "sublabel_format": "",
             "tight": False,
             "shared_axes": False,
         }
 
 
-def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
+def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
     from matplotlib.transforms import Bbox
 
-    wanted = place.figure_inches()
+    figure_size = layout.figure_inches()
 
     def locate(axis: Any, renderer: Any) -> Bbox:
         across, down = axis.figure.get_size_inches()
-        if abs(across - wanted[0]) < 1e-6 and down != wanted[1]:
-            # HoloViews changes the height, and draws to measure; what it draws then is not kept.
-            axis.figure.set_size_inches(*wanted, forward=False)
-            down = wanted[1]
-        left, bottom, width, height = place.frame_inches()
+        if abs(across - figure_size[0]) < 1e-6 and down != figure_size[1]:
+            # HoloViews changes the height of the figure, and discards what it draws to measure it.
+            axis.figure.set_size_inches(*figure_size, forward=False)
+            down = figure_size[1]
+        left, bottom, width, height = layout.frame_inches()
         return Bbox.from_bounds(left / across, 1 + bottom / down, width / across, height / down)
 
     def style(plot: Any, element: Any) -> None:
         axis = plot.handles["axis"]
-        # HoloViews' own layout gives frames whose shape depends on how many there are.
+        # HoloViews' own layout makes the shape of frames depend on their number, and Matplotlib's constrained layout
+        # shrinks them to make room for labels and legends. The size of frames is the caller's choice.
         axis.set_aspect("auto")
         axis.set_axes_locator(locate)
         _style_ticks(axis.xaxis, frame.x, across=True)
@@ -151,12 +152,12 @@ def _style(place: Place, frame: Frame, legend: Legend) -> Callable[[Any, Any], N
         axis.set_axisbelow(True)
         for text in (axis.xaxis.label, axis.yaxis.label):
             text.set_color(INK)
-        axis.set_title(axis.get_title(), loc="left", fontsize=place.title_points, fontweight="bold", color=INK)
+        axis.set_title(axis.get_title(), loc="left", fontsize=layout.title_points, fontweight="bold", color=INK)
         axis.set_title("")
         beside = 1.02
         if legend.bar is not None:
-            _draw_bar(axis, legend.bar, place)
-            beside += legend.bar.width_inches() / place.frame_size_inches()[0]
+            _draw_bar(axis, legend.bar, layout)
+            beside += legend.bar.width_inches() / layout.frame_size_inches()[0]
         shown = axis.get_legend()
         if shown is not None and legend:
             shown.set_title(legend.title, prop={"size": 8.5, "weight": "bold"})
@@ -174,20 +175,20 @@ def _style_ticks(drawn: Any, axis: Axis, across: bool) -> None:
         return
     if across or axis.is_log:
         drawn.set_major_formatter(FuncFormatter(short_number))
-    if axis.is_log and axis.shown is not None:
-        drawn.set_major_locator(FixedLocator(log_ticks(*axis.shown)))
-        drawn.set_minor_locator(FixedLocator(minor_log_ticks(*axis.shown)))
+    if axis.is_log and axis.limits is not None:
+        drawn.set_major_locator(FixedLocator(log_ticks(*axis.limits)))
+        drawn.set_minor_locator(FixedLocator(minor_log_ticks(*axis.limits)))
         drawn.set_minor_formatter(NullFormatter())
     elif not axis.is_log:
         drawn.set_major_locator(MaxNLocator(5))
 
 
-def _draw_bar(axis: Any, bar: ColourBar, place: Place) -> None:
+def _draw_bar(axis: Any, bar: ColourBar, layout: PanelLayout) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    across, down = place.frame_size_inches()
-    # Of the axes, so that it moves with them: their place is settled when they are drawn.
+    across, down = layout.frame_size_inches()
+    # Inset axes move with their parent, which is only positioned when it is drawn.
     beside = axis.inset_axes((1 + 0.2 / across, 0.0, 0.16 / across, 1 - 0.18 / down))
     drawn = axis.figure.colorbar(ScalarMappable(Normalize(*bar.span), ListedColormap(list(bar.colours))), cax=beside)
     drawn.set_ticks([value for value, _ in bar.ticks], labels=[label for _, label in bar.ticks])
