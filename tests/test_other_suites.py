@@ -335,7 +335,7 @@ def test_the_application_has_the_filters_of_the_suite(sizes: xr.Dataset, trials:
     assert page.choices.lineages == ("tiny",)
     assert {"data", "optimizer", "learning_rate"} <= set(page.controls.widgets)
     assert page.controls.widgets["band"].options == ["none", "data", "optimizer", "learning_rate", "replicate"]
-    with pytest.raises(UnknownNameError, match="'params' is nothing that can be chosen"):
+    with pytest.raises(UnknownNameError, match="'params' is not the name of a choice"):
         trials.dde.explore(params="tiny")
     with pytest.raises(TypeError, match="unexpected keyword argument 'warmth'"):
         trials.dde.explore(warmth=1)

@@ -1,1 +1,1 @@
-"""The interactive application: choices, what they select, the code that selects the same, and the page."""
+"""The interactive application: choices, the selection they make, code for that selection, and the page."""

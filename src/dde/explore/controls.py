@@ -1,4 +1,4 @@
-"""The widgets of the page, and the choices that they stand for."""
+"""The widgets of the page, and the choices they represent."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dde.plots.defaults import default_hue
 
 __all__ = ["INITIAL", "Controls"]
 
-# Entries of a long list that are in the page at once; typing finds the others.
+# Entries of a long list that are on the page at once; the others are found by typing.
 _LISTED = 60
 _NONE = "none"
 
-#: What :func:`dde.explore.page.explore` takes to start with, beside the filters of the suite: widget by name.
+#: Names of widgets whose initial value :func:`dde.explore.page.explore` takes, besides the filters of the suite.
 INITIAL = (
     "lineage", "run", "metrics", "x", "log_x", "grid", "points", "interp", "hue_by", "style_by", "facet_by", "band",
     "zoom", "log_y", "relative_to",
@@ -31,21 +31,21 @@ INITIAL = (
 
 
 class Controls:
-    """Widgets over a Dataset.
+    """The widgets for one Dataset.
 
     Parameters
     ----------
     dataset : xarray.Dataset
     initial : mapping
-        What is chosen at first, by the names of `INITIAL` and of the filters; a value, or several.
+        Initial values, one or several each, by the names in `INITIAL` and of the filters.
     changed : callable
-        Called once whenever what is chosen has changed.
+        Called once after each change of the choices.
     """
 
     def __init__(self, dataset: xr.Dataset, initial: Mapping[str, Any], changed: Callable[[], None]) -> None:
         self._dataset, self._runs, self._changed = dataset, runs_of(dataset), changed
         self._filters = Filters.of(dataset, self._runs, (*INITIAL, "tuned"))
-        self._quiet = True
+        self._ignores_events = True
         self.widgets: dict[str, Any] = {
             **{key: _several(f.label, f.options) for key, f in self._filters.of_lineages.items()},
             "tuned": pn.widgets.Checkbox(label=f"only with matching {self._filters.noun}", margin=(0, 10, 6, 10)),
@@ -73,21 +73,21 @@ class Controls:
         w["facet_by"].value = "lineage"
         self._start(initial)
         for name, widget in w.items():
-            # Text that is still being typed is no choice yet.
+            # Watching "value" ignores text that is still being typed.
             widget.param.watch(lambda event, name=name: self._on_change(name), "value")
-        self._quiet = False
+        self._ignores_events = False
 
     @property
     def choices(self) -> Choices:
-        """What is chosen."""
+        """The current choices."""
         chosen = {name: widget.value for name, widget in self.widgets.items()}
-        found = self._found_runs()
-        picked = [run for run in chosen["run"] if run in found]
+        matching = self._matching_runs()
+        picked = [run for run in chosen["run"] if run in matching]
         everything = not any(chosen[key] for key in (*self._filters.of_runs, "run"))
         order = {str(label): i for i, label in enumerate(self._dataset["lineage"].values)}
         return Choices(
             lineages=tuple(sorted(chosen["lineage"], key=order.__getitem__)),
-            runs=None if everything else tuple(picked or found),
+            runs=None if everything else tuple(picked or matching),
             metrics=tuple(chosen["metrics"]),
             x=chosen["x"],
             log_x=chosen["log_x"],
@@ -101,7 +101,7 @@ class Controls:
         )
 
     def panel(self) -> Any:
-        """Return the widgets, laid out one below the other under headings."""
+        """Return the widgets in one column with headings."""
         w = self.widgets
 
         def pair(*keys: str) -> Any:
@@ -118,43 +118,43 @@ class Controls:
             sizing_mode="stretch_width", margin=0,
         )  # fmt: skip
 
-    # What depends on what
+    # Dependencies between widgets
 
     def _on_change(self, name: str) -> None:
-        if self._quiet:
+        if self._ignores_events:
             return
-        with self._in_silence():
+        with self._without_events():
             if name in ("tuned", *self._filters.of_lineages, *self._filters.of_runs):
                 self._list(keep=True)
             self.widgets["points"].disabled = self.widgets["grid"].value not in GRIDS[-3:]
         self._changed()
 
     @contextmanager
-    def _in_silence(self) -> Iterator[None]:
-        before, self._quiet = self._quiet, True
+    def _without_events(self) -> Iterator[None]:
+        before, self._ignores_events = self._ignores_events, True
         try:
             yield
         finally:
-            self._quiet = before
+            self._ignores_events = before
 
-    def _found_runs(self) -> list[str]:
+    def _matching_runs(self) -> list[str]:
         chosen = {key: self.widgets[key].value for key in self._filters.of_runs}
         return self._filters.matching_runs(self._runs, chosen)
 
-    def _found_lineages(self) -> list[str]:
-        runs = None if not self.widgets["tuned"].value else self._found_runs()
+    def _matching_lineages(self) -> list[str]:
+        runs = None if not self.widgets["tuned"].value else self._matching_runs()
         chosen = {key: self.widgets[key].value for key in self._filters.of_lineages}
         return self._filters.matching_lineages(self._dataset, chosen, runs)
 
     def _list(self, keep: bool) -> None:
-        """List the lineages and runs that match; what is chosen stays where it still matches."""
-        runs, lineages = self._found_runs(), self._found_lineages()
-        for name, found in (("run", runs), ("lineage", lineages)):
+        """List the matching lineages and runs; with `keep`, chosen ones that still match stay chosen."""
+        runs, lineages = self._matching_runs(), self._matching_lineages()
+        for name, matching in (("run", runs), ("lineage", lineages)):
             widget = self.widgets[name]
-            kept = [value for value in widget.value if value in set(found)] if keep else []
-            if name == "lineage" and not kept and found:
-                kept = starting_lineages(self._dataset, found)
-            widget.param.update(options=found, value=kept)
+            chosen = [value for value in widget.value if value in set(matching)] if keep else []
+            if name == "lineage" and not chosen and matching:
+                chosen = starting_lineages(self._dataset, matching)
+            widget.param.update(options=matching, value=chosen)
         total = self._dataset.sizes["lineage"]
         of = f"{len(lineages)} of {total}" if len(lineages) < total else f"{total}"
         self.widgets["lineage"].label = f"Lineages to show ({of} to choose from)"
@@ -166,7 +166,7 @@ class Controls:
         for name in initial:
             if name not in known:
                 raise UnknownNameError(
-                    f"{name!r} is nothing that can be chosen, so the application can't start with it."
+                    f"{name!r} is not the name of a choice, so the application can't start with it."
                     f"{near_names(name, known)} There are {', '.join(known)}."
                 )
         for name in filters:
@@ -188,20 +188,21 @@ class Controls:
             return
         known = list(widget.options.values()) if isinstance(widget.options, dict) else list(widget.options)
         several = isinstance(widget, pn.widgets.MultiChoice)
-        wanted = [value] if not several or isinstance(value, (str, float, int)) else list(value)
-        wanted = [listed_value(self._dataset, name, "" if v is None else v) for v in wanted]
-        for v in wanted:
+        values = [value] if not several or isinstance(value, (str, float, int)) else list(value)
+        values = [listed_value(self._dataset, name, "" if v is None else v) for v in values]
+        for v in values:
             if v not in known:
-                few = ", ".join(map(str, known[:_TOLD])) + (", ..." if len(known) > _TOLD else "")
+                few = ", ".join(map(str, known[:_LISTED_IN_ERRORS]))
+                few += ", ..." if len(known) > _LISTED_IN_ERRORS else ""
                 raise UnknownNameError(
-                    f"{name}={v!r} is not there to choose, so the application can't start with it."
+                    f"{name}={v!r} is not among the choices, so the application can't start with it."
                     f"{near_names(str(v), map(str, known))} There are {few}."
                 )
-        widget.value = wanted if several else wanted[0]
+        widget.value = values if several else values[0]
 
 
 # Choices that an error lists.
-_TOLD = 12
+_LISTED_IN_ERRORS = 12
 _WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "min_width": 110}
 
 
@@ -225,6 +226,6 @@ _HEADING = (
 
 
 def _coordinates(dataset: xr.Dataset, types: bool) -> dict[str, str]:
-    """Return the coordinates that runs can be told apart by, none first."""
+    """Return the coordinates that can distinguish runs, after the option for none."""
     names = [str(name) for name, c in dataset.coords.items() if "cumulative_tokens" not in c.dims]
     return {_NONE: ""} | {n.replace("_", " "): n for n in [*names, *(["checkpoint_type"] if types else [])]}

@@ -1,4 +1,4 @@
-"""What lineages and runs of a suite can be filtered by in the application: a widget for each."""
+"""Filters of lineages and runs in the application, with a widget for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dde.schema import factors_of, is_datadecide
 
 __all__ = ["Filter", "Filters"]
 
-# Of DataDecide: which filters stand beside each other.
+# Filters of DataDecide that are beside each other.
 _ROWS = ((("params", "seed"), ("data",)), (("method", "learning_rate"), ("budget", "run")))
 
 
@@ -28,7 +28,7 @@ class Filter:
     coordinate : str
         Coordinate of lineages, or column of :func:`dde.explore.listing.runs_of`.
     label : str
-        What its widget is called.
+        Label of its widget.
     options : list or dict
         Values to choose from, or labels of values.
     """
@@ -47,9 +47,9 @@ class Filters:
     of_lineages, of_runs : mapping of str to Filter
         By the name of the widget.
     noun : str
-        What runs are that filters choose from.
+        Noun for the runs that filters choose from.
     bands : tuple of str
-        What means can be over.
+        Factors that means can be over.
     """
 
     of_lineages: Mapping[str, Filter]
@@ -67,7 +67,7 @@ class Filters:
         runs : pandas.DataFrame
             As :func:`dde.explore.listing.runs_of` gives it.
         taken : collection of str
-            Names of other widgets; a factor of that name has ``_factor`` behind its own.
+            Names of other widgets; a factor of the same name gets the suffix ``_factor``.
         """
         if is_datadecide(dataset):
             of_lineages = {
@@ -94,20 +94,20 @@ class Filters:
                 [(str(n), runs[n].tolist()) for n in runs.columns if n != "run"],
             )
         ]
-        varying = {f.coordinate for found in made for f in found.values()} - {"run_type"}
+        varying = {f.coordinate for filters in made for f in filters.values()} - {"run_type"}
         bands = [n for n in factors if n in varying]
         if "replicate" in dataset.coords and float(dataset["replicate"].max()) > 1:
             bands.append("replicate")
         return cls(made[0], made[1], "runs", tuple(bands))
 
     def rows(self) -> tuple[list[Sequence[str]], list[Sequence[str]]]:
-        """Return the names of the widgets of lineages and of runs, those in one row together."""
+        """Return the names of the widgets of lineages and of runs, grouped by row."""
         if "method" in self.of_runs:
             return [*_ROWS[0]], [*_ROWS[1]]
         return _pairs([*self.of_lineages]), _pairs([*self.of_runs, "run"])
 
     def matching_runs(self, runs: pd.DataFrame, chosen: Mapping[str, Collection[Any]]) -> list[str]:
-        """Return the labels of runs that match what is chosen, by the names of the widgets."""
+        """Return the labels of runs that match the values chosen in each widget."""
         if "method" in self.of_runs:
             return matching_runs(runs, chosen["method"], chosen["learning_rate"], chosen["budget"])
         return matching_runs(runs, factors={self.of_runs[key].coordinate: values for key, values in chosen.items()})
@@ -115,7 +115,7 @@ class Filters:
     def matching_lineages(
         self, dataset: xr.Dataset, chosen: Mapping[str, Collection[Any]], with_runs: Collection[str] | None
     ) -> list[str]:
-        """Return the labels of lineages that match what is chosen, by the names of the widgets."""
+        """Return the labels of lineages that match the values chosen in each widget."""
         factors = {self.of_lineages[key].coordinate: values for key, values in chosen.items()}
         return matching_lineages(dataset, with_runs=with_runs, factors=factors)
 
@@ -138,5 +138,5 @@ def _labelled(values: Iterable[Any]) -> dict[str, Any]:
 
 
 def _with_none(values: Sequence[Any]) -> dict[str, Any]:
-    """Return values by label; "" is one of a text factor."""
+    """Return values by label; "" is a value of a text factor."""
     return {**_labelled(values), **({"none": ""} if "" in values else {})}

@@ -1,4 +1,4 @@
-"""What there is to choose from: lineages and runs that match filters, and where to start."""
+"""Lists of the application: lineages and runs that match filters, the initial choice, and the table of runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dde.schema import PRETRAINING, factors_of, is_datadecide
 
 __all__ = ["matching_lineages", "matching_runs", "run_table", "runs_of", "starting_lineages", "starting_metric"]
 
-# A start that is drawn at once and seen without scrolling.
+# The initial picture is drawn at once and visible without scrolling.
 _FIRST_LINEAGES = 2
-# Metrics that are tried for values before the first one is taken as it is.
+# Metrics that are examined for values before falling back to the first one.
 _TRIED = 8
 
 
@@ -30,8 +30,8 @@ def runs_of(dataset: xr.Dataset) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns run, method, learning_rate (NaN where unknown) and budget, such as ``100M × 2``. Of another suite than
-        DataDecide a row for each label, with its type and the factors of runs.
+        Columns run, method, learning_rate (NaN where unknown) and budget, such as ``100M × 2``. In suites other
+        than DataDecide, a row for each label, with its type and the factors of runs.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def matching_runs(
     Parameters
     ----------
     runs : pandas.DataFrame
-        As :func:`runs_of` gives it.
+        As returned by :func:`runs_of`.
     methods, learning_rates, budgets : collection, optional
     factors : mapping, optional
         Values of other columns.
@@ -99,8 +99,8 @@ def matching_runs(
     for name, values in factors.items():
         if values:
             keep &= runs[name].isin(list(values)).to_numpy()
-    found: list[str] = runs["run"][keep].tolist()
-    return found
+    labels: list[str] = runs["run"][keep].tolist()
+    return labels
 
 
 def matching_lineages(
@@ -131,18 +131,18 @@ def matching_lineages(
     ['dolma1_7-4M-default', 'dolma1_7-4M-small-aux-2']
     """
     keep = np.ones(dataset.sizes["lineage"], bool)
-    for name, wanted in (("params", params), ("data", data), ("seed_name", seeds), *factors.items()):
-        if wanted:
-            keep &= np.isin(dataset[name].values.astype(object), list(wanted))
+    for name, values in (("params", params), ("data", data), ("seed_name", seeds), *factors.items()):
+        if values:
+            keep &= np.isin(dataset[name].values.astype(object), list(values))
     if with_runs is not None:
         columns = np.isin(dataset["run"].values.astype(object), list(with_runs))
         keep &= (_run_ids(dataset)[:, columns] != "").any(axis=1)
-    found: list[str] = dataset["lineage"].values[keep].tolist()
-    return found
+    labels: list[str] = dataset["lineage"].values[keep].tolist()
+    return labels
 
 
 def starting_lineages(dataset: xr.Dataset, among: Collection[str] | None = None) -> list[str]:
-    """Return a few lineages to start with: of one size, which share an axis well, those with the most derived runs."""
+    """Return a few initial lineages: those with the most derived runs, of one size so that they share an axis well."""
     labels = dataset["lineage"].values.tolist()
     by = "params" if is_datadecide(dataset) else "n_params"
     sizes = dataset[by].values.tolist() if by in dataset.coords and dataset[by].ndim == 1 else [0] * len(labels)
@@ -152,15 +152,15 @@ def starting_lineages(dataset: xr.Dataset, among: Collection[str] | None = None)
     for i in sorted(range(len(labels)), key=lambda i: (-counts[i], i)):
         if allowed is None or labels[i] in allowed:
             by_size.setdefault(sizes[i], []).append(i)
-    first = max((found[:_FIRST_LINEAGES] for found in by_size.values()), key=lambda f: counts[f].sum(), default=[])
+    first = max((rows[:_FIRST_LINEAGES] for rows in by_size.values()), key=lambda rows: counts[rows].sum(), default=[])
     return [labels[i] for i in sorted(first)]
 
 
 def starting_metric(dataset: xr.Dataset, lineages: Collection[str]) -> str:
-    """Return a metric to start with: the first that both a base and its derived runs have values of.
+    """Return the initial metric: the first with values of both a base and its derived runs.
 
-    A few are read for these lineages, evaluations before logs. Where none has both, it is the first with any value,
-    and where none has any, the first of all.
+    Reads a few metrics for these lineages, evaluations before logs. Falls back to the first with any value, then to
+    the first of all.
     """
     names = [str(name) for name, array in dataset.data_vars.items() if set(array.dims) == set(dataset["run_id"].dims)
              | {"cumulative_tokens"}]  # fmt: skip
@@ -190,9 +190,9 @@ def run_table(shown: xr.Dataset) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns lineage, run, run_id, learning_rate, budget (of another suite than DataDecide, the factors of its
-        runs), state, branch_tokens, end_tokens, and one for each metric. What a derived run inherits from its parent is
-        no value of its own: NaN where it has none.
+        Columns lineage, run, run_id, learning_rate, budget (in suites other than DataDecide, the factors of runs),
+        state, branch_tokens, end_tokens, and one for each metric. Values that a derived run inherits from its parent
+        don't count: NaN where it has none of its own.
     """
     run_ids = _run_ids(shown)
     rows, columns = np.nonzero(run_ids != "")
@@ -240,7 +240,7 @@ def _run_ids(dataset: xr.Dataset) -> npt.NDArray[np.object_]:
 
 
 def _is_base(dataset: xr.Dataset) -> npt.NDArray[np.bool_]:
-    """Return which runs started from no other one, (lineage, run) or (1, run)."""
+    """Return whether each run is a base, (lineage, run) or (1, run)."""
     if is_datadecide(dataset) or "branch_tokens" not in dataset.coords:
         return np.asarray(dataset["run"].values == PRETRAINING)[None, :]
     branch = dataset["branch_tokens"].transpose("lineage", "run").values

@@ -1,4 +1,4 @@
-"""The page: controls, picture, table, and what can be taken away from it."""
+"""The page: controls, picture, table and downloads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Failure:
 
 
 class Explorer(pn.viewable.Viewer):
-    """The application over one Dataset; shows itself in a notebook, and ``.servable()`` serves it.
+    """The application for one Dataset; displays itself in a notebook, and ``.servable()`` serves it.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Explorer(pn.viewable.Viewer):
     opened : Opened, optional
         How it was opened, for the code that opens it again.
     initial : mapping
-        What is chosen at first.
+        Initial values of choices.
     """
 
     def __init__(self, dataset: xr.Dataset, opened: Opened | None = None, **initial: Any) -> None:
@@ -51,37 +51,37 @@ class Explorer(pn.viewable.Viewer):
         super().__init__()  # type: ignore[no-untyped-call]
         self._dataset, self._opened, self._loaded = dataset, opened, Loaded(dataset)
         self._drawing: Drawing | None = None
-        self._asked = self._drawn = 0
+        self._requested = self._drawn = 0
         self._task: asyncio.Task[None] | None = None
-        self.controls = Controls(dataset, initial, self._ask)
+        self.controls = Controls(dataset, initial, self._redraw)
         self._make_parts()
         if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
-            # The page is there at once, and the picture follows.
-            self._say_busy(True)
-            pn.state.onload(self._ask)
+            # The page appears at once, and the picture follows.
+            self._set_busy(True)
+            pn.state.onload(self._redraw)
         else:
-            self._ask(at_once=True)
+            self._redraw(at_once=True)
 
     @property
     def choices(self) -> Choices:
-        """What is chosen now."""
+        """The current choices."""
         return self.controls.choices
 
     @property
     def dataset(self) -> xr.Dataset:
-        """The selection that is chosen now; lazy."""
+        """The current selection; lazy."""
         return apply(self._dataset, self.choices)
 
     @property
     def code(self) -> str:
-        """Code that gives the selection, and its picture."""
+        """Code for the selection and its picture."""
         return code_of(self._dataset, self.choices, self._opened)
 
     def __panel__(self) -> Any:
         """Return the layout."""
         return self._layout
 
-    # Parts
+    # Elements of the page
 
     def _make_parts(self) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
@@ -121,40 +121,40 @@ class Explorer(pn.viewable.Viewer):
     def _download(self, label: str, suffix: str, made: Callable[[Drawing], bytes]) -> Any:
         def file() -> io.BytesIO:
             if self._drawing is None:
-                raise DdeError("nothing is shown, so there is nothing to take away")
+                raise DdeError("nothing is shown, so there is nothing to download. Change the choices first.")
             return io.BytesIO(made(self._drawing))
 
         return pn.widgets.FileDownload(callback=file, filename=f"dde-selection.{suffix}", label=label, width=110)
 
     # From choices to the page
 
-    def _ask(self, at_once: bool = False) -> None:
-        """Have what is chosen now drawn: beside the event loop where one runs, else here."""
-        self._asked += 1
+    def _redraw(self, at_once: bool = False) -> None:
+        """Redraw the current selection: in a thread when an event loop runs, else at once."""
+        self._requested += 1
         try:
             loop = None if at_once else asyncio.get_running_loop()
         except RuntimeError:
             loop = None
         if loop is None:
-            self._show(self._made(self.choices))
-            self._drawn = self._asked
+            self._show(self._draw(self.choices))
+            self._drawn = self._requested
         elif self._task is None or self._task.done():
-            self._say_busy(True)
+            self._set_busy(True)
             self._task = loop.create_task(self._draw_newest())
 
     async def _draw_newest(self) -> None:
-        """Draw until what is drawn is what was asked for last; what was overtaken is never shown."""
+        """Draw until the latest request is drawn; outdated drawings are never shown."""
         try:
-            while self._drawn != self._asked:
-                asked = self._asked
-                made = await asyncio.to_thread(self._made, self.choices)
-                if asked == self._asked:
-                    self._drawn = asked
+            while self._drawn != self._requested:
+                request = self._requested
+                made = await asyncio.to_thread(self._draw, self.choices)
+                if request == self._requested:
+                    self._drawn = request
                     self._show(made)
         finally:
-            self._say_busy(False)
+            self._set_busy(False)
 
-    def _made(self, choices: Choices) -> Drawing | _Failure:
+    def _draw(self, choices: Choices) -> Drawing | _Failure:
         try:
             return draw(self._loaded, choices)
         except DdeError as error:
@@ -166,7 +166,7 @@ class Explorer(pn.viewable.Viewer):
     def _show(self, made: Drawing | _Failure) -> None:
         if isinstance(made, _Failure):
             self._drawing = None
-            # Nothing of what was there before stays: it belongs to other choices.
+            # Remove the previous picture, which belongs to other choices.
             self._alert.param.update(object=_as_text(made.text), visible=True)
             self._notes.visible = self._shown.visible = False
             self._summary.object = self._code.object = self._code_text.value = ""
@@ -183,7 +183,7 @@ class Explorer(pn.viewable.Viewer):
         self._code_text.value = code
         self._summary.object = _summary_of(made)
 
-    def _say_busy(self, busy: bool) -> None:
+    def _set_busy(self, busy: bool) -> None:
         self._shown.loading = busy
 
     def _on_rows(self, event: Any) -> None:
@@ -193,33 +193,33 @@ class Explorer(pn.viewable.Viewer):
 
 
 def explore(dataset: xr.Dataset, *, opened: Opened | None = None, **initial: Any) -> Explorer:
-    """Return the application: widgets to choose lineages, runs, metrics, axis, grid and looks; picture and table.
+    """Return the application: widgets for lineages, runs, metrics, axis, grid and looks, with picture and table.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As :func:`dde.open_lineages` gives it, or a selection with all three dimensions. Metrics are read as they are
-        chosen, of the lineages and runs chosen alone.
+        As returned by :func:`dde.open_lineages`, or a selection with all three dimensions. Metrics are read when
+        chosen, for the chosen lineages and runs only.
     opened : Opened, optional
         How it was opened, for the code that opens it again.
     **initial
-        What is chosen at first, a value or several: ``params``, ``data``, ``seed``, ``lineage``, ``method``,
+        Initial choices, one value or several: ``params``, ``data``, ``seed``, ``lineage``, ``method``,
         ``learning_rate``, ``budget``, ``run``, ``metrics``, ``x``, ``log_x``, ``grid``, ``points``, ``interp``,
-        ``hue_by``, ``style_by``, ``facet_by``, ``band``, ``zoom``, ``log_y``, ``relative_to``. Of another suite than
-        DataDecide its factors of lineages and runs, where these differ, in place of ``params``, ``data``, ``seed``,
-        ``method``, ``learning_rate`` and ``budget``.
+        ``hue_by``, ``style_by``, ``facet_by``, ``band``, ``zoom``, ``log_y``, ``relative_to``. In suites other
+        than DataDecide, varying factors of lineages and runs replace ``params``, ``data``, ``seed``, ``method``,
+        ``learning_rate`` and ``budget``.
 
     Returns
     -------
     Explorer
-        Shows itself in a notebook; ``.servable()`` serves it, ``.dataset`` is what is selected, ``.code`` code for it.
+        Displays itself in a notebook. ``.servable()`` serves it, ``.dataset`` is the selection, ``.code`` its code.
 
     Raises
     ------
     SelectionError
-        When the Dataset lacks a dimension, or holds nothing.
+        When the Dataset has no such dimension, or is empty.
     UnknownNameError
-        When what is to be chosen at first does not exist.
+        When an initial choice does not exist.
 
     Examples
     --------
@@ -242,15 +242,15 @@ def _summary_of(drawing: Drawing) -> str:
     )
 
 
-# What Markdown may take for the beginning or the end of anything; an entity, such as the one
-# that escaping makes of an apostrophe, is never taken for that.
+# Characters that may be markup in Markdown. The entity of an escaped apostrophe is matched first, so that its # stays
+# as it is.
 _MARKUP = re.compile(r"&#x27;|[\\`*\[\]#|~]|(?<!\w)_|_(?!\w)")
 
 
 def _as_text(text: str) -> str:
-    """Return text for a pane of Markdown that shows it letter by letter."""
+    """Return text escaped so that a Markdown pane shows it literally."""
     line = html.escape(printable(" ".join(text.split())))
-    return _MARKUP.sub(lambda found: found[0] if len(found[0]) > 1 else f"&#{ord(found[0])};", line)
+    return _MARKUP.sub(lambda match: match[0] if len(match[0]) > 1 else f"&#{ord(match[0])};", line)
 
 
 def _count(n: int, thing: str) -> str:
@@ -265,7 +265,7 @@ def _title(text: str, hint: str) -> Any:
 
 _FONT = 'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; color: #3b4252;'
 _PAGE = ":host { flex-wrap: wrap; gap: 12px; }"
-# Below that width there is no room beside the controls, so the picture goes below them.
+# In a narrower window the picture goes below the controls.
 _SIDE = """
 :host { background: #f7f8fa; border-radius: 6px; padding: 4px 0 12px; }
 @media (max-width: 860px) { :host { width: 100% !important; } }
@@ -299,7 +299,7 @@ if (navigator.clipboard) {
 }
 """
 
-# Numbers as the picture has them; a cell without a number is empty.
+# Numbers are formatted as in the picture; a cell without a number is empty.
 _NUMBER = """<%
 if (value === null || value === undefined || Number.isNaN(value)) { %><% } else {
   const size = Math.abs(value)

@@ -1,4 +1,4 @@
-"""What is chosen in the application, the Dataset that it selects, and the code that selects the same."""
+"""Choices of the application, the Dataset they select, and code that makes the same selection."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ __all__ = [
     "text_literal",
 ]
 
-#: Grids by what the application calls them. A number of points belongs to the last three.
+#: Names of grids in the application. The last three take a number of points.
 GRIDS = ("as opened", "auto", "observed", "linear", "log", "quantile")
-#: Ways between observations; the first is the one that the Dataset was opened with.
+#: Interpolation methods; the first is the one with which the Dataset was opened.
 INTERPOLATIONS = ("as opened", *get_args(Method))
-#: What a band around a mean may span.
+#: Factors over which a band may average, after the option for none.
 BANDS = ("none", "seed", "replicate")
 
 _WIDTH = 100
@@ -45,7 +45,7 @@ _WIDTH = 100
 
 @dataclass(frozen=True)
 class Choices:
-    """What is chosen.
+    """Choices in the application.
 
     Attributes
     ----------
@@ -61,15 +61,15 @@ class Choices:
     grid : str
         One of `GRIDS`.
     points : int
-        Of a linear, log or quantile grid.
+        Number of points of a linear, log or quantile grid.
     interp : str
         One of `INTERPOLATIONS`.
     hue_by, style_by, facet_by : str or None
-        Coordinates that tell runs apart.
+        Coordinates that distinguish runs.
     band : str
         One of `BANDS`, or a factor of another suite.
     zoom : bool
-        Enlarge what follows the branch, where that says more.
+        Enlarge curves after the branch where :func:`dde.plots.curves.plot_curves` does by default.
     log_y : bool
     relative_to : str or None
         "base" for the difference to it.
@@ -98,7 +98,7 @@ class Choices:
 
     @property
     def data_key(self) -> tuple[object, ...]:
-        """What decides which values are loaded; the rest is looks."""
+        """The choices that decide which values are loaded; the others affect appearance only."""
         return self.lineages, self.runs, self.metrics, self.grid, self.points, self.interp
 
 
@@ -113,7 +113,7 @@ class Opened:
     arguments : tuple of str
         Source code of its first arguments, without credentials.
     options : tuple of (str, object)
-        Its keywords but for ``metrics``: code opens those alone that are shown.
+        Its keywords except ``metrics``: code opens only the metrics shown.
     imports : tuple of str
         Modules that the arguments need, besides dde.
     """
@@ -130,14 +130,14 @@ class Opened:
 
 @dataclass(frozen=True)
 class _Code:
-    """A value that is written in another way than its repr."""
+    """A value whose source code differs from its repr."""
 
     text: str
     value: Any
 
 
 def check_dataset(dataset: xr.Dataset) -> None:
-    """Raise where a Dataset can't be explored: it lacks a dimension, or holds nothing.
+    """Raise when a Dataset can't be explored: a dimension is missing, or it is empty.
 
     Raises
     ------
@@ -152,13 +152,13 @@ def check_dataset(dataset: xr.Dataset) -> None:
     empty = [dim for dim in DIMS if not dataset.sizes[dim]]
     if empty or not dataset.data_vars:
         raise SelectionError(
-            f"the Dataset holds no {' and no '.join(empty) or 'metric'}, so there is nothing to explore. "
+            f"the Dataset has no {' and no '.join(empty) or 'metric'}, so there is nothing to explore. "
             "Open it with other filters, or with metrics=[...]."
         )
 
 
 def apply(dataset: xr.Dataset, choices: Choices) -> xr.Dataset:
-    """Return the part of a Dataset that is chosen, on the grid that is chosen; lazy where the Dataset is.
+    """Return the chosen part of a Dataset on the chosen grid; lazy if the Dataset is.
 
     Raises
     ------
@@ -183,14 +183,14 @@ def apply(dataset: xr.Dataset, choices: Choices) -> xr.Dataset:
 
 
 def plot_options(choices: Choices, dataset: xr.Dataset | None = None) -> dict[str, Any]:
-    """Return the arguments of ``ds.dde.plot`` that are chosen, those that are its own defaults left out.
+    """Return the chosen arguments of ``ds.dde.plot``, except those that equal its defaults.
 
     Parameters
     ----------
     choices : Choices
     dataset : xarray.Dataset, optional
-        What is chosen from. Of another suite than DataDecide the colour is always given: which one a picture takes
-        of itself follows from the runs that it shows.
+        The explored Dataset. In suites other than DataDecide the colour is always included, because its default
+        depends on the runs shown.
 
     Examples
     --------
@@ -199,7 +199,7 @@ def plot_options(choices: Choices, dataset: xr.Dataset | None = None) -> dict[st
     """
     known = inspect.signature(plot_curves).parameters
     chosen = {
-        # A Dataset that was explored lies along tokens.
+        # The axis of an explored Dataset is that of tokens.
         "x": None if choices.x == "cumulative_tokens" else choices.x,
         "log_x": choices.log_x,
         "log_y": choices.log_y,
@@ -217,14 +217,14 @@ def plot_options(choices: Choices, dataset: xr.Dataset | None = None) -> dict[st
 
 
 def code_of(dataset: xr.Dataset, choices: Choices, opened: Opened | None = None) -> str:
-    """Return code that gives the same selection as :func:`apply`, under the name ``shown``, and its picture.
+    """Return code that makes the same selection as :func:`apply`, named ``shown``, and its picture.
 
     Parameters
     ----------
     dataset : xarray.Dataset
     choices : Choices
     opened : Opened, optional
-        How the Dataset was opened. Without it the code takes the Dataset for one named ``ds``.
+        How the Dataset was opened. Without it, the code assumes a Dataset named ``ds``.
 
     Examples
     --------
@@ -241,7 +241,7 @@ def code_of(dataset: xr.Dataset, choices: Choices, opened: Opened | None = None)
     metrics = _known_metrics(dataset, choices)
     if opened is None:
         sources = [dataset.attrs.get(n) for n in ("source", "pretraining_source", "posttraining_source")]
-        # In one line: what follows it would be code.
+        # Keep it on one line: a second line of the comment would be code.
         named = " ".join(printable(" and ".join(filter(None, sources)) or "memory").split())
         lines = ["import dde", "", f"# ds is the Dataset that was explored, opened from {named}."]
     else:
@@ -276,7 +276,7 @@ def _steps(dataset: xr.Dataset, choices: Choices) -> list[tuple[str, dict[str, A
         if not choices.runs:
             kind = "post-training run" if is_datadecide(dataset) else "run"
             raise SelectionError(f"no {kind} matches, so there is nothing to draw. Loosen a filter on runs.")
-        # Curves of another suite show the bases that they left, whose own runs are chosen like any other.
+        # In other suites, curves show the bases they left, and bases are chosen like any other run.
         base = [PRETRAINING] if is_datadecide(dataset) and PRETRAINING in dataset["run"].values else []
         selected["run"] = [*base, *choices.runs]
     steps = [("sel", selected)]
@@ -301,7 +301,7 @@ def _alignment(dataset: xr.Dataset, choices: Choices) -> dict[str, Any]:
     arguments: dict[str, Any] = {"grid": grid}
     if choices.interp != INTERPOLATIONS[0]:
         arguments["interp"] = choices.interp
-    # Otherwise gaps that were left open when the Dataset was opened would be filled.
+    # Without max_gap, gaps that opening left open would be filled.
     max_gap = int(dataset.attrs.get("max_gap", -1))
     return arguments if max_gap < 0 else {**arguments, "max_gap": max_gap}
 
@@ -316,7 +316,7 @@ def _check_name(argument: str, name: str, known: Iterable[str]) -> None:
 
 
 def _call(function: str, arguments: Sequence[str], options: dict[str, Any]) -> str:
-    """Return the source code of a call, with a line for each argument where one line is too short."""
+    """Return the source code of a call, with a line for each argument when it does not fit one line."""
     parts = [*arguments, *(f"{name}={_written(value)}" for name, value in options.items())]
     line = f"{function}({', '.join(parts)})"
     if len(line) <= _WIDTH:
@@ -326,7 +326,7 @@ def _call(function: str, arguments: Sequence[str], options: dict[str, Any]) -> s
 
 
 def text_literal(text: str) -> str:
-    """Return source code of a text, in double quotes; nothing in it hides what the code does.
+    """Return the source code of a text in double quotes, without characters that could disguise the code.
 
     Examples
     --------
@@ -337,7 +337,7 @@ def text_literal(text: str) -> str:
 
 
 def _written(value: Any, spread: bool = False) -> str:
-    """Return source code of a value, texts in double quotes."""
+    """Return the source code of a value, with texts in double quotes."""
     if isinstance(value, _Code):
         return value.text
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Serving the application: on loopback unless told otherwise, with nothing fetched from elsewhere."""
+"""Serve the application, on loopback by default and without fetching anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_loopback(address: str) -> bool:
 
 
 def origins_of(address: str, port: int) -> list[str]:
-    """Return the origins whose pages may talk to a server: those that its own address has.
+    """Return the origins from which pages may connect to a server: those of its own address.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def origins_of(address: str, port: int) -> list[str]:
 
 
 def serve(make_page: Callable[[], Any], address: str, port: int, title: str, ready: Callable[[str], None]) -> None:
-    """Serve a page until the process ends; every session of a browser has its own.
+    """Serve a page until the process ends; each browser session has its own.
 
     Parameters
     ----------
@@ -51,15 +51,15 @@ def serve(make_page: Callable[[], Any], address: str, port: int, title: str, rea
         Returns a new page.
     address : str
     port : int
-        0 for any that is free.
+        0 for any free port.
     title : str
     ready : callable
-        Told the address of the page once it can be opened.
+        Called with the address of the page once it can be opened.
 
     Raises
     ------
     DdeError
-        When the address or the port can't be had.
+        When the address or the port is not available.
     """
     from panel.io.server import get_server
 
@@ -76,7 +76,7 @@ def serve(make_page: Callable[[], Any], address: str, port: int, title: str, rea
         ) from error
     server.start()
     if threading.current_thread() is threading.main_thread():
-        # The server takes Ctrl-C for itself; what ends the process is for whoever started it to say.
+        # The server handles Ctrl-C itself; how the process ends is the decision of its caller.
         loop: Any = server.io_loop
         for number, handler in handlers.items():
             with suppress(NotImplementedError):
@@ -89,7 +89,7 @@ def serve(make_page: Callable[[], Any], address: str, port: int, title: str, rea
         try:
             ready(f"http://{host}:{port}/")
         except Exception as error:
-            # The loop would log it, and serve a page whose address nobody knows.
+            # The loop would only log the error, and serve a page whose address nobody knows.
             failed.append(error)
             server.io_loop.stop()
 
