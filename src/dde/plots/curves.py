@@ -25,7 +25,8 @@ from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, facets_of, is_given,
 from dde.plots.curve_legend import curve_legend
 from dde.plots.defaults import check_names, default_hue, facet_title, task_of
 from dde.plots.figure_layout import arrange, panel_layouts
-from dde.plots.panels import Axis, Frame, Look, Panel, value_of, x_values, y_values
+from dde.plots.legends import Legend
+from dde.plots.panels import Axis, Frame, Look, Panel, figure_of, value_of, x_values, y_values
 from dde.plots.segments import Segment, find_segments
 from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
 
@@ -272,11 +273,11 @@ def plot_curves(
         layouts = panel_layouts(rows, size, legend, [p.frame for p in panels], [p.title for p in panels])
         # One legend for all panels, right of the last panel of the first row, where it covers nothing.
         drawn = [
-            panel.draw(drawing, layout, *([legend] if (layout.row, layout.column) == (0, len(rows[0]) - 1) else []))
+            panel.draw(drawing, layout, legend if layout.has_legend else Legend())
             for panel, layout in zip(panels, layouts, strict=True)
         ]
         filled = _filled(drawn, rows, hv.Empty)
-        return hv.Layout(filled).cols(layouts[0].columns).opts(hv.opts.Layout(**drawing.figure(layouts[0])))
+        return figure_of(filled, layouts[0], drawing)
 
 
 def curve_panels(

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.plots.legends import Legend
+from dde.plots.legends import Legend, text_width_inches
 
-__all__ = ["LINE_INCHES", "Axis", "Frame", "PanelLayout", "arrange", "panel_layouts", "shortened", "title_points"]
+__all__ = ["Axis", "Frame", "PanelLayout", "arrange", "panel_layouts", "shortened", "title_points"]
 
 # A frame of 330 pixels is 3.1 inches wide: three of them with their labels fill a page across.
 _PIXELS_PER_INCH = 106
 # Margins in inches: left of a frame for tick labels and the axis label, below it for those and the next title.
 _LEFT_MARGIN, _BOTTOM_MARGIN = 0.75, 0.92
 # Size of the text of labels: the height of a line in inches, and the mean width of a letter in pixels.
-LINE_INCHES, _LETTER_PIXELS = 0.16, 6.3
+_LINE_INCHES, _LETTER_PIXELS = 0.16, 6.3
 # Width in pixels of a bold letter at a font size of one point: about two thirds of its height.
 _TITLE_PIXELS = 0.98
 
@@ -85,9 +85,12 @@ class Axis:
         ticks = None if self.ticks is None else tuple((value, change(text)) for value, text in self.ticks)
         return replace(self, ticks=ticks)
 
-    def label_lines(self, pixels: int) -> int:
-        """Return the number of lines of the wrapped label."""
-        return self.fitted_label(pixels).count("\n") + 1
+    def left_margin(self, pixels: int) -> float:
+        """Return the inches that labels take left of a frame of `pixels` when this is its vertical axis."""
+        lines = len(self.fitted_label(pixels).splitlines())
+        if self.ticks is None:
+            return _LEFT_MARGIN + max(lines - 1, 0) * _LINE_INCHES
+        return 0.3 + max((text_width_inches(text) for _, text in self.ticks), default=0.0) + lines * _LINE_INCHES
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,16 @@ class PanelLayout:
     bottom_margin: float = _BOTTOM_MARGIN
     legend_size: tuple[float, float] = (0.0, 0.0)
     title_points: float = 11.0
+
+    @property
+    def has_legend(self) -> bool:
+        """Whether the legend is drawn right of this panel: the last one of the first row."""
+        return (self.row, self.column) == (0, self.columns - 1)
+
+    @property
+    def has_note(self) -> bool:
+        """Whether the note is drawn below this panel: the first one of the last row."""
+        return (self.row, self.column) == (self.rows - 1, 0)
 
     def frame_size_inches(self) -> tuple[float, float]:
         """Return width and height of the frame."""
@@ -250,8 +263,8 @@ def panel_layouts(
     titles: Sequence[str] = (),
 ) -> list[PanelLayout]:
     """Return the layouts of panels, row by row, with room for the legend, axis labels of several lines and notes."""
-    left = _LEFT_MARGIN + max((f.y.label_lines(size[1]) - 1 for f in frames), default=0) * LINE_INCHES
-    bottom = _BOTTOM_MARGIN + max((len(f.note.splitlines()) for f in frames), default=0) * LINE_INCHES
+    left = max((f.y.left_margin(size[1]) for f in frames), default=_LEFT_MARGIN)
+    bottom = _BOTTOM_MARGIN + max((len(f.note.splitlines()) for f in frames), default=0) * _LINE_INCHES
     legend_size = legend.inches(size[1]) if legend else (0.0, 0.0)
     columns = max(map(len, rows))
     return [

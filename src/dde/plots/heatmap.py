@@ -19,11 +19,11 @@ from dde.plots.axes import axis_label, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.cells import Reduce, differing, run_rows
-from dde.plots.colours import facets_of, is_given, label_of, shades, sorted_values, text_colour
+from dde.plots.colours import facets_of, is_given, label_of, sorted_values, text_colour
 from dde.plots.defaults import AUTO, check_names, facet_title, heatmap_coordinates, run_coordinates, task_of
-from dde.plots.figure_layout import LINE_INCHES, Axis, Frame, PanelLayout, arrange, title_points
-from dde.plots.legends import ColourBar, Legend, LegendEntry, text_width_inches
-from dde.plots.panels import framed
+from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
+from dde.plots.legends import ColourBar, Legend, LegendEntry
+from dde.plots.panels import figure_of, framed
 from dde.schema import factors_of, is_datadecide
 
 __all__ = ["plot_heatmap"]
@@ -216,7 +216,7 @@ def _drawn(
 
     across, up = grids[0].x, grids[0].y
     size = frame_size or (max(_CELL[0] * len(across), _LEAST[0]), max(_CELL[1] * len(up), _LEAST[1]))
-    bar = _bar(dataset[metric], pd.concat([g.cells["value"] for g in grids]))
+    bar = ColourBar.of_values(axis_label(dataset[metric]), pd.concat([g.cells["value"] for g in grids]))
     best = LegendEntry(f"best ({_direction(dataset[metric])})", backend.outline(), "marker")
     legend = Legend("", [best] if any(g.best >= 0 for g in grids) else [], bar)
     axes = [
@@ -225,26 +225,17 @@ def _drawn(
         for name, values in ((x, across), (y, up))
     ]  # fmt: skip
     frame = Frame(axes[0], axes[1], grid=False)
-    left = 0.3 + max(text_width_inches(label) for _, label in axes[1].ticks or ())
-    left += LINE_INCHES * axes[1].label_lines(size[1])
     rows = arrange([[g] for g in grids], columns or max(min(3, 1100 // (size[0] + 110)), 1))
     task, _ = task_of(dataset[metric])
+    noted = replace(frame, note=_note(left_out, x, y))
     drawn = []
-    points = title_points([g.title for g in grids], size[0])
-    layouts = [
-        PanelLayout(
-            size, i, j, len(rows), max(map(len, rows)), left, 0.92 + LINE_INCHES, legend.inches(size[1]), points
-        )
-        for i, row in enumerate(rows)
-        for j in range(len(row))
-    ]
+    layouts = panel_layouts(rows, size, legend, [noted], [g.title for g in grids])
     for grid, layout in zip((g for row in rows for g in row), layouts, strict=True):
-        shown = legend if (layout.row, layout.column) == (0, len(rows[0]) - 1) else Legend()
-        is_last = (layout.row, layout.column) == (len(rows) - 1, 0)
-        below = replace(frame, note=_note(left_out, x, y)) if is_last else frame
+        shown = legend if layout.has_legend else Legend()
+        here = noted if layout.has_note else frame
         title = grid.title if len(grids) > 1 or "lineages" not in grid.title else task
-        drawn.append(framed(_tiles(hv, grid, bar, axes, backend), below, backend, layout, shown, title))
-    return hv.Layout(drawn).cols(layouts[0].columns).opts(hv.opts.Layout(**backend.figure(layouts[0])))
+        drawn.append(framed(_tiles(hv, grid, bar, axes, backend), here, backend, layout, shown, title))
+    return figure_of(drawn, layouts[0], backend)
 
 
 def _note(left_out: int, *names: str) -> str:
@@ -254,27 +245,15 @@ def _note(left_out: int, *names: str) -> str:
     return f"not shown: {left_out} {'run' if left_out == 1 else 'runs'} without {missing}"
 
 
-def _bar(metric: xr.DataArray, values: pd.Series) -> ColourBar:
-    from matplotlib.ticker import MaxNLocator
-
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
-    if low == high:
-        low, high = low - (abs(low) * 0.05 or 0.5), high + (abs(high) * 0.05 or 0.5)
-    ticks = [t for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high]
-    return ColourBar(axis_label(metric), shades(), (low, high), [(float(t), short_number(t)) for t in ticks])
-
-
 def _tiles(hv: Any, grid: _Grid, bar: ColourBar, axes: Sequence[Axis], backend: Backend) -> Any:
-    (low, high), colours = bar.span, bar.colours
+    low, high = bar.span
     digits = int(np.clip(np.ceil(-np.log10((high - low) / 100)), 0, 4)) if high - low < 1000 else 0
     tooltips = [(axes[0].label, "@across"), (axes[1].label, "@up"), (bar.title, "@value{0.0000}"),
                 ("runs averaged", "@count"), ("run id", "@run_id")]  # fmt: skip
     kinds: dict[bool, list[Any]] = {False: [], True: []}
     written: dict[tuple[str, bool], list[Any]] = {}
     for k, (i, j, value, count, run_id) in enumerate(grid.cells.itertuples(index=False)):
-        # Infinite values have the colour of the nearer end of the bar.
-        colour = colours[round(float(np.clip((value - low) / (high - low), 0, 1)) * (len(colours) - 1))]
+        colour = bar.colour(value)
         best = k == grid.best
         inset = 0.04 if best else 0.0
         box = (i - 0.5 + inset, j - 0.5 + inset, i + 0.5 - inset, j + 0.5 - inset)

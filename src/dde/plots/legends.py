@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
+from dde.plots.axes import short_number
+from dde.plots.colours import shades
 from dde.printable import printable
 
 __all__ = ["MOST_ENTRIES", "ColourBar", "Legend", "LegendEntry", "text_width_inches", "without_formulas"]
@@ -70,6 +72,30 @@ class ColourBar:
         every = math.ceil((n - 1) / 8) or 1
         shown = sorted({*range(0, n - every // 2 - 1, every), n - 1})
         return cls(title, tuple(colours.values()), (-0.5, n - 0.5), [(float(k), labels[k]) for k in shown])
+
+    @classmethod
+    def of_values(cls, title: str, values: Iterable[float]) -> ColourBar:
+        """Return the continuous bar from the lowest finite value to the highest.
+
+        Examples
+        --------
+        >>> bar = ColourBar.of_values("loss", [2.0, 4.0, float("inf")])
+        >>> bar.span, bar.colour(float("inf")) == bar.colours[-1]
+        ((2.0, 4.0), True)
+        """
+        from matplotlib.ticker import MaxNLocator
+
+        finite = [float(v) for v in values if np.isfinite(v)] or [0.0]
+        low, high = min(finite), max(finite)
+        if low == high:
+            low, high = low - (abs(low) * 0.05 or 0.5), high + (abs(high) * 0.05 or 0.5)
+        ticks = [float(t) for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high]
+        return cls(title, shades(), (low, high), [(t, short_number(t)) for t in ticks])
+
+    def colour(self, value: float) -> str:
+        """Return the colour of a value; infinite ones have that of the nearer end."""
+        low, high = self.span
+        return self.colours[round(float(np.clip((value - low) / (high - low), 0, 1)) * (len(self.colours) - 1))]
 
     def width_inches(self) -> float:
         """Return the width of the bar with its tick labels and title."""

@@ -23,6 +23,7 @@ __all__ = [
     "Look",
     "Panel",
     "coloured_lines",
+    "figure_of",
     "framed",
     "value_of",
     "x_values",
@@ -311,6 +312,13 @@ def framed(
     }
     frame = replace(frame, x=frame.x.with_texts(plain), y=frame.y.with_texts(plain))
     return hv.Overlay([*first, *elements]).opts(hv.opts.Overlay(**options, **backend.panel(layout, frame, legend)))
+
+
+def figure_of(panels: Sequence[Any], layout: PanelLayout, backend: Backend) -> Any:
+    """Return drawn panels as a HoloViews layout, by the layout of one of them."""
+    import holoviews as hv
+
+    return hv.Layout(list(panels)).cols(layout.columns).opts(hv.opts.Layout(**backend.figure(layout)))
 
 
 def y_values(shifted: Iterable[tuple[Segment, float]], low: float, high: float) -> npt.NDArray[np.float64]:

@@ -44,7 +44,7 @@ from dde.plots.defaults import (
 )
 from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
-from dde.plots.panels import coloured_lines, framed
+from dde.plots.panels import coloured_lines, figure_of, framed
 from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide, without_replicate
 
 __all__ = ["SCALES", "plot_scaling"]
@@ -317,10 +317,10 @@ def _drawn(
     layouts = panel_layouts(grid, size, legend, [noted], titles)
     drawn = []
     for part, lines, title, layout in zip(parts, drawn_lines, titles, layouts, strict=True):
-        shown = legend if (layout.row, layout.column) == (0, len(grid[0]) - 1) else Legend()
-        here = noted if (layout.row, layout.column) == (len(grid) - 1, 0) else frame
+        shown = legend if layout.has_legend else Legend()
+        here = noted if layout.has_note else frame
         drawn.append(framed(_elements(hv, part, lines, frame, look, backend), here, backend, layout, shown, title))
-    return hv.Layout(drawn).cols(layouts[0].columns).opts(hv.opts.Layout(**backend.figure(layouts[0])))
+    return figure_of(drawn, layouts[0], backend)
 
 
 def _x_label(x: str) -> str:

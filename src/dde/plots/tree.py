@@ -21,10 +21,10 @@ from dde.plots.axes import axis_label, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.cells import Reduce, run_rows
-from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of, shades
-from dde.plots.figure_layout import Axis, Frame, PanelLayout
-from dde.plots.legends import ColourBar, Legend, LegendEntry, text_width_inches
-from dde.plots.panels import coloured_lines, framed
+from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of
+from dde.plots.figure_layout import Axis, Frame, panel_layouts
+from dde.plots.legends import ColourBar, Legend, LegendEntry
+from dde.plots.panels import coloured_lines, figure_of, framed
 from dde.schema import PRETRAINING, is_datadecide
 
 __all__ = [
@@ -325,25 +325,12 @@ def _drawn(
         Axis("tree_row", "", limits=(-count + 0.4, 0.6), ticks=tuple((-float(k), t) for k, t in enumerate(labels))),
         grid=False,
     )
-    bar = _bar(members, label) if label else None
+    values = [m.value for m in members]
+    bar = ColourBar.of_values(label, values) if label and np.isfinite(values).any() else None
     legend = _legend(members, bar, backend)
-    left = 0.25 + max(map(text_width_inches, labels)) * 1.02
-    layout = PanelLayout(size, 0, 0, 1, 1, left, 0.8, legend.inches(size[1]))
+    [layout] = panel_layouts([[frame]], size, legend, [frame])
     drawn = framed(_elements(hv, members, axis, bar, frame, label, backend), frame, backend, layout, legend)
-    return hv.Layout([drawn]).cols(1).opts(hv.opts.Layout(**backend.figure(layout)))
-
-
-def _bar(members: Sequence[Member], label: str) -> ColourBar | None:
-    from matplotlib.ticker import MaxNLocator
-
-    values = [m.value for m in members if np.isfinite(m.value)]
-    if not values:
-        return None
-    low, high = min(values), max(values)
-    if low == high:
-        low, high = low - (abs(low) * 0.05 or 0.5), high + (abs(high) * 0.05 or 0.5)
-    ticks = [float(t) for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high]
-    return ColourBar(label, shades(), (low, high), [(t, short_number(t)) for t in ticks])
+    return figure_of([drawn], layout, backend)
 
 
 def _type_colours(members: Sequence[Member]) -> dict[str, str]:
@@ -451,6 +438,4 @@ def _dot_colour(member: Member, bar: ColourBar | None, colours: dict[str, str]) 
         return colours[member.run_type]
     if np.isnan(member.value):
         return "#ffffff"
-    low, high = bar.span
-    # Infinite values have the colour of the nearer end of the bar.
-    return bar.colours[round(float(np.clip((member.value - low) / (high - low), 0, 1)) * (len(bar.colours) - 1))]
+    return bar.colour(member.value)
