@@ -1,4 +1,4 @@
-"""Parts of the cache: whatever is refreshed, deleted, merged or killed, what is read is what the source has."""
+"""Segments of the cache: whatever is refreshed, deleted, compacted or killed, reads give what the source has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dde.cache import RaggedCache, holdings, parts, places, ragged
+from dde.cache import RaggedCache, compaction, lookup, ragged, segments
+from dde.cache.compaction import compact
+from dde.cache.storage import UNFINISHED, Storage
 from dde.sources.protocols import History
 
 KEYS = list("abcdef")
@@ -78,7 +80,7 @@ def same(found: History, expected: History) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
 
 
 some_runs = st.lists(st.sampled_from(RUNS), unique=True, max_size=len(RUNS))
@@ -112,7 +114,7 @@ class CacheBesideAModel(RuleBasedStateMachine):
         self.caches[which] = RaggedCache(self.folder, "t")
 
     @rule(number=st.integers(0, 10_000))
-    def a_part_is_deleted(self, number: int) -> None:
+    def a_segment_is_deleted(self, number: int) -> None:
         if found := sorted(self.folder.glob("*.zarr")):
             shutil.rmtree(found[number % len(found)])
 
@@ -131,29 +133,45 @@ class CacheBesideAModel(RuleBasedStateMachine):
     def everything_is_deleted(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @rule(which=st.integers(0, 1))
-    def what_is_old_goes(self, which: int) -> None:
-        self.caches[which]._tidied = float("-inf")
+    @rule()
+    def another_process_compacts(self) -> None:
+        compact(Storage(self.folder))
+
+    @rule(run_ids=some_runs, keys=some_keys)
+    def compacting_loses_nothing(self, run_ids: list[str], keys: list[str]) -> None:
+        self.source.check(RaggedCache(self.folder, "t"), run_ids, keys)
+        compact(Storage(self.folder))
+        self.source.calls.clear()
+        self.source.check(RaggedCache(self.folder, "t"), run_ids, keys)
+        assert not self.source.calls
+        # The last pieces of a merge may be small enough to be merged once more, into fewer.
+        for _ in range(10):
+            left = names(self.folder)
+            done = compact(Storage(self.folder))
+            assert done.after <= done.before
+            if names(self.folder) == left:
+                break
+        else:
+            raise AssertionError("compacting has no end")
 
     @invariant()
     def nothing_half_made_is_left(self) -> None:
         if self.folder.exists():
-            assert not [n for n in names(self.folder) if n.startswith(places.MAKING)]
+            assert not [n for n in names(self.folder) if n.startswith(UNFINISHED)]
 
 
 def test_a_cache_is_as_good_as_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As small as it goes, so that few steps meet every limit.
     for module, name, value in (
-        (holdings, "MERGE_PARTS", 4),
-        (ragged, "MERGE_PARTS", 4),
-        (ragged, "KEEP_SECONDS", -1.0),
+        (compaction, "_SMALL_BYTES", 400),
+        (compaction, "_SEGMENT_BYTES", 500),
         (ragged, "_MEMORY_BYTES", 600),
-        (parts, "CHUNK_ROWS", 4),
-        (parts, "_SHARD_VALUES", 16),
-        (parts, "_AT_ONCE_BYTES", 900),
+        (lookup, "CHUNK_ROWS", 4),
+        (segments, "CHUNK_ROWS", 4),
+        (segments, "_SHARD_VALUES", 16),
+        (segments, "_WRITE_BYTES", 900),
     ):
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr("dde.cache.assembly.CHUNK_ROWS", 4)
     monkeypatch.setattr(CacheBesideAModel, "folder", tmp_path / "c", raising=False)
     case = CacheBesideAModel.TestCase
     case.settings = settings(
@@ -223,18 +241,18 @@ def test_some_runs_of_many_are_read_without_the_others(tmp_path: Path, monkeypat
 
     RaggedCache(tmp_path, "t").read(run_ids, ["1"] * count, KEYS, fetch)
     read: list[int] = []
-    genuine = parts.PartArrays.values
+    genuine = segments.SegmentReader._read
 
-    def noted(self: Any, keys: Sequence[int], first: int, end: int) -> Any:
+    def noted(self: Any, manifest: Any, keys: Sequence[str | None], first: int, end: int) -> Any:
         read.append(end - first)
-        return genuine(self, keys, first, end)
+        return genuine(self, manifest, keys, first, end)
 
-    monkeypatch.setattr(parts.PartArrays, "values", noted)
+    monkeypatch.setattr(segments.SegmentReader, "_read", noted)
     for some in (run_ids[150:170], [run_ids[399], run_ids[2], run_ids[5]]):
         read.clear()
         found = RaggedCache(tmp_path, "t").read(some, ["1"] * len(some), ["b"], _refuse)
         same(found, fetch(some, ["b"]))
-        assert sum(read) <= 2 * parts.CHUNK_ROWS < count * rows
+        assert 0 < sum(read) <= 2 * segments.CHUNK_ROWS < count * rows
 
 
 def _refuse(run_ids: Sequence[str], keys: Sequence[str]) -> History:
@@ -279,68 +297,160 @@ def test_a_flipped_bit_of_a_chunk_is_never_a_value(tmp_path: Path, array: str) -
     assert refetched > 50 * len(chunks)
 
 
-# Merging and removing
+# Compaction
 
 
-@pytest.mark.parametrize("part_bytes", [32 << 20, 1])
-def test_many_small_parts_become_few_and_the_old_ones_go(
-    part_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # At the least, each run is a part of its own, with all of its keys.
-    monkeypatch.setattr(holdings, "_PART_BYTES", part_bytes)
-    check_merging(tmp_path, monkeypatch)
+@pytest.mark.parametrize("segment_bytes", [32 << 20, 1])
+def test_many_small_segments_become_few(segment_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # At the least, each run is a segment of its own, with all of its keys.
+    monkeypatch.setattr(compaction, "_SEGMENT_BYTES", segment_bytes)
+    check_compaction(tmp_path, 1 if segment_bytes > 1 else len(RUNS))
 
 
-def check_merging(folder: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill a cache in a folder or at a URL by the smallest parts, and see what is left of them."""
-    source, place = Source(), places.Place(folder)
+def check_compaction(folder: Path | str, most: int) -> None:
+    """Fill a cache in a folder or at a URL by the smallest segments, and compact it to at most so many."""
+    source, storage = Source(), Storage(folder)
     for key in KEYS:
         for run_id in RUNS:
             source.check(RaggedCache(folder, "t"), [run_id], [key])
-    assert len(source.calls) == 36
-    cache = RaggedCache(folder, "t")
-    source.check(cache, RUNS, KEYS)
-    assert len(source.calls) == 36
-    # Those that were merged needn't be looked at, though they stay for who is reading them.
-    assert len(cache._heads) < len(place.names()) - holdings.MERGE_PARTS / 2
-    monkeypatch.setattr(ragged, "KEEP_SECONDS", -1.0)
-    source.change("run 0")
+    reader = RaggedCache(folder, "t")
+    source.check(reader, RUNS, KEYS[:2])
+    assert len(source.calls) == len(storage.names()) == 36
+    done = compact(storage)
+    assert (done.before, done.damaged) == (36, 0)
+    assert len(storage.names()) == done.after <= most
     source.check(RaggedCache(folder, "t"), RUNS, KEYS)
-    assert len(place.names()) < holdings.MERGE_PARTS
-    source.calls.clear()
-    source.check(RaggedCache(folder, "t"), RUNS, KEYS)
-    assert not source.calls
+    # One that knows the segments that are gone finds the new ones.
+    source.check(reader, RUNS[::-1], KEYS)
+    assert len(source.calls) == 36
+    assert compact(storage) == compaction.Compaction(done.after, done.after, 0)
 
 
-def test_outdated_parts_go_when_nobody_can_be_reading_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_and_writing_never_merge_or_remove(tmp_path: Path) -> None:
+    source = Source()
+    seen: set[str] = set()
+    for n in range(40):
+        source.change(RUNS[n % 6])
+        source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+        assert seen < set(names(tmp_path))
+        seen = set(names(tmp_path))
+    assert len(seen) == 40
+
+
+def test_superseded_segments_go(tmp_path: Path) -> None:
     source = Source()
     for _ in range(3):
         for run_id in RUNS:
             source.change(run_id)
         source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
-    assert len(names(tmp_path)) == 3
-    monkeypatch.setattr(ragged, "KEEP_SECONDS", -1.0)
-    source.change("run 1")
+    newest = max(names(tmp_path))
+    assert compact(Storage(tmp_path)).after == 1
+    assert names(tmp_path) == [newest]
+
+
+def test_large_segments_are_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "_SMALL_BYTES", 100)
+    source = Source(rows=50)
     source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    large = names(tmp_path)
+    source.rows = 3
+    for run_id in RUNS[:4]:
+        source.change(run_id)
+        source.check(RaggedCache(tmp_path, "t"), [run_id], KEYS[:1])
+    compact(Storage(tmp_path))
     assert len(names(tmp_path)) == 2
+    assert set(large) < set(names(tmp_path))
+    source.calls.clear()
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS[:1])
+    assert not source.calls
+
+
+def test_rows_that_changed_under_the_same_version_are_not_merged_with_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "_SMALL_BYTES", 8 * 40)
+    source = Source()
+
+    def give(rows: int, keys: str) -> None:
+        """Give a run so many rows without another version, and have keys of it read as the first time."""
+        source.steps["run 0"] = np.arange(rows)
+        for key in KEYS:
+            source.content["run 0", key] = np.full(rows, float(rows))
+        other = RaggedCache(tmp_path / "other", "t")
+        source.check(other, ["run 0"], list(keys))
+        for path in (tmp_path / "other").glob("*.zarr"):
+            shutil.move(path, tmp_path / "c" / path.name)
+
+    (tmp_path / "c").mkdir()
+    # Small with 5 rows, small with 2, large with 5: what is believed of the run is the largest.
+    give(5, "a")
+    give(2, "b")
+    give(5, "bcdef")
+    source.check(RaggedCache(tmp_path / "c", "t"), ["run 0"], KEYS[:5])
+    compact(Storage(tmp_path / "c"))
+    source.calls.clear()
+    source.check(RaggedCache(tmp_path / "c", "t"), ["run 0"], KEYS)
+    assert not source.calls
+
+
+def test_a_damaged_segment_is_left_and_the_others_are_merged(tmp_path: Path) -> None:
+    source = Source()
+    for key in KEYS:
+        source.check(RaggedCache(tmp_path, "t"), RUNS, [key])
+    damaged = names(tmp_path)[2]
+    chunk = tmp_path / damaged / "values" / "c" / "0" / "0"
+    chunk.write_bytes(flipped(chunk.read_bytes(), 3))
+    done = compact(Storage(tmp_path))
+    assert (done.before, done.after, done.damaged) == (6, 2, 1)
+    assert damaged in names(tmp_path)
+    source.calls.clear()
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    assert source.calls == [(tuple(RUNS), ("c",))]
+    # What was read again supersedes it.
+    assert compact(Storage(tmp_path)).damaged == 0
+    assert damaged not in names(tmp_path)
+
+
+def test_a_compaction_that_is_killed_before_it_removes_costs_space_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source()
+    for key in KEYS:
+        source.check(RaggedCache(tmp_path, "t"), RUNS, [key])
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "remove", lambda self: None)
+        compact(Storage(tmp_path))
+    assert len(names(tmp_path)) == 7
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    assert len(source.calls) == 6
+    assert compact(Storage(tmp_path)).after == 1
+    assert len(names(tmp_path)) == 1
 
 
 def test_what_earlier_releases_and_dead_writers_left_goes_in_time(tmp_path: Path) -> None:
-    for name in ("0123456789abcdef.zarr", ".making-0123456789abcdef", "current"):
-        (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, (1, 1))
-    (tmp_path / ".making-now").mkdir()
     source = Source()
     source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
-    assert len(names(tmp_path)) == 2
-    assert ".making-now" in names(tmp_path)
+    [current] = names(tmp_path)
+    dead = f"20200101T000000000000-{'0' * 12}.zarr"
+    for name in ("0123456789abcdef.zarr", ".making-0123456789abcdef", "current", dead):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (1, 1))
+    old = tmp_path / f"20200101T000000000000-{'1' * 12}.zarr"
+    old.mkdir()
+    (old / "zarr.json").write_text('{"attributes": {"dde_part": {"format": 3}}}')
+    os.utime(old / "zarr.json", (1, 1))
+    (tmp_path / ".making-now").mkdir()
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    assert len(source.calls) == 1
+    compact(Storage(tmp_path))
+    assert names(tmp_path) == [".making-now", current]
 
 
 # Processes
 
 
 def fill_for_ever(folder: str, number: int) -> None:
-    """Read through a cache in a folder or at a URL, and remove parts of it, without an end."""
+    """Read through a cache in a folder or at a URL, compact it and remove segments of it, without an end."""
     source = Source(0, rows=2000)
     choice = random.Random(number)
     while True:
@@ -349,10 +459,12 @@ def fill_for_ever(folder: str, number: int) -> None:
             run_ids, keys = choice.sample(RUNS, choice.randint(1, 6)), choice.sample(KEYS, choice.randint(1, 6))
             source.check(cache, run_ids, keys)
             if choice.random() < 0.3:
-                place = places.Place(folder)
-                for name in [n for n in place.names() if n.endswith(".zarr")][:1]:
-                    # As the cache removes them; a deletion by hand that is killed leaves half a part.
-                    (place / name).remove()
+                storage = Storage(folder)
+                for name in [n for n in storage.names() if n.endswith(".zarr")][:1]:
+                    # As the cache removes them; a deletion by hand that is killed leaves half a segment.
+                    (storage / name).remove()
+            if choice.random() < 0.1:
+                compact(Storage(folder))
 
 
 def test_writers_that_are_killed_show_nothing_half(tmp_path: Path) -> None:
@@ -376,10 +488,10 @@ def test_writers_that_are_killed_show_nothing_half(tmp_path: Path) -> None:
         for process in writers:
             process.join(60)
         source.check(RaggedCache(folder, "t"), RUNS, KEYS)
-    for part in folder.glob("*.zarr"):
-        with xr.open_zarr(part) as ds:
+    for segment in folder.glob("*.zarr"):
+        with xr.open_zarr(segment) as ds:
             assert ds.load().sizes["key"]
-            assert not (ds["values"] == zarr.open_array(part / "values").fill_value).any()
+            assert not (ds["values"] == zarr.open_array(segment / "values").fill_value).any()
 
 
 def test_threads_and_a_folder_that_keeps_being_deleted(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import dde
-from dde.cache import RaggedCache, cache_size, clear_cache, ragged
-from dde.cache.places import Place
+from dde.cache import RaggedCache, cache_size, clear_cache, compact_cache, compaction
+from dde.cache.compaction import compact
+from dde.cache.storage import Storage
 from dde.cli.app import app
 from dde.errors import DdeWarning
 from s3_server import counted_requests, running_s3
 from test_cache import make, opened
-from test_cache_parts import KEYS, RUNS, Source, check_merging, fill_for_ever
+from test_cache_parts import KEYS, RUNS, Source, check_compaction, fill_for_ever
 
 SECRET = "s3cr3t-of-a-test"
 
@@ -73,9 +74,9 @@ def test_a_cache_in_an_object_store(store: str) -> None:
     source.change("run 2")
     source.check(pickle.loads(pickle.dumps(RaggedCache(url, "t"))), RUNS, KEYS)
     assert source.calls[1:] == [(("run 2",), tuple(KEYS))]
-    # Large enough for being written array by array.
+    # Large enough for being written shard by shard.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dde.cache.parts._AT_ONCE_BYTES", 0)
+        patch.setattr("dde.cache.segments._WRITE_BYTES", 0)
         source.change("run 3")
         source.check(RaggedCache(url, "t"), RUNS, KEYS)
     source.check(RaggedCache(url, "t"), RUNS, KEYS)
@@ -94,14 +95,21 @@ def test_a_dataset_with_its_cache_in_an_object_store(store: str) -> None:
     shown = CliRunner().invoke(app, ["cache", "size", "--cache-dir", url])
     assert shown.exit_code == 0, shown.output
     assert f"{url} holds" in shown.output
+    compacted = compact_cache(url)
+    assert {name.partition("/")[0] for name in compacted} == {"tables", "history", "summaries"}
+    assert all(done.after == 1 for done in compacted.values())
+    tables, wandb = make()
+    xr.testing.assert_identical(opened(tables, wandb, url).load(), first)  # type: ignore[arg-type]
+    assert (tables.calls, wandb.history_calls, wandb.evaluation_calls) == ([], [], [])
+    entries = cache_size(url)
     assert clear_cache(url) == sum(e.bytes for e in entries) > 0
     assert cache_size(url) == []
 
 
-def test_anyone_reads_a_part_by_its_url(bucket: str) -> None:
+def test_anyone_reads_a_segment_by_its_url(bucket: str) -> None:
     source = Source()
     source.check(RaggedCache(f"{bucket}/c", "t"), RUNS, KEYS)
-    [name] = Place(f"{bucket}/c").names()
+    [name] = Storage(f"{bucket}/c").names()
     ds = xr.open_zarr(f"{bucket}/c/{name}").load()
     np.testing.assert_array_equal(ds["values"].sel(key="b"), source.expected(RUNS, KEYS).values["b"])
 
@@ -155,7 +163,7 @@ def test_two_processes_fill_at_once_and_a_reader_meanwhile(bucket: str) -> None:
 @pytest.mark.slow
 def test_writers_that_are_killed_show_nothing_half(bucket: str) -> None:
     context = multiprocessing.get_context("spawn")
-    url, place = f"{bucket}/c", Place(f"{bucket}/c")
+    url, place = f"{bucket}/c", Storage(f"{bucket}/c")
     writers = [context.Process(target=fill_for_ever, args=(url, n)) for n in range(2)]
     for process in writers:
         process.start()
@@ -176,15 +184,15 @@ def test_writers_that_are_killed_show_nothing_half(bucket: str) -> None:
 
 
 @pytest.mark.slow
-def test_many_small_parts_become_few_and_the_old_ones_go(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_merging(f"{store}/c", monkeypatch)
+def test_many_small_segments_become_few(store: str) -> None:
+    check_compaction(f"{store}/c", 1)
 
 
 def test_what_is_not_whole_is_not_seen_and_goes_in_time(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source()
     url = f"{store}/c"
     source.check(RaggedCache(url, "t"), RUNS, KEYS)
-    place = Place(url)
+    place = Storage(url)
     [whole] = place.names()
     # As a writer leaves it that dies before its last request.
     dead = f"20200101T000000000000-{'0' * 12}.zarr"
@@ -193,14 +201,14 @@ def test_what_is_not_whole_is_not_seen_and_goes_in_time(store: str, monkeypatch:
     assert place.names() == [dead, whole]
     source.check(RaggedCache(url, "t"), RUNS, KEYS)
     assert len(source.calls) == 1
-    source.change("run 1")
+    # It may still be written.
+    compact(place)
+    assert place.names() == [dead, whole]
+    monkeypatch.setattr(compaction, "_UNFINISHED_SECONDS", -1.0)
+    compact(place)
+    assert place.names() == [whole]
     source.check(RaggedCache(url, "t"), RUNS, KEYS)
-    assert dead not in place.names()
-    monkeypatch.setattr(ragged, "KEEP_SECONDS", -1.0)
-    for run_id in RUNS:
-        source.change(run_id)
-    source.check(RaggedCache(url, "t"), RUNS, KEYS)
-    assert len(place.names()) == 1
+    assert len(source.calls) == 1
 
 
 def test_missing_objects_are_read_again(store: str) -> None:
@@ -208,8 +216,8 @@ def test_missing_objects_are_read_again(store: str) -> None:
     url = f"{store}/c"
     for name in ("values/c/0/0", "step/c/0", "zarr.json"):
         source.check(RaggedCache(url, "t"), RUNS, KEYS)
-        for part in Place(url).names():
-            (Place(url) / part / name).remove()
+        for part in Storage(url).names():
+            (Storage(url) / part / name).remove()
             fs, path = fsspec.core.url_to_fs(f"{url}/{part}/{name}")
             if fs.exists(path):
                 fs.rm(path)
@@ -228,7 +236,7 @@ def test_a_store_that_cannot_be_reached_is_said_once_without_credentials(
     source.check(cache, RUNS, KEYS)
     assert len(told) == 1
     assert len(source.calls) == 1
-    assert SECRET not in str(told[0].message) + repr(cache.folder) + str(pickle.dumps(cache))
+    assert SECRET not in str(told[0].message) + repr(cache.storage) + str(pickle.dumps(cache))
 
 
 # Tables

@@ -21,8 +21,8 @@ import xarray as xr
 
 import dde
 from dde.cache import cache_size
-from dde.cache.kept_files import read_kept, write_kept
-from dde.cache.places import Place
+from dde.cache.index_files import read_index_file, write_index_file
+from dde.cache.storage import Storage
 from dde.dataset.build import PackedArray, packed, packed_product
 from dde.errors import ConflictWarning, DdeError, SourceError
 from dde.sources.ingest import ingest
@@ -194,7 +194,7 @@ def test_damaged_files_are_made_again(
     again = dde.open_lineages(suite.data, suite.wandb, cache_dir=tmp_path)
     xr.testing.assert_identical(again.drop_vars(again.data_vars), expected.drop_vars(expected.data_vars))
     (tmp_path / "before.npz").write_bytes(content)
-    found, whole = read_kept(Place(path.parent), path.name), read_kept(Place(tmp_path), "before.npz")
+    found, whole = read_index_file(Storage(path.parent), path.name), read_index_file(Storage(tmp_path), "before.npz")
     assert found is not None
     assert whole is not None
     assert found[0] == whole[0]
@@ -230,12 +230,12 @@ def test_conflicts_are_told_again(suite: Suite, tmp_path: Path) -> None:
 
 
 def test_kept_files_are_read_by_numpy(tmp_path: Path) -> None:
-    write_kept(Place(tmp_path / "a"), "x.npz", {"n": 1}, {"values": np.arange(3.0)})
+    write_index_file(Storage(tmp_path / "a"), "x.npz", {"n": 1}, {"values": np.arange(3.0)})
     with np.load(tmp_path / "a" / "x.npz") as content:
         assert content["values"].tolist() == [0, 1, 2]
         assert json.loads(content["facts.json"])["n"] == 1
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.npz"]
-    assert read_kept(Place(tmp_path), "absent.npz") is None
+    assert read_index_file(Storage(tmp_path), "absent.npz") is None
 
 
 # Sending

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dde.atomic_files import atomic_path
-from dde.cache.places import Place
+from dde.cache.storage import Storage
 
 OLD = time.time() - 3600
 
@@ -74,7 +74,7 @@ def test_permissions_are_those_of_any_file(tmp_path: Path, mask: int) -> None:
             part.write_text("")
         with atomic_path(tmp_path / "a.zarr") as part:
             part.mkdir()
-        Place(tmp_path / "cache").replace("kept", b"")
+        Storage(tmp_path / "cache").replace("kept", b"")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.csv").stat().st_mode) == 0o666 & ~mask
@@ -89,7 +89,7 @@ def test_a_link_in_the_place_is_replaced_and_not_written_through(tmp_path: Path)
         part.write_text("new")
     assert (tmp_path / "precious").read_text() == "years"
     assert not (tmp_path / "a.csv").is_symlink()
-    Place(tmp_path).replace("a.csv", b"newer")
+    Storage(tmp_path).replace("a.csv", b"newer")
     assert (tmp_path / "a.csv").read_bytes() == b"newer"
 
 
@@ -107,14 +107,14 @@ def test_a_cache_writes_through_no_link(tmp_path: Path, monkeypatch: pytest.Monk
     class Guessed:
         hex = "0" * 32
 
-    monkeypatch.setattr("dde.cache.places.uuid.uuid4", Guessed)
+    monkeypatch.setattr("dde.cache.storage.uuid.uuid4", Guessed)
     (tmp_path / "precious").write_text("years")
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / f".making-{'0' * 16}").symlink_to(tmp_path / "precious")
     with pytest.raises(FileExistsError):
-        Place(tmp_path / "cache").replace("kept", b"new")
+        Storage(tmp_path / "cache").replace("kept", b"new")
     (tmp_path / "cache" / f".making-{'0' * 16}").symlink_to(tmp_path)
-    with pytest.raises(FileExistsError), Place(tmp_path / "cache").making("kept"):
+    with pytest.raises(FileExistsError), Storage(tmp_path / "cache").publishing("kept"):
         pass
     assert (tmp_path / "precious").read_text() == "years"
 
@@ -124,7 +124,7 @@ def test_a_cleared_cache_leaves_what_its_links_point_to(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "precious").write_text("years")
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "tables").symlink_to(tmp_path / "elsewhere")
-    (Place(tmp_path / "cache") / "tables").remove()
+    (Storage(tmp_path / "cache") / "tables").remove()
     assert names(tmp_path) == ["cache", "elsewhere", "elsewhere/precious"]
 
 

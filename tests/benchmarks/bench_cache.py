@@ -162,7 +162,7 @@ def _wide(folder: Path, scale: float) -> list[dict]:
             "",
         )
     )
-    opened = _best(lambda: RaggedCache(kept, "benchmark")._look())
+    opened = _best(lambda: RaggedCache(kept, "benchmark")._refresh())
     found.append(
         _row(
             f"opening: which of {RUNS} runs and {len(suite.keys)} keys are held",
@@ -190,9 +190,9 @@ def _long(folder: Path, scale: float) -> list[dict]:
     ours = _best(lambda: _read(kept, suite, some, key))
     whole = _best(lambda: _read(kept, suite, suite.runs, key), 3)
     floor = _best(lambda: np.array(mapped[first : first + 500 * MANY_ROWS]))
-    opened = _best(lambda: RaggedCache(kept, "benchmark")._look())
+    opened = _best(lambda: RaggedCache(kept, "benchmark")._refresh())
     cache = RaggedCache(kept, "benchmark")
-    cache._look()
+    cache._refresh()
     known = _best(lambda: cache.read(some, suite.versions[:500], key, _nothing))
     size = _size(kept)
     return [

@@ -17,7 +17,7 @@ from store_data import fill_tables, write_parquet
 from typer.testing import CliRunner
 
 import dde
-from dde.cache.places import Place
+from dde.cache.storage import Storage
 from dde.cli.app import app
 from dde.errors import DdeError, SourceError
 from dde.sources.connection import Connection, redact
@@ -130,7 +130,7 @@ def test_no_generated_secret_is_shown_or_pickled(form: str) -> None:
         assert not _found(secret, shown, repr(connection), connection.location, pickle.dumps(connection)), text
         assert redact(shown) == shown
         assert not _found(secret, connection.scrub(f"can't open {text!r}: {secret}, {quote(secret)}")), text
-        assert not _found(secret, repr(Place(text)), pickle.dumps(Place(text))), text
+        assert not _found(secret, repr(Storage(text)), pickle.dumps(Storage(text))), text
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_every_way_out_of_a_cache_behind_a_url(
     assert not _found(secret, pickle.dumps(dataset), cloudpickle.dumps(dataset), dataset.attrs, vars(opened.repository))
     dataset.load()
     assert not _found(secret, caplog.text, repr(dataset))
-    for place in (Place("http://ada:geheim77@127.0.0.1:9/cache"), Place("ftp://ada:geheim77@127.0.0.1:9/cache")):
+    for place in (Storage("http://ada:geheim77@127.0.0.1:9/cache"), Storage("ftp://ada:geheim77@127.0.0.1:9/cache")):
         with pytest.raises(OSError) as raised:
             place.write({"x": b""})
         assert "geheim77" not in " ".join(_chain(raised.value))

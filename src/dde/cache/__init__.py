@@ -1,19 +1,19 @@
-"""What was parsed from a source, kept as Zarr: any array of it opens with plain xarray."""
+"""A cache of what was parsed from sources, as Zarr: any array of it opens with plain xarray."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dde.cache.maintenance import CacheEntry, cache_size, clear_cache
+from dde.cache.maintenance import CacheEntry, cache_size, clear_cache, compact_cache
 
 if TYPE_CHECKING:
     from dde.cache.ragged import RaggedCache as RaggedCache
 
-__all__ = ["CacheEntry", "RaggedCache", "cache_size", "clear_cache"]
+__all__ = ["CacheEntry", "RaggedCache", "cache_size", "clear_cache", "compact_cache"]
 
 
 def __getattr__(name: str) -> Any:
-    # Zarr takes as long to import as an opening takes that needs none of it.
+    # Zarr takes as long to import as an opening that does not need it.
     if name == "RaggedCache":
         from dde.cache.ragged import RaggedCache
 

@@ -1,15 +1,19 @@
-"""Looking at and clearing what the cache holds."""
+"""What a whole cache holds: its size by source, compacting it and clearing it."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dde.cache.places import Place, StoredFile
+from dde.cache.storage import UNFINISHED, Storage, StoredFile
 
-__all__ = ["KINDS", "CacheEntry", "cache_size", "clear_cache"]
+if TYPE_CHECKING:
+    from dde.cache.compaction import Compaction
+
+__all__ = ["KINDS", "CacheEntry", "cache_size", "clear_cache", "compact_cache"]
 
 #: Folders of a cache directory, and what each holds.
 KINDS = {
@@ -22,6 +26,11 @@ KINDS = {
     "tutorial": "generated suites",
     "demo": "the demonstration",
 }
+# Those that hold segments.
+_RAGGED = ("tables", "history", "summaries")
+# Those that hold index files.
+_INDEXES = ("index", "runs", "results")
+_UNFINISHED_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class CacheEntry:
     Attributes
     ----------
     name : str
-        Folder below the cache's own.
+        Folder in the cache directory.
     kind : str
         What it holds.
     bytes, files : int
@@ -47,14 +56,14 @@ class CacheEntry:
 
 
 def cache_size(cache_dir: str | os.PathLike[str] = "data_cache") -> list[CacheEntry]:
-    """Return what a cache holds, largest first; [] when there is none.
+    """Return what a cache holds, largest first; [] if there is none.
 
     Parameters
     ----------
     cache_dir : str or path
         Folder or URL.
     """
-    root = Place(cache_dir)
+    root = Storage(cache_dir)
     entries: list[CacheEntry] = []
     for kind, meaning in KINDS.items():
         by_name: dict[str, list[StoredFile]] = {}
@@ -68,9 +77,40 @@ def cache_size(cache_dir: str | os.PathLike[str] = "data_cache") -> list[CacheEn
     return sorted(entries, key=lambda e: -e.bytes)
 
 
+def compact_cache(cache_dir: str | os.PathLike[str] = "data_cache") -> dict[str, Compaction]:
+    """Merge the small segments of a cache, and remove superseded ones and what killed writers left.
+
+    Any number of processes may use the cache meanwhile.
+
+    Parameters
+    ----------
+    cache_dir : str or path
+        Folder or URL.
+
+    Returns
+    -------
+    dict of str to Compaction
+        By name as in :func:`cache_size`.
+
+    Raises
+    ------
+    OSError
+        If the cache can't be read or written; nothing is lost.
+    """
+    from dde.cache.compaction import compact
+
+    root = Storage(cache_dir)
+    for kind in _INDEXES:
+        for name in (root / kind).names():
+            for entry in (root / kind / name).names():
+                if entry.startswith(UNFINISHED):
+                    (root / kind / name / entry).remove_if_older(_UNFINISHED_SECONDS)
+    return {f"{kind}/{name}": compact(root / kind / name) for kind in _RAGGED for name in (root / kind).names()}
+
+
 def clear_cache(cache_dir: str | os.PathLike[str] = "data_cache") -> int:
-    """Remove what dde keeps in a cache, a folder or URL, and return the bytes freed; other files stay."""
-    root = Place(cache_dir)
+    """Remove what dde has written to a cache, a folder or URL, and return the bytes freed; other files stay."""
+    root = Storage(cache_dir)
     freed = sum(e.bytes for e in cache_size(cache_dir))
     for kind in KINDS:
         (root / kind).remove()

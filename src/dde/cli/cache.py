@@ -1,4 +1,4 @@
-"""``dde cache``: what is kept, and clearing it."""
+"""``dde cache``: its size, filling, compacting and clearing it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from dde.cache import cache_size, clear_cache
+from dde.cache import cache_size, clear_cache, compact_cache
 from dde.cli.options import CacheDir, Data, Db, RunTypeTexts, Schema, SuiteName, open_repository
 from dde.cli.output import note, print_table, say
+from dde.errors import SourceError
 from dde.sources.connection import redact
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="See what is kept in data_cache, fill it or clear it.", rich_markup_mode=None
+    no_args_is_help=True, help="Show the size of the cache, fill, compact or clear it.", rich_markup_mode=None
 )
 
 
@@ -59,6 +60,29 @@ def fill(
     repository = open_repository(ctx, data, db, cache_dir, schema=schema, suite=suite, run_types=run_type)
     count = repository.fill_cache(metrics or "all")
     say(f"{count} metrics of {sum(map(bool, repository.table.lineages))} lineages are in {redact(cache_dir)}")
+
+
+@app.command()
+def compact(cache_dir: CacheDir = "data_cache") -> None:
+    """Merge what many small reads have written, and remove what newer reads supersede: then reading is faster.
+
+    \b
+    Examples:
+      dde cache compact
+      dde cache compact --cache-dir s3://bucket/dde
+    """
+    try:
+        done = compact_cache(cache_dir).values()
+    except OSError as error:
+        raise SourceError(
+            f"the cache {redact(cache_dir)} can't be compacted ({error}). So nothing is lost, but it is slower to read "
+            "than it could be. Free space, or see to the rights of the folder."
+        ) from None
+    damaged = sum(c.damaged for c in done)
+    if damaged:
+        note(f"{damaged} segments can't be read, so they are left; what they hold is read from the sources again")
+    before, after = (sum(getattr(c, name) for c in done) for name in ("before", "after"))
+    say(f"compacted {before} segments into {after} in {redact(cache_dir)}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dde.cache.kept_files import cache_place
+from dde.cache.index_files import source_storage
 from dde.curves.metric import Metric
 from dde.entities.catalog import RunCatalog
 from dde.entities.runs import LineageList, TrainingLineage, TrainingRun, make_lineage, make_run
@@ -271,6 +271,7 @@ class RunRepository(RunCatalog):
             readers.checkpoints(bases, [m for m in chosen if registry.tables.holds(m)])
             readers.check_kept()
         readers.keep_store(derived, registry.versions, chosen)
+        readers.compact_caches()
         return len(chosen)
 
     def doctor(
@@ -377,5 +378,5 @@ class DataDecideEvolved:
 
 
 def _open_tables(data_dir: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None) -> DataDecide:
-    folder = cache_place(cache_dir, "index", redact(data_dir))
+    folder = source_storage(cache_dir, "index", redact(data_dir))
     return DataDecide(data_dir, kept=None if folder is None else FileKindsCache(folder))

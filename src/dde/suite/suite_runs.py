@@ -177,6 +177,7 @@ class SuiteRuns:
         if derived and registry.readers.keeps_store(derived, registry.versions):
             of_store = [m for name, m in self._store_metrics.items() if any(name == c.name for c in chosen)]
             registry.readers.keep_store(derived, registry.versions, of_store)
+            registry.readers.compact_caches()
             kept |= {m.name for m in of_store}
         if not kept:
             raise UnknownNameError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dde.cache.places import Place
+from dde.cache.storage import Storage
 from dde.errors import SourceError, list_names
 from dde.sources.connection import Connection
 from dde.suite.patterns import Template
@@ -79,7 +79,7 @@ def open_tables(
     tables: Sequence[Table],
     files: Sequence[Sequence[FoundFile]],
     frames: Mapping[int, Content],
-    cache: Place | None,
+    cache: Storage | None,
     report: Report,
 ) -> list[list[OpenedFile]]:
     """Return the opened files of each table; reads headers, footers and schemas, and result files completely.
@@ -91,7 +91,7 @@ def open_tables(
         Files of each table.
     frames : mapping of int to Content
         Frames, by the number of their table.
-    cache : Place or None
+    cache : Storage or None
         Storage for the numbers of result files.
     report : Report
         Receives notes on the content of result files that is not numbers.
@@ -146,7 +146,7 @@ def frames_of(tables: Sequence[Table]) -> dict[int, Content]:
     return found
 
 
-def keep_results(tables: Sequence[Table], files: Sequence[Sequence[FoundFile]], cache: Place | None) -> bool:
+def keep_results(tables: Sequence[Table], files: Sequence[Sequence[FoundFile]], cache: Storage | None) -> bool:
     """Return whether some of the files are result files, whose numbers `open_tables` put into the cache.
 
     Raises
@@ -170,7 +170,7 @@ def keep_results(tables: Sequence[Table], files: Sequence[Sequence[FoundFile]], 
     return True
 
 
-def _parse(files: Mapping[_Key, SuiteFile], cache: Place | None, report: Report) -> dict[_Key, ParsedNumbers]:
+def _parse(files: Mapping[_Key, SuiteFile], cache: Storage | None, report: Report) -> dict[_Key, ParsedNumbers]:
     """Return the numbers of result files, from the cache where it has their current versions."""
     if not files:
         return {}

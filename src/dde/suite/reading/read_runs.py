@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.cache.kept_files import cache_place
+from dde.cache.index_files import source_storage
 from dde.errors import SourceError, UnknownNameError, list_names, near_names
 from dde.sources.connection import Connection
 from dde.suite.declare import Suite, Table
@@ -62,7 +62,7 @@ class SuiteTables:
     suite : Suite
     root : str or path, optional
         Folder or URL that the patterns are relative to; by default the suite's own. Frames need none.
-    cache_dir : str, path or Place, optional
+    cache_dir : str, path or Storage, optional
         Folder or URL that caches the numbers of parsed result files; None disables the cache.
 
     Attributes
@@ -123,7 +123,7 @@ class SuiteTables:
                     "it has no rows. Pass the folder or URL of the files."
                 )
             self._files = find_files(self._tables, self._place, suite.name, self._report)
-        self._cache = cache_place(cache_dir, "results", self.location)
+        self._cache = source_storage(cache_dir, "results", self.location)
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dde.cache.kept_files import read_kept, write_kept
-from dde.cache.places import Place
+from dde.cache.index_files import read_index_file, write_index_file
+from dde.cache.storage import Storage
 from dde.errors import ConflictWarning, FormatError
 from dde.sources.arrow_columns import Numbers
 from dde.sources.json_text import read_json
@@ -334,14 +334,14 @@ class ParsedCache:
 
     Parameters
     ----------
-    folder : Place
+    folder : Storage
     """
 
-    folder: Place
+    folder: Storage
 
     def load(self) -> dict[FileKey, ParsedNumbers]:
         """Return the cached numbers by name, version and format of the file; empty without a complete cache file."""
-        stored = read_kept(self.folder, _NAME)
+        stored = read_index_file(self.folder, _NAME)
         if stored is None or stored[0].get("format") != _FORMAT:
             return {}
         facts, arrays = stored
@@ -374,7 +374,7 @@ class ParsedCache:
             "value": np.concatenate([np.empty(0), *values]),
         }
         with suppress(OSError):
-            write_kept(
+            write_index_file(
                 self.folder,
                 _NAME,
                 {"title": "numbers of result files", "format": _FORMAT, "files": facts, "columns": list(number)},

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.cache.kept_files import cache_place
+from dde.cache.index_files import source_storage
 from dde.curves.metric import Metric
-from dde.errors import ConflictWarning, SourceError
+from dde.errors import ConflictWarning, DdeWarning, SourceError
 from dde.sources.connection import Connection, redact
 from dde.sources.protocols import History, PosttrainingSource, RunRecord
 from dde.suite.datadecide.names import Base
@@ -25,8 +25,8 @@ from dde.suite.datadecide.runs.token_counts import COUNTER, OTHER_COUNTERS
 from dde.suite.datadecide.tables.pretraining_tables import Catalog, DataDecide
 
 if TYPE_CHECKING:
-    from dde.cache.places import Place
     from dde.cache.ragged import Fetch, RaggedCache
+    from dde.cache.storage import Storage
     from dde.curves.observations import Observations
     from dde.suite.datadecide.runs.derived_columns import DerivedColumns, PlacedRows
     from dde.suite.datadecide.runs.run_index import RunIndex
@@ -405,8 +405,31 @@ class Readers:
         for cache in (self._tables_cache, self._history_cache, self._summary_cache):
             if cache is not None and cache.problem is not None:
                 raise SourceError(
-                    f"the cache {cache.folder} can't be written ({cache.problem}), so what was read was not kept. Free "
-                    "space, or pass cache_dir= with a folder or URL that can be written."
+                    f"the cache {cache.storage} can't be written ({cache.problem}), so what was read was not kept. "
+                    "Free space, or pass cache_dir= with a folder or URL that can be written."
+                )
+
+    def compact_caches(self) -> None:
+        """Merge the small segments of the caches and remove superseded ones.
+
+        Warns
+        -----
+        DdeWarning
+            When a cache can't be compacted. All that was read is in it, in more segments.
+        """
+        from dde.cache.compaction import compact
+
+        for cache in (self._tables_cache, self._history_cache, self._summary_cache):
+            if cache is None:
+                continue
+            try:
+                compact(cache.storage)
+            except OSError as error:
+                warnings.warn(
+                    f"the cache {cache.storage} can't be compacted ({error}). So it is complete, but slower to read "
+                    "than it could be. Free space and run `dde cache compact`.",
+                    DdeWarning,
+                    stacklevel=2,
                 )
 
     @cached_property
@@ -430,11 +453,11 @@ class Readers:
 
         return RaggedCache(folder, f"{KINDS[kind]} of {source.description}")
 
-    def _folder(self, kind: str, source: DataDecide | PosttrainingSource | None) -> Place | None:
+    def _folder(self, kind: str, source: DataDecide | PosttrainingSource | None) -> Storage | None:
         """Return where the cache of a source is; None where nothing is kept."""
         if source is None:
             return None
-        return cache_place(self.cache_dir, kind, redact(getattr(source, "location", "") or source.description))
+        return source_storage(self.cache_dir, kind, redact(getattr(source, "location", "") or source.description))
 
 
 # Metrics of logs that were read last, each of some thousand runs at most: some 30 MB.

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from dde.cache.kept_files import cache_place
+from dde.cache.index_files import source_storage
 from dde.errors import SourceError
 from dde.sources.connection import Connection
 from dde.sources.protocols import PosttrainingSource
@@ -142,7 +142,7 @@ def _sources(origin: Origin) -> tuple[DataDecide | None, PosttrainingSource | No
     tables = None
     if origin.tables is not None:
         location, layout, on_error = origin.tables
-        folder = cache_place(origin.cache_dir, "index", location)
+        folder = source_storage(origin.cache_dir, "index", location)
         kept = None if folder is None else FileKindsCache(folder)
         tables = DataDecide(location, layout, on_error, kept)  # type: ignore[arg-type]
         _check("tables", tables.description, tables.fingerprint, origin.tables_fingerprint)

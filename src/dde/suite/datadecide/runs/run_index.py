@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.cache.kept_files import read_kept, write_kept
-from dde.cache.places import Place
+from dde.cache.index_files import read_index_file, write_index_file
+from dde.cache.storage import Storage
 from dde.lineage.ragged_rows import rows_of
 from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_float
@@ -127,17 +127,17 @@ class RunIndex:
 
     Parameters
     ----------
-    folder : Place
+    folder : Storage
     fingerprint : str
         What the store says of all its content; whatever was kept under another one is of no use.
     """
 
-    folder: Place
+    folder: Storage
     fingerprint: str
 
     def load(self) -> tuple[list[RunRecord], list[str]] | None:
         """Return the kept records, by run id, and what their source reported of them; None where none are kept."""
-        found = read_kept(self.folder, "runs.npz")
+        found = read_index_file(self.folder, "runs.npz")
         # Another release may make evidence of other keys.
         if found is None or (found[0].get("fingerprint"), found[0].get("keys")) != (self.fingerprint, _KEYS):
             return None
@@ -187,7 +187,7 @@ class RunIndex:
         with suppress(OSError, TypeError, ValueError):
             # An escape ends in a letter, behind which a word would not be seen to begin.
             if not _SECRET.search(json.dumps(facts).replace("\\n", " ")):
-                write_kept(self.folder, "runs.npz", facts, arrays)
+                write_index_file(self.folder, "runs.npz", facts, arrays)
                 return True
         return False
 
@@ -199,7 +199,7 @@ class RunIndex:
         settings : list
             What the columns depend on beside the store's content.
         """
-        found = read_kept(self.folder, "columns.npz")
+        found = read_index_file(self.folder, "columns.npz")
         if found is None or found[0].get("key") != self._columns_key(settings):
             return None
         try:
@@ -213,11 +213,11 @@ class RunIndex:
         facts |= {"title": "run table", "key": self._columns_key(settings), "notes": list(notes)}
         with suppress(OSError, TypeError, ValueError):
             if not _SECRET.search(json.dumps(facts).replace("\\n", " ")):
-                write_kept(self.folder, "columns.npz", facts, arrays)
+                write_index_file(self.folder, "columns.npz", facts, arrays)
 
     def load_placed_rows(self, settings: list[Any]) -> PlacedRows | None:
         """Return the rows of all runs on the axes of their own tokens; None where none are kept."""
-        found = read_kept(self.folder, "placed_rows.npz")
+        found = read_index_file(self.folder, "placed_rows.npz")
         if found is None or found[0].get("key") != self._columns_key(settings):
             return None
         try:
@@ -229,7 +229,7 @@ class RunIndex:
         """Keep the rows of all runs; does nothing where they can't be written."""
         facts = {"title": "rows of post-training runs by their own tokens", "key": self._columns_key(settings)}
         with suppress(OSError):
-            write_kept(self.folder, "placed_rows.npz", facts, vars(rows))
+            write_index_file(self.folder, "placed_rows.npz", facts, vars(rows))
 
     def _columns_key(self, settings: list[Any]) -> list[Any]:
         # As JSON gives it back.
@@ -245,7 +245,7 @@ class RunIndex:
             Of the file, as they were saved.
         run_ids, keys : sequences of str
         """
-        found = read_kept(self.folder, f"{name}.npz")
+        found = read_index_file(self.folder, f"{name}.npz")
         if found is None or (found[0].get("fingerprint"), found[0].get("keys")) != (self.fingerprint, list(keys)):
             return None
         try:
@@ -286,4 +286,4 @@ class RunIndex:
             **{f"values_{i}": rows.values[key] for i, key in enumerate(logged)},
         }
         with suppress(OSError):
-            write_kept(self.folder, f"{name}.npz", facts, arrays)
+            write_index_file(self.folder, f"{name}.npz", facts, arrays)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.cache.kept_files import read_kept, write_kept
-from dde.cache.places import Place
+from dde.cache.index_files import read_index_file, write_index_file
+from dde.cache.storage import Storage
 from dde.suite.datadecide.names import RECIPES, SEEDS, SIZES, Base
 from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY
 from dde.suite.datadecide.tables.pretraining_tables import Catalog
@@ -20,7 +20,9 @@ from dde.suite.datadecide.tables.row_index import IndexHead, RowIndex
 __all__ = ["FileKindsCache", "TableIndexCache"]
 
 #: Version of the stored form; increased whenever its meaning changes.
-_FORMAT = 3
+_FORMAT = 4
+# A process that opened the tables before they changed may still read their rows.
+_KEEP_SECONDS = 600.0
 _ROWS = ("base", "step", "task", "group_starts", "group_files")
 _FILES, _CATALOG = "files.npz", "catalog.npz"
 
@@ -31,14 +33,14 @@ class FileKindsCache:
 
     Parameters
     ----------
-    folder : Place
+    folder : Storage
     """
 
-    folder: Place
+    folder: Storage
 
     def load(self) -> Mapping[str, tuple[str, str | None]]:
         """Return version and kind of each file, by path."""
-        stored = read_kept(self.folder, _FILES)
+        stored = read_index_file(self.folder, _FILES)
         try:
             return {} if stored is None else {path: (version, kind) for path, version, kind in stored[0]["files"]}
         except (KeyError, TypeError, ValueError):
@@ -48,7 +50,7 @@ class FileKindsCache:
         """Store the kinds; a failure to write is ignored, as the files can be opened again."""
         files = [[path, version, kind] for path, (version, kind) in kinds.items()]
         with suppress(OSError):
-            write_kept(self.folder, _FILES, {"title": "kinds of pretraining tables", "files": files}, {})
+            write_index_file(self.folder, _FILES, {"title": "kinds of pretraining tables", "files": files}, {})
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,16 @@ class TableIndexCache:
 
     Parameters
     ----------
-    folder : Place
+    folder : Storage
         Has a small file with the catalog of checkpoints and the head of each table's index, which every opening reads,
-        and a Zarr group with the rows of each table, which only reading metrics needs.
+        and a file with the rows of each table, which only reading metrics needs.
     """
 
-    folder: Place
+    folder: Storage
 
     def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
         """Return the catalog and the head of each table's index; None without a complete cache file."""
-        stored = read_kept(self.folder, _CATALOG)
+        stored = read_index_file(self.folder, _CATALOG)
         if stored is None or stored[0].get("fingerprint") != fingerprint:
             return None
         facts, arrays = stored
@@ -93,28 +95,22 @@ class TableIndexCache:
 
     def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
         """Return the arrays of a table's index, by name; None if they are incomplete."""
-        import zarr
-
-        from dde.cache.whole_arrays import UNREADABLE, checked
-
-        place = self.folder / _rows_name(fingerprint)
-        try:
-            with place.scrubbed():
-                group = zarr.open_group(place.store(), mode="r")
-                if group.attrs.get("dde_index_format") != _FORMAT:
-                    return None
-                return {name: checked(group[f"table_{table}/{name}"]) for name in _ROWS}
-        except UNREADABLE:
+        stored = read_index_file(self.folder, _rows_name(fingerprint, table))
+        if stored is None or stored[0].get("format") != _FORMAT or stored[1].keys() != set(_ROWS):
             return None
+        return stored[1]
 
     def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
         """Store the indexes of all tables; raises OSError if they can't be written."""
         # Rows before the catalog, so that a reader of the catalog finds them.
-        self._save_rows(fingerprint, indexes)
+        for k, index in enumerate(indexes):
+            rows = {name: np.asarray(getattr(index, name)) for name in _ROWS}
+            facts: dict[str, Any] = {"title": "rows of pretraining tables", "format": _FORMAT}
+            write_index_file(self.folder, _rows_name(fingerprint, k), facts, rows)
         number = {base: i for i, base in enumerate(catalog.bases)}
         # Most files of a table have the same columns, which are stored once.
         columns: dict[tuple[str, ...], int] = {}
-        facts: dict[str, Any] = {
+        facts = {
             "title": "checkpoints of pretraining tables",
             "fingerprint": fingerprint,
             "recipe": [b.recipe.slug for b in catalog.bases],
@@ -138,37 +134,15 @@ class TableIndexCache:
             "step": catalog.step,
             "sampled": sampled if catalog.sampled is None else catalog.sampled,
         }
-        write_kept(self.folder, _CATALOG, facts, arrays)
+        write_index_file(self.folder, _CATALOG, facts, arrays)
+        current = {_rows_name(fingerprint, k) for k in range(len(indexes))} | {_FILES, _CATALOG}
         for entry in self.folder.names():
-            if entry not in (_rows_name(fingerprint), _FILES, _CATALOG):
-                (self.folder / entry).remove_if_old()
-
-    def _save_rows(self, fingerprint: str, indexes: list[RowIndex]) -> None:
-        import zarr
-
-        from dde.cache.whole_arrays import write_array
-
-        name = _rows_name(fingerprint)
-        facts = {"dde_index_format": _FORMAT, "title": "rows of pretraining tables"}
-        try:
-            with self.folder.making(name) as made:
-                store = made.store(read_only=False)
-                for k, index in enumerate(indexes):
-                    for array in _ROWS:
-                        values = np.asarray(getattr(index, array))
-                        write_array(store, f"table_{k}/{array}", values, (_DIMS.get(array, "row"),), {})
-                # Last, as in an object store these attributes mark the group as complete.
-                zarr.open_group(store, mode="a", zarr_format=3).update_attributes(facts)
-        except OSError:
-            # Another process has stored the same, or the group there is damaged and is removed once it is old.
-            if name not in self.folder.names():
-                raise
-            (self.folder / name).remove_if_old()
+            if entry not in current:
+                (self.folder / entry).remove_if_older(_KEEP_SECONDS)
 
 
 _NAMES = ({r.slug: r for r in RECIPES}, {p.name: p for p in SIZES}, {s.name: s for s in SEEDS})
-_DIMS = {"group_starts": "row_group_bound", "group_files": "row_group"}
 
 
-def _rows_name(fingerprint: str) -> str:
-    return f"rows-{fingerprint}.zarr"
+def _rows_name(fingerprint: str, table: int) -> str:
+    return f"rows-{fingerprint}-{table}.npz"

@@ -1,7 +1,7 @@
-"""Small files that opening reads each time: facts and plain arrays, of which NumPy reads all (``np.load``).
+"""Index files: small ``.npz`` files of facts and plain arrays that opening reads each time.
 
-Each is an uncompressed ``.npz``, a zip archive with checksums: the arrays as ``.npy``, the facts as ``facts.json``.
-Zarr takes longer to import than all of an opening that needs none of it.
+Each is an uncompressed zip archive with checksums: the arrays as ``.npy``, which ``np.load`` reads, and the facts as
+``facts.json``. Zarr takes longer to import than an opening that needs none of it.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.cache.places import Place
+from dde.cache.storage import Storage
 from dde.sources.connection import Connection
 
-__all__ = ["cache_place", "read_kept", "write_kept"]
+__all__ = ["read_index_file", "source_storage", "write_index_file"]
 
-#: Raised whenever what is stored, or how, changes its meaning.
+#: Raised whenever the meaning or the form of what is stored changes.
 _FORMAT = 2
 _FACTS = "facts.json"
 
-#: What a missing, cut or foreign file makes of zip, JSON and NumPy.
+#: What zip, JSON and NumPy raise of a missing, cut or foreign file.
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
-def cache_place(cache_dir: str | os.PathLike[str] | Connection | None, kind: str, description: str) -> Place | None:
-    """Return where a cache keeps what is known of a source; None where nothing is kept.
+def source_storage(
+    cache_dir: str | os.PathLike[str] | Connection | None, kind: str, description: str
+) -> Storage | None:
+    """Return where a cache stores what belongs to one source; None if nothing is cached.
 
     Parameters
     ----------
-    cache_dir : str, path or None
+    cache_dir : str, path, Connection or None
         Folder or fsspec URL.
     kind : str
         One of :data:`dde.cache.maintenance.KINDS`.
@@ -48,18 +50,20 @@ def cache_place(cache_dir: str | os.PathLike[str] | Connection | None, kind: str
         return None
     # The same folder under two names is one source.
     source = str(Path(description).resolve()) if Path(description).exists() else description
-    return Place(cache_dir) / kind / hashlib.sha256(source.encode()).hexdigest()[:16]
+    return Storage(cache_dir) / kind / hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
-def write_kept(place: Place, name: str, facts: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write a file, which appears whole or not at all.
+def write_index_file(
+    storage: Storage, name: str, facts: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
+) -> None:
+    """Write a file, which appears complete or not at all.
 
     Raises
     ------
     OSError
-        Where it can't be written.
+        If it can't be written.
     TypeError
-        Where a fact has no form in JSON.
+        If a fact can't be written as JSON.
     """
     text = json.dumps({**facts, "dde_kept_format": _FORMAT})
     content = io.BytesIO()
@@ -68,13 +72,13 @@ def write_kept(place: Place, name: str, facts: Mapping[str, Any], arrays: Mappin
         for key, values in arrays.items():
             with archive.open(f"{key}.npy", "w") as member:
                 np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
-    place.replace(name, content.getbuffer())
+    storage.replace(name, content.getbuffer())
 
 
-def read_kept(place: Place, name: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]] | None:
-    """Return the facts and arrays of a file; None where there is none that is whole."""
+def read_index_file(storage: Storage, name: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]] | None:
+    """Return the facts and arrays of a file; None if it does not exist or is damaged."""
     try:
-        content = place.read([name]).get(name)
+        content = storage.read([name]).get(name)
         if content is None:
             return None
         arrays: dict[str, npt.NDArray[Any]] = {}
@@ -84,8 +88,8 @@ def read_kept(place: Place, name: str) -> tuple[dict[str, Any], dict[str, npt.ND
                 return None
             for member in archive.namelist():
                 if member != _FACTS:
-                    held = io.BytesIO(archive.read(member))
-                    arrays[member.removesuffix(".npy")] = np.lib.format.read_array(held, allow_pickle=False)
+                    array = io.BytesIO(archive.read(member))
+                    arrays[member.removesuffix(".npy")] = np.lib.format.read_array(array, allow_pickle=False)
     except _UNREADABLE:
         return None
     return facts, arrays
