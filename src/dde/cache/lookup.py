@@ -152,14 +152,13 @@ def gather(
             manifest = found.manifests[i]
             runs = np.flatnonzero((segment == i) & (lengths > 0))
             starts = manifest.offsets[found.positions[i][runs]]
-            rows_in_memory = (in_memory or {}).get(manifest.name)
+            rows = (in_memory or {}).get(manifest.name)
             for members in _clusters(starts, lengths[runs]):
                 some = runs[members]
                 first, end = _chunk_range(starts[members], lengths[some], manifest.rows)
-                if rows_in_memory is not None:
+                if rows is not None:
                     first = 0
-                    step, values_of = rows_in_memory.step, rows_in_memory.values
-                    read = {name: step if name is None else values_of[name] for name in names}
+                    read = {name: rows.step if name is None else rows.values[name] for name in names}
                 else:
                     try:
                         read = reader.read(manifest, names, first, end)
