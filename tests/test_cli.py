@@ -67,7 +67,7 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"dde {dde.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["demo", "ls", "coverage", "open", "ingest", "cache size", "cache clear"], ids=str)
+@pytest.mark.parametrize("command", ["demo", "ls", "coverage", "open", "ingest", "cache size", "cache compact", "cache clear"], ids=str)
 def test_help_of_every_command_has_an_example_that_names_it(run: Run, command: str) -> None:
     ran = run(*command.split(), "--help")
     assert ran.code == 0
@@ -465,6 +465,21 @@ def test_cache_is_filled(run: Run, suite: Suite) -> None:
     assert filled.out.startswith("2 metrics of ")
     kinds = set(table(run("cache", "size"))["kind"])
     assert {"pretraining evaluations", "training logs", "final evaluations"} <= kinds
+
+
+def test_cache_is_compacted(run: Run, suite: Suite, tmp_path: Path) -> None:
+    assert run("cache", "compact").out == "compacted 0 segments into 0 in data_cache\n"
+    for metric in ("arc_easy", "piqa", "boolq"):
+        assert run("open", suite.data, suite.wandb, "--metrics", metric, "--to", f"{metric}.csv").code == 0
+    assert len(list((tmp_path / "data_cache" / "tables").rglob("values"))) >= 3
+    done = run("cache", "compact")
+    assert done.code == 0
+    assert done.out.startswith("compacted ")
+    assert len(list((tmp_path / "data_cache" / "tables").rglob("values"))) == 1
+    (tmp_path / "file").write_text("")
+    assert run("cache", "compact", "--cache-dir", "file").code == 0
+    assert run("open", suite.data, suite.wandb, "--metrics", "boolq", "--to", "again.csv").code == 0
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "boolq.csv").read_bytes()
 
 
 def test_no_cache_keeps_nothing(run: Run, suite: Suite, tmp_path: Path) -> None:
