@@ -46,17 +46,6 @@ class Compaction:
     damaged: int
 
 
-@dataclass(frozen=True)
-class _Rectangle:
-    """Runs and keys that become one segment; attributes as those of :class:`Manifest`."""
-
-    name: str
-    runs: tuple[str, ...]
-    versions: tuple[str, ...]
-    digests: tuple[int, ...]
-    keys: tuple[str, ...]
-
-
 def compact(storage: Storage) -> Compaction:
     """Merge the small segments of a cache, remove superseded ones and what killed writers left a day ago.
 
@@ -70,15 +59,20 @@ def compact(storage: Storage) -> Compaction:
     OSError
         If it can't be read or written. All that was written by then is complete.
     """
-    found = manifests = read_manifests(storage)
+    manifests = read_manifests(storage)
+    before = len(manifests)
     reader = SegmentReader(storage, Memory(0))
     damaged: set[str] = set()
     for _ in range(_MAX_PLANS):
         try:
-            for rectangle in _plan(manifests, damaged):
-                merged = _merge(storage, manifests, rectangle, damaged, reader)
-                if merged is not None:
-                    manifests = newest_first([merged, *manifests])
+            for planned in _plan(manifests, damaged):
+                found = look_up(manifests, planned.runs, planned.versions, planned.keys, damaged)
+                rows = gather(found, planned.keys, reader) if found.is_complete else None
+                if rows is None or (digests_of(found.lengths, rows.step) != planned.digests).any():
+                    # The newest rows of a run are damaged; older ones must not take their place.
+                    continue
+                merged = write_segment(storage, planned, rows.step, [rows.values[key] for key in planned.keys])
+                manifests = newest_first([merged, *manifests])
             break
         except DamagedError as error:
             damaged.update(error.args)
@@ -94,30 +88,7 @@ def compact(storage: Storage) -> Compaction:
         # Metadata that is there and can't be read now may be that of a complete segment.
         if name not in names and (storage.read([metadata]) or "zarr.json" not in (storage / name).names()):
             (storage / name).remove_if_older(_UNFINISHED_SECONDS)
-    return Compaction(len(found), len(live), len(damaged))
-
-
-def _merge(
-    storage: Storage,
-    manifests: Sequence[Manifest],
-    rectangle: _Rectangle,
-    damaged: Collection[str],
-    reader: SegmentReader,
-) -> Manifest | None:
-    """Write a rectangle as a segment and return its manifest; None if the rows are not those of the plan."""
-    found = look_up(manifests, rectangle.runs, rectangle.versions, rectangle.keys, damaged)
-    if not found.is_complete:
-        return None
-    rows = gather(found, rectangle.keys, reader)
-    digests = digests_of(found.lengths, rows.step)
-    if tuple(digests.tolist()) != rectangle.digests:
-        return None
-    notes = tuple(sorted({note for manifest in found.manifests for note in manifest.notes}))
-    title = found.manifests[0].title
-    merged = Manifest(
-        rectangle.name, title, rectangle.runs, rectangle.versions, found.lengths, digests, rectangle.keys, notes
-    )
-    return write_segment(storage, merged, rows.step, [rows.values[key] for key in rectangle.keys])
+    return Compaction(before, len(live), len(damaged))
 
 
 # Version, rows and digest of the steps of a run.
@@ -161,8 +132,8 @@ def _live_runs(
     return current, [(distinct[n], runs) for n, runs in groups.items()]
 
 
-def _plan(manifests: Sequence[Manifest], damaged: Collection[str]) -> list[_Rectangle]:
-    """Return what the small segments are merged into; [] if that is no fewer segments."""
+def _plan(manifests: Sequence[Manifest], damaged: Collection[str]) -> list[Manifest]:
+    """Return manifests of the segments that the small ones are merged into; [] if they are no fewer."""
     current, groups = _live_runs(manifests, damaged)
     keys_of: dict[str, frozenset[str]] = {}
     merged: set[int] = set()
@@ -177,12 +148,24 @@ def _plan(manifests: Sequence[Manifest], damaged: Collection[str]) -> list[_Rect
     for run in dict.fromkeys(run for i in largest_first for run in manifests[i].runs if run in keys_of):
         together.setdefault(keys_of[run], []).append(run)
     all_keys = dict.fromkeys(key for i in largest_first for key in manifests[i].keys)
-    rectangles = []
+    notes = tuple(sorted({note for i in merged for note in manifests[i].notes}))
+    planned: list[Manifest] = []
     for keys, runs in together.items():
         ends = np.cumsum([8 * current[run][1] * max(len(keys), 1) for run in runs])
         for piece in np.split(np.arange(len(runs)), np.flatnonzero(np.diff(ends // _SEGMENT_BYTES)) + 1):
-            of_piece = tuple(runs[at] for at in piece)
-            versions, _, digests = zip(*(current[run] for run in of_piece), strict=True)
-            name = segment_name(manifests[min(merged)].name, merged=True)
-            rectangles.append(_Rectangle(name, of_piece, versions, digests, tuple(k for k in all_keys if k in keys)))
-    return rectangles if len(rectangles) < len(merged) else []
+            of_piece = tuple(runs[i] for i in piece)
+            versions, lengths, digests = zip(*(current[run] for run in of_piece), strict=True)
+            newest = manifests[min(merged)]
+            planned.append(
+                Manifest(
+                    segment_name(newest.name, merged=True),
+                    newest.title,
+                    of_piece,
+                    versions,
+                    np.array(lengths, np.int64),
+                    np.array(digests, np.int64),
+                    tuple(key for key in all_keys if key in keys),
+                    notes,
+                )
+            )
+    return planned if len(planned) < len(merged) else []
