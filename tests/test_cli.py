@@ -67,7 +67,9 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"dde {dde.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["demo", "ls", "coverage", "open", "ingest", "cache size", "cache compact", "cache clear"], ids=str)
+@pytest.mark.parametrize(
+    "command", ["demo", "ls", "coverage", "open", "ingest", "cache size", "cache compact", "cache clear"]
+)
 def test_help_of_every_command_has_an_example_that_names_it(run: Run, command: str) -> None:
     ran = run(*command.split(), "--help")
     assert ran.code == 0

@@ -109,7 +109,7 @@ def test_tokens_of_other_types_are_never_taken_for_those_of_finetuning() -> None
     ("told", "message"),
     [
         ({"aa": "sft"}, r"'aa', which is no run of the store.* Did you mean a2 or a1\?"),
-        ({"zz*": "sft"}, "'zz\\*', which is no run of the store, nor a pattern that one fits"),
+        ({"zz*": "sft"}, "'zz\\*', which is no run of the store, nor a pattern that matches one"),
         ({"config.stage=rl": "sft"}, "'config.stage=rl', which is no run"),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_type_that_is_none(value: Any) -> None:
 
 
 def test_run_types_that_are_no_mapping() -> None:
-    with pytest.raises(UnknownNameError, match="no mapping"):
+    with pytest.raises(UnknownNameError, match="is not a mapping"):
         RunTypes("a=dpo")  # type: ignore[arg-type]
 
 

@@ -74,7 +74,7 @@ class RunCatalog:
         self.posttraining_source = wandb_store
         self._parents = dict(parents or {})
         self._tokens_per_sequence = tokens_per_sequence
-        self._run_types = dict(RunTypes({} if run_types is None else run_types).told)
+        self._run_types = dict(RunTypes({} if run_types is None else run_types).by_run)
         #: Runs of a declared suite; None of the two stores of DataDecide.
         self.suite_runs: SuiteRuns | None = None
         # Objects of runs by id; see `dde.entities.runs.make_run`. They refer to the catalog: with strong references

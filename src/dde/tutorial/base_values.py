@@ -1,4 +1,8 @@
-"""Checkpoints of a pretraining run in the tutorial's tables, including gaps, and all values at each of them."""
+"""Checkpoints of a pretraining run in the tutorial's tables, including gaps, and all values at each of them.
+
+The rules depend on the base alone, so that a base has the same rows in every suite. The 1,060 bases of the full suite
+have 21,375 evaluated checkpoints and 22,709 perplexity rows, as the published tables do.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Write the pretraining tables: raw evaluation shards, macro averages and perplexities, or the parsed wide layout."""
+"""Write the pretraining tables: raw evaluation shards, macro averages and perplexities, or the parsed wide layout.
+
+Rows are ordered by size, recipe, seed, step and task, so that each run is one contiguous block of rows. Shards divide
+the list of runs into parts with about the same number of rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Read runs that dr_wandb mirrored from W&B into PostgreSQL, decoding rows while they arrive."""
+"""Read runs that dr_wandb mirrored from W&B into PostgreSQL, decoding rows while they arrive.
+
+Each question opens its own connection and a read-only transaction. So a store works equally in a thread, a forked
+process or a worker on another machine, and leaves nothing on the server or in a pool.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Read JSON-lines exports of dr_wandb 3: runs in `runs.jsonl`, and training logs in `history.jsonl`."""
+"""Read JSON-lines exports of dr_wandb 3: runs in `runs.jsonl`, and training logs in `history.jsonl`.
+
+Each file is decoded once per process and version. Logged rows become numbers, a column per key, with the offset of
+each line in the file, from which the complete row can be read again.
+"""
 
 from __future__ import annotations
 

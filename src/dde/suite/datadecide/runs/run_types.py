@@ -22,19 +22,19 @@ _WILD = frozenset("*?[")
 
 @dataclass(frozen=True)
 class RunTypes:
-    """Run types that are told, by which runs they are of.
+    """Run types given by the user, by run.
 
     Parameters
     ----------
-    told : mapping of str to str
+    by_run : mapping of str to str
         Run type by id or name of a run, by a pattern of either (``"grpo_*"``), or by the value of a key of the config
-        or a pattern of it (``"config.stage=rl"``, ``"config.trainer.name=Grpo*"``). An id or name counts before all
-        others; of these, the first that fits.
+        or a pattern of it (``"config.stage=rl"``, ``"config.trainer.name=Grpo*"``). An id or name takes precedence
+        over all others; of these, the first match wins.
 
     Raises
     ------
     UnknownNameError
-        When a type is none, or that of a base.
+        When a type is not a word, or is that of a base.
 
     Examples
     --------
@@ -43,15 +43,15 @@ class RunTypes:
     ('grpo', 'supervised_ft', '')
     """
 
-    told: Mapping[str, str]
+    by_run: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.told, Mapping):
+        if not isinstance(self.by_run, Mapping):
             raise UnknownNameError(
-                f"run_types={self.told!r} is no mapping, so of which runs a type is meant is unknown. "
+                f"run_types={self.by_run!r} is not a mapping, so it does not say which runs have which type. "
                 "Pass {'my_run': 'supervised_ft'}."
             )
-        made = {str(key): _ALIASES.get(value, value) for key, value in self.told.items()}
+        made = {str(key): _ALIASES.get(value, value) for key, value in self.by_run.items()}
         for key, value in made.items():
             if not (isinstance(value, str) and value.isidentifier()) or value in ("pretraining", UNKNOWN_TYPE):
                 why = "is that of a base" if value == "pretraining" else "is no run type"
@@ -59,37 +59,38 @@ class RunTypes:
                     f"run_types says {value!r} of {key!r}, which {why}, so what was done in the run is unknown. Pass "
                     "'supervised_ft', 'dpo', or a word of your own, of letters, digits and _, such as 'grpo'."
                 )
-        object.__setattr__(self, "told", made)
+        object.__setattr__(self, "by_run", made)
 
     @property
     def config_keys(self) -> frozenset[str]:
-        """Keys of configs to read for it, beyond the usual ones."""
-        names = [key.partition("=")[0] for key in self.told if _is_of_config(key)]
+        """Additional config keys that have to be read."""
+        names = [key.partition("=")[0] for key in self.by_run if _is_of_config(key)]
         return frozenset(head for name in names for head in config_heads(name)).difference(CONFIG_KEYS)
 
     def of(self, record: RunRecord) -> str:
-        """Return the type that is told of a run; "" where none is."""
+        """Return the given type of a run; "" without one."""
         key = self._key_of(record)
-        return "" if key is None else self.told[key]
+        return "" if key is None else self.by_run[key]
 
     def check(self, records: Iterable[RunRecord]) -> None:
-        """Raise UnknownNameError where what is told fits no run of the store."""
+        """Raise UnknownNameError if a key matches no run of the store."""
         known = list(records)
-        lacking = [key for key in self.told if not any(_fits(key, record) for record in known)]
-        if not lacking:
+        unmatched = [key for key in self.by_run if not any(_fits(key, record) for record in known)]
+        if not unmatched:
             return
         names = dict.fromkeys(name for record in known for name in (record.run_id, record.run_name) if name)
+        key = unmatched[0]
         raise UnknownNameError(
-            f"run_types names {lacking[0]!r}, which is no run of the store, nor a pattern that one fits, so nothing "
-            f"would have the type {self.told[lacking[0]]!r}.{near_names(lacking[0], names)} Pass the id or name of a "
-            "run, a pattern such as 'grpo_*', or a key of the config with its value: 'config.stage=rl'."
+            f"run_types names {key!r}, which is no run of the store, nor a pattern that matches one, so no run would have "
+            f"the type {self.by_run[key]!r}.{near_names(key, names)} Pass the id or name of a run, a pattern such as "
+            "'grpo_*', or a key of the config with its value: 'config.stage=rl'."
         )
 
     def _key_of(self, record: RunRecord) -> str | None:
         for name in (record.run_id, record.run_name):
-            if name and name in self.told:
+            if name and name in self.by_run:
                 return name
-        return next((key for key in self.told if _fits(key, record)), None)
+        return next((key for key in self.by_run if _fits(key, record)), None)
 
 
 def _is_of_config(key: str) -> bool:

@@ -1,4 +1,9 @@
-"""Metrics of an evaluation in one value per row: the text of a Python dict or JSON object, or the object itself."""
+"""Metrics of an evaluation in one value per row: the text of a Python dict or JSON object, or the object itself.
+
+The suite's raw tables have 1.4 million such texts of about 1 KB, nearly all with the same keys in the same order. A
+kernel reads them in place, without an object per text. A strict grammar reads the texts that the kernel does not
+recognise, and reports what is wrong with them. Some programs parse the texts and write structs or maps in their place.
+"""
 
 from __future__ import annotations
 
