@@ -247,7 +247,7 @@ def differing(groups: Iterable[pd.DataFrame], over: Sequence[str] = ()) -> dict[
     dict
         Values by coordinate; by ``run`` where only the labels of runs differ.
     """
-    found: dict[str, list[Any]] = {}
+    differing_values: dict[str, list[Any]] = {}
     for group in groups:
         if len(group) < 2 or not varies(zip(group["lineage"], map(without_replicate, group["run"]), strict=True)):
             continue
@@ -256,6 +256,6 @@ def differing(groups: Iterable[pd.DataFrame], over: Sequence[str] = ()) -> dict[
             names = ["run"] if varies(map(without_replicate, group["run"])) else []
         for name in names:
             if name not in over:
-                known = found.setdefault(name, [])
+                known = differing_values.setdefault(name, [])
                 known += [v for v in dict.fromkeys(group[name]) if v not in known and v == v]
-    return found
+    return differing_values

@@ -308,8 +308,8 @@ def curve_panels(
     dataset = _prepared(dataset, metrics, x, band, min_count, relative_to)
     segments = {m: find_segments(dataset, m, x, positive=log_x, positive_values=log_y) for m in metrics}
     if relative_to:
-        segments = {m: [s for s in found if not s.is_base] for m, found in segments.items()}
-    every = [s for found in segments.values() for s in found]
+        segments = {m: [s for s in of_metric if not s.is_base] for m, of_metric in segments.items()}
+    every = [s for of_metric in segments.values() for s in of_metric]
     if not every:
         without = " Bases alone have no change from the base." if relative_to else ""
         if x in AXES and AXES[x].by == "run":

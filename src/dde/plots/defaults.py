@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str) -> None:
+def check_names(arguments: Mapping[str, str | None], known: Iterable[str], why: str) -> None:
     """Raise when the value of an argument, given by its name, is neither a known coordinate nor None.
 
     Raises
@@ -39,7 +39,7 @@ def check_names(wanted: Mapping[str, str | None], known: Iterable[str], why: str
     UnknownNameError
     """
     known = list(dict.fromkeys(known))
-    for argument, name in wanted.items():
+    for argument, name in arguments.items():
         if name is not None and name not in known:
             raise UnknownNameError(
                 f"{argument}={name!r} is {why}.{near_names(name, known)} There are {', '.join(known)}."
@@ -88,15 +88,15 @@ def varying_factors(dataset: xr.Dataset, of: Sequence[FactorOf] = ("run", "cell"
     share : float
         Minimum share of the runs that must have a value.
     """
-    found = []
+    varying = []
     for name, kind in factors_of(dataset).items():
         if kind not in of or name == "run_type":
             continue
         values = _of_runs(dataset, name)
         given = [v for v in values.tolist() if is_given(v)]
         if len(set(given)) > 1 and len(given) >= share * len(values):
-            found.append(name)
-    return found
+            varying.append(name)
+    return varying
 
 
 def _of_runs(dataset: xr.Dataset, name: str) -> npt.NDArray[Any]:

@@ -157,16 +157,16 @@ def _printed(picture: Any, **options: Any) -> bytes:
     return drawn.getvalue()
 
 
-def _check_backend(picture: Any, wanted: BackendName, otherwise: str) -> None:
+def _check_backend(picture: Any, expected: BackendName, otherwise: str) -> None:
     """Raise when a picture has options of the other backend only: this one would draw it without any."""
     import holoviews as hv
 
     parts = {part.id for part in picture.traverse(lambda part: part) if part.id is not None}
     drawn = [name for name in hv.Store.registry if parts & set(hv.Store.custom_options(backend=name))]
-    if drawn and wanted not in drawn:
+    if drawn and expected not in drawn:
         raise SelectionError(
             f"the picture was drawn with backend={drawn[0]!r}, so its colours, markers and layout would be lost here. "
-            f"Draw it with backend={wanted!r}; {otherwise}."
+            f"Draw it with backend={expected!r}; {otherwise}."
         )
 
 
