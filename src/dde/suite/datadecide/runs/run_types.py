@@ -81,8 +81,8 @@ class RunTypes:
         names = dict.fromkeys(name for record in known for name in (record.run_id, record.run_name) if name)
         key = unmatched[0]
         raise UnknownNameError(
-            f"run_types names {key!r}, which is no run of the store, nor a pattern that matches one, so no run would have "
-            f"the type {self.by_run[key]!r}.{near_names(key, names)} Pass the id or name of a run, a pattern such as "
+            f"run_types names {key!r}, which is no run of the store, nor a pattern that matches one, so no run would "
+            f"have the type {self.by_run[key]!r}.{near_names(key, names)} Pass the id or name of a run, a pattern such as "
             "'grpo_*', or a key of the config with its value: 'config.stage=rl'."
         )
 
