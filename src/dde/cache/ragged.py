@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,18 @@ Int64 = npt.NDArray[np.int64]
 _MEMORY_BYTES = 64 << 20
 # Lookups of one read that meet segments that are damaged, or that other processes remove meanwhile.
 _MAX_LOOKUPS = 8
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of one read, and the rows that were fetched for it, by segment."""
+
+    runs: tuple[str, ...]
+    versions: tuple[str, ...]
+    keys: tuple[str, ...]
+    fetch: Fetch
+    notes: Callable[[], Sequence[str]]
+    fetched: dict[str, History] = field(default_factory=dict)
 
 
 class RaggedCache:
@@ -120,13 +133,13 @@ class RaggedCache:
         """
         if len(run_ids) != len(versions):
             raise ValueError(f"{len(run_ids)} runs have {len(versions)} versions; give one of each.")
-        runs, of_version, wanted = tuple(run_ids), tuple(versions), tuple(dict.fromkeys(keys))
-        fetched: dict[str, History] = {}
+        wanted = tuple(dict.fromkeys(keys))
+        request = _Request(tuple(run_ids), tuple(versions), wanted, fetch, notes)
         for _ in range(_MAX_LOOKUPS):
             with self._lock:
-                found = self._find(runs, of_version, wanted, fetch, notes, fetched)
+                found = self._find(request)
             try:
-                rows = gather(found, wanted, self._reader, {**self._unsaved, **fetched})
+                rows = gather(found, wanted, self._reader, {**self._unsaved, **request.fetched})
             except DamagedError as error:
                 with self._lock:
                     self._damaged.update(error.args)
@@ -136,53 +149,37 @@ class RaggedCache:
             self.notes.update(note for i in used for note in found.manifests[i].notes)
             return rows
         # Segments go as fast as they are found, so the source answers.
-        rows = fetch(runs, wanted)
+        rows = fetch(request.runs, wanted)
         self.notes.update(notes())
         return History(rows.run, rows.step, {key: rows.values[key] for key in wanted})
 
-    def _find(
-        self,
-        runs: tuple[str, ...],
-        versions: tuple[str, ...],
-        keys: tuple[str, ...],
-        fetch: Fetch,
-        notes: Callable[[], Sequence[str]],
-        fetched: dict[str, History],
-    ) -> Lookup:
-        """Return a complete lookup, after fetching what is missing; rows that were fetched are added to `fetched`."""
-        found = self._look_up(runs, versions, keys)
+    def _find(self, request: _Request) -> Lookup:
+        """Return a complete lookup, after fetching what is missing."""
+        found = self._look_up(request)
         if not found.is_complete:
             # Other processes may have added what is missing.
             self._refresh()
-            found = self._look_up(runs, versions, keys)
-        for runs_missing, keys_missing in found.missing():
-            self._fetch(runs, versions, runs_missing, keys_missing, fetch, notes, fetched)
-            found = self._look_up(runs, versions, keys)
+            found = self._look_up(request)
+        for at, keys in found.missing():
+            self._fetch(request, at, keys)
+            found = self._look_up(request)
         if not found.is_complete:
             # The source has other rows than it had, though the version is the same. Its answer counts: these runs are
             # fetched with all keys at once, which have the same rows.
-            self._fetch(runs, versions, np.flatnonzero(found.lacking), keys, fetch, notes, fetched)
-            found = self._look_up(runs, versions, keys)
+            self._fetch(request, np.flatnonzero(found.lacking), request.keys)
+            found = self._look_up(request)
         return found
 
-    def _look_up(self, runs: tuple[str, ...], versions: tuple[str, ...], keys: tuple[str, ...]) -> Lookup:
+    def _look_up(self, request: _Request) -> Lookup:
+        runs, versions = request.runs, request.versions
         if self._last != (runs, versions):
             self._last, self._positions = (runs, versions), {}
-        return look_up(self._manifests, runs, versions, keys, self._damaged, self._positions)
+        return look_up(self._manifests, runs, versions, request.keys, self._damaged, self._positions)
 
-    def _fetch(
-        self,
-        runs: tuple[str, ...],
-        versions: tuple[str, ...],
-        at: Int64,
-        keys: Sequence[str],
-        fetch: Fetch,
-        notes: Callable[[], Sequence[str]],
-        fetched: dict[str, History],
-    ) -> None:
+    def _fetch(self, request: _Request, at: Int64, keys: Sequence[str]) -> None:
         """Fetch keys of the runs at these positions, and add them as a segment."""
-        of_runs, of_versions = tuple(runs[i] for i in at), tuple(versions[i] for i in at)
-        rows = fetch(of_runs, list(keys))
+        of_runs, of_versions = tuple(request.runs[i] for i in at), tuple(request.versions[i] for i in at)
+        rows = request.fetch(of_runs, list(keys))
         every = tuple(dict.fromkeys([*keys, *rows.values]))
         values = {key: np.ascontiguousarray(rows.values[key], np.float64) for key in every}
         step = np.ascontiguousarray(rows.step, np.int64)
@@ -196,9 +193,9 @@ class RaggedCache:
             lengths,
             digests_of(lengths, step),
             every,
-            tuple(sorted(set(notes()))),
+            tuple(sorted(set(request.notes()))),
         )
-        history = fetched[name] = History(rows.run, step, values)
+        history = request.fetched[name] = History(rows.run, step, values)
         saved = self._save(manifest, history)
         self._manifests = newest_first([saved or manifest, *self._manifests])
         if saved is None:
