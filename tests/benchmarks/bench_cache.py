@@ -18,7 +18,9 @@ import numpy as np
 import zarr
 
 from dde.cache import RaggedCache
+from dde.cache.compaction import compact
 from dde.cache.ragged import Fetch
+from dde.cache.storage import Storage
 from dde.sources.protocols import History
 
 KEYS, RUNS, ROWS = 1939, 1060, 21_375
@@ -95,7 +97,7 @@ def rows(scale: float = 1.0) -> list[dict]:
     """
     folder = Path(tempfile.mkdtemp(prefix="dde-bench-"))
     try:
-        return [*_wide(folder, scale), *_long(folder, scale), *_refresh(folder, scale)]
+        return [*_wide(folder, scale), *_long(folder, scale), *_refresh(folder, scale), *_segments(folder, scale)]
     finally:
         shutil.rmtree(folder)
 
@@ -235,6 +237,30 @@ def _refresh(folder: Path, scale: float) -> list[dict]:
             held,
             {"runs_fetched": fetched, **added},
             "peer: writing all of it anew, without what the source takes; floor: reading them without a change",
+        )
+    ]
+
+
+def _segments(folder: Path, scale: float) -> list[dict]:
+    count, of_each = max(int(200 * scale), 20), 5
+    suite = Suite(count * of_each, 20 * count * of_each, 20)
+    storage = Storage(folder / "segments")
+    cache = RaggedCache(storage, "benchmark")
+    for first in range(0, len(suite.runs), of_each):
+        cache.read(suite.runs[first : first + of_each], ["1"] * of_each, suite.keys, suite.fetch)
+    assert storage.path is not None
+    apart = _best(lambda: _read(storage.path, suite, suite.runs, suite.keys[:1]))
+    start = time.perf_counter()
+    done = compact(storage)
+    seconds = time.perf_counter() - start
+    return [
+        _row(
+            f"reading a key from {count} segments of {of_each} runs",
+            apart,
+            None,
+            _best(lambda: _read(storage.path, suite, suite.runs, suite.keys[:1])),
+            {"segments": done.before, "segments_after": done.after},
+            f"floor: the same after compaction, which took {1000 * seconds:.0f} ms",
         )
     ]
 
