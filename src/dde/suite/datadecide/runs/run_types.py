@@ -82,8 +82,8 @@ class RunTypes:
         key = unmatched[0]
         raise UnknownNameError(
             f"run_types names {key!r}, which is no run of the store, nor a pattern that matches one, so no run would "
-            f"have the type {self.by_run[key]!r}.{near_names(key, names)} Pass the id or name of a run, a pattern such as "
-            "'grpo_*', or a key of the config with its value: 'config.stage=rl'."
+            f"have the type {self.by_run[key]!r}.{near_names(key, names)} Pass the id or name of a run, a pattern such "
+            "as 'grpo_*', or a key of the config with its value: 'config.stage=rl'."
         )
 
     def _key_of(self, record: RunRecord) -> str | None:
