@@ -21,6 +21,7 @@ DATADECIDE = "dde.suite.datadecide"
 FLOORS = (
     "errors",
     "schema",
+    "array_types",
     "printable",
     "atomic_files",
     "native",
@@ -41,6 +42,7 @@ FLOORS = (
     "tutorial",
     "explore",
     "accessor",
+    "registration",
     "cli",
     "__main__",
 )

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Int64
 from dde.cache.manifest import Manifest
 from dde.cache.segments import CHUNK_ROWS, DamagedError, SegmentReader
 from dde.sources.protocols import History
 
 __all__ = ["Lookup", "gather", "look_up"]
 
-Int64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 

@@ -15,13 +15,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from dde.array_types import Int64
 from dde.cache.storage import Storage
 
 __all__ = ["Manifest", "digests_of", "is_segment_name", "newest_first", "read_manifests", "segment_name"]
 
-Int64 = npt.NDArray[np.int64]
 
 #: Raised whenever the meaning or the form of what is stored changes; segments of other formats are ignored.
 _FORMAT = 4

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from dde.array_types import Int64
 from dde.cache.lookup import Lookup, gather, look_up
 from dde.cache.manifest import Manifest, digests_of, newest_first, read_manifests, segment_name
 from dde.cache.memory import Memory
@@ -23,7 +23,6 @@ __all__ = ["Fetch", "RaggedCache"]
 
 Fetch = Callable[[Sequence[str], Sequence[str]], History]
 
-Int64 = npt.NDArray[np.int64]
 
 _MEMORY_BYTES = 64 << 20
 # Lookups of one read that meet segments that are damaged, or that other processes remove meanwhile.

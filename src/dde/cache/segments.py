@@ -26,14 +26,13 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore, StorePath
 
+from dde.array_types import Float64, Int64
 from dde.cache.manifest import Manifest
 from dde.cache.memory import Memory
 from dde.cache.storage import Storage
 
 __all__ = ["CHUNK_ROWS", "DamagedError", "SegmentReader", "write_segment"]
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 #: Rows of a chunk: 1 MB of one key.
 CHUNK_ROWS = 1 << 17

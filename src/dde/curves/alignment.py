@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.curves.chains import Chains
 from dde.curves.observations import Observations
 from dde.errors import UnknownNameError, near_names
@@ -19,8 +20,6 @@ from dde.lineage.ragged_rows import find_first_rows
 
 __all__ = ["AlignmentPlan", "Interpolation", "Method", "align", "plan_alignment", "without_missing"]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 Method = Literal["linear", "log", "nearest", "previous", "pchip"]
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64
 from dde.curves.grids import Points
 from dde.errors import UnknownNameError, near_names
 
@@ -22,8 +23,6 @@ __all__ = [
     "resolve_axis",
     "tokens_at",
 ]
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Int64
 from dde.curves.metric import Metric
 from dde.curves.observations import Observations
 from dde.lineage.ragged_rows import find_first_rows, rows_between
@@ -22,7 +23,6 @@ __all__ = [
     "points_on_curves",
 ]
 
-Int64 = npt.NDArray[np.int64]
 
 _MOST_TOKENS = np.iinfo(np.int64).max
 

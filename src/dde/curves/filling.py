@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.curves.alignment import AlignmentPlan, Interpolation, plan_alignment, without_missing
 from dde.curves.chains import Chains, CurvePoints, points_on_curves
 from dde.curves.observations import Observations
@@ -17,8 +18,6 @@ from dde.lineage.ragged_rows import with_ancestors
 
 __all__ = ["Curves", "mark_points"]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 # Cells of a plan that is cached for the next metrics, 16 bytes each.
 _CACHED_CELLS = 1 << 21

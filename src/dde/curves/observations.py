@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.curves.metric import Metric
 from dde.errors import ConflictWarning, DdeWarning
 from dde.lineage.ragged_rows import rows_of
 
 __all__ = ["Observations", "assemble_observations", "join_observations"]
-
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

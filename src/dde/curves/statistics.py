@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64
 from dde.errors import UnknownNameError, near_names
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "t_interval",
 ]
 
-Float64 = npt.NDArray[np.float64]
 
 #: Method of the confidence interval of a mean; see :func:`summarize`.
 IntervalMethod = Literal["auto", "t", "bootstrap"]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from dde.curves.alignment import Interpolation, Method
@@ -106,10 +105,6 @@ def axis_values(dataset: xr.Dataset, axis: str) -> xr.DataArray:
             values = (tokens - start) / (end - start).where(end > start)
         values = values.where(values >= 0)
     return values.rename(rule.name).assign_attrs(rule.attrs)
-
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 
 # Attributes of a metric that are wrong for values computed from it.

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.array_types import Float64
 from dde.curves.axes import AxisRule
 from dde.dataset.cell_operations import mask_cells, pick_cells
 from dde.dataset.dimensions import (
@@ -32,7 +33,6 @@ from dde.schema import (
 
 __all__ = ["base_curves", "difference_to_base"]
 
-Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from dde.array_types import Float64, Texts
 from dde.curves.alignment import Interpolation
 from dde.curves.axes import TOKENS, AxisRule, Lines, axis_lines
 from dde.curves.grids import Points, TokenGrid
@@ -88,10 +89,6 @@ def _unpacked(content: bytes, dtype: str, shape: tuple[int, ...], labels: list[s
         table[:] = labels
         values = table[values]
     return packed(values.reshape(shape))
-
-
-Texts = npt.NDArray[np.object_]
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

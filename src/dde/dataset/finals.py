@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.array_types import Float64
 from dde.curves.axes import AXES, TOKENS
 from dde.dataset.align import align, interpolation_of
 from dde.dataset.dimensions import (
@@ -26,7 +27,6 @@ from dde.schema import (
 
 __all__ = ["At", "final"]
 
-Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 #: Position at which runs are compared.

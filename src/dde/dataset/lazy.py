@@ -14,6 +14,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from dde.array_types import Float64, Int8, Int64, Texts
 from dde.curves.alignment import AlignmentPlan, Interpolation
 from dde.curves.axes import Lines, tokens_at
 from dde.curves.chains import Chains, CurvePoints, RunSource, points_on_curves
@@ -38,10 +39,6 @@ __all__ = [
     "source_of",
 ]
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Int8 = npt.NDArray[np.int8]
-Texts = npt.NDArray[np.object_]
 #: A sampling: the name of one of the tables, or the metric of a log.
 Sampling = str | Metric
 

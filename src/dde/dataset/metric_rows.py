@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.array_types import Float64
 from dde.curves.axes import AxisRule
 from dde.dataset.dimensions import (
     axis_of,
@@ -25,7 +26,6 @@ from dde.schema import SAMPLED
 
 __all__ = ["MetricRows"]
 
-Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 

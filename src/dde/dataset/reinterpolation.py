@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.array_types import Float64, Int64
 from dde.curves.alignment import AlignmentPlan, Interpolation
 from dde.curves.axes import TOKENS, AxisRule, Lines
 from dde.curves.chains import Chains, CurvePoints
@@ -25,8 +26,6 @@ from dde.schema import TABLE_SAMPLINGS
 
 __all__ = ["ReinterpolatedFlags", "ReinterpolatedValues", "Reinterpolation"]
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 # Rows whose cells are in memory at once during interpolation.
 _ROWS_AT_ONCE = 1_024

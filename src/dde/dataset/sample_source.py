@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.array_types import Float64
 from dde.curves.axes import TOKENS, AxisRule, Lines, axis_lines, positions_on
 from dde.curves.grids import Points
 from dde.dataset.dimensions import (
@@ -28,8 +29,6 @@ from dde.errors import SelectionError, SourceError
 from dde.schema import MEMBERS, SAMPLED, TABLE_SAMPLINGS
 
 __all__ = ["SampleSource", "require_complete"]
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.curves.observations import Observations
 from dde.doctor.examined_runs import ExaminedRuns, Finding, neighbor_residuals, number_text
 
 __all__ = ["FEWEST_RESIDUALS", "THRESHOLD", "find_branches_off_rows", "find_branches_off_values", "trunk_noise"]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 #: Rows of the trunk on either side of a branch that its spread is estimated from, and the fewest residuals needed.
 _WINDOW, FEWEST_RESIDUALS = 12, 8

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Bool, Float64, Int64
 from dde.doctor.examined_runs import ExaminedRuns, Finding, number_text
 from dde.errors import list_names
 
@@ -24,9 +25,6 @@ __all__ = [
     "find_rows_beyond_schedule",
 ]
 
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 #: Fewest intervals between rows from which a rate of tokens per step is estimated.
 _FEWEST_INTERVALS = 3

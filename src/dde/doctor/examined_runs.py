@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dde.array_types import Bool, Float64, Int64, Texts
 from dde.curves.metric import Metric
 from dde.curves.observations import Observations
 
@@ -85,12 +86,6 @@ def number_text(value: float) -> str:
     if float(value).is_integer() and abs(value) < 1e18:
         return f"{int(value):,}"
     return f"{value:,.1f}" if abs(value) >= 1e4 else f"{value:.4g}"
-
-
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-Texts = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, eq=False)

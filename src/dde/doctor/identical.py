@@ -12,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
+from dde.array_types import Float64, Int64
 from dde.curves.observations import Observations
 from dde.doctor.examined_runs import ExaminedRuns, Finding, neighbor_residuals, number_text
 from dde.errors import list_names
 
 __all__ = ["EqualPair", "equal_pairs", "find_duplicate_logs", "find_identical_rows"]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 #: Evidence that a pair needs, in decimal digits, in addition to the digits of the number of pairs: with independent
 #: metrics, one suite in 10,000 has a false finding.

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.curves.observations import Observations
 from dde.doctor.examined_runs import ExaminedRuns, Finding, neighbor_residuals, number_text
 
 __all__ = ["find_outliers"]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 #: Distance of an outlier in spreads.
 _THRESHOLD = 8.0

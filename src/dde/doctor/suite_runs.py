@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from dde.array_types import Bool, Float64, Int64
 from dde.curves.metric import Metric
 from dde.curves.observations import Observations
 from dde.doctor.examined_runs import ExaminedRuns, number_keys
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["suite_runs"]
 
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 #: Factors that number replicates, in addition to the one that a suite declares as `replicate`.
 _REPEATING = frozenset({"seed", "seed_name", "replicate", "rerun"})

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["find_first_rows", "rows_between", "rows_of", "with_ancestors"]
+from dde.array_types import Int64
 
-Int64 = npt.NDArray[np.int64]
+__all__ = ["find_first_rows", "rows_between", "rows_of", "with_ancestors"]
 
 
 def rows_of(offsets: Int64, runs: npt.NDArray[np.integer]) -> Int64:

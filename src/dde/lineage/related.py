@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from dde.array_types import Int64
 from dde.lineage.filters import matches
 from dde.lineage.run_table import RunTable
 
@@ -22,9 +22,6 @@ __all__ = [
     "same_treatment_rows",
     "sibling_rows",
 ]
-
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
 
 
 def parents_of(table: RunTable, row: int) -> list[str]:

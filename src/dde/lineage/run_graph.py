@@ -14,16 +14,12 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Bool, Float64, Int32, Int64
 from dde.errors import LineageError
 from dde.lineage.counts import MOST
 from dde.lineage.ragged_rows import find_first_rows, rows_of
 
 __all__ = ["At", "Edges", "PlacedRuns", "RunRows", "find_depths", "place_runs"]
-
-Int64 = npt.NDArray[np.int64]
-Int32 = npt.NDArray[np.int32]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
 
 
 class At(IntEnum):

@@ -10,16 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int32, Int64, Texts
 from dde.errors import SelectionError, near_names
 from dde.lineage.chain_texts import Stage
 from dde.lineage.ragged_rows import with_ancestors
 
 __all__ = ["Factor", "RunTable"]
 
-Int64 = npt.NDArray[np.int64]
-Int32 = npt.NDArray[np.int32]
-Float64 = npt.NDArray[np.float64]
-Texts = npt.NDArray[np.object_]
 #: What a factor distinguishes: lineages, labels of runs, or each run of each lineage.
 Along = Literal["lineage", "run", "cell"]
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dde.array_types import Bool
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.lineage.filters import as_values, matches
 from dde.lineage.run_table import RunTable
@@ -24,8 +25,6 @@ __all__ = [
     "table_coverage",
 ]
 
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
 
 # Fields of every run, which filters may name besides the suite's factors.
 _RUN_FIELDS = ("run_id", "run_type", "run", "replicate", "n_params", "state")

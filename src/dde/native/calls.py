@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.native.library import kernels
 
 __all__ = ["MOST_KEYS", "parse_dicts"]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 #: Keys that :func:`parse_dicts` can look for; the kernel numbers those of a batch, 256 at most.
 MOST_KEYS = 128

@@ -20,14 +20,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dde.array_types import Bool, Float64, Int64
 from dde.errors import FormatError
 from dde.sources.values import as_float
 
 __all__ = ["Numbers", "WholeNumbers", "encode_texts", "read_numbers", "read_texts", "read_times", "read_whole_numbers"]
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 # Storage type of UUIDs, where the extension type was dropped.
 _UUID = pa.binary(16)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Int64, Texts
 from dde.errors import UnknownNameError, near_names
 from dde.sources.values import as_text, text_array
 from dde.suite.datadecide.names import RunCheckpoint, parse_run_checkpoint
@@ -169,9 +170,6 @@ def _readings(name: str, revision: str) -> Iterator[str]:
 def _distinct(texts: Iterable[str]) -> Iterator[str]:
     yield from dict.fromkeys(texts)
 
-
-Int64 = npt.NDArray[np.int64]
-Texts = npt.NDArray[np.object_]
 
 #: Fields of a treatment that are factors of a run.
 TREATMENT_FIELDS = ("learning_rate", "finetune_tokens", "epochs", "max_train_samples", "dpo_beta", "branch_point")

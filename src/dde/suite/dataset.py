@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.array_types import Float64, Int64, Texts
 from dde.curves.alignment import Interpolation
 from dde.curves.axes import AXES, TOKENS, AxisRule, Lines, positions_on
 from dde.curves.grids import Points, TokenGrid
@@ -25,9 +26,6 @@ from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["build_suite_dataset"]
 
-Texts = npt.NDArray[np.object_]
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 # An automatic grid has every evaluated row up to this number of rows; more rows are thinned like dense logs.
 _REQUIRED_POINTS = 8_192

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dde.array_types import Float64, Int64
 from dde.curves.metric import Metric
 from dde.curves.observations import join_observations
 from dde.dataset.loss_reductions import warn_of_reductions
@@ -18,9 +19,6 @@ from dde.lineage.run_table import RunTable
 from dde.suite.suite_runs import SuiteRuns
 
 __all__ = ["suite_curves", "suite_own_rows"]
-
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 
 def suite_curves(runs: SuiteRuns, run_ids: Sequence[str], metrics: Sequence[Metric]) -> pd.DataFrame:

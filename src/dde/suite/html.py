@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Int64
 from dde.html_parts import (
     count_words,
     facts_html,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["suite_lineage_html", "suite_lineages_html", "suite_repository_html", "suite_run_html"]
 
-Int64 = npt.NDArray[np.int64]
 
 # Rows that a page shows of a long list, and names of a short one; what is beyond is counted.
 _MOST_ROWS = 30

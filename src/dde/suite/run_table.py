@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64, Texts
 from dde.errors import LineageError, UnknownNameError, near_names
 from dde.lineage.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
 from dde.lineage.run_table import Along, Factor, RunTable
@@ -21,9 +22,6 @@ from dde.suite.reading.declared_runs import DeclaredRuns
 
 __all__ = ["PositionedTable", "make_run_table"]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-Texts = npt.NDArray[np.object_]
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kKmMbBtT]?)(?![A-Za-z])")
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}

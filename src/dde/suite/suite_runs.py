@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Int64
 from dde.curves.chains import Chains, CurvePoints, chains_in_table
 from dde.curves.metric import Metric
 from dde.curves.observations import Observations, assemble_observations
@@ -32,8 +33,6 @@ from dde.suite.reading.read_runs import SuiteTables
 from dde.suite.run_table import PositionedTable, make_run_table
 
 __all__ = ["SuiteRuns"]
-
-Int64 = npt.NDArray[np.int64]
 
 
 class SuiteRuns:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.curves.chains import Chains, CurvePoints
 from dde.curves.metric import Metric
 from dde.curves.observations import Observations, assemble_observations
@@ -20,8 +20,6 @@ from dde.suite.datadecide.runs.worker_runs import RunPositions
 
 __all__ = ["DataDecideRuns", "read_observations"]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 _NONE: Int64 = np.empty(0, np.int64)
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.array_types import Texts
 from dde.curves.alignment import Interpolation
 from dde.curves.axes import TOKENS, AxisRule, Lines, positions_on
 from dde.curves.grids import Points, TokenGrid
@@ -36,7 +37,6 @@ from dde.suite.datadecide.runs.token_counts import TOKEN_SOURCES
 
 __all__ = ["build_dataset"]
 
-Texts = npt.NDArray[np.object_]
 
 # Rows of each run that a grid is made from where all of them would be too many.
 _LOGGED_POINTS = 64

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.doctor.examined_runs import ExaminedRuns, number_keys
 from dde.sources.values import text_array
 from dde.suite.datadecide.datadecide_runs import DataDecideRuns
@@ -17,9 +17,6 @@ from dde.suite.datadecide.runs.registry import Registry
 from dde.suite.datadecide.runs.token_counts import ESTIMATED, RESTORED, Placement, split_logs
 
 __all__ = ["datadecide_runs", "logged_counters"]
-
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 
 def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:

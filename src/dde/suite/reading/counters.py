@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.sources.arrow_columns import WholeNumbers
 from dde.suite.patterns import as_text
@@ -18,8 +18,6 @@ from dde.suite.rules import Rule
 
 __all__ = ["count_rows", "factor_of_lookup", "look_up", "names_of_rule", "numbers_of_rows", "tokens_of_steps"]
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 _MAX_INT64 = 2**63 - 1
 

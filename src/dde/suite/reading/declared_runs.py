@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dde.array_types import Float64, Int64
 from dde.errors import ConflictWarning, FormatError, list_names
 from dde.suite.reading.fields import Field
 from dde.suite.reading.run_values import (
@@ -26,8 +27,6 @@ from dde.suite.reading.table_rows import TableRows
 
 __all__ = ["DeclaredRuns", "Report", "RowSources", "join_tables"]
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 Objects = npt.NDArray[np.object_]
 
 

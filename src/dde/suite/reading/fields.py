@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
 
+from dde.array_types import Int64
 from dde.errors import FormatError
 from dde.sources.arrow_columns import encode_texts
 from dde.suite.patterns import as_text
@@ -18,7 +19,6 @@ from dde.suite.reading.contents import NULL_TEXTS, arrow_kind
 
 __all__ = ["Field", "combine", "encode_array", "encode_columns", "parse_number"]
 
-Int64 = npt.NDArray[np.int64]
 Objects = npt.NDArray[np.object_]
 
 # Python and NumPy write exponents with a sign, so a text such as 12e5 is an id.

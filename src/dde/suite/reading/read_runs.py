@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64
 from dde.cache.index_files import source_storage
 from dde.errors import SourceError, UnknownNameError, list_names, near_names
 from dde.sources.connection import Connection
@@ -37,7 +38,6 @@ from dde.suite.reading.wandb_tables import (
 
 __all__ = ["DeclaredRuns", "MetricSource", "SuiteTables"]
 
-Float64 = npt.NDArray[np.float64]
 
 _INDEX = re.compile(r"__index_level_\d+__")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Bool, Float64, Int64
 from dde.cache.memory import Memory
 from dde.errors import ConflictWarning, warn_caller
 from dde.sources.arrow_columns import Numbers
@@ -17,9 +18,6 @@ from dde.suite.reading.row_values import OpenedFile, read_together
 
 __all__ = ["ValueReader"]
 
-Bool = npt.NDArray[np.bool_]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 _MEMORY_BYTES = 64 << 20
 # Marks columns with texts for which a warning was given.

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from dde.array_types import Float64
 from dde.cache.index_files import read_index_file, write_index_file
 from dde.cache.storage import Storage
 from dde.errors import ConflictWarning, FormatError
@@ -33,7 +33,6 @@ __all__ = [
     "with_keys",
 ]
 
-Float64 = npt.NDArray[np.float64]
 
 # No name of a task contains this character.
 _SEPARATOR = "\x1f"

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dde.array_types import Bool, Float64, Int64
 from dde.errors import FormatError, UnknownNameError, list_names, near_names
 from dde.native import processors
 from dde.sources.arrow_columns import WholeNumbers, read_numbers, read_whole_numbers
@@ -25,9 +26,6 @@ from dde.suite.rules import Rule, RuleSource
 
 __all__ = ["OpenedFile", "RowValues", "read_together", "run_together", "whole_numbers_of_rule"]
 
-Bool = npt.NDArray[np.bool_]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 _MAX_REQUESTS = 16
 _Read = TypeVar("_Read")

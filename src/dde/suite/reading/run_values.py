@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.errors import FormatError, UnknownNameError, list_names, near_names, warn_caller
 from dde.suite.patterns import as_text
 from dde.suite.reading.counters import factor_of_lookup, look_up
@@ -25,8 +26,6 @@ __all__ = [
     "shared_differences",
 ]
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 #: A parent: its run id, the kind of branch, and the value of the branch where the kind has one.
 Parent = tuple[str, str, int | None]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Bool, Int64
 from dde.errors import FormatError, UnknownNameError
 from dde.suite.patterns import Template
 from dde.suite.reading.counters import count_rows, names_of_rule, numbers_of_rows
@@ -18,9 +19,6 @@ from dde.suite.reading.wandb_places import FORMAT
 from dde.suite.table import Table
 
 __all__ = ["TableRows", "names_in_table", "read_table"]
-
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(eq=False)

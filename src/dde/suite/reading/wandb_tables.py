@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from dde.array_types import Int32, Int64
 from dde.errors import FormatError, SourceError, UnknownNameError, list_names, near_names
 from dde.sources.arrow_columns import Numbers
 from dde.sources.connection import Connection
@@ -36,8 +37,6 @@ __all__ = [
     "store_versions",
 ]
 
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
 
 #: Columns from the record of a run.
 RUN_COLUMNS = (

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64, Texts
 from dde.lineage.ragged_rows import with_ancestors
 from dde.sources.protocols import CONFIG_KEYS
 from dde.suite.datadecide.runs.evidence import USED_OPTIONS
@@ -22,9 +23,6 @@ from dde.suite.datadecide.runs.treatments import Treatment
 
 __all__ = ["KEPT_KEYS", "Column", "DerivedColumns", "PlacedRows"]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-Texts = npt.NDArray[np.object_]
 
 _OF_TREATMENT = [f.name for f in fields(Treatment)][:-2]
 #: Keys of config and command of which a kept record has what the store has.

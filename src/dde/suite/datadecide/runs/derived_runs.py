@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.suite.datadecide.runs.derived_columns import KEPT_KEYS, Column, DerivedColumns
 from dde.suite.datadecide.runs.evidence import Evidence
 from dde.suite.datadecide.runs.parents import Parentage
@@ -17,8 +17,6 @@ from dde.suite.datadecide.runs.treatments import Treatment
 
 __all__ = ["DerivedRun", "derived_columns", "key_column"]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 # Coordinates that are numbers among a run's hyperparameters.
 _NUMBERS = ("training_seed", "weight_decay", "warmup_ratio", "max_seq_length")

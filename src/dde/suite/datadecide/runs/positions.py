@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Int64
 from dde.lineage.counts import MOST
 from dde.sources.protocols import History
 from dde.suite.datadecide.runs.evidence import Evidence
@@ -34,7 +35,6 @@ __all__ = [
     "tokens_of_steps",
 ]
 
-Int64 = npt.NDArray[np.int64]
 
 #: Status of a run that logged and evaluated nothing; it goes on where rows were logged that have no place.
 NO_DATA = "no data"

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from dde.array_types import Int64
 from dde.errors import LineageError
 from dde.lineage.counts import MOST
 from dde.sources.connection import Connection
@@ -44,7 +44,6 @@ __all__ = ["RUN_FIELDS", "Registry"]
 #: Filters that name a field of the run rather than a hyperparameter.
 RUN_FIELDS = ("run_id", "run", "parent_run_id", "project", "entity", "treatment", "replicate", "branch_point")
 
-Int64 = npt.NDArray[np.int64]
 
 _NO_STEPS: Int64 = np.empty(0, np.int64)
 

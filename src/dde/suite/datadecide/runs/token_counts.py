@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.lineage.counts import as_count
 from dde.sources.protocols import TOKEN_COUNTERS, TRAINING_STEP, History
 from dde.sources.values import as_float
@@ -33,8 +34,6 @@ __all__ = [
     "split_logs",
 ]
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 #: Key of the log that counts the tokens of most runs.
 COUNTER = TOKEN_COUNTERS[0]

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from dde.array_types import Int64
 from dde.errors import SourceError
 from dde.schema import EVALUATIONS, PERPLEXITIES
 from dde.sources.protocols import TRAINING_STEP, PosttrainingSource
@@ -27,8 +27,6 @@ __all__ = [
     "TableSteps",
     "sent_columns",
 ]
-
-Int64 = npt.NDArray[np.int64]
 
 
 class LoggedPlaces(Protocol):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dde.array_types import Float64, Int64
 from dde.curves.metric import Metric
 from dde.suite.datadecide.names import (
     ENTRIES,
@@ -30,9 +31,6 @@ __all__ = [
     "exact_mean",
     "scatter",
 ]
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 
 def exact_mean(terms: Float64) -> Float64:

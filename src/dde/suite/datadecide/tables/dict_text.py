@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dde import native
+from dde.array_types import Float64, Int64
 from dde.errors import FormatError
 from dde.sources.arrow_columns import Numbers, encode_texts, read_numbers, read_texts
 
@@ -222,9 +223,6 @@ def _parse_singly(
         out[target[row]] = [parsed.get(entry, np.nan) for entry in entries]
     return malformed
 
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 _NULL = "it is null"
 

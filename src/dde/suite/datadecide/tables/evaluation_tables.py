@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dde.array_types import Float64, Int64
 from dde.curves.metric import Metric
 from dde.errors import ConflictWarning, FormatError
 from dde.native import processors
@@ -40,7 +41,6 @@ __all__ = [
     "same_values",
 ]
 
-Int64 = npt.NDArray[np.int64]
 
 # Batches that fit the processor's cache are read and parsed in two thirds of the time of batches of 50 MB.
 _BATCH_BYTES = 6 << 20
@@ -202,8 +202,6 @@ OnError = Literal["raise", "skip"]
 
 #: Kinds of tables that a checkpoint may have a row of, as bits.
 EVALUATED, PERPLEXITY = 1, 2
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(eq=False)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dde.array_types import Float64, Int64
 from dde.curves.metric import Metric
 from dde.suite.datadecide.names import SIZES, Base, ModelSize, lacks_entry
 from dde.suite.datadecide.tables.dict_tables import DictTable
@@ -17,8 +18,6 @@ from dde.suite.datadecide.tables.table_files import AGGREGATED_TASKS, TableFile
 
 __all__ = ["MacroTable"]
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 _ZEROS = "rows of the macro averages with zeros for entries that the size lacks, which are missing"
 _PARTIAL = "rows of the macro averages with means over tasks of which some lack the entry, which are missing"

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dde.array_types import Int64
 from dde.errors import near_names
 from dde.sources.arrow_columns import encode_texts, read_whole_numbers
 from dde.sources.parquet_files import open_parquet
@@ -30,7 +31,6 @@ from dde.suite.datadecide.tables.table_files import TableFile, open_unchanged, p
 
 __all__ = ["MAX_STEP", "IndexHead", "RowIndex", "join_keys", "key_runs", "key_steps", "read_row_index"]
 
-Int64 = npt.NDArray[np.int64]
 
 _STEP_BITS = 32
 #: Largest step that a key can hold. The longest run of the suite has 423,865 steps.

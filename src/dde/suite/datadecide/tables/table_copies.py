@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dde.array_types import Int64
 from dde.sources.arrow_columns import read_numbers, read_texts
 from dde.suite.datadecide.names import wide_column_metric
 from dde.suite.datadecide.tables.row_index import RowIndex, join_keys, read_row_index
@@ -18,7 +19,6 @@ from dde.suite.datadecide.tables.table_files import TableFile, open_unchanged
 
 __all__ = ["find_copies"]
 
-Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
 
 # Number of columns that are read at once when contents are compared.
