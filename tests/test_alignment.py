@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dde.curves.alignment import Interpolation, align, plan_alignment, without_missing
+from dde.curves.alignment import Interpolation, align_observations, plan_alignment, without_missing
 from dde.curves.chains import Chains, CurvePoints, points_on_curves
 from dde.curves.grids import TokenGrid, resolve_grid
 from dde.curves.observations import Observations
@@ -72,7 +72,7 @@ def interpolate(
     """Return the curve of one run."""
     chains = Chains(("base",), np.array([-1], np.int32), np.array([-1]))
     own = Observations(np.array([0, len(x)]), x, x, y)
-    return align(chains, own, at, Interpolation(method, max_gap), False)[0]  # type: ignore[arg-type]
+    return align_observations(chains, own, at, Interpolation(method, max_gap), False)[0]  # type: ignore[arg-type]
 
 
 @given(
@@ -98,7 +98,7 @@ def test_curves_equal_the_plain_reference(
         sorted({*points, *lacking, *(t for r in runs for t in r.own), *(r.branch for r in runs if r.parent)}), np.int64
     )
     how = Interpolation(method, max_gap, bridge)  # type: ignore[arg-type]
-    made = align(chains, own, grid, how, joins)
+    made = align_observations(chains, own, grid, how, joins)
     check_rows(chains, own, grid, how, joins, made)
     for i, run in enumerate(runs):
         expected = np.array([run.value(int(t), method, joins, bridge, max_gap) for t in grid])
@@ -117,7 +117,7 @@ def test_curves_equal_the_plain_reference(
 def curves_of(runs: list[ReferenceRun], grid: list[int], how: Interpolation, joins: bool = True) -> np.ndarray:
     """Return the curve of every run."""
     chains, own = as_arrays(runs, [])
-    return align(chains, own, np.array(grid, np.int64), how, joins)
+    return align_observations(chains, own, np.array(grid, np.int64), how, joins)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -28,7 +28,7 @@ from dde.errors import ConflictWarning, DdeError, SourceError
 from dde.sources.ingest import ingest
 from dde.sources.wandb import jsonl_export as wandb_jsonl
 from dde.sources.wandb import parquet_export as wandb_export
-from dde.suite.datadecide.runs.registry_handle import origin_of, runs_of
+from dde.suite.datadecide.runs.registry_handle import origin_of, resolve_runs
 from dde.suite.datadecide.tables import table_files
 from dde.tutorial.suite import Suite
 from fakes import FakeStore, sft
@@ -363,9 +363,9 @@ def test_an_origin_finds_what_is_open(suite: Suite, tmp_path: Path) -> None:
     registry = dde.DataDecideEvolved(suite.data, suite.wandb, cache_dir=tmp_path).repository.registry
     origin = origin_of(registry)
     assert origin is not None
-    assert runs_of(origin) is registry
+    assert resolve_runs(origin) is registry
     with pytest.raises(SourceError, match="changed"):
-        runs_of(type(origin)(**{**vars(origin), "key": "other", "tables_fingerprint": "x"}))
+        resolve_runs(type(origin)(**{**vars(origin), "key": "other", "tables_fingerprint": "x"}))
 
 
 def test_stores_that_do_not_tell_are_not_kept(tmp_path: Path) -> None:

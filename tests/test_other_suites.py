@@ -12,7 +12,7 @@ import xarray as xr
 import dde
 from dde.cli.ls import lineage_table, run_table
 from dde.errors import SelectionError, SourceError, UnknownNameError
-from dde.plots.cells import run_rows
+from dde.plots.cells import rows_of_runs
 from dde.plots.curves import curve_panels
 from dde.plots.defaults import default_hue, heatmap_coordinates, line_factors
 from dde.plots.panels import Panel, value_of
@@ -274,7 +274,7 @@ def test_no_facet_loses_a_run(sizes: xr.Dataset, trials: xr.Dataset) -> None:
 
 
 def test_trees_begin_with_every_base(sizes: xr.Dataset) -> None:
-    members = find_members(run_rows(sizes.isel(lineage=[0]).dde.final()))
+    members = find_members(rows_of_runs(sizes.isel(lineage=[0]).dde.final()))
     assert [(m.label, m.depth, m.parent.run_id if m.parent else "") for m in members] == [
         ("190M-s0 cosine-1xC", 0, ""),
         ("190M-s0 cosine-2xC", 0, ""),
@@ -285,7 +285,7 @@ def test_trees_begin_with_every_base(sizes: xr.Dataset) -> None:
         ("decay-2xC", 1, "190M-s0/constant"),
     ]
     assert members[4].start == 240_000_000
-    alone = find_members(run_rows(sizes.isel(lineage=[0]).dde.sel(run=MERGE).dde.final()))
+    alone = find_members(rows_of_runs(sizes.isel(lineage=[0]).dde.sel(run=MERGE).dde.final()))
     assert [(m.label, m.run_type, m.is_listed) for m in alone] == [
         ("190M-s0", "constant", False), ("merge", "merge", True),
     ]  # fmt: skip
@@ -376,7 +376,7 @@ def test_a_real_ladder(olmo: xr.Dataset) -> None:
 def test_a_real_soup() -> None:
     checkpoints = sample_folder("suites/olmo3_checkpoints")
     ds = dde.open_lineages(str(checkpoints), suite="olmo3_32b", cache_dir=None)
-    members = find_members(run_rows(ds.dde.final("tokens_listed")))
+    members = find_members(rows_of_runs(ds.dde.final("tokens_listed")))
     assert [(m.label, m.depth, m.start) for m in members] == [
         ("olmo3-32B", 0, 0),
         ("midtrain-1", 1, 5_695_864_832_000),

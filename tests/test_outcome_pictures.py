@@ -11,7 +11,7 @@ import xarray as xr
 import dde
 from dde.dataset.finals import final
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
-from dde.plots.cells import run_rows
+from dde.plots.cells import rows_of_runs
 from dde.plots.colours import shades, text_colour
 from dde.plots.tree import find_members
 from picture_checks import assert_nothing_is_cut_off, drawn, figures_of, legend_entries, printed, tick_labels
@@ -50,7 +50,7 @@ def shown(figure: Any, glyph: str, column: str) -> list[dict[str, Any]]:
 def test_cells_hold_what_runs_end_at(sweep: xr.Dataset) -> None:
     one = sweep.dde.sel(epochs=1).isel(lineage=[0])
     (figure,) = figures_of(one.dde.plot_heatmap("arc_easy", backend="bokeh"))
-    final = run_rows(one.dde.final("arc_easy")).query("finetune_tokens == 1e8").set_index("learning_rate").value
+    final = rows_of_runs(one.dde.final("arc_easy")).query("finetune_tokens == 1e8").set_index("learning_rate").value
     cells = {cell["across"]: cell for cell in tiles(figure)}
     assert list(final.index) == sorted(final.index)
     assert len(cells) == len(final) > 4
@@ -212,7 +212,7 @@ def points(figure: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("x", ["cumulative_compute", "cumulative_tokens", "tokens_per_parameter", "n_params"])
 def test_every_run_stands_at_what_it_cost(bases: xr.Dataset, x: str) -> None:
     (figure,) = figures_of(bases.dde.plot_scaling("arc_easy", x, at="last", band=None, backend="bokeh"))
-    rows = run_rows(bases.dde.final("arc_easy")).dropna(subset="value").set_index("run_id")
+    rows = rows_of_runs(bases.dde.final("arc_easy")).dropna(subset="value").set_index("run_id")
     found = {point["run_id"]: point for point in points(figure)}
     assert set(found) == set(rows.index)
     cost = {
@@ -229,7 +229,7 @@ def test_every_run_stands_at_what_it_cost(bases: xr.Dataset, x: str) -> None:
 def test_means_over_seeds_are_joined_in_order_of_size(bases: xr.Dataset) -> None:
     chosen = bases.dde.sel(params=["4M", "20M", "150M"])
     (figure,) = figures_of(chosen.dde.plot_scaling("arc_easy", at="last", backend="bokeh"))
-    rows = run_rows(chosen.dde.final("arc_easy")).dropna(subset="value")
+    rows = rows_of_runs(chosen.dde.final("arc_easy")).dropna(subset="value")
     lines = [
         (np.asarray(x), np.asarray(y))
         for r in drawn(figure, "MultiLine")
@@ -278,7 +278,7 @@ STANDING = {
 @pytest.mark.parametrize("at", list(STANDING))
 def test_scaling_says_where_values_stand_and_what_is_left_out(bases: xr.Dataset, at: Any) -> None:
     values = final(bases, "arc_easy", at=at)
-    rows = run_rows(values).dropna(subset="value").set_index("run_id")
+    rows = rows_of_runs(values).dropna(subset="value").set_index("run_id")
     (figure,) = figures_of(bases.dde.plot_scaling("arc_easy", "cumulative_tokens", at=at, backend="bokeh"))
     found = {p["run_id"]: (p["cumulative_tokens"], p["arc_easy"]) for p in points(figure)}
     assert found == {run_id: (row.final_tokens, row.value) for run_id, row in rows.iterrows()}
@@ -345,11 +345,11 @@ def family(suite: xr.Dataset) -> xr.Dataset:
 
 
 def test_runs_stand_below_what_they_branch_off(family: xr.Dataset) -> None:
-    members = find_members(run_rows(family.dde.final("arc_easy")))
+    members = find_members(rows_of_runs(family.dde.final("arc_easy")))
     assert [m.row for m in members] == list(range(len(members)))
     assert {m.run_id for m in members} == {r for r in family.run_id.values.ravel() if r}
     by_id = {m.run_id: m for m in members}
-    parents = run_rows(family.dde.final("arc_easy")).set_index("run_id").parent_run_id
+    parents = rows_of_runs(family.dde.final("arc_easy")).set_index("run_id").parent_run_id
     for m in members[1:]:
         assert m.parent is by_id[parents[m.run_id]]
         assert m.parent.row < m.row
@@ -380,7 +380,7 @@ def test_a_tree_in_print(family: xr.Dataset) -> None:
 def test_dots_have_the_colour_of_what_runs_end_at(family: xr.Dataset) -> None:
     (figure,) = figures_of(family.dde.plot_tree("arc_easy", backend="bokeh"))
     found = {point["run_id"]: point for point in points(figure)}
-    final = run_rows(family.dde.final("arc_easy")).set_index("run_id").value
+    final = rows_of_runs(family.dde.final("arc_easy")).set_index("run_id").value
     assert set(found) == set(final.index)
     low, high = final.min(), final.max()
     palette = shades()
@@ -407,7 +407,7 @@ def test_trees_of_many_lineages(suite: xr.Dataset) -> None:
 
 def test_ancestors_that_are_not_in_the_dataset_are_drawn_faint(suite: xr.Dataset) -> None:
     alone = suite.dde.sel(run_type="dpo", data="Dolma1.7")
-    members = find_members(run_rows(alone.dde.final("arc_easy")))
+    members = find_members(rows_of_runs(alone.dde.final("arc_easy")))
     assert {m.run_type for m in members if not m.is_listed} == {"pretraining", "supervised_ft"}
     assert all(m.parent is not None and m.origin < m.branch for m in members if m.run_type == "dpo")
     with printed(alone.dde.plot_tree("arc_easy", backend="matplotlib")) as figure:
@@ -416,10 +416,10 @@ def test_ancestors_that_are_not_in_the_dataset_are_drawn_faint(suite: xr.Dataset
 
 
 def test_a_saved_dataset_keeps_its_tree(family: xr.Dataset, tmp_path: Any) -> None:
-    before = find_members(run_rows(family.dde.final("arc_easy")))
+    before = find_members(rows_of_runs(family.dde.final("arc_easy")))
     family.to_zarr(tmp_path / "saved.zarr", consolidated=False)
     with xr.open_zarr(tmp_path / "saved.zarr", consolidated=False) as saved:
-        after = find_members(run_rows(saved.dde.final("arc_easy")))
+        after = find_members(rows_of_runs(saved.dde.final("arc_easy")))
         assert [(m.run_id, m.row, m.branch, m.end) for m in after] == [
             (m.run_id, m.row, m.branch, m.end) for m in before
         ]

@@ -28,7 +28,7 @@ from dde.names import (
 )
 from dde.sources.values import as_float, as_object, evaluation_value
 from dde.tutorial import Suite, SuiteSpec, make_suite, open_lineages, suite_spec
-from dde.tutorial.base_values import MACRO_TASKS, base_values, checkpoints_of, primary_of
+from dde.tutorial.base_values import MACRO_TASKS, base_values, checkpoints_in_tables, primary_of
 from dde.tutorial.curves import chinchilla_loss
 from dde.tutorial.posttraining_curves import training_log
 from dde.tutorial.posttraining_plan import plan_posttraining
@@ -715,10 +715,10 @@ def test_progress_is_told(tmp_path: Path) -> None:
 
 def test_a_base_has_the_same_rows_in_every_suite() -> None:
     base = base_of("C4", "150M", 1)
-    rows = checkpoints_of(0, base)
+    rows = checkpoints_in_tables(0, base)
     assert len(rows.evaluated) == 24
     assert rows.perplexity[-1] == 188_750
-    assert not checkpoints_of(0, base_of("Dolma1.6++", "20M")).quirks
+    assert not checkpoints_in_tables(0, base_of("Dolma1.6++", "20M")).quirks
 
 
 def test_seed_filters_bases_as_it_does_elsewhere(tmp_path: Path) -> None:

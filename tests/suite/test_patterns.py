@@ -18,7 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dde.errors import FormatError, UnknownNameError
-from dde.suite.patterns import Pattern, Template, as_text
+from dde.suite.patterns import Pattern, Template, field_text
 
 PYTHIA = "pythia-{size}{batch:|-1MtokBS|-0.5MtokBS}{data:|-deduped}/zero-shot/{name}_step{step:int}.json"
 
@@ -332,13 +332,13 @@ def test_patterns_and_templates_compare_by_their_text_and_travel() -> None:
     ],
 )  # fmt: skip
 def test_values_as_text(value: object, text: str) -> None:
-    assert as_text(value) == text
+    assert field_text(value) == text
     assert Template("<{x}>").format({"x": value}) == f"<{text}>"
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_the_text_of_a_number_gives_it_back(value: float) -> None:
-    assert float(as_text(value)) == value
+    assert float(field_text(value)) == value
 
 
 def test_templates() -> None:

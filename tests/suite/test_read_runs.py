@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from dde import Metric, Suite, Table
 from dde.errors import ConflictWarning, DdeWarning, FormatError, SourceError, UnknownNameError
 from dde.suite.reading.arrow_tables import ParquetFile
-from dde.suite.reading.counters import tokens_of_steps
+from dde.suite.reading.counters import tokens_at_steps
 from dde.suite.reading.read_runs import DeclaredRuns, SuiteTables
 from dde.suite.reading.text_tables import CsvFile
 from http_server import running_http
@@ -196,7 +196,7 @@ def test_pieces_are_the_sum_of_their_steps(pieces: list[tuple[int, int]], steps:
     starts = np.cumsum([0, *(length for length, _ in pieces)])[:-1].tolist()
     declared = [[start, rate] for start, (_, rate) in zip(starts, pieces, strict=True)]
     rate_at = [next(rate for start, rate in reversed(declared) if start <= step) for step in range(401)]
-    found = tokens_of_steps(declared, np.array(steps, np.int64), "tokens")
+    found = tokens_at_steps(declared, np.array(steps, np.int64), "tokens")
     assert found.tolist() == [sum(rate_at[:step]) for step in steps]
 
 
@@ -238,7 +238,7 @@ def test_counters_that_are_no_whole_numbers_are_refused(tmp_path: Path, tokens: 
 )
 def test_tokens_of_steps_that_are_none_are_errors(per_step: Any, message: str) -> None:
     with pytest.raises(FormatError, match=message):
-        tokens_of_steps(per_step, np.array([0, 10]), "tables[0].tokens")
+        tokens_at_steps(per_step, np.array([0, 10]), "tables[0].tokens")
 
 
 def test_counters_of_more_digits_than_a_double_stay_exact(tmp_path: Path) -> None:

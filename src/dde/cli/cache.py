@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from dde.cache import cache_size, clear_cache, compact_cache
-from dde.cli.options import CacheDir, Data, Db, RunTypeTexts, Schema, SuiteName, open_repository
+from dde.cli.options import CacheDir, Data, Db, RunTypeTexts, Schema, SuiteName, repository_of_arguments
 from dde.cli.output import note, print_table, say
 from dde.errors import SourceError
 from dde.sources.connection import redact
@@ -57,7 +57,7 @@ def fill(
       dde cache fill data --metric "*_valppl" --metric mmlu_average
       dde cache fill pythia --suite pythia
     """
-    repository = open_repository(ctx, data, db, cache_dir, schema=schema, suite=suite, run_types=run_type)
+    repository = repository_of_arguments(ctx, data, db, cache_dir, schema=schema, suite=suite, run_types=run_type)
     count = repository.fill_cache(metrics or "all")
     say(f"{count} metrics of {sum(map(bool, repository.table.lineages))} lineages are in {redact(cache_dir)}")
 

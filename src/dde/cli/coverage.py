@@ -19,7 +19,7 @@ from dde.cli.options import (
     Schema,
     States,
     SuiteName,
-    open_repository,
+    repository_of_arguments,
     state_filter,
 )
 from dde.cli.output import busy, note, print_table, say
@@ -61,7 +61,7 @@ def coverage(
     if to is not None:
         check_target(to, (".csv", ".parquet"), overwrite)
     with busy("reading the registry of runs"):
-        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
+        repository = repository_of_arguments(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
         frame = repository.coverage(**state_filter(state))
     # The part of a status after the colon is specific to the run.
     counts = frame["status"].str.partition(":")[0].value_counts()

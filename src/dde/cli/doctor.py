@@ -17,7 +17,7 @@ from dde.cli.options import (
     RunTypeTexts,
     Schema,
     SuiteName,
-    open_repository,
+    repository_of_arguments,
 )
 from dde.cli.output import busy, note, print_table, say
 from dde.cli.writing import check_target, write_frame
@@ -69,7 +69,7 @@ def doctor(
     if to is not None:
         check_target(to, (".csv", ".parquet"), overwrite)
     with busy("checking the runs"):
-        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
+        repository = repository_of_arguments(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
         selected = "all" if metrics and "all" in metrics else metrics or None
         frame = repository.doctor(check or None, selected, outliers)
     if to is not None:

@@ -23,8 +23,8 @@ from dde.cli.options import (
     States,
     SuiteName,
     Where,
-    open_repository,
-    run_types_of,
+    parse_run_types,
+    repository_of_arguments,
     selection,
 )
 from dde.cli.output import busy, note, say
@@ -94,8 +94,8 @@ def explore(
                 "dde.tutorial.open_lineages", ('"small"',), _options(options, None if cache is None else str(cache))
             )
         else:
-            repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
-            given = options | {"run_types": types} if (types := run_types_of(run_type)) else options
+            repository = repository_of_arguments(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
+            given = options | {"run_types": types} if (types := parse_run_types(run_type)) else options
             opened = _opened(ctx, data, db, schema, suite, _options(given, None if no_cache else cache_dir))
         dataset = repository.to_dataset(**dataset_options)
         check_dataset(dataset)
@@ -132,7 +132,7 @@ def _opened(
         *options,
         *((name, value) for name, value in (("schema", schema), ("suite", suite)) if value is not None),
     )
-    # As in `open_repository`: a suite without `checkpoints` ignores a store in the environment.
+    # As in `repository_of_arguments`: a suite without `checkpoints` ignores a store in the environment.
     ignores_environment = suite is not None and not find_suite(suite).checkpoints
     arguments = ["None" if data == "-" else _source(data)]
     if db and (data == "-" or Connection(data).kind != "postgres"):

@@ -24,7 +24,7 @@ from dde.cli.options import (
     States,
     SuiteName,
     Where,
-    open_repository,
+    repository_of_arguments,
     selection,
 )
 from dde.cli.output import busy, note, print_table
@@ -67,7 +67,7 @@ def ls(
     """
     filters = selection(params, recipe, seed, method, learning_rate, state, where)
     with busy("reading the registry of runs"):
-        repository = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
+        repository = repository_of_arguments(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
         first_metric = None if repository.suite_runs is None else list(repository.metrics())[:1]
         dataset = repository.to_dataset(metrics=first_metric or ["train_loss"], **filters)
         table = run_table(dataset) if runs else lineage_table(dataset)

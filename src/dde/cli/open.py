@@ -24,7 +24,7 @@ from dde.cli.options import (
     States,
     SuiteName,
     Where,
-    open_repository,
+    repository_of_arguments,
     selection,
 )
 from dde.cli.output import busy, note, progress_bar, say
@@ -101,7 +101,9 @@ def open_dataset(
     if to is not None:
         check_target(to, DATASET_SUFFIXES, overwrite)
     with busy("reading the registry of runs"):
-        dataset = open_repository(ctx, data, db, cache_dir, no_cache, schema, suite, run_type).to_dataset(**options)
+        dataset = repository_of_arguments(ctx, data, db, cache_dir, no_cache, schema, suite, run_type).to_dataset(
+            **options
+        )
     if to is None:
         say(str(dataset))
         return

@@ -29,8 +29,8 @@ __all__ = [
     "States",
     "SuiteName",
     "Where",
-    "open_repository",
-    "run_types_of",
+    "parse_run_types",
+    "repository_of_arguments",
     "selection",
     "state_filter",
 ]
@@ -105,7 +105,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file i
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write a cache.")]
 
 
-def open_repository(
+def repository_of_arguments(
     ctx: typer.Context,
     data: str,
     db: str | None,
@@ -128,7 +128,7 @@ def open_repository(
     run_types : sequence of str, optional
         Texts ``RUN=TYPE``.
     """
-    types = run_types_of(run_types)
+    types = parse_run_types(run_types)
     tables: str | None = None if data == "-" else data
     cache = None if no_cache else cache_dir
     declared = None if suite is None else find_suite(suite)
@@ -155,12 +155,12 @@ def open_repository(
     return DataDecideEvolved(tables, db or None, cache_dir=cache, schema=schema, run_types=types).repository
 
 
-def run_types_of(texts: Sequence[str] | None) -> dict[str, str] | None:
+def parse_run_types(texts: Sequence[str] | None) -> dict[str, str] | None:
     """Convert values of ``--run-type`` to the argument ``run_types=``; None if there are none.
 
     Examples
     --------
-    >>> run_types_of(["my_run=dpo", "config.stage=rl=grpo"])
+    >>> parse_run_types(["my_run=dpo", "config.stage=rl=grpo"])
     {'my_run': 'dpo', 'config.stage=rl': 'grpo'}
     """
     types = {}

@@ -18,7 +18,7 @@ from dde.curves.observations import Observations
 from dde.errors import UnknownNameError, near_names
 from dde.lineage.ragged_rows import find_first_rows
 
-__all__ = ["AlignmentPlan", "Interpolation", "Method", "align", "plan_alignment", "without_missing"]
+__all__ = ["AlignmentPlan", "Interpolation", "Method", "align_observations", "plan_alignment", "without_missing"]
 
 
 Method = Literal["linear", "log", "nearest", "previous", "pchip"]
@@ -204,7 +204,7 @@ def plan_alignment(
     Parameters
     ----------
     chains, own, grid, how, joins_at_branch
-        As for :func:`align`. A place among `own` counts as an observation, whatever its value.
+        As for :func:`align_observations`. A place among `own` counts as an observation, whatever its value.
     """
     offsets, tokens, n = own.offsets, own.tokens, len(own.tokens)
     first = _first_own(chains, offsets, tokens)
@@ -292,7 +292,9 @@ def without_missing(own: Observations) -> Observations:
     return Observations(offsets, own.tokens[some], own.step[some], own.values[some])
 
 
-def align(chains: Chains, own: Observations, grid: Int64, how: Interpolation, joins_at_branch: bool) -> Float64:
+def align_observations(
+    chains: Chains, own: Observations, grid: Int64, how: Interpolation, joins_at_branch: bool
+) -> Float64:
     """Return the continuous curve of every run on a grid.
 
     Up to its branch a run's cells equal its parent's. After it, a metric that joins at the branch interpolates from the
@@ -319,7 +321,7 @@ def align(chains: Chains, own: Observations, grid: Int64, how: Interpolation, jo
     >>> chains = Chains(("base", "sft"), np.array([-1, 0], np.int32), np.array([-1, 10]))
     >>> tokens = np.array([0, 10, 20])
     >>> own = Observations(np.array([0, 2, 3]), tokens, tokens, np.array([1.0, 2.0, 4.0]))
-    >>> align(chains, own, np.array([0, 5, 10, 15, 20]), Interpolation(), joins_at_branch=True).tolist()
+    >>> align_observations(chains, own, np.array([0, 5, 10, 15, 20]), Interpolation(), joins_at_branch=True).tolist()
     [[1.0, 1.5, 2.0, nan, nan], [1.0, 1.5, 2.0, 3.0, 4.0]]
     """
     own = without_missing(own)

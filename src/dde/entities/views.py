@@ -14,7 +14,7 @@ import pandas as pd
 from dde.curves.metric import Metric
 from dde.entities.catalog import RunCatalog
 from dde.errors import UnknownNameError
-from dde.lineage.related import compare_in_tables, factors_of, same_base_rows, same_treatment_rows, sibling_rows
+from dde.lineage.related import compare_in_tables, factor_values_of, same_base_rows, same_treatment_rows, sibling_rows
 from dde.lineage.run_table import RunTable
 from dde.lineage.selection import matching_rows
 from dde.suite.datadecide.frames import continuous_curves, own_rows
@@ -63,7 +63,7 @@ def hyperparameters_of(catalog: RunCatalog, run_id: str) -> dict[str, Any]:
     """Return the hyperparameters of a run of a store; of any other run the factors that it has a value of."""
     if catalog.suite_runs is None and (derived := catalog.registry.derived.get(run_id)) is not None:
         return dict(derived.hyperparameters)
-    return dict(factors_of(catalog.table, catalog.row_of(run_id)))
+    return dict(factor_values_of(catalog.table, catalog.row_of(run_id)))
 
 
 def runs_of_same_treatment(catalog: RunCatalog, run_id: str) -> list[str]:

@@ -15,7 +15,7 @@ __all__ = [
     "base_rows",
     "children_of",
     "compare_in_tables",
-    "factors_of",
+    "factor_values_of",
     "in_order",
     "parents_of",
     "same_base_rows",
@@ -37,7 +37,7 @@ def children_of(table: RunTable, row: int) -> list[str]:
     return [str(run_id) for run_id in table.run_id[in_order(table, rows)].tolist()]
 
 
-def factors_of(
+def factor_values_of(
     table: RunTable, row: int, along: Collection[str] = ("lineage", "run", "cell")
 ) -> dict[str, str | float]:
     """Return the factors of a run that have a value.
@@ -128,7 +128,7 @@ def compare_in_tables(
         if run is not None and other is not None:
             # Factors of lineages are the same in all their runs, so they are listed for the roots only.
             along = ("lineage", "run", "cell") if table.is_root[run] or no_roots else ("run", "cell")
-            mine, theirs = factors_of(table, run, along), factors_of(other_table, other, along)
+            mine, theirs = factor_values_of(table, run, along), factor_values_of(other_table, other, along)
             shared = [name for name in mine if name in theirs and name not in left_out]
             differs = {n: (mine[n], theirs[n]) for n in shared if not matches(mine[n], theirs[n])}
         rows.append(

@@ -29,7 +29,7 @@ __all__ = [
     "Reduce",
     "differing",
     "kinds_of",
-    "run_rows",
+    "rows_of_runs",
     "support_of",
     "varies",
 ]
@@ -208,7 +208,7 @@ _IDENTITY = IDENTITY | {
 }  # fmt: skip
 
 
-def run_rows(values: xr.DataArray) -> pd.DataFrame:
+def rows_of_runs(values: xr.DataArray) -> pd.DataFrame:
     """Return a row for each run, with its coordinates as columns and its value in ``value``.
 
     Parameters

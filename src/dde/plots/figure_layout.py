@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dde.plots.legends import Legend, text_width_inches
 
-__all__ = ["Axis", "Frame", "PanelLayout", "arrange", "panel_layouts", "shortened", "title_points"]
+__all__ = ["Axis", "Frame", "PanelLayout", "arrange", "panel_layouts", "shorten_title", "title_points"]
 
 # A frame of 330 pixels is 3.1 inches wide: three of them with their labels fill a page across.
 _PIXELS_PER_INCH = 106
@@ -216,12 +216,12 @@ def title_points(titles: Iterable[str], pixels: int) -> float:
     return max(min(11.0, fitting // 0.5 / 2), 7.0)
 
 
-def shortened(title: str, points: float, pixels: int) -> str:
+def shorten_title(title: str, points: float, pixels: int) -> str:
     """Return a title shortened in the middle so that it is no wider than its frame.
 
     Examples
     --------
-    >>> shortened("CommonsenseQA, 150M on DCLM-Baseline 25% / Dolma 75%", 7, 240)
+    >>> shorten_title("CommonsenseQA, 150M on DCLM-Baseline 25% / Dolma 75%", 7, 240)
     'CommonsenseQA, 15… 25% / Dolma 75%'
     """
     most = int(pixels / (_TITLE_PIXELS * points))

@@ -18,7 +18,7 @@ from dde.errors import SelectionError
 from dde.plots.axes import axis_label, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.cells import Reduce, differing, run_rows
+from dde.plots.cells import Reduce, differing, rows_of_runs
 from dde.plots.colours import facets_of, is_given, label_of, sorted_values, text_colour
 from dde.plots.defaults import AUTO, check_names, facet_title, heatmap_coordinates, run_coordinates, task_of
 from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
@@ -102,7 +102,7 @@ def plot_heatmap(
     over = [average_over] if isinstance(average_over, str) else list(average_over)
     for one in over:
         check_names({"average_over": one}, known, "no coordinate of runs, so there is no mean over it")
-    rows = run_rows(final(metrics_alone(dataset, [name]), name) if reduce is None else reduce(dataset, name))
+    rows = rows_of_runs(final(metrics_alone(dataset, [name]), name) if reduce is None else reduce(dataset, name))
     rows = rows[rows["value"].notna()]
     if is_datadecide(dataset):
         # In DataDecide, a base has no treatment; in other suites it may have one.

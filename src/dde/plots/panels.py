@@ -13,7 +13,7 @@ from dde.dataset.naming import step_of
 from dde.plots.axes import short_number
 from dde.plots.backends.base import Backend
 from dde.plots.colours import INK, NEUTRAL, is_given
-from dde.plots.figure_layout import Axis, Frame, PanelLayout, shortened
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, shorten_title
 from dde.plots.legends import Legend
 from dde.plots.segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
 
@@ -292,7 +292,7 @@ def framed(
     dims = [hv.Dimension(axis.name) for axis in (frame.x, frame.y)]
     plain, legend = backend.plain, legend.with_texts(backend.plain)
     # HoloViews formats titles: braces would be replaced.
-    heading = plain(shortened(title, layout.title_points, layout.size[0])).replace("{", "{{").replace("}", "}}")
+    heading = plain(shorten_title(title, layout.title_points, layout.size[0])).replace("{", "{{").replace("}", "}}")
     # The first element names the axes, which branch marks can't do. A curve of one point is invisible; without any
     # point, Matplotlib finds no ticks for a logarithmic axis.
     first = [hv.Curve([frame.middle()], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]

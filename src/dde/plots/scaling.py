@@ -20,7 +20,7 @@ from dde.errors import SelectionError, warn_caller
 from dde.plots.axes import axis_label, padded_range, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.cells import Reduce, run_rows
+from dde.plots.cells import Reduce, rows_of_runs
 from dde.plots.colours import (
     INK,
     NEUTRAL,
@@ -156,7 +156,7 @@ def plot_scaling(
     if reduce is None or reduce is final:
         at = position_of_finals(dataset, at)
     values, note = _values(dataset, name, at, reduce)
-    rows = run_rows(values)
+    rows = rows_of_runs(values)
     rows["_line"] = _line_numbers(rows, line_factors(dataset, over), bool(over))
     rows["x"] = _x_values(rows, x)
     rows = _drawable(rows[rows["value"].notna()], name, x, log_x, log_y)

@@ -20,7 +20,7 @@ from dde.lineage.chain_texts import parse_chain
 from dde.plots.axes import axis_label, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.cells import Reduce, run_rows
+from dde.plots.cells import Reduce, rows_of_runs
 from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of
 from dde.plots.figure_layout import Axis, Frame, panel_layouts
 from dde.plots.legends import ColourBar, Legend, LegendEntry
@@ -87,8 +87,8 @@ def find_members(rows: pd.DataFrame) -> list[Member]:
     Parameters
     ----------
     rows : DataFrame
-        As returned by :func:`dde.plots.cells.run_rows`, of one or several lineages. Ancestors that are not among them
-        follow from the coordinate ``chain``, up to the point at which the next run of the chain branches off.
+        As returned by :func:`dde.plots.cells.rows_of_runs`, of one or several lineages. Ancestors that are not among
+        them follow from the coordinate ``chain``, up to the point at which the next run of the chain branches off.
     """
     members: list[Member] = []
     for lineage, family in rows.groupby("lineage", sort=False):
@@ -253,7 +253,7 @@ def plot_tree(
         name = metric_named(dataset, metric)
         values = final(metrics_alone(dataset, [name]), name) if reduce is None else reduce(dataset, name)
         label = axis_label(dataset[name])
-    rows = run_rows(values)
+    rows = rows_of_runs(values)
     if metric is not None and reduce is not None and is_train_loss(dataset[name]):
         warn_of_reductions(rows.loc[rows["value"].notna()].get("reduce_loss", ()))
     members = find_members(rows)

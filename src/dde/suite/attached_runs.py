@@ -23,8 +23,7 @@ from dde.suite.datadecide.runs.registry import Registry
 from dde.suite.datadecide.runs.token_counts import TOKEN_SOURCES
 from dde.suite.datadecide.runs.treatments import Treatment, spelled_labels, treatment_of, with_variants
 from dde.suite.declare import Suite
-from dde.suite.patterns import Pattern
-from dde.suite.patterns import as_text as field_text
+from dde.suite.patterns import Pattern, field_text
 from dde.suite.reading.declared_runs import DeclaredRuns
 
 __all__ = [

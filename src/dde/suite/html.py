@@ -26,7 +26,7 @@ from dde.html_parts import (
     title_html,
     tokens_cell,
 )
-from dde.lineage.related import base_rows, children_of, factors_of, parents_of
+from dde.lineage.related import base_rows, children_of, factor_values_of, parents_of
 from dde.lineage.run_table import RunTable
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def suite_lineage_html(table: RunTable, label: str) -> str:
     rows = table.members[label]
     bases = base_rows(table, label)
     derived = rows[~table.is_root[rows]]
-    facts = [(name, _text(value)) for name, value in factors_of(table, int(rows[0]), ("lineage",)).items()]
+    facts = [(name, _text(value)) for name, value in factor_values_of(table, int(rows[0]), ("lineage",)).items()]
     facts += [
         ("parameters", _some(sorted({_text(n) for n in table.n_params[rows].tolist() if n == n}), ", ")),
         ("bases" if len(bases) > 1 else "base", _some([str(table.run_id[row]) for row in bases], ", ")),
@@ -127,7 +127,7 @@ def suite_lineages_html(lineages: Sequence[tuple[RunTable, str]]) -> str:
     shown = lineages[:_MOST_ROWS]
     facts: list[dict[str, str]] = []
     for table, label in shown:
-        known = factors_of(table, int(table.members[label][0]), ("lineage",))
+        known = factor_values_of(table, int(table.members[label][0]), ("lineage",))
         facts.append({name: _text(value) for name, value in known.items()})
     names = list(dict.fromkeys(name for values in facts for name in values))
     more = names[_MOST_FACTORS:]
@@ -177,7 +177,7 @@ def suite_run_html(kind: str, table: RunTable, row: int) -> str:
         ("type", str(table.run_type[row])),
         ("run", str(table.labels[row])),
         ("lineage", str(table.lineage[row])),
-        *((name, _text(value)) for name, value in factors_of(table, row).items()),
+        *((name, _text(value)) for name, value in factor_values_of(table, row).items()),
         ("parameters", _text(float(table.n_params[row])) if table.n_params[row] == table.n_params[row] else ""),
         ("starts from", _some([*absent, *parents], "; ")),
         ("starts at" if is_merge else "", _spelled(int(table.start_tokens[row])) if is_merge else ""),
@@ -227,7 +227,7 @@ def _next_steps(table: RunTable) -> str:
     if not table.members:
         return ""
     label = max(table.members, key=lambda lineage: len(table.members[lineage]))
-    values = factors_of(table, int(table.members[label][0]), ("lineage",))
+    values = factor_values_of(table, int(table.members[label][0]), ("lineage",))
     asked = next((f"{name}={_literal(value)}" for name, value in values.items()), "")
     calls = {
         f"repository.find_lineages({asked})": "lineages as objects",

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.suite.pattern_search import FieldKind, FieldValue, Part, Search, as_number, compile_parts
 
-__all__ = ["FieldKind", "Pattern", "Template", "as_text"]
+__all__ = ["FieldKind", "Pattern", "Template", "field_text"]
 
 # Above this number of splits, a search replaces the regular expression.
 _MOST_QUICK_STEPS = 1_000_000
@@ -301,7 +301,7 @@ class Template:
                     f"{self.what} {self.text!r}: there is no field {piece!r}, so the text can't be formatted. Fields: "
                     f"{', '.join(map(str, values)) or 'none'}.{near_names(piece, map(str, values))}"
                 )
-            made.append(as_text(values[piece]))
+            made.append(field_text(values[piece]))
         return "".join(made)
 
     def __repr__(self) -> str:
@@ -314,12 +314,12 @@ class Template:
         return hash(self.text)
 
 
-def as_text(value: object) -> str:
+def field_text(value: object) -> str:
     """Return a field's value as text: a number in its shortest exact form, "" for None and NaN.
 
     Examples
     --------
-    >>> [as_text(v) for v in (10.0, 0.5, 1e-5, 3, None, float("nan"), "c4")]
+    >>> [field_text(v) for v in (10.0, 0.5, 1e-5, 3, None, float("nan"), "c4")]
     ['10', '0.5', '1e-05', '3', '', '', 'c4']
     """
     if value is None or isinstance(value, str):

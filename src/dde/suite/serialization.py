@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from dde.errors import FormatError, SourceError, UnknownNameError, near_names
 from dde.suite.metric import Metric
-from dde.suite.patterns import as_text
+from dde.suite.patterns import field_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -281,7 +281,7 @@ def holds_frame(key: str, value: object) -> bool:
 
 def _as_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {k if isinstance(k, str) else as_text(k): _as_plain(v) for k, v in value.items()}
+        return {k if isinstance(k, str) else field_text(k): _as_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_as_plain(v) for v in value]
     if isinstance(value, np.generic):

@@ -21,7 +21,7 @@ import pandas as pd
 
 from dde.atomic_files import removed_if_ended
 from dde.errors import DdeError
-from dde.tutorial.base_values import checkpoints_of, stops_early
+from dde.tutorial.base_values import checkpoints_in_tables, stops_early
 from dde.tutorial.posttraining_plan import plan_posttraining
 from dde.tutorial.pretraining_tables import (
     ROW_GROUP_ROWS,
@@ -137,7 +137,7 @@ def make_suite(
 def _truth_of_bases(seed: int, spec: SuiteSpec) -> pd.DataFrame:
     rows = []
     for base in spec.bases():
-        checkpoints = checkpoints_of(seed, base)
+        checkpoints = checkpoints_in_tables(seed, base)
         last = max(int(checkpoints.evaluated[-1]), int(checkpoints.perplexity.max()))
         quirks = (*checkpoints.quirks, *(["stopped_early"] if stops_early(base) else []))
         rows.append(

@@ -21,7 +21,7 @@ __all__ = [
     "BaseCheckpoints",
     "BaseValues",
     "base_values",
-    "checkpoints_of",
+    "checkpoints_in_tables",
     "entries_of",
     "evaluation_grid",
     "macro_values",
@@ -101,7 +101,7 @@ def evaluation_grid(size: ModelSize) -> Steps:
     return np.unique(np.append(np.arange(0, last + 1, INTERVAL), last))
 
 
-def checkpoints_of(seed: int, base: Base) -> BaseCheckpoints:
+def checkpoints_in_tables(seed: int, base: Base) -> BaseCheckpoints:
     """Return the rows of a pretraining run in the tables."""
     size = base.size
     grid = evaluation_grid(size)
@@ -207,7 +207,7 @@ def base_values(seed: int, base: Base, *, keep: bool = False) -> BaseValues:
 
 
 def _make(seed: int, base: Base) -> BaseValues:
-    checkpoints = checkpoints_of(seed, base)
+    checkpoints = checkpoints_in_tables(seed, base)
     # Values are drawn for all steps that any rule may include, so that the values of a row do not depend on which
     # other rows are in the tables. The last scheduled step is included because runs branch there.
     steps = np.unique(

@@ -21,7 +21,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dde.suite.datadecide.names import MMLU_SUBJECTS, PERPLEXITY_SETS, Base, training_flops
-from dde.tutorial.base_values import MACRO_TASKS, BaseValues, base_values, checkpoints_of, entries_of, macro_values
+from dde.tutorial.base_values import (
+    MACRO_TASKS,
+    BaseValues,
+    base_values,
+    checkpoints_in_tables,
+    entries_of,
+    macro_values,
+)
 from dde.tutorial.curves import random_stream
 from dde.tutorial.tasks import ENTRY_INDEX, NO_UNCONDITIONED, RAW_ENTRIES, RAW_TASKS, UNCONDITIONED_ENTRIES
 
@@ -175,7 +182,7 @@ def _write_complete_shard(seed: int, bases: Sequence[Base], shard: Path, macro: 
 
 def _split(seed: int, bases: Sequence[Base], shards: int) -> list[list[Base]]:
     """Split bases into consecutive parts with about equal numbers of rows."""
-    ends = list(accumulate(len(checkpoints_of(seed, base).evaluated) for base in bases))
+    ends = list(accumulate(len(checkpoints_in_tables(seed, base).evaluated) for base in bases))
     parts: list[list[Base]] = [[] for _ in range(shards)]
     for base, end in zip(bases, ends, strict=True):
         parts[min((end - 1) * shards // ends[-1], shards - 1)].append(base)

@@ -11,7 +11,7 @@ import pandas as pd
 from dde.errors import UnknownNameError, near_names
 from dde.suite.datadecide.names import RECIPES, SIZES, Base, find_base_by_label, resolve_recipe, resolve_size
 from dde.suite.datadecide.names.seeds import SEEDS
-from dde.tutorial.base_values import checkpoints_of, extra_recipes
+from dde.tutorial.base_values import checkpoints_in_tables, extra_recipes
 
 __all__ = ["PRESETS", "Suite", "SuiteSpec", "suite_spec"]
 
@@ -85,11 +85,11 @@ class SuiteSpec:
 
     def evaluated_checkpoints(self, seed: int = 0) -> int:
         """Return the number of (run, step) pairs with task evaluations; 66 raw rows each."""
-        return sum(len(checkpoints_of(seed, base).evaluated) for base in self.bases())
+        return sum(len(checkpoints_in_tables(seed, base).evaluated) for base in self.bases())
 
     def perplexity_rows(self, seed: int = 0) -> int:
         """Return the number of rows of the perplexity table."""
-        return sum(len(checkpoints_of(seed, base).perplexity) for base in self.bases())
+        return sum(len(checkpoints_in_tables(seed, base).perplexity) for base in self.bases())
 
 
 PRESETS: dict[str, SuiteSpec] = {

@@ -30,7 +30,7 @@ from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_object, as_text, read_object
 from dde.sources.wandb.export_files import Export, ExportFile, RunDigests
 from dde.sources.wandb.export_folder import RUN_NAMES, ExportedRun, ExportFolder, export_records
-from dde.sources.wandb.logs import LOG_COLUMNS, Log, LogBuilder, empty_history, logged_metrics, step_of
+from dde.sources.wandb.logs import LOG_COLUMNS, Log, LogBuilder, empty_history, logged_metrics, logged_step
 from dde.sources.wandb.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
 from dde.sources.wandb.records import pick
 from dde.sources.wandb.summaries import SummaryTable
@@ -113,7 +113,7 @@ def read_log(history: ExportFile) -> Log:
             digest = of_line or hashlib.blake2b(dump_json(record).encode(errors="replace"), digest_size=8).digest()
             builder.add(
                 _run_id(record, history),
-                step_of(record),
+                logged_step(record),
                 metrics,
                 int.from_bytes(digest),
                 line.offset,

@@ -28,8 +28,8 @@ __all__ = [
     "log_notes",
     "log_order",
     "logged_metrics",
+    "logged_step",
     "ordered_history",
-    "step_of",
 ]
 
 #: Columns of a log that identify a row, and are not metrics.
@@ -283,7 +283,7 @@ def log_notes(unreadable: int) -> Iterable[str]:
         yield f"{unreadable} logged {'row' if unreadable == 1 else 'rows'} with metrics that can't be read"
 
 
-def step_of(record: Mapping[str, Any]) -> float:
+def logged_step(record: Mapping[str, Any]) -> float:
     """Return the step of a row, under the key of dr_wandb or of W&B; NaN where absent."""
     for name in ("step", "_step"):
         value = record.get(name)

@@ -28,7 +28,7 @@ from dde.sources.json_text import decode_line, read_json
 from dde.sources.protocols import SUMMARY_KEYS
 from dde.sources.values import as_float, read_object, readable_text
 from dde.sources.wandb.export_files import ExportFile, RunDigests
-from dde.sources.wandb.logs import LOG_COLUMNS, MOST_STEPS, Log, LogBuilder, LogDigests, logged_metrics, step_of
+from dde.sources.wandb.logs import LOG_COLUMNS, MOST_STEPS, Log, LogBuilder, LogDigests, logged_metrics, logged_step
 from dde.sources.wandb.records import EVALUATION_PREFIX
 from dde.sources.wandb.summaries import SummaryTable
 
@@ -383,7 +383,7 @@ def read_packed_log(history: ExportFile) -> Log:
                 value, problem = read_json(encoded) if isinstance(encoded, str) else (encoded, "")
                 if isinstance(value, list) and all(isinstance(row, dict) for row in value):
                     for row in value:
-                        builder.add(run_id, step_of(row), logged_metrics(row)[0], number, problem=problem)
+                        builder.add(run_id, logged_step(row), logged_metrics(row)[0], number, problem=problem)
                     continue
                 metrics, problem = read_object(value)
                 step = np.nan if steps is None or steps[at] < 0 else float(steps[at])

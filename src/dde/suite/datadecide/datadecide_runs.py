@@ -15,7 +15,7 @@ from dde.curves.observations import Observations, assemble_observations
 from dde.schema import EVALUATIONS, PERPLEXITIES
 from dde.suite.datadecide.runs.positions import tokens_of_steps
 from dde.suite.datadecide.runs.registry import Registry
-from dde.suite.datadecide.runs.registry_handle import Origin, origin_of, runs_of
+from dde.suite.datadecide.runs.registry_handle import Origin, origin_of, resolve_runs
 from dde.suite.datadecide.runs.worker_runs import RunPositions
 
 __all__ = ["DataDecideRuns", "read_observations"]
@@ -43,7 +43,7 @@ class DataDecideRuns:
     @property
     def runs(self) -> RunPositions:
         """Token positions and sources of the runs."""
-        found = runs_of(self.source) if isinstance(self.source, Origin) else self.source
+        found = resolve_runs(self.source) if isinstance(self.source, Origin) else self.source
         return found.positions if isinstance(found, Registry) else found
 
     def chains(self, run_ids: Sequence[str]) -> Chains:

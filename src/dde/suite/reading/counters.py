@@ -11,12 +11,12 @@ import numpy as np
 from dde.array_types import Float64, Int64
 from dde.errors import FormatError, UnknownNameError, near_names
 from dde.sources.arrow_columns import WholeNumbers
-from dde.suite.patterns import as_text
+from dde.suite.patterns import field_text
 from dde.suite.reading.fields import Field
 from dde.suite.reading.row_values import RowValues, whole_numbers_of_rule
 from dde.suite.rules import Rule
 
-__all__ = ["count_rows", "factor_of_lookup", "look_up", "names_of_rule", "numbers_of_rows", "tokens_of_steps"]
+__all__ = ["count_rows", "factor_of_lookup", "look_up_numbers", "names_of_rule", "numbers_of_rows", "tokens_at_steps"]
 
 
 _MAX_INT64 = 2**63 - 1
@@ -52,7 +52,7 @@ def count_rows(declared: Any, rows: RowValues, step: Int64, what: str) -> WholeN
         )
     per_step = declared["per_step"]
     if not isinstance(per_step, Mapping):
-        return WholeNumbers(tokens_of_steps(per_step, step, what), {})
+        return WholeNumbers(tokens_at_steps(per_step, step, what), {})
     factor = factor_of_lookup(per_step, what)
     field = rows.field(factor)
     entries = _entries(per_step[factor], field, f"{what}.per_step[{factor!r}]")
@@ -62,13 +62,13 @@ def count_rows(declared: Any, rows: RowValues, step: Int64, what: str) -> WholeN
         if not len(of_value):
             continue
         if code not in entries:
-            known = [as_text(key) for key in per_step[factor]]
+            known = [field_text(key) for key in per_step[factor]]
             raise UnknownNameError(
                 f"{what}: {factor}={value!r} has no tokens per step, as in {rows.describe_row(int(of_value[0]))}, "
                 f"so {len(of_value)} rows have no tokens.{near_names(value, known)} "
                 f"Add an entry to per_step[{factor!r}], which has {', '.join(map(repr, known))}."
             )
-        tokens[of_value] = tokens_of_steps(entries[code], step[of_value], what)
+        tokens[of_value] = tokens_at_steps(entries[code], step[of_value], what)
     return WholeNumbers(tokens, {})
 
 
@@ -95,7 +95,7 @@ def numbers_of_rows(declared: Any, rows: RowValues, what: str) -> WholeNumbers:
     return whole_numbers_of_rule(rows.evaluate(declared, what), rows.n_rows, str(declared), rows)
 
 
-def tokens_of_steps(per_step: Any, step: Int64, what: str) -> Int64:
+def tokens_at_steps(per_step: Any, step: Int64, what: str) -> Int64:
     """Return the tokens after each step, from constant or piecewise constant tokens per step.
 
     Parameters
@@ -113,7 +113,7 @@ def tokens_of_steps(per_step: Any, step: Int64, what: str) -> Int64:
 
     Examples
     --------
-    >>> tokens_of_steps([[0, 4], [20, 8]], np.array([10, 20, 25]), "tokens").tolist()
+    >>> tokens_at_steps([[0, 4], [20, 8]], np.array([10, 20, 25]), "tokens").tolist()
     [40, 80, 120]
     """
     pieces = per_step if isinstance(per_step, Sequence) and not isinstance(per_step, str) else [[0, per_step]]
@@ -155,7 +155,7 @@ def factor_of_lookup(declared: Mapping[str, Any], what: str) -> str:
     return str(next(iter(declared)))
 
 
-def look_up(declared: Mapping[str, Any], field: Field, what: str) -> tuple[Float64, list[str]]:
+def look_up_numbers(declared: Mapping[str, Any], field: Field, what: str) -> tuple[Float64, list[str]]:
     """Return the number for each row or run, NaN where the lookup has no entry, and the values without an entry.
 
     Raises
@@ -169,7 +169,7 @@ def look_up(declared: Mapping[str, Any], field: Field, what: str) -> tuple[Float
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise FormatError(f"{what}: {number!r} is not a number. Give a number for each value of the factor.")
         numbers[code] = number
-    missing = [as_text(value) for code, value in enumerate(field.values) if code not in entries]
+    missing = [field_text(value) for code, value in enumerate(field.values) if code not in entries]
     return numbers[field.codes], missing
 
 
@@ -187,10 +187,10 @@ def _entries(declared: Mapping[Any, Any], field: Field, what: str) -> dict[int, 
     """Return the entry of a lookup for each code of a field; ``len(field.values)`` is the code of no value."""
     by_text: dict[str, Any] = {}
     for key, entry in declared.items():
-        if as_text(key) in by_text:
-            raise FormatError(f"{what} has two entries for {as_text(key)!r}. Remove one.")
-        by_text[as_text(key)] = entry
-    texts = [*(as_text(value) for value in field.values), ""]
+        if field_text(key) in by_text:
+            raise FormatError(f"{what} has two entries for {field_text(key)!r}. Remove one.")
+        by_text[field_text(key)] = entry
+    texts = [*(field_text(value) for value in field.values), ""]
     codes = [*range(len(field.values)), len(field.values)]
     return {code: by_text[text] for code, text in zip(codes, texts, strict=True) if text in by_text}
 

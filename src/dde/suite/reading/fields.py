@@ -14,7 +14,7 @@ import pyarrow.types as pt
 from dde.array_types import Int64
 from dde.errors import FormatError
 from dde.sources.arrow_columns import encode_texts
-from dde.suite.patterns import as_text
+from dde.suite.patterns import field_text
 from dde.suite.reading.contents import NULL_TEXTS, arrow_kind
 
 __all__ = ["Field", "combine", "encode_array", "encode_columns", "parse_number"]
@@ -134,7 +134,7 @@ def encode_columns(
         if texts_stand_for_numbers:
             meant: Iterable[str | int | float | None] = (parse_number(v) if isinstance(v, str) else v for v in values)
         else:
-            meant = (as_text(v) if any_text else v for v in values)
+            meant = (field_text(v) if any_text else v for v in values)
         of_value = [-1 if value is None else number.setdefault(value, len(number)) for value in meant]
         all_codes.append(np.array([*of_value, -1], np.int64)[codes])
     return Field(np.concatenate([np.empty(0, np.int64), *all_codes]), tuple(number))

@@ -18,7 +18,7 @@ from dde.suite.reading.row_values import OpenedFile, run_together
 from dde.suite.reading.suite_files import Listing, SuiteFile, read_versions
 from dde.suite.table import Table
 
-__all__ = ["FoundFile", "find_files", "frames_of", "keep_results", "open_tables"]
+__all__ = ["FoundFile", "find_files", "frame_contents", "keep_results", "open_tables"]
 
 #: A file, and the fields of its path.
 FoundFile = tuple[SuiteFile, Mapping[str, str | int | float]]
@@ -133,7 +133,7 @@ def open_tables(
     return opened
 
 
-def frames_of(tables: Sequence[Table]) -> dict[int, Content]:
+def frame_contents(tables: Sequence[Table]) -> dict[int, Content]:
     """Return the columns of the frames by the number of their table; tables with the same frame share them."""
     found: dict[int, Content] = {}
     by_frame: dict[int, Content] = {}

@@ -23,7 +23,7 @@ from dde.suite.patterns import Template
 from dde.suite.reading.counters import names_of_rule
 from dde.suite.reading.declared_runs import DeclaredRuns, Report, join_tables
 from dde.suite.reading.metric_keys import MetricSource, collect_metrics, match_keys
-from dde.suite.reading.open_files import FoundFile, find_files, frames_of, keep_results, open_tables
+from dde.suite.reading.open_files import FoundFile, find_files, frame_contents, keep_results, open_tables
 from dde.suite.reading.read_values import ValueReader
 from dde.suite.reading.row_values import OpenedFile, read_together
 from dde.suite.reading.table_rows import TableRows, names_in_table, read_table
@@ -101,7 +101,7 @@ class SuiteTables:
         self._lock = threading.RLock()
         self._opening: _OpenedTables | None = None
         self._metrics: dict[str, MetricSource] | None = None
-        self._frames = frames_of(self._tables)
+        self._frames = frame_contents(self._tables)
         self._place: Connection | None = None
         self._files: list[list[FoundFile]] = [[] for _ in self._tables]
         where = suite.root if root is None else root

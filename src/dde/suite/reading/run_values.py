@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from dde.array_types import Float64, Int64
 from dde.errors import FormatError, UnknownNameError, list_names, near_names, warn_caller
-from dde.suite.patterns import as_text
-from dde.suite.reading.counters import factor_of_lookup, look_up
+from dde.suite.patterns import field_text
+from dde.suite.reading.counters import factor_of_lookup, look_up_numbers
 from dde.suite.reading.fields import Field, combine
 from dde.suite.reading.table_rows import TableRows
 from dde.suite.rules import Rule
@@ -206,8 +206,8 @@ def numbers_of_runs(declared: Any, runs: RunValues, what: str, notes: list[str])
         return np.full(len(runs.runs), np.nan)
     if isinstance(declared, Mapping):
         factor = factor_of_lookup(declared, what)
-        numbers, missing = look_up(declared[factor], runs.field(factor), what)
-        entries = [as_text(value) for value in declared[factor]]
+        numbers, missing = look_up_numbers(declared[factor], runs.field(factor), what)
+        entries = [field_text(value) for value in declared[factor]]
         if missing:
             text = f"{what} has no entry for {factor} = {', '.join(map(repr, missing))}, so it is unknown there"
             notes.append(text)
@@ -267,7 +267,7 @@ def _check_branches(
     is_whole = (values >= 0) & (values <= _MOST_EXACT) & (np.floor(values) == values)
     wrong = np.flatnonzero(has_parent & ~is_whole)
     if len(wrong):
-        shown = as_text(float(values[wrong[0]])) or "nothing"
+        shown = field_text(float(values[wrong[0]])) or "nothing"
         raise FormatError(
             f"{what}: {dict(at)!r} gives {shown} for the run {runs.rows.run_ids[int(runs.runs[wrong[0]])]!r}, so its "
             f"branch point from its parent {number + 1} is unknown; {len(wrong)} runs have no non-negative whole "
@@ -295,7 +295,7 @@ def shared_differences(
         for name in names
         if name in one
         and name in other
-        and as_text(one[name].value(run))
-        and as_text(other[name].value(other_run))
-        and as_text(one[name].value(run)) != as_text(other[name].value(other_run))
+        and field_text(one[name].value(run))
+        and field_text(other[name].value(other_run))
+        and field_text(one[name].value(run)) != field_text(other[name].value(other_run))
     ]

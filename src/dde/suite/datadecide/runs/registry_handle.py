@@ -23,7 +23,7 @@ from dde.suite.datadecide.runs.worker_runs import SentRuns, sent_columns
 from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 from dde.suite.datadecide.tables.table_index import FileKindsCache
 
-__all__ = ["Origin", "origin_of", "runs_of"]
+__all__ = ["Origin", "origin_of", "resolve_runs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ def origin_of(registry: Registry) -> Origin | None:
     return origin
 
 
-def runs_of(origin: Origin) -> Registry | SentRuns:
+def resolve_runs(origin: Origin) -> Registry | SentRuns:
     """Return the runs as values are made of them: the registry that is open in this process, else their positions.
 
     A database is not asked whether it changed: values are kept by the versions of runs that were sent.
