@@ -365,7 +365,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(run: Run, suite: Suite, words: li
         (["ls", "{data}", "{wandb}", "--learning-rate", "1e-6:1e-5", "--learning-rate", "1e-4"], "can't be combined"),
         (["ls", "{data}", "{wandb}", "--where", "epochs"], "not NAME=VALUE"),
         (["ls", "{data}", "{wandb}", "--where", "data=C4"], "use --data C4"),
-        (["open", "{data}", "{wandb}", "--grid", "0"], "holds nothing"),
+        (["open", "{data}", "{wandb}", "--grid", "0"], "a grid of 0 points is empty"),
         (["open", "{data}", "{wandb}", "--grid", "1,two"], "two"),
         (["open", "{data}", "{wandb}", "--to", "sweep.xlsx"], ".zarr, .nc, .parquet, .csv"),
         (["coverage", "{data}", "{wandb}", "--to", "coverage.zarr"], ".csv, .parquet"),

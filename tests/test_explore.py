@@ -391,7 +391,7 @@ def test_without_data_it_explores_a_generated_suite(
         "--demo", "--address", "0.0.0.0", "--port", 8123, "--params", "4M", "--metrics", "piqa"
     )
     assert (address, port) == ("0.0.0.0", 8123)
-    assert "whoever reaches 0.0.0.0 can see these runs" in capsys.readouterr().err
+    assert "everyone who can reach 0.0.0.0 can see these runs" in capsys.readouterr().err
     names: dict[str, Any] = {}
     page = make_page()
     exec(page.code, names)

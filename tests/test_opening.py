@@ -26,8 +26,7 @@ from dde.cache.storage import Storage
 from dde.dataset.build import PackedArray, packed, packed_product
 from dde.errors import ConflictWarning, DdeError, SourceError
 from dde.sources.ingest import ingest
-from dde.sources.wandb import jsonl_export as wandb_jsonl
-from dde.sources.wandb import parquet_export as wandb_export
+from dde.sources.wandb import export_folder
 from dde.suite.datadecide.runs.registry_handle import origin_of, resolve_runs
 from dde.suite.datadecide.tables import table_files
 from dde.tutorial.suite import Suite
@@ -155,7 +154,7 @@ def test_opening_again_reads_no_source(
     def refused(*args: object, **options: object) -> None:
         raise AssertionError("a source is read")
 
-    for module, name in ((table_files, "open_parquet"), (wandb_export, "run_record"), (wandb_jsonl, "run_record")):
+    for module, name in ((table_files, "open_parquet"), (export_folder, "run_record")):
         monkeypatch.setattr(module, name, refused)
     again = dde.open_lineages(suite.data, export, cache_dir=tmp_path)
     xr.testing.assert_identical(again.drop_vars(again.data_vars), first.drop_vars(first.data_vars))

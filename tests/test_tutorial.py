@@ -13,7 +13,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-import dde
 from dde.errors import DdeError, UnknownNameError
 from dde.names import (
     MMLU_SUBJECTS,
@@ -680,7 +679,7 @@ class TestOpenLineages:
             assert all(Path(path).is_dir() for path in paths)
             return "opened"
 
-        monkeypatch.setattr(dde, "open_lineages", opened, raising=False)
+        monkeypatch.setattr("dde.opening.open_lineages", opened)
         assert open_lineages("tiny", cache_dir=tmp_path, params="4M") == "opened"
         made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
         assert open_lineages("tiny", cache_dir=tmp_path, params="4M") == "opened"
@@ -692,7 +691,7 @@ class TestOpenLineages:
         assert len(list((tmp_path / "tutorial").iterdir())) == 2
 
     def test_the_suite_and_its_cache_share_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(dde, "open_lineages", lambda *_, **options: options, raising=False)
+        monkeypatch.setattr("dde.opening.open_lineages", lambda *_, **options: options)
         monkeypatch.chdir(tmp_path)
         assert open_lineages("tiny", metrics="csqa") == {"cache_dir": "data_cache", "metrics": "csqa"}
         assert len(list((tmp_path / "data_cache" / "tutorial").iterdir())) == 1

@@ -209,5 +209,5 @@ def test_a_temporary_suite_lies_in_a_folder_of_this_user(tmp_path: Path, monkeyp
     (tmp_path / "elsewhere").mkdir()
     folder.rename(tmp_path / "moved")
     folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DdeError, match="is no folder"):
+    with pytest.raises(DdeError, match="is not a folder"):
         dde.tutorial.open_repository("tiny", cache_dir=None)
