@@ -286,3 +286,30 @@ def test_points_of_many_runs_and_of_many_tokens_stay_with_their_run() -> None:
             own += some[(some > chains.branch[member]) & (some <= limit)].tolist()
             limit, member = min(limit, int(chains.branch[member])), int(parent[member])
         assert sorted(found[row == i].tolist()) == sorted(own)
+
+
+@given(families(), st.lists(tokens, max_size=40), st.sampled_from(METHODS), st.booleans(), st.sampled_from([None, 60]))
+def test_numpy_gives_the_bits_of_the_kernel(
+    runs: list[ReferenceRun], points: list[int], method: str, bridge: bool, gap: int | None
+) -> None:
+    chains, own = as_arrays(runs, [])
+    grid, how = np.array(sorted(points), np.int64), Interpolation(method, gap, bridge)  # type: ignore[arg-type]
+    compiled = align_observations(chains, own, grid, how, True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dde.curves.alignment.is_compiled", lambda: False)
+        plain = align_observations(chains, own, grid, how, True)
+    assert compiled.view(np.int64).tolist() == plain.view(np.int64).tolist()
+
+
+@pytest.mark.parametrize("change", [{"branch": [-1, 120]}, {"parent": [-1, -1]}])
+def test_a_plan_serves_no_other_branches_or_parents(change: dict[str, list[int]]) -> None:
+    places = np.array([0, 100, 200, 150, 200])
+    own = Observations(np.array([0, 3, 5]), places, places, np.array([0.0, 1.0, 2.0, 5.0, 7.0]))
+    chains = Chains(("0", "1"), np.array([-1, 0], np.int32), np.array([-1, 100]))
+    other = Chains(
+        ("0", "1"), np.array(change.get("parent", [-1, 0]), np.int32), np.array(change.get("branch", [-1, 100]))
+    )
+    grid, how = np.array([100, 110, 120, 150]), Interpolation()
+    plan = plan_alignment(chains, own, grid, how, True)
+    assert plan.serves(chains, own, grid, how, True)
+    assert not plan.serves(other, own, grid, how, True)

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -212,3 +213,25 @@ def test_a_library_compiled_from_other_sources_is_left_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "False"
+
+
+def test_cells_on_lines_stay_inside_of_their_arrays() -> None:
+    one, tokens, none = np.array([0]), np.array([0, 10]), np.zeros(2, bool)
+    right: dict[str, Any] = {
+        "parent": one - 1, "begin": one, "first": one, "stop": one + 2, "tokens": tokens, "has_line": ~none,
+        "origin": np.zeros(2), "is_plain": none, "grid": np.array([0, 4]), "points": np.array([0.0, 4.0]),
+    }  # fmt: skip
+    cells = native.LineCells(**right)
+    assert not cells.line.flags.writeable
+    for name, wrong in (
+        ("parent", one), ("begin", one + 3), ("first", one + 3), ("stop", one + 3), ("origin", np.zeros(3)),
+        ("points", np.zeros(1)), ("first", one - 1),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="no kernel is called"):
+            native.LineCells(**{**right, name: wrong})
+    lines, out = np.zeros(5), np.zeros((1, 2))
+    for rows, at, to in ((one + 1, one, out), (one, one + 1, out), (one - 1, one, out), (one, one, np.zeros((1, 3)))):
+        with pytest.raises(ValueError, match="no kernel is called"):
+            cells.fill(lines, lines, rows, at, to)
+    with pytest.raises(ctypes.ArgumentError):
+        cells.fill(lines.astype(np.float32), lines, one, one, out)

@@ -6,17 +6,21 @@ it once, for all runs and points. A metric then needs two lookups, a product and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from dde.array_types import Float64, Int64
+from dde.array_types import Bool, Float64, Int64
 from dde.curves.chains import Chains
 from dde.curves.observations import Observations
 from dde.errors import UnknownNameError, near_names
 from dde.lineage.ragged_rows import find_first_rows
+from dde.native import LineCells, is_compiled, processors
 
 __all__ = ["AlignmentPlan", "Interpolation", "Method", "align_observations", "plan_alignment", "without_missing"]
 
@@ -64,8 +68,10 @@ class Interpolation:
             )
 
 
-# Cells that are filled at once; what these need fits into the cache of a processor.
+# Cells that NumPy fills at once; what these need fits into the cache of a processor.
 _CELLS_AT_ONCE = 1 << 14
+# Starting threads takes as long as filling some 100,000 cells.
+_THREADED_CELLS = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +99,8 @@ class AlignmentPlan:
         observation ``cell - n - 1`` above.
     distance : (run, token) float64 array, or None
         From the beginning of the line, in tokens or log tokens; None where each cell is an observation or nothing.
+    lines : LineCells or None
+        The same cells for the kernel; None where NumPy does the work.
     """
 
     chains: Chains
@@ -105,6 +113,7 @@ class AlignmentPlan:
     width: Float64
     cell: Int64
     distance: Float64 | None
+    lines: LineCells | None
 
     @property
     def size(self) -> int:
@@ -117,6 +126,8 @@ class AlignmentPlan:
             self.how == how
             and self.joins_at_branch == joins_at_branch
             and self.chains.run_ids == chains.run_ids
+            and np.array_equal(self.chains.parent, chains.parent)
+            and np.array_equal(self.chains.branch, chains.branch)
             and np.array_equal(self.chains.joins(True), chains.joins(True))
             and np.array_equal(self.grid, grid)
             and np.array_equal(self.offsets, own.offsets)
@@ -140,6 +151,9 @@ class AlignmentPlan:
         with np.errstate(invalid="ignore", over="ignore"):
             powers = self._coefficients(values)
             is_finite = all(np.isfinite(coefficients[len(values) + 1 :]).all() for coefficients in powers)
+            if self.lines is not None and is_finite:
+                self._fill_compiled(self.lines, powers, rows, at, out)
+                return
             for start in range(0, len(rows), size):
                 some = rows[start : start + size]
                 cell = self.cell[some]
@@ -153,20 +167,48 @@ class AlignmentPlan:
                         self._mend(made, cell, distance, values, powers[1])
                 out[at[start : start + size]] = made
 
+    def _fill_compiled(
+        self,
+        lines: LineCells,
+        powers: Sequence[Float64],
+        rows: npt.NDArray[np.integer],
+        at: npt.NDArray[np.integer],
+        out: Float64,
+    ) -> None:
+        start, slope = powers
+        runs, places = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(at, np.int64)
+        parts = processors() if len(rows) * len(self.grid) >= _THREADED_CELLS else 1
+        bounds = np.linspace(0, len(rows), parts + 1).astype(int).tolist()
+
+        def fill_part(k: int) -> None:
+            part = slice(bounds[k], bounds[k + 1])
+            lines.fill(start, slope, runs[part], places[part], out)
+
+        if parts == 1:
+            fill_part(0)
+            return
+        with ThreadPoolExecutor(parts) as threads:
+            list(threads.map(fill_part, range(parts)))
+
     def _coefficients(self, values: Float64) -> list[Float64]:
         """Return coefficients of the distance to the power of 0, 1, ... for all that a cell can be.
 
         Powers of an observation have the coefficient -0.0, so that its value stays as it is, even if that is -0.0.
         """
-        first = np.append(values, np.nan)
-        if self.distance is None:
-            return [first]
         n = len(values)
-        start = values[self.before]
+        if self.distance is None:
+            return [np.append(values, np.nan)]
+        # One array, written in place: memory that is used for the first time costs more than the arithmetic.
+        first, slope = np.empty((2, 2 * n + 1))
+        first[:n], first[n], slope[: n + 1] = values, np.nan, -0.0
+        start, of_lines = first[n + 1 :], slope[n + 1 :]
+        np.take(values, self.before, out=start, mode="wrap")
+        np.subtract(values, start, out=of_lines)
         # Tokens beyond 2 ** 53, and their logarithms much earlier, may be different and equal as floats.
-        slope = np.divide(values - start, self.width, out=np.zeros(n), where=self.width > 0)
-        flat = np.full(n + 1, -0.0)
-        powers = [np.concatenate([first, start]), np.concatenate([flat, slope])]
+        has_width = self.width > 0
+        np.divide(of_lines, self.width, out=of_lines, where=has_width)
+        of_lines[~has_width] = 0.0
+        powers = [first, slope]
         if self.how.method == "pchip":
             powers += [np.full(2 * n + 1, -0.0) for _ in range(2)]
             self._add_cubics(values, powers)
@@ -212,19 +254,11 @@ def plan_alignment(
     has_line = before >= 0
     if how.max_gap is not None:
         has_line &= tokens - tokens[before] <= how.max_gap
-    # The observation at or after each point on the curve of each run, n where there is none.
-    following = np.full((len(chains.run_ids), len(grid)), n)
-    begin = np.searchsorted(grid, chains.branch, side="right").tolist()
-    for run, (low, high, parent) in enumerate(zip(first.tolist(), offsets[1:].tolist(), chains.parent, strict=True)):
-        here = following[run]
-        if parent >= 0:
-            here[: begin[run]] = following[parent, : begin[run]]
-        if low < high:
-            points = grid[begin[run] : np.searchsorted(grid, tokens[high - 1], side="right")]
-            here[begin[run] : begin[run] + len(points)] = tokens[low:high].searchsorted(points) + low
-    is_observed = np.append(tokens, -1).take(following) == grid
+    begin = np.searchsorted(grid, chains.branch, side="right")
+    plan = partial(AlignmentPlan, chains, offsets, tokens, grid, how, joins_at_branch, before)
     if how.method in ("nearest", "previous"):
-        width, distance = np.zeros(n), None
+        following = _following_observations(chains, offsets, tokens, first, grid, begin)
+        is_observed = np.append(tokens, -1).take(following) == grid
         cell = np.append(np.where(has_line, before, n), n).take(following)
         if how.method == "nearest":
             # Halfway between two observations the earlier one counts.
@@ -232,11 +266,45 @@ def plan_alignment(
             is_later = (cell < n) & (ends.take(following) - grid < grid - ends.take(cell))
             np.copyto(cell, following, where=is_later)
         np.copyto(cell, following, where=is_observed)
-    else:
-        cell = np.append(np.where(has_line, np.arange(n + 1, 2 * n + 1), n), n).take(following)
-        np.copyto(cell, following, where=is_observed)
-        width, distance = _distances(tokens, before, grid, cell, is_log=how.method == "log")
-    return AlignmentPlan(chains, offsets, tokens, grid, how, joins_at_branch, before, width, cell, distance)
+        return plan(np.zeros(n), cell, None, None)
+    width, origin, is_plain, points = _lines(tokens, before, grid, is_log=how.method == "log")
+    if is_compiled() and how.method != "pchip":
+        lines = LineCells(
+            parent=chains.parent.astype(np.int64),
+            begin=begin,
+            first=first,
+            stop=offsets[1:].astype(np.int64),
+            tokens=np.ascontiguousarray(tokens, np.int64),
+            has_line=has_line,
+            origin=origin,
+            is_plain=is_plain,
+            grid=np.ascontiguousarray(grid, np.int64),
+            points=points,
+        )
+        return plan(width, lines.line, lines.distance, lines)
+    following = _following_observations(chains, offsets, tokens, first, grid, begin)
+    cell = np.append(np.where(has_line, np.arange(n + 1, 2 * n + 1), n), n).take(following)
+    np.copyto(cell, following, where=np.append(tokens, -1).take(following) == grid)
+    no_line = np.zeros(n + 1)
+    distance = points - np.concatenate([no_line, origin]).take(cell)
+    np.copyto(distance, grid, where=np.concatenate([no_line > 0, is_plain]).take(cell))
+    return plan(width, cell, distance, None)
+
+
+def _following_observations(
+    chains: Chains, offsets: Int64, tokens: Int64, first: Int64, grid: Int64, begin: Int64
+) -> Int64:
+    """Return the observation at or after each point on the curve of each run; their number where there is none."""
+    following = np.full((len(chains.run_ids), len(grid)), len(tokens))
+    own = zip(begin.tolist(), first.tolist(), offsets[1:].tolist(), chains.parent.tolist(), strict=True)
+    for run, (start, low, high, parent) in enumerate(own):
+        here = following[run]
+        if parent >= 0:
+            here[:start] = following[parent, :start]
+        if low < high:
+            points = grid[start : np.searchsorted(grid, tokens[high - 1], side="right")]
+            here[start : start + len(points)] = tokens[low:high].searchsorted(points) + low
+    return following
 
 
 def _first_own(chains: Chains, offsets: Int64, tokens: Int64) -> Int64:
@@ -265,22 +333,19 @@ def _previous_observations(
     return before
 
 
-def _distances(tokens: Int64, before: Int64, grid: Int64, cell: Int64, is_log: bool) -> tuple[Float64, Float64]:
-    """Return the length of each line, and the distance of each cell from the beginning of its line.
+def _lines(tokens: Int64, before: Int64, grid: Int64, is_log: bool) -> tuple[Float64, Float64, Bool, Float64]:
+    """Return the length and the beginning of each line, whether it is linear in any case, and the points of the grid.
 
     Token 0 has no logarithm: a line that begins there is linear in tokens.
     """
     if not is_log:
-        places, points = tokens.astype(np.float64), grid.astype(np.float64)
+        places = tokens.astype(np.float64)
         start = places[before]
-        return places - start, points - np.concatenate([places, [0.0], start]).take(cell)
-    places, points = np.log(np.maximum(tokens, 1)), np.log(np.maximum(grid, 1))
-    start = places[before]
-    from_zero = tokens[before] == 0
+        return places - start, start, np.zeros(len(tokens), bool), grid.astype(np.float64)
+    places = np.log(np.maximum(tokens, 1))
+    start, from_zero = places[before], tokens[before] == 0
     width = np.where(from_zero, tokens, places - start)
-    distance = points - np.concatenate([places, [0.0], start]).take(cell)
-    np.copyto(distance, grid, where=np.concatenate([np.zeros(len(tokens) + 1, bool), from_zero]).take(cell))
-    return width, distance
+    return width, np.where(from_zero, 0.0, start), from_zero, np.log(np.maximum(grid, 1))
 
 
 def without_missing(own: Observations) -> Observations:

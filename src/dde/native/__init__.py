@@ -1,17 +1,17 @@
-"""The kernel in C that parses dict texts; without it the grammar in Python reads them, many times more slowly.
+"""Kernels in C: parsing dict texts, and evaluating aligned curves. Python and NumPy do the same, more slowly.
 
-It is compiled when the package is installed, and called through ctypes, which lets other threads run meanwhile.
-`library` loads it, `calls` checks every argument.
+They are compiled when the package is installed, and called through ctypes, which lets other threads run meanwhile.
+`library` loads them, `calls` checks every argument.
 """
 
 from __future__ import annotations
 
 import os
 
-from dde.native.calls import MOST_KEYS, parse_dicts
+from dde.native.calls import MOST_KEYS, LineCells, parse_dicts
 from dde.native.library import is_compiled
 
-__all__ = ["MOST_KEYS", "is_compiled", "parse_dicts", "processors"]
+__all__ = ["MOST_KEYS", "LineCells", "is_compiled", "parse_dicts", "processors"]
 
 
 def processors() -> int:

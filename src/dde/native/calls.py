@@ -1,6 +1,6 @@
-"""The call of the kernel, with checks of types, shapes and indexes, so that it never leaves an array.
+"""The calls of the kernels, with checks of types, shapes and indexes, so that none of them leaves an array.
 
-The kernel trusts its arguments, and this module is its only caller. NumPy checks the rest when an array becomes an
+The kernels trust their arguments, and this module is their only caller. NumPy checks the rest when an array becomes an
 argument: its type, and that it is contiguous, aligned and, where it is written to, writable. An array that fails a
 check is an error of the caller, not of the data in it.
 """
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.array_types import Float64, Int64
+from dde.array_types import Bool, Float64, Int64
 from dde.native.library import kernels
 
-__all__ = ["MOST_KEYS", "parse_dicts"]
+__all__ = ["MOST_KEYS", "LineCells", "parse_dicts"]
 
 
 #: Keys that :func:`parse_dicts` can look for; the kernel numbers those of a batch, 256 at most.
@@ -69,6 +69,116 @@ def parse_dicts(
     unread = np.zeros(n, np.uint8)
     kernels().dde_parse_dicts(data, offsets, n, joined, key_offsets, len(keys), target, out, len(keys), unread)
     return unread.view(np.bool_)
+
+
+class LineCells:
+    """Cells of curves on a grid, each on a line between two observations of its run.
+
+    Of `n` observations, line `i` below `n` is observation `i` itself, line `n` is no value, and line ``n + 1 + i``
+    leads to observation `i`.
+
+    Parameters
+    ----------
+    parent : (run,) int64 array
+        Parent of each run, which precedes it; negative for none.
+    begin : (run,) int64 array
+        Up to which point the cells of a run are those of its parent.
+    first, stop : (run,) int64 arrays
+        Own observations of each run.
+    tokens : (observation,) int64 array
+        Ascending within a run.
+    has_line : (observation,) bool array
+        Whether a line leads to the observation.
+    origin : (observation,) float64 array
+        Beginning of that line.
+    is_plain : (observation,) bool array
+        Whether distances on that line are in tokens, whatever `points` are in.
+    grid : (point,) int64 array
+        Ascending.
+    points : (point,) float64 array
+        The grid in the unit of the lines.
+
+    Attributes
+    ----------
+    line : (run, point) int64 array
+        Number of the line of each cell; read-only.
+    distance : (run, point) float64 array
+        Distance of each cell from the beginning of its line; read-only.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When an array has another type, shape or content than this.
+
+    Examples
+    --------
+    >>> one, tokens, none = np.array([0]), np.array([0, 10]), np.zeros(2, bool)
+    >>> cells = LineCells(
+    ...     parent=one - 1, begin=one, first=one, stop=one + 2, tokens=tokens, has_line=np.array([False, True]),
+    ...     origin=np.zeros(2), is_plain=none, grid=np.array([0, 4]), points=np.array([0.0, 4.0]),
+    ... )
+    >>> cells.line.tolist(), cells.distance.tolist()
+    ([[0, 4]], [[0.0, 4.0]])
+    """
+
+    def __init__(
+        self,
+        *,
+        parent: Int64,
+        begin: Int64,
+        first: Int64,
+        stop: Int64,
+        tokens: Int64,
+        has_line: Bool,
+        origin: Float64,
+        is_plain: Bool,
+        grid: Int64,
+        points: Float64,
+    ) -> None:
+        n_runs, n, n_points = len(parent), len(tokens), len(grid)
+        runs, every = (n_runs,), (n,)
+        _expect_shapes(begin=(begin, runs), first=(first, runs), stop=(stop, runs), points=(points, (n_points,)))
+        _expect_shapes(has_line=(has_line, every), origin=(origin, every), is_plain=(is_plain, every))
+        _expect(bool((parent < np.arange(n_runs)).all()), "a parent does not precede its child")
+        _expect(not n_runs or (int(begin.min()) >= 0 and int(begin.max()) <= n_points), "a branch is outside the grid")
+        _expect(not n_runs or (int(first.min()) >= 0 and int(stop.max()) <= n), "a run has no such observation")
+        _expect(bool((first <= stop).all()), "the observations of a run end before they begin")
+        self.line: Int64 = np.empty((n_runs, n_points), np.int64)
+        self.distance: Float64 = np.empty((n_runs, n_points))
+        kernels().dde_place_points(
+            *(n_runs, parent, begin, first, stop, n, tokens, has_line.view(np.uint8), origin, is_plain.view(np.uint8)),
+            *(n_points, grid, points, grid.astype(np.float64), self.line, self.distance),
+        )
+        self._n_lines = 2 * n + 1
+        # `fill` relies on the numbers of lines.
+        self.line.flags.writeable = self.distance.flags.writeable = False
+
+    def fill(self, start: Float64, slope: Float64, rows: Int64, at: Int64, out: Float64) -> None:
+        """Write the curves of runs for one metric.
+
+        Parameters
+        ----------
+        start, slope : (line,) float64 arrays
+            Value at the beginning of each line, and its change per distance.
+        rows : (row,) int64 array
+            Runs; a run may occur several times.
+        at : (row,) int64 array
+            Row of `out` for each of them.
+        out : (any, point) float64 array
+
+        Raises
+        ------
+        ValueError, TypeError
+            When an array has another type, shape or content than this.
+        """
+        n_rows, n_points = self.line.shape
+        _expect_shapes(start=(start, (self._n_lines,)), slope=(slope, (self._n_lines,)), at=(at, rows.shape))
+        _expect_shapes(out=(out, (len(out), n_points)))
+        if not len(rows):
+            return
+        _expect(int(rows.min()) >= 0 and int(rows.max()) < n_rows, "a row is no run")
+        _expect(int(at.min()) >= 0 and int(at.max()) < len(out), "a curve leaves out")
+        kernels().dde_fill_lines(self.line, self.distance, n_points, rows, at, len(rows), start, slope, out)
 
 
 def _expect(holds: bool, problem: str) -> None:

@@ -17,7 +17,7 @@ _LIBRARY = Path(__file__).with_name("kernels.shared")
 
 # Equal to DDE_INTERFACE in export.h. An editable install keeps its library when the sources change; one compiled from
 # other declarations would misread its arguments.
-_INTERFACE = 4
+_INTERFACE = 5
 
 # Smallest and largest power of ten in the text of a double; as in numbers.h.
 _POWERS = (-342, 308)
@@ -26,7 +26,7 @@ _Count = ctypes.c_int64
 
 
 def is_compiled() -> bool:
-    """Return whether the kernel can be called; ``DDE_NATIVE=0`` turns it off."""
+    """Return whether the kernels can be called; ``DDE_NATIVE=0`` turns them off."""
     return _load() is not None
 
 
@@ -40,7 +40,7 @@ def kernels() -> ctypes.CDLL:
     """
     loaded = _load()
     if loaded is None:
-        raise RuntimeError("The kernel is not compiled, or DDE_NATIVE=0 turns it off. Use the Python form.")
+        raise RuntimeError("The kernels are not compiled, or DDE_NATIVE=0 turns them off. Use the Python form.")
     return loaded
 
 
@@ -56,14 +56,22 @@ def _load() -> ctypes.CDLL | None:
     except (OSError, AttributeError):
         # Not compiled, for another machine, or older than the check.
         return None
-    bytes_, int32, int64 = (_array(np.dtype(t)) for t in (np.uint8, np.int32, np.int64))
-    new_bytes, new_float64 = (_array(np.dtype(t), True) for t in (np.uint8, np.float64))
+    bytes_, int32, int64, float64 = (_array(np.dtype(t)) for t in (np.uint8, np.int32, np.int64, np.float64))
+    new_bytes, new_int64, new_float64 = (_array(np.dtype(t), True) for t in (np.uint8, np.int64, np.float64))
     declared: dict[str, tuple[list[Any], Any]] = {
         "dde_set_powers": ([_array(np.dtype(np.uint64))], None),
         "dde_parse_dicts": (
             [bytes_, int64, _Count, bytes_, int32, ctypes.c_int32, int64, new_float64, _Count, new_bytes],
             _Count,
         ),
+        "dde_place_points": (
+            [
+                *(_Count, int64, int64, int64, int64, _Count, int64, bytes_, float64, bytes_),
+                *(_Count, int64, float64, float64, new_int64, new_float64),
+            ],
+            None,
+        ),
+        "dde_fill_lines": ([int64, float64, _Count, int64, int64, _Count, float64, float64, new_float64], None),
     }
     for name, (arguments, result) in declared.items():
         function = getattr(loaded, name)
