@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 import dde
 from dde.entities.repository import RunRepository
 from dde.entities.runs import LineageList, PosttrainingRun, RunList
-from dde.errors import DdeWarning, LineageError, SelectionError
+from dde.errors import DdeWarning, LineageError, SelectionError, UnknownNameError
 from fakes import FakeStore, FakeTables, sft
 from small_stores import FINAL, example
 
@@ -283,3 +284,26 @@ def test_frames_say_how_the_loss_is_reduced_and_warn_of_mixtures() -> None:
     with pytest.warns(DdeWarning, match="different ways"):
         (evolved.repository.find_lineages(base_data="C4") + made().find_lineages()).get_continuous_curves()
     assert len((made().find_lineages() + other.find_lineages()).get_continuous_curves(["piqa"]))
+
+
+def test_run_ids_and_lineages_together(tmp_path: Path) -> None:
+    repository = dde.tutorial.open_repository("tiny", cache_dir=tmp_path)
+    table = repository.table
+    run_id = next(
+        str(r) for r, used, root in zip(table.run_id, table.is_used, table.is_root, strict=True) if used and not root
+    )
+    lineage = repository.lineage_of(run_id)
+    other = next(x for x in table.lineages if x != lineage)
+    assert repository.to_dataset(run_ids=[run_id], lineages=[lineage, other]).lineage.values.tolist() == [lineage]
+    assert run_id in repository.to_dataset(run_ids=run_id).run_id.values
+    with pytest.raises(SelectionError, match=r"no run of run_ids= is in a lineage of lineages="):
+        repository.to_dataset(run_ids=[run_id], lineages=[other])
+    with pytest.raises(SelectionError, match="run_ids is empty"):
+        repository.to_dataset(run_ids=[])
+
+
+@pytest.mark.parametrize("wrong", [True, math.inf, 0, -1, "712"])
+def test_tokens_per_sequence_is_a_positive_number(wrong: Any) -> None:
+    assert dde.RunRepository(None, tokens_per_sequence=np.int64(712)) is not None  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match="is not a positive number"):
+        dde.RunRepository(None, tokens_per_sequence=wrong)

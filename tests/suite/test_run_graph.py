@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dde
 from dde.errors import LineageError
 from dde.lineage.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
 
@@ -205,3 +207,31 @@ def test_cumulative_tokens_are_the_union_of_ancestral_segments(
             assert found.branch[at] == found.start[at]
         elif name in parents and not any(t == -1 for _, t in common(name)):
             assert found.branch[at] == len(common(name))
+
+
+def test_tokens_beyond_64_bits_are_named() -> None:
+    big = 2**62
+    frame = pd.DataFrame(
+        [{"id": "a", "step": s, "tokens": t, "acc": 1.0} for s, t in ((1, 10), (2, big))]
+        + [{"id": "b", "step": s, "tokens": t, "acc": 1.0} for s, t in ((1, 10), (2, big))]
+    )
+
+    def status(at: object) -> str:
+        tables = [
+            dde.Table(frame, where="id == 'a'"),
+            dde.Table(frame, where="id == 'b'", run_type="b", parent="a", at=at),
+        ]
+        suite = dde.Suite(
+            "big", lineage="l", run_id="{id}", counts="own", metrics={"acc": dde.Metric("acc")}, tables=tables
+        )
+        coverage = dde.RunRepository.from_suite(suite).coverage().set_index("run_id")
+        return str(coverage.status["b"])
+
+    assert status("end") == "tokens unknown: more tokens than 64 bits count"
+
+
+@pytest.mark.parametrize("unit", ["ep", "step", " tokens"])
+def test_labels_are_sorted_by_numbers_with_units_of_any_length(unit: str) -> None:
+    frame = pd.DataFrame([{"id": f"r{n}", "n": f"{n}{unit}", "step": 1, "tokens": 8, "acc": 1.0} for n in (100, 5, 10)])
+    suite = dde.Suite.from_frame(frame, run="id", lineage="{n}", metrics={"acc": dde.Metric("acc")})
+    assert dde.open_lineages(suite, cache_dir=None).lineage.values.tolist() == [f"{n}{unit}" for n in (5, 10, 100)]

@@ -403,3 +403,25 @@ def test_the_soups_of_olmo_3() -> None:
     assert seen[-2] == 5_962_974_887_936
     by_steps = dde.suites["olmo3_32b"]
     assert by_steps.name == "olmo3_32b"
+
+
+def test_the_curve_of_a_parent_outside_the_selection_goes_to_its_last_child() -> None:
+    from dde.plots.segments import find_segments
+
+    def rows(run: str, tokens: range, **fields: object) -> list[dict[str, object]]:
+        return [{"id": run, "step": t, "tokens": t, "acc": t / 100, **fields} for t in tokens]
+
+    base = pd.DataFrame(rows("base", range(0, 101, 20)))
+    tuned = pd.DataFrame(rows("tuned", range(110, 201, 10)))
+    last = pd.DataFrame([*rows("a", range(130, 151, 10), at=120), *rows("b", range(190, 211, 10), at=180)])
+    suite = dde.Suite(
+        "family", lineage="l", run_id="{id}", run={"pretraining": "base", "sft": "sft", "dpo": "dpo@{at}"},
+        counts="cumulative", metrics={"acc": dde.Metric("acc")}, tables=[
+            dde.Table(base), dde.Table(tuned, run_type="sft", parent="base", at="end"),
+            dde.Table(last, run_type="dpo", parent="tuned", at={"cumulative": "at"}),
+        ],
+    )  # fmt: skip
+    ds = dde.open_lineages(suite, cache_dir=None, grid="union")
+    drawn = find_segments(ds.dde.sel(run_type="dpo"), "acc")
+    # Up to the branch of the second run, once.
+    assert [sum(tokens in s.tokens.tolist() for s in drawn) for tokens in (110, 160, 170, 180)] == [1, 1, 1, 1]

@@ -19,6 +19,7 @@ from dde.array_types import Bool, Float64, Int64
 from dde.curves.chains import Chains
 from dde.curves.observations import Observations
 from dde.errors import UnknownNameError, near_names
+from dde.lineage.counts import is_real_number
 from dde.lineage.ragged_rows import find_first_rows
 from dde.native import LineCells, is_compiled, processors
 
@@ -53,8 +54,7 @@ class Interpolation:
 
     def __post_init__(self) -> None:
         if self.max_gap is not None:
-            is_number = isinstance(self.max_gap, (int, float, np.integer, np.floating))
-            if not is_number or not 0 <= self.max_gap < 2**63 or int(self.max_gap) != self.max_gap:
+            if not is_real_number(self.max_gap) or not 0 <= self.max_gap < 2**63 or int(self.max_gap) != self.max_gap:
                 raise UnknownNameError(
                     f"max_gap={self.max_gap!r} is no whole number of tokens, so which gaps to leave open is unclear. "
                     "Pass a number such as 1_000_000_000, or None."

@@ -6,6 +6,7 @@ It answers with plain values, ids and frames. `dde.entities.runs` makes objects 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -20,6 +21,7 @@ from dde.curves.axes import resolve_axis
 from dde.curves.grids import DEFAULT_MAX_POINTS, TokenGrid, resolve_grid
 from dde.curves.metric import Metric
 from dde.errors import SelectionError, UnknownNameError, near_names
+from dde.lineage.counts import is_real_number
 from dde.lineage.run_table import RunTable
 from dde.lineage.selection import select_table_runs, table_coverage
 from dde.sources.connection import Connection, absolute_path, redact
@@ -63,9 +65,9 @@ class RunCatalog:
     ) -> None:
         numbers = tokens_per_sequence.values() if isinstance(tokens_per_sequence, Mapping) else [tokens_per_sequence]
         for value in numbers:
-            if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            if value is not None and not (is_real_number(value) and 0 < value < math.inf):
                 raise UnknownNameError(
-                    f"tokens_per_sequence={value!r} is no positive number, so no run can be placed by it. "
+                    f"tokens_per_sequence={value!r} is not a positive number, so no run can be placed by it. "
                     "Pass a number such as 712, or a mapping of run id or run type to one."
                 )
         #: Folder or URL of the cache; one with credentials as a `Connection`, which does not show them.
@@ -243,6 +245,12 @@ class RunCatalog:
         SelectionError
             When no lineage matches, or a run of `run_ids` has no position on its lineage.
         """
+        if run_ids is not None:
+            run_ids = [run_ids] if isinstance(run_ids, str) else list(run_ids)
+            if not run_ids:
+                raise SelectionError(
+                    "run_ids is empty, so there is nothing to open. Pass ids of runs, or None for all of them."
+                )
         how = Interpolation(interp, max_gap, bridge)
         token_grid, rule = resolve_grid(grid, max_points), resolve_axis(axis)
         runs = self.suite_runs
@@ -256,6 +264,14 @@ class RunCatalog:
         registry = self.registry.with_config_keys(filters)
         if run_ids is not None:
             wanted = list(run_ids)
+            if lineages is not None:
+                chosen_lineages = {lineages} if isinstance(lineages, str) else set(lineages)
+                wanted = [r for r in wanted if self.lineage_of(r) in chosen_lineages]
+                if not wanted:
+                    raise SelectionError(
+                        "no run of run_ids= is in a lineage of lineages=, so there is nothing to open. Pass one of "
+                        "them, or lineages that the runs are in: repository.lineage_of(run_id)."
+                    )
             lineages = [self.lineage_of(r) for r in wanted]
             columns = registry.columns
             derived = [r for r in wanted if r in columns.number]

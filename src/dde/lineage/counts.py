@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
-__all__ = ["MOST", "as_count", "shortened", "whole_number"]
+import numpy as np
+
+__all__ = ["MOST", "as_count", "is_real_number", "shortened", "whole_number"]
 
 #: Largest count: steps and tokens are 64-bit integers.
 MOST = 2**63 - 1
@@ -52,3 +55,14 @@ def shortened(text: str, most: int = 80) -> str:
     '9999999999... (5,000 characters)'
     """
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def is_real_number(value: object) -> bool:
+    """Return whether a value is a number of Python or NumPy, and no truth value.
+
+    Examples
+    --------
+    >>> is_real_number(np.int64(3)), is_real_number(True), is_real_number("3")
+    (True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_))

@@ -21,6 +21,9 @@ from dde.lineage.ragged_rows import find_first_rows, rows_of
 
 __all__ = ["At", "Edges", "PlacedRuns", "RunRows", "find_depths", "place_runs"]
 
+# Problem of a run whose cumulative tokens exceed 64 bits.
+_BEYOND = "tokens unknown: more tokens than 64 bits count"
+
 
 class At(IntEnum):
     """How a declaration gives the point at which a run leaves its parent."""
@@ -253,13 +256,14 @@ class _Placement:
         simple = runs[(counts == 1) & (self.problem[runs] == "")]
         edge = self.first_edge[simple]
         parent, own = self.edges.parent[edge], self.edge_tokens[edge]
+        too_many = own > MOST - self.start[parent]
+        self.problem[simple[too_many]] = _BEYOND
+        simple, parent, own = simple[~too_many], parent[~too_many], own[~too_many]
         self.start[simple] = self.branch[simple] = self.start[parent] + own
         self.curve_parent[simple], self.curve_at[simple] = parent, own
         self.compute[simple] = self.compute[parent] + 6.0 * self._flops(parent, own)
         for run in runs[(counts > 1) & (self.problem[runs] == "")].tolist():
             self._place_merge(run)
-        beyond = runs[self.start[runs] > MOST]
-        self.problem[beyond] = "tokens unknown: more tokens than 64 bits count"
 
     def _flops(self, run: npt.NDArray[np.integer], own: Int64) -> Float64:
         # A branch at token 0 adds no compute, even where the size of the parent is unknown.
@@ -272,7 +276,10 @@ class _Placement:
         counts = stop - first
         self.own[rows_of(self.rows.offsets, runs)] -= np.repeat(shift, counts)
         has_end = (counts > 0) & (self.start[runs] >= 0) & (self.problem[runs] == "")
-        self.end[runs[has_end]] = self.start[runs[has_end]] + self.own[stop[has_end] - 1]
+        with_end, last = runs[has_end], self.own[stop[has_end] - 1]
+        too_many = last > MOST - self.start[with_end]
+        self.problem[with_end[too_many]] = _BEYOND
+        self.end[with_end[~too_many]] = self.start[with_end[~too_many]] + last[~too_many]
 
     def _own_end(self, runs: npt.NDArray[np.integer]) -> Int64:
         return np.where(self.end[runs] >= 0, self.end[runs] - self.start[runs], -1)
@@ -297,8 +304,9 @@ class _Placement:
         note(~has_rows & (at != At.TOKENS) & (at != At.CUMULATIVE), "branch unknown: the parent has no rows")
         own[at == At.END] = own_end[at == At.END]
         tokens = (at == At.TOKENS) | (at == At.CUMULATIVE)
-        note(tokens & ~np.isfinite(value), "branch unknown: the declared tokens of the branch are no number")
-        given = tokens & np.isfinite(value)
+        note(tokens & ~np.isfinite(value), "branch unknown: the declared tokens of the branch are not a number")
+        given = tokens & np.isfinite(value) & (np.abs(value) < 2.0**63)
+        note(tokens & (np.abs(value) >= 2.0**63), "branch unknown: the declared tokens of the branch exceed 64 bits")
         own[given] = np.rint(value[given]).astype(np.int64)
         relative = given & (at == At.CUMULATIVE)
         own[relative] -= self.start[parent[relative]]
@@ -312,10 +320,11 @@ class _Placement:
         self._place_steps(np.flatnonzero((at == At.STEP) & has_rows), child, parent, value, own)
         note((own < 0) & (at != At.STEP), "branch unknown: it lies before the parent's start")
         # The parent may have trained up to the next row that it would have logged.
-        far = (own > own_end + self._last_interval(parent)) & (own_end >= 0)
+        far = (own - own_end > self._last_interval(parent)) & (own_end >= 0)
         for k in np.flatnonzero(far).tolist():
             why = f"branch unknown: {own[k]} own tokens of the parent lie beyond its last row at {own_end[k]}"
             self.problem[child[k]] = self.problem[child[k]] or why
+        own[(own < 0) | (self.problem[child] != "")] = -1
         self.edge_tokens[edges] = own
 
     def _last_interval(self, runs: Int64) -> Int64:
@@ -379,7 +388,11 @@ class _Placement:
             for ancestor, reached in self._history(parent, own).items():
                 history[ancestor] = max(history.get(ancestor, 0), reached)
         self.merged[run] = history
-        self.start[run] = sum(history.values())
+        total = sum(history.values())
+        if total > MOST:
+            self.problem[run] = _BEYOND
+            return
+        self.start[run] = total
         self.compute[run] = 6.0 * sum(self.n_params[a] * t for a, t in history.items() if t)
         common, own = _common_part([self._path(parent, own) for parent, own in parents])
         self.curve_parent[run], self.curve_at[run] = common, own

@@ -290,7 +290,7 @@ def find_segments(
         "infinite": np.isinf(values),
         "not positive": (values <= 0) & np.isfinite(values) & positive_values,
     }
-    values = np.where(np.logical_or(*lost.values()), np.nan, values)
+    values = np.where(np.logical_or.reduce(list(lost.values())), np.nan, values)
     parts = set(dataset.data_vars) if MEMBERS in dataset.coords else set()
     has_bounds, has_counts = {f"{metric}_low", f"{metric}_high"} <= parts, f"{metric}_count" in parts
     bounds = [cells.spread(dataset[f"{metric}_{end}"]) for end in ("low", "high")] if has_bounds else None
@@ -386,22 +386,25 @@ class _Curves:
         if not number:
             return
         derived = [j for j in number.values() if np.isfinite(branches[j])]
-        bases = [j for j in number.values() if j not in derived]
+        bases = [j for j in number.values() if not np.isfinite(branches[j])]
         left = self.facts.get("origin_tokens", branches).astype(np.float64)
         # Means over runs that left their bases at different tokens have no common origin.
         origins = {j: float(left[j] if np.isfinite(left[j]) else branches[j]) for j in derived}
         for j in self._rows_of_bases(number, bases, origins):
             for kind in dict.fromkeys(self.kinds[j][self.of_base[j]].tolist()):
                 yield from self._stretch(j, kind, (self.kinds[j] == kind) & self.of_base[j], np.nan, np.nan)
-        drawn: set[tuple[str, int]] = set()
+        # A parent that is not selected is drawn from the row of the child that leaves it last.
+        last_child: dict[str, int] = {}
+        for j in sorted(derived, key=lambda j: branches[j]):
+            if parents[j] not in number:
+                last_child[parents[j]] = j
         for j in derived:
             own = self.axis[j] > 0 if self.is_own_axis else self.tokens[j] > branches[j]
             for kind in dict.fromkeys(self.kinds[j][~self.of_base[j]].tolist()):
                 if kind == OUTSIDE:
                     continue
                 where = (self.kinds[j] == kind) & ~self.of_base[j]
-                if parents[j] not in number and (parents[j], kind) not in drawn:
-                    drawn.add((parents[j], kind))
+                if last_child.get(parents[j]) == j:
                     yield from self._stretch(j, kind, where & ~own, origins[j], origins[j])
                 yield from self._stretch(j, kind, where & own, branches[j], origins[j])
 

@@ -23,7 +23,8 @@ from dde.suite.reading.declared_runs import DeclaredRuns
 __all__ = ["PositionedTable", "make_run_table"]
 
 
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kKmMbBtT]?)(?![A-Za-z])")
+# A letter after a number is a scale only if no other letter follows: 10B, but not 10ep or 9step.
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)(?:([kKmMbBtT])(?![A-Za-z]))?")
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 #: Fields with the names of coordinates; templates may use them, but they are not factors.
 _NO_FACTORS = frozenset({"run_id", "run", "run_type", "lineage", "cumulative_tokens", "state"})
@@ -587,7 +588,7 @@ def _natural(value: Any) -> tuple[tuple[int, float, str], ...]:
     for match in _NUMBER.finditer(text):
         if match.start() > end:
             parts.append((2, 0.0, text[end : match.start()]))
-        parts.append((1, float(match[1]) * _SCALES[match[2].casefold()], match[2]))
+        parts.append((1, float(match[1]) * _SCALES[(match[2] or "").casefold()], match[2] or ""))
         end = match.end()
     if end < len(text):
         parts.append((2, 0.0, text[end:]))
