@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dde.cache import RaggedCache, compaction, lookup, ragged, segments
+from dde.cache import RaggedCache, compact_cache, compaction, lookup, ragged, segments
 from dde.cache.compaction import compact
+from dde.cache.manifest import is_segment_name, segment_name
 from dde.cache.storage import UNFINISHED, Storage
 from dde.sources.protocols import History
 
@@ -510,3 +511,62 @@ def test_threads_and_a_folder_that_keeps_being_deleted(tmp_path: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, range(6)))
     source.check(RaggedCache(folder, "t"), RUNS, KEYS)
+
+
+# What a compaction must leave alone
+
+
+def test_compaction_leaves_files_of_others_and_of_later_releases(tmp_path: Path) -> None:
+    source = Source()
+    folder = tmp_path / "tables" / ("0" * 16)
+    source.check(RaggedCache(folder, "t"), RUNS, KEYS)
+    later = folder / f"20200101T000000000000-{'1' * 12}.zarr"
+    later.mkdir()
+    (later / "zarr.json").write_text('{"attributes": {"dde_manifest": {"format": 99}}}')
+    (folder / "notes.txt").write_text("")
+    foreign = tmp_path / "tables" / "exp1" / "results.csv"
+    foreign.parent.mkdir()
+    foreign.write_text("")
+    for path in (later / "zarr.json", folder / "notes.txt", foreign):
+        os.utime(path, (1, 1))
+    assert list(compact_cache(tmp_path)) == [f"tables/{'0' * 16}"]
+    assert later.is_dir()
+    assert (folder / "notes.txt").is_file()
+    assert foreign.is_file()
+
+
+def test_a_manifest_with_any_flipped_digit_is_only_ignored(tmp_path: Path) -> None:
+    source = Source()
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    [name] = names(tmp_path)
+    whole = (tmp_path / name / "zarr.json").read_text()
+    for damaged in (whole.replace('"digests": [', '"digests": [9999999999999999999, ', 1), "[" * 100_000):
+        assert damaged != whole
+        (tmp_path / name / "zarr.json").write_text(damaged)
+        source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+        compact(Storage(tmp_path))
+
+
+def test_a_segment_that_cannot_be_read_now_stops_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source()
+    for key in KEYS:
+        source.check(RaggedCache(tmp_path, "t"), RUNS, [key])
+    newest = names(tmp_path)[-1]
+    read = Storage.read
+
+    def without_newest(self: Storage, paths: list[str]) -> dict[str, bytes]:
+        return read(self, [p for p in paths if not p.startswith(newest)])
+
+    monkeypatch.setattr(Storage, "read", without_newest)
+    before = names(tmp_path)
+    with pytest.raises(OSError, match="can't be read now, so nothing is merged"):
+        compact(Storage(tmp_path))
+    assert names(tmp_path) == before
+
+
+def test_names_of_one_moment_put_new_content_before_merged() -> None:
+    future = f"29990101T000000000000-{'5' * 12}.zarr"
+    written, merged = segment_name(future), segment_name(future, merged=True)
+    assert written.partition("-")[0] == merged.partition("-")[0]
+    assert written > merged > future
+    assert not is_segment_name(f"20201301T000000000000-{'5' * 12}.zarr")

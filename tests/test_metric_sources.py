@@ -211,3 +211,13 @@ def test_rates_are_read_and_listed_without_a_store(wide: Path) -> None:
     assert ds.lr_at_step.notnull().sum() == len(RATES)
     run = DataDecideEvolved(wide, None, cache_dir=None).repository.get_run("dolma1_7-4M-default")
     assert run.get_training_progression("lr_at_step")["lr_at_step"].tolist() == list(RATES.values())
+
+
+def test_evaluations_whose_names_have_bars_stay_apart(tmp_path: Path) -> None:
+    run = sft("a", [900.0], evaluations={"piqa": 0.5})
+    run.evaluations |= {("a", "b|c"): 0.75, ("a|b", "c"): 0.25}
+    tables = FakeTables({"dolma1_7-4M-default": {0: {"piqa": 0.5}}})
+    for _ in range(2):
+        repository = RunRepository(tables, FakeStore([run], "bars"), cache_dir=tmp_path)  # type: ignore[arg-type]
+        ds = repository.to_dataset(metrics=["a_b_c", "a_b_c_2"])
+        assert {name: float(ds[name].max()) for name in ds.data_vars} == {"a_b_c": 0.75, "a_b_c_2": 0.25}

@@ -6,16 +6,25 @@ runs and keys, and all processes agree on which is newer. A reader that loses a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dde.cache.lookup import gather, look_up
-from dde.cache.manifest import Manifest, digests_of, newest_first, read_manifests, segment_name
+from dde.cache.manifest import (
+    Manifest,
+    digests_of,
+    is_of_newer_format,
+    is_segment_name,
+    newest_first,
+    read_manifests,
+    segment_name,
+)
 from dde.cache.memory import Memory
 from dde.cache.segments import DamagedError, SegmentReader, write_segment
-from dde.cache.storage import Storage
+from dde.cache.storage import UNFINISHED, Storage
 
 __all__ = ["Compaction", "compact"]
 
@@ -25,6 +34,8 @@ _SMALL_BYTES = 16 << 20
 _SEGMENT_BYTES = 32 << 20
 # A writer of a large segment may be so slow.
 _UNFINISHED_SECONDS = 86_400.0
+# Names that releases before 0.2 gave what they stored.
+_OF_EARLIER = re.compile(r"[0-9a-f]{16}\.zarr|current")
 # Plans of one compaction: each leaves out the segments that were found damaged.
 _MAX_PLANS = 8
 
@@ -61,6 +72,9 @@ def compact(storage: Storage) -> Compaction:
     """
     manifests = read_manifests(storage)
     before = len(manifests)
+    _check_readable(storage, manifests)
+    # First, which makes room on a full disk.
+    manifests = _remove_superseded(storage, manifests)
     reader = SegmentReader(storage, Memory(0))
     damaged: set[str] = set()
     for _ in range(_MAX_PLANS):
@@ -77,18 +91,42 @@ def compact(storage: Storage) -> Compaction:
         except DamagedError as error:
             damaged.update(error.args)
     # Other processes may have added segments meanwhile.
-    manifests = read_manifests(storage, manifests)
+    manifests = _remove_superseded(storage, read_manifests(storage, manifests))
+    names = {manifest.name for manifest in manifests}
+    for name in storage.names():
+        # Files of others stay, and so do segments of a later version of dde.
+        is_own = name.startswith(UNFINISHED) or is_segment_name(name) or _OF_EARLIER.fullmatch(name)
+        if name in names or not is_own:
+            continue
+        metadata = f"{name}/zarr.json"
+        content = storage.read([metadata]).get(metadata)
+        # Metadata that is there and can't be read now may be that of a complete segment.
+        if is_of_newer_format(content) if content is not None else "zarr.json" in (storage / name).names():
+            continue
+        (storage / name).remove_if_older(_UNFINISHED_SECONDS)
+    return Compaction(before, len(manifests), len(damaged & names))
+
+
+def _check_readable(storage: Storage, manifests: Sequence[Manifest]) -> None:
+    """Raise OSError if a segment can't be read now: merging older ones would put their rows before its own."""
+    known = {manifest.name for manifest in manifests}
+    for name in storage.names():
+        if name in known or not is_segment_name(name):
+            continue
+        if "zarr.json" in (storage / name).names() and not storage.read([f"{name}/zarr.json"]):
+            raise OSError(
+                f"the segment {name} of the cache {storage} can't be read now, so nothing is merged. Compact the cache "
+                "again when it can be read."
+            )
+
+
+def _remove_superseded(storage: Storage, manifests: Sequence[Manifest]) -> list[Manifest]:
+    """Remove the segments of which newer ones have all runs and keys, and return the others."""
     live = {i for sources, _ in _live_runs(manifests)[1] for i, _ in sources}
     for i, manifest in enumerate(manifests):
         if i not in live:
             (storage / manifest.name).remove()
-    names = {manifest.name for manifest in manifests}
-    for name in storage.names():
-        metadata = f"{name}/zarr.json"
-        # Metadata that is there and can't be read now may be that of a complete segment.
-        if name not in names and (storage.read([metadata]) or "zarr.json" not in (storage / name).names()):
-            (storage / name).remove_if_older(_UNFINISHED_SECONDS)
-    return Compaction(before, len(live), len(damaged))
+    return [manifest for i, manifest in enumerate(manifests) if i in live]
 
 
 # Version, rows and digest of the steps of a run.

@@ -25,11 +25,11 @@ from dde.sources.connection import Connection
 __all__ = ["read_index_file", "source_storage", "write_index_file"]
 
 #: Raised whenever the meaning or the form of what is stored changes.
-_FORMAT = 2
+_FORMAT = 3
 _FACTS = "facts.json"
 
-#: What zip, JSON and NumPy raise of a missing, cut or foreign file.
-_UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+#: What zip, JSON and NumPy raise for a missing, truncated, damaged or foreign file.
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 def source_storage(
@@ -65,7 +65,7 @@ def write_index_file(
     TypeError
         If a fact can't be written as JSON.
     """
-    text = json.dumps({**facts, "dde_kept_format": _FORMAT})
+    text = json.dumps({**facts, "dde_kept_format": _FORMAT, "dde_arrays": list(arrays)})
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_FACTS, text)
@@ -90,6 +90,9 @@ def read_index_file(storage: Storage, name: str) -> tuple[dict[str, Any], dict[s
                 if member != _FACTS:
                     array = io.BytesIO(archive.read(member))
                     arrays[member.removesuffix(".npy")] = np.lib.format.read_array(array, allow_pickle=False)
+            # Damage of the archive's directory may hide arrays.
+            if facts.pop("dde_arrays") != list(arrays):
+                return None
     except _UNREADABLE:
         return None
     return facts, arrays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ _RAGGED = ("tables", "history", "summaries")
 # Those that hold index files.
 _INDEXES = ("index", "runs", "results")
 _UNFINISHED_SECONDS = 86_400.0
+# Name of the folder of a source, as `source_storage` makes it.
+_SOURCE = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +104,27 @@ def compact_cache(cache_dir: str | os.PathLike[str] = "data_cache") -> dict[str,
 
     root = Storage(cache_dir)
     for kind in _INDEXES:
-        for name in (root / kind).names():
+        for name in _sources_of(root, kind):
             for entry in (root / kind / name).names():
                 if entry.startswith(UNFINISHED):
                     (root / kind / name / entry).remove_if_older(_UNFINISHED_SECONDS)
-    return {f"{kind}/{name}": compact(root / kind / name) for kind in _RAGGED for name in (root / kind).names()}
+    done: dict[str, Compaction] = {}
+    problem: OSError | None = None
+    for kind in _RAGGED:
+        for name in _sources_of(root, kind):
+            try:
+                done[f"{kind}/{name}"] = compact(root / kind / name)
+            except OSError as error:
+                # The others are compacted all the same.
+                problem = problem or error
+    if problem is not None:
+        raise problem
+    return done
+
+
+def _sources_of(root: Storage, kind: str) -> list[str]:
+    """Return the names of the folders of sources; others are not dde's."""
+    return [name for name in (root / kind).names() if _SOURCE.fullmatch(name)]
 
 
 def clear_cache(cache_dir: str | os.PathLike[str] = "data_cache") -> int:

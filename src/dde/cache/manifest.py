@@ -120,7 +120,7 @@ class Manifest:
                 tuple(facts["notes"]),
                 group["consolidated_metadata"]["metadata"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
 
 
@@ -171,12 +171,26 @@ def segment_name(newest: str = "", *, merged: bool = False) -> str:
     if newest:
         after = datetime.strptime(newest.partition("-")[0], _TIME) + timedelta(microseconds=1)
         now = after if merged else max(now, after)
-    return f"{now.strftime(_TIME)}-{uuid.uuid4().hex[:12]}{_ENDING}"
+    # Of one moment, a segment with new content comes after a merged one.
+    return f"{now.strftime(_TIME)}-{'0' if merged else 'f'}{uuid.uuid4().hex[:11]}{_ENDING}"
 
 
 def is_segment_name(name: str) -> bool:
     """Return whether a name is that of a segment, complete or not."""
-    return _NAME.fullmatch(name) is not None
+    if _NAME.fullmatch(name) is None:
+        return False
+    try:
+        return datetime.strptime(name.partition("-")[0], _TIME).year < datetime.max.year
+    except ValueError:
+        return False
+
+
+def is_of_newer_format(content: bytes) -> bool:
+    """Return whether a ``zarr.json`` is that of a segment which a later version of dde wrote."""
+    try:
+        return bool(json.loads(content)["attributes"]["dde_manifest"]["format"] > _FORMAT)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def newest_first(manifests: Iterable[Manifest]) -> list[Manifest]:

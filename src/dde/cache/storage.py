@@ -7,6 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,9 @@ __all__ = ["UNFINISHED", "Storage", "StoredFile"]
 UNFINISHED = ".making-"
 
 _Result = TypeVar("_Result")
+
+# Objects that are removed at the same time.
+_REMOVALS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +215,10 @@ class Storage:
                 # Metadata first: readers do not take a folder without it for complete.
                 if self._call(lambda: fs.exists(f"{path}/zarr.json")):
                     self._call(lambda: fs.rm_file(f"{path}/zarr.json"))
-                self._call(lambda: fs.rm(path, recursive=True))
+                # One by one: the removal of several expands patterns in their names.
+                paths = self._call(lambda: fs.find(path))
+                with ThreadPoolExecutor(_REMOVALS_AT_ONCE) as threads:
+                    self._call(lambda: list(threads.map(fs.rm_file, paths)))
                 return
             # The name goes first, for the same reason.
             leaving = self.path.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:16]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections import OrderedDict
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from dde.suite.datadecide.runs.run_index import RunIndex
 
 __all__ = ["Readers"]
-
-# Stands between the parts of a compound key; occurs in no task, entry or metric.
-_SEPARATOR = "|"
 
 # Raised whenever the same rows of tables make other values.
 _VALUES = 2
@@ -327,7 +325,8 @@ class Readers:
         store = self.store
         if store is None or not run_ids:
             return {m.name: np.empty(0) for m in metrics}
-        names = {f"{m.task}{_SEPARATOR}{m.entry}": m for m in metrics}
+        # JSON: any character may occur in a task or an entry.
+        names = {json.dumps([m.task, m.entry]): m for m in metrics}
 
         def fetch(ids: Sequence[str], keys: Sequence[str]) -> History:
             pairs = [(names[k].task, names[k].entry) for k in keys]
