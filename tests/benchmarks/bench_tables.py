@@ -29,7 +29,7 @@ for stage in ("metrics_expand", "parse"):
 report["seconds"] = clock() - start
 """
 _OURS = """
-import dde
+import dde, xarray
 start = clock()
 repository = dde.DataDecideEvolved({data!r}, cache_dir={cache!r}).repository
 report["metrics"] = repository.fill_cache()
@@ -37,7 +37,7 @@ report["seconds"] = clock() - start
 report["reads"] = repository.pretraining_source.reads
 """
 _OPEN = """
-import dde
+import dde, xarray
 start = clock()
 ds = dde.open_lineages({data!r}, params={params!r}, metrics=["arc_easy"], cache_dir=None)
 values = ds.arc_easy.values
