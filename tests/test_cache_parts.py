@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from dde.cache import RaggedCache, compact_cache, compaction, lookup, ragged, segments
 from dde.cache.compaction import compact
+from dde.cache.index_files import read_index_file, write_index_file
 from dde.cache.manifest import is_segment_name, segment_name
 from dde.cache.storage import UNFINISHED, Storage
 from dde.sources.protocols import History
@@ -570,3 +572,23 @@ def test_names_of_one_moment_put_new_content_before_merged() -> None:
     assert written.partition("-")[0] == merged.partition("-")[0]
     assert written > merged > future
     assert not is_segment_name(f"20201301T000000000000-{'5' * 12}.zarr")
+
+
+def test_object_stores_take_names_literally() -> None:
+    odd, other = Storage("memory://literal/ca[c]he"), Storage("memory://literal/cache")
+    for storage in (odd, other):
+        storage.write({"segment/zarr.json": b"{}", "segment/values": b"1"})
+    odd.remove()
+    assert odd.names() == []
+    assert other.read(["segment/values"]) == {"segment/values": b"1"}
+
+
+def test_an_index_file_that_lost_an_array_is_not_read(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    write_index_file(storage, "one.npz", {}, {"a": np.arange(3), "b": np.arange(2)})
+    assert read_index_file(storage, "one.npz") is not None
+    with zipfile.ZipFile(tmp_path / "one.npz") as archive, zipfile.ZipFile(tmp_path / "two.npz", "w") as shorter:
+        for name in archive.namelist():
+            if name != "b.npy":
+                shorter.writestr(name, archive.read(name))
+    assert read_index_file(storage, "two.npz") is None
