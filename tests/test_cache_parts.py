@@ -311,7 +311,7 @@ def test_many_small_segments_become_few(segment_bytes: int, tmp_path: Path, monk
 
 
 def check_compaction(folder: Path | str, most: int) -> None:
-    """Fill a cache in a folder or at a URL by the smallest segments, and compact it to at most so many."""
+    """Fill a cache, a folder or URL, with the smallest segments, and compact it to a number of segments."""
     source, storage = Source(), Storage(folder)
     for key in KEYS:
         for run_id in RUNS:
@@ -375,7 +375,7 @@ def test_rows_that_changed_under_the_same_version_are_not_merged_with_others(
     source = Source()
 
     def give(rows: int, keys: str) -> None:
-        """Give a run so many rows without another version, and have keys of it read as the first time."""
+        """Write rows of a run again under the same version, and read some of its keys as if for the first time."""
         source.steps["run 0"] = np.arange(rows)
         for key in KEYS:
             source.content["run 0", key] = np.full(rows, float(rows))

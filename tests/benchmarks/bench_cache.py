@@ -52,7 +52,7 @@ class Suite:
 
 
 def _nothing(run_ids: Sequence[str], keys: Sequence[str]) -> History:
-    raise AssertionError("everything is held")
+    raise AssertionError("everything is cached")
 
 
 def _best(job: Callable[[], object], repeats: int = REPEATS, before: Callable[[], object] = lambda: None) -> float:
@@ -167,7 +167,7 @@ def _wide(folder: Path, scale: float) -> list[dict]:
     opened = _best(lambda: RaggedCache(kept, "benchmark")._refresh())
     found.append(
         _row(
-            f"opening: which of {RUNS} runs and {len(suite.keys)} keys are held",
+            f"opening: which of {RUNS} runs and {len(suite.keys)} keys are cached",
             opened,
             _best(lambda: [zarr.open_array(peer / k, mode="r") for k in suite.keys[:5]]) / 5 * len(suite.keys),
             _best((kept / next(iter(kept.glob("*.zarr"))).name / "zarr.json").read_bytes),
@@ -204,7 +204,7 @@ def _long(folder: Path, scale: float) -> list[dict]:
             whole,
             floor,
             size,
-            f"peer: reading the whole column; of it, telling what is held takes {1000 * opened:.1f} ms, "
+            f"peer: reading the whole column; of that time, finding what is cached takes {1000 * opened:.1f} ms, "
             f"so that in a process that goes on it takes {1000 * known:.1f} ms",
         )
     ]

@@ -1,4 +1,4 @@
-"""Suites as people have them, fabricated: every observed value is held to what the test computes by itself.
+"""Fabricated suites of the kinds that people have: every observed value is compared with what the test computes.
 
 Each suite is written down as files or a frame, declared by the public API, and opened. What a run observed, and at how
 many cumulative tokens, is worked out beside it from the numbers that were written, never from what dde says.
@@ -298,7 +298,7 @@ def test_results_of_several_shots_filters_and_stages(tmp_path: Path) -> None:
                 ("model", "sft+dpo"): own["base"] | own["sft"] | own["dpo"],
             }
             check(ds, name + (f"_{shots}shot" if shots else ""), want)
-    # The filter stands behind the metric, and "none" stands nowhere; who writes keys as the files have them is told.
+    # A key ends with the filter, except for "none"; a pattern in the form of the file's own keys is an error.
     with pytest.raises(UnknownNameError, match=r"none of them matches a key.*gsm8k/exact_match_strict-match"):
         opened(suite({"{task}/{metric},{filter}": "{task}_{metric}_{filter}"}), tmp_path)
 

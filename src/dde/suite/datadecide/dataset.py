@@ -99,7 +99,7 @@ def _positions_on(
 
     Required are evaluations, branch points and last tokens: those of ancestors, too, but on an axis that begins at
     the branch, where ancestors may have gone on for much longer than the run itself. Without `with_logs` there are
-    no dense ones. Of the logs of a store that is too large to hold, some rows of each run are given. Anchors are branch
+    no dense ones. If the rows of a store do not fit in memory, some rows of each run are given. Anchors are branch
     points, last tokens, and the last samples of each run and of its base.
     """
     at = np.flatnonzero(np.asarray(run_ids.ravel() != "", bool))

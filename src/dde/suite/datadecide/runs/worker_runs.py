@@ -37,7 +37,7 @@ class LoggedPlaces(Protocol):
         ...
 
     def some_tokens(self, run_ids: Sequence[str], at_most: int) -> list[Int64]:
-        """Return the own tokens of the rows of runs; of a store that is too large to hold, so many of each run."""
+        """Return the own tokens of the rows of runs; at most `at_most` of each run if they do not all fit in memory."""
         ...
 
 
@@ -113,7 +113,7 @@ class TableSteps:
         return self._made[sampling]
 
 
-# Runs whose rows are read at once, of a store that is too large to hold.
+# Runs whose rows are read at once, if they do not all fit in memory.
 _BLOCK_RUNS = 5_000
 
 
