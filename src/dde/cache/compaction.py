@@ -18,13 +18,13 @@ from dde.cache.manifest import (
     digests_of,
     is_of_newer_format,
     is_segment_name,
-    newest_first,
     read_manifests,
     segment_name,
 )
 from dde.cache.memory import Memory
 from dde.cache.segments import DamagedError, SegmentReader, write_segment
 from dde.cache.storage import UNFINISHED, Storage
+from dde.sources.protocols import History
 
 __all__ = ["Compaction", "compact"]
 
@@ -73,23 +73,24 @@ def compact(storage: Storage) -> Compaction:
     manifests = read_manifests(storage)
     before = len(manifests)
     _check_readable(storage, manifests)
-    # First, which makes room on a full disk.
-    manifests = _remove_superseded(storage, manifests)
     reader = SegmentReader(storage, Memory(0))
     damaged: set[str] = set()
     for _ in range(_MAX_PLANS):
         try:
-            for planned in _plan(manifests, damaged):
-                found = look_up(manifests, planned.runs, planned.versions, planned.keys, damaged)
-                rows = gather(found, planned.keys, reader) if found.is_complete else None
-                if rows is None or (digests_of(found.lengths, rows.step) != planned.digests).any():
-                    # The newest rows of a run are damaged; older ones must not take their place.
-                    continue
-                merged = write_segment(storage, planned, rows.step, [rows.values[key] for key in planned.keys])
-                manifests = newest_first([merged, *manifests])
+            plan = _plan(manifests, damaged)
+            # Everything is read before anything is written: a merge that damage interrupts would be repeated for ever.
+            if all(_read_planned(manifests, planned, damaged, reader) is not None for planned in plan):
+                for planned in plan:
+                    rows = _read_planned(manifests, planned, damaged, reader)
+                    if rows is not None:
+                        write_segment(storage, planned, rows.step, [rows.values[key] for key in planned.keys])
             break
         except DamagedError as error:
             damaged.update(error.args)
+        except OSError:
+            # On a full disk, this makes room for the next attempt. Until then superseded rows may replace damaged ones.
+            _remove_superseded(storage, manifests)
+            raise
     # Other processes may have added segments meanwhile.
     manifests = _remove_superseded(storage, read_manifests(storage, manifests))
     names = {manifest.name for manifest in manifests}
@@ -105,6 +106,15 @@ def compact(storage: Storage) -> Compaction:
             continue
         (storage / name).remove_if_older(_UNFINISHED_SECONDS)
     return Compaction(before, len(manifests), len(damaged & names))
+
+
+def _read_planned(
+    manifests: Sequence[Manifest], planned: Manifest, damaged: Collection[str], reader: SegmentReader
+) -> History | None:
+    """Return the rows of a planned segment; None if the newest rows of a run are damaged: older ones never count."""
+    found = look_up(manifests, planned.runs, planned.versions, planned.keys, damaged)
+    rows = gather(found, planned.keys, reader) if found.is_complete else None
+    return None if rows is None or (digests_of(found.lengths, rows.step) != planned.digests).any() else rows
 
 
 def _check_readable(storage: Storage, manifests: Sequence[Manifest]) -> None:
