@@ -30,6 +30,7 @@ FLOORS = (
     "lineage",
     "curves",
     "dataset",
+    "analysis",
     "plots",
     "html_parts",
     "doctor.examined_runs",
@@ -62,7 +63,7 @@ MAY_IMPORT = {
     "dde.dataset.naming": f"{DATADECIDE}.naming",
 }
 #: Floors that serve every suite.
-GENERIC = ("sources", "cache", "lineage", "curves", "dataset", "plots", "explore", "cli", "native")
+GENERIC = ("sources", "cache", "lineage", "curves", "dataset", "analysis", "plots", "explore", "cli", "native")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

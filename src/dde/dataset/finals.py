@@ -25,18 +25,18 @@ from dde.schema import (
     MEMBERS,
 )
 
-__all__ = ["At", "final"]
+__all__ = ["REACHED", "STOP_MARGIN", "At", "final"]
 
 Mask = npt.NDArray[np.bool_]
 
 #: Position at which runs are compared.
 At = Literal["last", "schedule", "common"]
 
-# A run whose last sample is at least this far along its schedule counts as having reached its end. DataDecide's sizes
-# were last evaluated at 89 to 100 % of their schedules, except 750M, whose evaluations stop at 41 %.
-_REACHED = 0.85
-# Jobs stop some steps after the last scheduled one: by up to 0.35 % of the schedule in DataDecide.
-_STOP_MARGIN = 0.005
+#: A run whose last sample is at least this far along its schedule counts as having reached its end. DataDecide's sizes
+#: were last evaluated at 89 to 100 % of their schedules, except 750M, whose evaluations stop at 41 %.
+REACHED = 0.85
+#: Jobs stop some steps after the last scheduled one: by up to 0.35 % of the schedule in DataDecide.
+STOP_MARGIN = 0.005
 
 
 def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last") -> xr.DataArray:
@@ -164,7 +164,7 @@ def _final_at_ends(rows: MetricRows, own: Mask, at: Literal["last", "schedule"])
         values, tokens, reached = _if_reached(rows, values, tokens, has_own)
         left_out = "; ".join(filter(None, [left_out, reached]))
     elif schedule is not None:
-        over = some & np.isnan(rows.number("branch_tokens")) & (tokens > (1 + _STOP_MARGIN) * schedule)
+        over = some & np.isnan(rows.number("branch_tokens")) & (tokens > (1 + STOP_MARGIN) * schedule)
         if over.any():
             warn_caller(
                 f"{rows.count_text(over, 'went on beyond their schedule')}, so their last values are not "
@@ -176,7 +176,7 @@ def _final_at_ends(rows: MetricRows, own: Mask, at: Literal["last", "schedule"])
 def _if_reached(rows: MetricRows, values: Float64, tokens: Float64, has_value: Mask) -> tuple[Float64, Float64, str]:
     """Return values and tokens of runs that reach the end of their schedule, NaN for others, and count the others."""
     schedule, start = rows.number("schedule_tokens"), np.nan_to_num(rows.number("branch_tokens"))
-    reaches = tokens >= start + _REACHED * (schedule - start)
+    reaches = tokens >= start + REACHED * (schedule - start)
     unknown = has_value & np.isnan(schedule)
     left_out = [
         rows.count_text(has_value & ~reaches & ~unknown, "do not reach the end of their schedule"),
@@ -208,7 +208,7 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
         for n in ("end_tokens", "last_end_tokens")
     )
     start = np.nan_to_num(rows.number("branch_tokens"))
-    if at == "last" and (differ := last - start > (1 + _STOP_MARGIN) * (first - start)).any():
+    if at == "last" and (differ := last - start > (1 + STOP_MARGIN) * (first - start)).any():
         over = dataset.attrs.get(AVERAGED_OVER, "runs")
         raise SelectionError(
             f"{int(differ.sum())} means over {over} are of runs that end at different tokens, such as from "

@@ -15,7 +15,7 @@ from dde.dataset.naming import mean_over_seeds_label
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.schema import LINEAGE_COORDINATES, RUN_COORDINATES, factors_of, is_datadecide, without_replicate
 
-__all__ = ["OF_MEMBERS", "Group", "groups_of"]
+__all__ = ["OF_MEMBERS", "Group", "groups_of", "groups_of_runs"]
 
 #: Coordinates that differ between members and are dropped from a mean, where they are more than the factor itself.
 OF_MEMBERS = {"seed": ("seed", "seed_name")}
@@ -136,27 +136,70 @@ def _group(dataset: xr.Dataset, dim: str, over: tuple[str, ...]) -> Group:
         )
     if not dataset.sizes[dim]:
         raise SelectionError(f"the Dataset holds no {dim}, so there is nothing to average over {words}. Select some.")
-    labels = [str(v) for v in dataset[dim].values]
-    if twice := sorted({v for v in labels if labels.count(v) > 1}) if len(set(labels)) < len(labels) else []:
-        raise SelectionError(
-            f"the Dataset holds the {dim} {twice[0]!r} {labels.count(twice[0])} times, so a mean would count the same "
-            f"runs several times. Keep each once: ds.drop_duplicates({dim!r})."
-        )
+    labels = _labels_of(dataset, dim)
     if is_datadecide(dataset):
         keys, names = _of_datadecide(dataset, dim, over[0], labels)
     elif dim == "lineage":
         keys, names = _by_factors(dataset, over, labels)
     else:
         keys, names = _by_treatment(dataset, over, labels)
+    index, mean_labels = _indexed(keys, names)
+    return Group(over, dim, index, mean_labels)
+
+
+def groups_of_runs(dataset: xr.Dataset, over: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """Return the runs that agree in all factors but one, whether or not that factor makes them repetitions.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        With the dimension ``run`` and its labels.
+    over : str
+        A factor of runs, or ``replicate``.
+
+    Returns
+    -------
+    (group, member) int64 array
+        Positions along ``run``, repetitions among them; -1 where a group has fewer members.
+    (group,) object array of str
+        Labels of the treatments without the factor.
+
+    Raises
+    ------
+    SelectionError
+        When the Dataset holds a run label twice.
+    """
+    labels = _labels_of(dataset, "run")
+    return _indexed(*_by_treatment(dataset, tuple(dict.fromkeys((over, "replicate"))), labels))
+
+
+def _labels_of(dataset: xr.Dataset, dim: str) -> list[str]:
+    """Return the labels of a dimension, each once.
+
+    Raises
+    ------
+    SelectionError
+    """
+    labels = [str(v) for v in dataset[dim].values]
+    if twice := sorted({v for v in labels if labels.count(v) > 1}) if len(set(labels)) < len(labels) else []:
+        raise SelectionError(
+            f"the Dataset holds the {dim} {twice[0]!r} {labels.count(twice[0])} times, so a mean would count the same "
+            f"runs several times. Keep each once: ds.drop_duplicates({dim!r})."
+        )
+    return labels
+
+
+def _indexed(keys: Sequence[tuple[str, ...]], names: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """Return the positions of equal keys, group by group, and a distinct label of each group."""
     members: dict[tuple[str, ...], list[int]] = {}
     for position, key in enumerate(keys):
         members.setdefault(key, []).append(position)
-    index = np.full((len(members), max(map(len, members.values()))), -1)
+    index = np.full((len(members), max(map(len, members.values()), default=0)), -1)
     for k, positions in enumerate(members.values()):
         index[k, : len(positions)] = positions
-    mean_labels = np.empty(len(members), object)
-    mean_labels[:] = _distinct([names[positions[0]] for positions in members.values()], list(members))
-    return Group(over, dim, index, mean_labels)
+    labels = np.empty(len(members), object)
+    labels[:] = _distinct([names[positions[0]] for positions in members.values()], list(members))
+    return index, labels
 
 
 def _of_datadecide(

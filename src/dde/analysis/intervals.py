@@ -1,0 +1,101 @@
+"""Uncertainty of answers: intervals of means over repetitions, and resampling."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.array_types import Float64
+from dde.curves.statistics import summarize
+from dde.errors import UnknownNameError, near_names
+
+__all__ = ["Interval", "check_interval", "interval_attrs", "interval_of_mean", "resamples"]
+
+#: Method of an interval: Student's t over repetitions, the percentile bootstrap, or none.
+Interval = Literal["t", "bootstrap", "none"]
+
+_NAMES = {"t": "Student's t", "bootstrap": "percentile bootstrap", "none": "none"}
+
+
+def check_interval(interval: str, level: float) -> None:
+    """Check the options of an interval.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no such method, or the level is not between 0 and 1.
+    """
+    if interval not in get_args(Interval):
+        raise UnknownNameError(
+            f"interval={interval!r} is not a method of an interval.{near_names(str(interval), get_args(Interval))} "
+            f"Pass {', '.join(map(repr, get_args(Interval)))}; the confidence level is level=."
+        )
+    if not 0 < level < 1:
+        raise UnknownNameError(f"level={level!r} is not between 0 and 1, so it is not a confidence level. Pass 0.95.")
+
+
+def interval_attrs(interval: Interval, level: float, of: str) -> dict[str, str | float]:
+    """Return the attributes that describe an interval.
+
+    Parameters
+    ----------
+    interval : {"t", "bootstrap", "none"}
+    level : float
+    of : str
+        What the interval is taken over, such as "seed".
+
+    Examples
+    --------
+    >>> interval_attrs("t", 0.95, "seed")
+    {'interval': 0.95, 'interval_method': "Student's t over seed"}
+    >>> interval_attrs("none", 0.95, "seed")
+    {'interval': 'none', 'interval_method': 'none'}
+    """
+    if interval == "none":
+        return {"interval": "none", "interval_method": "none"}
+    return {"interval": level, "interval_method": f"{_NAMES[interval]} over {of}" if of else _NAMES[interval]}
+
+
+def interval_of_mean(
+    values: Float64, interval: Interval, level: float
+) -> tuple[Float64, npt.NDArray[np.int64], Float64, Float64]:
+    """Return mean, number of values, and both bounds of the mean over the last dimension, ignoring NaN.
+
+    Parameters
+    ----------
+    values : (..., member) float64 array
+    interval : {"t", "bootstrap", "none"}
+    level : float
+
+    Returns
+    -------
+    mean : (...) float64 array
+        NaN without any value.
+    n : (...) int64 array
+    low, high : (...) float64 arrays
+        NaN for fewer than two values, and for ``"none"``. See :func:`dde.curves.statistics.t_interval` and
+        :func:`dde.curves.statistics.bootstrap_interval` for their assumptions and coverage.
+
+    Examples
+    --------
+    >>> mean, n, low, high = interval_of_mean(np.array([[1.0, 2.0, 3.0, np.nan]]), "t", 0.95)
+    >>> mean.tolist(), n.tolist(), low.round(3).tolist(), high.round(3).tolist()
+    ([2.0], [3], [-0.484], [4.484])
+    """
+    required = np.ones(values.shape[:-1], np.int64)
+    method: Literal["t", "bootstrap"] = "bootstrap" if interval == "bootstrap" else "t"
+    statistics = summarize(values, required, None if interval == "none" else level, method)
+    return statistics[..., 0], statistics[..., 1].astype(np.int64), statistics[..., 4], statistics[..., 5]
+
+
+def resamples(n: int, samples: int, seed: int) -> npt.NDArray[np.intp]:
+    """Return positions of members drawn with replacement, (sample, n); the same for the same seed.
+
+    Examples
+    --------
+    >>> resamples(3, 2, seed=0).shape
+    (2, 3)
+    """
+    return np.random.default_rng(seed).integers(0, n, size=(samples, n)).astype(np.intp)
