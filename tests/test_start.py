@@ -52,7 +52,13 @@ def test_dde_alone_imports_no_xarray() -> None:
 
 
 @pytest.mark.parametrize(
-    "imports", ["import xarray as xr, dde", "import dde, xarray as xr", "import dde; from xarray import Dataset"]
+    "imports",
+    [
+        "import xarray as xr, dde",
+        "import dde, xarray as xr",
+        "import dde; from xarray import Dataset",
+        "import dde.accessor",
+    ],
 )
 def test_the_accessors_are_there_in_either_order(imports: str) -> None:
     code = (

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from dde.analysis.footing import Place
+    from dde.analysis.intervals import Interval
+    from dde.analysis.pairs import Ties
     from dde.curves.alignment import Method
     from dde.curves.grids import TokenGrid
     from dde.curves.statistics import IntervalMethod
@@ -55,6 +58,9 @@ _FUNCTIONS = {
     "plot_scaling": "dde.plots.scaling:plot_scaling",
     "plot_tree": "dde.plots.tree:plot_tree",
     "explore": "dde.explore.page:explore",
+    "ranks": "dde.analysis.ranks:ranks",
+    "decision_accuracy": "dde.analysis.decisions:decision_accuracy",
+    "signal_to_noise": "dde.analysis.signal:signal_to_noise",
 }
 
 _NO_PARAMETERS = re.compile(r" *Parameters\n *-+\n\s*(?=\n *\w+\n *-+\n|\Z)")
@@ -104,6 +110,7 @@ class _Documented:
         return super().__getattribute__(name)
 
 
+@xr.register_dataset_accessor("dde")  # type: ignore[no-untyped-call]
 class DdeDatasetAccessor(_Documented):
     """Operations on a Dataset of lineages."""
 
@@ -318,7 +325,75 @@ class DdeDatasetAccessor(_Documented):
         explorer: Explorer = _function("explore")(self._obj, **options)
         return explorer
 
+    def ranks(
+        self,
+        metric: str | Sequence[str] | None = None,
+        *,
+        over: str = "data",
+        a: Mapping[str, Any],
+        b: Mapping[str, Any],
+        at: Place | None = None,
+        replicates: str | Sequence[str] | None = None,
+        seeds: Literal["mean", "each"] = "mean",
+        ties: Ties = "sign",
+        interval: Interval | None = None,
+        level: float = 0.95,
+        samples: int = 1000,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Return how alike two conditions rank the values of a factor."""
+        answer: xr.Dataset = _function("ranks")(
+            self._obj, metric, over=over, a=a, b=b, at=at, replicates=replicates, seeds=seeds, ties=ties,
+            interval=interval, level=level, samples=samples, seed=seed,
+        )  # fmt: skip
+        return answer
 
+    def decision_accuracy(
+        self,
+        metric: str | Sequence[str] | None = None,
+        *,
+        over: str = "data",
+        target: Mapping[str, Any],
+        small: Mapping[str, Any] | None = None,
+        checkpoints: Literal["last", "all"] = "last",
+        proxy: str | Sequence[str] | None = None,
+        at: Place | None = None,
+        replicates: str | Sequence[str] | None = None,
+        seeds: Literal["mean", "each"] = "mean",
+        ties: Ties = "sign",
+        interval: Interval | None = None,
+        level: float = 0.95,
+        samples: int = 200,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Return the share of pairs of recipes that small scales order as the target scale does."""
+        answer: xr.Dataset = _function("decision_accuracy")(
+            self._obj, metric, over=over, target=target, small=small, checkpoints=checkpoints, proxy=proxy, at=at,
+            replicates=replicates, seeds=seeds, ties=ties, interval=interval, level=level, samples=samples, seed=seed,
+        )  # fmt: skip
+        return answer
+
+    def signal_to_noise(
+        self,
+        metric: str | Sequence[str] | None = None,
+        *,
+        over: str = "data",
+        last: int = 5,
+        spread: Literal["std", "range"] = "std",
+        at: Place | None = None,
+        replicates: str | Sequence[str] | None = None,
+        interval: Literal["f", "none"] = "f",
+        level: float = 0.95,
+    ) -> xr.Dataset:
+        """Return the spread over recipes, the scatter over seeds and last checkpoints, and their ratio."""
+        answer: xr.Dataset = _function("signal_to_noise")(
+            self._obj, metric, over=over, last=last, spread=spread, at=at, replicates=replicates, interval=interval,
+            level=level,
+        )  # fmt: skip
+        return answer
+
+
+@xr.register_dataarray_accessor("dde")  # type: ignore[no-untyped-call]
 class DdeDataArrayAccessor(_Documented):
     """Operations on one metric of a Dataset of lineages, as on a Dataset with only this metric."""
 
@@ -524,3 +599,66 @@ class DdeDataArrayAccessor(_Documented):
         options = _changed_options(DdeDataArrayAccessor.explore, given) | factors
         explorer: Explorer = _function("explore")(self._dataset._obj, metrics=self._name, **options)
         return explorer
+
+    def ranks(
+        self,
+        *,
+        over: str = "data",
+        a: Mapping[str, Any],
+        b: Mapping[str, Any],
+        at: Place | None = None,
+        replicates: str | Sequence[str] | None = None,
+        seeds: Literal["mean", "each"] = "mean",
+        ties: Ties = "sign",
+        interval: Interval | None = None,
+        level: float = 0.95,
+        samples: int = 1000,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Return how alike two conditions rank the values of a factor."""
+        answer: xr.Dataset = self._dataset.ranks(
+            self._name, over=over, a=a, b=b, at=at, replicates=replicates, seeds=seeds, ties=ties, interval=interval,
+            level=level, samples=samples, seed=seed,
+        )  # fmt: skip
+        return answer
+
+    def decision_accuracy(
+        self,
+        *,
+        over: str = "data",
+        target: Mapping[str, Any],
+        small: Mapping[str, Any] | None = None,
+        checkpoints: Literal["last", "all"] = "last",
+        at: Place | None = None,
+        replicates: str | Sequence[str] | None = None,
+        seeds: Literal["mean", "each"] = "mean",
+        ties: Ties = "sign",
+        interval: Interval | None = None,
+        level: float = 0.95,
+        samples: int = 200,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Return the share of pairs of recipes that small scales order as the target scale does."""
+        answer: xr.Dataset = self._dataset.decision_accuracy(
+            self._name, over=over, target=target, small=small, checkpoints=checkpoints, at=at,
+            replicates=replicates, seeds=seeds, ties=ties, interval=interval, level=level, samples=samples, seed=seed,
+        )  # fmt: skip
+        return answer
+
+    def signal_to_noise(
+        self,
+        *,
+        over: str = "data",
+        last: int = 5,
+        spread: Literal["std", "range"] = "std",
+        at: Place | None = None,
+        replicates: str | Sequence[str] | None = None,
+        interval: Literal["f", "none"] = "f",
+        level: float = 0.95,
+    ) -> xr.Dataset:
+        """Return the spread over recipes, the scatter over seeds and last checkpoints, and their ratio."""
+        answer: xr.Dataset = self._dataset.signal_to_noise(
+            self._name, over=over, last=last, spread=spread, at=at, replicates=replicates, interval=interval,
+            level=level,
+        )  # fmt: skip
+        return answer

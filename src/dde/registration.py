@@ -6,6 +6,7 @@ spend. Nobody has a Dataset without importing xarray, so ``ds.dde`` is there whi
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import sys
 from collections.abc import Sequence
@@ -25,12 +26,8 @@ def register_accessors_with_xarray() -> None:
 
 
 def _register() -> None:
-    import xarray as xr
-
-    from dde.accessor import DdeDataArrayAccessor, DdeDatasetAccessor
-
-    xr.register_dataset_accessor("dde")(DdeDatasetAccessor)  # type: ignore[no-untyped-call]
-    xr.register_dataarray_accessor("dde")(DdeDataArrayAccessor)  # type: ignore[no-untyped-call]
+    # Its classes register themselves. It may be the module that imports xarray first, and registers them at its end.
+    importlib.import_module("dde.accessor")
 
 
 class _XarrayFinder(importlib.abc.MetaPathFinder):
