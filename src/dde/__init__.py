@@ -53,7 +53,7 @@ _HOMES = {
     "read_checkpoint_list": "dde.suite.datadecide.tables.checkpoint_list",
     "suites": "dde.suite.builtin",
 }
-_MODULES = ("names", "tutorial")
+_MODULES = ("analysis", "names", "tutorial")
 
 __all__ = sorted([*_HOMES, *_MODULES])
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import xarray as xr
 
+from dde.analysis.arrangement import REPLICATES
+from dde.dataset.dimensions import text_values
 from dde.errors import UnknownNameError
 
 __all__ = ["ANSWER", "Direction", "as_answer", "direction_of"]
@@ -35,6 +38,10 @@ def as_answer(
         Place, interval and runs that were left out.
     """
     answer = variables.isel(metric=0) if metric is None or isinstance(metric, str) else variables
+    # Coordinates that no member has, such as the learning rate of bases, and those of repetitions say nothing.
+    of_members = [n for n, c in answer.coords.items() if n not in answer.dims and _is_blank(c)]
+    of_members += [n for n in REPLICATES if n in answer.coords and n not in answer.dims]
+    answer = answer.drop_vars(of_members)
     answer.attrs = {ANSWER: name, **attrs}
     return answer
 
@@ -60,3 +67,9 @@ def direction_of(dataset: xr.Dataset, metric: str, direction: Direction | None) 
         f"whether higher or lower values of {metric!r} are better is unknown: it has no attribute direction. Pass "
         "direction='higher' or direction='lower'."
     )
+
+
+def _is_blank(coordinate: xr.DataArray) -> bool:
+    if coordinate.dtype.kind in "OUT":
+        return bool((text_values(np.asarray(coordinate.values, object)) == "").all())
+    return bool(coordinate.isnull().all())

@@ -27,7 +27,7 @@ REPLICATES = ("seed", "replicate")
 _MISSING = ("", "nan")
 
 
-def arrange_by(values: xr.Dataset, over: str) -> xr.Dataset:
+def arrange_by(values: xr.Dataset, over: str, *conditions: str) -> xr.Dataset:
     """Return values of runs with a factor as a dimension of its own.
 
     Parameters
@@ -38,6 +38,8 @@ def arrange_by(values: xr.Dataset, over: str) -> xr.Dataset:
         A factor. One of lineages, such as ``data``, replaces ``lineage`` by a dimension for each factor of lineages
         that varies. One of runs, such as ``learning_rate``, becomes a dimension beside ``run``, whose labels are then
         treatments without the factor, and ``replicate`` where a treatment was repeated.
+    *conditions : str
+        Coordinates to select by afterwards. Where one is a factor of lineages, ``lineage`` is replaced as well.
 
     Returns
     -------
@@ -60,9 +62,14 @@ def arrange_by(values: xr.Dataset, over: str) -> xr.Dataset:
     >>> arrange_by(values_at(bases, "arc_easy"), "data").value.dims
     ('metric', 'params', 'data', 'seed')
     """
+    factors = factors_of(values)
+    for name in conditions:
+        if factors.get(name) == "lineage" and values[name].dims == ("lineage",):
+            values = _by_factors_of_lineages(values, name)
+            break
     if over in values.dims:
         return values
-    of = factors_of(values).get(over, "run" if over == "replicate" else None)
+    of = factors.get(over, "run" if over == "replicate" else None)
     if of == "lineage":
         return _by_factors_of_lineages(values, over)
     if of == "run":
@@ -72,7 +79,7 @@ def arrange_by(values: xr.Dataset, over: str) -> xr.Dataset:
             f"{over} differs between runs of one label, so it does not compare labels. Make a dimension of it first: "
             f"ds.dde.sweep({over!r})."
         )
-    known = [*factors_of(values), *(str(d) for d in values.dims if d not in ("metric", "lineage", "run"))]
+    known = [*factors, *(str(d) for d in values.dims if d not in ("metric", "lineage", "run"))]
     raise UnknownNameError(
         f"{over!r} is not a factor of the runs, so they can't be compared over it.{near_names(over, known)} "
         f"There are {', '.join(dict.fromkeys(known))}."
@@ -105,7 +112,10 @@ def _by_factors_of_lineages(values: xr.Dataset, over: str) -> xr.Dataset:
     """Return values with a dimension for each varying factor of lineages in place of ``lineage``."""
     if "lineage" not in values.dims:
         raise SelectionError(
-            f"the Dataset has one lineage, so there is nothing to compare over {over}. Select several: "
+            f"all lineages of the Dataset have one value of {over}, so there is nothing to compare over it. Select "
+            "several values."
+            if "lineage" not in values.coords
+            else f"the Dataset has one lineage, so there is nothing to compare over {over}. Select several: "
             "ds.dde.sel(lineage=[...])."
         )
     factors = [n for n, of in factors_of(values).items() if of == "lineage" and values[n].dims == ("lineage",)]

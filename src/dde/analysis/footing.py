@@ -21,7 +21,7 @@ from dde.dataset.samples import flags_of, number_of, samplings_of
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.schema import factors_of, sampling_of
 
-__all__ = ["ENTERED", "Place", "count_left_out", "place_text", "resolve_place", "values_at"]
+__all__ = ["ENTERED", "Place", "count_left_out", "place_text", "resolve_place", "run_coordinates", "values_at"]
 
 #: Place at which runs are compared: each at its planned end, its last observation, the furthest position that all
 #: reach, a number of cumulative tokens, or a position on another axis, such as ``{"cumulative_compute": 1e19}``.
@@ -159,13 +159,27 @@ def values_at(dataset: xr.Dataset, metric: str | Sequence[str] | None, at: Place
     joined["value"].attrs = {"long_name": "value at the place of the comparison"}
     joined["tokens"].attrs = {"long_name": "cumulative tokens of the value", "units": "tokens"}
     joined["status"].attrs = {"long_name": "whether the run entered, or why not"}
-    keep = [n for n in dataset.coords if _is_kept(dataset, str(n), cells)]
-    coords: dict[str, Any] = {str(n): dataset.coords[n].variable for n in keep}
-    coords["metric"] = xr.Variable(("metric",), np.array(names, object), {"long_name": "metric"})
-    for attr in ("units", "direction"):
-        texts = np.array([str(dataset[name].attrs.get(attr, "")) for name in names], object)
-        coords[attr] = xr.Variable(("metric",), texts)
+    coords = run_coordinates(dataset, tuple(map(str, cells)), names)
     return xr.Dataset(joined, coords, {"at": place_text(place)})
+
+
+def run_coordinates(dataset: xr.Dataset, cells: tuple[str, ...], metrics: Sequence[str]) -> dict[str, xr.Variable]:
+    """Return the coordinates of runs that answers keep, and those of the metrics.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    cells : tuple of str
+        Dimensions of the runs.
+    metrics : sequence of str
+        Variables of the Dataset; their names, units and directions become coordinates along ``metric``.
+    """
+    coords = {str(n): c.variable for n, c in dataset.coords.items() if _is_kept(dataset, str(n), cells)}
+    coords["metric"] = xr.Variable(("metric",), np.array(metrics, object), {"long_name": "metric"})
+    for attr in ("units", "direction"):
+        texts = np.array([str(dataset[name].attrs.get(attr, "")) for name in metrics], object)
+        coords[attr] = xr.Variable(("metric",), texts)
+    return coords
 
 
 def _is_kept(dataset: xr.Dataset, name: str, cells: tuple[Any, ...]) -> bool:
@@ -242,15 +256,24 @@ def _status(array: xr.DataArray, cells: tuple[str, ...], values: Float64, at: Pl
     return status
 
 
-def count_left_out(status: npt.NDArray[Any]) -> str:
+def count_left_out(status: xr.DataArray | npt.NDArray[Any]) -> str:
     """Return a text that counts the runs that did not enter, by reason; "" for none.
+
+    Parameters
+    ----------
+    status : xarray.DataArray or array
+        Of an array with the dimension ``metric``, a run counts once for each reason.
 
     Examples
     --------
     >>> count_left_out(np.array(["entered", "no observation", "", "no observation"], object))
     'no observation: 2'
     """
-    reasons, counts = np.unique(status.ravel().astype(str), return_counts=True)
-    return "; ".join(
-        f"{reason}: {count}" for reason, count in zip(reasons, counts, strict=True) if reason not in ("", ENTERED)
-    )
+    texts = np.asarray(status.values if isinstance(status, xr.DataArray) else status).astype(str)
+    axis = status.dims.index("metric") if isinstance(status, xr.DataArray) and "metric" in status.dims else None
+    counts = {}
+    for reason in np.unique(texts).tolist():
+        if reason not in ("", ENTERED):
+            where = texts == reason
+            counts[reason] = int((where if axis is None else where.any(axis=axis)).sum())
+    return "; ".join(f"{reason}: {count}" for reason, count in counts.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,7 +12,16 @@ from dde.array_types import Float64
 from dde.curves.statistics import summarize
 from dde.errors import UnknownNameError, near_names
 
-__all__ = ["Interval", "check_interval", "interval_attrs", "interval_of_mean", "resamples"]
+__all__ = [
+    "Interval",
+    "check_interval",
+    "interval_attrs",
+    "interval_of",
+    "interval_of_mean",
+    "percentiles",
+    "resampled_means",
+    "resamples",
+]
 
 #: Method of an interval: Student's t over repetitions, the percentile bootstrap, or none.
 Interval = Literal["t", "bootstrap", "none"]
@@ -58,6 +68,34 @@ def interval_attrs(interval: Interval, level: float, of: str) -> dict[str, str |
     return {"interval": level, "interval_method": f"{_NAMES[interval]} over {of}" if of else _NAMES[interval]}
 
 
+def interval_of(seeds: str, interval: Interval | None, level: float) -> Interval:
+    """Return the method of an interval of a statistic of means, or of the mean of statistics of each repetition.
+
+    Parameters
+    ----------
+    seeds : {"mean", "each"}
+    interval : {"t", "bootstrap", "none"} or None
+        Student's t for "each", and the bootstrap for "mean", when None.
+    level : float
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no such option, or the two do not go together.
+    """
+    if seeds not in ("mean", "each"):
+        raise UnknownNameError(f"seeds={seeds!r} is not a way to use repetitions. Pass 'mean' or 'each'.")
+    method: Interval = interval or ("bootstrap" if seeds == "mean" else "t")
+    check_interval(method, level)
+    if method == ("t" if seeds == "mean" else "bootstrap"):
+        raise UnknownNameError(
+            f"interval={method!r} does not go with seeds={seeds!r}: the order of means has no repetitions for "
+            "Student's t, and orders of single repetitions are averaged. Pass 'bootstrap' for 'mean', 't' for 'each', "
+            "or 'none'."
+        )
+    return method
+
+
 def interval_of_mean(
     values: Float64, interval: Interval, level: float
 ) -> tuple[Float64, npt.NDArray[np.int64], Float64, Float64]:
@@ -99,3 +137,56 @@ def resamples(n: int, samples: int, seed: int) -> npt.NDArray[np.intp]:
     (2, 3)
     """
     return np.random.default_rng(seed).integers(0, n, size=(samples, n)).astype(np.intp)
+
+
+def resampled_means(values: Float64, samples: int, seed: int) -> Iterator[Float64]:
+    """Yield means over the last dimension of members drawn with replacement, for each cell from its own members.
+
+    Parameters
+    ----------
+    values : (..., member) float64 array
+        NaN where a cell has no such member.
+    samples : int
+        Number of draws.
+    seed : int
+        Seed of the draws.
+
+    Yields
+    ------
+    (...) float64 array
+        NaN for cells without members. A cell with one member always has its value.
+
+    Examples
+    --------
+    >>> draws = list(resampled_means(np.array([[1.0, 3.0, np.nan]]), 50, seed=0))
+    >>> sorted({float(d[0]) for d in draws})
+    [1.0, 2.0, 3.0]
+    """
+    order = np.argsort(np.isnan(values), axis=-1, kind="stable")
+    packed = np.take_along_axis(values, order, axis=-1)
+    count = (~np.isnan(values)).sum(axis=-1)
+    rank = np.arange(values.shape[-1])
+    drawn = rank < count[..., None]
+    rng = np.random.default_rng(seed)
+    for _ in range(samples):
+        # As many draws as the cell has members; positions after them are not used.
+        at = np.minimum((rng.random(packed.shape) * count[..., None]).astype(np.intp), packed.shape[-1] - 1)
+        total = np.where(drawn, np.take_along_axis(packed, at, axis=-1), 0.0).sum(axis=-1)
+        yield np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def percentiles(draws: Float64, level: float) -> tuple[Float64, Float64]:
+    """Return the bounds that hold the middle share of draws over the first dimension, ignoring NaN.
+
+    Examples
+    --------
+    >>> low, high = percentiles(np.arange(101.0)[:, None], 0.9)
+    >>> low.round(6).tolist(), high.round(6).tolist()
+    ([5.0], [95.0])
+    """
+    low, high = (np.full(draws.shape[1:], np.nan) for _ in range(2))
+    some = (~np.isnan(draws)).any(axis=0)
+    if some.any():
+        tail = (1 - level) / 2
+        low[some], high[some] = np.nanquantile(draws[:, some], [tail, 1 - tail], axis=0)
+    return low, high

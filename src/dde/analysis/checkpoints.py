@@ -1,0 +1,109 @@
+"""Observed checkpoints of runs, and the checkpoints that runs of one group have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dde.analysis.footing import run_coordinates
+from dde.analysis.observations import Observations, metric_names
+from dde.errors import SelectionError
+
+__all__ = ["SAMPLE", "at_common_checkpoints", "checkpoints_at"]
+
+#: Dimension of the samples of each run, in the order of their tokens.
+SAMPLE = "sample"
+
+
+def checkpoints_at(dataset: xr.Dataset, metric: str | Sequence[str] | None = None) -> xr.Dataset:
+    """Return the observed values of each run, in the order of their tokens.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    metric : str, several or None
+        Names or aliases; may be omitted where there is only one variable.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``value`` and ``tokens`` along ``(metric, lineage, run, sample)``; NaN after a run's last sample. Only the run's
+        own samples, after its branch.
+
+    Raises
+    ------
+    UnknownNameError, SelectionError, SourceError
+        As of :meth:`dde.analysis.observations.Observations.of`.
+    """
+    names = metric_names(dataset, metric)
+    parts: dict[str, tuple[Any, Any]] = {}
+    cells: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+    for seen in Observations.of(dataset, names):
+        if cells and seen.cells != cells:
+            raise SelectionError(
+                f"the metrics {', '.join(names)} have different dimensions, so they have no common answer. Ask for "
+                "them one by one."
+            )
+        cells, shape = seen.cells, seen.shape
+        for k, name in enumerate(seen.metrics):
+            parts[name] = (seen.tokens, seen.values[k])
+    most = max(tokens.shape[1] for tokens, _ in parts.values())
+
+    def padded(k: int) -> xr.Variable:
+        out = np.full((len(names), int(np.prod(shape)), most), np.nan)
+        for i, name in enumerate(names):
+            array = parts[name][k]
+            out[i, :, : array.shape[1]] = array
+        return xr.Variable(("metric", *cells, SAMPLE), out.reshape(len(names), *shape, most))
+
+    return xr.Dataset({"value": padded(1), "tokens": padded(0)}, run_coordinates(dataset, cells, names))
+
+
+def at_common_checkpoints(values: xr.Dataset, members: Sequence[str]) -> xr.Dataset:
+    """Return observed values along a dimension ``checkpoint``: the tokens at which any of the members was observed.
+
+    Parameters
+    ----------
+    values : xarray.Dataset
+        ``value`` and ``tokens`` along ``sample`` and other dimensions.
+    members : sequence of str
+        Dimensions of the runs that share checkpoints, such as recipes and seeds. Each position along the other
+        dimensions has its own checkpoints.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``value`` along the dimensions of `values`, with ``checkpoint`` in place of ``sample``; NaN where a member was
+        not observed. ``tokens`` along the other dimensions and ``checkpoint``, ascending; NaN after the last one.
+    """
+    others = [str(d) for d in values["value"].dims if d not in (*members, SAMPLE)]
+    order = (*others, *members, SAMPLE)
+    value, tokens = (values[n].transpose(*order).values for n in ("value", "tokens"))
+    sizes = values["value"].sizes
+    groups = int(np.prod([sizes[d] for d in others]))
+    runs = int(np.prod([sizes[d] for d in members]))
+    value, tokens = (a.reshape(groups, runs, -1) for a in (value, tokens))
+    group, run, sample = np.nonzero(~np.isnan(tokens))
+    at = tokens[group, run, sample]
+    # The distinct tokens of each group in ascending order, and the rank of each sample among them.
+    pairs, which = np.unique(np.stack([group.astype(np.float64), at]), axis=1, return_inverse=True)
+    first = np.searchsorted(pairs[0], np.arange(groups))
+    rank = np.arange(pairs.shape[1]) - first[pairs[0].astype(np.intp)]
+    most = int(rank.max(initial=-1)) + 1
+    out = np.full((groups, runs, most), np.nan)
+    out[group, run, rank[which.ravel()]] = value[group, run, sample]
+    places = np.full((groups, most), np.nan)
+    places[pairs[0].astype(np.intp), rank] = pairs[1]
+    shape = [sizes[d] for d in others]
+    variables = {
+        "value": xr.Variable(
+            (*others, *members, "checkpoint"), out.reshape(*shape, *(sizes[d] for d in members), most)
+        ),
+        "tokens": xr.Variable((*others, "checkpoint"), places.reshape(*shape, most)),
+    }
+    coords = {str(n): c.variable for n, c in values.coords.items() if SAMPLE not in c.dims}
+    return xr.Dataset(variables, coords)
