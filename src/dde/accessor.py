@@ -58,7 +58,7 @@ _FUNCTIONS = {
     "plot_scaling": "dde.plots.scaling:plot_scaling",
     "plot_tree": "dde.plots.tree:plot_tree",
     "explore": "dde.explore.page:explore",
-    "ranks": "dde.analysis.ranks:ranks",
+    "ranks": "dde.analysis.rankings:ranks",
     "decision_accuracy": "dde.analysis.decisions:decision_accuracy",
     "signal_to_noise": "dde.analysis.signal:signal_to_noise",
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 _HOMES = {
     "decision_accuracy": "dde.analysis.decisions",
-    "ranks": "dde.analysis.ranks",
+    "ranks": "dde.analysis.rankings",
     "signal_to_noise": "dde.analysis.signal",
 }
 

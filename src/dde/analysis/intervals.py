@@ -144,8 +144,9 @@ def resampled_means(values: Float64, samples: int, seed: int) -> Iterator[Float6
 
     Parameters
     ----------
-    values : (..., member) float64 array
-        NaN where a cell has no such member.
+    values : (metric, ..., member) float64 array
+        NaN where a cell has no such member. All metrics share the drawn members, so the answer for one of them does
+        not depend on the others.
     samples : int
         Number of draws.
     seed : int
@@ -153,7 +154,7 @@ def resampled_means(values: Float64, samples: int, seed: int) -> Iterator[Float6
 
     Yields
     ------
-    (...) float64 array
+    (metric, ...) float64 array
         NaN for cells without members. A cell with one member always has its value.
 
     Examples
@@ -170,7 +171,7 @@ def resampled_means(values: Float64, samples: int, seed: int) -> Iterator[Float6
     rng = np.random.default_rng(seed)
     for _ in range(samples):
         # As many draws as the cell has members; positions after them are not used.
-        at = np.minimum((rng.random(packed.shape) * count[..., None]).astype(np.intp), packed.shape[-1] - 1)
+        at = np.minimum((rng.random((1, *packed.shape[1:])) * count[..., None]).astype(np.intp), packed.shape[-1] - 1)
         total = np.where(drawn, np.take_along_axis(packed, at, axis=-1), 0.0).sum(axis=-1)
         yield np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
