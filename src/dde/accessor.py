@@ -84,6 +84,14 @@ def _documentation(function: Callable[..., Any], method: Callable[..., Any]) -> 
     return _NO_PARAMETERS.sub("", text)
 
 
+def _plot_answer(
+    answer: xr.Dataset, question: str, backend: BackendName, columns: int | None, frame_size: Size | None
+) -> Any:
+    """Draw an answer by the function of its question."""
+    module = importlib.import_module(f"dde.plots.answers.{question}")
+    return getattr(module, f"plot_{question}")(answer, backend=backend, columns=columns, frame_size=frame_size)
+
+
 def _check_factors(obj: xr.Dataset | xr.DataArray, factors: Iterable[str]) -> None:
     """Raise a TypeError where keywords are no factors of the suite, as Python does for unknown keywords."""
     from dde.schema import factors_of
@@ -230,7 +238,9 @@ class DdeDatasetAccessor(_Documented):
         columns: int | None = None,
         frame_size: Size | None = None,
     ) -> Any:
-        """Draw curves of lineages, pretraining and post-training joined."""
+        """Draw curves of lineages, pretraining and post-training joined; or an answer of :mod:`dde.analysis`."""
+        if question := self._obj.attrs.get("answer"):
+            return _plot_answer(self._obj, str(question), backend, columns, frame_size)
         return _function("plot")(
             self._obj, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
             relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
