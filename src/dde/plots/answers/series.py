@@ -214,7 +214,7 @@ def draw_panels(
         ]
         legend = Legend(legend_title if entries else "", entries)
         grid = arrange([[p] for p in panels], columns or min(len(panels), 3))
-        noted = [replace(f, note=Axis("", note).fitted_label(size[0])) for f in frames]
+        noted = [replace(f, note=Axis("", note).fitted_label(size[0] - 24)) for f in frames]
         layouts = panel_layouts(grid, size, legend, noted, [p.title for p in panels])
         drawn = []
         for panel, frame, with_note, layout in zip(panels, frames, noted, layouts, strict=True):
