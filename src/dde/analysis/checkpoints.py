@@ -90,14 +90,19 @@ def at_common_checkpoints(values: xr.Dataset, members: Sequence[str]) -> xr.Data
     group, run, sample = np.nonzero(~np.isnan(tokens))
     at = tokens[group, run, sample]
     # The distinct tokens of each group in ascending order, and the rank of each sample among them.
-    pairs, which = np.unique(np.stack([group.astype(np.float64), at]), axis=1, return_inverse=True)
-    first = np.searchsorted(pairs[0], np.arange(groups))
-    rank = np.arange(pairs.shape[1]) - first[pairs[0].astype(np.intp)]
+    order_of_samples = np.lexsort((at, group))
+    by_group, by_tokens = group[order_of_samples], at[order_of_samples]
+    is_new_group = np.diff(by_group, prepend=-1) > 0
+    is_new = is_new_group | (np.diff(by_tokens, prepend=np.nan) != 0)
+    number = np.cumsum(is_new) - 1
+    first = np.maximum.accumulate(np.where(is_new_group, number, 0)) if len(number) else number
+    rank = np.empty(len(at), np.intp)
+    rank[order_of_samples] = number - first
     most = int(rank.max(initial=-1)) + 1
     out = np.full((groups, runs, most), np.nan)
-    out[group, run, rank[which.ravel()]] = value[group, run, sample]
+    out[group, run, rank] = value[group, run, sample]
     places = np.full((groups, most), np.nan)
-    places[pairs[0].astype(np.intp), rank] = pairs[1]
+    places[group, rank] = at
     shape = [sizes[d] for d in others]
     variables = {
         "value": xr.Variable(
