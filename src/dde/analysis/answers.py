@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from dde.analysis.arrangement import REPLICATES
-from dde.dataset.dimensions import text_values
+from dde.dataset.dimensions import broadcast_values, text_values
 from dde.errors import UnknownNameError
 
-__all__ = ["ANSWER", "Direction", "as_answer", "direction_of"]
+__all__ = ["ANSWER", "Direction", "answer_frame", "as_answer", "direction_of"]
 
 #: Attribute of an answer: the name of the function that gave it, by which it is drawn.
 ANSWER = "answer"
@@ -73,3 +74,46 @@ def _is_blank(coordinate: xr.DataArray) -> bool:
     if coordinate.dtype.kind in "OUT":
         return bool((text_values(np.asarray(coordinate.values, object)) == "").all())
     return bool(coordinate.isnull().all())
+
+
+def answer_frame(answer: xr.Dataset) -> pd.DataFrame:
+    """Return the main numbers of an answer as a table: one row per cell, without cells that have no run.
+
+    Parameters
+    ----------
+    answer : xarray.Dataset
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns for the dimensions of the first variable, for the coordinates along them, and for all variables that
+        have no other dimension.
+
+    Examples
+    --------
+    >>> counts = xr.Dataset({"accuracy": ("params", [0.5, 0.75]), "n": ("params", [3, 4])}, {"params": ["4M", "20M"]})
+    >>> print(answer_frame(counts).to_string(index=False))
+    params  accuracy  n
+        4M      0.50  3
+       20M      0.75  4
+    """
+    main = answer[next(iter(answer.data_vars))]
+    dims = [str(d) for d in main.dims]
+    names = [str(n) for n, a in answer.data_vars.items() if set(map(str, a.dims)) <= set(dims)]
+    labels = [str(n) for n, c in answer.coords.items() if set(map(str, c.dims)) <= set(dims) and str(n) not in dims]
+    columns: dict[str, Any] = {}
+    sizes = {d: answer.sizes[d] for d in dims}
+    for name in [*(d for d in dims if d in answer.coords), *labels, *names]:
+        columns[name] = broadcast_values(answer[name].variable, sizes).ravel()
+    frame = pd.DataFrame(columns)
+    empty = np.logical_and.reduce([_is_empty(frame[name]) for name in names]) if names else np.zeros(len(frame), bool)
+    return frame[~empty].reset_index(drop=True)
+
+
+def _is_empty(column: pd.Series) -> Any:
+    """Return which cells hold nothing: NaN, "" or a count of zero."""
+    if column.dtype.kind in "iub":
+        return (column == 0).to_numpy()
+    if column.dtype.kind == "f":
+        return column.isna().to_numpy()
+    return column.isin(["", None]).to_numpy()

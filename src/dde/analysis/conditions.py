@@ -12,6 +12,7 @@ import xarray as xr
 from dde.dataset.dimensions import text_values
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.lineage.filters import matches
+from dde.schema import factors_of
 
 __all__ = ["aligned_members", "condition_text", "mean_of", "pick", "require_same_tokens"]
 
@@ -56,7 +57,8 @@ def pick(values: xr.Dataset, condition: Mapping[str, object], over: str) -> xr.D
             raise UnknownNameError(
                 f"{name} is compared, so it can't be a part of a condition. Select it before: ds.dde.sel({name}=...)."
             )
-        known = [str(n) for n, c in values.coords.items() if c.ndim <= 1 and str(n) != "metric"]
+        known = [str(d) for d in values.dims if d not in ("metric", over)]
+        known += [n for n in factors_of(values) if n not in known and values.coords[n].ndim == 1]
         if name not in values.coords or values.coords[name].ndim > 1:
             raise UnknownNameError(
                 f"{name!r} is not a coordinate along one dimension of the compared values, so it can't be a condition."

@@ -30,6 +30,7 @@ _COMMANDS = {
     "coverage": ("dde.cli.coverage:coverage", "What became of every run, and why."),
     "doctor": ("dde.cli.doctor:doctor", "Faults of runs: counters, duplicated logs, branches."),
     "open": ("dde.cli.open:open_dataset", "The Dataset, printed or written to a file."),
+    "ask": ("dde.cli.ask:app", "Answer a question: which recipe, how many tokens, how sure."),
     "explore": ("dde.cli.explore:explore", "Choose and look at runs in the browser."),
     "ingest": ("dde.cli.ingest:ingest", "Load an export into PostgreSQL."),
     "cache": ("dde.cli.cache:app", "See what is kept in data_cache, fill it or clear it."),
@@ -145,6 +146,7 @@ def _dde(
       dde coverage data postgresql://localhost/wandb what became of every run
       dde doctor data ./wandb_export                 faults of runs: counters, duplicated logs, branches
       dde open data ./wandb_export --to sweep.zarr   the Dataset, to a file
+      dde ask decide data --metric arc_easy --target params=1B   how well small models choose recipes
       dde explore data ./wandb_export                choose and look at runs in the browser
 
     DATA is a folder or URL of DataDecide tables. DB is a PostgreSQL DSN, or a folder of exported parquet or

@@ -30,6 +30,7 @@ __all__ = [
     "SuiteName",
     "Where",
     "parse_run_types",
+    "parse_value",
     "repository_of_arguments",
     "selection",
     "state_filter",
@@ -199,7 +200,7 @@ def selection(
             raise typer.BadParameter(f"--where {condition!r} is not NAME=VALUE, such as epochs=2.")
         if name in own:
             raise typer.BadParameter(f"--where {condition!r}: use --{name.replace('_', '-')} {value}.")
-        chosen.setdefault(name, []).append(_value(value))
+        chosen.setdefault(name, []).append(parse_value(value))
     filters: dict[str, Any] = {}
     for name, values in chosen.items():
         if len(values) > 1 and any(isinstance(v, slice) for v in values):
@@ -215,13 +216,14 @@ def state_filter(states: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _number(text: str, option: str) -> float | slice:
-    value = _value(text)
+    value = parse_value(text)
     if isinstance(value, str):
         raise typer.BadParameter(f"{option} {text!r} is neither a number nor a range such as 1e-6:1e-4.")
     return value
 
 
-def _value(text: str) -> float | str | slice:
+def parse_value(text: str) -> float | str | slice:
+    """Convert a text to a number, a range such as 1e-6:1e-4, or itself."""
     low, colon, high = text.partition(":")
     try:
         if colon:

@@ -1,0 +1,214 @@
+"""``dde ask``: answer a question of runs, as a table, a file or a picture."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+import xarray as xr
+
+from dde.cli.options import (
+    CacheDir,
+    Data,
+    Db,
+    ExactText,
+    LearningRates,
+    Methods,
+    NoCache,
+    Overwrite,
+    Params,
+    Recipes,
+    RunTypeTexts,
+    Schema,
+    Seeds,
+    States,
+    SuiteName,
+    Where,
+    parse_value,
+    repository_of_arguments,
+    selection,
+)
+from dde.cli.output import busy, note, print_table, say
+from dde.cli.writing import check_target, write_frame
+
+__all__ = ["app"]
+
+_PICTURES = (".png", ".svg", ".pdf", ".html")
+_SUFFIXES = (".csv", ".parquet", *_PICTURES)
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Answer a question of runs.")
+
+Metrics = Annotated[
+    list[str], typer.Option("--metric", metavar="METRIC", help="Metric, by its name or an alias. Repeatable.")
+]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        metavar="PLACE",
+        help="Where runs are compared: schedule, last, common, a number of tokens, or AXIS=POSITION such as "
+        "fraction_of_training=0.5. By default the planned end where it is known, else the last observation.",
+    ),
+]
+To = Annotated[
+    Path | None,
+    typer.Option("--to", metavar="FILE", help="Write a table (.csv, .parquet) or a picture (.png, .svg, .pdf, .html)."),
+]
+
+#: Question of a command: the Dataset of its runs, the metrics, the place, and the command's own options.
+Question = Callable[..., xr.Dataset]
+
+
+def _command(name: str) -> Callable[[Question], Question]:
+    """Make a command of a question: add the arguments that select runs, and print or write its answer."""
+
+    def register(question: Question) -> Question:
+        hints = get_type_hints(question, include_extras=True)
+        own = [p.replace(annotation=hints[p.name]) for p in list(inspect.signature(question).parameters.values())[3:]]
+
+        @wraps(question)
+        def command(**given: Any) -> None:
+            options = {p.name: given[p.name] for p in own}
+            _answer(question, given, options)
+
+        common = inspect.signature(_common, eval_str=True).parameters
+        last = ("to", "overwrite", "exact_text", "cache_dir", "no_cache")
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            *(p.replace(kind=keyword) for n, p in common.items() if n not in last),
+            *(p.replace(kind=keyword) for p in own),
+            *(common[n].replace(kind=keyword) for n in last),
+        ]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        app.command(name)(command)
+        return question
+
+    return register
+
+
+def _common(
+    ctx: typer.Context,
+    data: Data,
+    metric: Metrics,
+    db: Db = None,
+    schema: Schema = None,
+    run_type: RunTypeTexts = None,
+    suite: SuiteName = None,
+    params: Params = None,
+    recipe: Recipes = None,
+    seed: Seeds = None,
+    method: Methods = None,
+    learning_rate: LearningRates = None,
+    state: States = None,
+    where: Where = None,
+    at: At = None,
+    to: To = None,
+    overwrite: Overwrite = False,
+    exact_text: ExactText = False,
+    cache_dir: CacheDir = "data_cache",
+    no_cache: NoCache = False,
+) -> None:
+    """Declare the arguments that all questions have."""
+
+
+def _answer(question: Question, given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Open the selected runs, answer the question, and print or write the answer."""
+    from dde.analysis.answers import answer_frame
+
+    filters = selection(*(given[n] for n in ("params", "recipe", "seed", "method", "learning_rate", "state", "where")))
+    to: Path | None = given["to"]
+    if to is not None:
+        check_target(to, _SUFFIXES, given["overwrite"])
+    place = _place(given["at"])
+    with busy("reading the registry of runs"):
+        repository = repository_of_arguments(
+            given["ctx"], given["data"], given["db"], given["cache_dir"], given["no_cache"], given["schema"],
+            given["suite"], given["run_type"],
+        )  # fmt: skip
+        dataset = repository.to_dataset(metrics=list(given["metric"]), **filters)
+    with busy("answering"):
+        names = [str(n) for n in dataset.data_vars]
+        answer = question(dataset, names[0] if len(names) == 1 else names, place, **options)
+    if to is not None and to.suffix in _PICTURES:
+        _write_picture(answer, to)
+    elif to is not None:
+        write_frame([answer_frame(answer)], to, given["exact_text"])
+    else:
+        print_table(answer_frame(answer))
+    if to is not None:
+        say(f"wrote {to}")
+    for name, label in (("at", "compared at"), ("interval_method", "interval"), ("left_out", "left out")):
+        if text := str(answer.attrs.get(name, "")):
+            note(f"{label}: {text}")
+
+
+def _write_picture(answer: xr.Dataset, path: Path) -> None:
+    from dde.plots.files import save_page, save_picture
+
+    if path.suffix == ".html":
+        save_page(answer.dde.plot(backend="bokeh"), path, str(answer.attrs["answer"]).replace("_", " "))
+    else:
+        save_picture(answer.dde.plot(backend="matplotlib"), path)
+
+
+def _place(text: str | None) -> Any:
+    """Convert a value of ``--at``."""
+    if text is None:
+        return None
+    name, equals, value = text.partition("=")
+    if equals:
+        return {name: parse_value(value)}
+    return parse_value(text)
+
+
+def _conditions(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """Convert texts NAME=VALUE, where a repeated name collects its values."""
+    conditions: dict[str, list[Any]] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise typer.BadParameter(f"{option} {text!r} is not NAME=VALUE, such as params=1B.")
+        conditions.setdefault(name, []).append(parse_value(value))
+    return {name: values[0] if len(values) == 1 else values for name, values in conditions.items()}
+
+
+@_command("decide")
+def _decide(
+    dataset: xr.Dataset,
+    metric: Any,
+    at: Any,
+    target: Annotated[
+        list[str], typer.Option(metavar="NAME=VALUE", help="Target scale, such as params=1B. Repeatable.")
+    ],
+    small: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Small scales; all smaller ones by default. Repeatable."),
+    ] = None,
+    over: Annotated[str, typer.Option(metavar="FACTOR", help="Factor that is decided.")] = "data",
+    seeds: Annotated[str, typer.Option(metavar="HOW", help="mean, or each: every seed by itself.")] = "mean",
+    checkpoints: Annotated[str, typer.Option(metavar="WHICH", help="last, or all checkpoints.")] = "last",
+    proxy: Annotated[str | None, typer.Option(metavar="METRIC", help="Metric that orders at the small scales.")] = None,
+    ties: Annotated[str, typer.Option(metavar="HOW", help="How ties count: sign, half or exclude.")] = "sign",
+    derived: Annotated[bool, typer.Option("--derived", help="Compare derived runs, not the pretraining runs.")] = False,
+) -> xr.Dataset:
+    """Show how often small scales order recipes as the target scale does: decision accuracy.
+
+    \b
+    Examples:
+      dde ask decide data --metric arc_easy --target params=1B
+      dde ask decide data --metric arc_easy --metric piqa --target params=1B --seeds each --to accuracy.csv
+      dde ask decide data --metric hellaswag --target params=1B --checkpoints all --to accuracy.png
+    """
+    from dde.analysis import decision_accuracy
+
+    runs = dataset if derived else dataset.dde.base_curves()
+    answer: xr.Dataset = decision_accuracy(
+        runs, metric, over=over, target=_conditions(target, "--target"), small=_conditions(small, "--small") or None,
+        checkpoints=checkpoints, proxy=proxy, at=at, seeds=seeds, ties=ties,
+    )  # fmt: skip
+    return answer
