@@ -301,7 +301,7 @@ def test_requests_that_mean_nothing_say_what_there_is() -> None:
     ds = opened(metrics=["piqa"])
     with pytest.raises(UnknownNameError, match="'seed', 'replicate'"):
         ds.dde.mean_over("seeds")
-    with pytest.raises(UnknownNameError, match="no confidence level"):
+    with pytest.raises(UnknownNameError, match="not a confidence level"):
         ds.dde.mean_over("seed", interval=95)
     with pytest.raises(UnknownNameError, match="allows means of no runs"):
         ds.dde.mean_over("seed", min_count=0)

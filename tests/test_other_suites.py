@@ -67,7 +67,7 @@ def test_names_of_datadecide_are_no_names_of_another_suite(trials: xr.Dataset) -
     assert trials.dde.sel(params="tiny").sizes["lineage"] == 2
     with pytest.raises(SelectionError, match="params='150M' matches nothing"):
         trials.dde.sel(params="150M")
-    with pytest.raises(UnknownNameError, match="'mmlu' is no variable"):
+    with pytest.raises(UnknownNameError, match="'mmlu' is not a variable"):
         trials.dde.support("mmlu")
 
 
@@ -315,7 +315,7 @@ def test_pictures_that_need_parameters_say_so(trials: xr.Dataset) -> None:
         trials.dde.plot_scaling("loss")
     with pytest.raises(SelectionError, match="differ in data"):
         trials.dde.plot_heatmap("loss", facet_by=None)
-    with pytest.raises(UnknownNameError, match="band='optimizer' is no factor of lineages"):
+    with pytest.raises(UnknownNameError, match="band='optimizer' is not a factor of lineages"):
         trials.dde.plot_scaling("loss", "cumulative_tokens", band="optimizer")
 
 

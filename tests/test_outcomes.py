@@ -149,7 +149,7 @@ def test_places_on_any_axis_follow_from_coordinates() -> None:
     assert float(share.sel(lineage=A["lineage"], run="pretraining", cumulative_tokens=FINAL)) == 1
     with pytest.raises(SelectionError, match="has no coordinates branch_tokens"):
         axis_values(ds.drop_vars("branch_tokens"), "post_tokens")
-    with pytest.raises(UnknownNameError, match="no axis"):
+    with pytest.raises(UnknownNameError, match="is not an axis"):
         axis_values(ds, "steps")
 
 
@@ -187,7 +187,7 @@ def test_parquet_says_what_made_it_and_is_written_whole(tmp_path: Path) -> None:
 
 def test_finals_of_what_is_not_there() -> None:
     ds = opened(metrics=["piqa"])
-    with pytest.raises(UnknownNameError, match="no variable of this Dataset"):
+    with pytest.raises(UnknownNameError, match="is not a variable of this Dataset"):
         ds.dde.final("arc_easy")
     assert final(ds, "piqa_primary_metric").name == "piqa"
     with pytest.raises(SelectionError, match="no dimension of tokens"):

@@ -60,7 +60,7 @@ def test_runs_without_a_place_on_an_axis_have_no_final_value_and_are_counted(who
 
 
 def test_bases_are_not_lost_on_the_way_from_an_axis_that_has_no_place_for_them(whole: xr.Dataset) -> None:
-    with pytest.raises(SelectionError, match="no points of this Dataset"):
+    with pytest.raises(SelectionError, match="are not points of this Dataset"):
         whole.dde.align(axis="post_tokens").dde.align(axis="fraction_of_training")
 
 
@@ -254,7 +254,7 @@ def test_grids_that_no_run_can_reach_are_errors(whole: xr.Dataset, grid: Any) ->
 
 @pytest.mark.parametrize("at", [True, np.array([1, 2]), -1, "end"])
 def test_places_to_compare_runs_at(whole: xr.Dataset, at: Any) -> None:
-    with pytest.raises(UnknownNameError, match="is no position"):
+    with pytest.raises(UnknownNameError, match="is not a position"):
         whole.dde.final("arc_easy", at)
 
 

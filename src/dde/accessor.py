@@ -93,7 +93,7 @@ def _plot_answer(
 
 
 def _check_factors(obj: xr.Dataset | xr.DataArray, factors: Iterable[str]) -> None:
-    """Raise a TypeError where keywords are no factors of the suite, as Python does for unknown keywords."""
+    """Raise a TypeError where keywords are not factors of the suite, as Python does for unknown keywords."""
     from dde.schema import factors_of
 
     known = factors_of(obj)

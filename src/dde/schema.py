@@ -194,7 +194,7 @@ LEADING_COLUMNS = (
     "cumulative_compute",
 )
 
-#: Coordinates that identify a run or give its positions, and are no part of its treatment.
+#: Coordinates that identify a run or give its positions, and are not a part of its treatment.
 IDENTITY = frozenset(
     {
         "run", "replicate", "run_id", "parent_run_id", "state", "branch_tokens", "origin_tokens", "end_tokens",
@@ -203,7 +203,7 @@ IDENTITY = frozenset(
     }
 )  # fmt: skip
 
-#: Coordinates of the treatment: runs that differ in one of them are no repetitions of each other.
+#: Coordinates of the treatment: runs that differ in one of them are not repetitions of each other.
 TREATMENT = frozenset(RUN_COORDINATES) - {"replicate"} | {
     "reduce_loss", "batch_size", "weight_decay", "warmup_ratio", "max_seq_length",
 }  # fmt: skip
@@ -254,7 +254,7 @@ def is_datadecide(obj: Labelled) -> bool:
 
 
 def factor_of(obj: Labelled, name: str) -> FactorOf | None:
-    """Return whether a coordinate is a factor of a lineage, run or cell; None where it is no factor.
+    """Return whether a coordinate is a factor of a lineage, run or cell; None where it is not a factor.
 
     Examples
     --------

@@ -186,7 +186,7 @@ def test_a_merge_of_lineages_is_a_lineage_of_its_own() -> None:
     ds = lineage.to_dataset()
     assert ds.lineage.values.tolist() == ["8M-s0 & 8M-s1"]
     assert ds.loss.sel(run=lineage.derived_runs[0].label, cumulative_tokens=2000).item() == 2.0
-    with pytest.raises(SelectionError, match=r"'pretraining' is no run of the lineage"):
+    with pytest.raises(SelectionError, match=r"'pretraining' is not a run of the lineage"):
         lineage.get_continuous_curves(["pretraining"])
 
 
@@ -226,7 +226,7 @@ def test_the_frames_of_the_worked_example() -> None:
     pd.testing.assert_frame_equal(other, soup)
     pd.testing.assert_frame_equal(repository.find_lineages().get_continuous_curves(), curves)
     assert curves.dtypes.equals(lineage.get_continuous_curves([]).dtypes)
-    with pytest.raises(SelectionError, match=r"'sfd' is no run of the lineage L.*mean sft"):
+    with pytest.raises(SelectionError, match=r"'sfd' is not a run of the lineage L.*mean sft"):
         lineage.get_continuous_curves("sfd")
     with pytest.raises(UnknownNameError, match=r"'ac' is not a metric of the suite 'worked'"):
         lineage.get_continuous_curves(metrics="ac")

@@ -75,7 +75,7 @@ def _errors_in_one_line() -> Iterator[None]:
         raise
     except _errors_of_others() as error:
         # No defect of dde's, but a file, a disk or a server that gives no better reason; output has errors of its own.
-        _say("error: ", "red", f"{type(error).__name__}: {error}. So the command was not completed.")
+        _say("error: ", "red", f"{type(error).__name__}: {error}, so the command was not completed.")
         raise typer.Exit(1) from None
 
 

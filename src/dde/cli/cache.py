@@ -75,8 +75,8 @@ def compact(cache_dir: CacheDir = "data_cache") -> None:
         done = compact_cache(cache_dir).values()
     except OSError as error:
         raise SourceError(
-            f"the cache {redact(cache_dir)} can't be compacted ({error}). So nothing is lost, but it is slower to read "
-            "than it could be. Free space, or see to the rights of the folder."
+            f"the cache {redact(cache_dir)} can't be compacted ({error}), so it is slower to read than it could be; "
+            "nothing is lost. Free some space, or check the permissions of the folder."
         ) from None
     damaged = sum(c.damaged for c in done)
     if damaged:

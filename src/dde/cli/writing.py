@@ -34,7 +34,7 @@ def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     """Write a Dataset with h5netcdf.
 
     HDF5 continues after a failed write: it retries whenever an object is freed, prints each failure, and crashes at
-    the end of the process. So failures are hidden from it: the file keeps content that it can't write in memory, and
+    the end of the process. Failures are therefore hidden from it: the file stores in memory what it can't write, and
     raises the error after the current block.
 
     Raises

@@ -87,7 +87,7 @@ def resolve_axis(name: str) -> AxisRule:
     rule = AXES.get(_ALIASES.get(name, name))
     if rule is None:
         raise UnknownNameError(
-            f"{name!r} is no axis, so runs can't be aligned by it.{near_names(name, AXES)} There are {', '.join(AXES)}."
+            f"{name!r} is not an axis, so runs can't be aligned by it.{near_names(name, AXES)} There are {', '.join(AXES)}."
         )
     return rule
 

@@ -145,7 +145,7 @@ def resolve_grid(grid: object, max_points: int = DEFAULT_MAX_POINTS) -> TokenGri
     Raises
     ------
     UnknownNameError
-        When the argument is no grid.
+        When the argument is not a grid.
     """
     if isinstance(grid, TokenGrid):
         return grid

@@ -30,7 +30,7 @@ class Observations:
     step : (observation,) int64 array
         Step of the run itself; for an evaluation of a derived run its last logged step, -1 without one.
     values : (observation,) float64 array
-        NaN where the metric has no sample, which is no observation. Such positions are included while they are few, so
+        NaN where the metric has no sample, which is not an observation. Such positions are included while they are few, so
         that metrics of one source share their positions.
     """
 
@@ -89,7 +89,7 @@ def assemble_observations(
         repeated = _repeated(run, tokens)
     if repeated.any():
         first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(run))))
-        # Different steps at the same tokens are no conflict: the count did not advance between them. An axis of tokens
+        # Different steps at the same tokens are not a conflict: the count did not advance between them. An axis of tokens
         # has a position for only one of them.
         stalled = repeated & (step != step[first])
         if stalled.any():

@@ -81,7 +81,7 @@ def summarize(
     """
     if method not in INTERVAL_METHODS:
         raise UnknownNameError(
-            f"method={method!r} is no method of an interval, so there are no bounds."
+            f"method={method!r} is not a method for an interval, so there are no bounds."
             f"{near_names(str(method), INTERVAL_METHODS)} Pass {', '.join(map(repr, INTERVAL_METHODS))}."
         )
     some = ~np.isnan(values)

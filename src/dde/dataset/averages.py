@@ -97,12 +97,12 @@ def mean_over(
         )
     if interval is not None and not 0 < interval < 1:
         raise UnknownNameError(
-            f"interval={interval!r} is not between 0 and 1, so it is no confidence level. Pass 0.95, or None for no "
+            f"interval={interval!r} is not between 0 and 1, so it is not a confidence level. Pass 0.95, or None for no "
             "interval."
         )
     if method not in INTERVAL_METHODS:
         raise UnknownNameError(
-            f"method={method!r} is no method of an interval, so there is no interval. Pass one of "
+            f"method={method!r} is not a method for an interval, so there is no interval. Pass one of "
             f"{', '.join(INTERVAL_METHODS)}."
         )
     if min_count is not None and min_count < 1:
@@ -170,7 +170,7 @@ class _Means:
             )
 
     def _values_of(self, name: str) -> list[str]:
-        """Return the values of a coordinate as texts; none where there is no such coordinate."""
+        """Return the values of a coordinate as texts; an empty list where the Dataset does not have it."""
         if name not in self.dataset.coords:
             return []
         values = text_values(np.atleast_1d(self.dataset[name].values).astype(object)).ravel().tolist()
@@ -350,8 +350,8 @@ class _Means:
             over = " and ".join(self.over)
             also = f" or take the mean over it as well: {[*self.over, name]!r};" if not self.is_datadecide else ""
             raise SelectionError(
-                f"members of a mean over {over} differ in {name} ({', '.join(values[:4])}), so they are no repetitions "
-                f"of one treatment. Sweep over {name} too,{also} or select one: ds.dde.sel({name}={values[0]!r})."
+                f"members of a mean over {over} differ in {name} ({', '.join(values[:4])}), so they are not "
+                f"repetitions of one treatment. Sweep over {name} too,{also} or select one: ds.dde.sel({name}={values[0]!r})."
             )
 
     @cached_property

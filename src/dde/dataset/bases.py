@@ -225,7 +225,7 @@ def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -
     Raises
     ------
     SelectionError
-        When the base's last sample is no point of the object, or the Dataset holds means.
+        When the base's last sample is not a point of the object, or the Dataset holds means.
     UnknownNameError
         When `max_distance` is negative.
     SourceError
@@ -246,7 +246,7 @@ def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -
     """
     if max_distance is not None and not max_distance >= 0:
         raise UnknownNameError(
-            f"max_distance={max_distance!r} is no share of the base's tokens, so no distance is allowed. Pass a number "
+            f"max_distance={max_distance!r} is not a share of the base's tokens, so no distance is allowed. Pass a number "
             "such as 0.05, or None."
         )
     if MEMBERS in dataset.coords:

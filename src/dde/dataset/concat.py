@@ -69,7 +69,7 @@ def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
     ------
     SelectionError
         When no Dataset is given; when one cell of lineage and run holds different runs, or one run has different
-        values in two Datasets; when a Dataset is a sweep or on another axis; and when samples are no points of a
+        values in two Datasets; when a Dataset is a sweep or on another axis; and when samples are not points of a
         Dataset whose grid differs from the others.
 
     Examples
@@ -105,7 +105,7 @@ def _checked(dataset: object) -> xr.Dataset:
     """
     if not isinstance(dataset, xr.Dataset):
         raise SelectionError(
-            f"a {type(dataset).__name__} is no Dataset, so it can't be joined. "
+            f"a {type(dataset).__name__} is not a Dataset, so it can't be joined. "
             "Pass a list of Datasets; array.to_dataset() makes one of a DataArray."
         )
     # Other suites may state no parameter counts.

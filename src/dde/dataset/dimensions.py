@@ -90,7 +90,7 @@ def points_along(obj: xr.Dataset | xr.DataArray, rule: AxisRule) -> Points:
     Raises
     ------
     SelectionError
-        When points of an axis of tokens are no whole numbers, as after a division by a billion.
+        When points of an axis of tokens are not whole numbers, as after a division by a billion.
     """
     points: Points = np.atleast_1d(obj.coords[rule.name].values)
     if not rule.is_whole or points.dtype.kind == "i":
@@ -98,8 +98,8 @@ def points_along(obj: xr.Dataset | xr.DataArray, rule: AxisRule) -> Points:
     whole = np.rint(points).astype(np.int64)
     if (whole != points).any():
         raise SelectionError(
-            f"points of {rule.name}, such as {points[whole != points][0]}, are no whole numbers, so the axis no longer "
-            "counts tokens and cells have no position on it. Rescale it after the last operation of ds.dde."
+            f"points of {rule.name}, such as {points[whole != points][0]}, are not whole numbers, so the axis no "
+            "longer counts tokens and cells have no position on it. Rescale it after the last operation of ds.dde."
         )
     return whole
 

@@ -67,8 +67,8 @@ def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last
     UnknownNameError
         When there is no such variable or position.
     SelectionError
-        When the sample that decides the value is no point of the object; and when means are of runs that end at
-        different tokens, and `at` is "last".
+        When the sample that decides the value is not a point of the object; and when `at` is "last" and means are of
+        runs that end at different tokens.
     SourceError
         When a coordinate, or the attribute that says which cells are samples, is missing.
 
@@ -97,7 +97,7 @@ def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last
     is_number = isinstance(at, (int, float, np.number)) and not isinstance(at, bool)
     if not (float(at) >= 0 if is_number else isinstance(at, str) and at in ("last", "schedule", "common")):
         raise UnknownNameError(
-            f"at={at!r} is no position, so runs can't be compared there. Pass 'last', 'schedule', 'common' or a number "
+            f"at={at!r} is not a position, so runs can't be compared there. Pass 'last', 'schedule', 'common' or a number "
             "of tokens."
         )
     array = dataset[metric_named(dataset, metric)]
@@ -217,7 +217,7 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
             "number of tokens; or average the final values of runs: ds.dde.final(...).dde.mean_over(...)."
         )
     own = rows.own | np.isnan(rows.tokens)
-    # A count of no runs is no value.
+    # A count of zero runs is not a value.
     known = (rows.values > 0) if array.dtype.kind in "iu" else ~np.isnan(rows.values)
     where = own & known
     if isinstance(at, str):
@@ -229,7 +229,7 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
     else:
         if not (rows.tokens == float(at)).any():
             raise SelectionError(
-                f"{at} tokens are no point of the means' axis, so their values there are unknown. Align the runs on "
+                f"{at} tokens are not a point of the means' axis, so their values there are unknown. Align the runs on "
                 "a grid that includes it, then take their means."
             )
         where = where & (rows.tokens == float(at))

@@ -67,7 +67,7 @@ def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
     Raises
     ------
     UnknownNameError
-        When one is no factor, nor a dimension of a sweep.
+        When a name is neither a factor nor a dimension of a sweep.
     SelectionError
         When the Dataset does not have the dimension or a coordinate, or holds a lineage or run twice.
     """
@@ -115,7 +115,7 @@ def _dimension_of(dataset: xr.Dataset, name: str, factors: dict[str, Any]) -> st
     if name not in factors:
         known = list(dict.fromkeys([*factors, "replicate"]))
         raise UnknownNameError(
-            f"{name!r} is no factor of the suite, so there is no mean over it.{near_names(name, known)} "
+            f"{name!r} is not a factor of the suite, so there is no mean over it.{near_names(name, known)} "
             f"There are {', '.join(known)}; dataset.mean(dim) is xarray's own mean, over any dimension."
         )
     return str(factors[name])

@@ -183,7 +183,7 @@ class MetricRows:
         return f"{len(named)} runs ({', '.join(named[:3])}{', ...' if len(named) > 3 else ''}) {what}"
 
     def require_known(self, unsure: Mask, number: str, what: str) -> None:
-        """Raise where the answer for a row needs a sample that is no point of the object.
+        """Raise where the result for a row needs a sample that is not a point of the object.
 
         Raises
         ------
@@ -197,7 +197,7 @@ class MetricRows:
         tokens = self.sample_number(self.names[0], number)[unsure][0]
         raise SelectionError(
             f"{what} of {str(self.array.name)!r} is unknown for {int(unsure.sum())} runs, such as {example}: the "
-            f"sample that decides it, at {tokens:.0f} tokens (coordinate {coordinates}), is no point of this object, "
+            f"sample that decides it, at {tokens:.0f} tokens (coordinate {coordinates}), is not a point of this object, "
             "which is on a coarser grid or a part of the axis. Call this before selecting along the axis, or open the "
             "Dataset on a grid that includes the sample, such as grid='auto' or a number of points."
         )

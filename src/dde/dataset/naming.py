@@ -76,7 +76,7 @@ def listed_value(obj: Labelled, name: str, value: Any) -> Any:
 
 
 def metric_alias(obj: Labelled, name: str) -> str:
-    """Return the metric of an alias; "" where it is no alias.
+    """Return the metric of an alias; "" where it is not an alias.
 
     Examples
     --------

@@ -57,7 +57,7 @@ def metric_named(dataset: xr.Dataset, name: str) -> str:
     alias = metric_alias(dataset, name)
     if alias not in dataset.data_vars:
         raise UnknownNameError(
-            f"{name!r} is no variable of this Dataset, so it can't be shown or used in a computation."
+            f"{name!r} is not a variable of this Dataset, so it can't be shown or used in a computation."
             f"{near_names(name, map(str, dataset.data_vars))} "
             f"There are {', '.join(map(str, dataset.data_vars)) or 'none'}."
         )
@@ -258,7 +258,7 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
     -------
     xarray.Dataset
         `hub_model`, `revision` (object text) and `step` (int64) along the dimensions of the cells. They are "" and -1
-        where the cell is after the branch, or is no checkpoint of the base that was evaluated, branched from or
+        where the cell is after the branch, or is not a checkpoint of the base that was evaluated, branched from or
         final.
 
     Raises

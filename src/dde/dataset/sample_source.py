@@ -70,7 +70,7 @@ class SampleSource:
         Raises
         ------
         SelectionError, SourceError
-            When it has no dimension of tokens, holds means, or misses a coordinate.
+            When it has no dimension of tokens, holds means, or has no coordinate that is needed.
         """
         rule = axis_of(dataset)
         if rule is None or rule.name not in dataset.dims:
@@ -142,7 +142,7 @@ class SampleSource:
         return np.where(np.isnan(self.branch), np.nan, cells_along(self.dataset, "start_tokens", self.cells))
 
     def require_samples(self, array: xr.DataArray, sampling: str, rule: AxisRule) -> None:
-        """Raise where samples that curves on an axis need are no points of the Dataset.
+        """Raise where samples that curves on an axis need are not points of the Dataset.
 
         An axis of each run's own needs the run's own samples, any other axis all samples of the curve.
 
@@ -222,7 +222,7 @@ class SampleSource:
 
 
 def require_complete(run_ids: npt.NDArray[np.object_], seen: npt.NDArray[Any], count: Float64, sampling: str) -> None:
-    """Raise where runs have samples that are no points of the Dataset.
+    """Raise where runs have samples that are not points of the Dataset.
 
     Raises
     ------
@@ -232,7 +232,7 @@ def require_complete(run_ids: npt.NDArray[np.object_], seen: npt.NDArray[Any], c
     if fewer.any():
         at = int(np.flatnonzero(fewer)[0])
         raise SelectionError(
-            f"{int(fewer.sum())} runs have samples of {sampling} that are no points of this Dataset, such as "
+            f"{int(fewer.sum())} runs have samples of {sampling} that are not points of this Dataset, such as "
             f"{run_ids[at]}: {int(seen[at])} of {int(np.nan_to_num(count[at]))} are (the coordinate "
             f"{SAMPLED}{sampling}_count counts them), so values between its points are unknown. Open the Dataset on "
             "the requested points, which gives exact values: dde.open_lineages(..., grid=..., axis=...); call this "

@@ -54,7 +54,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(33)
 # Attribute of the flags of a sampling whose metric is an evaluation; samplings of tables are evaluations without it.
 _JOINS = "joins_at_branch"
-#: Check number of a value that is no position of the axis, such as half a token.
+#: Check number of a value that is not a position on the axis, such as half a token.
 _NO_POSITION = -1
 #: Marks check numbers that contradict each other.
 _WRONG = -2
@@ -322,7 +322,7 @@ def sampled_as(
         for name in names:
             if name not in known:
                 raise UnknownNameError(
-                    f"{name!r} is no sampling of this object, so it does not mark any cells as samples."
+                    f"{name!r} is not a sampling of this object, so it does not mark any cells as samples."
                     f"{near_names(name, known)} There are {', '.join(known) or 'none'}."
                 )
         return names
@@ -337,7 +337,7 @@ def sampled_as(
         return array
     if unknown := [n for n in by_name if n not in obj.data_vars]:
         raise UnknownNameError(
-            f"{unknown[0]!r} is no variable of this Dataset, so it has no samples."
+            f"{unknown[0]!r} is not a variable of this Dataset, so it has no samples."
             f"{near_names(unknown[0], map(str, obj.data_vars))} "
             f"There are {', '.join(map(str, obj.data_vars)) or 'none'}."
         )

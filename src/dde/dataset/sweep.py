@@ -142,7 +142,7 @@ def _check(dataset: xr.Dataset, names: Sequence[str]) -> None:
             )
         if name not in known:
             raise UnknownNameError(
-                f"{name!r} is no coordinate of the runs, so they can't be swept over it.{near_names(name, known)} "
+                f"{name!r} is not a coordinate of the runs, so they can't be swept over it.{near_names(name, known)} "
                 f"There are {', '.join(known)}."
             )
     if not names or len(set(names)) < len(names):
@@ -267,7 +267,7 @@ def _warn_of_mixtures(
     flat: npt.NDArray[np.intp],
     names: Sequence[str],
 ) -> None:
-    """Warn where runs that share a cell are no repetitions of one treatment."""
+    """Warn where runs that share a cell are not repetitions of one treatment."""
     order = np.argsort(flat, kind="stable")
     same_cell = np.diff(flat[order]) == 0
     differing = []
@@ -287,7 +287,7 @@ def _warn_of_mixtures(
         cell_count = len(np.unique(flat[order][1:][same_cell]))
         warn_caller(
             f"{cell_count} cell{'s' if cell_count > 1 else ''} of the sweep hold{'s' if cell_count == 1 else ''} runs "
-            f"that differ in {', '.join(differing)}, so they are no repetitions along replicate. "
+            f"that differ in {', '.join(differing)}, so they are not repetitions along replicate. "
             "Sweep over those, too, or select one value of each: ds.dde.sel(...)."
         )
 

@@ -209,7 +209,7 @@ class RunRepository(RunCatalog):
     def notes(self) -> list[str]:
         """What of a declared suite's files was left out or is doubtful, as sentences; none of DataDecide.
 
-        Patterns that name no file or fit no metric, factors with several values in a run, values that are no numbers.
+        Patterns that name no file or fit no metric, factors with several values in a run, values that are not numbers.
 
         Examples
         --------
@@ -265,7 +265,7 @@ class RunRepository(RunCatalog):
         if not keeps_tables and not readers.keeps_store(derived, registry.versions):
             raise UnknownNameError(
                 "a cache keeps nothing of these sources: parsed tables are read as they lie, and a store that does not "
-                "tell when its runs change is read each time. So there is nothing to fill. Open them as they are."
+                "tell when its runs change is read each time. There is nothing to fill: open them as they are."
             )
         if registry.tables is not None and keeps_tables:
             readers.checkpoints(bases, [m for m in chosen if registry.tables.holds(m)])

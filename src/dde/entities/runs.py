@@ -435,7 +435,7 @@ class TrainingLineage:
         Raises
         ------
         SelectionError
-            When one of `runs` is no run of the lineage.
+            When one of `runs` is not a run of the lineage.
 
         Warns
         -----
@@ -466,7 +466,7 @@ class TrainingLineage:
         names |= {str(table.run_id[row]): str(table.run_id[row]) for row in rows}
         if wanted not in names:
             raise SelectionError(
-                f"{wanted!r} is no run of the lineage {self.lineage_id}, so it has no curve here."
+                f"{wanted!r} is not a run of the lineage {self.lineage_id}, so it has no curve here."
                 f"{near_names(wanted, names)} lineage.derived_runs lists its runs."
             )
         return names[wanted]

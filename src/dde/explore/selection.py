@@ -261,7 +261,7 @@ def _known_metrics(dataset: xr.Dataset, choices: Choices) -> list[str]:
     for name in choices.metrics:
         if name not in dataset.data_vars:
             raise UnknownNameError(
-                f"{name!r} is no metric of this Dataset, so it can't be shown."
+                f"{name!r} is not a metric of this Dataset, so it can't be shown."
                 f"{near_names(name, map(str, dataset.data_vars))} Choose another, or open the Dataset with it."
             )
     return list(choices.metrics)

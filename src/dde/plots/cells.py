@@ -77,7 +77,7 @@ class Cells:
         sizes = {d: dataset.sizes.get(d, 1) for d in ("lineage", *runs)}
         if others := [str(d) for d in dataset[metric].dims if d not in sizes and d != axis]:
             raise SelectionError(
-                f"{metric!r} has the dimension {', '.join(others)} too, which is no dimension of runs, so several "
+                f"{metric!r} has the dimension {', '.join(others)} too, which is not a dimension of runs, so several "
                 f"values would share a curve. Select one: ds.isel({others[0]}=0), or draw a picture for each."
             )
         return cls(dataset, sizes, axis)
@@ -178,7 +178,7 @@ def kinds_of(cells: Cells) -> Kinds:
     codes: npt.NDArray[np.int8] = cells.spread(xr.DataArray(types, dims=dims)).copy()
     of_base: npt.NDArray[np.bool_] = cells.spread(xr.DataArray(number == 0, dims=dims)).copy()
     if "root_run_id" in dataset.coords:
-        # A merge of runs without a common base is its own root, but no base.
+        # A merge of runs without a common base is its own root, but not a base.
         run_ids, roots = (cells.spread_runs(dataset[name]) for name in ("run_id", "root_run_id"))
         branches = cells.spread_runs(dataset["branch_tokens"]).astype(np.float64)
         of_base[(run_ids == roots) & np.isfinite(branches)] = False

@@ -255,7 +255,7 @@ def plot_curves(
     """
     if relative_to not in (None, "base"):
         raise UnknownNameError(
-            f"relative_to={relative_to!r} is no reference for differences, so nothing is drawn. Pass 'base', or None."
+            f"relative_to={relative_to!r} is not a reference for differences, so nothing is drawn. Pass 'base', or None."
         )
     rows = curve_panels(
         dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
@@ -442,9 +442,9 @@ def _names(dataset: xr.Dataset, y: str | Sequence[str] | None) -> list[str]:
 
 def _check_coordinates(dataset: xr.Dataset, x: str, own: str, by: dict[str, str | None]) -> None:
     along = [str(n) for n, c in dataset.coords.items() if own in c.dims and c.dtype.kind in "fiu"]
-    check_names({"x": x}, [*AXES, *along], f"no axis, and does not run along {own}, so no curve can be drawn over it")
+    check_names({"x": x}, [*AXES, *along], f"not an axis and has no dimension {own}, so no curve can be drawn over it")
     others = [str(name) for name in dataset.coords if name not in along]
-    why = "no coordinate of runs, so it can't distinguish curves"
+    why = "not a coordinate of runs, so it can't distinguish curves"
     check_names({"facet_by": by.pop("facet_by")}, others, why)
     check_names(by, [*others, "checkpoint_type"], why)
 

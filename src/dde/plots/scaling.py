@@ -148,11 +148,11 @@ def plot_scaling(
     known = run_coordinates(dataset)
     check_names({"x": x}, SCALES, "no quantity to draw final values against")
     by = {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by}
-    check_names(by, known, "no coordinate of runs, so it can't distinguish them")
+    check_names(by, known, "not a coordinate of runs, so it can't distinguish them")
     _check_params(dataset, x)
     over = band_factors(dataset, band)
     of_lineages = [n for n, of in factors_of(dataset).items() if of == "lineage"]
-    check_names({"band": band}, [AUTO, "seed", *of_lineages], "no factor of lineages, so there is no mean over it")
+    check_names({"band": band}, [AUTO, "seed", *of_lineages], "not a factor of lineages, so there is no mean over it")
     if reduce is None or reduce is final:
         at = position_of_finals(dataset, at)
     values, note = _values(dataset, name, at, reduce)
@@ -235,7 +235,7 @@ def _check_params(dataset: xr.Dataset, x: str) -> None:
         )
     if x in ("cumulative_compute", "tokens_per_parameter") and dataset["n_params"].attrs.get(CHANGING_PARAMS):
         raise SelectionError(
-            f"the parameter count changes along the curves of runs, so {x} is no product of tokens and parameters. "
+            f"the parameter count changes along the curves of runs, so {x} is not a product of tokens and parameters. "
             "Pass x='cumulative_tokens' or x='n_params'."
         )
 

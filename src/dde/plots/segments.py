@@ -144,9 +144,9 @@ class Segment:
     is_log : bool
         Whether the metric comes from a training log rather than evaluations.
     low, high : (point,) float array, or None
-        Interval of a mean, NaN where it averages one run; None when it is no mean.
+        Interval of a mean, NaN where it averages one run; None when it is not a mean.
     counts : (point,) float array, or None
-        Number of averaged runs that have a value; None when it is no mean.
+        Number of averaged runs that have a value; None when it is not a mean.
     facts : mapping
         Coordinates of the run, by name.
     of_lineage : set of str

@@ -88,7 +88,7 @@ def _dict_texts(seed: int, values: BaseValues, at: npt.NDArray[np.intp]) -> list
 
 
 def _odd_values(seed: int, values: BaseValues, rows: int) -> dict[str, list[tuple[int, str, float | None]]]:
-    """Return a few values None, NaN and infinity, in entries that are no task's primary metric."""
+    """Return a few values None, NaN and infinity, in entries that are not the primary metric of a task."""
     stream = random_stream(seed, "odd", values.base.label)
     # About a third of the runs have them. The draws are the same for all runs, so that streams stay aligned.
     has, row, task = stream.random(), stream.integers(rows, size=3), stream.integers(len(RAW_TASKS), size=3)
