@@ -19,7 +19,7 @@ from dde.plots.panels import Panel, value_of
 from dde.plots.segments import find_segments
 from dde.plots.tree import find_members
 from dde.schema import factor_of, factors_of, is_datadecide, treatment_names
-from other_suites import SIZES, ladder, optimizers
+from other_suites import SIZES, Run, ladder, make_dataset, optimizers
 from samples import sample_folder
 
 MERGE = "(decay-1xC & decay-2xC)+merge"
@@ -389,3 +389,46 @@ def test_a_real_soup() -> None:
     assert [s.kind for s in found] == ["pretraining", "midtraining", "midtraining", "merge", "longcontext", "merge"]
     assert [s.is_base for s in found] == [True] + [False] * 5
     assert all(s.anchor is None for s in found)
+
+
+def forks() -> xr.Dataset:
+    """Return a base, a run of it, two replicates that start from this run, and a run that starts from each of these."""
+    rows = {t: 3.0 - t / 1000 for t in range(0, 101, 10)}
+    runs = [
+        Run("base", "L", "base", "pretraining", rows),
+        Run("mid", "L", "mid", "mid", {110: 2.5, 120: 2.4}, ["base"], branch=100, start=100),
+        Run("sft1", "L", "mid+sft", "sft", {130: 2.2, 140: 2.1}, ["mid"], branch=120, start=120),
+        Run("sft2", "L", "mid+sft#2", "sft", {120: 2.3, 140: 2.0}, ["mid"], branch=110, start=110, replicate=2),
+        Run("rl1", "L", "mid+sft+rl", "rl", {150: 1.5}, ["sft1"], branch=140, start=140),
+        Run("rl2", "L", "mid+sft+rl#2", "rl", {150: 1.4}, ["sft2"], branch=140, start=140, replicate=2),
+    ]
+    return make_dataset(runs, {}, None)
+
+
+@pytest.mark.parametrize(
+    "selected", [["rl1", "rl2"], ["mid", "rl1"], ["sft1", "rl2"], ["sft2", "rl1"], ["base", "rl1"]]
+)
+def test_ancestors_of_ancestors_are_drawn_once(selected: list[str]) -> None:
+    ds = forks().dde.sel(run_id=selected)
+    found = [s.kind for s in find_segments(ds, "loss")]
+    assert found.count("pretraining") == 1
+    assert found.count("mid") == 1
+    assert found.count("sft") == len({run[-1] for run in selected if run[-1] in "12"})
+    members = find_members(rows_of_runs(ds.dde.final()))
+    assert [m.run_type for m in members].count("mid") == 1
+    assert [m.depth for m in members if m.run_type == "rl"] == [3] * sum(run.startswith("rl") for run in selected)
+
+
+def test_different_ancestors_of_one_label_are_both_drawn() -> None:
+    # Replicates of the same treatment, of which neither is selected, and whose ids are unknown.
+    runs = [Run("base", "L", "base", "pretraining", {t: 3.0 - t / 1000 for t in range(0, 101, 10)})]
+    for k in (1, 2):
+        number = f"#{k}" * (k > 1)
+        runs += [
+            Run(f"mid{k}", "L", f"mid{number}", "mid", {120: 2.5 - 0.1 * k}, ["base"], branch=100, start=100),
+            Run(f"sft{k}", "L", f"mid+sft{number}", "sft", {140: 2.0}, [f"mid{k}"], branch=120, start=120),
+            Run(f"rl{k}", "L", f"mid+sft+rl{number}", "rl", {150: 1.5}, [f"sft{k}"], branch=140, start=140),
+        ]
+    ds = make_dataset(runs, {}, None).dde.sel(run_type=["rl"])
+    middles = [s for s in find_segments(ds, "loss") if s.kind == "mid"]
+    assert sorted(s.values[-1] for s in middles) == pytest.approx([2.3, 2.4])

@@ -164,19 +164,23 @@ class Kinds:
         Run type of each code.
     of_base : (lineage, run, point) bool array
         Whether the base of the curve was training.
+    stages : (lineage, run, point) int16 array
+        Position of the training run in the chain of the curve, 0 for the base; -1 where no run was training.
     """
 
     codes: npt.NDArray[np.int8]
     words: tuple[str, ...]
     of_base: npt.NDArray[np.bool_]
+    stages: npt.NDArray[np.int16]
 
 
 def kinds_of(cells: Cells) -> Kinds:
     """Return the run type that was training at each cell."""
     dataset = cells.dataset
-    dims, types, words, number = training_types(dataset)
+    dims, types, words, stage = training_types(dataset)
     codes: npt.NDArray[np.int8] = cells.spread(xr.DataArray(types, dims=dims)).copy()
-    of_base: npt.NDArray[np.bool_] = cells.spread(xr.DataArray(number == 0, dims=dims)).copy()
+    stages: npt.NDArray[np.int16] = cells.spread(xr.DataArray(stage, dims=dims)).copy()
+    of_base: npt.NDArray[np.bool_] = stages == 0
     if "root_run_id" in dataset.coords:
         # A merge of runs without a common base is its own root, but not a base.
         run_ids, roots = (cells.spread_runs(dataset[name]) for name in ("run_id", "root_run_id"))
@@ -195,7 +199,8 @@ def kinds_of(cells: Cells) -> Kinds:
         after = np.broadcast_to(after, codes.shape)
         types_there = np.where(after, own[..., None], names[PRETRAINING]).astype(np.int8)
         codes[unknown], of_base[unknown] = types_there[unknown], ~after[unknown]
-    return Kinds(codes, words, of_base)
+        stages[unknown] = after[unknown]
+    return Kinds(codes, words, of_base, stages)
 
 
 #: Function of a Dataset and a metric that returns one value for each run.

@@ -15,9 +15,10 @@ from dde.curves.axes import AXES
 from dde.dataset.align import axis_values
 from dde.dataset.samples import has_samplings, joins_at_branch
 from dde.errors import warn_caller
+from dde.lineage.chain_texts import parse_chain
 from dde.plots.cells import INTERPOLATED, OBSERVED, OUTSIDE, Cells, kinds_of, support_of
 from dde.plots.colours import is_given
-from dde.schema import LINEAGE_COORDINATES, MEMBERS, factors_of, is_datadecide, sampling_of
+from dde.schema import LINEAGE_COORDINATES, MEMBERS, factors_of, is_datadecide, sampling_of, without_replicate
 
 __all__ = [
     "INTERPOLATED",
@@ -328,6 +329,7 @@ def find_segments(
             support=known[i],
             kinds=kinds.codes[i],
             of_base=kinds.of_base[i],
+            stages=kinds.stages[i],
             words=kinds.words,
             lost={what: where[i] for what, where in lost.items()},
             counted=counted,
@@ -369,6 +371,7 @@ class _Curves:
     support: npt.NDArray[np.int8]
     kinds: npt.NDArray[np.int8]
     of_base: Mask
+    stages: npt.NDArray[np.int16]
     words: tuple[str, ...]
     lost: Mapping[str, Mask]
     counted: dict[str, int]
@@ -380,42 +383,100 @@ class _Curves:
     is_own_axis: bool
 
     def segments(self) -> Iterator[Segment]:
-        run_ids, parents = self.facts["run_id"].tolist(), self.facts["parent_run_id"].tolist()
+        run_ids = self.facts["run_id"].tolist()
         branches = self.facts["branch_tokens"].astype(np.float64)
-        number = {run_id: j for j, run_id in enumerate(run_ids) if run_id}
-        if not number:
+        row_of = {run_id: j for j, run_id in enumerate(run_ids) if run_id}
+        if not row_of:
             return
-        derived = [j for j in number.values() if np.isfinite(branches[j])]
-        bases = [j for j in number.values() if not np.isfinite(branches[j])]
+        derived = [j for j in row_of.values() if np.isfinite(branches[j])]
+        bases = [j for j in row_of.values() if not np.isfinite(branches[j])]
         left = self.facts.get("origin_tokens", branches).astype(np.float64)
         # Means over runs that left their bases at different tokens have no common origin.
         origins = {j: float(left[j] if np.isfinite(left[j]) else branches[j]) for j in derived}
-        for j in self._rows_of_bases(number, bases, origins):
+        for j in self._rows_of_bases(row_of, bases, origins):
             for kind in dict.fromkeys(self.kinds[j][self.of_base[j]].tolist()):
                 yield from self._stretch(j, kind, (self.kinds[j] == kind) & self.of_base[j], np.nan, np.nan)
-        # A parent that is not selected is drawn from the row of the child that leaves it last.
-        last_child: dict[str, int] = {}
-        for j in sorted(derived, key=lambda j: branches[j]):
-            if parents[j] not in number:
-                last_child[parents[j]] = j
+        own = {
+            j: (self.axis[j] > 0 if self.is_own_axis else self.tokens[j] > branches[j]) & ~self.of_base[j]
+            for j in derived
+        }
+        ancestors = self._stretches_of_ancestors(row_of, own)
         for j in derived:
-            own = self.axis[j] > 0 if self.is_own_axis else self.tokens[j] > branches[j]
-            for kind in dict.fromkeys(self.kinds[j][~self.of_base[j]].tolist()):
-                if kind == OUTSIDE:
-                    continue
-                where = (self.kinds[j] == kind) & ~self.of_base[j]
-                if last_child.get(parents[j]) == j:
-                    yield from self._stretch(j, kind, where & ~own, origins[j], origins[j])
-                yield from self._stretch(j, kind, where & own, branches[j], origins[j])
+            for start, where in ancestors.get(j, ()):
+                at = origins[j] if start is None else start
+                yield from self._stretch(j, int(self.kinds[j][where][0]), where, at, origins[j])
+            for kind in dict.fromkeys(self.kinds[j][own[j]].tolist()):
+                if kind != OUTSIDE:
+                    yield from self._stretch(j, kind, (self.kinds[j] == kind) & own[j], branches[j], origins[j])
 
-    def _rows_of_bases(self, number: Mapping[str, int], bases: list[int], origins: Mapping[int, float]) -> list[int]:
+    def _stretches_of_ancestors(
+        self, row_of: Mapping[str, int], own: Mapping[int, Mask]
+    ) -> dict[int, list[tuple[float | None, Mask]]]:
+        """Return the stretches of derived runs that are not selected, by the row that shows them, each once.
+
+        Parameters
+        ----------
+        row_of : mapping of str to int
+            Row of each run id.
+        own : mapping of int to bool array
+            Cells of each derived run itself.
+
+        Returns
+        -------
+        dict
+            For each row, the token after which a stretch starts, None where the chain is unknown, and its cells.
+        """
+        parents, branches = self.facts["parent_run_id"].tolist(), self.facts["branch_tokens"].astype(np.float64)
+        starts = {j: tuple(stage.start for stage in parse_chain(str(self.facts["chain"][j]))) for j in own}
+        # A parent that is not selected is drawn from the row of the child that leaves it last.
+        last_child = {parents[j]: j for j in sorted(own, key=lambda j: branches[j]) if parents[j] not in row_of}
+        candidates: list[tuple[int, int, Mask]] = []
+        for j in last_child.values():
+            inherited = ~own[j] & ~self.of_base[j] & (self.kinds[j] != OUTSIDE)
+            stages = set(self.stages[j][inherited].tolist())
+            candidates += [(j, stage, inherited & (self.stages[j] == stage)) for stage in stages]
+        # The coordinates have no ids of the parents of unselected parents. Two rows show the same one where label,
+        # starts and values are the same; values, because labels of ancestors have no replicate numbers.
+        drawn: dict[tuple[object, ...], list[tuple[int, Mask, bool]]] = {}
+        for j, cells in own.items():
+            drawn.setdefault((without_replicate(self._label(j)), starts[j]), []).append((j, cells, True))
+        stretches: dict[int, list[tuple[float | None, Mask]]] = {}
+        for j, stage, cells in sorted(candidates, key=lambda c: -int(c[2].sum())):
+            above = len(starts[j]) - 1 - stage
+            has_id = above <= 1
+            label = without_replicate(self._label(j)).rsplit("+", max(above, 0))[0]
+            same = drawn.setdefault((label, starts[j][: stage + 1]), [])
+            if any(
+                not (has_id and other_has_id) and self._shows(i, others, j, cells) for i, others, other_has_id in same
+            ):
+                continue
+            same.append((j, cells, has_id))
+            stretches.setdefault(j, []).append((float(starts[j][stage]) if stage < len(starts[j]) else None, cells))
+        return {j: sorted(of_row, key=lambda s: s[0] or 0.0) for j, of_row in stretches.items()}
+
+    def _label(self, j: int) -> str:
+        return str(self.facts["run"][j]) if "run" in self.facts else ""
+
+    def _shows(self, other: int, others: Mask, j: int, cells: Mask) -> bool:
+        """Return whether some cells of the row `other` have all values of some cells of the row `j`."""
+        some = cells & np.isfinite(self.values[j]) & np.isfinite(self.axis[j])
+        at, position = self.axis[other][others], self.axis[j][some]
+        if not len(at):
+            return not len(position)
+        nearest = np.minimum(np.searchsorted(at, position), len(at) - 1)
+        return bool(
+            np.array_equal(at[nearest], position)
+            and np.allclose(self.values[other][others][nearest], self.values[j][some], rtol=1e-9, atol=0)
+        )
+
+    def _rows_of_bases(self, row_of: Mapping[str, int], bases: list[int], origins: Mapping[int, float]) -> list[int]:
         """Return the rows that show the bases: their own, or that of the last run to leave a base not selected."""
         if "root_run_id" not in self.facts or (MEMBERS in self.facts and bases):
             return bases or [max(origins, key=origins.__getitem__)]
         last: dict[str, int] = {}
         for j, origin in origins.items():
             root = str(self.facts["root_run_id"][j])
-            if root not in number and (root not in last or origin > origins[last[root]]):
+            if root not in row_of and (root not in last or origin > origins[last[root]]):
                 last[root] = j
         return [*bases, *last.values()]
 

@@ -16,7 +16,7 @@ from dde.dataset.naming import title_of
 from dde.dataset.provenance import metric_named
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError
-from dde.lineage.chain_texts import parse_chain
+from dde.lineage.chain_texts import Stage, parse_chain
 from dde.plots.axes import axis_label, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
@@ -25,7 +25,7 @@ from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of
 from dde.plots.figure_layout import Axis, Frame, panel_layouts
 from dde.plots.legends import ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, figure_of, framed
-from dde.schema import PRETRAINING, is_datadecide
+from dde.schema import PRETRAINING, is_datadecide, without_replicate
 
 __all__ = [
     "Member",
@@ -102,6 +102,9 @@ def _family(lineage: str, nodes: dict[str, Any], first: int) -> Iterator[Member]
     bases = [i for i, row in nodes.items() if _is_base(row)]
     listed = set(nodes)
     some = next(iter(nodes.values()))
+    # Parents first: their ids are coordinates, those of other ancestors are not.
+    for run_id in list(nodes):
+        _add_parent(run_id, nodes)
     for run_id in list(nodes):
         _add_ancestors(run_id, nodes)
     families: dict[str, dict[str, Any]] = {i: {} for i in bases}
@@ -174,24 +177,60 @@ def _descend(
             row += 1
 
 
+def _add_parent(run_id: str, nodes: dict[str, Any]) -> None:
+    """Add the parent of a run if it is neither among the rows nor a base."""
+    row = nodes[run_id]
+    stages = parse_chain(str(row.get("chain", "")))
+    parent = str(row["parent_run_id"])
+    if len(stages) > 2 and parent and parent not in nodes:
+        nodes[parent] = _ancestor(parent, row, stages, 1)
+
+
 def _add_ancestors(run_id: str, nodes: dict[str, Any]) -> None:
     """Add the ancestors between a run and its base that are not among the rows."""
     row = nodes[run_id]
     stages = parse_chain(str(row.get("chain", "")))
-    label, child, end = str(row["run"]), row, float(row["branch_tokens"])
-    for stage in reversed(stages[1:-1]):
-        label = label.rpartition("+")[0]
-        # The id of the parent of a run is known, those of its other ancestors are not.
-        ancestor = str(child["parent_run_id"]) or f"{label} of {row['lineage']}"
-        child["parent_run_id"] = ancestor
-        if ancestor in nodes:
-            return
-        child = nodes[ancestor] = {
-            "run_id": ancestor, "run": label, "run_type": stage.run_type, "value": np.nan,
-            "lineage": row["lineage"], "parent_run_id": "", "branch_tokens": float(stage.start), "end_tokens": end,
-            **({"root_run_id": row["root_run_id"]} if "root_run_id" in row else {}),
-        }  # fmt: skip
-        end = float(stage.start)
+    child = row
+    for above in range(1, len(stages) - 1):
+        if not child["parent_run_id"]:
+            child["parent_run_id"] = _id_of_ancestor(row, stages, above, nodes)
+        ancestor = str(child["parent_run_id"])
+        if ancestor not in nodes:
+            nodes[ancestor] = _ancestor(ancestor, row, stages, above)
+        child = nodes[ancestor]
+
+
+def _id_of_ancestor(row: Mapping[str, Any], stages: Sequence[Stage], above: int, nodes: Mapping[str, Any]) -> str:
+    """Return the id of the ancestor that is `above` runs above a run, by its label and branch."""
+    label, branch = _label_of_ancestor(row, above), float(stages[-1 - above].start)
+    same = [
+        run_id
+        for run_id, node in nodes.items()
+        if without_replicate(node["run"]) == label
+        and float(node["branch_tokens"]) == branch
+        and node.get("root_run_id") == row.get("root_run_id")
+    ]
+    if label and len(same) == 1:
+        return same[0]
+    # Labels of ancestors have no replicate numbers, so which of several replicates is the ancestor is unknown.
+    return f"{label or f'ancestor {above}'} of {row['lineage'] if label else row['run_id']}"
+
+
+def _label_of_ancestor(row: Mapping[str, Any], above: int) -> str:
+    """Return the label of the ancestor that is `above` runs above a run; "" where the label has too few parts."""
+    label, *links = without_replicate(row["run"]).rsplit("+", above)
+    return label if len(links) == above else ""
+
+
+def _ancestor(run_id: str, row: Mapping[str, Any], stages: Sequence[Stage], above: int) -> dict[str, Any]:
+    """Return the row of the ancestor that is `above` runs above a run; it ends where the next run branches off."""
+    stage = stages[-1 - above]
+    return {
+        "run_id": run_id, "run": _label_of_ancestor(row, above), "run_type": stage.run_type, "value": np.nan,
+        "lineage": row["lineage"], "parent_run_id": "", "branch_tokens": float(stage.start),
+        "end_tokens": float(stages[-above].start),
+        **({"root_run_id": row["root_run_id"]} if "root_run_id" in row else {}),
+    }  # fmt: skip
 
 
 _ROW_PIXELS, _WIDTH = 19, 560
