@@ -246,10 +246,10 @@ def test_one_row_without_facets(sweep: xr.Dataset) -> None:
     [
         ({"y": "arc_eazy"}, UnknownNameError, "arc_eazy.*Did you mean arc_easy"),
         ({"y": "arc_easy", "hue_by": "learning_rat"}, UnknownNameError, "Did you mean learning_rate"),
-        ({"y": "arc_easy", "x": "params"}, UnknownNameError, "does not run along cumulative_tokens"),
-        ({"y": "arc_easy", "x": "checkpoint_type"}, UnknownNameError, "does not run along cumulative_tokens"),
+        ({"y": "arc_easy", "x": "params"}, UnknownNameError, "has no dimension cumulative_tokens"),
+        ({"y": "arc_easy", "x": "checkpoint_type"}, UnknownNameError, "has no dimension cumulative_tokens"),
         ({"y": "arc_easy", "facet_by": "checkpoint_type"}, UnknownNameError, "facet_by='checkpoint_type'"),
-        ({"y": "arc_easy", "hue_by": "cumulative_compute"}, UnknownNameError, "no coordinate of runs"),
+        ({"y": "arc_easy", "hue_by": "cumulative_compute"}, UnknownNameError, "not a coordinate of runs"),
         ({"y": "arc_easy", "backend": "plotly"}, UnknownNameError, "Pass 'bokeh' or 'matplotlib'"),
         ({"y": []}, SelectionError, "holds no metric"),
     ],

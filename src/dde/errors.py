@@ -58,12 +58,12 @@ class ConflictWarning(DdeWarning):
     """Rows of one run and step that disagree; the first one is used."""
 
 
-def warn_caller(message: str) -> None:
-    """Issue a DdeWarning that points to the line outside dde that called it."""
+def warn_caller(message: str, category: type[DdeWarning] = DdeWarning) -> None:
+    """Issue a warning that points to the line outside dde that called it."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "dde":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, DdeWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def near_names(name: object, known: Iterable[str], n: int = 3) -> str:

@@ -33,8 +33,8 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 def spreadsheet_safe(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Return a frame whose texts are safe in a spreadsheet and a terminal, and the number of changed cells.
 
-    A text that begins with ``=``, ``+``, ``-`` or ``@`` and is not a number gets the prefix ``'``; control characters are
-    escaped. This includes the names of columns. Numbers stay unchanged.
+    A text that begins with ``=``, ``+``, ``-`` or ``@`` and is not a number gets the prefix ``'``, and control
+    characters are escaped. Names of columns are changed in the same way. Numbers stay unchanged.
 
     Examples
     --------

@@ -60,7 +60,7 @@ AXES: dict[str, AxisRule] = {
     rule.name: rule
     for rule in (
         AxisRule("cumulative_tokens", "tokens since the start of pretraining", "tokens", ""),
-        # 6 N tokens with exact N: the design's rule for training compute.
+        # Training compute is estimated as 6 N tokens, with the exact parameter count N.
         AxisRule("cumulative_compute", "training compute, 6 N tokens", "FLOP", "lineage"),
         AxisRule("tokens_per_parameter", "tokens per parameter", "1", "lineage"),
         AxisRule("fraction_of_training", "fraction of the run's own schedule", "1", "run"),
@@ -87,7 +87,8 @@ def resolve_axis(name: str) -> AxisRule:
     rule = AXES.get(_ALIASES.get(name, name))
     if rule is None:
         raise UnknownNameError(
-            f"{name!r} is not an axis, so runs can't be aligned by it.{near_names(name, AXES)} There are {', '.join(AXES)}."
+            f"{name!r} is not an axis, so runs can't be aligned by it.{near_names(name, AXES)} "
+            f"There are {', '.join(AXES)}."
         )
     return rule
 
@@ -151,14 +152,14 @@ def axis_lines(rule: AxisRule, branch: Float64, schedule: Float64, n_params: Flo
         NaN where a run has no position on the axis: a pretraining run has no branch, and a schedule that is unknown,
         or that ends at the branch, has no fractions.
     """
-    there = np.isfinite(n_params)
+    has_run = np.isfinite(n_params)
     if rule.name == "post_tokens":
-        return Lines(np.where(there, branch, np.nan), np.where(there & np.isfinite(branch), 1.0, np.nan))
+        return Lines(np.where(has_run, branch, np.nan), np.where(has_run & np.isfinite(branch), 1.0, np.nan))
     if rule.by == "run":
         start = np.where(np.isfinite(branch), branch, 0.0)
-        scale = np.where(there & (schedule > start), schedule - start, np.nan)
+        scale = np.where(has_run & (schedule > start), schedule - start, np.nan)
         return Lines(np.where(np.isfinite(scale), start, np.nan), scale)
-    return Lines(np.where(there, 0.0, np.nan), _tokens_per_unit(rule, n_params))
+    return Lines(np.where(has_run, 0.0, np.nan), _tokens_per_unit(rule, n_params))
 
 
 def _tokens_per_unit(rule: AxisRule, n_params: Float64) -> Float64:

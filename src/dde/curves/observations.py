@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from dde.array_types import Float64, Int64
 from dde.curves.metric import Metric
-from dde.errors import ConflictWarning, DdeWarning
+from dde.errors import ConflictWarning, warn_caller
 from dde.lineage.ragged_rows import rows_of
 
 __all__ = ["Observations", "assemble_observations", "join_observations"]
@@ -30,8 +29,8 @@ class Observations:
     step : (observation,) int64 array
         Step of the run itself; for an evaluation of a derived run its last logged step, -1 without one.
     values : (observation,) float64 array
-        NaN where the metric has no sample, which is not an observation. Such positions are included while they are few, so
-        that metrics of one source share their positions.
+        NaN where the metric has no sample, which is not an observation. Such positions are included while they are
+        few, so that metrics of one source share their positions.
     """
 
     offsets: Int64
@@ -84,32 +83,29 @@ def assemble_observations(
         run, tokens, step, values = run[order], tokens[order], step[order], values[order]
     repeated = _repeated(run, tokens)
     some = ~np.isnan(values)
-    if repeated.any() or np.count_nonzero(some) < _KEPT_SHARE * len(some):
+    if repeated.any() or np.count_nonzero(some) < _LEAST_SHARE * len(some):
         run, tokens, step, values = run[some], tokens[some], step[some], values[some]
         repeated = _repeated(run, tokens)
     if repeated.any():
         first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(run))))
-        # Different steps at the same tokens are not a conflict: the count did not advance between them. An axis of tokens
-        # has a position for only one of them.
+        # Different steps at the same tokens are not a conflict: the count did not advance between them. An axis of
+        # tokens has a position for only one of them.
         stalled = repeated & (step != step[first])
         if stalled.any():
             named = sorted({run_ids[run[i]] for i in np.flatnonzero(stalled)})
-            warnings.warn(
+            warn_caller(
                 f"{int(stalled.sum())} rows of {metric.name} count the same tokens as an earlier step of their run "
                 f"({', '.join(named[:3])}{', ...' if len(named) > 3 else ''}), so the axis has no position for them; "
-                "the first row is used. The others are in the store's own history.",
-                DdeWarning,
-                stacklevel=2,
+                "the first row is used. The others are in the store's own history."
             )
         conflicts = np.flatnonzero(repeated & (values != values[first]) & (step == step[first]))
         if len(conflicts):
             named = sorted({run_ids[run[i]] for i in conflicts})
-            warnings.warn(
+            warn_caller(
                 f"{len(conflicts)} rows of {metric.name} disagree with the first row of the same run and step "
                 f"({', '.join(named[:3])}{', ...' if len(named) > 3 else ''}), so which value is right is "
                 "unknown; the first one is used. Remove the wrong rows from the store to silence this.",
                 ConflictWarning,
-                stacklevel=2,
             )
         keep = ~repeated
         run, tokens, step, values = run[keep], tokens[keep], step[keep], values[keep]
@@ -121,8 +117,8 @@ def join_observations(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]:
     """Return the union of a run's positions over several metrics, with steps and a column of values per metric."""
     parts = [slice(int(o.offsets[run]), int(o.offsets[run + 1])) for o in observed]
-    every = [o.tokens[part] for o, part in zip(observed, parts, strict=True)]
-    tokens = np.unique(np.concatenate(every)) if every else np.empty(0, np.int64)
+    tokens_of_metrics = [o.tokens[part] for o, part in zip(observed, parts, strict=True)]
+    tokens = np.unique(np.concatenate(tokens_of_metrics)) if tokens_of_metrics else np.empty(0, np.int64)
     step = np.full(len(tokens), -1, np.int64)
     columns: list[npt.NDArray[np.float64]] = []
     for o, part in zip(observed, parts, strict=True):
@@ -135,16 +131,16 @@ def join_observations(
 
 
 def _ascend(run: Int64, tokens: Int64) -> bool:
-    later = run[1:] > run[:-1]
-    return bool((later | ((run[1:] == run[:-1]) & (tokens[1:] >= tokens[:-1]))).all())
+    next_run = run[1:] > run[:-1]
+    return bool((next_run | ((run[1:] == run[:-1]) & (tokens[1:] >= tokens[:-1]))).all())
 
 
 def _repeated(run: Int64, tokens: Int64) -> npt.NDArray[np.bool_]:
     """Return which observations have the run and tokens of the one before them; sorted by run and tokens."""
-    again = np.zeros(len(run), bool)
-    again[1:] = (run[1:] == run[:-1]) & (tokens[1:] == tokens[:-1])
-    return again
+    repeated = np.zeros(len(run), bool)
+    repeated[1:] = (run[1:] == run[:-1]) & (tokens[1:] == tokens[:-1])
+    return repeated
 
 
-# A metric with samples at a smaller share of its positions is faster without the empty ones.
-_KEPT_SHARE = 0.5
+# A metric that has samples at a smaller share of its positions is processed faster without the empty positions.
+_LEAST_SHARE = 0.5

@@ -351,7 +351,8 @@ class _Means:
             also = f" or take the mean over it as well: {[*self.over, name]!r};" if not self.is_datadecide else ""
             raise SelectionError(
                 f"members of a mean over {over} differ in {name} ({', '.join(values[:4])}), so they are not "
-                f"repetitions of one treatment. Sweep over {name} too,{also} or select one: ds.dde.sel({name}={values[0]!r})."
+                f"repetitions of one treatment. Sweep over {name} too,{also} or select one: "
+                f"ds.dde.sel({name}={values[0]!r})."
             )
 
     @cached_property

@@ -97,8 +97,8 @@ def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last
     is_number = isinstance(at, (int, float, np.number)) and not isinstance(at, bool)
     if not (float(at) >= 0 if is_number else isinstance(at, str) and at in ("last", "schedule", "common")):
         raise UnknownNameError(
-            f"at={at!r} is not a position, so runs can't be compared there. Pass 'last', 'schedule', 'common' or a number "
-            "of tokens."
+            f"at={at!r} is not a position, so runs can't be compared there. Pass 'last', 'schedule', 'common' or "
+            "a number of tokens."
         )
     array = dataset[metric_named(dataset, metric)]
     if MEMBERS in dataset.coords:

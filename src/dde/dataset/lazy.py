@@ -209,7 +209,7 @@ class BlockReader:
             run_id = chains.run_ids[int(np.searchsorted(observed.offsets, at, side="right")) - 1]
             raise FormatError(
                 f"{metric.name} of {run_id} has a value at {observed.tokens[at]} tokens, where the list of its "
-                f"{sampling} has no row, so its observed cells are unknown. The source has changed since it was opened, or "
+                f"{sampling} has no row, so its observed cells are unknown. The source changed since it was opened, or "
                 "its list of rows and its values disagree. Open it again, and look at that row."
             )
         return CurvePoints.where(table_rows.offsets, table_rows.tokens, ~table_rows.are_in(observed))

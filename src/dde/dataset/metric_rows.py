@@ -197,7 +197,7 @@ class MetricRows:
         tokens = self.sample_number(self.names[0], number)[unsure][0]
         raise SelectionError(
             f"{what} of {str(self.array.name)!r} is unknown for {int(unsure.sum())} runs, such as {example}: the "
-            f"sample that decides it, at {tokens:.0f} tokens (coordinate {coordinates}), is not a point of this object, "
-            "which is on a coarser grid or a part of the axis. Call this before selecting along the axis, or open the "
-            "Dataset on a grid that includes the sample, such as grid='auto' or a number of points."
+            f"sample that decides it, at {tokens:.0f} tokens (coordinate {coordinates}), is not a point of this "
+            "object, which is on a coarser grid or a part of the axis. Call this before selecting along the axis, or "
+            "open the Dataset on a grid that includes the sample, such as grid='auto' or a number of points."
         )

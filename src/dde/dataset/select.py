@@ -55,8 +55,8 @@ def select(obj: T, **filters: Any) -> T:
     for name, value in filters.items():
         if name not in obj.coords:
             raise UnknownNameError(
-                f"{name!r} is not a coordinate, so nothing can be selected by it.{near_names(name, map(str, obj.coords))} "
-                f"There are {', '.join(map(str, obj.coords))}."
+                f"{name!r} is not a coordinate, so nothing can be selected by it."
+                f"{near_names(name, map(str, obj.coords))} There are {', '.join(map(str, obj.coords))}."
             )
         coordinate = obj.coords[name]
         mask = _mask(name, coordinate, canonical_values(obj, name, value))

@@ -255,7 +255,8 @@ def plot_curves(
     """
     if relative_to not in (None, "base"):
         raise UnknownNameError(
-            f"relative_to={relative_to!r} is not a reference for differences, so nothing is drawn. Pass 'base', or None."
+            f"relative_to={relative_to!r} is not a reference for differences, so nothing is drawn. "
+            "Pass 'base', or None."
         )
     rows = curve_panels(
         dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,

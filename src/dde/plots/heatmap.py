@@ -98,7 +98,9 @@ def plot_heatmap(
         of_lineages = {"lineage", *(n for n, of in factors_of(dataset).items() if of == "lineage")}
         facet_by = None if {x, y} & of_lineages else "lineage"
     known = run_coordinates(dataset)
-    check_names({"x": x, "y": y, "facet_by": facet_by}, known, "not a coordinate of runs, so it can't be an axis or facet")
+    check_names(
+        {"x": x, "y": y, "facet_by": facet_by}, known, "not a coordinate of runs, so it can't be an axis or facet"
+    )
     over = [average_over] if isinstance(average_over, str) else list(average_over)
     for one in over:
         check_names({"average_over": one}, known, "not a coordinate of runs, so there is no mean over it")
