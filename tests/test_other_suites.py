@@ -20,6 +20,7 @@ from dde.plots.segments import find_segments
 from dde.plots.tree import find_members
 from dde.schema import factor_of, factors_of, is_datadecide, treatment_names
 from other_suites import SIZES, Run, ladder, make_dataset, optimizers
+from picture_checks import assert_nothing_is_cut_off, printed
 from samples import sample_folder
 
 MERGE = "(decay-1xC & decay-2xC)+merge"
@@ -432,3 +433,22 @@ def test_different_ancestors_of_one_label_are_both_drawn() -> None:
     ds = make_dataset(runs, {}, None).dde.sel(run_type=["rl"])
     middles = [s for s in find_segments(ds, "loss") if s.kind == "mid"]
     assert sorted(s.values[-1] for s in middles) == pytest.approx([2.3, 2.4])
+
+
+@pytest.mark.parametrize(
+    "names", [("cosine", "trapezoidal"), ("cosine, no decay", "trapezoidal"), ("a" * 30, "b" * 40)]
+)
+def test_long_labels_of_a_heat_map_do_not_overlap(trials: xr.Dataset, names: tuple[str, str]) -> None:
+    renamed = np.where(trials.optimizer == "muon", *names).astype(object)
+    ds = trials.assign_coords(optimizer=("run", renamed, trials.optimizer.attrs))
+    with printed(ds.dde.plot_heatmap("loss", x="optimizer", facet_by=None, y="data", backend="matplotlib",
+                                     average_over="learning_rate", frame_size=(130, 130))) as figure:  # fmt: skip
+        labels = figure.axes[0].get_xticklabels()
+        first, second = (text.get_window_extent() for text in labels)
+        if labels[0].get_rotation() == 45:
+            # The boxes around slanted labels overlap; the labels are parallel lines that end at their ticks.
+            distance = (second.x1 - first.x1) * np.sin(np.pi / 4)
+            assert distance > labels[0].get_fontsize() * figure.dpi / 72
+        else:
+            assert not first.overlaps(second)
+        assert_nothing_is_cut_off(figure)

@@ -21,6 +21,8 @@ _PIXELS_PER_INCH = 106
 _LEFT_MARGIN, _BOTTOM_MARGIN = 0.75, 0.92
 # Size of the text of labels: the height of a line in inches, and the mean width of a letter in pixels.
 _LINE_INCHES, _LETTER_PIXELS = 0.16, 6.3
+# Least gap in inches between tick labels, and the longest label that is slanted rather than upright.
+_TICK_GAP, _LONGEST_SLANTED = 0.06, 1.1
 # Width in pixels of a bold letter at a font size of one point: about two thirds of its height.
 _TITLE_PIXELS = 0.98
 
@@ -90,7 +92,36 @@ class Axis:
         lines = len(self.fitted_label(pixels).splitlines())
         if self.ticks is None:
             return _LEFT_MARGIN + max(lines - 1, 0) * _LINE_INCHES
-        return 0.3 + max((text_width_inches(text) for _, text in self.ticks), default=0.0) + lines * _LINE_INCHES
+        return 0.3 + self._longest_tick_inches() + lines * _LINE_INCHES
+
+    def tick_angle(self, pixels: int) -> int:
+        """Return the angle in degrees of tick labels below a frame of `pixels`, so that neighbours do not overlap.
+
+        Examples
+        --------
+        >>> ticks = tuple((float(k), "trapezoid-decay") for k in range(4))
+        >>> Axis("schedule", "", limits=(-0.5, 3.5), ticks=ticks).tick_angle(1000)
+        0
+        >>> Axis("schedule", "", limits=(-0.5, 3.5), ticks=ticks).tick_angle(240)
+        45
+        """
+        ticks = sorted(self.ticks or ())
+        low, high = self.span()
+        inches = pixels / _PIXELS_PER_INCH / (high - low)
+        widths = [text_width_inches(text) + _TICK_GAP for _, text in ticks]
+        overlap = any(
+            (left + right) / 2 > (b - a) * inches
+            for (a, _), (b, _), left, right in zip(ticks, ticks[1:], widths, widths[1:], strict=False)
+        )
+        # Long slanted labels would extend beyond the left edge of the figure.
+        return 0 if not overlap else 45 if self._longest_tick_inches() <= _LONGEST_SLANTED else 90
+
+    def tick_height(self, pixels: int) -> float:
+        """Return the inches that turned tick labels take below a frame of `pixels`, more than level ones."""
+        return math.sin(math.radians(self.tick_angle(pixels))) * self._longest_tick_inches()
+
+    def _longest_tick_inches(self) -> float:
+        return max((text_width_inches(text) for _, text in self.ticks or ()), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -262,9 +293,10 @@ def panel_layouts(
     frames: Sequence[Frame] = (),
     titles: Sequence[str] = (),
 ) -> list[PanelLayout]:
-    """Return the layouts of panels, row by row, with room for the legend, axis labels of several lines and notes."""
+    """Return the layouts of panels, row by row, with room for the legend, long labels of axes and ticks, and notes."""
     left = max((f.y.left_margin(size[1]) for f in frames), default=_LEFT_MARGIN)
-    bottom = _BOTTOM_MARGIN + max((len(f.note.splitlines()) for f in frames), default=0) * _LINE_INCHES
+    notes = max((len(f.note.splitlines()) for f in frames), default=0) * _LINE_INCHES
+    bottom = _BOTTOM_MARGIN + notes + max((f.x.tick_height(size[0]) for f in frames), default=0.0)
     legend_size = legend.inches(size[1]) if legend else (0.0, 0.0)
     columns = max(map(len, rows))
     return [

@@ -116,6 +116,8 @@ class OnBokeh:
         for name, axis in (("x", frame.x), ("y", frame.y)):
             if axis.ticks is not None:
                 options[f"{name}ticks"] = list(axis.ticks)
+                if name == "x" and (angle := axis.tick_angle(layout.size[0])):
+                    options["xrotation"] = angle
             elif axis.is_log or name == "x":
                 options[f"{name}formatter"] = CustomJSTickFormatter(code=BOKEH_TICKS)
         if legend.entries:

@@ -142,6 +142,12 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
         axis.set_aspect("auto")
         axis.set_axes_locator(locate)
         _style_ticks(axis.xaxis, frame.x, across=True)
+        if angle := frame.x.tick_angle(layout.size[0]):
+            axis.tick_params(axis="x", labelrotation=angle)
+            for text in axis.get_xticklabels():
+                text.set(horizontalalignment="right", rotation_mode="anchor")
+                if angle == 90:
+                    text.set(verticalalignment="center")
         _style_ticks(axis.yaxis, frame.y, across=False)
         axis.spines[["top", "right"]].set_visible(False)
         axis.spines[["left", "bottom"]].set_color(EDGE)
