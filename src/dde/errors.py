@@ -27,11 +27,11 @@ class DdeError(Exception):
 
 
 class UnknownNameError(DdeError, ValueError):
-    """A name or option that does not exist, such as a recipe, size, seed, metric or hyperparameter."""
+    """A name that does not exist, such as a recipe, size or metric, or a value that an option does not allow."""
 
 
 class SourceError(DdeError, OSError):
-    """A store that is absent, unreachable or of no kind that dde reads, or an object without data that it needs."""
+    """A store that is absent, unreachable or of a kind that dde does not read; or an object that lacks data."""
 
 
 class FormatError(DdeError, ValueError):

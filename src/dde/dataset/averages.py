@@ -72,8 +72,8 @@ def mean_over(
     UnknownNameError
         When `over`, `interval`, `method` or `min_count` has no such value.
     SelectionError
-        When the Dataset already holds means, has no such dimension, holds a lineage or run twice, or when members of a
-        mean had different treatments.
+        When the Dataset already holds means, has no such dimension, or holds a lineage or run twice; and when members
+        of a mean had different treatments.
 
     Warns
     -----
@@ -201,7 +201,7 @@ class _Means:
         # Every combination of the groups' members, in order, is a member of the mean.
         counts = [len(g.index) for g in groups]
         shape = (*counts, int(np.prod([g.index.shape[1] for g in groups])))
-        at, there = {}, np.ones(shape, bool)
+        at, has_member = {}, np.ones(shape, bool)
         for k, group in enumerate(groups):
             wide = [1] * len(groups) + [g.index.shape[1] if g is group else 1 for g in groups]
             wide[k] = counts[k]
@@ -209,9 +209,9 @@ class _Means:
             full = [*counts, *(g.index.shape[1] for g in groups)]
             positions = np.broadcast_to(index, full).reshape(shape)
             at[group.dim] = np.maximum(positions, 0)
-            there &= positions >= 0
+            has_member &= positions >= 0
         new = [g.dim for g in groups]
-        picked = pick_cells(variable, at, [*new, _MEMBER], there, missing)
+        picked = pick_cells(variable, at, [*new, _MEMBER], has_member, missing)
         stack: xr.Variable = picked.transpose(*(d for d in dims if d in new or d in others), _MEMBER)
         return stack
 
@@ -238,12 +238,12 @@ class _Means:
             # Zarr needs chunks of one size, and all members of a mean are reduced together.
             sizes_of_chunks = dict(zip(stack.dims, stack.chunks or (), strict=True))
             stack = stack.chunk({d: -1 if d == _MEMBER else max(sizes) for d, sizes in sizes_of_chunks.items()})
-            every = xr.apply_ufunc(
+            statistics = xr.apply_ufunc(
                 summarize, stack, required, kwargs={"interval": self.interval, "method": self.method},
                 input_core_dims=[[_MEMBER], []], output_core_dims=[["statistic"]], dask="parallelized",
                 output_dtypes=[np.float64], dask_gufunc_kwargs={"output_sizes": {"statistic": len(STATISTICS)}},
             )  # fmt: skip
-            parts = [every.isel(statistic=k) for k in range(len(STATISTICS))]
+            parts = [statistics.isel(statistic=k) for k in range(len(STATISTICS))]
             parts[STATISTICS.index("count")] = parts[STATISTICS.index("count")].astype(np.int64)
         else:
             needed = np.broadcast_to(broadcast_values(required, sizes), tuple(sizes.values()))
@@ -258,9 +258,9 @@ class _Means:
         mean.attrs = {**array.attrs, "long_name": f"{label}, mean over {over}", ANCILLARY: " ".join(companions)}
         units = {"units": array.attrs["units"]} if "units" in array.attrs else {}
         for statistic, variable in shown.items():
-            what = _LABELS.get(statistic, f"{statistic} end of the {self.interval:.0%} interval of the mean"
-                               if self.interval else statistic)  # fmt: skip
-            variable.attrs = {"long_name": f"{label}, {what}", **({"units": "1"} if statistic == "count" else units)}
+            words = _LABELS.get(statistic, f"{statistic} end of the {self.interval:.0%} interval of the mean"
+                                if self.interval else statistic)  # fmt: skip
+            variable.attrs = {"long_name": f"{label}, {words}", **({"units": "1"} if statistic == "count" else units)}
         for variable in observed.values():
             variable.attrs = {"long_name": f"{label}, number of observed values", "units": "1"}
         return {name: mean, **{f"{name}_{s}": v for s, v in shown.items()}, **observed}
@@ -331,13 +331,13 @@ class _Means:
                 "Align runs by their branch first: ds.dde.align(axis='post_tokens')."
             )
         if name in ("branch_tokens", "last_end_tokens"):
-            number = high
+            common = high
         else:
-            number = low if name == "end_tokens" else np.where(same, low, np.nan)
-        number = np.where(np.isfinite(number), number, np.nan)
-        if variable.dtype.kind in "iub" and not np.isnan(number).any():
-            number = number.astype(variable.dtype)
-        return xr.Variable(dims, number, dict(variable.attrs))
+            common = low if name == "end_tokens" else np.where(same, low, np.nan)
+        common = np.where(np.isfinite(common), common, np.nan)
+        if variable.dtype.kind in "iub" and not np.isnan(common).any():
+            common = common.astype(variable.dtype)
+        return xr.Variable(dims, common, dict(variable.attrs))
 
     def _check_treatment(self, name: str, values: Sequence[str]) -> None:
         """Raise where members of a mean had different treatments.

@@ -55,7 +55,7 @@ def base_curves(dataset: xr.Dataset) -> xr.Dataset:
     SourceError
         When a coordinate that it needs is missing.
     SelectionError
-        When the Dataset holds no runs, has no dimension of tokens, or its lineages have another dimension than
+        When the Dataset holds no runs or has no dimension of tokens; when its lineages have a dimension other than
         ``lineage``; and when points of the axis were moved.
 
     Examples
@@ -186,12 +186,12 @@ def _base_sampling(
     of_base = (flag * is_base).astype(flag.dtype)
     n_of_base, n_flags = (np.asarray(f.sum(rule.name).transpose(*dims).values, np.float64) for f in (of_base, flag))
     # The number of samples in a part of the curve is known where all samples are among the cells.
-    known = np.where(n_flags == count, n_of_base, np.nan)
+    n_in_part = np.where(n_flags == count, n_of_base, np.nan)
     numbers = {
         "last": np.where(is_part, base, last),
         "base": np.full(is_part.shape, np.nan),
-        "own": known,
-        "count": known.copy(),
+        "own": n_in_part,
+        "count": n_in_part.copy(),
     }
     coords = {names[n]: xr.Variable(dims, values, dict(picked[names[n]].attrs)) for n, values in numbers.items()}
     if is_part.any():

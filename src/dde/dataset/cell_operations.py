@@ -29,7 +29,7 @@ def pick_cells(
     variable: xr.Variable,
     at: Mapping[str, Positions],
     dims: Sequence[str],
-    there: npt.NDArray[np.bool_] | None = None,
+    has_cell: npt.NDArray[np.bool_] | None = None,
     blank: Any = None,
 ) -> xr.Variable:
     """Return a variable with cells picked from another one by position.
@@ -42,7 +42,7 @@ def pick_cells(
         does not have are ignored.
     dims : sequence of str
         New dimensions that replace those; first in the result.
-    there : bool array of the shape of the cells, optional
+    has_cell : bool array of the shape of the cells, optional
         Cells where it is False become `blank`.
     blank : optional
         "" in text and NaN in numbers when None.
@@ -58,19 +58,19 @@ def pick_cells(
     shape = np.shape(next(iter(at.values())))
     if blank is None:
         blank = blank_value(variable)
-    is_whole = there is None or bool(there.all())
+    has_blanks = has_cell is not None and not has_cell.all()
     dtype = variable.dtype
-    if not is_whole and dtype.kind in "iub" and not (isinstance(blank, int) or dtype.kind == "O"):
+    if has_blanks and dtype.kind in "iub" and not (isinstance(blank, int) or dtype.kind == "O"):
         dtype = np.dtype(np.float64)
     if used and is_lazy(variable):
-        array = _PickedArray(variable, used, shape, rest, None if is_whole else there, blank, dtype)
+        array = _PickedArray(variable, used, shape, rest, has_cell if has_blanks else None, blank, dtype)
         return lazily((*dims, *rest), array, dict(variable.attrs))
     ordered: xr.Variable = variable.transpose(*used, *rest)
     if is_chunked(ordered):
         picked: xr.Variable = ordered.isel({d: xr.Variable(dims, a) for d, a in used.items()}) if used else ordered
         picked = picked.set_dims({**dict(zip(dims, shape, strict=True)), **{d: ordered.sizes[d] for d in rest}})  # type: ignore[no-untyped-call]
-        if not is_whole:
-            picked = picked.astype(dtype).where(xr.Variable(tuple(dims), there), blank)  # type: ignore[no-untyped-call]
+        if has_blanks:
+            picked = picked.astype(dtype).where(xr.Variable(tuple(dims), has_cell), blank)  # type: ignore[no-untyped-call]
         # Picking leaves chunks of unequal sizes, which Zarr can't store.
         chunks = {str(d): max(sizes) for d, sizes in zip(variable.dims, variable.chunks or (), strict=False)}
         chunked = picked.transpose(*dims, *rest)
@@ -79,9 +79,9 @@ def pick_cells(
         return chunked
     values = ordered.values
     values = values[tuple(used.values())] if used else np.broadcast_to(values, (*shape, *values.shape))
-    if not is_whole:
-        assert there is not None
-        values = np.where(there.reshape(*there.shape, *(1 for _ in rest)), values.astype(dtype), blank)
+    if has_blanks:
+        assert has_cell is not None
+        values = np.where(has_cell.reshape(*has_cell.shape, *(1 for _ in rest)), values.astype(dtype), blank)
         values = values.astype(dtype, copy=False)
     return xr.Variable((*dims, *rest), values, dict(variable.attrs), fastpath=True)
 
@@ -95,40 +95,40 @@ class _PickedArray(BlockArray):
         at: Mapping[str, Positions],
         shape: tuple[int, ...],
         rest: tuple[str, ...],
-        there: npt.NDArray[np.bool_] | None,
+        has_cell: npt.NDArray[np.bool_] | None,
         blank: Any,
         dtype: np.dtype[Any],
     ) -> None:
-        self.variable, self.at, self.rest, self.there, self.blank = variable, dict(at), rest, there, blank
+        self.variable, self.at, self.rest, self.has_cell, self.blank = variable, dict(at), rest, has_cell, blank
         self.cells = len(shape)
         self.shape = (*shape, *(variable.sizes[d] for d in rest))
         self.dtype = dtype
 
     def _block(self, at: tuple[Positions, ...]) -> npt.NDArray[Any]:
-        here, others = np.ix_(*at[: self.cells]), at[self.cells :]
+        cells, others = np.ix_(*at[: self.cells]), at[self.cells :]
         shape = tuple(len(a) for a in at)
-        there = np.ones(shape[: self.cells], bool) if self.there is None else self.there[here]
-        out = np.full(shape, self.blank, self.dtype) if not there.all() else np.empty(shape, self.dtype)
-        if not there.any():
+        has_cell = np.ones(shape[: self.cells], bool) if self.has_cell is None else self.has_cell[cells]
+        out = np.full(shape, self.blank, self.dtype) if not has_cell.all() else np.empty(shape, self.dtype)
+        if not has_cell.any():
             return out
         index: dict[str, Any] = dict(zip(self.rest, others, strict=True))
         inverse = []
         for dim, positions in self.at.items():
             # Blank cells are not read.
-            index[dim], back = np.unique(positions[here][there], return_inverse=True)
+            index[dim], back = np.unique(positions[cells][has_cell], return_inverse=True)
             inverse.append(back)
-        out[there] = self.variable.isel(index).transpose(*self.at, *self.rest).values[tuple(inverse)]
+        out[has_cell] = self.variable.isel(index).transpose(*self.at, *self.rest).values[tuple(inverse)]
         return out
 
 
-def coalesce(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bool_]]) -> xr.Variable:
+def coalesce(variables: Sequence[xr.Variable], has_cell: Sequence[npt.NDArray[np.bool_]]) -> xr.Variable:
     """Return each cell from the first of several variables that has it.
 
     Parameters
     ----------
     variables : sequence of xarray.Variable
         Of the same dimensions, those of the cells first; blank where they do not have a cell.
-    there : sequence of bool array
+    has_cell : sequence of bool array
         For each variable, the cells that it has.
 
     Returns
@@ -142,9 +142,9 @@ def coalesce(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bo
     dims = first.dims
     others = [v.transpose(*dims) for v in variables]
     if any(is_lazy(v) for v in others) and not any(is_chunked(v) for v in others):
-        return lazily(list(map(str, dims)), _CoalescedArray(others, there), dict(first.attrs))
+        return lazily(list(map(str, dims)), _CoalescedArray(others, has_cell), dict(first.attrs))
     joined = others[-1]
-    for variable, cells in zip(others[-2::-1], there[-2::-1], strict=True):
+    for variable, cells in zip(others[-2::-1], has_cell[-2::-1], strict=True):
         has = xr.Variable(dims[: cells.ndim], cells)
         joined = variable.where(has, joined)  # type: ignore[no-untyped-call]
     joined = joined.transpose(*dims)
@@ -155,15 +155,15 @@ def coalesce(variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bo
 class _CoalescedArray(BlockArray):
     """Cells from the first of several variables that has them; reads only the variables that a block needs."""
 
-    def __init__(self, variables: Sequence[xr.Variable], there: Sequence[npt.NDArray[np.bool_]]) -> None:
-        self.variables, self.there = list(variables), list(there)
+    def __init__(self, variables: Sequence[xr.Variable], has_cell: Sequence[npt.NDArray[np.bool_]]) -> None:
+        self.variables, self.has_cell = list(variables), list(has_cell)
         self.shape = variables[0].shape
         self.dtype = np.result_type(*(v.dtype for v in variables))
 
     def _block(self, at: tuple[Positions, ...]) -> npt.NDArray[Any]:
         out: npt.NDArray[Any] | None = None
         missing: npt.NDArray[np.bool_] | None = None
-        for variable, cells in zip(self.variables, self.there, strict=True):
+        for variable, cells in zip(self.variables, self.has_cell, strict=True):
             has = cells[np.ix_(*at[: cells.ndim])]
             missing = np.ones(has.shape, bool) if missing is None else missing
             if out is not None and not (missing & has).any():

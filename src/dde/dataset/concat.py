@@ -80,8 +80,8 @@ def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
     >>> dde.concat([a, b]).sizes["lineage"] == a.sizes["lineage"] + b.sizes["lineage"]
     True
     """
-    given = [datasets] if isinstance(datasets, (xr.Dataset, xr.DataArray)) else datasets
-    parts = [with_object_text(_with_dimensions(_checked(d))) for d in given]
+    several = [datasets] if isinstance(datasets, (xr.Dataset, xr.DataArray)) else datasets
+    parts = [with_object_text(_with_dimensions(_checked(d))) for d in several]
     if not parts:
         raise SelectionError("no Dataset was given, so there is nothing to join. Pass a list of Datasets.")
     parts = _on_one_grid(parts)
@@ -117,7 +117,7 @@ def _checked(dataset: object) -> xr.Dataset:
         )
     if POSITION_CHECK in dataset.coords and not checked_positions(dataset).values.all():
         raise SelectionError(
-            "a Dataset has points of cumulative_tokens without cells, as padding and outer joins leave them, so it "
+            "a Dataset has points of cumulative_tokens without cells, which padding and outer joins add, so it "
             "can't be joined with others. Drop them: ds.dropna('cumulative_tokens', how='all')."
         )
     return dataset
@@ -219,9 +219,9 @@ class _Joined:
                 at[dim] = np.array([position.get(label, -1) for label in labels], np.int64)
             self.at.append(at)
             ids = texts_along(part, "run_id", CELLS)
-            here = ids[np.ix_(np.maximum(at["lineage"], 0), np.maximum(at["run"], 0))]
-            there = (at["lineage"] >= 0)[:, None] & (at["run"] >= 0)[None, :]
-            self.run_ids.append(np.where(there, here, "").reshape(shape))
+            picked = ids[np.ix_(np.maximum(at["lineage"], 0), np.maximum(at["run"], 0))]
+            has_cell = (at["lineage"] >= 0)[:, None] & (at["run"] >= 0)[None, :]
+            self.run_ids.append(np.where(has_cell, picked, "").reshape(shape))
 
     def check(self) -> None:
         """Raise where parts contradict each other.
@@ -296,20 +296,20 @@ class _Joined:
         if not dims:
             return first
         blank = blank_value(first, name)
-        theres = [
+        has_cell = [
             np.logical_and.reduce(np.meshgrid(*(self.at[k][d] >= 0 for d in dims), indexing="ij")) for k in holders
         ]
         if len(dims) == 2:
-            theres = [there & (self.run_ids[k] != "") for k, there in zip(holders, theres, strict=True)]
-        if first.dtype.kind in "iu" and np.logical_or.reduce(theres).all():
+            has_cell = [mask & (self.run_ids[k] != "") for k, mask in zip(holders, has_cell, strict=True)]
+        if first.dtype.kind in "iu" and np.logical_or.reduce(has_cell).all():
             # Some part has a number for every label, so no value for missing cells is needed, and integers stay.
             blank = 0
         picked: list[xr.Variable] = []
-        for k, there in zip(holders, theres, strict=True):
+        for k, mask in zip(holders, has_cell, strict=True):
             positions = np.meshgrid(*(np.maximum(self.at[k][d], 0) for d in dims), indexing="ij")
             variable = self.parts[k].variables[name]
-            picked.append(pick_cells(variable, dict(zip(dims, positions, strict=True)), dims, there, blank))
-        joined = coalesce(picked, theres)
+            picked.append(pick_cells(variable, dict(zip(dims, positions, strict=True)), dims, mask, blank))
+        joined = coalesce(picked, has_cell)
         # Attributes that differ, such as the interpolation, are all listed.
         joined.attrs = _joined_attrs([v.attrs for v in picked])
         return joined

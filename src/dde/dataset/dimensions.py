@@ -33,12 +33,12 @@ __all__ = [
 
 def axis_of(obj: xr.Dataset | xr.DataArray) -> AxisRule | None:
     """Return the axis of an object's points; None where it has none."""
-    known = {name: rule for name, rule in AXES.items() if name in obj.coords}
-    for name, rule in known.items():
+    present = {name: rule for name, rule in AXES.items() if name in obj.coords}
+    for name, rule in present.items():
         if name in obj.dims:
             return rule
     # One point was selected. Where it has a position on more than one axis, each of them is right.
-    return next((r for n, r in known.items() if not obj.coords[n].dims and obj.coords[n].notnull()), None)
+    return next((r for n, r in present.items() if not obj.coords[n].dims and obj.coords[n].notnull()), None)
 
 
 def require_axis(obj: xr.Dataset | xr.DataArray) -> AxisRule:
@@ -95,13 +95,13 @@ def points_along(obj: xr.Dataset | xr.DataArray, rule: AxisRule) -> Points:
     points: Points = np.atleast_1d(obj.coords[rule.name].values)
     if not rule.is_whole or points.dtype.kind == "i":
         return points
-    whole = np.rint(points).astype(np.int64)
-    if (whole != points).any():
+    tokens = np.rint(points).astype(np.int64)
+    if (tokens != points).any():
         raise SelectionError(
-            f"points of {rule.name}, such as {points[whole != points][0]}, are not whole numbers, so the axis no "
+            f"points of {rule.name}, such as {points[tokens != points][0]}, are not whole numbers, so the axis no "
             "longer counts tokens and cells have no position on it. Rescale it after the last operation of ds.dde."
         )
-    return whole
+    return tokens
 
 
 def cell_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, ...]:

@@ -218,8 +218,8 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
         )
     own = rows.own | np.isnan(rows.tokens)
     # A count of zero runs is not a value.
-    known = (rows.values > 0) if array.dtype.kind in "iu" else ~np.isnan(rows.values)
-    where = own & known
+    has_value = (rows.values > 0) if array.dtype.kind in "iu" else ~np.isnan(rows.values)
+    where = own & has_value
     if isinstance(at, str):
         if at == "schedule":
             limit = rows.number("schedule_tokens")

@@ -145,8 +145,8 @@ def to_frame(dataset: xr.Dataset, dropna: bool = True) -> pd.DataFrame:
             coordinate = dataset[source].variable
             picked = tuple(at[str(d)] for d in coordinate.dims)
             table[name] = coordinate.values[picked] if picked else np.full(rows, coordinate.values.item())
-    known = "n_params" in dataset.coords and not dataset["n_params"].attrs.get(CHANGING_PARAMS)
-    if "cumulative_compute" not in table and known and "cumulative_tokens" in dataset.coords:
+    has_params = "n_params" in dataset.coords and not dataset["n_params"].attrs.get(CHANGING_PARAMS)
+    if "cumulative_compute" not in table and has_params and "cumulative_tokens" in dataset.coords:
         table["cumulative_compute"] = broadcast_values(
             (6.0 * dataset["n_params"] * dataset["cumulative_tokens"]).variable, sizes
         )[keep]

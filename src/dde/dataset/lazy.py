@@ -112,8 +112,8 @@ class BlockReader:
         if len(points):
             for part in self._parts(run_ids, points[order], lines):
                 self._align_part(metric, part, out)
-                for here, _ in part.groups:
-                    empty[part.at[here]] = False
+                for group, _ in part.groups:
+                    empty[part.at[group]] = False
         out[empty] = np.nan
         return (out if isinstance(back, slice) else out[:, back]).reshape(shape)
 
@@ -131,8 +131,8 @@ class BlockReader:
         out = np.zeros((run_ids.size, len(points)), np.int8)
         for part in self._parts(run_ids.ravel(), points[order], lines):
             sampled = self._points(sampling, part.chains)
-            for here, grid in part.groups:
-                mark_points(out, part.at[here], grid, points_on_curves(part.chains, part.rows[here], sampled), 1)
+            for group, grid in part.groups:
+                mark_points(out, part.at[group], grid, points_on_curves(part.chains, part.rows[group], sampled), 1)
         return out[:, back].reshape((*run_ids.shape, len(points)))
 
     def sample_numbers(self, samplings: Sequence[Sampling], run_ids: Texts) -> list[dict[str, Float64]]:
@@ -170,8 +170,8 @@ class BlockReader:
             at = present[start : start + _RUNS_AT_ONCE]
             ids = [str(r) for r in run_ids[at]]
             chains = self.runs.chains(ids)
-            number = {run_id: i for i, run_id in enumerate(chains.run_ids)}
-            rows = np.array([number[run_id] for run_id in ids], np.int64)
+            index_of = {run_id: i for i, run_id in enumerate(chains.run_ids)}
+            rows = np.array([index_of[run_id] for run_id in ids], np.int64)
             if lines is None:
                 groups = [(np.arange(len(at)), tokens_at(points, 0.0, 1.0))]
             else:
@@ -218,8 +218,8 @@ class BlockReader:
         """Fill the rows of a part of a block."""
         own = self._observations(metric, part.chains)
         curves = Curves(part.chains, own, self._missing_samples(metric, part.chains, own), metric.joins_at_branch)
-        for here, grid in part.groups:
-            curves.fill(out, part.at[here], part.rows[here], grid, self.how, self._plans)
+        for group, grid in part.groups:
+            curves.fill(out, part.at[group], part.rows[group], grid, self.how, self._plans)
 
 
 # Cached plans of recent alignments: one for evaluations and one for logs, for two blocks.
@@ -282,9 +282,9 @@ class _CellsArray(BlockArray):
 
     def _block(self, at: tuple[npt.NDArray[np.intp], ...]) -> npt.NDArray[Any]:
         *cells, last = at
-        here = np.ix_(*cells) if cells else ()
-        lines = None if self.lines is None else self.lines.index(here)
-        return self._make(self.run_ids[here] if cells else self.run_ids, self.points[last], lines)
+        index = np.ix_(*cells) if cells else ()
+        lines = None if self.lines is None else self.lines.index(index)
+        return self._make(self.run_ids[index] if cells else self.run_ids, self.points[last], lines)
 
     def _make(self, run_ids: npt.NDArray[np.object_], points: Points, lines: Lines | None) -> npt.NDArray[Any]:
         raise NotImplementedError

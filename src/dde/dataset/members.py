@@ -17,7 +17,7 @@ from dde.schema import LINEAGE_COORDINATES, RUN_COORDINATES, factors_of, is_data
 
 __all__ = ["OF_MEMBERS", "Group", "groups_of", "groups_of_runs"]
 
-#: Coordinates that differ between members and are dropped from a mean, where they are more than the factor itself.
+#: Coordinates that a mean over a factor does not have, where they are more than the factor itself.
 OF_MEMBERS = {"seed": ("seed", "seed_name")}
 
 # Coordinates of DataDecide in which members of a mean must agree.
@@ -265,18 +265,18 @@ def _by_treatment(
     # Parents first: their labels are parts of those of their runs.
     for i in sorted(range(len(labels)), key=lambda i: plain[i].count("+")):
         parent, _, _ = plain[i].rpartition("+")
-        above = new_name.get(parent, parent)
-        number = labels[i].removeprefix(plain[i]) if "replicate" not in over else ""
+        parent_name = new_name.get(parent, parent)
+        replicate = labels[i].removeprefix(plain[i]) if "replicate" not in over else ""
         if averaged and has_averaged[i]:
-            keys[i] = (above, *types[i], *own[i], number)
+            keys[i] = (parent_name, *types[i], *own[i], replicate)
             link = "_".join(
                 filter(None, [*([] if one_type else types[i]), *(_given(others[k], own[i][k]) for k in varying)])
             )
-            names[i] = "+".join(filter(None, (above, link or types[i][0]))) + number
+            names[i] = "+".join(filter(None, (parent_name, link or types[i][0]))) + replicate
         else:
             # A run without the factor is averaged with its own repetitions only.
             own_part = plain[i].removeprefix(f"{parent}+") if parent else plain[i]
-            names[i] = "+".join(filter(None, (above, own_part))) + number
+            names[i] = "+".join(filter(None, (parent_name, own_part))) + replicate
             keys[i] = (names[i],)
         new_name[plain[i]] = without_replicate(names[i])
     return keys, names

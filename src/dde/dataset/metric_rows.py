@@ -119,9 +119,9 @@ class MetricRows:
 
     def sample_number(self, sampling: str, number: str) -> Float64:
         """Return a number of a sampling, (row,); see :data:`dde.schema.SAMPLED_NUMBERS`."""
-        found = number_of(self.array, sampling, number)
+        along_runs = number_of(self.array, sampling, number)
         return np.asarray(
-            broadcast_values(found.variable, {d: self.array.sizes[d] for d in self.cells}), np.float64
+            broadcast_values(along_runs.variable, {d: self.array.sizes[d] for d in self.cells}), np.float64
         ).ravel()
 
     @property

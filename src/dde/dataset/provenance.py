@@ -93,9 +93,9 @@ def support(array: xr.DataArray) -> xr.DataArray:
     True
     """
     sampled = is_sampled(array)
-    known = array.reset_coords(drop=True).notnull().compute()
+    not_null = array.reset_coords(drop=True).notnull().compute()
     sizes = {str(d): n for d, n in array.sizes.items()}
-    has_value, is_sample = broadcast_values(known.variable, sizes), broadcast_values(sampled.variable, sizes)
+    has_value, is_sample = broadcast_values(not_null.variable, sizes), broadcast_values(sampled.variable, sizes)
     codes = np.where(has_value, np.where(is_sample, 1, 2), 0).astype(np.int8)
     return _flags(array, array.dims, codes, SUPPORT, "support")
 
@@ -172,7 +172,7 @@ def training_types(
         Code of the type at each cell.
     types : tuple of str
         Type of each code; "outside" is 0.
-    number : int16 array
+    stage : int16 array
         Position among the stages of the curve, 0 for the base; -1 outside of all stages.
 
     Raises
@@ -182,15 +182,15 @@ def training_types(
     """
     require_axis(obj)
     checked_positions(obj)
-    dims, number, stages = _training_stages(obj)
-    types = run_types_of(obj, stages)
-    codes = np.zeros(number.shape, np.int8)
-    other = len(types) - 1
-    for at in np.ndindex(stages.shape):
+    dims, stage, chains = _training_stages(obj)
+    types = run_types_of(obj, chains)
+    codes = np.zeros(stage.shape, np.int8)
+    last_code = len(types) - 1
+    for at in np.ndindex(chains.shape):
         # Types that DataDecide does not have get the last code, "other".
-        known = [types.index(t) if (t := _flag_meaning(s.run_type)) in types else other for s in stages[at]]
-        codes[at] = np.array([*known, 0], np.int8)[number[at]]
-    return dims, codes, types, number
+        of_chain = [types.index(t) if (t := _flag_meaning(s.run_type)) in types else last_code for s in chains[at]]
+        codes[at] = np.array([*of_chain, 0], np.int8)[stage[at]]
+    return dims, codes, types, stage
 
 
 def run_types_of(obj: xr.Dataset | xr.DataArray, stages: npt.NDArray[np.object_]) -> tuple[str, ...]:
@@ -216,17 +216,17 @@ def _training_stages(
     axis = (rule.name,) if rule.name in obj.dims else ()
     tokens = tokens_along(obj, (*cells, *axis))
     end, stages = cells_along(obj, "end_tokens", cells), stages_along(obj, cells)
-    number = np.full(tokens.shape, -1, np.int16)
+    training = np.full(tokens.shape, -1, np.int16)
     for at in np.ndindex(run_ids.shape):
         if not run_ids[at]:
             stages[at] = ()
             continue
-        here, chain = tokens[at], stages[at]
+        tokens_of_run, chain = tokens[at], stages[at]
         for k, stage in enumerate(chain):
             start, stop = (-1 if not k else stage.start), (end[at] if k + 1 == len(chain) else chain[k + 1].start)
-            begins = here > start if stage.merged_at is None else here >= stage.merged_at
-            number[at] = np.where(begins & (here <= stop), k, number[at])
-    return (*cells, *axis), number, stages
+            begins = tokens_of_run > start if stage.merged_at is None else tokens_of_run >= stage.merged_at
+            training[at] = np.where(begins & (tokens_of_run <= stop), k, training[at])
+    return (*cells, *axis), training, stages
 
 
 def stages_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.NDArray[np.object_]:
@@ -240,8 +240,8 @@ def stages_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.N
     if "chain" not in obj.coords:
         raise SourceError(
             "this object has no coordinate chain, so the types of run of its cells are unknown. Keep the coordinates "
-            "that dde.open_lineages() gives; open Datasets that were saved before this coordinate existed from their "
-            "stores, and save them, again."
+            "that dde.open_lineages() gives. A Dataset that was saved before this coordinate existed has to be opened "
+            "from its stores and saved again."
         )
     texts = texts_along(obj, "chain", dims)
     parsed: dict[str, tuple[Stage, ...]] = {text: parse_chain(text) for text in set(texts.ravel().tolist())}
@@ -300,9 +300,10 @@ def revision(obj: xr.Dataset | xr.DataArray) -> xr.Dataset:
         # The Hub has revisions of some steps: those that were evaluated, the final one, and the one branched from.
         last, per_step = (end[at] if np.isnan(origin[at]) else origin[at]), base.tokens_per_step
         others = [base.scheduled_tokens, -1 if np.isnan(last) else int(last) // per_step * per_step]
-        here = tokens[at]
-        is_checkpoint = (evaluated[at] | np.isin(here, others)) & (here >= 0) & (here % per_step == 0) & (here <= last)
-        step[at] = np.where(is_checkpoint, here // per_step, -1)
+        of_run = tokens[at]
+        is_checkpoint = (evaluated[at] | np.isin(of_run, others)) & (of_run % per_step == 0)
+        is_checkpoint &= (of_run >= 0) & (of_run <= last)
+        step[at] = np.where(is_checkpoint, of_run // per_step, -1)
         model[at] = np.where(is_checkpoint, base.hub_model, "")
         texts = [base.revision(s) if s >= 0 else "" for s in np.atleast_1d(step[at]).tolist()]
         revisions[at] = np.array(texts, object).reshape(step[at].shape)

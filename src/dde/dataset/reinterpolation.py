@@ -133,13 +133,13 @@ class Reinterpolation:
 
     def rows_with_ancestors(self, rows: Int64) -> Int64:
         """Return rows and the rows of their ancestors in the Dataset, each once, ascending."""
-        every = set(rows.tolist())
-        new = every
+        reached = set(rows.tolist())
+        new = reached
         while new:
-            above = {int(a) for r in new for a in (self.parent[r], self.base[r]) if a >= 0 and a != r}
-            new = above - every
-            every |= new
-        return np.array(sorted(every), np.int64)
+            ancestors = {int(a) for r in new for a in (self.parent[r], self.base[r]) if a >= 0 and a != r}
+            new = ancestors - reached
+            reached |= new
+        return np.array(sorted(reached), np.int64)
 
     def read(self, variable: xr.Variable, rows: Int64, others: dict[str, Any]) -> npt.NDArray[Any]:
         """Return the cells of a variable in some rows, (row, others..., old point)."""
@@ -161,7 +161,7 @@ class Reinterpolation:
 
         A stage that several rows share is taken from the row of the parent, or else of the base, where there is one.
         """
-        where = {row: i for i, row in enumerate(rows.tolist())}
+        index_of = {row: i for i, row in enumerate(rows.tolist())}
         parent: list[int] = []
         branch: list[int] = []
         is_merge: list[bool] = []
@@ -173,21 +173,21 @@ class Reinterpolation:
             if row in last_node:
                 return last_node[row]
             starts = self.starts[rows[row]]
-            above, first = -1, 0
-            up, base = (where.get(int(a[rows[row]]), -1) for a in (self.parent, self.base))
-            if len(starts) > 1 and up >= 0 and up != row:
-                above, first = add(up), len(starts) - 1
-            elif len(starts) > 1 and base >= 0 and base != row:
-                above, first = add(base), 1
+            previous, first = -1, 0
+            parent_row, base_row = (index_of.get(int(a[rows[row]]), -1) for a in (self.parent, self.base))
+            if len(starts) > 1 and parent_row >= 0 and parent_row != row:
+                previous, first = add(parent_row), len(starts) - 1
+            elif len(starts) > 1 and base_row >= 0 and base_row != row:
+                previous, first = add(base_row), 1
             for k in range(first, len(starts)):
-                parent.append(above)
+                parent.append(previous)
                 branch.append(int(starts[k]) if k else -1)
                 is_merge.append(self.merges[rows[row]][k])
                 begin, stop = (float(starts[k]) if k else -1.0), (starts[k + 1] if k + 1 < len(starts) else np.inf)
                 stages.append((row, begin, float(stop)))
-                above = len(stages) - 1
-            last_node[row] = above
-            return above
+                previous = len(stages) - 1
+            last_node[row] = previous
+            return previous
 
         of_row = np.array([add(row) for row in range(len(rows))], np.int64)
         chains = Chains(
@@ -264,7 +264,7 @@ class ReinterpolatedValues(_ReinterpolatedArray):
     reinterpolation : Reinterpolation
     variable : xarray.Variable
     flags : list of xarray.Variable
-        Flags of each sampling of `variable`.
+        Flags of each sampling of `variable`, in the order of `counts`.
     counts : dict of sampling to xarray.Variable
         Number of samples of each run that the Dataset must hold.
     how : Interpolation
@@ -290,30 +290,33 @@ class ReinterpolatedValues(_ReinterpolatedArray):
         filled: xr.Variable | None = None,
     ) -> None:
         super().__init__(reinterpolation, variable)
-        self.flags, self.counts, self.how, self.joins = flags, counts, how, joins
+        self.flags = {sampling: flags[k] for k, sampling in enumerate(counts)}
+        self.counts, self.how, self.joins = counts, how, joins
         # The slope of a monotone cubic before the parent's last sample depends on the sample after the branch, too.
         self.may_copy = made_alike and filled is None and how.method != "pchip"
         self.filled = filled
 
     def _fill(self, out: npt.NDArray[Any], rows: Int64, points: Points, others: dict[str, Any]) -> None:
         reinterpolation = self.reinterpolation
-        every = reinterpolation.rows_with_ancestors(rows)
-        values = reinterpolation.read(self.variable, every, others).astype(np.float64)
+        read_rows = reinterpolation.rows_with_ancestors(rows)
+        values = reinterpolation.read(self.variable, read_rows, others).astype(np.float64)
         tokens = np.broadcast_to(
-            reinterpolation.read(reinterpolation.tokens, every, {}), (len(every), values.shape[-1])
+            reinterpolation.read(reinterpolation.tokens, read_rows, {}), (len(read_rows), values.shape[-1])
         )
-        each = [is_set(reinterpolation.read(flag, every, {})) for flag in self.flags]
-        for (name, count), seen in zip(self.counts.items(), each, strict=True):
-            if name not in TABLE_SAMPLINGS:
-                requested = np.where(np.isin(every, rows), reinterpolation.run_ids[every], "")
-                own = seen & (tokens > reinterpolation.branch[every][:, None]) if reinterpolation.of_runs else seen
-                counted = reinterpolation.read(count, every, {}).astype(np.float64)
-                require_complete(requested, own.sum(axis=-1), counted, name)
-        flags = np.broadcast_to(np.logical_and.reduce(each), tokens.shape)
-        position = np.searchsorted(every, rows)
-        flat, flat_out = values.reshape(len(every), -1, values.shape[-1]), out.reshape(len(rows), -1, out.shape[-1])
-        filled = None if self.filled is None else reinterpolation.read(self.filled, every, {})
-        nodes = reinterpolation.nodes(every)
+        is_sample = {
+            sampling: is_set(reinterpolation.read(flag, read_rows, {})) for sampling, flag in self.flags.items()
+        }
+        for sampling, seen in is_sample.items():
+            if sampling not in TABLE_SAMPLINGS:
+                requested = np.where(np.isin(read_rows, rows), reinterpolation.run_ids[read_rows], "")
+                own = seen & (tokens > reinterpolation.branch[read_rows][:, None]) if reinterpolation.of_runs else seen
+                counted = reinterpolation.read(self.counts[sampling], read_rows, {}).astype(np.float64)
+                require_complete(requested, own.sum(axis=-1), counted, sampling)
+        flags = np.broadcast_to(np.logical_and.reduce(list(is_sample.values())), tokens.shape)
+        position = np.searchsorted(read_rows, rows)
+        flat, flat_out = values.reshape(len(read_rows), -1, values.shape[-1]), out.reshape(len(rows), -1, out.shape[-1])
+        filled = None if self.filled is None else reinterpolation.read(self.filled, read_rows, {})
+        nodes = reinterpolation.nodes(read_rows)
         for k in range(flat.shape[1]):
             old = flat[:, k]
             curves, unknown = self._curves(nodes, old, flags, tokens, old if filled is None else filled)
@@ -322,7 +325,7 @@ class ReinterpolatedValues(_ReinterpolatedArray):
                 curves.fill(target, here, nodes.of_row[position[here]], grid, self.how, reinterpolation.plans)
                 for i in here[np.isin(position[here], list(unknown))].tolist() if unknown else ():
                     row = int(position[i])
-                    self._copy_between(target[i], grid, unknown[row], old[row], tokens[row], every[row])
+                    self._copy_between(target[i], grid, unknown[row], old[row], tokens[row], read_rows[row])
             flat_out[:, k] = target
 
     def _copy_between(
@@ -361,13 +364,13 @@ class ReinterpolatedValues(_ReinterpolatedArray):
     ) -> tuple[Curves, dict[int, list[tuple[float, float]]]]:
         """Return the curves of rows through their samples, and the stretches unknown to each row."""
         tokens = tokens[nodes.row]
-        here = flags[nodes.row] & (tokens > nodes.begin) & (tokens <= nodes.stop)
-        unknown = _unknown_stretches(nodes, filled[nodes.row], tokens, here)
-        order = np.argsort(np.where(here, tokens, np.inf), axis=1, kind="stable")
-        here = np.take_along_axis(here, order, axis=1)
-        seen = np.take_along_axis(values[nodes.row], order, axis=1)[here]
-        at = np.take_along_axis(tokens, order, axis=1)[here].astype(np.int64)
-        offsets = np.concatenate([[0], np.cumsum(here.sum(axis=1))]).astype(np.int64)
+        is_sample = flags[nodes.row] & (tokens > nodes.begin) & (tokens <= nodes.stop)
+        unknown = _unknown_stretches(nodes, filled[nodes.row], tokens, is_sample)
+        order = np.argsort(np.where(is_sample, tokens, np.inf), axis=1, kind="stable")
+        is_sample = np.take_along_axis(is_sample, order, axis=1)
+        seen = np.take_along_axis(values[nodes.row], order, axis=1)[is_sample]
+        at = np.take_along_axis(tokens, order, axis=1)[is_sample].astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(is_sample.sum(axis=1))]).astype(np.int64)
         own = Observations(offsets, at, np.zeros(len(at), np.int64), seen)
         is_missing = np.isnan(seen)
         missing = CurvePoints.where(offsets, at, is_missing) if is_missing.any() else None
@@ -382,13 +385,13 @@ class ReinterpolatedValues(_ReinterpolatedArray):
 
 
 def _unknown_stretches(
-    nodes: _Nodes, values: Float64, tokens: Float64, here: npt.NDArray[np.bool_]
+    nodes: _Nodes, values: Float64, tokens: Float64, is_sample: npt.NDArray[np.bool_]
 ) -> dict[int, tuple[float, float]]:
     """Return the nodes whose values just before a branch depend on a sample that no row holds, with that stretch."""
     begin, stop = nodes.begin, nodes.stop
-    last = np.maximum(np.where(here, tokens, -np.inf).max(axis=1, initial=-np.inf)[:, None], begin)
+    last = np.maximum(np.where(is_sample, tokens, -np.inf).max(axis=1, initial=-np.inf)[:, None], begin)
     inside = (tokens > last) & (tokens <= stop) & np.isfinite(stop)
     has_value = (inside & ~np.isnan(values)).any(axis=1)
     # Without any cell there, whether the parent has a sample after the branch is unknown as well.
-    has_none = here.any(axis=1) & ~inside.any(axis=1) & np.isfinite(stop[:, 0]) & (last < stop)[:, 0]
+    has_none = is_sample.any(axis=1) & ~inside.any(axis=1) & np.isfinite(stop[:, 0]) & (last < stop)[:, 0]
     return {int(n): (float(last[n, 0]), float(stop[n, 0])) for n in np.flatnonzero(has_value | has_none)}

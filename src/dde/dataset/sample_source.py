@@ -160,9 +160,9 @@ class SampleSource:
             branch = xr.Variable(self.cells, branch_or_start(self.branch))
             is_sample = is_sample & (self.dataset["cumulative_tokens"].variable > branch)
             # A run without a position on the axis needs no samples.
-            has_place = np.isfinite(self.branch) if rule.name == "post_tokens" else np.True_
-            count = np.where(has_place, count, 0.0)
-            is_sample = is_sample & xr.Variable(self.cells, np.broadcast_to(has_place, self.branch.shape))
+            is_on_axis = np.isfinite(self.branch) if rule.name == "post_tokens" else np.True_
+            count = np.where(is_on_axis, count, 0.0)
+            is_sample = is_sample & xr.Variable(self.cells, np.broadcast_to(is_on_axis, self.branch.shape))
         seen = np.asarray(broadcast_values(is_sample.sum(self.rule.name), self.sizes))
         require_complete(self.run_ids.ravel(), seen.ravel(), count.ravel(), sampling)
 
@@ -184,21 +184,21 @@ class SampleSource:
         for at in np.ndindex(self.run_ids.shape):
             if not self.run_ids[at]:
                 continue
-            here = tokens if tokens.ndim == 1 else tokens[at]
+            of_run = tokens if tokens.ndim == 1 else tokens[at]
             own = self.branch[at] if rule.by == "run" and np.isfinite(self.branch[at]) else -1.0
             starts = self.starts[at][1:]
             fixed = [t for t in (*starts, self.end[at]) if np.isfinite(t) and t >= own]
-            required_here: list[npt.NDArray[Any]] = [np.array(fixed)]
-            dense_here: list[npt.NDArray[Any]] = []
+            required_of_run: list[npt.NDArray[Any]] = [np.array(fixed)]
+            dense_of_run: list[npt.NDArray[Any]] = []
             for name, flag in flags.items():
-                seen = here[is_set(flag[at]) & (here > own)]
-                (required_here if name in evaluated else dense_here).append(seen)
+                seen = of_run[is_set(flag[at]) & (of_run > own)]
+                (required_of_run if name in evaluated else dense_of_run).append(seen)
                 if name in evaluated and len(seen):
                     fixed.append(float(seen.max()))
                     fixed += [float(seen[seen <= starts[0]].max())] if starts and (seen <= starts[0]).any() else []
             offset, scale = (0.0, 1.0) if lines is None else (float(lines.offset[at]), float(lines.scale[at]))
             if np.isfinite(scale):
-                parts = (required_here, dense_here, [np.array(fixed)])
+                parts = (required_of_run, dense_of_run, [np.array(fixed)])
                 token_parts = [np.concatenate([np.empty(0), *p]).astype(np.int64) for p in parts]
                 for kind, positions in zip(
                     (required, logs, anchors), positions_on(token_parts, offset, scale, rule), strict=True

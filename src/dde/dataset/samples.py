@@ -79,9 +79,9 @@ def check_numbers(points: Points, rule: AxisRule) -> npt.NDArray[np.int64]:
     """
     is_position = np.isfinite(points)
     if rule.is_whole:
-        whole = np.where(is_position, np.rint(np.where(is_position, points, 0)), 0).astype(np.int64)
-        is_position = is_position & (whole == points)
-        bits = whole.view(np.uint64)
+        tokens = np.where(is_position, np.rint(np.where(is_position, points, 0)), 0).astype(np.int64)
+        is_position = is_position & (tokens == points)
+        bits = tokens.view(np.uint64)
     else:
         # Adding zero turns negative zero into zero.
         bits = np.ascontiguousarray(np.asarray(points, np.float64) + 0.0).view(np.uint64)
@@ -137,20 +137,20 @@ def samplings_of(array: xr.DataArray) -> tuple[str, ...]:
         When it names none, or one whose coordinate is missing.
     """
     named = [n for n in str(array.attrs.get(ANCILLARY, "")).split() if n.startswith(SAMPLED)]
-    what = f"the variable {str(array.name)!r}" if array.name is not None else "this array"
+    subject = f"the variable {str(array.name)!r}" if array.name is not None else "this array"
     present = samplings_in(array)
     if not named:
         known = f" It has the samplings {', '.join(present)}." if present else ""
         raise SourceError(
-            f"{what} has no attribute {ANCILLARY} that names a sampling, so its observed cells are unknown: attributes "
-            "were dropped, values of several runs or metrics were combined, or it never was a metric."
-            f"{known} If its cells still are those of one sampling, name it: "
+            f"{subject} has no attribute {ANCILLARY} that names a sampling, so its observed cells are unknown: "
+            "attributes were dropped, values of several runs or metrics were combined, or it never was a metric."
+            f"{known} If its cells are still those of one sampling, name it: "
             f"array.dde.sampled_as({(present or list(TABLE_SAMPLINGS))[0]!r})."
         )
     samplings = [n.removeprefix(SAMPLED) for n in named]
     if missing := [n for n in named if n not in array.coords]:
         raise SourceError(
-            f"{what} has no coordinate {', '.join(missing)}, so its observed cells are unknown: the coordinate was "
+            f"{subject} has no coordinate {', '.join(missing)}, so its observed cells are unknown: the coordinate was "
             "dropped, or runs that were sampled at different tokens were combined. Call this before that, on the "
             "Dataset of dde.open_lineages(...)."
         )
@@ -216,22 +216,23 @@ def checked_positions(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     rule = require_axis(obj)
     if POSITION_CHECK not in obj.coords:
         raise SourceError(
-            f"this object has no coordinate {POSITION_CHECK}, so whether its points still are those that were sampled "
-            "is unknown. Keep the coordinates that dde.open_lineages(...) gives; open Datasets that were saved before "
-            "this coordinate existed from their stores, and save them, again."
+            f"this object has no coordinate {POSITION_CHECK}, so whether its points are still those that were sampled "
+            "is unknown. Keep the coordinates that dde.open_lineages(...) gives. A Dataset that was saved before this "
+            "coordinate existed has to be opened from its stores and saved again."
         )
     check = obj.coords[POSITION_CHECK].reset_coords(drop=True)
     points = obj.coords[rule.name].reset_coords(drop=True)
-    given = np.asarray(check.values, np.float64)
+    stored = np.asarray(check.values, np.float64)
     if extra := tuple(i for i, d in enumerate(check.dims) if d not in points.dims):
         # Joined along another dimension, every part has its own numbers, and all of them must be right.
-        given = np.where((given == given.max(axis=extra, keepdims=True)).all(axis=extra), given.max(axis=extra), _WRONG)
-    given = np.broadcast_to(given, points.shape)
-    there = np.isfinite(given)
+        is_same = (stored == stored.max(axis=extra, keepdims=True)).all(axis=extra)
+        stored = np.where(is_same, stored.max(axis=extra), _WRONG)
+    stored = np.broadcast_to(stored, points.shape)
+    has_number = np.isfinite(stored)
     # A single selected point may have positions on several axes; its check number is of one of them.
     axes = [rule] if points.ndim else [r for n, r in AXES.items() if n in obj.coords and not obj.coords[n].ndim]
     numbers = [check_numbers(np.atleast_1d(obj.coords[r.name].values), r).reshape(points.shape) for r in axes]
-    wrong = there & np.logical_and.reduce([given != n for n in numbers])
+    wrong = has_number & np.logical_and.reduce([stored != n for n in numbers])
     if wrong.any():
         at = np.atleast_1d(points.values)[np.atleast_1d(wrong)][0]
         raise SelectionError(
@@ -240,7 +241,7 @@ def checked_positions(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
             f"or rescaled, and no longer counts {rule.units if rule.is_whole else 'what it did'}. Do that last, after "
             "the operations of ds.dde; ds.dde.align(grid) gives a Dataset on other points."
         )
-    return points.copy(data=there)
+    return points.copy(data=has_number)
 
 
 def is_set(flag: Any) -> Any:
@@ -317,8 +318,8 @@ def sampled_as(
     """
     known = samplings_in(obj)
 
-    def checked(given: str | Sequence[str]) -> list[str]:
-        names = [n.removeprefix(SAMPLED) for n in ([given] if isinstance(given, str) else given)]
+    def checked(requested: str | Sequence[str]) -> list[str]:
+        names = [n.removeprefix(SAMPLED) for n in ([requested] if isinstance(requested, str) else requested)]
         for name in names:
             if name not in known:
                 raise UnknownNameError(

@@ -202,8 +202,8 @@ def _clustered(values: npt.NDArray[Any]) -> _Column:
     finite = some[np.isfinite(some)]
     starts = np.concatenate([[True], np.diff(finite) > 1e-6 * np.abs(finite[1:])]) if len(finite) else np.empty(0, bool)
     starts = np.concatenate([starts, np.ones(len(some) - len(finite), bool)])
-    there = ~np.isnan(numbers)
-    code[there] = (np.cumsum(starts) - 1)[np.searchsorted(some, numbers[there])]
+    has_value = ~np.isnan(numbers)
+    code[has_value] = (np.cumsum(starts) - 1)[np.searchsorted(some, numbers[has_value])]
     return _Column(some[starts].astype(values.dtype), code)
 
 
@@ -230,15 +230,15 @@ def _sweep_layout(
     labels = {n: xr.Variable(n, c.values, dict(dataset[n].attrs)) for n, c in zip(names, columns, strict=True)}
     dims: tuple[str, ...] = tuple(names)
     if several and REPLICATE not in names:
-        own = _along(dataset[REPLICATE], cells, dataset)[at] if REPLICATE in dataset.coords else rank + 1
-        if len(np.unique(np.stack([flat, own]), axis=1)[0]) < len(flat):
-            own = rank + 1
-        numbers, third = np.unique(own, return_inverse=True)
+        replicate = _along(dataset[REPLICATE], cells, dataset)[at] if REPLICATE in dataset.coords else rank + 1
+        if len(np.unique(np.stack([flat, replicate]), axis=1)[0]) < len(flat):
+            replicate = rank + 1
+        numbers, replicate_code = np.unique(replicate, return_inverse=True)
         _warn_of_mixtures(dataset, cells, at, flat, names)
         dims = (*dims, REPLICATE)
         attrs = dict(dataset[REPLICATE].attrs) if REPLICATE in dataset.coords else {}
         labels[REPLICATE] = xr.Variable(REPLICATE, numbers.astype(np.int64), attrs)
-        codes, shape = (*codes, third), (*shape, len(numbers))
+        codes, shape = (*codes, replicate_code), (*shape, len(numbers))
     elif several:
         _warn_of_mixtures(dataset, cells, at, flat, names)
         raise SelectionError(
@@ -302,13 +302,13 @@ def _with_values(dataset: xr.Dataset, cells: tuple[str, ...]) -> list[str]:
 def _swept(dataset: xr.Dataset, layout: _SweepLayout, cells: tuple[str, ...]) -> xr.Dataset:
     """Return a Dataset with its cells picked as a layout says."""
     new_cells = (*cells[:-1], *layout.dims)
-    there = layout.position >= 0
+    has_run = layout.position >= 0
     at = {"run": np.maximum(layout.position, 0)}
     if len(cells) > 1:
         lineage = np.arange(layout.position.shape[0]).reshape(-1, *(1 for _ in layout.dims))
         at["lineage"] = np.broadcast_to(lineage, layout.position.shape)
     variables = {
-        str(name): array.variable if "run" not in array.dims else pick_cells(array.variable, at, new_cells, there)
+        str(name): array.variable if "run" not in array.dims else pick_cells(array.variable, at, new_cells, has_run)
         for name, array in dataset.data_vars.items()
     }
     coords: dict[str, xr.Variable] = {**layout.labels}
@@ -318,7 +318,7 @@ def _swept(dataset: xr.Dataset, layout: _SweepLayout, cells: tuple[str, ...]) ->
         if "run" not in coordinate.dims:
             coords[str(name)] = coordinate.variable
             continue
-        picked = pick_cells(coordinate.variable, at, new_cells, there, blank_value(coordinate.variable, str(name)))
+        picked = pick_cells(coordinate.variable, at, new_cells, has_run, blank_value(coordinate.variable, str(name)))
         coords[str(name)] = _without_lineage(picked) if "lineage" not in coordinate.dims else picked
     return xr.Dataset(variables, coords, dict(dataset.attrs))
 
@@ -328,8 +328,8 @@ def _without_lineage(variable: xr.Variable) -> xr.Variable:
     if "lineage" not in variable.dims:
         return variable
     values = np.moveaxis(variable.values, variable.dims.index("lineage"), 0)
-    given = values != "" if values.dtype.kind in "OTU" else values == values
-    first = np.take_along_axis(values, given.argmax(axis=0)[None], axis=0)[0]
-    if not ((values == first) | ~given).all():
+    has_value = values != "" if values.dtype.kind in "OTU" else values == values
+    first = np.take_along_axis(values, has_value.argmax(axis=0)[None], axis=0)[0]
+    if not ((values == first) | ~has_value).all():
         return variable
     return xr.Variable([d for d in variable.dims if d != "lineage"], first, dict(variable.attrs))
