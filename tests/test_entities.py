@@ -173,7 +173,7 @@ def test_related_runs() -> None:
     assert page.count("<tr>") == 1 + 3
     with pytest.raises(SelectionError, match="no run"):
         run("c4-4M-default").siblings().to_dataset()
-    with pytest.raises(SelectionError, match="c4-4M-default beside derived runs"):
+    with pytest.raises(SelectionError, match="c4-4M-default and only derived runs of other bases"):
         RunList([run("a"), run("c4-4M-default")]).to_dataset()
 
 

@@ -174,7 +174,7 @@ def test_a_cache_that_keeps_nothing_fails(suite: Suite, tmp_path: Path, kind: st
 def test_a_cache_of_sources_that_are_not_kept_fails(tmp_path: Path) -> None:
     suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny", formats=["parsed"])
     repository = dde.DataDecideEvolved(suite.data, None, cache_dir=tmp_path / "kept").repository
-    with pytest.raises(UnknownNameError, match="a cache keeps nothing of these sources"):
+    with pytest.raises(UnknownNameError, match="a cache stores nothing of these sources"):
         repository.fill_cache()
 
 

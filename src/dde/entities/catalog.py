@@ -1,6 +1,6 @@
 """The catalog: the runs of two stores or of a declared suite, their run table, and the Dataset of them.
 
-It answers with plain values, ids and frames. `dde.entities.runs` makes objects of it.
+It returns plain values, ids and frames. `dde.entities.runs` wraps them in objects.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class RunCatalog:
         for value in numbers:
             if value is not None and not (is_real_number(value) and 0 < value < math.inf):
                 raise UnknownNameError(
-                    f"tokens_per_sequence={value!r} is not a positive number, so no run can be placed by it. "
-                    "Pass a number such as 712, or a mapping of run id or run type to one."
+                    f"tokens_per_sequence={value!r} is not a positive number, so tokens can't be estimated by it. "
+                    "Pass a number such as 712, or a mapping of run id or run type to such a number."
                 )
         #: Folder or URL of the cache; one with credentials as a `Connection`, which does not show them.
         self.cache_dir: str | Connection | None = None if cache_dir is None else _cache_folder(cache_dir)
@@ -79,8 +79,8 @@ class RunCatalog:
         self._run_types = dict(RunTypes({} if run_types is None else run_types).by_run)
         #: Runs of a declared suite; None of the two stores of DataDecide.
         self.suite_runs: SuiteRuns | None = None
-        # Objects of runs by id; see `dde.entities.runs.make_run`. They refer to the catalog: with strong references
-        # in both directions, neither would be freed before the garbage collector runs.
+        # Objects of runs by id; see `dde.entities.runs.make_run`. They refer to the catalog, so strong references here
+        # would form cycles, which are only freed by the garbage collector.
         self._runs: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
     @cached_property
@@ -88,7 +88,7 @@ class RunCatalog:
         """Identity, relations and positions of all runs of the two stores, read at the first access."""
         if self.suite_runs is not None:
             raise SelectionError(
-                f"runs of the suite {self.suite_runs.suite.name!r} are known by its run table alone, so this is not "
+                f"runs of the suite {self.suite_runs.suite.name!r} have a run table but no registry, so this is not "
                 "known of them. Open them with to_dataset(), or look at coverage()."
             )
         return Registry(
@@ -117,27 +117,26 @@ class RunCatalog:
     def has_same_content(self, other: RunCatalog) -> bool:
         """Return whether another catalog reads the same content from the same sources, with the same options.
 
-        Sources that do not report when their content changes are the same only where they are one object.
+        Sources that do not report changes of their content are only equal to themselves.
         """
         if self is other:
             return True
         if self.suite_runs is not None or other.suite_runs is not None:
             return self._settings == other._settings and _have_same_suite(self.suite_runs, other.suite_runs)
-        settings = self._settings == other._settings
-        here, there = self.pretraining_source, other.pretraining_source
-        if not settings or (here is None) != (there is None):
+        ours, theirs = self.pretraining_source, other.pretraining_source
+        if self._settings != other._settings or (ours is None) != (theirs is None):
             return False
-        if here is not None and there is not None and here is not there:
-            if not here.description or not here.fingerprint:
+        if ours is not None and theirs is not None and ours is not theirs:
+            if not ours.description or not ours.fingerprint:
                 return False
-            if (here.description, here.fingerprint) != (there.description, there.fingerprint):
+            if (ours.description, ours.fingerprint) != (theirs.description, theirs.fingerprint):
                 return False
         stores = self.registry.store, other.registry.store
         return _have_same_runs(*stores, lambda: self.registry.versions, lambda: other.registry.versions)
 
     @property
     def _settings(self) -> tuple[object, ...]:
-        """Options that say more of the runs than the stores do."""
+        """Options that override or complete what the stores record about runs."""
         return self._parents, self._tokens_per_sequence, list(self._run_types.items())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,11 +160,11 @@ class RunCatalog:
         )
 
     def run_type(self, run_id: str) -> str:
-        """Return the type of a run, in the suite's words; raises SelectionError when there is no such run."""
+        """Return the type of a run, as the suite names it; raises SelectionError when there is no such run."""
         return str(self.table.run_type[self.row_of(run_id)])
 
     def lineage_of(self, run_id: str) -> str:
-        """Return the label of the lineage that a run belongs to; a label is its own.
+        """Return the label of the lineage that a run belongs to; the label of a lineage is returned unchanged.
 
         Raises
         ------
@@ -193,7 +192,7 @@ class RunCatalog:
         return available_metrics(self.registry)
 
     def coverage(self, state: object = "finished") -> pd.DataFrame:
-        """Return what became of every run that was seen.
+        """Return the status of every run in the sources: whether it is used, and if not, why.
 
         Parameters
         ----------
@@ -204,9 +203,9 @@ class RunCatalog:
         -------
         pandas.DataFrame
             One row per run: run_id, run_type, lineage, parent_run_id, branch_tokens, end_tokens, token_source,
-            status, parent_evidence, contradictions, run, state, estimate. `status` is ``used`` or says why not;
-            `estimate` says how a branch was found that no logged row gives, and by what rule the end was estimated.
-            Text is "" and numbers are NaN where there is nothing: a run without data has no end.
+            status, parent_evidence, contradictions, run, state, estimate. `status` is ``used`` or the reason
+            why not; `estimate` is the rule by which a branch that no logged row gives, or an end, was estimated. Text
+            is "" and numbers are NaN where a value does not exist: a run without data has no end.
         """
         return table_coverage(self.table, state)
 
@@ -263,18 +262,18 @@ class RunCatalog:
             return build_suite_dataset(runs, selection, chosen, token_grid, how, _suite_attrs(runs), rule)
         registry = self.registry.with_config_keys(filters)
         if run_ids is not None:
-            wanted = list(run_ids)
+            requested = list(run_ids)
             if lineages is not None:
                 chosen_lineages = {lineages} if isinstance(lineages, str) else set(lineages)
-                wanted = [r for r in wanted if self.lineage_of(r) in chosen_lineages]
-                if not wanted:
+                requested = [r for r in requested if self.lineage_of(r) in chosen_lineages]
+                if not requested:
                     raise SelectionError(
                         "no run of run_ids= is in a lineage of lineages=, so there is nothing to open. Pass one of "
                         "them, or lineages that the runs are in: repository.lineage_of(run_id)."
                     )
-            lineages = [self.lineage_of(r) for r in wanted]
+            lineages = [self.lineage_of(r) for r in requested]
             columns = registry.columns
-            derived = [r for r in wanted if r in columns.number]
+            derived = [r for r in requested if r in columns.number]
             for run_id in derived:
                 status = columns.status.text(columns.number[run_id])
                 if status != "used":
@@ -321,29 +320,29 @@ def _suite_attrs(runs: SuiteRuns) -> dict[str, str]:
     }
 
 
-def _have_same_suite(here: SuiteRuns | None, there: SuiteRuns | None) -> bool:
-    if here is None or there is None:
+def _have_same_suite(ours: SuiteRuns | None, theirs: SuiteRuns | None) -> bool:
+    if ours is None or theirs is None:
         return False
-    # The fingerprint is of the declaration and of the versions of all files, or the content of all frames.
-    if here.tables is not there.tables:
-        if not here.tables.fingerprint or here.suite.digest != there.suite.digest:
+    # The fingerprint covers the declaration and the versions of all files, or the content of all frames.
+    if ours.tables is not theirs.tables:
+        if not ours.tables.fingerprint or ours.suite.digest != theirs.suite.digest:
             return False
-        if (here.tables.description, here.tables.fingerprint) != (there.tables.description, there.tables.fingerprint):
+        if (ours.tables.description, ours.tables.fingerprint) != (theirs.tables.description, theirs.tables.fingerprint):
             return False
-    return _have_same_runs(here.store, there.store, lambda: here.store_versions, lambda: there.store_versions)
+    return _have_same_runs(ours.store, theirs.store, lambda: ours.store_versions, lambda: theirs.store_versions)
 
 
 def _have_same_runs(
-    here: PosttrainingSource | None,
-    there: PosttrainingSource | None,
+    ours: PosttrainingSource | None,
+    theirs: PosttrainingSource | None,
     versions: Callable[[], Mapping[str, str]],
     other_versions: Callable[[], Mapping[str, str]],
 ) -> bool:
-    if here is there or here is None or there is None:
-        return here is there
-    if not here.description or here.description != there.description:
+    if ours is theirs or ours is None or theirs is None:
+        return ours is theirs
+    if not ours.description or ours.description != theirs.description:
         return False
-    # By what the stores said when their runs were read, not by what they would say now.
+    # The versions that the stores reported when their runs were read, not their current ones.
     digest, of_other = versions_digest(versions().items()), versions_digest(other_versions().items())
     return bool(digest) and digest == of_other
 

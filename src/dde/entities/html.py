@@ -1,4 +1,4 @@
-"""HTML that notebooks show of runs, lineages and repositories, in the notebook's own colours."""
+"""HTML for runs, lineages and repositories in notebooks, in the notebook's own colours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dde.suite.html import suite_lineage_html, suite_lineages_html, suite_reposi
 
 __all__ = ["lineage_html", "lineages_html", "repository_html", "run_html", "runs_html"]
 
-# Rows that a page shows of a long list; what is beyond is counted.
+# Rows of a long list that a page shows; the others are counted.
 _MOST_RUNS = 30
 
 
@@ -96,8 +96,8 @@ def runs_html(runs: Sequence[tuple[str, str, RunCatalog | None]]) -> str:
             rows.append([name_cell(run_id), text_cell(run_type), *(text_cell("") for _ in range(6))])
             continue
         if id(catalog) not in covered:
-            same = (other_id for other_id, _, other in shown if other is catalog)
-            covered[id(catalog)] = coverage_by_id(catalog.table, dict.fromkeys(same))
+            ids = (run_id for run_id, _, other in shown if other is catalog)
+            covered[id(catalog)] = coverage_by_id(catalog.table, dict.fromkeys(ids))
         row = covered[id(catalog)][run_id]
         texts = [name_cell(run_id), text_cell(row["run_type"]), name_cell(row["lineage"]), name_cell(row["run"])]
         numbers = [tokens_cell(row["branch_tokens"]), tokens_cell(row["end_tokens"])]
@@ -117,7 +117,7 @@ def run_html(kind: str, run_id: str, run_type: str, catalog: RunCatalog | None) 
         Name of the run's class.
     run_id, run_type : str
     catalog : RunCatalog or None
-        None of a run that was made without a repository.
+        None for a run that was created without a repository.
 
     Examples
     --------
@@ -127,9 +127,7 @@ def run_html(kind: str, run_id: str, run_type: str, catalog: RunCatalog | None) 
     True
     """
     if catalog is None:
-        note = note_html(
-            "Made without a repository: repository.get_run() gives a run that knows its relations and data."
-        )
+        note = note_html("Created without a repository: repository.get_run() gives a run with its relations and data.")
         return page_html([title_html(kind, run_id), facts_html([("run type", run_type)]), note])
     table, row = catalog.table, catalog.row_of(run_id)
     if catalog.suite_runs is not None:
@@ -140,9 +138,9 @@ def run_html(kind: str, run_id: str, run_type: str, catalog: RunCatalog | None) 
 def repository_html(catalog: RunCatalog, title: str = "RunRepository") -> str:
     """Return a repository for a notebook: its sources, its lineages by size, its runs by method and status.
 
-    Of a suite other than DataDecide: its factors, and its runs by type.
+    For a suite other than DataDecide: its sources, its factors, and its runs by type.
 
-    Identifiers, a few keys and positions are read unless they are in memory; metrics are not.
+    Identifiers, a few keys and positions are read unless they are in memory; metrics are not read.
 
     Examples
     --------
@@ -154,7 +152,7 @@ def repository_html(catalog: RunCatalog, title: str = "RunRepository") -> str:
     try:
         table = catalog.table
     except DdeError as problem:
-        # A page that fails leaves a notebook with a traceback in place of what is known.
+        # An error here would show a traceback in the notebook, without the sources.
         return page_html([title_html(title, "can't be read"), facts_html([*sources, ("error", str(problem))])])
     if catalog.suite_runs is not None:
         return suite_repository_html(catalog.suite_runs, sources, title)
@@ -162,7 +160,7 @@ def repository_html(catalog: RunCatalog, title: str = "RunRepository") -> str:
 
 
 def _sources_of(catalog: RunCatalog) -> list[tuple[str, str]]:
-    """Return names and descriptions of what a catalog reads, without credentials."""
+    """Return names and descriptions of the sources of a catalog, without credentials."""
     runs = catalog.suite_runs
     if runs is None:
         sources = (("pretraining", catalog.pretraining_source), ("post-training", catalog.posttraining_source))

@@ -1,4 +1,4 @@
-"""Lists of runs and of lineages, and what is done with all members at once."""
+"""Lists of runs and of lineages, with operations on all members at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["LineageList", "RunList"]
 
 
 class _Member(Protocol):
-    """A member of a list: knows the catalog that it is of."""
+    """A member of a list: a run or a lineage of a catalog."""
 
     @property
     def _catalog(self) -> RunCatalog: ...
@@ -56,8 +56,8 @@ class _EntityList(list[_Entity]):
     @overload
     def __getitem__(self, index: slice, /) -> Self: ...
     def __getitem__(self, index: SupportsIndex | slice, /) -> _Entity | Self:
-        found = super().__getitem__(index)
-        return type(self)(found) if isinstance(found, list) else found
+        item = super().__getitem__(index)
+        return type(self)(item) if isinstance(item, list) else item
 
     def __add__(self, other: list[_Entity], /) -> Self:  # type: ignore[override]
         return type(self)([*self, *other])
@@ -72,14 +72,14 @@ class _EntityList(list[_Entity]):
         for entity in self:
             if entity._catalog is not first and not first.has_same_content(entity._catalog):
                 raise SelectionError(
-                    f"the list has entities of different repositories ({first!r} and {entity._catalog!r}), which no "
-                    "single Dataset is opened from. Open those of each repository, and join them: dde.concat([...])."
+                    f"the list has members of different repositories ({first!r} and {entity._catalog!r}), so they "
+                    "can't be opened as one Dataset. Open those of each repository, and join them: dde.concat([...])."
                 )
         return first
 
 
 class LineageList(_EntityList[_LineageT]):
-    """Lineages, with what can be done to all of them at once; slices and sums are lists of lineages, too.
+    """Lineages, with operations on all of them at once; slices and sums are lists of lineages, too.
 
     Examples
     --------
@@ -137,7 +137,7 @@ class LineageList(_EntityList[_LineageT]):
 
 
 class RunList(_EntityList[_RunT]):
-    """Runs that belong together, with what can be done to all of them at once; slices and sums are lists of runs, too.
+    """Related runs, with operations on all of them at once; slices and sums are lists of runs, too.
 
     Examples
     --------
@@ -163,8 +163,8 @@ class RunList(_EntityList[_RunT]):
         Raises
         ------
         SelectionError
-            When the list has no run that can be placed, runs of different repositories, or bases beside derived runs
-            of other bases.
+            When no run of the list can be placed on its lineage; when runs are of different repositories; and when the
+            list mixes bases with derived runs of other bases.
 
         Warns
         -----
@@ -179,27 +179,27 @@ class RunList(_EntityList[_RunT]):
         if catalog.suite_runs is None:
             self._check_bases(table, row)
         unplaced = [f"{run_id} ({table.status[r]})" for run_id, r in row.items() if not _is_opened(table, r)]
-        kept = [run_id for run_id, r in row.items() if _is_opened(table, r)]
+        placed = [run_id for run_id, r in row.items() if _is_opened(table, r)]
         remedy = "Correct what the suite declares of their parents and tokens."
         if catalog.posttraining_source is not None or catalog.suite_runs is None:
             remedy = "Pass parents={run id: parent} or tokens_per_sequence= to the repository where that settles it."
-        if unplaced and kept:
+        if unplaced and placed:
             warn_caller(
                 f"{len(unplaced)} of {len(self)} runs can't be placed on their lineages, so they are left out: "
                 f"{', '.join(unplaced[:4])}{', ...' if len(unplaced) > 4 else ''}. {remedy}"
             )
         # Where no run is left, opening raises an error with the reason.
-        return catalog.to_dataset(run_ids=kept or list(row), **options)
+        return catalog.to_dataset(run_ids=placed or list(row), **options)
 
     def _check_bases(self, table: RunTable, row: Mapping[str, int]) -> None:
-        """Raise where the list mixes bases with derived runs of other bases alone: a Dataset has only their own."""
+        """Raise where the list has bases of which it has no derived run: a Dataset would leave them out."""
         derived = [r for r in row.values() if not table.is_root[r]]
         bases = {run_id for run_id, r in row.items() if table.is_root[r]}
         apart = sorted(bases - {str(table.lineage[r]) for r in derived})
         if derived and apart:
             raise SelectionError(
-                f"the list has the pretraining runs {', '.join(apart)} beside derived runs of other bases alone, which "
-                "no single Dataset is opened from. Open both, and join them: dde.concat([...])."
+                f"the list has the pretraining runs {', '.join(apart)} and only derived runs of other bases, so they "
+                "can't be opened as one Dataset. Open both, and join them: dde.concat([...])."
             )
 
 

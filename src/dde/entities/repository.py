@@ -30,7 +30,7 @@ __all__ = ["DataDecideEvolved", "RunRepository"]
 
 
 class RunRepository(RunCatalog):
-    """Runs of two stores and their relations.
+    """Runs of two stores, or of a declared suite, and their relations.
 
     Parameters
     ----------
@@ -39,18 +39,18 @@ class RunRepository(RunCatalog):
     wandb_store : PosttrainingSource or None
         Store of the post-training runs.
     parents : mapping of run id to str, optional
-        Settles what evidence can't: run id, lineage label or Hub revision of where a run starts. A checkpoint inside a
-        post-training run follows its id: ``run@step_200``, ``run@200``, ``run@epoch_0`` (counted from 0) or
+        Overrides the evidence for where a run starts: a run id, a lineage label or a Hub revision. A checkpoint inside
+        a post-training run is written after its id: ``run@step_200``, ``run@200``, ``run@epoch_0`` (counted from 0) or
         ``run/step_200``; the id alone means the final checkpoint.
     tokens_per_sequence : float or mapping of str to float, optional
-        Tokens of a training sequence, where a run has no counter; by run id or run type when a mapping.
+        Tokens of a training sequence, for runs without a token counter; by run id or run type when a mapping.
     run_types : mapping of str to str, optional
-        Types of runs that evidence does not tell or tells wrong: ``"supervised_ft"``, ``"dpo"``, or a word of one's
-        own. By id or name of a run, a pattern of either (``"grpo_*"``), or a key of the config with its value
-        (``"config.stage=rl"``); an id or name counts before all others, of these the first that fits. A run of another
-        type without a counter of tokens needs `tokens_per_sequence`.
+        Overrides the type of runs whose evidence is missing or wrong: ``"supervised_ft"``, ``"dpo"``, or any other
+        word. Keys are the id or name of a run, a pattern of either (``"grpo_*"``), or a key of the config with its
+        value (``"config.stage=rl"``). An id or name takes precedence; among the other keys, the first that matches is
+        used. Runs of types other than these two need `tokens_per_sequence` if they have no token counter.
     cache_dir : str or path, optional
-        Folder that keeps what was parsed; None for none.
+        Folder or URL of the cache of parsed values; None for no cache.
 
     Examples
     --------
@@ -79,13 +79,14 @@ class RunRepository(RunCatalog):
         suite : Suite, str or path
             A declaration, a name of ``dde.suites``, or the path of a TOML file.
         root : str or path, optional
-            Folder or URL that the suite's files are in; the suite's own by default.
+            Folder or URL with the suite's files; by default, the one that the suite declares.
         wandb_store : PosttrainingSource, optional
-            Post-training runs that start from the suite's checkpoints; its `checkpoints` patterns say which they name.
+            Post-training runs that start from the suite's checkpoints, which they name as the patterns `checkpoints` of
+            the suite declare.
         parents, tokens_per_sequence, run_types
-            As for :class:`RunRepository`; the name of a checkpoint settles where a run starts, too.
+            As for :class:`RunRepository`; in `parents`, the name of a checkpoint may be given as well.
         cache_dir : str or path, optional
-            Folder that keeps what was parsed; None for none.
+            Folder or URL of the cache of parsed values; None for no cache.
 
         Raises
         ------
@@ -121,12 +122,12 @@ class RunRepository(RunCatalog):
         return repository_html(self)
 
     def get_run(self, run_id: str) -> TrainingRun:
-        """Return a run by its id; a pretraining run of DataDecide by its lineage's label.
+        """Return a run by its id; the id of a pretraining run of DataDecide is the label of its lineage.
 
         Raises
         ------
         SelectionError
-            When there is no such run; names the nearest ones.
+            When there is no such run; the error names the nearest ones.
         """
         return make_run(self, run_id)
 
@@ -154,10 +155,10 @@ class RunRepository(RunCatalog):
         Parameters
         ----------
         base_params, base_data, base_seed : name or several, optional
-            Filters on the base; of a suite other than DataDecide, on its factors `params`, `data` and `seed`.
+            Filters on the base; for a suite other than DataDecide, on its factors `params`, `data` and `seed`.
         posttraining_method, learning_rates, **hyperparameters
             Filters on derived runs as in :meth:`TrainingLineage.filter_derived_runs`; a lineage without a
-            matching run is left out. Of a suite other than DataDecide, filters on run types and on any factor of
+            matching run is left out. For a suite other than DataDecide, filters on run types and on any factor of
             lineages or runs.
 
         Raises
@@ -207,9 +208,10 @@ class RunRepository(RunCatalog):
 
     @property
     def notes(self) -> list[str]:
-        """What of a declared suite's files was left out or is doubtful, as sentences; none of DataDecide.
+        """Remarks on omitted or doubtful content of a declared suite's files; an empty list for DataDecide.
 
-        Patterns that name no file or fit no metric, factors with several values in a run, values that are not numbers.
+        They name patterns that match no file or metric, factors with several values in a run, and values that are not
+        numbers.
 
         Examples
         --------
@@ -221,13 +223,13 @@ class RunRepository(RunCatalog):
         """
         if self.suite_runs is None:
             return []
-        # Runs and metrics are found first: what is doubtful shows there.
+        # Remarks are collected while runs and metrics are listed.
         self.suite_runs.tables.runs()
         self.suite_runs.tables.metrics()
         return list(self.suite_runs.tables.notes)
 
     def fill_cache(self, metrics: str | Iterable[str] | None = "all") -> int:
-        """Read metrics of all runs into the cache in one pass over each store, and return how many they are.
+        """Read metrics of all runs into the cache in one pass over each store, and return the number of metrics.
 
         Parameters
         ----------
@@ -236,36 +238,37 @@ class RunRepository(RunCatalog):
 
         Notes
         -----
-        Of a declared suite, the cache keeps the numbers of result files (``lm_eval``, ``trainer_state``), which are
-        parsed whole, and the runs of a store; columns of tables are read as they lie.
+        For a declared suite, the cache stores the values of result files (``lm_eval``, ``trainer_state``), which are
+        parsed completely, and of the runs of a store. Columns of tables are read directly and are not cached.
 
         Raises
         ------
         UnknownNameError
-            When there is no cache to fill, or it keeps nothing of these sources.
+            When there is no cache to fill, or a cache stores nothing of these sources.
         SourceError
-            When what was read could not be kept.
+            When the cache can't be written.
         """
         if self.cache_dir is None:
             raise UnknownNameError(
-                "this repository has cache_dir=None, so nothing that is read could be kept. Pass cache_dir= a folder."
+                "this repository has cache_dir=None, so there is no cache to fill. Pass a folder or URL as cache_dir=."
             )
         with warnings.catch_warnings():
-            # Here it is an error, and is raised below.
+            # A cache that can't be written is an error here, which is raised below.
             warnings.filterwarnings("ignore", message="the cache .* can't be written", category=DdeWarning)
             if self.suite_runs is not None:
                 return self.suite_runs.fill_cache(metrics)
             return self._filled(self.registry, choose_metrics(self.registry, metrics))
 
     def _filled(self, registry: Registry, chosen: list[Metric]) -> int:
-        """Read metrics into the cache, and return how many they are."""
+        """Read metrics into the cache, and return their number."""
         readers, derived = registry.readers, list(registry.columns.number)
         bases = [registry.bases[label] for label in registry.checkpoint_steps]
         keeps_tables = registry.tables is not None and readers.keeps_tables and bool(bases)
         if not keeps_tables and not readers.keeps_store(derived, registry.versions):
             raise UnknownNameError(
-                "a cache keeps nothing of these sources: parsed tables are read as they lie, and a store that does not "
-                "tell when its runs change is read each time. There is nothing to fill: open them as they are."
+                "a cache stores nothing of these sources, so there is nothing to fill: parsed tables are read "
+                "directly, and a store that does not report changes of its runs is read each time. Open them as they "
+                "are."
             )
         if registry.tables is not None and keeps_tables:
             readers.checkpoints(bases, [m for m in chosen if registry.tables.holds(m)])
@@ -280,15 +283,15 @@ class RunRepository(RunCatalog):
         metrics: str | Iterable[str] | None = None,
         outliers: bool = False,
     ) -> pd.DataFrame:
-        """Return faults of runs that would make a plausible Dataset wrong; a frame without rows where all is well.
+        """Return faults of runs that would make a plausible Dataset wrong; a frame without rows if there are none.
 
         Parameters
         ----------
         checks : str, iterable of str, or None
             Names of ``dde.doctor.CHECKS``; None for all but ``outlier``.
         metrics : str, iterable of str, or None
-            Metrics to look at: names, globs or "all"; None for all of a declared suite, and for the default ones of
-            DataDecide.
+            Metrics to examine: names, globs or "all". None for all metrics of a declared suite, and for the default
+            metrics of DataDecide.
         outliers : bool
             Whether to look for outliers, too.
 
@@ -301,7 +304,7 @@ class RunRepository(RunCatalog):
         Raises
         ------
         UnknownNameError
-            When there is no such check or metric; names the nearest ones.
+            When there is no such check or metric; the error names the nearest ones.
 
         Examples
         --------
@@ -319,16 +322,16 @@ class RunRepository(RunCatalog):
 
 
 class DataDecideEvolved:
-    """Both stores, opened together.
+    """The DataDecide tables and a store of post-training runs, opened together.
 
     Parameters
     ----------
     data_dir : str or path or None
         Folder or URL of the DataDecide tables.
     db_connection : str, path, PosttrainingSource or None
-        PostgreSQL, or a folder of exported files.
+        PostgreSQL DSN, or a folder of exported files.
     cache_dir : str or path or None, default "data_cache"
-        Folder that keeps what was parsed.
+        Folder or URL of the cache of parsed values; None for no cache.
     schema : str, optional
         Schema of the tables in PostgreSQL.
     **options
@@ -353,8 +356,8 @@ class DataDecideEvolved:
         store: PosttrainingSource | None
         if db_connection is None and schema is not None:
             raise SourceError(
-                f"The schema {schema!r} was given without a store of post-training runs, so nothing has it. "
-                "Name the database as the second argument, or leave it out."
+                f"the schema {schema!r} was given without a store of post-training runs, so it has no effect. "
+                "Name the database as the second argument, or leave out schema=."
             )
         if db_connection is None or (isinstance(db_connection, WandBStore) and schema is None):
             store = db_connection

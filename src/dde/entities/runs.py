@@ -1,4 +1,4 @@
-"""Runs and lineages as objects. They hold ids and a catalog, by which they find their data and each other."""
+"""Runs and lineages as objects, each with its id and a catalog from which it reads its data and its relations."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class TrainingRun:
     Parameters
     ----------
     run_id : str
-        W&B's id; the lineage's label for a pretraining run. In another suite, what its ``run_id`` says.
+        W&B's id; the lineage's label for a pretraining run. In another suite, the id that its declaration gives.
     run_type : str
-        ``pretraining``, ``supervised_ft`` or ``dpo``; in another suite, its own words.
+        ``pretraining``, ``supervised_ft`` or ``dpo``; in another suite, a type of that suite.
     repository : RunRepository, optional
-        Resolves relations; a run holds ids, never other runs. Without one a run has its id and type alone.
+        Resolves relations; a run stores ids, never other runs. Without a repository, a run has only its id and type.
 
     Notes
     -----
@@ -80,7 +80,7 @@ class TrainingRun:
         if self._given_catalog is None:
             raise LineageError(
                 f"the run {self.run_id!r} was made without a repository, so its relations and its data are unknown. "
-                f"Use repository.get_run({self.run_id!r}), which gives a run that knows them."
+                f"Use repository.get_run({self.run_id!r}), which gives a run that has both."
             )
         return self._given_catalog
 
@@ -92,8 +92,8 @@ class TrainingRun:
             return NotImplemented
         if (self.run_id, self.run_type) != (other.run_id, other.run_type):
             return False
-        here, there = self._given_catalog, other._given_catalog
-        return here is there or (here is not None and there is not None and here.has_same_content(there))
+        ours, theirs = self._given_catalog, other._given_catalog
+        return ours is theirs or (ours is not None and theirs is not None and ours.has_same_content(theirs))
 
     def __hash__(self) -> int:
         return hash(self.run_id)
@@ -105,12 +105,12 @@ class TrainingRun:
 
     @property
     def parent_run_id(self) -> str | None:
-        """Id of the run it starts from, the first of several; None without any, and where no parent was found."""
+        """Id of the run it starts from, the first of several; None for a base, and where no parent was found."""
         return next(iter(self.parent_run_ids), None)
 
     @property
     def parent_run_ids(self) -> list[str]:
-        """Ids of all runs that it starts from; several of a merge, none of a pretraining run."""
+        """Ids of all runs that it starts from: several for a merge, none for a pretraining run."""
         table, row = self._place
         return parents_of(table, row)
 
@@ -134,15 +134,15 @@ class TrainingRun:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """Hyperparameters by name; what nothing says is absent.
+        """Hyperparameters by name; those that no source states are absent.
 
-        Of a pretraining run, and of any run of another suite, the factors that it has a value of.
+        For a pretraining run, and for any run of another suite, the factors for which it has a value.
         """
         return hyperparameters_of(self._catalog, self.run_id)
 
     @property
     def state(self) -> str:
-        """State as W&B, or what a suite declares of its runs, has it; ``finished`` where nothing says."""
+        """State that W&B or the declaration of the suite gives; ``finished`` where neither states one."""
         table, row = self._place
         return str(table.state[row])
 
@@ -150,14 +150,14 @@ class TrainingRun:
     def branch_tokens(self) -> int | None:
         """Cumulative tokens at which it leaves its parent; None for a pretraining run, and where unknown.
 
-        Of a run with several parents, those up to which its curve is that of its parents.
+        For a run with several parents, the tokens up to which its curve is that of its parents.
         """
         table, row = self._place
         return _known(table.branch_tokens[row])
 
     @property
     def start_tokens(self) -> int | None:
-        """Cumulative tokens of all that it starts from, 0 for a pretraining run; None where unknown."""
+        """Cumulative tokens at its own token 0, which is 0 for a pretraining run; None where unknown."""
         table, row = self._place
         return _known(table.start_tokens[row])
 
@@ -178,10 +178,10 @@ class TrainingRun:
         Returns
         -------
         RunList
-            Runs of all states with the label of this one's treatment, repetitions included. Those whose
-            hyperparameters, or whose parents', differ from this one's where both are stated have another treatment;
-            the seed of the training makes no difference. For a pretraining run, all other pretraining runs. In a suite
-            other than DataDecide, the runs of this label in other lineages.
+            Runs of all states with the label of this one's treatment, repetitions included. Runs with a stated
+            hyperparameter that differs from this one's, in themselves or in their parents, have another treatment; the
+            seed of the training is not compared. For a pretraining run, all other pretraining runs. In a suite other
+            than DataDecide, the runs with this label in other lineages.
         """
         return self._related(runs_of_same_treatment(self._catalog, self.run_id))
 
@@ -192,7 +192,7 @@ class TrainingRun:
         -------
         RunList
             Derived runs of the lineage, of all states; repetitions of this run are left out. Where a lineage has
-            several bases, those that derive from this run's.
+            several bases, only runs that derive from the base of this run.
         """
         return self._related(runs_of_same_base(self._catalog, self.run_id))
 
@@ -210,7 +210,7 @@ class TrainingRun:
         return RunList(make_run(self._catalog, run_id) for run_id in run_ids)
 
     def get_training_progression(self, metrics: str | Iterable[str] | None = None) -> pd.DataFrame:
-        """Return the run's own observed rows: one per position, with the metrics asked for.
+        """Return the run's own observed rows: one per position, with the requested metrics.
 
         Parameters
         ----------
@@ -220,13 +220,14 @@ class TrainingRun:
         Returns
         -------
         pandas.DataFrame
-            The seed's columns; see :func:`dde.suite.datadecide.frames.continuous_curves`, and of a suite other than
-            DataDecide :func:`dde.suite.frames.suite_curves`.
+            Columns as in :func:`dde.suite.datadecide.frames.continuous_curves`, or for a suite other than DataDecide
+            as in :func:`dde.suite.frames.suite_curves`.
 
         Warns
         -----
         DdeWarning
-            When the run can't be placed on its lineage, so that it has no rows; says why and what to do.
+            When the run can't be placed on its lineage, so that it has no rows; the warning gives the reason and the
+            remedy.
         """
         return rows_of_run(self._catalog, self.run_id, metrics_of(self._catalog, metrics))
 
@@ -246,7 +247,8 @@ class TrainingRun:
         Warns
         -----
         DdeWarning
-            When the run can't be placed on its lineage, so that it has no rows; says why and what to do.
+            When the run can't be placed on its lineage, so that it has no rows; the warning gives the reason and the
+            remedy.
         """
         chosen = [m for m in metrics_of(self._catalog, metrics) if m.kind != "log"]
         frame = rows_of_run(self._catalog, self.run_id, chosen)
@@ -262,14 +264,14 @@ class TrainingRun:
 
 
 class PretrainingRun(TrainingRun):
-    """A run without parents: of DataDecide, sparse, evaluated checkpoints in its tables.
+    """A run without parents; in DataDecide, the evaluated checkpoints of the tables.
 
     Parameters
     ----------
     run_id : str
-        The lineage's label; of another suite, the run's id.
+        The lineage's label; in another suite, the run's id.
     dd : DataDecide or PretrainingSource
-        Tables it is read from.
+        Tables that it is read from.
     """
 
     def __init__(
@@ -282,16 +284,16 @@ class PretrainingRun(TrainingRun):
 
 
 class PosttrainingRun(TrainingRun):
-    """A run with parents: of DataDecide, dense training logs and final evaluations in a store of W&B runs.
+    """A run with parents; in DataDecide, the training log and final evaluations of a run in a W&B store.
 
     Parameters
     ----------
     run_id : str
         W&B's id.
     wandb_store : PosttrainingSource or PretrainingSource
-        Store it is read from; of another suite, its tables.
+        Store that it is read from; in another suite, its tables.
     parent_run_id : str, optional
-        Parent, settled by the caller; found from the evidence when None.
+        Overrides the parent; derived from the evidence when None.
     """
 
     def __init__(
@@ -305,25 +307,26 @@ class PosttrainingRun(TrainingRun):
         if repository is None:
             repository = _catalog_of(None, wandb_store, {run_id: parent_run_id} if parent_run_id else None)
             if parent_run_id:
-                # An id names no checkpoint: where the evidence finds the same parent, it knows the checkpoint, too.
-                plain = _catalog_of(None, wandb_store)
-                found = plain.registry.derived.get(run_id)
-                if found is None or found.parent_run_id == parent_run_id:
-                    repository = plain
+                # The id of a parent names no checkpoint. Where the evidence gives the same parent, it also gives the
+                # checkpoint, and is used instead.
+                without_override = _catalog_of(None, wandb_store)
+                derived = without_override.registry.derived.get(run_id)
+                if derived is None or derived.parent_run_id == parent_run_id:
+                    repository = without_override
         super().__init__(run_id, repository.run_type(run_id), repository=repository)
         self.data_source = wandb_store
 
 
 class TrainingLineage:
-    """A pretraining run and every run derived from it, at any depth; in general, all runs of one lineage's label.
+    """A pretraining run and every run derived from it, at any depth; in general, all runs with one lineage label.
 
     Parameters
     ----------
     base_run : PretrainingRun
-        The first one, where a suite has several of one label.
+        The first base, where a lineage of a suite has several.
     lineage_id : str, optional
         The label; that of `base_run` by default. A merge of runs of several lineages is a lineage of its own, whose
-        base is the first run that it derives from.
+        base is the first base that it derives from.
 
     Notes
     -----
@@ -367,10 +370,10 @@ class TrainingLineage:
 
     @property
     def base_runs(self) -> list[PretrainingRun]:
-        """All runs without parents, `base_run` first; of a merge across lineages, those that it derives from."""
+        """All runs without parents, `base_run` first; for a merge across lineages, the bases that it derives from."""
         table = self._catalog.table
-        found = [make_run(self._catalog, str(table.run_id[row])) for row in base_rows(table, self.lineage_id)]
-        return [r for r in found if isinstance(r, PretrainingRun)]
+        runs = [make_run(self._catalog, str(table.run_id[row])) for row in base_rows(table, self.lineage_id)]
+        return [r for r in runs if isinstance(r, PretrainingRun)]
 
     @property
     def _member_ids(self) -> list[str]:
@@ -391,7 +394,7 @@ class TrainingLineage:
         learning_rates: object = None,
         **hyperparameters: object,
     ) -> list[PosttrainingRun]:
-        """Return the derived runs that match; changes nothing.
+        """Return the derived runs that match; the lineage is unchanged.
 
         Parameters
         ----------
@@ -407,9 +410,9 @@ class TrainingLineage:
         UnknownNameError
             When no run of the store has such a hyperparameter, or is of such a method.
         """
-        wanted = {"learning_rate": learning_rates, **hyperparameters}
-        kept = filter_members(self._catalog, self._member_ids, posttraining_method, wanted)
-        return [run for run in self.derived_runs if run.run_id in kept]
+        filters = {"learning_rate": learning_rates, **hyperparameters}
+        matches = filter_members(self._catalog, self._member_ids, posttraining_method, filters)
+        return [run for run in self.derived_runs if run.run_id in matches]
 
     def get_continuous_curves(
         self,
@@ -428,9 +431,9 @@ class TrainingLineage:
         Returns
         -------
         pandas.DataFrame
-            Observed rows only. A derived run's rows repeat the base prefix with its own hyperparameters; see
-            :func:`dde.suite.datadecide.frames.continuous_curves`, and of a suite other than DataDecide
-            :func:`dde.suite.frames.suite_curves`.
+            Observed rows only. The rows of a derived run begin with those of its base up to the branch, with the
+            hyperparameters of the derived run; see :func:`dde.suite.datadecide.frames.continuous_curves`, or for a
+            suite other than DataDecide :func:`dde.suite.frames.suite_curves`.
 
         Raises
         ------
@@ -451,25 +454,25 @@ class TrainingLineage:
 
     @property
     def _curve_ids(self) -> list[str]:
-        """Ids of the runs that have a curve. A base that the tables do not hold is a lineage all the same."""
+        """Ids of the runs that have a curve; a base that is not in the tables has none."""
         table = self._catalog.table
         rows = table.members[self.lineage_id]
         return [str(run_id) for run_id in table.run_id[rows[table.is_used[rows]]].tolist()]
 
     def _run_id(self, run: TrainingRun | str) -> str:
-        wanted = run.run_id if isinstance(run, TrainingRun) else run
+        name = run.run_id if isinstance(run, TrainingRun) else run
         table = self._catalog.table
         base, rows = self.base_run.run_id, table.members[self.lineage_id].tolist()
-        # An id counts before a label, and either before what the base is called.
+        # Later entries win: an id takes precedence over a label, and both over the names of the base.
         names = {self.lineage_id: base, PRETRAINING: base} if base in table.run_id[rows] else {}
         names |= {str(table.labels[row]): str(table.run_id[row]) for row in rows if table.labels[row]}
         names |= {str(table.run_id[row]): str(table.run_id[row]) for row in rows}
-        if wanted not in names:
+        if name not in names:
             raise SelectionError(
-                f"{wanted!r} is not a run of the lineage {self.lineage_id}, so it has no curve here."
-                f"{near_names(wanted, names)} lineage.derived_runs lists its runs."
+                f"{name!r} is not a run of the lineage {self.lineage_id}, so it has no curve here."
+                f"{near_names(name, names)} lineage.derived_runs lists its runs."
             )
-        return names[wanted]
+        return names[name]
 
     def compare(self, other: TrainingLineage) -> pd.DataFrame:
         """Return the runs of this lineage beside those of another one, by treatment.
@@ -483,11 +486,11 @@ class TrainingLineage:
         -------
         pandas.DataFrame
             One row per run label of either lineage: ``pretraining`` first, then as along the dimension ``run``. A
-            label is a treatment with ``#2``, ``#3`` for its repetitions, so that a row has one run of each lineage at
-            most. Runs of all states are in it.
+            label is a treatment, with ``#2``, ``#3`` for its repetitions, so a row has at most one run of each lineage.
+            Runs of all states are included.
 
             - `run`: the label.
-            - `run_id`, `other_run_id`: ids of the runs; "" where the lineage has none.
+            - `run_id`, `other_run_id`: ids of the runs; "" where a lineage has no such run.
             - `end_tokens`, `other_end_tokens`: cumulative tokens of their last rows, float; NaN where the lineage has
               no such run, or its end is unknown.
             - `differs`: hyperparameters that both runs state and in which they differ, as ``name: here, there``,
@@ -495,11 +498,11 @@ class TrainingLineage:
               seed of the training and the hyperparameters of parent runs are not compared. For the bases: params,
               data and seed.
 
-            Derived runs without a label, because their parent is absent from the store, are not in it; their ids are
+            Derived runs that have no label, because their parent is absent from the store, are left out; their ids are
             in ``frame.attrs["left_out"]``.
 
-            Of suites other than DataDecide, `differs` has the factors in which both runs differ: those of lineages
-            beside the bases alone, and neither that which orders repetitions nor the ids of runs.
+            For suites other than DataDecide, `differs` lists the factors in which both runs differ. Factors of lineages
+            are listed for the bases only; ids of runs and the factor that numbers repetitions are not listed.
 
         Examples
         --------
@@ -521,7 +524,7 @@ def _known(tokens: np.int64) -> int | None:
 
 
 def make_run(catalog: RunCatalog, run_id: str) -> TrainingRun:
-    """Return a run of a catalog by its id: the same object as long as one is in use.
+    """Return a run of a catalog by its id; the same object while a reference to it exists.
 
     Raises
     ------
@@ -556,8 +559,8 @@ def _catalog_of(
     for reader in (dd, store):
         if isinstance(reader, PretrainingSource):
             raise LineageError(
-                f"a run of the {reader.description} is known by the run table of the whole suite, so it can't be made "
-                "of its tables alone. Use dde.RunRepository.from_suite(suite, folder).get_run(run_id)."
+                f"a run of the {reader.description} needs the run table of its suite, so it can't be created from "
+                "tables alone. Use dde.RunRepository.from_suite(suite, folder).get_run(run_id)."
             )
     assert not isinstance(dd, PretrainingSource)
     assert not isinstance(store, PretrainingSource)

@@ -1,7 +1,7 @@
-"""Answers to what runs and lineages ask of their catalog: from the registry of two stores, or from a run table.
+"""Data and relations of the runs in a catalog, from the registry of two stores or from the run table of a suite.
 
-A registry has more than the run table: every key of a config, evidence, and rows of both stores. Everything that the
-table has is read from the table, whatever the suite.
+A registry has more than the run table: every key of a config, evidence, and rows of both stores. What the table has is
+read from the table, in every suite.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def metrics_of(catalog: RunCatalog, metrics: str | Iterable[str] | None) -> list[Metric]:
-    """Return the metrics that a request means: names, globs, "all", or None for the default ones."""
+    """Return the metrics that are requested by names, globs or "all"; the default metrics when None."""
     runs = catalog.suite_runs
     return choose_metrics(catalog.registry, metrics) if runs is None else runs.choose_metrics(metrics)
 
@@ -52,7 +52,7 @@ def curves_of(catalog: RunCatalog, run_ids: Sequence[str], metrics: Sequence[Met
 
 
 def rows_of_run(catalog: RunCatalog, run_id: str, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """Return the rows that a run logged itself."""
+    """Return the own rows of a run, without those of its ancestors."""
     runs = catalog.suite_runs
     if runs is None:
         return own_rows(catalog.registry, run_id, metrics)
@@ -60,7 +60,7 @@ def rows_of_run(catalog: RunCatalog, run_id: str, metrics: Sequence[Metric]) -> 
 
 
 def hyperparameters_of(catalog: RunCatalog, run_id: str) -> dict[str, Any]:
-    """Return the hyperparameters of a run of a store; of any other run the factors that it has a value of."""
+    """Return the hyperparameters of a run of a store; for any other run, the factors for which it has a value."""
     if catalog.suite_runs is None and (derived := catalog.registry.derived.get(run_id)) is not None:
         return dict(derived.hyperparameters)
     return dict(factor_values_of(catalog.table, catalog.row_of(run_id)))
@@ -91,16 +91,16 @@ def compare(catalog: RunCatalog, label: str, other_catalog: RunCatalog, other_la
     """Return the runs of two lineages side by side."""
     if catalog.suite_runs is None and other_catalog.suite_runs is None:
         return compare_lineages(catalog.registry, label, other_catalog.registry, other_label)
-    # What repetitions differ in: of post-training runs, the seed of the training.
-    apart = {"training_seed"}
-    apart |= {r.suite_runs.suite.replicate or "" for r in (catalog, other_catalog) if r.suite_runs is not None}
-    return compare_in_tables(catalog.table, label, other_catalog.table, other_label, apart)
+    # Factors in which repetitions differ; in post-training runs, the seed of the training.
+    ignored = {"training_seed"}
+    ignored |= {r.suite_runs.suite.replicate or "" for r in (catalog, other_catalog) if r.suite_runs is not None}
+    return compare_in_tables(catalog.table, label, other_catalog.table, other_label, ignored)
 
 
 def filter_members(
     catalog: RunCatalog, run_ids: Iterable[str], method: object, filters: Mapping[str, object]
 ) -> set[str]:
-    """Return those of some derived runs that match, whatever their state."""
+    """Return the derived runs among `run_ids` that match, whatever their state."""
     if catalog.suite_runs is None:
         return filter_runs(catalog.registry, run_ids, method, filters)
     table = catalog.table
@@ -125,23 +125,23 @@ def find_labels(
     filters : mapping of str to filter
         Of the two stores, filters on derived runs; of a suite, on any factor.
     """
-    filters = {name: wanted for name, wanted in filters.items() if wanted is not None}
+    filters = {name: value for name, value in filters.items() if value is not None}
     if catalog.suite_runs is None:
         registry = catalog.registry
         labels = [b.label for b in select_bases(registry, base["params"], base["data"], base["seed"])]
         if method is None and not filters:
             return labels
-        kept = filter_runs(registry, registry.columns.number, method, filters)
-        return [label for label in labels if not kept.isdisjoint(registry.members[label])]
+        matches = filter_runs(registry, registry.columns.number, method, filters)
+        return [label for label in labels if not matches.isdisjoint(registry.members[label])]
     table = catalog.table
-    of_base = {name: wanted for name, wanted in base.items() if wanted is not None}
+    of_base = {name: value for name, value in base.items() if value is not None}
     if twice := sorted(of_base.keys() & filters.keys()):
         raise UnknownNameError(
             f"base_{twice[0]}= and {twice[0]}= both filter on the factor {twice[0]!r}, so which counts is unclear. "
             "Pass one of them."
         )
-    found = set(table.lineage[matching_rows(table, method, {**of_base, **filters})].tolist())
-    return [label for label in table.lineages if label and label in found]
+    matching_labels = set(table.lineage[matching_rows(table, method, {**of_base, **filters})].tolist())
+    return [label for label in table.lineages if label and label in matching_labels]
 
 
 def _ids(table: RunTable, rows: Sequence[int]) -> list[str]:
