@@ -271,7 +271,7 @@ def test_points_of_many_runs_and_of_many_tokens_stay_with_their_run() -> None:
         offsets[r] + np.searchsorted(tokens[offsets[r] : offsets[r + 1]], b, "right")
         for r, b in zip(run, bound, strict=True)
     ]
-    assert points.places_beyond(run, bound).tolist() == expected
+    assert points.first_after(run, bound).tolist() == expected
     kept = draw.random(len(tokens)) < 0.5
     assert points.are_in(CurvePoints.where(offsets, tokens, kept)).tolist() == kept.tolist()
     parent = np.array([-1, *draw.integers(0, np.arange(1, len(lengths)))], np.int32)

@@ -95,7 +95,7 @@ def resolve_axis(name: str) -> AxisRule:
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """How cumulative tokens follow from points of an axis, run by run: ``tokens = offset + scale * point``.
+    """Linear maps from points of an axis to cumulative tokens, one per run: ``tokens = offset + scale * point``.
 
     Attributes
     ----------
@@ -149,8 +149,8 @@ def axis_lines(rule: AxisRule, branch: Float64, schedule: Float64, n_params: Flo
     Returns
     -------
     Lines
-        NaN where a run has no position on the axis: a pretraining run has no branch, and a schedule that is unknown,
-        or that ends at the branch, has no fractions.
+        NaN where a run has no position on the axis: a pretraining run on ``post_tokens``, and a run whose schedule is
+        unknown or ends at its branch on ``fraction_of_training``.
     """
     has_run = np.isfinite(n_params)
     if rule.name == "post_tokens":

@@ -1,4 +1,4 @@
-"""Runs with their ancestors: points along their curves, and the protocol of what values are read from."""
+"""Runs with their ancestors, the points along their curves, and the protocol of sources of observations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Chains:
     branch : (run,) int64 array
         Cumulative tokens at the branch; -1 for a pretraining run.
     is_merge : (run,) bool array, optional
-        Whether a run merges several parents, so that nothing joins its curve to theirs; no run does when None.
+        Whether a run merges several parents, so that its curve does not join theirs; None when no run does.
     """
 
     run_ids: tuple[str, ...]
@@ -64,10 +64,11 @@ class Chains:
     def take(self, runs: Sequence[int]) -> Chains:
         """Return some runs, their ancestors among them, in that order."""
         at = np.asarray(runs, np.int64)
-        number = np.full(len(self.run_ids) + 1, -1, np.int32)
-        number[at] = np.arange(len(at))
+        # The last entry maps parent -1 to -1.
+        new_index = np.full(len(self.run_ids) + 1, -1, np.int32)
+        new_index[at] = np.arange(len(at))
         is_merge = None if self.is_merge is None else self.is_merge[at]
-        return Chains(tuple(self.run_ids[r] for r in runs), number[self.parent[at]], self.branch[at], is_merge)
+        return Chains(tuple(self.run_ids[r] for r in runs), new_index[self.parent[at]], self.branch[at], is_merge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,34 +114,35 @@ class CurvePoints:
         own = len(self.tokens)
         return np.isin(keys[:own], keys[own:])
 
-    def places_beyond(self, run: Int64, bound: Int64) -> Int64:
-        """Return where in `tokens` the points of some runs beyond a bound begin.
+    def first_after(self, run: Int64, bound: Int64) -> Int64:
+        """Return the index into `tokens` of the first point of each run after a number of tokens.
 
         Parameters
         ----------
-        run, bound : (asked,) int64 arrays
-            A run, and tokens that are not beyond.
+        run, bound : (query,) int64 arrays
+            A run, and tokens after which its points are counted.
 
         Examples
         --------
         >>> points = CurvePoints(np.array([0, 2, 3]), np.array([10, 20, 15]))
-        >>> points.places_beyond(np.array([0, 0, 1]), np.array([10, 5, 99])).tolist()
+        >>> points.first_after(np.array([0, 0, 1]), np.array([10, 5, 99])).tolist()
         [1, 0, 3]
         """
         return find_first_rows(self.offsets, self.tokens, run, bound, "right")
 
 
 def chains_in_table(table: RunTable, run_ids: Sequence[str]) -> Chains:
-    """Return runs of a table with all that their curves consist of, parents before children."""
-    every = table.with_ancestors(table.rows(run_ids))
-    number = np.full(len(table) + 1, -1, np.int32)
-    number[every] = np.arange(len(every))
-    above = table.curve_parent[every]
+    """Return runs of a table with all ancestors on their curves, parents before children."""
+    rows = table.with_ancestors(table.rows(run_ids))
+    # The last entry maps parent -1 to -1.
+    new_index = np.full(len(table) + 1, -1, np.int32)
+    new_index[rows] = np.arange(len(rows))
+    parent = table.curve_parent[rows]
     return Chains(
-        tuple(table.run_id[every].tolist()),
-        number[above],
-        np.where(above >= 0, table.branch_tokens[every], -1),
-        table.n_parents[every] > 1,
+        tuple(table.run_id[rows].tolist()),
+        new_index[parent],
+        np.where(parent >= 0, table.branch_tokens[rows], -1),
+        table.n_parents[rows] > 1,
     )
 
 
@@ -151,15 +153,15 @@ def points_on_curves(chains: Chains, rows: Int64, points: CurvePoints) -> tuple[
     ----------
     chains : Chains
     rows : (row,) int64 array
-        Runs whose curves are wanted; one may stand several times.
+        Runs whose curves are requested; a run may occur several times.
     points : CurvePoints
         Points of each run of `chains` itself.
 
     Returns
     -------
-    row : (found,) int array
+    row : (point,) int array
         Position along `rows`.
-    tokens : (found,) int64 array
+    tokens : (point,) int64 array
 
     Examples
     --------
@@ -169,38 +171,38 @@ def points_on_curves(chains: Chains, rows: Int64, points: CurvePoints) -> tuple[
     >>> sorted(tokens.tolist())
     [10, 20, 25]
     """
-    member, number = np.asarray(rows, np.int64), np.arange(len(rows))
-    limit = np.full(len(member), _MOST_TOKENS)
-    found: list[npt.NDArray[np.intp]] = []
-    places: list[npt.NDArray[np.intp]] = []
-    while len(member):
-        branch = chains.branch[member]
-        first, last = points.places_beyond(member, branch), points.places_beyond(member, limit)
-        places.append(rows_between(first, last))
-        found.append(np.repeat(number, np.maximum(last - first, 0)))
-        parent = chains.parent[member]
-        above = parent >= 0
-        member, number = parent[above].astype(np.int64), number[above]
-        limit = np.minimum(limit[above], branch[above])
+    # Walk up all chains at once: `run` is the current ancestor of the curve at position `row`.
+    run, row = np.asarray(rows, np.int64), np.arange(len(rows))
+    limit = np.full(len(run), _MOST_TOKENS)
     none = np.empty(0, np.intp)
-    return np.concatenate([none, *found]), points.tokens[np.concatenate([none, *places])]
+    rows_of_points, indices = [none], [none]
+    while len(run):
+        branch = chains.branch[run]
+        first, last = points.first_after(run, branch), points.first_after(run, limit)
+        indices.append(rows_between(first, last))
+        rows_of_points.append(np.repeat(row, np.maximum(last - first, 0)))
+        parent = chains.parent[run]
+        has_parent = parent >= 0
+        run, row = parent[has_parent].astype(np.int64), row[has_parent]
+        limit = np.minimum(limit[has_parent], branch[has_parent])
+    return np.concatenate(rows_of_points), points.tokens[np.concatenate(indices)]
 
 
 class RunSource(Protocol):
-    """Runs as far as values along their curves are concerned."""
+    """Protocol: the runs of a suite as a source of the observations along their curves."""
 
     def chains(self, run_ids: Sequence[str]) -> Chains:
-        """Return runs with all that their curves consist of, parents before children."""
+        """Return runs with all ancestors on their curves, parents before children."""
         ...
 
     def table_sampling(self, metric: Metric) -> str:
-        """Return the sampling that a metric shares with others, known without its values; "" for one of its own."""
+        """Return the sampling that a metric shares with others; "" where the metric has its own sampling."""
         ...
 
     def sampled_points(self, sampling: str, chains: Chains) -> CurvePoints:
-        """Return where runs themselves were sampled in a sampling that several metrics share."""
+        """Return the points at which runs themselves were sampled in a sampling that several metrics share."""
         ...
 
     def observations(self, metric: Metric, run_ids: tuple[str, ...], variables: Sequence[Metric]) -> Observations:
-        """Return the own observations of a metric; those of other `variables` that are read along are cached."""
+        """Return the own observations of a metric; other `variables` that are read with it are cached."""
         ...

@@ -1,4 +1,4 @@
-"""Filling cells of a grid with the curves of runs: exact at samples, NaN where one lacks."""
+"""Fill the cells of a grid with the curves of runs: exact at samples, NaN where a sample is missing."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Curves:
     chains : Chains
     own : Observations
         Own observations of `chains.run_ids`.
-    lacking : CurvePoints or None
-        Where runs were sampled, and the metric has no sample: cells there are NaN.
+    missing : CurvePoints or None
+        Points at which runs were sampled but the metric has no sample: their cells are NaN.
     joins_at_branch : bool
         Whether a curve may begin with its parent's observation at the branch.
     """
 
     chains: Chains
     own: Observations
-    lacking: CurvePoints | None
+    missing: CurvePoints | None
     joins_at_branch: bool
 
     def fill(
@@ -58,15 +58,15 @@ class Curves:
         ----------
         out : (row, token) float64 array
             Contiguous.
-        at : (asked,) int array
+        at : (curve,) int array
             Row of `out` that each curve goes to.
-        rows : (asked,) int64 array
+        rows : (curve,) int64 array
             Runs of `chains`.
         grid : (token,) int64 array
             Ascending.
         how : Interpolation
         plans : deque of AlignmentPlan
-            Those of the last metrics, which tend to be observed at the same tokens; a new one is added.
+            Plans of recent metrics, which are often observed at the same tokens; a new plan is added.
         """
         chains, own = self.chains, self.own
         chosen = with_ancestors(chains.parent, rows)
@@ -75,8 +75,8 @@ class Curves:
         own = without_missing(own)
         plan = self._plan(chains, own, grid, how, plans)
         plan.fill(own.values, np.searchsorted(chosen, rows), at, out)
-        if self.lacking is not None:
-            mark_points(out, at, grid, points_on_curves(self.chains, rows, self.lacking), np.nan)
+        if self.missing is not None:
+            mark_points(out, at, grid, points_on_curves(self.chains, rows, self.missing), np.nan)
 
     def _plan(
         self, chains: Chains, own: Observations, grid: Int64, how: Interpolation, plans: deque[AlignmentPlan]
@@ -85,7 +85,7 @@ class Curves:
             if plan.serves(chains, own, grid, how, self.joins_at_branch):
                 return plan
         plan = plan_alignment(chains, own, grid, how, self.joins_at_branch)
-        # Other threads may add theirs; each is as good.
+        # Several threads may add equal plans, which does no harm.
         if plan.size <= _CACHED_CELLS:
             plans.append(plan)
         return plan
@@ -95,7 +95,7 @@ def mark_points(
     out: npt.NDArray[Any],
     at: Sequence[int] | npt.NDArray[np.intp],
     grid: Int64,
-    found: tuple[npt.NDArray[np.intp], Int64],
+    points: tuple[npt.NDArray[np.intp], Int64],
     value: float,
 ) -> None:
     """Set the cells at tokens that are points of a grid.
@@ -103,20 +103,20 @@ def mark_points(
     Parameters
     ----------
     out : (row, point) array
-    at : (asked,) int array
-        Row of `out` of each row that the tokens are of.
+    at : (curve,) int array
+        Row of `out` of each curve.
     grid : (point,) int64 array
         Ascending.
-    found : (int array, int64 array)
+    points : (int array, int64 array)
         Position along `at`, and tokens.
     value : number
     """
-    row, tokens = found
+    row, tokens = points
     if not len(grid) or not len(row):
         return
-    places = np.asarray(at)
-    # Along an axis of each run's own several points may lie within a token.
+    out_row = np.asarray(at)
+    # Where each run has its own axis, several points may be within one token.
     first, last = np.searchsorted(grid, tokens, side="left"), np.searchsorted(grid, tokens, side="right")
     for k in range(int((last - first).max())):
-        here = first + k < last
-        out[places[row[here]], first[here] + k] = value
+        has_kth = first + k < last
+        out[out_row[row[has_kth]], first[has_kth] + k] = value

@@ -96,8 +96,8 @@ class TokenGrid:
         dense : (position,) array of the same type
             Positions of dense logs.
         anchors : (position,) array of the same type, optional
-            Positions that a grid of a number of points also holds, so that values at ends and branches do not depend
-            on its resolution: last samples, branch points and last tokens.
+            Positions that a grid with a number of points includes as well, so that values at ends and branches do not
+            depend on its resolution: last samples, branch points and last tokens.
 
         Returns
         -------
@@ -107,27 +107,27 @@ class TokenGrid:
         required = np.unique(required)
         if self.kind == "explicit":
             return _typed_as(required, np.array(self.values))
-        every = np.union1d(required, dense)
-        if self.kind == "observed" or not len(every):
-            return every
+        positions = np.union1d(required, dense)
+        if self.kind == "observed" or not len(positions):
+            return positions
         if self.kind == "auto":
-            optional = np.setdiff1d(every, required, assume_unique=True)
+            optional = np.setdiff1d(positions, required, assume_unique=True)
             room = max(self.n - len(required), 0)
             if len(optional) > room:
                 # Evenly spaced in rank, so that the grid follows the density of the logs.
                 pick = np.unique(np.rint(np.linspace(0, len(optional) - 1, room)).astype(np.int64))
                 optional = optional[pick] if room else optional[:0]
             return np.union1d(required, optional)
-        first, last = every[0], every[-1]
+        first, last = positions[0], positions[-1]
         if self.kind == "linear":
             points = np.linspace(first, last, self.n)
         elif self.kind == "log":
-            positive = every[every > 0]
+            positive = positions[positions > 0]
             if not len(positive):
-                return every[:1]  # all runs are at token 0
+                return positions[:1]  # all runs are at token 0
             points = np.geomspace(positive[0], last, self.n)
         else:
-            points = np.quantile(every, np.linspace(0, 1, self.n))
+            points = np.quantile(positions, np.linspace(0, 1, self.n))
         typed = _typed_as(required, points)
         return typed if anchors is None else np.union1d(typed, anchors)
 

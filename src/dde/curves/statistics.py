@@ -35,7 +35,7 @@ BOOTSTRAP_FROM = 10
 #: Statistics of :func:`summarize`, in order.
 STATISTICS = ("mean", "count", "std", "sem", "low", "high")
 
-# Up to 6 members all resamples are enumerated, 462 of them for 6; beyond, 2,000 are drawn.
+# Up to 6 members, all resamples are enumerated (462 for 6); for more members, 2,000 are drawn.
 _EXACT, _DRAWN = 6, 2_000
 # Number of resampled means in memory at once.
 _BLOCK = 4_000_000
@@ -91,14 +91,14 @@ def summarize(
     enough = (count >= np.maximum(required, 1)) & (count > 0)
     if not enough.any():
         return out
-    members, there = values[enough], some[enough]
-    n = there.sum(axis=-1)
-    mean = np.where(there, members, 0.0).sum(axis=-1) / n
+    members, has_value = values[enough], some[enough]
+    n = has_value.sum(axis=-1)
+    mean = np.where(has_value, members, 0.0).sum(axis=-1) / n
     out[enough, 0] = mean
     several = n > 1
-    squares = np.where(there, (members - mean[:, None]) ** 2, 0.0).sum(axis=-1)
+    squares = np.where(has_value, (members - mean[:, None]) ** 2, 0.0).sum(axis=-1)
     # The mean of equal numbers may differ from them in its last bit; their standard deviation is 0.
-    constant = np.where(there, members, np.inf).min(axis=-1) == np.where(there, members, -np.inf).max(axis=-1)
+    constant = np.where(has_value, members, np.inf).min(axis=-1) == np.where(has_value, members, -np.inf).max(axis=-1)
     squares[constant] = 0.0
     std = np.full(len(mean), np.nan)
     std[several] = np.sqrt(squares[several] / (n[several] - 1))
@@ -109,12 +109,12 @@ def summarize(
         bounds = np.full((len(mean), 2), np.nan)
         by_t = several & (constant | (method == "t") | ((method == "auto") & (n < BOOTSTRAP_FROM)))
         bounds[by_t] = t_interval(mean[by_t], sem[by_t], n[by_t], interval)
-        drawn = np.flatnonzero(several & ~by_t)
-        # There are few different sets of members with a value.
-        patterns, which = np.unique(there[drawn], axis=0, return_inverse=True)
+        by_bootstrap = np.flatnonzero(several & ~by_t)
+        # Cells are grouped by the set of members that have a value; there are few different sets.
+        patterns, which = np.unique(has_value[by_bootstrap], axis=0, return_inverse=True)
         for k, pattern in enumerate(patterns):
-            here = drawn[which == k]
-            bounds[here] = bootstrap_interval(members[np.ix_(here, np.flatnonzero(pattern))], interval)
+            cells = by_bootstrap[which == k]
+            bounds[cells] = bootstrap_interval(members[np.ix_(cells, np.flatnonzero(pattern))], interval)
         out[enough, 4:] = bounds
     return out
 
