@@ -1,7 +1,7 @@
 """Pretraining and post-training runs of language models as one labeled, lazy xarray Dataset.
 
-``dde.open_lineages(data, db)`` gives an :class:`xarray.Dataset` with the dimensions ``(lineage, run,
-cumulative_tokens)``; ``dde.tutorial.open_lineages()`` gives one of a generated suite.
+``dde.open_lineages(data, db)`` returns an :class:`xarray.Dataset` with the dimensions ``(lineage, run,
+cumulative_tokens)``; ``dde.tutorial.open_lineages()`` returns one of a generated suite.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from dde.suite.declare import Table as Table
     from dde.suite.metric import Metric as Metric
 
-# The module of each public name. They are imported when first used: the drivers of the stores alone take longer to
-# import than xarray, and a worker that opens a saved Dataset needs none of them.
-_HOMES = {
+# The module of each public name. Modules are imported when first used: the database drivers alone take longer to import
+# than xarray, and a worker that opens a saved Dataset needs none of them.
+_MODULE_OF = {
     "DataDecide": "dde.suite.datadecide.tables.pretraining_tables",
     "DataDecideEvolved": "dde.entities.repository",
     "Metric": "dde.suite.metric",
@@ -55,14 +55,14 @@ _HOMES = {
 }
 _MODULES = ("analysis", "names", "tutorial")
 
-__all__ = sorted([*_HOMES, *_MODULES])
+__all__ = sorted([*_MODULE_OF, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES or name == "accessor":
         return importlib.import_module(f"dde.{name}")
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
         globals()[name] = value
         return value
     if name == "__version__":

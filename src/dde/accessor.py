@@ -1,7 +1,7 @@
-"""The accessor ``ds.dde``: operations on Datasets of lineages, each a thin method of a plain function.
+"""The accessor ``ds.dde``: operations on Datasets of lineages, each a thin method that calls a plain function.
 
-A method has the docstring of its function without the parameter that is the object itself. The docstring is copied when
-the method is first looked up, because importing all functions takes longer than importing xarray.
+A method has the docstring of its function, without the parameter that is the object itself. The docstring is copied
+when the method is first looked up, because importing all functions takes longer than importing xarray.
 """
 
 from __future__ import annotations

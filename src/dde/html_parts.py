@@ -1,4 +1,4 @@
-"""Parts of the HTML that notebooks show: facts and tables in the notebook's own colours, with all text escaped."""
+"""Parts of HTML for notebooks: facts and tables in the notebook's own colours, with all text escaped."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ __all__ = [
     "tokens_cell",
 ]
 
-# Notebooks are light or dark: text keeps their colour, lines and stripes are translucent. The doubled class goes
-# before what notebooks set for the tables of a page.
+# Notebooks are light or dark: text has their colour, lines and stripes are translucent. The doubled class takes
+# precedence over the styles that notebooks set for tables.
 _STYLE = """<style>
 .dde-html.dde-html { color: inherit; line-height: 1.35; max-width: 100%; overflow-x: auto; }
 .dde-html.dde-html table { border-collapse: collapse; margin: .3em 0 .6em 0; border: none; font-size: .92em; }
@@ -76,7 +76,7 @@ def _escaped(text: str) -> str:
 
 
 def text_cell(text: str, title: str = "", kind: str = "", style: str = "") -> str:
-    """Return a cell of text, with what is shown when the mouse rests on it."""
+    """Return a cell of text; `title` is shown when the mouse rests on it."""
     attributes = "".join(
         f' {name}="{_escaped(value)}"' for name, value in (("class", kind), ("title", title), ("style", style)) if value
     )
@@ -85,7 +85,7 @@ def text_cell(text: str, title: str = "", kind: str = "", style: str = "") -> st
 
 def name_cell(text: str, title: str = "", depth: int = 0) -> str:
     """Return a cell of a label or an id, indented by its depth in a tree."""
-    # The label is what .sel(run=) takes: it is never cut, and copies without the mark of its depth.
+    # Users copy labels into .sel(run=), so a label is never shortened, and depth is shown by padding, not characters.
     return text_cell(text, title, "dde-name", f"padding-left: {1.6 * depth}em" if depth else "")
 
 
@@ -102,7 +102,7 @@ def tokens_cell(tokens: float | None, sign: str = "") -> str:
 
 
 def row_html(cells: Iterable[str], aside: bool = False) -> str:
-    """Return a row of cells; one that stands aside is paler."""
+    """Return a row of cells, paler if `aside`."""
     return f"{'<tr class=dde-aside>' if aside else '<tr>'}{''.join(cells)}</tr>"
 
 
@@ -118,7 +118,7 @@ def table_html(columns: Sequence[str], rows: Iterable[str | Sequence[str]]) -> s
 
 def facts_html(pairs: Iterable[tuple[str, str]]) -> str:
     """Return facts as a table of names and texts; those without a text are left out."""
-    rows = "".join(row_html([text_cell(name), text_cell(said)]) for name, said in pairs if said)
+    rows = "".join(row_html([text_cell(name), text_cell(text)]) for name, text in pairs if text)
     return f'<table class="dde-facts"><tbody>{rows}</tbody></table>'
 
 
@@ -128,15 +128,15 @@ def title_html(kind: str, name: str) -> str:
 
 
 def note_html(text: str) -> str:
-    """Return a sentence beside tables."""
+    """Return a sentence below or above a table."""
     return f'<div class="dde-note">{_escaped(text)}</div>'
 
 
 def not_shown(count: int, what: str, where: str) -> str:
-    """Return a note on what a table leaves out; "" where it has all."""
+    """Return a note that counts the rows that a table omits; "" if it has all of them."""
     return note_html(f"Not shown: {plural(count, f'more {what}')}. {where} has all of them.") if count > 0 else ""
 
 
 def page_html(parts: Iterable[str]) -> str:
-    """Return a whole page of parts."""
+    """Return a page that consists of parts."""
     return f'{_STYLE}<div class="dde-html">{"".join(parts)}</div>'

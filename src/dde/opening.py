@@ -1,4 +1,4 @@
-"""Opening lineages as a lazy Dataset: `open_lineages`, and the xarray engine `dde`."""
+"""Open lineages as a lazy Dataset: `open_lineages`, and the xarray engine `dde`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class DdeBackendEntrypoint(BackendEntrypoint):
         if drop_variables is not None:
             names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables)
             dataset = dataset.drop_vars(names, errors="ignore")
-        # xarray records its first argument here unless something stands there already.
+        # Set here, because xarray would record its first argument, which may contain a password.
         dataset.encoding["source"] = (
             redact(os.fspath(filename_or_obj))
             if isinstance(filename_or_obj, (str, os.PathLike))
@@ -113,13 +113,13 @@ def open_lineages(
     Parameters
     ----------
     source : str, path, DataDecide, RunRepository, Suite or None
-        Tables of the DataDecide suite, raw or parsed: a folder or an fsspec URL. A PostgreSQL DSN here means
-        that store alone. With `suite`, the folder or URL of that suite's files. A :class:`dde.Suite`, or a name of
-        ``dde.suites``, which knows where its files are.
+        Tables of the DataDecide suite, raw or parsed: a folder or an fsspec URL. With `suite`, the folder or URL of
+        that suite's files. Otherwise a PostgreSQL DSN, which opens that store without tables; or a :class:`dde.Suite`
+        or a name in ``dde.suites``, whose declaration names its files.
     db : str, path, PosttrainingSource or None
         Post-training runs: a PostgreSQL DSN, or a folder of exported parquet or jsonl.
     params, data : str or several, optional
-        Filters on the base: size, recipe (any of its names). Of another suite, filters on factors of these names.
+        Filters on the base: size, and recipe by any of its names. In another suite, filters on factors of these names.
     seed : int, str or several, optional
         Filter on the base: index or name of the pretraining seed.
     method : str or several, optional
@@ -127,19 +127,19 @@ def open_lineages(
     learning_rate : float, several, slice or function, optional
         Filter on derived runs; numbers compare by closeness.
     state : str or several, default "finished"
-        States of W&B, or "all". Hidden ancestors of what is kept still feed its curve.
+        States of W&B, or "all". A selected run whose ancestors are in another state still has its complete curve.
     metrics : str, iterable of str, or None
         Names, globs or "all"; None for training loss, the ten OLMES tasks and the eleven perplexities, or for all
         metrics of another suite.
     grid : "auto", "union", int, array of points, or TokenGrid
         Points of the axis; see :class:`dde.TokenGrid`.
     axis : str, default "cumulative_tokens"
-        What runs are aligned by, and the name of the last dimension; see :func:`dde.dataset.align.align`. Values are
-        made of all observations, which a dense log on an automatic grid of tokens no longer holds.
+        Axis by which runs are aligned, and name of the last dimension; see :func:`dde.dataset.align.align`. Values are
+        computed from all observations, of which an automatic grid of tokens has only a part for dense logs.
     max_points : int, default 1024
-        Size of an auto grid, where its required points allow.
+        Largest number of points of an auto grid, unless its required points are more.
     interp : {"linear", "log", "nearest", "previous", "pchip"}
-        Values between observations; see :class:`dde.curves.alignment.Interpolation`.
+        Interpolation between observations; see :class:`dde.curves.alignment.Interpolation`.
     max_gap : int, optional
         Longest distance in tokens between two observations that is filled.
     bridge : bool, default False
@@ -149,43 +149,42 @@ def open_lineages(
     run_ids : iterable of str, optional
         Derived runs to choose from, in any state; the base stays.
     parents : mapping of run id to str, optional
-        Settles where runs start: run id, lineage label or Hub revision.
+        Overrides where runs start: run id, lineage label or Hub revision.
     tokens_per_sequence : float or mapping, optional
         Overrides the estimate for runs without a counter; by run id or run type when a mapping.
     run_types : mapping of str to str, optional
-        Types of runs that evidence does not tell or tells wrong, by id or name of a run, a pattern of either
-        (``"grpo_*"``), or a key of the config with its value (``"config.stage=rl"``): ``{"my_run": "supervised_ft"}``.
-        See :class:`dde.RunRepository`; ``coverage()`` says which runs need it.
+        Overrides the type of runs whose evidence is missing or wrong, such as ``{"my_run": "supervised_ft"}``. Keys are
+        the id or name of a run, a pattern of either (``"grpo_*"``), or a key of the config with its value
+        (``"config.stage=rl"``). See :class:`dde.RunRepository`; ``coverage()`` lists the runs that need it.
     schema : str, optional
-        Schema of the tables in PostgreSQL; by default that which the DSN names (``?schema=``), else what the server
-        searches. Needs no startup option, so it works through poolers.
+        Schema of the tables in PostgreSQL; by default the one that the DSN names (``?schema=``), else the server's
+        search path. It needs no startup option, so it works through connection poolers.
     cache_dir : str or path or None, default "data_cache"
-        Folder that keeps what was parsed; None for none.
+        Folder or URL of the cache of parsed values; None for no cache.
     chunks : int, "auto", mapping or None
-        Dask chunks, as xarray takes them; None for lazy NumPy arrays.
+        Dask chunks, as in xarray; None for lazy arrays without dask.
     suite : Suite, mapping, str or path, optional
         The suite whose files are at `source`: a :class:`dde.Suite`, the mapping that :meth:`dde.Suite.from_dict`
         takes, a name of ``dde.suites``, or the path of a TOML file that declares it. DataDecide when None.
     **factors : value, several, slice or function
         Filters on derived runs by any other hyperparameter (``finetune_tokens=``, ``epochs=``, ``dpo_beta=``,
-        ``reduce_loss=``, ...), or by any factor of another suite. A filter on a factor of lineages leaves lineages
-        out; one on another factor leaves runs out, and keeps a root that has no such factor where a run that derives
-        from it matches.
+        ``reduce_loss=``, ...), or by any factor of another suite. A filter on a factor of lineages selects lineages,
+        one on another factor selects runs. A root without that factor stays if a run that derives from it matches.
 
     Returns
     -------
     xarray.Dataset
-        Dimensions ``(lineage, run, axis)``, the last called as `axis` says; a float64 variable per metric, NaN where
-        a run has no value. Nothing of a metric has been read. :mod:`dde.schema` lists the coordinates.
+        Dimensions ``(lineage, run, axis)``, the last one with the name `axis`; a float64 variable per metric, NaN where
+        a run has no value. No metric has been read. :mod:`dde.schema` lists the coordinates.
 
     Raises
     ------
     SourceError
         When a store is absent or unreachable.
     UnknownNameError
-        When a filter, metric, grid or method names nothing.
+        When a filter, metric, grid or method does not exist.
     SelectionError
-        When no lineage matches, or a run of `run_ids` has no place on its lineage.
+        When no lineage matches, or a run of `run_ids` can't be placed on its lineage.
 
     Examples
     --------
@@ -194,13 +193,13 @@ def open_lineages(
     >>> ds.mmlu_average.dims
     ('lineage', 'run', 'cumulative_tokens')
     """
-    places = {
+    overrides = {
         "parents": parents, "tokens_per_sequence": tokens_per_sequence, "run_types": run_types, "schema": schema,
         "suite": suite,
     }  # fmt: skip
-    given: dict[str, Any] = {name: value for name, value in places.items() if value is not None}
+    store_options: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
     if cache_dir != "data_cache":
-        given["cache_dir"] = cache_dir
+        store_options["cache_dir"] = cache_dir
     if learning_rate is not None:
         factors["learning_rate"] = learning_rate
     options: dict[str, Any] = {
@@ -208,70 +207,70 @@ def open_lineages(
         "grid": grid, "axis": axis, "max_points": max_points, "interp": interp, "max_gap": max_gap, "bridge": bridge,
         "lineages": lineages, "run_ids": run_ids, **factors,
     }  # fmt: skip
-    repository: Any = repository_of(source, db, given)
+    repository: Any = repository_of(source, db, store_options)
     dataset = xr.open_dataset(repository, engine=DdeBackendEntrypoint, **options)
-    # xarray takes every variable for lazy, and caches each copy of it apart. Coordinates in memory should be shown when
-    # printed, and copies of lazy ones be known for the same: else merging parts of a Dataset compares them, by reading.
+    # xarray treats every variable as lazy, with a cache of its own for each copy. Without that wrapper, printing shows
+    # coordinates that are in memory, and merging recognises copies of a lazy variable instead of reading them.
     for name in set(dataset.coords).difference(dataset.xindexes):
         variable: Any = dataset.variables[name]
         content = variable._data
         while not isinstance(content, (np.ndarray, LazilyIndexedArray)):
             content = content.array
-        # As `data` it would be looked at by dask.array, whose import takes longer than opening.
+        # Not by the property `data`, which would import dask.array; that takes longer than opening.
         variable._data = content
     if chunks is None:
         return dataset
-    # Metrics alone become dask arrays: text has no size that "auto" could go by, and coordinates are small.
-    wanted = chunks if isinstance(chunks, Mapping) else dict.fromkeys(dataset.dims, chunks)
+    # Only metrics become dask arrays: coordinates are small, and "auto" can't determine the size of text.
+    by_dim = chunks if isinstance(chunks, Mapping) else dict.fromkeys(dataset.dims, chunks)
     return dataset.assign(
-        {n: v.variable.chunk({d: c for d, c in wanted.items() if d in v.dims}) for n, v in dataset.data_vars.items()}
+        {n: v.variable.chunk({d: c for d, c in by_dim.items() if d in v.dims}) for n, v in dataset.data_vars.items()}
     )
 
 
-# Options on runs of a store of post-training runs.
+# Options that apply to the runs of a store of post-training runs.
 _OF_RUNS = ("parents", "tokens_per_sequence", "run_types")
-# Options that say how stores are read, rather than what of them is opened.
+# Options that determine how stores are read, not which of their content is opened.
 _OF_STORES = ("parents", "tokens_per_sequence", "run_types", "schema", "suite", "cache_dir")
 
 
 def repository_of(source: Tables, db: Store, options: dict[str, Any]) -> RunRepository:
-    """Return the repository of two stores; takes what concerns it out of `options`.
+    """Return the repository of two stores, and remove its options from `options`.
 
     Parameters
     ----------
     source, db
         As for :func:`open_lineages`.
     options : dict
-        ``parents``, ``tokens_per_sequence``, ``run_types``, ``schema``, ``suite`` and ``cache_dir`` are removed from
-        it.
+        ``parents``, ``tokens_per_sequence``, ``run_types``, ``schema``, ``suite`` and ``cache_dir`` are used and
+        removed.
 
     Returns
     -------
     RunRepository
-        `source` itself where it is one.
+        `source` itself if it is a repository.
 
     Raises
     ------
     SourceError
-        When no store is given, two of post-training runs are, or options beside a RunRepository; or when a store is
-        absent or unreachable.
+        When no store is given, when both arguments are stores of post-training runs, or when options are given
+        together with a RunRepository; and when a store is absent or unreachable.
     """
     repository_options = {k: options.pop(k) for k in _OF_STORES if k in options}
     if isinstance(source, RunRepository):
         if db is not None or repository_options:
-            given = [*(["db"] if db is not None else []), *repository_options]
+            names = [*(["db"] if db is not None else []), *repository_options]
             raise SourceError(
-                f"a RunRepository was given together with {', '.join(given)}, so which of them "
-                "counts is unclear. Give those to RunRepository or DataDecideEvolved instead."
+                f"a RunRepository was given together with {', '.join(names)}, so which of them "
+                "counts is unclear. Pass those to RunRepository or DataDecideEvolved instead."
             )
         return source
     suite = repository_options.pop("suite", None)
     if suite is None and is_suite(source):
         suite, source = source, None
     if suite is not None:
-        found = find_suite(suite)
-        if found.producer != "datadecide":
-            return _repository_of_suite(found, source, db, repository_options)
+        declared = find_suite(suite)
+        if declared.producer != "datadecide":
+            return _repository_of_suite(declared, source, db, repository_options)
     assert not isinstance(source, Suite)
     if isinstance(source, (str, os.PathLike)) and Connection(source).kind == "postgres":
         if db is not None:
@@ -292,14 +291,15 @@ def _repository_of_suite(suite: Suite, root: Tables, db: Store, options: dict[st
     """Return the repository of a declared suite."""
     if not isinstance(root, (str, os.PathLike, type(None))):
         raise SourceError(
-            f"a {type(root).__name__} was given as the place of the suite {suite.name!r}, so where its files are is "
-            "unclear. Pass the folder or URL of its files first: dde.open_lineages(folder, suite=...)."
+            f"a {type(root).__name__} was given in place of the files of the suite {suite.name!r}, so these can't be "
+            "found. Pass the folder or URL of its files first: dde.open_lineages(folder, suite=...)."
         )
     schema = options.pop("schema", None)
-    if db is None and (given := [*(["schema"] if schema is not None else []), *(k for k in options if k in _OF_RUNS)]):
+    of_store = [*(["schema"] if schema is not None else []), *(k for k in options if k in _OF_RUNS)]
+    if db is None and of_store:
         raise SourceError(
-            f"{', '.join(given)} was given without a store of post-training runs, which it is about. Name the store as "
-            "the second argument, or declare parents and tokens in the suite."
+            f"{', '.join(of_store)} was given without a store of post-training runs, so it has no effect. Name the "
+            "store as the second argument, or declare parents and tokens in the suite."
         )
     store = WandBStore(db, schema=schema) if isinstance(db, (str, os.PathLike)) else db
     options.setdefault("cache_dir", "data_cache")

@@ -1,7 +1,7 @@
-"""Registering ``ds.dde`` with xarray: at once where xarray is imported already, else as soon as it is.
+"""Register ``ds.dde`` with xarray: at once if xarray is imported already, else when it is imported.
 
-xarray takes half a second to import, which ``dde --help`` and a process that asks for ``dde.__version__`` need not
-spend. Nobody has a Dataset without importing xarray, so ``ds.dde`` is there whichever of the two is imported first.
+Importing xarray takes half a second, which ``dde --help`` and ``dde.__version__`` should not take. A Dataset exists
+only after xarray is imported, so ``ds.dde`` is available whichever of the two packages is imported first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _register() -> None:
 
 
 class _XarrayFinder(importlib.abc.MetaPathFinder):
-    """Finds xarray where the other finders do, with a loader that registers the accessors after the import."""
+    """Find xarray with the other finders, and give it a loader that registers the accessors after the import."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -47,25 +47,25 @@ class _XarrayFinder(importlib.abc.MetaPathFinder):
 
 
 class _XarrayLoader(importlib.abc.Loader):
-    """A loader that loads what another one does, and then registers the accessors."""
+    """Load a module with another loader, then register the accessors."""
 
     def __init__(self, loader: importlib.abc.Loader, finder: _XarrayFinder) -> None:
         self._loader, self._finder = loader, finder
 
     def __getattr__(self, name: str) -> Any:
-        # Who looks for a package without importing it may ask its loader for sources or resources.
+        # Tools that inspect a package without importing it ask its loader for sources or resources.
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # From here on the module is as if it had been imported without this loader.
+        # Restored, so that the module looks as if it had been imported without this loader.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        # Only now: an import that fails is tried again.
+        # After the import: when it fails, the next attempt needs the finder again.
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
             _register()

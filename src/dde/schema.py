@@ -144,8 +144,8 @@ CELL_NUMBERS = _table(
         ("max_seq_length", "number", "longest training sequence", "tokens"),
     ],
 )
-#: Attribute of the coordinate ``n_params`` where the parameter count differs between the runs of one curve, so that
-#: compute does not follow from it and tokens alone.
+#: Attribute of the coordinate ``n_params`` that is set where the parameter count differs between the runs of one curve,
+#: so that compute is not a function of the count and tokens.
 CHANGING_PARAMS = "changes_along_curves"
 #: Attribute of a coordinate of a declared suite: whether it is a factor of a "lineage", "run" or "cell".
 FACTOR_OF = "factor_of"
