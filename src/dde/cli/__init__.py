@@ -9,8 +9,8 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line; the entry point ``dde``."""
-    # Imported here: `import dde` must not pay for a command line that it does not show. Signals first: the commands
-    # take their time to import.
+    # Imported here, so that importing dde does not import the command line. Signals are handled before the commands are
+    # imported, which takes a while.
     from dde.cli.streams import checked_streams, end_process, ends_in_one_line
 
     is_program = sys._getframe(1).f_globals.get("__name__") == "__main__"

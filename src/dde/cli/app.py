@@ -19,26 +19,26 @@ from dde.sources.connection import Connection, redact
 
 __all__ = ["app"]
 
-#: Base of all mistakes in using a command line; typer carries its own copy of click and does not name it.
+#: Base class of usage errors; typer contains a copy of click and does not export it.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
-#: Function or group of each command, and its line in the list of commands. A command is imported when it is called:
-#: what the commands need takes seconds to import, and neither --help nor --version needs any of it.
+#: Function or group of each command, and its line in the list of commands. A command is imported when it is called,
+#: because its dependencies take seconds to import, and neither --help nor --version needs them.
 _COMMANDS = {
     "demo": ("dde.cli.demo:demo", "A generated suite, from nothing to a picture."),
     "ls": ("dde.cli.ls:ls", "Lineages and runs, as a table."),
-    "coverage": ("dde.cli.coverage:coverage", "What became of every run, and why."),
+    "coverage": ("dde.cli.coverage:coverage", "The status of every run, and why."),
     "doctor": ("dde.cli.doctor:doctor", "Faults of runs: counters, duplicated logs, branches."),
     "open": ("dde.cli.open:open_dataset", "The Dataset, printed or written to a file."),
     "ask": ("dde.cli.ask:app", "Answer a question: which recipe, how many tokens, how sure."),
     "explore": ("dde.cli.explore:explore", "Choose and look at runs in the browser."),
     "ingest": ("dde.cli.ingest:ingest", "Load an export into PostgreSQL."),
-    "cache": ("dde.cli.cache:app", "See what is kept in data_cache, fill it or clear it."),
+    "cache": ("dde.cli.cache:app", "Show, fill, compact or clear the cache."),
 }
 
 
 class _Commands(TyperGroup):
-    """Commands that are imported when called, whose errors and warnings are one line each and show no credential."""
+    """Commands that are imported when called; their errors and warnings are one line each and show no credentials."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _errors_in_one_line():
@@ -74,7 +74,7 @@ def _errors_in_one_line() -> Iterator[None]:
         error.message = _shown(error.message)
         raise
     except _errors_of_others() as error:
-        # No defect of dde's, but a file, a disk or a server that gives no better reason; output has errors of its own.
+        # Caused by a file, a disk or a server rather than by dde; errors of output are handled by `checked_streams`.
         _say("error: ", "red", f"{type(error).__name__}: {error}, so the command was not completed.")
         raise typer.Exit(1) from None
 
@@ -87,19 +87,19 @@ def _errors_of_others() -> tuple[type[Exception], ...]:
 
 
 def _say(head: str, colour: str, message: object) -> None:
-    # Without rich: a message may hold brackets, which it would take for markup.
+    # Not by rich, which would interpret brackets in a message as markup.
     typer.secho(head, fg=colour, bold=True, nl=False, err=True)
     typer.echo(_shown(" ".join(str(message).split())), err=True)
 
 
 def _shown(message: str) -> str:
-    """Return a message, which may quote what was typed, without control characters and credentials."""
+    """Return a message, which may quote arguments, without control characters and credentials."""
     from dde.printable import printable
 
-    # A connection may stand in any argument.
-    for typed in filter(None, sys.argv[1:]):
-        if redact(typed) != typed:
-            message = Connection(typed).scrub(message)
+    # Any argument may be a connection with a password.
+    for argument in filter(None, sys.argv[1:]):
+        if redact(argument) != argument:
+            message = Connection(argument).scrub(message)
     return printable(message)
 
 
@@ -119,14 +119,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    # A traceback of typer's own shows local variables, among them connections.
+    # Tracebacks formatted by typer show local variables, which may contain passwords.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"dde {version('dde')}")
         raise typer.Exit
 
@@ -142,20 +142,20 @@ def _dde(
     \b
     Start here:
       dde demo                                       a generated suite, from nothing to a picture
-      dde ls data postgresql://localhost/wandb       which lineages and runs there are
-      dde coverage data postgresql://localhost/wandb what became of every run
+      dde ls data postgresql://localhost/wandb       lineages and runs
+      dde coverage data postgresql://localhost/wandb the status of every run
       dde doctor data ./wandb_export                 faults of runs: counters, duplicated logs, branches
       dde open data ./wandb_export --to sweep.zarr   the Dataset, to a file
       dde ask decide data --metric arc_easy --target params=1B   how well small models choose recipes
       dde explore data ./wandb_export                choose and look at runs in the browser
 
     DATA is a folder or URL of DataDecide tables. DB is a PostgreSQL DSN, or a folder of exported parquet or
-    jsonl files; where it is not given, the environment variable DDE_DB_CONNECTION counts.
+    jsonl files; by default, the value of the environment variable DDE_DB_CONNECTION.
     """
 
 
 def _listed() -> None:
-    """Stand in the list of commands for one that is not imported yet."""
+    """Placeholder, in the list of commands, for a command that is not imported yet."""
 
 
 for _name, (_, _summary) in _COMMANDS.items():

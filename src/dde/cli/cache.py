@@ -1,4 +1,4 @@
-"""``dde cache``: its size, filling, compacting and clearing it."""
+"""``dde cache``: show the size of the cache, fill it, compact it and clear it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ app = typer.Typer(
 
 @app.command()
 def size(cache_dir: CacheDir = "data_cache") -> None:
-    """Show what the cache holds and how large it is.
+    """Show the entries of the cache and their size.
 
     \b
     Examples:
@@ -45,11 +45,12 @@ def fill(
     run_type: RunTypeTexts = None,
     suite: SuiteName = None,
     metrics: Annotated[
-        list[str] | None, typer.Option("--metric", metavar="NAME", help="Metric or glob; again for more.")
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="Metric, or a glob such as '*_valppl'. Repeatable."),
     ] = None,
     cache_dir: CacheDir = "data_cache",
 ) -> None:
-    """Read all metrics of all runs into the cache, in one pass over each store: then nothing waits for them.
+    """Read all metrics of all runs into the cache, in one pass over each store, so that later reads are fast.
 
     \b
     Examples:
@@ -64,7 +65,7 @@ def fill(
 
 @app.command()
 def compact(cache_dir: CacheDir = "data_cache") -> None:
-    """Merge what many small reads have written, and remove what newer reads supersede: then reading is faster.
+    """Merge small segments of the cache and remove superseded ones, so that later reads are faster.
 
     \b
     Examples:
@@ -80,14 +81,14 @@ def compact(cache_dir: CacheDir = "data_cache") -> None:
         ) from None
     damaged = sum(c.damaged for c in done)
     if damaged:
-        note(f"{damaged} segments can't be read, so they are left; what they hold is read from the sources again")
+        note(f"{damaged} segments can't be read, so they were not merged; their values are read from the sources again")
     before, after = (sum(getattr(c, name) for c in done) for name in ("before", "after"))
     say(f"compacted {before} segments into {after} in {redact(cache_dir)}")
 
 
 @app.command()
 def clear(cache_dir: CacheDir = "data_cache") -> None:
-    """Remove what dde keeps; it is made again when needed. Files that dde has not made stay.
+    """Remove all cached values, which are read again when needed. Files that dde did not write are not removed.
 
     \b
     Examples:

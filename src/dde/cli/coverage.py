@@ -50,7 +50,7 @@ def coverage(
     cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
 ) -> None:
-    """Show for every run whether it is used, or why not, and which evidence names its parent.
+    """Show for each run whether it is used, or why not, and which evidence names its parent.
 
     \b
     Examples:

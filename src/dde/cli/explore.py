@@ -95,8 +95,9 @@ def explore(
             )
         else:
             repository = repository_of_arguments(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
-            given = options | {"run_types": types} if (types := parse_run_types(run_type)) else options
-            opened = _opened(ctx, data, db, schema, suite, _options(given, None if no_cache else cache_dir))
+            types = parse_run_types(run_type)
+            python_options = options | {"run_types": types} if types else options
+            opened = _opened(ctx, data, db, schema, suite, _options(python_options, None if no_cache else cache_dir))
         dataset = repository.to_dataset(**dataset_options)
         check_dataset(dataset)
         progress("reading the first metric")

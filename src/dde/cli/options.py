@@ -193,12 +193,12 @@ def selection(
         "method": list(methods or []),
         "learning_rate": [_number(rate, "--learning-rate") for rate in learning_rates or []],
     }
-    own = {*chosen, "state"}
+    with_own_option = {*chosen, "state"}
     for condition in where or []:
         name, equals, value = condition.partition("=")
         if not (name and equals and value):
             raise typer.BadParameter(f"--where {condition!r} is not NAME=VALUE, such as epochs=2.")
-        if name in own:
+        if name in with_own_option:
             raise typer.BadParameter(f"--where {condition!r}: use --{name.replace('_', '-')} {value}.")
         chosen.setdefault(name, []).append(parse_value(value))
     filters: dict[str, Any] = {}
