@@ -118,8 +118,8 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(ticks) < _FEWEST:
             break
     if len(inside(float(f"1e{d}") for d in range(first, last + 1))) > _MOST:
-        every = math.ceil((last - first) / _MOST)
-        return inside(float(f"1e{d}") for d in range(first, last + 1) if d % every == 0)
+        interval = math.ceil((last - first) / _MOST)
+        return inside(float(f"1e{d}") for d in range(first, last + 1) if d % interval == 0)
     ticks = []
     for parts in (5, 6):
         rough = (high - low) / parts

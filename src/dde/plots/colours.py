@@ -85,8 +85,8 @@ def sorted_values(values: Iterable[Any]) -> list[Any]:
     >>> sorted_values(["1B", "4M", "150M", "4M", ""])
     ['4M', '150M', '1B']
     """
-    given = list(dict.fromkeys(v for v in values if is_given(v)))
-    return sorted(given, key=_size_of) if is_ordered(given) else given
+    distinct = list(dict.fromkeys(v for v in values if is_given(v)))
+    return sorted(distinct, key=_size_of) if is_ordered(distinct) else distinct
 
 
 def facets_of(values: Iterable[Any], with_none: bool) -> list[Any]:
@@ -97,9 +97,9 @@ def facets_of(values: Iterable[Any], with_none: bool) -> list[Any]:
     >>> facets_of(["-deduped", ""], with_none=True), facets_of(["-deduped", ""], with_none=False)
     (['-deduped', ''], ['-deduped'])
     """
-    every = list(values)
-    given = sorted_values(every)
-    return [*given, ""] if with_none and given and not all(map(is_given, every)) else given
+    values = list(values)
+    facets = sorted_values(values)
+    return [*facets, ""] if with_none and facets and not all(map(is_given, values)) else facets
 
 
 def colours_of(values: Iterable[Any]) -> dict[Any, str]:
@@ -110,16 +110,17 @@ def colours_of(values: Iterable[Any]) -> dict[Any, str]:
     >>> colours_of([1e-5, 1e-6, float("nan")])
     {1e-06: '#feb72d', 1e-05: '#260591'}
     """
-    given = sorted_values(values)
-    if not is_ordered(given):
-        return dict(zip(given, _distinct(len(given)), strict=True))
+    distinct = sorted_values(values)
+    if not is_ordered(distinct):
+        return dict(zip(distinct, _distinct_colours(len(distinct)), strict=True))
     import matplotlib
     from matplotlib.colors import to_hex
 
     low, high = _ORDERED_RANGE
     # By rank: hyperparameters are tried in uneven steps, and neighbours must be distinguishable.
-    positions = [low + (high - low) * (k / (len(given) - 1) if len(given) > 1 else 0.7) for k in range(len(given))]
-    return {v: to_hex(matplotlib.colormaps[_ORDERED_MAP](p)) for v, p in zip(given, positions, strict=True)}
+    n = len(distinct)
+    positions = [low + (high - low) * (k / (n - 1) if n > 1 else 0.7) for k in range(n)]
+    return {v: to_hex(matplotlib.colormaps[_ORDERED_MAP](p)) for v, p in zip(distinct, positions, strict=True)}
 
 
 def shades(count: int = 256) -> list[str]:
@@ -153,12 +154,12 @@ def _size_of(value: Any) -> float:
     return float(size[1]) * _POWERS[size[2].lower()]
 
 
-def _distinct(count: int) -> list[str]:
+def _distinct_colours(count: int) -> list[str]:
     """Return distinct colours: the palette, then darker and lighter variants, then all of them again."""
     darker = [_mixed(c, "#000000", 0.42) for c in _DISTINCT[:-1]]
     lighter = [_mixed(c, "#ffffff", 0.45) for c in _DISTINCT]
-    every = [*_DISTINCT, *darker, *lighter]
-    return [every[k % len(every)] for k in range(count)]
+    palette = [*_DISTINCT, *darker, *lighter]
+    return [palette[k % len(palette)] for k in range(count)]
 
 
 def _mixed(colour: str, other: str, share: float) -> str:

@@ -302,16 +302,16 @@ def curve_panels(
     """Return the panels of :func:`plot_curves` before they are drawn, in rows."""
     metrics = [metric_named(dataset, name) for name in _names(dataset, y)]
     rule = axis_of(dataset)
-    own = rule.name if rule else "cumulative_tokens"
-    x = x or own
+    dataset_axis = rule.name if rule else "cumulative_tokens"
+    x = x or dataset_axis
     hue_by = default_hue(dataset, hue_by)
-    _check_coordinates(dataset, x, own, {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by})
+    _check_coordinates(dataset, x, dataset_axis, {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by})
     dataset = _prepared(dataset, metrics, x, band, min_count, relative_to)
     segments = {m: find_segments(dataset, m, x, positive=log_x, positive_values=log_y) for m in metrics}
     if relative_to:
         segments = {m: [s for s in of_metric if not s.is_base] for m, of_metric in segments.items()}
-    every = [s for of_metric in segments.values() for s in of_metric]
-    if not every:
+    all_segments = [s for of_metric in segments.values() for s in of_metric]
+    if not all_segments:
         without = " Bases alone have no change from the base." if relative_to else ""
         if x in AXES and AXES[x].by == "run":
             without = f" On {x} points are counted from the branch of a run, so bases and cells before it have none."
@@ -321,33 +321,33 @@ def curve_panels(
         )
     for metric in filter(lambda m: is_train_loss(dataset[m]), metrics):
         warn_of_reductions(s.facts.get("reduce_loss", "") for s in segments[metric] if not s.is_base)
-    colours = colours_of(value_of(s, hue_by or "") for s in every)
+    colours = colours_of(value_of(s, hue_by or "") for s in all_segments)
     look = Look(
         hue_by=hue_by or "",
         style_by=style_by or "",
         colours=colours,
-        markers=markers_of((value_of(s, style_by or "") for s in every), backend),
+        markers=markers_of((value_of(s, style_by or "") for s in all_segments), backend),
         hue_label=axis_label(dataset[hue_by]) if hue_by in dataset.coords else (hue_by or "").replace("_", " "),
         plain=NEUTRAL if colours else PRIMARY,
     )
     # Without any value of the facet, all curves share a panel. "" is a value like any other, except in DataDecide,
     # whose bases have no treatment.
-    with_none = not is_datadecide(dataset) and any(_has_no_facet(s, facet_by) for s in every)
-    facets = (facets_of((value_of(s, facet_by) for s in every), with_none) if facet_by else []) or [None]
+    with_none = not is_datadecide(dataset) and any(_has_no_facet(s, facet_by) for s in all_segments)
+    facets = (facets_of((value_of(s, facet_by) for s in all_segments), with_none) if facet_by else []) or [None]
     facet_by = None if facets == [None] else facet_by
     many = len(facets) > _MOST_PAIRS or len(metrics) > _MOST_METRICS
     zooms = (not many if zoom is None else zoom) and x in ("cumulative_tokens", "cumulative_compute")
     scale = Scale(x, log_x, log_y, zooms, bool(relative_to))
-    every_panel = [p for m in metrics for p in metric_panels(dataset, m, segments[m], look, scale, mark_branches)]
-    _check_count(facet_by, len(facets), len(every_panel))
+    metric_columns = [p for m in metrics for p in metric_panels(dataset, m, segments[m], look, scale, mark_branches)]
+    _check_count(facet_by, len(facets), len(metric_columns))
     by_task = len(metrics) > _MOST_METRICS
     blocks = []
     for facet in facets:
-        here = [replace(p, segments=[s for s in p.segments if _is_in(s, facet_by, facet)]) for p in every_panel]
-        title = facet_title((s.facts for p in here for s in p.segments), facet_by, facet)
-        blocks.append(titled(dataset, here, title, by_task, len(facets) == 1))
-    rows = arrange(blocks, columns or columns_for_facets(len(facets), len(every_panel)))
-    return labelled_below(rows) if by_task or (len(rows) > 2 and len(every_panel) == 1) else rows
+        of_facet = [replace(p, segments=[s for s in p.segments if _is_in(s, facet_by, facet)]) for p in metric_columns]
+        title = facet_title((s.facts for p in of_facet for s in p.segments), facet_by, facet)
+        blocks.append(titled(dataset, of_facet, title, by_task, len(facets) == 1))
+    rows = arrange(blocks, columns or columns_for_facets(len(facets), len(metric_columns)))
+    return labelled_below(rows) if by_task or (len(rows) > 2 and len(metric_columns) == 1) else rows
 
 
 def _filled(drawn: Sequence[Any], rows: Sequence[Sequence[Any]], empty: Any) -> list[Any]:
@@ -441,9 +441,9 @@ def _names(dataset: xr.Dataset, y: str | Sequence[str] | None) -> list[str]:
     return names
 
 
-def _check_coordinates(dataset: xr.Dataset, x: str, own: str, by: dict[str, str | None]) -> None:
-    along = [str(n) for n, c in dataset.coords.items() if own in c.dims and c.dtype.kind in "fiu"]
-    check_names({"x": x}, [*AXES, *along], f"not an axis and has no dimension {own}, so no curve can be drawn over it")
+def _check_coordinates(dataset: xr.Dataset, x: str, axis: str, by: dict[str, str | None]) -> None:
+    along = [str(n) for n, c in dataset.coords.items() if axis in c.dims and c.dtype.kind in "fiu"]
+    check_names({"x": x}, [*AXES, *along], f"not an axis and has no dimension {axis}, so it can't be drawn against")
     others = [str(name) for name in dataset.coords if name not in along]
     why = "not a coordinate of runs, so it can't distinguish curves"
     check_names({"facet_by": by.pop("facet_by")}, others, why)
@@ -452,10 +452,10 @@ def _check_coordinates(dataset: xr.Dataset, x: str, own: str, by: dict[str, str 
 
 def _check_count(facet_by: str | None, facets: int, width: int) -> None:
     if facets > _MOST_ROWS or facets * width > _MOST_PANELS:
-        what = f"facet_by={facet_by!r} has {facets} values" if facets > 1 else "the picture has one facet"
+        subject = f"facet_by={facet_by!r} has {facets} values" if facets > 1 else "the picture has one facet"
         raise SelectionError(
-            f"{what} of {width} panels, more rows of panels than can be looked at. Select fewer with ds.dde.sel(...), "
-            "draw fewer metrics, or pass zoom=False, facet_by=None or another coordinate."
+            f"{subject} of {width} panels, more rows of panels than can be looked at. Select fewer with "
+            "ds.dde.sel(...), draw fewer metrics, or pass zoom=False, facet_by=None or another coordinate."
         )
 
 

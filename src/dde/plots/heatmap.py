@@ -97,13 +97,13 @@ def plot_heatmap(
     if facet_by == AUTO:
         of_lineages = {"lineage", *(n for n, of in factors_of(dataset).items() if of == "lineage")}
         facet_by = None if {x, y} & of_lineages else "lineage"
-    known = run_coordinates(dataset)
+    names = run_coordinates(dataset)
     check_names(
-        {"x": x, "y": y, "facet_by": facet_by}, known, "not a coordinate of runs, so it can't be an axis or facet"
+        {"x": x, "y": y, "facet_by": facet_by}, names, "not a coordinate of runs, so it can't be an axis or facet"
     )
     over = [average_over] if isinstance(average_over, str) else list(average_over)
     for one in over:
-        check_names({"average_over": one}, known, "not a coordinate of runs, so there is no mean over it")
+        check_names({"average_over": one}, names, "not a coordinate of runs, so there is no mean over it")
     rows = rows_of_runs(final(metrics_alone(dataset, [name]), name) if reduce is None else reduce(dataset, name))
     rows = rows[rows["value"].notna()]
     if is_datadecide(dataset):
@@ -169,8 +169,8 @@ def _check_mixtures(rows: pd.DataFrame, keys: list[str], x: str, y: str, over: l
 
 def _direction(metric: xr.DataArray) -> str:
     """Return which value of a metric is best, "highest" or "lowest"; "" when its attributes don't state it."""
-    given = str(metric.attrs.get("direction", ""))
-    return next((f"{word}est" for word in ("high", "low") if given.startswith(f"{word}er")), "")
+    direction = str(metric.attrs.get("direction", ""))
+    return next((f"{word}est" for word in ("high", "low") if direction.startswith(f"{word}er")), "")
 
 
 def _written(value: Any) -> str:
@@ -181,7 +181,7 @@ def _grids(rows: pd.DataFrame, x: str, y: str, facet_by: str | None, metric: xr.
     with_none = not is_datadecide(metric)
     across, up = sorted_values(rows[x]), sorted_values(rows[y])
     facets = facets_of(rows[facet_by], with_none) if facet_by else [None]
-    given = [v if is_given(v) else "" for v in rows[facet_by]] if facet_by else []
+    facet_of_rows = [v if is_given(v) else "" for v in rows[facet_by]] if facet_by else []
     if len(across) * len(up) > _MOST_CELLS or len(facets) > _MOST_FACETS:
         raise SelectionError(
             f"{len(facets)} panels of {len(across)} x {len(up)} cells are more than can be looked at. "
@@ -190,16 +190,16 @@ def _grids(rows: pd.DataFrame, x: str, y: str, facet_by: str | None, metric: xr.
     direction = _direction(metric)
     grids = []
     for facet in facets:
-        here = rows if facet_by is None else rows[[v == facet for v in given]]
+        of_facet = rows if facet_by is None else rows[[v == facet for v in facet_of_rows]]
         cells = [
             (across.index(a), up.index(b), group["value"].mean(), len(group), ", ".join(group["run_id"]))
-            for (a, b), group in here.groupby([x, y], sort=True)
+            for (a, b), group in of_facet.groupby([x, y], sort=True)
         ]
         table = pd.DataFrame(cells, columns=["x", "y", "value", "count", "run_id"])
         best = -1
         if direction and len(table) > 1:
             best = int(table["value"].argmin() if direction == "lowest" else table["value"].argmax())
-        grids.append(_Grid(facet_title(here.to_dict("records"), facet_by, facet), across, up, table, best))
+        grids.append(_Grid(facet_title(of_facet.to_dict("records"), facet_by, facet), across, up, table, best))
     return grids
 
 
@@ -234,9 +234,9 @@ def _drawn(
     layouts = panel_layouts(rows, size, legend, [noted], [g.title for g in grids])
     for grid, layout in zip((g for row in rows for g in row), layouts, strict=True):
         shown = legend if layout.has_legend else Legend()
-        here = noted if layout.has_note else frame
+        panel_frame = noted if layout.has_note else frame
         title = grid.title if len(grids) > 1 or "lineages" not in grid.title else task
-        drawn.append(framed(_tiles(hv, grid, bar, axes, backend), here, backend, layout, shown, title))
+        drawn.append(framed(_tiles(hv, grid, bar, axes, backend), panel_frame, backend, layout, shown, title))
     return figure_of(drawn, layouts[0], backend)
 
 

@@ -69,8 +69,8 @@ class ColourBar:
     def of_ranks(cls, title: str, colours: Mapping[Any, str], labels: Sequence[str]) -> ColourBar:
         """Return the bar of values coloured by rank, with at most about nine of them labelled."""
         n = len(colours)
-        every = math.ceil((n - 1) / 8) or 1
-        shown = sorted({*range(0, n - every // 2 - 1, every), n - 1})
+        interval = math.ceil((n - 1) / 8) or 1
+        shown = sorted({*range(0, n - interval // 2 - 1, interval), n - 1})
         return cls(title, tuple(colours.values()), (-0.5, n - 0.5), [(float(k), labels[k]) for k in shown])
 
     @classmethod

@@ -195,9 +195,9 @@ class Panel:
             for piece in s.pieces():
                 assert piece.low is not None
                 assert piece.high is not None
-                known = np.isfinite(piece.low) & np.isfinite(piece.high)
-                x, high = piece.x[known] - since, piece.high[known]
-                low = self.frame.y.drawable(piece.low[known])
+                has_interval = np.isfinite(piece.low) & np.isfinite(piece.high)
+                x, high = piece.x[has_interval] - since, piece.high[has_interval]
+                low = self.frame.y.drawable(piece.low[has_interval])
                 if len(x) > 1:
                     area = hv.Area((x, low, high), dims[0], [dims[1], f"{dims[1].name}_end"])
                     areas.append(area.opts(**backend.band(colour)))

@@ -145,10 +145,10 @@ def plot_scaling(
     """
     name = metric_named(dataset, metric)
     hue_by = scaling_hue(dataset, hue_by)
-    known = run_coordinates(dataset)
-    check_names({"x": x}, SCALES, "no quantity to draw final values against")
+    names = run_coordinates(dataset)
+    check_names({"x": x}, SCALES, "not a quantity to draw final values against")
     by = {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by}
-    check_names(by, known, "not a coordinate of runs, so it can't distinguish them")
+    check_names(by, names, "not a coordinate of runs, so it can't distinguish them")
     _check_params(dataset, x)
     over = band_factors(dataset, band)
     of_lineages = [n for n, of in factors_of(dataset).items() if of == "lineage"]
@@ -194,11 +194,11 @@ def _values(
 
 def _drawable(rows: pd.DataFrame, metric: str, x: str, log_x: bool, log_y: bool) -> pd.DataFrame:
     """Return the rows that the axes can show, and warn of the others by reason."""
-    known = rows["x"].notna()
+    has_x = rows["x"].notna()
     why = {
-        f"have no known {x.replace('_', ' ')}": ~known,
-        f"end at infinite values of {metric}": known & ~np.isfinite(rows["value"]),
-        "are at or below zero on a logarithmic axis": known
+        f"have no known {x.replace('_', ' ')}": ~has_x,
+        f"end at infinite values of {metric}": has_x & ~np.isfinite(rows["value"]),
+        "are at or below zero on a logarithmic axis": has_x
         & np.isfinite(rows["value"])
         & (((rows["x"] <= 0) & log_x) | ((rows["value"] <= 0) & log_y)),
     }
@@ -297,8 +297,8 @@ def _drawn(
             f"facet_by={facet_by!r} has {len(facets)} values, more panels than can be looked at. "
             "Select fewer with ds.dde.sel(...), or pass facet_by=None or another coordinate."
         )
-    given = [v if is_given(v) else "" for v in rows[facet_by]] if facet_by else []
-    parts = [rows if facet is None else rows[[v == facet for v in given]] for facet in facets]
+    facet_of_rows = [v if is_given(v) else "" for v in rows[facet_by]] if facet_by else []
+    parts = [rows if facet is None else rows[[v == facet for v in facet_of_rows]] for facet in facets]
     drawn_lines = [_lines(part) for part in parts]
     bounds = np.concatenate([line.bounds() for lines in drawn_lines for line in lines])
     frame = Frame(
@@ -318,8 +318,10 @@ def _drawn(
     drawn = []
     for part, lines, title, layout in zip(parts, drawn_lines, titles, layouts, strict=True):
         shown = legend if layout.has_legend else Legend()
-        here = noted if layout.has_note else frame
-        drawn.append(framed(_elements(hv, part, lines, frame, look, backend), here, backend, layout, shown, title))
+        panel_frame = noted if layout.has_note else frame
+        drawn.append(
+            framed(_elements(hv, part, lines, frame, look, backend), panel_frame, backend, layout, shown, title)
+        )
     return figure_of(drawn, layouts[0], backend)
 
 

@@ -144,8 +144,8 @@ def _descendants_of(
         for i, row in nodes.items()
         if i != base_id and row["parent_run_id"] not in nodes.keys() - {base_id}
     ]
-    known = [t for t in (float(base.get("end_tokens", np.nan)), *direct) if np.isfinite(t)]
-    end = max(known, default=np.nan)
+    finite = [t for t in (float(base.get("end_tokens", np.nan)), *direct) if np.isfinite(t)]
+    end = max(finite, default=np.nan)
     root = Member(
         base_id, str(base.get("run_type") or _base_type(nodes)), label, 0, first, None, 0.0, end, np.nan,
         base.get("value", np.nan), base_id in listed, base or {"lineage": lineage},

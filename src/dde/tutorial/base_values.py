@@ -130,8 +130,8 @@ def checkpoints_in_tables(seed: int, base: Base) -> BaseCheckpoints:
         perplexity = np.append(perplexity, past)
     conflicting = np.zeros(len(perplexity), dtype=bool)
     if base.recipe.name in _REPEATED and (size.name, base.seed.index) in (("4M", 0), ("150M", 1)):
-        again = perplexity[[1, 2, 3]]
-        perplexity = np.append(perplexity, again)
+        repeated = perplexity[[1, 2, 3]]
+        perplexity = np.append(perplexity, repeated)
         conflicting = np.append(conflicting, np.zeros(3, dtype=bool))
         # A single row of the table disagrees with the one that it repeats.
         conflicting[-1] = base.recipe.name == "DCLM-Baseline" and size.name == "150M"

@@ -118,8 +118,8 @@ def perplexities(seed: int, recipe: Recipe, loss: Floats, stream: np.random.Gene
 def accuracy_curve(loss: Floats) -> Floats:
     """Return the expected accuracy of models of this loss, (..., task): a sigmoid that exceeds chance late."""
     turn = 1.0 / (1.0 + np.exp((loss - task_array("midpoint")) / task_array("width")))
-    floor = task_array("floor")
-    return np.asarray(floor + (task_array("ceiling") - floor) * turn)
+    lowest = task_array("floor")
+    return np.asarray(lowest + (task_array("ceiling") - lowest) * turn)
 
 
 def question_luck(seed: int, base: Base) -> Floats:

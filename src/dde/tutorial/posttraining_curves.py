@@ -59,11 +59,11 @@ def _dose(plan: RunPlan) -> tuple[float, float, float]:
     """Return the speed of learning of a run, its gain, and its loss from too high a rate."""
     best = 2e-5 * (1.5e8 / _base(plan).size.n_params) ** 0.35
     tokens = plan.sequences * plan.epochs * TOKENS_PER_SEQUENCE * plan.done
-    above = float(np.log10(plan.learning_rate / best))
+    decades_above_best = float(np.log10(plan.learning_rate / best))
     length = 1.0 - float(np.exp(-((tokens / 3e8) ** 0.5)))
     speed = float(plan.learning_rate / best) ** 0.6
-    gain = length * float(np.exp(-(above**2) / (2 * 0.7**2)))
-    harm = (0.3 + length) * float(np.logaddexp(0.0, 5 * (above - 0.6))) / 5
+    gain = length * float(np.exp(-(decades_above_best**2) / (2 * 0.7**2)))
+    harm = (0.3 + length) * float(np.logaddexp(0.0, 5 * (decades_above_best - 0.6))) / 5
     return speed, gain, harm
 
 

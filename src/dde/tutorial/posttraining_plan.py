@@ -203,12 +203,12 @@ def replicate_numbers(plans: list[RunPlan]) -> list[int]:
     groups: dict[tuple[object, ...], list[RunPlan]] = {}
     for plan in plans:
         groups.setdefault(_treatment(plan), []).append(plan)
-    number = {
+    number_of_run = {
         plan.run_id: k
         for group in groups.values()
         for k, plan in enumerate(sorted(group, key=lambda p: (p.launched, p.run_id)), 1)
     }
-    return [number[plan.run_id] for plan in plans]
+    return [number_of_run[plan.run_id] for plan in plans]
 
 
 def _treatment(plan: RunPlan | None) -> tuple[object, ...]:

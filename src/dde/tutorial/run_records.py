@@ -16,7 +16,7 @@ from dde.suite.datadecide.names.metrics import PERPLEXITY_SETS
 from dde.tutorial.base_values import MACRO_TASKS, base_values, macro_values
 from dde.tutorial.curves import random_stream
 from dde.tutorial.posttraining_curves import TrainingLog
-from dde.tutorial.run_plans import BATCH, LAB, RunPlan, rate_text
+from dde.tutorial.run_plans import LAB, RunPlan, rate_text
 from dde.tutorial.tasks import ENTRY_INDEX, NO_UNCONDITIONED, RAW_ENTRIES, RAW_TASKS, TASKS, UNCONDITIONED_ENTRIES
 
 __all__ = [
@@ -292,10 +292,6 @@ def system_attributes(
         "historyLineCount": rows, "user": {"name": "A Student", "username": "student"},
         "historyKeys": json.dumps({"keys": keys}), "rawconfig": config,
     }  # fmt: skip
-
-
-#: Pairs or sequences in a step, for readers of this module; the commands above say the same in three factors.
-SEQUENCES_PER_STEP = BATCH
 
 
 #: Name of the aggregate of the nine tasks in summaries.
