@@ -26,10 +26,10 @@ from dde.cli import main
 from dde.dataset.lazy import BlockReader
 from dde.errors import SelectionError, UnknownNameError
 from dde.explore import page as explore_page
+from dde.explore.choices import Choices, Opened, apply, code_of, plot_options
 from dde.explore.drawing import Loaded, draw, highlight, picture_bytes, table_bytes
 from dde.explore.listing import matching_lineages, matching_runs, run_table, runs_of, starting_lineages, starting_metric
 from dde.explore.page import Explorer
-from dde.explore.selection import Choices, Opened, apply, code_of, plot_options
 from dde.explore.server import origins_of
 from dde.tutorial import Suite
 
@@ -186,7 +186,7 @@ def test_nothing_is_read_but_what_is_shown(dataset: xr.Dataset, read: list[tuple
 
 
 def test_importing_dde_and_its_command_line_imports_no_panel() -> None:
-    code = "import sys, dde, dde.cli.app, dde.explore.selection; print('panel' in sys.modules, 'bokeh' in sys.modules)"
+    code = "import sys, dde, dde.cli.app, dde.explore.choices; print('panel' in sys.modules, 'bokeh' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False"]
 

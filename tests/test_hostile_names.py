@@ -19,8 +19,8 @@ import xarray as xr
 import dde
 from browser import Visit, exploring, running_chromium
 from command_process import run
+from dde.explore.choices import Choices, code_of
 from dde.explore.page import Explorer
-from dde.explore.selection import Choices, code_of
 from dde.plots.files import save_page, svg_bytes
 from dde.printable import printable, spreadsheet_safe
 from dde.tutorial import Suite

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 import dde
-from dde.entities.html import lineages_html, repository_html
+from dde.entities.notebook_html import lineages_html, repository_html
 from dde.entities.repository import RunRepository
 from dde.sources.protocols import TOKEN_COUNTERS, TRAINING_STEP
 from fakes import HUB, FakeStore, FakeTables, sft

@@ -13,10 +13,10 @@ import dde
 from dde.cli.ls import lineage_table, run_table
 from dde.errors import SelectionError, SourceError, UnknownNameError
 from dde.plots.cells import rows_of_runs
+from dde.plots.curve_segments import find_segments
 from dde.plots.curves import curve_panels
 from dde.plots.defaults import default_hue, heatmap_coordinates, line_factors
 from dde.plots.panels import Panel, value_of
-from dde.plots.segments import find_segments
 from dde.plots.tree import find_members
 from dde.schema import factor_of, factors_of, is_datadecide, treatment_names
 from other_suites import SIZES, Run, ladder, make_dataset, optimizers

@@ -16,9 +16,9 @@ from PIL import Image
 
 import dde
 from dde.errors import SelectionError, UnknownNameError
+from dde.explore.choices import Choices
 from dde.explore.drawing import Loaded, draw
 from dde.explore.drawing import picture_bytes as explored_bytes
-from dde.explore.selection import Choices
 from dde.plots.files import pdf_bytes, png_bytes, save_page, save_picture, svg_bytes
 
 

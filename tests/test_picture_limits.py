@@ -11,10 +11,10 @@ import xarray as xr
 
 import dde
 from dde.errors import DdeWarning
-from dde.plots.axes import padded_range
+from dde.plots.axis_format import padded_range
 from dde.plots.colours import label_of, shades
+from dde.plots.curve_segments import find_segments
 from dde.plots.curves import curve_panels
-from dde.plots.segments import find_segments
 from picture_checks import assert_nothing_is_cut_off, drawn, figures_of, legend_entries, printed
 
 

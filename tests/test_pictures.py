@@ -15,12 +15,12 @@ import xarray as xr
 
 import dde
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
-from dde.plots.axes import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, log_ticks, minor_log_ticks, short_number
+from dde.plots.axis_format import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, log_ticks, minor_log_ticks, short_number
 from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, shades, text_colour
+from dde.plots.curve_segments import LINE_POINTS, MARKERS, find_segments, thinned
 from dde.plots.curves import curve_panels, plot_curves
 from dde.plots.files import save_page
 from dde.plots.legends import MOST_ENTRIES
-from dde.plots.segments import LINE_POINTS, MARKERS, find_segments, thinned
 from picture_checks import assert_nothing_is_cut_off, drawn, figures_of, legend_entries, lightness, printed, tick_labels
 
 TASKS = ["arc_challenge", "arc_easy", "boolq", "csqa", "hellaswag", "openbookqa", "piqa", "socialiqa", "winogrande",

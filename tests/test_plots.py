@@ -15,11 +15,11 @@ from PIL import Image
 
 import dde
 from dde.errors import DdeWarning, SelectionError, UnknownNameError
-from dde.plots.axes import axis_label, padded_range, short_number
+from dde.plots.axis_format import axis_label, padded_range, short_number
 from dde.plots.colours import NEUTRAL, colours_of, label_of
+from dde.plots.curve_segments import OBSERVED, Segment, find_segments
 from dde.plots.curves import curve_panels, plot_curves
 from dde.plots.files import save_page, save_picture
-from dde.plots.segments import OBSERVED, Segment, find_segments
 from dde.tutorial import Suite
 
 METRICS = ["arc_easy", "train_loss"]

@@ -28,7 +28,7 @@ from dde.names import (
 from dde.sources.values import as_float, as_object, evaluation_value
 from dde.tutorial import Suite, SuiteSpec, make_suite, open_lineages, suite_spec
 from dde.tutorial.base_values import MACRO_TASKS, base_values, checkpoints_in_tables, primary_of
-from dde.tutorial.curves import chinchilla_loss
+from dde.tutorial.latent_curves import chinchilla_loss
 from dde.tutorial.posttraining_curves import training_log
 from dde.tutorial.posttraining_plan import plan_posttraining
 from dde.tutorial.run_plans import base_of

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape as escape_html
 
-from dde.plots.axes import short_number
+from dde.plots.axis_format import short_number
 from dde.printable import printable
 
 __all__ = [

@@ -422,7 +422,7 @@ def test_an_upcycled_model_and_a_student_of_two() -> None:
     at_end = compute.sel(lineage=both[0], run=both[1], cumulative_tokens=310_000)
     assert at_end.item() == 6 * (100 * 100e3 + 1000 * 200e3 + 100 * 10e3)
     # A run of two roots begins with itself and is in pictures all the same, alone as among others.
-    from dde.plots.segments import find_segments
+    from dde.plots.curve_segments import find_segments
 
     for shown in (ds, ds.isel(lineage=[ds.lineage.values.tolist().index(both[0])])):
         [own] = [s for s in find_segments(shown, "acc") if s.run_id == "student"]

@@ -406,7 +406,7 @@ def test_the_soups_of_olmo_3() -> None:
 
 
 def test_the_curve_of_a_parent_outside_the_selection_goes_to_its_last_child() -> None:
-    from dde.plots.segments import find_segments
+    from dde.plots.curve_segments import find_segments
 
     def rows(run: str, tokens: range, **fields: object) -> list[dict[str, object]]:
         return [{"id": run, "step": t, "tokens": t, "acc": t / 100, **fields} for t in tokens]

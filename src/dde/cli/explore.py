@@ -28,8 +28,8 @@ from dde.cli.options import (
     selection,
 )
 from dde.cli.output import busy, note, say
+from dde.explore.choices import Opened, check_dataset, text_literal
 from dde.explore.listing import starting_lineages, starting_metric
-from dde.explore.selection import Opened, check_dataset, text_literal
 from dde.explore.server import is_loopback, serve
 from dde.sources.connection import CONNECTION_VARIABLE, Connection
 from dde.suite.finding import find_suite

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from dde.cli.streams import stopped_at_end
-from dde.plots.axes import short_number
+from dde.plots.axis_format import short_number
 from dde.printable import printable, spreadsheet_safe
 
 __all__ = ["Advance", "busy", "note", "print_table", "progress_bar", "say"]

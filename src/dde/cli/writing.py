@@ -17,7 +17,7 @@ from dask.callbacks import Callback
 
 from dde.atomic_files import atomic_path
 from dde.cli.output import Advance, note
-from dde.dataset.frames import frames_of, write_frames
+from dde.dataset.long_table import frames_of, write_frames
 from dde.errors import DdeError, near_names
 from dde.printable import spreadsheet_safe
 

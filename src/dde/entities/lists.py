@@ -90,7 +90,7 @@ class LineageList(_EntityList[_LineageT]):
     """
 
     def _repr_html_(self) -> str:
-        from dde.entities.html import lineages_html
+        from dde.entities.notebook_html import lineages_html
 
         return lineages_html([(lineage._catalog, lineage.lineage_id) for lineage in self])
 
@@ -148,7 +148,7 @@ class RunList(_EntityList[_RunT]):
     """
 
     def _repr_html_(self) -> str:
-        from dde.entities.html import runs_html
+        from dde.entities.notebook_html import runs_html
 
         return runs_html([(run.run_id, run.run_type, run._given_catalog) for run in self])
 

@@ -117,7 +117,7 @@ class RunRepository(RunCatalog):
         return repository
 
     def _repr_html_(self) -> str:
-        from dde.entities.html import repository_html
+        from dde.entities.notebook_html import repository_html
 
         return repository_html(self)
 
@@ -369,7 +369,7 @@ class DataDecideEvolved:
         return f"DataDecideEvolved({self.repository!r})"
 
     def _repr_html_(self) -> str:
-        from dde.entities.html import repository_html
+        from dde.entities.notebook_html import repository_html
 
         return repository_html(self.repository, "DataDecideEvolved")
 

@@ -99,7 +99,7 @@ class TrainingRun:
         return hash(self.run_id)
 
     def _repr_html_(self) -> str:
-        from dde.entities.html import run_html
+        from dde.entities.notebook_html import run_html
 
         return run_html(type(self).__name__, self.run_id, self.run_type, self._given_catalog)
 
@@ -357,7 +357,7 @@ class TrainingLineage:
         return hash(self.base_run)
 
     def _repr_html_(self) -> str:
-        from dde.entities.html import lineage_html
+        from dde.entities.notebook_html import lineage_html
 
         return lineage_html(self._catalog, self.lineage_id)
 

@@ -12,9 +12,9 @@ import xarray as xr
 from dde.curves.axes import AXES
 from dde.dataset.naming import listed_value
 from dde.errors import UnknownNameError, near_names
+from dde.explore.choices import BANDS, GRIDS, INTERPOLATIONS, Choices
 from dde.explore.filters import Filters
 from dde.explore.listing import runs_of, starting_lineages, starting_metric
-from dde.explore.selection import BANDS, GRIDS, INTERPOLATIONS, Choices
 from dde.plots.defaults import default_hue
 
 __all__ = ["INITIAL", "Controls"]

@@ -14,12 +14,12 @@ import pandas as pd
 import xarray as xr
 
 from dde.errors import DdeWarning
+from dde.explore.choices import Choices, apply, plot_options
 from dde.explore.listing import run_table
-from dde.explore.selection import Choices, apply, plot_options
 from dde.plots.backends.base import ONE_AT_A_TIME
+from dde.plots.curve_segments import OBSERVED, Segment
 from dde.plots.curves import curve_panels
 from dde.plots.files import png_bytes, svg_bytes
-from dde.plots.segments import OBSERVED, Segment
 
 __all__ = ["Drawing", "Loaded", "draw", "highlight", "picture_bytes", "table_bytes"]
 

@@ -16,9 +16,9 @@ import panel as pn
 import xarray as xr
 
 from dde.errors import DdeError
+from dde.explore.choices import Choices, Opened, apply, check_dataset, code_of
 from dde.explore.controls import Controls
 from dde.explore.drawing import Drawing, Loaded, draw, highlight, picture_bytes, table_bytes
-from dde.explore.selection import Choices, Opened, apply, check_dataset, code_of
 from dde.printable import printable
 
 __all__ = ["Explorer", "explore"]

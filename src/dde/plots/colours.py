@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dde.plots.axes import short_number
+from dde.plots.axis_format import short_number
 
 __all__ = [
     "EDGE",

@@ -9,9 +9,9 @@ import numpy as np
 
 from dde.plots.backends.base import Backend
 from dde.plots.colours import INK, is_given, is_number, is_ordered, label_of
+from dde.plots.curve_segments import Segment
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import Panel
-from dde.plots.segments import Segment
 from dde.schema import MEMBERS
 
 __all__ = ["curve_legend"]

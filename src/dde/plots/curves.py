@@ -18,16 +18,16 @@ from dde.dataset.loss_reductions import is_train_loss, warn_of_reductions
 from dde.dataset.provenance import metric_named
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError, UnknownNameError
-from dde.plots.axes import axis_label, padded_range
+from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, facets_of, is_given, markers_of
 from dde.plots.curve_legend import curve_legend
+from dde.plots.curve_segments import Segment, find_segments
 from dde.plots.defaults import check_names, default_hue, facet_title, task_of
 from dde.plots.figure_layout import arrange, panel_layouts
 from dde.plots.legends import Legend
 from dde.plots.panels import Axis, Frame, Look, Panel, figure_of, value_of, x_values, y_values
-from dde.plots.segments import Segment, find_segments
 from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dde.plots.axes import short_number
+from dde.plots.axis_format import short_number
 from dde.plots.colours import shades
 from dde.printable import printable
 

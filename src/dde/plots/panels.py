@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.dataset.naming import step_of
-from dde.plots.axes import short_number
+from dde.plots.axis_format import short_number
 from dde.plots.backends.base import Backend
 from dde.plots.colours import INK, NEUTRAL, is_given
+from dde.plots.curve_segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
 from dde.plots.figure_layout import Axis, Frame, PanelLayout, shorten_title
 from dde.plots.legends import Legend
-from dde.plots.segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
 
 __all__ = [
     "Axis",

@@ -17,7 +17,7 @@ from dde.dataset.provenance import metric_named
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError
 from dde.lineage.chain_texts import Stage, parse_chain
-from dde.plots.axes import axis_label, short_number
+from dde.plots.axis_format import axis_label, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.cells import Reduce, rows_of_runs

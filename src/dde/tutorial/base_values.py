@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.suite.datadecide.names import MMLU_SUBJECTS, PLAIN_TASKS, RECIPES, Base, ModelSize, lacks_entry
-from dde.tutorial.curves import base_loss, evaluations, perplexities, question_luck, random_stream, task_loss
+from dde.tutorial.latent_curves import base_loss, evaluations, perplexities, question_luck, random_stream, task_loss
 from dde.tutorial.tasks import ENTRY_INDEX, RAW_ENTRIES, RAW_TASKS
 
 __all__ = [

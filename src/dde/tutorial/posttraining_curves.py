@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dde.suite.datadecide.names import Base
 from dde.tutorial.base_values import base_values
-from dde.tutorial.curves import base_loss, evaluations, question_luck, random_stream, single, task_loss
+from dde.tutorial.latent_curves import base_loss, evaluations, question_luck, random_stream, single, task_loss
 from dde.tutorial.run_plans import BATCH, TOKENS_PER_SEQUENCE, RunPlan, base_of
 from dde.tutorial.tasks import RAW_TASKS
 

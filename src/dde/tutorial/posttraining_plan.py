@@ -9,7 +9,7 @@ import numpy as np
 from dde.suite.datadecide.names import Base
 from dde.suite.datadecide.names.metrics import PERPLEXITY_SETS
 from dde.tutorial.base_values import base_values, primary_of
-from dde.tutorial.curves import random_stream
+from dde.tutorial.latent_curves import random_stream
 from dde.tutorial.run_plans import PlanBook, RunPlan, base_of
 from dde.tutorial.suite import SuiteSpec
 from dde.tutorial.tasks import RAW_TASKS

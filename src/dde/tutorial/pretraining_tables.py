@@ -29,7 +29,7 @@ from dde.tutorial.base_values import (
     entries_of,
     macro_values,
 )
-from dde.tutorial.curves import random_stream
+from dde.tutorial.latent_curves import random_stream
 from dde.tutorial.tasks import ENTRY_INDEX, NO_UNCONDITIONED, RAW_ENTRIES, RAW_TASKS, UNCONDITIONED_ENTRIES
 
 __all__ = [

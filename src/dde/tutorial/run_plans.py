@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from dde.suite.datadecide.names import Base, resolve_recipe, resolve_size
 from dde.suite.datadecide.names.seeds import SEEDS
-from dde.tutorial.curves import random_stream
+from dde.tutorial.latent_curves import random_stream
 
 __all__ = [
     "FULL_SEQUENCES",

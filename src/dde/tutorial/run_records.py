@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dde.suite.datadecide.names import PLAIN_TASKS, Base, training_flops
 from dde.suite.datadecide.names.metrics import PERPLEXITY_SETS
 from dde.tutorial.base_values import MACRO_TASKS, base_values, macro_values
-from dde.tutorial.curves import random_stream
+from dde.tutorial.latent_curves import random_stream
 from dde.tutorial.posttraining_curves import TrainingLog
 from dde.tutorial.run_plans import LAB, RunPlan, rate_text
 from dde.tutorial.tasks import ENTRY_INDEX, NO_UNCONDITIONED, RAW_ENTRIES, RAW_TASKS, TASKS, UNCONDITIONED_ENTRIES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dde.plots.axes import log_ticks, minor_log_ticks, short_number
+from dde.plots.axis_format import log_ticks, minor_log_ticks, short_number
 from dde.plots.backends.base import BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
 from dde.plots.figure_layout import Axis, Frame, PanelLayout

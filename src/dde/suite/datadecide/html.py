@@ -26,7 +26,7 @@ from dde.html_parts import (
 from dde.lineage.related import children_of
 from dde.lineage.run_table import RunTable
 from dde.lineage.selection import table_coverage
-from dde.plots.axes import short_number
+from dde.plots.axis_format import short_number
 from dde.schema import PRETRAINING
 from dde.suite.datadecide.names import Base
 
