@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A learning-rate sweep, from two stores to a picture
 #
-# On the generated suite, so that it runs anywhere; with your own data, give `dde.open_lineages` the folder of
-# the DataDecide tables and a PostgreSQL DSN (or a folder of exported parquet) instead.
+# It opens a generated suite, so that it runs anywhere. For your own data, pass the folder of the DataDecide tables and
+# a PostgreSQL DSN (or a folder of exported parquet) to `dde.open_lineages` instead.
 
 # %%
 from pathlib import Path
@@ -12,7 +12,8 @@ from dde.plots.files import save_picture
 
 # %% [markdown]
 # ## Open
-# Identifiers and a few keys of each run are read, and no metric. Printing says what a full load would weigh.
+# Identifiers and a few keys of each run are read, but no metric. Printing shows the size of the values if all were
+# loaded.
 
 # %%
 ds = dde.tutorial.open_lineages("tiny", params="150M", metrics=["arc_easy", "hellaswag", "train_loss"])
@@ -20,7 +21,7 @@ print(ds)
 
 # %% [markdown]
 # ## Filter down to the sweep
-# Any coordinates at once, recipes by any of their names, learning rates by closeness. The base stays.
+# `ds.dde.sel` takes several coordinates at once, and recipes by any of their names. The base is selected, too.
 
 # %%
 kinds = ["pretraining", "supervised_ft"]
@@ -28,7 +29,7 @@ sweep = ds.dde.sel(data=["dolma17", "DCLM-Baseline"], seed="default", run_type=k
 print(sweep["learning_rate"].to_series())
 
 # %% [markdown]
-# What each run gained: its last evaluation less the base's last one before the branch.
+# The gain of each run: its last evaluation minus the last one of its base before the branch.
 
 # %%
 gain = sweep["arc_easy"].dde.difference_to_base().dde.final()
@@ -36,7 +37,7 @@ print(gain.to_series().dropna().round(3))
 
 # %% [markdown]
 # ## Plot
-# Pretraining is drawn once, each run in its colour from its branch on. `backend="bokeh"` gives the same, to explore.
+# Pretraining is drawn once, and each run in its own colour after its branch. `backend="bokeh"` draws it interactively.
 
 # %%
 picture = sweep.dde.plot(["arc_easy", "train_loss"], backend="matplotlib")

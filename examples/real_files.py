@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A sweep on your own files
 #
-# The main job from files or a database to a picture. Set the two paths and run it; where they are not set, a small
-# generated suite in the same raw formats stands in.
+# The main task, from files or a database to a picture. Set the two paths and run it. If they are not set, a small
+# generated suite in the same raw formats is used.
 
 # %%
 import os
@@ -16,7 +16,7 @@ from dde.plots.files import save_picture
 DATA = os.environ.get("DDE_DATA")
 # The post-training runs: a folder exported by dr_wandb, or a PostgreSQL DSN without its password (PGPASSWORD has it).
 DB = os.environ.get("DDE_DB", os.environ.get("DDE_DB_CONNECTION"))
-# Of the derived runs, those of this method, in any state: a crashed run has a curve, too.
+# Derived runs of this method, in any state: a crashed run has a curve, too.
 METHOD, STATE = "supervised_ft", "all"
 METRICS = ["arc_easy", "hellaswag", "train_loss"]
 
@@ -28,7 +28,7 @@ if DATA is None and DB is None:
 
 # %% [markdown]
 # ## Open
-# Which runs there are, where each starts, and why some can't be used: before any metric is read.
+# The runs, the start of each, and the reasons why some can't be used, before any metric is read.
 
 # %%
 repository = dde.DataDecideEvolved(DATA, DB).repository
@@ -38,11 +38,11 @@ derived = coverage[coverage["run_type"] != "pretraining"]
 print(derived[["lineage", "run", "branch_tokens", "end_tokens", "token_source"]].to_string(index=False))
 
 # %% [markdown]
-# What the sources of a run disagree on is listed, with what was believed.
+# Contradictions between the sources of a run are listed, with the value that is used.
 
 # %%
-for run_id, said in coverage.loc[coverage["contradictions"] != "", ["run_id", "contradictions"]].values:
-    print(run_id, said, sep="\n    ")
+for run_id, text in coverage.loc[coverage["contradictions"] != "", ["run_id", "contradictions"]].values:
+    print(run_id, text, sep="\n    ")
 
 # %%
 ds = repository.to_dataset(method=METHOD, state=STATE, metrics=METRICS)
@@ -50,8 +50,7 @@ print(ds)
 
 # %% [markdown]
 # ## Filter down to a sweep
-# The largest size that has such runs: `ds.dde.sel` takes any coordinates at once. Treatments that no lineage of this
-# size had are left away.
+# Select the largest size that has such runs, and drop treatments that no lineage of this size has.
 
 # %%
 largest = ds["params"].isel(lineage=ds["n_params"].argmax("lineage")).item()
@@ -61,8 +60,8 @@ print(sweep["learning_rate"].to_series().dropna())
 print(sweep["end_tokens"].to_series().dropna())
 
 # %% [markdown]
-# ## Get the data ready, and plot
-# A long table with a row for each point of each continuous curve, for any other tool; and the picture.
+# ## Make a table, and plot
+# A long table, for other tools, has a row for each point of each continuous curve.
 
 # %%
 table = sweep.dde.to_frame()

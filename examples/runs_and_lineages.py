@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Runs and lineages as objects
 #
-# The same three steps with entities and data frames: find lineages, filter their derived runs, join the curves.
+# The same steps with objects and data frames: find lineages, filter their derived runs, join the curves.
 
 # %%
 import pandas as pd
@@ -18,7 +18,7 @@ print(repository.coverage()["status"].value_counts())
 
 # %% [markdown]
 # ## Filter down to a sweep
-# A filter returns a list and changes nothing.
+# A filter returns a list and does not change the lineage.
 
 # %%
 lineages = repository.find_lineages(base_params="150M", posttraining_method="supervised_ft")
@@ -30,15 +30,16 @@ for lineage_id, runs in sweep.items():
     print(lineage_id, [run.label for run in runs])
 
 # %% [markdown]
-# Each run knows where it comes from; the chain of parents ends at the pretraining run.
+# Each run names its parent; the chain of parents ends at the pretraining run.
 
 # %%
 run = next(run for runs in sweep.values() for run in runs)
 print(run.run_id, "starts from", run.parent_run_id, "and belongs to", run.get_full_lineage())
 
 # %% [markdown]
-# ## Get the data ready to plot
-# Observed rows only; the rows of a derived run begin with its base's, so that each `run` is one continuous curve.
+# ## Make a table to plot
+# The table has observed rows only. The rows of a derived run begin with those of its base, so that each `run` is one
+# continuous curve.
 
 # %%
 frames = [

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Slicing and aligning with xarray
 #
-# What is opened is a plain `xarray.Dataset`: one line of why for each of xarray's own operations, and the few places
-# where `ds.dde` goes further. On the generated suite, so that it runs anywhere.
+# `dde.open_lineages` returns a plain `xarray.Dataset`. This example uses xarray's own operations, and `ds.dde` where
+# these are not enough. It opens a generated suite, so that it runs anywhere.
 
 # %%
 from pathlib import Path
@@ -17,7 +17,7 @@ from dde.plots.files import save_page
 
 # %% [markdown]
 # ## Open
-# Lazy: a metric is read when it is computed with, and then only where it was selected.
+# Metrics are lazy: a metric is read when it is used, and then only the selected part.
 
 # %%
 metrics = ["arc_easy", "hellaswag", "train_loss"]
@@ -26,7 +26,7 @@ print(ds.sizes, f"{ds.nbytes / 1e6:.1f} MB if all of it were loaded")
 
 # %% [markdown]
 # ## Filter
-# By labels: the curve of one run on one base. Up to its branch it is its parent's.
+# By labels: the curve of one run on one base. Up to its branch it has the values of its parent.
 
 # %%
 run = "sft_lr=5e-06_100Mx1"
@@ -34,28 +34,28 @@ curve = ds["arc_easy"].sel(lineage="dolma1_7-150M-default", run=run)
 print(curve.dropna("cumulative_tokens").to_series().tail(3))
 
 # %% [markdown]
-# By what the labels are made of: `.sel` takes one coordinate of each dimension, a single value, exactly.
+# By other coordinates: `.sel` takes one coordinate of each dimension, with a single exact value.
 
 # %%
 print(ds.sel(params="150M", run_type="dpo")["lineage"].values)
 print(ds.sel(params="150M", run=run)["run_id"].values)
 
 # %% [markdown]
-# Any number of them, lists, ranges, and learning rates by closeness: `ds.dde.sel`.
+# `ds.dde.sel` takes any number of coordinates, lists and ranges, and compares learning rates with a tolerance.
 
 # %%
 sweep = ds.dde.sel(params="150M", seed="default", run_type="supervised_ft", learning_rate=slice(1e-6, 1e-4))
 print(sweep["learning_rate"].to_series())
 
 # %% [markdown]
-# By position on the token axis: the nearest point of the grid, or a stretch of it.
+# By position on the token axis: the nearest point of the grid, or a range.
 
 # %%
 print(ds["arc_easy"].sel(cumulative_tokens=10_000_000_000, method="nearest").sel(run="pretraining").to_series())
 print(ds.sel(cumulative_tokens=slice(0, 10**9)).sizes["cumulative_tokens"])
 
 # %% [markdown]
-# By a condition: what a run has of its own, without the part that it shares with its parent.
+# By a condition: the own part of each run, without the part that it shares with its parent.
 
 # %%
 own = ds["train_loss"].where(ds["cumulative_tokens"] > ds["branch_tokens"])
@@ -72,7 +72,7 @@ print(means.sel(run="pretraining").max("cumulative_tokens").to_series())
 print(ds["arc_easy"].groupby("posttraining_method").max().sizes)
 
 # %% [markdown]
-# Arithmetic aligns labels by itself: what post-training changed, at each run's last evaluation of its own.
+# Arithmetic aligns labels: the change due to post-training, at the last evaluation of each run.
 
 # %%
 final = ds.dde.final("arc_easy")
@@ -96,8 +96,9 @@ print(float(billions.polyfit("billions", 1)["polyfit_coefficients"].sel(degree=1
 
 # %% [markdown]
 # ## Align
-# At any tokens, between the points of the grid. xarray's `interp` draws lines between neighbouring points of the grid
-# and is NaN beside an empty one; `ds.dde.align` goes back to the observations, and never across a branch without data.
+# Values at any tokens, between the points of the grid. xarray's `interp` interpolates between neighbouring points of
+# the grid, and is NaN beside an empty one. `ds.dde.align` interpolates between observations, and never across a branch
+# without data.
 
 # %%
 tokens = np.array([1, 2, 4, 8]) * 10**9
@@ -114,8 +115,8 @@ print(shared["arc_easy"].sel(run="pretraining").mean("tokens_per_parameter").to_
 
 # %% [markdown]
 # ## Join
-# Opened apart, even on different grids: `dde.concat` puts them on one and keeps every label. Metrics of one opening
-# merge as they are.
+# `dde.concat` joins Datasets that were opened separately, even on different grids, and retains all labels. Metrics that
+# were opened together can be merged by xarray.
 
 # %%
 parts = [dde.tutorial.open_lineages("tiny", params=params, metrics=metrics) for params in ("4M", "150M")]
@@ -125,7 +126,7 @@ print(list(xr.merge([ds[["arc_easy"]], ds[["train_loss"]]]).data_vars))
 
 # %% [markdown]
 # ## Leave xarray
-# A frame with all coordinates as columns, or `ds.dde.to_frame()` without the empty cells.
+# xarray returns a frame with all coordinates as columns; `ds.dde.to_frame()` omits the empty cells.
 
 # %%
 print(ds["arc_easy"].to_dataframe().dropna(subset="arc_easy")[["arc_easy", "learning_rate", "state"]].tail(3))
@@ -133,8 +134,8 @@ print(ds.dde.to_frame().shape)
 
 # %% [markdown]
 # ## Plot
-# hvplot on the Dataset as it is: name `x`, for several coordinates lie along the tokens. Labels come from attributes.
-# A derived run is evaluated once, at its end, and one point makes no line: `ds.dde.plot` draws those.
+# hvplot works on the Dataset directly. Name `x`, because several coordinates are along the token axis. Labels come from
+# attributes. A derived run is evaluated once, at its end, which hvplot does not draw as a line; `ds.dde.plot` draws it.
 
 # %%
 hvplot.extension("bokeh")

@@ -1,8 +1,8 @@
 # %% [markdown]
-# # Sweeps, seeds, and axes to compare on
+# # Sweeps, seeds, and common axes
 #
 # From runs to a grid of hyperparameters, from three seeds to a mean with its interval, and from tokens to an axis that
-# models of different size share. On the generated suite; with your own data, open it with `dde.open_lineages`.
+# models of different sizes share. It opens a generated suite; open your own data with `dde.open_lineages`.
 
 # %%
 from pathlib import Path
@@ -23,8 +23,8 @@ print(ds.sizes)
 
 # %% [markdown]
 # ## Filter down to a sweep
-# Finetuning on 100M tokens, from final checkpoints. Each hyperparameter named becomes a dimension; where cells hold
-# several runs, so does `replicate`. What does not belong is counted in `left_out`.
+# Finetuning on 100M tokens, from final checkpoints. Each named hyperparameter becomes a dimension; if a cell has
+# several runs, `replicate` does, too. Runs that are not in the sweep are counted in `left_out`.
 
 # %%
 sft = ds.dde.sel(run_type=["pretraining", "supervised_ft"], branch_point="", seed="default")
@@ -33,7 +33,7 @@ print(grid.sizes)
 print(grid.attrs["left_out"])
 
 # %% [markdown]
-# The best learning rate of each lineage, by what runs end at; and what it gained over the base's last evaluation.
+# The best learning rate of each lineage by final values, and its gain over the last evaluation of the base.
 
 # %%
 final = grid["arc_easy"].dde.final()
@@ -51,8 +51,8 @@ print(save_picture(picture, folder / "sweep_heatmap.png"))
 
 # %% [markdown]
 # ## Average over seeds
-# A mean is of all seeds that have the run; where one of them has no value, neither has the mean. `min_count=` loosens
-# that, and `_count` says how many there were. `plot(band="seed")` does the same and draws the interval.
+# A mean is over all seeds that have the run, and is NaN where one of them has no value. `min_count=` allows fewer
+# values, and `_count` is their number. `plot(band="seed")` computes the same means and draws the interval.
 
 # %%
 bases = ds.dde.sel(run=["pretraining"])
@@ -68,9 +68,9 @@ print(save_picture(picture, folder / "seeds.png"))
 
 # %% [markdown]
 # ## Align on another axis
-# Tokens since the branch: all runs of a sweep start at zero. Tokens per parameter: sizes compare. Observations stay
-# exact, and where a run has no place on an axis it is NaN. An automatic grid of tokens holds some rows of a dense log;
-# opened on the axis itself, its values are made of all of them.
+# On tokens since the branch, all runs of a sweep start at zero. On tokens per parameter, sizes can be compared.
+# Observations stay exact, and a run without a position on an axis is NaN. An automatic grid of tokens has only some
+# rows of a dense log; a Dataset that is opened on another axis is computed from all of them.
 
 # %%
 since = dde.tutorial.open_lineages(
