@@ -31,7 +31,7 @@ class UnknownNameError(DdeError, ValueError):
 
 
 class SourceError(DdeError, OSError):
-    """A store that is absent, unreachable or of a kind that dde does not read; or an object that lacks data."""
+    """A store that is absent, unreachable or of a kind that dde does not read; or an object without needed data."""
 
 
 class FormatError(DdeError, ValueError):

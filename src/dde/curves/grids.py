@@ -73,7 +73,7 @@ class TokenGrid:
 
     @classmethod
     def explicit(cls, values: Iterable[float]) -> TokenGrid:
-        """The given points, sorted, without repetitions; tokens are rounded to whole ones."""
+        """The given points, sorted, without repetitions; tokens are rounded to integers."""
         points = np.asarray(list(values), np.float64)
         if not np.isfinite(points).all() or (points < 0).any():
             raise UnknownNameError(

@@ -109,7 +109,7 @@ def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last
     own = rows.own
     if at == "last" or at == "schedule":
         return _final_at_ends(rows, own, "last" if at == "last" else "schedule")
-    # Compared at one position, runs must reach it.
+    # Runs that are compared at one position must reach it.
     is_point, has_none = rows.end_samples("last")
     rows.require_known(~is_point & ~has_none & ~rows.off_axis, "last", "the position that all runs reach")
     _, ends, some = rows.last(rows.sampled & own & ~np.isnan(rows.values))
@@ -121,8 +121,8 @@ def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last
 def _last_cells(array: xr.DataArray) -> xr.DataArray | None:
     """Return the last values of an array that names no sampling, where one of its samplings matches them; else None.
 
-    Cells after a run's last sample are empty. Where the last value of every run is at its last sample in one of the
-    samplings, it is that sample, whichever sampling the array belongs to.
+    Cells after a run's last sample are empty. If the last value of every run is at the run's last sample in one of the
+    samplings, these values are samples, whichever sampling the array belongs to.
     """
     rule = axis_of(array)
     names = samplings_in(array)
@@ -133,7 +133,7 @@ def _last_cells(array: xr.DataArray) -> xr.DataArray | None:
     values, tokens, some = rows.last(rows.own & ~np.isnan(rows.values))
     for name in names:
         last = rows.sample_number(name, "last")
-        # A run none of whose own cells are left may have lost its last sample with them.
+        # Selection may have dropped all own cells of a run, and its last sample with them.
         if np.where(some, last == tokens, np.isnan(last) | (rows.run_ids == "")).all():
             return _result(array, rows.cells, values, tokens, "last", "")
     return None

@@ -62,7 +62,7 @@ def groups_of(dataset: xr.Dataset, over: Sequence[str]) -> list[Group]:
     ----------
     dataset : xarray.Dataset
     over : sequence of str
-        Each once. A factor that differs between runs of one label is allowed beside others: members may differ in it.
+        Each once. A factor that differs between runs of one label is allowed only together with others.
 
     Raises
     ------

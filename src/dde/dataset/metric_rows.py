@@ -131,13 +131,13 @@ class MetricRows:
 
     @property
     def off_axis(self) -> Mask:
-        """Rows of runs without a position on an axis of each run's own."""
+        """Whether the run of a row has no position on an axis that differs by run."""
         if self.rule.by != "run":
             return np.zeros(len(self.run_ids), bool)
         return np.asarray(np.isnan(self.tokens).all(axis=1))
 
     def is_complete(self, of_run: bool) -> Mask:
-        """Return the rows all of whose samples are points of the object: the run's own, or those of its curve."""
+        """Return whether all samples of a row are points of the object: the run's own, or those of its curve."""
         complete = np.ones(len(self.values), bool)
         for name, flag in zip(self.names, self.flags, strict=True):
             seen = (flag & self.own if of_run else flag).sum(axis=1)
@@ -145,7 +145,7 @@ class MetricRows:
         return complete
 
     def end_samples(self, number: Literal["last", "base"]) -> tuple[Mask, Mask]:
-        """Return the rows whose last sample is a point of the object, and the rows without any sample.
+        """Return which rows have their last sample among the points of the object, and which have no sample.
 
         Parameters
         ----------
@@ -163,7 +163,7 @@ class MetricRows:
         return is_point, has_none
 
     def last(self, where: Mask) -> tuple[Float64, Float64, Mask]:
-        """Return the value and tokens of the last point of each row where `where` holds, and the rows with a point."""
+        """Return the value and tokens of the last point of each row where `where` is True, and which rows have one."""
         some: Mask = np.asarray(where.any(axis=1))
         if not where.shape[1]:
             return np.full(len(some), np.nan), np.full(len(some), np.nan), some
@@ -176,7 +176,7 @@ class MetricRows:
         )
 
     def count_text(self, where: Mask, what: str) -> str:
-        """Return a text that counts the runs of some rows, names up to three, and says `what` of them; "" for none."""
+        """Return a text that counts the runs of some rows, names up to three, and ends in `what`; "" for no rows."""
         named = sorted(map(str, self.run_ids[where]))
         if not named:
             return ""

@@ -39,7 +39,7 @@ def ordered_lineages(labels: Iterable[str], objects: Iterable[Labelled]) -> list
     return datadecide.order_lineages(labels) if all(map(is_datadecide, objects)) else list(labels)
 
 
-def canonical_values(obj: Labelled, name: str, wanted: Any) -> Any:
+def canonical_values(obj: Labelled, name: str, requested: Any) -> Any:
     """Return the values of a coordinate that a filter names, resolving aliases.
 
     Raises
@@ -53,9 +53,9 @@ def canonical_values(obj: Labelled, name: str, wanted: Any) -> Any:
     >>> canonical_values(xr.Dataset(), "data", "dolma1_7")
     ['Dolma1.7']
     """
-    if callable(wanted) or isinstance(wanted, slice) or not is_datadecide(obj):
-        return wanted
-    return datadecide.canonical_values(name, wanted)
+    if callable(requested) or isinstance(requested, slice) or not is_datadecide(obj):
+        return requested
+    return datadecide.canonical_values(name, requested)
 
 
 def listed_value(obj: Labelled, name: str, value: Any) -> Any:

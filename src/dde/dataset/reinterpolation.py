@@ -1,4 +1,4 @@
-"""Interpolate the samples of a Dataset again, block by block, to give its cells on another grid or axis."""
+"""Compute the cells of a Dataset on another grid or axis from its samples, block by block."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PLANS = 4
 
 @dataclass(frozen=True, eq=False)
 class _Nodes:
-    """Stages of curves as the nodes of a forest: stretches between branches, each with samples of one row.
+    """Stages of curves as nodes of a forest: each is the part of a curve between two branches, read from one row.
 
     Attributes
     ----------
@@ -255,9 +255,8 @@ class ReinterpolatedFlags(_ReinterpolatedArray):
 class ReinterpolatedValues(_ReinterpolatedArray):
     """A metric on another grid, interpolated between its samples.
 
-    Cells just before a branch may depend on a sample of the parent after the branch. Where no row holds the parent, the
-    existing cells are copied, provided that the Dataset has them and they were interpolated in the same way; otherwise
-    reading them is an error.
+    Cells just before a branch may depend on a sample of the parent after the branch. If no row holds the parent,
+    existing cells are copied if they were interpolated in the same way; otherwise reading these cells is an error.
 
     Parameters
     ----------

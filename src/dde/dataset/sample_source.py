@@ -144,7 +144,7 @@ class SampleSource:
     def require_samples(self, array: xr.DataArray, sampling: str, rule: AxisRule) -> None:
         """Raise where samples that curves on an axis need are not points of the Dataset.
 
-        An axis of each run's own needs the run's own samples, any other axis all samples of the curve.
+        An axis that differs by run needs the run's own samples, any other axis all samples of the curve.
 
         Raises
         ------

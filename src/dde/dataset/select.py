@@ -118,7 +118,7 @@ def _without_cells(obj: T, keep: xr.DataArray) -> T:
     return obj.assign_coords(coords).assign({str(n): masked(str(n), a.variable) for n, a in obj.data_vars.items()})
 
 
-def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bool_]:
+def _mask(name: str, coordinate: xr.DataArray, requested: Any) -> npt.NDArray[np.bool_]:
     """Return which values of a coordinate match a filter.
 
     Raises
@@ -129,17 +129,17 @@ def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bo
     values = coordinate.values
     # Tokens and seeds are whole numbers, which must match exactly.
     is_whole = values.dtype.kind in "iu" or coordinate.attrs.get("units") == "tokens"
-    if values.dtype.kind in "iuf" and not callable(wanted):
-        if isinstance(wanted, slice):
+    if values.dtype.kind in "iuf" and not callable(requested):
+        if isinstance(requested, slice):
             try:
-                low = -np.inf if wanted.start is None else float(wanted.start)
-                high = np.inf if wanted.stop is None else float(wanted.stop)
+                low = -np.inf if requested.start is None else float(requested.start)
+                high = np.inf if requested.stop is None else float(requested.stop)
             except (TypeError, ValueError):
                 return np.zeros(values.shape, bool)
             if low > high:
                 raise SelectionError(
-                    f"{name}=slice({wanted.start!r}, {wanted.stop!r}) begins above its end, so nothing is between. "
-                    f"Write slice({wanted.stop!r}, {wanted.start!r})."
+                    f"{name}=slice({requested.start!r}, {requested.stop!r}) begins above its end, so nothing is "
+                    f"between. Write slice({requested.stop!r}, {requested.start!r})."
                 )
             inside = (values >= low) & (values <= high)
             if is_whole:
@@ -148,27 +148,27 @@ def _mask(name: str, coordinate: xr.DataArray, wanted: Any) -> npt.NDArray[np.bo
                 inside | np.isclose(values, low, rtol=1e-6, atol=0) | np.isclose(values, high, rtol=1e-6, atol=0)
             )
         try:
-            numbers = np.array([float(str(v)) for v in as_values(wanted)])
+            numbers = np.array([float(str(v)) for v in as_values(requested)])
         except (TypeError, ValueError):
             return np.zeros(values.shape, bool)
         if is_whole:
             return np.asarray(np.isin(values, numbers))
         close = np.isclose(values[..., None], numbers, rtol=1e-6, atol=0, equal_nan=True)
         return np.asarray(close.any(axis=-1))
-    flat = [matches(v, wanted) for v in values.ravel().tolist()]
+    flat = [matches(v, requested) for v in values.ravel().tolist()]
     return np.array(flat, bool).reshape(values.shape)
 
 
-def _miss(name: str, coordinate: xr.DataArray, wanted: Any) -> str:
+def _miss(name: str, coordinate: xr.DataArray, requested: Any) -> str:
     """Return the error text of a filter that matches nothing, with the values of the coordinate."""
     values = coordinate.values.ravel()
     if coordinate.name == "cumulative_tokens":
         points = f"{len(values)} points from {values.min()} to {values.max()}" if len(values) else "no points"
         return (
-            f"cumulative_tokens={wanted!r} is not on the grid, so nothing is selected. The grid has {points}; "
+            f"cumulative_tokens={requested!r} is not on the grid, so nothing is selected. The grid has {points}; "
             ".interp() interpolates between them."
         )
     known = sorted({v for v in values.tolist() if v == v and v != ""}, key=lambda v: (str(type(v)), v))
     shown = ", ".join(map(repr, known[:12])) + (", ..." if len(known) > 12 else "")
-    near = near_names(wanted, map(str, known)) if isinstance(wanted, str) else ""
-    return f"{name}={wanted!r} matches nothing, so nothing is selected.{near} {name} has {shown or 'no values'}."
+    near = near_names(requested, map(str, known)) if isinstance(requested, str) else ""
+    return f"{name}={requested!r} matches nothing, so nothing is selected.{near} {name} has {shown or 'no values'}."

@@ -36,10 +36,10 @@ def sweep(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     -------
     xarray.Dataset
         Dimensions ``(lineage, *names, axis)``, lazy where `dataset` is. It has the runs with a value of every name.
-        The attribute ``left_out`` counts the others, except the bases, whose curves every run's cells hold up to its
-        branch (``ds.dde.base_curves()`` gives only these). Where cells hold several runs, there is a dimension
-        ``replicate`` after the names: the runs' own numbers where these distinguish them, else 1, 2, ... in the order
-        of the runs. Cells without a run are NaN or "". ``run``, the treatment, becomes a coordinate.
+        The attribute ``left_out`` counts the others, except the bases: the cells of each run include the curve of its
+        base up to the branch (``ds.dde.base_curves()`` returns only these). If a cell has several runs, there is a
+        dimension ``replicate`` after the names, with the runs' own replicate numbers if these distinguish them, else 1,
+        2, ... in the order of the runs. Cells without a run are NaN or "". The treatment ``run`` becomes a coordinate.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def _warn_of_mixtures(
 
 
 def _with_values(dataset: xr.Dataset, cells: tuple[str, ...]) -> list[str]:
-    """Return the hyperparameters of which any run has a value."""
+    """Return the hyperparameters for which some run has a value."""
     names = [str(n) for n, c in dataset.coords.items() if "run" in c.dims and set(c.dims) <= set(cells)]
     names = [n for n in names if not is_identity(n) and not sampling_of(n)]
     return [n for n in names if (_clustered(_along(dataset[n], cells, dataset)).code >= 0).any()]

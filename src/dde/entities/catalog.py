@@ -181,7 +181,7 @@ class RunCatalog:
             problem = table.status[row] if derived is None else derived.parentage.problem
             raise SelectionError(
                 f"the run {run_id!r} has no known base ({problem}), so it belongs to no lineage. "
-                "Pass parents={run id: parent} to settle where it starts."
+                "Pass parents={run id: parent} to state where it starts."
             )
         return label
 
@@ -279,7 +279,7 @@ class RunCatalog:
                 if status != "used":
                     raise SelectionError(
                         f"the run {run_id!r} can't be placed on its lineage ({status}), so it has no curve. "
-                        "Pass parents={run id: parent} or tokens_per_sequence= where that settles it."
+                        "Pass parents={run id: parent} or tokens_per_sequence= if these are known."
                     )
             state, filters = "all", {**filters, "run_id": derived or [""]} if derived else filters
         selection = select_runs(registry, params, data, seed, method, state, filters, lineages)

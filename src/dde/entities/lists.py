@@ -182,7 +182,7 @@ class RunList(_EntityList[_RunT]):
         placed = [run_id for run_id, r in row.items() if _is_opened(table, r)]
         remedy = "Correct what the suite declares of their parents and tokens."
         if catalog.posttraining_source is not None or catalog.suite_runs is None:
-            remedy = "Pass parents={run id: parent} or tokens_per_sequence= to the repository where that settles it."
+            remedy = "Pass parents={run id: parent} or tokens_per_sequence= to the repository if these are known."
         if unplaced and placed:
             warn_caller(
                 f"{len(unplaced)} of {len(self)} runs can't be placed on their lineages, so they are left out: "

@@ -52,8 +52,8 @@ class Choices:
     lineages : tuple of str
         Labels.
     runs : tuple of str, or None
-        Labels of derived runs; None for all of them. The base always stays, as when a Dataset is opened. Of another
-        suite than DataDecide, labels of any runs.
+        Labels of derived runs; None for all of them. The base is always included, as when a Dataset is opened. In
+        suites other than DataDecide, labels of any runs.
     metrics : tuple of str
     x : str
         One of :data:`dde.curves.axes.AXES`.
@@ -147,7 +147,7 @@ def check_dataset(dataset: xr.Dataset) -> None:
     if missing:
         raise SelectionError(
             f"the Dataset has no dimension {' and '.join(missing)} any more, so there is nothing to choose from along "
-            "it. Select with a list, which keeps the dimension: ds.dde.sel(lineage=[...])."
+            "it. Select with a list to keep the dimension: ds.dde.sel(lineage=[...])."
         )
     empty = [dim for dim in DIMS if not dataset.sizes[dim]]
     if empty or not dataset.data_vars:

@@ -442,9 +442,9 @@ class _Curves:
             drawn.setdefault((without_replicate(self._label(j)), starts[j]), []).append((j, cells, True))
         stretches: dict[int, list[tuple[float | None, Mask]]] = {}
         for j, stage, cells in sorted(candidates, key=lambda c: -int(c[2].sum())):
-            above = len(starts[j]) - 1 - stage
-            has_id = above <= 1
-            label = without_replicate(self._label(j)).rsplit("+", max(above, 0))[0]
+            generations = len(starts[j]) - 1 - stage
+            has_id = generations <= 1
+            label = without_replicate(self._label(j)).rsplit("+", max(generations, 0))[0]
             same = drawn.setdefault((label, starts[j][: stage + 1]), [])
             if any(
                 not (has_id and other_has_id) and self._shows(i, others, j, cells) for i, others, other_has_id in same

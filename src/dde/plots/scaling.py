@@ -93,7 +93,7 @@ def plot_scaling(
         Name or alias of a data variable.
     x : str
         ``cumulative_compute`` (6 N tokens, including that of ancestors), ``cumulative_tokens`` or
-        ``tokens_per_parameter``, all at the point where the value was measured, or ``n_params``.
+        ``tokens_per_parameter``, each at the point of the value, or ``n_params``.
     at : {"auto", "schedule", "last", "common"} or float, default "auto"
         Position of the value of each run, as in ``ds.dde.final``: the end of its schedule; its last observation, which
         mixes runs that stopped early or continued beyond their schedule with others; the last tokens that all runs
