@@ -458,16 +458,16 @@ class _Curves:
         return str(self.facts["run"][j]) if "run" in self.facts else ""
 
     def _shows(self, other: int, others: Mask, j: int, cells: Mask) -> bool:
-        """Return whether some cells of the row `other` have all values of some cells of the row `j`."""
-        some = cells & np.isfinite(self.values[j]) & np.isfinite(self.axis[j])
-        at, position = self.axis[other][others], self.axis[j][some]
-        if not len(at):
-            return not len(position)
-        nearest = np.minimum(np.searchsorted(at, position), len(at) - 1)
-        return bool(
-            np.array_equal(at[nearest], position)
-            and np.allclose(self.values[other][others][nearest], self.values[j][some], rtol=1e-9, atol=0)
+        """Return whether cells of the row `other` have all values of cells of the row `j`, at the same tokens."""
+        cells, others = (
+            mask & np.isfinite(self.values[row]) & np.isfinite(self.tokens[row])
+            for row, mask in ((j, cells), (other, others))
         )
+        tokens, shown_tokens = self.tokens[j][cells], self.tokens[other][others]
+        at = np.searchsorted(shown_tokens, tokens)
+        if not (at < len(shown_tokens)).all() or not np.array_equal(shown_tokens[at], tokens):
+            return False
+        return np.allclose(self.values[other][others][at], self.values[j][cells], rtol=1e-9, atol=0)
 
     def _rows_of_bases(self, row_of: Mapping[str, int], bases: list[int], origins: Mapping[int, float]) -> list[int]:
         """Return the rows that show the bases: their own, or that of the last run to leave a base not selected."""
