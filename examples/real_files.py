@@ -60,7 +60,7 @@ print(sweep["learning_rate"].to_series().dropna())
 print(sweep["end_tokens"].to_series().dropna())
 
 # %% [markdown]
-# ## Make a table, and plot
+# ## Get the data ready, and plot
 # A long table, for other tools, has a row for each point of each continuous curve.
 
 # %%

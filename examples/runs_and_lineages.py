@@ -37,7 +37,7 @@ run = next(run for runs in sweep.values() for run in runs)
 print(run.run_id, "starts from", run.parent_run_id, "and belongs to", run.get_full_lineage())
 
 # %% [markdown]
-# ## Make a table to plot
+# ## Get the data ready to plot
 # The table has observed rows only. The rows of a derived run begin with those of its base, so that each `run` is one
 # continuous curve.
 
