@@ -16,11 +16,11 @@ from samples import sample_folder
 if TYPE_CHECKING:
     from dde.tutorial import Suite
 
-#: Modules of the fast subset, ``pytest -m fast``: every floor is in it, and all of it takes less than 30 s.
+#: Modules of the fast subset, ``pytest -m fast``: every layer is represented, and it takes less than 30 s.
 FAST = {
     "test_alignment",
     "test_dict_text",
-    "test_floors",
+    "test_layers",
     "test_formats",
     "test_html",
     "test_names",

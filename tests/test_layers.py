@@ -1,4 +1,4 @@
-"""Which module may import which: floors from errors to the command line, without circles; DataDecide in one package."""
+"""Check which module may import which: layers from errors to the command line, no cycles, DataDecide in one package."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dde.names import RECIPES, SEEDS, SIZES
 
 SOURCE = Path(dde.__file__).parent
 DATADECIDE = "dde.suite.datadecide"
-#: Modules and packages of dde from the lowest floor up; each imports only what stands before it, or is inside it. The
-#: longest name that fits a module is its floor.
-FLOORS = (
+#: Modules and packages of dde, lowest layer first; each imports only layers before it, or modules inside it. The
+#: longest name that matches a module is its layer.
+LAYERS = (
     "errors",
     "schema",
     "array_types",
@@ -47,22 +47,22 @@ FLOORS = (
     "cli",
     "__main__",
 )
-#: Imports of higher floors, each for its reason.
+#: Allowed imports of higher layers, with the reason.
 EXCEPTIONS = {
-    # The path that `DataDecide` had before its package; it holds nothing of its own.
+    # The former import path of `DataDecide`; it only re-exports.
     "dde.sources.datadecide": (f"{DATADECIDE}.tables.pretraining_tables",),
-    # Names of recipes and sizes in a Dataset's labels: the one module of `dataset` that asks the suite of an object.
+    # Names of recipes and sizes in a Dataset's labels: the only module of `dataset` that depends on the suite.
     "dde.dataset.naming": (f"{DATADECIDE}.naming",),
-    # Types alone: what a source of a declared suite returns.
+    # Types only: what a source of a declared suite returns.
     "dde.sources.protocols": ("dde.suite.reading.declared_runs", "dde.suite.reading.metric_keys"),
 }
-#: Modules outside the package of DataDecide, on floors that serve every suite, that may import a part of it.
+#: Modules outside the package of DataDecide, in layers that serve every suite, that may import a part of it.
 MAY_IMPORT = {
     "dde.names": f"{DATADECIDE}.names",
     "dde.sources.datadecide": f"{DATADECIDE}.tables.pretraining_tables",
     "dde.dataset.naming": f"{DATADECIDE}.naming",
 }
-#: Floors that serve every suite.
+#: Layers that serve every suite.
 GENERIC = ("sources", "cache", "lineage", "curves", "dataset", "analysis", "plots", "explore", "cli", "native")
 
 
@@ -89,12 +89,12 @@ def imports_in(tree: ast.AST) -> set[str]:
 
 
 def imports_of(path: Path) -> set[str]:
-    """Return what a module imports anywhere: in functions and for type checkers, too."""
+    """Return the names that a module imports anywhere, including in functions and for type checkers."""
     return imports_in(parsed(path))
 
 
 def imports_at_start(path: Path) -> set[str]:
-    """Return what is imported as soon as a module is."""
+    """Return the names that are imported when a module is imported."""
     is_later = (ast.FunctionDef, ast.ClassDef)
     body = [node for node in parsed(path).body if not isinstance(node, is_later)]
     body = [n for n in body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
@@ -102,19 +102,19 @@ def imports_at_start(path: Path) -> set[str]:
 
 
 def module_of(name: str, known: Collection[str]) -> str | None:
-    """Return the module that an imported name is or is in; None where it is none of these."""
+    """Return the module that an imported name is, or is in; None for a module outside `known`."""
     module = name.rpartition(".")[0]
     return name if name in known else module if module in known else None
 
 
 def import_graph() -> dict[str, set[str]]:
-    """Return the modules that each module imports in whatever way."""
+    """Return the modules that each module imports anywhere."""
     known = dict(modules())
     return {m: {t for name in imports_of(path) if (t := module_of(name, known))} for m, path in known.items()}
 
 
 def start_graph() -> dict[str, set[str]]:
-    """Return the modules that are imported with each module, the packages that they are in among them."""
+    """Return the modules that are imported when each module is imported, with the packages that contain them."""
     known = dict(modules())
     graph: dict[str, set[str]] = {}
     for module, path in known.items():
@@ -125,31 +125,31 @@ def start_graph() -> dict[str, set[str]]:
     return graph
 
 
-def circle_in(graph: Mapping[str, set[str]]) -> list[str]:
+def cycle_in(graph: Mapping[str, set[str]]) -> list[str]:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as found:
-        circle: list[str] = found.args[1]
-        return circle
+        cycle: list[str] = found.args[1]
+        return cycle
     return []
 
 
-def floor_of(module: str) -> int:
-    """Return the number of a module's floor, from 0; the package itself is above all."""
-    found = [floor for floor in FLOORS if is_in(module, f"dde.{floor}")]
+def layer_of(module: str) -> int:
+    """Return the position of a module's layer, from 0; the package itself is above all layers."""
+    matches = [layer for layer in LAYERS if is_in(module, f"dde.{layer}")]
     if module == "dde":
-        return len(FLOORS)
-    assert found, f"{module} is on no floor: name it in FLOORS"
-    return FLOORS.index(max(found, key=len))
+        return len(LAYERS)
+    assert matches, f"{module} is in no layer: name it in LAYERS"
+    return LAYERS.index(max(matches, key=len))
 
 
 def upward_imports(graph: Mapping[str, set[str]]) -> list[str]:
-    """Return the imports of a higher floor that no exception allows."""
+    """Return the imports of higher layers that no exception allows."""
     return [
         f"{module} imports {target}"
         for module, targets in graph.items()
         for target in sorted(targets)
-        if floor_of(target) > floor_of(module) and target not in EXCEPTIONS.get(module, ())
+        if layer_of(target) > layer_of(module) and target not in EXCEPTIONS.get(module, ())
     ]
 
 
@@ -157,13 +157,13 @@ def is_in(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-def test_no_circle_of_imports() -> None:
+def test_no_import_cycle() -> None:
     graph = import_graph()
     assert graph["dde.opening"] >= {"dde.entities.repository", "dde.curves.grids"}
     # An import in a function, and one for type checkers.
     assert "dde.cli.app" in graph["dde.cli"]
     assert "dde.tutorial" in graph["dde"]
-    assert circle_in(graph) == []
+    assert cycle_in(graph) == []
 
 
 def test_every_module_can_be_imported_first() -> None:
@@ -172,13 +172,13 @@ def test_every_module_can_be_imported_first() -> None:
     assert "dde.tutorial" not in graph["dde"]
     # Importing a module of a package runs the package.
     assert "dde.doctor" in graph["dde.suite.datadecide.examined_runs"]
-    assert circle_in(graph) == []
+    assert cycle_in(graph) == []
 
 
-def test_each_floor_imports_lower_ones_alone() -> None:
+def test_each_layer_imports_only_lower_ones() -> None:
     graph = import_graph()
     assert upward_imports(graph) == []
-    assert {floor_of(module) for module in graph} == set(range(len(FLOORS) + 1))
+    assert {layer_of(module) for module in graph} == set(range(len(LAYERS) + 1))
     for module, targets in EXCEPTIONS.items():
         assert graph[module] >= set(targets), f"{module} needs no exception"
 
@@ -196,18 +196,18 @@ def test_a_wrong_import_is_found(text: str) -> None:
     graph = import_graph()
     wrong = {module_of(name, graph) for name in imports_in(ast.parse(text))} & set(graph)
     graph["dde.entities.catalog"] |= wrong
-    circle = circle_in(graph)
-    assert "dde.entities.catalog" in circle
-    assert circle[0] == circle[-1]
+    cycle = cycle_in(graph)
+    assert "dde.entities.catalog" in cycle
+    assert cycle[0] == cycle[-1]
     if "opening" in text:
         assert upward_imports(graph) == ["dde.entities.catalog imports dde.opening"]
 
 
-@pytest.mark.parametrize("floor", GENERIC)
-def test_floors_of_every_suite_import_nothing_of_datadecide(floor: str) -> None:
+@pytest.mark.parametrize("layer", GENERIC)
+def test_generic_layers_import_nothing_of_datadecide(layer: str) -> None:
     seen = 0
     for module, path in modules():
-        if not is_in(module, f"dde.{floor}"):
+        if not is_in(module, f"dde.{layer}"):
             continue
         seen += 1
         allowed = MAY_IMPORT.get(module)
@@ -218,24 +218,24 @@ def test_floors_of_every_suite_import_nothing_of_datadecide(floor: str) -> None:
     assert seen
 
 
-def test_names_of_datadecide_are_imported_by_its_package_alone() -> None:
+def test_only_the_package_of_datadecide_imports_its_names() -> None:
     for module, path in modules():
         if is_in(module, DATADECIDE) or is_in(module, "dde.tutorial") or module in MAY_IMPORT:
             continue
         names = {n.removeprefix(f"{DATADECIDE}.names.") for n in imports_of(path) if is_in(n, f"{DATADECIDE}.names")}
-        # A store of post-training runs may belong to any suite: it says where inside a run another one starts, and
-        # has logs and evaluations that are metrics.
+        # A store of post-training runs may belong to any suite: it states the checkpoint that a run starts from, and
+        # its logs and evaluations are metrics.
         assert names <= {"RunCheckpoint", "parse_run_checkpoint", "log_metric", "task_metric"}, module
 
 
-def test_no_module_outside_writes_a_recipe_a_size_or_a_seed() -> None:
+def test_no_other_module_names_a_recipe_a_size_or_a_seed() -> None:
     words = {s.name for s in SIZES} | {name for r in RECIPES for name in (r.name, r.slug)} | {s.name for s in SEEDS}
     words -= {"default"}
     pattern = re.compile("|".join(rf"(?<![\w.]){re.escape(w)}(?![\w.])" for w in sorted(words, key=len, reverse=True)))
     assert pattern.findall("the size 150M on Dolma1.7, not 1150M") == ["150M", "Dolma1.7"]
     found = []
     for module, path in modules():
-        # The demo is of the tutorial's suite; the ladder has sizes of its own.
+        # The demo uses the tutorial's suite; the built-in OLMo ladder has sizes of its own.
         if any(is_in(module, package) for package in (DATADECIDE, "dde.tutorial", "dde.cli.demo", "dde.suite.builtin")):
             continue
         tree = ast.parse(path.read_text())
@@ -252,7 +252,7 @@ def test_no_module_outside_writes_a_recipe_a_size_or_a_seed() -> None:
     assert found == []
 
 
-def test_old_import_paths_still_lead_to_the_same_objects() -> None:
+def test_former_import_paths_give_the_same_objects() -> None:
     from dde.sources.datadecide import DataDecide
 
     assert DataDecide is dde.DataDecide
