@@ -522,7 +522,7 @@ def test_an_outlier_by_the_error_of_its_items() -> None:
 
 def test_checks_by_name_and_near_names() -> None:
     repository = open_suite(make_suite(0))
-    with pytest.raises(UnknownNameError, match=r"'counter_lag' is no check.*Did you mean counter_lags"):
+    with pytest.raises(UnknownNameError, match=r"'counter_lag' is not a check.*Did you mean counter_lags"):
         repository.doctor("counter_lag")
     with pytest.raises(UnknownNameError, match="'los' is not a metric"):
         repository.doctor(metrics="los")

@@ -108,9 +108,9 @@ def test_tokens_of_other_types_are_never_taken_for_those_of_finetuning() -> None
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"aa": "sft"}, r"'aa', which is no run of the store.* Did you mean a2 or a1\?"),
-        ({"zz*": "sft"}, "'zz\\*', which is no run of the store, nor a pattern that matches one"),
-        ({"config.stage=rl": "sft"}, "'config.stage=rl', which is no run"),
+        ({"aa": "sft"}, r"'aa', which is neither a run of the store.* Did you mean a2 or a1\?"),
+        ({"zz*": "sft"}, "'zz\\*', which is neither a run of the store nor a pattern that matches one"),
+        ({"config.stage=rl": "sft"}, "'config.stage=rl', which is neither a run"),
     ],
 )
 def test_what_fits_no_run_is_an_error(told: dict[str, str], message: str) -> None:

@@ -226,7 +226,7 @@ def test_numbers_of_lines_are_stored_exactly(
         (b'{"run_id": "bad", "config": "{\\"a\\": 1, \\"a\\": 2}"}', "config has a key twice"),
         (b'{"run_id": "bad", "config": {"a": 1e200000}}', "value overflows numeric format (config)"),
         (b'{"run_id": "bad", "summary": {"a": 1e-200000}}', "value overflows numeric format (summary)"),
-        (b'{"run_id": "b\xe9d", "config": {}}', "the run has a run id that is no UTF-8"),
+        (b'{"run_id": "b\xe9d", "config": {}}', "the run has a run id that is not valid UTF-8"),
     ],
 )
 @pytest.mark.parametrize("layout", ["0.1", "old"])

@@ -263,7 +263,7 @@ def test_damaged_pages_name_the_file(name: str, checksums: bool, tmp_path: Path)
     # Without checksums, damage shows where it hits more than the text of a value.
     at = content.index(b"?" * 100) + 50 if checksums else 4
     path.write_bytes(content[:at] + bytes(40) + content[at + 40 :])
-    with pytest.raises(FormatError, match=rf"{name} can't be read: .*damaged.*Export it again"):
+    with pytest.raises(FormatError, match=rf"{name} is damaged or incomplete.*Export it again"):
         ExportStore(tmp_path).runs()
 
 

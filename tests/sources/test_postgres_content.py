@@ -304,12 +304,12 @@ def test_counts_beyond_any_integer(database: str) -> None:
     [
         (
             "ALTER TABLE wandb_runs ALTER config TYPE bytea USING NULL",
-            "column config of the type bytea, which is no JSON",
+            "column config of the type bytea, which is not JSON",
         ),
         ("ALTER TABLE wandb_history ALTER metrics TYPE text[] USING NULL", r"metrics of the type text\[\]"),
         (
             "ALTER TABLE wandb_history ALTER step TYPE boolean USING true",
-            "step of the type boolean, which is no number",
+            "step of the type boolean, which is not a number",
         ),
     ],
 )

@@ -569,17 +569,17 @@ def test_edges_as_a_list_and_as_a_frame() -> None:
     [
         ([{"rnu": "a", "parents": []}], r"edges\[0\]\.run: an edge says its run.*rnu"),
         ([{"run": "a"}], r"edges\[0\]\.parents: an edge says its parents"),
-        ([{"run": "a", "parents": "b"}], r"edges\[0\]\.parents: 'b' is no list"),
-        ([{"run": "a", "parents": ["b", {"step": 5}]}], r"edges\[0\]\.parents\[1\]: .* is no parent"),
-        ([{"run": "a", "parents": ["b", "end"]}], r"edges\[0\]\.parents\[1\]: 'end' is no parent"),
-        ([{"run": "a", "parents": [["b", "ends"]]}], r"edges\[0\]\.parents\[0\]: 'ends' is no branch.*Did you mean end"),
+        ([{"run": "a", "parents": "b"}], r"edges\[0\]\.parents: 'b' is not a list"),
+        ([{"run": "a", "parents": ["b", {"step": 5}]}], r"edges\[0\]\.parents\[1\]: .* is not a parent"),
+        ([{"run": "a", "parents": ["b", "end"]}], r"edges\[0\]\.parents\[1\]: 'end' is not a parent"),
+        ([{"run": "a", "parents": [["b", "ends"]]}], r"edges\[0\]\.parents\[0\]: 'ends' is not a branch.*Did you mean end"),
         ([{"run": "a", "parents": []}, {"run": "a", "parents": ["b"]}], r"edges\[1\]\.run: 'a' is there twice"),
         ([{"run": "a", "parents": [], "lineage": "x"}], r"edges\[0\]: the name 'lineage' is reserved"),
-        ([5], r"edges\[0\]: 5 is no edge"),
+        ([5], r"edges\[0\]: 5 is not an edge"),
         (5, r"edges: 5 is neither"),
         (pd.DataFrame({"run": ["a"], "parnt": ["b"]}), r"no column 'parent'.*Did you mean parnt"),
         (pd.DataFrame({"run": ["a"], "parent": ["b"], "at": ["end"], "step": [5]}), r"at and step both say"),
-        (pd.DataFrame({"run": ["a"], "parent": ["b"], "at": ["ends"]}), r"edges, row 0, at: 'ends' is no branch"),
+        (pd.DataFrame({"run": ["a"], "parent": ["b"], "at": ["ends"]}), r"edges, row 0, at: 'ends' is not a branch"),
         (pd.DataFrame({"run": ["a", "a"], "parent": ["b", "c"], "w": [1, 2]}), r"row 1: the run 'a' is there with other"),
         (pd.DataFrame({"run": ["a", "a"], "parent": ["b", ""]}), r"row 1: the run 'a' is there with other"),
     ],
@@ -613,14 +613,14 @@ WRONG = [
     ({"run": {"pretraining": "p", "cooldwn": "c"}}, UnknownNameError, r"tables\[1\]\.run_type: run has no template for 'cooldown'.*Did you mean cooldwn"),
     ({"run": {"pretraining": "p", "cooldown": "c", "decays": "d"}}, UnknownNameError, r"run\.decays: no table has the run type 'decays'"),
     # words that there are none of
-    ({"counts": "cumulativ"}, UnknownNameError, r"counts: 'cumulativ' is no way to count.*Did you mean cumulative"),
+    ({"counts": "cumulativ"}, UnknownNameError, r"counts: 'cumulativ' is not a way to count.*Did you mean cumulative"),
     ({"tables_1_counts": "owm"}, UnknownNameError, r"tables\[1\]\.counts: 'owm'.*Did you mean own"),
-    ({"tables_1_at": "firstrow"}, UnknownNameError, r"tables\[1\]\.at: 'firstrow' is no branch.*Did you mean first_row"),
+    ({"tables_1_at": "firstrow"}, UnknownNameError, r"tables\[1\]\.at: 'firstrow' is not a branch.*Did you mean first_row"),
     ({"tables_1_at": {"steps": 5}}, UnknownNameError, r"tables\[1\]\.at: .*'steps'.*Did you mean step"),
-    ({"tables_1_at": {"step": 5, "tokens": 5}}, FormatError, r"tables\[1\]\.at: .* is no branch"),
-    ({"tables_1_at": 5}, FormatError, r"tables\[1\]\.at: 5 is no branch"),
+    ({"tables_1_at": {"step": 5, "tokens": 5}}, FormatError, r"tables\[1\]\.at: .* is not a branch"),
+    ({"tables_1_at": 5}, FormatError, r"tables\[1\]\.at: 5 is not a branch"),
     ({"tables_0_at": "first_row"}, FormatError, r"tables\[0\]\.at: a branch at 'first_row' needs a parent"),
-    ({"tables_0_format": "jsnol"}, UnknownNameError, r"tables\[0\]\.format: 'jsnol' is no format.*Did you mean jsonl"),
+    ({"tables_0_format": "jsnol"}, UnknownNameError, r"tables\[0\]\.format: 'jsnol' is not a supported format.*Did you mean jsonl"),
     ({"metrics": {"loss": {"name": "l", "direction": "up"}}}, UnknownNameError, r"metrics\['loss'\]\.direction: 'up' is not a direction"),
     ({"metrics": {"loss": {"name": "l", "kind": "logs"}}}, UnknownNameError, r"metrics\['loss'\]\.kind: 'logs'.*Did you mean log"),
     # reserved names
@@ -644,11 +644,11 @@ WRONG = [
     ({"tables_1_files": "trunks/{corpus}-{size}.csv"}, FormatError, r"tables\[1\]\.files: tables\[0\] reads the same rows"),
     ({"tables_1_parent": [["a", "end"], ["a", "end"]]}, FormatError, r"tables\[1\]\.parent\[1\]: the parent 'a' at 'end' stands there twice"),
     # parents
-    ({"tables_1_parent": ["a", "first_row"]}, FormatError, r"tables\[1\]\.parent\[1\]: 'first_row' is no parent"),
-    ({"tables_1_parent": ["a", {"step": 5}]}, FormatError, r"tables\[1\]\.parent\[1\]: .* is no parent"),
+    ({"tables_1_parent": ["a", "first_row"]}, FormatError, r"tables\[1\]\.parent\[1\]: 'first_row' is not a parent"),
+    ({"tables_1_parent": ["a", {"step": 5}]}, FormatError, r"tables\[1\]\.parent\[1\]: .* is not a parent"),
     ({"tables_1_parent": []}, FormatError, r"tables\[1\]\.parent: .* is neither"),
     ({"tables_1_parent": "{corpus"}, FormatError, r"tables\[1\]\.parent '\{corpus', character 1: an opening brace"),
-    ({"tables_1_parent": [["a", "ends"]]}, UnknownNameError, r"tables\[1\]\.parent\[0\]: 'ends' is no branch"),
+    ({"tables_1_parent": [["a", "ends"]]}, UnknownNameError, r"tables\[1\]\.parent\[0\]: 'ends' is not a branch"),
     # patterns, templates and rules
     ({"tables_0_files": "a/{corpus"}, FormatError, r"tables\[0\]\.files 'a/\{corpus', character 3"),
     ({"tables_0_files": ["a.csv", "{x"]}, FormatError, r"tables\[0\]\.files\[1\] '\{x', character 1"),
@@ -668,20 +668,20 @@ WRONG = [
     ({"checkpoints": ["ok", "x-{a}{b}"]}, FormatError, r"checkpoints\[1\] .*side by side"),
     # numbers
     ({"tokens": {"per_stp": 5}}, UnknownNameError, r"tokens: there is no 'per_stp'.*Did you mean per_step"),
-    ({"tokens": {"per_step": 0}}, FormatError, r"tokens\.per_step: 0 is no number of tokens a step"),
-    ({"tokens": {"per_step": 1.5}}, FormatError, r"tokens\.per_step: 1\.5 is no number"),
-    ({"tokens": {"per_step": "batch"}}, FormatError, r"tokens\.per_step: 'batch' is no number"),
+    ({"tokens": {"per_step": 0}}, FormatError, r"tokens\.per_step: 0 is not a number of tokens per step"),
+    ({"tokens": {"per_step": 1.5}}, FormatError, r"tokens\.per_step: 1\.5 is not a number"),
+    ({"tokens": {"per_step": "batch"}}, FormatError, r"tokens\.per_step: 'batch' is not a number"),
     ({"tokens": {"per_step": []}}, FormatError, r"tokens\.per_step: there is no piece"),
     ({"tokens": {"per_step": [[5, 10]]}}, FormatError, r"tokens\.per_step\[0\]: the first piece begins at step 0"),
     ({"tokens": {"per_step": [[0, 10], [5, 10], [5, 20]]}}, FormatError, r"tokens\.per_step\[2\]: steps of pieces ascend"),
-    ({"tokens": {"per_step": [[0, 10], [5]]}}, FormatError, r"tokens\.per_step\[1\]: \[5\] is no piece"),
+    ({"tokens": {"per_step": [[0, 10], [5]]}}, FormatError, r"tokens\.per_step\[1\]: \[5\] is not a piece"),
     ({"tokens": {"per_step": {"a": {}}}}, FormatError, r"tokens\.per_step\.a: "),
     ({"tokens": {"per_step": {"a": {"x": 1}, "b": {"x": 1}}}}, FormatError, r"tokens\.per_step: a lookup is by one factor"),
-    ({"tables_0_n_params": {"size": {"1B": "many"}}}, FormatError, r"tables\[0\]\.n_params\.size\['1B'\]: 'many' is no whole number"),
-    ({"n_params": {"size": {"1B": True}}}, FormatError, r"n_params\.size\['1B'\]: True is no whole number"),
+    ({"tables_0_n_params": {"size": {"1B": "many"}}}, FormatError, r"tables\[0\]\.n_params\.size\['1B'\]: 'many' is not a whole number"),
+    ({"n_params": {"size": {"1B": True}}}, FormatError, r"n_params\.size\['1B'\]: True is not a whole number"),
     ({"tables_0_key": "{a}"}, FormatError, r"tables\[0\]\.value: a long table says both"),
     ({"tables_0_value": "v"}, FormatError, r"tables\[0\]\.key: a long table says both"),
-    ({"tables_0_parse": "x"}, FormatError, r"tables\[0\]\.parse: 'x' is no mapping"),
+    ({"tables_0_parse": "x"}, FormatError, r"tables\[0\]\.parse: 'x' is not a mapping"),
     ({"metrics": ["loss"]}, FormatError, r"metrics: metrics are a mapping"),
     ({"producer": 5}, FormatError, r"producer: 5 is neither"),
     ({"replicate": ""}, FormatError, r"replicate: "),
@@ -724,7 +724,7 @@ def test_toml_may_be_a_text() -> None:
     assert Suite.from_toml(TWO_CORPORA) == Suite.from_dict(two_corpora())
     with pytest.raises(UnknownNameError, match=r"^TOML text, line 15: suite 'two_corpora': tables\[1\]\.parnet"):
         Suite.from_toml(TWO_CORPORA.replace("parent", "parnet"))
-    with pytest.raises(FormatError, match=r"^TOML text is no TOML: .*line 1"):
+    with pytest.raises(FormatError, match=r"^TOML text is not valid TOML: .*line 1"):
         Suite.from_toml("name =\n")
 
 
@@ -735,10 +735,10 @@ def test_files_that_are_no_toml(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="can't be read"):
         Suite.from_toml(tmp_path)
     path.write_text("name = x")
-    with pytest.raises(FormatError, match=r"suite\.toml is no TOML: .*line 1"):
+    with pytest.raises(FormatError, match=r"suite\.toml is not valid TOML: .*line 1"):
         Suite.from_toml(path)
     path.write_bytes(b'name = "\xff"')
-    with pytest.raises(FormatError, match="byte 8 is no UTF-8"):
+    with pytest.raises(FormatError, match="byte 8 is not valid UTF-8"):
         Suite.from_toml(path)
 
 
@@ -773,7 +773,7 @@ def test_texts_that_are_no_unicode_stand_in_no_toml() -> None:
 
 
 def test_wrong_tables_and_metrics_in_python_say_their_key() -> None:
-    with pytest.raises(UnknownNameError, match=r"^at: 'strat' is no branch"):
+    with pytest.raises(UnknownNameError, match=r"^at: 'strat' is not a branch"):
         Table("t.csv", parent="a", at="strat")
     with pytest.raises(UnknownNameError, match=r"^direction: 'down'"):
         Metric("x", "1", "down")  # type: ignore[arg-type]

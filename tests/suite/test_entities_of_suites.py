@@ -104,7 +104,7 @@ def test_a_lineage_is_all_runs_of_one_label() -> None:
     assert repository.lineage_of("soup") == repository.lineage_of("L") == "L"
     assert ids(lineage.filter_derived_runs("sft")) == ["sft"]
     assert ids(lineage.filter_derived_runs(["dpo", "merge"], id="soup")) == ["soup"]
-    with pytest.raises(UnknownNameError, match=r"'sfd' is no run type of this suite"):
+    with pytest.raises(UnknownNameError, match=r"'sfd' is not a run type of this suite"):
         lineage.filter_derived_runs("sfd")
     with pytest.raises(SelectionError, match=r"no run 'M'"):
         repository.get_lineage("M")
@@ -163,11 +163,11 @@ def test_lineages_are_found_by_factors() -> None:
     assert found(posttraining_method="merge") == ["8M-s0 & 8M-s1"]
     assert found(lr=0.01) == ["8M-s0", "8M-s1", "80M-s0", "80M-s1"]
     assert found(lr=0.5) == []
-    with pytest.raises(UnknownNameError, match=r"'params' is no option and no factor of this suite"):
+    with pytest.raises(UnknownNameError, match=r"'params' is neither an option nor a factor of this suite"):
         found(base_params="8M")
     with pytest.raises(UnknownNameError, match=r"base_seed= and seed= both filter"):
         found(base_seed=1, seed=1)
-    with pytest.raises(UnknownNameError, match=r"'learning_rate' is no option.*There are size, seed, lr"):
+    with pytest.raises(UnknownNameError, match=r"'learning_rate' is neither an option.*There are size, seed, lr"):
         found(learning_rates=0.1)
 
 

@@ -51,7 +51,7 @@ def write_arrow_stream(path: Path) -> None:
 
 def json_rows() -> str:
     rows = FRAME.to_dict("records")
-    # As Python's json writes them: NaN is no JSON, and trainers log it.
+    # As Python's json writes them: NaN is not JSON, and trainers log it.
     return "".join(json.dumps({**row, "corpus": row["corpus"] or None}) + "\n" for row in rows)
 
 

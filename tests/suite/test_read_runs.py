@@ -463,7 +463,7 @@ def test_a_field_that_changes_within_a_run_is_no_factor(tmp_path: Path) -> None:
     assert runs.step.tolist() == [0, 5]
     assert runs.fields["name"].tolist() == [""]
     assert "step" not in runs.fields
-    assert tables.notes == ["tables[0]: name has several values in 1 runs (1B), so it is no factor there"]
+    assert tables.notes == ["tables[0]: name has several values in 1 runs (1B), so it is not a factor there"]
 
 
 def test_a_label_with_two_values_in_a_run_is_an_error(tmp_path: Path) -> None:

@@ -173,15 +173,15 @@ def test_filters_on_factors(two_corpora: Path) -> None:
     assert labels(method="pretraining")[1] == ["pretraining"]
     assert labels(run_ids=["web-70m@20B"])[:2] == (["web-70m"], ["pretraining", "cooldown@20B"])
     assert labels(lineages=["web-70m"], size=["70m"])[0] == ["web-70m"]
-    with pytest.raises(UnknownNameError, match=r"'corpsu' is no option and no factor.*mean corpus"):
+    with pytest.raises(UnknownNameError, match=r"'corpsu' is neither an option nor a factor.*mean corpus"):
         labels(corpsu="web")
-    with pytest.raises(UnknownNameError, match=r"'cooldwn' is no run type of this suite.*mean cooldown"):
+    with pytest.raises(UnknownNameError, match=r"'cooldwn' is not a run type of this suite.*mean cooldown"):
         labels(method="cooldwn")
     with pytest.raises(SelectionError, match=r"no run of the suite matches at_b=70.*at_b has 20, 50"):
         labels(at_b=70)
     with pytest.raises(SelectionError, match=r"no run 'web-70m@2B'.*mean web-70m@20B"):
         labels(run_ids=["web-70m@2B"])
-    with pytest.raises(UnknownNameError, match=r"'web-70' is no lineage"):
+    with pytest.raises(UnknownNameError, match=r"'web-70' is not a lineage"):
         labels(lineages=["web-70"])
     with pytest.raises(UnknownNameError, match=r"'los' is not a metric of the suite 'two_corpora'.*mean loss"):
         labels(metrics="los")

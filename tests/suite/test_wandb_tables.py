@@ -336,7 +336,7 @@ def test_a_run_resumed_under_another_id_is_one_run_in_the_state_of_the_last(tmp_
     ds = dde.open_lineages(write_jsonl(tmp_path / "e", runs), suite=suite, cache_dir=None, state="all")
     assert ds.state.values.tolist() == [["finished"], ["killed"]]
     assert ds.loss.sel(lineage="s").squeeze().values.tolist() == list(range(9))
-    with pytest.raises(UnknownNameError, match="'crashed' is no state"):
+    with pytest.raises(UnknownNameError, match="'crashed' is not a state"):
         dde.open_lineages(tmp_path / "e", suite=suite, cache_dir=None, state="crashed")
 
 

@@ -108,7 +108,7 @@ def choose_checks(checks: str | Iterable[str] | None, outliers: bool) -> list[st
     for name in sorted(names, key=str):
         if name not in CHECKS:
             raise UnknownNameError(
-                f"{name!r} is no check of the doctor, so nothing was looked at.{near_names(name, CHECKS)} Checks: "
+                f"{name!r} is not a check of the doctor, so nothing was examined.{near_names(name, CHECKS)} Checks: "
                 f"{', '.join(CHECKS)}."
             )
     return [name for name in CHECKS if name in names or (outliers and name == "outlier")]

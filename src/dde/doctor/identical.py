@@ -116,12 +116,12 @@ def equal_pairs(runs: ExaminedRuns) -> list[EqualPair]:
     The probability that a metric agrees by chance is estimated from the suite itself, as the larger of two rates: how
     often rows are within half of the metric's last digit of the line between their neighbors, as for two runs with the
     same mean and independent scatter; and how often other runs agree at one step, which is often for a metric that does
-    not depend on the run. A value that is repeated in the row before or after is no evidence. The probabilities of the
+    not depend on the run. A value that is repeated in the row before or after is not evidence. The probabilities of the
     three rarest metrics of a row are multiplied, as others depend on them; `k` of `n` rows agree by chance with at most
     ``C(n, k)`` times the product of the rows' probabilities. A pair needs a probability below 1e-4 over the number of
     pairs, and three equal values. Logged metrics that are a function of the step, such as learning rates, are left out.
-    So a metric that is rounded to few digits needs many rows, one with all digits needs few, and a single checkpoint
-    needs several metrics.
+    As a result, a metric that is rounded to few digits needs many rows, a metric with all digits needs few, and a
+    single checkpoint needs several metrics.
 
     Notes
     -----

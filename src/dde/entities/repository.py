@@ -219,7 +219,7 @@ class RunRepository(RunCatalog):
         >>> frame = pd.DataFrame({"name": "a", "lr": [1, 2], "step": [0, 1], "tokens": [0, 8], "loss": 2.0})
         >>> suite = dde.Suite.from_frame(frame, run="name", lineage="{name}", factors={"rate": "lr"})
         >>> dde.RunRepository.from_suite(suite).notes
-        ['tables[0]: rate has several values in 1 runs (a), so it is no factor there']
+        ['tables[0]: rate has several values in 1 runs (a), so it is not a factor there']
         """
         if self.suite_runs is None:
             return []

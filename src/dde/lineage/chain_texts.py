@@ -66,7 +66,7 @@ def parse_chain(text: str) -> tuple[Stage, ...]:
     Raises
     ------
     FormatError
-        When the text is no chain.
+        When the text is not a chain.
 
     Examples
     --------
@@ -81,8 +81,8 @@ def parse_chain(text: str) -> tuple[Stage, ...]:
         start, is_merge, merged_at = tokens.partition(_TO)
         if not run_type or not start.isdecimal() or (is_merge and not merged_at.isdecimal()):
             raise FormatError(
-                f"the coordinate chain holds {text!r}, which does not name runs and the tokens at which they begin, so "
-                "the runs of its cells are unknown. Keep the coordinate as dde.open_lineages() gives it."
+                f"the coordinate chain contains {text!r}, which does not name runs and the tokens at which they begin, "
+                "so the runs of its cells are unknown. Keep the coordinate as dde.open_lineages() gives it."
             )
         stages.append(Stage(run_type, int(start), int(merged_at) if is_merge else None))
     return tuple(stages)

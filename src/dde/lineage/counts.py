@@ -58,7 +58,7 @@ def shortened(text: str, most: int = 80) -> str:
 
 
 def is_real_number(value: object) -> bool:
-    """Return whether a value is a number of Python or NumPy, and no truth value.
+    """Return whether a value is a number of Python or NumPy, but not a boolean.
 
     Examples
     --------

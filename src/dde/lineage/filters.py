@@ -36,7 +36,7 @@ def matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, slice):
         if not isinstance(value, (int, float)):
             return False
-        value = as_float(value)  # a whole number of any length
+        value = as_float(value)  # an integer may exceed the range of floats
         if math.isnan(value):
             return False
         low = -math.inf if wanted.start is None else float(wanted.start)

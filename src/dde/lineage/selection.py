@@ -148,7 +148,7 @@ def select_rows(
         labels = [lineages] if isinstance(lineages, str) else list(lineages)
         if unknown := [x for x in labels if x not in table.lineages]:
             raise UnknownNameError(
-                f"{unknown[0]!r} is no lineage of the suite, so it can't be opened."
+                f"{unknown[0]!r} is not a lineage of the suite, so it can't be opened."
                 f"{near_names(str(unknown[0]), table.lineages)} There are {len(table.lineages)}."
             )
         leave_out(~np.isin(table.lineage, labels), "of another lineage")
@@ -204,7 +204,7 @@ def matching_rows(table: RunTable, method: object, filters: Mapping[str, object]
     method : str or several, optional
         Run types.
     filters : mapping of str to filter
-        As of :func:`select_table_runs`; a value of None is no filter.
+        As of :func:`select_table_runs`; a value of None does not filter.
 
     Raises
     ------
@@ -249,7 +249,7 @@ def _check_names(table: RunTable, method: object, state: object, filters: Mappin
     for name in filters:
         if name not in known:
             raise UnknownNameError(
-                f"{name!r} is no option and no factor of this suite, so there is nothing to filter on."
+                f"{name!r} is neither an option nor a factor of this suite, so there is nothing to filter on."
                 f"{near_names(name, known)} "
                 f"There are {', '.join(known)}."
             )
@@ -263,7 +263,7 @@ def _check_names(table: RunTable, method: object, state: object, filters: Mappin
             if one not in words:
                 listed = sorted(words)
                 raise UnknownNameError(
-                    f"{one!r} is no {what} of this suite, so no run can match it.{near_names(str(one), listed)} "
+                    f"{one!r} is not a {what} of this suite, so no run can match it.{near_names(str(one), listed)} "
                     f"There are {', '.join(listed)}."
                 )
 
@@ -275,8 +275,8 @@ def _no_match_text(table: RunTable, filters: Mapping[str, object]) -> str:
         reasons = Counter(str(s).split(":")[0] for s in table.status.tolist())
         why = "; ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
         return (
-            f"no run of the suite has a place on its lineage ({why or 'it has no runs'}), so there is nothing to open. "
-            "repository.coverage() gives the reason for each run."
+            f"no run of the suite has a position on its lineage ({why or 'it has no runs'}), so there is nothing to "
+            "open. repository.coverage() gives the reason for each run."
         )
     present = []
     for name in filters:

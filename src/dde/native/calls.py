@@ -74,7 +74,7 @@ def parse_dicts(
 class LineCells:
     """Cells of curves on a grid, each on a line between two observations of its run.
 
-    Of `n` observations, line `i` below `n` is observation `i` itself, line `n` is no value, and line ``n + 1 + i``
+    Of `n` observations, line `i` below `n` is observation `i` itself, line `n` means no value, and line ``n + 1 + i``
     leads to observation `i`.
 
     Parameters
@@ -176,7 +176,7 @@ class LineCells:
         _expect_shapes(out=(out, (len(out), n_points)))
         if not len(rows):
             return
-        _expect(int(rows.min()) >= 0 and int(rows.max()) < n_rows, "a row is no run")
+        _expect(int(rows.min()) >= 0 and int(rows.max()) < n_rows, "a row is not the number of a run")
         _expect(int(at.min()) >= 0 and int(at.max()) < len(out), "a curve leaves out")
         kernels().dde_fill_lines(self.line, self.distance, n_points, rows, at, len(rows), start, slope, out)
 
@@ -193,6 +193,6 @@ def _expect_shapes(**arrays: tuple[npt.NDArray[Any], tuple[int, ...]]) -> None:
 
 
 def _expect_offsets(offsets: Int64, size: int) -> None:
-    _expect(offsets.dtype == np.int64 and len(offsets) > 0, "offsets are no numbers of 64 bits")
+    _expect(offsets.dtype == np.int64 and len(offsets) > 0, "offsets are not 64-bit integers")
     _expect(bool((offsets[1:] >= offsets[:-1]).all()), "offsets do not ascend")
     _expect(int(offsets[0]) >= 0 and int(offsets[-1]) <= size, "offsets leave what they divide")

@@ -1,6 +1,6 @@
 /* Curves of runs on a grid of tokens: which line each cell is on, and the values of these lines for one metric.
 
-   Of `n` observations, line `i` below `n` is observation `i` itself, line `n` is no value, and line `n + 1 + i` leads
+   Of `n` observations, line `i` below `n` is observation `i` itself, line `n` means no value, and line `n + 1 + i` leads
    to observation `i` from the one before it on the curve of its run. */
 
 #include "export.h"

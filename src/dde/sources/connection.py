@@ -137,7 +137,7 @@ class Connection:
         if self.kind == "postgres":
             if not parse_source(full).clear:
                 raise SourceError(
-                    f"{self.redacted} is not a valid connection string. So no server was contacted. "
+                    f"{self.redacted} is not a valid connection string, so no server was contacted. "
                     "Percent-encode characters such as @ / ? % in the password, or set PGPASSWORD."
                 )
             return _split_schema(full)[0]
@@ -237,8 +237,8 @@ def _as_text(connection: str | os.PathLike[str]) -> str:
             return text.strip() if isinstance(connection, str) else text
     raise SourceError(
         f"A connection of type {type(connection).__name__} does not name a store"
-        f"{' (it is empty)' if isinstance(connection, (str, os.PathLike)) else ''}. "
-        "So there are no post-training runs to read. "
+        f"{' (it is empty)' if isinstance(connection, (str, os.PathLike)) else ''}, "
+        "so there are no post-training runs to read. "
         "Give a postgresql:// URL, a libpq string ('host=... dbname=...') or a folder of exported files."
     )
 

@@ -190,7 +190,7 @@ def ingest(
     connection = db_connection if isinstance(db_connection, Connection) else Connection(db_connection)
     if connection.kind != "postgres":
         raise SourceError(
-            f"{connection.redacted!r} is not a database. So {export.description!r} can't be loaded into it. "
+            f"{connection.redacted!r} is not a database, so {export.description!r} can't be loaded into it. "
             "Give a postgresql:// URL as the target."
         )
     try:
@@ -220,7 +220,7 @@ def _export(source: str | os.PathLike[str] | RawExport) -> RawExport:
     connection = Connection(source)
     if connection.kind != "files":
         raise SourceError(
-            f"{connection.redacted!r} is a database, not an export. So there are no files to load. "
+            f"{connection.redacted!r} is a database, not an export, so there are no files to load. "
             "Give the folder of an export as the source."
         )
     return ExportStore(connection) if find_export(connection).form == "parquet" else JsonlStore(connection)
@@ -239,15 +239,15 @@ def _prepare(session: _Session, export: RawExport, connection: Connection, layou
             chosen: TableLayout = "old" if existing.flat else "0.1"
             if layout not in (None, chosen):
                 raise SourceError(
-                    f"The tables in {target} have the layout {chosen!r}, not {layout!r}. "
-                    "So runs can't be added in that layout. Leave out layout, or name another database."
+                    f"The tables in {target} have the layout {chosen!r}, not {layout!r}, "
+                    "so runs can't be added in that layout. Leave out layout, or name another database."
                 )
         else:
             chosen = layout or ("old" if flat else "0.1")
         if flat and chosen == "0.1":
             raise SourceError(
                 f"{export.description!r} has config and summary in one object, where keys of one replace those "
-                "of the other. So they can't be separated as the layout '0.1' requires. "
+                "of the other, so they can't be separated as the layout '0.1' requires. "
                 "Use layout='old', or export the project again with a newer dr_wandb."
             )
         for table, statements in TABLES.items():

@@ -152,7 +152,7 @@ def is_keyword_string(text: str) -> bool:
 
 
 def keyword_settings(text: str) -> Iterator[tuple[str | None, str, str]]:
-    """Yield key, raw value and complete text of each libpq setting; the key is None for a word that is no setting."""
+    """Yield key, raw value and complete text of each libpq setting; the key is None for any other word."""
     position = 0
     while position < len(text):
         match = _SETTING.match(text, position)
@@ -176,7 +176,7 @@ def _parse_settings(text: str) -> _Part:
         if key is not None and _PLAIN_SETTING.fullmatch(key) and not inner.secrets:
             shown.append(setting)
         else:
-            # A word that is no setting may be part of a password with spaces.
+            # A word that is not a setting may be part of a password with spaces.
             secrets += [value, plain, *inner.secrets]
     return _Part(" ".join(shown), secrets)
 

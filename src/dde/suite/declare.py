@@ -251,7 +251,7 @@ class Suite:
         SourceError
             There is no such file, or it can't be read.
         FormatError
-            The file is no TOML.
+            The file is not valid TOML.
         UnknownNameError
             As `from_dict`; the message names the line.
 
@@ -324,8 +324,8 @@ class Suite:
         """
         if not serialization.is_frame(df):
             raise FormatError(
-                f"df: {df!r} is no data frame. Take one of pandas, polars, DuckDB or pyarrow, a mapping of columns, or "
-                "a list of mappings; a file is a Table of a Suite."
+                f"df: {df!r} is not a data frame. Take one of pandas, polars, DuckDB or pyarrow, a mapping of columns, "
+                "or a list of mappings; a file is a Table of a Suite."
             )
         table = Table(
             df,

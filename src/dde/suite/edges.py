@@ -78,7 +78,7 @@ def read_edges(edges: Any) -> tuple[Edge, ...]:
 
 def _read_edge(edge: Any, place: str) -> Edge:
     if not isinstance(edge, Mapping):
-        raise FormatError(f"{place}: {edge!r} is no edge; one is {{'run': id, 'parents': [[id, at], ...]}}.")
+        raise FormatError(f"{place}: {edge!r} is not an edge; an edge is {{'run': id, 'parents': [[id, at], ...]}}.")
     for key in ("run", "parents"):
         if key not in edge:
             others = [k for k in edge if k not in ("run", "parents")]
@@ -87,13 +87,15 @@ def _read_edge(edge: Any, place: str) -> Edge:
     check_text(edge["run"], f"{place}.run", "the id of a run")
     given = edge["parents"]
     if not isinstance(given, (list, tuple)):
-        raise FormatError(f"{place}.parents: {given!r} is no list of parents; write [[id, at], ...], or [] for a root.")
+        raise FormatError(
+            f"{place}.parents: {given!r} is not a list of parents; write [[id, at], ...], or [] for a root."
+        )
     parents = []
     for index, one in enumerate(given):
         path = f"{place}.parents[{index}]"
         pair = (one, "end") if isinstance(one, str) and one not in AT_WORDS else one
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise FormatError(f"{path}: {one!r} is no parent; write its id, or [id, at].")
+            raise FormatError(f"{path}: {one!r} is not a parent; write its id, or [id, at].")
         check_text(pair[0], path, "the id of a parent")
         check_at(pair[1], path)
         parents.append((pair[0], pair[1]))

@@ -69,13 +69,13 @@ def check_at(at: Any, key: str) -> None:
     if isinstance(at, str):
         if at not in serialization.AT_WORDS:
             raise UnknownNameError(
-                f"{key}: {at!r} is no branch. Take {', '.join(serialization.AT_WORDS)}, or a mapping of "
+                f"{key}: {at!r} is not a branch. Take {', '.join(serialization.AT_WORDS)}, or a mapping of "
                 f"{', '.join(serialization.AT_KINDS)} to a rule.{near_names(at, serialization.AT_WORDS)}"
             )
         return
     if not isinstance(at, Mapping) or len(at) != 1:
         raise FormatError(
-            f"{key}: {at!r} is no branch. Take {', '.join(serialization.AT_WORDS)}, or a mapping of one of "
+            f"{key}: {at!r} is not a branch. Take {', '.join(serialization.AT_WORDS)}, or a mapping of one of "
             f"{', '.join(serialization.AT_KINDS)} to a rule."
         )
     ((kind, rule),) = at.items()
@@ -91,7 +91,7 @@ def check_numbers(step: Any, tokens: Any, counts: Any, n_params: Any, schedule_t
     """Raise where one of these fields of a suite or a table is wrong; messages begin with the key."""
     if counts is not None and counts not in COUNTS:
         raise UnknownNameError(
-            f"counts: {counts!r} is no way to count. Take 'own', tokens since the run's start, or "
+            f"counts: {counts!r} is not a way to count. Take 'own', tokens since the run's start, or "
             f"'cumulative', where the counter goes on from the parent's.{near_names(counts, COUNTS)}"
         )
     if step is not None:
@@ -133,7 +133,7 @@ def check_rule(value: Any, key: str) -> None:
 
 
 def check_text(value: object, key: str, what: str) -> None:
-    """Raise where a value is no text, or an empty one."""
+    """Raise FormatError if a value is not a text, or is empty."""
     if not isinstance(value, str) or not value.strip():
         raise FormatError(f"{key}: {what} is a text, and {value!r} is none.")
 
@@ -161,8 +161,8 @@ def _check_per_step(tokens: Mapping[str, Any]) -> None:
         _check_pieces(value)
     elif not _is_count(value):
         raise FormatError(
-            f"tokens.per_step: {value!r} is no number of tokens a step. Take a whole number, pieces [[step, n], ...], "
-            "or {factor: {value: n}}."
+            f"tokens.per_step: {value!r} is not a number of tokens per step. Take a whole number, pieces [[step, n], "
+            "...], or {factor: {value: n}}."
         )
 
 
@@ -171,14 +171,14 @@ def _check_pieces(pieces: list[Any]) -> None:
     for index, piece in enumerate(pieces):
         path = f"tokens.per_step[{index}]"
         if not isinstance(piece, list) or len(piece) != 2 or not _is_count(piece[1]):
-            raise FormatError(f"{path}: {piece!r} is no piece; one is [first step, tokens a step].")
+            raise FormatError(f"{path}: {piece!r} is not a piece; a piece is [first step, tokens per step].")
         if not (_is_count(piece[0]) or (type(piece[0]) in (int, float) and piece[0] == 0)) or piece[0] <= before:
             raise FormatError(f"{path}: steps of pieces ascend, and {piece[0]!r} does not.")
         if not index and piece[0] != 0:
             raise FormatError(f"{path}: the first piece begins at step 0, and this one at {piece[0]!r}.")
         before = piece[0]
     if not pieces:
-        raise FormatError("tokens.per_step: there is no piece; one is [first step, tokens a step].")
+        raise FormatError("tokens.per_step: there is no piece; a piece is [first step, tokens per step].")
 
 
 def _check_lookup(lookup: Mapping[str, Any], key: str) -> None:
@@ -188,10 +188,10 @@ def _check_lookup(lookup: Mapping[str, Any], key: str) -> None:
         )
     ((factor, values),) = lookup.items()
     if not isinstance(values, Mapping) or not values:
-        raise FormatError(f"{key}.{factor}: {values!r} is no mapping of the factor's values to numbers.")
+        raise FormatError(f"{key}.{factor}: {values!r} is not a mapping of the factor's values to numbers.")
     for value, number in values.items():
         if not _is_count(number):
-            raise FormatError(f"{key}.{factor}[{value!r}]: {number!r} is no whole number above 0.")
+            raise FormatError(f"{key}.{factor}[{value!r}]: {number!r} is not a whole number above 0.")
 
 
 def _is_count(value: Any) -> bool:

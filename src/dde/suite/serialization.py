@@ -163,8 +163,8 @@ def frame_columns(frame: Any) -> list[str]:
     if hasattr(frame, "__arrow_c_stream__"):
         return list(pa.RecordBatchReader.from_stream(frame).schema.names)
     raise FormatError(
-        f"files: a {type(frame).__name__} is no data frame. Take one of pandas, polars, DuckDB or pyarrow, a mapping "
-        "of columns, or a list of mappings."
+        f"files: a {type(frame).__name__} is not a data frame. Take one of pandas, polars, DuckDB or pyarrow, a "
+        "mapping of columns, or a list of mappings."
     )
 
 
@@ -223,8 +223,8 @@ def split_parents(parent: Any, at: Any) -> list[tuple[str, Any]]:
             pairs.append((one[0], one[1]))
         else:
             raise FormatError(
-                f"parent[{index}]: {one!r} is no parent. One is a template, or [template, at]; several are a list of "
-                'such: ["a", "b"] or [["a", "end"], ["a", {"step": 10}]].'
+                f"parent[{index}]: {one!r} is not a parent. A parent is a template, or [template, at]; several are "
+                'a list of them: ["a", "b"] or [["a", "end"], ["a", {"step": 10}]].'
             )
     return pairs
 
@@ -398,9 +398,9 @@ def suite_from_toml(cls: type[_Suite], table: type[DataclassInstance], path: str
             "file, or a name of dde.suites."
         ) from error
     except UnicodeDecodeError as error:
-        raise FormatError(f"{name} is no TOML: byte {error.start:,} is no UTF-8.") from error
+        raise FormatError(f"{name} is not valid TOML: byte {error.start:,} is not valid UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
-        raise FormatError(f"{name} is no TOML: {error}.") from error
+        raise FormatError(f"{name} is not valid TOML: {error}.") from error
     try:
         return suite_from_dict(cls, table, declared)
     except (FormatError, UnknownNameError) as error:
@@ -438,7 +438,7 @@ def _toml_text(text: str, path: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise FormatError(f"{path}: {text!r} is no Unicode text: it holds half of a surrogate pair.") from error
+        raise FormatError(f"{path}: {text!r} is not Unicode text: it contains half of a surrogate pair.") from error
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -181,7 +181,7 @@ class SuiteRuns:
         if not kept:
             raise UnknownNameError(
                 f"a cache keeps nothing of the suite {self.suite.name!r}: tables and frames are read as they lie, and "
-                "a store that does not tell when its runs change is read each time. So there is nothing to fill. Open "
+                "a store that does not tell when its runs change is read each time, so there is nothing to fill. Open "
                 "the suite as it is."
             )
         return sum(m.name in kept for m in chosen)

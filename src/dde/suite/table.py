@@ -205,7 +205,7 @@ def _check_table(table: Table) -> None:
             Template(getattr(table, key), key)
     for key in ("parse", "factors"):
         if not isinstance(getattr(table, key), Mapping):
-            raise FormatError(f"{key}: {getattr(table, key)!r} is no mapping of names.")
+            raise FormatError(f"{key}: {getattr(table, key)!r} is not a mapping of names.")
     _check_field_sources(table)
     if table.where is not None:
         check_rule(table.where, "where")
@@ -238,7 +238,7 @@ def _check_files(table: Table) -> None:
         Pattern(one, "files" if isinstance(files, str) else f"files[{index}]")
     if table.format is not None and table.format not in FORMATS:
         raise UnknownNameError(
-            f"format: {table.format!r} is no format that is read. Formats: {', '.join(FORMATS)}; leave it out to go by "
+            f"format: {table.format!r} is not a supported format. Formats: {', '.join(FORMATS)}; leave it out to go by "
             f"the suffix.{near_names(table.format, FORMATS)}"
         )
 

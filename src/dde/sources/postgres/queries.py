@@ -154,8 +154,8 @@ class Layout:
         runs, history = columns.get("wandb_runs", frozenset()), columns.get("wandb_history", frozenset())
         if not runs:
             raise SourceError(
-                f"{store} has no table wandb_runs on the search path of this user. "
-                "So it is not a W&B store, or its schema is not on the search path. "
+                f"{store} has no table wandb_runs on the search path of this user, "
+                "so it is not a W&B store, or its schema is not on the search path. "
                 "Name the database that dr_wandb wrote to; for tables in a schema pass schema=, or add "
                 "?schema=<schema> to the URL (?options=-csearch_path%3D<schema> if no pooler is in between)."
             )
@@ -264,10 +264,10 @@ def _unreadable_columns(types: Mapping[tuple[str, str], str]) -> str:
         for name in names:
             kind = types.get((table, name), "jsonb")
             if kind not in _JSON_TYPES:
-                return f"{table} has a column {name} of the type {kind}, which is no JSON"
+                return f"{table} has a column {name} of the type {kind}, which is not JSON"
     step = types.get(("wandb_history", "step"), "integer")
     if step not in _WHOLE_TYPES | _NUMBER_TYPES | _TEXT_TYPES:
-        return f"wandb_history has a column step of the type {step}, which is no number"
+        return f"wandb_history has a column step of the type {step}, which is not a number"
     return ""
 
 
@@ -417,8 +417,8 @@ def _row_version(layout: Layout) -> str:
         *(f"pg_column_size(r.{name})" for name in ("config", "summary", "raw_data") if name in layout.runs),
     ]
     if layout.tells_identity:
-        # Transaction ids are unique only within a server: a copy restored on another server may have the same. So may
-        # a server that was reset to an earlier point, which starts a new timeline.
+        # Transaction ids are unique only within a server. A copy restored on another server may have the same ids, and
+        # so may a server that was reset to an earlier point, which starts a new timeline.
         parts += [
             "(SELECT system_identifier FROM pg_control_system())",
             "(SELECT timeline_id FROM pg_control_checkpoint())",

@@ -43,7 +43,7 @@ _GONE_CODES = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "
 def connect(connection: Connection, timeout: int = CONNECT_SECONDS) -> _Session:
     """Return an open connection to the server, which the caller has to close.
 
-    No statement is prepared on the server, and no startup option is sent unless the connection names it. So a pooler
+    No statement is prepared on the server, and no startup option is sent unless the connection names it, so a pooler
     may use another server for each transaction.
 
     Parameters
@@ -228,22 +228,22 @@ def explain(error: psycopg.Error, connection: Connection, left_after: float | No
     store, message, code = connection.redacted, connection.scrub(error), error.sqlstate or ""
     if left_after is not None:
         return SourceError(
-            f"{store} did not answer for {left_after:g} s, longer than its own timeout: it is frozen or unreachable. "
-            "So nothing was read. Retry when it answers; a smaller statement_timeout gives up sooner."
+            f"{store} did not answer for {left_after:g} s, longer than its own timeout: it is frozen or unreachable, "
+            "so nothing was read. Retry when it answers; a smaller statement_timeout gives up sooner."
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
         if "timeout" in message or not message:
             return SourceError(
-                f"{store} took longer than the time allowed ({message}). So nothing was read. "
+                f"{store} took longer than the time allowed ({message}), so nothing was read. "
                 "Retry with a larger statement_timeout, or when the server is less busy."
             )
         return SourceError(
-            f"The query was cancelled on {store}, by this or another user ({message}). So nothing was read. Retry."
+            f"The query was cancelled on {store}, by this or another user ({message}), so nothing was read. Retry."
         )
     if code in _CONFLICTS:
         return SourceError(
             f"{store} cancelled the query repeatedly ({message}): it is a standby whose primary changes the rows being "
-            "read, or a server with conflicting transactions. So nothing was read. Connect to the primary, or "
+            "read, or a server with conflicting transactions, so nothing was read. Connect to the primary, or "
             "have max_standby_streaming_delay raised or hot_standby_feedback switched on."
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
@@ -254,31 +254,31 @@ def explain(error: psycopg.Error, connection: Connection, left_after: float | No
                 "with the rows to be read."
             )
         return SourceError(
-            f"{store} refuses this user: {message}. So its runs can't be read or written. "
+            f"{store} refuses this user, so its runs can't be read or written: {message}. "
             "Have SELECT granted on wandb_runs and wandb_history (and INSERT, DELETE to ingest)."
         )
     if code in ("22021", "22P05"):
         return SourceError(
-            f"{store} has text that can't be read: {message}. So nothing was read. Have the text repaired; in an "
+            f"{store} has text that can't be read, so nothing was read: {message}. Have the text repaired; in an "
             "SQL_ASCII database it has to be UTF-8."
         )
     if code.startswith(("XX", "58")):
         return SourceError(
-            f"{store} reports that its files are damaged or unreadable: {message}. So nothing was read. "
+            f"{store} reports that its files are damaged or unreadable, so nothing was read: {message}. "
             "Have the administrator of the server check it; other runs of the store may be intact."
         )
     if code.startswith("53"):
         return SourceError(
-            f"{store} ran out of memory, space or connections: {message}. So nothing was read. "
+            f"{store} ran out of memory, space or connections, so nothing was read: {message}. "
             "Retry when the server is less busy, or read fewer runs at once."
         )
     if code in _GONE_CODES or (not code and isinstance(error, psycopg.OperationalError)):
         return SourceError(
-            f"{store} closed the connection before its answer was complete: {message}. So nothing was read. "
+            f"{store} closed the connection before its answer was complete, so nothing was read: {message}. "
             "Retry when the server is back; if an administrator ended the session, ask why."
         )
     return SourceError(
-        f"{store} could not answer: {message}. So its runs can't be read. "
+        f"{store} could not answer, so its runs can't be read: {message}. "
         "Check that its tables are those of dr_wandb and intact."
     )
 
@@ -288,37 +288,37 @@ def _explain_refusal(error: Exception, connection: Connection, seconds: float) -
     store, message = connection.redacted, connection.scrub(error)
     if "connect_timeout" in message or "could not convert string to float" in message:
         return SourceError(
-            f"{store} has a connect_timeout, or PGCONNECT_TIMEOUT, that is not a number of seconds. So no server was "
+            f"{store} has a connect_timeout, or PGCONNECT_TIMEOUT, that is not a number of seconds, so no server was "
             "contacted. Give a number such as 10, or leave it out."
         )
     if not isinstance(error, psycopg.OperationalError):
         # The message is not shown: libpq quotes the part that it could not parse, which may belong to a password.
         return SourceError(
-            f"{store} is not a valid connection string. So no server was contacted. "
+            f"{store} is not a valid connection string, so no server was contacted. "
             "Percent-encode characters such as @ / ? % in the password, or set PGPASSWORD."
         )
     if isinstance(error, psycopg.errors.ConnectionTimeout):
         return SourceError(
-            f"{store} can't be reached: nothing answered within {seconds:g} s. So its runs can't be read. Check host "
+            f"{store} can't be reached: nothing answered within {seconds:g} s, so its runs can't be read. Check host "
             "and port, and that the server runs; connect_timeout=<seconds> in the connection waits longer."
         )
     if "unsupported startup parameter" in message:
         return SourceError(
-            f"{store} is a pooler that accepts no startup options: {message}. So its runs can't be read. Leave options "
+            f"{store} is a pooler that accepts no startup options, so its runs can't be read: {message}. Leave options "
             "out of the connection and of PGOPTIONS; use schema= for the schema of the tables."
         )
     if any(words in message for words in _TOO_MANY):
         return SourceError(
-            f"{store} has no connection left: {message}. So its runs can't be read. "
+            f"{store} has no connection left, so its runs can't be read: {message}. "
             "Retry when other sessions have ended, or have the limit raised."
         )
     if any(words in message for words in _NOT_NOW):
         return SourceError(
-            f"{store} accepts no connections at present: {message}. So its runs can't be read. Retry in a moment."
+            f"{store} accepts no connections at present, so its runs can't be read: {message}. Retry in a moment."
         )
     if "database" in message and "does not exist" in message:
         return SourceError(
-            f"{store} has no such database: {message}. So its runs can't be read. "
+            f"{store} has no such database, so its runs can't be read: {message}. "
             "Name the database that dr_wandb wrote to, after the host: postgresql://user@host/database."
         )
     if any(words in message for words in _REFUSED):
@@ -329,10 +329,10 @@ def _explain_refusal(error: Exception, connection: Connection, seconds: float) -
                 f"Set {CONNECTION_VARIABLE} to the full URL there, or PGPASSWORD, or a password file."
             )
         return SourceError(
-            f"{store} refuses the login of this user: {message}. So its runs can't be read. "
+            f"{store} refuses the login of this user, so its runs can't be read: {message}. "
             "Check user and password, in the URL, PGPASSWORD or the password file."
         )
     return SourceError(
-        f"{store} can't be reached: {message}. So its runs can't be read. "
+        f"{store} can't be reached, so its runs can't be read: {message}. "
         "Check host, port and database, and that the server runs."
     )

@@ -1,6 +1,6 @@
 """Read runs that dr_wandb mirrored from W&B into PostgreSQL, decoding rows while they arrive.
 
-Each question opens its own connection and a read-only transaction. So a store works equally in a thread, a forked
+Each question opens its own connection and a read-only transaction, so a store works equally in a thread, a forked
 process or a worker on another machine, and leaves nothing on the server or in a pool.
 """
 
@@ -99,7 +99,7 @@ def read_history(blocks: Iterable[bytes | bytearray | memoryview], keys: Sequenc
 class _Columns:
     """Growing columns: run, step, id and one of numbers per key.
 
-    They are resized in place, which does not copy large arrays. So only the column that is being sorted is in memory
+    They are resized in place, which does not copy large arrays, so only the column that is being sorted is in memory
     twice.
     """
 
@@ -361,8 +361,9 @@ class PostgresStore:
                 except (UnicodeError, pa.ArrowInvalid) as error:
                     again = False
                     problem = SourceError(
-                        f"{self.description} has text that can't be read: {self._connection.scrub(error)}. So "
-                        "nothing was read. Have the text repaired; in an SQL_ASCII database it has to be UTF-8."
+                        f"{self.description} has text that can't be read, so nothing was read: "
+                        f"{self._connection.scrub(error)}. Have the text repaired; in an SQL_ASCII database it "
+                        "has to be UTF-8."
                     )
             if not again:
                 break
@@ -391,17 +392,17 @@ def _schema_problem(store: str, schema: str, schemas: Sequence[tuple[Any, ...]])
     usable = [repr(name) for name, may in schemas if may]
     if usable:
         return SourceError(
-            f"{store} has no table wandb_runs {searched}, but one in {', '.join(usable)}. So it is unclear which runs "
+            f"{store} has no table wandb_runs {searched}, but one in {', '.join(usable)}, so it is unclear which runs "
             "to read. Pass schema= with one of these, or add ?schema=<schema> to the URL."
         )
     if schemas:
         return SourceError(
             f"{store} has no table wandb_runs {searched}; the schema {schemas[0][0]!r} has one, but this user has no "
-            "access to it. So its runs can't be read. Have USAGE granted on the schema, and SELECT on its tables."
+            "access to it, so its runs can't be read. Have USAGE granted on the schema, and SELECT on its tables."
         )
     if schema:
         return SourceError(
-            f"{store} has no table wandb_runs {searched}, nor in any other. So it is not a W&B store. "
+            f"{store} has no table wandb_runs {searched}, nor in any other, so it is not a W&B store. "
             "Name the database that dr_wandb wrote to."
         )
     return None
@@ -426,13 +427,13 @@ def _each_once(records: Iterable[RunRecord | None], store: str) -> tuple[list[Ru
     conflicts = []
     if nameless:
         conflicts.append(
-            f"{store} has {nameless} rows of wandb_runs without a run_id. So it is unknown which logs are theirs, and "
+            f"{store} has {nameless} rows of wandb_runs without a run_id, so it is unknown which logs are theirs, and "
             "they were left out. Give them a run_id, or remove them."
         )
     if differing:
         conflicts.append(
             f"{store} has rows of wandb_runs that disagree for {len(differing)} runs, such as "
-            f"{next(iter(differing))!r}. So it is unknown which is right, and the first of each is used. "
+            f"{next(iter(differing))!r}, so it is unknown which is right, and the first of each is used. "
             "Remove the others."
         )
     return list(first.values()), conflicts

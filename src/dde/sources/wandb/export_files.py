@@ -62,8 +62,8 @@ class ExportFile:
             return cast("IO[bytes]", self.file_system.open(self.path, "rb"))
         except Exception as error:  # the errors of remote file systems have no common base class
             problem = SourceError(
-                f"{self.shown} can't be opened: {Connection(self.path).scrub(error)} ({type(error).__name__}). "
-                "So its content is unknown. Check that it exists and is readable, and open the export again."
+                f"{self.shown} can't be opened: {Connection(self.path).scrub(error)} ({type(error).__name__}), "
+                "so its content is unknown. Check that it exists and is readable, and open the export again."
             )
         # Raised outside the handler: the error of a remote file system may quote a credential.
         raise problem
@@ -128,12 +128,12 @@ class RunDigests:
         if differing:
             conflicts.append(
                 f"{runs.shown} has {unit} that disagree for {len(differing)} runs, such as "
-                f"{next(iter(differing))!r}. So it is unknown which is right, and the first of each is used. "
+                f"{next(iter(differing))!r}, so it is unknown which is right, and the first of each is used. "
                 "Export the project again."
             )
         if nameless:
             conflicts.append(
-                f"{runs.shown} has {nameless} {unit} without a run_id. So it is unknown which runs they describe, and "
+                f"{runs.shown} has {nameless} {unit} without a run_id, so it is unknown which runs they describe, and "
                 "they were left out. Export the project again."
             )
         return cls(first, tuple(conflicts))
@@ -170,14 +170,14 @@ def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parque
         raise
     except Exception as error:  # the errors of remote file systems have no common base class
         problem = SourceError(
-            f"{shown!r} can't be read: {connection.scrub(error)} ({type(error).__name__}). "
-            "So there are no post-training runs. Check the path; a URL needs the fsspec package for its scheme."
+            f"{shown!r} can't be read: {connection.scrub(error)} ({type(error).__name__}), "
+            "so there are no post-training runs. Check the path; a URL needs the fsspec package for its scheme."
         )
     else:
         if len(exports) > 1:
             names = ", ".join(sorted(export.runs.shown for export in exports))
             raise SourceError(
-                f"{shown!r} has {len(exports)} exports: {names}. So it is unclear which one to read. "
+                f"{shown!r} has {len(exports)} exports: {names}, so it is unclear which one to read. "
                 "Name the folder of one of them."
             )
         return exports[0]
@@ -261,7 +261,7 @@ def _by_schema(file_system: Any, folder: str) -> list[Export]:
         several = sorted(map(redact, runs if len(runs) > 1 else logs))
         content = "runs" if len(runs) > 1 else "logged rows"
         raise SourceError(
-            f"{redact(folder)} has {len(several)} parquet files of {content}: {', '.join(several)}. So it is unclear "
+            f"{redact(folder)} has {len(several)} parquet files of {content}: {', '.join(several)}, so it is unclear "
             "which of them to read. Leave one of each, or name them "
             f"{_FILES['parquet'][0]} and {_FILES['parquet'][1]}."
         )
@@ -286,6 +286,6 @@ def _nothing_found(file_system: Any, root: str, shown: str, forms: tuple[ExportF
     else:
         cause = f"{shown!r} does not exist"
     return (
-        f"{cause}. So there are no post-training runs to read. "
+        f"{cause}, so there are no post-training runs to read. "
         "Name a folder that dr_wandb exported to, or a database as postgresql://user@host/database."
     )

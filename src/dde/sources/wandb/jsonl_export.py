@@ -140,7 +140,7 @@ def run_parts(runs: ExportFile) -> Iterator[tuple[dict[str, Part], str]]:
                 columns = _plain_columns(parts)
             # `decode_line` turns bytes that are not UTF-8 into these surrogates.
             if any("\udc80" <= letter <= "\udcff" for letter in run_id):
-                raise NotExactError("has a run id that is no UTF-8")
+                raise NotExactError("has a run id that is not valid UTF-8")
         except NotExactError as error:
             columns, problem = {}, f"the run {error}"
         yield {**columns, "run_id": Part(None, run_id)}, problem
@@ -226,7 +226,7 @@ def _run_id(record: Mapping[str, Any], file: ExportFile) -> str:
     if isinstance(run_id, int) and not isinstance(run_id, bool):
         return str(run_id)
     raise FormatError(
-        f"{file.shown} has a line without a run_id: {dump_json(dict(record))[:80]}. So it is not an export "
+        f"{file.shown} has a line without a run_id: {dump_json(dict(record))[:80]}, so it is not an export "
         "of dr_wandb. Export the project again, or remove the file from the folder."
     )
 
@@ -312,10 +312,10 @@ def _not_a_row(file: ExportFile, number: int, text: bytes) -> str:
     if number == 1:
         for start, kind in _OTHER_FORMS.items():
             if text.startswith(start):
-                return f"{file.shown} is {kind}, which is not supported. So its rows are unknown. Unpack or convert it."
+                return f"{file.shown} is {kind}, which is not supported, so it can't be read. Unpack or convert it."
     return (
-        f"{file.shown}, line {number}, is not a JSON object: {text[:60].decode('utf-8', 'replace')!r}. "
-        "So the file is truncated or was not written by dr_wandb. Export the project again."
+        f"{file.shown}, line {number}, is not a JSON object: {text[:60].decode('utf-8', 'replace')!r}, "
+        "so the file is truncated or was not written by dr_wandb. Export the project again."
     )
 
 

@@ -73,8 +73,8 @@ def _opened(file: ExportFile) -> Iterator[pq.ParquetFile]:
             # The error stays in the chain of the new one, and may quote a credential.
             error.args = (message,)
         problem = FormatError(
-            f"{file.shown} can't be read: {message[:200]}. So part of it is damaged, and the content of "
-            "its rows is unknown. Export it again, or restore it from a copy."
+            f"{file.shown} is damaged or incomplete, so the content of its rows is unknown "
+            f"({message[:200]}). Export it again, or restore it from a copy."
         )
     raise problem
 
@@ -523,12 +523,12 @@ def _parquet(stream: IO[bytes], file: ExportFile) -> pq.ParquetFile:
         return pq.ParquetFile(file.path if file.is_local else stream, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(
-            f"{file.shown} is not a parquet file ({error}). So its runs can't be read. Export it again."
+            f"{file.shown} is not a parquet file ({error}), so its runs can't be read. Export it again."
         ) from None
 
 
 def _not_an_export(file: ExportFile, problem: str, names: Iterable[str]) -> FormatError:
     return FormatError(
-        f"{file.shown} has {problem}, but {', '.join(list(names)[:10])}. So it is not an export of dr_wandb. "
+        f"{file.shown} has {problem}, but {', '.join(list(names)[:10])}, so it is not an export of dr_wandb. "
         "Export the project again, or remove the file from the folder."
     )

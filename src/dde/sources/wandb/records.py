@@ -118,7 +118,7 @@ def without_logged_rate(
     """Return the config from a flat object, without ``learning_rate`` where that is the last logged value.
 
     Before dr_wandb 0.1, keys of the summary overwrote those of the config. ``learning_rate`` is in both, and a schedule
-    ends far below the configured rate. So a value that equals the last logged one is not the hyperparameter; nor is
+    ends far below the configured rate, so a value that equals the last logged one is not the hyperparameter; nor is
     one that can't be compared although the run logged steps.
 
     Parameters

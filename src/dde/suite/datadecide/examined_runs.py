@@ -75,7 +75,7 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
     schedule[:n_bases] = [b.size.scheduled_tokens for b in bases]
     margin = np.zeros(n)
     margin[:n_bases] = [STOP_MARGIN * b.size.tokens_per_step for b in bases]
-    # Without tables no pretraining run has rows, which is no fault of any run.
+    # Without tables no pretraining run has rows, so this is not a fault of the runs.
     first = 0 if registry.tables is not None else n_bases
     child = n_bases + np.array([i for i, p in enumerate(parents) if p >= first], np.int64)
     parent = np.array([p for p in parents if p >= first], np.int64)

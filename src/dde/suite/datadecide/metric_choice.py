@@ -105,8 +105,8 @@ def _named(registry: Registry, metrics: str | Iterable[str]) -> list[Metric]:
     chosen: dict[str, Metric] = {}
     for name in names:
         parsed = parse_metric(name)
-        # An unknown name parses as a log key, and an identifier drops the signs of a glob. So "piqa_*" and
-        # "arc-easy" must not be accepted as log keys that no run has.
+        # An unknown name parses as a log key, and an identifier drops the signs of a glob. Therefore an
+        # identifier that differs from its name, as of "piqa_*" and "arc-easy", is not accepted as a log key.
         if default.get(parsed.name) == parsed:
             chosen.setdefault(parsed.name, parsed)
             continue

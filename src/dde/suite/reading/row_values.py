@@ -260,7 +260,8 @@ class RowValues(Mapping[str, Any]):
             elif name in self._factors and name not in self._resolving:
                 found = self._factor(name)
             elif name in self._column_names:
-                # Within the rule of a factor, its own name means the column; elsewhere, the factor. So do not cache it.
+                # Within the rule of a factor, its own name means the column; elsewhere, it means the factor. Therefore
+                # the column is not cached under the name.
                 column = self._field_of_column(name).take(self.index)
                 if name in self._factors:
                     return column

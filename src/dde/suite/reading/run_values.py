@@ -66,7 +66,7 @@ def fields_of_runs(rows: TableRows, notes: list[str]) -> dict[str, Field]:
                 raise _ambiguous(rows, name, first, repeated)
             shown = list_names([rows.run_ids[run] for run in several.tolist()], 3)
             notes.append(
-                f"{rows.what}: {name} has several values in {len(several)} runs ({shown}), so it is no factor there"
+                f"{rows.what}: {name} has several values in {len(several)} runs ({shown}), so it is not a factor there"
             )
         if name not in counters or name in rows.named:
             fields[name] = found

@@ -258,7 +258,7 @@ def gather_evidence(record: RunRecord, given_type: str = "") -> Evidence:
     problems: list[str] = []
     config = lifted(record.config, problems)
     of_program = _run_type_of_program(record.program) or _run_type_of_trl(record)
-    # A run that another program touched later has that program's command, which is no evidence of the training.
+    # A run that another program touched later has that program's command, which says nothing about the training.
     command: Mapping[str, str | list[str]] = parse_command(record.command) if of_program else {}
     found_type = of_program or _run_type(record, config, name)
     run_type = given_type or found_type

@@ -18,7 +18,7 @@ from dde.suite.datadecide.runs.run_names import NameFacts, is_run_name
 
 __all__ = ["FoundRun", "ParentIndex", "hub_depth", "path_parts", "path_problem"]
 
-# Bytes of a path on Linux (PATH_MAX); keys of object stores have 1,024. What is longer is no path.
+# Bytes of a path on Linux (PATH_MAX); keys of object stores have 1,024. Longer texts are not paths.
 _LONGEST_PATH = 4096
 # Each folder above the last is looked up as well, so that a path takes a time that grows with the square of its depth.
 _DEEPEST_PATH = 255

@@ -378,7 +378,7 @@ class Readers:
     def _changed(self, when: str) -> SourceError:
         description = "" if self.store is None else redact(self.store.description)
         return SourceError(
-            f"{description} changed {when}. So its values are no longer those of the Dataset that is open, and nothing "
+            f"{description} changed {when}, so its values are no longer those of the Dataset that is open, and nothing "
             "of this read is kept. Open it again."
         )
 
@@ -425,8 +425,8 @@ class Readers:
                 compact(cache.storage)
             except OSError as error:
                 warnings.warn(
-                    f"the cache {cache.storage} can't be compacted ({error}). So it is complete, but slower to read "
-                    "than it could be. Free space and run `dde cache compact`.",
+                    f"the cache {cache.storage} can't be compacted ({error}). It is complete, but reading it is slower "
+                    "than necessary. Free space and run `dde cache compact`.",
                     DdeWarning,
                     stacklevel=2,
                 )

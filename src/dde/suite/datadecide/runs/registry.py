@@ -238,7 +238,7 @@ class Registry:
             self._records, self._is_whole = self.readers.records(self._extra_keys, self.whole)
         types = RunTypes(self.run_types)
         types.check(self._records)
-        # Keys that only say of which type a run is are no hyperparameters that were asked for.
+        # Keys that only state the type of a run were not requested as hyperparameters.
         of_types = types.config_keys - self.extra_config_keys
         evidence = {r.run_id: gather_evidence(_without(r, of_types), types.of(r)) for r in self._records}
         settle_numbers([item.hyperparameters for item in evidence.values()])

@@ -54,7 +54,7 @@ class RunTypes:
         made = {str(key): _ALIASES.get(value, value) for key, value in self.by_run.items()}
         for key, value in made.items():
             if not (isinstance(value, str) and value.isidentifier()) or value in ("pretraining", UNKNOWN_TYPE):
-                why = "is that of a base" if value == "pretraining" else "is no run type"
+                why = "is that of a base" if value == "pretraining" else "is not a run type"
                 raise UnknownNameError(
                     f"run_types says {value!r} of {key!r}, which {why}, so what was done in the run is unknown. Pass "
                     "'supervised_ft', 'dpo', or a word of your own, of letters, digits and _, such as 'grpo'."
@@ -81,9 +81,9 @@ class RunTypes:
         names = dict.fromkeys(name for record in known for name in (record.run_id, record.run_name) if name)
         key = unmatched[0]
         raise UnknownNameError(
-            f"run_types names {key!r}, which is no run of the store, nor a pattern that matches one, so no run would "
-            f"have the type {self.by_run[key]!r}.{near_names(key, names)} Pass the id or name of a run, a pattern such "
-            "as 'grpo_*', or a key of the config with its value: 'config.stage=rl'."
+            f"run_types names {key!r}, which is neither a run of the store nor a pattern that matches one, so no run "
+            f"would have the type {self.by_run[key]!r}.{near_names(key, names)} Pass the id or name of a run, a "
+            "pattern such as 'grpo_*', or a key of the config with its value: 'config.stage=rl'."
         )
 
     def _key_of(self, record: RunRecord) -> str | None:

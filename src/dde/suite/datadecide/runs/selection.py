@@ -233,7 +233,7 @@ def _check_filters(registry: Registry, method: object, state: object, filters: M
         for one in as_values(method):
             if one not in known:
                 raise UnknownNameError(
-                    f"method={one!r} is no run type of this store, so no run can match it.{near_names(one, known)} "
+                    f"method={one!r} is not a run type of this store, so no run can match it.{near_names(one, known)} "
                     f"There are {', '.join(known)}."
                 )
     if state != "all":
@@ -241,14 +241,14 @@ def _check_filters(registry: Registry, method: object, state: object, filters: M
         for one in as_values(state):
             if one not in known:
                 raise UnknownNameError(
-                    f"state={one!r} is no state of this store, so no run can match it.{near_names(one, known)} "
+                    f"state={one!r} is not a state of this store, so no run can match it.{near_names(one, known)} "
                     f"There are {', '.join(s for s in known if s)}, and 'all'."
                 )
     keys = {*RUN_FIELDS, *registry.filter_keys} if filters else set()
     for key in filters:
         if key not in keys and len(registry.columns):
             raise UnknownNameError(
-                f"{key!r} is no option, and no run of this store has such a hyperparameter to filter on."
+                f"{key!r} is not an option, and no run of this store has such a hyperparameter to filter on."
                 f"{near_names(key, [*_OPTIONS, *keys])} There are {', '.join(sorted(keys))}."
             )
 

@@ -153,7 +153,7 @@ def _odd_rows(run_ids: Sequence[str], rows: History, counters: Iterable[Float64]
 
 
 def _impossible(counter: Float64) -> npt.NDArray[np.bool_]:
-    """Return which counts are no counts: neighbours beyond 2**53 are no longer apart, and int64 ends at 2**63."""
+    """Return which counts are impossible: negative, or so large that floats do not represent every integer."""
     return (counter < 0) | (counter >= 2.0**53)
 
 

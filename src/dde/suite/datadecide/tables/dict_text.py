@@ -34,7 +34,7 @@ __all__ = [
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|NaN|inf|Infinity)"
 _KEY = r"""(?P<quote>['"])(?P<key>(?:\\.|(?!(?P=quote))[^\\\n])*)(?P=quote)"""
-# Digits and white space of other scripts are no part of a number, in Python's source as in JSON.
+# Digits and white space of other scripts are not part of a number, neither in Python nor in JSON.
 _PAIR = re.compile(rf"\s*{_KEY}\s*:\s*(?P<value>{_NUMBER}|None|null)\s*", re.ASCII)
 _SPACE = " \t\n\r\f\v"
 
@@ -212,7 +212,7 @@ def _parse_singly(
     for row in rows.tolist():
         out[target[row]] = np.nan
         try:
-            # Text that is no UTF-8 is refused here: what makes it is a ValueError, too.
+            # Text that is not valid UTF-8 is refused here, since the decoding error is a ValueError, too.
             text = texts[row].as_py()
             if text is None:
                 raise ValueError("it is null")
@@ -346,7 +346,7 @@ def _struct_entries(
 
 
 def _refuse_variant(kind: pa.StructType, where: str) -> None:
-    """Raise FormatError for an object in the binary form that parquet calls a variant: its fields are no entries."""
+    """Raise FormatError for an object in the binary form that parquet calls a variant: its fields are not entries."""
     parts = {field.name: field.type for field in kind}
     if "metadata" in parts and pa.types.is_binary(parts["metadata"]) and {"value", "typed_value"} & set(parts):
         raise FormatError(

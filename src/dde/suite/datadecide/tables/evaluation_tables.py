@@ -390,8 +390,8 @@ class EvaluationTable(ABC):
             index, file = self.index, self._file_of(row)
             number = row - index.group_starts[np.searchsorted(index.group_files, file)]
             raise FormatError(
-                f"{index.files[file].path}, row {number} ({self.name_row(row)}): the metrics can't be read: {reason}. "
-                "So its evaluation is unknown. Repair the file, or pass on_error='skip' to leave out and count such "
+                f"{index.files[file].path}, row {number} ({self.name_row(row)}): the metrics can't be read: {reason}, "
+                "so its evaluation is unknown. Repair the file, or pass on_error='skip' to leave out and count such "
                 "rows."
             )
         self.malformed.add(row)
