@@ -217,6 +217,15 @@ def test_round_trips(tmp_path_factory: pytest.TempPathFactory, declared: dict[st
         assert suite.resolved(table).counts == suite.counts
 
 
+def test_a_metric_pattern_named_files_is_not_a_data_frame() -> None:
+    table = {"files": "{size}.csv", "metrics": {"files": {"name": "loss"}, "edges": {"name": "edges_seen"}}}
+    suites = [
+        Suite.from_dict({"name": "s", "lineage": "{size}", "run_id": "{size}", "tables": [made]})
+        for made in (table, table | {"metrics": {"files": {"name": "accuracy"}}})
+    ]
+    assert suites[0].digest != suites[1].digest
+
+
 @pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(_declarations(), st.data())

@@ -51,12 +51,12 @@ _Suite = TypeVar("_Suite")
 _Table = TypeVar("_Table", bound="DataclassInstance")
 
 
-def digest(said: dict[str, Any]) -> str:
-    """Return a short digest of a suite, from what `to_dict` returns.
+def digest(declared: dict[str, Any]) -> str:
+    """Return a short digest of a suite, given as the result of `to_dict`.
 
-    A function counts by its name and code; a data frame by its values.
+    A function is represented by its name and code, a data frame by its values.
     """
-    text = json.dumps(_digestible(said), ensure_ascii=True, allow_nan=True)
+    text = json.dumps(_digestible_fields(declared), ensure_ascii=True, allow_nan=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -67,11 +67,22 @@ def function_name(function: Any) -> str:
     return f"{made.__module__}.{made.__qualname__}"
 
 
-def _digestible(value: Any, key: str = "") -> Any:
-    if holds_frame(key, value):
-        return {"frame": _frame_digest(value)}
+def _digestible_fields(declared: dict[str, Any]) -> list[Any]:
+    """Return the fields of a suite or of a table as plain data; only these may be data frames."""
+    fields: list[Any] = []
+    for key, value in declared.items():
+        if holds_frame(key, value):
+            fields.append([key, {"frame": _frame_digest(value)}])
+        elif key == "tables":
+            fields.append([key, [_digestible_fields(table) for table in value]])
+        else:
+            fields.append([key, _digestible(value)])
+    return fields
+
+
+def _digestible(value: Any) -> Any:
     if isinstance(value, dict):
-        return [[k, _digestible(v, k)] for k, v in value.items()]
+        return [[key, _digestible(inner)] for key, inner in value.items()]
     if isinstance(value, list):
         return [_digestible(v) for v in value]
     if value is None or isinstance(value, (str, int, float, bool)):
