@@ -12,7 +12,7 @@ from dde.curves.metric import Metric
 from dde.names import Base, find_base_by_label, parse_metric
 from dde.sources.protocols import History, RunRecord
 from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY
-from dde.suite.datadecide.tables.pretraining_tables import Catalog
+from dde.suite.datadecide.tables.pretraining_tables import TableCheckpoints
 
 
 @dataclass
@@ -31,13 +31,13 @@ class FakeTables:
         self.left_out: dict[str, int] = {}
         self.conflicts: list[str] = []
 
-    def catalog(self) -> Catalog:
+    def catalog(self) -> TableCheckpoints:
         bases = [find_base_by_label(label) for label in self.rows]
         assert all(bases)
         pairs = [(i, step) for i, label in enumerate(self.rows) for step in sorted(self.rows[label])]
         kinds = {"evaluation": EVALUATED, "perplexity": PERPLEXITY, "log": 0}
         labels = list(self.rows)
-        return Catalog(
+        return TableCheckpoints(
             tuple(b for b in bases if b),
             np.array([p[0] for p in pairs], np.int32),
             np.array([p[1] for p in pairs], np.int64),

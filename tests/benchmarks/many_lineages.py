@@ -14,7 +14,7 @@ from dde.names import RECIPES, SEEDS, Base, find_size, task_metric
 from dde.sources.protocols import History
 from dde.suite.datadecide.names import checkpoints as base_filters
 from dde.suite.datadecide.names.recipes import Recipe
-from dde.suite.datadecide.tables.pretraining_tables import Catalog
+from dde.suite.datadecide.tables.pretraining_tables import TableCheckpoints
 
 __all__ = ["open_many"]
 
@@ -38,11 +38,11 @@ class _Tables:
         self.conflicts: list[str] = []
         self.left_out: dict[str, int] = {}
 
-    def catalog(self) -> Catalog:
+    def catalog(self) -> TableCheckpoints:
         base = np.repeat(np.arange(len(self.bases), dtype=np.int32), _CHECKPOINTS)
         # Runs differ in where they were evaluated, so that the grid is none of theirs.
         step = np.tile(np.arange(_CHECKPOINTS) * 200, len(self.bases)) + base % 7
-        return Catalog(self.bases, base, step.astype(np.int64))
+        return TableCheckpoints(self.bases, base, step.astype(np.int64))
 
     def metrics(self) -> list[Metric]:
         return [task_metric("arc_easy", "primary_metric")]

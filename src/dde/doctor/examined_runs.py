@@ -223,5 +223,5 @@ def number_keys(keys: Sequence[tuple[Any, ...]]) -> Int64:
     >>> number_keys([("a",), ("b",), ("a",)]).tolist()
     [0, 1, 0]
     """
-    number: dict[tuple[Any, ...], int] = {}
-    return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
+    code_of: dict[tuple[Any, ...], int] = {}
+    return np.array([code_of.setdefault(key, len(code_of)) for key in keys], np.int64)

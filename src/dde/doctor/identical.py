@@ -208,21 +208,21 @@ class _Comparison:
 
     def _logs(self) -> Int64:
         """Return the number of the log of each run; runs with equal logs of three or more rows share the number."""
-        number = np.arange(len(self.runs))
+        log = np.arange(len(self.runs))
         groups: dict[tuple[bytes, bytes], int] = {}
         for run in np.flatnonzero(np.diff(self.offsets) >= _FEWEST_VALUES).tolist():
             rows = slice(self.offsets[run], self.offsets[run + 1])
-            number[run] = groups.setdefault((self.step[rows].tobytes(), self.row_hash[rows].tobytes()), run)
-        return number
+            log[run] = groups.setdefault((self.step[rows].tobytes(), self.row_hash[rows].tobytes()), run)
+        return log
 
     def _column(self, at: Int64, values: Float64) -> _Column:
         order = np.argsort(at, kind="stable")
         at, values = at[order], values[order]
         run, step = self.run[at], self.step[at]
-        again = (run[1:] == run[:-1]) & (values[1:] == values[:-1])
+        is_like_next = (run[1:] == run[:-1]) & (values[1:] == values[:-1])
         is_repeated = np.zeros(len(at), bool)
-        is_repeated[1:] |= again
-        is_repeated[:-1] |= again
+        is_repeated[1:] |= is_like_next
+        is_repeated[:-1] |= is_like_next
         # Of runs with equal logs only the first counts, as their agreement is the fault to detect.
         one = self.log[run] == run
         step, of_one = step[one], values[one]

@@ -132,8 +132,8 @@ def _at_checkpoint(runs: SuiteRuns) -> Bool:
     for d, at in zip(runs.declared, runs.made.rows, strict=True):
         is_at_checkpoint[at] = [any(kind == "checkpoint" for _, kind, _ in parents) for parents in d.parents]
     for edge in read_edges(runs.suite.edges):
-        if edge.run in runs.table.number:
-            is_at_checkpoint[runs.table.number[edge.run]] = any(at == "checkpoint" for _, at in edge.parents)
+        if edge.run in runs.table.row_by_id:
+            is_at_checkpoint[runs.table.row_by_id[edge.run]] = any(at == "checkpoint" for _, at in edge.parents)
     return is_at_checkpoint
 
 

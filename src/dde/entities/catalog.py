@@ -149,13 +149,13 @@ class RunCatalog:
 
     def row_of(self, run_id: str) -> int:
         """Return the row of a run in the run table; raises SelectionError when there is no such run."""
-        row = self.table.number.get(run_id)
+        row = self.table.row_by_id.get(run_id)
         if row is not None:
             return row
         if self.suite_runs is not None:
             return int(self.table.rows([run_id])[0])
         raise SelectionError(
-            f"neither store has a run {run_id!r}, so it can't be opened.{near_names(run_id, self.table.number)} "
+            f"neither store has a run {run_id!r}, so it can't be opened.{near_names(run_id, self.table.row_by_id)} "
             "repository.coverage() lists every run."
         )
 
@@ -172,7 +172,7 @@ class RunCatalog:
             When there is no such run or lineage, or the run's base is unknown.
         """
         table = self.table
-        if run_id not in table.number and run_id in table.lineages:
+        if run_id not in table.row_by_id and run_id in table.lineages:
             return run_id
         row = self.row_of(run_id)
         label = str(table.lineage[row])
@@ -273,9 +273,9 @@ class RunCatalog:
                     )
             lineages = [self.lineage_of(r) for r in requested]
             columns = registry.columns
-            derived = [r for r in requested if r in columns.number]
+            derived = [r for r in requested if r in columns.row_by_id]
             for run_id in derived:
-                status = columns.status.text(columns.number[run_id])
+                status = columns.status.text(columns.row_by_id[run_id])
                 if status != "used":
                     raise SelectionError(
                         f"the run {run_id!r} can't be placed on its lineage ({status}), so it has no curve. "

@@ -261,19 +261,19 @@ class RunRepository(RunCatalog):
 
     def _filled(self, registry: Registry, chosen: list[Metric]) -> int:
         """Read metrics into the cache, and return their number."""
-        readers, derived = registry.readers, list(registry.columns.number)
+        readers, derived = registry.readers, list(registry.columns.row_by_id)
         bases = [registry.bases[label] for label in registry.checkpoint_steps]
-        keeps_tables = registry.tables is not None and readers.keeps_tables and bool(bases)
-        if not keeps_tables and not readers.keeps_store(derived, registry.versions):
+        caches_tables = registry.tables is not None and readers.caches_tables and bool(bases)
+        if not caches_tables and not readers.caches_store(derived, registry.versions):
             raise UnknownNameError(
                 "a cache stores nothing of these sources, so there is nothing to fill: parsed tables are read "
                 "directly, and a store that does not report changes of its runs is read each time. Open them as they "
                 "are."
             )
-        if registry.tables is not None and keeps_tables:
-            readers.checkpoints(bases, [m for m in chosen if registry.tables.holds(m)])
-            readers.check_kept()
-        readers.keep_store(derived, registry.versions, chosen)
+        if registry.tables is not None and caches_tables:
+            readers.evaluations(bases, [m for m in chosen if registry.tables.holds(m)])
+            readers.check_caches()
+        readers.fill_store_cache(derived, registry.versions, chosen)
         readers.compact_caches()
         return len(chosen)
 

@@ -131,7 +131,7 @@ def find_labels(
         labels = [b.label for b in select_bases(registry, base["params"], base["data"], base["seed"])]
         if method is None and not filters:
             return labels
-        matches = filter_runs(registry, registry.columns.number, method, filters)
+        matches = filter_runs(registry, registry.columns.row_by_id, method, filters)
         return [label for label in labels if not matches.isdisjoint(registry.members[label])]
     table = catalog.table
     of_base = {name: value for name, value in base.items() if value is not None}

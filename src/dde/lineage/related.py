@@ -95,9 +95,9 @@ def same_base_rows(table: RunTable, row: int) -> list[int]:
 
 def sibling_rows(table: RunTable, row: int) -> list[int]:
     """Return the other runs that start from a parent of a run."""
-    above = [parent for parent, _ in table.parents(row)]
+    parents = [parent for parent, _ in table.parents(row)]
     siblings = np.zeros(len(table), bool)
-    siblings[table.edge_child[np.isin(table.edge_parent, above)]] = True
+    siblings[table.edge_child[np.isin(table.edge_parent, parents)]] = True
     if table.absent_parent[row]:
         siblings |= np.asarray(table.absent_parent == table.absent_parent[row], bool)
     siblings[row] = False
@@ -117,13 +117,15 @@ def compare_in_tables(
     apart : collection of str
         Factors in which repetitions differ; they are not compared.
     """
-    here = {str(table.labels[r]): r for r in table.members[lineage].tolist()}
-    there = {str(other_table.labels[r]): r for r in other_table.members[other_lineage].tolist()}
-    no_roots = not (table.is_root[list(here.values())].any() and other_table.is_root[list(there.values())].any())
+    rows_by_label = {str(table.labels[r]): r for r in table.members[lineage].tolist()}
+    other_rows = {str(other_table.labels[r]): r for r in other_table.members[other_lineage].tolist()}
+    no_roots = not (
+        table.is_root[list(rows_by_label.values())].any() and other_table.is_root[list(other_rows.values())].any()
+    )
     left_out = {*apart, *_identities(table), *_identities(other_table)}
     rows: list[tuple[object, ...]] = []
-    for label in _merged(list(here), list(there)):
-        run, other = here.get(label), there.get(label)
+    for label in _merged(list(rows_by_label), list(other_rows)):
+        run, other = rows_by_label.get(label), other_rows.get(label)
         differs: dict[str, tuple[object, object]] = {}
         if run is not None and other is not None:
             # Factors of lineages are the same in all their runs, so they are listed for the roots only.

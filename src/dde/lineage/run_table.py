@@ -111,7 +111,7 @@ class RunTable:
         return len(self.run_id)
 
     @cached_property
-    def number(self) -> dict[str, int]:
+    def row_by_id(self) -> dict[str, int]:
         """Row of each run, by its id."""
         return {run_id: i for i, run_id in enumerate(self.run_id.tolist())}
 
@@ -167,13 +167,13 @@ class RunTable:
         SelectionError
             When the table has no such run; the message names similar ones.
         """
-        number = self.number
+        row_by_id = self.row_by_id
         try:
-            return np.array([number[r] for r in run_ids], np.int64)
+            return np.array([row_by_id[run_id] for run_id in run_ids], np.int64)
         except KeyError as error:
             run_id = str(error.args[0])
             raise SelectionError(
-                f"the suite has no run {run_id!r}, so it can't be opened.{near_names(run_id, number)} "
+                f"the suite has no run {run_id!r}, so it can't be opened.{near_names(run_id, row_by_id)} "
                 "repository.coverage() lists every run."
             ) from None
 
@@ -184,18 +184,18 @@ class RunTable:
 
     def with_ancestors(self, rows: Int64) -> Int64:
         """Return rows and the rows of all ancestors on their curves, each once, parents before children."""
-        every = with_ancestors(self.curve_parent, rows)
-        return every[np.argsort(self.depth[every], kind="stable")]
+        members = with_ancestors(self.curve_parent, rows)
+        return members[np.argsort(self.depth[members], kind="stable")]
 
     def roots_of(self, runs: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Return which runs are roots of some given runs, by all of their parents; both as masks of the table."""
         reached = runs.copy()
         while True:
-            above = reached.copy()
-            above[self.edge_parent[reached[self.edge_child]]] = True
-            if np.array_equal(above, reached):
+            grown = reached.copy()
+            grown[self.edge_parent[reached[self.edge_child]]] = True
+            if np.array_equal(grown, reached):
                 return np.asarray(reached & self.is_root, bool)
-            reached = above
+            reached = grown
 
     def curve(self, row: int) -> list[tuple[int, int | None]]:
         """Return the rows of the runs of a curve, beginning with its root, and the tokens at which it leaves each.
@@ -228,12 +228,12 @@ class RunTable:
         """
         at, origin = rows.copy(), np.full(len(rows), np.nan)
         while True:
-            above = self.curve_parent[at]
-            moving = above >= 0
+            parents = self.curve_parent[at]
+            moving = parents >= 0
             if not moving.any():
                 return at, origin
             origin[moving] = self.branch_tokens[at[moving]]
-            at = np.where(moving, above, at)
+            at = np.where(moving, parents, at)
 
     def compute(self, rows: Int64 | int, tokens: Int64) -> Float64:
         """Return the compute of runs at cumulative tokens of their own part, in FLOP: 6 N tokens over the history."""

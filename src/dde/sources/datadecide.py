@@ -1,5 +1,6 @@
-"""Old import path of :mod:`dde.suite.datadecide.tables.pretraining_tables`."""
+"""Former import path of :mod:`dde.suite.datadecide.tables.pretraining_tables`."""
 
-from dde.suite.datadecide.tables.pretraining_tables import Catalog, DataDecide
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide
+from dde.suite.datadecide.tables.pretraining_tables import TableCheckpoints as Catalog
 
 __all__ = ["Catalog", "DataDecide"]

@@ -155,15 +155,17 @@ def _readings(name: str, revision: str) -> Iterator[str]:
     stated, _, own = name.partition("@")
     revision = own or revision
     parts = [p for p in stated.split("/") if p not in ("", ".")]
-    heads = ["/".join(parts[-n:]) for n in (len(parts), 2, 1) if 0 < n <= len(parts)]
+    names = ["/".join(parts[-n:]) for n in (len(parts), 2, 1) if 0 < n <= len(parts)]
     if revision not in _LAST:
-        yield from _distinct(f"{head}@{revision}" for head in heads)
+        yield from _distinct(f"{name_part}@{revision}" for name_part in names)
         return
     # A folder of checkpoints has the revision as its last part, after the model's name.
     if len(parts) > 1:
-        above = parts[:-1]
-        yield from _distinct(f"{'/'.join(above[-n:])}@{parts[-1]}" for n in (len(above), 2, 1) if 0 < n <= len(above))
-    yield from _distinct(heads)
+        model_parts = parts[:-1]
+        yield from _distinct(
+            f"{'/'.join(model_parts[-n:])}@{parts[-1]}" for n in (len(model_parts), 2, 1) if 0 < n <= len(model_parts)
+        )
+    yield from _distinct(names)
 
 
 def _distinct(texts: Iterable[str]) -> Iterator[str]:

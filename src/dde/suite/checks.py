@@ -125,26 +125,26 @@ def _used_fields(
     tables: Sequence[Table],
 ) -> Iterator[tuple[str, str, list[int]]]:
     """Yield place, name and tables of each field that a template or a lookup uses."""
-    every = list(range(len(tables)))
+    all_tables = list(range(len(tables)))
     for name in Template(lineage).fields:
-        yield "lineage", name, every
+        yield "lineage", name, all_tables
     for run_type in dict.fromkeys(table.run_type for table in tables):
         label = run_template(run, run_type)
         for name in label.fields:
             if name != "lineage":
-                yield label.what, name, [i for i in every if tables[i].run_type == run_type]
+                yield label.what, name, [i for i in all_tables if tables[i].run_type == run_type]
     if replicate is not None:
-        yield "replicate", replicate, every
+        yield "replicate", replicate, all_tables
     for key, common in numbers.items():
-        own = [i for i in every if getattr(tables[i], key) is None]
+        own = [i for i in all_tables if getattr(tables[i], key) is None]
         for users, path, value in [
             (own, key, common),
-            *(([i], f"tables[{i}].{key}", getattr(tables[i], key)) for i in every if i not in own),
+            *(([i], f"tables[{i}].{key}", getattr(tables[i], key)) for i in all_tables if i not in own),
         ]:
             for name in _fields_of(key, value):
                 if users:
                     yield path, name, users
-    for index in every:
+    for index in all_tables:
         table = tables[index]
         for template, _ in table.parents:
             for name in template.fields:

@@ -261,6 +261,6 @@ def _compute(
             stop = np.inf if left_at is None else left_at
             start, first = int(table.start_tokens[member]), int(table.branch_tokens[member])
             is_merge = table.n_parents[member] > 1
-            here = (tokens <= stop) & ((tokens >= start) if is_merge or first < 0 else (tokens > first))
-            out[i, j, here] = table.compute(member, tokens[here])
+            own_part = (tokens <= stop) & ((tokens >= start) if is_merge or first < 0 else (tokens > first))
+            out[i, j, own_part] = table.compute(member, tokens[own_part])
     return out

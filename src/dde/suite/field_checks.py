@@ -145,9 +145,9 @@ def sort_of(kind: str) -> str:
 
 def listed(names: Iterable[str], most: int = 8) -> str:
     """Return names as an error lists them, with a count of those beyond `most`."""
-    every = list(names)
-    more = f" and {len(every) - most:,} more" if len(every) > most else ""
-    return (", ".join(every[:most]) or "none") + more
+    all_names = list(names)
+    more = f" and {len(all_names) - most:,} more" if len(all_names) > most else ""
+    return (", ".join(all_names[:most]) or "none") + more
 
 
 def _check_per_step(tokens: Mapping[str, Any]) -> None:

@@ -96,14 +96,14 @@ def _curves(
     table = runs.table
     rows = _placed(runs, table.rows(run_ids))
     members = table.with_ancestors(rows) if with_ancestors else np.unique(rows)
-    number = {row: i for i, row in enumerate(members.tolist())}
+    index_of = {row: i for i, row in enumerate(members.tolist())}
     ids = tuple(str(run_id) for run_id in table.run_id[members].tolist())
     observed = [runs.observations(metric, ids, ()) for metric in metrics] if ids else []
     own = [join_observations(observed, i) for i in range(len(ids))]
     pieces: list[_Piece] = []
     for row in rows.tolist():
         for member, stop in table.curve(row) if with_ancestors else [(row, None)]:
-            tokens, step, values = own[number[member]]
+            tokens, step, values = own[index_of[member]]
             high = len(tokens) if stop is None else int(np.searchsorted(tokens, stop, side="right"))
             if high:
                 pieces.append(_Piece(row, member, tokens[:high], step[:high], [v[:high] for v in values]))

@@ -246,8 +246,8 @@ def _tree(table: RunTable, rows: Int64) -> list[tuple[int, int]]:
     children: dict[int, list[int]] = {}
     tops: list[int] = []
     for row in rows.tolist():
-        above = next((parent for parent, _ in table.parents(row) if parent in listed), None)
-        (tops if above is None else children.setdefault(above, [])).append(row)
+        parent_row = next((parent for parent, _ in table.parents(row) if parent in listed), None)
+        (tops if parent_row is None else children.setdefault(parent_row, [])).append(row)
     found: list[tuple[int, int]] = []
     waiting = [(row, 0) for row in tops[::-1]]
     while waiting:

@@ -399,10 +399,10 @@ class _TableBuilder:
         distinct = list(dict.fromkeys(parents))
         if len(distinct) == 1:
             return own if roots[distinct[0]] else f"{label[distinct[0]]}+{own}"
-        above = list(dict.fromkeys(label[p] for p in distinct))
-        if len(above) == 1:
-            return own if all(roots[p] for p in distinct) else f"{above[0]}+{own}"
-        return f"({' & '.join(above)})+{own}"
+        parent_labels = list(dict.fromkeys(label[p] for p in distinct))
+        if len(parent_labels) == 1:
+            return own if all(roots[p] for p in distinct) else f"{parent_labels[0]}+{own}"
+        return f"({' & '.join(parent_labels)})+{own}"
 
     def _formatted(self, templates: Mapping[str, Any], kind: Texts) -> Texts:
         """Return the filled template of each run; `kind` selects the template."""

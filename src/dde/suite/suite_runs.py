@@ -172,10 +172,10 @@ class SuiteRuns:
             set(self.tables.metrics()) if isinstance(self.tables, SuiteTables) and self.tables.keep_results() else set()
         )
         registry = self._registry
-        derived = [] if self.store is None else list(registry.columns.number)
-        if derived and registry.readers.keeps_store(derived, registry.versions):
+        derived = [] if self.store is None else list(registry.columns.row_by_id)
+        if derived and registry.readers.caches_store(derived, registry.versions):
             of_store = [m for name, m in self._store_metrics.items() if any(name == c.name for c in chosen)]
-            registry.readers.keep_store(derived, registry.versions, of_store)
+            registry.readers.fill_store_cache(derived, registry.versions, of_store)
             registry.readers.compact_caches()
             kept |= {m.name for m in of_store}
         if not kept:
@@ -216,8 +216,8 @@ class SuiteRuns:
         """Return metrics at the rows of the runs of one declared table, by name; NaN where there is no sample."""
         if isinstance(self.tables, SuiteTables):
             return self.tables.values_of(metrics, declared)
-        every = range(len(declared.run_ids))
-        return {metric: self.tables.values(metric, declared, every) for metric in metrics}
+        all_runs = range(len(declared.run_ids))
+        return {metric: self.tables.values(metric, declared, all_runs) for metric in metrics}
 
     def observations(self, metric: Metric, run_ids: tuple[str, ...], variables: Sequence[Metric]) -> Observations:
         """Return the own observations of a metric."""
@@ -266,10 +266,10 @@ class SuiteRuns:
         if of_store is None:
             return []
         positions = self._store_positions
-        number = [i for i, run_id in enumerate(run_ids) if run_id in positions.derived]
-        found = read_observations(positions, [run_ids[i] for i in number], [of_store])[of_store.name]
+        requested = [i for i, run_id in enumerate(run_ids) if run_id in positions.derived]
+        found = read_observations(positions, [run_ids[i] for i in requested], [of_store])[of_store.name]
         counts = np.diff(found.offsets)
-        return [(np.repeat(np.array(number, np.int64), counts), found.tokens, found.step, found.values)]
+        return [(np.repeat(np.array(requested, np.int64), counts), found.tokens, found.step, found.values)]
 
     @cached_property
     def _store_positions(self) -> SentRuns:

@@ -344,7 +344,7 @@ class PostgresStore:
             with leave_after(session, self._allowed(_CATALOG_SECONDS)) as deadline:
                 try:
                     session.read_only = True
-                    # Catalog and query see the same snapshot. A standby supports no stricter level.
+                    # System catalog and query see the same snapshot. A standby supports no stricter level.
                     session.isolation_level = IsolationLevel.REPEATABLE_READ
                     with session.cursor() as cursor:
                         layout = self._layout(cursor, session.info.server_version)

@@ -194,8 +194,8 @@ def _candidates(file_system: Any, root: str, forms: tuple[ExportForm, ...]) -> l
     if is_file and "parquet" in forms and root.endswith(".parquet"):
         return _by_schema(file_system, os.path.dirname(root))
     # If the folder itself is an export, its subfolders are ignored.
-    if here := _named(file_system, root, forms):
-        return here
+    if exports := _named(file_system, root, forms):
+        return exports
     try:
         entries = file_system.ls(root, detail=True)
     except (FileNotFoundError, NotADirectoryError):

@@ -79,20 +79,20 @@ class DataDecideRuns:
         """Return the observations of a metric; metrics that are read along with it are cached."""
         runs = self.runs
         if metric.kind == "log":
-            found = runs.readers.find_log(run_ids, metric.name)
+            found = runs.readers.cached_log(run_ids, metric.name)
             if found is None:
                 found = read_observations(runs, run_ids, [metric])[metric.name]
-                runs.readers.keep_log(run_ids, metric.name, found)
+                runs.readers.cache_log(run_ids, metric.name, found)
             return found
         found = runs.readers.take_sibling(run_ids, metric.name)
         if found is not None:
             return found
         together = [metric] if runs.tables is None else runs.tables.read_together(metric, variables)
-        if runs.readers.keeps_tables:
+        if runs.readers.caches_tables:
             return read_observations(runs, run_ids, [metric], together[1:])[metric.name]
         observed = read_observations(runs, run_ids, together)
         for sibling in together[1:]:
-            runs.readers.keep_sibling(run_ids, sibling.name, observed[sibling.name])
+            runs.readers.cache_sibling(run_ids, sibling.name, observed[sibling.name])
         return observed[metric.name]
 
 
@@ -103,19 +103,19 @@ def _table_sampling(metric: Metric) -> str:
 
 def _build_chains(registry: RunPositions, run_ids: list[str]) -> Chains:
     """Return the runs with all their ancestors, parents before children."""
-    number: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     parents: list[int] = []
     branches: list[int] = []
     for run_id in run_ids:
-        above = -1
+        parent = -1
         for member in registry.chain(run_id):
-            if member not in number:
-                number[member] = len(number)
-                parents.append(above)
+            if member not in row_of:
+                row_of[member] = len(row_of)
+                parents.append(parent)
                 placed = registry.placed.get(member)
                 branches.append(-1 if placed is None or placed.branch_tokens is None else placed.branch_tokens)
-            above = number[member]
-    return Chains(tuple(number), np.array(parents, np.int32), np.array(branches, np.int64))
+            parent = row_of[member]
+    return Chains(tuple(row_of), np.array(parents, np.int32), np.array(branches, np.int64))
 
 
 def read_observations(
@@ -155,13 +155,13 @@ def _read_tables(
     tables = registry.tables
     if tables is None:
         return
-    number = [i for i, r in enumerate(run_ids) if r in registry.checkpoint_steps]
+    requested = [i for i, r in enumerate(run_ids) if r in registry.checkpoint_steps]
     of_tables = [m for m in metrics if tables.holds(m)]
-    if not number or not of_tables:
+    if not requested or not of_tables:
         return
-    bases = [registry.bases[run_ids[i]] for i in number]
-    rows = registry.readers.checkpoints(bases, of_tables, along)
-    run = np.array(number, np.int64)[rows.run]
+    bases = [registry.bases[run_ids[i]] for i in requested]
+    rows = registry.readers.evaluations(bases, of_tables, along)
+    run = np.array(requested, np.int64)[rows.run]
     tokens = rows.step * np.array([b.size.tokens_per_step for b in bases], np.int64)[rows.run]
     for metric in of_tables:
         parts[metric.name].append((run, tokens, rows.step, rows.values[metric.name]))
@@ -174,10 +174,10 @@ def _read_store(
     parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]],
 ) -> None:
     store = registry.store
-    number = [i for i, r in enumerate(run_ids) if r in registry.derived]
-    if store is None or not number:
+    requested = [i for i, r in enumerate(run_ids) if r in registry.derived]
+    if store is None or not requested:
         return
-    ids = [run_ids[i] for i in number]
+    ids = [run_ids[i] for i in requested]
     placed = [registry.placed[r] for r in ids]
     logs = [m for m in metrics if m.kind == "log"]
     if logs:
@@ -190,7 +190,7 @@ def _read_store(
             if run.branch_tokens is not None and part.stop > part.start:
                 own, known[part] = tokens_of_steps(placement, rows.step[part])
                 tokens[part] = run.branch_tokens + own
-        run_number = np.array(number, np.int64)[rows.run]
+        run_number = np.array(requested, np.int64)[rows.run]
         for metric in logs:
             parts[metric.name].append(
                 (run_number[known], tokens[known], rows.step[known], rows.values[metric.entry][known])
@@ -199,7 +199,7 @@ def _read_store(
     ended = [i for i, run in enumerate(placed) if run.end_tokens is not None]
     if evaluations and ended:
         found = registry.readers.final_evaluations([ids[i] for i in ended], registry.versions, evaluations)
-        run_number = np.array([number[i] for i in ended], np.int64)
+        run_number = np.array([requested[i] for i in ended], np.int64)
         end = np.array([placed[i].end_tokens for i in ended], np.int64)
         last = np.array([placed[i].end.last_step for i in ended], np.int64)
         for metric in evaluations:

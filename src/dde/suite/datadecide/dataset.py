@@ -137,8 +137,8 @@ class _Members:
     @classmethod
     def of(cls, registry: Registry, run_ids: Sequence[str], with_ancestors: bool) -> _Members:
         columns, bases = registry.columns, registry.bases
-        rows = np.array([columns.number[r] for r in run_ids if r in columns.number], np.int64)
-        labels = [r for r in run_ids if r not in columns.number]
+        rows = np.array([columns.row_by_id[r] for r in run_ids if r in columns.row_by_id], np.int64)
+        labels = [r for r in run_ids if r not in columns.row_by_id]
         if with_ancestors:
             rows = columns.with_ancestors(rows)
             labels += columns.lineages[rows].tolist()
@@ -198,7 +198,7 @@ def _run_coordinates(registry: Registry, selection: Selection) -> dict[str, xr.V
     # Any run of a label will do: the label's own fields are the same in all of them.
     first = (selection.run_ids != "").argmax(axis=0)
     for j, label in enumerate(selection.runs):
-        row = columns.number.get(selection.run_ids[first[j], j], -1) if label != PRETRAINING else -1
+        row = columns.row_by_id.get(selection.run_ids[first[j], j], -1) if label != PRETRAINING else -1
         treatment = columns.treatments[columns.treatment[row]] if row >= 0 and columns.treatment[row] >= 0 else None
         for name, found in values.items():
             if treatment is None:
@@ -231,7 +231,7 @@ def _cell_coordinates(registry: Registry, selection: Selection) -> dict[str, xr.
         numbers["schedule_tokens"][i, 0] = registry.bases[label].size.scheduled_tokens
     at = np.nonzero(np.asarray(run_ids[:, 1:] != "", bool))
     cells = (at[0], at[1] + 1)
-    rows = np.array([columns.number[r] for r in run_ids[cells].tolist()], np.int64)
+    rows = np.array([columns.row_by_id[r] for r in run_ids[cells].tolist()], np.int64)
     chain, origin = _chains(columns, rows)
     sources = np.array(TOKEN_SOURCES, object)[columns.source[rows]]
     texts["chain"][cells] = chain
@@ -272,7 +272,7 @@ def _chains(columns: DerivedColumns, rows: npt.NDArray[np.int64]) -> tuple[Texts
 
 def _estimates(registry: Registry, selection: Selection) -> str:
     columns = registry.columns
-    rows = [columns.number[r] for r in selection.run_ids[:, 1:].ravel().tolist() if r]
+    rows = [columns.row_by_id[r] for r in selection.run_ids[:, 1:].ravel().tolist() if r]
     found = columns.end_estimate.texts()[np.array(rows, np.int64)]
     rules = Counter(rule for rule in found.tolist() if rule)
     return "; ".join(f"{count} run{'s' if count > 1 else ''} by {rule}" for rule, count in sorted(rules.items()))

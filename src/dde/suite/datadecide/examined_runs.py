@@ -39,7 +39,7 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
     bases = [registry.bases[label] for label in registry.bases]
     n_bases, n = len(bases), len(bases) + len(columns)
     labels = [b.label for b in bases]
-    number = {label: i for i, label in enumerate(labels)}
+    row_of = {label: i for i, label in enumerate(labels)}
     ids = columns.ids.tolist()
     steps: list[Int64] = []
     own: list[Int64] = []
@@ -60,7 +60,7 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in steps])]).astype(np.int64)
     run = np.repeat(np.arange(n), np.diff(offsets))
     parents = [
-        number.get(p, n_bases + columns.number[p] if p in columns.number else -1)
+        row_of.get(p, n_bases + columns.row_by_id[p] if p in columns.row_by_id else -1)
         for p in columns.parent_run_id.texts().tolist()
     ]
     branch = np.concatenate([np.full(n_bases, -1, np.int64), columns.branch])
@@ -116,7 +116,7 @@ def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
 def logged_counters(registry: Registry, run_ids: Sequence[str], places: Sequence[Placement]) -> list[Int64]:
     """Return the counters of runs at their placed rows as they were logged, before anything was restored."""
     restored = [run_id for run_id, p in zip(run_ids, places, strict=True) if (p.source == RESTORED).any()]
-    rows = registry.readers.counters(restored, registry.versions, keep=False) if restored else None
+    rows = registry.readers.counters(restored, registry.versions, use_cache=False) if restored else None
     logs = {} if rows is None else dict(split_logs(restored, rows))
     return [
         p.tokens if r not in logs else _counted(p.steps, p.tokens, logs[r].steps, logs[r].counter)

@@ -153,7 +153,7 @@ def datadecide_repository_html(
     title : str
         What the page is of.
     """
-    counts_of = (plural(len(registry.catalog.step), "checkpoint"), plural(len(registry.derived), "run"))
+    counts_of = (plural(len(registry.table_checkpoints.step), "checkpoint"), plural(len(registry.derived), "run"))
     sources = [(name, f"{source} ({count})") for (name, source), count in zip(sources, counts_of, strict=True)]
     coverage, tables = table_coverage(table), registry.tables
     aside = [] if tables is None else [*(f"{n} rows: {r}" for r, n in sorted(tables.left_out.items()))]

@@ -273,10 +273,10 @@ def _states(
     starts = np.cumsum([0, *(len(at) for _, at, _ in parts)])
     last = order[np.searchsorted(run, np.arange(n_runs), side="right") - 1]
     for start, (table, at, _) in zip(starts.tolist(), parts, strict=False):
-        here = np.flatnonzero((last >= start) & (last < start + len(at)))
+        runs = np.flatnonzero((last >= start) & (last < start + len(at)))
         of_table = rows[table].states
         if of_table is not None:
-            states[here] = of_table.take(at[last[here] - start]).objects()
+            states[runs] = of_table.take(at[last[runs] - start]).objects()
     return states
 
 

@@ -128,16 +128,16 @@ def encode_columns(
         not isinstance(value, str) or value not in NULL_TEXTS for values in values_by_part for value in values
     )
     any_text = any(isinstance(value, str) for values in values_by_part for value in values)
-    number: dict[str | int | float, int] = {}
+    code_of: dict[str | int | float, int] = {}
     all_codes: list[Int64] = []
     for codes, values in zip(parts, values_by_part, strict=True):
         if texts_stand_for_numbers:
             meant: Iterable[str | int | float | None] = (parse_number(v) if isinstance(v, str) else v for v in values)
         else:
             meant = (field_text(v) if any_text else v for v in values)
-        of_value = [-1 if value is None else number.setdefault(value, len(number)) for value in meant]
+        of_value = [-1 if value is None else code_of.setdefault(value, len(code_of)) for value in meant]
         all_codes.append(np.array([*of_value, -1], np.int64)[codes])
-    return Field(np.concatenate([np.empty(0, np.int64), *all_codes]), tuple(number))
+    return Field(np.concatenate([np.empty(0, np.int64), *all_codes]), tuple(code_of))
 
 
 def _encoded(column: pa.ChunkedArray, name: str) -> tuple[Int64, list[str | int | float]]:

@@ -373,13 +373,13 @@ class SuiteTables:
     def _find_metrics(self, opening: _OpenedTables) -> dict[str, MetricSource]:
         patterns: dict[str, None] = {}
         matched: set[str] = set()
-        every: dict[str, None] = {}
+        unused_keys: dict[str, None] = {}
         by_table = []
         for number, table in enumerate(self._tables):
             keys = self._keys(number, opening)
             if opening.opened[number]:
                 patterns.update(dict.fromkeys(table.metrics or ()))
-                every.update(dict.fromkeys(key for key in keys if key not in opening.used[number]))
+                unused_keys.update(dict.fromkeys(key for key in keys if key not in opening.used[number]))
             by_table.append(
                 match_keys(
                     keys,
@@ -391,11 +391,11 @@ class SuiteTables:
                 )
             )
         unmatched = [text for text in patterns if text not in matched]
-        if unmatched and not matched and every:
-            near = near_names(unmatched[0], every)
+        if unmatched and not matched and unused_keys:
+            near = near_names(unmatched[0], unused_keys)
             raise UnknownNameError(
                 f"The suite {self.suite.name!r} has patterns of metrics ({list_names(unmatched)}), and none of them "
-                f"matches a key, so there are no metrics.{near} Keys: {list_names(every)}."
+                f"matches a key, so there are no metrics.{near} Keys: {list_names(unused_keys)}."
             )
         if unmatched:
             self._report.add_names("patterns of metrics that match no key", unmatched)

@@ -361,12 +361,12 @@ class ParsedCache:
 
     def save(self, files: Mapping[FileKey, ParsedNumbers]) -> None:
         """Replace the cache file with these numbers; a failure to write is ignored, as files can be parsed again."""
-        number: dict[str, int] = {}
+        code_of: dict[str, int] = {}
         facts: list[list[Any]] = []
         columns: list[int] = []
         for (name, version, kind), parsed in files.items():
             facts.append([name, version, kind, *parsed.values.shape, list(parsed.notes)])
-            columns += [number.setdefault(column, len(number)) for column in parsed.columns]
+            columns += [code_of.setdefault(column, len(code_of)) for column in parsed.columns]
         values = [np.ascontiguousarray(parsed.values).ravel() for parsed in files.values()]
         arrays = {
             "column": np.array(columns, np.int32),
@@ -376,6 +376,6 @@ class ParsedCache:
             write_index_file(
                 self.folder,
                 _NAME,
-                {"title": "numbers of result files", "format": _FORMAT, "files": facts, "columns": list(number)},
+                {"title": "numbers of result files", "format": _FORMAT, "files": facts, "columns": list(code_of)},
                 arrays,
             )

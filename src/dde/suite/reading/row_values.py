@@ -236,12 +236,12 @@ class RowValues(Mapping[str, Any]):
                     f"{self.what} extracts the field {name!r} from {column!r} and from another text, so the field is "
                     "ambiguous. Give one of them another name."
                 )
-            number: dict[str | int | float, int] = {}
+            code_of: dict[str | int | float, int] = {}
             of_text = [
-                -1 if match is None or match[name] == "" else number.setdefault(match[name], len(number))
+                -1 if match is None or match[name] == "" else code_of.setdefault(match[name], len(code_of))
                 for match in matches
             ]
-            self._made[name] = Field(np.array([*of_text, -1], np.int64)[source.codes], tuple(number))
+            self._made[name] = Field(np.array([*of_text, -1], np.int64)[source.codes], tuple(code_of))
         return np.asarray(codes[source.codes])[self.index]
 
     def field(self, name: str) -> Field:
@@ -380,10 +380,10 @@ class RowValues(Mapping[str, Any]):
             self._arrays.pop(name, None)
 
     def _field_of_path(self, name: str) -> Field:
-        number: dict[str | int | float, int] = {}
+        code_of: dict[str | int | float, int] = {}
         values = (file.fields.get(name, "") for file in self.opened)
-        codes = [-1 if value == "" else number.setdefault(value, len(number)) for value in values]
-        return Field(np.repeat(np.array(codes, np.int64), self._lengths), tuple(number))
+        codes = [-1 if value == "" else code_of.setdefault(value, len(code_of)) for value in values]
+        return Field(np.repeat(np.array(codes, np.int64), self._lengths), tuple(code_of))
 
     def _field_of_column(self, name: str) -> Field:
         """Return a column as a field of all rows, selected or not."""

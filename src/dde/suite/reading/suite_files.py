@@ -168,20 +168,20 @@ class Listing:
         path = self.full_path(name)
         return self.is_local and os.path.islink(path) and not os.path.exists(path)
 
-    def _walk(self, folder: str, parts: Sequence[str], above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    def _walk(self, folder: str, parts: Sequence[str], ancestors: frozenset[tuple[int, int]]) -> Iterator[str]:
         """Yield the files of a folder that match the parts of a glob; follows links to folders."""
         part, rest = parts[0], parts[1:]
         if part == "**":
             status = os.stat(self.full_path(folder))
-            here = (status.st_dev, status.st_ino)
-            if here in above:
+            identity = (status.st_dev, status.st_ino)
+            if identity in ancestors:
                 # A link to a folder above would recurse forever.
                 return
-            yield from self._walk(folder, rest, above)
+            yield from self._walk(folder, rest, ancestors)
             self._entered.add(folder)
             for name in self._list(folder)[0]:
                 if not name.startswith("."):
-                    yield from self._walk(_join(folder, name), parts, above | {here})
+                    yield from self._walk(_join(folder, name), parts, ancestors | {identity})
             return
         if rest:
             self._entered.add(folder)
@@ -189,7 +189,7 @@ class Listing:
             for name in _matching(names, part):
                 below = _join(folder, name)
                 if os.path.isdir(self.full_path(below)):
-                    yield from self._walk(below, rest, above)
+                    yield from self._walk(below, rest, ancestors)
             return
         self._searched.add(folder)
         for name in _matching(self._list(folder)[1], part):

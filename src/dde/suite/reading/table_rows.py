@@ -276,16 +276,16 @@ def _runs(table: Table, values: RowValues, left_out: dict[str, int], what: str) 
     codes, combinations = combine(
         {name: template_field(values, table, name) for name in template.fields}, values.n_rows
     )
-    number: dict[str, int] = {}
+    run_of: dict[str, int] = {}
     ids = [template.format(combination) for combination in combinations]
-    of_code = [number.setdefault(run_id, len(number)) if run_id else -1 for run_id in ids]
+    of_code = [run_of.setdefault(run_id, len(run_of)) if run_id else -1 for run_id in ids]
     run = np.array([*of_code, -1], np.int64)[codes]
     nameless = run < 0
     if nameless.any():
         left_out["rows without a run id"] = int(nameless.sum())
         values.select(~nameless)
         run = run[~nameless]
-    return run, list(number)
+    return run, list(run_of)
 
 
 def _keys(table: Table, values: RowValues, what: str) -> tuple[tuple[str, ...], Int64 | None]:
@@ -303,6 +303,6 @@ def _keys(table: Table, values: RowValues, what: str) -> tuple[tuple[str, ...], 
             # Raises an error that lists the known names.
             values.field(name)
     codes, combinations = combine({name: values.field(name) for name in template.fields}, values.n_rows)
-    number: dict[str, int] = {}
-    of_code = [number.setdefault(template.format(combination), len(number)) for combination in combinations]
-    return tuple(number), np.array([*of_code, -1], np.int64)[codes]
+    key_index: dict[str, int] = {}
+    of_code = [key_index.setdefault(template.format(combination), len(key_index)) for combination in combinations]
+    return tuple(key_index), np.array([*of_code, -1], np.int64)[codes]

@@ -334,9 +334,9 @@ def row_versions(opened: Sequence[OpenedFile], run: Int64, file: Int32, row: Int
     for number, of_store in enumerate(opened):
         content = of_store.content
         assert isinstance(content, WandbRows)
-        here = file == number
-        of_store_run = content.run_of_rows[row[here]].astype(np.int64)
-        pairs = np.unique(run[here] * (len(content.records) + 1) + of_store_run)
+        in_file = file == number
+        of_store_run = content.run_of_rows[row[in_file]].astype(np.int64)
+        pairs = np.unique(run[in_file] * (len(content.records) + 1) + of_store_run)
         for pair in pairs.tolist():
             record = content.records[pair % (len(content.records) + 1)]
             found.append((pair // (len(content.records) + 1), f"{record.run_id} {record.version}"))

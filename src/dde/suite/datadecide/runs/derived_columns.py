@@ -47,7 +47,7 @@ class Column:
     @classmethod
     def of(cls, values: Sequence[Any], absent: Any = None) -> Column:
         """Return the column of some values; those equal to `absent` are none."""
-        number: dict[Any, int] = {}
+        code_of: dict[Any, int] = {}
         distinct: list[Any] = []
         codes = np.full(len(values), -1, np.int32)
         for i, value in enumerate(values):
@@ -55,9 +55,9 @@ class Column:
                 continue
             # Equal numbers of different types are different values, and a list has no hash.
             key = (type(value), value) if not isinstance(value, (list, dict)) else (type(value), json.dumps(value))
-            code = number.get(key)
+            code = code_of.get(key)
             if code is None:
-                code = number[key] = len(distinct)
+                code = code_of[key] = len(distinct)
                 distinct.append(value)
             codes[i] = code
         return cls(codes, tuple(distinct))
@@ -187,7 +187,7 @@ class DerivedColumns:
         return self.run_id.texts()
 
     @cached_property
-    def number(self) -> dict[str, int]:
+    def row_by_id(self) -> dict[str, int]:
         """Row of each run, by its id."""
         return {run_id: i for i, run_id in enumerate(self.ids.tolist())}
 
@@ -224,8 +224,8 @@ class DerivedColumns:
 
     def take(self, rows: Int64) -> DerivedColumns:
         """Return some runs, their ancestors among them, ascending, without what filters alone ask for."""
-        number = np.full(len(self) + 1, -1, np.int32)
-        number[rows] = np.arange(len(rows))
+        new_row = np.full(len(self) + 1, -1, np.int32)
+        new_row[rows] = np.arange(len(rows))
         taken: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -237,7 +237,7 @@ class DerivedColumns:
             elif isinstance(value, np.ndarray):
                 value = value[rows]
             taken[field.name] = value
-        return DerivedColumns(**{**taken, "parent": number[self.parent[rows]], "keys": {}})
+        return DerivedColumns(**{**taken, "parent": new_row[self.parent[rows]], "keys": {}})
 
     def packed(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """Return the columns as facts that JSON can hold, and as plain arrays."""

@@ -99,7 +99,7 @@ def derived_columns(
     ends = [place.end for place in places]
     evidence = [run.evidence for run in runs]
     records = [item.record for item in evidence]
-    number = {run.run_id: i for i, run in enumerate(runs)}
+    row_of = {run.run_id: i for i, run in enumerate(runs)}
 
     def counts(values: Iterable[int | None]) -> Int64:
         return np.array([-1 if v is None else v for v in values], np.int64)
@@ -148,7 +148,7 @@ def derived_columns(
         reduce_loss=Column.of([str(r.hyperparameters.get("reduce_loss", "")) for r in runs]),
         plain_label=Column.of([r.plain_label for r in runs]),
         replicate=np.array([r.replicate for r in runs], np.int64),
-        parent=np.array([number.get(r.parent_run_id, -1) if r.parentage.in_store else -1 for r in runs], np.int32),
+        parent=np.array([row_of.get(r.parent_run_id, -1) if r.parentage.in_store else -1 for r in runs], np.int32),
         branch=counts(p.branch_tokens for p in places),
         end=counts(p.end_tokens for p in places),
         own_end=counts(e.tokens for e in ends),

@@ -64,14 +64,14 @@ class _Candidates:
     ----------
     past_group : set of str
         Those that match it beyond the name of the group.
-    every : list of str
+    run_ids : list of str
         All, sorted.
     rates : mapping of float or None to list of (float, str)
         Learning rates with their runs, ascending, by token budget; under None those of all budgets.
     """
 
     past_group: set[str]
-    every: list[str]
+    run_ids: list[str]
     rates: dict[float | None, list[tuple[float, str]]]
 
 
@@ -154,9 +154,9 @@ class ParentIndex:
             match = _match_by_name(cut.rates, child.name)
             if match is not None:
                 return FoundRun(match, ", cut short, and the run name")
-            every = tuple(run_id for run_id in cut.every if run_id != own)
-            if every:
-                return FoundRun(None, ", cut short", every)
+            candidates = tuple(run_id for run_id in cut.run_ids if run_id != own)
+            if candidates:
+                return FoundRun(None, ", cut short", candidates)
         return self._find_unknown_part(parts, own)
 
     def _find_whole(self, parts: list[str], own: str = "") -> FoundRun:
@@ -208,8 +208,8 @@ class ParentIndex:
         if is_run_name(tail) and "/model/" in path:
             for name in _beginning_with(self._sorted_names, tail):
                 past_group |= self._by_key[name]
-        every = sorted(below | past_group)
-        return _Candidates(past_group, every, _rates(self._evidence, every))
+        candidates = sorted(below | past_group)
+        return _Candidates(past_group, candidates, _rates(self._evidence, candidates))
 
 
 def hub_depth(parts: Sequence[str]) -> int:

@@ -25,7 +25,7 @@ from dde.suite.datadecide.runs.token_counts import (
 )
 
 __all__ = [
-    "HELD_ROWS",
+    "MAX_ROWS_IN_MEMORY",
     "NO_DATA",
     "PlacedRun",
     "Placements",
@@ -39,7 +39,7 @@ __all__ = [
 #: Status of a run that logged and evaluated nothing; it goes on where rows were logged that have no place.
 NO_DATA = "no data"
 #: Rows whose token positions stay in memory, some 17 bytes each; larger stores compute them again on request.
-HELD_ROWS = 4_000_000
+MAX_ROWS_IN_MEMORY = 4_000_000
 # Runs whose counters are read at once. A store without an index is scanned as often: most stores once.
 _BLOCK_RUNS = 5_000
 
@@ -194,7 +194,7 @@ class Placements:
         found: list[Int64] = []
         for start in range(0, len(run_ids), _BLOCK_RUNS):
             for placement in self.of(run_ids[start : start + _BLOCK_RUNS]):
-                stride = 1 if self._rows <= HELD_ROWS else max(-(-len(placement.tokens) // at_most), 1)
+                stride = 1 if self._rows <= MAX_ROWS_IN_MEMORY else max(-(-len(placement.tokens) // at_most), 1)
                 found.append(placement.tokens[::stride])
         return found
 
@@ -233,7 +233,7 @@ class Placements:
             n_rows=len(steps),
         )
         self._rows += len(steps)
-        if self._rows <= HELD_ROWS:
+        if self._rows <= MAX_ROWS_IN_MEMORY:
             self._held[run_id] = placement
         else:
             self._held.clear()

@@ -1,4 +1,4 @@
-"""Reading rows of both stores, through the cache where there is one."""
+"""Read rows of the tables and of the store, through the cache if there is one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from dde.errors import ConflictWarning, DdeWarning, SourceError
 from dde.sources.connection import Connection, redact
 from dde.sources.protocols import History, PosttrainingSource, RunRecord
 from dde.suite.datadecide.names import Base
-from dde.suite.datadecide.runs.positions import HELD_ROWS
+from dde.suite.datadecide.runs.positions import MAX_ROWS_IN_MEMORY
 from dde.suite.datadecide.runs.token_counts import COUNTER, OTHER_COUNTERS
-from dde.suite.datadecide.tables.pretraining_tables import Catalog, DataDecide
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide, TableCheckpoints
 
 if TYPE_CHECKING:
     from dde.cache.ragged import Fetch, RaggedCache
@@ -34,28 +34,28 @@ if TYPE_CHECKING:
 
 __all__ = ["Readers"]
 
-# Raised whenever the same rows of tables make other values.
-_VALUES = 2
+# Part of the version of cached values; increased whenever the parser returns other values for the same rows.
+_PARSER_VERSION = 2
 
 
 @dataclass
 class Readers:
-    """Rows of tables and store.
+    """Readers of the pretraining tables and of the post-training store.
 
     Attributes
     ----------
     tables : DataDecide or None
     store : PosttrainingSource or None
     cache_dir : str or path or None
-        Folder or URL of the cache; None for none.
-    opened : str
-        What the store said of its content when the records of its runs were read; "" where it can't tell.
+        Folder or URL of the cache; None disables the cache.
+    opened_fingerprint : str
+        Fingerprint of the store when the records of its runs were read; "" for a store without fingerprints.
     """
 
     tables: DataDecide | None
     store: PosttrainingSource | None
     cache_dir: str | os.PathLike[str] | Connection | None = None
-    opened: str = ""
+    opened_fingerprint: str = ""
     _warned: set[str] = field(default_factory=set)
     _index_read: RunIndex | None = None
     _notes: list[str] = field(default_factory=list)
@@ -65,33 +65,33 @@ class Readers:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_siblings": OrderedDict(), "_logs": OrderedDict()}
 
-    def find_log(self, run_ids: tuple[str, ...], name: str) -> Observations | None:
-        """Return what was read last of a log; None where that was of other runs or metrics."""
+    def cached_log(self, run_ids: tuple[str, ...], name: str) -> Observations | None:
+        """Return the observations of a logged metric if they are in memory, else None."""
         return self._logs.get((run_ids, name))
 
-    def keep_log(self, run_ids: tuple[str, ...], name: str, observed: Observations) -> None:
-        """Keep what was read of a log: its values, and where it has samples, are asked for one after the other."""
+    def cache_log(self, run_ids: tuple[str, ...], name: str, observed: Observations) -> None:
+        """Cache the observations of a logged metric in memory, since its values and its samples are read in turn."""
         self._logs[run_ids, name] = observed
-        while len(self._logs) > _LOGS:
+        while len(self._logs) > _MAX_LOGS:
             with suppress(KeyError):  # another thread was faster
                 self._logs.popitem(last=False)
 
     def take_sibling(self, run_ids: tuple[str, ...], name: str) -> Observations | None:
-        """Return what was read of a metric along with another one, and forget it; None where nothing was."""
+        """Remove the observations of a metric that was read along with another one; return them, or None."""
         return self._siblings.pop((run_ids, name), None)
 
-    def keep_sibling(self, run_ids: tuple[str, ...], name: str, observed: Observations) -> None:
-        """Keep what was read of a metric along with another one, which tends to be asked for next."""
+    def cache_sibling(self, run_ids: tuple[str, ...], name: str, observed: Observations) -> None:
+        """Cache the observations of a metric that was read along with another one, as it is often requested next."""
         self._siblings[run_ids, name] = observed
-        while len(self._siblings) > _SIBLINGS:
+        while len(self._siblings) > _MAX_SIBLINGS:
             with suppress(KeyError):  # another thread was faster
                 self._siblings.popitem(last=False)
 
-    def catalog(self) -> Catalog:
-        """Return the runs and checkpoints of the tables."""
+    def table_checkpoints(self) -> TableCheckpoints:
+        """Return the runs and checkpoints in the tables."""
         tables = self.tables
         if tables is None:
-            return Catalog((), np.empty(0, np.int32), np.empty(0, np.int64))
+            return TableCheckpoints((), np.empty(0, np.int32), np.empty(0, np.int64))
         folder = self._folder("index", tables)
         if folder is not None and isinstance(tables, DataDecide):
             from dde.suite.datadecide.tables.table_index import TableIndexCache
@@ -99,32 +99,33 @@ class Readers:
             tables.keep_index(TableIndexCache(folder))
         return tables.catalog()
 
-    def records(self, extra_config_keys: Iterable[str] = (), whole: bool = False) -> tuple[list[RunRecord], bool]:
-        """Return a record of every run of the store, by run id, and whether they are whole.
+    def records(self, extra_config_keys: Iterable[str] = (), all_options: bool = False) -> tuple[list[RunRecord], bool]:
+        """Return the record of every run of the store, by run id, and whether they have all launch options.
 
-        Records that were kept hold what evidence is made from; see :mod:`dde.suite.datadecide.runs.run_index`.
+        Cached records have only the options that are used as evidence; see :mod:`dde.suite.datadecide.runs.run_index`.
 
         Parameters
         ----------
         extra_config_keys : iterable of str
-            Keys of config to return beside the usual ones, which are never kept.
-        whole : bool
-            Whether all options of the launch commands are asked for.
+            Config keys to return in addition to the usual ones; they are not cached.
+        all_options : bool
+            Whether to return all options of the launch commands, which are not cached.
         """
         store = self.store
         if store is None:
             return [], True
         extra = list(extra_config_keys)
-        self.opened = self._fingerprint
-        index = None if extra or whole else self._run_index
-        found = None if index is None else index.load()
-        if found is not None:
-            self._index_read, self._notes = index, found[1]
-            _report_once(found[1])
-            return found[0], False
+        self.opened_fingerprint = self._fingerprint
+        index = None if extra or all_options else self._run_index
+        cached = None if index is None else index.load()
+        if cached is not None:
+            cached_records, notes = cached
+            self._index_read, self._notes = index, notes
+            _report_once(notes)
+            return cached_records, False
         records = store.runs(extra)
-        # What changed meanwhile is kept under neither state of it, and known to be of neither.
-        if self._fingerprint != self.opened:
+        # Records that were read while the store changed belong to neither of its states.
+        if self._fingerprint != self.opened_fingerprint:
             raise self._changed("while its runs were read")
         self._notes = notes = list(getattr(store, "conflicts", ()))
         if index is not None and self._run_index == index:
@@ -134,50 +135,53 @@ class Readers:
         return records, True
 
     def load_columns(self, settings: list[Any], records: Sequence[RunRecord] | None) -> DerivedColumns | None:
-        """Return the columns of all runs of the store from the cache; None where it has none.
+        """Return the columns of all runs of the store from the cache; None if they are not cached.
 
         Parameters
         ----------
         settings : list
-            What the columns depend on beside the store's content.
+            Options that the columns depend on, in addition to the content of the store.
         records : sequence of RunRecord or None
-            Runs of the store, where they were read, as they are where the store tells of each run alone whether it
-            changed.
+            Records of the runs, if they were read. They are needed for a store that has no fingerprint of its entire
+            content, but a version of each run.
         """
         fingerprint = self._fingerprint
         index = self._columns_index(records)
-        found = None if index is None else index.load_columns(settings)
-        if found is None:
+        cached = None if index is None else index.load_columns(settings)
+        if cached is None:
             return None
         if fingerprint:
-            self.opened, self._index_read = fingerprint, index
-        _report_once(found[1])
-        return found[0]
+            self.opened_fingerprint, self._index_read = fingerprint, index
+        columns, notes = cached
+        _report_once(notes)
+        return columns
 
     def save_columns(self, settings: list[Any], records: Sequence[RunRecord], columns: DerivedColumns) -> None:
-        """Keep the columns of all runs of the store, in the state in which its records were read."""
+        """Cache the columns of all runs, unless the store has changed since its records were read."""
         index = self._columns_index(records)
         if index is not None and self._is_as_opened:
             index.save_columns(settings, columns, self._notes)
 
     def load_placed_rows(self, settings: list[Any] | None, records: Sequence[RunRecord] | None) -> PlacedRows | None:
-        """Return the rows of all runs of the store by their own tokens from the cache; None where it has none."""
+        """Return the rows of all runs of the store by own tokens from the cache; None if they are not cached."""
         index = None if settings is None or not self._is_as_opened else self._columns_index(records)
         return None if index is None or settings is None else index.load_placed_rows(settings)
 
     def save_placed_rows(self, settings: list[Any], records: Sequence[RunRecord], rows: PlacedRows) -> None:
-        """Keep the rows of all runs of the store, in the state in which its records were read."""
+        """Cache the rows of all runs, unless the store has changed since its records were read."""
         index = self._columns_index(records)
         if index is not None and self._is_as_opened:
             index.save_placed_rows(settings, rows)
 
     @property
     def _is_as_opened(self) -> bool:
-        """Whether the store is in the state in which its runs were read, or tells of each run alone."""
-        return self._fingerprint == self.opened and (self._index_read is not None or not self.opened)
+        """Whether the store is unchanged since its records were read, or has a version of each run instead."""
+        return self._fingerprint == self.opened_fingerprint and (
+            self._index_read is not None or not self.opened_fingerprint
+        )
 
     def _columns_index(self, records: Sequence[RunRecord] | None) -> RunIndex | None:
-        """Return where the columns of the store are kept; None where it doesn't tell when it changes."""
+        """Return the index that caches the columns of the store; None if changes of the store can't be detected."""
         if self._fingerprint or records is None:
             return self._run_index
         from dde.suite.datadecide.runs.run_index import RunIndex, versions_digest
@@ -188,64 +192,67 @@ class Readers:
             return None
         return RunIndex(folder, digest)
 
-    def counters(self, run_ids: Sequence[str], versions: Mapping[str, str], keep: bool) -> History:
-        """Return the token counter of most runs: all rows of their training logs.
+    def counters(self, run_ids: Sequence[str], versions: Mapping[str, str], use_cache: bool) -> History:
+        """Return the usual token counter: all rows of the training logs of runs.
 
         Parameters
         ----------
-        run_ids, versions
-        keep : bool
-            Whether these are all runs, whose counters every opening reads.
+        run_ids : sequence of str
+        versions : mapping of str to str
+            Version of each run.
+        use_cache : bool
+            Whether to cache the rows. The cache has the counters of all runs, which every opening reads.
         """
-        return self._kept_logs("counters", run_ids, versions, (COUNTER,), keep)
+        return self._cached_counters("counters", run_ids, versions, (COUNTER,), use_cache)
 
-    def other_counters(self, run_ids: Sequence[str], versions: Mapping[str, str], keep: bool) -> History:
-        """Return the other token counters of runs, and their training step: those that any of the runs logged.
+    def other_counters(self, run_ids: Sequence[str], versions: Mapping[str, str], use_cache: bool) -> History:
+        """Return the other token counters and the training step of runs, as far as any of the runs logged them.
 
         Parameters
         ----------
-        run_ids, versions
-        keep : bool
-            Whether these are all runs without the usual counter.
+        run_ids : sequence of str
+        versions : mapping of str to str
+            Version of each run.
+        use_cache : bool
+            Whether to cache the rows. The cache has the counters of all runs without the usual counter.
         """
-        return self._kept_logs("other_counters", run_ids, versions, OTHER_COUNTERS, keep)
+        return self._cached_counters("other_counters", run_ids, versions, OTHER_COUNTERS, use_cache)
 
     def logged_counters(self, run_ids: Sequence[str], versions: Mapping[str, str], keys: Sequence[str]) -> History:
-        """Return the counters that are known to place the rows of runs, from what opening kept where it has them."""
-        kept = (("counters", (COUNTER,)), ("other_counters", OTHER_COUNTERS))
-        found = next(((name, names) for name, names in kept if set(keys) <= set(names)), None)
-        rows = (
-            None
-            if self._index_read is None or found is None
-            else self._index_read.load_logs(found[0], run_ids, found[1])
-        )
+        """Return the given counters of runs, from the cache of an earlier opening if it has them."""
+        rows = None
+        if self._index_read is not None:
+            for name, cached_keys in (("counters", (COUNTER,)), ("other_counters", OTHER_COUNTERS)):
+                if set(keys) <= set(cached_keys):
+                    rows = self._index_read.load_logs(name, run_ids, cached_keys)
+                    break
         if rows is None:
             return self.logs(run_ids, versions, keys)
         absent = np.full(len(rows.step), np.nan)
         return History(rows.run, rows.step, {key: rows.values.get(key, absent) for key in keys})
 
-    def _kept_logs(
-        self, name: str, run_ids: Sequence[str], versions: Mapping[str, str], keys: Sequence[str], keep: bool
+    def _cached_counters(
+        self, name: str, run_ids: Sequence[str], versions: Mapping[str, str], keys: Sequence[str], use_cache: bool
     ) -> History:
-        index = self._index_read if keep else None
+        index = self._index_read if use_cache else None
         rows = None if index is None else index.load_logs(name, run_ids, keys)
         if rows is None:
             rows = self.logs(run_ids, versions, keys)
-            # Few runs log any but the first, and none logs all.
+            # Few runs log another counter than the usual one, so columns without values are dropped.
             logged = {key: values for key, values in rows.values.items() if key == COUNTER or np.isfinite(values).any()}
             rows = History(rows.run, rows.step, logged)
-            if index is not None and self._run_index == index and len(rows.step) <= HELD_ROWS:
+            if index is not None and self._run_index == index and len(rows.step) <= MAX_ROWS_IN_MEMORY:
                 index.save_logs(name, run_ids, keys, rows)
         return rows
 
     @property
     def store_fingerprint(self) -> str:
-        """What the store said of its content when its records were read; "" where they are not kept."""
+        """Fingerprint of the store when its records were read; "" if the records are not cached."""
         return "" if self._index_read is None else self._index_read.fingerprint
 
     @property
     def _run_index(self) -> RunIndex | None:
-        """Where what the store says of its runs is kept; None where it doesn't tell when it changes."""
+        """The index that caches the runs of the store; None without a cache, or for a store without fingerprints."""
         store = self.store
         if store is None or self.cache_dir is None:
             return None
@@ -258,34 +265,39 @@ class Readers:
         return RunIndex(folder, fingerprint)
 
     @property
-    def keeps_tables(self) -> bool:
-        """Whether what is read of the tables is kept; a parsed one is columns already, of which nothing is."""
+    def caches_tables(self) -> bool:
+        """Whether values of the tables are cached; those of a parsed table are not, as it has columns already."""
         return self._tables_cache is not None and self.tables is not None and self.tables.layout != "parsed"
 
-    def checkpoints(self, bases: Sequence[Base], metrics: Sequence[Metric], along: Sequence[Metric] = ()) -> History:
-        """Return rows of pretraining runs, by run and step; values by the metrics' names.
+    def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], along: Sequence[Metric] = ()) -> History:
+        """Return evaluations of the checkpoints of pretraining runs.
 
         Parameters
         ----------
         bases : sequence of Base
         metrics : sequence of Metric
         along : sequence of Metric
-            Metrics that are worth keeping, too, where the tables have to be read anyway.
+            Metrics to cache as well if the tables have to be read anyway.
+
+        Returns
+        -------
+        History
+            Rows by run, as an index into `bases`, and step; values by the names of the metrics.
         """
         tables = self.tables
         if tables is None or not bases:
             return _no_rows([m.name for m in metrics])
         cache = self._tables_cache
-        if cache is None or not self.keeps_tables:
+        if cache is None or not self.caches_tables:
             return tables.evaluations(bases, metrics)
         by_label, by_name = {b.label: b for b in bases}, {m.name: m for m in (*metrics, *along)}
 
         def fetch(labels: Sequence[str], names: Sequence[str]) -> History:
-            # A text that is read is parsed whole, and kept whole: reading is what takes the time.
-            whole = tables.whole_tasks([by_name[n] for n in dict.fromkeys([*names, *by_name])])
-            return tables.evaluations([by_label[x] for x in labels], whole)
+            # All entries of a text are parsed and cached, since reading the text takes most of the time.
+            all_entries = tables.whole_tasks([by_name[n] for n in dict.fromkeys([*names, *by_name])])
+            return tables.evaluations([by_label[x] for x in labels], all_entries)
 
-        version = f"{tables.fingerprint}-{tables.on_error}-{_VALUES}"
+        version = f"{tables.fingerprint}-{tables.on_error}-{_PARSER_VERSION}"
         rows = cache.read(
             list(by_label),
             [version] * len(by_label),
@@ -309,34 +321,33 @@ class Readers:
             )
 
     def logs(self, run_ids: Sequence[str], versions: Mapping[str, str], keys: Sequence[str]) -> History:
-        """Return rows of training logs, by run and step; values by the log's keys."""
+        """Return rows of training logs, by run and step, with values by key."""
         store = self.store
         if store is None or not run_ids:
             return _no_rows(keys)
         cache, fetch = self._history_cache, self._of_one_version(store.history, versions)
-        if cache is None or not self.keeps_store(run_ids, versions):
+        if cache is None or not self.caches_store(run_ids, versions):
             return fetch(run_ids, keys)
         return cache.read(run_ids, [versions[r] for r in run_ids], keys, fetch)
 
     def final_evaluations(
         self, run_ids: Sequence[str], versions: Mapping[str, str], metrics: Sequence[Metric]
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """Return one value per run for every metric, by the metric's name."""
+        """Return one value per run for every metric, by the name of the metric."""
         store = self.store
         if store is None or not run_ids:
             return {m.name: np.empty(0) for m in metrics}
-        # JSON: any character may occur in a task or an entry.
+        # Encoded as JSON, as tasks and entries may contain any character.
         names = {json.dumps([m.task, m.entry]): m for m in metrics}
 
         def fetch(ids: Sequence[str], keys: Sequence[str]) -> History:
             pairs = [(names[k].task, names[k].entry) for k in keys]
-            found = store.evaluations(ids, pairs)
-            rows = np.arange(len(ids))
-            values = {k: found[pair] for k, pair in zip(keys, pairs, strict=True)}
-            return History(rows.astype(np.int32), np.zeros(len(ids), np.int64), values)
+            by_pair = store.evaluations(ids, pairs)
+            values = {k: by_pair[pair] for k, pair in zip(keys, pairs, strict=True)}
+            return History(np.arange(len(ids), dtype=np.int32), np.zeros(len(ids), np.int64), values)
 
         cache, checked = self._summary_cache, self._of_one_version(fetch, versions)
-        if cache is None or not self.keeps_store(run_ids, versions):
+        if cache is None or not self.caches_store(run_ids, versions):
             rows = checked(run_ids, list(names))
         else:
             rows = cache.read(run_ids, [versions[r] for r in run_ids], list(names), checked)
@@ -347,16 +358,16 @@ class Readers:
         return str(getattr(self.store, "fingerprint", ""))
 
     def _of_one_version(self, fetch: Fetch, versions: Mapping[str, str]) -> Fetch:
-        """Return `fetch` with a check, before and after, that the runs are in the versions that they were opened in.
+        """Return `fetch` with checks that the runs have the given versions before and after the read.
 
-        What is read goes into the cache and into a Dataset under these versions.
+        The cache and the Dataset label the values with these versions.
         """
 
         def checked(run_ids: Sequence[str], keys: Sequence[str]) -> History:
             before = self._fingerprint
-            if before != self.opened and self.opened:
+            if before != self.opened_fingerprint and self.opened_fingerprint:
                 self._check_runs(run_ids, versions)
-                self.opened = before
+                self.opened_fingerprint = before
             rows = fetch(run_ids, keys)
             if self._fingerprint != before:
                 raise self._changed("while it was read")
@@ -365,9 +376,9 @@ class Readers:
         return checked
 
     def _check_runs(self, run_ids: Sequence[str], versions: Mapping[str, str]) -> None:
-        """Raise SourceError where any of the runs has another version than it was opened in.
+        """Raise SourceError if the version of any of the runs has changed.
 
-        A store that grew by other runs, or was copied as it is, has the same.
+        The fingerprint of a store also changes when other runs are added, or when the store is copied.
         """
         assert self.store is not None
         now = {record.run_id: record.version for record in self.store.runs()}
@@ -378,33 +389,33 @@ class Readers:
     def _changed(self, when: str) -> SourceError:
         description = "" if self.store is None else redact(self.store.description)
         return SourceError(
-            f"{description} changed {when}, so its values are no longer those of the Dataset that is open, and nothing "
-            "of this read is kept. Open it again."
+            f"{description} changed {when}, so its values no longer belong to the open Dataset, and the values of this "
+            "read were discarded. Open it again."
         )
 
-    def keeps_store(self, run_ids: Sequence[str], versions: Mapping[str, str]) -> bool:
-        """Return whether what is read of these runs of the store is kept: where it tells when each of them changes."""
+    def caches_store(self, run_ids: Sequence[str], versions: Mapping[str, str]) -> bool:
+        """Return whether values of these runs of the store are cached, which needs a version of each run."""
         return self._history_cache is not None and bool(run_ids) and all(versions[r] for r in run_ids)
 
-    def keep_store(self, run_ids: Sequence[str], versions: Mapping[str, str], metrics: Sequence[Metric]) -> None:
+    def fill_store_cache(self, run_ids: Sequence[str], versions: Mapping[str, str], metrics: Sequence[Metric]) -> None:
         """Read metrics of runs of the store into the cache.
 
         Raises
         ------
         SourceError
-            When what was read could not be kept.
+            When the cache can't be written.
         """
         self.logs(run_ids, versions, [m.entry for m in metrics if m.kind == "log"])
-        self.check_kept()
+        self.check_caches()
         self.final_evaluations(run_ids, versions, [m for m in metrics if m.kind == "evaluation"])
-        self.check_kept()
+        self.check_caches()
 
-    def check_kept(self) -> None:
-        """Raise SourceError where something that was read could not be kept."""
+    def check_caches(self) -> None:
+        """Raise SourceError if a cache could not be written."""
         for cache in (self._tables_cache, self._history_cache, self._summary_cache):
             if cache is not None and cache.problem is not None:
                 raise SourceError(
-                    f"the cache {cache.storage} can't be written ({cache.problem}), so what was read was not kept. "
+                    f"the cache {cache.storage} can't be written ({cache.problem}), so the values were not stored. "
                     "Free space, or pass cache_dir= with a folder or URL that can be written."
                 )
 
@@ -414,7 +425,7 @@ class Readers:
         Warns
         -----
         DdeWarning
-            When a cache can't be compacted. All that was read is in it, in more segments.
+            When a cache can't be compacted. It is complete, but has more segments than necessary.
         """
         from dde.cache.compaction import compact
 
@@ -453,18 +464,18 @@ class Readers:
         return RaggedCache(folder, f"{KINDS[kind]} of {source.description}")
 
     def _folder(self, kind: str, source: DataDecide | PosttrainingSource | None) -> Storage | None:
-        """Return where the cache of a source is; None where nothing is kept."""
+        """Return the storage that caches a source; None if it is not cached."""
         if source is None:
             return None
         return source_storage(self.cache_dir, kind, redact(getattr(source, "location", "") or source.description))
 
 
-# Metrics of logs that were read last, each of some thousand runs at most: some 30 MB.
-_LOGS = 4
-# Metrics that were read along with another one and not asked for yet: those of a few blocks.
-_SIBLINGS = 256
+# Number of logged metrics in memory, about 30 MB for a thousand runs.
+_MAX_LOGS = 4
+# Number of metrics in memory that were read along with others but not requested yet, enough for a few blocks.
+_MAX_SIBLINGS = 256
 
-# What sources reported of their runs, once in a process, whether they were read or kept.
+# Conflicts that sources reported, each once in a process, whether the records were read or cached.
 _REPORTED: set[str] = set()
 
 

@@ -24,7 +24,7 @@ from dde.suite.datadecide.runs.derived_columns import KEPT_KEYS, Column, Derived
 from dde.suite.datadecide.runs.derived_runs import DerivedRun, derived_columns, key_column
 from dde.suite.datadecide.runs.evidence import Evidence, gather_evidence
 from dde.suite.datadecide.runs.parents import GIVEN, chain_order, resolve_parents
-from dde.suite.datadecide.runs.positions import HELD_ROWS, PlacedRun, Placements, has_data, status_of
+from dde.suite.datadecide.runs.positions import MAX_ROWS_IN_MEMORY, PlacedRun, Placements, has_data, status_of
 from dde.suite.datadecide.runs.readers import Readers
 from dde.suite.datadecide.runs.run_index import reduced, versions_digest
 from dde.suite.datadecide.runs.run_types import RunTypes
@@ -37,7 +37,7 @@ from dde.suite.datadecide.runs.treatments import (
     with_variants,
 )
 from dde.suite.datadecide.runs.worker_runs import RunPositions, SentRuns, TableSteps
-from dde.suite.datadecide.tables.pretraining_tables import Catalog, DataDecide
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide, TableCheckpoints
 
 __all__ = ["RUN_FIELDS", "Registry"]
 
@@ -66,8 +66,8 @@ class Registry:
         Folder of the cache; None for none.
     run_types : mapping of str to str
         Run types that the user states; see :class:`dde.suite.datadecide.runs.run_types.RunTypes`.
-    whole : bool
-        Whether runs are known with all options of their launch commands, which are never kept.
+    all_options : bool
+        Whether runs have all options of their launch commands, which are not cached.
     """
 
     tables: DataDecide | None
@@ -76,9 +76,9 @@ class Registry:
     tokens_per_sequence: float | Mapping[str, float] | None = None
     extra_config_keys: frozenset[str] = frozenset()
     cache_dir: str | os.PathLike[str] | Connection | None = None
-    whole: bool = False
+    all_options: bool = False
     run_types: Mapping[str, str] = field(default_factory=dict)
-    _is_whole: bool = field(default=True, init=False, repr=False)
+    _has_all_options: bool = field(default=True, init=False, repr=False)
     # Content of an unpickled registry, so that it does not read the store again.
     _records: list[RunRecord] | None = field(default=None, init=False, repr=False)
     _counters: History | None = field(default=None, init=False, repr=False)
@@ -96,8 +96,8 @@ class Registry:
             # Compressed, since the same keys and texts occur in all records.
             fields["_records"] = zlib.compress(pickle.dumps((records, self._counters, self._others)), 1)
             fields["_others"] = {}
-            fields["_is_whole"] = False
-            fields["_opened"] = self.readers.opened
+            fields["_has_all_options"] = False
+            fields["_opened"] = self.readers.opened_fingerprint
         return fields
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -169,7 +169,7 @@ class Registry:
     @property
     def _settings(self) -> list[Any] | None:
         """Options that the columns depend on, beside the content of the store; None where columns are not cached."""
-        if self.whole or self.extra_config_keys:
+        if self.all_options or self.extra_config_keys:
             return None
         override = self.tokens_per_sequence
         settings: list[Any] = [
@@ -185,17 +185,17 @@ class Registry:
             return None
         if not getattr(self.store, "fingerprint", "") and self._records is None:
             # Such a store reports changes run by run.
-            self._records, self._is_whole = self.readers.records(self._extra_keys, self.whole)
+            self._records, self._has_all_options = self.readers.records(self._extra_keys, self.all_options)
         found = self.readers.load_columns(settings, self._records)
         if found is not None and self._records is None:
-            self._is_whole = False
+            self._has_all_options = False
         return found
 
     def _cache_columns(self, columns: DerivedColumns) -> None:
         settings = self._settings
         if settings is not None and self._records is not None:
             self.readers.save_columns(settings, self._records, columns)
-            if len(columns) and int(columns.n_rows.sum()) <= HELD_ROWS:
+            if len(columns) and int(columns.n_rows.sum()) <= MAX_ROWS_IN_MEMORY:
                 placed = self.placements.of(columns.ids.tolist())
                 rows = PlacedRows(
                     np.concatenate([[0], np.cumsum(columns.n_rows)]).astype(np.int64),
@@ -208,18 +208,18 @@ class Registry:
         return self.readers.load_placed_rows(self._settings, self._records)
 
     @cached_property
-    def catalog(self) -> Catalog:
+    def table_checkpoints(self) -> TableCheckpoints:
         """Runs and checkpoints of the tables."""
-        return self.readers.catalog()
+        return self.readers.table_checkpoints()
 
     @cached_property
     def checkpoint_steps(self) -> dict[str, Int64]:
         """Evaluated steps of each pretraining run of the tables, by label."""
-        return self.catalog.steps_by_label()
+        return self.table_checkpoints.steps_by_label()
 
     @cached_property
     def _table_steps(self) -> TableSteps:
-        return TableSteps(self.catalog)
+        return TableSteps(self.table_checkpoints)
 
     def table_steps(self, sampling: str) -> Mapping[str, Int64]:
         """Return the steps that tables have rows of, of each pretraining run: of evaluations, or of perplexities."""
@@ -235,7 +235,7 @@ class Registry:
         if self.store is None:
             return {}
         if self._records is None:
-            self._records, self._is_whole = self.readers.records(self._extra_keys, self.whole)
+            self._records, self._has_all_options = self.readers.records(self._extra_keys, self.all_options)
         types = RunTypes(self.run_types)
         types.check(self._records)
         # Keys that only state the type of a run were not requested as hyperparameters.
@@ -273,7 +273,7 @@ class Registry:
     @cached_property
     def bases(self) -> dict[str, Base]:
         """Pretraining runs by label: those of the tables, then those that only post-training runs name."""
-        found = {b.label: b for b in self.catalog.bases}
+        found = {b.label: b for b in self.table_checkpoints.bases}
         for label in self.columns.lineage.values:
             base = find_base_by_label(label) if label not in found else None
             if base is not None:
@@ -304,15 +304,15 @@ class Registry:
         if keys <= {*self.columns.keys, *RUN_FIELDS}:
             return self
         known = {k for r in self.derived.values() for k in r.hyperparameters}
-        held = CONFIG_KEYS if self._is_whole else KEPT_KEYS.intersection(CONFIG_KEYS)
+        held = CONFIG_KEYS if self._has_all_options else KEPT_KEYS.intersection(CONFIG_KEYS)
         unknown = keys.difference(known, held, self.extra_config_keys, RUN_FIELDS)
         if not unknown or self.store is None:
             return self
         if unknown not in self._wider:
-            wider = replace(self, extra_config_keys=self.extra_config_keys | unknown, whole=True)
+            wider = replace(self, extra_config_keys=self.extra_config_keys | unknown, all_options=True)
             found = {k for r in wider.derived.values() for k in r.hyperparameters}
             # Cached records have few options of the launch command; the filter may name any other.
-            self._wider[unknown] = wider if found & unknown or not self._is_whole else None
+            self._wider[unknown] = wider if found & unknown or not self._has_all_options else None
         return self._wider[unknown] or self
 
     def chain(self, run_id: str) -> list[str]:
@@ -353,11 +353,11 @@ class Registry:
         return dict(zip(run_ids, self.placements.of(run_ids), strict=True))
 
     def _read_counters(self, run_ids: Sequence[str]) -> History:
-        whole = len(run_ids) == len(self.derived)
-        if self._counters is not None and whole:
+        is_all_runs = len(run_ids) == len(self.derived)
+        if self._counters is not None and is_all_runs:
             return self._counters
-        rows = self.readers.counters(run_ids, self.versions, keep=whole)
-        if whole and len(rows.step) <= HELD_ROWS:
+        rows = self.readers.counters(run_ids, self.versions, use_cache=is_all_runs)
+        if is_all_runs and len(rows.step) <= MAX_ROWS_IN_MEMORY:
             self._counters = rows
         return rows
 
@@ -366,8 +366,8 @@ class Registry:
         if key not in self._others:
             # The first request is for all runs, where all are in memory.
             is_first = self._counters is not None and not self._others
-            rows = self.readers.other_counters(run_ids, self.versions, keep=is_first)
-            if sum(len(held.step) for held in self._others.values()) + len(rows.step) > HELD_ROWS:
+            rows = self.readers.other_counters(run_ids, self.versions, use_cache=is_first)
+            if sum(len(held.step) for held in self._others.values()) + len(rows.step) > MAX_ROWS_IN_MEMORY:
                 return rows
             self._others[key] = rows
         return self._others[key]

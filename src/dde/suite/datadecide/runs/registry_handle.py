@@ -89,7 +89,7 @@ def origin_of(registry: Registry) -> Origin | None:
         registry.tokens_per_sequence,
         sorted(registry.extra_config_keys),
         cache_dir,
-        registry.whole,
+        registry.all_options,
         list(registry.run_types.items()),
     )
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
@@ -97,7 +97,7 @@ def origin_of(registry: Registry) -> Origin | None:
     origin = Origin(
         key,
         sent_columns(registry.columns),
-        registry.readers.opened,
+        registry.readers.opened_fingerprint,
         place,
         tables_fingerprint,
         store,

@@ -249,8 +249,8 @@ class RunIndex:
         if found is None or (found[0].get("fingerprint"), found[0].get("keys")) != (self.fingerprint, list(keys)):
             return None
         try:
-            number = {run_id: i for i, run_id in enumerate(found[0]["run_id"])}
-            at = np.array([number[run_id] for run_id in run_ids], np.int64)
+            row_of = {run_id: i for i, run_id in enumerate(found[0]["run_id"])}
+            at = np.array([row_of[run_id] for run_id in run_ids], np.int64)
             offsets, step = found[1]["row_offset"], found[1]["step"]
             values = {key: found[1][f"values_{i}"] for i, key in enumerate(found[0]["logged"])}
         except KeyError:

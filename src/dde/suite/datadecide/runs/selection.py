@@ -157,7 +157,7 @@ def _passing(registry: Registry, method: object, filters: Mapping[str, object]) 
     for key, wanted in filters.items():
         if key == "run_id" and isinstance(wanted, list):
             # Ids are looked up: comparing each with each takes as long as all the rest.
-            passes &= np.isin(np.arange(len(columns)), [columns.number[r] for r in wanted if r in columns.number])
+            passes &= np.isin(np.arange(len(columns)), [columns.row_by_id[r] for r in wanted if r in columns.row_by_id])
         else:
             column, absent = _column_of(registry, key)
             passes &= column.matching(partial(matches, wanted=wanted), absent)

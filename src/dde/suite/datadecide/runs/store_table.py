@@ -134,7 +134,7 @@ def _with_blank(along: Along, values: npt.NDArray[Any], n_bases: int) -> Factor:
     return Factor(along, np.concatenate([blank, values]))
 
 
-# The batch is compared as a whole; the seed of the training is what repetitions differ in.
+# Batch sizes are compared over all GPUs. Repetitions differ in the seed of the training.
 _APART = frozenset({"per_device_train_batch_size", "gradient_accumulation_steps", "training_seed"})
 
 
@@ -144,8 +144,9 @@ def differences(run: Evidence, other: Evidence) -> dict[str, tuple[object, objec
     Those that only one of the runs states are left out, and so is the seed of the training. ``sequences_per_step`` is
     the batch over all GPUs, ``dataset`` the training mixture.
     """
-    here, there = _settings(run), _settings(other)
-    return {key: (here[key], there[key]) for key in here if key in there and not matches(here[key], there[key])}
+    settings, others = _settings(run), _settings(other)
+    shared = [key for key in settings if key in others]
+    return {key: (settings[key], others[key]) for key in shared if not matches(settings[key], others[key])}
 
 
 def _settings(run: Evidence) -> dict[str, object]:
@@ -203,13 +204,13 @@ def siblings(registry: Registry, run_id: str) -> list[str]:
 
 def compare_lineages(registry: Registry, label: str, other_registry: Registry, other_label: str) -> pd.DataFrame:
     """Return the runs of two lineages side by side; see :meth:`dde.TrainingLineage.compare`."""
-    here, there = _by_label(registry, label), _by_label(other_registry, other_label)
-    order = sorted({**there, **here}.items(), key=lambda item: run_order(item[1]))
+    by_label, others_by_label = _by_label(registry, label), _by_label(other_registry, other_label)
+    order = sorted({**others_by_label, **by_label}.items(), key=lambda item: run_order(item[1]))
     bases = registry.bases[label], other_registry.bases[other_label]
     ends = registry.base_end_tokens(label), other_registry.base_end_tokens(other_label)
     rows: list[tuple[object, ...]] = [(PRETRAINING, label, other_label, *ends, _written(_base_differences(*bases)))]
     for name, _ in order:
-        run, other = here.get(name), there.get(name)
+        run, other = by_label.get(name), others_by_label.get(name)
         differs = differences(run.evidence, other.evidence) if run is not None and other is not None else {}
         rows.append(
             (
@@ -256,4 +257,4 @@ def _written(differs: dict[str, tuple[object, object]]) -> str:
     def text(value: object) -> str:
         return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
-    return "; ".join(f"{name}: {text(here)}, {text(there)}" for name, (here, there) in differs.items())
+    return "; ".join(f"{name}: {text(value)}, {text(other)}" for name, (value, other) in differs.items())

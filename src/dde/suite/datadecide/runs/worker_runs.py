@@ -14,11 +14,11 @@ from dde.schema import EVALUATIONS, PERPLEXITIES
 from dde.sources.protocols import TRAINING_STEP, PosttrainingSource
 from dde.suite.datadecide.names import Base, find_base_by_label
 from dde.suite.datadecide.runs.derived_columns import DerivedColumns, PlacedRows
-from dde.suite.datadecide.runs.positions import HELD_ROWS, PlacedRun, RunEnd
+from dde.suite.datadecide.runs.positions import MAX_ROWS_IN_MEMORY, PlacedRun, RunEnd
 from dde.suite.datadecide.runs.readers import Readers
 from dde.suite.datadecide.runs.token_counts import COUNTER, Log, Placement, place_by_rate, place_counted, split_logs
 from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY
-from dde.suite.datadecide.tables.pretraining_tables import Catalog, DataDecide
+from dde.suite.datadecide.tables.pretraining_tables import DataDecide, TableCheckpoints
 
 __all__ = [
     "LoggedPlaces",
@@ -95,21 +95,21 @@ class RunPositions(Protocol):
         ...
 
 
-#: Bit of the catalog of each sampling of tables.
+#: Bit of `TableCheckpoints.sampled` of each sampling of the tables.
 _KINDS = {EVALUATIONS: EVALUATED, PERPLEXITIES: PERPLEXITY}
 
 
 class TableSteps:
     """Steps of pretraining runs by label, of each sampling of the tables; made when they are needed."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, checkpoints: TableCheckpoints) -> None:
+        self._checkpoints = checkpoints
         self._made: dict[str, dict[str, Int64]] = {}
 
     def of(self, sampling: str) -> dict[str, Int64]:
         """Return the steps that the tables of a sampling have rows of, by label."""
         if sampling not in self._made:
-            self._made[sampling] = self._catalog.steps_by_label(_KINDS[sampling])
+            self._made[sampling] = self._checkpoints.steps_by_label(_KINDS[sampling])
         return self._made[sampling]
 
 
@@ -147,16 +147,16 @@ class SentRuns:
     @property
     def derived(self) -> dict[str, int]:
         """Row of each derived run, by its id."""
-        return self.columns.number
+        return self.columns.row_by_id
 
     @cached_property
     def checkpoint_steps(self) -> dict[str, Int64]:
         """Evaluated steps of each pretraining run of the tables, by label."""
-        return self.readers.catalog().steps_by_label()
+        return self.readers.table_checkpoints().steps_by_label()
 
     @cached_property
     def _table_steps(self) -> TableSteps:
-        return TableSteps(self.readers.catalog())
+        return TableSteps(self.readers.table_checkpoints())
 
     def table_steps(self, sampling: str) -> Mapping[str, Int64]:
         """Return the steps that tables have rows of, of each pretraining run: of evaluations, or of perplexities."""
@@ -169,7 +169,7 @@ class SentRuns:
     @cached_property
     def bases(self) -> dict[str, Base]:
         """Pretraining runs by label."""
-        found = {b.label: b for b in self.readers.catalog().bases}
+        found = {b.label: b for b in self.readers.table_checkpoints().bases}
         named = (find_base_by_label(label) for label in self.columns.lineage.values if label not in found)
         return found | {b.label: b for b in named if b is not None}
 
@@ -201,7 +201,7 @@ class SentRuns:
             placed |= {run_id: self._place(run_id, log) for run_id, log in split_logs(members, rows)}
         self._rows += sum(len(p.steps) for p in placed.values())
         found = [placed[r] if r in placed else self._held[r] for r in run_ids]
-        if self._rows <= HELD_ROWS:
+        if self._rows <= MAX_ROWS_IN_MEMORY:
             self._held |= placed
         else:
             self._held, self._rows = {}, 0
@@ -225,7 +225,7 @@ class SentRuns:
             return [rows.of(self.derived[r])[1] for r in run_ids]
         found: list[Int64] = []
         # By the whole store, so that a grid does not depend on how it was opened.
-        is_held = int(self.columns.n_rows.sum()) <= HELD_ROWS
+        is_held = int(self.columns.n_rows.sum()) <= MAX_ROWS_IN_MEMORY
         block = max(len(run_ids), 1) if is_held else _BLOCK_RUNS
         for start in range(0, len(run_ids), block):
             for placement in self.of(run_ids[start : start + block]):
@@ -258,16 +258,16 @@ class SentRuns:
     def chain(self, run_id: str) -> list[str]:
         """Return the run's ancestors in the store, from the base on, then the run itself."""
         columns = self.columns
-        number = columns.number.get(run_id)
+        row = columns.row_by_id.get(run_id)
         chain = [run_id]
-        if number is None:
+        if row is None:
             return chain
-        while (parent := int(columns.parent[number])) >= 0:
+        while (parent := int(columns.parent[row])) >= 0:
             chain.append(str(columns.ids[parent]))
-            number = parent
-        lineage = str(columns.lineages[number])
+            row = parent
+        lineage = str(columns.lineages[row])
         # A parent that is not in the store is not known to lead to the base.
-        if lineage and columns.parent_run_id.text(number) == lineage:
+        if lineage and columns.parent_run_id.text(row) == lineage:
             chain.append(lineage)
         return chain[::-1]
 
@@ -280,7 +280,7 @@ class _Placed(Mapping[str, PlacedRun]):
 
     def __getitem__(self, run_id: str) -> PlacedRun:
         columns = self._columns
-        at = columns.number[run_id]
+        at = columns.row_by_id[run_id]
         branch, end, own, forked_at = (
             int(v[at]) for v in (columns.branch, columns.end, columns.own_end, columns.forked_at)
         )
@@ -301,7 +301,7 @@ class _Placed(Mapping[str, PlacedRun]):
         return PlacedRun(None if branch < 0 else branch, None if end < 0 else end, run_end, status)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._columns.number)
+        return iter(self._columns.row_by_id)
 
     def __len__(self) -> int:
         return len(self._columns)

@@ -262,17 +262,17 @@ class DictTable(EvaluationTable):
         """
         n_tasks, width, n_keys = shape
         kept, first = first_of_each(task * n_keys + at)
-        again = others(kept, len(rows))
+        repeated = others(kept, len(rows))
         block = np.empty(shape)
         lacking = others((task * n_keys + at)[kept], n_tasks * n_keys)
         block[lacking // n_keys, :, lacking % n_keys] = np.nan
         base = np.full(len(self.index), -1, np.int64)
         base[rows[kept]] = task[kept] * width * n_keys + at[kept]
         # Rows that repeat another one are put aside, to be compared with it.
-        spare = np.empty((len(again), width))
-        spare_of = dict(zip(rows[again].tolist(), range(len(again)), strict=True))
+        spare = np.empty((len(repeated), width))
+        spare_of = dict(zip(rows[repeated].tolist(), range(len(repeated)), strict=True))
         wanted = base >= 0
-        wanted[rows[again]] = True
+        wanted[rows[repeated]] = True
 
         def use(numbers: Int64, table: pa.Table) -> None:
             start = 0
@@ -289,8 +289,8 @@ class DictTable(EvaluationTable):
                     spare[spare_of[int(own[local])]] = tile[local]
 
         self._each_batch(rows, ["metrics"], use)
-        if len(again):
-            used = first[again]
+        if len(repeated):
+            used = first[repeated]
             same = same_values(spare, block[task[used], :, at[used]], axis=1)
-            self._report_repeated(rows[again], same, entries)
+            self._report_repeated(rows[repeated], same, entries)
         return block

@@ -338,8 +338,8 @@ class EvaluationTable(ABC):
     def _rows_of(self, bases: Sequence[Base]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
         """Return for each row the index into `bases` (-1 if not requested), and a mask of the requested rows."""
         index = self.index
-        number = {base: i for i, base in enumerate(bases)}
-        meaning = np.array([number.get(base, -1) for base in index.bases] + [-1], np.int32)
+        index_of = {base: i for i, base in enumerate(bases)}
+        meaning = np.array([index_of.get(base, -1) for base in index.bases] + [-1], np.int32)
         row_base = meaning[index.base]
         return row_base, (row_base >= 0) & (index.step >= 0)
 
@@ -522,10 +522,10 @@ class WideTable(EvaluationTable):
         rows = np.flatnonzero(is_requested)
         place = np.searchsorted(keys, join_keys(row_base[rows], index.step[rows]))
         firsts, first = first_of_each(place)
-        again = others(firsts, len(rows))
+        repeated = others(firsts, len(rows))
         # Repeated rows are stored after the others, to be compared with them.
-        place[again] = len(keys) + np.arange(len(again))
-        values = np.full((len(metrics), len(keys) + len(again)), np.nan)
+        place[repeated] = len(keys) + np.arange(len(repeated))
+        values = np.full((len(metrics), len(keys) + len(repeated)), np.nan)
         columns = {file: [self._column(file, m) for m in metrics] for file in files}
         to_read = sorted({name for of_file in columns.values() for name in of_file})
 
@@ -542,9 +542,9 @@ class WideTable(EvaluationTable):
 
         if len(rows):
             self._each_batch(rows, to_read, use)
-        if len(again):
-            same = same_values(values[:, len(keys) :], values[:, place[first[again]]], axis=0)
-            self._report_repeated(rows[again], same, [m.name for m in metrics])
+        if len(repeated):
+            same = same_values(values[:, len(keys) :], values[:, place[first[repeated]]], axis=0)
+            self._report_repeated(rows[repeated], same, [m.name for m in metrics])
         return list(values[:, : len(keys)])
 
 

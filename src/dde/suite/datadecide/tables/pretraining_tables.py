@@ -35,7 +35,7 @@ from dde.suite.datadecide.tables.macro_table import MacroTable
 from dde.suite.datadecide.tables.row_index import MAX_STEP, IndexHead, RowIndex, join_keys, key_runs, key_steps
 from dde.suite.datadecide.tables.table_files import FileKinds, TableFile, TableKind, find_table_files, missing_shards
 
-__all__ = ["Catalog", "DataDecide", "IndexKeeper"]
+__all__ = ["DataDecide", "IndexKeeper", "TableCheckpoints"]
 
 # Names of the tables of the raw layout, with their files in the published suite.
 _PUBLISHED: dict[TableKind, str] = {
@@ -46,7 +46,7 @@ _PUBLISHED: dict[TableKind, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Catalog:
+class TableCheckpoints:
     """Checkpoints in the tables, without their metrics.
 
     Attributes
@@ -98,16 +98,16 @@ class Catalog:
 class IndexKeeper(Protocol):
     """Protocol of a cache of the row indexes of tables."""
 
-    def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
-        """Return the catalog and the head of each table's index; None if they are not cached."""
+    def load_checkpoints(self, fingerprint: str) -> tuple[TableCheckpoints, list[IndexHead]] | None:
+        """Return the checkpoints and the head of each table's index; None if they are not cached."""
         ...
 
     def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
         """Return the arrays of a table's index; None if they are not cached."""
         ...
 
-    def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
-        """Store the catalog and the indexes."""
+    def save(self, fingerprint: str, checkpoints: TableCheckpoints, indexes: list[RowIndex]) -> None:
+        """Store the checkpoints and the indexes."""
         ...
 
 
@@ -173,7 +173,7 @@ class DataDecide:
             if of_kind:
                 self._tables.append(self._table(kind, of_kind))
         self._found = self.files
-        self._catalog: Catalog | None = None
+        self._checkpoints: TableCheckpoints | None = None
         self._keeper: IndexKeeper | None = None
 
     def _table(self, kind: TableKind, files: list[TableFile]) -> EvaluationTable:
@@ -273,25 +273,25 @@ class DataDecide:
 
     def keep_index(self, keeper: IndexKeeper) -> None:
         """Load the row indexes from a cache, and store them there after they are read."""
-        if self._catalog is None:
+        if self._checkpoints is None:
             self._keeper = keeper
 
-    def catalog(self) -> Catalog:
+    def catalog(self) -> TableCheckpoints:
         """Return the runs and checkpoints in the tables; reads only key columns, once."""
-        if self._catalog is not None:
-            return self._catalog
+        if self._checkpoints is not None:
+            return self._checkpoints
         if self._keeper is not None:
-            self._catalog = self._cached_catalog(self._keeper)
-        if self._catalog is None:
+            self._checkpoints = self._cached_checkpoints(self._keeper)
+        if self._checkpoints is None:
             keys: list[npt.NDArray[np.int64]] = []
             kinds: list[npt.NDArray[np.uint8]] = []
             # A stable order, whichever tables exist.
             order = {base: None for table in self._tables for base in table.index.bases}
             bases = tuple(sorted(order, key=suite_order))
-            number = {base: i for i, base in enumerate(bases)}
+            index_of = {base: i for i, base in enumerate(bases)}
             for table in self._tables:
                 index = table.index
-                meaning = np.array([number[b] for b in index.bases] + [-1], np.int64)
+                meaning = np.array([index_of[b] for b in index.bases] + [-1], np.int64)
                 usable = (index.base >= 0) & (index.step >= 0)
                 key, sampled = join_keys(meaning[index.base[usable]], index.step[usable]), table.sampled()
                 for kind in (EVALUATED, PERPLEXITY):
@@ -306,22 +306,24 @@ class DataDecide:
             distinct, number_of = np.unique(np.concatenate(keys), return_inverse=True)
             of_checkpoint = np.zeros(len(distinct), np.uint8)
             np.bitwise_or.at(of_checkpoint, number_of, np.concatenate(kinds))
-            self._catalog = Catalog(bases, key_runs(distinct).astype(np.int32), key_steps(distinct), of_checkpoint)
+            self._checkpoints = TableCheckpoints(
+                bases, key_runs(distinct).astype(np.int32), key_steps(distinct), of_checkpoint
+            )
             if self._keeper is not None:
                 # A failure to write is ignored, as the keys can be read again; caching metrics warns of it once.
                 with suppress(OSError):
-                    self._keeper.save(self.fingerprint, self._catalog, [table.index for table in self._tables])
+                    self._keeper.save(self.fingerprint, self._checkpoints, [table.index for table in self._tables])
         if copies := self._copies():
             warn_caller(
                 f"{len(copies)} pretraining tables only have rows that are in other tables too, with equal content "
                 f"({list_names(copies, 3)}), so they are not read. "
                 "Remove them to silence this."
             )
-        return self._catalog
+        return self._checkpoints
 
-    def _cached_catalog(self, keeper: IndexKeeper) -> Catalog | None:
+    def _cached_checkpoints(self, keeper: IndexKeeper) -> TableCheckpoints | None:
         fingerprint = self.fingerprint
-        cached = keeper.load_catalog(fingerprint)
+        cached = keeper.load_checkpoints(fingerprint)
         if cached is None or len(cached[1]) != len(self._tables):
             return None
         for number, (table, head) in enumerate(zip(self._tables, cached[1], strict=True)):
@@ -371,13 +373,13 @@ class DataDecide:
         Returns
         -------
         History
-            `run` indexes `bases`; rows are ordered by run, then step. They are all rows of the catalog for `bases`,
+            `run` indexes `bases`; rows are ordered by run, then step. They are all checkpoints of `bases`,
             whatever the metrics. `values` are keyed by the metrics' names.
         """
-        catalog = self.catalog()
-        number = {base: i for i, base in enumerate(bases)}
-        run = np.array([number.get(b, -1) for b in catalog.bases] + [-1], np.int64)[catalog.base]
-        keys = np.sort(join_keys(run[run >= 0], catalog.step[run >= 0]))
+        checkpoints = self.catalog()
+        index_of = {base: i for i, base in enumerate(bases)}
+        run = np.array([index_of.get(b, -1) for b in checkpoints.bases] + [-1], np.int64)[checkpoints.base]
+        keys = np.sort(join_keys(run[run >= 0], checkpoints.step[run >= 0]))
         out: dict[str, npt.NDArray[np.float64]] = {}
         for table in self._tables:
             own = [m for m in metrics if self._holder(m) is table]
@@ -423,15 +425,15 @@ class DataDecide:
                     f"No pretraining table has {metric.name!r}, so there is nothing to select."
                     f"{near_names(metric.name, [m.name for m in self.metrics()])} dd.metrics() lists all metrics."
                 )
-        catalog = self.catalog()
-        number = {b: i for i, b in enumerate(bases)}
-        meaning = np.array([number.get(b, -1) for b in catalog.bases], np.int64)
-        run = meaning[catalog.base]
+        checkpoints = self.catalog()
+        index_of = {b: i for i, b in enumerate(bases)}
+        meaning = np.array([index_of.get(b, -1) for b in checkpoints.bases], np.int64)
+        run = meaning[checkpoints.base]
         mask = run >= 0
         if steps is not None:
             # Tables have no other steps.
-            mask &= np.isin(catalog.step, [int(s) for s in steps if 0 <= s <= MAX_STEP])
-        run, step = run[mask], catalog.step[mask]
+            mask &= np.isin(checkpoints.step, [int(s) for s in steps if 0 <= s <= MAX_STEP])
+        run, step = run[mask], checkpoints.step[mask]
         per_step = np.array([b.size.tokens_per_step for b in bases], np.int64)
         n_params = [b.size.n_params for b in bases]
         tokens = step * per_step[run] if len(bases) else step

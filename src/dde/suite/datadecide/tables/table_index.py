@@ -14,7 +14,7 @@ from dde.cache.index_files import read_index_file, write_index_file
 from dde.cache.storage import Storage
 from dde.suite.datadecide.names import RECIPES, SEEDS, SIZES, Base
 from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY
-from dde.suite.datadecide.tables.pretraining_tables import Catalog
+from dde.suite.datadecide.tables.pretraining_tables import TableCheckpoints
 from dde.suite.datadecide.tables.row_index import IndexHead, RowIndex
 
 __all__ = ["FileKindsCache", "TableIndexCache"]
@@ -24,7 +24,7 @@ _FORMAT = 4
 # A process that opened the tables before they changed may still read their rows.
 _KEEP_SECONDS = 600.0
 _ROWS = ("base", "step", "task", "group_starts", "group_files")
-_FILES, _CATALOG = "files.npz", "catalog.npz"
+_FILES, _CHECKPOINTS = "files.npz", "catalog.npz"
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class TableIndexCache:
     Parameters
     ----------
     folder : Storage
-        Has a small file with the catalog of checkpoints and the head of each table's index, which every opening reads,
+        Has a small file with the checkpoints and the head of each table's index, which every opening reads,
         and a file with the rows of each table, which only reading metrics needs.
     """
 
     folder: Storage
 
-    def load_catalog(self, fingerprint: str) -> tuple[Catalog, list[IndexHead]] | None:
-        """Return the catalog and the head of each table's index; None without a complete cache file."""
-        stored = read_index_file(self.folder, _CATALOG)
+    def load_checkpoints(self, fingerprint: str) -> tuple[TableCheckpoints, list[IndexHead]] | None:
+        """Return the checkpoints and the head of each table's index; None without a complete cache file."""
+        stored = read_index_file(self.folder, _CHECKPOINTS)
         if stored is None or stored[0].get("fingerprint") != fingerprint:
             return None
         facts, arrays = stored
@@ -77,7 +77,7 @@ class TableIndexCache:
             # Columns of names: a list per run would double the number of objects for the garbage collector.
             columns = zip(facts["recipe"], facts["params"], facts["seed"], strict=True)
             bases = tuple(Base(recipes[r], sizes[p], seeds[s]) for r, p, s in columns)
-            catalog = Catalog(bases, arrays["base"], arrays["step"], arrays["sampled"])
+            checkpoints = TableCheckpoints(bases, arrays["base"], arrays["step"], arrays["sampled"])
             heads = [
                 IndexHead(
                     tuple(bases[at] for at in table["bases"]),
@@ -91,7 +91,7 @@ class TableIndexCache:
         except (KeyError, IndexError, TypeError, ValueError):
             # For example, written when the suite had other names.
             return None
-        return catalog, heads
+        return checkpoints, heads
 
     def load_rows(self, fingerprint: str, table: int) -> dict[str, npt.NDArray[Any]] | None:
         """Return the arrays of a table's index, by name; None if they are incomplete."""
@@ -100,25 +100,25 @@ class TableIndexCache:
             return None
         return stored[1]
 
-    def save(self, fingerprint: str, catalog: Catalog, indexes: list[RowIndex]) -> None:
+    def save(self, fingerprint: str, checkpoints: TableCheckpoints, indexes: list[RowIndex]) -> None:
         """Store the indexes of all tables; raises OSError if they can't be written."""
-        # Rows before the catalog, so that a reader of the catalog finds them.
+        # Rows before the checkpoints, so that a process that reads the checkpoints finds the rows.
         for k, index in enumerate(indexes):
             rows = {name: np.asarray(getattr(index, name)) for name in _ROWS}
             facts: dict[str, Any] = {"title": "rows of pretraining tables", "format": _FORMAT}
             write_index_file(self.folder, _rows_name(fingerprint, k), facts, rows)
-        number = {base: i for i, base in enumerate(catalog.bases)}
+        index_of = {base: i for i, base in enumerate(checkpoints.bases)}
         # Most files of a table have the same columns, which are stored once.
         columns: dict[tuple[str, ...], int] = {}
         facts = {
             "title": "checkpoints of pretraining tables",
             "fingerprint": fingerprint,
-            "recipe": [b.recipe.slug for b in catalog.bases],
-            "params": [b.size.name for b in catalog.bases],
-            "seed": [b.seed.name for b in catalog.bases],
+            "recipe": [b.recipe.slug for b in checkpoints.bases],
+            "params": [b.size.name for b in checkpoints.bases],
+            "seed": [b.seed.name for b in checkpoints.bases],
             "tables": [
                 {
-                    "bases": [number[b] for b in index.bases],
+                    "bases": [index_of[b] for b in index.bases],
                     "tasks": list(index.tasks),
                     "left_out": [[reason, count] for reason, count in index.left_out.items()],
                     "columns": [columns.setdefault(names, len(columns)) for names in index.columns],
@@ -128,14 +128,14 @@ class TableIndexCache:
             ],
         }
         facts["columns"] = [list(names) for names in columns]
-        sampled = np.full(len(catalog.step), EVALUATED | PERPLEXITY, np.uint8)
+        sampled = np.full(len(checkpoints.step), EVALUATED | PERPLEXITY, np.uint8)
         arrays: dict[str, npt.NDArray[Any]] = {
-            "base": catalog.base,
-            "step": catalog.step,
-            "sampled": sampled if catalog.sampled is None else catalog.sampled,
+            "base": checkpoints.base,
+            "step": checkpoints.step,
+            "sampled": sampled if checkpoints.sampled is None else checkpoints.sampled,
         }
-        write_index_file(self.folder, _CATALOG, facts, arrays)
-        current = {_rows_name(fingerprint, k) for k in range(len(indexes))} | {_FILES, _CATALOG}
+        write_index_file(self.folder, _CHECKPOINTS, facts, arrays)
+        current = {_rows_name(fingerprint, k) for k in range(len(indexes))} | {_FILES, _CHECKPOINTS}
         for entry in self.folder.names():
             if entry not in current:
                 (self.folder / entry).remove_if_older(_KEEP_SECONDS)
