@@ -53,10 +53,10 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
     none: Int64 = np.empty(0, np.int64)
     # Runs of a post-training store follow those of the suite.
     at_store = none if attached is None else table.rows(attached.run_ids)
-    counts = [(at, np.diff(d.row_offsets)) for d, at in zip(runs.declared, made.rows, strict=True)]
+    counts = [(at, np.diff(d.row_offsets)) for d, at in zip(runs.declared, made.rows_of_tables, strict=True)]
     steps, counters = [d.step for d in runs.declared], [d.tokens for d in runs.declared]
     schedule = np.full(n, np.nan)
-    for d, at in zip(runs.declared, made.rows, strict=True):
+    for d, at in zip(runs.declared, made.rows_of_tables, strict=True):
         schedule[at] = d.schedule_tokens
     if attached is not None:
         schedule[at_store] = attached.schedule
@@ -129,7 +129,7 @@ def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
 def _at_checkpoint(runs: SuiteRuns) -> Bool:
     """Return a mask of the runs that branch at their parent's last row before their own first."""
     is_at_checkpoint = np.zeros(len(runs.table), bool)
-    for d, at in zip(runs.declared, runs.made.rows, strict=True):
+    for d, at in zip(runs.declared, runs.made.rows_of_tables, strict=True):
         is_at_checkpoint[at] = [any(kind == "checkpoint" for _, kind, _ in parents) for parents in d.parents]
     for edge in read_edges(runs.suite.edges):
         if edge.run in runs.table.row_by_id:

@@ -1,13 +1,14 @@
-"""Convert numbers in names and logs to counts of steps or tokens, which are 64-bit integers."""
+"""Counts of steps and tokens, which are 64-bit integers, and training compute."""
 
 from __future__ import annotations
 
 import math
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
-__all__ = ["MOST", "as_count", "is_real_number", "shortened", "whole_number"]
+__all__ = ["MOST", "as_count", "is_real_number", "shortened", "training_compute", "whole_number"]
 
 #: Largest count: steps and tokens are 64-bit integers.
 MOST = 2**63 - 1
@@ -44,6 +45,22 @@ def as_count(number: float | None) -> int | None:
         return None
     count = round(number)
     return count if 0 <= count <= MOST else None
+
+
+def training_compute(n_params: Any, tokens: Any) -> Any:
+    """Return the training compute in FLOP by the usual estimate 6 N tokens (Kaplan et al., 2020).
+
+    Parameters
+    ----------
+    n_params, tokens : float or array
+        Number of parameters, and training tokens.
+
+    Examples
+    --------
+    >>> training_compute(1_000_000.0, 20_000_000)
+    120000000000000.0
+    """
+    return 6.0 * n_params * tokens
 
 
 def shortened(text: str, most: int = 80) -> str:

@@ -1,8 +1,9 @@
-"""The graph of runs: place each run on the axis of cumulative tokens, for any number of parents.
+"""The graph of runs: compute the position of each run on the axis of cumulative tokens, for any number of parents.
 
-The history of a run at its own token t maps runs to own tokens: t for the run itself, and for each ancestor the maximum
-over the histories of the run's parents at their branch points. Cumulative tokens are the sum of the history, so
-segments that several ancestors share count once.
+The own tokens of a run are counted from its start. The history of a run at its own token t maps the run to t, and each
+ancestor to the own tokens up to which the ancestor was trained on the way to the run. If an ancestor is reached through
+several parents, its maximum counts. Cumulative tokens are the sum of the history, so tokens that several parents share
+count once.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import numpy.typing as npt
 
 from dde.array_types import Bool, Float64, Int32, Int64
 from dde.errors import LineageError
-from dde.lineage.counts import MOST
+from dde.lineage.counts import MOST, training_compute
 from dde.lineage.ragged_rows import find_first_rows, rows_of
 
 __all__ = ["At", "Edges", "PlacedRuns", "RunRows", "find_depths", "place_runs"]
 
 # Problem of a run whose cumulative tokens exceed 64 bits.
-_BEYOND = "tokens unknown: more tokens than 64 bits count"
+_TOO_MANY = "tokens unknown: more tokens than 64 bits count"
 
 
 class At(IntEnum):
-    """How a declaration gives the point at which a run leaves its parent."""
+    """How a declaration specifies the branch point of a run on its parent."""
 
     END = 0
     FIRST_ROW = 1
@@ -54,6 +55,20 @@ class Edges:
     parent: Int32
     at: npt.NDArray[np.int8]
     value: Float64
+
+    def first_parents(self, n_runs: int) -> Int64:
+        """Return the first parent of each run; -1 for a run without parents.
+
+        Examples
+        --------
+        >>> edges = Edges(np.array([2, 2]), np.array([1, 0]), np.zeros(2, np.int8), np.full(2, np.nan))
+        >>> edges.first_parents(3).tolist()
+        [-1, -1, 1]
+        """
+        parents = np.full(n_runs, -1, np.int64)
+        # In reverse order, so that the first edge of a child is assigned last.
+        parents[self.child[::-1]] = self.parent[::-1]
+        return parents
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +100,17 @@ class PlacedRuns:
     own : (row,) int64 array
         Own tokens of each row, counted from the run's start.
     start, branch, end : (run,) int64 arrays
-        Cumulative tokens: at own token 0; up to which the curve is that of the parents; of the last row. -1 where
-        unknown; `branch` is -1 for a root, too.
+        Cumulative tokens at own token 0, at the end of the curve that the run shares with its parents, and at the last
+        row; -1 where unknown. `branch` is also -1 for a root.
     curve_parent : (run,) int32 array
-        The run whose curve this one follows up to `branch`; -1 where there is none.
+        The run whose curve this run shares up to `branch`; -1 if there is none.
     edge_tokens : (edge,) int64 array
         Own tokens of the parent at the branch; -1 where unknown.
     compute : (run,) float64 array
-        6 N tokens of the history at own token 0, in FLOP; NaN where an N is unknown.
+        Training compute of the history at own token 0, in FLOP; NaN if a parameter count is unknown.
     problem, estimate : (run,) object arrays of str
-        Why a run has no position, and how its branch was estimated where no row of the parent gives it; "" otherwise.
+        `problem` is the reason why a run has no position; `estimate` describes how a branch between rows of the parent
+        was estimated. "" otherwise.
     """
 
     own: Int64
@@ -142,10 +158,10 @@ def find_depths(run_ids: Sequence[str], child: Int32, parent: Int32) -> Int64:
     while len(ready):
         done += len(ready)
         edges = by_parent[rows_of(first, ready)]
-        below = child[edges]
-        np.maximum.at(depth, below, depth[parent[edges]] + 1)
-        waiting -= np.bincount(below, minlength=n)
-        ready = np.unique(below[waiting[below] == 0])
+        children = child[edges]
+        np.maximum.at(depth, children, depth[parent[edges]] + 1)
+        waiting -= np.bincount(children, minlength=n)
+        ready = np.unique(children[waiting[children] == 0])
     if done < n:
         circle = _find_circle(np.flatnonzero(waiting > 0), child, parent)
         named = ", ".join(repr(run_ids[r]) for r in circle[:4])
@@ -160,14 +176,14 @@ def find_depths(run_ids: Sequence[str], child: Int32, parent: Int32) -> Int64:
 
 
 def _find_circle(left: Int64, child: Int32, parent: Int32) -> list[int]:
-    """Return the runs of one cycle among runs that each have an unplaced parent."""
-    among = set(left.tolist())
-    above = {int(c): int(p) for c, p in zip(child, parent, strict=True) if int(c) in among and int(p) in among}
+    """Return the runs of one cycle; each run of `left` has a parent among them."""
+    runs = set(left.tolist())
+    parent_of = {int(c): int(p) for c, p in zip(child, parent, strict=True) if int(c) in runs and int(p) in runs}
     path: list[int] = []
-    run = next(iter(above))
+    run = next(iter(parent_of))
     while run not in path:
         path.append(run)
-        run = above[run]
+        run = parent_of[run]
     return path[path.index(run) :]
 
 
@@ -189,8 +205,8 @@ def place_runs(
     n_params : (run,) float64 array
         Exact parameter counts; NaN where unknown.
     problems : (run,) object array of str, optional
-        Why runs have no position, where that is already known; "" for the others. A run with a problem and without a
-        parent is no root.
+        Reasons why runs have no position that are known in advance; "" for the other runs. A run with a problem and
+        without a parent is not a root.
 
     Returns
     -------
@@ -200,7 +216,7 @@ def place_runs(
 
 
 class _Placement:
-    """Place runs level by level of the graph."""
+    """Positions of runs while they are computed, from the roots of the graph to its leaves."""
 
     def __init__(
         self,
@@ -215,16 +231,14 @@ class _Placement:
         self.own = rows.counter.copy()
         self.start, self.branch, self.end = (np.full(n, -1, np.int64) for _ in range(3))
         self.curve_parent = np.full(n, -1, np.int32)
-        # Own tokens of `curve_parent`, and of the parents of edges, at the branch.
+        # Own tokens at the branch: of `curve_parent` for each run, and of the parent for each edge.
         self.curve_at = np.full(n, -1, np.int64)
         self.edge_tokens = np.full(len(edges.child), -1, np.int64)
         self.compute = np.zeros(n)
         self.problem = np.full(n, "", object) if problems is None else problems.copy()
         self.estimate = np.full(n, "", object)
-        # Histories of merges at own token 0. Histories of other runs follow from their single parent.
+        # History of each merge at own token 0; the history of another run follows from its single parent.
         self.merged: dict[int, dict[int, int]] = {}
-        count = np.bincount(edges.child, minlength=n)
-        self.is_merge = count > 1
         self.first_edge = np.searchsorted(edges.child, np.arange(n + 1))
         has_rows = rows.offsets[1:] > rows.offsets[:-1]
         self.first_counter = np.full(n, -1, np.int64)
@@ -232,11 +246,11 @@ class _Placement:
         self.levels = [np.flatnonzero(depth == d) for d in range(int(depth.max(initial=-1)) + 1)]
 
     def placed(self) -> PlacedRuns:
-        for number, runs in enumerate(self.levels):
-            if not number:
-                self.start[runs[self.problem[runs] == ""]] = 0
-            else:
+        for depth, runs in enumerate(self.levels):
+            if depth:
                 self._place_level(runs)
+            else:
+                self.start[runs[self.problem[runs] == ""]] = 0
             self._place_rows(runs)
         return PlacedRuns(
             self.own,
@@ -257,17 +271,21 @@ class _Placement:
         edge = self.first_edge[simple]
         parent, own = self.edges.parent[edge], self.edge_tokens[edge]
         too_many = own > MOST - self.start[parent]
-        self.problem[simple[too_many]] = _BEYOND
+        self.problem[simple[too_many]] = _TOO_MANY
         simple, parent, own = simple[~too_many], parent[~too_many], own[~too_many]
         self.start[simple] = self.branch[simple] = self.start[parent] + own
         self.curve_parent[simple], self.curve_at[simple] = parent, own
-        self.compute[simple] = self.compute[parent] + 6.0 * self._flops(parent, own)
+        self.compute[simple] = self.compute[parent] + self._compute_of(parent, own)
         for run in runs[(counts > 1) & (self.problem[runs] == "")].tolist():
             self._place_merge(run)
 
-    def _flops(self, run: npt.NDArray[np.integer], own: Int64) -> Float64:
-        # A branch at token 0 adds no compute, even where the size of the parent is unknown.
-        return np.where(own > 0, self.n_params[run] * own, 0.0)
+    def _compute_of(self, run: npt.NDArray[np.integer], own: Int64) -> Float64:
+        # A branch at token 0 adds no compute, even if the parameter count of the parent is unknown.
+        return np.where(own > 0, training_compute(self.n_params[run], own), 0.0)
+
+    def _add_problem(self, run: int, problem: str) -> None:
+        """Record why a run has no position; the first problem of a run is kept."""
+        self.problem[run] = self.problem[run] or problem
 
     def _place_rows(self, runs: Int64) -> None:
         """Convert the counters of runs to own tokens, and set their ends."""
@@ -278,52 +296,53 @@ class _Placement:
         has_end = (counts > 0) & (self.start[runs] >= 0) & (self.problem[runs] == "")
         with_end, last = runs[has_end], self.own[stop[has_end] - 1]
         too_many = last > MOST - self.start[with_end]
-        self.problem[with_end[too_many]] = _BEYOND
+        self.problem[with_end[too_many]] = _TOO_MANY
         self.end[with_end[~too_many]] = self.start[with_end[~too_many]] + last[~too_many]
 
     def _own_end(self, runs: npt.NDArray[np.integer]) -> Int64:
+        """Return the own tokens of runs at their last rows; -1 where unknown."""
         return np.where(self.end[runs] >= 0, self.end[runs] - self.start[runs], -1)
 
     def _place_edges(self, edges: Int64) -> None:
-        """Set the own tokens of parents at the branches of one level, and record the problems of the others."""
+        """Set the own tokens of the parents at the branches of one level, and record problems."""
         child, parent = self.edges.child[edges].astype(np.int64), self.edges.parent[edges].astype(np.int64)
         at, value = self.edges.at[edges], self.edges.value[edges]
         own = np.full(len(edges), -1, np.int64)
         own_end = self._own_end(parent)
         first = self.first_counter[child]
 
-        def note(where: Bool, why: str) -> None:
+        def mark_unknown(where: Bool, reason: str) -> None:
             for run in child[where].tolist():
-                self.problem[run] = self.problem[run] or why
+                self._add_problem(run, f"branch unknown: {reason}")
 
-        for run, up in zip(child.tolist(), parent.tolist(), strict=True):
-            if self.problem[up]:
-                reason = str(self.problem[up]).removeprefix("parent not usable: ")
-                self.problem[run] = self.problem[run] or f"parent not usable: {reason}"
+        for run, parent_run in zip(child.tolist(), parent.tolist(), strict=True):
+            if self.problem[parent_run]:
+                reason = str(self.problem[parent_run]).removeprefix("parent not usable: ")
+                self._add_problem(run, f"parent not usable: {reason}")
         has_rows = self.rows.offsets[parent + 1] > self.rows.offsets[parent]
-        note(~has_rows & (at != At.TOKENS) & (at != At.CUMULATIVE), "branch unknown: the parent has no rows")
+        mark_unknown(~has_rows & (at != At.TOKENS) & (at != At.CUMULATIVE), "the parent has no rows")
         own[at == At.END] = own_end[at == At.END]
-        tokens = (at == At.TOKENS) | (at == At.CUMULATIVE)
-        note(tokens & ~np.isfinite(value), "branch unknown: the declared tokens of the branch are not a number")
-        given = tokens & np.isfinite(value) & (np.abs(value) < 2.0**63)
-        note(tokens & (np.abs(value) >= 2.0**63), "branch unknown: the declared tokens of the branch exceed 64 bits")
+        in_tokens = (at == At.TOKENS) | (at == At.CUMULATIVE)
+        mark_unknown(in_tokens & ~np.isfinite(value), "the declared tokens of the branch are not a number")
+        given = in_tokens & np.isfinite(value) & (np.abs(value) < 2.0**63)
+        mark_unknown(in_tokens & (np.abs(value) >= 2.0**63), "the declared tokens of the branch exceed 64 bits")
         own[given] = np.rint(value[given]).astype(np.int64)
         relative = given & (at == At.CUMULATIVE)
         own[relative] -= self.start[parent[relative]]
         by_row = (at == At.FIRST_ROW) | (at == At.CHECKPOINT)
-        counts_on = self.rows.is_cumulative[child]
-        note(by_row & ~counts_on, "branch unknown: a counter of the run's own tokens does not say where it starts")
-        note(by_row & (first < 0), "branch unknown: the run has no rows")
-        by_row &= counts_on & (first >= 0) & has_rows
+        is_cumulative = self.rows.is_cumulative[child]
+        mark_unknown(by_row & ~is_cumulative, "a counter of the run's own tokens does not say where it starts")
+        mark_unknown(by_row & (first < 0), "the run has no rows")
+        by_row &= is_cumulative & (first >= 0) & has_rows
         own[by_row] = first[by_row] - self.start[parent[by_row]]
         self._place_checkpoints(by_row & (at == At.CHECKPOINT), child, parent, own)
         self._place_steps(np.flatnonzero((at == At.STEP) & has_rows), child, parent, value, own)
-        note((own < 0) & (at != At.STEP), "branch unknown: it lies before the parent's start")
-        # The parent may have trained up to the next row that it would have logged.
+        mark_unknown((own < 0) & (at != At.STEP), "it lies before the parent's start")
+        # The parent may have trained beyond its last row, by up to one logging interval.
         far = (own - own_end > self._last_interval(parent)) & (own_end >= 0)
         for k in np.flatnonzero(far).tolist():
-            why = f"branch unknown: {own[k]} own tokens of the parent lie beyond its last row at {own_end[k]}"
-            self.problem[child[k]] = self.problem[child[k]] or why
+            reason = f"{own[k]} own tokens of the parent lie beyond its last row at {own_end[k]}"
+            self._add_problem(int(child[k]), f"branch unknown: {reason}")
         own[(own < 0) | (self.problem[child] != "")] = -1
         self.edge_tokens[edges] = own
 
@@ -337,50 +356,66 @@ class _Placement:
 
     def _place_checkpoints(self, where: Bool, child: Int64, parent: Int64, own: Int64) -> None:
         """Place branches at the parent's last row before the run's first row."""
-        k = np.flatnonzero(where)
-        if not len(k):
+        edges = np.flatnonzero(where)
+        if not len(edges):
             return
-        at = find_first_rows(self.rows.offsets, self.own, parent[k], own[k]) - 1
-        there = at >= self.rows.offsets[parent[k]]
-        own[k[there]] = self.own[at[there]]
-        own[k[~there]] = -1
-        for run in child[k[~there]].tolist():
-            self.problem[run] = self.problem[run] or "branch unknown: the parent has no row before the run's first one"
+        row = find_first_rows(self.rows.offsets, self.own, parent[edges], own[edges]) - 1
+        is_known = row >= self.rows.offsets[parent[edges]]
+        own[edges[is_known]] = self.own[row[is_known]]
+        own[edges[~is_known]] = -1
+        for run in child[edges[~is_known]].tolist():
+            self._add_problem(run, "branch unknown: the parent has no row before the run's first one")
 
-    def _place_steps(self, k: Int64, child: Int64, parent: Int64, value: Float64, own: Int64) -> None:
-        """Place branches at a step of the parent: at its row, or interpolated between two rows."""
-        if not len(k):
-            return
-        up, step = parent[k], value[k]
-        at = find_first_rows(self.rows.offsets, self.rows.step, up, step)
-        first, stop = self.rows.offsets[up], self.rows.offsets[up + 1]
-        for j, (edge, row) in enumerate(zip(k.tolist(), at.tolist(), strict=True)):
-            run, low, high = int(child[edge]), int(first[j]), int(stop[j])
-            s = float(step[j])
-            if not np.isfinite(s):
-                problem = "the declared step of the branch is no number"
-            elif row < high and self.rows.step[row] == s:
-                own[edge] = self.own[row]
-                continue
-            elif low < row < high:
-                left, right = int(self.rows.step[row - 1]), int(self.rows.step[row])
-                share = (s - left) / (right - left)
-                own[edge] = self.own[row - 1] + round(share * int(self.own[row] - self.own[row - 1]))
-                self.estimate[run] = f"branch at step {s:g}: between the parent's rows at steps {left} and {right}"
-                continue
-            elif row == low and s >= 0 and self.own[row] > 0 and self.rows.step[row] > 0 and self.start[up[j]] == 0:
-                own[edge] = round(s / int(self.rows.step[row]) * int(self.own[row]))
-                self.estimate[run] = (
-                    f"branch at step {s:g}: before the parent's first row at step {self.rows.step[row]}"
-                )
-                continue
-            else:
-                near = self.rows.step[low] if row == low else self.rows.step[high - 1]
-                where = "before the parent's first" if row == low else "beyond the parent's last"
-                problem = f"step {s:g} lies {where} row at step {near}"
-            self.problem[run] = self.problem[run] or f"branch unknown: {problem}"
+    def _place_steps(self, edges: Int64, child: Int64, parent: Int64, value: Float64, own: Int64) -> None:
+        """Place branches at a step of the parent."""
+        rows = find_first_rows(self.rows.offsets, self.rows.step, parent[edges], value[edges])
+        for edge, row in zip(edges.tolist(), rows.tolist(), strict=True):
+            run, step = int(child[edge]), float(value[edge])
+            own[edge], estimate, problem = self._tokens_at_step(int(parent[edge]), step, row)
+            if estimate:
+                self.estimate[run] = f"branch at step {step:g}: {estimate}"
+            if problem:
+                self._add_problem(run, f"branch unknown: {problem}")
+
+    def _tokens_at_step(self, run: int, step: float, row: int) -> tuple[int, str, str]:
+        """Return the own tokens of a run at a step, how they were estimated, and why they are unknown.
+
+        Parameters
+        ----------
+        run : int
+        step : float
+        row : int
+            First row of the run at or after the step.
+
+        Returns
+        -------
+        tokens : int
+            Those of the row at the step, or interpolated between two rows; -1 where unknown.
+        estimate, problem : str
+            "" where there is none.
+        """
+        first, stop = int(self.rows.offsets[run]), int(self.rows.offsets[run + 1])
+        steps, own = self.rows.step, self.own
+        if not np.isfinite(step):
+            return -1, "", "the declared step of the branch is no number"
+        if row < stop and steps[row] == step:
+            return int(own[row]), "", ""
+        if first < row < stop:
+            left, right = int(steps[row - 1]), int(steps[row])
+            share = (step - left) / (right - left)
+            tokens = int(own[row - 1]) + round(share * int(own[row] - own[row - 1]))
+            return tokens, f"between the parent's rows at steps {left} and {right}", ""
+        # The first row of a root gives its tokens per step.
+        if row == first and step >= 0 and own[row] > 0 and steps[row] > 0 and self.start[run] == 0:
+            tokens = round(step / int(steps[row]) * int(own[row]))
+            return tokens, f"before the parent's first row at step {steps[row]}", ""
+        where, nearest = (
+            ("before the parent's first", first) if row == first else ("beyond the parent's last", stop - 1)
+        )
+        return -1, "", f"step {step:g} lies {where} row at step {steps[nearest]}"
 
     def _place_merge(self, run: int) -> None:
+        """Place a run with several parents."""
         edges = range(int(self.first_edge[run]), int(self.first_edge[run + 1]))
         parents = [(int(self.edges.parent[e]), int(self.edge_tokens[e])) for e in edges]
         history: dict[int, int] = {}
@@ -390,16 +425,16 @@ class _Placement:
         self.merged[run] = history
         total = sum(history.values())
         if total > MOST:
-            self.problem[run] = _BEYOND
+            self.problem[run] = _TOO_MANY
             return
         self.start[run] = total
-        self.compute[run] = 6.0 * sum(self.n_params[a] * t for a, t in history.items() if t)
-        common, own = _common_part([self._path(parent, own) for parent, own in parents])
-        self.curve_parent[run], self.curve_at[run] = common, own
-        self.branch[run] = 0 if common < 0 else self.start[common] + own
+        self.compute[run] = sum(training_compute(self.n_params[a], t) for a, t in history.items() if t)
+        shared, own = _shared_curve([self._path(parent, own) for parent, own in parents])
+        self.curve_parent[run], self.curve_at[run] = shared, own
+        self.branch[run] = 0 if shared < 0 else self.start[shared] + own
 
     def _history(self, run: int, own: int) -> dict[int, int]:
-        """Return the history of a run at own tokens `own`: the own tokens reached in it and in each ancestor."""
+        """Return the own tokens of the run and of each ancestor in the history of the run at own tokens `own`."""
         history = {run: own}
         while run not in self.merged and self.curve_parent[run] >= 0:
             run, own = int(self.curve_parent[run]), int(self.curve_at[run])
@@ -409,7 +444,7 @@ class _Placement:
         return history
 
     def _path(self, run: int, own: int) -> list[tuple[int, int]]:
-        """Return the runs of a curve, beginning with its root, with the own tokens at which the curve leaves each."""
+        """Return the runs of a curve from its root on, each with its own tokens at the end of its part of the curve."""
         path = [(run, own)]
         while self.curve_parent[run] >= 0:
             run, own = int(self.curve_parent[run]), int(self.curve_at[run])
@@ -417,8 +452,8 @@ class _Placement:
         return path[::-1]
 
 
-def _common_part(paths: Sequence[Sequence[tuple[int, int]]]) -> tuple[int, int]:
-    """Return the run and its own tokens up to which all curves coincide; -1 where they have nothing in common."""
+def _shared_curve(paths: Sequence[Sequence[tuple[int, int]]]) -> tuple[int, int]:
+    """Return the run, and its own tokens, at which the part that all curves share ends; -1 if they share nothing."""
     run, own = -1, -1
     for links in zip(*paths, strict=False):
         if len({r for r, _ in links}) > 1:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dde.array_types import Float64, Int32, Int64, Texts
 from dde.errors import SelectionError, near_names
 from dde.lineage.chain_texts import Stage
+from dde.lineage.counts import training_compute
 from dde.lineage.ragged_rows import with_ancestors
 
 __all__ = ["Factor", "RunTable"]
@@ -63,14 +64,14 @@ class RunTable:
     absent_parent : (run,) object array of str
         Id of a parent that is not in the table; "" elsewhere.
     curve_parent : (run,) int32 array
-        The run whose curve this one follows up to its branch; -1 where there is none.
+        The run whose curve this run shares up to its branch; -1 if there is none.
     start_tokens, branch_tokens, end_tokens : (run,) int64 arrays
-        Cumulative tokens: at own token 0; up to which the curve is that of the parents; of the last row. -1 where
-        unknown; `branch_tokens` is -1 for a root, too.
+        Cumulative tokens at own token 0, at the end of the curve that the run shares with its parents, and at the last
+        row; -1 where unknown. `branch_tokens` is also -1 for a root.
     n_params, schedule_tokens : (run,) float64 arrays
         NaN where unknown.
     start_compute : (run,) float64 array
-        Compute of the run's history at own token 0, 6 N tokens, in FLOP; NaN where an N is unknown.
+        Training compute of the run's history at own token 0, in FLOP; NaN if a parameter count is unknown.
     token_source, status, parent_evidence, contradictions, estimate : (run,) object arrays of str
         `status` is ``used`` or the reason why a run has no position.
     factors : mapping of str to Factor
@@ -188,7 +189,7 @@ class RunTable:
         return members[np.argsort(self.depth[members], kind="stable")]
 
     def roots_of(self, runs: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Return which runs are roots of some given runs, by all of their parents; both as masks of the table."""
+        """Return a mask of the roots that the runs of a mask derive from, through all of their parents."""
         reached = runs.copy()
         while True:
             grown = reached.copy()
@@ -198,9 +199,9 @@ class RunTable:
             reached = grown
 
     def curve(self, row: int) -> list[tuple[int, int | None]]:
-        """Return the rows of the runs of a curve, beginning with its root, and the tokens at which it leaves each.
+        """Return the runs of a curve from its root on: rows, and the cumulative tokens at which the part of each ends.
 
-        The curve does not leave its own run, whose tokens are None.
+        The part of the run itself has no end: None.
         """
         path: list[tuple[int, int | None]] = [(row, None)]
         at = row
@@ -222,9 +223,9 @@ class RunTable:
         )
 
     def roots(self, rows: Int64) -> tuple[Int64, Float64]:
-        """Return the rows of the roots of curves, and the cumulative tokens at which the curves leave them.
+        """Return the rows of the roots of curves, and the cumulative tokens at which the part of each root ends.
 
-        A root does not leave itself: its tokens are NaN.
+        They are NaN for the curve of a root itself.
         """
         at, origin = rows.copy(), np.full(len(rows), np.nan)
         while True:
@@ -236,6 +237,6 @@ class RunTable:
             at = np.where(moving, parents, at)
 
     def compute(self, rows: Int64 | int, tokens: Int64) -> Float64:
-        """Return the compute of runs at cumulative tokens of their own part, in FLOP: 6 N tokens over the history."""
+        """Return the training compute of runs and their histories, in FLOP, at cumulative tokens after their starts."""
         own = tokens - self.start_tokens[rows]
-        return np.asarray(self.start_compute[rows] + 6.0 * self.n_params[rows] * own, np.float64)
+        return np.asarray(self.start_compute[rows] + training_compute(self.n_params[rows], own), np.float64)

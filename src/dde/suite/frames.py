@@ -15,6 +15,7 @@ from dde.curves.metric import Metric
 from dde.curves.observations import join_observations
 from dde.dataset.loss_reductions import warn_of_reductions
 from dde.errors import warn_caller
+from dde.lineage.counts import training_compute
 from dde.lineage.run_table import RunTable
 from dde.suite.suite_runs import SuiteRuns
 
@@ -170,7 +171,7 @@ def _joined(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]
 
 def _compute(table: RunTable, member: Int64, tokens: Int64) -> Float64:
     """Return 6 N tokens in FLOP, summed over the runs of a curve where their parameter counts differ."""
-    product: Float64 = 6.0 * table.n_params[member] * tokens
+    product: Float64 = training_compute(table.n_params[member], tokens)
     # With one parameter count the sum equals the product but for rounding; a Dataset has the product.
     return np.where(_has_one_size(table)[member], product, table.compute(member, tokens))
 

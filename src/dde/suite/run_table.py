@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ class PositionedTable:
     Attributes
     ----------
     table : RunTable
-    rows : tuple of int64 arrays
+    rows_of_tables : tuple of int64 arrays
         For each declared table, the row of the run table of each of its runs.
     is_cumulative : (run,) bool array
         Whether the counter of a run continues from its parent.
@@ -52,7 +52,7 @@ class PositionedTable:
     """
 
     table: RunTable
-    rows: tuple[Int64, ...]
+    rows_of_tables: tuple[Int64, ...]
     is_cumulative: npt.NDArray[np.bool_]
     positions: Int64
     offsets: Int64
@@ -85,24 +85,24 @@ def make_run_table(
 
 
 class _TableBuilder:
-    """Columns of all runs while the table is made."""
+    """Columns of all runs while the run table is built."""
 
     def __init__(self, suite: Suite, declared: Sequence[DeclaredRuns], attached: AttachedRuns | None) -> None:
         self.suite, self.declared, self.attached = suite, declared, attached
-        number: dict[str, int] = {}
-        self.rows = tuple(
-            np.array([number.setdefault(run_id, len(number)) for run_id in d.run_ids], np.int64) for d in declared
+        row_by_id: dict[str, int] = {}
+        self.rows_of_tables = tuple(
+            np.array([row_by_id.setdefault(run_id, len(row_by_id)) for run_id in d.run_ids], np.int64) for d in declared
         )
         self.attached_rows = np.empty(0, np.int64)
         if attached is not None:
-            if both := [r for r in attached.run_ids if r in number]:
+            if both := [r for r in attached.run_ids if r in row_by_id]:
                 raise LineageError(
                     f"The suite and the store both have a run {both[0]!r}, so the id is ambiguous. Change the template "
                     "run_id= of the suite so that its ids differ from those of the store."
                 )
-            self.attached_rows = np.array([number.setdefault(r, len(number)) for r in attached.run_ids], np.int64)
-        self.number, self.run_ids = number, list(number)
-        n = len(number)
+            self.attached_rows = np.array([row_by_id.setdefault(r, len(row_by_id)) for r in attached.run_ids], np.int64)
+        self.row_by_id, self.run_ids = row_by_id, list(row_by_id)
+        n = len(row_by_id)
         self.state = text_array(["finished"] * n)
         self.problems, self.contradictions = np.full(n, "", object), np.full(n, "", object)
         self.table_of = np.full(n, -1, np.int64)
@@ -110,48 +110,48 @@ class _TableBuilder:
         self.n_params, self.schedule = np.full(n, np.nan), np.full(n, np.nan)
         self.counts = np.full(n, None, object)
         self.fields: dict[str, Texts] = {}
-        for d, at in zip(declared, self.rows, strict=True):
-            self._add(d, at)
+        for d, rows in zip(declared, self.rows_of_tables, strict=True):
+            self._add(d, rows)
         if attached is not None:
-            at = self.attached_rows
-            self.run_type[at], self.state[at], self.counts[at] = attached.run_types, attached.states, "own"
-            self.problems[at], self.contradictions[at] = attached.problems, attached.contradictions
-            self.schedule[at] = attached.schedule
+            rows = self.attached_rows
+            self.run_type[rows], self.state[rows], self.counts[rows] = attached.run_types, attached.states, "own"
+            self.problems[rows], self.contradictions[rows] = attached.problems, attached.contradictions
+            self.schedule[rows] = attached.schedule
             for name, values in attached.fields.items():
-                self.fields.setdefault(name, np.full(n, "", object))[at] = values
+                self.fields.setdefault(name, np.full(n, "", object))[rows] = values
         self.edges = suite.graph
         for k, edge in enumerate(self.edges):
-            if edge.run not in number:
+            if edge.run not in row_by_id:
                 raise LineageError(
-                    f"edges[{k}] is of the run {edge.run!r}, which no table has, so the edge has no effect."
-                    f"{near_names(edge.run, self.run_ids)} Correct the id, or add a table that has the run."
+                    f"edges[{k}] declares the parents of the run {edge.run!r}, which no table has, so the edge has "
+                    f"no effect.{near_names(edge.run, self.run_ids)} Correct the id, or add a table that has the run."
                 )
             for name, value in edge.factors.items():
-                self.fields.setdefault(name, np.full(n, "", object))[number[edge.run]] = value
+                self.fields.setdefault(name, np.full(n, "", object))[row_by_id[edge.run]] = value
 
-    def _add(self, d: DeclaredRuns, at: Int64) -> None:
-        """Copy the columns of one table's runs; each run is in one table."""
-        self.run_type[at], self.counts[at], self.table_of[at] = d.run_type, d.counts, d.table
-        self.n_params[at], self.schedule[at] = d.n_params, d.schedule_tokens
+    def _add(self, d: DeclaredRuns, rows: Int64) -> None:
+        """Copy the columns of the runs of one table; each run is in one table."""
+        self.run_type[rows], self.counts[rows], self.table_of[rows] = d.run_type, d.counts, d.table
+        self.n_params[rows], self.schedule[rows] = d.n_params, d.schedule_tokens
         if d.states is not None:
-            self.state[at] = d.states
+            self.state[rows] = d.states
         for name, values in d.fields.items():
             column = self.fields.setdefault(name, np.full(len(self.run_ids), "", object))
             # A missing number is NaN, the only value unequal to itself.
-            column[at] = np.where(values != values, "", values)
+            column[rows] = np.where(values != values, "", values)
 
     def build(self) -> PositionedTable:
         edges, evidence = self._edges()
         depth = find_depths(self.run_ids, edges.child, edges.parent)
         self._inherit_params(edges, depth)
-        rows, falling = self._rows()
-        placed = self._place(rows, edges, depth)
-        self._note_falling(placed, falling)
+        logged, falling = self._logged_rows()
+        logged, placed = self._place(logged, edges, depth)
+        placed = self._without_falling(placed, falling)
         roots = np.bincount(edges.child, minlength=len(self.run_ids)) == 0
         roots[self.attached_rows] = False
         lineage, labels = self._labels(edges, depth, roots)
         replicate = self._replicates(lineage, labels)
-        status = self._statuses(rows, placed, roots)
+        status = self._statuses(logged, placed, roots)
         table = RunTable(
             run_id=text_array(self.run_ids),
             run_type=self.run_type,
@@ -170,7 +170,7 @@ class _TableBuilder:
             branch_tokens=placed.branch,
             end_tokens=placed.end,
             n_params=self.n_params,
-            schedule_tokens=self._schedules(rows, placed),
+            schedule_tokens=self._schedules(logged, placed),
             start_compute=placed.compute,
             token_source=self._token_sources(placed),
             status=status,
@@ -180,91 +180,95 @@ class _TableBuilder:
             factors=self._factors(lineage, labels, roots, edges, depth),
         )
         lineages, runs = self._orders(table)
-        return self._with_positions(replace(table, lineages=lineages, runs=runs), rows, placed, roots)
+        return self._with_positions(replace(table, lineages=lineages, runs=runs), logged, placed, roots)
 
     # Relations
 
     def _edges(self) -> tuple[Edges, Texts]:
-        """Return the parents of all runs, and the declaration that each comes from."""
-        found: list[tuple[int, int, int, float]] = []
+        """Return the parents of all runs, and for each run the source of that information."""
+        edges: list[tuple[int, int, int, float]] = []
         evidence = np.full(len(self.run_ids), "", object)
 
-        def add(run: int, run_id: str, kind: str, number: float | None, where: str) -> None:
-            parent = self._parent_number(run_id, run, where)
-            found.append((run, parent, At[kind.upper()], np.nan if number is None else float(number)))
+        def add(run: int, parent_id: str, kind: str, value: float | None, where: str) -> None:
+            parent = self._row_of_parent(parent_id, run, where)
+            edges.append((run, parent, At[kind.upper()], np.nan if value is None else float(value)))
 
         for k, edge in enumerate(self.edges):
             where = f"edges[{k}]"
-            run = self.number[edge.run]
+            run = self.row_by_id[edge.run]
             evidence[run] = where
             for parent_id, at_parent in edge.parents:
                 kind, rule = branch_rule(at_parent)
                 add(run, parent_id, kind, None if rule is None else float(rule.evaluate({})), where)
         explicit = set(np.flatnonzero(evidence != "").tolist())
-        for d, rows in zip(self.declared, self.rows, strict=True):
+        for d, rows in zip(self.declared, self.rows_of_tables, strict=True):
             for run, declared in zip(rows.tolist(), d.parents, strict=True):
                 if not declared or run in explicit:
                     continue
                 evidence[run] = f"tables[{d.table}].parent" if self.suite.tables else "producer"
-                for run_id, kind, number in declared:
-                    add(run, run_id, kind, number, evidence[run])
+                for parent_id, kind, count in declared:
+                    add(run, parent_id, kind, count, evidence[run])
         if self.attached is not None:
             evidence[self.attached_rows] = self.attached.evidence
             for run, starts in zip(self.attached_rows.tolist(), self.attached.parents, strict=True):
-                for run_id, kind, value in starts:
-                    add(run, run_id, kind, value, str(evidence[run]))
-        columns = np.array(sorted(found, key=lambda edge: edge[0]), np.float64).reshape(-1, 4).T
+                for parent_id, kind, value in starts:
+                    add(run, parent_id, kind, value, str(evidence[run]))
+        columns = np.array(sorted(edges, key=lambda edge: edge[0]), np.float64).reshape(-1, 4).T
         return (
             Edges(columns[0].astype(np.int32), columns[1].astype(np.int32), columns[2].astype(np.int8), columns[3]),
             evidence,
         )
 
-    def _parent_number(self, run_id: str, child: int, where: str) -> int:
-        number = self.number.get(run_id)
-        if number is None:
+    def _row_of_parent(self, parent_id: str, child: int, where: str) -> int:
+        row = self.row_by_id.get(parent_id)
+        if row is None:
             raise LineageError(
-                f"{where} says that the run {self.run_ids[child]!r} starts from {run_id!r}, and no table has such a "
-                f"run, so its position on the token axis is unknown.{near_names(run_id, self.run_ids)} Correct the "
+                f"{where} says that the run {self.run_ids[child]!r} starts from {parent_id!r}, and no table has such a "
+                f"run, so its position on the token axis is unknown.{near_names(parent_id, self.run_ids)} Correct the "
                 "template, or add a table that has the parent."
             )
-        return number
+        return row
 
     # Positions
 
-    def _rows(self) -> tuple[RunRows, dict[int, int]]:
+    def _logged_rows(self) -> tuple[RunRows, dict[int, int]]:
         """Return the distinct rows of all tables by run and step, and the first step at which each counter falls."""
         n = len(self.run_ids)
-        sources: list[tuple[DeclaredRuns | AttachedRuns, Int64]] = list(zip(self.declared, self.rows, strict=True))
+        sources: list[tuple[DeclaredRuns | AttachedRuns, Int64]] = list(
+            zip(self.declared, self.rows_of_tables, strict=True)
+        )
         if self.attached is not None:
             sources.append((self.attached, self.attached_rows))
-        run = np.concatenate([np.repeat(at, np.diff(d.row_offsets)) for d, at in sources])
+        run = np.concatenate([np.repeat(rows, np.diff(d.row_offsets)) for d, rows in sources])
         step = np.concatenate([d.step for d, _ in sources])
         counter = np.concatenate([d.tokens for d, _ in sources])
         if len(run) and not _ascends(run, step, counter):
             order = np.lexsort((counter, step, run))
             run, step, counter = run[order], step[order], counter[order]
-        same = np.zeros(len(run), bool)
-        same[1:] = (run[1:] == run[:-1]) & (step[1:] == step[:-1]) & (counter[1:] == counter[:-1])
-        run, step, counter = run[~same], step[~same], counter[~same]
+        is_repeated = np.zeros(len(run), bool)
+        is_repeated[1:] = (run[1:] == run[:-1]) & (step[1:] == step[:-1]) & (counter[1:] == counter[:-1])
+        run, step, counter = run[~is_repeated], step[~is_repeated], counter[~is_repeated]
         falls = np.flatnonzero((run[1:] == run[:-1]) & (counter[1:] < counter[:-1])) + 1
         falling = {int(run[i]): int(step[i]) for i in falls[::-1].tolist()}
         offsets = np.searchsorted(run, np.arange(n + 1)).astype(np.int64)
         is_cumulative = np.array([c == "cumulative" for c in self.counts.tolist()], bool)
         return RunRows(offsets, step, counter, is_cumulative), falling
 
-    def _place(self, rows: RunRows, edges: Edges, depth: Int64) -> PlacedRuns:
+    def _place(self, logged: RunRows, edges: Edges, depth: Int64) -> tuple[RunRows, PlacedRuns]:
+        """Return the rows of runs with settled counters, and the positions of the runs.
+
+        If a run with a parent does not declare what its counter counts from, both possibilities are tried. It is an
+        error unless exactly one of them fits all of these runs.
+        """
         undeclared = np.array([c is None for c in self.counts.tolist()], bool)
-        derived = np.bincount(edges.child, minlength=len(self.run_ids)) > 0
-        if not (undeclared & derived).any():
-            return place_runs(rows, edges, depth, self.n_params, self.problems)
+        open_runs = np.flatnonzero(undeclared & (edges.first_parents(len(self.run_ids)) >= 0))
+        if not len(open_runs):
+            return logged, place_runs(logged, edges, depth, self.n_params, self.problems)
         fits: list[tuple[str, RunRows, PlacedRuns]] = []
-        open_runs = np.flatnonzero(undeclared & derived)
         for word in ("cumulative", "own"):
-            tried = RunRows(
-                rows.offsets, rows.step, rows.counter, np.where(undeclared, word == "cumulative", rows.is_cumulative)
-            )
+            tried = replace(logged, is_cumulative=np.where(undeclared, word == "cumulative", logged.is_cumulative))
             placed = place_runs(tried, edges, depth, self.n_params, self.problems)
-            if all(self._begins_at_branch(r, tried, placed) for r in open_runs.tolist()):
+            if all(self._begins_at_branch(run, tried, placed) for run in open_runs.tolist()):
                 fits.append((word, tried, placed))
         if len(fits) != 1:
             example = self.run_ids[int(open_runs[0])]
@@ -276,27 +280,30 @@ class _TableBuilder:
             )
         word, tried, placed = fits[0]
         self.counts[undeclared] = word
-        rows.is_cumulative[:] = tried.is_cumulative
-        return placed
+        return tried, placed
 
-    def _begins_at_branch(self, run: int, rows: RunRows, placed: PlacedRuns) -> bool:
-        """Return whether the rows of a run begin within one interval after its branch, as with the right counter."""
+    def _begins_at_branch(self, run: int, logged: RunRows, placed: PlacedRuns) -> bool:
+        """Return whether the rows of a run begin within one logging interval after its branch, as they should."""
         if placed.problem[run]:
             return False
-        own = placed.own[rows.offsets[run] : rows.offsets[run + 1]]
+        own = placed.own[logged.offsets[run] : logged.offsets[run + 1]]
         if not len(own):
             return True
         intervals = np.diff(own)
         return bool(0 <= own[0] <= (intervals.max() if len(intervals) else own[0]))
 
-    def _note_falling(self, placed: PlacedRuns, falling: Mapping[int, int]) -> None:
+    @staticmethod
+    def _without_falling(placed: PlacedRuns, falling: Mapping[int, int]) -> PlacedRuns:
+        """Return the positions without those of runs whose counter falls at some step."""
+        problem, end = placed.problem.copy(), placed.end.copy()
         for run, step in falling.items():
-            placed.problem[run] = f"tokens unknown: the counter falls at step {step}"
-            placed.end[run] = -1
+            problem[run] = f"tokens unknown: the counter falls at step {step}"
+            end[run] = -1
+        return replace(placed, problem=problem, end=end)
 
-    def _statuses(self, rows: RunRows, placed: PlacedRuns, roots: npt.NDArray[np.bool_]) -> Texts:
+    def _statuses(self, logged: RunRows, placed: PlacedRuns, roots: npt.NDArray[np.bool_]) -> Texts:
         status = placed.problem.copy()
-        has_rows = np.diff(rows.offsets) > 0
+        has_rows = np.diff(logged.offsets) > 0
         is_merge = placed.branch < placed.start
         idle = ~roots & ~is_merge & has_rows & (placed.end <= placed.start)
         for mask, text in ((~has_rows, "no data"), (idle, "no tokens of its own")):
@@ -304,9 +311,9 @@ class _TableBuilder:
         status[status == ""] = "used"
         return status
 
-    def _schedules(self, rows: RunRows, placed: PlacedRuns) -> Float64:
+    def _schedules(self, logged: RunRows, placed: PlacedRuns) -> Float64:
         """Return cumulative tokens at the planned ends: as declared, else at the last rows."""
-        start = np.where(rows.is_cumulative, 0, np.maximum(placed.start, 0))
+        start = np.where(logged.is_cumulative, 0, np.maximum(placed.start, 0))
         end = np.where(placed.end >= 0, placed.end.astype(np.float64), np.nan)
         return np.where(np.isnan(self.schedule), end, self.schedule + start)
 
@@ -331,18 +338,17 @@ class _TableBuilder:
         return estimates
 
     def _inherit_params(self, edges: Edges, depth: Int64) -> None:
-        """Give attached runs the parameter count of their parent, as training continues from its weights."""
-        parent = np.full(len(self.run_ids), -1, np.int64)
-        parent[edges.child[::-1]] = edges.parent[::-1]
+        """Give attached runs the parameter count of their parent, since training continues from its weights."""
+        parent = edges.first_parents(len(self.run_ids))
         for run in self.attached_rows[np.argsort(depth[self.attached_rows], kind="stable")].tolist():
             if parent[run] >= 0:
                 self.n_params[run] = self.n_params[parent[run]]
 
     def _with_positions(
-        self, table: RunTable, rows: RunRows, placed: PlacedRuns, roots: npt.NDArray[np.bool_]
+        self, table: RunTable, logged: RunRows, placed: PlacedRuns, roots: npt.NDArray[np.bool_]
     ) -> PositionedTable:
         """Return the table with the positions of all rows on curves, and count the other rows."""
-        run = np.repeat(np.arange(len(table)), np.diff(rows.offsets))
+        run = np.repeat(np.arange(len(table)), np.diff(logged.offsets))
         tokens = placed.own + np.maximum(placed.start, 0)[run]
         used = table.is_used[run]
         is_merge = (table.n_parents > 1)[run]
@@ -356,12 +362,13 @@ class _TableBuilder:
         run, tokens = run[on_curve_rows], tokens[on_curve_rows]
         offsets = np.searchsorted(run, np.arange(len(table) + 1)).astype(np.int64)
         is_attached = np.isin(np.arange(len(table)), self.attached_rows)
-        return PositionedTable(table, self.rows, rows.is_cumulative, tokens, offsets, is_attached, left_out)
+        return PositionedTable(table, self.rows_of_tables, logged.is_cumulative, tokens, offsets, is_attached, left_out)
 
     def _first_rows(self, table: RunTable) -> npt.NDArray[np.bool_]:
+        """Return a mask of the runs that branch at their first row."""
         first = np.zeros(len(table), bool)
-        for d, at in zip(self.declared, self.rows, strict=True):
-            first[at] |= np.array([any(kind == "first_row" for _, kind, _ in p) for p in d.parents], bool)
+        for d, rows in zip(self.declared, self.rows_of_tables, strict=True):
+            first[rows] |= np.array([any(kind == "first_row" for _, kind, _ in p) for p in d.parents], bool)
         return first
 
     # Labels
@@ -408,16 +415,16 @@ class _TableBuilder:
         """Return the filled template of each run; `kind` selects the template."""
         out = np.full(len(kind), "", object)
         for name, template in templates.items():
-            at = np.flatnonzero(kind == name)
+            runs = np.flatnonzero(kind == name)
             # A field that a table does not have is empty in its runs.
             fields = {**self.fields, "run_type": self.run_type}
-            columns = [fields[f][at].tolist() if f in fields else [""] * len(at) for f in template.fields]
+            columns = [fields[f][runs].tolist() if f in fields else [""] * len(runs) for f in template.fields]
             texts: dict[tuple[Any, ...], str] = {}
-            values = list(zip(*columns, strict=True)) if columns else [()] * len(at)
+            values = list(zip(*columns, strict=True)) if columns else [()] * len(runs)
             for key in values:
                 if key not in texts:
                     texts[key] = template.format(dict(zip(template.fields, key, strict=True)))
-            out[at] = text_array([texts[key] for key in values])
+            out[runs] = text_array([texts[key] for key in values])
         return out
 
     def _replicates(self, lineage: Texts, labels: Texts) -> Int64:
@@ -497,8 +504,7 @@ class _TableBuilder:
     def _first_roots(roots: npt.NDArray[np.bool_], edges: Edges, depth: Int64) -> Int64:
         """Return the root of each run along its first parents."""
         first = np.arange(len(roots))
-        parent = np.full(len(roots), -1, np.int64)
-        parent[edges.child[::-1]] = edges.parent[::-1]
+        parent = edges.first_parents(len(roots))
         for run in np.argsort(depth, kind="stable").tolist():
             if parent[run] >= 0:
                 first[run] = first[parent[run]]
@@ -553,14 +559,13 @@ def _ascends(run: Int64, step: Int64, counter: Int64) -> bool:
 
 def _where_constant(values: Texts, lineage: Texts, labels: Texts) -> Along:
     """Return the dimension whose labels determine a factor; "cell" if neither does."""
-    for along, key in (("lineage", lineage), ("run", labels)):
+    candidates: tuple[tuple[Along, Texts], ...] = (("lineage", lineage), ("run", labels))
+    for along, labels_along in candidates:
         seen: dict[str, Any] = {}
-        if all(seen.setdefault(k, v) == v for k, v in zip(key.tolist(), values.tolist(), strict=True)):
-            return _ALONG[along]
+        pairs = zip(labels_along.tolist(), values.tolist(), strict=True)
+        if all(seen.setdefault(label, value) == value for label, value in pairs):
+            return along
     return "cell"
-
-
-_ALONG: dict[str, Literal["lineage", "run"]] = {"lineage": "lineage", "run": "run"}
 
 
 def _typed(values: Texts) -> npt.NDArray[Any]:

@@ -243,7 +243,7 @@ class SuiteRuns:
         if metric.name not in self.tables.metrics():
             return assemble_observations(metric, parts, run_ids)
         start = np.where(made.is_cumulative, 0, np.maximum(made.table.start_tokens, 0))
-        for d, rows in zip(self.declared, made.rows, strict=True):
+        for d, rows in zip(self.declared, made.rows_of_tables, strict=True):
             which = np.flatnonzero((index_of[rows] >= 0) & made.table.is_used[rows])
             if not len(which):
                 continue

@@ -14,6 +14,7 @@ from dde.curves.metric import Metric
 from dde.curves.observations import join_observations
 from dde.dataset.loss_reductions import warn_of_reductions
 from dde.errors import warn_caller
+from dde.lineage.counts import training_compute
 from dde.schema import LEADING_COLUMNS, PRETRAINING
 from dde.suite.datadecide.datadecide_runs import read_observations
 from dde.suite.datadecide.names import DEFAULT_METRICS
@@ -205,7 +206,7 @@ def _joined(pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> pd.DataFrame
     columns: dict[str, object] = {name: repeated(name) for name in LEADING_COLUMNS if name in pieces[0].facts}
     columns["step"] = np.concatenate([piece.step for piece in pieces])
     columns["cumulative_tokens"] = tokens = np.concatenate([piece.tokens for piece in pieces])
-    columns["cumulative_compute"] = 6.0 * repeated("n_params") * tokens
+    columns["cumulative_compute"] = training_compute(repeated("n_params"), tokens)
     for k, metric in enumerate(metrics):
         columns[metric.name] = np.concatenate([piece.values[k] for piece in pieces])
     columns["checkpoint_type"] = repeated("checkpoint_type")

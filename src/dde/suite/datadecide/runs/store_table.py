@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dde.lineage.counts import training_compute
 from dde.lineage.filters import matches
 from dde.lineage.run_table import Along, Factor, RunTable
 from dde.schema import CELL_NUMBERS, CELL_TEXTS, LINEAGE_COORDINATES, PRETRAINING, RUN_COORDINATES
@@ -83,7 +84,7 @@ def make_store_table(registry: Registry) -> RunTable:
         schedule_tokens=joined(
             [float(b.size.scheduled_tokens) for b in bases], np.where(columns.schedule >= 0, columns.schedule, np.nan)
         ),
-        start_compute=joined([0.0] * n_bases, np.where(branch >= 0, 6.0 * own_params * branch, np.nan)),
+        start_compute=joined([0.0] * n_bases, np.where(branch >= 0, training_compute(own_params, branch), np.nan)),
         token_source=joined(["" if end is None else "logged" for end in ends], sources),
         status=joined(table_status, columns.status.texts()),
         parent_evidence=joined([""] * n_bases, columns.evidence.texts()),
