@@ -313,7 +313,7 @@ def test_a_database_is_sent_as_a_place(suite: Suite, database: str, tmp_path: Pa
         "import pickle, sys\n"
         "from dde.sources.postgres.store import PostgresStore\n"
         "def refused(*args): raise AssertionError('the database is read')\n"
-        "if sys.argv[2] == 'refuse': PostgresStore._ask = refused\n"
+        "if sys.argv[2] == 'refuse': PostgresStore._run = refused\n"
         "ds = pickle.loads(open(sys.argv[1], 'rb').read())\n"
         "print(repr(float(ds.train_loss.sum())))\n"
         "if sys.argv[2] != 'refuse': print(len(ds[['train_loss']].dde.to_frame()))"

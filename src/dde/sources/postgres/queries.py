@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from dde.errors import SourceError
 from dde.sources.wandb.logs import MOST_STEPS
@@ -89,8 +90,44 @@ _NUMBER = "'^[[:space:]]*[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]{1,3})?
 # Prefix of a result key that contains the JSON text of an entire row instead; no metric name starts with it.
 PACKED = "\x01"
 
-#: A row of `CATALOG`.
-CatalogRow = tuple[str, str, Sequence[str], bool, bool, Sequence[str], float]
+
+class CatalogRow(NamedTuple):
+    """One table in the result of `catalog_query`; fields in the order of the query."""
+
+    table: str
+    kind: str
+    columns: Sequence[str]
+    hashes_transactions: bool
+    tells_identity: bool
+    types: Sequence[str]
+    statement_timeout: float
+
+
+class RunRow(NamedTuple):
+    """One run in the result of `runs_query`; fields in the order of the query.
+
+    Texts are JSON, except identifiers, ``last_rate`` and ``version``. The packed texts are those of columns that the
+    server does not parse; None for others.
+    """
+
+    run_id: str | None
+    run_name: str | None
+    state: str | None
+    project: str | None
+    entity: str | None
+    created_at: str | None
+    config: str | None
+    summary: str | None
+    has_evaluations: bool
+    launch: str | None
+    tags: str | None
+    last_rate: str | None
+    version: str
+    config_packed: str | None
+    summary_packed: str | None
+    attributes_packed: str | None
+    rows_without_step: int
+
 
 # Prefix of the key of a final evaluation, and the position of the task's name after it.
 _EVALUATION = "'oe_eval_metrics/'"
@@ -142,15 +179,16 @@ class Layout:
     limit: float = 0.0
 
     @classmethod
-    def from_catalog(cls, rows: Sequence[CatalogRow], server_version: int, store: str) -> Layout:
-        """Return the layout described by the rows of `CATALOG`.
+    def from_catalog(cls, rows: Sequence[Sequence[Any]], server_version: int, store: str) -> Layout:
+        """Return the layout described by the rows of `catalog_query`.
 
         Raises
         ------
         SourceError
             If the tables are absent, have neither known layout, or a column has a type that can't be read.
         """
-        columns = {row[0]: frozenset(row[2]) for row in rows}
+        tables = [CatalogRow(*row) for row in rows]
+        columns = {table.table: frozenset(table.columns) for table in tables}
         runs, history = columns.get("wandb_runs", frozenset()), columns.get("wandb_history", frozenset())
         if not runs:
             raise SourceError(
@@ -159,7 +197,7 @@ class Layout:
                 "Name the database that dr_wandb wrote to; for tables in a schema pass schema=, or add "
                 "?schema=<schema> to the URL (?options=-csearch_path%3D<schema> if no pooler is in between)."
             )
-        types = {(row[0], name): kind for row in rows for name, kind in zip(row[2], row[5], strict=True)}
+        types = {(t.table, name): kind for t in tables for name, kind in zip(t.columns, t.types, strict=True)}
         wanted_history = {"run_id", "step", "metrics"}
         if "run_id" not in runs or not ({"config", "summary"} <= runs or "raw_data" in runs):
             problem = f"wandb_runs has the columns {', '.join(sorted(runs))}"
@@ -171,12 +209,12 @@ class Layout:
             return cls(
                 runs=runs,
                 history=history,
-                physical=all(row[1] in "rpm" for row in rows),
+                physical=all(table.kind in "rpm" for table in tables),
                 parses_safely=server_version >= 160000,
-                hashes_transactions=all(row[3] for row in rows),
-                tells_identity=all(row[4] for row in rows),
+                hashes_transactions=all(table.hashes_transactions for table in tables),
+                tells_identity=all(table.tells_identity for table in tables),
                 types=types,
-                limit=rows[0][6],
+                limit=tables[0].statement_timeout,
             )
         raise SourceError(
             f"In {store} the table {problem}. dr_wandb has no such layout (config and summary, or raw_data; "
@@ -323,10 +361,7 @@ def _inner(value: str, layout: Layout) -> str:
 def runs_query(layout: Layout) -> str:
     """Return the query of all runs: identifiers, selected keys, and a version that changes with the content.
 
-    Parameters: ``config_keys``, ``summary_keys``. Columns: run_id, run_name, state, project, entity,
-    created_at, config, summary, evaluated, launch, tags, last logged learning rate, version. Then follow the texts of
-    config, of summary and of the attributes with the tags, where these are JSON text that the server does not parse,
-    and the number of logged rows without a usable step.
+    The query has the parameters ``config_keys`` and ``summary_keys``; its rows are those of :class:`RunRow`.
     """
     last_step = f"max({layout.step}) FILTER (WHERE {layout.has_step})" if layout.flat else "NULL::int"
     log = (

@@ -1,7 +1,7 @@
 """Read runs that dr_wandb mirrored from W&B into PostgreSQL, decoding rows while they arrive.
 
-Each question opens its own connection and a read-only transaction, so a store works equally in a thread, a forked
-process or a worker on another machine, and leaves nothing on the server or in a pool.
+Each query opens its own connection and a read-only transaction. Therefore a store works in threads, forked processes
+and workers on other machines, and leaves no session on the server or in a pool.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from dde.sources.json_text import load_json, top_level_value
 from dde.sources.postgres.queries import (
     PACKED,
     SCHEMAS,
-    CatalogRow,
     Layout,
+    RunRow,
     catalog_query,
     evaluations_query,
     history_query,
@@ -73,7 +73,7 @@ def read_history(blocks: Iterable[bytes | bytearray | memoryview], keys: Sequenc
     """
     columns = _Columns(len(keys))
     waiting: deque[Future[list[npt.NDArray[Any]]]] = deque()
-    # One thread decodes while this one receives; the queue is short, so that receiving can't get far ahead.
+    # One thread decodes while this one receives. The queue is short, to limit the memory of undecoded blocks.
     with ThreadPoolExecutor(1, "dde-log") as decoder:
         content = bytearray()
         for block in blocks:
@@ -97,10 +97,9 @@ def read_history(blocks: Iterable[bytes | bytearray | memoryview], keys: Sequenc
 
 
 class _Columns:
-    """Growing columns: run, step, id and one of numbers per key.
+    """Growing columns: run, step, id, and one column of numbers per key.
 
-    They are resized in place, which does not copy large arrays, so only the column that is being sorted is in memory
-    twice.
+    Arrays are resized in place, which does not copy large ones. Only the column being sorted is in memory twice.
     """
 
     def __init__(self, keys: int) -> None:
@@ -129,7 +128,7 @@ class _Columns:
 
 
 def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
-    """Return the columns of some rows: run, step, id, and one of numbers per key."""
+    """Return the columns of some rows: run, step, id, and one column of numbers per key."""
     names = ["run", "step", "id", *(f"key{position}" for position in range(len(keys)))]
     packed = ["packed"] if keys else []
     positions: dict[str, pa.DataType] = {"run": pa.int32(), "step": pa.int64(), "id": pa.int64()}
@@ -170,12 +169,12 @@ def _decoded(content: bytearray, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
     return rows
 
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 # Number of times that a query is tried if a standby cancels it, each time on a new snapshot.
 _ATTEMPTS = 4
-# Seconds that the server has for the catalog, and beyond its own limit for a question, before it is left.
+# Seconds after which a session is closed: while it reads the catalog, and beyond the server's limit for a query.
 _CATALOG_SECONDS = 60.0
 _GRACE_SECONDS = 10.0
 
@@ -225,7 +224,7 @@ class PostgresStore:
 
     @property
     def conflicts(self) -> list[str]:
-        """Sentences on contradictory rows of the runs that were read last."""
+        """Descriptions of contradictory rows of the runs that were read last."""
         return list(self._conflicts)
 
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
@@ -236,15 +235,15 @@ class PostgresStore:
         """
         config_keys = wanted_config_keys(extra_config_keys)
 
-        def question(cursor: _Cursor, layout: Layout) -> list[RunRecord | None]:
+        def query(cursor: _Cursor, layout: Layout) -> list[RunRecord | None]:
             with _rows(
                 cursor,
                 runs_query(layout),
                 {"config_keys": list(config_keys), "summary_keys": list(SUMMARY_KEYS)},
             ) as rows:
-                return [_record(row, config_keys, layout) for row in rows]
+                return [_record(RunRow(*row), config_keys, layout) for row in rows]
 
-        records, self._conflicts = _each_once(self._ask(question), self.description)
+        records, self._conflicts = _each_once(self._run(query), self.description)
         for conflict in self._conflicts:
             warnings.warn(conflict, ConflictWarning, stacklevel=2)
         # Sorted here, because collations differ between servers.
@@ -259,17 +258,17 @@ class PostgresStore:
         positions = first_positions(run_ids)
         keys = list(dict.fromkeys(keys))
 
-        def question(cursor: _Cursor, layout: Layout) -> History:
+        def query(cursor: _Cursor, layout: Layout) -> History:
             if not layout.history:
                 return empty_history(keys)
-            query, parameters = history_query(layout, keys)
+            sql, parameters = history_query(layout, keys)
             with cursor.copy(
-                f"COPY ({query}) TO STDOUT (FORMAT csv)",
+                f"COPY ({sql}) TO STDOUT (FORMAT csv)",
                 {**parameters, "run_ids": list(positions), "indices": list(positions.values())},
             ) as copy:
                 return read_history(copy, keys)
 
-        return self._ask(question) if positions else empty_history(keys)
+        return self._run(query) if positions else empty_history(keys)
 
     def evaluations(
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
@@ -289,7 +288,7 @@ class PostgresStore:
             keys |= {key, f"{key}/{entry}"}
             entries.add("primary_score" if entry == "primary_metric" else entry)
 
-        def question(cursor: _Cursor, layout: Layout) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+        def query(cursor: _Cursor, layout: Layout) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
             parameters = {
                 "run_ids": list(positions),
                 "indices": list(positions.values()),
@@ -301,7 +300,7 @@ class PostgresStore:
             with _rows(cursor, evaluations_query(layout), parameters) as rows:
                 for position, text in rows:
                     if position in read:
-                        continue  # the first of several rows of a run is used, as in `runs`
+                        continue  # as in `runs`, the first of several rows of a run is used
                     read.add(position)
                     picked = as_object(load_json(text))
                     # Parse JSON text once, not once per entry.
@@ -314,18 +313,18 @@ class PostgresStore:
                         column[position] = evaluation_value(summary, task, entry)
             return values
 
-        return self._ask(question)
+        return self._run(query)
 
     def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
         """Return the keys of all histories and the (task, entry) of all evaluations, both sorted."""
 
-        def question(cursor: _Cursor, layout: Layout) -> list[tuple[Any, ...]]:
+        def query(cursor: _Cursor, layout: Layout) -> list[tuple[Any, ...]]:
             cursor.execute(metric_names_query(layout))
             return cursor.fetchall()
 
         logs: set[str] = set()
         evaluations: set[tuple[str, str]] = set()
-        for kind, key, entry in self._ask(question):
+        for kind, key, entry in self._run(query):
             if kind == "log":
                 keys = as_object(load_json(key[1:])) if key.startswith(PACKED) else (key,)
                 # W&B's own keys start with "_": _runtime, _timestamp, ...
@@ -338,7 +337,7 @@ class PostgresStore:
                 evaluations |= evaluation_names({key: entry})
         return sorted(logs), sorted(evaluations)
 
-    def _ask(self, question: Callable[[_Cursor, Layout], _Answer]) -> _Answer:
+    def _run(self, query: Callable[[_Cursor, Layout], _Result]) -> _Result:
         for attempt in range(1, _ATTEMPTS + 1):
             session = connect(self._connection, self._connect_timeout)
             with leave_after(session, self._allowed(_CATALOG_SECONDS)) as deadline:
@@ -349,23 +348,23 @@ class PostgresStore:
                     with session.cursor() as cursor:
                         layout = self._layout(cursor, session.info.server_version)
                         deadline.set(layout.limit + _GRACE_SECONDS if layout.limit else None)
-                        answer = question(cursor, layout)
+                        result = query(cursor, layout)
                     session.commit()
-                    return answer
+                    return result
                 except psycopg.Error as error:
-                    again = is_conflict(error) and attempt < _ATTEMPTS
+                    can_retry = is_conflict(error) and attempt < _ATTEMPTS
                     with suppress(psycopg.Error):
                         # A pooler retains the server connection if the transaction was ended.
                         session.rollback()
                     problem = explain(error, self._connection, deadline.left_after)
                 except (UnicodeError, pa.ArrowInvalid) as error:
-                    again = False
+                    can_retry = False
                     problem = SourceError(
                         f"{self.description} has text that can't be read, so nothing was read: "
                         f"{self._connection.scrub(error)}. Have the text repaired; in an SQL_ASCII database it "
                         "has to be UTF-8."
                     )
-            if not again:
+            if not can_retry:
                 break
             time.sleep(0.1 * 2**attempt)
         # Raised outside the handler: the driver's error may quote the DSN and must not be chained.
@@ -378,8 +377,8 @@ class PostgresStore:
     def _layout(self, cursor: _Cursor, server_version: int) -> Layout:
         schema = self._connection.schema
         cursor.execute(*catalog_query(schema, self._statement_timeout))
-        rows = cast("list[CatalogRow]", cursor.fetchall())
-        if not any(row[0] == "wandb_runs" for row in rows):
+        rows = cursor.fetchall()
+        if "wandb_runs" not in {row[0] for row in rows}:
             cursor.execute(SCHEMAS)
             if problem := _schema_problem(self.description, schema, cursor.fetchall()):
                 raise problem
@@ -409,31 +408,31 @@ def _schema_problem(store: str, schema: str, schemas: Sequence[tuple[Any, ...]])
 
 
 def _each_once(records: Iterable[RunRecord | None], store: str) -> tuple[list[RunRecord], list[str]]:
-    """Return the first record of each run, and sentences on contradictory records."""
+    """Return the first record of each run, and descriptions of contradictory records."""
     first: dict[str, RunRecord] = {}
     differing: dict[str, None] = {}
-    nameless = 0
+    without_id = 0
     for record in records:
         if record is None:
-            nameless += 1
+            without_id += 1
             continue
         before = first.setdefault(record.run_id, record)
         if before is record:
             continue
         if replace(before, version="") != replace(record, version=""):
             differing[record.run_id] = None
-        # A change of any of its rows is a change of the run.
+        # A change of any of its rows changes the version of the run.
         first[record.run_id] = replace(before, version=f"{before.version}+{record.version}")
     conflicts = []
-    if nameless:
+    if without_id:
         conflicts.append(
-            f"{store} has {nameless} rows of wandb_runs without a run_id, so it is unknown which logs are theirs, and "
+            f"{store} has {without_id} rows of wandb_runs without a run_id, so their logs are unknown and "
             "they were left out. Give them a run_id, or remove them."
         )
     if differing:
         conflicts.append(
             f"{store} has rows of wandb_runs that disagree for {len(differing)} runs, such as "
-            f"{next(iter(differing))!r}, so it is unknown which is right, and the first of each is used. "
+            f"{next(iter(differing))!r}, so the first of each is used, which may be wrong. "
             "Remove the others."
         )
     return list(first.values()), conflicts
@@ -448,46 +447,45 @@ def _rows(cursor: _Cursor, query: str, parameters: Mapping[str, Any]) -> closing
     return closing(cast("Generator[tuple[Any, ...]]", cursor.stream(query, parameters)))
 
 
-def _record(row: tuple[Any, ...], config_keys: Sequence[str], layout: Layout) -> RunRecord | None:
-    """Return the record of a row of runs; None if it has no run id."""
-    run_id, run_name, state, project, entity, created_at, config_text, summary_text = row[:8]
-    evaluated, launch, tags, last_rate, version, config_packed, summary_packed, attributes_packed, unplaced = row[8:]
-    notes: list[str] = []
-    if not run_id:
+def _record(row: RunRow, config_keys: Sequence[str], layout: Layout) -> RunRecord | None:
+    """Return the record of a run; None if it has no run id."""
+    if not row.run_id:
         return None
-    metadata, tag_list = load_json(launch), load_json(tags)
-    config, summary = as_object(load_json(config_text)), as_object(load_json(summary_text))
-    if config_packed is not None:
-        config = _noted_object(config_packed, "config", notes)
+    notes: list[str] = []
+    metadata, tags = load_json(row.launch), load_json(row.tags)
+    config, summary = as_object(load_json(row.config)), as_object(load_json(row.summary))
+    evaluated = row.has_evaluations
+    if row.config_packed is not None:
+        config = _noted_object(row.config_packed, "config", notes)
         if layout.flat:
             metadata = config.get("wandb_metadata", config.get("metadata"))
-            tag_list = config.get("tags", as_object(config.get("system_attrs")).get("tags"))
-    if summary_packed is not None:
-        summary = _noted_object(summary_packed, "summary", [] if layout.flat else notes)
+            tags = config.get("tags", as_object(config.get("system_attrs")).get("tags"))
+    if row.summary_packed is not None:
+        summary = _noted_object(row.summary_packed, "summary", [] if layout.flat else notes)
         evaluated = has_evaluations(summary)
-    if attributes_packed is not None:
-        tag_list = top_level_value(attributes_packed, "tags")
+    if row.attributes_packed is not None:
+        tags = top_level_value(row.attributes_packed, "tags")
     if layout.flat:
         # The rate is a plain value, or is in the JSON text of the entire row.
-        logged = load_json(last_rate)
-        rate = as_object(logged).get("learning_rate") if isinstance(logged, (dict, str)) else last_rate
-        rate = last_rate if rate is None else rate
-        config = without_logged_rate(config, summary, None if last_rate is None else as_float(rate))
+        logged = load_json(row.last_rate)
+        rate = as_object(logged).get("learning_rate") if isinstance(logged, (dict, str)) else row.last_rate
+        rate = row.last_rate if rate is None else rate
+        config = without_logged_rate(config, summary, None if row.last_rate is None else as_float(rate))
     return run_record(
-        run_id=run_id,
-        run_name=run_name,
-        state=state,
-        project=project,
-        entity=entity,
-        created_at=created_at,
+        run_id=row.run_id,
+        run_name=row.run_name,
+        state=row.state,
+        project=row.project,
+        entity=row.entity,
+        created_at=row.created_at,
         config=config,
         summary=summary,
         metadata=metadata,
-        tags=load_json(tag_list) if isinstance(tag_list, str) else tag_list,
+        tags=load_json(tags) if isinstance(tags, str) else tags,
         config_keys=config_keys,
         evaluated=evaluated,
-        version=version,
-        rows_without_step=unplaced,
+        version=row.version,
+        rows_without_step=row.rows_without_step,
         notes=notes,
     )
 
