@@ -21,12 +21,12 @@ from dde.sources.protocols import CONFIG_KEYS
 from dde.suite.datadecide.runs.evidence import USED_OPTIONS
 from dde.suite.datadecide.runs.treatments import Treatment
 
-__all__ = ["KEPT_KEYS", "Column", "DerivedColumns", "PlacedRows"]
+__all__ = ["CACHED_KEYS", "Column", "DerivedColumns", "PlacedRows"]
 
 
 _OF_TREATMENT = [f.name for f in fields(Treatment)][:-2]
-#: Keys of config and command of which a kept record has what the store has.
-KEPT_KEYS = (USED_OPTIONS | frozenset(CONFIG_KEYS)) - {"wandb_config"}
+#: Keys of config and launch command that cached records contain.
+CACHED_KEYS = (USED_OPTIONS | frozenset(CONFIG_KEYS)) - {"wandb_config"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +46,14 @@ class Column:
 
     @classmethod
     def of(cls, values: Sequence[Any], absent: Any = None) -> Column:
-        """Return the column of some values; those equal to `absent` are none."""
+        """Return the column of some values; `absent` stands for no value."""
         code_of: dict[Any, int] = {}
         distinct: list[Any] = []
         codes = np.full(len(values), -1, np.int32)
         for i, value in enumerate(values):
             if value is absent:
                 continue
-            # Equal numbers of different types are different values, and a list has no hash.
+            # Equal numbers of different types are different values; a list is not hashable.
             key = (type(value), value) if not isinstance(value, (list, dict)) else (type(value), json.dumps(value))
             code = code_of.get(key)
             if code is None:
@@ -63,17 +63,17 @@ class Column:
         return cls(codes, tuple(distinct))
 
     def matching(self, matches: Callable[[Any], bool], absent: Any) -> npt.NDArray[np.bool_]:
-        """Return which runs have a value that matches; `absent` stands for one that nothing says."""
-        # The last one is that of code -1.
+        """Return which runs have a value that matches; `absent` stands for no value."""
+        # The last element belongs to code -1.
         return np.array([*map(matches, self.values), matches(absent)], bool)[self.codes]
 
     def text(self, row: int) -> str:
-        """Return the value of one run as text; "" where nothing says it."""
+        """Return the value of one run as text; "" if it has none."""
         code = int(self.codes[row])
         return str(self.values[code]) if code >= 0 else ""
 
     def texts(self) -> Texts:
-        """Return values as texts; "" where nothing says it."""
+        """Return the values of all runs as texts; "" for runs without a value."""
         table = np.empty(len(self.values) + 1, object)
         table[:] = [*self.values, ""]
         return np.asarray(table[self.codes])
@@ -108,32 +108,32 @@ class DerivedColumns:
     Attributes
     ----------
     run_id, version, run_type, state, project, entity, lineage, parent_run_id, status, contradictions, estimate : Column
-        Texts. `parent_run_id` may be of a run that is not in the store.
+        Texts. `parent_run_id` may be the id of a run that is not in the store.
     evidence, end_estimate, counter, reduce_loss, plain_label : Column
-        Where the parent stands written; the rule and numbers of an estimated end; key of the token counter by which
-        alone rows are placed; reduction of the training loss; label of the treatment without the replicate.
+        Source of the parent; rule and numbers of an estimated end; key of the token counter that alone determines the
+        positions of rows; reduction of the training loss; label of the treatment without the replicate.
     replicate : (run,) int64 array
-        From 1; 0 where there is no treatment.
+        From 1; 0 for a run without a treatment.
     parent : (run,) int32 array
-        Row of the parent; -1 where that is a pretraining checkpoint, unknown, or not in the store.
+        Row of the parent; -1 if the parent is a pretraining checkpoint, unknown, or not in the store.
     branch, end, own_end, last_step, forked_at, schedule : (run,) int64 arrays
         Tokens and steps; -1 where unknown.
     rows_without_step, repeated_steps, impossible_counts : (run,) int64 arrays
-        What is odd about the run's log, counted.
+        Number of rows or token counts of the run's log with these problems.
     n_rows : (run,) int64 array
-        Logged rows that are placed.
+        Number of logged rows with a token position.
     source : (run,) int8 array
-        How the end is known: index into :data:`dde.suite.datadecide.runs.token_counts.TOKEN_SOURCES`.
+        Source of the end: index into :data:`dde.suite.datadecide.runs.token_counts.TOKEN_SOURCES`.
     rate : (run, 2) float64 array
-        Tokens, and the steps that count them, where rows are placed by their steps alone; else NaN.
+        Tokens, and the number of steps that they take, if rows are positioned by their steps alone; else NaN.
     batch_size, training_seed, weight_decay, warmup_ratio, max_seq_length : (run,) float64 arrays
         NaN where unknown.
     has_training_step, has_log, evaluated : (run,) bool arrays
     treatment : (run,) int32 array
-        Index into `treatments`; -1 where there is none.
+        Index into `treatments`; -1 for a run without a treatment.
     treatments : tuple of Treatment
     keys : mapping of str to Column
-        Values that filters may ask for, by the name of the coordinate or the key of config and launch command.
+        Values for filters, by the name of the coordinate or the key of config and launch command.
     """
 
     run_id: Column
@@ -198,7 +198,7 @@ class DerivedColumns:
 
     @cached_property
     def labels(self) -> Texts:
-        """Label of each run along ``run`` in the whole store, with ``#<replicate>`` from the second on."""
+        """Label of each run along ``run`` in the entire store, with ``#<replicate>`` from the second replicate on."""
         labels = self.plain_label.texts()
         for row in np.flatnonzero(self.replicate > 1).tolist():
             labels[row] = f"{labels[row]}#{self.replicate[row]}"
@@ -206,11 +206,11 @@ class DerivedColumns:
 
     @cached_property
     def is_used(self) -> npt.NDArray[np.bool_]:
-        """Which runs have a place on their lineage."""
+        """Which runs have a position on their lineage."""
         return self.status.matching(lambda status: status == "used", "")
 
     def oddities(self, rows: Int64) -> dict[str, int]:
-        """Return what is odd about the logs of runs, counted."""
+        """Return the number of problems in the logs of runs, by kind."""
         counts = {
             "logged rows without a step that can be used": self.rows_without_step,
             "logged rows at a step that was logged before": self.repeated_steps,
@@ -223,7 +223,7 @@ class DerivedColumns:
         return with_ancestors(self.parent, rows)
 
     def take(self, rows: Int64) -> DerivedColumns:
-        """Return some runs, their ancestors among them, ascending, without what filters alone ask for."""
+        """Return the columns of some runs without `keys`; `rows` ascend and include all ancestors."""
         new_row = np.full(len(self) + 1, -1, np.int32)
         new_row[rows] = np.arange(len(rows))
         taken: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dde.array_types import Float64, Int64
-from dde.suite.datadecide.runs.derived_columns import KEPT_KEYS, Column, DerivedColumns
+from dde.suite.datadecide.runs.derived_columns import CACHED_KEYS, Column, DerivedColumns
 from dde.suite.datadecide.runs.evidence import Evidence
 from dde.suite.datadecide.runs.parents import Parentage
 from dde.suite.datadecide.runs.positions import PlacedRun
@@ -73,7 +73,7 @@ class DerivedRun:
 
     @property
     def label(self) -> str:
-        """Label along the dimension ``run`` of the whole store, with ``#<replicate>`` from the second on."""
+        """Label along the dimension ``run`` in the entire store, with ``#<replicate>`` from the second replicate on."""
         return self.plain_label + (f"#{self.replicate}" if self.replicate > 1 else "")
 
     @property
@@ -117,7 +117,7 @@ def derived_columns(
     for item in evidence:
         names.update(dict.fromkeys(item.hyperparameters))
         for options in (item.record.config, item.command):
-            names.update(dict.fromkeys(key for key in options if key in KEPT_KEYS))
+            names.update(dict.fromkeys(key for key in options if key in CACHED_KEYS))
     return DerivedColumns(
         run_id=Column.of([r.run_id for r in runs]),
         version=Column.of([r.version for r in records]),

@@ -36,17 +36,17 @@ __all__ = [
 ]
 
 
-#: Status of a run that logged and evaluated nothing; it goes on where rows were logged that have no place.
+#: Status of a run that logged and evaluated nothing, or beginning of the status of one whose rows have no step.
 NO_DATA = "no data"
-#: Rows whose token positions stay in memory, some 17 bytes each; larger stores compute them again on request.
+#: Largest number of rows whose token positions stay in memory, at about 17 bytes each.
 MAX_ROWS_IN_MEMORY = 4_000_000
-# Runs whose counters are read at once. A store without an index is scanned as often: most stores once.
+# Number of runs whose counters are read at once. A store without an index is scanned once per block.
 _BLOCK_RUNS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """Where a run ends on the axis of its own tokens; most fields are those of `Placement`.
+    """End of a run on the axis of its own tokens; most fields are those of `Placement`.
 
     Attributes
     ----------
@@ -55,24 +55,24 @@ class RunEnd:
     estimate : str
     rate : (float, float) or None
     last_step : int
-        Last logged step that is placed; -1 without any.
+        Last logged step with a position; -1 if there is none.
     has_log : bool
     counter : str
-        Key of the token counter that was logged, by which alone the rows are placed; "" where none was.
+        Key of the logged token counter that alone determines the positions of rows; "" if there is none.
     has_training_step : bool
         Whether the log records the training step separately from its own step.
     forked_at : int or None
         Step at which the run was forked from its parent.
     problem : str
-        Why nothing has a place; "" where something has.
+        Reason why no row has a position; "" otherwise.
     notes : tuple of str
-        What was not used of the log, and why.
+        Parts of the log that were not used, with the reason.
     repeated_steps : int
-        Logged rows at a step that an earlier row of the run has.
+        Number of logged rows at a step that an earlier row of the run has.
     impossible_counts : int
-        Logged token counts that no run has, below 0 or beyond 2**53; they are taken for absent.
+        Number of logged token counts below 0 or beyond 2**53; they are treated as missing.
     n_rows : int
-        Logged rows that are placed.
+        Number of logged rows with a position.
     """
 
     tokens: int | None
@@ -91,7 +91,7 @@ class RunEnd:
     n_rows: int = 0
 
     def oddities(self, rows_without_step: int) -> dict[str, int]:
-        """Return what is odd about the run's log, counted; `rows_without_step` are those that the store left out."""
+        """Return the number of problems in the run's log, by kind; the store left out `rows_without_step` rows."""
         counts = {
             "logged rows without a step that can be used": rows_without_step,
             "logged rows at a step that was logged before": self.repeated_steps,
@@ -110,9 +110,9 @@ class PlacedRun:
         None where unknown; a run without any data has no end.
     end : RunEnd
     status : str
-        ``used``, or why the run can't be in a Dataset.
+        ``used``, or the reason why the run can't be in a Dataset.
     branch_estimate : str
-        How the branch was found, where no logged row of the parent gives it.
+        How the branch was estimated, if no logged row of the parent gives it.
     """
 
     branch_tokens: int | None
@@ -123,17 +123,17 @@ class PlacedRun:
 
     @property
     def token_source(self) -> str:
-        """How the end is known; "" where it isn't."""
+        """Source of the end; "" if the end is unknown."""
         return "" if self.end_tokens is None else TOKEN_SOURCES[self.end.source]
 
     @property
     def end_estimate(self) -> str:
-        """The rule and the numbers of an estimated end; "" where the end is logged or unknown."""
+        """Rule and numbers of an estimated end; "" if the end is logged or unknown."""
         return "" if self.end_tokens is None else self.end.estimate
 
 
 class Placements:
-    """Rows of derived runs on the axes of their own tokens; one pass over the counters of their logs.
+    """Rows of derived runs by own tokens; computed in one pass over the counters of their logs.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class Placements:
     other_counters : callable
         Returns `OTHER_COUNTERS` of runs that have rows and no token counter.
     override : callable
-        Returns the user's word on the tokens of a run's sequences, or None.
+        Returns the given number of tokens of a run's sequences, or None.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Placements:
         self._counters, self._other_counters = counters, other_counters
         #: End of each run, by run id.
         self.ends: dict[str, RunEnd] = {}
-        self._held: dict[str, Placement] = {}
+        self._in_memory: dict[str, Placement] = {}
         self._rows = 0
         uncounted: list[tuple[str, Log]] = []
 
@@ -169,7 +169,7 @@ class Placements:
                     if log.key:
                         self._note(run_id, self._place(run_id, log, {}), log)
                     else:
-                        # What its sequences count is known when all other runs have been seen.
+                        # The tokens of its sequences are estimated from all other runs.
                         uncounted.append((run_id, log.without_counter()))
                     if evidence[run_id].record.state == "finished":
                         yield evidence[run_id], log
@@ -180,12 +180,12 @@ class Placements:
 
     def of(self, run_ids: Sequence[str]) -> list[Placement]:
         """Return the rows of runs, in that order; reads counters again if they are not in memory."""
-        missing = [r for r in run_ids if r not in self._held]
+        missing = [r for r in run_ids if r not in self._in_memory]
         found = {r: self._place(r, log, self._measured) for r, log in self._logs(missing)}
-        return [self._held[r] if r in self._held else found[r] for r in run_ids]
+        return [self._in_memory[r] if r in self._in_memory else found[r] for r in run_ids]
 
     def tokens_per_sequence(self, run_id: str) -> float:
-        """Return the tokens of a training sequence of a run: the user's word, else as measured on its mixture."""
+        """Return the tokens of a training sequence of a run: as given, else as measured on its mixture."""
         item = self._evidence[run_id]
         return self._override(item) or self._measured.get(item.dataset, TULU_TOKENS_PER_SEQUENCE)
 
@@ -234,9 +234,9 @@ class Placements:
         )
         self._rows += len(steps)
         if self._rows <= MAX_ROWS_IN_MEMORY:
-            self._held[run_id] = placement
+            self._in_memory[run_id] = placement
         else:
-            self._held.clear()
+            self._in_memory.clear()
 
 
 def has_data(evidence: Evidence, end: RunEnd) -> bool:
@@ -252,7 +252,7 @@ def status_of(
     placed: Mapping[str, PlacedRun],
     problem: str = "",
 ) -> str:
-    """Return ``used``, or why a run can't be in a Dataset; `problem` says why its branch is unknown."""
+    """Return ``used``, or why a run can't be in a Dataset; `problem` is the reason why its branch is unknown."""
     if evidence.record.problem:
         return evidence.record.problem
     if evidence.run_type == "other":
@@ -267,9 +267,9 @@ def status_of(
     if found.problem or not found.parent_run_id:
         return f"no parent found: {found.problem}" if found.problem else "no parent found"
     parent = placed.get(found.parent_run_id)
-    # A parent without data has no curve, but it may be known where it ended.
+    # A parent without data has no curve, but its end may be known.
     if parent is not None and parent.status != "used" and not parent.status.startswith(NO_DATA):
-        # The reason of the first of a chain is that of all below it.
+        # All runs after it in the chain get the same reason.
         return f"{_PARENT_NOT_USABLE}{parent.status.removeprefix(_PARENT_NOT_USABLE)}"
     if branch is None:
         return f"branch unknown: {problem}"
@@ -289,7 +289,7 @@ _PARENT_NOT_USABLE = "parent not usable: "
 
 
 def tokens_of_steps(placement: Placement, steps: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
-    """Return the run's own tokens at logged steps, and which of the steps are placed at all."""
+    """Return the run's own tokens at logged steps, and which of the steps have a position."""
     if not len(placement.steps):
         return np.zeros(len(steps), np.int64), np.zeros(len(steps), bool)
     at = np.minimum(np.searchsorted(placement.steps, steps), len(placement.steps) - 1)

@@ -1,4 +1,4 @@
-"""The registry: every run of both stores with its parent, treatment, place on the token axis and status."""
+"""The registry: every run of both stores with its parent, treatment, position on the token axis and status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunR
 from dde.suite.datadecide.names import Base, find_base_by_label
 from dde.suite.datadecide.runs.branches import Branch, branch_in_run
 from dde.suite.datadecide.runs.close_numbers import settle_numbers
-from dde.suite.datadecide.runs.derived_columns import KEPT_KEYS, Column, DerivedColumns, PlacedRows
+from dde.suite.datadecide.runs.derived_columns import CACHED_KEYS, Column, DerivedColumns, PlacedRows
 from dde.suite.datadecide.runs.derived_runs import DerivedRun, derived_columns, key_column
 from dde.suite.datadecide.runs.evidence import Evidence, gather_evidence
 from dde.suite.datadecide.runs.parents import GIVEN, chain_order, resolve_parents
@@ -50,22 +50,22 @@ _NO_STEPS: Int64 = np.empty(0, np.int64)
 
 @dataclass
 class Registry:
-    """Everything about identity and relation of the runs of two stores; reads identifiers and a few keys.
+    """Identity and relations of the runs of both stores; reads identifiers and a few keys only.
 
     Attributes
     ----------
     tables : DataDecide or None
     store : PosttrainingSource or None
     parents : mapping of run id to str
-        Parents that the user states; they override the evidence.
+        Parents given by the user; they override the evidence.
     tokens_per_sequence : float or mapping of str to float, optional
         Overrides the estimate; by run id or run type when a mapping.
     extra_config_keys : set of str
-        Config keys beyond the usual ones that filters ask for.
+        Config keys that filters need in addition to the usual ones.
     cache_dir : str or path or None
-        Folder of the cache; None for none.
+        Folder of the cache; None disables the cache.
     run_types : mapping of str to str
-        Run types that the user states; see :class:`dde.suite.datadecide.runs.run_types.RunTypes`.
+        Run types given by the user; see :class:`dde.suite.datadecide.runs.run_types.RunTypes`.
     all_options : bool
         Whether runs have all options of their launch commands, which are not cached.
     """
@@ -87,8 +87,8 @@ class Registry:
     _wider: dict[frozenset[str], Registry | None] = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Everything derived from the records is computed again: it is many times their size. Another process needs
-        # no launch commands; where a filter names an option of one, it reads the store.
+        # Everything derived from the records is computed again, since it is many times their size. Launch commands are
+        # not sent; if a filter in another process names one of their options, that process reads the store.
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__} | {"_wider": {}}
         if self.store is not None:
             self.derived  # noqa: B018 - reads the records
@@ -107,7 +107,7 @@ class Registry:
 
     @property
     def store_fingerprint(self) -> str:
-        """Fingerprint that the store reported when its runs were read; "" where it reports none.
+        """Fingerprint of the store when its runs were read; "" for a store without fingerprints.
 
         A store without a fingerprint of all its content, such as a database, has a version of each run.
         """
@@ -120,20 +120,20 @@ class Registry:
 
     @cached_property
     def readers(self) -> Readers:
-        """Rows of both stores, through the cache."""
+        """Readers of both stores, through the cache."""
         return Readers(self.tables, self.store, self.cache_dir, self._opened)
 
     @cached_property
     def versions(self) -> dict[str, str]:
         """Version of each derived run, as the store reports it."""
         if "derived" in self.__dict__:
-            # Columns are made of positions, which follow from logs of these versions.
+            # Not from the columns: they are computed from positions, and these from logs of these versions.
             return {r.run_id: r.evidence.record.version for r in self.derived.values()}
         return dict(zip(self.columns.ids.tolist(), self.columns.version.texts().tolist(), strict=True))
 
     @cached_property
     def columns(self) -> DerivedColumns:
-        """Derived runs as columns, from the cache where it has them: opening makes no object of any run."""
+        """Derived runs as columns, from the cache if possible, so that opening creates no object per run."""
         known = None if "derived" in self.__dict__ or self.store is None else self._cached_columns()
         if known is None:
             runs = list(self.derived.values())
@@ -158,7 +158,7 @@ class Registry:
 
     @cached_property
     def positions(self) -> RunPositions:
-        """The runs as far as their values are concerned."""
+        """The part of the registry that is needed to read values."""
         return self if "derived" in self.__dict__ else SentRuns(self.columns, self.readers, self._cached_rows)
 
     @property
@@ -176,7 +176,7 @@ class Registry:
             sorted(self.parents.items()),
             sorted(override.items()) if isinstance(override, Mapping) else override,
         ]
-        # The order counts: the first of several matching patterns is used.
+        # In the given order, as the first of several matching patterns is used.
         return [*settings, *([list(self.run_types.items())] if self.run_types else [])]
 
     def _cached_columns(self) -> DerivedColumns | None:
@@ -184,7 +184,7 @@ class Registry:
         if settings is None:
             return None
         if not getattr(self.store, "fingerprint", "") and self._records is None:
-            # Such a store reports changes run by run.
+            # Such a store has a version of each run instead, which its records contain.
             self._records, self._has_all_options = self.readers.records(self._extra_keys, self.all_options)
         found = self.readers.load_columns(settings, self._records)
         if found is not None and self._records is None:
@@ -222,7 +222,7 @@ class Registry:
         return TableSteps(self.table_checkpoints)
 
     def table_steps(self, sampling: str) -> Mapping[str, Int64]:
-        """Return the steps that tables have rows of, of each pretraining run: of evaluations, or of perplexities."""
+        """Return the steps of each pretraining run with rows in the tables of evaluations, or of perplexities."""
         return self._table_steps.of(sampling)
 
     def is_evaluated(self, run_id: str) -> bool:
@@ -299,13 +299,13 @@ class Registry:
         return found
 
     def with_config_keys(self, keys: Iterable[str]) -> Registry:
-        """Return a registry that also knows these keys of the runs' config, where this one does not."""
+        """Return this registry, or one with these keys of the runs' config as well."""
         keys = frozenset(keys)
         if keys <= {*self.columns.keys, *RUN_FIELDS}:
             return self
         known = {k for r in self.derived.values() for k in r.hyperparameters}
-        held = CONFIG_KEYS if self._has_all_options else KEPT_KEYS.intersection(CONFIG_KEYS)
-        unknown = keys.difference(known, held, self.extra_config_keys, RUN_FIELDS)
+        read = CONFIG_KEYS if self._has_all_options else CACHED_KEYS.intersection(CONFIG_KEYS)
+        unknown = keys.difference(known, read, self.extra_config_keys, RUN_FIELDS)
         if not unknown or self.store is None:
             return self
         if unknown not in self._wider:
@@ -326,7 +326,7 @@ class Registry:
 
     @cached_property
     def placements(self) -> Placements:
-        """Rows of derived runs on the axes of their own tokens; one pass over the counters of the store's logs."""
+        """Rows of derived runs by own tokens; computed in one pass over the counters of the store's logs."""
         evidence = {} if self.store is None else {run_id: run.evidence for run_id, run in self.derived.items()}
         return Placements(evidence, self._read_counters, self._read_other_counters, self._override)
 
@@ -364,10 +364,10 @@ class Registry:
     def _read_other_counters(self, run_ids: Sequence[str]) -> History:
         key = tuple(run_ids)
         if key not in self._others:
-            # The first request is for all runs, where all are in memory.
+            # If the counters of all runs are in memory, the first request is for all runs.
             is_first = self._counters is not None and not self._others
             rows = self.readers.other_counters(run_ids, self.versions, use_cache=is_first)
-            if sum(len(held.step) for held in self._others.values()) + len(rows.step) > MAX_ROWS_IN_MEMORY:
+            if sum(len(cached.step) for cached in self._others.values()) + len(rows.step) > MAX_ROWS_IN_MEMORY:
                 return rows
             self._others[key] = rows
         return self._others[key]
@@ -379,7 +379,7 @@ class Registry:
         return override
 
     def _branch(self, run: DerivedRun, placed: Mapping[str, PlacedRun], rows: Mapping[str, Placement]) -> Branch:
-        """Return where a run branches, in cumulative tokens."""
+        """Return the branch point of a run, in cumulative tokens."""
         found = run.parentage
         if found.checkpoint is not None:
             return Branch(found.checkpoint.tokens)
@@ -405,8 +405,8 @@ class Registry:
     def _schedule_tokens(self, run: DerivedRun) -> int | None:
         """Return the cumulative tokens at the planned end of a derived run; None where unknown.
 
-        A finetuning run that finished ended as planned. The plan of one that did not is its sequences, or its nominal
-        budget, times its epochs; the plan of an unfinished DPO run is unknown.
+        A finished run ended as planned. An unfinished finetuning run was planned for its sequences, or its nominal
+        budget, times its epochs. The plan of an unfinished DPO run is unknown.
         """
         placed = self.placed[run.run_id]
         if run.state == "finished":

@@ -1,7 +1,7 @@
-"""Records of post-training runs, kept from one opening to the next: what evidence is made of, and nothing more.
+"""Cache of the runs of a post-training store: their records, columns, token positions and counters.
 
-A launch command may hold secrets (``--hf_token=...``, ``WANDB_API_KEY=...``). Of a command only the options are kept
-that evidence is made from, of config the wanted keys alone; a store of which even these look like a secret is not kept.
+A launch command may contain secrets (``--hf_token=...``, ``WANDB_API_KEY=...``). Therefore only the options and config
+keys that are used as evidence are cached, and nothing is cached if one of them looks like a secret.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from dde.cache.storage import Storage
 from dde.lineage.ragged_rows import rows_of
 from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_float
-from dde.suite.datadecide.runs.derived_columns import KEPT_KEYS, DerivedColumns, PlacedRows
+from dde.suite.datadecide.runs.derived_columns import CACHED_KEYS, DerivedColumns, PlacedRows
 from dde.suite.datadecide.runs.evidence import USED_EXTRAS, is_training_program, key_values, parse_command
 
 __all__ = ["RunIndex", "is_versions_digest", "reduced", "versions_digest"]
 
 _OF_VERSIONS = "runs:"
 
-_KEYS = [*sorted(KEPT_KEYS), *USED_EXTRAS]
+_KEYS = [*sorted(CACHED_KEYS), *USED_EXTRAS]
 
-#: Raised whenever the same records make other columns.
+#: Increased whenever the same records give other columns.
 _COLUMNS = 1
 
-# Stands between the parts of a command, and between tags.
+# Separator of the parts of a command, and of tags.
 _SEPARATOR = "\n"
 _TEXTS = ("run_id", "run_name", "state", "project", "entity", "version")
-# Options that take several values. With any other, what follows the first may be anything.
+# Options that take several values. Words after the value of another option may be anything, even a secret.
 _LISTS = frozenset({"dataset_mixer_list"})
 _SECRET = re.compile(
     r"(?:pass(?:word|wd|phrase)?|secret|(?:api|access|private|auth)[_-]?key|(?<![A-Za-z])token|credentials?)\s*[\"']?[=:]"
@@ -49,20 +49,20 @@ _SECRET = re.compile(
 
 
 def reduced(record: RunRecord) -> RunRecord | None:
-    """Return a record with nothing but what evidence is made from; None where that can't be told from the rest."""
+    """Return a record with only the options used as evidence; None if they can't be separated from others."""
     config = dict(record.config)
     command: tuple[str, ...] = ()
     if is_training_program(record.program):
         options = parse_command(record.command)
-        kept = {key: value for key, value in options.items() if key in KEPT_KEYS}
-        if any(isinstance(value, list) and not _takes(key, value) for key, value in kept.items()):
+        used = {key: value for key, value in options.items() if key in CACHED_KEYS}
+        if any(isinstance(value, list) and not _takes_all(key, value) for key, value in used.items()):
             return None
-        command = tuple(part for key, value in kept.items() for part in _written(key, value))
-        told = config.get("wandb_config") or options.get("wandb_config")
+        command = tuple(part for key, value in used.items() for part in _command_parts(key, value))
+        extras_text = config.get("wandb_config") or options.get("wandb_config")
     else:
-        told = config.get("wandb_config")
-    if told:
-        extras = key_values(told)
+        extras_text = config.get("wandb_config")
+    if extras_text:
+        extras = key_values(extras_text)
         config["wandb_config"] = ",".join(f"{key}={extras[key]}" for key in USED_EXTRAS if key in extras)
     return RunRecord(
         run_id=record.run_id,
@@ -86,7 +86,7 @@ def reduced(record: RunRecord) -> RunRecord | None:
 
 
 def versions_digest(versions: Iterable[tuple[str, str]]) -> str:
-    """Return a digest of what a store says of each run, by which to know its content again; "" where it does not.
+    """Return a digest of the versions of all runs, which identifies the store's content; "" if a version is missing.
 
     Parameters
     ----------
@@ -103,12 +103,12 @@ def versions_digest(versions: Iterable[tuple[str, str]]) -> str:
 
 
 def is_versions_digest(fingerprint: str) -> bool:
-    """Return whether a fingerprint was made of versions of runs, rather than told by their store."""
+    """Return whether a fingerprint is a digest of the versions of runs, rather than the fingerprint of a store."""
     return fingerprint.startswith(_OF_VERSIONS)
 
 
-def _takes(key: str, values: list[str]) -> bool:
-    """Return whether several values are an option's own; behind one that takes one, numbers are at least no secret."""
+def _takes_all(key: str, values: list[str]) -> bool:
+    """Return whether all values can be cached: the option takes several, or the values after its own are numbers."""
     return key in _LISTS or all(math.isfinite(as_float(value)) for value in values[1:])
 
 
@@ -116,29 +116,29 @@ def _parts(text: str) -> tuple[str, ...]:
     return tuple(text.split(_SEPARATOR)) if text else ()
 
 
-def _written(key: str, value: str | list[str]) -> list[str]:
+def _command_parts(key: str, value: str | list[str]) -> list[str]:
     first, *rest = value if isinstance(value, list) else [value]
     return [f"--{key}={first}", *rest]
 
 
 @dataclass(frozen=True)
 class RunIndex:
-    """What is kept of the runs of one store.
+    """Cache of the runs of one store in one state.
 
     Parameters
     ----------
     folder : Storage
     fingerprint : str
-        What the store says of all its content; whatever was kept under another one is of no use.
+        Fingerprint of the store's content; files with another fingerprint are ignored.
     """
 
     folder: Storage
     fingerprint: str
 
     def load(self) -> tuple[list[RunRecord], list[str]] | None:
-        """Return the kept records, by run id, and what their source reported of them; None where none are kept."""
+        """Return the cached records, by run id, and the conflicts that the store reported; None without them."""
         found = read_index_file(self.folder, "runs.npz")
-        # Another release may make evidence of other keys.
+        # Another release may use other keys as evidence.
         if found is None or (found[0].get("fingerprint"), found[0].get("keys")) != (self.fingerprint, _KEYS):
             return None
         facts, arrays = found
@@ -160,11 +160,12 @@ class RunIndex:
             return None
 
     def save(self, records: Sequence[RunRecord], notes: Sequence[str]) -> bool:
-        """Keep records, and return whether they are kept: not where they can't be written, or may hold a secret."""
-        kept = [reduced(record) for record in records]
-        if any(record is None for record in kept):
-            return False
-        whole = [record for record in kept if record is not None]
+        """Cache records. Return whether this succeeded: they may contain a secret, or the cache can't be written."""
+        cached: list[RunRecord] = []
+        for record in records:
+            if (without_rest := reduced(record)) is None:
+                return False
+            cached.append(without_rest)
         facts: dict[str, Any] = {
             "title": "post-training runs",
             "fingerprint": self.fingerprint,
@@ -172,32 +173,32 @@ class RunIndex:
             "notes": list(notes),
         }
         for name in (*_TEXTS, "summary", "program", "gpu_count", "rows_without_step", "problem"):
-            facts[name] = [getattr(record, name) for record in whole]
-        facts["record_notes"] = [list(record.notes) for record in whole]
-        facts["config"] = [dict(record.config) for record in whole]
-        facts["command"] = [_SEPARATOR.join(record.command) for record in whole]
-        facts["tags"] = [_SEPARATOR.join(record.tags) for record in whole]
-        if any(_SEPARATOR in part for record in whole for part in (*record.command, *record.tags)):
+            facts[name] = [getattr(record, name) for record in cached]
+        facts["record_notes"] = [list(record.notes) for record in cached]
+        facts["config"] = [dict(record.config) for record in cached]
+        facts["command"] = [_SEPARATOR.join(record.command) for record in cached]
+        facts["tags"] = [_SEPARATOR.join(record.tags) for record in cached]
+        if any(_SEPARATOR in part for record in cached for part in (*record.command, *record.tags)):
             return False
         arrays = {
-            "created_at": np.array([record.created_at for record in whole], "datetime64[us]"),
-            "evaluated": np.array([record.evaluated for record in whole], bool),
+            "created_at": np.array([record.created_at for record in cached], "datetime64[us]"),
+            "evaluated": np.array([record.evaluated for record in cached], bool),
         }
-        # Where it can't be written, or has no form in JSON, the store is read again the next time.
+        # On failure, or if a value has no JSON form, the store is read again at the next opening.
         with suppress(OSError, TypeError, ValueError):
-            # An escape ends in a letter, behind which a word would not be seen to begin.
+            # The n of an escaped line feed would be taken for the beginning of the next word.
             if not _SECRET.search(json.dumps(facts).replace("\\n", " ")):
                 write_index_file(self.folder, "runs.npz", facts, arrays)
                 return True
         return False
 
     def load_columns(self, settings: list[Any]) -> tuple[DerivedColumns, list[str]] | None:
-        """Return the columns of all runs, and what their source reported of them; None where none are kept.
+        """Return the columns of all runs, and the conflicts that the store reported; None if they are not cached.
 
         Parameters
         ----------
         settings : list
-            What the columns depend on beside the store's content.
+            Options that the columns depend on, in addition to the content of the store.
         """
         found = read_index_file(self.folder, "columns.npz")
         if found is None or found[0].get("key") != self._columns_key(settings):
@@ -208,7 +209,7 @@ class RunIndex:
             return None
 
     def save_columns(self, settings: list[Any], columns: DerivedColumns, notes: Sequence[str]) -> None:
-        """Keep the columns of all runs; does nothing where they can't be written, or may hold a secret."""
+        """Cache the columns of all runs, unless they may contain a secret or the cache can't be written."""
         facts, arrays = columns.packed()
         facts |= {"title": "run table", "key": self._columns_key(settings), "notes": list(notes)}
         with suppress(OSError, TypeError, ValueError):
@@ -216,7 +217,7 @@ class RunIndex:
                 write_index_file(self.folder, "columns.npz", facts, arrays)
 
     def load_placed_rows(self, settings: list[Any]) -> PlacedRows | None:
-        """Return the rows of all runs on the axes of their own tokens; None where none are kept."""
+        """Return the rows of all runs by own tokens; None if they are not cached."""
         found = read_index_file(self.folder, "placed_rows.npz")
         if found is None or found[0].get("key") != self._columns_key(settings):
             return None
@@ -226,23 +227,23 @@ class RunIndex:
             return None
 
     def save_placed_rows(self, settings: list[Any], rows: PlacedRows) -> None:
-        """Keep the rows of all runs; does nothing where they can't be written."""
+        """Cache the rows of all runs, unless the cache can't be written."""
         facts = {"title": "rows of post-training runs by their own tokens", "key": self._columns_key(settings)}
         with suppress(OSError):
             write_index_file(self.folder, "placed_rows.npz", facts, vars(rows))
 
     def _columns_key(self, settings: list[Any]) -> list[Any]:
-        # As JSON gives it back.
+        # In the form in which it is read from JSON.
         key: list[Any] = json.loads(json.dumps([self.fingerprint, _COLUMNS, _KEYS, settings]))
         return key
 
     def load_logs(self, name: str, run_ids: Sequence[str], keys: Sequence[str]) -> History | None:
-        """Return the rows of some keys of the runs' logs; None where they are not kept.
+        """Return the rows of some keys of the runs' logs; None if they are not cached.
 
         Parameters
         ----------
         name : str
-            Of the file, as they were saved.
+            Name of the file, as passed to `save_logs`.
         run_ids, keys : sequences of str
         """
         found = read_index_file(self.folder, f"{name}.npz")
@@ -261,16 +262,16 @@ class RunIndex:
         return History(run, step[rows], {key: of_key[rows] for key, of_key in values.items()})
 
     def save_logs(self, name: str, run_ids: Sequence[str], keys: Sequence[str], rows: History) -> None:
-        """Keep the rows of some keys of the logs of runs; does nothing where they can't be written.
+        """Cache the rows of some keys of the logs of runs, unless the cache can't be written.
 
         Parameters
         ----------
         name : str
-            Of the file.
+            Name of the file.
         run_ids, keys : sequences of str
             Runs and keys that were read.
         rows : History
-            Holds those of the keys that any of the runs logged.
+            Rows with the keys that any of the runs logged.
         """
         logged = list(rows.values)
         facts = {

@@ -68,7 +68,7 @@ class RunPositions(Protocol):
         ...
 
     def table_steps(self, sampling: str) -> Mapping[str, Int64]:
-        """Return the steps that tables have rows of, of each pretraining run: of evaluations, or of perplexities."""
+        """Return the steps of each pretraining run with rows in the tables of evaluations, or of perplexities."""
         ...
 
     def is_evaluated(self, run_id: str) -> bool:
@@ -77,7 +77,7 @@ class RunPositions(Protocol):
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """What the store says of each derived run's content."""
+        """Version of each derived run, as the store reports it."""
         ...
 
     @property
@@ -100,14 +100,14 @@ _KINDS = {EVALUATIONS: EVALUATED, PERPLEXITIES: PERPLEXITY}
 
 
 class TableSteps:
-    """Steps of pretraining runs by label, of each sampling of the tables; made when they are needed."""
+    """Steps of pretraining runs by label, for each sampling of the tables; computed on request."""
 
     def __init__(self, checkpoints: TableCheckpoints) -> None:
         self._checkpoints = checkpoints
         self._made: dict[str, dict[str, Int64]] = {}
 
     def of(self, sampling: str) -> dict[str, Int64]:
-        """Return the steps that the tables of a sampling have rows of, by label."""
+        """Return the steps with rows in the tables of a sampling, by label."""
         if sampling not in self._made:
             self._made[sampling] = self._checkpoints.steps_by_label(_KINDS[sampling])
         return self._made[sampling]
@@ -118,22 +118,22 @@ _BLOCK_RUNS = 5_000
 
 
 def sent_columns(columns: DerivedColumns) -> DerivedColumns:
-    """Return the columns that another process needs: of all runs that values can be made of, and of their ancestors.
+    """Return the columns that another process needs: those of all used runs and of their ancestors.
 
-    An ancestor without data of its own still says where its parent's curve was left.
+    An ancestor without data of its own still determines the branch point on its parent.
     """
     return columns.take(columns.with_ancestors(np.flatnonzero(columns.is_used)))
 
 
 class SentRuns:
-    """Runs as values are made of them; see :class:`dde.suite.datadecide.runs.worker_runs.RunPositions`.
+    """The part of a registry that is needed to read values; implements :class:`RunPositions`.
 
     Parameters
     ----------
     columns : DerivedColumns
     readers : Readers
     load_rows : callable, optional
-        Returns the rows of all runs from the cache; None where it has none, as in another process.
+        Returns the rows of all runs from the cache, or None. Not given in another process.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class SentRuns:
     ) -> None:
         self.columns, self.readers, self._load_rows = columns, readers, load_rows
         self.tables, self.store = readers.tables, readers.store
-        self._held: dict[str, Placement] = {}
+        self._in_memory: dict[str, Placement] = {}
         self._rows = 0
 
     @property
@@ -159,7 +159,7 @@ class SentRuns:
         return TableSteps(self.readers.table_checkpoints())
 
     def table_steps(self, sampling: str) -> Mapping[str, Int64]:
-        """Return the steps that tables have rows of, of each pretraining run: of evaluations, or of perplexities."""
+        """Return the steps of each pretraining run with rows in the tables of evaluations, or of perplexities."""
         return self._table_steps.of(sampling)
 
     def is_evaluated(self, run_id: str) -> bool:
@@ -175,7 +175,7 @@ class SentRuns:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """What the store says of each derived run's content."""
+        """Version of each derived run, as the store reports it."""
         return dict(zip(self.columns.ids.tolist(), self.columns.version.texts().tolist(), strict=True))
 
     @property
@@ -189,22 +189,22 @@ class SentRuns:
         return self
 
     def of(self, run_ids: Sequence[str]) -> list[Placement]:
-        """Return the rows of runs on the axes of their own tokens, in that order; reads what is not in memory."""
+        """Return the rows of runs by own tokens, in that order; reads them if they are not in memory."""
         known = self._rows_of_all
         if known is not None:
             return [self._placement(self.derived[r], known) for r in run_ids]
-        missing = [r for r in run_ids if r not in self._held]
-        # Runs of one counter are read together: as a rule all of them are.
+        missing = [r for r in run_ids if r not in self._in_memory]
+        # Runs with one counter are read together; usually all runs have the same.
         placed: dict[str, Placement] = {}
         for keys, members in self._by_keys(missing).items():
             rows = self.readers.logged_counters(members, self.versions, keys)
             placed |= {run_id: self._place(run_id, log) for run_id, log in split_logs(members, rows)}
         self._rows += sum(len(p.steps) for p in placed.values())
-        found = [placed[r] if r in placed else self._held[r] for r in run_ids]
+        found = [placed[r] if r in placed else self._in_memory[r] for r in run_ids]
         if self._rows <= MAX_ROWS_IN_MEMORY:
-            self._held |= placed
+            self._in_memory |= placed
         else:
-            self._held, self._rows = {}, 0
+            self._in_memory, self._rows = {}, 0
         return found
 
     @cached_property
@@ -225,11 +225,11 @@ class SentRuns:
             return [rows.of(self.derived[r])[1] for r in run_ids]
         found: list[Int64] = []
         # By the whole store, so that a grid does not depend on how it was opened.
-        is_held = int(self.columns.n_rows.sum()) <= MAX_ROWS_IN_MEMORY
-        block = max(len(run_ids), 1) if is_held else _BLOCK_RUNS
+        fits_in_memory = int(self.columns.n_rows.sum()) <= MAX_ROWS_IN_MEMORY
+        block = max(len(run_ids), 1) if fits_in_memory else _BLOCK_RUNS
         for start in range(0, len(run_ids), block):
             for placement in self.of(run_ids[start : start + block]):
-                stride = 1 if is_held else max(-(-len(placement.tokens) // at_most), 1)
+                stride = 1 if fits_in_memory else max(-(-len(placement.tokens) // at_most), 1)
                 found.append(placement.tokens[::stride])
         return found
 
