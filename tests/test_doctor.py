@@ -20,7 +20,7 @@ from dde.curves.observations import Observations
 from dde.doctor import CHECKS, identical
 from dde.doctor.branches import FEWEST_RESIDUALS, THRESHOLD, trunk_noise
 from dde.doctor.examination import CHEAP_CHECKS
-from dde.doctor.suite_runs import suite_runs
+from dde.doctor.examined_suite import examined_suite_runs
 from dde.errors import UnknownNameError
 from dde.suite.builtin import olmo3_32b
 from fakes import FakeStore, sft
@@ -531,7 +531,7 @@ def test_checks_by_name_and_near_names() -> None:
 def test_cheap_checks_read_no_values() -> None:
     repository = open_suite(make_suite(0))
     assert repository.suite_runs is not None
-    runs = suite_runs(repository.suite_runs)
+    runs = examined_suite_runs(repository.suite_runs)
     for name in CHECKS:
         list(CHECKS[name](runs))
         assert ("observed" in vars(runs)) == (name not in CHEAP_CHECKS)

@@ -171,7 +171,7 @@ def test_every_module_can_be_imported_first() -> None:
     assert "dde.cli.app" not in graph["dde.cli"]
     assert "dde.tutorial" not in graph["dde"]
     # Importing a module of a package runs the package.
-    assert "dde.doctor" in graph["dde.suite.datadecide.examined_runs"]
+    assert "dde.doctor" in graph["dde.suite.datadecide.examined_stores"]
     assert cycle_in(graph) == []
 
 

@@ -20,7 +20,7 @@ from dde.suite.datadecide.runs.evidence import gather_evidence, parse_command
 from dde.suite.datadecide.runs.parents import LONGEST_CHAIN
 from dde.suite.datadecide.runs.registry import Registry
 from dde.suite.datadecide.runs.run_names import parse_run_name
-from dde.suite.datadecide.runs.selection import _OPTIONS, select_runs
+from dde.suite.datadecide.runs.select_runs import _OPTIONS, select_runs
 from dde.suite.datadecide.runs.token_counts import restore_counter
 from dde.suite.datadecide.runs.treatments import _SHORT_NAMES
 from fakes import HUB, FakeRun, FakeStore, FakeTables, sft

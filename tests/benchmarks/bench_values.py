@@ -60,8 +60,8 @@ def _frame(data: str, wandb: str, cache_dir: str) -> dict[str, Any]:
     repository = dde.DataDecideEvolved(data, wandb, cache_dir=cache_dir).repository
     runs = [r for r in repository.coverage("all").query("status == 'used' and run_type != 'pretraining'").run_id]
     lineages = {r: repository.registry.derived[r].lineage for r in runs}
-    from dde.suite.datadecide.frames import continuous_curves
     from dde.suite.datadecide.metric_choice import choose_metrics
+    from dde.suite.datadecide.store_frames import continuous_curves
 
     chosen = choose_metrics(repository.registry, _FIVE)
     frame = continuous_curves(repository.registry, runs, chosen)

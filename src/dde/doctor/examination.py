@@ -18,11 +18,11 @@ from dde.doctor.counters import (
     find_rows_beyond_schedule,
 )
 from dde.doctor.examined_runs import ExaminedRuns, Finding, findings_frame
+from dde.doctor.examined_suite import examined_suite_runs
 from dde.doctor.identical import find_duplicate_logs, find_identical_rows
 from dde.doctor.outliers import find_outliers
-from dde.doctor.suite_runs import suite_runs
 from dde.errors import UnknownNameError, near_names
-from dde.suite.datadecide.examined_runs import datadecide_runs
+from dde.suite.datadecide.examined_stores import examined_store_runs
 from dde.suite.datadecide.runs.registry import Registry
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def examine(
         When there is no such check or metric; names the nearest ones.
     """
     wanted = choose_checks(checks, outliers)
-    examined = datadecide_runs(runs, metrics) if isinstance(runs, Registry) else suite_runs(runs, metrics)
+    examined = examined_store_runs(runs, metrics) if isinstance(runs, Registry) else examined_suite_runs(runs, metrics)
     return findings_frame((finding for name in wanted for finding in CHECKS[name](examined)), list(CHECKS))
 
 

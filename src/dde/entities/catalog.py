@@ -26,12 +26,12 @@ from dde.lineage.run_table import RunTable
 from dde.lineage.selection import select_table_runs, table_coverage
 from dde.sources.connection import Connection, absolute_path, redact
 from dde.sources.protocols import PosttrainingSource
-from dde.suite.datadecide.dataset import build_dataset
 from dde.suite.datadecide.metric_choice import available_metrics, choose_metrics, metrics_without_source
 from dde.suite.datadecide.runs.registry import Registry
 from dde.suite.datadecide.runs.run_index import versions_digest
 from dde.suite.datadecide.runs.run_types import RunTypes
-from dde.suite.datadecide.runs.selection import select_runs
+from dde.suite.datadecide.runs.select_runs import select_runs
+from dde.suite.datadecide.store_dataset import build_dataset
 from dde.suite.datadecide.tables.pretraining_tables import DataDecide
 
 if TYPE_CHECKING:

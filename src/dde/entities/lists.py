@@ -12,9 +12,9 @@ from dde.entities.catalog import RunCatalog
 from dde.entities.views import curves_of, metrics_of
 from dde.errors import SelectionError, warn_caller
 from dde.lineage.run_table import RunTable
-from dde.suite.datadecide.frames import empty_curves
 from dde.suite.datadecide.metric_choice import choose_metrics
 from dde.suite.datadecide.runs.registry import Registry
+from dde.suite.datadecide.store_frames import empty_curves
 
 if TYPE_CHECKING:
     import xarray as xr

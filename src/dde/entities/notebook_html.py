@@ -20,7 +20,7 @@ from dde.html_parts import (
     tokens_cell,
 )
 from dde.sources.connection import redact
-from dde.suite.datadecide.html import (
+from dde.suite.datadecide.store_html import (
     coverage_by_id,
     datadecide_lineage_html,
     datadecide_lineages_html,

@@ -220,7 +220,7 @@ class TrainingRun:
         Returns
         -------
         pandas.DataFrame
-            Columns as in :func:`dde.suite.datadecide.frames.continuous_curves`, or for a suite other than DataDecide
+            Columns as in :func:`dde.suite.datadecide.store_frames.continuous_curves`, or for a suite other than DataDecide
             as in :func:`dde.suite.frames.suite_curves`.
 
         Warns
@@ -432,7 +432,7 @@ class TrainingLineage:
         -------
         pandas.DataFrame
             Observed rows only. The rows of a derived run begin with those of its base up to the branch, with the
-            hyperparameters of the derived run; see :func:`dde.suite.datadecide.frames.continuous_curves`, or for a
+            hyperparameters of the derived run; see :func:`dde.suite.datadecide.store_frames.continuous_curves`, or for a
             suite other than DataDecide :func:`dde.suite.frames.suite_curves`.
 
         Raises

@@ -17,10 +17,10 @@ from dde.errors import UnknownNameError
 from dde.lineage.related import compare_in_tables, factor_values_of, same_base_rows, same_treatment_rows, sibling_rows
 from dde.lineage.run_table import RunTable
 from dde.lineage.selection import matching_rows
-from dde.suite.datadecide.frames import continuous_curves, own_rows
 from dde.suite.datadecide.metric_choice import choose_metrics
-from dde.suite.datadecide.runs.selection import filter_runs, select_bases
+from dde.suite.datadecide.runs.select_runs import filter_runs, select_bases
 from dde.suite.datadecide.runs.store_table import compare_lineages, same_base, same_treatment, siblings
+from dde.suite.datadecide.store_frames import continuous_curves, own_rows
 from dde.suite.frames import suite_curves, suite_own_rows
 
 __all__ = [

@@ -14,7 +14,7 @@ from dde.array_types import Int64, Texts
 from dde.errors import UnknownNameError, near_names
 from dde.sources.values import as_text, text_array
 from dde.suite.datadecide.names import RunCheckpoint, parse_run_checkpoint
-from dde.suite.datadecide.runs.branches import branch_in_run
+from dde.suite.datadecide.runs.branch_points import branch_in_run
 from dde.suite.datadecide.runs.evidence import Evidence
 from dde.suite.datadecide.runs.parent_index import ParentIndex, path_problem
 from dde.suite.datadecide.runs.parents import GIVEN, Parentage

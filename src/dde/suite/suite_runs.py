@@ -30,7 +30,7 @@ from dde.suite.datadecide.runs.worker_runs import SentRuns
 from dde.suite.declare import Suite
 from dde.suite.reading.declared_runs import DeclaredRuns
 from dde.suite.reading.read_runs import SuiteTables
-from dde.suite.run_table import PositionedTable, make_run_table
+from dde.suite.run_table_builder import PositionedTable, make_run_table
 
 __all__ = ["SuiteRuns"]
 

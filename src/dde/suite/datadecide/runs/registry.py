@@ -18,7 +18,7 @@ from dde.lineage.counts import MOST
 from dde.sources.connection import Connection
 from dde.sources.protocols import CONFIG_KEYS, History, PosttrainingSource, RunRecord
 from dde.suite.datadecide.names import Base, find_base_by_label
-from dde.suite.datadecide.runs.branches import Branch, branch_in_run
+from dde.suite.datadecide.runs.branch_points import Branch, branch_in_run
 from dde.suite.datadecide.runs.close_numbers import settle_numbers
 from dde.suite.datadecide.runs.derived_columns import CACHED_KEYS, Column, DerivedColumns, PlacedRows
 from dde.suite.datadecide.runs.derived_runs import DerivedRun, derived_columns, key_column

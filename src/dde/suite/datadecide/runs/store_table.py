@@ -18,7 +18,7 @@ from dde.suite.datadecide.runs.derived_columns import DerivedColumns
 from dde.suite.datadecide.runs.derived_runs import DerivedRun
 from dde.suite.datadecide.runs.evidence import Evidence
 from dde.suite.datadecide.runs.registry import Registry
-from dde.suite.datadecide.runs.selection import run_order
+from dde.suite.datadecide.runs.select_runs import run_order
 from dde.suite.datadecide.runs.token_counts import TOKEN_SOURCES
 
 __all__ = [

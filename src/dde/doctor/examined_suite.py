@@ -11,21 +11,21 @@ from dde.array_types import Bool, Float64, Int64
 from dde.curves.metric import Metric
 from dde.curves.observations import Observations
 from dde.doctor.examined_runs import ExaminedRuns, number_keys
-from dde.suite.datadecide.examined_runs import logged_counters
+from dde.suite.datadecide.examined_stores import logged_counters
 from dde.suite.edges import read_edges
 
 if TYPE_CHECKING:
     from dde.suite.attached_runs import AttachedRuns
     from dde.suite.suite_runs import SuiteRuns
 
-__all__ = ["suite_runs"]
+__all__ = ["examined_suite_runs"]
 
 
 #: Factors that number replicates, in addition to the one that a suite declares as `replicate`.
 _REPEATING = frozenset({"seed", "seed_name", "replicate", "rerun"})
 
 
-def suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
+def examined_suite_runs(runs: SuiteRuns, metrics: Any = None) -> ExaminedRuns:
     """Return the runs of a declared suite for the checks; reads no values.
 
     Parameters

@@ -16,10 +16,10 @@ from dde.suite.datadecide.names.sizes import STOP_MARGIN
 from dde.suite.datadecide.runs.registry import Registry
 from dde.suite.datadecide.runs.token_counts import ESTIMATED, RESTORED, Placement, split_logs
 
-__all__ = ["datadecide_runs", "logged_counters"]
+__all__ = ["examined_store_runs", "logged_counters"]
 
 
-def datadecide_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
+def examined_store_runs(registry: Registry, metrics: Any = None) -> ExaminedRuns:
     """Return the runs of DataDecide's tables and of a post-training store; reads counters, no other values.
 
     Parameters
