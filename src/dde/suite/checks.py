@@ -1,4 +1,4 @@
-"""Checks across the tables of a suite: what can be known to be wrong before a file is read."""
+"""Checks across the tables of a suite that need no file."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ __all__ = [
     "run_template",
 ]
 
-# Names that a template may always use, beside the fields of its table.
+# Names that every template may use in addition to the fields of its table.
 _MADE = frozenset(("run_type",))
-#: What a rule for a branch may name beside columns and factors: step and own tokens of the run's first and last row.
+#: Names that a rule for a branch may use in addition to columns and factors: step and own tokens of the run's first and
+#: last row.
 BRANCH_NAMES = ("first_step", "first_tokens", "last_step", "last_tokens")
 
 
@@ -39,14 +40,14 @@ def check_fields(
     tables: Sequence[Table],
     available: Sequence[Collection[str]],
 ) -> tuple[frozenset[str], ...]:
-    """Return which fields of its templates each table lacks, and raise where no table has one.
+    """Return the fields of templates that each table does not have; raise an error if no table has a field.
 
     Parameters
     ----------
     lineage, run, replicate
         As of the suite.
     numbers : mapping
-        The suite's ``run_id``, ``tokens``, ``n_params`` and ``schedule_tokens``, which hold for tables without their
+        The suite's ``run_id``, ``tokens``, ``n_params`` and ``schedule_tokens``, which apply to tables without their
         own.
     tables : sequence of Table
     available : sequence of collections of str
@@ -55,20 +56,20 @@ def check_fields(
     if len(available) != len(tables):
         raise ValueError(f"{len(available)} tables' fields for {len(tables)} tables")
     known = _MADE.union(*available)
-    lacking: list[set[str]] = [set() for _ in tables]
+    missing: list[set[str]] = [set() for _ in tables]
     for path, name, users in _used_fields(lineage, run, replicate, numbers, tables):
         if name not in known:
-            # What the declaration itself gives stands first.
+            # Fields of the declaration come first.
             declared = {f for table in tables for f in table.declared_fields} & known
             fields = [*sorted(declared), *sorted(known.difference(_MADE, declared))]
             raise UnknownNameError(
                 f"{path}: no table has the field {name!r}: no path, parsed text, factor or "
-                f"column is called so. Fields: {listed(fields)}.{near_names(name, fields)}"
+                f"column has this name. Fields: {listed(fields)}.{near_names(name, fields)}"
             )
         for index in users:
             if name not in available[index] and name not in _MADE:
-                lacking[index].add(name)
-    return tuple(map(frozenset, lacking))
+                missing[index].add(name)
+    return tuple(map(frozenset, missing))
 
 
 def run_template(run: str | Mapping[str, str] | None, run_type: str) -> Template:
@@ -93,7 +94,7 @@ def checkpoint_patterns(tables: Sequence[Table], texts: Sequence[str]) -> tuple[
             for name, spec in pattern.specs.items():
                 choices = [*specs.get(name, spec).split("|"), *spec.split("|")]
                 same = specs.setdefault(name, spec) == spec
-                # Texts that several tables list are all possible; a field that one leaves open is open.
+                # All texts that any table lists are possible; a field without a type in one table has none.
                 specs[name] = spec if same else "|".join(dict.fromkeys(choices)) if spec and specs[name] else ""
     return tuple(
         Pattern(t, f"checkpoints[{i}]" if len(texts) > 1 else "checkpoints", specs) for i, t in enumerate(texts)
@@ -101,7 +102,7 @@ def checkpoint_patterns(tables: Sequence[Table], texts: Sequence[str]) -> tuple[
 
 
 def column_template(column: str) -> str:
-    """Return the template that is a column alone.
+    """Return the template that consists of one column.
 
     Examples
     --------
@@ -111,7 +112,7 @@ def column_template(column: str) -> str:
     check_text(column, "run", "the column of the run id")
     if set(column) & set("{}:"):
         raise FormatError(
-            f"run: {column!r} is the name of a column, not a template, and can't hold braces or colons. Rename the "
+            f"run: {column!r} is the name of a column, not a template, and can't contain braces or colons. Rename the "
             "column."
         )
     return f"{{{column}}}"
@@ -124,7 +125,7 @@ def _used_fields(
     numbers: Mapping[str, Any],
     tables: Sequence[Table],
 ) -> Iterator[tuple[str, str, list[int]]]:
-    """Yield place, name and tables of each field that a template or a lookup uses."""
+    """Yield position in the declaration, name and tables of each field that a template or a lookup uses."""
     all_tables = list(range(len(tables)))
     for name in Template(lineage).fields:
         yield "lineage", name, all_tables
@@ -152,7 +153,7 @@ def _used_fields(
                     yield f"tables[{index}].parent", name, [index]
         if table.key is not None:
             for name in Template(table.key).fields:
-                # Of lm_eval files, tasks and metrics are what the files are made of.
+                # Files of lm_eval always have tasks and metrics.
                 if table.format != "lm_eval":
                     yield f"tables[{index}].key", name, [index]
 
@@ -173,12 +174,12 @@ def check_labels(
     tables: Sequence[Table],
     is_complete: bool,
 ) -> None:
-    """Raise where a template of labels or ids is wrong; `is_complete` is whether tables have all run types."""
+    """Raise an error if a template of labels or ids is wrong; `is_complete`: whether tables have all run types."""
     for name in Template(lineage, "lineage").fields:
         if name in ("lineage", "run", "run_id", "cumulative_tokens"):
             raise UnknownNameError(
-                f"lineage: {{{name}}} is made of the lineage's label and can't be part of it, so the name {name!r} is "
-                f"reserved. Name factors of the root. Where a column is called {name!r}, give it another name by "
+                f"lineage: {{{name}}} depends on the lineage's label and can't be part of it, so the name {name!r} is "
+                f"reserved. Use factors of the root. If a column is called {name!r}, give it another name by "
                 f"factors={{{name + '_'!r}: {name!r}}}, and write {{{name + '_'}}}."
             )
     if isinstance(run, Mapping):
@@ -207,23 +208,23 @@ def check_labels(
 
 
 def check_run_ids(tables: Sequence[Table], run_id: str | None) -> None:
-    """Raise where neither a table nor the suite has the template of a run's id."""
+    """Raise an error if neither a table nor the suite has a template of the run id."""
     for index, table in enumerate(tables):
         if table.run_id is None and run_id is None:
             raise FormatError(
-                f"tables[{index}].run_id: neither the table nor the suite says it. It is the template that tells "
-                "all runs apart, of fields of paths, parsed texts, factors or columns."
+                f"tables[{index}].run_id: neither the table nor the suite declares it. Declare a template that "
+                "identifies each run, with fields of paths, parsed texts, factors or columns."
             )
 
 
 def check_duplicates(tables: Sequence[Table]) -> None:
-    """Raise where two tables read the same rows."""
+    """Raise an error if two tables read the same rows."""
     for index, table in enumerate(tables):
         for earlier in range(index):
             if _rows_of(tables[earlier], table):
                 raise FormatError(
-                    f"tables[{index}].files: tables[{earlier}] reads the same rows, so every run would be there twice. "
-                    "Leave one out, or tell their rows apart by parse or where."
+                    f"tables[{index}].files: tables[{earlier}] reads the same rows, so every run would occur twice. "
+                    "Leave one out, or separate their rows by parse or where."
                 )
 
 
@@ -234,7 +235,7 @@ def _rows_of(a: Table, b: Table) -> bool:
 
 
 def check_kinds(tables: Sequence[Table]) -> None:
-    """Raise where a field is a number in one table and text in another."""
+    """Raise an error if a field is a number in one table and text in another."""
     seen: dict[str, tuple[str, str]] = {}
     for index, table in enumerate(tables):
         places = [("files", p) for p in table.patterns] + [
@@ -252,25 +253,25 @@ def check_kinds(tables: Sequence[Table]) -> None:
 
 
 def check_counts(tables: Sequence[Table], has_edges: bool) -> None:
-    """Raise where runs may have parents and their table does not say what their tokens count from."""
+    """Raise an error if runs may have parents and their table does not declare `counts`."""
     for index, table in enumerate(tables):
         if table.counts is None and (table.parent is not None or has_edges):
             what = "the table has a parent" if table.parent is not None else "the suite has edges"
             raise FormatError(
-                f"tables[{index}].counts: {what}, and nothing says what its tokens count from. Say 'own' where the "
-                "counter begins anew with the run, or 'cumulative' where it goes on from the parent's."
+                f"tables[{index}].counts: {what}, and counts is not declared. Declare 'own' if the token counter "
+                "starts at 0 in each run, or 'cumulative' if it continues from the parent's."
             )
 
 
 def check_frame_rules(tables: Sequence[Table], resolved: Sequence[Table], columns: Sequence[Collection[str]]) -> None:
-    """Raise where a rule of a table that is a frame names no column of it.
+    """Raise an error if a rule of a data frame names something that is not a column of it.
 
     Parameters
     ----------
     tables, resolved : sequences of Table
-        As declared, and with what they leave to the suite.
+        As declared, and with the defaults of the suite filled in.
     columns : sequence of collections of str
-        Of each frame.
+        Columns of each frame.
     """
     for index, (declared, table) in enumerate(zip(tables, resolved, strict=True)):
         known = {*columns[index], *table.declared_fields, "run_type"}

@@ -1,4 +1,4 @@
-"""Suite: what a suite of training runs declares of its files."""
+"""Suite: the declaration of a suite of training runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["At", "Metric", "PerStep", "Suite", "Table", "branch_rule"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Suite:
-    """A suite of training runs: where its files are, and what they mean.
+    """A suite of training runs: the locations of its files, and their meaning.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Suite:
     run : str or mapping of str to str, optional
         Template of a run's own label, by run type, or one for all; by default the run type.
     run_id : str, optional
-        Template of a run's id, which must tell all runs apart.
+        Template of a run's id, which must identify each run.
     root : str or path, optional
         Default folder or URL.
     replicate : str, optional
@@ -42,36 +42,36 @@ class Suite:
     step : str or rule
         Column of the step.
     tokens : str, rule or mapping
-        Column or rule of the tokens of a row; or ``{"per_step": n}``, ``{"per_step": [[step, n], ...]}`` for batches
-        that change from a step on, ``{"per_step": {factor: {value: n}}}``.
+        Column or rule of the tokens of a row; or tokens per step: ``{"per_step": n}``, ``{"per_step": [[step, n],
+        ...]}`` for batches that change at steps, or ``{"per_step": {factor: {value: n}}}``.
     counts : {"own", "cumulative"}, optional
-        Whether `tokens` counts from the run's start or goes on from the parent's; has to be said where a run has one.
+        Whether `tokens` counts from the run's start or continues from the parent's; required if a run has a parent.
     n_params : str, rule or mapping, optional
         Exact number of parameters: column, rule, or ``{factor: {value: n}}``.
     schedule_tokens : str, rule or mapping, optional
         Tokens at the planned end.
     metrics : mapping of str to Metric, optional
-        Metric of each pattern of a key; the first that matches counts. By default every column of numbers that is not
-        otherwise used is a metric.
+        Metric of each pattern of a key; the first pattern that matches is used. By default, every column of numbers
+        that has no other use is a metric.
     tables : sequence of Table
         The tables.
     edges : sequence of mappings, or data frame, optional
         Explicit graph: ``{"run": id, "parents": [[id, at], ...]}``; see `dde.suite.edges.read_edges`.
     checkpoints : str or sequence of str
-        Patterns of the names by which others mean a run's checkpoint.
+        Patterns of the names by which other runs refer to a run's checkpoint.
     producer : str or callable, optional
-        Code that reads the runs in place of `tables`: a function of the suite, the folder or URL and that of the cache,
-        which returns a :class:`dde.sources.protocols.PretrainingSource`. A text names a producer of dde itself.
+        Code that reads the runs instead of `tables`: a function of the suite, the folder or URL, and the cache folder,
+        which returns a :class:`dde.sources.protocols.PretrainingSource`; or the name of a producer of dde.
     settle_counts : bool
-        Whether `counts` may be left to the data: rows of a run and its parent say which of the two holds, or it is an
-        error.
+        Whether `counts` may be derived from the rows of runs and their parents; it is an error if both values fit them,
+        or neither.
 
     Raises
     ------
     FormatError
-        A pattern, template or rule is none, or parts of the declaration contradict each other.
+        When a pattern, template or rule is invalid, or parts of the declaration contradict each other.
     UnknownNameError
-        A word or a key that there is none of, a reserved name.
+        When a word or key is unknown, or a name is reserved.
 
     Examples
     --------
@@ -109,11 +109,11 @@ class Suite:
             self._check()
 
     def _check(self) -> None:
-        """Raise where the suite is wrong; messages begin with the key."""
+        """Raise an error if the suite is wrong; messages begin with the key."""
         check_text(self.name, "name", "the name of a suite")
         if not self.tables and self.producer is None:
             raise FormatError(
-                "tables: the suite has no tables, so there is nothing to open. Say its files: tables=[Table(...)]."
+                "tables: the suite has no tables, so there is nothing to open. Declare its files: tables=[Table(...)]."
             )
         checks.check_labels(self.lineage, self.run, self.run_id, self.replicate, self.tables, self.producer is None)
         check_numbers(self.step, self.tokens, self.counts, self.n_params, self.schedule_tokens)
@@ -130,7 +130,7 @@ class Suite:
         if self.tables and all(table.is_frame for table in self.tables):
             columns = [serialization.frame_columns(table.files) for table in self.tables]
             checks.check_frame_rules(self.tables, [self.resolved(table) for table in self.tables], columns)
-            self._find_lacking([(*c, *t.declared_fields) for c, t in zip(columns, self.tables, strict=True)])
+            self._missing_fields([(*c, *t.declared_fields) for c, t in zip(columns, self.tables, strict=True)])
 
     @property
     def run_types(self) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ class Suite:
 
     @cached_property
     def graph(self) -> tuple[Edge, ...]:
-        """Edges of the suite, one a run; none where it has no `edges`."""
+        """Edges of the suite, one per run; () if it has no `edges`."""
         return read_edges(self.edges)
 
     @property
@@ -158,15 +158,15 @@ class Suite:
         Raises
         ------
         UnknownNameError
-            The suite says none for this type.
+            When the suite has no template for this type.
         """
         with serialization.within(f"suite {self.name!r}: "):
             return checks.run_template(self.run, run_type)
 
     def resolved(self, table: Table) -> Table:
-        """Return a table with all that it leaves to the suite filled in.
+        """Return a table with the defaults of the suite filled in.
 
-        Its patterns of metrics come before the suite's; `metrics` is None where neither says any.
+        Its patterns of metrics come before the suite's; `metrics` is None if neither has any.
         """
         own = {
             key: getattr(self, key)
@@ -181,35 +181,35 @@ class Suite:
         return replace(table, **own)
 
     def check_fields(self, available: Sequence[Collection[str]]) -> tuple[frozenset[str], ...]:
-        """Return which fields of its templates each table lacks; they are "" there.
+        """Return the fields of templates that each table does not have; they are "" in its runs.
 
         Parameters
         ----------
         available : sequence of collections of str
-            Of each table of `tables`, its fields and the columns of its files.
+            Fields of each table of `tables`, and columns of its files.
 
         Raises
         ------
         UnknownNameError
-            No table has a field of a template.
+            When no table has a field of a template.
         """
         with serialization.within(f"suite {self.name!r}: "):
-            return self._find_lacking(available)
+            return self._missing_fields(available)
 
-    def _find_lacking(self, available: Sequence[Collection[str]]) -> tuple[frozenset[str], ...]:
+    def _missing_fields(self, available: Sequence[Collection[str]]) -> tuple[frozenset[str], ...]:
         numbers = {key: getattr(self, key) for key in ("run_id", "tokens", "n_params", "schedule_tokens")}
         return checks.check_fields(self.lineage, self.run, self.replicate, numbers, self.tables, available)
 
     @property
     def digest(self) -> str:
-        """Short digest of all that the suite says, values of its data frames included; part of fingerprints."""
+        """Short digest of the declaration, including the values of data frames; part of fingerprints."""
         # A frame is mutable; everything else is not.
         if any(table.is_frame for table in self.tables) or serialization.holds_frame("edges", self.edges):
             return serialization.digest(self.to_dict())
-        return self._lasting_digest
+        return self._cached_digest
 
     @cached_property
-    def _lasting_digest(self) -> str:
+    def _cached_digest(self) -> str:
         return serialization.digest(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
@@ -223,17 +223,17 @@ class Suite:
         Raises
         ------
         UnknownNameError, FormatError
-            As the constructor; the message names the place (``tables[1].parent``).
+            As the constructor; the message names the field (``tables[1].parent``).
         """
         return serialization.suite_from_dict(cls, Table, declared)
 
     def to_toml(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return the suite as TOML, and write it to `path` where one is given.
+        """Return the suite as TOML; also write it to `path` if given.
 
         Raises
         ------
         FormatError
-            A rule is a Python function, or a table a data frame: TOML holds neither.
+            When a rule is a Python function or a table is a data frame, which TOML can't represent.
         """
         return serialization.suite_to_toml(self.to_dict(), path)
 
@@ -244,14 +244,14 @@ class Suite:
         Parameters
         ----------
         path : str or path
-            Path of the file; or the text of one, of several lines, as `to_toml` returns it.
+            Path of the file, or its text, as `to_toml` returns it.
 
         Raises
         ------
         SourceError
-            There is no such file, or it can't be read.
+            When there is no such file, or it can't be read.
         FormatError
-            The file is not valid TOML.
+            When the file is not valid TOML.
         UnknownNameError
             As `from_dict`; the message names the line.
 
@@ -294,23 +294,23 @@ class Suite:
         Parameters
         ----------
         df : data frame
-            pandas, or anything that gives Arrow's C stream (polars, DuckDB, pyarrow); a mapping of columns; a list of
-            mappings.
+            pandas, or any object with Arrow's C stream interface (polars, DuckDB, pyarrow); a mapping of columns; a
+            list of mappings.
         run : str
             Column of the run id.
         lineage, label : str
-            Templates of the labels of lineage and run, of columns of the frame.
+            Templates of the labels of lineage and run, with columns of the frame as fields.
         counts : {"own", "cumulative"}, optional
-            As of the suite. Where it is not said and a run has a parent, the rows of both settle it, or opening the
-            suite is an error.
+            See :class:`Suite`. If it is not given and a run has a parent, it is derived from the rows of both. Opening
+            the suite is an error if that is not possible.
         name, step, tokens, n_params, schedule_tokens, run_type, parent, at, metrics, replicate, where, factors, parse
         key, value, checkpoints
-            As of :class:`Suite` and :class:`Table`.
+            See :class:`Suite` and :class:`Table`.
 
         Raises
         ------
         UnknownNameError
-            A template or rule names no column of the frame.
+            When a template or rule names something that is not a column of the frame.
         FormatError
             As the constructor.
 

@@ -25,7 +25,7 @@ class Edge:
     run : str
         Id of the run.
     parents : tuple of (str, str or mapping)
-        Id of each parent, and where the run branches from it; none of a root.
+        Id of each parent, and the branch point on it; () for a root.
     factors : dict
         Other values of the run.
     """
@@ -36,21 +36,21 @@ class Edge:
 
 
 def read_edges(edges: Any) -> tuple[Edge, ...]:
-    """Return the edges of a suite, one a run.
+    """Return the edges of a suite, one per run.
 
     Parameters
     ----------
     edges : sequence of mappings, or data frame
-        ``{"run": id, "parents": [[id, at], ...], ...}`` for each run, where a parent may stand alone for its end. Or a
-        frame with a row for each run and parent: columns ``run`` and ``parent`` (nothing for a root), and either ``at``
-        with words or one of ``step``, ``tokens``, ``cumulative`` with numbers. Anything else is a factor of the run.
+        ``{"run": id, "parents": [[id, at], ...], ...}`` for each run; an id alone means the end of the parent. Or a
+        frame with a row for each run and parent: columns ``run`` and ``parent`` (empty for a root), and either ``at``
+        with words or one of ``step``, ``tokens``, ``cumulative`` with numbers. Other keys and columns are factors.
 
     Raises
     ------
     FormatError
-        An edge lacks its run or parents, a run is there twice, or rows of a run contradict each other.
+        When an edge has no run or parents, a run has two edges, or rows of a run contradict each other.
     UnknownNameError
-        A branch is none, or the name of a factor is reserved.
+        When a branch is unknown, or the name of a factor is reserved.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def read_edges(edges: Any) -> tuple[Edge, ...]:
         place = f"edges[{index}]"
         edge = _read_edge(one, place)
         if edge.run in read:
-            raise FormatError(f"{place}.run: {edge.run!r} is there twice. Say all its parents in one edge.")
+            raise FormatError(f"{place}.run: {edge.run!r} has two edges. Declare all its parents in one edge.")
         read[edge.run] = edge
     return tuple(read.values())
 
@@ -83,7 +83,7 @@ def _read_edge(edge: Any, place: str) -> Edge:
         if key not in edge:
             others = [k for k in edge if k not in ("run", "parents")]
             like = f" There is {listed(others)}." if others else ""
-            raise FormatError(f"{place}.{key}: an edge says its {key}, and this one does not.{like}")
+            raise FormatError(f"{place}.{key}: the edge has no {key}, which every edge needs.{like}")
     check_text(edge["run"], f"{place}.run", "the id of a run")
     given = edge["parents"]
     if not isinstance(given, (list, tuple)):
@@ -115,7 +115,7 @@ def _read_frame(frame: pd.DataFrame) -> tuple[Edge, ...]:
             )
     kinds = [c for c in ("at", *AT_KINDS) if c in columns]
     if len(kinds) > 1:
-        raise FormatError(f"edges: the columns {' and '.join(kinds)} both say where a run branches. Leave one out.")
+        raise FormatError(f"edges: the columns {' and '.join(kinds)} both give the branch point. Leave one out.")
     factors = [c for c in columns if c not in ("run", "parent", *kinds)]
     for column in factors:
         check_name(column, "edges")
@@ -125,19 +125,19 @@ def _read_frame(frame: pd.DataFrame) -> tuple[Edge, ...]:
     for index, row in enumerate(rows):
         place = f"edges, row {index}"
         check_text(row["run"], f"{place}, run", "the id of a run")
-        said = {c: _as_python(row[c]) for c in factors}
+        factor_values = {c: _as_python(row[c]) for c in factors}
         parents: tuple[tuple[str, Any], ...] = ()
         if row["parent"] not in (None, ""):
             check_text(row["parent"], f"{place}, parent", "the id of a parent")
             with within(f"{place}, "):
                 parents = ((row["parent"], _branch_of(row, kinds)),)
         earlier = read.get(row["run"])
-        if earlier is not None and (earlier.factors != said or not (parents and earlier.parents)):
+        if earlier is not None and (earlier.factors != factor_values or not (parents and earlier.parents)):
             raise FormatError(
-                f"{place}: the run {row['run']!r} is there with other values, or both as a root and with a parent. All "
-                "rows of a run say the same of it."
+                f"{place}: the run {row['run']!r} has an earlier row with other values, or is both a root and "
+                "has a parent. Make all rows of a run agree."
             )
-        read[row["run"]] = Edge(row["run"], (*(earlier.parents if earlier else ()), *parents), said)
+        read[row["run"]] = Edge(row["run"], (*(earlier.parents if earlier else ()), *parents), factor_values)
     return tuple(read.values())
 
 

@@ -29,12 +29,12 @@ __all__ = [
 
 #: Forms of files that are read.
 FORMATS = ("csv", "tsv", "parquet", "jsonl", "arrow", "lm_eval", "trainer_state", "wandb")
-#: What tokens count from: the run's start, or that of its root.
+#: Origin of token counts: the run's start, or that of its root.
 COUNTS = ("own", "cumulative")
 
 # Coordinates that describe a hyperparameter of a run may be factors of any suite.
 _HYPERPARAMETERS = ("reduce_loss", "batch_size", "training_seed", "weight_decay", "warmup_ratio", "max_seq_length")
-# What `open_lineages` takes beside factors: a factor of such a name could not be selected.
+# Options of `open_lineages`; factors of these names could not be selected.
 _OPTIONS = (
     "source db suite schema method state lineages run_ids metrics axis grid max_points interp max_gap bridge parents "
     "run_types tokens_per_sequence cache_dir chunks"
@@ -49,23 +49,23 @@ COORDINATE_NAMES = frozenset(
 ).difference(_HYPERPARAMETERS)  # fmt: skip
 #: Names that no field of a suite may have: those of coordinates, and of options of ``open_lineages``.
 RESERVED = COORDINATE_NAMES.union(_OPTIONS)
-# Beginnings of the names of coordinates that are made of names of metrics.
+# Beginnings of names of coordinates that contain the name of a metric.
 _RESERVED_STARTS = (SAMPLED, "base_distance")
 
 
 def check_name(name: str, place: str) -> None:
-    """Raise where a field's name is reserved, or no name at all."""
+    """Raise an error if the name of a field is reserved or not an identifier."""
     if name in RESERVED or name.startswith(_RESERVED_STARTS):
         raise UnknownNameError(
             f"{place}: the name {name!r} is reserved: every Dataset has a coordinate or open_lineages an option of "
-            f"this name, and a factor would be taken for it. Take another name, as {name + '_'!r}."
+            f"this name, so a factor would be confused with it. Take another name, such as {name + '_'!r}."
         )
     if not name.isidentifier():
         raise FormatError(f"{place}: {name!r} can't name a factor; take a name of letters, digits and _.")
 
 
 def check_at(at: Any, key: str) -> None:
-    """Raise where a branch is none."""
+    """Raise an error if a value is not a branch point."""
     if isinstance(at, str):
         if at not in serialization.AT_WORDS:
             raise UnknownNameError(
@@ -88,11 +88,11 @@ def check_at(at: Any, key: str) -> None:
 
 
 def check_numbers(step: Any, tokens: Any, counts: Any, n_params: Any, schedule_tokens: Any) -> None:
-    """Raise where one of these fields of a suite or a table is wrong; messages begin with the key."""
+    """Raise an error if one of these fields of a suite or a table is wrong; messages begin with the key."""
     if counts is not None and counts not in COUNTS:
         raise UnknownNameError(
             f"counts: {counts!r} is not a way to count. Take 'own', tokens since the run's start, or "
-            f"'cumulative', where the counter goes on from the parent's.{near_names(counts, COUNTS)}"
+            f"'cumulative', if the counter continues from the parent's.{near_names(counts, COUNTS)}"
         )
     if step is not None:
         check_rule(step, "step")
@@ -108,7 +108,7 @@ def check_numbers(step: Any, tokens: Any, counts: Any, n_params: Any, schedule_t
 
 
 def check_metrics(metrics: Mapping[str, Metric] | None) -> None:
-    """Raise where a pattern of metrics is none, or a metric names a field that its pattern does not have."""
+    """Raise an error if a pattern of metrics is invalid, or a metric names a field that its pattern does not have."""
     for text, metric in (metrics or {}).items():
         place = f"metrics[{text!r}]"
         pattern = Pattern(text, place)
@@ -122,29 +122,29 @@ def check_metrics(metrics: Mapping[str, Metric] | None) -> None:
             name = metric.name
             if name in COORDINATE_NAMES or name.startswith(_RESERVED_STARTS):
                 raise UnknownNameError(
-                    f"{place}.name: the name {name!r} is reserved: it is that of a coordinate. Take "
-                    f"another name, as {name + '_at_step'!r}."
+                    f"{place}.name: the name {name!r} is reserved for a coordinate. Take another "
+                    f"name, such as {name + '_at_step'!r}."
                 )
 
 
 def check_rule(value: Any, key: str) -> None:
-    """Raise where a rule is none."""
+    """Raise an error if a value is not a rule."""
     Rule(value, what=key)
 
 
 def check_text(value: object, key: str, what: str) -> None:
     """Raise FormatError if a value is not a text, or is empty."""
     if not isinstance(value, str) or not value.strip():
-        raise FormatError(f"{key}: {what} is a text, and {value!r} is none.")
+        raise FormatError(f"{key}: {what} is a text, not {value!r}.")
 
 
 def sort_of(kind: str) -> str:
-    """Return what the values of a field of a pattern are: numbers or texts."""
+    """Return the sort of values of a field of a pattern, as errors name it."""
     return "a number" if kind in ("int", "float") else "text"
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:
-    """Return names as an error lists them, with a count of those beyond `most`."""
+    """Return names for an error, with the number of those beyond `most`."""
     all_names = list(names)
     more = f" and {len(all_names) - most:,} more" if len(all_names) > most else ""
     return (", ".join(all_names[:most]) or "none") + more

@@ -108,7 +108,7 @@ def _code_parts(code: types.CodeType) -> list[str]:
         if isinstance(constant, types.CodeType):
             parts += _code_parts(constant)
         else:
-            # The order of a set is another in every process.
+            # The order of a set differs between processes.
             parts.append(repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant))
     return parts
 
@@ -122,24 +122,24 @@ def _frame_digest(frame: Any) -> str:
         try:
             hashes = pd.util.hash_pandas_object(column, index=False)
         except TypeError:
-            # Values that have no hash of their own, as lists.
+            # Values without a hash, such as lists.
             hashes = pd.util.hash_pandas_object(column.map(repr), index=False)
         made.update(hashes.to_numpy().tobytes())
     return made.hexdigest()[:16]
 
 
-#: Words for where a run branches.
+#: Words for the branch point of a run.
 AT_WORDS = ("end", "first_row", "checkpoint")
-#: What a rule for it may count in.
+#: Units of a rule for the branch point.
 AT_KINDS = ("step", "tokens", "cumulative")
 
-# Fields whose values are kept as they are: the rest becomes plain lists and dicts, so that nobody can change them.
+# Fields whose lists become tuples.
 _SEQUENCES = ("files", "tables", "checkpoints")
 
 
 @contextmanager
 def within(path: str) -> Iterator[None]:
-    """Say in errors of a declaration where in it they are."""
+    """Prefix errors of a declaration with their position in it."""
     try:
         yield
     except (FormatError, UnknownNameError) as error:
@@ -190,7 +190,7 @@ def as_frame(frame: Any) -> pd.DataFrame:
 
 
 def settle(declared: DataclassInstance, table: type[DataclassInstance] | None = None) -> None:
-    """Make plain data of what a suite or a table was given, in the object itself; `table` is the class of tables."""
+    """Convert the fields of a suite or a table to plain data, in place; `table` is the class of tables."""
     for spec in dataclasses.fields(declared):
         value = getattr(declared, spec.name)
         if spec.name == "metrics":
@@ -199,7 +199,7 @@ def settle(declared: DataclassInstance, table: type[DataclassInstance] | None = 
             assert table is not None
             value = _as_tables(value, table)
         elif isinstance(value, pa.RecordBatchReader):
-            # A stream can be read once, and a suite is asked for its columns, its digest and its rows.
+            # A stream can be read only once, but columns, digest and rows are needed.
             value = value.read_all()
         elif holds_frame(spec.name, value) or callable(value):
             continue
@@ -241,11 +241,11 @@ def split_parents(parent: Any, at: Any) -> list[tuple[str, Any]]:
 
 
 def same(a: Any, b: Any, key: str = "") -> bool:
-    """Return whether two plain forms say the same; frames are the same where they are one object."""
+    """Return whether two plain forms are equal; frames are equal if they are the same object."""
     if a is b:
         return True
     if isinstance(a, dict) and isinstance(b, dict):
-        # Of patterns the first that matches counts.
+        # The order of patterns counts, as the first that matches is used.
         keys = list(a) == list(b) if key == "metrics" else set(a) == set(b)
         return keys and all(same(a[k], b[k], k) for k in a)
     if isinstance(a, list) and isinstance(b, list):
@@ -257,7 +257,7 @@ def table_from_dict(cls: type[_Table], declared: Any, what: str) -> _Table:
     """Return the table that a mapping declares."""
     _check_keys(declared, cls, what)
     if "files" not in declared:
-        raise FormatError("files: a table says its files, a pattern of paths or a data frame, and this one does not.")
+        raise FormatError("files: the table has no files. Declare a pattern of paths, or a data frame.")
     return cls(**declared)
 
 
@@ -268,7 +268,7 @@ def suite_from_dict(cls: type[_Suite], table: type[DataclassInstance], declared:
         _check_keys(declared, cls, "suite")
         for key in ("name", "lineage"):
             if key not in declared:
-                raise FormatError(f"{key}: a suite says its {key}, and this one does not.")
+                raise FormatError(f"{key}: the suite has no {key}, which every suite needs.")
         given = dict(declared)
         tables = given.get("tables", ())
         if not isinstance(tables, (list, tuple)):
@@ -302,14 +302,14 @@ def _as_plain(value: Any) -> Any:
 
 def _as_metrics(declared: Any) -> dict[str, Metric]:
     if not isinstance(declared, Mapping):
-        raise FormatError(f"metrics: metrics are a mapping of patterns to metrics, and {declared!r} is none.")
+        raise FormatError(f"metrics: {declared!r} is not a mapping of patterns to metrics.")
     made: dict[str, Metric] = {}
     for pattern, metric in declared.items():
         with within(f"metrics[{pattern!r}]."):
             if not isinstance(metric, Metric):
                 _check_keys(metric, Metric, "metric")
                 if "name" not in metric:
-                    raise FormatError("name: a metric says its name, and this one does not.")
+                    raise FormatError("name: the metric has no name, which every metric needs.")
                 metric = Metric(**metric)
             made[pattern] = metric
     return made
@@ -317,7 +317,7 @@ def _as_metrics(declared: Any) -> dict[str, Metric]:
 
 def _as_tables(declared: Any, table: type[_Table]) -> tuple[_Table, ...]:
     if not isinstance(declared, (list, tuple)):
-        raise FormatError(f"tables: the tables of a suite are a list, and {type(declared).__name__} is none.")
+        raise FormatError(f"tables: the tables of a suite are a list, not a {type(declared).__name__}.")
     made = []
     for index, one in enumerate(declared):
         with within(f"tables[{index}]."):
@@ -327,12 +327,12 @@ def _as_tables(declared: Any, table: type[_Table]) -> tuple[_Table, ...]:
 
 def _check_keys(declared: Any, cls: type, what: str) -> None:
     if not isinstance(declared, Mapping):
-        raise FormatError(f"{what}: a {what} is a mapping of names to values, and {declared!r} is none.")
+        raise FormatError(f"{what}: {declared!r} is not a mapping of names to values, which a {what} needs.")
     known = [spec.name for spec in dataclasses.fields(cls)]
     for key in declared:
         if key not in known:
             raise UnknownNameError(
-                f"{key}: a {what} has no {key!r}, and what it says would be lost. Names: "
+                f"{key}: a {what} has no field {key!r}, so its value would be lost. Fields: "
                 f"{', '.join(known)}.{near_names(key, known)}"
             )
 
@@ -360,7 +360,7 @@ def to_dict(declared: DataclassInstance) -> dict[str, Any]:
 
 
 def suite_to_toml(said: dict[str, Any], path: str | os.PathLike[str] | None = None) -> str:
-    """Return a suite as TOML, from what `to_dict` returns, and write it to `path` where one is given."""
+    """Return a suite as TOML, given as the result of `to_dict`; also write it to `path` if given."""
     name = said["name"]
     sections = {key: said.pop(key) for key in ("metrics", "edges", "tables") if key in said}
     with within(f"suite {name!r} can't be written to TOML: "):
@@ -369,11 +369,14 @@ def suite_to_toml(said: dict[str, Any], path: str | os.PathLike[str] | None = No
             lines += ["", "[metrics]", *_toml_metrics(sections["metrics"], "metrics")]
         for key in ("edges", "tables"):
             if key in sections and not isinstance(sections[key], list):
-                raise FormatError(f"{key}: a data frame stands in no TOML file. Write it to a file, and name that.")
+                raise FormatError(
+                    f"{key}: a data frame can't be written to TOML. Write it to a file, and declare that file."
+                )
             for index, one in enumerate(sections.get(key, [])):
                 if holds_frame("files", one.get("files")):
                     raise FormatError(
-                        f"{key}[{index}].files: a data frame stands in no TOML file. Write it to a file, and name that."
+                        f"{key}[{index}].files: a data frame can't be written to TOML. Write it to a file, and declare "
+                        "that file."
                     )
                 metrics = one.pop("metrics", None) if key == "tables" else None
                 lines += [
@@ -397,7 +400,7 @@ def suite_to_toml(said: dict[str, Any], path: str | os.PathLike[str] | None = No
 
 def suite_from_toml(cls: type[_Suite], table: type[DataclassInstance], path: str | os.PathLike[str]) -> _Suite:
     """Read a suite from a TOML file, or from the text of one."""
-    # No path has several lines.
+    # A text of several lines is not a path.
     is_text = isinstance(path, str) and "\n" in path
     name = "TOML text" if is_text else os.fspath(path)
     try:
@@ -420,7 +423,7 @@ def suite_from_toml(cls: type[_Suite], table: type[DataclassInstance], path: str
 
 
 def _line_of(message: str, text: str) -> int | None:
-    """Return the line of a TOML text that an error is about, where it can be found."""
+    """Return the line of a TOML text that an error refers to; None if it can't be found."""
     found = re.match(r"suite(?: '[^']*')?: (?:(tables|edges)\[(\d+)\]\.?)?(\w*)", message)
     if found is None:
         return None
@@ -469,11 +472,11 @@ def _toml(value: Any, path: str) -> str:
         return f"{{ {inside} }}" if inside else "{}"
     if callable(value):
         raise FormatError(
-            f"{path}: the Python function {function_name(value)} stands in no TOML file. Say it as a rule, or keep "
+            f"{path}: the Python function {function_name(value)} can't be written to TOML. Write it as a rule, or keep "
             "the suite in Python."
         )
     raise FormatError(
-        f"{path}: a {type(value).__name__} stands in no TOML file; texts, numbers, lists and mappings do."
+        f"{path}: a {type(value).__name__} can't be written to TOML, which has texts, numbers, lists and mappings."
     )
 
 

@@ -1,4 +1,4 @@
-"""Table: what a suite declares of one table of its runs."""
+"""Table: the declaration of one table of a suite."""
 
 from __future__ import annotations
 
@@ -35,62 +35,62 @@ Lookup = Mapping[str, Mapping[Any, int]]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
-    """One table of a suite: files of one form, or a data frame.
+    """One table of a suite: files of one format, or a data frame.
 
     Parameters
     ----------
     files : str, sequence of str, or data frame
-        Pattern of the paths below the suite's root, with fields (``"cosine/{size}-{budget:float}xC.csv"``); several; or
-        any data frame. Of W&B runs, a folder of an export below the root, a PostgreSQL DSN, or ``"."`` for the root.
+        Pattern of the paths below the suite's root, with fields (``"cosine/{size}-{budget:float}xC.csv"``); several
+        patterns; or any data frame. For W&B runs, the folder of an export below the root, a PostgreSQL DSN, or ``"."``
+        for the root.
     format : str, optional
-        Form of the files (see `dde.suite.field_checks.FORMATS`); by default what their suffix says. ``"wandb"`` for W&B
-        runs.
+        Format of the files (see `dde.suite.field_checks.FORMATS`), by default given by their suffix; ``"wandb"`` for
+        W&B runs.
     run_type : str
         Stage of the runs.
     run_id : str, optional
         Template of the run's id; by default the suite's.
     parse : mapping of str to str
-        Pattern of a column's texts, which gives fields; rows that do not match are not this table's.
+        Pattern of the texts of a column, whose fields are added; rows that do not match do not belong to this table.
     where : str or callable, optional
-        Rule of the rows that count.
+        Rule that selects rows.
     factors : mapping of str to rule
-        Fields that are computed.
+        Computed fields.
     key, value : str, optional
-        Of a long table: template of the metric's key, and the column of its value.
+        For a long table: template of the metric's key, and column of its value.
     parent : str or sequence, optional
         Template of the parent's run id; or several, each alone or as ``[template, at]``.
     at : str or mapping
-        Where the run branches: ``"end"`` of the parent; ``"first_row"``, where the run's first row is the parent's
+        Branch point of the run: ``"end"`` of the parent; ``"first_row"``, if the run's first row is the parent's
         state; ``"checkpoint"``, the parent's last row before the run's first; or ``{"step": rule}``, ``{"tokens":
         rule}`` (the parent's own), ``{"cumulative": rule}``.
     step, tokens, counts, n_params, schedule_tokens, metrics : optional
-        As of the suite, for this table. Patterns of metrics are tried before those of the suite.
+        See :class:`Suite`; for this table only. Patterns of metrics are tried before those of the suite.
 
     Raises
     ------
     FormatError
-        A pattern, template or rule is none.
+        When a pattern, template or rule is invalid.
     UnknownNameError
-        A word that there is none of, a reserved name.
+        When a word is unknown, or a name is reserved.
 
     Notes
     -----
     Columns of W&B runs (``format="wandb"``) are
 
-    - keys of the history, and the step, as ``_step`` or ``step``; these alone can be metrics, and each is read when it
-      is asked for;
-    - keys of the config, nested ones with dots: ``config.optimizer.lr``, or ``optimizer.lr`` where the history has no
-      key of that name. In arithmetic such a name stands in backquotes: ``"`config.batch` * _step"``. A Python function
-      sees those keys alone that the declaration names elsewhere, as in `factors`;
+    - keys of the history, and the step, as ``_step`` or ``step``; only these can be metrics, and each is read on
+      request;
+    - keys of the config, nested ones with dots: ``config.optimizer.lr``, or ``optimizer.lr`` if the history has no
+      key of that name. In arithmetic, such a name is written in backquotes: ``"`config.batch` * _step"``. A Python
+      function gets only the keys that the declaration names elsewhere, such as in `factors`;
     - ``run_id``, ``run_name``, ``project``, ``entity``, ``state``, ``created_at``, ``tags`` (joined by commas);
-    - where W&B forked the run from another, ``forked_from`` and ``forked_at``, which is a step; ``rewound_at`` where it
-      rewound the run itself. ``parent="{forked_from}", at={"step": "forked_at"}`` follows forks; rows that a rewind
-      replaced are in an export made before it alone.
+    - ``forked_from`` and ``forked_at``, a step, if W&B forked the run from another; ``rewound_at`` if it rewound the
+      run itself. ``parent="{forked_from}", at={"step": "forked_at"}`` follows forks; rows that a rewind
+      replaced are only in exports that were made before it.
 
-    A row without the counter that `tokens` names has no place and is counted; where evaluations are logged without it,
-    declare tokens by steps. Runs are chosen by `parse` and `where` before any history is read. The state of a run is
-    what W&B says of it.
-    A password in a DSN is never shown, written or sent.
+    A row without the counter that `tokens` names has no position and is counted as left out; if evaluations are logged
+    without the counter, declare tokens per step. Runs are selected by `parse` and `where` before any history is read.
+    The state of a run is the one that W&B reports. A password in a DSN is never shown, written or sent.
 
     Examples
     --------
@@ -137,7 +137,7 @@ class Table:
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
-        """Patterns of the files; none of a data frame or of W&B runs."""
+        """Patterns of the files; () for a data frame or W&B runs."""
         if self.is_frame or self.format == wandb_places.FORMAT:
             return ()
         return tuple(Pattern(f, "files") for f in ((self.files,) if isinstance(self.files, str) else self.files))
@@ -149,13 +149,13 @@ class Table:
 
     @property
     def declared_fields(self) -> frozenset[str]:
-        """Fields that the declaration itself gives: of paths, of parsed columns, computed ones."""
+        """Fields that the declaration itself defines: of paths, of parsed columns, and computed ones."""
         patterns = (*self.patterns, *self.parse_patterns.values())
         return frozenset(f for p in patterns for f in p.fields).union(self.factors)
 
     @property
     def parents(self) -> tuple[tuple[Template, At], ...]:
-        """Template and branch of each parent, in the order in which they stand."""
+        """Template and branch of each parent, in the declared order."""
         return tuple((Template(text, "parent"), at) for text, at in serialization.split_parents(self.parent, self.at))
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,10 +168,10 @@ class Table:
         return serialization.table_from_dict(cls, declared, "table")
 
     def __repr__(self) -> str:
-        said = self.to_dict()
-        files = said.pop("files")
+        declared = self.to_dict()
+        files = declared.pop("files")
         shown = [f"<{type(files).__name__}>" if self.is_frame else repr(files)]
-        return f"Table({', '.join([*shown, *(f'{key}={value!r}' for key, value in said.items())])})"
+        return f"Table({', '.join([*shown, *(f'{key}={value!r}' for key, value in declared.items())])})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Table) and serialization.same(self.to_dict(), other.to_dict())
@@ -181,7 +181,7 @@ class Table:
 
 
 def branch_rule(at: At) -> tuple[str, Rule | None]:
-    """Return what a branch is counted in, and its rule.
+    """Return the unit of a branch point, and its rule; a word has no rule.
 
     Examples
     --------
@@ -197,7 +197,7 @@ def branch_rule(at: At) -> tuple[str, Rule | None]:
 
 
 def _check_table(table: Table) -> None:
-    """Raise where a table alone is wrong; messages begin with the key."""
+    """Raise an error if a table is wrong by itself; messages begin with the key."""
     _check_files(table)
     check_text(table.run_type, "run_type", "the run type of a table")
     for key in ("run_id", "key"):
@@ -213,8 +213,8 @@ def _check_table(table: Table) -> None:
         check_text(table.value, "value", "the column of the values")
     if (table.value is None) != (table.key is None) and table.format != "lm_eval":
         raise FormatError(
-            f"{'value' if table.value is None else 'key'}: a long table says both: key, the template of metrics, and "
-            "value, the column of their values. This one says one of them."
+            f"{'value' if table.value is None else 'key'}: a long table needs both key, the template of metrics, and "
+            "value, the column of their values, and this table has only one of them."
         )
     _check_parents(table)
     check_numbers(table.step, table.tokens, table.counts, table.n_params, table.schedule_tokens)
@@ -225,14 +225,14 @@ def _check_files(table: Table) -> None:
     files = table.files
     if table.is_frame:
         if table.format is not None:
-            raise FormatError(f"format: a data frame has no format, and {table.format!r} is said. Leave it out.")
+            raise FormatError(f"format: a data frame has no format, so {table.format!r} has no meaning. Leave it out.")
         return
     if table.format == wandb_places.FORMAT:
         wandb_places.check_places(files, table.key, table.value)
         return
     if not isinstance(files, (str, tuple)) or not files:
         raise FormatError(
-            f"files: a table says its files, a pattern of paths or a data frame, and {files!r} is neither."
+            f"files: {files!r} is neither a pattern of paths nor a data frame, so the table has no rows to read."
         )
     for index, one in enumerate((files,) if isinstance(files, str) else files):
         Pattern(one, "files" if isinstance(files, str) else f"files[{index}]")
@@ -244,7 +244,7 @@ def _check_files(table: Table) -> None:
 
 
 def _check_field_sources(table: Table) -> None:
-    """Raise where a field has a reserved name, or two sources that may say different things of it."""
+    """Raise an error if a field has a reserved name or two sources."""
     sources: dict[str, str] = {}
     places: list[tuple[str, Iterable[str]]] = [
         ("files", dict.fromkeys(f for p in table.patterns for f in p.fields)),
@@ -256,8 +256,8 @@ def _check_field_sources(table: Table) -> None:
             check_name(name, place)
             if name in sources:
                 raise FormatError(
-                    f"{place}: the field {name!r} is ambiguous: {sources[name]} gives it too, and nothing says which "
-                    "counts. Give one of the two another name."
+                    f"{place}: the field {name!r} is ambiguous: {sources[name]} defines it too. Give one "
+                    "of the two another name."
                 )
             sources[name] = place
     for name, rule in table.factors.items():
@@ -275,13 +275,13 @@ def _check_parents(table: Table) -> None:
     check_at(table.at, "at")
     if not pairs and table.at != "end":
         raise FormatError(
-            f"at: a branch at {table.at!r} needs a parent, and the table says none. Say parent=, the template of the "
-            "parent's run id."
+            f"at: a branch at {table.at!r} needs a parent, and the table has none. Declare parent=, the template of "
+            "the parent's run id."
         )
     several = not isinstance(table.parent, str)
     for index, (text, at) in enumerate(pairs):
         Template(text, f"parent[{index}]" if several else "parent")
         check_at(at, f"parent[{index}]" if several else "at")
         if (text, at) in seen:
-            raise FormatError(f"parent[{index}]: the parent {text!r} at {at!r} stands there twice.")
+            raise FormatError(f"parent[{index}]: the parent {text!r} at {at!r} is declared twice.")
         seen.append((text, at))
