@@ -66,7 +66,7 @@ def test_runs_of_a_store_are_kept(tmp_path: Path) -> None:
 def test_what_is_read_as_it_lies_is_not_filled(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": "a", "step": [0, 1], "tokens": [0, 8], "loss": 2.0})
     suite = dde.Suite.from_frame(frame, run="id", lineage="{id}")
-    with pytest.raises(UnknownNameError, match=r"keeps nothing of the suite .*frames are read as they lie"):
+    with pytest.raises(UnknownNameError, match=r"nothing of the suite .* is cached.*frames are read directly"):
         dde.RunRepository.from_suite(suite, cache_dir=tmp_path).fill_cache()
     with pytest.raises(UnknownNameError, match="cache_dir=None"):
         dde.RunRepository.from_suite(suite, cache_dir=None).fill_cache()

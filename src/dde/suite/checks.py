@@ -45,7 +45,7 @@ def check_fields(
     Parameters
     ----------
     lineage, run, replicate
-        As of the suite.
+        See :class:`dde.suite.declare.Suite`.
     numbers : mapping
         The suite's ``run_id``, ``tokens``, ``n_params`` and ``schedule_tokens``, which apply to tables without their
         own.

@@ -1,4 +1,4 @@
-"""HTML that notebooks show of the runs and lineages of any suite: what its run table has."""
+"""HTML for notebooks of the runs and lineages of any suite, from its run table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["suite_lineage_html", "suite_lineages_html", "suite_repository_html", "suite_run_html"]
 
 
-# Rows that a page shows of a long list, and names of a short one; what is beyond is counted.
+# Number of rows of a long list, and of names of a short one, that a page shows; the rest is counted.
 _MOST_ROWS = 30
 _MOST_NAMES = 8
 _MOST_FACTORS = 5
@@ -51,9 +51,9 @@ def suite_repository_html(runs: SuiteRuns, sources: Sequence[tuple[str, str]], t
     ----------
     runs : SuiteRuns
     sources : sequence of (str, str)
-        Names and descriptions of what the runs are read from.
+        Names and descriptions of the sources of the runs.
     title : str
-        What the page is of.
+        Title of the page.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def suite_lineage_html(table: RunTable, label: str) -> str:
     ----------
     table : RunTable
     label : str
-        Of the lineage.
+        Label of the lineage.
     """
     rows = table.members[label]
     bases = base_rows(table, label)
@@ -165,10 +165,10 @@ def suite_run_html(kind: str, table: RunTable, row: int) -> str:
     Parameters
     ----------
     kind : str
-        What the page calls it: ``"PretrainingRun"`` or ``"PosttrainingRun"``.
+        Title of the page: ``"PretrainingRun"`` or ``"PosttrainingRun"``.
     table : RunTable
     row : int
-        Of the run.
+        Row of the run.
     """
     absent = [f"{table.absent_parent[row]}, which is absent"] if table.absent_parent[row] else []
     parents = [f"{table.run_id[up]}{_at(table, up, own)}" for up, own in table.parents(row)]
@@ -194,7 +194,7 @@ def suite_run_html(kind: str, table: RunTable, row: int) -> str:
 
 
 def _statuses(table: RunTable) -> npt.NDArray[np.object_]:
-    """Return what became of all runs where finished ones are used, as coverage() does."""
+    """Return the status of all runs if only finished ones are used, as coverage() does."""
     status = table.status.copy()
     for word in dict.fromkeys(table.state.tolist()):
         if word != "finished":

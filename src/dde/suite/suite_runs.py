@@ -163,12 +163,12 @@ class SuiteRuns:
         Raises
         ------
         UnknownNameError
-            When the suite has no such metric, or the cache keeps nothing of its sources.
+            When the suite has no such metric, or its sources are not cached.
         SourceError
-            When what was read could not be kept.
+            When the cache can't be written.
         """
         chosen = self.choose_metrics(metrics)
-        kept = (
+        cached = (
             set(self.tables.metrics()) if isinstance(self.tables, SuiteTables) and self.tables.keep_results() else set()
         )
         registry = self._registry
@@ -177,14 +177,13 @@ class SuiteRuns:
             of_store = [m for name, m in self._store_metrics.items() if any(name == c.name for c in chosen)]
             registry.readers.fill_store_cache(derived, registry.versions, of_store)
             registry.readers.compact_caches()
-            kept |= {m.name for m in of_store}
-        if not kept:
+            cached |= {m.name for m in of_store}
+        if not cached:
             raise UnknownNameError(
-                f"a cache keeps nothing of the suite {self.suite.name!r}: tables and frames are read as they lie, and "
-                "a store that does not tell when its runs change is read each time, so there is nothing to fill. Open "
-                "the suite as it is."
+                f"nothing of the suite {self.suite.name!r} is cached, so there is nothing to fill: tables and frames "
+                "are read directly, and a store without versions of its runs is read each time. Open it as it is."
             )
-        return sum(m.name in kept for m in chosen)
+        return sum(m.name in cached for m in chosen)
 
     def chains(self, run_ids: Sequence[str]) -> Chains:
         """Return runs with all their ancestors, parents before children."""

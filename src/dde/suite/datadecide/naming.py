@@ -1,4 +1,4 @@
-"""What DataDecide calls its lineages, sizes, recipes, seeds, metrics and checkpoints, and how it orders them."""
+"""Names and order of DataDecide's lineages, sizes, recipes, seeds, metrics and checkpoints."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def listed_value(name: str, value: Any) -> Any:
 
 
 def metric_alias(name: str) -> str:
-    """Return the name that a metric's alias stands for; "" where it stands for none.
+    """Return the name of the metric that an alias means; "" if it is not an alias.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def step_text(facts: Mapping[Any, Any], tokens: float) -> str:
     ('5', '', '')
     """
     size = find_size(str(facts.get("params", "")))
-    # A checkpoint lies at a whole step.
+    # Checkpoints are at integer steps.
     return f"{tokens / size.tokens_per_step:.0f}" if size and not tokens % size.tokens_per_step else ""
 
 

@@ -36,7 +36,7 @@ def continuous_curves(
     ----------
     registry : Registry
     run_ids : sequence of str
-        Runs whose curves are wanted, in order.
+        Runs whose curves to return, in order.
     metrics : sequence of Metric, optional
         The default metrics when None.
 

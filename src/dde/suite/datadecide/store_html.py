@@ -147,11 +147,11 @@ def datadecide_repository_html(
     ----------
     registry : Registry
     table : RunTable
-        Of the registry.
+        Run table of the registry.
     sources : sequence of (str, str)
         Name and description of the tables, then of the store of post-training runs.
     title : str
-        What the page is of.
+        Title of the page.
     """
     counts_of = (plural(len(registry.table_checkpoints.step), "checkpoint"), plural(len(registry.derived), "run"))
     sources = [(name, f"{source} ({count})") for (name, source), count in zip(sources, counts_of, strict=True)]
@@ -187,9 +187,9 @@ def datadecide_repository_html(
 def coverage_by_id(table: RunTable, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the rows of coverage() of some runs, in their order."""
     coverage = table_coverage(table)
-    wanted = list(run_ids)
-    rows = {str(row["run_id"]): row for row in coverage[coverage["run_id"].isin(wanted)].to_dict("records")}
-    return {r: {str(k): v for k, v in rows[r].items()} for r in wanted}
+    run_ids = list(run_ids)
+    rows = {str(row["run_id"]): row for row in coverage[coverage["run_id"].isin(run_ids)].to_dict("records")}
+    return {r: {str(k): v for k, v in rows[r].items()} for r in run_ids}
 
 
 _RUN_COLUMNS = (
@@ -214,7 +214,7 @@ def _base_facts(registry: Registry, label: str) -> list[tuple[str, str]]:
 
 def _tree(registry: Registry, run_ids: Sequence[str]) -> list[tuple[str, int]]:
     """Return runs with their depth, children under their parents, siblings by branch point and treatment."""
-    held = set(run_ids)
+    listed = set(run_ids)
 
     def order(run_id: str) -> tuple[Any, ...]:
         run, branch = registry.derived[run_id], registry.placed[run_id].branch_tokens
@@ -222,13 +222,13 @@ def _tree(registry: Registry, run_ids: Sequence[str]) -> list[tuple[str, int]]:
         rank = [x if isinstance(x, (int, float)) else math.inf for x in (branch, *numbers)]
         return (rank[0], run.run_type != "supervised_ft", rank[1:], run.label, run_id)
 
-    roots = [r for r in run_ids if registry.derived[r].parent_run_id not in held]
+    roots = [r for r in run_ids if registry.derived[r].parent_run_id not in listed]
     found: list[tuple[str, int]] = []
     waiting = [(r, 0) for r in sorted(roots, key=order, reverse=True)]
     while waiting:
         run_id, depth = waiting.pop()
         found.append((run_id, depth))
-        children = [c for c in registry.children.get(run_id, ()) if c in held]
+        children = [c for c in registry.children.get(run_id, ()) if c in listed]
         waiting += [(c, depth + 1) for c in sorted(children, key=order, reverse=True)]
     return found
 

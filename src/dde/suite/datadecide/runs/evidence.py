@@ -150,7 +150,7 @@ class Evidence:
     record : RunRecord
         Its config is flat and has our names of keys, whatever the program calls them.
     name : NameFacts
-        What the run's name says.
+        Facts in the run's name.
     command : mapping of str to str or list of str
         Options of the launch command; empty where the program was not a training program.
     extras : mapping of str to str

@@ -1,4 +1,4 @@
-"""Which checkpoint or run a post-training run starts from: all evidence, in an explicit order of trust."""
+"""Find the checkpoint or run that a post-training run starts from: all evidence, in an explicit order of trust."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from dde.suite.datadecide.runs.run_names import NameFacts, is_run_name, parse_ru
 
 __all__ = ["GIVEN", "LONGEST_CHAIN", "Parentage", "chain_order", "last_epoch", "resolve_parents"]
 
-#: Evidence of a parent that the user gave.
+#: Evidence of a parent that the user overrides.
 GIVEN = "parents="
-#: Runs of a chain that are placed. Labels give all of them, so that those of longer chains would fill the memory.
+#: Longest chain of runs that get a position. Labels name all runs of a chain, so longer chains would fill the memory.
 LONGEST_CHAIN = 1000
-# Runs of a circle that a message names; the table of all runs has a row for each.
+# Number of runs of a circle that a message names.
 _NAMED = 4
 _FORK = "config._wandb.branch_point"
 _NO_PATH = "model path names no run"
@@ -44,16 +44,16 @@ _FINAL = RunCheckpoint()
 
 @dataclass(slots=True)
 class Parentage:
-    """Where a run starts from, and why that is believed.
+    """Parent of a run, and the evidence for it.
 
     Attributes
     ----------
     checkpoint : Checkpoint or None
         Pretraining checkpoint, when the run starts from one directly.
     parent_run_id : str
-        Parent: a post-training run's id, or the lineage's label; "" where none was found.
+        Parent: id of a post-training run, or label of a lineage; "" if none was found.
     base : Base or None
-        Pretraining run at the root of the chain, also where the parent run is absent from the store.
+        Pretraining run at the root of the chain; it may be known although the parent run is not in the store.
     run_checkpoint : RunCheckpoint
         Checkpoint of a parent run that the run starts from; the final one unless the evidence names another.
     in_store : bool
@@ -65,7 +65,7 @@ class Parentage:
     problem : str
         Why no parent was found.
     ambiguous : bool
-        Whether the evidence fits several parents or names no checkpoint of one: then weaker evidence does not decide.
+        Whether the evidence fits several parents, or names no checkpoint of one. Weaker evidence is not used then.
     """
 
     checkpoint: Checkpoint | None = None
@@ -82,7 +82,7 @@ class Parentage:
 def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str] | None = None) -> dict[str, Parentage]:
     """Return the parentage of every run.
 
-    Trust, highest first: the user's word (`parents`), an explicit parent id, config, the launch command, the
+    Trust, highest first: the override `parents`, an explicit parent id, config, the launch command, the
     run name. The step and seed of a pretraining checkpoint come from the run name, or from a revision that
     names them.
 
@@ -90,13 +90,13 @@ def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str]
     ----------
     evidence : mapping of run id to Evidence
     parents : mapping of run id to str, optional
-        Run id, lineage label or Hub revision that settles what evidence can't. A checkpoint inside a run follows its
+        Overrides: run id, lineage label or Hub revision. A checkpoint inside a run follows its
         id: ``run@step_200``, ``run@200``, ``run@epoch_0`` or ``run/step_200``; the id alone means the final one.
 
     Raises
     ------
     UnknownNameError
-        When `parents` names a run that is not in the store, a parent that nothing is called, or a checkpoint that
+        When `parents` names a run that is not in the store, an unknown parent, or a checkpoint that
         the parent does not have.
     LineageError
         When `parents` makes a run its own parent, or runs derive from each other in a circle.
@@ -130,7 +130,7 @@ def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str]
 
 
 def last_epoch(parent: Evidence) -> int | None:
-    """Return the last epoch of a run, counted from 0; None where nothing says how many it was planned to have."""
+    """Return the last planned epoch of a run, counted from 0; None where unknown."""
     epochs = float(parent.hyperparameters.get("epochs", math.nan))
     return math.ceil(epochs) - 1 if math.isfinite(epochs) and epochs > 0 else None
 
@@ -427,7 +427,7 @@ def _set_circles_aside(parents: dict[str, Parentage]) -> None:
     Raises
     ------
     LineageError
-        Where the user's word makes the circle.
+        When overrides by the user form the circle.
     """
     for circle in _circles(parents):
         what = (

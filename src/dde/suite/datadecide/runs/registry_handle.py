@@ -28,22 +28,22 @@ __all__ = ["Origin", "origin_of", "resolve_runs"]
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """What another process makes values of; holds no credential and nothing that the sources hold.
+    """Description of a registry that is sent to another process, without credentials and values.
 
     Attributes
     ----------
     key : str
-        Digest of the sources and of how they were opened: equal for equal content.
+        Digest of the sources and of the options of opening; equal for equal content.
     columns : DerivedColumns
-        Positions of the runs: all that making values asks for.
+        Positions of the runs, which are needed to read values.
     opened : str
-        What the store said of its content when the runs were read; "" where it can't tell.
+        Fingerprint of the store when its runs were read; "" for a store without fingerprints.
     tables : (str, str, str) or None
-        Place, layout and handling of malformed rows.
+        Location, layout and handling of malformed rows.
     tables_fingerprint, store_fingerprint : str
-        What the sources said of themselves; another process must find the same.
+        Fingerprints of the sources, which must be the same in the other process.
     store : PosttrainingSource or None
-        Knows where it is read from; opens nothing before it is asked.
+        The store, without an open connection.
     cache_dir : str
         Folder or URL of the cache.
     """

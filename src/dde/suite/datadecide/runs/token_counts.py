@@ -35,30 +35,30 @@ __all__ = [
 ]
 
 
-#: Key of the log that counts the tokens of most runs.
+#: Key of the usual token counter of logs.
 COUNTER = TOKEN_COUNTERS[0]
-#: Keys that are read of runs without that counter.
+#: Keys that are read for runs without that counter.
 OTHER_COUNTERS = (*TOKEN_COUNTERS[1:], TRAINING_STEP)
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What the log of one run tells of its tokens.
+    """Steps and token counter of the log of one run.
 
     Attributes
     ----------
     steps : (row,) int64 array
         Distinct steps, ascending and not negative.
     counter : (row,) float64 array
-        Logged counts of tokens; NaN where a row has none.
+        Logged token counts; NaN for rows without one.
     key : str
-        Key of the counter; "" where there is none.
+        Key of the counter; "" if there is none.
     training : (row,) int64 array or None
         Training step of each row, if the log records it separately from its own step.
     notes : tuple of str
-        What was not used, and why.
+        Parts of the log that were not used, with the reason.
     repeated_steps, impossible_counts : int
-        Rows at a step that an earlier one has, and counts that no run has.
+        Number of rows at a step that an earlier row has, and of impossible counts.
     """
 
     steps: Int64
@@ -80,7 +80,7 @@ class Log:
         return replace(self, steps=self.steps[selected], counter=self.counter[selected], training=training)
 
     def without_counter(self) -> Log:
-        """Return the log with its steps alone, apart from the arrays that they were read into."""
+        """Return a copy of the log with its steps only, so that the arrays of all runs can be freed."""
         training = None if self.training is None else self.training.copy()
         nothing = np.broadcast_to(np.nan, self.steps.shape)
         return replace(self, steps=self.steps.copy(), counter=nothing, training=training)
@@ -94,11 +94,11 @@ def split_logs(
     Parameters
     ----------
     run_ids : sequence of str
-        Those that the rows were read of, in that order.
+        Runs of the rows, in that order.
     rows : History
-        With token counters, and perhaps the training step.
+        Token counters, and possibly the training step.
     evidence : mapping of str to Evidence, optional
-        By run id; tells which counters can't be believed.
+        Evidence by run id; determines which counters are unreliable.
     """
     bounds = np.searchsorted(rows.run, np.arange(len(run_ids) + 1)).tolist()
     counters = {key: rows.values[key] for key in TOKEN_COUNTERS if key in rows.values}

@@ -32,12 +32,12 @@ _SHORT = {"supervised_ft": "sft"}
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
-    """What was done to a base: the label's own fields, for the last link of the chain.
+    """Treatment of a base by a chain of post-training runs; numbers are those of the last run.
 
     Attributes
     ----------
     label : str
-        Whole chain, without replicate.
+        Label of the entire chain, without replicate.
     run_type : str
     learning_rate, finetune_tokens, epochs, max_train_samples, dpo_beta : float
         NaN where it does not apply or is unknown. `finetune_tokens` is nominal, of one epoch; infinite
@@ -68,7 +68,7 @@ class Treatment:
 
     @property
     def identity(self) -> tuple[str, tuple[tuple[tuple[str, str], ...], ...]]:
-        """What is equal for equal treatments: the label with its variant."""
+        """Label and variant, which are equal for equal treatments."""
         return self.label, self.variant
 
 

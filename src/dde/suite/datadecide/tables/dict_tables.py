@@ -258,7 +258,7 @@ class DictTable(EvaluationTable):
         rows : (row,) int64 array
             Rows to read.
         task, at : (row,) int64 arrays
-            Where the values of each go.
+            Indices of their values in the result.
         """
         n_tasks, width, n_keys = shape
         kept, first = first_of_each(task * n_keys + at)

@@ -75,17 +75,17 @@ def parse_dict_row(text: str) -> dict[str, float]:
     while True:
         match = _PAIR.match(body, position, end)
         if match is None:
-            raise ValueError(f"no key with a number stands at character {position}: {_excerpt(body, position)}")
+            raise ValueError(f"there is no key with a number at character {position}: {_excerpt(body, position)}")
         key = _unescape(match["key"], match["quote"])
         if key in found:
-            raise ValueError(f"the key {key!r} stands twice")
+            raise ValueError(f"the key {key!r} occurs twice")
         value = match["value"]
         found[key] = _number(value)
         position = match.end()
         if position == end:
             return found
         if body[position] != ",":
-            raise ValueError(f"no comma stands at character {position}: {_excerpt(body, position)}")
+            raise ValueError(f"there is no comma at character {position}: {_excerpt(body, position)}")
         position += 1
 
 
@@ -371,7 +371,7 @@ def _map_entries(
         values[rows, k] = numbers.values[at]
         counts = np.bincount(rows, minlength=len(column))
         for row in np.flatnonzero((counts > 1) & wanted).tolist():
-            malformed.setdefault(row, f"the key {entry!r} stands twice")
+            malformed.setdefault(row, f"the key {entry!r} occurs twice")
         problems = {}
         for why, has_problem in numbers.problems.items():
             problems[why] = np.zeros(len(column), np.bool_)
