@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dde.curves.alignment import Interpolation, align_observations, plan_alignment, without_missing
 from dde.curves.chains import Chains, CurvePoints, points_on_curves
 from dde.curves.grids import TokenGrid, resolve_grid
 from dde.curves.observations import Observations
-from dde.errors import UnknownNameError
+from dde.errors import SelectionError, UnknownNameError
 from reference import ReferenceRun, between
 
 METHODS = ("linear", "log", "nearest", "previous")
@@ -191,6 +193,53 @@ def test_monotone_cubic_stays_between_its_neighbours() -> None:
     assert (np.diff(made) >= -1e-12).all()
     assert made[150] == pytest.approx(1.0)
     np.testing.assert_array_equal(made[[0, 100, 200, 300]], y)
+
+
+FAR = 2**53
+
+
+@settings(deadline=None)  # the first cubic imports SciPy
+@given(
+    st.sampled_from([*METHODS, "pchip"]),
+    st.booleans(),
+    st.sampled_from([FAR, 2**60, 2**63 - 500]) | st.integers(FAR, 2**63 - 500),
+    st.dictionaries(tokens, values, min_size=2, max_size=8),
+)
+def test_tokens_that_floats_do_not_tell_apart_are_interpolated_exactly(
+    method: str, compiled: bool, far: int, near: dict[int, float]
+) -> None:
+    x, y = np.array(sorted(near)), np.array([near[t] for t in sorted(near)])
+    points = np.arange(401)
+    # So far from zero, log tokens are as good as linear.
+    expected = interpolate(x, y, points, "linear" if method == "log" else method)
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr("dde.curves.alignment.is_compiled", lambda: False)
+        made = interpolate(far + x, y, far + points, method)
+    np.testing.assert_array_equal(made, expected)
+
+
+@pytest.mark.parametrize("at", [10**12, 10**15])
+@pytest.mark.parametrize("gap", [3, 1_000, 10**5, 10**8])
+def test_short_lines_far_from_zero_are_as_exact_in_log_tokens(at: int, gap: int) -> None:
+    points = at + np.linspace(0, gap, 4).round().astype(np.int64)
+    made = interpolate(points[[0, -1]], np.array([0.0, 1.0]), points, "log")
+    exact = [math.log1p(int(p - at) / at) / math.log1p(gap / at) for p in points]
+    np.testing.assert_allclose(made, exact, rtol=0, atol=1e-6)
+
+
+def test_a_cubic_over_more_tokens_than_floats_tell_apart_is_refused() -> None:
+    x, y = np.array([0, 2**60, 2**60 + 1]), np.array([1.0, 2.0, 3.0])
+    with pytest.raises(SelectionError, match=r"run 'base' span 1,152,921,504,606,846,977 tokens.*interp='linear'"):
+        interpolate(x, y, np.array([5]), "pchip")
+    for method in METHODS:
+        np.testing.assert_array_equal(interpolate(x, y, x, method), y)
+
+
+def test_points_of_a_grid_are_exact_beyond_what_floats_tell_apart() -> None:
+    far = np.array([FAR + 1, FAR + 3, 2**63 - 1])
+    assert resolve_grid(far).build(far[:1], far[:0]).tolist() == far.tolist()
+    assert resolve_grid(far).build(far[:1] * 1.0, far[:0] * 1.0).dtype == np.float64
 
 
 @pytest.mark.parametrize("method", [*METHODS, "pchip"])

@@ -219,13 +219,14 @@ def test_cells_on_lines_stay_inside_of_their_arrays() -> None:
     one, tokens, none = np.array([0]), np.array([0, 10]), np.zeros(2, bool)
     right: dict[str, Any] = {
         "parent": one - 1, "begin": one, "first": one, "stop": one + 2, "tokens": tokens, "has_line": ~none,
-        "origin": np.zeros(2), "is_plain": none, "grid": np.array([0, 4]), "points": np.array([0.0, 4.0]),
+        "start": np.array([0, 0]), "origin": np.zeros(2), "is_plain": none, "grid": np.array([0, 4]),
+        "points": np.array([0.0, 4.0]),
     }  # fmt: skip
     cells = native.LineCells(**right)
     assert not cells.line.flags.writeable
     for name, wrong in (
         ("parent", one), ("begin", one + 3), ("first", one + 3), ("stop", one + 3), ("origin", np.zeros(3)),
-        ("points", np.zeros(1)), ("first", one - 1),
+        ("start", one), ("points", np.zeros(1)), ("first", one - 1),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="no kernel is called"):
             native.LineCells(**{**right, name: wrong})

@@ -120,6 +120,9 @@ def _grid(text: str) -> str | TokenGrid:
     if not text[:1].isdigit():
         return text
     try:
-        return TokenGrid.linear(int(text)) if text.isdigit() else TokenGrid.explicit(map(float, text.split(",")))
+        if text.isdigit():
+            return TokenGrid.linear(int(text))
+        # Whole numbers beyond 2**53 are exact as integers only.
+        return TokenGrid.explicit(int(point) if point.isdigit() else float(point) for point in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(f"--grid {text!r}: {error}") from None

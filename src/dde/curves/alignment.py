@@ -18,7 +18,7 @@ import numpy.typing as npt
 from dde.array_types import Bool, Float64, Int64
 from dde.curves.chains import Chains
 from dde.curves.observations import Observations
-from dde.errors import UnknownNameError, near_names
+from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.lineage.counts import is_real_number
 from dde.lineage.ragged_rows import find_first_rows
 from dde.native import LineCells, is_compiled, processors
@@ -68,8 +68,12 @@ class Interpolation:
             )
 
 
+# Length of a line over the tokens at its start, below which interpolation in log tokens is linear in tokens.
+_SHORTEST_LOG = 2.0**-26
 # Cells that NumPy fills at once; what these need fits into the cache of a processor.
 _CELLS_AT_ONCE = 1 << 14
+# Largest integer up to which all are exact as floats.
+_MOST_EXACT = 2**53
 # Starting threads takes as long as filling some 100,000 cells.
 _THREADED_CELLS = 1 << 19
 
@@ -204,7 +208,7 @@ class AlignmentPlan:
         start, of_lines = first[n + 1 :], slope[n + 1 :]
         np.take(values, self.before, out=start, mode="wrap")
         np.subtract(values, start, out=of_lines)
-        # Tokens beyond 2 ** 53, and their logarithms much earlier, may be different and equal as floats.
+        # Observations that no curve shows, such as those at or before a branch, may have none.
         has_width = self.width > 0
         np.divide(of_lines, self.width, out=of_lines, where=has_width)
         of_lines[~has_width] = 0.0
@@ -224,9 +228,27 @@ class AlignmentPlan:
                 knots = np.append(self.before[first], knots)
             # A monotone cubic needs two knots, and an infinite value makes all of it undefined.
             if len(knots) > 1 and np.isfinite(values[knots]).all():
-                cubics = PchipInterpolator(self.tokens[knots].astype(np.float64), values[knots]).c
+                cubics = PchipInterpolator(self._knots_as_floats(knots), values[knots]).c
                 for coefficients, cubic in zip(powers, cubics[::-1], strict=True):
                     coefficients[len(values) + 1 + knots[1:]] = cubic
+
+    def _knots_as_floats(self, knots: Int64) -> Float64:
+        """Return the tokens of observations of one curve from the first of them on.
+
+        Raises
+        ------
+        SelectionError
+            When floats do not tell them apart exactly.
+        """
+        distance = self.tokens[knots] - self.tokens[knots[0]]
+        if distance[-1] > _MOST_EXACT:
+            run = self.chains.run_ids[int(np.searchsorted(self.offsets, knots[-1], side="right")) - 1]
+            raise SelectionError(
+                f"the observations of run {run!r} span {distance[-1]:,} tokens, more than {_MOST_EXACT:,}, so a "
+                "monotone cubic through them is not exact. Choose another interpolation, such as "
+                "interp='linear', or leave out the run."
+            )
+        return np.asarray(distance, np.float64)
 
     def _mend(self, made: Float64, cell: Int64, distance: Float64, values: Float64, slope: Float64) -> None:
         """Fill cells on lines from an infinite observation, which are NaN, from the end of the line."""
@@ -267,7 +289,8 @@ def plan_alignment(
             np.copyto(cell, following, where=is_later)
         np.copyto(cell, following, where=is_observed)
         return plan(np.zeros(n), cell, None, None)
-    width, origin, is_plain, points = _lines(tokens, before, grid, is_log=how.method == "log")
+    start = tokens[before]
+    width, origin, is_plain, points = _lines(tokens, start, grid, is_log=how.method == "log")
     if is_compiled() and how.method != "pchip":
         lines = LineCells(
             parent=chains.parent.astype(np.int64),
@@ -276,6 +299,7 @@ def plan_alignment(
             stop=offsets[1:].astype(np.int64),
             tokens=np.ascontiguousarray(tokens, np.int64),
             has_line=has_line,
+            start=start.astype(np.int64),
             origin=origin,
             is_plain=is_plain,
             grid=np.ascontiguousarray(grid, np.int64),
@@ -285,9 +309,10 @@ def plan_alignment(
     following = _following_observations(chains, offsets, tokens, first, grid, begin)
     cell = np.append(np.where(has_line, np.arange(n + 1, 2 * n + 1), n), n).take(following)
     np.copyto(cell, following, where=np.append(tokens, -1).take(following) == grid)
-    no_line = np.zeros(n + 1)
+    no_line = np.zeros(n + 1, np.int64)
     distance = points - np.concatenate([no_line, origin]).take(cell)
-    np.copyto(distance, grid, where=np.concatenate([no_line > 0, is_plain]).take(cell))
+    in_tokens = grid - np.concatenate([no_line, start]).take(cell)
+    np.copyto(distance, in_tokens, where=np.concatenate([no_line > 0, is_plain]).take(cell))
     return plan(width, cell, distance, None)
 
 
@@ -333,19 +358,22 @@ def _previous_observations(
     return before
 
 
-def _lines(tokens: Int64, before: Int64, grid: Int64, is_log: bool) -> tuple[Float64, Float64, Bool, Float64]:
-    """Return the length and the beginning of each line, whether it is linear in any case, and the points of the grid.
+def _lines(tokens: Int64, start: Int64, grid: Int64, is_log: bool) -> tuple[Float64, Float64, Bool, Float64]:
+    """Return the lengths of lines, where they begin, whether they are linear in tokens, and the points of the grid.
 
-    Token 0 has no logarithm: a line that begins there is linear in tokens.
+    Lengths of lines that are linear in tokens are in tokens. The others, where they begin, and the points are in log
+    tokens.
     """
+    # Subtracted as integers: tokens beyond 2 ** 53 are not exact as floats.
+    lengths = tokens - start
     if not is_log:
-        places = tokens.astype(np.float64)
-        start = places[before]
-        return places - start, start, np.zeros(len(tokens), bool), grid.astype(np.float64)
-    places = np.log(np.maximum(tokens, 1))
-    start, from_zero = places[before], tokens[before] == 0
-    width = np.where(from_zero, tokens, places - start)
-    return width, np.where(from_zero, 0.0, start), from_zero, np.log(np.maximum(grid, 1))
+        return lengths.astype(np.float64), np.zeros(len(tokens)), np.ones(len(tokens), bool), np.zeros(len(grid))
+    # Token 0 has no logarithm. On a line as short as this, log tokens are linear to eight digits, which differences of
+    # logarithms are not.
+    is_plain = lengths <= start * _SHORTEST_LOG
+    is_plain |= start == 0
+    origin, points = np.log(np.maximum(start, 1)), np.log(np.maximum(grid, 1))
+    return np.where(is_plain, lengths, np.log(np.maximum(tokens, 1)) - origin), origin, is_plain, points
 
 
 def without_missing(own: Observations) -> Observations:

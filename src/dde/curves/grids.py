@@ -33,8 +33,8 @@ class TokenGrid:
     kind : {"auto", "observed", "linear", "log", "quantile", "explicit"}
     n : int
         Number of points of a linear, log or quantile grid; largest number of points of an auto grid.
-    values : tuple of float
-        Points of an explicit grid.
+    values : tuple of float or int
+        Points of an explicit grid; integers where they were given as such, which are exact beyond 2**53.
 
     Examples
     --------
@@ -74,7 +74,10 @@ class TokenGrid:
     @classmethod
     def explicit(cls, values: Iterable[float]) -> TokenGrid:
         """The given points, sorted, without repetitions; tokens are rounded to integers."""
-        points = np.asarray(list(values), np.float64)
+        listed = list(values)
+        points = np.asarray(listed)
+        if points.dtype.kind not in "iu":
+            points = np.asarray(listed, np.float64)
         if not np.isfinite(points).all() or (points < 0).any():
             raise UnknownNameError(
                 "a grid holds points that are negative or not finite, which no run can reach. Pass points >= 0."
@@ -175,7 +178,7 @@ def order_of(points: Points) -> tuple[Any, Any]:
     return order, back
 
 
-def _typed_as(positions: Points, points: npt.NDArray[np.float64]) -> Points:
+def _typed_as(positions: Points, points: Points) -> Points:
     """Return distinct points, rounded to integers where the positions are integers.
 
     Raises
@@ -184,6 +187,8 @@ def _typed_as(positions: Points, points: npt.NDArray[np.float64]) -> Points:
         When a point exceeds 64 bits.
     """
     if positions.dtype.kind != "i":
+        return np.unique(points.astype(np.float64))
+    if points.dtype.kind == "i":
         return np.unique(points)
     if (points >= _TOO_FAR).any():
         raise UnknownNameError(

@@ -89,8 +89,10 @@ class LineCells:
         Ascending within a run.
     has_line : (observation,) bool array
         Whether a line leads to the observation.
+    start : (observation,) int64 array
+        Tokens at which that line begins.
     origin : (observation,) float64 array
-        Beginning of that line.
+        The same in the unit of `points`.
     is_plain : (observation,) bool array
         Whether distances on that line are in tokens, whatever `points` are in.
     grid : (point,) int64 array
@@ -115,7 +117,8 @@ class LineCells:
     >>> one, tokens, none = np.array([0]), np.array([0, 10]), np.zeros(2, bool)
     >>> cells = LineCells(
     ...     parent=one - 1, begin=one, first=one, stop=one + 2, tokens=tokens, has_line=np.array([False, True]),
-    ...     origin=np.zeros(2), is_plain=none, grid=np.array([0, 4]), points=np.array([0.0, 4.0]),
+    ...     start=np.array([0, 0]), origin=np.zeros(2), is_plain=none, grid=np.array([0, 4]),
+    ...     points=np.array([0.0, 4.0]),
     ... )
     >>> cells.line.tolist(), cells.distance.tolist()
     ([[0, 4]], [[0.0, 4.0]])
@@ -130,6 +133,7 @@ class LineCells:
         stop: Int64,
         tokens: Int64,
         has_line: Bool,
+        start: Int64,
         origin: Float64,
         is_plain: Bool,
         grid: Int64,
@@ -137,8 +141,9 @@ class LineCells:
     ) -> None:
         n_runs, n, n_points = len(parent), len(tokens), len(grid)
         runs, every = (n_runs,), (n,)
-        _expect_shapes(begin=(begin, runs), first=(first, runs), stop=(stop, runs), points=(points, (n_points,)))
-        _expect_shapes(has_line=(has_line, every), origin=(origin, every), is_plain=(is_plain, every))
+        _expect_shapes(begin=(begin, runs), first=(first, runs), stop=(stop, runs), origin=(origin, every))
+        _expect_shapes(has_line=(has_line, every), start=(start, every), is_plain=(is_plain, every))
+        _expect_shapes(points=(points, (n_points,)))
         _expect(bool((parent < np.arange(n_runs)).all()), "a parent does not precede its child")
         _expect(not n_runs or (int(begin.min()) >= 0 and int(begin.max()) <= n_points), "a branch is outside the grid")
         _expect(not n_runs or (int(first.min()) >= 0 and int(stop.max()) <= n), "a run has no such observation")
@@ -146,8 +151,8 @@ class LineCells:
         self.line: Int64 = np.empty((n_runs, n_points), np.int64)
         self.distance: Float64 = np.empty((n_runs, n_points))
         kernels().dde_place_points(
-            *(n_runs, parent, begin, first, stop, n, tokens, has_line.view(np.uint8), origin, is_plain.view(np.uint8)),
-            *(n_points, grid, points, grid.astype(np.float64), self.line, self.distance),
+            *(n_runs, parent, begin, first, stop, n, tokens, has_line.view(np.uint8), start, origin),
+            *(is_plain.view(np.uint8), n_points, grid, points, self.line, self.distance),
         )
         self._n_lines = 2 * n + 1
         # `fill` relies on the numbers of lines.

@@ -8,6 +8,6 @@
 #endif
 
 /* Equal to _INTERFACE in library.py; changes with any declaration of an exported function. */
-#define DDE_INTERFACE 5
+#define DDE_INTERFACE 6
 
 #endif

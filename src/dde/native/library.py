@@ -17,7 +17,7 @@ _LIBRARY = Path(__file__).with_name("kernels.shared")
 
 # Equal to DDE_INTERFACE in export.h. An editable install keeps its library when the sources change; one compiled from
 # other declarations would misread its arguments.
-_INTERFACE = 5
+_INTERFACE = 6
 
 # Smallest and largest power of ten in the text of a double; as in numbers.h.
 _POWERS = (-342, 308)
@@ -66,8 +66,8 @@ def _load() -> ctypes.CDLL | None:
         ),
         "dde_place_points": (
             [
-                *(_Count, int64, int64, int64, int64, _Count, int64, bytes_, float64, bytes_),
-                *(_Count, int64, float64, float64, new_int64, new_float64),
+                *(_Count, int64, int64, int64, int64, _Count, int64, bytes_, int64, float64, bytes_),
+                *(_Count, int64, float64, new_int64, new_float64),
             ],
             None,
         ),

@@ -11,11 +11,11 @@
 /* Find the line of each cell, and the distance of the cell from the beginning of that line.
 
    Runs follow their parents. Up to `begin` the cells of a run are those of its parent; observations `first` to `stop`
-   are its own. Where `is_plain`, the distance on a line is in tokens, `plain`, else in `points`. */
+   are its own. Where `is_plain`, the distance on a line is in tokens from `start`, else in `points` from `origin`. */
 DDE_EXPORT void dde_place_points(int64_t n_runs, const int64_t *parent, const int64_t *begin, const int64_t *first,
                                  const int64_t *stop, int64_t n, const int64_t *tokens, const uint8_t *has_line,
-                                 const double *origin, const uint8_t *is_plain, int64_t n_points, const int64_t *grid,
-                                 const double *points, const double *plain, int64_t *line, double *distance) {
+                                 const int64_t *start, const double *origin, const uint8_t *is_plain, int64_t n_points,
+                                 const int64_t *grid, const double *points, int64_t *line, double *distance) {
     for (int64_t r = 0; r < n_runs; r++) {
         int64_t *lines = line + r * n_points;
         double *distances = distance + r * n_points;
@@ -37,7 +37,8 @@ DDE_EXPORT void dde_place_points(int64_t n_runs, const int64_t *parent, const in
                 lines[k] = j;
             } else if (has_line[j]) {
                 lines[k] = n + 1 + j;
-                distances[k] = (is_plain[j] ? plain : points)[k] - origin[j];
+                /* Subtracted as integers: tokens beyond 2 ** 53 are not exact as doubles. */
+                distances[k] = is_plain[j] ? (double)(grid[k] - start[j]) : points[k] - origin[j];
             }
         }
     }
