@@ -537,9 +537,9 @@ def test_reads_only_and_leaves_nothing(database: str, monkeypatch: pytest.Monkey
     seen: list[Any] = []
     ask = module.history_query
 
-    def spying(layout: Layout, keys: Any) -> Any:
+    def spying(layout: Layout, keys: Any, by_content: bool) -> Any:
         seen.append(layout)
-        return ask(layout, keys)
+        return ask(layout, keys, by_content)
 
     monkeypatch.setattr(module, "history_query", spying)
     PostgresStore(database).history(_IDS, KEYS)

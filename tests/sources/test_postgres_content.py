@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 from typing import Any
@@ -255,6 +256,118 @@ def test_runs_without_an_id_and_runs_that_stand_twice(database: str) -> None:
         runs = store.runs()
     assert runs[1].state == "finished"
     assert store.evaluations(["b_sft"], [("csqa", "acc_raw")])["csqa", "acc_raw"].tolist() == [0.25]
+
+
+_RUNS_IN_ANY_ORDER = [
+    ("twice", "NULL", 0.9, '{"csqa": 0.1}'),
+    ("twice", "'2025-03-01'", 0.2, '{"csqa": 0.2}'),
+    ("twice", "'2025-02-01'", 0.3, '{"boolq": 0.3}'),
+    ("alike", "'2025-02-01'", 0.4, '{"csqa": 0.4}'),
+    ("alike", "'2025-02-01'", 0.5, '{"csqa": 0.5}'),
+    ("equal", "NULL", 0.6, '{"csqa": 0.6}'),
+    ("equal", "NULL", 0.6, '{"csqa": 0.6}'),
+    ("once", "NULL", 0.7, '{"csqa": 0.7}'),
+]
+_LOGS_IN_ANY_ORDER = [
+    ("twice", 1, '{"loss": 1.0, "total_tokens": 10}'),
+    ("twice", 1, '{"loss": 2.0, "total_tokens": 20}'),
+    ("twice", 1, '{"total_tokens": 30}'),
+    ("twice", 2, '{"loss": 4.0, "total_tokens": 40}'),
+    ("alike", 1, '{"loss": 5.0, "learning_rate": 0.4}'),
+    ("alike", 1, '{"loss": 6.0, "learning_rate": 0.5}'),
+]
+
+
+def _answers(dsn: str) -> tuple[Any, ...]:
+    """Return what a store answers, but for the versions."""
+    store = PostgresStore(dsn)
+    with pytest.warns(ConflictWarning, match="disagree for 2 runs, such as 'alike'"):
+        runs = store.runs()
+    ids = [run.run_id for run in runs]
+    histories = [store.history(ids, keys) for keys in (["loss", "total_tokens"], ["loss"], ["total_tokens"], [])]
+    evaluations = store.evaluations(ids, [("csqa", "acc_raw"), ("boolq", "acc_raw")])
+    return (
+        [repr(dataclasses.replace(run, version="")) for run in runs],
+        [(h.run.tolist(), h.step.tolist(), {k: repr(v.tolist()) for k, v in h.values.items()}) for h in histories],
+        {name: repr(values.tolist()) for name, values in evaluations.items()},
+    )
+
+
+@pytest.mark.parametrize("layout", ["0.1", "old"])
+@pytest.mark.parametrize("order", ["none", "timestamp"])
+def test_answers_do_not_depend_on_the_order_of_rows(postgres: Any, layout: str, order: str) -> None:
+    seen = []
+    for way in (1, -1):
+        dsn = postgres.new_database()
+        fill_tables(dsn, layout)
+        _execute(
+            dsn,
+            """ALTER TABLE wandb_runs DROP CONSTRAINT wandb_runs_pkey; ALTER TABLE wandb_history DROP COLUMN id;
+            TRUNCATE wandb_runs, wandb_history"""
+            + ("; ALTER TABLE wandb_history DROP COLUMN timestamp" if order == "none" else ""),
+        )
+        inserts = []
+        for run_id, created, rate, scores in _RUNS_IN_ANY_ORDER[::way]:
+            summary = {f"oe_eval_metrics/{task}/acc_raw": score for task, score in json.loads(scores).items()}
+            config = {"learning_rate": rate}
+            columns = {"raw_data": config | summary} if layout == "old" else {"config": config, "summary": summary}
+            columns |= {"run_name": "x", "state": "finished", "project": "p", "entity": "e"}
+            texts = [f"'{json.dumps(v) if isinstance(v, dict) else v}'" for v in columns.values()]
+            inserts.append(
+                f"INSERT INTO wandb_runs (run_id, created_at, {', '.join(columns)}) "
+                f"VALUES ('{run_id}', {created}, {', '.join(texts)})"
+            )
+        for row in _LOGS_IN_ANY_ORDER[::way]:
+            inserts.append(f"INSERT INTO wandb_history (run_id, step, metrics) VALUES {row}")
+        _execute(dsn, "; ".join(inserts))
+        seen.append(_answers(dsn))
+        # Rows that are written again are the last of the table; CLUSTER sorts all rows by another column.
+        for statement in (
+            """UPDATE wandb_runs SET state = state WHERE created_at IS NOT NULL;
+            UPDATE wandb_history SET step = step WHERE metrics ->> 'total_tokens' IN ('10', '40')""",
+            "VACUUM FULL wandb_runs; VACUUM FULL wandb_history",
+            """CREATE INDEX by_time ON wandb_runs (created_at DESC); CLUSTER wandb_runs USING by_time;
+            CREATE INDEX by_text ON wandb_history (md5(metrics::text)); CLUSTER wandb_history USING by_text""",
+        ):
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                for part in statement.split(";"):
+                    connection.execute(part)
+            seen.append(_answers(dsn))
+    assert all(answers == seen[0] for answers in seen)
+    runs, histories, evaluations = seen[0]
+    assert [run.split("'")[1] for run in runs] == ["alike", "equal", "once", "twice"]
+    # The row that was created first has no score of csqa.
+    assert evaluations["csqa", "acc_raw"].endswith("0.6, 0.7, nan]")
+    assert evaluations["boolq", "acc_raw"].endswith("nan, 0.3]")
+    # Values of one row stay together, whichever keys are read.
+    assert histories[0][2] == {**histories[1][2], **histories[2][2]}
+
+
+def test_versions_of_runs_with_several_rows_do_not_depend_on_their_order(database: str) -> None:
+    fill_tables(database, "0.1")
+    _execute(
+        database,
+        """ALTER TABLE wandb_runs DROP CONSTRAINT wandb_runs_pkey;
+        INSERT INTO wandb_runs (run_id, state) VALUES ('a_dpo', 'crashed'), ('a_dpo', 'failed'), ('a_dpo', 'running')
+        """,
+    )
+    store = PostgresStore(database)
+
+    def versions() -> dict[str, str]:
+        with pytest.warns(ConflictWarning, match="disagree for 1 runs, such as 'a_dpo'"):
+            return {run.run_id: run.version for run in store.runs()}
+
+    before = versions()
+    for direction in ("DESC", "ASC"):
+        for statement in (
+            f"CREATE INDEX by_state_{direction} ON wandb_runs (state {direction})",
+            f"CLUSTER wandb_runs USING by_state_{direction}",
+        ):
+            with psycopg.connect(database, autocommit=True) as connection:
+                connection.execute(statement)
+        assert versions() == before
+    _execute(database, "UPDATE wandb_runs SET state = 'killed' WHERE run_id = 'a_dpo' AND state = 'failed'")
+    assert {run for run, version in versions().items() if version != before[run]} == {"a_dpo"}
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ class RunRow(NamedTuple):
     """One run in the result of `runs_query`; fields in the order of the query.
 
     Texts are JSON, except identifiers, ``last_rate`` and ``version``. The packed texts are those of columns that the
-    server does not parse; None for others.
+    server does not parse; None for others. ``rank`` orders several rows of one run; None for a run with one row.
     """
 
     run_id: str | None
@@ -127,6 +127,7 @@ class RunRow(NamedTuple):
     summary_packed: str | None
     attributes_packed: str | None
     rows_without_step: int
+    rank: str | None
 
 
 # Prefix of the key of a final evaluation, and the position of the task's name after it.
@@ -135,9 +136,17 @@ _TASK_START = 17
 # Whether a key names one entry of an evaluation rather than the object of all its entries.
 _IS_FLAT = f"position('/' IN substr(e.key, {_TASK_START})) > 0"
 
+# Text of a logged row, in an order that no setting of the server changes.
+_LOG_TEXT = 'h.metrics::text COLLATE "C"'
+
 # A text of more bytes is not a number, unless it consists only of characters of numbers.
 _LONG = 64
 _NOT_OF_NUMBERS = "'[^-+.0-9eE[:space:]]'"
+
+# Ids of runs that have several rows.
+_REPEATED = """repeated AS MATERIALIZED (
+    SELECT run_id::text AS run_id FROM wandb_runs GROUP BY 1 HAVING count(*) > 1
+)"""
 
 # The requested runs. GROUP BY tells the planner that ids are unique; otherwise it takes the log for the smaller side
 # of the join, and writes all of it to temporary files.
@@ -267,7 +276,7 @@ class Layout:
                 "CASE WHEN isfinite(h.timestamp) AND h.timestamp BETWEEN '0001-01-01' AND '9999-01-01' "
                 "THEN (extract(epoch FROM h.timestamp) * 1000000)::bigint END"
             )
-        return "0"
+        return "0::bigint"
 
     @property
     def flat(self) -> bool:
@@ -386,7 +395,7 @@ def runs_query(layout: Layout) -> str:
             SELECT DISTINCT ON (h.run_id) h.run_id::text AS run_id,
                    coalesce({metrics} ->> 'learning_rate', {_text_in(metrics)}) AS rate
             FROM wandb_history h JOIN log ON log.run_id = h.run_id::text AND log.last_step = {layout.step}
-            ORDER BY h.run_id
+            ORDER BY h.run_id, {layout.order}, {_LOG_TEXT}
             """
             if layout.history
             else "SELECT NULL::text AS run_id, NULL::text AS rate WHERE false"
@@ -410,7 +419,8 @@ def runs_query(layout: Layout) -> str:
         return f"r.{name}::text" if name in layout.runs else "NULL::text"
 
     return f"""
-    WITH log AS MATERIALIZED ({log}),
+    WITH {_REPEATED},
+         log AS MATERIALIZED ({log}),
          last AS ({last})
     SELECT r.run_id::text, {column("run_name")}, {column("state")}, {column("project")}, {column("entity")},
            {column("created_at")}, {_picked("unpacked.config", "config_keys")},
@@ -422,7 +432,7 @@ def runs_query(layout: Layout) -> str:
                'gpu_count', launch.value -> 'gpu_count')::text),
            ({tags})::text, {last_rate}, concat_ws('-', {_row_version(layout)}, log.version),
            {_text_in_list("unpacked.config")}, {_text_in_list("unpacked.summary")}, {attributes_text},
-           coalesce(log.unplaced, 0)
+           coalesce(log.unplaced, 0), {_rank(layout)}
     FROM wandb_runs r
     LEFT JOIN log ON log.run_id = r.run_id::text
     LEFT JOIN last ON last.run_id = r.run_id::text
@@ -440,6 +450,19 @@ def _picked(value: str, parameter: str) -> str:
                CROSS JOIN LATERAL (SELECT k.key, {value} -> k.key AS value OFFSET 0) e
                WHERE e.value IS NOT NULL
            )"""
+
+
+def _rank(layout: Layout) -> str:
+    """Return SQL of a text by which the rows of one run are ordered; null for a run with one row.
+
+    The table has no order: an update or CLUSTER moves rows. The row that was created first is the first, then the
+    content decides.
+    """
+    created = "r.created_at::text" if "created_at" in layout.runs else "NULL::text"
+    return (
+        "CASE WHEN r.run_id::text IN (SELECT run_id FROM repeated) "
+        f"THEN concat(({created} IS NULL)::int, {created}, ' ', md5(r::text)) END"
+    )
 
 
 def _row_version(layout: Layout) -> str:
@@ -475,13 +498,16 @@ def _log_version(layout: Layout) -> list[str]:
     return ["count(*)", f"sum({number})", "sum(pg_column_size(h.metrics))"]
 
 
-def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, str]]:
+def history_query(layout: Layout, keys: Sequence[str], by_content: bool = False) -> tuple[str, dict[str, str]]:
     """Return the query of logged rows, and the parameters for its keys.
 
     Parameters: ``run_ids``, ``indices`` and those returned. Columns: index of the run, step, id; with any keys, also
     one column per key, and the text of the row where it is JSON text that the server does not parse. Numbers are sent
     as text with the digits of the store: a cast on the server would fail the query at the first text that is not a
     number, and is slower than one on the client.
+
+    The id gives the order in which rows were logged. With `by_content`, rows with the same one are ordered by their
+    text, so that no two different rows have the same id; sorting them takes the server longer than all else here.
 
     The type of a value, which requires another lookup in the row, is checked only where the text is ambiguous:
     ``true`` may be a boolean or a text, and a long text is usually not a number and need not be sent. Other texts
@@ -508,7 +534,8 @@ def history_query(layout: Layout, keys: Sequence[str]) -> tuple[str, dict[str, s
             f"THEN {text} END "
             f"WHEN 'boolean' THEN CASE {text} WHEN 'true' THEN '1' ELSE '0' END END END"
         )
-    columns = ("requested.index", f"{layout.step} AS step", f"{layout.order} AS id", "h.metrics", *texts)
+    order = f"row_number() OVER (ORDER BY {layout.order}, {_LOG_TEXT})" if by_content else layout.order
+    columns = ("requested.index", f"{layout.step} AS step", f"{order} AS id", "h.metrics", *texts)
     # OFFSET 0 prevents the server from inlining the inner expressions at each use in the outer ones.
     return (
         f"""
@@ -529,12 +556,13 @@ def evaluations_query(layout: Layout) -> str:
     """Return the query of final evaluations: the selected summary keys of each requested run.
 
     Parameters: ``run_ids``, ``indices``, ``keys`` (of the summary), ``entries`` (of the objects among
-    them). Columns: index of the run, JSON text of an object. The task configuration of an evaluation, most of its
-    size, is not sent. A summary that is JSON text is sent completely.
+    them). Columns: index of the run, JSON text of an object, rank of the row as in `runs_query`. The task
+    configuration of an evaluation, most of its size, is not sent. A summary that is JSON text is sent completely.
     """
     value = _inner("e.value", layout)
     return f"""
-    SELECT requested.index, coalesce(picked.summary::text, {_text_in(layout.summary)})
+    WITH {_REPEATED}
+    SELECT requested.index, coalesce(picked.summary::text, {_text_in(layout.summary)}), ranked.rank
     FROM wandb_runs r
     JOIN {_REQUESTED} ON requested.run_id = r.run_id::text
     CROSS JOIN LATERAL (
@@ -546,7 +574,8 @@ def evaluations_query(layout: Layout) -> str:
         CROSS JOIN LATERAL (SELECT {value} AS value OFFSET 0) v
         WHERE e.key = ANY(%(keys)s::text[])
     ) picked
-    WHERE picked.summary IS NOT NULL OR jsonb_typeof({layout.summary}) = 'string'
+    CROSS JOIN LATERAL (SELECT {_rank(layout)} AS rank OFFSET 0) ranked
+    WHERE picked.summary IS NOT NULL OR jsonb_typeof({layout.summary}) = 'string' OR ranked.rank IS NOT NULL
     """
 
 

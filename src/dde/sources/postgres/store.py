@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -61,8 +62,10 @@ _PORTION = 1 << 20
 _FIRST_ROWS = 1 << 12
 
 
-def read_history(blocks: Iterable[bytes | bytearray | memoryview], keys: Sequence[str]) -> History:
+def read_history(blocks: Iterable[bytes | bytearray | memoryview], keys: Sequence[str]) -> tuple[History, bool]:
     """Return the history from the result of `history_query`, decoding rows while they arrive.
+
+    Also return whether rows of one run and step have the same id, so that their order is that in which they arrived.
 
     Parameters
     ----------
@@ -91,9 +94,15 @@ def read_history(blocks: Iterable[bytes | bytearray | memoryview], keys: Sequenc
     # The server returns rows in any order; ids give the order in which they were logged.
     row_id = columns.pop(2)
     order = log_order(columns.arrays[0], columns.arrays[1], row_id)
+    if order is not None:
+        row_id = row_id[order]
+    run, step = columns.pop(0, order), columns.pop(0, order)
+    tied = np.ones(max(len(run) - 1, 0), bool)
+    for column in (run, step, row_id):
+        tied &= column[1:] == column[:-1]
     del row_id
-    run, step, *values = (columns.pop(0, order) for _ in range(2 + len(keys)))
-    return History(run=run, step=step, values=dict(zip(keys, values, strict=True)))
+    values = {key: columns.pop(0, order) for key in keys}
+    return History(run=run, step=step, values=values), bool(tied.any())
 
 
 class _Columns:
@@ -235,13 +244,14 @@ class PostgresStore:
         """
         config_keys = wanted_config_keys(extra_config_keys)
 
-        def query(cursor: _Cursor, layout: Layout) -> list[RunRecord | None]:
+        def query(cursor: _Cursor, layout: Layout) -> list[tuple[str, RunRecord | None]]:
             with _rows(
                 cursor,
                 runs_query(layout),
                 {"config_keys": list(config_keys), "summary_keys": list(SUMMARY_KEYS)},
             ) as rows:
-                return [_record(RunRow(*row), config_keys, layout) for row in rows]
+                found = [RunRow(*row) for row in rows]
+                return [(row.rank or "", _record(row, config_keys, layout)) for row in found]
 
         records, self._conflicts = _each_once(self._run(query), self.description)
         for conflict in self._conflicts:
@@ -253,7 +263,8 @@ class PostgresStore:
         """Return the logged rows of the runs with the given keys; see `PosttrainingSource`.
 
         Rows whose step is missing, below 0, not an integer or at least 2**53 are left out; the records of runs count
-        them.
+        them. Rows of one step are in the order of ``id``, or of ``timestamp`` where there is no id, and then of their
+        text.
         """
         positions = first_positions(run_ids)
         keys = list(dict.fromkeys(keys))
@@ -261,12 +272,15 @@ class PostgresStore:
         def query(cursor: _Cursor, layout: Layout) -> History:
             if not layout.history:
                 return empty_history(keys)
-            sql, parameters = history_query(layout, keys)
-            with cursor.copy(
-                f"COPY ({sql}) TO STDOUT (FORMAT csv)",
-                {**parameters, "run_ids": list(positions), "indices": list(positions.values())},
-            ) as copy:
-                return read_history(copy, keys)
+            requested = {"run_ids": list(positions), "indices": list(positions.values())}
+            # Logs without ids are rare, so only those with ties are sorted by their content.
+            for by_content in (False, True):
+                sql, parameters = history_query(layout, keys, by_content)
+                with cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT csv)", {**parameters, **requested}) as copy:
+                    history, is_tied = read_history(copy, keys)
+                if not is_tied:
+                    break
+            return history
 
         return self._run(query) if positions else empty_history(keys)
 
@@ -296,12 +310,13 @@ class PostgresStore:
                 "entries": sorted(entries),
             }
             values = {name: column.copy() for name, column in empty.items()}
-            read: set[int] = set()
+            first: dict[int, str] = {}
             with _rows(cursor, evaluations_query(layout), parameters) as rows:
-                for position, text in rows:
-                    if position in read:
-                        continue  # as in `runs`, the first of several rows of a run is used
-                    read.add(position)
+                for position, text, rank in rows:
+                    # The first of several rows of a run is used, as in `runs`.
+                    if position in first and first[position] <= rank:
+                        continue
+                    first[position] = rank
                     picked = as_object(load_json(text))
                     # Parse JSON text once, not once per entry.
                     summary = {
@@ -407,22 +422,23 @@ def _schema_problem(store: str, schema: str, schemas: Sequence[tuple[Any, ...]])
     return None
 
 
-def _each_once(records: Iterable[RunRecord | None], store: str) -> tuple[list[RunRecord], list[str]]:
-    """Return the first record of each run, and descriptions of contradictory records."""
-    first: dict[str, RunRecord] = {}
-    differing: dict[str, None] = {}
+def _each_once(ranked: Iterable[tuple[str, RunRecord | None]], store: str) -> tuple[list[RunRecord], list[str]]:
+    """Return the record of lowest rank of each run, and descriptions of contradictory records."""
+    of_run: dict[str, list[tuple[str, RunRecord]]] = {}
     without_id = 0
-    for record in records:
+    for rank, record in ranked:
         if record is None:
             without_id += 1
-            continue
-        before = first.setdefault(record.run_id, record)
-        if before is record:
-            continue
-        if replace(before, version="") != replace(record, version=""):
-            differing[record.run_id] = None
-        # A change of any of its rows changes the version of the run.
-        first[record.run_id] = replace(before, version=f"{before.version}+{record.version}")
+        else:
+            of_run.setdefault(record.run_id, []).append((rank, record))
+    records, differing = [], []
+    for run_id, rows in of_run.items():
+        _, first = min(rows, key=itemgetter(0))
+        if not all(_agree(first, record) for _, record in rows):
+            differing.append(run_id)
+        # A change of any of its rows is a change of the run.
+        versions = sorted(record.version for _, record in rows)
+        records.append(first if len(rows) == 1 else replace(first, version="+".join(versions)))
     conflicts = []
     if without_id:
         conflicts.append(
@@ -432,10 +448,17 @@ def _each_once(records: Iterable[RunRecord | None], store: str) -> tuple[list[Ru
     if differing:
         conflicts.append(
             f"{store} has rows of wandb_runs that disagree for {len(differing)} runs, such as "
-            f"{next(iter(differing))!r}, so the first of each is used, which may be wrong. "
+            f"{min(differing)!r}, so which is right is unknown, and the row of each that was created first is used. "
             "Remove the others."
         )
-    return list(first.values()), conflicts
+    return records, conflicts
+
+
+def _agree(one: RunRecord, other: RunRecord) -> bool:
+    """Return whether two records differ in their version at most; unknown times are equal."""
+    times = np.array([one.created_at, other.created_at])
+    is_same_time = np.isnat(times).all() or times[0] == times[1]
+    return bool(is_same_time) and one == replace(other, version=one.version, created_at=one.created_at)
 
 
 def _rows(cursor: _Cursor, query: str, parameters: Mapping[str, Any]) -> closing[Generator[tuple[Any, ...]]]:
