@@ -46,6 +46,21 @@ def test_a_second_process_reads_nothing_from_the_sources(tmp_path: Path) -> None
     assert (tables.calls, store.history_calls, store.evaluation_calls) == ([], [], [])
 
 
+def test_disagreeing_rows_in_the_cache_are_warned_of_once_per_opening(tmp_path: Path) -> None:
+    tables, store = make()
+    tables.conflicts = ["row 7 of a.parquet"]
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always")
+        RunRepository(tables, store, cache_dir=tmp_path).to_dataset(metrics=["piqa", "boolq"]).load()  # type: ignore[arg-type]
+        # The tables themselves warn of what they read.
+        assert not issued
+        for times in (1, 2):
+            repository = RunRepository(*make(), cache_dir=tmp_path)  # type: ignore[arg-type]
+            for metric in ("piqa", "boolq", "piqa"):
+                repository.to_dataset(metrics=[metric]).load()
+            assert [str(w.message).count("row 7 of a.parquet") for w in issued] == [1] * times
+
+
 def test_a_new_or_changed_run_is_read_alone(tmp_path: Path) -> None:
     opened(*make(), tmp_path).load()
     tables, store = make()

@@ -309,7 +309,10 @@ class Readers:
         return rows
 
     def _repeat_warning(self, conflicts: set[str]) -> None:
-        """Warn of conflicts that were met when the cache was filled, once in a process."""
+        """Warn of conflicts that were met when the cache was filled, once by these readers.
+
+        Tables that are read without a cache warn once, too, each time they are opened.
+        """
         if new := sorted(conflicts - self._warned):
             self._warned.update(new)
             warnings.warn(
@@ -475,7 +478,7 @@ _MAX_LOGS = 4
 # Number of metrics in memory that were read along with others but not requested yet, enough for a few blocks.
 _MAX_SIBLINGS = 256
 
-# Conflicts that sources reported, each once in a process, whether the records were read or cached.
+# What sources reported of their runs in this process: what is read from the cache does not report it again.
 _REPORTED: set[str] = set()
 
 
