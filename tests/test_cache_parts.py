@@ -27,6 +27,7 @@ from dde.cache.compaction import compact
 from dde.cache.index_files import read_index_file, write_index_file
 from dde.cache.manifest import is_segment_name, segment_name
 from dde.cache.storage import UNFINISHED, Storage
+from dde.errors import SourceError
 from dde.sources.protocols import History
 
 KEYS = list("abcdef")
@@ -221,6 +222,17 @@ def test_rows_that_changed_under_the_same_version_are_those_the_source_has_now(t
     source.check(RaggedCache(tmp_path, "t"), RUNS, ["a", "c"])
     source.check(RaggedCache(tmp_path, "t"), RUNS, ["b"])
     assert [keys for _, keys in source.calls] == [("a", "b"), ("c",), ("a", "c"), ("b",)]
+
+
+def test_an_incomplete_lookup_has_no_rows(tmp_path: Path) -> None:
+    source = Source()
+    cache = RaggedCache(tmp_path, "rows")
+    source.check(cache, RUNS[:2], KEYS[:1])
+    manifests = cache._manifests
+    for runs, keys in ((RUNS[:3], KEYS[:1]), (RUNS[:2], KEYS[:2])):
+        found = lookup.look_up(manifests, runs, [source.versions[r] for r in runs], keys)
+        with pytest.raises(SourceError, match=rf"values of {1 if runs == RUNS[:3] else 2} of {len(runs)} runs"):
+            lookup.gather(found, keys, cache._reader)
 
 
 def test_what_is_returned_cannot_be_changed_for_others(tmp_path: Path) -> None:

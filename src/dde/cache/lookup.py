@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dde.array_types import Int64
 from dde.cache.manifest import Manifest
 from dde.cache.segments import CHUNK_ROWS, DamagedError, SegmentReader
+from dde.errors import SourceError
 from dde.sources.protocols import History
 
 __all__ = ["Lookup", "gather", "look_up"]
@@ -141,7 +142,15 @@ def gather(
     ------
     DamagedError
         With the segments that can't be read.
+    SourceError
+        If the lookup is not complete.
     """
+    if not found.is_complete:
+        raise SourceError(
+            f"the cache lacks values of {int(found.lacking.sum()):,} of {len(found.lengths):,} runs after they were "
+            "fetched, so these are unknown. Delete the cache with dde.cache.clear_cache() or `dde cache clear`, or "
+            "pass cache_dir=None."
+        )
     lengths = found.lengths
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     total = int(offsets[-1])
