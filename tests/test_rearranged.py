@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,11 +184,44 @@ def test_an_array_is_interpolated_as_its_dataset(suite: Suite) -> None:
     assert not ds.dde.final("arc_easy", 2e8).equals(opened(suite).dde.final("arc_easy", 2e8))
 
 
+def test_gaps_stay_open_until_any_length_is_filled(suite: Suite, tmp_path: Path) -> None:
+    gap = 10**8
+    ds, filled = opened(suite, max_gap=gap), opened(suite)
+    grid = np.arange(11) * 10**8 // 5
+    expected = opened(suite, grid=grid, max_gap=gap)
+    ds.to_zarr(tmp_path / "saved.zarr", consolidated=False)
+    saved = xr.open_zarr(tmp_path / "saved.zarr", chunks=None, consolidated=False)
+    for kept in (ds, saved, ds[["arc_easy"]], ds.drop_attrs(deep=False)):
+        xr.testing.assert_allclose(kept.dde.align(grid).arc_easy.variable, expected.arc_easy.variable)
+        assert kept.dde.align(grid).arc_easy.attrs["max_gap"] == gap
+    xr.testing.assert_allclose(ds.arc_easy.dde.align(grid).variable, expected.arc_easy.variable)
+    every = ds.dde.align(grid, max_gap=math.inf)
+    xr.testing.assert_allclose(every.arc_easy.variable, opened(suite, grid=grid).arc_easy.variable)
+    assert int(every.arc_easy.notnull().sum()) > int(expected.arc_easy.notnull().sum())
+    assert every.attrs["max_gap"] == every.arc_easy.attrs["max_gap"] == -1
+    np.testing.assert_array_equal(ds.dde.align(max_gap=math.inf).dde.align(grid).arc_easy, every.arc_easy)
+    # An open gap is another one than none, and only an explicit choice makes them one.
+    joined = dde.concat([opened(suite, params="4M", max_gap=gap), filled.dde.sel(params="150M")])
+    with pytest.raises(SelectionError, match="max_gap is"):
+        joined.dde.align(grid)
+    assert joined.dde.align(grid, max_gap=gap).arc_easy.attrs["max_gap"] == gap
+
+
+def test_joining_grids_keeps_gaps_open(suite: Suite) -> None:
+    parts = [opened(suite, params=params, max_gap=10**8) for params in ("4M", "150M")]
+    assert not parts[0].cumulative_tokens.equals(parts[1].cumulative_tokens)
+    joined = dde.concat(parts).arc_easy
+    expected = opened(suite, grid=joined.cumulative_tokens.values, max_gap=10**8).arc_easy
+    np.testing.assert_allclose(joined, expected.sel(lineage=joined.lineage, run=joined.run))
+    assert int(joined.isnull().sum()) > int(opened(suite, grid=joined.cumulative_tokens.values).arc_easy.isnull().sum())
+
+
 def test_metrics_that_were_interpolated_in_several_ways_need_one(suite: Suite) -> None:
     joined = dde.concat([opened(suite, params="4M", interp="log"), opened(suite, params="150M")])
     with pytest.raises(SelectionError, match="interpolated in different ways"):
         joined.dde.align(9)
-    aligned = joined.dde.align(9, interp="linear", bridge=False)
+    # What does not differ may stay.
+    aligned = joined.dde.align(9, interp="linear")
     expected = opened(suite).dde.align(aligned.cumulative_tokens.values)
     np.testing.assert_allclose(aligned.arc_easy, expected.arc_easy.sel(run=aligned.run))
 

@@ -136,7 +136,7 @@ class DdeDatasetAccessor(_Documented):
         interp: Method | None = None,
         *,
         axis: str | None = None,
-        max_gap: int | None = None,
+        max_gap: float | None = None,
         bridge: bool | None = None,
         max_points: int = 1024,
     ) -> xr.Dataset:
@@ -433,7 +433,7 @@ class DdeDataArrayAccessor(_Documented):
         interp: Method | None = None,
         *,
         axis: str | None = None,
-        max_gap: int | None = None,
+        max_gap: float | None = None,
         bridge: bool | None = None,
         max_points: int = 1024,
     ) -> xr.DataArray:

@@ -95,7 +95,7 @@ def open_lineages(
     axis: str = "cumulative_tokens",
     max_points: int = DEFAULT_MAX_POINTS,
     interp: Method = "linear",
-    max_gap: int | None = None,
+    max_gap: float | None = None,
     bridge: bool = False,
     lineages: Iterable[str] | None = None,
     run_ids: Iterable[str] | None = None,
@@ -141,7 +141,7 @@ def open_lineages(
     interp : {"linear", "log", "nearest", "previous", "pchip"}
         Interpolation between observations; see :class:`dde.curves.alignment.Interpolation`.
     max_gap : int, optional
-        Longest distance in tokens between two observations that is filled.
+        Longest distance in tokens between two observations that is filled; None and ``math.inf`` fill all.
     bridge : bool, default False
         Join evaluations across branches that the parent was not evaluated at.
     lineages : iterable of str, optional

@@ -6,6 +6,7 @@ it once, for all runs and points. A metric then needs two lookups, a product and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class Interpolation:
     method : {"linear", "log", "nearest", "previous", "pchip"}
         In tokens, or in log tokens with the stretch from token 0 to the first positive observation linear.
     max_gap : int or None
-        Longest distance in tokens between two observations that is filled; longer ones stay NaN.
+        Longest distance in tokens between two observations that is filled; longer ones stay NaN. None, which
+        `math.inf` becomes, fills all.
     bridge : bool
         Whether an evaluation is joined across a branch that its parent has no observation at.
 
@@ -49,15 +51,17 @@ class Interpolation:
     """
 
     method: Method = "linear"
-    max_gap: int | None = None
+    max_gap: float | None = None
     bridge: bool = False
 
     def __post_init__(self) -> None:
+        if is_real_number(self.max_gap) and self.max_gap == math.inf:
+            object.__setattr__(self, "max_gap", None)
         if self.max_gap is not None:
             if not is_real_number(self.max_gap) or not 0 <= self.max_gap < 2**63 or int(self.max_gap) != self.max_gap:
                 raise UnknownNameError(
                     f"max_gap={self.max_gap!r} is no whole number of tokens, so which gaps to leave open is unclear. "
-                    "Pass a number such as 1_000_000_000, or None."
+                    "Pass a number such as 1_000_000_000, or math.inf to fill gaps of any length."
                 )
             # Written as 1e9 it is a number, too.
             object.__setattr__(self, "max_gap", int(self.max_gap))

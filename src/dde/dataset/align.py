@@ -138,19 +138,37 @@ def interpolation_of(dataset: xr.Dataset) -> Interpolation:
     SelectionError
         When the metrics were interpolated in different ways.
     """
+    return _interpolation(dataset, None, None, None)
+
+
+def _interpolation(
+    dataset: xr.Dataset, interp: Method | None, max_gap: float | None, bridge: bool | None
+) -> Interpolation:
+    """Return how to interpolate; what is None is as in the Dataset.
+
+    Raises
+    ------
+    SelectionError
+        When something that is None differs between the metrics.
+    """
     metric_attrs = [a.attrs for a in dataset.data_vars.values() if has_samplings(a)]
-    found = {}
-    for key, default in interpolation_attrs(Interpolation()).items():
+
+    def current(key: str) -> Any:
         distinct = list(dict.fromkeys(attrs[key] for attrs in metric_attrs if key in attrs))
         if len(distinct) > 1 or any(" | " in str(value) for value in distinct):
             raise SelectionError(
                 f"metrics of the Dataset were interpolated in different ways ({key} is "
                 f"{', '.join(map(str, distinct))}), so how to interpolate new values is ambiguous. Align one metric "
-                "at a time, or align all in one way first: ds.dde.align(interp='linear', max_gap=..., bridge=False)."
+                "at a time, or align all in one way first: ds.dde.align(interp='linear', max_gap=math.inf, "
+                "bridge=False)."
             )
-        found[key] = distinct[0] if distinct else dataset.attrs.get(key, default)
+        return distinct[0] if distinct else dataset.attrs.get(key, interpolation_attrs(Interpolation())[key])
+
+    if max_gap is None:
+        gap = int(current("max_gap"))
+        max_gap = None if gap == -1 else gap
     return Interpolation(
-        found["interpolation"], None if found["max_gap"] == -1 else int(found["max_gap"]), bool(found["bridge"])
+        interp or current("interpolation"), max_gap, bool(current("bridge")) if bridge is None else bridge
     )
 
 
@@ -160,7 +178,7 @@ def align(
     interp: Method | None = None,
     *,
     axis: str | None = None,
-    max_gap: int | None = None,
+    max_gap: float | None = None,
     bridge: bool | None = None,
     max_points: int = DEFAULT_MAX_POINTS,
 ) -> xr.Dataset:
@@ -181,8 +199,9 @@ def align(
         ``cumulative_compute`` (6 N tokens), ``tokens_per_parameter``, ``fraction_of_training`` (of a run's own
         schedule: 0 at its branch or start, 1 at its planned end, more where it went on) or ``post_tokens`` (tokens
         since the run's own branch, so that all sweeps start at zero). The axis of the Dataset when None.
-    max_gap : int, optional
-        Longest gap in tokens that is filled; all gaps are filled when None, whatever the Dataset was opened with.
+    max_gap : int or math.inf, optional
+        Longest gap in tokens that is filled; ``math.inf`` fills gaps of any length. When None, the attribute
+        ``max_gap`` of the metrics decides, and gaps of any length are filled where there is none.
     bridge : bool, optional
         Whether evaluations are joined across branches that the parent was not evaluated at; when None, the attribute
         ``bridge`` of the metrics decides.
@@ -200,7 +219,8 @@ def align(
         When a coordinate, or the attribute that says which cells are samples, is missing.
     SelectionError
         When samples are no points of the Dataset (a dense log on an automatic grid, a part of the axis), so that
-        values between them are unknown.
+        values between them are unknown; and when metrics were interpolated in different ways, and what differs is
+        None here.
     UnknownNameError
         When there is no such axis, grid or method.
 
@@ -219,10 +239,7 @@ def align(
             f"Pass it as the axis: ds.dde.align(axis={grid!r})."
         )
     rule = resolve_axis(axis) if axis is not None else axis_of(dataset) or TOKENS
-    if interp is None or bridge is None:
-        current = interpolation_of(dataset)
-        interp, bridge = interp or current.method, current.bridge if bridge is None else bridge
-    how = Interpolation(interp, max_gap, bridge)
+    how = _interpolation(dataset, interp, max_gap, bridge)
     token_grid = resolve_grid(grid, max_points)
     source = SampleSource.of(dataset)
     _check_variables({str(n): dataset[n] for n in dataset.data_vars}, source, rule)

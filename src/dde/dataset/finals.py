@@ -10,7 +10,7 @@ import xarray as xr
 
 from dde.array_types import Float64
 from dde.curves.axes import AXES, TOKENS
-from dde.dataset.align import align, interpolation_of
+from dde.dataset.align import align
 from dde.dataset.dimensions import (
     axis_of,
     broadcast_values,
@@ -192,7 +192,7 @@ def _final_at_position(
     if not (rows.tokens[reaches] == position).any(axis=1).all():
         # On an axis other than tokens, the position may be a point of some runs only.
         name = str(rows.array.name)
-        aligned = align(dataset[[name]], [position], axis=TOKENS.name, max_gap=interpolation_of(dataset).max_gap)[name]
+        aligned = align(dataset[[name]], [position], axis=TOKENS.name)[name]
         rows = MetricRows.of(aligned, rows.names, flags_of(aligned))
         own = rows.own
     values, tokens, _ = rows.last(own & (rows.tokens == position) & ~np.isnan(rows.values))

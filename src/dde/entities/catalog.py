@@ -222,7 +222,7 @@ class RunCatalog:
         axis: str = "cumulative_tokens",
         max_points: int = DEFAULT_MAX_POINTS,
         interp: Method = "linear",
-        max_gap: int | None = None,
+        max_gap: float | None = None,
         bridge: bool = False,
         lineages: Iterable[str] | None = None,
         run_ids: Iterable[str] | None = None,

@@ -301,9 +301,7 @@ def _alignment(dataset: xr.Dataset, choices: Choices) -> dict[str, Any]:
     arguments: dict[str, Any] = {"grid": grid}
     if choices.interp != INTERPOLATIONS[0]:
         arguments["interp"] = choices.interp
-    # Without max_gap, gaps that opening left open would be filled.
-    max_gap = int(dataset.attrs.get("max_gap", -1))
-    return arguments if max_gap < 0 else {**arguments, "max_gap": max_gap}
+    return arguments
 
 
 def _check_name(argument: str, name: str, known: Iterable[str]) -> None:
