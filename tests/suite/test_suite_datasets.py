@@ -258,6 +258,22 @@ def test_wrong_declarations_end_in_errors() -> None:
         dde.open_lineages(from_trials(parent="trunk-{parent}", at="end", counts="cumulative"), cache_dir=None)
     with pytest.raises(UnknownNameError, match=r"have the label .fixed.*declare replicate="):
         dde.open_lineages(from_trials(label="fixed"), cache_dir=None)
+    # Runs of which some are apart by the declared factor: those that are not are named, with what sets them apart.
+    twins = pd.DataFrame(
+        [
+            {"id": run, "seed": seed, "host": host, "step": step, "tokens": step, "loss": 1.0}
+            for run, seed, host in (("a", "1", "x"), ("b", "2", "x"), ("c", "02", "y"), ("d", "2", "z"))
+            for step in (1, 2)
+        ]
+    )
+    suite = dde.Suite.from_frame(twins, run="id", lineage="L", label="base", replicate="seed", factors={"host": "host"})
+    with pytest.raises(
+        UnknownNameError,
+        match=r"^3 runs of the lineage 'L' have the label 'base' and not each its own seed, which numbers replicates "
+        r"\(2, 02\): 'b', 'c', 'd'\. So their labels are ambiguous\. Add \{host\} to the template of run or "
+        r"lineage, or give each its own seed\.$",
+    ):
+        dde.open_lineages(suite, cache_dir=None)
     with pytest.raises(UnknownNameError, match="hieght"):
         from_trials(lineage="w{hieght}")
     circle = pd.DataFrame(

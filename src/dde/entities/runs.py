@@ -220,8 +220,8 @@ class TrainingRun:
         Returns
         -------
         pandas.DataFrame
-            Columns as in :func:`dde.suite.datadecide.store_frames.continuous_curves`, or for a suite other than DataDecide
-            as in :func:`dde.suite.frames.suite_curves`.
+            Columns as in :func:`dde.suite.datadecide.store_frames.continuous_curves`, or for a suite other than
+            DataDecide as in :func:`dde.suite.frames.suite_curves`.
 
         Warns
         -----

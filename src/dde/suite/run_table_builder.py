@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,23 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.array_types import Float64, Int64, Texts
-from dde.errors import LineageError, UnknownNameError, near_names
+from dde.errors import LineageError, near_names
 from dde.lineage.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
 from dde.lineage.run_table import Along, Factor, RunTable
 from dde.sources.values import text_array
 from dde.suite.attached_runs import TREATMENT_FIELDS, AttachedRuns
 from dde.suite.declare import Suite, branch_rule
+from dde.suite.label_order import NO_FACTORS, natural_key, number_replicates
 from dde.suite.patterns import Template
 from dde.suite.reading.declared_runs import DeclaredRuns
 
 __all__ = ["PositionedTable", "make_run_table"]
-
-
-# A letter after a number is a scale only if no other letter follows: 10B, but not 10ep or 9step.
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)(?:([kKmMbBtT])(?![A-Za-z]))?")
-_SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-#: Fields with the names of coordinates; templates may use them, but they are not factors.
-_NO_FACTORS = frozenset({"run_id", "run", "run_type", "lineage", "cumulative_tokens", "state"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +143,12 @@ class _TableBuilder:
         roots = np.bincount(edges.child, minlength=len(self.run_ids)) == 0
         roots[self.attached_rows] = False
         lineage, labels = self._labels(edges, depth, roots)
-        replicate = self._replicates(lineage, labels)
+        created: dict[int, np.datetime64] = {}
+        if self.attached is not None:
+            created = dict(zip(self.attached_rows.tolist(), self.attached.created, strict=True))
+        replicate = number_replicates(
+            self.run_ids, lineage.tolist(), labels.tolist(), self.suite.replicate, self.fields, created
+        )
         status = self._statuses(logged, placed, roots)
         table = RunTable(
             run_id=text_array(self.run_ids),
@@ -427,38 +425,6 @@ class _TableBuilder:
             out[runs] = text_array([texts[key] for key in values])
         return out
 
-    def _replicates(self, lineage: Texts, labels: Texts) -> Int64:
-        """Return the rank of each run among those of the same lineage and label, by the replicate factor."""
-        replicate = np.ones(len(labels), np.int64)
-        groups: dict[tuple[str, str], list[int]] = {}
-        for run, key in enumerate(zip(lineage.tolist(), labels.tolist(), strict=True)):
-            groups.setdefault(key, []).append(run)
-        name = self.suite.replicate
-        for (where, label), runs in groups.items():
-            if len(runs) == 1:
-                continue
-            orders = self.fields.get(name) if name else None
-            keys: list[Any] = [_natural(orders[r]) for r in runs] if orders is not None else []
-            if self.attached is not None and np.isin(runs, self.attached_rows).all():
-                # Replicates of a treatment are numbered by time of creation, as in DataDecide.
-                created = self.attached.created[np.searchsorted(self.attached_rows, runs)]
-                keys = [(np.isnat(c), str(c), self.run_ids[r]) for c, r in zip(created, runs, strict=True)]
-            if len(set(keys)) < len(runs):
-                raise UnknownNameError(self._alike(where, label, runs))
-            for k, (_, run) in enumerate(sorted(zip(keys, runs, strict=True)), 1):
-                replicate[run] = k
-        return replicate
-
-    def _alike(self, lineage: str, label: str, runs: list[int]) -> str:
-        a, b = runs[:2]
-        differing = [n for n, v in self.fields.items() if n not in _NO_FACTORS and v[a] != v[b]]
-        remedy = f"Add {{{differing[0]}}} to the template of run or lineage" if differing else "Add a factor to them"
-        return (
-            f"{len(runs)} runs of the lineage {lineage!r} have the label {label!r}, such as {self.run_ids[a]!r} and "
-            f"{self.run_ids[b]!r}, so their labels are ambiguous. {remedy}, or declare replicate= with the factor "
-            "that numbers replicates."
-        )
-
     # Factors
 
     def _factors(
@@ -498,7 +464,7 @@ class _TableBuilder:
         if self.attached is not None:
             names |= dict.fromkeys(self.attached.fields)
         positions = {self.suite.resolved(t).step for t in self.suite.tables}
-        return [n for n in names if n not in _NO_FACTORS and n not in positions]
+        return [n for n in names if n not in NO_FACTORS and n not in positions]
 
     @staticmethod
     def _first_roots(roots: npt.NDArray[np.bool_], edges: Edges, depth: Int64) -> Int64:
@@ -520,7 +486,7 @@ class _TableBuilder:
             for name, factor in table.factors.items():
                 if factor.along == along:
                     rank = ranks.get(name, {})
-                    columns.append([(rank.get(str(v), len(rank)), _natural(v)) for v in factor.values.tolist()])
+                    columns.append([(rank.get(str(v), len(rank)), natural_key(v)) for v in factor.values.tolist()])
             return columns
 
         def ordered(labels: list[str], columns: list[list[Any]]) -> tuple[str, ...]:
@@ -529,7 +495,7 @@ class _TableBuilder:
             for label, key in zip(labels, rows, strict=True):
                 if label not in best or key < best[label]:
                     best[label] = key
-            return tuple(sorted(best, key=lambda label: (best[label], _natural(label))))
+            return tuple(sorted(best, key=lambda label: (best[label], natural_key(label))))
 
         lineages = ordered(table.lineage.tolist(), keys("lineage"))
         kinds = [types.get(t, len(types)) for t in table.run_type.tolist()]
@@ -575,26 +541,3 @@ def _typed(values: Texts) -> npt.NDArray[Any]:
     if given and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in given):
         return np.array([np.nan if v == "" else float(v) for v in plain])
     return text_array(["" if v is None else str(v) for v in plain])
-
-
-def _natural(value: Any) -> tuple[tuple[int, float, str], ...]:
-    """Return a natural sort key, which compares numbers within texts by value: 190M before 1B, step 9 before step 10.
-
-    Examples
-    --------
-    >>> sorted(["1B", "190M", "3B"], key=_natural)
-    ['190M', '1B', '3B']
-    """
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return ((1, float(value) if value == value else np.inf, ""),)
-    parts: list[tuple[int, float, str]] = []
-    end = 0
-    text = str(value)
-    for match in _NUMBER.finditer(text):
-        if match.start() > end:
-            parts.append((2, 0.0, text[end : match.start()]))
-        parts.append((1, float(match[1]) * _SCALES[(match[2] or "").casefold()], match[2] or ""))
-        end = match.end()
-    if end < len(text):
-        parts.append((2, 0.0, text[end:]))
-    return tuple(parts)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.errors import SelectionError
-from dde.plots.axes import padded_range
+from dde.plots.axis_format import padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.colours import INK, markers_of
