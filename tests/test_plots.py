@@ -88,6 +88,30 @@ def test_a_connection_starts_at_the_parents_last_observation(sweep: xr.Dataset) 
         assert run.lines() == []
 
 
+def test_nothing_is_drawn_where_no_cell_says_where_it_is(sweep: xr.Dataset) -> None:
+    hours = sweep.assign_coords(hours=("cumulative_tokens", np.sqrt(sweep.cumulative_tokens.values)))
+    after = hours.where(hours.cumulative_tokens > hours.branch_tokens.max(), drop=True)
+    for part, is_known in ((hours, True), (after.astype(hours.dtypes), False)):
+        derived = [s for s in find_segments(part, "arc_easy", "hours") if not s.is_base]
+        assert derived
+        assert {bool(np.isfinite(s.start)) for s in derived} == {is_known}
+        ((panel, *_), *_) = curve_panels(part, "arc_easy", "hours", facet_by=None)
+        assert bool(panel.branches()) == is_known
+        for s in derived:
+            if is_known:
+                assert s.start == pytest.approx(float(s.facts["branch_tokens"]) ** 0.5, rel=0.05)
+    # An axis that is linear in tokens goes on outside of the cells; from a single one, only if it begins at token 0.
+    start = {s.run_id: s.start for s in find_segments(after, "arc_easy", "post_tokens")}
+    assert set(start.values()) == {0.0}
+    last = after.isel(cumulative_tokens=[-1])
+    assert all(np.isnan(s.start) for s in find_segments(last, "arc_easy", "post_tokens"))
+    for axis, scale in (("cumulative_tokens", 1.0), ("cumulative_compute", 6.0 * float(last.n_params[0]))):
+        for s in find_segments(last, "arc_easy", axis):
+            assert s.start == pytest.approx(scale * s.facts["branch_tokens"])
+        for panel in curve_panels(last, "arc_easy", axis, facet_by=None)[0]:
+            assert np.isfinite(panel.frame.x.limits).all()
+
+
 def test_losses_of_two_jobs_are_never_joined(suite: Suite) -> None:
     everything = open_suite(suite, params="4M", metrics=["train_loss"], state="all")
     with_dpo = [s for s in find_segments(everything, "train_loss") if s.kind == "dpo"]

@@ -338,6 +338,7 @@ def find_segments(
             of_lineage=of_lineage,
             has_own_treatments=has_own_treatments,
             is_linear=x in AXES,
+            is_proportional=x in AXES and AXES[x].by != "run",
             is_own_axis=cells.is_own_axis,
         )
         segments += curves.segments()
@@ -380,6 +381,7 @@ class _Curves:
     of_lineage: frozenset[str]
     has_own_treatments: bool
     is_linear: bool
+    is_proportional: bool
     is_own_axis: bool
 
     def segments(self) -> Iterator[Segment]:
@@ -532,13 +534,18 @@ class _Curves:
         return self.of_lineage | {"run"} | {n for n, values in self.facts.items() if is_given(values[j])}
 
     def _on_axis(self, j: int, tokens: float) -> float:
-        """Return the position on the axis of a number of tokens; a linear axis is extrapolated to the left."""
+        """Return the position on the axis of a number of tokens; NaN where it does not follow from the cells.
+
+        Axes that are linear in tokens are extrapolated; of other coordinates nothing is known outside of the cells.
+        """
         both = np.isfinite(self.tokens[j]) & np.isfinite(self.axis[j])
         known, positions = self.tokens[j][both], self.axis[j][both]
         if not np.isfinite(tokens) or not len(known):
             return np.nan
-        if tokens >= known[0] or not self.is_linear:
+        if known[0] <= tokens <= known[-1]:
             return float(np.interp(tokens, known, positions))
-        if len(known) < 2:
+        if self.is_proportional and known[0] > 0:
+            return float(tokens * (positions[0] / known[0]))
+        if not self.is_linear or len(known) < 2:
             return np.nan
         return float(positions[0] + (tokens - known[0]) * (positions[-1] - positions[0]) / (known[-1] - known[0]))
