@@ -300,3 +300,24 @@ def test_shards_with_different_columns_and_text_that_is_no_number(tmp_path: Path
     pq.write_table(pa.table({**keys, "step": [2500], ice: ["much"]}), tmp_path / "train-00001-of-00002.parquet")
     with pytest.raises(FormatError, match=r"ice-validation.*no number"):
         DataDecide(tmp_path).select_subset(metrics=["ice_valppl"])
+
+
+def test_each_table_is_asked_once_for_each_metric_that_is_read_together(
+    tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dd = DataDecide(tiny_suite.data)
+    every = dd.metrics()[::20]
+    holder = dd._holder
+    expected = {}
+    for metric in every[:5]:
+        table = holder(metric)
+        assert table is not None
+        others = [m for m in every if m != metric and holder(m) is table] if table.reads_tasks_whole else []
+        expected[metric.name] = [metric, *others]
+    assert max(map(len, expected.values())) > 50
+    asked: list[str] = []
+    monkeypatch.setattr(dd, "_holder", lambda metric: (asked.append(metric.name), holder(metric))[1])
+    assert {m.name: dd.read_together(m, every) for m in every[:5]} == expected
+    assert len(asked) <= len(every) + 5
+    # Other metrics are grouped anew.
+    assert dd.read_together(every[0], every[:3]) == [m for m in expected[every[0].name] if m in every[:3]]

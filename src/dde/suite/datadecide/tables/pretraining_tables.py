@@ -175,6 +175,8 @@ class DataDecide:
         self._found = self.files
         self._checkpoints: TableCheckpoints | None = None
         self._keeper: IndexKeeper | None = None
+        # The metrics that were asked for together last, by the table that has them.
+        self._grouped: tuple[tuple[Metric, ...], dict[EvaluationTable | None, list[Metric]]] = (), {}
 
     def _table(self, kind: TableKind, files: list[TableFile]) -> EvaluationTable:
         if kind == "raw":
@@ -351,7 +353,15 @@ class DataDecide:
         holder = self._holder(metric)
         if holder is None or not holder.reads_tasks_whole:
             return [metric]
-        return [metric, *(m for m in others if m != metric and self._holder(m) is holder)]
+        asked = tuple(others)
+        listed, by_table = self._grouped
+        if listed != asked:
+            by_table = {}
+            for other in asked:
+                by_table.setdefault(self._holder(other), []).append(other)
+            # All metrics of a Dataset are asked for with the same others.
+            self._grouped = asked, by_table
+        return [metric, *(m for m in by_table.get(holder, ()) if m.name != metric.name)]
 
     def whole_tasks(self, metrics: Iterable[Metric]) -> list[Metric]:
         """Return the metrics, then all other metrics of their tasks that are parsed from the same texts."""
