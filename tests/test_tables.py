@@ -302,6 +302,34 @@ def test_shards_with_different_columns_and_text_that_is_no_number(tmp_path: Path
         DataDecide(tmp_path).select_subset(metrics=["ice_valppl"])
 
 
+@pytest.mark.parametrize("name", ["catalog.npz", "files.npz", "rows-*.npz"])
+def test_an_index_of_another_format_is_made_again(tiny_suite: Suite, tmp_path: Path, name: str) -> None:
+    from dde.cache.index_files import read_index_file, write_index_file
+    from dde.cache.storage import Storage
+    from dde.suite.datadecide.tables.table_index import FileKindsCache, TableIndexCache
+
+    cache = tmp_path / "cache"
+    options = {"metrics": ["piqa"], "params": "4M", "cache_dir": cache}
+    expected = dde.open_lineages(tiny_suite.data, None, **options).piqa.load()
+    (path,) = list(cache.glob(f"index/*/{name}"))[:1]
+    folder = Storage(path.parent)
+    stored = read_index_file(folder, path.name)
+    assert stored is not None
+    facts, arrays = stored
+    write_index_file(folder, path.name, {**facts, "format": facts["format"] + 1}, arrays)
+    kept = TableIndexCache(folder)
+    if name == "files.npz":
+        assert FileKindsCache(folder).load() == {}
+    elif name == "catalog.npz":
+        assert kept.load_catalog(facts["fingerprint"]) is None
+    else:
+        _, fingerprint, number = path.stem.split("-")
+        assert kept.load_rows(fingerprint, int(number)) is None
+    shutil.rmtree(cache / "tables")
+    again = dde.open_lineages(tiny_suite.data, None, **options).piqa.load()
+    assert again.identical(expected)
+
+
 def test_each_table_is_asked_once_for_each_metric_that_is_read_together(
     tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

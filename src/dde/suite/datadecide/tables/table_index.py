@@ -20,7 +20,7 @@ from dde.suite.datadecide.tables.row_index import IndexHead, RowIndex
 __all__ = ["FileKindsCache", "TableIndexCache"]
 
 #: Version of the stored form; increased whenever its meaning changes.
-_FORMAT = 4
+_FORMAT = 5
 # A process that opened the tables before they changed may still read their rows.
 _KEEP_SECONDS = 600.0
 _ROWS = ("base", "step", "task", "group_starts", "group_files")
@@ -41,8 +41,10 @@ class FileKindsCache:
     def load(self) -> Mapping[str, tuple[str, str | None]]:
         """Return version and kind of each file, by path."""
         stored = read_index_file(self.folder, _FILES)
+        if stored is None or stored[0].get("format") != _FORMAT:
+            return {}
         try:
-            return {} if stored is None else {path: (version, kind) for path, version, kind in stored[0]["files"]}
+            return {path: (version, kind) for path, version, kind in stored[0]["files"]}
         except (KeyError, TypeError, ValueError):
             return {}
 
@@ -50,7 +52,8 @@ class FileKindsCache:
         """Store the kinds; a failure to write is ignored, as the files can be opened again."""
         files = [[path, version, kind] for path, (version, kind) in kinds.items()]
         with suppress(OSError):
-            write_index_file(self.folder, _FILES, {"title": "kinds of pretraining tables", "files": files}, {})
+            facts = {"title": "kinds of pretraining tables", "format": _FORMAT, "files": files}
+            write_index_file(self.folder, _FILES, facts, {})
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,11 @@ class TableIndexCache:
     def load_checkpoints(self, fingerprint: str) -> tuple[TableCheckpoints, list[IndexHead]] | None:
         """Return the checkpoints and the head of each table's index; None without a complete cache file."""
         stored = read_index_file(self.folder, _CHECKPOINTS)
-        if stored is None or stored[0].get("fingerprint") != fingerprint:
+        if stored is None:
             return None
         facts, arrays = stored
+        if (facts.get("format"), facts.get("fingerprint")) != (_FORMAT, fingerprint):
+            return None
         try:
             recipes, sizes, seeds = _NAMES
             # Columns of names: a list per run would double the number of objects for the garbage collector.
@@ -112,6 +117,7 @@ class TableIndexCache:
         columns: dict[tuple[str, ...], int] = {}
         facts = {
             "title": "checkpoints of pretraining tables",
+            "format": _FORMAT,
             "fingerprint": fingerprint,
             "recipe": [b.recipe.slug for b in checkpoints.bases],
             "params": [b.size.name for b in checkpoints.bases],
