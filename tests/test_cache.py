@@ -46,6 +46,25 @@ def test_a_second_process_reads_nothing_from_the_sources(tmp_path: Path) -> None
     assert (tables.calls, store.history_calls, store.evaluation_calls) == ([], [], [])
 
 
+def test_clearing_continues_what_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(*make(), tmp_path).load()
+    (tmp_path / ".making-notes").mkdir()
+    (tmp_path / ".making-notes" / "mine.txt").write_text("mine")
+    size = sum(entry.bytes for entry in cache_size(tmp_path))
+
+    def killed(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dde.cache.storage.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            clear_cache(tmp_path)
+    assert len(list(tmp_path.glob(".making-*"))) == 2
+    assert clear_cache(tmp_path) == size
+    assert [path.name for path in tmp_path.iterdir()] == [".making-notes"]
+    assert (tmp_path / ".making-notes" / "mine.txt").exists()
+
+
 def test_disagreeing_rows_in_the_cache_are_warned_of_once_per_opening(tmp_path: Path) -> None:
     tables, store = make()
     tables.conflicts = ["row 7 of a.parquet"]
