@@ -87,9 +87,9 @@ class DataDecideRuns:
         found = runs.readers.take_sibling(run_ids, metric.name)
         if found is not None:
             return found
-        together = [metric] if runs.tables is None else runs.tables.read_together(metric, variables)
         if runs.readers.caches_tables:
-            return read_observations(runs, run_ids, [metric], together[1:])[metric.name]
+            return read_observations(runs, run_ids, [metric], variables)[metric.name]
+        together = [metric] if runs.tables is None else runs.tables.read_together(metric, variables)
         observed = read_observations(runs, run_ids, together)
         for sibling in together[1:]:
             runs.readers.cache_sibling(run_ids, sibling.name, observed[sibling.name])
@@ -130,7 +130,8 @@ def read_observations(
         Labels of pretraining runs and ids of derived ones.
     metrics : sequence of Metric
     along : sequence of Metric
-        Metrics to cache as well if the tables have to be read anyway.
+        Metrics to cache as well if the tables have to be read anyway and they are read together with the requested ones
+        at little cost.
 
     Warns
     -----

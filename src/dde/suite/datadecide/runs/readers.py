@@ -277,7 +277,8 @@ class Readers:
         bases : sequence of Base
         metrics : sequence of Metric
         along : sequence of Metric
-            Metrics to cache as well if the tables have to be read anyway.
+            Metrics to cache as well if the tables have to be read anyway and they are read together with `metrics` at
+            little cost.
 
         Returns
         -------
@@ -290,9 +291,12 @@ class Readers:
         cache = self._tables_cache
         if cache is None or not self.caches_tables:
             return tables.evaluations(bases, metrics)
-        by_label, by_name = {b.label: b for b in bases}, {m.name: m for m in (*metrics, *along)}
+        by_label = {b.label: b for b in bases}
 
         def fetch(labels: Sequence[str], names: Sequence[str]) -> History:
+            # Here rather than before: a Dataset of all metrics requests each of them beside all others.
+            together = [m for metric in metrics for m in tables.read_together(metric, along)]
+            by_name = {m.name: m for m in (*metrics, *together)}
             # All entries of a text are parsed and cached, since reading the text takes most of the time.
             all_entries = tables.whole_tasks([by_name[n] for n in dict.fromkeys([*names, *by_name])])
             return tables.evaluations([by_label[x] for x in labels], all_entries)
