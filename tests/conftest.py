@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import dde
+from browser import running_chromium
 from postgres_server import PostgresServer, running_server
 from samples import sample_folder
 
@@ -78,6 +81,29 @@ def tiny_suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
 def small_suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     """The generated suite `small` of seed 0, for tests that only read it."""
     return dde.tutorial.make_suite(tmp_path_factory.mktemp("suites") / "small", "small")
+
+
+@pytest.fixture(scope="session")
+def parsed_suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """The suite `tiny` with the wide table that `datadec` writes, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("suites") / "parsed"
+    return dde.tutorial.make_suite(folder, "tiny", formats=("parsed",))
+
+
+@pytest.fixture
+def own_suite(tiny_suite: Suite, tmp_path: Path) -> Suite:
+    """A copy of the suite `tiny`, for a test that changes its files."""
+    folder = tmp_path / "suite"
+    shutil.copytree(tiny_suite.path, folder)
+    return replace(tiny_suite, path=folder, data=str(folder / "datadecide"), wandb=str(folder / "wandb"))
+
+
+# Playwright leaves its event loop running in this thread, where other modules start loops of their own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A running Chromium; skips the test where none is installed."""
+    with running_chromium() as chromium:
+        yield chromium
 
 
 @pytest.fixture(scope="session")

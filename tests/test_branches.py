@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -295,9 +296,9 @@ def _without_rows(folder: Path, run_id: str, **summary: object) -> None:
 
 @pytest.mark.parametrize("form", ["export", "tables", "flat"])
 def test_a_summary_that_counts_tokens_places_what_starts_from_the_run(
-    form: str, tmp_path: Path, request: pytest.FixtureRequest
+    form: str, own_suite: dde.tutorial.Suite, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    suite = dde.tutorial.make_suite(tmp_path, "tiny")
+    suite = own_suite
     whole = dde.DataDecideEvolved(suite.data, suite.wandb, cache_dir=None).repository
     before = whole.coverage().set_index("run_id")
     (dpo,) = before.index[(before["run_type"] == "dpo") & (before["status"] == "used")]
@@ -340,10 +341,13 @@ def _stored(export: str, database: str, form: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def branched(tmp_path_factory: pytest.TempPathFactory) -> tuple[dde.tutorial.Suite, str, str]:
+def branched(
+    small_suite: dde.tutorial.Suite, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dde.tutorial.Suite, str, str]:
     """A tutorial suite in which one DPO run starts from step 7,300 of its SFT run."""
-    suite = dde.tutorial.make_suite(tmp_path_factory.mktemp("small"), "small")
-    path = Path(suite.wandb) / "runs_metadata.parquet"
+    folder = tmp_path_factory.mktemp("small")
+    suite = replace(small_suite, wandb=shutil.copytree(small_suite.wandb, folder / "wandb"))
+    path = folder / "wandb" / "runs_metadata.parquet"
     runs = pd.read_parquet(path).set_index("run_id", drop=False)
     (dpo,) = [r for r in runs.index if "150M__main__Ft_lr=1e-05_default_--learning_rate=5e-07" in r]
     (first,) = [r for r in runs.index if "lr_sweep_Ft_DD-dolma1_7-150M-38157-0_lr=1e-05" in r]

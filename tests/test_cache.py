@@ -24,6 +24,7 @@ from dde.errors import DdeWarning
 from dde.sources.protocols import History
 from dde.suite.datadecide.tables.row_index import RowIndex
 from dde.suite.datadecide.tables.table_files import TableFile
+from dde.tutorial import Suite
 from fakes import FakeStore, FakeTables, sft
 
 
@@ -267,8 +268,8 @@ def _suite_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_opening_again_reads_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
+def test_opening_again_reads_no_keys(tiny_suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tiny_suite
     cache = tmp_path / "cache"
     seen = _suite_reads(monkeypatch)
     first = dde.open_lineages(suite.data, suite.wandb, cache_dir=cache)
@@ -283,8 +284,8 @@ def test_opening_again_reads_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "index" in {e.name.split("/")[0] for e in cache_size(cache)}
 
 
-def test_changed_tables_are_indexed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
+def test_changed_tables_are_indexed_anew(own_suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = own_suite
     options: dict[str, Any] = {"cache_dir": tmp_path / "cache", "metrics": ["arc_easy"]}
     dde.open_lineages(suite.data, None, **options)
     seen = _suite_reads(monkeypatch)
@@ -296,8 +297,8 @@ def test_changed_tables_are_indexed_anew(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "gone"])
-def test_a_damaged_index_is_read_again(tmp_path: Path, damage: str) -> None:
-    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
+def test_a_damaged_index_is_read_again(tiny_suite: Suite, tmp_path: Path, damage: str) -> None:
+    suite = tiny_suite
     options: dict[str, Any] = {"cache_dir": tmp_path / "cache", "metrics": ["arc_easy"]}
     expected = dde.open_lineages(suite.data, None, **options).load()
     files = list((tmp_path / "cache" / "index").glob("*/rows-*.npz"))
@@ -314,8 +315,8 @@ def test_a_damaged_index_is_read_again(tmp_path: Path, damage: str) -> None:
     xr.testing.assert_identical(dde.open_lineages(suite.data, None, **options).load(), expected)
 
 
-def test_a_flipped_bit_of_an_index_is_read_again(tmp_path: Path) -> None:
-    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny", formats=("raw",))
+def test_a_flipped_bit_of_an_index_is_read_again(tiny_suite: Suite, tmp_path: Path) -> None:
+    suite = tiny_suite
     options = {"params": "4M", "metrics": ["arc_easy"], "grid": "union"}
     truth = dde.open_lineages(suite.data, None, cache_dir=None, **options).arc_easy.values
     dde.open_lineages(suite.data, None, cache_dir=tmp_path / "whole", **options)

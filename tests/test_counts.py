@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import dde
 from dde.tutorial import Suite
+from postgres_server import PostgresServer
 
 Rows = dict[str, dict[str, Any]]
 
@@ -31,11 +33,27 @@ def counted(rows: list[dict[str, Any]]) -> Rows:
     return {r["job"]: r["counts"] for r in rows}
 
 
-@pytest.mark.postgres
-@pytest.mark.slow
-def test_the_server_is_asked_twice_and_sends_what_is_asked_for() -> None:
+def once(*jobs: Callable[[], object], **options: object) -> list[float]:
+    """Run each job once, where a benchmark takes the best of several times."""
+    for job in jobs:
+        job()
+    return [1.0] * len(jobs)
+
+
+def test_the_server_is_asked_twice_and_sends_what_is_asked_for(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import bench_postgres
 
+    def load(exports: list[Path], dsn: str) -> float:
+        # Processes of their own are needed for the seconds alone; tests/sources/test_ingest.py loads from several.
+        for export in exports:
+            dde.ingest(str(export), dsn)
+        return 1.0
+
+    monkeypatch.setattr(bench_postgres, "running_server", lambda: contextlib.nullcontext(postgres))
+    monkeypatch.setattr(bench_postgres, "_best", once)
+    monkeypatch.setattr(bench_postgres, "_load", load)
     rows = counted(bench_postgres.rows(0.01))
     for job, counts in rows.items():
         assert counts.get("queries", 2) == 2, job
@@ -45,9 +63,14 @@ def test_the_server_is_asked_twice_and_sends_what_is_asked_for() -> None:
     assert refresh["bytes"] * 8 <= refresh["bytes_of_a_full_read"]
 
 
-def test_the_cache_reads_the_keys_that_are_asked_for() -> None:
+def test_the_cache_reads_the_keys_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     import bench_cache
 
+    def best(job: Callable[[], object], repeats: int = 1, before: Callable[[], object] = lambda: None) -> float:
+        before()
+        return once(job)[0]
+
+    monkeypatch.setattr(bench_cache, "_best", best)
     rows = counted(bench_cache.rows(0.02))
     assert all(counts["files"] <= 13 for counts in rows.values() if "files" in counts)
     assert rows["reading 5 of 38 keys"]["bytes"] == 5 * 21375 * 8

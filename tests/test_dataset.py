@@ -18,6 +18,7 @@ import dde
 from dde.entities.repository import RunRepository
 from dde.errors import DdeWarning, SelectionError, SourceError, UnknownNameError
 from dde.sources.protocols import TOKEN_COUNTERS, TRAINING_STEP
+from dde.tutorial import Suite
 from fakes import FakeStore, FakeTables, sft
 from reference import ReferenceRun
 from small_stores import FINAL, PER_STEP, example, stores
@@ -199,8 +200,8 @@ def test_round_trips_keep_labels_values_and_attributes(tmp_path: Path) -> None:
     assert saved.dde.sel(learning_rate=1e-5).sizes["run"] == 2
 
 
-def test_the_engine_gives_the_same_object(tmp_path: Path) -> None:
-    suite = dde.tutorial.make_suite(tmp_path, "tiny")
+def test_the_engine_gives_the_same_object(tiny_suite: Suite) -> None:
+    suite = tiny_suite
     options = {"params": "4M", "metrics": ["piqa", "train_loss"], "cache_dir": None, "state": "all"}
     ours = dde.open_lineages(suite.data, suite.wandb, **options)
     theirs = xr.open_dataset(suite.data, engine="dde", db=suite.wandb, **options)

@@ -23,6 +23,7 @@ from dde.doctor.examination import CHEAP_CHECKS
 from dde.doctor.examined_suite import examined_suite_runs
 from dde.errors import UnknownNameError
 from dde.suite.builtin import olmo3_32b
+from dde.tutorial import Suite
 from fakes import FakeStore, sft
 from samples import sample_folder
 
@@ -617,8 +618,8 @@ def test_pythia_checkpoints_of_another_model_are_found(suites: Path, tmp_path: P
 # DataDecide
 
 
-def test_the_tutorial_has_the_faults_that_it_plants(tmp_path: Path) -> None:
-    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
+def test_the_tutorial_has_the_faults_that_it_plants(tiny_suite: Suite) -> None:
+    suite = tiny_suite
     repository = dde.DataDecideEvolved(suite.data, suite.wandb, cache_dir=None).repository
     with pytest.warns(dde.errors.ConflictWarning, match="disagree"):
         found = repository.doctor(outliers=True)
@@ -631,9 +632,8 @@ def test_the_tutorial_has_the_faults_that_it_plants(tmp_path: Path) -> None:
     assert found["size"].tolist()[1] == (188_750 - 38_157) * 393_216
 
 
-def test_a_store_alone_does_not_lack_its_bases(tmp_path: Path) -> None:
-    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
-    found = dde.DataDecideEvolved(None, suite.wandb, cache_dir=None).repository.doctor()
+def test_a_store_alone_does_not_lack_its_bases(tiny_suite: Suite) -> None:
+    found = dde.DataDecideEvolved(None, tiny_suite.wandb, cache_dir=None).repository.doctor()
     assert found["check"].tolist() == ["counter_falls"]
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 import dde
 from dde.entities.repository import RunRepository
 from dde.errors import DdeWarning
-from dde.tutorial import Suite, make_suite
+from dde.tutorial import Suite
 from fakes import FakeStore
 from small_stores import example, sft
 
@@ -22,8 +22,8 @@ PER_STEP, SCHEDULED_STEPS = 192 * 2048, 38157
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("suite"), "small")
+def suite(small_suite: Suite) -> Suite:
+    return small_suite
 
 
 @pytest.fixture(scope="module")

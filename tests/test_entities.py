@@ -17,6 +17,7 @@ import dde
 from dde.entities.repository import RunRepository
 from dde.entities.runs import LineageList, PosttrainingRun, RunList
 from dde.errors import DdeWarning, LineageError, SelectionError, UnknownNameError
+from dde.tutorial import Suite
 from fakes import FakeStore, FakeTables, sft
 from small_stores import FINAL, example
 
@@ -90,11 +91,10 @@ def test_what_a_run_knows_of_its_place() -> None:
     assert (orphan.lineage_id, orphan.branch_tokens, orphan.end_tokens) == (None, None, None)
 
 
-def test_runs_and_lineages_of_the_same_content_are_equal(tmp_path: Path) -> None:
-    suite = dde.tutorial.make_suite(tmp_path, "tiny")
+def test_runs_and_lineages_of_the_same_content_are_equal(own_suite: Suite) -> None:
 
     def opened(**options: Any) -> RunRepository:
-        return dde.DataDecideEvolved(suite.data, suite.wandb, cache_dir=None, **options).repository
+        return dde.DataDecideEvolved(own_suite.data, own_suite.wandb, cache_dir=None, **options).repository
 
     one, other = opened(), opened()
     label = "dolma1_7-4M-default"
@@ -106,8 +106,8 @@ def test_runs_and_lineages_of_the_same_content_are_equal(tmp_path: Path) -> None
         assert get(one) != get(opened(tokens_per_sequence=100.0))
     assert one.get_lineage(label) != one.get_run(label)
     assert one.get_lineage(label) != one.get_lineage("dclm-baseline-150M-default")
-    runs = pd.read_parquet(Path(suite.wandb) / "runs_metadata.parquet")
-    runs.assign(state="crashed").to_parquet(Path(suite.wandb) / "runs_metadata.parquet", index=False)
+    runs = pd.read_parquet(Path(own_suite.wandb) / "runs_metadata.parquet")
+    runs.assign(state="crashed").to_parquet(Path(own_suite.wandb) / "runs_metadata.parquet", index=False)
     assert one.get_run(run_id) != opened().get_run(run_id)
     # Sources that do not tell when they change are the same only where they are one object.
     assert made().get_run("a") != made().get_run("a")

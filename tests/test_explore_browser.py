@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import signal
-from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import dde
-from browser import FIGURES, PATIENCE, Visit, exploring, running_chromium
+from browser import FIGURES, PATIENCE, Visit, exploring
 from dde.tutorial import Suite
 
 METRICS = [word for name in ("arc_challenge", "train_loss", "piqa") for word in ("--metrics", name)]
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return dde.tutorial.make_suite(tmp_path_factory.mktemp("explore") / "suite", "tiny")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with running_chromium() as chromium:
-        yield chromium
+def suite(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 def figures(visit: Visit, wanted: str) -> list[Any]:

@@ -8,7 +8,6 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 import xarray as xr
 
 import dde
-from browser import Visit, exploring, running_chromium
+from browser import Visit, exploring
 from command_process import run
 from dde.explore.choices import Choices, code_of
 from dde.explore.page import Explorer
@@ -93,12 +92,6 @@ def dataset(suite: Suite, store: Path) -> xr.Dataset:
         opened = dde.open_lineages(suite.data, str(store), cache_dir=None, **chosen)
         names = [n for n, v in opened.data_vars.items() if v.attrs.get("source_name") in (*NAMES, "train_loss")]
         return opened[[*names, "arc_easy"]].load()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with running_chromium() as chromium:
-        yield chromium
 
 
 # The command line

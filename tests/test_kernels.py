@@ -9,7 +9,6 @@ import random
 import struct
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 from dde import native
 from dde.suite.datadecide.tables.dict_tables import exact_mean, scatter
 from dde.suite.datadecide.tables.dict_text import parse_dicts
-from dde.tutorial import make_suite
+from dde.tutorial import Suite
 
 
 def bits(value: float) -> bytes:
@@ -134,11 +133,10 @@ for grid, interp in (("union", "linear"), (200, "log"), (300, "nearest"), ("auto
 """
 
 
-def test_a_whole_suite_is_the_same_without_kernels(tmp_path: Path) -> None:
-    suite = make_suite(tmp_path, "tiny")
+def test_a_whole_suite_is_the_same_without_kernels(tiny_suite: Suite) -> None:
     said = [
         subprocess.run(
-            [sys.executable, "-c", _WHOLE, suite.data, suite.wandb],
+            [sys.executable, "-c", _WHOLE, tiny_suite.data, tiny_suite.wandb],
             capture_output=True,
             text=True,
             check=True,

@@ -18,6 +18,7 @@ import dde
 from dde.errors import DdeWarning
 from dde.names import ENTRIES, MMLU_SUBJECTS, PLAIN_TASKS, SIZES, lacks_entry
 from dde.suite.datadecide.tables.pretraining_tables import DataDecide
+from dde.tutorial import Suite
 
 TASKS = (*PLAIN_TASKS, *MMLU_SUBJECTS)
 STEPS = (0, 1250)
@@ -165,14 +166,13 @@ def test_a_row_that_cannot_be_read_says_nothing_of_entries(tmp_path: Path) -> No
     assert np.isnan(values_of(dd, "mmlu_acc_per_byte")["150M"])
 
 
-def test_datasets_of_the_suite_hold_no_zeros_for_missing_entries(tmp_path: Path) -> None:
-    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny", formats=("raw",))
+def test_datasets_of_the_suite_hold_no_zeros_for_missing_entries(tiny_suite: Suite, tmp_path: Path) -> None:
     metrics = ["mmlu", "mmlu_acc_per_byte", "olmes_10_macro_avg_no_answer", "mmlu_acc_uncond"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DdeWarning)
         # The second opening takes the values from the cache.
         for _ in range(2):
-            ds = dde.open_lineages(suite.data, None, metrics=metrics, cache_dir=tmp_path / "cache")
+            ds = dde.open_lineages(tiny_suite.data, None, metrics=metrics, cache_dir=tmp_path / "cache")
             ds = ds.sel(run="pretraining").load()
             lacking = sizes_of(ds) & {"150M", "300M", "530M", "750M"}
             assert lacking

@@ -33,13 +33,13 @@ PERPLEXITIES = [m.name for m in DEFAULT_METRICS if m.kind == "perplexity"]
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return dde.tutorial.make_suite(tmp_path_factory.mktemp("raw") / "suite", "tiny", formats=("raw",))
+def raw(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 @pytest.fixture(scope="module")
-def parsed(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return dde.tutorial.make_suite(tmp_path_factory.mktemp("parsed") / "suite", "tiny", formats=("parsed",))
+def parsed(parsed_suite: Suite) -> Suite:
+    return parsed_suite
 
 
 def without(suite: Suite, folder: Path, is_gone: Callable[[Path], bool]) -> Path:

@@ -21,8 +21,8 @@ FULL = Path("/dev/full")
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return dde.tutorial.make_suite(tmp_path_factory.mktemp("output") / "suite", "tiny")
+def suite(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 @contextlib.contextmanager
@@ -171,22 +171,20 @@ def test_a_cache_that_keeps_nothing_fails(suite: Suite, tmp_path: Path, kind: st
     assert not list(tmp_path.rglob(".making-*"))
 
 
-def test_a_cache_of_sources_that_are_not_kept_fails(tmp_path: Path) -> None:
-    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny", formats=["parsed"])
-    repository = dde.DataDecideEvolved(suite.data, None, cache_dir=tmp_path / "kept").repository
+def test_a_cache_of_sources_that_are_not_kept_fails(parsed_suite: Suite, tmp_path: Path) -> None:
+    repository = dde.DataDecideEvolved(parsed_suite.data, None, cache_dir=tmp_path / "kept").repository
     with pytest.raises(UnknownNameError, match="a cache stores nothing of these sources"):
         repository.fill_cache()
 
 
-def test_a_damaged_page_is_one_line(tmp_path: Path) -> None:
-    suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
-    shard = next(Path(suite.data).rglob("train-00000-of-*.parquet"))
+def test_a_damaged_page_is_one_line(own_suite: Suite, tmp_path: Path) -> None:
+    shard = next(Path(own_suite.data).rglob("train-00000-of-*.parquet"))
     with shard.open("r+b") as file:
         file.seek(shard.stat().st_size // 2)
         file.write(bytes(64))
     for words in (["cache", "fill"], ["open"]):
         more = ["--no-cache", "--metrics", "arc_easy", "--to", "x.csv"] if words == ["open"] else []
-        code, _, err = run(*words, suite.data, suite.wandb, *more, folder=tmp_path)
+        code, _, err = run(*words, own_suite.data, own_suite.wandb, *more, folder=tmp_path)
         assert code == 1
         assert err.count("\n") == 1
         assert err.startswith("error: ")

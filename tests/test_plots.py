@@ -27,8 +27,8 @@ SFT = "sft_lr=5e-06_100Mx1"
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return dde.tutorial.make_suite(tmp_path_factory.mktemp("plots") / "suite", "tiny")
+def suite(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 def open_suite(suite: Suite, **options: Any) -> xr.Dataset:

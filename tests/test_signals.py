@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import dde.tutorial
 from command_process import PATIENCE, environment, start, wait_until
 from dde.cli.streams import ends_in_one_line
 from dde.tutorial import Suite
@@ -22,8 +21,8 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return dde.tutorial.make_suite(tmp_path_factory.mktemp("signals") / "suite", "small")
+def suite(small_suite: Suite) -> Suite:
+    return small_suite
 
 
 def has_begun(process: subprocess.Popen[str]) -> bool:

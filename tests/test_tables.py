@@ -19,19 +19,19 @@ import dde
 from dde.errors import ConflictWarning, DdeWarning, FormatError, SourceError, UnknownNameError
 from dde.names import ENTRIES, MMLU_SUBJECTS, OLMES_TASKS, task_metric
 from dde.suite.datadecide.tables.pretraining_tables import DataDecide
-from dde.tutorial import Suite, make_suite
+from dde.tutorial import Suite
 
 METRICS = ["mmlu_average", "arc_challenge", "arc_challenge_acc_raw", "boolq_correct_prob", "pile_valppl"]
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("suite"), "tiny", formats=("raw",))
+def suite(tiny_suite: Suite) -> Suite:
+    return tiny_suite
 
 
 @pytest.fixture(scope="module")
-def parsed(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("parsed"), "tiny", formats=("parsed",))
+def parsed(parsed_suite: Suite) -> Suite:
+    return parsed_suite
 
 
 def plain_rows(suite: Suite) -> dict[tuple[str, str, str, int, str], dict[str, float]]:

@@ -99,8 +99,8 @@ def history(small: Suite) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def parsed(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("parsed"), "tiny", formats=["parsed"])
+def parsed(parsed_suite: Suite) -> Suite:
+    return parsed_suite
 
 
 def of_quirk(suite: Suite, quirk: str) -> pd.DataFrame:

@@ -17,6 +17,7 @@ import dde
 from dde.entities.repository import RunRepository
 from dde.entities.runs import PosttrainingRun, PretrainingRun, RunList, TrainingLineage
 from dde.errors import DdeWarning, LineageError, SelectionError, UnknownNameError
+from dde.tutorial import Suite
 from fakes import FakeRun, FakeStore, sft
 from samples import SUITES, needs_suites
 
@@ -641,11 +642,10 @@ def test_a_page_of_a_suite_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 # DataDecide
 
 
-def test_entities_of_datadecide_need_no_evidence_for_what_the_table_has(tmp_path: Path) -> None:
-    stores = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
+def test_entities_of_datadecide_need_no_evidence_for_what_the_table_has(tiny_suite: Suite, tmp_path: Path) -> None:
 
     def evolved() -> RunRepository:
-        return dde.DataDecideEvolved(stores.data, stores.wandb, cache_dir=tmp_path / "cache").repository
+        return dde.DataDecideEvolved(tiny_suite.data, tiny_suite.wandb, cache_dir=tmp_path / "cache").repository
 
     first = evolved()
     expected = first.get_lineage("dolma1_7-4M-default").derived_runs
