@@ -90,7 +90,8 @@ def _group(name: str, dataset: xr.Dataset) -> str:
         return f"{SAMPLED}{sampling}" if sampling in TABLE_SAMPLINGS else f"{SAMPLED} logs"
     if name not in dataset.data_vars or len(dataset.data_vars) < 100:
         return name
-    return f"metrics of {dataset[name].attrs.get('task', '') or 'logs'}"
+    # A variable rather than an array: of thousands each array looks through all coordinates.
+    return f"metrics of {dataset.variables[name].attrs.get('task', '') or 'logs'}"
 
 
 def digests_of_frame(frame: pd.DataFrame) -> Digests:

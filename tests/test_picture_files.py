@@ -28,13 +28,19 @@ def sweep() -> xr.Dataset:
     return dde.tutorial.open_lineages("tiny", metrics=["arc_easy"], **chosen).load()
 
 
+@pytest.fixture(scope="module")
+def one_lineage(sweep: xr.Dataset) -> xr.Dataset:
+    """What is drawn where pictures are many."""
+    return sweep.isel(lineage=[0])
+
+
 def drawn(dataset: xr.Dataset) -> Any:
     return dataset.dde.plot("arc_easy", backend="matplotlib")
 
 
-def test_the_suffix_says_what_is_written(sweep: xr.Dataset, tmp_path: Path) -> None:
-    picture = drawn(sweep)
-    beginnings = {".png": b"\x89PNG", ".PNG": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF-", ".Pdf": b"%PDF-"}
+def test_the_suffix_says_what_is_written(one_lineage: xr.Dataset, tmp_path: Path) -> None:
+    picture = drawn(one_lineage)
+    beginnings = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF-", ".Pdf": b"%PDF-"}
     for suffix, beginning in beginnings.items():
         path = save_picture(picture, tmp_path / f"sweep{suffix}")
         assert path.name == f"sweep{suffix}"
@@ -62,11 +68,11 @@ def test_print_is_made_of_vectors_with_its_letters(sweep: xr.Dataset) -> None:
     assert (svg_bytes(picture), pdf_bytes(picture)) == (svg.encode(), pdf), "nothing of the time is in it"
 
 
-def test_writing_leaves_the_settings_of_matplotlib_alone(sweep: xr.Dataset) -> None:
+def test_writing_leaves_the_settings_of_matplotlib_alone(one_lineage: xr.Dataset) -> None:
     import matplotlib
     import matplotlib.pyplot as plt
 
-    picture = drawn(sweep)
+    picture = drawn(one_lineage)
     before, figures = dict(matplotlib.rcParams), plt.get_fignums()
     for write in (png_bytes, svg_bytes, pdf_bytes):
         write(picture)
@@ -80,22 +86,22 @@ def test_a_picture_of_bokeh_is_not_printed(sweep: xr.Dataset, tmp_path: Path, su
     assert not list(tmp_path.iterdir())
 
 
-def test_threads_draw_and_write_what_one_alone_does(sweep: xr.Dataset, tmp_path: Path) -> None:
+def test_threads_draw_and_write_what_one_alone_does(one_lineage: xr.Dataset, tmp_path: Path) -> None:
     by_name = {
-        "curves": lambda: drawn(sweep),
-        "heatmap": lambda: sweep.dde.plot_heatmap("arc_easy", backend="matplotlib"),
-        "tree": lambda: sweep.dde.plot_tree("arc_easy", backend="matplotlib"),
+        "curves": lambda: drawn(one_lineage),
+        "heatmap": lambda: one_lineage.dde.plot_heatmap("arc_easy", backend="matplotlib"),
+        "tree": lambda: one_lineage.dde.plot_tree("arc_easy", backend="matplotlib"),
     }
-    choices = Choices(tuple(map(str, sweep.lineage.values)), None, ("arc_easy",))
+    choices = Choices(tuple(map(str, one_lineage.lineage.values)), None, ("arc_easy",))
 
     def made(kind: str, number: int) -> bytes:
         if kind == "page":
-            picture = sweep.dde.plot("arc_easy", backend="bokeh")
+            picture = one_lineage.dde.plot("arc_easy", backend="bokeh")
             page = save_page(picture, tmp_path / f"{number}.html", "Sweep").read_text(encoding="utf-8")
             # Bokeh numbers its models anew each time.
             return str(len(re.findall(r'"name":"MultiLine"', page))).encode()
         if kind == "explored":
-            return explored_bytes(draw(Loaded(sweep), choices), ".svg")
+            return explored_bytes(draw(Loaded(one_lineage), choices), ".svg")
         # All write the same file.
         return save_picture(by_name[kind](), tmp_path / f"{kind}.svg").read_bytes()
 
@@ -108,10 +114,12 @@ def test_threads_draw_and_write_what_one_alone_does(sweep: xr.Dataset, tmp_path:
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-def test_a_png_from_threads_has_its_size(sweep: xr.Dataset, tmp_path: Path) -> None:
-    want = Image.open(save_picture(drawn(sweep), tmp_path / "alone.png", dpi=60))
+def test_a_png_from_threads_has_its_size(one_lineage: xr.Dataset, tmp_path: Path) -> None:
+    want = Image.open(save_picture(drawn(one_lineage), tmp_path / "alone.png", dpi=60))
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        paths = [pool.submit(lambda k=k: save_picture(drawn(sweep), tmp_path / f"{k}.png", dpi=60)) for k in range(8)]
+        paths = [
+            pool.submit(lambda k=k: save_picture(drawn(one_lineage), tmp_path / f"{k}.png", dpi=60)) for k in range(4)
+        ]
         for path in paths:
             assert Image.open(path.result()).tobytes() == want.tobytes()
 

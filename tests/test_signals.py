@@ -78,8 +78,9 @@ def test_every_command_ends_in_one_line(suite: Suite, tmp_path: Path, words: lis
 
 
 @pytest.mark.parametrize("number", list(CODES))
-def test_the_application_ends_while_it_serves(tmp_path: Path, number: signal.Signals) -> None:
-    process = start("explore", "--no-browser", folder=tmp_path, env=environment() | {"PYTHONUNBUFFERED": "1"})
+def test_the_application_ends_while_it_serves(tiny_suite: Suite, tmp_path: Path, number: signal.Signals) -> None:
+    words = ["explore", tiny_suite.data, tiny_suite.wandb, "--metrics", "arc_easy", "--no-cache", "--no-browser"]
+    process = start(*words, folder=tmp_path, env=environment() | {"PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
     assert process.stdout.readline().startswith("Exploring at ")
     assert ended(process, number) == f"error: {WORDS[number]}"

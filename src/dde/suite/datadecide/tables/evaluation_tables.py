@@ -190,7 +190,8 @@ class RowGroupReader:
     ) -> Iterator[tuple[Int64, pa.Table]]:
         first_group = int(np.searchsorted(index.group_files, stretch.file))
         with open_parquet(self.files[stretch.file], metadata=self._footers[stretch.file].metadata) as parquet:
-            present = [c for c in columns if c in parquet.schema_arrow.names]
+            names = set(parquet.schema_arrow.names)  # built anew by each access
+            present = [c for c in columns if c in names]
             for batch in stretch.batches:
                 table = parquet.read_row_groups(list(batch), columns=present, use_threads=use_threads)
                 starts = index.group_starts[np.array(batch) + first_group]
