@@ -80,7 +80,7 @@ class FakeRun:
 class FakeStore:
     """A store of post-training runs that counts what is read."""
 
-    held: list[FakeRun]
+    fake_runs: list[FakeRun]
     description: str = ""
     listed: int = 0
     history_calls: list[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
@@ -88,11 +88,11 @@ class FakeStore:
 
     def runs(self, extra_config_keys: Iterable[str] = ()) -> list[RunRecord]:
         self.listed += 1
-        return sorted((r.record for r in self.held), key=lambda r: r.run_id)
+        return sorted((r.record for r in self.fake_runs), key=lambda r: r.run_id)
 
     def history(self, run_ids: Sequence[str], keys: Sequence[str]) -> History:
         self.history_calls.append((tuple(run_ids), tuple(keys)))
-        by_id = {r.record.run_id: r for r in self.held}
+        by_id = {r.record.run_id: r for r in self.fake_runs}
         rows = [
             (i, step, values)
             for i, run_id in enumerate(run_ids)
@@ -109,14 +109,14 @@ class FakeStore:
         self, run_ids: Sequence[str], names: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
         self.evaluation_calls.append((tuple(run_ids), tuple(names)))
-        by_id = {r.record.run_id: r for r in self.held}
+        by_id = {r.record.run_id: r for r in self.fake_runs}
         return {
             n: np.array([by_id[r].evaluations.get(n, np.nan) if r in by_id else np.nan for r in run_ids]) for n in names
         }
 
     def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
-        keys = {k for r in self.held for _, values in r.rows for k in values}
-        return sorted(keys), sorted({n for r in self.held for n in r.evaluations})
+        keys = {k for r in self.fake_runs for _, values in r.rows for k in values}
+        return sorted(keys), sorted({n for r in self.fake_runs for n in r.evaluations})
 
 
 HUB = "allenai/DataDecide-dolma1_7-4M"

@@ -65,19 +65,19 @@ def counted_requests() -> Iterator[Requests]:
     """Count what this process asks of S3."""
     import s3fs
 
-    told = Requests()
+    requests = Requests()
     genuine = s3fs.S3FileSystem._call_s3
 
     async def noted(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        told.names[method] += 1
-        told.keys.append((method, str(kwargs.get("Key", kwargs.get("Prefix", "")))))
+        requests.names[method] += 1
+        requests.keys.append((method, str(kwargs.get("Key", kwargs.get("Prefix", "")))))
         if (body := kwargs.get("Body")) is not None and hasattr(body, "__len__"):
-            told.written += len(body)
+            requests.written += len(body)
         answer = await genuine(self, method, *args, **kwargs)
         if method == "get_object":
-            told.read += int(answer["ContentLength"])
+            requests.read += int(answer["ContentLength"])
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(s3fs.S3FileSystem, "_call_s3", noted)
-        yield told
+        yield requests

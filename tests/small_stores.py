@@ -76,5 +76,5 @@ def example() -> tuple[FakeTables, FakeStore]:
             ),
         ]
     )
-    store.held[-1].rows.extend([(1, {"train_loss": 0.69}), (2, {"train_loss": 0.6})])
+    store.fake_runs[-1].rows.extend([(1, {"train_loss": 0.69}), (2, {"train_loss": 0.6})])
     return tables, store

@@ -239,9 +239,9 @@ def test_means_since_the_branch() -> None:
 def test_runs_that_branch_apart_are_told() -> None:
     later = xr.DataArray([0, 65_536, 0, 0], dims="lineage")
     ds = opened(metrics=["piqa"]).load()
-    with pytest.warns(DdeWarning, match="1 mean is of runs that branch at different tokens") as told:
+    with pytest.warns(DdeWarning, match="1 mean is of runs that branch at different tokens") as caught:
         ds.assign_coords(branch_tokens=ds.branch_tokens + later).dde.mean_over("seed")
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
     there = ds.dde.align(axis="post_tokens").load()
     there = there.assign_coords(
         branch_tokens=there.branch_tokens + later, cumulative_tokens=there.cumulative_tokens + later
@@ -255,7 +255,7 @@ def test_runs_that_branch_apart_are_told() -> None:
 
 def test_reductions_that_differ_are_told() -> None:
     tables, store = stores()
-    store.held.append(
+    store.fake_runs.append(
         sft(
             "other", [1e8, 2e8], model_name_or_path="allenai/DataDecide-c4-4M", reduce_loss="mean", created="2025-10-01"
         )
@@ -292,7 +292,7 @@ def test_threads_that_ask_for_other_blocks_meanwhile_change_nothing(monkeypatch:
     expected = opened(metrics=["piqa"]).dde.mean_over("seed").load()
     means = opened(metrics=["piqa"]).dde.mean_over("seed")
     # What is held is another thread's at any time.
-    other = property(lambda _: ((), np.full((1, 1, 1, 6), -1.0)), lambda _, held: None)
+    other = property(lambda _: ((), np.full((1, 1, 1, 6), -1.0)), lambda _, value: None)
     monkeypatch.setattr(averages._Summary, "_last", other, raising=False)
     xr.testing.assert_identical(means.load(), expected)
 

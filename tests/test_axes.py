@@ -100,7 +100,7 @@ def test_an_auto_grid_holds_every_evaluation_exactly(axis: str) -> None:
 def test_a_base_that_goes_on_does_not_stretch_the_axes_of_its_runs(grid: Any) -> None:
     tables, store = example()
     name = "250901-155731_x_100Mtx1_DD-dolma1_7-4M-2500-0_lr=1e-05"
-    store.held = [sft(name, [1e7, 2e7], model_name_or_path=None, evaluations={"piqa": 0.7})]
+    store.fake_runs = [sft(name, [1e7, 2e7], model_name_or_path=None, evaluations={"piqa": 0.7})]
     ds = RunRepository(tables, store).to_dataset(metrics=["piqa"])  # type: ignore[arg-type]
     assert float(ds.branch_tokens.max()) == 2500 * 65_536
     assert ds.dde.align(grid, axis="fraction_of_training").fraction_of_training.values[-1] == 1
@@ -245,9 +245,9 @@ def test_an_axis_that_was_dropped_or_rescaled_is_said() -> None:
         lambda d: d.dde.to_frame(),
     ]
     for operation in operations:
-        for held in (billions, billions.load()):
+        for dataset in (billions, billions.load()):
             with pytest.raises(SelectionError, match="no longer counts tokens"):
-                operation(held)
+                operation(dataset)
     # Without a coordinate, cells are averaged as they are.
     bare = ds.drop_vars("cumulative_tokens").dde.mean_over("seed")
     np.testing.assert_array_equal(bare.piqa.values, ds.dde.mean_over("seed").piqa.values)

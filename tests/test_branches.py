@@ -54,8 +54,8 @@ def with_summary(run: FakeRun, **summary: Any) -> FakeRun:
     return run
 
 
-def own_branch(held: Registry, run_id: str = "child") -> int | None:
-    placed = held.placed[run_id]
+def own_branch(resolved: Registry, run_id: str = "child") -> int | None:
+    placed = resolved.placed[run_id]
     return None if placed.branch_tokens is None else placed.branch_tokens - FINAL_4M
 
 
@@ -88,12 +88,12 @@ def own_branch(held: Registry, run_id: str = "child") -> int | None:
     ],
 )
 def test_a_path_below_an_output_folder_is_a_branch_inside_the_run(path: str, tokens: int, point: str) -> None:
-    held = registry(parent(), child(path))
-    assert held.derived["child"].parent_run_id == PARENT
-    assert held.placed["child"].status == "used"
-    assert own_branch(held) == tokens
-    assert held.derived["child"].label == f"sft_lr=1e-05_fullx2+dpo_lr=1e-05_fullx1_beta=5{point}"
-    treatment = held.derived["child"].treatment
+    resolved = registry(parent(), child(path))
+    assert resolved.derived["child"].parent_run_id == PARENT
+    assert resolved.placed["child"].status == "used"
+    assert own_branch(resolved) == tokens
+    assert resolved.derived["child"].label == f"sft_lr=1e-05_fullx2+dpo_lr=1e-05_fullx1_beta=5{point}"
+    treatment = resolved.derived["child"].treatment
     assert treatment is not None
     assert treatment.branch_point == point
 
@@ -109,11 +109,11 @@ def test_a_path_below_an_output_folder_is_a_branch_inside_the_run(path: str, tok
     ],
 )
 def test_a_checkpoint_without_a_place_is_a_status_never_the_end(path: str, why: str) -> None:
-    held = registry(parent(), child(path, "dpo"), child(path, "250901-155734_finetune_DD-dolma1_7-4M_Ft_lr=1e-05"))
-    for run_id in list(held.derived)[1:]:
-        assert held.placed[run_id].status.startswith(why)
-        assert held.placed[run_id].branch_tokens is None
-        assert held.placed[run_id].end_tokens is None
+    resolved = registry(parent(), child(path, "dpo"), child(path, "250901-155734_finetune_DD-dolma1_7-4M_Ft_lr=1e-05"))
+    for run_id in list(resolved.derived)[1:]:
+        assert resolved.placed[run_id].status.startswith(why)
+        assert resolved.placed[run_id].branch_tokens is None
+        assert resolved.placed[run_id].end_tokens is None
 
 
 @pytest.mark.parametrize(
@@ -132,50 +132,50 @@ def test_a_checkpoint_without_a_place_is_a_status_never_the_end(path: str, why: 
     ],
 )
 def test_what_the_parent_does_not_tell_is_said(run: FakeRun, path: str, why: str) -> None:
-    held = registry(run, child(f"{FOLDER}/{path}"))
-    assert held.placed["child"].status.startswith(f"branch unknown: {why}")
-    assert own_branch(held) is None
+    resolved = registry(run, child(f"{FOLDER}/{path}"))
+    assert resolved.placed["child"].status.startswith(f"branch unknown: {why}")
+    assert own_branch(resolved) is None
 
 
 def test_a_step_of_the_summary_is_reached() -> None:
-    held = registry(with_summary(parent(), _step=700), child(f"{FOLDER}/step_680"))
-    assert own_branch(held) == 6800
-    assert "beyond the last logged step 500" in held.placed["child"].branch_estimate
-    held = registry(with_summary(parent([]), _step=500, total_tokens=5000), child(f"{FOLDER}/step_200"))
-    assert own_branch(held) == 2000
+    resolved = registry(with_summary(parent(), _step=700), child(f"{FOLDER}/step_680"))
+    assert own_branch(resolved) == 6800
+    assert "beyond the last logged step 500" in resolved.placed["child"].branch_estimate
+    resolved = registry(with_summary(parent([]), _step=500, total_tokens=5000), child(f"{FOLDER}/step_200"))
+    assert own_branch(resolved) == 2000
     # The last step of a finished run is its end, and no treatment of its own.
-    held = registry(with_summary(parent(), _step=500), child(f"{FOLDER}/step_500"), child(FOLDER, "whole"))
-    assert own_branch(held) == own_branch(held, "whole") == 5000
-    assert [held.derived[r].replicate for r in ("child", "whole")] == [1, 2]
+    resolved = registry(with_summary(parent(), _step=500), child(f"{FOLDER}/step_500"), child(FOLDER, "whole"))
+    assert own_branch(resolved) == own_branch(resolved, "whole") == 5000
+    assert [resolved.derived[r].replicate for r in ("child", "whole")] == [1, 2]
 
 
 def test_steps_of_runs_without_a_counter_and_of_resumed_ones() -> None:
-    held = registry(parent(), child(FOLDER, "first"), child("/x/first/step_1", "second"))
+    resolved = registry(parent(), child(FOLDER, "first"), child("/x/first/step_1", "second"))
     per_step = 2 * 4 * 2 * 2 * 712
-    assert (own_branch(held, "second") or 0) - (own_branch(held, "first") or 0) == per_step
+    assert (own_branch(resolved, "second") or 0) - (own_branch(resolved, "first") or 0) == per_step
     resumed = registry(parent([1000.0, 2000.0, 500.0, 1500.0]), child(f"{FOLDER}/step_300"))
     assert own_branch(resumed) == 3000
 
 
 def test_runs_that_differ_in_the_checkpoint_alone_are_no_replicates() -> None:
     paths = {"a": FOLDER, "b": f"{FOLDER}/step_200", "c": f"{FOLDER}/epoch_0", "d": f"{FOLDER}/checkpoint-200"}
-    held = registry(parent(), *(child(path, run_id) for run_id, path in paths.items()))
-    labels = {r: held.derived[r].label for r in paths}
+    resolved = registry(parent(), *(child(path, run_id) for run_id, path in paths.items()))
+    labels = {r: resolved.derived[r].label for r in paths}
     assert len({label.partition("#")[0] for label in labels.values()}) == 3
     assert labels["d"] == labels["b"] + "#2"
 
 
 def test_sources_that_name_different_checkpoints_are_reported() -> None:
-    told = ["--model_name_or_path", f"{FOLDER}/step_200"]
-    found = registry(parent(), child(FOLDER, command=told))
+    given = ["--model_name_or_path", f"{FOLDER}/step_200"]
+    found = registry(parent(), child(FOLDER, command=given))
     assert own_branch(found) == 5000
     assert any(f"launch command {PARENT}@step_200" in c for c in found.derived["child"].parentage.contradictions)
     # An id alone says which run it is; the path says at which checkpoint.
     for explicit in (PARENT, f"{PARENT}/", f"{PARENT}@step_200", f"{PARENT}/step_200"):
-        held = registry(parent(), child(f"{FOLDER}/step_200", parent_run_id=explicit))
-        assert own_branch(held) == 2000
-        assert held.derived["child"].parentage.evidence == "config.parent_run_id"
-        assert not held.derived["child"].parentage.contradictions
+        resolved = registry(parent(), child(f"{FOLDER}/step_200", parent_run_id=explicit))
+        assert own_branch(resolved) == 2000
+        assert resolved.derived["child"].parentage.evidence == "config.parent_run_id"
+        assert not resolved.derived["child"].parentage.contradictions
 
 
 def test_whatever_names_a_run_of_the_store_is_in_the_store() -> None:
@@ -183,13 +183,13 @@ def test_whatever_names_a_run_of_the_store_is_in_the_store() -> None:
     twins = [sft("id1", [10.0], output_dir=""), sft("id2", [10.0], output_dir="")]
     for twin in twins:
         twin.record = replace(twin.record, run_name=PARENT)
-    held = registry(*twins, child(f"/x/{PARENT}/step_100"), child(f"/x/{PARENT}/", "whole"))
+    resolved = registry(*twins, child(f"/x/{PARENT}/step_100"), child(f"/x/{PARENT}/", "whole"))
     for run_id in ("child", "whole"):
-        assert held.placed[run_id].status == "no parent found: model path fits 2 runs: id1, id2"
+        assert resolved.placed[run_id].status == "no parent found: model path fits 2 runs: id1, id2"
     again = sft("again", [100.0], output_dir=FOLDER, model_name_or_path=f"{FOLDER}/step_200")
-    held = registry(parent(), again)
-    assert held.derived["again"].parent_run_id == PARENT
-    assert own_branch(held, "again") == 2000
+    resolved = registry(parent(), again)
+    assert resolved.derived["again"].parent_run_id == PARENT
+    assert own_branch(resolved, "again") == 2000
     alone = registry(sft("again", [100.0], output_dir="/m/again", model_name_or_path="/m/again/step_200"))
     assert alone.placed["again"].status.startswith("no parent found: model path is the output folder of the run itself")
     below = registry(
@@ -200,10 +200,10 @@ def test_whatever_names_a_run_of_the_store_is_in_the_store() -> None:
 
 
 def test_a_parent_that_is_absent_has_no_branch() -> None:
-    held = registry(child(f"/m/g/model/{PARENT}_x/step_200"), parent())
-    placed = held.placed["child"]
+    resolved = registry(child(f"/m/g/model/{PARENT}_x/step_200"), parent())
+    placed = resolved.placed["child"]
     assert (placed.status, placed.branch_tokens, placed.end_tokens) == ("parent not in store", None, None)
-    assert held.derived["child"].parent_run_id == f"{PARENT}_x"
+    assert resolved.derived["child"].parent_run_id == f"{PARENT}_x"
 
 
 def test_a_step_below_a_models_folder_is_a_pretraining_checkpoint() -> None:
@@ -213,7 +213,7 @@ def test_a_step_below_a_models_folder_is_a_pretraining_checkpoint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "tokens"),
+    ("given", "tokens"),
     [
         (f"{PARENT}@step200", 2000),
         (f"{PARENT}@step_200", 2000),
@@ -228,14 +228,14 @@ def test_a_step_below_a_models_folder_is_a_pretraining_checkpoint() -> None:
         (PARENT, 5000),
     ],
 )
-def test_the_user_names_a_checkpoint_inside_a_run(told: str, tokens: int) -> None:
-    held = registry(parent(), child(None), parents={"child": told})
-    assert own_branch(held) == tokens
-    assert held.placed["child"].status == "used"
+def test_the_user_names_a_checkpoint_inside_a_run(given: str, tokens: int) -> None:
+    resolved = registry(parent(), child(None), parents={"child": given})
+    assert own_branch(resolved) == tokens
+    assert resolved.placed["child"].status == "used"
 
 
 @pytest.mark.parametrize(
-    ("told", "error", "match"),
+    ("given", "error", "match"),
     [
         (f"{PARENT}@stp_200", UnknownNameError, "Did you mean step_200"),
         (f"{PARENT}/epch_0", UnknownNameError, "Did you mean epoch_0"),
@@ -245,16 +245,16 @@ def test_the_user_names_a_checkpoint_inside_a_run(told: str, tokens: int) -> Non
     ],
 )
 def test_what_the_user_names_and_is_not_there_is_an_error_with_near_names(
-    told: str, error: type[Exception], match: str
+    given: str, error: type[Exception], match: str
 ) -> None:
     with pytest.raises(error, match=match):
-        _ = registry(parent(), child(None), parents={"child": told}).placed
+        _ = registry(parent(), child(None), parents={"child": given}).placed
 
 
 def test_a_checkpoint_that_the_user_overrules_is_reported() -> None:
-    held = registry(parent(), child(f"{FOLDER}/step_200"), parents={"child": PARENT})
-    assert own_branch(held) == 5000
-    assert "config.model_name_or_path step_200" in held.derived["child"].parentage.contradictions[0]
+    resolved = registry(parent(), child(f"{FOLDER}/step_200"), parents={"child": PARENT})
+    assert own_branch(resolved) == 5000
+    assert "config.model_name_or_path step_200" in resolved.derived["child"].parentage.contradictions[0]
 
 
 def test_names_of_checkpoints() -> None:

@@ -84,8 +84,8 @@ def test_disagreeing_rows_in_the_cache_are_warned_of_once_per_opening(tmp_path: 
 def test_a_new_or_changed_run_is_read_alone(tmp_path: Path) -> None:
     opened(*make(), tmp_path).load()
     tables, store = make()
-    store.held[1] = sft("b", [100.0, 300.0], version="2", evaluations={"piqa": 0.8})
-    store.held.append(sft("d", [50.0]))
+    store.fake_runs[1] = sft("b", [100.0, 300.0], version="2", evaluations={"piqa": 0.8})
+    store.fake_runs.append(sft("d", [50.0]))
     fresh = opened(tables, store, tmp_path).load()
     assert tables.calls == []
     assert {ids for ids, _ in store.history_calls} == {("b", "d")}
@@ -96,8 +96,8 @@ def test_a_new_or_changed_run_is_read_alone(tmp_path: Path) -> None:
 
 def make_changed() -> tuple[FakeTables, FakeStore]:
     tables, store = make()
-    store.held[1] = sft("b", [100.0, 300.0], version="2", evaluations={"piqa": 0.8})
-    store.held.append(sft("d", [50.0]))
+    store.fake_runs[1] = sft("b", [100.0, 300.0], version="2", evaluations={"piqa": 0.8})
+    store.fake_runs.append(sft("d", [50.0]))
     return tables, store
 
 
@@ -125,7 +125,7 @@ def test_changed_tables_are_read_anew(tmp_path: Path) -> None:
 def test_a_run_without_a_version_is_never_cached(tmp_path: Path) -> None:
     for _ in range(2):
         tables, store = make()
-        store.held = [sft("a", [100.0], version="")]
+        store.fake_runs = [sft("a", [100.0], version="")]
         opened(tables, store, tmp_path).load()
         assert store.history_calls
 
@@ -232,9 +232,9 @@ def test_threads_that_share_a_cache_get_their_own_rows(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     tables, store = make()
-    with pytest.warns(DdeWarning, match="can't be written") as told:
+    with pytest.warns(DdeWarning, match="can't be written") as caught:
         ds = opened(tables, store, tmp_path / "file" / "cache").load()
-    assert len(told) <= 3  # one per kind of rows
+    assert len(caught) <= 3  # one per kind of rows
     xr.testing.assert_equal(ds, opened(*make(), tmp_path / "good").load())
 
 

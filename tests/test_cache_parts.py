@@ -204,8 +204,8 @@ def test_what_a_fetch_brings_beyond_what_was_asked_is_kept(tmp_path: Path) -> No
     def generous(run_ids: Sequence[str], keys: Sequence[str]) -> History:
         return source.fetch(run_ids, KEYS)
 
-    told = [source.versions[r] for r in RUNS]
-    found = RaggedCache(tmp_path, "t").read(RUNS, told, ["a"], generous)
+    versions = [source.versions[r] for r in RUNS]
+    found = RaggedCache(tmp_path, "t").read(RUNS, versions, ["a"], generous)
     same(found, source.expected(RUNS, ["a"]))
     source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
     assert len(source.calls) == 1

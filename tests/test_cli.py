@@ -452,9 +452,9 @@ def test_cache_is_shown_and_cleared(run: Run, suite: Suite, tmp_path: Path) -> N
     assert table(run("cache", "size")).empty
     assert run("open", suite.data, suite.wandb, "--metrics", "piqa", "--to", "x.csv").code == 0
     (tmp_path / "data_cache" / "mine.txt").write_text("not dde's")
-    held = table(run("cache", "size"))
-    assert (held["bytes"].astype(int) > 0).all()
-    assert {"name", "kind", "bytes", "files", "last_used"} == set(held)
+    listed = table(run("cache", "size"))
+    assert (listed["bytes"].astype(int) > 0).all()
+    assert {"name", "kind", "bytes", "files", "last_used"} == set(listed)
     cleared = run("cache", "clear")
     assert cleared.code == 0
     assert cleared.out.startswith("freed ")

@@ -57,13 +57,13 @@ def test_the_auto_grid_holds_evaluations_branches_and_ends(
     tables, store, _ = made
     repository = RunRepository(tables, store)  # type: ignore[arg-type]
     ds = repository.to_dataset(max_points=room)
-    held = set(ds.cumulative_tokens.values.tolist())
+    grid = set(ds.cumulative_tokens.values.tolist())
     for label, steps in tables.rows.items():
         if label in ds.lineage.values:
-            assert {s * PER_STEP for s in steps} <= held
+            assert {s * PER_STEP for s in steps} <= grid
     for cells in (ds.branch_tokens, ds.end_tokens):
         values = cells.values[np.isfinite(cells.values)]
-        assert set(values.astype(np.int64).tolist()) <= held
+        assert set(values.astype(np.int64).tolist()) <= grid
     other = repository.to_dataset(max_points=room, metrics=["train_loss"])
     np.testing.assert_array_equal(other.cumulative_tokens, ds.cumulative_tokens)
 
@@ -453,7 +453,7 @@ def test_an_unpickled_dataset_knows_what_it_is_made_of() -> None:
 
 def test_a_log_with_the_name_of_a_coordinate_is_told_apart() -> None:
     tables, store = example()
-    store.held[0].rows[0][1]["epochs"] = 0.5
+    store.fake_runs[0].rows[0][1]["epochs"] = 0.5
     ds = RunRepository(tables, store).to_dataset(metrics="all")  # type: ignore[arg-type]
     assert np.nanmax(ds.epochs_at_step.values) == 0.5
     assert ds.epochs.dims == ("run",)
@@ -479,7 +479,7 @@ def test_aligning_equals_opening_on_that_grid(method: Any) -> None:
 
 def test_rows_that_the_axis_has_no_place_for_are_named() -> None:
     tables, store = example()
-    store.held[0] = sft("a", [1e8, 1e8, 2e8], [1.0, 0.9, 0.8])
+    store.fake_runs[0] = sft("a", [1e8, 1e8, 2e8], [1.0, 0.9, 0.8])
     ds = RunRepository(tables, store).to_dataset(metrics="train_loss")  # type: ignore[arg-type]
     with pytest.warns(DdeWarning, match=r"1 rows of train_loss count the same tokens.*\(a\)"):
         values = ds.dde.sel(run_id="a").train_loss.values

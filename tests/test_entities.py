@@ -219,10 +219,10 @@ def test_two_lineages_side_by_side() -> None:
 
 def test_a_run_that_cannot_be_placed_warns_and_has_the_types_of_a_full_frame() -> None:
     tables, store = example()
-    store.held.append(sft("orphan", [10.0], [0.5], model_name_or_path=None, evaluations={"piqa": 0.3}))
-    store.held.append(sft("empty"))
+    store.fake_runs.append(sft("orphan", [10.0], [0.5], model_name_or_path=None, evaluations={"piqa": 0.3}))
+    store.fake_runs.append(sft("empty"))
     absent = "/m/2025_08_21-15_03_00_test_finetune_DD-dolma1_7-4M_main_100M_toks_--learning_rate=5e-06"
-    store.held.append(sft("lost", [10.0], program="dpo.py", model_name_or_path=absent))
+    store.fake_runs.append(sft("lost", [10.0], program="dpo.py", model_name_or_path=absent))
     evolved = dde.DataDecideEvolved(None, store, cache_dir=None)
     evolved.repository = RunRepository(tables, store)  # type: ignore[arg-type]
     repository, lineage = evolved.repository, evolved.repository.get_lineage("lost")
@@ -263,8 +263,8 @@ def test_no_rows_of_the_chosen_metrics_is_an_answer_without_a_warning() -> None:
 
 def test_frames_say_how_the_loss_is_reduced_and_warn_of_mixtures() -> None:
     tables, store = example()
-    store.held.append(sft("mean", [1e8], reduce_loss="mean", learning_rate=1e-3))
-    store.held.append(sft("on_c4", [1e8], reduce_loss="mean", model_name_or_path="allenai/DataDecide-c4-4M"))
+    store.fake_runs.append(sft("mean", [1e8], reduce_loss="mean", learning_rate=1e-3))
+    store.fake_runs.append(sft("on_c4", [1e8], reduce_loss="mean", model_name_or_path="allenai/DataDecide-c4-4M"))
     evolved = dde.DataDecideEvolved(None, store, cache_dir=None)
     evolved.repository = RunRepository(tables, store)  # type: ignore[arg-type]
     lineage = evolved.repository.get_lineage("a")

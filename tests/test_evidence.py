@@ -39,12 +39,12 @@ def logged(run: FakeRun, *rows: tuple[int, dict[str, float]], **summary: Any) ->
     return run
 
 
-def own_end(held: Registry, run_id: str) -> int:
-    return (held.placed[run_id].end_tokens or 0) - FINAL_4M
+def own_end(resolved: Registry, run_id: str) -> int:
+    return (resolved.placed[run_id].end_tokens or 0) - FINAL_4M
 
 
-def said(held: Registry, run_id: str) -> str:
-    run, placed = held.derived[run_id], held.placed[run_id]
+def said(resolved: Registry, run_id: str) -> str:
+    run, placed = resolved.derived[run_id], resolved.placed[run_id]
     return "; ".join([*run.parentage.contradictions, *run.evidence.contradictions, *placed.end.notes])
 
 
@@ -61,20 +61,20 @@ def test_dpo_of_open_instruct_as_it_is_today() -> None:
         "max_seq_length": 2048,
     }
     run = sft("d", program="dpo_tune_cache.py", num_train_epochs=None, **config)
-    held = registry(run).derived["d"]
-    assert held.run_type == "dpo"
-    assert held.label == "dpo_lr=1e-05_fullx2_beta=5"
-    assert held.hyperparameters["dpo_loss_type"] == "dpo_norm"
-    assert held.evidence.dataset == "mix 1.0"
-    assert not held.evidence.contradictions
+    resolved = registry(run).derived["d"]
+    assert resolved.run_type == "dpo"
+    assert resolved.label == "dpo_lr=1e-05_fullx2_beta=5"
+    assert resolved.hyperparameters["dpo_loss_type"] == "dpo_norm"
+    assert resolved.evidence.dataset == "mix 1.0"
+    assert not resolved.evidence.contradictions
     # Where no program is known, beta with a loss of DPO tells the method; beta alone is of many methods.
     assert gather_evidence(sft("d", program="", **config).record).run_type == "dpo"
     assert gather_evidence(sft("d", program="", beta=0.1).record).run_type == "other"
     beside = gather_evidence(sft("s", beta=0.1, loss_type="nll").record)
     assert "dpo_beta" not in beside.hyperparameters
     # The launch command has the same names.
-    told = sft("d", program="dpo.py", num_train_epochs=None, command=["--num_epochs", "3", "--beta", "0.1"])
-    assert registry(told).derived["d"].label == "dpo_lr=1e-05_fullx3_beta=0.1"
+    written = sft("d", program="dpo.py", num_train_epochs=None, command=["--num_epochs", "3", "--beta", "0.1"])
+    assert registry(written).derived["d"].label == "dpo_lr=1e-05_fullx3_beta=0.1"
 
 
 def test_two_names_of_one_key_that_disagree_are_reported() -> None:
@@ -98,8 +98,8 @@ def test_a_config_in_groups() -> None:
         "checkpoint": {"output_dir": "/m/s"},
     }  # fmt: skip
     run.record = replace(run.record, config=groups)
-    held = registry(run, sft("child", [50.0], model_name_or_path="/m/s"))
-    found = held.derived["s"]
+    resolved = registry(run, sft("child", [50.0], model_name_or_path="/m/s"))
+    found = resolved.derived["s"]
     assert (found.run_type, found.lineage, found.label) == (
         "supervised_ft",
         "c4-4M-default",
@@ -108,7 +108,7 @@ def test_a_config_in_groups() -> None:
     assert found.evidence.sequences_per_step == 16
     assert found.hyperparameters["training_seed"] == 7
     assert found.evidence.dataset == "mix 1.0"
-    assert held.derived["child"].parent_run_id == "s"
+    assert resolved.derived["child"].parent_run_id == "s"
     # A key outside of a group counts more, as text in JSON does.
     run.record = replace(
         run.record, config={"learning_rate": 1e-5, **groups, "training": json.dumps(groups["training"])}
@@ -142,9 +142,11 @@ def test_other_programs_state_the_method_in_their_own_way() -> None:
 
 @pytest.mark.parametrize("revision", ["step99999999999999999999-seed-default", "step_" + "9" * 3000])
 def test_a_revision_beyond_range_is_not_the_final_checkpoint(revision: str) -> None:
-    held = registry(sft("a", [10.0], model_revision=revision), sft("b", [10.0], model_name_or_path=f"{HUB}/{revision}"))
+    resolved = registry(
+        sft("a", [10.0], model_revision=revision), sft("b", [10.0], model_name_or_path=f"{HUB}/{revision}")
+    )
     for run_id in "ab":
-        status = held.placed[run_id].status
+        status = resolved.placed[run_id].status
         assert status.startswith("no parent found: step of the checkpoint is beyond 64 bits: step")
         assert len(status) < 200
 
@@ -163,11 +165,11 @@ def test_counters_of_todays_programs(key: str) -> None:
         "d", program="dpo.py", output_dir="", model_name_or_path="/x/a/step_200", beta=5, evaluations={"piqa": 1.0}
     )
     logged(dpo, (1, {key: 40.0}), (2, {key: 100.0}))
-    held = registry(run, dpo, sft("plain", [10.0, 20.0]))
-    assert (own_end(held, "a"), held.placed["a"].token_source) == (300_000, "logged")
-    assert held.placed["d"].branch_tokens == FINAL_4M + 200_000
-    assert (own_end(held, "d"), held.placed["d"].token_source) == (200_100, "logged")
-    assert not said(held, "a")
+    resolved = registry(run, dpo, sft("plain", [10.0, 20.0]))
+    assert (own_end(resolved, "a"), resolved.placed["a"].token_source) == (300_000, "logged")
+    assert resolved.placed["d"].branch_tokens == FINAL_4M + 200_000
+    assert (own_end(resolved, "d"), resolved.placed["d"].token_source) == (200_100, "logged")
+    assert not said(resolved, "a")
     # Without rows, the summary has the last count.
     bare = logged(sft("a", evaluations={"piqa": 0.5}), **{key: 7e5, "_step": 300})
     assert own_end(registry(bare), "a") == 700_000
@@ -177,7 +179,7 @@ def test_other_counters_are_read_of_runs_without_the_usual_one_alone() -> None:
     store = FakeStore([sft("a", [10.0, 20.0]), sft("bare", evaluations={"piqa": 0.5})])
     _ = Registry(None, store).placed  # type: ignore[arg-type]
     assert store.history_calls == [(("a", "bare"), ("total_tokens",))]
-    store.held.append(logged(sft("d", program="dpo.py"), (1, {"train_loss": 1.0})))
+    store.fake_runs.append(logged(sft("d", program="dpo.py"), (1, {"train_loss": 1.0})))
     store.history_calls.clear()
     _ = Registry(None, store).placed  # type: ignore[arg-type]
     assert [run_ids for run_ids, _ in store.history_calls] == [("a", "bare", "d"), ("d",)]
@@ -197,11 +199,11 @@ def test_counters_that_do_not_count_all_steps_are_refused() -> None:
     each = logged(
         sft("each", program="dpo.py", **batch), *((i, {"perf/total_tokens": 900.0 + i % 3}) for i in range(30))
     )
-    held = registry(some, each)
-    assert own_end(held, "some") == 30 * 2 * 4 * 2 * 2 * TULU_TOKENS_PER_SEQUENCE
-    assert held.placed["some"].token_source == held.placed["each"].token_source == "estimated"
-    assert "perf/total_tokens: counts one of 10 steps (logging_steps)" in said(held, "some")
-    assert "so it counts each step alone" in said(held, "each")
+    resolved = registry(some, each)
+    assert own_end(resolved, "some") == 30 * 2 * 4 * 2 * 2 * TULU_TOKENS_PER_SEQUENCE
+    assert resolved.placed["some"].token_source == resolved.placed["each"].token_source == "estimated"
+    assert "perf/total_tokens: counts one of 10 steps (logging_steps)" in said(resolved, "some")
+    assert "so it counts each step alone" in said(resolved, "each")
 
 
 def test_steps_of_a_transformers_log_are_training_steps() -> None:
@@ -214,19 +216,19 @@ def test_steps_of_a_transformers_log_are_training_steps() -> None:
     counted = run("counted", *({"train/num_tokens": 7000.0 * (i + 1)} for i in range(5)))
     uncounted = run("uncounted", *({} for _ in range(5)))
     children = [sft(f"of_{p}", [10.0], model_name_or_path=f"/m/{p}/checkpoint-400") for p in ("counted", "uncounted")]
-    held = registry(counted, uncounted, *children)
-    assert held.placed["of_counted"].branch_tokens == FINAL_4M + 28_000
+    resolved = registry(counted, uncounted, *children)
+    assert resolved.placed["of_counted"].branch_tokens == FINAL_4M + 28_000
     per_step = 2 * 4 * 2 * TULU_TOKENS_PER_SEQUENCE
-    assert own_end(held, "uncounted") == 500 * per_step
-    assert held.placed["of_uncounted"].branch_tokens == FINAL_4M + 400 * per_step
+    assert own_end(resolved, "uncounted") == 500 * per_step
+    assert resolved.placed["of_uncounted"].branch_tokens == FINAL_4M + 400 * per_step
 
 
 def test_repeated_steps_and_impossible_counts_of_any_counter_are_counted() -> None:
     for key in ("total_tokens", "perf/total_tokens"):
         rows = [(100, {key: 100.0}), (200, {key: 200.0}), (200, {key: 250.0}), (300, {key: -1.0}), (300, {key: 300.0})]
-        held = registry(logged(sft("a"), *rows))
-        assert own_end(held, "a") == 300
-        end = held.placed["a"].end
+        resolved = registry(logged(sft("a"), *rows))
+        assert own_end(resolved, "a") == 300
+        end = resolved.placed["a"].end
         assert (end.counter, end.repeated_steps, end.impossible_counts) == (key, 2, 1)
 
 
@@ -241,13 +243,13 @@ def test_a_batch_of_one_machine_of_several_is_refused() -> None:
     eight = sft("eight", [1e6, 8 * 100 * 2 * 64 * 2 * 700.0], **batch)
     rows = (1, {"train_loss": 1.0}), (2, {"train_loss": 1.0})
     dpo = logged(sft("dpo", program="dpo.py", beta=5, **batch), *rows)
-    held = registry(one, eight, dpo)
+    resolved = registry(one, eight, dpo)
     # Were it believed, the mean of both would be 3,150.
-    assert own_end(held, "dpo") == 2 * 128 * 2 * 700
-    assert "5600 tokens each, more than the 4096 of max_seq_length" in said(held, "eight")
-    assert held.derived["eight"].evidence.sequences_per_step is None
-    assert held.placed["eight"].token_source == "logged"
-    assert not said(held, "one")
+    assert own_end(resolved, "dpo") == 2 * 128 * 2 * 700
+    assert "5600 tokens each, more than the 4096 of max_seq_length" in said(resolved, "eight")
+    assert resolved.derived["eight"].evidence.sequences_per_step is None
+    assert resolved.placed["eight"].token_source == "logged"
+    assert not said(resolved, "one")
     # The summary alone tells it too, before labels are made.
     by_summary = logged(sft("s", [1e6, 2e6], **batch), *one.rows, _step=200, total_tokens=8 * 200 * 128 * 700.0)
     assert gather_evidence(by_summary.record).sequences_per_step is None
@@ -274,15 +276,15 @@ def fork(counts: dict[int, float], **options: Any) -> FakeRun:
     ],
 )
 def test_a_fork_branches_inside_its_source(counts: dict[int, float], end: int, source: str) -> None:
-    held = registry(sft("source", [1000.0, 2000.0, 3000.0]), fork(counts))
-    placed = held.placed["fork"]
-    assert held.derived["fork"].parent_run_id == "source"
-    assert held.derived["fork"].parentage.evidence == "config._wandb.branch_point"
-    assert held.derived["fork"].label == "sft_lr=1e-05_fullx1+sft_lr=2e-05_fullx1@200"
+    resolved = registry(sft("source", [1000.0, 2000.0, 3000.0]), fork(counts))
+    placed = resolved.placed["fork"]
+    assert resolved.derived["fork"].parent_run_id == "source"
+    assert resolved.derived["fork"].parentage.evidence == "config._wandb.branch_point"
+    assert resolved.derived["fork"].label == "sft_lr=1e-05_fullx1+sft_lr=2e-05_fullx1@200"
     assert (placed.branch_tokens, placed.token_source) == (FINAL_4M + 2000, source)
-    assert own_end(held, "fork") == 2000 + end
+    assert own_end(resolved, "fork") == 2000 + end
     # Its source's rows are its source's.
-    (rows,) = held.placements.of(["fork"])
+    (rows,) = resolved.placements.of(["fork"])
     assert rows.steps.tolist() == [300, 400]
 
 
@@ -291,10 +293,10 @@ def test_the_curve_of_a_fork_is_its_sources_up_to_the_fork() -> None:
     forked = fork({100: 1000.0, 200: 2000.0, 300: 3100.0, 400: 4200.0})
     for k, (_, row) in enumerate(forked.rows):
         row["train_loss"] = (3.0, 2.0, 1.25, 1.125)[k]
-    held = registry(source, forked)
-    repository = dde.RunRepository(held.tables, held.store)
+    resolved = registry(source, forked)
+    repository = dde.RunRepository(resolved.tables, resolved.store)
     ds = repository.to_dataset(metrics=["train_loss"], grid="union")
-    curve = ds.train_loss.sel(run=held.derived["fork"].label)[0].dropna("cumulative_tokens")
+    curve = ds.train_loss.sel(run=resolved.derived["fork"].label)[0].dropna("cumulative_tokens")
     assert (curve.cumulative_tokens.values - FINAL_4M).tolist() == [1000, 2000, 3100, 4200]
     assert curve.values.tolist() == [3.0, 2.0, 1.25, 1.125]
 
@@ -313,8 +315,8 @@ def test_forks_that_have_no_place_say_why() -> None:
             sft("source", [1.0]), fork({300: 1.0, 400: 2.0}, _wandb={"branch_point": {"run_id": "source", "step": 250}})
         ),
     }
-    for status, held in statuses.items():
-        assert held.placed["fork"].status.startswith(status)
+    for status, resolved in statuses.items():
+        assert resolved.placed["fork"].status.startswith(status)
     # A run that was rewound names itself.
     rewound = sft("r", [10.0, 20.0], _wandb={"branch_point": {"run_id": "r", "step": 100}})
     assert registry(rewound).placed["r"].status == "used"
@@ -397,17 +399,17 @@ def test_any_value_under_any_key_is_survived(program: str) -> None:
             run = sft(f"r{len(runs)}", program=program, evaluations={"piqa": 0.5}, max_train_samples=10)
             runs.append(logged(run, **{"_step": 10, key: value}))
         for text in (str(value)[:4000], "-" * 9):
-            told = ["--num_epochs", text, f"--beta={text}", "--model_name_or_path", text]
-            runs.append(sft(f"r{len(runs)}", [100.0], program=program, command=told, model_name_or_path=None))
-    held = registry(*runs)
+            written = ["--num_epochs", text, f"--beta={text}", "--model_name_or_path", text]
+            runs.append(sft(f"r{len(runs)}", [100.0], program=program, command=written, model_name_or_path=None))
+    resolved = registry(*runs)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for run_id, placed in held.placed.items():
-            assert held.derived[run_id].evidence.record.run_id == run_id
+        for run_id, placed in resolved.placed.items():
+            assert resolved.derived[run_id].evidence.record.run_id == run_id
             assert placed.branch_tokens is None or 0 <= placed.branch_tokens <= MOST
             assert placed.end_tokens is None or 0 <= placed.end_tokens <= MOST
             assert len(placed.status) < 5000
-    assert held.placed["r0"].status == "used"
+    assert resolved.placed["r0"].status == "used"
 
 
 def test_what_is_representable_is_taken_to_the_last_token() -> None:
@@ -415,18 +417,18 @@ def test_what_is_representable_is_taken_to_the_last_token() -> None:
     batch = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 8, "state": "crashed"}
     per_step = 128 * TULU_TOKENS_PER_SEQUENCE
     last = (MOST - FINAL_4M) // per_step
-    held = registry(
+    resolved = registry(
         sft("fits", [most]),
         logged(sft("sum"), *((100 * i, {"total_tokens": c}) for i, c in enumerate([most, 1.0] * 1100))),
         logged(sft("last", **batch), (1, {}), (last - 10**5, {})),  # a product of floats ends in 10 bits less
         logged(sft("rate", **batch), (1, {}), (MOST, {})),
         logged(sft("above", **batch), (1, {}), (last + 10**3, {})),
     )
-    assert own_end(held, "fits") == most
-    assert held.placed["last"].status == "used"
-    assert abs(own_end(held, "last") - (last - 10**5) * per_step) < 2**11
+    assert own_end(resolved, "fits") == most
+    assert resolved.placed["last"].status == "used"
+    assert abs(own_end(resolved, "last") - (last - 10**5) * per_step) < 2**11
     for run_id in ("sum", "rate", "above"):
-        placed = held.placed[run_id]
+        placed = resolved.placed[run_id]
         assert placed.status.endswith("more tokens than 64 bits count")
         assert placed.end_tokens is None
 
@@ -473,19 +475,19 @@ def test_another_process_places_rows_by_the_same_counters(tmp_path: Path) -> Non
     suite = dde.tutorial.make_suite(tmp_path / "suite", "tiny")
     for _ in range(2):  # read, then kept
         repository = dde.DataDecideEvolved(suite.data, folder, cache_dir=tmp_path / "cache").repository
-        held = repository.registry
-        assert {held.placed[r].status for r in rows} == {"used"}
-        assert held.placed["perf"].end_tokens == FINAL_4M + 5500
-        assert held.placed["trl"].end_tokens == FINAL_4M + 6000
-        assert held.placed["log"].end_tokens == FINAL_4M + 500 * 16 * TULU_TOKENS_PER_SEQUENCE
-        assert held.placed["fork"].branch_tokens == FINAL_4M + 2500
-        assert held.placed["fork"].end_tokens == FINAL_4M + 2500 + (6500 - 2600)
-    origin = origin_of(held)
+        resolved = repository.registry
+        assert {resolved.placed[r].status for r in rows} == {"used"}
+        assert resolved.placed["perf"].end_tokens == FINAL_4M + 5500
+        assert resolved.placed["trl"].end_tokens == FINAL_4M + 6000
+        assert resolved.placed["log"].end_tokens == FINAL_4M + 500 * 16 * TULU_TOKENS_PER_SEQUENCE
+        assert resolved.placed["fork"].branch_tokens == FINAL_4M + 2500
+        assert resolved.placed["fork"].end_tokens == FINAL_4M + 2500 + (6500 - 2600)
+    origin = origin_of(resolved)
     assert origin is not None
-    sent = SentRuns(origin.columns, Readers(None, held.store, str(tmp_path / "cache"), origin.opened))
+    sent = SentRuns(origin.columns, Readers(None, resolved.store, str(tmp_path / "cache"), origin.opened))
     for run_id in rows:
-        (here,), (there,) = held.placements.of([run_id]), sent.of([run_id])
+        (here,), (there,) = resolved.placements.of([run_id]), sent.of([run_id])
         np.testing.assert_array_equal(here.steps, there.steps)
         np.testing.assert_array_equal(here.tokens, there.tokens)
         np.testing.assert_array_equal(here.source, there.source)
-        assert held.placed[run_id].end == replace(sent.placed[run_id].end)
+        assert resolved.placed[run_id].end == replace(sent.placed[run_id].end)

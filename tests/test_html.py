@@ -87,7 +87,7 @@ def test_runs_without_a_place_are_shown_with_the_reason() -> None:
     parent = "2025_08_21-15_03_00_test_finetune_DD-dolma1_7-4M_main_100M_toks_--learning_rate=5e-06"
     tables, store = example()
     path = f"/m/2025_08_21-15_03_00_g/model/{parent}/"
-    store.held.append(sft(lost, program="dpo.py", model_name_or_path=path, evaluations={"piqa": 0.5}))
+    store.fake_runs.append(sft(lost, program="dpo.py", model_name_or_path=path, evaluations={"piqa": 0.5}))
     page = _Page(repository(tables, store).get_lineage("dolma1_7-4M-default")._repr_html_())
     assert page.row(lost)[2:] == [parent, "finished", "parent not in store"]
     assert "1 parent not in store" in page.facts["derived runs"]
@@ -119,15 +119,15 @@ def test_lineages_have_a_row_each() -> None:
 
 
 def test_a_run_says_where_it_starts_and_how_that_is_known() -> None:
-    held = repository()
-    base = _Page(held.get_run("dolma1_7-4M-default")._repr_html_())
+    opened = repository()
+    base = _Page(opened.get_run("dolma1_7-4M-default")._repr_html_())
     assert base.facts["runs starting here"] == "a, dead"
-    run = _Page(held.get_run("a")._repr_html_())
+    run = _Page(opened.get_run("a")._repr_html_())
     assert run.facts["starts from"] == "dolma1_7-4M-default, step 5,725"
     assert run.facts["branches at"] == "375.2M tokens (375,193,600)"
     assert "reduce_loss=sum" in run.facts["hyperparameters"]
     assert run.facts["runs starting here"] == "d"
-    chained = _Page(held.get_run("d")._repr_html_())
+    chained = _Page(opened.get_run("d")._repr_html_())
     assert chained.facts["starts from"] == "a"
     assert "712" in chained.facts["token source"]
 
@@ -140,9 +140,9 @@ def test_a_repository_counts_lineages_and_runs_and_names_what_to_call() -> None:
     counts = [row for row in page.rows if row[0] in ("supervised_ft", "dpo")]
     assert counts == [["supervised_ft", "2", "used"], ["supervised_ft", "1", "state crashed"], ["dpo", "1", "used"]]
     calls = [row[0] for row in page.rows if row[0].startswith("repository.")]
-    held = repository()
+    opened = repository()
     for call in calls:
-        assert len(eval(call, {"repository": held}).__repr__())
+        assert len(eval(call, {"repository": opened}).__repr__())
     assert "DataDecideEvolved" in dde.DataDecideEvolved(None, example()[1], cache_dir=None)._repr_html_()
     assert "known from post-training" not in page.beside
     alone = _Page(RunRepository(None, example()[1])._repr_html_())  # type: ignore[arg-type]
@@ -152,12 +152,12 @@ def test_a_repository_counts_lineages_and_runs_and_names_what_to_call() -> None:
 
 def test_no_metric_is_read() -> None:
     tables, store = example()
-    held = repository(tables, store)
-    held._repr_html_()
-    held.find_lineages()._repr_html_()
+    opened = repository(tables, store)
+    opened._repr_html_()
+    opened.find_lineages()._repr_html_()
     for run_id in ("a", "d", "dead", "c4-4M-default"):
-        held.get_run(run_id)._repr_html_()
-        held.get_lineage(run_id)._repr_html_()
+        opened.get_run(run_id)._repr_html_()
+        opened.get_lineage(run_id)._repr_html_()
     assert tables.calls == []
     assert store.evaluation_calls == []
     assert {key for _, keys in store.history_calls for key in keys} <= {*TOKEN_COUNTERS, TRAINING_STEP}
@@ -174,9 +174,9 @@ def test_text_is_escaped_wherever_it_comes_from() -> None:
         ],
         description=f"a store of {name}",
     )
-    held = repository(tables, store)
-    pages = [held._repr_html_(), held.get_lineage(name)._repr_html_(), held.find_lineages()._repr_html_()]
-    pages += [held.get_run(r.record.run_id)._repr_html_() for r in store.held]
+    opened = repository(tables, store)
+    pages = [opened._repr_html_(), opened.get_lineage(name)._repr_html_(), opened.find_lineages()._repr_html_()]
+    pages += [opened.get_run(r.record.run_id)._repr_html_() for r in store.fake_runs]
     for page in pages:
         assert not re.search(r"<(?:img|b>odd|i>)", page)
         _Page(page)
@@ -191,8 +191,8 @@ def test_no_credential_is_shown_and_a_store_that_is_away_is_said(dsn: str) -> No
         assert "s3cr3t" not in page
         assert "127.0.0.1" in _Page(page).facts["post-training"]
         assert "127.0.0.1" in _Page(page).facts["error"]
-    held = repository(store=FakeStore([], description=dsn))
-    assert "s3cr3t" not in held._repr_html_()
+    opened = repository(store=FakeStore([], description=dsn))
+    assert "s3cr3t" not in opened._repr_html_()
 
 
 def test_colours_are_those_of_the_notebook() -> None:

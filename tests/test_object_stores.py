@@ -231,12 +231,12 @@ def test_a_store_that_cannot_be_reached_is_said_once_without_credentials(
 ) -> None:
     source = Source()
     cache = RaggedCache("s3://no-such-bucket-of-dde/c?token=" + SECRET, "t")
-    with pytest.warns(DdeWarning, match="can't be written") as told:
+    with pytest.warns(DdeWarning, match="can't be written") as caught:
         source.check(cache, RUNS, KEYS)
     source.check(cache, RUNS, KEYS)
-    assert len(told) == 1
+    assert len(caught) == 1
     assert len(source.calls) == 1
-    assert SECRET not in str(told[0].message) + repr(cache.storage) + str(pickle.dumps(cache))
+    assert SECRET not in str(caught[0].message) + repr(cache.storage) + str(pickle.dumps(cache))
 
 
 # Tables

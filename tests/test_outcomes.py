@@ -173,8 +173,8 @@ def test_parquet_says_what_made_it_and_is_written_whole(tmp_path: Path) -> None:
     ds = opened(metrics=["piqa", "train_loss"])
     path = ds.dde.to_parquet(tmp_path / "curves.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(path), ds.dde.to_frame(), check_dtype=False)
-    told = pq.read_schema(path).metadata[b"dde"].decode()
-    assert '"interpolation": "linear"' in told
+    metadata = pq.read_schema(path).metadata[b"dde"].decode()
+    assert '"interpolation": "linear"' in metadata
     # Where a lineage has none of a column that others have, it stays a number.
     assert str(pq.read_schema(path).field("train_loss").type) == "double"
     none = pd.read_parquet(ds.isel(lineage=[]).dde.to_parquet(tmp_path / "curves.parquet"))

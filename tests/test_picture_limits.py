@@ -73,9 +73,9 @@ def test_infinite_ends_have_the_colour_of_the_end_of_the_bar(sweep: xr.Dataset, 
         assert [t.get_text() for t in figure.axes[0].texts].count("-inf") == len(lost)
         assert_nothing_is_cut_off(figure)
     (tree,) = figures_of(diverged.dde.plot_tree("arc_easy", backend="bokeh"))
-    told = [v for r in drawn(tree, "Scatter") if "value" in r.data_source.data for v in r.data_source.data["value"]]
-    assert told.count("-inf") == len(lost)
-    assert "none" not in told
+    labels = [v for r in drawn(tree, "Scatter") if "value" in r.data_source.data for v in r.data_source.data["value"]]
+    assert labels.count("-inf") == len(lost)
+    assert "none" not in labels
 
 
 def test_runs_that_scaling_has_no_place_for_are_named(bases: xr.Dataset) -> None:

@@ -533,8 +533,8 @@ def test_hover_says_which_checkpoint_it_is(sweep: xr.Dataset) -> None:
     from bokeh.models import HoverTool
 
     (page,) = figures_of(sweep.isel(lineage=[0]).dde.plot("arc_easy", zoom=False, backend="bokeh"))
-    told = {name for tool in page.select({"type": HoverTool}) for name, _ in tool.tooltips}
-    assert told == {"run", "run id", "tokens", "step", "ARC-Easy, primary metric", "support"}
+    tooltips = {name for tool in page.select({"type": HoverTool}) for name, _ in tool.tooltips}
+    assert tooltips == {"run", "run id", "tokens", "step", "ARC-Easy, primary metric", "support"}
     rows = [r.data_source.data for r in drawn(page, "Scatter") if "step" in r.data_source.data]
     steps = {
         float(x): step

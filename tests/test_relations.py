@@ -189,10 +189,10 @@ def test_an_ambiguous_cut_path_is_reported_not_guessed() -> None:
         "child", program="dpo.py", model_name_or_path="/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr=5e"
     )
     group = sft("child2", program="dpo.py", model_name_or_path="/m/2025_08_21-15_03_00_g/")
-    held = registry(*runs, cut, group)
-    assert held.placed["child"].status.startswith("no parent found: model path cut short fits 2 runs")
-    assert held.placed["child2"].status != "used"
-    assert held.derived["child"].label == ""
+    resolved = registry(*runs, cut, group)
+    assert resolved.placed["child"].status.startswith("no parent found: model path cut short fits 2 runs")
+    assert resolved.placed["child2"].status != "used"
+    assert resolved.derived["child"].label == ""
 
 
 def test_a_path_cut_to_the_group_is_settled_by_what_the_name_says_of_the_parent() -> None:
@@ -223,17 +223,17 @@ def test_a_folder_of_the_models_name_may_hold_the_revision() -> None:
 def test_a_parent_known_by_name_but_absent() -> None:
     name = "2025_08_21-15_03_00_test_finetune_DD-dolma1_7-4M_main_100M_toks_--learning_rate=5e-06"
     dpo = sft("d", [1.0], program="dpo.py", model_name_or_path=f"/m/g/model/{name}/")
-    held = registry(dpo)
-    assert held.derived["d"].parent_run_id == name
-    assert held.derived["d"].lineage == "dolma1_7-4M-default"
-    assert held.placed["d"].branch_tokens is None
-    assert held.placed["d"].status == "parent not in store"
+    resolved = registry(dpo)
+    assert resolved.derived["d"].parent_run_id == name
+    assert resolved.derived["d"].lineage == "dolma1_7-4M-default"
+    assert resolved.placed["d"].branch_tokens is None
+    assert resolved.placed["d"].status == "parent not in store"
 
 
 def test_circles_are_set_aside_by_name_and_all_else_opens() -> None:
     runs = [sft(name, [100.0], parent_run_id=parent) for name, parent in ("ab", "ba", "cc", "da")]
-    held = registry(*runs, sft("sound", [100.0]))
-    placed = held.placed
+    resolved = registry(*runs, sft("sound", [100.0]))
+    placed = resolved.placed
     circle = "the runs 'a', 'b' derive from each other in a circle (config.parent_run_id)"
     assert {r: placed[r].status for r in "abcd"} == {
         "a": f"no parent found: {circle}",
@@ -242,8 +242,8 @@ def test_circles_are_set_aside_by_name_and_all_else_opens() -> None:
         "d": f"parent not usable: no parent found: {circle}",
     }
     assert placed["sound"].status == "used"
-    assert [held.chain(r) for r in "abcd"] == [["a"], ["b"], ["c"], ["a", "d"]]
-    assert select_runs(held).left_out == {"no parent found": 3, "parent not usable": 1}
+    assert [resolved.chain(r) for r in "abcd"] == [["a"], ["b"], ["c"], ["a", "d"]]
+    assert select_runs(resolved).left_out == {"no parent found": 3, "parent not usable": 1}
     # The user's word settles it; a circle of the user's own is an error.
     assert registry(*runs[:2], parents={"a": HUB}).placed["b"].status == "used"
     with pytest.raises(LineageError, match="'a' is its own parent"):
@@ -262,25 +262,25 @@ def test_long_circles_and_chains_are_set_aside() -> None:
     assert "and 9996 more derive from each other in a circle" in named
 
     chain = [sft(f"r{i:05}", [100.0], parent_run_id=f"r{i - 1:05}" if i else HUB) for i in range(n)]
-    held = registry(*chain)
-    counts = Counter(placed.status for placed in held.placed.values())
+    resolved = registry(*chain)
+    counts = Counter(placed.status for placed in resolved.placed.values())
     assert counts["used"] == LONGEST_CHAIN
     assert sum(counts.values()) == n
     assert len(counts) == 3
-    assert held.placed[f"r{LONGEST_CHAIN - 1:05}"].end_tokens == FINAL_4M + 100 * LONGEST_CHAIN
-    assert "chain of 1,000 runs" in held.placed[f"r{LONGEST_CHAIN:05}"].status
+    assert resolved.placed[f"r{LONGEST_CHAIN - 1:05}"].end_tokens == FINAL_4M + 100 * LONGEST_CHAIN
+    assert "chain of 1,000 runs" in resolved.placed[f"r{LONGEST_CHAIN:05}"].status
     # Neither labels nor reasons grow with the square of the depth.
-    assert sum(len(run.label) for run in held.derived.values()) < 50 * LONGEST_CHAIN**2
+    assert sum(len(run.label) for run in resolved.derived.values()) < 50 * LONGEST_CHAIN**2
     assert max(map(len, counts)) < 200
 
 
 def test_the_user_settles_what_evidence_cannot() -> None:
     orphan = sft("o", [100.0, 200.0], model_name_or_path=None)
-    held = registry(orphan)
-    assert held.placed["o"].status.startswith("no parent found")
-    told = registry(orphan, parents={"o": f"{HUB}@step1250-seed-default"})
-    assert told.placed["o"].branch_tokens == 1250 * 32 * 2048
-    assert told.placed["o"].status == "used"
+    resolved = registry(orphan)
+    assert resolved.placed["o"].status.startswith("no parent found")
+    corrected = registry(orphan, parents={"o": f"{HUB}@step1250-seed-default"})
+    assert corrected.placed["o"].branch_tokens == 1250 * 32 * 2048
+    assert corrected.placed["o"].status == "used"
     with pytest.raises(UnknownNameError, match="not in the store"):
         _ = registry(orphan, parents={"x": HUB}).derived
     with pytest.raises(UnknownNameError, match="Hub revision"):
@@ -293,13 +293,13 @@ def test_replicates_do_not_depend_on_state_or_selection() -> None:
         sft("early", [10.0], created="2025-08-01", state="crashed"),
         sft("middle", [10.0], created="2025-08-02"),
     ]
-    held = registry(*runs)
-    assert {k: r.label for k, r in held.derived.items()} == {
+    resolved = registry(*runs)
+    assert {k: r.label for k, r in resolved.derived.items()} == {
         "early": "sft_lr=1e-05_fullx1",
         "middle": "sft_lr=1e-05_fullx1#2",
         "late": "sft_lr=1e-05_fullx1#3",
     }
-    assert select_runs(held).runs == ("pretraining", "sft_lr=1e-05_fullx1#2", "sft_lr=1e-05_fullx1#3")
+    assert select_runs(resolved).runs == ("pretraining", "sft_lr=1e-05_fullx1#2", "sft_lr=1e-05_fullx1#3")
 
 
 def test_tokens_are_logged_restored_or_estimated() -> None:
@@ -322,8 +322,8 @@ def test_tokens_are_logged_restored_or_estimated() -> None:
     )
     dpo = sft("dpo", program="dpo.py", **samples)
     dpo.rows.extend([(1, {"train_loss": 0.7}), (2, {"train_loss": 0.6})])
-    held = registry(logged, fell, untracked, other_mix, dpo)
-    ends = {k: (p.end_tokens or 0) - FINAL_4M for k, p in held.placed.items()}
+    resolved = registry(logged, fell, untracked, other_mix, dpo)
+    ends = {k: (p.end_tokens or 0) - FINAL_4M for k, p in resolved.placed.items()}
     per_sequence = round(18_000_000 / (200 * 4 * 16 * 2))
     assert ends == {
         "logged": 18_000_000,
@@ -332,15 +332,15 @@ def test_tokens_are_logged_restored_or_estimated() -> None:
         "other_mix": 1400 * 712,
         "dpo": 2 * 4 * 16 * 2 * 2 * per_sequence,
     }
-    assert {k: p.token_source for k, p in held.placed.items()} == {
+    assert {k: p.token_source for k, p in resolved.placed.items()} == {
         "logged": "logged",
         "fell": "restored",
         "untracked": "estimated",
         "other_mix": "estimated",
         "dpo": "estimated",
     }
-    told = registry(dpo, tokens_per_sequence={"dpo": 100.0})
-    assert told.placed["dpo"].end_tokens == FINAL_4M + 2 * 4 * 16 * 2 * 2 * 100
+    corrected = registry(dpo, tokens_per_sequence={"dpo": 100.0})
+    assert corrected.placed["dpo"].end_tokens == FINAL_4M + 2 * 4 * 16 * 2 * 2 * 100
 
 
 @given(st.lists(st.integers(1, 1000), min_size=2, max_size=30), st.sets(st.integers(1, 29), max_size=3))
@@ -375,27 +375,27 @@ def test_filters_compare_numbers_as_numbers() -> None:
 
 def test_a_filter_on_derived_runs_drops_lineages_without_a_match() -> None:
     tables = FakeTables({"dolma1_7-4M-default": {0: {"piqa": 0.5}}, "c4-4M-default": {0: {"piqa": 0.5}}})
-    held = Registry(tables, FakeStore([sft("a", [10.0]), sft("b", [10.0], state="crashed", learning_rate=1e-4)]))  # type: ignore[arg-type]
-    assert select_runs(held).lineages == ("dolma1_7-4M-default", "c4-4M-default")
-    chosen = select_runs(held, filters={"learning_rate": 1e-5})
+    resolved = Registry(tables, FakeStore([sft("a", [10.0]), sft("b", [10.0], state="crashed", learning_rate=1e-4)]))  # type: ignore[arg-type]
+    assert select_runs(resolved).lineages == ("dolma1_7-4M-default", "c4-4M-default")
+    chosen = select_runs(resolved, filters={"learning_rate": 1e-5})
     assert chosen.lineages == ("dolma1_7-4M-default",)
     assert chosen.run_ids.tolist() == [["dolma1_7-4M-default", "a"]]
     assert chosen.left_out == {"state crashed": 1, "lineages without a matching run": 1}
     with pytest.raises(SelectionError, match="learning_rate") as caught:
-        select_runs(held, filters={"learning_rate": 7e-5})
+        select_runs(resolved, filters={"learning_rate": 7e-5})
     assert "1e-05" in str(caught.value)
     with pytest.raises(UnknownNameError, match="Did you mean weight_decay"):
         select_runs(Registry(tables, FakeStore([sft("a", [10.0], weight_decay=0)])), filters={"weight_deacy": 0})  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match="supervised_ft"):
-        select_runs(held, method="sft_")
+        select_runs(resolved, method="sft_")
 
 
 def test_an_ambiguous_path_is_not_settled_by_weaker_evidence() -> None:
     folder = "/m/2025_08_21-15_03_00_g/model/2025_08_21-15_03_00_g_lr"
     runs = [sft(f"2025_08_21-15_03_00_g_lr={r}", [100.0], output_dir=f"{folder}={r}") for r in ("5e-06", "5e-05")]
     name = "250901-155734_test_finetune_DD-dolma1_7-4M_Ft_lr=1e-05"
-    held = registry(*runs, sft(name, [10.0], model_name_or_path=f"{folder}=5e"))
-    assert held.placed[name].status.startswith("no parent found: model path cut short fits 2 runs")
+    resolved = registry(*runs, sft(name, [10.0], model_name_or_path=f"{folder}=5e"))
+    assert resolved.placed[name].status.startswith("no parent found: model path cut short fits 2 runs")
 
 
 def test_an_explicit_parent_is_compared_with_the_rest() -> None:
@@ -410,9 +410,9 @@ def test_an_explicit_parent_is_compared_with_the_rest() -> None:
 
 
 def test_labels_tell_near_numbers_apart() -> None:
-    held = registry(sft("a", [10.0], learning_rate=1.2345678e-5), sft("b", [10.0], learning_rate=1.23457e-5))
-    assert held.derived["a"].label != held.derived["b"].label
-    assert {r.replicate for r in held.derived.values()} == {1}
+    resolved = registry(sft("a", [10.0], learning_rate=1.2345678e-5), sft("b", [10.0], learning_rate=1.23457e-5))
+    assert resolved.derived["a"].label != resolved.derived["b"].label
+    assert {r.replicate for r in resolved.derived.values()} == {1}
 
 
 def test_finding_lineages_lists_the_store_once_more_at_most() -> None:
@@ -428,7 +428,7 @@ def test_any_key_of_config_or_command_can_be_filtered_on() -> None:
         sft("a", [10.0], use_lora=False, exp_name="x", command=["--clip", "3"]),
         sft("b", [10.0], use_lora="true", exp_name="y", learning_rate=1e-4),
     ]
-    held = registry(*runs)
+    resolved = registry(*runs)
     for filters in (
         {"use_lora": "false"},
         {"use_lora": False},
@@ -436,11 +436,11 @@ def test_any_key_of_config_or_command_can_be_filtered_on() -> None:
         {"clip": 3},
         {"num_train_epochs": [1], "learning_rate": np.array([1e-5])},
     ):
-        assert select_runs(held, filters=filters).run_ids.tolist() == [["dolma1_7-4M-default", "a"]]
-    assert select_runs(held, method="sft").run_ids.shape == (1, 3)
-    assert select_runs(held, seed=range(2)).lineages == ("dolma1_7-4M-default",)
+        assert select_runs(resolved, filters=filters).run_ids.tolist() == [["dolma1_7-4M-default", "a"]]
+    assert select_runs(resolved, method="sft").run_ids.shape == (1, 3)
+    assert select_runs(resolved, seed=range(2)).lineages == ("dolma1_7-4M-default",)
     with pytest.raises(UnknownNameError, match="Did you mean interp"):
-        select_runs(held, filters={"intrep": "log"})
+        select_runs(resolved, filters={"intrep": "log"})
 
 
 def test_a_run_that_cannot_be_placed_says_why() -> None:
@@ -472,13 +472,13 @@ def test_a_state_hides_runs_but_not_what_derives_from_them() -> None:
     crashed = sft("parent", [100.0, 200.0], state="crashed", output_dir="/m/parent")
     child = sft("child", [50.0], model_name_or_path="/m/parent", learning_rate=2e-5)
     below = sft("below", [30.0], model_name_or_path="/other/child", learning_rate=3e-5)
-    held = registry(crashed, child, below)
-    chosen = select_runs(held)
+    resolved = registry(crashed, child, below)
+    chosen = select_runs(resolved)
     assert chosen.run_ids.tolist() == [["dolma1_7-4M-default", "child", "below"]]
     assert chosen.left_out == {"state crashed": 1}
-    assert held.chain("below") == ["dolma1_7-4M-default", "parent", "child", "below"]
-    ds = RunRepository(held.tables, held.store).to_dataset(metrics=["train_loss"], grid="union")
-    row = ds.train_loss.sel(run=held.derived["below"].label)[0]
+    assert resolved.chain("below") == ["dolma1_7-4M-default", "parent", "child", "below"]
+    ds = RunRepository(resolved.tables, resolved.store).to_dataset(metrics=["train_loss"], grid="union")
+    row = ds.train_loss.sel(run=resolved.derived["below"].label)[0]
     tokens = ds.cumulative_tokens.values - FINAL_4M
     # The hidden parent's rows are in the curves of what derives from it.
     assert tokens[row.notnull().values].tolist() == [100, 200, 250, 280]
@@ -487,24 +487,24 @@ def test_a_state_hides_runs_but_not_what_derives_from_them() -> None:
 def test_of_a_repeated_step_the_first_count_is_kept() -> None:
     run = sft("a", [900.0, 2000.0])
     run.rows[:1] = [(100, {"train_loss": 1.0}), (100, {"total_tokens": 900.0}), (100, {"total_tokens": 9000.0})]
-    held = registry(run)
-    (placement,) = held.placements.of(["a"])
+    resolved = registry(run)
+    (placement,) = resolved.placements.of(["a"])
     assert (placement.steps.tolist(), placement.tokens.tolist()) == ([100, 200], [900, 2000])
     # The count did not fall back.
-    assert held.placed["a"].token_source == "logged"
-    assert held.placed["a"].end_tokens == FINAL_4M + 2000
+    assert resolved.placed["a"].token_source == "logged"
+    assert resolved.placed["a"].end_tokens == FINAL_4M + 2000
 
 
 def test_rows_before_between_and_after_the_counts_are_placed_by_their_steps() -> None:
     nan = math.nan
-    held = registry(sft("a", [nan, 2000.0, nan, 4400.0, nan, nan]))
-    (placement,) = held.placements.of(["a"])
+    resolved = registry(sft("a", [nan, 2000.0, nan, 4400.0, nan, nan]))
+    (placement,) = resolved.placements.of(["a"])
     assert placement.steps.tolist() == [100, 200, 300, 400, 500, 600]
     # Behind the last count they go on at the run's rate: 4,400 tokens in 400 steps.
     assert placement.tokens.tolist() == [1000, 2000, 3200, 4400, 5500, 6600]
     assert placement.source.tolist() == [2, 0, 2, 0, 2, 2]
-    assert held.placed["a"].end_tokens == FINAL_4M + 6600
-    assert held.placed["a"].token_source == "estimated"
+    assert resolved.placed["a"].end_tokens == FINAL_4M + 6600
+    assert resolved.placed["a"].token_source == "estimated"
 
 
 def test_what_makes_a_variant_is_a_coordinate_of_the_treatment() -> None:

@@ -29,26 +29,26 @@ def unknown(run_id: str, name: str = "", counts: tuple[float, ...] = (1e6, 2e6),
     return run
 
 
-def registry(*runs: FakeRun, **told: str) -> Registry:
-    return with_types(runs, told)
+def registry(*runs: FakeRun, **run_types: str) -> Registry:
+    return with_types(runs, run_types)
 
 
-def with_types(runs: Any, told: dict[str, str], **options: Any) -> Registry:
+def with_types(runs: Any, run_types: dict[str, str], **options: Any) -> Registry:
     tables = FakeTables({"dolma1_7-4M-default": {0: {"piqa": 0.5}, 5725: {"piqa": 0.6}}})
-    return Registry(tables, FakeStore(list(runs)), run_types=told, **options)  # type: ignore[arg-type]
+    return Registry(tables, FakeStore(list(runs)), run_types=run_types, **options)  # type: ignore[arg-type]
 
 
-def types(held: Registry) -> dict[str, str]:
-    return {run_id: run.run_type for run_id, run in held.derived.items()}
+def types(resolved: Registry) -> dict[str, str]:
+    return {run_id: run.run_type for run_id, run in resolved.derived.items()}
 
 
 def test_a_told_type_places_a_run_that_nothing_else_does() -> None:
-    held = registry(unknown("a"), unknown("b"), a="supervised_ft")
-    assert types(held) == {"a": "supervised_ft", "b": "other"}
-    assert held.placed["a"].status == "used"
-    assert held.placed["a"].end_tokens == FINAL_4M + 2_000_000
-    assert held.derived["a"].label == "sft_lr=1e-05_fullx1"
-    assert held.placed["b"].status == (
+    resolved = registry(unknown("a"), unknown("b"), a="supervised_ft")
+    assert types(resolved) == {"a": "supervised_ft", "b": "other"}
+    assert resolved.placed["a"].status == "used"
+    assert resolved.placed["a"].end_tokens == FINAL_4M + 2_000_000
+    assert resolved.derived["a"].label == "sft_lr=1e-05_fullx1"
+    assert resolved.placed["b"].status == (
         "unknown run type: neither program, config, tags nor name says it. Pass run_types={'b': 'supervised_ft'} to "
         "settle it, or another type"
     )
@@ -72,21 +72,21 @@ def test_ids_names_patterns_and_config_keys(key: str, typed: list[str]) -> None:
         unknown("b2", "ppo_2", trainer={"name": "PPO", "beta": 0.1}),
         unknown("c", "else"),
     ]
-    held = with_types(runs, {key: "ppo"})
-    assert [run_id for run_id, t in types(held).items() if t == "ppo"] == typed
-    assert held.derived[typed[0]].label.startswith("ppo_lr=1e-05")
+    resolved = with_types(runs, {key: "ppo"})
+    assert [run_id for run_id, t in types(resolved).items() if t == "ppo"] == typed
+    assert resolved.derived[typed[0]].label.startswith("ppo_lr=1e-05")
 
 
 def test_an_id_counts_before_patterns_and_of_these_the_first() -> None:
     runs = [unknown("b1", "x"), unknown("b2", "x"), unknown("b3", "y")]
-    told = {"b*": "first", "config.learning_rate=1e-05": "second", "b2": "sft", "x": "named"}
-    assert types(with_types(runs, told)) == {"b1": "named", "b2": "supervised_ft", "b3": "first"}
+    run_types = {"b*": "first", "config.learning_rate=1e-05": "second", "b2": "sft", "x": "named"}
+    assert types(with_types(runs, run_types)) == {"b1": "named", "b2": "supervised_ft", "b3": "first"}
 
 
 def test_what_is_told_counts_before_evidence_and_is_reported() -> None:
-    held = registry(sft("a", [1e6]), a="dpo")
-    assert held.derived["a"].run_type == "dpo"
-    assert held.derived["a"].evidence.contradictions == [
+    resolved = registry(sft("a", [1e6]), a="dpo")
+    assert resolved.derived["a"].run_type == "dpo"
+    assert resolved.derived["a"].evidence.contradictions == [
         "run type: supervised_ft by its evidence, dpo as given; the given type is used"
     ]
     assert not registry(sft("a", [1e6]), a="supervised_ft").derived["a"].evidence.contradictions
@@ -96,26 +96,26 @@ def test_tokens_of_other_types_are_never_taken_for_those_of_finetuning() -> None
     silent = unknown("a", counts=(), max_train_samples=100)
     silent.rows[:] = [(100, {"train_loss": 1.0})]
     assert with_types([silent], {"a": "sft"}).placed["a"].end_tokens == FINAL_4M + 71_200
-    held = with_types([silent], {"a": "grpo"})
-    assert held.placed["a"].status == (
+    resolved = with_types([silent], {"a": "grpo"})
+    assert resolved.placed["a"].status == (
         "tokens unknown: it logged no counter, and how many tokens a sequence of grpo has is unknown; pass "
         "tokens_per_sequence={'grpo': ...}"
     )
-    told = with_types([silent], {"a": "grpo"}, tokens_per_sequence={"grpo": 50})
-    assert told.placed["a"].end_tokens == FINAL_4M + 5_000
+    resolved = with_types([silent], {"a": "grpo"}, tokens_per_sequence={"grpo": 50})
+    assert resolved.placed["a"].end_tokens == FINAL_4M + 5_000
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("run_types", "message"),
     [
         ({"aa": "sft"}, r"'aa', which is neither a run of the store.* Did you mean a2 or a1\?"),
         ({"zz*": "sft"}, "'zz\\*', which is neither a run of the store nor a pattern that matches one"),
         ({"config.stage=rl": "sft"}, "'config.stage=rl', which is neither a run"),
     ],
 )
-def test_what_fits_no_run_is_an_error(told: dict[str, str], message: str) -> None:
+def test_what_fits_no_run_is_an_error(run_types: dict[str, str], message: str) -> None:
     with pytest.raises(UnknownNameError, match=message):
-        _ = with_types([unknown("a1"), unknown("a2")], told).derived
+        _ = with_types([unknown("a1"), unknown("a2")], run_types).derived
 
 
 @pytest.mark.parametrize("value", ["", "two words", "pretraining", "other", 3])
@@ -158,18 +158,18 @@ def export(tmp_path: Path) -> Path:
 
 
 def test_every_door_takes_it(export: Path) -> None:
-    told = {"plain": "grpo"}
+    run_types = {"plain": "grpo"}
     opened = [
-        dde.open_lineages(None, export, run_types=told, cache_dir=None),
-        xr.open_dataset(None, engine="dde", db=export, run_types=told, cache_dir=None),
-        dde.DataDecideEvolved(None, export, cache_dir=None, run_types=told).repository.to_dataset(),
-        dde.RunRepository(None, dde.WandBStore(export), run_types=told).to_dataset(),
+        dde.open_lineages(None, export, run_types=run_types, cache_dir=None),
+        xr.open_dataset(None, engine="dde", db=export, run_types=run_types, cache_dir=None),
+        dde.DataDecideEvolved(None, export, cache_dir=None, run_types=run_types).repository.to_dataset(),
+        dde.RunRepository(None, dde.WandBStore(export), run_types=run_types).to_dataset(),
     ]
     for ds in opened:
         assert set(ds.run_type.values.tolist()) == {"pretraining", "supervised_ft", "grpo"}
         at = ds.isel(run=ds.run_type.values.tolist().index("grpo"))
         assert at.train_loss.notnull().any()
-    method = dde.open_lineages(None, export, run_types=told, cache_dir=None, method="grpo")
+    method = dde.open_lineages(None, export, run_types=run_types, cache_dir=None, method="grpo")
     assert method.run_type.values.tolist() == ["pretraining", "grpo"]
     without = dde.open_lineages(None, export, cache_dir=None)
     assert "unknown run type: 1" in without.attrs["left_out"]
@@ -178,8 +178,8 @@ def test_every_door_takes_it(export: Path) -> None:
 def test_the_kept_run_table_is_of_what_was_told(export: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
 
-    def found(told: dict[str, str] | None) -> dict[str, str]:
-        repository = dde.RunRepository(None, dde.WandBStore(export), run_types=told, cache_dir=cache)
+    def found(run_types: dict[str, str] | None) -> dict[str, str]:
+        repository = dde.RunRepository(None, dde.WandBStore(export), run_types=run_types, cache_dir=cache)
         frame = repository.coverage()
         derived = frame[frame.run_id.isin(["plain", "tuned"])]
         return dict(zip(derived.run_id, derived.run_type, strict=True))
@@ -192,8 +192,8 @@ def test_the_kept_run_table_is_of_what_was_told(export: Path, tmp_path: Path) ->
 
 
 def test_what_was_told_is_part_of_what_a_repository_is(export: Path, tmp_path: Path) -> None:
-    def repository(told: dict[str, str] | None) -> dde.RunRepository:
-        return dde.RunRepository(None, dde.WandBStore(export), run_types=told, cache_dir=tmp_path / "cache")
+    def repository(run_types: dict[str, str] | None) -> dde.RunRepository:
+        return dde.RunRepository(None, dde.WandBStore(export), run_types=run_types, cache_dir=tmp_path / "cache")
 
     one, same, other = repository({"plain": "dpo"}), repository({"plain": "dpo"}), repository({"plain": "ppo"})
     assert one.has_same_content(same)
@@ -221,10 +221,10 @@ def test_the_command_line_takes_it(
         return code if isinstance(code, int) else int(code is not None), shown.out + shown.err
 
     assert "unknown run type" in ran("coverage")[1]
-    code, told = ran("coverage", "--run-type", "config.trainer.kind=rl=grpo")
-    assert code == 0, told
-    assert "unknown run type" not in told
-    assert told.count("grpo") >= 2
+    code, out = ran("coverage", "--run-type", "config.trainer.kind=rl=grpo")
+    assert code == 0, out
+    assert "unknown run type" not in out
+    assert out.count("grpo") >= 2
     assert "ppo" in ran("ls", "--runs", "--run-type", "plain=ppo")[1]
     assert "run: 3" in ran("open", "--run-type", "plain=ppo")[1]
     assert "run: 2" in ran("open")[1]

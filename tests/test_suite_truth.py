@@ -136,10 +136,10 @@ def test_the_full_suite_is_read_in_small_parts(tmp_path: Path) -> None:
 
 def test_conflicts_of_the_generated_tables_are_reported(suite: Suite) -> None:
     ds = dde.open_lineages(suite.data, suite.wandb, cache_dir=None, metrics=["pile_valppl"])
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         ds.load()
     conflicting = suite.bases["quirks"].str.contains("repeated").any()
-    assert any(issubclass(w.category, ConflictWarning) for w in told) == conflicting
+    assert any(issubclass(w.category, ConflictWarning) for w in caught) == conflicting
     # Both suites have a repeated row: a check of their absence would test nothing.
     assert conflicting

@@ -128,11 +128,11 @@ def test_what_does_not_belong_is_counted_and_the_base_is_at_hand() -> None:
     bases = swept.dde.base_curves()
     assert bases.piqa.dims == ("lineage", "cumulative_tokens")
     # A lineage without a run of the sweep has no cells left that its base's curve could be taken from.
-    held = (swept.run_id != "").any(["finetune_tokens", "learning_rate"]).values
+    has_setting = (swept.run_id != "").any(["finetune_tokens", "learning_rate"]).values
     upto = ds.piqa.sel(run="pretraining").where(ds.cumulative_tokens <= ds.origin_tokens.fillna(0).max("run")).values
-    assert 0 < held.sum() < len(held)
-    np.testing.assert_array_equal(bases.piqa.values[held], upto[held])
-    assert np.isnan(bases.piqa.values[~held]).all()
+    assert 0 < has_setting.sum() < len(has_setting)
+    np.testing.assert_array_equal(bases.piqa.values[has_setting], upto[has_setting])
+    assert np.isnan(bases.piqa.values[~has_setting]).all()
 
 
 def test_runs_on_the_whole_mixture_have_a_place() -> None:
@@ -175,8 +175,8 @@ def test_coordinates_of_cells_and_text_are_hyperparameters_too() -> None:
 
 
 def test_a_sweep_is_lazy() -> None:
-    held, store = tables(), FakeStore([run_of("4M", 1e-5, b, 1) for b in BUDGETS])
-    ds = RunRepository(held, store).to_dataset(metrics=["piqa"])  # type: ignore[arg-type]
+    fake_tables, store = tables(), FakeStore([run_of("4M", 1e-5, b, 1) for b in BUDGETS])
+    ds = RunRepository(fake_tables, store).to_dataset(metrics=["piqa"])  # type: ignore[arg-type]
     swept = ds.dde.sweep("finetune_tokens")
     repr(swept)
     one = swept.piqa.sel(lineage="dolma1_7-4M-default", finetune_tokens=BUDGETS[1])

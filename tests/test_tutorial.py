@@ -704,12 +704,12 @@ class TestOpenLineages:
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     spec = SuiteSpec("one", ("C4",), ("4M",), 0, sweep_rates=(), special_runs="few", shards=1)
-    make_suite(tmp_path, spec, progress=lambda *what: told.append(what))
-    assert told[0] == ("evaluations", 0, 1)
-    assert ("evaluations", 1, 1) in told
-    assert told[-1] == ("post-training runs", 8, 8)
+    make_suite(tmp_path, spec, progress=lambda *what: reported.append(what))
+    assert reported[0] == ("evaluations", 0, 1)
+    assert ("evaluations", 1, 1) in reported
+    assert reported[-1] == ("post-training runs", 8, 8)
 
 
 def test_a_base_has_the_same_rows_in_every_suite() -> None:

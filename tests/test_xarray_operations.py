@@ -50,10 +50,10 @@ def _stores() -> tuple[FakeTables, FakeStore]:
     )
     hub = {DOLMA: HUB, C4: "allenai/DataDecide-c4-4M", LARGE: "allenai/DataDecide-dolma1_7-150M"}
     out = "/m/2025_08_21-15_03_00_g"
-    held: list[FakeRun] = []
+    runs: list[FakeRun] = []
     for label in (DOLMA, C4, LARGE):
         for name, rate, gain in (("slow", 5e-6, 0.01), ("fast", 5e-5, 0.03)):
-            held.append(
+            runs.append(
                 sft(
                     f"{name}-{label}",
                     COUNTS,
@@ -64,7 +64,7 @@ def _stores() -> tuple[FakeTables, FakeStore]:
                     output_dir=f"{out}/{name}-{label}",
                 )
             )
-    held.append(
+    runs.append(
         sft(
             "dpo",
             program="dpo.py",
@@ -76,8 +76,8 @@ def _stores() -> tuple[FakeTables, FakeStore]:
             evaluations={"piqa": 0.6},
         )
     )
-    held[-1].rows.extend([(1, {"train_loss": 0.69}), (2, {"train_loss": 0.6})])
-    return tables, FakeStore(held)
+    runs[-1].rows.extend([(1, {"train_loss": 0.69}), (2, {"train_loss": 0.6})])
+    return tables, FakeStore(runs)
 
 
 def _truth(metric: str) -> dict[tuple[str, str], ReferenceRun]:

@@ -178,7 +178,7 @@ def test_digests_of_logs_are_of_each_run_alone(tmp_path: Path) -> None:
 
     rows = [("b", 1, "x", [1]), ("a", 2, None, None), (None, 9, "y", [2]), ("b", None, "y", []), ("a", 7, "x", [3])]
     found = digests(rows, 2)
-    assert {run_id: told.split(".")[:2] for run_id, told in found.items()} == {"b": ["2", "1"], "a": ["2", "7"]}
+    assert {run_id: version.split(".")[:2] for run_id, version in found.items()} == {"b": ["2", "1"], "a": ["2", "7"]}
     assert digests(rows[::-1], 5) == found == digests([row for row in rows if row[0]], 1)
     for changed in (("a", 2, "", None), ("a", 3, None, None), ("a", 2, None, [])):
         others = digests([changed if row == rows[1] else row for row in rows], 2)
