@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dde.cache import RaggedCache, compact_cache, compaction, lookup, ragged, segments
 from dde.cache.compaction import compact
 from dde.cache.index_files import read_index_file, write_index_file
-from dde.cache.manifest import is_segment_name, segment_name
+from dde.cache.manifest import FORMAT, segment_name
 from dde.cache.storage import UNFINISHED, Storage
 from dde.errors import SourceError
 from dde.sources.protocols import History
@@ -169,6 +169,7 @@ def test_a_cache_is_as_good_as_its_source(tmp_path: Path, monkeypatch: pytest.Mo
     for module, name, value in (
         (compaction, "_SMALL_BYTES", 400),
         (compaction, "_SEGMENT_BYTES", 500),
+        (compaction, "_GRACE_SECONDS", 0.0),
         (ragged, "_MEMORY_BYTES", 600),
         (lookup, "CHUNK_ROWS", 4),
         (segments, "CHUNK_ROWS", 4),
@@ -352,7 +353,8 @@ def test_reading_and_writing_never_merge_or_remove(tmp_path: Path) -> None:
     assert len(seen) == 40
 
 
-def test_superseded_segments_go(tmp_path: Path) -> None:
+def test_superseded_segments_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "_GRACE_SECONDS", 0.0)
     source = Source()
     for _ in range(3):
         for run_id in RUNS:
@@ -446,7 +448,7 @@ def test_what_earlier_releases_and_dead_writers_left_goes_in_time(tmp_path: Path
     source = Source()
     source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
     [current] = names(tmp_path)
-    dead = f"20200101T000000000000-{'0' * 12}.zarr"
+    dead = f"1577836800000000-{'0' * 12}.v{FORMAT}.zarr"
     for name in ("0123456789abcdef.zarr", ".making-0123456789abcdef", "current", dead):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (1, 1))
@@ -503,10 +505,10 @@ def test_writers_that_are_killed_show_nothing_half(tmp_path: Path) -> None:
         for process in writers:
             process.join(60)
         source.check(RaggedCache(folder, "t"), RUNS, KEYS)
-    for segment in folder.glob("*.zarr"):
-        with xr.open_zarr(segment) as ds:
+    for metadata in folder.glob("*.zarr/zarr.json"):
+        with xr.open_zarr(metadata.parent) as ds:
             assert ds.load().sizes["key"]
-            assert not (ds["values"] == zarr.open_array(segment / "values").fill_value).any()
+            assert not (ds["values"] == zarr.open_array(metadata.parent / "values").fill_value).any()
 
 
 def test_threads_and_a_folder_that_keeps_being_deleted(tmp_path: Path) -> None:
@@ -534,9 +536,9 @@ def test_compaction_leaves_files_of_others_and_of_later_releases(tmp_path: Path)
     source = Source()
     folder = tmp_path / "tables" / ("0" * 16)
     source.check(RaggedCache(folder, "t"), RUNS, KEYS)
-    later = folder / f"20200101T000000000000-{'1' * 12}.zarr"
+    later = folder / f"1577836800000000-{'1' * 12}.v99.zarr"
     later.mkdir()
-    (later / "zarr.json").write_text('{"attributes": {"dde_manifest": {"format": 99}}}')
+    (later / "zarr.json").write_text("{}")
     (folder / "notes.txt").write_text("")
     foreign = tmp_path / "tables" / "exp1" / "results.csv"
     foreign.parent.mkdir()
@@ -554,36 +556,70 @@ def test_a_manifest_with_any_flipped_digit_is_only_ignored(tmp_path: Path) -> No
     source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
     [name] = names(tmp_path)
     whole = (tmp_path / name / "zarr.json").read_text()
-    for damaged in (whole.replace('"digests": [', '"digests": [9999999999999999999, ', 1), "[" * 100_000):
+    for damaged in (
+        whole.replace('"numbers": "', '"numbers": "AAAA', 1),
+        whole.replace('"crc32": ', '"crc32": 1', 1),
+        "[" * 100_000,
+    ):
         assert damaged != whole
         (tmp_path / name / "zarr.json").write_text(damaged)
         source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
         compact(Storage(tmp_path))
 
 
-def test_a_segment_that_cannot_be_read_now_stops_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_that_cannot_be_read_now_counts_when_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source()
     for key in KEYS:
         source.check(RaggedCache(tmp_path, "t"), RUNS, [key])
-    newest = names(tmp_path)[-1]
+    # Other rows in the same version, which a cache that knew nothing fetched.
+    for run_id in RUNS:
+        source.change(run_id, version=False)
+    source.check(RaggedCache(tmp_path / "other", "t"), RUNS, KEYS)
+    [newest] = names(tmp_path / "other")
+    shutil.move(tmp_path / "other" / newest, tmp_path / newest)
     read = Storage.read
 
     def without_newest(self: Storage, paths: list[str]) -> dict[str, bytes]:
-        return read(self, [p for p in paths if not p.startswith(newest)])
+        return {} if self.path == tmp_path / newest else read(self, [p for p in paths if not p.startswith(newest)])
 
-    monkeypatch.setattr(Storage, "read", without_newest)
-    before = names(tmp_path)
-    with pytest.raises(OSError, match="can't be read now, so nothing is merged"):
-        compact(Storage(tmp_path))
-    assert names(tmp_path) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "read", without_newest)
+        patch.setattr(compaction, "_UNFINISHED_SECONDS", -1.0)
+        assert compact(Storage(tmp_path)).after == 1
+    assert newest in names(tmp_path)
+    source.calls.clear()
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    assert not source.calls
+    assert compact(Storage(tmp_path)).after == 1
+    assert names(tmp_path) == [newest, "other"]
 
 
-def test_names_of_one_moment_put_new_content_before_merged() -> None:
-    future = f"29990101T000000000000-{'5' * 12}.zarr"
-    written, merged = segment_name(future), segment_name(future, merged=True)
-    assert written.partition("-")[0] == merged.partition("-")[0]
-    assert written > merged > future
-    assert not is_segment_name(f"20201301T000000000000-{'5' * 12}.zarr")
+def test_open_datasets_keep_their_version_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source()
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    opened, content = dict(source.versions), source.expected(RUNS, KEYS)
+    source.change("run 1")
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    assert compact(Storage(tmp_path)).after == 1
+    same(RaggedCache(tmp_path, "t").read(RUNS, list(opened.values()), KEYS, _refuse), content)
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    assert len(source.calls) == 2
+    size = len((tmp_path / names(tmp_path)[0] / "zarr.json").read_text())
+    monkeypatch.setattr(compaction, "_GRACE_SECONDS", 0.0)
+    source.change("run 2")
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    assert compact(Storage(tmp_path)).after == 1
+    assert len((tmp_path / names(tmp_path)[0] / "zarr.json").read_text()) < size
+    source.calls.clear()
+    source.check(RaggedCache(tmp_path, "t"), RUNS, KEYS)
+    assert not source.calls
+
+
+def test_a_segment_is_newer_than_all_that_are_known_whatever_the_clocks_say() -> None:
+    known = f"8000000000000000-{'f' * 12}.v{FORMAT}.zarr"
+    name, moment = segment_name(known)
+    assert name > known
+    assert moment == 8000000000000001
 
 
 def test_object_stores_take_names_literally() -> None:

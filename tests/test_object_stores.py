@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import dde
 from dde.cache import RaggedCache, cache_size, clear_cache, compact_cache, compaction
 from dde.cache.compaction import compact
+from dde.cache.manifest import FORMAT
 from dde.cache.storage import Storage
 from dde.cli.app import app
 from dde.errors import DdeWarning
@@ -195,7 +196,7 @@ def test_what_is_not_whole_is_not_seen_and_goes_in_time(store: str, monkeypatch:
     place = Storage(url)
     [whole] = place.names()
     # As a writer leaves it that dies before its last request.
-    dead = f"20200101T000000000000-{'0' * 12}.zarr"
+    dead = f"1577836800000000-{'0' * 12}.v{FORMAT}.zarr"
     files = place.read([f"{whole}/{f.path}" for f in (place / whole).files() if f.path != "zarr.json"])
     place.write({path.replace(whole, dead): content for path, content in files.items()})
     assert place.names() == [dead, whole]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -30,94 +29,79 @@ class Lookup:
     manifests : list of Manifest
         Segments that have some of the runs, newest first.
     positions : list of (run,) int64 arrays
-        For each segment, the position of each requested run in it; -1 where it does not have the run.
+        For each segment, the position of each requested run in it; -1 where it does not have its newest rows.
     lengths : (run,) int64 array
         Rows of each run; -1 where no segment has it.
     groups : list of (keys, (run,) int64 array)
-        Keys, with the number of the segment that each run's values are read from; -1 where no segment has them.
+        Keys, with the number of the segment that each run's values are read from; -1 where no segment has them. The key
+        of the steps is None.
     """
 
     manifests: list[Manifest]
     positions: list[Int64]
     lengths: Int64
-    groups: list[tuple[list[str], Int64]]
+    groups: list[tuple[list[str | None], Int64]]
 
     @property
     def lacking(self) -> Flags:
         """Which runs lack some key."""
-        lacking: Flags = self.lengths < 0
-        for _, segment in self.groups:
-            lacking = lacking | (segment < 0)
+        lacking: Flags = np.logical_or.reduce([segment < 0 for _, segment in self.groups])
         return lacking
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every key of every run was found."""
-        return not self.lacking.any()
 
     def missing(self) -> list[tuple[Int64, list[str]]]:
         """Return runs and keys that were not found, in at most two rectangles."""
-        every = [key for keys, _ in self.groups for key in keys]
-        has_some = np.zeros(len(self.lengths), bool)
-        for _, segment in self.groups:
-            has_some |= segment >= 0
-        has_some &= self.lengths >= 0
-        some = self.lacking & has_some
-        keys = [key for members, segment in self.groups if (segment[some] < 0).any() for key in members]
-        rectangles = ((self.lacking & ~has_some, every), (some, keys))
-        return [(np.flatnonzero(runs), of_keys) for runs, of_keys in rectangles if runs.any()]
+        lacks_all: Flags = np.logical_and.reduce([segment < 0 for _, segment in self.groups])
+        rectangles = []
+        for runs in (lacks_all, self.lacking & ~lacks_all):
+            if runs.any():
+                keys = [key for members, segment in self.groups if (segment[runs] < 0).any() for key in members]
+                rectangles.append((np.flatnonzero(runs), [key for key in keys if key is not None]))
+        return rectangles
 
 
 def look_up(
-    manifests: Sequence[Manifest],
-    runs: Sequence[str],
-    versions: Sequence[str],
+    manifests: Iterable[Manifest],
+    runs: tuple[str, ...],
+    versions: tuple[str, ...],
     keys: Sequence[str],
-    damaged: Collection[str] = (),
-    known: dict[str, Int64] | None = None,
+    unreadable: Collection[str] = (),
 ) -> Lookup:
     """Find the segments that have runs in these versions.
 
     Parameters
     ----------
-    manifests : sequence of Manifest
-        Newest first. Where two segments have different rows of a run in the same version, the newer one is right.
-    runs, versions : sequence of str
+    manifests : iterable of Manifest
+        Newest first: of two segments that have the same rows of a run, the newer one is read.
+    runs, versions : tuple of str
     keys : sequence of str
-    damaged : collection of str
-        Names of segments that can't be read.
-    known : dict, optional
-        Positions of these very runs, by name of the segment; those that are computed are added.
+    unreadable : collection of str
+        Names of segments that are not to be read. Older rows do not count all the same.
     """
-    n = len(runs)
-    known = {} if known is None else known
-    pairs: list[tuple[str, str]] = []
     found: list[Manifest] = []
     positions: list[Int64] = []
-    lengths, digests = np.full(n, -1, np.int64), np.zeros(n, np.int64)
+    fetched, lengths, digests = np.full((3, len(runs)), -1, np.int64)
     for manifest in manifests:
-        if manifest.name in damaged:
-            continue
-        if manifest.name not in known:
-            pairs = pairs or list(zip(runs, versions, strict=True))
-            known[manifest.name] = np.fromiter(map(manifest.run_positions.get, pairs, repeat(-1)), np.int64, n)
-        at = known[manifest.name]
-        has_run = at >= 0
-        if not has_run.any():
-            continue
-        new = has_run & (lengths < 0)
-        lengths[new], digests[new] = manifest.lengths[at[new]], manifest.digests[at[new]]
-        agrees = has_run & (manifest.lengths[at] == lengths) & (manifest.digests[at] == digests)
-        found.append(manifest)
-        positions.append(np.where(agrees, at, -1))
+        at = manifest.positions(runs, versions)
+        newer = np.flatnonzero(at >= 0)
+        if newer.size:
+            found.append(manifest)
+            positions.append(at)
+            newer = newer[manifest.fetched[at[newer]] > fetched[newer]]
+            for facts, of_segment in zip(
+                (fetched, lengths, digests), (manifest.fetched, manifest.lengths, manifest.digests), strict=True
+            ):
+                facts[newer] = of_segment[at[newer]]
+    for i, (manifest, at) in enumerate(zip(found, positions, strict=True)):
+        agrees = (at >= 0) & (manifest.digests[at] == digests) & (manifest.name not in unreadable)
+        positions[i] = np.where(agrees, at, -1)
     # Keys that the same segments have are read together.
-    together: dict[tuple[int, ...], list[str]] = {}
-    for key in keys:
-        holders = tuple(i for i, manifest in enumerate(found) if key in manifest.key_positions)
+    together: dict[tuple[int, ...], list[str | None]] = {}
+    for key in (None, *keys):
+        holders = tuple(i for i, manifest in enumerate(found) if key is None or key in manifest.key_positions)
         together.setdefault(holders, []).append(key)
     groups = []
     for holders, members in together.items():
-        segment = np.full(n, -1, np.int64)
+        segment = np.full(len(runs), -1, np.int64)
         for i in holders:
             segment[(segment < 0) & (positions[i] >= 0)] = i
         groups.append((members, segment))
@@ -127,7 +111,7 @@ def look_up(
 def gather(
     found: Lookup, keys: Sequence[str], reader: SegmentReader, in_memory: Mapping[str, History] | None = None
 ) -> History:
-    """Return the rows of a complete lookup, by run in the requested order.
+    """Return the rows of a lookup that lacks nothing, by run in the requested order.
 
     Parameters
     ----------
@@ -156,7 +140,7 @@ def gather(
     total = int(offsets[-1])
     columns: dict[str | None, npt.NDArray[Any]] = {}
     damaged: set[str] = set()
-    for names, segment in _with_steps(found):
+    for names, segment in found.groups:
         for i in np.unique(segment[lengths > 0]).tolist():
             manifest = found.manifests[i]
             runs = np.flatnonzero((segment == i) & (lengths > 0))
@@ -193,18 +177,6 @@ def gather(
         # Shared with other callers.
         array.flags.writeable = False
     return History(run, step, values)
-
-
-def _with_steps(found: Lookup) -> list[tuple[list[str | None], Int64]]:
-    """Return the groups of columns, with the steps under the key None among those of the first."""
-    groups: list[tuple[list[str | None], Int64]] = [(list(keys), segment) for keys, segment in found.groups]
-    if groups:
-        groups[0][0].append(None)
-        return groups
-    segment = np.full(len(found.lengths), -1, np.int64)
-    for i, at in enumerate(found.positions):
-        segment[(segment < 0) & (at >= 0)] = i
-    return [([None], segment)]
 
 
 def _clusters(starts: Int64, lengths: Int64) -> list[Int64]:

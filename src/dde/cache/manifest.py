@@ -1,17 +1,18 @@
-"""Manifests: the runs and keys of a segment, stored in the attributes of its Zarr group, and which is newer."""
+"""Manifests: the runs and keys of a segment, stored in the attributes of its Zarr group."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -19,32 +20,34 @@ import numpy as np
 from dde.array_types import Int64
 from dde.cache.storage import Storage
 
-__all__ = ["Manifest", "digests_of", "is_segment_name", "newest_first", "read_manifests", "segment_name"]
+__all__ = ["Manifest", "digests_of", "read_manifests", "segment_name"]
 
 
-#: Raised whenever the meaning or the form of what is stored changes; segments of other formats are ignored.
-_FORMAT = 4
+#: Raised whenever the meaning or the form of what is stored changes. It is part of the name of each segment, so that
+#: releases ignore segments of other formats without opening them.
+FORMAT = 5
 
-_ENDING = ".zarr"
-_TIME = "%Y%m%dT%H%M%S%f"
-_NAME = re.compile(r"\d{8}T\d{12}-[0-9a-f]{12}" + re.escape(_ENDING))
+_NAME = re.compile(rf"(\d{{16}})-[0-9a-f]{{12}}\.v{FORMAT}\.zarr")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Manifest:
     """What a segment holds, without its values.
 
     Attributes
     ----------
     name : str
-        Folder of the segment: as of when it holds the source's content, and something unique.
+        Folder of the segment.
     title : str
         What the rows are, for people who look into the folder.
     runs, versions : tuple of str
     lengths : (run,) int64 array
         Rows of each run.
     digests : (run,) int64 array
-        Digest of the steps of each run, which tells whether two segments have the same rows of it.
+        Digest of the steps of each run, which shows whether two segments have the same rows of it.
+    fetched : (run,) int64 array
+        When the source gave each run (microseconds since 1970). Of different rows of a run in one version, the newest
+        are right; merging segments does not change this time.
     keys : tuple of str
     notes : tuple of str
         Remarks of the source on these rows.
@@ -58,13 +61,14 @@ class Manifest:
     versions: tuple[str, ...]
     lengths: Int64
     digests: Int64
+    fetched: Int64
     keys: tuple[str, ...]
     notes: tuple[str, ...] = ()
     arrays: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _positions: tuple[Any, Int64 | None] = field(default=(None, None), repr=False)
 
     @cached_property
-    def run_positions(self) -> dict[tuple[str, str], int]:
-        """Position of each run by its id and version."""
+    def _run_positions(self) -> dict[tuple[str, str], int]:
         return {run: i for i, run in enumerate(zip(self.runs, self.versions, strict=True))}
 
     @cached_property
@@ -87,48 +91,54 @@ class Manifest:
         """Size of the values."""
         return 8 * self.rows * max(len(self.keys), 1)
 
+    def positions(self, runs: tuple[str, ...], versions: tuple[str, ...]) -> Int64:
+        """Return the position of each of these runs; -1 where the segment does not have it in this version."""
+        # The same runs are requested for one metric after the other.
+        request, positions = self._positions
+        if positions is None or request != (runs, versions):
+            pairs = zip(runs, versions, strict=True)
+            positions = np.fromiter(map(self._run_positions.get, pairs, repeat(-1)), np.int64, len(runs))
+            self._positions = (runs, versions), positions
+        return positions
+
+    def entries(self) -> Iterator[tuple[tuple[str, str], tuple[int, int, int]]]:
+        """Yield id and version of each run, with when it was fetched, its rows and its digest."""
+        facts = zip(self.fetched.tolist(), self.lengths.tolist(), self.digests.tolist(), strict=True)
+        return zip(zip(self.runs, self.versions, strict=True), facts, strict=True)
+
     def to_attributes(self) -> dict[str, Any]:
         """Return the attributes of the Zarr group."""
-        facts = {
-            "format": _FORMAT,
-            "runs": list(self.runs),
-            "versions": list(self.versions),
-            "lengths": self.lengths.tolist(),
-            "digests": self.digests.tolist(),
-            "keys": list(self.keys),
-            "notes": list(self.notes),
-        }
-        manifest = {**facts, "crc32": _checksum(facts)}
+        numbers = np.array([self.lengths, self.digests, self.fetched], "<i8").tobytes()
+        facts = {name: list(getattr(self, name)) for name in _TEXTS}
+        # Base64, as parsing a million numbers takes longer than all else.
+        manifest = {**facts, "numbers": b64encode(numbers).decode(), "crc32": _checksum(facts, numbers)}
         return {"title": self.title, "coordinates": "run_id version step", "dde_manifest": manifest}
 
     @classmethod
     def from_group(cls, name: str, content: bytes) -> Manifest | None:
-        """Return the manifest in a ``zarr.json``; None if there is none of this format, or it is damaged."""
+        """Return the manifest in a ``zarr.json``; None if there is none, or it is damaged."""
         try:
             group = json.loads(content)
             facts = group["attributes"]["dde_manifest"]
-            if facts["format"] != _FORMAT or facts["crc32"] != _checksum(facts):
+            numbers = b64decode(facts["numbers"])
+            if facts["crc32"] != _checksum(facts, numbers):
                 return None
-            return cls(
-                name,
-                group["attributes"]["title"],
-                tuple(facts["runs"]),
-                tuple(facts["versions"]),
-                np.array(facts["lengths"], np.int64),
-                np.array(facts["digests"], np.int64),
-                tuple(facts["keys"]),
-                tuple(facts["notes"]),
-                group["consolidated_metadata"]["metadata"],
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            runs, versions, keys, notes = (tuple(facts[text]) for text in _TEXTS)
+            lengths, digests, fetched = np.frombuffer(numbers, "<i8").astype(np.int64).reshape(3, len(runs))
+            arrays = group["consolidated_metadata"]["metadata"]
+            title = group["attributes"]["title"]
+            return cls(name, title, runs, versions, lengths, digests, fetched, keys, notes, arrays)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 
-def _checksum(facts: Mapping[str, Any]) -> int:
+_TEXTS = ("runs", "versions", "keys", "notes")
+
+
+def _checksum(facts: Mapping[str, Any], numbers: bytes) -> int:
     # Of the content and not of its JSON, which would have to be made again: that takes longer than all else.
-    text = "\n".join(line for name in ("runs", "versions", "keys", "notes") for line in facts[name])
-    numbers = np.array([facts["lengths"], facts["digests"]], np.int64)
-    return zlib.crc32(numbers.tobytes(), zlib.crc32(text.encode(errors="surrogatepass")))
+    text = "\n".join(line for name in _TEXTS for line in facts[name])
+    return zlib.crc32(numbers, zlib.crc32(text.encode(errors="surrogatepass")))
 
 
 def digests_of(lengths: Int64, step: Int64) -> Int64:
@@ -154,61 +164,33 @@ def digests_of(lengths: Int64, step: Int64) -> Int64:
     return np.array(digests, np.int64)
 
 
-# Names, which order segments by age
-
-
-def segment_name(newest: str = "", *, merged: bool = False) -> str:
-    """Return the name of a new segment, which orders it after all that are known.
+def segment_name(newest: str = "") -> tuple[str, int]:
+    """Return the name of a new segment, and the time in it (microseconds since 1970).
 
     Parameters
     ----------
     newest : str
         Newest name known, "" if there is none: the new segment is newer, whatever the clocks of two machines say.
-    merged : bool
-        Whether the content is that of existing segments, so that the new one comes directly after the newest of them.
     """
-    now = datetime.now(UTC).replace(tzinfo=None)
-    if newest:
-        after = datetime.strptime(newest.partition("-")[0], _TIME) + timedelta(microseconds=1)
-        now = after if merged else max(now, after)
-    # Of one moment, a segment with new content comes after a merged one.
-    return f"{now.strftime(_TIME)}-{'0' if merged else 'f'}{uuid.uuid4().hex[:11]}{_ENDING}"
+    known = _NAME.fullmatch(newest)
+    moment = max(time.time_ns() // 1000, int(known[1]) + 1 if known else 0)
+    return f"{moment:016d}-{uuid.uuid4().hex[:12]}.v{FORMAT}.zarr", moment
 
 
-def is_segment_name(name: str) -> bool:
-    """Return whether a name is that of a segment, complete or not."""
-    if _NAME.fullmatch(name) is None:
-        return False
-    try:
-        return datetime.strptime(name.partition("-")[0], _TIME).year < datetime.max.year
-    except ValueError:
-        return False
-
-
-def is_of_newer_format(content: bytes) -> bool:
-    """Return whether a ``zarr.json`` is that of a segment which a later version of dde wrote."""
-    try:
-        return bool(json.loads(content)["attributes"]["dde_manifest"]["format"] > _FORMAT)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
-
-
-def newest_first(manifests: Iterable[Manifest]) -> list[Manifest]:
-    """Return manifests in the order in which they are believed."""
-    return sorted(manifests, key=lambda manifest: manifest.name, reverse=True)
-
-
-def read_manifests(storage: Storage, known: Sequence[Manifest] = ()) -> list[Manifest]:
-    """Return the manifests of all complete segments, newest first; those that are known are not read again.
+def read_manifests(storage: Storage, known: Mapping[str, Manifest] | None = None) -> dict[str, Manifest]:
+    """Return the manifests of all complete segments by name, newest first; those that are known are not read again.
 
     Raises
     ------
     OSError
         If the storage can't be read.
     """
-    names = [name for name in storage.names() if is_segment_name(name)]
-    found = {manifest.name: manifest for manifest in known}
+    found = dict(known or {})
+    names = sorted(filter(_NAME.fullmatch, storage.names()), reverse=True)
     contents = storage.read([f"{name}/zarr.json" for name in names if name not in found])
-    read = (Manifest.from_group(path.partition("/")[0], content) for path, content in contents.items())
-    found.update((manifest.name, manifest) for manifest in read if manifest is not None)
-    return newest_first(found[name] for name in names if name in found)
+    for path, content in contents.items():
+        name = path.partition("/")[0]
+        manifest = Manifest.from_group(name, content)
+        if manifest is not None:
+            found[name] = manifest
+    return {name: found[name] for name in names if name in found}

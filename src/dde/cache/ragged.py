@@ -6,13 +6,12 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from dde.array_types import Int64
 from dde.cache.lookup import Lookup, gather, look_up
-from dde.cache.manifest import Manifest, digests_of, newest_first, read_manifests, segment_name
+from dde.cache.manifest import Manifest, digests_of, read_manifests, segment_name
 from dde.cache.memory import Memory
 from dde.cache.segments import DamagedError, SegmentReader, write_segment
 from dde.cache.storage import Storage
@@ -27,18 +26,6 @@ Fetch = Callable[[Sequence[str], Sequence[str]], History]
 _MEMORY_BYTES = 64 << 20
 # Lookups of one read that meet segments that are damaged, or that other processes remove meanwhile.
 _MAX_LOOKUPS = 8
-
-
-@dataclass(frozen=True)
-class _Request:
-    """The arguments of one read, and the rows that were fetched for it, by segment."""
-
-    runs: tuple[str, ...]
-    versions: tuple[str, ...]
-    keys: tuple[str, ...]
-    fetch: Fetch
-    notes: Callable[[], Sequence[str]]
-    fetched: dict[str, History] = field(default_factory=dict)
 
 
 class RaggedCache:
@@ -84,15 +71,12 @@ class RaggedCache:
         self.title = title
         self.notes: set[str] = set()
         self.problem: Exception | None = None
-        self._manifests: list[Manifest] = []
+        # Of all segments by name, newest first.
+        self._manifests: dict[str, Manifest] = {}
         self._damaged: set[str] = set()
         # Segments that could not be written, by name.
         self._unsaved: dict[str, History] = {}
-        self._memory = Memory(_MEMORY_BYTES)
-        self._reader = SegmentReader(self.storage, self._memory)
-        # Positions of the runs of the last request in each segment.
-        self._last: tuple[Sequence[str], Sequence[str]] = ((), ())
-        self._positions: dict[str, Int64] = {}
+        self._reader = SegmentReader(self.storage, Memory(_MEMORY_BYTES))
         # Threads of one process share an instance; while one asks the source, the others wait for the result.
         self._lock = threading.Lock()
 
@@ -132,13 +116,36 @@ class RaggedCache:
         """
         if len(run_ids) != len(versions):
             raise ValueError(f"{len(run_ids)} runs have {len(versions)} versions; give one of each.")
-        wanted = tuple(dict.fromkeys(keys))
-        request = _Request(tuple(run_ids), tuple(versions), wanted, fetch, notes)
+        runs, of_runs, wanted = tuple(run_ids), tuple(versions), tuple(dict.fromkeys(keys))
+        # Rows that this read fetches, by segment.
+        fetched: dict[str, History] = {}
+
+        def look_up_again() -> Lookup:
+            return look_up(self._manifests.values(), runs, of_runs, wanted, self._damaged)
+
+        def add(at: Int64, missing: Sequence[str]) -> None:
+            ids = tuple(runs[i] for i in at)
+            rows = fetch(ids, list(missing))
+            name, rows = self._add(ids, tuple(of_runs[i] for i in at), missing, rows, notes())
+            fetched[name] = rows
+
         for _ in range(_MAX_LOOKUPS):
             with self._lock:
-                found = self._find(request)
+                found = look_up_again()
+                if found.lacking.any():
+                    # Other processes may have added what is missing.
+                    self._refresh()
+                    found = look_up_again()
+                for at, missing in found.missing():
+                    add(at, missing)
+                    found = look_up_again()
+                if found.lacking.any():
+                    # The source has other rows than it had, though the version is the same. Its answer counts: these
+                    # runs are fetched with all keys at once, which have the same rows.
+                    add(np.flatnonzero(found.lacking), wanted)
+                    found = look_up_again()
             try:
-                rows = gather(found, wanted, self._reader, {**self._unsaved, **request.fetched})
+                rows = gather(found, wanted, self._reader, {**self._unsaved, **fetched})
             except DamagedError as error:
                 with self._lock:
                     self._damaged.update(error.args)
@@ -148,67 +155,28 @@ class RaggedCache:
             self.notes.update(note for i in used for note in found.manifests[i].notes)
             return rows
         # Segments go as fast as they are found, so the source answers.
-        rows = fetch(request.runs, wanted)
+        rows = fetch(runs, wanted)
         self.notes.update(notes())
         return History(rows.run, rows.step, {key: rows.values[key] for key in wanted})
 
-    def _find(self, request: _Request) -> Lookup:
-        """Return a complete lookup, after fetching what is missing."""
-        found = self._look_up(request)
-        if not found.is_complete:
-            # Other processes may have added what is missing.
-            self._refresh()
-            found = self._look_up(request)
-        for at, keys in found.missing():
-            self._fetch(request, at, keys)
-            found = self._look_up(request)
-        if not found.is_complete:
-            # The source has other rows than it had, though the version is the same. Its answer counts: these runs are
-            # fetched with all keys at once, which have the same rows.
-            self._fetch(request, np.flatnonzero(found.lacking), request.keys)
-            found = self._look_up(request)
-        return found
-
-    def _look_up(self, request: _Request) -> Lookup:
-        runs, versions = request.runs, request.versions
-        if self._last != (runs, versions):
-            self._last, self._positions = (runs, versions), {}
-        return look_up(self._manifests, runs, versions, request.keys, self._damaged, self._positions)
-
-    def _fetch(self, request: _Request, at: Int64, keys: Sequence[str]) -> None:
-        """Fetch keys of the runs at these positions, and add them as a segment."""
-        of_runs, of_versions = tuple(request.runs[i] for i in at), tuple(request.versions[i] for i in at)
-        rows = request.fetch(of_runs, list(keys))
+    def _add(
+        self, runs: tuple[str, ...], versions: tuple[str, ...], keys: Sequence[str], rows: History, notes: Sequence[str]
+    ) -> tuple[str, History]:
+        """Add fetched rows as a segment, and return its name and the rows as they are stored."""
         every = tuple(dict.fromkeys([*keys, *rows.values]))
-        values = {key: np.ascontiguousarray(rows.values[key], np.float64) for key in every}
+        values = [np.ascontiguousarray(rows.values[key], np.float64) for key in every]
         step = np.ascontiguousarray(rows.step, np.int64)
-        lengths = np.bincount(rows.run, minlength=len(of_runs)).astype(np.int64)
-        name = segment_name(self._manifests[0].name if self._manifests else "")
-        manifest = Manifest(
-            name,
-            self.title,
-            of_runs,
-            of_versions,
-            lengths,
-            digests_of(lengths, step),
-            every,
-            tuple(sorted(set(request.notes()))),
-        )
-        history = request.fetched[name] = History(rows.run, step, values)
-        saved = self._save(manifest, history)
-        self._manifests = newest_first([saved or manifest, *self._manifests])
-        if saved is None:
-            self._unsaved[name] = history
-        else:
-            self._reader.remember(saved, step, values)
-
-    def _save(self, manifest: Manifest, history: History) -> Manifest | None:
-        """Write a segment, and return its manifest with Zarr's metadata; None if it can't be written."""
+        stored = History(rows.run, step, dict(zip(every, values, strict=True)))
+        lengths = np.bincount(rows.run, minlength=len(runs)).astype(np.int64)
+        name, now = segment_name(next(iter(self._manifests), ""))
+        digests, fetched, of_rows = digests_of(lengths, step), np.full(len(runs), now), tuple(sorted(set(notes)))
+        manifest = Manifest(name, self.title, runs, versions, lengths, digests, fetched, every, of_rows)
         for is_last in (False, True):
             if self.problem is not None:
                 break
             try:
-                return write_segment(self.storage, manifest, history.step, [history.values[k] for k in manifest.keys])
+                manifest = write_segment(self.storage, manifest, step, values)
+                break
             except FileNotFoundError as error:
                 # A cache that is deleted under a running process is created again.
                 if is_last:
@@ -216,7 +184,10 @@ class RaggedCache:
             except (OSError, ValueError) as error:
                 # ValueError: a name is not valid Unicode.
                 self._give_up(error)
-        return None
+        if self.problem is not None:
+            self._unsaved[name] = stored
+        self._manifests = {name: manifest, **self._manifests}
+        return name, stored
 
     def _give_up(self, error: Exception) -> None:
         self.problem = error
@@ -230,11 +201,10 @@ class RaggedCache:
     def _refresh(self) -> None:
         """Read the manifests of segments that were added, and forget those that were removed."""
         try:
-            saved = read_manifests(self.storage, [m for m in self._manifests if m.name not in self._unsaved])
+            saved = read_manifests(self.storage, self._manifests)
         except OSError as error:
             if self.problem is None:
                 self._give_up(error)
             return
-        self._manifests = newest_first([*saved, *(m for m in self._manifests if m.name in self._unsaved)])
-        names = {manifest.name for manifest in self._manifests}
-        self._positions = {name: at for name, at in self._positions.items() if name in names}
+        unsaved = {name: self._manifests[name] for name in self._unsaved}
+        self._manifests = dict(sorted({**saved, **unsaved}.items(), reverse=True))

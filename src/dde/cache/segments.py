@@ -52,7 +52,7 @@ class DamagedError(Exception):
 
 
 def write_segment(storage: Storage, manifest: Manifest, step: Int64, values: Sequence[Float64]) -> Manifest:
-    """Write a segment, which appears in one step, and return its manifest with Zarr's metadata of the arrays.
+    """Write a segment, which appears with its last file, and return its manifest with Zarr's metadata of the arrays.
 
     Parameters
     ----------
@@ -74,51 +74,61 @@ def write_segment(storage: Storage, manifest: Manifest, step: Int64, values: Seq
     shard_rows = by_row * min(-(-max(rows, 1) // by_row), max(_SHARD_VALUES // by_row, 1))
     shard_keys = min(max(_SHARD_VALUES // shard_rows, 1), max(n_keys, 1))
     files: dict[str, Any] = {}
-    buffer = MemoryStore(files)
-    small = {
-        "run_id": (np.array(manifest.runs, _STRINGS), "run", ""),
-        "version": (np.array(manifest.versions, _STRINGS), "run", ""),
-        "row_offset": (manifest.offsets, "run_bound", 0),
-        "key": (np.array(manifest.keys, _STRINGS), "key", ""),
-    }
-    for name, (array, dim, fill) in small.items():
-        _create(buffer, name, array.shape, array.dtype, (dim,), fill)[...] = array
-    steps = _create(buffer, "step", (rows,), np.dtype(np.int64), ("row",), _NO_STEP, (by_row,), (shard_rows,))
-    stored = _create(
-        buffer,
-        "values",
-        (n_keys, rows),
-        np.dtype(np.float64),
-        ("key", "row"),
-        _fill_value(values, by_row),
-        (1, by_row),
-        (shard_keys, shard_rows),
-    )
-    arrays = {name: json.loads(files[f"{name}/zarr.json"].to_bytes()) for name in (*small, "step", "values")}
+    buffer, metadata = MemoryStore(files), dict[str, Any]()
+
+    def create(name: str, dtype: Any, dims: Mapping[str, int], fill: Any, **layout: Any) -> Any:
+        array = zarr.create_array(
+            buffer,
+            name=name,
+            shape=tuple(dims.values()),
+            dtype=dtype,
+            compressors=[Crc32cCodec()],
+            fill_value=fill,
+            dimension_names=tuple(dims),
+            # Zarr would not store a chunk of fill values only, which then looks like a missing one.
+            config={"write_empty_chunks": True},
+            zarr_format=3,
+            **{"chunks": tuple(max(n, 1) for n in dims.values()), **layout},
+        )
+        metadata[name] = json.loads(files[f"{name}/zarr.json"].to_bytes())
+        return array
+
+    small = {"run_id": (manifest.runs, "run"), "version": (manifest.versions, "run"), "key": (manifest.keys, "key")}
+    for name, (texts, dim) in small.items():
+        create(name, _STRINGS, {dim: len(texts)}, "")[...] = np.array(texts, _STRINGS)
+    create("row_offset", np.int64, {"run_bound": len(manifest.offsets)}, 0)[...] = manifest.offsets
+    steps = create("step", np.int64, {"row": rows}, _NO_STEP, chunks=(by_row,), shards=(shard_rows,))
+    layout = {"chunks": (1, by_row), "shards": (shard_keys, shard_rows)}
+    stored = create("values", np.float64, {"key": n_keys, "row": rows}, _fill_value(values, by_row), **layout)
     group = {
         "zarr_format": 3,
         "node_type": "group",
         "attributes": manifest.to_attributes(),
         # As zarr.consolidate_metadata writes it: a group is opened by one request.
-        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": arrays},
+        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata},
     }
-    with storage.publishing(manifest.name) as made:
+    made = storage / manifest.name
+    try:
         if rows:
             steps[...] = step
         for first in range(0, n_keys if rows else 0, shard_keys):
             # A shard at a time, so that no more than this is copied.
             stored[first : first + shard_keys] = np.stack(values[first : first + shard_keys])
             if sum(map(len, files.values())) > _WRITE_BYTES:
-                made.write(_contents(files))
-        made.write(_contents(files))
-        # Last: in an object store this makes the segment visible.
+                _move(files, made)
+        _move(files, made)
+        # Last: this makes the segment visible.
         made.write({"zarr.json": json.dumps(group).encode()})
-    return replace(manifest, arrays=arrays)
+    except BaseException:
+        made.remove()
+        raise
+    return replace(manifest, arrays=metadata)
 
 
-def _contents(files: dict[str, Any]) -> dict[str, memoryview]:
-    """Return the content of files, and remove them from the buffer."""
-    return {path: files.pop(path).as_numpy_array().data for path in list(files) if path != "zarr.json"}
+def _move(files: dict[str, Any], made: Storage) -> None:
+    """Write files to a segment, and remove them from memory."""
+    contents = {path: files.pop(path).as_numpy_array().data for path in list(files) if path != "zarr.json"}
+    made.write(contents)
 
 
 def _fill_value(values: Sequence[Float64], by_row: int) -> float:
@@ -128,32 +138,6 @@ def _fill_value(values: Sequence[Float64], by_row: int) -> float:
     while fill in firsts:  # ends: there are more numbers than chunks
         fill = float(np.nextafter(fill, 0.0))
     return fill
-
-
-def _create(
-    store: Any,
-    name: str,
-    shape: tuple[int, ...],
-    dtype: Any,
-    dims: tuple[str, ...],
-    fill: Any,
-    chunks: tuple[int, ...] | None = None,
-    shards: tuple[int, ...] | None = None,
-) -> Any:
-    return zarr.create_array(
-        store,
-        name=name,
-        shape=shape,
-        dtype=dtype,
-        chunks=chunks or tuple(max(n, 1) for n in shape),
-        shards=shards,
-        compressors=[Crc32cCodec()],
-        fill_value=fill,
-        dimension_names=dims,
-        # Zarr would not store a chunk of fill values only, which then looks like a missing one.
-        config={"write_empty_chunks": True},
-        zarr_format=3,
-    )
 
 
 class SegmentReader:
@@ -182,12 +166,6 @@ class SegmentReader:
             raise DamagedError(manifest.name)
         return step, values
 
-    def remember(self, manifest: Manifest, step: Int64, values: Mapping[str, Float64]) -> None:
-        """Cache the columns of a segment that was just written: they are likely to be read next."""
-        if manifest.nbytes <= self._memory.room // 2:
-            for key, column in (*values.items(), (None, step)):
-                self._memory.put((manifest.name, key, 0, manifest.rows), column)
-
     def read(
         self, manifest: Manifest, keys: Sequence[str | None], first: int, end: int
     ) -> dict[str | None, npt.NDArray[Any]]:
@@ -205,13 +183,8 @@ class SegmentReader:
         DamagedError
             If they can't be read.
         """
-        found: dict[str | None, npt.NDArray[Any]] = {}
-        for key in keys:
-            for low, high in ((first, end), (0, manifest.rows)):
-                cached = self._memory.get((manifest.name, key, low, high))
-                if cached is not None:
-                    found[key] = cached[first - low : end - low]
-                    break
+        cached = {key: self._memory.get((manifest.name, key, first, end)) for key in keys}
+        found = {key: column for key, column in cached.items() if column is not None}
         missing = [key for key in keys if key not in found]
         if not missing:
             return found
@@ -238,29 +211,14 @@ class SegmentReader:
             read[None] = np.asarray(step[first:end])
             if (read[None][::CHUNK_ROWS] == _NO_STEP).any():
                 raise DamagedError(manifest.name)
-        positions = sorted(manifest.key_positions[key] for key in keys if key is not None)
+        at = np.sort(np.array([manifest.key_positions[key] for key in keys if key is not None], np.int64))
+        is_local = self._storage.path is not None
         # Local: indexing keys apart costs more than reading each. An object store is asked for several at a time.
-        for block in _neighbours(positions) if self._storage.path is not None else filter(None, [positions]):
-            index = slice(block[0], block[-1] + 1) if self._storage.path is not None else block
-            columns = np.asarray(values.oindex[index, slice(first, end)])
-            if (columns[:, ::CHUNK_ROWS] == values.fill_value).any():
-                raise DamagedError(manifest.name)
-            read.update(zip((manifest.keys[at] for at in block), columns, strict=True))
+        for block in np.split(at, np.flatnonzero(np.diff(at) > 1) + 1) if is_local else [at]:
+            if block.size:
+                index = slice(block[0], block[-1] + 1) if is_local else block
+                columns = np.asarray(values.oindex[index, slice(first, end)])
+                if (columns[:, ::CHUNK_ROWS] == values.fill_value).any():
+                    raise DamagedError(manifest.name)
+                read.update(zip((manifest.keys[i] for i in block), columns, strict=True))
         return read
-
-
-def _neighbours(positions: Sequence[int]) -> list[list[int]]:
-    """Return ascending positions in groups without gaps.
-
-    Examples
-    --------
-    >>> _neighbours([3, 4, 7])
-    [[3, 4], [7]]
-    """
-    groups: list[list[int]] = []
-    for at in positions:
-        if groups and groups[-1][-1] == at - 1:
-            groups[-1].append(at)
-        else:
-            groups.append([at])
-    return groups

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -24,9 +24,9 @@ from dde.sources.connection import Connection
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-__all__ = ["UNFINISHED", "Storage", "StoredFile"]
+__all__ = ["UNFINISHED", "Storage", "StoredFile", "source_storage"]
 
-#: Prefix of the names of files and folders that are still being written, or being removed.
+#: Prefix of the names of files that are still being written.
 UNFINISHED = ".making-"
 
 _Result = TypeVar("_Result")
@@ -35,8 +35,7 @@ _Result = TypeVar("_Result")
 _REMOVALS_AT_ONCE = 16
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """A file or object: its path below the storage, its size, and when it was written (seconds since 1970)."""
 
     path: str
@@ -72,12 +71,10 @@ class Storage:
         return Storage(self._root, *self._below, *name.split("/"))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Storage):
-            return NotImplemented
-        return self._below == other._below and self._root.reveal() == other._root.reveal()
+        return isinstance(other, Storage) and (self._root, self._below) == (other._root, other._below)
 
     def __hash__(self) -> int:
-        return hash((self._root.redacted, self._below))
+        return hash((self._root, self._below))
 
     def __str__(self) -> str:
         return "/".join([self._root.redacted.rstrip("/") or "/", *self._below])
@@ -98,7 +95,7 @@ class Storage:
     def _opened(self) -> tuple[Any, str]:
         """The file system, and the path in it."""
         if self.path is not None:
-            return LocalFileSystem(auto_mkdir=True), str(self.path)
+            return LocalFileSystem(), str(self.path)
         fs, path = self._call(lambda: url_to_fs(self._root.reveal()))
         return fs, "/".join([path.rstrip("/"), *self._below])
 
@@ -140,102 +137,6 @@ class Storage:
         own = path.rstrip("/").rpartition("/")[2]
         return sorted({str(f).rstrip("/").rpartition("/")[2] for f in found} - {own, ""})
 
-    def read(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Return the content of those of the files that exist; object stores are asked for all at once."""
-        if not paths:
-            return {}
-        fs, root = self._opened
-        # As ranges: for a whole object some file systems ask for its size first.
-        contents = self._call(
-            lambda: fs.cat_ranges([f"{root}/{p}" for p in paths], [0] * len(paths), None, on_error="return")
-        )
-        return {p: content for p, content in zip(paths, contents, strict=True) if isinstance(content, bytes)}
-
-    def write(self, files: Mapping[str, bytes | memoryview]) -> None:
-        """Write files; an object store takes all at once, and shows each of them complete or not at all."""
-        fs, root = self._opened
-        of_path = {f"{root}/{name}": content for name, content in files.items()}
-        # Object stores take bytes only; a local file takes a view, which saves a copy.
-        self._call(lambda: fs.pipe(of_path if self.path else {path: bytes(of_path[path]) for path in of_path}))
-
-    def replace(self, name: str, content: bytes | memoryview) -> None:
-        """Write one file in one step, replacing the file of that name."""
-        if self.path is None:
-            self.write({name: content})
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        made = self.path / f"{UNFINISHED}{uuid.uuid4().hex[:16]}"
-        with removed_if_ended(made):
-            try:
-                # "x": never write to an existing file or through a link.
-                with made.open("xb") as file:
-                    file.write(content)
-                os.replace(made, self.path / name)
-            finally:
-                made.unlink(missing_ok=True)
-
-    @contextmanager
-    def publishing(self, name: str) -> Iterator[Storage]:
-        """Yield the storage in which to write the folder `name`; a failure leaves nothing.
-
-        A local folder is written beside its target and renamed. In an object store it is written in its target, so
-        the object that makes it visible to readers must be written last.
-
-        Raises
-        ------
-        OSError
-            If it can't be written, or a folder of that name exists.
-        """
-        if self.path is None:
-            made = self / name
-            try:
-                yield made
-            except BaseException:
-                made.remove()
-                raise
-            return
-        made = self / f"{UNFINISHED}{uuid.uuid4().hex[:16]}"
-        assert made.path is not None
-        self.path.mkdir(parents=True, exist_ok=True)
-        with removed_if_ended(made.path):
-            try:
-                # Fails if there is anything, so that no link is followed.
-                made.path.mkdir()
-                yield made
-                os.rename(made.path, self.path / name)
-            finally:
-                shutil.rmtree(made.path, ignore_errors=True)
-
-    def remove(self) -> None:
-        """Remove this file or folder; no error if it does not exist, or another process is removing it."""
-        with suppress(OSError):
-            if self.path is None:
-                fs, path = self._opened
-                fs.invalidate_cache(path)
-                # Metadata first: readers do not take a folder without it for complete.
-                if self._call(lambda: fs.exists(f"{path}/zarr.json")):
-                    self._call(lambda: fs.rm_file(f"{path}/zarr.json"))
-                # One by one: the removal of several expands patterns in their names.
-                paths = self._call(lambda: fs.find(path))
-                with ThreadPoolExecutor(_REMOVALS_AT_ONCE) as threads:
-                    self._call(lambda: list(threads.map(fs.rm_file, paths)))
-                return
-            # The name goes first, for the same reason.
-            leaving = self.path.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:16]}")
-            os.rename(self.path, leaving)
-            if leaving.is_dir() and not leaving.is_symlink():
-                shutil.rmtree(leaving, ignore_errors=True)
-            else:
-                leaving.unlink()
-
-    def remove_if_older(self, seconds: float) -> None:
-        """Remove this file or folder if nothing was written in it for so long."""
-        with suppress(OSError):
-            fs, path = self._opened
-            written = [file.written for file in self.files()] or [_written(self._call(lambda: fs.info(path)))]
-            if time.time() - max(written) > seconds:
-                self.remove()
-
     def files(self) -> list[StoredFile]:
         """Return all files, at any depth; [] if there is nothing."""
         fs, path = self._opened
@@ -250,6 +151,63 @@ class Storage:
             for name, facts in found.items()
         ]
 
+    def read(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of those of the files that exist; object stores are asked for all at once."""
+        if not paths:
+            return {}
+        fs, root = self._opened
+        # As ranges: for a whole object some file systems ask for its size first.
+        contents = self._call(
+            lambda: fs.cat_ranges([f"{root}/{p}" for p in paths], [0] * len(paths), None, on_error="return")
+        )
+        return {p: content for p, content in zip(paths, contents, strict=True) if isinstance(content, bytes)}
+
+    def write(self, files: Mapping[str, bytes | memoryview]) -> None:
+        """Write files, each of which appears complete or not at all; an object store takes all at once."""
+        if self.path is None:
+            fs, root = self._opened
+            self._call(lambda: fs.pipe({f"{root}/{name}": bytes(content) for name, content in files.items()}))
+            return
+        for name, content in files.items():
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:16]}")
+            with removed_if_ended(made):
+                try:
+                    # "x": never write to an existing file or through a link.
+                    with made.open("xb") as file:
+                        file.write(content)
+                    os.replace(made, target)
+                finally:
+                    made.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove this file or folder; no error if it does not exist, or another process is removing it."""
+        # Metadata first: readers do not take a folder without it for complete.
+        with suppress(OSError):
+            if self.path is None:
+                fs, path = self._opened
+                fs.invalidate_cache(path)
+                if self._call(lambda: fs.exists(f"{path}/zarr.json")):
+                    self._call(lambda: fs.rm_file(f"{path}/zarr.json"))
+                # One by one: the removal of several expands patterns in their names.
+                paths = self._call(lambda: fs.find(path))
+                with ThreadPoolExecutor(_REMOVALS_AT_ONCE) as threads:
+                    self._call(lambda: list(threads.map(fs.rm_file, paths)))
+            elif self.path.is_dir() and not self.path.is_symlink():
+                (self.path / "zarr.json").unlink(missing_ok=True)
+                shutil.rmtree(self.path, ignore_errors=True)
+            else:
+                self.path.unlink()
+
+    def remove_if_older(self, seconds: float) -> None:
+        """Remove this file or folder if nothing was written in it for so long."""
+        with suppress(OSError):
+            fs, path = self._opened
+            written = [file.written for file in self.files()] or [_written(self._call(lambda: fs.info(path)))]
+            if time.time() - max(written) > seconds:
+                self.remove()
+
 
 def _written(facts: Mapping[str, Any]) -> float:
     """Return when a file was written (seconds since 1970), under any of the names that file systems use."""
@@ -260,3 +218,24 @@ def _written(facts: Mapping[str, Any]) -> float:
         if isinstance(moment, (int, float)):
             return float(moment)
     return time.time()
+
+
+def source_storage(
+    cache_dir: str | os.PathLike[str] | Connection | None, kind: str, description: str
+) -> Storage | None:
+    """Return where a cache stores what belongs to one source; None if nothing is cached.
+
+    Parameters
+    ----------
+    cache_dir : str, path, Connection or None
+        Folder or fsspec URL.
+    kind : str
+        One of :data:`dde.cache.maintenance.KINDS`.
+    description : str
+        The source, without credentials.
+    """
+    if cache_dir is None or not description:
+        return None
+    # The same folder under two names is one source.
+    source = str(Path(description).resolve()) if Path(description).exists() else description
+    return Storage(cache_dir) / kind / hashlib.sha256(source.encode()).hexdigest()[:16]

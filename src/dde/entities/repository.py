@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dde.cache.index_files import source_storage
+from dde.cache.storage import source_storage
 from dde.curves.metric import Metric
 from dde.entities.catalog import RunCatalog
 from dde.entities.runs import LineageList, TrainingLineage, TrainingRun, make_lineage, make_run

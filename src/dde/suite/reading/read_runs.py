@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dde.array_types import Float64
-from dde.cache.index_files import source_storage
+from dde.cache.storage import source_storage
 from dde.errors import SourceError, UnknownNameError, list_names, near_names
 from dde.sources.connection import Connection
 from dde.suite.declare import Suite, Table

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dde.cache.index_files import source_storage
+from dde.cache.storage import source_storage
 from dde.curves.metric import Metric
 from dde.errors import ConflictWarning, DdeWarning, SourceError
 from dde.sources.connection import Connection, redact

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from dde.cache.index_files import source_storage
+from dde.cache.storage import source_storage
 from dde.errors import SourceError
 from dde.sources.connection import Connection
 from dde.sources.protocols import PosttrainingSource
