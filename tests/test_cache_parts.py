@@ -342,6 +342,14 @@ def check_compaction(folder: Path | str, most: int) -> None:
     assert compact(storage) == compaction.Compaction(done.after, done.after, 0)
 
 
+def test_a_merge_that_saves_too_few_segments_is_put_off(tmp_path: Path) -> None:
+    source = Source()
+    for n, key in enumerate(KEYS):
+        source.check(RaggedCache(tmp_path, "t"), RUNS, [key])
+        assert compact(Storage(tmp_path), least=5).after == (1 if key == KEYS[5] else n + 1)
+    assert compact(Storage(tmp_path)).after == 1
+
+
 def test_reading_and_writing_never_merge_or_remove(tmp_path: Path) -> None:
     source = Source()
     seen: set[str] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,9 +108,7 @@ def look_up(
     return Lookup(found, positions, lengths, groups)
 
 
-def gather(
-    found: Lookup, keys: Sequence[str], reader: SegmentReader, in_memory: Mapping[str, History] | None = None
-) -> History:
+def gather(found: Lookup, keys: Sequence[str], reader: SegmentReader) -> History:
     """Return the rows of a lookup that lacks nothing, by run in the requested order.
 
     Parameters
@@ -119,8 +117,6 @@ def gather(
     keys : sequence of str
         The order of the values.
     reader : SegmentReader
-    in_memory : mapping of str to History, optional
-        Rows of segments that need not be read, by name.
 
     Raises
     ------
@@ -145,19 +141,14 @@ def gather(
             manifest = found.manifests[i]
             runs = np.flatnonzero((segment == i) & (lengths > 0))
             starts = manifest.offsets[found.positions[i][runs]]
-            rows = (in_memory or {}).get(manifest.name)
             for members in _clusters(starts, lengths[runs]):
                 some = runs[members]
                 first, end = _chunk_range(starts[members], lengths[some], manifest.rows)
-                if rows is not None:
-                    first = 0
-                    read = {name: rows.step if name is None else rows.values[name] for name in names}
-                else:
-                    try:
-                        read = reader.read(manifest, names, first, end)
-                    except DamagedError:
-                        damaged.add(manifest.name)
-                        break
+                try:
+                    read = reader.read(manifest, names, first, end)
+                except DamagedError:
+                    damaged.add(manifest.name)
+                    break
                 source = _row_index(starts[members] - first, lengths[some])
                 target = _row_index(offsets[some], lengths[some])
                 for name in names:

@@ -104,29 +104,25 @@ def compact_cache(cache_dir: str | os.PathLike[str] = "data_cache") -> dict[str,
     """
     from dde.cache.compaction import compact
 
-    root = Storage(cache_dir)
-    for kind in _INDEXES:
-        for name in _sources_of(root, kind):
-            for entry in (root / kind / name).names():
-                if entry.startswith(UNFINISHED):
-                    (root / kind / name / entry).remove_if_older(_UNFINISHED_SECONDS)
     done: dict[str, Compaction] = {}
     problem: OSError | None = None
-    for kind in _RAGGED:
-        for name in _sources_of(root, kind):
+    for kind in (*_INDEXES, *_RAGGED):
+        folder = Storage(cache_dir) / kind
+        # Folders with other names are not dde's.
+        for name in filter(_SOURCE.fullmatch, folder.names()):
+            if kind in _INDEXES:
+                for entry in (folder / name).names():
+                    if entry.startswith(UNFINISHED):
+                        (folder / name / entry).remove_if_older(_UNFINISHED_SECONDS)
+                continue
             try:
-                done[f"{kind}/{name}"] = compact(root / kind / name)
+                done[f"{kind}/{name}"] = compact(folder / name)
             except OSError as error:
                 # The others are compacted all the same.
                 problem = problem or error
     if problem is not None:
         raise problem
     return done
-
-
-def _sources_of(root: Storage, kind: str) -> list[str]:
-    """Return the names of the folders of sources; others are not dde's."""
-    return [name for name in (root / kind).names() if _SOURCE.fullmatch(name)]
 
 
 def clear_cache(cache_dir: str | os.PathLike[str] = "data_cache") -> int:

@@ -26,6 +26,8 @@ Fetch = Callable[[Sequence[str], Sequence[str]], History]
 _MEMORY_BYTES = 64 << 20
 # Lookups of one read that meet segments that are damaged, or that other processes remove meanwhile.
 _MAX_LOOKUPS = 8
+# Attempts to write a segment while another process deletes the cache.
+_MAX_WRITES = 4
 
 
 class RaggedCache:
@@ -74,8 +76,6 @@ class RaggedCache:
         # Of all segments by name, newest first.
         self._manifests: dict[str, Manifest] = {}
         self._damaged: set[str] = set()
-        # Segments that could not be written, by name.
-        self._unsaved: dict[str, History] = {}
         self._reader = SegmentReader(self.storage, Memory(_MEMORY_BYTES))
         # Threads of one process share an instance; while one asks the source, the others wait for the result.
         self._lock = threading.Lock()
@@ -117,8 +117,8 @@ class RaggedCache:
         if len(run_ids) != len(versions):
             raise ValueError(f"{len(run_ids)} runs have {len(versions)} versions; give one of each.")
         runs, of_runs, wanted = tuple(run_ids), tuple(versions), tuple(dict.fromkeys(keys))
-        # Rows that this read fetches, by segment.
-        fetched: dict[str, History] = {}
+        # Segments that this read writes: it has their rows, and does not read them back.
+        written: list[str] = []
 
         def look_up_again() -> Lookup:
             return look_up(self._manifests.values(), runs, of_runs, wanted, self._damaged)
@@ -126,34 +126,39 @@ class RaggedCache:
         def add(at: Int64, missing: Sequence[str]) -> None:
             ids = tuple(runs[i] for i in at)
             rows = fetch(ids, list(missing))
-            name, rows = self._add(ids, tuple(of_runs[i] for i in at), missing, rows, notes())
-            fetched[name] = rows
+            written.append(self._add(ids, tuple(of_runs[i] for i in at), missing, rows, notes()))
 
-        for _ in range(_MAX_LOOKUPS):
-            with self._lock:
-                found = look_up_again()
-                if found.lacking.any():
-                    # Other processes may have added what is missing.
-                    self._refresh()
-                    found = look_up_again()
-                for at, missing in found.missing():
-                    add(at, missing)
-                    found = look_up_again()
-                if found.lacking.any():
-                    # The source has other rows than it had, though the version is the same. Its answer counts: these
-                    # runs are fetched with all keys at once, which have the same rows.
-                    add(np.flatnonzero(found.lacking), wanted)
-                    found = look_up_again()
-            try:
-                rows = gather(found, wanted, self._reader, {**self._unsaved, **fetched})
-            except DamagedError as error:
+        try:
+            for _ in range(_MAX_LOOKUPS):
                 with self._lock:
-                    self._damaged.update(error.args)
-                    self._refresh()
-                continue
-            used = {int(i) for _, segment in found.groups for i in np.unique(segment)}
-            self.notes.update(note for i in used for note in found.manifests[i].notes)
-            return rows
+                    found = look_up_again()
+                    if found.lacking.any():
+                        # Other processes may have added what is missing.
+                        self._refresh()
+                        found = look_up_again()
+                    for at, missing in found.missing():
+                        add(at, missing)
+                        found = look_up_again()
+                    if found.lacking.any():
+                        # The source has other rows than it had, though the version is the same. Its answer counts:
+                        # these runs are fetched with all keys at once, which have the same rows.
+                        add(np.flatnonzero(found.lacking), wanted)
+                        found = look_up_again()
+                try:
+                    rows = gather(found, wanted, self._reader)
+                except DamagedError as error:
+                    with self._lock:
+                        self._damaged.update(error.args)
+                        self._refresh()
+                    continue
+                used = {int(i) for _, segment in found.groups for i in np.unique(segment)}
+                self.notes.update(note for i in used for note in found.manifests[i].notes)
+                return rows
+        finally:
+            if self.problem is None:
+                with self._lock:
+                    for name in written:
+                        self._reader.not_stored.pop(name, None)
         # Segments go as fast as they are found, so the source answers.
         rows = fetch(runs, wanted)
         self.notes.update(notes())
@@ -161,17 +166,16 @@ class RaggedCache:
 
     def _add(
         self, runs: tuple[str, ...], versions: tuple[str, ...], keys: Sequence[str], rows: History, notes: Sequence[str]
-    ) -> tuple[str, History]:
-        """Add fetched rows as a segment, and return its name and the rows as they are stored."""
+    ) -> str:
+        """Add fetched rows as a segment, and return its name."""
         every = tuple(dict.fromkeys([*keys, *rows.values]))
         values = [np.ascontiguousarray(rows.values[key], np.float64) for key in every]
         step = np.ascontiguousarray(rows.step, np.int64)
-        stored = History(rows.run, step, dict(zip(every, values, strict=True)))
         lengths = np.bincount(rows.run, minlength=len(runs)).astype(np.int64)
         name, now = segment_name(next(iter(self._manifests), ""))
         digests, fetched, of_rows = digests_of(lengths, step), np.full(len(runs), now), tuple(sorted(set(notes)))
         manifest = Manifest(name, self.title, runs, versions, lengths, digests, fetched, every, of_rows)
-        for is_last in (False, True):
+        for attempt in range(_MAX_WRITES):
             if self.problem is not None:
                 break
             try:
@@ -179,15 +183,14 @@ class RaggedCache:
                 break
             except FileNotFoundError as error:
                 # A cache that is deleted under a running process is created again.
-                if is_last:
+                if attempt == _MAX_WRITES - 1:
                     self._give_up(error)
             except (OSError, ValueError) as error:
                 # ValueError: a name is not valid Unicode.
                 self._give_up(error)
-        if self.problem is not None:
-            self._unsaved[name] = stored
+        self._reader.not_stored[name] = History(rows.run, step, dict(zip(every, values, strict=True)))
         self._manifests = {name: manifest, **self._manifests}
-        return name, stored
+        return name
 
     def _give_up(self, error: Exception) -> None:
         self.problem = error
@@ -206,5 +209,5 @@ class RaggedCache:
             if self.problem is None:
                 self._give_up(error)
             return
-        unsaved = {name: self._manifests[name] for name in self._unsaved}
-        self._manifests = dict(sorted({**saved, **unsaved}.items(), reverse=True))
+        not_stored = {name: self._manifests[name] for name in self._reader.not_stored}
+        self._manifests = dict(sorted({**saved, **not_stored}.items(), reverse=True))

@@ -30,6 +30,7 @@ from dde.array_types import Float64, Int64
 from dde.cache.manifest import Manifest
 from dde.cache.memory import Memory
 from dde.cache.storage import Storage
+from dde.sources.protocols import History
 
 __all__ = ["CHUNK_ROWS", "DamagedError", "SegmentReader", "write_segment"]
 
@@ -147,9 +148,15 @@ class SegmentReader:
     ----------
     storage : Storage
     memory : Memory
+
+    Attributes
+    ----------
+    not_stored : dict of str to History
+        Rows of segments that are not read from the storage, by name.
     """
 
     def __init__(self, storage: Storage, memory: Memory) -> None:
+        self.not_stored: dict[str, History] = {}
         self._storage = storage
         self._memory = memory
         self._store: Any = None
@@ -183,6 +190,9 @@ class SegmentReader:
         DamagedError
             If they can't be read.
         """
+        rows = self.not_stored.get(manifest.name)
+        if rows is not None:
+            return {key: (rows.step if key is None else rows.values[key])[first:end] for key in keys}
         cached = {key: self._memory.get((manifest.name, key, first, end)) for key in keys}
         found = {key: column for key, column in cached.items() if column is not None}
         missing = [key for key in keys if key not in found]

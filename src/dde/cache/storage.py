@@ -168,9 +168,10 @@ class Storage:
             fs, root = self._opened
             self._call(lambda: fs.pipe({f"{root}/{name}": bytes(content) for name, content in files.items()}))
             return
-        for name, content in files.items():
-            target = self.path / name
-            target.parent.mkdir(parents=True, exist_ok=True)
+        targets = {self.path / name: content for name, content in files.items()}
+        for folder in {target.parent for target in targets}:
+            folder.mkdir(parents=True, exist_ok=True)
+        for target, content in targets.items():
             made = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:16]}")
             with removed_if_ended(made):
                 try:
@@ -178,8 +179,9 @@ class Storage:
                     with made.open("xb") as file:
                         file.write(content)
                     os.replace(made, target)
-                finally:
+                except BaseException:
                     made.unlink(missing_ok=True)
+                    raise
 
     def remove(self) -> None:
         """Remove this file or folder; no error if it does not exist, or another process is removing it."""

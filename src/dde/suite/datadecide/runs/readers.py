@@ -440,7 +440,7 @@ class Readers:
             if cache is None:
                 continue
             try:
-                compact(cache.storage)
+                compact(cache.storage, least=_FEWER_SEGMENTS)
             except OSError as error:
                 warnings.warn(
                     f"the cache {cache.storage} can't be compacted ({error}). It is complete, but reading it is slower "
@@ -477,6 +477,8 @@ class Readers:
         return source_storage(self.cache_dir, kind, redact(getattr(source, "location", "") or source.description))
 
 
+# A fill merges segments if that saves so many, because a merge rewrites all small ones: about 16 MB per set of metrics.
+_FEWER_SEGMENTS = 8
 # Number of logged metrics in memory, about 30 MB for a thousand runs.
 _MAX_LOGS = 4
 # Number of metrics in memory that were read along with others but not requested yet, enough for a few blocks.
