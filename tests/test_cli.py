@@ -469,6 +469,17 @@ def test_cache_is_filled(run: Run, suite: Suite) -> None:
     assert {"pretraining evaluations", "training logs", "final evaluations"} <= kinds
 
 
+def test_many_segments_are_pointed_out(run: Run, suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for metric in ("arc_easy", "piqa"):
+        assert run("open", suite.data, suite.wandb, "--metrics", metric, "--to", f"{metric}.csv").code == 0
+    assert "segments" not in run("cache", "size").err
+    count = len(list((tmp_path / "data_cache" / "tables").glob("*/*.zarr")))
+    monkeypatch.setattr("dde.cli.cache._MANY_SEGMENTS", count - 1)
+    assert f"has {count} segments, which makes reading slow; `dde cache compact` merges" in run("cache", "size").err
+    run("cache", "compact")
+    assert "segments" not in run("cache", "size").err
+
+
 def test_cache_is_compacted(run: Run, suite: Suite, tmp_path: Path) -> None:
     assert run("cache", "compact").out == "compacted 0 segments into 0 in data_cache\n"
     for metric in ("arc_easy", "piqa", "boolq"):

@@ -49,6 +49,8 @@ class CacheEntry:
     kind : str
         What it holds.
     bytes, files : int
+    segments : int
+        Number of segments; 0 for kinds that have none.
     last_used : numpy.datetime64
         Newest time of any file in it.
     """
@@ -57,6 +59,7 @@ class CacheEntry:
     kind: str
     bytes: int
     files: int
+    segments: int
     last_used: np.datetime64
 
 
@@ -78,7 +81,8 @@ def cache_size(cache_dir: str | os.PathLike[str] = "data_cache") -> list[CacheEn
                 by_name.setdefault(kind if kind == "demo" else f"{kind}/{inner}", []).append(file)
         for name, files in by_name.items():
             newest = np.datetime64(int(max(f.written for f in files)), "s")
-            entries.append(CacheEntry(name, meaning, sum(f.bytes for f in files), len(files), newest))
+            segments = len({f.path.split("/")[1] for f in files}) if kind in _RAGGED else 0
+            entries.append(CacheEntry(name, meaning, sum(f.bytes for f in files), len(files), segments, newest))
     return sorted(entries, key=lambda e: -e.bytes)
 
 

@@ -19,6 +19,9 @@ app = typer.Typer(
     no_args_is_help=True, help="Show the size of the cache, fill, compact or clear it.", rich_markup_mode=None
 )
 
+# Reading a metric from so many segments takes some 0.1 s.
+_MANY_SEGMENTS = 50
+
 
 @app.command()
 def size(cache_dir: CacheDir = "data_cache") -> None:
@@ -33,6 +36,9 @@ def size(cache_dir: CacheDir = "data_cache") -> None:
     columns = ["name", "kind", "bytes", "files", "last_used"]
     rows = [(e.name, e.kind, e.bytes, e.files, str(e.last_used)) for e in entries]
     print_table(pd.DataFrame(rows, columns=columns))
+    most = max((e.segments for e in entries), default=0)
+    if most > _MANY_SEGMENTS:
+        note(f"a source has {most} segments, which makes reading slow; `dde cache compact` merges the small ones")
     note(f"{redact(cache_dir)} holds {_size(sum(e.bytes for e in entries))}")
 
 
