@@ -229,9 +229,9 @@ def test_an_incomplete_lookup_has_no_rows(tmp_path: Path) -> None:
     source = Source()
     cache = RaggedCache(tmp_path, "rows")
     source.check(cache, RUNS[:2], KEYS[:1])
-    manifests = cache._manifests
+    manifests = list(cache._manifests.values())
     for runs, keys in ((RUNS[:3], KEYS[:1]), (RUNS[:2], KEYS[:2])):
-        found = lookup.look_up(manifests, runs, [source.versions[r] for r in runs], keys)
+        found = lookup.look_up(manifests, tuple(runs), tuple(source.versions[r] for r in runs), keys)
         with pytest.raises(SourceError, match=rf"values of {1 if runs == RUNS[:3] else 2} of {len(runs)} runs"):
             lookup.gather(found, keys, cache._reader)
 

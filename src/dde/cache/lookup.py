@@ -125,9 +125,9 @@ def gather(found: Lookup, keys: Sequence[str], reader: SegmentReader) -> History
     SourceError
         If the lookup is not complete.
     """
-    if not found.is_complete:
+    if found.lacking.any():
         raise SourceError(
-            f"the cache lacks values of {int(found.lacking.sum()):,} of {len(found.lengths):,} runs after they were "
+            f"the cache has no values of {int(found.lacking.sum()):,} of {len(found.lengths):,} runs after they were "
             "fetched, so these are unknown. Delete the cache with dde.cache.clear_cache() or `dde cache clear`, or "
             "pass cache_dir=None."
         )

@@ -34,8 +34,6 @@ _INDEXES = ("index", "runs", "results")
 _UNFINISHED_SECONDS = 86_400.0
 # Name of the folder of a source, as `source_storage` makes it.
 _SOURCE = re.compile(r"[0-9a-f]{16}")
-# Name of a folder while `Storage.remove` removes it.
-_REMOVED = re.compile(re.escape(UNFINISHED) + r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +130,7 @@ def compact_cache(cache_dir: str | os.PathLike[str] = "data_cache") -> dict[str,
 def clear_cache(cache_dir: str | os.PathLike[str] = "data_cache") -> int:
     """Remove what dde has written to a cache, a folder or URL, and return the bytes freed; other files stay."""
     root = Storage(cache_dir)
-    # A folder that is being removed has another name; if that is interrupted, the next call continues.
-    interrupted = [root / name for name in root.names() if _REMOVED.fullmatch(name)]
     freed = sum(e.bytes for e in cache_size(cache_dir))
-    freed += sum(file.bytes for folder in interrupted for file in folder.files())
-    for folder in (*(root / kind for kind in KINDS), *interrupted):
-        folder.remove()
+    for kind in KINDS:
+        (root / kind).remove()
     return freed

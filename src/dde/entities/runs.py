@@ -432,8 +432,8 @@ class TrainingLineage:
         -------
         pandas.DataFrame
             Observed rows only. The rows of a derived run begin with those of its base up to the branch, with the
-            hyperparameters of the derived run; see :func:`dde.suite.datadecide.store_frames.continuous_curves`, or for a
-            suite other than DataDecide :func:`dde.suite.frames.suite_curves`.
+            hyperparameters of the derived run; see :func:`dde.suite.datadecide.store_frames.continuous_curves`, or for
+            a suite other than DataDecide :func:`dde.suite.frames.suite_curves`.
 
         Raises
         ------
