@@ -51,7 +51,7 @@ class RaggedCache:
     -----
     This is a small log-structured database. Each fetch adds a segment, a Zarr v3 group with the arrays ``run_id`` and
     ``version`` (run), ``row_offset`` (run + 1), ``step`` (row), ``key`` (key) and ``values`` (key, row), and a manifest
-    in its attributes. A segment appears in one step and never changes, so any number of threads, processes and
+    in its attributes. A segment appears with its last file and never changes, so any number of threads, processes and
     machines may read and add segments at once, without a lock; of two segments with the same content, either serves.
     What was deleted or damaged is read from the source again. :mod:`dde.cache.compaction` merges small segments and
     removes superseded ones; reading and writing never do.
