@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,12 +12,12 @@ import xarray as xr
 from dde.analysis.observations import metric_names, require_runs
 from dde.array_types import Float64
 from dde.curves.axes import AXES, resolve_axis
-from dde.dataset.align import align, interpolation_of
+from dde.dataset.align import align
 from dde.dataset.dimensions import broadcast_values, cells_along, run_ids_along
-from dde.dataset.finals import REACHED, STOP_MARGIN, final
+from dde.dataset.finals import REACHED, STOP_MARGIN, FinalValues, final_values
 from dde.dataset.metric_rows import MetricRows
 from dde.dataset.samples import flags_of, number_of, samplings_of
-from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
+from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.schema import factors_of, sampling_of
 
 __all__ = ["ENTERED", "Place", "count_left_out", "place_text", "resolve_place", "run_coordinates", "values_at"]
@@ -193,16 +192,10 @@ def _is_kept(dataset: xr.Dataset, name: str, cells: tuple[Any, ...]) -> bool:
 def _values_of(dataset: xr.Dataset, name: str, at: Place) -> dict[str, xr.DataArray]:
     """Return value, tokens and status of each run for one metric."""
     array = dataset[name]
-    if isinstance(at, Mapping):
-        values = _at_position_on_axis(dataset, name, at)
-    else:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            values = final(dataset, name, at)
-        for warning in caught:
-            warn_caller(str(warning.message))
-    cells = tuple(map(str, values.dims))
-    value, tokens = (np.array(v.values, np.float64) for v in (values, values["final_tokens"]))
+    found = _at_position_on_axis(dataset, name, at) if isinstance(at, Mapping) else final_values(dataset, name, at)
+    cells = found.cells
+    shape = tuple(array.sizes[d] for d in cells)
+    value, tokens = (np.array(v, np.float64).reshape(shape) for v in (found.values, found.tokens))
     status = _status(array, cells, value, at)
     if at not in ("schedule", "last"):
         beyond = tokens > (1 + STOP_MARGIN) * cells_along(array, "schedule_tokens", cells)
@@ -215,19 +208,16 @@ def _values_of(dataset: xr.Dataset, name: str, at: Place) -> dict[str, xr.DataAr
     }
 
 
-def _at_position_on_axis(dataset: xr.Dataset, name: str, at: Mapping[str, float]) -> xr.DataArray:
+def _at_position_on_axis(dataset: xr.Dataset, name: str, at: Mapping[str, float]) -> FinalValues:
     """Return own values of runs at a position on any axis, interpolated between their observations."""
     ((axis, position),) = at.items()
     if axis == "cumulative_tokens":
-        return final(dataset, name, position)
-    current = interpolation_of(dataset)
+        return final_values(dataset, name, position)
     point = round(position) if AXES[axis].is_whole else position
-    aligned = align(dataset[[name]], [point], axis=axis, max_gap=current.max_gap)[name]
+    aligned = align(dataset[[name]], [point], axis=axis)[name]
     rows = MetricRows.of(aligned, samplings_of(aligned), flags_of(aligned))
     values, tokens, _ = rows.last(rows.own & ~np.isnan(rows.values))
-    shape = rows.shape
-    result = xr.DataArray(values.reshape(shape), dims=rows.cells)
-    return result.assign_coords(final_tokens=(rows.cells, tokens.reshape(shape)))
+    return FinalValues(aligned, rows.cells, values, tokens, "")
 
 
 def _status(array: xr.DataArray, cells: tuple[str, ...], values: Float64, at: Place) -> npt.NDArray[np.object_]:

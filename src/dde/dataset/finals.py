@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from dde.schema import (
     MEMBERS,
 )
 
-__all__ = ["REACHED", "STOP_MARGIN", "At", "final"]
+__all__ = ["REACHED", "STOP_MARGIN", "At", "FinalValues", "final", "final_values"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -100,7 +101,53 @@ def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last
             f"at={at!r} is not a position, so runs can't be compared there. Pass 'last', 'schedule', 'common' or "
             "a number of tokens."
         )
-    array = dataset[metric_named(dataset, metric)]
+    return _labeled(final_values(dataset, metric_named(dataset, metric), at), at)
+
+
+@dataclass(frozen=True)
+class FinalValues:
+    """Final values of a metric without labels.
+
+    Attributes
+    ----------
+    array : xarray.DataArray
+        The metric.
+    cells : tuple of str
+        Dimensions of the runs.
+    values, tokens : (row,) float64 arrays
+        Values and their cumulative tokens, `cells` flattened; NaN where a run has none.
+    left_out : str
+        Counts of the runs that do not reach the position, with some names.
+    """
+
+    array: xr.DataArray
+    cells: tuple[str, ...]
+    values: Float64
+    tokens: Float64
+    left_out: str
+
+
+def final_values(dataset: xr.Dataset, name: str, at: At | float) -> FinalValues:
+    """Return the final values of a variable as arrays; see :func:`final`.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    name : str
+        Name of a variable.
+    at : {"last", "schedule", "common"} or float
+
+    Raises
+    ------
+    SelectionError, SourceError
+        As of :func:`final`.
+    """
+    found = _final_values(dataset, dataset[name], at)
+    warn_of_mixed_loss(found.array, found.values)
+    return found
+
+
+def _final_values(dataset: xr.Dataset, array: xr.DataArray, at: At | float) -> FinalValues:
     if MEMBERS in dataset.coords:
         return _final_of_means(dataset, array, at)
     if at == "last" and not has_samplings(array) and (last_values := _last_cells(array)) is not None:
@@ -115,10 +162,10 @@ def final(dataset: xr.Dataset, metric: str | None = None, at: At | float = "last
     _, ends, some = rows.last(rows.sampled & own & ~np.isnan(rows.values))
     furthest = float(ends[some].min()) if some.any() else np.nan
     position = furthest if at == "common" else float(at)
-    return _final_at_position(dataset, rows, own, some, some & (ends >= position), position, at)
+    return _final_at_position(dataset, rows, own, some, some & (ends >= position), position)
 
 
-def _last_cells(array: xr.DataArray) -> xr.DataArray | None:
+def _last_cells(array: xr.DataArray) -> FinalValues | None:
     """Return the last values of an array that names no sampling, where one of its samplings matches them; else None.
 
     Cells after a run's last sample are empty. If the last value of every run is at the run's last sample in one of the
@@ -135,11 +182,11 @@ def _last_cells(array: xr.DataArray) -> xr.DataArray | None:
         last = rows.sample_number(name, "last")
         # Selection may have dropped all own cells of a run, and its last sample with them.
         if np.where(some, last == tokens, np.isnan(last) | (rows.run_ids == "")).all():
-            return _result(array, rows.cells, values, tokens, "last", "")
+            return FinalValues(array, rows.cells, values, tokens, "")
     return None
 
 
-def _final_at_ends(rows: MetricRows, own: Mask, at: Literal["last", "schedule"]) -> xr.DataArray:
+def _final_at_ends(rows: MetricRows, own: Mask, at: Literal["last", "schedule"]) -> FinalValues:
     """Return the last own values of runs, or those at or before the end of their schedule."""
     schedule = rows.number("schedule_tokens") if at == "schedule" or "schedule_tokens" in rows.array.coords else None
     sampled = own & rows.sampled
@@ -170,7 +217,7 @@ def _final_at_ends(rows: MetricRows, own: Mask, at: Literal["last", "schedule"])
                 f"{rows.count_text(over, 'went on beyond their schedule')}, so their last values are not "
                 "comparable with others. Pass at='schedule' to compare runs at their planned end."
             )
-    return _result(rows.array, rows.cells, values, tokens, at, left_out)
+    return FinalValues(rows.array, rows.cells, values, tokens, left_out)
 
 
 def _if_reached(rows: MetricRows, values: Float64, tokens: Float64, has_value: Mask) -> tuple[Float64, Float64, str]:
@@ -186,8 +233,8 @@ def _if_reached(rows: MetricRows, values: Float64, tokens: Float64, has_value: M
 
 
 def _final_at_position(
-    dataset: xr.Dataset, rows: MetricRows, own: Mask, some: Mask, reaches: Mask, position: float, at: At | float
-) -> xr.DataArray:
+    dataset: xr.Dataset, rows: MetricRows, own: Mask, some: Mask, reaches: Mask, position: float
+) -> FinalValues:
     """Return values at one number of tokens, interpolated where the axis has no such point."""
     if not (rows.tokens[reaches] == position).any(axis=1).all():
         # On an axis other than tokens, the position may be a point of some runs only.
@@ -197,10 +244,10 @@ def _final_at_position(
         own = rows.own
     values, tokens, _ = rows.last(own & (rows.tokens == position) & ~np.isnan(rows.values))
     left_out = rows.count_text(some & np.isnan(values), f"have no value of their own at {position:.0f} tokens")
-    return _result(rows.array, rows.cells, values, tokens, at, left_out)
+    return FinalValues(rows.array, rows.cells, values, tokens, left_out)
 
 
-def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) -> xr.DataArray:
+def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) -> FinalValues:
     """Return final values of means, at points that all their members reach."""
     rows = MetricRows.of(array, (), [])
     first, last = (
@@ -246,7 +293,7 @@ def _final_of_means(dataset: xr.Dataset, array: xr.DataArray, at: At | float) ->
     if at == "schedule":
         values, tokens, reached = _if_reached(rows, values, tokens, np.asarray(some))
         left_out = "; ".join(filter(None, [left_out, reached]))
-    return _result(array, rows.cells, values, tokens, at, left_out)
+    return FinalValues(array, rows.cells, values, tokens, left_out)
 
 
 def _with_most_members(dataset: xr.Dataset, rows: MetricRows, where: Mask) -> Mask:
@@ -265,16 +312,15 @@ def _with_most_members(dataset: xr.Dataset, rows: MetricRows, where: Mask) -> Ma
     return np.asarray(where & (counts == most[:, None]))
 
 
-def _result(
-    array: xr.DataArray, cells: tuple[str, ...], values: Float64, tokens: Float64, at: At | float, left_out: str
-) -> xr.DataArray:
+def _labeled(found: FinalValues, at: At | float) -> xr.DataArray:
+    """Return final values as an array with the coordinates of their runs."""
+    array, cells = found.array, found.cells
     shape = tuple(array.sizes[d] for d in cells)
-    warn_of_mixed_loss(array, values)
     coords = {str(n): c for n, c in array.coords.items() if set(map(str, c.dims)) <= set(cells) and n not in AXES}
-    attrs = {**array.attrs, "at": at if isinstance(at, str) else float(at), "left_out": left_out}
-    result = xr.DataArray(values.reshape(shape), coords, cells, array.name, attrs)
+    attrs = {**array.attrs, "at": at if isinstance(at, str) else float(at), "left_out": found.left_out}
+    result = xr.DataArray(found.values.reshape(shape), coords, cells, array.name, attrs)
     ends = {"long_name": "cumulative tokens of the final value", "units": "tokens"}
-    result = result.assign_coords(final_tokens=xr.Variable(cells, tokens.reshape(shape), ends))
+    result = result.assign_coords(final_tokens=xr.Variable(cells, found.tokens.reshape(shape), ends))
     if "n_params" in coords:
         compute = 6.0 * result["n_params"] * result["final_tokens"]
         result = result.assign_coords(final_compute=compute.transpose(*cells).variable.copy(deep=False))
