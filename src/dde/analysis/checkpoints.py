@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dde.analysis.footing import run_coordinates
+from dde.analysis.footing import coordinates_of
 from dde.analysis.observations import Observations, metric_names
 from dde.errors import SelectionError
 
@@ -60,7 +60,7 @@ def checkpoints_at(dataset: xr.Dataset, metric: str | Sequence[str] | None = Non
             out[i, :, : array.shape[1]] = array
         return xr.Variable(("metric", *cells, SAMPLE), out.reshape(len(names), *shape, most))
 
-    return xr.Dataset({"value": padded(1), "tokens": padded(0)}, run_coordinates(dataset, cells, names))
+    return xr.Dataset({"value": padded(1), "tokens": padded(0)}, coordinates_of(dataset, names, cells))
 
 
 def at_common_checkpoints(values: xr.Dataset, members: Sequence[str]) -> xr.Dataset:

@@ -20,7 +20,7 @@ from dde.dataset.samples import flags_of, number_of, samplings_of
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.schema import factors_of, sampling_of
 
-__all__ = ["ENTERED", "Place", "count_left_out", "place_text", "resolve_place", "run_coordinates", "values_at"]
+__all__ = ["ENTERED", "Place", "coordinates_of", "count_left_out", "place_text", "resolve_place", "values_at"]
 
 #: Place at which runs are compared: each at its planned end, its last observation, the furthest position that all
 #: reach, a number of cumulative tokens, or a position on another axis, such as ``{"cumulative_compute": 1e19}``.
@@ -121,8 +121,9 @@ def values_at(dataset: xr.Dataset, metric: str | Sequence[str] | None, at: Place
     xarray.Dataset
         Variables along ``(metric, lineage, run)``, or the dimensions that the Dataset has in their place: ``value``, in
         the unit of the metric; ``tokens``, the cumulative tokens of the value; ``status``, "entered", the reason why a
-        run has no value, or "" where there is no run. Factors, ``run_id`` and ``n_params`` are coordinates; ``units``
-        and ``direction`` are coordinates along ``metric``. The attribute ``at`` is the place.
+        run has no value, or "" where there is no run. Factors, ``run_id`` and ``n_params`` are coordinates; ``units``,
+        ``direction`` and ``metric_label`` (the long name) are coordinates along ``metric``. The attribute ``at`` is
+        the place.
 
     Raises
     ------
@@ -145,7 +146,7 @@ def values_at(dataset: xr.Dataset, metric: str | Sequence[str] | None, at: Place
     names = metric_names(dataset, metric)
     place = resolve_place(dataset, at)
     parts = [_values_of(dataset, name, place) for name in names]
-    cells = parts[0]["value"].dims
+    cells = tuple(map(str, parts[0]["value"].dims))
     if any(part["value"].dims != cells for part in parts):
         raise SelectionError(
             f"the metrics {', '.join(names)} have different dimensions, so they have no common answer. Ask for them "
@@ -158,30 +159,31 @@ def values_at(dataset: xr.Dataset, metric: str | Sequence[str] | None, at: Place
     joined["value"].attrs = {"long_name": "value at the place of the comparison"}
     joined["tokens"].attrs = {"long_name": "cumulative tokens of the value", "units": "tokens"}
     joined["status"].attrs = {"long_name": "whether the run entered, or why not"}
-    coords = run_coordinates(dataset, tuple(map(str, cells)), names)
-    return xr.Dataset(joined, coords, {"at": place_text(place)})
+    return xr.Dataset(joined, coordinates_of(dataset, names, cells), {"at": place_text(place)})
 
 
-def run_coordinates(dataset: xr.Dataset, cells: tuple[str, ...], metrics: Sequence[str]) -> dict[str, xr.Variable]:
-    """Return the coordinates of runs that answers keep, and those of the metrics.
+def coordinates_of(dataset: xr.Dataset, metrics: Sequence[str], cells: Sequence[str]) -> dict[str, xr.Variable]:
+    """Return the coordinates of values of runs: factors, ``run_id`` and ``n_params``, and those along ``metric``.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-    cells : tuple of str
-        Dimensions of the runs.
     metrics : sequence of str
-        Variables of the Dataset; their names, units and directions become coordinates along ``metric``.
+        Names of variables.
+    cells : sequence of str
+        Dimensions of the runs.
     """
     coords = {str(n): c.variable for n, c in dataset.coords.items() if _is_kept(dataset, str(n), cells)}
     coords["metric"] = xr.Variable(("metric",), np.array(metrics, object), {"long_name": "metric"})
     for attr in ("units", "direction"):
         texts = np.array([str(dataset[name].attrs.get(attr, "")) for name in metrics], object)
         coords[attr] = xr.Variable(("metric",), texts)
+    labels = [str(dataset[name].attrs.get("long_name", name)) for name in metrics]
+    coords["metric_label"] = xr.Variable(("metric",), np.array(labels, object))
     return coords
 
 
-def _is_kept(dataset: xr.Dataset, name: str, cells: tuple[Any, ...]) -> bool:
+def _is_kept(dataset: xr.Dataset, name: str, cells: Sequence[str]) -> bool:
     """Return whether a coordinate goes along: those of the runs other than samplings and texts about their evidence."""
     variable = dataset.coords[name].variable
     if not set(variable.dims) <= set(cells) or name in AXES or sampling_of(name):
