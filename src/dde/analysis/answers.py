@@ -38,10 +38,14 @@ def as_answer(
     attrs : dict
         Place, interval and runs that were left out.
     """
-    answer = variables.isel(metric=0) if metric is None or isinstance(metric, str) else variables
+    answer = variables
+    if metric is None or isinstance(metric, str):
+        answer = variables.isel(metric=0)
+        # Text of variable length goes to Zarr without a warning.
+        answer["metric"] = ((), np.array(str(answer["metric"].item()), object), answer["metric"].attrs)
     # Coordinates that no member has, such as the learning rate of bases, and those of repetitions say nothing.
     of_members = [n for n, c in answer.coords.items() if n not in answer.dims and _is_blank(c)]
-    of_members += [n for n in REPLICATES if n in answer.coords and n not in answer.dims]
+    of_members += [n for n in REPLICATES if n in answer.coords and not answer.coords[n].ndim]
     answer = answer.drop_vars(of_members)
     answer.attrs = {ANSWER: name, **attrs}
     return answer
