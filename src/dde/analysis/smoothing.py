@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.analysis.observations import metric_names
+from dde.analysis.observations import metric_names, require_runs
 from dde.array_types import Float64
 from dde.dataset.align import derive
 from dde.dataset.dimensions import axis_of, broadcast_values, run_dims
@@ -83,7 +83,8 @@ def smooth(
 
     A mean never goes across a branch: it starts anew with the first observation of each run. Observations before the
     branch of a derived run are those of its parent, and equal the parent's own smoothed ones, because a mean includes
-    no later observations. An infinite observation makes all later exponential means of its run infinite.
+    no later observations. An infinite observation makes later means infinite, as long as
+    it has a weight.
 
     References
     ----------
@@ -110,6 +111,7 @@ def smooth(
             f"span={span!r} is not a positive number of tokens, so the width of the mean is undefined. Pass a number, "
             "such as span=1e9."
         )
+    require_runs(dataset)
     names = [str(n) for n, a in dataset.data_vars.items() if has_samplings(a)]
     if metric is not None:
         names = metric_names(dataset, metric)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from dde.analysis.footing import Place, coordinates_of, resolve_place, values_at
+from dde.analysis.footing import Place, coordinates_of, count_left_out, resolve_place, values_at
 from dde.array_types import Float64
 from dde.dataset.dimensions import broadcast_values, text_values
 from dde.dataset.select import select
@@ -68,7 +68,7 @@ class Targets:
         UnknownNameError
             When the target is of no such kind, a place is given for numbers, or there is no such coordinate.
         SelectionError
-            When no run matches the filters, none agrees in the other factors, or several do.
+            When no run matches the filters, none of these has a value or agrees with another run, or several do.
         """
         if isinstance(target, (str, Mapping)):
             values = values_at(dataset, list(metrics), resolve_place(dataset, at))
@@ -76,6 +76,12 @@ class Targets:
             reference = _references(dataset, tuple(map(str, values["value"].dims[1:])), filters)
             known = values["value"].values.reshape(len(metrics), rows)
             found = np.where(reference >= 0, known[:, reference], np.nan)
+            if np.isnan(found).all():
+                status = values["status"].values.reshape(len(metrics), rows)[:, np.unique(reference[reference >= 0])]
+                raise SelectionError(
+                    f"no run of the target {filters!r} has a value at {values.attrs['at']} ({count_left_out(status)}), "
+                    "so there is nothing to compare with. Pass another place, such as at='last', or another target."
+                )
             return cls(found[None], None, reference, str(values.attrs["at"]))
         numbers = _numbers(target)
         if at is not None:
@@ -195,10 +201,10 @@ def _references(dataset: xr.Dataset, cells: tuple[str, ...], filters: Mapping[st
             f"{', '.join(names) or 'all coordinates'}. Add filters that tell them apart, such as run or run_id."
         )
     reference = np.where(run_ids != "", of_group[group], -1)
-    if not (reference >= 0).any():
-        example = run_ids[matching[0]] if len(matching) else "none"
+    is_other = (reference >= 0) & (reference != rows.ravel())
+    if not is_other.any() and (reference[run_ids != ""] < 0).any():
         raise SelectionError(
-            f"no run of the target {dict(filters)!r}, such as {example}, agrees with another run in "
+            f"no run of the target {dict(filters)!r}, such as {run_ids[matching[0]]}, agrees with another run in "
             f"{', '.join(names)}, so no run has a target. Name the run by run_id to compare all runs with it, or add "
             "filters for these coordinates."
         )
