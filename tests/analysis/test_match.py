@@ -31,7 +31,7 @@ def dataset_of(*curves: dict[int, float]) -> xr.Dataset:
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.lists(st.dictionaries(st.integers(0, 40), eighths, min_size=1, max_size=9), min_size=1, max_size=4),
+    st.lists(st.dictionaries(st.integers(1, 40), eighths, min_size=1, max_size=9), min_size=1, max_size=4),
     st.lists(eighths, min_size=1, max_size=3, unique=True),
 )
 def test_the_nearest_observation_equals_a_plain_loop(rows: list[dict[int, float]], targets: list[float]) -> None:
@@ -111,6 +111,12 @@ def test_ties_are_counted_and_the_earliest_is_given() -> None:
     answer = match(dataset_of({10: 3.0, 20: 1.0, 30: 3.0, 40: 5.0}), "loss", 2.0)
     assert answer.tokens.item() == 10
     assert answer.ties.item() == 2
+
+
+def test_an_untrained_model_is_no_checkpoint() -> None:
+    answer = match(dataset_of({0: 2.0, 10: 3.0}, {0: 2.0}), "loss", 2.0)
+    assert answer.tokens.values.ravel()[0] == 10
+    assert answer.status.values.ravel().tolist() == [OUT_OF_RANGE, "missing"]
 
 
 def test_an_infinite_value_is_never_nearest() -> None:

@@ -89,9 +89,9 @@ def match(
 
     Notes
     -----
-    Only a run's own observations are candidates, because only checkpoints that were evaluated have a known value;
-    nothing is interpolated. How near a match can be follows from the distance of evaluations, so look at
-    ``mismatch``.
+    Only a run's own observations after 0 tokens are candidates: the value of a checkpoint that was not evaluated is
+    unknown, and an untrained model is no checkpoint to start from. Nothing is interpolated. How near a match can be
+    follows from the distance of evaluations, so look at ``mismatch``.
 
     Examples
     --------
@@ -165,6 +165,7 @@ def _nearest(
     """
     if not tokens.shape[1]:
         tokens = values = np.full((len(tokens), 1), np.nan)
+    values = np.where(tokens > 0, values, np.nan)
     difference = values - targets[:, None]
     there = ~np.isnan(difference)
     distance = np.where(there, np.abs(difference), np.inf)

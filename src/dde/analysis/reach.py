@@ -132,7 +132,8 @@ def reach(
             f"Pass {', '.join(map(repr, get_args(Rule)))}."
         )
     names = metric_names(dataset, metric)
-    signs = {name: 1.0 if direction_of(dataset, name, direction) == "higher" else -1.0 for name in names}
+    directions = [direction_of(dataset, name, direction) for name in names]
+    signs = {name: 1.0 if better == "higher" else -1.0 for name, better in zip(names, directions, strict=True)}
     max_gap = interpolation_of(dataset[names]).max_gap
     groups = list(Observations.of(dataset, names))
     first = groups[0]
@@ -162,6 +163,7 @@ def reach(
         "status": (status, {"long_name": "whether the target was reached, or why that is unknown"}),
     }
     answer = targets.answer(dataset, names, first.cells, about)
+    answer["direction"] = ("metric", np.array(directions, object))
     if "n_params" in dataset.coords and not dataset["n_params"].attrs.get(CHANGING_PARAMS):
         params = xr.Variable(first.cells, cells_along(dataset, "n_params", first.cells))
         compute = (6.0 * answer["tokens"].variable * params).transpose(*answer["tokens"].dims)
