@@ -17,6 +17,7 @@ import dde
 from dde.analysis.reach import AT_FIRST, CENSORED, IN_GAP, MISSING, NO_TARGET, REACHED, reach
 from dde.errors import SelectionError, UnknownNameError
 from other_suites import Run, ladder, make_dataset, optimizers
+from samples import sample_folder
 
 RULES = ("first", "sustained", "monotone")
 # Multiples of an eighth, so that sums are exact and ties are real.
@@ -251,6 +252,20 @@ def test_errors_say_what_to_do(arguments: dict[str, Any], error: type[Exception]
     with pytest.raises(error) as raised:
         reach(ladder(), "loss", **arguments)
     assert all(word in str(raised.value) for word in words), str(raised.value)
+
+
+def test_decays_reach_the_end_of_the_cosine_run_of_their_budget() -> None:
+    ladder_files = sample_folder("suites/olmo_ladder")
+    ds = dde.open_lineages(str(ladder_files), suite="olmo_ladder", metrics=["c4_en_loss"], cache_dir=None).load()
+    answer = reach(ds, "c4_en_loss", {"run_type": "cosine"})
+    decays = answer.isel(run=(answer.run_type == "decay").values)
+    assert decays.status.size == 25
+    # The end of the decay has a lower loss in all 25 cells, so each decay reaches the target between its observations.
+    assert set(decays.status.values.ravel()) == {REACHED}
+    for lineage, label in np.ndindex(decays.status.shape):
+        target = decays.target_run_id.values[lineage, label]
+        assert target == f"cosine/{decays.lineage.values[lineage]}-{decays.run.values[label].removeprefix('decay-')}"
+    assert (decays.tokens > decays.branch_tokens).all()
 
 
 def test_a_target_that_differs_from_all_runs_in_another_factor_is_an_error() -> None:

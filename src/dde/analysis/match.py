@@ -12,12 +12,11 @@ import xarray as xr
 from dde.analysis.answers import as_answer
 from dde.analysis.footing import ENTERED, Place, count_left_out
 from dde.analysis.intervals import interval_attrs
-from dde.analysis.observations import Observations, metric_names
-from dde.analysis.targets import Target, Targets
+from dde.analysis.observations import metric_names
+from dde.analysis.targets import Target, Targets, observations_of
 from dde.array_types import Float64
 from dde.dataset.dimensions import broadcast_values, require_axis, tokens_along
 from dde.dataset.provenance import revision
-from dde.errors import SelectionError
 from dde.schema import is_datadecide
 
 __all__ = ["MATCHED", "OUT_OF_RANGE", "match"]
@@ -106,13 +105,8 @@ def match(
     ['sft_lr=2e-05_100Mx1@match_150M_hellaswag']
     """
     names = metric_names(dataset, metric)
-    groups = list(Observations.of(dataset, names))
+    groups = observations_of(dataset, names)
     first = groups[0]
-    if any(group.cells != first.cells for group in groups):
-        raise SelectionError(
-            f"the metrics {', '.join(names)} have different dimensions, so they have no common answer. Ask for them "
-            "one by one."
-        )
     targets = Targets.of(dataset, names, to, at, len(first.run_ids))
     is_target = targets.reference == np.arange(len(first.run_ids))
     shape = targets.values.shape

@@ -12,13 +12,13 @@ import xarray as xr
 from dde.analysis.answers import Direction, as_answer, direction_of
 from dde.analysis.footing import ENTERED, Place, count_left_out
 from dde.analysis.intervals import interval_attrs
-from dde.analysis.observations import Observations, metric_names
-from dde.analysis.targets import Target, Targets
+from dde.analysis.observations import metric_names
+from dde.analysis.targets import Target, Targets, observations_of
 from dde.array_types import Float64
 from dde.curves.axes import AXES
 from dde.dataset.align import interpolation_of
 from dde.dataset.dimensions import cells_along
-from dde.errors import SelectionError, UnknownNameError, near_names
+from dde.errors import UnknownNameError, near_names
 from dde.schema import CHANGING_PARAMS
 
 __all__ = ["AT_FIRST", "CENSORED", "IN_GAP", "MISSING", "NO_TARGET", "REACHED", "Rule", "reach"]
@@ -73,7 +73,8 @@ def reach(
         and ``target`` for several numbers.
 
         - ``tokens``: cumulative tokens of the crossing; NaN unless two observations enclose it.
-        - ``compute``: 6 N ``tokens``, in FLOPs, where parameter counts are known.
+        - ``compute``: 6 N ``tokens``, in FLOP, where parameter counts are known; ``answer["compute"]``, because
+          ``answer.compute`` is a method of xarray.
         - ``low_tokens``, ``high_tokens``: the last observation before the crossing and the first one after it; the
           first is NaN for a run that meets the target at its first observation.
         - ``last_tokens``: the run's last observation, up to which a censored run did not reach the target.
@@ -135,13 +136,8 @@ def reach(
     directions = [direction_of(dataset, name, direction) for name in names]
     signs = {name: 1.0 if better == "higher" else -1.0 for name, better in zip(names, directions, strict=True)}
     max_gap = interpolation_of(dataset[names]).max_gap
-    groups = list(Observations.of(dataset, names))
+    groups = observations_of(dataset, names)
     first = groups[0]
-    if any(group.cells != first.cells for group in groups):
-        raise SelectionError(
-            f"the metrics {', '.join(names)} have different dimensions, so they have no common answer. Ask for them "
-            "one by one."
-        )
     targets = Targets.of(dataset, names, target, at, len(first.run_ids))
     shape = targets.values.shape
     tokens, low, high, last = (np.full(shape, np.nan) for _ in range(4))

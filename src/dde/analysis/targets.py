@@ -11,13 +11,14 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.analysis.footing import Place, coordinates_of, count_left_out, resolve_place, values_at
+from dde.analysis.observations import Observations
 from dde.array_types import Float64
 from dde.dataset.dimensions import broadcast_values, text_values
 from dde.dataset.select import select
 from dde.errors import SelectionError, UnknownNameError
 from dde.schema import LINEAGE_COORDINATES, factors_of
 
-__all__ = ["Target", "Targets"]
+__all__ = ["Target", "Targets", "observations_of"]
 
 #: A number, several numbers, the label or id of a run, or filters that select it, such as ``{"params": "150M"}``.
 Target = float | Sequence[float] | str | Mapping[str, Any]
@@ -135,6 +136,23 @@ class Targets:
         return xr.Dataset({n: variable(*pair) for n, pair in arrays.items()}, coords)
 
 
+def observations_of(dataset: xr.Dataset, metrics: Sequence[str]) -> list[Observations]:
+    """Return the observations of metrics that have one answer: all along the same dimensions of runs.
+
+    Raises
+    ------
+    SelectionError
+        When their dimensions differ, samples are no points of the Dataset, or it holds means.
+    """
+    groups = list(Observations.of(dataset, metrics))
+    if any(group.cells != groups[0].cells for group in groups):
+        raise SelectionError(
+            f"the metrics {', '.join(metrics)} have different dimensions, so they have no common answer. Ask for them "
+            "one by one."
+        )
+    return groups
+
+
 def _common_units(dataset: xr.Dataset, metrics: Sequence[str]) -> str:
     units = {str(dataset[name].attrs.get("units", "")) for name in metrics}
     return units.pop() if len(units) == 1 else ""
@@ -193,7 +211,8 @@ def _references(dataset: xr.Dataset, cells: tuple[str, ...], filters: Mapping[st
     group = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
     of_group = np.full(int(group.max(initial=0)) + 1, -1, np.int64)
     of_group[group[matching]] = matching
-    if (twice := of_group[group[matching]] != matching).any():
+    # A Dataset may have one run at several positions.
+    if (twice := run_ids[of_group[group[matching]]] != run_ids[matching]).any():
         one = int(matching[twice][0])
         other = int(of_group[group[one]])
         raise SelectionError(
