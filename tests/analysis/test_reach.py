@@ -127,6 +127,9 @@ def test_nothing_is_interpolated_in_a_gap_or_from_infinity() -> None:
     assert np.isnan(answer.tokens.values.ravel()[:2]).all()
     assert answer.low_tokens.values.ravel().tolist() == [0.0, 0.0, 0.0, 0.0]
     assert answer.high_tokens.values.ravel().tolist() == [1000.0, 10.0, 10.0, 1000.0]
+    # Each metric has its own longest gap.
+    both = wide.assign(other=wide.loss.assign_attrs(long_name="other", max_gap=-1))
+    assert reach(both, ["loss", "other"], 3.0).status.values[:, 0].ravel().tolist() == [IN_GAP, REACHED]
     assert reach(wide, "loss", 3.0, rule="monotone").status.values.ravel().tolist() == [
         IN_GAP,
         IN_GAP,

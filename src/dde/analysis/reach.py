@@ -135,7 +135,7 @@ def reach(
     names = metric_names(dataset, metric)
     directions = [direction_of(dataset, name, direction) for name in names]
     signs = {name: 1.0 if better == "higher" else -1.0 for name, better in zip(names, directions, strict=True)}
-    max_gap = interpolation_of(dataset[names]).max_gap
+    max_gaps = {name: interpolation_of(dataset[[name]]).max_gap for name in names}
     groups = observations_of(dataset, names)
     first = groups[0]
     targets = Targets.of(dataset, names, target, at, len(first.run_ids))
@@ -148,7 +148,7 @@ def reach(
             places, values = group.of_metric(k)
             for t, wanted in enumerate(targets.values[:, at_metric]):
                 here = (t, at_metric)
-                crossing = _crossings(places, signs[name] * values, signs[name] * wanted, rule, max_gap)
+                crossing = _crossings(places, signs[name] * values, signs[name] * wanted, rule, max_gaps[name])
                 tokens[here], low[here], high[here], last[here], status[here] = crossing
                 status[here][group.run_ids == ""] = ""
     about = {

@@ -197,7 +197,7 @@ def groups_of(answer: xr.Dataset, rows: pd.DataFrame, hue_by: str | None) -> Gro
     values = facets_of(rows[name], with_none=True) or [""]
     if len(values) > MOST_GROUPS:
         raise SelectionError(
-            f"hue_by={name!r} has {len(values)} values, more than can be told apart. Select fewer runs, or pass "
+            f"hue_by={name!r} has {len(values)} values, more than can be distinguished. Select fewer runs, or pass "
             "another coordinate or None."
         )
     return Groups(name, values, str(answer[name].attrs.get("long_name") or name).replace("_", " "))
