@@ -98,7 +98,7 @@ def smooth(
     >>> bool((smoothed.piqa.dde.support() == ds.piqa.dde.support()).all())
     True
     >>> smoothed.piqa.attrs["long_name"]
-    'PIQA, primary metric, exponential mean over 2e+09 tokens'
+    'PIQA, primary metric, exponential mean over 2e9 tokens'
     """
     if how not in get_args(Smoothing):
         raise UnknownNameError(
@@ -159,7 +159,8 @@ def _smoothed(array: xr.DataArray, seen: xr.DataArray, how: Smoothing, span: flo
             input_core_dims=[[axis], [axis], [_STAGE]], output_core_dims=[[axis]],
             dask="parallelized", output_dtypes=[np.float64],
         )  # fmt: skip
-    title = f"{array.attrs.get('long_name', array.name)}, {_TITLES[how]} over {span:g} tokens"
+    width = f"{span:.4g}".replace("e+0", "e").replace("e+", "e")
+    title = f"{array.attrs.get('long_name', array.name)}, {_TITLES[how]} over {width} tokens"
     smoothed.attrs = {**array.attrs, "long_name": title, "smoothing": how, "smoothing_span": span}
     return array.copy(data=smoothed.transpose(*array.dims)._data).assign_attrs(smoothed.attrs)
 
