@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from dde.analysis.answers import Direction
     from dde.analysis.footing import Place
     from dde.analysis.intervals import Interval
     from dde.analysis.pairs import Ties
+    from dde.analysis.targets import Target
     from dde.curves.alignment import Method
     from dde.curves.grids import TokenGrid
     from dde.curves.statistics import IntervalMethod
@@ -58,10 +60,19 @@ _FUNCTIONS = {
     "plot_scaling": "dde.plots.scaling:plot_scaling",
     "plot_tree": "dde.plots.tree:plot_tree",
     "explore": "dde.explore.page:explore",
+    "reach": "dde.analysis.crossings:reach",
+    "match": "dde.analysis.matching:match",
+    "smooth": "dde.analysis.smoothing:smooth",
     "ranks": "dde.analysis.rankings:ranks",
     "decision_accuracy": "dde.analysis.decisions:decision_accuracy",
     "signal_to_noise": "dde.analysis.signal:signal_to_noise",
 }
+
+#: Options of `plot` with their defaults, of which the picture of an answer may have some.
+_PLOT_OPTIONS = {
+    "y": None, "x": None, "hue_by": "auto", "style_by": "checkpoint_type", "facet_by": "lineage", "band": None,
+    "min_count": None, "relative_to": None, "log_x": None, "log_y": False, "zoom": None, "mark_branches": True,
+}  # fmt: skip
 
 _NO_PARAMETERS = re.compile(r" *Parameters\n *-+\n\s*(?=\n *\w+\n *-+\n|\Z)")
 
@@ -85,11 +96,31 @@ def _documentation(function: Callable[..., Any], method: Callable[..., Any]) -> 
 
 
 def _plot_answer(
-    answer: xr.Dataset, question: str, backend: BackendName, columns: int | None, frame_size: Size | None
+    answer: xr.Dataset,
+    question: str,
+    options: Mapping[str, Any],
+    backend: BackendName,
+    columns: int | None,
+    frame_size: Size | None,
 ) -> Any:
-    """Draw an answer by the function of its question."""
+    """Draw an answer by the function of its question.
+
+    Raises
+    ------
+    UnknownNameError
+        When the picture has no such option.
+    """
+    from dde.errors import UnknownNameError, near_names
+
     module = importlib.import_module(f"dde.plots.answers.{question}")
-    return getattr(module, f"plot_{question}")(answer, backend=backend, columns=columns, frame_size=frame_size)
+    draw = getattr(module, f"plot_{question}")
+    known = [n for n in inspect.signature(draw).parameters if n != "answer"]
+    if unknown := [n for n in options if n not in known]:
+        raise UnknownNameError(
+            f"{unknown[0]}= is not an option of the picture of {question}, so it would do nothing."
+            f"{near_names(unknown[0], known)} Options are {', '.join(known)}."
+        )
+    return draw(answer, **options, backend=backend, columns=columns, frame_size=frame_size)
 
 
 def _check_factors(obj: xr.Dataset | xr.DataArray, factors: Iterable[str]) -> None:
@@ -231,7 +262,7 @@ class DdeDatasetAccessor(_Documented):
         min_count: int | None = None,
         relative_to: Literal["base"] | None = None,
         backend: BackendName = "bokeh",
-        log_x: bool = False,
+        log_x: bool | None = None,
         log_y: bool = False,
         zoom: bool | None = None,
         mark_branches: bool = True,
@@ -240,7 +271,9 @@ class DdeDatasetAccessor(_Documented):
     ) -> Any:
         """Draw curves of lineages, pretraining and post-training joined; or an answer of :mod:`dde.analysis`."""
         if question := self._obj.attrs.get("answer"):
-            return _plot_answer(self._obj, str(question), backend, columns, frame_size)
+            given = locals()
+            options = {n: given[n] for n in _PLOT_OPTIONS if given[n] != _PLOT_OPTIONS[n]}
+            return _plot_answer(self._obj, str(question), options, backend, columns, frame_size)
         return _function("plot")(
             self._obj, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
             relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
@@ -334,6 +367,41 @@ class DdeDatasetAccessor(_Documented):
         options = _changed_options(DdeDatasetAccessor.explore, given) | factors
         explorer: Explorer = _function("explore")(self._obj, **options)
         return explorer
+
+    def reach(
+        self,
+        metric: str | Sequence[str] | None,
+        target: Target,
+        *,
+        rule: Literal["first", "sustained", "monotone"] = "first",
+        direction: Direction | None = None,
+        at: Place | None = None,
+    ) -> xr.Dataset:
+        """Return the tokens and compute at which runs reach a target."""
+        answer: xr.Dataset = _function("reach")(self._obj, metric, target, rule=rule, direction=direction, at=at)
+        return answer
+
+    def match(
+        self,
+        metric: str | Sequence[str] | None,
+        to: Target,
+        *,
+        at: Place | None = None,
+    ) -> xr.Dataset:
+        """Return the checkpoint of each run whose observed metric is nearest to a target."""
+        answer: xr.Dataset = _function("match")(self._obj, metric, to, at=at)
+        return answer
+
+    def smooth(
+        self,
+        metric: str | Sequence[str] | None = None,
+        *,
+        how: Literal["ema", "mean"] = "ema",
+        span: float,
+    ) -> xr.Dataset:
+        """Return metrics averaged over the observations of each run, weighted by distance in tokens."""
+        smoothed: xr.Dataset = _function("smooth")(self._obj, metric, how=how, span=span)
+        return smoothed
 
     def ranks(
         self,
@@ -516,7 +584,7 @@ class DdeDataArrayAccessor(_Documented):
         min_count: int | None = None,
         relative_to: Literal["base"] | None = None,
         backend: BackendName = "bokeh",
-        log_x: bool = False,
+        log_x: bool | None = None,
         log_y: bool = False,
         zoom: bool | None = None,
         mark_branches: bool = True,
@@ -609,6 +677,37 @@ class DdeDataArrayAccessor(_Documented):
         options = _changed_options(DdeDataArrayAccessor.explore, given) | factors
         explorer: Explorer = _function("explore")(self._dataset._obj, metrics=self._name, **options)
         return explorer
+
+    def reach(
+        self,
+        target: Target,
+        *,
+        rule: Literal["first", "sustained", "monotone"] = "first",
+        direction: Direction | None = None,
+        at: Place | None = None,
+    ) -> xr.Dataset:
+        """Return the tokens and compute at which runs reach a target."""
+        answer: xr.Dataset = self._dataset.reach(self._name, target, rule=rule, direction=direction, at=at)
+        return answer
+
+    def match(
+        self,
+        to: Target,
+        *,
+        at: Place | None = None,
+    ) -> xr.Dataset:
+        """Return the checkpoint of each run whose observed metric is nearest to a target."""
+        answer: xr.Dataset = self._dataset.match(self._name, to, at=at)
+        return answer
+
+    def smooth(
+        self,
+        *,
+        how: Literal["ema", "mean"] = "ema",
+        span: float,
+    ) -> xr.DataArray:
+        """Return metrics averaged over the observations of each run, weighted by distance in tokens."""
+        return self._array(self._dataset.smooth(self._name, how=how, span=span))
 
     def ranks(
         self,

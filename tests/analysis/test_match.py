@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dde
-from dde.analysis.match import MATCHED, OUT_OF_RANGE, match
+from dde.analysis.matching import MATCHED, OUT_OF_RANGE, match
 from dde.errors import SelectionError, UnknownNameError
 from dde.suite.datadecide.names import PERPLEXITY_SETS
 from dde.tutorial.base_values import base_values
@@ -159,5 +159,5 @@ def test_errors_say_what_to_do() -> None:
         match(ds, "loss", 2.0, at="last")
     with pytest.raises(UnknownNameError, match="Did you mean loss"):
         match(ds, "lss", 2.0)
-    with pytest.raises(SelectionError, match="are no points of this Dataset"):
+    with pytest.raises(SelectionError, match="are not points of this Dataset"):
         match(ds.isel(cumulative_tokens=slice(0, 4)), "loss", 2.0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
 
 import dde
-from dde.analysis.reach import AT_FIRST, CENSORED, IN_GAP, MISSING, NO_TARGET, REACHED, reach
+from dde.analysis.crossings import AT_FIRST, CENSORED, IN_GAP, MISSING, NO_TARGET, REACHED, reach
 from dde.errors import SelectionError, UnknownNameError
 from other_suites import Run, ladder, make_dataset, optimizers
 from samples import sample_folder
@@ -285,7 +285,7 @@ def test_a_target_that_differs_from_all_runs_in_another_factor_is_an_error() -> 
 
 def test_a_dataset_without_its_samples_is_an_error() -> None:
     ds = ladder()
-    with pytest.raises(SelectionError, match="are no points of this Dataset"):
+    with pytest.raises(SelectionError, match="are not points of this Dataset"):
         reach(ds.isel(cumulative_tokens=slice(0, 4)), "loss", 3.0)
     with pytest.raises(SelectionError, match="means of runs"):
         reach(ds.dde.mean_over("seed"), "loss", 3.0)

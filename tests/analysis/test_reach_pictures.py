@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dde
-from dde.analysis.match import match
-from dde.analysis.reach import CENSORED, REACHED, reach
+from dde.analysis.crossings import CENSORED, REACHED, reach
+from dde.analysis.matching import match
 from dde.errors import SelectionError, UnknownNameError
 from dde.plots.answers.match import plot_match
 from dde.plots.answers.reach import _reached_share, plot_reach

@@ -174,7 +174,7 @@ def test_training_logs_need_their_samples() -> None:
         before, after = (np.abs(np.diff(a[row][~np.isnan(a[row])])).sum() for a in (seen, means))
         assert after < before
     assert len(logged) >= 2
-    with pytest.raises(SelectionError, match="are no points of this Dataset"):
+    with pytest.raises(SelectionError, match="are not points of this Dataset"):
         smooth(ds.dde.sel(cumulative_tokens=slice(0, 4e8)), "train_loss", span=2e7).train_loss.load()
 
 

@@ -10,8 +10,11 @@ from typing import Any
 
 _HOMES = {
     "decision_accuracy": "dde.analysis.decisions",
+    "match": "dde.analysis.matching",
     "ranks": "dde.analysis.rankings",
+    "reach": "dde.analysis.crossings",
     "signal_to_noise": "dde.analysis.signal",
+    "smooth": "dde.analysis.smoothing",
 }
 
 __all__ = sorted(_HOMES)

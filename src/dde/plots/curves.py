@@ -169,7 +169,7 @@ def plot_curves(
     min_count: int | None = None,
     relative_to: Literal["base"] | None = None,
     backend: BackendName = "bokeh",
-    log_x: bool = False,
+    log_x: bool | None = None,
     log_y: bool = False,
     zoom: bool | None = None,
     mark_branches: bool = True,
@@ -213,7 +213,7 @@ def plot_curves(
     backend : {"bokeh", "matplotlib"}
         Bokeh for exploration (with a tooltip for each cell), Matplotlib for print. It becomes HoloViews' current
         backend.
-    log_x, log_y : bool
+    log_x, log_y : bool, optional
         Logarithmic axes; x omits the point at zero, y omits values that are not positive, with a warning.
     zoom : bool, optional
         Add a panel beside each one that enlarges the curves after the branch. A metric that the bases don't have is
@@ -260,7 +260,7 @@ def plot_curves(
         )
     rows = curve_panels(
         dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
-        relative_to=relative_to, log_x=log_x, log_y=log_y, zoom=zoom, mark_branches=mark_branches, columns=columns,
+        relative_to=relative_to, log_x=bool(log_x), log_y=log_y, zoom=zoom, mark_branches=mark_branches, columns=columns,
         backend=backend,
     )  # fmt: skip
     panels = [panel for row in rows for panel in row]

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from dde.analysis.match import MATCHED, OUT_OF_RANGE
+from dde.analysis.matching import MATCHED, OUT_OF_RANGE
 from dde.curves.axes import AXES
 from dde.errors import SelectionError
 from dde.plots.answers.members import Block, Groups, blocks_of, groups_of, require_answer
-from dde.plots.axes import axis_label, padded_range, short_number
+from dde.plots.axis_format import axis_label, padded_range, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, markers_of
@@ -46,7 +46,7 @@ def plot_match(
     Parameters
     ----------
     answer : xarray.Dataset
-        Of :func:`dde.analysis.match.match`, or a selection of it. It may have been saved and opened again.
+        Of :func:`dde.analysis.matching.match`, or a selection of it. It may have been saved and opened again.
     hue_by : str or None
         Coordinate of runs that colours them. When "auto", the first factor of lineages in which runs differ other than
         the seed, else of runs.
@@ -72,7 +72,7 @@ def plot_match(
     Examples
     --------
     >>> import dde
-    >>> from dde.analysis.match import match
+    >>> from dde.analysis.matching import match
     >>> ds = dde.tutorial.open_lineages("tiny", metrics=["arc_easy"])
     >>> picture = plot_match(match(ds.dde.base_curves(), "arc_easy", 0.35), backend="matplotlib")
     """

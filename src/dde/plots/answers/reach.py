@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from dde.analysis.reach import AT_FIRST, CENSORED, IN_GAP, REACHED
+from dde.analysis.crossings import AT_FIRST, CENSORED, IN_GAP, REACHED
 from dde.curves.axes import AXES
 from dde.errors import SelectionError
 from dde.plots.answers.members import Block, Groups, blocks_of, groups_of, require_answer
-from dde.plots.axes import axis_label, padded_range, short_number
+from dde.plots.axis_format import axis_label, padded_range, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, markers_of
@@ -63,7 +63,7 @@ def plot_reach(
     Parameters
     ----------
     answer : xarray.Dataset
-        Of :func:`dde.analysis.reach.reach`, or a selection of it. It may have been saved and opened again.
+        Of :func:`dde.analysis.crossings.reach`, or a selection of it. It may have been saved and opened again.
     x : {"tokens", "compute"}, default "tokens"
     hue_by : str or None
         Coordinate of runs that groups and colours them. When "auto", the first factor of lineages in which runs differ
@@ -90,7 +90,7 @@ def plot_reach(
     Examples
     --------
     >>> import dde
-    >>> from dde.analysis.reach import reach
+    >>> from dde.analysis.crossings import reach
     >>> ds = dde.tutorial.open_lineages("tiny", metrics=["arc_easy"])
     >>> picture = plot_reach(reach(ds.dde.base_curves(), "arc_easy", 0.35), backend="matplotlib")
     """

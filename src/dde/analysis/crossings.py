@@ -178,7 +178,7 @@ def reach(
 
 
 def _crossings(
-    tokens: Float64, values: Float64, targets: Float64, rule: Rule, max_gap: int | None
+    tokens: Float64, values: Float64, targets: Float64, rule: Rule, max_gap: float | None
 ) -> tuple[Float64, Float64, Float64, Float64, npt.NDArray[np.object_]]:
     """Return the crossing of each row: its tokens, the observations on both sides, the last one, and the status.
 
@@ -189,7 +189,7 @@ def _crossings(
     targets : (row,) float64 array
         NaN for none.
     rule : {"first", "sustained", "monotone"}
-    max_gap : int or None
+    max_gap : float or None
     """
     rows = np.arange(len(tokens))
     count = (~np.isnan(tokens)).sum(axis=1)
