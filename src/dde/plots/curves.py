@@ -260,8 +260,8 @@ def plot_curves(
         )
     rows = curve_panels(
         dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
-        relative_to=relative_to, log_x=bool(log_x), log_y=log_y, zoom=zoom, mark_branches=mark_branches, columns=columns,
-        backend=backend,
+        relative_to=relative_to, log_x=bool(log_x), log_y=log_y, zoom=zoom, mark_branches=mark_branches,
+        columns=columns, backend=backend,
     )  # fmt: skip
     panels = [panel for row in rows for panel in row]
     is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
