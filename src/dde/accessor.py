@@ -406,8 +406,8 @@ class DdeDatasetAccessor(_Documented):
     def ranks(
         self,
         metric: str | Sequence[str] | None = None,
-        *,
         over: str = "data",
+        *,
         a: Mapping[str, Any],
         b: Mapping[str, Any],
         at: Place | None = None,
@@ -429,8 +429,8 @@ class DdeDatasetAccessor(_Documented):
     def decision_accuracy(
         self,
         metric: str | Sequence[str] | None = None,
-        *,
         over: str = "data",
+        *,
         target: Mapping[str, Any],
         small: Mapping[str, Any] | None = None,
         checkpoints: Literal["last", "all"] = "last",
@@ -454,8 +454,8 @@ class DdeDatasetAccessor(_Documented):
     def signal_to_noise(
         self,
         metric: str | Sequence[str] | None = None,
-        *,
         over: str = "data",
+        *,
         last: int = 5,
         spread: Literal["std", "range"] = "std",
         at: Place | None = None,
@@ -711,8 +711,8 @@ class DdeDataArrayAccessor(_Documented):
 
     def ranks(
         self,
-        *,
         over: str = "data",
+        *,
         a: Mapping[str, Any],
         b: Mapping[str, Any],
         at: Place | None = None,
@@ -733,8 +733,8 @@ class DdeDataArrayAccessor(_Documented):
 
     def decision_accuracy(
         self,
-        *,
         over: str = "data",
+        *,
         target: Mapping[str, Any],
         small: Mapping[str, Any] | None = None,
         checkpoints: Literal["last", "all"] = "last",
@@ -756,8 +756,8 @@ class DdeDataArrayAccessor(_Documented):
 
     def signal_to_noise(
         self,
-        *,
         over: str = "data",
+        *,
         last: int = 5,
         spread: Literal["std", "range"] = "std",
         at: Place | None = None,

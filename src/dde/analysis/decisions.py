@@ -28,8 +28,8 @@ __all__ = ["decision_accuracy"]
 def decision_accuracy(
     dataset: xr.Dataset,
     metric: str | Sequence[str] | None = None,
-    *,
     over: str = "data",
+    *,
     target: Mapping[str, Any],
     small: Mapping[str, Any] | None = None,
     checkpoints: Literal["last", "all"] = "last",

@@ -35,8 +35,8 @@ _STATISTICS = {
 def ranks(
     dataset: xr.Dataset,
     metric: str | Sequence[str] | None = None,
-    *,
     over: str = "data",
+    *,
     a: Mapping[str, Any],
     b: Mapping[str, Any],
     at: Place | None = None,

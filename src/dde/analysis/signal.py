@@ -26,8 +26,8 @@ _SPREADS = {"std": "standard deviation", "range": "range"}
 def signal_to_noise(
     dataset: xr.Dataset,
     metric: str | Sequence[str] | None = None,
-    *,
     over: str = "data",
+    *,
     last: int = 5,
     spread: Literal["std", "range"] = "std",
     at: Place | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -130,9 +131,9 @@ def _answer(question: Question, given: Mapping[str, Any], options: Mapping[str, 
             given["ctx"], given["data"], given["db"], given["cache_dir"], given["no_cache"], given["schema"],
             given["suite"], given["run_type"],
         )  # fmt: skip
-        dataset = repository.to_dataset(metrics=list(given["metric"]), **filters)
+        dataset = repository.to_dataset(metrics=[*given["metric"], *_other_metrics(options)], **filters)
     with busy("answering"):
-        names = [str(n) for n in dataset.data_vars]
+        names = _named_metrics(dataset, given["metric"])
         answer = question(dataset, names[0] if len(names) == 1 else names, place, **options)
     if to is not None and to.suffix in _PICTURES:
         _write_picture(answer, to)
@@ -145,6 +146,23 @@ def _answer(question: Question, given: Mapping[str, Any], options: Mapping[str, 
     for name, label in (("at", "compared at"), ("interval_method", "interval"), ("left_out", "left out")):
         if text := str(answer.attrs.get(name, "")):
             note(f"{label}: {text}")
+
+
+def _named_metrics(dataset: xr.Dataset, requested: Sequence[str]) -> list[str]:
+    """Return the variables of the metrics of a question, which may be globs."""
+    from dde.dataset.provenance import metric_named
+
+    names: dict[str, None] = {}
+    for text in requested:
+        is_glob = any(sign in text for sign in "*?[")
+        matched = [str(n) for n in dataset.data_vars if is_glob and fnmatchcase(str(n), text)]
+        names |= dict.fromkeys(matched if is_glob else [metric_named(dataset, text)])
+    return list(names)
+
+
+def _other_metrics(options: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that options name besides those of the question."""
+    return [options[name] for name in ("proxy", "loss") if options.get(name)]
 
 
 def _write_picture(answer: xr.Dataset, path: Path) -> None:
@@ -175,6 +193,123 @@ def _conditions(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
             raise typer.BadParameter(f"{option} {text!r} is not NAME=VALUE, such as params=1B.")
         conditions.setdefault(name, []).append(parse_value(value))
     return {name: values[0] if len(values) == 1 else values for name, values in conditions.items()}
+
+
+@_command("reach")
+def _reach(
+    dataset: xr.Dataset,
+    metric: Any,
+    at: Any,
+    target: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TARGET",
+            help="A number, a run label such as pretraining, or NAME=VALUE such as params=150M for the runs to reach. "
+            "Repeat for several numbers.",
+        ),
+    ],
+    rule: Annotated[
+        str, typer.Option(metavar="RULE", help="Which crossing counts: first, sustained or monotone.")
+    ] = "first",
+    direction: Annotated[
+        str | None, typer.Option(metavar="WORD", help="higher or lower, where the metric does not state it.")
+    ] = None,
+) -> xr.Dataset:
+    """Show the tokens and compute at which runs reach a target.
+
+    \b
+    Examples:
+      dde ask reach data ./wandb_export --metric arc_easy --target 0.6
+      dde ask reach data ./wandb_export --metric arc_easy --target pretraining --method supervised_ft
+      dde ask reach data --metric hellaswag --target params=150M --rule sustained --to reached.png
+    """
+    answer: xr.Dataset = dataset.dde.reach(metric, _target(target), rule=rule, direction=direction, at=at)
+    return answer
+
+
+def _target(texts: Sequence[str]) -> Any:
+    """Convert values of ``--target``: numbers, one label, or conditions."""
+    if any("=" in text for text in texts):
+        return _conditions(texts, "--target")
+    values = [parse_value(text) for text in texts]
+    if len(values) > 1 and any(isinstance(v, str) for v in values):
+        raise typer.BadParameter("--target: several targets must be numbers. Ask for each run by itself.")
+    return values[0] if len(values) == 1 else values
+
+
+@_command("best")
+def _best(
+    dataset: xr.Dataset,
+    metric: Any,
+    at: Any,
+    over: Annotated[str, typer.Option(metavar="FACTOR", help="Hyperparameter or factor to choose.")] = "learning_rate",
+    direction: Annotated[
+        str | None, typer.Option(metavar="WORD", help="higher or lower, where the metric does not state it.")
+    ] = None,
+) -> xr.Dataset:
+    """Show the best value of a hyperparameter, its margin, and whether it is at the edge of the sweep.
+
+    \b
+    Examples:
+      dde ask best data ./wandb_export --metric arc_easy --over learning_rate
+      dde ask best data ./wandb_export --metric arc_easy --over learning_rate --params 150M --to best.png
+    """
+    answer: xr.Dataset = dataset.dde.best(metric, over, at=at, direction=direction)
+    return answer
+
+
+@_command("effect")
+def _effect(
+    dataset: xr.Dataset,
+    metric: Any,
+    at: Any,
+    over: Annotated[
+        list[str] | None, typer.Option(metavar="FACTOR", help="Average over it, such as seed. Repeatable.")
+    ] = None,
+    max_distance: Annotated[
+        float, typer.Option(metavar="SHARE", min=0, help="Largest distance of the base's last evaluation.")
+    ] = 0.05,
+) -> xr.Dataset:
+    """Show what post-training changed: gain over the base at the branch, per token and FLOP, and forgetting.
+
+    \b
+    Examples:
+      dde ask effect data ./wandb_export --metric arc_easy --method supervised_ft
+      dde ask effect data ./wandb_export --metric arc_easy --over seed --to effect.csv
+    """
+    answer: xr.Dataset = dataset.dde.effect(metric, at=at, over=over or None, max_distance=max_distance)
+    return answer
+
+
+@_command("fit")
+def _fit(
+    dataset: xr.Dataset,
+    metric: Any,
+    at: Any,
+    law: Annotated[str, typer.Option(metavar="LAW", help="power, chinchilla, loss_to_accuracy or two_step.")] = "power",
+    x: Annotated[str | None, typer.Option(metavar="QUANTITY", help="compute or tokens, for power.")] = None,
+    loss: Annotated[str | None, typer.Option(metavar="METRIC", help="Loss that accuracy follows from.")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(metavar="FACTOR", help="One fit for each value, such as data. Repeatable.")
+    ] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Runs to predict, such as params=1B. Repeatable."),
+    ] = None,
+    derived: Annotated[bool, typer.Option("--derived", help="Fit all runs, not only the pretraining runs.")] = False,
+) -> xr.Dataset:
+    """Fit a scaling law, and show its coefficients with their intervals.
+
+    \b
+    Examples:
+      dde ask fit data --metric pile_valppl --by data
+      dde ask fit data --metric pile_valppl --law chinchilla --hold-out params=1B --to fit.png
+    """
+    runs = dataset if derived else dataset.dde.base_curves()
+    answer: xr.Dataset = runs.dde.fit(
+        metric, law=law, x=x, loss=loss, at=at, by=by or None, hold_out=_conditions(hold_out, "--hold-out") or None
+    )
+    return answer
 
 
 @_command("decide")
