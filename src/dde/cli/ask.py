@@ -140,7 +140,9 @@ def _answer(question: Question, given: Mapping[str, Any], options: Mapping[str, 
     elif to is not None:
         write_frame([answer_frame(answer)], to, given["exact_text"])
     else:
-        print_table(answer_frame(answer))
+        frame = answer_frame(answer)
+        dims = map(str, answer[next(iter(answer.data_vars))].dims)
+        print_table(frame, [n for n in (*dims, *map(str, answer.data_vars)) if n in frame])
     if to is not None:
         say(f"wrote {to}")
     for name, label in (("at", "compared at"), ("interval_method", "interval"), ("left_out", "left out")):
