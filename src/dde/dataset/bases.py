@@ -31,7 +31,7 @@ from dde.schema import (
     sampled_names,
 )
 
-__all__ = ["base_curves", "difference_to_base"]
+__all__ = ["base_curves", "check_max_distance", "difference_to_base", "last_of_bases"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -201,6 +201,21 @@ def _base_sampling(
     return coords
 
 
+def check_max_distance(max_distance: float | None) -> None:
+    """Check the largest distance of a base's last observation from the branch, as a share of the tokens there.
+
+    Raises
+    ------
+    UnknownNameError
+        When it is negative or no number.
+    """
+    if max_distance is not None and not max_distance >= 0:
+        raise UnknownNameError(
+            f"max_distance={max_distance!r} is not a share of the base's tokens, so no distance is allowed. Pass a number "
+            "such as 0.05, or None."
+        )
+
+
 def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -> xr.Dataset:
     """Return the change of every metric from the base's last observation before the run's chain left it.
 
@@ -244,11 +259,7 @@ def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -
     >>> float(gain.sel(run="pretraining").max())
     0.0
     """
-    if max_distance is not None and not max_distance >= 0:
-        raise UnknownNameError(
-            f"max_distance={max_distance!r} is not a share of the base's tokens, so no distance is allowed. "
-            "Pass a number such as 0.05, or None."
-        )
+    check_max_distance(max_distance)
     if MEMBERS in dataset.coords:
         raise SelectionError(
             "the Dataset holds means, so the changes of their runs are unknown. Average the differences of runs "
@@ -271,20 +282,43 @@ def difference_to_base(dataset: xr.Dataset, max_distance: float | None = 0.05) -
     return dataset.assign(changed).assign_coords(coords)
 
 
-def _change(array: xr.DataArray, max_distance: float | None) -> tuple[xr.Variable, xr.Variable]:
-    """Return a metric's change from the base, and the distance of the base's last observation from the branch."""
-    rows = MetricRows.of(array, samplings_of(array), flags_of(array))
+def last_of_bases(rows: MetricRows) -> tuple[Float64, Float64]:
+    """Return value and tokens of the last observation of each run's base before the run's chain left it.
+
+    Parameters
+    ----------
+    rows : MetricRows
+
+    Returns
+    -------
+    values, tokens : (row,) float64 arrays
+        NaN for bases, and where a base has no value before that.
+
+    Raises
+    ------
+    SelectionError
+        When the sample that decides a value is no point of the object.
+    """
     origin = rows.number("origin_tokens")
     is_derived = np.isfinite(origin)
     before = rows.tokens <= np.where(is_derived, origin, -1.0)[:, None]
     is_point, has_none = rows.end_samples("base")
     _, sampled_tokens, _ = rows.last(before & rows.sampled)
-    reference, tokens, _ = rows.last(before & rows.sampled & ~np.isnan(rows.values))
+    values, tokens, _ = rows.last(before & rows.sampled & ~np.isnan(rows.values))
     unsure = ~is_point & ~has_none
     # Where the base's last sample has no value, the one before counts if it is certain to be among the cells.
     earlier = np.nan_to_num(tokens, nan=-1.0) < np.nan_to_num(sampled_tokens, nan=-1.0)
     unsure |= earlier & ~rows.is_complete(of_run=False)
     rows.require_known(unsure & is_derived, "base", "the base's last value")
+    return values, tokens
+
+
+def _change(array: xr.DataArray, max_distance: float | None) -> tuple[xr.Variable, xr.Variable]:
+    """Return a metric's change from the base, and the distance of the base's last observation from the branch."""
+    rows = MetricRows.of(array, samplings_of(array), flags_of(array))
+    origin = rows.number("origin_tokens")
+    is_derived = np.isfinite(origin)
+    reference, tokens = last_of_bases(rows)
     distance = origin - tokens
     is_far = is_derived & (distance > np.inf if max_distance is None else distance > max_distance * origin)
     after = (rows.tokens > np.where(is_derived, origin, np.inf)[:, None]) & ~np.isnan(rows.tokens)
