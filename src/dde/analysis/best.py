@@ -70,7 +70,7 @@ def best(
     xarray.Dataset
         Along `over`, and the dimensions of the remaining factors (cells):
 
-        - ``mean``, ``low``, ``high``: mean over repetitions and its interval, in the unit of the metric;
+        - ``mean_value``, ``low``, ``high``: mean over repetitions and its interval, in the unit of the metric;
           ``n_replicates``, their number.
         - ``win_share``: share of resamples in which this value is the best one of its cell. Ties share a resample.
 
@@ -112,7 +112,7 @@ def best(
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("small", metrics=["arc_easy"]).dde.sel(run="pretraining")
     >>> found = best(ds, "arc_easy", over="data")
-    >>> found.best.dims, found.mean.dims
+    >>> found.best.dims, found.mean_value.dims
     (('params',), ('params', 'data'))
     >>> found.best.sel(params="150M").item(), found.n_replicates.sel(params="150M", data="C4").item()
     ('DCLM-Baseline', 3)
@@ -195,7 +195,7 @@ def _answer(
         there = ~np.isnan(mean)
         last = tried - 1 - there[:, ::-1].argmax(axis=1)
         variables["at_edge"] = enough & ((rank.first == there.argmax(axis=1)) | (rank.first == last))
-    along = {"mean": mean, "low": low, "high": high, "n_replicates": n, "win_share": wins}
+    along = {"mean_value": mean, "low": low, "high": high, "n_replicates": n, "win_share": wins}
     coords = {
         n: c.variable
         for n, c in values.coords.items()
@@ -333,7 +333,7 @@ def _describe(answer: xr.Dataset, dataset: xr.Dataset, names: Sequence[str], ove
         "ties": ("other values as good as the best", "1"),
         "n": ("values tried", "1"),
         "status": ("whether values were compared, or why not", None),
-        "mean": (what, unit),
+        "mean_value": (what, unit),
         "low": ("lower bound of the mean", unit),
         "high": ("upper bound of the mean", unit),
         "n_replicates": ("repetitions", "1"),
