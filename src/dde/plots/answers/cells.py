@@ -1,0 +1,352 @@
+"""Cells of an answer as panels, colours and categories, and dots with bars for their intervals."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dde.errors import SelectionError
+from dde.plots.axes import axis_label, padded_range
+from dde.plots.backends.base import Backend
+from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, is_ordered, label_of
+from dde.plots.figure_layout import Axis
+from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
+from dde.plots.panels import coloured_lines
+
+__all__ = [
+    "MOST_PANELS",
+    "Dot",
+    "Facet",
+    "Hue",
+    "category_axis",
+    "dot_elements",
+    "facets_along",
+    "hue_along",
+    "interval_entries",
+    "interval_label",
+    "label_along",
+    "left_out_words",
+    "metric_label",
+    "note_label",
+    "place_words",
+    "short_label",
+    "title_along",
+    "value_axis",
+    "varying_dims",
+    "with_values",
+]
+
+#: Most panels of one picture.
+MOST_PANELS = 36
+# Longest label of a category, in letters.
+_LONGEST = 34
+
+
+@dataclass(frozen=True)
+class Facet:
+    """A panel: the part of an answer that it shows, and its title."""
+
+    part: xr.Dataset
+    title: str
+
+
+@dataclass(frozen=True)
+class Hue:
+    """Colours along one dimension of an answer.
+
+    Attributes
+    ----------
+    dim : str
+        "" where all dots have one colour.
+    label : str
+        Title of the legend.
+    colours : mapping of label to colour
+    """
+
+    dim: str
+    label: str
+    colours: Mapping[Any, str]
+
+    def parts(self, answer: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+        """Return the colour of each label, and its part of an answer."""
+        if not self.dim:
+            return [(PRIMARY, answer)]
+        return [
+            (self.colours[label_along(answer, self.dim, k)], answer.isel({self.dim: k}))
+            for k in range(answer.sizes[self.dim])
+        ]
+
+    def colour(self, label: Any) -> str:
+        """Return the colour of a label."""
+        return self.colours.get(label, NEUTRAL if self.dim else PRIMARY)
+
+    def legend(self, backend: Backend, more: Sequence[LegendEntry] = ()) -> Legend:
+        """Return a legend of the colours: entries, or a bar where an ordered hue has many labels."""
+        if not self.dim:
+            return Legend("", more)
+        if len(self.colours) > MOST_ENTRIES and is_ordered(self.colours):
+            bar = ColourBar.of_ranks(self.label, self.colours, [label_of(v) for v in self.colours])
+            return Legend("", more, bar)
+        entries = [LegendEntry(label_of(v), backend.line(colour)) for v, colour in self.colours.items()]
+        return Legend(self.label, [*entries, *more])
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A number with the ends of its interval, NaN for none, at a position among categories.
+
+    Attributes
+    ----------
+    position, value, low, high : float
+    colour : str
+    name : str
+        What it is of, for a tooltip.
+    note : str
+        Numbers of members and the like, for a tooltip.
+    """
+
+    position: float
+    value: float
+    low: float
+    high: float
+    colour: str
+    name: str
+    note: str = ""
+
+
+def label_along(answer: xr.Dataset, dim: str, k: int) -> Any:
+    """Return the label at a position of a dimension; "" where it is missing, the position where there are none."""
+    if dim not in answer.coords:
+        return k
+    value = answer[dim].values[k]
+    return value.item() if isinstance(value, np.generic) else value if is_given(value) else ""
+
+
+def varying_dims(array: xr.DataArray, *but: str) -> list[str]:
+    """Return the dimensions of a variable with several labels, the metric first, without some."""
+    dims = [str(d) for d in array.dims if d not in but and array.sizes[d] > 1]
+    return sorted(dims, key=lambda d: d != "metric")
+
+
+def with_values(answer: xr.Dataset, shown: str, *keep: str) -> xr.Dataset:
+    """Return an answer without labels for which a variable has no value, and without dimensions of a single label.
+
+    Parameters
+    ----------
+    answer : xarray.Dataset
+    shown : str
+        The variable.
+    *keep : str
+        Dimensions that are kept even with a single label.
+    """
+    for dim in map(str, answer[shown].dims):
+        some = answer[shown].notnull()
+        some = some.any([d for d in some.dims if d != dim])
+        if bool(some.any()):
+            answer = answer.isel({dim: np.flatnonzero(some.values)})
+    return answer.squeeze([d for d, n in answer.sizes.items() if n == 1 and d not in keep])
+
+
+def place_words(answer: xr.Dataset) -> str:
+    """Return the place of an answer in words.
+
+    Examples
+    --------
+    >>> [place_words(xr.Dataset(attrs={"at": at})) for at in ("schedule", "cumulative_tokens=2000000000")]
+    ['at the planned end', 'at cumulative tokens=2000000000']
+    """
+    at = str(answer.attrs.get("at", ""))
+    words = {"schedule": "the planned end", "last": "the last observation"}.get(at, at.replace("_", " "))
+    return f"at {words}" if words else ""
+
+
+def metric_label(answer: xr.Dataset, name: str) -> str:
+    """Return the axis label of a variable: the name of the metric where the answer has several of them.
+
+    Examples
+    --------
+    >>> of_two = xr.Dataset({"value": ((), 0.5, {"long_name": "metric"})}, {"metric": "arc_easy"})
+    >>> metric_label(of_two, "value")
+    'arc easy'
+    """
+    array, metric = answer[name], answer.coords.get("metric")
+    if array.attrs.get("long_name", "").partition(",")[0] != "metric" or metric is None or metric.ndim:
+        return axis_label(array)
+    units = str(answer["units"].item()) if "units" in answer.coords and not answer["units"].ndim else ""
+    label = label_of(metric.item()) + str(array.attrs["long_name"]).removeprefix("metric")
+    return axis_label(array.copy().assign_attrs(long_name=label, units=units))
+
+
+def note_label(texts: Sequence[str], pixels: int) -> str:
+    """Return texts as a note below a panel of `pixels`, in lines that end before the edge of the panel."""
+    return Axis("", "; ".join(filter(None, texts))).fitted_label(int(0.88 * pixels))
+
+
+def left_out_words(answer: xr.Dataset) -> str:
+    """Return how many runs were left out and why, without their names; "" for none.
+
+    Examples
+    --------
+    >>> left_out_words(xr.Dataset(attrs={"left_out": "a: no counterpart: 2 (c4-4M, c4-20M)"}))
+    'left out: a: no counterpart: 2'
+    """
+    text = re.sub(r" \([^()]*\)", "", str(answer.attrs.get("left_out", "")))
+    return f"left out: {text}" if text else ""
+
+
+def hue_along(answer: xr.Dataset, dim: str | None) -> Hue:
+    """Return the colours along a dimension, or one colour for None."""
+    if dim is None:
+        return Hue("", "", {})
+    labels = [label_along(answer, dim, k) for k in range(answer.sizes[dim])]
+    label = str(answer[dim].attrs.get("long_name", "")) if dim in answer.coords else ""
+    colours = colours_of([v if is_given(v) else "none" for v in labels])
+    return Hue(dim, label or dim.replace("_", " "), {v: colours[v if is_given(v) else "none"] for v in labels})
+
+
+def facets_along(answer: xr.Dataset, dims: Sequence[str], shown: str) -> list[Facet]:
+    """Return a panel for each combination of labels along some dimensions in which a variable has a value.
+
+    Parameters
+    ----------
+    answer : xarray.Dataset
+    dims : sequence of str
+    shown : str
+        Variable that panels without any value of are left out by.
+
+    Raises
+    ------
+    SelectionError
+        When nothing has a value, or there are too many panels.
+    """
+    found = []
+    has_value = answer[shown].notnull()
+    some = has_value.any([d for d in has_value.dims if d not in dims]).transpose(*dims).values
+    for at in itertools.product(*(range(answer.sizes[d]) for d in dims)):
+        if bool(some[at]):
+            where = dict(zip(dims, at, strict=True))
+            found.append(Facet(answer.isel(where), title_along(answer, where)))
+    if not found:
+        left_out = str(answer.attrs.get("left_out", ""))
+        raise SelectionError(
+            f"the answer has no number, so there is nothing to draw{f' (left out: {left_out})' if left_out else ''}. "
+            "Select other runs, or ask at another place: at=..."
+        )
+    if len(found) > MOST_PANELS:
+        raise SelectionError(
+            f"the answer has {len(found)} panels along {', '.join(dims)}, more than can be looked at. Select fewer "
+            "first: answer.sel(...) or answer.isel(...)."
+        )
+    return found
+
+
+def title_along(answer: xr.Dataset, where: Mapping[str, int]) -> str:
+    """Return the labels at some positions as a title: texts as they are, numbers after the name of their dimension."""
+    texts = []
+    for dim, k in where.items():
+        value = label_along(answer, dim, k)
+        named = isinstance(value, str) and value != ""
+        texts.append(
+            label_of(value) if named else f"{dim.replace('_', ' ')} {label_of(value) if is_given(value) else 'none'}"
+        )
+    return ", ".join(texts)
+
+
+def category_axis(answer: xr.Dataset, dim: str | None, name: str, descending: bool = False) -> Axis:
+    """Return an axis with evenly spaced categories: the labels of a dimension.
+
+    Parameters
+    ----------
+    answer : xarray.Dataset
+    dim : str or None
+        None for a single category without a label.
+    name : str
+        Of the axis, by which panels are linked.
+    descending : bool, default False
+        Whether the first label comes last, as on a vertical axis that is read from above.
+    """
+    if dim is None:
+        return Axis(name, "", limits=(-0.5, 0.5), ticks=((0.0, " "),))
+    labels = [label_along(answer, dim, k) for k in range(answer.sizes[dim])]
+    texts = [short_label(v) for v in labels]
+    title = str(answer[dim].attrs.get("long_name", "")) if dim in answer.coords else ""
+    count = len(labels)
+    ticks = tuple((float(count - 1 - k if descending else k), text) for k, text in enumerate(texts))
+    return Axis(name, title or dim.replace("_", " "), limits=(-0.5, count - 0.5), ticks=ticks)
+
+
+def short_label(value: Any) -> str:
+    """Return a label as a tick shows it, shortened in the middle.
+
+    Examples
+    --------
+    >>> short_label(2e-5), short_label(""), short_label("sft_lr=5e-06_100Mx1+dpo_lr=2e-07_40000seqx1_beta=5")
+    ('2e-5', 'none', 'sft_lr=5e-06_100M…000seqx1_beta=5')
+    """
+    text = label_of(value) if is_given(value) else "none"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-(_LONGEST // 2 - 2) :]}"
+
+
+def dot_elements(
+    dots: Sequence[Dot], axes: tuple[Axis, Axis], backend: Backend, across: bool, marker: str
+) -> list[Any]:
+    """Return dots with bars as HoloViews elements.
+
+    Parameters
+    ----------
+    dots : sequence of Dot
+    axes : (Axis, Axis)
+        Horizontal and vertical axis.
+    backend : Backend
+    across : bool
+        Whether values are on the horizontal axis, and categories on the vertical one.
+    marker : str
+        Name of a marker in the backend.
+    """
+    import holoviews as hv
+
+    dims = [hv.Dimension(axis.name) for axis in axes]
+    value = axes[0] if across else axes[1]
+    bars = []
+    for d in dots:
+        if np.isfinite(d.low) and np.isfinite(d.high):
+            ends, position = [d.low, d.high], [d.position, d.position]
+            bars.append((ends, position, d.colour) if across else (position, ends, d.colour))
+    points = [(d.value, d.position) if across else (d.position, d.value) for d in dots]
+    rows = [(*p, d.colour, d.name, d.note) for p, d in zip(points, dots, strict=True)]
+    tooltips = [("", "@what"), (value.label, f"@{{{value.name}}}{{0.00000}}"), ("", "@note")]
+    shown = hv.Points(rows, dims, ["colour", "what", "note"]).opts(**backend.points("colour", marker, False, tooltips))
+    return [*coloured_lines(dims, bars, backend.line("colour")), *([shown] if rows else [])]
+
+
+def value_axis(name: str, label: str, dots: Sequence[Dot], zero: bool = False) -> Axis:
+    """Return the axis of values that shows all dots with their intervals, and zero if wanted."""
+    ends = [v for d in dots for v in (d.value, d.low, d.high) if np.isfinite(v)]
+    return Axis(name, label, limits=padded_range([*ends, *([0.0] if zero else [])]))
+
+
+def interval_label(answer: xr.Dataset) -> str:
+    """Return what bars and bands are, for a legend; "" where the answer has no intervals.
+
+    Examples
+    --------
+    >>> interval_label(xr.Dataset(attrs={"interval": 0.95, "interval_method": "Student's t over seed"}))
+    "95% interval (Student's t over seed)"
+    """
+    level = answer.attrs.get("interval", "none")
+    return "" if level == "none" else f"{float(level):.0%} interval ({answer.attrs.get('interval_method', '')})"
+
+
+def interval_entries(answer: xr.Dataset, backend: Backend, is_band: bool) -> list[LegendEntry]:
+    """Return the legend entry of the interval, where the answer has any."""
+    label = interval_label(answer)
+    if not label or not bool((answer["high"] > answer["low"]).any()):
+        return []
+    kind: Any = "marker" if is_band else "line"
+    return [LegendEntry(label, backend.sample(INK) if is_band else backend.line(INK), kind)]
