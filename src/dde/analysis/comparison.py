@@ -168,7 +168,7 @@ def compare(
         "b": side_label(found.facts, 1),
         "at": place,
         "paired": int(found.paired),
-        "paired_over" if found.paired else "averaged_over": ", ".join(found.members),
+        "paired_over" if found.paired else "averaged_over": found.over,
         **_interval_attrs(found, interval, level),
         "test": "none" if test == "none" else _TESTS[test, found.paired],
         "left_out": "; ".join(left_out),
@@ -177,10 +177,10 @@ def compare(
 
 
 def _interval_attrs(found: Sides, interval: Interval, level: float) -> dict[str, str | float]:
-    over = ", ".join(found.members) or "single runs"
-    attrs = interval_attrs(interval, level, f"pairs of {over}" if found.paired else over)
+    of = f"pairs{f' of {found.over}' if found.over else ''}" if found.paired else found.over
+    attrs = interval_attrs(interval, level, of)
     if interval == "t" and not found.paired:
-        attrs["interval_method"] = f"Welch's t over {over}"
+        attrs["interval_method"] = f"Welch's t{f' over {of}' if of else ''}"
     return attrs
 
 

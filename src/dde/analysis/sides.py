@@ -52,6 +52,11 @@ class Sides:
     facts: Mapping[str, tuple[str, str]]
     left_out: tuple[str, str]
 
+    @property
+    def over(self) -> str:
+        """Names of the dimensions with several members, for a text."""
+        return ", ".join(d for d in self.members if self.a.sizes[d] > 1 or self.b.sizes[d] > 1)
+
 
 def observed_values(dataset: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     """Return the observed values of runs along their axis, at the points where any run has one.
@@ -146,11 +151,14 @@ def sides_of(a: xr.Dataset, b: xr.Dataset, over: str | Sequence[str] | None, pai
     common = _aligned(*aligned)
     has_pairs = bool(common) and bool((common[0].value.notnull() & common[1].value.notnull()).any())
     if paired and not has_pairs:
+        several = [n for n in members if one.sizes[n] > 1 or other.sizes[n] > 1]
         raise SelectionError(
-            f"the sides have no pair over {', '.join(members) or 'any factor'} with values on both sides, so there is "
+            f"the sides have no pair over {', '.join(several) or 'any factor'} with values on both sides, so there is "
             "no paired comparison. Leave out paired=, or name factors that both sides have: over=..."
         )
-    is_paired = has_pairs if paired is None else paired
+    # Where a side has no value at all, nothing is compared either way.
+    is_empty = not all(bool(side.value.notnull().any()) for side in aligned)
+    is_paired = has_pairs or is_empty if paired is None else paired
     left, right = common if is_paired else aligned
     lost = (
         _without_counterpart(a, left, right, members, is_paired),
@@ -263,7 +271,15 @@ def _without_single_labels(a: xr.Dataset, b: xr.Dataset, members: Sequence[str])
 
 
 def _check_labels(a: xr.Dataset, b: xr.Dataset, members: Sequence[str]) -> None:
-    """Raise where two sides have a dimension in common, but no label of it."""
+    """Raise where two sides have a dimension in common but no label of it, and where one lacks a factor altogether."""
+    for one, other, name in ((a, b, "b"), (b, a, "a")):
+        for dim in map(str, one.dims):
+            if dim not in (*members, *AXES, "metric") and one.sizes[dim] > 1 and dim not in other.coords:
+                raise SelectionError(
+                    f"side {name} has no coordinate {dim}, so which of the {one.sizes[dim]} labels of the other side "
+                    f"its runs belong to is unknown. Select a single {dim}, or keep the coordinates that "
+                    "dde.open_lineages() gives."
+                )
     for dim in (str(d) for d in a.dims if d in b.dims and d not in members):
         if np.isin(a[dim].values, b[dim].values).any():
             continue

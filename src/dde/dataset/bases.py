@@ -211,8 +211,8 @@ def check_max_distance(max_distance: float | None) -> None:
     """
     if max_distance is not None and not max_distance >= 0:
         raise UnknownNameError(
-            f"max_distance={max_distance!r} is not a share of the base's tokens, so no distance is allowed. Pass a number "
-            "such as 0.05, or None."
+            f"max_distance={max_distance!r} is not a share of the base's tokens, so no distance is allowed. "
+            "Pass a number such as 0.05, or None."
         )
 
 

@@ -24,6 +24,7 @@ from dde.plots.answers.cells import (
     place_words,
     value_axis,
     varying_dims,
+    with_room,
     with_values,
 )
 from dde.plots.backends.base import Backend, BackendName
@@ -56,7 +57,7 @@ def plot_best(
     Parameters
     ----------
     answer : xarray.Dataset
-        As :func:`dde.analysis.best.best` returns it, a selection of it, or saved and opened again.
+        As :func:`dde.analysis.choices.best` returns it, a selection of it, or saved and opened again.
     backend : {"bokeh", "matplotlib"}
     columns : int, optional
         Maximum number of panels in a row.
@@ -77,7 +78,7 @@ def plot_best(
     Examples
     --------
     >>> import dde
-    >>> from dde.analysis.best import best
+    >>> from dde.analysis.choices import best
     >>> ds = dde.tutorial.open_lineages("small", metrics=["arc_easy"]).dde.sel(run="pretraining")
     >>> picture = plot_best(best(ds, "arc_easy", over="data"), backend="matplotlib")
     """
@@ -120,6 +121,7 @@ def _drawn(
         frames.append(Frame(value, category) if across else Frame(category, value))
     grid = arrange([[k] for k in range(len(facets))], columns or columns_for_facets(len(facets), 1))
     layouts = panel_layouts(grid, size, legend, [replace(f, note=note) for f in frames], [f.title for f in facets])
+    layouts = layouts if across else with_room(layouts)
     drawn = []
     for facet, of_panel, frame, layout in zip(facets, dots, frames, layouts, strict=True):
         elements = _elements(facet.part, of_panel, frame, hue, across, backend)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from dde.errors import SelectionError
-from dde.plots.axes import axis_label, padded_range
+from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import Backend
 from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, is_ordered, label_of
-from dde.plots.figure_layout import Axis
+from dde.plots.figure_layout import Axis, PanelLayout
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines
 
@@ -39,6 +39,7 @@ __all__ = [
     "title_along",
     "value_axis",
     "varying_dims",
+    "with_room",
     "with_values",
 ]
 
@@ -151,6 +152,11 @@ def with_values(answer: xr.Dataset, shown: str, *keep: str) -> xr.Dataset:
         if bool(some.any()):
             answer = answer.isel({dim: np.flatnonzero(some.values)})
     return answer.squeeze([d for d, n in answer.sizes.items() if n == 1 and d not in keep])
+
+
+def with_room(layouts: Sequence[PanelLayout]) -> list[PanelLayout]:
+    """Return layouts with room for tick labels of three decimals and a sign, such as those of differences."""
+    return [replace(layout, left_margin=layout.left_margin + 0.14) for layout in layouts]
 
 
 def place_words(answer: xr.Dataset) -> str:

@@ -12,7 +12,6 @@ import xarray as xr
 from dde.curves.axes import AXES
 from dde.plots.answers.cells import (
     Dot,
-    Facet,
     Hue,
     category_axis,
     dot_elements,
@@ -26,9 +25,10 @@ from dde.plots.answers.cells import (
     place_words,
     value_axis,
     varying_dims,
+    with_room,
     with_values,
 )
-from dde.plots.axes import axis_label, padded_range
+from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.colours import INK, label_of, markers_of
@@ -170,10 +170,11 @@ def _along(
         )
     grid = arrange([[k] for k in range(len(facets))], columns or columns_for_facets(len(facets), 1))
     layouts = panel_layouts(grid, size, legend, [replace(f, note=note) for f in frames], [f.title for f in facets])
+    layouts = with_room(layouts)
     drawn = []
     for of_panel, frame, facet, layout in zip(lines, frames, facets, layouts, strict=True):
         elements = _curve_elements(hv, of_panel, frame, backend)
-        drawn.append(_panel(elements, frame, note, facet, layout, legend, backend))
+        drawn.append(_panel(elements, frame, note, facet.title, layout, legend, backend))
     return figure_of(drawn, layouts[0], backend)
 
 
@@ -237,7 +238,7 @@ def _at_place(
     for of_panel, frame, facet, layout in zip(dots, frames, facets, layouts, strict=True):
         elements = [hv.VLine(0.0).opts(**backend.zero())]
         elements += dot_elements(of_panel, (frame.x, frame.y), backend, across=True, marker=marker)
-        drawn.append(_panel(elements, frame, note, facet, layout, legend, backend))
+        drawn.append(_panel(elements, frame, note, facet.title, layout, legend, backend))
     return figure_of(drawn, layouts[0], backend)
 
 
@@ -269,10 +270,10 @@ def _panel(
     elements: Sequence[Any],
     frame: Frame,
     note: str,
-    facet: Facet,
+    title: str,
     layout: PanelLayout,
     legend: Legend,
     backend: Backend,
 ) -> Any:
     here = replace(frame, note=note) if layout.has_note else frame
-    return framed(elements, here, backend, layout, legend if layout.has_legend else Legend(), facet.title)
+    return framed(elements, here, backend, layout, legend if layout.has_legend else Legend(), title)

@@ -23,7 +23,7 @@ from dde.plots.answers.cells import (
     short_label,
     value_axis,
 )
-from dde.plots.axes import axis_label
+from dde.plots.axis_format import axis_label
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.colours import INK, colours_of, is_given, is_number, is_ordered, label_of, markers_of, sorted_values
@@ -55,7 +55,7 @@ def plot_effect(
     Parameters
     ----------
     answer : xarray.Dataset
-        As :func:`dde.analysis.effect.effect` returns it, a selection of it, or saved and opened again.
+        As :func:`dde.analysis.effects.effect` returns it, a selection of it, or saved and opened again.
     backend : {"bokeh", "matplotlib"}
     columns : int, optional
         Maximum number of panels in a row.
@@ -76,7 +76,7 @@ def plot_effect(
     Examples
     --------
     >>> import dde
-    >>> from dde.analysis.effect import effect
+    >>> from dde.analysis.effects import effect
     >>> ds = dde.tutorial.open_lineages("tiny", params="150M", metrics=["arc_easy"])
     >>> picture = plot_effect(effect(ds, "arc_easy"), backend="matplotlib")
     """
