@@ -269,10 +269,10 @@ def factor_of(obj: Labelled, name: str) -> FactorOf | None:
 
 
 def factors_of(obj: Labelled) -> dict[str, FactorOf]:
-    """Return the factors of an object in the order of its coordinates: of a lineage, run or cell, by name.
+    """Return the factors of an object: of a lineage, run or cell, by name.
 
-    A table lists those of DataDecide; in other suites, each coordinate has the attribute ``factor_of``. The type of a
-    run is a factor of runs in both.
+    A table lists those of DataDecide, in its order; in other suites, each coordinate has the attribute ``factor_of``,
+    and factors are in the order of the coordinates. The type of a run is a factor of runs in both.
 
     Examples
     --------
@@ -282,7 +282,10 @@ def factors_of(obj: Labelled) -> dict[str, FactorOf]:
     """
     factors: dict[str, FactorOf] = {}
     known: dict[str, FactorOf] = _DATADECIDE_FACTORS if is_datadecide(obj) else {"run_type": "run"}
-    for name, attrs in _attrs_of(obj).items():
+    of_all = _attrs_of(obj)
+    # Zarr gives coordinates in any order, and labels of means list factors in theirs.
+    ordered = [*(n for n in known if n in of_all), *(n for n in of_all if n not in known)] if len(known) > 1 else of_all
+    for name, attrs in ((n, of_all[n]) for n in ordered):
         if (given := attrs.get(FACTOR_OF)) is not None:
             # Datasets that were joined may have different attributes, which are listed in one text.
             factors[name] = given if given in ("lineage", "run") else "cell"

@@ -11,11 +11,12 @@ import xarray as xr
 from dde.analysis.answers import Direction, as_answer, direction_of
 from dde.analysis.footing import ENTERED, Place, count_left_out, place_text, resolve_place, values_at
 from dde.analysis.intervals import Interval, check_interval, interval_attrs, interval_of_mean
-from dde.analysis.observations import Observations, metric_names
+from dde.analysis.observations import Observations, metric_names, require_runs
 from dde.analysis.repetitions import arrange_over, require_same_tokens
 from dde.analysis.standard_errors import errors_at, stderr_names
 from dde.array_types import Float64
 from dde.dataset.bases import check_max_distance, last_of_bases
+from dde.dataset.dimensions import cells_along, run_dims
 from dde.dataset.metric_rows import MetricRows
 from dde.dataset.samples import flags_of, samplings_of
 from dde.errors import SelectionError
@@ -114,22 +115,14 @@ def effect(
     check_interval(interval, level)
     check_max_distance(max_distance)
     names = metric_names(dataset, metric)
+    dataset = _derived(dataset)
     place = resolve_place(dataset, at)
     values = values_at(dataset, names, place)
     cells = [str(d) for d in values.value.dims if d != "metric"]
-    derived = np.isfinite(values.origin_tokens) if "origin_tokens" in values.coords else None
-    if derived is None or not bool(derived.any()):
-        raise SelectionError(
-            "no run of the Dataset started from a base, so nothing was changed by post-training. Select derived runs, "
-            "such as ds.dde.sel(run_type='supervised_ft')."
-        )
     values = _with_bases(dataset, values, names, cells, max_distance)
     if forgetting:
         values = _with_forgetting(dataset, values, names, direction)
     values = _with_costs(dataset, values)
-    # Labels of bases alone have no effect of post-training.
-    for dim in derived.dims:
-        values = values.isel({dim: np.flatnonzero(derived.any([d for d in derived.dims if d != dim]).values)})
     reasons = [count_left_out(values.status.values)]
     members: tuple[str, ...] = ()
     if over is not None:
@@ -148,6 +141,30 @@ def effect(
     }
     coords = ["base_value", "base_tokens", "base_distance", "tokens", "tokens_since_base"]
     return as_answer(values.set_coords(coords), "effect", metric, attrs)
+
+
+def _derived(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset without labels of bases alone, which have no effect of post-training.
+
+    Raises
+    ------
+    SelectionError
+        When there is no derived run.
+    SourceError
+        When a coordinate is missing.
+    """
+    require_runs(dataset)
+    dims = run_dims(dataset)
+    derived = np.isfinite(cells_along(dataset, "origin_tokens", dims))
+    if not derived.any():
+        raise SelectionError(
+            "no run of the Dataset started from a base, so nothing was changed by post-training. Select derived runs, "
+            "such as ds.dde.sel(run_type='supervised_ft')."
+        )
+    for k, dim in enumerate(dims):
+        some = derived.any(axis=tuple(i for i in range(len(dims)) if i != k))
+        dataset = dataset if some.all() else dataset.isel({dim: np.flatnonzero(some)})
+    return dataset
 
 
 def _with_bases(

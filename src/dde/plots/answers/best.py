@@ -82,7 +82,7 @@ def plot_best(
     >>> ds = dde.tutorial.open_lineages("small", metrics=["arc_easy"]).dde.sel(run="pretraining")
     >>> picture = plot_best(best(ds, "arc_easy", over="data"), backend="matplotlib")
     """
-    over = str(answer.attrs["over"])
+    answer, over = answer.compute(), str(answer.attrs["over"])
     # Cells where nothing was compared have no best one to show.
     compared = answer.assign(mean_value=answer.mean_value.where(answer.status == "compared"))
     answer = with_values(compared, "mean_value", over)

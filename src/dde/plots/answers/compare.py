@@ -87,7 +87,7 @@ def plot_compare(
     >>> found = compare(ds.dde.sel(data="C4"), ds.dde.sel(data="Dolma1.7"))
     >>> picture = plot_compare(found, backend="matplotlib")
     """
-    answer, by_stderr = _with_bounds(with_values(answer, "difference", *AXES))
+    answer, by_stderr = _with_bounds(with_values(answer.compute(), "difference", *AXES))
     axis = next((str(d) for d in answer.difference.dims if d in AXES), None)
     with drawing_with(backend) as drawing:
         if axis is None:

@@ -80,6 +80,7 @@ def plot_effect(
     >>> ds = dde.tutorial.open_lineages("tiny", params="150M", metrics=["arc_easy"])
     >>> picture = plot_effect(effect(ds, "arc_easy"), backend="matplotlib")
     """
+    answer = answer.compute()
     rows = _rows(answer)
     if rows.empty:
         raise SelectionError(
