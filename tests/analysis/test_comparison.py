@@ -355,6 +355,23 @@ def test_sides_without_common_labels() -> None:
         compare(other.dde.sel(run=["constant", "rewound"]), other.dde.sel(run=["cosine-1xC", "cosine-2xC"]), at="last")
 
 
+def test_a_factor_of_single_runs_makes_no_pairs() -> None:
+    ds = ladder()
+    with pytest.raises(SelectionError, match=r"warmup differs between runs of one label.*ds\.dde\.sweep\('warmup'\)"):
+        compare(ds.dde.sel(run="constant"), ds.dde.sel(run="cosine-1xC"), over="warmup")
+    empty = optimizers().assign_coords(depth=("run", np.full(8, np.nan), {"factor_of": "run"}))
+    with pytest.raises(SelectionError, match="depth has no values"):
+        compare(empty.dde.sel(optimizer="adamw"), empty.dde.sel(optimizer="muon"), over=["depth", "replicate"])
+    constant = compare(ds.dde.sel(run="constant", seed=0), ds.dde.sel(run="cosine-1xC", seed=0), over="seed")
+    assert (constant.n <= 1).all()
+
+
+def test_derived_metrics() -> None:
+    ds = recipes({"a": A, "b": B}).dde.derive(doubled=lambda seen: 2 * seen.loss)
+    a, b = ds.dde.sel(data="a"), ds.dde.sel(data="b")
+    np.testing.assert_allclose(compare(a, b, "doubled").difference, 2 * compare(a, b, "loss").difference)
+
+
 def test_losses_of_different_reductions_warn(suite: xr.Dataset) -> None:
     runs = suite[["train_loss"]].dde.sel(lineage="dolma1_7-150M-default")
     one, other = (runs.sel(run=runs.reduce_loss == way).isel(run=0) for way in ("sum", "mean"))

@@ -169,11 +169,11 @@ def _answer(
     # Metrics are the first of the cells.
     sign = np.repeat(signs, len(members) // len(signs))
     rank = _ranks(mean, sign)
-    wins = _win_shares(members * sign[:, None, None, None], samples, seed)
     row = np.arange(len(mean))
     enough = rank.n > 1
     is_sure = enough & (np.minimum(n[row, rank.first], n[row, rank.second]) > 1)
-    wins[~is_sure] = np.nan
+    wins = np.full(mean.shape, np.nan)
+    wins[is_sure] = _win_shares((members * sign[:, None, None, None])[is_sure], samples, seed)
     has_run = (values.status != "").any([over, *repeated]).transpose(*cells).values
     if not enough.any():
         raise SelectionError(

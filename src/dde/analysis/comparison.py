@@ -192,7 +192,7 @@ def _as_datasets(a: xr.Dataset | xr.DataArray, b: xr.Dataset | xr.DataArray) -> 
         if not isinstance(side, xr.Dataset):
             raise UnknownNameError(
                 f"compare() got a {type(side).__name__}, which is no Dataset of runs. Pass Datasets or DataArrays, "
-                "such as ds.dde.sel(data='C4')."
+                "such as ds.dde.sel(learning_rate=1e-5)."
             )
     return one, other
 

@@ -144,6 +144,8 @@ def sides_of(a: xr.Dataset, b: xr.Dataset, over: str | Sequence[str] | None, pai
     one, other = _with_common_runs(one, other)
     facts = _differing_facts(one, other, names)
     members = tuple(n for n in names if n in one.dims or n in other.dims)
+    if over is not None:
+        _check_members(one, other, names)
     one, other = _with_dims(one, members), _with_dims(other, members)
     one, other = _without_single_labels(one, other, members)
     _check_labels(one, other, members)
@@ -176,6 +178,17 @@ def _check_over(a: xr.Dataset, b: xr.Dataset, names: Sequence[str]) -> None:
                 f"over={name!r} is not a factor of either side, so its values make no pairs.{near_names(name, known)} "
                 f"There are {', '.join(known)}."
             )
+
+
+def _check_members(a: xr.Dataset, b: xr.Dataset, names: Sequence[str]) -> None:
+    """Raise where a factor of pairs is neither a dimension of a side nor constant on both."""
+    for name in names:
+        if name in a.dims or name in b.dims or all(name in s.coords and not s[name].ndim for s in (a, b)):
+            continue
+        raise SelectionError(
+            f"{name} has no values, or differs between runs of one label, so its values make no pairs. Select runs "
+            f"that have it, or make a dimension of it before selecting the sides: ds.dde.sweep({name!r})."
+        )
 
 
 def _with_members(values: xr.Dataset, over: Sequence[str], against: xr.Dataset) -> xr.Dataset:
@@ -292,7 +305,8 @@ def _check_labels(a: xr.Dataset, b: xr.Dataset, members: Sequence[str]) -> None:
         raise SelectionError(
             f"the sides have no {dim} in common ({list_names(map(str, a[dim].values), 3)}; "
             f"{list_names(map(str, b[dim].values), 3)}), so there is nothing to compare. Select a single {dim} on one "
-            f"side to compare it with every one of the other, or pass over={dim!r} to compare means over it."
+            "side to compare it with every one of the other, or name the factors whose values are repetitions on both "
+            "sides, over which means are compared: over=..."
         )
 
 
