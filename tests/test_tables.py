@@ -321,7 +321,7 @@ def test_an_index_of_another_format_is_made_again(tiny_suite: Suite, tmp_path: P
     if name == "files.npz":
         assert FileKindsCache(folder).load() == {}
     elif name == "catalog.npz":
-        assert kept.load_catalog(facts["fingerprint"]) is None
+        assert kept.load_checkpoints(facts["fingerprint"]) is None
     else:
         _, fingerprint, number = path.stem.split("-")
         assert kept.load_rows(fingerprint, int(number)) is None

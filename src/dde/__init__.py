@@ -47,6 +47,7 @@ _MODULE_OF = {
     "TrainingLineage": "dde.entities.runs",
     "TrainingRun": "dde.entities.runs",
     "WandBStore": "dde.sources.wandb.store",
+    "compare": "dde.analysis.comparison",
     "concat": "dde.dataset.concat",
     "ingest": "dde.sources.ingest",
     "open_lineages": "dde.opening",

@@ -63,6 +63,8 @@ _FUNCTIONS = {
     "reach": "dde.analysis.crossings:reach",
     "match": "dde.analysis.matching:match",
     "smooth": "dde.analysis.smoothing:smooth",
+    "effect": "dde.analysis.effects:effect",
+    "best": "dde.analysis.choices:best",
     "ranks": "dde.analysis.rankings:ranks",
     "decision_accuracy": "dde.analysis.decisions:decision_accuracy",
     "signal_to_noise": "dde.analysis.signal:signal_to_noise",
@@ -403,6 +405,45 @@ class DdeDatasetAccessor(_Documented):
         smoothed: xr.Dataset = _function("smooth")(self._obj, metric, how=how, span=span)
         return smoothed
 
+    def effect(
+        self,
+        metric: str | Sequence[str] | None = None,
+        *,
+        max_distance: float | None = 0.05,
+        at: Place | None = None,
+        over: str | Sequence[str] | None = None,
+        forgetting: bool = True,
+        direction: Direction | None = None,
+        interval: Interval = "t",
+        level: float = 0.95,
+    ) -> xr.Dataset:
+        """Return what post-training changed in each derived run."""
+        answer: xr.Dataset = _function("effect")(
+            self._obj, metric, max_distance=max_distance, at=at, over=over, forgetting=forgetting,
+            direction=direction, interval=interval, level=level,
+        )  # fmt: skip
+        return answer
+
+    def best(
+        self,
+        metric: str | Sequence[str] | None = None,
+        over: str = "learning_rate",
+        *,
+        at: Place | None = None,
+        replicates: str | Sequence[str] | None = None,
+        direction: Direction | None = None,
+        interval: Interval = "t",
+        level: float = 0.95,
+        samples: int = 2000,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Return the best value of a hyperparameter in each remaining cell, and how sure it is."""
+        answer: xr.Dataset = _function("best")(
+            self._obj, metric, over, at=at, replicates=replicates, direction=direction, interval=interval, level=level,
+            samples=samples, seed=seed,
+        )  # fmt: skip
+        return answer
+
     def ranks(
         self,
         metric: str | Sequence[str] | None = None,
@@ -708,6 +749,43 @@ class DdeDataArrayAccessor(_Documented):
     ) -> xr.DataArray:
         """Return metrics averaged over the observations of each run, weighted by distance in tokens."""
         return self._array(self._dataset.smooth(self._name, how=how, span=span))
+
+    def effect(
+        self,
+        *,
+        max_distance: float | None = 0.05,
+        at: Place | None = None,
+        over: str | Sequence[str] | None = None,
+        forgetting: bool = True,
+        direction: Direction | None = None,
+        interval: Interval = "t",
+        level: float = 0.95,
+    ) -> xr.Dataset:
+        """Return what post-training changed in each derived run."""
+        answer: xr.Dataset = self._dataset.effect(
+            self._name, max_distance=max_distance, at=at, over=over, forgetting=forgetting,
+            direction=direction, interval=interval, level=level,
+        )  # fmt: skip
+        return answer
+
+    def best(
+        self,
+        over: str = "learning_rate",
+        *,
+        at: Place | None = None,
+        replicates: str | Sequence[str] | None = None,
+        direction: Direction | None = None,
+        interval: Interval = "t",
+        level: float = 0.95,
+        samples: int = 2000,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Return the best value of a hyperparameter in each remaining cell, and how sure it is."""
+        answer: xr.Dataset = self._dataset.best(
+            self._name, over, at=at, replicates=replicates, direction=direction, interval=interval, level=level,
+            samples=samples, seed=seed,
+        )  # fmt: skip
+        return answer
 
     def ranks(
         self,

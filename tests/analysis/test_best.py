@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dde
-from dde.analysis.best import best
+from dde.analysis.choices import best
 from dde.analysis.footing import values_at
 from dde.errors import SelectionError, UnknownNameError
 from dde.plots.answers.best import plot_best

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import dde
-from dde.analysis.effect import effect
+from dde.analysis.effects import effect
 from dde.errors import SelectionError, UnknownNameError
 from dde.plots.answers.effect import plot_effect
 from other_suites import SIZES, Run, ladder, make_dataset, optimizers

@@ -138,7 +138,7 @@ def test_a_stated_connect_timeout_counts(monkeypatch: pytest.MonkeyPatch) -> Non
         ("3D000", 'database "wandb" does not exist', r"no such database.*postgresql://user@host/database"),
         ("28000", 'no pg_hba.conf entry for host "10.0.0.1"', "refuses the login of this user"),
         ("28P01", 'password authentication failed for user "ada"', "refuses the login of this user"),
-        ("XX000", "something else", "can't be reached: .*something else"),
+        ("XX000", "something else", "can't be reached, .*something else"),
     ],
 )
 def test_what_is_said_before_a_session(code: str, said: str, match: str) -> None:

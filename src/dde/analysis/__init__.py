@@ -9,7 +9,10 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "best": "dde.analysis.choices",
+    "compare": "dde.analysis.comparison",
     "decision_accuracy": "dde.analysis.decisions",
+    "effect": "dde.analysis.effects",
     "match": "dde.analysis.matching",
     "ranks": "dde.analysis.rankings",
     "reach": "dde.analysis.crossings",

@@ -183,7 +183,8 @@ def _check_over(a: xr.Dataset, b: xr.Dataset, names: Sequence[str]) -> None:
 def _check_members(a: xr.Dataset, b: xr.Dataset, names: Sequence[str]) -> None:
     """Raise where a factor of pairs is neither a dimension of a side nor constant on both."""
     for name in names:
-        if name in a.dims or name in b.dims or all(name in s.coords and not s[name].ndim for s in (a, b)):
+        is_constant = all(name in s.coords and not s[name].ndim and _has_values(s, name) for s in (a, b))
+        if name in a.dims or name in b.dims or is_constant:
             continue
         raise SelectionError(
             f"{name} has no values, or differs between runs of one label, so its values make no pairs. Select runs "

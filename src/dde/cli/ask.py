@@ -206,7 +206,7 @@ def _reach(
         list[str],
         typer.Option(
             metavar="TARGET",
-            help="A number, a run label such as pretraining, or NAME=VALUE such as params=150M for the runs to reach. "
+            help="A number, a run label such as pretraining, or NAME=VALUE of the runs to reach, such as params=1B. "
             "Repeat for several numbers.",
         ),
     ],
