@@ -199,3 +199,9 @@ def test_the_only_metric_needs_no_name() -> None:
     xr.testing.assert_equal(ds[["piqa"]].dde.final(), ds.dde.final("piqa"))
     with pytest.raises(UnknownNameError, match="has 2 metrics"):
         ds.dde.final()
+
+
+def test_base_curves_are_saved_without_a_warning(tmp_path: Path) -> None:
+    bases = opened(metrics=["piqa"]).dde.base_curves()
+    bases.to_zarr(tmp_path / "bases.zarr", consolidated=False)
+    xr.testing.assert_identical(xr.open_zarr(tmp_path / "bases.zarr", consolidated=False).load(), bases.load())

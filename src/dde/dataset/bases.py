@@ -93,7 +93,12 @@ def base_curves(dataset: xr.Dataset) -> xr.Dataset:
     by_lineage = by_lineage.reshape(*by_lineage.shape[: len(lineages)], -1)
     best, limit = by_lineage.argmax(axis=-1), by_lineage.max(axis=-1, initial=-np.inf)
     if len(runs) == 1 and best.size and (best == best.ravel()[0]).all() and (limit == np.inf).all():
-        return dataset.isel({runs[0]: int(best.ravel()[0])})
+        chosen = dataset.isel({runs[0]: int(best.ravel()[0])})
+        # The label of a single run is text of fixed width, which Zarr stores with a warning.
+        label = chosen.coords[runs[0]] if runs[0] in chosen.coords else None
+        if label is not None and label.dtype.kind == "U":
+            chosen[runs[0]] = ((), np.array(str(label.item()), object), label.attrs)
+        return chosen
     at = dict(zip(runs, np.unravel_index(best, [dataset.sizes[d] for d in runs]) if runs else (), strict=True))
     if lineages:
         at[lineages[0]] = np.arange(len(best))
