@@ -174,6 +174,20 @@ def test_what_comes_before_a_branch_is_of_the_base() -> None:
         assert (there.cumulative_tokens > branch.sel(lineage=f"{size}-s0")).all()
 
 
+def test_a_single_run_is_compared_with_several_at_their_ends() -> None:
+    ds = ladder()
+    trunk, decays = ds.dde.sel(run="constant"), ds.dde.sel(run=["decay-1xC", "decay-2xC"])
+    found = compare(trunk, decays, at="last")
+    assert set(found.difference.dims) == {"size", "run"}
+    ends = {run: ds.dde.final("loss").sel(run=run) for run in ("constant", "decay-1xC", "decay-2xC")}
+    for run in decays.run.values:
+        expected = (ends[run] - ends["constant"]).groupby(ds["size"]).mean()
+        np.testing.assert_allclose(found.difference.sel(run=run), expected.sel(size=found["size"]))
+    assert (found.n == 2).all()
+    with printed(plot_compare(found, backend="matplotlib")) as figure:
+        assert_nothing_is_cut_off(figure)
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.permutations(range(8)), st.sampled_from(["t", "bootstrap"]))
 def test_order_and_side_change_nothing(order: list[int], interval: Any) -> None:

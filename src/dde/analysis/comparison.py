@@ -215,9 +215,14 @@ def _values_at(a: xr.Dataset, b: xr.Dataset, names: Sequence[str], at: Place) ->
     if place == "common":
         ends = [float(values_at(side, list(names), "common").tokens.min()) for side in (a, b)]
         place = float(np.nanmin(ends)) if not np.isnan(ends).all() else place
-        found = [values_at(side, list(names), place) for side in (a, b)]
-        return found, f"common: {place_text(place)}"
-    return [values_at(side, list(names), place) for side in (a, b)], place_text(place)
+        return [_labelled(side, names, place) for side in (a, b)], f"common: {place_text(place)}"
+    return [_labelled(side, names, place) for side in (a, b)], place_text(place)
+
+
+def _labelled(side: xr.Dataset, names: Sequence[str], place: Place) -> xr.Dataset:
+    """Return values at a place, with the labels of a single lineage and run."""
+    labels = {n: side[n].variable for n in ("lineage", "run") if n in side.coords and not side[n].ndim}
+    return values_at(side, list(names), place).assign_coords(labels)
 
 
 def _warn_of_losses(a: xr.Dataset, b: xr.Dataset, names: Sequence[str]) -> None:

@@ -183,13 +183,16 @@ def _check_over(a: xr.Dataset, b: xr.Dataset, names: Sequence[str]) -> None:
 def _check_members(a: xr.Dataset, b: xr.Dataset, names: Sequence[str]) -> None:
     """Raise where a factor of pairs is neither a dimension of a side nor constant on both."""
     for name in names:
-        is_constant = all(name in s.coords and not s[name].ndim and _has_values(s, name) for s in (a, b))
-        if name in a.dims or name in b.dims or is_constant:
+        if name in a.dims or name in b.dims or all(_has_constant(s, name) for s in (a, b)):
             continue
         raise SelectionError(
             f"{name} has no values, or differs between runs of one label, so its values make no pairs. Select runs "
             f"that have it, or make a dimension of it before selecting the sides: ds.dde.sweep({name!r})."
         )
+
+
+def _has_constant(values: xr.Dataset, name: str) -> bool:
+    return name in values.coords and not values[name].ndim and _texts(np.atleast_1d(values[name].values)) != [""]
 
 
 def _with_members(values: xr.Dataset, over: Sequence[str], against: xr.Dataset) -> xr.Dataset:

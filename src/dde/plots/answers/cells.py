@@ -203,7 +203,7 @@ def left_out_words(answer: xr.Dataset) -> str:
     'left out: a: no counterpart: 2'
     """
     text = re.sub(r" \([^()]*\)", "", str(answer.attrs.get("left_out", "")))
-    return f"left out: {text}" if text else ""
+    return f"left out: {text.replace('_', ' ')}" if text else ""
 
 
 def hue_along(answer: xr.Dataset, dim: str | None) -> Hue:
