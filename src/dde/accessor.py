@@ -244,6 +244,10 @@ class DdeDatasetAccessor(_Documented):
 
     def to_frame(self, dropna: bool = True) -> pd.DataFrame:
         """Return one row per lineage, run and token, with columns for lineage, run and treatment."""
+        if "answer" in self._obj.attrs:
+            from dde.analysis.answers import answer_frame
+
+            return answer_frame(self._obj)
         frame: pd.DataFrame = _function("to_frame")(self._obj, dropna)
         return frame
 

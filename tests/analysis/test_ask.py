@@ -76,7 +76,7 @@ def test_a_question_prints_the_table_of_its_answer(
     words, ask = QUESTIONS[question]
     code, out, err = run(question.split()[0], small_suite.data, small_suite.wandb, *words)
     assert code == 0, err
-    expected = answer_frame(ask(runs))
+    expected = ask(runs).dde.to_frame()
     printed = pd.read_csv(io.StringIO(out), sep="\t", keep_default_na=True)
     assert len(printed) == len(expected) > 0
     for name in expected.columns:

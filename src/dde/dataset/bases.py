@@ -95,7 +95,7 @@ def base_curves(dataset: xr.Dataset) -> xr.Dataset:
     if len(runs) == 1 and best.size and (best == best.ravel()[0]).all() and (limit == np.inf).all():
         chosen = dataset.isel({runs[0]: int(best.ravel()[0])})
         # The label of a single run is text of fixed width, which Zarr stores with a warning.
-        label = chosen.coords[runs[0]] if runs[0] in chosen.coords else None
+        label = chosen.coords.get(runs[0], None)
         if label is not None and label.dtype.kind == "U":
             chosen[runs[0]] = ((), np.array(str(label.item()), object), label.attrs)
         return chosen
