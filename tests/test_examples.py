@@ -11,6 +11,7 @@ FOLDER = Path(__file__).parents[1] / "examples"
 #: First words of the headings of each example: the seed's phases are to open, to filter, and to plot or get the data.
 PHASES = {
     "datadecide_decisions": ["Open", "Answer", "Plot"],
+    "eight_questions": ["Open", "When", "Which", "What", "Which", "Do", "How", "Is", "Do"],
     "learning_rate_sweep": ["Open", "Filter", "Plot"],
     "real_files": ["Open", "Filter", "Get"],
     "runs_and_lineages": ["Open", "Filter", "Get"],
