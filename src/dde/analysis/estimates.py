@@ -1,0 +1,254 @@
+"""Parts of the estimates of all laws: starts, resamples, refits without single runs, covariance of correlated members.
+
+Fits are rows (fit, member). Members of one run, such as its checkpoints, share a number in ``run``; they are resampled
+and left out together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dde.analysis.solver import Problem, minimize_rows
+from dde.array_types import Bool, Float64, Int64
+
+__all__ = [
+    "CONVERGED",
+    "NOT_CONVERGED",
+    "SINGULAR",
+    "Estimate",
+    "Refit",
+    "Refits",
+    "best_minima",
+    "clustered_covariance",
+    "count_points",
+    "count_runs",
+    "has_clusters",
+    "inverse_cross_product",
+]
+
+#: Status of a fit whose coefficients are identified.
+CONVERGED = "converged"
+NOT_CONVERGED = "not converged"
+SINGULAR = "not identified: the parameters can't be told apart on these members"
+# Rows of refits that are solved together.
+_ROWS = 60_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimates of the parameters of fits.
+
+    Attributes
+    ----------
+    coefficient : (fit, parameter) float64 array
+        NaN where the status is not "converged".
+    status : (fit,) object array
+    n, runs : (fit,) int64 arrays
+        Members and runs that entered.
+    covariance : (fit, parameter, parameter) float64 array
+        Of the parameters, of logarithms where the law says so. NaN where there are no degrees of freedom; zero for a
+        parameter at a bound.
+    degrees : (fit,) float64 array
+        Degrees of freedom of Student's t.
+    samples : (fit, sample, parameter) float64 array
+        Coefficients of resamples; no samples where none were asked for.
+    without : (fit, run, parameter) float64 array
+        Coefficients without each run.
+    """
+
+    coefficient: Float64
+    status: npt.NDArray[np.object_]
+    n: Int64
+    runs: Int64
+    covariance: Float64
+    degrees: Float64
+    samples: Float64
+    without: Float64
+
+
+@dataclass(frozen=True)
+class Refit:
+    """Fits that are repeated with other values or weights, one row each.
+
+    Attributes
+    ----------
+    kind : {"sample", "run"}
+        Resamples, or fits without one run.
+    fit, position : (row,) int arrays
+        Which fit is repeated, and the number of the sample, or of the run that is left out.
+    values, weights : (row, member) float64 arrays
+    """
+
+    kind: Literal["sample", "run"]
+    fit: npt.NDArray[np.intp]
+    position: npt.NDArray[np.intp]
+    values: Float64
+    weights: Float64
+
+
+@dataclass(frozen=True)
+class Refits:
+    """Resamples of the residuals of fits, and their members without one run.
+
+    Attributes
+    ----------
+    y, residual : (fit, member) float64 arrays
+        On the scale on which residuals are added.
+    entered : (fit, member) bool array
+    run : (fit, member) int64 array
+        -1 for a member that is never resampled or left out.
+    parameters : int
+    """
+
+    y: Float64
+    residual: Float64
+    entered: Bool
+    run: Int64
+    parameters: int
+
+    def batches(self, fits: npt.NDArray[np.intp], samples: int, runs: int, seed: int) -> Iterator[Refit]:
+        """Yield the refits of some fits, some tens of thousands at once."""
+        each = max(_ROWS // max(samples + runs, 1), 1)
+        for first in range(0, len(fits), each):
+            some = fits[first : first + each]
+            if samples:
+                yield self._resampled(some, samples, seed)
+            if runs:
+                yield self._left_out(some, runs)
+
+    def _resampled(self, fits: npt.NDArray[np.intp], samples: int, seed: int) -> Refit:
+        members = self.y.shape[1]
+        drawn = np.empty((len(fits), samples, members))
+        several = has_clusters(self.run[fits], self.entered[fits])
+        for k, fit in enumerate(fits):
+            # A generator of its own for each fit: a fit has the same interval alone and beside others.
+            generator = np.random.default_rng(seed)
+            own = np.flatnonzero(self.entered[fit] & (self.run[fit] >= 0))
+            residual, noise = self.residual[fit, own], np.zeros((samples, members))
+            if several[k]:
+                _, run = np.unique(self.run[fit, own], return_inverse=True)
+                count, used = int(run.max()) + 1, 1
+                noise[:, own] = generator.choice([-1.0, 1.0], size=(samples, count))[:, run] * residual
+            else:
+                count, used = len(own), self.parameters
+                noise[:, own] = residual[generator.integers(0, count, (samples, count))]
+            # Residuals are smaller than errors, because the parameters follow them.
+            wider = np.sqrt(count / (count - used)) if count > used else np.nan
+            drawn[k] = self.y[fit] - self.residual[fit] + wider * noise
+        row = np.repeat(fits, samples)
+        values, position = drawn.reshape(-1, members), np.tile(np.arange(samples), len(fits))
+        return Refit("sample", row, position, values, self.entered[row].astype(np.float64))
+
+    def _left_out(self, fits: npt.NDArray[np.intp], runs: int) -> Refit:
+        row, position = np.repeat(fits, runs), np.tile(np.arange(runs), len(fits))
+        own = self.entered[row] & (self.run[row] == position[:, None])
+        some = own.any(axis=1)
+        row, position = row[some], position[some]
+        weights = (self.entered[row] & ~own[some]).astype(np.float64)
+        return Refit("run", row, position, self.y[row], weights)
+
+
+def best_minima(
+    problem: Problem,
+    grid: Float64,
+    starts: int,
+    low: Float64,
+    high: Float64,
+    is_allowed: Callable[[Float64], Bool] | None = None,
+) -> tuple[Float64, Float64, Bool]:
+    """Return the lowest of the minima that are reached from the best `starts` points of a grid.
+
+    Parameters
+    ----------
+    problem : Problem
+        One row per fit.
+    grid : (grid, fit, parameter) float64 array
+    starts : int
+    low, high : (parameter,) float64 arrays
+    is_allowed : callable, optional
+        Returns which parameters (fit, parameter) may be chosen.
+
+    Returns
+    -------
+    theta : (fit, parameter) float64 array
+    objective : (fit,) float64 array
+        Infinite where no minimum may be chosen.
+    converged : (fit,) bool array
+    """
+    here = np.arange(grid.shape[1])
+    with np.errstate(all="ignore"):
+        values = np.stack([problem.objective(np.clip(start, low, high), here) for start in grid])
+    order = np.argsort(values, axis=0, kind="stable")
+    theta, objective = grid[order[0], here].copy(), np.full(len(here), np.inf)
+    converged = np.zeros(len(here), bool)
+    for rank in range(min(starts, len(grid))):
+        found = minimize_rows(problem, grid[order[rank], here], low, high)
+        better = found.objective < objective * (1 - 1e-12)
+        if is_allowed is not None:
+            better &= is_allowed(found.theta)
+        theta[better], objective[better] = found.theta[better], found.objective[better]
+        converged[better] = found.converged[better]
+    return theta, objective, converged
+
+
+def count_points(columns: list[Float64], entered: Bool) -> npt.NDArray[np.int64]:
+    """Return how many different points the members of each fit have."""
+    order = np.lexsort([*(np.round(c, 12) for c in columns), ~entered], axis=1)
+    there = np.take_along_axis(entered, order, axis=1)
+    changes = np.zeros((len(entered), max(entered.shape[1] - 1, 0)), bool)
+    for column in columns:
+        ordered = np.take_along_axis(column, order, axis=1)
+        changes |= np.abs(np.diff(ordered, axis=1)) > 1e-9
+    return (there[:, :1].sum(axis=1) + (changes & there[:, 1:]).sum(axis=1)).astype(np.int64)
+
+
+def inverse_cross_product(jacobian: Float64, free: Bool) -> Float64:
+    """Return the inverse of the cross product of the Jacobian, with zeros for parameters that are fixed."""
+    gram = np.swapaxes(jacobian, 1, 2) @ jacobian
+    at = np.arange(gram.shape[1])
+    scale = np.sqrt(np.maximum(gram[:, at, at], 1e-300))
+    scale = np.where(free, scale, 1.0)
+    scaled = gram / (scale[:, :, None] * scale[:, None, :])
+    scaled = np.where(free[:, :, None] & free[:, None, :], scaled, 0.0)
+    scaled[:, at, at] += ~free
+    inverse = np.linalg.pinv(scaled, rcond=1e-15, hermitian=True) / (scale[:, :, None] * scale[:, None, :])
+    return np.where(free[:, :, None] & free[:, None, :], inverse, 0.0)
+
+
+def has_clusters(run: Int64, entered: Bool) -> Bool:
+    """Return whether any run has several members."""
+    ordered = np.sort(np.where(entered & (run >= 0), run, -1), axis=1)
+    return np.asarray(((np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] >= 0)).any(axis=1))
+
+
+def clustered_covariance(
+    bread: Float64, jacobian: Float64, score: Float64, run: Int64, used: npt.NDArray[np.int64]
+) -> tuple[Float64, Float64]:
+    """Return the covariance that holds where members of one run are correlated, and the degrees of freedom.
+
+    Cameron and Miller (2015), with their correction for few clusters.
+    """
+    clusters = int(run.max(initial=0)) + 1
+    total = np.zeros((len(run), clusters, jacobian.shape[2]))
+    fit = np.broadcast_to(np.arange(len(run))[:, None], run.shape)
+    there = run >= 0
+    np.add.at(total, (fit[there], run[there]), (jacobian * score[..., None])[there])
+    meat = np.swapaxes(total, 1, 2) @ total
+    count = (np.abs(total).max(axis=2) > 0).sum(axis=1)
+    n = there.sum(axis=1)
+    correction = count / np.maximum(count - 1, 1) * (n - 1) / np.maximum(n - used, 1)
+    return correction[:, None, None] * (bread @ meat @ bread), count - 1.0
+
+
+def count_runs(run: Int64, entered: Bool) -> tuple[int, Int64]:
+    """Return the most runs of a fit, and the number of runs of each."""
+    most = int(np.where(entered, run, -1).max(initial=-1)) + 1
+    present = np.zeros((len(run), most), bool)
+    fit, member = np.nonzero(entered)
+    present[fit, run[fit, member]] = True
+    return most, present.sum(axis=1).astype(np.int64)
