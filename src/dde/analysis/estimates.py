@@ -26,9 +26,10 @@ __all__ = [
     "best_minima",
     "clustered_covariance",
     "count_points",
-    "count_runs",
     "has_clusters",
     "inverse_cross_product",
+    "is_singular",
+    "runs_present",
 ]
 
 #: Status of a fit whose coefficients are identified.
@@ -51,14 +52,15 @@ class Estimate:
     n, runs : (fit,) int64 arrays
         Members and runs that entered.
     covariance : (fit, parameter, parameter) float64 array
-        Of the parameters, of logarithms where the law says so. NaN where there are no degrees of freedom; zero for a
-        parameter at a bound.
-    degrees : (fit,) float64 array
+        Of the parameters, of logarithms where the law says so. NaN where there are no degrees of freedom.
+    degrees : (fit, parameter) float64 array
         Degrees of freedom of Student's t.
     samples : (fit, sample, parameter) float64 array
         Coefficients of resamples; no samples where none were asked for.
     without : (fit, run, parameter) float64 array
         Coefficients without each run.
+    present : (fit, run) bool array
+        Whether a run has members.
     """
 
     coefficient: Float64
@@ -69,6 +71,7 @@ class Estimate:
     degrees: Float64
     samples: Float64
     without: Float64
+    present: Bool
 
 
 @dataclass(frozen=True)
@@ -204,20 +207,33 @@ def count_points(columns: list[Float64], entered: Bool) -> npt.NDArray[np.int64]
     for column in columns:
         ordered = np.take_along_axis(column, order, axis=1)
         changes |= np.abs(np.diff(ordered, axis=1)) > 1e-9
-    return (there[:, :1].sum(axis=1) + (changes & there[:, 1:]).sum(axis=1)).astype(np.int64)
+    return np.asarray(there[:, :1].sum(axis=1) + (changes & there[:, 1:]).sum(axis=1), np.int64)
 
 
-def inverse_cross_product(jacobian: Float64, free: Bool) -> Float64:
-    """Return the inverse of the cross product of the Jacobian, with zeros for parameters that are fixed."""
-    gram = np.swapaxes(jacobian, 1, 2) @ jacobian
-    at = np.arange(gram.shape[1])
-    scale = np.sqrt(np.maximum(gram[:, at, at], 1e-300))
-    scale = np.where(free, scale, 1.0)
-    scaled = gram / (scale[:, :, None] * scale[:, None, :])
-    scaled = np.where(free[:, :, None] & free[:, None, :], scaled, 0.0)
-    scaled[:, at, at] += ~free
-    inverse = np.linalg.pinv(scaled, rcond=1e-15, hermitian=True) / (scale[:, :, None] * scale[:, None, :])
-    return np.where(free[:, :, None] & free[:, None, :], inverse, 0.0)
+def _unit_cross_product(jacobian: Float64) -> tuple[Float64, Float64]:
+    """Return the cross product of the columns scaled to unit length, and the lengths."""
+    length = np.sqrt(np.maximum((jacobian**2).sum(axis=1), 1e-300))
+    unit = jacobian / length[:, None, :]
+    return np.swapaxes(unit, 1, 2) @ unit, length
+
+
+def inverse_cross_product(jacobian: Float64) -> Float64:
+    """Return the inverse of the cross product of a Jacobian, (fit, parameter, parameter)."""
+    gram, length = _unit_cross_product(jacobian)
+    inverse = np.linalg.pinv(gram, rcond=1e-15, hermitian=True)
+    return np.asarray(inverse / (length[:, :, None] * length[:, None, :]), np.float64)
+
+
+def is_singular(jacobian: Float64) -> Bool:
+    """Return whether the columns of a Jacobian (fit, member, parameter) depend on each other.
+
+    Examples
+    --------
+    >>> is_singular(np.array([[[1.0, 2.0], [2.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]])).tolist()
+    [True, False]
+    """
+    gram, _ = _unit_cross_product(jacobian)
+    return np.asarray(np.linalg.eigvalsh(gram)[:, 0] < 1e-13)
 
 
 def has_clusters(run: Int64, entered: Bool) -> Bool:
@@ -227,7 +243,7 @@ def has_clusters(run: Int64, entered: Bool) -> Bool:
 
 
 def clustered_covariance(
-    bread: Float64, jacobian: Float64, score: Float64, run: Int64, used: npt.NDArray[np.int64]
+    bread: Float64, jacobian: Float64, score: Float64, run: Int64, used: int
 ) -> tuple[Float64, Float64]:
     """Return the covariance that holds where members of one run are correlated, and the degrees of freedom.
 
@@ -245,10 +261,10 @@ def clustered_covariance(
     return correction[:, None, None] * (bread @ meat @ bread), count - 1.0
 
 
-def count_runs(run: Int64, entered: Bool) -> tuple[int, Int64]:
-    """Return the most runs of a fit, and the number of runs of each."""
+def runs_present(run: Int64, entered: Bool) -> Bool:
+    """Return which runs have members in each fit, (fit, run)."""
     most = int(np.where(entered, run, -1).max(initial=-1)) + 1
     present = np.zeros((len(run), most), bool)
-    fit, member = np.nonzero(entered)
+    fit, member = np.nonzero(entered & (run >= 0))
     present[fit, run[fit, member]] = True
-    return most, present.sum(axis=1).astype(np.int64)
+    return present

@@ -69,9 +69,9 @@ class LossLaw:
 
     @property
     def is_log(self) -> Bool:
-        """Whether each parameter is positive, so that its interval is symmetric on its logarithm."""
+        """Whether the interval of each parameter is symmetric on its logarithm: those of coefficients."""
         count = len(self.features)
-        return np.array([True] * (int(self.offset) + count) + [False] * count)
+        return np.array([False] * int(self.offset) + [True] * count + [False] * count)
 
     @property
     def formula(self) -> str:
@@ -116,10 +116,10 @@ class LossLaw:
         ]
 
     def gradient(self, coefficients: Float64, x: Mapping[str, Float64]) -> Float64:
-        """Return the derivatives by the logarithms of asymptote and coefficients, and by the exponents."""
+        """Return the derivatives by the asymptote, the logarithms of coefficients, and the exponents."""
         powers = self._powers(coefficients, x)
         parts = [
-            *([coefficients[..., 0]] if self.offset else []),
+            *([np.ones_like(powers[0])] if self.offset else []),
             *powers,
             *(-p * np.log(np.asarray(x[f], np.float64)) for p, f in zip(powers, self.features, strict=True)),
         ]

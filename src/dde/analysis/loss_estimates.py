@@ -18,9 +18,10 @@ from dde.analysis.estimates import (
     best_minima,
     clustered_covariance,
     count_points,
-    count_runs,
     has_clusters,
     inverse_cross_product,
+    is_singular,
+    runs_present,
 )
 from dde.analysis.laws import LossLaw
 from dde.analysis.solver import HuberLogSum, HuberPowers, minimize_rows
@@ -74,9 +75,12 @@ def estimate_loss_law(
     reason = _reasons(law, scaled, entered, plain)
     ok = reason == ""
     with np.errstate(all="ignore"):
-        residual = np.where(entered, scaled.log_y - np.log(sum(_terms(scaled, plain))), 0.0)
+        residual = np.where(
+            entered, scaled.log_y - np.log(sum(_terms(scaled, plain)[1:], _terms(scaled, plain)[0])), 0.0
+        )
     covariance, degrees = _covariance(law, scaled, entered, run, plain, residual, delta)
-    runs, per_fit = count_runs(run, entered)
+    present = runs_present(run, entered)
+    runs, per_fit = present.shape[1], present.sum(axis=1)
     names = len(law.parameters)
     draws, without = np.full((count, samples, names), np.nan), np.full((count, runs, names), np.nan)
     refits = Refits(scaled.log_y, np.nan_to_num(residual), entered, run, names)
@@ -90,7 +94,8 @@ def estimate_loss_law(
     at_zero = (plain.asymptote == 0) & law.offset
     status = np.where(ok, np.where(at_zero, _AT_ZERO, CONVERGED), reason).astype(object)
     n = entered.sum(axis=1).astype(np.int64)
-    return Estimate(coefficient, status, n, per_fit, covariance, degrees, draws, without)
+    wide = np.repeat(degrees[:, None], names, axis=1)
+    return Estimate(coefficient, status, n, per_fit, covariance, wide, draws, without, present)
 
 
 @dataclass(frozen=True)
@@ -261,7 +266,7 @@ def _reasons(law: LossLaw, scaled: _Scaled, entered: Bool, plain: _Plain) -> npt
         reason[(plain.exponent >= _MOST_BEND).any(axis=0)] = SINGULAR
         reason[((plain.exponent <= _LEAST_BEND) & (plain.asymptote != 0)).any(axis=0)] = _NO_ASYMPTOTE
         reason[(np.abs(plain.coefficient * plain.exponent) <= 1e-10).any(axis=0)] = _NO_TREND
-    reason[(reason == "") & _is_singular(law, scaled, entered, plain)] = SINGULAR
+    reason[(reason == "") & is_singular(_jacobian(law, scaled, entered, plain))] = SINGULAR
     reason[~plain.found] = NOT_CONVERGED
     spread = np.abs(scaled.log_y).max(axis=1, initial=0.0)
     if law.offset:
@@ -294,32 +299,15 @@ def _terms(scaled: _Scaled, plain: _Plain) -> list[Float64]:
 def _jacobian(law: LossLaw, scaled: _Scaled, entered: Bool, plain: _Plain) -> Float64:
     """Return the derivatives of the logarithm of the law (fit, member, parameter).
 
-    Parameters are the logarithms of asymptote and coefficients, and the exponents, of standardised data.
+    Parameters are the asymptote, the logarithms of coefficients, and the exponents, of standardised data. An asymptote
+    at its bound counts as free, so that the interval of the others includes its uncertainty.
     """
     terms = _terms(scaled, plain)
     with np.errstate(all="ignore"):
-        shares = [np.where(entered, term / sum(terms), 0.0) for term in terms]
+        total = sum(terms[1:], terms[0])
+        shares = [np.where(entered, term / total, 0.0) for term in [np.ones_like(total), *terms[1:]]]
         parts = [*shares, *(-share * z for share, z in zip(shares[1:], scaled.z, strict=True))]
-        return np.nan_to_num(np.stack(parts[0 if law.offset else 1 :], axis=-1))
-
-
-def _free(law: LossLaw, plain: _Plain) -> Bool:
-    """Return which parameters are at no bound, (fit, parameter)."""
-    free = np.ones((len(plain.asymptote), len(law.parameters)), bool)
-    if law.offset:
-        free[:, 0] = plain.asymptote != 0
-    return free
-
-
-def _is_singular(law: LossLaw, scaled: _Scaled, entered: Bool, plain: _Plain) -> Bool:
-    """Return whether columns of the Jacobian, scaled to unit length, depend on each other."""
-    jacobian, free = _jacobian(law, scaled, entered, plain), _free(law, plain)
-    length = np.sqrt((jacobian**2).sum(axis=1))
-    unit = np.where(free[:, None, :], jacobian / np.maximum(length, 1e-300)[:, None, :], 0.0)
-    gram = np.swapaxes(unit, 1, 2) @ unit
-    at = np.arange(gram.shape[1])
-    gram[:, at, at] += ~free
-    return np.asarray(np.linalg.eigvalsh(gram)[:, 0] < 1e-13)
+        return np.asarray(np.nan_to_num(np.stack(parts[0 if law.offset else 1 :], axis=-1)), np.float64)
 
 
 def _natural(law: LossLaw, scaled: _Scaled, plain: _Plain, of: npt.NDArray[np.intp]) -> Float64:
@@ -334,12 +322,11 @@ def _natural(law: LossLaw, scaled: _Scaled, plain: _Plain, of: npt.NDArray[np.in
 def _covariance(
     law: LossLaw, scaled: _Scaled, entered: Bool, run: Int64, plain: _Plain, residual: Float64, delta: float
 ) -> tuple[Float64, Float64]:
-    """Return the covariance of logarithms and exponents, and the degrees of freedom."""
+    """Return the covariance of asymptote, logarithms of coefficients and exponents, and the degrees of freedom."""
     from scipy.stats import norm
 
-    jacobian, free = _jacobian(law, scaled, entered, plain), _free(law, plain)
-    bread = inverse_cross_product(jacobian, free)
-    used = free.sum(axis=1)
+    jacobian, used = _jacobian(law, scaled, entered, plain), len(law.parameters)
+    bread = inverse_cross_product(jacobian)
     degrees = (entered.sum(axis=1) - used).astype(np.float64)
     size = np.where(entered, np.abs(np.nan_to_num(residual)), np.nan)
     with np.errstate(all="ignore"):
@@ -348,7 +335,7 @@ def _covariance(
         else:
             # A fit by absolute values passes through as many members as it has parameters, which say nothing of scale.
             rank = np.argsort(np.argsort(size, axis=1), axis=1)
-            scale = _median(np.where(rank >= used[:, None], size, np.nan)) / norm.ppf(0.75)
+            scale = _median(np.where(rank >= used, size, np.nan)) / norm.ppf(0.75)
             ratio = delta / scale
             inside = np.where(scale > 0, 2 * norm.cdf(ratio) - 1, 1.0)
             tails = 2 * delta**2 * norm.sf(ratio) - 2 * scale * delta * norm.pdf(ratio)
@@ -358,11 +345,13 @@ def _covariance(
         if many.any():
             score = np.clip(np.nan_to_num(residual), -delta, delta) / inside[:, None]
             covariance[many], degrees[many] = clustered_covariance(
-                bread[many], jacobian[many], score[many], np.where(entered, run, -1)[many], used[many]
+                bread[many], jacobian[many], score[many], np.where(entered, run, -1)[many], used
             )
     covariance[degrees < 1] = np.nan
     first, powers = int(law.offset), len(law.features)
     transform = np.tile(np.eye(len(law.parameters)), (len(entered), 1, 1))
+    if law.offset:
+        transform[:, 0, 0] = np.exp(scaled.level)
     for k in range(powers):
         # log A = log A' + alpha' mean / span, and alpha = alpha' / span.
         transform[:, first + k, first + powers + k] = scaled.mean[k] / scaled.span[k]

@@ -14,9 +14,10 @@ from dde.analysis.estimates import (
     best_minima,
     clustered_covariance,
     count_points,
-    count_runs,
     has_clusters,
     inverse_cross_product,
+    is_singular,
+    runs_present,
 )
 from dde.analysis.laws import sigmoid, sigmoid_gradient
 from dde.analysis.solver import LeastSquaresSigmoid, Problem, minimize_rows
@@ -68,14 +69,15 @@ def estimate_sigmoid(
     grid = _grid_of_sigmoids(x, y, weights, members, low, high)
     theta, _, converged = best_minima(problem(y, weights, np.arange(count)), grid, starts, low, high)
     residual = np.where(entered, y - sigmoid(theta[:, None, :], x), 0.0)
-    runs, per_fit = count_runs(run, members)
-    covariance, degrees, singular = _covariance_of_sigmoid(x, theta, residual, run, members, entered, low, high)
+    present = runs_present(run[:, : members.shape[1]], members)
+    runs, per_fit = present.shape[1], present.sum(axis=1)
+    covariance, degrees, singular = _covariance_of_sigmoid(x, theta, residual, run, members, entered)
     n = members.sum(axis=1).astype(np.int64)
     status = np.full(count, CONVERGED, object)
     status[singular] = SINGULAR
     status[(theta[:, 0] > -1e-9) | (theta[:, 2] <= 1e-9)] = _FLAT
     status[~converged] = NOT_CONVERGED
-    distinct = count_points([x], members)
+    distinct = count_points([x[:, : members.shape[1]]], members)
     for fit in np.flatnonzero(distinct < 4):
         status[fit] = f"not identified: {distinct[fit]} different losses for 4 parameters"
     status[n == 0] = ""
@@ -87,8 +89,9 @@ def estimate_sigmoid(
         result = np.where(found.converged[:, None], found.theta, np.nan)
         (draws if refit.kind == "sample" else without)[refit.fit, refit.position] = result
     coefficient = np.where(ok[:, None], theta, np.nan)
+    wide = np.repeat(degrees[:, None], 4, axis=1)
     covariance[~ok] = np.nan
-    return Estimate(coefficient, status, n, per_fit, covariance, degrees, draws, without)
+    return Estimate(coefficient, status, n, per_fit, covariance, wide, draws, without, present)
 
 
 def _grid_of_sigmoids(x: Float64, y: Float64, weights: Float64, members: Bool, low: Float64, high: Float64) -> Float64:
@@ -117,31 +120,18 @@ def _grid_of_sigmoids(x: Float64, y: Float64, weights: Float64, members: Bool, l
 
 
 def _covariance_of_sigmoid(
-    x: Float64,
-    theta: Float64,
-    residual: Float64,
-    run: Int64,
-    members: Bool,
-    entered: Bool,
-    low: Float64,
-    high: Float64,
+    x: Float64, theta: Float64, residual: Float64, run: Int64, members: Bool, entered: Bool
 ) -> tuple[Float64, Float64, Bool]:
     """Return covariance, degrees of freedom, and whether parameters depend on each other."""
-    free = (theta > low) & (theta < high)
     jacobian = sigmoid_gradient(theta[:, None, :], x) * entered[..., None]
-    bread = inverse_cross_product(jacobian, free)
-    used = free.sum(axis=1)
+    bread, used = inverse_cross_product(jacobian), theta.shape[1]
     degrees = (entered.sum(axis=1) - used).astype(np.float64)
     with np.errstate(all="ignore"):
         covariance = bread * ((residual**2).sum(axis=1) / degrees)[:, None, None]
-        if (many := has_clusters(run, members)).any():
-            covariance[many], degrees[many] = clustered_covariance(
-                bread[many], jacobian[many], residual[many], run[many], used[many]
-            )
+    many = has_clusters(run[:, : members.shape[1]], members)
+    if many.any():
+        covariance[many], degrees[many] = clustered_covariance(
+            bread[many], jacobian[many], residual[many], np.where(entered, run, -1)[many], used
+        )
     covariance[degrees < 1] = np.nan
-    length = np.sqrt((jacobian**2).sum(axis=1))
-    unit = np.where(free[:, None, :], jacobian / np.maximum(length, 1e-300)[:, None, :], 0.0)
-    gram = np.swapaxes(unit, 1, 2) @ unit
-    at = np.arange(theta.shape[1])
-    gram[:, at, at] += ~free
-    return covariance, degrees, np.asarray(np.linalg.eigvalsh(gram)[:, 0] < 1e-13)
+    return covariance, degrees, is_singular(jacobian)

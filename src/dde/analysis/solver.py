@@ -250,7 +250,7 @@ class LeastSquaresSigmoid:
     def objective(self, theta: Float64, rows: Rows) -> Float64:
         """Return half the weighted sum of squares of each row."""
         residual = self._residual(theta, rows)[0]
-        return 0.5 * np.where(self.weights[rows] > 0, self.weights[rows] * residual**2, 0.0).sum(axis=1)
+        return np.asarray(0.5 * (self.weights[rows] * residual**2).sum(axis=1), np.float64)
 
     def _residual(self, theta: Float64, rows: Rows) -> tuple[Float64, Float64, Float64]:
         from scipy.special import expit
