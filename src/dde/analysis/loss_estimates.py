@@ -31,6 +31,7 @@ __all__ = ["estimate_loss_law"]
 
 _AT_ZERO = "converged; the asymptote E is at its bound 0"
 _NO_TREND = "not identified: the values do not change with size"
+_PROPORTIONAL = "not identified: tokens follow from the parameter count, so their effects can't be told apart"
 _NO_ASYMPTOTE = "not identified: no asymptote, the values follow a straight line in the logarithm of size"
 
 # Bounds of exponents times the range of the logarithm of size: below, a power is a straight line; above, it differs
@@ -278,11 +279,21 @@ def _reasons(law: LossLaw, scaled: _Scaled, entered: Bool, plain: _Plain) -> npt
         single = count_points([scaled.z[k]], entered)
         for fit in np.flatnonzero(single < alone):
             reason[fit] = f"not identified: {single[fit]} different {label}, at least {alone} are needed"
+    if len(law.features) > 1:
+        reason[_is_proportional(scaled) & (points >= needed)] = _PROPORTIONAL
     for fit in np.flatnonzero(points < needed):
         what = f"{points[fit]} different sizes" if n[fit] >= needed else f"{n[fit]} members"
         reason[fit] = f"not identified: {what} for {needed} parameters"
     reason[n == 0] = "no member"
     return reason
+
+
+def _is_proportional(scaled: _Scaled) -> Bool:
+    """Return whether one size is a power of the other, so that the data can't say to which a change is due."""
+    first, second = scaled.z[0], scaled.z[1]
+    with np.errstate(all="ignore"):
+        shared = (first * second).sum(axis=1) ** 2 / ((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    return np.asarray(shared > 1 - 1e-5)
 
 
 def _points(scaled: _Scaled, weights: Float64 | Bool, of: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:

@@ -87,7 +87,7 @@ def predict(
         low, high = _band(answer, law, coefficient, values, predicted, fit_dims)
 
     def shaped(flat: Float64, **attrs: str) -> xr.Variable:
-        return xr.Variable((*fit_dims, *size_dims), flat.reshape(*fit_shape, *template.shape), attrs)
+        return xr.Variable((*fit_dims, *size_dims), flat.reshape((*fit_shape, *template.shape)), attrs)
 
     found = {
         "predicted": shaped(predicted, long_name="predicted value"),
