@@ -121,9 +121,12 @@ class FitAnswer:
         if self.question.loss is not None:
             coords["loss_metric"] = along("metric", self.question.of_loss.metrics)
             coords["loss_units"] = along("metric", loss_units)
-        for name in self.groups.dims:
+        position = np.unravel_index(self.groups.code, self.groups.shape) if self.groups.dims else ()
+        for name, labels, at in zip(self.groups.dims, self.groups.labels, position, strict=True):
             # A factor that is kept apart stays a coordinate of the runs, under another name than its dimension.
-            if name in members.coords and members.coords[name].dims != (name,):
+            if name not in members.coords:
+                coords[f"{name}_of_run"] = xr.Variable(members.cells, labels[at].reshape(members.shape))
+            elif members.coords[name].dims != (name,):
                 coords[f"{name}_of_run"] = members.coords[name]
         return coords
 

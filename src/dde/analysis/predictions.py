@@ -62,7 +62,8 @@ def predict(
     --------
     >>> import dde
     >>> from dde.analysis.fits import fit
-    >>> runs = dde.tutorial.open_lineages("small", metrics=["c4_en_valppl"]).dde.sel(run="pretraining")
+    >>> runs = dde.tutorial.open_lineages("small", data=["Dolma1.7", "C4"], metrics=["c4_en_valppl"])
+    >>> runs = runs.dde.sel(run="pretraining")
     >>> larger = predict(fit(runs, "c4_en_valppl"), compute=[1e21, 1e22])
     >>> larger.predicted.dims, bool((larger.low < larger.predicted).all())
     (('data', 'compute'), True)

@@ -1,0 +1,389 @@
+"""Plot fitted laws with their interval, the runs that entered and those held out, and the residuals below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from dde.analysis.predictions import predict
+from dde.dataset.dimensions import broadcast_values
+from dde.errors import SelectionError
+from dde.plots.axes import padded_range
+from dde.plots.backends.base import Backend, BackendName
+from dde.plots.backends.choice import drawing_with
+from dde.plots.colours import INK, PRIMARY, colours_of, label_of
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, panel_layouts
+from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
+from dde.plots.panels import coloured_lines, figure_of, framed
+
+__all__ = ["plot_fit"]
+
+_POINTS = 80
+_MOST_PANELS = 24
+_LABELS = {
+    "compute": "compute [FLOPs]",
+    "tokens": "cumulative tokens",
+    "n_params": "parameters",
+    "loss": "loss",
+}
+_AT_TEXTS = {
+    "schedule": "at the end of the schedule",
+    "last": "where each run was last observed",
+    "common": "at the last tokens that all runs reach",
+    "table": "one value per run",
+}
+
+
+def plot_fit(
+    answer: xr.Dataset,
+    *,
+    backend: BackendName = "bokeh",
+    columns: int | None = None,
+    frame_size: tuple[int, int] | None = None,
+) -> Any:
+    """Draw the laws of :func:`dde.analysis.fits.fit`, a panel per metric with its residuals below it.
+
+    Laws of one quantity are curves over it, dashed beyond the runs that entered, with the interval as a band. Laws of
+    parameters and tokens are drawn as observed against predicted values. Runs held out are squares.
+
+    Parameters
+    ----------
+    answer : xarray.Dataset
+        It may have been saved and opened again, or be a selection of metrics and groups.
+    backend : {"bokeh", "matplotlib"}
+    columns : int, optional
+        Maximum number of panels in a row.
+    frame_size : tuple of int, optional
+        Width and height of a panel, in pixels.
+
+    Returns
+    -------
+    holoviews.Layout
+
+    Raises
+    ------
+    UnknownNameError
+        When the backend does not exist.
+    SelectionError
+        When the Dataset is no answer of ``fit``, no member has a value, or there are too many metrics.
+
+    Examples
+    --------
+    >>> import dde
+    >>> from dde.analysis.fits import fit
+    >>> runs = dde.tutorial.open_lineages("small", data=["Dolma1.7", "C4"], metrics=["c4_en_valppl"])
+    >>> laws = fit(runs.dde.sel(run="pretraining"), "c4_en_valppl")
+    >>> picture = plot_fit(laws, backend="matplotlib")
+    """
+    if answer.attrs.get("answer") != "fit" or "coefficient" not in answer:
+        raise SelectionError(
+            "the Dataset is no answer of fit, so there are no laws to draw. Pass what ds.dde.fit(...) returned."
+        )
+    drawn = answer if "metric" in answer["coefficient"].dims else answer.expand_dims("metric")
+    if drawn.sizes["metric"] > _MOST_PANELS:
+        raise SelectionError(
+            f"{drawn.sizes['metric']} metrics are more panels than can be looked at. Select fewer: "
+            "answer.sel(metric=[...])."
+        )
+    groups = _groups(drawn)
+    panels = [_panel(drawn, groups, k) for k in range(drawn.sizes["metric"])]
+    if not any(len(p.value) for p in panels):
+        raise SelectionError(
+            "no run that entered or was held out has a value, so there is nothing to draw. fit_status and status say "
+            "why."
+        )
+    with drawing_with(backend) as drawing:
+        return _drawn(drawn, groups, panels, drawing, columns, frame_size)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The fits of one metric: their labels, and the position of each member's among them; -1 for others."""
+
+    title: str
+    labels: list[str]
+    of_member: npt.NDArray[np.intp]
+
+
+def _groups(answer: xr.Dataset) -> _Groups:
+    by = [n for n in str(answer.attrs.get("by", "none")).split(", ") if n != "none"]
+    shape = tuple(np.atleast_1d(answer[n].values).size for n in by)
+    status = answer["status"].isel(metric=0)
+    code = np.zeros(status.shape, np.intp)
+    inside = np.ones(status.shape, bool)
+    labels = [""]
+    for name, size in zip(by, shape, strict=True):
+        known = np.atleast_1d(answer[name].values)
+        texts = [label_of(v) if v not in ("", None) else "none" for v in known.tolist()]
+        labels = [f"{a}, {t}" if a else t for a in labels for t in texts]
+        along = answer[f"{name}_of_run"] if f"{name}_of_run" in answer.coords else answer[name]
+        own = broadcast_values(along.variable, {str(d): n for d, n in status.sizes.items()})
+        here = np.full(own.shape, -1, np.intp)
+        for k, value in enumerate(known.tolist()):
+            here[(own == value) | ((own != own) & (value != value))] = k
+        inside &= here >= 0
+        code = code * size + here
+    title = ", ".join(n.replace("_", " ") for n in by)
+    return _Groups(title, labels, np.where(inside, code, -1))
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """What is drawn of one metric.
+
+    Attributes
+    ----------
+    title : str
+    x, value, predicted : (member,) float64 arrays
+    group : (member,) int array
+    run : list of str
+    held_out : (member,) bool array
+    curves : list of (group, x, value, low, high, is_beyond)
+    """
+
+    title: str
+    x: npt.NDArray[np.float64]
+    value: npt.NDArray[np.float64]
+    predicted: npt.NDArray[np.float64]
+    group: npt.NDArray[np.intp]
+    n_params: npt.NDArray[np.float64]
+    run: list[str]
+    held_out: npt.NDArray[np.bool_]
+    curves: list[tuple[int, Any, Any, Any, Any]]
+    ends: npt.NDArray[np.float64]
+    label: str
+
+    @property
+    def residual(self) -> npt.NDArray[np.float64]:
+        """Value over prediction less one."""
+        return self.value / self.predicted - 1
+
+
+def _panel(answer: xr.Dataset, groups: _Groups, number: int) -> _Panel:
+    one = answer.isel(metric=number)
+    quantity = [str(q) for q in np.atleast_1d(one["quantity"].values)]
+    has_samples = "sample" in one["value"].dims
+    cells = one["status"].dims
+    order = (*cells, "sample") if has_samples else cells
+    value = one["value"].transpose(*order)
+    law = one["predicted"].sel(predictor="law").transpose(*order).values.ravel()
+
+    def wide(array: xr.DataArray | npt.NDArray[Any]) -> npt.NDArray[Any]:
+        variable = array.variable if isinstance(array, xr.DataArray) else xr.Variable(cells, array)
+        return broadcast_values(variable, {str(d): value.sizes[d] for d in order}).ravel()
+
+    status, group = wide(one["status"]), wide(groups.of_member)
+    sizes = wide(one["n_params"]) if "n_params" in one else np.full(value.size, np.nan)
+    if len(quantity) == 2 or quantity == ["n_params"]:
+        x = law if len(quantity) == 2 else sizes
+    else:
+        x = wide(one[quantity[0]])
+    numbers = value.values.ravel()
+    there = np.isin(status, ["entered", "held out"]) & np.isfinite(numbers) & np.isfinite(x) & (group >= 0)
+    runs = wide(one["run_id"]) if "run_id" in one.coords else np.full(value.size, "")
+    held = status[there] == "held out"
+    of_fits = [d for d in one["coefficient"].dims if d != "parameter"]
+    curves, ends = [], np.full(len(groups.labels), np.nan)
+    if len(quantity) == 1 and there.any():
+        high = one["x_high"].transpose(*of_fits, "quantity").values.reshape(len(groups.labels))
+        grid = _grid(x[there], quantity[0])
+        band = predict(answer.isel(metric=[number]), **{quantity[0]: xr.DataArray(grid, dims="position_on_curve")})
+        parts = [
+            band[n].isel(metric=0).transpose(*of_fits, "position_on_curve").values.reshape(-1, len(grid))
+            for n in ("predicted", "low", "high")
+        ]
+        for k in range(len(groups.labels)):
+            own = x[there][group[there] == k]
+            if len(own) and np.isfinite(parts[0][k]).any():
+                inside = (grid >= own.min() * 0.999) & (grid <= own.max() * 1.001)
+                curves.append((k, grid[inside], *(p[k][inside] for p in parts)))
+                ends[k] = high[k]
+    units = str(np.atleast_1d(one["units"].values)[0]) if "units" in one.coords else ""
+    name = str(one["metric"].values)
+    label = f"{label_of(name)} [{units}]" if units not in ("", "1") else label_of(name)
+    return _Panel(
+        label_of(name), x[there], numbers[there], law[there], group[there], sizes[there].astype(np.float64),
+        [str(r) for r in runs[there]], held, curves, ends, label,
+    )  # fmt: skip
+
+
+def _grid(x: npt.NDArray[np.float64], quantity: str) -> npt.NDArray[np.float64]:
+    if quantity == "loss":
+        return np.linspace(x.min(), x.max(), _POINTS)
+    return np.geomspace(x.min(), x.max(), _POINTS)
+
+
+def _drawn(
+    answer: xr.Dataset,
+    groups: _Groups,
+    panels: Sequence[_Panel],
+    backend: Backend,
+    columns: int | None,
+    frame_size: tuple[int, int] | None,
+) -> Any:
+    quantity = [str(q) for q in np.atleast_1d(answer["quantity"].values)]
+    is_curve = len(quantity) == 1
+    several = len(groups.labels) > 1
+    by_size = not several and not is_curve
+    every = np.concatenate([p.n_params for p in panels])
+    hues: dict[Any, str]
+    if several:
+        used = sorted({int(g) for p in panels for g in p.group})
+        colours = list(colours_of([f" {groups.labels[g]}" for g in used]).values())
+        hues = dict(zip(used, colours, strict=True))
+    elif by_size:
+        hues = colours_of(np.unique(every[np.isfinite(every)]).tolist())
+    else:
+        hues = {0: PRIMARY}
+    across = columns or min(len(panels), 3)
+    blocks = [panels[k : k + across] for k in range(0, len(panels), across)]
+    size = frame_size or ((420, 260) if len(panels) == 1 else (300, 210))
+    # A margin, because Bokeh cuts off what is wider than the frame.
+    note = Axis("", _note(answer, panels)).fitted_label(size[0] - 40)
+    rows: list[list[tuple[_Panel, bool]]] = []
+    for block in blocks:
+        rows += [[(p, False) for p in block], [(p, True) for p in block]]
+    frames = {(id(p), below): _frame(p, below, quantity, k) for k, p in enumerate(panels) for below in (False, True)}
+    noted = [replace(f, note=note) for f in frames.values()]
+    legend = _legend(answer, groups, panels, hues, by_size, is_curve, backend)
+    titles = [p.title for row in rows for p, below in row if not below]
+    layouts = panel_layouts(rows, size, legend, noted, titles)
+    drawn = []
+    for (panel, below), layout in zip([c for row in rows for c in row], layouts, strict=True):
+        frame = frames[id(panel), below]
+        elements = _elements(panel, below, frame, hues, by_size, is_curve, backend)
+        shown = legend if layout.has_legend else Legend()
+        frame = replace(frame, note=note) if layout.has_note else frame
+        drawn.append(framed(elements, frame, backend, layout, shown, "" if below else panel.title))
+    return figure_of(drawn, _with_columns(layouts[0], across), backend)
+
+
+def _with_columns(layout: PanelLayout, columns: int) -> PanelLayout:
+    return replace(layout, columns=min(columns, layout.columns))
+
+
+def _frame(panel: _Panel, below: bool, quantity: Sequence[str], number: int) -> Frame:
+    is_curve = len(quantity) == 1
+    log_x = is_curve and quantity[0] != "loss"
+    if is_curve:
+        x = Axis(
+            quantity[0] if log_x else f"loss {number}", _LABELS[quantity[0]], log_x, padded_range(panel.x, log=log_x)
+        )
+    else:
+        x = Axis(f"predicted {number}", f"predicted {panel.label}", False, padded_range(panel.x))
+    if below:
+        residual = 100 * panel.residual
+        most = float(np.nanmax(np.abs(residual), initial=0.0)) * 1.15 or 1.0
+        return Frame(x, Axis(f"residual {number}", "residual [%]", False, (-most, most)))
+    shown = [panel.value, panel.predicted, *(c[2] for c in panel.curves)]
+    return Frame(x, Axis(f"value {number}", panel.label, False, padded_range(np.concatenate(shown))))
+
+
+def _elements(
+    panel: _Panel, below: bool, frame: Frame, hues: dict[Any, str], by_size: bool, is_curve: bool, backend: Backend
+) -> list[Any]:
+    import holoviews as hv
+
+    dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
+    elements: list[Any] = []
+    if below:
+        elements.append(hv.HLine(0.0).opts(**backend.zero()))
+    elif not is_curve:
+        both = np.concatenate([frame.x.limits or (0.0, 1.0), frame.y.limits or (0.0, 1.0)])
+        ends = [float(both.min()), float(both.max())]
+        elements += coloured_lines(dims, [(ends, ends, INK)], backend.line("colour"))
+    else:
+        elements += _curves(hv, panel, dims, frame, hues, backend)
+    if below and not np.isfinite(panel.predicted).any():
+        elements.append(hv.Labels([(*frame.middle(), "no coefficients")], dims, "text").opts(**backend.text(INK)))
+    y = 100 * panel.residual if below else panel.value
+    tooltips = [("run id", "@run_id"), (frame.y.label, f"@{{{frame.y.name}}}{{0.0000}}"), ("status", "@status")]
+    keys = panel.n_params if by_size else panel.group
+    crowd = len(panel.value) // 4 if len(panel.value) > 120 else 1
+    for held in (False, True):
+        points = [
+            (a, b, hues.get(key, PRIMARY), run, "held out" if held else "entered")
+            for a, b, key, run, is_held in zip(panel.x, y, keys.tolist(), panel.run, panel.held_out, strict=True)
+            if is_held == held and np.isfinite(b)
+        ]
+        if points:
+            options = backend.points("colour", _marker(backend, held), False, tooltips, crowd)
+            elements.append(hv.Points(points, dims, ["colour", "run_id", "status"]).opts(**options))
+    return elements
+
+
+def _marker(backend: Backend, held_out: bool) -> str:
+    if backend.name == "bokeh":
+        return "square" if held_out else "circle"
+    return "s" if held_out else "o"
+
+
+def _curves(hv: Any, panel: _Panel, dims: list[Any], frame: Frame, hues: dict[Any, str], backend: Backend) -> list[Any]:
+    """Return bands and laws, dashed beyond the runs that entered."""
+    bands, solid, dashed = [], [], []
+    low_limit, high_limit = frame.y.span()
+    for k, x, value, low, high in panel.curves:
+        colour = hues.get(k, PRIMARY)
+        known = np.isfinite(low) & np.isfinite(high)
+        if known.sum() > 1:
+            # Far bounds would make the backends compute ranges of their own.
+            span = high_limit - low_limit
+            clipped = (np.clip(e[known], low_limit - span, high_limit + span) for e in (low, high))
+            area = hv.Area((x[known], *clipped), dims[0], [dims[1], f"{dims[1].name}_end"])
+            bands.append(area.opts(**backend.band(colour)))
+        inside = x <= panel.ends[k] * 1.0001
+        if inside.sum() > 1:
+            solid.append((x[inside], value[inside], colour))
+        if (~inside).sum() > 1:
+            joined = ~inside
+            joined[max(int(np.argmax(~inside)) - 1, 0)] = True
+            dashed.append((x[joined], value[joined], colour))
+    lines = coloured_lines(dims, solid, backend.line("colour"))
+    return [*bands, *lines, *coloured_lines(dims, dashed, backend.line("colour", dashed=True))]
+
+
+def _legend(
+    answer: xr.Dataset,
+    groups: _Groups,
+    panels: Sequence[_Panel],
+    hues: dict[Any, str],
+    by_size: bool,
+    is_curve: bool,
+    backend: Backend,
+) -> Legend:
+    entries: list[LegendEntry] = []
+    title, bar = "", None
+    if by_size and len(hues) > MOST_ENTRIES:
+        bar = ColourBar.of_ranks("parameters", hues, [label_of(float(v)) for v in hues])
+    elif len(hues) > 1:
+        title = "parameters" if by_size else groups.title
+        marker = _marker(backend, False)
+        for value, colour in hues.items():
+            text = label_of(float(value)) if by_size else groups.labels[value]
+            entries.append(LegendEntry(text, backend.points(colour, marker), "marker"))
+    entries.append(LegendEntry("entered", backend.points(INK, _marker(backend, False)), "marker"))
+    if any(p.held_out.any() for p in panels):
+        entries.append(LegendEntry("held out", backend.points(INK, _marker(backend, True)), "marker"))
+    entries.append(LegendEntry("law" if is_curve else "observed = predicted", backend.line(INK)))
+    if is_curve and any(np.isfinite(c[3]).any() for p in panels for c in p.curves):
+        level = 100 * float(answer.attrs["interval"])
+        entries.append(LegendEntry(f"{level:g}% interval of the law", backend.sample(INK), "marker"))
+    return Legend(title, entries, bar)
+
+
+def _note(answer: xr.Dataset, panels: Sequence[_Panel]) -> str:
+    counts = sorted({int((~p.held_out).sum()) for p in panels})
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+    at = str(answer.attrs.get("at", ""))
+    parts = [str(answer.attrs.get("formula", "")), f"{n} members, {_AT_TEXTS.get(at, at)}"]
+    if left_out := str(answer.attrs.get("left_out", "")):
+        parts.append(f"left out: {left_out}")
+    method = str(answer.attrs.get("interval_method", "none"))
+    if method != "none":
+        parts.append(f"interval: {method}")
+    return "; ".join(filter(None, parts))
