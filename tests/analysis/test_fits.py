@@ -320,7 +320,7 @@ def test_impossible_options_say_what_to_do(options: dict[str, Any], text: str) -
 
 
 def test_unknown_sizes_are_an_error() -> None:
-    with pytest.raises(SelectionError, match=r"no run has a known number of parameters, so .* can't be fitted"):
+    with pytest.raises(SelectionError, match=r"parameters of all runs are unknown, so .* can't be fitted"):
         fit(power_table().drop_vars("n_params"), "loss", law="chinchilla")
     with pytest.raises(SelectionError, match="has one value"):
         fit(power_table().isel(size=0, seed=0), "loss")

@@ -18,6 +18,7 @@ from typing import Any
 
 import bench_alignment
 import bench_cache
+import bench_fits
 import bench_growth
 import bench_opening
 import bench_postgres
@@ -51,6 +52,7 @@ def main() -> None:
             "alignment": bench_alignment.rows,
             "postgres": bench_postgres.rows,
             "cache": bench_cache.rows,
+            "fits": bench_fits.rows,
             "growth": lambda: bench_growth.rows(told.to.with_name("growth.png") if told.to else None),
         }
         sections: list[tuple[str, list[dict[str, Any]], float]] = []

@@ -188,14 +188,16 @@ def best_minima(
         values = np.stack([problem.objective(np.clip(start, low, high), here) for start in grid])
     order = np.argsort(values, axis=0, kind="stable")
     theta, objective = grid[order[0], here].copy(), np.full(len(here), np.inf)
-    converged = np.zeros(len(here), bool)
+    lowest, converged = np.full(len(here), np.inf), np.zeros(len(here), bool)
     for rank in range(min(starts, len(grid))):
         found = minimize_rows(problem, grid[order[rank], here], low, high)
-        better = found.objective < objective * (1 - 1e-12)
-        if is_allowed is not None:
-            better &= is_allowed(found.theta)
-        theta[better], objective[better] = found.theta[better], found.objective[better]
-        converged[better] = found.converged[better]
+        allowed = np.ones(len(here), bool) if is_allowed is None else is_allowed(found.theta)
+        better = allowed & (found.objective < objective * (1 - 1e-12))
+        objective[better] = found.objective[better]
+        # Where none may be chosen, the lowest one says what is wrong.
+        better |= ~allowed & np.isinf(objective) & (found.objective < lowest)
+        lowest = np.minimum(lowest, found.objective)
+        theta[better], converged[better] = found.theta[better], found.converged[better]
     return theta, objective, converged
 
 

@@ -18,7 +18,7 @@ from dde.curves.axes import AXES
 from dde.dataset.dimensions import broadcast_values, run_ids_along, text_values
 from dde.dataset.members import groups_of_runs
 from dde.errors import SelectionError, UnknownNameError, list_names, near_names
-from dde.schema import CHANGING_PARAMS, factors_of
+from dde.schema import CHANGING_PARAMS, factors_of, sampling_of
 
 __all__ = [
     "HELD_OUT",
@@ -225,11 +225,17 @@ def members_of_all(dataset: xr.Dataset, names: Sequence[str], skip: float, windo
     n_params = _n_params(dataset, first.cells, first.shape)
     wide = np.broadcast_to(tokens, values.shape)
     wide = np.where(np.isnan(values), np.nan, wide)
-    keep = values_at(dataset, list(names[:1]), "last").coords
-    coords = {str(n): c.variable for n, c in keep.items() if n not in ("metric", "units", "direction")}
+    coords = {str(n): c.variable for n, c in dataset.coords.items() if _is_of_runs(dataset, str(n), first.cells)}
     return Members(
         tuple(names), first.cells, first.shape, values, wide, n_params, 6.0 * n_params[:, None] * wide, status, coords
     )
+
+
+def _is_of_runs(dataset: xr.Dataset, name: str, cells: tuple[str, ...]) -> bool:
+    """Return whether a coordinate identifies runs or is a factor of theirs."""
+    if name in AXES or sampling_of(name) or not set(dataset.coords[name].dims) <= set(cells):
+        return False
+    return name in (*cells, "run_id", "n_params", *REPLICATES) or name in factors_of(dataset)
 
 
 def _united(parts: Sequence[Observations], names: Sequence[str]) -> tuple[Float64, Float64]:
@@ -393,7 +399,7 @@ def _varying_factors(
     if single:
         return codes | {single[0]: of_runs[single[0]]}
     if "run" not in members.cells:
-        return codes | of_runs
+        return codes | {"treatment": _combinations(of_runs, some)}
     index, names = groups_of_runs(dataset, budget)
     group = np.zeros(members.shape[members.cells.index("run")], np.int64)
     for k, runs in enumerate(index):
@@ -403,6 +409,19 @@ def _varying_factors(
     of_row = np.zeros(len(some), np.int64)
     of_row[some] = code.reshape(-1)
     return codes | {"treatment": (np.asarray(names, object)[used], of_row)}
+
+
+def _combinations(factors: Mapping[str, tuple[npt.NDArray[Any], Int64]], some: Bool) -> tuple[npt.NDArray[Any], Int64]:
+    """Return a label for each combination of factors that occurs, and the code of each row."""
+    stacked = np.stack([code for _, code in factors.values()])
+    found, inverse = np.unique(stacked[:, some], axis=1, return_inverse=True)
+    texts = [
+        ", ".join(f"{n}={labels[c]}" for (n, (labels, _)), c in zip(factors.items(), column, strict=True))
+        for column in found.T
+    ]
+    code = np.zeros(len(some), np.int64)
+    code[some] = inverse.reshape(-1)
+    return np.array(texts, object), code
 
 
 def _follows(one: Int64, other: Int64) -> bool:
@@ -433,7 +452,7 @@ def _coded(members: Members, name: str, some: Bool) -> tuple[npt.NDArray[Any], I
 
 def _follows_size(members: Members, labels: npt.NDArray[Any], code: Int64, some: Bool, features: Sequence[str]) -> bool:
     """Return whether a factor is a name or a function of the size, which the law accounts for."""
-    if "n_params" not in features and "compute" not in features:
+    if tuple(features) == ("tokens",):
         return False
     sizes, size = np.unique(members.n_params[some], return_inverse=True)
     pairs = len(np.unique(np.stack([size.reshape(-1), code]), axis=1).T)

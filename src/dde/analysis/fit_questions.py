@@ -196,9 +196,8 @@ def status_of(law: Law, question: Question, hold: Bool) -> npt.NDArray[np.object
         lacking = entered & (sizes.status == ENTERED) & ~known.any(axis=2)
         if entered.any() and not (entered & known.any(axis=2)).any():
             raise SelectionError(
-                f"no run has a known number of {QUANTITIES[name][0]}, so {law.formula} can't be fitted. Declare "
-                "n_params= in the suite, or add the coordinate n_params, tokens or compute along the dimensions of the "
-                "runs."
+                f"{QUANTITIES[name][0]} of all runs are unknown, so {law.formula} can't be fitted. Declare n_params= "
+                "in the suite, or add the coordinate n_params, tokens or compute along the dimensions of the runs."
             )
         status[lacking] = f"no {QUANTITIES[name][0]}"
     fitted = sizes.values if law.loss else members.values

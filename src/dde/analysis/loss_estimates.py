@@ -31,6 +31,7 @@ __all__ = ["estimate_loss_law"]
 
 _AT_ZERO = "converged; the asymptote E is at its bound 0"
 _NO_TREND = "not identified: the values do not change with size"
+_BELOW_ZERO = "not identified: the asymptote would be below zero"
 _PROPORTIONAL = "not identified: tokens follow from the parameter count, so their effects can't be told apart"
 _NO_ASYMPTOTE = "not identified: no asymptote, the values follow a straight line in the logarithm of size"
 
@@ -88,7 +89,7 @@ def estimate_loss_law(
     for refit in refits.batches(np.flatnonzero(ok), samples, runs, seed):
         again = _repeated(law, scaled, refit, plain, delta)
         natural = _natural(law, scaled, again, refit.fit)
-        natural[~again.found | (_points(scaled, refit.weights, refit.fit) < names)] = np.nan
+        natural[~again.found | (again.asymptote < 0) | (_points(scaled, refit.weights, refit.fit) < names)] = np.nan
         (draws if refit.kind == "sample" else without)[refit.fit, refit.position] = natural
     coefficient = _natural(law, scaled, plain, every)
     coefficient[~ok] = covariance[~ok] = np.nan
@@ -191,7 +192,7 @@ def _either(with_asymptote: _Plain, bare: _Plain, objective: Float64, bare_objec
         np.where(chosen, 0.0, with_asymptote.asymptote),
         np.where(chosen, bare.coefficient, with_asymptote.coefficient),
         np.where(chosen, bare.exponent, with_asymptote.exponent),
-        np.where(chosen, bare.found, with_asymptote.found & ~is_negative),
+        np.where(chosen, bare.found, with_asymptote.found),
     )
 
 
@@ -269,6 +270,7 @@ def _reasons(law: LossLaw, scaled: _Scaled, entered: Bool, plain: _Plain) -> npt
         reason[(np.abs(plain.coefficient * plain.exponent) <= 1e-10).any(axis=0)] = _NO_TREND
     reason[(reason == "") & is_singular(_jacobian(law, scaled, entered, plain))] = SINGULAR
     reason[~plain.found] = NOT_CONVERGED
+    reason[plain.asymptote < 0] = _BELOW_ZERO
     spread = np.abs(scaled.log_y).max(axis=1, initial=0.0)
     if law.offset:
         reason[spread <= 1e-12] = _NO_TREND

@@ -80,7 +80,7 @@ def estimate_sigmoid(
     distinct = count_points([x[:, : members.shape[1]]], members)
     for fit in np.flatnonzero(distinct < 4):
         status[fit] = f"not identified: {distinct[fit]} different losses for 4 parameters"
-    status[n == 0] = ""
+    status[n == 0] = "no member"
     ok = status == CONVERGED
     draws, without = np.full((count, samples, 4), np.nan), np.full((count, runs, 4), np.nan)
     refits = Refits(y, residual, entered, run, 4)

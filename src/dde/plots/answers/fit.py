@@ -13,7 +13,7 @@ import xarray as xr
 from dde.analysis.predictions import predict
 from dde.dataset.dimensions import broadcast_values
 from dde.errors import SelectionError
-from dde.plots.axes import padded_range
+from dde.plots.axis_format import padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.colours import INK, PRIMARY, colours_of, label_of
@@ -291,16 +291,16 @@ def _elements(
 
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
     elements: list[Any] = []
-    if below:
+    if below and np.isfinite(panel.predicted).any():
         elements.append(hv.HLine(0.0).opts(**backend.zero()))
+    elif below:
+        elements.append(hv.Labels([(*frame.middle(), "no coefficients")], dims, "text").opts(**backend.text(INK)))
     elif not is_curve:
         both = np.concatenate([frame.x.limits or (0.0, 1.0), frame.y.limits or (0.0, 1.0)])
         ends = [float(both.min()), float(both.max())]
         elements += coloured_lines(dims, [(ends, ends, INK)], backend.line("colour"))
     else:
         elements += _curves(hv, panel, dims, frame, hues, backend)
-    if below and not np.isfinite(panel.predicted).any():
-        elements.append(hv.Labels([(*frame.middle(), "no coefficients")], dims, "text").opts(**backend.text(INK)))
     y = 100 * panel.residual if below else panel.value
     tooltips = [("run id", "@run_id"), (frame.y.label, f"@{{{frame.y.name}}}{{0.0000}}"), ("status", "@status")]
     keys = panel.n_params if by_size else panel.group
