@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize
+from scipy import optimize, stats
 
 from dde.analysis.estimates import Estimate
 from dde.analysis.laws import LossLaw, law_named, sigmoid
@@ -183,3 +183,21 @@ def test_resamples_of_a_fit_do_not_depend_on_other_fits() -> None:
 def test_unknown_laws_are_named(arguments: tuple[Any, ...], text: str) -> None:
     with pytest.raises(UnknownNameError, match=text.replace("?", r"\?")):
         law_named(*arguments)
+
+
+@pytest.mark.parametrize("runs", [4, 8])
+def test_coverage_where_runs_have_several_observations(runs: int) -> None:
+    """Errors of a run have a part in common, so 20 observations say little more than one."""
+    rng = np.random.default_rng(4)
+    true, each = np.array([1.9, 50.0, 0.15]), 20
+    n_params = np.geomspace(1e7, 1e9, runs)[:, None]
+    compute = (120 * n_params**2 * np.linspace(0.1, 1, each)).ravel()
+    errors = 0.006 * rng.normal(size=(200, runs, 1)) + 0.003 * rng.normal(size=(200, runs, each))
+    y = POWER.value(true, {"compute": compute}) * np.exp(errors.reshape(200, -1))
+    run = np.broadcast_to(np.repeat(np.arange(runs), each), y.shape)
+    x = np.broadcast_to(compute, (1, *y.shape))
+    found = estimate_loss_law(POWER, x, y, run, np.ones(y.shape, bool), 1e-3, 4, 0, 0)
+    alpha, half = found.coefficient[:, 2], np.sqrt(found.covariance[:, 2, 2])
+    assert found.degrees[0].tolist() == [runs - 1.0] * 3
+    covered = np.abs(alpha - 0.15) <= stats.t.ppf(0.975, runs - 1) * half
+    assert 0.91 <= covered.mean() <= 0.995

@@ -79,7 +79,7 @@ def rows(tasks: int = 66) -> list[dict[str, Any]]:
     count = fits * (1 + _SAMPLES + _SIZES * _SEEDS)
     return [
         row(
-            f"power laws of {tasks} tasks x {_RECIPES} recipes, {_SAMPLES} resamples, leverage of {_SIZES * _SEEDS} runs",
+            f"power laws of {tasks} tasks x {_RECIPES} recipes, {_SAMPLES} resamples, {_SIZES * _SEEDS} leverages",
             ours,
             peer=each * count,
             counts={"fits": fits, "minima": count, "ms_each": 1e3 * ours / count},

@@ -24,11 +24,11 @@ __all__ = [
     "Refit",
     "Refits",
     "best_minima",
-    "clustered_covariance",
     "count_points",
     "has_clusters",
     "inverse_cross_product",
     "is_singular",
+    "jackknife_covariance",
     "runs_present",
 ]
 
@@ -135,13 +135,14 @@ class Refits:
             residual, noise = self.residual[fit, own], np.zeros((samples, members))
             if several[k]:
                 _, run = np.unique(self.run[fit, own], return_inverse=True)
-                count, used = int(run.max()) + 1, 1
+                count = int(run.max()) + 1
                 noise[:, own] = generator.choice([-1.0, 1.0], size=(samples, count))[:, run] * residual
             else:
-                count, used = len(own), self.parameters
+                count = len(own)
                 noise[:, own] = residual[generator.integers(0, count, (samples, count))]
             # Residuals are smaller than errors, because the parameters follow them.
-            wider = np.sqrt(count / (count - used)) if count > used else np.nan
+            free = count - self.parameters
+            wider = np.sqrt(count / free) if free > 0 else np.nan
             drawn[k] = self.y[fit] - self.residual[fit] + wider * noise
         row = np.repeat(fits, samples)
         values, position = drawn.reshape(-1, members), np.tile(np.arange(samples), len(fits))
@@ -244,23 +245,30 @@ def has_clusters(run: Int64, entered: Bool) -> Bool:
     return np.asarray(((np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] >= 0)).any(axis=1))
 
 
-def clustered_covariance(
-    bread: Float64, jacobian: Float64, score: Float64, run: Int64, used: int
-) -> tuple[Float64, Float64]:
+def jackknife_covariance(theta: Float64, without: Float64, present: Bool) -> tuple[Float64, Float64]:
     """Return the covariance that holds where members of one run are correlated, and the degrees of freedom.
 
-    Cameron and Miller (2015), with their correction for few clusters.
+    The delete-one jackknife over runs (Efron and Stein 1981): the sum of products of the changes without each run,
+    times (r - 1) / r for r runs. NaN where a fit without a run has no parameters, and for a single run.
+
+    Parameters
+    ----------
+    theta : (fit, parameter) float64 array
+    without : (fit, run, parameter) float64 array
+    present : (fit, run) bool array
+
+    Examples
+    --------
+    >>> values = np.array([1.0, 2.0, 6.0])
+    >>> means = np.array([[[4.0], [3.5], [1.5]]])
+    >>> covariance, degrees = jackknife_covariance(values.mean(keepdims=True)[None], means, np.ones((1, 3), bool))
+    >>> covariance.item() == values.var(ddof=1) / 3, degrees.item()
+    (True, 2.0)
     """
-    clusters = int(run.max(initial=0)) + 1
-    total = np.zeros((len(run), clusters, jacobian.shape[2]))
-    fit = np.broadcast_to(np.arange(len(run))[:, None], run.shape)
-    there = run >= 0
-    np.add.at(total, (fit[there], run[there]), (jacobian * score[..., None])[there])
-    meat = np.swapaxes(total, 1, 2) @ total
-    count = (np.abs(total).max(axis=2) > 0).sum(axis=1)
-    n = there.sum(axis=1)
-    correction = count / np.maximum(count - 1, 1) * (n - 1) / np.maximum(n - used, 1)
-    return correction[:, None, None] * (bread @ meat @ bread), count - 1.0
+    runs = present.sum(axis=1)
+    change = np.where(present[..., None], without - theta[:, None, :], 0.0)
+    share = np.where(runs > 1, (runs - 1) / np.maximum(runs, 1), np.nan)
+    return share[:, None, None] * (np.swapaxes(change, 1, 2) @ change), runs - 1.0
 
 
 def runs_present(run: Int64, entered: Bool) -> Bool:

@@ -114,10 +114,10 @@ def members_of_table(dataset: xr.Dataset, names: Sequence[str]) -> Members:
     SelectionError
         When the metrics have no dimension, or different ones.
     """
-    cells = tuple(map(str, dataset[names[0]].dims))
+    cells = max((tuple(map(str, dataset[n].dims)) for n in names), key=len)
     if not cells:
         raise SelectionError(f"{names[0]} has one value, so there is nothing to fit. Select several runs.")
-    if any(set(dataset[n].dims) != set(cells) for n in names):
+    if any(not set(dataset[n].dims) <= set(cells) for n in names):
         raise SelectionError(
             f"the metrics {', '.join(names)} have different dimensions, so they have no common answer. Ask for them "
             "one by one."

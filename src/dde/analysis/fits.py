@@ -145,15 +145,16 @@ def fit(
     variance :math:`\tau^2 = E[\psi^2] / E[\psi']^2` (Huber 1981) at normal errors, whose scale is the median of
     absolute residuals; Student's t with as many degrees of freedom as members exceed parameters. Intervals of A and B
     are symmetric on their logarithm; that of E includes the one that is symmetric on the logarithm of the distance
-    from the last value to E. For several observations per run, the covariance is clustered by run (Cameron and Miller
-    2015).
+    from the last value to E. For several observations per run, the covariance is that of the delete-one jackknife over
+    runs (Efron and Stein 1981), with one degree of freedom less than runs.
     ``"bootstrap"`` adds resampled residuals, widened by :math:`\sqrt{n / (n - p)}`, to the law, and takes percentiles
     widened for Student's t (Hesterberg 2015); for several observations per run, it flips the signs of the residuals of
     a run together. Members are taken to have equal relative errors.
 
-    Coverage in simulations of a power law with normal errors, where 95 % is claimed: ``"t"`` 92 to 99 %, also for five
-    members; ``"bootstrap"`` 90 to 95 % from seven members on, and 86 % for five. With as many members as parameters
-    there is no interval.
+    Coverage in simulations with normal errors, where 95 % is claimed: ``"t"`` 90 to 98 % from five members on, of
+    coefficients and of laws at 100 times the compute; with 20 observations per run, 89 to 99 % from four runs on.
+    ``"bootstrap"`` 90 to 96 % from seven members on, and 77 to 87 % for five; with 20 observations per run, 72 to 77 %
+    for four runs, 84 to 92 % for eight and 86 to 93 % for 16. With as many members as parameters there is no interval.
 
     References
     ----------
@@ -162,7 +163,7 @@ def fit(
     Bhagia et al. (2024), Establishing task scaling laws via compute-efficient model ladders, arXiv:2412.04403.
     Huber (1981), Robust statistics.
     Hesterberg (2015), What teachers should know about the bootstrap, The American Statistician 69.
-    Cameron and Miller (2015), A practitioner's guide to cluster-robust inference, Journal of Human Resources 50.
+    Efron and Stein (1981), The jackknife estimate of variance, Annals of Statistics 9.
 
     Examples
     --------

@@ -16,11 +16,11 @@ from dde.analysis.estimates import (
     Refit,
     Refits,
     best_minima,
-    clustered_covariance,
     count_points,
     has_clusters,
     inverse_cross_product,
     is_singular,
+    jackknife_covariance,
     runs_present,
 )
 from dde.analysis.laws import LossLaw
@@ -80,7 +80,7 @@ def estimate_loss_law(
         residual = np.where(
             entered, scaled.log_y - np.log(sum(_terms(scaled, plain)[1:], _terms(scaled, plain)[0])), 0.0
         )
-    covariance, degrees = _covariance(law, scaled, entered, run, plain, residual, delta)
+    covariance, degrees = _covariance(law, scaled, entered, plain, residual, delta)
     present = runs_present(run, entered)
     runs, per_fit = present.shape[1], present.sum(axis=1)
     names = len(law.parameters)
@@ -92,6 +92,9 @@ def estimate_loss_law(
         natural[~again.found | (again.asymptote < 0) | (_points(scaled, refit.weights, refit.fit) < names)] = np.nan
         (draws if refit.kind == "sample" else without)[refit.fit, refit.position] = natural
     coefficient = _natural(law, scaled, plain, every)
+    if (many := ok & has_clusters(run, entered)).any():
+        theta, theta_without = (_on_logarithms(law, c[many]) for c in (coefficient, without))
+        covariance[many], degrees[many] = jackknife_covariance(theta, theta_without, present[many])
     coefficient[~ok] = covariance[~ok] = np.nan
     at_zero = (plain.asymptote == 0) & law.offset
     status = np.where(ok, np.where(at_zero, _AT_ZERO, CONVERGED), reason).astype(object)
@@ -332,8 +335,14 @@ def _natural(law: LossLaw, scaled: _Scaled, plain: _Plain, of: npt.NDArray[np.in
     return np.stack([*([asymptote] if law.offset else []), *coefficient, *exponent], axis=1)
 
 
+def _on_logarithms(law: LossLaw, coefficient: Float64) -> Float64:
+    """Return coefficients with the logarithm of the size of those whose interval is symmetric there."""
+    with np.errstate(all="ignore"):
+        return np.where(law.is_log, np.log(np.abs(coefficient)), coefficient)
+
+
 def _covariance(
-    law: LossLaw, scaled: _Scaled, entered: Bool, run: Int64, plain: _Plain, residual: Float64, delta: float
+    law: LossLaw, scaled: _Scaled, entered: Bool, plain: _Plain, residual: Float64, delta: float
 ) -> tuple[Float64, Float64]:
     """Return the covariance of asymptote, logarithms of coefficients and exponents, and the degrees of freedom."""
     from scipy.stats import norm
@@ -354,12 +363,6 @@ def _covariance(
             tails = 2 * delta**2 * norm.sf(ratio) - 2 * scale * delta * norm.pdf(ratio)
             variance = np.where(scale > 0, scale**2 * inside + tails, 0.0) / inside**2
         covariance = bread * variance[:, None, None]
-        many = has_clusters(run, entered)
-        if many.any():
-            score = np.clip(np.nan_to_num(residual), -delta, delta) / inside[:, None]
-            covariance[many], degrees[many] = clustered_covariance(
-                bread[many], jacobian[many], score[many], np.where(entered, run, -1)[many], used
-            )
     covariance[degrees < 1] = np.nan
     first, powers = int(law.offset), len(law.features)
     transform = np.tile(np.eye(len(law.parameters)), (len(entered), 1, 1))

@@ -12,11 +12,11 @@ from dde.analysis.estimates import (
     Estimate,
     Refits,
     best_minima,
-    clustered_covariance,
     count_points,
     has_clusters,
     inverse_cross_product,
     is_singular,
+    jackknife_covariance,
     runs_present,
 )
 from dde.analysis.laws import sigmoid, sigmoid_gradient
@@ -71,7 +71,7 @@ def estimate_sigmoid(
     residual = np.where(entered, y - sigmoid(theta[:, None, :], x), 0.0)
     present = runs_present(run[:, : members.shape[1]], members)
     runs, per_fit = present.shape[1], present.sum(axis=1)
-    covariance, degrees, singular = _covariance_of_sigmoid(x, theta, residual, run, members, entered)
+    covariance, degrees, singular = _covariance_of_sigmoid(x, theta, residual, entered)
     n = members.sum(axis=1).astype(np.int64)
     status = np.full(count, CONVERGED, object)
     status[singular] = SINGULAR
@@ -89,6 +89,8 @@ def estimate_sigmoid(
         result = np.where(found.converged[:, None], found.theta, np.nan)
         (draws if refit.kind == "sample" else without)[refit.fit, refit.position] = result
     coefficient = np.where(ok[:, None], theta, np.nan)
+    if (many := ok & has_clusters(run[:, : members.shape[1]], members)).any():
+        covariance[many], degrees[many] = jackknife_covariance(theta[many], without[many], present[many])
     wide = np.repeat(degrees[:, None], 4, axis=1)
     covariance[~ok] = np.nan
     return Estimate(coefficient, status, n, per_fit, covariance, wide, draws, without, present)
@@ -120,7 +122,7 @@ def _grid_of_sigmoids(x: Float64, y: Float64, weights: Float64, members: Bool, l
 
 
 def _covariance_of_sigmoid(
-    x: Float64, theta: Float64, residual: Float64, run: Int64, members: Bool, entered: Bool
+    x: Float64, theta: Float64, residual: Float64, entered: Bool
 ) -> tuple[Float64, Float64, Bool]:
     """Return covariance, degrees of freedom, and whether parameters depend on each other."""
     jacobian = sigmoid_gradient(theta[:, None, :], x) * entered[..., None]
@@ -128,10 +130,5 @@ def _covariance_of_sigmoid(
     degrees = (entered.sum(axis=1) - used).astype(np.float64)
     with np.errstate(all="ignore"):
         covariance = bread * ((residual**2).sum(axis=1) / degrees)[:, None, None]
-    many = has_clusters(run[:, : members.shape[1]], members)
-    if many.any():
-        covariance[many], degrees[many] = clustered_covariance(
-            bread[many], jacobian[many], residual[many], np.where(entered, run, -1)[many], used
-        )
     covariance[degrees < 1] = np.nan
     return covariance, degrees, is_singular(jacobian)
