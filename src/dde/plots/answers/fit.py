@@ -24,6 +24,8 @@ from dde.plots.panels import coloured_lines, figure_of, framed
 __all__ = ["plot_fit"]
 
 _POINTS = 80
+# Members of a panel beyond which they are drawn small.
+_DENSE = 120
 _MOST_PANELS = 24
 _LABELS = {
     "compute": "compute [FLOPs]",
@@ -156,7 +158,7 @@ class _Panel:
     held_out: npt.NDArray[np.bool_]
     curves: list[tuple[int, Any, Any, Any, Any]]
     ends: npt.NDArray[np.float64]
-    label: str
+    units: str
 
     @property
     def residual(self) -> npt.NDArray[np.float64]:
@@ -205,10 +207,10 @@ def _panel(answer: xr.Dataset, groups: _Groups, number: int) -> _Panel:
                 ends[k] = high[k]
     units = str(np.atleast_1d(one["units"].values)[0]) if "units" in one.coords else ""
     name = str(one["metric"].values)
-    label = f"{label_of(name)} [{units}]" if units not in ("", "1") else label_of(name)
+    units = f" [{units}]" if units not in ("", "1") else ""
     return _Panel(
         label_of(name), x[there], numbers[there], law[there], group[there], sizes[there].astype(np.float64),
-        [str(r) for r in runs[there]], held, curves, ends, label,
+        [str(r) for r in runs[there]], held, curves, ends, units,
     )  # fmt: skip
 
 
@@ -227,19 +229,7 @@ def _drawn(
     frame_size: tuple[int, int] | None,
 ) -> Any:
     quantity = [str(q) for q in np.atleast_1d(answer["quantity"].values)]
-    is_curve = len(quantity) == 1
-    several = len(groups.labels) > 1
-    by_size = not several and not is_curve
-    every = np.concatenate([p.n_params for p in panels])
-    hues: dict[Any, str]
-    if several:
-        used = sorted({int(g) for p in panels for g in p.group})
-        colours = list(colours_of([f" {groups.labels[g]}" for g in used]).values())
-        hues = dict(zip(used, colours, strict=True))
-    elif by_size:
-        hues = colours_of(np.unique(every[np.isfinite(every)]).tolist())
-    else:
-        hues = {0: PRIMARY}
+    look = _look(groups, panels, quantity)
     across = columns or min(len(panels), 3)
     blocks = [panels[k : k + across] for k in range(0, len(panels), across)]
     size = frame_size or ((420, 260) if len(panels) == 1 else (300, 210))
@@ -250,17 +240,49 @@ def _drawn(
         rows += [[(p, False) for p in block], [(p, True) for p in block]]
     frames = {(id(p), below): _frame(p, below, quantity, k) for k, p in enumerate(panels) for below in (False, True)}
     noted = [replace(f, note=note) for f in frames.values()]
-    legend = _legend(answer, groups, panels, hues, by_size, is_curve, backend)
+    legend = _legend(answer, groups, panels, look, backend)
     titles = [p.title for row in rows for p, below in row if not below]
     layouts = panel_layouts(rows, size, legend, noted, titles)
     drawn = []
     for (panel, below), layout in zip([c for row in rows for c in row], layouts, strict=True):
         frame = frames[id(panel), below]
-        elements = _elements(panel, below, frame, hues, by_size, is_curve, backend)
+        elements = _elements(panel, below, frame, look, backend)
         shown = legend if layout.has_legend else Legend()
         frame = replace(frame, note=note) if layout.has_note else frame
         drawn.append(framed(elements, frame, backend, layout, shown, "" if below else panel.title))
     return figure_of(drawn, _with_columns(layouts[0], across), backend)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Colours of members by the position of their fit, or by their size where there is one fit."""
+
+    hues: dict[Any, str]
+    by_size: bool
+    is_curve: bool
+
+    def of_member(self, panel: _Panel) -> list[str]:
+        """Return the colour of each member."""
+        keys = panel.n_params if self.by_size else panel.group
+        return [self.hues.get(key, PRIMARY) for key in keys.tolist()]
+
+    def of_law(self, group: int) -> str:
+        """Return the colour of a law."""
+        return INK if self.by_size else self.hues.get(group, PRIMARY)
+
+
+def _look(groups: _Groups, panels: Sequence[_Panel], quantity: Sequence[str]) -> _Look:
+    is_curve = len(quantity) == 1
+    if len(groups.labels) > 1:
+        used = sorted({int(g) for p in panels for g in p.group})
+        # A fit of members without a value of the factor has the label "none".
+        colours = colours_of([groups.labels[g] for g in used]).values()
+        return _Look(dict(zip(used, colours, strict=True)), False, is_curve)
+    every = np.concatenate([p.n_params for p in panels])
+    sizes = np.unique(every[np.isfinite(every)]).tolist()
+    if len(sizes) > 1 and list(quantity) != ["n_params"]:
+        return _Look(colours_of(sizes), True, is_curve)
+    return _Look({0: PRIMARY}, False, is_curve)
 
 
 def _with_columns(layout: PanelLayout, columns: int) -> PanelLayout:
@@ -275,18 +297,17 @@ def _frame(panel: _Panel, below: bool, quantity: Sequence[str], number: int) -> 
             quantity[0] if log_x else f"loss {number}", _LABELS[quantity[0]], log_x, padded_range(panel.x, log=log_x)
         )
     else:
-        x = Axis(f"predicted {number}", f"predicted {panel.label}", False, padded_range(panel.x))
+        x = Axis(f"predicted {number}", f"predicted{panel.units}", False, padded_range(panel.x))
     if below:
         residual = 100 * panel.residual
         most = float(np.nanmax(np.abs(residual), initial=0.0)) * 1.15 or 1.0
         return Frame(x, Axis(f"residual {number}", "residual [%]", False, (-most, most)))
     shown = [panel.value, panel.predicted, *(c[2] for c in panel.curves)]
-    return Frame(x, Axis(f"value {number}", panel.label, False, padded_range(np.concatenate(shown))))
+    label = panel.title + panel.units if is_curve else f"observed{panel.units}"
+    return Frame(x, Axis(f"value {number}", label, False, padded_range(np.concatenate(shown))))
 
 
-def _elements(
-    panel: _Panel, below: bool, frame: Frame, hues: dict[Any, str], by_size: bool, is_curve: bool, backend: Backend
-) -> list[Any]:
+def _elements(panel: _Panel, below: bool, frame: Frame, look: _Look, backend: Backend) -> list[Any]:
     import holoviews as hv
 
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
@@ -295,26 +316,20 @@ def _elements(
         elements.append(hv.HLine(0.0).opts(**backend.zero()))
     elif below:
         elements.append(hv.Labels([(*frame.middle(), "no coefficients")], dims, "text").opts(**backend.text(INK)))
-    elif not is_curve:
-        both = np.concatenate([frame.x.limits or (0.0, 1.0), frame.y.limits or (0.0, 1.0)])
-        ends = [float(both.min()), float(both.max())]
-        elements += coloured_lines(dims, [(ends, ends, INK)], backend.line("colour"))
-    else:
-        elements += _curves(hv, panel, dims, frame, hues, backend)
     y = 100 * panel.residual if below else panel.value
     tooltips = [("run id", "@run_id"), (frame.y.label, f"@{{{frame.y.name}}}{{0.0000}}"), ("status", "@status")]
-    keys = panel.n_params if by_size else panel.group
-    crowd = len(panel.value) // 4 if len(panel.value) > 120 else 1
-    for held in (False, True):
-        points = [
-            (a, b, hues.get(key, PRIMARY), run, "held out" if held else "entered")
-            for a, b, key, run, is_held in zip(panel.x, y, keys.tolist(), panel.run, panel.held_out, strict=True)
-            if is_held == held and np.isfinite(b)
-        ]
-        if points:
-            options = backend.points("colour", _marker(backend, held), False, tooltips, crowd)
-            elements.append(hv.Points(points, dims, ["colour", "run_id", "status"]).opts(**options))
-    return elements
+    colours, is_dense = look.of_member(panel), len(panel.value) > _DENSE
+    points: dict[bool, list[Any]] = {False: [], True: []}
+    for a, b, colour, run, held in zip(panel.x, y, colours, panel.run, panel.held_out.tolist(), strict=True):
+        if np.isfinite(b):
+            points[held].append((a, b, colour, run, "held out" if held else "entered"))
+    bands, laws = ([], []) if below else _laws(hv, panel, dims, frame, look, backend)
+    elements += bands
+    for held, shown in points.items():
+        if shown:
+            options = backend.points("colour", _marker(backend, held), is_dense, tooltips)
+            elements.append(hv.Points(shown, dims, ["colour", "run_id", "status"]).opts(**options))
+    return elements + laws
 
 
 def _marker(backend: Backend, held_out: bool) -> str:
@@ -323,12 +338,18 @@ def _marker(backend: Backend, held_out: bool) -> str:
     return "s" if held_out else "o"
 
 
-def _curves(hv: Any, panel: _Panel, dims: list[Any], frame: Frame, hues: dict[Any, str], backend: Backend) -> list[Any]:
-    """Return bands and laws, dashed beyond the runs that entered."""
+def _laws(
+    hv: Any, panel: _Panel, dims: list[Any], frame: Frame, look: _Look, backend: Backend
+) -> tuple[list[Any], list[Any]]:
+    """Return bands, and laws, dashed beyond the runs that entered; or the line at which predictions are right."""
+    if not look.is_curve:
+        both = np.concatenate([frame.x.limits or (0.0, 1.0), frame.y.limits or (0.0, 1.0)])
+        ends = [float(both.min()), float(both.max())]
+        return [], coloured_lines(dims, [(ends, ends, INK)], backend.line("colour"))
     bands, solid, dashed = [], [], []
     low_limit, high_limit = frame.y.span()
     for k, x, value, low, high in panel.curves:
-        colour = hues.get(k, PRIMARY)
+        colour = look.of_law(k)
         known = np.isfinite(low) & np.isfinite(high)
         if known.sum() > 1:
             # Far bounds would make the backends compute ranges of their own.
@@ -344,33 +365,24 @@ def _curves(hv: Any, panel: _Panel, dims: list[Any], frame: Frame, hues: dict[An
             joined[max(int(np.argmax(~inside)) - 1, 0)] = True
             dashed.append((x[joined], value[joined], colour))
     lines = coloured_lines(dims, solid, backend.line("colour"))
-    return [*bands, *lines, *coloured_lines(dims, dashed, backend.line("colour", dashed=True))]
+    return bands, lines + coloured_lines(dims, dashed, backend.line("colour", dashed=True))
 
 
-def _legend(
-    answer: xr.Dataset,
-    groups: _Groups,
-    panels: Sequence[_Panel],
-    hues: dict[Any, str],
-    by_size: bool,
-    is_curve: bool,
-    backend: Backend,
-) -> Legend:
+def _legend(answer: xr.Dataset, groups: _Groups, panels: Sequence[_Panel], look: _Look, backend: Backend) -> Legend:
     entries: list[LegendEntry] = []
     title, bar = "", None
-    if by_size and len(hues) > MOST_ENTRIES:
-        bar = ColourBar.of_ranks("parameters", hues, [label_of(float(v)) for v in hues])
-    elif len(hues) > 1:
-        title = "parameters" if by_size else groups.title
-        marker = _marker(backend, False)
-        for value, colour in hues.items():
-            text = label_of(float(value)) if by_size else groups.labels[value]
-            entries.append(LegendEntry(text, backend.points(colour, marker), "marker"))
+    if look.by_size and len(look.hues) > MOST_ENTRIES:
+        bar = ColourBar.of_ranks("parameters", look.hues, [label_of(float(v)) for v in look.hues])
+    elif len(look.hues) > 1:
+        title = "parameters" if look.by_size else groups.title
+        for value, colour in look.hues.items():
+            text = label_of(float(value)) if look.by_size else groups.labels[value]
+            entries.append(LegendEntry(text, backend.points(colour, _marker(backend, False)), "marker"))
     entries.append(LegendEntry("entered", backend.points(INK, _marker(backend, False)), "marker"))
     if any(p.held_out.any() for p in panels):
         entries.append(LegendEntry("held out", backend.points(INK, _marker(backend, True)), "marker"))
-    entries.append(LegendEntry("law" if is_curve else "observed = predicted", backend.line(INK)))
-    if is_curve and any(np.isfinite(c[3]).any() for p in panels for c in p.curves):
+    entries.append(LegendEntry("law" if look.is_curve else "observed = predicted", backend.line(INK)))
+    if look.is_curve and any(np.isfinite(c[3]).any() for p in panels for c in p.curves):
         level = 100 * float(answer.attrs["interval"])
         entries.append(LegendEntry(f"{level:g}% interval of the law", backend.sample(INK), "marker"))
     return Legend(title, entries, bar)
@@ -384,6 +396,6 @@ def _note(answer: xr.Dataset, panels: Sequence[_Panel]) -> str:
     if left_out := str(answer.attrs.get("left_out", "")):
         parts.append(f"left out: {left_out}")
     method = str(answer.attrs.get("interval_method", "none"))
-    if method != "none":
+    if method != "none" and any(p.curves for p in panels):
         parts.append(f"interval: {method}")
     return "; ".join(filter(None, parts))
