@@ -67,6 +67,17 @@ def test_published_coefficients_are_recovered() -> None:
     assert float(np.abs(answer.residual).max()) < 1e-5
 
 
+def test_a_table_of_pandas_is_fitted() -> None:
+    frame = both_table().to_dataframe().reset_index(drop=True)
+    frame["lab"] = np.where(np.arange(len(frame)) % 2, "a", "b")
+    table = xr.Dataset.from_dataframe(frame)
+    answer = fit(table.drop_vars("lab"), law="chinchilla", hold_out={"n_params": slice(1.9e9, None)})
+    np.testing.assert_allclose(answer.coefficient, REPLICATION, rtol=1e-3)
+    assert int(answer.n_held_out) == 6
+    apart = fit(table, "loss", law="chinchilla", by="lab")
+    np.testing.assert_allclose(apart.coefficient.sel(lab="a"), REPLICATION, rtol=1e-2)
+
+
 def test_both_steps_are_recovered() -> None:
     answer = fit(two_step_table(), "accuracy", law="two_step", loss="loss")
     np.testing.assert_allclose(answer.coefficient, [*REPLICATION, -0.7, 2.9, 3.0, 1.0], rtol=1e-3)
@@ -228,7 +239,7 @@ def test_members_that_can_not_enter_say_why() -> None:
     assert int(answer.n) == 16
 
 
-def test_repeated_observations_of_a_run_change_no_interval() -> None:
+def test_observations_of_a_run_count_once() -> None:
     once = ladder().dde.sel(run=["cosine-1xC", "cosine-2xC"])
     answer = fit(once, "loss", x="tokens", points="all", by=["size"], delta=np.inf)
     assert answer.residual.dims == ("lineage", "run", "sample")

@@ -201,3 +201,16 @@ def test_coverage_where_runs_have_several_observations(runs: int) -> None:
     assert found.degrees[0].tolist() == [runs - 1.0] * 3
     covered = np.abs(alpha - 0.15) <= stats.t.ppf(0.975, runs - 1) * half
     assert 0.91 <= covered.mean() <= 0.995
+
+
+def test_repeated_observations_change_no_interval() -> None:
+    rng = np.random.default_rng(6)
+    compute, run = np.repeat(SIZES, 2)[None, None], np.repeat(np.arange(len(SIZES)), 2)[None]
+    y = POWER.value(np.array([2.0, 40.0, 0.2]), {"compute": compute[0]}) * np.exp(rng.normal(0, 0.005, (1, 18)))
+    once = estimate_loss_law(POWER, compute, y, run, np.ones((1, 18), bool), np.inf, 4, 0, 0)
+    again = estimate_loss_law(
+        POWER, np.tile(compute, 3), np.tile(y, 3), np.tile(run, 3), np.ones((1, 54), bool), np.inf, 4, 0, 0
+    )
+    np.testing.assert_allclose(again.coefficient, once.coefficient, rtol=1e-6)
+    np.testing.assert_allclose(again.covariance, once.covariance, rtol=1e-4)
+    assert again.degrees[0].tolist() == once.degrees[0].tolist() == [8.0] * 3

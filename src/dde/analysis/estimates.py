@@ -36,8 +36,8 @@ __all__ = [
 CONVERGED = "converged"
 NOT_CONVERGED = "not converged"
 SINGULAR = "not identified: the parameters can't be told apart on these members"
-# Rows of refits that are solved together.
-_ROWS = 60_000
+# Rows of refits that are solved together, and their numbers.
+_ROWS, _NUMBERS = 60_000, 4_000_000
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ class Refits:
 
     def batches(self, fits: npt.NDArray[np.intp], samples: int, runs: int, seed: int) -> Iterator[Refit]:
         """Yield the refits of some fits, some tens of thousands at once."""
-        each = max(_ROWS // max(samples + runs, 1), 1)
+        rows = min(_ROWS, _NUMBERS // max(self.y.shape[1], 1))
+        each = max(rows // max(samples + runs, 1), 1)
         for first in range(0, len(fits), each):
             some = fits[first : first + each]
             if samples:

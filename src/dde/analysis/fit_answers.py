@@ -68,7 +68,7 @@ class FitAnswer:
         scale = np.where(law.is_log, fits.coefficient, 1.0)
         covariance = fits.covariance * scale[:, :, None] * scale[:, None, :]
         converged = np.isfinite(fits.coefficient).all(axis=1)
-        of_fits = self._of_fits
+        of_fits = self.of_fits
         found = {
             "coefficient": of_fits(fits.coefficient, "parameter", long_name="coefficient"),
             "low": of_fits(low, "parameter", long_name="lower end of the interval of the coefficient"),
@@ -130,7 +130,8 @@ class FitAnswer:
                 coords[f"{name}_of_run"] = members.coords[name]
         return coords
 
-    def _of_fits(self, values: npt.NDArray[Any], *more: str, **attrs: str) -> xr.Variable:
+    def of_fits(self, values: npt.NDArray[Any], *more: str, **attrs: str) -> xr.Variable:
+        """Return values (fit, ...) as a variable along the metric and the groups."""
         shape = (len(self.question.finals.metrics), *self.groups.shape)
         return xr.Variable(("metric", *self.groups.dims, *more), values.reshape(*shape, *values.shape[1:]), attrs)
 
@@ -270,11 +271,11 @@ class FitAnswer:
                 error[0, :, k] = np.bincount(number, size, count) / n
                 error[1, :, k] = np.bincount(number, size / np.abs(values[metric, row, sample]), count) / n
         what = "of members held out"
-        relative = self._of_fits(error[1], "predictor", long_name=f"mean absolute relative error {what}", units="1")
+        relative = self.of_fits(error[1], "predictor", long_name=f"mean absolute relative error {what}", units="1")
         return {
-            "error": self._of_fits(error[0], "predictor", long_name=f"mean absolute error {what}").transpose(
+            "error": self.of_fits(error[0], "predictor", long_name=f"mean absolute error {what}").transpose(
                 "predictor", ...
             ),
             "relative_error": relative.transpose("predictor", ...),
-            "n_held_out": self._of_fits(n, long_name="members held out", units="1"),
+            "n_held_out": self.of_fits(n, long_name="members held out", units="1"),
         }

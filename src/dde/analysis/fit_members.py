@@ -142,11 +142,14 @@ def members_of_table(dataset: xr.Dataset, names: Sequence[str]) -> Members:
     status = np.where(np.isnan(values), "no value", ENTERED).astype(object)
     if "run_id" in dataset.coords and set(dataset["run_id"].dims) <= set(cells):
         status[:, run_ids_along(dataset, cells).ravel() == ""] = ""
-    keep = {
-        str(n): c.variable
-        for n, c in dataset.coords.items()
-        if set(c.dims) <= set(cells) and n not in (*_TOKENS, *_COMPUTE)
+    keep = {str(n): c.variable for n, c in dataset.coords.items() if n not in (*_TOKENS, *_COMPUTE)}
+    # Columns of a DataFrame are variables: texts describe runs, as the parameter count does.
+    keep |= {
+        str(n): v.variable
+        for n, v in dataset.data_vars.items()
+        if n == "n_params" or (n not in names and v.dtype.kind in "OUT")
     }
+    keep = {n: v for n, v in keep.items() if set(v.dims) <= set(cells)}
     wide = (len(names), rows, 1)
     return Members(
         tuple(names), cells, shape, values[..., None], np.broadcast_to(tokens[None, :, None], wide), n_params,
@@ -426,28 +429,37 @@ def _combinations(factors: Mapping[str, tuple[npt.NDArray[Any], Int64]], some: B
 
 def _follows(one: Int64, other: Int64) -> bool:
     """Return whether each value of the other factor goes with a single value of this one."""
-    return len(np.unique(np.stack([one, other]), axis=1).T) == len(np.unique(other))
+    return _count_pairs(one, other) == len(np.unique(other))
 
 
 def _coded(members: Members, name: str, some: Bool) -> tuple[npt.NDArray[Any], Int64]:
     """Return the labels of a coordinate that runs with values have, and the code of each row; others have code 0."""
-    sizes = dict(zip(members.cells, members.shape, strict=True))
-    values = np.asarray(broadcast_values(members.coords[name], sizes)).reshape(-1)
-    code = np.zeros(len(values), np.int64)
+    variable = members.coords[name]
     if name in members.cells:
         # A dimension of the runs keeps all its labels, because runs and fits share it.
-        axis = members.cells.index(name)
-        at = np.unravel_index(np.arange(len(values)), members.shape)[axis]
-        return np.asarray(members.coords[name].values), np.asarray(at, np.int64)
+        return np.asarray(variable.values), _spread(members, variable.dims, np.arange(variable.size))
+    # Coded along its own dimensions: a Dataset may have millions of cells.
+    shaped = some.reshape(members.shape)
+    used = shaped.any(axis=tuple(k for k, d in enumerate(members.cells) if d not in variable.dims))
+    kept = [d for d in members.cells if d in variable.dims]
+    values = np.asarray(variable.transpose(*kept).values)
+    used = np.broadcast_to(used, values.shape)
+    code = np.zeros(values.shape, np.int64)
     if values.dtype.kind in "fiub":
-        labels, found = np.unique(values[some], return_inverse=True)
+        labels, found = np.unique(values[used], return_inverse=True)
     else:
-        texts = text_values(values)
-        labels = np.array(list(dict.fromkeys(texts[some].tolist())), object)
+        texts = text_values(values[used])
+        labels = np.array(list(dict.fromkeys(texts.tolist())), object)
         number = {t: k for k, t in enumerate(labels.tolist())}
-        found = np.array([number[t] for t in texts[some].tolist()], np.int64)
-    code[some] = found.reshape(-1)
-    return labels if len(labels) else values[:1], code
+        found = np.array([number[t] for t in texts.tolist()], np.int64)
+    code[used] = found.reshape(-1)
+    return labels if len(labels) else values.ravel()[:1], _spread(members, tuple(kept), code)
+
+
+def _spread(members: Members, dims: Sequence[Any], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return values along some dimensions of the runs as one value per row."""
+    sizes = dict(zip(members.cells, members.shape, strict=True))
+    return broadcast_values(xr.Variable(tuple(dims), values), sizes).reshape(-1)
 
 
 def _follows_size(members: Members, labels: npt.NDArray[Any], code: Int64, some: Bool, features: Sequence[str]) -> bool:
@@ -455,7 +467,7 @@ def _follows_size(members: Members, labels: npt.NDArray[Any], code: Int64, some:
     if tuple(features) == ("tokens",):
         return False
     sizes, size = np.unique(members.n_params[some], return_inverse=True)
-    pairs = len(np.unique(np.stack([size.reshape(-1), code]), axis=1).T)
+    pairs = _count_pairs(size.reshape(-1), code)
     # Texts must name sizes one to one: a recipe that was trained at one size only is no size.
     return pairs == len(sizes) and (labels.dtype.kind in "fiu" or pairs == len(np.unique(code)))
 
@@ -478,6 +490,10 @@ def _is_budget(members: Members, labels: npt.NDArray[Any], code: Int64, some: Bo
     return bool((most <= (1 + _PROPORTIONAL) * least).all())
 
 
+def _count_pairs(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> int:
+    return len(np.unique(one * (int(other.max(initial=0)) + 1) + other))
+
+
 def held_out(members: Members, hold_out: Mapping[str, Any] | None) -> Bool:
     """Return which rows are held out: those with one of the values of each coordinate.
 
@@ -496,7 +512,6 @@ def held_out(members: Members, hold_out: Mapping[str, Any] | None) -> Bool:
     if not hold_out:
         return mask
     known = [n for n, v in members.coords.items() if v.dims and set(v.dims) <= set(members.cells)]
-    sizes = dict(zip(members.cells, members.shape, strict=True))
     mask[:] = True
     for name, wanted in hold_out.items():
         if name not in known:
@@ -504,27 +519,34 @@ def held_out(members: Members, hold_out: Mapping[str, Any] | None) -> Bool:
                 f"hold_out has {name!r}, which is not a coordinate of the runs.{near_names(str(name), known)} There "
                 f"are {', '.join(known) or 'none'}."
             )
-        values = np.asarray(broadcast_values(members.coords[name], sizes)).reshape(-1)
-        if isinstance(wanted, slice):
-            low = -np.inf if wanted.start is None else wanted.start
-            high = np.inf if wanted.stop is None else wanted.stop
-            if values.dtype.kind not in "fiu":
-                raise UnknownNameError(
-                    f"hold_out has a slice of {name}, whose values are texts without an order. List them instead."
-                )
-            mask &= (values >= low) & (values <= high)
-            continue
-        several = [wanted] if isinstance(wanted, (str, bytes)) or np.ndim(wanted) == 0 else list(wanted)
-        cells = values if values.dtype.kind in "fiub" else text_values(values)
-        for value in several:
-            if not (cells == value).any():
-                there = list(dict.fromkeys(str(v) for v in cells.tolist() if str(v) not in ("", "nan")))
-                raise UnknownNameError(
-                    f"hold_out has {value!r}, which no run has as {name}, so it can't be held out."
-                    f"{near_names(str(value), there)} There are {list_names(there, most=8)}."
-                )
-        mask &= np.isin(cells, several) if values.dtype.kind in "fiub" else np.array([c in several for c in cells])
+        variable = members.coords[name]
+        mask &= _spread(members, variable.dims, _matches(name, np.asarray(variable.values), wanted))
     return mask
+
+
+def _matches(name: str, values: npt.NDArray[Any], wanted: Any) -> Bool:
+    """Return which values of a coordinate are held out."""
+    is_number = values.dtype.kind in "fiub"
+    if isinstance(wanted, slice):
+        if not is_number:
+            raise UnknownNameError(
+                f"hold_out has a slice of {name}, whose values are texts without an order. List them instead."
+            )
+        low = -np.inf if wanted.start is None else wanted.start
+        high = np.inf if wanted.stop is None else wanted.stop
+        return np.asarray((values >= low) & (values <= high))
+    several = [wanted] if isinstance(wanted, (str, bytes)) or np.ndim(wanted) == 0 else list(wanted)
+    cells = values if is_number else text_values(values)
+    there = dict.fromkeys(cells.ravel().tolist())
+    for value in several:
+        if value not in there:
+            texts = [str(v) for v in there if str(v) not in ("", "nan")]
+            raise UnknownNameError(
+                f"hold_out has {value!r}, which no run has as {name}, so it can't be held out."
+                f"{near_names(str(value), texts)} There are {list_names(texts, most=8)}."
+            )
+    matching = [v for v in there if v in several]
+    return np.isin(cells, np.array(matching, cells.dtype))
 
 
 def checked_metrics(dataset: xr.Dataset, metric: str | Sequence[str] | None) -> list[str]:

@@ -219,9 +219,15 @@ def status_of(law: Law, question: Question, hold: Bool) -> npt.NDArray[np.object
     return status
 
 
-def rank_in_group(code: Int64) -> Int64:
-    """Return the position of each row among those of its group."""
-    order = np.argsort(code, kind="stable")
+def rank_in_group(code: Int64, is_member: Bool) -> Int64:
+    """Return the position of each row among those of its group, members first: most cells may have no run.
+
+    Examples
+    --------
+    >>> rank_in_group(np.array([0, 1, 0, 0]), np.array([False, True, True, True])).tolist()
+    [2, 0, 0, 1]
+    """
+    order = np.lexsort((~is_member, code))
     ordered = code[order]
     rank = np.empty(len(code), np.int64)
     rank[order] = np.arange(len(code)) - np.searchsorted(ordered, ordered)

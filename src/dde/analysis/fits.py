@@ -52,7 +52,8 @@ def fit(
     ----------
     dataset : xarray.Dataset
         Runs, along ``(lineage, run, cumulative_tokens)`` or swept; or a table: metrics along any dimensions, with
-        coordinates ``n_params`` and ``tokens`` (or ``final_tokens``), and ``compute`` where it is not 6 N tokens.
+        coordinates or variables ``n_params`` and ``tokens`` (or ``final_tokens``), and ``compute`` where it is not 6 N
+        tokens; a DataFrame of one row per run becomes one by ``xarray.Dataset.from_dataframe``.
     metric : str, several or None
         Names or aliases of variables; may be omitted where there is only one.
     law : {"power", "chinchilla", "loss_to_accuracy", "two_step"}
@@ -102,9 +103,9 @@ def fit(
     -------
     xarray.Dataset
         Per fit, along ``(metric, *by)``: ``coefficient``, ``low`` and ``high`` along ``parameter``; ``covariance``
-        along ``(parameter, parameter2)``; ``n``, the members, and ``n_runs``; ``converged``, and ``fit_status``,
-        which says why a fit has no coefficients; ``x_low`` and ``x_high`` along ``quantity``, the range of sizes that
-        entered.
+        along ``(parameter, parameter2)``; ``n``, the members, ``n_runs``, and for ``two_step`` ``n_pairs``, the members
+        of the sigmoid; ``converged``, and ``fit_status``, which says why a fit has no coefficients; ``x_low`` and
+        ``x_high`` along ``quantity``, the range of sizes that entered.
 
         Per run, along ``(metric, lineage, run)`` or the dimensions that the Dataset has in their place, and ``sample``
         where all observations enter: ``value``, ``predicted`` along ``predictor`` (the law; the mean of the largest
@@ -125,6 +126,12 @@ def fit(
         When there is no such variable, law, option, coordinate or value.
     SelectionError
         When sizes that the law needs are unknown for all runs, and when a Dataset holds means.
+
+    Warns
+    -----
+    DdeWarning
+        When training losses of runs are reduced in different ways, or runs went on beyond their schedule and are
+        compared at their last observation; see :func:`dde.dataset.finals.final`.
 
     See Also
     --------
@@ -185,9 +192,9 @@ def fit(
     question = Question.of(dataset, chosen, names, losses, at, points, window, skip)
     hold = held_out(question.finals, hold_out)
     groups = groups_of(dataset, question.finals, by, chosen.features)
-    rank = rank_in_group(groups.code)
     parts: list[Estimate] = []
     status = status_of(chosen, question, hold)
+    rank = rank_in_group(groups.code, (status == ENTERED).any(axis=0))
     if chosen.loss:
         members = question.of_loss
         usable = usable_members(chosen.loss.features, members, members.values, positive=True)
@@ -208,6 +215,10 @@ def fit(
     fits = _joined(chosen, parts)
     answer = FitAnswer(dataset, chosen, question, groups, rank, bool(hold.any()), status, fits)
     variables, coords = answer.variables(interval, level, ceiling)
+    if len(parts) == 2:
+        variables["n_pairs"] = answer.of_fits(
+            parts[1].n, long_name="pairs of loss and accuracy that entered", units="1"
+        )
     attrs = {
         "law": chosen.name,
         "formula": chosen.formula,
