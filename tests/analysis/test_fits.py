@@ -96,7 +96,7 @@ def test_coverage_of_student(members: int, noise: float, least: float) -> None:
     errors = np.random.default_rng(7).normal(0, noise, (400, len(compute)))
     loss = POWER.value(true, {"compute": compute}) * np.exp(errors)
     table = xr.Dataset({"loss": (("data", "run"), loss)}, {"data": np.arange(400), "compute": ("run", compute)})
-    answer = fit(table, "loss", by="data")
+    answer = fit(table, "loss", by="data", interval="t")
     assert answer.converged.all()
     covered = ((answer.low <= true) & (answer.high >= true)).mean("data")
     assert (covered >= least).all(), covered.values
@@ -111,8 +111,8 @@ def test_coverage_of_the_bootstrap() -> None:
     table = xr.Dataset({"loss": (("data", "run"), loss)}, {"data": np.arange(200), "compute": ("run", compute)})
     answer = fit(table, "loss", by="data", interval="bootstrap")
     covered = ((answer.low <= true) & (answer.high >= true)).mean("data")
-    assert (covered >= 0.87).all(), covered.values
-    assert (covered <= 0.99).all(), covered.values
+    assert (covered >= 0.92).all(), covered.values
+    assert (covered <= 0.995).all(), covered.values
     assert answer.sizes["sample_number"] == 200
     again = fit(table.isel(data=[5]), "loss", by="data", interval="bootstrap")
     np.testing.assert_allclose(again.low, answer.low.isel(data=[5]), rtol=1e-7)
@@ -222,7 +222,9 @@ def test_as_many_members_as_parameters_have_no_interval() -> None:
     np.testing.assert_allclose(answer.residual, 0, atol=1e-6)
     assert np.isnan(answer.low).all()
     assert np.isnan(predict(answer, compute=1e22).low)
-    assert np.isnan(fit(table, "loss", interval="bootstrap").high).all()
+    student = fit(table, "loss", interval="t")
+    assert np.isnan(student.high).all()
+    assert np.isnan(student.covariance).all()
 
 
 def test_members_that_can_not_enter_say_why() -> None:
@@ -286,7 +288,7 @@ def test_answers_are_the_same_after_saving(bases: xr.Dataset, tmp_path: Path) ->
 
 
 def test_predictions_have_bands() -> None:
-    answer = fit(power_table(), "loss")
+    answer = fit(power_table(), "loss", interval="t")
     x = np.array([1e16, 1e20, 1e22])
     band = predict(answer, compute=x)
     assert band.predicted.dims == ("compute",)

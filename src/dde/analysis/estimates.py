@@ -96,23 +96,19 @@ class Refit:
 
 @dataclass(frozen=True)
 class Refits:
-    """Resamples of the residuals of fits, and their members without one run.
+    """Resamples of the runs of fits, and their members without one run.
 
     Attributes
     ----------
-    y, residual : (fit, member) float64 arrays
-        On the scale on which residuals are added.
+    y : (fit, member) float64 array
     entered : (fit, member) bool array
     run : (fit, member) int64 array
         -1 for a member that is never resampled or left out.
-    parameters : int
     """
 
     y: Float64
-    residual: Float64
     entered: Bool
     run: Int64
-    parameters: int
 
     def batches(self, fits: npt.NDArray[np.intp], samples: int, runs: int, seed: int) -> Iterator[Refit]:
         """Yield the refits of some fits, some tens of thousands at once."""
@@ -127,27 +123,18 @@ class Refits:
 
     def _resampled(self, fits: npt.NDArray[np.intp], samples: int, seed: int) -> Refit:
         members = self.y.shape[1]
-        drawn = np.empty((len(fits), samples, members))
-        several = has_clusters(self.run[fits], self.entered[fits])
+        weights = np.zeros((len(fits), samples, members))
         for k, fit in enumerate(fits):
             # A generator of its own for each fit: a fit has the same interval alone and beside others.
             generator = np.random.default_rng(seed)
             own = np.flatnonzero(self.entered[fit] & (self.run[fit] >= 0))
-            residual, noise = self.residual[fit, own], np.zeros((samples, members))
-            if several[k]:
-                _, run = np.unique(self.run[fit, own], return_inverse=True)
-                count = int(run.max()) + 1
-                noise[:, own] = generator.choice([-1.0, 1.0], size=(samples, count))[:, run] * residual
-            else:
-                count = len(own)
-                noise[:, own] = residual[generator.integers(0, count, (samples, count))]
-            # Residuals are smaller than errors, because the parameters follow them.
-            free = count - self.parameters
-            wider = np.sqrt(count / free) if free > 0 else np.nan
-            drawn[k] = self.y[fit] - self.residual[fit] + wider * noise
-        row = np.repeat(fits, samples)
-        values, position = drawn.reshape(-1, members), np.tile(np.arange(samples), len(fits))
-        return Refit("sample", row, position, values, self.entered[row].astype(np.float64))
+            _, run = np.unique(self.run[fit, own], return_inverse=True)
+            runs = int(run.max(initial=-1)) + 1
+            drawn = generator.multinomial(runs, np.full(runs, 1 / max(runs, 1)), size=samples)
+            weights[k] = self.entered[fit]
+            weights[k][:, own] = drawn[:, run.reshape(-1)]
+        row, position = np.repeat(fits, samples), np.tile(np.arange(samples), len(fits))
+        return Refit("sample", row, position, self.y[row], weights.reshape(-1, members))
 
     def _left_out(self, fits: npt.NDArray[np.intp], runs: int) -> Refit:
         row, position = np.repeat(fits, runs), np.tile(np.arange(runs), len(fits))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.analysis.estimates import Estimate
-from dde.analysis.fit_intervals import interval_of_coefficients
+from dde.analysis.fit_intervals import covariance_of_samples, interval_of_coefficients
 from dde.analysis.fit_members import HELD_OUT, Groups
 from dde.analysis.fit_questions import Question
 from dde.analysis.footing import ENTERED
@@ -65,8 +65,11 @@ class FitAnswer:
         features, entered = self._features(), self._entered()
         x_low, x_high = self._range(features, entered)
         low, high = interval_of_coefficients(law, fits, x_high, interval, level, ceiling)
-        scale = np.where(law.is_log, fits.coefficient, 1.0)
-        covariance = fits.covariance * scale[:, :, None] * scale[:, None, :]
+        if interval == "bootstrap":
+            covariance = covariance_of_samples(fits.samples)
+        else:
+            scale = np.where(law.is_log, fits.coefficient, 1.0)
+            covariance = fits.covariance * scale[:, :, None] * scale[:, None, :]
         converged = np.isfinite(fits.coefficient).all(axis=1)
         of_fits = self.of_fits
         found = {

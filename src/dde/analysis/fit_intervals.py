@@ -9,7 +9,11 @@ from dde.analysis.intervals import Interval
 from dde.analysis.laws import Law
 from dde.array_types import Float64
 
-__all__ = ["interval_of_coefficients", "quantiles_of_samples", "t_quantiles"]
+__all__ = ["covariance_of_samples", "interval_of_coefficients", "quantiles_of_samples", "t_quantiles"]
+
+
+# Share of resamples that must have enough different sizes.
+_LEAST_VALID = 0.8
 
 
 def t_quantiles(degrees: Float64, level: float) -> Float64:
@@ -25,35 +29,38 @@ def t_quantiles(degrees: Float64, level: float) -> Float64:
     return np.where(degrees >= 1, t.ppf(0.5 + level / 2, np.maximum(degrees, 1)), np.nan)
 
 
-def quantiles_of_samples(samples: Float64, degrees: Float64, level: float) -> tuple[Float64, Float64]:
-    """Return percentiles over the first dimension, widened for Student's t.
+def quantiles_of_samples(samples: Float64, level: float) -> tuple[Float64, Float64]:
+    """Return percentiles over the first dimension; NaN where more than a fifth of the samples are NaN.
 
-    Hesterberg (2015): the percentiles are those at which a normal variable has the quantiles of Student's t.
+    A resample is NaN where it has too few different sizes for its parameters. Where that is frequent, the others tell
+    too little about the scatter.
 
     Parameters
     ----------
     samples : (sample, ...) float64 array
-    degrees : (...) float64 array
     level : float
-    """
-    from scipy.stats import norm
 
-    tail = norm.cdf(-t_quantiles(np.broadcast_to(degrees, samples.shape[1:]), level))
+    Examples
+    --------
+    >>> low, high = quantiles_of_samples(np.arange(101.0)[:, None], 0.9)
+    >>> low.tolist(), high.tolist()
+    ([5.0], [95.0])
+    """
     ordered = np.sort(samples, axis=0)
     n = (~np.isnan(samples)).sum(axis=0)
 
-    def at(share: Float64) -> Float64:
+    def at(share: float) -> Float64:
         position = share * np.maximum(n - 1, 0)
-        below = np.floor(np.nan_to_num(position)).astype(np.int64)
-        above = np.minimum(below + 1, np.maximum(n - 1, 0))
-        low = np.take_along_axis(ordered, below[None], axis=0)[0]
-        high = np.take_along_axis(ordered, above[None], axis=0)[0]
+        below = np.floor(position).astype(np.int64)
+        low, high = (np.take_along_axis(ordered, np.minimum(k, max(len(samples) - 1, 0))[None], axis=0)[0]
+                     for k in (below, below + 1))  # fmt: skip
         part = position - below
         # Weights of zero must not meet infinite values.
         with np.errstate(invalid="ignore"):
             between = np.where(part == 0, low, low + part * (high - low))
-        return np.where((n >= 2) & ~np.isnan(share), between, np.nan)
+        return np.where((n >= 2) & (n >= _LEAST_VALID * len(samples)), between, np.nan)
 
+    tail = (1 - level) / 2
     return at(tail), at(1 - tail)
 
 
@@ -77,7 +84,7 @@ def interval_of_coefficients(
     if interval == "none":
         return np.full(coefficient.shape, np.nan), np.full(coefficient.shape, np.nan)
     if interval == "bootstrap":
-        low, high = quantiles_of_samples(np.moveaxis(fits.samples, 1, 0), fits.degrees, level)
+        low, high = quantiles_of_samples(np.moveaxis(fits.samples, 1, 0), level)
         missing = np.isnan(coefficient)
         return np.where(missing, np.nan, low), np.where(missing, np.nan, high)
     with np.errstate(all="ignore"):
@@ -92,6 +99,19 @@ def interval_of_coefficients(
         low[:, -4:] = np.maximum(low[:, -4:], [-top, 0.0, 0.0, -np.inf if ceiling is None else 0.0])
         high[:, -4:] = np.minimum(high[:, -4:], [0.0, np.inf, np.inf, top])
     return low, high
+
+
+def covariance_of_samples(samples: Float64) -> Float64:
+    """Return the covariance of coefficients over resamples (fit, sample, parameter), (fit, parameter, parameter)."""
+    valid = np.asarray(~np.isnan(samples).any(axis=2))
+    n = valid.sum(axis=1)
+    there = np.where(valid[..., None], samples, 0.0)
+    with np.errstate(all="ignore"):
+        mean = there.sum(axis=1) / n[:, None]
+        centred = np.where(valid[..., None], samples - mean[:, None, :], 0.0)
+        covariance = np.swapaxes(centred, 1, 2) @ centred / (n - 1)[:, None, None]
+    covariance[n < max(_LEAST_VALID * samples.shape[1], 2)] = np.nan
+    return np.asarray(covariance, np.float64)
 
 
 def _asymptote(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -219,15 +220,27 @@ def status_of(law: Law, question: Question, hold: Bool) -> npt.NDArray[np.object
     return status
 
 
-def rank_in_group(code: Int64, is_member: Bool) -> Int64:
-    """Return the position of each row among those of its group, members first: most cells may have no run.
+def rank_in_group(code: Int64, members: Members, is_member: Bool) -> Int64:
+    """Return the position of each row among those of its group.
 
-    Examples
-    --------
-    >>> rank_in_group(np.array([0, 1, 0, 0]), np.array([False, True, True, True])).tolist()
-    [2, 0, 0, 1]
+    Members are first, because most cells of a Dataset may have no run; they are in the order of their sizes and labels,
+    so that neither the order of a Dataset nor other metrics change which runs a resample has.
+
+    Parameters
+    ----------
+    code : (row,) int64 array
+        Group of each row.
+    members : Members
+    is_member : (row,) bool array
     """
-    order = np.lexsort((~is_member, code))
+    keys: list[npt.NDArray[Any]] = [np.nan_to_num(members.values[0, :, 0])]
+    cell = np.unravel_index(np.arange(len(code)), members.shape)
+    for name, at in zip(members.cells, cell, strict=True):
+        if name in members.coords:
+            _, order = np.unique(np.asarray(members.coords[name].values).astype(str), return_inverse=True)
+            keys.append(order.reshape(-1)[at])
+    keys += [np.nan_to_num(members.tokens[0, :, 0]), np.nan_to_num(members.n_params), ~is_member, code]
+    order = np.lexsort(keys)
     ordered = code[order]
     rank = np.empty(len(code), np.int64)
     rank[order] = np.arange(len(code)) - np.searchsorted(ordered, ordered)

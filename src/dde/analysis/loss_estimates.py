@@ -85,7 +85,7 @@ def estimate_loss_law(
     runs, per_fit = present.shape[1], present.sum(axis=1)
     names = len(law.parameters)
     draws, without = np.full((count, samples, names), np.nan), np.full((count, runs, names), np.nan)
-    refits = Refits(scaled.log_y, np.nan_to_num(residual), entered, run, names)
+    refits = Refits(scaled.log_y, entered, run)
     for refit in refits.batches(np.flatnonzero(ok), samples, runs, seed):
         again = _repeated(law, scaled, refit, plain, delta)
         natural = _natural(law, scaled, again, refit.fit)

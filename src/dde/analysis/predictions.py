@@ -191,12 +191,12 @@ def _band(
     if answer.attrs.get("interval") == "none":
         return none, none.copy()
     level = float(answer.attrs["interval"])
-    degrees = answer["degrees_of_freedom"].transpose(*dims, "parameter").values.reshape(-1, count).min(axis=1)
     if "sample_coefficient" in answer:
         samples = answer["sample_coefficient"].transpose("sample_number", *dims, "parameter").values
         samples = samples.reshape(samples.shape[0], -1, 1, count)
         curves = np.stack([law.value(s, x) for s in samples])
-        return quantiles_of_samples(curves, np.broadcast_to(degrees[:, None], predicted.shape), level)
+        return quantiles_of_samples(curves, level)
+    degrees = answer["degrees_of_freedom"].transpose(*dims, "parameter").values.reshape(-1, count).min(axis=1)
     scale = np.where(law.is_log, coefficient, 1.0)
     natural = answer["covariance"].transpose(*dims, "parameter", "parameter2").values.reshape(-1, count, count)
     covariance = natural / (scale[:, :, None] * scale[:, None, :])

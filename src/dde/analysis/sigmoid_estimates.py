@@ -83,7 +83,7 @@ def estimate_sigmoid(
     status[n == 0] = "no member"
     ok = status == CONVERGED
     draws, without = np.full((count, samples, 4), np.nan), np.full((count, runs, 4), np.nan)
-    refits = Refits(y, residual, entered, run, 4)
+    refits = Refits(y, entered, run)
     for refit in refits.batches(np.flatnonzero(ok), samples, runs, seed):
         found = minimize_rows(problem(refit.values, refit.weights, refit.fit), theta[refit.fit], low, high)
         result = np.where(found.converged[:, None], found.theta, np.nan)
