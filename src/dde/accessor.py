@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dde.analysis.answers import Direction
+    from dde.analysis.laws import LawName, Quantity
     from dde.analysis.footing import Place
     from dde.analysis.intervals import Interval
     from dde.analysis.pairs import Ties
+    from dde.analysis.predictions import Sizes
     from dde.analysis.targets import Target
     from dde.curves.alignment import Method
     from dde.curves.grids import TokenGrid
@@ -65,6 +67,8 @@ _FUNCTIONS = {
     "smooth": "dde.analysis.smoothing:smooth",
     "effect": "dde.analysis.effects:effect",
     "best": "dde.analysis.choices:best",
+    "fit": "dde.analysis.fits:fit",
+    "predict": "dde.analysis.predictions:predict",
     "ranks": "dde.analysis.rankings:ranks",
     "decision_accuracy": "dde.analysis.decisions:decision_accuracy",
     "signal_to_noise": "dde.analysis.signal:signal_to_noise",
@@ -448,6 +452,50 @@ class DdeDatasetAccessor(_Documented):
         )  # fmt: skip
         return answer
 
+    def fit(
+        self,
+        metric: str | Sequence[str] | None = None,
+        *,
+        law: LawName = "power",
+        x: Quantity | None = None,
+        offset: bool = True,
+        loss: str | Sequence[str] | Mapping[str, str] | None = None,
+        at: Place | None = None,
+        points: Literal["final", "all"] | None = None,
+        window: int = 1,
+        skip: float = 0.0,
+        by: str | Sequence[str] | None = None,
+        hold_out: Mapping[str, Any] | None = None,
+        delta: float = 1e-3,
+        ceiling: float | None = 1.0,
+        starts: int = 4,
+        interval: Interval = "bootstrap",
+        level: float = 0.95,
+        samples: int = 200,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Fit a scaling law, one fit per metric and per group of runs."""
+        answer: xr.Dataset = _function("fit")(
+            self._obj, metric, law=law, x=x, offset=offset, loss=loss, at=at, points=points, window=window, skip=skip,
+            by=by, hold_out=hold_out, delta=delta, ceiling=ceiling, starts=starts, interval=interval, level=level,
+            samples=samples, seed=seed,
+        )  # fmt: skip
+        return answer
+
+    def predict(
+        self,
+        *,
+        n_params: Sizes | None = None,
+        tokens: Sizes | None = None,
+        compute: Sizes | None = None,
+        loss: Sizes | None = None,
+    ) -> xr.Dataset:
+        """Evaluate the laws of an answer of ``fit`` at other sizes."""
+        predicted: xr.Dataset = _function("predict")(
+            self._obj, n_params=n_params, tokens=tokens, compute=compute, loss=loss
+        )
+        return predicted
+
     def ranks(
         self,
         metric: str | Sequence[str] | None = None,
@@ -787,6 +835,34 @@ class DdeDataArrayAccessor(_Documented):
         """Return the best value of a hyperparameter in each remaining cell, and how sure it is."""
         answer: xr.Dataset = self._dataset.best(
             self._name, over, at=at, replicates=replicates, direction=direction, interval=interval, level=level,
+            samples=samples, seed=seed,
+        )  # fmt: skip
+        return answer
+
+    def fit(
+        self,
+        *,
+        law: LawName = "power",
+        x: Quantity | None = None,
+        offset: bool = True,
+        at: Place | None = None,
+        points: Literal["final", "all"] | None = None,
+        window: int = 1,
+        skip: float = 0.0,
+        by: str | Sequence[str] | None = None,
+        hold_out: Mapping[str, Any] | None = None,
+        delta: float = 1e-3,
+        ceiling: float | None = 1.0,
+        starts: int = 4,
+        interval: Interval = "bootstrap",
+        level: float = 0.95,
+        samples: int = 200,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Fit a scaling law, one fit per metric and per group of runs."""
+        answer: xr.Dataset = self._dataset.fit(
+            self._name, law=law, x=x, offset=offset, at=at, points=points, window=window, skip=skip,
+            by=by, hold_out=hold_out, delta=delta, ceiling=ceiling, starts=starts, interval=interval, level=level,
             samples=samples, seed=seed,
         )  # fmt: skip
         return answer
