@@ -318,6 +318,7 @@ def test_predictions_have_bands() -> None:
         ({"law": "two_step", "loss": ["loss", "loss"]}, "names 2 losses for 1 metrics"),
         ({"delta": 0.0}, "delta=0.0 is not a residual"),
         ({"starts": 0}, "starts=0 is not a whole number of at least 1"),
+        ({"samples": 0}, "samples=0 is not a whole number of at least 2"),
         ({"skip": 1.0}, "skip=1.0 is not a share"),
         ({"points": "al"}, "Did you mean all"),
         ({"points": "all"}, "points= chooses among observations of runs"),

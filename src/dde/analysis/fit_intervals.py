@@ -42,9 +42,9 @@ def quantiles_of_samples(samples: Float64, level: float) -> tuple[Float64, Float
 
     Examples
     --------
-    >>> low, high = quantiles_of_samples(np.arange(101.0)[:, None], 0.9)
+    >>> low, high = quantiles_of_samples(np.arange(101.0)[:, None], 0.5)
     >>> low.tolist(), high.tolist()
-    ([5.0], [95.0])
+    ([25.0], [75.0])
     """
     ordered = np.sort(samples, axis=0)
     n = (~np.isnan(samples)).sum(axis=0)

@@ -265,7 +265,7 @@ def _check_options(
             f"points={points!r} is not a choice of members.{near_names(str(points), ('final', 'all'))} Pass 'final', "
             "one value per run, or 'all', its observations."
         )
-    whole = {"window": (window, 1), "starts": (starts, 1), "samples": (samples, 0)}
+    whole = {"window": (window, 1), "starts": (starts, 1), "samples": (samples, 2)}
     for name, (value, least) in whole.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise UnknownNameError(f"{name}={value!r} is not a whole number of at least {least}. Pass one.")

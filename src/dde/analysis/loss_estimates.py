@@ -298,7 +298,8 @@ def _is_proportional(scaled: _Scaled) -> Bool:
     first, second = scaled.z[0], scaled.z[1]
     with np.errstate(all="ignore"):
         shared = (first * second).sum(axis=1) ** 2 / ((first**2).sum(axis=1) * (second**2).sum(axis=1))
-    return np.asarray(shared > 1 - 1e-5)
+    # Where tokens are planned as a multiple of the parameters, they differ from it by some percent.
+    return np.asarray(shared > 1 - 1e-3)
 
 
 def _points(scaled: _Scaled, weights: Float64 | Bool, of: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
