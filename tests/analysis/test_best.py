@@ -109,7 +109,7 @@ def test_runs_of_different_ends_need_a_place() -> None:
     assert (common.best.item(), common.mean_value.values.tolist()) == (1e-5, [3.0, 3.5])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.lists(st.integers(-3, 3), min_size=2, max_size=2), min_size=2, max_size=4),
     st.permutations(range(4)),
@@ -168,8 +168,7 @@ def test_learning_rates_of_the_tutorial_suite(suite: xr.Dataset) -> None:
     assert set(np.unique(here.best)) == {2e-5}
 
 
-@pytest.mark.parametrize("kind", ["netcdf", "zarr"])
-@pytest.mark.parametrize("over", ["learning_rate", "data"])
+@pytest.mark.parametrize(("kind", "over"), [("netcdf", "data"), ("zarr", "learning_rate")])
 def test_saved_datasets_and_answers(suite: xr.Dataset, tmp_path: Path, kind: str, over: str) -> None:
     def again(dataset: xr.Dataset, name: str) -> xr.Dataset:
         if kind == "zarr":

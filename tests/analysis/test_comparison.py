@@ -188,7 +188,7 @@ def test_a_single_run_is_compared_with_several_at_their_ends() -> None:
         assert_nothing_is_cut_off(figure)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.permutations(range(8)), st.sampled_from(["t", "bootstrap"]))
 def test_order_and_side_change_nothing(order: list[int], interval: Any) -> None:
     a, b = two()
