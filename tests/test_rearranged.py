@@ -329,14 +329,15 @@ def test_arrays_have_the_methods_of_datasets_under_one_documentation() -> None:
 
 
 def test_methods_take_what_their_functions_take() -> None:
-    from dde.accessor import _FUNCTIONS, DdeDataArrayAccessor, DdeDatasetAccessor, _function
+    from dde.accessor import DdeDataArrayAccessor, DdeDatasetAccessor
+    from dde.accessor.functions import FUNCTIONS, function_of
 
     def parameters(function: Any) -> dict[str, tuple[Any, Any]]:
         _, *rest = inspect.signature(function).parameters.values()
         return {p.name: (p.kind, p.default) for p in rest}
 
-    for name in _FUNCTIONS:
-        of_function = parameters(_function(name))
+    for name in FUNCTIONS:
+        of_function = parameters(function_of(name))
         for accessor in (DdeDatasetAccessor, DdeDataArrayAccessor):
             method = getattr(accessor, name, None)
             if method is None:

@@ -18,9 +18,6 @@ from dde.analysis.answers import answer_frame
 from dde.cli import main
 from dde.tutorial import Suite
 
-# The generated suite has one contradictory row, of another run.
-pytestmark = pytest.mark.filterwarnings("ignore:.*repeated rows:dde.errors.DdeWarning")
-
 Run = Callable[..., tuple[int, str, str]]
 
 

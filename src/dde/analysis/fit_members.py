@@ -185,7 +185,9 @@ def members_of_finals(dataset: xr.Dataset, names: Sequence[str], at: Place | Non
             status[k] = np.where((status[k] == ENTERED) & (count == 0), _NO_OBSERVATION, status[k])
             values[k] = np.where(count > 0, mean, np.nan)
     n_params = _n_params(dataset, cells, shape)
-    coords = {str(n): c.variable for n, c in found.coords.items() if n not in ("metric", "units", "direction")}
+    coords = {
+        str(n): c.variable for n, c in found.coords.items() if n not in ("metric", "units", "direction", "metric_label")
+    }
     tokens = np.asarray(tokens, np.float64)[..., None]
     members = Members(
         tuple(names), cells, shape, np.asarray(values, np.float64)[..., None], tokens, n_params,

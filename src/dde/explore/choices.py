@@ -201,7 +201,7 @@ def plot_options(choices: Choices, dataset: xr.Dataset | None = None) -> dict[st
     chosen = {
         # The axis of an explored Dataset is that of tokens.
         "x": None if choices.x == "cumulative_tokens" else choices.x,
-        "log_x": choices.log_x,
+        "log_x": choices.log_x or None,
         "log_y": choices.log_y,
         "hue_by": choices.hue_by,
         "style_by": choices.style_by,

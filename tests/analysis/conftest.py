@@ -1,0 +1,25 @@
+"""Tests of answers share one folder for generated suites, and expect the contradictory row that these contain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("ignore:.*repeated rows:dde.errors.DdeWarning"))
+
+
+@pytest.fixture(scope="package", autouse=True)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Work in a temporary folder: dde.tutorial writes its suites and their cache to the current one."""
+    folder = tmp_path_factory.mktemp("answers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
