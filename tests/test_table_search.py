@@ -349,7 +349,7 @@ def test_a_table_that_changes_while_open_gives_nothing_to_the_cache(tmp_path: Pa
 
 
 def test_a_table_that_changes_during_a_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dde.suite.datadecide.tables import evaluation_tables as row_groups
+    from dde.suite.datadecide.tables import row_groups
 
     path, first, second = two_contents(tmp_path)
     path.write_bytes(first)

@@ -340,7 +340,7 @@ def test_each_table_is_asked_once_for_each_metric_that_is_read_together(
     for metric in every[:5]:
         table = holder(metric)
         assert table is not None
-        others = [m for m in every if m != metric and holder(m) is table] if table.reads_tasks_whole else []
+        others = [m for m in every if m != metric and holder(m) is table] if table.reads_complete_tasks else []
         expected[metric.name] = [metric, *others]
     assert max(map(len, expected.values())) > 50
     asked: list[str] = []

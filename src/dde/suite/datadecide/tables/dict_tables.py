@@ -126,7 +126,7 @@ class DictTable(EvaluationTable):
     The train shards and the macro averages of ``allenai/DataDecide-eval-results``.
     """
 
-    reads_tasks_whole = True
+    reads_complete_tasks = True
 
     # Entries of the sizes that were looked at, by size and task; replaced, never changed.
     _entries_at: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType({})
@@ -150,7 +150,7 @@ class DictTable(EvaluationTable):
             return self._task_set.issuperset(MMLU_SUBJECTS)
         return metric.task in self._task_set
 
-    def sampled(self) -> int:
+    def row_kinds(self) -> int:
         """Return that all rows hold evaluations."""
         return EVALUATED
 

@@ -30,10 +30,11 @@ from dde.suite.datadecide.names import (
     training_flops,
 )
 from dde.suite.datadecide.tables.dict_tables import DictTable
-from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY, EvaluationTable, OnError, WideTable
+from dde.suite.datadecide.tables.evaluation_tables import EVALUATED, PERPLEXITY, EvaluationTable, OnError
 from dde.suite.datadecide.tables.macro_table import MacroTable
 from dde.suite.datadecide.tables.row_index import MAX_STEP, IndexHead, RowIndex, join_keys, key_runs, key_steps
 from dde.suite.datadecide.tables.table_files import FileKinds, TableFile, TableKind, find_table_files, missing_shards
+from dde.suite.datadecide.tables.wide_table import WideTable
 
 __all__ = ["DataDecide", "IndexKeeper", "TableCheckpoints"]
 
@@ -295,7 +296,7 @@ class DataDecide:
                 index = table.index
                 meaning = np.array([index_of[b] for b in index.bases] + [-1], np.int64)
                 usable = (index.base >= 0) & (index.step >= 0)
-                key, sampled = join_keys(meaning[index.base[usable]], index.step[usable]), table.sampled()
+                key, sampled = join_keys(meaning[index.base[usable]], index.step[usable]), table.row_kinds()
                 for kind in (EVALUATED, PERPLEXITY):
                     of_kind = key if isinstance(sampled, int) else key[(sampled[usable] & kind) > 0]
                     if not isinstance(sampled, int) or sampled & kind:
@@ -351,7 +352,7 @@ class DataDecide:
         Texts of all tasks of a run are interleaved, so reading those of one task reads nearly all of them.
         """
         holder = self._holder(metric)
-        if holder is None or not holder.reads_tasks_whole:
+        if holder is None or not holder.reads_complete_tasks:
             return [metric]
         asked = tuple(others)
         listed, by_table = self._grouped
@@ -368,7 +369,7 @@ class DataDecide:
         requested = {m.name: m for m in metrics}
         for metric in list(requested.values()):
             holder = self._holder(metric)
-            if holder is not None and holder.reads_tasks_whole:
+            if holder is not None and holder.reads_complete_tasks:
                 siblings = (task_metric(metric.task, entry) for entry in ENTRIES)
                 requested |= {m.name: m for m in siblings if m.name not in requested and self._holder(m) is holder}
         return list(requested.values())
