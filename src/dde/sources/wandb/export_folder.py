@@ -20,19 +20,22 @@ from dde.sources.wandb.logs import LogDigests, log_notes
 from dde.sources.wandb.records import run_record, wanted_config_keys
 from dde.sources.wandb.summaries import SummaryTable
 
-__all__ = ["RUN_NAMES", "ExportFolder", "ExportedRun", "export_records"]
+__all__ = ["TEXT_COLUMNS", "ExportFolder", "ExportedRun", "export_records"]
 
-#: Columns of a run that contain names.
-RUN_NAMES = ("run_name", "state", "project", "entity")
+#: Columns of a run that its record contains as text, in addition to its id.
+TEXT_COLUMNS = ("run_name", "state", "project", "entity")
 
 
 class ExportFolder(ABC):
     """Base class of stores of exported files.
 
+    A subclass reads one format: it names the format in `form`, and implements `_run_digests`, `_records`, `_summaries`
+    and `_log_keys`.
+
     Parameters
     ----------
     folder : str, path or Connection
-        Folder with the export, or with one folder that has it; an fsspec URL. Other files are ignored.
+        Folder or fsspec URL with the export itself, or with one subfolder that has it. Other files are ignored.
     """
 
     #: Format of the files that it reads.
@@ -122,7 +125,7 @@ class ExportFolder(ABC):
 
     @contextmanager
     def _reading(self) -> Iterator[Export]:
-        """Yield the files of the export to a block that reads them; SourceError if one changed meanwhile."""
+        """Provide the files of the export to a block that reads them; SourceError if one changes during the block."""
         export = self._export()
         try:
             yield export
@@ -142,7 +145,7 @@ class ExportedRun:
     run_id : str
         Id of the run.
     columns : mapping of str to object
-        Columns of the run; those of `RUN_NAMES` and ``created_at`` are used.
+        Columns of the run; those of `TEXT_COLUMNS` and ``created_at`` are used.
     config : mapping of str to object
         Config; may have more keys than needed.
     metadata : object
@@ -182,15 +185,19 @@ def export_records(
         Digests of the training logs; None if the export has none.
     config_keys : sequence of str
         Config keys to include.
+
+    Returns
+    -------
+    tuple of RunRecord
     """
     digests.warn()
     logs = LogDigests({}, {}, {}) if logs is None else logs
     records = [
         run_record(
             run_id=run.run_id,
-            **{name: run.columns.get(name) for name in (*RUN_NAMES, "created_at")},
+            **{name: run.columns.get(name) for name in (*TEXT_COLUMNS, "created_at")},
             config=run.config,
-            summary=summaries.picked[position],
+            summary=summaries.counters[position],
             metadata=run.metadata,
             tags=run.tags,
             config_keys=config_keys,

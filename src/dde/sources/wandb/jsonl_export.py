@@ -29,7 +29,7 @@ from dde.sources.json_text import (
 from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_object, as_text, read_object
 from dde.sources.wandb.export_files import Export, ExportFile, RunDigests
-from dde.sources.wandb.export_folder import RUN_NAMES, ExportedRun, ExportFolder, export_records
+from dde.sources.wandb.export_folder import TEXT_COLUMNS, ExportedRun, ExportFolder, export_records
 from dde.sources.wandb.logs import LOG_COLUMNS, Log, LogBuilder, empty_history, logged_metrics, logged_step
 from dde.sources.wandb.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
 from dde.sources.wandb.records import pick
@@ -367,7 +367,7 @@ class JsonlStore(ExportFolder):
     def raw_runs(self) -> Iterator[RawRun]:
         """Yield every run with its complete content; see `RawExport`."""
         for run, problem in run_parts(self._export().runs):
-            values = {name: as_text(run[name].value) if name in run else "" for name in ("run_id", *RUN_NAMES)}
+            values = {name: as_text(run[name].value) if name in run else "" for name in ("run_id", *TEXT_COLUMNS)}
             created_at = run.get("created_at", NOTHING).value
             yield raw_run(values, created_at, [run.get(name, NOTHING) for name in OBJECT_COLUMNS], problem)
 

@@ -18,7 +18,7 @@ from dde.sources.protocols import History, RunRecord
 from dde.sources.values import as_object, as_text, read_object
 from dde.sources.wandb import parquet_tables as tables
 from dde.sources.wandb.export_files import Export, ExportFile, RunDigests
-from dde.sources.wandb.export_folder import RUN_NAMES, ExportedRun, ExportFolder, export_records
+from dde.sources.wandb.export_folder import TEXT_COLUMNS, ExportedRun, ExportFolder, export_records
 from dde.sources.wandb.logs import LOG_COLUMNS, empty_history, first_positions, ordered_history
 from dde.sources.wandb.raw_runs import OBJECT_COLUMNS, RawRow, RawRun, raw_row, raw_run
 from dde.sources.wandb.records import without_logged_rate
@@ -87,7 +87,7 @@ class ExportStore(ExportFolder):
             objects = [row.get(name) for name in OBJECT_COLUMNS]
             if flat:
                 objects[0] = row["raw_data"] if "raw_data" in row else tables.flat_object(row)[0]
-            names = {name: as_text(row.get(name)) for name in RUN_NAMES}
+            names = {name: as_text(row.get(name)) for name in TEXT_COLUMNS}
             parts = [Part(None, value) for value in objects]
             yield raw_run({"run_id": row["run_id"], **names}, row.get("created_at"), parts)
 
@@ -149,14 +149,14 @@ def _exported_runs(
 ) -> Iterator[ExportedRun]:
     flat = tables.is_flat(runs)
     rates = tables.last_rates(history) if flat and history is not None else {}
-    columns = [*RUN_NAMES, "created_at"]
+    columns = [*TEXT_COLUMNS, "created_at"]
     columns += ["raw_data", *config_keys] if flat else ["config", "wandb_metadata", "system_attrs"]
     for position, row in enumerate(tables.run_rows(runs, columns)):
         run_id = row["run_id"]
         parts = _parts(row, flat)
         config = parts.config
         if flat:
-            config = without_logged_rate(config, summaries.picked[position], rates.get(run_id))
+            config = without_logged_rate(config, summaries.counters[position], rates.get(run_id))
         notes = (f"the config {parts.problem}, and is not used",) if parts.problem else ()
         yield ExportedRun(run_id, row, config, parts.launch, parts.tags, notes)
 
