@@ -1,4 +1,4 @@
-"""Where a cache is stored: a folder or a prefix of an object store, both through fsspec."""
+"""Storage of a cache: a folder or a prefix of an object store, both through fsspec."""
 
 from __future__ import annotations
 
@@ -31,12 +31,22 @@ UNFINISHED = ".making-"
 
 _Result = TypeVar("_Result")
 
-# Objects that are removed at the same time.
-_REMOVALS_AT_ONCE = 16
+# Threads that remove objects.
+_REMOVAL_THREADS = 16
 
 
 class StoredFile(NamedTuple):
-    """A file or object: its path below the storage, its size, and when it was written (seconds since 1970)."""
+    """A file or object.
+
+    Attributes
+    ----------
+    path : str
+        Path relative to the storage.
+    bytes : int
+        Size.
+    written : float
+        Time of the last write, in seconds since 1970.
+    """
 
     path: str
     bytes: int
@@ -46,58 +56,63 @@ class StoredFile(NamedTuple):
 class Storage:
     """A folder of this machine, or a prefix of an object store.
 
-    Methods raise OSError, without credentials, whatever exception the file system raised.
+    Exceptions of object stores are raised as OSError, and their messages have no credentials.
 
     Parameters
     ----------
     root : str, path or Connection
         Folder, or URL such as ``s3://bucket/cache``. Credentials in it are neither shown nor pickled.
-    *below : str
-        Names of folders below it.
+    *subfolders : str
+        Names of nested folders in `root`.
 
     Examples
     --------
-    >>> Storage("memory://cache") / "tables"
+    >>> storage = Storage("memory://cache") / "tables"
+    >>> storage
     Storage('memory://cache/tables')
+    >>> storage.write({"a.json": b"{}"})
+    >>> storage.read(["a.json", "b.json"]), storage.names()
+    ({'a.json': b'{}'}, ['a.json'])
+    >>> storage.remove()
     """
 
-    def __init__(self, root: str | os.PathLike[str] | Connection, *below: str) -> None:
+    def __init__(self, root: str | os.PathLike[str] | Connection, *subfolders: str) -> None:
         if isinstance(root, str) and root.startswith(("file://", "local://")):
             root = root.partition("://")[2]
         self._root = root if isinstance(root, Connection) else Connection(root)
-        self._below = below
+        self._subfolders = subfolders
 
     def __truediv__(self, name: str) -> Storage:
-        return Storage(self._root, *self._below, *name.split("/"))
+        return Storage(self._root, *self._subfolders, *name.split("/"))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Storage) and (self._root, self._below) == (other._root, other._below)
+        return isinstance(other, Storage) and (self._root, self._subfolders) == (other._root, other._subfolders)
 
     def __hash__(self) -> int:
-        return hash((self._root, self._below))
+        return hash((self._root, self._subfolders))
 
     def __str__(self) -> str:
-        return "/".join([self._root.redacted.rstrip("/") or "/", *self._below])
+        return "/".join([self._root.redacted.rstrip("/") or "/", *self._subfolders])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Storage, (self._root, *self._below)
+        return Storage, (self._root, *self._subfolders)
 
     @cached_property
     def path(self) -> Path | None:
         """The folder; None for an object store."""
         full = self._root.reveal()
-        return None if "://" in full or "::" in full else Path(full, *self._below)
+        return None if "://" in full or "::" in full else Path(full, *self._subfolders)
 
     @cached_property
-    def _opened(self) -> tuple[Any, str]:
-        """The file system, and the path in it."""
+    def _file_system(self) -> tuple[Any, str]:
+        """The fsspec file system, and the path of this storage in it."""
         if self.path is not None:
             return LocalFileSystem(), str(self.path)
         fs, path = self._call(lambda: url_to_fs(self._root.reveal()))
-        return fs, "/".join([path.rstrip("/"), *self._below])
+        return fs, "/".join([path.rstrip("/"), *self._subfolders])
 
     def _call(self, action: Callable[[], _Result]) -> _Result:
         """Return the result of an action; turn exceptions of object stores into OSError without credentials."""
@@ -111,90 +126,96 @@ class Storage:
             problem: OSError = FileNotFoundError(self._root.scrub(error))
         except Exception as error:
             problem = OSError(f"{type(error).__name__}: {self._root.scrub(error)}")
-        # Not raised within the handlers: the original, with its credentials, would stay in the chain.
+        # Raised outside the handlers: within them, the original, with its credentials, would be its __context__.
         raise problem
 
     def store(self) -> Store:
         """Return a read-only Zarr store of this storage."""
-        # Opening a Dataset from a cache needs no Zarr, which takes longer to import than that.
+        # Imported here: opening a Dataset from a cache does not use Zarr, and takes less time than importing it.
         from zarr.storage import FsspecStore, LocalStore
 
         if self.path is not None:
             return LocalStore(self.path, read_only=True)
         # Zarr needs a file system in its own event loop, so it opens the URL itself.
         opened = self._call(lambda: FsspecStore.from_url(self._root.reveal(), read_only=True))
-        return FsspecStore(opened.fs, path="/".join([opened.path.rstrip("/"), *self._below]), read_only=True)
+        return FsspecStore(opened.fs, path="/".join([opened.path.rstrip("/"), *self._subfolders]), read_only=True)
 
     def names(self) -> list[str]:
         """Return the current names of files and folders here, sorted; [] if there is nothing."""
-        fs, path = self._opened
+        fs, path = self._file_system
         # fsspec caches listings, but other processes write here too.
         fs.invalidate_cache(path)
         try:
-            found = self._call(lambda: fs.ls(path, detail=False))
+            paths = self._call(lambda: fs.ls(path, detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        own = path.rstrip("/").rpartition("/")[2]
-        return sorted({str(f).rstrip("/").rpartition("/")[2] for f in found} - {own, ""})
+        # Some file systems list the folder itself too.
+        return sorted({_name(str(entry)) for entry in paths} - {_name(path), ""})
 
     def files(self) -> list[StoredFile]:
         """Return all files, at any depth; [] if there is nothing."""
-        fs, path = self._opened
+        fs, path = self._file_system
         fs.invalidate_cache(path)
         try:
-            found: dict[str, dict[str, Any]] = self._call(lambda: fs.find(path, detail=True))
+            info_by_path: dict[str, dict[str, Any]] = self._call(lambda: fs.find(path, detail=True))
         except FileNotFoundError:
             return []
         base = str(fs._strip_protocol(path))
         return [
-            StoredFile(name.removeprefix(base).lstrip("/"), int(facts.get("size") or 0), _written(facts))
-            for name, facts in found.items()
+            StoredFile(name.removeprefix(base).lstrip("/"), int(info.get("size") or 0), _written(info))
+            for name, info in info_by_path.items()
         ]
 
     def read(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Return the content of those of the files that exist; object stores are asked for all at once."""
+        """Return the content of each file that exists, by its path; objects are requested concurrently."""
         if not paths:
             return {}
-        fs, root = self._opened
-        # As ranges: for a whole object some file systems ask for its size first.
+        fs, root = self._file_system
+        # Read as ranges: for a complete object, some file systems first request its size.
         contents = self._call(
             lambda: fs.cat_ranges([f"{root}/{p}" for p in paths], [0] * len(paths), None, on_error="return")
         )
         return {p: content for p, content in zip(paths, contents, strict=True) if isinstance(content, bytes)}
 
     def write(self, files: Mapping[str, bytes | memoryview]) -> None:
-        """Write files, each of which appears complete or not at all; an object store takes all at once."""
+        """Write files, each of which appears complete or not at all; objects are sent concurrently.
+
+        Parameters
+        ----------
+        files : mapping of str to bytes or memoryview
+            Content by path relative to the storage. Existing files are replaced.
+        """
         if self.path is None:
-            fs, root = self._opened
+            fs, root = self._file_system
             self._call(lambda: fs.pipe({f"{root}/{name}": bytes(content) for name, content in files.items()}))
             return
         targets = {self.path / name: content for name, content in files.items()}
         for folder in {target.parent for target in targets}:
             folder.mkdir(parents=True, exist_ok=True)
         for target, content in targets.items():
-            made = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:16]}")
-            with removed_if_ended(made):
+            unfinished = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:16]}")
+            with removed_if_ended(unfinished):
                 try:
                     # "x": never write to an existing file or through a link.
-                    with made.open("xb") as file:
+                    with unfinished.open("xb") as file:
                         file.write(content)
-                    os.replace(made, target)
+                    os.replace(unfinished, target)
                 except BaseException:
-                    made.unlink(missing_ok=True)
+                    unfinished.unlink(missing_ok=True)
                     raise
 
     def remove(self) -> None:
         """Remove this file or folder; no error if it does not exist, or another process is removing it."""
-        # Metadata first: readers do not take a folder without it for complete.
+        # Metadata is removed first, because readers ignore a folder without metadata.
         with suppress(OSError):
             if self.path is None:
-                fs, path = self._opened
+                fs, path = self._file_system
                 fs.invalidate_cache(path)
                 if self._call(lambda: fs.exists(f"{path}/zarr.json")):
                     self._call(lambda: fs.rm_file(f"{path}/zarr.json"))
-                # One by one: the removal of several expands patterns in their names.
+                # Removed one by one, because fsspec's removal of several paths expands patterns in them.
                 paths = self._call(lambda: fs.find(path))
-                with ThreadPoolExecutor(_REMOVALS_AT_ONCE) as threads:
+                with ThreadPoolExecutor(_REMOVAL_THREADS) as threads:
                     self._call(lambda: list(threads.map(fs.rm_file, paths)))
             elif self.path.is_dir() and not self.path.is_symlink():
                 (self.path / "zarr.json").unlink(missing_ok=True)
@@ -203,18 +224,26 @@ class Storage:
                 self.path.unlink()
 
     def remove_if_older(self, seconds: float) -> None:
-        """Remove this file or folder if nothing was written in it for so long."""
+        """Remove this file or folder if its last write is more than `seconds` ago."""
         with suppress(OSError):
-            fs, path = self._opened
+            fs, path = self._file_system
             written = [file.written for file in self.files()] or [_written(self._call(lambda: fs.info(path)))]
             if time.time() - max(written) > seconds:
                 self.remove()
 
 
-def _written(facts: Mapping[str, Any]) -> float:
-    """Return when a file was written (seconds since 1970), under any of the names that file systems use."""
+def _name(path: str) -> str:
+    """Return the last part of a path."""
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _written(info: Mapping[str, Any]) -> float:
+    """Return the time of the last write in seconds since 1970, from whichever key the file system uses for it.
+
+    A file without any of these keys counts as written now, so that it is not removed for its age.
+    """
     for name in ("LastModified", "last_modified", "mtime", "updated", "created"):
-        moment = facts.get(name)
+        moment = info.get(name)
         if isinstance(moment, datetime):
             return moment.timestamp()
         if isinstance(moment, (int, float)):
@@ -225,7 +254,7 @@ def _written(facts: Mapping[str, Any]) -> float:
 def source_storage(
     cache_dir: str | os.PathLike[str] | Connection | None, kind: str, description: str
 ) -> Storage | None:
-    """Return where a cache stores what belongs to one source; None if nothing is cached.
+    """Return the storage of one source in a cache.
 
     Parameters
     ----------
@@ -235,9 +264,19 @@ def source_storage(
         One of :data:`dde.cache.maintenance.KINDS`.
     description : str
         The source, without credentials.
+
+    Returns
+    -------
+    Storage or None
+        None if there is no cache, or the source has no description.
+
+    Examples
+    --------
+    >>> source_storage("memory://cache", "index", "s3://bucket/data")
+    Storage('memory://cache/index/397b84d867d3f09b')
     """
     if cache_dir is None or not description:
         return None
-    # The same folder under two names is one source.
+    # Different paths of one folder are the same source.
     source = str(Path(description).resolve()) if Path(description).exists() else description
     return Storage(cache_dir) / kind / hashlib.sha256(source.encode()).hexdigest()[:16]
