@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from command_process import PATIENCE, environment, start, wait_until
-from dde.cli.streams import ends_in_one_line
+from dde.cli.signals import exit_on_signals
 from dde.tutorial import Suite
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, to see what is caught")
@@ -97,7 +97,7 @@ def test_a_signal_that_is_ignored_stays_ignored(suite: Suite, tmp_path: Path) ->
 
 def test_a_program_that_calls_the_command_line_keeps_its_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     before = [signal.getsignal(number) for number in CODES]
-    with ends_in_one_line():
+    with exit_on_signals():
         assert [signal.getsignal(number) for number in CODES] != before
     assert [signal.getsignal(number) for number in CODES] == before
 
@@ -106,13 +106,13 @@ def test_an_old_file_is_put_back_where_a_new_one_had_not_taken_its_place(tmp_pat
     code = """
 import os, signal
 from pathlib import Path
-from dde.cli.streams import ends_in_one_line
+from dde.cli.signals import exit_on_signals
 from dde.atomic_files import atomic_path
 replace = os.replace
 def interrupted(*places):
     os.kill(os.getpid(), signal.SIGINT)
 os.replace = interrupted
-with ends_in_one_line(), atomic_path(Path("store")) as part:
+with exit_on_signals(), atomic_path(Path("store")) as part:
     part.mkdir()
 """
     (tmp_path / "store").mkdir()

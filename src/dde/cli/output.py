@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dde.cli.streams import stopped_at_end
+from dde.cli.signals import stop_on_signal
 from dde.plots.axis_format import short_number
 from dde.printable import printable, spreadsheet_safe
 
@@ -74,7 +74,7 @@ def busy(doing: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield lambda doing: None
         return
-    with console.status(doing) as status, stopped_at_end(status.stop):
+    with console.status(doing) as status, stop_on_signal(status.stop):
         yield lambda doing: status.update(doing)
 
 
@@ -92,6 +92,6 @@ def progress_bar(doing: str) -> Iterator[Advance]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar, stopped_at_end(bar.stop):
+    with Progress(*columns, console=console, transient=True) as bar, stop_on_signal(bar.stop):
         task = bar.add_task(printable(doing), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
