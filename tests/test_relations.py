@@ -234,7 +234,7 @@ def test_circles_are_set_aside_by_name_and_all_else_opens() -> None:
     runs = [sft(name, [100.0], parent_run_id=parent) for name, parent in ("ab", "ba", "cc", "da")]
     resolved = registry(*runs, sft("sound", [100.0]))
     placed = resolved.placed
-    circle = "the runs 'a', 'b' derive from each other in a circle (config.parent_run_id)"
+    circle = "the runs 'a', 'b' derive from each other in a cycle (config.parent_run_id)"
     assert {r: placed[r].status for r in "abcd"} == {
         "a": f"no parent found: {circle}",
         "b": f"no parent found: {circle}",
@@ -244,11 +244,11 @@ def test_circles_are_set_aside_by_name_and_all_else_opens() -> None:
     assert placed["sound"].status == "used"
     assert [resolved.chain(r) for r in "abcd"] == [["a"], ["b"], ["c"], ["a", "d"]]
     assert select_runs(resolved).left_out == {"no parent found": 3, "parent not usable": 1}
-    # The user's word settles it; a circle of the user's own is an error.
+    # The user's word settles it; a cycle of the user's own is an error.
     assert registry(*runs[:2], parents={"a": HUB}).placed["b"].status == "used"
     with pytest.raises(LineageError, match="'a' is its own parent"):
         _ = registry(sft("a"), parents={"a": "a"}).derived
-    with pytest.raises(LineageError, match="in a circle"):
+    with pytest.raises(LineageError, match="in a cycle"):
         _ = registry(sft("a"), sft("b"), parents={"a": "b", "b": "a"}).derived
 
 
@@ -259,7 +259,7 @@ def test_long_circles_and_chains_are_set_aside() -> None:
     assert len(statuses) == 2
     assert "used" in statuses
     named = next(status for status in statuses if status != "used")
-    assert "and 9996 more derive from each other in a circle" in named
+    assert "and 9996 more derive from each other in a cycle" in named
 
     chain = [sft(f"r{i:05}", [100.0], parent_run_id=f"r{i - 1:05}" if i else HUB) for i in range(n)]
     resolved = registry(*chain)

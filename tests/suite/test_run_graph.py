@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 import dde
 from dde.errors import LineageError
-from dde.lineage.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
+from dde.lineage.run_graph import BranchAt, Edges, PlacedRuns, RunRows, find_depths, place_runs
 
 NONE = float("nan")
 
 
 def placed(
     rows: dict[str, list[tuple[int, int]]],
-    parents: dict[str, list[tuple[str, At, float]]],
+    parents: dict[str, list[tuple[str, BranchAt, float]]],
     cumulative: tuple[str, ...] = (),
     n_params: dict[str, float] | None = None,
 ) -> tuple[list[str], PlacedRuns]:
@@ -53,10 +53,10 @@ def test_the_worked_example_of_a_rewind_a_branch_inside_and_a_soup() -> None:
         "soup": [(0, 0)],
     }
     parents = {
-        "rewound": [("base", At.STEP, 25)],
-        "sft": [("base", At.END, NONE)],
-        "dpo": [("sft", At.STEP, 2)],
-        "soup": [("sft", At.END, NONE), ("dpo", At.END, NONE)],
+        "rewound": [("base", BranchAt.STEP, 25)],
+        "sft": [("base", BranchAt.END, NONE)],
+        "dpo": [("sft", BranchAt.STEP, 2)],
+        "soup": [("sft", BranchAt.END, NONE), ("dpo", BranchAt.END, NONE)],
     }
     names, found = placed(rows, parents, ("rewound",))
     table = {n: (found.start[i], found.branch[i], found.end[i]) for i, n in enumerate(names)}
@@ -74,7 +74,7 @@ def test_the_worked_example_of_a_rewind_a_branch_inside_and_a_soup() -> None:
 
 def test_a_soup_of_checkpoints_of_one_run_adds_nothing() -> None:
     rows = {"long": [(10, 100), (20, 200), (30, 300)], "soup": [(30, 300)]}
-    parents = {"soup": [("long", At.STEP, 30), ("long", At.STEP, 20), ("long", At.STEP, 10)]}
+    parents = {"soup": [("long", BranchAt.STEP, 30), ("long", BranchAt.STEP, 20), ("long", BranchAt.STEP, 10)]}
     _, found = placed(rows, parents, ("soup",))
     assert (found.start[1], found.branch[1], found.end[1]) == (300, 100, 300)
     assert found.own.tolist() == [100, 200, 300, 0]
@@ -83,8 +83,8 @@ def test_a_soup_of_checkpoints_of_one_run_adds_nothing() -> None:
 def test_a_merge_of_two_roots_has_no_curve_in_common() -> None:
     rows = {"a": [(1, 10)], "b": [(1, 30)], "merge": [(0, 0)], "sft": [(1, 5)]}
     parents = {
-        "merge": [("a", At.END, NONE), ("b", At.END, NONE)],
-        "sft": [("merge", At.END, NONE)],
+        "merge": [("a", BranchAt.END, NONE), ("b", BranchAt.END, NONE)],
+        "sft": [("merge", BranchAt.END, NONE)],
     }
     _, found = placed(rows, parents)
     assert found.start.tolist() == [0, 0, 40, 40]
@@ -95,17 +95,17 @@ def test_a_merge_of_two_roots_has_no_curve_in_common() -> None:
 @pytest.mark.parametrize(
     ("at", "value", "branch"),
     [
-        (At.END, NONE, 300),
-        (At.TOKENS, 250, 250),
-        (At.CUMULATIVE, 250, 250),
-        (At.STEP, 20, 200),
-        (At.STEP, 15, 150),
-        (At.STEP, 5, 50),
-        (At.CHECKPOINT, NONE, 200),
-        (At.FIRST_ROW, NONE, 250),
+        (BranchAt.END, NONE, 300),
+        (BranchAt.TOKENS, 250, 250),
+        (BranchAt.CUMULATIVE, 250, 250),
+        (BranchAt.STEP, 20, 200),
+        (BranchAt.STEP, 15, 150),
+        (BranchAt.STEP, 5, 50),
+        (BranchAt.CHECKPOINT, NONE, 200),
+        (BranchAt.FIRST_ROW, NONE, 250),
     ],
 )
-def test_every_way_to_say_where_a_run_leaves_its_parent(at: At, value: float, branch: int) -> None:
+def test_every_way_to_say_where_a_run_leaves_its_parent(at: BranchAt, value: float, branch: int) -> None:
     rows = {"trunk": [(10, 100), (20, 200), (30, 300)], "decay": [(25, 250), (30, 300), (40, 400)]}
     _, found = placed(rows, {"decay": [("trunk", at, value)]}, ("decay",))
     assert found.problem[1] == ""
@@ -116,17 +116,17 @@ def test_every_way_to_say_where_a_run_leaves_its_parent(at: At, value: float, br
 @pytest.mark.parametrize(
     ("at", "value", "cumulative", "problem"),
     [
-        (At.STEP, 50, True, "step 50 lies beyond the parent's last row at step 30"),
-        (At.STEP, NONE, True, "the declared step of the branch is no number"),
-        (At.TOKENS, 500, True, "500 own tokens of the parent lie beyond its last row at 300"),
-        (At.CUMULATIVE, -5, True, "it lies before the parent's start"),
-        (At.CHECKPOINT, NONE, False, "a counter of the run's own tokens does not say where it starts"),
-        (At.FIRST_ROW, NONE, False, "a counter of the run's own tokens does not say where it starts"),
+        (BranchAt.STEP, 50, True, "step 50 lies beyond the parent's last row at step 30"),
+        (BranchAt.STEP, NONE, True, "the declared step of the branch is not a number"),
+        (BranchAt.TOKENS, 500, True, "500 own tokens of the parent lie beyond its last row at 300"),
+        (BranchAt.CUMULATIVE, -5, True, "it lies before the parent's start"),
+        (BranchAt.CHECKPOINT, NONE, False, "a counter of the run's own tokens does not say where it starts"),
+        (BranchAt.FIRST_ROW, NONE, False, "a counter of the run's own tokens does not say where it starts"),
     ],
 )
-def test_a_branch_that_can_not_be_is_no_guess(at: At, value: float, cumulative: bool, problem: str) -> None:
+def test_a_branch_that_can_not_be_is_no_guess(at: BranchAt, value: float, cumulative: bool, problem: str) -> None:
     rows = {"trunk": [(10, 100), (20, 200), (30, 300)], "run": [(25, 250)], "child": [(1, 1)]}
-    parents = {"run": [("trunk", at, value)], "child": [("run", At.END, NONE)]}
+    parents = {"run": [("trunk", at, value)], "child": [("run", BranchAt.END, NONE)]}
     _, found = placed(rows, parents, ("run",) if cumulative else ())
     assert found.problem[1] == f"branch unknown: {problem}"
     assert found.problem[2] == f"parent not usable: branch unknown: {problem}"
@@ -135,24 +135,24 @@ def test_a_branch_that_can_not_be_is_no_guess(at: At, value: float, cumulative: 
 
 def test_compute_sums_the_segments_of_each_size() -> None:
     rows = {"small": [(1, 100)], "grown": [(1, 50)]}
-    parents = {"grown": [("small", At.END, NONE)]}
+    parents = {"grown": [("small", BranchAt.END, NONE)]}
     _, found = placed(rows, parents, n_params={"small": 10.0, "grown": 40.0})
     assert found.compute.tolist() == [0.0, 6.0 * 10 * 100]
 
 
 def test_a_circle_names_its_runs() -> None:
     child, parent = np.array([0, 1, 2], np.int32), np.array([1, 2, 0], np.int32)
-    with pytest.raises(LineageError, match=r"'a', 'b', 'c' derive from each other in a circle"):
+    with pytest.raises(LineageError, match=r"'a', 'b', 'c' derive from each other in a cycle"):
         find_depths(["a", "b", "c"], child, parent)
     with pytest.raises(LineageError, match="'b' is its own parent"):
         find_depths(["a", "b"], np.array([1], np.int32), np.array([1], np.int32))
 
 
 @st.composite
-def graphs(draw: st.DrawFn) -> tuple[dict[str, list[tuple[int, int]]], dict[str, list[tuple[str, At, float]]]]:
+def graphs(draw: st.DrawFn) -> tuple[dict[str, list[tuple[int, int]]], dict[str, list[tuple[str, BranchAt, float]]]]:
     """Draw runs of some rows whose parents are any earlier runs, left at any own tokens."""
     rows: dict[str, list[tuple[int, int]]] = {}
-    parents: dict[str, list[tuple[str, At, float]]] = {}
+    parents: dict[str, list[tuple[str, BranchAt, float]]] = {}
     for k in range(draw(st.integers(1, 7))):
         name = f"r{k}"
         end = draw(st.integers(1, 50))
@@ -160,13 +160,13 @@ def graphs(draw: st.DrawFn) -> tuple[dict[str, list[tuple[int, int]]], dict[str,
         above = draw(st.lists(st.sampled_from(sorted(rows)), max_size=3)) if k else []
         above = [p for p in above if p != name]
         if above:
-            parents[name] = [(p, At.TOKENS, draw(st.integers(0, rows[p][0][1]))) for p in above]
+            parents[name] = [(p, BranchAt.TOKENS, draw(st.integers(0, rows[p][0][1]))) for p in above]
     return rows, parents
 
 
 @given(graphs())
 def test_cumulative_tokens_are_the_union_of_ancestral_segments(
-    graph: tuple[dict[str, list[tuple[int, int]]], dict[str, list[tuple[str, At, float]]]],
+    graph: tuple[dict[str, list[tuple[int, int]]], dict[str, list[tuple[str, BranchAt, float]]]],
 ) -> None:
     rows, parents = graph
     names, found = placed(rows, parents)

@@ -280,7 +280,7 @@ def test_wrong_declarations_end_in_errors() -> None:
         {"id": ["a", "b"], "up": ["b", "a"], "step": 1, "tokens": 1, "loss": 1.0},
     )
     suite = dde.Suite.from_frame(circle, run="id", lineage="L", label="{id}", parent="{up}", counts="own")
-    with pytest.raises(LineageError, match=r"'a', 'b' derive from each other in a circle"):
+    with pytest.raises(LineageError, match=r"'a', 'b' derive from each other in a cycle"):
         dde.open_lineages(suite, cache_dir=None)
     falling = pd.DataFrame({"id": "a", "step": [1, 2, 3], "tokens": [10, 30, 20], "loss": 1.0})
     suite = dde.Suite.from_frame(falling, run="id", lineage="L")

@@ -1,4 +1,4 @@
-"""The graph of runs: compute the position of each run on the axis of cumulative tokens, for any number of parents.
+"""Compute the position of each run on the axis of cumulative tokens from the graph of runs and their parents.
 
 The own tokens of a run are counted from its start. The history of a run at its own token t maps the run to t, and each
 ancestor to the own tokens up to which the ancestor was trained on the way to the run. If an ancestor is reached through
@@ -20,14 +20,28 @@ from dde.errors import LineageError
 from dde.lineage.counts import MOST, training_compute
 from dde.lineage.ragged_rows import find_first_rows, rows_of
 
-__all__ = ["At", "Edges", "PlacedRuns", "RunRows", "find_depths", "place_runs"]
+__all__ = ["BranchAt", "Edges", "PlacedRuns", "RunRows", "find_depths", "place_runs"]
 
 # Problem of a run whose cumulative tokens exceed 64 bits.
 _TOO_MANY = "tokens unknown: more tokens than 64 bits count"
 
 
-class At(IntEnum):
-    """How a declaration specifies the branch point of a run on its parent."""
+class BranchAt(IntEnum):
+    """How a declaration specifies the branch point of a run on its parent.
+
+    Attributes
+    ----------
+    END
+        At the parent's last row.
+    FIRST_ROW
+        At the cumulative tokens of the run's own first row.
+    CHECKPOINT
+        At the parent's last row up to the run's own first row.
+    STEP
+        At a step of the parent.
+    TOKENS, CUMULATIVE
+        At own tokens of the parent; at cumulative tokens.
+    """
 
     END = 0
     FIRST_ROW = 1
@@ -46,7 +60,7 @@ class Edges:
     child, parent : (edge,) int32 arrays
         Numbers of runs. The edges of a child are in the order of its parents.
     at : (edge,) int8 array
-        Codes of :class:`At`.
+        Codes of :class:`BranchAt`.
     value : (edge,) float64 array
         The step or tokens that `at` needs; NaN where it needs none.
     """
@@ -163,19 +177,19 @@ def find_depths(run_ids: Sequence[str], child: Int32, parent: Int32) -> Int64:
         waiting -= np.bincount(children, minlength=n)
         ready = np.unique(children[waiting[children] == 0])
     if done < n:
-        circle = _find_circle(np.flatnonzero(waiting > 0), child, parent)
-        named = ", ".join(repr(run_ids[r]) for r in circle[:4])
-        more = f" and {len(circle) - 4} more" if len(circle) > 4 else ""
-        what = f"the runs {named}{more} derive from each other in a circle"
-        if len(circle) == 1:
-            what = f"the run {named} is its own parent"
+        cycle = _find_cycle(np.flatnonzero(waiting > 0), child, parent)
+        names = ", ".join(repr(run_ids[r]) for r in cycle[:4])
+        more = f" and {len(cycle) - 4} more" if len(cycle) > 4 else ""
+        cause = f"the runs {names}{more} derive from each other in a cycle"
+        if len(cycle) == 1:
+            cause = f"the run {names} is its own parent"
         raise LineageError(
-            f"{what}, so their position on the token axis is undefined. Correct the parents that the suite declares."
+            f"{cause}, so their position on the token axis is undefined. Correct the parents that the suite declares."
         )
     return depth
 
 
-def _find_circle(left: Int64, child: Int32, parent: Int32) -> list[int]:
+def _find_cycle(left: Int64, child: Int32, parent: Int32) -> list[int]:
     """Return the runs of one cycle; each run of `left` has a parent among them."""
     runs = set(left.tolist())
     parent_of = {int(c): int(p) for c, p in zip(child, parent, strict=True) if int(c) in runs and int(p) in runs}
@@ -211,12 +225,27 @@ def place_runs(
     Returns
     -------
     PlacedRuns
+
+    Examples
+    --------
+    Run 1 branches off run 0 at step 20, where run 0 has 80 tokens. Its own counter starts at 0.
+
+    >>> step, counter = np.array([10, 20, 30, 1, 2]), np.array([40, 80, 120, 8, 16])
+    >>> rows = RunRows(np.array([0, 3, 5]), step, counter, is_cumulative=np.zeros(2, bool))
+    >>> edges = Edges(np.array([1]), np.array([0]), np.array([BranchAt.STEP], np.int8), np.array([20.0]))
+    >>> positions = place_runs(rows, edges, np.array([0, 1]), np.array([1e6, 1e6]))
+    >>> positions.start.tolist(), positions.branch.tolist(), positions.end.tolist()
+    ([0, 80], [-1, 80], [120, 96])
     """
-    return _Placement(rows, edges, depth, n_params, problems).placed()
+    return _PositionBuilder(rows, edges, depth, n_params, problems).build()
 
 
-class _Placement:
-    """Positions of runs while they are computed, from the roots of the graph to its leaves."""
+class _PositionBuilder:
+    """Computes positions level by level, from the roots of the graph to its leaves.
+
+    The attributes `own` to `estimate` become those of :class:`PlacedRuns`. They are filled for one level after the
+    other, and a level uses those of its parents.
+    """
 
     def __init__(
         self,
@@ -245,7 +274,7 @@ class _Placement:
         self.first_counter[has_rows] = rows.counter[rows.offsets[:-1][has_rows]]
         self.levels = [np.flatnonzero(depth == d) for d in range(int(depth.max(initial=-1)) + 1)]
 
-    def placed(self) -> PlacedRuns:
+    def build(self) -> PlacedRuns:
         for depth, runs in enumerate(self.levels):
             if depth:
                 self._place_level(runs)
@@ -265,9 +294,10 @@ class _Placement:
         )
 
     def _place_level(self, runs: Int64) -> None:
-        counts = self.first_edge[runs + 1] - self.first_edge[runs]
+        """Set the starts of runs with parents; their parents are in lower levels."""
+        n_parents = self.first_edge[runs + 1] - self.first_edge[runs]
         self._place_edges(rows_of(self.first_edge, runs))
-        simple = runs[(counts == 1) & (self.problem[runs] == "")]
+        simple = runs[(n_parents == 1) & (self.problem[runs] == "")]
         edge = self.first_edge[simple]
         parent, own = self.edges.parent[edge], self.edge_tokens[edge]
         too_many = own > MOST - self.start[parent]
@@ -276,10 +306,11 @@ class _Placement:
         self.start[simple] = self.branch[simple] = self.start[parent] + own
         self.curve_parent[simple], self.curve_at[simple] = parent, own
         self.compute[simple] = self.compute[parent] + self._compute_of(parent, own)
-        for run in runs[(counts > 1) & (self.problem[runs] == "")].tolist():
+        for run in runs[(n_parents > 1) & (self.problem[runs] == "")].tolist():
             self._place_merge(run)
 
     def _compute_of(self, run: npt.NDArray[np.integer], own: Int64) -> Float64:
+        """Return the compute of the own tokens of runs, in FLOP; NaN if the parameter count is unknown."""
         # A branch at token 0 adds no compute, even if the parameter count of the parent is unknown.
         return np.where(own > 0, training_compute(self.n_params[run], own), 0.0)
 
@@ -309,42 +340,56 @@ class _Placement:
         at, value = self.edges.at[edges], self.edges.value[edges]
         own = np.full(len(edges), -1, np.int64)
         own_end = self._own_end(parent)
-        first = self.first_counter[child]
-
-        def mark_unknown(where: Bool, reason: str) -> None:
-            for run in child[where].tolist():
-                self._add_problem(run, f"branch unknown: {reason}")
-
-        for run, parent_run in zip(child.tolist(), parent.tolist(), strict=True):
-            if self.problem[parent_run]:
-                reason = str(self.problem[parent_run]).removeprefix("parent not usable: ")
-                self._add_problem(run, f"parent not usable: {reason}")
         has_rows = self.rows.offsets[parent + 1] > self.rows.offsets[parent]
-        mark_unknown(~has_rows & (at != At.TOKENS) & (at != At.CUMULATIVE), "the parent has no rows")
-        own[at == At.END] = own_end[at == At.END]
-        in_tokens = (at == At.TOKENS) | (at == At.CUMULATIVE)
-        mark_unknown(in_tokens & ~np.isfinite(value), "the declared tokens of the branch are not a number")
-        given = in_tokens & np.isfinite(value) & (np.abs(value) < 2.0**63)
-        mark_unknown(in_tokens & (np.abs(value) >= 2.0**63), "the declared tokens of the branch exceed 64 bits")
-        own[given] = np.rint(value[given]).astype(np.int64)
-        relative = given & (at == At.CUMULATIVE)
-        own[relative] -= self.start[parent[relative]]
-        by_row = (at == At.FIRST_ROW) | (at == At.CHECKPOINT)
-        is_cumulative = self.rows.is_cumulative[child]
-        mark_unknown(by_row & ~is_cumulative, "a counter of the run's own tokens does not say where it starts")
-        mark_unknown(by_row & (first < 0), "the run has no rows")
-        by_row &= is_cumulative & (first >= 0) & has_rows
-        own[by_row] = first[by_row] - self.start[parent[by_row]]
-        self._place_checkpoints(by_row & (at == At.CHECKPOINT), child, parent, own)
-        self._place_steps(np.flatnonzero((at == At.STEP) & has_rows), child, parent, value, own)
-        mark_unknown((own < 0) & (at != At.STEP), "it lies before the parent's start")
+        by_tokens = (at == BranchAt.TOKENS) | (at == BranchAt.CUMULATIVE)
+        by_row = (at == BranchAt.FIRST_ROW) | (at == BranchAt.CHECKPOINT)
+        self._inherit_problems(child, parent)
+        self._mark_unknown(child[~has_rows & ~by_tokens], "the parent has no rows")
+        own[at == BranchAt.END] = own_end[at == BranchAt.END]
+        self._place_tokens(by_tokens, at == BranchAt.CUMULATIVE, child, parent, value, own)
+        by_row &= self._has_cumulative_row(by_row, child) & has_rows
+        own[by_row] = self.first_counter[child[by_row]] - self.start[parent[by_row]]
+        self._place_checkpoints(by_row & (at == BranchAt.CHECKPOINT), child, parent, own)
+        self._place_steps(np.flatnonzero((at == BranchAt.STEP) & has_rows), child, parent, value, own)
+        self._mark_unknown(child[(own < 0) & (at != BranchAt.STEP)], "it lies before the parent's start")
         # The parent may have trained beyond its last row, by up to one logging interval.
-        far = (own - own_end > self._last_interval(parent)) & (own_end >= 0)
-        for k in np.flatnonzero(far).tolist():
+        is_beyond = (own - own_end > self._last_interval(parent)) & (own_end >= 0)
+        for k in np.flatnonzero(is_beyond).tolist():
             reason = f"{own[k]} own tokens of the parent lie beyond its last row at {own_end[k]}"
             self._add_problem(int(child[k]), f"branch unknown: {reason}")
         own[(own < 0) | (self.problem[child] != "")] = -1
         self.edge_tokens[edges] = own
+
+    def _inherit_problems(self, child: Int64, parent: Int64) -> None:
+        """Record that a run whose parent has a problem has no position either."""
+        for run, parent_run in zip(child.tolist(), parent.tolist(), strict=True):
+            if self.problem[parent_run]:
+                reason = str(self.problem[parent_run]).removeprefix("parent not usable: ")
+                self._add_problem(run, f"parent not usable: {reason}")
+
+    def _mark_unknown(self, runs: Int64, reason: str) -> None:
+        """Record why the branches of runs are unknown."""
+        for run in runs.tolist():
+            self._add_problem(run, f"branch unknown: {reason}")
+
+    def _place_tokens(
+        self, where: Bool, is_cumulative: Bool, child: Int64, parent: Int64, value: Float64, own: Int64
+    ) -> None:
+        """Place branches at declared tokens, which are cumulative or own tokens of the parent."""
+        is_number, is_too_large = np.isfinite(value), np.abs(value) >= 2.0**63
+        self._mark_unknown(child[where & ~is_number], "the declared tokens of the branch are not a number")
+        self._mark_unknown(child[where & is_too_large], "the declared tokens of the branch exceed 64 bits")
+        valid = where & is_number & ~is_too_large
+        own[valid] = np.rint(value[valid]).astype(np.int64)
+        own[valid & is_cumulative] -= self.start[parent[valid & is_cumulative]]
+
+    def _has_cumulative_row(self, where: Bool, child: Int64) -> Bool:
+        """Return whether the first row of a run gives the cumulative tokens at which it starts; record why not."""
+        is_cumulative, has_first = self.rows.is_cumulative[child], self.first_counter[child] >= 0
+        reason = "a counter of the run's own tokens does not say where it starts"
+        self._mark_unknown(child[where & ~is_cumulative], reason)
+        self._mark_unknown(child[where & ~has_first], "the run has no rows")
+        return is_cumulative & has_first
 
     def _last_interval(self, runs: Int64) -> Int64:
         """Return the tokens between the last two rows of runs; 0 for a run with a single row."""
@@ -397,7 +442,7 @@ class _Placement:
         first, stop = int(self.rows.offsets[run]), int(self.rows.offsets[run + 1])
         steps, own = self.rows.step, self.own
         if not np.isfinite(step):
-            return -1, "", "the declared step of the branch is no number"
+            return -1, "", "the declared step of the branch is not a number"
         if row < stop and steps[row] == step:
             return int(own[row]), "", ""
         if first < row < stop:
@@ -409,10 +454,9 @@ class _Placement:
         if row == first and step >= 0 and own[row] > 0 and steps[row] > 0 and self.start[run] == 0:
             tokens = round(step / int(steps[row]) * int(own[row]))
             return tokens, f"before the parent's first row at step {steps[row]}", ""
-        where, nearest = (
-            ("before the parent's first", first) if row == first else ("beyond the parent's last", stop - 1)
-        )
-        return -1, "", f"step {step:g} lies {where} row at step {steps[nearest]}"
+        if row == first:
+            return -1, "", f"step {step:g} lies before the parent's first row at step {steps[first]}"
+        return -1, "", f"step {step:g} lies beyond the parent's last row at step {steps[stop - 1]}"
 
     def _place_merge(self, run: int) -> None:
         """Place a run with several parents."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dde.array_types import Float64, Int64, Texts
 from dde.errors import LineageError, near_names
-from dde.lineage.run_graph import At, Edges, PlacedRuns, RunRows, find_depths, place_runs
+from dde.lineage.run_graph import BranchAt, Edges, PlacedRuns, RunRows, find_depths, place_runs
 from dde.lineage.run_table import Along, Factor, RunTable
 from dde.sources.values import text_array
 from dde.suite.attached_runs import TREATMENT_FIELDS, AttachedRuns
@@ -69,7 +69,7 @@ def make_run_table(
     Raises
     ------
     LineageError
-        When a parent does not exist, runs derive from each other in a circle, or the origin of their counters is
+        When a parent does not exist, runs derive from each other in a cycle, or the origin of their counters is
         ambiguous.
     UnknownNameError
         When several runs have the same labels.
@@ -189,7 +189,7 @@ class _TableBuilder:
 
         def add(run: int, parent_id: str, kind: str, value: float | None, where: str) -> None:
             parent = self._row_of_parent(parent_id, run, where)
-            edges.append((run, parent, At[kind.upper()], np.nan if value is None else float(value)))
+            edges.append((run, parent, BranchAt[kind.upper()], np.nan if value is None else float(value)))
 
         for k, edge in enumerate(self.edges):
             where = f"edges[{k}]"

@@ -34,7 +34,7 @@ __all__ = ["GIVEN", "LONGEST_CHAIN", "Parentage", "chain_order", "last_epoch", "
 GIVEN = "parents="
 #: Longest chain of runs that get a position. Labels name all runs of a chain, so longer chains would fill the memory.
 LONGEST_CHAIN = 1000
-# Number of runs of a circle that a message names.
+# Number of runs of a cycle that a message names.
 _NAMED = 4
 _FORK = "config._wandb.branch_point"
 _NO_PATH = "model path names no run"
@@ -99,11 +99,11 @@ def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str]
         When `parents` names a run that is not in the store, an unknown parent, or a checkpoint that
         the parent does not have.
     LineageError
-        When `parents` makes a run its own parent, or runs derive from each other in a circle.
+        When `parents` makes a run its own parent, or runs derive from each other in a cycle.
 
     Notes
     -----
-    Runs that derive from each other in a circle by the store's own evidence have no parent, and the circle is their
+    Runs that derive from each other in a cycle by the store's own evidence have no parent, and the cycle is their
     problem; so is the length of a chain of more than `LONGEST_CHAIN` runs.
     """
     index = ParentIndex(evidence.values())
@@ -118,7 +118,7 @@ def resolve_parents(evidence: Mapping[str, Evidence], parents: Mapping[str, str]
         run_id: _given_parent(item, given[run_id], index, evidence) if run_id in given else _find_parent(item, index)
         for run_id, item in evidence.items()
     }
-    _set_circles_aside(resolved)
+    _remove_cycles(resolved)
     _fill_bases(resolved)
     for run_id, item in evidence.items():
         found = resolved[run_id]
@@ -421,28 +421,28 @@ def chain_order(parents: Mapping[str, Parentage]) -> list[str]:
     return order
 
 
-def _set_circles_aside(parents: dict[str, Parentage]) -> None:
-    """Take the parent from every run of a circle, and from runs at the end of a chain that is too long.
+def _remove_cycles(parents: dict[str, Parentage]) -> None:
+    """Take the parent from every run of a cycle, and from runs at the end of a chain that is too long.
 
     Raises
     ------
     LineageError
-        When overrides by the user form the circle.
+        When overrides by the user form the cycle.
     """
-    for circle in _circles(parents):
+    for cycle in _cycles(parents):
         what = (
-            f"the run {circle[0]!r} is its own parent"
-            if len(circle) == 1
-            else f"the runs {', '.join(map(repr, circle[:_NAMED]))}"
-            f"{f' and {len(circle) - _NAMED} more' if len(circle) > _NAMED else ''} derive from each other in a circle"
+            f"the run {cycle[0]!r} is its own parent"
+            if len(cycle) == 1
+            else f"the runs {', '.join(map(repr, cycle[:_NAMED]))}"
+            f"{f' and {len(cycle) - _NAMED} more' if len(cycle) > _NAMED else ''} derive from each other in a cycle"
         )
-        said = ", ".join(dict.fromkeys(parents[run_id].evidence for run_id in circle))
-        if any(parents[run_id].evidence == GIVEN for run_id in circle):
+        said = ", ".join(dict.fromkeys(parents[run_id].evidence for run_id in cycle))
+        if any(parents[run_id].evidence == GIVEN for run_id in cycle):
             raise LineageError(
                 f"{what} ({said}), so their place on the token axis is undefined. "
                 "Pass parents={run id: parent} to settle where one of them starts."
             )
-        for run_id in circle:
+        for run_id in cycle:
             parents[run_id] = Parentage(evidence=parents[run_id].evidence, problem=f"{what} ({said})", ambiguous=True)
     depth: dict[str, int] = {}
     for run_id in chain_order(parents):
@@ -453,9 +453,9 @@ def _set_circles_aside(parents: dict[str, Parentage]) -> None:
             parents[run_id] = Parentage(evidence=found.evidence, problem=problem, ambiguous=True)
 
 
-def _circles(parents: Mapping[str, Parentage]) -> list[list[str]]:
-    """Return the runs of each circle, in the order in which they derive from each other."""
-    circles: list[list[str]] = []
+def _cycles(parents: Mapping[str, Parentage]) -> list[list[str]]:
+    """Return the runs of each cycle, in the order in which they derive from each other."""
+    cycles: list[list[str]] = []
     seen: dict[str, str] = {}
     for start in parents:
         path: list[str] = []
@@ -465,8 +465,8 @@ def _circles(parents: Mapping[str, Parentage]) -> list[list[str]]:
             path.append(current)
             current = parents[current].parent_run_id
         if path and seen.get(current) == start:
-            circles.append(path[path.index(current) :])
-    return circles
+            cycles.append(path[path.index(current) :])
+    return cycles
 
 
 def _fill_bases(parents: dict[str, Parentage]) -> None:
