@@ -56,7 +56,7 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
     if any(s.anchor for s in segments):
         marks.append(LegendEntry("no data between", backend.line(INK, dashed=True)))
     if any(p.mark_branches and p.branches() for p in panels):
-        marks.append(LegendEntry("branch", backend.branch()))
+        marks.append(LegendEntry("branch", backend.branch_line()))
     means = _of_means(segments, backend, band)
     if bar is None and len(hues) + len(kinds) < 2 and not marks and not means:
         return Legend()
@@ -79,7 +79,7 @@ def _of_means(segments: list[Segment], backend: Backend, band: str) -> list[Lege
     entries = [LegendEntry(label, backend.line(INK))]
     if some := {int(s.facts[MEMBERS]) for s in segments if s.has_fewer.any()}:
         of = f"all {min(some)} runs" if len(some) == 1 else "all runs of the mean"
-        entries.append(LegendEntry(f"fewer than {of}", backend.partial(INK)))
+        entries.append(LegendEntry(f"fewer than {of}", backend.partial_line(INK)))
     if any(s.low is not None and np.isfinite(s.low).any() for s in segments):
-        entries.append(LegendEntry(interval, backend.sample(INK), "marker"))
+        entries.append(LegendEntry(interval, backend.interval_sample(INK), "marker"))
     return entries

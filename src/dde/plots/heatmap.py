@@ -219,7 +219,7 @@ def _drawn(
     across, up = grids[0].x, grids[0].y
     size = frame_size or (max(_CELL[0] * len(across), _LEAST[0]), max(_CELL[1] * len(up), _LEAST[1]))
     bar = ColourBar.of_values(axis_label(dataset[metric]), pd.concat([g.cells["value"] for g in grids]))
-    best = LegendEntry(f"best ({_direction(dataset[metric])})", backend.outline(), "marker")
+    best = LegendEntry(f"best ({_direction(dataset[metric])})", backend.outline_sample(), "marker")
     legend = Legend("", [best] if any(g.best >= 0 for g in grids) else [], bar)
     axes = [
         Axis(f"{name}_place", axis_label(dataset[name]), limits=(-0.5, len(values) - 0.5),

@@ -137,9 +137,9 @@ class Panel:
         dims = [hv.Dimension(axis.name) for axis in (self.frame.x, self.frame.y)]
         elements: list[Any] = []
         if self.frame.window is not None:
-            elements.append(hv.Rectangles([self.frame.window]).opts(**backend.window()))
+            elements.append(hv.Rectangles([self.frame.window]).opts(**backend.window_rectangle()))
         if self.zero:
-            elements.append(hv.HLine(0.0).opts(**backend.zero()))
+            elements.append(hv.HLine(0.0).opts(**backend.zero_line()))
         if self.mark_branches:
             elements += self._branch_marks(hv, dims, backend)
         shifted = self.shifted_segments()
@@ -153,7 +153,7 @@ class Panel:
             if s.anchor
         ]
         elements += coloured_lines(dims, complete, backend.line("colour", crowd=crowd))
-        elements += coloured_lines(dims, partial, backend.partial("colour", crowd=crowd))
+        elements += coloured_lines(dims, partial, backend.partial_line("colour", crowd=crowd))
         elements += coloured_lines(dims, joints, backend.line("colour", dashed=True, crowd=crowd))
         elements += self._points(hv, dims, backend, shifted)
         if not len(y_values(shifted, *(self.frame.x.limits or (-np.inf, np.inf)))):
@@ -179,10 +179,10 @@ class Panel:
         at = self.branches()
         if len(at) <= _MOST_BRANCHES or self.frame.y.limits is None:
             # One element per line: HoloViews' element for several lines labels the first panel of a figure.
-            return [hv.VLine(x).opts(**backend.branch()) for x in at]
+            return [hv.VLine(x).opts(**backend.branch_line()) for x in at]
         low, high = self.frame.y.limits
         top = low * (high / low) ** 0.05 if self.frame.y.is_log else low + 0.05 * (high - low)
-        return [hv.Path([([x, x], [low, top]) for x in at], dims).opts(**backend.branch())]
+        return [hv.Path([([x, x], [low, top]) for x in at], dims).opts(**backend.branch_line())]
 
     def _bands(self, hv: Any, dims: list[Any], backend: Backend, shifted: Shifted) -> list[Any]:
         """Return intervals of means: an area along a line, a bar at a single point."""
@@ -200,7 +200,7 @@ class Panel:
                 low = self.frame.y.drawable(piece.low[has_interval])
                 if len(x) > 1:
                     area = hv.Area((x, low, high), dims[0], [dims[1], f"{dims[1].name}_end"])
-                    areas.append(area.opts(**backend.band(colour)))
+                    areas.append(area.opts(**backend.interval_band(colour)))
                 bars += [([a, a], [b, c], colour) for a, b, c in zip(x, low, high, strict=True) if len(x) == 1]
         return areas + coloured_lines(dims, bars, backend.line("colour"))
 
@@ -233,7 +233,7 @@ class Panel:
             most = min(each, _MOST_TOOLTIPS)
             rows = [row for s, since in shifted for row in self._cells(s, since, _interpolated_cells(s, most))]
             if rows:
-                elements.append(hv.Points(rows, dims, fields).opts(**backend.unseen(tooltips)))
+                elements.append(hv.Points(rows, dims, fields).opts(**backend.invisible_points(tooltips)))
         return elements
 
     def _look_of_points(self, segment: Segment, total: int) -> tuple[str, bool]:
@@ -290,17 +290,17 @@ def framed(
     import holoviews as hv
 
     dims = [hv.Dimension(axis.name) for axis in (frame.x, frame.y)]
-    plain, legend = backend.plain, legend.with_texts(backend.plain)
+    literal, legend = backend.literal_text, legend.with_texts(backend.literal_text)
     # HoloViews formats titles: braces would be replaced.
-    heading = plain(shorten_title(title, layout.title_points, layout.size[0])).replace("{", "{{").replace("}", "}}")
+    heading = literal(shorten_title(title, layout.title_points, layout.size[0])).replace("{", "{{").replace("}", "}}")
     # The first element names the axes, which branch marks can't do. A curve of one point is invisible; without any
     # point, Matplotlib finds no ticks for a logarithmic axis.
     first = [hv.Curve([frame.middle()], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]
     options = {
         # Bokeh drops the x label of a figure without a title beside one with a title.
         "title": heading or "\N{NO-BREAK SPACE}",
-        "xlabel": plain("\n".join(filter(None, [frame.x.fitted_label(layout.size[0]), frame.note]))),
-        "ylabel": plain(frame.y.fitted_label(layout.size[1])),
+        "xlabel": literal("\n".join(filter(None, [frame.x.fitted_label(layout.size[0]), frame.note]))),
+        "ylabel": literal(frame.y.fitted_label(layout.size[1])),
         "logx": frame.x.is_log,
         "logy": frame.y.is_log,
         "show_legend": bool(legend.entries),
@@ -310,7 +310,7 @@ def framed(
         "xlim": frame.x.span(),
         "ylim": frame.y.span(),
     }
-    frame = replace(frame, x=frame.x.with_texts(plain), y=frame.y.with_texts(plain))
+    frame = replace(frame, x=frame.x.with_texts(literal), y=frame.y.with_texts(literal))
     return hv.Overlay([*first, *elements]).opts(hv.opts.Overlay(**options, **backend.panel(layout, frame, legend)))
 
 

@@ -386,7 +386,7 @@ def _legend(members: Sequence[Member], bar: ColourBar | None, backend: Backend) 
     kinds = [LegendEntry(label_of(t, _NAMES), backend.line(c)) for t, c in colours.items()]
     entries = kinds if len(kinds) > 1 else []
     if bar is not None and any(m.is_listed and np.isnan(m.value) for m in members):
-        entries.append(LegendEntry("no value", backend.hollow(), "marker"))
+        entries.append(LegendEntry("no value", backend.hollow_point(), "marker"))
     if not all(m.is_listed for m in members):
         entries.append(LegendEntry("not in the Dataset", backend.line(INK, dashed=True)))
     return Legend("", entries, bar)
@@ -436,10 +436,10 @@ def _elements(
             dots[known].append((end, y, _dot_colour(m, bar, colours), *_tooltip_values(m)))
     elements: list[Any] = []
     if axis.posttraining_tokens:
-        elements.append(hv.Rectangles([(-0.015, bottom, axis.edge + _GAP / 2, top)]).opts(**backend.window()))
-    elements += coloured_lines(dims, joints, backend.branch() | {"color": "colour"})
+        elements.append(hv.Rectangles([(-0.015, bottom, axis.edge + _GAP / 2, top)]).opts(**backend.window_rectangle()))
+    elements += coloured_lines(dims, joints, backend.branch_line() | {"color": "colour"})
     elements += coloured_lines(dims, missing, backend.line("colour", dashed=True))
-    elements += coloured_lines(dims, lines, backend.line("colour") | backend.thick())
+    elements += coloured_lines(dims, lines, backend.line("colour") | backend.thick_line())
     tooltips = [(name.replace("_", " "), f"@{name}") for name in _TOOLTIP_FIELDS]
     if label:
         tooltips.append((label, "@value"))
@@ -448,7 +448,7 @@ def _elements(
             look = backend.points("colour", _MARKER[backend.name], False, tooltips)
             elements.append(
                 hv.Points(points, dims, ["colour", *_TOOLTIP_FIELDS, "value"]).opts(
-                    **(look if known else look | backend.hollow())
+                    **(look if known else look | backend.hollow_point())
                 )
             )
     return elements

@@ -111,8 +111,8 @@ class Panel:
         import holoviews as hv
 
         dims = [hv.Dimension(axis.name) for axis in (frame.x, frame.y)]
-        elements: list[Any] = [hv.HLine(at).opts(**backend.zero()) for at in self.across]
-        elements += [hv.VLine(at).opts(**backend.branch()) for at in self.up]
+        elements: list[Any] = [hv.HLine(at).opts(**backend.zero_line()) for at in self.across]
+        elements += [hv.VLine(at).opts(**backend.branch_line()) for at in self.up]
         bars: list[tuple[Any, Any, str]] = []
         lines: dict[bool, list[tuple[Any, Any, str]]] = {False: [], True: []}
         crowd = len(self.series)
@@ -123,7 +123,7 @@ class Panel:
                     low, high = frame.y.drawable(s.low[known]), s.high[known]
                     if s.line and len(known) > 1:
                         area = hv.Area((s.x[known], low, high), dims[0], [dims[1], f"{dims[1].name}_end"])
-                        elements.append(area.opts(**backend.band(s.colour)))
+                        elements.append(area.opts(**backend.interval_band(s.colour)))
                     else:
                         bars += [([x, x], [a, b], s.colour) for x, a, b in zip(s.x[known], low, high, strict=True)]
                 if s.line and len(part) > 1:
@@ -142,7 +142,7 @@ class Panel:
             options = backend.points("colour", _marker(shape, backend), dense, tooltips, crowd)
             elements.append(hv.Points(rows, dims, ["colour", "name"]).opts(**options))
         if self.texts:
-            labels = [(x, y, backend.plain(text)) for x, y, text in self.texts]
+            labels = [(x, y, backend.literal_text(text)) for x, y, text in self.texts]
             elements.append(hv.Labels(labels, dims, "text").opts(**backend.text(INK)))
         return elements
 

@@ -9,7 +9,15 @@ from typing import Any, Literal, Protocol
 from dde.plots.figure_layout import Frame, PanelLayout
 from dde.plots.legends import Legend
 
-__all__ = ["ONE_AT_A_TIME", "Backend", "BackendName", "crowd_look"]
+__all__ = [
+    "ONE_AT_A_TIME",
+    "OPAQUE_POINTS_UP_TO",
+    "SMALL_POINTS_ABOVE",
+    "Backend",
+    "BackendName",
+    "Options",
+    "crowd_look",
+]
 
 BackendName = Literal["bokeh", "matplotlib"]
 Options = dict[str, Any]
@@ -17,6 +25,9 @@ Options = dict[str, Any]
 #: HoloViews applies options for its one current backend, and pyplot keeps one list of figures; both are global to the
 #: process. Code that draws or writes a picture takes this lock first.
 ONE_AT_A_TIME = threading.RLock()
+
+#: Numbers of curves in a panel: up to the first, points are opaque; above the second, they are smaller.
+OPAQUE_POINTS_UP_TO, SMALL_POINTS_ABOVE = 20, 60
 
 
 class Backend(Protocol):
@@ -30,27 +41,27 @@ class Backend(Protocol):
         """Return options of one of `crowd` lines; dashed ones connect points between which there is no data."""
         ...
 
-    def partial(self, colour: str, crowd: int = 1) -> Options:
+    def partial_line(self, colour: str, crowd: int = 1) -> Options:
         """Return options of a line that averages fewer runs than the rest of its curve."""
         ...
 
-    def band(self, colour: str) -> Options:
+    def interval_band(self, colour: str) -> Options:
         """Return options of the area of an interval."""
         ...
 
-    def sample(self, colour: str) -> Options:
+    def interval_sample(self, colour: str) -> Options:
         """Return options of the legend sample of an interval."""
         ...
 
-    def outline(self) -> Options:
+    def outline_sample(self) -> Options:
         """Return options of the legend sample of an outlined tile."""
         ...
 
-    def hollow(self) -> Options:
+    def hollow_point(self) -> Options:
         """Return options of a point without a value."""
         ...
 
-    def thick(self) -> Options:
+    def thick_line(self) -> Options:
         """Return options of a line that represents a run rather than its values."""
         ...
 
@@ -60,19 +71,19 @@ class Backend(Protocol):
         """Return options of observed points; `dense` ones are smaller."""
         ...
 
-    def unseen(self, tooltips: Sequence[tuple[str, str]]) -> Options:
+    def invisible_points(self, tooltips: Sequence[tuple[str, str]]) -> Options:
         """Return options of invisible points that only show tooltips."""
         ...
 
-    def branch(self) -> Options:
+    def branch_line(self) -> Options:
         """Return options of the lines that mark branch points."""
         ...
 
-    def zero(self) -> Options:
+    def zero_line(self) -> Options:
         """Return options of the line at zero difference."""
         ...
 
-    def window(self) -> Options:
+    def window_rectangle(self) -> Options:
         """Return options of the rectangle that another panel enlarges."""
         ...
 
@@ -84,7 +95,7 @@ class Backend(Protocol):
         """Return options of text at points."""
         ...
 
-    def plain(self, text: str) -> str:
+    def literal_text(self, text: str) -> str:
         """Return text escaped so that the backend shows it literally, without typesetting formulas."""
         ...
 

@@ -1,4 +1,4 @@
-"""Options for Bokeh: pictures to explore in a notebook or on a page."""
+"""Backend Bokeh: HoloViews options for pictures to explore in a notebook or on a page."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dde.plots.axis_format import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, BOKEH_TICKS
-from dde.plots.backends.base import BackendName, Options, crowd_look
+from dde.plots.backends.base import OPAQUE_POINTS_UP_TO, SMALL_POINTS_ABOVE, BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
 from dde.plots.figure_layout import Axis, Frame, PanelLayout
 from dde.plots.legends import ColourBar, Legend
 from dde.printable import printable
 
-__all__ = ["OnBokeh"]
+__all__ = ["BokehBackend"]
 
 # First character of a delimiter of a formula: $$, \[, \], \( or \).
 _DELIMITER = re.compile(r"\$(?=\$)|\\(?=[\[\]()])")
 
 
-class OnBokeh:
-    """See :class:`dde.plots.backends.base.Backend`."""
+class BokehBackend:
+    """Options for Bokeh; each method is described by :class:`dde.plots.backends.base.Backend`."""
 
     name: BackendName = "bokeh"
     hovers = True
@@ -30,28 +30,28 @@ class OnBokeh:
         alpha, width = crowd_look(crowd, 1.2 if dashed else 1.5)
         return {"color": colour, "alpha": alpha, "line_width": width} | ({"line_dash": "dashed"} if dashed else {})
 
-    def partial(self, colour: str, crowd: int = 1) -> Options:
+    def partial_line(self, colour: str, crowd: int = 1) -> Options:
         """Return options of a line that averages fewer runs."""
         alpha, width = crowd_look(crowd, 1.3)
         return {"color": colour, "alpha": alpha, "line_width": width, "line_dash": "6 2 2 2"}
 
-    def band(self, colour: str) -> Options:
+    def interval_band(self, colour: str) -> Options:
         """Return options of an interval."""
         return {"fill_color": colour, "fill_alpha": 0.2, "line_alpha": 0.0}
 
-    def sample(self, colour: str) -> Options:
+    def interval_sample(self, colour: str) -> Options:
         """Return options of the legend sample of an interval."""
         return {"fill_color": colour, "fill_alpha": 0.2, "line_alpha": 0.0, "marker": "square", "size": 13}
 
-    def outline(self) -> Options:
+    def outline_sample(self) -> Options:
         """Return options of the legend sample of an outlined tile."""
         return {"fill_alpha": 0.0, "line_color": INK, "line_width": 3, "marker": "square", "size": 11}
 
-    def hollow(self) -> Options:
+    def hollow_point(self) -> Options:
         """Return options of a point without a value."""
         return {"fill_color": "white", "line_color": EDGE, "line_width": 1.3, "marker": "circle", "size": 7}
 
-    def thick(self) -> Options:
+    def thick_line(self) -> Options:
         """Return options of a line that represents a run."""
         return {"line_width": 3}
 
@@ -61,24 +61,30 @@ class OnBokeh:
         """Return options of points."""
         alpha, _ = crowd_look(crowd, 1.0)
         look = {"size": 3, "line_color": None} if dense else {"size": 7, "line_color": "white", "line_width": 0.6}
-        if crowd > 60 and not dense:
+        if crowd > SMALL_POINTS_ABOVE and not dense:
             look["size"] = 5
         tools = {"tools": [_hover(tooltips)] if tooltips else []}
-        return {"fill_color": colour, "marker": marker, "fill_alpha": alpha if crowd > 20 else 1.0, **tools, **look}
+        return {
+            "fill_color": colour,
+            "marker": marker,
+            "fill_alpha": alpha if crowd > OPAQUE_POINTS_UP_TO else 1.0,
+            **tools,
+            **look,
+        }
 
-    def unseen(self, tooltips: Sequence[tuple[str, str]]) -> Options:
+    def invisible_points(self, tooltips: Sequence[tuple[str, str]]) -> Options:
         """Return options of invisible points with tooltips."""
         return {"size": 6, "alpha": 0, "hover_alpha": 0.6, "tools": [_hover(tooltips)], "color": INK}
 
-    def branch(self) -> Options:
+    def branch_line(self) -> Options:
         """Return options of branch marks."""
         return {"color": INK, "line_dash": "dotted", "line_width": 1, "alpha": 0.7}
 
-    def zero(self) -> Options:
+    def zero_line(self) -> Options:
         """Return options of the zero line."""
         return {"color": INK, "line_width": 1, "alpha": 0.8}
 
-    def window(self) -> Options:
+    def window_rectangle(self) -> Options:
         """Return options of the window."""
         return {"color": WINDOW, "line_color": "#c5cbd6", "line_width": 0.8}
 
@@ -93,7 +99,7 @@ class OnBokeh:
         size = {"text_font_size": "11px", "text_baseline": "middle"}
         return {"text_color": colour, "text_align": align, **size, **style}
 
-    def plain(self, text: str) -> str:
+    def literal_text(self, text: str) -> str:
         """Return text with a zero-width space in each delimiter of formulas, so that none is typeset."""
         return _DELIMITER.sub("\\g<0>\N{ZERO WIDTH SPACE}", printable(text))
 
@@ -131,12 +137,15 @@ class OnBokeh:
 
 
 def _hover(tooltips: Sequence[tuple[str, str]]) -> Any:
+    """Return the Bokeh tool that shows (label, field) pairs of the point under the pointer."""
     from bokeh.models import HoverTool
 
     return HoverTool(tooltips=list(tooltips), name="cell")
 
 
 def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
+    """Return a HoloViews hook that sets what its options can't: colours, ticks, legend and colour bar."""
+
     def style(plot: Any, element: Any) -> None:
         figure = plot.state
         # Only the frame has a fixed size; Bokeh warns when a fixed figure has no size of its own.
@@ -148,42 +157,44 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
             axis.minor_tick_line_color = None
             axis.axis_label_text_font_style = "normal"
             axis.axis_label_text_color = axis.major_label_text_color = INK
-        _style_ticks(figure.xaxis, figure.xgrid, frame.x, across=True)
-        _style_ticks(figure.yaxis, figure.ygrid, frame.y, across=False)
+        _style_ticks(figure.xaxis, figure.xgrid, frame.x, is_x=True)
+        _style_ticks(figure.yaxis, figure.ygrid, frame.y, is_x=False)
         figure.title.text_color = INK
-        for shown in figure.legend:
-            shown.title_text_font_style = "bold"
-            shown.title_text_font_size = "9pt"
-            shown.label_text_color = shown.title_text_color = INK
-            shown.spacing, shown.padding, shown.margin = 1, 4, 12
-            shown.location = "top_left"
+        for box in figure.legend:
+            box.title_text_font_style = "bold"
+            box.title_text_font_size = "9pt"
+            box.label_text_color = box.title_text_color = INK
+            box.spacing, box.padding, box.margin = 1, 4, 12
+            box.location = "top_left"
             if legend.columns(layout.size[1]) > 1:
                 # Bokeh uses the same gap for rows and columns; a space after labels widens that between columns.
-                for item in shown.items:
+                for item in box.items:
                     item.label = {"value": f"{item.label.value}\N{EM SPACE}"}
         if legend.bar is not None:
-            figure.right = [_bar(legend.bar, layout), *figure.right]
+            figure.right = [_colour_bar(legend.bar, layout), *figure.right]
 
     return style
 
 
-def _style_ticks(drawn: Any, grid: Any, axis: Axis, across: bool) -> None:
+def _style_ticks(bokeh_axes: Any, grids: Any, axis: Axis, is_x: bool) -> None:
+    """Set the tickers of Bokeh axes and of their grid lines; ticks at fixed values are options of the panel."""
     from bokeh.models import CustomJSTicker
 
     if axis.ticks is not None:
         return
-    for one in drawn:
+    for bokeh_axis in bokeh_axes:
         if axis.is_log:
-            one.ticker = CustomJSTicker(major_code=BOKEH_LOG_TICKS, minor_code=BOKEH_MINOR_LOG_TICKS)
-            one.minor_tick_line_color = EDGE
+            bokeh_axis.ticker = CustomJSTicker(major_code=BOKEH_LOG_TICKS, minor_code=BOKEH_MINOR_LOG_TICKS)
+            bokeh_axis.minor_tick_line_color = EDGE
             # Grid lines have a ticker of their own.
-            for lines in grid:
-                lines.ticker = one.ticker
-        elif across:
-            one.ticker.desired_num_ticks = 5
+            for grid in grids:
+                grid.ticker = bokeh_axis.ticker
+        elif is_x:
+            bokeh_axis.ticker.desired_num_ticks = 5
 
 
-def _bar(bar: ColourBar, layout: PanelLayout) -> Any:
+def _colour_bar(bar: ColourBar, layout: PanelLayout) -> Any:
+    """Return the Bokeh colour bar of a panel."""
     from bokeh.models import FixedTicker, LinearColorMapper
     from bokeh.models.annotations.legends import ColorBar
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from dde.errors import UnknownNameError, near_names
 from dde.plots.backends.base import ONE_AT_A_TIME, Backend
-from dde.plots.backends.bokeh import OnBokeh
-from dde.plots.backends.matplotlib import OnMatplotlib
+from dde.plots.backends.bokeh import BokehBackend
+from dde.plots.backends.matplotlib import MatplotlibBackend
 
 __all__ = ["drawing_with"]
 
@@ -35,7 +35,7 @@ def drawing_with(name: str) -> Iterator[Backend]:
     UnknownNameError
         When no backend has this name.
     """
-    backends: dict[str, Backend] = {"bokeh": OnBokeh(), "matplotlib": OnMatplotlib()}
+    backends: dict[str, Backend] = {"bokeh": BokehBackend(), "matplotlib": MatplotlibBackend()}
     if name not in backends:
         raise UnknownNameError(
             f"backend={name!r} is not a backend for pictures, so nothing is drawn.{near_names(name, backends)} "

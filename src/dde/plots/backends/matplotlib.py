@@ -1,4 +1,4 @@
-"""Options for Matplotlib: pictures for print."""
+"""Backend Matplotlib: HoloViews options for pictures for print."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dde.plots.axis_format import log_ticks, minor_log_ticks, short_number
-from dde.plots.backends.base import BackendName, Options, crowd_look
+from dde.plots.backends.base import OPAQUE_POINTS_UP_TO, SMALL_POINTS_ABOVE, BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
 from dde.plots.figure_layout import Axis, Frame, PanelLayout
 from dde.plots.legends import ColourBar, Legend, without_formulas
 
-__all__ = ["OnMatplotlib"]
+__all__ = ["MatplotlibBackend"]
 
 
-class OnMatplotlib:
-    """See :class:`dde.plots.backends.base.Backend`."""
+class MatplotlibBackend:
+    """Options for Matplotlib; each method is described by :class:`dde.plots.backends.base.Backend`."""
 
     name: BackendName = "matplotlib"
     hovers = False
@@ -25,28 +25,28 @@ class OnMatplotlib:
         alpha, width = crowd_look(crowd, 1.0 if dashed else 1.2)
         return {"color": colour, "alpha": alpha, "linewidth": width} | ({"linestyle": (0, (4, 3))} if dashed else {})
 
-    def partial(self, colour: str, crowd: int = 1) -> Options:
+    def partial_line(self, colour: str, crowd: int = 1) -> Options:
         """Return options of a line that averages fewer runs."""
         alpha, width = crowd_look(crowd, 1.0)
         return {"color": colour, "alpha": alpha, "linewidth": width, "linestyle": (0, (5, 1.5, 1.5, 1.5))}
 
-    def band(self, colour: str) -> Options:
+    def interval_band(self, colour: str) -> Options:
         """Return options of an interval."""
         return {"facecolor": colour, "alpha": 0.2, "linewidth": 0}
 
-    def sample(self, colour: str) -> Options:
+    def interval_sample(self, colour: str) -> Options:
         """Return options of the legend sample of an interval."""
         return {"facecolors": colour, "alpha": 0.2, "edgecolors": "none", "marker": "s", "s": 110}
 
-    def outline(self) -> Options:
+    def outline_sample(self) -> Options:
         """Return options of the legend sample of an outlined tile."""
         return {"facecolors": "none", "edgecolors": INK, "linewidth": 2.2, "marker": "s", "s": 70}
 
-    def hollow(self) -> Options:
+    def hollow_point(self) -> Options:
         """Return options of a point without a value."""
         return {"facecolors": "white", "edgecolors": EDGE, "linewidth": 1.1, "marker": "o", "s": 26}
 
-    def thick(self) -> Options:
+    def thick_line(self) -> Options:
         """Return options of a line that represents a run."""
         return {"linewidth": 2.4}
 
@@ -56,23 +56,23 @@ class OnMatplotlib:
         """Return options of points."""
         alpha, _ = crowd_look(crowd, 1.0)
         look: Options = {"s": 4, "edgecolors": "none"} if dense else {"s": 26, "edgecolors": "white", "linewidth": 0.5}
-        if crowd > 60 and not dense:
+        if crowd > SMALL_POINTS_ABOVE and not dense:
             look["s"] = 12
-        return {"facecolors": colour, "marker": marker, "alpha": alpha if crowd > 20 else 1.0, **look}
+        return {"facecolors": colour, "marker": marker, "alpha": alpha if crowd > OPAQUE_POINTS_UP_TO else 1.0, **look}
 
-    def unseen(self, tooltips: Sequence[tuple[str, str]]) -> Options:
+    def invisible_points(self, tooltips: Sequence[tuple[str, str]]) -> Options:
         """Return options of invisible points."""
         return {"alpha": 0.0}
 
-    def branch(self) -> Options:
+    def branch_line(self) -> Options:
         """Return options of branch marks."""
         return {"color": INK, "linestyle": "dotted", "linewidth": 0.9, "alpha": 0.7}
 
-    def zero(self) -> Options:
+    def zero_line(self) -> Options:
         """Return options of the zero line."""
         return {"color": INK, "linewidth": 0.9, "alpha": 0.8}
 
-    def window(self) -> Options:
+    def window_rectangle(self) -> Options:
         """Return options of the window."""
         return {"facecolor": WINDOW, "edgecolor": "#c5cbd6", "linewidth": 0.8}
 
@@ -87,7 +87,7 @@ class OnMatplotlib:
             {"weight": "bold"} if bold else {}
         )
 
-    def plain(self, text: str) -> str:
+    def literal_text(self, text: str) -> str:
         """Return text with dollar signs escaped, so that no formula is typeset."""
         return without_formulas(text)
 
