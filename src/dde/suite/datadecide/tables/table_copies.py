@@ -1,4 +1,4 @@
-"""Find files that only repeat rows of other files: a joined file beside its shards, or a second download."""
+"""Find files that only repeat rows of other files, such as a joined file next to its shards, or a second download."""
 
 from __future__ import annotations
 
@@ -21,15 +21,30 @@ __all__ = ["find_copies"]
 
 UInt64 = npt.NDArray[np.uint64]
 
-# Number of columns that are read at once when contents are compared.
-_COLUMNS = 64
+# Columns that are read at once when contents are compared, which bounds the memory.
+_COLUMNS_AT_ONCE = 64
 
 
 def find_copies(index: RowIndex) -> list[TableFile]:
     """Return the files whose rows are all in the remaining files too, with equal content.
 
-    Of two copies, the one later in `index.files` is returned. Cheap comparisons come first: one row of each file with
-    all keys, then all keys of the files whose row is in another file too, then the content of these.
+    Cheap comparisons come first: one row of each file with all keys; then all keys of the files whose row is in another
+    file too; then the content of these.
+
+    Parameters
+    ----------
+    index : RowIndex
+        Keys of the rows of all files.
+
+    Returns
+    -------
+    list of TableFile
+        In the order of `index.files`. Of two equal files, only the later one is returned.
+
+    Raises
+    ------
+    SourceError
+        When a file can't be read, or has changed since it was indexed.
     """
     rows = [_rows_of_file(index, number) for number in range(len(index.files))]
     suspects = _suspects(index, rows) if len(rows) > 1 else []
@@ -39,14 +54,15 @@ def find_copies(index: RowIndex) -> list[TableFile]:
     remaining = dict.fromkeys(range(len(index.files)))
     copies: list[int] = []
     for number in reversed(suspects):
-        elsewhere = [other for other in remaining if other != number]
-        if _is_covered(index, keys, rows, number, elsewhere):
+        others = [other for other in remaining if other != number]
+        if _is_covered(index, keys, rows, number, others):
             copies.append(number)
             del remaining[number]
     return [index.files[number] for number in sorted(copies)]
 
 
 def _rows_of_file(index: RowIndex, number: int) -> slice:
+    """Return the rows of a file."""
     first, stop = np.searchsorted(index.group_files, [number, number + 1])
     return slice(int(index.group_starts[first]), int(index.group_starts[stop]))
 
@@ -63,44 +79,58 @@ def _row_keys(index: RowIndex) -> Int64:
 def _suspects(index: RowIndex, rows: Sequence[slice]) -> list[int]:
     """Return the files whose first usable row has the keys of a row in another file."""
     suspects: list[int] = []
-    for number, part in enumerate(rows):
-        first = _first_usable(index, part)
+    for number, of_file in enumerate(rows):
+        first = _first_usable(index, of_file)
         if first is not None:
-            alike = np.flatnonzero(index.base == index.base[first])
-            alike = alike[(index.step[alike] == index.step[first]) & (index.task[alike] == index.task[first])]
-            if ((alike < part.start) | (alike >= part.stop)).any():
+            same_keys = np.flatnonzero(index.base == index.base[first])
+            is_same = (index.step[same_keys] == index.step[first]) & (index.task[same_keys] == index.task[first])
+            same_keys = same_keys[is_same]
+            if ((same_keys < of_file.start) | (same_keys >= of_file.stop)).any():
                 suspects.append(number)
     return suspects
 
 
-def _first_usable(index: RowIndex, part: slice) -> int | None:
-    # Nearly always the first row is usable.
-    for piece in (slice(part.start, min(part.start + 1, part.stop)), part):
-        usable = (index.base[piece] >= 0) & (index.step[piece] >= 0)
+def _first_usable(index: RowIndex, rows: slice) -> int | None:
+    """Return the first row of a range that has a run and a step."""
+    # The first row alone is tried first: it is nearly always usable, and the mask of all rows is large.
+    for tried in (slice(rows.start, min(rows.start + 1, rows.stop)), rows):
+        usable = (index.base[tried] >= 0) & (index.step[tried] >= 0)
         if usable.any():
-            return int(piece.start) + int(usable.argmax())
+            return int(tried.start) + int(usable.argmax())
     return None
 
 
-def _is_covered(index: RowIndex, keys: Int64, rows: Sequence[slice], number: int, elsewhere: Sequence[int]) -> bool:
-    """Return whether each row of a file is in the others too, as often and with equal content."""
+def _is_covered(index: RowIndex, keys: Int64, rows: Sequence[slice], number: int, others: Sequence[int]) -> bool:
+    """Return whether each row of a file is in other files too, as often and with equal content.
+
+    Parameters
+    ----------
+    index : RowIndex
+    keys : (row,) int64 array
+        As :func:`_row_keys` returns them.
+    rows : sequence of slice
+        Rows of each file.
+    number : int
+        The file.
+    others : sequence of int
+        Files that remain if it is left out.
+    """
     own = np.arange(rows[number].start, rows[number].stop)
     own = own[keys[own] >= 0]
-    other = np.concatenate([np.arange(rows[k].start, rows[k].stop) for k in elsewhere] or [np.empty(0, np.int64)])
+    other = np.concatenate([np.arange(rows[k].start, rows[k].stop) for k in others] or [np.empty(0, np.int64)])
     other = other[np.isin(keys[other], keys[own])]
     own, other = own[np.argsort(keys[own], kind="stable")], other[np.argsort(keys[other], kind="stable")]
-    # The second row of a key matches the second one in the others.
-    repeat = np.arange(len(own)) - np.searchsorted(keys[own], keys[own])
-    at = np.searchsorted(keys[other], keys[own]) + repeat
+    # If a key has several rows, the second row matches the second row in the other files, and so on.
+    rank_in_key = np.arange(len(own)) - np.searchsorted(keys[own], keys[own])
+    at = np.searchsorted(keys[other], keys[own]) + rank_in_key
     if not len(other) or int(at.max()) >= len(other) or not np.array_equal(keys[other[at]], keys[own]):
         return False
     matches = other[at]
-    involved = [k for k in elsewhere if np.any((matches >= rows[k].start) & (matches < rows[k].stop))]
-    if len(own) < rows[number].stop - rows[number].start:
-        # Unusable rows must be in the others too, so that they are still counted once.
-        left_out = [Counter(read_row_index([index.files[k] for k in some]).left_out) for some in ([number], involved)]
-        if not left_out[0] <= left_out[1]:
-            return False
+    involved = [k for k in others if np.any((matches >= rows[k].start) & (matches < rows[k].stop))]
+    has_unusable = len(own) < rows[number].stop - rows[number].start
+    # Unusable rows must be in the other files too, so that they are still counted once.
+    if has_unusable and not _count_left_out(index, [number]) <= _count_left_out(index, involved):
+        return False
     columns = _content_columns(index.files[number])
     digests = np.zeros(len(index), np.uint64)
     for k in (number, *involved):
@@ -111,14 +141,20 @@ def _is_covered(index: RowIndex, keys: Int64, rows: Sequence[slice], number: int
     return bool(np.array_equal(digests[own], digests[matches]))
 
 
+def _count_left_out(index: RowIndex, numbers: Sequence[int]) -> Counter[str]:
+    """Return the number of unusable rows of files, by reason."""
+    return Counter(read_row_index([index.files[k] for k in numbers]).left_out)
+
+
 def _content_columns(file: TableFile) -> list[str]:
+    """Return the columns of a file that contain its metrics."""
     with open_unchanged(file) as parquet:
         names = parquet.schema_arrow.names
     return ["metrics"] if file.kind in ("raw", "macro") else [n for n in names if wide_column_metric(n) is not None]
 
 
 def _digests(file: TableFile, columns: Sequence[str]) -> UInt64 | None:
-    """Return a digest of the content of each row; None for a form that is not compared."""
+    """Return a digest of the content of each row; None for a layout that is not compared, so that no row is equal."""
     with open_unchanged(file) as parquet:
         parts = [np.empty(0, np.uint64)]
         for group in range(parquet.num_row_groups):
@@ -130,6 +166,7 @@ def _digests(file: TableFile, columns: Sequence[str]) -> UInt64 | None:
 
 
 def _digests_of_group(file: TableFile, parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> UInt64 | None:
+    """Return a digest of each row of a row group: of its text, or the sum of the digests of its (column, number)."""
     if file.kind in ("raw", "macro"):
         kind = parquet.schema_arrow.field("metrics").type
         if pa.types.is_nested(kind):
@@ -141,8 +178,8 @@ def _digests_of_group(file: TableFile, parquet: pq.ParquetFile, group: int, colu
     sums = np.zeros(parquet.metadata.row_group(group).num_rows, np.uint64)
     # A missing column counts as a column without numbers.
     present = [c for c in columns if c in parquet.schema_arrow.names]
-    for start in range(0, len(present), _COLUMNS):
-        table = parquet.read_row_group(group, columns=present[start : start + _COLUMNS])
+    for start in range(0, len(present), _COLUMNS_AT_ONCE):
+        table = parquet.read_row_group(group, columns=present[start : start + _COLUMNS_AT_ONCE])
         for name in table.column_names:
             numbers = read_numbers(table[name], file.where(name))
             if numbers.problems:
@@ -153,6 +190,7 @@ def _digests_of_group(file: TableFile, parquet: pq.ParquetFile, group: int, colu
 
 
 def _digest(content: bytes | None) -> int:
+    """Return a 64-bit digest of bytes; 0 for null."""
     return 0 if content is None else int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
