@@ -28,9 +28,11 @@ def suite_curves(runs: SuiteRuns, run_ids: Sequence[str], metrics: Sequence[Metr
     Parameters
     ----------
     runs : SuiteRuns
+        Runs of the suite.
     run_ids : sequence of str
         Runs whose curves to return, in order.
     metrics : sequence of Metric
+        Metrics to read, a column each.
 
     Returns
     -------
@@ -69,20 +71,38 @@ def suite_curves(runs: SuiteRuns, run_ids: Sequence[str], metrics: Sequence[Metr
 
 
 def suite_own_rows(runs: SuiteRuns, run_id: str, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """Return a run's own observed rows, without its parents' rows; columns and warnings as in :func:`suite_curves`.
+    """Return a run's own observed rows, without its parents' rows.
 
-    Parameters
-    ----------
-    runs : SuiteRuns
-    run_id : str
-    metrics : sequence of Metric
+    Parameters, columns, errors and warnings are those of :func:`suite_curves`, for one run.
+
+    Examples
+    --------
+    >>> import dde
+    >>> rows = pd.DataFrame({"id": ["a", "a", "b"], "up": ["", "", "a"], "step": [0, 10, 5], "tokens": [0, 80, 40]})
+    >>> rows["loss"] = [9.0, 3.5, 3.0]
+    >>> runs = SuiteRuns(dde.Suite.from_frame(rows, run="id", lineage="x", label="{id}", parent="{up}", counts="own"))
+    >>> frame = suite_own_rows(runs, "b", runs.choose_metrics(None))
+    >>> frame[["cumulative_tokens", "loss"]].values.tolist()
+    [[120.0, 3.0]]
     """
     return _curves(runs, [run_id], metrics, with_ancestors=False)
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """Rows of one run that are part of the curve of another run, or of its own."""
+class _Segment:
+    """Rows of one run that are part of a curve.
+
+    Attributes
+    ----------
+    run : int
+        Number of the run that the curve belongs to.
+    member : int
+        Number of the run that logged the rows: `run` or one of its ancestors.
+    tokens, step : (row,) int64 arrays
+        Cumulative tokens, and steps of `member`.
+    values : list of (row,) float64 array
+        One for each metric; NaN where a row has no value.
+    """
 
     run: int
     member: int
@@ -94,26 +114,28 @@ class _Piece:
 def _curves(
     runs: SuiteRuns, run_ids: Sequence[str], metrics: Sequence[Metric], *, with_ancestors: bool
 ) -> pd.DataFrame:
+    """Return the rows of the curves of runs, or with ``with_ancestors=False`` of the runs alone."""
     table = runs.table
-    rows = _placed(runs, table.rows(run_ids))
+    rows = _rows_with_position(runs, table.rows(run_ids))
     members = table.with_ancestors(rows) if with_ancestors else np.unique(rows)
     index_of = {row: i for i, row in enumerate(members.tolist())}
     ids = tuple(str(run_id) for run_id in table.run_id[members].tolist())
     observed = [runs.observations(metric, ids, ()) for metric in metrics] if ids else []
     own = [join_observations(observed, i) for i in range(len(ids))]
-    pieces: list[_Piece] = []
+    segments: list[_Segment] = []
     for row in rows.tolist():
         for member, stop in table.curve(row) if with_ancestors else [(row, None)]:
             tokens, step, values = own[index_of[member]]
-            high = len(tokens) if stop is None else int(np.searchsorted(tokens, stop, side="right"))
-            if high:
-                pieces.append(_Piece(row, member, tokens[:high], step[:high], [v[:high] for v in values]))
-    _warn_of_reductions(table, pieces, metrics)
-    return _joined(table, pieces, metrics)
+            n_rows = len(tokens) if stop is None else int(np.searchsorted(tokens, stop, side="right"))
+            if n_rows:
+                segment = _Segment(row, member, tokens[:n_rows], step[:n_rows], [v[:n_rows] for v in values])
+                segments.append(segment)
+    _warn_of_mixed_loss(table, segments, metrics)
+    return _join_segments(table, segments, metrics)
 
 
-def _placed(runs: SuiteRuns, rows: Int64) -> Int64:
-    """Return the rows of runs that have a curve; warn about the others."""
+def _rows_with_position(runs: SuiteRuns, rows: Int64) -> Int64:
+    """Return those of the rows of runs that have a position on the token axis; warn about the others."""
     table = runs.table
     for row in rows[~table.is_used[rows]].tolist():
         remedy = "Correct the declaration of its parent and tokens"
@@ -126,31 +148,29 @@ def _placed(runs: SuiteRuns, rows: Int64) -> Int64:
     return rows[table.is_used[rows]]
 
 
-def _warn_of_reductions(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> None:
-    """Warn where the rows of training loss of one type of runs were reduced in different ways."""
-    at = next((k for k, metric in enumerate(metrics) if metric.name == "train_loss"), None)
+def _warn_of_mixed_loss(table: RunTable, segments: Sequence[_Segment], metrics: Sequence[Metric]) -> None:
+    """Warn if runs of one type reduce their training loss in different ways, so that it can't be compared."""
+    column = next((k for k, metric in enumerate(metrics) if metric.name == "train_loss"), None)
     factor = table.factors.get("reduce_loss")
-    if at is None or factor is None:
+    if column is None or factor is None:
         return
-    ways: dict[str, set[str]] = {}
-    for member in {piece.member for piece in pieces if np.isfinite(piece.values[at]).any()}:
+    reductions_by_type: dict[str, set[str]] = {}
+    for member in {segment.member for segment in segments if np.isfinite(segment.values[column]).any()}:
         if not table.is_root[member]:
-            ways.setdefault(str(table.run_type[member]), set()).add(str(factor.values[member]))
-    for of_type in ways.values():
-        warn_of_reductions(of_type)
+            reductions_by_type.setdefault(str(table.run_type[member]), set()).add(str(factor.values[member]))
+    for reductions in reductions_by_type.values():
+        warn_of_reductions(reductions)
 
 
-def _joined(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> pd.DataFrame:
-    if not pieces and len(table):
-        # One row, then none, so that the columns of an empty frame have their types.
-        none = np.zeros(1, np.int64)
-        return _joined(table, [_Piece(0, 0, none, none, [np.empty(1) for _ in metrics])], metrics).iloc[:0]
-    counts = [len(piece.tokens) for piece in pieces]
-    run = np.repeat(np.array([piece.run for piece in pieces], np.int64), counts)
-    member = np.repeat(np.array([piece.member for piece in pieces], np.int64), counts)
-
-    def joined(arrays: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
-        return np.concatenate([np.empty(0, dtype), *arrays])
+def _join_segments(table: RunTable, segments: Sequence[_Segment], metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Return a frame with the rows of all segments, one after the other."""
+    if not segments and len(table):
+        # The frame of one row, without that row: each column has the type that it has in a frame with rows.
+        zero = np.zeros(1, np.int64)
+        return _join_segments(table, [_Segment(0, 0, zero, zero, [np.empty(1) for _ in metrics])], metrics).iloc[:0]
+    counts = [len(segment.tokens) for segment in segments]
+    run = np.repeat(np.array([segment.run for segment in segments], np.int64), counts)
+    member = np.repeat(np.array([segment.member for segment in segments], np.int64), counts)
 
     columns: dict[str, object] = {
         "lineage_id": table.lineage[run],
@@ -159,20 +179,26 @@ def _joined(table: RunTable, pieces: Sequence[_Piece], metrics: Sequence[Metric]
         "run_type": table.run_type[run],
     }
     columns |= {name: factor.values[run] for name, factor in table.factors.items()}
-    tokens = joined([piece.tokens for piece in pieces], np.int64)
-    columns |= {"step": joined([piece.step for piece in pieces], np.int64), "cumulative_tokens": tokens}
+    tokens = _concatenate([segment.tokens for segment in segments], np.int64)
+    columns |= {"step": _concatenate([segment.step for segment in segments], np.int64), "cumulative_tokens": tokens}
     if not np.isnan(table.n_params).all():
         columns["cumulative_compute"] = _compute(table, member, tokens)
     for k, metric in enumerate(metrics):
-        columns[metric.name] = joined([piece.values[k] for piece in pieces], np.float64)
+        columns[metric.name] = _concatenate([segment.values[k] for segment in segments], np.float64)
     columns["checkpoint_type"] = table.run_type[member]
     return pd.DataFrame(columns)
+
+
+def _concatenate(arrays: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
+    """Return arrays as one, which is empty if there are none."""
+    return np.concatenate([np.empty(0, dtype), *arrays])
 
 
 def _compute(table: RunTable, member: Int64, tokens: Int64) -> Float64:
     """Return 6 N tokens in FLOP, summed over the runs of a curve where their parameter counts differ."""
     product: Float64 = training_compute(table.n_params[member], tokens)
-    # With one parameter count the sum equals the product but for rounding; a Dataset has the product.
+    # With one parameter count, the sum over runs differs from the product by rounding. The product is the value that a
+    # Dataset has, and frames must agree with it.
     return np.where(_has_one_size(table)[member], product, table.compute(member, tokens))
 
 
@@ -181,9 +207,9 @@ def _has_one_size(table: RunTable) -> npt.NDArray[np.bool_]:
     child, parent = table.edge_child, table.edge_parent
     changed = np.zeros(len(table), bool)
     changed[child[table.n_params[child] != table.n_params[parent]]] = True
+    # Pass the mark on to children, one generation at a time.
     while True:
-        reached = changed.copy()
-        reached[child[changed[parent]]] = True
-        if np.array_equal(reached, changed):
+        n_changed = np.count_nonzero(changed)
+        changed[child[changed[parent]]] = True
+        if np.count_nonzero(changed) == n_changed:
             return ~changed
-        changed = reached
