@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dde.entities.catalog import RunCatalog
@@ -31,8 +31,10 @@ from dde.suite.html import suite_lineage_html, suite_lineages_html, suite_reposi
 
 __all__ = ["lineage_html", "lineages_html", "repository_html", "run_html", "runs_html"]
 
-# Rows of a long list that a page shows; the others are counted.
+# Rows of a list of runs that a page shows; the rest is counted.
 _MOST_RUNS = 30
+# Columns of a list of runs. Those whose heading starts with ">" have numbers.
+_RUN_COLUMNS = ("run id", "method", "lineage", "run", ">branches at", ">ends at", "state", "status")
 
 
 def lineage_html(catalog: RunCatalog, lineage_id: str) -> str:
@@ -89,23 +91,34 @@ def runs_html(runs: Sequence[tuple[str, str, RunCatalog | None]]) -> str:
     if not runs:
         return page_html([*parts, note_html("No run is related in this way.")])
     shown = runs[:_MOST_RUNS]
-    covered: dict[int, dict[str, dict[str, Any]]] = {}
+    # Computed once for all runs of a catalog.
+    coverage: dict[int, dict[str, dict[str, Any]]] = {}
     rows = []
     for run_id, run_type, catalog in shown:
         if catalog is None:
-            rows.append([name_cell(run_id), text_cell(run_type), *(text_cell("") for _ in range(6))])
+            rows.append(_run_cells(run_id, {"run_type": run_type}))
             continue
-        if id(catalog) not in covered:
+        if id(catalog) not in coverage:
             ids = (run_id for run_id, _, other in shown if other is catalog)
-            covered[id(catalog)] = coverage_by_id(catalog.table, dict.fromkeys(ids))
-        row = covered[id(catalog)][run_id]
-        texts = [name_cell(run_id), text_cell(row["run_type"]), name_cell(row["lineage"]), name_cell(row["run"])]
-        numbers = [tokens_cell(row["branch_tokens"]), tokens_cell(row["end_tokens"])]
-        rows.append([*texts, *numbers, text_cell(row["state"]), text_cell(row["status"])])
-    columns = "run id,method,lineage,run,>branches at,>ends at,state,status".split(",")
-    parts.append(table_html(columns, rows))
+            coverage[id(catalog)] = coverage_by_id(catalog.table, dict.fromkeys(ids))
+        rows.append(_run_cells(run_id, coverage[id(catalog)][run_id]))
+    parts.append(table_html(_RUN_COLUMNS, rows))
     parts.append(not_shown(len(runs) - len(shown), "run", "[run.run_id for run in runs]"))
     return page_html([*parts, note_html("Each is a TrainingRun; .to_dataset() opens all of them as one Dataset.")])
+
+
+def _run_cells(run_id: str, facts: Mapping[str, Any]) -> list[str]:
+    """Return the cells of `_RUN_COLUMNS` for a run from its row of the coverage; empty where a fact is absent."""
+    return [
+        name_cell(run_id),
+        text_cell(facts.get("run_type", "")),
+        name_cell(facts.get("lineage", "")),
+        name_cell(facts.get("run", "")),
+        tokens_cell(facts.get("branch_tokens")),
+        tokens_cell(facts.get("end_tokens")),
+        text_cell(facts.get("state", "")),
+        text_cell(facts.get("status", "")),
+    ]
 
 
 def run_html(kind: str, run_id: str, run_type: str, catalog: RunCatalog | None) -> str:
@@ -138,9 +151,14 @@ def run_html(kind: str, run_id: str, run_type: str, catalog: RunCatalog | None) 
 def repository_html(catalog: RunCatalog, title: str = "RunRepository") -> str:
     """Return a repository for a notebook: its sources, its lineages by size, its runs by method and status.
 
-    For a suite other than DataDecide: its sources, its factors, and its runs by type.
+    The page of a suite other than DataDecide has its sources, its factors, and its runs by type. Identifiers, a few
+    keys and positions are read unless they are in memory; metrics are not read.
 
-    Identifiers, a few keys and positions are read unless they are in memory; metrics are not read.
+    Parameters
+    ----------
+    catalog : RunCatalog
+    title : str, default "RunRepository"
+        Heading of the page: the name of the class.
 
     Examples
     --------
@@ -148,24 +166,29 @@ def repository_html(catalog: RunCatalog, title: str = "RunRepository") -> str:
     >>> "find_lineages" in repository_html(dde.tutorial.open_repository("tiny"))
     True
     """
-    sources = _sources_of(catalog)
+    sources = _describe_sources(catalog)
     try:
         table = catalog.table
     except DdeError as problem:
-        # An error here would show a traceback in the notebook, without the sources.
+        # Jupyter would show a traceback in place of the page, without the sources.
         return page_html([title_html(title, "can't be read"), facts_html([*sources, ("error", str(problem))])])
     if catalog.suite_runs is not None:
         return suite_repository_html(catalog.suite_runs, sources, title)
     return datadecide_repository_html(catalog.registry, table, sources, title)
 
 
-def _sources_of(catalog: RunCatalog) -> list[tuple[str, str]]:
+def _describe_sources(catalog: RunCatalog) -> list[tuple[str, str]]:
     """Return names and descriptions of the sources of a catalog, without credentials."""
     runs = catalog.suite_runs
     if runs is None:
         sources = (("pretraining", catalog.pretraining_source), ("post-training", catalog.posttraining_source))
-        return [(name, "none" if s is None else redact(s) or type(s).__name__) for name, s in sources]
-    of_suite = [("suite", runs.suite.name), ("read from", redact(runs.tables.description))]
+        return [(name, "none" if source is None else _describe(source)) for name, source in sources]
+    described = [("suite", runs.suite.name), ("read from", redact(runs.tables.description))]
     if runs.store is not None:
-        of_suite.append(("post-training", redact(runs.store) or type(runs.store).__name__))
-    return of_suite
+        described.append(("post-training", _describe(runs.store)))
+    return described
+
+
+def _describe(source: object) -> str:
+    """Return the description of a source without credentials; the name of its class if it has none."""
+    return redact(source) or type(source).__name__
