@@ -125,6 +125,7 @@ _Run = tuple[str, str]
 
 
 def _plan(manifests: Mapping[str, Manifest], damaged: Collection[str] = ()) -> _Plan:
+    """Return which segments are superseded, which are merged, and the manifests of the merged segments."""
     # Few different sets of keys occur, so that each union and difference is computed once.
     union, difference = cache(frozenset.union), cache(frozenset.difference)
     newest: dict[_Run, tuple[int, int, int]] = {}

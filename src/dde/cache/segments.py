@@ -223,7 +223,7 @@ class SegmentReader:
                 raise DamagedError(manifest.name)
         at = np.sort(np.array([manifest.key_positions[key] for key in keys if key is not None], np.int64))
         is_local = self._storage.path is not None
-        # Local: indexing keys apart costs more than reading each. An object store is asked for several at a time.
+        # On a local disk, one read per block of adjacent keys is fastest; an object store serves all keys at once.
         for block in np.split(at, np.flatnonzero(np.diff(at) > 1) + 1) if is_local else [at]:
             if block.size:
                 index = slice(block[0], block[-1] + 1) if is_local else block

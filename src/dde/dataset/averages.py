@@ -216,6 +216,7 @@ class _Means:
         return stack
 
     def _statistics(self, name: str, array: xr.DataArray, present: xr.Variable) -> dict[str, xr.Variable]:
+        """Return the mean of a metric over the members, its other statistics and its counts of samples, by name."""
         rule, cells = axis_of(array), self.cells
         over = " and ".join(f"{name}s" for name in self.over)
         along = [d for d in cells if d in array.dims]
@@ -271,6 +272,7 @@ class _Means:
         return [f if set(dims) <= set(f.dims) else f.set_dims({**dims, **f.sizes}) for f in flags]  # type: ignore[no-untyped-call]
 
     def _coordinates(self, present: xr.Variable, rule: AxisRule | None) -> dict[str, xr.Variable]:
+        """Return the coordinates of the averages: those that all members of a cell share, and the number of members."""
         coords: dict[str, xr.Variable] = {}
         hidden = {n for name in self.over for n in OF_MEMBERS.get(name, (name,))}
         dims = {g.dim: g for g in self.groups}

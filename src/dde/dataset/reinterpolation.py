@@ -296,6 +296,7 @@ class ReinterpolatedValues(_ReinterpolatedArray):
         self.filled = filled
 
     def _fill(self, out: npt.NDArray[Any], rows: Int64, points: Points, others: dict[str, Any]) -> None:
+        """Fill `out` with the values of rows at points, interpolated between their samples again."""
         reinterpolation = self.reinterpolation
         read_rows = reinterpolation.rows_with_ancestors(rows)
         values = reinterpolation.read(self.variable, read_rows, others).astype(np.float64)

@@ -252,6 +252,7 @@ def _stretches(rate: _Rate) -> list[tuple[int, int, float]]:
 def _differing(
     runs: ExaminedRuns, run: int, rate: _Rate, stretches: list[tuple[int, int, float]], check: str
 ) -> Finding:
+    """Return the finding on a counter that differs from its rate; it describes the stretch with the largest excess."""
     first, stop, excess = max(stretches, key=lambda stretch: abs(stretch[2]))
     step, counter, r = rate.step, rate.counter, rate.tokens_per_step
     grown, gap = int(counter[stop] - counter[first]), int(step[stop] - step[first])

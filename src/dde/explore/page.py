@@ -84,6 +84,7 @@ class Explorer(pn.viewable.Viewer):
     # Elements of the page
 
     def _make_parts(self) -> None:
+        """Create the panes and widgets of the page, and arrange them."""
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
         self._alert = pn.pane.Alert("", alert_type="warning", visible=False, **wide)
         self._notes = pn.pane.Alert("", alert_type="info", visible=False, **wide)

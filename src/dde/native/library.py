@@ -46,6 +46,7 @@ def kernels() -> ctypes.CDLL:
 
 @cache
 def _load() -> ctypes.CDLL | None:
+    """Load the compiled kernels and declare their arguments; None if absent, disabled or of another version."""
     if os.environ.get("DDE_NATIVE", "1") == "0":
         return None
     try:

@@ -483,6 +483,7 @@ class _Curves:
         return [*bases, *last.values()]
 
     def _stretch(self, j: int, kind: int, where: Mask, start: float, origin: float) -> Iterator[Segment]:
+        """Yield the segment in the masked cells of a run, joined to its parent; nothing if no cell has a value."""
         where = where & np.isfinite(self.axis[j])
         for what, lost in self.lost.items():
             self.counted[what] += int((where & lost[j]).sum())

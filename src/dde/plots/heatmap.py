@@ -214,6 +214,7 @@ def _drawn(
     columns: int | None,
     frame_size: tuple[int, int] | None,
 ) -> Any:
+    """Draw grids as panels with common axes and colours."""
     import holoviews as hv
 
     across, up = grids[0].x, grids[0].y
@@ -248,6 +249,7 @@ def _note(left_out: int, *names: str) -> str:
 
 
 def _tiles(hv: Any, grid: _Grid, bar: ColourBar, axes: Sequence[Axis], backend: Backend) -> Any:
+    """Return the tiles of a grid with their values as text."""
     low, high = bar.span
     digits = int(np.clip(np.ceil(-np.log10((high - low) / 100)), 0, 4)) if high - low < 1000 else 0
     tooltips = [(axes[0].label, "@across"), (axes[1].label, "@up"), (bar.title, "@value{0.0000}"),

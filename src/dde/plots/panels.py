@@ -205,6 +205,7 @@ class Panel:
         return areas + coloured_lines(dims, bars, backend.line("colour"))
 
     def _points(self, hv: Any, dims: list[Any], backend: Backend, shifted: Shifted) -> list[Any]:
+        """Return markers at observed points; a selection of them if there are too many."""
         fields = ["colour", "run", "run_id", "tokens", "step", "support", "count"]
         tooltips = [
             ("run", "@run"),

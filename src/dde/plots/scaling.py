@@ -288,6 +288,7 @@ def _drawn(
     columns: int | None,
     frame_size: tuple[int, int] | None,
 ) -> Any:
+    """Draw the lines of each facet as a panel."""
     import holoviews as hv
 
     # "" is a value like any other, except in DataDecide, whose bases have no treatment.
@@ -371,6 +372,7 @@ def _by_end(rows: pd.DataFrame) -> list[pd.DataFrame]:
 def _elements(
     hv: Any, rows: pd.DataFrame, lines: Sequence[_Line], frame: Frame, look: _Look, backend: Backend
 ) -> list[Any]:
+    """Return the elements of a panel: lines of means, intervals, and points of single runs."""
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
     tooltips = [("run", "@run"), ("run id", "@run_id"), ("model", "@model"), ("tokens", "@tokens"),
                 (frame.y.label, f"@{{{frame.y.name}}}{{0.0000}}")]  # fmt: skip

@@ -401,6 +401,7 @@ def _elements(
     label: str,
     backend: Backend,
 ) -> list[Any]:
+    """Return the elements of a tree: lines of runs, joints at branches, and points at ends."""
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
     bottom, top = frame.y.limits or (0.0, 1.0)
     colours = _type_colours(members)

@@ -1,5 +1,5 @@
-"""Suites of training runs: what they declare of their files, how these are read, and those that dde knows.
+"""Suites of training runs: their declarations, the readers of their files, and the built-in suites.
 
-A :class:`dde.Suite` is a declaration in plain data. :mod:`dde.suite.builtin` holds the ones that ``dde.suites`` names,
-and :mod:`dde.suite.datadecide` all that knows DataDecide's recipes, sizes, tables and runs.
+A :class:`dde.Suite` is a declaration in plain data. :mod:`dde.suite.builtin` has the suites that ``dde.suites`` lists.
+:mod:`dde.suite.datadecide` has everything that is specific to DataDecide: recipes, sizes, tables and runs.
 """

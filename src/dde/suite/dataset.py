@@ -93,6 +93,7 @@ def _coordinates(
     cells: tuple[npt.NDArray[np.intp], ...],
     labelled: Collection[str],
 ) -> dict[str, xr.Variable]:
+    """Return the coordinates of the selected runs: labels, factors, and positions of each run."""
     shape = selection.run_ids.shape
     coords = {
         "lineage": variable("lineage", text_array(selection.lineages), {"long_name": "lineage"}),

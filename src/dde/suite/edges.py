@@ -77,6 +77,7 @@ def read_edges(edges: Any) -> tuple[Edge, ...]:
 
 
 def _read_edge(edge: Any, place: str) -> Edge:
+    """Return an edge from a mapping; errors name its place."""
     if not isinstance(edge, Mapping):
         raise FormatError(f"{place}: {edge!r} is not an edge; an edge is {{'run': id, 'parents': [[id, at], ...]}}.")
     for key in ("run", "parents"):
@@ -106,6 +107,7 @@ def _read_edge(edge: Any, place: str) -> Edge:
 
 
 def _read_frame(frame: pd.DataFrame) -> tuple[Edge, ...]:
+    """Return edges from a frame with one row per run and parent."""
     columns = [str(c) for c in frame.columns]
     for column in ("run", "parent"):
         if column not in columns:

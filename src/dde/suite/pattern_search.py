@@ -109,6 +109,7 @@ class Search:
         return False
 
     def _free_ends(self, part: Part, index: int, first: int, last: int, stop: int) -> Iterator[int]:
+        """Yield the ends that a part without a fixed text may have, in the order in which they are tried."""
         if part.kind == "folders":
             ends = [p for p in range(first, last + 1) if p == first or self.text[p - 1] == "/"]
             self._count(len(ends))

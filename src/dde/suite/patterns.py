@@ -178,6 +178,7 @@ class Pattern:
         return values
 
     def _refuse_two_ways(self, text: str, search: Search, values: dict[str, FieldValue]) -> None:
+        """Raise FormatError if a text matches the pattern in two ways that give different values."""
         pins = {
             index: text[slice(*search.ends[index])]
             for index, part in enumerate(self._parts)

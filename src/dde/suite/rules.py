@@ -211,6 +211,7 @@ class Rule:
         return hash(self.source)
 
     def _parse(self, source: str) -> None:
+        """Parse the text of a rule; a text that is not a rule may still be the name of a column."""
         text = source.strip()
         if not text or len(text) > _MOST_CHARACTERS:
             raise FormatError(
@@ -340,6 +341,7 @@ class Rule:
         )
 
     def _walk(self, node: ast.expr, values: Mapping[str, Any]) -> Any:
+        """Return the value of a node of a rule; it is never run as code."""
         if isinstance(node, ast.Constant):
             constant: Any = node.value
             return constant if isinstance(constant, str) else np.float64(constant)

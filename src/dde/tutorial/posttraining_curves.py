@@ -177,6 +177,7 @@ def _with_times(
 
 
 def _preference_log(seed: int, plan: RunPlan, step: npt.NDArray[np.int64]) -> TrainingLog:
+    """Return the training log of a DPO run."""
     stream = random_stream(seed, "log", plan.run_id)
     n = len(step)
     noise = stream.standard_normal((n, 5))

@@ -102,6 +102,7 @@ def _odd_values(seed: int, values: BaseValues, rows: int) -> dict[str, list[tupl
 
 
 def _columns(values: BaseValues, tasks: Sequence[str], texts: list[str]) -> pa.Table:
+    """Return the rows of a base as a table of the raw layout."""
     base, steps = values.base, values.checkpoints.evaluated
     n, width = len(steps), len(tasks)
     tokens = steps * base.size.tokens_per_step
@@ -355,6 +356,7 @@ def _details(base: Base) -> dict[str, Any]:
 
 
 def _wide_table(seed: int, bases: Sequence[Base]) -> pa.Table:
+    """Return the perplexity table of bases, with one column per metric."""
     numbers = [_numbers(seed, base) for base in bases]
     counts = [len(steps) for steps, _ in numbers]
 

@@ -122,6 +122,7 @@ class MatplotlibBackend:
 
 
 def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, Any], None]:
+    """Return a HoloViews hook that sets what its options can't: position, colours, ticks, title, legend and bar."""
     from matplotlib.transforms import Bbox
 
     figure_size = layout.figure_inches()

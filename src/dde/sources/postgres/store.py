@@ -353,6 +353,7 @@ class PostgresStore:
         return sorted(logs), sorted(evaluations)
 
     def _run(self, query: Callable[[_Cursor, Layout], _Result]) -> _Result:
+        """Return the result of a query in a read-only transaction; conflicts with a standby are retried."""
         for attempt in range(1, _ATTEMPTS + 1):
             session = connect(self._connection, self._connect_timeout)
             with leave_after(session, self._allowed(_CATALOG_SECONDS)) as deadline:

@@ -109,6 +109,7 @@ class WandBStore:
 
 
 def _source(db_connection: object, schema: str | None) -> PosttrainingSource:
+    """Return the source of a store, URL or folder; SourceError for anything else."""
     if isinstance(db_connection, PosttrainingSource):
         if schema is not None:
             raise SourceError(

@@ -174,6 +174,7 @@ def _read_store(
     metrics: Sequence[Metric],
     parts: dict[str, list[tuple[Int64, Int64, Int64, Float64]]],
 ) -> None:
+    """Append the observations of post-training runs to `parts`, by metric."""
     store = registry.store
     requested = [i for i, r in enumerate(run_ids) if r in registry.derived]
     if store is None or not requested:

@@ -217,6 +217,7 @@ def _run_coordinates(registry: Registry, selection: Selection) -> dict[str, xr.V
 
 
 def _cell_coordinates(registry: Registry, selection: Selection) -> dict[str, xr.Variable]:
+    """Return the coordinates along (lineage, run) by name."""
     run_ids, columns = selection.run_ids, registry.columns
     texts = {name: np.full(run_ids.shape, "", object) for name in CELL_TEXTS}
     numbers = {name: np.full(run_ids.shape, np.nan) for name in CELL_NUMBERS}

@@ -81,13 +81,14 @@ def own_rows(registry: Registry, run_id: str, metrics: Sequence[Metric] | None =
 def _curves(
     registry: Registry, run_ids: Sequence[str], metrics: Sequence[Metric] | None, with_ancestors: bool = True
 ) -> pd.DataFrame:
+    """Return the rows of the curves of runs, or with ``with_ancestors=False`` of the runs alone."""
     metrics = list(DEFAULT_METRICS if metrics is None else metrics)
     run_ids = _placed(registry, run_ids)
     chains = {run_id: registry.chain(run_id) if with_ancestors else [run_id] for run_id in run_ids}
     members = list(dict.fromkeys(m for chain in chains.values() for m in chain))
     observed = list(read_observations(registry, members, metrics).values())
     tables = {m: join_observations(observed, i) for i, m in enumerate(members)}
-    pieces: list[_Piece] = []
+    segments: list[_Segment] = []
     for run_id in run_ids:
         chain = chains[run_id]
         for position, member in enumerate(chain):
@@ -101,16 +102,16 @@ def _curves(
             if high > low:
                 part = slice(low, high)
                 facts = _facts(registry, run_id, member)
-                pieces.append(_Piece(facts, tokens[part], step[part], [v[part] for v in values]))
-    _warn_of_reductions(registry, pieces, metrics)
-    return _joined(pieces, metrics) if pieces else empty_curves(metrics)
+                segments.append(_Segment(facts, tokens[part], step[part], [v[part] for v in values]))
+    _warn_of_reductions(registry, segments, metrics)
+    return _joined(segments, metrics) if segments else empty_curves(metrics)
 
 
 def empty_curves(metrics: Sequence[Metric]) -> pd.DataFrame:
     """Return a frame of :func:`continuous_curves` without rows: the same columns, of the same types."""
     facts: dict[str, Any] = {name: "" for name in (*LEADING_COLUMNS, "checkpoint_type") if name not in _AXES}
     facts |= {"n_params": 0, "seed": 0} | {name: np.nan for name in _NUMBERS}
-    row = _Piece(facts, np.zeros(1, np.int64), np.zeros(1, np.int64), [np.empty(1) for _ in metrics])
+    row = _Segment(facts, np.zeros(1, np.int64), np.zeros(1, np.int64), [np.empty(1) for _ in metrics])
     return _joined([row], metrics).iloc[:0]
 
 
@@ -140,7 +141,7 @@ def _remedy(status: str) -> str:
     return "Pass parents={run id: parent} to settle where it starts."
 
 
-def _warn_of_reductions(registry: Registry, pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> None:
+def _warn_of_reductions(registry: Registry, segments: Sequence[_Segment], metrics: Sequence[Metric]) -> None:
     """Warn where rows of training loss were reduced in different ways by the runs of one method that logged them.
 
     The losses of two methods are of different objectives, whatever their reductions.
@@ -149,7 +150,7 @@ def _warn_of_reductions(registry: Registry, pieces: Sequence[_Piece], metrics: S
     if at is None:
         return
     reductions: dict[str, set[str]] = {}
-    for run_id in {p.facts["run_id"] for p in pieces if np.isfinite(p.values[at]).any()}:
+    for run_id in {p.facts["run_id"] for p in segments if np.isfinite(p.values[at]).any()}:
         run = registry.derived.get(run_id)
         if run is not None:
             reductions.setdefault(run.run_type, set()).add(str(run.hyperparameters.get("reduce_loss", "")))
@@ -163,7 +164,7 @@ def _branch(registry: Registry, run_id: str) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _Segment:
     """Rows that one member of a chain has logged, and what is the same in all of them."""
 
     facts: dict[str, Any]
@@ -195,19 +196,19 @@ def _facts(registry: Registry, run_id: str, member: str) -> dict[str, Any]:
     }
 
 
-def _joined(pieces: Sequence[_Piece], metrics: Sequence[Metric]) -> pd.DataFrame:
-    # One frame of whole columns: a frame for each piece takes ten times as long.
-    counts = [len(piece.tokens) for piece in pieces]
+def _joined(segments: Sequence[_Segment], metrics: Sequence[Metric]) -> pd.DataFrame:
+    # One frame of whole columns: a frame for each segment takes ten times as long.
+    counts = [len(segment.tokens) for segment in segments]
 
     def repeated(name: str) -> npt.NDArray[Any]:
-        values = [piece.facts[name] for piece in pieces]
+        values = [segment.facts[name] for segment in segments]
         return np.repeat(np.array(values, object if isinstance(values[0], str) else None), counts)
 
-    columns: dict[str, object] = {name: repeated(name) for name in LEADING_COLUMNS if name in pieces[0].facts}
-    columns["step"] = np.concatenate([piece.step for piece in pieces])
-    columns["cumulative_tokens"] = tokens = np.concatenate([piece.tokens for piece in pieces])
+    columns: dict[str, object] = {name: repeated(name) for name in LEADING_COLUMNS if name in segments[0].facts}
+    columns["step"] = np.concatenate([segment.step for segment in segments])
+    columns["cumulative_tokens"] = tokens = np.concatenate([segment.tokens for segment in segments])
     columns["cumulative_compute"] = training_compute(repeated("n_params"), tokens)
     for k, metric in enumerate(metrics):
-        columns[metric.name] = np.concatenate([piece.values[k] for piece in pieces])
+        columns[metric.name] = np.concatenate([segment.values[k] for segment in segments])
     columns["checkpoint_type"] = repeated("checkpoint_type")
     return pd.DataFrame(columns)

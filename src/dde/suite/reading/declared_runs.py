@@ -213,6 +213,7 @@ def _runs_of(
     parts: Sequence[tuple[int, Int64, Int64]],
     report: Report,
 ) -> DeclaredRuns:
+    """Return the runs of one table, with the rows of all tables that have their steps."""
     none = np.empty(0, np.int64)
     run = np.concatenate([none, *(of_run for _, _, of_run in parts)])
     step = np.concatenate([none, *(rows[table].step[at] for table, at, _ in parts)])
@@ -289,6 +290,7 @@ def _report_tokens(
     firsts: Int64,
     report: Report,
 ) -> None:
+    """Report rows whose token count differs from that of the first row of their run and step."""
     differing = np.flatnonzero(tokens != tokens[firsts[position]])
     if not len(differing):
         return

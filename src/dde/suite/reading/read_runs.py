@@ -318,6 +318,7 @@ class SuiteTables:
         return open_stores(self._tables, self._stores, names, self._report)
 
     def _read(self, opened: list[list[OpenedFile]]) -> _OpenedTables:
+        """Read the key columns of all tables, and report the rows that are left out."""
         columns = [frozenset(name for file in of_table for name in file.content.columns) for of_table in opened]
         tables = [self._with_labels(table, columns[number]) for number, table in enumerate(self._tables)]
         # A field that one table does not have is "" there; one that no table has is an error.
@@ -371,6 +372,7 @@ class SuiteTables:
         return table if made == table.run_id else dataclasses.replace(table, run_id=made)
 
     def _find_metrics(self, opening: _OpenedTables) -> dict[str, MetricSource]:
+        """Return the metrics that the keys of the tables give, and report patterns that match no key."""
         patterns: dict[str, None] = {}
         matched: set[str] = set()
         unused_keys: dict[str, None] = {}

@@ -176,6 +176,7 @@ class ValueReader:
         runs: DeclaredRuns,
         sources: RowSources,
     ) -> None:
+        """Write values of rows to their positions in `into`; report those that differ from the first value there."""
         is_number = ~np.isnan(values)
         values, at = values[is_number], at[is_number]
         position = sources.position[at]

@@ -214,6 +214,7 @@ class Listing:
         return self._entries[folder]
 
     def _find_remote(self, parts: Sequence[str]) -> list[str]:
+        """Return the files of a remote folder that match the parts of a pattern; each folder is listed once."""
         fixed: list[str] = []
         for part in parts[:-1]:
             if _WILD.search(part):

@@ -316,6 +316,7 @@ def _parse_with_arrow(content: pa.Buffer) -> pa.Table | None:
 
 
 def _parse_by_line(content: pa.Buffer, file: SuiteFile) -> pa.Table:
+    """Parse JSON lines one by one: slower than Arrow, but errors name the line."""
     columns: dict[str, list[Any]] = {}
     n_rows = 0
     for number, line in enumerate(io.BytesIO(content.to_pybytes()), start=1):

@@ -97,6 +97,7 @@ def _at_epoch(parent: Evidence, own_end: int, epoch: int) -> Branch:
 
 
 def _at_step(parent: Evidence, end: RunEnd, step: int, placement: Placement) -> Branch:
+    """Return the branch at a step of the parent: from a row, estimated between or beyond rows, or a problem."""
     if end.forked_at is not None and step <= end.forked_at:
         if step == end.forked_at:
             return Branch(0)

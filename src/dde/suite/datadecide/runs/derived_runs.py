@@ -78,7 +78,7 @@ class DerivedRun:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """Hyperparameters by the names of the coordinates, and any other config key that was asked for."""
+        """Hyperparameters by the names of the coordinates, and any other requested config key."""
         return self.evidence.hyperparameters
 
 

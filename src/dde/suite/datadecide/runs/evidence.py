@@ -400,6 +400,7 @@ USED_OPTIONS = frozenset(
 
 
 def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
+    """Return the hyperparameters that config, command and name state; disagreements are recorded as evidence."""
     name, is_dpo = evidence.name, evidence.run_type == "dpo"
     config, command = evidence.record.config, evidence.command
     found: dict[str, Any] = {}

@@ -145,6 +145,7 @@ def _ends_with(parent: Evidence, checkpoint: RunCheckpoint) -> bool:
 
 
 def _given_parent(item: Evidence, parent: str, index: ParentIndex, evidence: Mapping[str, Evidence]) -> Parentage:
+    """Return the parent that the user set for a run; UnknownNameError if no single run or checkpoint has that name."""
     run_id = item.record.run_id
     found = index.find(parent)
     if found.candidates:
@@ -199,6 +200,7 @@ def _note_checkpoint(found: Parentage, other: Parentage) -> None:
 
 
 def _find_parent(item: Evidence, index: ParentIndex) -> Parentage:
+    """Return the parent of a run from its own evidence, the most explicit first; contradictions are recorded."""
     explicit = as_text(item.record.config.get("parent_run_id"))
     readings: list[Parentage] = []
     if item.fork is not None:

@@ -131,7 +131,7 @@ def resolve_runs(origin: Origin) -> Registry | SentRuns:
 
 
 def _keep(latest: OrderedDict[str, SentRuns], key: str, runs: SentRuns) -> None:
-    """Put what was asked for last behind all others, and forget those that were not asked for in a while."""
+    """Add runs to a cache of the latest ones, and evict the least recently used."""
     latest[key] = runs
     latest.move_to_end(key)
     while len(latest) > _KEPT:

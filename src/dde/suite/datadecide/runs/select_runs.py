@@ -262,6 +262,7 @@ def _nothing(
     filters: Mapping[str, object],
     states: set[str] | None,
 ) -> str:
+    """Return why a selection is empty, as the text of an error."""
     filters_given = {"params": params, "data": data, "seed": seed, "method": method, **filters}
     said = ", ".join(f"{k}={v!r}" for k, v in filters_given.items() if v is not None) or "no filter"
     bases = select_bases(registry, params, data, seed)

@@ -97,6 +97,7 @@ def make_store_table(registry: Registry) -> RunTable:
 
 
 def _factors(columns: DerivedColumns, bases: Sequence[Base], rows_of_base: npt.NDArray[np.int64]) -> dict[str, Factor]:
+    """Return the factors of bases and of post-training runs, in this order, by name."""
     n_bases = len(bases)
     found: dict[str, Factor] = {}
     of_bases: dict[str, list[Any]] = {

@@ -151,7 +151,7 @@ class DictTable(EvaluationTable):
         return metric.task in self._task_set
 
     def row_kinds(self) -> int:
-        """Return that all rows hold evaluations."""
+        """Return that all rows have evaluations."""
         return EVALUATED
 
     def lacks_default(self, metric: Metric) -> bool:
@@ -163,7 +163,7 @@ class DictTable(EvaluationTable):
         return frozenset(self.tasks)
 
     def _entries(self) -> list[str]:
-        """Return the entries that the rows of each size hold: key sets differ by size and task."""
+        """Return the entries of the rows of all sizes, because key sets differ by size and task."""
         index = self.index
         if not len(index):
             return []
@@ -185,10 +185,10 @@ class DictTable(EvaluationTable):
         return [e for e in ENTRIES if e in present] + sorted(present.difference(ENTRIES))
 
     def entries_at(self, size: ModelSize) -> Mapping[str, frozenset[str]]:
-        """Return the entries that the rows of a size hold, by task, as the first row of each task has them.
+        """Return the entries of the rows of a size, by task, as the first row of each task has them.
 
         Reads one row of each task, once. Tasks whose first row can't be read are not among them: the row is
-        reported when its values are asked for.
+        reported when its values are requested.
         """
         if size.name not in self._entries_at:
             index = self.index
@@ -222,7 +222,7 @@ class DictTable(EvaluationTable):
         return self.index.files[self._file_of(int(rows[0]))].where("metrics")
 
     def evaluations(self, bases: Sequence[Base], metrics: Sequence[Metric], keys: Int64) -> list[Float64]:
-        """Return the observations; reads only the row groups that hold the runs and tasks asked for."""
+        """Return the observations; reads only the row groups with the requested runs and tasks."""
         index = self.index
         row_base, asked = self._rows_of(bases)
         subjects = list(MMLU_SUBJECTS) if any(m.task == "mmlu_average" for m in metrics) else []

@@ -176,7 +176,7 @@ class DataDecide:
         self._found = self.files
         self._checkpoints: TableCheckpoints | None = None
         self._keeper: IndexKeeper | None = None
-        # The metrics that were asked for together last, by the table that has them.
+        # The metrics of the last request, by the table that has them.
         self._grouped: tuple[tuple[Metric, ...], dict[EvaluationTable | None, list[Metric]]] = (), {}
 
     def _table(self, kind: TableKind, files: list[TableFile]) -> EvaluationTable:
@@ -360,7 +360,7 @@ class DataDecide:
             by_table = {}
             for other in asked:
                 by_table.setdefault(self._holder(other), []).append(other)
-            # All metrics of a Dataset are asked for with the same others.
+            # All metrics of a Dataset are requested together with the same others.
             self._grouped = asked, by_table
         return [metric, *(m for m in by_table.get(holder, ()) if m.name != metric.name)]
 
