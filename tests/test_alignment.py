@@ -267,7 +267,7 @@ def test_the_longest_gap_is_whole_tokens() -> None:
     assert Interpolation(max_gap=1e9).max_gap == 10**9  # type: ignore[arg-type]
     assert Interpolation(max_gap=math.inf).max_gap is None
     for wrong in (1.5, np.nan, -np.inf, -1, "1", True):
-        with pytest.raises(UnknownNameError, match="no whole number of tokens"):
+        with pytest.raises(UnknownNameError, match="not a whole number of tokens"):
             Interpolation(max_gap=wrong)  # type: ignore[arg-type]
 
 

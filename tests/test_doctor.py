@@ -238,7 +238,7 @@ def test_a_batch_that_changes() -> None:
     assert found["size"] == 15 * 25 * PER_STEP
     assert "grows by 640 tokens per step from step 4500 to 6000" in found.finding
     assert "512 tokens per step" in found.finding
-    # What is declared is no finding.
+    # What is declared is not a finding.
     pieces = {"tokens": {"per_step": [[0, PER_STEP], [4500, 640]]}}
     assert not len(open_suite(frame.drop(columns="tokens"), **pieces).doctor())
 

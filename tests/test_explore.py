@@ -137,7 +137,7 @@ def test_the_start_has_runs_and_values(dataset: xr.Dataset) -> None:
     assert set(dataset.params.sel(lineage=first).values) == {"150M"}
     derived = (dataset.run_id != "").sum("run").to_series() - 1
     assert derived[first].sum() == derived[derived.index.str.contains("-150M-")].nlargest(2).sum()
-    # Finetuned models have no MMLU, and a training loss is no curve of a base.
+    # Finetuned models have no MMLU, and a training loss is not a curve of a base.
     assert starting_metric(dataset[["train_loss", "mmlu_average", "arc_easy"]], first) == "arc_easy"
     assert starting_metric(dataset[["mmlu_average"]], first) == "mmlu_average"
 

@@ -43,7 +43,7 @@ def test_finals_and_gains_equal_the_reference(made: tuple[FakeTables, FakeStore,
     except SelectionError as error:
         refused = str(error)
     if found is None:
-        # Where the last sample lacks the metric, the one before it is no point of the coarse grid.
+        # Where the last sample lacks the metric, the one before it is not a point of the coarse grid.
         assert "is unknown for" in refused
         assert lacks
     else:

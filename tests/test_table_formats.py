@@ -141,7 +141,7 @@ def test_numbers_of_structs_of_any_type(tmp_path: Path) -> None:
     frame = DataDecide(tmp_path).select_subset(metrics=["arc_easy", "arc_easy_acc_raw"])
     np.testing.assert_array_equal(frame[["arc_easy", "arc_easy_acc_raw"]], [[0.1, 0.7]])
     assert np.isnan(DataDecide(tmp_path).select_subset(metrics="mmlu_anatomy")["mmlu_anatomy"][0])
-    with pytest.raises(FormatError, match="the entry 'acc_raw' is no number"):
+    with pytest.raises(FormatError, match="the entry 'acc_raw' is not a number"):
         DataDecide(tmp_path).select_subset(metrics=["mmlu_anatomy_acc_raw"])
 
 
@@ -241,7 +241,9 @@ def test_numbers_of_any_type(values: pa.Array, tmp_path: Path) -> None:
 
 def test_a_number_that_is_none_is_named_or_counted(tmp_path: Path) -> None:
     wide(tmp_path, "a.parquet", [1250, 2500, 3750], **{PILE: ["9.5", "much", "8.5"], ICE: [2**53 + 1, 2, 3]})
-    with pytest.raises(FormatError, match=r"a\.parquet, row 1 \(c4-4M-default at step 2500\).*'eval/pile.* no number"):
+    with pytest.raises(
+        FormatError, match=r"a\.parquet, row 1 \(c4-4M-default at step 2500\).*'eval/pile.* not a number"
+    ):
         DataDecide(tmp_path).select_subset(metrics="pile_valppl")
     with pytest.raises(FormatError, match=r"row 0 .* has more digits than a double"):
         DataDecide(tmp_path).select_subset(metrics="ice_valppl")
@@ -288,7 +290,7 @@ def test_rows_without_usable_keys_are_counted_and_block_nothing(tmp_path: Path) 
     assert [b.label for b in dd.catalog().bases] == ["c4-4M-default", "fineweb-pro-4M-default"]
     assert {reason.partition(". ")[0].partition(" Did")[0]: count for reason, count in dd.left_out.items()} == {
         "rows whose step is missing": 2,
-        "rows whose step is no whole number": 2,
+        "rows whose step is not a whole number": 2,
         "rows whose step is below 0": 1,
         "rows whose step is above 4294967295": 3,
         "unknown size '5M'": 1,

@@ -298,7 +298,7 @@ def test_shards_with_different_columns_and_text_that_is_no_number(tmp_path: Path
     np.testing.assert_array_equal(frame["pile_valppl"], [10.0, np.nan])
     np.testing.assert_array_equal(frame["ice_valppl"], [np.nan, 9.5])
     pq.write_table(pa.table({**keys, "step": [2500], ice: ["much"]}), tmp_path / "train-00001-of-00002.parquet")
-    with pytest.raises(FormatError, match=r"ice-validation.*no number"):
+    with pytest.raises(FormatError, match=r"ice-validation.*not a number"):
         DataDecide(tmp_path).select_subset(metrics=["ice_valppl"])
 
 

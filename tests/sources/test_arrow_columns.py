@@ -139,7 +139,7 @@ def test_numbers_are_rounded_correctly_or_marked() -> None:
     assert read_numbers(pa.array([2**64 - 1], pa.uint64()), WHERE).values.tolist() == [2.0**64]
     odd = read_numbers(pa.array(["NaN", "-Infinity", " 1.5 ", "much", "", "1_0", "1e400"]), WHERE)
     np.testing.assert_array_equal(odd.values, [np.nan, -np.inf, 1.5, np.nan, np.nan, np.nan, np.inf])
-    assert odd.problems["is no number"].tolist() == [False, False, False, True, True, True, False]
+    assert odd.problems["is not a number"].tolist() == [False, False, False, True, True, True, False]
     assert read_numbers(pa.array([True, None]), WHERE).values[0] == 1.0
     assert np.isnan(read_numbers(pa.nulls(2), WHERE).values).all()
 
@@ -149,7 +149,7 @@ def test_whole_numbers_that_cannot_be_used_are_marked() -> None:
         pa.array([0.0, 1.5, -1.0, np.nan, None, np.inf, 2.0**32 - 1, 2.0**32, 1e300]), WHERE, most=2**32 - 1
     )
     assert found.values.tolist() == [0, -1, -1, -1, -1, -1, 2**32 - 1, -1, -1]
-    expected = {"is missing": 2, "is no whole number": 2, "is below 0": 1, "is above 4294967295": 2}
+    expected = {"is missing": 2, "is not a whole number": 2, "is below 0": 1, "is above 4294967295": 2}
     assert counted(found) == expected
     texts = [
         "0",
@@ -169,7 +169,7 @@ def test_whole_numbers_that_cannot_be_used_are_marked() -> None:
     for column in (pa.array(texts), pa.array(texts).dictionary_encode()):
         found = read_whole_numbers(column, WHERE, most=2**32 - 1)
         assert found.values.tolist() == [0, -1, -1, -1, -1, -1, 2**32 - 1] + [-1] * 6
-        assert counted(found) == {**expected, "is above 4294967295": 3, "is no number": 3}
+        assert counted(found) == {**expected, "is above 4294967295": 3, "is not a number": 3}
     exact = [2**53 + 1, 2**63 - 1]
     assert read_whole_numbers(pa.array(exact), WHERE).values.tolist() == exact
     assert read_whole_numbers(pa.array([str(n) for n in exact]), WHERE).values.tolist() == exact

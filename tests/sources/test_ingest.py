@@ -217,11 +217,11 @@ def test_numbers_of_lines_are_stored_exactly(
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"run_id": "bad", "config": [1, 2]}', "config is no JSON object"),
-        (b'{"run_id": "bad", "summary": "hello"}', "summary is no JSON object"),
-        (b'{"run_id": "bad", "config": 5}', "config is no JSON object"),
-        (b'{"run_id": "bad", "config": "[1]"}', "config is no JSON object"),
-        (b'{"run": {"run_id": "bad", "config": [1]}}', "config is no JSON object"),
+        (b'{"run_id": "bad", "config": [1, 2]}', "config is not a JSON object"),
+        (b'{"run_id": "bad", "summary": "hello"}', "summary is not a JSON object"),
+        (b'{"run_id": "bad", "config": 5}', "config is not a JSON object"),
+        (b'{"run_id": "bad", "config": "[1]"}', "config is not a JSON object"),
+        (b'{"run": {"run_id": "bad", "config": [1]}}', "config is not a JSON object"),
         (b'{"run_id": "bad", "config": {"a": 1, "a": 2}}', "the run has a key twice"),
         (b'{"run_id": "bad", "config": "{\\"a\\": 1, \\"a\\": 2}"}', "config has a key twice"),
         (b'{"run_id": "bad", "config": {"a": 1e200000}}', "value overflows numeric format (config)"),
@@ -248,12 +248,12 @@ def test_a_run_that_can_not_be_stored_is_refused_and_the_others_are_not(
     [
         (b'{"run_id": "a", "step": 2147483648, "metrics": {}}', "step is beyond the range of its column, integer"),
         (b'{"run_id": "a", "step": 1e300, "metrics": {}}', "step is beyond the range of its column, integer"),
-        (b'{"run_id": "a", "step": 1.5, "metrics": {}}', "step is no whole number"),
-        (b'{"run_id": "a", "step": "soon", "metrics": {}}', "step is no whole number"),
-        (b'{"run_id": "a", "step": Infinity, "metrics": {}}', "step is no whole number"),
-        (b'{"run_id": "a", "step": true, "metrics": {}}', "step is no whole number"),
-        (b'{"run_id": "a", "step": 2, "metrics": "hello"}', "metrics is no JSON object"),
-        (b'{"run_id": "a", "step": 2, "metrics": [1]}', "metrics is no JSON object"),
+        (b'{"run_id": "a", "step": 1.5, "metrics": {}}', "step is not a whole number"),
+        (b'{"run_id": "a", "step": "soon", "metrics": {}}', "step is not a whole number"),
+        (b'{"run_id": "a", "step": Infinity, "metrics": {}}', "step is not a whole number"),
+        (b'{"run_id": "a", "step": true, "metrics": {}}', "step is not a whole number"),
+        (b'{"run_id": "a", "step": 2, "metrics": "hello"}', "metrics is not a JSON object"),
+        (b'{"run_id": "a", "step": 2, "metrics": [1]}', "metrics is not a JSON object"),
         (b'{"run_id": "a", "step": 2, "x": 1, "x": 2}', "the row has a key twice"),
         (b'{"run_id": "a", "step": 2, "runtime": 1e12, "x": 2}', "runtime is beyond the range of its column, integer"),
         (b'{"run_id": "lost", "step": 2, "metrics": {}}', "the export has no such run"),
@@ -278,9 +278,9 @@ def test_rows_of_parquet_that_can_not_be_stored(database: str, tmp_path: Path) -
     rows = {"run_id": ["a", "a", "lost", None, "b"], "step": [1.0, 2.5, 1.0, 1.0, 1.0], "x": [0.5] * 5}
     pq.write_table(pa.table(rows), tmp_path / "runs_history.parquet")
     report = ingest(tmp_path, database)
-    assert report.refused_runs == dict.fromkeys(["b", "c"], "config is no JSON object")
+    assert report.refused_runs == dict.fromkeys(["b", "c"], "config is not a JSON object")
     lost = {"the export has no such run": 1}
-    assert report.refused_rows == {"a": {"step is no whole number": 1}, "lost": lost, "": lost}
+    assert report.refused_rows == {"a": {"step is not a whole number": 1}, "lost": lost, "": lost}
     assert _stored(database) == ({"a": "{}"}, [(1, '{"x": 0.5}')])
 
 
@@ -322,12 +322,12 @@ def test_what_is_stored_in_another_way_is_counted(database: str, tmp_path: Path)
     ]
     rows = [b'{"run_id": "fine", "step": NaN, "metrics": {}}', b'{"run_id": "fine", "step": 1, "timestamp": "soon"}']
     report = ingest(_write(tmp_path, runs, rows), database)
-    no_time = {"created_at is no time, null is stored": 1}
+    no_time = {"created_at is not a time, null is stored": 1}
     assert report.changed == {
         "zero": {"a negative zero loses its sign": 2},
         "when": no_time,
         "early": no_time,
-        "fine": {"step is NaN, null is stored": 1, "timestamp is no time, null is stored": 1},
+        "fine": {"step is NaN, null is stored": 1, "timestamp is not a time, null is stored": 1},
     }
     assert len(report.added) == 4
     assert "6 values of 4 runs stored differently" in str(report)

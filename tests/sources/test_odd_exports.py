@@ -188,7 +188,7 @@ TABLES: dict[str, tuple[pa.Table, pa.Table]] = {
     ),
     "times of any zone and unit": (runs(created_at=pa.array([1, 2], pa.timestamp("ns", "Europe/Berlin"))), log()),
     "dates": (runs(created_at=pa.array([1, 2], pa.date32())), log()),
-    "columns that are no metrics": (
+    "columns that are not metrics": (
         runs(),
         log(runtime=pa.array([b"\xff" * 12] * 5, pa.binary(12)), bins=[[1]] * 5, image=[{"x": 1.0}] * 5),
     ),
@@ -338,20 +338,20 @@ def test_rows_of_other_shapes(rows: list[Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"config": DEEP}, "the config is no JSON"),
-        ({"summary": DEEP}, "the summary is no JSON"),
-        ({"wandb_metadata": DEEP}, "the launch metadata is no JSON"),
-        ({"summary": {"oe_eval_metrics/csqa": DEEP}}, "oe_eval_metrics/csqa is no JSON"),
-        ({"config": "[]"}, "the config is no JSON object"),
-        ({"created_at": "0001-01-01T00:00:00+14:00"}, r"created_at 0001-01-01T00:00:00\+14:00 is no date"),
-        ({"created_at": 1e300}, "created_at 1e\\+300 is no date"),
+        ({"config": DEEP}, "the config is not JSON"),
+        ({"summary": DEEP}, "the summary is not JSON"),
+        ({"wandb_metadata": DEEP}, "the launch metadata is not JSON"),
+        ({"summary": {"oe_eval_metrics/csqa": DEEP}}, "oe_eval_metrics/csqa is not JSON"),
+        ({"config": "[]"}, "the config is not a JSON object"),
+        ({"created_at": "0001-01-01T00:00:00+14:00"}, r"created_at 0001-01-01T00:00:00\+14:00 is not a date"),
+        ({"created_at": 1e300}, "created_at 1e\\+300 is not a date"),
         (
             {"config": {**CONFIGS[0], "finetune_unique_sequences": 1e300}},
             "finetune_unique_sequences 1e\\+300 is beyond",
         ),
         ({"config": {**CONFIGS[0], "dataset_mixer_list": json.loads("[" * 90 + "]" * 90)}}, "more than 20 levels"),
-        ({"state": "fin\udfff"}, "state has characters or bytes that are no text"),
-        ({"run_name": "café".encode("latin-1")}, "run_name has characters or bytes that are no text"),
+        ({"state": "fin\udfff"}, "state has characters or bytes that are not text"),
+        ({"run_name": "café".encode("latin-1")}, "run_name has characters or bytes that are not text"),
         ({"summary": {"oe_eval_metrics/csqa": {"acc_raw": 0.5}, "oe_eval_metrics/csqa/acc_raw": 0.4}}, "disagree on"),
         ({"summary": {"oe_eval_metrics/csqa/acc_raw": {"min": 0.4}}}, "aggregated without the last value"),
         ({"summary": {"oe_eval_metrics/csqa/acc_raw": {"x": 0.4}}}, "holds no single number"),
@@ -393,10 +393,10 @@ def test_a_run_whose_id_is_no_text_is_set_aside(form: str, tmp_path: Path) -> No
     else:
         folder = write_export(tmp_path, runs(run_id=BROKEN))
     found = coverage(folder)
-    assert found.status.to_dict() == {"a": "used", "b\\udcff": "its run id has characters or bytes that are no text"}
+    assert found.status.to_dict() == {"a": "used", "b\\udcff": "its run id has characters or bytes that are not text"}
     dataset = opened(folder)
     assert losses(dataset) == [2.8, 2.9, 3.0]
-    assert "its run id has characters or bytes that are no text: 1" in dataset.attrs["left_out"]
+    assert "its run id has characters or bytes that are not text: 1" in dataset.attrs["left_out"]
 
 
 def test_names_that_no_file_takes_are_written_out(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_runs(store: PostgresStore) -> None:
         "pretrain_eval_3": 3 / 7,
     }
     if old:
-        # The summary's last logged rate was written over the one of config, and is no hyperparameter.
+        # The summary's last logged rate was written over the one of config, and is not a hyperparameter.
         del expected["learning_rate"]
     assert dict(runs[1].config) == expected
     assert runs[2].config == {"learning_rate": 1e-4}

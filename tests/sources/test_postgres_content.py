@@ -114,8 +114,8 @@ def test_text_that_the_server_can_not_parse(database: str) -> None:
     values = store.evaluations(["a_dpo"], [("csqa", "primary_metric"), ("csqa", "acc_raw")])
     assert values["csqa", "primary_metric"].tolist() == [0.25]
     assert np.isnan(values["csqa", "acc_raw"]).all()
-    assert runs[1].notes == ("the config is no JSON, and is not used",)
-    assert runs[2].notes == ("the config is no JSON object, and is not used",)
+    assert runs[1].notes == ("the config is not JSON, and is not used",)
+    assert runs[2].notes == ("the config is not a JSON object, and is not used",)
     assert "x" in store.metric_names()[0]
 
 

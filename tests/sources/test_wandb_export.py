@@ -71,7 +71,7 @@ def test_history(store: ExportStore) -> None:
     assert (history.run.dtype, history.step.dtype) == (np.int32, np.int64)
     for key, values in EXPECTED.items():
         np.testing.assert_array_equal(history.values[key], values, err_msg=key)
-    # Where a row stands is no metric.
+    # Where a row stands is not a metric.
     assert np.isnan(history.values["runtime"]).all()
     assert store.history(["a_dpo", "b_sft"], []).run.tolist() == [0, 0, 1, 1, 1, 1]
     assert len(store.history([], ["train_loss"]).run) == len(store.history(["absent"], ["train_loss"]).run) == 0

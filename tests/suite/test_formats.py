@@ -112,7 +112,7 @@ def test_csv_texts_among_numbers_are_counted_and_not_lost(tmp_path: Path) -> Non
     content = opened(tmp_path, "a.csv")
     loss = content.read_numbers(["loss"])["loss"]
     np.testing.assert_array_equal(loss.values, [1.5, np.nan, 2.5, np.nan, np.inf])
-    assert loss.problems["is no number"].tolist() == [False, False, False, True, False]
+    assert loss.problems["is not a number"].tolist() == [False, False, False, True, False]
     assert content.kinds()["loss"] == "text"
 
 
@@ -303,7 +303,7 @@ def test_a_key_that_two_results_have_is_refused(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("", "is empty"),
-        ('{"results": {"a"', "is not valid JSON|is no JSON"),
+        ('{"results": {"a"', "is not valid JSON|is not JSON"),
         ("[1]", "is not a JSON object"),
         ("{}", "no object 'results'"),
     ],

@@ -114,7 +114,7 @@ def test_cooldowns_off_checkpoints_in_one_parquet_without_order(tmp_path: Path) 
     assert swept.sel(lineage="160M", from_step=153).item() == want["160M", "cooldown@153"][173 * million]
     late = opened(suite({"step": "from_step"}), tmp_path, from_step=slice(100, None))
     assert late.run.values.tolist() == ["stable", "cooldown@100", "cooldown@153"]
-    # The index that pandas leaves in a shuffled frame is no metric.
+    # The index that pandas leaves in a shuffled frame is not a metric.
     bare = dde.Suite("bare", lineage="all", run="{id}", run_id="{id}", tables=[dde.Table("all.parquet")])
     assert "index_level_0" not in opened(bare, tmp_path).data_vars
 

@@ -214,7 +214,7 @@ def test_a_value_without_tokens_is_an_error_that_names_it(tmp_path: Path) -> Non
         ("step / 3", r"3\.33.* in row 1 of .*1B\.csv, which is not a whole number.*2 rows"),
         ("step - 15", r"-15\.0 in row 0 of .*is below 0"),
         ("step * 1e15", r"1e\+16 .*is above 2\*\*53"),
-        ("loss_text", r"none of 4 rows, such as row 0 of .*1B\.csv, has a usable tokens \(it is no number in 4\)"),
+        ("loss_text", r"none of 4 rows, such as row 0 of .*1B\.csv, has a usable tokens \(it is not a number in 4\)"),
         ("stepp * 2", r"'stepp'.*Did you mean step"),
         ({"per_step": 2**60}, "more tokens than int64"),
     ],
@@ -255,7 +255,7 @@ def test_rows_without_a_place_are_left_out_and_counted(tmp_path: Path) -> None:
     assert tables.values("loss", runs).tolist() == [9.0, 6.0]
     assert tables.left_out == {
         "rows whose step is missing, in tables[0]": 1,
-        "rows whose step is no whole number, in tables[0]": 1,
+        "rows whose step is not a whole number, in tables[0]": 1,
         "rows whose step is below 0, in tables[0]": 1,
         "rows whose tokens is missing, in tables[0]": 1,
     }
@@ -588,7 +588,7 @@ def test_columns_that_place_rows_are_no_metrics_unless_named(tmp_path: Path) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tables.values("note", runs)
-    assert tables.left_out["values of note of which each is no number"] == 4
+    assert tables.left_out["values of note of which each is not a number"] == 4
     with pytest.raises(UnknownNameError, match=r"no metric 'losss'.*Did you mean loss"):
         tables.values("losss", runs)
 

@@ -131,7 +131,7 @@ def _by_factors_of_lineages(values: xr.Dataset, over: str) -> xr.Dataset:
     if not has_value.all():
         return _by_factors_of_lineages(values.isel(lineage=np.flatnonzero(has_value)), over)
     used = [n for n, c in columns.items() if n == over or len(c.labels) + c.has_missing > 1]
-    # A factor that follows from another one, such as a name of a seed, is no dimension of its own.
+    # A factor that follows from another one, such as a name of a seed, is not a dimension of its own.
     dims: list[str] = []
     for name in used:
         if name == over or not any(columns[name].follows_from(columns[other]) for other in [*dims, over]):

@@ -102,7 +102,7 @@ def decision_accuracy(
     UnknownNameError
         When there is no such metric, factor, coordinate or option.
     SelectionError
-        When a condition matches nothing, fewer than two recipes have values at both scales, or samples are no points
+        When a condition matches nothing, fewer than two recipes have values at both scales, or samples are not points
         of the Dataset.
     SourceError
         When a coordinate is missing.
@@ -114,7 +114,7 @@ def decision_accuracy(
     so a curve does not step because its recipes change; in a mean of seeds, all seeds of a recipe must have one.
 
     The bootstrap describes the scatter of seeds for the given recipes, not of other recipes. With two or three seeds
-    it is narrow, and it is lower than the accuracy itself where scatter decides pairs; it is no 95 % interval of the
+    it is narrow, and it is lower than the accuracy itself where scatter decides pairs; it is not a 95 % interval of the
     accuracy of means over many seeds.
 
     References

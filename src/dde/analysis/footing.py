@@ -130,7 +130,7 @@ def values_at(dataset: xr.Dataset, metric: str | Sequence[str] | None, at: Place
     UnknownNameError
         When there is no such variable or place.
     SelectionError
-        When the sample that decides a value is no point of the Dataset, and when it holds means.
+        When the sample that decides a value is not a point of the Dataset, and when it holds means.
     SourceError
         When a coordinate is missing.
 

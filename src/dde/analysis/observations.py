@@ -67,7 +67,7 @@ class Observations:
         Raises
         ------
         SelectionError
-            When the Dataset holds means, or samples are no points of it.
+            When the Dataset holds means, or samples are not points of it.
         SourceError
             When a coordinate is missing.
         """

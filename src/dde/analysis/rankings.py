@@ -105,8 +105,8 @@ def ranks(
     Notes
     -----
     Both intervals describe the scatter of repetitions for the given items, not that of other items. The bootstrap of
-    two or three repetitions is narrow, and each statistic is pulled towards zero by scatter, so it is no 95 % interval
-    of the correlation without scatter; read it as the range over which repetitions move the answer.
+    two or three repetitions is narrow, and each statistic is pulled towards zero by scatter, so it is not a 95 %
+    interval of the correlation without scatter; read it as the range over which repetitions move the answer.
 
     Examples
     --------

@@ -73,7 +73,7 @@ def signal_to_noise(
     UnknownNameError
         When there is no such metric, factor or option.
     SelectionError
-        When samples are no points of the Dataset, or runs end at different tokens and no place was chosen.
+        When samples are not points of the Dataset, or runs end at different tokens and no place was chosen.
     SourceError
         When a coordinate is missing.
 

@@ -19,7 +19,7 @@ _BROKEN_PIPE = 141
 class OutputError(Exception):
     """Standard output can't be written.
 
-    It is no subclass of OSError, because commands handle OSError as an error of reading.
+    It is not a subclass of OSError, because commands handle OSError as an error of reading.
     """
 
     def __init__(self, cause: OSError) -> None:

@@ -47,7 +47,7 @@ class Interpolation:
     Raises
     ------
     UnknownNameError
-        When there is no such method, or `max_gap` is no whole number of tokens.
+        When there is no such method, or `max_gap` is not a whole number of tokens.
     """
 
     method: Method = "linear"
@@ -60,7 +60,7 @@ class Interpolation:
         if self.max_gap is not None:
             if not is_real_number(self.max_gap) or not 0 <= self.max_gap < 2**63 or int(self.max_gap) != self.max_gap:
                 raise UnknownNameError(
-                    f"max_gap={self.max_gap!r} is no whole number of tokens, so which gaps to leave open is unclear. "
+                    f"max_gap={self.max_gap!r} is not a whole number of tokens, so which gaps stay open is unclear. "
                     "Pass a number such as 1_000_000_000, or math.inf to fill gaps of any length."
                 )
             # Written as 1e9 it is a number, too.

@@ -218,7 +218,7 @@ def align(
     SourceError
         When a coordinate, or the attribute that says which cells are samples, is missing.
     SelectionError
-        When samples are no points of the Dataset (a dense log on an automatic grid, a part of the axis), so that
+        When samples are not points of the Dataset (a dense log on an automatic grid, a part of the axis), so that
         values between them are unknown; and when metrics were interpolated in different ways, and what differs is
         None here.
     UnknownNameError
@@ -273,7 +273,7 @@ def derive(dataset: xr.Dataset, **functions: Callable[[xr.Dataset], xr.DataArray
     SourceError
         When a function combines metrics of different samplings, so that its result names none.
     SelectionError
-        When samples are no points of the Dataset, so that values between them are unknown; and when a function does
+        When samples are not points of the Dataset, so that values between them are unknown; and when a function does
         not return an array of all cells of the Dataset.
 
     Examples
@@ -300,7 +300,7 @@ def derive(dataset: xr.Dataset, **functions: Callable[[xr.Dataset], xr.DataArray
         if not {*source.cells, source.rule.name} <= set(result.dims) <= set(dataset.dims):
             raise SelectionError(
                 f"the function for {name!r} returned an array along {', '.join(map(str, result.dims))}, which are not "
-                "the cells of the Dataset, so it is no metric of its runs. Compute it cell by cell; "
+                "the cells of the Dataset, so it is not a metric of its runs. Compute it cell by cell; "
                 "ds.assign() takes other arrays."
             )
         derived = dataset.assign({name: _with_labels_of(dataset, result)})[name]
@@ -392,7 +392,7 @@ def axis_coordinates(
 
 
 def _check_variables(arrays: Mapping[str, xr.DataArray], source: SampleSource, rule: AxisRule) -> None:
-    """Raise where a variable can't be interpolated again: it names no sampling, or its samples are no points.
+    """Raise where a variable can't be interpolated again: it names no sampling, or its samples are not points.
 
     Raises
     ------

@@ -45,7 +45,7 @@ class Numbers:
         The nearest double; NaN where a row is null, NaN, or not a number.
     problems : mapping of str to (row,) bool array
         Rows that are not a number, or not exactly representable as a double, by reason; empty if there are none. A
-        reason is a predicate that follows the name of the column: ``"is no number"``,
+        reason is a predicate that follows the name of the column: ``"is not a number"``,
         ``"has more digits than a double"``.
     """
 
@@ -63,7 +63,7 @@ class WholeNumbers:
         -1 where a row has no usable integer.
     problems : mapping of str to (row,) bool array
         Rows that can't be used, by reason, with one reason per row; empty if there are none. A reason is a predicate
-        that follows the name of the column: ``"is missing"``, ``"is no number"``, ``"is no whole number"``,
+        that follows the name of the column: ``"is missing"``, ``"is not a number"``, ``"is not a whole number"``,
         ``"is below 0"``, ``"is above 4294967295"``.
     """
 
@@ -204,7 +204,7 @@ def read_numbers(column: pa.Array | pa.ChunkedArray, where: str) -> Numbers:
     --------
     >>> found = read_numbers(pa.array(["0.1", "much", None]), "the column 'loss'")
     >>> found.values.tolist(), {reason: rows.tolist() for reason, rows in found.problems.items()}
-    ([0.1, nan, nan], {'is no number': [False, True, False]})
+    ([0.1, nan, nan], {'is not a number': [False, True, False]})
     """
     column = _plain(column)
     kind = column.type
@@ -259,7 +259,7 @@ def read_whole_numbers(
     >>> found.values.tolist()
     [1250, -1, -1, -1]
     >>> {reason: int(rows.sum()) for reason, rows in found.problems.items()}
-    {'is missing': 1, 'is no whole number': 1, 'is below 0': 1}
+    {'is missing': 1, 'is not a whole number': 1, 'is below 0': 1}
     """
     column = _plain(column)
     kind = column.type
@@ -295,7 +295,7 @@ def read_whole_numbers(
         below, above = is_integer & (numbers < least), is_integer & (numbers >= float(most + 1))
         inside = is_integer & ~below & ~above
         values = np.where(inside, numbers, 0.0).astype(np.int64)
-        odd = {"is no whole number": ~is_integer & ~missing}
+        odd = {"is not a whole number": ~is_integer & ~missing}
         return _whole_numbers(values, missing, odd, below, above | (values > most), least, most)
     if pa.types.is_decimal(kind) or _is_text(kind):
         return _parsed_whole_numbers(column, where, least, most)
@@ -483,7 +483,7 @@ def _numbers_of_texts(texts: pa.ChunkedArray, where: str) -> Numbers:
         known = [_decoded(value) for value in values.to_pylist()]
         numbers = np.array([as_float(text) for text in known], np.float64)
         no_number = np.isnan(numbers) & np.array([text.strip().casefold() not in _NANS for text in known], np.bool_)
-        return Numbers(numbers, {"is no number": no_number} if no_number.any() else {})
+        return Numbers(numbers, {"is not a number": no_number} if no_number.any() else {})
 
     codes, parts = _each_dictionary(encoded, read)
     values = np.concatenate([*(part.values for part in parts), np.array([np.nan])])
@@ -532,17 +532,17 @@ def _parse_integer(value: bytes | Decimal | None, least: int, most: int) -> int 
         except ArithmeticError:
             value = None
         if value is None:
-            return "is no number"
+            return "is not a number"
     if value is None or value.is_nan():
         return "is missing"
     if not value.is_finite():
-        return "is no whole number"
+        return "is not a whole number"
     # Compare first, so that a number of a million digits is never expanded.
     if value < least:
-        return f"is below {least}" if _is_integer(value) else "is no whole number"
+        return f"is below {least}" if _is_integer(value) else "is not a whole number"
     if value > most:
         return f"is above {most}"
-    return int(value) if _is_integer(value) else "is no whole number"
+    return int(value) if _is_integer(value) else "is not a whole number"
 
 
 def _is_integer(value: Decimal) -> bool:

@@ -59,7 +59,7 @@ def read_json(text: str | bytes | None) -> tuple[Any, str]:
     Examples
     --------
     >>> read_json('{"lr": 1e-05}'), read_json("lr=1e-05")
-    (({'lr': 1e-05}, ''), (None, 'is no JSON'))
+    (({'lr': 1e-05}, ''), (None, 'is not JSON'))
     """
     if text is None:
         return None, ""
@@ -70,11 +70,11 @@ def read_json(text: str | bytes | None) -> tuple[Any, str]:
     except RecursionError:
         pass
     except ValueError:
-        return (None, "is no JSON") if text.strip() else (None, "")
+        return (None, "is not JSON") if text.strip() else (None, "")
     try:
         return _DECODER.decode(_without_depths(text)), TOO_DEEP
     except (ValueError, RecursionError):
-        return None, "is no JSON"
+        return None, "is not JSON"
 
 
 # A string, so that brackets within it are skipped, or one bracket. An unterminated string causes no backtracking.
@@ -236,11 +236,11 @@ def split_object(text: str) -> dict[str, Part]:
     try:
         at = _SPACE.match(text, 0).end()  # type: ignore[union-attr]
         if text[at] != "{":
-            raise NotExactError("is no JSON object")
+            raise NotExactError("is not a JSON object")
         at = _SPACE.match(text, at + 1).end()  # type: ignore[union-attr]
         while text[at] != "}" or parts:
             if text[at] != '"':
-                raise NotExactError("is no JSON object")
+                raise NotExactError("is not a JSON object")
             key, at = scanstring(text, at + 1)
             at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
             at = _SPACE.match(text, at + 1).end()  # type: ignore[union-attr]
@@ -255,7 +255,7 @@ def split_object(text: str) -> dict[str, Part]:
     except NotExactError:
         raise
     except (ValueError, IndexError, RecursionError):
-        raise NotExactError("is no JSON object") from None
+        raise NotExactError("is not a JSON object") from None
     return parts
 
 
@@ -301,7 +301,7 @@ def object_text(part: Part) -> str:
             return "{}"
         if isinstance(inner, Mapping):
             return value
-    raise NotExactError("is no JSON object")
+    raise NotExactError("is not a JSON object")
 
 
 def _value_text(value: Any) -> str:

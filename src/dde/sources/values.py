@@ -155,7 +155,7 @@ def read_object(value: object) -> tuple[dict[str, Any], str]:
     Examples
     --------
     >>> read_object('"{\\\\"lr\\\\": 1e-05}"'), read_object("[1]")
-    (({'lr': 1e-05}, ''), ({}, 'is no JSON object'))
+    (({'lr': 1e-05}, ''), ({}, 'is not a JSON object'))
     """
     reason = ""
     # Each program that copies an export may encode its text once more.
@@ -167,7 +167,7 @@ def read_object(value: object) -> tuple[dict[str, Any], str]:
     if isinstance(value, Mapping):
         return dict(value), reason
     if isinstance(value, (str, bytes)) or (value is not None and not reason):
-        reason = "is no JSON object"
+        reason = "is not a JSON object"
     return {}, reason
 
 

@@ -428,7 +428,7 @@ class _RunAttacher:
             if run_id in self.own_ids:
                 inside = parse_run_checkpoint(rest) if rest else RunCheckpoint()
                 if inside is None or inside.epoch is not None:
-                    return _Start(evidence=source, problem=f"parent unknown: {rest!r} is no step of {run_id}")
+                    return _Start(evidence=source, problem=f"parent unknown: {rest!r} is not a step of {run_id}")
                 return _Start(run_id, None if inside.step is None else float(inside.step), evidence=source)
         checkpoint = self.names.find(name, revision)
         if checkpoint is not None and checkpoint.run_id:

@@ -157,7 +157,7 @@ def raw_row(
     if isinstance(step, float) and np.isnan(step):
         changes = ("step is NaN, null is stored",)
     elif step is not None and (integer is None or isinstance(step, bool)):
-        problems.append("step is no whole number")
+        problems.append("step is not a whole number")
     time, other = _time("timestamp", timestamp)
     return RawRow(
         run_id=run_id,
@@ -185,4 +185,4 @@ def _time(name: str, value: object) -> tuple[np.datetime64, tuple[str, ...]]:
     except (OverflowError, ValueError):
         time = np.datetime64("NaT", "us")
     absent = value is None or value == "" or value != value
-    return time, () if absent or not np.isnat(time) else (f"{name} is no time, null is stored",)
+    return time, () if absent or not np.isnat(time) else (f"{name} is not a time, null is stored",)

@@ -218,7 +218,7 @@ def run_record(
     arguments = _decoded(launch.get("args"))
     created = utc_microseconds(created_at)
     if np.isnat(created) and created_at not in (None, "") and not _is_missing(created_at):
-        all_notes.append(f"created_at {_shown(created_at)} is no date, and is not used")
+        all_notes.append(f"created_at {_shown(created_at)} is not a date, and is not used")
     texts = {name: _text(value, name, all_notes) for name, value in _named_texts(run_name, state, project, entity)}
     readable_id = readable_text(run_id)
     return RunRecord(
@@ -238,7 +238,7 @@ def run_record(
         evaluated=evaluated,
         version=version,
         rows_without_step=rows_without_step,
-        problem="" if readable_id == run_id else "its run id has characters or bytes that are no text",
+        problem="" if readable_id == run_id else "its run id has characters or bytes that are not text",
         notes=tuple(all_notes),
     )
 
@@ -257,7 +257,7 @@ def _text(value: object, name: str, notes: list[str]) -> str:
     text = as_text(value)
     readable = readable_text(text)
     if readable != text:
-        notes.append(f"{name} has characters or bytes that are no text, which are written out")
+        notes.append(f"{name} has characters or bytes that are not text, which are written out")
     return readable
 
 

@@ -231,7 +231,7 @@ class ValueReader:
                 count = int(rows.sum())
                 text = f"the column {column!r} of {file.name} {reason} in {count} rows"
                 self._report.add(f"values of {column} of which each {reason}", count, text)
-                if reason == "is no number":
+                if reason == "is not a number":
                     self._texts.setdefault((column, file.name), (count, len(rows)))
         return found
 

@@ -466,7 +466,7 @@ def _numbers_or_none(column: pa.ChunkedArray, untyped: bool, describe_row: str) 
     if not untyped and not _holds_numbers(column.type):
         return None
     found = read_numbers(without_null_texts(column) if untyped else column, describe_row)
-    return None if "is no number" in found.problems else found.values
+    return None if "is not a number" in found.problems else found.values
 
 
 def _holds_numbers(kind: pa.DataType) -> bool:

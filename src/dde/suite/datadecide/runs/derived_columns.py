@@ -214,7 +214,7 @@ class DerivedColumns:
         counts = {
             "logged rows without a step that can be used": self.rows_without_step,
             "logged rows at a step that was logged before": self.repeated_steps,
-            "token counts that are no counts": self.impossible_counts,
+            "token counts that are not counts": self.impossible_counts,
         }
         return {what: total for what, column in counts.items() if (total := int(column[rows].sum()))}
 

@@ -330,7 +330,7 @@ def _sequences_per_step(evidence: Evidence) -> int | None:
         evidence.contradictions.append(f"batch: {said} sequences a step are beyond 64 bits; not used")
     elif any(f is not None and f <= 0 for f in factors):
         said = " x ".join("?" if f is None else shortened(str(f), 24) for f in factors)
-        evidence.contradictions.append(f"batch: {said} is no number of sequences a step; not used")
+        evidence.contradictions.append(f"batch: {said} is not a number of sequences a step; not used")
     return None
 
 
@@ -429,7 +429,7 @@ def _hyperparameters(evidence: Evidence) -> dict[str, Any]:
     for field_name in _COUNTS:
         value = found.get(field_name, 0)
         if not 0 <= value <= MOST:
-            refused.append(f"{field_name}: {value:g}, which is no 64-bit count; not used")
+            refused.append(f"{field_name}: {value:g}, which is not a 64-bit count; not used")
             evidence.contradictions.append(refused[-1])
             del found[field_name]
     evidence.refused = "; ".join(refused)
@@ -465,7 +465,9 @@ _OF_TREATMENT = {
 
 def _note_unusable(evidence: Evidence, what: str, where: str, value: object) -> None:
     if value != "":
-        evidence.contradictions.append(f"{what}: {where} {shortened(as_text(value), 40)}, which is no number; not used")
+        evidence.contradictions.append(
+            f"{what}: {where} {shortened(as_text(value), 40)}, which is not a number; not used"
+        )
 
 
 def _name_number(name: NameFacts, field_name: str, is_dpo: bool) -> float:

@@ -156,7 +156,7 @@ def _given_parent(item: Evidence, parent: str, index: ParentIndex, evidence: Map
     if found.run_id is None:
         return _told_base(run_id, parent, evidence)
     known = evidence[found.run_id]
-    problem = f"{found.unknown_part!r} is no name of a checkpoint" if found.unknown_part else ""
+    problem = f"{found.unknown_part!r} is not a name of a checkpoint" if found.unknown_part else ""
     last = last_epoch(known)
     named = ["step_<N>", *(f"epoch_{k}" for k in range(100 if last is None else min(last + 1, 100))), "final"]
     if found.checkpoint.epoch is not None and last is not None and found.checkpoint.epoch > last:
@@ -394,7 +394,7 @@ def _parent_of_name(item: Evidence) -> Parentage:
             problem="run name describes the finetuning run it starts from, but nothing names that run",
         )
     if item.run_type == "other":
-        return Parentage(base=base, problem="run of an unknown type; its name alone is no evidence")
+        return Parentage(base=base, problem="run of an unknown type; its name alone is not evidence")
     if facts.step_in_doubt:
         return _step_in_doubt(item, base, "run name")
     step = base.size.last_step if facts.step is None else facts.step

@@ -95,7 +95,7 @@ class RunEnd:
         counts = {
             "logged rows without a step that can be used": rows_without_step,
             "logged rows at a step that was logged before": self.repeated_steps,
-            "token counts that are no counts": self.impossible_counts,
+            "token counts that are not counts": self.impossible_counts,
         }
         return {what: count for what, count in counts.items() if count}
 

@@ -255,5 +255,5 @@ def _number(text: str, what: str, problems: list[str]) -> float | None:
         number = math.nan
     if math.isfinite(number):
         return number
-    problems.append(f"{what}: run name {shortened(text, 40)}, which is no number that can be used; not used")
+    problems.append(f"{what}: run name {shortened(text, 40)}, which is not a number that can be used; not used")
     return None

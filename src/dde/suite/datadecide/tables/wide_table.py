@@ -189,7 +189,7 @@ class WideTable(EvaluationTable):
 
 
 def _columns_by_metric(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Group columns by the name of their metric; columns that are no metric are left out."""
+    """Group columns by the name of their metric; columns that are not metrics are left out."""
     columns: dict[str, tuple[str, ...]] = {}
     for name in names:
         metric = wide_column_metric(name)
