@@ -154,7 +154,7 @@ def _given_parent(item: Evidence, parent: str, index: ParentIndex, evidence: Map
             f"({', '.join(found.candidates[:4])}), so the parent is unknown. Pass the id of one of them."
         )
     if found.run_id is None:
-        return _told_base(run_id, parent, evidence)
+        return _base_override(run_id, parent, evidence)
     known = evidence[found.run_id]
     problem = f"{found.unknown_part!r} is not a name of a checkpoint" if found.unknown_part else ""
     last = last_epoch(known)
@@ -175,7 +175,7 @@ def _given_parent(item: Evidence, parent: str, index: ParentIndex, evidence: Map
     return parentage
 
 
-def _told_base(run_id: str, parent: str, evidence: Mapping[str, Evidence]) -> Parentage:
+def _base_override(run_id: str, parent: str, evidence: Mapping[str, Evidence]) -> Parentage:
     try:
         checkpoint = resolve_checkpoint(parent)
     except UnknownNameError as error:
