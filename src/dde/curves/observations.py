@@ -115,7 +115,22 @@ def assemble_observations(
 def join_observations(
     observed: Sequence[Observations], run: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]:
-    """Return the union of a run's positions over several metrics, with steps and a column of values per metric."""
+    """Return the union of a run's positions over several metrics, with steps and a column of values per metric.
+
+    Parameters
+    ----------
+    observed : sequence of Observations
+        One for each metric, of the same runs.
+    run : int
+        Index of the run in them.
+
+    Returns
+    -------
+    tokens, step : (row,) int64 arrays
+        Cumulative tokens, ascending, and the largest step that any metric has there.
+    columns : list of (row,) float64 array
+        Values of each metric; NaN at a position that it does not have.
+    """
     parts = [slice(int(o.offsets[run]), int(o.offsets[run + 1])) for o in observed]
     tokens_of_metrics = [o.tokens[part] for o, part in zip(observed, parts, strict=True)]
     tokens = np.unique(np.concatenate(tokens_of_metrics)) if tokens_of_metrics else np.empty(0, np.int64)
