@@ -189,7 +189,7 @@ def _elements(
 
 def _frame_of(is_edge: bool, backend: Backend) -> dict[str, Any]:
     """Return options of the frame around the best value: a square, on its corner at the edge of the values tried."""
-    options = backend.outline()
+    options = backend.outline_sample()
     if not is_edge:
         return options
     # A diamond of Bokeh is narrower than its size.

@@ -355,4 +355,4 @@ def interval_entries(answer: xr.Dataset, backend: Backend, is_band: bool) -> lis
     if not label or not bool((answer["high"] > answer["low"]).any()):
         return []
     kind: Any = "marker" if is_band else "line"
-    return [LegendEntry(label, backend.sample(INK) if is_band else backend.line(INK), kind)]
+    return [LegendEntry(label, backend.interval_sample(INK) if is_band else backend.line(INK), kind)]

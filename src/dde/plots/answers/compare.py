@@ -124,7 +124,7 @@ def _entries(answer: xr.Dataset, by_stderr: bool, backend: Backend, is_band: boo
         return interval_entries(answer, backend, is_band)
     kind: Any = "marker" if is_band else "line"
     label = "95% interval (standard errors of the evaluations)"
-    return [LegendEntry(label, backend.sample(INK) if is_band else backend.line(INK), kind)]
+    return [LegendEntry(label, backend.interval_sample(INK) if is_band else backend.line(INK), kind)]
 
 
 @dataclass(frozen=True)
@@ -186,14 +186,14 @@ def _line(part: xr.Dataset, axis: str, colour: str) -> _Line:
 
 def _curve_elements(hv: Any, lines: Sequence[_Line], frame: Frame, backend: Backend) -> list[Any]:
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
-    elements: list[Any] = [hv.HLine(0.0).opts(**backend.zero())]
+    elements: list[Any] = [hv.HLine(0.0).opts(**backend.zero_line())]
     bars = []
     for line in lines:
         known = np.isfinite(line.low) & np.isfinite(line.high)
         x, low, high = line.x[known], line.low[known], line.high[known]
         if len(x) > 1:
             area = hv.Area((x, low, high), dims[0], [dims[1], f"{dims[1].name}_end"])
-            elements.append(area.opts(**backend.band(line.colour)))
+            elements.append(area.opts(**backend.interval_band(line.colour)))
         elif len(x):
             bars.append(([x[0], x[0]], [low[0], high[0]], line.colour))
     paths = [(line.x, line.y, line.colour) for line in lines if len(line.x) > 1]
@@ -236,7 +236,7 @@ def _at_place(
     marker = next(iter(markers_of(["a"], backend.name).values()))
     drawn = []
     for of_panel, frame, facet, layout in zip(dots, frames, facets, layouts, strict=True):
-        elements = [hv.VLine(0.0).opts(**backend.zero())]
+        elements = [hv.VLine(0.0).opts(**backend.zero_line())]
         elements += dot_elements(of_panel, (frame.x, frame.y), backend, across=True, marker=marker)
         drawn.append(_panel(elements, frame, note, facet.title, layout, legend, backend))
     return figure_of(drawn, layouts[0], backend)

@@ -165,7 +165,7 @@ def _drawn(
     layouts = panel_layouts(grid, size, legend, [replace(f, note=note) for f in frames], titles)
     drawn = []
     for dots, frame, title, layout in zip(drawn_dots, frames, titles, layouts, strict=True):
-        elements: list[Any] = [hv.VLine(0.0).opts(**backend.zero())]
+        elements: list[Any] = [hv.VLine(0.0).opts(**backend.zero_line())]
         for marker, of_marker in dots.items():
             elements += dot_elements(of_marker, (frame.x, frame.y), backend, across=True, marker=marker)
         here = replace(frame, note=note) if layout.has_note else frame

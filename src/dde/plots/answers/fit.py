@@ -313,7 +313,7 @@ def _elements(panel: _Panel, below: bool, frame: Frame, look: _Look, backend: Ba
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
     elements: list[Any] = []
     if below and np.isfinite(panel.predicted).any():
-        elements.append(hv.HLine(0.0).opts(**backend.zero()))
+        elements.append(hv.HLine(0.0).opts(**backend.zero_line()))
     elif below:
         elements.append(hv.Labels([(*frame.middle(), "no coefficients")], dims, "text").opts(**backend.text(INK)))
     y = 100 * panel.residual if below else panel.value
@@ -356,7 +356,7 @@ def _laws(
             span = high_limit - low_limit
             clipped = (np.clip(e[known], low_limit - span, high_limit + span) for e in (low, high))
             area = hv.Area((x[known], *clipped), dims[0], [dims[1], f"{dims[1].name}_end"])
-            bands.append(area.opts(**backend.band(colour)))
+            bands.append(area.opts(**backend.interval_band(colour)))
         inside = x <= panel.ends[k] * 1.0001
         if inside.sum() > 1:
             solid.append((x[inside], value[inside], colour))
@@ -384,7 +384,7 @@ def _legend(answer: xr.Dataset, groups: _Groups, panels: Sequence[_Panel], look:
     entries.append(LegendEntry("law" if look.is_curve else "observed = predicted", backend.line(INK)))
     if look.is_curve and any(np.isfinite(c[3]).any() for p in panels for c in p.curves):
         level = 100 * float(answer.attrs["interval"])
-        entries.append(LegendEntry(f"{level:g}% interval of the law", backend.sample(INK), "marker"))
+        entries.append(LegendEntry(f"{level:g}% interval of the law", backend.interval_sample(INK), "marker"))
     return Legend(title, entries, bar)
 
 

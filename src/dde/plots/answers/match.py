@@ -143,7 +143,7 @@ def _legend(
         for name, value in zip(names, groups.values, strict=True)
     ]
     if any((block.rows["status"] == OUT_OF_RANGE).any() for block in blocks):
-        entries.append(LegendEntry("nearest, all values on one side", backend.hollow(), "marker"))
+        entries.append(LegendEntry("nearest, all values on one side", backend.hollow_point(), "marker"))
     entries.append(LegendEntry("target", backend.line(INK)))
     return Legend(groups.label, entries)
 
@@ -178,10 +178,10 @@ def _elements(
             points[row["status"]].append(point)
     elements = coloured_lines(dims, mismatches, backend.line("colour"))
     elements += coloured_lines(dims, targets, backend.line("colour"))
-    looks = {MATCHED: backend.points("colour", marker, False, tooltips), OUT_OF_RANGE: backend.hollow()}
+    looks = {MATCHED: backend.points("colour", marker, False, tooltips), OUT_OF_RANGE: backend.hollow_point()}
     elements += [hv.Points(found, dims, fields).opts(**looks[s]) for s, found in points.items() if found]
     if points[OUT_OF_RANGE] and backend.hovers:
-        elements.append(hv.Points(points[OUT_OF_RANGE], dims, fields).opts(**backend.unseen(tooltips)))
+        elements.append(hv.Points(points[OUT_OF_RANGE], dims, fields).opts(**backend.invisible_points(tooltips)))
     return elements
 
 

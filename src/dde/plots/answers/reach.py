@@ -183,7 +183,7 @@ def _legend(
         if status in statuses:
             entries.append(LegendEntry(meaning, backend.points(INK, markers[status]), "marker"))
     if CENSORED in statuses:
-        entries.append(LegendEntry(_NOT_REACHED, backend.hollow(), "marker"))
+        entries.append(LegendEntry(_NOT_REACHED, backend.hollow_point(), "marker"))
     return Legend(groups.label, entries)
 
 
@@ -231,10 +231,10 @@ def _crossings(
     elements += coloured_lines(dims, open_ends, backend.line("colour", dashed=True))
     is_dense = max(map(len, groups.parts(rows))) > _CROWD
     for status, found in points.items():
-        look = backend.hollow() if status == CENSORED else backend.points("colour", markers[status], is_dense, tooltips)
+        look = backend.hollow_point() if status == CENSORED else backend.points("colour", markers[status], is_dense, tooltips)
         elements.append(hv.Points(found, dims, fields).opts(**look))
     if CENSORED in points and backend.hovers:
-        elements.append(hv.Points(points[CENSORED], dims, fields).opts(**backend.unseen(tooltips)))
+        elements.append(hv.Points(points[CENSORED], dims, fields).opts(**backend.invisible_points(tooltips)))
     return elements
 
 
@@ -269,7 +269,7 @@ def _shares(
                  for c in censored]  # fmt: skip
     elements = coloured_lines(dims, lines, backend.line("colour"))
     if ends:
-        elements.append(hv.Points(ends, dims).opts(**backend.hollow()))
+        elements.append(hv.Points(ends, dims).opts(**backend.hollow_point()))
     return elements
 
 
