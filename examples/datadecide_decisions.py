@@ -34,11 +34,8 @@ PUBLISHED = pd.DataFrame(
 # Pretraining runs only: the mean over the ten tasks is a metric like any other, computed from their observations.
 
 # %%
-target = "1B" if DATA else "150M"
-if DATA:
-    ds = dde.open_lineages(DATA, metrics=TASKS)
-else:
-    ds = dde.tutorial.open_lineages("small", metrics=TASKS)
+target = {"params": "1B" if DATA else "150M"}
+ds = dde.open_lineages(DATA, metrics=TASKS) if DATA else dde.tutorial.open_lineages("small", metrics=TASKS)
 bases = ds.dde.base_curves()
 bases = bases.dde.derive(olmes=lambda seen: sum(seen[task] for task in TASKS) / len(TASKS))
 print(bases["olmes"])
@@ -50,7 +47,6 @@ print(bases["olmes"])
 # mid-training, and the call says so. The target is always the mean over its seeds.
 
 # %%
-target = {"params": target}
 answers = {
     f"{seeds} at {at}": bases.dde.decision_accuracy("olmes", target=target, at=at, seeds=how, interval="none")
     for at in ("schedule", "last")

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Eight questions
+# # Eight questions, and one more
 #
 # What a sweep is run for, asked of a small generated suite: four recipes, seven sizes, up to three seeds, and fifty
 # finetuning and DPO runs. Each answer is a Dataset that says which runs entered, and draws itself.
@@ -100,5 +100,17 @@ show(noise, "noise")
 difference = dde.compare(
     bases.dde.sel(data="C4", params="150M"), bases.dde.sel(data="DCLM-Baseline", params="150M"), "arc_easy", over="seed"
 )
-print(difference[["difference", "low", "high", "n"]].to_dataframe()[["difference", "low", "high", "n"]].dropna().tail(3))
+print(
+    difference[["difference", "low", "high", "n"]].to_dataframe()[["difference", "low", "high", "n"]].dropna().tail(3)
+)
 show(difference, "compare")
+
+# %% [markdown]
+# ## How does the perplexity scale with compute?
+# One law per recipe, with the largest size held out and predicted.
+
+# %%
+laws = bases.dde.sel(params=["4M", "20M", "150M", "300M"]).dde.fit("pile_valppl", hold_out={"params": "300M"})
+print(laws["coefficient"].to_series().unstack("parameter"))
+print(laws["relative_error"].to_series().unstack("predictor").round(3))
+show(laws, "fit")

@@ -18,6 +18,7 @@ from typing import Any
 
 import bench_alignment
 import bench_cache
+import bench_decisions
 import bench_fits
 import bench_growth
 import bench_opening
@@ -49,6 +50,7 @@ def main() -> None:
             "tables": lambda: bench_tables.rows(data, not told.no_peer),
             "opening": lambda: bench_opening.rows(data, wandb, cache),
             "values": lambda: bench_values.rows(data, wandb, cache),
+            "decisions": lambda: bench_decisions.rows(data, cache),
             "alignment": bench_alignment.rows,
             "postgres": bench_postgres.rows,
             "cache": bench_cache.rows,

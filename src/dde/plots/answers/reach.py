@@ -231,7 +231,9 @@ def _crossings(
     elements += coloured_lines(dims, open_ends, backend.line("colour", dashed=True))
     is_dense = max(map(len, groups.parts(rows))) > _CROWD
     for status, found in points.items():
-        look = backend.hollow_point() if status == CENSORED else backend.points("colour", markers[status], is_dense, tooltips)
+        look = backend.hollow_point()
+        if status != CENSORED:
+            look = backend.points("colour", markers[status], is_dense, tooltips)
         elements.append(hv.Points(found, dims, fields).opts(**look))
     if CENSORED in points and backend.hovers:
         elements.append(hv.Points(points[CENSORED], dims, fields).opts(**backend.invisible_points(tooltips)))
