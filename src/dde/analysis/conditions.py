@@ -86,8 +86,9 @@ def _labels(coordinate: xr.DataArray) -> list[Any]:
 
 def mean_of(members: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return means over the last dimension, ignoring NaN; NaN where there is no value."""
-    count = (~np.isnan(members)).sum(axis=-1)
-    return np.where(count > 0, np.nansum(members, axis=-1) / np.maximum(count, 1), np.nan)
+    some = ~np.isnan(members)
+    count = some.sum(axis=-1)
+    return np.where(count > 0, np.where(some, members, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
 
 
 def require_same_tokens(values: xr.Dataset, dims: Sequence[str], is_given: bool) -> None:

@@ -229,7 +229,7 @@ def _status(array: xr.DataArray, cells: tuple[str, ...], values: Float64, at: Pl
     sizes = {d: array.sizes[d] for d in cells}
 
     def number(sampling: str, what: str) -> Float64:
-        return np.asarray(broadcast_values(number_of(array, sampling, what).variable, sizes), np.float64)
+        return np.asarray(broadcast_values(number_of(array, sampling, what), sizes), np.float64)
 
     schedule = cells_along(array, "schedule_tokens", cells)
     samplings = samplings_of(array)

@@ -461,7 +461,7 @@ def _interpolated(
     flags = [source.dataset.coords[SAMPLED + n].variable for n in names]
     dims = [*source.cells, *(str(d) for d in array.dims if d not in source.cells and d != source.rule.name), rule.name]
     number = "own" if rule.by == "run" else "count"
-    counts = {n: number_of(array, n, number, load=False).variable for n in names}
+    counts = {n: number_of(array, n, number) for n in names}
     made_alike = interpolation_attrs(how).items() <= {**source.dataset.attrs, **array.attrs}.items()
     values = ReinterpolatedValues(
         reinterpolation, array.variable, flags, counts, how, joins_at_branch(array), made_alike, filled

@@ -149,7 +149,7 @@ def run_ids_along(obj: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> npt.
 
 def texts_along(obj: xr.Dataset | xr.DataArray, name: str, dims: Sequence[str]) -> npt.NDArray[np.object_]:
     """Return a text coordinate broadcast along `dims`, as Python strings; "" where it is missing."""
-    return text_values(broadcast_values(obj.coords[name].variable, {d: obj.sizes[d] for d in dims}))
+    return text_values(broadcast_values(obj.coords.variables[name], {d: obj.sizes[d] for d in dims}))
 
 
 def broadcast_values(variable: xr.Variable, sizes: Mapping[str, int]) -> npt.NDArray[Any]:
@@ -171,12 +171,12 @@ def cells_along(obj: xr.Dataset | xr.DataArray, name: str, dims: tuple[str, ...]
             f"this object has no coordinate {name}, so the result can't be computed. Keep the coordinates that "
             "dde.open_lineages() gives, and call this before runs are combined."
         )
-    if other := set(map(str, obj.coords[name].dims)) - set(dims):
+    if other := set(map(str, obj.coords.variables[name].dims)) - set(dims):
         raise SourceError(
             f"the coordinate {name} has the dimensions {', '.join(sorted(other))}, which are none of the runs, so it "
             "does not describe them. Keep the coordinates as dde.open_lineages() gives them."
         )
-    values = broadcast_values(obj.coords[name].variable, {d: obj.sizes[d] for d in dims})
+    values = broadcast_values(obj.coords.variables[name], {d: obj.sizes[d] for d in dims})
     return values.astype(np.float64)
 
 

@@ -121,7 +121,7 @@ class MetricRows:
         """Return a number of a sampling, (row,); see :data:`dde.schema.SAMPLED_NUMBERS`."""
         along_runs = number_of(self.array, sampling, number)
         return np.asarray(
-            broadcast_values(along_runs.variable, {d: self.array.sizes[d] for d in self.cells}), np.float64
+            broadcast_values(along_runs, {d: self.array.sizes[d] for d in self.cells}), np.float64
         ).ravel()
 
     @property

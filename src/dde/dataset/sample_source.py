@@ -153,7 +153,7 @@ class SampleSource:
             When the coordinate that counts the samples is missing.
         """
         of_runs = rule.by == "run"
-        number = number_of(array, sampling, "own" if of_runs else "count").variable
+        number = number_of(array, sampling, "own" if of_runs else "count")
         count = np.asarray(broadcast_values(number, self.sizes), np.float64)
         is_sample = is_set(self.dataset.coords[SAMPLED + sampling].variable)
         if of_runs:

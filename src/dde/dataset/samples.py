@@ -165,7 +165,7 @@ def metrics_alone(dataset: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     return chosen.drop_vars([n for s in unused for n in sampled_names(s).values() if n in chosen.coords])
 
 
-def number_of(array: xr.DataArray, sampling: str, number: str, load: bool = True) -> xr.DataArray:
+def number_of(array: xr.DataArray, sampling: str, number: str) -> xr.Variable:
     """Return a number of a sampling along the dimensions of the runs; see :data:`dde.schema.SAMPLED_NUMBERS`.
 
     Parameters
@@ -173,8 +173,6 @@ def number_of(array: xr.DataArray, sampling: str, number: str, load: bool = True
     array : xarray.DataArray
     sampling : str
     number : {"last", "base", "own", "count"}
-    load : bool, default True
-        Read the numbers where they are lazy.
 
     Raises
     ------
@@ -188,8 +186,9 @@ def number_of(array: xr.DataArray, sampling: str, number: str, load: bool = True
             "include all samples that the result needs is unknown. Keep the coordinates that dde.open_lineages(...) "
             "gives, and call this before runs are combined."
         )
-    numbers: xr.DataArray = array.coords[name].reset_coords(drop=True)
-    return numbers.compute() if load else numbers
+    # A DataArray of the coordinate would have all others as well, which takes a hundred times as long.
+    variable: xr.Variable = array.coords.variables[name]
+    return variable
 
 
 def joins_at_branch(array: xr.DataArray) -> bool:
