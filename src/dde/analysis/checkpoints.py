@@ -10,6 +10,7 @@ import xarray as xr
 
 from dde.analysis.footing import coordinates_of
 from dde.analysis.observations import Observations, metric_names
+from dde.array_types import Float64
 from dde.errors import SelectionError
 
 __all__ = ["SAMPLE", "at_common_checkpoints", "checkpoints_at"]
@@ -30,8 +31,9 @@ def checkpoints_at(dataset: xr.Dataset, metric: str | Sequence[str] | None = Non
     Returns
     -------
     xarray.Dataset
-        ``value`` and ``tokens`` along ``(metric, lineage, run, sample)``; NaN after a run's last sample. Only the run's
-        own samples, after its branch.
+        ``value`` along ``(metric, lineage, run, sample)``, and ``tokens`` along the same dimensions, or without
+        ``metric`` where all metrics have the same samples; NaN after a run's last sample. Only the run's own samples,
+        after its branch.
 
     Raises
     ------
@@ -53,14 +55,19 @@ def checkpoints_at(dataset: xr.Dataset, metric: str | Sequence[str] | None = Non
             parts[name] = (seen.tokens, seen.values[k])
     most = max(tokens.shape[1] for tokens, _ in parts.values())
 
-    def padded(k: int) -> xr.Variable:
-        out = np.full((len(names), int(np.prod(shape)), most), np.nan)
-        for i, name in enumerate(names):
-            array = parts[name][k]
+    def padded(arrays: Sequence[Float64], dims: tuple[str, ...]) -> xr.Variable:
+        out = np.full((len(arrays), int(np.prod(shape)), most), np.nan)
+        for i, array in enumerate(arrays):
             out[i, :, : array.shape[1]] = array
-        return xr.Variable(("metric", *cells, SAMPLE), out.reshape(len(names), *shape, most))
+        sizes = (len(arrays), *shape, most) if dims[0] == "metric" else (*shape, most)
+        return xr.Variable(dims, out.reshape(sizes))
 
-    return xr.Dataset({"value": padded(1), "tokens": padded(0)}, coordinates_of(dataset, names, cells))
+    per_run = (*cells, SAMPLE)
+    all_tokens = [parts[name][0] for name in names]
+    is_shared = all(tokens is all_tokens[0] for tokens in all_tokens)
+    tokens = padded(all_tokens[:1], per_run) if is_shared else padded(all_tokens, ("metric", *per_run))
+    values = padded([parts[name][1] for name in names], ("metric", *per_run))
+    return xr.Dataset({"value": values, "tokens": tokens}, coordinates_of(dataset, names, cells))
 
 
 def at_common_checkpoints(values: xr.Dataset, members: Sequence[str]) -> xr.Dataset:
@@ -80,13 +87,14 @@ def at_common_checkpoints(values: xr.Dataset, members: Sequence[str]) -> xr.Data
         ``value`` along the dimensions of `values`, with ``checkpoint`` in place of ``sample``; NaN where a member was
         not observed. ``tokens`` along the other dimensions and ``checkpoint``, ascending; NaN after the last one.
     """
-    others = [str(d) for d in values["value"].dims if d not in (*members, SAMPLE)]
+    others = [str(d) for d in values["tokens"].dims if d not in (*members, SAMPLE)]
+    # Metrics that have the same samples.
+    leading = [str(d) for d in values["value"].dims if d not in values["tokens"].dims]
     order = (*others, *members, SAMPLE)
-    value, tokens = (values[n].transpose(*order).values for n in ("value", "tokens"))
     sizes = values["value"].sizes
-    groups = int(np.prod([sizes[d] for d in others]))
-    runs = int(np.prod([sizes[d] for d in members]))
-    value, tokens = (a.reshape(groups, runs, -1) for a in (value, tokens))
+    groups, runs, count = (int(np.prod([sizes[d] for d in dims])) for dims in (others, members, leading))
+    tokens = values["tokens"].transpose(*order).values.reshape(groups, runs, -1)
+    value = values["value"].transpose(*leading, *order).values.reshape(count, groups, runs, -1)
     group, run, sample = np.nonzero(~np.isnan(tokens))
     at = tokens[group, run, sample]
     # The distinct tokens of each group in ascending order, and the rank of each sample among them.
@@ -99,16 +107,14 @@ def at_common_checkpoints(values: xr.Dataset, members: Sequence[str]) -> xr.Data
     rank = np.empty(len(at), np.intp)
     rank[order_of_samples] = number - first
     most = int(rank.max(initial=-1)) + 1
-    out = np.full((groups, runs, most), np.nan)
-    out[group, run, rank] = value[group, run, sample]
+    out = np.full((count, groups, runs, most), np.nan)
+    out[:, group, run, rank] = value[:, group, run, sample]
     places = np.full((groups, most), np.nan)
     places[group, rank] = at
-    shape = [sizes[d] for d in others]
+    dims = (*leading, *others, *members, "checkpoint")
     variables = {
-        "value": xr.Variable(
-            (*others, *members, "checkpoint"), out.reshape(*shape, *(sizes[d] for d in members), most)
-        ),
-        "tokens": xr.Variable((*others, "checkpoint"), places.reshape(*shape, most)),
+        "value": xr.Variable(dims, out.reshape(*(sizes[d] for d in dims[:-1]), most)),
+        "tokens": xr.Variable((*others, "checkpoint"), places.reshape(*(sizes[d] for d in others), most)),
     }
     coords = {str(n): c.variable for n, c in values.coords.items() if SAMPLE not in c.dims}
     return xr.Dataset(variables, coords)

@@ -116,6 +116,7 @@ def signal_to_noise(
     members = array.transpose(*order).values.reshape(*shape, -1)
     samples = arrange_by(checkpoints_at(dataset, names), over)
     at_end = values["tokens"].transpose(*order).values.reshape(*shape, -1)
+    samples["tokens"] = samples["tokens"].broadcast_like(samples["value"])
     seen, tokens = (
         samples[n].transpose(*order, SAMPLE).values.reshape(*members.shape, -1) for n in ("value", "tokens")
     )
