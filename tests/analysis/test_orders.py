@@ -70,6 +70,21 @@ def test_monotone_transforms_and_labels_change_nothing(a: Values, order: list[in
         np.testing.assert_allclose(function(a[:, order], b[:, order]), plain)
 
 
+def test_means_that_differ_by_rounding_are_tied() -> None:
+    # Means of accuracies with the same sum, which differ in their last bit.
+    one = np.array([(0.1 + 0.2 + 0.0) / 3, (0.3 + 0.0 + 0.0) / 3, 0.5])
+    assert one[0] != one[1]
+    target = np.array([1.0, 2.0, 3.0])
+    assert agreement(one, target)[0] == pytest.approx(2 / 3)
+    assert agreement(one, target, "exclude")[0] == 1.0
+    assert kendall_tau(one, target) == pytest.approx(scipy.stats.kendalltau([0, 0, 1], target).statistic)
+    assert spearman_rho(one, target) == pytest.approx(scipy.stats.spearmanr([0, 0, 1], target).statistic)
+    values = np.array([[0.1, 0.2, 0.0], [0.0, 0.2, 0.1], [0.3, 0.0, 0.0], [0.5, 0.5, 0.6]])[None, :, :, None]
+    both = np.concatenate([values, values[:, ::-1]])
+    answer = ranks(recipes_dataset(both, tokens=(1000,)), "score", over="recipe", a=SMALL, b=LARGE)
+    assert answer.rank_a.values.tolist() == [2.0, 2.0, 2.0, 4.0]
+
+
 def test_large_arrays_are_counted_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = random_values(1, (50, 7)), random_values(2, (50, 7))
     whole = agreement(a, b)

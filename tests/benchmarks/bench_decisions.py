@@ -24,20 +24,23 @@ def rows(data: str, cache_dir: str) -> list[dict[str, Any]]:
     """Measure decision accuracies of ten tasks, and of one task beside pandas."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bases = dde.open_lineages(data, cache_dir=cache_dir).dde.base_curves()
-        tasks = [str(n) for n, a in bases.data_vars.items() if a.attrs.get("metric") == "primary_metric"]
-        loaded = bases[tasks].load()
+        repository = dde.DataDecideEvolved(data, None, cache_dir=cache_dir).repository
+        known = set(map(str, repository.metrics()))
+        # The primary metric of each task has the name of the task.
+        tasks = sorted(n for n in known if f"{n}_correct_choice" in known)
+        loaded = repository.to_dataset(metrics=tasks).dde.base_curves().load()
         return [_one_task(loaded, tasks[0]), _all_tasks(loaded, tasks)]
 
 
 def _one_task(bases: xr.Dataset, task: str) -> dict[str, Any]:
+    end = float(bases["schedule_tokens"].where(bases["params"] == _TARGET).max())
     observed = bases[[task]].dde.observed().dde.to_frame()
 
     def ours() -> xr.DataArray:
         return bases.dde.decision_accuracy(task, target={"params": _TARGET}, checkpoints="all")["accuracy"]
 
     def peer() -> pd.Series:
-        return by_pandas(observed, task)
+        return by_pandas(observed, task, end)
 
     one = ours().isel(checkpoint=slice(None)).values
     other = peer()
@@ -70,22 +73,23 @@ def _all_tasks(bases: xr.Dataset, tasks: list[str]) -> dict[str, Any]:
     )
 
 
-def by_pandas(observed: pd.DataFrame, task: str) -> pd.Series:
+def by_pandas(observed: pd.DataFrame, task: str, end: float) -> pd.Series:
     """Return decision accuracies by size and tokens, as an analysis with pandas computes them."""
     rows = observed.dropna(subset=[task])
     rows = rows[rows["params"].notna()]
-    # The target: the last value of each run that reached 85 % of the longest run of its size, mean over seeds.
-    gold_rows = rows[rows["params"] == _TARGET]
+    # The target: the last value up to the planned end of each run that reached 85 % of it, mean over seeds.
+    gold_rows = rows[(rows["params"] == _TARGET) & (rows["cumulative_tokens"] <= end)]
     ends = gold_rows.sort_values("cumulative_tokens").groupby(["data", "seed"]).last()
-    ends = ends[ends["cumulative_tokens"] >= 0.85 * ends["cumulative_tokens"].max()]
-    gold = ends.groupby("data")[task].mean()
+    ends = ends[ends["cumulative_tokens"] >= 0.85 * end]
+    # Rounded, because equal means differ in their last bits.
+    gold = ends.groupby("data")[task].mean().round(12)
     accuracies = {}
     for size, of_size in rows.groupby("params"):
         seeds = of_size.groupby("data")["seed"].nunique()
         known = [r for r in seeds.index if r in gold.index]
         for tokens, at in of_size.groupby("cumulative_tokens"):
             counts = at.groupby("data")[task].count()
-            means = at.groupby("data")[task].mean()
+            means = at.groupby("data")[task].mean().round(12)
             if any(counts.get(r, 0) < seeds[r] for r in known):
                 continue
             agree = [np.sign(means[a] - means[b]) == np.sign(gold[a] - gold[b]) for a, b in combinations(known, 2)]

@@ -11,11 +11,14 @@ import numpy.typing as npt
 from dde.array_types import Float64
 from dde.errors import UnknownNameError, near_names
 
-__all__ = ["Ties", "agreement", "check_ties", "kendall_tau", "spearman_rho"]
+__all__ = ["Ties", "agreement", "check_ties", "kendall_tau", "levels", "spearman_rho"]
 
 #: How a pair counts that is tied in one score or both.
 Ties = Literal["sign", "half", "exclude"]
 
+# Relative difference up to which two scores are tied. Means that are equal in exact arithmetic, such as those of
+# accuracies of 300 questions, differ by rounding in their last bits, which depend on the order of their members.
+_TIED = 8 * np.finfo(np.float64).eps
 # Number of pairs in memory at once; each takes two float64 and some bytes.
 _BLOCK = 1_000_000
 
@@ -32,6 +35,36 @@ def check_ties(ties: str) -> None:
             f"ties={ties!r} is not a way to count ties.{near_names(str(ties), get_args(Ties))} "
             f"Pass {', '.join(map(repr, get_args(Ties)))}."
         )
+
+
+def levels(scores: Float64) -> Float64:
+    """Return the scores of each cell as whole numbers in the same order; scores that differ by rounding are one number.
+
+    Parameters
+    ----------
+    scores : (..., item) float64 array
+
+    Returns
+    -------
+    (..., item) float64 array
+        0 for the lowest score; NaN where there is none.
+
+    Examples
+    --------
+    >>> levels(np.array([0.1 + 0.2, 0.3, 0.2, np.nan])).tolist()
+    [1.0, 1.0, 0.0, nan]
+    """
+    order = np.argsort(scores, axis=-1)
+    ascending = np.take_along_axis(scores, order, axis=-1)
+    low, high = ascending[..., :-1], ascending[..., 1:]
+    with np.errstate(invalid="ignore"):
+        is_same = (high == low) | (high - low <= _TIED * np.maximum(np.abs(low), np.abs(high)))
+    number = np.cumsum(np.concatenate([np.zeros((*scores.shape[:-1], 1)), ~is_same], axis=-1), axis=-1)
+    if not scores.shape[-1]:
+        return np.empty(scores.shape)
+    out = np.empty(scores.shape)
+    np.put_along_axis(out, order, number, axis=-1)
+    return np.where(np.isnan(scores), np.nan, out)
 
 
 def agreement(a: Float64, b: Float64, ties: Ties = "sign") -> tuple[Float64, npt.NDArray[np.int64]]:
@@ -60,6 +93,7 @@ def agreement(a: Float64, b: Float64, ties: Ties = "sign") -> tuple[Float64, npt
     (0.667, 3)
     """
     first, second = np.triu_indices(a.shape[-1], 1)
+    a, b = levels(a), levels(b)
 
     def counted(x: Float64, y: Float64) -> Float64:
         dx, dy = x[:, first] - x[:, second], y[:, first] - y[:, second]
@@ -106,6 +140,7 @@ def kendall_tau(a: Float64, b: Float64) -> Float64:
     0.333
     """
     first, second = np.triu_indices(a.shape[-1], 1)
+    a, b = levels(a), levels(b)
 
     def counted(x: Float64, y: Float64) -> Float64:
         sx, sy = np.sign(x[:, first] - x[:, second]), np.sign(y[:, first] - y[:, second])
@@ -139,7 +174,7 @@ def spearman_rho(a: Float64, b: Float64) -> Float64:
     # A local import, because opening a Dataset does not need scipy.
     from scipy.stats import rankdata
 
-    a, b = np.broadcast_arrays(a, b)
+    a, b = np.broadcast_arrays(levels(a), levels(b))
     both = ~(np.isnan(a) | np.isnan(b))
     n = both.sum(axis=-1)
     centred = []

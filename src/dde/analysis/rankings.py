@@ -20,7 +20,7 @@ from dde.analysis.intervals import (
     percentiles,
     resampled_means,
 )
-from dde.analysis.pairs import Ties, agreement, check_ties, kendall_tau, spearman_rho
+from dde.analysis.pairs import Ties, agreement, check_ties, kendall_tau, levels, spearman_rho
 from dde.array_types import Float64
 
 __all__ = ["ranks"]
@@ -217,4 +217,4 @@ def _ranked(values: Float64, both: Any) -> Float64:
     """Return ranks from 1 for the lowest value over the last dimension; NaN where an item does not count."""
     from scipy.stats import rankdata
 
-    return np.where(both, rankdata(np.where(both, values, np.inf), axis=-1), np.nan)
+    return np.where(both, rankdata(np.where(both, levels(values), np.inf), axis=-1), np.nan)
