@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from recipes import recipes_dataset
 
-from dde.errors import SelectionError
+from dde.errors import SelectionError, UnknownNameError
 from dde.plots.files import png_bytes
 
 
@@ -63,3 +63,22 @@ def test_an_answer_without_a_value_says_what_to_look_at(dataset: xr.Dataset) -> 
     empty = answer.assign(accuracy=answer.accuracy * np.nan, naive=answer.naive * np.nan)
     with pytest.raises(SelectionError, match="the answer has no value"):
         empty.dde.plot(backend="matplotlib")
+
+
+def test_every_question_with_a_picture_has_a_module() -> None:
+    from dde.accessor import methods
+    from dde.plots import answers
+
+    folder = Path(answers.__file__).parent
+    drawn = {path.stem for path in folder.glob("*.py") if f"def plot_{path.stem}(" in path.read_text(encoding="utf-8")}
+    assert drawn == methods._PICTURES
+
+
+def test_options_of_other_pictures_are_refused(dataset: xr.Dataset) -> None:
+    answer = dataset.dde.signal_to_noise("score", over="recipe", last=3)
+    with pytest.raises(UnknownNameError, match="band= is not an option of the picture of signal_to_noise"):
+        answer.dde.plot(band="seed", backend="matplotlib")
+    with pytest.raises(SelectionError, match="an answer of predict has no picture"):
+        answer.assign_attrs(answer="predict").dde.plot()
+    # An attribute of the user is none of dde's.
+    assert dataset.assign_attrs(answer="42")[["score"]].dde.plot(backend="matplotlib") is not None

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DdeDataArrayAccessor", "DdeDatasetAccessor"]
 
+# Questions whose answers have a picture, and all whose answers are Datasets of their own.
+_PICTURES = frozenset(
+    ["best", "compare", "decision_accuracy", "effect", "fit", "match", "ranks", "reach", "signal_to_noise"]
+)
+_QUESTIONS = _PICTURES | {"predict"}
 #: Options of `plot` with their defaults, of which the picture of an answer may have some.
 _PLOT_OPTIONS = {
     "y": None, "x": None, "hue_by": "auto", "style_by": "checkpoint_type", "facet_by": "lineage", "band": None,
@@ -56,9 +61,16 @@ def _plot_answer(
     ------
     UnknownNameError
         When the picture has no such option.
+    SelectionError
+        When the question has no picture.
     """
-    from dde.errors import UnknownNameError, near_names
+    from dde.errors import SelectionError, UnknownNameError, near_names
 
+    if question not in _PICTURES:
+        raise SelectionError(
+            f"an answer of {question} has no picture of its own. Draw its variables with hvPlot or Matplotlib, or draw "
+            "the answer of fit, which shows its laws."
+        )
     module = importlib.import_module(f"dde.plots.answers.{question}")
     draw = getattr(module, f"plot_{question}")
     known = [n for n in inspect.signature(draw).parameters if n != "answer"]
@@ -177,7 +189,7 @@ class DdeDatasetAccessor(DatasetQuestions):
 
     def to_frame(self, dropna: bool = True) -> pd.DataFrame:
         """Return one row per lineage, run and token, with columns for lineage, run and treatment."""
-        if "answer" in self._obj.attrs:
+        if self._obj.attrs.get("answer") in _QUESTIONS:
             from dde.analysis.answers import answer_frame
 
             return answer_frame(self._obj)
@@ -209,7 +221,7 @@ class DdeDatasetAccessor(DatasetQuestions):
         frame_size: Size | None = None,
     ) -> Any:
         """Draw curves of lineages, pretraining and post-training joined; or an answer of :mod:`dde.analysis`."""
-        if question := self._obj.attrs.get("answer"):
+        if (question := self._obj.attrs.get("answer")) in _QUESTIONS:
             given = locals()
             options = {n: given[n] for n in _PLOT_OPTIONS if given[n] != _PLOT_OPTIONS[n]}
             return _plot_answer(self._obj, str(question), options, backend, columns, frame_size)
