@@ -16,10 +16,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore:.*repeated rows:dde.errors.DdeWarning"))
 
 
-@pytest.fixture(scope="package", autouse=True)
-def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@pytest.fixture(scope="session")
+def answers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("answers")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_answers_folder(answers_folder: Path) -> Iterator[None]:
     """Work in a temporary folder: dde.tutorial writes its suites and their cache to the current one."""
-    folder = tmp_path_factory.mktemp("answers")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield folder
+        patch.chdir(answers_folder)
+        yield
