@@ -292,3 +292,12 @@ def test_a_dataset_without_its_samples_is_an_error() -> None:
     plain = ds.assign(loss=ds.loss.assign_attrs(direction=""))
     with pytest.raises(UnknownNameError, match="direction='higher'"):
         reach(plain, "loss", 3.0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_infinitely_good_observation_does_not_move_a_monotone_crossing_before_it() -> None:
+    dataset = dataset_of({10: 4.0, 20: 3.0, 30: -np.inf, 40: 2.5}, {10: 4.0, 20: 2.0, 30: -np.inf})
+    answer = reach(dataset, "loss", 2.5, rule="monotone")
+    assert answer.status.values.ravel().tolist() == [IN_GAP, REACHED]
+    assert answer.high_tokens.values.ravel().tolist() == [30.0, 20.0]
+    assert answer.tokens.values.ravel().tolist()[1] == 17.5

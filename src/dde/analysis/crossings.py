@@ -230,6 +230,9 @@ def _first_met(values: Float64, targets: Float64, rule: Rule, count: npt.NDArray
         fails = there & ~met
         after_last = values.shape[1] - fails[:, ::-1].argmax(axis=1)
         return np.where(fails.any(axis=1), after_last, 0)
+    # The fit is infinite from an infinitely good sample on, and before it that of the earlier samples.
+    is_best = np.isposinf(values)
+    there &= np.arange(values.shape[1]) < np.where(is_best.any(axis=1), is_best.argmax(axis=1), count)[:, None]
     excess = np.where(there, values - targets[:, None], 0.0)
     from_here = np.cumsum(excess[:, ::-1], axis=1)[:, ::-1]
     # No sample at all has the sum zero.
