@@ -193,3 +193,17 @@ def test_errors_say_what_to_do() -> None:
         smooth(ds.dde.mean_over("seed"), span=1e6)
     with pytest.raises(SelectionError, match="Smooth first and align afterwards"):
         smooth(ds.dde.align(axis="post_tokens"), span=1e6).load()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("how", HOWS)
+def test_the_shortest_span_changes_nothing(how: Any) -> None:
+    curve = {0: 4.0, 10**12: 3.0, 10**12 + 1: 2.0}
+    dataset = make_dataset([Run("r", "l", "pretraining", "pretraining", curve)], {}, None)
+    assert observations(smooth(dataset, "loss", how=how, span=1e-9).loss) == [4.0, 3.0, 2.0]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_selection_without_points_stays_empty(how: Any) -> None:
+    empty = ladder().isel(cumulative_tokens=slice(0))
+    assert smooth(empty, "loss", how=how, span=1e9).loss.sizes == empty.loss.sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
@@ -235,9 +236,9 @@ def _average(values: Float64, tokens: Float64, starts: Float64, how: Smoothing, 
     span : float
     """
     shape = np.broadcast_shapes(values.shape, tokens.shape, (*starts.shape[:-1], 1))
-    flat_values = np.broadcast_to(values, shape).reshape(-1, shape[-1])
-    flat_tokens = np.broadcast_to(tokens, shape).reshape(-1, shape[-1])
-    flat_starts = np.broadcast_to(starts, (*shape[:-1], starts.shape[-1])).reshape(-1, starts.shape[-1])
+    rows = math.prod(shape[:-1])
+    flat_values, flat_tokens = (np.broadcast_to(a, shape).reshape(rows, shape[-1]) for a in (values, tokens))
+    flat_starts = np.broadcast_to(starts, (*shape[:-1], starts.shape[-1])).reshape(rows, starts.shape[-1])
     row, point = np.nonzero(~np.isnan(flat_values) & ~np.isnan(flat_tokens))
     order = np.lexsort((flat_tokens[row, point], row))
     row, point = row[order], point[order]
@@ -284,6 +285,8 @@ def _running_means(values: Float64, tokens: Float64, is_first: npt.NDArray[np.bo
         of_run + np.searchsorted(places, tokens), of_run + np.searchsorted(places, tokens - span, side="right")
     )
     end = np.arange(1, len(values) + 1)
+    # A span below the distance of floating-point numbers still includes the observation itself.
+    begin = np.minimum(begin, end - 1)
     # Sums of windows rather than differences of cumulative sums, in which rounding and infinities would go on.
     windows = np.stack([begin, end], axis=1).ravel()
     sums = np.add.reduceat(np.append(values, 0.0), windows)[::2]
