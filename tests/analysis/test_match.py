@@ -161,3 +161,16 @@ def test_errors_say_what_to_do() -> None:
         match(ds, "lss", 2.0)
     with pytest.raises(SelectionError, match="are not points of this Dataset"):
         match(ds.isel(cumulative_tokens=slice(0, 4)), "loss", 2.0)
+
+
+def test_a_run_of_the_target_that_was_not_observed_is_missing() -> None:
+    dataset = dataset_of({10: 3.0, 20: 2.0}, {10: 2.5})
+    dataset["loss"] = dataset.loss.where(dataset.lineage != "l1")
+    answer = match(dataset, "loss", {"run": "pretraining"}, at="last")
+    assert answer.status.values.ravel().tolist() == ["the target itself", "missing"]
+    assert answer.attrs["left_out"] == "missing: 1"
+
+
+def test_a_ragged_target_is_an_error_of_its_own() -> None:
+    with pytest.raises(UnknownNameError, match="is not a target"):
+        match(dataset_of({10: 3.0}), "loss", [[1.0], [2.0, 3.0]])  # type: ignore[list-item]

@@ -120,7 +120,7 @@ def match(
                 here = (t, at_metric)
                 nearest = _nearest(places, values, np.where(is_target, np.nan, wanted))
                 value[here], tokens[here], ties[here], status[here] = nearest
-                status[here][is_target] = _IS_TARGET
+                status[here][is_target & (status[here] != _MISSING)] = _IS_TARGET
                 status[here][group.run_ids == ""] = ""
     units = {str(dataset[name].attrs.get("units", "")) for name in names}
     unit = units.pop() if len(units) == 1 else ""

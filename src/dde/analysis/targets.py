@@ -165,7 +165,11 @@ def _numbers(target: object) -> Float64:
     ------
     UnknownNameError
     """
-    array = np.asarray(target)
+    try:
+        array = np.asarray(target)
+    except ValueError:
+        # Nested sequences of different lengths.
+        array = np.asarray(None)
     if array.dtype.kind not in "iuf" or array.ndim > 1 or not array.size or not np.isfinite(array).all():
         raise UnknownNameError(
             f"target={target!r} is not a target. Pass a finite number, several, the label or id of a run, such as "
