@@ -7,7 +7,7 @@ one lineage that agree in the other hyperparameters. Both need the compared fact
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,13 @@ from dde.dataset.members import groups_of_runs
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.schema import factors_of
 
-__all__ = ["REPLICATES", "arrange_by", "replicate_dims"]
+__all__ = ["MISSING_LABELS", "REPLICATES", "arrange_by", "replicate_dims"]
 
 #: Dimensions whose members are repetitions of one experiment, in any suite.
 REPLICATES = ("seed", "replicate")
 
-_MISSING = ("", "nan")
+#: Texts of a factor that mean that a run has no value of it.
+MISSING_LABELS = ("", "nan")
 
 
 def arrange_by(values: xr.Dataset, over: str, *conditions: str) -> xr.Dataset:
@@ -63,6 +64,12 @@ def arrange_by(values: xr.Dataset, over: str, *conditions: str) -> xr.Dataset:
     ('metric', 'params', 'data', 'seed')
     """
     factors = factors_of(values)
+    if not isinstance(over, str) or over == "metric":
+        raise _no_factor(values, over)
+    if (run_ids := values.coords.get("run_id")) is not None and not run_ids.size:
+        raise SelectionError(
+            f"the Dataset has no run (sizes: {dict(run_ids.sizes)}), so there is nothing to compare. Select others."
+        )
     for name in conditions:
         if factors.get(name) == "lineage" and values[name].dims == ("lineage",):
             values = _by_factors_of_lineages(values, name)
@@ -79,8 +86,13 @@ def arrange_by(values: xr.Dataset, over: str, *conditions: str) -> xr.Dataset:
             f"{over} differs between runs of one label, so it does not compare labels. Make a dimension of it first: "
             f"ds.dde.sweep({over!r})."
         )
-    known = [*factors, *(str(d) for d in values.dims if d not in ("metric", "lineage", "run"))]
-    raise UnknownNameError(
+    raise _no_factor(values, over)
+
+
+def _no_factor(values: xr.Dataset, over: object) -> UnknownNameError:
+    """Return the error about a name that is not a factor of the runs."""
+    known = [*factors_of(values), *(str(d) for d in values.dims if d not in ("metric", "lineage", "run"))]
+    return UnknownNameError(
         f"{over!r} is not a factor of the runs, so they can't be compared over it.{near_names(over, known)} "
         f"There are {', '.join(dict.fromkeys(known))}."
     )
@@ -97,7 +109,9 @@ def replicate_dims(values: xr.Dataset, over: str, replicates: str | Sequence[str
     dims = [str(d) for d in values.dims]
     if replicates is None:
         return tuple(d for d in REPLICATES if d in dims and d != over)
-    names = [replicates] if isinstance(replicates, str) else list(replicates)
+    if isinstance(replicates, str) or not isinstance(replicates, Iterable):
+        replicates = [replicates]
+    names = list(dict.fromkeys(replicates))
     for name in names:
         if name not in dims or name in (over, "metric"):
             others = [d for d in dims if d not in (over, "metric")]
@@ -206,7 +220,7 @@ class _Column:
             self.code[some] = codes
         else:
             texts = text_values(np.asarray(raw, object))
-            distinct = list(dict.fromkeys(t for t in texts.tolist() if t not in _MISSING))
+            distinct = list(dict.fromkeys(t for t in texts.tolist() if t not in MISSING_LABELS))
             distinct.sort(key=_natural)
             sizes = values.coords.get("n_params")
             if sizes is not None and sizes.dims == variable.dims:

@@ -9,12 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from dde.analysis.arrangement import MISSING_LABELS
 from dde.dataset.dimensions import text_values
 from dde.errors import SelectionError, UnknownNameError, near_names, warn_caller
 from dde.lineage.filters import matches
 from dde.schema import factors_of
 
-__all__ = ["aligned_members", "condition_text", "mean_of", "pick", "require_same_tokens"]
+__all__ = [
+    "aligned_members",
+    "check_condition",
+    "condition_text",
+    "count_without",
+    "mean_of",
+    "pick",
+    "require_same_tokens",
+]
 
 
 def condition_text(condition: Mapping[str, object]) -> str:
@@ -26,6 +35,20 @@ def condition_text(condition: Mapping[str, object]) -> str:
     'params=1B, at=2000000000.0'
     """
     return ", ".join(f"{name}={value}" for name, value in condition.items())
+
+
+def check_condition(name: str, condition: object) -> None:
+    """Check that an option is a condition: a mapping of coordinates to values.
+
+    Raises
+    ------
+    UnknownNameError
+    """
+    if not isinstance(condition, Mapping):
+        raise UnknownNameError(
+            f"{name}={condition!r} is not a condition: coordinates with the value that each has. Pass a mapping, such "
+            f"as {name}={{'params': '1B'}}."
+        )
 
 
 def pick(values: xr.Dataset, condition: Mapping[str, object], over: str) -> xr.Dataset:
@@ -77,6 +100,32 @@ def pick(values: xr.Dataset, condition: Mapping[str, object], over: str) -> xr.D
             chosen = np.flatnonzero(match)
             values = values.isel({dim: int(chosen[0]) if len(chosen) == 1 else chosen})
     return values
+
+
+def count_without(values: xr.Dataset, condition: Mapping[str, object], over: str) -> str:
+    """Return a text that counts the runs of a condition without a value of the compared factor; "" for none.
+
+    Parameters
+    ----------
+    values : xarray.Dataset
+        Values of :func:`dde.analysis.footing.values_at`, before they are arranged.
+    condition : mapping of str to value
+        As of :func:`pick`.
+    over : str
+        The compared factor.
+    """
+    if over in values.dims or over not in values.coords or values.coords[over].ndim != 1:
+        return ""
+    counted = values["status"].isel(metric=0) != ""
+    of_factor = values.coords[over]
+    has_value = [v not in MISSING_LABELS for v in map(str, _labels(of_factor))]
+    counted &= ~xr.DataArray(has_value, dims=of_factor.dims)
+    for name, wanted in condition.items():
+        if name in values.coords and values.coords[name].ndim < 2:
+            coordinate = values.coords[name]
+            match = np.array([matches(v, wanted) for v in _labels(coordinate)], bool).reshape(coordinate.shape)
+            counted &= xr.DataArray(match, dims=coordinate.dims)
+    return f"no value of {over}: {int(counted.sum())}" if counted.any() else ""
 
 
 def _labels(coordinate: xr.DataArray) -> list[Any]:

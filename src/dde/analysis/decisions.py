@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,9 +13,25 @@ import xarray as xr
 from dde.analysis.answers import as_answer, direction_of
 from dde.analysis.arrangement import arrange_by, replicate_dims
 from dde.analysis.checkpoints import at_common_checkpoints, checkpoints_at
-from dde.analysis.conditions import aligned_members, condition_text, mean_of, pick, require_same_tokens
+from dde.analysis.conditions import (
+    aligned_members,
+    check_condition,
+    condition_text,
+    count_without,
+    mean_of,
+    pick,
+    require_same_tokens,
+)
 from dde.analysis.footing import Place, count_left_out, resolve_place, values_at
-from dde.analysis.intervals import Interval, interval_attrs, interval_of, interval_of_mean, percentiles, resampled_means
+from dde.analysis.intervals import (
+    Interval,
+    check_draws,
+    interval_attrs,
+    interval_of,
+    interval_of_mean,
+    percentiles,
+    resampled_means,
+)
 from dde.analysis.observations import metric_names
 from dde.analysis.pairs import Ties, agreement, check_ties
 from dde.array_types import Float64
@@ -131,26 +147,34 @@ def decision_accuracy(
     (('params',), [3, 3])
     """
     how = _checked(seeds, ties, checkpoints, interval, level)
+    check_draws(samples, seed)
+    _check_conditions(target, small)
     names = metric_names(dataset, metric)
     proxies = _proxies(dataset, names, proxy)
     distinct = list(dict.fromkeys(proxies))
     signs = np.array([_sign(dataset, *pair) for pair in zip(names, proxies, strict=True)])
     place = resolve_place(dataset, at)
     keys = [*target, *(small or {})]
-    at_place = arrange_by(values_at(dataset, names, place), over, *keys)
+    of_runs = values_at(dataset, names, place)
+    at_place = arrange_by(of_runs, over, *keys)
     gold = pick(at_place, target, over)
+    _require_one_scale(gold, target)
     is_all = checkpoints == "all"
-    last = _small_of(at_place, target, small, over, is_all)
+    of_small = _small_condition(at_place, target, small, is_all)
+    last = pick(at_place, of_small, over)
     own = last
     if is_all:
-        own = _small_of(arrange_by(checkpoints_at(dataset, distinct), over, *keys), target, small, over, is_all)
+        own = pick(arrange_by(checkpoints_at(dataset, distinct), over, *keys), of_small, over)
     elif proxies != names:
-        own = _small_of(arrange_by(values_at(dataset, distinct, place), over, *keys), target, small, over, is_all)
+        own = pick(arrange_by(values_at(dataset, distinct, place), over, *keys), of_small, over)
     repeated = {id(v): _replicates(v, at_place, over, replicates) for v in (gold, last, own)}
     if place == "last":
         for values in (gold, last):
             require_same_tokens(values, [over, *repeated[id(values)]], is_given=at is not None)
-    left_out = [("target", gold), ("small", last)]
+    left_out = []
+    for name, values, condition in (("target", gold, target), ("small", last, of_small)):
+        if reasons := [r for r in (count_left_out(values["status"]), count_without(of_runs, condition, over)) if r]:
+            left_out.append(f"{name}: {'; '.join(reasons)}")
     of_own = repeated[id(own)]
     if is_all:
         own = at_common_checkpoints(own, [over, *of_own])
@@ -166,7 +190,7 @@ def decision_accuracy(
         "over": over, "target": condition_text({**target, "at": at_place.attrs["at"]}),
         "small": condition_text({**(small or {}), "at": "checkpoints" if is_all else at_place.attrs["at"]}),
         "at": at_place.attrs["at"], "seeds": seeds, "ties": ties,
-        "left_out": "; ".join(f"{n}: {t}" for n, v in left_out if (t := count_left_out(v["status"]))),
+        "left_out": "; ".join(left_out),
         **interval_attrs(how, level, " and ".join(of_own) or "repetitions"),
     }  # fmt: skip
     if proxies != names:
@@ -192,6 +216,38 @@ def _checked(seeds: str, ties: str, checkpoints: str, interval: Interval | None,
     return how
 
 
+def _check_conditions(target: object, small: object) -> None:
+    """Check that target and small scales are conditions, and that the target names its scale.
+
+    Raises
+    ------
+    UnknownNameError
+    """
+    check_condition("target", target)
+    if small is not None:
+        check_condition("small", small)
+    if not target:
+        raise UnknownNameError(
+            "target={} names no coordinate, so the target scale is unknown. Pass one, such as target={'params': '1B'}."
+        )
+
+
+def _require_one_scale(gold: xr.Dataset, target: Mapping[str, Any]) -> None:
+    """Raise where a target has several scales, each of which would be compared with itself.
+
+    Raises
+    ------
+    SelectionError
+    """
+    scale = next(iter(target))
+    found = list(dict.fromkeys(np.atleast_1d(gold.coords[scale].values).tolist()))
+    if len(found) > 1:
+        raise SelectionError(
+            f"target={dict(target)!r} matches {len(found)} values of {scale}: {', '.join(map(str, found))}. There is "
+            "one target scale; pass one of these, and the smaller ones by small=."
+        )
+
+
 def _proxies(dataset: xr.Dataset, names: list[str], proxy: str | Sequence[str] | None) -> list[str]:
     """Return the metric by which small scales are ordered, for each metric of the target.
 
@@ -201,7 +257,8 @@ def _proxies(dataset: xr.Dataset, names: list[str], proxy: str | Sequence[str] |
     """
     if proxy is None:
         return names
-    given = [metric_names(dataset, p)[0] for p in ([proxy] if isinstance(proxy, str) else proxy)]
+    is_one = isinstance(proxy, str) or not isinstance(proxy, Iterable)
+    given = [metric_names(dataset, p)[0] for p in ([proxy] if is_one else proxy)]
     if len(given) not in (1, len(names)):
         raise UnknownNameError(
             f"{len(given)} proxies are given for {len(names)} metrics, so which belongs to which is unknown. Pass one, "
@@ -217,27 +274,26 @@ def _sign(dataset: xr.Dataset, metric: str, proxy: str) -> float:
     return 1.0 if direction_of(dataset, metric, None) == direction_of(dataset, proxy, None) else -1.0
 
 
-def _small_of(
-    values: xr.Dataset, target: Mapping[str, Any], small: Mapping[str, Any] | None, over: str, with_target: bool
-) -> xr.Dataset:
-    """Return the values of the small scales.
+def _small_condition(
+    values: xr.Dataset, target: Mapping[str, Any], small: Mapping[str, Any] | None, with_target: bool
+) -> Mapping[str, Any]:
+    """Return the condition of the small scales.
 
     Raises
     ------
     SelectionError
         When there are none.
     """
+    if small is not None:
+        return small
     scale, *others = target
-    if small is None:
-        (wanted,) = [target[scale]]
-        small = {} if with_target else {scale: _smaller_than(values, scale, wanted)}
-        small |= {name: target[name] for name in others}
-        if not with_target and values.coords[scale].ndim == 0:
-            raise SelectionError(
-                f"all runs have {scale}={values.coords[scale].item()!r}, so there is no small scale. Open or select "
-                f"runs with other values of {scale}."
-            )
-    return pick(values, small, over)
+    if not with_target and values.coords[scale].ndim == 0:
+        raise SelectionError(
+            f"all runs have {scale}={values.coords[scale].item()!r}, so there is no small scale. Open or select "
+            f"runs with other values of {scale}."
+        )
+    smaller = {} if with_target else {scale: _smaller_than(values, scale, target[scale])}
+    return smaller | {name: target[name] for name in others}
 
 
 def _smaller_than(values: xr.Dataset, scale: str, target: object) -> Callable[[object], bool] | list[object]:
@@ -247,7 +303,13 @@ def _smaller_than(values: xr.Dataset, scale: str, target: object) -> Callable[[o
         return lambda value: not matches(value, target)
     labels = list(values.coords[scale].values)
     largest = max((float(n) for n, v in zip(sizes.values, labels, strict=True) if matches(v, target)), default=np.nan)
-    return [v for n, v in zip(sizes.values, labels, strict=True) if not float(n) >= largest]
+    smaller = [v for n, v in zip(sizes.values, labels, strict=True) if not float(n) >= largest]
+    if not smaller:
+        raise SelectionError(
+            f"no {scale} has fewer parameters than {target!r}, the target, so there is no small scale. Pass a larger "
+            f"target, or the small scales by small=. There are {', '.join(map(str, labels))}."
+        )
+    return smaller
 
 
 def _replicates(
@@ -353,7 +415,8 @@ class _Counting:
                 drawn = [
                     agreement(self._complete(a, items), np.where(items, b, np.nan), self.ties)[0] for a, b in draws
                 ]
-                low, high = (np.where(several, bound, np.nan) for bound in percentiles(np.stack(drawn), self.level))
+                known = several & ~np.isnan(accuracy)
+                low, high = (np.where(known, bound, np.nan) for bound in percentiles(np.stack(drawn), self.level))
             return _Shares(accuracy, low, high, pairs, ~np.isnan(mean))
         # A repetition that misses an item orders other items than the rest.
         each = self._complete(np.moveaxis(x, -1, 0), items)

@@ -14,7 +14,9 @@ from dde.errors import UnknownNameError, near_names
 
 __all__ = [
     "Interval",
+    "check_draws",
     "check_interval",
+    "check_level",
     "interval_attrs",
     "interval_of",
     "interval_of_mean",
@@ -42,8 +44,36 @@ def check_interval(interval: str, level: float) -> None:
             f"interval={interval!r} is not a method of an interval.{near_names(str(interval), get_args(Interval))} "
             f"Pass {', '.join(map(repr, get_args(Interval)))}; the confidence level is level=."
         )
-    if not 0 < level < 1:
+    check_level(level)
+
+
+def check_level(level: float) -> None:
+    """Check a confidence level.
+
+    Raises
+    ------
+    UnknownNameError
+        When it is not a number between 0 and 1.
+    """
+    is_number = isinstance(level, (int, float, np.number)) and not isinstance(level, bool)
+    if not is_number or not 0 < level < 1:
         raise UnknownNameError(f"level={level!r} is not between 0 and 1, so it is not a confidence level. Pass 0.95.")
+
+
+def check_draws(samples: int, seed: int) -> None:
+    """Check the number of draws of a bootstrap, and their seed.
+
+    Raises
+    ------
+    UnknownNameError
+        When the number is not a positive whole number, or the seed is negative or not a whole number.
+    """
+    for name, number, least, example in (("samples", samples, 1, 1000), ("seed", seed, 0, 0)):
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
+            raise UnknownNameError(
+                f"{name}={number!r} is not a whole number of at least {least}, so no repetitions can be drawn. Pass "
+                f"one, such as {name}={example}."
+            )
 
 
 def interval_attrs(interval: Interval, level: float, of: str) -> dict[str, str | float]:
@@ -85,7 +115,8 @@ def interval_of(seeds: str, interval: Interval | None, level: float) -> Interval
     """
     if seeds not in ("mean", "each"):
         raise UnknownNameError(f"seeds={seeds!r} is not a way to use repetitions. Pass 'mean' or 'each'.")
-    method: Interval = interval or ("bootstrap" if seeds == "mean" else "t")
+    default: Interval = "bootstrap" if seeds == "mean" else "t"
+    method = default if interval is None else interval
     check_interval(method, level)
     if method == ("t" if seeds == "mean" else "bootstrap"):
         raise UnknownNameError(

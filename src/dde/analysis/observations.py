@@ -6,7 +6,7 @@ checkpoints and scatter concern samples only, which are few: 20 to 60 of a pretr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,7 +155,8 @@ def metric_names(dataset: xr.Dataset, metric: str | Sequence[str] | None) -> lis
                 f"several. There are {', '.join(map(str, dataset.data_vars)) or 'none'}."
             )
         return [str(next(iter(dataset.data_vars)))]
-    names = [metric_named(dataset, name) for name in ([metric] if isinstance(metric, str) else list(metric))]
+    given = [metric] if isinstance(metric, str) or not isinstance(metric, Iterable) else list(metric)
+    names = [metric_named(dataset, name) for name in given]
     if not names:
         raise UnknownNameError("no metric is given, so there is nothing to answer. Name one or several.")
     return list(dict.fromkeys(names))

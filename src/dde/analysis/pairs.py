@@ -96,11 +96,11 @@ def agreement(a: Float64, b: Float64, ties: Ties = "sign") -> tuple[Float64, npt
     a, b = levels(a), levels(b)
 
     def counted(x: Float64, y: Float64) -> Float64:
-        dx, dy = x[:, first] - x[:, second], y[:, first] - y[:, second]
-        known = ~(np.isnan(dx) | np.isnan(dy))
-        agrees = np.where(known, np.sign(dx) == np.sign(dy), 0.0)
+        (sx, known_x), (sy, known_y) = (_signs(s, first, second) for s in (x, y))
+        known = known_x & known_y
+        agrees = np.where(known, sx == sy, 0.0)
         if ties != "sign":
-            tied = known & ((dx == 0) | (dy == 0))
+            tied = known & ((sx == 0) | (sy == 0))
             known = known & ~tied if ties == "exclude" else known
             agrees = np.where(tied, 0.0 if ties == "exclude" else 0.5, agrees)
         return np.stack([agrees.sum(axis=1), known.sum(axis=1)], axis=-1)
@@ -143,8 +143,8 @@ def kendall_tau(a: Float64, b: Float64) -> Float64:
     a, b = levels(a), levels(b)
 
     def counted(x: Float64, y: Float64) -> Float64:
-        sx, sy = np.sign(x[:, first] - x[:, second]), np.sign(y[:, first] - y[:, second])
-        known = ~(np.isnan(sx) | np.isnan(sy))
+        (sx, known_x), (sy, known_y) = (_signs(s, first, second) for s in (x, y))
+        known = known_x & known_y
         sx, sy = np.where(known, sx, 0.0), np.where(known, sy, 0.0)
         return np.stack([(sx * sy).sum(axis=1), np.abs(sx).sum(axis=1), np.abs(sy).sum(axis=1)], axis=-1)
 
@@ -179,13 +179,21 @@ def spearman_rho(a: Float64, b: Float64) -> Float64:
     n = both.sum(axis=-1)
     centred = []
     for scores in (a, b):
-        # Infinite scores of items that do not count rank after all others.
-        ranks = rankdata(np.where(both, scores, np.inf), axis=-1) if scores.shape[-1] else np.zeros(scores.shape)
+        counting = np.where(both, scores, np.nan)
+        ranks = rankdata(counting, axis=-1, nan_policy="omit") if scores.shape[-1] else np.zeros(scores.shape)
         centred.append(np.where(both, ranks - (n[..., None] + 1) / 2, 0.0))
     x, y = centred
     product = (x * x).sum(axis=-1) * (y * y).sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(product > 0, (x * y).sum(axis=-1) / np.sqrt(product), np.nan)
+
+
+def _signs(
+    scores: Float64, first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
+) -> tuple[Float64, npt.NDArray[np.bool_]]:
+    """Return the sign of each pair's difference, and whether both scores are known. Infinite scores can be tied."""
+    x, y = scores[:, first], scores[:, second]
+    return np.subtract(x > y, x < y, dtype=np.float64), ~(np.isnan(x) | np.isnan(y))
 
 
 def _by_blocks(

@@ -10,10 +10,19 @@ import xarray as xr
 
 from dde.analysis.answers import as_answer
 from dde.analysis.arrangement import arrange_by, replicate_dims
-from dde.analysis.conditions import aligned_members, condition_text, mean_of, pick, require_same_tokens
+from dde.analysis.conditions import (
+    aligned_members,
+    check_condition,
+    condition_text,
+    count_without,
+    mean_of,
+    pick,
+    require_same_tokens,
+)
 from dde.analysis.footing import Place, count_left_out, resolve_place, values_at
 from dde.analysis.intervals import (
     Interval,
+    check_draws,
     interval_attrs,
     interval_of,
     interval_of_mean,
@@ -118,20 +127,24 @@ def ranks(
     """
     check_ties(ties)
     how = interval_of(seeds, interval, level)
+    check_draws(samples, seed)
+    check_condition("a", a)
+    check_condition("b", b)
     sides: list[tuple[xr.Dataset, tuple[str, ...]]] = []
     texts: list[str] = []
     left_out: list[str] = []
     for name, condition in (("a", dict(a)), ("b", dict(b))):
         place = condition.pop("at", at)
-        values = arrange_by(values_at(dataset, metric, place), over, *condition)
+        of_runs = values_at(dataset, metric, place)
+        values = arrange_by(of_runs, over, *condition)
         chosen = pick(values, condition, over)
         dims = [over, *replicate_dims(chosen, over, _present(chosen, values, over, replicates))]
         if resolve_place(dataset, place) == "last":
             require_same_tokens(chosen, dims, is_given=place is not None)
         sides.append((chosen, tuple(dims[1:])))
         texts.append(condition_text({**condition, "at": chosen.attrs["at"]}))
-        if reasons := count_left_out(chosen["status"]):
-            left_out.append(f"{name}: {reasons}")
+        if reasons := [r for r in (count_left_out(chosen["status"]), count_without(of_runs, condition, over)) if r]:
+            left_out.append(f"{name}: {'; '.join(reasons)}")
     answer = _compared(sides, over, seeds, ties, how, level, samples, seed)
     attrs = {
         "over": over, "a": texts[0], "b": texts[1], "at": _common(texts), "seeds": seeds, "ties": ties,
@@ -181,7 +194,9 @@ def _compared(
                     )
                 ]
             )
-            bounds = [np.where(several.any(axis=-1), b, np.nan) for b in percentiles(draws, level)]
+            # A draw can break ties, and so have a statistic where the means have none.
+            known = several.any(axis=-1) & ~np.isnan(center)
+            bounds = [np.where(known, b, np.nan) for b in percentiles(draws, level)]
     else:
         # A repetition that misses an item ranks other items than the rest.
         both = ~np.isnan(means[0]) & ~np.isnan(means[1])

@@ -12,8 +12,9 @@ import xarray as xr
 from dde.analysis.answers import as_answer
 from dde.analysis.arrangement import arrange_by, replicate_dims
 from dde.analysis.checkpoints import SAMPLE, checkpoints_at
-from dde.analysis.conditions import mean_of, require_same_tokens
+from dde.analysis.conditions import count_without, mean_of, require_same_tokens
 from dde.analysis.footing import Place, count_left_out, resolve_place, values_at
+from dde.analysis.intervals import check_level
 from dde.analysis.observations import metric_names
 from dde.array_types import Float64
 from dde.errors import SelectionError, UnknownNameError, near_names
@@ -105,7 +106,8 @@ def signal_to_noise(
     _check(last, spread, interval, level)
     names = metric_names(dataset, metric)
     place = resolve_place(dataset, at)
-    values = arrange_by(values_at(dataset, names, place), over)
+    of_runs = values_at(dataset, names, place)
+    values = arrange_by(of_runs, over)
     repeated = replicate_dims(values, over, replicates)
     if place == "last":
         require_same_tokens(values, [over, *repeated], is_given=at is not None)
@@ -151,7 +153,7 @@ def signal_to_noise(
     is_given = interval == "f" and spread == "std"
     attrs = {
         "over": over, "at": values.attrs["at"], "last": last, "spread": spread,
-        "left_out": count_left_out(values["status"]),
+        "left_out": "; ".join(filter(None, (count_left_out(values["status"]), count_without(of_runs, {}, over)))),
         "interval": level if is_given else "none", "interval_method": "F distribution" if is_given else "none",
     }  # fmt: skip
     return as_answer(xr.Dataset(variables, coords), "signal_to_noise", metric, attrs)
@@ -164,14 +166,13 @@ def _check(last: int, spread: str, interval: str, level: float) -> None:
     ------
     UnknownNameError, SelectionError
     """
-    if spread not in _SPREADS:
+    if spread not in tuple(_SPREADS):
         raise UnknownNameError(
             f"spread={spread!r} is not a measure of spread.{near_names(str(spread), _SPREADS)} Pass 'std' or 'range'."
         )
     if interval not in ("f", "none"):
         raise UnknownNameError(f"interval={interval!r} is not an interval of a ratio of spreads. Pass 'f' or 'none'.")
-    if not 0 < level < 1:
-        raise UnknownNameError(f"level={level!r} is not between 0 and 1, so it is not a confidence level. Pass 0.95.")
+    check_level(level)
     if isinstance(last, bool) or not isinstance(last, (int, np.integer)) or last < 2:
         raise SelectionError(f"last={last!r} checkpoints have no scatter. Pass a whole number of at least 2.")
 
@@ -189,7 +190,9 @@ def _last(values: Float64, count: int) -> Float64:
 def _within(values: Float64) -> tuple[Float64, npt.NDArray[np.int64]]:
     """Return the sum of squared deviations from the mean over the last dimension, and its degrees of freedom."""
     some = ~np.isnan(values)
-    deviation = np.where(some, values - mean_of(values)[..., None], 0.0)
+    with np.errstate(invalid="ignore"):
+        # Nothing is known about the scatter of infinite values.
+        deviation = np.where(some, values - mean_of(values)[..., None], 0.0)
     return (deviation**2).sum(axis=-1), np.maximum(some.sum(axis=-1) - 1, 0)
 
 

@@ -52,9 +52,9 @@ def metric_named(dataset: xr.Dataset, name: str) -> str:
     UnknownNameError
         When there is no such variable.
     """
-    if name in dataset.data_vars:
+    if isinstance(name, str) and name in dataset.data_vars:
         return name
-    alias = metric_alias(dataset, name)
+    alias = metric_alias(dataset, name) if isinstance(name, str) else ""
     if alias not in dataset.data_vars:
         raise UnknownNameError(
             f"{name!r} is not a variable of this Dataset, so it can't be shown or used in a computation."
