@@ -10,7 +10,7 @@ import scipy.stats
 import xarray as xr
 from recipes import recipes_dataset
 
-from dde.analysis import decision_accuracy, ranks, signal_to_noise
+from dde.analysis import decision_accuracy, ranks, reach, signal_to_noise, smooth
 from dde.analysis.pairs import agreement, kendall_tau, spearman_rho
 from dde.errors import DdeError, SelectionError, UnknownNameError
 from other_suites import optimizers
@@ -139,3 +139,41 @@ def test_a_dataset_without_runs_has_nothing_to_compare(empty: dict[str, slice]) 
     ):
         with pytest.raises(DdeError, match="the Dataset has no run"):
             call()
+
+
+def test_runs_of_small_scales_are_counted_by_what_they_are_ordered_by() -> None:
+    values = np.random.default_rng(3).normal(size=(2, 4, 2, 3))
+    # One small run ends early, and one has no row.
+    values[0, 0, 0, 1:] = np.nan
+    dataset = recipes_dataset(values)
+    dataset["proxy"] = dataset.score.where(dataset.lineage != "recipe1-10M-0").assign_attrs(dataset.score.attrs)
+    options: dict[str, Any] = {"target": LARGE, "interval": "none"}
+    at_end = decision_accuracy(dataset, "score", "recipe", **options)
+    at_all = decision_accuracy(dataset, "score", "recipe", checkpoints="all", **options)
+    by_proxy = decision_accuracy(dataset, "score", "recipe", checkpoints="all", proxy="proxy", **options)
+    proxy_at_end = decision_accuracy(dataset, "score", "recipe", proxy="proxy", **options)
+    assert at_end.attrs["left_out"] == "small: ends before its schedule: 1"
+    assert at_all.attrs["left_out"] == ""
+    assert by_proxy.attrs["left_out"] == "small: no observation: 1"
+    assert proxy_at_end.attrs["left_out"] == "small: ends before its schedule: 1; no value at the place: 1"
+
+
+def test_functions_name_the_method_of_a_dataarray() -> None:
+    array = dataset_of_scores().score
+    for call in (
+        lambda: signal_to_noise(array, over="recipe"),  # type: ignore[arg-type]
+        lambda: reach(array, None, 0.5),  # type: ignore[arg-type]
+        lambda: smooth(array, span=10),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(SelectionError, match=r"a DataArray is given.*array\.dde\.reach"):
+            call()
+
+
+def test_a_proxy_that_ends_at_different_tokens_needs_a_place() -> None:
+    dataset = recipes_dataset(np.random.default_rng(4).normal(size=(2, 4, 2, 3)), schedule=False)
+    is_cut = (dataset.lineage == "recipe1-10M-0") & (dataset.cumulative_tokens > 1000)
+    dataset["proxy"] = dataset.score.where(~is_cut).assign_attrs(dataset.score.attrs)
+    options: dict[str, Any] = {"target": LARGE, "proxy": "proxy", "interval": "none"}
+    with pytest.raises(SelectionError, match="end at different tokens"):
+        decision_accuracy(dataset, "score", "recipe", **options)
+    assert decision_accuracy(dataset, "score", "recipe", at=1000, **options).n.item() == 4

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
-from dde.analysis.footing import coordinates_of
+from dde.analysis.footing import ENTERED, NO_OBSERVATION, coordinates_of
 from dde.analysis.observations import Observations, metric_names
 from dde.array_types import Float64
 from dde.errors import SelectionError
@@ -33,7 +34,8 @@ def checkpoints_at(dataset: xr.Dataset, metric: str | Sequence[str] | None = Non
     xarray.Dataset
         ``value`` along ``(metric, lineage, run, sample)``, and ``tokens`` along the same dimensions, or without
         ``metric`` where all metrics have the same samples; NaN after a run's last sample. Only the run's own samples,
-        after its branch.
+        after its branch. ``status`` along the dimensions of ``value`` other than ``sample``: "entered" for runs with
+        any value, "no observation", or "" where there is no run.
 
     Raises
     ------
@@ -44,13 +46,14 @@ def checkpoints_at(dataset: xr.Dataset, metric: str | Sequence[str] | None = Non
     parts: dict[str, tuple[Any, Any]] = {}
     cells: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+    run_ids: npt.NDArray[np.object_] = np.array([], object)
     for seen in Observations.of(dataset, names):
         if cells and seen.cells != cells:
             raise SelectionError(
                 f"the metrics {', '.join(names)} have different dimensions, so they have no common answer. Ask for "
                 "them one by one."
             )
-        cells, shape = seen.cells, seen.shape
+        cells, shape, run_ids = seen.cells, seen.shape, seen.run_ids
         for k, name in enumerate(seen.metrics):
             parts[name] = (seen.tokens, seen.values[k])
     most = max(tokens.shape[1] for tokens, _ in parts.values())
@@ -67,7 +70,11 @@ def checkpoints_at(dataset: xr.Dataset, metric: str | Sequence[str] | None = Non
     is_shared = all(tokens is all_tokens[0] for tokens in all_tokens)
     tokens = padded(all_tokens[:1], per_run) if is_shared else padded(all_tokens, ("metric", *per_run))
     values = padded([parts[name][1] for name in names], ("metric", *per_run))
-    return xr.Dataset({"value": values, "tokens": tokens}, coordinates_of(dataset, names, cells))
+    is_observed = ~np.isnan(values.values).all(axis=-1)
+    status = np.where(is_observed, ENTERED, NO_OBSERVATION).astype(object)
+    status[:, run_ids.reshape(shape) == ""] = ""
+    variables = {"value": values, "tokens": tokens, "status": xr.Variable(values.dims[:-1], status)}
+    return xr.Dataset(variables, coordinates_of(dataset, names, cells))
 
 
 def at_common_checkpoints(values: xr.Dataset, members: Sequence[str]) -> xr.Dataset:

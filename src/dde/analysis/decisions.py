@@ -111,7 +111,8 @@ def decision_accuracy(
         the same scale, on the same recipes; ``n_pairs``, ``n``, the number of recipes; ``tokens``, the mean position
         of the small runs; and ``compute_fraction``, their compute (6 N tokens) divided by that of the target runs,
         where parameter counts are known. Along `over`, too: ``value_small``, ``value_target``, ``n_replicates_small``
-        and ``n_replicates_target``. ``left_out`` counts the runs without a value, by reason.
+        and ``n_replicates_target``. ``left_out`` counts the runs without a value, by reason: at small scales those
+        without a value of the proxy at the place, or without any checkpoint where `checkpoints` is "all".
 
     Raises
     ------
@@ -169,10 +170,10 @@ def decision_accuracy(
         own = pick(arrange_by(values_at(dataset, distinct, place), over, *keys), of_small, over)
     repeated = {id(v): _replicates(v, at_place, over, replicates) for v in (gold, last, own)}
     if place == "last":
-        for values in (gold, last):
+        for values in (gold, last) if own is last or is_all else (gold, last, own):
             require_same_tokens(values, [over, *repeated[id(values)]], is_given=at is not None)
     left_out = []
-    for name, values, condition in (("target", gold, target), ("small", last, of_small)):
+    for name, values, condition in (("target", gold, target), ("small", own, of_small)):
         if reasons := [r for r in (count_left_out(values["status"]), count_without(of_runs, condition, over)) if r]:
             left_out.append(f"{name}: {'; '.join(reasons)}")
     of_own = repeated[id(own)]

@@ -20,7 +20,16 @@ from dde.dataset.samples import flags_of, number_of, samplings_of
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.schema import factors_of, sampling_of
 
-__all__ = ["ENTERED", "Place", "coordinates_of", "count_left_out", "place_text", "resolve_place", "values_at"]
+__all__ = [
+    "ENTERED",
+    "NO_OBSERVATION",
+    "Place",
+    "coordinates_of",
+    "count_left_out",
+    "place_text",
+    "resolve_place",
+    "values_at",
+]
 
 #: Place at which runs are compared: each at its planned end, its last observation, the furthest position that all
 #: reach, a number of cumulative tokens, or a position on another axis, such as ``{"cumulative_compute": 1e19}``.
@@ -28,7 +37,9 @@ Place = Literal["schedule", "last", "common"] | float | Mapping[str, float]
 
 #: Status of a run that has a value at the place of a comparison.
 ENTERED = "entered"
-_NO_OBSERVATION = "no observation"
+#: Status of a run without any observation.
+NO_OBSERVATION = "no observation"
+
 _NO_SCHEDULE = "no schedule known"
 _NOT_REACHED = "ends before its schedule"
 _NO_VALUE = "no value at the place"
@@ -242,7 +253,7 @@ def _status(array: xr.DataArray, cells: tuple[str, ...], values: Float64, at: Pl
         status[np.isnan(schedule)] = _NO_SCHEDULE
     # Samplings that share no sample have no observation in common, which the value shows.
     own = np.min([np.nan_to_num(number(s, "own")) for s in samplings], axis=0)
-    status[own == 0] = _NO_OBSERVATION
+    status[own == 0] = NO_OBSERVATION
     status[~np.isnan(values)] = ENTERED
     status[run_ids == ""] = ""
     return status

@@ -147,7 +147,10 @@ def metric_names(dataset: xr.Dataset, metric: str | Sequence[str] | None) -> lis
     ------
     UnknownNameError
         When there is no such variable, none is given, or None is ambiguous.
+    SelectionError
+        When it is not a Dataset.
     """
+    _require_dataset(dataset)
     if metric is None:
         if len(dataset.data_vars) != 1:
             raise UnknownNameError(
@@ -162,13 +165,22 @@ def metric_names(dataset: xr.Dataset, metric: str | Sequence[str] | None) -> lis
     return list(dict.fromkeys(names))
 
 
+def _require_dataset(dataset: object) -> None:
+    if not isinstance(dataset, xr.Dataset):
+        raise SelectionError(
+            f"a {type(dataset).__name__} is given, but questions are functions of a Dataset. Pass one, or call the "
+            "method of a DataArray, such as array.dde.reach(...)."
+        )
+
+
 def require_runs(dataset: xr.Dataset) -> None:
-    """Raise where a Dataset holds means, which have no observations of their own.
+    """Raise where a Dataset holds means, which have no observations of their own, or is no Dataset.
 
     Raises
     ------
     SelectionError
     """
+    _require_dataset(dataset)
     if MEMBERS in dataset.coords:
         raise SelectionError(
             "the Dataset holds means of runs, which have no observations of their own. Pass the Dataset of the runs: "
