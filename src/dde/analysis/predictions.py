@@ -69,6 +69,8 @@ def predict(
     (('data', 'compute'), True)
     """
     law = _law_of(answer)
+    order = list(law.parameters)
+    answer = answer.sel(parameter=order, parameter2=order, quantity=list(law.features))
     x = _quantities(law, {"n_params": n_params, "tokens": tokens, "compute": compute, "loss": loss})
     template = xr.broadcast(*x.values())[0]
     size_dims = tuple(template.dims)
@@ -137,11 +139,24 @@ def _law_of(answer: xr.Dataset) -> Law:
             "single parameters or quantities were selected, so the law can't be evaluated. Select metrics or groups "
             "only."
         )
-    names = tuple(map(str, answer["parameter"].values))
-    features = tuple(map(str, answer["quantity"].values))
+    names, quantities = (set(map(str, answer[d].values)) for d in ("parameter", "quantity"))
+    # Positions of labels say nothing: a Dataset may have been sorted or reindexed.
+    features = tuple(f for f in ("n_params", "tokens", "compute") if f in quantities)
     name: LawName = answer.attrs["law"]
-    has_sigmoid = set(SIGMOID) <= set(names)
-    return Law(name, None if features == ("loss",) else LossLaw(features, "E" in names), has_sigmoid)
+    law = Law(name, LossLaw(features, "E" in names) if features else None, bool(set(SIGMOID) & names))
+    if lost := [p for p in law.parameters if p not in names] or sorted(names - set(law.parameters)):
+        raise SelectionError(
+            f"the answer lacks the parameter {lost[0]} of {law.formula}, so the law can't be evaluated. Select metrics "
+            "or groups only."
+            if lost[0] not in names
+            else f"the answer lacks the quantity that the parameter {lost[0]} belongs to, so the law can't be "
+            "evaluated. Select metrics or groups only."
+        )
+    if hidden := set(law.parameters) - set(map(str, answer["parameter2"].values)):
+        raise SelectionError(
+            f"the covariance of {min(hidden)} is missing, so the law has no interval. Select metrics or groups only."
+        )
+    return law
 
 
 def _quantities(law: Law, given: dict[str, Sizes | None]) -> dict[str, xr.DataArray]:
@@ -173,13 +188,23 @@ def _quantities(law: Law, given: dict[str, Sizes | None]) -> dict[str, xr.DataAr
 
 def _as_array(name: str, value: Sizes) -> xr.DataArray:
     if isinstance(value, xr.DataArray):
+        if value.dtype.kind not in "fiu":
+            raise _no_sizes(name, value.values)
         return value.astype(np.float64)
-    numbers = np.asarray(value, np.float64)
+    try:
+        numbers = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise _no_sizes(name, value) from error
     if numbers.ndim > 1:
         raise SelectionError(
             f"{name}= has {numbers.ndim} dimensions without names. Pass an xarray.DataArray with named dimensions."
         )
     return xr.DataArray(numbers, {name: numbers} if numbers.ndim else None, (name,) if numbers.ndim else ())
+
+
+def _no_sizes(name: str, value: object) -> UnknownNameError:
+    """Return the error about a quantity that is no number."""
+    return UnknownNameError(f"{name}={value!r} is not a number, so no law has a value there. Pass one, or several.")
 
 
 def _band(
