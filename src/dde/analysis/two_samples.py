@@ -119,7 +119,9 @@ def of_pairs(
     >>> found.estimate.tolist(), found.p_value.tolist()
     ([1.0], [0.25])
     """
-    change = b - a
+    with np.errstate(invalid="ignore"):
+        # The difference of two infinite values is unknown.
+        change = b - a
     estimate, _, low, high = interval_of_mean(change, interval, level)
     p_value = np.full(len(change), np.nan)
     if test == "t":
@@ -173,9 +175,9 @@ def of_independent(
     from scipy.special import stdtrit
 
     (mean_a, n_a, error_a), (mean_b, n_b, error_b) = _moments(a), _moments(b)
-    estimate = mean_b - mean_a
     squared = error_a + error_b
     with np.errstate(invalid="ignore", divide="ignore"):
+        estimate = mean_b - mean_a
         freedom = squared**2 / (error_a**2 / (n_a - 1.0) + error_b**2 / (n_b - 1.0))
     constant = squared == 0
     freedom[constant] = 1.0
@@ -236,17 +238,20 @@ def _groups(*samples: Float64) -> Iterator[tuple[npt.NDArray[np.intp], list[Floa
 def _permuted(
     samples: tuple[Float64, ...], kind: Literal["samples", "independent"], n_resamples: int, seed: int
 ) -> Float64:
-    """Return p-values of permutation tests of rows without NaN."""
+    """Return p-values of permutation tests of rows without NaN; NaN for rows with an infinite value."""
     from scipy.stats import permutation_test
 
     statistic: Callable[..., Any] = _mean if len(samples) == 1 else _difference_of_means
     members = sum(s.shape[1] for s in samples)
     exact = 2**members if kind == "samples" else math.comb(members, samples[0].shape[1])
     step = max(_BLOCK // (min(exact, n_resamples) * members), 1)
-    found = np.empty(len(samples[0]))
-    for start in range(0, len(found), step):
+    found = np.full(len(samples[0]), np.nan)
+    # Means of infinite values can't be compared with those of their permutations.
+    finite = np.flatnonzero(np.logical_and.reduce([np.isfinite(s).all(axis=1) for s in samples]))
+    for start in range(0, len(finite), step):
+        rows = finite[start : start + step]
         result = permutation_test(
-            [s[start : start + step] for s in samples],
+            [s[rows] for s in samples],
             statistic,
             permutation_type=kind,
             vectorized=True,
@@ -255,7 +260,7 @@ def _permuted(
             # Named rng since SciPy 1.15; this name works in all versions.
             random_state=np.random.default_rng(seed),
         )
-        found[start : start + step] = result.pvalue
+        found[rows] = result.pvalue
     return found
 
 

@@ -93,10 +93,12 @@ def summarize(
         return out
     members, has_value = values[enough], some[enough]
     n = has_value.sum(axis=-1)
-    mean = np.where(has_value, members, 0.0).sum(axis=-1) / n
-    out[enough, 0] = mean
     several = n > 1
-    squares = np.where(has_value, (members - mean[:, None]) ** 2, 0.0).sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        # Infinite values have an unknown scatter, and those of both signs no mean.
+        mean = np.where(has_value, members, 0.0).sum(axis=-1) / n
+        squares = np.where(has_value, (members - mean[:, None]) ** 2, 0.0).sum(axis=-1)
+    out[enough, 0] = mean
     # The mean of equal numbers may differ from them in its last bit; their standard deviation is 0.
     constant = np.where(has_value, members, np.inf).min(axis=-1) == np.where(has_value, members, -np.inf).max(axis=-1)
     squares[constant] = 0.0
