@@ -14,6 +14,7 @@ from dde.analysis.arrangement import REPLICATES, replicate_dims
 from dde.analysis.footing import ENTERED, Place, count_left_out, place_text, resolve_place, values_at
 from dde.analysis.intervals import Interval, check_interval, interval_attrs, interval_of_mean
 from dde.analysis.observations import metric_names
+from dde.analysis.options import check_seed, names_of
 from dde.analysis.repetitions import arrange_over, has_factor, require_same_tokens
 from dde.array_types import Float64
 from dde.errors import SelectionError, UnknownNameError
@@ -24,6 +25,8 @@ Mask = npt.NDArray[np.bool_]
 
 # Number of resampled values in memory at once.
 _BLOCK = 4_000_000
+# Stands for an infinite value in sums.
+_INFINITE = 1e200
 
 
 def best(
@@ -122,15 +125,24 @@ def best(
         raise UnknownNameError(
             f"samples={samples!r} is not a number of resamples. Pass a whole number of at least 1, such as 2000."
         )
+    check_seed(seed)
     names = metric_names(dataset, metric)
     signs = np.array([1.0 if direction_of(dataset, name, direction) == "higher" else -1.0 for name in names])
     place = resolve_place(dataset, at)
     values = values_at(dataset, names, place)
     reasons = [count_left_out(values.status.values)]
+    if len(several := names_of("over", over)) != 1:
+        raise UnknownNameError(f"over={over!r} is not one factor, so no best value can be chosen. Pass one name.")
+    over = several[0]
     values, lost = arrange_over(values, [over])
-    wanted = REPLICATES if replicates is None else (replicates,) if isinstance(replicates, str) else tuple(replicates)
+    wanted = REPLICATES if replicates is None else names_of("replicates", replicates)
     values, more = arrange_over(values, [n for n in wanted if n != over and has_factor(values, n)])
     reasons += [f"{reason}: {count}" for reason, count in (lost | more).items()]
+    if over not in values.dims:
+        raise SelectionError(
+            f"averages over repetitions put factors in the place of {over}, so its labels can't be compared. Pass "
+            "replicates=() to compare single runs, or over= one of the factors."
+        )
     repeated = replicate_dims(values, over, replicates)
     require_same_tokens(values, [over, *repeated], at, place, f"a comparison over {over}")
     answer = _with_runs(_answer(values, over, repeated, signs, (interval, level), samples, seed), over)
@@ -162,10 +174,9 @@ def _answer(
     ordered = values.value.where(values.status == ENTERED).transpose(*cells, over, *shared, *alone)
     shape = tuple(ordered.sizes[d] for d in cells)
     tried = ordered.sizes[over]
-    members = np.asarray(ordered.values, np.float64).reshape(
-        -1, tried, int(np.prod([ordered.sizes[d] for d in shared])), int(np.prod([ordered.sizes[d] for d in alone]))
-    )
-    mean, n, low, high = interval_of_mean(members.reshape(*members.shape[:2], -1), *of_interval)
+    counts = (int(np.prod([ordered.sizes[d] for d in dims])) for dims in (cells, [over], shared, alone))
+    members = np.asarray(ordered.values, np.float64).reshape(*counts)
+    mean, n, low, high = interval_of_mean(members.reshape(*members.shape[:2], np.prod(members.shape[2:])), *of_interval)
     # Metrics are the first of the cells.
     sign = np.repeat(signs, len(members) // len(signs))
     rank = _ranks(mean, sign)
@@ -181,11 +192,14 @@ def _answer(
             f"in everything else, or average over the factors in which they differ: replicates=[...]. Cells are the "
             f"combinations of {', '.join(d for d in cells if d != 'metric') or 'no other factor'}."
         )
+    with np.errstate(invalid="ignore"):
+        # The margin between two infinite means is unknown.
+        margin = np.abs(mean[row, rank.first] - mean[row, rank.second])
     variables: dict[str, Any] = {
         "best": _labels_at(values[over], rank.first, enough),
         "value": np.where(enough, mean[row, rank.first], np.nan),
         "second": _labels_at(values[over], rank.second, enough),
-        "margin": np.where(enough, np.abs(mean[row, rank.first] - mean[row, rank.second]), np.nan),
+        "margin": np.where(enough, margin, np.nan),
         "wins": wins[row, rank.first],
         "ties": np.where(enough, rank.ties, 0),
         "n": rank.n,
@@ -199,7 +213,7 @@ def _answer(
     coords = {
         n: c.variable
         for n, c in values.coords.items()
-        if set(c.dims) <= {*cells, over} and n not in ("run_id", "replicate")
+        if set(c.dims) <= {*cells, over} and (n in c.dims or n not in ("run_id", "replicate"))
     }
     return xr.Dataset(
         {n: (cells, np.reshape(v, shape)) for n, v in variables.items()}
@@ -270,7 +284,8 @@ def _win_shares(score: Float64, samples: int, seed: int) -> Float64:
     step = max(_BLOCK // (samples * tried * shared * (alone if alone > 1 else 1)), 1)
     for start in range(0, cells, step):
         rows = slice(start, start + step)
-        values, known = np.where(there[rows], score[rows], 0.0), there[rows]
+        # An infinite score that is not drawn must not count: 0 times infinity is NaN.
+        values, known = np.where(there[rows], score[rows], 0.0).clip(-_INFINITE, _INFINITE), there[rows]
         # Only members that any value of the cell has are drawn.
         weights = _drawn(np.asarray(known.any(axis=(1, 3))), for_shared)
         if for_alone is None:
@@ -283,6 +298,7 @@ def _win_shares(score: Float64, samples: int, seed: int) -> Float64:
         count = (weights[:, :, None] * counts).sum(axis=-1)
         with np.errstate(invalid="ignore", divide="ignore"):
             means = np.where(count > 0, total / count, -np.inf)
+            means = np.where(np.abs(means) > _INFINITE / 1e10, np.copysign(np.inf, means), means)
         highest = means.max(axis=-1, keepdims=True)
         is_best = (means == highest) & (count > 0)
         share = (is_best / np.maximum(is_best.sum(axis=-1, keepdims=True), 1)).sum(axis=1)

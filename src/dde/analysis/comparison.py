@@ -12,10 +12,11 @@ from dde.analysis.answers import as_answer
 from dde.analysis.footing import Place, count_left_out, place_text, resolve_place, values_at
 from dde.analysis.intervals import Interval, check_interval, interval_attrs
 from dde.analysis.observations import metric_names
+from dde.analysis.options import check_seed
 from dde.analysis.sides import Sides, observed_values, side_label, sides_of
 from dde.analysis.standard_errors import errors_at, stderr_names
 from dde.analysis.two_samples import Test, check_test, of_independent, of_pairs, smallest_p
-from dde.array_types import Float64
+from dde.array_types import Bool, Float64
 from dde.curves.axes import AXES
 from dde.dataset.loss_reductions import is_train_loss, warn_of_reductions
 from dde.errors import SelectionError, UnknownNameError
@@ -137,6 +138,12 @@ def compare(
     """
     check_interval(interval, level)
     check_test(test, resamples)
+    check_seed(seed)
+    if paired is not None and not isinstance(paired, (bool, np.bool_, int)):
+        raise UnknownNameError(
+            f"paired={paired!r} says neither that members are pairs nor that they are not. Pass "
+            "True, False, or None, where members of one label are pairs if there are any."
+        )
     one, other = _as_datasets(a, b)
     names = metric_names(one, metric)
     if metric_names(other, metric) != names:
@@ -213,7 +220,7 @@ def _values_at(a: xr.Dataset, b: xr.Dataset, names: Sequence[str], at: Place) ->
     """Return values of both sides at one place, and the text of the place."""
     place = resolve_place(a, at)
     if place == "common":
-        ends = [float(values_at(side, list(names), "common").tokens.min()) for side in (a, b)]
+        ends = np.concatenate([values_at(side, list(names), "common").tokens.values.ravel() for side in (a, b)])
         place = float(np.nanmin(ends)) if not np.isnan(ends).all() else place
         return [_labelled(side, names, place) for side in (a, b)], f"common: {place_text(place)}"
     return [_labelled(side, names, place) for side in (a, b)], place_text(place)
@@ -270,7 +277,7 @@ def _answer(found: Sides, interval: Interval, level: float, test: Test, resample
         "p_value": result.p_value,
     }
     if found.paired:
-        variables["n"] = (~np.isnan(b - a)).sum(axis=1)
+        variables["n"] = _are_pairs(a, b).sum(axis=1)
     variables |= {"n_a": n_a, "n_b": n_b}
     if "variance" in found.a and "variance" in found.b:
         variables["stderr"] = _error_of_difference(found, cells, a, b)
@@ -318,11 +325,17 @@ def _mean(values: Float64) -> Float64:
         return np.asarray(np.where(there, values, 0.0).sum(axis=1) / there.sum(axis=1), np.float64)
 
 
+def _are_pairs(a: Float64, b: Float64) -> Bool:
+    """Return which pairs have a difference: not those of two equal infinite values."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(~np.isnan(b - a))
+
+
 def _error_of_difference(found: Sides, cells: Sequence[Any], a: Float64, b: Float64) -> Float64:
     """Return the standard error of the mean difference by those of the values; NaN where one is unknown."""
     squares = []
     one, other = xr.broadcast(found.a.variance, found.b.variance, exclude=set(found.members))
-    enters = ~np.isnan(b - a) if found.paired else None
+    enters = _are_pairs(a, b) if found.paired else None
     for side, values in ((one, a), (other, b)):
         there = enters if enters is not None else ~np.isnan(values)
         n = there.sum(axis=1)

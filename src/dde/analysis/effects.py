@@ -12,6 +12,7 @@ from dde.analysis.answers import Direction, as_answer, direction_of
 from dde.analysis.footing import ENTERED, Place, count_left_out, place_text, resolve_place, values_at
 from dde.analysis.intervals import Interval, check_interval, interval_attrs, interval_of_mean
 from dde.analysis.observations import Observations, metric_names, require_runs
+from dde.analysis.options import names_of
 from dde.analysis.repetitions import arrange_over, require_same_tokens
 from dde.analysis.standard_errors import errors_at, stderr_names
 from dde.array_types import Float64
@@ -126,7 +127,7 @@ def effect(
     reasons = [count_left_out(values.status.values)]
     members: tuple[str, ...] = ()
     if over is not None:
-        members = (over,) if isinstance(over, str) else tuple(over)
+        members = names_of("over", over)
         values, lost = arrange_over(values, members)
         require_same_tokens(values, members, at, place, f"a mean over {', '.join(members)}")
         reasons += [f"{reason}: {count}" for reason, count in lost.items()]
@@ -196,9 +197,12 @@ def _with_bases(
     status[entered & is_far] = f"base last observed more than {max_distance or 0:.0%} of its tokens before the branch"
     status[~is_derived] = ""
     enters = status == ENTERED
+    with np.errstate(invalid="ignore"):
+        # The change between two infinite values is unknown.
+        gain = values.value.values - reference
     value = np.where(is_derived, values.value.values, np.nan)
     variables = {
-        "gain": np.where(enters, value - reference, np.nan),
+        "gain": np.where(enters, gain, np.nan),
         "value": value,
         "status": status,
         "base_value": np.where(is_derived, reference, np.nan),
@@ -229,7 +233,8 @@ def _with_forgetting(
                 values[v].isel(metric=number).transpose(*seen.cells).values.reshape(-1, 1)
                 for v in ("base_value", "tokens")
             )
-            below = np.where(seen.tokens <= end, signs[number] * (base - seen.values[k]), np.nan)
+            with np.errstate(invalid="ignore"):
+                below = np.where(seen.tokens <= end, signs[number] * (base - seen.values[k]), np.nan)
             largest = np.fmax(np.fmax.reduce(below, axis=1, initial=-np.inf), 0.0)
             of_runs = xr.DataArray(largest.reshape(seen.shape), dims=seen.cells)
             # At a place between samples the value itself may be the worst one.

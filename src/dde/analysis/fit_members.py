@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import xarray as xr
 from dde.analysis.arrangement import REPLICATES
 from dde.analysis.footing import ENTERED, Place, values_at
 from dde.analysis.observations import Observations, metric_names
+from dde.analysis.options import check_number, names_of
 from dde.array_types import Bool, Float64, Int64
 from dde.curves.axes import AXES
 from dde.dataset.dimensions import broadcast_values, run_ids_along, text_values
@@ -359,7 +360,7 @@ def groups_of(dataset: xr.Dataset, members: Members, by: str | Sequence[str] | N
     if by is None:
         codes = _varying_factors(dataset, members, known, some, features)
     else:
-        for name in [by] if isinstance(by, str) else by:
+        for name in names_of("by", by):
             if name not in known:
                 raise UnknownNameError(
                     f"by={name!r} is not a coordinate of the runs, so it can't keep fits apart."
@@ -511,6 +512,13 @@ def held_out(members: Members, hold_out: Mapping[str, Any] | None) -> Bool:
         When there is no such coordinate or value.
     """
     mask = np.zeros(len(members.n_params), bool)
+    if hold_out is None:
+        return mask
+    if not isinstance(hold_out, Mapping):
+        raise UnknownNameError(
+            f"hold_out={hold_out!r} does not say which values of which coordinate are held out. Pass a mapping, such "
+            "as {'params': ['1B']}."
+        )
     if not hold_out:
         return mask
     known = [n for n, v in members.coords.items() if v.dims and set(v.dims) <= set(members.cells)]
@@ -536,7 +544,16 @@ def _matches(name: str, values: npt.NDArray[Any], wanted: Any) -> Bool:
             )
         low = -np.inf if wanted.start is None else wanted.start
         high = np.inf if wanted.stop is None else wanted.stop
+        for end in (low, high):
+            check_number("hold_out", end, f"an end of a slice of {name}, whose values are numbers", "numbers")
+        if wanted.step is not None:
+            raise UnknownNameError(
+                f"hold_out has a slice of {name} with the step {wanted.step!r}, which has no meaning here: a slice is "
+                "of values, its ends included. Leave the step out."
+            )
         return np.asarray((values >= low) & (values <= high))
+    if isinstance(wanted, (Set, xr.DataArray)):
+        wanted = wanted.values.ravel() if isinstance(wanted, xr.DataArray) else list(wanted)
     several = [wanted] if isinstance(wanted, (str, bytes)) or np.ndim(wanted) == 0 else list(wanted)
     cells = values if is_number else text_values(values)
     there = dict.fromkeys(cells.ravel().tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,12 @@ def losses_of(
             )
         found = [by_name[n] for n in names]
     else:
-        found = [loss] * len(names) if isinstance(loss, str) else list(loss)
+        found = [loss] * len(names) if isinstance(loss, str) or not isinstance(loss, Iterable) else list(loss)
+    if not all(isinstance(name, str) for name in found):
+        raise UnknownNameError(
+            f"loss={loss!r} does not name a loss for each metric. Pass a name, a list of names, or a mapping from "
+            "metrics to names."
+        )
     if len(found) != len(names):
         raise UnknownNameError(
             f"loss= names {len(found)} losses for {len(names)} metrics. Name one for all, or one each."
@@ -234,7 +239,8 @@ def rank_in_group(code: Int64, members: Members, is_member: Bool) -> Int64:
     is_member : (row,) bool array
     """
     keys: list[npt.NDArray[Any]] = [np.nan_to_num(members.values[0, :, 0])]
-    cell = np.unravel_index(np.arange(len(code)), members.shape)
+    # A single run has no dimension.
+    cell = np.unravel_index(np.arange(len(code)), members.shape) if members.shape else ()
     for name, at in zip(members.cells, cell, strict=True):
         if name in members.coords:
             _, order = np.unique(np.asarray(members.coords[name].values).astype(str), return_inverse=True)

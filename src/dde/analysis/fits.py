@@ -17,9 +17,10 @@ from dde.analysis.footing import ENTERED, Place, count_left_out
 from dde.analysis.intervals import Interval, check_interval
 from dde.analysis.laws import Law, LawName, Quantity, law_named
 from dde.analysis.loss_estimates import estimate_loss_law
+from dde.analysis.options import check_number, check_seed
 from dde.analysis.sigmoid_estimates import estimate_sigmoid
 from dde.array_types import Bool, Float64
-from dde.errors import UnknownNameError, near_names
+from dde.errors import SelectionError, UnknownNameError, near_names
 
 __all__ = ["fit"]
 
@@ -187,11 +188,13 @@ def fit(
     True
     """
     chosen = law_named(law, x, offset)
-    _check_options(points, window, skip, delta, ceiling, starts, samples, level, interval)
+    _check_options(points, window, skip, delta, ceiling, starts, samples, level, interval, seed)
     names = checked_metrics(dataset, metric)
     losses = losses_of(dataset, names, loss, chosen)
     draws = samples if interval == "bootstrap" else 0
     question = Question.of(dataset, chosen, names, losses, at, points, window, skip)
+    if not len(question.finals.n_params):
+        raise SelectionError("the Dataset has no run, so there is nothing to fit. Select other runs.")
     hold = held_out(question.finals, hold_out)
     groups = groups_of(dataset, question.finals, by, chosen.features)
     parts: list[Estimate] = []
@@ -252,6 +255,7 @@ def _check_options(
     samples: int,
     level: float,
     interval: str,
+    seed: int,
 ) -> None:
     """Check the options that name no coordinate.
 
@@ -269,6 +273,11 @@ def _check_options(
     for name, (value, least) in whole.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise UnknownNameError(f"{name}={value!r} is not a whole number of at least {least}. Pass one.")
+    check_seed(seed)
+    check_number("skip", skip, "a share of observations", "a number from 0 to below 1")
+    check_number("delta", delta, "a residual at which Huber's loss becomes linear", "a positive number")
+    if ceiling is not None:
+        check_number("ceiling", ceiling, "the accuracy at a loss of zero", "a positive number such as 1.0, or None")
     if not 0 <= skip < 1:
         raise UnknownNameError(f"skip={skip!r} is not a share of observations. Pass a number from 0 to below 1.")
     if not delta > 0:

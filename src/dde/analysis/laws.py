@@ -260,7 +260,9 @@ def law_named(name: str, x: str | None, offset: bool) -> Law:
             f"law={name!r} is not a scaling law that can be fitted.{near_names(str(name), get_args(LawName))} Pass "
             f"{', '.join(map(repr, get_args(LawName)))}."
         )
-    if x is not None and x not in QUANTITIES:
+    if not isinstance(offset, (bool, np.bool_, int)):
+        raise UnknownNameError(f"offset={offset!r} does not say whether there is an asymptote. Pass True or False.")
+    if x is not None and (not isinstance(x, str) or x not in QUANTITIES):
         raise UnknownNameError(
             f"x={x!r} is not a quantity that a power law can be fitted in.{near_names(str(x), QUANTITIES)} Pass "
             f"{', '.join(map(repr, QUANTITIES))}."

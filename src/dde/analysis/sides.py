@@ -13,6 +13,7 @@ import xarray as xr
 from dde.analysis.arrangement import REPLICATES, arrange_by
 from dde.analysis.footing import ENTERED
 from dde.analysis.observations import require_runs
+from dde.analysis.options import names_of
 from dde.curves.axes import AXES
 from dde.dataset.dimensions import axis_of, branch_or_start, cell_dims, cells_along, run_ids_along, tokens_along
 from dde.dataset.provenance import observed
@@ -98,7 +99,7 @@ def observed_values(dataset: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     values = np.where(own, values, np.nan)
     coords = _kept(dataset, cells)
     if axis:
-        some = (~np.isnan(values)).reshape(-1, values.shape[-1]).any(axis=0)
+        some = (~np.isnan(values)).any(axis=tuple(range(values.ndim - 1)))
         values = values[..., some]
         coords[axis[0]] = seen[axis[0]].variable[some]
     coords["metric"] = xr.Variable(("metric",), np.array(names, object), {"long_name": "metric"})
@@ -137,7 +138,7 @@ def sides_of(a: xr.Dataset, b: xr.Dataset, over: str | Sequence[str] | None, pai
     SelectionError
         When the sides have no label in common along a dimension, or no pair and `paired` is True.
     """
-    names = (over,) if isinstance(over, str) else tuple(REPLICATES if over is None else over)
+    names = REPLICATES if over is None else names_of("over", over)
     if over is not None:
         _check_over(a, b, names)
     one, other = (_with_members(side, names, against) for side, against in ((a, b), (b, a)))

@@ -214,7 +214,8 @@ def check_max_distance(max_distance: float | None) -> None:
     UnknownNameError
         When it is negative or no number.
     """
-    if max_distance is not None and not max_distance >= 0:
+    is_number = isinstance(max_distance, (int, float, np.number)) and not isinstance(max_distance, bool)
+    if max_distance is not None and not (is_number and max_distance >= 0):
         raise UnknownNameError(
             f"max_distance={max_distance!r} is not a share of the base's tokens, so no distance is allowed. "
             "Pass a number such as 0.05, or None."
