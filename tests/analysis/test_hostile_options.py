@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import dde
+from dde.analysis.answers import main_variable
 from dde.analysis.choices import best
 from dde.analysis.comparison import compare
 from dde.analysis.effects import effect
@@ -159,3 +160,43 @@ def test_a_single_run_and_no_run() -> None:
     no_point = ds.isel(cumulative_tokens=[])
     with pytest.raises(SelectionError, match="observed on both sides"):
         compare(no_point, no_point, "arc_easy")
+
+
+@pytest.mark.parametrize("backend", ["matplotlib", "bokeh"])
+def test_pictures_of_selections_and_of_infinite_values(backend: Any) -> None:
+    found = best(SWEEP)
+    plot_best(found.isel(learning_rate=[0]), backend=backend)
+    with pytest.raises(SelectionError, match="single learning_rate"):
+        plot_best(found.isel(learning_rate=0), backend=backend)
+    highest = best(sweep_of({1e-5: [3.0], 3e-5: [2.0], 1e-4: [np.inf]}), direction="higher")
+    assert highest.best.item() == 1e-4
+    plot_best(highest, backend=backend)
+
+
+def test_predictions_say_that_they_have_no_picture() -> None:
+    with pytest.raises(SelectionError, match="predict has no picture"):
+        predict(fit(TABLE, "loss", by=[], interval="none"), compute=1e22).dde.plot()
+
+
+def test_tables_do_not_depend_on_the_order_of_variables() -> None:
+    runs = dde.tutorial.open_lineages("small", metrics=["arc_easy"]).dde.sel(params=["4M", "20M"], run="pretraining")
+    for answer in (runs.dde.signal_to_noise("arc_easy"), best(runs, "arc_easy", over="seed")):
+        by_name = answer[sorted(map(str, answer.data_vars), key=str)].assign_attrs(answer.attrs)
+        table, of_sorted = answer.dde.to_frame(), by_name.dde.to_frame()
+        assert of_sorted[table.columns].equals(table)
+
+
+def test_every_question_names_its_main_variable() -> None:
+    ds = dde.tutorial.open_lineages("small", metrics=["arc_easy"])
+    bases = ds.dde.base_curves()
+    for answer in (
+        ds.dde.reach("arc_easy", 0.3),
+        ds.dde.match("arc_easy", 0.3),
+        ds.dde.effect("arc_easy"),
+        bases.dde.best("arc_easy", over="data"),
+        bases.dde.ranks("arc_easy", over="data", a={"params": "4M"}, b={"params": "20M"}),
+        bases.dde.decision_accuracy("arc_easy", over="data", target={"params": "150M"}),
+        compare(bases.dde.sel(data="C4"), bases.dde.sel(data="Dolma1.7"), "arc_easy"),
+    ):
+        backwards = answer[list(answer.data_vars)[::-1]].assign_attrs(answer.attrs)
+        assert main_variable(backwards) == next(iter(answer.data_vars))

@@ -7,6 +7,7 @@ when the method is first looked up, because importing all functions takes longer
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +13,24 @@ from dde.analysis.arrangement import REPLICATES
 from dde.dataset.dimensions import broadcast_values, text_values
 from dde.errors import UnknownNameError
 
-__all__ = ["ANSWER", "Direction", "answer_frame", "as_answer", "direction_of"]
+__all__ = ["ANSWER", "Direction", "answer_frame", "as_answer", "direction_of", "main_variable"]
 
 #: Attribute of an answer: the name of the function that gave it, by which it is drawn.
 ANSWER = "answer"
+
+# Main variable of answers. Formats such as Zarr store variables in the order of their names.
+_MAIN = {
+    "best": "best",
+    "compare": "difference",
+    "decision_accuracy": "accuracy",
+    "effect": "gain",
+    "fit": "coefficient",
+    "match": "value",
+    "predict": "predicted",
+    "ranks": "kendall",
+    "reach": "tokens",
+    "signal_to_noise": "signal",
+}
 
 #: Direction in which values of a metric are better.
 Direction = Literal["higher", "lower"]
@@ -90,7 +104,7 @@ def answer_frame(answer: xr.Dataset) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns for the dimensions of the first variable, for the coordinates along them, and for all variables that
+        Columns for the dimensions of the main variable, for the coordinates along them, and for all variables that
         have no other dimension.
 
     Examples
@@ -101,7 +115,7 @@ def answer_frame(answer: xr.Dataset) -> pd.DataFrame:
         4M      0.50  3
        20M      0.75  4
     """
-    main = answer[next(iter(answer.data_vars))]
+    main = answer[main_variable(answer)]
     dims = [str(d) for d in main.dims]
     names = [str(n) for n, a in answer.data_vars.items() if set(map(str, a.dims)) <= set(dims)]
     labels = [str(n) for n, c in answer.coords.items() if set(map(str, c.dims)) <= set(dims) and str(n) not in dims]
@@ -112,6 +126,12 @@ def answer_frame(answer: xr.Dataset) -> pd.DataFrame:
     frame = pd.DataFrame(columns)
     empty = np.logical_and.reduce([_is_empty(frame[name]) for name in names]) if names else np.zeros(len(frame), bool)
     return frame[~empty].reset_index(drop=True)
+
+
+def main_variable(answer: xr.Dataset) -> Hashable:
+    """Return the variable that a question asks for; the first one where it was dropped."""
+    main = _MAIN.get(str(answer.attrs.get(ANSWER)))
+    return main if main in answer.data_vars else next(iter(answer.data_vars))
 
 
 def _is_empty(column: pd.Series) -> Any:

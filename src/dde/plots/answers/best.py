@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dde.errors import SelectionError
 from dde.plots.answers.cells import (
     Dot,
     Hue,
@@ -73,7 +74,7 @@ def plot_best(
     UnknownNameError
         When the backend does not exist.
     SelectionError
-        When no cell has two values, or there are more panels than can be looked at.
+        When no cell has two values, a single value was selected, or there are more panels than can be looked at.
 
     Examples
     --------
@@ -83,6 +84,11 @@ def plot_best(
     >>> picture = plot_best(best(ds, "arc_easy", over="data"), backend="matplotlib")
     """
     answer, over = answer.compute(), str(answer.attrs["over"])
+    if over not in answer["mean_value"].dims:
+        raise SelectionError(
+            f"a single {over} was selected, so there are no values of it to draw against each other. Select a list of "
+            "them, or draw the whole answer."
+        )
     # Cells where nothing was compared have no best one to show.
     compared = answer.assign(mean_value=answer.mean_value.where(answer.status == "compared"))
     answer = with_values(compared, "mean_value", over)
@@ -171,7 +177,10 @@ def _elements(
     for (_, here), line in zip(hue.parts(part), lines, strict=True):
         if not line or str(here.status.item()) != "compared":
             continue
-        chosen = next(d for d in line if d.name == label_of(here.best.item()))
+        chosen = next((d for d in line if d.name == label_of(here.best.item())), None)
+        if chosen is None:
+            # An infinite value has no mark, nor has one that was not selected.
+            continue
         point = (chosen.value, chosen.position) if across else (chosen.position, chosen.value)
         marks["at_edge" in here and bool(here.at_edge)].append(point)
         wins = float(here.wins)
