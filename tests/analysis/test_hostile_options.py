@@ -200,3 +200,9 @@ def test_every_question_names_its_main_variable() -> None:
     ):
         backwards = answer[list(answer.data_vars)[::-1]].assign_attrs(answer.attrs)
         assert main_variable(backwards) == next(iter(answer.data_vars))
+
+
+@pytest.mark.parametrize("order", [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.2, 0.3, 0.1]])
+def test_means_that_differ_by_rounding_are_ties(order: list[float]) -> None:
+    found = best(sweep_of({1e-5: order, 3e-5: [0.3, 0.1, 0.2], 1e-4: [0.1, 0.2, 0.3], 3e-4: [9.0] * 3})).squeeze()
+    assert (found.best.item(), found.ties.item(), found.margin.item()) == (1e-5, 2, 0.0)

@@ -25,6 +25,8 @@ Mask = npt.NDArray[np.bool_]
 
 # Number of resampled values in memory at once.
 _BLOCK = 4_000_000
+# Relative difference of means that are equal in exact arithmetic, and differ by the order of their members.
+_TIED = 8 * np.finfo(np.float64).eps
 # Stands for an infinite value in sums.
 _INFINITE = 1e200
 
@@ -84,8 +86,8 @@ def best(
         - ``wins``: ``win_share`` of the best; NaN unless the best and the second are both repeated.
         - ``at_edge``: whether the best value is the smallest or largest one that was tried in the cell, so that a
           better one may lie outside. Only of numbers.
-        - ``ties``: other values with exactly the best mean. ``n``: values that were tried. ``status``: "compared",
-          "fewer than two values", or "" where there is no run.
+        - ``ties``: other values with the best mean, up to rounding. ``n``: values that were tried. ``status``:
+          "compared", "fewer than two values", or "" where there is no run.
 
         The attribute ``left_out`` counts the runs that did not enter, by reason.
 
@@ -195,6 +197,7 @@ def _answer(
     with np.errstate(invalid="ignore"):
         # The margin between two infinite means is unknown.
         margin = np.abs(mean[row, rank.first] - mean[row, rank.second])
+        margin[_are_tied(mean[row, rank.first], mean[row, rank.second]) & np.isfinite(margin)] = 0.0
     variables: dict[str, Any] = {
         "best": _labels_at(values[over], rank.first, enough),
         "value": np.where(enough, mean[row, rank.first], np.nan),
@@ -237,6 +240,8 @@ class _Ranks:
         row = np.arange(len(score))
         there = ~np.isnan(score)
         filled = np.where(there, score, -np.inf)
+        highest = filled.max(axis=1, keepdims=True, initial=-np.inf)
+        filled = np.where(_are_tied(filled, highest), highest, filled)
         self.n = there.sum(axis=1)
         self.first = filled.argmax(axis=1)
         self.ties = (there & (filled == filled[row, self.first][:, None])).sum(axis=1) - 1
@@ -247,6 +252,13 @@ class _Ranks:
         rest_there[row, self.first] = False
         order = np.lexsort((np.broadcast_to(np.arange(score.shape[1]), score.shape), -rest, ~rest_there), axis=-1)
         self.second = order[:, 0]
+
+
+def _are_tied(one: Float64, other: Float64) -> Mask:
+    """Return whether values are equal, but for the rounding of sums of several members."""
+    with np.errstate(invalid="ignore"):
+        near = np.abs(one - other) <= _TIED * np.abs(other)
+        return np.asarray((one == other) | (np.isfinite(one) & np.isfinite(other) & near))
 
 
 def _ranks(mean: Float64, sign: Float64) -> _Ranks:
@@ -300,7 +312,7 @@ def _win_shares(score: Float64, samples: int, seed: int) -> Float64:
             means = np.where(count > 0, total / count, -np.inf)
             means = np.where(np.abs(means) > _INFINITE / 1e10, np.copysign(np.inf, means), means)
         highest = means.max(axis=-1, keepdims=True)
-        is_best = (means == highest) & (count > 0)
+        is_best = _are_tied(means, highest) & (count > 0)
         share = (is_best / np.maximum(is_best.sum(axis=-1, keepdims=True), 1)).sum(axis=1)
         drawn = np.maximum(is_best.any(axis=-1).sum(axis=1), 1)
         wins[rows] = np.where(known.any(axis=(2, 3)), share / drawn[:, None], np.nan)
