@@ -206,3 +206,28 @@ def test_every_question_names_its_main_variable() -> None:
 def test_means_that_differ_by_rounding_are_ties(order: list[float]) -> None:
     found = best(sweep_of({1e-5: order, 3e-5: [0.3, 0.1, 0.2], 1e-4: [0.1, 0.2, 0.3], 3e-4: [9.0] * 3})).squeeze()
     assert (found.best.item(), found.ties.item(), found.margin.item()) == (1e-5, 2, 0.0)
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy has no strings of variable length")
+def test_texts_of_variable_length_give_equal_answers() -> None:
+    ds = dde.tutorial.open_lineages("small", metrics=["arc_easy", "pile_valppl"])
+    texts = [n for n, c in ds.coords.items() if c.dtype == object and all(isinstance(v, str) for v in c.values.flat)]
+    assert {"data", "params", "run", "lineage"} <= set(texts)
+    # As Zarr stores of format 3 are opened.
+    strings = ds.assign_coords({n: ds[n].copy(data=ds[n].values.astype(np.dtypes.StringDType())) for n in texts})
+
+    def answers(of: xr.Dataset) -> list[xr.Dataset]:
+        bases = of.dde.base_curves()
+        return [
+            of.dde.effect("arc_easy"),
+            of.dde.best("arc_easy", over="data", at="last"),
+            bases.dde.fit("pile_valppl", interval="none"),
+            bases.dde.fit("pile_valppl", interval="none", by=["data", "seed"], hold_out={"params": "150M"}),
+            compare(of.dde.sel(data="C4"), of.dde.sel(data="Dolma1.7"), "arc_easy", at="last"),
+            compare(of.dde.sel(data="C4"), of.dde.sel(data="Dolma1.7"), "arc_easy", at="last", over="params"),
+        ]
+
+    for found, expected in zip(answers(strings), answers(ds), strict=True):
+        assert found.attrs == expected.attrs
+        for name, array in expected.data_vars.items():
+            np.testing.assert_array_equal(found[name].transpose(*array.dims).values, array.values)

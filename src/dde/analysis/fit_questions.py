@@ -23,6 +23,7 @@ from dde.analysis.footing import ENTERED, Place, count_left_out
 from dde.analysis.laws import QUANTITIES, Law
 from dde.analysis.observations import metric_names, require_runs
 from dde.array_types import Bool, Float64, Int64
+from dde.dataset.dimensions import text_values
 from dde.dataset.provenance import metric_named
 from dde.errors import SelectionError, UnknownNameError
 
@@ -243,7 +244,7 @@ def rank_in_group(code: Int64, members: Members, is_member: Bool) -> Int64:
     cell = np.unravel_index(np.arange(len(code)), members.shape) if members.shape else ()
     for name, at in zip(members.cells, cell, strict=True):
         if name in members.coords:
-            _, order = np.unique(np.asarray(members.coords[name].values).astype(str), return_inverse=True)
+            _, order = np.unique(text_values(members.coords[name].values).astype(str), return_inverse=True)
             keys.append(order.reshape(-1)[at])
     keys += [np.nan_to_num(members.tokens[0, :, 0]), np.nan_to_num(members.n_params), ~is_member, code]
     order = np.lexsort(keys)

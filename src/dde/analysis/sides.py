@@ -15,7 +15,15 @@ from dde.analysis.footing import ENTERED
 from dde.analysis.observations import require_runs
 from dde.analysis.options import names_of
 from dde.curves.axes import AXES
-from dde.dataset.dimensions import axis_of, branch_or_start, cell_dims, cells_along, run_ids_along, tokens_along
+from dde.dataset.dimensions import (
+    axis_of,
+    branch_or_start,
+    cell_dims,
+    cells_along,
+    run_ids_along,
+    text_values,
+    tokens_along,
+)
 from dde.dataset.provenance import observed
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError, UnknownNameError, list_names, near_names
@@ -206,16 +214,19 @@ def _with_members(values: xr.Dataset, over: Sequence[str], against: xr.Dataset) 
             values = arrange_by(values, name)
     if "lineage" in values.dims and not _share(values, against, "lineage"):
         of_lineages = [n for n, of in factors_of(values).items() if of == "lineage" and values[n].dims == ("lineage",)]
-        complete = [n for n in of_lineages if not np.isin(values[n].values.astype(str), ("", "nan")).any()]
+        complete = [n for n in of_lineages if not np.isin(text_values(values[n].values).astype(str), ("", "nan")).any()]
         if complete:
             values = arrange_by(
-                values, next((n for n in complete if len(np.unique(values[n].astype(str))) > 1), complete[0])
+                values,
+                next(
+                    (n for n in complete if len(np.unique(text_values(values[n].values).astype(str))) > 1), complete[0]
+                ),
             )
     return values
 
 
 def _has_values(values: xr.Dataset, name: str) -> bool:
-    return name == "replicate" or bool((~np.isin(values[name].values.astype(str), ("", "nan"))).any())
+    return name == "replicate" or bool((~np.isin(text_values(values[name].values).astype(str), ("", "nan"))).any())
 
 
 def _share(one: xr.Dataset, other: xr.Dataset, dim: str) -> bool:
