@@ -174,3 +174,13 @@ def test_a_run_of_the_target_that_was_not_observed_is_missing() -> None:
 def test_a_ragged_target_is_an_error_of_its_own() -> None:
     with pytest.raises(UnknownNameError, match="is not a target"):
         match(dataset_of({10: 3.0}), "loss", [[1.0], [2.0, 3.0]])  # type: ignore[list-item]
+
+
+def test_a_target_that_diverged_is_no_target() -> None:
+    runs = [
+        Run("a", "l", "pretraining", "pretraining", {10: 3.0, 20: np.inf}),
+        Run("b", "l", "other", "pretraining", {10: 2.5}),
+    ]
+    answer = match(make_dataset(runs, {}, None), "loss", "pretraining", at="last")
+    assert answer.status.values.ravel().tolist() == ["the target itself", "no target"]
+    assert answer.attrs["left_out"] == "no target: 1"

@@ -69,8 +69,8 @@ def match(
         - ``ties``: how many other observations are equally near; the earliest one is given.
         - ``status``: "matched", where the run has values on both sides of the target or equal to it; "out of range",
           where all are on one side, so that the checkpoint is the nearest but no match; "missing", not observed;
-          "no target", where the run to match is absent or has no value; "the target itself", which has no other run
-          to match; or "" where there is no run.
+          "no target", where the run to match is absent or has no finite value; "the target itself", which has no other
+          run to match; or "" where there is no run.
         - ``hub_model``, ``revision``, ``step``: the checkpoint on the Hub, as ``ds.dde.revision()`` gives it, in suites
           that declare one; "" and -1 where an observation is no checkpoint of a base.
 
@@ -171,7 +171,9 @@ def _nearest(
     is_enclosed = (there & (difference <= 0)).any(axis=1) & (there & (difference >= 0)).any(axis=1)
     is_missing = np.isnan(values).all(axis=1)
     status = np.select(
-        [is_missing, np.isnan(targets), ~found, is_enclosed], [_MISSING, _NO_TARGET, _MISSING, MATCHED], OUT_OF_RANGE
+        [is_missing, ~np.isfinite(targets), ~found, is_enclosed],
+        [_MISSING, _NO_TARGET, _MISSING, MATCHED],
+        OUT_OF_RANGE,
     ).astype(object)
     blank = np.full(len(tokens), np.nan)
     value, place, ties = (np.where(found, a, blank) for a in (values[rows, at], tokens[rows, at], ties))
