@@ -231,3 +231,13 @@ def test_texts_of_variable_length_give_equal_answers() -> None:
         assert found.attrs == expected.attrs
         for name, array in expected.data_vars.items():
             np.testing.assert_array_equal(found[name].transpose(*array.dims).values, array.values)
+
+
+@pytest.mark.parametrize("at", [None, "last", "common"])
+def test_datasets_in_chunks_are_compared(at: Any) -> None:
+    ds = dde.tutorial.open_lineages("small", metrics=["arc_easy"]).dde.sel(run="pretraining")
+    found, expected = (
+        compare(of.dde.sel(data="C4"), of.dde.sel(data="Dolma1.7"), "arc_easy", at=at)
+        for of in (ds.chunk(lineage=7, cumulative_tokens=100), ds)
+    )
+    xr.testing.assert_identical(found, expected)

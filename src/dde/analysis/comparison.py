@@ -83,7 +83,8 @@ def compare(
 
         - ``difference``, ``low``, ``high``: mean difference b - a and its interval, in the unit of the metric; the
           bounds are NaN with fewer than two pairs (members on each side).
-        - ``p_value``: two-sided, NaN with fewer than two pairs. Two and three pairs can't give less than 0.5 and 0.25;
+        - ``p_value``: two-sided, NaN with fewer than two pairs, and of a permutation test where a member is infinite.
+          Two and three pairs can't give less than 0.5 and 0.25;
           the attribute ``smallest_p`` is the least p-value that the members of the answer can give.
         - ``n``: pairs, where the attribute ``paired`` is 1. ``n_a``, ``n_b``: members with a value on each side.
         - ``stderr``: where both sides have the standard errors of the metric (a variable with the attribute
@@ -158,7 +159,8 @@ def compare(
         values, place = _values_at(one, other, names, at)
     _warn_of_losses(one, other, names)
     left, right = _variances(one, other, names, at, values)
-    found = sides_of(left, right, over, paired)
+    # Coordinates of a Dataset in chunks are lazy, and labels are compared.
+    found = sides_of(left.compute(), right.compute(), over, paired)
     directions = [str(one[n].attrs.get("direction", "")) for n in names]
     answer = _answer(found, interval, level, test, resamples, seed).assign_coords(
         metric=("metric", np.array(names, object), {"long_name": "metric"}),
