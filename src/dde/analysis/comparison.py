@@ -84,8 +84,8 @@ def compare(
         - ``difference``, ``low``, ``high``: mean difference b - a and its interval, in the unit of the metric; the
           bounds are NaN with fewer than two pairs (members on each side).
         - ``p_value``: two-sided, NaN with fewer than two pairs, and of a permutation test where a member is infinite.
-          Two and three pairs can't give less than 0.5 and 0.25;
-          the attribute ``smallest_p`` is the least p-value that the members of the answer can give.
+          Two and three pairs can't give less than 0.5 and 0.25; the attribute
+          ``smallest_p`` is the least p-value that the members of the answer can give.
         - ``n``: pairs, where the attribute ``paired`` is 1. ``n_a``, ``n_b``: members with a value on each side.
         - ``stderr``: where both sides have the standard errors of the metric (a variable with the attribute
           ``stderr_of``), the standard error of the difference that follows from them: the scatter of the items of an

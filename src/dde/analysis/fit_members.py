@@ -516,8 +516,8 @@ def held_out(members: Members, hold_out: Mapping[str, Any] | None) -> Bool:
         return mask
     if not isinstance(hold_out, Mapping):
         raise UnknownNameError(
-            f"hold_out={hold_out!r} does not say which values of which coordinate are held out. Pass a mapping, such "
-            "as {'params': ['1B']}."
+            f"hold_out={hold_out!r} does not say which values of which coordinate are held out. Pass a mapping from "
+            "coordinates to values, such as {'n_params': 1e9}."
         )
     if not hold_out:
         return mask
