@@ -153,7 +153,7 @@ def test_a_single_run_and_no_run() -> None:
     none = ds.isel(lineage=[])
     with pytest.raises(SelectionError, match="no run"):
         fit(none, "arc_easy")
-    with pytest.raises(SelectionError, match="no cell"):
+    with pytest.raises(SelectionError, match="no run"):
         best(none, "arc_easy", at="last")
     with pytest.raises(SelectionError, match="nothing to compare"):
         compare(none, none, "arc_easy", at="common")

@@ -25,7 +25,7 @@ def dataset_of_scores(seed: int = 0) -> xr.Dataset:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"target": {}}, ["names no coordinate", "target={'params': '1B'}"]),
+        ({"target": {}}, ["names no coordinate", "target={'size': 'large'}"]),
         ({"target": "100M"}, ["target='100M' is not a condition"]),
         ({"target": None}, ["target=None is not a condition"]),
         ({"small": "10M"}, ["small='10M' is not a condition"]),

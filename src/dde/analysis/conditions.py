@@ -47,7 +47,7 @@ def check_condition(name: str, condition: object) -> None:
     if not isinstance(condition, Mapping):
         raise UnknownNameError(
             f"{name}={condition!r} is not a condition: coordinates with the value that each has. Pass a mapping, such "
-            f"as {name}={{'params': '1B'}}."
+            f"as {name}={{'size': 'large'}}."
         )
 
 

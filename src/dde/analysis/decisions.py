@@ -229,7 +229,7 @@ def _check_conditions(target: object, small: object) -> None:
         check_condition("small", small)
     if not target:
         raise UnknownNameError(
-            "target={} names no coordinate, so the target scale is unknown. Pass one, such as target={'params': '1B'}."
+            "target={} names no coordinate, so the target scale is unknown. Pass one, such as target={'size': 'large'}."
         )
 
 

@@ -58,7 +58,8 @@ def levels(scores: Float64) -> Float64:
     ascending = np.take_along_axis(scores, order, axis=-1)
     low, high = ascending[..., :-1], ascending[..., 1:]
     with np.errstate(invalid="ignore"):
-        is_same = (high == low) | (high - low <= _TIED * np.maximum(np.abs(low), np.abs(high)))
+        near = high - low <= _TIED * np.maximum(np.abs(low), np.abs(high))
+        is_same = (high == low) | (near & np.isfinite(high) & np.isfinite(low))
     number = np.cumsum(np.concatenate([np.zeros((*scores.shape[:-1], 1)), ~is_same], axis=-1), axis=-1)
     if not scores.shape[-1]:
         return np.empty(scores.shape)
