@@ -26,6 +26,23 @@ def test_examples_run(name: str, tmp_path_factory: pytest.TempPathFactory, monke
     assert results.failed == 0
 
 
+def test_examples_run_where_methods_have_copied_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method has the docstring of its function from its first use on; the example must not need the function."""
+    import xarray as xr
+
+    from dde.accessor import methods, questions
+    from dde.accessor.functions import FUNCTIONS
+
+    monkeypatch.chdir(tmp_path)
+    for accessor in (xr.Dataset().dde, xr.DataArray(0).dde):
+        for name in FUNCTIONS:
+            getattr(accessor, name, None)
+    for module in (methods, questions):
+        results = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+        assert results.failed == 0
+        assert results.attempted > 20
+
+
 def test_public_names_have_examples_or_say_why() -> None:
     for name in dde.__all__:
         thing = getattr(dde, name)

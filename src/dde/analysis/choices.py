@@ -116,7 +116,7 @@ def best(
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("small", metrics=["arc_easy"]).dde.sel(run="pretraining")
-    >>> found = best(ds, "arc_easy", over="data")
+    >>> found = ds.dde.best("arc_easy", over="data")
     >>> found.best.dims, found.mean_value.dims
     (('params',), ('params', 'data'))
     >>> found.best.sel(params="150M").item(), found.n_replicates.sel(params="150M", data="C4").item()

@@ -121,10 +121,10 @@ def reach(
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("small", data="Dolma1.7", seed=0, metrics=["arc_easy"])
     >>> bases = ds.dde.base_curves()
-    >>> answer = reach(bases, "arc_easy", 0.4)
+    >>> answer = bases.dde.reach("arc_easy", 0.4)
     >>> answer.status.dde.sel(params=["4M", "1B"]).values.tolist()
     ['censored', 'reached']
-    >>> reach(bases, "arc_easy", {"params": "150M"}).status.dde.sel(params=["4M", "1B"]).values.tolist()
+    >>> bases.dde.reach("arc_easy", {"params": "150M"}).status.dde.sel(params=["4M", "1B"]).values.tolist()
     ['censored', 'reached']
     """
     if rule not in get_args(Rule):

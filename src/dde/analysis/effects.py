@@ -106,7 +106,7 @@ def effect(
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("tiny", params="150M", metrics=["arc_easy"])
-    >>> found = effect(ds, "arc_easy")
+    >>> found = ds.dde.effect("arc_easy")
     >>> found.gain.dims, "pretraining" in found.run
     (('lineage', 'run'), False)
     >>> last = ds.dde.difference_to_base().dde.final("arc_easy", at="schedule")

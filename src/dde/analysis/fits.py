@@ -178,10 +178,9 @@ def fit(
     Examples
     --------
     >>> import dde
-    >>> from dde.analysis.fits import fit
     >>> runs = dde.tutorial.open_lineages("small", data=["Dolma1.7", "C4"], metrics=["c4_en_valppl"])
     >>> runs = runs.dde.sel(run="pretraining")
-    >>> laws = fit(runs, "c4_en_valppl", hold_out={"params": "150M"})
+    >>> laws = runs.dde.fit("c4_en_valppl", hold_out={"params": "150M"})
     >>> laws.coefficient.dims, laws.parameter.values.tolist()
     (('data', 'parameter'), ['E', 'A', 'alpha'])
     >>> bool((laws.error.sel(predictor="law") < laws.error.sel(predictor="last value")).all())

@@ -98,7 +98,7 @@ def match(
 
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("small", data="DCLM-Baseline", seed=0, metrics=["hellaswag"])
-    >>> checkpoints = match(ds.dde.base_curves(), "hellaswag", {"params": "150M"}).dde.sel(params="300M")
+    >>> checkpoints = ds.dde.base_curves().dde.match("hellaswag", {"params": "150M"}).dde.sel(params="300M")
     >>> checkpoints.step.values.tolist(), checkpoints.revision.values.tolist()
     ([6250], ['step6250-seed-default'])
     >>> [label for label in ds.run.values if "match" in label]

@@ -61,10 +61,9 @@ def predict(
     Examples
     --------
     >>> import dde
-    >>> from dde.analysis.fits import fit
     >>> runs = dde.tutorial.open_lineages("small", data=["Dolma1.7", "C4"], metrics=["c4_en_valppl"])
     >>> runs = runs.dde.sel(run="pretraining")
-    >>> larger = predict(fit(runs, "c4_en_valppl"), compute=[1e21, 1e22])
+    >>> larger = runs.dde.fit("c4_en_valppl").dde.predict(compute=[1e21, 1e22])
     >>> larger.predicted.dims, bool((larger.low < larger.predicted).all())
     (('data', 'compute'), True)
     """

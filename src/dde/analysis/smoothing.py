@@ -95,7 +95,7 @@ def smooth(
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("tiny", params="150M", metrics=["piqa"])
-    >>> smoothed = smooth(ds, "piqa", span=2e9)
+    >>> smoothed = ds.dde.smooth("piqa", span=2e9)
     >>> bool((smoothed.piqa.dde.support() == ds.piqa.dde.support()).all())
     True
     >>> smoothed.piqa.attrs["long_name"]
