@@ -91,7 +91,7 @@ def reach(
     UnknownNameError
         When there is no such metric, rule, direction, place or coordinate, or the direction is unknown.
     SelectionError
-        When samples are no points of the Dataset, it holds means, or the run of the target is ambiguous.
+        When samples are not points of the Dataset, it holds means, or the run of the target is ambiguous.
     SourceError
         When a coordinate is missing.
 

@@ -92,8 +92,8 @@ def effect(
     UnknownNameError
         When a metric, factor or option does not exist, or the direction of a metric is unknown.
     SelectionError
-        When there is no derived run, a deciding sample is no point of the Dataset, or it holds means; and when members
-        of a mean end at different tokens and no place is given.
+        When there is no derived run, a deciding sample is not a point of the Dataset, or it holds means; and when
+        members of a mean end at different tokens and no place is given.
     SourceError
         When a coordinate is missing.
 

@@ -82,7 +82,7 @@ def match(
     UnknownNameError
         When there is no such metric, place or coordinate.
     SelectionError
-        When samples are no points of the Dataset, it holds means, or the run of the target is ambiguous.
+        When samples are not points of the Dataset, it holds means, or the run of the target is ambiguous.
     SourceError
         When a coordinate is missing.
 

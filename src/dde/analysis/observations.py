@@ -174,7 +174,7 @@ def _require_dataset(dataset: object) -> None:
 
 
 def require_runs(dataset: xr.Dataset) -> None:
-    """Raise where a Dataset holds means, which have no observations of their own, or is no Dataset.
+    """Raise where a Dataset holds means, which have no observations of their own, or is not a Dataset.
 
     Raises
     ------

@@ -63,9 +63,9 @@ def smooth(
     Raises
     ------
     UnknownNameError
-        When there is no such metric or mean, or the span is no positive number.
+        When there is no such metric or mean, or the span is not a positive number.
     SelectionError
-        When samples are no points of the Dataset, or it holds means of runs. Values of a training log are checked when
+        When samples are not points of the Dataset, or it holds means of runs. Values of a training log are checked when
         they are read.
     SourceError
         When a coordinate, or the attribute that says which cells are samples, is missing.
@@ -192,7 +192,7 @@ def _require_own(array: xr.DataArray, tokens: xr.Variable, starts: xr.Variable) 
     if of_ancestor.any():
         raise SelectionError(
             f"on the axis {tokens.dims[-1]} the observations at branches are those of the parents, whose earlier "
-            "observations are no points of it, so their means are unknown. Smooth first and align afterwards: "
+            "observations are not points of it, so their means are unknown. Smooth first and align afterwards: "
             "ds.dde.smooth(...).dde.align(axis=...)."
         )
 

@@ -142,7 +142,7 @@ def observations_of(dataset: xr.Dataset, metrics: Sequence[str]) -> list[Observa
     Raises
     ------
     SelectionError
-        When their dimensions differ, samples are no points of the Dataset, or it holds means.
+        When their dimensions differ, samples are not points of the Dataset, or it holds means.
     """
     groups = list(Observations.of(dataset, metrics))
     if any(group.cells != groups[0].cells for group in groups):
