@@ -215,6 +215,8 @@ class DatasetQuestions(Documented):
 class ArrayQuestions(Documented):
     """Questions of one metric, as of a Dataset with only this metric."""
 
+    # The accessor of arrays, which inherits from this class, defines these three.
+
     @property
     def _name(self) -> str:
         raise NotImplementedError

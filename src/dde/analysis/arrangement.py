@@ -19,7 +19,7 @@ from dde.dataset.members import groups_of_runs
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.schema import factors_of
 
-__all__ = ["MISSING_LABELS", "REPLICATES", "arrange_by", "replicate_dims"]
+__all__ = ["MISSING_LABELS", "REPLICATES", "arrange_by", "remaining_replicates", "replicate_dims"]
 
 #: Dimensions whose members are repetitions of one experiment, in any suite.
 REPLICATES = ("seed", "replicate")
@@ -256,6 +256,19 @@ class _Column:
         """Return whether each value of the other factor goes with one value of this one, and the reverse."""
         pairs = len(set(zip(self.position.tolist(), other.position.tolist(), strict=True)))
         return pairs == self.size == other.size
+
+
+def remaining_replicates(
+    chosen: xr.Dataset, arranged: xr.Dataset, over: str, replicates: str | Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return the dimensions of repetitions that a condition left: those of the arranged values that it did not pick.
+
+    Raises
+    ------
+    UnknownNameError
+        As of :func:`replicate_dims`.
+    """
+    return tuple(d for d in replicate_dims(arranged, over, replicates) if d in chosen["value"].dims)
 
 
 def _natural(text: str) -> tuple[tuple[int, float, str], ...]:

@@ -14,7 +14,8 @@ from dde.analysis.arrangement import REPLICATES, replicate_dims
 from dde.analysis.footing import ENTERED, Place, count_left_out, place_text, resolve_place, values_at
 from dde.analysis.intervals import Interval, check_interval, interval_attrs, interval_of_mean
 from dde.analysis.observations import metric_names
-from dde.analysis.options import check_seed, names_of
+from dde.analysis.options import check_draws, names_of
+from dde.analysis.pairs import TIED
 from dde.analysis.repetitions import arrange_over, has_factor, require_same_tokens
 from dde.array_types import Float64
 from dde.errors import SelectionError, UnknownNameError
@@ -25,8 +26,6 @@ Mask = npt.NDArray[np.bool_]
 
 # Number of resampled values in memory at once.
 _BLOCK = 4_000_000
-# Relative difference of means that are equal in exact arithmetic, and differ by the order of their members.
-_TIED = 8 * np.finfo(np.float64).eps
 # Stands for an infinite value in sums.
 _INFINITE = 1e200
 
@@ -123,11 +122,7 @@ def best(
     ('DCLM-Baseline', 3)
     """
     check_interval(interval, level)
-    if isinstance(samples, bool) or not isinstance(samples, (int, np.integer)) or samples < 1:
-        raise UnknownNameError(
-            f"samples={samples!r} is not a number of resamples. Pass a whole number of at least 1, such as 2000."
-        )
-    check_seed(seed)
+    check_draws(samples, seed)
     names = metric_names(dataset, metric)
     signs = np.array([1.0 if direction_of(dataset, name, direction) == "higher" else -1.0 for name in names])
     place = resolve_place(dataset, at)
@@ -257,7 +252,7 @@ class _Ranks:
 def _are_tied(one: Float64, other: Float64) -> Mask:
     """Return whether values are equal, but for the rounding of sums of several members."""
     with np.errstate(invalid="ignore"):
-        near = np.abs(one - other) <= _TIED * np.abs(other)
+        near = np.abs(one - other) <= TIED * np.abs(other)
         return np.asarray((one == other) | (np.isfinite(one) & np.isfinite(other) & near))
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.analysis.answers import as_answer, direction_of
-from dde.analysis.arrangement import arrange_by, replicate_dims
+from dde.analysis.arrangement import arrange_by, remaining_replicates
 from dde.analysis.checkpoints import at_common_checkpoints, checkpoints_at
 from dde.analysis.conditions import (
     aligned_members,
@@ -25,7 +25,6 @@ from dde.analysis.conditions import (
 from dde.analysis.footing import Place, count_left_out, resolve_place, values_at
 from dde.analysis.intervals import (
     Interval,
-    check_draws,
     interval_attrs,
     interval_of,
     interval_of_mean,
@@ -33,6 +32,7 @@ from dde.analysis.intervals import (
     resampled_means,
 )
 from dde.analysis.observations import metric_names
+from dde.analysis.options import check_draws
 from dde.analysis.pairs import Ties, agreement, check_ties
 from dde.array_types import Float64
 from dde.errors import SelectionError, UnknownNameError
@@ -168,7 +168,7 @@ def decision_accuracy(
         own = pick(arrange_by(checkpoints_at(dataset, distinct), over, *keys), of_small, over)
     elif proxies != names:
         own = pick(arrange_by(values_at(dataset, distinct, place), over, *keys), of_small, over)
-    repeated = {id(v): _replicates(v, at_place, over, replicates) for v in (gold, last, own)}
+    repeated = {id(v): remaining_replicates(v, at_place, over, replicates) for v in (gold, last, own)}
     if place == "last":
         for values in (gold, last) if own is last or is_all else (gold, last, own):
             require_same_tokens(values, [over, *repeated[id(values)]], is_given=at is not None)
@@ -311,12 +311,6 @@ def _smaller_than(values: xr.Dataset, scale: str, target: object) -> Callable[[o
             f"target, or the small scales by small=. There are {', '.join(map(str, labels))}."
         )
     return smaller
-
-
-def _replicates(
-    values: xr.Dataset, arranged: xr.Dataset, over: str, replicates: str | Sequence[str] | None
-) -> tuple[str, ...]:
-    return tuple(d for d in replicate_dims(arranged, over, replicates) if d in values["value"].dims)
 
 
 def _decided(

@@ -17,7 +17,7 @@ from dde.analysis.footing import ENTERED, Place, count_left_out
 from dde.analysis.intervals import Interval, check_interval
 from dde.analysis.laws import Law, LawName, Quantity, law_named
 from dde.analysis.loss_estimates import estimate_loss_law
-from dde.analysis.options import check_number, check_seed
+from dde.analysis.options import check_number, check_seed, check_whole
 from dde.analysis.sigmoid_estimates import estimate_sigmoid
 from dde.array_types import Bool, Float64
 from dde.errors import SelectionError, UnknownNameError, near_names
@@ -268,10 +268,9 @@ def _check_options(
             f"points={points!r} is not a choice of members.{near_names(str(points), ('final', 'all'))} Pass 'final', "
             "one value per run, or 'all', its observations."
         )
-    whole = {"window": (window, 1), "starts": (starts, 1), "samples": (samples, 2)}
-    for name, (value, least) in whole.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise UnknownNameError(f"{name}={value!r} is not a whole number of at least {least}. Pass one.")
+    check_whole("window", window, 1, 5)
+    check_whole("starts", starts, 1, 4)
+    check_whole("samples", samples, 2, 200)
     check_seed(seed)
     check_number("skip", skip, "a share of observations", "a number from 0 to below 1")
     check_number("delta", delta, "a residual at which Huber's loss becomes linear", "a positive number")

@@ -14,7 +14,6 @@ from dde.errors import UnknownNameError, near_names
 
 __all__ = [
     "Interval",
-    "check_draws",
     "check_interval",
     "check_level",
     "interval_attrs",
@@ -58,22 +57,6 @@ def check_level(level: float) -> None:
     is_number = isinstance(level, (int, float, np.number)) and not isinstance(level, bool)
     if not is_number or not 0 < level < 1:
         raise UnknownNameError(f"level={level!r} is not between 0 and 1, so it is not a confidence level. Pass 0.95.")
-
-
-def check_draws(samples: int, seed: int) -> None:
-    """Check the number of draws of a bootstrap, and their seed.
-
-    Raises
-    ------
-    UnknownNameError
-        When the number is not a positive whole number, or the seed is negative or not a whole number.
-    """
-    for name, number, least, example in (("samples", samples, 1, 1000), ("seed", seed, 0, 0)):
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
-            raise UnknownNameError(
-                f"{name}={number!r} is not a whole number of at least {least}, so no repetitions can be drawn. Pass "
-                f"one, such as {name}={example}."
-            )
 
 
 def interval_attrs(interval: Interval, level: float, of: str) -> dict[str, str | float]:

@@ -1,4 +1,4 @@
-"""Checks of options that several questions have: names of factors, and seeds of random numbers."""
+"""Checks of options that several questions have: names of factors, numbers, draws and seeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from dde.errors import UnknownNameError
 
-__all__ = ["check_number", "check_seed", "names_of"]
+__all__ = ["check_draws", "check_number", "check_seed", "check_whole", "names_of"]
 
 
 def names_of(option: str, value: object) -> tuple[str, ...]:
@@ -42,6 +42,41 @@ def names_of(option: str, value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(str, several)))
 
 
+def check_whole(option: str, value: object, least: int, example: int) -> None:
+    """Check that an option is a whole number.
+
+    Parameters
+    ----------
+    option : str
+    value : object
+        As the caller passed it.
+    least : int
+        The smallest number allowed.
+    example : int
+        A number to pass.
+
+    Raises
+    ------
+    UnknownNameError
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise UnknownNameError(
+            f"{option}={value!r} is not a whole number of at least {least}. Pass one, such as {option}={example}."
+        )
+
+
+def check_draws(samples: int, seed: int) -> None:
+    """Check the number of draws of a bootstrap, and the seed of their random numbers.
+
+    Raises
+    ------
+    UnknownNameError
+        When the number is not a positive whole number, or the seed is negative or not a whole number.
+    """
+    check_whole("samples", samples, 1, 1000)
+    check_seed(seed)
+
+
 def check_seed(seed: int) -> None:
     """Check the seed of random numbers.
 
@@ -50,11 +85,7 @@ def check_seed(seed: int) -> None:
     UnknownNameError
         When it is not a whole number of at least 0.
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise UnknownNameError(
-            f"seed={seed!r} is not a whole number of at least 0, so random numbers can't be drawn from it. Pass one, "
-            "such as 0."
-        )
+    check_whole("seed", seed, 0, 0)
 
 
 def check_number(option: str, value: object, meaning: str, example: str) -> None:

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from dde.array_types import Float64
 from dde.errors import UnknownNameError, near_names
 
-__all__ = ["Ties", "agreement", "check_ties", "kendall_tau", "levels", "spearman_rho"]
+__all__ = ["TIED", "Ties", "agreement", "check_ties", "kendall_tau", "levels", "spearman_rho"]
 
 #: How a pair counts that is tied in one score or both.
 Ties = Literal["sign", "half", "exclude"]
 
-# Relative difference up to which two scores are tied. Means that are equal in exact arithmetic, such as those of
-# accuracies of 300 questions, differ by rounding in their last bits, which depend on the order of their members.
-_TIED = 8 * np.finfo(np.float64).eps
+#: Relative difference up to which two scores are tied. Means that are equal in exact arithmetic, such as those of
+#: accuracies of 300 questions, differ by rounding in their last bits, which depend on the order of their members.
+TIED = 8 * np.finfo(np.float64).eps
 # Number of pairs in memory at once; each takes two float64 and some bytes.
 _BLOCK = 1_000_000
 
@@ -58,7 +58,7 @@ def levels(scores: Float64) -> Float64:
     ascending = np.take_along_axis(scores, order, axis=-1)
     low, high = ascending[..., :-1], ascending[..., 1:]
     with np.errstate(invalid="ignore"):
-        near = high - low <= _TIED * np.maximum(np.abs(low), np.abs(high))
+        near = high - low <= TIED * np.maximum(np.abs(low), np.abs(high))
         is_same = (high == low) | (near & np.isfinite(high) & np.isfinite(low))
     number = np.cumsum(np.concatenate([np.zeros((*scores.shape[:-1], 1)), ~is_same], axis=-1), axis=-1)
     if not scores.shape[-1]:

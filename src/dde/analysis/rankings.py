@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from dde.analysis.answers import as_answer
-from dde.analysis.arrangement import arrange_by, replicate_dims
+from dde.analysis.arrangement import arrange_by, remaining_replicates
 from dde.analysis.conditions import (
     aligned_members,
     check_condition,
@@ -22,13 +22,13 @@ from dde.analysis.conditions import (
 from dde.analysis.footing import Place, count_left_out, resolve_place, values_at
 from dde.analysis.intervals import (
     Interval,
-    check_draws,
     interval_attrs,
     interval_of,
     interval_of_mean,
     percentiles,
     resampled_means,
 )
+from dde.analysis.options import check_draws
 from dde.analysis.pairs import Ties, agreement, check_ties, kendall_tau, levels, spearman_rho
 from dde.array_types import Float64
 
@@ -138,7 +138,7 @@ def ranks(
         of_runs = values_at(dataset, metric, place)
         values = arrange_by(of_runs, over, *condition)
         chosen = pick(values, condition, over)
-        dims = [over, *replicate_dims(chosen, over, _present(chosen, values, over, replicates))]
+        dims = [over, *remaining_replicates(chosen, values, over, replicates)]
         if resolve_place(dataset, place) == "last":
             require_same_tokens(chosen, dims, is_given=place is not None)
         sides.append((chosen, tuple(dims[1:])))
@@ -151,15 +151,6 @@ def ranks(
         "left_out": "; ".join(left_out), **interval_attrs(how, level, " and ".join(sides[0][1]) or "repetitions"),
     }  # fmt: skip
     return as_answer(answer, "ranks", metric, attrs)
-
-
-def _present(
-    chosen: xr.Dataset, values: xr.Dataset, over: str, replicates: str | Sequence[str] | None
-) -> tuple[str, ...] | None:
-    """Return the dimensions of repetitions that a condition left; None for the default ones."""
-    if replicates is None:
-        return None
-    return tuple(d for d in replicate_dims(values, over, replicates) if d in chosen.dims)
 
 
 def _common(texts: Sequence[str]) -> str:
