@@ -127,7 +127,7 @@ def best(
     signs = np.array([1.0 if direction_of(dataset, name, direction) == "higher" else -1.0 for name in names])
     place = resolve_place(dataset, at)
     values = values_at(dataset, names, place)
-    reasons = [count_left_out(values.status.values)]
+    reasons = [count_left_out(values.status)]
     if len(several := names_of("over", over)) != 1:
         raise UnknownNameError(f"over={over!r} is not one factor, so no best value can be chosen. Pass one name.")
     over = several[0]

@@ -72,7 +72,7 @@ def compare(
     level : float, default 0.95
     test : {"permutation", "t", "none"}, default "permutation"
     resamples : int, default 9999
-        Permutations are enumerated where there are at most so many of them, and drawn otherwise.
+        Largest number of permutations that are enumerated; of more, this number is drawn.
     seed : int, default 0
         Of the random numbers of permutations and of the bootstrap.
 
@@ -170,7 +170,7 @@ def compare(
     _describe(answer, one, names)
     left_out = []
     for side, entered, lost in zip("ab", values, found.left_out, strict=True):
-        reasons = "; ".join(filter(None, [count_left_out(entered.status.values), lost]))
+        reasons = "; ".join(filter(None, [count_left_out(entered.status), lost]))
         left_out += [f"{side}: {reasons}"] if reasons else []
     attrs: dict[str, Any] = {
         "a": side_label(found.facts, 0),

@@ -171,7 +171,7 @@ def reach(
     attrs = {
         "at": targets.place,
         "rule": rule,
-        "left_out": count_left_out(np.where(entered, ENTERED, status[0])),
+        "left_out": count_left_out(xr.DataArray(np.where(entered, ENTERED, status[0]), dims=("metric", "row"))),
         **interval_attrs("none", 0.95, ""),
     }
     return as_answer(answer, "reach", metric, attrs)

@@ -124,7 +124,7 @@ def effect(
     if forgetting:
         values = _with_forgetting(dataset, values, names, direction)
     values = _with_costs(dataset, values)
-    reasons = [count_left_out(values.status.values)]
+    reasons = [count_left_out(values.status)]
     members: tuple[str, ...] = ()
     if over is not None:
         members = names_of("over", over)

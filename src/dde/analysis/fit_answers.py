@@ -1,4 +1,4 @@
-"""Variables of the answer of a fit: coefficients, what is known of each run, and errors on runs held out."""
+"""Variables of the answer of a fit: coefficients, values of each run, and errors on held-out runs."""
 
 from __future__ import annotations
 
@@ -263,8 +263,10 @@ class FitAnswer:
     def _errors(self, predicted: Float64) -> dict[str, xr.Variable]:
         """Return mean absolute errors over the members that are held out, the same for all predictors."""
         values = self.question.finals.values
-        held = (self.status == HELD_OUT)[..., None] & np.isfinite(values) & np.isfinite(predicted[1:]).all(axis=0)
-        metric, row, sample = np.nonzero(held)
+        is_held_out = (
+            (self.status == HELD_OUT)[..., None] & np.isfinite(values) & np.isfinite(predicted[1:]).all(axis=0)
+        )
+        metric, row, sample = np.nonzero(is_held_out)
         number, count = self._fit_of_row()[metric, row], len(self.fits.n)
         n = np.bincount(number, minlength=count)
         error = np.empty((2, count, len(predicted)))

@@ -227,7 +227,7 @@ def fit(
         "law": chosen.name,
         "formula": chosen.formula,
         "at": question.at,
-        "left_out": count_left_out(np.where(status == HELD_OUT, ENTERED, status)),
+        "left_out": count_left_out(xr.DataArray(np.where(status == HELD_OUT, ENTERED, status), dims=("metric", "row"))),
         "points": question.points,
         "by": ", ".join(groups.dims) or "none",
         "held_out": "" if not hold_out else "; ".join(f"{k}: {v}" for k, v in hold_out.items()),

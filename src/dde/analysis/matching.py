@@ -139,7 +139,7 @@ def match(
     entered = np.isin(status[0], (MATCHED, OUT_OF_RANGE, _IS_TARGET))
     attrs = {
         "at": targets.place,
-        "left_out": count_left_out(np.where(entered, ENTERED, status[0])),
+        "left_out": count_left_out(xr.DataArray(np.where(entered, ENTERED, status[0]), dims=("metric", "row"))),
         **interval_attrs("none", 0.95, ""),
     }
     return as_answer(answer, "match", metric, attrs)

@@ -45,7 +45,7 @@ def signal_to_noise(
     metric : str or several, optional
         Names or aliases; may be omitted where there is only one variable.
     over : str, default "data"
-        The factor whose values are to be told apart.
+        The factor whose values are compared.
     last : int, default 5
         Number of the last checkpoints of each run, up to the place of the comparison, whose scatter is noise.
     spread : {"std", "range"}, default "std"
