@@ -15,7 +15,7 @@ from dde.explore.choices import Choices, Opened
 __all__ = ["Marks", "Shown", "Tab"]
 
 
-class Marks(param.Parameterized):  # type: ignore[misc]
+class Marks(param.Parameterized):
     """Marks of runs, shared by the tabs of one page. Runs are identified by their id.
 
     Attributes
