@@ -43,7 +43,7 @@ def with_object_text(dataset: xr.Dataset) -> xr.Dataset:
         *(n for n in factors_of(dataset) if dataset[n].dtype.kind == "O"),
     }
     texts = {
-        name: c.copy(data=text_values(c.values.astype(object)))
+        name: c.variable.copy(deep=False, data=text_values(c.values.astype(object)))
         for name, c in dataset.coords.items()
         if c.dtype.kind in "TUS" or (name in text_names and c.dtype.kind == "O" and name not in dataset.dims)
     }

@@ -34,6 +34,7 @@ __all__ = [
     "run_types_of",
     "stages_along",
     "support",
+    "support_codes",
     "training_types",
 ]
 
@@ -92,12 +93,18 @@ def support(array: xr.DataArray) -> xr.DataArray:
     >>> bool((ds.piqa.dde.support() == (100 * ds.piqa).dde.support()).all())
     True
     """
+    return _flags(array, array.dims, support_codes(array), SUPPORT, "support")
+
+
+def support_codes(array: xr.DataArray) -> npt.NDArray[np.int8]:
+    """Return the codes of :func:`support` without coordinates, which take longer to copy than codes to compute."""
     sampled = is_sampled(array)
-    not_null = array.reset_coords(drop=True).notnull().compute()
+    not_null = array.variable.notnull().compute()
     sizes = {str(d): n for d, n in array.sizes.items()}
-    has_value, is_sample = broadcast_values(not_null.variable, sizes), broadcast_values(sampled.variable, sizes)
-    codes = np.where(has_value, np.where(is_sample, 1, 2), 0).astype(np.int8)
-    return _flags(array, array.dims, codes, SUPPORT, "support")
+    has_value, is_sample = broadcast_values(not_null, sizes), broadcast_values(sampled.variable, sizes)
+    # 0 outside, 1 observed, 2 interpolated.
+    codes: npt.NDArray[np.int8] = has_value.astype(np.int8) << (~is_sample.astype(bool)).view(np.int8)
+    return codes
 
 
 def observed(obj: T) -> T:

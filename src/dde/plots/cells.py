@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import xarray as xr
 from dde.curves.axes import AXES
 from dde.dataset.concat import with_object_text
 from dde.dataset.dimensions import axis_of, broadcast_values
-from dde.dataset.provenance import CHECKPOINT_TYPES, support, training_types
+from dde.dataset.provenance import CHECKPOINT_TYPES, support_codes, training_types
 from dde.dataset.samples import has_samplings
 from dde.errors import SelectionError, warn_caller
 from dde.plots.colours import is_given
@@ -71,16 +72,27 @@ class Cells:
         dataset = with_object_text(dataset)
         rule = axis_of(dataset)
         axis = rule.name if rule else "cumulative_tokens"
-        if axis in dataset.dims:
+        if axis in dataset.dims and not dataset.get_index(axis).is_monotonic_increasing:
+            # Sorting copies every variable.
             dataset = dataset.sortby(axis)
         runs = [str(d) for d in dataset["run_id"].dims if d != "lineage"] or ["run"]
         sizes = {d: dataset.sizes.get(d, 1) for d in ("lineage", *runs)}
-        if others := [str(d) for d in dataset[metric].dims if d not in sizes and d != axis]:
+        cells = cls(dataset, sizes, axis)
+        cells.check(metric)
+        return cells
+
+    def check(self, metric: str) -> None:
+        """Raise when a metric has a dimension other than those of runs and points.
+
+        Raises
+        ------
+        SelectionError
+        """
+        if others := [str(d) for d in self.dataset[metric].dims if d not in self.sizes and d != self.axis]:
             raise SelectionError(
                 f"{metric!r} has the dimension {', '.join(others)} too, which is not a dimension of runs, so several "
                 f"values would share a curve. Select one: ds.isel({others[0]}=0), or draw a picture for each."
             )
-        return cls(dataset, sizes, axis)
 
     @property
     def lineages(self) -> int:
@@ -97,7 +109,7 @@ class Cells:
         """Whether points are counted from each run's own branch, so that all but zero are the run's own."""
         return self.axis in AXES and AXES[self.axis].by == "run"
 
-    @property
+    @cached_property
     def tokens(self) -> Floats:
         """Cumulative tokens of the cells; NaN where unknown."""
         if "cumulative_tokens" not in self.dataset.coords:
@@ -108,6 +120,11 @@ class Cells:
     def runs(self) -> int:
         """Number of positions for runs in a lineage, including empty ones."""
         return int(np.prod([n for d, n in self.sizes.items() if d != "lineage"]))
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """The run type that was training at each cell."""
+        return kinds_of(self)
 
     def spread(self, array: xr.DataArray) -> npt.NDArray[Any]:
         """Return values as (lineage, run, point)."""
@@ -134,7 +151,8 @@ def support_of(cells: Cells, metric: str) -> npt.NDArray[np.int8]:
     """
     dataset = cells.dataset
     if MEMBERS not in dataset.coords and has_samplings(dataset[metric]):
-        return cells.spread(support(dataset[metric]))
+        array = dataset[metric]
+        return cells.spread(xr.DataArray(support_codes(array), dims=array.dims))
     if MEMBERS not in dataset.coords:
         warn_caller(
             f"{metric!r} has no attribute that names its sampling, so which of its cells were observed is unknown: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from dde.dataset.align import axis_values
 from dde.dataset.samples import has_samplings, joins_at_branch
 from dde.errors import warn_caller
 from dde.lineage.chain_texts import parse_chain
-from dde.plots.cells import INTERPOLATED, OBSERVED, OUTSIDE, Cells, kinds_of, support_of
+from dde.plots.cells import INTERPOLATED, OBSERVED, OUTSIDE, Cells, support_of
 from dde.plots.colours import is_given
 from dde.schema import LINEAGE_COORDINATES, MEMBERS, factors_of, is_datadecide, sampling_of, without_replicate
 
@@ -29,6 +29,8 @@ __all__ = [
     "Segment",
     "columns_for",
     "find_segments",
+    "run_blocks",
+    "segments_by_metric",
     "spread_picks",
     "thinned",
 ]
@@ -281,7 +283,76 @@ def find_segments(
     DdeWarning
         When cells are infinite, or not positive with `positive_values`: states how many are left out.
     """
-    cells = Cells.of(dataset, metric)
+    return segments_by_metric(run_blocks(dataset), [metric], x, positive, positive_values)[metric]
+
+
+def run_blocks(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
+    """Yield a Dataset in blocks of lineages, each without the runs that none of its lineages has.
+
+    Most cells of a Dataset of many lineages hold no run: labels of derived runs belong to a few lineages. Blocks
+    are as lazy as the Dataset.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("small", metrics=["piqa"])
+    >>> sum(block.run_id.size for block in run_blocks(ds)) < ds.run_id.size
+    True
+    """
+    if "run_id" not in dataset.coords or "lineage" not in dataset["run_id"].dims:
+        yield dataset
+        return
+    run_ids = dataset["run_id"]
+    others = [str(d) for d in run_ids.dims if d != "lineage"]
+    for first in range(0, dataset.sizes["lineage"], _BLOCK):
+        at = slice(first, first + _BLOCK)
+        block = dataset if dataset.sizes["lineage"] <= _BLOCK else dataset.isel(lineage=at)
+        if others == ["run"]:
+            has_run = (run_ids.isel(lineage=at) != "").transpose("lineage", "run").values.any(axis=0)
+            if not has_run.all() and has_run.any():
+                block = block.isel(run=np.flatnonzero(has_run))
+        yield block
+
+
+def segments_by_metric(
+    blocks: Iterable[xr.Dataset],
+    metrics: Sequence[str],
+    x: str = "cumulative_tokens",
+    positive: bool = False,
+    positive_values: bool = False,
+) -> dict[str, list[Segment]]:
+    """Return the segments of several metrics, as :func:`find_segments` returns those of one.
+
+    Parameters
+    ----------
+    blocks : iterable of xarray.Dataset
+        As :func:`run_blocks` yields them; each is read and released before the next.
+    metrics : sequence of str
+    x : str
+    positive, positive_values : bool
+    """
+    segments: dict[str, list[Segment]] = {metric: [] for metric in metrics}
+    counted: dict[str, dict[str, int]] = {metric: dict.fromkeys(_LOST, 0) for metric in metrics}
+    for block in blocks:
+        cells = Cells.of(block, metrics[0])
+        for metric in metrics:
+            segments[metric] += _segments_of(cells, metric, x, positive, positive_values, counted[metric])
+    for metric in metrics:
+        _warn_of_lost(metric, counted[metric])
+    return segments
+
+
+# Lineages that are read together.
+_BLOCK = 64
+# Reasons for which a cell with a value is not drawn.
+_LOST = ("infinite", "not positive")
+
+
+def _segments_of(
+    cells: Cells, metric: str, x: str, positive: bool, positive_values: bool, counted: dict[str, int]
+) -> list[Segment]:
+    """Return the segments of a metric in some cells; adds the cells that can't be drawn to `counted`, by reason."""
+    cells.check(metric)
     dataset = cells.dataset
     axis = cells.spread((axis_values(dataset, x) if x in AXES else dataset[x]).astype(np.float64))
     values = cells.spread(dataset[metric].astype(np.float64))
@@ -296,7 +367,7 @@ def find_segments(
     has_bounds, has_counts = {f"{metric}_low", f"{metric}_high"} <= parts, f"{metric}_count" in parts
     bounds = [cells.spread(dataset[f"{metric}_{end}"]) for end in ("low", "high")] if has_bounds else None
     counts = cells.spread(dataset[f"{metric}_count"].astype(np.float64)) if has_counts else None
-    tokens, known, kinds = cells.tokens, support_of(cells, metric), kinds_of(cells)
+    tokens, known, kinds = cells.tokens, support_of(cells, metric), cells.kinds
     facts = {
         str(n): cells.spread_runs(c)
         for n, c in dataset.coords.items()
@@ -317,7 +388,6 @@ def find_segments(
     else:
         joins, is_log = bool(array.attrs.get("task")), array.attrs.get("task") == ""
     segments: list[Segment] = []
-    counted = dict.fromkeys(lost, 0)
     for i in range(cells.lineages):
         curves = _Curves(
             facts={name: all_facts[i] for name, all_facts in facts.items()},
@@ -342,7 +412,6 @@ def find_segments(
             is_own_axis=cells.is_own_axis,
         )
         segments += curves.segments()
-    _warn_of_lost(metric, counted)
     return segments
 
 

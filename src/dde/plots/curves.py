@@ -23,7 +23,7 @@ from dde.plots.backends.base import BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, facets_of, is_given, markers_of
 from dde.plots.curve_legend import curve_legend
-from dde.plots.curve_segments import Segment, find_segments
+from dde.plots.curve_segments import Segment, run_blocks, segments_by_metric
 from dde.plots.defaults import check_names, default_hue, facet_title, task_of
 from dde.plots.figure_layout import arrange, panel_layouts
 from dde.plots.legends import Legend
@@ -298,8 +298,13 @@ def curve_panels(
     mark_branches: bool = True,
     columns: int | None = None,
     backend: BackendName = "bokeh",
+    blocks: Sequence[xr.Dataset] = (),
 ) -> list[list[Panel]]:
-    """Return the panels of :func:`plot_curves` before they are drawn, in rows."""
+    """Return the panels of :func:`plot_curves` before they are drawn, in rows.
+
+    `blocks` are those of the Dataset to draw where they are in memory already: as :func:`run_blocks` yields them, and
+    neither means nor differences.
+    """
     metrics = [metric_named(dataset, name) for name in _names(dataset, y)]
     rule = axis_of(dataset)
     dataset_axis = rule.name if rule else "cumulative_tokens"
@@ -307,7 +312,7 @@ def curve_panels(
     hue_by = default_hue(dataset, hue_by)
     _check_coordinates(dataset, x, dataset_axis, {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by})
     dataset = _prepared(dataset, metrics, x, band, min_count, relative_to)
-    segments = {m: find_segments(dataset, m, x, positive=log_x, positive_values=log_y) for m in metrics}
+    segments = segments_by_metric(blocks or run_blocks(dataset), metrics, x, log_x, log_y)
     if relative_to:
         segments = {m: [s for s in of_metric if not s.is_base] for m, of_metric in segments.items()}
     all_segments = [s for of_metric in segments.values() for s in of_metric]
@@ -341,12 +346,12 @@ def curve_panels(
     metric_columns = [p for m in metrics for p in metric_panels(dataset, m, segments[m], look, scale, mark_branches)]
     _check_count(facet_by, len(facets), len(metric_columns))
     by_task = len(metrics) > _MOST_METRICS
-    blocks = []
+    of_facets: list[list[Panel]] = []
     for facet in facets:
         of_facet = [replace(p, segments=[s for s in p.segments if _is_in(s, facet_by, facet)]) for p in metric_columns]
         title = facet_title((s.facts for p in of_facet for s in p.segments), facet_by, facet)
-        blocks.append(titled(dataset, of_facet, title, by_task, len(facets) == 1))
-    rows = arrange(blocks, columns or columns_for_facets(len(facets), len(metric_columns)))
+        of_facets.append(titled(dataset, of_facet, title, by_task, len(facets) == 1))
+    rows = arrange(of_facets, columns or columns_for_facets(len(facets), len(metric_columns)))
     return labelled_below(rows) if by_task or (len(rows) > 2 and len(metric_columns) == 1) else rows
 
 
