@@ -21,7 +21,6 @@ from dde.printable import printable
 from dde.schema import DIMS, PRETRAINING, is_datadecide
 
 __all__ = [
-    "BANDS",
     "GRIDS",
     "INTERPOLATIONS",
     "Choices",
@@ -37,8 +36,6 @@ __all__ = [
 GRIDS = ("as opened", "auto", "observed", "linear", "log", "quantile")
 #: Interpolation methods; the first is the one with which the Dataset was opened.
 INTERPOLATIONS = ("as opened", *get_args(Method))
-#: Factors over which a band may average, after the option for none.
-BANDS = ("none", "seed", "replicate")
 
 _WIDTH = 100
 
@@ -66,13 +63,17 @@ class Choices:
         One of `INTERPOLATIONS`.
     hue_by, style_by, facet_by : str or None
         Coordinates that distinguish runs.
-    band : str
-        One of `BANDS`, or a factor of another suite.
+    band : tuple of str
+        Factors that means are over, drawn with their interval; none when empty.
+    min_count : int or None
+        Runs that must have a value for a mean to be drawn; all of them when None.
+    smooth : float or None
+        Tokens over which curves are smoothed.
     zoom : bool
         Enlarge curves after the branch where :func:`dde.plots.curves.plot_curves` does by default.
     log_y : bool
     relative_to : str or None
-        "base" for the difference to it.
+        "base" for the difference to it, or the id of a run for the difference to that run.
 
     Examples
     --------
@@ -91,7 +92,9 @@ class Choices:
     hue_by: str | None = "learning_rate"
     style_by: str | None = "checkpoint_type"
     facet_by: str | None = "lineage"
-    band: str = BANDS[0]
+    band: tuple[str, ...] = ()
+    min_count: int | None = None
+    smooth: float | None = None
     zoom: bool = True
     log_y: bool = False
     relative_to: str | None = None
@@ -206,10 +209,13 @@ def plot_options(choices: Choices, dataset: xr.Dataset | None = None) -> dict[st
         "hue_by": choices.hue_by,
         "style_by": choices.style_by,
         "facet_by": choices.facet_by,
-        "band": None if choices.band == BANDS[0] else choices.band,
+        "band": (choices.band[0] if len(choices.band) == 1 else list(choices.band)) or None,
+        "min_count": choices.min_count if choices.band else None,
+        "smooth": choices.smooth,
         "relative_to": choices.relative_to,
         "zoom": None if choices.zoom else False,
     }
+    chosen = {n: v for n, v in chosen.items() if n in known}
     defaults = {n: known[n].default for n in chosen}
     if dataset is None or is_datadecide(dataset):
         defaults["hue_by"] = default_hue(dataset) if dataset is not None else "learning_rate"

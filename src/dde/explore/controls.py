@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,13 +11,17 @@ import xarray as xr
 
 from dde.curves.axes import AXES
 from dde.dataset.naming import listed_value
-from dde.errors import UnknownNameError, near_names
-from dde.explore.choices import BANDS, GRIDS, INTERPOLATIONS, Choices
+from dde.errors import SelectionError, UnknownNameError, near_names
+from dde.explore.choices import GRIDS, INTERPOLATIONS, Choices
 from dde.explore.filters import Filters
 from dde.explore.listing import runs_of, starting_lineages, starting_metric
+from dde.explore.tabs import Marks
 from dde.plots.defaults import default_hue
 
-__all__ = ["INITIAL", "Controls"]
+__all__ = ["INITIAL", "PINNED", "Controls"]
+
+#: Value of the widget ``relative_to`` for the run that is pinned.
+PINNED = "pinned"
 
 # Entries of a long list that are on the page at once; the others are found by typing.
 _LISTED = 60
@@ -26,7 +30,7 @@ _NONE = "none"
 #: Names of widgets whose initial value :func:`dde.explore.page.explore` takes, besides the filters of the suite.
 INITIAL = (
     "lineage", "run", "metrics", "x", "log_x", "grid", "points", "interp", "hue_by", "style_by", "facet_by", "band",
-    "zoom", "log_y", "relative_to",
+    "min_count", "smooth", "zoom", "log_y", "relative_to", "tuned",
 )  # fmt: skip
 
 
@@ -40,11 +44,20 @@ class Controls:
         Initial values, one or several each, by the names in `INITIAL` and of the filters.
     changed : callable
         Called once after each change of the choices.
+    marks : Marks, optional
+        Those of the page; its baseline is the run to which differences are shown.
     """
 
-    def __init__(self, dataset: xr.Dataset, initial: Mapping[str, Any], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        dataset: xr.Dataset,
+        initial: Mapping[str, Any],
+        changed: Callable[[], None],
+        marks: Marks | None = None,
+    ) -> None:
         self._dataset, self._runs, self._changed = dataset, runs_of(dataset), changed
-        self._filters = Filters.of(dataset, self._runs, (*INITIAL, "tuned"))
+        self._marks = marks or Marks()
+        self._filters = Filters.of(dataset, self._runs, INITIAL)
         self._ignores_events = True
         self.widgets: dict[str, Any] = {
             **{key: _several(f.label, f.options) for key, f in self._filters.of_lineages.items()},
@@ -59,14 +72,26 @@ class Controls:
             "log_x": pn.widgets.Checkbox(label="logarithmic axis", margin=(2, 10)),
             "log_y": pn.widgets.Checkbox(label="logarithmic values", margin=(2, 10)),
             "zoom": pn.widgets.Checkbox(label="enlarge what follows the branch", value=True, margin=(2, 10, 8, 10)),
-            "relative_to": _one("Values", {"as they are": "", "difference to the base": "base"}),
+            "relative_to": _one(
+                "Values",
+                {"as they are": "", "difference to the base": "base", "difference to the pinned run": PINNED},
+            ),
+            "smooth": pn.widgets.FloatSlider(
+                label="Smoothing, billions of tokens",
+                start=0,
+                end=_most_smoothing(dataset),
+                step=0.01,
+                value=0,
+                **_WIDE,
+            ),
             "grid": _one("Grid", list(GRIDS)),
             "points": pn.widgets.IntInput(label="Points", value=200, start=2, end=4096, step=50, **_WIDE),
             "interp": _one("Between observations", list(INTERPOLATIONS)),
             "hue_by": _one("Colour", _coordinates(dataset, types=True)),
             "style_by": _one("Marker", _coordinates(dataset, types=True)),
-            "facet_by": _one("Rows", _coordinates(dataset, types=False)),
-            "band": _one("Band", list(dict.fromkeys([*BANDS[:1], *self._filters.bands]))),
+            "facet_by": _one("Panels for each", _coordinates(dataset, types=False)),
+            "band": _several("Mean over, with its interval", list(dict.fromkeys(self._filters.bands)), "none"),
+            "min_count": pn.widgets.IntInput(label="Runs for a mean", value=None, start=1, placeholder="all", **_WIDE),
         }
         w = self.widgets
         w["hue_by"].value, w["style_by"].value = default_hue(dataset) or "", "checkpoint_type"
@@ -95,10 +120,95 @@ class Controls:
             grid=chosen["grid"],
             points=chosen["points"] or 2,
             interp=chosen["interp"],
-            band=chosen["band"],
+            band=tuple(chosen["band"]),
+            min_count=chosen["min_count"],
+            # The slider counts in billions.
+            smooth=1e9 * chosen["smooth"] or None,
             zoom=chosen["zoom"],
-            **{name: chosen[name] or None for name in ("hue_by", "style_by", "facet_by", "relative_to")},
+            relative_to=self._reference(chosen["relative_to"]),
+            **{name: chosen[name] or None for name in ("hue_by", "style_by", "facet_by")},
         )
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of all widgets, by name; `smooth` in tokens."""
+        values = {name: widget.value for name, widget in self.widgets.items()}
+        return values | {"smooth": 1e9 * values["smooth"]}
+
+    def parse(self, texts: Mapping[str, Sequence[str]]) -> tuple[dict[str, Any], list[str]]:
+        """Return values of widgets from their texts, as an address has them, and what is wrong with the others.
+
+        Parameters
+        ----------
+        texts : mapping of str to sequence of str
+            By the name of the widget; names of no widget are left alone.
+
+        Returns
+        -------
+        values : dict
+            For :meth:`set`.
+        problems : list of str
+        """
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for name, parts in texts.items():
+            widget = self.widgets.get(name)
+            if widget is None:
+                continue
+            if not hasattr(widget, "options"):
+                try:
+                    values[name] = _parsed(widget, parts[-1])
+                except ValueError:
+                    problems.append(f"{name}={parts[-1]} is not a value that the address can set, so it is ignored.")
+                continue
+            if name in ("lineage", "run"):
+                # Their options depend on filters.
+                known = {str(v): v for v in self._dataset[name].values.tolist()}
+            else:
+                options = widget.options.values() if isinstance(widget.options, dict) else widget.options
+                known = {str(option): option for option in options}
+            problems += [
+                f"{name}={part} is not among the choices any more, so the address can't choose it."
+                for part in parts
+                if part not in known and part
+            ]
+            chosen = [known[part] for part in parts if part in known]
+            if isinstance(widget, pn.widgets.MultiChoice):
+                values[name] = chosen
+            elif chosen:
+                values[name] = chosen[-1]
+        return values, problems
+
+    def set(self, values: Mapping[str, Any]) -> None:
+        """Set widgets to values as :attr:`values` gives them, and call `changed` once.
+
+        Raises
+        ------
+        UnknownNameError
+            When a value is not among the choices.
+        """
+        with self._without_events():
+            self._start(values)
+        self._changed()
+
+    @contextmanager
+    def silently(self) -> Iterator[None]:
+        """Do not call `changed` meanwhile."""
+        changed, self._changed = self._changed, lambda: None
+        try:
+            yield
+        finally:
+            self._changed = changed
+
+    def _reference(self, chosen: str) -> str | None:
+        if chosen != PINNED:
+            return chosen or None
+        if not self._marks.baseline:
+            raise SelectionError(
+                "no run is pinned, so there is nothing to show differences to. Pin one in the list of runs, or show "
+                "values as they are."
+            )
+        return self._marks.baseline
 
     def panel(self) -> Any:
         """Return the widgets in one column with headings."""
@@ -112,9 +222,9 @@ class Controls:
             _heading("Metrics"), w["metrics"],
             _heading("Lineages"), *lineages, w["tuned"], w["lineage"],
             _heading(self._filters.noun[0].upper() + self._filters.noun[1:]), *runs,
-            _heading("Axes and grid"), w["x"], w["relative_to"], w["log_x"], w["log_y"], w["zoom"],
-            pair("grid", "points"), w["interp"],
-            _heading("Look"), pair("hue_by", "style_by"), pair("facet_by", "band"),
+            _heading("Axes and values"), w["x"], w["relative_to"], w["log_x"], w["log_y"], w["zoom"], w["smooth"],
+            _heading("Look and groups"), pair("hue_by", "style_by"), w["facet_by"], pair("band", "min_count"),
+            _heading("Grid"), pair("grid", "points"), w["interp"],
             sizing_mode="stretch_width", margin=0,
         )  # fmt: skip
 
@@ -183,11 +293,16 @@ class Controls:
 
     def _set(self, name: str, value: Any) -> None:
         widget = self.widgets[name]
+        if name == "relative_to" and value not in ("", None, "base", PINNED):
+            # The id of a run, as in code.
+            self._marks.baseline, value = str(value), PINNED
         if not hasattr(widget, "options"):
-            widget.value = value
+            widget.value = (value or 0) / 1e9 if name == "smooth" else value
             return
         known = list(widget.options.values()) if isinstance(widget.options, dict) else list(widget.options)
         several = isinstance(widget, pn.widgets.MultiChoice)
+        if several and value in (None, "none"):
+            value = []
         values = [value] if not several or isinstance(value, (str, float, int)) else list(value)
         values = [listed_value(self._dataset, name, "" if v is None else v) for v in values]
         for v in values:
@@ -199,6 +314,17 @@ class Controls:
                     f"{near_names(str(v), map(str, known))} There are {few}."
                 )
         widget.value = values if several else values[0]
+
+
+def _parsed(widget: Any, text: str) -> Any:
+    """Return the value of a widget without options from its text."""
+    if isinstance(widget, pn.widgets.Checkbox):
+        if text not in ("true", "false"):
+            raise ValueError(text)
+        return text == "true"
+    if isinstance(widget, pn.widgets.IntInput):
+        return int(text) if text else None
+    return float(text)
 
 
 # Choices that an error lists.
@@ -214,6 +340,12 @@ def _several(name: str, options: Any, placeholder: str = "all") -> Any:
 
 def _one(name: str, options: Any) -> Any:
     return pn.widgets.Select(label=name, options=options, **_WIDE)
+
+
+def _most_smoothing(dataset: xr.Dataset) -> float:
+    """Return the widest window of the slider in billions of tokens: a tenth of the axis, with two digits."""
+    tokens = float(dataset["cumulative_tokens"].max()) if "cumulative_tokens" in dataset.coords else 0.0
+    return max(float(f"{tokens / 1e10:.1g}"), 0.1)
 
 
 def _heading(text: str) -> Any:

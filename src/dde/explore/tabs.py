@@ -42,6 +42,9 @@ class Marks(param.Parameterized):
     baseline = param.String(default="")
     opened = param.String(default="")
 
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)  # type: ignore[no-untyped-call]
+
 
 @dataclass(frozen=True)
 class Shown:

@@ -1,0 +1,401 @@
+"""One page: its widgets, tabs and marks. Each browser session has its own."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import io
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import panel as pn
+import xarray as xr
+
+from dde.errors import DdeError
+from dde.explore.address import SavedViews, marks_in, query_of, texts_in
+from dde.explore.choices import Choices, Opened, apply, code_of
+from dde.explore.controls import PINNED, Controls
+from dde.explore.curves_view import CurvesView
+from dde.explore.drawing import Drawing, Loaded, draw, picture_bytes, table_bytes
+from dde.explore.tabs import Marks, Shown, Tab
+from dde.printable import printable
+
+__all__ = ["Session"]
+
+_log = logging.getLogger(__name__)
+_WIDE: dict[str, Any] = {"sizing_mode": "stretch_width"}
+_CURVES, _EXPORT = "Curves", "Export"
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why nothing is shown."""
+
+    text: str
+
+
+class Session:
+    """A page for one Dataset.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    opened : Opened or None
+        How it was opened, for the code that opens it again.
+    initial : mapping
+        Initial values of choices.
+    repository : RunRepository or None
+        Where the runs come from.
+    views : SavedViews or None
+        Where views are saved; None for nowhere.
+    refresh : callable or None
+        Called when the page should show new runs; None when the stores are unknown.
+    query : str
+        Query of the address; overrides `initial`.
+    """
+
+    def __init__(
+        self,
+        dataset: xr.Dataset,
+        opened: Opened | None,
+        initial: Mapping[str, Any],
+        repository: Any = None,
+        views: SavedViews | None = None,
+        refresh: Callable[[], None] | None = None,
+        query: str = "",
+    ) -> None:
+        self.dataset, self.opened, self.repository = dataset, opened, repository
+        self._loaded, self._views = Loaded(dataset), views
+        self.drawing: Drawing | None = None
+        self._requested = self._drawn = 0
+        self._task: asyncio.Task[None] | None = None
+        self.marks = Marks()
+        self.controls = Controls(dataset, initial, self.redraw, self.marks)
+        self._defaults = self.controls.values
+        self.tabs: list[Tab] = _tabs(self.marks)
+        self._make_parts(refresh)
+        self._problems: list[str] = []
+        if query:
+            self._go_to(query)
+        self.marks.param.watch(self._on_marks, ["hidden", "selected", "baseline", "opened"])
+        if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+            # The page appears at once, and the picture follows.
+            self._set_busy(True)
+            pn.state.onload(self.redraw)
+        else:
+            self.redraw(at_once=True)
+
+    @property
+    def choices(self) -> Choices:
+        """The current choices."""
+        return self.controls.choices
+
+    @property
+    def selected(self) -> xr.Dataset:
+        """The current selection; lazy."""
+        return apply(self.dataset, self.choices)
+
+    @property
+    def code(self) -> str:
+        """Code for the selection and its picture."""
+        return code_of(self.dataset, self.choices, self.opened)
+
+    @property
+    def query(self) -> str:
+        """What the page shows, as the query of an address."""
+        runs = [look.run_id for look in self.drawing.looks] if self.drawing else []
+        tab = self._tab.value
+        return query_of(self.controls.values, self._defaults, self.marks, runs, "" if tab == _CURVES else tab)
+
+    # Elements of the page
+
+    def _make_parts(self, refresh: Callable[[], None] | None) -> None:
+        """Create the panes and widgets of the page, and arrange them."""
+        self._alert = pn.pane.Alert("", alert_type="warning", visible=False, **_WIDE)
+        self._notes = pn.pane.Alert("", alert_type="info", visible=False, **_WIDE)
+        self._summary = pn.pane.HTML("", stylesheets=[_SUMMARY], **_WIDE)
+        self.curves = CurvesView(self.marks)
+        self._tab = pn.widgets.RadioButtonGroup(
+            options=[_CURVES, *(tab.title for tab in self.tabs), _EXPORT], value=_CURVES, stylesheets=[_TABS]
+        )
+        self._tab.param.watch(self._on_tab, "value")
+        self._views_bar = self._make_views_bar()
+        self._pages = {_CURVES: self.curves, **{tab.title: tab.view for tab in self.tabs}, _EXPORT: self._make_export()}
+        for title, page in self._pages.items():
+            page.visible = title == _CURVES
+        self._shown = pn.Column(*self._pages.values(), **_WIDE)
+        side = pn.Column(self.controls.panel(), width=290, stylesheets=[_SIDE])
+        fold = pn.widgets.Button(label="☰", width=38, description="Show or hide the choices", stylesheets=[_FOLD])
+        fold.js_on_click(args={"side": side}, code="side.visible = !side.visible")
+        again = pn.widgets.Button(label="Refresh", width=84, visible=refresh is not None)
+        if refresh is not None:
+            again.on_click(lambda _: refresh())
+        head = pn.Row(fold, self._summary, again, *self._views_bar, stylesheets=[_HEAD], **_WIDE)
+        main = pn.Column(
+            self._tab, self._alert, self._notes, self._shown, styles={"flex": "1 1 480px", "min-width": "0"}
+        )
+        self.layout = pn.Column(head, pn.Row(side, main, self._code_text, stylesheets=[_PAGE], **_WIDE), **_WIDE)
+
+    def _make_export(self) -> Any:
+        """Return the tab with code and files."""
+        self._code = pn.pane.HTML("", stylesheets=[_CODE], **_WIDE)
+        self._code_text = pn.widgets.TextAreaInput(value="", visible=False)
+        copy = pn.widgets.Button(label="Copy code", width=110)
+        copy.js_on_click(args={"source": self._code_text, "button": copy}, code=_COPY)
+        files = [
+            self._download(label, suffix)
+            for label, suffix in (
+                ("PNG", ".png"),
+                ("SVG", ".svg"),
+                ("PDF", ".pdf"),
+                ("CSV", ".csv"),
+                ("Parquet", ".parquet"),
+            )
+        ]
+        hint = pn.pane.HTML(
+            "<p>The picture for print, the values as a long table, and code that gives the same.</p>",
+            stylesheets=[_SUMMARY],
+            **_WIDE,
+        )
+        return pn.Column(hint, pn.FlexBox(*files, copy), self._code, **_WIDE)
+
+    def _download(self, label: str, suffix: str) -> Any:
+        def file() -> io.BytesIO:
+            if self.drawing is None:
+                raise DdeError("nothing is shown, so there is nothing to download. Change the choices first.")
+            make = picture_bytes if suffix in (".png", ".svg", ".pdf") else table_bytes
+            return io.BytesIO(make(self.drawing, suffix))
+
+        return pn.widgets.FileDownload(callback=file, filename=f"dde-selection{suffix}", label=label, width=100)
+
+    def _make_views_bar(self) -> list[Any]:
+        """Return widgets to open, save and remove views; none when there is no file for them."""
+        if self._views is None:
+            return []
+        views = self._views
+        pick = pn.widgets.Select(options=["Views"], width=130)
+        name = pn.widgets.TextInput(placeholder="name of this view", width=130)
+        save, remove = pn.widgets.Button(label="Save view", width=84), pn.widgets.Button(label="✕", width=34)
+        remove.description = "Remove the view that is chosen"
+
+        def listed(chosen: str = "Views") -> None:
+            try:
+                names = list(views.queries())
+            except DdeError as error:
+                self._show_problems([str(error)])
+                names = []
+            pick.param.update(options=["Views", *names], value=chosen if chosen in names else "Views")
+
+        def attempt(act: Callable[[], None], chosen: str = "Views") -> None:
+            try:
+                act()
+            except DdeError as error:
+                self._show_problems([str(error)])
+            listed(chosen)
+
+        def open_view(event: Any) -> None:
+            query = views.queries().get(event.new) if event.new != "Views" else None
+            if query is not None:
+                self._go_to(query)
+                self.redraw()
+
+        listed()
+        pick.param.watch(open_view, "value")
+        save.on_click(
+            lambda _: attempt(lambda: views.save(name.value_input or "", self.query), (name.value_input or "").strip())
+        )
+        remove.on_click(lambda _: attempt(lambda: views.remove(pick.value)))
+        return [pick, name, save, remove]
+
+    # From choices to the page
+
+    def redraw(self, at_once: bool = False) -> None:
+        """Redraw the current selection: in a thread when an event loop runs, else at once."""
+        self._requested += 1
+        try:
+            loop = None if at_once else asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None:
+            self._show(self._draw())
+            self._drawn = self._requested
+        elif self._task is None or self._task.done():
+            self._task = loop.create_task(self._draw_newest())
+
+    async def _draw_newest(self) -> None:
+        """Draw until the latest request is drawn; outdated drawings are never shown."""
+        # A choice that is answered at once shows no sign of waiting.
+        waiting = asyncio.get_running_loop().call_later(_PATIENCE, self._set_busy, True)
+        try:
+            while self._drawn != self._requested:
+                request = self._requested
+                made = await asyncio.to_thread(self._draw)
+                if request == self._requested:
+                    self._drawn = request
+                    self._show(made)
+        finally:
+            waiting.cancel()
+            self._set_busy(False)
+
+    def _draw(self) -> Drawing | _Failure:
+        try:
+            return draw(self._loaded, self.choices)
+        except DdeError as error:
+            return _Failure(str(error))
+        except Exception as error:
+            _log.exception("drawing failed")
+            return _Failure(f"This can't be drawn ({type(error).__name__}: {error}). The log of the server says more.")
+
+    def _show(self, made: Drawing | _Failure) -> None:
+        if isinstance(made, _Failure):
+            self.drawing = None
+            # Hide the previous picture, which belongs to other choices.
+            self._alert.param.update(object=_as_text(made.text), visible=True)
+            self._notes.visible = self._shown.visible = False
+            self._summary.object = self._code.object = self._code_text.value = ""
+            return
+        with pn.io.hold():
+            self.drawing = made
+            self._alert.visible = False
+            self._shown.visible = True
+            self._show_problems([*self._problems, *made.notes])
+            self._problems = []
+            self.curves.draw(made.panels, made.looks, made.hue_label)
+            code = code_of(self.dataset, made.choices, self.opened)
+            self._code.object = f"<pre>{html.escape(code)}</pre>"
+            self._code_text.value = code
+            self._summary.object = _summary_of(made)
+            self._show_tab()
+        self._write_address()
+
+    def _show_problems(self, texts: list[str]) -> None:
+        self._notes.param.update(object="\n\n".join(map(_as_text, texts)), visible=bool(texts))
+
+    def _set_busy(self, busy: bool) -> None:
+        if self._shown.loading != busy:
+            self._shown.loading = busy
+
+    def _on_tab(self, event: Any) -> None:
+        with pn.io.hold():
+            for title, page in self._pages.items():
+                page.visible = title == event.new
+            self._show_tab()
+        self._write_address()
+
+    def _show_tab(self) -> None:
+        """Bring the tab that is open up to date; the others follow when they are opened."""
+        made = self.drawing
+        if made is None:
+            return
+        for tab in self.tabs:
+            if tab.title == self._tab.value:
+                colours = {look.run_id: look.colour for look in made.looks}
+                shown = Shown(self.dataset, made.shown, made.choices, made.table, colours, self.opened, self.repository)
+                tab.show(shown)
+
+    def _on_marks(self, event: Any) -> None:
+        if event.name == "opened" and event.new:
+            titles = [tab.title for tab in self.tabs]
+            if "Run" in titles:
+                self._tab.value = "Run"
+        if event.name == "baseline" and self.controls.widgets["relative_to"].value == PINNED:
+            self.redraw()
+        else:
+            self._write_address()
+
+    # Address and views
+
+    def _go_to(self, query: str) -> None:
+        """Set choices, marks and tab as a query says; what it can't set is reported with the next drawing."""
+        texts = texts_in(query)
+        values, self._problems = self.controls.parse(texts)
+        with self.controls.silently():
+            self.controls.set(self._defaults | values)
+        try:
+            # The runs shown follow from the choices; hidden ones are known once these are drawn.
+            runs = self._loaded.get(self.choices).table["run_id"].tolist()
+        except DdeError:
+            runs = []
+        self.marks.param.update(**marks_in(texts, runs))
+        tab = texts.get("tab", [_CURVES])[-1]
+        self._tab.value = tab if tab in self._pages else _CURVES
+
+    def _write_address(self) -> None:
+        location = pn.state.location
+        if location is not None and self.drawing is not None:
+            query = self.query
+            location.search = f"?{query}" if query else ""
+
+
+# Seconds after which the page shows that it is at work.
+_PATIENCE = 0.4
+
+
+def _tabs(marks: Marks) -> list[Tab]:
+    """Return the tabs between the curves and the export."""
+    return []
+
+
+def _summary_of(drawing: Drawing) -> str:
+    lineages, runs = drawing.table["lineage"].nunique(), len(drawing.table)
+    points = drawing.shown.sizes["cumulative_tokens"]
+    metrics = ", ".join(drawing.choices.metrics)
+    return (
+        f"<h1>{html.escape(metrics)}</h1><p>{_count(lineages, 'lineage')}, {_count(runs, 'run')}, "
+        f"a grid of {_count(points, 'point')}</p>"
+    )
+
+
+# Characters that may be markup in Markdown. The entity of an escaped apostrophe is matched first, so that its # stays
+# as it is.
+_MARKUP = re.compile(r"&#x27;|[\\`*\[\]#|~]|(?<!\w)_|_(?!\w)")
+
+
+def _as_text(text: str) -> str:
+    """Return text escaped so that a Markdown pane shows it literally."""
+    line = html.escape(printable(" ".join(text.split())))
+    return _MARKUP.sub(lambda match: match[0] if len(match[0]) > 1 else f"&#{ord(match[0])};", line)
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
+
+
+_FONT = 'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; color: #3b4252;'
+_PAGE = ":host { flex-wrap: wrap; gap: 12px; }"
+_HEAD = ":host { align-items: center; gap: 2px; border-bottom: 1px solid #e3e6ec; flex-wrap: wrap; }"
+_FOLD = ".bk-btn { font-size: 17px; padding: 2px 6px; border: 0; background: none; }"
+_TABS = ".bk-btn { font-size: 13px; }"
+# In a narrower window the picture goes below the controls.
+_SIDE = """
+:host { background: #f7f8fa; border-radius: 6px; padding: 4px 0 12px; }
+@media (max-width: 860px) { :host { width: 100% !important; } }
+"""
+_SUMMARY = f"""
+:host {{ {_FONT} }}
+h1 {{ font-size: 17px; font-weight: 600; margin: 2px 0 0; overflow-wrap: anywhere; }}
+p {{ font-size: 12.5px; margin: 0; color: #5b6474; }}
+"""
+_CODE = """
+pre {
+  font-size: 12.5px; line-height: 1.45; background: #f7f8fa; padding: 12px; border-radius: 6px; overflow-x: auto;
+  margin: 0;
+}
+"""
+_COPY = """
+const done = () => { button.label = "Copied"; setTimeout(() => { button.label = "Copy code" }, 1500) }
+if (navigator.clipboard) {
+  navigator.clipboard.writeText(source.value).then(done)
+} else {
+  const area = document.createElement("textarea")
+  area.value = source.value
+  document.body.appendChild(area)
+  area.select()
+  document.execCommand("copy")
+  area.remove()
+  done()
+}
+"""
