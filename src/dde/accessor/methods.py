@@ -44,7 +44,8 @@ _QUESTIONS = _PICTURES | {"predict"}
 #: Options of `plot` with their defaults, of which the picture of an answer may have some.
 _PLOT_OPTIONS = {
     "y": None, "x": None, "hue_by": "auto", "style_by": "checkpoint_type", "facet_by": "lineage", "band": None,
-    "min_count": None, "relative_to": None, "log_x": None, "log_y": False, "zoom": None, "mark_branches": True,
+    "group_by": None, "min_count": None, "relative_to": None, "log_x": None, "log_y": False, "zoom": None,
+    "mark_branches": True,
 }  # fmt: skip
 
 
@@ -211,8 +212,9 @@ class DdeDatasetAccessor(DatasetQuestions):
         style_by: str | None = "checkpoint_type",
         facet_by: str | None = "lineage",
         band: str | Sequence[str] | None = None,
+        group_by: str | None = None,
         min_count: int | None = None,
-        relative_to: Literal["base"] | None = None,
+        relative_to: str | None = None,
         backend: BackendName = "bokeh",
         log_x: bool | None = None,
         log_y: bool = False,
@@ -227,8 +229,8 @@ class DdeDatasetAccessor(DatasetQuestions):
             options = {n: given[n] for n in _PLOT_OPTIONS if given[n] != _PLOT_OPTIONS[n]}
             return _plot_answer(self._obj, str(question), options, backend, columns, frame_size)
         return function_of("plot")(
-            self._obj, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
-            relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
+            self._obj, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, group_by=group_by,
+            min_count=min_count, relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
             mark_branches=mark_branches, columns=columns, frame_size=frame_size,
         )  # fmt: skip
 
@@ -307,13 +309,17 @@ class DdeDatasetAccessor(DatasetQuestions):
         hue_by: str | None = "auto",
         style_by: str | None = "checkpoint_type",
         facet_by: str | None = "lineage",
-        band: str = "none",
+        band: str | Sequence[str] = "none",
+        group_by: str | None = None,
+        min_count: int | None = None,
+        smooth: float | None = None,
         zoom: bool = True,
         log_y: bool = False,
-        relative_to: Literal["base"] | None = None,
+        relative_to: str | None = None,
+        views: str | os.PathLike[str] | None = None,
         **factors: Any,
     ) -> Explorer:
-        """Return an application with widgets, picture and table."""
+        """Return an application with curves, the table of runs, their pages and the questions of ``dde.analysis``."""
         given = locals()
         _check_factors(self._obj, factors)
         options = _changed_options(DdeDatasetAccessor.explore, given) | factors
@@ -431,8 +437,9 @@ class DdeDataArrayAccessor(ArrayQuestions):
         style_by: str | None = "checkpoint_type",
         facet_by: str | None = "lineage",
         band: str | Sequence[str] | None = None,
+        group_by: str | None = None,
         min_count: int | None = None,
-        relative_to: Literal["base"] | None = None,
+        relative_to: str | None = None,
         backend: BackendName = "bokeh",
         log_x: bool | None = None,
         log_y: bool = False,
@@ -443,8 +450,8 @@ class DdeDataArrayAccessor(ArrayQuestions):
     ) -> Any:
         """Draw curves of lineages, pretraining and post-training joined."""
         return self._dataset.plot(
-            None, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
-            relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
+            None, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, group_by=group_by,
+            min_count=min_count, relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
             mark_branches=mark_branches, columns=columns, frame_size=frame_size,
         )  # fmt: skip
 
@@ -515,13 +522,17 @@ class DdeDataArrayAccessor(ArrayQuestions):
         hue_by: str | None = "auto",
         style_by: str | None = "checkpoint_type",
         facet_by: str | None = "lineage",
-        band: str = "none",
+        band: str | Sequence[str] = "none",
+        group_by: str | None = None,
+        min_count: int | None = None,
+        smooth: float | None = None,
         zoom: bool = True,
         log_y: bool = False,
-        relative_to: Literal["base"] | None = None,
+        relative_to: str | None = None,
+        views: str | os.PathLike[str] | None = None,
         **factors: Any,
     ) -> Explorer:
-        """Return an application with widgets, picture and table."""
+        """Return an application with curves, the table of runs, their pages and the questions of ``dde.analysis``."""
         given = locals()
         _check_factors(self._obj, factors)
         options = _changed_options(DdeDataArrayAccessor.explore, given) | factors

@@ -65,6 +65,8 @@ class Choices:
         Coordinates that distinguish runs.
     band : tuple of str
         Factors that means are over, drawn with their interval; none when empty.
+    group_by : str or None
+        Coordinate; runs with the same value of it are drawn as their mean with the range from lowest to highest.
     min_count : int or None
         Runs that must have a value for a mean to be drawn; all of them when None.
     smooth : float or None
@@ -93,6 +95,7 @@ class Choices:
     style_by: str | None = "checkpoint_type"
     facet_by: str | None = "lineage"
     band: tuple[str, ...] = ()
+    group_by: str | None = None
     min_count: int | None = None
     smooth: float | None = None
     zoom: bool = True
@@ -210,7 +213,8 @@ def plot_options(choices: Choices, dataset: xr.Dataset | None = None) -> dict[st
         "style_by": choices.style_by,
         "facet_by": choices.facet_by,
         "band": (choices.band[0] if len(choices.band) == 1 else list(choices.band)) or None,
-        "min_count": choices.min_count if choices.band else None,
+        "group_by": choices.group_by,
+        "min_count": choices.min_count if choices.band or choices.group_by else None,
         "smooth": choices.smooth,
         "relative_to": choices.relative_to,
         "zoom": None if choices.zoom else False,

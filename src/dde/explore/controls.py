@@ -18,7 +18,7 @@ from dde.explore.listing import runs_of, starting_lineages, starting_metric
 from dde.explore.tabs import Marks
 from dde.plots.defaults import default_hue
 
-__all__ = ["INITIAL", "PINNED", "Controls"]
+__all__ = ["CLICKABLE_LABEL", "INITIAL", "PINNED", "Controls"]
 
 #: Value of the widget ``relative_to`` for the run that is pinned.
 PINNED = "pinned"
@@ -30,7 +30,7 @@ _NONE = "none"
 #: Names of widgets whose initial value :func:`dde.explore.page.explore` takes, besides the filters of the suite.
 INITIAL = (
     "lineage", "run", "metrics", "x", "log_x", "grid", "points", "interp", "hue_by", "style_by", "facet_by", "band",
-    "min_count", "smooth", "zoom", "log_y", "relative_to", "tuned",
+    "group_by", "min_count", "smooth", "zoom", "log_y", "relative_to", "tuned",
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ class Controls:
         self._ignores_events = True
         self.widgets: dict[str, Any] = {
             **{key: _several(f.label, f.options) for key, f in self._filters.of_lineages.items()},
-            "tuned": pn.widgets.Checkbox(label=f"only with matching {self._filters.noun}", margin=(0, 10, 6, 10)),
+            "tuned": _check(f"only with matching {self._filters.noun}", (0, 10, 6, 10)),
             "lineage": _several("Lineages", [], placeholder="type to search"),
             **{key: _several(f.label, f.options) for key, f in self._filters.of_runs.items()},
             "run": _several("Runs", []),
@@ -69,9 +69,9 @@ class Controls:
                 "To draw, side by side", list(map(str, dataset.data_vars)), placeholder="type to search"
             ),
             "x": _one("Axis", {rule.label: name for name, rule in AXES.items()}),
-            "log_x": pn.widgets.Checkbox(label="logarithmic axis", margin=(2, 10)),
-            "log_y": pn.widgets.Checkbox(label="logarithmic values", margin=(2, 10)),
-            "zoom": pn.widgets.Checkbox(label="enlarge what follows the branch", value=True, margin=(2, 10, 8, 10)),
+            "log_x": _check("logarithmic axis", (2, 10)),
+            "log_y": _check("logarithmic values", (2, 10)),
+            "zoom": _check("enlarge what follows the branch", (2, 10, 8, 10), value=True),
             "relative_to": _one(
                 "Values",
                 {"as they are": "", "difference to the base": "base", "difference to the pinned run": PINNED},
@@ -90,6 +90,7 @@ class Controls:
             "hue_by": _one("Colour", _coordinates(dataset, types=True)),
             "style_by": _one("Marker", _coordinates(dataset, types=True)),
             "facet_by": _one("Panels for each", _coordinates(dataset, types=False)),
+            "group_by": _one("Group by", _coordinates(dataset, types=False)),
             "band": _several("Mean over, with its interval", list(dict.fromkeys(self._filters.bands)), "none"),
             "min_count": pn.widgets.IntInput(label="Runs for a mean", value=None, start=1, placeholder="all", **_WIDE),
         }
@@ -126,7 +127,7 @@ class Controls:
             smooth=1e9 * chosen["smooth"] or None,
             zoom=chosen["zoom"],
             relative_to=self._reference(chosen["relative_to"]),
-            **{name: chosen[name] or None for name in ("hue_by", "style_by", "facet_by")},
+            **{name: chosen[name] or None for name in ("hue_by", "style_by", "facet_by", "group_by")},
         )
 
     @property
@@ -223,7 +224,8 @@ class Controls:
             _heading("Lineages"), *lineages, w["tuned"], w["lineage"],
             _heading(self._filters.noun[0].upper() + self._filters.noun[1:]), *runs,
             _heading("Axes and values"), w["x"], w["relative_to"], w["log_x"], w["log_y"], w["zoom"], w["smooth"],
-            _heading("Look and groups"), pair("hue_by", "style_by"), w["facet_by"], pair("band", "min_count"),
+            _heading("Look and groups"), pair("hue_by", "style_by"), pair("facet_by", "group_by"),
+            pair("band", "min_count"),
             _heading("Grid"), pair("grid", "points"), w["interp"],
             sizing_mode="stretch_width", margin=0,
         )  # fmt: skip
@@ -330,12 +332,29 @@ def _parsed(widget: Any, text: str) -> Any:
 # Choices that an error lists.
 _LISTED_IN_ERRORS = 12
 _WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "min_width": 110}
+#: Style of a check box whose label can be clicked, too: in Bokeh's markup the label does not belong to the box, so the
+#: box is stretched over both, and its mark is drawn beside the text.
+CLICKABLE_LABEL = """
+:host { position: relative; }
+input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: pointer; z-index: 1; }
+.bk-label { display: flex; align-items: center; gap: 6px; margin: 0; }
+.bk-label::before {
+  content: ""; width: 13px; height: 13px; line-height: 13px; border: 1.5px solid #7d8491; border-radius: 3px;
+  box-sizing: border-box; background: white; color: white; font-size: 11px; text-align: center; flex: none;
+}
+input:checked + .bk-label::before { content: "\\2713"; background: #4c6a92; border-color: #4c6a92; line-height: 11px; }
+input:focus-visible + .bk-label::before { outline: 2px solid #0072b2; outline-offset: 1px; }
+"""
 
 
 def _several(name: str, options: Any, placeholder: str = "all") -> Any:
     return pn.widgets.MultiChoice(
         label=name, options=options, placeholder=placeholder, option_limit=_LISTED, search_option_limit=_LISTED, **_WIDE
     )
+
+
+def _check(name: str, margin: tuple[int, ...], value: bool = False) -> Any:
+    return pn.widgets.Checkbox(label=name, value=value, margin=margin, stylesheets=[CLICKABLE_LABEL])
 
 
 def _one(name: str, options: Any) -> Any:

@@ -52,8 +52,13 @@ class Page {
   draw() {
     const payload = this.model.payload
     if (payload == null || payload.panels == null) return
-    // New figures are built after this message; what it draws follows once they are in place.
+    // New figures are built after this message; what it draws follows once they are in place and laid out.
     if (payload.panels.some((panel) => this.slots[panel.figure] == null)) return
+    clearTimeout(this.waiting)
+    if (payload.panels.some((panel) => Bokeh.index.find_one(this.figures()[panel.figure])?.layout == null)) {
+      this.waiting = setTimeout(() => this.draw(), 15)
+      return
+    }
     this.looks = payload.looks
     this.at = new Map(this.looks.map((look, k) => [look.run_id, k]))
     const used = new Set(payload.panels.map((panel) => panel.figure))

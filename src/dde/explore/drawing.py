@@ -132,7 +132,7 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
         selection = loaded.get(choices)
         options = plot_options(choices, loaded.dataset)
         # Means and differences need all lineages at once.
-        is_plain = not options.get("band") and not options.get("relative_to") and not options.get("smooth")
+        is_plain = not any(options.get(name) for name in ("band", "group_by", "relative_to", "smooth"))
         blocks = selection.blocks if is_plain else ()
         rows = curve_panels(selection.dataset, **options, blocks=blocks)
     panels = _each_labelled([panel for row in rows for panel in row])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,8 +16,9 @@ from dde.dataset.bases import difference_to_base
 from dde.dataset.dimensions import axis_of
 from dde.dataset.loss_reductions import is_train_loss, warn_of_reductions
 from dde.dataset.provenance import metric_named
+from dde.dataset.run_differences import difference_to_run
 from dde.dataset.samples import metrics_alone
-from dde.errors import SelectionError, UnknownNameError
+from dde.errors import SelectionError
 from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import BackendName
 from dde.plots.backends.choice import drawing_with
@@ -26,6 +27,7 @@ from dde.plots.curve_legend import curve_legend
 from dde.plots.curve_segments import Segment, run_blocks, segments_by_metric
 from dde.plots.defaults import check_names, default_hue, facet_title, task_of
 from dde.plots.figure_layout import arrange, panel_layouts
+from dde.plots.grouped import group_segments
 from dde.plots.legends import Legend
 from dde.plots.panels import Axis, Frame, Look, Panel, figure_of, value_of, x_values, y_values
 from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
@@ -166,8 +168,9 @@ def plot_curves(
     style_by: str | None = "checkpoint_type",
     facet_by: str | None = "lineage",
     band: str | Sequence[str] | None = None,
+    group_by: str | None = None,
     min_count: int | None = None,
-    relative_to: Literal["base"] | None = None,
+    relative_to: str | None = None,
     backend: BackendName = "bokeh",
     log_x: bool | None = None,
     log_y: bool = False,
@@ -204,12 +207,16 @@ def plot_curves(
         Coordinate with separate panels for each value; None for no facets.
     band : str or several, optional
         Draw means over "seed" or "replicate", in other suites over any factor, with their 95 % interval as a band.
+    group_by : str, optional
+        Draw the mean of all runs with the same value of a coordinate, whatever else they differ in, with the range from
+        the lowest to the highest as a band. Each value has a colour; run types stay apart.
     min_count : int, optional
         With `band`: number of runs that must have a value for the mean to be drawn. When None, all of them, so a
         mean ends where the first of its runs does. Where only some runs have a value, the line is dash-dotted, and
         the legend says so.
-    relative_to : {"base"}, optional
-        Draw the change due to post-training: the difference to the base at the point where runs left it.
+    relative_to : str, optional
+        "base" draws the change due to post-training: the difference to the base at the point where runs left it. The
+        id of a run (``run_id``) draws the difference to that run at the same position on the axis.
     backend : {"bokeh", "matplotlib"}
         Bokeh for exploration (with a tooltip for each cell), Matplotlib for print. It becomes HoloViews' current
         backend.
@@ -253,15 +260,10 @@ def plot_curves(
     >>> gain = ds.dde.plot("arc_easy", relative_to="base", x="post_tokens", facet_by="data")
     >>> tasks = ds.dde.plot(["arc_easy", "piqa"], zoom=False, facet_by=None, hue_by="data")
     """
-    if relative_to not in (None, "base"):
-        raise UnknownNameError(
-            f"relative_to={relative_to!r} is not a reference for differences, so nothing is drawn. "
-            "Pass 'base', or None."
-        )
     rows = curve_panels(
-        dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, min_count=min_count,
-        relative_to=relative_to, log_x=bool(log_x), log_y=log_y, zoom=zoom, mark_branches=mark_branches,
-        columns=columns, backend=backend,
+        dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, group_by=group_by,
+        min_count=min_count, relative_to=relative_to, log_x=bool(log_x), log_y=log_y, zoom=zoom,
+        mark_branches=mark_branches, columns=columns, backend=backend,
     )  # fmt: skip
     panels = [panel for row in rows for panel in row]
     is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
@@ -270,7 +272,7 @@ def plot_curves(
     with drawing_with(backend) as drawing:
         import holoviews as hv
 
-        legend = curve_legend(panels, drawing, _band_words(dataset, band))
+        legend = curve_legend(panels, drawing, _band_words(dataset, band, group_by))
         layouts = panel_layouts(rows, size, legend, [p.frame for p in panels], [p.title for p in panels])
         # One legend for all panels, right of the last panel of the first row, where it covers nothing.
         drawn = [
@@ -290,8 +292,9 @@ def curve_panels(
     style_by: str | None = "checkpoint_type",
     facet_by: str | None = "lineage",
     band: str | Sequence[str] | None = None,
+    group_by: str | None = None,
     min_count: int | None = None,
-    relative_to: Literal["base"] | None = None,
+    relative_to: str | None = None,
     log_x: bool = False,
     log_y: bool = False,
     zoom: bool | None = None,
@@ -309,15 +312,21 @@ def curve_panels(
     rule = axis_of(dataset)
     dataset_axis = rule.name if rule else "cumulative_tokens"
     x = x or dataset_axis
-    hue_by = default_hue(dataset, hue_by)
+    hue_by = group_by or default_hue(dataset, hue_by)
     _check_coordinates(dataset, x, dataset_axis, {"hue_by": hue_by, "style_by": style_by, "facet_by": facet_by})
-    dataset = _prepared(dataset, metrics, x, band, min_count, relative_to)
+    if group_by and band is not None:
+        raise SelectionError(
+            f"group_by={group_by!r} and band={band!r} both draw means, of different runs. Pass one of them."
+        )
+    dataset = _prepared(dataset, metrics, x, band, group_by, min_count, relative_to)
     segments = segments_by_metric(blocks or run_blocks(dataset), metrics, x, log_x, log_y)
-    if relative_to:
+    if group_by:
+        segments = {m: group_segments(of_metric, group_by, facet_by, min_count) for m, of_metric in segments.items()}
+    if relative_to == "base":
         segments = {m: [s for s in of_metric if not s.is_base] for m, of_metric in segments.items()}
     all_segments = [s for of_metric in segments.values() for s in of_metric]
     if not all_segments:
-        without = " Bases alone have no change from the base." if relative_to else ""
+        without = " Bases alone have no change from the base." if relative_to == "base" else ""
         if x in AXES and AXES[x].by == "run":
             without = f" On {x} points are counted from the branch of a run, so bases and cells before it have none."
         raise SelectionError(
@@ -341,7 +350,7 @@ def curve_panels(
     facets = (facets_of((value_of(s, facet_by) for s in all_segments), with_none) if facet_by else []) or [None]
     facet_by = None if facets == [None] else facet_by
     many = len(facets) > _MOST_PAIRS or len(metrics) > _MOST_METRICS
-    zooms = (not many if zoom is None else zoom) and x in ("cumulative_tokens", "cumulative_compute")
+    zooms = (not many if zoom is None else zoom) and not group_by and x in ("cumulative_tokens", "cumulative_compute")
     scale = Scale(x, log_x, log_y, zooms, bool(relative_to))
     metric_columns = [p for m in metrics for p in metric_panels(dataset, m, segments[m], look, scale, mark_branches)]
     _check_count(facet_by, len(facets), len(metric_columns))
@@ -349,7 +358,8 @@ def curve_panels(
     of_facets: list[list[Panel]] = []
     for facet in facets:
         of_facet = [replace(p, segments=[s for s in p.segments if _is_in(s, facet_by, facet)]) for p in metric_columns]
-        title = facet_title((s.facts for p in of_facet for s in p.segments), facet_by, facet)
+        is_all = group_by is not None and facet_by is None
+        title = "" if is_all else facet_title((s.facts for p in of_facet for s in p.segments), facet_by, facet)
         of_facets.append(titled(dataset, of_facet, title, by_task, len(facets) == 1))
     rows = arrange(of_facets, columns or columns_for_facets(len(facets), len(metric_columns)))
     return labelled_below(rows) if by_task or (len(rows) > 2 and len(metric_columns) == 1) else rows
@@ -383,6 +393,7 @@ def _prepared(
     metrics: list[str],
     x: str,
     band: str | Sequence[str] | None,
+    group_by: str | None,
     min_count: int | None,
     relative_to: str | None,
 ) -> xr.Dataset:
@@ -405,25 +416,30 @@ def _prepared(
                 "differences: ds.dde.difference_to_base().dde.mean_over(...)."
             )
         return dataset
-    if min_count is not None and band is None:
+    if min_count is not None and band is None and group_by is None:
         raise SelectionError(
-            f"min_count={min_count} counts the runs of a mean, and without band= no mean is drawn. "
-            "Pass band='seed' or band='replicate' too, or leave min_count= out."
+            f"min_count={min_count} counts the runs of a mean, and without band= or group_by= no mean is drawn. "
+            "Pass band='seed' or group_by='data' too, or leave min_count= out."
         )
     dataset = metrics_alone(dataset, metrics)
-    if relative_to:
+    if relative_to == "base":
         dataset = difference_to_base(dataset)
-    if band is None:
+    if band is None and group_by is None and relative_to in (None, "base"):
         return dataset
     rule = axis_of(dataset)
-    if x in AXES and AXES[x].by == "run" and (rule is None or rule.name != x):
-        # A mean averages runs at the same position on the axis of the picture, on which each run has its own tokens.
+    if x in AXES and (AXES[x].by == "run" or group_by) and (rule is None or rule.name != x):
+        # Runs are averaged and compared at the same position on the axis of the picture, on which each run has its own
+        # tokens.
         dataset = align(dataset, axis=x)
-    return mean_over(dataset, band, min_count)
+    if relative_to not in (None, "base"):
+        dataset = difference_to_run(dataset, relative_to)
+    return dataset if band is None else mean_over(dataset, band, min_count)
 
 
-def _band_words(dataset: xr.Dataset, band: str | Sequence[str] | None) -> str:
+def _band_words(dataset: xr.Dataset, band: str | Sequence[str] | None, group_by: str | None) -> str:
     """Return what means are over and what their band spans, separated by ``|``; "" when there are no means."""
+    if group_by:
+        return "runs|lowest to highest"
     if MEMBERS in dataset.coords:
         # Means that lost their attributes don't state what they are over, nor their interval.
         over, interval = dataset.attrs.get(AVERAGED_OVER, "run"), dataset.attrs.get("interval", "")
