@@ -25,13 +25,15 @@ import dde
 from dde.cli import explore as cli_explore
 from dde.cli import main
 from dde.dataset.lazy import BlockReader
-from dde.errors import SelectionError, UnknownNameError
-from dde.explore import page as explore_page
+from dde.errors import DdeError, SelectionError, UnknownNameError
+from dde.explore import session as explore_session
+from dde.explore.address import SavedViews, marks_in, query_of, texts_in
 from dde.explore.choices import Choices, Opened, apply, code_of, plot_options
-from dde.explore.drawing import Loaded, draw, highlight, picture_bytes, table_bytes
+from dde.explore.drawing import Drawing, Loaded, draw, picture_bytes, table_bytes
 from dde.explore.listing import matching_lineages, matching_runs, run_table, runs_of, starting_lineages, starting_metric
 from dde.explore.page import Explorer
 from dde.explore.server import origins_of
+from dde.explore.session import Session
 from dde.tutorial import Suite
 
 METRICS = ["arc_easy", "mmlu_average", "train_loss"]
@@ -203,24 +205,43 @@ def said(explorer: Explorer) -> list[str]:
     return [alert.object for alert in explorer.__panel__().select(pn.pane.Alert) if alert.visible]
 
 
-def model(explorer: Explorer) -> Any:
-    return explorer.__panel__().select(pn.pane.Bokeh)[0].object
+def payload(explorer: Explorer) -> dict[str, Any]:
+    """What the page was sent to draw."""
+    return dict(explorer.session.curves.payload)
+
+
+def is_shown(explorer: Explorer) -> bool:
+    return bool(explorer.session._shown.visible)
 
 
 def test_widgets_change_choices_picture_table_and_code(explorer: Explorer) -> None:
-    before, widgets = model(explorer), explorer.controls.widgets
+    before, widgets = payload(explorer), explorer.controls.widgets
     assert said(explorer) == []
     widgets["learning_rate"].value = [5e-6]
     assert explorer.choices.runs == tuple(matching_runs(runs_of(explorer._dataset), learning_rates=[5e-6]))
     assert widgets["run"].options == list(explorer.choices.runs)
-    (table,) = explorer.__panel__().select(pn.widgets.Tabulator)
-    assert set(table.value["run"]) <= {"pretraining", *explorer.choices.runs}
+    assert explorer.session.drawing is not None
+    assert set(explorer.session.drawing.table["run"]) <= {"pretraining", *explorer.choices.runs}
     widgets["facet_by"].value = ""
-    assert len(model(explorer).children) == 2
-    assert model(explorer) is not before
+    assert len(payload(explorer)["panels"]) == 2
+    assert payload(explorer)["version"] == before["version"] + 2
     widgets["x"].value = "cumulative_compute"
     assert 'x="cumulative_compute", facet_by=None' in explorer.code
     xr.testing.assert_identical(explorer.dataset, apply(explorer._dataset, explorer.choices))
+
+
+def test_figures_are_made_once_for_each_kind_of_axis(explorer: Explorer) -> None:
+    curves, widgets = explorer.session.curves, explorer.controls.widgets
+    linear = list(curves.figures)
+    assert [panel["figure"] for panel in payload(explorer)["panels"]] == list(range(len(linear)))
+    widgets["log_x"].value = True
+    # The panels that enlarge what follows the branch stay linear.
+    both = list(curves.figures)
+    assert both[: len(linear)] == linear
+    widgets["log_x"].value = False
+    widgets["metrics"].value = ["mmlu_average"]
+    widgets["log_x"].value = True
+    assert curves.figures == both
 
 
 def test_filters_on_lineages_keep_what_matches_and_else_start_anew(explorer: Explorer) -> None:
@@ -240,18 +261,18 @@ def test_what_cannot_be_shown_is_said_and_nothing_else_stays(
     widgets = explorer.controls.widgets
     widgets["lineage"].value = []
     assert said(explorer)[0].startswith("no lineage is chosen")
-    assert model(explorer) is None
-    assert explorer._code_text.value == ""
+    assert not is_shown(explorer)
+    assert explorer.session._code_text.value == ""
     widgets["lineage"].value = list(LINEAGES)
     assert said(explorer) == []
-    assert model(explorer) is not None
+    assert is_shown(explorer)
     monkeypatch.setattr("dde.plots.curves._MOST_ROWS", 1)
     widgets["zoom"].value = False
     assert "than can be looked at" in said(explorer)[0]
-    monkeypatch.setattr(explore_page, "draw", lambda *_: 1 / 0)
+    monkeypatch.setattr(explore_session, "draw", lambda *_: 1 / 0)
     widgets["zoom"].value = True
     assert "can&#x27;t be drawn (ZeroDivisionError" in said(explorer)[0]
-    assert model(explorer) is None
+    assert not is_shown(explorer)
 
 
 def test_warnings_stand_beside_the_picture(dataset: xr.Dataset) -> None:
@@ -261,7 +282,7 @@ def test_warnings_stand_beside_the_picture(dataset: xr.Dataset) -> None:
 
 def test_the_newest_choice_wins(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[bool] = []
-    busy: list[bool] = []
+    session = explorer.session
     go_on = threading.Event()
 
     def slow(loaded: Loaded, choices: Choices) -> Any:
@@ -269,10 +290,10 @@ def test_the_newest_choice_wins(explorer: Explorer, monkeypatch: pytest.MonkeyPa
         assert go_on.wait(30)
         return draw(loaded, choices)
 
-    monkeypatch.setattr(explore_page, "draw", slow)
-    show = Explorer._show
+    monkeypatch.setattr(explore_session, "draw", slow)
+    show = Session._show
     shown: list[bool] = []
-    monkeypatch.setattr(Explorer, "_show", lambda self, made: (shown.append(made.choices.log_x), show(self, made))[1])
+    monkeypatch.setattr(Session, "_show", lambda self, made: (shown.append(made.choices.log_x), show(self, made))[1])
 
     async def choose() -> None:
         box = explorer.controls.widgets["log_x"]
@@ -280,42 +301,78 @@ def test_the_newest_choice_wins(explorer: Explorer, monkeypatch: pytest.MonkeyPa
             box.value = value
             while not drawn:
                 await asyncio.sleep(0.01)
-            busy.append(explorer._shown.loading)
+        while not session._shown.loading:
+            await asyncio.sleep(0.01)
         explorer.controls.widgets["zoom"].value = False
         box.value = False
         go_on.set()
-        await explorer._task
+        await session._task
 
     asyncio.run(choose())
     assert drawn == [True, False], "what was overtaken before it began is not drawn at all"
     assert shown == [False]
-    assert explorer._drawing.choices == explorer.choices
-    assert busy == [True] * 3
-    assert explorer._shown.loading is False
+    assert session.drawing is not None
+    assert session.drawing.choices == explorer.choices
+    assert session._shown.loading is False
 
 
-def test_ticked_runs_stand_out(dataset: xr.Dataset) -> None:
+def lines_of(drawing: Drawing, panel: int, run_id: str) -> list[tuple[float, float]]:
+    """The last vertex of each line of a run in a panel."""
+    columns = drawing.panels[panel]
+    (run,) = (k for k, look in enumerate(drawing.looks) if look.run_id == run_id)
+    ends = columns.line_start[1:] - 1
+    return [(columns.line_x[e], columns.line_y[e]) for e, r in zip(ends, columns.line_run, strict=True) if r == run]
+
+
+def test_columns_have_the_values_of_runs(dataset: xr.Dataset) -> None:
     drawing = draw(Loaded(dataset), CHOICES)
-    figures = [figure for figure, *_ in drawing.model.children]
-
-    def marks() -> list[Any]:
-        return [r for f in figures for r in f.renderers if r.name == "highlighted run"]
-
-    def alphas() -> list[Any]:
-        return [r.glyph.line_alpha for f in figures for r in f.renderers if hasattr(r, "glyph") and r not in marks()]
-
-    usual = alphas()
     row = drawing.table[drawing.table["run"] == SFT].iloc[0]
-    highlight(drawing, {row["run_id"]})
     curve = drawing.shown.arc_easy.sel(lineage=row["lineage"], run=SFT).dropna("cumulative_tokens")
     own = curve[curve.cumulative_tokens > row["branch_tokens"]]
-    observed = [m for m in marks() if type(m.glyph).__name__ == "Scatter"]
     # Once in the panel of all training, once in the one that enlarges what follows the branch.
-    assert [m.data_source.data["y"].tolist()[-1] for m in observed] == [float(own[-1])] * 2
-    assert max(a for a, b in zip(alphas(), usual, strict=True) if a != b) == 0.15
-    highlight(drawing, set())
-    assert marks() == []
-    assert alphas() == usual
+    expected = float(own.cumulative_tokens[-1]), float(own[-1])
+    assert lines_of(drawing, 0, row["run_id"])[-1] == expected
+    assert lines_of(drawing, 1, row["run_id"])[-1] == (expected[0] - row["branch_tokens"], expected[1])
+    looks = {look.run_id: look for look in drawing.looks}
+    assert looks[row["run_id"]].group == "5e-6"
+    assert set(looks) == set(drawing.table["run_id"]), "a look for each run of the table"
+    assert all(panel.title and panel.x_label for panel in drawing.panels)
+
+
+def test_differences_to_a_run_are_those_of_the_dataset(dataset: xr.Dataset) -> None:
+    with_both = replace(CHOICES, facet_by=None, zoom=False, relative_to=LINEAGES[0])
+    drawing = draw(Loaded(dataset), with_both)
+    shown = drawing.shown.arc_easy.sel(run="pretraining")
+    change = (shown.sel(lineage=LINEAGES[1]) - shown.sel(lineage=LINEAGES[0])).dropna("cumulative_tokens")
+    assert lines_of(drawing, 0, LINEAGES[1]) == [(float(change.cumulative_tokens[-1]), float(change[-1]))]
+    assert drawing.panels[0].is_difference
+    with pytest.raises(UnknownNameError, match="Did you mean"):
+        draw(Loaded(dataset), replace(with_both, relative_to=LINEAGES[0][:-1]))
+
+
+def test_groups_are_means_with_their_range(dataset: xr.Dataset) -> None:
+    drawing = draw(Loaded(dataset), replace(CHOICES, facet_by=None, group_by="params"))
+    base = next(look for look in drawing.looks if look.run == "pretraining, 2 runs")
+    both = drawing.shown.arc_easy.sel(run="pretraining")
+    ((x, y),) = lines_of(drawing, 0, base.run_id)[-1:]
+    values = both.sel(cumulative_tokens=x).dropna("lineage").values
+    np.testing.assert_allclose(y, values.mean())
+    assert base.group == "150M"
+    assert len(drawing.panels[0].band_run) >= 1
+    exec(code_of(dataset, drawing.choices), {"ds": dataset})
+
+
+def test_a_large_selection_is_read_in_blocks(dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = draw(Loaded(dataset), replace(CHOICES, facet_by=None))
+    monkeypatch.setattr("dde.explore.drawing._MOST_CELLS", 0)
+    monkeypatch.setattr("dde.plots.curve_segments._BLOCK", 1)
+    in_blocks = draw(Loaded(dataset), replace(CHOICES, facet_by=None))
+    assert len(in_blocks.selection.blocks) == len(LINEAGES)
+    assert in_blocks.looks == whole.looks
+    pd.testing.assert_frame_equal(in_blocks.table, whole.table)
+    for one, other in zip(in_blocks.panels, whole.panels, strict=True):
+        np.testing.assert_array_equal(one.line_y, other.line_y)
+        np.testing.assert_array_equal(one.point_x, other.point_x)
 
 
 def test_files_hold_what_is_shown(dataset: xr.Dataset) -> None:
@@ -325,6 +382,77 @@ def test_files_hold_what_is_shown(dataset: xr.Dataset) -> None:
     with Image.open(io.BytesIO(picture_bytes(drawing, ".png"))) as image:
         assert image.size[0] > 900
     assert b">tokens since the start of pretraining</text>" in picture_bytes(drawing, ".svg")
+    assert picture_bytes(drawing, ".pdf").startswith(b"%PDF")
+    read = pd.read_csv(io.BytesIO(table_bytes(drawing, ".csv")))
+    np.testing.assert_array_equal(read["arc_easy"], frame["arc_easy"])
+
+
+# Address, views and sessions
+
+
+def test_an_address_opens_the_same_view(dataset: xr.Dataset) -> None:
+    explorer = Explorer(dataset, metrics="arc_easy", lineage=LINEAGES)
+    assert explorer.session.query == ""
+    widgets, marks = explorer.controls.widgets, explorer.session.marks
+    widgets["params"].value = ["150M"]
+    widgets["lineage"].value = [LINEAGES[1]]
+    widgets["learning_rate"].value = [5e-6]
+    widgets["metrics"].value = ["train_loss", "arc_easy"]
+    widgets["log_x"].value, widgets["hue_by"].value, widgets["facet_by"].value = True, "data", ""
+    widgets["grid"].value, widgets["points"].value = "linear", 50
+    shown = [look.run_id for look in explorer.session.drawing.looks]
+    marks.param.update(hidden=shown[1:], selected=shown[:1], baseline=shown[0])
+    other = Session(dataset, None, {"metrics": "arc_easy", "lineage": LINEAGES}, query=explorer.session.query)
+    assert other.choices == explorer.choices
+    assert (other.marks.hidden, other.marks.selected, other.marks.baseline) == (shown[1:], shown[:1], shown[0])
+    assert other.query == explorer.session.query
+
+
+def test_an_address_that_names_what_is_gone_says_so(dataset: xr.Dataset) -> None:
+    session = Session(dataset, None, {"metrics": "arc_easy"}, query="?metrics=gone&log_x=perhaps&x=post_tokens&new=1")
+    assert "metrics=gone is not among the choices" in session._notes.object
+    assert "log_x=perhaps" in session._notes.object
+    assert session.choices.x == "post_tokens"
+
+
+@pytest.mark.parametrize("hidden", [["a"], ["a", "b", "c"], list("abcd"), []], ids=len)
+def test_marks_survive_the_address(hidden: list[str]) -> None:
+    runs = list("abcd")
+    query = query_of({}, {}, explore_session.Marks(hidden=hidden, selected=["b"], opened="a&b=c"), runs)
+    found = marks_in(texts_in(query), runs)
+    assert found == {"hidden": hidden, "selected": ["b"], "baseline": "", "opened": "a&b=c"}
+
+
+def test_views_are_saved_under_names(dataset: xr.Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "views.json"
+    explorer = Explorer(dataset, metrics="arc_easy", lineage=LINEAGES, views=path)
+    pick, name, save, remove = explorer.session._views_bar
+    explorer.controls.widgets["log_x"].value = True
+    name.value_input = "log axis"
+    save.clicks += 1
+    assert SavedViews(path).queries() == {"log axis": "log_x=true"}
+    explorer.controls.widgets["log_x"].value = False
+    pick.value = "Views"
+    pick.value = "log axis"
+    assert explorer.choices.log_x
+    remove.clicks += 1
+    assert SavedViews(path).queries() == {}
+    name.value_input = " "
+    save.clicks += 1
+    assert "the view has no name" in explorer.session._notes.object
+    path.write_text("[1]")
+    with pytest.raises(DdeError, match="holds no saved views"):
+        SavedViews(path).queries()
+
+
+def test_a_refresh_shows_new_runs_and_keeps_the_view(dataset: xr.Dataset) -> None:
+    small = dataset.sel(lineage=list(LINEAGES[:1]))
+    explorer = Explorer(small, metrics="arc_easy", source=lambda: (dataset, None), log_x=True)
+    explorer.controls.widgets["facet_by"].value = ""
+    explorer._own._refresh()
+    assert set(explorer.controls.widgets["lineage"].options) >= set(LINEAGES)
+    assert explorer.choices.lineages == LINEAGES[:1]
+    assert (explorer.choices.facet_by, explorer.choices.log_x) == (None, True)
 
 
 def test_the_accessor_takes_what_to_start_with(dataset: xr.Dataset) -> None:

@@ -175,7 +175,8 @@ class Controls:
             ]
             chosen = [known[part] for part in parts if part in known]
             if isinstance(widget, pn.widgets.MultiChoice):
-                values[name] = chosen
+                if chosen or not any(parts):
+                    values[name] = chosen
             elif chosen:
                 values[name] = chosen[-1]
         return values, problems

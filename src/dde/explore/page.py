@@ -121,7 +121,7 @@ class _Page:
         return self._explorer._make_session(refresh, query)
 
     def _refresh(self) -> None:
-        query = self.session.query
+        query = self.session.complete_query
         self._explorer._reopen()
         self.session = self._make(query)
         self.layout[:] = [self.session.layout]

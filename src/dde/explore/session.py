@@ -105,10 +105,18 @@ class Session:
 
     @property
     def query(self) -> str:
-        """What the page shows, as the query of an address."""
+        """What the page shows, as the query of an address: what differs from its start."""
+        return self._query(self._defaults)
+
+    @property
+    def complete_query(self) -> str:
+        """What the page shows, as a query that does not depend on its start."""
+        return self._query({})
+
+    def _query(self, defaults: Mapping[str, Any]) -> str:
         runs = [look.run_id for look in self.drawing.looks] if self.drawing else []
         tab = self._tab.value
-        return query_of(self.controls.values, self._defaults, self.marks, runs, "" if tab == _CURVES else tab)
+        return query_of(self.controls.values, defaults, self.marks, runs, "" if tab == _CURVES else tab)
 
     # Elements of the page
 
@@ -254,7 +262,9 @@ class Session:
             self.drawing = None
             # Hide the previous picture, which belongs to other choices.
             self._alert.param.update(object=_as_text(made.text), visible=True)
-            self._notes.visible = self._shown.visible = False
+            self._show_problems(self._problems)
+            self._problems = []
+            self._shown.visible = False
             self._summary.object = self._code.object = self._code_text.value = ""
             return
         with pn.io.hold():
@@ -296,12 +306,11 @@ class Session:
                 shown = Shown(self.dataset, made.shown, made.choices, made.table, colours, self.opened, self.repository)
                 tab.show(shown)
 
-    def _on_marks(self, event: Any) -> None:
-        if event.name == "opened" and event.new:
-            titles = [tab.title for tab in self.tabs]
-            if "Run" in titles:
-                self._tab.value = "Run"
-        if event.name == "baseline" and self.controls.widgets["relative_to"].value == PINNED:
+    def _on_marks(self, *events: Any) -> None:
+        changed = {event.name: event.new for event in events}
+        if changed.get("opened") and "Run" in self._pages:
+            self._tab.value = "Run"
+        if "baseline" in changed and self.controls.widgets["relative_to"].value == PINNED:
             self.redraw()
         else:
             self._write_address()
