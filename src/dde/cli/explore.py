@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import xarray as xr
 
 import dde.tutorial
 from dde.cli.options import (
@@ -64,6 +65,10 @@ def explore(
     ] = None,
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any free one.")] = 0,
     address: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to serve on.")] = "127.0.0.1",
+    views: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File of saved views. By default views.json in the folder of the cache."),
+    ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address of the page.")] = False,
     cache_dir: CacheDir = "data_cache",
     no_cache: NoCache = False,
@@ -100,6 +105,16 @@ def explore(
             opened = _opened(ctx, data, db, schema, suite, _options(python_options, None if no_cache else cache_dir))
         dataset = repository.to_dataset(**dataset_options)
         check_dataset(dataset)
+
+        def reopened() -> tuple[xr.Dataset, Any]:
+            if data is None:
+                return dataset, repository
+            # Pages that are opened later show the new runs, too.
+            nonlocal dataset, repository
+            repository = repository_of_arguments(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
+            dataset = repository.to_dataset(**dataset_options)
+            return dataset, repository
+
         progress("reading the first metric")
         first = starting_metric(dataset, starting_lineages(dataset))
     if not is_loopback(address):
@@ -112,7 +127,13 @@ def explore(
         if not no_browser:
             webbrowser.open(url)
 
-    serve(lambda: Explorer(dataset, opened, metrics=first), address, port, "dde explore", ready)
+    if views is None and not no_cache and "://" not in cache_dir:
+        views = Path(cache_dir) / "views.json"
+
+    def make_page() -> Explorer:
+        return Explorer(dataset, opened, source=reopened, repository=repository, views=views, metrics=first)
+
+    serve(make_page, address, port, "dde explore", ready)
 
 
 def _options(filters: dict[str, Any], cache_dir: str | None) -> tuple[tuple[str, Any], ...]:
