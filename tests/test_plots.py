@@ -382,7 +382,7 @@ def test_matplotlib_draws_the_same(sweep: xr.Dataset) -> None:
         figure.canvas.draw()
         ticks = [t.get_text() for t in axes[0].get_xticklabels()]
         assert {"0", "8B", "16B"} <= set(ticks) | {"8B"}
-        assert all(re.fullmatch(r"|-?[\d.]+[MB]?", t) for t in ticks)
+        assert all(re.fullmatch("|\N{MINUS SIGN}?[0-9.]+[MB]?", t) for t in ticks)
         (legend,) = [a.get_legend() for a in axes if a.get_legend() is not None]
         assert [t.get_text() for t in legend.get_texts()][:3] == ["5e-6", "5e-5", "pretraining"]
         box, frame = legend.get_window_extent(), axes[2].get_window_extent()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,21 +15,37 @@ __all__ = [
     "BOKEH_MINOR_LOG_TICKS",
     "BOKEH_TICKS",
     "axis_label",
+    "linear_ticks",
     "log_ticks",
     "minor_log_ticks",
     "padded_range",
     "short_number",
+    "tick_labels",
 ]
 
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
-#: The format of `short_number` in JavaScript, for Bokeh.
+#: The labels of `tick_labels` in JavaScript, for Bokeh, where ticks change with the zoom.
 BOKEH_TICKS = """
-const size = Math.abs(tick)
-if (size >= 1e15 || (size > 0 && size < 1e-3)) return tick.toExponential(1).replace(/\\.0e/, "e").replace("e+", "e")
-for (const [unit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]])
-  if (size >= unit) return parseFloat((tick / unit).toPrecision(4)) + letter
-return String(parseFloat(tick.toPrecision(4)))
+const short = (number, digits) => {
+  const size = Math.abs(number)
+  if (size >= 1e15 || (size > 0 && size < 1e-3))
+    return number.toExponential(digits - 3).replace(/\\.?0*e/, "e").replace("e+", "e")
+  for (const [unit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]])
+    if (size >= unit) return parseFloat((number / unit).toPrecision(digits)) + letter
+  return String(parseFloat(number.toPrecision(digits)))
+}
+const units = {T: 1e12, B: 1e9, M: 1e6, k: 1e3}
+const shown = (label) => parseFloat(label) * (units[label.slice(-1)] ?? 1)
+const all = ticks.includes(tick) ? ticks : [...ticks, tick]
+const gap = (t) => Math.min(...all.filter((other) => other != t).map((other) => Math.abs(other - t)))
+let digits = 4
+while (digits < 17 && all.some((t) => Math.abs(shown(short(t, digits)) - t) > 0.02 * gap(t))) digits += 1
+let label = short(tick, digits)
+const labels = all.map((t) => short(t, digits))
+if (is_linear && labels.every((l) => /^-?[0-9.]+$/.test(l)))
+  label = tick.toFixed(Math.max(...labels.map((l) => (l.split(".")[1] ?? "").length)))
+return label.replace(/^-/, "\u2212")
 """
 
 # Steps within a decade, densest first, each with the maximum number of ticks it may give.
@@ -75,8 +92,16 @@ return ticks
 """
 
 
-def short_number(number: float, position: object = None) -> str:
+def short_number(number: float, position: object = None, *, digits: int = 4) -> str:
     """Return a number of tokens or FLOPs as an axis shows it; `position` is what matplotlib passes.
+
+    Parameters
+    ----------
+    number : float
+    position : object
+        Ignored.
+    digits : int, default 4
+        Significant digits; powers of ten have two fewer.
 
     Examples
     --------
@@ -84,12 +109,78 @@ def short_number(number: float, position: object = None) -> str:
     ('15B', '-250M', '0', '1.2e21', '0.25')
     """
     size = abs(number)
+    if not math.isfinite(size):
+        return f"{number}"
     if size >= 1e15 or 0 < size < 1e-3:
-        return f"{number:.1e}".replace(".0e", "e").replace("e+", "e").replace("e-0", "e-")
+        mantissa, _, power = f"{number:.{digits - 3}e}".partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
     for unit, letter in _PREFIXES:
         if size >= unit:
-            return f"{number / unit:.4g}{letter}"
-    return f"{number:.4g}"
+            return f"{_plain(number / unit, digits)}{letter}"
+    return _plain(number, digits)
+
+
+def _plain(number: float, digits: int) -> str:
+    """Return a number with significant digits and without an exponent."""
+    return repr(float(f"{number:.{digits}g}")).removesuffix(".0")
+
+
+def tick_labels(ticks: Iterable[float], is_linear: bool = False) -> list[str]:
+    """Return the labels of all ticks of an axis, with as many digits as they need to differ.
+
+    Parameters
+    ----------
+    ticks : iterable of float
+    is_linear : bool, default False
+        Show the same number of decimals at all ticks where none has a unit or an exponent.
+
+    Returns
+    -------
+    list of str
+        Each label is off by at most 2 % of the distance to the next tick, so no two are the same.
+
+    Examples
+    --------
+    >>> tick_labels([1.35e19, 1.4e19, 1.45e19]), tick_labels([0.3, 0.305, 0.31], is_linear=True)
+    (['1.35e19', '1.4e19', '1.45e19'], ['0.300', '0.305', '0.310'])
+    >>> tick_labels([-1e9, 0, 1e9]), tick_labels([12_345_600, 12_345_700])
+    (['−1B', '0', '1B'], ['12.3456M', '12.3457M'])
+    """
+    numbers = [float(t) for t in ticks]
+    if not numbers:
+        return []
+    different = np.unique(numbers)
+    # The distance to the next tick on either side; infinite for a single tick.
+    steps = np.concatenate([[np.inf], np.diff(different), [np.inf]])
+    gaps = dict(zip(different.tolist(), np.minimum(steps[:-1], steps[1:]).tolist(), strict=True))
+    labels: list[str] = []
+    for digits in range(4, 18):
+        labels = [short_number(number, digits=digits) for number in numbers]
+        if all(abs(_number_of(text) - n) <= 0.02 * gaps[n] for text, n in zip(labels, numbers, strict=True)):
+            break
+    if is_linear and all(re.fullmatch(r"-?[0-9.]+", text) for text in labels):
+        decimals = max((len(text.partition(".")[2]) for text in labels), default=0)
+        labels = [f"{number:.{decimals}f}" for number in numbers]
+    return [re.sub("^-", "\N{MINUS SIGN}", text) for text in labels]
+
+
+def _number_of(label: str) -> float:
+    """Return the number that a label shows."""
+    units = {letter: unit for unit, letter in _PREFIXES}
+    return float(label[:-1]) * units[label[-1]] if label[-1] in units else float(label)
+
+
+def linear_ticks(low: float, high: float) -> list[float]:
+    """Return about five round numbers between two limits.
+
+    Examples
+    --------
+    >>> linear_ticks(1, 21)
+    [4.0, 8.0, 12.0, 16.0, 20.0]
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    return [t for t in map(float, MaxNLocator(5).tick_values(low, high)) if low <= t <= high]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dde.plots.axis_format import short_number
+from dde.plots.axis_format import linear_ticks, tick_labels
 from dde.plots.colours import shades
 from dde.printable import printable
 
@@ -83,14 +83,12 @@ class ColourBar:
         >>> bar.span, bar.colour(float("inf")) == bar.colours[-1]
         ((2.0, 4.0), True)
         """
-        from matplotlib.ticker import MaxNLocator
-
         finite = [float(v) for v in values if np.isfinite(v)] or [0.0]
         low, high = min(finite), max(finite)
         if low == high:
             low, high = low - (abs(low) * 0.05 or 0.5), high + (abs(high) * 0.05 or 0.5)
-        ticks = [float(t) for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high]
-        return cls(title, shades(), (low, high), [(t, short_number(t)) for t in ticks])
+        ticks = linear_ticks(low, high)
+        return cls(title, shades(), (low, high), list(zip(ticks, tick_labels(ticks, is_linear=True), strict=True)))
 
     def colour(self, value: float) -> str:
         """Return the colour of a value; infinite ones have that of the nearer end."""

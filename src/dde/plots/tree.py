@@ -17,7 +17,7 @@ from dde.dataset.provenance import metric_named
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError
 from dde.lineage.chain_texts import Stage, parse_chain
-from dde.plots.axis_format import axis_label, short_number
+from dde.plots.axis_format import axis_label, short_number, tick_labels
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.cells import Reduce, rows_of_runs
@@ -329,10 +329,11 @@ class _BrokenAxis:
 
     def ticks(self) -> tuple[tuple[float, str], ...]:
         """Return the ticks of both parts; a plus marks tokens since the base."""
-        first = [(self.before(t), short_number(t)) for t in _even(self.pretraining_tokens, 3)]
+        before, after = _even(self.pretraining_tokens, 3), _even(self.posttraining_tokens, 5)
+        first = [(self.before(t), label) for t, label in zip(before, tick_labels(before), strict=True)]
         if not self.posttraining_tokens:
             return tuple(first)
-        return (*first, *((self.after(t), f"+{short_number(t)}") for t in _even(self.posttraining_tokens, 5)))
+        return (*first, *((self.after(t), f"+{label}") for t, label in zip(after, tick_labels(after), strict=True)))
 
 
 def _even(most: float, count: int) -> list[float]:

@@ -124,8 +124,9 @@ class BokehBackend:
                 options[f"{name}ticks"] = list(axis.ticks)
                 if name == "x" and (angle := axis.tick_angle(layout.size[0])):
                     options["xrotation"] = angle
-            elif axis.is_log or name == "x":
-                options[f"{name}formatter"] = CustomJSTickFormatter(code=BOKEH_TICKS)
+            else:
+                formatter = CustomJSTickFormatter(code=BOKEH_TICKS, args={"is_linear": not axis.is_log})
+                options[f"{name}formatter"] = formatter
         if legend.entries:
             look = {"title": legend.title, "border_line_color": None, "ncols": legend.columns(layout.size[1])}
             options |= {"legend_position": "right", "legend_opts": look}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dde.plots.axis_format import log_ticks, minor_log_ticks, short_number
+from dde.plots.axis_format import log_ticks, minor_log_ticks, short_number, tick_labels
 from dde.plots.backends.base import OPAQUE_POINTS_UP_TO, SMALL_POINTS_ABOVE, BackendName, Options, crowd_look
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
 from dde.plots.figure_layout import Axis, Frame, PanelLayout
@@ -142,14 +142,14 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
         # shrinks them to make room for labels and legends. The size of frames is the caller's choice.
         axis.set_aspect("auto")
         axis.set_axes_locator(locate)
-        _style_ticks(axis.xaxis, frame.x, across=True)
+        _style_ticks(axis.xaxis, frame.x)
         if angle := frame.x.tick_angle(layout.size[0]):
             axis.tick_params(axis="x", labelrotation=angle)
             for text in axis.get_xticklabels():
                 text.set(horizontalalignment="right", rotation_mode="anchor")
                 if angle == 90:
                     text.set(verticalalignment="center")
-        _style_ticks(axis.yaxis, frame.y, across=False)
+        _style_ticks(axis.yaxis, frame.y)
         axis.spines[["top", "right"]].set_visible(False)
         axis.spines[["left", "bottom"]].set_color(EDGE)
         axis.tick_params(which="both", color=EDGE, labelcolor=INK)
@@ -175,13 +175,18 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
     return style
 
 
-def _style_ticks(drawn: Any, axis: Axis, across: bool) -> None:
+def _style_ticks(drawn: Any, axis: Axis) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+
+    class Labels(FuncFormatter):
+        """Labels of ticks that depend on all of them."""
+
+        def format_ticks(self, values: Any) -> list[str]:
+            return tick_labels(values, not axis.is_log)
 
     if axis.ticks is not None:
         return
-    if across or axis.is_log:
-        drawn.set_major_formatter(FuncFormatter(short_number))
+    drawn.set_major_formatter(Labels(short_number))
     if axis.is_log and axis.limits is not None:
         drawn.set_major_locator(FixedLocator(log_ticks(*axis.limits)))
         drawn.set_minor_locator(FixedLocator(minor_log_ticks(*axis.limits)))
