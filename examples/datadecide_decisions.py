@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 import dde
-from dde.plots.files import save_picture
 
 # A folder or an fsspec URL of the tables, raw or parsed.
 DATA = os.environ.get("DDE_DATA")
@@ -68,4 +67,4 @@ for name, answer in answers.items():
 curves = bases.dde.decision_accuracy("olmes", target=target, checkpoints="all", seeds="each")
 folder = Path("data_cache/examples")
 folder.mkdir(parents=True, exist_ok=True)
-save_picture(curves.dde.plot(backend="matplotlib"), folder / "datadecide_decisions.png")
+dde.save(curves.dde.plot(backend="matplotlib"), folder / "datadecide_decisions.png")

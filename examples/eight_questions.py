@@ -8,7 +8,6 @@
 from pathlib import Path
 
 import dde
-from dde.plots.files import save_picture
 
 folder = Path("data_cache/examples")
 folder.mkdir(parents=True, exist_ok=True)
@@ -16,7 +15,7 @@ folder.mkdir(parents=True, exist_ok=True)
 
 def show(answer, name):
     """Save the picture of an answer, and print what it is based on."""
-    save_picture(answer.dde.plot(backend="matplotlib"), folder / f"question_{name}.png")
+    dde.save(answer.dde.plot(backend="matplotlib"), folder / f"question_{name}.png")
     print({n: answer.attrs[n] for n in ("at", "interval_method", "left_out") if answer.attrs.get(n)})
 
 

@@ -8,7 +8,6 @@
 from pathlib import Path
 
 import dde
-from dde.plots.files import save_picture
 
 # %% [markdown]
 # ## Open
@@ -43,4 +42,4 @@ print(gain.to_series().dropna().round(3))
 picture = sweep.dde.plot(["arc_easy", "train_loss"], backend="matplotlib")
 folder = Path("data_cache/examples")
 folder.mkdir(parents=True, exist_ok=True)
-print(save_picture(picture, folder / "learning_rate_sweep.png"))
+print(dde.save(picture, folder / "learning_rate_sweep.png"))

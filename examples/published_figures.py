@@ -16,7 +16,6 @@ import pandas as pd
 import xarray as xr
 
 import dde
-from dde.plots.files import save_picture
 
 SUITES = Path(os.environ.get("DDE_SUITES", "suites"))
 if not (SUITES / "olmo_ladder").is_dir():
@@ -37,13 +36,13 @@ difference = against_cosine["difference"]
 print(f"decay below cosine in {int((difference < 0).sum())} of {difference.size} cells")
 print(f"by {float(-difference.max()):.4f} to {float(-difference.min()):.4f} nats")
 print("left out:", against_cosine.attrs["left_out"])
-save_picture(against_cosine.dde.plot(backend="matplotlib"), pictures / "decays.png")
+dde.save(against_cosine.dde.plot(backend="matplotlib"), pictures / "decays.png")
 
 # %%
 gain = ladder.dde.sel(run_type="decay").dde.effect("c4_en_loss")
 print("gain over the trunk's last evaluation before the branch:")
 print(gain["gain"].to_series().dropna().describe()[["count", "min", "max"]])
-save_picture(gain.dde.plot(backend="matplotlib"), pictures / "decay_gains.png")
+dde.save(gain.dde.plot(backend="matplotlib"), pictures / "decay_gains.png")
 
 # %% [markdown]
 # ## Predictions
@@ -84,7 +83,7 @@ error = 100 * np.abs(predicted["predicted"] - np.array(observed).T)
 print(error.to_series().unstack("target").round(2))
 print(f"mean over the four far tasks: {float(error.sel(metric=FAR).mean()):.2f} points (published: about 6.9)")
 print(f"largest on the other four: {float(error.sel(metric=names[:4]).max()):.2f} points (published: about 2)")
-save_picture(laws.sel(metric=names[:4]).dde.plot(backend="matplotlib"), pictures / "two_steps.png")
+dde.save(laws.sel(metric=names[:4]).dde.plot(backend="matplotlib"), pictures / "two_steps.png")
 
 # %% [markdown]
 # ## Interventions
@@ -107,4 +106,4 @@ ds = dde.open_lineages(str(SUITES / "pythia"), suite=suite, metrics=[metric, f"{
 stereotypes = dde.compare(ds.dde.sel(run="baseline"), ds.dde.sel(run=["intervention", "intervention-long"]), metric)
 table = stereotypes[["difference", "stderr"]].to_dataframe()[["difference", "stderr"]].dropna()
 print(table.groupby(["lineage", "run"]).mean().round(4))
-save_picture(stereotypes.dde.plot(backend="matplotlib"), pictures / "interventions.png")
+dde.save(stereotypes.dde.plot(backend="matplotlib"), pictures / "interventions.png")

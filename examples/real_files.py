@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import dde
-from dde.plots.files import save_picture
 
 # The DataDecide tables: a folder or an fsspec URL, raw or parsed.
 DATA = os.environ.get("DDE_DATA")
@@ -71,7 +70,7 @@ print(table.groupby(["lineage_id", "run", "checkpoint_type"])[METRICS].last().ro
 picture = sweep.dde.plot(["hellaswag", "train_loss"], backend="matplotlib")
 folder = Path("data_cache/examples")
 folder.mkdir(parents=True, exist_ok=True)
-print(save_picture(picture, folder / "real_files.png"))
+print(dde.save(picture, folder / "real_files.png"))
 
 # %%
 if stand_in is not None:

@@ -13,7 +13,6 @@ import pandas as pd
 import xarray as xr
 
 import dde
-from dde.plots.files import save_page
 
 # %% [markdown]
 # ## Open
@@ -144,4 +143,4 @@ bases = bases.sel(cumulative_tokens=slice(None, 15_000_000_000))
 lines = bases.hvplot.line(x="cumulative_tokens", y="arc_easy", by="lineage", xformatter="%.1e", width=900)
 folder = Path("data_cache/examples")
 folder.mkdir(parents=True, exist_ok=True)
-print(save_page(lines, folder / "slicing_and_aligning.html", "ARC-Easy of three pretraining runs"))
+print(dde.save(lines, folder / "slicing_and_aligning.html", title="ARC-Easy of three pretraining runs"))

@@ -8,7 +8,6 @@
 from pathlib import Path
 
 import dde
-from dde.plots.files import save_picture
 
 folder = Path("data_cache/examples")
 folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +46,7 @@ print(gain.max("run").to_series().round(3))
 
 # %%
 picture = grid.dde.plot_heatmap("arc_easy", y="params", facet_by="data", backend="matplotlib")
-print(save_picture(picture, folder / "sweep_heatmap.png"))
+print(dde.save(picture, folder / "sweep_heatmap.png"))
 
 # %% [markdown]
 # ## Average over seeds
@@ -64,7 +63,7 @@ print(
 )
 looks = {"hue_by": "data", "facet_by": "params", "backend": "matplotlib"}
 picture = bases.dde.plot("arc_easy", x="tokens_per_parameter", band="seed", **looks)
-print(save_picture(picture, folder / "seeds.png"))
+print(dde.save(picture, folder / "seeds.png"))
 
 # %% [markdown]
 # ## Align on another axis
@@ -81,4 +80,4 @@ print(own.mean("run").dropna("post_tokens").to_series().tail(3))
 shared = ds[["arc_easy"]].dde.align([5, 20, 80], axis="tokens_per_parameter")
 print(shared["arc_easy"].sel(run="pretraining").to_dataframe()["arc_easy"].unstack().round(3))
 picture = ds.dde.plot_scaling("arc_easy", backend="matplotlib")
-print(save_picture(picture, folder / "scaling.png"))
+print(dde.save(picture, folder / "scaling.png"))

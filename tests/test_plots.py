@@ -484,11 +484,3 @@ def test_labels() -> None:
     assert padded_range([float("nan")]) is None
     assert padded_range([2.0, 2.0], 0.1) == (1.8, 2.2)
     assert padded_range([1.0, 100.0], 0.5, log=True) == (0.1, 1000.0)
-
-
-def test_a_picture_of_one_backend_is_not_written_by_the_other(sweep: xr.Dataset, tmp_path: Path) -> None:
-    with pytest.raises(SelectionError, match="drawn with backend='bokeh'"):
-        save_picture(sweep.dde.plot("arc_easy"), tmp_path / "sweep.png")
-    with pytest.raises(SelectionError, match="drawn with backend='matplotlib'"):
-        save_page(sweep.dde.plot("arc_easy", backend="matplotlib"), tmp_path / "sweep.html", "sweep")
-    assert not list(tmp_path.iterdir())

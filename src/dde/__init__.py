@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dde.entities.runs import TrainingLineage as TrainingLineage
     from dde.entities.runs import TrainingRun as TrainingRun
     from dde.opening import open_lineages as open_lineages
+    from dde.plots.files import save as save
     from dde.sources.ingest import ingest as ingest
     from dde.sources.wandb.store import WandBStore as WandBStore
     from dde.suite.builtin import suites as suites
@@ -52,6 +53,7 @@ _MODULE_OF = {
     "ingest": "dde.sources.ingest",
     "open_lineages": "dde.opening",
     "read_checkpoint_list": "dde.suite.datadecide.tables.checkpoint_list",
+    "save": "dde.plots.files",
     "suites": "dde.suite.builtin",
 }
 _MODULES = ("analysis", "names", "tutorial")

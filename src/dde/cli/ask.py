@@ -168,12 +168,9 @@ def _other_metrics(options: Mapping[str, Any]) -> list[str]:
 
 
 def _write_picture(answer: xr.Dataset, path: Path) -> None:
-    from dde.plots.files import save_page, save_picture
+    from dde.plots.files import backend_of, save
 
-    if path.suffix == ".html":
-        save_page(answer.dde.plot(backend="bokeh"), path, str(answer.attrs["answer"]).replace("_", " "))
-    else:
-        save_picture(answer.dde.plot(backend="matplotlib"), path)
+    save(answer.dde.plot(backend=backend_of(path)), path, title=str(answer.attrs["answer"]).replace("_", " "))
 
 
 def _place(text: str | None) -> Any:

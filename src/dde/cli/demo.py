@@ -83,13 +83,13 @@ def run_demo(
     dataset = repository.to_dataset(**SWEEP)
     progress("loading the sweep")
     dataset.load()
-    from dde.plots.files import save_page, save_picture
+    from dde.plots.files import save
 
     metrics = SWEEP["metrics"]
     progress("drawing the picture")
-    picture = save_picture(dataset.dde.plot(metrics, backend="matplotlib"), folder / "sweep.png")
+    picture = save(dataset.dde.plot(metrics, backend="matplotlib"), folder / "sweep.png")
     progress("drawing the page")
-    page = save_page(dataset.dde.plot(metrics, backend="bokeh"), folder / "sweep.html", _TITLE, _TEXT)
+    page = save(dataset.dde.plot(metrics, backend="bokeh"), folder / "sweep.html", title=_TITLE, text=_TEXT)
     return Demo(repository, dataset, page, picture)
 
 

@@ -30,6 +30,7 @@ from dde.plots.figure_layout import arrange, panel_layouts
 from dde.plots.grouped import group_segments
 from dde.plots.legends import Legend
 from dde.plots.panels import Axis, Frame, Look, Panel, figure_of, value_of, x_values, y_values
+from dde.plots.redrawing import redrawable
 from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
 
 __all__ = [
@@ -159,6 +160,7 @@ _MOST_PAIRS, _MOST_METRICS, _MOST_LARGE = 8, 3, 6
 _SINGLE, _LARGE, _SMALL = (480, 320), (330, 230), (240, 165)
 
 
+@redrawable
 def plot_curves(
     dataset: xr.Dataset,
     y: str | Sequence[str] | None = None,

@@ -1,4 +1,4 @@
-"""Pictures as files: a page to explore that needs no network, and PNG, SVG or PDF for print."""
+"""Pictures as files: pages to explore that need no network, and PNG, SVG and PDF for print."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from typing import Any
 from dde.atomic_files import atomic_path
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.backends.base import BackendName
-from dde.plots.backends.choice import drawing_with
+from dde.plots.backends.choice import writing_with
+from dde.plots.redrawing import drawn_by
 from dde.printable import printable
 
-__all__ = ["pdf_bytes", "png_bytes", "save_page", "save_picture", "svg_bytes"]
+__all__ = ["SUFFIXES", "backend_of", "pdf_bytes", "png_bytes", "save", "save_page", "save_picture", "svg_bytes"]
+
+#: Suffixes of the formats of pictures.
+SUFFIXES = (".png", ".svg", ".pdf", ".html")
 
 _PAGE = """
 {% block postamble %}
@@ -28,119 +32,161 @@ _PAGE = """
 {% block css_resources %}{% endblock %}
 {% block js_resources %}{{ scripts }}{% endblock %}
 {% block contents %}
-<h1>{{ title | e }}</h1>
-<p>{{ text | e }}</p>
+{% if heading %}<h1>{{ heading | e }}</h1>{% endif %}
+{% if text %}<p>{{ text | e }}</p>{% endif %}
 {{ super() }}
 {% endblock %}
 """
 
 
-def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str = "") -> Path:
-    """Write a picture drawn with Bokeh as a self-contained page: opening it fetches nothing.
+def save(
+    picture: Any,
+    path: str | os.PathLike[str],
+    *,
+    dpi: float = 150,
+    title: str | None = None,
+    text: str = "",
+) -> Path:
+    """Write a picture to a file, in the format of its suffix.
+
+    Matplotlib draws PNG, SVG and PDF, and Bokeh draws HTML. A picture of dde that was drawn with the other backend is
+    drawn again, from the same Dataset and with the same arguments.
 
     Parameters
     ----------
     picture : HoloViews object
-        As :func:`dde.plots.curves.plot_curves` gives it.
+        As ``ds.dde.plot()`` and its siblings return it, also of an answer; or any other of HoloViews or hvPlot, which
+        is written by the backend that it was drawn with.
     path : path-like
-        File to write; an existing one is replaced atomically.
-    title, text : str
-        Heading, and a paragraph below it; shown literally.
+        File to write; an existing one is replaced atomically, and missing folders are created. ``.png`` has a palette
+        of 256 colours. ``.svg`` and ``.pdf`` consist of vectors and text; a ``.pdf`` embeds its fonts (TrueType), a
+        ``.svg`` is shown in fonts of the viewer. ``.html`` is a page to explore that contains all it needs: opening
+        it fetches nothing.
+    dpi : float, default 150
+        Pixels per inch of a PNG.
+    title, text : str, optional
+        Heading of a page and a paragraph below it, shown literally; title and description in the metadata of other
+        formats.
 
     Returns
     -------
     Path
-        The file.
-
-    Raises
-    ------
-    SelectionError
-        When the picture was drawn with Matplotlib.
-    """
-    with drawing_with("bokeh"):
-        _check_backend(picture, "bokeh", "save_picture writes one that was drawn with matplotlib")
-        import holoviews as hv
-        from bokeh.embed import file_html
-        from bokeh.resources import INLINE, Resources
-
-        model = hv.render(picture, backend="bokeh")
-        # Otherwise Bokeh would add scripts and styles of every imported extension, used or not, some of them as URLs.
-        used = Resources(mode="inline", components=["bokeh"])
-        scripts = "".join(f"<script>{script}</script>" for script in used.js_raw)
-        variables = {"text": printable(text), "scripts": scripts}
-        html = file_html(model, INLINE, printable(title), template=_PAGE, template_variables=variables)
-    return _replace(Path(path), html.encode("utf-8"))
-
-
-def save_picture(picture: Any, path: str | os.PathLike[str], dpi: int = 150) -> Path:
-    """Write a picture drawn with matplotlib as a PNG, SVG or PDF, by the suffix of the file's name.
-
-    Parameters
-    ----------
-    picture : HoloViews object
-        As :func:`dde.plots.curves.plot_curves` gives it with ``backend="matplotlib"``.
-    path : path-like
-        File to write; an existing one is replaced atomically. ``.png`` has a palette of 256 colours; ``.svg`` stores
-        text as text, shown in the fonts of the viewer; ``.pdf`` embeds its fonts (TrueType). SVG and PDF are vectors.
-    dpi : int
-        Pixels per inch of a PNG; vectors have none.
-
-    Returns
-    -------
-    Path
-        The file.
+        The file. The same picture gives the same bytes, except for the ids in a page.
 
     Raises
     ------
     UnknownNameError
         When the suffix is not one of these.
     SelectionError
-        When the picture was drawn with Bokeh.
+        When the object is not a picture or has several frames; when it was drawn with the other backend and can't be
+        drawn again, because it was changed or other code drew it; when `dpi` is not positive.
+    OSError
+        When the file can't be written.
 
     Examples
     --------
     >>> import dde
     >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["arc_easy"])
-    >>> save_picture(ds.dde.plot("arc_easy", backend="matplotlib"), "curves.pdf").read_bytes()[:5]
+    >>> picture = ds.dde.plot("arc_easy")
+    >>> dde.save(picture, "curves.pdf").read_bytes()[:5]
     b'%PDF-'
+    >>> dde.save(picture, "curves.html", title="A sweep").name
+    'curves.html'
     """
     path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in _KINDS:
+    backend = backend_of(path)
+    if not dpi > 0:
+        raise SelectionError(f"dpi={dpi!r} is not a positive number, so no file is written. Pass 150 or 300, say.")
+    if backend == "bokeh":
+        content = _page(picture, path.stem if title is None else title, title, text).encode("utf-8")
+    else:
+        content = _PRINTED[path.suffix.lower()](picture, dpi, title, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Readers see the old file or the new one, never part of one, even when several threads write it.
+    with atomic_path(path) as part:
+        part.write_bytes(content)
+    return path
+
+
+def backend_of(path: str | os.PathLike[str]) -> BackendName:
+    """Return the backend that draws the format of a file.
+
+    Raises
+    ------
+    UnknownNameError
+        When its suffix is not that of a format of pictures.
+
+    Examples
+    --------
+    >>> backend_of("curves.pdf"), backend_of("curves.HTML")
+    ('matplotlib', 'bokeh')
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise UnknownNameError(
             f"{path.name!r} has no suffix of a supported format, so no file is written."
-            f"{near_names(kind, _KINDS)} Let its name end in {', '.join(_KINDS)}."
+            f"{near_names(suffix, SUFFIXES)} Let its name end in {', '.join(SUFFIXES)}."
         )
-    return _replace(path, png_bytes(picture, dpi) if kind == ".png" else _KINDS[kind](picture))
+    return "bokeh" if suffix == ".html" else "matplotlib"
 
 
-def png_bytes(picture: Any, dpi: int = 150) -> bytes:
-    """Return a picture drawn with matplotlib as a PNG, in a palette of 256 colours."""
-    from PIL import Image
+def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str = "") -> Path:
+    """Write a picture as a page; former name of :func:`save` for HTML."""
+    return save(picture, path, title=title, text=text)
 
-    # A palette makes the file a third of the size without a visible loss: pictures are lines on white.
-    with Image.open(io.BytesIO(_printed(picture, format="png", dpi=dpi))) as image:
-        packed = io.BytesIO()
-        image.convert("RGB").quantize(256).save(packed, "PNG", optimize=True)
-    return packed.getvalue()
+
+def save_picture(picture: Any, path: str | os.PathLike[str], dpi: float = 150) -> Path:
+    """Write a picture; former name of :func:`save`."""
+    return save(picture, path, dpi=dpi)
+
+
+def png_bytes(picture: Any, dpi: float = 150) -> bytes:
+    """Return a picture as a PNG, in a palette of 256 colours."""
+    return _png(picture, dpi, None, "")
 
 
 def svg_bytes(picture: Any) -> bytes:
-    """Return a picture drawn with matplotlib as an SVG with text as text; the same picture gives the same bytes."""
-    return _printed(picture, format="svg", metadata={"Date": None})
+    """Return a picture as an SVG with text as text; the same picture gives the same bytes."""
+    return _svg(picture, 0, None, "")
 
 
 def pdf_bytes(picture: Any) -> bytes:
-    """Return a picture drawn with matplotlib as a PDF with embedded fonts; the same picture gives the same bytes."""
-    return _printed(picture, format="pdf", metadata={"CreationDate": None})
+    """Return a picture as a PDF with embedded fonts; the same picture gives the same bytes."""
+    return _pdf(picture, 0, None, "")
 
 
-_KINDS: dict[str, Callable[[Any], bytes]] = {".png": png_bytes, ".svg": svg_bytes, ".pdf": pdf_bytes}
+def _png(picture: Any, dpi: float, title: str | None, text: str) -> bytes:
+    from PIL import Image, PngImagePlugin
+
+    about = PngImagePlugin.PngInfo()
+    for name, value in (("Title", title), ("Description", text)):
+        if value:
+            about.add_itxt(name, value)
+    # A palette makes the file a third of the size without a visible loss: pictures are lines on white.
+    with Image.open(io.BytesIO(_printed(picture, format="png", dpi=dpi))) as image:
+        packed = io.BytesIO()
+        image.convert("RGB").quantize(256).save(packed, "PNG", optimize=True, dpi=(dpi, dpi), pnginfo=about)
+    return packed.getvalue()
+
+
+def _svg(picture: Any, dpi: float, title: str | None, text: str) -> bytes:
+    about = {name: printable(value) for name, value in (("Title", title), ("Description", text)) if value}
+    return _printed(picture, format="svg", metadata={"Date": None, **about})
+
+
+def _pdf(picture: Any, dpi: float, title: str | None, text: str) -> bytes:
+    about = {name: value for name, value in (("Title", title), ("Subject", text)) if value}
+    return _printed(picture, format="pdf", metadata={"CreationDate": None, **about})
+
+
+_PRINTED: dict[str, Callable[[Any, float, str | None, str], bytes]] = {".png": _png, ".svg": _svg, ".pdf": _pdf}
 
 
 def _printed(picture: Any, **options: Any) -> bytes:
-    with drawing_with("matplotlib"):
-        _check_backend(picture, "matplotlib", "save_page writes one that was drawn with Bokeh")
+    """Return a picture as Matplotlib writes it."""
+    _check_picture(picture)
+    with writing_with("matplotlib"):
         import holoviews as hv
         import matplotlib
         import matplotlib.pyplot as plt
@@ -149,7 +195,7 @@ def _printed(picture: Any, **options: Any) -> bytes:
         # Journals reject Type 3 fonts, Matplotlib's default in a PDF; 42 is TrueType.
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dde", "pdf.fonttype": 42}):
             # hv.render would draw the picture twice.
-            figure = hv.renderer("matplotlib").get_plot(picture).state
+            figure = hv.renderer("matplotlib").get_plot(drawn_by(picture, "matplotlib")).state
             try:
                 figure.savefig(drawn, bbox_inches="tight", pad_inches=0.15, facecolor="white", **options)
             finally:
@@ -157,21 +203,40 @@ def _printed(picture: Any, **options: Any) -> bytes:
     return drawn.getvalue()
 
 
-def _check_backend(picture: Any, expected: BackendName, otherwise: str) -> None:
-    """Raise when a picture has options of the other backend only: this one would draw it without any."""
+def _page(picture: Any, name: str, heading: str | None, text: str) -> str:
+    """Return a picture as a page that Bokeh shows."""
+    _check_picture(picture)
+    with writing_with("bokeh"):
+        import holoviews as hv
+        from bokeh.embed import file_html
+        from bokeh.resources import INLINE, Resources
+
+        model = hv.render(drawn_by(picture, "bokeh"), backend="bokeh")
+        # Otherwise Bokeh would add scripts and styles of every imported extension, used or not, some of them as URLs.
+        used = Resources(mode="inline", components=["bokeh"])
+        scripts = "".join(f"<script>{script}</script>" for script in used.js_raw)
+        variables = {"heading": printable(heading or ""), "text": printable(text), "scripts": scripts}
+        return file_html(model, INLINE, printable(name), template=_PAGE, template_variables=variables)
+
+
+def _check_picture(picture: Any) -> None:
+    """Raise when an object is not a picture of HoloViews with a single frame."""
     import holoviews as hv
 
-    parts = {part.id for part in picture.traverse(lambda part: part) if part.id is not None}
-    drawn = [name for name in hv.Store.registry if parts & set(hv.Store.custom_options(backend=name))]
-    if drawn and expected not in drawn:
-        raise SelectionError(
-            f"the picture was drawn with backend={drawn[0]!r}, so its colours, markers and layout would be lost here. "
-            f"Draw it with backend={expected!r}; {otherwise}."
+    if not isinstance(picture, hv.core.Dimensioned) or isinstance(picture, hv.Dimension):
+        remedy = (
+            "Pass what its method .dde.plot() returns."
+            if hasattr(picture, "dde")
+            else "Pass what ds.dde.plot() or its siblings return; figures of Matplotlib and applications of Panel have "
+            "methods of their own to be saved."
         )
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    # Readers see the old file or the new one, never part of one, even when several threads write it.
-    with atomic_path(path) as part:
-        part.write_bytes(content)
-    return path
+        raise SelectionError(
+            f"a {type(picture).__name__} is not a picture of HoloViews, so no file is written. {remedy}"
+        )
+    frames = [part for part in picture.traverse(lambda part: part) if isinstance(part, hv.HoloMap)]
+    if any(len(part) > 1 or isinstance(part, hv.DynamicMap) for part in frames):
+        dims = ", ".join(dict.fromkeys(str(d) for part in frames for d in part.kdims))
+        raise SelectionError(
+            f"the picture has several frames, chosen by widgets for {dims}, and a file would hold one of them. Select "
+            "one first, or draw them beside each other: picture.layout()."
+        )

@@ -24,6 +24,7 @@ from dde.plots.defaults import AUTO, check_names, facet_title, heatmap_coordinat
 from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
 from dde.plots.legends import ColourBar, Legend, LegendEntry
 from dde.plots.panels import figure_of, framed
+from dde.plots.redrawing import redrawable
 from dde.schema import factors_of, is_datadecide
 
 __all__ = ["plot_heatmap"]
@@ -33,6 +34,7 @@ _CELL, _LEAST = (58, 34), (150, 130)
 _MOST_CELLS, _MOST_FACETS = 2_000, 64
 
 
+@redrawable
 def plot_heatmap(
     dataset: xr.Dataset,
     metric: str,

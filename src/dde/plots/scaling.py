@@ -45,6 +45,7 @@ from dde.plots.defaults import (
 from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.redrawing import redrawable
 from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide, without_replicate
 
 __all__ = ["SCALES", "plot_scaling"]
@@ -66,6 +67,7 @@ _AT_TEXTS = {
 _FAINT = 200
 
 
+@redrawable
 def plot_scaling(
     dataset: xr.Dataset,
     metric: str,

@@ -25,6 +25,7 @@ from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of
 from dde.plots.figure_layout import Axis, Frame, panel_layouts
 from dde.plots.legends import ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.redrawing import redrawable
 from dde.schema import PRETRAINING, is_datadecide, without_replicate
 
 __all__ = [
@@ -240,6 +241,7 @@ _PRETRAINING, _GAP = 0.36, 0.05
 _NAMES = {"supervised_ft": "supervised finetuning", "dpo": "DPO"}
 
 
+@redrawable
 def plot_tree(
     dataset: xr.Dataset,
     metric: str | None = None,

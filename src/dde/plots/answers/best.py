@@ -35,6 +35,7 @@ from dde.plots.curves import columns_for_facets
 from dde.plots.figure_layout import Frame, arrange, panel_layouts
 from dde.plots.legends import Legend, LegendEntry
 from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_best"]
 
@@ -42,6 +43,7 @@ __all__ = ["plot_best"]
 _MOST_PANELS_OF_CELLS = 9
 
 
+@redrawable
 def plot_best(
     answer: xr.Dataset,
     *,

@@ -36,6 +36,7 @@ from dde.plots.curves import columns_for_facets
 from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange, panel_layouts
 from dde.plots.legends import Legend, LegendEntry
 from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_compare"]
 
@@ -45,6 +46,7 @@ _MOST_PANELS_OF_CURVES = 9
 _LARGE, _SMALL = (420, 280), (300, 200)
 
 
+@redrawable
 def plot_compare(
     answer: xr.Dataset,
     *,

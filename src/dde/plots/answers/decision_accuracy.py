@@ -11,10 +11,12 @@ from dde.plots.answers.series import Panel, Series, cells_of, draw_panels, label
 from dde.plots.backends.base import BackendName
 from dde.plots.colours import NEUTRAL, PRIMARY, colours_of
 from dde.plots.figure_layout import Axis
+from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_decision_accuracy"]
 
 
+@redrawable
 def plot_decision_accuracy(
     answer: xr.Dataset,
     *,

@@ -31,6 +31,7 @@ from dde.plots.curves import columns_for_facets
 from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
 from dde.plots.legends import Legend, LegendEntry
 from dde.plots.panels import figure_of, framed
+from dde.plots.redrawing import redrawable
 from dde.schema import factors_of
 
 __all__ = ["plot_effect"]
@@ -39,6 +40,7 @@ __all__ = ["plot_effect"]
 _MOST_LABELS = 80
 
 
+@redrawable
 def plot_effect(
     answer: xr.Dataset,
     *,

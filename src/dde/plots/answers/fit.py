@@ -20,6 +20,7 @@ from dde.plots.colours import INK, PRIMARY, colours_of, label_of
 from dde.plots.figure_layout import Axis, Frame, PanelLayout, panel_layouts
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_fit"]
 
@@ -41,6 +42,7 @@ _AT_TEXTS = {
 }
 
 
+@redrawable
 def plot_fit(
     answer: xr.Dataset,
     *,

@@ -20,6 +20,7 @@ from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, marke
 from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
 from dde.plots.legends import Legend, LegendEntry
 from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_match"]
 
@@ -27,6 +28,7 @@ __all__ = ["plot_match"]
 _DASH = 0.012
 
 
+@redrawable
 def plot_match(
     answer: xr.Dataset,
     *,

@@ -11,10 +11,12 @@ from dde.plots.answers.series import Panel, Series, cells_of, draw_panels, label
 from dde.plots.backends.base import BackendName
 from dde.plots.colours import colours_of, label_of
 from dde.plots.figure_layout import Axis
+from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_ranks"]
 
 
+@redrawable
 def plot_ranks(
     answer: xr.Dataset,
     *,

@@ -23,6 +23,7 @@ from dde.plots.defaults import check_names
 from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
 from dde.plots.legends import Legend, LegendEntry
 from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_reach"]
 
@@ -43,6 +44,7 @@ _SPREAD = 0.32
 Floats = npt.NDArray[np.float64]
 
 
+@redrawable
 def plot_reach(
     answer: xr.Dataset,
     *,

@@ -11,12 +11,14 @@ from dde.plots.answers.series import Panel, Series, cells_of, draw_panels, label
 from dde.plots.backends.base import BackendName
 from dde.plots.colours import colours_of, label_of
 from dde.plots.figure_layout import Axis
+from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_signal_to_noise"]
 
 _SHIFT = 0.12
 
 
+@redrawable
 def plot_signal_to_noise(
     answer: xr.Dataset,
     *,
