@@ -15,7 +15,6 @@ from dde.dataset.averages import mean_over
 from dde.dataset.bases import difference_to_base
 from dde.dataset.dimensions import axis_of
 from dde.dataset.loss_reductions import is_train_loss, warn_of_reductions
-from dde.dataset.provenance import metric_named
 from dde.dataset.run_differences import difference_to_run
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError
@@ -29,6 +28,7 @@ from dde.plots.defaults import check_names, default_hue, facet_title, task_of
 from dde.plots.figure_layout import arrange, panel_layouts
 from dde.plots.grouped import group_segments
 from dde.plots.legends import Legend
+from dde.plots.metric_order import metrics_to_draw
 from dde.plots.panels import Axis, Frame, Look, Panel, figure_of, value_of, x_values, y_values
 from dde.plots.redrawing import redrawable
 from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
@@ -193,7 +193,8 @@ def plot_curves(
         As returned by :func:`dde.open_lineages`, a selection of it, or saved and opened again; aligned on another
         axis; a sweep; or means (``ds.dde.mean_over``), which are drawn with their interval.
     y : str or several
-        Metrics, with a column of panels for each; the first metric of the Dataset when None.
+        Metrics, with a column of panels for each; the first metric of the Dataset when None. Patterns such as ``"*"``
+        are in the order of the OLMES tasks, ``"olmes"`` is these tasks, and names stay where they are listed.
     x : str, optional
         ``cumulative_tokens``, ``cumulative_compute``, ``tokens_per_parameter``, ``fraction_of_training``,
         ``post_tokens``, or another coordinate along the axis of the Dataset; that axis when None. On
@@ -310,7 +311,7 @@ def curve_panels(
     `blocks` are those of the Dataset to draw where they are in memory already: as :func:`run_blocks` yields them, and
     neither means nor differences.
     """
-    metrics = [metric_named(dataset, name) for name in _names(dataset, y)]
+    metrics = metrics_to_draw(dataset, y)
     rule = axis_of(dataset)
     dataset_axis = rule.name if rule else "cumulative_tokens"
     x = x or dataset_axis
@@ -453,15 +454,6 @@ def _band_words(dataset: xr.Dataset, band: str | Sequence[str] | None, group_by:
     if interval == "none":
         return f"{words}|"
     return f"{words}|{f'{float(interval):.0%} ' if interval != '' else ''}interval of the mean"
-
-
-def _names(dataset: xr.Dataset, y: str | Sequence[str] | None) -> list[str]:
-    if y is None:
-        y = [str(name) for name in dataset.data_vars][:1]
-    names = [y] if isinstance(y, str) else list(y)
-    if not names:
-        raise SelectionError("the Dataset holds no metric, so there is nothing to draw. Open it with metrics=[...].")
-    return names
 
 
 def _check_coordinates(dataset: xr.Dataset, x: str, axis: str, by: dict[str, str | None]) -> None:
