@@ -22,6 +22,7 @@ __all__ = [
     "SCHEMAS",
     "Layout",
     "catalog_query",
+    "complete_run_query",
     "evaluations_query",
     "history_query",
     "metric_names_query",
@@ -439,6 +440,21 @@ def runs_query(layout: Layout) -> str:
     CROSS JOIN LATERAL ({unpacked}) unpacked
     CROSS JOIN LATERAL (SELECT {given} OFFSET 0) given
     CROSS JOIN LATERAL (SELECT {_unwrapped("given.value", layout)} AS value OFFSET 0) launch
+    """
+
+
+def complete_run_query(layout: Layout) -> str:
+    """Return the query of the complete row of the run ``run_id``, as JSON text; of several rows, that of `runs_query`.
+
+    Examples
+    --------
+    >>> "LIMIT 1" in complete_run_query(Layout(frozenset({"run_id"}), frozenset(), True, True))
+    True
+    """
+    created = "r.created_at::text" if "created_at" in layout.runs else "NULL::text"
+    return f"""
+    SELECT row_to_json(r)::text FROM wandb_runs r WHERE r.run_id::text = %(run_id)s
+    ORDER BY ({created} IS NULL)::int, {created} COLLATE "C", md5(r::text) LIMIT 1
     """
 
 

@@ -33,6 +33,7 @@ from dde.sources.postgres.queries import (
     Layout,
     RunRow,
     catalog_query,
+    complete_run_query,
     evaluations_query,
     history_query,
     metric_names_query,
@@ -351,6 +352,17 @@ class PostgresStore:
             else:
                 evaluations |= evaluation_names({key: entry})
         return sorted(logs), sorted(evaluations)
+
+    def complete_run(self, run_id: str) -> Mapping[str, object] | None:
+        """Return the complete row of a run by column; None where there is no such run. See `WandBStore`."""
+
+        def query(cursor: _Cursor, layout: Layout) -> str | None:
+            cursor.execute(complete_run_query(layout), {"run_id": run_id})
+            row = cursor.fetchone()
+            return None if row is None else str(row[0])
+
+        text = self._run(query)
+        return None if text is None else as_object(load_json(text))
 
     def _run(self, query: Callable[[_Cursor, Layout], _Result]) -> _Result:
         """Return the result of a query in a read-only transaction; conflicts with a standby are retried."""

@@ -17,6 +17,7 @@ from dde.sources.connection import Connection
 from dde.sources.protocols import RunRecord
 from dde.sources.wandb.export_files import Export, ExportFile, ExportForm, RunDigests, find_export
 from dde.sources.wandb.logs import LogDigests, log_notes
+from dde.sources.wandb.raw_runs import OBJECT_COLUMNS, RawRun
 from dde.sources.wandb.records import run_record, wanted_config_keys
 from dde.sources.wandb.summaries import SummaryTable
 
@@ -29,8 +30,8 @@ TEXT_COLUMNS = ("run_name", "state", "project", "entity")
 class ExportFolder(ABC):
     """Base class of stores of exported files.
 
-    A subclass reads one format: it names the format in `form`, and implements `_run_digests`, `_records`, `_summaries`
-    and `_log_keys`.
+    A subclass reads one format: it names the format in `form`, and implements `raw_runs`, `_run_digests`, `_records`,
+    `_summaries` and `_log_keys`.
 
     Parameters
     ----------
@@ -103,6 +104,16 @@ class ExportFolder(ABC):
     def has_history(self) -> bool:
         """Return whether the export includes training logs; see `RawExport`."""
         return self._export().history is not None
+
+    def complete_run(self, run_id: str) -> Mapping[str, object] | None:
+        """Return the complete row of a run by column; None where there is no such run. See `WandBStore`."""
+        with self._reading():
+            run = next((run for run in self.raw_runs() if run.run_id == run_id), None)
+        return None if run is None else dict(zip(OBJECT_COLUMNS, run.objects, strict=True))
+
+    @abstractmethod
+    def raw_runs(self) -> Iterator[RawRun]:
+        """Yield every run with its complete content; see `RawExport`."""
 
     @abstractmethod
     def _run_digests(self) -> RunDigests:

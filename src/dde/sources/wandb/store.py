@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +106,27 @@ class WandBStore:
     def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
         """Return the keys of all histories and the (task, entry) of all evaluations."""
         return self._source.metric_names()
+
+    def complete_run(self, run_id: str) -> Mapping[str, object] | None:
+        """Return the complete row of a run by column, such as ``config``; reads the file of runs at worst to its end.
+
+        Parameters
+        ----------
+        run_id : str
+
+        Returns
+        -------
+        mapping of str to object, or None
+            JSON objects or their text; None where there is no such run, or the source only gives chosen keys.
+
+        Raises
+        ------
+        SourceError
+            When the store is unreachable.
+        """
+        read = getattr(self._source, "complete_run", None)
+        row: Mapping[str, object] | None = None if read is None else read(run_id)
+        return row
 
 
 def _source(db_connection: object, schema: str | None) -> PosttrainingSource:
