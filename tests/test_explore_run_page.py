@@ -1,0 +1,361 @@
+"""The application's tab of one run: what it knows of a run, and the tab in a real Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import panel as pn
+import pytest
+
+import dde
+from browser import Visit
+from dde.errors import DdeError
+from dde.explore.choices import Choices, Opened, apply
+from dde.explore.listing import run_table
+from dde.explore.run_config import complete_config
+from dde.explore.run_facts import (
+    RunFacts,
+    facts_in_dataset,
+    facts_in_repository,
+    last_values,
+    run_names,
+)
+from dde.explore.run_tab import RunTab
+from dde.explore.tabs import Marks, Shown
+from dde.sources.wandb.store import WandBStore
+from dde.tutorial import Suite
+from fakes import FakeStore, sft
+from postgres_server import PostgresServer
+
+pytestmark = pytest.mark.filterwarnings("ignore:the runs reduce train_loss in different ways")
+
+METRICS = ["arc_easy", "train_loss"]
+BASE = "dolma1_7-4M-default"
+
+
+@pytest.fixture(scope="module")
+def repository(tiny_suite: Suite) -> dde.RunRepository:
+    return dde.DataDecideEvolved(tiny_suite.data, tiny_suite.wandb, cache_dir=None).repository
+
+
+@pytest.fixture(scope="module")
+def shown(repository: dde.RunRepository) -> Shown:
+    return shown_of(repository, {"state": "all", "metrics": [*METRICS, "piqa"]}, METRICS)
+
+
+def shown_of(repository: dde.RunRepository, options: dict[str, Any], metrics: list[str]) -> Shown:
+    """What the page gives to its tabs, of all lineages."""
+    explored = repository.to_dataset(**options)
+    choices = Choices(tuple(explored["lineage"].values.tolist()), None, tuple(metrics))
+    part = apply(explored, choices).compute()
+    opened = Opened("dde.tutorial.open_lineages", ('"tiny"',), (("state", "all"),))
+    return Shown(explored, part, choices, run_table(part), {}, opened, repository)
+
+
+def dpo_run(repository: dde.RunRepository) -> str:
+    return next(i for i, r in repository.registry.derived.items() if r.run_type == "dpo" and r.parentage.in_store)
+
+
+def texts(facts: RunFacts) -> dict[str, str]:
+    return {fact.name: fact.text for fact in facts.facts}
+
+
+# What is known
+
+
+def test_a_run_of_a_store_is_known_with_its_evidence(repository: dde.RunRepository) -> None:
+    run_id = dpo_run(repository)
+    facts = facts_in_repository(repository, run_id)
+    coverage = repository.coverage("all").set_index("run_id").loc[run_id]
+    known = texts(facts)
+    assert known["parent known from"] == coverage["parent_evidence"] == "config.model_name_or_path"
+    assert known["tokens counted"] == f"estimated: {coverage['estimate']}"
+    assert known["branches at"].endswith(f"({coverage['branch_tokens']:,.0f})")
+    assert known["project"] == "tutorial-lab/finetuning-tutorial"
+    assert known["status"] == "used"
+    assert [(r.role, r.depth) for r in facts.relatives] == [("ancestor", 0), ("ancestor", 1), ("self", 2)]
+    base, sft_run, _ = facts.relatives
+    assert base.run_id == BASE
+    assert sft_run.detail == "branches at 375.2M tokens (375,193,600), step 5,725"
+    assert dict(facts.hyperparameters)["dpo_beta"] == "5"
+    below = [r.run_id for r in facts_in_repository(repository, sft_run.run_id).relatives if r.role == "child"]
+    assert below == repository.get_run(sft_run.run_id).child_run_ids == [run_id]
+
+
+def test_contradictions_and_doubts_are_warnings(repository: dde.RunRepository) -> None:
+    coverage = repository.coverage("all")
+    doubtful = coverage[coverage["contradictions"] != ""].iloc[0]
+    (fact,) = [f for f in facts_in_repository(repository, doubtful["run_id"]).facts if f.name == "contradictions"]
+    assert fact.kind == "warning"
+    assert fact.text.split("\n") == doubtful["contradictions"].split("; ")
+    unused = coverage[coverage["status"] == "parent not in store"].iloc[0]
+    facts = facts_in_repository(repository, unused["run_id"])
+    assert [f.kind for f in facts.facts if f.name == "status"] == ["warning"]
+    assert next((r.run_id, r.known) for r in facts.relatives) == (unused["parent_run_id"], False)
+
+
+def test_a_dataset_alone_names_what_it_does_not_know(shown: Shown, repository: dde.RunRepository) -> None:
+    run_id = dpo_run(repository)
+    facts, known = facts_in_dataset(shown.explored, run_id), facts_in_repository(repository, run_id)
+    assert [(r.run_id, r.role, r.depth) for r in facts.relatives] == [
+        (r.run_id, r.role, r.depth) for r in known.relatives
+    ]
+    assert texts(facts)["ends at"] == texts(known)["ends at"]
+    unknown = {f.name: f.text for f in facts.facts if f.kind == "unknown"}
+    assert "dde explore DATA STORE" in unknown["contradictions"]
+    base = facts_in_dataset(shown.explored, BASE)
+    children = repository.get_run(BASE).child_run_ids
+    assert {r.run_id for r in base.relatives if r.role == "child"} == set(children) & set(shown.table["run_id"])
+    with pytest.raises(DdeError, match="is not in the Dataset"):
+        facts_in_dataset(shown.explored, "no such run")
+
+
+def test_last_values_are_those_of_the_run_itself(shown: Shown, repository: dde.RunRepository) -> None:
+    run_id = dpo_run(repository)
+    arc, loss = last_values(shown, run_id)
+    row = shown.table.set_index("run_id").loc[run_id]
+    assert (arc.value, loss.value) == (row["arc_easy"], row["train_loss"])
+    assert arc.support == "observed"
+    rows = repository.get_run(BASE).get_evaluations(["arc_easy"])
+    before = rows[rows["cumulative_tokens"] <= row["branch_tokens"]]
+    assert arc.base == pytest.approx(before["arc_easy"].iloc[-1])
+    assert arc.difference == pytest.approx(arc.value - arc.base)
+    # The log of the base is not in the tables.
+    assert math.isnan(loss.difference)
+    assert "base has no value" in loss.note
+    (base,) = [v for v in last_values(shown, BASE) if v.metric == "arc_easy"]
+    assert math.isfinite(base.value)
+    assert math.isnan(base.difference)
+
+
+def test_a_run_that_is_not_shown_is_read_for_the_shown_metrics(shown: Shown, repository: dde.RunRepository) -> None:
+    run_id = dpo_run(repository)
+    other = next(x for x in shown.choices.lineages if x != BASE)
+    choices = replace(shown.choices, lineages=(other,))
+    fewer = replace(shown, dataset=apply(shown.explored, choices).compute(), choices=choices)
+    assert run_id not in fewer.dataset["run_id"].values
+    assert last_values(fewer, run_id) == pytest.approx(last_values(shown, run_id), nan_ok=True) or (
+        repr(last_values(fewer, run_id)) == repr(last_values(shown, run_id))
+    )
+
+
+def test_the_config_is_complete(repository: dde.RunRepository) -> None:
+    run_id = dpo_run(repository)
+    rows, command, remark = complete_config(repository, run_id)
+    assert remark == ""
+    config = {key: value for section, key, value in rows if section == "config"}
+    read = repository.registry.derived[run_id].evidence.record
+    groups = {key for key, value in read.config.items() if isinstance(value, dict)}
+    assert set(config) > set(read.config) - groups
+    assert {key.partition(".")[0] for key in config} >= set(read.config)
+    assert command.split()[0] == read.program
+    assert str(read.config["learning_rate"]) == config["learning_rate"]
+    assert complete_config(repository, BASE)[2].startswith("This run comes from tables")
+
+
+def test_a_source_without_complete_runs_gives_what_dde_reads() -> None:
+    store = FakeStore([sft("run-1")])
+    repository = dde.RunRepository(None, store)
+    rows, _, remark = complete_config(repository, "run-1")
+    assert remark == "The store gives only the keys that dde reads."
+    assert {key for _, key, _ in rows} == set(repository.registry.derived["run-1"].evidence.record.config)
+
+
+def test_stores_give_the_same_complete_run(tmp_path: Path) -> None:
+    config = {"learning_rate": {"value": 1e-5, "desc": None}, "model": {"layers": 4, "sizes": [1, 2]}}
+    run = {"run_id": "a", "run_name": "a", "state": "finished", "config": config, "summary": {"x": 1.0},
+           "wandb_metadata": {"program": "finetune.py", "args": ["--name", "two words"]}}  # fmt: skip
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    (folder / "runs.jsonl").write_text("".join(json.dumps({**run, "run_id": i}) + "\n" for i in "ba"))
+    store = WandBStore(folder)
+    found = store.complete_run("a")
+    assert found is not None
+    assert json.loads(str(found["config"])) == config
+    assert store.complete_run("c") is None
+    repository = dde.RunRepository(None, store)
+    rows, command, _ = complete_config(repository, "a")
+    assert ("config", "model.sizes", "[1, 2]") in rows
+    assert ("config", "learning_rate", "1e-05") in rows
+    assert command == "finetune.py --name 'two words'"
+
+
+@pytest.mark.slow
+def test_postgres_gives_the_complete_run_of_its_export(
+    tiny_suite: Suite, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    from command_process import run
+
+    url = postgres.new_database()
+    code, _, err = run("ingest", tiny_suite.wandb, url, folder=tmp_path)
+    assert code == 0, err
+    export, database = WandBStore(tiny_suite.wandb), WandBStore(url)
+    run_id = export.runs()[0].run_id
+    one, other = export.complete_run(run_id), database.complete_run(run_id)
+    assert one is not None
+    assert other is not None
+    assert json.loads(str(one["config"])) == other["config"]
+    assert database.complete_run("no such run") is None
+
+
+def test_runs_of_a_declared_suite_have_a_page() -> None:
+    rows = [{"name": "a", "step": s, "tokens": 10 * s, "loss": 3 - s / 10, "from": ""} for s in range(1, 4)]
+    rows += [{"name": "b", "step": s, "tokens": 10 * s, "loss": 2 - s / 10, "from": "a"} for s in range(1, 4)]
+    frame = pd.DataFrame(rows)
+    suite = dde.Suite.from_frame(frame, run="name", lineage="all", label="{name}", counts="own", parent="{from}")
+    repository = dde.RunRepository.from_suite(suite)
+    facts = facts_in_repository(repository, "b")
+    assert [(r.run_id, r.role) for r in facts.relatives] == [("a", "ancestor"), ("b", "self")]
+    assert facts.relatives[1].detail == "branches at 30 tokens (30), step 3"
+    assert complete_config(repository, "b")[2].startswith("This run comes from the files of the suite")
+    shown = shown_of(repository, {}, ["loss"])
+    (value,) = last_values(shown, "b")
+    assert value.value == pytest.approx(1.7)
+    assert value.difference == pytest.approx(1.7 - 2.7)
+    assert [r.run_id for r in facts_in_dataset(shown.explored, "b").relatives] == ["a", "b"]
+
+
+# The tab, without a browser
+
+
+def test_the_tab_follows_the_marks(shown: Shown, repository: dde.RunRepository) -> None:
+    marks = Marks()
+    tab = RunTab(marks)
+    assert tab.title == "Run"
+    tab.show(shown)
+    page: Any = tab.view[1]
+    assert "Choose one" in page.page["message"]
+    marks.opened = dpo_run(repository)
+    assert page.page["run_id"] == marks.opened
+    assert tab.view[0].value == run_names(shown)[marks.opened]
+    tab.view[0].value = run_names(shown)[BASE]
+    assert marks.opened == BASE
+    page.chosen = dpo_run(repository)
+    assert marks.opened == dpo_run(repository)
+    assert page.chosen == ""
+    marks.opened = "no such run"
+    assert "no such run" in page.page["problems"][0]
+    assert tab.view[0].value == ""
+    marks.opened = ""
+    assert "Choose one" in page.page["message"]
+
+
+def test_a_store_that_fails_is_text_on_the_page(shown: Shown, repository: dde.RunRepository) -> None:
+    class Broken:
+        """A repository whose store can't be read."""
+
+        def __getattr__(self, name: str) -> Any:
+            raise DdeError("the store is gone, so nothing is known. Open it again.")
+
+    marks = Marks(opened=dpo_run(repository))
+    tab = RunTab(marks)
+    tab.show(replace(shown, repository=Broken()))
+    page: Any = tab.view[1].page
+    assert page["problems"] == ["the store is gone, so nothing is known. Open it again."] * 2
+    assert page["facts"][0][1] == marks.opened
+
+
+def test_a_run_opened_later_replaces_an_earlier_one(shown: Shown, repository: dde.RunRepository) -> None:
+    async def scenario() -> tuple[str, list[Any]]:
+        marks = Marks()
+        tab = RunTab(marks)
+        tab.show(shown)
+        marks.opened = dpo_run(repository)
+        busy = tab.view[1].page["busy"]
+        marks.opened = BASE
+        while "config" not in tab.view[1].page:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*tab._tasks)
+        return busy, [tab.view[1].page["run_id"], marks.opened]
+
+    busy, ids = asyncio.run(scenario())
+    assert busy.startswith("Reading")
+    assert ids == [BASE, BASE]
+
+
+# In a browser
+
+
+@contextmanager
+def served(make: Callable[[], Any]) -> Iterator[str]:
+    """A page of Panel on a free port: its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pn.extension("tabulator")
+    server = pn.serve(make, port=port, address="127.0.0.1", show=False, threaded=True, verbose=False)
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.stop()
+
+
+@pytest.mark.browser
+def test_the_page_of_a_run_in_a_browser(shown: Shown, repository: dde.RunRepository, browser: Any) -> None:
+    def page() -> Any:
+        tab = RunTab(Marks())
+        tab.show(shown)
+        return tab.view
+
+    with served(page) as address:
+        visit = Visit(browser, address, width=1000)
+        choice = visit.page.get_by_label("Run (type a part")
+        choice.click()
+        visit.page.keyboard.type("dpo_lr")
+        visit.page.keyboard.press("Enter")
+        visit.page.locator(".config tr").first.wait_for()
+        assert "dpo_lr" in visit.page.locator("h1").inner_text()
+        # The config is searched in the page.
+        visit.page.get_by_label("Search the config").fill("dpo_beta")
+        assert visit.page.locator(".config tr:visible").all_inner_texts()[0].split() == [
+            "config", "dpo_beta", "5.0copy"
+        ]  # fmt: skip
+        assert visit.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+        # By keyboard to the run's parent.
+        visit.page.locator(".tree button").first.focus()
+        visit.page.keyboard.press("Enter")
+        visit.page.locator("h1", has_text=f"pretraining · {BASE}").wait_for()
+        visit.page.get_by_text("which have no config").wait_for()
+        assert choice.input_value() == run_names(shown)[BASE]
+        assert visit.hosts() == {"127.0.0.1"}
+        assert visit.complaints == []
+        visit.close()
+
+
+@pytest.mark.browser
+def test_the_page_of_a_run_shows_names_as_text(tiny_suite: Suite, browser: Any, tmp_path: Path) -> None:
+    name = '<img src=x onerror="window.hacked=1">'
+    config = {"parent_run_id": "allenai/DataDecide-dolma1_7-4M", "learning_rate": 1e-5, "num_train_epochs": 1,
+              "finetune_tokens": 1e6, name: name, "url": "javascript:window.hacked=2",
+              "home": "https://example.org/a?b=1"}  # fmt: skip
+    run = {"run_id": name, "run_name": name, "state": name, "config": config, "summary": {},
+           "wandb_metadata": {"program": "finetune.py", "args": [name]}}  # fmt: skip
+    history = [{"run_id": name, "step": s, "metrics": {"total_tokens": s * 1000, "train_loss": 3.0}} for s in (1, 2)]
+    (tmp_path / "runs.jsonl").write_text(json.dumps(run) + "\n")
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
+    repository = dde.DataDecideEvolved(tiny_suite.data, tmp_path, cache_dir=None).repository
+    shown = shown_of(repository, {"state": "all", "metrics": METRICS, "params": "4M"}, METRICS)
+
+    def page() -> Any:
+        tab = RunTab(Marks(opened=name))
+        tab.show(shown)
+        return tab.view
+
+    with served(page) as address:
+        visit = Visit(browser, address)
+        visit.page.locator(".config tr").first.wait_for()
+        assert name in visit.page.locator(".facts").first.inner_text()
+        assert visit.page.evaluate("() => window.hacked") is None
+        assert visit.page.locator(".config a").evaluate_all("all => all.map((a) => a.href)") == [config["home"]]
+        assert visit.page.locator("a[href^='javascript']").count() == 0
+        assert visit.complaints == []
+        visit.close()
