@@ -106,14 +106,14 @@ def explore(
         dataset = repository.to_dataset(**dataset_options)
         check_dataset(dataset)
 
+        # Pages that are opened after a refresh show the new runs, too.
+        latest = [(dataset, repository)]
+
         def reopened() -> tuple[xr.Dataset, Any]:
-            if data is None:
-                return dataset, repository
-            # Pages that are opened later show the new runs, too.
-            nonlocal dataset, repository
-            repository = repository_of_arguments(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
-            dataset = repository.to_dataset(**dataset_options)
-            return dataset, repository
+            if data is not None:
+                anew = repository_of_arguments(ctx, data, db, cache_dir, no_cache, schema, suite, run_type)
+                latest[0] = anew.to_dataset(**dataset_options), anew
+            return latest[0]
 
         progress("reading the first metric")
         first = starting_metric(dataset, starting_lineages(dataset))
@@ -131,6 +131,7 @@ def explore(
         views = Path(cache_dir) / "views.json"
 
     def make_page() -> Explorer:
+        dataset, repository = latest[0]
         return Explorer(dataset, opened, source=reopened, repository=repository, views=views, metrics=first)
 
     serve(make_page, address, port, "dde explore", ready)
