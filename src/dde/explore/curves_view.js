@@ -7,6 +7,13 @@ const NEAR = 42 // pixels around the pointer within which curves are described
 
 export function render({model, el, view}) {
   const page = new Page(model, view)
+  // Bokeh measures all figures when anything on the page changes, also those that it has built but not laid out yet.
+  view.measure_layout = () => {
+    for (const figure of view.layoutable_views) {
+      if (figure.layout == null) figure.update_layout()
+      figure.measure_layout()
+    }
+  }
   el.classList.add("dde")
   model.on("payload", () => page.draw())
   for (const name of ["hidden", "selected", "baseline"]) model.on(name, () => page.mark())

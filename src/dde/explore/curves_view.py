@@ -184,5 +184,4 @@ def _style(figure: Any, log_x: bool, log_y: bool) -> None:
             grid.ticker = axis.ticker
         elif axis is figure.xaxis[0]:
             axis.ticker.desired_num_ticks = 5
-        if is_log or axis is figure.xaxis[0]:
-            axis.formatter = CustomJSTickFormatter(code=BOKEH_TICKS)
+        axis.formatter = CustomJSTickFormatter(code=BOKEH_TICKS, args={"is_linear": not is_log})

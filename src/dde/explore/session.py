@@ -345,7 +345,9 @@ _PATIENCE = 0.4
 
 def _tabs(marks: Marks) -> list[Tab]:
     """Return the tabs between the curves and the export."""
-    return []
+    from dde.explore.run_tab import RunTab
+
+    return [RunTab(marks)]
 
 
 def _summary_of(drawing: Drawing) -> str:
