@@ -85,7 +85,7 @@ class Visit:
 
     def tick(self, label: str) -> None:
         """Tick the box with that label."""
-        self.page.locator(f'input[type=checkbox]:left-of(:text("{label}"), 20)').first.click()
+        self.page.get_by_text(label, exact=True).click(force=True)
 
     def download(self, button: str) -> bytes:
         """Press a button that gives a file, and return what is in it."""
@@ -98,6 +98,10 @@ class Visit:
         found: list[dict[str, Any]] = self.page.evaluate(_POINTS)
         return found
 
+    def drawn(self, count: int) -> None:
+        """Wait until the curves were drawn this often."""
+        self.page.wait_for_function(f"() => performance.getEntriesByName('dde drawn {count}').length > 0")
+
     def close(self) -> None:
         self.context.close()
 
@@ -105,7 +109,8 @@ class Visit:
 #: JavaScript that finds the figures of the page.
 FIGURES = """
 const reached = Bokeh.documents[0].roots().flatMap((root) => [...root.references()])
-const figures = [...new Set(reached)].filter((model) => model.type == "Figure")
+const is_visible = (figure) => Bokeh.index.find_one(figure)?.el.offsetParent != null
+const figures = [...new Set(reached)].filter((model) => model.type == "Figure" && is_visible(model))
 """
 _POINTS = f"""() => {{
   {FIGURES}

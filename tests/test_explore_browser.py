@@ -34,8 +34,8 @@ def figures(visit: Visit, wanted: str) -> list[Any]:
 def code(visit: Visit, *parts: str) -> str:
     """The code of what is shown, once it holds all parts; it comes with the picture of the same choices."""
     for part in parts:
-        visit.page.locator("pre", has_text=part).wait_for()
-    return str(visit.page.locator("pre").inner_text())
+        visit.page.locator("pre", has_text=part).wait_for(state="attached")
+    return str(visit.page.locator("pre").text_content())
 
 
 @pytest.mark.slow
@@ -52,14 +52,16 @@ def test_the_page_as_a_person_uses_it(suite: Suite, browser: Any, tmp_path: Path
         visit.page.screenshot(path=tmp_path / "start.png", full_page=True)
         pointing_at_an_observation_says_what_it_is(visit)
         visit.page.screenshot(path=tmp_path / "hover.png")
-        ticking_a_run_makes_its_curve_stand_out(visit, tmp_path)
+        finding_hiding_selecting_and_pinning_runs(visit, tmp_path)
+        zooming_stays_while_the_axis_does(visit)
+        a_link_opens_the_same_view(visit, browser, tmp_path)
         choosing_lineage_metric_axis_and_rows(visit)
         visit.page.screenshot(path=tmp_path / "chosen.png", full_page=True)
         what_is_taken_away_is_what_is_shown(visit)
         what_cannot_be_drawn_is_said_in_words(visit, tmp_path)
 
         other = Visit(browser, address, width=760)
-        other.page.locator("canvas").first.wait_for()
+        other.drawn(1)
         assert "log_x" not in code(other, "shown = "), "each visitor has choices of their own"
         assert other.page.evaluate("() => document.documentElement.scrollWidth") <= 760, "nothing is cut off"
         other.page.screenshot(path=tmp_path / "narrow.png", full_page=True)
@@ -75,7 +77,7 @@ def test_the_page_as_a_person_uses_it(suite: Suite, browser: Any, tmp_path: Path
 
 
 def starts_with_few_lineages_and_a_metric_that_has_values(visit: Visit) -> None:
-    visit.page.locator("canvas:visible, .alert:visible").first.wait_for()
+    visit.drawn(1)
     assert visit.page.locator(".alert:visible").all_inner_texts() == []
     assert visit.page.locator("h1").inner_text() == "arc_challenge"
     assert re.match(r"1 lineage, 4 runs, a grid of \d+ points", visit.page.locator("h1 + p").inner_text())
@@ -87,21 +89,76 @@ def pointing_at_an_observation_says_what_it_is(visit: Visit) -> None:
     point = [p for p in visit.points() if not p["run_id"].endswith("-default")][-1]
     visit.page.mouse.move(point["x"] - 40, point["y"] - 40)
     visit.page.mouse.move(point["x"], point["y"])
-    visit.page.locator(".bk-tooltip-row-value").first.wait_for()
-    values = visit.page.locator(".bk-tooltip-row-value").all_inner_texts()
-    assert {point["run_id"], f"{point['value']:.4f}", "observed"} <= set(values)
+    tip = visit.page.locator(".tip")
+    tip.wait_for()
+    lines = tip.locator("div").all_inner_texts()
+    assert len(lines) <= 8
+    assert f"{point['value']:.4f}" in lines[1]
+    assert "observed" in lines[1]
+    # The line through the pointer is in each panel with this axis, and nowhere else.
+    assert visit.page.locator(".cross:visible").count() >= 1
+    visit.page.mouse.move(5, 5)
+    tip.wait_for(state="hidden")
 
 
-def ticking_a_run_makes_its_curve_stand_out(visit: Visit, tmp_path: Path) -> None:
-    marked = f"""() => {{ {FIGURES}
-        return figures.some((figure) => figure.renderers.some((r) => r.name == "highlighted run")) }}"""
-    assert not visit.page.evaluate(marked)
-    tick = visit.page.locator(".tabulator-row", has_text="sft_lr").first.locator("input[type=checkbox]")
-    tick.click()
-    visit.page.wait_for_function(marked)
-    visit.page.screenshot(path=tmp_path / "ticked.png")
-    tick.click()
-    visit.page.wait_for_function(f"() => !({marked})()")
+def finding_hiding_selecting_and_pinning_runs(visit: Visit, tmp_path: Path) -> None:
+    def drawn_runs() -> set[str]:
+        return {point["run_id"] for point in visit.points()}
+
+    before, search = drawn_runs(), visit.page.locator("input.search")
+    search.fill("/sft_lr=5e-0[56]/")
+    assert re.match(r"\d of \d runs", visit.page.locator(".runs .count").inner_text())
+    search.press("Enter")
+    found = drawn_runs()
+    assert found
+    assert found < before
+    search.fill("/[/")
+    assert "wrong" in str(search.get_attribute("class"))
+    search.fill("")
+    visit.page.get_by_role("button", name="all", exact=True).click()
+    assert drawn_runs() == before
+    first = visit.page.locator(".run").first
+    first.locator(".eye").click()
+    assert len(drawn_runs()) == len(before) - 1
+    first.locator(".eye").press("Enter")
+    assert drawn_runs() == before, "reached and pressed by keyboard"
+    visit.page.locator(".run .pick").nth(1).click()
+    visit.page.locator(".clear:visible").wait_for()
+    visit.page.locator(".run .pin").first.click()
+    visit.page.screenshot(path=tmp_path / "selected.png")
+    visit.choose("Values", "difference to the pinned run")
+    code(visit, "relative_to=")
+    visit.choose("Values", "as they are")
+    visit.page.locator(".clear").click()
+    visit.page.locator(".run .pin").first.click()
+    visit.page.wait_for_function("() => !location.search.includes('pin=')")
+
+
+def zooming_stays_while_the_axis_does(visit: Visit) -> None:
+    zoomed = f"""() => {{ {FIGURES}
+        const range = figures[0].x_range
+        range.setv({{start: range.start, end: (range.start + range.end) / 2}}) }}"""
+    visit.page.evaluate(zoomed)
+    end = figures(visit, "figure.x_range.end")[0]
+    visit.pick("To draw", "piqa")
+    code(visit, 'metrics=["arc_challenge", "piqa"]')
+    assert figures(visit, "figure.x_range.end")[0] == end
+    visit.unpick("To draw", "piqa")
+    code(visit, 'metrics=["arc_challenge"]')
+    visit.page.evaluate(f"() => {{ {FIGURES} figures.forEach((f) => f.x_range.end = f.x_range.reset_end) }}")
+
+
+def a_link_opens_the_same_view(visit: Visit, browser: Any, tmp_path: Path) -> None:
+    visit.page.locator(".run .eye").first.click()
+    visit.page.wait_for_function("() => /hide=|only=/.test(location.search)")
+    other = Visit(browser, visit.page.url)
+    other.drawn(1)
+    assert code(other) == code(visit)
+    assert {p["run_id"] for p in other.points()} == {p["run_id"] for p in visit.points()}
+    other.page.get_by_role("button", name="Run", exact=True).click()
+    other.page.screenshot(path=tmp_path / "link.png")
+    other.close()
+    visit.page.locator(".run .eye").first.click()
 
 
 def choosing_lineage_metric_axis_and_rows(visit: Visit) -> None:
@@ -110,7 +167,7 @@ def choosing_lineage_metric_axis_and_rows(visit: Visit) -> None:
     visit.pick("To draw", "train_loss")
     visit.unpick("To draw", "arc_challenge")
     visit.tick("logarithmic axis")
-    visit.choose("Rows", "params")
+    visit.choose("Panels for each", "params")
     visit.choose("Grid", "linear")
     code(visit, 'metrics=["train_loss"]', "log_x=True", 'facet_by="params"', "TokenGrid.linear(200)")
     assert visit.page.locator("h1").inner_text() == "train_loss"
@@ -120,6 +177,7 @@ def choosing_lineage_metric_axis_and_rows(visit: Visit) -> None:
 
 def what_is_taken_away_is_what_is_shown(visit: Visit) -> None:
     said = code(visit)
+    visit.page.get_by_text("Export", exact=True).click()
     names: dict[str, Any] = {}
     exec(said.replace("picture = ", "picture = None and "), names)
     frame = pd.read_parquet(io.BytesIO(visit.download("Parquet")))
@@ -132,6 +190,8 @@ def what_is_taken_away_is_what_is_shown(visit: Visit) -> None:
     visit.page.get_by_text("Copy code", exact=True).click()
     visit.page.get_by_text("Copied", exact=True).wait_for()
     assert visit.page.evaluate("() => navigator.clipboard.readText()") == said
+    assert visit.download("PDF").startswith(b"%PDF")
+    visit.page.get_by_text("Curves", exact=True).click()
 
 
 def what_cannot_be_drawn_is_said_in_words(visit: Visit, tmp_path: Path) -> None:

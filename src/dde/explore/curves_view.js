@@ -141,8 +141,7 @@ class Page {
       const points = panel.renderer("points").data_source
       points.selected.properties.indices.change.connect(() => {
         if (!points.selected.indices.length) return
-        const runs = points.data.run
-        const brushed = new Set(points.selected.indices.map((i) => this.looks[runs[i]].run_id))
+        const brushed = new Set(points.selected.indices.map((i) => points.data.run_id[i]))
         points.selected.indices = []
         this.model.selected = [...brushed]
       })
@@ -281,7 +280,7 @@ class DrawnPanel {
       size: shown.map((i) => (small[i] ? 3 : crowd > 20 ? 5 : 7) + (stands[point_runs[i]] ? 2 : 0)),
       alpha: shown.map((i) => (stands[point_runs[i]] || point_runs[i] === pinned ? 1 : any_stands ? FADED : usual)),
       edge: shown.map((i) => (small[i] ? null : "white")),
-      run: shown.map((i) => point_runs[i]),
+      run_id: shown.map((i) => looks[point_runs[i]].run_id),
     }
     const band_starts = plain(columns.band_start), band_runs = plain(columns.band_run)
     const bx = cut(columns.band_x, band_starts), low = cut(columns.band_low, band_starts), high = cut(columns.band_high, band_starts)

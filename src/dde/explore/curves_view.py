@@ -41,7 +41,7 @@ _SOURCES = {
     "branches": ("x",),
     "bands": ("xs", "ys", "color", "alpha"),
     "lines": ("xs", "ys", "color", "width", "alpha", "dash"),
-    "points": ("x", "y", "color", "marker", "size", "alpha", "edge", "run"),
+    "points": ("x", "y", "color", "marker", "size", "alpha", "edge", "run_id"),
 }
 
 
