@@ -327,15 +327,15 @@ def test_the_application_has_the_filters_of_the_suite(sizes: xr.Dataset, trials:
     page = sizes.dde.explore(size="1B", budget=1.0)
     assert page.choices.lineages == ("1B-s0", "1B-s1")
     assert page.choices.runs == ("cosine-1xC", "decay-1xC")
-    assert page._drawing is not None
-    assert page._drawing.table["budget"].tolist() == [1.0] * 4
+    assert page.session.drawing is not None
+    assert page.session.drawing.table["budget"].tolist() == [1.0] * 4
     scope: dict[str, Any] = {"ds": sizes}
     exec(page.code, scope)
     xr.testing.assert_identical(scope["shown"], page.dataset)
     page = trials.dde.explore(data="")
     assert page.choices.lineages == ("tiny",)
     assert {"data", "optimizer", "learning_rate"} <= set(page.controls.widgets)
-    assert page.controls.widgets["band"].options == ["none", "data", "optimizer", "learning_rate", "replicate"]
+    assert page.controls.widgets["band"].options == ["data", "optimizer", "learning_rate", "replicate"]
     with pytest.raises(UnknownNameError, match="'params' is not the name of a choice"):
         trials.dde.explore(params="tiny")
     with pytest.raises(TypeError, match="unexpected keyword argument 'warmth'"):

@@ -307,7 +307,7 @@ def test_a_mean_of_all_its_runs_has_no_such_line(ragged: xr.Dataset) -> None:
 
 
 def test_what_min_count_has_no_mean_for_is_an_error(seeds: xr.Dataset) -> None:
-    with pytest.raises(SelectionError, match=r"without band= no mean is drawn\. Pass band='seed'"):
+    with pytest.raises(SelectionError, match=r"without band= or group_by= no mean is drawn\. Pass band='seed'"):
         plot_curves(seeds, "arc_easy", min_count=2)
     with pytest.raises(SelectionError, match=r"min_count=2 comes too late.*mean_over\('seed', min_count=2\)"):
         plot_curves(seeds.dde.mean_over("seed"), "arc_easy", min_count=2)

@@ -80,7 +80,9 @@ class Loaded:
             blocks = tuple(run_blocks(selected))
         else:
             blocks = tuple(block.compute() for block in run_blocks(selected))
-        table = pd.concat([run_table(block) for block in blocks], ignore_index=True)
+        table = pd.concat([run_table(block) for block in blocks])
+        order = {label: k for k, label in enumerate(selected["lineage"].values.tolist())}
+        table = table.sort_values("lineage", key=lambda labels: labels.map(order), kind="stable", ignore_index=True)
         return Selection(selected, blocks, table)
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "Segment",
     "columns_for",
     "find_segments",
+    "lineages_of",
     "run_blocks",
     "segments_by_metric",
     "spread_picks",
@@ -283,14 +284,22 @@ def find_segments(
     DdeWarning
         When cells are infinite, or not positive with `positive_values`: states how many are left out.
     """
-    return segments_by_metric(run_blocks(dataset), [metric], x, positive, positive_values)[metric]
+    lineages = lineages_of(dataset)
+    return segments_by_metric(run_blocks(dataset), [metric], x, positive, positive_values, lineages)[metric]
+
+
+def lineages_of(dataset: xr.Dataset) -> list[str]:
+    """Return the labels of the lineages in the order of the Dataset; none where it has no such dimension."""
+    return (
+        list(map(str, dataset["lineage"].values)) if "lineage" in dataset.dims and "lineage" in dataset.coords else []
+    )
 
 
 def run_blocks(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
     """Yield a Dataset in blocks of lineages, each without the runs that none of its lineages has.
 
-    Most cells of a Dataset of many lineages hold no run: labels of derived runs belong to a few lineages. Blocks
-    are as lazy as the Dataset.
+    Most cells of a Dataset of many lineages hold no run: labels of derived runs belong to a few lineages. Lineages
+    with few runs come first, so that they don't share a block with others. Blocks are as lazy as the Dataset.
 
     Examples
     --------
@@ -299,19 +308,19 @@ def run_blocks(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
     >>> [(block.run_id != "").any("lineage").all().item() for block in run_blocks(ds)]
     [True]
     """
-    if "run_id" not in dataset.coords or "lineage" not in dataset["run_id"].dims:
+    run_ids = dataset["run_id"] if "run_id" in dataset.coords else xr.DataArray("")
+    if set(run_ids.dims) != {"lineage", "run"}:
         yield dataset
         return
-    run_ids = dataset["run_id"]
-    others = [str(d) for d in run_ids.dims if d != "lineage"]
-    for first in range(0, dataset.sizes["lineage"], _BLOCK):
-        at = slice(first, first + _BLOCK)
-        block = dataset if dataset.sizes["lineage"] <= _BLOCK else dataset.isel(lineage=at)
-        if others == ["run"]:
-            has_run = (run_ids.isel(lineage=at) != "").transpose("lineage", "run").values.any(axis=0)
-            if not has_run.all() and has_run.any():
-                block = block.isel(run=np.flatnonzero(has_run))
-        yield block
+    has_run = (run_ids != "").transpose("lineage", "run").values
+    counts = has_run.sum(axis=1)
+    few = counts <= np.median(counts)
+    for lineages, size in ((np.flatnonzero(few), _BLOCK), (np.flatnonzero(~few), _BLOCK_OF_MANY)):
+        for first in range(0, len(lineages), size):
+            at = lineages[first : first + size]
+            runs = np.flatnonzero(has_run[at].any(axis=0))
+            is_all = len(at) == dataset.sizes["lineage"] and len(runs) in (0, dataset.sizes["run"])
+            yield dataset if is_all else dataset.isel(lineage=at, run=runs if len(runs) else slice(None))
 
 
 def segments_by_metric(
@@ -320,6 +329,7 @@ def segments_by_metric(
     x: str = "cumulative_tokens",
     positive: bool = False,
     positive_values: bool = False,
+    lineages: Sequence[str] = (),
 ) -> dict[str, list[Segment]]:
     """Return the segments of several metrics, as :func:`find_segments` returns those of one.
 
@@ -330,6 +340,8 @@ def segments_by_metric(
     metrics : sequence of str
     x : str
     positive, positive_values : bool
+    lineages : sequence of str
+        Labels in the order of the segments; that of the blocks by default.
     """
     segments: dict[str, list[Segment]] = {metric: [] for metric in metrics}
     counted: dict[str, dict[str, int]] = {metric: dict.fromkeys(_LOST, 0) for metric in metrics}
@@ -337,13 +349,16 @@ def segments_by_metric(
         cells = Cells.of(block, metrics[0])
         for metric in metrics:
             segments[metric] += _segments_of(cells, metric, x, positive, positive_values, counted[metric])
+    order = {label: k for k, label in enumerate(lineages)}
     for metric in metrics:
         _warn_of_lost(metric, counted[metric])
+        if order:
+            segments[metric].sort(key=lambda s: order.get(str(s.facts.get("lineage", "")), len(order)))
     return segments
 
 
-# Lineages that are read together.
-_BLOCK = 64
+# Lineages that are read together, and those of which have more runs than most.
+_BLOCK, _BLOCK_OF_MANY = 64, 8
 # Reasons for which a cell with a value is not drawn.
 _LOST = ("infinite", "not positive")
 

@@ -17,13 +17,13 @@ from dde.dataset.dimensions import axis_of
 from dde.dataset.loss_reductions import is_train_loss, warn_of_reductions
 from dde.dataset.run_differences import difference_to_run
 from dde.dataset.samples import metrics_alone
-from dde.errors import SelectionError
+from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, facets_of, is_given, markers_of
 from dde.plots.curve_legend import curve_legend
-from dde.plots.curve_segments import Segment, run_blocks, segments_by_metric
+from dde.plots.curve_segments import Segment, lineages_of, run_blocks, segments_by_metric
 from dde.plots.defaults import check_names, default_hue, facet_title, task_of
 from dde.plots.figure_layout import arrange, panel_layouts
 from dde.plots.grouped import group_segments
@@ -322,7 +322,8 @@ def curve_panels(
             f"group_by={group_by!r} and band={band!r} both draw means, of different runs. Pass one of them."
         )
     dataset = _prepared(dataset, metrics, x, band, group_by, min_count, relative_to)
-    segments = segments_by_metric(blocks or run_blocks(dataset), metrics, x, log_x, log_y)
+    parts = blocks or run_blocks(dataset)
+    segments = segments_by_metric(parts, metrics, x, log_x, log_y, lineages_of(dataset))
     if group_by:
         segments = {m: group_segments(of_metric, group_by, facet_by, min_count) for m, of_metric in segments.items()}
     if relative_to == "base":
@@ -435,6 +436,12 @@ def _prepared(
         # tokens.
         dataset = align(dataset, axis=x)
     if relative_to not in (None, "base"):
+        if relative_to not in dataset["run_id"].values:
+            raise UnknownNameError(
+                f"relative_to={relative_to!r} is neither 'base' nor the id of a run, so there is nothing to show "
+                f"differences to.{near_names(relative_to, ['base', *map(str, dataset['run_id'].values.ravel())])} "
+                "Pass 'base', or None, or one of ds.run_id."
+            )
         dataset = difference_to_run(dataset, relative_to)
     return dataset if band is None else mean_over(dataset, band, min_count)
 
