@@ -321,7 +321,10 @@ class DdeDatasetAccessor(DatasetQuestions):
     ) -> Explorer:
         """Return an application with curves, the table of runs, their pages and the questions of ``dde.analysis``."""
         given = locals()
+        from dde.plots.backends.notebook import use_installed_resources
+
         _check_factors(self._obj, factors)
+        use_installed_resources()
         options = _changed_options(DdeDatasetAccessor.explore, given) | factors
         explorer: Explorer = function_of("explore")(self._obj, **options)
         return explorer
@@ -534,7 +537,10 @@ class DdeDataArrayAccessor(ArrayQuestions):
     ) -> Explorer:
         """Return an application with curves, the table of runs, their pages and the questions of ``dde.analysis``."""
         given = locals()
+        from dde.plots.backends.notebook import use_installed_resources
+
         _check_factors(self._obj, factors)
+        use_installed_resources()
         options = _changed_options(DdeDataArrayAccessor.explore, given) | factors
         explorer: Explorer = function_of("explore")(self._dataset._obj, metrics=self._name, **options)
         return explorer
