@@ -29,6 +29,8 @@ def figures_of(picture: Any) -> list[Any]:
     model = hv.render(picture, backend="bokeh")
     if not hasattr(model, "children"):
         return [model]
+    # A title, legend or caption is above or below the grid of panels.
+    model = next((child for child in model.children if type(child).__name__ == "GridPlot"), model)
     return [figure for figure, *_ in sorted(model.children, key=lambda child: child[1:3])]
 
 
@@ -43,6 +45,18 @@ def _is_sample(data: Any) -> bool:
     columns = [np.asarray(v) for name, v in data.items() if name not in ("xs", "ys")]
     numbers = [v for v in columns if v.dtype.kind == "f"]
     return bool(numbers) and all(np.isnan(v).all() for v in numbers)
+
+
+def caption_of(picture: Any) -> str:
+    """The caption of a picture of either backend, in one line."""
+    model = hv.render(picture, backend=hv.Store.current_backend)
+    if hasattr(model, "get_size_inches"):
+        texts = [text.get_text() for text in model.texts if text.get_fontweight() == "normal"]
+    else:
+        strips = [child for child in getattr(model, "children", ()) if type(child).__name__ == "figure"]
+        labels = [label for strip in strips for label in strip.center if type(label).__name__ == "Label"]
+        texts = [label.text for label in labels if label.text_font_style == "normal"]
+    return " ".join(" ".join(texts).replace("\N{ZERO WIDTH SPACE}", "").split())
 
 
 def legend_entries(figure: Any) -> list[str]:

@@ -21,7 +21,16 @@ from dde.plots.curve_segments import LINE_POINTS, MARKERS, find_segments, thinne
 from dde.plots.curves import curve_panels, plot_curves
 from dde.plots.files import save_page
 from dde.plots.legends import MOST_ENTRIES
-from picture_checks import assert_nothing_is_cut_off, drawn, figures_of, legend_entries, lightness, printed, tick_labels
+from picture_checks import (
+    assert_nothing_is_cut_off,
+    caption_of,
+    drawn,
+    figures_of,
+    legend_entries,
+    lightness,
+    printed,
+    tick_labels,
+)
 
 TASKS = ["arc_challenge", "arc_easy", "boolq", "csqa", "hellaswag", "openbookqa", "piqa", "socialiqa", "winogrande",
          "mmlu_average"]  # fmt: skip
@@ -514,7 +523,8 @@ def crowd(suite: xr.Dataset) -> xr.Dataset:
 def test_500_curves_make_a_small_page_and_say_so(crowd: xr.Dataset, tmp_path: Path) -> None:
     picture = crowd.dde.plot("arc_easy", hue_by="params", facet_by=None, backend="bokeh")
     (page,) = figures_of(picture)
-    assert page.title.text == "500 curves, points thinned"
+    assert page.title.text == "500 lineages"
+    assert caption_of(picture).endswith("500 runs of 500 lineages, 3 seeds; points thinned.")
     lines = drawn(page, "MultiLine")
     assert sum(len(x) for r in lines for x in r.data_source.data["xs"]) <= 2 * LINE_POINTS
     assert sum(len(r.data_source.data["xs"]) for r in lines) == 500, "each curve is there"
@@ -525,7 +535,7 @@ def test_500_curves_make_a_small_page_and_say_so(crowd: xr.Dataset, tmp_path: Pa
     size = save_page(picture, tmp_path / "crowd.html", "crowd").stat().st_size
     assert size < 3_000_000
     few = crowd.isel(lineage=slice(0, 10)).dde.plot("arc_easy", hue_by="params", facet_by=None, backend="bokeh")
-    assert "thinned" not in figures_of(few)[0].title.text
+    assert "thinned" not in caption_of(few)
     assert max(r.glyph.line_alpha for r in drawn(figures_of(few)[0], "MultiLine")) == 0.9
 
 

@@ -22,7 +22,7 @@ from dde.errors import DdeWarning, SelectionError, UnknownNameError
 from dde.plots.answers.compare import plot_compare
 from dde.suite.declare import Suite
 from other_suites import Run, ladder, make_dataset, optimizers
-from picture_checks import assert_nothing_is_cut_off, drawn, figures_of, printed
+from picture_checks import assert_nothing_is_cut_off, caption_of, drawn, figures_of, printed
 from samples import sample_folder
 
 TOKENS = (0, 100, 200, 300)
@@ -402,9 +402,9 @@ def test_pictures_have_a_line_at_zero_and_every_difference(suite: xr.Dataset, at
     found = compare(bases.dde.sel(data="C4"), bases.dde.sel(data="Dolma1.7"), ["arc_easy", "piqa"], at=at)
     with printed(plot_compare(found, backend="matplotlib")) as figure:
         assert_nothing_is_cut_off(figure)
-        text = " ".join(axis.get_xlabel().replace("\n", " ") for axis in figure.axes)
-        assert "data=Dolma1.7 minus data=C4" in text
-        assert "pairs over seed" in text
+    text = caption_of(plot_compare(found, backend="matplotlib"))
+    assert ": data=Dolma1.7 minus data=C4, " in text
+    assert "pairs over seed" in text
     figures = figures_of(plot_compare(found))
     points = sum(len(next(iter(r.data_source.data.values()))) for f in figures for r in drawn(f, "Scatter"))
     assert points == int(found.difference.notnull().sum())

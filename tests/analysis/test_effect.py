@@ -19,7 +19,7 @@ from dde.analysis.effects import effect
 from dde.errors import SelectionError, UnknownNameError
 from dde.plots.answers.effect import plot_effect
 from other_suites import SIZES, Run, ladder, make_dataset, optimizers
-from picture_checks import assert_nothing_is_cut_off, drawn, figures_of, printed
+from picture_checks import assert_nothing_is_cut_off, caption_of, drawn, figures_of, printed
 from samples import sample_folder
 
 
@@ -255,9 +255,9 @@ def test_pictures_show_every_gain(suite: xr.Dataset) -> None:
     found = effect(suite, ["arc_easy", "piqa"])
     with printed(plot_effect(found, backend="matplotlib")) as figure:
         assert_nothing_is_cut_off(figure)
-        text = " ".join(axis.get_xlabel().replace("\n", " ") for axis in figure.axes)
-        assert "base = 0; at the planned end" in text
-        assert "left out: base has no value before the branch" in text
+    text = caption_of(plot_effect(found, backend="matplotlib"))
+    assert text.startswith("Change of ARC-Easy and PIQA, primary metric from the base, at the planned end;")
+    assert "left out: base has no value before the branch" in text
     figures = figures_of(plot_effect(found))
     points = sum(len(next(iter(r.data_source.data.values()))) for f in figures for r in drawn(f, "Scatter"))
     assert points == int(found.gain.notnull().sum())

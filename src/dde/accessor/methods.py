@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dde.explore.page import Explorer
     from dde.plots.backends.base import BackendName
     from dde.plots.cells import Reduce
+    from dde.plots.picture_options import LegendPlace, Limits, Order, Palette
 
     Grid = Literal["auto", "union"] | int | npt.ArrayLike | TokenGrid
     Size = tuple[int, int]
@@ -41,22 +42,15 @@ _PICTURES = frozenset(
     ["best", "compare", "decision_accuracy", "effect", "fit", "match", "ranks", "reach", "signal_to_noise"]
 )
 _QUESTIONS = _PICTURES | {"predict"}
-#: Options of `plot` with their defaults, of which the picture of an answer may have some.
-_PLOT_OPTIONS = {
+#: Options of curves with their defaults, of which the picture of an answer may have some.
+_CURVE_OPTIONS = {
     "y": None, "x": None, "hue_by": "auto", "style_by": "checkpoint_type", "facet_by": "lineage", "band": None,
     "group_by": None, "min_count": None, "relative_to": None, "log_x": None, "log_y": False, "zoom": None,
     "mark_branches": True,
 }  # fmt: skip
 
 
-def _plot_answer(
-    answer: xr.Dataset,
-    question: str,
-    options: Mapping[str, Any],
-    backend: BackendName,
-    columns: int | None,
-    frame_size: Size | None,
-) -> Any:
+def _plot_answer(answer: xr.Dataset, question: str, options: Mapping[str, Any]) -> Any:
     """Draw an answer by the function of its question.
 
     Raises
@@ -81,7 +75,12 @@ def _plot_answer(
             f"{unknown[0]}= is not an option of the picture of {question}, so it would do nothing."
             f"{near_names(unknown[0], known)} Options are {', '.join(known)}."
         )
-    return draw(answer, **options, backend=backend, columns=columns, frame_size=frame_size)
+    return draw(answer, **options)
+
+
+def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a method, given its local names when it starts, without the object itself."""
+    return {name: value for name, value in given.items() if name != "self"}
 
 
 def _check_factors(obj: xr.Dataset | xr.DataArray, factors: Iterable[str]) -> None:
@@ -222,17 +221,23 @@ class DdeDatasetAccessor(DatasetQuestions):
         mark_branches: bool = True,
         columns: int | None = None,
         frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
     ) -> Any:
         """Draw curves of lineages, pretraining and post-training joined; or an answer of :mod:`dde.analysis`."""
+        given = _arguments(locals())
         if (question := self._obj.attrs.get("answer")) in _QUESTIONS:
-            given = locals()
-            options = {n: given[n] for n in _PLOT_OPTIONS if given[n] != _PLOT_OPTIONS[n]}
-            return _plot_answer(self._obj, str(question), options, backend, columns, frame_size)
-        return function_of("plot")(
-            self._obj, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, group_by=group_by,
-            min_count=min_count, relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
-            mark_branches=mark_branches, columns=columns, frame_size=frame_size,
-        )  # fmt: skip
+            given = {n: v for n, v in given.items() if n not in _CURVE_OPTIONS or v != _CURVE_OPTIONS[n]}
+            return _plot_answer(self._obj, str(question), given)
+        return function_of("plot")(self._obj, **given)
 
     def plot_heatmap(
         self,
@@ -246,12 +251,19 @@ class DdeDatasetAccessor(DatasetQuestions):
         backend: BackendName = "bokeh",
         columns: int | None = None,
         frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
     ) -> Any:
         """Draw a sweep as a heat map of the final values of runs."""
-        return function_of("plot_heatmap")(
-            self._obj, metric, x, y, facet_by=facet_by, reduce=reduce, average_over=average_over, backend=backend,
-            columns=columns, frame_size=frame_size,
-        )  # fmt: skip
+        return function_of("plot_heatmap")(self._obj, **_arguments(locals()))
 
     def plot_scaling(
         self,
@@ -271,12 +283,19 @@ class DdeDatasetAccessor(DatasetQuestions):
         backend: BackendName = "bokeh",
         columns: int | None = None,
         frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
     ) -> Any:
         """Draw the final values of runs against their cost."""
-        return function_of("plot_scaling")(
-            self._obj, metric, x, at=at, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band,
-            reduce=reduce, log_x=log_x, log_y=log_y, backend=backend, columns=columns, frame_size=frame_size,
-        )  # fmt: skip
+        return function_of("plot_scaling")(self._obj, **_arguments(locals()))
 
     def plot_tree(
         self,
@@ -285,9 +304,19 @@ class DdeDatasetAccessor(DatasetQuestions):
         reduce: Reduce | None = None,
         backend: BackendName = "bokeh",
         frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
     ) -> Any:
         """Draw the tree of each lineage's runs."""
-        return function_of("plot_tree")(self._obj, metric, reduce=reduce, backend=backend, frame_size=frame_size)
+        return function_of("plot_tree")(self._obj, **_arguments(locals()))
 
     def explore(
         self,
@@ -450,13 +479,19 @@ class DdeDataArrayAccessor(ArrayQuestions):
         mark_branches: bool = True,
         columns: int | None = None,
         frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
     ) -> Any:
         """Draw curves of lineages, pretraining and post-training joined."""
-        return self._dataset.plot(
-            None, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, group_by=group_by,
-            min_count=min_count, relative_to=relative_to, backend=backend, log_x=log_x, log_y=log_y, zoom=zoom,
-            mark_branches=mark_branches, columns=columns, frame_size=frame_size,
-        )  # fmt: skip
+        return self._dataset.plot(None, **_arguments(locals()))
 
     def plot_heatmap(
         self,
@@ -469,12 +504,19 @@ class DdeDataArrayAccessor(ArrayQuestions):
         backend: BackendName = "bokeh",
         columns: int | None = None,
         frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
     ) -> Any:
         """Draw a sweep as a heat map of the final values of runs."""
-        return self._dataset.plot_heatmap(
-            self._name, x, y, facet_by=facet_by, reduce=reduce, average_over=average_over, backend=backend,
-            columns=columns, frame_size=frame_size,
-        )  # fmt: skip
+        return self._dataset.plot_heatmap(self._name, **_arguments(locals()))
 
     def plot_scaling(
         self,
@@ -493,18 +535,39 @@ class DdeDataArrayAccessor(ArrayQuestions):
         backend: BackendName = "bokeh",
         columns: int | None = None,
         frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
     ) -> Any:
         """Draw the final values of runs against their cost."""
-        return self._dataset.plot_scaling(
-            self._name, x, at=at, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, reduce=reduce,
-            log_x=log_x, log_y=log_y, backend=backend, columns=columns, frame_size=frame_size,
-        )  # fmt: skip
+        return self._dataset.plot_scaling(self._name, **_arguments(locals()))
 
     def plot_tree(
-        self, *, reduce: Reduce | None = None, backend: BackendName = "bokeh", frame_size: Size | None = None
+        self,
+        *,
+        reduce: Reduce | None = None,
+        backend: BackendName = "bokeh",
+        frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
     ) -> Any:
         """Draw the tree of each lineage's runs."""
-        return self._dataset.plot_tree(self._name, reduce=reduce, backend=backend, frame_size=frame_size)
+        return self._dataset.plot_tree(self._name, **_arguments(locals()))
 
     def explore(
         self,

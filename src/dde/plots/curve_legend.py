@@ -14,9 +14,10 @@ from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import Panel
 from dde.schema import MEMBERS
 
-__all__ = ["curve_legend"]
+__all__ = ["KINDS", "curve_legend"]
 
-_KINDS = {"supervised_ft": "supervised finetuning", "dpo": "DPO", "pretraining": "pretraining"}
+#: Types of runs in words.
+KINDS = {"supervised_ft": "supervised finetuning", "dpo": "DPO", "pretraining": "pretraining"}
 
 
 def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> Legend:
@@ -42,7 +43,7 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
         bar = ColourBar.of_ranks(look.hue_label, look.colours, [label_of(v) for v in look.colours])
     else:
         hues = [LegendEntry(label_of(value), backend.line(colour)) for value, colour in look.colours.items()]
-    plain = dict.fromkeys(label_of(s.kind, _KINDS) for s in segments if look.colour(s) == look.plain)
+    plain = dict.fromkeys(label_of(s.kind, KINDS) for s in segments if look.colour(s) == look.plain)
     kinds = [LegendEntry(", ".join(plain), backend.line(look.plain))] if plain else []
     # Outside DataDecide, run types may share a colour; then only markers distinguish them.
     is_ambiguous = len(plain) > 1 and any("root_run_id" in s.facts for s in segments)
@@ -51,7 +52,7 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
         marks = [
             LegendEntry(_style_label(look.style_by, value), backend.points(INK, marker), "marker")
             for value, marker in look.markers.items()
-            if is_given(value) and (label_of(value, _KINDS) not in plain or is_ambiguous)
+            if is_given(value) and (label_of(value, KINDS) not in plain or is_ambiguous)
         ]
     if any(s.anchor for s in segments):
         marks.append(LegendEntry("no data between", backend.line(INK, dashed=True)))
@@ -65,7 +66,7 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
 
 def _style_label(style_by: str, value: Any) -> str:
     # Beside the numbers of the hue, a bare number would be ambiguous.
-    return f"{style_by.replace('_', ' ')} {label_of(value)}" if is_number(value) else label_of(value, _KINDS)
+    return f"{style_by.replace('_', ' ')} {label_of(value)}" if is_number(value) else label_of(value, KINDS)
 
 
 def _of_means(segments: list[Segment], backend: Backend, band: str) -> list[LegendEntry]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,17 +19,29 @@ from dde.dataset.run_differences import difference_to_run
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.axis_format import axis_label, padded_range
-from dde.plots.backends.base import BackendName
+from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.colours import NEUTRAL, PRIMARY, colours_of, facets_of, is_given, markers_of
+from dde.plots.captions import caption_of, counted, range_text, runs_text, subject_text
+from dde.plots.colours import NEUTRAL, PRIMARY, is_given, label_of, markers_of
 from dde.plots.curve_legend import curve_legend
 from dde.plots.curve_segments import Segment, lineages_of, run_blocks, segments_by_metric
-from dde.plots.defaults import check_names, default_hue, facet_title, task_of
-from dde.plots.figure_layout import arrange, panel_layouts
+from dde.plots.defaults import (
+    check_names,
+    default_hue,
+    facet_title,
+    hue_label,
+    known_labels,
+    ordered_facets,
+    task_of,
+)
+from dde.plots.figure_layout import FRAME_PIXELS_PER_INCH, PanelLayout, arrange
+from dde.plots.figures import Content, draw_figure
 from dde.plots.grouped import group_segments
 from dde.plots.legends import Legend
 from dde.plots.metric_order import metrics_to_draw
-from dde.plots.panels import Axis, Frame, Look, Panel, figure_of, value_of, x_values, y_values
+from dde.plots.option_docs import with_picture_options
+from dde.plots.panels import Axis, Frame, Look, Panel, value_of, x_values, y_values
+from dde.plots.picture_options import NO_OPTIONS, LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
 
@@ -60,18 +72,28 @@ class Scale:
 
 
 def metric_panels(
-    dataset: xr.Dataset, metric: str, segments: list[Segment], look: Look, scale: Scale, mark_branches: bool
+    dataset: xr.Dataset,
+    metric: str,
+    segments: list[Segment],
+    look: Look,
+    scale: Scale,
+    mark_branches: bool,
+    options: PictureOptions = NO_OPTIONS,
 ) -> list[Panel]:
     """Return the panels of one metric with the segments of all facets, so that facets share their ranges."""
     x = axis_values(dataset, scale.x) if scale.x in AXES else dataset[scale.x]
-    along, up = Axis(scale.x, axis_label(x), scale.log_x), Axis(metric, _label(dataset[metric]), scale.log_y)
+    along = Axis(scale.x, options.label(scale.x, axis_label(x)), scale.log_x)
+    up = Axis(metric, options.label(metric, _label(dataset[metric])), scale.log_y)
     made: list[Panel] = []
     derived = [s for s in segments if not s.is_base]
     window = None
     if scale.zooms and derived:
         units = str(x.attrs.get("units", ""))
         frame = Frame(
-            Axis(f"{scale.x}_since_branch", f"{units or scale.x} since the branch"),
+            Axis(
+                f"{scale.x}_since_branch",
+                options.label(f"{scale.x}_since_branch", f"{units or scale.x} since the branch"),
+            ),
             replace(up, name=f"{metric}_since_branch"),
             since_branch=True,
         )
@@ -96,6 +118,7 @@ def metric_panels(
             reach = float(positions.max())
             near = [1.04 * b for b in before if b >= -reach]
             limits = (min([-_BEFORE / 2 * reach, *near]), limits[1]) if limits else None
+        limits = options.limits("x", limits, scale.log_x)
         y_range = _y_range(shifted, *(limits or (-np.inf, np.inf)), scale)
         frame = Frame(along, up, window=window).with_limits(limits, y_range)
         made.insert(0, Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference))
@@ -127,13 +150,22 @@ def columns_for_facets(facets: int, width: int) -> int:
     return 4 if width == 2 and facets > 3 else width
 
 
-def titled(dataset: xr.Dataset, panels: list[Panel], title: str, by_task: bool, alone: bool) -> list[Panel]:
+def titled(
+    dataset: xr.Dataset,
+    panels: list[Panel],
+    title: str,
+    by_task: bool,
+    alone: bool,
+    options: PictureOptions = NO_OPTIONS,
+) -> list[Panel]:
     """Return the panels of a facet with titles: on the first one only, or with `by_task` the task of each."""
     if not by_task:
         return [replace(p, title=title if k == 0 else "") for k, p in enumerate(panels)]
     named = []
     for panel in panels:
-        task, measure = task_of(dataset[panel.frame.y.name.removesuffix("_since_branch")])
+        metric = panel.frame.y.name.removesuffix("_since_branch")
+        task, measure = task_of(dataset[metric])
+        task = options.label(metric, task)
         facet = "" if alone and title.endswith(" lineages") else f", {title}"
         frame = replace(panel.frame, y=replace(panel.frame.y, label=measure))
         named.append(replace(panel, title=f"{task}{facet}", frame=frame))
@@ -161,6 +193,7 @@ _SINGLE, _LARGE, _SMALL = (480, 320), (330, 230), (240, 165)
 
 
 @redrawable
+@with_picture_options
 def plot_curves(
     dataset: xr.Dataset,
     y: str | Sequence[str] | None = None,
@@ -180,6 +213,16 @@ def plot_curves(
     mark_branches: bool = True,
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw curves of lineages, pretraining and post-training joined.
 
@@ -239,7 +282,7 @@ def plot_curves(
     -------
     holoviews.Layout
         Displays itself in a notebook; ``hv.save`` and ``hv.render`` write it. The points of many curves are thinned
-        to the visible resolution, retaining extremes, and the title says so.
+        to the visible resolution, retaining extremes, and the caption says so.
 
     Raises
     ------
@@ -263,27 +306,83 @@ def plot_curves(
     >>> gain = ds.dde.plot("arc_easy", relative_to="base", x="post_tokens", facet_by="data")
     >>> tasks = ds.dde.plot(["arc_easy", "piqa"], zoom=False, facet_by=None, hue_by="data")
     """
+    options = PictureOptions.of(locals())
     rows = curve_panels(
         dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, group_by=group_by,
         min_count=min_count, relative_to=relative_to, log_x=bool(log_x), log_y=log_y, zoom=zoom,
-        mark_branches=mark_branches, columns=columns, backend=backend,
+        mark_branches=mark_branches, columns=columns, backend=backend, options=options,
     )  # fmt: skip
     panels = [panel for row in rows for panel in row]
     is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
-    size = frame_size or (_SINGLE if len(panels) == 1 else _LARGE if is_large else _SMALL)
-    panels = [replace(p, title=_with_thinning(p, size[0])) for p in panels]
+    frame = frame_size or (_SINGLE if len(panels) == 1 else _LARGE if is_large else _SMALL)
+    words = _band_words(dataset, band, group_by)
     with drawing_with(backend) as drawing:
-        import holoviews as hv
+        # One legend for all panels.
+        found = _relabelled(curve_legend(panels, drawing, words), panels[0].look, options)
+        text = _caption(dataset, rows, words, bool(relative_to), _frame_width(rows, frame, options), options)
+        contents = [[_content(panel, drawing) for panel in row] for row in rows]
+        return draw_figure(contents, frame, found, text, options, drawing)
 
-        legend = curve_legend(panels, drawing, _band_words(dataset, band, group_by))
-        layouts = panel_layouts(rows, size, legend, [p.frame for p in panels], [p.title for p in panels])
-        # One legend for all panels, right of the last panel of the first row, where it covers nothing.
-        drawn = [
-            panel.draw(drawing, layout, legend if layout.has_legend else Legend())
-            for panel, layout in zip(panels, layouts, strict=True)
-        ]
-        filled = _filled(drawn, rows, hv.Empty)
-        return figure_of(filled, layouts[0], drawing)
+
+def _content(panel: Panel, backend: Backend) -> Content:
+    def draw(frame: Frame, layout: PanelLayout, legend: Legend) -> Any:
+        return replace(panel, frame=frame).draw(backend, layout, legend)
+
+    return Content(panel.frame, panel.title, draw)
+
+
+def _relabelled(legend: Legend, look: Look, options: PictureOptions) -> Legend:
+    """Return a legend with the labels of the options for the values of hue and style."""
+    names = options.names([*look.colours, *look.markers])
+    texts = {label_of(value): text for value, text in names.items()} | options.names([e.label for e in legend.entries])
+    return legend.with_texts(lambda text: texts.get(text, text))
+
+
+def _frame_width(rows: Sequence[Sequence[Panel]], size: tuple[int, int], options: PictureOptions) -> int:
+    """Return the width of frames in pixels, about that of a picture of a given size."""
+    inches = options.inches()
+    return size[0] if inches is None else int(inches[0] * FRAME_PIXELS_PER_INCH / max(map(len, rows)))
+
+
+def _caption(
+    dataset: xr.Dataset,
+    rows: Sequence[Sequence[Panel]],
+    band: str,
+    is_difference: bool,
+    width: int,
+    options: PictureOptions,
+) -> str:
+    """Return what curves show: metrics and axis, runs, the interval, and what is left out."""
+    panels = [panel for row in rows for panel in row]
+    segments = [s for p in panels for s in p.segments]
+    metrics = dict.fromkeys(p.frame.y.name.removesuffix("_since_branch") for p in panels)
+    names = [options.label(m, _label(dataset[m])) for m in metrics]
+    subject = subject_text([name.partition(" [")[0] for name in names])
+    axis = next((p.frame.x for p in panels if not p.frame.since_branch), panels[0].frame.x)
+    against = axis.label or panels[-1].frame.x.label
+    over, _, interval = band.partition("|")
+    shown = {s.root if s.is_base else s.run_id for s in segments}
+    if over:
+        means = {s.run_id for s in segments}
+        counts = [int(n) for s in segments if np.isfinite(n := float(s.facts.get(MEMBERS, np.nan)))]
+        number = f"{counted(len(means), 'mean')} of {range_text(counts) if counts else 'several'} {over}"
+        number += f", band: {interval}" if any(s.low is not None for s in segments) and interval else ""
+    else:
+        number = runs_text(shown, {s.facts["lineage"] for s in segments}, {s.facts.get("seed", "") for s in segments})
+    left_out = ""
+    if not over and (missing := _without_values(dataset, segments)):
+        left_out = f"left out: {counted(missing, 'run')} without values"
+    thinned = "points thinned" if any(p.is_thinned(width) for p in panels) else ""
+    change = "change from the base, " if is_difference and "change" not in subject else ""
+    return caption_of(f"{change}{subject} against {against.partition(' [')[0]}", number, left_out, thinned)
+
+
+def _without_values(dataset: xr.Dataset, segments: Sequence[Segment]) -> int:
+    """Return the number of runs of a Dataset of which no curve is drawn."""
+    if "run_id" not in dataset.coords:
+        return 0
+    shown = {s.run_id for s in segments}
+    return len({str(r) for r in np.ravel(dataset["run_id"].values) if r} - shown)
 
 
 def curve_panels(
@@ -305,6 +404,7 @@ def curve_panels(
     columns: int | None = None,
     backend: BackendName = "bokeh",
     blocks: Sequence[xr.Dataset] = (),
+    options: PictureOptions = NO_OPTIONS,
 ) -> list[list[Panel]]:
     """Return the panels of :func:`plot_curves` before they are drawn, in rows.
 
@@ -339,57 +439,45 @@ def curve_panels(
         )
     for metric in filter(lambda m: is_train_loss(dataset[m]), metrics):
         warn_of_reductions(s.facts.get("reduce_loss", "") for s in segments[metric] if not s.is_base)
-    colours = colours_of(value_of(s, hue_by or "") for s in all_segments)
+    names = [hue_by, style_by, facet_by]
+    options.check_order(hue_by, names)
+    kinds = [s.kind for s in all_segments]
+    options.check_labels(known_labels(dataset, [x, f"{x}_since_branch", *metrics, *kinds], names))
+    colours = options.colours(hue_by, (value_of(s, hue_by or "") for s in all_segments))
+    styles = [value_of(s, style_by or "") for s in all_segments]
+    # A value without a style has a marker as well; its place is where it first appears.
+    in_order = options.ordered(style_by, styles) if options.orders(style_by) else []
     look = Look(
         hue_by=hue_by or "",
         style_by=style_by or "",
         colours=colours,
-        markers=markers_of((value_of(s, style_by or "") for s in all_segments), backend),
-        hue_label=axis_label(dataset[hue_by]) if hue_by in dataset.coords else (hue_by or "").replace("_", " "),
-        plain=NEUTRAL if colours else PRIMARY,
+        markers=markers_of([*in_order, *styles], backend),
+        hue_label=hue_label(dataset, hue_by, options),
+        plain=NEUTRAL if colours else options.plain(PRIMARY),
     )
     # Without any value of the facet, all curves share a panel. "" is a value like any other, except in DataDecide,
     # whose bases have no treatment.
     with_none = not is_datadecide(dataset) and any(_has_no_facet(s, facet_by) for s in all_segments)
-    facets = (facets_of((value_of(s, facet_by) for s in all_segments), with_none) if facet_by else []) or [None]
+    facets = ordered_facets(
+        [value_of(s, facet_by) for s in all_segments] if facet_by else [], facet_by, with_none, options
+    )
     facet_by = None if facets == [None] else facet_by
     many = len(facets) > _MOST_PAIRS or len(metrics) > _MOST_METRICS
     zooms = (not many if zoom is None else zoom) and not group_by and x in ("cumulative_tokens", "cumulative_compute")
     scale = Scale(x, log_x, log_y, zooms, bool(relative_to))
-    metric_columns = [p for m in metrics for p in metric_panels(dataset, m, segments[m], look, scale, mark_branches)]
+    metric_columns = [
+        p for m in metrics for p in metric_panels(dataset, m, segments[m], look, scale, mark_branches, options)
+    ]
     _check_count(facet_by, len(facets), len(metric_columns))
     by_task = len(metrics) > _MOST_METRICS
     of_facets: list[list[Panel]] = []
     for facet in facets:
         of_facet = [replace(p, segments=[s for s in p.segments if _is_in(s, facet_by, facet)]) for p in metric_columns]
         is_all = group_by is not None and facet_by is None
-        title = "" if is_all else facet_title((s.facts for p in of_facet for s in p.segments), facet_by, facet)
-        of_facets.append(titled(dataset, of_facet, title, by_task, len(facets) == 1))
+        title = "" if is_all else facet_title((s.facts for p in of_facet for s in p.segments), facet_by, facet, options)
+        of_facets.append(titled(dataset, of_facet, title, by_task, len(facets) == 1, options))
     rows = arrange(of_facets, columns or columns_for_facets(len(facets), len(metric_columns)))
     return labelled_below(rows) if by_task or (len(rows) > 2 and len(metric_columns) == 1) else rows
-
-
-def _filled(drawn: Sequence[Any], rows: Sequence[Sequence[Any]], empty: Any) -> list[Any]:
-    """Return drawn panels, with empty ones where a row before the last is shorter than others."""
-    columns, at = max(map(len, rows)), 0
-    filled: list[Any] = []
-    for i, row in enumerate(rows):
-        filled += drawn[at : at + len(row)]
-        at += len(row)
-        if i + 1 < len(rows):
-            filled += [empty() for _ in range(columns - len(row))]
-    return filled
-
-
-def _with_thinning(panel: Panel, width: int) -> str:
-    if not panel.is_thinned(width):
-        return panel.title
-    curves = f"{len(panel.shifted_segments())} curves"
-    return (
-        f"{panel.title}, points thinned"
-        if panel.title and "lineages" not in panel.title
-        else f"{curves}, points thinned"
-    )
 
 
 def _prepared(

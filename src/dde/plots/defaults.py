@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 
 from dde.dataset.dimensions import broadcast_values, run_ids_along, text_values
 from dde.dataset.naming import title_of
 from dde.errors import UnknownNameError, near_names
-from dde.plots.colours import is_given, is_number, label_of
+from dde.plots.axis_format import axis_label
+from dde.plots.colours import facets_of, is_given, is_number
+from dde.plots.picture_options import NO_OPTIONS, PictureOptions
 from dde.schema import FactorOf, factor_of, factors_of, is_datadecide
 
 __all__ = [
@@ -22,7 +25,10 @@ __all__ = [
     "default_hue",
     "facet_title",
     "heatmap_coordinates",
+    "hue_label",
+    "known_labels",
     "line_factors",
+    "ordered_facets",
     "position_of_finals",
     "run_coordinates",
     "scaling_hue",
@@ -51,12 +57,63 @@ def run_coordinates(dataset: xr.Dataset) -> list[str]:
     return [str(n) for n, c in dataset.coords.items() if set(c.dims) <= set(dataset["run_id"].dims)]
 
 
-def facet_title(facts: Iterable[Mapping[Any, Any]], facet_by: str | None, facet: object) -> str:
+def facet_title(
+    facts: Iterable[Mapping[Any, Any]],
+    facet_by: str | None,
+    facet: object,
+    options: PictureOptions = NO_OPTIONS,
+) -> str:
     """Return the title of the panels of one value of a facet, from the coordinates of its runs."""
     if facet_by not in (None, "lineage"):
-        return f"{str(facet_by).replace('_', ' ')}: {label_of(facet) if is_given(facet) else 'none'}"
+        name = options.label(facet_by, str(facet_by).replace("_", " "))
+        return f"{name}: {options.label(facet) if is_given(facet) else 'none'}"
     lineages = {str(f["lineage"]): f for f in facts}
-    return title_of(next(iter(lineages.values()))) if len(lineages) == 1 else f"{len(lineages)} lineages"
+    if len(lineages) != 1:
+        return f"{len(lineages)} lineages"
+    [(lineage, found)] = lineages.items()
+    # The title of a lineage has its values, which may have labels.
+    return options.label(lineage, title_of({name: options.names([v]).get(v, v) for name, v in found.items()}))
+
+
+def ordered_facets(values: Sequence[Any], facet_by: str | None, with_none: bool, options: PictureOptions) -> list[Any]:
+    """Return the values of a facet in the order of the options, "" last where some have none; [None] for no facets.
+
+    Examples
+    --------
+    >>> ordered_facets(["b", "a", ""], "data", True, PictureOptions(order={"data": ["a", "b"]}))
+    ['a', 'b', '']
+    >>> ordered_facets([], None, True, PictureOptions())
+    [None]
+    """
+    facets = facets_of(values, with_none) if facet_by else []
+    without = [v for v in facets if not is_given(v)]
+    return [*options.ordered(facet_by, facets), *without] or [None]
+
+
+def hue_label(dataset: xr.Dataset, hue_by: str | None, options: PictureOptions) -> str:
+    """Return the title of the legend: the label of the hue."""
+    if not hue_by:
+        return ""
+    return options.label(hue_by, axis_label(dataset[hue_by]) if hue_by in dataset.coords else hue_by.replace("_", " "))
+
+
+def known_labels(dataset: xr.Dataset, names: Iterable[str], coordinates: Iterable[str | None]) -> list[Any]:
+    """Return what a label in a picture may be of: some names, all coordinates, and the values of those shown.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    names : iterable of str
+        Metrics and axes.
+    coordinates : iterable of str
+        Coordinates of hue, style, facets and categories. Titles of lineages have the values of their factors.
+    """
+    shown = [*filter(None, coordinates), "lineage", *factors_of(dataset)]
+    known: list[Any] = [*names, *map(str, dataset.coords), *map(str, dataset.data_vars), "checkpoint_type"]
+    for name in dict.fromkeys(shown):
+        if name in dataset.coords:
+            known += pd.unique(np.ravel(dataset[name].values)).tolist()
+    return known
 
 
 def task_of(array: xr.DataArray) -> tuple[str, str]:

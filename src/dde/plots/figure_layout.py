@@ -6,23 +6,37 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dde.plots.legends import Legend, text_width_inches
+from dde.plots.picture_options import USUAL_POINTS, LegendPlace
 
-__all__ = ["Axis", "Frame", "PanelLayout", "arrange", "panel_layouts", "shorten_title", "title_points"]
+__all__ = [
+    "FRAME_PIXELS_PER_INCH",
+    "Axis",
+    "Frame",
+    "PanelLayout",
+    "Surroundings",
+    "arrange",
+    "panel_layouts",
+    "shorten_title",
+    "title_points",
+    "wrapped",
+]
 
 # A frame of 330 pixels is 3.1 inches wide: three of them with their labels fill a page across.
-_PIXELS_PER_INCH = 106
+FRAME_PIXELS_PER_INCH = 106
 # Margins in inches: left of a frame for tick labels and the axis label, below it for those and the next title.
 _LEFT_MARGIN, _BOTTOM_MARGIN = 0.75, 0.92
 # Size of the text of labels: the height of a line in inches, and the mean width of a letter in pixels.
 _LINE_INCHES, _LETTER_PIXELS = 0.16, 6.3
 # Least gap in inches between tick labels, and the longest label that is slanted rather than upright.
 _TICK_GAP, _LONGEST_SLANTED = 0.06, 1.1
+# Space at the right edge of a figure.
+_EDGE_INCHES = 0.12
 # Width in pixels of a bold letter at a font size of one point: about two thirds of its height.
 _TITLE_PIXELS = 0.98
 
@@ -91,7 +105,8 @@ class Axis:
         """Return the inches that labels take left of a frame of `pixels` when this is its vertical axis."""
         lines = len(self.fitted_label(pixels).splitlines())
         if self.ticks is None:
-            return _LEFT_MARGIN + max(lines - 1, 0) * _LINE_INCHES
+            longer = self._tick_text_inches() - text_width_inches("0.000")
+            return _LEFT_MARGIN + max(lines - 1, 0) * _LINE_INCHES + max(longer, 0.0)
         return 0.3 + self._longest_tick_inches() + lines * _LINE_INCHES
 
     def tick_angle(self, pixels: int) -> int:
@@ -107,7 +122,7 @@ class Axis:
         """
         ticks = sorted(self.ticks or ())
         low, high = self.span()
-        inches = pixels / _PIXELS_PER_INCH / (high - low)
+        inches = pixels / FRAME_PIXELS_PER_INCH / (high - low)
         widths = [text_width_inches(text) + _TICK_GAP for _, text in ticks]
         overlap = any(
             (left + right) / 2 > (b - a) * inches
@@ -119,6 +134,14 @@ class Axis:
     def tick_height(self, pixels: int) -> float:
         """Return the inches that turned tick labels take below a frame of `pixels`, more than level ones."""
         return math.sin(math.radians(self.tick_angle(pixels))) * self._longest_tick_inches()
+
+    def _tick_text_inches(self) -> float:
+        """Return the width of the longest number at a tick of a linear axis, about as Matplotlib chooses it."""
+        if self.limits is None or self.is_log:
+            return 0.0
+        step = (self.limits[1] - self.limits[0]) / 5
+        decimals = max(math.ceil(-math.log10(step)), 0) if step > 0 else 0
+        return max(text_width_inches(f"{value:.{min(decimals, 6)}f}") for value in self.limits)
 
     def _longest_tick_inches(self) -> float:
         return max((text_width_inches(text) for _, text in self.ticks or ()), default=0.0)
@@ -172,6 +195,57 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """What a figure has around its panels.
+
+    Attributes
+    ----------
+    scale : float
+        Size of text relative to its usual size.
+    title, caption : sequence of str
+        Lines above and below the panels.
+    legend_place : {"right", "bottom", "top", "off"}
+    legend_columns : int
+        Number of columns of a legend above or below the panels.
+    legend_inches : tuple of float
+        Width and height of that legend.
+    figure_size : tuple of float, or None
+        Width and height of the figure in inches where they were requested.
+    """
+
+    scale: float = 1.0
+    title: Sequence[str] = ()
+    caption: Sequence[str] = ()
+    legend_place: LegendPlace = "right"
+    legend_columns: int = 1
+    legend_inches: tuple[float, float] = (0.0, 0.0)
+    figure_size: tuple[float, float] | None = None
+
+    #: Points of the title and the caption at the usual size of text.
+    TITLE_POINTS: ClassVar[float] = 13.0
+    CAPTION_POINTS: ClassVar[float] = 8.5
+
+    def title_inches(self) -> float:
+        """Return the height of the title with the gap below it."""
+        return self._height(self.title, self.TITLE_POINTS, 0.12)
+
+    def caption_inches(self) -> float:
+        """Return the height of the caption with the gaps around it."""
+        return self._height(self.caption, self.CAPTION_POINTS, 0.14)
+
+    def _height(self, lines: Sequence[str], points: float, gap: float) -> float:
+        return (len(lines) * 1.35 * points / 72 + gap) * self.scale if lines else 0.0
+
+    def above(self) -> float:
+        """Return the inches above the panels."""
+        return self.title_inches() + (self.legend_inches[1] if self.legend_place == "top" else 0.0)
+
+    def below(self) -> float:
+        """Return the inches below the panels."""
+        return self.caption_inches() + (self.legend_inches[1] if self.legend_place == "bottom" else 0.0)
+
+
+@dataclass(frozen=True)
 class PanelLayout:
     """Layout of one panel within a figure.
 
@@ -188,7 +262,9 @@ class PanelLayout:
     legend_size : tuple of float
         Width and height of the legend in inches, right of the first row.
     title_points : float
-        Font size of the titles.
+        Font size of the titles, at the usual size of text.
+    around : Surroundings
+        What the figure has around its panels.
     """
 
     size: tuple[int, int]
@@ -200,6 +276,12 @@ class PanelLayout:
     bottom_margin: float = _BOTTOM_MARGIN
     legend_size: tuple[float, float] = (0.0, 0.0)
     title_points: float = 11.0
+    around: Surroundings = Surroundings()
+
+    @property
+    def text_size(self) -> tuple[int, int]:
+        """Width and height of every frame in pixels, divided by the scale of text: what text has to fit into."""
+        return int(self.size[0] / self.around.scale), int(self.size[1] / self.around.scale)
 
     @property
     def has_legend(self) -> bool:
@@ -211,28 +293,58 @@ class PanelLayout:
         """Whether the note is drawn below this panel: the first one of the last row."""
         return (self.row, self.column) == (self.rows - 1, 0)
 
+    def legend_columns(self, legend: Legend) -> int:
+        """Return the number of columns of the legend."""
+        if self.around.legend_place != "right":
+            return self.around.legend_columns
+        return legend.columns(_legend_height(self.text_size[1], self.rows, self.around))
+
     def frame_size_inches(self) -> tuple[float, float]:
         """Return width and height of the frame."""
-        return self.size[0] / _PIXELS_PER_INCH, self.size[1] / _PIXELS_PER_INCH
+        return self.size[0] / FRAME_PIXELS_PER_INCH, self.size[1] / FRAME_PIXELS_PER_INCH
 
     def figure_inches(self) -> tuple[float, float]:
-        """Return width and height of the figure: all panels and the legend."""
+        """Return width and height of the figure: all panels, with title, legend and caption."""
+        return self.around.figure_size or self.needed_inches()
+
+    def needed_inches(self) -> tuple[float, float]:
+        """Return the width and height that the contents of the figure need."""
         width, height = self._cell_inches()
-        across, down = self.columns * width + self.legend_size[0] + 0.1, self.rows * height
-        return across, max(down, self.legend_size[1] + self._title_height())
+        across = self.columns * width + self.legend_size[0] + _EDGE_INCHES
+        down = max(self.rows * height, self.legend_size[1] + self._title_height())
+        return max(across, self.around.legend_inches[0]), self.around.above() + down + self.around.below()
 
     def frame_inches(self) -> tuple[float, float, float, float]:
         """Return left, bottom, width and height of the frame, in inches from the upper left corner of the figure."""
         width, height = self._cell_inches()
         across, down = self.frame_size_inches()
-        return self.column * width + self.left_margin, -(self.row * height + self._title_height() + down), across, down
+        top = self.around.above() + self.row * height + self._title_height()
+        return self.column * width + self.left_margin, -(top + down), across, down
 
     def _title_height(self) -> float:
-        return 0.4 * _BOTTOM_MARGIN
+        return 0.4 * _BOTTOM_MARGIN * self.around.scale
 
     def _cell_inches(self) -> tuple[float, float]:
         across, down = self.frame_size_inches()
         return across + self.left_margin, down + self.bottom_margin
+
+
+def wrapped(text: str, inches: float, points: float) -> list[str]:
+    """Return a text in lines that are no wider than `inches` at a font size.
+
+    Examples
+    --------
+    >>> wrapped("mean of three seeds; left out: 2 runs", 1.6, 8.5)
+    ['mean of three seeds; left', 'out: 2 runs']
+    """
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width_inches(longer) * points / USUAL_POINTS <= inches:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def title_points(titles: Iterable[str], pixels: int) -> float:
@@ -292,15 +404,32 @@ def panel_layouts(
     legend: Legend | None = None,
     frames: Sequence[Frame] = (),
     titles: Sequence[str] = (),
+    around: Surroundings = Surroundings(),
 ) -> list[PanelLayout]:
     """Return the layouts of panels, row by row, with room for the legend, long labels of axes and ticks, and notes."""
-    left = max((f.y.left_margin(size[1]) for f in frames), default=_LEFT_MARGIN)
+    scale = around.scale
+    # Text that is larger by a factor needs the room that usual text needs in a frame that is smaller by this factor.
+    across, up = int(size[0] / scale), int(size[1] / scale)
+    left = scale * max((f.y.left_margin(up) for f in frames), default=_LEFT_MARGIN)
     notes = max((len(f.note.splitlines()) for f in frames), default=0) * _LINE_INCHES
-    bottom = _BOTTOM_MARGIN + notes + max((f.x.tick_height(size[0]) for f in frames), default=0.0)
-    legend_size = legend.inches(size[1]) if legend else (0.0, 0.0)
+    turned = max((f.x.tick_height(across) for f in frames), default=0.0)
+    lines = max((len(f.x.fitted_label(across).splitlines()) for f in frames), default=1) - 1
+    bottom = scale * (_BOTTOM_MARGIN + notes + turned + max(lines, 0) * _LINE_INCHES)
+    legend_size = (0.0, 0.0)
+    if legend and around.legend_place == "right":
+        width, height = legend.inches(_legend_height(up, len(rows), around))
+        legend_size = scale * width, scale * height
     columns = max(map(len, rows))
+    points = title_points(titles, across)
     return [
-        PanelLayout(size, i, j, len(rows), columns, left, bottom, legend_size, title_points(titles, size[0]))
+        PanelLayout(size, i, j, len(rows), columns, left, bottom, legend_size, points, around)
         for i, row in enumerate(rows)
         for j in range(len(row))
     ]
+
+
+def _legend_height(frame_height: int, rows: int, around: Surroundings) -> int:
+    """Return the height in pixels that a legend beside the first row may have."""
+    # Where a picture of a given size has one row, the legend may extend down to the labels of x.
+    is_alone = rows == 1 and around.figure_size is not None
+    return frame_height + (int(0.4 * FRAME_PIXELS_PER_INCH) if is_alone else 0)

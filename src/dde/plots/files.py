@@ -12,6 +12,7 @@ from dde.atomic_files import atomic_path
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.backends.base import BackendName
 from dde.plots.backends.choice import writing_with
+from dde.plots.backends.matplotlib_page import FIXED_SIZE
 from dde.plots.redrawing import drawn_by
 from dde.printable import printable
 
@@ -19,6 +20,9 @@ __all__ = ["SUFFIXES", "backend_of", "pdf_bytes", "png_bytes", "save", "save_pag
 
 #: Suffixes of the formats of pictures.
 SUFFIXES = (".png", ".svg", ".pdf", ".html")
+
+# Pixels per inch of a PNG.
+_PRINT_DPI = 150
 
 _PAGE = """
 {% block postamble %}
@@ -43,7 +47,7 @@ def save(
     picture: Any,
     path: str | os.PathLike[str],
     *,
-    dpi: float = 150,
+    dpi: float | None = None,
     title: str | None = None,
     text: str = "",
 ) -> Path:
@@ -62,8 +66,8 @@ def save(
         of 256 colours. ``.svg`` and ``.pdf`` consist of vectors and text; a ``.pdf`` embeds its fonts (TrueType), a
         ``.svg`` is shown in fonts of the viewer. ``.html`` is a page to explore that contains all it needs: opening
         it fetches nothing.
-    dpi : float, default 150
-        Pixels per inch of a PNG.
+    dpi : float, optional
+        Pixels per inch of a PNG. When None, 150, or what gives a picture with a size in pixels this size.
     title, text : str, optional
         Heading of a page and a paragraph below it, shown literally; title and description in the metadata of other
         formats.
@@ -95,7 +99,7 @@ def save(
     """
     path = Path(path)
     backend = backend_of(path)
-    if not dpi > 0:
+    if dpi is not None and not dpi > 0:
         raise SelectionError(f"dpi={dpi!r} is not a positive number, so no file is written. Pass 150 or 300, say.")
     if backend == "bokeh":
         content = _page(picture, path.stem if title is None else title, title, text).encode("utf-8")
@@ -136,27 +140,27 @@ def save_page(picture: Any, path: str | os.PathLike[str], title: str, text: str 
     return save(picture, path, title=title, text=text)
 
 
-def save_picture(picture: Any, path: str | os.PathLike[str], dpi: float = 150) -> Path:
+def save_picture(picture: Any, path: str | os.PathLike[str], dpi: float | None = None) -> Path:
     """Write a picture; former name of :func:`save`."""
     return save(picture, path, dpi=dpi)
 
 
-def png_bytes(picture: Any, dpi: float = 150) -> bytes:
+def png_bytes(picture: Any, dpi: float | None = None) -> bytes:
     """Return a picture as a PNG, in a palette of 256 colours."""
     return _png(picture, dpi, None, "")
 
 
 def svg_bytes(picture: Any) -> bytes:
     """Return a picture as an SVG with text as text; the same picture gives the same bytes."""
-    return _svg(picture, 0, None, "")
+    return _svg(picture, None, None, "")
 
 
 def pdf_bytes(picture: Any) -> bytes:
     """Return a picture as a PDF with embedded fonts; the same picture gives the same bytes."""
-    return _pdf(picture, 0, None, "")
+    return _pdf(picture, None, None, "")
 
 
-def _png(picture: Any, dpi: float, title: str | None, text: str) -> bytes:
+def _png(picture: Any, dpi: float | None, title: str | None, text: str) -> bytes:
     from PIL import Image, PngImagePlugin
 
     about = PngImagePlugin.PngInfo()
@@ -164,23 +168,25 @@ def _png(picture: Any, dpi: float, title: str | None, text: str) -> bytes:
         if value:
             about.add_itxt(name, value)
     # A palette makes the file a third of the size without a visible loss: pictures are lines on white.
+    # Its colours chosen by the number of pixels, which is Pillow's default, would merge those of thin lines.
     with Image.open(io.BytesIO(_printed(picture, format="png", dpi=dpi))) as image:
         packed = io.BytesIO()
-        image.convert("RGB").quantize(256).save(packed, "PNG", optimize=True, dpi=(dpi, dpi), pnginfo=about)
+        packed_image = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+        packed_image.save(packed, "PNG", optimize=True, dpi=image.info["dpi"], pnginfo=about)
     return packed.getvalue()
 
 
-def _svg(picture: Any, dpi: float, title: str | None, text: str) -> bytes:
+def _svg(picture: Any, dpi: float | None, title: str | None, text: str) -> bytes:
     about = {name: printable(value) for name, value in (("Title", title), ("Description", text)) if value}
     return _printed(picture, format="svg", metadata={"Date": None, **about})
 
 
-def _pdf(picture: Any, dpi: float, title: str | None, text: str) -> bytes:
+def _pdf(picture: Any, dpi: float | None, title: str | None, text: str) -> bytes:
     about = {name: value for name, value in (("Title", title), ("Subject", text)) if value}
     return _printed(picture, format="pdf", metadata={"CreationDate": None, **about})
 
 
-_PRINTED: dict[str, Callable[[Any, float, str | None, str], bytes]] = {".png": _png, ".svg": _svg, ".pdf": _pdf}
+_PRINTED: dict[str, Callable[[Any, float | None, str | None, str], bytes]] = {".png": _png, ".svg": _svg, ".pdf": _pdf}
 
 
 def _printed(picture: Any, **options: Any) -> bytes:
@@ -197,7 +203,11 @@ def _printed(picture: Any, **options: Any) -> bytes:
             # hv.render would draw the picture twice.
             figure = hv.renderer("matplotlib").get_plot(drawn_by(picture, "matplotlib")).state
             try:
-                figure.savefig(drawn, bbox_inches="tight", pad_inches=0.15, facecolor="white", **options)
+                if figure.get_gid() == FIXED_SIZE:
+                    options["dpi"] = options.get("dpi") or figure.dpi
+                else:
+                    options |= {"dpi": options.get("dpi") or _PRINT_DPI, "bbox_inches": "tight", "pad_inches": 0.15}
+                figure.savefig(drawn, facecolor="white", **options)
             finally:
                 plt.close(figure)
     return drawn.getvalue()

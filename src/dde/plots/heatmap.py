@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,24 @@ from dde.errors import SelectionError
 from dde.plots.axis_format import axis_label, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
+from dde.plots.captions import caption_of, counted, range_text, runs_text
 from dde.plots.cells import Reduce, differing, rows_of_runs
-from dde.plots.colours import facets_of, is_given, label_of, sorted_values, text_colour
-from dde.plots.defaults import AUTO, check_names, facet_title, heatmap_coordinates, run_coordinates, task_of
-from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
+from dde.plots.colours import is_given, label_of, text_colour
+from dde.plots.defaults import (
+    AUTO,
+    check_names,
+    facet_title,
+    heatmap_coordinates,
+    known_labels,
+    ordered_facets,
+    run_coordinates,
+    task_of,
+)
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
+from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import ColourBar, Legend, LegendEntry
-from dde.plots.panels import figure_of, framed
+from dde.plots.option_docs import with_picture_options
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 from dde.schema import factors_of, is_datadecide
 
@@ -35,6 +48,7 @@ _MOST_CELLS, _MOST_FACETS = 2_000, 64
 
 
 @redrawable
+@with_picture_options
 def plot_heatmap(
     dataset: xr.Dataset,
     metric: str,
@@ -47,6 +61,16 @@ def plot_heatmap(
     backend: BackendName = "bokeh",
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw a sweep as a heat map: the final value of each run by two hyperparameters.
 
@@ -62,7 +86,7 @@ def plot_heatmap(
         Name or alias of a data variable.
     x, y : str, optional
         Coordinates of runs. When None, the dimensions of a sweep, else ``learning_rate`` and ``finetune_tokens``; in
-        suites other than DataDecide, factors in which runs differ, those of runs first. A note below the panels
+        suites other than DataDecide, factors in which runs differ, those of runs first. The caption
         states how many runs have no value of either.
     facet_by : str or None
         Coordinate with a panel for each value. When "auto", the lineage, unless one of its factors is on an axis.
@@ -94,6 +118,7 @@ def plot_heatmap(
     >>> ds = dde.tutorial.open_lineages("tiny", params="150M", method="supervised_ft", metrics=["arc_easy"])
     >>> picture = ds.dde.sel(branch_point="", epochs=1).dde.plot_heatmap("arc_easy", backend="matplotlib")
     """
+    options = PictureOptions.of(locals())
     name = metric_named(dataset, metric)
     x, y = _axis_coordinates(dataset, x, y)
     if facet_by == AUTO:
@@ -121,9 +146,14 @@ def plot_heatmap(
         warn_of_reductions(complete.get("reduce_loss", ()))
     keys = [*([facet_by] if facet_by else []), y, x]
     _check_mixtures(complete, keys, x, y, over)
-    grids = _grids(complete, x, y, facet_by, dataset[name])
+    options.check_order(None, [x, y, facet_by])
+    options.check_labels(known_labels(dataset, [name], [x, y, facet_by]))
+    grids = _grids(complete, x, y, facet_by, dataset[name], options)
+    counted_runs = runs_text(complete["run_id"], complete["lineage"], complete.get("seed", ()))
     with drawing_with(backend) as drawing:
-        return _drawn(dataset, name, grids, x, y, len(rows) - len(complete), drawing, columns, frame_size)
+        return _drawn(
+            dataset, name, grids, x, y, counted_runs, len(rows) - len(complete), drawing, columns, frame_size, options
+        )
 
 
 def _axis_coordinates(dataset: xr.Dataset, x: str | None, y: str | None) -> tuple[str, str]:
@@ -179,10 +209,11 @@ def _written(value: Any) -> str:
     return repr(value) if isinstance(value, str) else label_of(value)
 
 
-def _grids(rows: pd.DataFrame, x: str, y: str, facet_by: str | None, metric: xr.DataArray) -> list[_Grid]:
-    with_none = not is_datadecide(metric)
-    across, up = sorted_values(rows[x]), sorted_values(rows[y])
-    facets = facets_of(rows[facet_by], with_none) if facet_by else [None]
+def _grids(
+    rows: pd.DataFrame, x: str, y: str, facet_by: str | None, metric: xr.DataArray, options: PictureOptions
+) -> list[_Grid]:
+    across, up = options.ordered(x, rows[x]), options.ordered(y, rows[y])
+    facets = ordered_facets(list(rows[facet_by]) if facet_by else [], facet_by, not is_datadecide(metric), options)
     facet_of_rows = [v if is_given(v) else "" for v in rows[facet_by]] if facet_by else []
     if len(across) * len(up) > _MOST_CELLS or len(facets) > _MOST_FACETS:
         raise SelectionError(
@@ -201,7 +232,7 @@ def _grids(rows: pd.DataFrame, x: str, y: str, facet_by: str | None, metric: xr.
         best = -1
         if direction and len(table) > 1:
             best = int(table["value"].argmin() if direction == "lowest" else table["value"].argmax())
-        grids.append(_Grid(facet_title(of_facet.to_dict("records"), facet_by, facet), across, up, table, best))
+        grids.append(_Grid(facet_title(of_facet.to_dict("records"), facet_by, facet, options), across, up, table, best))
     return grids
 
 
@@ -211,46 +242,69 @@ def _drawn(
     grids: list[_Grid],
     x: str,
     y: str,
+    counted_runs: str,
     left_out: int,
     backend: Backend,
     columns: int | None,
     frame_size: tuple[int, int] | None,
+    options: PictureOptions,
 ) -> Any:
     """Draw grids as panels with common axes and colours."""
     import holoviews as hv
 
     across, up = grids[0].x, grids[0].y
-    size = frame_size or (max(_CELL[0] * len(across), _LEAST[0]), max(_CELL[1] * len(up), _LEAST[1]))
-    bar = ColourBar.of_values(axis_label(dataset[metric]), pd.concat([g.cells["value"] for g in grids]))
+    cells = max(_CELL[0] * len(across), _LEAST[0]), max(_CELL[1] * len(up), _LEAST[1])
+    size = frame_size or cells
+    label = options.label(metric, axis_label(dataset[metric]))
+    bar = ColourBar.of_values(label, pd.concat([g.cells["value"] for g in grids]))
+    bar = replace(bar, colours=options.map_colours(bar.colours))
     best = LegendEntry(f"best ({_direction(dataset[metric])})", backend.outline_sample(), "marker")
     legend = Legend("", [best] if any(g.best >= 0 for g in grids) else [], bar)
     axes = [
-        Axis(f"{name}_place", axis_label(dataset[name]), limits=(-0.5, len(values) - 0.5),
-             ticks=tuple((float(k), label_of(v)) for k, v in enumerate(values)))
+        Axis(f"{name}_place", options.label(name, axis_label(dataset[name])), limits=(-0.5, len(values) - 0.5),
+             ticks=tuple((float(k), options.label(v)) for k, v in enumerate(values)))
         for name, values in ((x, across), (y, up))
     ]  # fmt: skip
     frame = Frame(axes[0], axes[1], grid=False)
-    rows = arrange([[g] for g in grids], columns or max(min(3, 1100 // (size[0] + 110)), 1))
-    task, _ = task_of(dataset[metric])
-    noted = replace(frame, note=_note(left_out, x, y))
-    drawn = []
-    layouts = panel_layouts(rows, size, legend, [noted], [g.title for g in grids])
-    for grid, layout in zip((g for row in rows for g in row), layouts, strict=True):
-        shown = legend if layout.has_legend else Legend()
-        panel_frame = noted if layout.has_note else frame
-        title = grid.title if len(grids) > 1 or "lineages" not in grid.title else task
-        drawn.append(framed(_tiles(hv, grid, bar, axes, backend), panel_frame, backend, layout, shown, title))
-    return figure_of(drawn, layouts[0], backend)
+    task = options.label(metric, task_of(dataset[metric])[0])
+    contents = [
+        Content.of_elements(
+            frame,
+            grid.title if len(grids) > 1 or "lineages" not in grid.title else task,
+            partial(_tiles, hv, grid, bar, axes, backend),
+            backend,
+        )
+        for grid in grids
+    ]
+    rows = arrange([[content] for content in contents], columns or max(min(3, 1100 // (size[0] + 110)), 1))
+    averaged = sorted({int(n) for g in grids for n in g.cells["count"]})
+    text = caption_of(
+        f"{label.partition(' [')[0]} by {axes[0].label.partition(' [')[0]} and {axes[1].label.partition(' [')[0]}",
+        counted_runs,
+        f"cells average {range_text(averaged)} runs" if averaged[-1] > 1 else "",
+        _note(left_out, x, y),
+    )
+    # Numbers in cells can be read in three fifths of the usual width.
+    least = int(0.6 * _CELL[0] * len(across)), int(0.6 * _CELL[1] * len(up))
+    return draw_figure(rows, size, legend, text, options, backend, least)
 
 
 def _note(left_out: int, *names: str) -> str:
     if not left_out:
         return ""
     missing = " or ".join(name.replace("_", " ") for name in names)
-    return f"not shown: {left_out} {'run' if left_out == 1 else 'runs'} without {missing}"
+    return f"left out: {counted(left_out, 'run')} without {missing}"
 
 
-def _tiles(hv: Any, grid: _Grid, bar: ColourBar, axes: Sequence[Axis], backend: Backend) -> Any:
+def _tiles(
+    hv: Any,
+    grid: _Grid,
+    bar: ColourBar,
+    axes: Sequence[Axis],
+    backend: Backend,
+    frame: Frame,
+    layout: PanelLayout,
+) -> Any:
     """Return the tiles of a grid with their values as text."""
     low, high = bar.span
     digits = int(np.clip(np.ceil(-np.log10((high - low) / 100)), 0, 4)) if high - low < 1000 else 0

@@ -137,9 +137,9 @@ class Legend:
             bar = replace(bar, title=change(bar.title), ticks=[(value, change(label)) for value, label in bar.ticks])
         return Legend(change(self.title), [replace(e, label=change(e.label)) for e in self.entries], bar)
 
-    def inches(self, height: int) -> tuple[float, float]:
-        """Return width and height of the printed legend beside a frame of `height` pixels."""
-        columns = self.columns(height)
+    def inches(self, height: int, columns: int | None = None) -> tuple[float, float]:
+        """Return width and height of the printed legend beside a frame of `height` pixels, or in some columns."""
+        columns = columns or self.columns(height)
         rows = math.ceil(len(self.entries) / columns)
         # Entries fill one column after the other; each is as wide as its widest one.
         widths = [

@@ -293,15 +293,17 @@ def framed(
     dims = [hv.Dimension(axis.name) for axis in (frame.x, frame.y)]
     literal, legend = backend.literal_text, legend.with_texts(backend.literal_text)
     # HoloViews formats titles: braces would be replaced.
-    heading = literal(shorten_title(title, layout.title_points, layout.size[0])).replace("{", "{{").replace("}", "}}")
+    heading = (
+        literal(shorten_title(title, layout.title_points, layout.text_size[0])).replace("{", "{{").replace("}", "}}")
+    )
     # The first element names the axes, which branch marks can't do. A curve of one point is invisible; without any
     # point, Matplotlib finds no ticks for a logarithmic axis.
     first = [hv.Curve([frame.middle()], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]
     options = {
         # Bokeh drops the x label of a figure without a title beside one with a title.
         "title": heading or "\N{NO-BREAK SPACE}",
-        "xlabel": literal("\n".join(filter(None, [frame.x.fitted_label(layout.size[0]), frame.note]))),
-        "ylabel": literal(frame.y.fitted_label(layout.size[1])),
+        "xlabel": literal("\n".join(filter(None, [frame.x.fitted_label(layout.text_size[0]), frame.note]))),
+        "ylabel": literal(frame.y.fitted_label(layout.text_size[1])),
         "logx": frame.x.is_log,
         "logy": frame.y.is_log,
         "show_legend": bool(legend.entries),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, cast, get_args
 
 from dde.errors import SelectionError, UnknownNameError, list_names, near_names
 from dde.plots.colours import colours_of, is_given, is_number, is_ordered, label_of, sorted_values
 
-__all__ = ["LegendPlace", "Limits", "Order", "Palette", "PictureOptions", "as_colour", "palette_colours"]
+__all__ = ["NO_OPTIONS", "LegendPlace", "Limits", "Order", "Palette", "PictureOptions", "as_colour", "palette_colours"]
 
 LegendPlace = Literal["right", "bottom", "top", "off"]
 Palette = str | Sequence[str] | Mapping[Any, str]
@@ -61,6 +61,17 @@ class PictureOptions:
     ylim: Limits | None = None
     legend: LegendPlace = "right"
     caption: bool | str = True
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> PictureOptions:
+        """Return the options among the local names of a function that has them as parameters, checked.
+
+        Examples
+        --------
+        >>> PictureOptions.of({**vars(PictureOptions()), "title": "A sweep", "metric": "piqa"}).title
+        'A sweep'
+        """
+        return cls(**{option.name: given[option.name] for option in fields(cls)}).check()
 
     def check(self) -> PictureOptions:
         """Return the options, or raise when one of them has no meaning in any picture.
@@ -255,6 +266,10 @@ class PictureOptions:
             )
         return placed
 
+    def orders(self, by: str | None, is_hue: bool = False) -> bool:
+        """Return whether the options order the values of a coordinate."""
+        return self._order_of(by, is_hue) is not None
+
     def _order_of(self, by: str | None, is_hue: bool) -> list[Any] | None:
         if isinstance(self.order, Mapping):
             return list(self.order[by]) if by is not None and by in self.order else None
@@ -302,6 +317,33 @@ class PictureOptions:
             )
         return {v: as_colour(colours[0]) for v, colours in named.items()}
 
+    def map_colours(self, usual: Sequence[str]) -> Sequence[str]:
+        """Return the colours of a continuous map, from low to high values.
+
+        Raises
+        ------
+        SelectionError
+            When the palette gives colours to names, or is a single colour.
+
+        Examples
+        --------
+        >>> PictureOptions(palette=["white", "black"]).map_colours(["#000000"] * 3)
+        ['#ffffff', '#7f7f7f', '#000000']
+        """
+        if self.palette is None:
+            return usual
+        if isinstance(self.palette, str):
+            return palette_colours(self.palette, len(usual))
+        if isinstance(self.palette, Mapping) or len(self.palette) < 2:
+            raise SelectionError(
+                f"palette={self.palette!r} is not a map from low to high values, which this picture colours. Pass the "
+                "name of one, such as 'viridis', or its colours from low to high."
+            )
+        from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+        shades = LinearSegmentedColormap.from_list("palette", [as_colour(c) for c in self.palette])
+        return [to_hex(shades(k / (len(usual) - 1))) for k in range(len(usual))]
+
     def plain(self, usual: str) -> str:
         """Return the colour of a picture without a hue."""
         if self.palette is None or isinstance(self.palette, Mapping):
@@ -337,6 +379,10 @@ class PictureOptions:
                 else f"{axis}lim={wanted!r} is empty, so nothing would be shown. Pass the lower limit first."
             )
         return low, high
+
+
+#: Every option at its default.
+NO_OPTIONS = PictureOptions()
 
 
 def as_colour(colour: str) -> str:

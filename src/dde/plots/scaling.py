@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,13 +21,12 @@ from dde.errors import SelectionError, warn_caller
 from dde.plots.axis_format import axis_label, padded_range, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
+from dde.plots.captions import caption_of, runs_text
 from dde.plots.cells import Reduce, rows_of_runs
 from dde.plots.colours import (
     INK,
     NEUTRAL,
     PRIMARY,
-    colours_of,
-    facets_of,
     is_given,
     is_ordered,
     label_of,
@@ -37,14 +37,20 @@ from dde.plots.defaults import (
     band_factors,
     check_names,
     facet_title,
+    hue_label,
+    known_labels,
     line_factors,
+    ordered_facets,
     position_of_finals,
     run_coordinates,
     scaling_hue,
 )
-from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
+from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
-from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.option_docs import with_picture_options
+from dde.plots.panels import coloured_lines
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide, without_replicate
 
@@ -68,6 +74,7 @@ _FAINT = 200
 
 
 @redrawable
+@with_picture_options
 def plot_scaling(
     dataset: xr.Dataset,
     metric: str,
@@ -84,6 +91,16 @@ def plot_scaling(
     backend: BackendName = "bokeh",
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw final values of runs against their cost, one point per size, joined per recipe and treatment.
 
@@ -100,7 +117,7 @@ def plot_scaling(
         Position of the value of each run, as in ``ds.dde.final``: the end of its schedule; its last observation, which
         mixes runs that stopped early or continued beyond their schedule with others; the last tokens that all runs
         reach; or a number of cumulative tokens. When "auto", the end of the schedule, or in suites without schedules
-        the last observation. Runs that do not reach it are left out. A note below the first panel of the last row
+        the last observation. Runs that do not reach it are left out. The caption
         states the position and the number of runs left out.
     hue_by, style_by, facet_by : str or None
         Coordinates that give colour, marker and panel. The colour when "auto": the recipe; in suites other than
@@ -145,6 +162,7 @@ def plot_scaling(
     >>> picture = bases.dde.plot_scaling("arc_easy", backend="matplotlib")
     >>> early = bases.dde.plot_scaling("arc_easy", "n_params", at=2e8, backend="matplotlib")
     """
+    options = PictureOptions.of(locals())
     name = metric_named(dataset, metric)
     hue_by = scaling_hue(dataset, hue_by)
     names = run_coordinates(dataset)
@@ -170,9 +188,14 @@ def plot_scaling(
         )
     if reduce is not None and is_train_loss(dataset[name]) and "reduce_loss" in rows:
         warn_of_reductions(rows["reduce_loss"])
-    look = _look(rows, dataset, hue_by, style_by, backend)
+    shown_by = [hue_by, style_by, facet_by]
+    options.check_order(hue_by, shown_by)
+    options.check_labels(known_labels(dataset, [x, name], shown_by))
+    look = _look(rows, dataset, hue_by, style_by, backend, options)
     with drawing_with(backend) as drawing:
-        return _drawn(rows, dataset, name, x, look, facet_by, (log_x, log_y), note, drawing, columns, frame_size)
+        return _drawn(
+            rows, dataset, name, x, look, facet_by, (log_x, log_y), note, drawing, columns, frame_size, options
+        )
 
 
 def _values(
@@ -256,9 +279,10 @@ class _Look:
     colours: dict[Any, str]
     markers: dict[Any, str]
     label: str
+    options: PictureOptions
 
     def colour(self, row: Any) -> str:
-        plain = NEUTRAL if self.colours else PRIMARY
+        plain = NEUTRAL if self.colours else self.options.plain(PRIMARY)
         return self.colours.get(row[self.hue_by], plain) if self.hue_by else plain
 
     def marker(self, row: Any) -> str:
@@ -266,14 +290,23 @@ class _Look:
         return self.markers[value if is_given(value) else ""]
 
 
-def _look(rows: pd.DataFrame, dataset: xr.Dataset, hue_by: str | None, style_by: str | None, backend: str) -> _Look:
+def _look(
+    rows: pd.DataFrame,
+    dataset: xr.Dataset,
+    hue_by: str | None,
+    style_by: str | None,
+    backend: str,
+    options: PictureOptions,
+) -> _Look:
     styles = [v if is_given(v) else "" for v in rows[style_by]] if style_by else [""]
+    in_order = options.ordered(style_by, styles) if options.orders(style_by) else []
     return _Look(
         hue_by,
         style_by,
-        colours_of(rows[hue_by]) if hue_by else {},
-        markers_of(styles, backend),
-        axis_label(dataset[hue_by]) if hue_by else "",
+        options.colours(hue_by, rows[hue_by]) if hue_by else {},
+        markers_of([*in_order, *styles], backend),
+        hue_label(dataset, hue_by, options),
+        options,
     )
 
 
@@ -289,12 +322,14 @@ def _drawn(
     backend: Backend,
     columns: int | None,
     frame_size: tuple[int, int] | None,
+    options: PictureOptions,
 ) -> Any:
     """Draw the lines of each facet as a panel."""
     import holoviews as hv
 
     # "" is a value like any other, except in DataDecide, whose bases have no treatment.
-    facets = (facets_of(rows[facet_by], not is_datadecide(dataset)) if facet_by else []) or [None]
+    with_none = not is_datadecide(dataset)
+    facets = ordered_facets(list(rows[facet_by]) if facet_by else [], facet_by, with_none, options)
     if len(facets) > _MOST_FACETS:
         raise SelectionError(
             f"facet_by={facet_by!r} has {len(facets)} values, more panels than can be looked at. "
@@ -305,27 +340,28 @@ def _drawn(
     drawn_lines = [_lines(part) for part in parts]
     bounds = np.concatenate([line.bounds() for lines in drawn_lines for line in lines])
     frame = Frame(
-        Axis(x, _x_label(x), logs[0], padded_range(rows["x"].to_numpy(), log=logs[0])),
-        Axis(metric, axis_label(dataset[metric]), logs[1],
+        Axis(x, options.label(x, _x_label(x)), logs[0], padded_range(rows["x"].to_numpy(), log=logs[0])),
+        Axis(metric, options.label(metric, axis_label(dataset[metric])), logs[1],
              padded_range(np.concatenate([rows["value"].to_numpy(), bounds]), log=logs[1])),
     )  # fmt: skip
     legend = _legend([line for lines in drawn_lines for line in lines], rows, look, backend)
-    grid = arrange([[p] for p in drawn_lines], columns or min(len(facets), 3))
     size = frame_size or (_LARGE if len(facets) == 1 else (300, 220))
-    titles = [
-        "" if facet is None else facet_title(part.to_dict("records"), facet_by, facet)
-        for part, facet in zip(parts, facets, strict=True)
-    ]
-    noted = replace(frame, note=Axis("", note).fitted_label(size[0]))
-    layouts = panel_layouts(grid, size, legend, [noted], titles)
-    drawn = []
-    for part, lines, title, layout in zip(parts, drawn_lines, titles, layouts, strict=True):
-        shown = legend if layout.has_legend else Legend()
-        panel_frame = noted if layout.has_note else frame
-        drawn.append(
-            framed(_elements(hv, part, lines, frame, look, backend), panel_frame, backend, layout, shown, title)
+    contents = [
+        Content.of_elements(
+            frame,
+            "" if facet is None else facet_title(part.to_dict("records"), facet_by, facet, options),
+            partial(_elements, hv, part, lines, look, backend),
+            backend,
         )
-    return figure_of(drawn, layouts[0], backend)
+        for part, lines, facet in zip(parts, drawn_lines, facets, strict=True)
+    ]
+    grid = arrange([[content] for content in contents], columns or min(len(facets), 3))
+    text = caption_of(
+        f"{frame.y.label.partition(' [')[0]} against {frame.x.label.partition(' [')[0]}",
+        runs_text(rows["run_id"], rows["lineage"], rows.get("seed", ())),
+        note,
+    )
+    return draw_figure(grid, size, legend, text, options, backend)
 
 
 def _x_label(x: str) -> str:
@@ -372,7 +408,13 @@ def _by_end(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _elements(
-    hv: Any, rows: pd.DataFrame, lines: Sequence[_Line], frame: Frame, look: _Look, backend: Backend
+    hv: Any,
+    rows: pd.DataFrame,
+    lines: Sequence[_Line],
+    look: _Look,
+    backend: Backend,
+    frame: Frame,
+    layout: PanelLayout,
 ) -> list[Any]:
     """Return the elements of a panel: lines of means, intervals, and points of single runs."""
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
@@ -415,16 +457,17 @@ def _elements(
 
 def _legend(lines: Sequence[_Line], rows: pd.DataFrame, look: _Look, backend: Backend) -> Legend:
     bar, entries = None, []
+    names = look.options.names([*look.colours, *look.markers])
     if len(look.colours) > MOST_ENTRIES and is_ordered(look.colours):
-        bar = ColourBar.of_ranks(look.label, look.colours, [label_of(v) for v in look.colours])
+        bar = ColourBar.of_ranks(look.label, look.colours, [label_of(v, names) for v in look.colours])
     elif len(look.colours) > 1:
-        entries = [LegendEntry(label_of(v), backend.line(colour)) for v, colour in look.colours.items()]
+        entries = [LegendEntry(label_of(v, names), backend.line(colour)) for v, colour in look.colours.items()]
     title = look.label if entries else ""
     if look.hue_by and look.colours and not all(is_given(v) for v in rows[look.hue_by]):
         entries.append(LegendEntry("none", backend.line(NEUTRAL)))
     if len(look.markers) > 1:
         entries += [
-            LegendEntry(label_of(v), backend.points(INK, marker), "marker")
+            LegendEntry(label_of(v, names), backend.points(INK, marker), "marker")
             for v, marker in look.markers.items()
             if is_given(v)
         ]

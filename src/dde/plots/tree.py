@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,16 @@ from dde.lineage.chain_texts import Stage, parse_chain
 from dde.plots.axis_format import axis_label, short_number, tick_labels
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
+from dde.plots.captions import caption_of, runs_text
 from dde.plots.cells import Reduce, rows_of_runs
 from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of
-from dde.plots.figure_layout import Axis, Frame, panel_layouts
+from dde.plots.defaults import known_labels
+from dde.plots.figure_layout import Axis, Frame, PanelLayout
+from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import ColourBar, Legend, LegendEntry
-from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.option_docs import with_picture_options
+from dde.plots.panels import coloured_lines
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 from dde.schema import PRETRAINING, is_datadecide, without_replicate
 
@@ -242,6 +248,7 @@ _NAMES = {"supervised_ft": "supervised finetuning", "dpo": "DPO"}
 
 
 @redrawable
+@with_picture_options
 def plot_tree(
     dataset: xr.Dataset,
     metric: str | None = None,
@@ -249,6 +256,16 @@ def plot_tree(
     reduce: Reduce | None = None,
     backend: BackendName = "bokeh",
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw the tree of each lineage: each run as a line from its branch to its end, below its parent.
 
@@ -286,6 +303,7 @@ def plot_tree(
     >>> ds = dde.tutorial.open_lineages("tiny", params="4M", state="all", metrics=["arc_easy"])
     >>> picture = ds.dde.plot_tree("arc_easy", backend="matplotlib")
     """
+    options = PictureOptions.of(locals())
     if metric is None:
         values = xr.full_like(dataset["branch_tokens"], np.nan, dtype=np.float64)
         values = values.broadcast_like(dataset["run_id"])
@@ -304,8 +322,17 @@ def plot_tree(
             f"the Dataset has {len(members)} runs, {'more than can be looked at' if members else 'so there is no tree'}"
             f". Select a few lineages: ds.dde.sel({few})."
         )
+    types = list(dict.fromkeys(m.run_type for m in members))
+    options.check_order("run_type", [])
+    options.check_labels(known_labels(dataset, [*([] if metric is None else [name]), *types], ["run_type", "run"]))
+    if label:
+        label = options.label(name, label)
+    subject = f"{label.partition(' [')[0]} at the end of each run" if label else "runs by their type"
+    listed = [m for m in members if m.is_listed]
+    families = {m.facts.get("lineage", "") for m in listed}
+    text = caption_of(subject, runs_text((m.run_id for m in listed), families), "lines span the tokens of runs")
     with drawing_with(backend) as drawing:
-        return _drawn(members, _broken_axis(members), label, drawing, frame_size)
+        return _drawn(members, _broken_axis(members), label, text, drawing, frame_size, options)
 
 
 @dataclass(frozen=True)
@@ -352,13 +379,19 @@ def _broken_axis(members: Sequence[Member]) -> _BrokenAxis:
 
 
 def _drawn(
-    members: Sequence[Member], axis: _BrokenAxis, label: str, backend: Backend, frame_size: tuple[int, int] | None
+    members: Sequence[Member],
+    axis: _BrokenAxis,
+    label: str,
+    caption: str,
+    backend: Backend,
+    frame_size: tuple[int, int] | None,
+    options: PictureOptions,
 ) -> Any:
     import holoviews as hv
 
     count = len(members)
     size = frame_size or (_WIDTH, max(_ROW_PIXELS * count, 130))
-    labels = [m.label for m in members]
+    labels = [options.label(m.label, m.label) for m in members]
     bases = {m.run_type for m in members if m.is_base}
     first = PRETRAINING if bases == {PRETRAINING} else "the base"
     x_label = f"tokens of {first}" + (", then since the base was left (+)" if axis.posttraining_tokens else "")
@@ -368,25 +401,37 @@ def _drawn(
         grid=False,
     )
     values = [m.value for m in members]
-    bar = ColourBar.of_values(label, values) if label and np.isfinite(values).any() else None
-    legend = _legend(members, bar, backend)
-    [layout] = panel_layouts([[frame]], size, legend, [frame])
-    drawn = framed(_elements(hv, members, axis, bar, frame, label, backend), frame, backend, layout, legend)
-    return figure_of([drawn], layout, backend)
+    bar = None
+    if label and np.isfinite(values).any():
+        bar = ColourBar.of_values(label, values)
+        bar = replace(bar, colours=options.map_colours(bar.colours))
+    colours = _type_colours(members, options)
+    legend = _legend(members, bar, colours, options, backend)
+    content = Content.of_elements(
+        frame, "", partial(_elements, hv, members, axis, bar, colours, label, backend), backend
+    )
+    # Labels of runs are one below the other.
+    return draw_figure([[content]], size, legend, caption, options, backend, (200, int(0.65 * _ROW_PIXELS * count)))
 
 
-def _type_colours(members: Sequence[Member]) -> dict[str, str]:
+def _type_colours(members: Sequence[Member], options: PictureOptions) -> dict[str, str]:
     bases = list(dict.fromkeys(m.run_type for m in members if m.is_base))
     derived = list(dict.fromkeys(m.run_type for m in members if not m.is_base and m.run_type not in bases))
-    if len(bases) > 1:
+    if len(bases) > 1 or options.palette is not None or options.order is not None:
         # Colours distinguish several types of bases, too.
-        return colours_of([*bases, *derived])
+        return options.colours("run_type", [*bases, *sorted(derived, reverse=True)])
     return {bases[0]: NEUTRAL, **colours_of(sorted(derived, reverse=True))}
 
 
-def _legend(members: Sequence[Member], bar: ColourBar | None, backend: Backend) -> Legend:
-    colours = _type_colours(members)
-    kinds = [LegendEntry(label_of(t, _NAMES), backend.line(c)) for t, c in colours.items()]
+def _legend(
+    members: Sequence[Member],
+    bar: ColourBar | None,
+    colours: Mapping[str, str],
+    options: PictureOptions,
+    backend: Backend,
+) -> Legend:
+    names = _NAMES | options.names(colours)
+    kinds = [LegendEntry(label_of(t, names), backend.line(c)) for t, c in colours.items()]
     entries = kinds if len(kinds) > 1 else []
     if bar is not None and any(m.is_listed and np.isnan(m.value) for m in members):
         entries.append(LegendEntry("no value", backend.hollow_point(), "marker"))
@@ -400,14 +445,15 @@ def _elements(
     members: Sequence[Member],
     axis: _BrokenAxis,
     bar: ColourBar | None,
-    frame: Frame,
+    colours: Mapping[str, str],
     label: str,
     backend: Backend,
+    frame: Frame,
+    layout: PanelLayout,
 ) -> list[Any]:
     """Return the elements of a tree: lines of runs, joints at branches, and points at ends."""
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
     bottom, top = frame.y.limits or (0.0, 1.0)
-    colours = _type_colours(members)
     lines: list[tuple[Any, Any, str]] = []
     missing: list[tuple[Any, Any, str]] = []
     joints: list[tuple[Any, Any, str]] = []
@@ -476,7 +522,7 @@ def _tooltip_values(member: Member) -> tuple[str, ...]:
     return (*facts, *tokens, "none" if np.isnan(member.value) else f"{member.value:.4f}")
 
 
-def _dot_colour(member: Member, bar: ColourBar | None, colours: dict[str, str]) -> str:
+def _dot_colour(member: Member, bar: ColourBar | None, colours: Mapping[str, str]) -> str:
     if bar is None:
         return colours[member.run_type]
     if np.isnan(member.value):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,28 +14,33 @@ from dde.errors import SelectionError
 from dde.plots.answers.cells import (
     Dot,
     Hue,
+    arranged,
     category_axis,
     dot_elements,
     facets_along,
     hue_along,
     interval_entries,
+    interval_label,
     label_along,
     left_out_words,
     metric_label,
-    note_label,
     place_words,
+    subject_of,
     value_axis,
     varying_dims,
-    with_room,
     with_values,
 )
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
+from dde.plots.captions import caption_of
 from dde.plots.colours import INK, label_of, markers_of
 from dde.plots.curves import columns_for_facets
-from dde.plots.figure_layout import Frame, arrange, panel_layouts
-from dde.plots.legends import Legend, LegendEntry
-from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.figure_layout import Frame, PanelLayout, arrange
+from dde.plots.figures import Content, draw_figure
+from dde.plots.legends import LegendEntry
+from dde.plots.option_docs import with_picture_options
+from dde.plots.panels import coloured_lines
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_best"]
@@ -44,12 +50,23 @@ _MOST_PANELS_OF_CELLS = 9
 
 
 @redrawable
+@with_picture_options
 def plot_best(
     answer: xr.Dataset,
     *,
     backend: BackendName = "bokeh",
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw the mean of each value that was tried, with the best one of each cell marked.
 
@@ -85,6 +102,7 @@ def plot_best(
     >>> ds = dde.tutorial.open_lineages("small", metrics=["arc_easy"]).dde.sel(run="pretraining")
     >>> picture = plot_best(best(ds, "arc_easy", over="data"), backend="matplotlib")
     """
+    options = PictureOptions.of(locals())
     answer, over = answer.compute(), str(answer.attrs["over"])
     if over not in answer["mean_value"].dims:
         raise SelectionError(
@@ -95,11 +113,16 @@ def plot_best(
     compared = answer.assign(mean_value=answer.mean_value.where(answer.status == "compared"))
     answer = with_values(compared, "mean_value", over)
     with drawing_with(backend) as drawing:
-        return _drawn(answer, over, drawing, columns, frame_size)
+        return _drawn(answer, over, drawing, columns, frame_size, options)
 
 
 def _drawn(
-    answer: xr.Dataset, over: str, backend: Backend, columns: int | None, frame_size: tuple[int, int] | None
+    answer: xr.Dataset,
+    over: str,
+    backend: Backend,
+    columns: int | None,
+    frame_size: tuple[int, int] | None,
+    options: PictureOptions,
 ) -> Any:
     across = answer[over].dtype.kind not in "fiu"
     dims = varying_dims(answer.mean_value, over)
@@ -107,10 +130,11 @@ def _drawn(
     hue_dim = None
     if cells > _MOST_PANELS_OF_CELLS:
         hue_dim = max((d for d in dims if d != "metric"), key=lambda d: answer.sizes[d], default=None)
-    hue = hue_along(answer, hue_dim)
-    facets = facets_along(answer, [d for d in dims if d != hue_dim], "mean_value")
+    answer = arranged(answer, hue_dim, options)
+    hue = hue_along(answer, hue_dim, options)
+    facets = facets_along(answer, [d for d in dims if d != hue_dim], "mean_value", options)
     count = answer.sizes[over]
-    category = category_axis(answer, over, "category", descending=across)
+    category = category_axis(answer, over, "category", descending=across, options=options)
     dots = [_dots(f.part, over, hue, across) for f in facets]
     size = frame_size or (
         (330, int(np.clip(count * (18 + 8 * max(len(hue.colours), 1)), 120, 640)))
@@ -118,24 +142,23 @@ def _drawn(
         else (max(330 if len(facets) < 3 else 260, 44 * count), 230)
     )
     legend = hue.legend(backend, _entries(answer, hue_dim is not None, backend))
-    note = note_label(_notes(answer), size[0])
-    frames = []
+    contents = []
     for k, (facet, of_panel) in enumerate(zip(facets, dots, strict=True)):
         # Levels of cells differ, so their panels are not linked.
-        value = value_axis(f"mean_{k}", metric_label(facet.part, "mean_value"), [d for line in of_panel for d in line])
+        value = value_axis(
+            f"mean_{k}", metric_label(facet.part, "mean_value", options), [d for line in of_panel for d in line]
+        )
         if not across and hue_dim is None and value.limits is not None:
             low, high = value.limits
             value = replace(value, limits=(low, high + 0.12 * (high - low)))
-        frames.append(Frame(value, category) if across else Frame(category, value))
-    grid = arrange([[k] for k in range(len(facets))], columns or columns_for_facets(len(facets), 1))
-    layouts = panel_layouts(grid, size, legend, [replace(f, note=note) for f in frames], [f.title for f in facets])
-    layouts = layouts if across else with_room(layouts)
-    drawn = []
-    for facet, of_panel, frame, layout in zip(facets, dots, frames, layouts, strict=True):
-        elements = _elements(facet.part, of_panel, frame, hue, across, backend)
-        here = replace(frame, note=note) if layout.has_note else frame
-        drawn.append(framed(elements, here, backend, layout, legend if layout.has_legend else Legend(), facet.title))
-    return figure_of(drawn, layouts[0], backend)
+        frame = Frame(value, category) if across else Frame(category, value)
+        elements = partial(_elements, facet.part, of_panel, hue, across, backend)
+        contents.append(Content.of_elements(frame, facet.title, elements, backend))
+    grid = arrange([[content] for content in contents], columns or columns_for_facets(len(facets), 1))
+    name = category.label.partition(" [")[0]
+    text = caption_of(f"mean {subject_of(answer, options)} by {name}, {place_words(answer)}", *_notes(answer))
+    least = (110, 14 * count) if across else (24 * count, 70)
+    return draw_figure(grid, size, legend, text, options, backend, least)
 
 
 def _dots(part: xr.Dataset, over: str, hue: Hue, across: bool) -> list[list[Dot]]:
@@ -161,7 +184,13 @@ def _dots(part: xr.Dataset, over: str, hue: Hue, across: bool) -> list[list[Dot]
 
 
 def _elements(
-    part: xr.Dataset, lines: Sequence[Sequence[Dot]], frame: Frame, hue: Hue, across: bool, backend: Backend
+    part: xr.Dataset,
+    lines: Sequence[Sequence[Dot]],
+    hue: Hue,
+    across: bool,
+    backend: Backend,
+    frame: Frame,
+    layout: PanelLayout,
 ) -> list[Any]:
     import holoviews as hv
 
@@ -225,4 +254,4 @@ def _notes(answer: xr.Dataset) -> list[str]:
     number = f"{least}–{most} runs" if least < most else f"{most} run{'s' if most > 1 else ''}"
     members = f"each value: {number}{f' over {over}' if over and most > 1 else ''}"
     words = f"wins in {answer.attrs.get('resamples', '')} resamples" if bool(answer.wins.notnull().any()) else ""
-    return [place_words(answer), members, words, left_out_words(answer)]
+    return [members, interval_label(answer), words, left_out_words(answer)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,19 @@ import xarray as xr
 from dde.errors import SelectionError
 from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import Backend
+from dde.plots.captions import subject_text
 from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, is_ordered, label_of
-from dde.plots.figure_layout import Axis, PanelLayout
+from dde.plots.figure_layout import Axis
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines
+from dde.plots.picture_options import NO_OPTIONS, PictureOptions
 
 __all__ = [
     "MOST_PANELS",
     "Dot",
     "Facet",
     "Hue",
+    "arranged",
     "category_axis",
     "dot_elements",
     "facets_along",
@@ -31,15 +34,15 @@ __all__ = [
     "interval_entries",
     "interval_label",
     "label_along",
+    "labels_in",
     "left_out_words",
     "metric_label",
-    "note_label",
     "place_words",
     "short_label",
+    "subject_of",
     "title_along",
     "value_axis",
     "varying_dims",
-    "with_room",
     "with_values",
 ]
 
@@ -73,11 +76,12 @@ class Hue:
     dim: str
     label: str
     colours: Mapping[Any, str]
+    options: PictureOptions = NO_OPTIONS
 
     def parts(self, answer: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
         """Return the colour of each label, and its part of an answer."""
         if not self.dim:
-            return [(PRIMARY, answer)]
+            return [(self.options.plain(PRIMARY), answer)]
         return [
             (self.colours[label_along(answer, self.dim, k)], answer.isel({self.dim: k}))
             for k in range(answer.sizes[self.dim])
@@ -85,16 +89,17 @@ class Hue:
 
     def colour(self, label: Any) -> str:
         """Return the colour of a label."""
-        return self.colours.get(label, NEUTRAL if self.dim else PRIMARY)
+        return self.colours.get(label, NEUTRAL if self.dim else self.options.plain(PRIMARY))
 
     def legend(self, backend: Backend, more: Sequence[LegendEntry] = ()) -> Legend:
         """Return a legend of the colours: entries, or a bar where an ordered hue has many labels."""
         if not self.dim:
             return Legend("", more)
         if len(self.colours) > MOST_ENTRIES and is_ordered(self.colours):
-            bar = ColourBar.of_ranks(self.label, self.colours, [label_of(v) for v in self.colours])
+            bar = ColourBar.of_ranks(self.label, self.colours, [self.options.label(v) for v in self.colours])
             return Legend("", more, bar)
-        entries = [LegendEntry(label_of(v), backend.line(colour)) for v, colour in self.colours.items()]
+        names = self.options.names(self.colours)
+        entries = [LegendEntry(label_of(v, names), backend.line(colour)) for v, colour in self.colours.items()]
         return Legend(self.label, [*entries, *more])
 
 
@@ -154,11 +159,6 @@ def with_values(answer: xr.Dataset, shown: str, *keep: str) -> xr.Dataset:
     return answer.squeeze([d for d, n in answer.sizes.items() if n == 1 and d not in keep])
 
 
-def with_room(layouts: Sequence[PanelLayout]) -> list[PanelLayout]:
-    """Return layouts with room for tick labels of three decimals and a sign, such as those of differences."""
-    return [replace(layout, left_margin=layout.left_margin + 0.14) for layout in layouts]
-
-
 def place_words(answer: xr.Dataset) -> str:
     """Return the place of an answer in words.
 
@@ -172,7 +172,58 @@ def place_words(answer: xr.Dataset) -> str:
     return f"at {words}" if words else ""
 
 
-def metric_label(answer: xr.Dataset, name: str) -> str:
+def arranged(answer: xr.Dataset, hue_dim: str | None, options: PictureOptions) -> xr.Dataset:
+    """Return an answer with the labels along its dimensions in the order of the options.
+
+    Parameters
+    ----------
+    answer : xarray.Dataset
+    hue_dim : str or None
+        Dimension of the colours.
+    options : PictureOptions
+
+    Raises
+    ------
+    UnknownNameError
+        When the options label or order what the answer does not have.
+    SelectionError
+        When an order misses a label.
+    """
+    dims = [str(d) for d in answer.dims if d in answer.coords]
+    options.check_order(hue_dim, dims)
+    options.check_labels(labels_in(answer))
+    for dim in dims:
+        if options.orders(dim, is_hue=dim == hue_dim):
+            labels = [label_along(answer, dim, k) for k in range(answer.sizes[dim])]
+            places = [labels.index(v) for v in options.ordered(dim, labels, is_hue=dim == hue_dim)]
+            answer = answer.isel({dim: [*places, *(k for k, v in enumerate(labels) if not is_given(v))]})
+    return answer
+
+
+def labels_in(answer: xr.Dataset) -> list[Any]:
+    """Return what a label in the picture of an answer may be of: names of variables, and values of coordinates."""
+    values = [v for n in answer.coords for v in np.ravel(answer[n].values).tolist()]
+    return [*map(str, answer.variables), *map(str, answer.dims), *dict.fromkeys(v for v in values if is_given(v))]
+
+
+def subject_of(answer: xr.Dataset, options: PictureOptions) -> str:
+    """Return the metrics of an answer, for a caption.
+
+    Examples
+    --------
+    >>> subject_of(xr.Dataset(coords={"metric": ["arc_easy", "piqa"]}), PictureOptions(labels={"piqa": "PIQA"}))
+    'arc easy and PIQA'
+    """
+    if "metric" not in answer.coords:
+        return ""
+    metrics = np.atleast_1d(answer["metric"].values).tolist()
+    names = metrics
+    if "metric_label" in answer.coords and answer["metric_label"].dims == answer["metric"].dims:
+        names = np.atleast_1d(answer["metric_label"].values).tolist()
+    return subject_text([options.label(m, label_of(n)) for m, n in zip(metrics, names, strict=True)])
+
+
+def metric_label(answer: xr.Dataset, name: str, options: PictureOptions = NO_OPTIONS) -> str:
     """Return the axis label of a variable: the name of the metric where the answer has several of them.
 
     Examples
@@ -183,15 +234,10 @@ def metric_label(answer: xr.Dataset, name: str) -> str:
     """
     array, metric = answer[name], answer.coords.get("metric")
     if array.attrs.get("long_name", "").partition(",")[0] != "metric" or metric is None or metric.ndim:
-        return axis_label(array)
+        return options.label(name, axis_label(array))
     units = str(answer["units"].item()) if "units" in answer.coords and not answer["units"].ndim else ""
-    label = label_of(metric.item()) + str(array.attrs["long_name"]).removeprefix("metric")
+    label = options.label(metric.item()) + str(array.attrs["long_name"]).removeprefix("metric")
     return axis_label(array.copy().assign_attrs(long_name=label, units=units))
-
-
-def note_label(texts: Sequence[str], pixels: int) -> str:
-    """Return texts as a note below a panel of `pixels`, in lines that end before the edge of the panel."""
-    return Axis("", "; ".join(filter(None, texts))).fitted_label(int(0.88 * pixels))
 
 
 def left_out_words(answer: xr.Dataset) -> str:
@@ -206,17 +252,24 @@ def left_out_words(answer: xr.Dataset) -> str:
     return f"left out: {text.replace('_', ' ')}" if text else ""
 
 
-def hue_along(answer: xr.Dataset, dim: str | None) -> Hue:
+def hue_along(answer: xr.Dataset, dim: str | None, options: PictureOptions = NO_OPTIONS) -> Hue:
     """Return the colours along a dimension, or one colour for None."""
     if dim is None:
-        return Hue("", "", {})
+        return Hue("", "", {}, options)
     labels = [label_along(answer, dim, k) for k in range(answer.sizes[dim])]
     label = str(answer[dim].attrs.get("long_name", "")) if dim in answer.coords else ""
-    colours = colours_of([v if is_given(v) else "none" for v in labels])
-    return Hue(dim, label or dim.replace("_", " "), {v: colours[v if is_given(v) else "none"] for v in labels})
+    # Those without a label have a colour, too, unless the palette names values.
+    colours = options.colours(dim, labels)
+    if not all(map(is_given, labels)):
+        colours |= {"": NEUTRAL} if options.palette else colours_of([*(v for v in labels if is_given(v)), "none"])
+        colours[""] = colours.pop("none", NEUTRAL)
+    title = options.label(dim, label or dim.replace("_", " "))
+    return Hue(dim, title, {v: colours[v if is_given(v) else ""] for v in labels}, options)
 
 
-def facets_along(answer: xr.Dataset, dims: Sequence[str], shown: str) -> list[Facet]:
+def facets_along(
+    answer: xr.Dataset, dims: Sequence[str], shown: str, options: PictureOptions = NO_OPTIONS
+) -> list[Facet]:
     """Return a panel for each combination of labels along some dimensions in which a variable has a value.
 
     Parameters
@@ -225,6 +278,7 @@ def facets_along(answer: xr.Dataset, dims: Sequence[str], shown: str) -> list[Fa
     dims : sequence of str
     shown : str
         Variable that panels without any value of are left out by.
+    options : PictureOptions
 
     Raises
     ------
@@ -237,7 +291,7 @@ def facets_along(answer: xr.Dataset, dims: Sequence[str], shown: str) -> list[Fa
     for at in itertools.product(*(range(answer.sizes[d]) for d in dims)):
         if bool(some[at]):
             where = dict(zip(dims, at, strict=True))
-            found.append(Facet(answer.isel(where), title_along(answer, where)))
+            found.append(Facet(answer.isel(where), title_along(answer, where, options)))
     if not found:
         left_out = str(answer.attrs.get("left_out", ""))
         raise SelectionError(
@@ -252,19 +306,20 @@ def facets_along(answer: xr.Dataset, dims: Sequence[str], shown: str) -> list[Fa
     return found
 
 
-def title_along(answer: xr.Dataset, where: Mapping[str, int]) -> str:
+def title_along(answer: xr.Dataset, where: Mapping[str, int], options: PictureOptions = NO_OPTIONS) -> str:
     """Return the labels at some positions as a title: texts as they are, numbers after the name of their dimension."""
     texts = []
     for dim, k in where.items():
         value = label_along(answer, dim, k)
         named = isinstance(value, str) and value != ""
-        texts.append(
-            label_of(value) if named else f"{dim.replace('_', ' ')} {label_of(value) if is_given(value) else 'none'}"
-        )
+        text = options.label(value) if is_given(value) else "none"
+        texts.append(text if named else f"{options.label(dim, dim.replace('_', ' '))} {text}")
     return ", ".join(texts)
 
 
-def category_axis(answer: xr.Dataset, dim: str | None, name: str, descending: bool = False) -> Axis:
+def category_axis(
+    answer: xr.Dataset, dim: str | None, name: str, descending: bool = False, options: PictureOptions = NO_OPTIONS
+) -> Axis:
     """Return an axis with evenly spaced categories: the labels of a dimension.
 
     Parameters
@@ -276,18 +331,20 @@ def category_axis(answer: xr.Dataset, dim: str | None, name: str, descending: bo
         Of the axis, by which panels are linked.
     descending : bool, default False
         Whether the first label comes last, as on a vertical axis that is read from above.
+    options : PictureOptions
     """
     if dim is None:
         return Axis(name, "", limits=(-0.5, 0.5), ticks=((0.0, " "),))
     labels = [label_along(answer, dim, k) for k in range(answer.sizes[dim])]
-    texts = [short_label(v) for v in labels]
+    texts = [short_label(v, options) for v in labels]
     title = str(answer[dim].attrs.get("long_name", "")) if dim in answer.coords else ""
     count = len(labels)
     ticks = tuple((float(count - 1 - k if descending else k), text) for k, text in enumerate(texts))
-    return Axis(name, title or dim.replace("_", " "), limits=(-0.5, count - 0.5), ticks=ticks)
+    label = options.label(dim, title or dim.replace("_", " "))
+    return Axis(name, label, limits=(-0.5, count - 0.5), ticks=ticks)
 
 
-def short_label(value: Any) -> str:
+def short_label(value: Any, options: PictureOptions = NO_OPTIONS) -> str:
     """Return a label as a tick shows it, shortened in the middle.
 
     Examples
@@ -295,7 +352,7 @@ def short_label(value: Any) -> str:
     >>> short_label(2e-5), short_label(""), short_label("sft_lr=5e-06_100Mx1+dpo_lr=2e-07_40000seqx1_beta=5")
     ('2e-5', 'none', 'sft_lr=5e-06_100M…000seqx1_beta=5')
     """
-    text = label_of(value) if is_given(value) else "none"
+    text = options.label(value) if is_given(value) else "none"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-(_LONGEST // 2 - 2) :]}"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,29 +14,34 @@ from dde.curves.axes import AXES
 from dde.plots.answers.cells import (
     Dot,
     Hue,
+    arranged,
     category_axis,
     dot_elements,
     facets_along,
     hue_along,
     interval_entries,
+    interval_label,
     label_along,
     left_out_words,
     metric_label,
-    note_label,
     place_words,
+    subject_of,
     value_axis,
     varying_dims,
-    with_room,
     with_values,
 )
 from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
+from dde.plots.captions import caption_of, range_text
 from dde.plots.colours import INK, label_of, markers_of
 from dde.plots.curves import columns_for_facets
-from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange, panel_layouts
-from dde.plots.legends import Legend, LegendEntry
-from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
+from dde.plots.figures import Content, draw_figure
+from dde.plots.legends import LegendEntry
+from dde.plots.option_docs import with_picture_options
+from dde.plots.panels import coloured_lines
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_compare"]
@@ -47,12 +53,23 @@ _LARGE, _SMALL = (420, 280), (300, 200)
 
 
 @redrawable
+@with_picture_options
 def plot_compare(
     answer: xr.Dataset,
     *,
     backend: BackendName = "bokeh",
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw the difference of two sides.
 
@@ -89,12 +106,13 @@ def plot_compare(
     >>> found = compare(ds.dde.sel(data="C4"), ds.dde.sel(data="Dolma1.7"))
     >>> picture = plot_compare(found, backend="matplotlib")
     """
+    options = PictureOptions.of(locals())
     answer, by_stderr = _with_bounds(with_values(answer.compute(), "difference", *AXES))
     axis = next((str(d) for d in answer.difference.dims if d in AXES), None)
     with drawing_with(backend) as drawing:
         if axis is None:
-            return _at_place(answer, by_stderr, drawing, columns, frame_size)
-        return _along(answer, axis, by_stderr, drawing, columns, frame_size)
+            return _at_place(answer, by_stderr, drawing, columns, frame_size, options)
+        return _along(answer, axis, by_stderr, drawing, columns, frame_size, options)
 
 
 def _with_bounds(answer: xr.Dataset) -> tuple[xr.Dataset, bool]:
@@ -105,20 +123,23 @@ def _with_bounds(answer: xr.Dataset) -> tuple[xr.Dataset, bool]:
     return answer.assign(low=answer.difference - half, high=answer.difference + half), bool(half.notnull().any())
 
 
-def _notes(answer: xr.Dataset) -> list[str]:
+def _caption(answer: xr.Dataset, by_stderr: bool, options: PictureOptions, place: str) -> str:
     """Return what is subtracted from what, at which place, and of how many members."""
     there = np.asarray(answer.difference.notnull().values)
     over = str(answer.attrs.get("paired_over") or answer.attrs.get("averaged_over") or "")
     if "n" in answer:
-        least, most = int(answer["n"].values[there].min()), int(answer["n"].values[there].max())
-        members = f"{least}–{most} pairs" if least < most else f"{most} pair{'s' if most > 1 else ''}"
+        most = int(answer["n"].values[there].max())
+        members = f"{range_text(answer['n'].values[there])} pair{'s' if most > 1 else ''}"
     else:
         counts = [answer[n].values[there] for n in ("n_a", "n_b")]
-        texts = [f"{c.min()}–{c.max()}" if c.min() < c.max() else f"{c.max()}" for c in counts]
-        members, most = f"{texts[1]} against {texts[0]} members", max(int(c.max()) for c in counts)
+        members = f"{range_text(counts[1])} against {range_text(counts[0])} members"
+        most = max(int(c.max()) for c in counts)
     a, b = (str(answer.attrs.get(side, side)).replace("_", " ") for side in "ab")
-    of = f"{b} minus {a}, {place_words(answer)}"
-    return [of, f"{members}{f' over {over}' if over and most > 1 else ''}", left_out_words(answer)]
+    of = f"{subject_of(answer, options)}: {b} minus {a}" if subject_of(answer, options) else f"{b} minus {a}"
+    interval = "95% interval by standard errors" if by_stderr else interval_label(answer)
+    return caption_of(
+        f"{of}, {place}", f"{members}{f' over {over}' if over and most > 1 else ''}", interval, left_out_words(answer)
+    )
 
 
 def _entries(answer: xr.Dataset, by_stderr: bool, backend: Backend, is_band: bool) -> list[LegendEntry]:
@@ -145,6 +166,7 @@ def _along(
     backend: Backend,
     columns: int | None,
     frame_size: tuple[int, int] | None,
+    options: PictureOptions,
 ) -> Any:
     import holoviews as hv
 
@@ -153,31 +175,27 @@ def _along(
     if np.prod([answer.sizes[d] for d in dims]) > _MOST_PANELS_OF_CURVES:
         # The dimension with the most labels gives the fewest panels.
         hue_dim = max((d for d in dims if d != "metric"), key=lambda d: answer.sizes[d], default=None)
-    hue = hue_along(answer, hue_dim)
-    facets = facets_along(answer, [d for d in dims if d != hue_dim], "difference")
+    answer = arranged(answer, hue_dim, options)
+    hue = hue_along(answer, hue_dim, options)
+    facets = facets_along(answer, [d for d in dims if d != hue_dim], "difference", options)
     lines = [[_line(part, axis, colour) for colour, part in hue.parts(f.part)] for f in facets]
     size = frame_size or (_LARGE if len(facets) == 1 else _SMALL)
     legend = hue.legend(backend, _entries(answer, by_stderr, backend, is_band=True))
-    note = note_label(_notes(answer), size[0])
-    frames = []
+    contents = []
     for k, (facet, of_panel) in enumerate(zip(facets, lines, strict=True)):
         values = np.concatenate([v for line in of_panel for v in (line.y, line.low, line.high)])
         x = np.concatenate([line.x for line in of_panel])
         # Panels of other sizes have other ranges, so they are not linked.
-        frames.append(
-            Frame(
-                Axis(f"{axis}_{k}", axis_label(answer[axis]), limits=padded_range(x, 0.04)),
-                Axis(f"difference_{k}", _y_label(facet.part), limits=padded_range([*values[np.isfinite(values)], 0.0])),
-            )
-        )
-    grid = arrange([[k] for k in range(len(facets))], columns or columns_for_facets(len(facets), 1))
-    layouts = panel_layouts(grid, size, legend, [replace(f, note=note) for f in frames], [f.title for f in facets])
-    layouts = with_room(layouts)
-    drawn = []
-    for of_panel, frame, facet, layout in zip(lines, frames, facets, layouts, strict=True):
-        elements = _curve_elements(hv, of_panel, frame, backend)
-        drawn.append(_panel(elements, frame, note, facet.title, layout, legend, backend))
-    return figure_of(drawn, layouts[0], backend)
+        frame = Frame(
+            Axis(f"{axis}_{k}", options.label(axis, axis_label(answer[axis])), limits=padded_range(x, 0.04)),
+            Axis(f"difference_{k}", _y_label(facet.part, options),
+                 limits=padded_range([*values[np.isfinite(values)], 0.0])),
+        )  # fmt: skip
+        elements = partial(_curve_elements, hv, of_panel, backend)
+        contents.append(Content.of_elements(frame, facet.title, elements, backend))
+    grid = arrange([[content] for content in contents], columns or columns_for_facets(len(facets), 1))
+    text = _caption(answer, by_stderr, options, f"against {axis_label(answer[axis]).partition(' [')[0]}")
+    return draw_figure(grid, size, legend, text, options, backend)
 
 
 def _line(part: xr.Dataset, axis: str, colour: str) -> _Line:
@@ -186,7 +204,7 @@ def _line(part: xr.Dataset, axis: str, colour: str) -> _Line:
     return _Line(x, y, low, high, colour)
 
 
-def _curve_elements(hv: Any, lines: Sequence[_Line], frame: Frame, backend: Backend) -> list[Any]:
+def _curve_elements(hv: Any, lines: Sequence[_Line], backend: Backend, frame: Frame, layout: PanelLayout) -> list[Any]:
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
     elements: list[Any] = [hv.HLine(0.0).opts(**backend.zero_line())]
     bars = []
@@ -209,39 +227,45 @@ def _curve_elements(hv: Any, lines: Sequence[_Line], frame: Frame, backend: Back
 
 
 def _at_place(
-    answer: xr.Dataset, by_stderr: bool, backend: Backend, columns: int | None, frame_size: tuple[int, int] | None
+    answer: xr.Dataset,
+    by_stderr: bool,
+    backend: Backend,
+    columns: int | None,
+    frame_size: tuple[int, int] | None,
+    options: PictureOptions,
 ) -> Any:
     dims = varying_dims(answer.difference)
     cells = [d for d in dims if d != "metric"]
     # Categories are the labels of the last dimension, colours those of the one before.
     category = cells[-1] if cells else "metric" if dims else None
     hue_dim = cells[-2] if len(cells) > 1 else None
-    hue = hue_along(answer, hue_dim)
-    facets = facets_along(answer, [d for d in dims if d not in (category, hue_dim)], "difference")
+    answer = arranged(answer, hue_dim, options)
+    hue = hue_along(answer, hue_dim, options)
+    facets = facets_along(answer, [d for d in dims if d not in (category, hue_dim)], "difference", options)
     dots = [_dots(f.part, category, hue) for f in facets]
     count = answer.sizes[category] if category else 1
     rows = max(len(hue.colours), 1)
     size = frame_size or (360, int(np.clip(count * (16 + 9 * rows), 120, 640)))
     legend = hue.legend(backend, _entries(answer, by_stderr, backend, is_band=False))
-    note = note_label(_notes(answer), size[0])
-    up = category_axis(answer, category, "category", descending=True)
+    up = category_axis(answer, category, "category", descending=True, options=options)
     several = "metric" in answer.difference.dims and answer.sizes["metric"] > 1
-    frames = [
-        Frame(value_axis(f"difference_{k}" if several else "difference", _y_label(f.part),
-                         of_panel if several else [d for some in dots for d in some], zero=True), up)
-        for k, (f, of_panel) in enumerate(zip(facets, dots, strict=True))
-    ]  # fmt: skip
-    grid = arrange([[k] for k in range(len(facets))], columns or columns_for_facets(len(facets), 1))
-    layouts = panel_layouts(grid, size, legend, [replace(f, note=note) for f in frames], [f.title for f in facets])
+    contents = []
+    for k, (facet, of_panel) in enumerate(zip(facets, dots, strict=True)):
+        label, shown = _y_label(facet.part, options), of_panel if several else [d for some in dots for d in some]
+        frame = Frame(value_axis(f"difference_{k}" if several else "difference", label, shown, zero=True), up)
+        elements = partial(_dots_from_zero, of_panel, backend)
+        contents.append(Content.of_elements(frame, facet.title, elements, backend))
+    grid = arrange([[content] for content in contents], columns or columns_for_facets(len(facets), 1))
+    text = _caption(answer, by_stderr, options, place_words(answer))
+    return draw_figure(grid, size, legend, text, options, backend, (110, 14 * count))
+
+
+def _dots_from_zero(dots: Sequence[Dot], backend: Backend, frame: Frame, layout: PanelLayout) -> list[Any]:
     import holoviews as hv
 
     marker = next(iter(markers_of(["a"], backend.name).values()))
-    drawn = []
-    for of_panel, frame, facet, layout in zip(dots, frames, facets, layouts, strict=True):
-        elements = [hv.VLine(0.0).opts(**backend.zero_line())]
-        elements += dot_elements(of_panel, (frame.x, frame.y), backend, across=True, marker=marker)
-        drawn.append(_panel(elements, frame, note, facet.title, layout, legend, backend))
-    return figure_of(drawn, layouts[0], backend)
+    zero = hv.VLine(0.0).opts(**backend.zero_line())
+    return [zero, *dot_elements(dots, (frame.x, frame.y), backend, across=True, marker=marker)]
 
 
 def _dots(part: xr.Dataset, category: str | None, hue: Hue) -> list[Dot]:
@@ -264,18 +288,5 @@ def _dots(part: xr.Dataset, category: str | None, hue: Hue) -> list[Dot]:
     return dots
 
 
-def _y_label(answer: xr.Dataset) -> str:
-    return f"difference of {metric_label(answer, 'difference').replace(', difference b - a', '')}"
-
-
-def _panel(
-    elements: Sequence[Any],
-    frame: Frame,
-    note: str,
-    title: str,
-    layout: PanelLayout,
-    legend: Legend,
-    backend: Backend,
-) -> Any:
-    here = replace(frame, note=note) if layout.has_note else frame
-    return framed(elements, here, backend, layout, legend if layout.has_legend else Legend(), title)
+def _y_label(answer: xr.Dataset, options: PictureOptions) -> str:
+    return f"difference of {metric_label(answer, 'difference', options).replace(', difference b - a', '')}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,25 @@ from dde.plots.answers.cells import (
     Hue,
     dot_elements,
     interval_entries,
+    interval_label,
+    labels_in,
     left_out_words,
-    note_label,
     place_words,
     short_label,
+    subject_of,
     value_axis,
 )
 from dde.plots.axis_format import axis_label
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.colours import INK, colours_of, is_given, is_number, is_ordered, label_of, markers_of, sorted_values
+from dde.plots.captions import caption_of
+from dde.plots.colours import INK, is_given, is_number, is_ordered, markers_of
 from dde.plots.curves import columns_for_facets
-from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
-from dde.plots.legends import Legend, LegendEntry
-from dde.plots.panels import figure_of, framed
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
+from dde.plots.figures import Content, draw_figure
+from dde.plots.legends import LegendEntry
+from dde.plots.option_docs import with_picture_options
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 from dde.schema import factors_of
 
@@ -41,12 +47,23 @@ _MOST_LABELS = 80
 
 
 @redrawable
+@with_picture_options
 def plot_effect(
     answer: xr.Dataset,
     *,
     backend: BackendName = "bokeh",
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw the gain of each derived run, with a line at zero for its base.
 
@@ -82,6 +99,7 @@ def plot_effect(
     >>> ds = dde.tutorial.open_lineages("tiny", params="150M", metrics=["arc_easy"])
     >>> picture = plot_effect(effect(ds, "arc_easy"), backend="matplotlib")
     """
+    options = PictureOptions.of(locals())
     answer = answer.compute()
     rows = _rows(answer)
     if rows.empty:
@@ -90,7 +108,7 @@ def plot_effect(
             "runs, ask at another place, at='last', or allow bases that were observed further away: max_distance=..."
         )
     with drawing_with(backend) as drawing:
-        return _drawn(answer, rows, drawing, columns, frame_size)
+        return _drawn(answer, rows, drawing, columns, frame_size, options)
 
 
 def _rows(answer: xr.Dataset) -> pd.DataFrame:
@@ -130,16 +148,23 @@ def _drawn(
     backend: Backend,
     columns: int | None,
     frame_size: tuple[int, int] | None,
+    options: PictureOptions,
 ) -> Any:
     import holoviews as hv
 
     category = _category(answer, rows)
     factors = _lineage_factors(answer, rows)
     hue_by, style_by = [*factors, None, None][:2]
-    markers = markers_of(sorted_values(rows[style_by]) if style_by else [""], backend.name)
-    hue = _hue(answer, rows, hue_by)
+    options.check_order(hue_by, [category, hue_by, style_by, "run_type", "metric"])
+    options.check_labels(labels_in(answer))
+    markers = markers_of(options.ordered(style_by, rows[style_by]) if style_by else [""], backend.name)
+    hue = _hue(answer, rows, hue_by, options)
     keys = [n for n in ("run_type", "metric") if n in rows and rows[n].nunique() > 1 and n != category]
     facets = list(rows.groupby(keys, sort=False)) if keys else [((), rows)]
+    for k, name in reversed(list(enumerate(keys))):
+        # The order within is kept, so the first key matters most.
+        places = options.ordered(name, [key[k] for key, _ in facets])
+        facets = [facet for place in places for facet in facets if facet[0][k] == place]
     longest = max(part[category].nunique() for _, part in facets)
     if len(facets) > MOST_PANELS or longest > _MOST_LABELS:
         raise SelectionError(
@@ -147,44 +172,48 @@ def _drawn(
             "runs first: answer.sel(...) or answer.isel(...)."
         )
     size = frame_size or (330, int(np.clip(longest * 24, 140, 900)))
-    legend = hue.legend(backend, _entries(answer, markers, style_by, backend))
-    note = note_label(_notes(answer, rows), size[0])
-    drawn_dots, frames, titles = [], [], []
+    legend = hue.legend(backend, _entries(answer, markers, style_by, options, backend))
+    contents = []
     for k, (key, part) in enumerate(facets):
-        labels = _sorted(part[category])
+        labels = _sorted(part[category], category, options)
         dots = _dots(part, category, labels, hue, style_by, markers)
         each = [d for of_marker in dots.values() for d in of_marker]
         metric = dict(zip(keys, key, strict=True)).get("metric")
-        named = f"{label_of(metric)}, change from the base" if metric else axis_label(answer.gain)
+        named = f"{options.label(metric)}, change from the base" if metric else axis_label(answer.gain)
+        named = options.label("gain", named)
         x = value_axis(f"gain_{metric}" if metric else "gain", named, each, zero=True)
-        ticks = tuple((float(len(labels) - 1 - i), short_label(v)) for i, v in enumerate(labels))
-        title = str(answer[category].attrs.get("long_name") or category.replace("_", " "))
+        ticks = tuple((float(len(labels) - 1 - i), short_label(v, options)) for i, v in enumerate(labels))
+        title = options.label(category, str(answer[category].attrs.get("long_name") or category.replace("_", " ")))
         y = Axis(f"category_{k}", title, limits=(-0.6, len(labels) - 0.4), ticks=ticks)
-        frames.append(Frame(x, y))
-        drawn_dots.append(dots)
-        titles.append(", ".join(label_of(v) for n, v in zip(keys, key, strict=True)))
-    grid = arrange([[k] for k in range(len(facets))], columns or columns_for_facets(len(facets), 1))
-    layouts = panel_layouts(grid, size, legend, [replace(f, note=note) for f in frames], titles)
-    drawn = []
-    for dots, frame, title, layout in zip(drawn_dots, frames, titles, layouts, strict=True):
-        elements: list[Any] = [hv.VLine(0.0).opts(**backend.zero_line())]
-        for marker, of_marker in dots.items():
-            elements += dot_elements(of_marker, (frame.x, frame.y), backend, across=True, marker=marker)
-        here = replace(frame, note=note) if layout.has_note else frame
-        drawn.append(framed(elements, here, backend, layout, legend if layout.has_legend else Legend(), title))
-    return figure_of(drawn, layouts[0], backend)
+        heading = ", ".join(options.label(v) for v in key)
+        elements = partial(_elements, hv, dots, backend)
+        contents.append(Content.of_elements(Frame(x, y), heading, elements, backend))
+    grid = arrange([[content] for content in contents], columns or columns_for_facets(len(facets), 1))
+    subject = subject_of(answer, options)
+    change = f"change of {subject} from the base" if subject else "change from the base"
+    text = caption_of(f"{change}, {place_words(answer)}", *_notes(answer, rows))
+    return draw_figure(grid, size, legend, text, options, backend, (110, 14 * longest))
 
 
-def _sorted(values: pd.Series) -> list[Any]:
-    labels = sorted_values(values)
+def _elements(
+    hv: Any, dots: Mapping[str, Sequence[Dot]], backend: Backend, frame: Frame, layout: PanelLayout
+) -> list[Any]:
+    elements: list[Any] = [hv.VLine(0.0).opts(**backend.zero_line())]
+    for marker, of_marker in dots.items():
+        elements += dot_elements(of_marker, (frame.x, frame.y), backend, across=True, marker=marker)
+    return elements
+
+
+def _sorted(values: pd.Series, category: str, options: PictureOptions) -> list[Any]:
+    labels = options.ordered(category, values)
     return [*labels, *([""] if len(labels) < values.nunique(dropna=False) else [])]
 
 
-def _hue(answer: xr.Dataset, rows: pd.DataFrame, name: str | None) -> Hue:
+def _hue(answer: xr.Dataset, rows: pd.DataFrame, name: str | None, options: PictureOptions) -> Hue:
     if name is None:
-        return Hue("", "", {})
-    label = str(answer[name].attrs.get("long_name") or name.replace("_", " "))
-    return Hue(name, label, colours_of(rows[name]))
+        return Hue("", "", {}, options)
+    label = options.label(name, str(answer[name].attrs.get("long_name") or name.replace("_", " ")))
+    return Hue(name, label, options.colours(name, rows[name]), options)
 
 
 def _dots(
@@ -216,10 +245,12 @@ def _dots(
     return dots
 
 
-def _entries(answer: xr.Dataset, markers: dict[Any, str], style_by: str | None, backend: Backend) -> list[LegendEntry]:
+def _entries(
+    answer: xr.Dataset, markers: dict[Any, str], style_by: str | None, options: PictureOptions, backend: Backend
+) -> list[LegendEntry]:
     entries = []
     if style_by and len(markers) > 1:
-        entries += [LegendEntry(label_of(v), backend.points(INK, m), "marker") for v, m in markers.items()]
+        entries += [LegendEntry(options.label(v), backend.points(INK, m), "marker") for v, m in markers.items()]
     return [*entries, *(interval_entries(answer, backend, is_band=False) if "low" in answer else [])]
 
 
@@ -232,4 +263,4 @@ def _notes(answer: xr.Dataset, rows: pd.DataFrame) -> list[str]:
     else:
         runs = rows["run_id"].nunique() if "run_id" in rows else len(rows)
         members = f"{runs} run{'s' if runs > 1 else ''}"
-    return [f"base = 0; {place_words(answer)}", members, left_out_words(answer)]
+    return [members, interval_label(answer) if "low" in answer else "", left_out_words(answer)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,18 @@ import xarray as xr
 from dde.analysis.predictions import predict
 from dde.dataset.dimensions import broadcast_values
 from dde.errors import SelectionError
+from dde.plots.answers.cells import labels_in, left_out_words, subject_of
 from dde.plots.axis_format import padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.colours import INK, PRIMARY, colours_of, label_of
-from dde.plots.figure_layout import Axis, Frame, PanelLayout, panel_layouts
+from dde.plots.captions import caption_of, range_text
+from dde.plots.colours import INK, PRIMARY, label_of
+from dde.plots.figure_layout import Axis, Frame, PanelLayout
+from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
-from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.option_docs import with_picture_options
+from dde.plots.panels import coloured_lines
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_fit"]
@@ -43,12 +49,23 @@ _AT_TEXTS = {
 
 
 @redrawable
+@with_picture_options
 def plot_fit(
     answer: xr.Dataset,
     *,
     backend: BackendName = "bokeh",
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw the laws of :func:`dde.analysis.fits.fit`, a panel per metric with its residuals below it.
 
@@ -84,6 +101,7 @@ def plot_fit(
     >>> laws = fit(runs.dde.sel(run="pretraining"), "c4_en_valppl")
     >>> picture = plot_fit(laws, backend="matplotlib")
     """
+    options = PictureOptions.of(locals())
     if answer.attrs.get("answer") != "fit" or "coefficient" not in answer:
         raise SelectionError(
             "the Dataset is no answer of fit, so there are no laws to draw. Pass what ds.dde.fit(...) returned."
@@ -94,37 +112,49 @@ def plot_fit(
             f"{drawn.sizes['metric']} metrics are more panels than can be looked at. Select fewer: "
             "answer.sel(metric=[...])."
         )
-    groups = _groups(drawn)
-    panels = [_panel(drawn, groups, k) for k in range(drawn.sizes["metric"])]
+    by = str(drawn.attrs.get("by", "none"))
+    options.check_order(None if ", " in by or by == "none" else by, [*by.split(", "), "metric", "n_params"])
+    options.check_labels([*labels_in(drawn), *_LABELS, "residual"])
+    drawn = drawn.isel(metric=_metric_order(drawn, options))
+    groups = _groups(drawn, options)
+    panels = [_panel(drawn, groups, k, options) for k in range(drawn.sizes["metric"])]
     if not any(len(p.value) for p in panels):
         raise SelectionError(
             "no run that entered or was held out has a value, so there is nothing to draw. fit_status and status say "
             "why."
         )
     with drawing_with(backend) as drawing:
-        return _drawn(drawn, groups, panels, drawing, columns, frame_size)
+        return _drawn(drawn, groups, panels, drawing, columns, frame_size, options)
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """The fits of one metric: their labels, and the position of each member's among them; -1 for others."""
+    """The fits of one metric: their labels and values, and the position of each member's among them; -1 for others."""
 
     title: str
     labels: list[str]
+    values: list[str]
     of_member: npt.NDArray[np.intp]
 
 
-def _groups(answer: xr.Dataset) -> _Groups:
+def _metric_order(answer: xr.Dataset, options: PictureOptions) -> list[int]:
+    metrics = [str(m) for m in np.atleast_1d(answer["metric"].values)]
+    return [metrics.index(m) for m in options.ordered("metric", metrics)]
+
+
+def _groups(answer: xr.Dataset, options: PictureOptions) -> _Groups:
     by = [n for n in str(answer.attrs.get("by", "none")).split(", ") if n != "none"]
     shape = tuple(np.atleast_1d(answer[n].values).size for n in by)
     status = answer["status"].isel(metric=0)
     code = np.zeros(status.shape, np.intp)
     inside = np.ones(status.shape, bool)
-    labels = [""]
+    labels, values = [""], [""]
     for name, size in zip(by, shape, strict=True):
         known = np.atleast_1d(answer[name].values)
-        texts = [label_of(v) if v not in ("", None) else "none" for v in known.tolist()]
+        texts = [options.label(v) if v not in ("", None) else "none" for v in known.tolist()]
+        plain = [label_of(v) if v not in ("", None) else "none" for v in known.tolist()]
         labels = [f"{a}, {t}" if a else t for a in labels for t in texts]
+        values = [f"{a}, {t}" if a else t for a in values for t in plain]
         along = answer[f"{name}_of_run"] if f"{name}_of_run" in answer.coords else answer[name]
         own = broadcast_values(along.variable, {str(d): n for d, n in status.sizes.items()})
         here = np.full(own.shape, -1, np.intp)
@@ -132,8 +162,8 @@ def _groups(answer: xr.Dataset) -> _Groups:
             here[(own == value) | ((own != own) & (value != value))] = k
         inside &= here >= 0
         code = code * size + here
-    title = ", ".join(n.replace("_", " ") for n in by)
-    return _Groups(title, labels, np.where(inside, code, -1))
+    title = ", ".join(options.label(n, n.replace("_", " ")) for n in by)
+    return _Groups(title, labels, values, np.where(inside, code, -1))
 
 
 @dataclass(frozen=True)
@@ -168,7 +198,7 @@ class _Panel:
         return self.value / self.predicted - 1
 
 
-def _panel(answer: xr.Dataset, groups: _Groups, number: int) -> _Panel:
+def _panel(answer: xr.Dataset, groups: _Groups, number: int, options: PictureOptions) -> _Panel:
     one = answer.isel(metric=number)
     quantity = [str(q) for q in np.atleast_1d(one["quantity"].values)]
     has_samples = "sample" in one["value"].dims
@@ -211,7 +241,7 @@ def _panel(answer: xr.Dataset, groups: _Groups, number: int) -> _Panel:
     name = str(one["metric"].values)
     units = f" [{units}]" if units not in ("", "1") else ""
     return _Panel(
-        label_of(name), x[there], numbers[there], law[there], group[there], sizes[there].astype(np.float64),
+        options.label(name), x[there], numbers[there], law[there], group[there], sizes[there].astype(np.float64),
         [str(r) for r in runs[there]], held, curves, ends, units,
     )  # fmt: skip
 
@@ -229,30 +259,27 @@ def _drawn(
     backend: Backend,
     columns: int | None,
     frame_size: tuple[int, int] | None,
+    options: PictureOptions,
 ) -> Any:
     quantity = [str(q) for q in np.atleast_1d(answer["quantity"].values)]
-    look = _look(groups, panels, quantity)
+    look = _look(answer, groups, panels, quantity, options)
     across = columns or min(len(panels), 3)
-    blocks = [panels[k : k + across] for k in range(0, len(panels), across)]
+    blocks = [range(k, min(k + across, len(panels))) for k in range(0, len(panels), across)]
     size = frame_size or ((420, 260) if len(panels) == 1 else (300, 210))
-    # A margin, because Bokeh cuts off what is wider than the frame.
-    note = Axis("", _note(answer, panels)).fitted_label(size[0] - 40)
-    rows: list[list[tuple[_Panel, bool]]] = []
-    for block in blocks:
-        rows += [[(p, False) for p in block], [(p, True) for p in block]]
-    frames = {(id(p), below): _frame(p, below, quantity, k) for k, p in enumerate(panels) for below in (False, True)}
-    noted = [replace(f, note=note) for f in frames.values()]
-    legend = _legend(answer, groups, panels, look, backend)
-    titles = [p.title for row in rows for p, below in row if not below]
-    layouts = panel_layouts(rows, size, legend, noted, titles)
-    drawn = []
-    for (panel, below), layout in zip([c for row in rows for c in row], layouts, strict=True):
-        frame = frames[id(panel), below]
-        elements = _elements(panel, below, frame, look, backend)
-        shown = legend if layout.has_legend else Legend()
-        frame = replace(frame, note=note) if layout.has_note else frame
-        drawn.append(framed(elements, frame, backend, layout, shown, "" if below else panel.title))
-    return figure_of(drawn, _with_columns(layouts[0], across), backend)
+    contents = {
+        (k, below): Content.of_elements(
+            _frame(panel, below, quantity, k, options),
+            "" if below else panel.title,
+            partial(_elements, panel, below, look, backend),
+            backend,
+        )
+        for k, panel in enumerate(panels)
+        for below in (False, True)
+    }
+    # Residuals are below their law.
+    rows = [[contents[k, below] for k in block] for block in blocks for below in (False, True)]
+    legend = _legend(answer, groups, panels, look, options, backend)
+    return draw_figure(rows, size, legend, _caption(answer, panels, options), options, backend)
 
 
 @dataclass(frozen=True)
@@ -262,54 +289,56 @@ class _Look:
     hues: dict[Any, str]
     by_size: bool
     is_curve: bool
+    plain: str = PRIMARY
 
     def of_member(self, panel: _Panel) -> list[str]:
         """Return the colour of each member."""
         keys = panel.n_params if self.by_size else panel.group
-        return [self.hues.get(key, PRIMARY) for key in keys.tolist()]
+        return [self.hues.get(key, self.plain) for key in keys.tolist()]
 
     def of_law(self, group: int) -> str:
         """Return the colour of a law."""
-        return INK if self.by_size else self.hues.get(group, PRIMARY)
+        return INK if self.by_size else self.hues.get(group, self.plain)
 
 
-def _look(groups: _Groups, panels: Sequence[_Panel], quantity: Sequence[str]) -> _Look:
+def _look(
+    answer: xr.Dataset, groups: _Groups, panels: Sequence[_Panel], quantity: Sequence[str], options: PictureOptions
+) -> _Look:
     is_curve = len(quantity) == 1
+    plain = options.plain(PRIMARY)
     if len(groups.labels) > 1:
         used = sorted({int(g) for p in panels for g in p.group})
         # A fit of members without a value of the factor has the label "none".
-        colours = colours_of([groups.labels[g] for g in used]).values()
-        return _Look(dict(zip(used, colours, strict=True)), False, is_curve)
+        colours = options.colours(str(answer.attrs.get("by")), [groups.values[g] for g in used])
+        by_value = {groups.values[g]: g for g in used}
+        return _Look({by_value[v]: colour for v, colour in colours.items()}, False, is_curve, plain)
     every = np.concatenate([p.n_params for p in panels])
     sizes = np.unique(every[np.isfinite(every)]).tolist()
     if len(sizes) > 1 and list(quantity) != ["n_params"]:
-        return _Look(colours_of(sizes), True, is_curve)
-    return _Look({0: PRIMARY}, False, is_curve)
+        return _Look(options.colours("n_params", sizes), True, is_curve, plain)
+    return _Look({0: plain}, False, is_curve, plain)
 
 
-def _with_columns(layout: PanelLayout, columns: int) -> PanelLayout:
-    return replace(layout, columns=min(columns, layout.columns))
-
-
-def _frame(panel: _Panel, below: bool, quantity: Sequence[str], number: int) -> Frame:
+def _frame(panel: _Panel, below: bool, quantity: Sequence[str], number: int, options: PictureOptions) -> Frame:
     is_curve = len(quantity) == 1
     log_x = is_curve and quantity[0] != "loss"
     if is_curve:
-        x = Axis(
-            quantity[0] if log_x else f"loss {number}", _LABELS[quantity[0]], log_x, padded_range(panel.x, log=log_x)
-        )
+        name, label = quantity[0], options.label(quantity[0], _LABELS[quantity[0]])
+        x = Axis(name if log_x else f"loss {number}", label, log_x, padded_range(panel.x, log=log_x))
     else:
         x = Axis(f"predicted {number}", f"predicted{panel.units}", False, padded_range(panel.x))
     if below:
         residual = 100 * panel.residual
         most = float(np.nanmax(np.abs(residual), initial=0.0)) * 1.15 or 1.0
-        return Frame(x, Axis(f"residual {number}", "residual [%]", False, (-most, most)))
+        return Frame(x, Axis(f"residual {number}", options.label("residual", "residual [%]"), False, (-most, most)))
     shown = [panel.value, panel.predicted, *(c[2] for c in panel.curves)]
     label = panel.title + panel.units if is_curve else f"observed{panel.units}"
     return Frame(x, Axis(f"value {number}", label, False, padded_range(np.concatenate(shown))))
 
 
-def _elements(panel: _Panel, below: bool, frame: Frame, look: _Look, backend: Backend) -> list[Any]:
+def _elements(
+    panel: _Panel, below: bool, look: _Look, backend: Backend, frame: Frame, layout: PanelLayout
+) -> list[Any]:
     import holoviews as hv
 
     dims = [hv.Dimension(frame.x.name), hv.Dimension(frame.y.name)]
@@ -370,15 +399,23 @@ def _laws(
     return bands, lines + coloured_lines(dims, dashed, backend.line("colour", dashed=True))
 
 
-def _legend(answer: xr.Dataset, groups: _Groups, panels: Sequence[_Panel], look: _Look, backend: Backend) -> Legend:
+def _legend(
+    answer: xr.Dataset,
+    groups: _Groups,
+    panels: Sequence[_Panel],
+    look: _Look,
+    options: PictureOptions,
+    backend: Backend,
+) -> Legend:
     entries: list[LegendEntry] = []
     title, bar = "", None
     if look.by_size and len(look.hues) > MOST_ENTRIES:
-        bar = ColourBar.of_ranks("parameters", look.hues, [label_of(float(v)) for v in look.hues])
+        name = options.label("n_params", "parameters")
+        bar = ColourBar.of_ranks(name, look.hues, [options.label(float(v)) for v in look.hues])
     elif len(look.hues) > 1:
-        title = "parameters" if look.by_size else groups.title
+        title = options.label("n_params", "parameters") if look.by_size else groups.title
         for value, colour in look.hues.items():
-            text = label_of(float(value)) if look.by_size else groups.labels[value]
+            text = options.label(float(value)) if look.by_size else groups.labels[value]
             entries.append(LegendEntry(text, backend.points(colour, _marker(backend, False)), "marker"))
     entries.append(LegendEntry("entered", backend.points(INK, _marker(backend, False)), "marker"))
     if any(p.held_out.any() for p in panels):
@@ -390,14 +427,13 @@ def _legend(answer: xr.Dataset, groups: _Groups, panels: Sequence[_Panel], look:
     return Legend(title, entries, bar)
 
 
-def _note(answer: xr.Dataset, panels: Sequence[_Panel]) -> str:
-    counts = sorted({int((~p.held_out).sum()) for p in panels})
-    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+def _caption(answer: xr.Dataset, panels: Sequence[_Panel], options: PictureOptions) -> str:
+    entered = range_text(int((~p.held_out).sum()) for p in panels)
     at = str(answer.attrs.get("at", ""))
-    parts = [str(answer.attrs.get("formula", "")), f"{n} members, {_AT_TEXTS.get(at, at)}"]
-    if left_out := str(answer.attrs.get("left_out", "")):
-        parts.append(f"left out: {left_out}")
     method = str(answer.attrs.get("interval_method", "none"))
-    if method != "none" and any(p.curves for p in panels):
-        parts.append(f"interval: {method}")
-    return "; ".join(filter(None, parts))
+    return caption_of(
+        f"{subject_of(answer, options)}, law: {answer.attrs.get('formula', '')}",
+        f"{entered} members, {_AT_TEXTS.get(at, at)}",
+        f"interval: {method}" if method != "none" and any(p.curves for p in panels) else "",
+        left_out_words(answer),
+    )

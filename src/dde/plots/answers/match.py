@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,14 +13,19 @@ import xarray as xr
 from dde.analysis.matching import MATCHED, OUT_OF_RANGE
 from dde.curves.axes import AXES
 from dde.errors import SelectionError
+from dde.plots.answers.cells import left_out_words, subject_of
 from dde.plots.answers.members import Block, Groups, blocks_of, groups_of, require_answer
 from dde.plots.axis_format import axis_label, padded_range, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, markers_of
-from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
+from dde.plots.captions import caption_of, range_text
+from dde.plots.colours import INK, markers_of
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
+from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import Legend, LegendEntry
-from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.option_docs import with_picture_options
+from dde.plots.panels import coloured_lines
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_match"]
@@ -29,6 +35,7 @@ _DASH = 0.012
 
 
 @redrawable
+@with_picture_options
 def plot_match(
     answer: xr.Dataset,
     *,
@@ -38,12 +45,22 @@ def plot_match(
     backend: BackendName = "bokeh",
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw the checkpoints that are nearest to a target, each joined to it by a line as long as the mismatch.
 
-    A panel for each metric and target. Runs all of whose values are on one side of the target have no match; a note
-    counts them, and they are drawn, as hollow points, where no run of any panel has one. A target that is a number is
-    a line across the panel; where runs have different ones, each is a dash above or below its checkpoint.
+    A panel for each metric and target. Runs all of whose values are on one side of the target have no match; the
+    caption counts them, and they are drawn, as hollow points, where no run of any panel has one. A target that is a
+    number is a line across the panel; where runs have different ones, each is a dash above or below its checkpoint.
 
     Parameters
     ----------
@@ -78,8 +95,9 @@ def plot_match(
     >>> ds = dde.tutorial.open_lineages("tiny", metrics=["arc_easy"])
     >>> picture = plot_match(match(ds.dde.base_curves(), "arc_easy", 0.35), backend="matplotlib")
     """
+    options = PictureOptions.of(locals())
     require_answer(answer, "match")
-    every = blocks_of(answer, has_direction=False)
+    every = blocks_of(answer, False, options)
     status = pd.concat([block.rows for block in every])["status"]
     shown_status = MATCHED if (status == MATCHED).any() else OUT_OF_RANGE
     blocks = [_with_targets(block, shown_status) for block in every]
@@ -89,28 +107,26 @@ def plot_match(
             "no run of the answer has a nearest checkpoint, so there is nothing to draw. Its variable status says why; "
             "select other runs or another metric."
         )
-    groups = groups_of(answer, drawn, hue_by)
-    colours = colours_of([v for v in groups.values if is_given(v)]) if groups.by else {}
+    groups = groups_of(answer, drawn, hue_by, options)
+    colours = groups.colours()
     tokens = AXES["cumulative_tokens"]
-    horizontal = Axis("tokens", axis_label(xr.DataArray(0, attrs=tokens.attrs)), log_x,
+    horizontal = Axis("tokens", options.label("tokens", axis_label(xr.DataArray(0, attrs=tokens.attrs))), log_x,
                       padded_range(drawn["tokens"].to_numpy(), log=log_x))  # fmt: skip
     with drawing_with(backend) as drawing:
         marker = markers_of([""], backend)[""]
-        legend = _legend(groups, colours, blocks, marker, drawing)
-        size = frame_size or ((420, 300) if len(blocks) == 1 else (300, 220))
+        found = _legend(groups, colours, blocks, marker, drawing)
         others = int((status == OUT_OF_RANGE).sum()) if shown_status == MATCHED else 0
-        note = Axis("", _note(answer, blocks, others)).fitted_label(size[0])
-        frames = [Frame(horizontal, _values_axis(blocks, block, log_y)) for block in blocks]
-        titles = [block.title for block in blocks]
-        grid = arrange([[pair] for pair in zip(blocks, frames, strict=True)], columns or min(len(blocks), 3))
-        layouts = panel_layouts(grid, size, legend, [replace(f, note=note) for f in frames], titles)
-        panels = []
-        for block, frame, layout in zip(blocks, frames, layouts, strict=True):
-            here = replace(frame, note=note) if layout.has_note else frame
-            shown = legend if layout.has_legend else Legend()
-            elements = _elements(block, groups, colours, here, marker, drawing)
-            panels.append(framed(elements, here, drawing, layout, shown, block.title))
-        return figure_of(panels, layouts[0], drawing)
+        contents = [
+            Content.of_elements(
+                Frame(horizontal, _values_axis(blocks, block, log_y)), block.title,
+                partial(_elements, block, groups, colours, marker, drawing), drawing,
+            )
+            for block in blocks
+        ]  # fmt: skip
+        grid = arrange([[content] for content in contents], columns or min(len(blocks), 3))
+        frame_pixels = frame_size or ((420, 300) if len(blocks) == 1 else (300, 220))
+        text = _caption(answer, blocks, others, options)
+        return draw_figure(grid, frame_pixels, found, text, options, drawing)
 
 
 def _with_targets(block: Block, status: str) -> Block:
@@ -125,15 +141,14 @@ def _values_axis(blocks: Sequence[Block], block: Block, log_y: bool) -> Axis:
     return Axis(block.metric, block.label, log_y, padded_range(alike[["value", "wanted"]].to_numpy(), log=log_y))
 
 
-def _note(answer: xr.Dataset, blocks: Sequence[Block], out_of_range: int) -> str:
-    left_out = str(answer.attrs.get("left_out", ""))
-    aims = list(dict.fromkeys(block.aim for block in blocks))
-    counts = "; ".join(filter(None, [left_out, f"out of range: {out_of_range}" if out_of_range else ""]))
-    return "; ".join(filter(None, [*aims, f"left out: {counts}" if counts else ""]))
-
-
-def _colour(colours: Mapping[Any, str], value: Any, groups: Groups) -> str:
-    return colours.get(value, NEUTRAL if groups.by else PRIMARY)
+def _caption(answer: xr.Dataset, blocks: Sequence[Block], out_of_range: int, options: PictureOptions) -> str:
+    runs = range_text(len(block.rows) for block in blocks)
+    left_out = "; ".join(
+        filter(None, [left_out_words(answer), f"out of range: {out_of_range}" if out_of_range else ""])
+    )
+    subject = subject_of(answer, options)
+    nearest = f"checkpoints nearest to a target of {subject}" if subject else "checkpoints nearest to a target"
+    return caption_of(nearest, *dict.fromkeys(block.aim for block in blocks), f"{runs} runs", left_out)
 
 
 def _legend(
@@ -141,7 +156,7 @@ def _legend(
 ) -> Legend:
     names = groups.counted_names([block.rows for block in blocks])
     entries = [
-        LegendEntry(name, backend.points(_colour(colours, value, groups), marker), "marker")
+        LegendEntry(name, backend.points(groups.colour(colours, value), marker), "marker")
         for name, value in zip(names, groups.values, strict=True)
     ]
     if any((block.rows["status"] == OUT_OF_RANGE).any() for block in blocks):
@@ -151,7 +166,13 @@ def _legend(
 
 
 def _elements(
-    block: Block, groups: Groups, colours: Mapping[Any, str], frame: Frame, marker: str, backend: Backend
+    block: Block,
+    groups: Groups,
+    colours: Mapping[Any, str],
+    marker: str,
+    backend: Backend,
+    frame: Frame,
+    layout: PanelLayout,
 ) -> list[Any]:
     """Return the checkpoints of a block, their targets, and lines between both."""
     import holoviews as hv
@@ -168,7 +189,7 @@ def _elements(
     mismatches: list[tuple[Any, Any, str]] = []
     points: dict[str, list[Any]] = {MATCHED: [], OUT_OF_RANGE: []}
     for value, part in zip(groups.values, groups.parts(block.rows), strict=True):
-        colour = _colour(colours, value, groups)
+        colour = groups.colour(colours, value)
         for row in part.to_dict("records"):
             x = row["tokens"]
             mismatches.append(([x, x], [row["wanted"], row["value"]], colour))

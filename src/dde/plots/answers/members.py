@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,15 @@ import xarray as xr
 from dde.dataset.concat import with_object_text
 from dde.dataset.dimensions import broadcast_values, text_values
 from dde.errors import SelectionError
-from dde.plots.colours import facets_of, is_given, label_of
+from dde.plots.answers.cells import labels_in
+from dde.plots.colours import NEUTRAL, PRIMARY, facets_of, is_given
 from dde.plots.defaults import AUTO, check_names, run_coordinates, varying_factors
+from dde.plots.picture_options import NO_OPTIONS, PictureOptions
 
 __all__ = ["Block", "Groups", "blocks_of", "groups_of", "require_answer"]
 
+# Quantities on the axes of pictures of runs, which labels may name.
+_QUANTITIES = ("tokens", "compute", "share")
 #: Most groups of a picture, and most pairs of metric and target.
 MOST_GROUPS, MOST_BLOCKS = 30, 24
 # Factors whose values are repetitions of one experiment, which share a group where anything else differs.
@@ -68,6 +72,15 @@ class Groups:
     by: str
     values: list[Any]
     label: str
+    options: PictureOptions = NO_OPTIONS
+
+    def colours(self) -> dict[Any, str]:
+        """Return the colours of values."""
+        return self.options.colours(self.by, [v for v in self.values if is_given(v)]) if self.by else {}
+
+    def colour(self, colours: Mapping[Any, str], value: Any) -> str:
+        """Return the colour of a value, among those of all values."""
+        return colours.get(value, NEUTRAL if self.by else self.options.plain(PRIMARY))
 
     def parts(self, rows: pd.DataFrame) -> list[pd.DataFrame]:
         """Return the rows of each group."""
@@ -80,7 +93,7 @@ class Groups:
         """Return the name of a group."""
         if not self.by:
             return "all runs"
-        return label_of(value) if is_given(value) else "none"
+        return self.options.label(value) if is_given(value) else "none"
 
     def counted_names(self, tables: Sequence[pd.DataFrame]) -> list[str]:
         """Return the names of groups with their number of runs, or the range of it over several tables."""
@@ -108,7 +121,7 @@ def require_answer(answer: xr.Dataset, name: str) -> None:
         )
 
 
-def blocks_of(answer: xr.Dataset, has_direction: bool) -> list[Block]:
+def blocks_of(answer: xr.Dataset, has_direction: bool, options: PictureOptions = NO_OPTIONS) -> list[Block]:
     """Return the runs of each metric and target of an answer.
 
     Parameters
@@ -123,7 +136,10 @@ def blocks_of(answer: xr.Dataset, has_direction: bool) -> list[Block]:
         When there are more of them than panels can show.
     """
     answer = with_object_text(answer.load())
-    metrics = range(answer.sizes["metric"]) if "metric" in answer.dims else [None]
+    metrics: Sequence[int | None] = [None]
+    if "metric" in answer.dims:
+        names = [str(m) for m in answer["metric"].values]
+        metrics = [names.index(m) for m in options.ordered("metric", names)]
     targets = range(answer.sizes["target"]) if "target" in answer.dims else [None]
     if len(metrics) * len(targets) > MOST_BLOCKS:
         raise SelectionError(
@@ -134,11 +150,11 @@ def blocks_of(answer: xr.Dataset, has_direction: bool) -> list[Block]:
     for m in metrics:
         for t in targets:
             here = answer if m is None else answer.isel(metric=m)
-            blocks.append(_block(here if t is None else here.isel(target=t), has_direction))
+            blocks.append(_block(here if t is None else here.isel(target=t), has_direction, options))
     return blocks
 
 
-def _block(answer: xr.Dataset, has_direction: bool) -> Block:
+def _block(answer: xr.Dataset, has_direction: bool, options: PictureOptions) -> Block:
     sizes = {str(d): answer.sizes[d] for d in answer["run_id"].dims}
     columns: dict[str, Any] = {}
     for name, variable in answer.variables.items():
@@ -148,6 +164,7 @@ def _block(answer: xr.Dataset, has_direction: bool) -> Block:
     rows = pd.DataFrame(columns)
     rows = rows[rows["run_id"] != ""].reset_index(drop=True)
     name, units = _text(answer, "metric_label") or _text(answer, "metric"), _text(answer, "units")
+    name = options.label(_text(answer, "metric"), name)
     label = f"{name} [{units}]" if units not in ("", "1") and units not in name else name
     if "target_run_id" in answer.coords:
         return Block(_text(answer, "metric"), name, _aim(answer, rows), label, None, rows)
@@ -170,7 +187,9 @@ def _aim(answer: xr.Dataset, rows: pd.DataFrame) -> str:
     return f"target: value of {next(iter(runs)) if len(runs) == 1 else 'another run'} {place}"
 
 
-def groups_of(answer: xr.Dataset, rows: pd.DataFrame, hue_by: str | None) -> Groups:
+def groups_of(
+    answer: xr.Dataset, rows: pd.DataFrame, hue_by: str | None, options: PictureOptions = NO_OPTIONS
+) -> Groups:
     """Return the groups of the runs of an answer that are drawn.
 
     Parameters
@@ -192,15 +211,20 @@ def groups_of(answer: xr.Dataset, rows: pd.DataFrame, hue_by: str | None) -> Gro
     known = run_coordinates(answer)
     name = _default_group(answer) if hue_by == AUTO else hue_by
     check_names({"hue_by": name}, known, "no coordinate of runs, so it can't distinguish them")
+    options.check_order(name, ["metric"])
+    options.check_labels([*labels_in(answer), *_QUANTITIES])
     if name is None:
-        return Groups("", [""], "")
-    values = facets_of(rows[name], with_none=True) or [""]
+        return Groups("", [""], "", options)
+    facets = facets_of(rows[name], with_none=True)
+    without = [v for v in facets if not is_given(v)]
+    values = [*options.ordered(name, facets, is_hue=True), *without] or [""]
     if len(values) > MOST_GROUPS:
         raise SelectionError(
             f"hue_by={name!r} has {len(values)} values, more than can be distinguished. Select fewer runs, or pass "
             "another coordinate or None."
         )
-    return Groups(name, values, str(answer[name].attrs.get("long_name") or name).replace("_", " "))
+    label = options.label(name, str(answer[name].attrs.get("long_name") or name).replace("_", " "))
+    return Groups(name, values, label, options)
 
 
 def _default_group(answer: xr.Dataset) -> str | None:

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from dde.plots.answers.series import Panel, Series, cells_of, draw_panels, label_of_cell, note_of
+from dde.plots.answers.cells import arranged
+from dde.plots.answers.series import Panel, Series, answer_caption, cells_of, draw_panels, label_of_cell
 from dde.plots.backends.base import BackendName
-from dde.plots.colours import colours_of, label_of
+from dde.plots.captions import range_text
 from dde.plots.figure_layout import Axis
+from dde.plots.option_docs import with_picture_options
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_ranks"]
 
 
 @redrawable
+@with_picture_options
 def plot_ranks(
     answer: xr.Dataset,
     *,
     backend: BackendName = "bokeh",
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw the ranks of both conditions, joined by a line for each value of the factor.
 
@@ -46,10 +61,12 @@ def plot_ranks(
     SelectionError
         When the answer has no value.
     """
+    options = PictureOptions.of(locals())
     over = str(answer.attrs["over"])
+    answer = arranged(answer, over, options)
     others = [str(d) for d in answer["kendall"].dims]
     cells = [c for c in cells_of(answer, others) if int(c["n"]) > 1]
-    colours = colours_of(answer[over].values)
+    colours = options.colours(over, answer[over].values)
     ends = [str(answer.attrs[side]) for side in ("a", "b")]
     most = max((int(c["n"]) for c in cells), default=1)
     y = Axis(
@@ -65,7 +82,11 @@ def plot_ranks(
     for cell in cells:
         series = [
             Series(
-                np.array([0.0, 1.0]), np.array([float(a), float(b)]), colours[v], label=label_of(v), names=[str(v)] * 2
+                np.array([0.0, 1.0]),
+                np.array([float(a), float(b)]),
+                colours[v],
+                label=options.label(v),
+                names=[str(v)] * 2,
             )
             for v, a, b in zip(answer[over].values, cell["rank_a"].values, cell["rank_b"].values, strict=True)
             if np.isfinite(a) and np.isfinite(b)
@@ -73,10 +94,13 @@ def plot_ranks(
         tau = f"τ = {float(cell['kendall']):.2f}"
         if np.isfinite(cell["kendall_low"]):
             tau += f" ({float(cell['kendall_low']):.2f} to {float(cell['kendall_high']):.2f})"
-        title = ", ".join(filter(None, [label_of_cell(cell, others or ["metric"]), tau]))
+        title = ", ".join(filter(None, [label_of_cell(cell, others or ["metric"], options), tau]))
         panels.append(Panel(series, x, y, title))
-    note = note_of(answer, f"seeds: {answer.attrs['seeds']}")
-    return draw_panels(panels, backend, columns, frame_size, note, over)
+    counts = range_text(int(c["n"]) for c in cells)
+    text = answer_caption(
+        answer, f"ranks of {counts} values of {over.replace('_', ' ')}", options, f"seeds: {answer.attrs['seeds']}"
+    )
+    return draw_panels(panels, backend, columns, frame_size, options, text, over)
 
 
 def _ticks(most: int) -> list[int]:

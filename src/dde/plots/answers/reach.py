@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,15 +15,20 @@ import xarray as xr
 from dde.analysis.crossings import AT_FIRST, CENSORED, IN_GAP, REACHED
 from dde.curves.axes import AXES
 from dde.errors import SelectionError
+from dde.plots.answers.cells import left_out_words, subject_of
 from dde.plots.answers.members import Block, Groups, blocks_of, groups_of, require_answer
 from dde.plots.axis_format import axis_label, padded_range, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, markers_of
+from dde.plots.captions import caption_of, range_text
+from dde.plots.colours import INK, markers_of
 from dde.plots.defaults import check_names
-from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
+from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import Legend, LegendEntry
-from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.option_docs import with_picture_options
+from dde.plots.panels import coloured_lines
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_reach"]
@@ -45,6 +51,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @redrawable
+@with_picture_options
 def plot_reach(
     answer: xr.Dataset,
     *,
@@ -54,6 +61,16 @@ def plot_reach(
     backend: BackendName = "bokeh",
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw when runs reach a target, and the share of runs that has reached it.
 
@@ -96,50 +113,53 @@ def plot_reach(
     >>> ds = dde.tutorial.open_lineages("tiny", metrics=["arc_easy"])
     >>> picture = plot_reach(reach(ds.dde.base_curves(), "arc_easy", 0.35), backend="matplotlib")
     """
+    options = PictureOptions.of(locals())
     require_answer(answer, "reach")
     check_names({"x": x}, ("tokens", "compute"), "no quantity to draw crossings against")
     if x == "compute" and "compute" not in answer:
         raise SelectionError(
             "the answer has no compute, because the parameter counts of its runs are unknown. Pass x='tokens'."
         )
-    blocks = [_on(block, x) for block in blocks_of(answer, has_direction=True)]
+    blocks = [_on(block, x) for block in blocks_of(answer, True, options)]
     drawn = pd.concat([block.rows for block in blocks])
     if drawn.empty:
         raise SelectionError(
             "no run of the answer was observed and has a target, so there is nothing to draw. Its variable status says "
             "why; select other runs or another metric."
         )
-    groups = groups_of(answer, drawn, hue_by)
+    groups = groups_of(answer, drawn, hue_by, options)
     ends = drawn[["x", "high", "place"]].to_numpy(np.float64).ravel()
     if log_x and not (ends > 0).any():
         log_x = False
     rule = AXES["cumulative_tokens" if x == "tokens" else "cumulative_compute"]
-    label = axis_label(xr.DataArray(0, attrs=rule.attrs))
+    label = options.label(x, axis_label(xr.DataArray(0, attrs=rule.attrs)))
     horizontal = Axis(x, label, log_x, padded_range(ends, log=log_x))
-    colours = colours_of([v for v in groups.values if is_given(v)]) if groups.by else {}
+    colours = groups.colours()
     with drawing_with(backend) as drawing:
         markers = markers_of(list(_MEANINGS), backend)
-        legend = _legend(groups, colours, blocks, markers, drawing)
+        found = _legend(groups, colours, blocks, markers, drawing)
         most = max(len(part) for block in blocks for part in groups.parts(block.rows))
         row = int(np.clip(_MEMBER * most, _ROW, 3 * _ROW))
-        size = frame_size or (330, int(np.clip(row * len(groups.values) + 20, _LEAST, _MOST)))
+        frame_pixels = frame_size or (330, int(np.clip(row * len(groups.values) + 20, _LEAST, _MOST)))
         names = tuple((float(k), groups.name(v)) for k, v in enumerate(reversed(groups.values)))
         across = Axis("group", groups.label, False, (-0.6, len(names) - 0.4), names)
-        share = Axis("share", "share that reached it", False, (-0.04, 1.04))
-        frames = [Frame(horizontal, across), Frame(horizontal, share)]
-        note = Axis("", _note(answer, blocks)).fitted_label(size[0])
-        noted = [replace(f, note=note) for f in frames]
-        titles = [t for block in blocks for t in (block.title, _count_text(block))]
-        grid = arrange([[(block, 0), (block, 1)] for block in blocks], columns or 2)
-        layouts = panel_layouts(grid, size, legend, noted, titles)
-        panels = []
-        for (block, kind), layout, title in zip([p for row in grid for p in row], layouts, titles, strict=True):
-            frame = noted[kind] if layout.has_note else frames[kind]
-            draw = _shares if kind else _crossings
-            elements = draw(block.rows, groups, colours, frame, markers, drawing)
-            shown = legend if layout.has_legend else Legend()
-            panels.append(framed(elements, frame, drawing, layout, shown, title))
-        return figure_of(panels, layouts[0], drawing)
+        share = Axis("share", options.label("share", "share that reached it"), False, (-0.04, 1.04))
+        contents = [
+            (
+                Content.of_elements(
+                    Frame(horizontal, across), block.title,
+                    partial(_crossings, block.rows, groups, colours, markers, drawing), drawing,
+                ),
+                Content.of_elements(
+                    Frame(horizontal, share), _count_text(block),
+                    partial(_shares, block.rows, groups, colours, markers, drawing), drawing,
+                ),
+            )
+            for block in blocks
+        ]  # fmt: skip
+        grid = arrange(contents, columns or 2)
+        text = _caption(answer, blocks, options)
+        return draw_figure(grid, frame_pixels, found, text, options, drawing, (110, 14 * len(names)))
 
 
 def _on(block: Block, x: str) -> Block:
@@ -157,12 +177,14 @@ def _on(block: Block, x: str) -> Block:
     return replace(block, rows=rows[rows["status"].isin([*_MEANINGS, CENSORED])])
 
 
-def _note(answer: xr.Dataset, blocks: Sequence[Block]) -> str:
-    left_out = str(answer.attrs.get("left_out", ""))
+def _caption(answer: xr.Dataset, blocks: Sequence[Block], options: PictureOptions) -> str:
     rule = {"first": "first crossing", "sustained": "crossing that lasts", "monotone": "crossing of the isotonic fit"}
-    text = rule.get(str(answer.attrs.get("rule", "")), "")
     aims = list(dict.fromkeys(block.aim for block in blocks))
-    return "; ".join(filter(None, [text, *aims, f"left out: {left_out}" if left_out else ""]))
+    runs = range_text(len(block.rows) for block in blocks)
+    return caption_of(
+        ", ".join(filter(None, [subject_of(answer, options), rule.get(str(answer.attrs.get("rule", "")), "")])),
+        *aims, f"{runs} runs", left_out_words(answer),
+    )  # fmt: skip
 
 
 def _count_text(block: Block) -> str:
@@ -170,15 +192,11 @@ def _count_text(block: Block) -> str:
     return f"reached by {reached} of {len(block.rows)} runs"
 
 
-def _colour(colours: Mapping[Any, str], value: Any, groups: Groups) -> str:
-    return colours.get(value, NEUTRAL if groups.by else PRIMARY)
-
-
 def _legend(
     groups: Groups, colours: Mapping[Any, str], blocks: Sequence[Block], markers: Mapping[str, str], backend: Backend
 ) -> Legend:
     names = groups.counted_names([block.rows for block in blocks])
-    looks = [backend.line(_colour(colours, v, groups)) for v in groups.values]
+    looks = [backend.line(groups.colour(colours, v)) for v in groups.values]
     entries = [LegendEntry(name, look) for name, look in zip(names, looks, strict=True)]
     statuses = {status for block in blocks for status in block.rows["status"]}
     for status, meaning in _MEANINGS.items():
@@ -193,9 +211,10 @@ def _crossings(
     rows: pd.DataFrame,
     groups: Groups,
     colours: Mapping[Any, str],
-    frame: Frame,
     markers: Mapping[str, str],
     backend: Backend,
+    frame: Frame,
+    layout: PanelLayout,
 ) -> list[Any]:
     """Return the crossings of runs, a row of the panel for each group."""
     import holoviews as hv
@@ -208,7 +227,7 @@ def _crossings(
     open_ends: list[tuple[Any, Any, str]] = []
     points: dict[str, list[Any]] = {}
     for k, (value, part) in enumerate(zip(groups.values, groups.parts(rows), strict=True)):
-        colour = _colour(colours, value, groups)
+        colour = groups.colour(colours, value)
         part = part.sort_values("place", kind="stable")
         middle = len(groups.values) - 1 - k
         offsets = np.linspace(_SPREAD, -_SPREAD, len(part)) if len(part) > 1 else np.zeros(len(part))
@@ -246,9 +265,10 @@ def _shares(
     rows: pd.DataFrame,
     groups: Groups,
     colours: Mapping[Any, str],
-    frame: Frame,
     markers: Mapping[str, str],
     backend: Backend,
+    frame: Frame,
+    layout: PanelLayout,
 ) -> list[Any]:
     """Return the share of each group that has reached the target, as steps with marks where runs are censored."""
     import holoviews as hv
@@ -268,7 +288,7 @@ def _shares(
         start = frame.x.span()[0]
         x = np.concatenate([[min(start, at[0])], at[:1], steps[0]])
         y = np.concatenate([[0.0, 0.0], steps[1]])
-        lines.append((x, y, _colour(colours, value, groups)))
+        lines.append((x, y, groups.colour(colours, value)))
         ends += [(float(c), float(share[np.searchsorted(at, c, side="right") - 1]) if c >= at[0] else 0.0)
                  for c in censored]  # fmt: skip
     elements = coloured_lines(dims, lines, backend.line("colour"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,19 @@ import numpy.typing as npt
 import xarray as xr
 
 from dde.errors import SelectionError
+from dde.plots.answers.cells import interval_label, left_out_words, place_words, subject_of
 from dde.plots.axis_format import padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
+from dde.plots.captions import caption_of
 from dde.plots.colours import INK, markers_of
-from dde.plots.figure_layout import Axis, Frame, arrange, panel_layouts
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
+from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import Legend, LegendEntry
-from dde.plots.panels import coloured_lines, figure_of, framed
+from dde.plots.panels import coloured_lines
+from dde.plots.picture_options import NO_OPTIONS, PictureOptions
 
-__all__ = ["Panel", "Series", "cells_of", "draw_panels", "label_of_cell", "note_of"]
+__all__ = ["Panel", "Series", "answer_caption", "cells_of", "draw_panels", "label_of_cell"]
 
 _LARGE, _SMALL = (420, 300), (300, 220)
 _MOST_PANELS = 36
@@ -106,7 +111,7 @@ class Panel:
             y = replace(y, limits=padded_range(_joined([*y_values, np.array(self.across)]), log=y.is_log))
         return Frame(x, y)
 
-    def elements(self, frame: Frame, backend: Backend) -> list[Any]:
+    def elements(self, backend: Backend, frame: Frame, layout: PanelLayout) -> list[Any]:
         """Return the HoloViews elements of the panel."""
         import holoviews as hv
 
@@ -160,11 +165,12 @@ def draw_panels(
     backend: BackendName,
     columns: int | None,
     frame_size: tuple[int, int] | None,
-    note: str = "",
+    options: PictureOptions,
+    caption: str = "",
     legend_title: str = "",
     share_y: bool = True,
 ) -> Any:
-    """Return panels as a HoloViews layout, with one legend and a note on what is shown.
+    """Return panels as a HoloViews layout, with one legend and a caption.
 
     Parameters
     ----------
@@ -174,8 +180,9 @@ def draw_panels(
         Maximum number of panels in a row; three by default.
     frame_size : tuple of int, optional
         Width and height of a panel, in pixels.
-    note : str
-        Below the first panel of the last row.
+    options : PictureOptions
+        Their labels replace names of axes, entries of the legend and ticks.
+    caption : str
     legend_title : str
     share_y : bool, default True
         Whether panels with axes of one name have the same limits.
@@ -200,28 +207,31 @@ def draw_panels(
     if hidden := sum(
         int((np.isfinite(s.x) & np.isfinite(s.y) & ~s.drawable(p.x, p.y)).sum()) for p in panels for s in p.series
     ):
-        note = f"{note}; not drawn: {hidden} points at or below zero on a logarithmic axis"
+        caption = caption_of(caption, f"not drawn: {hidden} points at or below zero on a logarithmic axis")
     size = frame_size or (_LARGE if len(panels) == 1 else _SMALL)
     with drawing_with(backend) as drawing:
         frames = _shared([p.frame() for p in panels]) if share_y else [p.frame() for p in panels]
+        frames = [replace(f, x=_labelled(f.x, options), y=_labelled(f.y, options)) for f in frames]
         marks = {(s.label, s.colour, s.shape, s.line, s.dashed) for p in panels for s in p.series if s.label}
         ordered = sorted(marks, key=lambda m: _first(panels, m[0]))
         entries = [
-            LegendEntry(label, drawing.line(colour, dashed=dashed))
+            LegendEntry(options.label(label, label), drawing.line(colour, dashed=dashed))
             if line
-            else LegendEntry(label, drawing.points(colour, _marker(shape, drawing)), "marker")
+            else LegendEntry(options.label(label, label), drawing.points(colour, _marker(shape, drawing)), "marker")
             for label, colour, shape, line, dashed in ordered
         ]
-        legend = Legend(legend_title if entries else "", entries)
-        grid = arrange([[p] for p in panels], columns or min(len(panels), 3))
-        noted = [replace(f, note=Axis("", note).fitted_label(size[0] - 24)) for f in frames]
-        layouts = panel_layouts(grid, size, legend, noted, [p.title for p in panels])
-        drawn = []
-        for panel, frame, with_note, layout in zip(panels, frames, noted, layouts, strict=True):
-            shown = legend if layout.has_legend else Legend()
-            here = with_note if layout.has_note else frame
-            drawn.append(framed(panel.elements(frame, drawing), here, drawing, layout, shown, panel.title))
-        return figure_of(drawn, layouts[0], drawing)
+        title = options.label(legend_title, legend_title.replace("_", " ")) if entries else ""
+        contents = [
+            Content.of_elements(frame, panel.title, partial(panel.elements, drawing), drawing)
+            for panel, frame in zip(panels, frames, strict=True)
+        ]
+        grid = arrange([[content] for content in contents], columns or min(len(panels), 3))
+        return draw_figure(grid, size, Legend(title, entries), caption, options, drawing)
+
+
+def _labelled(axis: Axis, options: PictureOptions) -> Axis:
+    axis = replace(axis, label=options.label(axis.name, axis.label))
+    return axis.with_texts(lambda text: options.label(text, text))
 
 
 def _first(panels: Sequence[Panel], label: str) -> tuple[int, int]:
@@ -252,18 +262,18 @@ def cells_of(answer: xr.Dataset, along: Sequence[str]) -> list[xr.Dataset]:
     return cells
 
 
-def label_of_cell(cell: xr.Dataset, names: Sequence[str]) -> str:
+def label_of_cell(cell: xr.Dataset, names: Sequence[str], options: PictureOptions = NO_OPTIONS) -> str:
     """Return the labels of a cell, such as "arc_easy, 150M", for the names that are coordinates of it."""
-    texts = [cell.coords[n].item() for n in names if n in cell.coords and not cell.coords[n].ndim]
-    return ", ".join(f"{t:g}" if isinstance(t, float) else str(t) for t in texts if t not in ("", None))
+    values = [cell.coords[n].item() for n in names if n in cell.coords and not cell.coords[n].ndim]
+    return ", ".join(
+        options.label(v, f"{v:g}" if isinstance(v, float) else str(v)) for v in values if v not in ("", None)
+    )
 
 
-def note_of(answer: xr.Dataset, *more: str) -> str:
-    """Return the note below a picture: the place of the comparison, the interval, and what was left out."""
-    attrs = answer.attrs
-    parts = [f"at: {attrs['at']}" if attrs.get("at") else "", *more]
-    if attrs.get("interval", "none") != "none":
-        parts.append(f"{float(attrs['interval']):.0%} interval: {attrs['interval_method']}")
-    if attrs.get("left_out"):
-        parts.append(f"left out: {attrs['left_out']}")
-    return "; ".join(filter(None, parts))
+def answer_caption(answer: xr.Dataset, subject: str, options: PictureOptions, *more: str) -> str:
+    """Return the caption of an answer: its metrics and place, the interval, and what was left out."""
+    metrics = subject_of(answer, options)
+    of = f"{subject} for {metrics}" if metrics else subject
+    return caption_of(
+        ", ".join(filter(None, [of, place_words(answer)])), *more, interval_label(answer), left_out_words(answer)
+    )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from dde.plots.answers.series import Panel, Series, cells_of, draw_panels, label_of_cell, note_of
+from dde.plots.answers.cells import arranged
+from dde.plots.answers.series import Panel, Series, answer_caption, cells_of, draw_panels, label_of_cell
 from dde.plots.backends.base import BackendName
-from dde.plots.colours import colours_of, label_of
 from dde.plots.figure_layout import Axis
+from dde.plots.option_docs import with_picture_options
+from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 
 __all__ = ["plot_signal_to_noise"]
@@ -19,12 +22,23 @@ _SHIFT = 0.12
 
 
 @redrawable
+@with_picture_options
 def plot_signal_to_noise(
     answer: xr.Dataset,
     *,
     backend: BackendName = "bokeh",
     columns: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    title: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    palette: Palette | None = None,
+    order: Order | None = None,
+    size: tuple[float, float] | None = None,
+    font_size: float | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    legend: LegendPlace = "right",
+    caption: bool | str = True,
 ) -> Any:
     """Draw the ratio of signal to each source of noise, task by task, in a panel for each size.
 
@@ -47,15 +61,17 @@ def plot_signal_to_noise(
     SelectionError
         When the answer has no value.
     """
+    options = PictureOptions.of(locals())
+    answer = arranged(answer, "source", options)
     ratio = answer["signal_to_noise"]
     others = [str(d) for d in ratio.dims if d not in ("metric", "source")]
     # One task: its sizes are along x. Several: the tasks.
     along = "metric" if "metric" in answer.dims else (others[-1] if others else "metric")
     facets = [d for d in others if d != along]
-    labels = [label_of(v) for v in np.atleast_1d(answer[along].values)]
+    names = [options.label(v) for v in np.atleast_1d(answer[along].values)]
     sources = [str(s) for s in answer["source"].values]
-    colours = colours_of(sources)
-    x = Axis(along, along, limits=(-0.6, len(labels) - 0.4), ticks=tuple((float(k), t) for k, t in enumerate(labels)))
+    colours = options.colours("source", sources)
+    x = Axis(along, along, limits=(-0.6, len(names) - 0.4), ticks=tuple((float(k), t) for k, t in enumerate(names)))
     y = Axis("signal_to_noise", "signal to noise", True)
     panels = []
     for cell in cells_of(answer, facets):
@@ -67,9 +83,10 @@ def plot_signal_to_noise(
                 for n in ("signal_to_noise", "signal_to_noise_low", "signal_to_noise_high")
             )
             at = np.arange(len(values), dtype=np.float64) + _SHIFT * (2 * k - len(sources) + 1)
-            name = f"noise of {source}"
-            series.append(Series(at, values, colours[source], low, high, name, line=False, names=labels))
+            name = options.label(source, f"noise of {source}")
+            series.append(Series(at, values, colours[source], low, high, name, line=False, names=names))
         if any(np.isfinite(s.y).any() for s in series):
-            panels.append(Panel(series, x, y, label_of_cell(cell, facets or ["metric"]), across=[1.0]))
-    note = note_of(answer, f"signal: {answer.attrs['spread']} over {answer.attrs['over']}")
-    return draw_panels(panels, backend, columns, frame_size, note)
+            panels.append(Panel(series, x, y, label_of_cell(cell, facets or ["metric"], options), across=[1.0]))
+    spread = f"signal: {answer.attrs['spread']} over {answer.attrs['over']}"
+    text = answer_caption(answer, "ratio of signal to noise", options, spread)
+    return draw_panels(panels, backend, columns, frame_size, options, text)

@@ -122,13 +122,13 @@ class BokehBackend:
         for name, axis in (("x", frame.x), ("y", frame.y)):
             if axis.ticks is not None:
                 options[f"{name}ticks"] = list(axis.ticks)
-                if name == "x" and (angle := axis.tick_angle(layout.size[0])):
+                if name == "x" and (angle := axis.tick_angle(layout.text_size[0])):
                     options["xrotation"] = angle
             else:
                 formatter = CustomJSTickFormatter(code=BOKEH_TICKS, args={"is_linear": not axis.is_log})
                 options[f"{name}formatter"] = formatter
         if legend.entries:
-            look = {"title": legend.title, "border_line_color": None, "ncols": legend.columns(layout.size[1])}
+            look = {"title": legend.title, "border_line_color": None, "ncols": layout.legend_columns(legend)}
             options |= {"legend_position": "right", "legend_opts": look}
         return options
 
@@ -167,7 +167,7 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
             box.label_text_color = box.title_text_color = INK
             box.spacing, box.padding, box.margin = 1, 4, 12
             box.location = "top_left"
-            if legend.columns(layout.size[1]) > 1:
+            if layout.legend_columns(legend) > 1:
                 # Bokeh uses the same gap for rows and columns; a space after labels widens that between columns.
                 for item in box.items:
                     item.label = {"value": f"{item.label.value}\N{EM SPACE}"}
@@ -205,7 +205,7 @@ def _colour_bar(bar: ColourBar, layout: PanelLayout) -> Any:
         ticker=FixedTicker(ticks=[value for value, _ in bar.ticks]),
         major_label_overrides={value: label for value, label in bar.ticks},
         # Bokeh writes the title along the bar, which is as long as the frame is high.
-        title=Axis("", bar.title).fitted_label(layout.size[1]),
+        title=Axis("", bar.title).fitted_label(layout.text_size[1]),
         title_text_font_style="bold",
         title_text_font_size="9pt",
         title_text_color=INK,

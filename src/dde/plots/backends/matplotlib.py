@@ -108,7 +108,7 @@ class MatplotlibBackend:
             if axis.ticks is not None:
                 options[f"{name}ticks"] = list(axis.ticks)
         if legend.entries:
-            options |= {"legend_position": "right", "legend_cols": legend.columns(layout.size[1])}
+            options |= {"legend_position": "right", "legend_cols": layout.legend_columns(legend)}
         return options
 
     def figure(self, layout: PanelLayout) -> Options:
@@ -143,7 +143,7 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
         axis.set_aspect("auto")
         axis.set_axes_locator(locate)
         _style_ticks(axis.xaxis, frame.x)
-        if angle := frame.x.tick_angle(layout.size[0]):
+        if angle := frame.x.tick_angle(layout.text_size[0]):
             axis.tick_params(axis="x", labelrotation=angle)
             for text in axis.get_xticklabels():
                 text.set(horizontalalignment="right", rotation_mode="anchor")

@@ -1,0 +1,78 @@
+"""Captions of pictures: what is shown, against what, of how many runs, with which interval, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["caption_of", "counted", "range_text", "runs_text", "subject_text"]
+
+
+def caption_of(*parts: str) -> str:
+    """Return the parts of a caption as one text, without empty ones and repetitions.
+
+    Examples
+    --------
+    >>> caption_of("accuracy against tokens", "", "4 runs")
+    'Accuracy against tokens; 4 runs.'
+    """
+    text = "; ".join(dict.fromkeys(filter(None, (p.strip(" ;.") for p in parts))))
+    # A name such as "mC4" or "n" stays as it is.
+    first = text.split(" ", 1)[0]
+    return f"{text[:1].upper() if first.islower() and len(first) > 1 else text[:1]}{text[1:]}." if text else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Examples
+    --------
+    >>> counted(1, "run"), counted(1200, "lineage")
+    ('1 run', '1,200 lineages')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def range_text(counts: Iterable[int]) -> str:
+    """Return numbers as one number or the range of them.
+
+    Examples
+    --------
+    >>> range_text([3, 3]), range_text([3, 1, 2]), range_text([])
+    ('3', '1–3', '0')
+    """
+    every = [int(n) for n in counts] or [0]
+    return f"{min(every)}" if min(every) == max(every) else f"{min(every)}\N{EN DASH}{max(every)}"
+
+
+def runs_text(runs: Iterable[object], lineages: Iterable[object], seeds: Iterable[object] = ()) -> str:
+    """Return how many runs of how many lineages and seeds there are.
+
+    Examples
+    --------
+    >>> runs_text("abc", "xx"), runs_text("abc", "xyz", [0, 1]), runs_text("a", "x")
+    ('3 runs of 1 lineage', '3 runs of 3 lineages, 2 seeds', '1 run')
+    """
+    n_runs, n_lineages, n_seeds = (len(set(values)) for values in (runs, lineages, seeds))
+    text = counted(n_runs, "run")
+    if n_runs > 1 and n_lineages:
+        text += f" of {counted(n_lineages, 'lineage')}"
+    return f"{text}, {counted(n_seeds, 'seed')}" if n_seeds > 1 else text
+
+
+def subject_text(metrics: Sequence[str]) -> str:
+    """Return the metrics of a picture by their labels, or their number where there are many.
+
+    Examples
+    --------
+    >>> subject_text(["PIQA"]), subject_text(["PIQA", "BoolQ"]), subject_text(list("abcd"))
+    ('PIQA', 'PIQA and BoolQ', '4 metrics')
+    >>> subject_text(["PIQA, primary metric", "BoolQ, primary metric"])
+    'PIQA and BoolQ, primary metric'
+    """
+    distinct = list(dict.fromkeys(metrics))
+    if len(distinct) > 2:
+        return counted(len(distinct), "metric")
+    measures = {metric.partition(", ")[2] for metric in distinct}
+    if len(measures) > 1 or measures == {""}:
+        return " and ".join(distinct)
+    return f"{' and '.join(metric.partition(', ')[0] for metric in distinct)}, {measures.pop()}"
