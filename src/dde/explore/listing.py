@@ -14,9 +14,17 @@ import xarray as xr
 from dde.dataset.dimensions import broadcast_values
 from dde.dataset.samples import metrics_alone
 from dde.plots.colours import label_of
-from dde.schema import PRETRAINING, factors_of, is_datadecide
+from dde.schema import CELLS, PRETRAINING, SAMPLED, factors_of, is_datadecide
 
-__all__ = ["matching_lineages", "matching_runs", "run_table", "runs_of", "starting_lineages", "starting_metric"]
+__all__ = [
+    "matching_lineages",
+    "matching_runs",
+    "run_coordinates",
+    "run_table",
+    "runs_of",
+    "starting_lineages",
+    "starting_metric",
+]
 
 # The initial picture is drawn at once and visible without scrolling.
 _FIRST_LINEAGES = 2
@@ -218,6 +226,42 @@ def run_table(shown: xr.Dataset) -> pd.DataFrame:
     for metric in map(str, shown.data_vars):
         own = _own_values(shown, metric)[rows, columns]
         table[metric] = [_last(values) for values in own]
+    return pd.DataFrame(table)
+
+
+def run_coordinates(shown: xr.Dataset) -> pd.DataFrame:
+    """Return all coordinates of lineages and runs, with a row for each run, in the order of :func:`run_table`.
+
+    Parameters
+    ----------
+    shown : xarray.Dataset
+        Dimensions ``(lineage, run, cumulative_tokens)``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A column for each coordinate without an axis of tokens, except the marks of samples.
+
+    Examples
+    --------
+    >>> import dde
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> run_coordinates(ds)[["params", "posttraining_method"]].drop_duplicates().values.tolist()
+    [['4M', ''], ['4M', 'supervised_ft'], ['4M', 'dpo']]
+    """
+    rows, columns = np.nonzero(_run_ids(shown) != "")
+    table: dict[str, object] = {}
+    for name, variable in shown.coords.variables.items():
+        if str(name).startswith(SAMPLED) or not set(variable.dims) <= set(CELLS):
+            continue
+        # Cells without a run are never visited: they are most of a suite with many treatments.
+        values = variable.transpose(*(dim for dim in CELLS if dim in variable.dims)).values
+        at = {"lineage": rows, "run": columns}
+        table[str(name)] = (
+            values[tuple(at[dim] for dim in CELLS if dim in variable.dims)]
+            if values.ndim
+            else [values.item()] * len(rows)
+        )
     return pd.DataFrame(table)
 
 

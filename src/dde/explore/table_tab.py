@@ -1,0 +1,210 @@
+"""The table of runs, with columns to choose, filters, and downloads of the rows that match."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import panel as pn
+import param
+
+from dde.errors import DdeError
+from dde.explore.run_columns import RunColumns, columns_of
+from dde.explore.tabs import Marks, Shown
+from dde.printable import printable, spreadsheet_safe
+
+__all__ = ["TableTab", "chosen_names", "file_bytes"]
+
+_WIDE: dict[str, Any] = {"sizing_mode": "stretch_width"}
+# Pixels of a character, of the space around the text of a cell, and of the arrow that shows the order.
+_CHARACTER, _PADDING, _ARROW = 7.2, 14, 14
+_NARROWEST, _WIDEST = 74, 230
+# Longest number as the table shows it, such as -1.234e-5.
+_NUMBER_LENGTH = 9
+
+
+class TableTab:
+    """The table of runs.
+
+    Parameters
+    ----------
+    marks : Marks
+        Rows that are ticked are its selected runs; each row has buttons to hide its run, to pin it as the baseline,
+        and to open its page.
+
+    Attributes
+    ----------
+    title : str
+    view : Panel viewable
+    """
+
+    title = "Table"
+
+    def __init__(self, marks: Marks) -> None:
+        pn.extension("tabulator")
+        self._marks = marks
+        self._shown: Shown | None = None
+        self._columns: RunColumns | None = None
+        self._names: list[str] = []
+        # Fields of Tabulator by name of a column: a name may have dots and other characters that mean something there.
+        self._fields: dict[str, str] = {}
+        self._table = RunTable(marks)
+        self._table.param.watch(lambda _: self._fill(), "chosen")
+        marks.param.watch(lambda _: self._refresh(), "baseline")
+        files = [self._download(label, suffix) for label, suffix in (("CSV", ".csv"), ("Parquet", ".parquet"))]
+        self.view = pn.Column(self._table, pn.Row(*files), **_WIDE)
+
+    def show(self, shown: Shown) -> None:
+        """Show the runs of a selection; columns, filters and order stay as they were chosen."""
+        self._shown = shown
+        self._refresh()
+
+    def _refresh(self) -> None:
+        # A tab that is closed is shown again when it is opened.
+        if self._shown is not None and self.view.visible:
+            self._columns = columns_of(self._shown.dataset, self._shown.table, self._marks.baseline)
+            self._fill()
+
+    def _fill(self) -> None:
+        columns = self._columns
+        if columns is None:
+            return
+        self._names = chosen_names(columns, self._table.chosen)
+        shown = set(self._names)
+        for name in columns.names():
+            self._fields.setdefault(name, f"c{len(self._fields)}")
+        sent: list[dict[str, Any]] = []
+        data: dict[str, Any] = {}
+        for name in self._names:
+            column, values = columns[name], columns.frame[name]
+            if column.kind == "number":
+                data[self._fields[name]] = values.to_numpy(np.float64)
+                longest = _NUMBER_LENGTH
+            else:
+                times = column.kind == "time"
+                texts = values.astype(str).replace("NaT", "").tolist() if times else list(map(printable, values))
+                data[self._fields[name]] = texts
+                longest = max(map(len, texts), default=0)
+            width = max(_CHARACTER * longest, _CHARACTER * len(column.title) + _ARROW) + _PADDING
+            sent.append(
+                {
+                    "field": self._fields[name],
+                    "name": name,
+                    "title": printable(column.title),
+                    "hint": printable(column.hint),
+                    "kind": column.kind,
+                    "width": int(min(max(width, _NARROWEST), _WIDEST)),
+                }
+            )
+        choosable = [
+            {"name": c.name, "title": printable(c.title), "hint": printable(c.hint), "shown": c.name in shown}
+            for c in columns.columns
+        ]
+        self._table.payload = {
+            "columns": sent,
+            "data": data,
+            "run_ids": columns.frame["run_id"].tolist(),
+            "choosable": choosable,
+            "version": self._table.payload.get("version", 0) + 1,
+        }
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The rows that match the filters, in the order of the table, with the columns shown.
+
+        Raises
+        ------
+        DdeError
+            While nothing is shown, or the browser has not filtered the latest rows yet.
+        """
+        if self._columns is None:
+            raise DdeError("nothing is shown, so there are no rows. Change the choices first.")
+        frame = self._columns.frame[self._names]
+        matches = self._table.matches
+        if matches is None:
+            return frame
+        if matches["version"] != self._table.payload["version"]:
+            raise DdeError("the table is being filled, so it is not known which rows match. Try again in a moment.")
+        matching: pd.DataFrame = frame.iloc[matches["rows"]].reset_index(drop=True)
+        return matching
+
+    def _download(self, label: str, suffix: str) -> Any:
+        return pn.widgets.FileDownload(
+            callback=lambda: io.BytesIO(file_bytes(self.rows, suffix)),
+            filename=f"dde-runs{suffix}",
+            label=label,
+            description="The rows that match, with the columns shown and exact values",
+            width=100,
+        )
+
+
+def chosen_names(columns: RunColumns, chosen: Mapping[str, bool]) -> list[str]:
+    """Return the columns that are shown: those of the table of runs, unless chosen otherwise.
+
+    Parameters
+    ----------
+    columns : RunColumns
+    chosen : mapping of str to bool
+        Whether a column is shown, for columns that were ticked or unticked; it may name columns that are not there.
+
+    Examples
+    --------
+    >>> import dde
+    >>> from dde.explore.listing import run_table
+    >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
+    >>> columns = columns_of(ds, run_table(ds))
+    >>> chosen_names(columns, {"params": True, "budget": False, "state": False, "arc_easy": False})
+    ['lineage', 'run', 'run_id', 'learning_rate', 'branch_tokens', 'end_tokens', 'piqa', 'params']
+    """
+    return [c.name for c in columns.columns if chosen.get(c.name, c.group != "other")]
+
+
+def file_bytes(rows: pd.DataFrame, suffix: str) -> bytes:
+    """Return rows as a file: ``.csv``, with texts that a spreadsheet would compute escaped, or ``.parquet``.
+
+    Examples
+    --------
+    >>> file_bytes(pd.DataFrame({"run": ["=1+1"], "loss": [0.1]}), ".csv")
+    b"run,loss\\n'=1+1,0.1\\n"
+    """
+    if suffix == ".csv":
+        return spreadsheet_safe(rows)[0].to_csv(index=False, lineterminator="\n").encode()
+    written = io.BytesIO()
+    rows.to_parquet(written, index=False)
+    return written.getvalue()
+
+
+class RunTable(pn.custom.JSComponent):
+    """A Tabulator with a search field and a list of columns.
+
+    Attributes
+    ----------
+    payload : dict
+        ``columns`` with the ``data`` of each by its field, ``run_ids`` of the rows, ``choosable`` columns, ``version``.
+    chosen : dict of str to bool
+        Whether a column is shown, for columns that were ticked or unticked.
+    matches : dict, or None
+        ``rows`` that match the filters, in order, of the ``version`` that is shown; None until there is a browser.
+    """
+
+    payload = param.Dict(default={})
+    chosen = param.Dict(default={})
+    matches = param.Dict(default=None, allow_None=True)
+    hidden = param.List(default=[])
+    selected = param.List(default=[])
+    baseline = param.String(default="")
+    opened = param.String(default="")
+
+    _esm = Path(__file__).with_suffix(".js")
+    _stylesheets: ClassVar[list[str]] = [Path(__file__).with_suffix(".css").read_text()]
+
+    def __init__(self, marks: Marks, **params: Any) -> None:
+        super().__init__(sizing_mode="stretch_width", **params)  # type: ignore[no-untyped-call]
+        for name in ("hidden", "selected", "baseline", "opened"):
+            setattr(self, name, getattr(marks, name))
+            self.param.watch(lambda event, name=name: setattr(marks, name, event.new), name)
+            marks.param.watch(lambda event, name=name: setattr(self, name, event.new), name)
