@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 import xarray as xr
 
+from dde.analysis.option_texts import parse_conditions, parse_place, parse_target
 from dde.cli.options import (
     CacheDir,
     Data,
@@ -29,12 +30,12 @@ from dde.cli.options import (
     States,
     SuiteName,
     Where,
-    parse_value,
     repository_of_arguments,
     selection,
 )
 from dde.cli.output import busy, note, print_table, say
 from dde.cli.writing import check_target, write_frame
+from dde.errors import UnknownNameError
 
 __all__ = ["app"]
 
@@ -125,7 +126,7 @@ def _answer(question: Question, given: Mapping[str, Any], options: Mapping[str, 
     to: Path | None = given["to"]
     if to is not None:
         check_target(to, _SUFFIXES, given["overwrite"])
-    place = _place(given["at"])
+    place = parse_place(given["at"])
     with busy("reading the registry of runs"):
         repository = repository_of_arguments(
             given["ctx"], given["data"], given["db"], given["cache_dir"], given["no_cache"], given["schema"],
@@ -173,25 +174,12 @@ def _write_picture(answer: xr.Dataset, path: Path) -> None:
     save(answer.dde.plot(backend=backend_of(path)), path, title=str(answer.attrs["answer"]).replace("_", " "))
 
 
-def _place(text: str | None) -> Any:
-    """Convert a value of ``--at``."""
-    if text is None:
-        return None
-    name, equals, value = text.partition("=")
-    if equals:
-        return {name: parse_value(value)}
-    return parse_value(text)
-
-
 def _conditions(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
     """Convert texts NAME=VALUE, where a repeated name collects its values."""
-    conditions: dict[str, list[Any]] = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise typer.BadParameter(f"{option} {text!r} is not NAME=VALUE, such as params=1B.")
-        conditions.setdefault(name, []).append(parse_value(value))
-    return {name: values[0] if len(values) == 1 else values for name, values in conditions.items()}
+    try:
+        return parse_conditions(texts or (), option)
+    except UnknownNameError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @_command("reach")
@@ -228,12 +216,10 @@ def _reach(
 
 def _target(texts: Sequence[str]) -> Any:
     """Convert values of ``--target``: numbers, one label, or conditions."""
-    if any("=" in text for text in texts):
-        return _conditions(texts, "--target")
-    values = [parse_value(text) for text in texts]
-    if len(values) > 1 and any(isinstance(v, str) for v in values):
-        raise typer.BadParameter("--target: several targets must be numbers. Ask for each run by itself.")
-    return values[0] if len(values) == 1 else values
+    try:
+        return parse_target(texts, "--target")
+    except UnknownNameError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @_command("best")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dde.analysis.option_texts import parse_value
 from dde.entities.repository import DataDecideEvolved, RunRepository
 from dde.sources.connection import CONNECTION_VARIABLE, Connection
 from dde.sources.wandb.store import WandBStore
@@ -30,7 +31,6 @@ __all__ = [
     "SuiteName",
     "Where",
     "parse_run_types",
-    "parse_value",
     "repository_of_arguments",
     "selection",
     "state_filter",
@@ -220,14 +220,3 @@ def _number(text: str, option: str) -> float | slice:
     if isinstance(value, str):
         raise typer.BadParameter(f"{option} {text!r} is neither a number nor a range such as 1e-6:1e-4.")
     return value
-
-
-def parse_value(text: str) -> float | str | slice:
-    """Convert a text to a number, a range such as 1e-6:1e-4, or itself."""
-    low, colon, high = text.partition(":")
-    try:
-        if colon:
-            return slice(float(low) if low else None, float(high) if high else None)
-        return float(text)
-    except ValueError:
-        return text
