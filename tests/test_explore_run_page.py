@@ -1,8 +1,10 @@
-"""The application's tab of one run: what it knows of a run, and the tab in a real Chromium."""
+"""The application's tabs of one run and of answers: what they show, and both in a real Chromium."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import io
 import json
 import math
 import socket
@@ -17,10 +19,24 @@ import panel as pn
 import pytest
 
 import dde
+import dde.analysis
 from browser import Visit
-from dde.errors import DdeError
+from dde.errors import DdeError, UnknownNameError
+from dde.explore.answers_tab import AnswersTab
 from dde.explore.choices import Choices, Opened, apply
 from dde.explore.listing import run_table
+from dde.explore.questions import (
+    QUESTIONS,
+    Asked,
+    answer_question,
+    changed_options,
+    factor_names,
+    labelled_conditions,
+    options_of,
+    picture_of,
+    read_option,
+    scale_factor,
+)
 from dde.explore.run_config import complete_config
 from dde.explore.run_facts import (
     RunFacts,
@@ -282,6 +298,181 @@ def test_a_run_opened_later_replaces_an_earlier_one(shown: Shown, repository: dd
     assert ids == [BASE, BASE]
 
 
+# Questions
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_option_of_a_question_is_offered_with_its_default(question: str) -> None:
+    parameters = inspect.signature(getattr(dde.analysis, question)).parameters
+    options = options_of(question)
+    assert [o.name for o in options] == [n for n in parameters if n not in ("dataset", "metric")]
+    for option in options:
+        given = parameters[option.name]
+        assert option.required == (given.default is inspect.Parameter.empty)
+        assert option.required or option.default == given.default
+        assert not option.required or option.is_main
+        # What a widget starts with changes nothing.
+        if not option.required:
+            blank: Any = [] if option.kind in ("factors", "conditions") else option.default or ""
+            assert read_option(option, option.default if option.kind == "flag" else blank) == option.default
+
+
+def test_options_are_read_from_widgets() -> None:
+    rates = [("params", "1B"), ("seed", 0), ("seed", 1)]
+    values: dict[str, Any] = {o.name: o.default for o in options_of("decision_accuracy")}
+    values |= {"target": rates, "at": " fraction_of_training=0.5 ", "replicates": ["seed"], "small": [], "proxy": ""}
+    assert changed_options("decision_accuracy", values) == {
+        "target": {"params": "1B", "seed": [0, 1]}, "at": {"fraction_of_training": 0.5}, "replicates": ["seed"],
+    }  # fmt: skip
+    target, *_ = options_of("reach")
+    assert read_option(target, "0.5, 0.6") == [0.5, 0.6]
+    assert read_option(target, "pretraining") == "pretraining"
+    assert read_option(target, [("run", "pretraining")]) == {"run": "pretraining"}
+    with pytest.raises(UnknownNameError, match="target is not given"):
+        read_option(target, "")
+    ceiling = next(o for o in options_of("fit") if o.name == "ceiling")
+    assert (ceiling.default, read_option(ceiling, None)) == (1.0, None)
+
+
+def test_factors_and_scales_come_from_the_dataset(shown: Shown) -> None:
+    assert factor_names(shown.explored)[:3] == ["params", "data", "seed"]
+    assert scale_factor(shown.explored) == ("params", ["4M", "150M"])
+    conditions = labelled_conditions(shown.explored)
+    assert conditions["params=4M"] == ("params", "4M")
+    assert conditions["learning_rate=5e-06"] == ("learning_rate", 5e-6)
+    assert scale_factor(shown.explored.drop_vars("n_params")) is None
+
+
+ASKED = [
+    Asked("best", ("arc_easy",)),
+    Asked("effect", ("arc_easy", "train_loss"), {"at": "last", "forgetting": False}),
+    Asked("reach", ("arc_easy",), {"target": [0.27, 0.3], "rule": "sustained"}),
+    Asked("match", ("arc_easy",), {"to": {"run": "pretraining"}}, of_all=True),
+    Asked("signal_to_noise", ("piqa",), {"last": 2}, of_all=True, of_bases=True),
+    Asked("ranks", ("piqa",), {"a": {"params": "4M"}, "b": {"params": "150M"}, "at": "last"}, True, True),
+]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.question)
+def test_an_answer_is_that_of_its_code(shown: Shown, asked: Asked) -> None:
+    answer = answer_question(shown, asked)
+    variables: dict[str, Any] = {}
+    exec(answer.code, variables)
+    pd.testing.assert_frame_equal(variables["table"], answer.frame)
+    assert answer.code.startswith("import dde\n")
+    assert ("picture = " in answer.code) == bool(answer.picture)
+    assert bool(answer.picture) != any(note.startswith("no picture:") for note in answer.notes)
+    assert answer.notes[0].startswith("read all that was opened: " if asked.of_all else "asked of what is shown: ")
+    if answer.picture:
+        assert answer.picture.lstrip().startswith(b"<?xml")
+        assert picture_of(answer.dataset, ".pdf").startswith(b"%PDF-")
+
+
+def test_what_is_read_for_an_answer_is_counted(shown: Shown) -> None:
+    answer = answer_question(shown, Asked("effect", ("piqa",), {"at": "last"}, of_all=True))
+    runs = int((shown.explored["run_id"].values != "").sum())
+    assert f"{runs} runs (6 lineages, {shown.explored.sizes['run']} labels), 1 metric" in answer.notes[0]
+    with pytest.raises(UnknownNameError, match="'piqa' is not among the metrics"):
+        answer_question(shown, Asked("effect", ("piqa",)))
+    with pytest.raises(UnknownNameError, match="no metric is chosen"):
+        answer_question(shown, Asked("effect", ()))
+
+
+# The tab of answers, without a browser
+
+
+def test_the_tab_asks_what_its_widgets_say(shown: Shown) -> None:
+    marks = Marks()
+    tab = AnswersTab(marks)
+    assert tab.title == "Answers"
+    tab._ask()
+    assert not tab._result.visible
+    tab.show(shown)
+    assert tab._metrics.value == ["arc_easy"]
+    tab._ask()
+    assert tab._answer is not None
+    assert tab._answer.asked == Asked("best", ("arc_easy",))
+    assert tab._result.visible
+    # A required option that is missing is an error in words, and takes the previous answer away.
+    tab._question.value = "reach"
+    tab._ask()
+    assert "target is not given" in tab._state.object
+    assert not tab._result.visible
+    tab._widgets["reach"]["target"].value = "0.27"
+    tab._ask()
+    assert tab._answer.asked.options == {"target": 0.27}
+    tab._widgets["reach"]["runs to reach"].value = [("run", "pretraining")]
+    tab._ask()
+    assert "has a text and runs" in tab._state.object
+    tab._widgets["reach"]["target"].value = ""
+    tab._ask()
+    # Ticked rows select their runs.
+    tab._runs.selection = [1]
+    assert marks.selected == [tab._answer.frame["run_id"][1]]
+
+
+def test_defaults_follow_what_is_asked_until_they_are_changed(shown: Shown) -> None:
+    one = replace(shown.choices, lineages=tuple(x for x in shown.choices.lineages if "4M" in x))
+    tab = AnswersTab(Marks())
+    tab.show(replace(shown, choices=one, dataset=apply(shown.explored, one).compute()))
+    tab._question.value = "decision_accuracy"
+    widgets = tab._widgets["decision_accuracy"]
+    assert tab._bases.value
+    assert widgets["target"].value == []
+    tab._scope.value = "all that was opened"
+    assert widgets["target"].value == [("params", "150M")]
+    assert widgets["over"].value == "data"
+    assert "piqa" in tab._metrics.options
+    widgets["target"].value = [("params", "4M")]
+    widgets["over"].value = "seed"
+    tab._scope.value = "what is shown"
+    assert widgets["over"].value == "seed"
+    tab._scope.value = "all that was opened"
+    tab._question.value = "best"
+    tab._question.value = "decision_accuracy"
+    assert widgets["over"].value == "seed"
+
+
+def test_an_answer_of_an_earlier_selection_says_so(shown: Shown) -> None:
+    tab = AnswersTab(Marks())
+    tab.show(shown)
+    tab._ask()
+    other = replace(shown.choices, lineages=shown.choices.lineages[:2])
+    tab.show(replace(shown, choices=other, dataset=apply(shown.explored, other).compute()))
+    assert "earlier selection" in tab._state.object
+    tab._ask()
+    assert "earlier selection" not in tab._state.object
+
+
+def test_a_later_question_replaces_an_earlier_one(shown: Shown) -> None:
+    async def scenario() -> tuple[str, str]:
+        tab = AnswersTab(Marks())
+        tab.show(shown)
+        tab._ask()
+        state = tab._state.object
+        tab._question.value = "effect"
+        tab._ask()
+        assert tab._task is not None
+        await tab._task
+        assert tab._answer is not None
+        return state, tab._answer.asked.question
+
+    state, question = asyncio.run(scenario())
+    assert "Computing" in state
+    assert question == "effect"
+
+
+def test_an_unexpected_error_is_text(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("<b>surprise</b>")
+
+    monkeypatch.setattr("dde.explore.answers_tab.answer_question", fail)
+    tab = AnswersTab(Marks())
+    tab.show(shown)
+    tab._ask()
+    assert "ValueError: &lt;b&gt;surprise" in tab._state.object
+
+
 # In a browser
 
 
@@ -357,5 +548,39 @@ def test_the_page_of_a_run_shows_names_as_text(tiny_suite: Suite, browser: Any, 
         assert visit.page.evaluate("() => window.hacked") is None
         assert visit.page.locator(".config a").evaluate_all("all => all.map((a) => a.href)") == [config["home"]]
         assert visit.page.locator("a[href^='javascript']").count() == 0
+        assert visit.complaints == []
+        visit.close()
+
+
+@pytest.mark.browser
+def test_a_question_is_answered_in_a_browser(shown: Shown, browser: Any) -> None:
+    def page() -> Any:
+        tab = AnswersTab(Marks())
+        tab.show(shown)
+        return tab.view
+
+    with served(page) as address:
+        visit = Visit(browser, address, width=1000)
+        visit.page.get_by_role("button", name="Answer").click()
+        visit.page.locator("img").wait_for()
+        assert visit.page.locator("img").evaluate("image => image.complete && image.naturalWidth > 100")
+        visit.page.locator("pre", has_text='answer = shown.dde.best("arc_easy")').wait_for()
+        # A label ticks its box, and Enter asks.
+        visit.page.get_by_text("pretraining runs only").click()
+        visit.choose("Question", QUESTIONS["reach"])
+        field = visit.page.get_by_label("target (a number")
+        field.fill("0.27")
+        field.press("Enter")
+        visit.page.locator("pre", has_text="target=0.27").wait_for()
+        table = pd.read_parquet(io.BytesIO(visit.download("Parquet")))
+        assert {"tokens", "run_id", "status"} <= set(table)
+        assert visit.download("PDF").startswith(b"%PDF-")
+        assert len(pd.read_csv(io.BytesIO(visit.download("CSV")))) == len(table)
+        field.fill("no such run")
+        field.press("Enter")
+        visit.page.locator("p.error").wait_for()
+        assert "no such run" in visit.page.locator("p.error").inner_text()
+        assert visit.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+        assert visit.hosts() == {"127.0.0.1"}
         assert visit.complaints == []
         visit.close()

@@ -20,6 +20,7 @@ from dde.explore.tabs import Shown
 from dde.lineage.related import children_of, factor_values_of, in_order
 from dde.lineage.run_table import RunTable
 from dde.plots.axis_format import short_number
+from dde.plots.backends.base import ONE_AT_A_TIME
 from dde.plots.colours import is_given
 from dde.printable import printable
 from dde.schema import factors_of
@@ -205,22 +206,26 @@ def facts_in_dataset(dataset: xr.Dataset, run_id: str) -> RunFacts:
 
 
 class _Cells:
-    """The cells (lineage, run) of a Dataset, by the ids of their runs."""
+    """The runs of a Dataset, by number, and their coordinates."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
         self._dataset = dataset
-        self._sizes = {d: dataset.sizes[d] for d in ("lineage", "run")}
-        self.ids = self._column("run_id")
-        self._at = {str(run_id): at for at, run_id in enumerate(self.ids.tolist()) if run_id}
+        ids = self._matrix("run_id")
+        # Runs of the Dataset; most cells (lineage, run) are empty.
+        self._lineage, self._run = np.nonzero(ids != "")
+        self.ids: list[str] = ids[self._lineage, self._run].tolist()
 
     def row(self, run_id: str) -> int | None:
-        return self._at.get(run_id)
+        return self.ids.index(run_id) if run_id in self.ids else None
 
     def value(self, name: str, at: int) -> Any:
         """Return the value of a coordinate; None where the Dataset does not have it."""
-        if name not in self._dataset.coords or not set(self._dataset[name].dims) <= set(self._sizes):
+        places = {"lineage": int(self._lineage[at]), "run": int(self._run[at])}
+        variable = self._dataset.coords[name].variable if name in self._dataset.coords else None
+        if variable is None or not set(variable.dims) <= set(places):
             return None
-        return self._column(name)[at]
+        value = variable.values[tuple(places[str(d)] for d in variable.dims)]
+        return value.item() if isinstance(value, np.generic) else value
 
     def relatives(self, at: int) -> list[Relative]:
         parents = self._parents()
@@ -240,27 +245,32 @@ class _Cells:
             for p in dict.fromkeys(missing)
         ]
         ordered = [*above[::-1], at]
-        found = [self._relative(row, len(lost) + k, "self" if row == at else "ancestor")
-                 for k, row in enumerate(ordered)]  # fmt: skip
-        run_id = str(self.ids[at])
-        below = [row for row, of_row in enumerate(parents) if run_id in of_row]
+        found = [
+            self._relative(row, len(lost) + k, "self" if row == at else "ancestor") for k, row in enumerate(ordered)
+        ]
+        below = [row for row, of_row in enumerate(parents) if self.ids[at] in of_row]
         return [*lost, *found, *(self._relative(row, len(lost) + len(ordered), "child") for row in below)]
 
     def _relative(self, row: int, depth: int, role: str) -> Relative:
         label, kind = str(self.value("run", row)), str(self.value("run_type", row) or "")
         branch, end = (_number(self.value(n, row)) for n in ("branch_tokens", "end_tokens"))
-        return Relative(str(self.ids[row]), label, kind, depth, _start_text(branch, "", end), role)
+        return Relative(self.ids[row], label, kind, depth, _start_text(branch, "", end), role)
 
     def _parents(self) -> list[list[str]]:
-        several = self._column("parent_run_ids") if "parent_run_ids" in self._dataset.coords else None
-        if several is not None:
-            return [[p for p in str(text).split(" & ") if p] for text in several.tolist()]
-        if "parent_run_id" not in self._dataset.coords:
+        name = next((n for n in ("parent_run_ids", "parent_run_id") if n in self._dataset.coords), None)
+        if name is None:
             return [[] for _ in self.ids]
-        return [[str(p)] if p else [] for p in self._column("parent_run_id").tolist()]
+        texts = self._matrix(name)[self._lineage, self._run].tolist()
+        separator = _ALSO if name == "parent_run_ids" else None
+        return [([t] if separator is None else t.split(separator)) if t else [] for t in map(str, texts)]
 
-    def _column(self, name: str) -> npt.NDArray[Any]:
-        return np.asarray(broadcast_values(self._dataset[name].variable, self._sizes)).ravel()
+    def _matrix(self, name: str) -> npt.NDArray[Any]:
+        sizes = {d: self._dataset.sizes[d] for d in ("lineage", "run")}
+        return np.asarray(broadcast_values(self._dataset.coords[name].variable, sizes), object)
+
+
+# Between the ids of several parents in the coordinate parent_run_ids.
+_ALSO = " & "
 
 
 # From the repository
@@ -418,8 +428,8 @@ def last_values(shown: Shown, run_id: str) -> list[LastValue]:
     branch = part["branch_tokens"].values[0, column] if "branch_tokens" in part.coords else np.nan
     if not np.isnan(branch):
         try:
-            with warnings.catch_warnings():
-                # The page says of each metric whether the base has a value.
+            # Filters of warnings are global to the process. The page says of each metric whether the base has a value.
+            with ONE_AT_A_TIME, warnings.catch_warnings():
                 warnings.simplefilter("ignore", DdeWarning)
                 changes = part.isel(run=_columns_needed(part, column)).dde.difference_to_base()
         except DdeError as error:

@@ -1,0 +1,458 @@
+"""The tab of answers: a question of `dde.analysis` with its options, and its table, picture and code."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import html
+import io
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import panel as pn
+import param
+import xarray as xr
+from panel.custom import JSComponent
+
+from dde.analysis.answers import main_variable
+from dde.errors import DdeError, UnknownNameError
+from dde.explore.questions import (
+    OF_BASES,
+    QUESTIONS,
+    Answer,
+    Asked,
+    Option,
+    answer_question,
+    changed_options,
+    factor_names,
+    labelled_conditions,
+    options_of,
+    picture_of,
+    scale_factor,
+)
+from dde.explore.tabs import Marks, Shown
+from dde.printable import printable, spreadsheet_safe
+
+__all__ = ["AnswersTab"]
+
+_log = logging.getLogger(__name__)
+
+_SHOWN, _ALL = "what is shown", "all that was opened"
+_NONE = "default"
+# The second widget of a target.
+_RUNS = "runs to reach"
+
+
+class AnswersTab:
+    """Ask questions of the runs that are shown, or of all that were opened.
+
+    The question is answered in a thread; a later one replaces an earlier one.
+
+    Parameters
+    ----------
+    marks : Marks
+        Shared by the tabs of a page. Rows of an answer that are ticked select their runs.
+
+    Attributes
+    ----------
+    title : str
+    view : Panel viewable
+    """
+
+    title = "Answers"
+
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
+        self._shown: Shown | None = None
+        self._answer: Answer | None = None
+        self._requested = self._answered = 0
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: tuple[Shown, Asked] | None = None
+        # Widgets of each question by the names of its options, made when the question is first chosen.
+        self._widgets: dict[str, dict[str, Any]] = {}
+        # Values of widgets that nobody chose, by question and option.
+        self._preferred: dict[str, Any] = {}
+        self._make_parts()
+        self._on_question()
+
+    def show(self, shown: Shown) -> None:
+        """Offer the metrics and factors of another selection; the answer stays, with a remark that it is of another."""
+        changed = self._shown is not None and (
+            self._shown.choices.data_key != shown.choices.data_key or self._shown.explored is not shown.explored
+        )
+        self._shown = shown
+        self._list_choices()
+        if changed and self._answer is not None and not self._answer.asked.of_all:
+            self._state.object = _text("This answer is of an earlier selection. Press Answer to ask again.", "note")
+
+    # Elements of the tab
+
+    def _make_parts(self) -> None:
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
+        self._question = pn.widgets.Select(
+            label="Question", options={label: name for name, label in QUESTIONS.items()}, width=280
+        )
+        self._metrics = _several("Metrics", 320)
+        self._scope = pn.widgets.Select(label="Ask", options=[_SHOWN, _ALL], width=190)
+        self._bases = pn.widgets.Checkbox(label="pretraining runs only", margin=(24, 10, 0, 10))
+        self._about = pn.pane.HTML("", stylesheets=[_TEXTS], **wide)
+        self._main, self._more = pn.FlexBox(**wide), pn.FlexBox(**wide)
+        self._card = pn.Card(self._more, title="More options", collapsed=True, margin=(4, 10), **wide)
+        self._button = pn.widgets.Button(label="Answer", color="primary", width=120)
+        self._state = pn.pane.HTML("", stylesheets=[_TEXTS], **wide)
+        self._picture = pn.pane.HTML("", stylesheets=[_TEXTS], **wide)
+        # Panel can't change whether rows are selectable, so tables with and without runs are two widgets.
+        self._runs, self._cells = (
+            pn.widgets.Tabulator(
+                pd.DataFrame(), show_index=False, disabled=True, pagination="local", page_size=25, layout="fit_data",
+                selectable=selectable, configuration={"columnDefaults": {"maxWidth": 280}}, stylesheets=[_TABLE],
+                visible=False, **wide,
+            )
+            for selectable in ("checkbox", False)
+        )  # fmt: skip
+        self._code = pn.pane.HTML("", stylesheets=[_TEXTS], **wide)
+        self._code_text = pn.widgets.TextAreaInput(value="", visible=False)
+        copy = pn.widgets.Button(label="Copy code", width=110)
+        copy.js_on_click(args={"source": self._code_text, "button": copy}, code=_COPY)
+        downloads = [
+            self._download("CSV", "csv", _csv),
+            self._download("Parquet", "parquet", _parquet),
+            self._download("PDF", "pdf", lambda answer: picture_of(answer.dataset, ".pdf")),
+        ]
+        self._result = pn.Column(
+            self._picture, self._runs, self._cells, pn.Row(*downloads, copy), self._code, visible=False, **wide
+        )  # fmt: skip
+        enter = EnterKey()  # type: ignore[no-untyped-call]
+        form = pn.Column(
+            pn.FlexBox(self._question, self._metrics, self._scope, self._bases, **wide), self._about, self._main,
+            self._card, self._button, enter, **wide,
+        )  # fmt: skip
+        self.view = pn.Column(form, self._state, self._result, self._code_text, **wide)
+        self._question.param.watch(lambda _: self._on_question(), "value")
+        self._scope.param.watch(lambda _: self._list_choices(), "value")
+        self._button.on_click(lambda _: self._ask())
+        self._runs.param.watch(self._on_rows, "selection")
+        enter.param.watch(lambda _: self._ask(), "pressed")
+
+    def _download(self, label: str, suffix: str, made: Callable[[Answer], bytes]) -> Any:
+        def file() -> io.BytesIO:
+            if self._answer is None:
+                raise DdeError("nothing was answered, so there is nothing to download. Press Answer first.")
+            return io.BytesIO(made(self._answer))
+
+        return pn.widgets.FileDownload(callback=file, filename=f"dde-answer.{suffix}", label=label, width=110)
+
+    # Options
+
+    @property
+    def _data(self) -> xr.Dataset | None:
+        """The Dataset that is asked."""
+        if self._shown is None:
+            return None
+        return self._shown.explored if self._scope.value == _ALL else self._shown.dataset
+
+    def _on_question(self) -> None:
+        name = self._question.value
+        options = options_of(name)
+        if name not in self._widgets:
+            self._widgets[name] = {option.name: _widget(option) for option in options}
+            if any(option.kind == "target" for option in options):
+                self._widgets[name][_RUNS] = _several("or the value of runs with", 320)
+        widgets = self._widgets[name]
+        main = [[o.name, _RUNS] if o.kind == "target" else [o.name] for o in options if o.is_main]
+        self._main.objects = [widgets[n] for names in main for n in names]
+        self._more.objects = [widgets[o.name] for o in options if not o.is_main]
+        self._card.visible = bool(self._more.objects)
+        self._bases.value = name in OF_BASES
+        self._about.object = _text(_summary(name), "about")
+        self._list_choices()
+
+    def _list_choices(self) -> None:
+        """List the metrics, factors and conditions of the Dataset that is asked; what is still listed stays chosen."""
+        data, shown = self._data, self._shown
+        if data is None or shown is None:
+            return
+        metrics = [str(name) for name in data.data_vars]
+        chosen = [m for m in self._metrics.value if m in metrics]
+        _update(self._metrics, metrics, chosen or [m for m in shown.choices.metrics if m in metrics][:1])
+        factors, conditions = factor_names(data), labelled_conditions(data)
+        scale = scale_factor(data)
+        for option in options_of(self._question.value):
+            widget = self._widgets[self._question.value][option.name]
+            if option.kind == "metric":
+                _update(widget, {_NONE: "", **{m: m for m in metrics}}, widget.value if widget.value in metrics else "")
+            elif option.kind == "factor":
+                # The default of the function, or else a factor that is not the scale.
+                first = [f for f in (option.default, *factors) if f in factors and (scale is None or f != scale[0])]
+                self._choose(option, factors or [option.default], (first or factors or [option.default])[0])
+            elif option.kind == "factors":
+                _update(widget, factors, [f for f in widget.value if f in factors])
+            elif option.kind == "conditions":
+                # From the smallest scale to the largest one.
+                ends = [] if scale is None else [(scale[0], scale[1][0 if option.name == "a" else -1])]
+                self._choose(option, conditions, ends if option.required else [])
+            elif option.kind == "target":
+                runs = {printable(f"run={label}"): ("run", str(label)) for label in data["run"].values}
+                others = self._widgets[self._question.value][_RUNS]
+                pairs = {**runs, **conditions}
+                _update(others, pairs, [v for v in others.value if v in list(pairs.values())])
+
+    def _choose(self, option: Option, options: Any, preferred: Any) -> None:
+        """List the options of a widget; a value that the user chose stays, if it is still listed."""
+        question = self._question.value
+        widget, key = self._widgets[question][option.name], f"{question} {option.name}"
+        value, known = widget.value, list(options.values()) if isinstance(options, dict) else options
+        if isinstance(value, list):
+            value = [v for v in value if v in known]
+        is_own = value not in (None, []) and (isinstance(value, list) or value in known)
+        if not is_own or widget.value == self._preferred.get(key):
+            value = self._preferred[key] = preferred
+        _update(widget, options, value)
+
+    # From a question to its answer
+
+    def _ask(self) -> None:
+        """Answer the question: in a thread when an event loop runs, else at once."""
+        if self._shown is None:
+            return
+        self._requested += 1
+        try:
+            asked = self._asked()
+        except DdeError as error:
+            self._show(error)
+            self._answered, self._waiting = self._requested, None
+            return
+        self._waiting = (self._shown, asked)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._show(_answered(*self._waiting))
+            self._answered = self._requested
+            return
+        self._state.object = _text("Computing ...", "note")
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._answer_newest())
+
+    async def _answer_newest(self) -> None:
+        """Answer until the latest question is answered; outdated answers are never shown."""
+        while self._answered != self._requested and self._waiting is not None:
+            request = self._requested
+            found = await asyncio.to_thread(_answered, *self._waiting)
+            if request == self._requested:
+                self._answered = request
+                try:
+                    self._show(found)
+                except Exception as error:
+                    _log.exception("showing an answer failed")
+                    self._show(DdeError(f"This can't be shown ({type(error).__name__}: {error})."))
+
+    def _on_rows(self, event: Any) -> None:
+        if self._answer is not None and "run_id" in self._answer.frame:
+            rows = self._answer.frame["run_id"].iloc[event.new]
+            self._marks.selected = list(dict.fromkeys(str(run_id) for run_id in rows if run_id))
+
+    def _asked(self) -> Asked:
+        name = self._question.value
+        values = {option: widget.value for option, widget in self._widgets[name].items()}
+        runs = values.pop(_RUNS, [])
+        for option in options_of(name):
+            if option.kind == "target" and runs:
+                if values[option.name]:
+                    raise UnknownNameError(
+                        f"{option.name} has a text and runs, so which counts is unclear. Clear one of both fields."
+                    )
+                values[option.name] = runs
+        return Asked(
+            name, tuple(self._metrics.value), changed_options(name, values), self._scope.value == _ALL,
+            bool(self._bases.value),
+        )  # fmt: skip
+
+    def _show(self, found: Answer | Exception) -> None:
+        if isinstance(found, Exception):
+            # The previous answer belongs to another question.
+            self._answer = None
+            self._result.visible = False
+            self._state.object = _text(str(found), "error")
+            return
+        self._answer = found
+        picture = base64.b64encode(found.picture).decode()
+        about = html.escape(f"picture of the answer of {found.asked.question}", quote=True)
+        self._picture.param.update(
+            object=f'<img alt="{about}" src="data:image/svg+xml;base64,{picture}">' if picture else "",
+            visible=bool(picture),
+        )
+        names_runs = "run_id" in found.frame
+        used, other = (self._runs, self._cells) if names_runs else (self._cells, self._runs)
+        other.visible = False
+        used.param.update(**_table_settings(_main_first(found)), selection=[], visible=True)
+        self._code.object = f"<pre>{html.escape(found.code)}</pre>"
+        self._code_text.value = found.code
+        self._state.object = "".join(_text(note, "note") for note in found.notes)
+        self._result.visible = True
+
+
+def _answered(shown: Shown, asked: Asked) -> Answer | Exception:
+    try:
+        return answer_question(shown, asked)
+    except DdeError as error:
+        return error
+    except Exception as error:
+        _log.exception("answering %r failed", asked)
+        return DdeError(f"This can't be answered ({type(error).__name__}: {error}). The log of the server says more.")
+
+
+def _widget(option: Option) -> Any:
+    label = option.name.replace("_", " ")
+    size: dict[str, Any] = {"width": 220}
+    if option.kind == "choice":
+        values = {v: v for v in option.values}
+        if option.may_be_none or option.required:
+            values = {_NONE: "", **values}
+        return pn.widgets.Select(label=label, options=values, value=option.default or "", **size)
+    if option.kind in ("metric", "factor"):
+        return pn.widgets.Select(label=label, options=[], **size)
+    if option.kind in ("factors", "conditions"):
+        return _several(label, 300)
+    if option.kind == "flag":
+        return pn.widgets.Checkbox(label=label, value=bool(option.default), margin=(24, 10, 0, 10))
+    if option.kind == "whole":
+        return pn.widgets.IntInput(label=label, value=option.default, **size)
+    if option.kind == "number":
+        return pn.widgets.FloatInput(label=label, value=option.default, **size)
+    is_place = option.kind == "place"
+    return pn.widgets.TextInput(
+        label=f"{label} (place of the comparison)" if is_place else f"{label} (a number, several, or a run)",
+        placeholder="last, common, a number of tokens" if is_place else "such as 0.6, or pretraining",
+        width=320,
+    )
+
+
+def _several(label: str, width: int) -> Any:
+    return pn.widgets.MultiChoice(
+        label=label, options=[], placeholder="type to search", option_limit=60, search_option_limit=60, width=width
+    )
+
+
+def _update(widget: Any, options: Any, value: Any) -> None:
+    """Set options and value of a widget, if they differ."""
+    if widget.options != options or widget.value != value:
+        widget.param.update(options=options, value=value)
+
+
+def _summary(question: str) -> str:
+    """Return the first sentence of the documentation of a question."""
+    import dde.analysis
+
+    first = " ".join(str(getattr(dde.analysis, question).__doc__).strip().split("\n\n")[0].split())
+    first = first.removeprefix("Return ")
+    return first[0].upper() + first[1:]
+
+
+def _text(text: str, kind: str) -> str:
+    return f'<p class="{kind}">{html.escape(printable(text))}</p>'
+
+
+def _csv(answer: Answer) -> bytes:
+    return spreadsheet_safe(answer.frame)[0].to_csv(index=False).encode("utf-8", "backslashreplace")
+
+
+def _parquet(answer: Answer) -> bytes:
+    written = io.BytesIO()
+    answer.frame.to_parquet(written, index=False)
+    return written.getvalue()
+
+
+def _main_first(answer: Answer) -> pd.DataFrame:
+    """Return the table with what is answered before the other coordinates of runs."""
+    main = answer.dataset[main_variable(answer.dataset)]
+    first = [str(n) for n in (*main.dims, main.name, *answer.dataset.data_vars)]
+    names = [n for n in dict.fromkeys(first) if n in answer.frame]
+    return answer.frame[[*names, *(n for n in answer.frame if n not in names)]]
+
+
+def _table_settings(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return the value and the columns of the table; titles are markup to Tabulator, and dots nest its fields."""
+    from bokeh.models.widgets.tables import HTMLTemplateFormatter
+
+    shown = frame.copy(deep=False)
+    fields = [f"c{k}" for k in range(frame.shape[1])]
+    shown.columns = pd.Index(fields)
+    numbers = [f for f in fields if pd.api.types.is_numeric_dtype(shown[f].dtype) and shown[f].dtype != bool]
+    for name in numbers:
+        # Columns with missing whole numbers would come as text.
+        shown[name] = shown[name].astype("float64")
+    for name in set(fields) - set(numbers):
+        shown[name] = [printable(str(v)) for v in shown[name]]
+    return {
+        "value": shown,
+        "titles": {f: html.escape(printable(str(n))) for f, n in zip(fields, frame.columns, strict=True)},
+        "formatters": {name: HTMLTemplateFormatter(template=_NUMBER) for name in numbers},
+        "text_align": dict.fromkeys(numbers, "right"),
+        "page": 1,
+    }
+
+
+class EnterKey(JSComponent):
+    """Counts Enter in the fields beside it.
+
+    Attributes
+    ----------
+    pressed : int
+    """
+
+    pressed = param.Integer(default=0)
+
+    _esm = """
+export function render({model, el}) {
+  const on_key = (event) => {
+    const path = event.composedPath(), field = path[0]
+    // The keys of all fields of the form come through the shadow root that has this component.
+    const form = el.getRootNode().host?.parentNode
+    const takes_text = field.tagName == "INPUT" && ["text", "number"].includes(field.type)
+    // In a list of choices, Enter picks an entry.
+    if (event.key == "Enter" && takes_text && path.includes(form) && !field.classList.contains("choices__input"))
+      setTimeout(() => { model.pressed += 1 }, 30)
+  }
+  document.addEventListener("keyup", on_key)
+  model.on("remove", () => document.removeEventListener("keyup", on_key))
+  return document.createElement("span")
+}
+"""
+
+
+_FONT = 'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; color: #3b4252;'
+_TEXTS = f"""
+:host {{ {_FONT} font-size: 13px; }}
+p {{ margin: 0 0 4px; overflow-wrap: anywhere; }}
+.about, .note {{ color: #5b6474; }}
+.error {{ background: #fff6e5; color: #8a4b00; border-radius: 4px; padding: 6px 10px; }}
+img {{ max-width: 100%; height: auto; }}
+pre {{ font-size: 12.5px; line-height: 1.45; background: #f7f8fa; padding: 12px; border-radius: 6px; overflow-x: auto;
+  margin: 0; }}
+"""
+_TABLE = ":host .tabulator { font-size: 12px; } .tabulator-cell { text-overflow: ellipsis !important; }"
+# A cell without a number is empty; whole numbers are in full.
+_NUMBER = """<%
+if (value !== null && value !== undefined && !Number.isNaN(value) && value !== "NaN") {
+  const size = Math.abs(Number(value))
+  const text = typeof value !== "number" ? String(value)
+    : size >= 1e15 || (size > 0 && size < 1e-4) ? value.toExponential(4)
+    : Number.isInteger(value) ? value.toLocaleString("en-US")
+    : String(parseFloat(value.toPrecision(6)))
+%><%= text %><% } %>"""
+_COPY = """
+const done = () => { button.label = "Copied"; setTimeout(() => { button.label = "Copy code" }, 1500) }
+if (navigator.clipboard) {
+  navigator.clipboard.writeText(source.value).then(done)
+} else {
+  const area = document.createElement("textarea")
+  area.value = source.value
+  document.body.appendChild(area)
+  area.select()
+  document.execCommand("copy")
+  area.remove()
+  done()
+}
+"""
