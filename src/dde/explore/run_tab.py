@@ -115,15 +115,23 @@ class RunTab:
         if self._choice.value != name:
             # A run that is not shown, such as an ancestor, is not in the list.
             self._set_choice(value=name)
-        loop = _running_loop()
-        if loop is None:
+        if _running_loop() is None:
             self._page.page = _read(shown, run_id)
             return
         before = self._page.page
         # The same run stays visible while it is read again for another selection.
         again = before.get("run_id") == run_id and "config" in before
         self._page.page = {**before, "busy": _BUSY} if again else _first(shown, run_id)
-        task = loop.create_task(self._complete(shown, run_id, self._requested))
+        document = pn.state.curdoc
+        if document is not None and document.session_context is not None and not pn.state.loaded:
+            # The browser does not have the page yet, and would miss a change of it.
+            request = self._requested
+            pn.state.onload(lambda: self._start(shown, run_id, request))
+        else:
+            self._start(shown, run_id, self._requested)
+
+    def _start(self, shown: Shown, run_id: str, request: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._complete(shown, run_id, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
