@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import panel as pn
 import pytest
@@ -31,6 +32,7 @@ from dde.explore.questions import (
     answer_question,
     changed_options,
     factor_names,
+    has_one_base,
     labelled_conditions,
     options_of,
     picture_of,
@@ -50,6 +52,7 @@ from dde.explore.tabs import Marks, Shown
 from dde.sources.wandb.store import WandBStore
 from dde.tutorial import Suite
 from fakes import FakeStore, sft
+from other_suites import ladder
 from postgres_server import PostgresServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:the runs reduce train_loss in different ways")
@@ -473,6 +476,26 @@ def test_an_unexpected_error_is_text(shown: Shown, monkeypatch: pytest.MonkeyPat
     assert "ValueError: &lt;b&gt;surprise" in tab._state.object
 
 
+def test_answers_of_another_suite_have_defaults_of_its_own() -> None:
+    explored = ladder()
+    choices = Choices(tuple(explored["lineage"].values.tolist()), None, (str(next(iter(explored.data_vars))),))
+    part = apply(explored, choices).compute()
+    tab = AnswersTab(Marks())
+    tab.show(Shown(explored, part, choices, run_table(part), {}))
+    for question in QUESTIONS:
+        tab._question.value = question
+        for option in options_of(question):
+            if option.kind == "factor":
+                assert tab._widgets[question][option.name].value in factor_names(part)
+    # Several bases share a lineage, so there are no curves of bases.
+    assert not has_one_base(part)
+    assert not tab._bases.value
+    tab._question.value = "signal_to_noise"
+    tab._ask()
+    assert tab._answer is not None, tab._state.object
+    assert tab._answer.code.startswith("import dde\n\n# ds is the Dataset that was explored")
+
+
 # In a browser
 
 
@@ -566,7 +589,7 @@ def test_a_question_is_answered_in_a_browser(shown: Shown, browser: Any) -> None
         assert visit.page.locator("img").evaluate("image => image.complete && image.naturalWidth > 100")
         visit.page.locator("pre", has_text='answer = shown.dde.best("arc_easy")').wait_for()
         # A label ticks its box, and Enter asks.
-        visit.page.get_by_text("pretraining runs only").click()
+        visit.page.get_by_text("base runs only").click()
         visit.choose("Question", QUESTIONS["reach"])
         field = visit.page.get_by_label("target (a number")
         field.fill("0.27")
@@ -582,5 +605,37 @@ def test_a_question_is_answered_in_a_browser(shown: Shown, browser: Any) -> None
         assert "no such run" in visit.page.locator("p.error").inner_text()
         assert visit.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
         assert visit.hosts() == {"127.0.0.1"}
+        assert visit.complaints == []
+        visit.close()
+
+
+@pytest.mark.browser
+def test_answers_show_names_as_text(shown: Shown, browser: Any) -> None:
+    hostile = '<img src=x onerror="window.hacked=1">'
+    names = {"arc_easy": hostile, "data": hostile + "2"}
+    explored = shown.explored[["arc_easy"]].load().rename({"arc_easy": names["arc_easy"]})
+    families = [hostile + str(value) for value in explored["data"].values]
+    explored["data"] = ("lineage", np.array(families, object), explored["data"].attrs)
+    choices = replace(shown.choices, metrics=(hostile,))
+    part = apply(explored, choices).compute()
+    other = replace(shown, explored=explored, dataset=part, choices=choices, repository=None)
+
+    def page() -> Any:
+        tab = AnswersTab(Marks())
+        tab.show(other)
+        return tab.view
+
+    with served(page) as address:
+        visit = Visit(browser, address)
+        visit.choose("Question", QUESTIONS["effect"])
+        visit.page.get_by_role("button", name="Answer").click()
+        visit.page.locator("img[alt]").wait_for()
+        visit.page.locator(".tabulator-cell", has_text=families[0]).first.wait_for()
+        visit.choose("Question", QUESTIONS["ranks"])
+        visit.page.get_by_role("button", name="Answer").click()
+        visit.page.locator("p.note, p.error", has_text="asked of what is shown").first.wait_for()
+        assert visit.page.locator("pre").inner_text().count(hostile.replace('"', '\\"')) > 0
+        assert visit.page.evaluate("() => window.hacked") is None
+        assert [c for c in visit.complaints if "hacked" in c] == []
         assert visit.complaints == []
         visit.close()

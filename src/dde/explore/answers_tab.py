@@ -27,6 +27,7 @@ from dde.explore.questions import (
     answer_question,
     changed_options,
     factor_names,
+    has_one_base,
     labelled_conditions,
     options_of,
     picture_of,
@@ -96,7 +97,7 @@ class AnswersTab:
         )
         self._metrics = _several("Metrics", 320)
         self._scope = pn.widgets.Select(label="Ask", options=[_SHOWN, _ALL], width=190)
-        self._bases = pn.widgets.Checkbox(label="pretraining runs only", margin=(24, 10, 0, 10))
+        self._bases = pn.widgets.Checkbox(label="base runs only", margin=(24, 10, 0, 10))
         self._about = pn.pane.HTML("", stylesheets=[_TEXTS], **wide)
         self._main, self._more = pn.FlexBox(**wide), pn.FlexBox(**wide)
         self._card = pn.Card(self._more, title="More options", collapsed=True, margin=(4, 10), **wide)
@@ -165,7 +166,6 @@ class AnswersTab:
         self._main.objects = [widgets[n] for names in main for n in names]
         self._more.objects = [widgets[o.name] for o in options if not o.is_main]
         self._card.visible = bool(self._more.objects)
-        self._bases.value = name in OF_BASES
         self._about.object = _text(_summary(name), "about")
         self._list_choices()
 
@@ -176,9 +176,14 @@ class AnswersTab:
             return
         metrics = [str(name) for name in data.data_vars]
         chosen = [m for m in self._metrics.value if m in metrics]
-        _update(self._metrics, metrics, chosen or [m for m in shown.choices.metrics if m in metrics][:1])
-        factors, conditions = factor_names(data), labelled_conditions(data)
+        _update(self._metrics, _labelled(metrics), chosen or [m for m in shown.choices.metrics if m in metrics][:1])
+        factors = factor_names(data)
+        conditions = {html.escape(label): pair for label, pair in labelled_conditions(data).items()}
         scale = scale_factor(data)
+        asks_bases = self._question.value in OF_BASES and has_one_base(data)
+        if self._preferred.get("bases") != (self._question.value, asks_bases):
+            self._preferred["bases"] = (self._question.value, asks_bases)
+            self._bases.value = asks_bases
         for option in options_of(self._question.value):
             widget = self._widgets[self._question.value][option.name]
             if option.kind == "metric":
@@ -188,13 +193,13 @@ class AnswersTab:
                 first = [f for f in (option.default, *factors) if f in factors and (scale is None or f != scale[0])]
                 self._choose(option, factors or [option.default], (first or factors or [option.default])[0])
             elif option.kind == "factors":
-                _update(widget, factors, [f for f in widget.value if f in factors])
+                _update(widget, _labelled(factors), [f for f in widget.value if f in factors])
             elif option.kind == "conditions":
                 # From the smallest scale to the largest one.
                 ends = [] if scale is None else [(scale[0], scale[1][0 if option.name == "a" else -1])]
                 self._choose(option, conditions, ends if option.required else [])
             elif option.kind == "target":
-                runs = {printable(f"run={label}"): ("run", str(label)) for label in data["run"].values}
+                runs = {html.escape(printable(f"run={x}")): ("run", str(x)) for x in data["run"].values}
                 others = self._widgets[self._question.value][_RUNS]
                 pairs = {**runs, **conditions}
                 _update(others, pairs, [v for v in others.value if v in list(pairs.values())])
@@ -327,6 +332,11 @@ def _widget(option: Option) -> Any:
         placeholder="last, common, a number of tokens" if is_place else "such as 0.6, or pretraining",
         width=320,
     )
+
+
+def _labelled(names: list[str]) -> dict[str, str]:
+    """Return names by the labels of a list of several: Bokeh inserts these as markup."""
+    return {html.escape(printable(name)): name for name in names}
 
 
 def _several(label: str, width: int) -> Any:

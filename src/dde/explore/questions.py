@@ -18,6 +18,7 @@ import xarray as xr
 import dde.analysis
 from dde.analysis.answers import answer_frame
 from dde.analysis.option_texts import parse_place, parse_target
+from dde.dataset.dimensions import broadcast_values
 from dde.dataset.samples import metrics_alone
 from dde.errors import DdeError, DdeWarning, UnknownNameError
 from dde.explore.choices import Choices, Opened, code_of, text_literal
@@ -38,6 +39,7 @@ __all__ = [
     "changed_options",
     "code_of_answer",
     "factor_names",
+    "has_one_base",
     "labelled_conditions",
     "options_of",
     "picture_of",
@@ -247,6 +249,22 @@ def scale_factor(dataset: xr.Dataset) -> tuple[str, list[Any]] | None:
             if len(pairs) > 1 and len({v for v, _ in counts}) == len(counts) == len({s for _, s in counts}):
                 return name, [value for value, _ in sorted(pairs, key=lambda pair: pair[1])]
     return None
+
+
+def has_one_base(dataset: xr.Dataset) -> bool:
+    """Return whether the runs of each lineage started from one base, so that the lineages have curves of bases.
+
+    Examples
+    --------
+    >>> import dde
+    >>> has_one_base(dde.tutorial.open_lineages("tiny", metrics=["piqa"]))
+    True
+    """
+    if "root_run_id" not in dataset.coords:
+        return True
+    sizes = {d: dataset.sizes[d] for d in ("lineage", "run")}
+    roots = broadcast_values(dataset["root_run_id"].variable, sizes)
+    return all(len({root for root in of_lineage if root}) <= 1 for of_lineage in roots.tolist())
 
 
 def _values_of(dataset: xr.Dataset, name: str) -> list[Any]:
