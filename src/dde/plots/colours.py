@@ -17,7 +17,9 @@ __all__ = [
     "NEUTRAL",
     "PRIMARY",
     "WINDOW",
+    "LineColour",
     "colours_of",
+    "dash_of",
     "facets_of",
     "is_given",
     "is_number",
@@ -38,11 +40,13 @@ INK = "#3b4252"
 #: Colours of grid lines, of axes, and of the region that another panel enlarges.
 GRID, EDGE, WINDOW = "#e8eaee", "#9aa1ae", "#eef1f6"
 
-# Lightness falls monotonically along the map, so order is visible without hue. Its ends are cut off: they are too pale
-# on white, or too close to black.
-_ORDERED_MAP, _ORDERED_RANGE = "plasma_r", (0.16, 0.96)
-# Okabe and Ito's palette without its yellow, which is hard to see on white.
-_DISTINCT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+# Lightness falls evenly along the map, so order is visible without hue, in greyscale and with colour blindness. Its
+# ends are cut off: they are too pale on white, or too close to black.
+_ORDERED_MAP, _ORDERED_RANGE = "magma_r", (0.15, 0.92)
+# Okabe and Ito's palette without its yellow, which is hard to see on white, and three dark colours that are as far from
+# it, with each type of colour blindness, as its own colours are from each other.
+_DISTINCT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#882255", "#4B0082",
+             "#5C3D00")  # fmt: skip
 _WORDS = re.compile(r"[a-z]+(_[a-z]+)*")
 # A size of a model in words, such as 150M.
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmbt])", re.IGNORECASE)
@@ -102,17 +106,53 @@ def facets_of(values: Iterable[Any], with_none: bool) -> list[Any]:
     return [*facets, ""] if with_none and facets and not all(map(is_given, values)) else facets
 
 
+class LineColour(str):
+    """A colour, with the style of lines that have it.
+
+    Attributes
+    ----------
+    dash : int
+        Number of the style; 0 for solid lines. Values that share a colour differ in it.
+    """
+
+    __slots__ = ("dash",)
+    dash: int
+
+    def __new__(cls, colour: str, dash: int = 0) -> LineColour:
+        """Return the colour as text with a style of lines."""
+        made = super().__new__(cls, colour)
+        made.dash = dash
+        return made
+
+
+def dash_of(colour: str) -> int:
+    """Return the number of the style of lines in a colour; 0 for a solid line.
+
+    Examples
+    --------
+    >>> [dash_of(c) for c in colours_of(["a", "b"]).values()], dash_of("#000000")
+    ([0, 0], 0)
+    """
+    return colour.dash if isinstance(colour, LineColour) else 0
+
+
 def colours_of(values: Iterable[Any]) -> dict[Any, str]:
     """Return a colour for each value: from an ordered map for ordered values, distinct ones for other names.
+
+    Names beyond the number of distinct colours have the same colours again, with other styles of lines.
 
     Examples
     --------
     >>> colours_of([1e-5, 1e-6, float("nan")])
-    {1e-06: '#feb72d', 1e-05: '#260591'}
+    {1e-06: '#feb77e', 1e-05: '#0e0b2b'}
+    >>> colours = list(colours_of(f"recipe {k}" for k in range(25)).values())
+    >>> len(set(colours)), len({(c, dash_of(c)) for c in colours})
+    (10, 25)
     """
     distinct = sorted_values(values)
     if not is_ordered(distinct):
-        return dict(zip(distinct, _distinct_colours(len(distinct)), strict=True))
+        n = len(_DISTINCT)
+        return {v: LineColour(_DISTINCT[k % n], k // n) for k, v in enumerate(distinct)}
     import matplotlib
     from matplotlib.colors import to_hex
 
@@ -152,19 +192,6 @@ def _size_of(value: Any) -> float:
     size = _SIZE.fullmatch(str(value).strip())
     assert size is not None
     return float(size[1]) * _POWERS[size[2].lower()]
-
-
-def _distinct_colours(count: int) -> list[str]:
-    """Return distinct colours: the palette, then darker and lighter variants, then all of them again."""
-    darker = [_mixed(c, "#000000", 0.42) for c in _DISTINCT[:-1]]
-    lighter = [_mixed(c, "#ffffff", 0.45) for c in _DISTINCT]
-    palette = [*_DISTINCT, *darker, *lighter]
-    return [palette[k % len(palette)] for k in range(count)]
-
-
-def _mixed(colour: str, other: str, share: float) -> str:
-    parts = [(int(colour[k : k + 2], 16), int(other[k : k + 2], 16)) for k in (1, 3, 5)]
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in parts)
 
 
 def markers_of(values: Iterable[Any], backend: str) -> dict[Any, str]:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from dde.dataset.naming import step_of
 from dde.plots.axis_format import short_number
-from dde.plots.backends.base import Backend
-from dde.plots.colours import INK, NEUTRAL, is_given
+from dde.plots.backends.base import Backend, dash_pattern, with_dash
+from dde.plots.colours import INK, NEUTRAL, dash_of, is_given
 from dde.plots.curve_segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
 from dde.plots.figure_layout import Axis, Frame, PanelLayout, shorten_title
 from dde.plots.legends import Legend
@@ -270,18 +270,21 @@ class Panel:
 
 
 def coloured_lines(dims: Sequence[Any], lines: Sequence[tuple[Any, Any, str]], options: Mapping[str, Any]) -> list[Any]:
-    """Return one element for all lines, each given as x, y and colour; an empty list when there are none.
+    """Return one element for all lines of a style, each given as x, y and colour; an empty list when there are none.
 
     HoloViews needs time for each element, and more for a ``Path`` than for ``Contours``. `options` refer to the
-    dimension ``colour``.
+    dimension ``colour``. Where they give no style of lines, lines have that of their colour.
     """
     import holoviews as hv
 
-    if not lines:
-        return []
     x, y = (dim.name for dim in dims)
-    paths = [{x: a, y: b, "colour": colour} for a, b, colour in lines]
-    return [hv.Contours(paths, list(dims), "colour").opts(**options)]
+    paths: dict[int, list[dict[str, Any]]] = {}
+    for a, b, colour in lines:
+        paths.setdefault(dash_of(colour), []).append({x: a, y: b, "colour": str(colour)})
+    return [
+        hv.Contours(of_style, list(dims), "colour").opts(**with_dash(options, dash_pattern(style)))
+        for style, of_style in sorted(paths.items())
+    ]
 
 
 def framed(

@@ -432,7 +432,7 @@ def _elements(
             paths.append((line.x, mean, colour))
         for at, low, high in zip(line.x, frame.y.drawable(line.statistics[:, 4]), line.statistics[:, 5], strict=True):
             if np.isfinite(low):
-                bars.append(([at, at], [low, high], colour))
+                bars.append(([at, at], [low, high], str(colour)))
         if line.most > 1:
             points = [(a, b, colour) for a, b in zip(line.x, mean, strict=True)]
             means.setdefault(look.marker(line.first), []).extend(points)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from dde.plots.figure_layout import Frame, PanelLayout
 from dde.plots.legends import Legend
 
 __all__ = [
+    "NO_DATA",
     "ONE_AT_A_TIME",
     "OPAQUE_POINTS_UP_TO",
     "SMALL_POINTS_ABOVE",
@@ -17,6 +18,8 @@ __all__ = [
     "BackendName",
     "Options",
     "crowd_look",
+    "dash_pattern",
+    "with_dash",
 ]
 
 BackendName = Literal["bokeh", "matplotlib"]
@@ -25,6 +28,11 @@ Options = dict[str, Any]
 #: HoloViews applies options for its one current backend, and pyplot keeps one list of figures; both are global to the
 #: process. Code that draws or writes a picture takes this lock first.
 ONE_AT_A_TIME = threading.RLock()
+
+#: Dashes and gaps, in widths of the line, of lines between points between which there is no data.
+NO_DATA = (4.0, 3.0)
+# Lines of values that share a colour: solid, long dashes, dots. Neither looks like NO_DATA.
+_DASHES: tuple[tuple[float, ...], ...] = ((), (7.0, 2.0), (1.5, 1.5))
 
 #: Numbers of curves in a panel: up to the first, points are opaque; above the second, they are smaller.
 OPAQUE_POINTS_UP_TO, SMALL_POINTS_ABOVE = 20, 60
@@ -38,7 +46,10 @@ class Backend(Protocol):
     hovers: bool
 
     def line(self, colour: str, dashed: bool = False, crowd: int = 1) -> Options:
-        """Return options of one of `crowd` lines; dashed ones connect points between which there is no data."""
+        """Return options of one of `crowd` lines; dashed ones connect points between which there is no data.
+
+        Others have the style that belongs to the colour, as :func:`dde.plots.colours.colours_of` gives it.
+        """
         ...
 
     def partial_line(self, colour: str, crowd: int = 1) -> Options:
@@ -106,6 +117,36 @@ class Backend(Protocol):
     def figure(self, layout: PanelLayout) -> Options:
         """Return options of the figure of all panels."""
         ...
+
+
+def dash_pattern(style: int) -> tuple[float, ...]:
+    """Return dashes and gaps of a style of lines, in widths of the line; empty for a solid line.
+
+    Examples
+    --------
+    >>> dash_pattern(0), dash_pattern(1), dash_pattern(3)
+    ((), (7.0, 2.0), (7.0, 2.0, 1.5, 2.0))
+    """
+    if style < len(_DASHES):
+        return _DASHES[style]
+    return (7.0, 2.0, *(1.5, 2.0) * (style - len(_DASHES) + 1))
+
+
+def with_dash(options: Mapping[str, Any], pattern: Sequence[float]) -> Options:
+    """Return options of lines, for either backend, with a pattern of dashes; unchanged where they have one already.
+
+    Examples
+    --------
+    >>> with_dash({"line_width": 1.5}, NO_DATA), with_dash({"linewidth": 1.2}, NO_DATA)
+    ({'line_width': 1.5, 'line_dash': '6 4'}, {'linewidth': 1.2, 'linestyle': (0, (4.0, 3.0))})
+    """
+    options = dict(options)
+    if not pattern or "line_dash" in options or "linestyle" in options:
+        return options
+    if "line_width" in options:
+        # Bokeh counts dashes in pixels; those of less than two disappear.
+        return options | {"line_dash": " ".join(str(max(round(1.4 * part), 2)) for part in pattern)}
+    return options | {"linestyle": (0, tuple(pattern))}
 
 
 def crowd_look(crowd: int, width: float) -> tuple[float, float]:

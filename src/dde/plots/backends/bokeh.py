@@ -7,8 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dde.plots.axis_format import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, BOKEH_TICKS
-from dde.plots.backends.base import OPAQUE_POINTS_UP_TO, SMALL_POINTS_ABOVE, BackendName, Options, crowd_look
-from dde.plots.colours import EDGE, GRID, INK, WINDOW
+from dde.plots.backends.base import (
+    NO_DATA,
+    OPAQUE_POINTS_UP_TO,
+    SMALL_POINTS_ABOVE,
+    BackendName,
+    Options,
+    crowd_look,
+    dash_pattern,
+    with_dash,
+)
+from dde.plots.colours import EDGE, GRID, INK, WINDOW, dash_of
 from dde.plots.figure_layout import Axis, Frame, PanelLayout
 from dde.plots.legends import ColourBar, Legend
 from dde.printable import printable
@@ -28,7 +37,8 @@ class BokehBackend:
     def line(self, colour: str, dashed: bool = False, crowd: int = 1) -> Options:
         """Return options of a line."""
         alpha, width = crowd_look(crowd, 1.2 if dashed else 1.5)
-        return {"color": colour, "alpha": alpha, "line_width": width} | ({"line_dash": "dashed"} if dashed else {})
+        look = {"color": str(colour), "alpha": alpha, "line_width": width}
+        return with_dash(look, NO_DATA if dashed else dash_pattern(dash_of(colour)))
 
     def partial_line(self, colour: str, crowd: int = 1) -> Options:
         """Return options of a line that averages fewer runs."""

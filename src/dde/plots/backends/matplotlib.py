@@ -6,8 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dde.plots.axis_format import log_ticks, minor_log_ticks, short_number, tick_labels
-from dde.plots.backends.base import OPAQUE_POINTS_UP_TO, SMALL_POINTS_ABOVE, BackendName, Options, crowd_look
-from dde.plots.colours import EDGE, GRID, INK, WINDOW
+from dde.plots.backends.base import (
+    NO_DATA,
+    OPAQUE_POINTS_UP_TO,
+    SMALL_POINTS_ABOVE,
+    BackendName,
+    Options,
+    crowd_look,
+    dash_pattern,
+    with_dash,
+)
+from dde.plots.colours import EDGE, GRID, INK, WINDOW, dash_of
 from dde.plots.figure_layout import Axis, Frame, PanelLayout
 from dde.plots.legends import ColourBar, Legend, without_formulas
 
@@ -23,7 +32,8 @@ class MatplotlibBackend:
     def line(self, colour: str, dashed: bool = False, crowd: int = 1) -> Options:
         """Return options of a line."""
         alpha, width = crowd_look(crowd, 1.0 if dashed else 1.2)
-        return {"color": colour, "alpha": alpha, "linewidth": width} | ({"linestyle": (0, (4, 3))} if dashed else {})
+        look = {"color": str(colour), "alpha": alpha, "linewidth": width}
+        return with_dash(look, NO_DATA if dashed else dash_pattern(dash_of(colour)))
 
     def partial_line(self, colour: str, crowd: int = 1) -> Options:
         """Return options of a line that averages fewer runs."""
