@@ -197,7 +197,7 @@ def test_panels_without_values_say_so_on_any_scale(suite: xr.Dataset, logs: dict
     # The second lineage has no finetuning, so nothing of it is in the panels that enlarge the branch.
     two = suite.dde.sel(lineage=["dolma1_7-150M-default", "c4-150M-default"], run_type=["pretraining", "supervised_ft"])
     two = two.where((two.lineage == "dolma1_7-150M-default") | (two.run == "pretraining"))
-    expected = [[], [], [], [], ["no values"], ["no values"]]
+    expected = [[], [], [], [], ["no values after the branch"], ["no values after the branch"]]
     metrics = ["arc_easy", "train_loss"]
     with printed(two.dde.plot(metrics, backend="matplotlib", **logs)) as figure:
         assert words(figure) == expected

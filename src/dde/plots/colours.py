@@ -42,7 +42,7 @@ GRID, EDGE, WINDOW = "#e8eaee", "#9aa1ae", "#eef1f6"
 
 # Lightness falls evenly along the map, so order is visible without hue, in greyscale and with colour blindness. Its
 # ends are cut off: they are too pale on white, or too close to black.
-_ORDERED_MAP, _ORDERED_RANGE = "magma_r", (0.15, 0.92)
+_ORDERED_MAP, _ORDERED_MIDDLE, _ORDERED_HALF = "magma_r", 0.535, 0.385
 # Okabe and Ito's palette without its yellow, which is hard to see on white, and three dark colours that are as far from
 # it, with each type of colour blindness, as its own colours are from each other.
 _DISTINCT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#882255", "#4B0082",
@@ -144,7 +144,7 @@ def colours_of(values: Iterable[Any]) -> dict[Any, str]:
     Examples
     --------
     >>> colours_of([1e-5, 1e-6, float("nan")])
-    {1e-06: '#feb77e', 1e-05: '#0e0b2b'}
+    {1e-06: '#f66c5c', 1e-05: '#4a1079'}
     >>> colours = list(colours_of(f"recipe {k}" for k in range(25)).values())
     >>> len(set(colours)), len({(c, dash_of(c)) for c in colours})
     (10, 25)
@@ -156,10 +156,11 @@ def colours_of(values: Iterable[Any]) -> dict[Any, str]:
     import matplotlib
     from matplotlib.colors import to_hex
 
-    low, high = _ORDERED_RANGE
-    # By rank: hyperparameters are tried in uneven steps, and neighbours must be distinguishable.
+    # By rank: hyperparameters are tried in uneven steps, and neighbours must be distinguishable. Few values don't need
+    # the ends of the map.
     n = len(distinct)
-    positions = [low + (high - low) * (k / (n - 1) if n > 1 else 0.7) for k in range(n)]
+    low, high = (_ORDERED_MIDDLE + side * min(0.17 + 0.03 * n, _ORDERED_HALF) for side in (-1, 1))
+    positions = np.linspace(low, high, n) if n != 1 else [_ORDERED_MIDDLE]
     return {v: to_hex(matplotlib.colormaps[_ORDERED_MAP](p)) for v, p in zip(distinct, positions, strict=True)}
 
 

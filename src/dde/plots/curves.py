@@ -40,7 +40,7 @@ from dde.plots.grouped import group_segments
 from dde.plots.legends import Legend
 from dde.plots.metric_order import metrics_to_draw
 from dde.plots.option_docs import with_picture_options
-from dde.plots.panels import Axis, Frame, Look, Panel, value_of, x_values, y_values
+from dde.plots.panels import Axis, Frame, Look, Panel, enlarged_range, value_of, x_values, y_values
 from dde.plots.picture_options import NO_OPTIONS, LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
@@ -58,6 +58,8 @@ __all__ = [
 # Share of the enlarged panel in which the base before the branch is drawn.
 _BEFORE = 0.26
 _MOST_IN_ROW = 6
+# The base before the branch is below zero, which a logarithmic axis can't show.
+_LINEAR = " (linear)"
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,16 @@ def metric_panels(
         frame = Frame(
             Axis(
                 f"{scale.x}_since_branch",
-                options.label(f"{scale.x}_since_branch", f"{units or scale.x} since the branch"),
+                options.label(
+                    f"{scale.x}_since_branch", f"{units or scale.x} since the branch{_LINEAR if scale.log_x else ''}"
+                ),
             ),
             replace(up, name=f"{metric}_since_branch"),
             since_branch=True,
         )
         panel = Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference)
-        reach = max(x_values((s, s.origin) for s in derived))
         joined = any(s.is_base or s.anchor for s in segments)
-        x_range = -(_BEFORE if joined else 0.04) * reach, 1.05 * reach
+        x_range = enlarged_range(panel.shifted_segments(), _BEFORE if joined else 0.04)
         y_range = _y_range(panel.shifted_segments(), *x_range, scale)
         made = [replace(panel, frame=frame.with_limits(x_range, y_range))]
         origins = {s.origin for s in derived}
@@ -227,8 +230,8 @@ def plot_curves(
     """Draw curves of lineages, pretraining and post-training joined.
 
     A base is drawn once, in grey where it has no value of the hue, and each derived run in its colour from its
-    branch on. Points are observations, lines interpolate between them. A dashed line connects the first
-    evaluation of a run to the last one of its parent; there is no data between them.
+    branch on. Points are observations, lines interpolate between them; a training log is a line alone. A
+    dashed line connects the first evaluation of a run to the last one of its parent; there is no data between them.
 
     Parameters
     ----------

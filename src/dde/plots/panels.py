@@ -23,6 +23,7 @@ __all__ = [
     "Look",
     "Panel",
     "coloured_lines",
+    "enlarged_range",
     "figure_of",
     "framed",
     "value_of",
@@ -34,10 +35,15 @@ __all__ = [
 _DENSE = 48
 # All points of a panel with more of them than this are drawn small, too.
 _MANY = 400
-# Interpolated cells of a stretch that have a tooltip. Tooltips for all cells would make the page heavy.
+# Cells of a stretch without a marker that have a tooltip. Tooltips for all cells would make the page heavy.
 _MOST_TOOLTIPS = 48
 # Branch points that are marked over the full height; more of them would hide the curves.
 _MOST_BRANCHES = 24
+
+# Share of the enlarged panel that a marker covers at most, and its right edge relative to the longest run.
+_MARKER_SHARE, _AFTER = 0.025, 1.05
+# Left edge of the enlarged panel relative to the last point of a base that determines it.
+_EDGE_OF_LAST = 1.15
 
 Shifted = list[tuple[Segment, float]]
 Lines = list[tuple[Any, Any, str]]
@@ -136,7 +142,9 @@ class Panel:
 
         dims = [hv.Dimension(axis.name) for axis in (self.frame.x, self.frame.y)]
         elements: list[Any] = []
-        if self.frame.window is not None:
+        derived = any(not s.is_base for s in self.segments)
+        # A facet without derived runs has nothing in the panel that enlarges.
+        if self.frame.window is not None and derived:
             elements.append(hv.Rectangles([self.frame.window]).opts(**backend.window_rectangle()))
         if self.zero:
             elements.append(hv.HLine(0.0).opts(**backend.zero_line()))
@@ -157,7 +165,8 @@ class Panel:
         elements += coloured_lines(dims, joints, backend.line("colour", dashed=True, crowd=crowd))
         elements += self._points(hv, dims, backend, shifted)
         if not len(y_values(shifted, *(self.frame.x.limits or (-np.inf, np.inf)))):
-            elements.append(hv.Labels([(*self.frame.middle(), "no values")], dims, "text").opts(**backend.text(INK)))
+            missing = "no values after the branch" if self.frame.since_branch and not derived else "no values"
+            elements.append(hv.Labels([(*self.frame.middle(), missing)], dims, "text").opts(**backend.text(INK)))
         return framed(elements, self.frame, backend, layout, legend, self.title)
 
     def _lines(self, shifted: Shifted, columns: int) -> tuple[Lines, Lines]:
@@ -216,7 +225,7 @@ class Panel:
             ("support", "@support"),
             *([("runs averaged", "@count")] if any(s.counts is not None for s, _ in shifted) else []),
         ]
-        observed = [(s, since, np.flatnonzero(s.support == OBSERVED)) for s, since in shifted]
+        observed = [(s, since, np.flatnonzero((s.support == OBSERVED) & _has_marker(s))) for s, since in shifted]
         crowd, total = len(shifted), self._observed_count(shifted)
         # With many curves, each has a few points: its last one, and some others with tooltips.
         each = MARKERS // max(crowd, 1) or 1
@@ -232,7 +241,7 @@ class Panel:
         ]
         if backend.hovers:
             most = min(each, _MOST_TOOLTIPS)
-            rows = [row for s, since in shifted for row in self._cells(s, since, _interpolated_cells(s, most))]
+            rows = [row for s, since in shifted for row in self._cells(s, since, _cells_without_marker(s, most))]
             if rows:
                 elements.append(hv.Points(rows, dims, fields).opts(**backend.invisible_points(tooltips)))
         return elements
@@ -328,15 +337,53 @@ def figure_of(panels: Sequence[Any], layout: PanelLayout, backend: Backend) -> A
 
 
 def y_values(shifted: Iterable[tuple[Segment, float]], low: float, high: float) -> npt.NDArray[np.float64]:
-    """Return the values shown between `low` and `high` on x, including the ends of intervals."""
+    """Return the values shown between `low` and `high` on x: points, ends of intervals, and lines at the edges.
+
+    A line that crosses an edge has a value there although none of its points may be inside.
+    """
+    edges = np.array([low, high])
     parts: list[Any] = [np.empty(0)]
     for s, since in shifted:
         x = s.x - since
         inside = (x >= low) & (x <= high)
         parts += [values[inside] for values in (s.values, s.low, s.high) if values is not None]
-        if s.anchor and low <= s.anchor[0] - since <= high:
-            parts.append([s.anchor[1]])
+        lines = s.lines(since)
+        if s.anchor:
+            lines.append((np.array([s.anchor[0] - since, x[0]]), np.array([s.anchor[1], s.values[0]])))
+            if low <= s.anchor[0] - since <= high:
+                parts.append([s.anchor[1]])
+        for at, values in lines:
+            parts.append(np.interp(edges[(at[0] < edges) & (edges < at[-1])], at, values))
     return np.concatenate(parts)
+
+
+def enlarged_range(shifted: Iterable[tuple[Segment, float]], before: float) -> tuple[float, float]:
+    """Return the range of x since the branch that shows derived runs and the end of their base.
+
+    Parameters
+    ----------
+    shifted : iterable of (Segment, float)
+        Segments and their zero of x.
+    before : float
+        Share of the length of the longest run that is shown before the branch.
+
+    Returns
+    -------
+    (float, float)
+        From before the branch: further left where the last point of a base is not further away than runs are long, and
+        so that no point of a base lies on the edge.
+    """
+    shifted = list(shifted)
+    reach = max(float((s.x - since).max()) for s, since in shifted if not s.is_base)
+    lasts = [float((s.x - since).max()) for s, since in shifted if s.is_base and len(s.x)]
+    lasts += [s.anchor[0] - since for s, since in shifted if s.anchor]
+    left = min([-before * reach, *(_EDGE_OF_LAST * last for last in lasts if -reach <= last < 0)])
+    points = np.concatenate([np.empty(0), *((s.x - since)[s.support == OBSERVED] for s, since in shifted if s.is_base)])
+    width = _MARKER_SHARE * (_AFTER * reach - left)
+    for at in sorted(points[points < 0], reverse=True):
+        if abs(at - left) < width:
+            left = float(at) - width
+    return left, _AFTER * reach
 
 
 def x_values(shifted: Iterable[tuple[Segment, float]]) -> npt.NDArray[np.float64]:
@@ -354,6 +401,19 @@ def value_of(segment: Segment, coordinate: str) -> Any:
     return value if is_given(value) else ""
 
 
-def _interpolated_cells(segment: Segment, most: int) -> npt.NDArray[np.intp]:
-    cells = np.flatnonzero(segment.support != OBSERVED)
+def _has_marker(segment: Segment) -> npt.NDArray[np.bool_]:
+    """Return at which points of a segment an observation has a marker.
+
+    A training log is a line: of its many observations, some lie on cells of the Dataset, and markers at those alone
+    would look as if they were special. Single points have markers, because no line shows them.
+    """
+    is_sampled = len(segment.x) <= _DENSE and bool((segment.support == OBSERVED).all())
+    if not segment.is_log or is_sampled:
+        return np.ones(len(segment.x), bool)
+    edges = np.array([0, *segment.breaks.tolist(), len(segment.x)])
+    return np.repeat(np.diff(edges) == 1, np.diff(edges))
+
+
+def _cells_without_marker(segment: Segment, most: int) -> npt.NDArray[np.intp]:
+    cells = np.flatnonzero((segment.support != OBSERVED) | ~_has_marker(segment))
     return cells[spread_picks(len(cells), most)]
