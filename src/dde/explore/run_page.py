@@ -198,7 +198,8 @@ export function render({model}) {
     }
     parts.push(columns)
     if (page.values) parts.push(section("Last own values of the shown metrics", page.values.length
-      ? values(page.values) : make("p", "The run is not in the Dataset that is explored, so its values are unknown here.", "unknown")))
+      ? values(page.values)
+      : make("p", "The run is not in the Dataset that is explored, so its values are unknown here.", "unknown")))
     if (page.command) {
       const command = make("div", "", "command")
       command.append(make("code", page.command), copy_button(page.command, "command line"))

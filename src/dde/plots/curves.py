@@ -91,13 +91,9 @@ def metric_panels(
     window = None
     if scale.zooms and derived:
         units = str(x.attrs.get("units", ""))
+        since = f"{units or scale.x} since the branch{_LINEAR if scale.log_x else ''}"
         frame = Frame(
-            Axis(
-                f"{scale.x}_since_branch",
-                options.label(
-                    f"{scale.x}_since_branch", f"{units or scale.x} since the branch{_LINEAR if scale.log_x else ''}"
-                ),
-            ),
+            Axis(f"{scale.x}_since_branch", options.label(f"{scale.x}_since_branch", since)),
             replace(up, name=f"{metric}_since_branch"),
             since_branch=True,
         )
