@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import importlib
 import io
 import logging
 import re
@@ -75,7 +76,7 @@ class Session:
         self.marks = Marks()
         self.controls = Controls(dataset, initial, self.redraw, self.marks)
         self._defaults = self.controls.values
-        self.tabs: list[Tab] = _tabs(self.marks)
+        self._tabs: dict[str, Tab] = {}
         self._make_parts(refresh)
         self._problems: list[str] = []
         if query:
@@ -127,11 +128,15 @@ class Session:
         self._summary = pn.pane.HTML("", stylesheets=[_SUMMARY], **_WIDE)
         self.curves = CurvesView(self.marks)
         self._tab = pn.widgets.RadioButtonGroup(
-            options=[_CURVES, *(tab.title for tab in self.tabs), _EXPORT], value=_CURVES, stylesheets=[_TABS]
+            options=[_CURVES, *_TABS, _EXPORT], value=_CURVES, stylesheets=[_TAB_BUTTONS]
         )
         self._tab.param.watch(self._on_tab, "value")
         self._views_bar = self._make_views_bar()
-        self._pages = {_CURVES: self.curves, **{tab.title: tab.view for tab in self.tabs}, _EXPORT: self._make_export()}
+        self._pages = {
+            _CURVES: self.curves,
+            **{title: pn.Column(margin=0, **_WIDE) for title in _TABS},
+            _EXPORT: self._make_export(),
+        }
         for title, page in self._pages.items():
             page.visible = title == _CURVES
         self._shown = pn.Column(*self._pages.values(), **_WIDE)
@@ -300,15 +305,19 @@ class Session:
         made = self.drawing
         if made is None:
             return
-        for tab in self.tabs:
-            if tab.title == self._tab.value:
-                colours = {look.run_id: look.colour for look in made.looks}
-                shown = Shown(self.dataset, made.shown, made.choices, made.table, colours, self.opened, self.repository)
-                tab.show(shown)
+        title = self._tab.value
+        if title not in _TABS:
+            return
+        if title not in self._tabs:
+            self._tabs[title] = _make_tab(title, self.marks)
+            self._pages[title].append(self._tabs[title].view)
+        colours = {look.run_id: look.colour for look in made.looks}
+        shown = Shown(self.dataset, made.shown, made.choices, made.table, colours, self.opened, self.repository)
+        self._tabs[title].show(shown)
 
     def _on_marks(self, *events: Any) -> None:
         changed = {event.name: event.new for event in events}
-        if changed.get("opened") and "Run" in self._pages:
+        if changed.get("opened"):
             self._tab.value = "Run"
         if "baseline" in changed and self.controls.widgets["relative_to"].value == PINNED:
             self.redraw()
@@ -343,11 +352,19 @@ class Session:
 _PATIENCE = 0.4
 
 
-def _tabs(marks: Marks) -> list[Tab]:
-    """Return the tabs between the curves and the export."""
-    from dde.explore.run_tab import RunTab
+def _make_tab(title: str, marks: Marks) -> Tab:
+    """Return a new tab. The modules of tabs are imported when they are opened first, so that the page starts sooner."""
+    module, name = _TABS[title]
+    tab: Tab = getattr(importlib.import_module(f"dde.explore.{module}"), name)(marks)
+    return tab
 
-    return [RunTab(marks)]
+
+# Module and class of each tab between the curves and the export.
+_TABS = {
+    "Table": ("table_tab", "TableTab"),
+    "Run": ("run_tab", "RunTab"),
+    "Answers": ("answers_tab", "AnswersTab"),
+}
 
 
 def _summary_of(drawing: Drawing) -> str:
@@ -379,7 +396,7 @@ _FONT = 'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; color: #3b
 _PAGE = ":host { flex-wrap: wrap; gap: 12px; }"
 _HEAD = ":host { align-items: center; gap: 2px; border-bottom: 1px solid #e3e6ec; flex-wrap: wrap; }"
 _FOLD = ".bk-btn { font-size: 17px; padding: 2px 6px; border: 0; background: none; }"
-_TABS = ".bk-btn { font-size: 13px; }"
+_TAB_BUTTONS = ".bk-btn { font-size: 13px; }"
 # In a narrower window the picture goes below the controls.
 _SIDE = """
 :host { background: #f7f8fa; border-radius: 6px; padding: 4px 0 12px; }
