@@ -168,8 +168,7 @@ class Page {
     const lines = near.slice(0, room).map((curve, k) => {
       const look = this.looks[curve.run]
       const line = make("div", k === 0 ? "line first" : "line")
-      const swatch = make("i", "swatch")
-      swatch.style.background = look.colour
+      const swatch = sample(look)
       const name = make("span", "name")
       name.textContent = this.list.name(look)
       const value = make("b", "")
@@ -260,14 +259,14 @@ class DrawnPanel {
     const order = [...Array(count).keys()].filter((k) => !hides[runs[k]])
     const rank = (k) => (runs[k] === pinned ? 2 : stands[runs[k]] ? 1 : 0)
     if (any_stands || pinned >= 0) order.sort((a, b) => rank(a) - rank(b))
-    const dashes = [[], [6, 2, 2, 2], [4, 4]]
+    const dash = (k) => (styles[k] === 1 ? [6, 2, 2, 2] : styles[k] === 2 ? [6, 4] : looks[runs[k]].dash.map((part) => Math.max(1.4 * part, 2)))
     this.renderer("lines").data_source.data = {
       xs: order.map((k) => xs[k]),
       ys: order.map((k) => ys[k]),
       color: order.map((k) => (runs[k] === pinned ? "#000000" : looks[runs[k]].colour)),
       width: order.map((k) => (rank(k) === 2 ? 2.5 : rank(k) ? 3 : wide)),
       alpha: order.map((k) => (rank(k) ? 1 : any_stands ? FADED : usual)),
-      dash: order.map((k) => dashes[styles[k]]),
+      dash: order.map(dash),
     }
     const point_runs = plain(columns.point_run), kinds = plain(columns.point_kind), small = plain(columns.point_small)
     const shown = [...point_runs.keys()].filter((i) => !hides[point_runs[i]])
@@ -403,8 +402,7 @@ class RunList {
       const head = make("div", "group")
       const eye = button("", "", () => this.toggle(members.map((look) => look.run_id)))
       eye.className = "eye"
-      const swatch = make("i", "swatch")
-      swatch.style.background = members[0].colour
+      const swatch = sample(members[0])
       const label = make("span", "name")
       label.textContent = group || (groups.size > 1 ? members.every((m) => m.is_base) ? "bases" : "other" : "runs")
       const many = make("span", "many")
@@ -415,8 +413,7 @@ class RunList {
         const row = make("div", "run")
         const show = button("", "", (event) => (event.altKey ? this.solo(look.run_id) : this.toggle([look.run_id])))
         show.className = "eye"
-        const mark = make("i", "swatch")
-        mark.style.background = look.colour
+        const mark = sample(look)
         const name = button(this.name(look), `${look.run_id}: open its page`, () => { this.page.model.opened = look.run_id })
         name.className = "name"
         const pick = button("\u2605", "select: the curve stands out", () => this.select(look.run_id))
@@ -513,6 +510,19 @@ class RunList {
     this.clear.style.display = selected.size ? "" : "none"
     this.clear.textContent = `clear selection (${selected.size})`
   }
+}
+
+// A piece of the line of a run.
+function sample(look) {
+  const swatch = make("i", "swatch")
+  const stops = []
+  let at = 0
+  look.dash.forEach((part, k) => {
+    stops.push(`${k % 2 ? "transparent" : look.colour} ${at}px ${at + Math.max(1.4 * part, 2)}px`)
+    at += Math.max(1.4 * part, 2)
+  })
+  swatch.style.background = stops.length ? `repeating-linear-gradient(90deg, ${stops.join(", ")})` : look.colour
+  return swatch
 }
 
 function press(button, on, label) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,12 +14,12 @@ import pandas as pd
 import xarray as xr
 
 from dde.errors import DdeWarning
-from dde.explore.choices import Choices, apply, plot_options
+from dde.explore.choices import GRIDS, Choices, apply, plot_options
 from dde.explore.listing import run_table
 from dde.plots.backends.base import ONE_AT_A_TIME
 from dde.plots.columns import PanelColumns, RunLook, columns_of, looks_of
-from dde.plots.curve_segments import run_blocks
-from dde.plots.curves import curve_panels
+from dde.plots.curve_segments import Segment, lineages_of, run_blocks, segments_by_metric
+from dde.plots.curves import FindCurves, curve_panels, find_curves
 from dde.plots.files import pdf_bytes, png_bytes, svg_bytes
 from dde.plots.panels import Panel
 
@@ -29,6 +29,8 @@ __all__ = ["Drawing", "Loaded", "Selection", "draw", "picture_bytes", "table_byt
 _MOST_CACHED = 4
 # Cells of a selection that are in memory at once, 8 bytes each. Of a larger one, most cells hold no run.
 _MOST_CELLS = 2**23
+# Points of curves that are cached, 25 bytes each.
+_MOST_POINTS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Selection:
 
 
 class Loaded:
-    """Cache of the latest few selections of one Dataset, with their values.
+    """Cache of the latest selections of one Dataset: values that were read, and the curves found in them.
 
     Parameters
     ----------
@@ -60,17 +62,48 @@ class Loaded:
 
     def __init__(self, dataset: xr.Dataset) -> None:
         self.dataset = dataset
-        self._cached: OrderedDict[tuple[object, ...], Selection] = OrderedDict()
+        self._selections: OrderedDict[tuple[object, ...], Selection] = OrderedDict()
+        self._curves: OrderedDict[tuple[object, ...], list[Segment]] = OrderedDict()
 
     def get(self, choices: Choices) -> Selection:
         """Return the selection, read on the first request only."""
         key = choices.data_key
-        if key not in self._cached:
-            self._cached[key] = self._read(choices)
-        self._cached.move_to_end(key)
-        while len(self._cached) > _MOST_CACHED:
-            self._cached.popitem(last=False)
-        return self._cached[key]
+        if key not in self._selections:
+            self._selections[key] = self._read(choices)
+        self._selections.move_to_end(key)
+        while len(self._selections) > _MOST_CACHED:
+            self._selections.popitem(last=False)
+        return self._selections[key]
+
+    def curves(self, choices: Choices) -> FindCurves:
+        """Return a function that finds the curves of a selection, those of each metric on the first request only."""
+        selection, chosen = self.get(choices), replace(choices, metrics=()).data_key
+
+        def find(
+            dataset: xr.Dataset, metrics: Sequence[str], x: str, positive: bool, positive_values: bool
+        ) -> dict[str, list[Segment]]:
+            keys: dict[str, tuple[object, ...]] = {
+                metric: (chosen, metric, x, positive, positive_values) for metric in metrics
+            }
+            # A grid may depend on all metrics that are aligned on it.
+            if choices.grid != GRIDS[0]:
+                keys = {metric: (*key, choices.metrics) for metric, key in keys.items()}
+            missing = [metric for metric, key in keys.items() if key not in self._curves]
+            if missing:
+                lineages = lineages_of(dataset)
+                found = segments_by_metric(selection.blocks, missing, x, positive, positive_values, lineages)
+                self._curves.update({keys[metric]: of_metric for metric, of_metric in found.items()})
+            curves = {metric: self._curves[key] for metric, key in keys.items()}
+            for key in keys.values():
+                self._curves.move_to_end(key)
+            while len(self._curves) > len(keys) and self._points() > _MOST_POINTS:
+                self._curves.popitem(last=False)
+            return curves
+
+        return find
+
+    def _points(self) -> int:
+        return sum(len(segment.x) for curves in self._curves.values() for segment in curves)
 
     def _read(self, choices: Choices) -> Selection:
         selected = apply(self.dataset, choices)
@@ -134,9 +167,10 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
         selection = loaded.get(choices)
         options = plot_options(choices, loaded.dataset)
         # Means and differences need all lineages at once.
-        is_plain = not any(options.get(name) for name in ("band", "group_by", "relative_to", "smooth"))
-        blocks = selection.blocks if is_plain else ()
-        rows = curve_panels(selection.dataset, **options, blocks=blocks)
+        is_plain = not any(options.get(name) for name in ("band", "relative_to", "smooth"))
+        is_plain &= choices.group_by is None or choices.x == "cumulative_tokens"
+        find = loaded.curves(choices) if is_plain else find_curves
+        rows = curve_panels(selection.dataset, **options, find=find)
     panels = _each_labelled([panel for row in rows for panel in row])
     looks = looks_of(panels)
     positions = {look.run_id: k for k, look in enumerate(looks)}

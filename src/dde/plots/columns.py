@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from dde.array_types import Float64
 from dde.dataset.naming import step_of
-from dde.plots.colours import is_given, label_of
+from dde.plots.backends.base import dash_pattern
+from dde.plots.colours import dash_of, is_given, label_of
 from dde.plots.curve_segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
 from dde.plots.panels import Look, Panel, value_of
 
@@ -38,6 +39,8 @@ class RunLook:
         Labels; of a base that belongs to no run of its own, `run` is its run type.
     is_base : bool
     colour : str
+    dash : tuple of float
+        Dashes and gaps of its lines in widths of the line; empty for a solid line.
     group : str
         Label of the run's value of the hue; "" without a value.
     """
@@ -47,6 +50,7 @@ class RunLook:
     lineage: str
     is_base: bool
     colour: str
+    dash: tuple[float, ...]
     group: str
 
 
@@ -155,7 +159,8 @@ def _look(segment: Segment, look: Look, value: Any) -> RunLook:
         run=str(segment.facts.get("run", "")) if segment.is_of_itself else segment.kind,
         lineage=str(segment.facts.get("lineage", "")),
         is_base=segment.is_base,
-        colour=look.colour(segment),
+        colour=str(look.colour(segment)),
+        dash=dash_pattern(dash_of(look.colour(segment))),
         group=label_of(value) if is_given(value) else "",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +49,7 @@ __all__ = [
     "Scale",
     "columns_for_facets",
     "curve_panels",
+    "find_curves",
     "labelled_below",
     "metric_panels",
     "plot_curves",
@@ -384,6 +385,17 @@ def _without_values(dataset: xr.Dataset, segments: Sequence[Segment]) -> int:
     return len({str(r) for r in np.ravel(dataset["run_id"].values) if r} - shown)
 
 
+def find_curves(
+    dataset: xr.Dataset, metrics: Sequence[str], x: str, positive: bool, positive_values: bool
+) -> dict[str, list[Segment]]:
+    """Return the segments of several metrics, read in blocks of lineages."""
+    return segments_by_metric(run_blocks(dataset), metrics, x, positive, positive_values, lineages_of(dataset))
+
+
+#: Returns the segments of metrics, as :func:`find_curves`.
+FindCurves = Callable[[xr.Dataset, Sequence[str], str, bool, bool], dict[str, list[Segment]]]
+
+
 def curve_panels(
     dataset: xr.Dataset,
     y: str | Sequence[str] | None = None,
@@ -402,13 +414,13 @@ def curve_panels(
     mark_branches: bool = True,
     columns: int | None = None,
     backend: BackendName = "bokeh",
-    blocks: Sequence[xr.Dataset] = (),
+    find: FindCurves = find_curves,
     options: PictureOptions = NO_OPTIONS,
 ) -> list[list[Panel]]:
     """Return the panels of :func:`plot_curves` before they are drawn, in rows.
 
-    `blocks` are those of the Dataset to draw where they are in memory already: as :func:`run_blocks` yields them, and
-    neither means nor differences.
+    `find` returns the segments of each metric of the Dataset that is drawn, which may be means or differences; a page
+    passes a function that remembers them.
     """
     metrics = metrics_to_draw(dataset, y)
     rule = axis_of(dataset)
@@ -421,8 +433,7 @@ def curve_panels(
             f"group_by={group_by!r} and band={band!r} both draw means, of different runs. Pass one of them."
         )
     dataset = _prepared(dataset, metrics, x, band, group_by, min_count, relative_to)
-    parts = blocks or run_blocks(dataset)
-    segments = segments_by_metric(parts, metrics, x, log_x, log_y, lineages_of(dataset))
+    segments = find(dataset, metrics, x, log_x, log_y)
     if group_by:
         segments = {m: group_segments(of_metric, group_by, facet_by, min_count) for m, of_metric in segments.items()}
     if relative_to == "base":
