@@ -15,10 +15,13 @@ import pytest
 import xarray as xr
 
 import dde
-from browser import Visit
+from browser import FIGURES, Visit
 from dde.errors import DdeError
 from dde.explore.choices import Choices, apply
 from dde.explore.listing import run_table
+from dde.explore.parallel_tab import ParallelTab, scaled
+from dde.explore.run_columns import columns_of, place, wants_log
+from dde.explore.scatter_tab import ScatterTab
 from dde.explore.table_tab import TableTab
 from dde.explore.tabs import Marks, Shown
 from dde.plots.colours import PRIMARY
@@ -219,4 +222,162 @@ def test_the_table_shows_hostile_names_as_text(hostile: xr.Dataset, browser: Any
         heading(visit, f"last {HOSTILE[0]}")
         csv = pd.read_csv(io.BytesIO(visit.download("CSV")))
         assert not any(str(text).startswith("=") for text in csv["state"])
+        close(visit)
+
+
+def place_of(visit: Visit, x: float, y: float) -> tuple[float, float]:
+    """Where a point of the visible figure is on the screen."""
+    found = visit.page.evaluate(
+        f"""([x, y]) => {{
+          {FIGURES}
+          const view = figures.map((figure) => Bokeh.index.find_one(figure)).find((view) => view?.el.clientWidth)
+          const box = view.canvas_view.el.getBoundingClientRect()
+          return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)]
+        }}""",
+        [x, y],
+    )
+    return found[0], found[1]
+
+
+def drag(visit: Visit, start: tuple[float, float], end: tuple[float, float]) -> None:
+    mouse = visit.page.mouse
+    mouse.move(*start)
+    mouse.down()
+    mouse.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, steps=3)
+    mouse.move(*end, steps=3)
+    mouse.up()
+
+
+def pick(visit: Visit, label: str, text: str) -> None:
+    visit.group(label).locator("select").select_option(label=text)
+
+
+def test_a_scatter_plot_brushes_and_follows_its_axes(dataset: xr.Dataset, browser: Any) -> None:
+    shown = shown_of(dataset, "arc_easy", "train_loss")
+    other = shown_of(dataset, "arc_easy", "piqa")
+    ids = shown.table["run_id"].tolist()
+
+    def select(served: Served) -> None:
+        served.marks.selected = ids[1:2]
+
+    def hide(served: Served) -> None:
+        served.marks.hidden = ids[1:2]
+
+    acts: dict[str, Any] = {"other": lambda served: served.tab.show(other), "select": select, "hide": hide}
+    with serving(ScatterTab, shown, **acts) as served:
+        visit = Visit(browser, served.url, 1280)
+        visit.page.locator("canvas:visible").first.wait_for()
+        pick(visit, "Horizontal", "end")
+        pick(visit, "Vertical", "last arc_easy")
+        until(visit, lambda: (served.tab.x.value, served.tab.y.value) == ("end_tokens", "arc_easy"))
+        has = shown.table["arc_easy"].notna()
+        until(visit, lambda: len(visit.points()) == has.sum())
+        points = {p["run_id"]: p for p in visit.points()}
+        assert {run: p["value"] for run, p in points.items()} == dict(
+            zip(shown.table["run_id"][has], shown.table["arc_easy"][has], strict=True)
+        )
+        visit.page.get_by_text("Spearman").wait_for()
+
+        chosen = next(run for run in ids if run in points)
+        at = points[chosen]["x"], points[chosen]["y"]
+        drag(visit, (at[0] - 12, at[1] - 12), (at[0] + 12, at[1] + 12))
+        until(visit, lambda: chosen in served.marks.selected and len(served.marks.selected) < len(points))
+        visit.page.get_by_text("select", exact=True).click()
+        until(visit, lambda: served.marks.selected == ids[1:2])
+        visit.page.wait_for_timeout(300)
+        assert served.marks.selected == ids[1:2], "a selection from elsewhere is not sent back as another"
+
+        # A category, a logarithmic axis, colours, other metrics, a hidden run.
+        scales = f"""() => {{
+          {FIGURES}
+          const views = figures.map((figure) => Bokeh.index.find_one(figure))
+          return views.filter((view) => view?.el.clientWidth).map((view) => view.model.x_scale.type)
+        }}"""
+        visit.page.get_by_text("log horizontally", exact=True).click()
+        until(visit, lambda: served.tab.log_x.value != wants_log(shown.table["end_tokens"]))
+        other_scale = "LinearScale" if wants_log(shown.table["end_tokens"]) else "LogScale"
+        until(visit, lambda: visit.page.evaluate(scales) == [other_scale])
+        pick(visit, "Horizontal", "run")
+        pick(visit, "Colour", "rate")
+        visit.page.locator("b", has_text="rate").wait_for()
+        until(visit, lambda: served.tab.log_x.disabled)
+        visit.page.get_by_text("other", exact=True).click()
+        pick(visit, "Vertical", "last piqa")
+        until(visit, lambda: served.tab.y.value == "piqa")
+        assert served.tab.x.value == "run", "an axis stays while metrics change"
+        visit.page.get_by_text("hide", exact=True).click()
+        visit.page.get_by_text("1 run hidden").wait_for()
+        until(visit, lambda: ids[1] not in {p["run_id"] for p in visit.points()})
+        until(visit, lambda: visit.page.evaluate(scales) == ["LinearScale"])
+        close(visit)
+
+
+def test_parallel_coordinates_select_what_is_inside_the_ranges(dataset: xr.Dataset, browser: Any) -> None:
+    shown = shown_of(dataset, "arc_easy", "train_loss")
+    other = shown_of(dataset, "arc_easy", "piqa")
+    ids = shown.table["run_id"].tolist()
+
+    def select(served: Served) -> None:
+        served.marks.selected = ids[:1]
+
+    acts: dict[str, Any] = {"other": lambda served: served.tab.show(other), "select": select}
+    with serving(ParallelTab, shown, **acts) as served:
+        visit = Visit(browser, served.url, 1280)
+        visit.page.locator("canvas:visible").first.wait_for()
+        axes = list(served.tab.axes.value)
+        assert axes[-2:] == ["arc_easy", "train_loss"]
+        columns = columns_of(shown.dataset, shown.table)
+        heights = {name: scaled(place(columns, name)).heights for name in axes}
+        at, rate = axes.index("arc_easy"), axes.index("learning_rate")
+
+        def ranged(*ranges: tuple[str, float, float]) -> list[str]:
+            inside = [all(low <= heights[n][k] <= high for n, low, high in ranges) for k in range(len(ids))]
+            return [run for run, is_in in zip(ids, inside, strict=True) if is_in]
+
+        drag(visit, place_of(visit, at, 0.5), place_of(visit, at, 1.05))
+        high = ranged(("arc_easy", 0.5, 2))
+        assert 0 < len(high) < len(ids)
+        until(visit, lambda: served.marks.selected == high)
+        drag(visit, place_of(visit, rate, -0.17), place_of(visit, rate, -0.06))
+        both = ranged(("arc_easy", 0.5, 2), ("learning_rate", -1, -0.06))
+        assert len(both) < len(high)
+        until(visit, lambda: served.marks.selected == both)
+        visit.page.mouse.dblclick(*place_of(visit, rate, 0.5))
+        until(visit, lambda: served.marks.selected == high)
+        visit.page.mouse.dblclick(*place_of(visit, at + 0.5, 1.2))
+        until(visit, lambda: served.marks.selected == [])
+
+        # A selection of another tab removes ranges; other metrics have axes of their own.
+        drag(visit, place_of(visit, at, 0.5), place_of(visit, at, 1.05))
+        until(visit, lambda: served.marks.selected == high)
+        visit.page.get_by_text("select", exact=True).click()
+        until(visit, lambda: served.marks.selected == ids[:1])
+        ranges = """() => {
+          const reached = Bokeh.documents[0].roots().flatMap((root) => [...root.references()])
+          return reached.filter((model) => model.data?.high && !model.data.title).map((m) => m.data.x.length)
+        }"""
+        until(visit, lambda: set(visit.page.evaluate(ranges)) == {0})
+        visit.page.get_by_text("other", exact=True).click()
+        until(visit, lambda: list(served.tab.axes.value)[-2:] == ["arc_easy", "piqa"])
+        pick(visit, "Colour", "last arc_easy")
+        visit.page.locator("b", has_text="last arc_easy").wait_for()
+        assert served.marks.selected == ids[:1]
+        close(visit)
+
+
+@pytest.mark.parametrize("tab", [ScatterTab, ParallelTab])
+def test_pictures_show_hostile_names_as_text(tab: Any, hostile: xr.Dataset, browser: Any) -> None:
+    shown = shown_of(hostile, HOSTILE[0], HOSTILE[1])
+    with serving(tab, shown) as served:
+        visit = Visit(browser, served.url, 1280)
+        visit.page.locator("canvas:visible").first.wait_for()
+        pick(visit, "Colour", "state")
+        visit.page.get_by_text(HOSTILE[2], exact=True).first.wait_for()
+        if tab is ScatterTab:
+            pick(visit, "Horizontal", "run")
+            pick(visit, "Vertical", f"last {HOSTILE[1]}")
+            until(visit, lambda: served.tab.y.value == HOSTILE[1])
+        else:
+            visit.page.locator(".choices__item", has_text=f"last {HOSTILE[0]}").first.wait_for()
+        visit.page.wait_for_timeout(500)
         close(visit)

@@ -10,8 +10,12 @@ import pytest
 import xarray as xr
 
 from dde.explore.listing import run_coordinates, run_table
-from dde.explore.run_columns import DIFFERENCE, RunColumns, columns_of, place, wants_log
+from dde.explore.parallel_tab import MISSING, scaled
+from dde.explore.run_colours import coloured
+from dde.explore.run_columns import DIFFERENCE, Placed, RunColumn, RunColumns, columns_of, place, wants_log
+from dde.explore.scatter_tab import correlation_text
 from dde.explore.table_tab import chosen_names, file_bytes
+from dde.plots.colours import NEUTRAL
 
 
 @pytest.fixture
@@ -123,3 +127,89 @@ def test_files_have_exact_values_and_no_formulas(dataset: xr.Dataset) -> None:
     assert parquet["run"].tolist() == ["=1+1", "@x", "-5"]
     assert parquet["loss"][0] == 1 / 3
     assert parquet["started"].dtype.kind == "M"
+
+
+def numbers(**values: list[float]) -> RunColumns:
+    made = (RunColumn(name, name, "", "number", "other", False, True) for name in values)
+    return RunColumns(pd.DataFrame(values), tuple(made))
+
+
+def test_colours_follow_values_and_missing_ones_are_neutral(dataset: xr.Dataset) -> None:
+    found = columns(dataset)
+    assert coloured(found, "", {"ax": "#111111"}).colours == ["#111111", NEUTRAL, NEUTRAL]
+    kind = coloured(found, "kind", {})
+    assert kind.colours[0] == kind.colours[2] != NEUTRAL
+    assert kind.colours[1] == NEUTRAL
+    assert "base" in kind.legend
+    assert "none" in kind.legend
+    few = coloured(found, "rate", {})
+    assert len({*few.colours}) == 2
+    assert "1e-6" in few.legend
+    many = coloured(numbers(x=[*map(float, range(1, 30)), np.nan]), "x", {})
+    assert len(set(many.colours)) == 30
+    assert many.colours[-1] == NEUTRAL
+    assert "logarithmic" in many.legend
+    assert "gradient" in many.legend
+    # Nothing but infinite values has a place on a colour bar.
+    assert set(coloured(numbers(x=[np.nan, np.inf]), "x", {}).colours) == {NEUTRAL}
+
+
+def test_legends_escape_names() -> None:
+    column = RunColumn("<b>", "<b>title", "", "text", "other", False, True)
+    legend = coloured(RunColumns(pd.DataFrame({"<b>": ["<i>x", "y"]}), (column,)), "<b>", {}).legend
+    assert "<b>title" not in legend
+    assert "<i>" not in legend
+    assert "&lt;i&gt;x" in legend
+
+
+def test_correlations_say_what_they_are_of() -> None:
+    x = [1.0, 2.0, 3.0, 4.0, np.nan, np.inf, 9.0]
+    y = [1.0, 4.0, 9.0, 16.0, 1.0, 1.0, 0.0]
+    among = np.array([True] * 6 + [False])
+    text = correlation_text(numbers(x=x, y=y), "x", "y", among)
+    assert text.startswith("Spearman 1.000, Pearson 0.984 of values")
+    assert text.endswith("n = 4 runs, 2 without one of the values.")
+    tied = correlation_text(numbers(x=[1.0, 1.0, 2.0, 3.0], y=[2.0, 1.0, 3.0, 3.0]), "x", "y", np.ones(4, bool))
+    # Ties have their mean rank: (1.5, 1.5, 3, 4) and (2, 1, 3.5, 3.5).
+    assert tied.startswith("Spearman 0.889, ")
+    constant = correlation_text(numbers(x=[1.0, 2.0, 3.0], y=[2.0, 2.0, 2.0]), "x", "y", np.ones(3, bool))
+    assert constant == "No correlation: y is the same in all, n = 3 runs."
+    assert correlation_text(numbers(x=[1.0, 2.0], y=[1.0, np.nan]), "x", "y", np.ones(2, bool)).startswith(
+        "No correlation: 1 run with both values"
+    )
+    assert "both axes are the same" in correlation_text(numbers(x=x), "x", "x", among)
+
+
+def test_correlations_are_of_numbers_only(dataset: xr.Dataset) -> None:
+    assert correlation_text(columns(dataset), "width", "loss", np.ones(3, bool)) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "heights", "labels"),
+    [
+        ([0.0, 5.0, 10.0], [0.0, 0.5, 1.0], ["0", "5", "10"]),
+        ([1.0, 1.0, np.nan], [0.5, 0.5, MISSING], ["1", "none"]),
+        ([1e-6, 1e-5, 1e-4], [0.0, 0.5, 1.0], ["1e-6", "1e-5", "1e-4"]),
+        ([np.nan, np.nan], [MISSING, MISSING], ["none"]),
+        ([0.0, 0.1, 0.17, 0.31, 0.44, 0.62, 1.0], None, ["0", "0.2", "0.4", "0.6", "0.8", "1"]),
+        ([-1e-9, 1e-9, 3e-9, 4e-9, 5e-9, 6e-9], None, ["0", "2e-9", "4e-9", "6e-9"]),
+    ],
+)
+def test_axes_reach_from_0_to_1_with_a_place_for_missing_values(
+    values: list[float], heights: list[float] | None, labels: list[str]
+) -> None:
+    axis = scaled(place(numbers(x=values), "x"))
+    if heights is not None:
+        assert axis.heights.tolist() == pytest.approx(heights)
+    assert [text for _, text in axis.ticks] == labels
+    assert all(0 <= height <= 1 for height, text in axis.ticks if text != "none")
+
+
+def test_axes_of_texts_and_times_have_ticks(dataset: xr.Dataset) -> None:
+    found = columns(dataset)
+    assert scaled(place(found, "width")).ticks == [(0.0, "150M"), (1.0, "1B")]
+    times = scaled(place(found, "started"))
+    assert times.ticks[0] == (0.0, "2026-01-02T00:00")
+    assert times.ticks[-1] == (MISSING, "none")
+    many = Placed(np.arange(100.0), tuple(map(str, range(100))), list(map(str, range(100))), False, "text")
+    assert len(scaled(many).ticks) <= 15

@@ -1,0 +1,375 @@
+"""Parallel coordinates of runs: an axis for each chosen column, and a line through them for each run."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import panel as pn
+from bokeh.models import ColumnDataSource, CustomJS, HoverTool, Range1d
+from bokeh.plotting import figure as _bokeh_figure
+
+from dde.explore.run_colours import coloured
+from dde.explore.run_columns import Placed, RunColumns, columns_of, place
+from dde.explore.tabs import Marks, Shown
+from dde.plots.axis_format import log_ticks
+from dde.plots.colours import EDGE, INK, label_of
+from dde.printable import printable
+
+__all__ = ["ParallelTab", "ScaledAxis", "scaled"]
+
+_WIDE: dict[str, Any] = {"sizing_mode": "stretch_width"}
+_OF_CURVES = "as the curves"
+#: Height of runs without a value, below the axis, which reaches from 0 to 1.
+MISSING = -0.12
+_LONGEST_NAME, _LONGEST_TITLE, _MOST_NAMES, _TICKS = 18, 26, 14, 5
+# Closer labels overlap.
+_APART = 0.05
+_SOURCES = {
+    "lines": ("xs", "ys", "color", "run_id", "name", "c_text"),
+    "axes": ("x", "low", "high", "title"),
+    "ticks": ("x", "y", "text"),
+    "brushes": ("x", "low", "high"),
+}
+_TEXT = f"font:12.5px system-ui,sans-serif;color:{INK}"
+_TOOLTIP = (
+    f'<div style="{_TEXT};max-width:420px"><b>@name</b><br><span style="color:@color">&#9679;</span> @c_text</div>'
+)
+_HINT = "Drag along an axis to select the runs inside; several axes intersect. Double click removes a range."
+
+
+class ParallelTab:
+    """Parallel coordinates of runs.
+
+    Parameters
+    ----------
+    marks : Marks
+        Runs that are hidden are left out; runs inside the ranges are selected, and selected runs stand out.
+
+    Attributes
+    ----------
+    title : str
+    view : Panel viewable
+    """
+
+    title = "Parallel"
+
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
+        self._shown: Shown | None = None
+        self._columns: RunColumns | None = None
+        self._is_filling = False
+        # None until axes were chosen; defaults follow the selection until then.
+        self._chosen: list[str] | None = None
+        self.axes = pn.widgets.MultiChoice(
+            label="Axes", options=[], placeholder="type to search", search_option_limit=200, option_limit=200, **_WIDE
+        )
+        self.colour = pn.widgets.Select(label="Colour", options={_OF_CURVES: ""}, width=210)
+        self.axes.param.watch(self._on_axes, "value")
+        self.colour.param.watch(self._on_colour, "value")
+        self._sources = {name: ColumnDataSource({c: [] for c in columns}) for name, columns in _SOURCES.items()}
+        self._figure = _figure(self._sources)
+        self._sources["lines"].selected.on_change("indices", self._on_brush)
+        self._note = pn.pane.HTML("", **_WIDE)
+        self._legend = pn.pane.HTML("", **_WIDE)
+        choices = pn.Row(pn.Column(self.axes, styles={"flex": "1 1 auto", "min-width": "0"}), self.colour, **_WIDE)
+        self.view = pn.Column(choices, self._note, pn.pane.Bokeh(self._figure, **_WIDE), self._legend, **_WIDE)
+        marks.param.watch(lambda _: self._draw(), "hidden")
+        marks.param.watch(lambda _: self._refresh(), "baseline")
+        marks.param.watch(lambda _: self._select(), "selected")
+
+    def show(self, shown: Shown) -> None:
+        """Show the runs of a selection; axes stay as they were chosen while their columns exist."""
+        self._shown = shown
+        self._refresh()
+
+    def _refresh(self) -> None:
+        # A tab that is closed is shown again when it is opened.
+        if self._shown is None or not self.view.visible:
+            return
+        columns = columns_of(self._shown.dataset, self._shown.table, self._marks.baseline)
+        self._columns = columns
+        # The widget lists what is chosen in the order of its options, which is that of the axes.
+        defaults = columns.axes()
+        ordered = [*defaults, *(name for name in columns.names() if name not in defaults)]
+        titles = {name: printable(columns[name].title) for name in ordered}
+        chosen = defaults if self._chosen is None else [name for name in ordered if name in self._chosen]
+        colour = self.colour.value if self.colour.value in columns else ""
+        self._is_filling = True
+        try:
+            # Bokeh shows labels of this widget as HTML.
+            self.axes.param.update(options={html.escape(t): name for name, t in titles.items()}, value=chosen)
+            self.colour.param.update(options={_OF_CURVES: "", **{t: n for n, t in titles.items()}}, value=colour)
+        finally:
+            self._is_filling = False
+        self._draw()
+
+    def _on_axes(self, event: Any) -> None:
+        if not self._is_filling:
+            # Columns that are not there at the moment come back with them.
+            gone = [n for n in self._chosen or [] if self._columns is not None and n not in self._columns]
+            self._chosen = [*event.new, *gone]
+            self._draw()
+
+    def _on_colour(self, event: Any) -> None:
+        if not self._is_filling:
+            self._draw()
+
+    def _draw(self) -> None:
+        columns, shown = self._columns, self._shown
+        if columns is None or shown is None or not self.view.visible:
+            return
+        names = list(self.axes.value)
+        axes = [scaled(place(columns, name)) for name in names]
+        run_ids = columns.frame["run_id"].to_numpy()
+        hidden = np.isin(run_ids, self._marks.hidden)
+        drawn = np.flatnonzero(~hidden)
+        colours = coloured(columns, self.colour.value, shown.colours)
+        heights = np.array([axis.heights for axis in axes]).reshape(len(axes), len(run_ids)).T[drawn]
+        frame = columns.frame
+        places = list(range(len(axes)))
+        lines = {
+            "xs": [places] * len(drawn),
+            "ys": heights.tolist(),
+            "color": [colours.colours[k] for k in drawn],
+            "run_id": run_ids[drawn].tolist(),
+            "name": [printable(f"{frame['run'].iloc[k]} · {frame['lineage'].iloc[k]}") for k in drawn],
+            "c_text": [printable(colours.texts[k] if colours.texts else str(run_ids[k])) for k in drawn],
+        }
+        ticks = [(k, height, text) for k, axis in enumerate(axes) for height, text in axis.ticks]
+        titles = [_short(printable(columns[name].title), _LONGEST_TITLE) for name in names]
+        with pn.io.hold():
+            self._is_filling = True
+            try:
+                self._sources["lines"].selected.indices = []
+                self._sources["lines"].data = lines
+            finally:
+                self._is_filling = False
+            self._sources["axes"].data = {
+                "x": places,
+                "low": [0.0] * len(axes),
+                "high": [1.0] * len(axes),
+                "title": titles,
+            }
+            self._sources["ticks"].data = {
+                name: list(values)
+                for name, values in zip(
+                    ("x", "y", "text"), zip(*ticks, strict=True) if ticks else ([], [], []), strict=True
+                )
+            }
+            limits = self._figure.x_range
+            # Room for the title of the last axis.
+            if limits.end != len(axes) + 0.2:
+                limits.update(start=-0.35, end=len(axes) + 0.2)
+            self._select()
+            left = int(hidden.sum())
+            note = f" {left} run{'' if left == 1 else 's'} hidden, and left out." if left else ""
+            text = f"{_HINT}{note}" if axes else "Choose an axis."
+            self._note.object = f'<div style="{_TEXT}">{html.escape(text)}</div>'
+            self._legend.object = colours.legend
+        # In a notebook, changes of Bokeh's models are not sent by themselves.
+        pn.io.push_notebook(self.view)
+
+    def _on_brush(self, attr: str, old: Sequence[int], new: Sequence[int]) -> None:
+        if not self._is_filling:
+            run_ids = self._sources["lines"].data["run_id"]
+            self._marks.selected = list(dict.fromkeys(run_ids[k] for k in new))
+
+    def _select(self) -> None:
+        """Make the selected runs stand out."""
+        selected = set(self._marks.selected)
+        lines = self._sources["lines"]
+        indices = [k for k, run in enumerate(lines.data["run_id"]) if run in selected]
+        if sorted(lines.selected.indices) != indices:
+            self._is_filling = True
+            try:
+                lines.selected.indices = indices
+            finally:
+                self._is_filling = False
+            pn.io.push_notebook(self.view)
+
+
+@dataclass(frozen=True)
+class ScaledAxis:
+    """An axis from 0 to 1.
+
+    Attributes
+    ----------
+    heights : numpy.ndarray of float64, (runs,)
+        From 0 to 1; `MISSING` where a run has no value.
+    ticks : list of (float, str)
+        Heights with their labels.
+    """
+
+    heights: npt.NDArray[np.float64]
+    ticks: list[tuple[float, str]]
+
+
+def scaled(placed: Placed) -> ScaledAxis:
+    """Return values scaled to an axis from 0 to 1, with ticks.
+
+    Examples
+    --------
+    >>> axis = scaled(Placed(np.array([1.0, 100.0, np.nan]), (), ["1", "100", "none"], True, "number"))
+    >>> axis.heights.tolist(), axis.ticks[0], axis.ticks[-1]
+    ([0.0, 1.0, -0.12], (0.0, '1'), (-0.12, 'none'))
+    """
+    given = placed.given
+    positions = np.log(placed.positions) if placed.log else placed.positions
+    if placed.kind == "text":
+        low, high = 0.0, float(len(placed.names) - 1)
+    elif given.any():
+        low, high = float(positions[given].min()), float(positions[given].max())
+    else:
+        low = high = 0.0
+
+    def height(position: float) -> float:
+        return (position - low) / (high - low) if high > low else 0.5
+
+    heights = np.where(given, (positions - low) / (high - low) if high > low else 0.5, MISSING)
+    ticks: list[tuple[float, str]] = []
+    if placed.kind == "text":
+        every = -(-len(placed.names) // _MOST_NAMES) or 1
+        shown = list(enumerate(placed.names))[::every]
+        ticks = [(height(k), _short(printable(name), _LONGEST_NAME)) for k, name in shown]
+    elif given.any() and high == low:
+        ticks = [(0.5, _short(placed.texts[int(np.flatnonzero(given)[0])], _LONGEST_NAME))]
+    elif placed.kind == "time":
+        times = np.linspace(low, high, _TICKS)
+        ticks = [(height(t), str(np.datetime64(int(t), "ms").astype("datetime64[m]"))) for t in times]
+    elif given.any():
+        distinct = np.unique(placed.positions[given])
+        if len(distinct) <= _TICKS and np.diff(np.unique(heights[given])).min() > _APART:
+            values = distinct.tolist()
+        else:
+            values = log_ticks(math.exp(low), math.exp(high)) if placed.log else _even_ticks(low, high)
+        ticks = [(height(math.log(v) if placed.log else v), label_of(v)) for v in values]
+    if not given.all():
+        ticks.append((MISSING, "none"))
+    return ScaledAxis(heights, ticks)
+
+
+def _even_ticks(low: float, high: float) -> list[float]:
+    """Return a few round numbers between two."""
+    rough = (high - low) / _TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(s for s in (1, 2, 2.5, 5, 10) if s * power >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    # Rounded, so that a tick at zero is zero.
+    return [round(k * step, 12 - math.floor(math.log10(step))) for k in range(first, last + 1)]
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _figure(sources: dict[str, ColumnDataSource]) -> Any:
+    """Return an empty figure."""
+    # Typed by its model, whose constructor has none of the options of axes and tools.
+    make: Any = _bokeh_figure
+    figure = make(
+        height=440,
+        min_width=260,
+        sizing_mode="stretch_width",
+        x_range=Range1d(start=-0.35, end=1),
+        y_range=Range1d(start=-0.2, end=1.3),
+        tools="save",
+        toolbar_location="above",
+        output_backend="canvas",
+    )
+    figure.toolbar.logo = None
+    figure.outline_line_color = None
+    figure.grid.visible = figure.axis.visible = False
+    lines = figure.multi_line(
+        xs="xs", ys="ys", line_color="color", line_alpha=0.55, line_width=1.2, source=sources["lines"],
+        selection_line_alpha=0.95, selection_line_width=1.8, nonselection_line_alpha=0.07,
+    )  # fmt: skip
+    figure.segment(x0="x", x1="x", y0="low", y1="high", line_color=EDGE, line_width=1.3, source=sources["axes"])
+    figure.text(
+        x="x", y=1.05, text="title", angle=0.25, source=sources["axes"], text_color=INK, text_font_size="12px",
+        text_font_style="bold", x_offset=-8,
+    )  # fmt: skip
+    figure.text(
+        x="x", y="y", text="text", source=sources["ticks"], text_color=INK, text_font_size="11px", x_offset=5,
+        text_baseline="middle", background_fill_color="white", background_fill_alpha=0.72,
+    )  # fmt: skip
+    # In pixels, since a unit of the axis is wide on a wide page.
+    figure.segment(
+        x0="x", x1="x", y0="low", y1="high", line_color="#0072B2", line_alpha=0.45, line_width=14,
+        source=sources["brushes"],
+    )  # fmt: skip
+    figure.add_tools(HoverTool(renderers=[lines], tooltips=_TOOLTIP, line_policy="interp", limit=4))
+    # Ranges are drawn in the browser alone.
+    sources["brushes"].syncable = False
+    arguments = {name: sources[name] for name in ("lines", "axes", "brushes")}
+    for event, code in (("panstart", _START), ("pan", _DRAG), ("panend", _END), ("doubletap", _REMOVE)):
+        figure.js_on_event(event, CustomJS(args=arguments, code=_INSIDE + code))
+    sources["lines"].selected.js_on_change("indices", CustomJS(args=arguments, code=_FORGET))
+    sources["axes"].js_on_change("data", CustomJS(args=arguments, code="brushes.data = {x: [], low: [], high: []}"))
+    return figure
+
+
+# The axis near a position, and the runs inside all ranges.
+_INSIDE = """
+const near = (x) => {
+  const axis = Math.round(x)
+  return Math.abs(x - axis) <= 0.3 && axis >= 0 && axis < axes.data.x.length ? axis : null
+}
+const inside = () => {
+  const {x, low, high} = brushes.data
+  const found = []
+  if (x.length)
+    for (let run = 0; run < lines.data.ys.length; run++) {
+      const ys = lines.data.ys[run]
+      if (x.every((axis, k) => ys[axis] >= low[k] && ys[axis] <= high[k])) found.push(run)
+    }
+  return found
+}
+// Only the end of a drag is sent to the server. Ranges without any run fade all.
+const select = (sync) => {
+  const found = inside()
+  brushes.tags = [found.join()]
+  lines.selected.setv({indices: found}, {sync, check_eq: !sync})
+}
+const without = (axis) => {
+  const {x, low, high} = brushes.data
+  const keep = Array.from(x.keys()).filter((k) => x[k] !== axis)
+  return {x: keep.map((k) => x[k]), low: keep.map((k) => low[k]), high: keep.map((k) => high[k])}
+}
+"""
+_START = """
+const axis = near(cb_obj.x)
+brushes.name = axis == null ? "" : JSON.stringify([axis, cb_obj.y])
+"""
+_DRAG = """
+if (brushes.name) {
+  const [axis, from] = JSON.parse(brushes.name)
+  const {x, low, high} = without(axis)
+  // A range that reaches the end of an axis includes what lies there, whatever the rounding.
+  const limits = [Math.min(from, cb_obj.y), Math.max(from, cb_obj.y)]
+  brushes.data = {x: [...x, axis], low: [...low, limits[0]], high: [...high, limits[1]]}
+  select(false)
+}
+"""
+_END = """
+if (brushes.name) {
+  brushes.name = ""
+  select(true)
+}
+"""
+_REMOVE = """
+const axis = near(cb_obj.x)
+const has = axis != null && Array.from(brushes.data.x).includes(axis)
+brushes.data = has ? without(axis) : {x: [], low: [], high: []}
+select(true)
+"""
+# Ranges that don't describe the selection, because it was made elsewhere, are removed.
+_FORGET = """
+if (brushes.data.x.length && brushes.tags[0] !== lines.selected.indices.join())
+  brushes.data = {x: [], low: [], high: []}
+"""
