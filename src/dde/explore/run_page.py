@@ -197,9 +197,11 @@ export function render({model}) {
       columns.append(right)
     }
     parts.push(columns)
-    if (page.values) parts.push(section("Last own values of the shown metrics", page.values.length
-      ? values(page.values)
-      : make("p", "The run is not in the Dataset that is explored, so its values are unknown here.", "unknown")))
+    if (page.values) {
+      const absent = "The run is not in the Dataset that is explored, so its values are unknown here."
+      const shown = page.values.length ? values(page.values) : make("p", absent, "unknown")
+      parts.push(section("Last own values of the shown metrics", shown))
+    }
     if (page.command) {
       const command = make("div", "", "command")
       command.append(make("code", page.command), copy_button(page.command, "command line"))
