@@ -194,7 +194,9 @@ SUMMARY_KEYS: tuple[str, ...] = ("_step", TRAINING_STEP, *TOKEN_COUNTERS)
 class PosttrainingSource(Protocol):
     """A store of post-training runs.
 
-    Instances can be pickled (a worker opens its own connection) and show no credential in ``repr`` or errors.
+    Instances can be pickled (a worker opens its own connection) and show no credential in ``repr`` or errors. A store
+    may also have the method ``complete_run`` of :class:`dde.sources.wandb.store.WandBStore`, by which the application
+    shows the config of a run with all of its keys.
     """
 
     @property
