@@ -409,9 +409,16 @@ def test_the_tab_asks_what_its_widgets_say(shown: Shown) -> None:
     assert "has a text and runs" in tab._state.object
     tab._widgets["reach"]["target"].value = ""
     tab._ask()
-    # Ticked rows select their runs.
+    # Ticked rows select their runs, and runs that are selected elsewhere are ticked.
+    ids = tab._answer.frame["run_id"]
+    marks.selected = ["another"]
     tab._runs.selection = [1]
-    assert marks.selected == [tab._answer.frame["run_id"][1]]
+    assert marks.selected == ["another", ids[1]]
+    marks.selected = [ids[0], "another"]
+    assert tab._runs.selection == [0]
+    tab._ask()
+    assert tab._runs.selection == [0]
+    assert marks.selected == [ids[0], "another"]
 
 
 def test_defaults_follow_what_is_asked_until_they_are_changed(shown: Shown) -> None:

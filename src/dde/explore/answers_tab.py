@@ -75,8 +75,11 @@ class AnswersTab:
         self._widgets: dict[str, dict[str, Any]] = {}
         # Values of widgets that nobody chose, by question and option.
         self._preferred: dict[str, Any] = {}
+        # Whether rows are being ticked for runs that were selected elsewhere.
+        self._marks_rows = False
         self._make_parts()
         self._on_question()
+        marks.param.watch(lambda _: self._mark_rows(), "selected")
 
     def show(self, shown: Shown) -> None:
         """Offer the metrics and factors of another selection; the answer stays, with a remark that it is of another."""
@@ -254,9 +257,25 @@ class AnswersTab:
                     self._show(DdeError(f"This can't be shown ({type(error).__name__}: {error})."))
 
     def _on_rows(self, event: Any) -> None:
-        if self._answer is not None and "run_id" in self._answer.frame:
-            rows = self._answer.frame["run_id"].iloc[event.new]
-            self._marks.selected = list(dict.fromkeys(str(run_id) for run_id in rows if run_id))
+        """Select the runs of ticked rows; runs that the answer does not have stay selected."""
+        if self._answer is None or self._marks_rows:
+            return
+        ids = self._answer.frame["run_id"]
+        elsewhere = set(self._marks.selected) - set(ids)
+        ticked = [str(run_id) for run_id in ids.iloc[event.new] if run_id]
+        kept = [run_id for run_id in self._marks.selected if run_id in elsewhere]
+        self._marks.selected = list(dict.fromkeys([*kept, *ticked]))
+
+    def _mark_rows(self) -> None:
+        """Tick the rows of the selected runs."""
+        if self._answer is None or "run_id" not in self._answer.frame:
+            return
+        selected = set(self._marks.selected)
+        self._marks_rows = True
+        try:
+            self._runs.selection = [k for k, i in enumerate(self._answer.frame["run_id"]) if i in selected]
+        finally:
+            self._marks_rows = False
 
     def _asked(self) -> Asked:
         name = self._question.value
@@ -291,7 +310,12 @@ class AnswersTab:
         names_runs = "run_id" in found.frame
         used, other = (self._runs, self._cells) if names_runs else (self._cells, self._runs)
         other.visible = False
-        used.param.update(**_table_settings(_main_first(found)), selection=[], visible=True)
+        self._marks_rows = True
+        try:
+            used.param.update(**_table_settings(_main_first(found)), selection=[], visible=True)
+        finally:
+            self._marks_rows = False
+        self._mark_rows()
         self._code.object = f"<pre>{html.escape(found.code)}</pre>"
         self._code_text.value = found.code
         self._state.object = "".join(_text(note, "note") for note in found.notes)
