@@ -46,7 +46,7 @@ _QUESTIONS = _PICTURES | {"predict"}
 _CURVE_OPTIONS = {
     "y": None, "x": None, "hue_by": "auto", "style_by": "checkpoint_type", "facet_by": "lineage", "band": None,
     "group_by": None, "min_count": None, "relative_to": None, "log_x": None, "log_y": False, "zoom": None,
-    "mark_branches": True,
+    "mark_branches": True, "smooth": None, "clip_outliers": False, "highlight": None,
 }  # fmt: skip
 
 
@@ -214,6 +214,9 @@ class DdeDatasetAccessor(DatasetQuestions):
         group_by: str | None = None,
         min_count: int | None = None,
         relative_to: str | None = None,
+        smooth: float | None = None,
+        clip_outliers: float | bool = False,
+        highlight: str | Sequence[str] | None = None,
         backend: BackendName = "bokeh",
         log_x: bool | None = None,
         log_y: bool = False,
@@ -472,6 +475,9 @@ class DdeDataArrayAccessor(ArrayQuestions):
         group_by: str | None = None,
         min_count: int | None = None,
         relative_to: str | None = None,
+        smooth: float | None = None,
+        clip_outliers: float | bool = False,
+        highlight: str | Sequence[str] | None = None,
         backend: BackendName = "bokeh",
         log_x: bool | None = None,
         log_y: bool = False,

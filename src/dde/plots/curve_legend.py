@@ -11,13 +11,15 @@ from dde.plots.backends.base import Backend
 from dde.plots.colours import INK, is_given, is_number, is_ordered, label_of
 from dde.plots.curve_segments import Segment
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
-from dde.plots.panels import Panel
+from dde.plots.panels import PALE, Panel
 from dde.schema import MEMBERS
 
 __all__ = ["KINDS", "curve_legend"]
 
 #: Types of runs in words.
 KINDS = {"supervised_ft": "supervised finetuning", "dpo": "DPO", "pretraining": "pretraining"}
+# Highlighted names that the legend lists.
+_MOST_NAMED = 3
 
 
 def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> Legend:
@@ -58,10 +60,23 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
         marks.append(LegendEntry("no data between", backend.line(INK, dashed=True)))
     if any(p.mark_branches and p.branches() for p in panels):
         marks.append(LegendEntry("branch", backend.branch_line()))
+    marks += _of_strengths(panels, backend)
     means = _of_means(segments, backend, band)
     if bar is None and len(hues) + len(kinds) < 2 and not marks and not means:
         return Legend()
     return Legend("" if bar or not hues else look.hue_label, [*hues, *kinds, *marks, *means], bar)
+
+
+def _of_strengths(panels: list[Panel], backend: Backend) -> list[LegendEntry]:
+    """Return the entries that explain strong and faint lines."""
+    entries = []
+    if names := panels[0].look.highlight:
+        label = ", ".join(names) if len(names) <= _MOST_NAMED else f"{len(names)} highlighted"
+        entries.append(LegendEntry(label, backend.line(INK) | backend.thick_line()))
+        entries.append(LegendEntry("others", backend.line(INK, crowd=PALE)))
+    if any(p.behind for p in panels):
+        entries.append(LegendEntry("not smoothed", backend.line(INK, crowd=PALE)))
+    return entries
 
 
 def _style_label(style_by: str, value: Any) -> str:

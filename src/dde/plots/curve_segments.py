@@ -182,6 +182,16 @@ class Segment:
         return not self.is_base or "run" in self.of_lineage
 
     @property
+    def names(self) -> frozenset[str]:
+        """Names by which a user means the segment: its lineage, and the label and id of the run that was training."""
+        names = {str(self.facts["lineage"])}
+        if self.is_of_itself:
+            names |= {self.run_id, str(self.facts.get("run", ""))}
+        elif self.is_base:
+            names |= {self.root}
+        return frozenset(names - {""})
+
+    @property
     def root(self) -> str:
         """Id of the base of the curve where the suite states it, else the lineage."""
         return str(self.facts.get("root_run_id") or self.facts["lineage"])

@@ -24,6 +24,7 @@ from dde.plots.backends.choice import drawing_with
 from dde.plots.captions import caption_of, counted, range_text, runs_text, subject_text
 from dde.plots.colours import NEUTRAL, PRIMARY, is_given, label_of, markers_of
 from dde.plots.curve_legend import curve_legend
+from dde.plots.curve_options import CurveOptions
 from dde.plots.curve_segments import Segment, lineages_of, run_blocks, segments_by_metric
 from dde.plots.defaults import (
     check_names,
@@ -206,6 +207,9 @@ def plot_curves(
     group_by: str | None = None,
     min_count: int | None = None,
     relative_to: str | None = None,
+    smooth: float | None = None,
+    clip_outliers: float | bool = False,
+    highlight: str | Sequence[str] | None = None,
     backend: BackendName = "bokeh",
     log_x: bool | None = None,
     log_y: bool = False,
@@ -263,6 +267,14 @@ def plot_curves(
     relative_to : str, optional
         "base" draws the change due to post-training: the difference to the base at the point where runs left it. The
         id of a run (``run_id``) draws the difference to that run at the same position on the axis.
+    smooth : float, optional
+        Draw exponential means over this span in tokens, as :func:`dde.analysis.smooth` gives them, with the curves
+        themselves faint behind.
+    clip_outliers : float or bool, default False
+        Limit y to what most values need: to the quantiles at this share of the values, 0.02 when True, and half of
+        their distance beyond. A note below a panel states the number and extent of values outside.
+    highlight : str or several, optional
+        Runs (by label or id) or lineages that are drawn strong and on top of all others, which are pale.
     backend : {"bokeh", "matplotlib"}
         Bokeh for exploration (with a tooltip for each cell), Matplotlib for print. It becomes HoloViews' current
         backend.
@@ -310,7 +322,8 @@ def plot_curves(
     rows = curve_panels(
         dataset, y, x, hue_by=hue_by, style_by=style_by, facet_by=facet_by, band=band, group_by=group_by,
         min_count=min_count, relative_to=relative_to, log_x=bool(log_x), log_y=log_y, zoom=zoom,
-        mark_branches=mark_branches, columns=columns, backend=backend, options=options,
+        smooth=smooth, clip_outliers=clip_outliers, highlight=highlight, mark_branches=mark_branches, columns=columns,
+        backend=backend, options=options,
     )  # fmt: skip
     panels = [panel for row in rows for panel in row]
     is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
@@ -408,6 +421,9 @@ def curve_panels(
     group_by: str | None = None,
     min_count: int | None = None,
     relative_to: str | None = None,
+    smooth: float | None = None,
+    clip_outliers: float | bool = False,
+    highlight: str | Sequence[str] | None = None,
     log_x: bool = False,
     log_y: bool = False,
     zoom: bool | None = None,
@@ -432,12 +448,22 @@ def curve_panels(
         raise SelectionError(
             f"group_by={group_by!r} and band={band!r} both draw means, of different runs. Pass one of them."
         )
+    curve_options = CurveOptions.of(smooth, clip_outliers, highlight)
+
+    def found(of: xr.Dataset) -> dict[str, list[Segment]]:
+        segments = find(of, metrics, x, log_x, log_y)
+        if group_by:
+            segments = {m: group_segments(parts, group_by, facet_by, min_count) for m, parts in segments.items()}
+        # Bases have no change from themselves.
+        return {m: [s for s in parts if not (s.is_base and relative_to == "base")] for m, parts in segments.items()}
+
+    behind: dict[str, list[Segment]] = {}
+    if smooth is not None:
+        smoothed = curve_options.smoothed(dataset, metrics)
+        behind = found(_prepared(dataset, metrics, x, band, group_by, min_count, relative_to))
+        dataset = smoothed
     dataset = _prepared(dataset, metrics, x, band, group_by, min_count, relative_to)
-    segments = find(dataset, metrics, x, log_x, log_y)
-    if group_by:
-        segments = {m: group_segments(of_metric, group_by, facet_by, min_count) for m, of_metric in segments.items()}
-    if relative_to == "base":
-        segments = {m: [s for s in of_metric if not s.is_base] for m, of_metric in segments.items()}
+    segments = found(dataset)
     all_segments = [s for of_metric in segments.values() for s in of_metric]
     if not all_segments:
         without = " Bases alone have no change from the base." if relative_to == "base" else ""
@@ -447,6 +473,7 @@ def curve_panels(
             f"no cell of {', '.join(metrics)} has a value, so there is nothing to draw.{without} "
             "Select other runs or metrics; repository.coverage() says what each run has."
         )
+    curve_options.check_highlight(all_segments)
     for metric in filter(lambda m: is_train_loss(dataset[m]), metrics):
         warn_of_reductions(s.facts.get("reduce_loss", "") for s in segments[metric] if not s.is_base)
     names = [hue_by, style_by, facet_by]
@@ -464,6 +491,7 @@ def curve_panels(
         markers=markers_of([*in_order, *styles], backend),
         hue_label=hue_label(dataset, hue_by, options),
         plain=NEUTRAL if colours else options.plain(PRIMARY),
+        highlight=curve_options.highlight,
     )
     # Without any value of the facet, all curves share a panel. "" is a value like any other, except in DataDecide,
     # whose bases have no treatment.
@@ -475,14 +503,16 @@ def curve_panels(
     many = len(facets) > _MOST_PAIRS or len(metrics) > _MOST_METRICS
     zooms = (not many if zoom is None else zoom) and not group_by and x in ("cumulative_tokens", "cumulative_compute")
     scale = Scale(x, log_x, log_y, zooms, bool(relative_to))
-    metric_columns = [
-        p for m in metrics for p in metric_panels(dataset, m, segments[m], look, scale, mark_branches, options)
-    ]
+    metric_columns: list[Panel] = []
+    for m in metrics:
+        made = metric_panels(dataset, m, segments[m], look, scale, mark_branches, options)
+        made = [replace(p, behind=behind.get(m, ())) for p in made]
+        metric_columns += curve_options.ranged(made, scale.is_difference)
     _check_count(facet_by, len(facets), len(metric_columns))
     by_task = len(metrics) > _MOST_METRICS
     of_facets: list[list[Panel]] = []
     for facet in facets:
-        of_facet = [replace(p, segments=[s for s in p.segments if _is_in(s, facet_by, facet)]) for p in metric_columns]
+        of_facet = [curve_options.noted(_in_facet(p, facet_by, facet)) for p in metric_columns]
         is_all = group_by is not None and facet_by is None
         title = "" if is_all else facet_title((s.facts for p in of_facet for s in p.segments), facet_by, facet, options)
         of_facets.append(titled(dataset, of_facet, title, by_task, len(facets) == 1, options))
@@ -583,6 +613,12 @@ def _has_no_facet(segment: Segment, facet_by: str | None) -> bool:
     """Return whether a segment has no value of a facet, and is not a base that belongs to all its panels."""
     is_everywhere = segment.is_base and facet_by not in segment.of_lineage
     return bool(facet_by) and not is_everywhere and not is_given(value_of(segment, facet_by or ""))
+
+
+def _in_facet(panel: Panel, facet_by: str | None, facet: object) -> Panel:
+    """Return a panel with the segments of a facet."""
+    segments, behind = ([s for s in part if _is_in(s, facet_by, facet)] for part in (panel.segments, panel.behind))
+    return replace(panel, segments=segments, behind=behind)
 
 
 def _is_in(segment: Segment, facet_by: str | None, facet: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from dde.plots.figure_layout import Axis, Frame, PanelLayout, shorten_title
 from dde.plots.legends import Legend
 
 __all__ = [
+    "MARKER_SHARE",
+    "PALE",
     "Axis",
     "Frame",
     "Look",
@@ -26,6 +29,7 @@ __all__ = [
     "enlarged_range",
     "figure_of",
     "framed",
+    "off_points",
     "value_of",
     "x_values",
     "y_values",
@@ -39,9 +43,13 @@ _MANY = 400
 _MOST_TOOLTIPS = 48
 # Branch points that are marked over the full height; more of them would hide the curves.
 _MOST_BRANCHES = 24
+#: Number of curves whose look those have that are pale beside highlighted ones, or behind smoothed ones.
+PALE = 500
 
-# Share of the enlarged panel that a marker covers at most, and its right edge relative to the longest run.
-_MARKER_SHARE, _AFTER = 0.025, 1.05
+#: Share of an axis that half a marker covers at most.
+MARKER_SHARE = 0.025
+# Right edge of the enlarged panel relative to the longest run.
+_AFTER = 1.05
 # Left edge of the enlarged panel relative to the last point of a base that determines it.
 _EDGE_OF_LAST = 1.15
 
@@ -63,6 +71,8 @@ class Look:
         Title of the legend.
     plain : str
         Colour of segments without a value of the hue.
+    highlight : tuple of str
+        Labels or ids of runs, and lineages, that are drawn strong; all others are pale. All are alike when empty.
     """
 
     hue_by: str
@@ -71,6 +81,11 @@ class Look:
     markers: Mapping[Any, str]
     hue_label: str
     plain: str = NEUTRAL
+    highlight: tuple[str, ...] = ()
+
+    def is_highlighted(self, segment: Segment) -> bool:
+        """Return whether a segment is of a highlighted run or lineage."""
+        return not segment.names.isdisjoint(self.highlight)
 
     def colour(self, segment: Segment) -> str:
         """Return the colour of a segment."""
@@ -95,6 +110,8 @@ class Panel:
     mark_branches : bool
     zero : bool
         Draw a line at zero, because values are differences.
+    behind : sequence of Segment
+        Segments drawn as faint lines behind the others, such as curves before they were smoothed.
     """
 
     segments: Sequence[Segment]
@@ -103,17 +120,25 @@ class Panel:
     title: str = ""
     mark_branches: bool = True
     zero: bool = False
+    behind: Sequence[Segment] = ()
 
     def shifted_segments(self) -> Shifted:
         """Return pairs of a segment and its zero of x; a base is cut at each branch of its runs."""
+        return self._shifted(self.segments)
+
+    def shifted_behind(self) -> Shifted:
+        """Return the same pairs for the segments behind."""
+        return self._shifted(self.behind)
+
+    def _shifted(self, segments: Sequence[Segment]) -> Shifted:
         if not self.frame.since_branch:
-            return [(s, 0.0) for s in self.segments]
-        derived = [(s, s.origin) for s in self.segments if not s.is_base]
+            return [(s, 0.0) for s in segments]
+        derived = [(s, s.origin) for s in segments if not s.is_base]
         # A base is drawn once for each point at which runs left it.
         origins = {(s.root, origin): s for s, origin in derived}
         bases = [
             (s.until(origin), origin)
-            for s in self.segments
+            for s in segments
             if s.is_base
             for origin in sorted({o for (_, o), run in origins.items() if run.starts_with(s)})
         ]
@@ -151,23 +176,44 @@ class Panel:
         if self.mark_branches:
             elements += self._branch_marks(hv, dims, backend)
         shifted = self.shifted_segments()
-        crowd = len(shifted)
-        columns = columns_for(crowd, layout.size[0])
+        columns = columns_for(len(shifted), layout.size[0])
+        behind = [(s, o) for s, o in self.shifted_behind() if not self.look.highlight or self.look.is_highlighted(s)]
+        for lines in self._lines(behind, columns):
+            elements += coloured_lines(dims, lines, backend.line("colour", crowd=PALE))
         elements += self._bands(hv, dims, backend, shifted)
+        strong = [(s, since) for s, since in shifted if self.look.is_highlighted(s)]
+        if not self.look.highlight:
+            elements += self._curves(hv, dims, backend, shifted, columns, len(shifted))
+        else:
+            others = [(s, since) for s, since in shifted if not self.look.is_highlighted(s)]
+            elements += self._curves(hv, dims, backend, others, columns, PALE)
+            elements += self._curves(hv, dims, backend, strong, columns, 1, backend.thick_line())
+        if not len(y_values(shifted, *(self.frame.x.limits or (-np.inf, np.inf)))):
+            missing = "no values after the branch" if self.frame.since_branch and not derived else "no values"
+            elements.append(hv.Labels([(*self.frame.middle(), missing)], dims, "text").opts(**backend.text(INK)))
+        return framed(elements, self.frame, backend, layout, legend, self.title)
+
+    def _curves(
+        self,
+        hv: Any,
+        dims: list[Any],
+        backend: Backend,
+        shifted: Shifted,
+        columns: int,
+        crowd: int,
+        strong: Mapping[str, Any] = MappingProxyType({}),
+    ) -> list[Any]:
+        """Return the lines and points of segments that share a strength."""
         complete, partial = self._lines(shifted, columns)
         joints = [
             ([s.anchor[0] - since, s.x[0] - since], [s.anchor[1], s.values[0]], self.look.colour(s))
             for s, since in shifted
             if s.anchor
         ]
-        elements += coloured_lines(dims, complete, backend.line("colour", crowd=crowd))
-        elements += coloured_lines(dims, partial, backend.partial_line("colour", crowd=crowd))
+        elements = coloured_lines(dims, complete, backend.line("colour", crowd=crowd) | dict(strong))
+        elements += coloured_lines(dims, partial, backend.partial_line("colour", crowd=crowd) | dict(strong))
         elements += coloured_lines(dims, joints, backend.line("colour", dashed=True, crowd=crowd))
-        elements += self._points(hv, dims, backend, shifted)
-        if not len(y_values(shifted, *(self.frame.x.limits or (-np.inf, np.inf)))):
-            missing = "no values after the branch" if self.frame.since_branch and not derived else "no values"
-            elements.append(hv.Labels([(*self.frame.middle(), missing)], dims, "text").opts(**backend.text(INK)))
-        return framed(elements, self.frame, backend, layout, legend, self.title)
+        return elements + self._points(hv, dims, backend, shifted, crowd)
 
     def _lines(self, shifted: Shifted, columns: int) -> tuple[Lines, Lines]:
         """Return lines of runs and of means over all their runs, and lines of means over fewer runs."""
@@ -213,7 +259,7 @@ class Panel:
                 bars += [([a, a], [b, c], colour) for a, b, c in zip(x, low, high, strict=True) if len(x) == 1]
         return areas + coloured_lines(dims, bars, backend.line("colour"))
 
-    def _points(self, hv: Any, dims: list[Any], backend: Backend, shifted: Shifted) -> list[Any]:
+    def _points(self, hv: Any, dims: list[Any], backend: Backend, shifted: Shifted, crowd: int) -> list[Any]:
         """Return markers at observed points; a selection of them if there are too many."""
         fields = ["colour", "run", "run_id", "tokens", "step", "support", "count"]
         tooltips = [
@@ -226,9 +272,9 @@ class Panel:
             *([("runs averaged", "@count")] if any(s.counts is not None for s, _ in shifted) else []),
         ]
         observed = [(s, since, np.flatnonzero((s.support == OBSERVED) & _has_marker(s))) for s, since in shifted]
-        crowd, total = len(shifted), self._observed_count(shifted)
+        total = self._observed_count(shifted)
         # With many curves, each has a few points: its last one, and some others with tooltips.
-        each = MARKERS // max(crowd, 1) or 1
+        each = MARKERS // max(len(shifted), 1) or 1
         if total > MARKERS:
             observed = [(s, since, at[spread_picks(len(at), each)]) for s, since, at in observed]
         groups: dict[tuple[str, bool], list[Any]] = {}
@@ -379,11 +425,34 @@ def enlarged_range(shifted: Iterable[tuple[Segment, float]], before: float) -> t
     lasts += [s.anchor[0] - since for s, since in shifted if s.anchor]
     left = min([-before * reach, *(_EDGE_OF_LAST * last for last in lasts if -reach <= last < 0)])
     points = np.concatenate([np.empty(0), *((s.x - since)[s.support == OBSERVED] for s, since in shifted if s.is_base)])
-    width = _MARKER_SHARE * (_AFTER * reach - left)
-    for at in sorted(points[points < 0], reverse=True):
-        if abs(at - left) < width:
-            left = float(at) - width
+    left, _ = off_points(points[points < 0], left, _AFTER * reach, MARKER_SHARE)
     return left, _AFTER * reach
+
+
+def off_points(positions: npt.NDArray[np.float64], low: float, high: float, share: float) -> tuple[float, float]:
+    """Return limits moved outwards until no point is so close to one of them that its marker would be cut.
+
+    Parameters
+    ----------
+    positions : (point,) float array
+    low, high : float
+    share : float
+        Least distance of a point, relative to the distance between the limits.
+
+    Examples
+    --------
+    >>> low, high = off_points(np.array([-0.01, 0.5, 2.0]), 0.0, 1.0, 0.02)
+    >>> round(low, 3), high
+    (-0.03, 1.0)
+    """
+    width = share * (high - low)
+    for at in sorted(positions, reverse=True):
+        if abs(at - low) < width:
+            low = float(at) - width
+    for at in sorted(positions):
+        if abs(at - high) < width:
+            high = float(at) + width
+    return low, high
 
 
 def x_values(shifted: Iterable[tuple[Segment, float]]) -> npt.NDArray[np.float64]:
