@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 __all__ = [
     "ConflictWarning",
@@ -16,8 +18,10 @@ __all__ = [
     "SelectionError",
     "SourceError",
     "UnknownNameError",
+    "collected_warnings",
     "list_names",
     "near_names",
+    "warn",
     "warn_caller",
 ]
 
@@ -63,7 +67,40 @@ def warn_caller(message: str, category: type[DdeWarning] = DdeWarning) -> None:
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "dde":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warn(message, category, stacklevel=level)
+
+
+def warn(message: str, category: type[DdeWarning], stacklevel: int = 1) -> None:
+    """Issue a warning as :func:`warnings.warn` does, or add it to those that are collected."""
+    collected = _COLLECTED.get()
+    if collected is None:
+        warnings.warn(message, category, stacklevel=stacklevel + 1)
+    else:
+        collected.append(message)
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of dde that this thread or task issues, in place of issuing them.
+
+    The filters of :mod:`warnings` belong to the process, so pages that draw at the same time can't use them.
+
+    Examples
+    --------
+    >>> with collected_warnings() as messages:
+    ...     warn_caller("two runs disagree")
+    >>> messages
+    ['two runs disagree']
+    """
+    messages: list[str] = []
+    token = _COLLECTED.set(messages)
+    try:
+        yield messages
+    finally:
+        _COLLECTED.reset(token)
+
+
+_COLLECTED: ContextVar[list[str] | None] = ContextVar("collected warnings of dde", default=None)
 
 
 def near_names(name: object, known: Iterable[str], n: int = 3) -> str:

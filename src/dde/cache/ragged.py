@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,7 +14,7 @@ from dde.cache.manifest import Manifest, digests_of, read_manifests, segment_nam
 from dde.cache.memory import Memory
 from dde.cache.segments import DamagedError, SegmentReader, write_segment
 from dde.cache.storage import Storage
-from dde.errors import DdeWarning
+from dde.errors import DdeWarning, warn
 from dde.sources.protocols import History
 
 __all__ = ["Fetch", "RaggedCache"]
@@ -194,7 +193,7 @@ class RaggedCache:
 
     def _give_up(self, error: Exception) -> None:
         self.problem = error
-        warnings.warn(
+        warn(
             f"the cache {self.storage} can't be written ({error}), so what was read is kept for this process "
             "alone. Pass cache_dir= with a folder or URL that can be written, or cache_dir=None.",
             DdeWarning,

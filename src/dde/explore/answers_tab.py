@@ -18,6 +18,7 @@ from panel.custom import JSComponent
 
 from dde.analysis.answers import main_variable
 from dde.errors import DdeError, UnknownNameError
+from dde.explore.controls import CLICKABLE_LABEL, literal_options
 from dde.explore.questions import (
     OF_BASES,
     QUESTIONS,
@@ -100,7 +101,7 @@ class AnswersTab:
         )
         self._metrics = _several("Metrics", 320)
         self._scope = pn.widgets.Select(label="Ask", options=[_SHOWN, _ALL], width=190)
-        self._bases = pn.widgets.Checkbox(label="base runs only", margin=(24, 10, 0, 10))
+        self._bases = pn.widgets.Checkbox(stylesheets=[CLICKABLE_LABEL], label="base runs only", margin=(24, 10, 0, 10))
         self._about = pn.pane.HTML("", stylesheets=[_TEXTS], **wide)
         self._main, self._more = pn.FlexBox(**wide), pn.FlexBox(**wide)
         self._card = pn.Card(self._more, title="More options", collapsed=True, margin=(4, 10), **wide)
@@ -179,7 +180,9 @@ class AnswersTab:
             return
         metrics = [str(name) for name in data.data_vars]
         chosen = [m for m in self._metrics.value if m in metrics]
-        _update(self._metrics, _labelled(metrics), chosen or [m for m in shown.choices.metrics if m in metrics][:1])
+        _update(
+            self._metrics, literal_options(metrics), chosen or [m for m in shown.choices.metrics if m in metrics][:1]
+        )
         factors = factor_names(data)
         conditions = {html.escape(label): pair for label, pair in labelled_conditions(data).items()}
         scale = scale_factor(data)
@@ -196,7 +199,7 @@ class AnswersTab:
                 first = [f for f in (option.default, *factors) if f in factors and (scale is None or f != scale[0])]
                 self._choose(option, factors or [option.default], (first or factors or [option.default])[0])
             elif option.kind == "factors":
-                _update(widget, _labelled(factors), [f for f in widget.value if f in factors])
+                _update(widget, literal_options(factors), [f for f in widget.value if f in factors])
             elif option.kind == "conditions":
                 # From the smallest scale to the largest one.
                 ends = [] if scale is None else [(scale[0], scale[1][0 if option.name == "a" else -1])]
@@ -345,7 +348,9 @@ def _widget(option: Option) -> Any:
     if option.kind in ("factors", "conditions"):
         return _several(label, 300)
     if option.kind == "flag":
-        return pn.widgets.Checkbox(label=label, value=bool(option.default), margin=(24, 10, 0, 10))
+        return pn.widgets.Checkbox(
+            stylesheets=[CLICKABLE_LABEL], label=label, value=bool(option.default), margin=(24, 10, 0, 10)
+        )
     if option.kind == "whole":
         return pn.widgets.IntInput(label=label, value=option.default, **size)
     if option.kind == "number":
@@ -356,11 +361,6 @@ def _widget(option: Option) -> Any:
         placeholder="last, common, a number of tokens" if is_place else "such as 0.6, or pretraining",
         width=320,
     )
-
-
-def _labelled(names: list[str]) -> dict[str, str]:
-    """Return names by the labels of a list of several: Bokeh inserts these as markup."""
-    return {html.escape(printable(name)): name for name in names}
 
 
 def _several(label: str, width: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,8 +18,9 @@ from dde.explore.filters import Filters
 from dde.explore.listing import runs_of, starting_lineages, starting_metric
 from dde.explore.tabs import Marks
 from dde.plots.defaults import default_hue
+from dde.printable import printable
 
-__all__ = ["CLICKABLE_LABEL", "INITIAL", "PINNED", "Controls"]
+__all__ = ["CLICKABLE_LABEL", "INITIAL", "PINNED", "Controls", "literal_options"]
 
 #: Value of the widget ``relative_to`` for the run that is pinned.
 PINNED = "pinned"
@@ -267,7 +269,7 @@ class Controls:
             chosen = [value for value in widget.value if value in set(matching)] if keep else []
             if name == "lineage" and not chosen and matching:
                 chosen = starting_lineages(self._dataset, matching)
-            widget.param.update(options=matching, value=chosen)
+            widget.param.update(options=literal_options(matching), value=chosen)
         total = self._dataset.sizes["lineage"]
         of = f"{len(lineages)} of {total}" if len(lineages) < total else f"{total}"
         self.widgets["lineage"].label = f"Lineages to show ({of} to choose from)"
@@ -348,9 +350,28 @@ input:focus-visible + .bk-label::before { outline: 2px solid #0072b2; outline-of
 """
 
 
+def literal_options(options: Sequence[Any] | Mapping[str, Any]) -> list[Any] | dict[str, Any]:
+    """Return options whose labels a list with search shows as they are: it takes them for HTML.
+
+    Examples
+    --------
+    >>> literal_options(["C4", "<i>"])
+    {'C4': 'C4', '&lt;i&gt;': '<i>'}
+    """
+    by_label = dict(options) if isinstance(options, Mapping) else {str(option): option for option in options}
+    escaped = {html.escape(printable(label)): value for label, value in by_label.items()}
+    # A list stays one where it can.
+    return list(options) if not isinstance(options, Mapping) and set(escaped) == set(by_label) else escaped
+
+
 def _several(name: str, options: Any, placeholder: str = "all") -> Any:
     return pn.widgets.MultiChoice(
-        label=name, options=options, placeholder=placeholder, option_limit=_LISTED, search_option_limit=_LISTED, **_WIDE
+        label=name,
+        options=literal_options(options),
+        placeholder=placeholder,
+        option_limit=_LISTED,
+        search_option_limit=_LISTED,
+        **_WIDE,
     )
 
 

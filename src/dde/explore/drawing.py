@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from dde.errors import DdeWarning
+from dde.errors import collected_warnings
 from dde.explore.choices import GRIDS, Choices, apply, plot_options
 from dde.explore.listing import run_table
 from dde.plots.backends.base import ONE_AT_A_TIME
@@ -162,8 +161,7 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
     DdeError
         When nothing is selected, nothing matches, or there is nothing to draw.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DdeWarning)
+    with collected_warnings() as notes:
         selection = loaded.get(choices)
         options = plot_options(choices, loaded.dataset)
         # Means and differences need all lineages at once.
@@ -174,7 +172,6 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
     panels = _each_labelled([panel for row in rows for panel in row])
     looks = looks_of(panels)
     positions = {look.run_id: k for k, look in enumerate(looks)}
-    notes = [str(w.message) for w in caught if issubclass(w.category, DdeWarning)]
     return Drawing(
         choices,
         selection,

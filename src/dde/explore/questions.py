@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from dde.analysis.answers import answer_frame
 from dde.analysis.option_texts import parse_place, parse_target
 from dde.dataset.dimensions import broadcast_values
 from dde.dataset.samples import metrics_alone
-from dde.errors import DdeError, DdeWarning, UnknownNameError
+from dde.errors import DdeError, UnknownNameError, collected_warnings
 from dde.explore.choices import Choices, Opened, code_of, text_literal
 from dde.explore.tabs import Shown
 from dde.plots.backends.base import ONE_AT_A_TIME
@@ -335,22 +334,21 @@ def answer_question(shown: Shown, asked: Asked) -> Answer:
             f"{missing[0]!r} is not among the metrics of what is asked. Show it, or ask all that was opened."
         )
     notes = [_read_text(data, asked)]
-    # Filters of warnings are global to the process, like the state of pictures.
-    with ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DdeWarning)
+    with collected_warnings() as messages:
         part = metrics_alone(data, asked.metrics_read)
         part = part.dde.base_curves() if asked.of_bases else part
         metric = asked.metrics[0] if len(asked.metrics) == 1 else list(asked.metrics)
         answer: xr.Dataset = getattr(part.dde, asked.question)(metric, **asked.options).compute()
         try:
-            picture, problem = picture_of(answer, ".svg"), ""
+            with ONE_AT_A_TIME:
+                picture, problem = picture_of(answer, ".svg"), ""
         except DdeError as error:
             picture, problem = b"", f"no picture: {error}"
     for name, label in (("at", "compared at"), ("interval_method", "interval"), ("left_out", "left out")):
         if text := str(answer.attrs.get(name, "")):
             notes.append(f"{label}: {text}")
     notes += [problem] if problem else []
-    notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DdeWarning))
+    notes += dict.fromkeys(messages)
     code = code_of_answer(shown.explored, shown.choices, asked, shown.opened, bool(picture))
     return Answer(asked, answer, answer_frame(answer), picture, notes, code)
 

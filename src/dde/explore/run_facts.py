@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,11 @@ from dde.dataset.dimensions import broadcast_values
 from dde.dataset.samples import metrics_alone
 from dde.entities.catalog import RunCatalog
 from dde.entities.views import hyperparameters_of
-from dde.errors import DdeError, DdeWarning
+from dde.errors import DdeError, collected_warnings
 from dde.explore.tabs import Shown
 from dde.lineage.related import children_of, factor_values_of, in_order
 from dde.lineage.run_table import RunTable
 from dde.plots.axis_format import short_number
-from dde.plots.backends.base import ONE_AT_A_TIME
 from dde.plots.colours import is_given
 from dde.printable import printable
 from dde.schema import factors_of
@@ -428,9 +426,8 @@ def last_values(shown: Shown, run_id: str) -> list[LastValue]:
     branch = part["branch_tokens"].values[0, column] if "branch_tokens" in part.coords else np.nan
     if not np.isnan(branch):
         try:
-            # Filters of warnings are global to the process. The page says of each metric whether the base has a value.
-            with ONE_AT_A_TIME, warnings.catch_warnings():
-                warnings.simplefilter("ignore", DdeWarning)
+            # The page says of each metric whether the base has a value.
+            with collected_warnings():
                 changes = part.isel(run=_columns_needed(part, column)).dde.difference_to_base()
         except DdeError as error:
             note = str(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -69,10 +68,9 @@ def _mean(segments: list[Segment], group_by: str, facet_by: str | None, min_coun
         values[row, at], tokens[at], seen[row, at] = s.values, s.tokens, s.support == OBSERVED
     counts = np.isfinite(values).sum(axis=0)
     first = segments[0]
-    with warnings.catch_warnings():
-        # Rows and columns of NaN alone.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        mean, low, high = np.nanmean(values, axis=0), np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    mean = np.nansum(values, axis=0) / np.maximum(counts, 1)
+    low = np.min(np.where(np.isnan(values), np.inf, values), axis=0)
+    high = np.max(np.where(np.isnan(values), -np.inf, values), axis=0)
     keep = np.flatnonzero(counts >= min_count)
     ids = [s.run_id if s.is_of_itself else s.root for s in segments]
     facts: Mapping[str, Any] = {

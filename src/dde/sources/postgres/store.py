@@ -7,7 +7,6 @@ and workers on other machines, and leaves no session on the server or in a pool.
 from __future__ import annotations
 
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from psycopg import IsolationLevel
 
-from dde.errors import ConflictWarning, SourceError
+from dde.errors import ConflictWarning, SourceError, warn
 from dde.sources.connection import Connection
 from dde.sources.json_text import load_json, top_level_value
 from dde.sources.postgres.queries import (
@@ -256,7 +255,7 @@ class PostgresStore:
 
         records, self._conflicts = _each_once(self._run(query), self.description)
         for conflict in self._conflicts:
-            warnings.warn(conflict, ConflictWarning, stacklevel=2)
+            warn(conflict, ConflictWarning, stacklevel=2)
         # Sorted here, because collations differ between servers.
         return sorted(records, key=lambda record: record.run_id)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal, cast
@@ -11,7 +10,7 @@ from typing import IO, Any, Literal, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from dde.errors import ConflictWarning, SourceError
+from dde.errors import ConflictWarning, SourceError, warn
 from dde.sources.connection import Connection, redact
 from dde.sources.file_versions import check_version, file_version
 
@@ -141,7 +140,7 @@ class RunDigests:
     def warn(self) -> None:
         """Emit a ConflictWarning of each conflict."""
         for conflict in self.conflicts:
-            warnings.warn(conflict, ConflictWarning, stacklevel=3)
+            warn(conflict, ConflictWarning, stacklevel=3)
 
 
 def find_export(connection: Connection, forms: tuple[ExportForm, ...] = ("parquet", "jsonl")) -> Export:

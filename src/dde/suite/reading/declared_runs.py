@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dde.array_types import Float64, Int64
-from dde.errors import ConflictWarning, FormatError, list_names
+from dde.errors import ConflictWarning, FormatError, list_names, warn
 from dde.suite.reading.fields import Field
 from dde.suite.reading.run_values import (
     Parent,
@@ -307,7 +306,7 @@ def _report_tokens(
         f"{place(int(firsts[position[row]]))}, {place(row)}; the first is used"
     )
     report.add("tokens that differ from those of the first row of their step", len(differing), text)
-    warnings.warn(
+    warn(
         f"{text}. Correct the step or the tokens of the suite, or leave the rows out by where=.",
         ConflictWarning,
         stacklevel=4,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 
 from dde.array_types import Bool, Float64, Int64
 from dde.cache.memory import Memory
-from dde.errors import ConflictWarning, warn_caller
+from dde.errors import ConflictWarning, warn, warn_caller
 from dde.sources.arrow_columns import Numbers
 from dde.suite.reading.declared_runs import DeclaredRuns, Report, RowSources
 from dde.suite.reading.result_files import ParsedNumbers, ResultsFile
@@ -202,7 +201,7 @@ class ValueReader:
             f"{float(values[row])!r}; the first is used"
         )
         self._report.add(f"values of {metric} that differ from the first of their step", len(differing), text)
-        warnings.warn(
+        warn(
             f"{text}. Exclude the other rows with where=, or name the field that tells them apart in run_id= or key=.",
             ConflictWarning,
             stacklevel=4,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import pyarrow as pa
 from dde.array_types import Float64
 from dde.cache.index_files import read_index_file, write_index_file
 from dde.cache.storage import Storage
-from dde.errors import ConflictWarning, FormatError
+from dde.errors import ConflictWarning, FormatError, warn
 from dde.sources.arrow_columns import Numbers
 from dde.sources.json_text import read_json
 from dde.suite.reading.contents import ColumnKind, Columns
@@ -316,7 +315,7 @@ def _as_double(value: float) -> float:
 
 
 def _warn_conflict(message: str) -> None:
-    warnings.warn(message, ConflictWarning, stacklevel=2)
+    warn(message, ConflictWarning, stacklevel=2)
 
 
 #: Version of the stored form; increased whenever its meaning or the parsing changes.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from dde.cache.storage import source_storage
 from dde.curves.metric import Metric
-from dde.errors import ConflictWarning, DdeWarning, SourceError
+from dde.errors import ConflictWarning, DdeWarning, SourceError, warn
 from dde.sources.connection import Connection, redact
 from dde.sources.protocols import History, PosttrainingSource, RunRecord
 from dde.suite.datadecide.names import Base
@@ -319,7 +318,7 @@ class Readers:
         """
         if new := sorted(conflicts - self._warned):
             self._warned.update(new)
-            warnings.warn(
+            warn(
                 f"{len(new)} repeated rows disagreed with the first row of the same run and step when the cache was "
                 f"filled ({'; '.join(new[:3])}{'; ...' if len(new) > 3 else ''}); the first one is used. "
                 "Remove the wrong rows from the tables to silence this.",
@@ -442,7 +441,7 @@ class Readers:
             try:
                 compact(cache.storage, least=_FEWER_SEGMENTS)
             except OSError as error:
-                warnings.warn(
+                warn(
                     f"the cache {cache.storage} can't be compacted ({error}). It is complete, but reading it is slower "
                     "than necessary. Free space and run `dde cache compact`.",
                     DdeWarning,
@@ -492,7 +491,7 @@ def _report_once(notes: Sequence[str]) -> None:
     for note in notes:
         if note not in _REPORTED:
             _REPORTED.add(note)
-            warnings.warn(note, ConflictWarning, stacklevel=3)
+            warn(note, ConflictWarning, stacklevel=3)
 
 
 def _no_rows(keys: Sequence[str]) -> History:

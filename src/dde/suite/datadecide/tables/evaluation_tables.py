@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -15,7 +14,7 @@ import pyarrow as pa
 
 from dde.array_types import Float64, Int64
 from dde.curves.metric import Metric
-from dde.errors import ConflictWarning, FormatError
+from dde.errors import ConflictWarning, FormatError, warn
 from dde.suite.datadecide.names import Base
 from dde.suite.datadecide.tables.row_groups import ReadCount, RowGroupReader
 from dde.suite.datadecide.tables.row_index import IndexHead, RowIndex, read_row_index
@@ -203,7 +202,7 @@ class EvaluationTable(ABC):
         self.conflicting.update(conflicting)
         if conflicting:
             examples = [self.name_row(row) for row in conflicting[:3]]
-            warnings.warn(
+            warn(
                 f"{len(conflicting)} repeated rows disagree with the first row of the same run and step "
                 f"({'; '.join(examples)}{'; ...' if len(conflicting) > 3 else ''}), so which value is right is "
                 f"unknown; the first one is used, for {', '.join(metrics[:3])} and all other metrics. "
