@@ -362,6 +362,8 @@ def _make_tab(title: str, marks: Marks) -> Tab:
 # Module and class of each tab between the curves and the export.
 _TABS = {
     "Table": ("table_tab", "TableTab"),
+    "Scatter": ("scatter_tab", "ScatterTab"),
+    "Parallel": ("parallel_tab", "ParallelTab"),
     "Run": ("run_tab", "RunTab"),
     "Answers": ("answers_tab", "AnswersTab"),
 }
