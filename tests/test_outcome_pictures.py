@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -291,7 +292,7 @@ def test_scaling_says_where_values_stand_and_what_is_left_out(bases: xr.Dataset,
     found = {p["run_id"]: (p["cumulative_tokens"], p["arc_easy"]) for p in points(figure)}
     assert found == {run_id: (row.final_tokens, row.value) for run_id, row in rows.iterrows()}
     where = caption_of(picture).removesuffix(".")
-    left_out = values.attrs["left_out"]
+    left_out = re.sub(r" \(.*?\)", "", values.attrs["left_out"])
     assert where.endswith(f"{STANDING[at]}; left out: {left_out}" if left_out else STANDING[at])
     assert bool(left_out) == (at in ("schedule", 1e10))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["caption_of", "counted", "range_text", "runs_text", "subject_text"]
+__all__ = ["caption_of", "counted", "range_text", "runs_text", "subject_text", "without_names"]
 
 
 def caption_of(*parts: str) -> str:
@@ -16,9 +17,9 @@ def caption_of(*parts: str) -> str:
     'Accuracy against tokens; 4 runs.'
     """
     text = "; ".join(dict.fromkeys(filter(None, (p.strip(" ;.") for p in parts))))
-    # A name such as "mC4" or "n" stays as it is.
+    # A name such as "mC4" or "c4_en_valppl" stays as it is.
     first = text.split(" ", 1)[0]
-    return f"{text[:1].upper() if first.islower() and len(first) > 1 else text[:1]}{text[1:]}." if text else ""
+    return f"{text[:1].upper() if first.islower() and first.isalpha() else text[:1]}{text[1:]}." if text else ""
 
 
 def counted(count: int, noun: str) -> str:
@@ -32,16 +33,30 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def range_text(counts: Iterable[int]) -> str:
-    """Return numbers as one number or the range of them.
+def range_text(counts: Iterable[int], noun: str = "") -> str:
+    """Return numbers as one number or the range of them, with their noun.
 
     Examples
     --------
     >>> range_text([3, 3]), range_text([3, 1, 2]), range_text([])
     ('3', '1–3', '0')
+    >>> range_text([1, 1], "run"), range_text([1, 2], "run")
+    ('1 run', '1–2 runs')
     """
     every = [int(n) for n in counts] or [0]
-    return f"{min(every)}" if min(every) == max(every) else f"{min(every)}\N{EN DASH}{max(every)}"
+    text = f"{min(every)}" if min(every) == max(every) else f"{min(every)}\N{EN DASH}{max(every)}"
+    return f"{text} {noun}{'' if max(every) == 1 else 's'}" if noun else text
+
+
+def without_names(text: str) -> str:
+    """Return a text on what was left out without the names in parentheses.
+
+    Examples
+    --------
+    >>> without_names("2 runs (c4-4M, c4-20M) do not reach 1B tokens")
+    '2 runs do not reach 1B tokens'
+    """
+    return re.sub(r" \([^()]*\)", "", text)
 
 
 def runs_text(runs: Iterable[object], lineages: Iterable[object], seeds: Iterable[object] = ()) -> str:

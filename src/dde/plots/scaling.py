@@ -21,7 +21,7 @@ from dde.errors import SelectionError, warn_caller
 from dde.plots.axis_format import axis_label, padded_range, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, runs_text
+from dde.plots.captions import caption_of, runs_text, without_names
 from dde.plots.cells import Reduce, rows_of_runs
 from dde.plots.colours import (
     INK,
@@ -214,7 +214,7 @@ def _values(
     values = final(metrics_alone(dataset, [metric]), metric, at=where)
     words = _AT_TEXTS[where] if isinstance(where, str) else f"at {short_number(where)} tokens"
     left_out = str(values.attrs.get("left_out", ""))
-    return values, f"{words}; left out: {left_out}" if left_out else words
+    return values, f"{words}; left out: {without_names(left_out)}" if left_out else words
 
 
 def _drawable(rows: pd.DataFrame, metric: str, x: str, log_x: bool, log_y: bool) -> pd.DataFrame:

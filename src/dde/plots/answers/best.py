@@ -32,7 +32,7 @@ from dde.plots.answers.cells import (
 )
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of
+from dde.plots.captions import caption_of, range_text
 from dde.plots.colours import INK, label_of, markers_of
 from dde.plots.curves import columns_for_facets
 from dde.plots.figure_layout import Frame, PanelLayout, arrange
@@ -249,9 +249,8 @@ def _entries(answer: xr.Dataset, has_hue: bool, backend: Backend) -> list[Legend
 
 def _notes(answer: xr.Dataset) -> list[str]:
     n = answer.n_replicates.values[np.asarray(answer.mean_value.notnull().values)]
-    least, most = int(n.min()), int(n.max())
+    most = int(n.max())
     over = str(answer.attrs.get("averaged_over", ""))
-    number = f"{least}–{most} runs" if least < most else f"{most} run{'s' if most > 1 else ''}"
-    members = f"each value: {number}{f' over {over}' if over and most > 1 else ''}"
+    members = f"each value: {range_text(n, 'run')}{f' over {over}' if over and most > 1 else ''}"
     words = f"wins in {answer.attrs.get('resamples', '')} resamples" if bool(answer.wins.notnull().any()) else ""
     return [members, interval_label(answer), words, left_out_words(answer)]

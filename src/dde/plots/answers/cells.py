@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import xarray as xr
 from dde.errors import SelectionError
 from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import Backend
-from dde.plots.captions import subject_text
+from dde.plots.captions import subject_text, without_names
 from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, is_ordered, label_of
 from dde.plots.figure_layout import Axis
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
@@ -248,7 +247,7 @@ def left_out_words(answer: xr.Dataset) -> str:
     >>> left_out_words(xr.Dataset(attrs={"left_out": "a: no counterpart: 2 (c4-4M, c4-20M)"}))
     'left out: a: no counterpart: 2'
     """
-    text = re.sub(r" \([^()]*\)", "", str(answer.attrs.get("left_out", "")))
+    text = without_names(str(answer.attrs.get("left_out", "")))
     return f"left out: {text.replace('_', ' ')}" if text else ""
 
 

@@ -129,7 +129,7 @@ def _caption(answer: xr.Dataset, by_stderr: bool, options: PictureOptions, place
     over = str(answer.attrs.get("paired_over") or answer.attrs.get("averaged_over") or "")
     if "n" in answer:
         most = int(answer["n"].values[there].max())
-        members = f"{range_text(answer['n'].values[there])} pair{'s' if most > 1 else ''}"
+        members = range_text(answer["n"].values[there], "pair")
     else:
         counts = [answer[n].values[there] for n in ("n_a", "n_b")]
         members = f"{range_text(counts[1])} against {range_text(counts[0])} members"

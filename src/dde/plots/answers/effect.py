@@ -29,7 +29,7 @@ from dde.plots.answers.cells import (
 from dde.plots.axis_format import axis_label
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of
+from dde.plots.captions import caption_of, counted, range_text
 from dde.plots.colours import INK, is_given, is_number, is_ordered, markers_of
 from dde.plots.curves import columns_for_facets
 from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
@@ -257,10 +257,7 @@ def _entries(
 def _notes(answer: xr.Dataset, rows: pd.DataFrame) -> list[str]:
     over = str(answer.attrs.get("averaged_over", ""))
     if "n" in rows and over:
-        least, most = int(rows["n"].min()), int(rows["n"].max())
-        number = f"{least}–{most} runs" if least < most else f"{most} run{'s' if most > 1 else ''}"
-        members = f"means of {number} over {over}"
+        members = f"means of {range_text(rows['n'], 'run')} over {over}"
     else:
-        runs = rows["run_id"].nunique() if "run_id" in rows else len(rows)
-        members = f"{runs} run{'s' if runs > 1 else ''}"
+        members = counted(rows["run_id"].nunique() if "run_id" in rows else len(rows), "run")
     return [members, interval_label(answer) if "low" in answer else "", left_out_words(answer)]

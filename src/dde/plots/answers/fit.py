@@ -428,12 +428,12 @@ def _legend(
 
 
 def _caption(answer: xr.Dataset, panels: Sequence[_Panel], options: PictureOptions) -> str:
-    entered = range_text(int((~p.held_out).sum()) for p in panels)
+    entered = range_text((int((~p.held_out).sum()) for p in panels), "member")
     at = str(answer.attrs.get("at", ""))
     method = str(answer.attrs.get("interval_method", "none"))
     return caption_of(
         f"{subject_of(answer, options)}, law: {answer.attrs.get('formula', '')}",
-        f"{entered} members, {_AT_TEXTS.get(at, at)}",
+        f"{entered}, {_AT_TEXTS.get(at, at)}",
         f"interval: {method}" if method != "none" and any(p.curves for p in panels) else "",
         left_out_words(answer),
     )

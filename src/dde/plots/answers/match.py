@@ -142,13 +142,13 @@ def _values_axis(blocks: Sequence[Block], block: Block, log_y: bool) -> Axis:
 
 
 def _caption(answer: xr.Dataset, blocks: Sequence[Block], out_of_range: int, options: PictureOptions) -> str:
-    runs = range_text(len(block.rows) for block in blocks)
+    runs = range_text((len(block.rows) for block in blocks), "run")
     left_out = "; ".join(
         filter(None, [left_out_words(answer), f"out of range: {out_of_range}" if out_of_range else ""])
     )
     subject = subject_of(answer, options)
     nearest = f"checkpoints nearest to a target of {subject}" if subject else "checkpoints nearest to a target"
-    return caption_of(nearest, *dict.fromkeys(block.aim for block in blocks), f"{runs} runs", left_out)
+    return caption_of(nearest, *dict.fromkeys(block.aim for block in blocks), runs, left_out)
 
 
 def _legend(

@@ -180,10 +180,10 @@ def _on(block: Block, x: str) -> Block:
 def _caption(answer: xr.Dataset, blocks: Sequence[Block], options: PictureOptions) -> str:
     rule = {"first": "first crossing", "sustained": "crossing that lasts", "monotone": "crossing of the isotonic fit"}
     aims = list(dict.fromkeys(block.aim for block in blocks))
-    runs = range_text(len(block.rows) for block in blocks)
+    runs = range_text((len(block.rows) for block in blocks), "run")
     return caption_of(
         ", ".join(filter(None, [subject_of(answer, options), rule.get(str(answer.attrs.get("rule", "")), "")])),
-        *aims, f"{runs} runs", left_out_words(answer),
+        *aims, runs, left_out_words(answer),
     )  # fmt: skip
 
 
