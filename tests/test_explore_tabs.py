@@ -124,7 +124,7 @@ def heading(visit: Visit, title: str) -> None:
 
 
 def header_filter(visit: Visit, title: str, text: str) -> None:
-    column = visit.page.locator(".tabulator-col", has=visit.page.locator(f'.tabulator-col-title:text-is("{title}")'))
+    column = visit.page.locator(".tabulator-col", has=visit.page.locator(f'.title:text-is("{title}")'))
     column.locator("input.filter").fill(text)
 
 
@@ -201,15 +201,27 @@ def test_the_table_sorts_filters_marks_and_gives_files(dataset: xr.Dataset, brow
         assert csv["arc_easy"].tolist() == pytest.approx(other.table["arc_easy"][matching].tolist(), nan_ok=True)
         page.get_by_text("Clear filters").click()
         count(visit, f"{n} runs")
-        page.locator('.tabulator-col-title:text-is("end")').click()
+        page.locator('.title:text-is("end")').click()
         page.locator('.tabulator-col[aria-sort="ascending"]').wait_for()
-        page.locator('.tabulator-col-title:text-is("end")').click()
+        page.locator('.title:text-is("end")').click()
         page.locator('.tabulator-col[aria-sort="descending"]').wait_for()
         until(visit, lambda: served.tab.rows["end_tokens"].is_monotonic_decreasing)
         parquet = pd.read_parquet(io.BytesIO(visit.download("Parquet")))
         assert parquet["end_tokens"].tolist() == sorted(shown.table["end_tokens"], reverse=True)
         page.get_by_label("search all columns shown").fill(ids[3])
         count(visit, f"1 of {n} runs")
+
+        # Copying gives what matches, exactly; the order can be changed from the keyboard.
+        visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.get_by_text("Copy rows").click()
+        page.get_by_text("Copied").wait_for()
+        copied = pd.read_csv(io.StringIO(page.evaluate("() => navigator.clipboard.readText()")), sep="\t")
+        assert copied["run_id"].tolist() == [ids[3]]
+        assert copied["end_tokens"].tolist() == [shown.table["end_tokens"][3]]
+        assert copied["arc_easy"].tolist() == pytest.approx([other.table["arc_easy"][3]], nan_ok=True)
+        page.locator('.title:text-is("end")').focus()
+        page.keyboard.press("Enter")
+        page.locator('.tabulator-col[aria-sort="ascending"]').wait_for()
         close(visit)
 
 

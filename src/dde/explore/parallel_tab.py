@@ -18,7 +18,7 @@ from dde.explore.run_colours import coloured
 from dde.explore.run_columns import Placed, RunColumns, columns_of, place
 from dde.explore.tabs import Marks, Shown
 from dde.plots.axis_format import log_ticks
-from dde.plots.colours import EDGE, INK, label_of
+from dde.plots.colours import EDGE, INK, NEUTRAL, label_of
 from dde.printable import printable
 
 __all__ = ["ParallelTab", "ScaledAxis", "scaled"]
@@ -28,6 +28,8 @@ _OF_CURVES = "as the curves"
 #: Height of runs without a value, below the axis, which reaches from 0 to 1.
 MISSING = -0.12
 _LONGEST_NAME, _LONGEST_TITLE, _MOST_NAMES, _TICKS = 18, 26, 14, 5
+# Lines are fainter the more there are, as the square root of their number.
+_STRONGEST, _CROWD = 0.75, 8.0
 # Closer labels overlap.
 _APART = 0.05
 _SOURCES = {
@@ -73,7 +75,7 @@ class ParallelTab:
         self.axes.param.watch(self._on_axes, "value")
         self.colour.param.watch(self._on_colour, "value")
         self._sources = {name: ColumnDataSource({c: [] for c in columns}) for name, columns in _SOURCES.items()}
-        self._figure = _figure(self._sources)
+        self._figure, self._lines = _figure(self._sources)
         self._sources["lines"].selected.on_change("indices", self._on_brush)
         self._note = pn.pane.HTML("", **_WIDE)
         self._legend = pn.pane.HTML("", **_WIDE)
@@ -128,8 +130,10 @@ class ParallelTab:
         axes = [scaled(place(columns, name)) for name in names]
         run_ids = columns.frame["run_id"].to_numpy()
         hidden = np.isin(run_ids, self._marks.hidden)
-        drawn = np.flatnonzero(~hidden)
         colours = coloured(columns, self.colour.value, shown.colours)
+        drawn = np.flatnonzero(~hidden)
+        # Lines without a colour of their own are drawn first, below the others.
+        drawn = drawn[np.argsort([colours.colours[k] != NEUTRAL for k in drawn], kind="stable")]
         heights = np.array([axis.heights for axis in axes]).reshape(len(axes), len(run_ids)).T[drawn]
         frame = columns.frame
         places = list(range(len(axes)))
@@ -148,6 +152,7 @@ class ParallelTab:
             try:
                 self._sources["lines"].selected.indices = []
                 self._sources["lines"].data = lines
+                self._lines.glyph.line_alpha = min(_STRONGEST, _CROWD / max(len(drawn), 1) ** 0.5)
             finally:
                 self._is_filling = False
             self._sources["axes"].data = {
@@ -176,9 +181,10 @@ class ParallelTab:
         pn.io.push_notebook(self.view)
 
     def _on_brush(self, attr: str, old: Sequence[int], new: Sequence[int]) -> None:
-        if not self._is_filling:
+        if not self._is_filling and self._columns is not None:
             run_ids = self._sources["lines"].data["run_id"]
-            self._marks.selected = list(dict.fromkeys(run_ids[k] for k in new))
+            selected = {run_ids[k] for k in new}
+            self._marks.selected = [run for run in self._columns.frame["run_id"] if run in selected]
 
     def _select(self) -> None:
         """Make the selected runs stand out."""
@@ -268,8 +274,8 @@ def _short(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _figure(sources: dict[str, ColumnDataSource]) -> Any:
-    """Return an empty figure."""
+def _figure(sources: dict[str, ColumnDataSource]) -> tuple[Any, Any]:
+    """Return an empty figure, and the renderer of its lines."""
     # Typed by its model, whose constructor has none of the options of axes and tools.
     make: Any = _bokeh_figure
     figure = make(
@@ -311,7 +317,7 @@ def _figure(sources: dict[str, ColumnDataSource]) -> Any:
         figure.js_on_event(event, CustomJS(args=arguments, code=_INSIDE + code))
     sources["lines"].selected.js_on_change("indices", CustomJS(args=arguments, code=_FORGET))
     sources["axes"].js_on_change("data", CustomJS(args=arguments, code="brushes.data = {x: [], low: [], high: []}"))
-    return figure
+    return figure, lines
 
 
 # The axis near a position, and the runs inside all ranges.

@@ -187,7 +187,9 @@ class ScatterTab:
                 self._is_filling = False
             self._select()
             note = correlation_text(columns, self.x.value, self.y.value, ~hidden)
-            parts = [note, _left_out(x, y, ~hidden)]
+            # The correlation counts runs without a value, so they are counted once.
+            all_counted = note and not (x.log or y.log)
+            parts = [note, "" if all_counted else _left_out(x, y, ~hidden)]
             if hidden.any():
                 parts.append(f"{_runs(int(hidden.sum()))} hidden, and left out.")
             self._note.object = f'<div style="{_TEXT}">{html.escape(" ".join(filter(None, parts)))}</div>'
@@ -271,12 +273,8 @@ def _left_out(x: Placed, y: Placed, among: npt.NDArray[np.bool_]) -> str:
     left = int((~(x.given & y.given) & among).sum())
     if not left:
         return ""
-    why = (
-        "a value is missing, infinite, or not positive on a logarithmic axis"
-        if x.log or y.log
-        else "a value is missing or infinite"
-    )
-    return f"{_runs(left)} not drawn: {why}."
+    why = ", infinite, or not positive on a logarithmic axis" if x.log or y.log else " or infinite"
+    return f"{_runs(left)} not drawn: a value is missing{why}."
 
 
 def _apart(placed: Placed, drawn: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:

@@ -91,7 +91,7 @@ class RunTable {
     })
     const clear = button("Clear filters", () => this.clear())
     const copy = button("Copy rows", () => this.copy(copy))
-    copy.title = "Copy the selected rows, or all that match, with exact values"
+    copy.title = "Copy the rows that match, or the selected ones of them, with exact values"
     bar.append(this.search, this.chooser, clear, copy, this.count)
     root.append(bar)
   }
@@ -158,6 +158,7 @@ class RunTable {
       if (kept.length) this.table.setSort(kept)
     }
     this.table.replaceData(this.rows).then(() => {
+      if (payload.version !== this.model.payload.version) return
       this.version = payload.version
       this.select()
       this.report()
@@ -198,6 +199,8 @@ class RunTable {
     return {
       field,
       title: escaped(title),
+      // A button, so that the order can be changed from the keyboard; its click is that of the header.
+      titleFormatter: () => Object.assign(make("button", "title"), {type: "button", textContent: title}),
       headerTooltip: (event, column) => Object.assign(make("span", ""), {textContent: hint}),
       width,
       hozAlign: number ? "right" : "left",
@@ -212,7 +215,7 @@ class RunTable {
       sorterParams: {alignEmptyValues: "bottom"},
       headerFilter: (cell, rendered, success) => this.filter(field, number, success),
       headerFilterFunc: (text, value) => condition(text, number)(value),
-      headerFilterPlaceholder: number ? ">1e-5, 2..4" : "text, /pattern/",
+      headerFilterPlaceholder: number ? ">0, 2..4" : "text, /pattern/",
       headerFilterLiveFilter: false,
     }
   }
@@ -321,8 +324,10 @@ class RunTable {
 
   text() {
     const columns = this.model.payload.columns
-    const selected = this.table.getSelectedData()
-    const rows = this.table.getData("active").filter((row) => !selected.length || selected.some(({id}) => id === row.id))
+    const selected = new Set(this.table.getSelectedData().map((row) => row.id))
+    const matching = this.table.getData("active")
+    const both = matching.filter((row) => selected.has(row.id))
+    const rows = both.length ? both : matching
     const lines = [columns.map(({name}) => safe(name)), ...rows.map((row) => columns.map(({field}) => safe(row[field])))]
     return lines.map((line) => line.join("\t")).join("\n")
   }
