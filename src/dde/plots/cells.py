@@ -19,6 +19,7 @@ from dde.dataset.provenance import CHECKPOINT_TYPES, support_codes, training_typ
 from dde.dataset.samples import has_samplings
 from dde.errors import SelectionError, warn_caller
 from dde.plots.colours import is_given
+from dde.plots.times import require_numbers
 from dde.schema import IDENTITY, MEMBERS, PRETRAINING, sampling_of, without_replicate
 
 __all__ = [
@@ -241,6 +242,7 @@ def rows_of_runs(values: xr.DataArray) -> pd.DataFrame:
     """
     values = with_object_text(values.to_dataset(name="value"))["value"]
     sizes = {str(d): n for d, n in values.sizes.items()}
+    values = require_numbers(values)
     columns: dict[str, Any] = {"value": np.asarray(values.values, np.float64).ravel()}
     for name, coordinate in values.coords.items():
         if sampling_of(str(name)):

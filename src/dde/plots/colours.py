@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from dde.plots.axis_format import short_number
+from dde.plots.times import is_time, time_label
 
 __all__ = [
     "EDGE",
@@ -55,29 +57,34 @@ _MARKERS = (("circle", "o"), ("square", "s"), ("triangle", "^"), ("diamond", "D"
 
 
 def is_given(value: object) -> bool:
-    """Return whether a coordinate has a value: not NaN, None or ""."""
+    """Return whether a coordinate has a value: not NaN, NaT, None or ""."""
+    if is_time(value):
+        return not pd.isna(value)  # type: ignore[call-overload]
     return value not in ("", None) and not (is_number(value) and value != value)
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a number, of Python or NumPy; booleans are not.
+    """Return whether a value is a number, of Python or NumPy; booleans and durations are not.
 
     Examples
     --------
     >>> is_number(np.float32(0.5)), is_number(True)
     (True, False)
     """
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.timedelta64))
 
 
 def is_ordered(values: Iterable[Any]) -> bool:
-    """Return whether values have a natural order: numbers, and names of model sizes.
+    """Return whether values have a natural order: numbers, times, durations, and names of model sizes.
 
     Examples
     --------
     >>> is_ordered(["4M", "1B"]), is_ordered(["C4", "Dolma1.7"])
     (True, False)
     """
+    values = list(values)
+    if values and all(map(is_time, values)):
+        return True
     return all(is_number(v) or _SIZE.fullmatch(str(v).strip()) is not None for v in values)
 
 
@@ -187,9 +194,11 @@ def text_colour(background: str) -> str:
     return "#000000" if luminance > 0.179 else "#ffffff"
 
 
-def _size_of(value: Any) -> float:
+def _size_of(value: Any) -> Any:
     if is_number(value):
         return float(value)
+    if is_time(value):
+        return value
     size = _SIZE.fullmatch(str(value).strip())
     assert size is not None
     return float(size[1]) * _POWERS[size[2].lower()]
@@ -213,6 +222,8 @@ def label_of(value: object, names: Mapping[Any, str] | None = None) -> str:
     """
     if names and value in names:
         return names[value]
+    if is_time(value):
+        return time_label(value)
     if is_number(value):
         number = float(str(value))
         if number == float("inf"):

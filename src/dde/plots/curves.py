@@ -44,6 +44,7 @@ from dde.plots.option_docs import with_picture_options
 from dde.plots.panels import Axis, Frame, Look, Panel, enlarged_range, value_of, x_values, y_values
 from dde.plots.picture_options import NO_OPTIONS, LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
+from dde.plots.times import as_numbers
 from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
 
 __all__ = [
@@ -448,6 +449,7 @@ def curve_panels(
         raise SelectionError(
             f"group_by={group_by!r} and band={band!r} both draw means, of different runs. Pass one of them."
         )
+    dataset = _with_numbers(dataset, metrics, x)
     curve_options = CurveOptions.of(smooth, clip_outliers, highlight)
 
     def found(of: xr.Dataset) -> dict[str, list[Segment]]:
@@ -592,7 +594,7 @@ def _band_words(dataset: xr.Dataset, band: str | Sequence[str] | None, group_by:
 
 
 def _check_coordinates(dataset: xr.Dataset, x: str, axis: str, by: dict[str, str | None]) -> None:
-    along = [str(n) for n, c in dataset.coords.items() if axis in c.dims and c.dtype.kind in "fiu"]
+    along = [str(n) for n, c in dataset.coords.items() if axis in c.dims and c.dtype.kind in "fiubmM"]
     check_names({"x": x}, [*AXES, *along], f"not an axis and has no dimension {axis}, so it can't be drawn against")
     others = [str(name) for name in dataset.coords if name not in along]
     why = "not a coordinate of runs, so it can't distinguish curves"
@@ -613,6 +615,14 @@ def _has_no_facet(segment: Segment, facet_by: str | None) -> bool:
     """Return whether a segment has no value of a facet, and is not a base that belongs to all its panels."""
     is_everywhere = segment.is_base and facet_by not in segment.of_lineage
     return bool(facet_by) and not is_everywhere and not is_given(value_of(segment, facet_by or ""))
+
+
+def _with_numbers(dataset: xr.Dataset, metrics: Sequence[str], x: str) -> xr.Dataset:
+    """Return the Dataset with times and durations of metrics, and of an axis that is not one of AXES, as numbers."""
+    numbers = {m: as_numbers(dataset[m]) for m in metrics if dataset[m].dtype.kind not in "biuf"}
+    if x not in AXES and dataset[x].dtype.kind not in "biuf":
+        dataset = dataset.assign_coords({x: as_numbers(dataset[x])})
+    return dataset.assign(numbers)
 
 
 def _in_facet(panel: Panel, facet_by: str | None, facet: object) -> Panel:

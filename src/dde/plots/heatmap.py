@@ -38,6 +38,7 @@ from dde.plots.legends import ColourBar, Legend, LegendEntry
 from dde.plots.option_docs import with_picture_options
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
+from dde.plots.times import require_numbers
 from dde.schema import factors_of, is_datadecide
 
 __all__ = ["plot_heatmap"]
@@ -120,6 +121,7 @@ def plot_heatmap(
     """
     options = PictureOptions.of(locals())
     name = metric_named(dataset, metric)
+    require_numbers(dataset[name])
     x, y = _axis_coordinates(dataset, x, y)
     if facet_by == AUTO:
         of_lineages = {"lineage", *(n for n, of in factors_of(dataset).items() if of == "lineage")}

@@ -52,6 +52,7 @@ from dde.plots.option_docs import with_picture_options
 from dde.plots.panels import coloured_lines
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
+from dde.plots.times import require_numbers
 from dde.schema import CHANGING_PARAMS, factors_of, is_datadecide, without_replicate
 
 __all__ = ["SCALES", "plot_scaling"]
@@ -164,6 +165,7 @@ def plot_scaling(
     """
     options = PictureOptions.of(locals())
     name = metric_named(dataset, metric)
+    require_numbers(dataset[name])
     hue_by = scaling_hue(dataset, hue_by)
     names = run_coordinates(dataset)
     check_names({"x": x}, SCALES, "not a quantity to draw final values against")

@@ -32,6 +32,7 @@ from dde.plots.option_docs import with_picture_options
 from dde.plots.panels import coloured_lines
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
+from dde.plots.times import require_numbers
 from dde.schema import PRETRAINING, is_datadecide, without_replicate
 
 __all__ = [
@@ -310,6 +311,7 @@ def plot_tree(
         label = ""
     else:
         name = metric_named(dataset, metric)
+        require_numbers(dataset[name])
         values = final(metrics_alone(dataset, [name]), name) if reduce is None else reduce(dataset, name)
         label = axis_label(dataset[name])
     rows = rows_of_runs(values)
