@@ -15,7 +15,7 @@ import dde
 from dde.plots.backends.base import NO_DATA, dash_pattern
 from dde.plots.colours import INK, LineColour, colours_of, dash_of
 from dde.plots.files import png_bytes
-from dde.plots.panels import coloured_lines
+from dde.plots.panels import coloured_lines, coloured_points
 from picture_checks import drawn, figures_of, printed
 
 # Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as seen without one type of cones.
@@ -162,3 +162,32 @@ def test_a_png_has_the_colours_of_its_curves() -> None:
     for colour in colours_of(rates).values():
         wanted = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
         assert np.abs(shown - wanted).max(axis=1).min() <= 16, colour
+
+
+@pytest.mark.parametrize(("name", "marker"), [("bokeh", "circle"), ("matplotlib", "o")])
+def test_points_without_lines_differ_in_colour_or_marker(name: str, marker: str) -> None:
+    import holoviews as hv
+
+    from dde.plots.backends.choice import drawing_with
+
+    rows = [(k, k, colour, v) for k, (v, colour) in enumerate(colours_of([f"recipe {k}" for k in range(25)]).items())]
+    with drawing_with(name) as backend:
+        dims = [hv.Dimension("x"), hv.Dimension("y")]
+        elements = coloured_points(dims, rows, ["colour", "name"], backend.points("colour", marker))
+        looks = set()
+        for element in elements:
+            shown = hv.Store.lookup_options(name, element, "style").kwargs["marker"]
+            looks |= {(colour, shown) for colour in element.dimension_values("colour")}
+        hv.render(hv.Overlay(elements), backend=name)
+    assert sum(len(element) for element in elements) == 25
+    assert len(looks) == 25
+
+
+def test_a_legend_shows_the_marker_of_a_colour() -> None:
+    from dde.plots.backends.choice import drawing_with
+
+    for name, marker in (("bokeh", "circle"), ("matplotlib", "o")):
+        with drawing_with(name) as backend:
+            markers = [backend.points(LineColour(INK, style), marker)["marker"] for style in range(3)]
+        assert len(set(markers)) == 3
+        assert markers[0] == marker

@@ -27,6 +27,7 @@ __all__ = [
     "is_number",
     "is_ordered",
     "label_of",
+    "marker_in",
     "markers_of",
     "shades",
     "sorted_values",
@@ -53,7 +54,12 @@ _WORDS = re.compile(r"[a-z]+(_[a-z]+)*")
 # A size of a model in words, such as 150M.
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmbt])", re.IGNORECASE)
 _POWERS = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-_MARKERS = (("circle", "o"), ("square", "s"), ("triangle", "^"), ("diamond", "D"), ("inverted_triangle", "v"))
+_MARKERS = (
+    ("circle", "o"), ("square", "s"), ("triangle", "^"), ("diamond", "D"), ("inverted_triangle", "v"), ("hex", "h"),
+    ("star", "*"), ("plus", "P"),
+)  # fmt: skip
+# Distance in that list between the markers of values that share a colour.
+_APART = 3
 
 
 def is_given(value: object) -> bool:
@@ -208,6 +214,22 @@ def markers_of(values: Iterable[Any], backend: str) -> dict[Any, str]:
     """Return a marker for each value, by its name in the backend."""
     word = 0 if backend == "bokeh" else 1
     return {v: _MARKERS[k % len(_MARKERS)][word] for k, v in enumerate(dict.fromkeys(values))}
+
+
+def marker_in(colour: str, marker: str) -> str:
+    """Return the marker of points in a colour: another one than the usual where values share a colour.
+
+    Examples
+    --------
+    >>> marker_in("#000000", "circle"), marker_in(LineColour("#000000", 1), "circle")
+    ('circle', 'diamond')
+    """
+    repeat = dash_of(colour)
+    if not repeat:
+        return marker
+    word = 0 if any(marker == bokeh for bokeh, _ in _MARKERS) else 1
+    names = [names[word] for names in _MARKERS]
+    return names[(names.index(marker) + _APART * repeat) % len(names)]
 
 
 def label_of(value: object, names: Mapping[Any, str] | None = None) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dde.dataset.naming import step_of
 from dde.plots.axis_format import short_number
 from dde.plots.backends.base import Backend, dash_pattern, with_dash
-from dde.plots.colours import INK, NEUTRAL, dash_of, is_given
+from dde.plots.colours import INK, NEUTRAL, LineColour, dash_of, is_given, marker_in
 from dde.plots.curve_segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
 from dde.plots.figure_layout import Axis, Frame, PanelLayout, shorten_title
 from dde.plots.legends import Legend
@@ -26,6 +26,7 @@ __all__ = [
     "Look",
     "Panel",
     "coloured_lines",
+    "coloured_points",
     "enlarged_range",
     "figure_of",
     "framed",
@@ -339,6 +340,27 @@ def coloured_lines(dims: Sequence[Any], lines: Sequence[tuple[Any, Any, str]], o
     return [
         hv.Contours(of_style, list(dims), "colour").opts(**with_dash(options, dash_pattern(style)))
         for style, of_style in sorted(paths.items())
+    ]
+
+
+def coloured_points(
+    dims: Sequence[Any], rows: Sequence[tuple[Any, ...]], fields: Sequence[str], options: Mapping[str, Any]
+) -> list[Any]:
+    """Return an element for the points of each marker, given as x, y, colour and other fields.
+
+    `options` refer to the dimension ``colour``, the first of `fields`. Points of values that share a colour with
+    another value have other markers.
+    """
+    import holoviews as hv
+
+    groups: dict[int, list[tuple[Any, ...]]] = {}
+    for x, y, colour, *others in rows:
+        groups.setdefault(dash_of(colour), []).append((x, y, str(colour), *others))
+    return [
+        hv.Points(of_marker, list(dims), list(fields)).opts(
+            **dict(options) | {"marker": marker_in(LineColour("", repeat), options["marker"])}
+        )
+        for repeat, of_marker in sorted(groups.items())
     ]
 
 

@@ -17,7 +17,7 @@ from dde.plots.captions import subject_text, without_names
 from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, is_ordered, label_of
 from dde.plots.figure_layout import Axis
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
-from dde.plots.panels import coloured_lines
+from dde.plots.panels import coloured_lines, coloured_points
 from dde.plots.picture_options import NO_OPTIONS, PictureOptions
 
 __all__ = [
@@ -383,8 +383,9 @@ def dot_elements(
     points = [(d.value, d.position) if across else (d.position, d.value) for d in dots]
     rows = [(*p, d.colour, d.name, d.note) for p, d in zip(points, dots, strict=True)]
     tooltips = [("", "@what"), (value.label, f"@{{{value.name}}}{{0.00000}}"), ("", "@note")]
-    shown = hv.Points(rows, dims, ["colour", "what", "note"]).opts(**backend.points("colour", marker, False, tooltips))
-    return [*coloured_lines(dims, bars, backend.line("colour")), *([shown] if rows else [])]
+    options = backend.points("colour", marker, False, tooltips)
+    shown = coloured_points(dims, rows, ["colour", "what", "note"], options)
+    return [*coloured_lines(dims, bars, backend.line("colour")), *shown]
 
 
 def value_axis(name: str, label: str, dots: Sequence[Dot], zero: bool = False) -> Axis:

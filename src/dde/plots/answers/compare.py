@@ -40,7 +40,7 @@ from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
 from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import LegendEntry
 from dde.plots.option_docs import with_picture_options
-from dde.plots.panels import coloured_lines
+from dde.plots.panels import coloured_lines, coloured_points
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 
@@ -223,7 +223,7 @@ def _curve_elements(hv: Any, lines: Sequence[_Line], backend: Backend, frame: Fr
     marker = next(iter(markers_of(["a"], backend.name).values()))
     tooltips = [(frame.x.label, f"@{{{frame.x.name}}}{{0.00a}}"), (frame.y.label, f"@{{{frame.y.name}}}{{0.00000}}")]
     options = backend.points("colour", marker, len(points) > 60, tooltips)
-    return [*elements, hv.Points(points, dims, "colour").opts(**options)]
+    return [*elements, *coloured_points(dims, points, ["colour"], options)]
 
 
 def _at_place(

@@ -24,7 +24,7 @@ from dde.plots.figure_layout import Axis, Frame, PanelLayout
 from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.option_docs import with_picture_options
-from dde.plots.panels import coloured_lines
+from dde.plots.panels import coloured_lines, coloured_points
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 
@@ -359,7 +359,7 @@ def _elements(
     for held, shown in points.items():
         if shown:
             options = backend.points("colour", _marker(backend, held), is_dense, tooltips)
-            elements.append(hv.Points(shown, dims, ["colour", "run_id", "status"]).opts(**options))
+            elements += coloured_points(dims, shown, ["colour", "run_id", "status"], options)
     return elements + laws
 
 

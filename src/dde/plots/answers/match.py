@@ -24,7 +24,7 @@ from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
 from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import Legend, LegendEntry
 from dde.plots.option_docs import with_picture_options
-from dde.plots.panels import coloured_lines
+from dde.plots.panels import coloured_lines, coloured_points
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 
@@ -201,8 +201,9 @@ def _elements(
             points[row["status"]].append(point)
     elements = coloured_lines(dims, mismatches, backend.line("colour"))
     elements += coloured_lines(dims, targets, backend.line("colour"))
-    looks = {MATCHED: backend.points("colour", marker, False, tooltips), OUT_OF_RANGE: backend.hollow_point()}
-    elements += [hv.Points(found, dims, fields).opts(**looks[s]) for s, found in points.items() if found]
+    elements += coloured_points(dims, points[MATCHED], fields, backend.points("colour", marker, False, tooltips))
+    if points[OUT_OF_RANGE]:
+        elements.append(hv.Points(points[OUT_OF_RANGE], dims, fields).opts(**backend.hollow_point()))
     if points[OUT_OF_RANGE] and backend.hovers:
         elements.append(hv.Points(points[OUT_OF_RANGE], dims, fields).opts(**backend.invisible_points(tooltips)))
     return elements

@@ -21,7 +21,7 @@ from dde.plots.colours import INK, markers_of
 from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
 from dde.plots.figures import Content, draw_figure
 from dde.plots.legends import Legend, LegendEntry
-from dde.plots.panels import coloured_lines
+from dde.plots.panels import coloured_lines, coloured_points
 from dde.plots.picture_options import NO_OPTIONS, PictureOptions
 
 __all__ = ["Panel", "Series", "answer_caption", "cells_of", "draw_panels", "label_of_cell"]
@@ -145,7 +145,7 @@ class Panel:
         tooltips = [("", "@name"), (frame.x.label, f"@{{{dims[0].name}}}"), (frame.y.label, f"@{{{dims[1].name}}}")]
         for (shape, dense), rows in groups.items():
             options = backend.points("colour", _marker(shape, backend), dense, tooltips, crowd)
-            elements.append(hv.Points(rows, dims, ["colour", "name"]).opts(**options))
+            elements += coloured_points(dims, rows, ["colour", "name"], options)
         if self.texts:
             labels = [(x, y, backend.literal_text(text)) for x, y, text in self.texts]
             elements.append(hv.Labels(labels, dims, "text").opts(**backend.text(INK)))

@@ -17,7 +17,7 @@ from dde.plots.backends.base import (
     dash_pattern,
     with_dash,
 )
-from dde.plots.colours import EDGE, GRID, INK, WINDOW, dash_of
+from dde.plots.colours import EDGE, GRID, INK, WINDOW, dash_of, marker_in
 from dde.plots.figure_layout import Axis, Frame, PanelLayout
 from dde.plots.legends import ColourBar, Legend
 from dde.printable import printable
@@ -75,8 +75,8 @@ class BokehBackend:
             look["size"] = 5
         tools = {"tools": [_hover(tooltips)] if tooltips else []}
         return {
-            "fill_color": colour,
-            "marker": marker,
+            "fill_color": str(colour),
+            "marker": marker_in(colour, marker),
             "fill_alpha": alpha if crowd > OPAQUE_POINTS_UP_TO else 1.0,
             **tools,
             **look,

@@ -16,7 +16,7 @@ from dde.plots.backends.base import (
     dash_pattern,
     with_dash,
 )
-from dde.plots.colours import EDGE, GRID, INK, WINDOW, dash_of
+from dde.plots.colours import EDGE, GRID, INK, WINDOW, dash_of, marker_in
 from dde.plots.figure_layout import Axis, Frame, PanelLayout
 from dde.plots.legends import ColourBar, Legend, without_formulas
 
@@ -68,7 +68,12 @@ class MatplotlibBackend:
         look: Options = {"s": 4, "edgecolors": "none"} if dense else {"s": 26, "edgecolors": "white", "linewidth": 0.5}
         if crowd > SMALL_POINTS_ABOVE and not dense:
             look["s"] = 12
-        return {"facecolors": colour, "marker": marker, "alpha": alpha if crowd > OPAQUE_POINTS_UP_TO else 1.0, **look}
+        return {
+            "facecolors": str(colour),
+            "marker": marker_in(colour, marker),
+            "alpha": alpha if crowd > OPAQUE_POINTS_UP_TO else 1.0,
+            **look,
+        }
 
     def invisible_points(self, tooltips: Sequence[tuple[str, str]]) -> Options:
         """Return options of invisible points."""
