@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from dde.analysis.footing import Place
+    from dde.analysis.intervals import Interval
     from dde.curves.alignment import Method
     from dde.curves.grids import TokenGrid
     from dde.curves.statistics import IntervalMethod
@@ -321,6 +323,88 @@ class DdeDatasetAccessor(DatasetQuestions):
         """Draw the tree of each lineage's runs."""
         return function_of("plot_tree")(self._obj, **_arguments(locals()))
 
+    def plot_final(
+        self,
+        metric: str | Sequence[str] | None = None,
+        *,
+        at: Place | None = None,
+        group_by: str | Sequence[str] = "auto",
+        hue_by: str | None = "auto",
+        over: str | Sequence[str] | None = "auto",
+        interval: Interval = "t",
+        level: float = 0.95,
+        sort: bool = True,
+        log_x: bool = False,
+        backend: BackendName = "bokeh",
+        columns: int | None = None,
+        frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
+    ) -> Any:
+        """Draw the final values of runs as dots with intervals, sorted."""
+        return function_of("plot_final")(self._obj, **_arguments(locals()))
+
+    def plot_slopes(
+        self,
+        metric: str | Sequence[str] | None = None,
+        *,
+        at: Place | None = None,
+        hue_by: str | None = "auto",
+        label_by: str | Sequence[str] | None = "auto",
+        over: str | Sequence[str] | None = None,
+        interval: Interval = "t",
+        level: float = 0.95,
+        max_distance: float | None = 0.05,
+        log_y: bool = False,
+        backend: BackendName = "bokeh",
+        columns: int | None = None,
+        frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
+    ) -> Any:
+        """Draw the values of runs before and after post-training, joined by lines."""
+        return function_of("plot_slopes")(self._obj, **_arguments(locals()))
+
+    def plot_parallel(
+        self,
+        metric: str | Sequence[str] | None = None,
+        *,
+        dimensions: Sequence[str] | None = None,
+        hue_by: str | None = "auto",
+        at: Place | None = None,
+        log: bool | Sequence[str] | None = None,
+        backend: BackendName = "bokeh",
+        frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
+    ) -> Any:
+        """Draw runs as lines through their hyperparameters and final values."""
+        return function_of("plot_parallel")(self._obj, **_arguments(locals()))
+
     def explore(
         self,
         *,
@@ -574,6 +658,85 @@ class DdeDataArrayAccessor(ArrayQuestions):
     ) -> Any:
         """Draw the tree of each lineage's runs."""
         return self._dataset.plot_tree(self._name, **_arguments(locals()))
+
+    def plot_final(
+        self,
+        *,
+        at: Place | None = None,
+        group_by: str | Sequence[str] = "auto",
+        hue_by: str | None = "auto",
+        over: str | Sequence[str] | None = "auto",
+        interval: Interval = "t",
+        level: float = 0.95,
+        sort: bool = True,
+        log_x: bool = False,
+        backend: BackendName = "bokeh",
+        columns: int | None = None,
+        frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
+    ) -> Any:
+        """Draw the final values of runs as dots with intervals, sorted."""
+        return self._dataset.plot_final(self._name, **_arguments(locals()))
+
+    def plot_slopes(
+        self,
+        *,
+        at: Place | None = None,
+        hue_by: str | None = "auto",
+        label_by: str | Sequence[str] | None = "auto",
+        over: str | Sequence[str] | None = None,
+        interval: Interval = "t",
+        level: float = 0.95,
+        max_distance: float | None = 0.05,
+        log_y: bool = False,
+        backend: BackendName = "bokeh",
+        columns: int | None = None,
+        frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
+    ) -> Any:
+        """Draw the values of runs before and after post-training, joined by lines."""
+        return self._dataset.plot_slopes(self._name, **_arguments(locals()))
+
+    def plot_parallel(
+        self,
+        *,
+        dimensions: Sequence[str] | None = None,
+        hue_by: str | None = "auto",
+        at: Place | None = None,
+        log: bool | Sequence[str] | None = None,
+        backend: BackendName = "bokeh",
+        frame_size: Size | None = None,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
+        order: Order | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        xlim: Limits | None = None,
+        ylim: Limits | None = None,
+        legend: LegendPlace = "right",
+        caption: bool | str = True,
+    ) -> Any:
+        """Draw runs as lines through their hyperparameters and final values."""
+        return self._dataset.plot_parallel(self._name, **_arguments(locals()))
 
     def explore(
         self,

@@ -23,7 +23,7 @@ from dde.dataset.samples import flags_of, samplings_of
 from dde.errors import SelectionError
 from dde.schema import CHANGING_PARAMS
 
-__all__ = ["effect"]
+__all__ = ["derived_runs", "effect"]
 
 _NO_BASE_VALUE = "base has no value before the branch"
 
@@ -116,7 +116,7 @@ def effect(
     check_interval(interval, level)
     check_max_distance(max_distance)
     names = metric_names(dataset, metric)
-    dataset = _derived(dataset)
+    dataset = derived_runs(dataset)
     place = resolve_place(dataset, at)
     values = values_at(dataset, names, place)
     cells = [str(d) for d in values.value.dims if d != "metric"]
@@ -144,7 +144,7 @@ def effect(
     return as_answer(values.set_coords(coords), "effect", metric, attrs)
 
 
-def _derived(dataset: xr.Dataset) -> xr.Dataset:
+def derived_runs(dataset: xr.Dataset) -> xr.Dataset:
     """Return a Dataset without labels of bases alone, which have no effect of post-training.
 
     Raises
