@@ -21,7 +21,7 @@ from dde.lineage.chain_texts import Stage, parse_chain
 from dde.plots.axis_format import axis_label, short_number, tick_labels
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, runs_text
+from dde.plots.captions import caption_of, counted, runs_text
 from dde.plots.cells import Reduce, rows_of_runs
 from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of
 from dde.plots.defaults import known_labels
@@ -156,7 +156,7 @@ def _descendants_of(
     end = max(finite, default=np.nan)
     root = Member(
         base_id, str(base.get("run_type") or _base_type(nodes)), label, 0, first, None, 0.0, end, np.nan,
-        base.get("value", np.nan), base_id in listed, base or {"lineage": lineage},
+        base.get("value", np.nan), base_id in listed, base or {"lineage": lineage}, _start_of_base(base),
     )  # fmt: skip
     children: dict[str, list[str]] = {}
     for run_id, row in nodes.items():
@@ -164,6 +164,13 @@ def _descendants_of(
             parent = str(row["parent_run_id"])
             children.setdefault(parent if parent in nodes and parent != base_id else root.run_id, []).append(run_id)
     yield from _descend(root, nodes, children, listed)
+
+
+def _start_of_base(base: Mapping[str, Any]) -> float:
+    """Return where a base starts: at 0, and a merge of several bases, which is its own base, after theirs."""
+    is_merge = len(str(base.get("parent_run_ids", "")).split(_ALSO)) > 1
+    start = float(base.get("start_tokens", 0.0)) if is_merge else 0.0
+    return start if np.isfinite(start) else 0.0
 
 
 def _descend(
@@ -241,10 +248,13 @@ def _ancestor(run_id: str, row: Mapping[str, Any], stages: Sequence[Stage], abov
     }  # fmt: skip
 
 
-_ROW_PIXELS, _WIDTH = 19, 560
-_MOST_ROWS = 160
+# Height of a row; with more rows than the first number it is less, but no less than a label needs.
+_ROW_PIXELS, _MANY_ROWS, _LOW_ROW_PIXELS, _WIDTH = 19, 60, 15, 560
+_MOST_ROWS = 320
 # Shares of the width for pretraining and the gap after it. On one scale, post-training would be too short to see.
 _PRETRAINING, _GAP = 0.36, 0.05
+# Separates the ids of the parents of a merge.
+_ALSO = " & "
 _NAMES = {"supervised_ft": "supervised finetuning", "dpo": "DPO"}
 
 
@@ -272,7 +282,8 @@ def plot_tree(
 
     The axis is broken: pretraining with each branch point on the left; on the right, on a scale of its own, the
     tokens that runs and their descendants saw since they left the base. A dot at the end of a run has the colour of
-    its value, and is hollow when it has none.
+    its value, and is hollow when it has none. A merge of several runs is below its first parent; dashed lines join it
+    with its other parents.
 
     Parameters
     ----------
@@ -332,7 +343,10 @@ def plot_tree(
     subject = f"{label.partition(' [')[0]} at the end of each run" if label else "runs by their type"
     listed = [m for m in members if m.is_listed]
     families = {m.facts.get("lineage", "") for m in listed}
-    text = caption_of(subject, runs_text((m.run_id for m in listed), families), "lines span the tokens of runs")
+    unknown = _unknown_parents(members)
+    merges = f"not drawn: parents outside the Dataset of {counted(unknown, 'merge')}" if unknown else ""
+    runs = runs_text((m.run_id for m in listed), families)
+    text = caption_of(subject, runs, "lines span the tokens of runs", merges)
     with drawing_with(backend) as drawing:
         return _drawn(members, _broken_axis(members), label, text, drawing, frame_size, options)
 
@@ -392,7 +406,8 @@ def _drawn(
     import holoviews as hv
 
     count = len(members)
-    size = frame_size or (_WIDTH, max(_ROW_PIXELS * count, 130))
+    row_pixels = _ROW_PIXELS if count <= _MANY_ROWS else _LOW_ROW_PIXELS
+    size = frame_size or (_WIDTH, max(row_pixels * count, 130))
     labels = [options.label(m.label, m.label) for m in members]
     bases = {m.run_type for m in members if m.is_base}
     first = PRETRAINING if bases == {PRETRAINING} else "the base"
@@ -437,6 +452,8 @@ def _legend(
     entries = kinds if len(kinds) > 1 else []
     if bar is not None and any(m.is_listed and np.isnan(m.value) for m in members):
         entries.append(LegendEntry("no value", backend.hollow_point(), "marker"))
+    if any(_other_parents(m, members) for m in members):
+        entries.append(LegendEntry("another parent of a merge", backend.line(INK, dashed=True) | _thin(backend)))
     if not all(m.is_listed for m in members):
         entries.append(LegendEntry("not in the Dataset", backend.line(INK, dashed=True)))
     return Legend("", entries, bar)
@@ -459,11 +476,13 @@ def _elements(
     lines: list[tuple[Any, Any, str]] = []
     missing: list[tuple[Any, Any, str]] = []
     joints: list[tuple[Any, Any, str]] = []
+    merged: list[tuple[Any, Any, str]] = []
     dots: dict[bool, list[Any]] = {True: [], False: []}
     for m in members:
         y = -float(m.row)
+        others = _other_parents(m, members)
         if m.parent is None:
-            start, end = axis.before(0.0), axis.before(m.end) if np.isfinite(m.end) else np.nan
+            start, end = axis.before(m.start), axis.before(m.end) if np.isfinite(m.end) else np.nan
         else:
             since = m.start - m.origin
             start = axis.after(since)
@@ -476,10 +495,10 @@ def _elements(
                 # A merge starts after the end of each of its parents.
                 path = ([axis.after(before - m.origin), start, start], [row, row, y])
                 joints.append((*(path if before < m.start else ([start, start], [row, y])), EDGE))
-            for other in _other_parents(m, members):
-                row, leaves = -float(other.row), min(other.end, m.start)
-                at = axis.before(leaves) if other.is_base else axis.after(leaves - m.origin)
-                joints.append(([at, start, start], [row, row, y], EDGE))
+        for other in others:
+            row, leaves = -float(other.row), min(other.end, m.start)
+            at = axis.before(leaves) if other.is_base else axis.after(leaves - other.origin)
+            merged.append(([at, start, start], [row, row, y], INK))
         if not np.isfinite(end):
             continue
         (lines if m.is_listed else missing).append(([start, end], [y, y], colours[m.run_type]))
@@ -490,6 +509,7 @@ def _elements(
     if axis.posttraining_tokens:
         elements.append(hv.Rectangles([(-0.015, bottom, axis.edge + _GAP / 2, top)]).opts(**backend.window_rectangle()))
     elements += coloured_lines(dims, joints, backend.branch_line() | {"color": "colour"})
+    elements += coloured_lines(dims, merged, backend.line("colour", dashed=True) | _thin(backend))
     elements += coloured_lines(dims, missing, backend.line("colour", dashed=True))
     elements += coloured_lines(dims, lines, backend.line("colour") | backend.thick_line())
     tooltips = [(name.replace("_", " "), f"@{name}") for name in _TOOLTIP_FIELDS]
@@ -508,9 +528,21 @@ def _elements(
 
 def _other_parents(member: Member, members: Sequence[Member]) -> list[Member]:
     """Return the parents of a merge other than the one that its row is drawn below."""
-    ids = str(member.facts.get("parent_run_ids", "")).split(" & ")
+    ids = str(member.facts.get("parent_run_ids", "")).split(_ALSO)
     drawn = None if member.parent is None else member.parent.run_id
     return [m for m in members if m.run_id in ids and m.run_id != drawn and m.row != member.row]
+
+
+def _unknown_parents(members: Sequence[Member]) -> int:
+    """Return the number of merges that have a parent which is not drawn, because it is not in the Dataset."""
+    known = {m.run_id for m in members}
+    parents = [str(m.facts.get("parent_run_ids", "")).split(_ALSO) for m in members]
+    return sum(len(ids) > 1 and not known.issuperset(ids) for ids in parents)
+
+
+def _thin(backend: Backend) -> dict[str, Any]:
+    """Return options that make a line thinner and paler."""
+    return {"alpha": 0.75, "line_width" if backend.name == "bokeh" else "linewidth": 0.8}
 
 
 _TOOLTIP_FIELDS = ("run", "run_id", "state", "branch_tokens", "end_tokens")

@@ -185,7 +185,9 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
             shown.set_title(legend.title, prop={"size": 8.5, "weight": "bold"})
             shown.set_alignment("left")
             shown.set_frame_on(False)
-            shown.set_bbox_to_anchor((beside, 1.02), transform=axis.transAxes)
+            # The same distance above frames of any height.
+            above = 1 + 0.045 / layout.frame_size_inches()[1]
+            shown.set_bbox_to_anchor((beside, above), transform=axis.transAxes)
 
     return style
 
