@@ -60,6 +60,21 @@ def run_block(code: str) -> None:
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
 
 
+def test_the_page_on_figures_runs_and_names_every_option(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import fields
+
+    from dde.plots.picture_options import PictureOptions
+
+    page = (ROOT / "docs" / "pictures.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(folder)
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        run_block(code)
+    # 6.5 by 2.6 inches, in points.
+    assert b"0 0 468 187.2" in (folder / "curves.pdf").read_bytes()
+    named = {name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == {option.name for option in fields(PictureOptions)}
+
+
 def test_the_first_screen_is_five_lines_of_code() -> None:
     first = README.split("## Install")[0]
     assert len(re.findall(r"^```python", first, re.MULTILINE)) == 1
