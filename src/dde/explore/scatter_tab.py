@@ -310,7 +310,7 @@ def _set_axis(axis: Any, limits: Any, placed: Placed, drawn: npt.NDArray[np.intp
     elif placed.kind == "time":
         axis.ticker, axis.formatter = DatetimeTicker(), DatetimeTickFormatter()
     else:
-        axis.formatter = CustomJSTickFormatter(code=BOKEH_TICKS)
+        axis.formatter = CustomJSTickFormatter(code=BOKEH_TICKS, args={"is_linear": not placed.log})
         axis.ticker = (
             CustomJSTicker(major_code=BOKEH_LOG_TICKS, minor_code=BOKEH_MINOR_LOG_TICKS)
             if placed.log

@@ -297,6 +297,8 @@ class Session:
         with pn.io.hold():
             for title, page in self._pages.items():
                 page.visible = title == event.new
+            for title, tab in self._tabs.items():
+                tab.view.visible = title == event.new
             self._show_tab()
         self._write_address()
 
