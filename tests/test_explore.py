@@ -34,6 +34,7 @@ from dde.explore.listing import matching_lineages, matching_runs, run_table, run
 from dde.explore.page import Explorer
 from dde.explore.server import origins_of
 from dde.explore.session import Session
+from dde.plots import columns
 from dde.tutorial import Suite
 
 METRICS = ["arc_easy", "mmlu_average", "train_loss"]
@@ -318,10 +319,10 @@ def test_the_newest_choice_wins(explorer: Explorer, monkeypatch: pytest.MonkeyPa
 
 def lines_of(drawing: Drawing, panel: int, run_id: str) -> list[tuple[float, float]]:
     """The last vertex of each line of a run in a panel."""
-    columns = drawing.panels[panel]
+    drawn = drawing.panels[panel]
     (run,) = (k for k, look in enumerate(drawing.looks) if look.run_id == run_id)
-    ends = columns.line_start[1:] - 1
-    return [(columns.line_x[e], columns.line_y[e]) for e, r in zip(ends, columns.line_run, strict=True) if r == run]
+    ends = drawn.line_start[1:] - 1
+    return [(drawn.line_x[e], drawn.line_y[e]) for e, r in zip(ends, drawn.line_run, strict=True) if r == run]
 
 
 def test_columns_have_the_values_of_runs(dataset: xr.Dataset) -> None:
@@ -360,6 +361,13 @@ def test_groups_are_means_with_their_range(dataset: xr.Dataset) -> None:
     assert base.group == "150M"
     assert len(drawing.panels[0].band_run) >= 1
     exec(code_of(dataset, drawing.choices), {"ds": dataset})
+
+
+def test_smoothed_curves_have_the_others_behind(dataset: xr.Dataset) -> None:
+    drawing = draw(Loaded(dataset), replace(CHOICES, smooth=2e9))
+    styles = drawing.panels[0].line_style.tolist()
+    assert styles.count(columns.BEHIND) == styles.count(columns.COMPLETE) > 0
+    assert "smooth=2000000000.0" in code_of(dataset, drawing.choices)
 
 
 def test_a_large_selection_is_read_in_blocks(dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

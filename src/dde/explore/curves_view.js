@@ -2,6 +2,7 @@
 // selected or pointed at never asks the server.
 
 const FADED = 0.12
+const [PARTIAL, NO_DATA, BEHIND] = [1, 2, 3] // styles of lines
 const MOST_LINES = 8
 const NEAR = 42 // pixels around the pointer within which curves are described
 
@@ -259,13 +260,13 @@ class DrawnPanel {
     const order = [...Array(count).keys()].filter((k) => !hides[runs[k]])
     const rank = (k) => (runs[k] === pinned ? 2 : stands[runs[k]] ? 1 : 0)
     if (any_stands || pinned >= 0) order.sort((a, b) => rank(a) - rank(b))
-    const dash = (k) => (styles[k] === 1 ? [6, 2, 2, 2] : styles[k] === 2 ? [6, 4] : looks[runs[k]].dash.map((part) => Math.max(1.4 * part, 2)))
+    const dash = (k) => (styles[k] === PARTIAL ? [6, 2, 2, 2] : styles[k] === NO_DATA ? [6, 4] : looks[runs[k]].dash.map((part) => Math.max(1.4 * part, 2)))
     this.renderer("lines").data_source.data = {
       xs: order.map((k) => xs[k]),
       ys: order.map((k) => ys[k]),
       color: order.map((k) => (runs[k] === pinned ? "#000000" : looks[runs[k]].colour)),
       width: order.map((k) => (rank(k) === 2 ? 2.5 : rank(k) ? 3 : wide)),
-      alpha: order.map((k) => (rank(k) ? 1 : any_stands ? FADED : usual)),
+      alpha: order.map((k) => (styles[k] === BEHIND ? 0.5 * FADED + 0.12 : rank(k) ? 1 : any_stands ? FADED : usual)),
       dash: order.map(dash),
     }
     const point_runs = plain(columns.point_run), kinds = plain(columns.point_kind), small = plain(columns.point_small)
@@ -320,12 +321,13 @@ class DrawnPanel {
     const found = new Map()
     const scale = view.frame.y_scale, across = view.frame.x_scale
     for (const k of order) {
+      if (styles[k] === BEHIND) continue
       const value = at(xs[k], ys[k], x)
       if (value == null) continue
       const distance = Math.abs(scale.compute(value) - sy)
       const known = found.get(runs[k])
       if (distance <= NEAR && (known == null || distance < known.distance))
-        found.set(runs[k], {run: runs[k], y: value, distance, note: styles[k] === 2 ? "no data" : ""})
+        found.set(runs[k], {run: runs[k], y: value, distance, note: styles[k] === NO_DATA ? "no data" : ""})
     }
     for (const i of shown) {
       const [dx, dy] = [across.compute(px[i]) - sx, scale.compute(py[i]) - sy]

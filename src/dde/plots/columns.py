@@ -16,11 +16,11 @@ from dde.plots.colours import dash_of, is_given, label_of
 from dde.plots.curve_segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
 from dde.plots.panels import Look, Panel, value_of
 
-__all__ = ["COMPLETE", "NO_DATA", "PARTIAL", "PanelColumns", "RunLook", "columns_of", "looks_of"]
+__all__ = ["BEHIND", "COMPLETE", "NO_DATA", "PARTIAL", "PanelColumns", "RunLook", "columns_of", "looks_of"]
 
-#: Styles of lines: between values, between values of a mean that averages fewer runs than it has, and across a
-#: stretch without data.
-COMPLETE, PARTIAL, NO_DATA = 0, 1, 2
+#: Styles of lines: between values, between values of a mean that averages fewer runs than it has, across a stretch
+#: without data, and between values that are faint behind others.
+COMPLETE, PARTIAL, NO_DATA, BEHIND = 0, 1, 2, 3
 
 # Above this number of observations, the points of a stretch, or of a panel, are drawn small.
 _MANY_OF_RUN, _MANY_OF_PANEL = 48, 400
@@ -74,7 +74,7 @@ class PanelColumns:
     line_start : (line + 1,) int32 array
         Position of the first vertex of each line.
     line_run, line_style : (line,) int32 arrays
-        Position of the run among the looks, and one of `COMPLETE`, `PARTIAL`, `NO_DATA`.
+        Position of the run among the looks, and one of the styles of lines.
     point_x, point_y : (point,) float arrays
         Observations.
     point_run, point_kind, point_small : (point,) int32 arrays
@@ -190,14 +190,22 @@ def columns_of(panel: Panel, positions: Mapping[str, int], width: int = 480) -> 
     frame, shifted = panel.frame, panel.shifted_segments()
     columns = columns_for(len(shifted), width)
     lines, bands = _Strokes(3), _Strokes(3)
-    for segment, since in shifted:
-        run = positions[run_id_of(segment)]
+
+    def add(segment: Segment, since: float, run: int, is_behind: bool) -> None:
         for at, values, is_partial in _line_parts(segment, since):
             if frame.x.limits is not None:
                 picked = thinned(at, values, *frame.x.limits, columns, frame.x.is_log)
                 at, values = at[picked], values[picked]
             if len(at) > 1:
-                lines.add((at, values), run, PARTIAL if is_partial else COMPLETE)
+                lines.add((at, values), run, BEHIND if is_behind else PARTIAL if is_partial else COMPLETE)
+
+    for segment, since in panel.shifted_behind():
+        # A curve may lose all values when it is smoothed.
+        if (run := positions.get(run_id_of(segment))) is not None:
+            add(segment, since, run, True)
+    for segment, since in shifted:
+        run = positions[run_id_of(segment)]
+        add(segment, since, run, False)
         if segment.anchor:
             (before, value), first = segment.anchor, segment.x[0] - since
             lines.add((np.array([before - since, first]), np.array([value, segment.values[0]])), run, NO_DATA)
