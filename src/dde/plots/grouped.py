@@ -63,8 +63,11 @@ def _mean(segments: list[Segment], group_by: str, facet_by: str | None, min_coun
     x = np.unique(np.concatenate([s.x for s in segments]))
     values = np.full((len(segments), len(x)), np.nan)
     tokens, seen = np.full(len(x), np.nan), np.zeros((len(segments), len(x)), bool)
+    # Whether a run has values on both sides of the gap before a point: a line never leads from one run to another.
+    is_crossed = np.zeros(len(x), bool)
     for row, s in enumerate(segments):
         at = np.searchsorted(x, s.x)
+        is_crossed[at[0] + 1 : at[-1] + 1] = True
         values[row, at], tokens[at], seen[row, at] = s.values, s.tokens, s.support == OBSERVED
     counts = np.isfinite(values).sum(axis=0)
     first = segments[0]
@@ -89,7 +92,7 @@ def _mean(segments: list[Segment], group_by: str, facet_by: str | None, min_coun
         x=x[keep],
         values=mean[keep],
         support=np.where((seen.sum(axis=0) == counts)[keep], OBSERVED, INTERPOLATED).astype(np.int8),
-        breaks=np.flatnonzero(np.diff(keep) > 1) + 1,
+        breaks=np.flatnonzero((np.diff(keep) > 1) | ~is_crossed[keep[1:]]) + 1,
         start=np.nan,
         origin=np.nan,
         anchor=None,
