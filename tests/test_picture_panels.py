@@ -12,7 +12,7 @@ import dde
 from dde.plots.curve_segments import OBSERVED
 from dde.plots.curves import curve_panels
 from dde.plots.panels import Panel
-from picture_checks import drawn, figures_of, printed
+from picture_checks import drawn, figures_of, legend_entries, printed
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +121,35 @@ def test_a_facet_without_derived_runs_says_so_and_enlarges_nothing() -> None:
         assert _texts(figure) == ["no values after the branch"]
     windows = [len(drawn(f, "Quad")) for f in figures_of(ds.dde.plot("arc_easy"))[::2]]
     assert windows == [1, 1, 0]
+
+
+@pytest.mark.parametrize("backend", ["bokeh", "matplotlib"])
+def test_stretches_without_data_look_the_same_within_a_run_and_before_it(suite: xr.Dataset, backend: Any) -> None:
+    one = suite[["arc_easy"]].dde.sel(data="C4", run="pretraining")
+    tokens = one.cumulative_tokens
+    gap = one.assign(arc_easy=one.arc_easy.where((tokens < 4e9) | (tokens > 7e9)))
+    ((panel,),) = curve_panels(gap, "arc_easy")
+    (segment,) = panel.segments
+    ((x, values),) = segment.gaps()
+    assert (x[0] < 4e9, x[1] > 7e9, len(values)) == (True, True, 2)
+    options = {"backend": backend, "zoom": False}
+    if backend == "bokeh":
+        (within,) = figures_of(gap.dde.plot("arc_easy", **options))
+        before = figures_of(suite.dde.sel(data="C4").dde.plot("arc_easy", **options))[0]
+        dashes, expected = (
+            [r.glyph.line_dash for r in drawn(f, "MultiLine") if r.glyph.line_dash] for f in (within, before)
+        )
+        assert dashes == expected
+        assert len(dashes) == 1
+        entries = [[item.label.value.strip() for item in f.legend[0].items] for f in (within, before)]
+        assert all("no data between" in labels for labels in entries)
+    else:
+        with printed(gap.dde.plot("arc_easy", **options)) as figure:
+            assert "no data between" in legend_entries(figure)
+            lines = [c for c in figure.axes[0].collections if type(c).__name__ == "LineCollection"]
+            assert [bool(c.get_linestyle()[0][1]) for c in lines] == [False, True]
+
+
+def test_a_curve_without_gaps_has_no_such_line(suite: xr.Dataset) -> None:
+    ((panel,),) = curve_panels(suite[["arc_easy"]].dde.sel(data="C4", run="pretraining"), "arc_easy")
+    assert [s.gaps() for s in panel.segments] == [[]]

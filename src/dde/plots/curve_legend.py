@@ -56,7 +56,7 @@ def curve_legend(panels: Iterable[Panel], backend: Backend, band: str = "") -> L
             for value, marker in look.markers.items()
             if is_given(value) and (label_of(value, KINDS) not in plain or is_ambiguous)
         ]
-    if any(s.anchor for s in segments):
+    if any(s.gaps() for s in segments):
         marks.append(LegendEntry("no data between", backend.line(INK, dashed=True)))
     if any(p.mark_branches and p.branches() for p in panels):
         marks.append(LegendEntry("branch", backend.branch_line()))

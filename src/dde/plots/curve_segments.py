@@ -232,6 +232,19 @@ class Segment:
         parts = zip(np.split(self.x - since, self.breaks), np.split(self.values, self.breaks), strict=True)
         return [(x, values) for x, values in parts if len(x) > 1]
 
+    def gaps(self) -> list[tuple[Floats, Floats]]:
+        """Return the connections across which there is no data: from the parent, and between the lines of the segment.
+
+        Returns
+        -------
+        list of (x, values)
+            Two points each.
+        """
+        ends = [(self.x[k - 1 : k + 1], self.values[k - 1 : k + 1]) for k in self.breaks.tolist()]
+        if self.anchor:
+            ends.insert(0, (np.array([self.anchor[0], self.x[0]]), np.array([self.anchor[1], self.values[0]])))
+        return ends
+
     @property
     def has_fewer(self) -> Mask:
         """Points at which a mean averages fewer runs than it has; none for a run."""

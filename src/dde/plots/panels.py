@@ -206,11 +206,7 @@ class Panel:
     ) -> list[Any]:
         """Return the lines and points of segments that share a strength."""
         complete, partial = self._lines(shifted, columns)
-        joints = [
-            ([s.anchor[0] - since, s.x[0] - since], [s.anchor[1], s.values[0]], self.look.colour(s))
-            for s, since in shifted
-            if s.anchor
-        ]
+        joints = [(x - since, values, self.look.colour(s)) for s, since in shifted for x, values in s.gaps()]
         elements = coloured_lines(dims, complete, backend.line("colour", crowd=crowd) | dict(strong))
         elements += coloured_lines(dims, partial, backend.partial_line("colour", crowd=crowd) | dict(strong))
         elements += coloured_lines(dims, joints, backend.line("colour", dashed=True, crowd=crowd))
@@ -415,12 +411,9 @@ def y_values(shifted: Iterable[tuple[Segment, float]], low: float, high: float) 
         x = s.x - since
         inside = (x >= low) & (x <= high)
         parts += [values[inside] for values in (s.values, s.low, s.high) if values is not None]
-        lines = s.lines(since)
-        if s.anchor:
-            lines.append((np.array([s.anchor[0] - since, x[0]]), np.array([s.anchor[1], s.values[0]])))
-            if low <= s.anchor[0] - since <= high:
-                parts.append([s.anchor[1]])
-        for at, values in lines:
+        if s.anchor and low <= s.anchor[0] - since <= high:
+            parts.append([s.anchor[1]])
+        for at, values in [*s.lines(since), *((x - since, values) for x, values in s.gaps())]:
             parts.append(np.interp(edges[(at[0] < edges) & (edges < at[-1])], at, values))
     return np.concatenate(parts)
 
