@@ -11,7 +11,7 @@ import xarray as xr
 import dde
 from dde.plots.curve_segments import OBSERVED
 from dde.plots.curves import curve_panels
-from dde.plots.panels import Panel
+from dde.plots.panels import Panel, off_points
 from picture_checks import drawn, figures_of, legend_entries, printed
 
 
@@ -153,3 +153,10 @@ def test_stretches_without_data_look_the_same_within_a_run_and_before_it(suite: 
 def test_a_curve_without_gaps_has_no_such_line(suite: xr.Dataset) -> None:
     ((panel,),) = curve_panels(suite[["arc_easy"]].dde.sel(data="C4", run="pretraining"), "arc_easy")
     assert [s.gaps() for s in panel.segments] == [[]]
+
+
+def test_limits_keep_off_markers_but_do_not_follow_dense_points() -> None:
+    assert off_points(np.array([-0.01, 0.02, 1.0]), 0.0, 1.0, 0.025) == pytest.approx((-0.035, 1.025))
+    # One after the other, these would move the limit to the first of them.
+    assert off_points(np.linspace(-5, 0.5, 500), 0.0, 1.0, 0.025) == (0.0, 1.0)
+    assert off_points(np.array([]), 0.0, 1.0, 0.025) == (0.0, 1.0)

@@ -49,6 +49,8 @@ PALE = 500
 
 #: Share of an axis that half a marker covers at most.
 MARKER_SHARE = 0.025
+# Farthest that a limit is moved to keep off markers, in that share.
+_MOST_MOVED = 4
 # Right edge of the enlarged panel relative to the longest run.
 _AFTER = 1.05
 # Left edge of the enlarged panel relative to the last point of a base that determines it.
@@ -447,6 +449,8 @@ def enlarged_range(shifted: Iterable[tuple[Segment, float]], before: float) -> t
 def off_points(positions: npt.NDArray[np.float64], low: float, high: float, share: float) -> tuple[float, float]:
     """Return limits moved outwards until no point is so close to one of them that its marker would be cut.
 
+    Where points are so dense that a limit would have to move far, it stays.
+
     Parameters
     ----------
     positions : (point,) float array
@@ -459,15 +463,20 @@ def off_points(positions: npt.NDArray[np.float64], low: float, high: float, shar
     >>> low, high = off_points(np.array([-0.01, 0.5, 2.0]), 0.0, 1.0, 0.02)
     >>> round(low, 3), high
     (-0.03, 1.0)
+    >>> off_points(np.linspace(-1, 2, 1000), 0.0, 1.0, 0.02)
+    (0.0, 1.0)
     """
     width = share * (high - low)
-    for at in sorted(positions, reverse=True):
-        if abs(at - low) < width:
-            low = float(at) - width
-    for at in sorted(positions):
-        if abs(at - high) < width:
-            high = float(at) + width
-    return low, high
+    return -_above(-positions, -low, width), _above(positions, high, width)
+
+
+def _above(positions: npt.NDArray[np.float64], limit: float, width: float) -> float:
+    """Return the limit, or a larger one near it from which no position is closer than `width`."""
+    moved = limit
+    for at in np.sort(positions[(positions > limit - width) & (positions < limit + _MOST_MOVED * width)]):
+        if abs(at - moved) < width:
+            moved = float(at) + width
+    return moved if moved <= limit + _MOST_MOVED * width else limit
 
 
 def x_values(shifted: Iterable[tuple[Segment, float]]) -> npt.NDArray[np.float64]:
