@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
+from dde.explore.choices import Choices
 from dde.explore.listing import run_coordinates, run_table
-from dde.explore.parallel_tab import MISSING, scaled
+from dde.explore.parallel_tab import MISSING, ParallelTab, scaled
 from dde.explore.run_colours import coloured
 from dde.explore.run_columns import DIFFERENCE, Placed, RunColumn, RunColumns, columns_of, place, wants_log
-from dde.explore.scatter_tab import correlation_text
-from dde.explore.table_tab import chosen_names, file_bytes
+from dde.explore.scatter_tab import ScatterTab, correlation_text
+from dde.explore.table_tab import TableTab, chosen_names, file_bytes
+from dde.explore.tabs import Marks, Shown
 from dde.plots.colours import NEUTRAL
+from other_suites import ladder, optimizers
 
 
 @pytest.fixture
@@ -213,3 +217,42 @@ def test_axes_of_texts_and_times_have_ticks(dataset: xr.Dataset) -> None:
     assert times.ticks[-1] == (MISSING, "none")
     many = Placed(np.arange(100.0), tuple(map(str, range(100))), list(map(str, range(100))), False, "text")
     assert len(scaled(many).ticks) <= 15
+
+
+@pytest.mark.parametrize("make", [ladder, optimizers])
+@pytest.mark.parametrize("count", [1, None])
+def test_tabs_show_other_suites(make: Callable[[], xr.Dataset], count: int | None) -> None:
+    selection = make().isel(lineage=slice(count))
+    table = run_table(selection)
+    choices = Choices(tuple(selection["lineage"].values.tolist()), None, ("loss",))
+    shown = Shown(selection, selection, choices, table, {})
+    marks = Marks()
+    tabs = TableTab(marks), ScatterTab(marks), ParallelTab(marks)
+    for tab in tabs:
+        tab.show(shown)
+    first, last = table["run_id"].iloc[0], table["run_id"].iloc[-1]
+    marks.param.update(selected=[last], baseline=first)
+    assert tabs[0].rows["run_id"].tolist() == table["run_id"].tolist()
+    assert tabs[0].rows["difference:loss"].iloc[0] == 0
+    for tab in tabs[1:]:
+        for name in columns_of(selection, table).names():
+            tab.colour.value = name
+    for axis in (tabs[1].x, tabs[1].y):
+        for name in columns_of(selection, table).names():
+            axis.value = name
+            for log in (True, False):
+                tabs[1].log_x.value = tabs[1].log_y.value = log
+    tabs[2].axes.value = list(tabs[2].axes.values)
+    tabs[2].axes.value = []
+    marks.hidden = table["run_id"].tolist()
+    # Other metrics, none of which has a value.
+    empty = selection.rename(loss="other").map(lambda values: values * np.nan)
+    for tab in tabs:
+        tab.show(Shown(empty, empty, choices, run_table(empty), {}))
+    assert marks.selected == [last]
+    # Choices outlast columns that come and go; a metric that is new has an axis.
+    assert tabs[2].axes.value == ["other"]
+    tabs[2].show(shown)
+    assert tabs[2].axes.value == []
+    tabs[2].show(Shown(empty, empty, choices, run_table(empty), {}))
+    assert tabs[2].axes.value == ["other"]

@@ -66,8 +66,8 @@ class ParallelTab:
         self._shown: Shown | None = None
         self._columns: RunColumns | None = None
         self._is_filling = False
-        # None until axes were chosen; defaults follow the selection until then.
-        self._chosen: list[str] | None = None
+        # Whether a column has an axis, for columns that were added or removed; it may name columns that are gone.
+        self._chosen: dict[str, bool] = {}
         self.axes = pn.widgets.MultiChoice(
             label="Axes", options=[], placeholder="type to search", search_option_limit=200, option_limit=200, **_WIDE
         )
@@ -100,7 +100,7 @@ class ParallelTab:
         defaults = columns.axes()
         ordered = [*defaults, *(name for name in columns.names() if name not in defaults)]
         titles = {name: printable(columns[name].title) for name in ordered}
-        chosen = defaults if self._chosen is None else [name for name in ordered if name in self._chosen]
+        chosen = [name for name in ordered if self._chosen.get(name, name in defaults)]
         colour = self.colour.value if self.colour.value in columns else ""
         self._is_filling = True
         try:
@@ -113,9 +113,7 @@ class ParallelTab:
 
     def _on_axes(self, event: Any) -> None:
         if not self._is_filling:
-            # Columns that are not there at the moment come back with them.
-            gone = [n for n in self._chosen or [] if self._columns is not None and n not in self._columns]
-            self._chosen = [*event.new, *gone]
+            self._chosen |= {name: name in event.new for name in {*event.old} ^ {*event.new}}
             self._draw()
 
     def _on_colour(self, event: Any) -> None:
