@@ -40,7 +40,7 @@ class RunTable {
       data: [],
       columns: [],
       layout: "fitDataFill",
-      maxHeight: "62vh",
+      maxHeight: "56vh",
       placeholder: "no run matches",
       selectableRows: "highlight",
       headerSortClickElement: "header",

@@ -204,7 +204,7 @@ class RunTable(pn.custom.JSComponent):
     _stylesheets: ClassVar[list[str]] = [Path(__file__).with_suffix(".css").read_text()]
 
     def __init__(self, marks: Marks, **params: Any) -> None:
-        super().__init__(sizing_mode="stretch_width", **params)  # type: ignore[no-untyped-call]
+        super().__init__(sizing_mode="stretch_width", margin=(5, 10), **params)  # type: ignore[no-untyped-call]
         for name in ("hidden", "selected", "baseline", "opened"):
             setattr(self, name, getattr(marks, name))
             self.param.watch(lambda event, name=name: setattr(marks, name, event.new), name)
