@@ -12,8 +12,9 @@ import xarray as xr
 from PIL import Image
 
 import dde
+from dde.errors import DdeWarning
 from dde.plots.backends.base import NO_DATA, dash_pattern
-from dde.plots.colours import INK, LineColour, colours_of, dash_of
+from dde.plots.colours import INK, LineColour, colours_of, dash_of, label_of, markers_of
 from dde.plots.files import png_bytes
 from dde.plots.panels import coloured_lines, coloured_points
 from picture_checks import drawn, figures_of, printed
@@ -191,3 +192,14 @@ def test_a_legend_shows_the_marker_of_a_colour() -> None:
             markers = [backend.points(LineColour(INK, style), marker)["marker"] for style in range(3)]
         assert len(set(markers)) == 3
         assert markers[0] == marker
+
+
+def test_values_that_share_a_marker_are_a_warning(recipes: xr.Dataset) -> None:
+    assert len(set(markers_of(range(8), "bokeh").values())) == 8
+    with pytest.warns(DdeWarning, match="25 values have 8 markers"):
+        recipes.dde.plot("arc_easy", style_by="data", facet_by=None, hue_by=None)
+
+
+def test_labels_of_close_values_differ() -> None:
+    rates = [3.333e-5, 3.334e-5, 2e-4]
+    assert [label_of(r) for r in rates] == ["3.333e-5", "3.334e-5", "2e-4"]

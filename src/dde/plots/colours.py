@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dde.errors import warn_caller
 from dde.plots.axis_format import short_number
 from dde.plots.times import is_time, time_label
 
@@ -211,9 +212,21 @@ def _size_of(value: Any) -> Any:
 
 
 def markers_of(values: Iterable[Any], backend: str) -> dict[Any, str]:
-    """Return a marker for each value, by its name in the backend."""
+    """Return a marker for each value, by its name in the backend.
+
+    Warns
+    -----
+    DdeWarning
+        When there are more values than markers, so that some share one.
+    """
     word = 0 if backend == "bokeh" else 1
-    return {v: _MARKERS[k % len(_MARKERS)][word] for k, v in enumerate(dict.fromkeys(values))}
+    distinct = list(dict.fromkeys(values))
+    if len(distinct) > len(_MARKERS):
+        warn_caller(
+            f"{len(distinct)} values have {len(_MARKERS)} markers, so some share one and can't be told apart by it. "
+            "Pass style_by=None or another coordinate, and hue_by= for the one with many values."
+        )
+    return {v: _MARKERS[k % len(_MARKERS)][word] for k, v in enumerate(distinct)}
 
 
 def marker_in(colour: str, marker: str) -> str:
@@ -252,7 +265,7 @@ def label_of(value: object, names: Mapping[Any, str] | None = None) -> str:
             # The budget of a run on the full mixture, as in the labels of runs.
             return "full"
         if 0 < abs(number) < 1e-2:
-            digits, _, power = f"{number:.2e}".partition("e")
+            digits, _, power = f"{number:.3e}".partition("e")
             return f"{float(digits):g}e{int(power)}"
         return short_number(number)
     # Words joined by underscores become words; labels of runs and lineages are keys, and stay unchanged.
