@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import subprocess
@@ -68,7 +69,7 @@ def test_version(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "ls", "coverage", "open", "ingest", "cache size", "cache compact", "cache clear"]
+    "command", ["demo", "ls", "coverage", "open", "plot", "ingest", "cache size", "cache compact", "cache clear"]
 )
 def test_help_of_every_command_has_an_example_that_names_it(run: Run, command: str) -> None:
     ran = run(*command.split(), "--help")
@@ -79,7 +80,7 @@ def test_help_of_every_command_has_an_example_that_names_it(run: Run, command: s
 
 def test_help_of_all_lists_the_commands(run: Run) -> None:
     ran = run("--help")
-    for command in ("demo", "ls", "coverage", "open", "ingest", "cache"):
+    for command in ("demo", "ls", "coverage", "open", "plot", "ingest", "cache"):
         assert f"\n  {command} " in ran.out
     assert "DDE_DB_CONNECTION" in ran.out
 
@@ -342,6 +343,10 @@ def test_ingest_then_the_database_is_what_the_folder_was(
         (["open", "{data}", "{wandb}", "--grid", "autp"], "Did you mean auto"),
         (["open", "{data}", "{wandb}", "--interp", "lineer"], "Did you mean linear"),
         (["open", "{data}", "{wandb}", "--to", "no/folder/x.csv"], "does not exist"),
+        (["plot", "{data}", "{wandb}", "--y", "arc_eazy"], "Did you mean arc_easy"),
+        (["plot", "{data}", "{wandb}", "--y", "arc_easy", "--hue-by", "leraning_rate"], "Did you mean learning_rate"),
+        (["plot", "{data}", "{wandb}", "--y", "arc_easy", "--legend", "left"], "'right', 'bottom', 'top' or 'off'"),
+        (["plot", "{data}", "{wandb}", "--y", "arc_easy", "--to", "no/folder/x.pdf"], "does not exist"),
         (["ingest", "nowhere", "postgresql://localhost/x"], "'nowhere' does not exist"),
         (["ingest", "{wandb}", "{data}"], "is not a database"),
     ],
@@ -369,6 +374,12 @@ def test_a_mistake_is_one_line_and_exit_code_1(run: Run, suite: Suite, words: li
         (["open", "{data}", "{wandb}", "--grid", "1,two"], "two"),
         (["open", "{data}", "{wandb}", "--to", "sweep.xlsx"], ".zarr, .nc, .parquet, .csv"),
         (["coverage", "{data}", "{wandb}", "--to", "coverage.zarr"], ".csv, .parquet"),
+        (["plot", "{data}", "{wandb}", "--to", "sweep.jpg"], ".png, .svg, .pdf, .html"),
+        (["plot", "{data}", "{wandb}", "--size", "6.5"], "not WIDTHxHEIGHT"),
+        (["plot", "{data}", "{wandb}", "--ylim", "0.5"], "not LOW:HIGH"),
+        (["plot", "{data}", "{wandb}", "--label", "arc_easy"], "not NAME=TEXT"),
+        (["plot", "{data}", "{wandb}", "--order", "a,b", "--order", "c"], "need the names of their coordinates"),
+        (["plot", "{data}", "{wandb}", "--caption", "Mine", "--no-caption"], "Pass one of them"),
         (["ingest", "{wandb}", "postgresql://localhost/x", "--layout", "0.2"], "neither '0.1' nor 'old'"),
     ],
 )
@@ -501,6 +512,61 @@ def test_no_cache_keeps_nothing(run: Run, suite: Suite, tmp_path: Path) -> None:
 
 
 # The demonstration, and a pipe, as processes of their own
+
+
+# Pictures
+
+PLOT = ["--params", "150M", "--y", "arc_easy"]
+
+
+def test_plot_writes_what_python_draws(run: Run, suite: Suite, tmp_path: Path) -> None:
+    words = ["--seed", "0", "--x", "post_tokens", "--hue-by", "epochs", "--style-by", "none", "--facet-by", "data",
+             "--no-branches", "--title", "A sweep", "--label", "epochs=passes", "--palette", "red", "--palette", "blue",
+             "--palette", "green", "--size", "6.5x4", "--font-size", "8", "--ylim", "0.2:", "--legend", "bottom",
+             "--caption", "Of two models."]  # fmt: skip
+    ran = run("plot", suite.data, suite.wandb, *PLOT, *words, "--to", "fig.svg", "--to", "fig.pdf")
+    assert ran.code == 0, ran.err
+    assert ran.out == "wrote fig.svg\nwrote fig.pdf\n"
+    assert ran.err.startswith("left out: ")
+    dataset = dde.open_lineages(suite.data, suite.wandb, cache_dir=None, params="150M", seed=0, metrics=["arc_easy"])
+    picture = dataset.dde.plot(
+        "arc_easy", "post_tokens", hue_by="epochs", style_by=None, facet_by="data", mark_branches=False,
+        title="A sweep", labels={"epochs": "passes"}, palette=["red", "blue", "green"], size=(6.5, 4), font_size=8,
+        ylim=(0.2, None), legend="bottom", caption="Of two models.",
+    )  # fmt: skip
+    for name in ("fig.svg", "fig.pdf"):
+        assert (tmp_path / name).read_bytes() == dde.save(picture, tmp_path / "python" / name).read_bytes()
+
+
+def test_plot_names_its_file_and_replaces_it_only_when_told(run: Run, suite: Suite, tmp_path: Path) -> None:
+    words = ["plot", suite.data, suite.wandb, *PLOT, "--seed", "0", "--data", "Dolma1.7", "--no-zoom"]
+    assert run(*words).out == "wrote arc_easy.png\n"
+    before = (tmp_path / "arc_easy.png").read_bytes()
+    ran = run(*words, "--title", "Another")
+    assert (ran.code, ran.out) == (1, "")
+    assert "arc_easy.png exists, so nothing was written. Pass --overwrite" in ran.err
+    assert (tmp_path / "arc_easy.png").read_bytes() == before
+    assert run(*words, "--title", "Another", "--overwrite", "--dpi", "60").code == 0
+    with Image.open(io.BytesIO(before)) as first, Image.open(tmp_path / "arc_easy.png") as second:
+        assert second.width < first.width / 2
+
+
+def test_plot_warns_once_for_several_formats(run: Run, suite: Suite, tmp_path: Path) -> None:
+    words = [*PLOT, "--seed", "0", "--data", "Dolma1.7", "--relative-to", "base", "--log-y"]
+    ran = run("plot", suite.data, suite.wandb, *words, "--to", "a.png", "--to", "a.html", "--to", "a.svg")
+    assert ran.code == 0, ran.err
+    warned = [line for line in ran.err.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == len(set(warned)) == 1
+    assert sorted(p.name for p in tmp_path.glob("a.*")) == ["a.html", "a.png", "a.svg"]
+
+
+def test_plot_has_the_options_of_python(run: Run) -> None:
+    listed = run("plot", "--help").out
+    others = {"self", "backend", "frame_size", "mark_branches", "labels", "caption"}
+    for name in set(inspect.signature(xr.Dataset.dde.plot).parameters) - others:
+        assert f" --{name.replace('_', '-')} " in listed, name
+    for option in ("--branches", "--label", "--caption", "--no-caption"):
+        assert f" {option} " in listed
 
 
 @pytest.mark.slow

@@ -179,7 +179,6 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "options of the other backend": lambda picture: picture.opts(hv.opts.Overlay(title="mine", backend="matplotlib")),
     "columns": lambda picture: picture.cols(7),
     "a clone with options": lambda picture: picture.opts(title="mine", clone=True),
-    "a sum": lambda picture: picture + picture,
     "a panel": lambda picture: picture[0, 0],
     "a clone": lambda picture: picture.clone(),
 }

@@ -31,6 +31,7 @@ _COMMANDS = {
     "doctor": ("dde.cli.doctor:doctor", "Faults of runs: counters, duplicated logs, branches."),
     "open": ("dde.cli.open:open_dataset", "The Dataset, printed or written to a file."),
     "ask": ("dde.cli.ask:app", "Answer a question: which recipe, how many tokens, how sure."),
+    "plot": ("dde.cli.plot:plot", "Curves as a picture: PNG, SVG, PDF or a page."),
     "explore": ("dde.cli.explore:explore", "Choose and look at runs in the browser."),
     "ingest": ("dde.cli.ingest:ingest", "Load an export into PostgreSQL."),
     "cache": ("dde.cli.cache:app", "Show, fill, compact or clear the cache."),
@@ -146,6 +147,7 @@ def _dde(
       dde coverage data postgresql://localhost/wandb the status of every run
       dde doctor data ./wandb_export                 faults of runs: counters, duplicated logs, branches
       dde open data ./wandb_export --to sweep.zarr   the Dataset, to a file
+      dde plot data ./wandb_export --y arc_easy --to fig.pdf   curves as a picture
       dde ask decide data --metric arc_easy --target params=1B   how well small models choose recipes
       dde explore data ./wandb_export                choose and look at runs in the browser
 
