@@ -13,6 +13,7 @@ import xarray as xr
 import dde
 from dde.errors import SelectionError
 from dde.plots.cells import rows_of_runs
+from dde.plots.colours import INK
 from dde.plots.tree import find_members
 from picture_checks import assert_nothing_is_cut_off, caption_of, drawn, figures_of, legend_entries, printed
 
@@ -62,11 +63,13 @@ def two_teachers() -> xr.Dataset:
 
 
 def dashed_lines(picture: Any) -> list[tuple[list[float], list[float]]]:
+    """The lines to further parents: dashed, and darker than those of branches."""
     (figure,) = figures_of(picture)
     lines = []
     for renderer in drawn(figure, "MultiLine"):
-        if renderer.glyph.line_dash == "dashed":
-            data = renderer.data_source.data
+        data = renderer.data_source.data
+        colours = set(data.get("color", [renderer.glyph.line_color]))
+        if renderer.glyph.line_dash not in ([], "solid", "dotted") and colours == {INK}:
             lines += [(list(map(float, x)), list(map(float, y))) for x, y in zip(data["xs"], data["ys"], strict=True)]
     return lines
 
