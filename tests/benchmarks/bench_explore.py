@@ -25,10 +25,10 @@ _METRICS = ("arc_easy", "piqa", "hellaswag", "boolq")
 _REPEATS = 7
 # The last drawing of the page: its mark counts them.
 _COUNT = """() => performance.getEntriesByType("mark").filter((m) => m.name.startsWith("dde drawn ")).length"""
+# The time of the latest event that changes a widget; `change` does not leave the shadow of a widget, `input` does.
 _CLICKED = """() => {
-  window.clicked = null
-  const note = () => { window.clicked ??= performance.now() }
-  for (const kind of ["click", "change"]) document.addEventListener(kind, note, {capture: true, once: true})
+  for (const kind of ["click", "input"])
+    document.addEventListener(kind, () => { window.clicked = performance.now() }, {capture: true})
 }"""
 
 
@@ -82,6 +82,7 @@ def _query(lineages: list[str]) -> str:
 
 def _clicks(visit: Visit, name: str, pid: int) -> list[dict[str, Any]]:
     page = visit.page
+    page.evaluate(_CLICKED)
     curves = page.locator(".run").count()
     found = []
 
@@ -115,7 +116,6 @@ def _clicks(visit: Visit, name: str, pid: int) -> list[dict[str, Any]]:
 def _timed(page: Any, act: Callable[[int], None], k: int) -> float:
     """Return seconds from a click to the drawing that it led to, by the clock of the page."""
     count = page.evaluate(_COUNT)
-    page.evaluate(_CLICKED)
     act(k)
     page.wait_for_function(f"({_COUNT})() > {count}")
     return float(

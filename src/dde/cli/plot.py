@@ -322,5 +322,7 @@ def _order(texts: Sequence[str] | None) -> list[str] | dict[str, list[str]] | No
     if not named and len(texts) == 1:
         return texts[0].split(",")
     if len(named) < len(texts):
-        raise typer.BadParameter("--order: several orders need the names of their coordinates, as in method=dpo,supervised_ft.")
+        raise typer.BadParameter(
+            "--order: several orders need the names of their coordinates, as in method=dpo,supervised_ft."
+        )
     return named

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 import pandas as pd
@@ -17,8 +18,8 @@ from dde.explore.choices import GRIDS, Choices, apply, plot_options
 from dde.explore.listing import run_table
 from dde.plots.backends.base import ONE_AT_A_TIME
 from dde.plots.columns import PanelColumns, RunLook, columns_of, looks_of
-from dde.plots.curve_segments import Segment, lineages_of, run_blocks, segments_by_metric
-from dde.plots.curves import FindCurves, curve_panels, find_curves
+from dde.plots.curve_segments import Segment, run_blocks, segments_by_metric
+from dde.plots.curves import CurveFinder, curve_panels
 from dde.plots.files import pdf_bytes, png_bytes, svg_bytes
 from dde.plots.panels import Panel
 
@@ -50,6 +51,11 @@ class Selection:
     blocks: tuple[xr.Dataset, ...]
     table: pd.DataFrame
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that were read, in order."""
+        return tuple(map(str, self.dataset.data_vars))
+
 
 class Loaded:
     """Cache of the latest selections of one Dataset: values that were read, and the curves found in them.
@@ -74,48 +80,98 @@ class Loaded:
             self._selections.popitem(last=False)
         return self._selections[key]
 
-    def curves(self, choices: Choices) -> FindCurves:
-        """Return a function that finds the curves of a selection, those of each metric on the first request only."""
-        selection, chosen = self.get(choices), replace(choices, metrics=()).data_key
-
-        def find(
-            dataset: xr.Dataset, metrics: Sequence[str], x: str, positive: bool, positive_values: bool
-        ) -> dict[str, list[Segment]]:
-            keys: dict[str, tuple[object, ...]] = {
-                metric: (chosen, metric, x, positive, positive_values) for metric in metrics
-            }
-            # A grid may depend on all metrics that are aligned on it.
-            if choices.grid != GRIDS[0]:
-                keys = {metric: (*key, choices.metrics) for metric, key in keys.items()}
-            missing = [metric for metric, key in keys.items() if key not in self._curves]
-            if missing:
-                lineages = lineages_of(dataset)
-                found = segments_by_metric(selection.blocks, missing, x, positive, positive_values, lineages)
-                self._curves.update({keys[metric]: of_metric for metric, of_metric in found.items()})
-            curves = {metric: self._curves[key] for metric, key in keys.items()}
-            for key in keys.values():
-                self._curves.move_to_end(key)
-            while len(self._curves) > len(keys) and self._points() > _MOST_POINTS:
-                self._curves.popitem(last=False)
-            return curves
-
-        return find
-
-    def _points(self) -> int:
-        return sum(len(segment.x) for curves in self._curves.values() for segment in curves)
+    def finder(self, choices: Choices) -> CurveFinder:
+        """Return what finds the curves of a selection, those of each metric on the first request only."""
+        return _RememberingFinder(self._curves, self.get(choices), choices)
 
     def _read(self, choices: Choices) -> Selection:
         selected = apply(self.dataset, choices)
+        similar = self._similar(choices)
         # compute() copies: the selection shares its lazy arrays with the Dataset, which must stay lazy.
         if sum(array.size for array in selected.data_vars.values()) <= _MOST_CELLS:
-            selected = selected.compute()
+            selected = _with_values_of(selected, similar.dataset if similar else None).compute()
             blocks = tuple(run_blocks(selected))
         else:
-            blocks = tuple(block.compute() for block in run_blocks(selected))
+            known = similar.blocks if similar else ()
+            parts = zip_longest(run_blocks(selected), known)
+            blocks = tuple(_with_values_of(block, of_similar).compute() for block, of_similar in parts)
         table = pd.concat([run_table(block) for block in blocks])
         order = {label: k for k, label in enumerate(selected["lineage"].values.tolist())}
         table = table.sort_values("lineage", key=lambda labels: labels.map(order), kind="stable", ignore_index=True)
         return Selection(selected, blocks, table)
+
+    def _similar(self, choices: Choices) -> Selection | None:
+        """Return a cached selection of the same cells, whose values need not be read again."""
+        if choices.grid != GRIDS[0]:
+            # A grid may depend on the metrics that are aligned on it.
+            return None
+        same = [
+            selection
+            for key, selection in self._selections.items()
+            if replace(choices, metrics=selection.metrics).data_key == key
+        ]
+        return max(same, key=lambda s: len({*s.metrics} & {*choices.metrics}), default=None)
+
+
+@dataclass(frozen=True)
+class _RememberingFinder(CurveFinder):
+    """Find the curves of a selection, and remember them while nothing but their looks changes."""
+
+    remembered: OrderedDict[tuple[object, ...], list[Segment]]
+    selection: Selection
+    choices: Choices
+
+    def blocks(self, dataset: xr.Dataset) -> Iterable[xr.Dataset]:
+        """Return the blocks of the selection where these hold the values of the Dataset; else those of the Dataset."""
+        return self.selection.blocks if self._is_plain or dataset is self.selection.dataset else run_blocks(dataset)
+
+    def find(
+        self,
+        blocks: Iterable[xr.Dataset],
+        metrics: Sequence[str],
+        x: str,
+        positive: bool,
+        positive_values: bool,
+        lineages: Sequence[str],
+    ) -> dict[str, list[Segment]]:
+        """Return the segments of metrics; without reading the blocks where they are remembered."""
+        if not self._is_plain:
+            return segments_by_metric(blocks, metrics, x, positive, positive_values, lineages)
+        chosen = replace(self.choices, metrics=()).data_key
+        # A grid may depend on all metrics that are aligned on it.
+        others = () if self.choices.grid == GRIDS[0] else self.choices.metrics
+        keys = {metric: (chosen, others, metric, x, positive, positive_values) for metric in metrics}
+        missing = [metric for metric, key in keys.items() if key not in self.remembered]
+        if missing:
+            found = segments_by_metric(blocks, missing, x, positive, positive_values, lineages)
+            self.remembered.update({keys[metric]: of_metric for metric, of_metric in found.items()})
+        curves = {metric: self.remembered[key] for metric, key in keys.items()}
+        for key in keys.values():
+            self.remembered.move_to_end(key)
+        while len(self.remembered) > len(keys) and self._points() > _MOST_POINTS:
+            self.remembered.popitem(last=False)
+        return curves
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the curves are those of the selection, neither means over lineages nor differences."""
+        changed = self.choices.band or self.choices.relative_to or self.choices.smooth
+        return not changed and (self.choices.group_by is None or self.choices.x == "cumulative_tokens")
+
+    def _points(self) -> int:
+        return sum(len(segment.x) for curves in self.remembered.values() for segment in curves)
+
+
+def _with_values_of(dataset: xr.Dataset, similar: xr.Dataset | None) -> xr.Dataset:
+    """Return a Dataset with the values that another one has in memory of the same cells."""
+    if similar is None:
+        return dataset
+    known = {
+        name: similar[name].variable
+        for name in dataset.data_vars
+        if name in similar.data_vars and similar[name].variable._in_memory
+    }
+    return dataset.assign(known)
 
 
 @dataclass
@@ -164,11 +220,7 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
     with collected_warnings() as notes:
         selection = loaded.get(choices)
         options = plot_options(choices, loaded.dataset)
-        # Means and differences need all lineages at once.
-        is_plain = not any(options.get(name) for name in ("band", "relative_to", "smooth"))
-        is_plain &= choices.group_by is None or choices.x == "cumulative_tokens"
-        find = loaded.curves(choices) if is_plain else find_curves
-        rows = curve_panels(selection.dataset, **options, find=find)
+        rows = curve_panels(selection.dataset, **options, finder=loaded.finder(choices))
     panels = _each_labelled([panel for row in rows for panel in row])
     looks = looks_of(panels)
     positions = {look.run_id: k for k, look in enumerate(looks)}

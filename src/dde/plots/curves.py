@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,10 +48,10 @@ from dde.plots.times import as_numbers
 from dde.schema import AVERAGED_OVER, MEMBERS, is_datadecide
 
 __all__ = [
+    "CurveFinder",
     "Scale",
     "columns_for_facets",
     "curve_panels",
-    "find_curves",
     "labelled_below",
     "metric_panels",
     "plot_curves",
@@ -399,15 +399,24 @@ def _without_values(dataset: xr.Dataset, segments: Sequence[Segment]) -> int:
     return len({str(r) for r in np.ravel(dataset["run_id"].values) if r} - shown)
 
 
-def find_curves(
-    dataset: xr.Dataset, metrics: Sequence[str], x: str, positive: bool, positive_values: bool
-) -> dict[str, list[Segment]]:
-    """Return the segments of several metrics, read in blocks of lineages."""
-    return segments_by_metric(run_blocks(dataset), metrics, x, positive, positive_values, lineages_of(dataset))
+class CurveFinder:
+    """Read a Dataset in blocks of lineages and find its curves; a page has one that remembers both."""
 
+    def blocks(self, dataset: xr.Dataset) -> Iterable[xr.Dataset]:
+        """Return a Dataset in blocks, as :func:`dde.plots.curve_segments.run_blocks` yields them."""
+        return run_blocks(dataset)
 
-#: Returns the segments of metrics, as :func:`find_curves`.
-FindCurves = Callable[[xr.Dataset, Sequence[str], str, bool, bool], dict[str, list[Segment]]]
+    def find(
+        self,
+        blocks: Iterable[xr.Dataset],
+        metrics: Sequence[str],
+        x: str,
+        positive: bool,
+        positive_values: bool,
+        lineages: Sequence[str],
+    ) -> dict[str, list[Segment]]:
+        """Return the segments of metrics, as :func:`dde.plots.curve_segments.segments_by_metric` does."""
+        return segments_by_metric(blocks, metrics, x, positive, positive_values, lineages)
 
 
 def curve_panels(
@@ -431,13 +440,12 @@ def curve_panels(
     mark_branches: bool = True,
     columns: int | None = None,
     backend: BackendName = "bokeh",
-    find: FindCurves = find_curves,
+    finder: CurveFinder | None = None,
     options: PictureOptions = NO_OPTIONS,
 ) -> list[list[Panel]]:
     """Return the panels of :func:`plot_curves` before they are drawn, in rows.
 
-    `find` returns the segments of each metric of the Dataset that is drawn, which may be means or differences; a page
-    passes a function that remembers them.
+    A page passes a `finder` that remembers what was read and found.
     """
     metrics = metrics_to_draw(dataset, y)
     rule = axis_of(dataset)
@@ -449,23 +457,31 @@ def curve_panels(
         raise SelectionError(
             f"group_by={group_by!r} and band={band!r} both draw means, of different runs. Pass one of them."
         )
-    dataset = _with_numbers(dataset, metrics, x)
-    curve_options = CurveOptions.of(smooth, clip_outliers, highlight)
+    curve_options, finder = CurveOptions.of(smooth, clip_outliers, highlight), finder or CurveFinder()
+    lineages = lineages_of(dataset)
 
-    def found(of: xr.Dataset) -> dict[str, list[Segment]]:
-        segments = find(of, metrics, x, log_x, log_y)
+    def prepared(part: xr.Dataset, is_smooth: bool) -> xr.Dataset:
+        part = _with_numbers(part, metrics, x)
+        part = curve_options.smoothed(part, metrics) if is_smooth else part
+        return _prepared(part, metrics, x, band, group_by, min_count, relative_to)
+
+    def found(is_smooth: bool) -> tuple[xr.Dataset, dict[str, list[Segment]]]:
+        if (is_smooth or relative_to == "base") and _is_by_lineage(band, group_by, relative_to, x, dataset_axis):
+            # Of many lineages with few runs, this takes a small part of the memory.
+            parts = [prepared(block, is_smooth) for block in finder.blocks(dataset)]
+            drawn, blocks = parts[0], iter(parts)
+        else:
+            drawn = prepared(dataset, is_smooth)
+            blocks = iter(finder.blocks(drawn))
+        segments = finder.find(blocks, metrics, x, log_x, log_y, lineages_of(drawn) if band else lineages)
         if group_by:
             segments = {m: group_segments(parts, group_by, facet_by, min_count) for m, parts in segments.items()}
         # Bases have no change from themselves.
-        return {m: [s for s in parts if not (s.is_base and relative_to == "base")] for m, parts in segments.items()}
+        is_change = relative_to == "base"
+        return drawn, {m: [s for s in parts if not (s.is_base and is_change)] for m, parts in segments.items()}
 
-    behind: dict[str, list[Segment]] = {}
-    if smooth is not None:
-        smoothed = curve_options.smoothed(dataset, metrics)
-        behind = found(_prepared(dataset, metrics, x, band, group_by, min_count, relative_to))
-        dataset = smoothed
-    dataset = _prepared(dataset, metrics, x, band, group_by, min_count, relative_to)
-    segments = found(dataset)
+    behind = {} if smooth is None else found(False)[1]
+    drawn, segments = found(smooth is not None)
     all_segments = [s for of_metric in segments.values() for s in of_metric]
     if not all_segments:
         without = " Bases alone have no change from the base." if relative_to == "base" else ""
@@ -476,7 +492,7 @@ def curve_panels(
             "Select other runs or metrics; repository.coverage() says what each run has."
         )
     curve_options.check_highlight(all_segments)
-    for metric in filter(lambda m: is_train_loss(dataset[m]), metrics):
+    for metric in filter(lambda m: is_train_loss(drawn[m]), metrics):
         warn_of_reductions(s.facts.get("reduce_loss", "") for s in segments[metric] if not s.is_base)
     names = [hue_by, style_by, facet_by]
     options.check_order(hue_by, names)
@@ -507,7 +523,7 @@ def curve_panels(
     scale = Scale(x, log_x, log_y, zooms, bool(relative_to))
     metric_columns: list[Panel] = []
     for m in metrics:
-        made = metric_panels(dataset, m, segments[m], look, scale, mark_branches, options)
+        made = metric_panels(drawn, m, segments[m], look, scale, mark_branches, options)
         made = [replace(p, behind=behind.get(m, ())) for p in made]
         metric_columns += curve_options.ranged(made, scale.is_difference)
     _check_count(facet_by, len(facets), len(metric_columns))
@@ -517,9 +533,16 @@ def curve_panels(
         of_facet = [curve_options.noted(_in_facet(p, facet_by, facet)) for p in metric_columns]
         is_all = group_by is not None and facet_by is None
         title = "" if is_all else facet_title((s.facts for p in of_facet for s in p.segments), facet_by, facet, options)
-        of_facets.append(titled(dataset, of_facet, title, by_task, len(facets) == 1, options))
+        of_facets.append(titled(drawn, of_facet, title, by_task, len(facets) == 1, options))
     rows = arrange(of_facets, columns or columns_for_facets(len(facets), len(metric_columns)))
     return labelled_below(rows) if by_task or (len(rows) > 2 and len(metric_columns) == 1) else rows
+
+
+def _is_by_lineage(
+    band: str | Sequence[str] | None, group_by: str | None, relative_to: str | None, x: str, axis: str
+) -> bool:
+    """Return whether what is drawn of a lineage follows from that lineage alone."""
+    return band is None and relative_to in (None, "base") and (group_by is None or x == axis)
 
 
 def _prepared(
