@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,8 +72,12 @@ def facet_title(
     if len(lineages) != 1:
         return f"{len(lineages)} lineages"
     [(lineage, found)] = lineages.items()
+    title = title_of(found)
     # The title of a lineage has its values, which may have labels.
-    return options.label(lineage, title_of({name: options.names([v]).get(v, v) for name, v in found.items()}))
+    for value, label in options.names(v for v in found.values() if isinstance(v, str)).items():
+        as_is = label.replace("\\", r"\\")
+        title = re.sub(rf"(?<![\w.-]){re.escape(value)}(?![\w.-])", as_is, title)
+    return options.label(lineage, title)
 
 
 def ordered_facets(values: Sequence[Any], facet_by: str | None, with_none: bool, options: PictureOptions) -> list[Any]:

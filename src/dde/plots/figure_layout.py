@@ -35,7 +35,8 @@ _LEFT_MARGIN, _BOTTOM_MARGIN = 0.75, 0.92
 _LINE_INCHES, _LETTER_PIXELS = 0.16, 6.3
 # Least gap in inches between tick labels, and the longest label that is slanted rather than upright.
 _TICK_GAP, _LONGEST_SLANTED = 0.06, 1.1
-# Space at the right edge of a figure.
+# Gap between the last frame and the legend, and space at the right edge of a figure.
+_LEGEND_GAP = 0.25
 _EDGE_INCHES = 0.12
 # Width in pixels of a bold letter at a font size of one point: about two thirds of its height.
 _TITLE_PIXELS = 0.98
@@ -310,7 +311,9 @@ class PanelLayout:
     def needed_inches(self) -> tuple[float, float]:
         """Return the width and height that the contents of the figure need."""
         width, height = self._cell_inches()
-        across = self.columns * width + self.legend_size[0] + _EDGE_INCHES
+        # The label of the last tick may extend beyond the frame.
+        beside = self.legend_size[0] or _EDGE_INCHES * self.around.scale
+        across = self.columns * width + beside + _EDGE_INCHES
         down = max(self.rows * height, self.legend_size[1] + self._title_height())
         return max(across, self.around.legend_inches[0]), self.around.above() + down + self.around.below()
 
@@ -418,7 +421,8 @@ def panel_layouts(
     legend_size = (0.0, 0.0)
     if legend and around.legend_place == "right":
         width, height = legend.inches(_legend_height(up, len(rows), around))
-        legend_size = scale * width, scale * height
+        # The gap beside the frame does not shrink with text.
+        legend_size = scale * width + max(1 - scale, 0.0) * _LEGEND_GAP, scale * height
     columns = max(map(len, rows))
     points = title_points(titles, across)
     return [

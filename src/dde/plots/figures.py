@@ -172,8 +172,10 @@ def _layouts(
         frame = max(fitted[0], 1), max(fitted[1], 1)
     if frame[0] < smallest[0] or frame[1] < smallest[1]:
         frame = max(frame[0], smallest[0]), max(frame[1], smallest[1])
-        width, height = layouts(frame, wanted[0])[0].needed_inches()
-        size = max(width, wanted[0]) / unit, (max(height, wanted[1]) + room) / unit
+        width = max(layouts(frame, wanted[0])[0].needed_inches()[0], wanted[0])
+        # A caption has fewer lines in a wider picture.
+        height = max(layouts(frame, width)[0].needed_inches()[1], wanted[1])
+        size = width / unit, (height + room) / unit
         raise SelectionError(_too_small(options, size))
     return [replace(p, around=replace(p.around, figure_size=wanted)) for p in layouts(frame, wanted[0])]
 

@@ -179,7 +179,7 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
         beside = 1.02
         if legend.bar is not None:
             _draw_bar(axis, legend.bar, layout)
-            beside += legend.bar.width_inches() / layout.frame_size_inches()[0]
+            beside += layout.around.scale * legend.bar.width_inches() / layout.frame_size_inches()[0]
         shown = axis.get_legend()
         if shown is not None and legend:
             shown.set_title(legend.title, prop={"size": 8.5, "weight": "bold"})
@@ -216,7 +216,7 @@ def _draw_bar(axis: Any, bar: ColourBar, layout: PanelLayout) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    across, down = layout.frame_size_inches()
+    across, down = (inches / layout.around.scale for inches in layout.frame_size_inches())
     # Inset axes move with their parent, which is only positioned when it is drawn.
     beside = axis.inset_axes((1 + 0.2 / across, 0.0, 0.16 / across, 1 - 0.18 / down))
     drawn = axis.figure.colorbar(ScalarMappable(Normalize(*bar.span), ListedColormap(list(bar.colours))), cax=beside)
