@@ -12,7 +12,7 @@ import dde
 from browser import running_chromium
 from dde.plots.axis_format import BOKEH_TICKS, linear_ticks, log_ticks, tick_labels
 from dde.plots.legends import ColourBar
-from picture_checks import figures_of, printed
+from picture_checks import assert_nothing_is_cut_off, figures_of, printed
 from picture_checks import tick_labels as labels_in
 
 _RANGES = [
@@ -84,3 +84,11 @@ def test_labels_of_a_colour_bar_differ() -> None:
     bar = ColourBar.of_values("loss", np.linspace(2.00001, 2.00002, 7))
     labels = [label for _, label in bar.ticks]
     assert len(set(labels)) == len(labels) >= 3
+
+
+def test_long_labels_have_room(narrow: Any) -> None:
+    values = narrow.arc_easy
+    narrower = narrow.assign(arc_easy=(0.3 + (values - 0.3) * 1e-3).assign_attrs(values.attrs))
+    with printed(narrower.dde.plot("arc_easy", backend="matplotlib")) as figure:
+        assert max(map(len, labels_in(figure.axes[0].yaxis))) > 8
+        assert_nothing_is_cut_off(figure)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from dde.plots.axis_format import linear_ticks, log_ticks, tick_labels
 from dde.plots.legends import Legend, text_width_inches
 from dde.plots.picture_options import USUAL_POINTS, LegendPlace
 
@@ -137,12 +138,11 @@ class Axis:
         return math.sin(math.radians(self.tick_angle(pixels))) * self._longest_tick_inches()
 
     def _tick_text_inches(self) -> float:
-        """Return the width of the longest number at a tick of a linear axis, about as Matplotlib chooses it."""
-        if self.limits is None or self.is_log:
+        """Return the width of the longest number at a tick, as Matplotlib shows it."""
+        if self.limits is None:
             return 0.0
-        step = (self.limits[1] - self.limits[0]) / 5
-        decimals = max(math.ceil(-math.log10(step)), 0) if step > 0 else 0
-        return max(text_width_inches(f"{value:.{min(decimals, 6)}f}") for value in self.limits)
+        ticks = log_ticks(*self.limits) if self.is_log else linear_ticks(*self.limits)
+        return max((text_width_inches(text) for text in tick_labels(ticks, not self.is_log)), default=0.0)
 
     def _longest_tick_inches(self) -> float:
         return max((text_width_inches(text) for _, text in self.ticks or ()), default=0.0)
