@@ -11,6 +11,7 @@ from dde.errors import SelectionError, UnknownNameError
 from dde.names import OLMES_TASKS
 from dde.plots.curves import curve_panels
 from dde.plots.metric_order import in_olmes_order, metrics_to_draw
+from picture_checks import assert_nothing_is_cut_off, printed
 
 ORDER = [
     "arc_challenge", "arc_easy", "boolq", "csqa", "hellaswag", "mmlu_average", "openbookqa", "piqa", "socialiqa",
@@ -31,6 +32,19 @@ def test_panels_of_the_tasks_are_in_their_published_order(suite: xr.Dataset) -> 
         assert [p.frame.y.name for row in rows for p in row] == ORDER
     titles = [p.title.partition(",")[0] for row in curve_panels(shuffled, "olmes", facet_by=None) for p in row]
     assert titles[:4] == ["ARC-Challenge", "ARC-Easy", "BoolQ", "CommonsenseQA"]
+
+
+def test_what_panels_of_tasks_share_is_the_title_of_the_picture(suite: xr.Dataset) -> None:
+    with printed(suite.dde.plot("olmes", backend="matplotlib")) as figure:
+        assert_nothing_is_cut_off(figure)
+        titles = [axis.get_title("left") for axis in figure.axes if axis.get_title("left")]
+        assert titles == [
+            "ARC-Challenge", "ARC-Easy", "BoolQ", "CommonsenseQA", "HellaSwag", "MMLU average", "OpenBookQA", "PIQA",
+            "Social IQa", "WinoGrande",
+        ]  # fmt: skip
+        assert "150M on Dolma1.7" in [text.get_text() for text in figure.texts]
+    with printed(suite.dde.plot("olmes", title="Tasks", backend="matplotlib")) as figure:
+        assert figure.axes[0].get_title("left") == "ARC-Challenge, 150M on Dolma1.7"
 
 
 def test_other_metrics_follow_in_the_order_of_the_dataset(suite: xr.Dataset) -> None:

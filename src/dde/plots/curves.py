@@ -326,6 +326,7 @@ def plot_curves(
         smooth=smooth, clip_outliers=clip_outliers, highlight=highlight, mark_branches=mark_branches, columns=columns,
         backend=backend, options=options,
     )  # fmt: skip
+    rows, options = _with_shared_title(rows, options)
     panels = [panel for row in rows for panel in row]
     is_large = len(panels) <= _MOST_LARGE and max(map(len, rows)) <= 3
     frame = frame_size or (_SINGLE if len(panels) == 1 else _LARGE if is_large else _SMALL)
@@ -336,6 +337,18 @@ def plot_curves(
         text = _caption(dataset, rows, words, bool(relative_to), _frame_width(rows, frame, options), options)
         contents = [[_content(panel, drawing) for panel in row] for row in rows]
         return draw_figure(contents, frame, found, text, options, drawing)
+
+
+def _with_shared_title(rows: list[list[Panel]], options: PictureOptions) -> tuple[list[list[Panel]], PictureOptions]:
+    """Return panels of many tasks with the tasks alone as titles, and options with what the panels share as title."""
+    panels = [panel for row in rows for panel in row]
+    # Titles are a task, then the facet.
+    facets = {panel.title.partition(", ")[2] for panel in panels}
+    tasks = {panel.frame.y.name for panel in panels}
+    if options.title is not None or len(tasks) <= _MOST_METRICS or len(facets) > 1 or facets == {""}:
+        return rows, options
+    short = [[replace(panel, title=panel.title.partition(", ")[0]) for panel in row] for row in rows]
+    return short, replace(options, title=facets.pop())
 
 
 def _content(panel: Panel, backend: Backend) -> Content:
