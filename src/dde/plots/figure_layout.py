@@ -289,11 +289,6 @@ class PanelLayout:
         """Whether the legend is drawn right of this panel: the last one of the first row."""
         return (self.row, self.column) == (0, self.columns - 1)
 
-    @property
-    def has_note(self) -> bool:
-        """Whether the note is drawn below this panel: the first one of the last row."""
-        return (self.row, self.column) == (self.rows - 1, 0)
-
     def legend_columns(self, legend: Legend) -> int:
         """Return the number of columns of the legend."""
         if self.around.legend_place != "right":
