@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import holoviews as hv
 import numpy as np
 import pytest
 import xarray as xr
@@ -485,3 +486,11 @@ def test_labels() -> None:
     assert padded_range([float("nan")]) is None
     assert padded_range([2.0, 2.0], 0.1) == (1.8, 2.2)
     assert padded_range([1.0, 100.0], 0.5, log=True) == (0.1, 1000.0)
+
+
+def test_pictures_combine_as_layouts_do(sweep: xr.Dataset) -> None:
+    one, other = (sweep.dde.plot(metric) for metric in METRICS)
+    both = one + other
+    assert len(both) == len(one) + len(other)
+    hv.render(both)
+    assert len(one[0] + other) == 1 + len(other)

@@ -28,6 +28,7 @@ from dde.plots.legends import MOST_ENTRIES, LegendEntry
 from dde.plots.metric_order import metrics_to_draw
 from dde.plots.option_docs import with_picture_options
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
+from dde.plots.redrawing import redrawable
 from dde.plots.run_values import (
     Means,
     RunValues,
@@ -48,6 +49,7 @@ _MOST_ROWS, _MOST_PANELS = 240, 36
 _FAINT = 200
 
 
+@redrawable
 @with_picture_options
 def plot_final(
     dataset: xr.Dataset,

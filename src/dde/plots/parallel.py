@@ -31,6 +31,7 @@ from dde.plots.option_docs import with_picture_options
 from dde.plots.panels import coloured_lines, framed
 from dde.plots.parallel_axes import ParallelAxis, parallel_axis
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
+from dde.plots.redrawing import redrawable
 from dde.plots.run_values import RunValues, finals_of, place_in_words
 
 __all__ = ["plot_parallel"]
@@ -43,6 +44,7 @@ _HEIGHT = 300
 _DERIVED = ("seed_name", "recipe_family", "posttraining_method", "parent_treatment", "variant")
 
 
+@redrawable
 @with_picture_options
 def plot_parallel(
     dataset: xr.Dataset,

@@ -29,6 +29,7 @@ from dde.plots.metric_order import metrics_to_draw
 from dde.plots.option_docs import with_picture_options
 from dde.plots.panels import coloured_lines, framed
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
+from dde.plots.redrawing import redrawable
 from dde.plots.run_values import (
     Means,
     RunValues,
@@ -53,6 +54,7 @@ _MOST_LABELS = 40
 _LONGEST = 52
 
 
+@redrawable
 @with_picture_options
 def plot_slopes(
     dataset: xr.Dataset,

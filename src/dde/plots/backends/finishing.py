@@ -26,6 +26,15 @@ def _picture_class() -> Any:
     class Picture(hv.Layout):  # type: ignore[misc]
         """A layout of panels that is finished when it is drawn."""
 
+        def __add__(self, other: Any) -> Any:
+            """Return the panels of this picture and others as one plain layout: captions belong to each alone."""
+            others = other.values() if isinstance(other, hv.Layout) else [other]
+            return hv.Layout([*self.values(), *others])
+
+        def __radd__(self, other: Any) -> Any:
+            """Return other panels followed by those of this picture."""
+            return hv.Layout([other, *self.values()])
+
     Picture.__module__, Picture.__qualname__ = __name__, "Picture"
     return Picture
 
