@@ -493,4 +493,4 @@ def test_pictures_combine_as_layouts_do(sweep: xr.Dataset) -> None:
     both = one + other
     assert len(both) == len(one) + len(other)
     hv.render(both)
-    assert len(one[0] + other) == 1 + len(other)
+    assert len(one + other[0]) == len(one) + 1

@@ -31,10 +31,6 @@ def _picture_class() -> Any:
             others = other.values() if isinstance(other, hv.Layout) else [other]
             return hv.Layout([*self.values(), *others])
 
-        def __radd__(self, other: Any) -> Any:
-            """Return other panels followed by those of this picture."""
-            return hv.Layout([other, *self.values()])
-
     Picture.__module__, Picture.__qualname__ = __name__, "Picture"
     return Picture
 
