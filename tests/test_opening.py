@@ -100,7 +100,7 @@ def _outcome(suite: Suite, export: Path, cache: Path | None, options: dict[str, 
         {"replicate": 1, "branch_point": ""},
         {"tokens_per_sequence": 400.0},
     ],
-    ids=str,
+    ids=lambda options: ", ".join(f"{k}={'callable' if callable(v) else v}" for k, v in options.items()),
 )
 def test_the_same_with_and_without_what_is_kept(
     suite: Suite, export: Path, tmp_path: Path, options: dict[str, Any]

@@ -426,7 +426,7 @@ def test_marks_and_ends_of_lines_of_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (gzip.compress(b"{}"), "is compressed by gzip"),
+        (gzip.compress(b"{}", mtime=0), "is compressed by gzip"),
         (json.dumps(run()).encode("utf-16"), "is UTF-16 text"),
         (json.dumps(run()).encode()[:80], "line 1, is not a JSON object: .*truncated"),
     ],
