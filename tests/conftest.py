@@ -13,6 +13,7 @@ import pytest
 
 import dde
 from browser import running_chromium
+from dde.native import processors
 from postgres_server import PostgresServer, running_server
 from samples import sample_folder
 
@@ -33,6 +34,11 @@ FAST = {
     "test_start",
     "test_statistics",
 }
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    # Each has suites, a browser and a server of its own.
+    return min(processors(), 4)
 
 
 def pytest_configure() -> None:

@@ -286,7 +286,7 @@ def test_the_newest_choice_wins(explorer: Explorer, monkeypatch: pytest.MonkeyPa
     session = explorer.session
     go_on = threading.Event()
 
-    def slow(loaded: Loaded, choices: Choices) -> Any:
+    def slow(loaded: Loaded, choices: Choices) -> Drawing:
         drawn.append(choices.log_x)
         assert go_on.wait(30)
         return draw(loaded, choices)
@@ -461,6 +461,17 @@ def test_a_refresh_shows_new_runs_and_keeps_the_view(dataset: xr.Dataset) -> Non
     assert set(explorer.controls.widgets["lineage"].options) >= set(LINEAGES)
     assert explorer.choices.lineages == LINEAGES[:1]
     assert (explorer.choices.facet_by, explorer.choices.log_x) == (None, True)
+
+
+def test_a_store_that_is_away_leaves_the_page_as_it_is(dataset: xr.Dataset) -> None:
+    def away() -> Any:
+        raise DdeError("the store does not answer")
+
+    explorer = Explorer(dataset, metrics="arc_easy", source=away)
+    before = explorer.session
+    explorer._own._refresh()
+    assert explorer.session is before
+    assert "the store does not answer" in said(explorer)[0]
 
 
 def test_the_accessor_takes_what_to_start_with(dataset: xr.Dataset) -> None:

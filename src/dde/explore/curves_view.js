@@ -23,6 +23,11 @@ export function render({model, el, view}) {
   model.on("figures", () => { page.place(); draw() })
   page.place()
   draw()
+  // A counter makes a second return to one address an event.
+  let returns = 0
+  const gone_to = () => { model.address = `${++returns}${location.search || "?"}` }
+  window.addEventListener("popstate", gone_to)
+  model.on("remove", () => window.removeEventListener("popstate", gone_to))
   return page.root
 }
 

@@ -57,6 +57,8 @@ class CurvesView(pn.custom.JSComponent):
         ``version``, which counts drawings.
     hidden, selected, baseline, opened
         As of :class:`dde.explore.tabs.Marks`.
+    address : str
+        Address that a person went back or forward to: the number of such returns, and its query from ``?`` on.
     """
 
     figures = Children(default=[])
@@ -65,6 +67,7 @@ class CurvesView(pn.custom.JSComponent):
     selected = param.List(default=[])
     baseline = param.String(default="")
     opened = param.String(default="")
+    address = param.String(default="")
 
     # New figures join the others; the page is not made again for them.
     _render_policy = "manual"

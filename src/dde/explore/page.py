@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import panel as pn
 import xarray as xr
 
+from dde.errors import DdeError
 from dde.explore.address import SavedViews
 from dde.explore.choices import Choices, Opened, check_dataset
 from dde.explore.controls import Controls
@@ -122,7 +123,11 @@ class _Page:
 
     def _refresh(self) -> None:
         query = self.session.complete_query
-        self._explorer._reopen()
+        try:
+            self._explorer._reopen()
+        except DdeError as error:
+            self.session.report(str(error))
+            return
         self.session = self._make(query)
         self.layout[:] = [self.session.layout]
 

@@ -82,7 +82,10 @@ class Session:
         if query:
             self._go_to(query)
         self.marks.param.watch(self._on_marks, ["hidden", "selected", "baseline", "opened"])
-        if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+        is_served = pn.state.curdoc is not None and pn.state.curdoc.session_context is not None
+        self._location, self._written = (pn.state.location if is_served else None), query
+        self.curves.param.watch(self._on_address, "address")
+        if is_served:
             # The page appears at once, and the picture follows.
             self._set_busy(True)
             pn.state.onload(self.redraw)
@@ -233,7 +236,7 @@ class Session:
         except RuntimeError:
             loop = None
         if loop is None:
-            self._show(self._draw())
+            self._show(self._draw(self._chosen()))
             self._drawn = self._requested
         elif self._task is None or self._task.done():
             self._task = loop.create_task(self._draw_newest())
@@ -245,7 +248,7 @@ class Session:
         try:
             while self._drawn != self._requested:
                 request = self._requested
-                made = await asyncio.to_thread(self._draw)
+                made = await asyncio.to_thread(self._draw, self._chosen())
                 if request == self._requested:
                     self._drawn = request
                     self._show(made)
@@ -253,9 +256,18 @@ class Session:
             waiting.cancel()
             self._set_busy(False)
 
-    def _draw(self) -> Drawing | _Failure:
+    def _chosen(self) -> Choices | _Failure:
+        """Return the choices; they are read before a thread draws them, because widgets may change meanwhile."""
         try:
-            return draw(self._loaded, self.choices)
+            return self.choices
+        except DdeError as error:
+            return _Failure(str(error))
+
+    def _draw(self, choices: Choices | _Failure) -> Drawing | _Failure:
+        if isinstance(choices, _Failure):
+            return choices
+        try:
+            return draw(self._loaded, choices)
         except DdeError as error:
             return _Failure(str(error))
         except Exception as error:
@@ -285,6 +297,10 @@ class Session:
             self._summary.object = _summary_of(made)
             self._show_tab()
         self._write_address()
+
+    def report(self, text: str) -> None:
+        """Show a text above the picture, which stays."""
+        self._show_problems([text])
 
     def _show_problems(self, texts: list[str]) -> None:
         self._notes.param.update(object="\n\n".join(map(_as_text, texts)), visible=bool(texts))
@@ -344,10 +360,17 @@ class Session:
         self._tab.value = tab if tab in self._pages else _CURVES
 
     def _write_address(self) -> None:
-        location = pn.state.location
-        if location is not None and self.drawing is not None:
+        if self._location is not None and self.drawing is not None:
             query = self.query
-            location.search = f"?{query}" if query else ""
+            self._written = f"?{query}" if query else ""
+            self._location.search = self._written
+
+    def _on_address(self, event: Any) -> None:
+        """Show what an earlier address names when a person goes back to it."""
+        query = event.new.partition("?")[2]
+        if query != self._written.removeprefix("?"):
+            self._go_to(query)
+            self.redraw()
 
 
 # Seconds after which the page shows that it is at work.

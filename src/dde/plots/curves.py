@@ -461,6 +461,8 @@ def curve_panels(
     A page passes a `finder` that remembers what was read and found.
     """
     metrics = metrics_to_draw(dataset, y)
+    # A pattern may match hundreds; they would be read before the panels are counted.
+    _check_count(None, 1, len(metrics))
     rule = axis_of(dataset)
     dataset_axis = rule.name if rule else "cumulative_tokens"
     x = x or dataset_axis
