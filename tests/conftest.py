@@ -36,6 +36,7 @@ FAST = {
 }
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     # Each has suites, a browser and a server of its own.
     return min(processors(), 4)
