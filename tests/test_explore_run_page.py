@@ -596,7 +596,7 @@ def test_a_question_is_answered_in_a_browser(shown: Shown, browser: Any) -> None
         assert visit.page.locator("img").evaluate("image => image.complete && image.naturalWidth > 100")
         visit.page.locator("pre", has_text='answer = shown.dde.best("arc_easy")').wait_for()
         # A label ticks its box, and Enter asks.
-        visit.page.get_by_text("base runs only").click()
+        visit.page.get_by_text("base runs only").click(force=True)
         visit.choose("Question", QUESTIONS["reach"])
         field = visit.page.get_by_label("target (a number")
         field.fill("0.27")

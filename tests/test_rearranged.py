@@ -319,7 +319,7 @@ def test_arrays_have_the_methods_of_datasets_under_one_documentation() -> None:
     from dde.accessor import DdeDataArrayAccessor, DdeDatasetAccessor
 
     ds, array = xr.Dataset().dde, xr.DataArray(0).dde
-    shared = {n for n in vars(DdeDatasetAccessor) if not n.startswith("_")} & set(vars(DdeDataArrayAccessor))
+    shared = {n for n in dir(DdeDatasetAccessor) if not n.startswith("_")} & set(dir(DdeDataArrayAccessor))
     assert {"align", "sel", "sweep", "final", "explore", "mean_over", "to_frame", "plot"} <= shared
     for name in shared:
         first, other = (str(inspect.getdoc(getattr(obj, name))) for obj in (ds, array))

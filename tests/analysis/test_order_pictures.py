@@ -66,12 +66,12 @@ def test_an_answer_without_a_value_says_what_to_look_at(dataset: xr.Dataset) -> 
 
 
 def test_every_question_with_a_picture_has_a_module() -> None:
-    from dde.accessor import methods
+    from dde.accessor import pictures
     from dde.plots import answers
 
     folder = Path(answers.__file__).parent
     drawn = {path.stem for path in folder.glob("*.py") if f"def plot_{path.stem}(" in path.read_text(encoding="utf-8")}
-    assert drawn == methods._PICTURES
+    assert drawn == pictures._PICTURES
 
 
 def test_options_of_other_pictures_are_refused(dataset: xr.Dataset) -> None:
