@@ -416,6 +416,15 @@ def test_an_address_opens_the_same_view(dataset: xr.Dataset) -> None:
     assert other.query == explorer.session.query
 
 
+def test_groups_stay_hidden_in_the_address(dataset: xr.Dataset) -> None:
+    start = {"metrics": "arc_easy", "lineage": LINEAGES, "group_by": "data", "facet_by": None}
+    session = Session(dataset, None, start)
+    groups = [look.run_id for look in session.drawing.looks]
+    session.marks.hidden = groups[1:]
+    other = Session(dataset, None, start, query=session.query)
+    assert other.marks.hidden == groups[1:]
+
+
 def test_an_address_that_names_what_is_gone_says_so(dataset: xr.Dataset) -> None:
     session = Session(dataset, None, {"metrics": "arc_easy"}, query="?metrics=gone&log_x=perhaps&x=post_tokens&new=1")
     assert "metrics=gone is not among the choices" in session._notes.object

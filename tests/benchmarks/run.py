@@ -19,6 +19,7 @@ from typing import Any
 import bench_alignment
 import bench_cache
 import bench_decisions
+import bench_explore
 import bench_fits
 import bench_growth
 import bench_opening
@@ -55,6 +56,7 @@ def main() -> None:
             "postgres": bench_postgres.rows,
             "cache": bench_cache.rows,
             "fits": bench_fits.rows,
+            "explore": lambda: bench_explore.rows(data, wandb, cache),
             "growth": lambda: bench_growth.rows(told.to.with_name("growth.png") if told.to else None),
         }
         sections: list[tuple[str, list[dict[str, Any]], float]] = []

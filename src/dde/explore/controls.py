@@ -94,7 +94,7 @@ class Controls:
             "style_by": _one("Marker", _coordinates(dataset, types=True)),
             "facet_by": _one("Panels for each", _coordinates(dataset, types=False)),
             "group_by": _one("Group by", _coordinates(dataset, types=False)),
-            "band": _several("Mean over, with its interval", list(dict.fromkeys(self._filters.bands)), "none"),
+            "band": _several("Mean over", list(dict.fromkeys(self._filters.bands)), "none"),
             "min_count": pn.widgets.IntInput(label="Runs for a mean", value=None, start=1, placeholder="all", **_WIDE),
         }
         w = self.widgets

@@ -96,7 +96,14 @@ class Page {
     const gaps = (columns) => Math.ceil(count / columns) * columns - count
     for (let columns = best - 1; columns > 1 && count > most; columns--)
       if (gaps(columns) < gaps(best)) best = columns
-    this.grid.style.gridTemplateColumns = `repeat(${Math.max(best, 1)}, minmax(0, 1fr))`
+    best = Math.max(best, 1)
+    this.grid.style.gridTemplateColumns = `repeat(${best}, minmax(0, 1fr))`
+    // Panels that are wide are higher, too, as far as the window has room for them.
+    const width = (this.grid.clientWidth - 14 * (best - 1)) / best
+    const room = (window.innerHeight - 150) / Math.min(Math.ceil(count / best), 2)
+    const height = Math.round(Math.min(Math.max(0.66 * width, 300), Math.max(room, 320), 560) / 10) * 10
+    if (width > 0)
+      for (const {figure} of this.panels) if (figure.height !== height) figure.height = height
   }
 
   // Draw again what is hidden and what stands out, from the columns that are here.

@@ -162,7 +162,7 @@ def _figure(log_x: bool, log_y: bool) -> Any:
     figure.add_tools(BoxSelectTool(renderers=[points], description="Select the runs of the points inside"))
     _style(figure, log_x, log_y)
     # The page fills these models itself; sent back, its typed arrays would be an error, and its titles an echo.
-    models = [figure.title, figure.x_range, figure.y_range, *figure.axis, *sources.values()]
+    models = [figure, figure.title, figure.x_range, figure.y_range, *figure.axis, *sources.values()]
     for model in [*models, *(source.selected for source in sources.values())]:
         model.syncable = False
     return figure

@@ -8,7 +8,7 @@ import importlib
 import io
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,7 @@ class Session:
         self._tabs: dict[str, Tab] = {}
         self._make_parts(refresh)
         self._problems: list[str] = []
+        self._pending: Mapping[str, Sequence[str]] | None = None
         if query:
             self._go_to(query)
         self.marks.param.watch(self._on_marks, ["hidden", "selected", "baseline", "opened"])
@@ -151,7 +152,7 @@ class Session:
             again.on_click(lambda _: refresh())
         head = pn.Row(fold, self._summary, again, *self._views_bar, stylesheets=[_HEAD], **_WIDE)
         main = pn.Column(
-            self._tab, self._alert, self._notes, self._shown, styles={"flex": "1 1 480px", "min-width": "0"}
+            self._tab, self._alert, self._notes, self._shown, styles={"flex": "1 1 400px", "min-width": "0"}
         )
         self.layout = pn.Column(head, pn.Row(side, main, self._code_text, stylesheets=[_PAGE], **_WIDE), **_WIDE)
 
@@ -290,6 +291,9 @@ class Session:
             self._shown.visible = True
             self._show_problems([*self._problems, *made.notes])
             self._problems = []
+            if self._pending is not None:
+                pending, self._pending = self._pending, None
+                self._mark_as(pending, made)
             self.curves.draw(made.panels, made.looks, made.hue_label)
             code = code_of(self.dataset, made.choices, self.opened)
             self._code.object = f"<pre>{html.escape(code)}</pre>"
@@ -350,12 +354,13 @@ class Session:
         values, self._problems = self.controls.parse(texts)
         with self.controls.silently():
             self.controls.set(self._defaults | values)
-        try:
-            # The runs shown follow from the choices; hidden ones are known once these are drawn.
-            runs = self._loaded.get(self.choices).table["run_id"].tolist()
-        except DdeError:
-            runs = []
-        self.marks.param.update(**marks_in(texts, runs))
+        # Differences may be to the baseline; other marks are of runs that are known once they are drawn.
+        self.marks.baseline = marks_in(texts, [])["baseline"]
+        self._pending = texts
+
+    def _mark_as(self, texts: Mapping[str, Sequence[str]], drawn: Drawing) -> None:
+        """Set marks and tab as a query says."""
+        self.marks.param.update(**marks_in(texts, [look.run_id for look in drawn.looks]))
         tab = texts.get("tab", [_CURVES])[-1]
         self._tab.value = tab if tab in self._pages else _CURVES
 
