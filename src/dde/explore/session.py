@@ -428,7 +428,7 @@ _FONT = 'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; color: #3b
 _PAGE = ":host { flex-wrap: wrap; gap: 12px; }"
 _HEAD = ":host { align-items: center; gap: 2px; border-bottom: 1px solid #e3e6ec; flex-wrap: wrap; }"
 _FOLD = ".bk-btn { font-size: 17px; padding: 2px 6px; border: 0; background: none; }"
-_TAB_BUTTONS = ".bk-btn { font-size: 13px; }"
+_TAB_BUTTONS = ":host { max-width: 100%; } .bk-btn-group { flex-wrap: wrap; } .bk-btn { font-size: 13px; }"
 # In a narrower window the picture goes below the controls.
 _SIDE = """
 :host { background: #f7f8fa; border-radius: 6px; padding: 4px 0 12px; }
