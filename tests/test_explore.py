@@ -393,6 +393,9 @@ def test_files_hold_what_is_shown(dataset: xr.Dataset) -> None:
     assert picture_bytes(drawing, ".pdf").startswith(b"%PDF")
     read = pd.read_csv(io.BytesIO(table_bytes(drawing, ".csv")))
     np.testing.assert_array_equal(read["arc_easy"], frame["arc_easy"])
+    labels = ["=1+1", *drawing.shown.run.values[1:].tolist()]
+    formula = replace(drawing.selection, dataset=drawing.shown.assign_coords(run=labels))
+    assert b",'=1+1," in table_bytes(replace(drawing, selection=formula), ".csv")
 
 
 # Address, views and sessions

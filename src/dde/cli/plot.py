@@ -99,7 +99,7 @@ def plot(
         ),
     ] = None,
     smooth: Annotated[
-        float | None, typer.Option(metavar="TOKENS", help="Smooth curves over so many tokens, such as 2e9.")
+        float | None, typer.Option(metavar="TOKENS", help="Smooth curves over this number of tokens, such as 2e9.")
     ] = None,
     clip_outliers: Annotated[bool, typer.Option("--clip-outliers", help="Limit y to values without outliers.")] = False,
     highlight: Annotated[

@@ -153,7 +153,7 @@ class AnswersTab:
 
     @property
     def _data(self) -> xr.Dataset | None:
-        """The Dataset that is asked."""
+        """The Dataset that the question is about."""
         if self._shown is None:
             return None
         return self._shown.explored if self._scope.value == _ALL else self._shown.dataset
@@ -174,7 +174,7 @@ class AnswersTab:
         self._list_choices()
 
     def _list_choices(self) -> None:
-        """List the metrics, factors and conditions of the Dataset that is asked; what is still listed stays chosen."""
+        """List the metrics, factors and conditions of the Dataset of the question; choices that remain stay."""
         data, shown = self._data, self._shown
         if data is None or shown is None:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -29,6 +29,7 @@ __all__ = [
     "check_dataset",
     "code_of",
     "plot_options",
+    "source_code",
     "text_literal",
 ]
 
@@ -257,7 +258,7 @@ def code_of(dataset: xr.Dataset, choices: Choices, opened: Opened | None = None)
     else:
         lines = [*(f"import {name}" for name in sorted({"dde", *opened.imports})), ""]
         lines.append(f"ds = {opened.code(metrics)}")
-    target = f"ds[{_written(metrics)}]"
+    target = f"ds[{source_code(metrics)}]"
     for method, arguments in _steps(dataset, choices):
         lines.append(f"shown = {_call(f'{target}.dde.{method}', (), arguments)}")
         target = "shown"
@@ -325,11 +326,11 @@ def _check_name(argument: str, name: str, known: Iterable[str]) -> None:
 
 def _call(function: str, arguments: Sequence[str], options: dict[str, Any]) -> str:
     """Return the source code of a call, with a line for each argument when it does not fit one line."""
-    parts = [*arguments, *(f"{name}={_written(value)}" for name, value in options.items())]
+    parts = [*arguments, *(f"{name}={source_code(value)}" for name, value in options.items())]
     line = f"{function}({', '.join(parts)})"
     if len(line) <= _WIDTH:
         return line
-    spread = [*arguments, *(f"{name}={_written(value, spread=True)}" for name, value in options.items())]
+    spread = [*arguments, *(f"{name}={source_code(value, spread=True)}" for name, value in options.items())]
     return "\n".join([f"{function}(", *(f"    {part}," for part in spread), ")"])
 
 
@@ -344,20 +345,26 @@ def text_literal(text: str) -> str:
     return printable(json.dumps(text, ensure_ascii=False))
 
 
-def _written(value: Any, spread: bool = False) -> str:
-    """Return the source code of a value, with texts in double quotes."""
+def source_code(value: Any, spread: bool = False) -> str:
+    """Return the source code of a value, with texts in double quotes; with `spread`, long lists over several lines.
+
+    Examples
+    --------
+    >>> source_code({"params": ["4M", "1B"]})
+    '{"params": ["4M", "1B"]}'
+    """
     if isinstance(value, _Code):
         return value.text
     if isinstance(value, str):
         return text_literal(value)
     if isinstance(value, (list, tuple)):
-        items = [_written(item) for item in value]
+        items = [source_code(item) for item in value]
         line = f"[{', '.join(items)}]"
         if not spread or len(line) <= _WIDTH - 24:
             return line
         return "\n".join(["[", *(f"        {item}," for item in items), "    ]"])
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{_written(key)}: {_written(item)}' for key, item in value.items())}}}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{source_code(key)}: {source_code(item)}' for key, item in value.items())}}}"
     if isinstance(value, slice):
-        return f"slice({_written(value.start)}, {_written(value.stop)})"
+        return f"slice({source_code(value.start)}, {source_code(value.stop)})"
     return repr(value.item() if isinstance(value, np.generic) else value)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
@@ -16,12 +15,13 @@ import xarray as xr
 from dde.errors import collected_warnings
 from dde.explore.choices import GRIDS, Choices, apply, plot_options
 from dde.explore.listing import run_table
-from dde.plots.backends.base import ONE_AT_A_TIME
+from dde.plots.backends.choice import writing_with
 from dde.plots.columns import PanelColumns, RunLook, columns_of, looks_of
 from dde.plots.curve_segments import Segment, run_blocks, segments_by_metric
 from dde.plots.curves import CurveFinder, curve_panels
 from dde.plots.files import pdf_bytes, png_bytes, svg_bytes
 from dde.plots.panels import Panel
+from dde.printable import spreadsheet_safe
 
 __all__ = ["Drawing", "Loaded", "Selection", "draw", "picture_bytes", "table_bytes"]
 
@@ -248,7 +248,7 @@ def _each_labelled(panels: list[Panel]) -> list[Panel]:
 def picture_bytes(drawing: Drawing, suffix: str) -> bytes:
     """Return the picture drawn with Matplotlib: ``.png``; ``.svg`` or ``.pdf`` with text as text."""
     make: Callable[[Any], bytes] = {".png": png_bytes, ".svg": svg_bytes, ".pdf": pdf_bytes}[suffix]
-    with ONE_AT_A_TIME, _backend_restored():
+    with writing_with("matplotlib"):
         picture = drawing.shown.dde.plot(**plot_options(drawing.choices, drawing.shown), backend="matplotlib")
         return make(picture)
 
@@ -257,20 +257,7 @@ def table_bytes(drawing: Drawing, suffix: str = ".parquet") -> bytes:
     """Return the long table of the selection as Parquet, or as CSV."""
     frame = drawing.shown.dde.to_frame()
     if suffix == ".csv":
-        return str(frame.to_csv(index=False)).encode()
+        return str(spreadsheet_safe(frame)[0].to_csv(index=False)).encode()
     written = io.BytesIO()
     frame.to_parquet(written, index=False)
     return written.getvalue()
-
-
-@contextmanager
-def _backend_restored() -> Iterator[None]:
-    """Restore HoloViews' current backend, on which pictures in other notebook cells depend."""
-    import holoviews as hv
-
-    before = hv.Store.current_backend
-    try:
-        yield
-    finally:
-        if before in hv.Store.renderers:
-            hv.Store.set_current_backend(before)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -20,9 +19,9 @@ from dde.analysis.option_texts import parse_place, parse_target
 from dde.dataset.dimensions import broadcast_values
 from dde.dataset.samples import metrics_alone
 from dde.errors import DdeError, UnknownNameError, collected_warnings
-from dde.explore.choices import Choices, Opened, code_of, text_literal
+from dde.explore.choices import Choices, Opened, code_of, source_code
 from dde.explore.tabs import Shown
-from dde.plots.backends.base import ONE_AT_A_TIME
+from dde.plots.backends.choice import writing_with
 from dde.plots.colours import is_given
 from dde.plots.files import pdf_bytes, svg_bytes
 from dde.printable import printable
@@ -331,7 +330,8 @@ def answer_question(shown: Shown, asked: Asked) -> Answer:
     missing = [m for m in asked.metrics_read if m not in data.data_vars]
     if missing:
         raise UnknownNameError(
-            f"{missing[0]!r} is not among the metrics of what is asked. Show it, or ask all that was opened."
+            f"{missing[0]!r} is not a metric of the selection, so the question can't be answered. Show it, or "
+            "ask all that was opened."
         )
     notes = [_read_text(data, asked)]
     with collected_warnings() as messages:
@@ -340,8 +340,7 @@ def answer_question(shown: Shown, asked: Asked) -> Answer:
         metric = asked.metrics[0] if len(asked.metrics) == 1 else list(asked.metrics)
         answer: xr.Dataset = getattr(part.dde, asked.question)(metric, **asked.options).compute()
         try:
-            with ONE_AT_A_TIME:
-                picture, problem = picture_of(answer, ".svg"), ""
+            picture, problem = picture_of(answer, ".svg"), ""
         except DdeError as error:
             picture, problem = b"", f"no picture: {error}"
     for name, label in (("at", "compared at"), ("interval_method", "interval"), ("left_out", "left out")):
@@ -373,22 +372,9 @@ def picture_of(answer: xr.Dataset, suffix: str) -> bytes:
     DdeError
         When the answer has no picture, or nothing to draw.
     """
-    with ONE_AT_A_TIME, _backend_restored():
+    with writing_with("matplotlib"):
         picture = answer.dde.plot(backend="matplotlib")
         return svg_bytes(picture) if suffix == ".svg" else pdf_bytes(picture)
-
-
-@contextmanager
-def _backend_restored() -> Iterator[None]:
-    """Restore HoloViews' current backend, on which pictures in other notebook cells depend."""
-    import holoviews as hv
-
-    before = hv.Store.current_backend
-    try:
-        yield
-    finally:
-        if before in hv.Store.renderers:
-            hv.Store.set_current_backend(before)
 
 
 def code_of_answer(
@@ -424,26 +410,15 @@ def code_of_answer(
     # Statements begin without indentation: those of the selection and of its picture are left out.
     stop = "shown = " if asked.of_all else "picture = "
     kept = lines[: next(k for k, line in enumerate(lines) if line.startswith(stop))]
-    target = f"ds[{_written(asked.metrics_read)}]" if asked.of_all else "shown"
+    target = f"ds[{source_code(asked.metrics_read)}]" if asked.of_all else "shown"
     bases = ".dde.base_curves()" if asked.of_bases else ""
     metric = asked.metrics[0] if len(asked.metrics) == 1 else list(asked.metrics)
-    arguments = [_written(metric), *(f"{name}={_written(value)}" for name, value in asked.options.items())]
+    arguments = [source_code(metric), *(f"{name}={source_code(value)}" for name, value in asked.options.items())]
     kept += [
         f"answer = {target}{bases}.dde.{asked.question}({', '.join(arguments)})",
         "table = answer.dde.to_frame()",
     ]
     return "\n".join([*kept, *(['picture = answer.dde.plot(backend="matplotlib")'] if with_picture else [])])
-
-
-def _written(value: Any) -> str:
-    """Return the source code of a value, with texts in double quotes."""
-    if isinstance(value, str):
-        return text_literal(value)
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_written, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_written(k)}: {_written(v)}' for k, v in value.items())}}}"
-    return repr(value)
 
 
 def changed_options(question: str, values: Mapping[str, Any]) -> dict[str, Any]:

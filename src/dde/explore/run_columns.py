@@ -24,7 +24,7 @@ Kind = Literal["number", "text", "time"]
 DIFFERENCE = "difference:"
 
 _TITLES = {"run_id": "run id", "learning_rate": "rate", "branch_tokens": "branch", "end_tokens": "end"}
-# Values that differ by more than this factor are told apart better on a logarithmic axis.
+# Values that differ by more than this factor are easier to distinguish on a logarithmic axis.
 _LOG_RATIO = 20.0
 # An axis or a legend of more names can't be read.
 _MOST_NAMES = 40

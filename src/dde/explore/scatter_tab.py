@@ -74,7 +74,7 @@ class ScatterTab:
         self.x = pn.widgets.Select(label="Horizontal", options=[], width=210)
         self.y = pn.widgets.Select(label="Vertical", options=[], width=210)
         self.colour = pn.widgets.Select(label="Colour", options={_OF_CURVES: ""}, width=210)
-        # A logarithmic axis that was not asked for follows the values.
+        # Until a person chooses, the scale of an axis follows from its values.
         self.log_x = pn.widgets.Toggle(label="log horizontally", width=120)
         self.log_y = pn.widgets.Toggle(label="log vertically", width=120)
         self.x.param.watch(self._on_axis, "value")

@@ -223,7 +223,7 @@ def markers_of(values: Iterable[Any], backend: str) -> dict[Any, str]:
     distinct = list(dict.fromkeys(values))
     if len(distinct) > len(_MARKERS):
         warn_caller(
-            f"{len(distinct)} values have {len(_MARKERS)} markers, so some share one and can't be told apart by it. "
+            f"{len(distinct)} values have {len(_MARKERS)} markers, so some share one and can't be distinguished by it. "
             "Pass style_by=None or another coordinate, and hue_by= for the one with many values."
         )
     return {v: _MARKERS[k % len(_MARKERS)][word] for k, v in enumerate(distinct)}
