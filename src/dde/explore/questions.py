@@ -330,7 +330,7 @@ def answer_question(shown: Shown, asked: Asked) -> Answer:
     missing = [m for m in asked.metrics_read if m not in data.data_vars]
     if missing:
         raise UnknownNameError(
-            f"{missing[0]!r} is not a metric of the selection, so the question can't be answered. Show it, or "
+            f"{missing[0]!r} is not among the metrics of the selection, so it can't be answered. Show it, or "
             "ask all that was opened."
         )
     notes = [_read_text(data, asked)]
