@@ -8,13 +8,7 @@ const NEAR = 42 // pixels around the pointer within which curves are described
 
 export function render({model, el, view}) {
   const page = new Page(model, view)
-  // Bokeh measures all figures when anything on the page changes, also those that it has built but not laid out yet.
-  view.measure_layout = () => {
-    for (const figure of view.layoutable_views) {
-      if (figure.layout == null) figure.update_layout()
-      figure.measure_layout()
-    }
-  }
+  lay_out_once(view)
   el.classList.add("dde")
   model.on("payload", () => page.draw())
   for (const name of ["hidden", "selected", "baseline"]) model.on(name, () => page.mark())
@@ -29,6 +23,35 @@ export function render({model, el, view}) {
   window.addEventListener("popstate", gone_to)
   model.on("remove", () => window.removeEventListener("popstate", gone_to))
   return page.root
+}
+
+// Bokeh lays out the whole page for each change of each figure, and paints all figures each time. Let changes that come
+// together be laid out once, and here alone: the size of this component does not depend on that of others.
+function lay_out_once(view) {
+  let waits = false, restyles = false
+  const later = (also_styles) => {
+    restyles ||= also_styles
+    if (waits) return
+    waits = true
+    queueMicrotask(() => {
+      waits = false
+      if (restyles) view.update_layout()
+      restyles = false
+      view.measure_layout()
+      view.update_bbox()
+      view._compute_layout()
+      view.after_layout()
+    })
+  }
+  view.invalidate_layout = () => later(true)
+  view.compute_layout = () => later(false)
+  // The page may be measured while figures are built but not laid out yet.
+  view.measure_layout = () => {
+    for (const figure of view.layoutable_views) {
+      if (figure.layout == null) figure.update_layout()
+      figure.measure_layout()
+    }
+  }
 }
 
 class Page {
@@ -85,6 +108,8 @@ class Page {
     this.mark()
     this.wrap()
     this.listen()
+    // Figures are painted once all of them show this drawing.
+    for (const panel of this.panels) panel.figure.hold_render = false
     requestAnimationFrame(() => setTimeout(() => performance.mark(`dde drawn ${payload.version}`)))
   }
 

@@ -136,6 +136,8 @@ def _figure(log_x: bool, log_y: bool) -> Any:
         tools="pan,box_zoom,wheel_zoom,reset,save",
         toolbar_location="above",
         output_backend="canvas",
+        # The page paints it once it is filled.
+        hold_render=True,
     )
     figure.toolbar.autohide = True
     figure.toolbar.logo = None
