@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import dde
+from dde.cache.storage import Storage
 from dde.errors import ConflictWarning, DdeWarning, FormatError, SourceError, UnknownNameError
 from dde.names import ENTRIES, MMLU_SUBJECTS, OLMES_TASKS, task_metric
 from dde.suite.datadecide.tables.pretraining_tables import DataDecide
+from dde.suite.datadecide.tables.table_index import FileKindsCache, TableIndexCache
 from dde.tutorial import Suite
 
 METRICS = ["mmlu_average", "arc_challenge", "arc_challenge_acc_raw", "boolq_correct_prob", "pile_valppl"]
@@ -305,8 +307,6 @@ def test_shards_with_different_columns_and_text_that_is_no_number(tmp_path: Path
 @pytest.mark.parametrize("name", ["catalog.npz", "files.npz", "rows-*.npz"])
 def test_an_index_of_another_format_is_made_again(tiny_suite: Suite, tmp_path: Path, name: str) -> None:
     from dde.cache.index_files import read_index_file, write_index_file
-    from dde.cache.storage import Storage
-    from dde.suite.datadecide.tables.table_index import FileKindsCache, TableIndexCache
 
     cache = tmp_path / "cache"
     options = {"metrics": ["piqa"], "params": "4M", "cache_dir": cache}
@@ -328,6 +328,44 @@ def test_an_index_of_another_format_is_made_again(tiny_suite: Suite, tmp_path: P
     shutil.rmtree(cache / "tables")
     again = dde.open_lineages(tiny_suite.data, None, **options).piqa.load()
     assert again.identical(expected)
+
+
+def test_names_of_all_metrics_are_read_once(tiny_suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dde.suite.datadecide.tables.dict_tables import DictTable
+
+    def names(data: str | Path = tiny_suite.data) -> list[str]:
+        ds = dde.open_lineages(data, tiny_suite.wandb, metrics="all", cache_dir=tmp_path / "cache")
+        return list(map(str, ds.data_vars))
+
+    reads: list[DictTable] = []
+    read = DictTable.read_entry_names
+    monkeypatch.setattr(DictTable, "read_entry_names", lambda self: reads.append(self) or read(self))
+    first = names()
+    assert reads
+    assert {"arc_easy", "train_loss", "arc_easy_acc_raw"} < set(first)
+    reads.clear()
+    assert names() == first
+    assert reads == []
+    # Damaged and foreign files are read again.
+    for path in [
+        *(tmp_path / "cache").glob("index/*/entries-*.npz"),
+        *(tmp_path / "cache").glob("runs/*/metric_names.npz"),
+    ]:
+        path.write_bytes(path.read_bytes()[:-10])
+    assert names() == first
+    assert reads
+    # A row that can't be read is reported each time.
+    path, _ = broken_suite(tiny_suite, tmp_path / "broken")
+    for _ in range(2):
+        dd = DataDecide(tmp_path / "broken", on_error="skip")
+        dd.keep_index(_cache_of(tmp_path / "index"))
+        dd.catalog()
+        assert "arc_easy_acc_raw" in {m.name for m in dd.metrics()}
+        assert dd.left_out.get("rows whose metrics can't be read", 0) == 1, path
+
+
+def _cache_of(folder: Path) -> TableIndexCache:
+    return TableIndexCache(Storage(folder))
 
 
 def test_each_table_is_asked_once_for_each_metric_that_is_read_together(

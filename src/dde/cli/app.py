@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
+from dde.cli.imports import paused_collection
 from dde.errors import DdeError, DdeWarning
 from dde.sources.connection import Connection, redact
 
@@ -106,7 +107,8 @@ def _shown(message: str) -> str:
 
 def _load_command(name: str) -> Any:
     module, _, attribute = _COMMANDS[name][0].partition(":")
-    loaded = getattr(importlib.import_module(module), attribute)
+    with paused_collection():
+        loaded = getattr(importlib.import_module(module), attribute)
     group = typer.Typer(rich_markup_mode=None, add_completion=False)
     if isinstance(loaded, typer.Typer):
         group.add_typer(loaded, name=name)

@@ -10,6 +10,7 @@ import typer
 import xarray as xr
 
 import dde.tutorial
+from dde.cli.imports import paused_collection
 from dde.cli.options import (
     CacheDir,
     Db,
@@ -120,7 +121,8 @@ def explore(
     if not is_loopback(address):
         note(f"warning: everyone who can reach {address} can see these runs; the page requires no password.")
     # Imported late, so that errors in options appear at once.
-    from dde.explore.page import Explorer
+    with paused_collection():
+        from dde.explore.page import Explorer
 
     def ready(url: str) -> None:
         say(f"Exploring at {url} (Ctrl-C ends it)")

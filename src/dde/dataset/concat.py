@@ -42,11 +42,13 @@ def with_object_text(dataset: xr.Dataset) -> xr.Dataset:
         "parent_run_ids",
         *(n for n in factors_of(dataset) if dataset[n].dtype.kind == "O"),
     }
-    texts = {
-        name: c.variable.copy(deep=False, data=text_values(c.values.astype(object)))
-        for name, c in dataset.coords.items()
-        if c.dtype.kind in "TUS" or (name in text_names and c.dtype.kind == "O" and name not in dataset.dims)
-    }
+    texts = {}
+    for name, c in dataset.coords.items():
+        if c.dtype.kind in "TUS" or (name in text_names and c.dtype.kind == "O" and name not in dataset.dims):
+            values = c.values
+            as_text = text_values(values.astype(object, copy=False))
+            if as_text is not values:
+                texts[name] = c.variable.copy(deep=False, data=as_text)
     return dataset.assign_coords(texts) if texts else dataset
 
 

@@ -9,6 +9,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,7 @@ class Session:
         self.drawing: Drawing | None = None
         self._requested = self._drawn = 0
         self._task: asyncio.Task[None] | None = None
+        self._early: tuple[Choices | _Failure, asyncio.Task[Drawing | _Failure]] | None = None
         self.marks = Marks()
         self.controls = Controls(dataset, initial, self.redraw, self.marks)
         self._defaults = self.controls.values
@@ -87,8 +89,10 @@ class Session:
         self._location, self._written = (pn.state.location if is_served else None), query
         self.curves.param.watch(self._on_address, "address")
         if is_served:
-            # The page appears at once, and the picture follows.
+            # The page appears at once, and the picture follows. It is drawn while the browser loads the scripts, but
+            # shown only then: changes of a document that is being sent may be lost.
             self._set_busy(True)
+            self._draw_early()
             pn.state.onload(self.redraw)
         else:
             self.redraw(at_once=True)
@@ -242,6 +246,18 @@ class Session:
         elif self._task is None or self._task.done():
             self._task = loop.create_task(self._draw_newest())
 
+    def _draw_early(self) -> None:
+        """Start to draw the first selection where an event loop runs."""
+        with suppress(RuntimeError):
+            chosen, loop = self._chosen(), asyncio.get_running_loop()
+            self._early = chosen, loop.create_task(asyncio.to_thread(self._draw, chosen))
+
+    async def _drawn_of(self, chosen: Choices | _Failure) -> Drawing | _Failure:
+        early, self._early = self._early, None
+        if early is not None and early[0] == chosen:
+            return await early[1]
+        return await asyncio.to_thread(self._draw, chosen)
+
     async def _draw_newest(self) -> None:
         """Draw until the latest request is drawn; outdated drawings are never shown."""
         # A choice that is answered at once shows no sign of waiting.
@@ -249,7 +265,7 @@ class Session:
         try:
             while self._drawn != self._requested:
                 request = self._requested
-                made = await asyncio.to_thread(self._draw, self._chosen())
+                made = await self._drawn_of(self._chosen())
                 if request == self._requested:
                     self._drawn = request
                     self._show(made)

@@ -115,7 +115,7 @@ class Cells:
         """Cumulative tokens of the cells; NaN where unknown."""
         if "cumulative_tokens" not in self.dataset.coords:
             return np.full((self.lineages, self.runs, self.points), np.nan)
-        return self.spread(self.dataset["cumulative_tokens"].astype(np.float64))
+        return self.spread_numbers(self.dataset["cumulative_tokens"])
 
     @property
     def runs(self) -> int:
@@ -131,6 +131,10 @@ class Cells:
         """Return values as (lineage, run, point)."""
         wide = broadcast_values(array.variable, {**self.sizes, self.axis: self.points})
         return wide.reshape(self.lineages, self.runs, self.points)
+
+    def spread_numbers(self, array: xr.DataArray) -> Floats:
+        """Return values as (lineage, run, point) in float64; a view where they are so."""
+        return self.spread(array).astype(np.float64, copy=False)
 
     def spread_runs(self, array: xr.DataArray) -> npt.NDArray[Any]:
         """Return values as (lineage, run)."""

@@ -46,7 +46,7 @@ GRID, EDGE, WINDOW = "#e8eaee", "#9aa1ae", "#eef1f6"
 
 # Lightness falls evenly along the map, so order is visible without hue, in greyscale and with colour blindness. Its
 # ends are cut off: they are too pale on white, or too close to black.
-_ORDERED_MAP, _ORDERED_MIDDLE, _ORDERED_HALF = "magma_r", 0.535, 0.385
+_ORDERED_MIDDLE, _ORDERED_HALF = 0.535, 0.385
 # Okabe and Ito's palette without its yellow, which is hard to see on white, and three dark colours that are as far from
 # it, with each type of colour blindness, as its own colours are from each other.
 _DISTINCT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#882255", "#4B0082",
@@ -167,23 +167,23 @@ def colours_of(values: Iterable[Any]) -> dict[Any, str]:
     if not is_ordered(distinct):
         n = len(_DISTINCT)
         return {v: LineColour(_DISTINCT[k % n], k // n) for k, v in enumerate(distinct)}
-    import matplotlib
-    from matplotlib.colors import to_hex
+    # Of Bokeh, whose palettes are imported in a tenth of the time of Matplotlib's.
+    from bokeh.palettes import Magma256
 
     # By rank: hyperparameters are tried in uneven steps, and neighbours must be distinguishable. Few values don't need
     # the ends of the map.
     n = len(distinct)
     low, high = (_ORDERED_MIDDLE + side * min(0.17 + 0.03 * n, _ORDERED_HALF) for side in (-1, 1))
     positions = np.linspace(low, high, n) if n != 1 else [_ORDERED_MIDDLE]
-    return {v: to_hex(matplotlib.colormaps[_ORDERED_MAP](p)) for v, p in zip(distinct, positions, strict=True)}
+    # From light to dark.
+    return {v: Magma256[255 - int(256 * p)].lower() for v, p in zip(distinct, positions, strict=True)}
 
 
 def shades(count: int = 256) -> list[str]:
     """Return `count` colours of a continuous map: lighter for larger values, none close to white."""
-    import matplotlib
-    from matplotlib.colors import to_hex
+    from bokeh.palettes import Viridis256
 
-    return [to_hex(matplotlib.colormaps["viridis"](k / max(count - 1, 1))) for k in range(count)]
+    return [Viridis256[min(256 * k // max(count - 1, 1), 255)].lower() for k in range(count)]
 
 
 def text_colour(background: str) -> str:

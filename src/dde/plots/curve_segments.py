@@ -335,7 +335,7 @@ def run_blocks(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
     if set(run_ids.dims) != {"lineage", "run"}:
         yield dataset
         return
-    has_run = (run_ids != "").transpose("lineage", "run").values
+    has_run = run_ids.transpose("lineage", "run").values != ""
     counts = has_run.sum(axis=1)
     few = counts <= np.median(counts)
     for lineages, size in ((np.flatnonzero(few), _BLOCK), (np.flatnonzero(~few), _BLOCK_OF_MANY)):
@@ -392,8 +392,8 @@ def _segments_of(
     """Return the segments of a metric in some cells; adds the cells that can't be drawn to `counted`, by reason."""
     cells.check(metric)
     dataset = cells.dataset
-    axis = cells.spread((axis_values(dataset, x) if x in AXES else dataset[x]).astype(np.float64))
-    values = cells.spread(dataset[metric].astype(np.float64))
+    axis = cells.spread_numbers(axis_values(dataset, x) if x in AXES else dataset[x])
+    values = cells.spread_numbers(dataset[metric])
     if positive:
         axis = np.where(axis > 0, axis, np.nan)
     lost = {
@@ -404,7 +404,7 @@ def _segments_of(
     parts = set(dataset.data_vars) if MEMBERS in dataset.coords else set()
     has_bounds, has_counts = {f"{metric}_low", f"{metric}_high"} <= parts, f"{metric}_count" in parts
     bounds = [cells.spread(dataset[f"{metric}_{end}"]) for end in ("low", "high")] if has_bounds else None
-    counts = cells.spread(dataset[f"{metric}_count"].astype(np.float64)) if has_counts else None
+    counts = cells.spread_numbers(dataset[f"{metric}_count"]) if has_counts else None
     tokens, known, kinds = cells.tokens, support_of(cells, metric), cells.kinds
     facts = {
         str(n): cells.spread_runs(c)

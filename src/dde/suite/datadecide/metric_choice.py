@@ -26,7 +26,7 @@ def available_metrics(registry: Registry) -> dict[str, Metric]:
     if registry.tables is not None:
         found |= {m.name: m for m in registry.tables.metrics() if m.name not in found}
     if registry.store is not None:
-        keys, evaluations = registry.store.metric_names()
+        keys, evaluations = registry.readers.metric_names()
         metrics = [*map(log_metric, keys), *(task_metric(t, e) for t, e in evaluations)]
         names, owned = {m.name for m in metrics}, {m.name for m in metrics if m.kind == "log" and m.name == m.entry}
         for metric in metrics:

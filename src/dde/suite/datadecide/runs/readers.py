@@ -191,6 +191,20 @@ class Readers:
             return None
         return RunIndex(folder, digest)
 
+    def metric_names(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Return the keys of all logs and the (task, entry) of all evaluations of the store, both sorted."""
+        store = self.store
+        if store is None:
+            return [], []
+        index = self._run_index
+        names = None if index is None else index.load_metric_names()
+        if names is None:
+            names = store.metric_names()
+            # Names that were read while the store changed belong to neither of its states.
+            if index is not None and self._run_index == index:
+                index.save_metric_names(*names)
+        return names
+
     def counters(self, run_ids: Sequence[str], versions: Mapping[str, str], use_cache: bool) -> History:
         """Return the usual token counter: all rows of the training logs of runs.
 

@@ -1,4 +1,4 @@
-"""Cache of the runs of a post-training store: their records, columns, token positions and counters.
+"""Cache of the runs of a post-training store: records, columns, token positions, counters and names of metrics.
 
 A launch command may contain secrets (``--hf_token=...``, ``WANDB_API_KEY=...``). Therefore only the options and config
 keys that are used as evidence are cached, and nothing is cached if one of them looks like a secret.
@@ -231,6 +231,24 @@ class RunIndex:
         facts = {"title": "rows of post-training runs by their own tokens", "key": self._columns_key(settings)}
         with suppress(OSError):
             write_index_file(self.folder, "placed_rows.npz", facts, vars(rows))
+
+    def load_metric_names(self) -> tuple[list[str], list[tuple[str, str]]] | None:
+        """Return the keys of the logs and the (task, entry) of the evaluations; None if they are not cached."""
+        found = read_index_file(self.folder, "metric_names.npz")
+        if found is None or found[0].get("fingerprint") != self.fingerprint:
+            return None
+        try:
+            return list(map(str, found[0]["keys"])), [(str(t), str(e)) for t, e in found[0]["evaluations"]]
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def save_metric_names(self, keys: Sequence[str], evaluations: Sequence[tuple[str, str]]) -> None:
+        """Cache the keys of the logs and the (task, entry) of the evaluations, as :meth:`save_columns` does."""
+        facts: dict[str, Any] = {"title": "metrics of post-training runs", "fingerprint": self.fingerprint}
+        facts = {**facts, "keys": list(keys), "evaluations": list(map(list, evaluations))}
+        with suppress(OSError, TypeError, ValueError):
+            if not _SECRET.search(json.dumps(facts).replace("\\n", " ")):
+                write_index_file(self.folder, "metric_names.npz", facts, {})
 
     def _columns_key(self, settings: list[Any]) -> list[Any]:
         # In the form in which it is read from JSON.

@@ -128,6 +128,9 @@ class DictTable(EvaluationTable):
 
     reads_complete_tasks = True
 
+    #: Names of the entries of all rows; None until they are read, or set from a cache.
+    entry_names: frozenset[str] | None = None
+
     # Entries of the sizes that were looked at, by size and task; replaced, never changed.
     _entries_at: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType({})
 
@@ -136,7 +139,10 @@ class DictTable(EvaluationTable):
         tasks = [t for t in self.index.tasks if t]
         if set(MMLU_SUBJECTS) <= set(tasks):
             tasks.append("mmlu_average")
-        entries = self._entries()
+        if self.entry_names is None:
+            self.entry_names = self.read_entry_names()
+        names = self.entry_names
+        entries = [e for e in ENTRIES if e in names] + sorted(names.difference(ENTRIES))
         found = [task_metric(task, entry) for task in tasks for entry in entries]
         return [m for m in found if self.holds(m)]
 
@@ -162,11 +168,11 @@ class DictTable(EvaluationTable):
     def _task_set(self) -> frozenset[str]:
         return frozenset(self.tasks)
 
-    def _entries(self) -> list[str]:
-        """Return the entries of the rows of all sizes, because key sets differ by size and task."""
+    def read_entry_names(self) -> frozenset[str]:
+        """Return the names of the entries of the rows of all sizes, because key sets differ by size and task."""
         index = self.index
         if not len(index):
-            return []
+            return frozenset()
         # One row of each task in the row group where a size begins: that group is read for any one of them.
         size = np.array([b.size.n_params for b in index.bases] + [-1])[index.base]
         _, first = np.unique(size, return_index=True)
@@ -182,7 +188,7 @@ class DictTable(EvaluationTable):
                 present.update(names)
 
         self._each_row(np.sort(near[at]), use)
-        return [e for e in ENTRIES if e in present] + sorted(present.difference(ENTRIES))
+        return frozenset(present)
 
     def entries_at(self, size: ModelSize) -> Mapping[str, frozenset[str]]:
         """Return the entries of the rows of a size, by task, as the first row of each task has them.

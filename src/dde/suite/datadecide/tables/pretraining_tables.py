@@ -111,6 +111,14 @@ class IndexKeeper(Protocol):
         """Store the checkpoints and the indexes."""
         ...
 
+    def load_entry_names(self, fingerprint: str, table: int) -> frozenset[str] | None:
+        """Return the names of the entries in the rows of a table; None if they are not cached."""
+        ...
+
+    def save_entry_names(self, fingerprint: str, table: int, names: frozenset[str]) -> None:
+        """Store the names of the entries in the rows of a table."""
+        ...
+
 
 class DataDecide:
     """Tables of the DataDecide suite.
@@ -335,7 +343,22 @@ class DataDecide:
 
     def metrics(self) -> list[Metric]:
         """Return every metric that the tables may have."""
+        for number, table in enumerate(self._tables):
+            if self._keeper is not None and isinstance(table, DictTable) and table.entry_names is None:
+                table.entry_names = self._entry_names(number, table, self._keeper)
         return list({m.name: m for table in self._tables for m in table.metrics()}.values())
+
+    def _entry_names(self, number: int, table: DictTable, keeper: IndexKeeper) -> frozenset[str]:
+        """Return the names of the entries of a table, from the cache, or stored there after they are read."""
+        names = keeper.load_entry_names(self.fingerprint, number)
+        if names is None:
+            malformed = len(table.malformed)
+            names = table.read_entry_names()
+            # Rows that can't be read are reported each time the tables are opened.
+            if len(table.malformed) == malformed:
+                with suppress(OSError):
+                    keeper.save_entry_names(self.fingerprint, number, names)
+        return names
 
     def holds(self, metric: Metric) -> bool:
         """Return whether some table may have the metric."""

@@ -64,7 +64,8 @@ class TableIndexCache:
     ----------
     folder : Storage
         Has a small file with the checkpoints and the head of each table's index, which every opening reads,
-        and a file with the rows of each table, which only reading metrics needs.
+        and for each table a file with its rows, which only reading metrics needs, and one with the names of its
+        entries, which only listing metrics needs.
     """
 
     folder: Storage
@@ -141,10 +142,24 @@ class TableIndexCache:
             "sampled": sampled if checkpoints.sampled is None else checkpoints.sampled,
         }
         write_index_file(self.folder, _CHECKPOINTS, facts, arrays)
-        current = {_rows_name(fingerprint, k) for k in range(len(indexes))} | {_FILES, _CHECKPOINTS}
+        current = {name(fingerprint, k) for name in (_rows_name, _entries_name) for k in range(len(indexes))}
+        current |= {_FILES, _CHECKPOINTS}
         for entry in self.folder.names():
             if entry not in current:
                 (self.folder / entry).remove_if_older(_KEEP_SECONDS)
+
+    def load_entry_names(self, fingerprint: str, table: int) -> frozenset[str] | None:
+        """Return the names of the entries in the rows of a table; None if they are not cached."""
+        stored = read_index_file(self.folder, _entries_name(fingerprint, table))
+        names = stored[0].get("entries") if stored is not None and stored[0].get("format") == _FORMAT else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return None
+        return frozenset(names)
+
+    def save_entry_names(self, fingerprint: str, table: int, names: frozenset[str]) -> None:
+        """Store the names of the entries in the rows of a table; raises OSError if they can't be written."""
+        facts = {"title": "entries of pretraining tables", "format": _FORMAT, "entries": sorted(names)}
+        write_index_file(self.folder, _entries_name(fingerprint, table), facts, {})
 
 
 _NAMES = ({r.slug: r for r in RECIPES}, {p.name: p for p in SIZES}, {s.name: s for s in SEEDS})
@@ -152,3 +167,7 @@ _NAMES = ({r.slug: r for r in RECIPES}, {p.name: p for p in SIZES}, {s.name: s f
 
 def _rows_name(fingerprint: str, table: int) -> str:
     return f"rows-{fingerprint}-{table}.npz"
+
+
+def _entries_name(fingerprint: str, table: int) -> str:
+    return f"entries-{fingerprint}-{table}.npz"
