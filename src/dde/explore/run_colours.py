@@ -57,7 +57,7 @@ def coloured(columns: RunColumns, name: str, of_runs: Mapping[str, str]) -> Colo
     >>> rate = RunColumn("rate", "rate", "", "number", "run", True, True)
     >>> columns = RunColumns(pd.DataFrame({"rate": [1e-5, 1e-6, float("nan")]}), (rate,))
     >>> coloured(columns, "rate", {}).colours
-    ['#4a1079', '#f66c5c', '#7d8491']
+    ['#4a1079', '#f56c5b', '#7d8491']
     """
     if not name:
         return Coloured([of_runs.get(run, NEUTRAL) for run in columns.frame["run_id"]], [], "")

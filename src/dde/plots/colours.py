@@ -158,7 +158,7 @@ def colours_of(values: Iterable[Any]) -> dict[Any, str]:
     Examples
     --------
     >>> colours_of([1e-5, 1e-6, float("nan")])
-    {1e-06: '#f66c5c', 1e-05: '#4a1079'}
+    {1e-06: '#f56c5b', 1e-05: '#4a1079'}
     >>> colours = list(colours_of(f"recipe {k}" for k in range(25)).values())
     >>> len(set(colours)), len({(c, dash_of(c)) for c in colours})
     (10, 25)
