@@ -320,9 +320,34 @@ def test_the_newest_choice_wins(explorer: Explorer, monkeypatch: pytest.MonkeyPa
 def lines_of(drawing: Drawing, panel: int, run_id: str) -> list[tuple[float, float]]:
     """The last vertex of each line of a run in a panel."""
     drawn = drawing.panels[panel]
-    (run,) = (k for k, look in enumerate(drawing.looks) if look.run_id == run_id)
+    (run,) = (look.number for look in drawing.looks if look.run_id == run_id)
     ends = drawn.line_start[1:] - 1
     return [(drawn.line_x[e], drawn.line_y[e]) for e, r in zip(ends, drawn.line_run, strict=True) if r == run]
+
+
+def test_a_choice_sends_only_columns_that_the_page_does_not_have(dataset: xr.Dataset) -> None:
+    explorer = Explorer(dataset, lineage=list(LINEAGES), metrics="arc_easy", facet_by="", zoom=False)
+
+    def sent() -> list[bool]:
+        return ["line_x" in panel for panel in payload(explorer)["panels"]]
+
+    widgets = explorer.controls.widgets
+    assert sent() == [True]
+    widgets["hue_by"].value = "data" if widgets["hue_by"].value != "data" else "params"
+    assert sent() == [False], "another colour is a look of runs"
+    widgets["metrics"].value = ["arc_easy", "mmlu_average"]
+    assert sent() == [False, True]
+    widgets["log_x"].value = True
+    assert sent() == [True, True]
+    widgets["log_x"].value = False
+    assert sent() == [False, False], "the figures still show them"
+    # A page that lacks some asks for them, and one that is made later has all.
+    explorer.session.curves.missing = payload(explorer)["version"]
+    assert sent() == [True, True]
+    widgets["hue_by"].value = ""
+    assert sent() == [False, False]
+    explorer.session.curves.get_root()
+    assert sent() == [True, True]
 
 
 def test_columns_have_the_values_of_runs(dataset: xr.Dataset) -> None:

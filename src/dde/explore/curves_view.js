@@ -10,10 +10,10 @@ export function render({model, el, view}) {
   const page = new Page(model, view)
   lay_out_once(view)
   el.classList.add("dde")
-  model.on("payload", () => page.draw())
+  model.on("payload", () => page.receive())
   for (const name of ["hidden", "selected", "baseline"]) model.on(name, () => page.mark())
   // Figures are rendered after this returns; patched before, they would lay out what is not there.
-  const draw = () => setTimeout(() => page.draw())
+  const draw = () => setTimeout(() => page.receive())
   model.on("figures", () => { page.place(); draw() })
   page.place()
   draw()
@@ -59,7 +59,9 @@ class Page {
     this.model = model
     this.view = view
     this.panels = [] // what is drawn in each visible figure
-    this.looks = []
+    this.columns = new Map() // of each figure by its position, as they came last
+    this.drawn = new Map() // what is drawn in each figure, visible or not
+    this.looks = [] // by number
     this.zoomed = new Map() // range of x by the name of its axis, where a person has zoomed
     this.listened = new WeakSet()
     this.root = make("div", "page")
@@ -85,24 +87,38 @@ class Page {
     this.grid.replaceChildren(...this.slots)
   }
 
-  draw() {
+  // Panels without columns are those that their figures show already.
+  receive() {
     const payload = this.model.payload
-    if (payload == null || payload.panels == null) return
+    if (payload?.panels == null) return
+    for (const panel of payload.panels) if (panel.x_range != null) this.columns.set(panel.figure, panel)
+    // A message that came before this page listened had them.
+    if (payload.panels.some((panel) => !this.columns.has(panel.figure))) this.model.missing = payload.version
+    else this.draw({...payload, panels: payload.panels.map((panel) => this.columns.get(panel.figure))})
+  }
+
+  draw(payload) {
     // New figures are built after this message; what it draws follows once they are in place and laid out.
     if (payload.panels.some((panel) => this.slots[panel.figure] == null)) return
     clearTimeout(this.waiting)
     if (payload.panels.some((panel) => Bokeh.index.find_one(this.figures()[panel.figure])?.layout == null)) {
-      this.waiting = setTimeout(() => this.draw(), 15)
+      this.waiting = setTimeout(() => this.draw(payload), 15)
       return
     }
-    this.looks = payload.looks
-    this.at = new Map(this.looks.map((look, k) => [look.run_id, k]))
+    this.looks = []
+    for (const look of payload.looks) this.looks[look.number] = look
+    this.at = new Map(payload.looks.map((look) => [look.run_id, look.number]))
+    this.look_key = JSON.stringify(this.looks)
     const used = new Set(payload.panels.map((panel) => panel.figure))
     const figures = this.figures()
     this.slots.forEach((slot, k) => { slot.style.display = used.has(k) ? "" : "none" })
     // Panels may use figures in any order; the page shows them in theirs.
     payload.panels.forEach((panel, k) => { this.slots[panel.figure].style.order = k })
-    this.panels = payload.panels.filter((panel) => figures[panel.figure] != null).map((panel) => new DrawnPanel(this, figures[panel.figure], panel))
+    this.panels = payload.panels.filter((panel) => figures[panel.figure] != null).map((panel) => {
+      const drawn = this.drawn.get(panel.figure)
+      return drawn?.columns === panel ? drawn : new DrawnPanel(this, figures[panel.figure], panel)
+    })
+    for (const panel of this.panels) this.drawn.set(panel.columns.figure, panel)
     for (const panel of this.panels) panel.frame()
     this.list.fill(payload)
     this.mark()
@@ -139,7 +155,11 @@ class Page {
     this.hides = this.looks.map((look) => hidden.has(look.run_id))
     this.stands = this.looks.map((look) => known && selected.has(look.run_id))
     this.pinned = this.at?.get(this.model.baseline) ?? -1
-    for (const panel of this.panels) panel.fill(known)
+    const key = JSON.stringify([this.look_key, this.hides, this.stands, this.pinned])
+    for (const panel of this.panels) if (panel.filled !== key) {
+      panel.fill(known)
+      panel.filled = key
+    }
     this.list.mark()
   }
 

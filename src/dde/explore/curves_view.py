@@ -54,7 +54,9 @@ class CurvesView(pn.custom.JSComponent):
         The pool: as many of each kind as were needed so far.
     payload : dict
         What is drawn: ``panels``, columns with the position of their figure; ``looks`` of runs; ``hue_label``; and
-        ``version``, which counts drawings.
+        ``version``, which counts drawings. Panels whose figures show these columns already have none.
+    missing : int
+        Version of a drawing of which a page does not have all columns; it gets them.
     hidden, selected, baseline, opened
         As of :class:`dde.explore.tabs.Marks`.
     address : str
@@ -63,6 +65,7 @@ class CurvesView(pn.custom.JSComponent):
 
     figures = Children(default=[])
     payload = param.Dict(default={})
+    missing = param.Integer(default=0)
     hidden = param.List(default=[])
     selected = param.List(default=[])
     baseline = param.String(default="")
@@ -77,7 +80,11 @@ class CurvesView(pn.custom.JSComponent):
     def __init__(self, marks: Marks, **params: Any) -> None:
         super().__init__(sizing_mode="stretch_width", **params)  # type: ignore[no-untyped-call]
         self._kinds: list[Kind] = []
+        # Columns of each figure by its position, as they were sent last.
+        self._sent: dict[int, PanelColumns] = {}
         self._version = 0
+        self._complete: dict[str, Any] = {}
+        self.param.watch(lambda _: self.param.update(payload=self._complete), "missing")
         for name in ("hidden", "selected", "baseline", "opened"):
             setattr(self, name, getattr(marks, name))
             self.param.watch(lambda event, name=name: setattr(marks, name, event.new), name)
@@ -90,13 +97,12 @@ class CurvesView(pn.custom.JSComponent):
         ----------
         panels : sequence of PanelColumns
         looks : sequence of RunLook
-            Of the runs to which the columns refer by position.
+            Of the runs to which the columns refer by number.
         hue_label : str
             Title of the list of runs.
         """
-        used: set[int] = set()
+        used: dict[int, PanelColumns] = {}
         made: list[Any] = []
-        sent: list[dict[str, Any]] = []
         for columns in panels:
             kind = columns.log_x, columns.log_y
             free = [k for k, of in enumerate(self._kinds) if of == kind and k not in used]
@@ -104,20 +110,25 @@ class CurvesView(pn.custom.JSComponent):
                 self._kinds.append(kind)
                 made.append(_figure(*kind))
                 free = [len(self._kinds) - 1]
-            used.add(free[0])
-            sent.append(columns.as_message() | {"figure": free[0]})
+            # One that shows these columns already, if there is one.
+            used[next((k for k in free if self._sent.get(k) is columns), free[0])] = columns
         self._version += 1
-        payload = {
-            "panels": sent,
-            "looks": [asdict(look) for look in looks],
-            "hue_label": hue_label,
-            "version": self._version,
-        }
+        drawing = {"looks": [asdict(look) for look in looks], "hue_label": hue_label, "version": self._version}
+        panels_by_figure = {k: columns.as_message() | {"figure": k} for k, columns in used.items()}
+        self._complete = drawing | {"panels": list(panels_by_figure.values())}
+        changed = [p if self._sent.get(k) is not used[k] else {"figure": k} for k, p in panels_by_figure.items()]
+        self._sent |= used
         # One message, so that the page never has a panel without its figure.
         with pn.io.hold():
             if made:
                 self.figures = [*self.figures, *(pn.pane.Bokeh(f, sizing_mode="stretch_width") for f in made)]
-            self.payload = payload
+            self.payload = drawing | {"panels": changed}
+
+    def _get_model(self, *args: Any, **kwargs: Any) -> Any:
+        # A page that is made now has no columns yet.
+        with param.parameterized.discard_events(self):
+            self.payload = self._complete
+        return super()._get_model(*args, **kwargs)
 
 
 def _figure(log_x: bool, log_y: bool) -> Any:

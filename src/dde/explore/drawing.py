@@ -16,7 +16,7 @@ from dde.errors import collected_warnings
 from dde.explore.choices import GRIDS, Choices, apply, plot_options
 from dde.explore.listing import run_table
 from dde.plots.backends.choice import writing_with
-from dde.plots.columns import PanelColumns, RunLook, columns_of, looks_of
+from dde.plots.columns import PanelColumns, RunLook, columns_of, has_same_columns, looks_of
 from dde.plots.curve_segments import Segment, run_blocks, segments_by_metric
 from dde.plots.curves import CurveFinder, curve_panels
 from dde.plots.files import pdf_bytes, png_bytes, svg_bytes
@@ -29,6 +29,8 @@ __all__ = ["Drawing", "Loaded", "Selection", "draw", "picture_bytes", "table_byt
 _MOST_CACHED = 4
 # Cells of a selection that are in memory at once, 8 bytes each. Of a larger one, most cells hold no run.
 _MOST_CELLS = 2**23
+# Panels whose columns are cached.
+_MOST_PANELS = 12
 # Points of curves that are cached, 25 bytes each.
 _MOST_POINTS = 4_000_000
 
@@ -69,6 +71,7 @@ class Loaded:
         self.dataset = dataset
         self._selections: OrderedDict[tuple[object, ...], Selection] = OrderedDict()
         self._curves: OrderedDict[tuple[object, ...], list[Segment]] = OrderedDict()
+        self._columns: list[tuple[Panel, dict[str, int], PanelColumns]] = []
 
     def get(self, choices: Choices) -> Selection:
         """Return the selection, read on the first request only."""
@@ -83,6 +86,18 @@ class Loaded:
     def finder(self, choices: Choices) -> CurveFinder:
         """Return what finds the curves of a selection, those of each metric on the first request only."""
         return _RememberingFinder(self._curves, self.get(choices), choices)
+
+    def columns(self, panels: Sequence[Panel], numbers: dict[str, int]) -> list[PanelColumns]:
+        """Return the columns of panels: the same object where a panel of the last drawings has the same columns."""
+        found: list[PanelColumns] = []
+        for panel in panels:
+            known = (c for p, n, c in self._columns if has_same_columns(p, panel) and n == numbers)
+            columns = next(known, None) or columns_of(panel, numbers)
+            # The latest first.
+            self._columns = [(panel, numbers, columns), *(part for part in self._columns if part[2] is not columns)]
+            found.append(columns)
+        del self._columns[max(_MOST_PANELS, len(panels)) :]
+        return found
 
     def _read(self, choices: Choices) -> Selection:
         selected = apply(self.dataset, choices)
@@ -184,7 +199,7 @@ class Drawing:
     selection : Selection
     panels : list of PanelColumns
     looks : list of RunLook
-        Of the runs to which the columns refer by position.
+        Of the runs to which the columns refer by number.
     hue_label : str
         What the colours stand for; "" for nothing.
     notes : list of str
@@ -223,11 +238,10 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
         rows = curve_panels(selection.dataset, **options, finder=loaded.finder(choices))
     panels = _each_labelled([panel for row in rows for panel in row])
     looks = looks_of(panels)
-    positions = {look.run_id: k for k, look in enumerate(looks)}
     return Drawing(
         choices,
         selection,
-        [columns_of(panel, positions) for panel in panels],
+        loaded.columns(panels, {look.run_id: look.number for look in looks}),
         looks,
         panels[0].look.hue_label if panels[0].look.colours else "",
         list(dict.fromkeys(notes)),

@@ -16,7 +16,17 @@ from dde.plots.colours import dash_of, is_given, label_of
 from dde.plots.curve_segments import MARKERS, OBSERVED, Segment, columns_for, spread_picks, thinned
 from dde.plots.panels import Look, Panel, value_of
 
-__all__ = ["BEHIND", "COMPLETE", "NO_DATA", "PARTIAL", "PanelColumns", "RunLook", "columns_of", "looks_of"]
+__all__ = [
+    "BEHIND",
+    "COMPLETE",
+    "NO_DATA",
+    "PARTIAL",
+    "PanelColumns",
+    "RunLook",
+    "columns_of",
+    "has_same_columns",
+    "looks_of",
+]
 
 #: Styles of lines: between values, between values of a mean that averages fewer runs than it has, across a stretch
 #: without data, and between values that are faint behind others.
@@ -43,6 +53,8 @@ class RunLook:
         Dashes and gaps of its lines in widths of the line; empty for a solid line.
     group : str
         Label of the run's value of the hue; "" without a value.
+    number : int
+        By which columns refer to the run: its position by first appearance, which does not depend on colours.
     """
 
     run_id: str
@@ -52,6 +64,7 @@ class RunLook:
     colour: str
     dash: tuple[float, ...]
     group: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -74,11 +87,11 @@ class PanelColumns:
     line_start : (line + 1,) int32 array
         Position of the first vertex of each line.
     line_run, line_style : (line,) int32 arrays
-        Position of the run among the looks, and one of the styles of lines.
+        Number of the run, and one of the styles of lines.
     point_x, point_y : (point,) float arrays
         Observations.
     point_run, point_kind, point_small : (point,) int32 arrays
-        Position of the run, position of the marker in `kinds`, and whether the point is drawn small.
+        Number of the run, position of the marker in `kinds`, and whether the point is drawn small.
     point_text : list of str
         What else is known of an observation, such as its step.
     kinds : list of str
@@ -143,7 +156,7 @@ def looks_of(panels: Iterable[Panel]) -> list[RunLook]:
         for segment in panel.segments:
             if run_id_of(segment) not in looks:
                 value = value_of(segment, panel.look.hue_by)
-                looks[run_id_of(segment)] = (ranks.get(value, -1), _look(segment, panel.look, value))
+                looks[run_id_of(segment)] = (ranks.get(value, -1), _look(segment, panel.look, value, len(looks)))
     ordered = sorted(looks.values(), key=lambda ranked: (ranked[0], not ranked[1].is_base))
     return [look for _, look in ordered]
 
@@ -153,7 +166,7 @@ def run_id_of(segment: Segment) -> str:
     return segment.run_id if segment.is_of_itself else segment.root
 
 
-def _look(segment: Segment, look: Look, value: Any) -> RunLook:
+def _look(segment: Segment, look: Look, value: Any, number: int) -> RunLook:
     return RunLook(
         run_id=run_id_of(segment),
         run=str(segment.facts.get("run", "")) if segment.is_of_itself else segment.kind,
@@ -162,17 +175,18 @@ def _look(segment: Segment, look: Look, value: Any) -> RunLook:
         colour=str(look.colour(segment)),
         dash=dash_pattern(dash_of(look.colour(segment))),
         group=label_of(value) if is_given(value) else "",
+        number=number,
     )
 
 
-def columns_of(panel: Panel, positions: Mapping[str, int], width: int = 480) -> PanelColumns:
+def columns_of(panel: Panel, numbers: Mapping[str, int], width: int = 480) -> PanelColumns:
     """Return the columns of a panel.
 
     Parameters
     ----------
     panel : Panel
-    positions : mapping of str to int
-        Position of each run among the looks, by its id.
+    numbers : mapping of str to int
+        Number of each run by its id, as in its look.
     width : int
         Pixels to whose resolution lines are thinned; extremes are retained.
 
@@ -182,8 +196,7 @@ def columns_of(panel: Panel, positions: Mapping[str, int], width: int = 480) -> 
     >>> from dde.plots.curves import curve_panels
     >>> ds = dde.tutorial.open_lineages("tiny", params="4M", metrics=["piqa"])
     >>> panel = curve_panels(ds, zoom=False, facet_by=None)[0][0]
-    >>> positions = {look.run_id: k for k, look in enumerate(looks_of([panel]))}
-    >>> columns = columns_of(panel, positions)
+    >>> columns = columns_of(panel, {look.run_id: look.number for look in looks_of([panel])})
     >>> len(columns.line_run) == len(columns.line_start) - 1, columns.x_name
     (True, 'cumulative_tokens')
     """
@@ -201,10 +214,10 @@ def columns_of(panel: Panel, positions: Mapping[str, int], width: int = 480) -> 
 
     for segment, since in panel.shifted_behind():
         # A curve may lose all values when it is smoothed.
-        if (run := positions.get(run_id_of(segment))) is not None:
+        if (run := numbers.get(run_id_of(segment))) is not None:
             add(segment, since, run, True)
     for segment, since in shifted:
-        run = positions[run_id_of(segment)]
+        run = numbers[run_id_of(segment)]
         add(segment, since, run, False)
         if segment.anchor:
             (before, value), first = segment.anchor, segment.x[0] - since
@@ -231,7 +244,7 @@ def columns_of(panel: Panel, positions: Mapping[str, int], width: int = 480) -> 
         line_start=lines.starts(),
         line_run=np.array(lines.runs, np.int32),
         line_style=np.array(lines.styles, np.int32),
-        **_points(panel, shifted, positions),
+        **_points(panel, shifted, numbers),
         band_x=band_x,
         band_low=band_low,
         band_high=band_high,
@@ -239,6 +252,25 @@ def columns_of(panel: Panel, positions: Mapping[str, int], width: int = 480) -> 
         band_run=np.array(bands.runs, np.int32),
         is_thinned=panel.is_thinned(width),
     )
+
+
+def has_same_columns(one: Panel, other: Panel) -> bool:
+    """Return whether two panels have the same columns, whatever their colours, for the same numbers of runs.
+
+    Segments are the same when they are the same objects; equal ones are not looked for.
+    """
+    return (
+        (one.title, one.frame, one.zero, one.mark_branches)
+        == (other.title, other.frame, other.zero, other.mark_branches)
+        and one.look.style_by == other.look.style_by
+        and list(one.look.markers.items()) == list(other.look.markers.items())
+        and _are_same(one.segments, other.segments)
+        and _are_same(one.behind, other.behind)
+    )
+
+
+def _are_same(one: Sequence[Segment], other: Sequence[Segment]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
 class _Strokes:
@@ -284,7 +316,7 @@ def _bounds(segment: Segment, since: float) -> Iterable[tuple[Float64, Float64, 
             yield piece.x[known] - since, piece.low[known], piece.high[known]
 
 
-def _points(panel: Panel, shifted: list[tuple[Segment, float]], positions: Mapping[str, int]) -> dict[str, Any]:
+def _points(panel: Panel, shifted: list[tuple[Segment, float]], numbers: Mapping[str, int]) -> dict[str, Any]:
     """Return the columns of observations, some of them where there are too many."""
     observed = [(s, since, np.flatnonzero(s.support == OBSERVED)) for s, since in shifted]
     total = sum(len(at) for _, _, at in observed)
@@ -298,7 +330,7 @@ def _points(panel: Panel, shifted: list[tuple[Segment, float]], positions: Mappi
     for s, since, at in observed:
         x.append(s.x[at] - since)
         y.append(s.values[at])
-        runs.append(np.full(len(at), positions[run_id_of(s)], np.int32))
+        runs.append(np.full(len(at), numbers[run_id_of(s)], np.int32))
         kind.append(np.full(len(at), kinds.index(panel.look.marker(s)), np.int32))
         is_small = s.is_log or total > _MANY_OF_PANEL or len(at) > _MANY_OF_RUN
         small.append(np.full(len(at), is_small, np.int32))
