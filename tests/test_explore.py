@@ -584,3 +584,14 @@ def test_without_data_it_explores_a_generated_suite(
 
 def test_no_password_is_in_the_code() -> None:
     assert cli_explore._source("postgresql://ada:hunter2@db/wandb") == '"postgresql://ada@db/wandb"'
+
+
+def test_notes_stay_while_looks_change(dataset: xr.Dataset) -> None:
+    broken = dataset.load().copy(deep=True)
+    curve = broken["arc_easy"].values[broken["lineage"].values.tolist().index(LINEAGES[0]), 0]
+    curve[np.flatnonzero(np.isfinite(curve))[-1]] = np.inf
+    explorer = Explorer(broken, metrics="arc_easy", lineage=list(LINEAGES))
+    loaded, choices = Loaded(broken), explorer.choices
+    (note,) = draw(loaded, choices).notes
+    assert "infinite" in note
+    assert draw(loaded, replace(choices, hue_by="params")).notes == [note]

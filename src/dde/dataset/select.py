@@ -11,7 +11,7 @@ import xarray as xr
 from dde.dataset.cell_operations import blank_value, mask_cells, pick_cells
 from dde.dataset.naming import canonical_values
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.lineage.filters import as_values, matches
+from dde.lineage.filters import as_values, match_each
 
 __all__ = ["select"]
 
@@ -155,8 +155,7 @@ def _mask(name: str, coordinate: xr.DataArray, requested: Any) -> npt.NDArray[np
             return np.asarray(np.isin(values, numbers))
         close = np.isclose(values[..., None], numbers, rtol=1e-6, atol=0, equal_nan=True)
         return np.asarray(close.any(axis=-1))
-    flat = [matches(v, requested) for v in values.ravel().tolist()]
-    return np.array(flat, bool).reshape(values.shape)
+    return np.array(match_each(values.ravel().tolist(), requested), bool).reshape(values.shape)
 
 
 def _miss(name: str, coordinate: xr.DataArray, requested: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from dde.errors import collected_warnings
+from dde.errors import collected_warnings, warn_caller
 from dde.explore.choices import GRIDS, Choices, apply, plot_options
 from dde.explore.listing import run_table
 from dde.plots.backends.choice import writing_with
@@ -34,6 +34,9 @@ _MOST_PANELS = 12
 # Points of curves that are cached, 25 bytes each.
 _MOST_POINTS = 4_000_000
 
+# Curves of a metric, and the warnings of finding them.
+Found = tuple[list[Segment], list[str]]
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -47,11 +50,14 @@ class Selection:
         The same in memory, in blocks of lineages without the runs that none of them has.
     table : pandas.DataFrame
         A row for each run.
+    notes : tuple of str
+        Texts of warnings.
     """
 
     dataset: xr.Dataset
     blocks: tuple[xr.Dataset, ...]
     table: pd.DataFrame
+    notes: tuple[str, ...]
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -70,14 +76,16 @@ class Loaded:
     def __init__(self, dataset: xr.Dataset) -> None:
         self.dataset = dataset
         self._selections: OrderedDict[tuple[object, ...], Selection] = OrderedDict()
-        self._curves: OrderedDict[tuple[object, ...], list[Segment]] = OrderedDict()
+        self._curves: OrderedDict[tuple[object, ...], Found] = OrderedDict()
         self._columns: list[tuple[Panel, dict[str, int], PanelColumns]] = []
 
     def get(self, choices: Choices) -> Selection:
         """Return the selection, read on the first request only."""
         key = choices.data_key
         if key not in self._selections:
-            self._selections[key] = self._read(choices)
+            with collected_warnings() as notes:
+                selected, blocks, table = self._read(choices)
+            self._selections[key] = Selection(selected, blocks, table, tuple(notes))
         self._selections.move_to_end(key)
         while len(self._selections) > _MOST_CACHED:
             self._selections.popitem(last=False)
@@ -99,7 +107,7 @@ class Loaded:
         del self._columns[max(_MOST_PANELS, len(panels)) :]
         return found
 
-    def _read(self, choices: Choices) -> Selection:
+    def _read(self, choices: Choices) -> tuple[xr.Dataset, tuple[xr.Dataset, ...], pd.DataFrame]:
         selected = apply(self.dataset, choices)
         similar = self._similar(choices)
         # compute() copies: the selection shares its lazy arrays with the Dataset, which must stay lazy.
@@ -113,7 +121,7 @@ class Loaded:
         table = pd.concat([run_table(block) for block in blocks])
         order = {label: k for k, label in enumerate(selected["lineage"].values.tolist())}
         table = table.sort_values("lineage", key=lambda labels: labels.map(order), kind="stable", ignore_index=True)
-        return Selection(selected, blocks, table)
+        return selected, blocks, table
 
     def _similar(self, choices: Choices) -> Selection | None:
         """Return a cached selection of the same cells, whose values need not be read again."""
@@ -132,7 +140,7 @@ class Loaded:
 class _RememberingFinder(CurveFinder):
     """Find the curves of a selection, and remember them while nothing but their looks changes."""
 
-    remembered: OrderedDict[tuple[object, ...], list[Segment]]
+    remembered: OrderedDict[tuple[object, ...], Found]
     selection: Selection
     choices: Choices
 
@@ -150,19 +158,25 @@ class _RememberingFinder(CurveFinder):
         lineages: Sequence[str],
     ) -> dict[str, list[Segment]]:
         """Return the segments of metrics; without reading the blocks where they are remembered."""
-        if not self._is_plain:
+        if self.choices.smooth:
+            # They are found twice, also in the values before they are smoothed.
             return segments_by_metric(blocks, metrics, x, positive, positive_values, lineages)
-        chosen = replace(self.choices, metrics=()).data_key
+        choices = self.choices
         # A grid may depend on all metrics that are aligned on it.
-        others = () if self.choices.grid == GRIDS[0] else self.choices.metrics
-        keys = {metric: (chosen, others, metric, x, positive, positive_values) for metric in metrics}
+        others = () if choices.grid == GRIDS[0] else choices.metrics
+        changes = None if self._is_plain else (choices.band, choices.relative_to, choices.group_by, choices.min_count)
+        chosen = replace(choices, metrics=()).data_key, others, changes
+        keys = {metric: (*chosen, metric, x, positive, positive_values) for metric in metrics}
         missing = [metric for metric, key in keys.items() if key not in self.remembered]
         if missing:
-            found = segments_by_metric(blocks, missing, x, positive, positive_values, lineages)
-            self.remembered.update({keys[metric]: of_metric for metric, of_metric in found.items()})
-        curves = {metric: self.remembered[key] for metric, key in keys.items()}
+            with collected_warnings() as notes:
+                found = segments_by_metric(blocks, missing, x, positive, positive_values, lineages)
+            self.remembered.update({keys[metric]: (of_metric, notes) for metric, of_metric in found.items()})
+        curves = {metric: self.remembered[key][0] for metric, key in keys.items()}
         for key in keys.values():
             self.remembered.move_to_end(key)
+            for note in self.remembered[key][1]:
+                warn_caller(note)
         while len(self.remembered) > len(keys) and self._points() > _MOST_POINTS:
             self.remembered.popitem(last=False)
         return curves
@@ -174,7 +188,7 @@ class _RememberingFinder(CurveFinder):
         return not changed and (self.choices.group_by is None or self.choices.x == "cumulative_tokens")
 
     def _points(self) -> int:
-        return sum(len(segment.x) for curves in self.remembered.values() for segment in curves)
+        return sum(len(segment.x) for curves, _ in self.remembered.values() for segment in curves)
 
 
 def _with_values_of(dataset: xr.Dataset, similar: xr.Dataset | None) -> xr.Dataset:
@@ -244,7 +258,7 @@ def draw(loaded: Loaded, choices: Choices) -> Drawing:
         loaded.columns(panels, {look.run_id: look.number for look in looks}),
         looks,
         panels[0].look.hue_label if panels[0].look.colours else "",
-        list(dict.fromkeys(notes)),
+        list(dict.fromkeys([*selection.notes, *notes])),
     )
 
 

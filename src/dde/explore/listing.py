@@ -225,8 +225,7 @@ def run_table(shown: xr.Dataset) -> pd.DataFrame:
         if name in shown.coords:
             table[name] = shown[name].transpose("lineage", "run").values[rows, columns]
     for metric in map(str, shown.data_vars):
-        own = _own_values(shown, metric)[rows, columns]
-        table[metric] = [_last(values) for values in own]
+        table[metric] = _last(_own_values(shown, metric)[rows, columns])
     return pd.DataFrame(table)
 
 
@@ -275,9 +274,13 @@ def _own_values(shown: xr.Dataset, metric: str) -> npt.NDArray[np.float64]:
     return np.where(inherited, np.nan, array.values)
 
 
-def _last(values: npt.NDArray[np.float64]) -> float:
-    some = np.flatnonzero(np.isfinite(values))
-    return float(values[some[-1]]) if len(some) else np.nan
+def _last(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the last finite value of each row; NaN in rows without any."""
+    is_finite = np.isfinite(values)
+    # Of the first of the reversed ones; of all False the first, which is not finite.
+    last = values.shape[1] - 1 - np.argmax(is_finite[:, ::-1], axis=1)
+    found = values[np.arange(len(values)), last]
+    return np.where(is_finite.any(axis=1), found, np.nan)
 
 
 def _run_ids(dataset: xr.Dataset) -> npt.NDArray[np.object_]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dde.sources.values import as_float
 
-__all__ = ["as_values", "matches"]
+__all__ = ["as_values", "match_each", "matches"]
 
 
 def as_values(wanted: object) -> list[object]:
@@ -43,6 +43,35 @@ def matches(value: object, wanted: object) -> bool:
         high = math.inf if wanted.stop is None else float(wanted.stop)
         return low <= value <= high or math.isclose(value, low, rel_tol=1e-6) or math.isclose(value, high, rel_tol=1e-6)
     return any(_equal(value, one) for one in as_values(wanted))
+
+
+def match_each(values: Iterable[object], wanted: object) -> list[bool]:
+    """Return whether each value matches a filter, as :func:`matches` does; fast for many labels of many.
+
+    Examples
+    --------
+    >>> match_each(["C4", "DCLM", 1.0], ["DCLM", "1"])
+    [False, True, True]
+    """
+    if callable(wanted) or isinstance(wanted, slice):
+        return [matches(value, wanted) for value in values]
+    several = as_values(wanted)
+    # Text that is not a number equals only the same text, unless the other one is a boolean.
+    texts = None if any(isinstance(one, bool) for one in several) else {str(one) for one in several if one is not None}
+    return [
+        value in texts
+        if texts is not None and isinstance(value, str) and not _is_number(value)
+        else any(_equal(value, one) for one in several)
+        for value in values
+    ]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _equal(value: object, wanted: object) -> bool:
