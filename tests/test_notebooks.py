@@ -115,20 +115,47 @@ def test_what_the_user_loaded_stays(notebook: Notebook) -> None:
     assert formats["text/plain"] == "(['html', 'pdf'], False)"
 
 
-def test_pictures_show_without_a_network(notebook: Notebook, browser: Any, tmp_path: Path) -> None:
-    outputs = [*notebook.run(DRAW, "a"), *notebook.run(DRAW, "b")]
+@pytest.mark.parametrize(
+    ("cells", "count"),
+    [
+        ((DRAW, DRAW), 2),
+        ((DRAW, f"{DRAW} + {DRAW}", "ds.dde.explore()"), 3),
+        (("ds.dde.explore()",), 1),
+        (("import panel as pn; pn.extension(inline=True)", DRAW), 1),
+    ],
+)
+def test_nothing_is_requested_from_a_network(
+    notebook: Notebook, browser: Any, tmp_path: Path, cells: tuple[str, ...], count: int
+) -> None:
+    outputs = [data for name, code in zip("abcd", cells, strict=False) for data in notebook.run(code, name)]
     parts = [
         f"<script>{data['application/javascript']}</script>" if LOAD in data else data.get("text/html", "")
         for data in outputs
     ]
     page = tmp_path / "notebook.html"
     page.write_text(f"<!DOCTYPE html><meta charset='utf-8'><body>{''.join(parts)}</body>", encoding="utf-8")
+    check_page_without_a_network(browser, page, count)
+
+
+def test_nothing_is_requested_by_a_saved_page(browser: Any, tmp_path: Path) -> None:
+    import dde
+
+    ds = dde.tutorial.open_lineages("tiny", metrics=["arc_easy"], params="4M", data="Dolma1.7")
+    page = dde.save(ds.dde.plot("arc_easy", title="$$x$$", labels={"arc_easy": r"\(y\)"}), tmp_path / "saved.html")
+    check_page_without_a_network(browser, page, 1)
+
+
+def check_page_without_a_network(browser: Any, page: Path, count: int) -> None:
+    """Check that a page draws without a network, and that it doesn't even try to use one."""
     visit = Visit(browser, page.as_uri())
     try:
         visit.context.set_offline(True)
         visit.page.reload()
-        visit.page.wait_for_function("() => window.Bokeh && Bokeh.documents.length >= 2")
-        visit.page.wait_for_function(f"() => ({_DRAWN})(document) >= 2")
+        visit.page.wait_for_function(f"() => window.Bokeh && Bokeh.documents.length >= {count}")
+        visit.page.wait_for_function(f"() => ({_DRAWN})(document) >= {count}")
+        visit.page.wait_for_load_state("networkidle")
+        assert visit.hosts() <= {None, ""}, visit.requests
+        assert visit.complaints == []
     finally:
         visit.close()
 
