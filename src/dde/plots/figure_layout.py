@@ -212,6 +212,8 @@ class Surroundings:
         Width and height of that legend.
     figure_size : tuple of float, or None
         Width and height of the figure in inches where they were requested.
+    panels : int
+        Number of panels.
     """
 
     scale: float = 1.0
@@ -221,6 +223,7 @@ class Surroundings:
     legend_columns: int = 1
     legend_inches: tuple[float, float] = (0.0, 0.0)
     figure_size: tuple[float, float] | None = None
+    panels: int = 1
 
     #: Points of the title and the caption at the usual size of text.
     TITLE_POINTS: ClassVar[float] = 13.0
@@ -309,17 +312,18 @@ class PanelLayout:
         # The label of the last tick may extend beyond the frame.
         beside = self.legend_size[0] or _EDGE_INCHES * self.around.scale
         across = self.columns * width + beside + _EDGE_INCHES
-        down = max(self.rows * height, self.legend_size[1] + self._title_height())
+        down = max(self.rows * height, self.legend_size[1] + self.title_height())
         return max(across, self.around.legend_inches[0]), self.around.above() + down + self.around.below()
 
     def frame_inches(self) -> tuple[float, float, float, float]:
         """Return left, bottom, width and height of the frame, in inches from the upper left corner of the figure."""
         width, height = self._cell_inches()
         across, down = self.frame_size_inches()
-        top = self.around.above() + self.row * height + self._title_height()
+        top = self.around.above() + self.row * height + self.title_height()
         return self.column * width + self.left_margin, -(top + down), across, down
 
-    def _title_height(self) -> float:
+    def title_height(self) -> float:
+        """Return the inches above a frame for the title of its panel."""
         return 0.4 * _BOTTOM_MARGIN * self.around.scale
 
     def _cell_inches(self) -> tuple[float, float]:

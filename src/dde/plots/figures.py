@@ -147,6 +147,8 @@ def _layouts(
         around = Surroundings(options.scale, legend_place=options.legend, figure_size=options.inches())
         found = panel_layouts(rows, frame, legend, frames, titles, around)
         around = _surroundings(found[0], legend, caption, options, width or found[0].needed_inches()[0])
+        # One object for all panels of the picture: it tells which panels belong together.
+        around = replace(around, panels=len(found))
         return [replace(layout, around=around) for layout in found]
 
     inches = options.inches()
@@ -177,7 +179,9 @@ def _layouts(
         height = max(layouts(frame, width)[0].needed_inches()[1], wanted[1])
         size = width / unit, (height + room) / unit
         raise SelectionError(_too_small(options, size))
-    return [replace(p, around=replace(p.around, figure_size=wanted)) for p in layouts(frame, wanted[0])]
+    found = layouts(frame, wanted[0])
+    around = replace(found[0].around, figure_size=wanted)
+    return [replace(layout, around=around) for layout in found]
 
 
 def _surroundings(

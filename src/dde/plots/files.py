@@ -12,7 +12,7 @@ from dde.atomic_files import atomic_path
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.backends.base import BackendName
 from dde.plots.backends.choice import writing_with
-from dde.plots.backends.matplotlib_page import FIXED_SIZE
+from dde.plots.backends.matplotlib_page import FIXED_SIZE, PRINT_DPI
 from dde.plots.redrawing import drawn_by
 from dde.printable import printable
 
@@ -20,9 +20,6 @@ __all__ = ["SUFFIXES", "backend_of", "pdf_bytes", "png_bytes", "save", "save_pag
 
 #: Suffixes of the formats of pictures.
 SUFFIXES = (".png", ".svg", ".pdf", ".html")
-
-# Pixels per inch of a PNG.
-_PRINT_DPI = 150
 
 _PAGE = """
 {% block postamble %}
@@ -206,7 +203,7 @@ def _printed(picture: Any, **options: Any) -> bytes:
                 if figure.get_gid() == FIXED_SIZE:
                     options["dpi"] = options.get("dpi") or figure.dpi
                 else:
-                    options |= {"dpi": options.get("dpi") or _PRINT_DPI, "bbox_inches": "tight", "pad_inches": 0.15}
+                    options |= {"dpi": options.get("dpi") or PRINT_DPI, "bbox_inches": "tight", "pad_inches": 0.15}
                 figure.savefig(drawn, facecolor="white", **options)
             finally:
                 plt.close(figure)

@@ -28,7 +28,6 @@ __all__ = [
     "coloured_lines",
     "coloured_points",
     "enlarged_range",
-    "figure_of",
     "framed",
     "off_points",
     "value_of",
@@ -393,13 +392,6 @@ def framed(
     }
     frame = replace(frame, x=frame.x.with_texts(literal), y=frame.y.with_texts(literal))
     return hv.Overlay([*first, *elements]).opts(hv.opts.Overlay(**options, **backend.panel(layout, frame, legend)))
-
-
-def figure_of(panels: Sequence[Any], layout: PanelLayout, backend: Backend) -> Any:
-    """Return drawn panels as a HoloViews layout, by the layout of one of them."""
-    import holoviews as hv
-
-    return hv.Layout(list(panels)).cols(layout.columns).opts(hv.opts.Layout(**backend.figure(layout)))
 
 
 def y_values(shifted: Iterable[tuple[Segment, float]], low: float, high: float) -> npt.NDArray[np.float64]:

@@ -47,6 +47,8 @@ class _Drawing:
 _FILES = {"bokeh": "HTML", "matplotlib": "PNG, SVG or PDF"}
 # A drawing refers to the Dataset, which stays in memory as long as the picture does.
 _DRAWINGS: weakref.WeakKeyDictionary[Any, _Drawing] = weakref.WeakKeyDictionary()
+# Panels of pictures, which other layouts may have, with their drawings, their numbers there, and their own parts.
+_PANELS: weakref.WeakKeyDictionary[Any, tuple[_Drawing, int, list[tuple[Any, ...]]]] = weakref.WeakKeyDictionary()
 
 
 def redrawable(draw: Callable[_P, Any]) -> Callable[_P, Any]:
@@ -76,7 +78,9 @@ def redrawable(draw: Callable[_P, Any]) -> Callable[_P, Any]:
             arguments.arguments[name] = _copied(value)
         picture = draw(*args, **kwargs)
         with ONE_AT_A_TIME:
-            _DRAWINGS[picture] = _Drawing(draw, arguments, _parts(picture))
+            _DRAWINGS[picture] = drawing = _Drawing(draw, arguments, _parts(picture))
+            for number, panel in enumerate(picture.values()):
+                _PANELS[panel] = drawing, number, _parts(panel)
         return picture
 
     return redrawable_draw
@@ -88,7 +92,7 @@ def drawn_by(picture: Any, backend: BackendName) -> Any:
     Parameters
     ----------
     picture : HoloViews object
-        Of a picture function of dde, or any other.
+        Of a picture function of dde, a layout of panels of several such pictures, or any other.
     backend : {"bokeh", "matplotlib"}
 
     Returns
@@ -112,17 +116,42 @@ def drawn_by(picture: Any, backend: BackendName) -> Any:
     others = _other_backends(picture, backend)
     if not others:
         return picture
+    composed = _composed(picture, backend)
+    if composed is not None:
+        return composed
     reason = (
         f"was changed after it was drawn with backend={others[0]!r}, and a new drawing would lose the changes"
         if is_changed
-        else f"was drawn with backend={others[0]!r}, and how is unknown: other code drew it, or it is a copy or a part "
-        "of a picture"
+        else f"was drawn with backend={others[0]!r}, and how is unknown: other code drew or changed parts of it, or it "
+        "is a copy or a part of a picture"
     )
     files = _FILES.get(others[0], "")
     raise SelectionError(
         f"the picture {reason}, so {backend} can't draw it for this format. Draw it with backend={backend!r} and make "
         f"changes there{f', or save it as {files}' if files else ''}."
     )
+
+
+def _composed(picture: Any, backend: BackendName) -> Any:
+    """Return a layout of panels that dde drew with their pictures drawn again; None if it has others or was changed."""
+    import holoviews as hv
+
+    if type(picture) is not hv.Layout or picture.id is not None:
+        return None
+    pictures: dict[int, Any] = {}
+    panels: list[Any] = []
+    for panel in picture.values():
+        if isinstance(panel, hv.Empty):
+            panels.append(panel)
+            continue
+        drawing, number, parts = _PANELS.get(panel, (None, 0, []))
+        if drawing is None or _parts(panel) != parts:
+            return None
+        _check_values(panel, drawing, number)
+        if id(drawing) not in pictures:
+            pictures[id(drawing)] = drawing.again(backend).values()
+        panels.append(pictures[id(drawing)][number])
+    return hv.Layout(panels).cols(picture._max_cols)
 
 
 def _copied(value: Any) -> Any:
@@ -140,15 +169,16 @@ def _traversed(picture: Any) -> list[Any]:
     return parts
 
 
-def _check_values(picture: Any, drawing: _Drawing) -> None:
-    """Raise when arrays of the Dataset were written to after a picture was drawn from them.
+def _check_values(shown: Any, drawing: _Drawing, panel: int | None = None) -> None:
+    """Raise when arrays of the Dataset were written to after a picture, or a panel of it, was drawn from them.
 
     Only arrays in memory can be; others would be read once more to no purpose.
     """
     datasets = [v for v in drawing.arguments.arguments.values() if isinstance(v, xr.Dataset)]
     if not any(isinstance(d.variables[name]._data, np.ndarray) for d in datasets for name in d.data_vars):
         return
-    if _values(drawing.again(drawing.backend)) != _values(picture):
+    again = drawing.again(drawing.backend)
+    if _values(again if panel is None else again.values()[panel]) != _values(shown):
         raise SelectionError(
             "values of the Dataset were changed in place after the picture was drawn, so a new drawing would not show "
             f"what the picture shows. Draw it again, or save it as {_FILES[drawing.backend]}."

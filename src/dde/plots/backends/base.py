@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from dde.plots.figure_layout import Frame, PanelLayout
@@ -17,6 +18,7 @@ __all__ = [
     "Backend",
     "BackendName",
     "Options",
+    "PanelHook",
     "crowd_look",
     "dash_pattern",
     "with_dash",
@@ -117,6 +119,18 @@ class Backend(Protocol):
     def figure(self, layout: PanelLayout) -> Options:
         """Return options of the figure of all panels."""
         ...
+
+
+@dataclass(frozen=True)
+class PanelHook:
+    """HoloViews hook of a panel, which has its layout ready for when the panel is added to other pictures."""
+
+    layout: PanelLayout
+    style: Callable[[Any, Any], None]
+
+    def __call__(self, plot: Any, element: Any) -> None:
+        """Style what HoloViews drew."""
+        self.style(plot, element)
 
 
 def dash_pattern(style: int) -> tuple[float, ...]:

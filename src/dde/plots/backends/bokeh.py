@@ -13,6 +13,7 @@ from dde.plots.backends.base import (
     SMALL_POINTS_ABOVE,
     BackendName,
     Options,
+    PanelHook,
     crowd_look,
     dash_pattern,
     with_dash,
@@ -121,7 +122,7 @@ class BokehBackend:
             "frame_width": layout.size[0],
             "frame_height": layout.size[1],
             "toolbar": "above",
-            "hooks": [_style(layout, frame, legend)],
+            "hooks": [PanelHook(layout, _style(layout, frame, legend))],
             "fontsize": {
                 "title": f"{layout.title_points}pt",
                 "labels": "10pt",

@@ -10,7 +10,7 @@ from dde.plots.colours import INK
 from dde.plots.figure_layout import FRAME_PIXELS_PER_INCH, PanelLayout
 from dde.plots.legends import ColourBar, Legend
 
-__all__ = ["TOOLBAR_PIXELS", "finisher"]
+__all__ = ["TOOLBAR_PIXELS", "finisher", "scale_text", "text_strip"]
 
 #: Height of the tool bar above the panels.
 TOOLBAR_PIXELS = 30
@@ -40,14 +40,14 @@ def finisher(layout: PanelLayout, legend: Legend, literal: Callable[[str], str])
         across = [_legend_across(grid, layout, legend)] if around.legend_place in ("top", "bottom") and legend else []
         if around.scale != 1.0:
             for model in [*grid.references(), *(m for strip in across for m in strip.references())]:
-                _scale_text(model, around.scale)
-        title = _texts(
-            around.title, around.TITLE_POINTS * around.scale, "bold", width, _pixels(around.title_inches()), literal
+                scale_text(model, around.scale)
+        title, caption = (
+            [text_strip(lines, points * around.scale, style, width, _pixels(inches), literal)] if lines else []
+            for lines, points, style, inches in (
+                (around.title, around.TITLE_POINTS, "bold", around.title_inches()),
+                (around.caption, around.CAPTION_POINTS, "normal", around.caption_inches()),
+            )
         )
-        caption = _texts(
-            around.caption, around.CAPTION_POINTS * around.scale, "normal", width, _pixels(around.caption_inches()),
-            literal,
-        )  # fmt: skip
         above, below = (across, []) if around.legend_place == "top" else ([], across)
         children = [*title, *above, grid, *below, *caption]
         if len(children) == 1 and around.figure_size is None:
@@ -81,14 +81,12 @@ def _strip(width: int, height: int) -> Any:
     return strip
 
 
-def _texts(
+def text_strip(
     lines: Sequence[str], points: float, style: Any, width: int, height: int, literal: Callable[[str], str]
-) -> list[Any]:
-    """Return a text around the panels; an empty list when there is none."""
+) -> Any:
+    """Return a figure with a text across the picture."""
     from bokeh.models.annotations.labels import Label
 
-    if not lines:
-        return []
     strip = _strip(width, height)
     strip.add_layout(
         Label(
@@ -97,7 +95,7 @@ def _texts(
             text_baseline="top", text_line_height=1.25,
         )
     )  # fmt: skip
-    return [strip]
+    return strip
 
 
 def _fix_sizes(grid: Any, layout: PanelLayout) -> None:
@@ -162,7 +160,7 @@ def _bar_across(bar: ColourBar, layout: PanelLayout) -> Any:
     )
 
 
-def _scale_text(model: Any, scale: float) -> None:
+def scale_text(model: Any, scale: float) -> None:
     """Multiply the sizes of a model's text by a factor."""
     from bokeh.core.property.vectorization import Value
 

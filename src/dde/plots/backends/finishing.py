@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
-from dde.plots.backends import bokeh_page, matplotlib_page
+from dde.plots.backends import bokeh_page, composition, matplotlib_page
 from dde.plots.backends.base import Backend
 from dde.plots.figure_layout import FRAME_PIXELS_PER_INCH, PanelLayout
 from dde.plots.legends import Legend
@@ -19,41 +18,30 @@ FIXED_ROOM = bokeh_page.TOOLBAR_PIXELS / FRAME_PIXELS_PER_INCH
 Finish = Callable[[Any, Any], Any]
 
 
-@cache
-def _picture_class() -> Any:
-    import holoviews as hv
+def _register(backend: Backend) -> None:
+    """Have HoloViews finish layouts that it draws with a backend; it has no hooks of layouts of its own.
 
-    class Picture(hv.Layout):  # type: ignore[misc]
-        """A layout of panels that is finished when it is drawn."""
-
-        def __add__(self, other: Any) -> Any:
-            """Return the panels of this picture and others as one plain layout: captions belong to each alone."""
-            others = other.values() if isinstance(other, hv.Layout) else [other]
-            return hv.Layout([*self.values(), *others])
-
-    Picture.__module__, Picture.__qualname__ = __name__, "Picture"
-    return Picture
-
-
-@cache
-def _register(backend: str) -> None:
-    """Have HoloViews draw pictures with a backend; it has no hooks of layouts of its own."""
+    Pictures are plain layouts of HoloViews, since it nests other classes instead of joining their panels: then
+    ``overlay + picture`` could not be drawn.
+    """
     import holoviews as hv
     import param
 
-    if backend == "bokeh":
-        from holoviews.plotting.bokeh.plot import LayoutPlot
-    else:
-        from holoviews.plotting.mpl.plot import LayoutPlot
+    base: Any = hv.Store.registry[backend.name][hv.Layout]
+    # Other packages, such as GeoViews, may replace the class, too.
+    if hasattr(base, "finish"):
+        return
 
-    class PicturePlot(LayoutPlot):  # type: ignore[misc]
+    class LayoutPlot(base):  # type: ignore[misc]
         finish = param.Callable(default=None, doc="Function of the plot and what is drawn; returns what to show.")
 
         def initialize_plot(self, *args: Any, **options: Any) -> Any:
             shown = super().initialize_plot(*args, **options)
-            return shown if self.finish is None else self.finish(self, shown)
+            if self.finish is not None and composition.is_one_picture(self):
+                return self.finish(self, shown)
+            return composition.compose(self, shown, backend.literal_text)
 
-    hv.Store.register({_picture_class(): PicturePlot}, backend)
+    hv.Store.register({hv.Layout: LayoutPlot}, backend.name)
 
 
 def picture_of(
@@ -73,12 +61,14 @@ def picture_of(
     is_in_pixels : bool, default False
         Whether the size of the picture was given in pixels, which are then those of a PNG.
     """
-    _register(backend.name)
+    import holoviews as hv
+
+    _register(backend)
     literal = legend.with_texts(backend.literal_text)
     finish: Finish
     if backend.name == "bokeh":
         finish = bokeh_page.finisher(layout, literal, backend.literal_text)
     else:
         finish = matplotlib_page.finisher(layout, literal, backend.literal_text, is_in_pixels)
-    picture = _picture_class()(list(panels)).cols(layout.columns)
+    picture = hv.Layout(list(panels)).cols(layout.columns)
     return picture.opts(**backend.figure(layout), show_title=False, finish=finish)

@@ -12,6 +12,7 @@ from dde.plots.backends.base import (
     SMALL_POINTS_ABOVE,
     BackendName,
     Options,
+    PanelHook,
     crowd_look,
     dash_pattern,
     with_dash,
@@ -110,7 +111,7 @@ class MatplotlibBackend:
         """Return options of a panel."""
         options: Options = {
             "aspect": layout.size[0] / layout.size[1],
-            "hooks": [_style(layout, frame, legend)],
+            "hooks": [PanelHook(layout, _style(layout, frame, legend))],
             "fontsize": {
                 "title": layout.title_points,
                 "labels": 9.5,

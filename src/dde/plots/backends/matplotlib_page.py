@@ -11,12 +11,13 @@ from dde.plots.figure_layout import PanelLayout
 from dde.plots.legends import ColourBar, Legend
 from dde.plots.picture_options import PIXELS_PER_INCH
 
-__all__ = ["FIXED_SIZE", "finisher"]
+__all__ = ["FIXED_SIZE", "PRINT_DPI", "finisher", "scale_text_in"]
 
 #: Name (gid) of a figure whose size was requested: it is written without cutting its edges.
 FIXED_SIZE = "fixed-size"
+#: Pixels per inch of a PNG.
+PRINT_DPI = 150
 _EDGE = 0.1
-_PRINT_DPI = 150
 
 
 def finisher(
@@ -39,7 +40,7 @@ def finisher(
 
     def finish(plot: Any, figure: Any) -> Any:
         width, height = layout.figure_inches()
-        figure.set_dpi(PIXELS_PER_INCH if is_in_pixels else _PRINT_DPI)
+        figure.set_dpi(PIXELS_PER_INCH if is_in_pixels else PRINT_DPI)
         figure.set_gid(FIXED_SIZE if around.figure_size else None)
         # HoloViews may draw a figure twice.
         for text in plot.handles.get("around", ()):
@@ -50,7 +51,7 @@ def finisher(
             top = below_title if around.legend_place == "top" else around.below()
             added += _legend_across(figure, layout, legend, top)
         if around.scale != 1.0:
-            _scale_text(figure, around.scale, scaled)
+            scale_text_in(figure, around.scale, scaled)
         for lines, top, points, weight in (
             (around.title, height - 0.1 * around.scale, around.TITLE_POINTS, "bold"),
             (around.caption, around.caption_inches() - 0.07 * around.scale, around.CAPTION_POINTS, "normal"),
@@ -104,11 +105,11 @@ def _bar_across(figure: Any, bar: ColourBar, place: tuple[float, float, float, f
     return axis
 
 
-def _scale_text(figure: Any, scale: float, scaled: WeakKeyDictionary[Any, float]) -> None:
-    """Multiply the size of all text by a factor, of each only once."""
+def scale_text_in(drawn: Any, scale: float, scaled: WeakKeyDictionary[Any, float]) -> None:
+    """Multiply the size of all text in a figure or in axes by a factor, of each only once."""
     from matplotlib.text import Text
 
-    for axes in figure.findobj(lambda artist: hasattr(artist, "xaxis")):
+    for axes in drawn.findobj(lambda artist: hasattr(artist, "xaxis")):
         for axis in (axes.xaxis, axes.yaxis):
             ticks = axis.get_major_ticks()
             if ticks and scaled.get(axis) != (size := ticks[0].label1.get_fontsize()):
@@ -117,7 +118,7 @@ def _scale_text(figure: Any, scale: float, scaled: WeakKeyDictionary[Any, float]
                 axis.set_tick_params(which="both", labelsize=size * scale)
                 for tick in ticks:
                     scaled[tick.label1] = size * scale
-    for text in figure.findobj(Text):
+    for text in drawn.findobj(Text):
         size = text.get_fontsize()
         if scaled.get(text) != size:
             text.set_fontsize(size * scale)
