@@ -17,25 +17,28 @@ from dde.plots.answers.cells import Dot, dot_elements, short_label
 from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, counted, range_text, subject_text
 from dde.plots.colours import INK, NEUTRAL, PRIMARY, is_given, is_ordered, markers_of
 from dde.plots.curves import columns_for_facets
-from dde.plots.defaults import AUTO, check_names, hue_label, known_labels, task_of
+from dde.plots.defaults import AUTO, check_names, hue_label, known_labels
 from dde.plots.figure_layout import Axis, Frame, PanelLayout, arrange
 from dde.plots.figures import Content, draw_figure
 from dde.plots.hue_legend import hue_legend
 from dde.plots.legends import MOST_ENTRIES, LegendEntry
-from dde.plots.metric_order import metrics_to_draw
 from dde.plots.option_docs import with_picture_options
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
 from dde.plots.run_values import (
     Means,
     RunValues,
+    caption_of_means,
     finals_of,
     labels_of,
     means_of,
+    metric_texts,
+    metrics_in_panels,
+    metrics_words,
     place_in_words,
+    require_value,
     resolve_over,
     short_names,
     varying_names,
@@ -43,8 +46,8 @@ from dde.plots.run_values import (
 
 __all__ = ["plot_final"]
 
-# More rows or panels are unreadable.
-_MOST_ROWS, _MOST_PANELS = 240, 36
+# More rows are unreadable.
+_MOST_ROWS = 240
 # Crowd size that gives the opacity of single runs beside their mean.
 _FAINT = 200
 
@@ -137,19 +140,10 @@ def plot_final(
     >>> finetuned = ds.dde.sel(params="150M", run_type="supervised_ft").dde.plot_final("piqa", hue_by="data")
     """
     options = PictureOptions.of(locals())
-    names = metrics_to_draw(dataset, metric)
-    if len(names) > _MOST_PANELS:
-        raise SelectionError(
-            f"{len(names)} metrics have more panels than can be looked at ({_MOST_PANELS}). Draw fewer, such as "
-            "'olmes'."
-        )
+    names = metrics_in_panels(dataset, metric)
     found = finals_of(dataset, names, at)
+    require_value(found)
     means = means_of(found, resolve_over(found, over), interval, level)
-    if means.rows.empty:
-        raise SelectionError(
-            f"no run has a value of {', '.join(names)} {place_in_words(found.place)} ({found.left_out or 'no runs'}), "
-            "so there is nothing to draw. Pass at='last' to see what runs were last observed at, or select other runs."
-        )
     hue_by = _auto_hue(means, found) if hue_by == AUTO else hue_by
     group_names = _group_names(means, found, group_by, hue_by)
     check_names({"hue_by": hue_by}, means.rows.columns.drop("members"), _NO_COORDINATE)
@@ -258,14 +252,10 @@ def _drawn(
         dots, singles = _dots(found, means, rows, k, hue_by, colours, plain)
         if not dots:
             continue
-        task, measure = task_of(dataset[name])
-        usual = axis_label(dataset[name])
-        several = len(found.names) > 1
-        label = options.label(name, measure or usual) if several else options.label(name, usual)
+        heading, label = metric_texts(dataset, name, len(found.names) > 1, options)
         values = [v for d in dots for v in (d.value, d.low, d.high)] + [d.value for d in singles]
         x = Axis(name, label, log_x, limits=padded_range(values, log=log_x))
         frame = Frame(x, places)
-        heading = options.label(name, task) if several else ""
         contents.append(Content.of_elements(frame, heading, _elements_of(dots, singles, backend), backend))
     if not contents:
         raise SelectionError("no run has a positive value, so a logarithmic axis shows nothing. Pass log_x=False.")
@@ -277,7 +267,8 @@ def _drawn(
         circle = markers_of([""], backend.name)[""]
         entries.insert(0, LegendEntry("none", backend.points(plain, circle), "marker"))
     found_legend = hue_legend(hue_label(dataset, hue_by, options), colours, options, backend, entries, "marker")
-    return draw_figure(grid, frame_size, found_legend, _caption(dataset, found, means, options), options, backend)
+    subject = f"{metrics_words(dataset, found.names, options)} {place_in_words(found.place)}"
+    return draw_figure(grid, frame_size, found_legend, caption_of_means(subject, found, means), options, backend)
 
 
 def _dots(
@@ -341,15 +332,3 @@ def _entries(means: Means, has_bars: bool, backend: Backend) -> list[LegendEntry
     if has_bars and means.interval:
         entries.append(LegendEntry(means.interval.partition(" (")[0], backend.line(INK)))
     return entries
-
-
-def _caption(dataset: xr.Dataset, found: RunValues, means: Means, options: PictureOptions) -> str:
-    subject = subject_text([options.label(n, axis_label(dataset[n])).partition(" [")[0] for n in found.names])
-    counts = means.count[means.count > 0]
-    if means.over and (counts > 1).any():
-        members = f"means of {range_text(counts)} runs over {' and '.join(means.over)}"
-        bars = f"bars: {means.interval}" if means.interval else ""
-    else:
-        members, bars = counted(int((means.count > 0).any(axis=0).sum()), "run"), ""
-    left_out = f"left out: {found.left_out.replace(';', ',')}" if found.left_out else ""
-    return caption_of(f"{subject} {place_in_words(found.place)}", members, bars, left_out)

@@ -19,7 +19,7 @@ from dde.plots.answers.cells import short_label
 from dde.plots.axis_format import axis_label
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, counted, subject_text
+from dde.plots.captions import caption_of, counted
 from dde.plots.colours import EDGE, INK, NEUTRAL, PRIMARY, is_given, sorted_values
 from dde.plots.defaults import AUTO, check_names, hue_label, known_labels, task_of
 from dde.plots.figure_layout import FRAME_PIXELS_PER_INCH, Axis, Frame, PanelLayout, wrapped
@@ -32,7 +32,7 @@ from dde.plots.panels import coloured_lines, framed
 from dde.plots.parallel_axes import ParallelAxis, parallel_axis
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
 from dde.plots.redrawing import redrawable
-from dde.plots.run_values import RunValues, finals_of, place_in_words
+from dde.plots.run_values import RunValues, finals_of, metrics_words, place_in_words, require_value
 
 __all__ = ["plot_parallel"]
 
@@ -119,12 +119,8 @@ def plot_parallel(
     if hue_by not in (None, AUTO) and hue_by in dataset.data_vars:
         names = list(dict.fromkeys([*names, str(hue_by)]))
     found = finals_of(dataset, names, at)
+    require_value(found)
     has_value = np.isfinite(found.values["value"]).any(axis=0)
-    if not has_value.any():
-        raise SelectionError(
-            f"no run has a value of {', '.join(names)} {place_in_words(found.place)} ({found.left_out or 'no runs'}), "
-            "so there is nothing to draw. Pass at='last' to see what runs were last observed at, or select other runs."
-        )
     columns = dict(zip(names, found.values["value"][:, has_value], strict=True))
     rows = found.rows[has_value].reset_index(drop=True).assign(**columns)
     if len(rows) > _MOST_LINES:
@@ -387,7 +383,7 @@ def _caption(
     axes: Sequence[ParallelAxis],
     options: PictureOptions,
 ) -> str:
-    subject = subject_text([options.label(n, axis_label(dataset[n])).partition(" [")[0] for n in names])
+    subject = metrics_words(dataset, names, options)
     missing = "none: no value" if any(a.has_missing for a in axes) else ""
     left_out = len(found.rows) - len(rows)
     without = f"left out: {counted(left_out, 'run')} without a value ({found.left_out.replace(';', ',')})"

@@ -20,24 +20,35 @@ from dde.array_types import Float64
 from dde.dataset.finals import STOP_MARGIN
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.plots.axis_format import short_number
+from dde.plots.axis_format import axis_label, short_number
+from dde.plots.captions import caption_of, counted, range_text, subject_text
 from dde.plots.cells import rows_of_runs, varies
 from dde.plots.colours import is_given, is_number, label_of
+from dde.plots.defaults import task_of
+from dde.plots.metric_order import metrics_to_draw
+from dde.plots.picture_options import PictureOptions
 from dde.schema import FactorOf, factors_of, without_replicate
 
 __all__ = [
     "Means",
     "RunValues",
+    "caption_of_means",
     "changes_of",
     "finals_of",
     "labels_of",
     "means_of",
+    "metric_texts",
+    "metrics_in_panels",
+    "metrics_words",
     "place_in_words",
+    "require_value",
     "resolve_over",
     "short_names",
     "varying_names",
 ]
 
+# More panels, one for each metric, are unreadable.
+_MOST_PANELS = 36
 # Coordinates that follow from others: labels of groups leave them out.
 _DERIVED = ("seed_name", "recipe_family", "posttraining_method", "n_params", "parent_treatment")
 # Names that stand before numbers in labels.
@@ -385,3 +396,46 @@ def place_in_words(place: Place) -> str:
         "common": "at the furthest tokens that all runs reach",
     }  # fmt: skip
     return words[place]
+
+
+def metrics_in_panels(dataset: xr.Dataset, metric: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the metrics to draw, or raise when their panels are more than can be looked at."""
+    names = tuple(metrics_to_draw(dataset, metric))
+    if len(names) > _MOST_PANELS:
+        raise SelectionError(
+            f"{len(names)} metrics have more panels than can be looked at ({_MOST_PANELS}). Draw fewer, such as "
+            "'olmes'."
+        )
+    return names
+
+
+def require_value(found: RunValues) -> None:
+    """Raise when no run has a value."""
+    if not np.isfinite(found.values["value"]).any():
+        raise SelectionError(
+            f"no run has a value of {', '.join(found.names)} {place_in_words(found.place)} "
+            f"({found.left_out or 'no runs'}), so there is nothing to draw. Pass at='last' to see what runs were last "
+            "observed at, or select other runs."
+        )
+
+
+def metric_texts(dataset: xr.Dataset, name: str, in_panels: bool, options: PictureOptions) -> tuple[str, str]:
+    """Return the title of the panel of a metric, and the label of its axis: task and measure of one of several."""
+    task, measure = task_of(dataset[name]) if in_panels else ("", "")
+    return options.label(name, task) if in_panels else "", options.label(name, measure or axis_label(dataset[name]))
+
+
+def metrics_words(dataset: xr.Dataset, names: Sequence[str], options: PictureOptions) -> str:
+    """Return the metrics of a picture, for its caption."""
+    return subject_text([options.label(n, axis_label(dataset[n])).partition(" [")[0] for n in names])
+
+
+def caption_of_means(subject: str, found: RunValues, means: Means, not_drawn: str = "") -> str:
+    """Return a caption that says of how many runs means are, what bars are, and what is left out."""
+    counts = means.count[means.count > 0]
+    members, bars = counted(int((means.count > 0).any(axis=0).sum()), "run"), ""
+    if means.over and (counts > 1).any():
+        members = f"means of {range_text(counts)} runs over {' and '.join(means.over)}"
+        bars = f"bars: {means.interval}" if means.interval else ""
+    left_out = f"left out: {found.left_out.replace(';', ',')}" if found.left_out else ""
+    return caption_of(subject, members, bars, left_out, not_drawn)

@@ -13,19 +13,18 @@ from dde.analysis.footing import Place
 from dde.analysis.intervals import Interval
 from dde.analysis.options import names_of
 from dde.errors import SelectionError
-from dde.plots.axis_format import axis_label, padded_range
+from dde.plots.axis_format import padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, counted, range_text, subject_text
+from dde.plots.captions import counted
 from dde.plots.colours import EDGE, INK, NEUTRAL, PRIMARY, is_given, markers_of
 from dde.plots.curves import columns_for_facets
-from dde.plots.defaults import AUTO, check_names, default_hue, hue_label, known_labels, task_of
+from dde.plots.defaults import AUTO, check_names, default_hue, hue_label, known_labels
 from dde.plots.direct_labels import places_of_labels
 from dde.plots.figure_layout import FRAME_PIXELS_PER_INCH, Axis, Frame, PanelLayout, arrange
 from dde.plots.figures import Content, draw_figure
 from dde.plots.hue_legend import hue_legend
 from dde.plots.legends import Legend, LegendEntry, text_width_inches
-from dde.plots.metric_order import metrics_to_draw
 from dde.plots.option_docs import with_picture_options
 from dde.plots.panels import coloured_lines, framed
 from dde.plots.picture_options import LegendPlace, Limits, Order, Palette, PictureOptions
@@ -33,9 +32,13 @@ from dde.plots.redrawing import redrawable
 from dde.plots.run_values import (
     Means,
     RunValues,
+    caption_of_means,
     changes_of,
     labels_of,
     means_of,
+    metric_texts,
+    metrics_in_panels,
+    metrics_words,
     place_in_words,
     resolve_over,
     short_names,
@@ -44,7 +47,6 @@ from dde.plots.run_values import (
 
 __all__ = ["plot_slopes"]
 
-_MOST_PANELS = 36
 # Pixels of a line of a label and of the gap before it; the largest share of a frame that labels may take.
 _LINE_PIXELS, _GAP_PIXELS, _MOST_SHARE = 15, 26, 0.75
 _WIDTH = 210
@@ -137,12 +139,7 @@ def plot_slopes(
     >>> picture = ds.dde.plot_slopes(["arc_easy", "piqa"], hue_by="data", backend="matplotlib")
     """
     options = PictureOptions.of(locals())
-    names = metrics_to_draw(dataset, metric)
-    if len(names) > _MOST_PANELS:
-        raise SelectionError(
-            f"{len(names)} metrics have more panels than can be looked at ({_MOST_PANELS}). Draw fewer, such as "
-            "'olmes'."
-        )
+    names = metrics_in_panels(dataset, metric)
     found = changes_of(dataset, names, at, max_distance)
     means = means_of(found, resolve_over(found, over), interval, level)
     if means.rows.empty:
@@ -229,7 +226,6 @@ def _drawn(
 ) -> Any:
     colours = options.colours(hue_by, means.rows[hue_by]) if hue_by else {}
     plain = NEUTRAL if colours else options.plain(PRIMARY)
-    several = len(found.names) > 1
     ticks = tuple((float(k), options.label(t, t)) for k, t in enumerate(("before", "after")))
     contents, most, hidden = [], 0, 0
     texts = [t if len(t) <= _LONGEST else f"{t[: _LONGEST // 2]}…{t[-(_LONGEST // 2 - 2) :]}" for t in texts]
@@ -240,15 +236,12 @@ def _drawn(
         if not shown:
             continue
         most = max(most, len(shown))
-        task, measure = task_of(dataset[name])
-        usual = axis_label(dataset[name])
+        heading, label = metric_texts(dataset, name, len(found.names) > 1, options)
         values = [v for line in shown for v in (*line.values, *line.low, *line.high)]
-        label = options.label(name, (measure or usual) if several else usual)
         frame = Frame(
             Axis("before_and_after", "", limits=(-0.15, 1.15), ticks=ticks),
             Axis(name, label, log_y, limits=padded_range(values, log=log_y)),
         )
-        heading = options.label(name, task) if several else ""
         contents.append(Content(frame, heading, _drawing(shown, heading, backend)))
     if not contents:
         raise SelectionError(
@@ -264,7 +257,10 @@ def _drawn(
     if means.interval:
         more.append(LegendEntry(means.interval.partition(" (")[0], backend.line(INK)))
     drawn_legend = hue_legend(hue_label(dataset, hue_by, options), colours, options, backend, more)
-    text = _caption(dataset, found, means, hidden, options)
+    place = f"of the base where runs left it and {place_in_words(found.place)}"
+    not_drawn = f"not drawn: {counted(hidden, 'line')} with values at or below zero on a logarithmic axis"
+    subject = f"{metrics_words(dataset, found.names, options)}, {place}"
+    text = caption_of_means(subject, found, means, not_drawn if hidden else "")
     return draw_figure(grid, frame_size or (usual_size[0], height), drawn_legend, text, options, backend)
 
 
@@ -340,18 +336,3 @@ def _labels(
     ]
     labels = hv.Labels(texts, dims, "text").opts(**backend.text(INK, align="left"))
     return [*coloured_lines(dims, joints, backend.line("colour", crowd=20)), labels]
-
-
-def _caption(dataset: xr.Dataset, found: RunValues, means: Means, hidden: int, options: PictureOptions) -> str:
-    subject = subject_text([options.label(n, axis_label(dataset[n])).partition(" [")[0] for n in found.names])
-    counts = means.count[means.count > 0]
-    members, bars = counted(int((means.count > 0).any(axis=0).sum()), "run"), ""
-    if means.over and (counts > 1).any():
-        members = f"means of {range_text(counts)} runs over {' and '.join(means.over)}"
-        bars = f"bars: {means.interval}" if means.interval else ""
-    left_out = f"left out: {found.left_out.replace(';', ',')}" if found.left_out else ""
-    not_drawn = f"not drawn: {counted(hidden, 'line')} with values at or below zero on a logarithmic axis"
-    return caption_of(
-        f"{subject}, of the base where runs left it and {place_in_words(found.place)}", members, bars, left_out,
-        not_drawn if hidden else "",
-    )  # fmt: skip
