@@ -11,7 +11,7 @@ import xarray as xr
 from dde.analysis.fits import fit
 from dde.errors import SelectionError, UnknownNameError
 from dde.plots.answers.fit import plot_fit
-from picture_checks import assert_nothing_is_cut_off, drawn, figures_of, legend_entries, printed
+from picture_checks import assert_nothing_is_cut_off, caption_of, drawn, figures_of, legend_entries, printed
 
 SIZES = np.geomspace(1e7, 2e9, 7)
 
@@ -88,6 +88,16 @@ def test_a_selection_is_drawn(laws: dict[str, xr.Dataset]) -> None:
     figures = figures_of(plot_fit(one))
     shown = [len(np.asarray(r.data_source.data[r.glyph.x])) for r in drawn(figures[0], "Scatter")]
     assert sum(shown) == 21
+
+
+def test_metrics_have_the_names_of_their_labels() -> None:
+    data = table()
+    data["loss"].attrs["long_name"] = "loss of the validation set"
+    picture = plot_fit(fit(data, "loss", by="data", interval="none"), backend="matplotlib")
+    assert caption_of(picture).startswith("Loss of the validation set, law: ")
+    with printed(picture) as figure:
+        titles = {text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text"))}
+    assert "loss of the validation set" in titles
 
 
 def test_what_can_not_be_drawn_says_why(laws: dict[str, xr.Dataset]) -> None:

@@ -100,6 +100,15 @@ def test_revisions_are_those_of_the_dataset() -> None:
     assert set(answer.step.values[..., derived].ravel()) == {-1}
 
 
+def test_the_table_has_no_rows_of_cells_without_a_run() -> None:
+    ds = dde.tutorial.open_lineages("tiny", metrics=["arc_easy"])
+    answer = match(ds, "arc_easy", 0.3)
+    assert (answer.run_id == "").any()
+    table = answer.dde.to_frame()
+    assert sorted(table["run_id"]) == sorted(i for i in answer.run_id.values.ravel() if i)
+    assert (table["status"] != "").all()
+
+
 def test_the_same_checkpoints_on_another_axis() -> None:
     bases = dde.tutorial.open_lineages("tiny", metrics=["arc_easy"]).dde.base_curves()
     one = match(bases, "arc_easy", 0.3)

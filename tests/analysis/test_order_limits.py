@@ -62,6 +62,14 @@ def test_wrong_options_of_signal_to_noise_are_named(options: dict[str, Any]) -> 
         signal_to_noise(dataset_of_scores(), "score", "recipe", **options)
 
 
+def test_the_table_of_signal_to_noise_has_the_ratio_of_each_source() -> None:
+    answer = signal_to_noise(dataset_of_scores(), "score", "recipe", last=2)
+    table = answer.dde.to_frame()
+    assert {"signal", "noise", "signal_to_noise", "n"} <= set(table)
+    assert sorted(table["signal_to_noise"]) == sorted(answer.signal_to_noise.values.ravel())
+    np.testing.assert_allclose(table["signal"] / table["noise"], table["signal_to_noise"])
+
+
 def test_a_name_of_repetitions_counts_once() -> None:
     dataset = dataset_of_scores()
     once, twice = (

@@ -29,7 +29,7 @@ _MAIN = {
     "predict": "predicted",
     "ranks": "kendall",
     "reach": "tokens",
-    "signal_to_noise": "signal",
+    "signal_to_noise": "signal_to_noise",
 }
 
 #: Direction in which values of a metric are better.
@@ -125,6 +125,9 @@ def answer_frame(answer: xr.Dataset) -> pd.DataFrame:
         columns[name] = broadcast_values(answer[name].variable, sizes).ravel()
     frame = pd.DataFrame(columns)
     empty = np.logical_and.reduce([_is_empty(frame[name]) for name in names]) if names else np.zeros(len(frame), bool)
+    if "run_id" in labels:
+        # Variables may fill cells without a run with a number, such as step -1.
+        empty |= _is_empty(frame["run_id"])
     return frame[~empty].reset_index(drop=True)
 
 

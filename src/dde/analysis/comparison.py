@@ -162,10 +162,12 @@ def compare(
     # Coordinates of a Dataset in chunks are lazy, and labels are compared.
     found = sides_of(left.compute(), right.compute(), over, paired)
     directions = [str(one[n].attrs.get("direction", "")) for n in names]
+    labels = [str(one[n].attrs.get("long_name", n)) for n in names]
     answer = _answer(found, interval, level, test, resamples, seed).assign_coords(
         metric=("metric", np.array(names, object), {"long_name": "metric"}),
         units=("metric", np.array(units, object)),
         direction=("metric", np.array(directions, object)),
+        metric_label=("metric", np.array(labels, object)),
     )
     _describe(answer, one, names)
     left_out = []

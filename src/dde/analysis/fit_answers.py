@@ -113,6 +113,7 @@ class FitAnswer:
             "metric": along("metric", members.metrics),
             "units": along("metric", units),
             "direction": along("metric", texts_of(members.metrics, "direction")),
+            "metric_label": along("metric", [str(self.dataset[n].attrs.get("long_name", n)) for n in members.metrics]),
             "parameter": along("parameter", law.parameters),
             "parameter_name": along("parameter", law.long_names),
             "parameter_units": along("parameter", law.units(unit, loss_unit)),

@@ -217,7 +217,7 @@ def subject_of(answer: xr.Dataset, options: PictureOptions) -> str:
         return ""
     metrics = np.atleast_1d(answer["metric"].values).tolist()
     names = metrics
-    if "metric_label" in answer.coords and answer["metric_label"].dims == answer["metric"].dims:
+    if "metric_label" in answer.coords and answer["metric_label"].size == len(metrics):
         names = np.atleast_1d(answer["metric_label"].values).tolist()
     return subject_text([options.label(m, label_of(n)) for m, n in zip(metrics, names, strict=True)])
 

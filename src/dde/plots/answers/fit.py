@@ -239,9 +239,10 @@ def _panel(answer: xr.Dataset, groups: _Groups, number: int, options: PictureOpt
                 ends[k] = high[k]
     units = str(np.atleast_1d(one["units"].values)[0]) if "units" in one.coords else ""
     name = str(one["metric"].values)
+    label = str(one["metric_label"].values) if "metric_label" in one.coords else label_of(name)
     units = f" [{units}]" if units not in ("", "1") else ""
     return _Panel(
-        options.label(name), x[there], numbers[there], law[there], group[there], sizes[there].astype(np.float64),
+        options.label(name, label), x[there], numbers[there], law[there], group[there], sizes[there].astype(np.float64),
         [str(r) for r in runs[there]], held, curves, ends, units,
     )  # fmt: skip
 
