@@ -10,6 +10,7 @@ import scipy.stats
 import xarray as xr
 from recipes import recipes_dataset
 
+import dde
 from dde.analysis import decision_accuracy, ranks, reach, signal_to_noise, smooth
 from dde.analysis.pairs import agreement, kendall_tau, spearman_rho
 from dde.errors import DdeError, SelectionError, UnknownNameError
@@ -68,6 +69,15 @@ def test_the_table_of_signal_to_noise_has_the_ratio_of_each_source() -> None:
     assert {"signal", "noise", "signal_to_noise", "n"} <= set(table)
     assert sorted(table["signal_to_noise"]) == sorted(answer.signal_to_noise.values.ravel())
     np.testing.assert_allclose(table["signal"] / table["noise"], table["signal_to_noise"])
+
+
+def test_the_table_of_checkpoints_has_no_rows_after_the_last_one_of_a_scale() -> None:
+    dataset = dde.tutorial.open_lineages("tiny", metrics=["arc_easy"]).dde.base_curves()
+    answer = decision_accuracy(dataset, "arc_easy", target={"params": "150M"}, checkpoints="all")
+    shorter = answer.tokens.isnull()
+    assert shorter.any()
+    assert len(answer.dde.to_frame()) == int((~shorter).sum())
+    assert answer.dde.to_frame()["tokens"].notna().all()
 
 
 def test_a_name_of_repetitions_counts_once() -> None:

@@ -128,6 +128,11 @@ def answer_frame(answer: xr.Dataset) -> pd.DataFrame:
     if "run_id" in labels:
         # Variables may fill cells without a run with a number, such as step -1.
         empty |= _is_empty(frame["run_id"])
+    for dim in dims:
+        # A dimension without labels, such as the checkpoints of runs, is as long as the longest run needs.
+        along = [n for n in names if dim in answer[n].dims]
+        if dim not in answer.coords and along:
+            empty |= np.logical_and.reduce([_is_empty(frame[name]) for name in along])
     return frame[~empty].reset_index(drop=True)
 
 

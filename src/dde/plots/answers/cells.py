@@ -29,6 +29,7 @@ __all__ = [
     "category_axis",
     "dot_elements",
     "facets_along",
+    "has_bounds",
     "hue_along",
     "interval_entries",
     "interval_label",
@@ -395,7 +396,7 @@ def value_axis(name: str, label: str, dots: Sequence[Dot], zero: bool = False) -
 
 
 def interval_label(answer: xr.Dataset) -> str:
-    """Return what bars and bands are, for a legend; "" where the answer has no intervals.
+    """Return what bars and bands are, for a legend; "" where the answer has no intervals, as of single runs.
 
     Examples
     --------
@@ -403,7 +404,24 @@ def interval_label(answer: xr.Dataset) -> str:
     "95% interval (Student's t over seed)"
     """
     level = answer.attrs.get("interval", "none")
-    return "" if level == "none" else f"{float(level):.0%} interval ({answer.attrs.get('interval_method', '')})"
+    return (
+        ""
+        if level == "none" or not has_bounds(answer)
+        else f"{float(level):.0%} interval ({answer.attrs.get('interval_method', '')})"
+    )
+
+
+def has_bounds(answer: xr.Dataset) -> bool:
+    """Return whether a value of an answer has an interval; True where the answer has no variables of bounds.
+
+    Examples
+    --------
+    >>> has_bounds(xr.Dataset({"low": ("params", [0.5, float("nan")])})), has_bounds(xr.Dataset({"low": float("nan")}))
+    (True, False)
+    """
+    # In laws, x_low is the smallest size.
+    bounds = [n for n in map(str, answer.data_vars) if n == "low" or (n.endswith("_low") and n != "x_low")]
+    return not bounds or any(bool(answer[n].notnull().any()) for n in bounds)
 
 
 def interval_entries(answer: xr.Dataset, backend: Backend, is_band: bool) -> list[LegendEntry]:

@@ -263,11 +263,12 @@ def cells_of(answer: xr.Dataset, along: Sequence[str]) -> list[xr.Dataset]:
 
 
 def label_of_cell(cell: xr.Dataset, names: Sequence[str], options: PictureOptions = NO_OPTIONS) -> str:
-    """Return the labels of a cell, such as "arc_easy, 150M", for the names that are coordinates of it."""
-    values = [cell.coords[n].item() for n in names if n in cell.coords and not cell.coords[n].ndim]
-    return ", ".join(
-        options.label(v, f"{v:g}" if isinstance(v, float) else str(v)) for v in values if v not in ("", None)
-    )
+    """Return the labels of a cell, such as "ARC-Easy, 150M", for the names that are coordinates of it."""
+    values = {n: cell.coords[n].item() for n in names if n in cell.coords and not cell.coords[n].ndim}
+    texts = {n: f"{v:g}" if isinstance(v, float) else str(v) for n, v in values.items()}
+    if "metric_label" in cell.coords and not cell.coords["metric_label"].ndim:
+        texts["metric"] = str(cell.coords["metric_label"].item())
+    return ", ".join(options.label(v, texts[n]) for n, v in values.items() if v not in ("", None))
 
 
 def answer_caption(answer: xr.Dataset, subject: str, options: PictureOptions, *more: str) -> str:

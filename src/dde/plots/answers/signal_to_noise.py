@@ -71,7 +71,8 @@ def plot_signal_to_noise(
     names = [options.label(v) for v in np.atleast_1d(answer[along].values)]
     sources = [str(s) for s in answer["source"].values]
     colours = options.colours("source", sources)
-    x = Axis(along, along, limits=(-0.6, len(names) - 0.4), ticks=tuple((float(k), t) for k, t in enumerate(names)))
+    label = options.label(along, str(answer[along].attrs.get("long_name", along.replace("_", " "))))
+    x = Axis(along, label, limits=(-0.6, len(names) - 0.4), ticks=tuple((float(k), t) for k, t in enumerate(names)))
     y = Axis("signal_to_noise", "signal to noise", True)
     panels = []
     for cell in cells_of(answer, facets):
