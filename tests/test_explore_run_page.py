@@ -22,7 +22,7 @@ import pytest
 import dde
 import dde.analysis
 from browser import Visit
-from dde.errors import DdeError, UnknownNameError
+from dde.errors import DdeError, SelectionError, UnknownNameError
 from dde.explore.answers_tab import AnswersTab
 from dde.explore.choices import Choices, Opened, apply
 from dde.explore.listing import run_table
@@ -331,7 +331,7 @@ def test_options_are_read_from_widgets() -> None:
     assert read_option(target, "0.5, 0.6") == [0.5, 0.6]
     assert read_option(target, "pretraining") == "pretraining"
     assert read_option(target, [("run", "pretraining")]) == {"run": "pretraining"}
-    with pytest.raises(UnknownNameError, match="target is not given"):
+    with pytest.raises(UnknownNameError, match="Target is not given"):
         read_option(target, "")
     ceiling = next(o for o in options_of("fit") if o.name == "ceiling")
     assert (ceiling.default, read_option(ceiling, None)) == (1.0, None)
@@ -352,6 +352,8 @@ ASKED = [
     Asked("reach", ("arc_easy",), {"target": [0.27, 0.3], "rule": "sustained"}),
     Asked("match", ("arc_easy",), {"to": {"run": "pretraining"}}, of_all=True),
     Asked("signal_to_noise", ("piqa",), {"last": 2}, of_all=True, of_bases=True),
+    Asked("compare", ("arc_easy",), {"a": {"params": "4M"}, "b": {"params": "150M"}, "at": "last", "over": ["data"]}),
+    Asked("compare", ("piqa", "arc_easy"), {"a": {"seed": 0}, "b": {"seed": 1}, "paired": False}, True, True),
     Asked("ranks", ("piqa",), {"a": {"params": "4M"}, "b": {"params": "150M"}, "at": "last"}, True, True),
 ]
 
@@ -369,6 +371,56 @@ def test_an_answer_is_that_of_its_code(shown: Shown, asked: Asked) -> None:
     if answer.picture:
         assert answer.picture.lstrip().startswith(b"<?xml")
         assert picture_of(answer.dataset, ".pdf").startswith(b"%PDF-")
+
+
+def test_marked_runs_are_compared_by_default(shown: Shown) -> None:
+    marks = Marks()
+    tab = AnswersTab(marks)
+    tab.show(shown)
+    tab._question.value = "compare"
+    sides = [tab._widgets["compare"][side] for side in "ab"]
+    assert [side.value for side in sides] == [[("data", "Dolma1.7")], [("data", "DCLM-Baseline")]]
+    ids = [i for i in shown.table["run_id"] if "4M" in i and i != BASE][:3]
+    marks.baseline = BASE
+    marks.selected = [BASE, *ids]
+    assert [side.value for side in sides] == [[("marks", "baseline")], [("marks", "selected")]]
+    tab._widgets["compare"]["at"].value = "last"
+    tab._ask()
+    assert tab._answer is not None, tab._state.object
+    # The pinned run is not compared with itself.
+    assert tab._answer.asked.options["a"] == {"run_id": BASE}
+    assert tab._answer.asked.options["b"] == {"run_id": ids if len(ids) > 1 else ids[0]}
+    variables: dict[str, Any] = {}
+    exec(tab._answer.code, variables)
+    pd.testing.assert_frame_equal(variables["table"], tab._answer.frame)
+    assert variables["answer"].identical(tab._answer.dataset)
+    # A side that was chosen stays; marks that are gone are an error in words.
+    sides[1].value = [("data", "Dolma1.7"), ("params", "4M")]
+    marks.baseline = ""
+    assert sides[1].value == [("data", "Dolma1.7"), ("params", "4M")]
+    sides[0].value = [("marks", "baseline")]
+    tab._ask()
+    assert "no run is pinned" in tab._state.object
+
+
+def test_runs_of_a_side_that_are_not_asked_are_named(shown: Shown) -> None:
+    options = {"a": {"run_id": BASE}, "b": {"run_id": [BASE, "<gone>"]}}
+    with pytest.raises(SelectionError, match=r"b has <gone>, which is not among the runs that are asked.*mark others"):
+        answer_question(shown, Asked("compare", ("arc_easy",), options))
+
+
+def test_columns_and_intervals_without_any_value_are_not_shown(shown: Shown) -> None:
+    derived = [str(i) for i in shown.table["run_id"][shown.table["run"] != "pretraining"]]
+    one = {"a": {"run_id": BASE}, "b": {"run_id": derived}, "at": "last"}
+    answer = answer_question(shown, Asked("compare", ("arc_easy",), one))
+    assert {"low", "high", "p_value"} <= set(answer.empty_columns)
+    assert "no value in any row, so not in the table below: low, high, p_value" in answer.notes
+    assert not any(note.startswith("interval") for note in answer.notes)
+    assert b"95% interval" not in answer.picture
+    sizes = {"a": {"params": "4M"}, "b": {"params": "150M"}, "over": ["data", "seed"], "at": "last"}
+    several = answer_question(shown, Asked("compare", ("piqa",), sizes, True, True))
+    assert "low" not in several.empty_columns
+    assert any(note.startswith("interval: ") for note in several.notes)
 
 
 def test_what_is_read_for_an_answer_is_counted(shown: Shown) -> None:
@@ -399,7 +451,7 @@ def test_the_tab_asks_what_its_widgets_say(shown: Shown) -> None:
     # A required option that is missing is an error in words, and takes the previous answer away.
     tab._question.value = "reach"
     tab._ask()
-    assert "target is not given" in tab._state.object
+    assert "Target is not given" in tab._state.object
     assert not tab._result.visible
     tab._widgets["reach"]["target"].value = "0.27"
     tab._ask()
@@ -598,7 +650,7 @@ def test_a_question_is_answered_in_a_browser(shown: Shown, browser: Any) -> None
         # A label ticks its box, and Enter asks.
         visit.page.get_by_text("base runs only").click(force=True)
         visit.choose("Question", QUESTIONS["reach"])
-        field = visit.page.get_by_label("target (a number")
+        field = visit.page.get_by_label("Target")
         field.fill("0.27")
         field.press("Enter")
         visit.page.locator("pre", has_text="target=0.27").wait_for()

@@ -17,8 +17,10 @@ import xarray as xr
 from panel.custom import JSComponent
 
 from dde.analysis.answers import main_variable
+from dde.analysis.arrangement import REPLICATES
 from dde.errors import DdeError, UnknownNameError
 from dde.explore.controls import CLICKABLE_LABEL, literal_options
+from dde.explore.option_labels import help_text, label_of_none
 from dde.explore.questions import (
     OF_BASES,
     QUESTIONS,
@@ -42,9 +44,13 @@ __all__ = ["AnswersTab"]
 _log = logging.getLogger(__name__)
 
 _SHOWN, _ALL = "what is shown", "all that was opened"
-_NONE = "default"
 # The second widget of a target.
 _RUNS = "runs to reach"
+# Variables that say why another one has no value.
+_STATES = ("status", "fit_status")
+# Runs of a side that are marked on the page when the question is asked.
+_BASELINE, _SELECTED = ("marks", "baseline"), ("marks", "selected")
+_OF_MARKS = {"the pinned run": _BASELINE, "the selected runs": _SELECTED}
 
 
 class AnswersTab:
@@ -81,6 +87,7 @@ class AnswersTab:
         self._make_parts()
         self._on_question()
         marks.param.watch(lambda _: self._mark_rows(), "selected")
+        marks.param.watch(lambda _: self._on_marks(), ["selected", "baseline"])
 
     def show(self, shown: Shown) -> None:
         """Offer the metrics and factors of another selection; the answer stays, with a remark that it is of another."""
@@ -97,10 +104,10 @@ class AnswersTab:
     def _make_parts(self) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
         self._question = pn.widgets.Select(
-            label="Question", options={label: name for name, label in QUESTIONS.items()}, width=280
+            label="Question", options={label: name for name, label in QUESTIONS.items()}, width=270
         )
-        self._metrics = _several("Metrics", 320)
-        self._scope = pn.widgets.Select(label="Ask", options=[_SHOWN, _ALL], width=190)
+        self._metrics = _several("Metrics", 270)
+        self._scope = pn.widgets.Select(label="Ask", options=[_SHOWN, _ALL], width=170)
         self._bases = pn.widgets.Checkbox(stylesheets=[CLICKABLE_LABEL], label="base runs only", margin=(24, 10, 0, 10))
         self._about = pn.pane.HTML("", stylesheets=[_TEXTS], **wide)
         self._main, self._more = pn.FlexBox(**wide), pn.FlexBox(**wide)
@@ -162,9 +169,9 @@ class AnswersTab:
         name = self._question.value
         options = options_of(name)
         if name not in self._widgets:
-            self._widgets[name] = {option.name: _widget(option) for option in options}
+            self._widgets[name] = {option.name: _widget(name, option) for option in options}
             if any(option.kind == "target" for option in options):
-                self._widgets[name][_RUNS] = _several("or the value of runs with", 320)
+                self._widgets[name][_RUNS] = _several("or the value of runs with", 300)
         widgets = self._widgets[name]
         main = [[o.name, _RUNS] if o.kind == "target" else [o.name] for o in options if o.is_main]
         self._main.objects = [widgets[n] for names in main for n in names]
@@ -172,6 +179,11 @@ class AnswersTab:
         self._card.visible = bool(self._more.objects)
         self._about.object = _text(_summary(name), "about")
         self._list_choices()
+
+    def _on_marks(self) -> None:
+        """Prefer marked runs as the sides of a comparison."""
+        if any(option.kind == "side" for option in options_of(self._question.value)):
+            self._list_choices()
 
     def _list_choices(self) -> None:
         """List the metrics, factors and conditions of the Dataset of the question; choices that remain stay."""
@@ -193,7 +205,8 @@ class AnswersTab:
         for option in options_of(self._question.value):
             widget = self._widgets[self._question.value][option.name]
             if option.kind == "metric":
-                _update(widget, {_NONE: "", **{m: m for m in metrics}}, widget.value if widget.value in metrics else "")
+                none = label_of_none(self._question.value, option.name)
+                _update(widget, {none: "", **{m: m for m in metrics}}, widget.value if widget.value in metrics else "")
             elif option.kind == "factor":
                 # The default of the function, or else a factor that is not the scale.
                 first = [f for f in (option.default, *factors) if f in factors and (scale is None or f != scale[0])]
@@ -204,11 +217,46 @@ class AnswersTab:
                 # From the smallest scale to the largest one.
                 ends = [] if scale is None else [(scale[0], scale[1][0 if option.name == "a" else -1])]
                 self._choose(option, conditions, ends if option.required else [])
+            elif option.kind == "side":
+                self._choose(
+                    option, _OF_MARKS | conditions, self._preferred_side(option.name, list(conditions.values()))
+                )
             elif option.kind == "target":
                 runs = {html.escape(printable(f"run={x}")): ("run", str(x)) for x in data["run"].values}
                 others = self._widgets[self._question.value][_RUNS]
                 pairs = {**runs, **conditions}
                 _update(others, pairs, [v for v in others.value if v in list(pairs.values())])
+
+    def _preferred_side(self, side: str, conditions: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        """Return what a side has when nobody chose: marked runs if both sides have some, or two values of a factor."""
+        if self._marks.baseline and set(self._marks.selected) - {self._marks.baseline}:
+            return [_BASELINE if side == "a" else _SELECTED]
+        scale = None if self._data is None else scale_factor(self._data)
+        last = [*REPLICATES, *([] if scale is None else [scale[0]])]
+        factors = sorted(dict.fromkeys(name for name, _ in conditions), key=lambda name: name in last)
+        pairs = [pair for pair in conditions if factors and pair[0] == factors[0]]
+        return pairs[:1] if side == "a" else pairs[1:2]
+
+    def _marked_runs(self, side: str, pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        """Return the conditions of a side, with the ids of marked runs in place of the marks."""
+        found: list[tuple[str, Any]] = []
+        for pair in pairs:
+            ids = {_BASELINE: [self._marks.baseline], _SELECTED: self._marks.selected}.get(pair)
+            if ids is None:
+                found.append(pair)
+                continue
+            # A run that is both does not differ from itself.
+            ids = [i for i in ids if i and (pair == _BASELINE or i != self._marks.baseline)]
+            if not ids:
+                raise UnknownNameError(
+                    f"{side} is the pinned run, and no run is pinned. Pin one in the list beside the curves, or choose "
+                    "conditions."
+                    if pair == _BASELINE
+                    else f"{side} is the selected runs, and no run besides the pinned one is selected. Select some in "
+                    "the list beside the curves or in the table, or choose conditions."
+                )
+            found += [("run_id", run_id) for run_id in ids]
+        return found
 
     def _choose(self, option: Option, options: Any, preferred: Any) -> None:
         """List the options of a widget; a value that the user chose stays, if it is still listed."""
@@ -288,9 +336,11 @@ class AnswersTab:
             if option.kind == "target" and runs:
                 if values[option.name]:
                     raise UnknownNameError(
-                        f"{option.name} has a text and runs, so which counts is unclear. Clear one of both fields."
+                        f"{option.label} has a text and runs, so which counts is unclear. Clear one of both fields."
                     )
                 values[option.name] = runs
+            if option.kind == "side":
+                values[option.name] = self._marked_runs(option.name, values[option.name])
         return Asked(
             name, tuple(self._metrics.value), changed_options(name, values), self._scope.value == _ALL,
             bool(self._bases.value),
@@ -335,38 +385,41 @@ def _answered(shown: Shown, asked: Asked) -> Answer | Exception:
         return DdeError(f"This can't be answered ({type(error).__name__}: {error}). The log of the server says more.")
 
 
-def _widget(option: Option) -> Any:
-    label = option.name.replace("_", " ")
-    size: dict[str, Any] = {"width": 220}
-    if option.kind == "choice":
-        values = {v: v for v in option.values}
-        if option.may_be_none or option.required:
-            values = {_NONE: "", **values}
-        return pn.widgets.Select(label=label, options=values, value=option.default or "", **size)
-    if option.kind in ("metric", "factor"):
-        return pn.widgets.Select(label=label, options=[], **size)
-    if option.kind in ("factors", "conditions"):
-        return _several(label, 300)
-    if option.kind == "flag":
+def _widget(question: str, option: Option) -> Any:
+    shared: dict[str, Any] = {"label": option.label, "width": 260}
+    if option.kind == "flag" and not option.may_be_none:
         return pn.widgets.Checkbox(
-            stylesheets=[CLICKABLE_LABEL], label=label, value=bool(option.default), margin=(24, 10, 0, 10)
+            stylesheets=[CLICKABLE_LABEL], label=option.label, value=bool(option.default), margin=(24, 10, 0, 10)
         )
+    if text := help_text(question, option.name):
+        shared["description"] = text
+    none = label_of_none(question, option.name)
+    if option.kind == "flag":
+        return pn.widgets.Select(options={none: "", "yes": True, "no": False}, value="", **shared)
+    if option.kind == "choice":
+        values = {v.replace("_", " "): v for v in option.values}
+        if option.may_be_none or option.required:
+            values = {none: "", **values}
+        return pn.widgets.Select(options=values, value=option.default or "", **shared)
+    if option.kind in ("metric", "factor"):
+        return pn.widgets.Select(options=[], **shared)
+    if option.kind in ("factors", "conditions", "side"):
+        return _several(**shared)
     if option.kind == "whole":
-        return pn.widgets.IntInput(label=label, value=option.default, **size)
+        return pn.widgets.IntInput(value=option.default, **shared)
     if option.kind == "number":
-        return pn.widgets.FloatInput(label=label, value=option.default, **size)
-    is_place = option.kind == "place"
-    return pn.widgets.TextInput(
-        label=f"{label} (place of the comparison)" if is_place else f"{label} (a number, several, or a run)",
-        placeholder="last, common, a number of tokens" if is_place else "such as 0.6, or pretraining",
-        width=320,
-    )
+        return pn.widgets.FloatInput(value=option.default, placeholder=none if option.may_be_none else "", **shared)
+    hint = "0.6; or 0.5, 0.6; or pretraining"
+    if option.kind == "place":
+        hint = "planned end; or last, common, 5e9" if none == "default" else f"{none}; or last, 5e9"
+    return pn.widgets.TextInput(placeholder=hint, **shared | {"width": 290})
 
 
-def _several(label: str, width: int) -> Any:
+def _several(label: str, width: int, description: str | None = None) -> Any:
     return pn.widgets.MultiChoice(
-        label=label, options=[], placeholder="type to search", option_limit=60, search_option_limit=60, width=width
-    )
+        label=label, options=[], placeholder="type to search", option_limit=60, search_option_limit=60, width=width,
+        description=description,
+    )  # fmt: skip
 
 
 def _update(widget: Any, options: Any, value: Any) -> None:
@@ -399,11 +452,11 @@ def _parquet(answer: Answer) -> bytes:
 
 
 def _main_first(answer: Answer) -> pd.DataFrame:
-    """Return the table with what is answered before the other coordinates of runs."""
+    """Return the columns with values, what is answered before the other coordinates of runs."""
     main = answer.dataset[main_variable(answer.dataset)]
-    first = [str(n) for n in (*main.dims, main.name, *answer.dataset.data_vars)]
-    names = [n for n in dict.fromkeys(first) if n in answer.frame]
-    return answer.frame[[*names, *(n for n in answer.frame if n not in names)]]
+    first = [str(n) for n in (*main.dims, main.name, *_STATES, *answer.dataset.data_vars)]
+    names = [n for n in dict.fromkeys(first) if n in answer.frame and n not in answer.empty_columns]
+    return answer.frame[[*names, *(n for n in answer.frame if n not in (*names, *answer.empty_columns))]]
 
 
 def _table_settings(frame: pd.DataFrame) -> dict[str, Any]:
@@ -422,7 +475,7 @@ def _table_settings(frame: pd.DataFrame) -> dict[str, Any]:
     return {
         "value": shown,
         "titles": {f: html.escape(printable(str(n))) for f, n in zip(fields, frame.columns, strict=True)},
-        "formatters": {name: HTMLTemplateFormatter(template=_NUMBER) for name in numbers},
+        "formatters": {f: HTMLTemplateFormatter(template=_NUMBER if f in numbers else _TEXT) for f in fields},
         "text_align": dict.fromkeys(numbers, "right"),
         "page": 1,
     }
@@ -467,13 +520,15 @@ pre {{ font-size: 12.5px; line-height: 1.45; background: #f7f8fa; padding: 12px;
   margin: 0; }}
 """
 _TABLE = ":host .tabulator { font-size: 12px; } .tabulator-cell { text-overflow: ellipsis !important; }"
+# Text that is cut off is complete where the mouse rests; Tabulator's own tooltips would take it as markup.
+_TEXT = """<span title="<%- value %>"><%- value %></span>"""
 # A cell without a number is empty; whole numbers are in full.
 _NUMBER = """<%
 if (value !== null && value !== undefined && !Number.isNaN(value) && value !== "NaN") {
   const size = Math.abs(Number(value))
   const text = typeof value !== "number" ? String(value)
-    : size >= 1e15 || (size > 0 && size < 1e-4) ? value.toExponential(4)
-    : Number.isInteger(value) ? value.toLocaleString("en-US")
+    : size >= 1e15 || (size > 0 && size < 1e-4) ? value.toExponential(4).replace(/\\.?0+e/, "e")
+    : Number.isInteger(value) || size >= 1e6 ? Math.round(value).toLocaleString("en-US")
     : String(parseFloat(value.toPrecision(6)))
 %><%= text %><% } %>"""
 _COPY = """

@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any, get_args
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "Choices",
     "Opened",
     "apply",
+    "call_code",
     "check_dataset",
     "code_of",
     "plot_options",
@@ -132,7 +134,7 @@ class Opened:
 
     def code(self, metrics: Sequence[str]) -> str:
         """Return the expression that opens the Dataset with these metrics."""
-        return _call(self.function, self.arguments, {**dict(self.options), "metrics": list(metrics)})
+        return call_code(self.function, self.arguments, {**dict(self.options), "metrics": list(metrics)})
 
 
 @dataclass(frozen=True)
@@ -260,9 +262,9 @@ def code_of(dataset: xr.Dataset, choices: Choices, opened: Opened | None = None)
         lines.append(f"ds = {opened.code(metrics)}")
     target = f"ds[{source_code(metrics)}]"
     for method, arguments in _steps(dataset, choices):
-        lines.append(f"shown = {_call(f'{target}.dde.{method}', (), arguments)}")
+        lines.append(f"shown = {call_code(f'{target}.dde.{method}', (), arguments)}")
         target = "shown"
-    lines.append(f"picture = {_call('shown.dde.plot', (), plot_options(choices, dataset))}")
+    lines.append(f"picture = {call_code('shown.dde.plot', (), plot_options(choices, dataset))}")
     return "\n".join(lines)
 
 
@@ -324,13 +326,37 @@ def _check_name(argument: str, name: str, known: Iterable[str]) -> None:
         )
 
 
-def _call(function: str, arguments: Sequence[str], options: dict[str, Any]) -> str:
-    """Return the source code of a call, with a line for each argument when it does not fit one line."""
-    parts = [*arguments, *(f"{name}={source_code(value)}" for name, value in options.items())]
+def call_code(function: str, arguments: Sequence[str], options: Mapping[str, Any]) -> str:
+    """Return the source code of a call, with a line for each argument when it does not fit one line.
+
+    Parameters
+    ----------
+    function : str
+    arguments : sequence of str
+        Source code of the positional arguments.
+    options : mapping of str to value
+        Keyword arguments.
+
+    Examples
+    --------
+    >>> call_code("ds.dde.best", ['"piqa"'], {"at": "last"})
+    'ds.dde.best("piqa", at="last")'
+    >>> call_code("ds.dde.sel", [], {"batch size": 32})
+    'ds.dde.sel(**{"batch size": 32})'
+    """
+
+    def keywords(spread: bool) -> list[str]:
+        # Factors of a suite may have names that are no identifiers.
+        plain = {n: v for n, v in options.items() if n.isidentifier() and not iskeyword(n)}
+        others = {n: v for n, v in options.items() if n not in plain}
+        written = [f"{name}={source_code(value, spread)}" for name, value in plain.items()]
+        return [*written, *([f"**{source_code(others)}"] if others else [])]
+
+    parts = [*arguments, *keywords(spread=False)]
     line = f"{function}({', '.join(parts)})"
     if len(line) <= _WIDTH:
         return line
-    spread = [*arguments, *(f"{name}={source_code(value, spread=True)}" for name, value in options.items())]
+    spread = [*arguments, *keywords(spread=True)]
     return "\n".join([f"{function}(", *(f"    {part}," for part in spread), ")"])
 
 

@@ -18,9 +18,11 @@ from dde.analysis.answers import answer_frame
 from dde.analysis.option_texts import parse_place, parse_target
 from dde.dataset.dimensions import broadcast_values
 from dde.dataset.samples import metrics_alone
-from dde.errors import DdeError, UnknownNameError, collected_warnings
-from dde.explore.choices import Choices, Opened, code_of, source_code
+from dde.errors import DdeError, SelectionError, UnknownNameError, collected_warnings, list_names
+from dde.explore.choices import Choices, Opened, call_code, code_of, source_code
+from dde.explore.option_labels import option_label
 from dde.explore.tabs import Shown
+from dde.plots.answers.cells import has_bounds, place_words
 from dde.plots.backends.choice import writing_with
 from dde.plots.colours import is_given
 from dde.plots.files import pdf_bytes, svg_bytes
@@ -55,16 +57,25 @@ QUESTIONS = {
     "decision_accuracy": "Decision accuracy of small scales",
     "ranks": "Agreement of two rankings",
     "signal_to_noise": "Signal to noise",
+    "compare": "Difference of two selections of runs",
 }
 #: Questions that are asked of the pretraining runs, unless derived runs are chosen.
 OF_BASES = ("fit", "decision_accuracy", "ranks", "signal_to_noise")
 
-Kind = Literal["metric", "factor", "factors", "conditions", "place", "target", "choice", "flag", "whole", "number"]
+Kind = Literal[
+    "metric", "factor", "factors", "conditions", "place", "target", "side", "choice", "flag", "whole", "number"
+]  # fmt: skip
 
 # Options that are visible at once; the others are under "more options".
 _MAIN = {
     "over", "at", "target", "to", "rule", "a", "b", "small", "checkpoints", "law", "x", "by", "hold_out", "loss",
-    "proxy", "direction", "seeds", "last",
+    "proxy", "direction", "seeds", "last", "paired",
+}  # fmt: skip
+_REMEDIES = {
+    "target": "Type a number, or name a run.",
+    "side": "Choose conditions or marked runs.",
+    "conditions": "Choose at least one condition. Only factors with several values among the runs that are asked are "
+    "listed: show more runs, or ask all that was opened.",
 }  # fmt: skip
 # Values of a factor that a list of conditions holds at most; a factor with more is chosen from the page's filters.
 _MOST_VALUES = 200
@@ -88,6 +99,8 @@ class Option:
         Whether None is a value.
     is_main : bool
         Whether it is visible at once.
+    label : str
+        Words for it on the page.
     """
 
     name: str
@@ -97,6 +110,7 @@ class Option:
     values: tuple[str, ...] = ()
     may_be_none: bool = False
     is_main: bool = True
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +166,11 @@ class Answer:
     notes: list[str]
     code: str
 
+    @property
+    def empty_columns(self) -> list[str]:
+        """The columns of the table that have no value in any row, such as intervals of single runs."""
+        return [str(n) for n in self.frame if bool(self.frame[n].isin(["", None]).all() or self.frame[n].isna().all())]
+
 
 def options_of(question: str) -> list[Option]:
     """Return the options of a question in the order of its signature, without the Dataset and the metric.
@@ -166,7 +185,7 @@ def options_of(question: str) -> list[Option]:
     function = getattr(dde.analysis, question)
     hints = get_type_hints(function)
     parameters = [p for n, p in inspect.signature(function).parameters.items() if n not in ("dataset", "metric")]
-    return [_option(p, hints[p.name]) for p in parameters]
+    return [replace(_option(p, hints[p.name]), label=option_label(question, p.name)) for p in parameters]
 
 
 def _option(parameter: inspect.Parameter, hint: Any) -> Option:
@@ -178,6 +197,8 @@ def _option(parameter: inspect.Parameter, hint: Any) -> Option:
     values: tuple[str, ...] = ()
     if name == "at":
         kind = "place"
+    elif xr.Dataset in arms:
+        kind = "side"
     elif name in ("proxy", "loss"):
         kind = "metric"
     elif float in arms and str in arms:
@@ -277,8 +298,8 @@ def read_option(option: Option, value: Any) -> Any:
     ----------
     option : Option
     value : object
-        Text of a place; text or pairs of a target; pairs of factor and value of conditions; else the value itself,
-        "" for none.
+        Text of a place; text or pairs of a target; pairs of coordinate and value of conditions and sides; else the
+        value itself, "" for none.
 
     Raises
     ------
@@ -292,9 +313,8 @@ def read_option(option: Option, value: Any) -> Any:
     ([0.5, 0.6], 'sustained')
     """
     if option.required and value in ("", None, [], ()):
-        remedy = "Type a number, or name a run." if option.kind == "target" else "Choose at least one."
-        raise UnknownNameError(f"{option.name} is not given, so there is nothing to ask. {remedy}")
-    if option.kind == "conditions" or (option.kind == "target" and not isinstance(value, str)):
+        raise UnknownNameError(f"{option.label} is not given, so there is nothing to ask. {_REMEDIES[option.kind]}")
+    if option.kind in ("conditions", "side") or (option.kind == "target" and not isinstance(value, str)):
         gathered: dict[str, list[Any]] = {}
         for name, one in value or ():
             gathered.setdefault(name, []).append(one)
@@ -337,19 +357,60 @@ def answer_question(shown: Shown, asked: Asked) -> Answer:
     with collected_warnings() as messages:
         part = metrics_alone(data, asked.metrics_read)
         part = part.dde.base_curves() if asked.of_bases else part
-        metric = asked.metrics[0] if len(asked.metrics) == 1 else list(asked.metrics)
-        answer: xr.Dataset = getattr(part.dde, asked.question)(metric, **asked.options).compute()
+        answer = _answer(part, asked).compute()
         try:
             picture, problem = picture_of(answer, ".svg"), ""
         except DdeError as error:
             picture, problem = b"", f"no picture: {error}"
-    for name, label in (("at", "compared at"), ("interval_method", "interval"), ("left_out", "left out")):
-        if text := str(answer.attrs.get(name, "")):
+    if place := place_words(answer):
+        notes.append(f"compared {place}")
+    for name, label in (("interval_method", "interval"), ("left_out", "left out")):
+        text = str(answer.attrs.get(name, ""))
+        if text not in ("", "none") and (name != "interval_method" or has_bounds(answer)):
             notes.append(f"{label}: {text}")
+    if "fit_status" in answer:
+        states = Counter(np.ravel(answer["fit_status"].values).tolist())
+        notes += [f"{text} ({n} of {states.total()} fits)" for text, n in states.items() if text.startswith("not ")]
     notes += [problem] if problem else []
     notes += dict.fromkeys(messages)
     code = code_of_answer(shown.explored, shown.choices, asked, shown.opened, bool(picture))
-    return Answer(asked, answer, answer_frame(answer), picture, notes, code)
+    found = Answer(asked, answer, answer_frame(answer), picture, notes, code)
+    if empty := [n for n in map(str, answer.data_vars) if n in found.empty_columns]:
+        notes.append(f"no value in any row, so not in the table below: {', '.join(empty)}")
+    return found
+
+
+def _answer(data: xr.Dataset, asked: Asked) -> xr.Dataset:
+    metric = asked.metrics[0] if len(asked.metrics) == 1 else list(asked.metrics)
+    sides = [_side(data, name, asked.options[name]) for name in _sides_of(asked)]
+    options = {name: value for name, value in asked.options.items() if name not in _sides_of(asked)}
+    answer: xr.Dataset = getattr(dde.analysis, asked.question)(*(sides or [data]), metric, **options)
+    return answer
+
+
+def _sides_of(asked: Asked) -> list[str]:
+    """Return the options of a question that are selections of runs."""
+    return [option.name for option in options_of(asked.question) if option.kind == "side"]
+
+
+def _side(data: xr.Dataset, name: str, conditions: Mapping[str, Any]) -> xr.Dataset:
+    """Return the runs of a side.
+
+    Raises
+    ------
+    SelectionError
+        When a run is not in the Dataset, or no run has all conditions.
+    """
+    ids = conditions.get("run_id", [])
+    present = set(data["run_id"].values.ravel().tolist())
+    missing = [i for i in ([ids] if isinstance(ids, str) else ids) if i not in present]
+    if missing:
+        raise SelectionError(
+            f"{name} has {list_names(missing, 3)}, which {'is' if len(missing) == 1 else 'are'} not among the runs "
+            "that are asked, so there is nothing to compare. Show these runs, ask all that was opened, or mark others."
+        )
+    side: xr.Dataset = data.dde.sel(**conditions)
+    return side
 
 
 def _read_text(data: xr.Dataset, asked: Asked) -> str:
@@ -411,13 +472,13 @@ def code_of_answer(
     stop = "shown = " if asked.of_all else "picture = "
     kept = lines[: next(k for k, line in enumerate(lines) if line.startswith(stop))]
     target = f"ds[{source_code(asked.metrics_read)}]" if asked.of_all else "shown"
-    bases = ".dde.base_curves()" if asked.of_bases else ""
-    metric = asked.metrics[0] if len(asked.metrics) == 1 else list(asked.metrics)
-    arguments = [source_code(metric), *(f"{name}={source_code(value)}" for name, value in asked.options.items())]
-    kept += [
-        f"answer = {target}{bases}.dde.{asked.question}({', '.join(arguments)})",
-        "table = answer.dde.to_frame()",
-    ]
+    target += ".dde.base_curves()" if asked.of_bases else ""
+    metric = source_code(asked.metrics[0] if len(asked.metrics) == 1 else list(asked.metrics))
+    sides = _sides_of(asked)
+    options = {name: value for name, value in asked.options.items() if name not in sides}
+    kept += [f"{name} = {call_code(f'{target}.dde.sel', (), asked.options[name])}" for name in sides]
+    function = f"dde.{asked.question}" if sides else f"{target}.dde.{asked.question}"
+    kept += [f"answer = {call_code(function, [*sides, metric], options)}", "table = answer.dde.to_frame()"]
     return "\n".join([*kept, *(['picture = answer.dde.plot(backend="matplotlib")'] if with_picture else [])])
 
 
