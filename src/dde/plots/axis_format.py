@@ -170,17 +170,32 @@ def _number_of(label: str) -> float:
     return float(label[:-1]) * units[label[-1]] if label[-1] in units else float(label)
 
 
-def linear_ticks(low: float, high: float) -> list[float]:
-    """Return about five round numbers between two limits.
+def linear_ticks(low: float, high: float, about: int = 6) -> list[float]:
+    """Return round numbers between two limits, in steps of 1, 2 or 5 times a power of ten.
+
+    The rule is that of Bokeh's ``BasicTicker``, so that a picture has the same ticks in print and on a page.
+
+    Parameters
+    ----------
+    low, high : float
+    about : int, default 6
+        The step is the one that divides the range into the number of parts nearest to this.
 
     Examples
     --------
-    >>> linear_ticks(1, 21)
-    [4.0, 8.0, 12.0, 16.0, 20.0]
+    >>> linear_ticks(1, 21), linear_ticks(0.24, 0.5)
+    ([5.0, 10.0, 15.0, 20.0], [0.25, 0.3, 0.35, 0.4, 0.45, 0.5])
     """
-    from matplotlib.ticker import MaxNLocator
-
-    return [t for t in map(float, MaxNLocator(5).tick_values(low, high)) if low <= t <= high]
+    span = high - low
+    if not (span > 0 and math.isfinite(span)):
+        return []
+    power = math.floor(math.log10(span / about))
+    steps = [(m, e) for e in (power - 1, power, power + 1) for m in (1, 2, 5)]
+    mantissa, exponent = min(steps, key=lambda s: abs(about - span / (s[0] * 10.0 ** s[1])))
+    step = mantissa * 10.0**exponent
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    # Digits beyond the step, and the sign of zero, are errors of the multiplication.
+    return [round(k * step, -exponent) + 0.0 for k in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -24,6 +24,8 @@ __all__ = [
     "arrange",
     "panel_layouts",
     "shorten_title",
+    "ticks_across",
+    "ticks_up",
     "title_points",
     "wrapped",
 ]
@@ -32,6 +34,8 @@ __all__ = [
 FRAME_PIXELS_PER_INCH = 106
 # Margins in inches: left of a frame for tick labels and the axis label, below it for those and the next title.
 _LEFT_MARGIN, _BOTTOM_MARGIN = 0.75, 0.92
+# Inches above a frame, part of that margin, for a title, or for half of the highest tick label where no panel has one.
+_TITLE_INCHES, _UNTITLED_INCHES = 0.37, 0.18
 # Size of the text of labels: the height of a line in inches, and the mean width of a letter in pixels.
 _LINE_INCHES, _LETTER_PIXELS = 0.16, 6.3
 # Least gap in inches between tick labels, and the longest label that is slanted rather than upright.
@@ -269,6 +273,8 @@ class PanelLayout:
         Font size of the titles, at the usual size of text.
     around : Surroundings
         What the figure has around its panels.
+    has_titles : bool
+        Whether any panel of the figure has a title, which all leave room for.
     """
 
     size: tuple[int, int]
@@ -281,6 +287,7 @@ class PanelLayout:
     legend_size: tuple[float, float] = (0.0, 0.0)
     title_points: float = 11.0
     around: Surroundings = Surroundings()
+    has_titles: bool = True
 
     @property
     def text_size(self) -> tuple[int, int]:
@@ -324,11 +331,33 @@ class PanelLayout:
 
     def title_height(self) -> float:
         """Return the inches above a frame for the title of its panel."""
-        return 0.4 * _BOTTOM_MARGIN * self.around.scale
+        return (_TITLE_INCHES if self.has_titles else _UNTITLED_INCHES) * self.around.scale
 
     def _cell_inches(self) -> tuple[float, float]:
         across, down = self.frame_size_inches()
         return across + self.left_margin, down + self.bottom_margin
+
+
+def ticks_across(pixels: int) -> int:
+    """Return about how many numbers have room below a frame, by its width relative to text.
+
+    Examples
+    --------
+    >>> ticks_across(330), ticks_across(110)
+    (5, 2)
+    """
+    return min(max(pixels // 55, 2), 5)
+
+
+def ticks_up(pixels: int) -> int:
+    """Return about how many numbers have room beside a frame, by its height relative to text.
+
+    Examples
+    --------
+    >>> ticks_up(230), ticks_up(70)
+    (6, 3)
+    """
+    return min(max(pixels // 25, 3), 6)
 
 
 def wrapped(text: str, inches: float, points: float) -> list[str]:
@@ -342,7 +371,8 @@ def wrapped(text: str, inches: float, points: float) -> list[str]:
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width_inches(longer) * points / USUAL_POINTS <= inches:
+        # Hinting makes printed text wider by up to a hundredth.
+        if lines and 1.02 * text_width_inches(longer) * points / USUAL_POINTS <= inches:
             lines[-1] = longer
         else:
             lines.append(word)
@@ -416,7 +446,9 @@ def panel_layouts(
     notes = max((len(f.note.splitlines()) for f in frames), default=0) * _LINE_INCHES
     turned = max((f.x.tick_height(across) for f in frames), default=0.0)
     lines = max((len(f.x.fitted_label(across).splitlines()) for f in frames), default=1) - 1
-    bottom = scale * (_BOTTOM_MARGIN + notes + turned + max(lines, 0) * _LINE_INCHES)
+    has_titles = any(title.strip() for title in titles)
+    untitled = 0.0 if has_titles else _TITLE_INCHES - _UNTITLED_INCHES
+    bottom = scale * (_BOTTOM_MARGIN - untitled + notes + turned + max(lines, 0) * _LINE_INCHES)
     legend_size = (0.0, 0.0)
     if legend and around.legend_place == "right":
         width, height = legend.inches(_legend_height(up, len(rows), around))
@@ -425,7 +457,7 @@ def panel_layouts(
     columns = max(map(len, rows))
     points = title_points(titles, across)
     return [
-        PanelLayout(size, i, j, len(rows), columns, left, bottom, legend_size, points, around)
+        PanelLayout(size, i, j, len(rows), columns, left, bottom, legend_size, points, around, has_titles)
         for i, row in enumerate(rows)
         for j in range(len(row))
     ]

@@ -378,7 +378,7 @@ def framed(
     first = [hv.Curve([frame.middle()], *dims), *(entry.draw(hv, dims) for entry in legend.entries)]
     options = {
         # Bokeh drops the x label of a figure without a title beside one with a title.
-        "title": heading or "\N{NO-BREAK SPACE}",
+        "title": heading or ("\N{NO-BREAK SPACE}" if layout.has_titles else ""),
         "xlabel": literal("\n".join(filter(None, [frame.x.fitted_label(layout.text_size[0]), frame.note]))),
         "ylabel": literal(frame.y.fitted_label(layout.text_size[1])),
         "logx": frame.x.is_log,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dde.plots.axis_format import log_ticks
+from dde.plots.axis_format import linear_ticks, log_ticks, tick_labels
 from dde.plots.colours import is_given, is_number, label_of
 
 __all__ = ["ParallelAxis", "parallel_axis"]
@@ -115,16 +115,15 @@ def parallel_axis(
     own = [(place(float(v)), label(float(v))) for v in finite]
     gaps = np.diff([p for p, _ in own])
     if len(own) > _MOST_TICKS or (len(gaps) and gaps.min() < _TICK_GAP):
-        own = [(place(t), label(t)) for t in _even_ticks(low, high, is_log)]
+        even = _even_ticks(low, high, is_log)
+        texts_of_even = [label(t) for t in even] if is_log else tick_labels(even, is_linear=True)
+        own = [(place(t), text) for t, text in zip(even, texts_of_even, strict=True)]
     return ParallelAxis(name, title, "log" if is_log else "linear", at, texts, _with_missing(own, at, label, values))
 
 
 def _even_ticks(low: float, high: float, is_log: bool) -> list[float]:
-    from matplotlib.ticker import MaxNLocator
-
-    ticks = log_ticks(low, high) if is_log else MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    inside = [float(t) for t in ticks if low <= t <= high]
-    return inside if len(inside) > 1 else [low, high]
+    ticks = log_ticks(low, high) if is_log else linear_ticks(low, high)
+    return ticks if len(ticks) > 1 else [low, high]
 
 
 def _with_missing(

@@ -19,7 +19,7 @@ from dde.plots.backends.base import (
     with_dash,
 )
 from dde.plots.colours import EDGE, GRID, INK, WINDOW, dash_of, marker_in
-from dde.plots.figure_layout import Axis, Frame, PanelLayout
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, ticks_across, ticks_up
 from dde.plots.legends import ColourBar, Legend
 from dde.printable import printable
 
@@ -169,8 +169,8 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
             axis.minor_tick_line_color = None
             axis.axis_label_text_font_style = "normal"
             axis.axis_label_text_color = axis.major_label_text_color = INK
-        _style_ticks(figure.xaxis, figure.xgrid, frame.x, is_x=True)
-        _style_ticks(figure.yaxis, figure.ygrid, frame.y, is_x=False)
+        _style_ticks(figure.xaxis, figure.xgrid, frame.x, ticks_across(layout.text_size[0]))
+        _style_ticks(figure.yaxis, figure.ygrid, frame.y, ticks_up(layout.text_size[1]))
         figure.title.text_color = INK
         for box in figure.legend:
             box.title_text_font_style = "bold"
@@ -188,7 +188,7 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
     return style
 
 
-def _style_ticks(bokeh_axes: Any, grids: Any, axis: Axis, is_x: bool) -> None:
+def _style_ticks(bokeh_axes: Any, grids: Any, axis: Axis, about: int) -> None:
     """Set the tickers of Bokeh axes and of their grid lines; ticks at fixed values are options of the panel."""
     from bokeh.models import CustomJSTicker
 
@@ -201,8 +201,8 @@ def _style_ticks(bokeh_axes: Any, grids: Any, axis: Axis, is_x: bool) -> None:
             # Grid lines have a ticker of their own.
             for grid in grids:
                 grid.ticker = bokeh_axis.ticker
-        elif is_x:
-            bokeh_axis.ticker.desired_num_ticks = 5
+        else:
+            bokeh_axis.ticker.desired_num_ticks = about
 
 
 def _colour_bar(bar: ColourBar, layout: PanelLayout) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dde.plots.axis_format import log_ticks, minor_log_ticks, short_number, tick_labels
+from dde.plots.axis_format import linear_ticks, log_ticks, minor_log_ticks, short_number, tick_labels
 from dde.plots.backends.base import (
     NO_DATA,
     OPAQUE_POINTS_UP_TO,
@@ -18,7 +18,7 @@ from dde.plots.backends.base import (
     with_dash,
 )
 from dde.plots.colours import EDGE, GRID, INK, WINDOW, dash_of, marker_in
-from dde.plots.figure_layout import Axis, Frame, PanelLayout
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, ticks_across, ticks_up
 from dde.plots.legends import ColourBar, Legend, without_formulas
 
 __all__ = ["MatplotlibBackend"]
@@ -158,14 +158,14 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
         # shrinks them to make room for labels and legends. The size of frames is the caller's choice.
         axis.set_aspect("auto")
         axis.set_axes_locator(locate)
-        _style_ticks(axis.xaxis, frame.x)
+        _style_ticks(axis.xaxis, frame.x, ticks_across(layout.text_size[0]))
         if angle := frame.x.tick_angle(layout.text_size[0]):
             axis.tick_params(axis="x", labelrotation=angle)
             for text in axis.get_xticklabels():
                 text.set(horizontalalignment="right", rotation_mode="anchor")
                 if angle == 90:
                     text.set(verticalalignment="center")
-        _style_ticks(axis.yaxis, frame.y)
+        _style_ticks(axis.yaxis, frame.y, ticks_up(layout.text_size[1]))
         axis.spines[["top", "right"]].set_visible(False)
         axis.spines[["left", "bottom"]].set_color(EDGE)
         axis.tick_params(which="both", color=EDGE, labelcolor=INK)
@@ -193,8 +193,18 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
     return style
 
 
-def _style_ticks(drawn: Any, axis: Axis) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+def _style_ticks(drawn: Any, axis: Axis, about: int) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, NullFormatter
+
+    class Round(Locator):
+        """Ticks at round numbers, also where the limits change."""
+
+        def __call__(self) -> list[float]:
+            return self.tick_values(*drawn.get_view_interval())
+
+        def tick_values(self, vmin: float, vmax: float) -> list[float]:
+            low, high = sorted((float(vmin), float(vmax)))
+            return linear_ticks(low, high, about)
 
     class Labels(FuncFormatter):
         """Labels of ticks that depend on all of them."""
@@ -210,7 +220,7 @@ def _style_ticks(drawn: Any, axis: Axis) -> None:
         drawn.set_minor_locator(FixedLocator(minor_log_ticks(*axis.limits)))
         drawn.set_minor_formatter(NullFormatter())
     elif not axis.is_log:
-        drawn.set_major_locator(MaxNLocator(5))
+        drawn.set_major_locator(Round())
 
 
 def _draw_bar(axis: Any, bar: ColourBar, layout: PanelLayout) -> None:
