@@ -274,7 +274,7 @@ def test_captions_count_runs_lineages_seeds_and_what_is_left_out(suite: xr.Datas
     text = caption_of(bases.dde.plot("arc_easy"))
     n_lineages, n_seeds = bases.sizes["lineage"], len(set(bases.seed.values.tolist()))
     assert text == (
-        f"ARC-Easy, primary metric against tokens since the start of pretraining; {n_lineages} runs of {n_lineages} "
+        f"ARC-Easy (primary metric) against tokens since the start of pretraining; {n_lineages} runs of {n_lineages} "
         f"lineages, {n_seeds} seeds."
     )
     means = caption_of(bases.dde.plot("arc_easy", band="seed"))

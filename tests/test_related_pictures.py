@@ -145,8 +145,10 @@ def test_the_caption_counts_what_is_left_out(bases: xr.Dataset, backend: Any) ->
     found = dde.analysis.footing.values_at(bases, "arc_easy")
     left_out = dde.analysis.footing.count_left_out(found.status)
     assert left_out
-    assert all(part.strip() in text for part in left_out.split(";"))
-    assert text.startswith("ARC-Easy, primary metric at the planned end; means of 1–3 runs over seed")
+    for part in left_out.split("; "):
+        reason, _, count = part.rpartition(": ")
+        assert f"{count} ({reason})" in text
+    assert text.startswith("ARC-Easy (primary metric) at the planned end; means of 1–3 runs over seed")
     assert "Student's t" in text
     assert "at 200M tokens" in caption_of(bases.dde.plot_final("arc_easy", at=2e8, backend=backend))
     assert caption_of(bases.dde.plot_final("arc_easy", caption=False, backend=backend)) == ""

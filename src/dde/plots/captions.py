@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["caption_of", "counted", "range_text", "runs_text", "subject_text", "without_names"]
+__all__ = [
+    "caption_of",
+    "counted",
+    "in_words",
+    "left_out_text",
+    "range_text",
+    "runs_text",
+    "subject_text",
+    "without_names",
+]
 
 
 def caption_of(*parts: str) -> str:
@@ -48,6 +57,19 @@ def range_text(counts: Iterable[int], noun: str = "") -> str:
     return f"{text} {noun}{'' if max(every) == 1 else 's'}" if noun else text
 
 
+def left_out_text(reasons: str) -> str:
+    """Return how many runs were left out and why, given reasons with their numbers, without the names of runs.
+
+    Examples
+    --------
+    >>> left_out_text("no observation: 2 (c4-4M, c4-20M); ends_before: its schedule: 1"), left_out_text("")
+    ('left out: 2 (no observation), 1 (ends before: its schedule)', '')
+    """
+    parts = [part.rpartition(": ") for part in without_names(reasons).replace("_", " ").split("; ") if part]
+    texts = [f"{count} ({reason})" if reason else count for reason, _, count in parts]
+    return f"left out: {', '.join(texts)}" if texts else ""
+
+
 def without_names(text: str) -> str:
     """Return a text on what was left out without the names in parentheses.
 
@@ -74,20 +96,34 @@ def runs_text(runs: Iterable[object], lineages: Iterable[object], seeds: Iterabl
     return f"{text}, {counted(n_seeds, 'seed')}" if n_seeds > 1 else text
 
 
+def in_words(label: str) -> str:
+    """Return the label of an axis as a part of a sentence: without units, what follows a comma in parentheses.
+
+    Examples
+    --------
+    >>> in_words("PIQA, primary metric"), in_words("training compute, 6 N tokens [FLOP]")
+    ('PIQA (primary metric)', 'training compute (6 N tokens)')
+    """
+    name, _, more = label.partition(" [")[0].partition(", ")
+    return f"{name} ({more})" if more else name
+
+
 def subject_text(metrics: Sequence[str]) -> str:
-    """Return the metrics of a picture by their labels, or their number where there are many.
+    """Return the metrics of a picture by the labels of their axes, or their number where there are many.
 
     Examples
     --------
     >>> subject_text(["PIQA"]), subject_text(["PIQA", "BoolQ"]), subject_text(list("abcd"))
     ('PIQA', 'PIQA and BoolQ', '4 metrics')
     >>> subject_text(["PIQA, primary metric", "BoolQ, primary metric"])
-    'PIQA and BoolQ, primary metric'
+    'PIQA and BoolQ (primary metric)'
+    >>> subject_text(["PIQA, primary metric", "training loss [nats]"])
+    'PIQA (primary metric) and training loss'
     """
-    distinct = list(dict.fromkeys(metrics))
+    distinct = [label.partition(" [")[0] for label in dict.fromkeys(metrics)]
     if len(distinct) > 2:
         return counted(len(distinct), "metric")
     measures = {metric.partition(", ")[2] for metric in distinct}
     if len(measures) > 1 or measures == {""}:
-        return " and ".join(distinct)
-    return f"{' and '.join(metric.partition(', ')[0] for metric in distinct)}, {measures.pop()}"
+        return " and ".join(map(in_words, distinct))
+    return f"{' and '.join(metric.partition(', ')[0] for metric in distinct)} ({measures.pop()})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, counted, range_text, runs_text, subject_text
+from dde.plots.captions import caption_of, counted, in_words, range_text, runs_text, subject_text
 from dde.plots.colours import NEUTRAL, PRIMARY, is_given, label_of, markers_of
 from dde.plots.curve_legend import curve_legend
 from dde.plots.curve_options import CurveOptions
@@ -84,8 +85,22 @@ def metric_panels(
     scale: Scale,
     mark_branches: bool,
     options: PictureOptions = NO_OPTIONS,
+    spans: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> list[Panel]:
-    """Return the panels of one metric with the segments of all facets, so that facets share their ranges."""
+    """Return the panels of one metric with the segments of all facets, so that facets share their ranges.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    metric : str
+    segments : list of Segment
+    look : Look
+    scale : Scale
+    mark_branches : bool
+    options : PictureOptions
+    spans : mapping of str to (float, float)
+        Limits of horizontal axes by their names; others follow from the segments.
+    """
     x = axis_values(dataset, scale.x) if scale.x in AXES else dataset[scale.x]
     along = Axis(scale.x, options.label(scale.x, axis_label(x)), scale.log_x)
     up = Axis(metric, options.label(metric, _label(dataset[metric])), scale.log_y)
@@ -102,7 +117,7 @@ def metric_panels(
         )
         panel = Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference)
         joined = any(s.is_base or s.anchor for s in segments)
-        x_range = enlarged_range(panel.shifted_segments(), _BEFORE if joined else 0.04)
+        x_range = spans.get(frame.x.name) or enlarged_range(panel.shifted_segments(), _BEFORE if joined else 0.04)
         y_range = _y_range(panel.shifted_segments(), *x_range, scale)
         made = [replace(panel, frame=frame.with_limits(x_range, y_range))]
         origins = {s.origin for s in derived}
@@ -118,9 +133,9 @@ def metric_panels(
             # Make room for connections that start shortly before the branch.
             before = [s.anchor[0] for s in segments if s.anchor and s.anchor[0] < 0]
             reach = float(positions.max())
-            near = [1.04 * b for b in before if b >= -reach]
+            near = [b - 0.04 * (reach - b) for b in before if b >= -reach]
             limits = (min([-_BEFORE / 2 * reach, *near]), limits[1]) if limits else None
-        limits = options.limits("x", limits, scale.log_x)
+        limits = options.limits("x", spans.get(scale.x) or limits, scale.log_x)
         y_range = _y_range(shifted, *(limits or (-np.inf, np.inf)), scale)
         frame = Frame(along, up, window=window).with_limits(limits, y_range)
         made.insert(0, Panel(segments, look, frame, mark_branches=mark_branches, zero=scale.is_difference))
@@ -334,7 +349,7 @@ def plot_curves(
     with drawing_with(backend) as drawing:
         # One legend for all panels.
         found = _relabelled(curve_legend(panels, drawing, words), panels[0].look, options)
-        text = _caption(dataset, rows, words, bool(relative_to), _frame_width(rows, frame, options), options)
+        text = _caption(dataset, rows, words, relative_to, _frame_width(rows, frame, options), options)
         contents = [[_content(panel, drawing) for panel in row] for row in rows]
         return draw_figure(contents, frame, found, text, options, drawing)
 
@@ -375,7 +390,7 @@ def _caption(
     dataset: xr.Dataset,
     rows: Sequence[Sequence[Panel]],
     band: str,
-    is_difference: bool,
+    relative_to: str | None,
     width: int,
     options: PictureOptions,
 ) -> str:
@@ -384,7 +399,7 @@ def _caption(
     segments = [s for p in panels for s in p.segments]
     metrics = dict.fromkeys(p.frame.y.name.removesuffix("_since_branch") for p in panels)
     names = [options.label(m, _label(dataset[m])) for m in metrics]
-    subject = subject_text([name.partition(" [")[0] for name in names])
+    subject = subject_text(names)
     axis = next((p.frame.x for p in panels if not p.frame.since_branch), panels[0].frame.x)
     against = axis.label or panels[-1].frame.x.label
     over, _, interval = band.partition("|")
@@ -400,8 +415,11 @@ def _caption(
     if not over and (missing := _without_values(dataset, segments)):
         left_out = f"left out: {counted(missing, 'run')} without values"
     thinned = "points thinned" if any(p.is_thinned(width) for p in panels) else ""
-    change = "change from the base, " if is_difference and "change" not in subject else ""
-    return caption_of(f"{change}{subject} against {against.partition(' [')[0]}", number, left_out, thinned)
+    if relative_to == "base":
+        subject = f"change of {subject} from the base"
+    elif relative_to:
+        subject = f"difference of {subject} to {relative_to}"
+    return caption_of(f"{subject} against {in_words(against)}", number, left_out, thinned)
 
 
 def _without_values(dataset: xr.Dataset, segments: Sequence[Segment]) -> int:
@@ -493,7 +511,14 @@ def curve_panels(
             segments = {m: group_segments(parts, group_by, facet_by, min_count) for m, parts in segments.items()}
         # Bases have no change from themselves.
         is_change = relative_to == "base"
+        if is_change:
+            hidden.update(
+                (value_of(s, style_by or ""), None) for parts in segments.values() for s in parts if s.is_base
+            )
         return drawn, {m: [s for s in parts if not (s.is_base and is_change)] for m, parts in segments.items()}
+
+    # Styles of curves that are not drawn: the others have the same markers as in a picture with those.
+    hidden: dict[Any, None] = {}
 
     behind = {} if smooth is None else found(False)[1]
     drawn, segments = found(smooth is not None)
@@ -517,11 +542,12 @@ def curve_panels(
     styles = [value_of(s, style_by or "") for s in all_segments]
     # A value without a style has a marker as well; its place is where it first appears.
     in_order = options.ordered(style_by, styles) if options.orders(style_by) else []
+    markers = markers_of([*in_order, *hidden, *styles], backend)
     look = Look(
         hue_by=hue_by or "",
         style_by=style_by or "",
         colours=colours,
-        markers=markers_of([*in_order, *styles], backend),
+        markers={v: marker for v, marker in markers.items() if v in {*in_order, *styles}},
         hue_label=hue_label(dataset, hue_by, options),
         plain=NEUTRAL if colours else options.plain(PRIMARY),
         highlight=curve_options.highlight,
@@ -537,8 +563,12 @@ def curve_panels(
     zooms = (not many if zoom is None else zoom) and not group_by and x in ("cumulative_tokens", "cumulative_compute")
     scale = Scale(x, log_x, log_y, zooms, bool(relative_to))
     metric_columns: list[Panel] = []
-    for m in metrics:
-        made = metric_panels(drawn, m, segments[m], look, scale, mark_branches, options)
+    # Axes of one name are linked on a page, so panels of all metrics have the same limits.
+    alone = {m: metric_panels(drawn, m, segments[m], look, scale, mark_branches, options) for m in metrics}
+    spans = _joint_spans([p.frame.x for panels in alone.values() for p in panels])
+    for m, made in alone.items():
+        if any(p.frame.x.limits != spans.get(p.frame.x.name) for p in made):
+            made = metric_panels(drawn, m, segments[m], look, scale, mark_branches, options, spans)
         made = [replace(p, behind=behind.get(m, ())) for p in made]
         metric_columns += curve_options.ranged(made, scale.is_difference)
     _check_count(facet_by, len(facets), len(metric_columns))
@@ -551,6 +581,16 @@ def curve_panels(
         of_facets.append(titled(drawn, of_facet, title, by_task, len(facets) == 1, options))
     rows = arrange(of_facets, columns or columns_for_facets(len(facets), len(metric_columns)))
     return labelled_below(rows) if by_task or (len(rows) > 2 and len(metric_columns) == 1) else rows
+
+
+def _joint_spans(axes: Iterable[Axis]) -> dict[str, tuple[float, float]]:
+    """Return limits for the axes of each name that include those of all of them."""
+    spans: dict[str, tuple[float, float]] = {}
+    for axis in axes:
+        if axis.limits is not None:
+            low, high = spans.get(axis.name, axis.limits)
+            spans[axis.name] = min(low, axis.limits[0]), max(high, axis.limits[1])
+    return spans
 
 
 def _is_by_lineage(

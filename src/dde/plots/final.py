@@ -281,13 +281,14 @@ def _dots(
     plain: str,
 ) -> tuple[list[Dot], list[Dot]]:
     """Return the dots of a metric, and the points of single runs beside means."""
-    order = list(colours)
+    without = [""] if hue_by and not all(map(is_given, means.rows[hue_by])) else []
+    order = [*colours, *without]
     dots, singles = [], []
     for g, facts in enumerate(means.rows.to_dict("records")):
         value, n = float(means.mean["value"][k, g]), int(means.count[k, g])
         if not np.isfinite(value):
             continue
-        shade = facts[hue_by] if hue_by else ""
+        shade = facts[hue_by] if hue_by and is_given(facts[hue_by]) else ""
         # Dots of one row are beside each other, in the order of the legend from above.
         shift = 0.6 * (0.5 - (order.index(shade) + 0.5) / len(order)) if len(order) > 1 and shade in order else 0.0
         position, colour = shift - rows.of_group[g], colours.get(shade, plain)

@@ -19,7 +19,7 @@ from dde.errors import SelectionError
 from dde.plots.axis_format import axis_label, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, counted, range_text, runs_text
+from dde.plots.captions import caption_of, counted, in_words, range_text, runs_text
 from dde.plots.cells import Reduce, differing, rows_of_runs
 from dde.plots.colours import is_given, label_of, text_colour
 from dde.plots.defaults import (
@@ -281,7 +281,7 @@ def _drawn(
     rows = arrange([[content] for content in contents], columns or max(min(3, 1100 // (size[0] + 110)), 1))
     averaged = sorted({int(n) for g in grids for n in g.cells["count"]})
     text = caption_of(
-        f"{label.partition(' [')[0]} by {axes[0].label.partition(' [')[0]} and {axes[1].label.partition(' [')[0]}",
+        f"{in_words(label)} by {in_words(axes[0].label)} and {in_words(axes[1].label)}",
         counted_runs,
         f"cells average {range_text(averaged)} runs" if averaged[-1] > 1 else "",
         _note(left_out, x, y),

@@ -19,7 +19,7 @@ from dde.plots.answers.cells import short_label
 from dde.plots.axis_format import axis_label
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, counted
+from dde.plots.captions import caption_of, counted, left_out_text
 from dde.plots.colours import EDGE, INK, NEUTRAL, PRIMARY, is_given, sorted_values
 from dde.plots.defaults import AUTO, check_names, hue_label, known_labels, task_of
 from dde.plots.figure_layout import FRAME_PIXELS_PER_INCH, Axis, Frame, PanelLayout, wrapped
@@ -386,7 +386,12 @@ def _caption(
     subject = metrics_words(dataset, names, options)
     missing = "none: no value" if any(a.has_missing for a in axes) else ""
     left_out = len(found.rows) - len(rows)
-    without = f"left out: {counted(left_out, 'run')} without a value ({found.left_out.replace(';', ',')})"
+    # Of several metrics, the reasons count a run more than once.
+    without = (
+        left_out_text(found.left_out)
+        if len(names) == 1
+        else f"left out: {counted(left_out, 'run')} without a value of every metric"
+    )
     return caption_of(
         f"{subject} {place_in_words(found.place)}", counted(len(rows), "run"), missing, without if left_out else ""
     )

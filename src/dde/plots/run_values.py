@@ -21,7 +21,7 @@ from dde.dataset.finals import STOP_MARGIN
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError, UnknownNameError, near_names
 from dde.plots.axis_format import axis_label, short_number
-from dde.plots.captions import caption_of, counted, range_text, subject_text
+from dde.plots.captions import caption_of, counted, left_out_text, range_text, subject_text
 from dde.plots.cells import rows_of_runs, varies
 from dde.plots.colours import is_given, is_number, label_of
 from dde.plots.defaults import task_of
@@ -427,7 +427,7 @@ def metric_texts(dataset: xr.Dataset, name: str, in_panels: bool, options: Pictu
 
 def metrics_words(dataset: xr.Dataset, names: Sequence[str], options: PictureOptions) -> str:
     """Return the metrics of a picture, for its caption."""
-    return subject_text([options.label(n, axis_label(dataset[n])).partition(" [")[0] for n in names])
+    return subject_text([options.label(n, axis_label(dataset[n])) for n in names])
 
 
 def caption_of_means(subject: str, found: RunValues, means: Means, not_drawn: str = "") -> str:
@@ -437,5 +437,4 @@ def caption_of_means(subject: str, found: RunValues, means: Means, not_drawn: st
     if means.over and (counts > 1).any():
         members = f"means of {range_text(counts)} runs over {' and '.join(means.over)}"
         bars = f"bars: {means.interval}" if means.interval else ""
-    left_out = f"left out: {found.left_out.replace(';', ',')}" if found.left_out else ""
-    return caption_of(subject, members, bars, left_out, not_drawn)
+    return caption_of(subject, members, bars, left_out_text(found.left_out), not_drawn)

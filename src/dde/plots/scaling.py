@@ -21,7 +21,7 @@ from dde.errors import SelectionError, warn_caller
 from dde.plots.axis_format import axis_label, padded_range, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, runs_text, without_names
+from dde.plots.captions import caption_of, in_words, runs_text, without_names
 from dde.plots.cells import Reduce, rows_of_runs
 from dde.plots.colours import (
     INK,
@@ -359,7 +359,7 @@ def _drawn(
     ]
     grid = arrange([[content] for content in contents], columns or min(len(facets), 3))
     text = caption_of(
-        f"{frame.y.label.partition(' [')[0]} against {frame.x.label.partition(' [')[0]}",
+        f"{in_words(frame.y.label)} against {in_words(frame.x.label)}",
         runs_text(rows["run_id"], rows["lineage"], rows.get("seed", ())),
         note,
     )
@@ -480,5 +480,6 @@ def _legend(lines: Sequence[_Line], rows: pd.DataFrame, look: _Look, backend: Ba
         entries += [
             LegendEntry(f"mean of {n} runs", backend.points(INK, next(iter(look.markers.values()))), "marker"),
             LegendEntry("95% interval of the mean", backend.line(INK)),
+            LegendEntry("single run", backend.points(INK, next(iter(look.markers.values())), crowd=_FAINT), "marker"),
         ]
     return Legend(title, entries, bar)

@@ -21,7 +21,7 @@ from dde.lineage.chain_texts import Stage, parse_chain
 from dde.plots.axis_format import axis_label, short_number, tick_labels
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
-from dde.plots.captions import caption_of, counted, runs_text
+from dde.plots.captions import caption_of, counted, in_words, runs_text
 from dde.plots.cells import Reduce, rows_of_runs
 from dde.plots.colours import EDGE, INK, NEUTRAL, colours_of, label_of
 from dde.plots.defaults import known_labels
@@ -340,7 +340,7 @@ def plot_tree(
     options.check_labels(known_labels(dataset, [*([] if metric is None else [name]), *types], ["run_type", "run"]))
     if label:
         label = options.label(name, label)
-    subject = f"{label.partition(' [')[0]} at the end of each run" if label else "runs by their type"
+    subject = f"{in_words(label)} at the end of each run" if label else "runs by their type"
     listed = [m for m in members if m.is_listed]
     families = {m.facts.get("lineage", "") for m in listed}
     unknown = _unknown_parents(members)
