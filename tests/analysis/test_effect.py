@@ -256,8 +256,8 @@ def test_pictures_show_every_gain(suite: xr.Dataset) -> None:
     with printed(plot_effect(found, backend="matplotlib")) as figure:
         assert_nothing_is_cut_off(figure)
     text = caption_of(plot_effect(found, backend="matplotlib"))
-    assert text.startswith("Change of ARC-Easy and PIQA, primary metric from the base, at the planned end;")
-    assert "left out: base has no value before the branch" in text
+    assert text.startswith("Change of ARC-Easy and PIQA (primary metric) from the base, at the planned end;")
+    assert "(base has no value before the branch)" in text
     figures = figures_of(plot_effect(found))
     points = sum(len(next(iter(r.data_source.data.values()))) for f in figures for r in drawn(f, "Scatter"))
     assert points == int(found.gain.notnull().sum())

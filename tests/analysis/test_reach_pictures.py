@@ -66,8 +66,8 @@ def test_crossings_stand_at_their_tokens(bases: xr.Dataset) -> None:
     )
     assert crossings.title.text == "ARC-Easy, primary metric ≥ 0.35"
     text = caption_of(plot_reach(answer))
-    assert text.startswith("ARC-Easy, primary metric, first crossing; ")
-    assert text.endswith(" runs; left out: missing: 1.")
+    assert text.startswith("ARC-Easy (primary metric), first crossing; ")
+    assert text.endswith(" runs; left out: 1 (missing).")
 
 
 def test_a_share_ends_where_its_runs_do(bases: xr.Dataset) -> None:

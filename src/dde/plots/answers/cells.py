@@ -5,20 +5,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from dde.errors import SelectionError
 from dde.plots.axis_format import axis_label, padded_range
 from dde.plots.backends.base import Backend
-from dde.plots.captions import subject_text, without_names
+from dde.plots.captions import left_out_text, subject_text
 from dde.plots.colours import INK, NEUTRAL, PRIMARY, colours_of, is_given, is_ordered, label_of
 from dde.plots.figure_layout import Axis
 from dde.plots.legends import MOST_ENTRIES, ColourBar, Legend, LegendEntry
 from dde.plots.panels import coloured_lines, coloured_points
 from dde.plots.picture_options import NO_OPTIONS, PictureOptions
+from dde.plots.run_values import labels_of, short_names
 
 __all__ = [
     "MOST_PANELS",
@@ -37,6 +40,7 @@ __all__ = [
     "labels_in",
     "left_out_words",
     "metric_label",
+    "metric_names",
     "place_words",
     "short_label",
     "subject_of",
@@ -48,8 +52,8 @@ __all__ = [
 
 #: Most panels of one picture.
 MOST_PANELS = 36
-# Longest label of a category, in letters.
-_LONGEST = 34
+# Longest label of a category, in letters: a recipe of DataDecide with a hyperparameter has 38.
+_LONGEST = 42
 
 
 @dataclass(frozen=True)
@@ -91,15 +95,29 @@ class Hue:
         """Return the colour of a label."""
         return self.colours.get(label, NEUTRAL if self.dim else self.options.plain(PRIMARY))
 
-    def legend(self, backend: Backend, more: Sequence[LegendEntry] = ()) -> Legend:
-        """Return a legend of the colours: entries, or a bar where an ordered hue has many labels."""
+    def legend(self, backend: Backend, more: Sequence[LegendEntry] = (), marker: str = "") -> Legend:
+        """Return a legend of the colours: entries, or a bar where an ordered hue has many labels.
+
+        Parameters
+        ----------
+        backend : Backend
+        more : sequence of LegendEntry
+            Entries after those of the colours.
+        marker : str
+            Marker of the entries, where no lines are drawn; "" for lines.
+        """
         if not self.dim:
             return Legend("", more)
         if len(self.colours) > MOST_ENTRIES and is_ordered(self.colours):
             bar = ColourBar.of_ranks(self.label, self.colours, [self.options.label(v) for v in self.colours])
             return Legend("", more, bar)
         names = self.options.names(self.colours)
-        entries = [LegendEntry(label_of(v, names), backend.line(colour)) for v, colour in self.colours.items()]
+        entries = [
+            LegendEntry(label_of(v, names), backend.points(colour, marker), "marker")
+            if marker
+            else LegendEntry(label_of(v, names), backend.line(colour))
+            for v, colour in self.colours.items()
+        ]
         return Legend(self.label, [*entries, *more])
 
 
@@ -223,6 +241,27 @@ def subject_of(answer: xr.Dataset, options: PictureOptions) -> str:
     return subject_text([options.label(m, label_of(n)) for m, n in zip(metrics, names, strict=True)])
 
 
+def metric_names(answer: xr.Dataset, options: PictureOptions = NO_OPTIONS) -> dict[str, str]:
+    """Return the names of an answer's metrics for titles and ticks: those of their tasks where these differ.
+
+    Examples
+    --------
+    >>> labels = ["ARC-Easy, primary metric", "PIQA, primary metric"]
+    >>> coords = {"metric": ["arc_easy", "piqa"], "metric_label": ("metric", labels)}
+    >>> metric_names(xr.Dataset(coords=coords))
+    {'arc_easy': 'ARC-Easy', 'piqa': 'PIQA'}
+    """
+    if "metric" not in answer.coords:
+        return {}
+    metrics = [str(m) for m in np.atleast_1d(answer["metric"].values)]
+    labels = [label_of(m) for m in metrics]
+    if "metric_label" in answer.coords and answer["metric_label"].size == len(metrics):
+        labels = [str(v) for v in np.atleast_1d(answer["metric_label"].values)]
+    tasks = [label.partition(", ")[0] for label in labels]
+    shown = tasks if len(set(tasks)) == len(set(metrics)) else labels
+    return {m: options.label(m, text) for m, text in zip(metrics, shown, strict=True)}
+
+
 def metric_label(answer: xr.Dataset, name: str, options: PictureOptions = NO_OPTIONS) -> str:
     """Return the axis label of a variable: the name of the metric where the answer has several of them.
 
@@ -236,7 +275,10 @@ def metric_label(answer: xr.Dataset, name: str, options: PictureOptions = NO_OPT
     if array.attrs.get("long_name", "").partition(",")[0] != "metric" or metric is None or metric.ndim:
         return options.label(name, axis_label(array))
     units = str(answer["units"].item()) if "units" in answer.coords and not answer["units"].ndim else ""
-    label = options.label(metric.item()) + str(array.attrs["long_name"]).removeprefix("metric")
+    named = answer.coords.get("metric_label")
+    label = options.label(metric.item(), None if named is None or named.ndim else str(named.item())) + str(
+        array.attrs["long_name"]
+    ).removeprefix("metric")
     return axis_label(array.copy().assign_attrs(long_name=label, units=units))
 
 
@@ -245,11 +287,10 @@ def left_out_words(answer: xr.Dataset) -> str:
 
     Examples
     --------
-    >>> left_out_words(xr.Dataset(attrs={"left_out": "a: no counterpart: 2 (c4-4M, c4-20M)"}))
-    'left out: a: no counterpart: 2'
+    >>> left_out_words(xr.Dataset(attrs={"left_out": "a: no counterpart: 2 (c4-4M, c4-20M); no observation: 1"}))
+    'left out: 2 (a: no counterpart), 1 (no observation)'
     """
-    text = without_names(str(answer.attrs.get("left_out", "")))
-    return f"left out: {text.replace('_', ' ')}" if text else ""
+    return left_out_text(str(answer.attrs.get("left_out", "")))
 
 
 def hue_along(answer: xr.Dataset, dim: str | None, options: PictureOptions = NO_OPTIONS) -> Hue:
@@ -312,9 +353,39 @@ def title_along(answer: xr.Dataset, where: Mapping[str, int], options: PictureOp
     for dim, k in where.items():
         value = label_along(answer, dim, k)
         named = isinstance(value, str) and value != ""
-        text = options.label(value) if is_given(value) else "none"
+        text = _text_of(value, options, _names_along(answer, dim, options))
         texts.append(text if named else f"{options.label(dim, dim.replace('_', ' '))} {text}")
     return ", ".join(texts)
+
+
+def _names_along(answer: xr.Dataset, dim: str, options: PictureOptions) -> Mapping[Any, str]:
+    """Return names of labels along a dimension that are shorter than the labels: of metrics, and of runs.
+
+    Answers call a run by all its hyperparameters: ``finetune_tokens=1e+08_epochs=1_max_train_samples=140000``.
+    """
+    if dim == "metric":
+        return metric_names(answer, options)
+    own = {str(n): c.values for n, c in answer.coords.items() if c.dims == (dim,) and n != dim}
+    if dim != "run" or not own or "run" not in answer.coords:
+        return {}
+    rows = pd.DataFrame(own)
+    names: list[str] = []
+    count = 0
+    for name in own:
+        found = len(rows[[*names, name]].astype(str).drop_duplicates())
+        has_none = not all(any(map(is_given, row)) for row in rows[names].itertuples(index=False))
+        if found > max(count, 1) or (names and has_none):
+            names, count = [*names, name], found
+    labels = [str(v) for v in answer["run"].values]
+    texts = labels_of(rows, names, short_names(names), options.label) if names else labels
+    # A label of one part has no factors in it.
+    named = {v: text for v, text in zip(labels, texts, strict=True) if "=" in v and text not in ("", "none")}
+    return named if len(set(named.values())) == len(named) else {}
+
+
+def _text_of(value: Any, options: PictureOptions, names: Mapping[Any, str] = MappingProxyType({})) -> str:
+    """Return the label of the options for a value, else its name, else the value as a legend shows it."""
+    return options.label(value, names.get(value)) if is_given(value) else "none"
 
 
 def category_axis(
@@ -336,7 +407,8 @@ def category_axis(
     if dim is None:
         return Axis(name, "", limits=(-0.5, 0.5), ticks=((0.0, " "),))
     labels = [label_along(answer, dim, k) for k in range(answer.sizes[dim])]
-    texts = [short_label(v, options) for v in labels]
+    names = _names_along(answer, dim, options)
+    texts = [_shortened(_text_of(v, options, names)) for v in labels]
     title = str(answer[dim].attrs.get("long_name", "")) if dim in answer.coords else ""
     count = len(labels)
     ticks = tuple((float(count - 1 - k if descending else k), text) for k, text in enumerate(texts))
@@ -349,11 +421,14 @@ def short_label(value: Any, options: PictureOptions = NO_OPTIONS) -> str:
 
     Examples
     --------
-    >>> short_label(2e-5), short_label(""), short_label("sft_lr=5e-06_100Mx1+dpo_lr=2e-07_40000seqx1_beta=5")
-    ('2e-5', 'none', 'sft_lr=5e-06_100M…000seqx1_beta=5')
+    >>> short_label(2e-5), short_label(""), short_label("sft_lr=5e-06_100Mx1_seed=2+dpo_lr=2e-07_40000seqx1_beta=5")
+    ('2e-5', 'none', 'sft_lr=5e-06_100Mx1_s…07_40000seqx1_beta=5')
     """
-    text = options.label(value) if is_given(value) else "none"
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-(_LONGEST // 2 - 2) :]}"
+    return _shortened(_text_of(value, options))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-(_LONGEST // 2 - 1) :]}"
 
 
 def dot_elements(

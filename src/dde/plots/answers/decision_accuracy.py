@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dde.plots.answers.cells import arranged
-from dde.plots.answers.series import Panel, Series, answer_caption, cells_of, draw_panels, label_of_cell
+from dde.plots.answers.cells import arranged, metric_names
+from dde.plots.answers.series import Panel, Series, answer_caption, cells_of, draw_panels, label_of_cell, name_of
 from dde.plots.backends.base import BackendName
 from dde.plots.captions import range_text
 from dde.plots.colours import NEUTRAL, PRIMARY
@@ -73,16 +73,18 @@ def plot_decision_accuracy(
     scale = str(answer.attrs["target"]).split("=")[0]
     answer = arranged(answer, scale, options)
     others = [str(d) for d in answer["accuracy"].dims if d not in (scale, "checkpoint", over)]
+    names = metric_names(answer, options)
     panels = []
     for cell in cells_of(answer, others):
         series = _series(cell, scale, x.name, options)
-        panels.append(Panel(series, x, y, label_of_cell(cell, others or ["metric"], options), across=[0.5]))
+        panels.append(Panel(series, x, y, label_of_cell(cell, others or ["metric"], options, names), across=[0.5]))
     n = answer["n"].values[answer["n"].values > 0]
     text = answer_caption(
-        answer, f"decision accuracy on {range_text(n)} values of {over}", options,
+        answer, f"decision accuracy on {range_text(n)} values of {name_of(answer, over)}", options,
         f"target: {answer.attrs['target']}", f"seeds: {answer.attrs['seeds']}",
+        "line: chance",
     )  # fmt: skip
-    return draw_panels(panels, backend, columns, frame_size, options, text, scale)
+    return draw_panels(panels, backend, columns, frame_size, options, text, scale, name_of(answer, scale))
 
 
 def _series(cell: xr.Dataset, scale: str, x: str, options: PictureOptions) -> list[Series]:

@@ -21,6 +21,7 @@ from dde.plots.answers.cells import (
     interval_label,
     labels_in,
     left_out_words,
+    metric_names,
     place_words,
     short_label,
     subject_of,
@@ -172,20 +173,22 @@ def _drawn(
             "runs first: answer.sel(...) or answer.isel(...)."
         )
     size = frame_size or (330, int(np.clip(longest * 24, 140, 900)))
-    legend = hue.legend(backend, _entries(answer, markers, style_by, options, backend))
+    first = next(iter(markers.values()))
+    legend = hue.legend(backend, _entries(answer, markers, style_by, options, backend), marker=first)
+    names = metric_names(answer, options)
     contents = []
     for k, (key, part) in enumerate(facets):
         labels = _sorted(part[category], category, options)
         dots = _dots(part, category, labels, hue, style_by, markers)
         each = [d for of_marker in dots.values() for d in of_marker]
         metric = dict(zip(keys, key, strict=True)).get("metric")
-        named = f"{options.label(metric)}, change from the base" if metric else axis_label(answer.gain)
+        named = f"{names[str(metric)]}, change from the base" if metric else axis_label(answer.gain)
         named = options.label("gain", named)
         x = value_axis(f"gain_{metric}" if metric else "gain", named, each, zero=True)
         ticks = tuple((float(len(labels) - 1 - i), short_label(v, options)) for i, v in enumerate(labels))
         title = options.label(category, str(answer[category].attrs.get("long_name") or category.replace("_", " ")))
         y = Axis(f"category_{k}", title, limits=(-0.6, len(labels) - 0.4), ticks=ticks)
-        heading = ", ".join(options.label(v) for v in key)
+        heading = ", ".join(names.get(str(v)) or options.label(v) for v in key)
         elements = partial(_elements, hv, dots, backend)
         contents.append(Content.of_elements(Frame(x, y), heading, elements, backend))
     grid = arrange([[content] for content in contents], columns or columns_for_facets(len(facets), 1))

@@ -15,6 +15,7 @@ from dde.analysis.predictions import predict
 from dde.dataset.dimensions import broadcast_values
 from dde.errors import SelectionError
 from dde.plots.answers.cells import labels_in, left_out_words, subject_of
+from dde.plots.answers.series import name_of
 from dde.plots.axis_format import padded_range
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
@@ -35,7 +36,7 @@ _POINTS = 80
 _DENSE = 120
 _MOST_PANELS = 24
 _LABELS = {
-    "compute": "compute [FLOPs]",
+    "compute": "compute [FLOP]",
     "tokens": "cumulative tokens",
     "n_params": "parameters",
     "loss": "loss",
@@ -162,7 +163,7 @@ def _groups(answer: xr.Dataset, options: PictureOptions) -> _Groups:
             here[(own == value) | ((own != own) & (value != value))] = k
         inside &= here >= 0
         code = code * size + here
-    title = ", ".join(options.label(n, n.replace("_", " ")) for n in by)
+    title = ", ".join(options.label(n, name_of(answer, n)) for n in by)
     return _Groups(title, labels, values, np.where(inside, code, -1))
 
 

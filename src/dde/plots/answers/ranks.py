@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dde.plots.answers.cells import arranged
-from dde.plots.answers.series import Panel, Series, answer_caption, cells_of, draw_panels, label_of_cell
+from dde.plots.answers.cells import arranged, metric_names
+from dde.plots.answers.series import Panel, Series, answer_caption, cells_of, draw_panels, label_of_cell, name_of
 from dde.plots.backends.base import BackendName
 from dde.plots.captions import range_text
 from dde.plots.figure_layout import Axis
@@ -66,7 +66,10 @@ def plot_ranks(
     answer = arranged(answer, over, options)
     others = [str(d) for d in answer["kendall"].dims]
     cells = [c for c in cells_of(answer, others) if int(c["n"]) > 1]
-    colours = options.colours(over, answer[over].values)
+    # A value without a rank in any panel has no colour.
+    shown = sorted({k for c in cells for k in np.flatnonzero(np.isfinite(c["rank_a"]) & np.isfinite(c["rank_b"]))})
+    colours = options.colours(over, answer[over].values[shown])
+    names = metric_names(answer, options)
     ends = [str(answer.attrs[side]) for side in ("a", "b")]
     most = max((int(c["n"]) for c in cells), default=1)
     y = Axis(
@@ -94,13 +97,13 @@ def plot_ranks(
         tau = f"τ = {float(cell['kendall']):.2f}"
         if np.isfinite(cell["kendall_low"]):
             tau += f" ({float(cell['kendall_low']):.2f} to {float(cell['kendall_high']):.2f})"
-        title = ", ".join(filter(None, [label_of_cell(cell, others or ["metric"], options), tau]))
+        title = ", ".join(filter(None, [label_of_cell(cell, others or ["metric"], options, names), tau]))
         panels.append(Panel(series, x, y, title))
     counts = range_text(int(c["n"]) for c in cells)
     text = answer_caption(
-        answer, f"ranks of {counts} values of {over.replace('_', ' ')}", options, f"seeds: {answer.attrs['seeds']}"
+        answer, f"ranks of {counts} values of {name_of(answer, over)}", options, f"seeds: {answer.attrs['seeds']}"
     )
-    return draw_panels(panels, backend, columns, frame_size, options, text, over)
+    return draw_panels(panels, backend, columns, frame_size, options, text, over, name_of(answer, over))
 
 
 def _ticks(most: int) -> list[int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from dde.plots.legends import Legend, LegendEntry
 from dde.plots.panels import coloured_lines, coloured_points
 from dde.plots.picture_options import NO_OPTIONS, PictureOptions
 
-__all__ = ["Panel", "Series", "answer_caption", "cells_of", "draw_panels", "label_of_cell"]
+__all__ = ["Panel", "Series", "answer_caption", "cells_of", "draw_panels", "label_of_cell", "name_of"]
 
 _LARGE, _SMALL = (420, 300), (300, 220)
 _MOST_PANELS = 36
@@ -168,6 +169,7 @@ def draw_panels(
     options: PictureOptions,
     caption: str = "",
     legend_title: str = "",
+    legend_name: str = "",
     share_y: bool = True,
 ) -> Any:
     """Return panels as a HoloViews layout, with one legend and a caption.
@@ -183,7 +185,8 @@ def draw_panels(
     options : PictureOptions
         Their labels replace names of axes, entries of the legend and ticks.
     caption : str
-    legend_title : str
+    legend_title, legend_name : str
+        The coordinate of the legend, and its title where the options have no label for it.
     share_y : bool, default True
         Whether panels with axes of one name have the same limits.
 
@@ -220,7 +223,7 @@ def draw_panels(
             else LegendEntry(options.label(label, label), drawing.points(colour, _marker(shape, drawing)), "marker")
             for label, colour, shape, line, dashed in ordered
         ]
-        title = options.label(legend_title, legend_title.replace("_", " ")) if entries else ""
+        title = options.label(legend_title, legend_name or legend_title.replace("_", " ")) if entries else ""
         contents = [
             Content.of_elements(frame, panel.title, partial(panel.elements, drawing), drawing)
             for panel, frame in zip(panels, frames, strict=True)
@@ -262,13 +265,34 @@ def cells_of(answer: xr.Dataset, along: Sequence[str]) -> list[xr.Dataset]:
     return cells
 
 
-def label_of_cell(cell: xr.Dataset, names: Sequence[str], options: PictureOptions = NO_OPTIONS) -> str:
-    """Return the labels of a cell, such as "ARC-Easy, 150M", for the names that are coordinates of it."""
-    values = {n: cell.coords[n].item() for n in names if n in cell.coords and not cell.coords[n].ndim}
-    texts = {n: f"{v:g}" if isinstance(v, float) else str(v) for n, v in values.items()}
-    if "metric_label" in cell.coords and not cell.coords["metric_label"].ndim:
-        texts["metric"] = str(cell.coords["metric_label"].item())
-    return ", ".join(options.label(v, texts[n]) for n, v in values.items() if v not in ("", None))
+def label_of_cell(
+    cell: xr.Dataset,
+    names: Sequence[str],
+    options: PictureOptions = NO_OPTIONS,
+    metrics: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return the labels of a cell, such as "ARC-Easy, 150M", for the names that are coordinates of it.
+
+    Parameters
+    ----------
+    cell : xarray.Dataset
+    names : sequence of str
+    options : PictureOptions
+    metrics : mapping of str to str
+        Names of the metrics, as :func:`dde.plots.answers.cells.metric_names` returns them.
+    """
+    values = [(n, cell.coords[n].item()) for n in names if n in cell.coords and not cell.coords[n].ndim]
+    return ", ".join(
+        metrics[v] if n == "metric" and v in metrics else options.label(v, f"{v:g}" if isinstance(v, float) else str(v))
+        for n, v in values
+        if v not in ("", None)
+    )
+
+
+def name_of(answer: xr.Dataset, coordinate: str) -> str:
+    """Return what a coordinate of an answer is called in a legend: its long name, else its name in words."""
+    named = answer.coords.get(coordinate)
+    return str(named.attrs.get("long_name", "") if named is not None else "") or coordinate.replace("_", " ")
 
 
 def answer_caption(answer: xr.Dataset, subject: str, options: PictureOptions, *more: str) -> str:

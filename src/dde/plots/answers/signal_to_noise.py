@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dde.plots.answers.cells import arranged
-from dde.plots.answers.series import Panel, Series, answer_caption, cells_of, draw_panels, label_of_cell
+from dde.plots.answers.cells import arranged, metric_names
+from dde.plots.answers.series import Panel, Series, answer_caption, cells_of, draw_panels, label_of_cell, name_of
 from dde.plots.backends.base import BackendName
 from dde.plots.figure_layout import Axis
 from dde.plots.option_docs import with_picture_options
@@ -68,10 +68,11 @@ def plot_signal_to_noise(
     # One task: its sizes are along x. Several: the tasks.
     along = "metric" if "metric" in answer.dims else (others[-1] if others else "metric")
     facets = [d for d in others if d != along]
-    names = [options.label(v) for v in np.atleast_1d(answer[along].values)]
+    tasks = metric_names(answer, options)
+    names = [tasks.get(v) or options.label(v) for v in np.atleast_1d(answer[along].values)]
     sources = [str(s) for s in answer["source"].values]
     colours = options.colours("source", sources)
-    label = options.label(along, str(answer[along].attrs.get("long_name", along.replace("_", " "))))
+    label = options.label(along, "" if along == "metric" else name_of(answer, along))
     x = Axis(along, label, limits=(-0.6, len(names) - 0.4), ticks=tuple((float(k), t) for k, t in enumerate(names)))
     y = Axis("signal_to_noise", "signal to noise", True)
     panels = []
@@ -87,7 +88,7 @@ def plot_signal_to_noise(
             name = options.label(source, f"noise of {source}")
             series.append(Series(at, values, colours[source], low, high, name, line=False, names=names))
         if any(np.isfinite(s.y).any() for s in series):
-            panels.append(Panel(series, x, y, label_of_cell(cell, facets or ["metric"], options), across=[1.0]))
-    spread = f"signal: {answer.attrs['spread']} over {answer.attrs['over']}"
+            panels.append(Panel(series, x, y, label_of_cell(cell, facets or ["metric"], options, tasks), across=[1.0]))
+    spread = f"signal: {answer.attrs['spread']} over {name_of(answer, str(answer.attrs['over']))}"
     text = answer_caption(answer, "ratio of signal to noise", options, spread)
     return draw_panels(panels, backend, columns, frame_size, options, text)
