@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.collections import PathCollection
+from PIL import Image
 
 import dde
 from browser import running_chromium
+from dde.errors import SelectionError
 from dde.plots.axis_format import linear_ticks
 from dde.plots.curves import curve_panels
 from picture_checks import assert_nothing_is_cut_off, caption_of, drawn, figures_of, legend_entries, printed
@@ -85,6 +90,43 @@ def test_a_figure_without_titles_leaves_no_room_for_them(bases: xr.Dataset, back
             assert room[0] <= above <= room[1]
 
 
+@pytest.mark.parametrize("font_size", [6, 7, 9])
+@pytest.mark.parametrize("legend", ["right", "bottom", "top"])
+def test_the_least_size_has_room_for_everything(
+    bases: xr.Dataset, legend: Any, font_size: float, tmp_path: Path
+) -> None:
+    def draw(size: tuple[float, float]) -> Any:
+        return bases.dde.plot_scaling(
+            "arc_easy", size=size, font_size=font_size, legend=legend, backend="matplotlib"
+        )  # fmt: skip
+
+    with pytest.raises(SelectionError, match="the least size is") as error:
+        draw((1, 1))
+    least = re.search(r"least size is \((.*), (.*)\) inches", str(error.value))
+    assert least is not None
+    picture = draw((float(least[1]), float(least[2])))
+    with Image.open(dde.save(picture, tmp_path / "least.png", dpi=150)) as image:
+        pixels = np.asarray(image.convert("L"))
+    for edge in (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:]):
+        assert edge.min() == 255
+    with printed(picture) as figure:
+        assert len(legend_entries(figure)) == 6
+        for axes in figure.axes:
+            renderer = figure.canvas.get_renderer()
+            boxes = [t.get_window_extent(renderer) for t in axes.get_xticklabels() if t.get_text()]
+            assert all(a.x1 < b.x0 for a, b in pairwise(sorted(boxes, key=lambda box: box.x0)))
+
+
+def test_points_are_as_small_as_the_text(bases: xr.Dataset) -> None:
+    sizes = []
+    for font_size in (8.5, 6):
+        picture = bases.dde.plot_scaling("arc_easy", font_size=font_size, backend="matplotlib")
+        with printed(picture) as figure:
+            points = figure.findobj(PathCollection)
+            sizes.append(sorted({round(float(s), 3) for p in points for s in p.get_sizes()}))
+    assert sizes[1] == pytest.approx([s * (6 / 8.5) ** 2 for s in sizes[0]], rel=1e-3)
+
+
 # --- curves
 
 
@@ -94,6 +136,8 @@ def test_run_types_have_the_same_markers_with_and_without_their_bases(sweep: xr.
     ]
     assert set(looks[1]) == {"supervised_ft", "dpo"}
     assert {kind: looks[0][kind] for kind in looks[1]} == looks[1]
+    after = curve_panels(sweep, "arc_easy", x="post_tokens")[0][0].look.markers
+    assert after == looks[1]
 
 
 def test_the_start_of_a_change_is_off_the_edge(sweep: xr.Dataset) -> None:
@@ -117,6 +161,11 @@ def test_captions_say_what_a_difference_is_to(sweep: xr.Dataset) -> None:
 def test_captions_keep_metrics_apart(sweep: xr.Dataset) -> None:
     text = caption_of(sweep.dde.plot(["arc_easy", "train_loss"]))
     assert text.startswith("ARC-Easy (primary metric) and training loss against tokens since the start of pretraining;")
+
+
+def test_captions_say_that_curves_are_smoothed(bases: xr.Dataset) -> None:
+    text = caption_of(bases.dde.sel(data="C4", seed=0).dde.plot("arc_easy", smooth=2e9))
+    assert "; exponential means over 2B tokens; " in text
 
 
 # --- final values

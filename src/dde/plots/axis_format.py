@@ -52,20 +52,21 @@ return label.replace(/^-/, "\u2212")
 _STEPS: tuple[tuple[tuple[int, ...], int], ...] = (((1, 2, 5), 6), ((1, 3), 8), ((1,), 8))
 _FEWEST, _MOST = 3, 8
 
-#: The rule of `log_ticks` in JavaScript, for Bokeh, where ticks change with the zoom.
+#: The rule of `log_ticks` in JavaScript, for Bokeh, where ticks change with the zoom; its argument `most` is optional.
 BOKEH_LOG_TICKS = """
 const low = Math.min(cb_data.start, cb_data.end), high = Math.max(cb_data.start, cb_data.end)
 if (!(low > 0 && high > low)) return []
+const limit = typeof most === "undefined" ? 8 : most
 const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high))
 const inside = (ticks) => ticks.filter((t) => t >= low * (1 - 1e-9) && t <= high * (1 + 1e-9))
 const decades = Array.from({length: last - first + 1}, (_, k) => first + k)
-for (const [steps, most] of [[[1, 2, 5], 6], [[1, 3], 8], [[1], 8]]) {
+for (const [steps, densest] of [[[1, 2, 5], 6], [[1, 3], 8], [[1], 8]]) {
   const ticks = inside(decades.flatMap((d) => steps.map((s) => Number(s + "e" + d))))
-  if (ticks.length >= 3 && ticks.length <= most) return ticks
+  if (ticks.length >= 3 && ticks.length <= Math.min(densest, limit)) return ticks
   if (ticks.length < 3) break
 }
-if (inside(decades.map((d) => Number("1e" + d))).length > 8) {
-  const every = Math.ceil((last - first) / 8)
+if (inside(decades.map((d) => Number("1e" + d))).length > limit) {
+  const every = Math.ceil((last - first) / limit)
   return inside(decades.filter((d) => d % every == 0).map((d) => Number("1e" + d)))
 }
 for (const parts of [5, 6]) {
@@ -198,8 +199,14 @@ def linear_ticks(low: float, high: float, about: int = 6) -> list[float]:
     return [round(k * step, -exponent) + 0.0 for k in range(first, last + 1)]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float, most: int = _MOST) -> list[float]:
     """Return ticks of a logarithmic axis: 1, 2, 5, or 1, 3, or decades, and even steps within one decade.
+
+    Parameters
+    ----------
+    low, high : float
+    most : int, default 8
+        Maximum number of ticks where they are decades or closer.
 
     Examples
     --------
@@ -207,6 +214,8 @@ def log_ticks(low: float, high: float) -> list[float]:
     ['1B', '2B', '5B', '10B', '20B']
     >>> [short_number(t) for t in log_ticks(1e17, 5e20)]
     ['1e17', '3e17', '1e18', '3e18', '1e19', '3e19', '1e20', '3e20']
+    >>> [short_number(t) for t in log_ticks(1e16, 1e21, most=3)]
+    ['1e16', '1e18', '1e20']
     >>> [short_number(t) for t in log_ticks(14e9, 17e9)]
     ['14B', '15B', '16B', '17B']
     """
@@ -217,14 +226,14 @@ def log_ticks(low: float, high: float) -> list[float]:
     def inside(ticks: Iterable[float]) -> list[float]:
         return [t for t in ticks if low * (1 - 1e-9) <= t <= high * (1 + 1e-9)]
 
-    for steps, most in _STEPS:
+    for steps, densest in _STEPS:
         ticks = inside(float(f"{s}e{d}") for d in range(first, last + 1) for s in steps)
-        if _FEWEST <= len(ticks) <= most:
+        if _FEWEST <= len(ticks) <= min(densest, most):
             return ticks
         if len(ticks) < _FEWEST:
             break
-    if len(inside(float(f"1e{d}") for d in range(first, last + 1))) > _MOST:
-        interval = math.ceil((last - first) / _MOST)
+    if len(inside(float(f"1e{d}") for d in range(first, last + 1))) > most:
+        interval = math.ceil((last - first) / most)
         return inside(float(f"1e{d}") for d in range(first, last + 1) if d % interval == 0)
     ticks = []
     for parts in (5, 6):

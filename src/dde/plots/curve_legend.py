@@ -17,7 +17,7 @@ from dde.schema import MEMBERS
 __all__ = ["KINDS", "curve_legend"]
 
 #: Types of runs in words.
-KINDS = {"supervised_ft": "supervised finetuning", "dpo": "DPO", "pretraining": "pretraining"}
+KINDS = {"pretraining": "pretraining", "supervised_ft": "supervised finetuning", "dpo": "DPO"}
 # Highlighted names that the legend lists.
 _MOST_NAMED = 3
 

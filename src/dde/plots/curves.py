@@ -19,12 +19,12 @@ from dde.dataset.loss_reductions import is_train_loss, warn_of_reductions
 from dde.dataset.run_differences import difference_to_run
 from dde.dataset.samples import metrics_alone
 from dde.errors import SelectionError, UnknownNameError, near_names
-from dde.plots.axis_format import axis_label, padded_range
+from dde.plots.axis_format import axis_label, padded_range, short_number
 from dde.plots.backends.base import Backend, BackendName
 from dde.plots.backends.choice import drawing_with
 from dde.plots.captions import caption_of, counted, in_words, range_text, runs_text, subject_text
 from dde.plots.colours import NEUTRAL, PRIMARY, is_given, label_of, markers_of
-from dde.plots.curve_legend import curve_legend
+from dde.plots.curve_legend import KINDS, curve_legend
 from dde.plots.curve_options import CurveOptions
 from dde.plots.curve_segments import Segment, lineages_of, run_blocks, segments_by_metric
 from dde.plots.defaults import (
@@ -349,7 +349,7 @@ def plot_curves(
     with drawing_with(backend) as drawing:
         # One legend for all panels.
         found = _relabelled(curve_legend(panels, drawing, words), panels[0].look, options)
-        text = _caption(dataset, rows, words, relative_to, _frame_width(rows, frame, options), options)
+        text = _caption(dataset, rows, words, relative_to, smooth, _frame_width(rows, frame, options), options)
         contents = [[_content(panel, drawing) for panel in row] for row in rows]
         return draw_figure(contents, frame, found, text, options, drawing)
 
@@ -391,6 +391,7 @@ def _caption(
     rows: Sequence[Sequence[Panel]],
     band: str,
     relative_to: str | None,
+    smooth: float | None,
     width: int,
     options: PictureOptions,
 ) -> str:
@@ -419,7 +420,8 @@ def _caption(
         subject = f"change of {subject} from the base"
     elif relative_to:
         subject = f"difference of {subject} to {relative_to}"
-    return caption_of(f"{subject} against {in_words(against)}", number, left_out, thinned)
+    smoothed = "" if smooth is None else f"exponential means over {short_number(float(smooth))} tokens"
+    return caption_of(f"{subject} against {in_words(against)}", smoothed, number, left_out, thinned)
 
 
 def _without_values(dataset: xr.Dataset, segments: Sequence[Segment]) -> int:
@@ -517,8 +519,8 @@ def curve_panels(
             )
         return drawn, {m: [s for s in parts if not (s.is_base and is_change)] for m, parts in segments.items()}
 
-    # Styles of curves that are not drawn: the others have the same markers as in a picture with those.
-    hidden: dict[Any, None] = {}
+    # Styles of curves that may not be drawn: the others have the same markers as in a picture with those.
+    hidden: dict[Any, None] = dict.fromkeys(KINDS if style_by == "checkpoint_type" and is_datadecide(dataset) else ())
 
     behind = {} if smooth is None else found(False)[1]
     drawn, segments = found(smooth is not None)

@@ -21,11 +21,10 @@ __all__ = [
     "Frame",
     "PanelLayout",
     "Surroundings",
+    "TickCounts",
     "arrange",
     "panel_layouts",
     "shorten_title",
-    "ticks_across",
-    "ticks_up",
     "title_points",
     "wrapped",
 ]
@@ -320,7 +319,10 @@ class PanelLayout:
         beside = self.legend_size[0] or _EDGE_INCHES * self.around.scale
         across = self.columns * width + beside + _EDGE_INCHES
         down = max(self.rows * height, self.legend_size[1] + self.title_height())
-        return max(across, self.around.legend_inches[0]), self.around.above() + down + self.around.below()
+        legend = self.around.legend_inches[0]
+        return max(
+            across, legend + 2 * _EDGE_INCHES if legend else 0.0
+        ), self.around.above() + down + self.around.below()
 
     def frame_inches(self) -> tuple[float, float, float, float]:
         """Return left, bottom, width and height of the frame, in inches from the upper left corner of the figure."""
@@ -338,26 +340,34 @@ class PanelLayout:
         return across + self.left_margin, down + self.bottom_margin
 
 
-def ticks_across(pixels: int) -> int:
-    """Return about how many numbers have room below a frame, by its width relative to text.
+@dataclass(frozen=True)
+class TickCounts:
+    """How many ticks have room at an axis: about so many round numbers, and at most so many of a logarithmic scale."""
 
-    Examples
-    --------
-    >>> ticks_across(330), ticks_across(110)
-    (5, 2)
-    """
-    return min(max(pixels // 55, 2), 5)
+    linear: int
+    log: int
 
+    @classmethod
+    def across(cls, pixels: int) -> TickCounts:
+        """Return the numbers of ticks below a frame, by its width relative to text.
 
-def ticks_up(pixels: int) -> int:
-    """Return about how many numbers have room beside a frame, by its height relative to text.
+        Examples
+        --------
+        >>> TickCounts.across(330), TickCounts.across(110)
+        (TickCounts(linear=5, log=8), TickCounts(linear=2, log=2))
+        """
+        return cls(min(max(pixels // 55, 2), 5), min(max(pixels // 38, 2), 8))
 
-    Examples
-    --------
-    >>> ticks_up(230), ticks_up(70)
-    (6, 3)
-    """
-    return min(max(pixels // 25, 3), 6)
+    @classmethod
+    def up(cls, pixels: int) -> TickCounts:
+        """Return the numbers of ticks beside a frame, by its height relative to text.
+
+        Examples
+        --------
+        >>> TickCounts.up(230), TickCounts.up(70)
+        (TickCounts(linear=6, log=8), TickCounts(linear=3, log=3))
+        """
+        return cls(min(max(pixels // 25, 3), 6), min(max(pixels // 20, 3), 8))
 
 
 def wrapped(text: str, inches: float, points: float) -> list[str]:

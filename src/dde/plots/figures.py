@@ -200,15 +200,15 @@ def _surroundings(
         return around
     entries = replace(legend, bar=None)
     count = len(entries.entries)
-    # As few rows as fit, with columns of about the same number of entries.
+    # As few rows as fit, with columns of about the same number of entries; a figure without room for one column is
+    # wider than it should be.
+    columns, across, down = 1, 0.0, 0.0
     for rows in range(1, count + 1):
         columns = math.ceil(count / rows)
         across, down = entries.inches(0, columns)
         across += columns * _COLUMN_GAP
         if scale * across <= room:
             break
-    else:
-        columns, across, down = 1, 0.0, 0.0
     if legend.bar is not None:
         across, down = max(across, 2.5), down + 0.75
     return replace(around, legend_columns=columns, legend_inches=(scale * across, scale * down))

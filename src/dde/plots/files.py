@@ -195,8 +195,11 @@ def _printed(picture: Any, **options: Any) -> bytes:
         import matplotlib.pyplot as plt
 
         drawn = io.BytesIO()
-        # Journals reject Type 3 fonts, Matplotlib's default in a PDF; 42 is TrueType.
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dde", "pdf.fonttype": 42}):
+        # Journals reject Type 3 fonts, Matplotlib's default in a PDF; 42 is TrueType. Hinting makes text in some sizes
+        # wider by a twentieth, which layouts have no room for.
+        with matplotlib.rc_context(
+            {"svg.fonttype": "none", "svg.hashsalt": "dde", "pdf.fonttype": 42, "text.hinting": "none"}
+        ):
             # hv.render would draw the picture twice.
             figure = hv.renderer("matplotlib").get_plot(drawn_by(picture, "matplotlib")).state
             try:

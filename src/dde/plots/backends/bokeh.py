@@ -19,7 +19,7 @@ from dde.plots.backends.base import (
     with_dash,
 )
 from dde.plots.colours import EDGE, GRID, INK, WINDOW, dash_of, marker_in
-from dde.plots.figure_layout import Axis, Frame, PanelLayout, ticks_across, ticks_up
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, TickCounts
 from dde.plots.legends import ColourBar, Legend
 from dde.printable import printable
 
@@ -169,8 +169,8 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
             axis.minor_tick_line_color = None
             axis.axis_label_text_font_style = "normal"
             axis.axis_label_text_color = axis.major_label_text_color = INK
-        _style_ticks(figure.xaxis, figure.xgrid, frame.x, ticks_across(layout.text_size[0]))
-        _style_ticks(figure.yaxis, figure.ygrid, frame.y, ticks_up(layout.text_size[1]))
+        _style_ticks(figure.xaxis, figure.xgrid, frame.x, TickCounts.across(layout.text_size[0]))
+        _style_ticks(figure.yaxis, figure.ygrid, frame.y, TickCounts.up(layout.text_size[1]))
         figure.title.text_color = INK
         for box in figure.legend:
             box.title_text_font_style = "bold"
@@ -188,7 +188,7 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
     return style
 
 
-def _style_ticks(bokeh_axes: Any, grids: Any, axis: Axis, about: int) -> None:
+def _style_ticks(bokeh_axes: Any, grids: Any, axis: Axis, counts: TickCounts) -> None:
     """Set the tickers of Bokeh axes and of their grid lines; ticks at fixed values are options of the panel."""
     from bokeh.models import CustomJSTicker
 
@@ -196,13 +196,15 @@ def _style_ticks(bokeh_axes: Any, grids: Any, axis: Axis, about: int) -> None:
         return
     for bokeh_axis in bokeh_axes:
         if axis.is_log:
-            bokeh_axis.ticker = CustomJSTicker(major_code=BOKEH_LOG_TICKS, minor_code=BOKEH_MINOR_LOG_TICKS)
+            bokeh_axis.ticker = CustomJSTicker(
+                major_code=BOKEH_LOG_TICKS, minor_code=BOKEH_MINOR_LOG_TICKS, args={"most": counts.log}
+            )
             bokeh_axis.minor_tick_line_color = EDGE
             # Grid lines have a ticker of their own.
             for grid in grids:
                 grid.ticker = bokeh_axis.ticker
         else:
-            bokeh_axis.ticker.desired_num_ticks = about
+            bokeh_axis.ticker.desired_num_ticks = counts.linear
 
 
 def _colour_bar(bar: ColourBar, layout: PanelLayout) -> Any:

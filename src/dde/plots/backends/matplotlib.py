@@ -18,7 +18,7 @@ from dde.plots.backends.base import (
     with_dash,
 )
 from dde.plots.colours import EDGE, GRID, INK, WINDOW, dash_of, marker_in
-from dde.plots.figure_layout import Axis, Frame, PanelLayout, ticks_across, ticks_up
+from dde.plots.figure_layout import Axis, Frame, PanelLayout, TickCounts
 from dde.plots.legends import ColourBar, Legend, without_formulas
 
 __all__ = ["MatplotlibBackend"]
@@ -117,7 +117,8 @@ class MatplotlibBackend:
                 "labels": 9.5,
                 "xticks": 8.5,
                 "yticks": 8.5,
-                "legend": 8.5,
+                # The gaps of a legend are those of the size with which it is made.
+                "legend": 8.5 * layout.around.scale,
             },
         }
         for name, axis in (("x", frame.x), ("y", frame.y)):
@@ -158,14 +159,14 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
         # shrinks them to make room for labels and legends. The size of frames is the caller's choice.
         axis.set_aspect("auto")
         axis.set_axes_locator(locate)
-        _style_ticks(axis.xaxis, frame.x, ticks_across(layout.text_size[0]))
+        _style_ticks(axis.xaxis, frame.x, TickCounts.across(layout.text_size[0]))
         if angle := frame.x.tick_angle(layout.text_size[0]):
             axis.tick_params(axis="x", labelrotation=angle)
             for text in axis.get_xticklabels():
                 text.set(horizontalalignment="right", rotation_mode="anchor")
                 if angle == 90:
                     text.set(verticalalignment="center")
-        _style_ticks(axis.yaxis, frame.y, ticks_up(layout.text_size[1]))
+        _style_ticks(axis.yaxis, frame.y, TickCounts.up(layout.text_size[1]))
         axis.spines[["top", "right"]].set_visible(False)
         axis.spines[["left", "bottom"]].set_color(EDGE)
         axis.tick_params(which="both", color=EDGE, labelcolor=INK)
@@ -193,7 +194,7 @@ def _style(layout: PanelLayout, frame: Frame, legend: Legend) -> Callable[[Any, 
     return style
 
 
-def _style_ticks(drawn: Any, axis: Axis, about: int) -> None:
+def _style_ticks(drawn: Any, axis: Axis, counts: TickCounts) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, NullFormatter
 
     class Round(Locator):
@@ -204,7 +205,7 @@ def _style_ticks(drawn: Any, axis: Axis, about: int) -> None:
 
         def tick_values(self, vmin: float, vmax: float) -> list[float]:
             low, high = sorted((float(vmin), float(vmax)))
-            return linear_ticks(low, high, about)
+            return linear_ticks(low, high, counts.linear)
 
     class Labels(FuncFormatter):
         """Labels of ticks that depend on all of them."""
@@ -216,7 +217,7 @@ def _style_ticks(drawn: Any, axis: Axis, about: int) -> None:
         return
     drawn.set_major_formatter(Labels(short_number))
     if axis.is_log and axis.limits is not None:
-        drawn.set_major_locator(FixedLocator(log_ticks(*axis.limits)))
+        drawn.set_major_locator(FixedLocator(log_ticks(*axis.limits, counts.log)))
         drawn.set_minor_locator(FixedLocator(minor_log_ticks(*axis.limits)))
         drawn.set_minor_formatter(NullFormatter())
     elif not axis.is_log:

@@ -50,8 +50,13 @@ def finisher(
             below_title = height - around.title_inches()
             top = below_title if around.legend_place == "top" else around.below()
             added += _legend_across(figure, layout, legend, top)
+        for axes in figure.axes:
+            if (shown := axes.get_legend()) is not None:
+                # Its entries have their size from the start.
+                scaled.update((text, text.get_fontsize()) for text in shown.get_texts())
         if around.scale != 1.0:
             scale_text_in(figure, around.scale, scaled)
+            _scale_points(figure, min(around.scale, 1.0), scaled)
         for lines, top, points, weight in (
             (around.title, height - 0.1 * around.scale, around.TITLE_POINTS, "bold"),
             (around.caption, around.caption_inches() - 0.07 * around.scale, around.CAPTION_POINTS, "normal"),
@@ -123,3 +128,13 @@ def scale_text_in(drawn: Any, scale: float, scaled: WeakKeyDictionary[Any, float
         if scaled.get(text) != size:
             text.set_fontsize(size * scale)
             scaled[text] = text.get_fontsize()
+
+
+def _scale_points(figure: Any, scale: float, scaled: WeakKeyDictionary[Any, float]) -> None:
+    """Multiply the diameter of all points by a factor, of each only once; large ones would hide each other."""
+    from matplotlib.collections import PathCollection
+
+    for points in figure.findobj(PathCollection):
+        if points not in scaled:
+            points.set_sizes(points.get_sizes() * scale**2, figure.dpi)
+            scaled[points] = scale
