@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,16 @@ import panel as pn
 from bokeh.models import ColumnDataSource, CustomJS, HoverTool, Range1d
 from bokeh.plotting import figure as _bokeh_figure
 
-from dde.explore.run_colours import coloured
-from dde.explore.run_columns import Placed, RunColumns, columns_of, place
-from dde.explore.tabs import Marks, Shown
+from dde.explore.columns_tab import TEXT_STYLE, WIDE, ColumnsTab
+from dde.explore.run_colours import Coloured
+from dde.explore.run_columns import Placed, RunColumns, place
+from dde.explore.tabs import Marks
 from dde.plots.axis_format import log_ticks
 from dde.plots.colours import EDGE, INK, NEUTRAL, label_of
 from dde.printable import printable
 
 __all__ = ["ParallelTab", "ScaledAxis", "scaled"]
 
-_WIDE: dict[str, Any] = {"sizing_mode": "stretch_width"}
-_OF_CURVES = "as the curves"
 #: Height of runs without a value, below the axis, which reaches from 0 to 1.
 MISSING = -0.12
 _LONGEST_NAME, _LONGEST_TITLE, _MOST_NAMES, _TICKS = 18, 26, 14, 5
@@ -38,14 +37,13 @@ _SOURCES = {
     "ticks": ("x", "y", "text"),
     "brushes": ("x", "low", "high"),
 }
-_TEXT = f"font:12.5px system-ui,sans-serif;color:{INK}"
 _TOOLTIP = (
-    f'<div style="{_TEXT};max-width:420px"><b>@name</b><br><span style="color:@color">&#9679;</span> @c_text</div>'
+    f'<div style="{TEXT_STYLE};max-width:420px"><b>@name</b><br><span style="color:@color">&#9679;</span> @c_text</div>'
 )
 _HINT = "Drag along an axis to select the runs inside; several axes intersect. Double click removes a range."
 
 
-class ParallelTab:
+class ParallelTab(ColumnsTab):
     """Parallel coordinates of runs.
 
     Parameters
@@ -62,140 +60,65 @@ class ParallelTab:
     title = "Parallel"
 
     def __init__(self, marks: Marks) -> None:
-        self._marks = marks
-        self._shown: Shown | None = None
-        self._columns: RunColumns | None = None
-        self._is_filling = False
+        super().__init__(marks)
         # Whether a column has an axis, for columns that were added or removed; it may name columns that are gone.
         self._chosen: dict[str, bool] = {}
         self.axes = pn.widgets.MultiChoice(
-            label="Axes", options=[], placeholder="type to search", search_option_limit=200, option_limit=200, **_WIDE
+            label="Axes", options=[], placeholder="type to search", search_option_limit=200, option_limit=200, **WIDE
         )
-        self.colour = pn.widgets.Select(label="Colour", options={_OF_CURVES: ""}, width=210)
         self.axes.param.watch(self._on_axes, "value")
-        self.colour.param.watch(self._on_colour, "value")
         self._sources = {name: ColumnDataSource({c: [] for c in columns}) for name, columns in _SOURCES.items()}
         self._figure, self._lines = _figure(self._sources)
-        self._sources["lines"].selected.on_change("indices", self._on_brush)
-        self._note = pn.pane.HTML("", **_WIDE)
-        self._legend = pn.pane.HTML("", **_WIDE)
-        choices = pn.Row(pn.Column(self.axes, styles={"flex": "1 1 auto", "min-width": "0"}), self.colour, **_WIDE)
-        self.view = pn.Column(choices, self._note, pn.pane.Bokeh(self._figure, **_WIDE), self._legend, **_WIDE)
-        marks.param.watch(lambda _: self._draw(), "hidden")
-        marks.param.watch(lambda _: self._refresh(), "baseline")
-        marks.param.watch(lambda _: self._select(), "selected")
+        lines = self._sources["lines"]
+        lines.selected.on_change("indices", lambda attr, old, new: self._on_brush(lines, new))
+        choices = pn.Row(pn.Column(self.axes, styles={"flex": "1 1 auto", "min-width": "0"}), self.colour, **WIDE)
+        self.view = pn.Column(choices, self._note, pn.pane.Bokeh(self._figure, **WIDE), self._legend, **WIDE)
 
-    def show(self, shown: Shown) -> None:
-        """Show the runs of a selection; axes stay as they were chosen while their columns exist."""
-        self._shown = shown
-        self._refresh()
-
-    def _refresh(self) -> None:
-        # A tab that is closed is shown again when it is opened.
-        if self._shown is None or not self.view.visible:
-            return
-        columns = columns_of(self._shown.dataset, self._shown.table, self._marks.baseline)
-        self._columns = columns
+    def _list(self, columns: RunColumns) -> Mapping[str, str]:
         # The widget lists what is chosen in the order of its options, which is that of the axes.
         defaults = columns.axes()
         ordered = [*defaults, *(name for name in columns.names() if name not in defaults)]
         titles = {name: printable(columns[name].title) for name in ordered}
         chosen = [name for name in ordered if self._chosen.get(name, name in defaults)]
-        colour = self.colour.value if self.colour.value in columns else ""
-        self._is_filling = True
-        try:
-            # Bokeh shows labels of this widget as HTML.
-            self.axes.param.update(options={html.escape(t): name for name, t in titles.items()}, value=chosen)
-            self.colour.param.update(options={_OF_CURVES: "", **{t: n for n, t in titles.items()}}, value=colour)
-        finally:
-            self._is_filling = False
-        self._draw()
+        # Bokeh shows labels of this widget as HTML.
+        self.axes.param.update(options={html.escape(t): name for name, t in titles.items()}, value=chosen)
+        return titles
 
     def _on_axes(self, event: Any) -> None:
         if not self._is_filling:
             self._chosen |= {name: name in event.new for name in {*event.old} ^ {*event.new}}
             self._draw()
 
-    def _on_colour(self, event: Any) -> None:
-        if not self._is_filling:
-            self._draw()
-
-    def _draw(self) -> None:
-        columns, shown = self._columns, self._shown
-        if columns is None or shown is None or not self.view.visible:
-            return
-        names = list(self.axes.value)
-        axes = [scaled(place(columns, name)) for name in names]
-        run_ids = columns.frame["run_id"].to_numpy()
-        hidden = np.isin(run_ids, self._marks.hidden)
-        colours = coloured(columns, self.colour.value, shown.colours)
-        drawn = np.flatnonzero(~hidden)
+    def _fill(self, columns: RunColumns, is_hidden: npt.NDArray[np.bool_], colours: Coloured) -> str:
+        chosen = list(self.axes.value)
+        axes = [scaled(place(columns, name)) for name in chosen]
+        drawn = np.flatnonzero(~is_hidden)
         # Lines without a colour of their own are drawn first, below the others.
         drawn = drawn[np.argsort([colours.colours[k] != NEUTRAL for k in drawn], kind="stable")]
-        heights = np.array([axis.heights for axis in axes]).reshape(len(axes), len(run_ids)).T[drawn]
-        frame = columns.frame
+        heights = np.array([axis.heights for axis in axes]).reshape(len(axes), len(is_hidden)).T[drawn]
         places = list(range(len(axes)))
-        lines = {
+        self._sources["lines"].data = {
+            **self._columns_of_runs(columns, colours, drawn),
             "xs": [places] * len(drawn),
             "ys": heights.tolist(),
-            "color": [colours.colours[k] for k in drawn],
-            "run_id": run_ids[drawn].tolist(),
-            "name": [printable(f"{frame['run'].iloc[k]} · {frame['lineage'].iloc[k]}") for k in drawn],
-            "c_text": [printable(colours.texts[k] if colours.texts else str(run_ids[k])) for k in drawn],
+        }
+        self._lines.glyph.line_alpha = min(_STRONGEST, _CROWD / max(len(drawn), 1) ** 0.5)
+        self._sources["axes"].data = {
+            "x": places,
+            "low": [0.0] * len(axes),
+            "high": [1.0] * len(axes),
+            "title": [_short(printable(columns[name].title), _LONGEST_TITLE) for name in chosen],
         }
         ticks = [(k, height, text) for k, axis in enumerate(axes) for height, text in axis.ticks]
-        titles = [_short(printable(columns[name].title), _LONGEST_TITLE) for name in names]
-        with pn.io.hold():
-            self._is_filling = True
-            try:
-                self._sources["lines"].selected.indices = []
-                self._sources["lines"].data = lines
-                self._lines.glyph.line_alpha = min(_STRONGEST, _CROWD / max(len(drawn), 1) ** 0.5)
-            finally:
-                self._is_filling = False
-            self._sources["axes"].data = {
-                "x": places,
-                "low": [0.0] * len(axes),
-                "high": [1.0] * len(axes),
-                "title": titles,
-            }
-            self._sources["ticks"].data = {
-                name: list(values)
-                for name, values in zip(
-                    ("x", "y", "text"), zip(*ticks, strict=True) if ticks else ([], [], []), strict=True
-                )
-            }
-            limits = self._figure.x_range
-            # Room for the title of the last axis.
-            if limits.end != len(axes) + 0.2:
-                limits.update(start=-0.35, end=len(axes) + 0.2)
-            self._select()
-            left = int(hidden.sum())
-            note = f" {left} run{'' if left == 1 else 's'} hidden, and left out." if left else ""
-            text = f"{_HINT}{note}" if axes else "Choose an axis."
-            self._note.object = f'<div style="{_TEXT}">{html.escape(text)}</div>'
-            self._legend.object = colours.legend
-        # In a notebook, changes of Bokeh's models are not sent by themselves.
-        pn.io.push_notebook(self.view)
+        self._sources["ticks"].data = {name: [tick[at] for tick in ticks] for at, name in enumerate(("x", "y", "text"))}
+        limits = self._figure.x_range
+        # Room for the title of the last axis.
+        if limits.end != len(axes) + 0.2:
+            limits.update(start=-0.35, end=len(axes) + 0.2)
+        return _HINT if axes else "Choose an axis."
 
-    def _on_brush(self, attr: str, old: Sequence[int], new: Sequence[int]) -> None:
-        if not self._is_filling and self._columns is not None:
-            run_ids = self._sources["lines"].data["run_id"]
-            selected = {run_ids[k] for k in new}
-            self._marks.selected = [run for run in self._columns.frame["run_id"] if run in selected]
-
-    def _select(self) -> None:
-        """Make the selected runs stand out."""
-        selected = set(self._marks.selected)
-        lines = self._sources["lines"]
-        indices = [k for k, run in enumerate(lines.data["run_id"]) if run in selected]
-        if sorted(lines.selected.indices) != indices:
-            self._is_filling = True
-            try:
-                lines.selected.indices = indices
-            finally:
-                self._is_filling = False
-            pn.io.push_notebook(self.view)
+    def _sources_of_runs(self) -> Sequence[ColumnDataSource]:
+        return [self._sources["lines"]]
 
 
 @dataclass(frozen=True)

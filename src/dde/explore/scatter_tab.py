@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,31 +25,30 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure as _bokeh_figure
 
-from dde.explore.run_colours import coloured
-from dde.explore.run_columns import Placed, RunColumns, columns_of, place
-from dde.explore.tabs import Marks, Shown
+from dde.explore.columns_tab import TEXT_STYLE, WIDE, ColumnsTab
+from dde.explore.run_colours import Coloured
+from dde.explore.run_columns import Placed, RunColumns, place
+from dde.explore.tabs import Marks
 from dde.plots.axis_format import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, BOKEH_TICKS, padded_range
+from dde.plots.captions import counted
 from dde.plots.colours import EDGE, GRID, INK
 from dde.printable import printable
 
 __all__ = ["ScatterTab", "correlation_text"]
 
-_WIDE: dict[str, Any] = {"sizing_mode": "stretch_width"}
-_OF_CURVES = "as the curves"
 # Fewer pairs are in line or not by chance.
 _FEWEST_PAIRS = 3
 _LONGEST_NAME, _MOST_TICKS = 26, 30
 # Two runs of four lines each are the most that a tooltip may have.
 _MOST_HOVERED = 2
 _SOURCE = ("x", "y", "color", "run_id", "name", "x_text", "y_text", "c_text")
-_TEXT = f"font:12.5px system-ui,sans-serif;color:{INK}"
 _TOOLTIP = (
-    f'<div style="{_TEXT};max-width:420px"><b>@name</b><br>@x_text<br>@y_text<br>'
+    f'<div style="{TEXT_STYLE};max-width:420px"><b>@name</b><br>@x_text<br>@y_text<br>'
     '<span style="color:@color">&#9679;</span> @c_text</div>'
 )
 
 
-class ScatterTab:
+class ScatterTab(ColumnsTab):
     """A scatter plot of runs.
 
     Parameters
@@ -67,160 +65,86 @@ class ScatterTab:
     title = "Scatter"
 
     def __init__(self, marks: Marks) -> None:
-        self._marks = marks
-        self._shown: Shown | None = None
-        self._columns: RunColumns | None = None
-        self._is_filling = False
+        super().__init__(marks)
         self.x = pn.widgets.Select(label="Horizontal", options=[], width=210)
         self.y = pn.widgets.Select(label="Vertical", options=[], width=210)
-        self.colour = pn.widgets.Select(label="Colour", options={_OF_CURVES: ""}, width=210)
         # Until a person chooses, the scale of an axis follows from its values.
         self.log_x = pn.widgets.Toggle(label="log horizontally", width=120)
         self.log_y = pn.widgets.Toggle(label="log vertically", width=120)
         self.x.param.watch(self._on_axis, "value")
         self.y.param.watch(self._on_axis, "value")
-        for widget in (self.colour, self.log_x, self.log_y):
-            widget.param.watch(self._on_choice, "value")
+        self.log_x.param.watch(self._on_choice, "value")
+        self.log_y.param.watch(self._on_choice, "value")
         self._figures: dict[tuple[bool, bool], Any] = {}
         self._sources: dict[tuple[bool, bool], ColumnDataSource] = {}
-        self._legend = pn.pane.HTML("", **_WIDE)
-        self._note = pn.pane.HTML("", **_WIDE)
-        self._plots = pn.Column(**_WIDE)
+        self._plots = pn.Column(**WIDE)
         choices = pn.FlexBox(self.x, self.y, self.colour, self.log_x, self.log_y, align_items="end")
-        self.view = pn.Column(choices, self._note, self._plots, self._legend, **_WIDE)
-        marks.param.watch(lambda _: self._draw(), "hidden")
-        marks.param.watch(lambda _: self._refresh(), "baseline")
-        marks.param.watch(lambda _: self._select(), "selected")
+        self.view = pn.Column(choices, self._note, self._plots, self._legend, **WIDE)
 
-    def show(self, shown: Shown) -> None:
-        """Show the runs of a selection; axes stay as they were chosen while their columns exist."""
-        self._shown = shown
-        self._refresh()
-
-    def _refresh(self) -> None:
-        # A tab that is closed is shown again when it is opened.
-        if self._shown is None or not self.view.visible:
-            return
-        columns = columns_of(self._shown.dataset, self._shown.table, self._marks.baseline)
-        self._columns = columns
-        options = {printable(c.title): c.name for c in columns.columns}
+    def _list(self, columns: RunColumns) -> Mapping[str, str]:
+        titles = {c.name: printable(c.title) for c in columns.columns}
         metrics = columns.names("metric")
         factors = [name for name in columns.axes() if name not in metrics]
         starts = [*metrics[1:2], *factors, "end_tokens", "run"]
-        self._is_filling = True
-        try:
-            for widget, defaults in ((self.x, starts), (self.y, [*metrics, "end_tokens", "run"])):
-                value = widget.value if widget.value in columns else next(n for n in defaults if n in columns)
-                before = widget.value
-                widget.param.update(options=options, value=value)
-                if before != value:
-                    self._follow(widget)
-            value = self.colour.value if self.colour.value in columns else ""
-            self.colour.param.update(options={_OF_CURVES: "", **options}, value=value)
-        finally:
-            self._is_filling = False
-        self._draw()
+        for widget, defaults in ((self.x, starts), (self.y, [*metrics, "end_tokens", "run"])):
+            before = widget.value
+            value = before if before in columns else next(n for n in defaults if n in columns)
+            widget.param.update(options={title: name for name, title in titles.items()}, value=value)
+            if before != value:
+                self._follow(columns, widget)
+        return titles
 
-    def _follow(self, axis: Any) -> None:
+    def _follow(self, columns: RunColumns, axis: Any) -> None:
         """Set the logarithmic axis as the values of a column suggest."""
-        assert self._columns is not None
-        placed = place(self._columns, axis.value)
+        placed = place(columns, axis.value)
         log = self.log_x if axis is self.x else self.log_y
         log.param.update(value=placed.log, disabled=placed.kind != "number")
 
     def _on_axis(self, event: Any) -> None:
         if not self._is_filling and self._columns is not None and event.new is not None:
-            self._is_filling = True
-            try:
-                self._follow(event.obj)
-            finally:
-                self._is_filling = False
+            with self._filling():
+                self._follow(self._columns, event.obj)
             self._draw()
 
-    def _on_choice(self, event: Any) -> None:
-        if not self._is_filling:
-            self._draw()
-
-    def _draw(self) -> None:
-        columns, shown = self._columns, self._shown
-        if columns is None or shown is None or not self.view.visible:
-            return
+    def _fill(self, columns: RunColumns, is_hidden: npt.NDArray[np.bool_], colours: Coloured) -> str:
         x = place(columns, self.x.value, self.log_x.value)
         y = place(columns, self.y.value, self.log_y.value)
-        colours = coloured(columns, self.colour.value, shown.colours)
-        run_ids = columns.frame["run_id"].to_numpy()
-        hidden = np.isin(run_ids, self._marks.hidden)
-        drawn = np.flatnonzero(x.given & y.given & ~hidden)
+        drawn = np.flatnonzero(x.given & y.given & ~is_hidden)
         titles = [printable(columns[name].title) for name in (self.x.value, self.y.value)]
-        names = [
-            f"{run} · {lineage}" for run, lineage in zip(columns.frame["run"], columns.frame["lineage"], strict=True)
-        ]
-        data = {
+        data: dict[str, Any] = {
+            **self._columns_of_runs(columns, colours, drawn),
             "x": _apart(x, drawn),
             "y": _apart(y, drawn),
-            "color": [colours.colours[k] for k in drawn],
-            "run_id": run_ids[drawn].tolist(),
-            "name": [printable(names[k]) for k in drawn],
             "x_text": [f"{titles[0]}: {printable(x.texts[k])}" for k in drawn],
             "y_text": [f"{titles[1]}: {printable(y.texts[k])}" for k in drawn],
-            "c_text": [printable(colours.texts[k] if colours.texts else str(run_ids[k])) for k in drawn],
         }
         kind = x.log, y.log
-        with pn.io.hold():
-            if kind not in self._figures:
-                self._add(kind)
-            for other, figure in self._figures.items():
-                figure.visible = other == kind
-                if other != kind:
-                    self._sources[other].data = {name: [] for name in _SOURCE}
-            figure, source = self._figures[kind], self._sources[kind]
-            for placed, axis, limits, title in (
-                (x, figure.xaxis[0], figure.x_range, titles[0]),
-                (y, figure.yaxis[0], figure.y_range, titles[1]),
-            ):
-                _set_axis(axis, limits, placed, drawn, title)
-            self._is_filling = True
-            try:
-                source.selected.indices = []
-                source.data = data
-            finally:
-                self._is_filling = False
-            self._select()
-            note = correlation_text(columns, self.x.value, self.y.value, ~hidden)
-            # The correlation counts runs without a value, so they are counted once.
-            all_counted = note and not (x.log or y.log)
-            parts = [note, "" if all_counted else _left_out(x, y, ~hidden)]
-            if hidden.any():
-                parts.append(f"{_runs(int(hidden.sum()))} hidden, and left out.")
-            self._note.object = f'<div style="{_TEXT}">{html.escape(" ".join(filter(None, parts)))}</div>'
-            self._legend.object = colours.legend
-        # In a notebook, changes of Bokeh's models are not sent by themselves.
-        pn.io.push_notebook(self.view)
+        if kind not in self._figures:
+            self._add(kind)
+        for other, figure in self._figures.items():
+            figure.visible = other == kind
+            if other != kind:
+                self._sources[other].data = {name: [] for name in _SOURCE}
+        figure = self._figures[kind]
+        for placed, axis, limits, title in (
+            (x, figure.xaxis[0], figure.x_range, titles[0]),
+            (y, figure.yaxis[0], figure.y_range, titles[1]),
+        ):
+            _set_axis(axis, limits, placed, drawn, title)
+        self._sources[kind].data = data
+        note = correlation_text(columns, self.x.value, self.y.value, ~is_hidden)
+        # The correlation counts runs without a value, so they are counted once.
+        all_counted = note and not (x.log or y.log)
+        return " ".join(filter(None, [note, "" if all_counted else _left_out(x, y, ~is_hidden)]))
 
     def _add(self, kind: tuple[bool, bool]) -> None:
         figure, source = _figure(*kind)
         self._figures[kind], self._sources[kind] = figure, source
         source.selected.on_change("indices", lambda attr, old, new: self._on_brush(source, new))
-        self._plots.append(pn.pane.Bokeh(figure, **_WIDE))
+        self._plots.append(pn.pane.Bokeh(figure, **WIDE))
 
-    def _on_brush(self, source: ColumnDataSource, indices: Sequence[int]) -> None:
-        if self._is_filling:
-            return
-        run_ids = source.data["run_id"]
-        self._marks.selected = list(dict.fromkeys(run_ids[k] for k in indices))
-
-    def _select(self) -> None:
-        """Make the selected runs stand out."""
-        selected = set(self._marks.selected)
-        for source in self._sources.values():
-            indices = [k for k, run in enumerate(source.data["run_id"]) if run in selected]
-            if sorted(source.selected.indices) != indices:
-                self._is_filling = True
-                try:
-                    source.selected.indices = indices
-                finally:
-                    self._is_filling = False
-        pn.io.push_notebook(self.view)
+    def _sources_of_runs(self) -> Sequence[ColumnDataSource]:
+        return list(self._sources.values())
 
 
 def correlation_text(columns: RunColumns, x: str, y: str, among: npt.NDArray[np.bool_]) -> str:
@@ -253,19 +177,17 @@ def correlation_text(columns: RunColumns, x: str, y: str, among: npt.NDArray[np.
     without = int((~finite).sum())
     left = f", {without} without one of the values" if without else ""
     if len(first) < _FEWEST_PAIRS:
-        return f"No correlation: {_runs(len(first))} with both values{left}."
+        return f"No correlation: {counted(len(first), 'run')} with both values{left}."
     if x == y or np.ptp(first) == 0 or np.ptp(second) == 0:
         constant = columns[x if np.ptp(first) == 0 else y].title
         why = "both axes are the same" if x == y else f"{printable(constant)} is the same in all"
-        return f"No correlation: {why}, n = {_runs(len(first))}{left}."
+        return f"No correlation: {why}, n = {counted(len(first), 'run')}{left}."
     # Not by scipy.stats, whose import takes longer than the first drawing of the page.
     linear = np.corrcoef(first, second)[0, 1]
     rank = np.corrcoef(pd.Series(first).rank(), pd.Series(second).rank())[0, 1]
-    return f"Spearman {rank:.3f}, Pearson {linear:.3f} of values, not logarithms; n = {_runs(len(first))}{left}."
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'' if count == 1 else 's'}"
+    return (
+        f"Spearman {rank:.3f}, Pearson {linear:.3f} of values, not logarithms; n = {counted(len(first), 'run')}{left}."
+    )
 
 
 def _left_out(x: Placed, y: Placed, among: npt.NDArray[np.bool_]) -> str:
@@ -274,7 +196,7 @@ def _left_out(x: Placed, y: Placed, among: npt.NDArray[np.bool_]) -> str:
     if not left:
         return ""
     why = ", infinite, or not positive on a logarithmic axis" if x.log or y.log else " or infinite"
-    return f"{_runs(left)} not drawn: a value is missing{why}."
+    return f"{counted(left, 'run')} not drawn: a value is missing{why}."
 
 
 def _apart(placed: Placed, drawn: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
