@@ -36,7 +36,8 @@ from dde.explore.questions import (
     picture_of,
     scale_factor,
 )
-from dde.explore.tabs import Marks, Shown
+from dde.explore.tabs import Marks, Shown, State, StateReader, Tab
+from dde.explore.widget_texts import set_texts, texts_of
 from dde.printable import printable, spreadsheet_safe
 
 __all__ = ["AnswersTab"]
@@ -53,7 +54,7 @@ _BASELINE, _SELECTED = ("marks", "baseline"), ("marks", "selected")
 _OF_MARKS = {"the pinned run": _BASELINE, "the selected runs": _SELECTED}
 
 
-class AnswersTab:
+class AnswersTab(Tab):
     """Ask questions of the runs that are shown, or of all that were opened.
 
     The question is answered in a thread; a later one replaces an earlier one.
@@ -72,6 +73,7 @@ class AnswersTab:
     title = "Answers"
 
     def __init__(self, marks: Marks) -> None:
+        super().__init__()
         self._marks = marks
         self._shown: Shown | None = None
         self._answer: Answer | None = None
@@ -98,6 +100,45 @@ class AnswersTab:
         self._list_choices()
         if changed and self._answer is not None and not self._answer.asked.of_all:
             self._state.object = _text("This answer is of an earlier selection. Press Answer to ask again.", "note")
+
+    def restore(self, state: State) -> State:
+        """Ask the question of a state; without one, no answer stays."""
+        if dict(state) == self.state:
+            return {}
+        reader = StateReader(state)
+        question = reader.one("question", QUESTIONS)
+        if question is None:
+            self.state, self._answer = {}, None
+            # An answer that is still being computed is not shown.
+            self._requested += 1
+            self._answered, self._waiting = self._requested, None
+            self._result.visible, self._state.object = False, ""
+            return reader.unknown
+        self._question.value = question
+        self._scope.value = _ALL if reader.flag("all") else _SHOWN
+        for name, widget in self._options().items():
+            widget.value = self._defaults().get(name, widget.value)
+            if texts := reader.unknown.pop(name, None):
+                reader.unknown |= {name: unknown} if (unknown := set_texts(widget, texts)) else {}
+        self._ask()
+        return reader.unknown
+
+    def _options(self) -> dict[str, Any]:
+        """Return the widgets of the question that is chosen, besides its data."""
+        return {"metrics": self._metrics, "bases": self._bases, **self._widgets[self._question.value]}
+
+    def _defaults(self) -> dict[str, Any]:
+        """Return the values that the widgets of the question have until a person chooses others."""
+        question = self._question.value
+        own = {name: self._preferred[f"{question} {name}"] for name in self._widgets[question]}
+        return own | {"bases": self._preferred["bases"][1]}
+
+    def _asked_state(self) -> dict[str, list[str]]:
+        """Return the question with what differs from its defaults."""
+        defaults = self._defaults()
+        options = {n: texts_of(w) for n, w in self._options().items() if n not in defaults or w.value != defaults[n]}
+        of_all = {"all": ["true"]} if self._scope.value == _ALL else {}
+        return {"question": [self._question.value], **of_all, **options}
 
     # Elements of the tab
 
@@ -172,6 +213,7 @@ class AnswersTab:
             self._widgets[name] = {option.name: _widget(name, option) for option in options}
             if any(option.kind == "target" for option in options):
                 self._widgets[name][_RUNS] = _several("or the value of runs with", 300)
+            self._preferred |= {f"{name} {option}": widget.value for option, widget in self._widgets[name].items()}
         widgets = self._widgets[name]
         main = [[o.name, _RUNS] if o.kind == "target" else [o.name] for o in options if o.is_main]
         self._main.objects = [widgets[n] for names in main for n in names]
@@ -283,6 +325,7 @@ class AnswersTab:
             self._show(error)
             self._answered, self._waiting = self._requested, None
             return
+        self.state = self._asked_state()
         self._waiting = (self._shown, asked)
         try:
             loop = asyncio.get_running_loop()

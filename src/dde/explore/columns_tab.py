@@ -14,7 +14,7 @@ from bokeh.models import ColumnDataSource
 
 from dde.explore.run_colours import Coloured, coloured
 from dde.explore.run_columns import RunColumns, columns_of
-from dde.explore.tabs import Marks, Shown
+from dde.explore.tabs import Marks, Shown, State, StateReader, Tab
 from dde.plots.captions import counted
 from dde.plots.colours import INK
 from dde.printable import printable
@@ -27,7 +27,7 @@ TEXT_STYLE = f"font:12.5px system-ui,sans-serif;color:{INK}"
 _OF_CURVES = "as the curves"
 
 
-class ColumnsTab:
+class ColumnsTab(Tab):
     """A tab that draws runs by columns of their table.
 
     Subclasses list columns in their widgets, and draw those that are chosen.
@@ -39,6 +39,7 @@ class ColumnsTab:
     """
 
     def __init__(self, marks: Marks) -> None:
+        super().__init__()
         self._marks = marks
         self._shown: Shown | None = None
         self._columns: RunColumns | None = None
@@ -58,10 +59,30 @@ class ColumnsTab:
         self._shown = shown
         self._refresh()
 
+    def restore(self, state: State) -> State:
+        """Choose axes and colour."""
+        columns = self._columns
+        if columns is None:
+            return {}
+        reader = StateReader(state)
+        with self._filling():
+            self._restore(columns, reader)
+            self.colour.value = reader.one("colour", columns.names()) or ""
+        self._draw()
+        return reader.unknown
+
     # What subclasses define
 
     def _list(self, columns: RunColumns) -> Mapping[str, str]:
         """List columns in the widgets of axes; return titles of columns by name, in the order of the list."""
+        raise NotImplementedError
+
+    def _restore(self, columns: RunColumns, reader: StateReader) -> None:
+        """Set the widgets of axes as a state says, or to their defaults."""
+        raise NotImplementedError
+
+    def _axes_state(self, columns: RunColumns) -> dict[str, list[str]]:
+        """Return the choices of axes that differ from the defaults."""
         raise NotImplementedError
 
     def _fill(self, columns: RunColumns, is_hidden: npt.NDArray[np.bool_], colours: Coloured) -> str:
@@ -115,6 +136,8 @@ class ColumnsTab:
             self._legend.object = colours.legend
         # In a notebook, changes of Bokeh's models are not sent by themselves.
         pn.io.push_notebook(self.view)
+        colour = {"colour": [self.colour.value]} if self.colour.value else {}
+        self.state = self._axes_state(columns) | colour
 
     def _columns_of_runs(
         self, columns: RunColumns, colours: Coloured, drawn: npt.NDArray[np.intp]

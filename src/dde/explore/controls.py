@@ -18,6 +18,7 @@ from dde.explore.choices import GRIDS, INTERPOLATIONS, Choices
 from dde.explore.filters import Filters
 from dde.explore.listing import runs_of, starting_lineages, starting_metric
 from dde.explore.tabs import Marks
+from dde.explore.widget_texts import parsed
 from dde.plots.defaults import default_hue
 from dde.printable import printable
 
@@ -161,7 +162,7 @@ class Controls:
                 continue
             if not hasattr(widget, "options"):
                 try:
-                    values[name] = _parsed(widget, parts[-1])
+                    values[name] = parsed(widget, parts[-1])
                 except ValueError:
                     problems.append(f"{name}={parts[-1]} is not a value that the address can set, so it is ignored.")
                 continue
@@ -320,17 +321,6 @@ class Controls:
                     f"{near_names(str(v), map(str, known))} There are {few}."
                 )
         widget.value = values if several else values[0]
-
-
-def _parsed(widget: Any, text: str) -> Any:
-    """Return the value of a widget without options from its text."""
-    if isinstance(widget, pn.widgets.Checkbox):
-        if text not in ("true", "false"):
-            raise ValueError(text)
-        return text == "true"
-    if isinstance(widget, pn.widgets.IntInput):
-        return int(text) if text else None
-    return float(text)
 
 
 # Choices that an error lists.

@@ -17,7 +17,7 @@ from bokeh.plotting import figure as _bokeh_figure
 from dde.explore.columns_tab import TEXT_STYLE, WIDE, ColumnsTab
 from dde.explore.run_colours import Coloured
 from dde.explore.run_columns import Placed, RunColumns, place
-from dde.explore.tabs import Marks
+from dde.explore.tabs import Marks, StateReader
 from dde.plots.axis_format import log_ticks
 from dde.plots.colours import EDGE, INK, NEUTRAL, label_of
 from dde.printable import printable
@@ -77,12 +77,22 @@ class ParallelTab(ColumnsTab):
     def _list(self, columns: RunColumns) -> Mapping[str, str]:
         # The widget lists what is chosen in the order of its options, which is that of the axes.
         defaults = columns.axes()
-        ordered = [*defaults, *(name for name in columns.names() if name not in defaults)]
+        ordered = list(dict.fromkeys([*defaults, *columns.names()]))
         titles = {name: printable(columns[name].title) for name in ordered}
         chosen = [name for name in ordered if self._chosen.get(name, name in defaults)]
         # Bokeh shows labels of this widget as HTML.
         self.axes.param.update(options={html.escape(t): name for name, t in titles.items()}, value=chosen)
         return titles
+
+    def _restore(self, columns: RunColumns, reader: StateReader) -> None:
+        defaults, chosen = columns.axes(), reader.several("axes", columns.names())
+        self._chosen = (
+            {} if chosen is None else {n: n in chosen for n in columns.names() if (n in chosen) != (n in defaults)}
+        )
+        self._list(columns)
+
+    def _axes_state(self, columns: RunColumns) -> dict[str, list[str]]:
+        return {} if self.axes.value == columns.axes() else {"axes": list(self.axes.value)}
 
     def _on_axes(self, event: Any) -> None:
         if not self._is_filling:

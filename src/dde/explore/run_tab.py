@@ -21,7 +21,7 @@ from dde.explore.run_facts import (
     run_names,
 )
 from dde.explore.run_page import RunPage
-from dde.explore.tabs import Marks, Shown
+from dde.explore.tabs import Marks, Shown, Tab
 from dde.plots.axis_format import short_number
 from dde.printable import printable
 
@@ -36,7 +36,7 @@ _NO_CONFIG = (
 )
 
 
-class RunTab:
+class RunTab(Tab):
     """The page of the run whose id is in ``marks.opened``.
 
     The facts of the Dataset are shown at once; those of a store follow when a thread has read them.
@@ -55,6 +55,7 @@ class RunTab:
     title = "Run"
 
     def __init__(self, marks: Marks) -> None:
+        super().__init__()
         self._marks = marks
         self._shown: Shown | None = None
         self._ids: dict[str, str] = {}

@@ -28,7 +28,7 @@ from bokeh.plotting import figure as _bokeh_figure
 from dde.explore.columns_tab import TEXT_STYLE, WIDE, ColumnsTab
 from dde.explore.run_colours import Coloured
 from dde.explore.run_columns import Placed, RunColumns, place
-from dde.explore.tabs import Marks
+from dde.explore.tabs import Marks, StateReader
 from dde.plots.axis_format import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, BOKEH_TICKS, padded_range
 from dde.plots.captions import counted
 from dde.plots.colours import EDGE, GRID, INK
@@ -83,27 +83,45 @@ class ScatterTab(ColumnsTab):
 
     def _list(self, columns: RunColumns) -> Mapping[str, str]:
         titles = {c.name: printable(c.title) for c in columns.columns}
-        metrics = columns.names("metric")
-        factors = [name for name in columns.axes() if name not in metrics]
-        starts = [*metrics[1:2], *factors, "end_tokens", "run"]
-        for widget, defaults in ((self.x, starts), (self.y, [*metrics, "end_tokens", "run"])):
+        for axis, (widget, _) in self._axes().items():
             before = widget.value
-            value = before if before in columns else next(n for n in defaults if n in columns)
+            value = before if before in columns else _default(columns, axis)
             widget.param.update(options={title: name for name, title in titles.items()}, value=value)
             if before != value:
-                self._follow(columns, widget)
+                self._follow(columns, axis)
         return titles
 
-    def _follow(self, columns: RunColumns, axis: Any) -> None:
+    def _axes(self) -> dict[str, tuple[Any, Any]]:
+        """Return the widgets of each axis: its column, and whether it is logarithmic."""
+        return {"x": (self.x, self.log_x), "y": (self.y, self.log_y)}
+
+    def _restore(self, columns: RunColumns, reader: StateReader) -> None:
+        for axis, (widget, log) in self._axes().items():
+            widget.value = reader.one(axis, columns.names()) or _default(columns, axis)
+            self._follow(columns, axis)
+            is_log = reader.flag(f"log_{axis}")
+            if is_log is not None and not log.disabled:
+                log.value = is_log
+
+    def _axes_state(self, columns: RunColumns) -> dict[str, list[str]]:
+        state: dict[str, list[str]] = {}
+        for axis, (widget, log) in self._axes().items():
+            if widget.value != _default(columns, axis):
+                state[axis] = [widget.value]
+            if not log.disabled and log.value != place(columns, widget.value).log:
+                state[f"log_{axis}"] = ["true" if log.value else "false"]
+        return state
+
+    def _follow(self, columns: RunColumns, axis: str) -> None:
         """Set the logarithmic axis as the values of a column suggest."""
-        placed = place(columns, axis.value)
-        log = self.log_x if axis is self.x else self.log_y
+        widget, log = self._axes()[axis]
+        placed = place(columns, widget.value)
         log.param.update(value=placed.log, disabled=placed.kind != "number")
 
     def _on_axis(self, event: Any) -> None:
         if not self._is_filling and self._columns is not None and event.new is not None:
             with self._filling():
-                self._follow(self._columns, event.obj)
+                self._follow(self._columns, "x" if event.obj is self.x else "y")
             self._draw()
 
     def _fill(self, columns: RunColumns, is_hidden: npt.NDArray[np.bool_], colours: Coloured) -> str:
@@ -145,6 +163,14 @@ class ScatterTab(ColumnsTab):
 
     def _sources_of_runs(self) -> Sequence[ColumnDataSource]:
         return list(self._sources.values())
+
+
+def _default(columns: RunColumns, axis: str) -> str:
+    """Return the column that an axis has until a person chooses another."""
+    metrics = columns.names("metric")
+    factors = [name for name in columns.axes() if name not in metrics]
+    starts = [*metrics[1:2], *factors] if axis == "x" else metrics
+    return next(name for name in (*starts, "end_tokens", "run") if name in columns)
 
 
 def correlation_text(columns: RunColumns, x: str, y: str, among: npt.NDArray[np.bool_]) -> str:

@@ -16,11 +16,13 @@ const EYE = '<path d="M1.5 8Q8 1 14.5 8 8 15 1.5 8Z"/><circle cx="8" cy="8" r="2
 const CLOSED = '<path d="M1.5 7Q8 14 14.5 7M4 11l-1.5 2M8 12v2.5M12 11l1.5 2"/>'
 const PIN = '<path d="M5 2h6l-1 5 2 2H4l2-2ZM8 9v5"/>'
 const HIDDEN = 1, PINNED = 2
+const SETTLED = 700 // milliseconds without a change after which choices go to the address
 
 class RunTable {
   constructor(model, root) {
     this.model = model
-    this.filters = new Map() // texts of header filters by field, for columns that come back
+    this.filters = new Map() // texts of header filters by column, for columns that come back
+    this.wanted = model.view // search, filters and order that are still to be set
     this.rows = []
     this.quiet = true
     this.bar(root)
@@ -30,6 +32,11 @@ class RunTable {
     model.on("payload", () => this.draw())
     for (const name of ["hidden", "baseline"]) model.on(name, () => this.mark())
     model.on("selected", () => this.select())
+    model.on("view", () => {
+      if (JSON.stringify(model.view) === JSON.stringify(this.view())) return
+      this.wanted = model.view
+      this.draw()
+    })
   }
 
   // Tabulator measures its element, which has to be in the page.
@@ -62,6 +69,7 @@ class RunTable {
     })
     table.on("dataFiltered", () => this.report())
     table.on("dataSorted", () => this.report())
+    table.on("columnMoved", () => this.moved())
     this.box.addEventListener("copy", (event) => this.copied(event))
     new ResizeObserver(() => { if (this.table && this.box.clientWidth) this.table.redraw() }).observe(root)
   }
@@ -152,11 +160,11 @@ class RunTable {
       this.columns = columns
       const sorters = this.table.getSorters().map(({field, dir}) => ({column: field, dir}))
       this.table.setColumns([...this.fixed(), ...payload.columns.map((column) => this.column(column))])
-      for (const [field, text] of this.filters)
-        if (text && payload.columns.some((column) => column.field === field)) this.table.setHeaderFilterValue(field, text)
+      this.fillFilters()
       const kept = sorters.filter(({column}) => payload.columns.some(({field}) => field === column))
       if (kept.length) this.table.setSort(kept)
     }
+    this.restore()
     this.table.replaceData(this.rows).then(() => {
       if (payload.version !== this.model.payload.version) return
       this.version = payload.version
@@ -164,6 +172,61 @@ class RunTable {
       this.report()
       performance.mark(`dde table drawn ${payload.version}`)
     })
+  }
+
+  // What the address of the page holds; only what has settled, since each change of it is a step back.
+
+  view() {
+    const names = new Map(this.model.payload.columns?.map(({field, name}) => [field, name]))
+    const sorters = this.table?.getSorters().filter(({field}) => names.has(field)) ?? []
+    return {
+      search: this.search.value.trim(),
+      filters: Object.fromEntries([...this.filters].filter(([, text]) => text)),
+      sort: sorters.map(({field, dir}) => [names.get(field), dir]),
+      order: this.order,
+    }
+  }
+
+  settle() {
+    clearTimeout(this.settling)
+    this.settling = setTimeout(() => {
+      if (this.wanted != null) return
+      const view = this.view()
+      if (JSON.stringify(view) !== JSON.stringify(this.model.view)) this.model.view = view
+    }, SETTLED)
+  }
+
+  restore() {
+    const view = this.wanted
+    if (view == null) return
+    this.wanted = null
+    this.order = view.order
+    this.filters = new Map(Object.entries(view.filters))
+    this.fillFilters()
+    const fields = new Map(this.model.payload.columns.map(({field, name}) => [name, field]))
+    const sort = view.sort.filter(([name]) => fields.has(name)).map(([name, dir]) => ({column: fields.get(name), dir}))
+    if (sort.length) this.table.setSort(sort)
+    else this.table.clearSort()
+    this.search.value = view.search
+    this.find()
+  }
+
+  fillFilters() {
+    for (const {field, name, kind} of this.model.payload.columns) {
+      const text = this.filters.get(name) ?? ""
+      if (text || this.table.getHeaderFilterValue(field))
+        this.table.setHeaderFilterValue(field, problem(text, kind === "number") ? "" : text)
+    }
+  }
+
+  moved() {
+    const {columns} = this.model.payload
+    const place = new Map(this.table.getColumns().map((column, k) => [column.getField(), k]))
+    const sorted = [...columns].sort((a, b) => place.get(a.field) - place.get(b.field))
+    this.order = sorted.map(({name}) => name)
+    // The server sends the columns in this order, which the table has already.
+    this.columns = JSON.stringify(sorted)
+    this.settle()
   }
 
   fixed() {
@@ -194,7 +257,7 @@ class RunTable {
     return box
   }
 
-  column({field, title, hint, kind, width}) {
+  column({field, name, title, hint, kind, width}) {
     const number = kind === "number"
     return {
       field,
@@ -213,29 +276,28 @@ class RunTable {
       },
       sorter: number ? "number" : byName,
       sorterParams: {alignEmptyValues: "bottom"},
-      headerFilter: (cell, rendered, success) => this.filter(field, number, success),
+      headerFilter: (cell, rendered, success) => this.filter(name, number, success),
       headerFilterFunc: (text, value) => condition(text, number)(value),
       headerFilterPlaceholder: number ? ">0, 2..4" : "text, /pattern/",
       headerFilterLiveFilter: false,
     }
   }
 
-  filter(field, number, success) {
-    const input = Object.assign(make("input", "filter"), {type: "search", value: this.filters.get(field) ?? ""})
+  filter(name, number, success) {
+    const input = Object.assign(make("input", "filter"), {type: "search", value: this.filters.get(name) ?? ""})
     input.setAttribute("aria-label", number ? "filter: >, <, a..b, none or any" : "filter: text, =text or /pattern/")
-    const apply = () => {
-      this.filters.set(field, input.value)
-      let problem = ""
-      try {
-        condition(input.value, number)
-      } catch (error) {
-        problem = String(error.message)
-      }
-      input.classList.toggle("wrong", problem !== "")
-      input.title = problem
-      // A condition that is half written filters nothing.
-      success(problem ? "" : input.value)
+    const check = () => {
+      input.title = problem(input.value, number)
+      input.classList.toggle("wrong", input.title !== "")
     }
+    const apply = () => {
+      this.filters.set(name, input.value)
+      check()
+      // A condition that is half written filters nothing.
+      success(input.title ? "" : input.value)
+      this.settle()
+    }
+    check()
     input.addEventListener("input", () => {
       clearTimeout(input.waiting)
       input.waiting = setTimeout(apply, 150)
@@ -249,6 +311,7 @@ class RunTable {
   }
 
   find() {
+    this.settle()
     const text = this.search.value.trim()
     let test = () => true
     this.search.classList.remove("wrong")
@@ -275,6 +338,7 @@ class RunTable {
 
   // Tell the server which rows match, in order; not while rows are replaced, when Tabulator reports the former ones.
   report() {
+    this.settle()
     clearTimeout(this.reporting)
     this.reporting = setTimeout(() => {
       if (this.version !== this.model.payload.version) return
@@ -357,6 +421,16 @@ function condition(text, number) {
   text = text.trim()
   if (text === "") return () => true
   return number ? numeric(text) : textual(text)
+}
+
+// What is wrong with a condition; "" for nothing.
+function problem(text, number) {
+  try {
+    condition(text, number)
+    return ""
+  } catch (error) {
+    return String(error.message)
+  }
 }
 
 function textual(text) {

@@ -14,7 +14,7 @@ import param
 
 from dde.errors import DdeError
 from dde.explore.run_columns import RunColumns, columns_of
-from dde.explore.tabs import Marks, Shown
+from dde.explore.tabs import Marks, Shown, State, StateReader, Tab
 from dde.printable import printable, spreadsheet_safe
 
 __all__ = ["TableTab", "chosen_names", "file_bytes"]
@@ -25,9 +25,11 @@ _CHARACTER, _PADDING, _ARROW = 7.2, 14, 14
 _NARROWEST, _WIDEST = 78, 210
 # Longest number as the table shows it, such as -1.234e-5.
 _NUMBER_LENGTH = 9.0
+# Prefix of the name of a filter in the state, before the name of its column.
+_FILTER = "filter."
 
 
-class TableTab:
+class TableTab(Tab):
     """The table of runs.
 
     Parameters
@@ -45,6 +47,7 @@ class TableTab:
     title = "Table"
 
     def __init__(self, marks: Marks) -> None:
+        super().__init__()
         pn.extension("tabulator")
         self._marks = marks
         self._shown: Shown | None = None
@@ -54,6 +57,7 @@ class TableTab:
         self._fields: dict[str, str] = {}
         self._table = RunTable(marks)
         self._table.param.watch(lambda _: self._fill(), "chosen")
+        self._table.param.watch(lambda _: self._on_view(), "view")
         marks.param.watch(lambda _: self._refresh(), "baseline")
         files = [self._download(label, suffix) for label, suffix in (("CSV", ".csv"), ("Parquet", ".parquet"))]
         self.view = pn.Column(self._table, pn.Row(*files), **_WIDE)
@@ -62,6 +66,57 @@ class TableTab:
         """Show the runs of a selection; columns, filters and order stay as they were chosen."""
         self._shown = shown
         self._refresh()
+
+    def restore(self, state: State) -> State:
+        """Choose columns, filters and order."""
+        columns = self._columns
+        if columns is None:
+            return {}
+        reader = StateReader(state)
+        every = columns.names()
+        chosen = {
+            **dict.fromkeys(reader.several("add", every) or [], True),
+            **dict.fromkeys(reader.several("drop", every) or [], False),
+        }
+        shown = chosen_names(columns, chosen)
+        filters = {name: text for name in shown if (text := reader.text(f"{_FILTER}{name}"))}
+        ends = {f"{name}:{end}": [name, end] for name in shown for end in ("asc", "desc")}
+        sort = [ends[text] for text in reader.several("sort", ends) or []]
+        view = {
+            "search": reader.text("search"),
+            "filters": filters,
+            "sort": sort,
+            "order": reader.several("order", every) or [],
+        }
+        self._table.param.update(chosen=chosen, view=view)
+        return reader.unknown
+
+    def _on_view(self) -> None:
+        if self._columns is not None and self._ordered(self._columns) != self._names:
+            self._fill()
+        else:
+            self._set_state()
+
+    def _ordered(self, columns: RunColumns) -> list[str]:
+        """Return the columns that are shown, in the order of a person; others follow."""
+        rank = {name: k for k, name in enumerate(self._table.view["order"])}
+        return sorted(chosen_names(columns, self._table.chosen), key=lambda name: rank.get(name, len(rank)))
+
+    def _set_state(self) -> None:
+        """Note the choices for the address."""
+        columns, view = self._columns, self._table.view
+        if columns is None:
+            return
+        shown, defaults = chosen_names(columns, self._table.chosen), chosen_names(columns, {})
+        state = {
+            "add": [name for name in shown if name not in defaults],
+            "drop": [name for name in defaults if name not in shown],
+            "order": self._names if self._names != shown else [],
+            "sort": [f"{name}:{end}" for name, end in view["sort"] if name in shown],
+            "search": [view["search"]] if view["search"] else [],
+            **{f"{_FILTER}{name}": [view["filters"][name]] for name in shown if view["filters"].get(name)},
+        }
+        self.state = {name: texts for name, texts in state.items() if texts}
 
     def _refresh(self) -> None:
         # A tab that is closed is shown again when it is opened.
@@ -73,7 +128,7 @@ class TableTab:
         columns = self._columns
         if columns is None:
             return
-        self._names = chosen_names(columns, self._table.chosen)
+        self._names = self._ordered(columns)
         shown = set(self._names)
         for name in columns.names():
             self._fields.setdefault(name, f"c{len(self._fields)}")
@@ -112,6 +167,7 @@ class TableTab:
             "choosable": choosable,
             "version": self._table.payload.get("version", 0) + 1,
         }
+        self._set_state()
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -188,12 +244,16 @@ class RunTable(pn.custom.JSComponent):
         ``columns`` with the ``data`` of each by its field, ``run_ids`` of the rows, ``choosable`` columns, ``version``.
     chosen : dict of str to bool
         Whether a column is shown, for columns that were ticked or unticked.
+    view : dict
+        ``search``; texts of ``filters`` by column; ``sort``, pairs of a column and "asc" or "desc"; ``order`` of
+        columns, where a person has moved them.
     matches : dict, or None
         ``rows`` that match the filters, in order, of the ``version`` that is shown; None until there is a browser.
     """
 
     payload = param.Dict(default={})
     chosen = param.Dict(default={})
+    view = param.Dict(default={"search": "", "filters": {}, "sort": [], "order": []})
     matches = param.Dict(default=None, allow_None=True)
     hidden = param.List(default=[])
     selected = param.List(default=[])

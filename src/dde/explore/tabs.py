@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import pandas as pd
 import param
@@ -12,7 +12,7 @@ import xarray as xr
 
 from dde.explore.choices import Choices, Opened
 
-__all__ = ["Marks", "Shown", "Tab"]
+__all__ = ["Marks", "Shown", "State", "StateReader", "Tab"]
 
 
 class Marks(param.Parameterized):
@@ -76,7 +76,11 @@ class Shown:
     repository: Any = None
 
 
-class Tab(Protocol):
+#: Choices by name, as texts of an address; an empty list is a choice as well.
+State = Mapping[str, Sequence[str]]
+
+
+class Tab(param.Parameterized):
     """A tab of the page.
 
     Attributes
@@ -84,10 +88,83 @@ class Tab(Protocol):
     title : str
     view : Panel viewable
         Made once.
+    state : dict of str to list of str
+        The choices of a person that differ from the defaults, for the address of the page. The tab sets it.
     """
 
-    title: str
+    state = param.Dict(default={})
+    title: ClassVar[str] = ""
     view: Any
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def show(self, shown: Shown) -> None:
         """Show a selection by changing what is there."""
+        raise NotImplementedError
+
+    def restore(self, state: State) -> State:
+        """Make the choices of a state, and set all others to their defaults; called after :meth:`show`.
+
+        Parameters
+        ----------
+        state : mapping of str to sequence of str
+            As :attr:`state` had it.
+
+        Returns
+        -------
+        mapping of str to sequence of str
+            The part of the state that can't be chosen, because what it names does not exist.
+        """
+        return state
+
+
+class StateReader:
+    """Reads the texts of a state, and remembers those that name nothing.
+
+    Parameters
+    ----------
+    state : mapping of str to sequence of str
+
+    Attributes
+    ----------
+    unknown : dict of str to list of str
+        What was not read, or names nothing.
+
+    Examples
+    --------
+    >>> read = StateReader({"x": ["loss"], "log_x": ["true"], "axes": ["loss", "gone"], "new": ["1"]})
+    >>> read.one("x", ["loss"]), read.flag("log_x"), read.several("axes", ["loss"]), read.one("y", ["loss"])
+    ('loss', True, ['loss'], None)
+    >>> read.unknown
+    {'axes': ['gone'], 'new': ['1']}
+    """
+
+    def __init__(self, state: State) -> None:
+        self.unknown = {name: list(texts) for name, texts in state.items()}
+
+    def several(self, name: str, known: Collection[str]) -> list[str] | None:
+        """Return those texts of a choice that are known; None when the state has none of them."""
+        texts = self.unknown.pop(name, None)
+        if texts is None:
+            return None
+        found = [text for text in texts if text in known]
+        unknown = [text for text in texts if text not in known and text]
+        if unknown:
+            self.unknown[name] = unknown
+        # No text, or a single empty one, is an empty list.
+        return found if found or not unknown else None
+
+    def one(self, name: str, known: Collection[str]) -> str | None:
+        """Return the last text of a choice that is known; None without one."""
+        found = self.several(name, known)
+        return found[-1] if found else None
+
+    def text(self, name: str) -> str:
+        """Return the text of a choice that may be anything; "" without one."""
+        return self.unknown.pop(name, [""])[-1]
+
+    def flag(self, name: str) -> bool | None:
+        """Return a choice between true and false; None without one."""
+        text = self.one(name, ("true", "false"))
+        return None if text is None else text == "true"
