@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from dde.atomic_files import atomic_path
 from dde.errors import DdeError, SelectionError
-from dde.explore.tabs import Marks
+from dde.explore.tabs import Marks, State
 
-__all__ = ["SavedViews", "marks_in", "query_of", "texts_in"]
+__all__ = ["SavedViews", "marks_in", "query_of", "states_in", "texts_in"]
 
 # Names of marks in an address. Runs that are hidden, or those that are not, whichever are fewer.
 _HIDDEN, _ONLY, _SELECTED, _BASELINE, _OPENED = "hide", "only", "select", "pin", "open"
 
 
 def query_of(
-    values: Mapping[str, Any], defaults: Mapping[str, Any], marks: Marks, runs: Sequence[str], tab: str = ""
+    values: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    marks: Marks,
+    runs: Sequence[str],
+    tab: str = "",
+    states: Mapping[str, State] | None = None,
 ) -> str:
     """Return the query of an address: what differs from the start of the page.
 
@@ -32,18 +37,25 @@ def query_of(
         Ids of the runs shown.
     tab : str
         The open tab; "" for the first.
+    states : mapping of str to mapping, optional
+        Choices within tabs, by the prefix that their names have in the address.
 
     Examples
     --------
     >>> query_of({"x": "post_tokens", "metrics": ["a", "b"]}, {"x": "cumulative_tokens", "metrics": ["a"]}, Marks(), [])
     'x=post_tokens&metrics=a&metrics=b'
+    >>> query_of({}, {}, Marks(), [], "Scatter", {"scatter": {"x": ["loss"]}})
+    'tab=Scatter&scatter.x=loss'
     """
     parts: list[tuple[str, str]] = []
+
+    def add(name: str, texts: Sequence[str]) -> None:
+        # An empty list is a choice, too.
+        parts.extend((name, text) for text in texts or [""])
+
     for name, value in values.items():
         if value != defaults.get(name):
-            several = list(value) if isinstance(value, (list, tuple)) else [value]
-            # An empty list is a choice, too.
-            parts += [(name, _text(v)) for v in several] or [(name, "")]
+            add(name, [_text(v) for v in (value if isinstance(value, (list, tuple)) else [value])])
     hidden = set(marks.hidden) & set(runs)
     shown = [run for run in runs if run not in hidden]
     if hidden and len(hidden) <= len(shown):
@@ -54,6 +66,9 @@ def query_of(
     parts += [(name, run) for name, run in ((_BASELINE, marks.baseline), (_OPENED, marks.opened)) if run]
     if tab:
         parts.append(("tab", tab))
+    for prefix, state in (states or {}).items():
+        for name, texts in state.items():
+            add(f"{prefix}.{name}", texts)
     return urlencode(parts)
 
 
@@ -66,6 +81,20 @@ def texts_in(query: str) -> dict[str, list[str]]:
     {'metrics': ['a', 'b'], 'run': ['']}
     """
     return parse_qs(query.removeprefix("?"), keep_blank_values=True)
+
+
+def states_in(texts: Mapping[str, Sequence[str]], prefixes: Iterable[str]) -> dict[str, State]:
+    """Return the choices within tabs that a query has, for each prefix.
+
+    Examples
+    --------
+    >>> states_in({"x": ["tokens"], "scatter.x": ["loss"]}, ["scatter", "table"])
+    {'scatter': {'x': ['loss']}, 'table': {}}
+    """
+    return {
+        prefix: {name.removeprefix(f"{prefix}."): of for name, of in texts.items() if name.startswith(f"{prefix}.")}
+        for prefix in prefixes
+    }
 
 
 def marks_in(texts: Mapping[str, Sequence[str]], runs: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 const FADED = 0.12
 const [PARTIAL, NO_DATA, BEHIND] = [1, 2, 3] // styles of lines
 const MOST_LINES = 8
+const SETTLED = 700 // milliseconds without a change after which a zoom goes to the address
 const NEAR = 42 // pixels around the pointer within which curves are described
 
 export function render({model, el, view}) {
@@ -11,6 +12,7 @@ export function render({model, el, view}) {
   lay_out_once(view)
   el.classList.add("dde")
   model.on("payload", () => page.receive())
+  model.on("zoomed", () => page.restore())
   for (const name of ["hidden", "selected", "baseline"]) model.on(name, () => page.mark())
   // Figures are rendered after this returns; patched before, they would lay out what is not there.
   const draw = () => setTimeout(() => page.receive())
@@ -19,7 +21,12 @@ export function render({model, el, view}) {
   draw()
   // A counter makes a second return to one address an event.
   let returns = 0
-  const gone_to = () => { model.address = `${++returns}${location.search || "?"}` }
+  const gone_to = () => {
+    // The server answers with the address that the browser is at, which is no further step.
+    for (const root of view.model.document.roots())
+      if (root.type.endsWith("Location")) root.setv({search: location.search}, {silent: true})
+    model.address = `${++returns}${location.search || "?"}`
+  }
   window.addEventListener("popstate", gone_to)
   model.on("remove", () => window.removeEventListener("popstate", gone_to))
   return page.root
@@ -62,7 +69,7 @@ class Page {
     this.columns = new Map() // of each figure by its position, as they came last
     this.drawn = new Map() // what is drawn in each figure, visible or not
     this.looks = [] // by number
-    this.zoomed = new Map() // range of x by the name of its axis, where a person has zoomed
+    this.zoomed = new Map(Object.entries(model.zoomed)) // ranges where a person has zoomed, by x or y and the axis
     this.listened = new WeakSet()
     this.root = make("div", "page")
     this.grid = make("div", "grid")
@@ -114,6 +121,7 @@ class Page {
     this.slots.forEach((slot, k) => { slot.style.display = used.has(k) ? "" : "none" })
     // Panels may use figures in any order; the page shows them in theirs.
     payload.panels.forEach((panel, k) => { this.slots[panel.figure].style.order = k })
+    this.forget(payload.panels)
     this.panels = payload.panels.filter((panel) => figures[panel.figure] != null).map((panel) => {
       const drawn = this.drawn.get(panel.figure)
       return drawn?.columns === panel ? drawn : new DrawnPanel(this, figures[panel.figure], panel)
@@ -176,11 +184,40 @@ class Page {
     this.copies = true
     const range = panel.figure[which]
     const name = panel.columns[which[0] + "_name"]
-    if (which === "x_range") this.zoomed.set(name, panel.is_zoomed(which) ? [range.start, range.end] : null)
+    if (panel.is_zoomed(which)) this.zoomed.set(`${which[0]}.${name}`, [range.start, range.end])
+    else this.zoomed.delete(`${which[0]}.${name}`)
     for (const other of this.panels)
       if (other !== panel && other.columns[which[0] + "_name"] === name && other.columns["log_" + which[0]] === panel.columns["log_" + which[0]])
         other.figure[which].setv({start: range.start, end: range.end})
     this.copies = false
+    this.settle()
+  }
+
+  // Each range that the server knows is a step back in the browser, so it learns where zooming ends.
+  settle() {
+    clearTimeout(this.settling)
+    this.settling = setTimeout(() => { this.model.zoomed = this.ranges() }, SETTLED)
+  }
+
+  ranges() {
+    return Object.fromEntries([...this.zoomed].map(([name, [low, high]]) => [name, [rounded(low, high - low), rounded(high, high - low)]]))
+  }
+
+  // Zoom as the address of the page says.
+  restore() {
+    if (JSON.stringify(this.model.zoomed) === JSON.stringify(this.ranges())) return
+    clearTimeout(this.settling)
+    this.zoomed = new Map(Object.entries(this.model.zoomed))
+    for (const panel of this.panels) panel.frame()
+  }
+
+  // A range of values suits one axis and one kind of values.
+  forget(panels) {
+    const kinds = (columns) => [columns.x_name, columns.log_y, columns.is_difference].join()
+    const of = (all) => new Map([...all].reverse().map((columns) => [columns.y_name, kinds(columns)]))
+    const before = of(this.panels.map((panel) => panel.columns))
+    for (const [name, kind] of of(panels))
+      if (before.has(name) && before.get(name) !== kind && this.zoomed.delete(`y.${name}`)) this.settle()
   }
 
   listen() {
@@ -283,26 +320,17 @@ class DrawnPanel {
     figure.title.text = columns.title || "\u00a0"
     figure.below[0].axis_label = columns.x_label
     figure.left[0].axis_label = columns.y_label
-    const before = figure.dde_drawn
     for (const which of ["x_range", "y_range"]) {
       const [low, high] = columns[which]
-      const [start, end] = this.kept(before, which) ?? [low, high]
+      const [start, end] = this.zoomed(which) ?? [low, high]
       figure[which].setv({start, end, reset_start: low, reset_end: high})
     }
-    figure.dde_drawn = columns
     this.frames = false
   }
 
-  kept(before, which) {
-    const name = this.columns[which[0] + "_name"]
-    if (which === "x_range") {
-      const zoomed = this.page.zoomed.get(name)
-      return zoomed ?? null
-    }
-    if (before == null || before.y_name !== name || before.x_name !== this.columns.x_name || this.columns.log_y !== before.log_y) return null
-    const {start, end} = this.figure.y_range
-    const [low, high] = before.y_range
-    return start === low && end === high ? null : [start, end]
+  zoomed(which) {
+    const range = this.page.zoomed.get(`${which[0]}.${this.columns[which[0] + "_name"]}`)
+    return range && (range[0] > 0 || !this.columns["log_" + which[0]]) ? range : null
   }
 
   fill(any_stands) {
@@ -636,6 +664,12 @@ function short(value) {
   for (const [unit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]])
     if (size >= unit) return parseFloat((value / unit).toPrecision(4)) + letter
   return String(parseFloat(value.toPrecision(4)))
+}
+
+// A number with as many digits as a range of this width shows.
+function rounded(value, width) {
+  const digits = Math.ceil(Math.log10(Math.max(Math.abs(value / width), 1))) + 5
+  return Number.isFinite(digits) ? Number(value.toPrecision(Math.min(digits, 17))) : value
 }
 
 function number(value) {

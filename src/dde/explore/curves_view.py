@@ -6,6 +6,7 @@ sources of the figures. What is hidden, selected or pointed at is decided in the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,7 @@ from bokeh.models import (
 from bokeh.plotting import figure as _bokeh_figure
 from panel.viewable import Children
 
-from dde.explore.tabs import Marks
+from dde.explore.tabs import Marks, State
 from dde.plots.axis_format import BOKEH_LOG_TICKS, BOKEH_MINOR_LOG_TICKS, BOKEH_TICKS
 from dde.plots.colours import EDGE, GRID, INK, WINDOW
 from dde.plots.columns import PanelColumns, RunLook
@@ -57,6 +58,8 @@ class CurvesView(pn.custom.JSComponent):
         ``version``, which counts drawings. Panels whose figures show these columns already have none.
     missing : int
         Version of a drawing of which a page does not have all columns; it gets them.
+    zoomed : dict of str to list of float
+        Ranges to which a person zoomed, by ``x.`` or ``y.`` and the name of the axis.
     hidden, selected, baseline, opened
         As of :class:`dde.explore.tabs.Marks`.
     address : str
@@ -66,6 +69,7 @@ class CurvesView(pn.custom.JSComponent):
     figures = Children(default=[])
     payload = param.Dict(default={})
     missing = param.Integer(default=0)
+    zoomed = param.Dict(default={})
     hidden = param.List(default=[])
     selected = param.List(default=[])
     baseline = param.String(default="")
@@ -84,6 +88,8 @@ class CurvesView(pn.custom.JSComponent):
         self._sent: dict[int, PanelColumns] = {}
         self._version = 0
         self._complete: dict[str, Any] = {}
+        # Whether each axis that is drawn is logarithmic, by its name in `zoomed`.
+        self._axes: dict[str, bool] = {}
         self.param.watch(lambda _: self.param.update(payload=self._complete), "missing")
         for name in ("hidden", "selected", "baseline", "opened"):
             setattr(self, name, getattr(marks, name))
@@ -112,6 +118,7 @@ class CurvesView(pn.custom.JSComponent):
                 free = [len(self._kinds) - 1]
             # One that shows these columns already, if there is one.
             used[next((k for k in free if self._sent.get(k) is columns), free[0])] = columns
+        self._axes = {f"x.{c.x_name}": c.log_x for c in panels} | {f"y.{c.y_name}": c.log_y for c in panels}
         self._version += 1
         drawing = {"looks": [asdict(look) for look in looks], "hue_label": hue_label, "version": self._version}
         panels_by_figure = {k: columns.as_message() | {"figure": k} for k, columns in used.items()}
@@ -129,6 +136,43 @@ class CurvesView(pn.custom.JSComponent):
         with param.parameterized.discard_events(self):
             self.payload = self._complete
         return super()._get_model(*args, **kwargs)
+
+    @property
+    def state(self) -> State:
+        """The ranges of axes that are drawn, for the address of the page."""
+        return {
+            name: ["..".join(repr(float(end)).removesuffix(".0") for end in (low, high))]
+            for name, (low, high) in self.zoomed.items()
+            if name in self._axes and _fits(low, high, self._axes[name])
+        }
+
+    def restore(self, state: State) -> State:
+        """Zoom as a state says, and show all of the other axes; return what can't be shown. Called after :meth:`draw`.
+
+        Examples
+        --------
+        >>> view = CurvesView(Marks())
+        >>> view.restore({"x.post_tokens": ["0..1e9"]})
+        {'x.post_tokens': ['0..1e9']}
+        """
+        zoomed: dict[str, list[float]] = {}
+        unknown: dict[str, Sequence[str]] = {}
+        for name, texts in state.items():
+            try:
+                low, high = map(float, texts[-1].split(".."))
+            except ValueError:
+                low = high = 0.0
+            if name in self._axes and _fits(low, high, self._axes[name]):
+                zoomed[name] = [low, high]
+            else:
+                unknown[name] = texts
+        self.zoomed = zoomed
+        return unknown
+
+
+def _fits(low: float, high: float, is_log: bool) -> bool:
+    """Return whether an axis can show a range."""
+    return math.isfinite(high - low) and low < high and (low > 0 or not is_log)
 
 
 def _figure(log_x: bool, log_y: bool) -> Any:

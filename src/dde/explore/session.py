@@ -17,12 +17,12 @@ import panel as pn
 import xarray as xr
 
 from dde.errors import DdeError
-from dde.explore.address import SavedViews, marks_in, query_of, texts_in
+from dde.explore.address import SavedViews, marks_in, query_of, states_in, texts_in
 from dde.explore.choices import Choices, Opened, apply, code_of
 from dde.explore.controls import PINNED, Controls
 from dde.explore.curves_view import CurvesView
 from dde.explore.drawing import Drawing, Loaded, draw, picture_bytes, table_bytes
-from dde.explore.tabs import Marks, Shown, Tab
+from dde.explore.tabs import Marks, Shown, State, Tab
 from dde.printable import printable
 
 __all__ = ["Session"]
@@ -82,12 +82,15 @@ class Session:
         self._make_parts(refresh)
         self._problems: list[str] = []
         self._pending: Mapping[str, Sequence[str]] | None = None
+        # What an address says of tabs that have not been shown since.
+        self._states: dict[str, State] = {}
         if query:
             self._go_to(query)
         self.marks.param.watch(self._on_marks, ["hidden", "selected", "baseline", "opened"])
         is_served = pn.state.curdoc is not None and pn.state.curdoc.session_context is not None
         self._location, self._written = (pn.state.location if is_served else None), query
         self.curves.param.watch(self._on_address, "address")
+        self.curves.param.watch(lambda _: self._write_address(), "zoomed")
         if is_served:
             # The page appears at once, and the picture follows. It is drawn while the browser loads the scripts, but
             # shown only then: changes of a document that is being sent may be lost.
@@ -125,7 +128,21 @@ class Session:
     def _query(self, defaults: Mapping[str, Any]) -> str:
         runs = [look.run_id for look in self.drawing.looks] if self.drawing else []
         tab = self._tab.value
-        return query_of(self.controls.values, defaults, self.marks, runs, "" if tab == _CURVES else tab)
+        states = {title.lower(): self._state(title) for title in (_CURVES, *_TABS)}
+        return query_of(self.controls.values, defaults, self.marks, runs, "" if tab == _CURVES else tab, states)
+
+    def _state(self, title: str) -> State:
+        """Return the choices within a tab; of one that was not opened yet, those of the address."""
+        if title in self._states:
+            return self._states[title]
+        if title == _CURVES:
+            return self.curves.state
+        return self._tabs[title].state if title in self._tabs else {}
+
+    def _restore(self, title: str, tab: Tab | CurvesView) -> None:
+        """Make the choices of the address within a tab, once after it was opened."""
+        for name, texts in tab.restore(self._states.pop(title)).items() if title in self._states else ():
+            self._problems += [_not_among(f"{title.lower()}.{name}", text) for text in texts]
 
     # Elements of the page
 
@@ -305,17 +322,17 @@ class Session:
             self.drawing = made
             self._alert.visible = False
             self._shown.visible = True
-            self._show_problems([*self._problems, *made.notes])
-            self._problems = []
-            if self._pending is not None:
-                pending, self._pending = self._pending, None
-                self._mark_as(pending, made)
             self.curves.draw(made.panels, made.looks, made.hue_label)
+            if self._pending is not None:
+                self._mark_as(self._pending, made)
+                self._restore(_CURVES, self.curves)
             code = code_of(self.dataset, made.choices, self.opened)
             self._code.object = f"<pre>{html.escape(code)}</pre>"
             self._code_text.value = code
             self._summary.object = _summary_of(made)
             self._show_tab()
+            self._show_problems([*self._problems, *made.notes])
+            self._problems, self._pending = [], None
         self._write_address()
 
     def report(self, text: str) -> None:
@@ -335,7 +352,12 @@ class Session:
                 page.visible = title == event.new
             for title, tab in self._tabs.items():
                 tab.view.visible = title == event.new
-            self._show_tab()
+            # While an address is being followed, the tab is shown with the drawing.
+            if self._pending is None:
+                self._show_tab()
+                if self._problems and self.drawing is not None:
+                    self._show_problems([*self._problems, *self.drawing.notes])
+                    self._problems = []
         self._write_address()
 
     def _show_tab(self) -> None:
@@ -348,10 +370,12 @@ class Session:
             return
         if title not in self._tabs:
             self._tabs[title] = _make_tab(title, self.marks)
+            self._tabs[title].param.watch(lambda _: self._write_address(), "state")
             self._pages[title].append(self._tabs[title].view)
         colours = {look.run_id: look.colour for look in made.looks}
         shown = Shown(self.dataset, made.shown, made.choices, made.table, colours, self.opened, self.repository)
         self._tabs[title].show(shown)
+        self._restore(title, self._tabs[title])
 
     def _on_marks(self, *events: Any) -> None:
         changed = {event.name: event.new for event in events}
@@ -366,22 +390,26 @@ class Session:
 
     def _go_to(self, query: str) -> None:
         """Set choices, marks and tab as a query says; what it can't set is reported with the next drawing."""
-        texts = texts_in(query)
+        texts = self._pending = texts_in(query)
+        states = states_in(texts, [title.lower() for title in (_CURVES, *_TABS)])
+        self._states = {title: states[title.lower()] for title in (_CURVES, *_TABS)}
         values, self._problems = self.controls.parse(texts)
         with self.controls.silently():
             self.controls.set(self._defaults | values)
         # Differences may be to the baseline; other marks are of runs that are known once they are drawn.
         self.marks.baseline = marks_in(texts, [])["baseline"]
-        self._pending = texts
 
     def _mark_as(self, texts: Mapping[str, Sequence[str]], drawn: Drawing) -> None:
         """Set marks and tab as a query says."""
         self.marks.param.update(**marks_in(texts, [look.run_id for look in drawn.looks]))
         tab = texts.get("tab", [_CURVES])[-1]
+        if tab not in self._pages:
+            self._problems.append(_not_among("tab", tab))
         self._tab.value = tab if tab in self._pages else _CURVES
 
     def _write_address(self) -> None:
-        if self._location is not None and self.drawing is not None:
+        # While an address is being followed, the page shows a part of it.
+        if self._location is not None and self.drawing is not None and self._pending is None:
             query = self.query
             self._written = f"?{query}" if query else ""
             self._location.search = self._written
@@ -392,6 +420,10 @@ class Session:
         if query != self._written.removeprefix("?"):
             self._go_to(query)
             self.redraw()
+
+
+def _not_among(name: str, text: str) -> str:
+    return f"{name}={text} is not among the choices, so the address can't choose it."
 
 
 # Seconds after which the page shows that it is at work.

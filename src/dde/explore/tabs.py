@@ -137,7 +137,7 @@ class StateReader:
     >>> read.one("x", ["loss"]), read.flag("log_x"), read.several("axes", ["loss"]), read.one("y", ["loss"])
     ('loss', True, ['loss'], None)
     >>> read.unknown
-    {'axes': ['gone'], 'new': ['1']}
+    {'new': ['1'], 'axes': ['gone']}
     """
 
     def __init__(self, state: State) -> None:
